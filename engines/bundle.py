@@ -1,0 +1,194 @@
+"""A bundle: the directory that training hands to serving, checked file by file before anything runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from engines.errors import BundleError
+
+U8 = npt.NDArray[np.uint8]
+F32 = npt.NDArray[np.float32]
+
+SPEC_FILE = "spec.json"
+ENCODER_FILE = "encoder.onnx"
+HEAD_FILE = "head.onnx"
+GOLDEN_FILE = "golden.npz"
+CARD_FILE = "README.md"
+REQUIRED_FILES = (ENCODER_FILE, HEAD_FILE, GOLDEN_FILE, CARD_FILE)
+
+MAX_SPEC_BYTES = 1 << 20
+
+Label = Annotated[str, Field(min_length=1, max_length=64)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class ModelSpec(BaseModel):
+    """Everything that serving must know of a model, besides its weights.
+
+    Graphs: `encoder.onnx` takes `frames`, uint8 (N, frames_per_token, height, width, 3) RGB, and gives
+    `features`, float32 (N, *feature_shape); `head.onnx` takes `features`, float32 (N, tokens, *feature_shape),
+    oldest first, and gives `logits`, float32 (N, len(labels)). N is the only dynamic axis.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
+    version: str = Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]{0,31}$")
+    labels: tuple[Label, ...] = Field(min_length=2, max_length=10_000)
+    height: int = Field(ge=8, le=4096, description="pixels")
+    width: int = Field(ge=8, le=4096, description="pixels")
+    resize: Literal["stretch", "crop", "letterbox"] = Field(
+        "stretch", description="how a frame of another shape becomes height x width"
+    )
+    fps: float = Field(gt=0, le=240, description="sampled frames per second of media time")
+    frames_per_token: int = Field(ge=1, le=64, description="t: sampled frames that one encode takes")
+    tokens: int = Field(ge=1, le=1024, description="T: tokens in one window")
+    feature_shape: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1, max_length=3)
+    metrics: dict[str, float] = Field(default_factory=dict, description="on the model's own test split")
+    files: dict[str, Sha256] = Field(description="sha256 of every other file of the bundle")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelSpec:
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels: each may occur once")
+        missing = [name for name in REQUIRED_FILES if name not in self.files]
+        if missing:
+            raise ValueError(f"files: no entry for {', '.join(missing)}")
+        bad = [name for name in self.files if "/" in name or "\\" in name or name.startswith(".")]
+        if bad:
+            raise ValueError(f"files: {bad[0]!r} is not a plain file name")
+        return self
+
+    @property
+    def id(self) -> str:
+        """`name@version`, as predictions carry it."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def token_s(self) -> float:
+        """Seconds of media time that one token spans."""
+        return self.frames_per_token / self.fps
+
+    @property
+    def window_s(self) -> float:
+        """Seconds of media time that one window spans."""
+        return self.tokens * self.token_s
+
+    @property
+    def token_shape(self) -> tuple[int, int, int, int]:
+        """(frames_per_token, height, width, 3)."""
+        return (self.frames_per_token, self.height, self.width, 3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Golden:
+    """One real window and what PyTorch made of it in fp32.
+
+    `frames`: (tokens, frames_per_token, height, width, 3) uint8 RGB; `logits`: (K,) float32.
+    """
+
+    frames: U8
+    logits: F32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """A bundle on disk whose every file has been checked against its spec."""
+
+    path: Path
+    spec: ModelSpec
+
+    @property
+    def encoder_path(self) -> Path:
+        """The encoder's ONNX file."""
+        return self.path / ENCODER_FILE
+
+    @property
+    def head_path(self) -> Path:
+        """The head's ONNX file."""
+        return self.path / HEAD_FILE
+
+    def golden(self) -> Golden:
+        """The golden clip. Raises `BundleError` where its shapes are not the spec's."""
+        spec = self.spec
+        try:
+            with np.load(self.path / GOLDEN_FILE, allow_pickle=False) as npz:
+                frames, logits = npz["frames"], npz["logits"]
+        except (OSError, ValueError, KeyError) as error:
+            raise BundleError(f"{self.path / GOLDEN_FILE}: not a golden clip ({error})") from error
+        want = (spec.tokens, *spec.token_shape)
+        if frames.shape != want or frames.dtype != np.uint8:
+            raise BundleError(
+                f"{self.path / GOLDEN_FILE}: frames are {frames.dtype} {frames.shape}, the spec says uint8 {want}"
+            )
+        if logits.shape != (len(spec.labels),) or logits.dtype != np.float32:
+            raise BundleError(
+                f"{self.path / GOLDEN_FILE}: logits are {logits.dtype} {logits.shape}, "
+                f"the spec's {len(spec.labels)} labels ask for float32 ({len(spec.labels)},)"
+            )
+        return Golden(frames=frames, logits=logits)
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Read and verify the bundle in directory `path`: spec, presence and sha256 of every file.
+
+    Raises `BundleError` naming the file, what is wrong with it and what to do.
+    """
+    if not path.is_dir():
+        raise BundleError(f"{path}: no such bundle; a bundle is a directory with {SPEC_FILE} in it")
+    spec_path = path / SPEC_FILE
+    try:
+        if spec_path.stat().st_size > MAX_SPEC_BYTES:
+            raise BundleError(f"{spec_path}: {spec_path.stat().st_size} bytes, at most {MAX_SPEC_BYTES}")
+        spec = ModelSpec.model_validate_json(spec_path.read_bytes())
+    except OSError as error:
+        raise BundleError(f"{spec_path}: cannot be read ({error.strerror}); is {path} a bundle?") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "content"
+        raise BundleError(f"{spec_path}: {where}: {first['msg']}; export the bundle again") from error
+    for name, expected in spec.files.items():
+        actual = _sha256(path / name)
+        if actual != expected:
+            raise BundleError(
+                f"{path / name}: sha256 is {actual[:12]}…, {SPEC_FILE} says {expected[:12]}…; "
+                "the file was altered or damaged: copy or export the bundle again"
+            )
+    return Bundle(path=path, spec=spec)
+
+
+def write_spec(path: Path, fields: Mapping[str, Any]) -> Bundle:
+    """Hash the files already in directory `path`, write `spec.json` last, and return the verified bundle.
+
+    `fields` are those of `ModelSpec` without `files`.
+    """
+    names = sorted(item.name for item in path.iterdir() if item.is_file() and item.name != SPEC_FILE)
+    spec = ModelSpec.model_validate({**fields, "files": {name: _sha256(path / name) for name in names}})
+    text = json.dumps(spec.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    (path / SPEC_FILE).write_text(text + "\n", encoding="utf-8")
+    return load_bundle(path)
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return _digest(file)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror}); the bundle is incomplete") from error
+
+
+def _digest(file: Any) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()

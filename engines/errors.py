@@ -1,0 +1,28 @@
+"""What can go wrong in this package.
+
+EngineError
+├── BundleError           a bundle that is incomplete, altered or not one at all
+├── BackendMissingError   a library or device that is not installed; names the extra that brings it
+├── ParityError           the compiled engine's numbers are not PyTorch's
+└── EngineInputError      a call with wrong shapes, dtypes or slots
+"""
+
+
+class EngineError(Exception):
+    """Root of every error that `engines` raises on purpose."""
+
+
+class BundleError(EngineError):
+    """A bundle that is incomplete, altered or not one at all."""
+
+
+class BackendMissingError(EngineError):
+    """A backend whose library or device is not there; the message names the extra to install."""
+
+
+class ParityError(EngineError):
+    """An engine whose probabilities on the golden clip differ from PyTorch's beyond the tolerance."""
+
+
+class EngineInputError(EngineError):
+    """A call with the wrong shape, dtype, batch size or bank slots."""

@@ -1,0 +1,38 @@
+"""What can go wrong in this package.
+
+StreamclfError
+├── UsageError            wrong arguments: exit code 2
+│   └── ConfigError       a key of the configuration that cannot be used
+├── SourceError           a camera, URL or file that cannot be opened, read or decoded
+├── RingError             shared memory that cannot be had or is not a ring
+├── JournalError          a journal that cannot be written or read
+└── BusError              an endpoint that cannot be bound, reached or trusted
+"""
+
+
+class StreamclfError(Exception):
+    """Root of every error that `streamclf` raises on purpose; exit code 1 on the command line."""
+
+
+class UsageError(StreamclfError):
+    """Wrong arguments; exit code 2 on the command line."""
+
+
+class ConfigError(UsageError):
+    """A configuration that cannot be used; the message names key, value and remedy."""
+
+
+class SourceError(StreamclfError):
+    """A camera, URL or file that cannot be opened, read or decoded."""
+
+
+class RingError(StreamclfError):
+    """Shared memory that cannot be had, or that is not a ring."""
+
+
+class JournalError(StreamclfError):
+    """A journal that cannot be written or read."""
+
+
+class BusError(StreamclfError):
+    """An endpoint that cannot be bound, reached or trusted."""

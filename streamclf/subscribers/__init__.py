@@ -1,0 +1,1 @@
+"""Subscribers: each an ordinary client of the bus."""
