@@ -1,0 +1,81 @@
+"""How a child process begins and ends: job on standard input, end of input means the supervisor is gone."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from streamclf.errors import StreamclfError
+from streamclf.redact import RedactingFormatter
+
+JobT = TypeVar("JobT", bound=BaseModel)
+
+LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s  %(message)s"
+STOP_GRACE_S = 1.5
+"""After a request to stop, a child that is stuck in a library call leaves by itself before it would be killed."""
+
+
+class Stop:
+    """The request to end: set by SIGTERM or by the end of standard input.
+
+    `fd` becomes readable with it, for loops that wait on descriptors; `event` is for the others.
+    """
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self.fd, self._write_fd = os.pipe()
+        os.set_blocking(self._write_fd, False)
+
+    def request(self) -> None:
+        """Ask for the end; safe from a signal handler and any number of times."""
+        if not self.event.is_set():
+            self.event.set()
+            os.write(self._write_fd, b"x")
+
+
+def run_child(name: str, job_type: type[JobT], main: Callable[[JobT, Stop], None]) -> None:
+    """Read the job, run `main(job, stop)` and exit: 0 done, 1 with one line on stderr for an error of ours."""
+    # Ctrl-C in a terminal reaches the whole process group; only the supervisor decides when children end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stop = Stop()
+    signal.signal(signal.SIGTERM, lambda *_: stop.request())
+    configure_logging()
+    job = job_type.model_validate_json(sys.stdin.buffer.readline())
+    threading.Thread(target=_watch_parent, args=(stop,), name="parent-watch", daemon=True).start()
+    threading.Thread(target=_leave_in_time, args=(stop,), name="grace", daemon=True).start()
+    try:
+        main(job, stop)
+    except StreamclfError as error:
+        logging.getLogger(name).error("%s", error)
+        code = 1
+    else:
+        code = 0
+    # Libraries' worker threads (decoders, inference) can delay interpreter shutdown; all our state is on disk by now.
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def configure_logging(level: int = logging.INFO) -> None:
+    """Log to stderr, one line a record, credentials removed."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(RedactingFormatter(LOG_FORMAT, "%H:%M:%S"))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+def _watch_parent(stop: Stop) -> None:
+    while os.read(0, 4096):
+        pass
+    stop.request()
+
+
+def _leave_in_time(stop: Stop) -> None:
+    stop.event.wait()
+    threading.Event().wait(STOP_GRACE_S)
+    os._exit(1)

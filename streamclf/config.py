@@ -1,0 +1,237 @@
+"""The service's configuration: one YAML file, unknown keys refused, every error with key, value and remedy."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import quote, urlsplit
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from streamclf.errors import ConfigError
+
+MAX_CONFIG_BYTES = 1 << 20
+MAX_STREAMS = 400
+
+StreamName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+URL_SCHEMES = ("rtsp", "rtsps", "http", "https", "file")
+ENDPOINT = re.compile(r"^(tcp://[^\s/]+:(\d{1,5}|\*)|ipc://\S+)$")
+DURATION = re.compile(r"^(\d+(?:\.\d+)?)(s|m|h|d|w)$")
+DURATION_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+PLACEHOLDER = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class EngineConfig(_Section):
+    """How the model runs."""
+
+    backend: Literal["auto", "openvino", "onnxruntime", "tensorrt"] = "auto"
+    precision: Literal["auto", "fp32", "fp16", "bf16", "int8"] = "auto"
+    max_batch: int = Field(16, ge=1, le=256, description="tokens in one encode, windows in one classify")
+    threads: int = Field(0, ge=0, le=256, description="CPU threads of inference; 0 takes all cores")
+
+
+class StreamConfig(_Section):
+    """One named source and how it is sampled."""
+
+    camera: int | str | None = Field(None, description="index or device path of a webcam")
+    url: str | None = Field(None, min_length=1, max_length=2048, description="RTSP, HTTP or a file's path")
+    transport: Literal["tcp", "udp"] = "tcp"
+    pace: Literal["realtime", "fast"] = Field("realtime", description="files only: by their clock, or at once")
+    loop: bool = Field(False, description="files only: begin again at the end")
+    hop: int = Field(1, ge=1, le=1024, description="tokens between two predictions")
+    open_timeout_s: float = Field(5.0, gt=0, le=120)
+    read_timeout_s: float = Field(2.0, gt=0, le=120)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> StreamConfig:
+        if (self.camera is None) == (self.url is None):
+            raise ValueError("give either camera or url")
+        if isinstance(self.camera, int) and not 0 <= self.camera <= 99:
+            raise ValueError(f"camera={self.camera}: 0 to 99")
+        if not self.is_file and (self.loop or self.pace == "fast"):
+            raise ValueError("pace: fast and loop: true are for files; a live source has its own clock")
+        return self
+
+    @field_validator("url")
+    @classmethod
+    def _known_scheme(cls, url: str | None) -> str | None:
+        if url is not None and "://" in url:
+            scheme = urlsplit(url).scheme.lower()
+            if scheme not in URL_SCHEMES:
+                raise ValueError(f"scheme {scheme!r}: one of {', '.join(URL_SCHEMES)}, or a file's path")
+        return url
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the source is a file on this machine."""
+        return self.url is not None and ("://" not in self.url or self.url.startswith("file://"))
+
+
+class ActionConfig(_Section):
+    """When a label's probability becomes the start and the end of an action."""
+
+    on: float = Field(0.8, gt=0, le=1, description="smoothed probability at which it starts")
+    off: float = Field(0.5, ge=0, lt=1, description="smoothed probability at which it ends")
+    min_s: float = Field(0.6, ge=0, le=3600, description="seconds above `on` before it starts")
+    cooldown_s: float = Field(3.0, ge=0, le=86400, description="seconds after an end without a new start")
+
+    @model_validator(mode="after")
+    def _hysteresis(self) -> ActionConfig:
+        if self.off >= self.on:
+            raise ValueError(f"off={self.off}: below on={self.on}")
+        return self
+
+
+class PublishConfig(_Section):
+    """Where events go."""
+
+    events: str = Field("tcp://127.0.0.1:5555", description="ZeroMQ PUB endpoint")
+    replay: str = Field("tcp://127.0.0.1:5556", description="ZeroMQ ROUTER endpoint for snapshot and replay")
+    journal: Path = Field(Path("streamclf.db"), description="SQLite file of every event")
+    keep: str = Field("7d", description="age after which events leave the journal: 90s, 30m, 12h, 7d, 4w")
+
+    @field_validator("events", "replay")
+    @classmethod
+    def _endpoint(cls, value: str) -> str:
+        match = ENDPOINT.match(value)
+        if not match:
+            raise ValueError(f"{value!r}: like tcp://127.0.0.1:5555 or ipc:///run/streamclf/events")
+        if match[2] and match[2] != "*" and not 1 <= int(match[2]) <= 65535:
+            raise ValueError(f"port {match[2]}: 1 to 65535")
+        return value
+
+    @field_validator("keep")
+    @classmethod
+    def _duration(cls, value: str) -> str:
+        if not DURATION.match(value):
+            raise ValueError(f"{value!r}: a number and s, m, h, d or w, like 7d")
+        return value
+
+    @property
+    def keep_s(self) -> float:
+        """Retention in seconds."""
+        match = DURATION.match(self.keep)
+        assert match is not None  # the validator let it through
+        return float(match[1]) * DURATION_S[match[2]]
+
+
+class ServiceConfig(_Section):
+    """Everything `streamclf run` needs."""
+
+    model: str = Field("camera-events", min_length=1, description="a bundle's directory, or a built-in name")
+    engine: EngineConfig = EngineConfig()
+    streams: dict[StreamName, StreamConfig] = Field(min_length=1, max_length=MAX_STREAMS)
+    actions: dict[str, ActionConfig] = Field(default_factory=dict, description="by label")
+    publish: PublishConfig = PublishConfig()
+
+
+def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> ServiceConfig:
+    """Read the YAML file `path`; relative paths in it are relative to its directory.
+
+    `${NAME}` in a value is replaced from `environ`. Raises `ConfigError`, in one line, naming key and remedy.
+    """
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise ConfigError(f"{path}: {path.stat().st_size} bytes; a configuration has at most {MAX_CONFIG_BYTES}")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a YAML file") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not a text file in UTF-8 (byte {error.start}); give a YAML file") from error
+    try:
+        raw = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader that refuses double keys
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: {_one_line(error)}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: holds {type(raw).__name__}, not keys and values; it needs at least streams:")
+    return parse_config(_substitute(raw, environ, ()), base=path.parent, origin=str(path))
+
+
+def parse_config(raw: Mapping[str, Any], *, base: Path, origin: str) -> ServiceConfig:
+    """Validate `raw`; paths are taken relative to `base`, errors begin with `origin`."""
+    try:
+        config = ServiceConfig.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: {'; '.join(_messages(error))}") from None  # its text would show passwords
+    return _anchored(config, base)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """A key given twice would silently lose the first stream of that name."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            key = str(key_node.value)
+            if key in seen and key_node.tag != "tag:yaml.org,2002:merge":
+                raise yaml.YAMLError(f"key {key!r} stands twice, again in line {key_node.start_mark.line + 1}")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _substitute(value: Any, environ: Mapping[str, str], where: tuple[str, ...]) -> Any:
+    if isinstance(value, dict):
+        return {key: _substitute(item, environ, (*where, str(key))) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_substitute(item, environ, (*where, str(i))) for i, item in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+
+    def replacement(match: re.Match[str]) -> str:
+        name = match[1]
+        if name not in environ:
+            raise ConfigError(f"{'.'.join(where)}: environment variable {name} is not set; export it first")
+        # A password may hold @ : / % ?, which would end the user part of a URL early.
+        in_user_part = "://" in value[: match.start()] and "@" in value[match.end() :]
+        return quote(environ[name], safe="") if in_user_part else environ[name]
+
+    return PLACEHOLDER.sub(replacement, value)
+
+
+def _anchored(config: ServiceConfig, base: Path) -> ServiceConfig:
+    streams = {
+        name: stream.model_copy(update={"url": _anchored_url(stream.url, base)}) if stream.is_file else stream
+        for name, stream in config.streams.items()
+    }
+    publish = config.publish.model_copy(update={"journal": base / config.publish.journal})
+    local_bundle = base / config.model
+    model = str(local_bundle) if local_bundle.is_dir() else config.model
+    return config.model_copy(update={"streams": streams, "publish": publish, "model": model})
+
+
+def _anchored_url(url: str | None, base: Path) -> str:
+    assert url is not None  # is_file said so
+    return str(base / url.removeprefix("file://"))
+
+
+def _messages(error: ValidationError) -> Iterator[str]:
+    for item in error.errors(include_url=False, include_context=False):
+        where = ".".join(str(part) for part in item["loc"] if part != "[key]")
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = f"unknown key; known here: {', '.join(_known_keys(item['loc']))}"
+        elif isinstance(item.get("input"), (bool, int, float)) or (
+            isinstance(item.get("input"), str) and item["loc"][-1] != "url"
+        ):
+            where = f"{where}={item['input']}"
+        yield f"{where}: {message}" if where else message
+
+
+def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
+    section: type[BaseModel] = ServiceConfig
+    members = {"engine": EngineConfig, "streams": StreamConfig, "actions": ActionConfig, "publish": PublishConfig}
+    if len(loc) > 1:
+        section = members.get(str(loc[0]), ServiceConfig)
+    return list(section.model_fields)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

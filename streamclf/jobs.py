@@ -1,0 +1,64 @@
+"""What the supervisor tells each child process, as one line of JSON on its standard input.
+
+Never on the command line: a source's URL may carry a password, and `ps` shows arguments to everybody.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from streamclf.config import ActionConfig, EngineConfig, StreamConfig
+
+
+class _Job(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    link: str
+    """ZeroMQ endpoint on which the hub takes events from producers."""
+
+
+class CaptureJob(_Job):
+    """One stream: read `source`, sample it, write tokens of (t, H, W, 3) uint8 RGB into the ring."""
+
+    stream: str
+    source: StreamConfig
+    fps: float
+    frames_per_token: int
+    height: int
+    width: int
+    resize: str
+    ring_fd: int
+    wake_fd: int
+    """Write end of a non-blocking pipe: one byte after each committed token."""
+
+
+class StreamFeed(BaseModel):
+    """The classifier's end of one capture process."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stream: str
+    ring_fd: int
+    wake_fd: int
+    """Read end of the capture's pipe."""
+    hop: int
+
+
+class ClassifierJob(_Job):
+    """One engine and the streams that it serves."""
+
+    bundle: Path
+    engine: EngineConfig
+    feeds: tuple[StreamFeed, ...]
+    actions: dict[str, ActionConfig]
+
+
+class HubJob(_Job):
+    """The journal and the sockets of the outside world."""
+
+    events: str
+    replay: str
+    journal: Path
+    keep_s: float
