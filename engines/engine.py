@@ -2,25 +2,113 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import importlib
+import importlib.util
+import logging
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from engines.bundle import ModelSpec
+from engines.bundle import Bundle, ModelSpec
+from engines.errors import BackendMissingError, ParityError
+from engines.parity import check_parity
 
 U8 = npt.NDArray[np.uint8]
 I32 = npt.NDArray[np.int32]
 F32 = npt.NDArray[np.float32]
 
+Backend = Literal["auto", "openvino", "onnxruntime"]
+Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
+
+log = logging.getLogger("engine")
+
 
 class Engine(Protocol):
-    """A loaded, verified model with a bank of features on its own device."""
+    """A loaded, verified model with a bank of features on its own device.
+
+    One thread at a time may call it; a second one at the same moment gets `EngineInputError`.
+    """
 
     spec: ModelSpec
+    max_batch: int
+    bank_slots: int
+    description: str
+    """Backend, device and precision in words, as logs and `doctor` show them."""
+    precision: str
 
     def encode(self, frames: U8, slots: I32) -> None:
         """(N, t, H, W, 3) uint8 RGB; writes the N features into bank slots `slots` (N,). N <= max_batch."""
 
     def classify(self, windows: I32) -> F32:
-        """(N, T) bank slots, oldest first -> probabilities (N, K). The array is the caller's."""
+        """(N, T) bank slots, oldest first -> probabilities (N, K). The array is the caller's. N <= max_batch."""
+
+    def close(self) -> None:
+        """Free the device; any later call raises `EngineInputError`. May be called twice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """What an adapter is told; `bank_slots` is at least `max_batch` and one window."""
+
+    precision: Precision
+    max_batch: int
+    bank_slots: int
+    threads: int
+
+
+EXTRAS = {"openvino": "streamclf", "onnxruntime": "streamclf[onnxruntime]"}
+"""What to `pip install` for each backend's library."""
+
+
+def open_engine(
+    bundle: Bundle,
+    *,
+    backend: Backend = "auto",
+    precision: Precision = "auto",
+    max_batch: int = 16,
+    bank_slots: int | None = None,
+    threads: int = 0,
+) -> Engine:
+    """Load `bundle` on the best backend that this machine has, or on the one asked for, and check its numbers.
+
+    `bank_slots` defaults to one window. `threads` = 0 takes all cores. With `precision="auto"` a reduced precision
+    that fails the golden clip is left for fp32, with a notice. Raises `BackendMissingError`, `BundleError`,
+    `ParityError`.
+    """
+    chosen = "openvino" if backend == "auto" else backend
+    options = EngineOptions(
+        precision=precision,
+        max_batch=max_batch,
+        bank_slots=max(bank_slots or 0, bundle.spec.tokens, max_batch),
+        threads=threads,
+    )
+    try:
+        return _open_checked(bundle, chosen, options)
+    except ParityError as error:
+        if precision != "auto":
+            raise
+        log.warning("%s; continuing in fp32", error)
+        fp32 = EngineOptions(
+            precision="fp32",
+            max_batch=options.max_batch,
+            bank_slots=options.bank_slots,
+            threads=options.threads,
+        )
+        return _open_checked(bundle, chosen, fp32)
+
+
+def _open_checked(bundle: Bundle, backend: str, options: EngineOptions) -> Engine:
+    if backend not in get_args(Backend):
+        raise BackendMissingError(f"backend={backend!r}: one of {', '.join(get_args(Backend))}")
+    if importlib.util.find_spec(backend) is None:
+        raise BackendMissingError(f"backend {backend}: its library is not installed; pip install '{EXTRAS[backend]}'")
+    engine: Engine = importlib.import_module(f"engines.{backend}").open_adapter(bundle, options)
+    try:
+        report = check_parity(engine, bundle.golden())
+    except BaseException:
+        engine.close()
+        raise
+    log.info("%s on %s; golden clip: max |dp| %.1e", bundle.spec.id, engine.description, report.max_dp)
+    return engine

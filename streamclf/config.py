@@ -227,7 +227,12 @@ def _messages(error: ValidationError) -> Iterator[str]:
 
 def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
     section: type[BaseModel] = ServiceConfig
-    members = {"engine": EngineConfig, "streams": StreamConfig, "actions": ActionConfig, "publish": PublishConfig}
+    members = {
+        "engine": EngineConfig,
+        "streams": StreamConfig,
+        "actions": ActionConfig,
+        "publish": PublishConfig,
+    }
     if len(loc) > 1:
         section = members.get(str(loc[0]), ServiceConfig)
     return list(section.model_fields)

@@ -1,0 +1,116 @@
+"""What every adapter shares: each call is checked once, here, and a CPU engine's feature bank."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.bundle import ModelSpec
+from engines.errors import EngineInputError
+
+U8 = npt.NDArray[np.uint8]
+I32 = npt.NDArray[np.int32]
+F32 = npt.NDArray[np.float32]
+
+
+class CheckedEngine(ABC):
+    """Shapes, dtypes, slots, thread and state are checked here, so that adapters only compute."""
+
+    def __init__(self, spec: ModelSpec, *, max_batch: int, bank_slots: int, description: str, precision: str) -> None:
+        self.spec = spec
+        self.max_batch = max_batch
+        self.bank_slots = bank_slots
+        self.description = description
+        self.precision = precision
+        self._busy = threading.Lock()
+        self._closed = False
+
+    def encode(self, frames: U8, slots: I32) -> None:
+        """See `Engine.encode`. Raises `EngineInputError`; the bank is then as it was."""
+        self._check_batch("frames", frames, np.dtype(np.uint8), self.spec.token_shape)
+        if slots.shape != (len(frames),) or slots.dtype != np.int32:
+            raise EngineInputError(
+                f"slots: {slots.dtype} {slots.shape}, expected int32 ({len(frames)},): one for each token"
+            )
+        self._check_slots("slots", slots)
+        if len(np.unique(slots)) != len(slots):
+            raise EngineInputError("slots: one slot occurs twice in a batch; each token needs its own")
+        with self._exclusive():
+            self._encode(np.ascontiguousarray(frames), slots)
+
+    def classify(self, windows: I32) -> F32:
+        """See `Engine.classify`. Raises `EngineInputError`."""
+        self._check_batch("windows", windows, np.dtype(np.int32), (self.spec.tokens,))
+        self._check_slots("windows", windows)
+        with self._exclusive():
+            return self._classify(windows)
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        with self._exclusive(closing=True):
+            if not self._closed:
+                self._closed = True
+                self._close()
+
+    @abstractmethod
+    def _encode(self, frames: U8, slots: I32) -> None: ...
+
+    @abstractmethod
+    def _classify(self, windows: I32) -> F32: ...
+
+    @abstractmethod
+    def _close(self) -> None: ...
+
+    def _check_batch(
+        self, name: str, array: npt.NDArray[np.generic], dtype: np.dtype[np.generic], item: tuple[int, ...]
+    ) -> None:
+        if array.dtype != dtype or array.shape[1:] != item or not 1 <= len(array) <= self.max_batch:
+            want = ", ".join(map(str, item))
+            raise EngineInputError(
+                f"{name}: {array.dtype} {array.shape}, expected {dtype} (1 to {self.max_batch}, {want})"
+            )
+
+    def _check_slots(self, name: str, slots: I32) -> None:
+        low, high = int(slots.min()), int(slots.max())
+        if low < 0 or high >= self.bank_slots:
+            raise EngineInputError(f"{name}: slot {low if low < 0 else high}; the bank has 0 to {self.bank_slots - 1}")
+
+    def _exclusive(self, *, closing: bool = False) -> _Exclusive:
+        if self._closed and not closing:
+            raise EngineInputError(f"{self.spec.id}: the engine is closed; open it again")
+        return _Exclusive(self._busy)
+
+
+class _Exclusive:
+    """Refuses a second thread at once: waiting would hide that two owners share one bank."""
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self._lock = lock
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            raise EngineInputError("another thread is using this engine; give each thread its own")
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+class HostBank:
+    """Features in the host's memory: (slots, *F) float32, gathered into one reused (max_batch, T, *F) array."""
+
+    def __init__(self, spec: ModelSpec, *, slots: int, max_batch: int) -> None:
+        self._features = np.zeros((slots, *spec.feature_shape), np.float32)
+        self._windows = np.empty((max_batch, spec.tokens, *spec.feature_shape), np.float32)
+
+    def store(self, features: F32, slots: I32) -> None:
+        """(N, *F) into `slots` (N,)."""
+        self._features[slots] = features
+
+    def gather(self, windows: I32) -> F32:
+        """(N, T) slots -> (N, T, *F); the array is the bank's, good until the next call."""
+        out = self._windows[: len(windows)]
+        np.take(self._features, windows, axis=0, out=out, mode="clip")  # in range: checked; clip avoids a buffer
+        return out
