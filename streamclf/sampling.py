@@ -1,0 +1,269 @@
+"""Timestamps -> frames at the model's rate -> tokens -> windows. Pure: no I/O, no pixels, no clock.
+
+Capture, offline classification and training all sample through this module, so a window means the same everywhere.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from fractions import Fraction
+
+NS = 1_000_000_000
+INTERVALS = 8
+"""Recent frame intervals whose shortest is taken for the next one."""
+SLOW_SOURCE_INTERVALS = 2.5
+"""A source slower than the token rate has no gap until it misses two of its own frames."""
+SLOWEST_INTERVAL_NS = 2 * NS
+"""A longer interval is a gap for any source, and never taken for its frame rate."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picks:
+    """How many grid points the previous frame fills now that this one is here, then how many this one fills."""
+
+    previous: int
+    current: int
+    new_segment: bool
+
+
+def exact_fps(fps: float) -> Fraction:
+    """The rate that was meant: 29.97002997 is 30000/1001, 0.1 is 1/10."""
+    return Fraction(fps).limit_denominator(1001)
+
+
+class Sampler:
+    """Choose for every point of the grid `anchor + k / fps` the nearest frame, as early as that is known.
+
+    `anchor` is the segment's first frame. A frame fills the points up to `pts + d/2` at once, where `d`, the shortest
+    of the last intervals, is the earliest that the next frame can be expected: so regular streams are sampled without
+    any delay, and exactly. Points that turn out to lie nearer to the previous frame than to the one that came late
+    are then filled from the previous one. A point halfway between two frames takes the earlier.
+
+    All times are integer nanoseconds and the grid is exact: nothing drifts over days.
+
+    A worked example, fps=10 (points every 100 ms) on a 25 fps camera (frames every 40 ms), d=40 ms:
+
+    | frame at | fills points up to | point filled |
+    |---|---|---|
+    | 0 ms | 20 ms | 0 |
+    | 40 | 60 | none |
+    | 80 | 100 | 100 (80 and 120 are equally near: the earlier) |
+    | 120, 160 | 140, 180 | none |
+    | 200 | 220 | 200 |
+    | 240 | 260 | none |
+    | 280 is lost, 320 | 340 | 300 (320 is nearer than 240) |
+
+    A segment ends with a `discontinuity`, with time that goes backwards, and with a gap longer than `gap_ns` (one
+    token) or, where the source itself is slower than that, longer than two and a half of its intervals.
+    """
+
+    def __init__(self, fps: Fraction, gap_ns: int) -> None:
+        if fps <= 0 or gap_ns <= 0:
+            raise ValueError(f"fps={fps}, gap_ns={gap_ns}: both must be positive")
+        self._num = fps.numerator
+        self._period = 2 * NS * fps.denominator  # 1 / fps in units of 1 / (2 * num) ns, as are all products below
+        self._gap_ns = gap_ns
+        self._intervals: deque[int] = deque(maxlen=INTERVALS)
+        self._anchor_ns = 0
+        self._next_point = 0
+        self._previous_ns: int | None = None
+
+    @property
+    def anchor_ns(self) -> int:
+        """Media time of the segment's first frame."""
+        return self._anchor_ns
+
+    def point_ns(self, point: int) -> int:
+        """Media time of grid point `point` of this segment, rounded to nanoseconds."""
+        return self._anchor_ns + (point * self._period + self._num) // (2 * self._num)
+
+    def offer(self, pts_ns: int, discontinuity: bool = False) -> Picks:
+        """Take the next frame's time and say which frames are wanted now."""
+        previous_ns = self._previous_ns
+        if previous_ns is None or discontinuity or pts_ns < previous_ns:
+            return self._begin(pts_ns)
+        interval = pts_ns - previous_ns
+        if interval == 0:  # the same instant twice: the first picture of it stands
+            return Picks(previous=0, current=0, new_segment=False)
+        shortest = min(self._intervals, default=0)
+        is_gap = interval > max(self._gap_ns, int(SLOW_SOURCE_INTERVALS * shortest))
+        if interval <= SLOWEST_INTERVAL_NS:
+            self._intervals.append(interval)
+        if is_gap:
+            return self._begin(pts_ns)
+        late = self._fill(self._num * (previous_ns + pts_ns))
+        now = self._fill(self._num * (2 * pts_ns + min(self._intervals, default=0)))
+        self._previous_ns = pts_ns
+        return Picks(previous=late, current=now, new_segment=False)
+
+    def _begin(self, pts_ns: int) -> Picks:
+        self._anchor_ns = self._previous_ns = pts_ns
+        self._next_point = 1
+        # A source that is slower than the grid fills several points with its first frame too; its next frame tells.
+        return Picks(previous=0, current=1, new_segment=True)
+
+    def _fill(self, until: int) -> int:
+        """Take all grid points up to the time `until` (in 1 / (2 * num) ns); their number."""
+        last = (until - 2 * self._num * self._anchor_ns) // self._period
+        count = max(0, last + 1 - self._next_point)
+        self._next_point += count
+        return count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenMeta:
+    """What is known of one token besides its pixels.
+
+    Tokens of a segment abut: `end_pts_ns` is the next one's `start_pts_ns`. `captured_ns` is CLOCK_MONOTONIC of its
+    newest frame. `frames` sampled frames, of which `duplicates` repeat the one before and `corrupt` are damaged.
+    """
+
+    segment: int
+    index: int
+    start_pts_ns: int
+    end_pts_ns: int
+    captured_ns: int
+    frames: int
+    duplicates: int
+    corrupt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pick:
+    """Put a frame into place `position` (0 to t - 1) of the token that is being filled.
+
+    `previous`: not the frame just offered but the one before it. `duplicate`: the same frame as in the place before.
+    `token`: the token that this completes.
+    """
+
+    position: int
+    previous: bool
+    duplicate: bool
+    token: TokenMeta | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    pts_ns: int
+    captured_ns: int
+    corrupt: bool
+    points: int  # grid points of this segment that it has filled
+
+
+class TokenSampler:
+    """Sample frames at `fps` and group every `frames_per_token` of them into a token.
+
+    Counts, for whoever reports them: `sampled` frames put into tokens; `abandoned` of those, in tokens that their
+    segment's end left incomplete; `refused` damaged frames beyond one token's length, which end the segment.
+    """
+
+    def __init__(self, fps: float, frames_per_token: int, *, first_segment: int = 1) -> None:
+        rate = exact_fps(fps)
+        self._frames_per_token = frames_per_token
+        self._token_ns = int(frames_per_token * NS / rate)
+        self._sampler = Sampler(rate, self._token_ns)
+        self._segment = first_segment - 1
+        self._point = 0
+        self._seen: _Seen | None = None
+        self._damaged_since_ns: int | None = None
+        self._broken = False
+        self._newest_ns = 0
+        self._duplicates = 0
+        self._corrupt = 0
+        self.sampled = 0
+        self.abandoned = 0
+        self.refused = 0
+
+    @property
+    def segment(self) -> int:
+        """Number of the current segment."""
+        return self._segment
+
+    def offer(
+        self, pts_ns: int, captured_ns: int, *, corrupt: bool = False, discontinuity: bool = False
+    ) -> tuple[Pick, ...]:
+        """Take the next frame; which frames go where now, in order."""
+        if self._too_damaged(pts_ns, corrupt, discontinuity):
+            self.refused += 1
+            self._broken = True
+            return ()
+        picks = self._sampler.offer(pts_ns, discontinuity or self._broken)
+        self._broken = False
+        previous, current = self._seen, _Seen(pts_ns, captured_ns, corrupt, picks.current)
+        if picks.new_segment:
+            self._begin_segment()
+        elif previous is not None and pts_ns == previous.pts_ns:
+            return ()
+        made: list[Pick] = []
+        if picks.previous and previous is not None:
+            made += [self._place(previous, True, previous.points > 0 or i > 0) for i in range(picks.previous)]
+        made += [self._place(current, False, i > 0) for i in range(picks.current)]
+        self._seen = current
+        return tuple(made)
+
+    def _too_damaged(self, pts_ns: int, corrupt: bool, discontinuity: bool) -> bool:
+        if not corrupt:
+            self._damaged_since_ns = None
+            return False
+        if self._damaged_since_ns is None or discontinuity or pts_ns < self._damaged_since_ns:
+            self._damaged_since_ns = pts_ns
+        return pts_ns - self._damaged_since_ns > self._token_ns
+
+    def _begin_segment(self) -> None:
+        self.abandoned += self._point % self._frames_per_token
+        self._segment += 1
+        self._point = 0
+        self._begin_token()
+
+    def _begin_token(self) -> None:
+        self._newest_ns = self._duplicates = self._corrupt = 0
+
+    def _place(self, frame: _Seen, is_previous: bool, duplicate: bool) -> Pick:
+        position = self._point % self._frames_per_token
+        self._point += 1
+        self._newest_ns = max(self._newest_ns, frame.captured_ns)
+        self._duplicates += duplicate
+        self._corrupt += frame.corrupt
+        self.sampled += 1
+        token = self._finish() if position == self._frames_per_token - 1 else None
+        return Pick(position=position, previous=is_previous, duplicate=duplicate, token=token)
+
+    def _finish(self) -> TokenMeta:
+        token = TokenMeta(
+            segment=self._segment,
+            index=self._point // self._frames_per_token - 1,
+            start_pts_ns=self._sampler.point_ns(self._point - self._frames_per_token),
+            end_pts_ns=self._sampler.point_ns(self._point),
+            captured_ns=self._newest_ns,
+            frames=self._frames_per_token,
+            duplicates=self._duplicates,
+            corrupt=self._corrupt,
+        )
+        self._begin_token()
+        return token
+
+
+class WindowTracker:
+    """Tell when `tokens` consecutive tokens of one segment make a window, every `hop` tokens.
+
+    Windows of a segment end at its token `tokens - 1`, `tokens - 1 + hop`, ... whatever was dropped before, so live and
+    offline classification see the same ones. A window with a token missing does not exist.
+    """
+
+    def __init__(self, tokens: int, hop: int = 1) -> None:
+        if tokens < 1 or hop < 1:
+            raise ValueError(f"tokens={tokens}, hop={hop}: both at least 1")
+        self._tokens = tokens
+        self._hop = hop
+        self._last: tuple[int, int] | None = None
+        self._run = 0
+
+    def offer(self, segment: int, index: int) -> range | None:
+        """Take the next token; the indices, in its segment, of the window that it completes, if any."""
+        self._run = self._run + 1 if self._last == (segment, index - 1) else 1
+        self._last = (segment, index)
+        first = index - self._tokens + 1
+        if self._run < self._tokens or first % self._hop:
+            return None
+        return range(first, index + 1)
