@@ -1,0 +1,275 @@
+"""A ring of tokens in shared memory: one writer, any number of readers, nobody waits for anybody.
+
+The memory has no name (memfd on Linux, elsewhere a temporary file already unlinked), so that nothing is left behind
+however its processes die; its file descriptor is handed to them. It is allocated when it is made: a full /dev/shm is an
+error then and not a SIGBUS later. Each slot carries a sequence number, odd while it is written (a sequence lock), by
+which a reader knows that what it copied is whole; Python has no memory barriers, so that on anything but x86, whose
+stores are seen in order, a checksum must agree too.
+
+Layout, in 8-byte words: a header (`_Head`), then per slot a header (`_Slot`) and (t, H, W, 3) uint8 RGB.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import platform
+import sys
+import tempfile
+import zlib
+from collections.abc import Callable
+from enum import IntEnum
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from streamclf.errors import RingError
+from streamclf.sampling import TokenMeta
+
+U8 = npt.NDArray[np.uint8]
+TokenShape = tuple[int, int, int, int]
+
+MAGIC = 0x53434C5254494E47
+VERSION = 1
+HEADER_BYTES = 128
+SLOT_HEADER_BYTES = 128
+MAX_SLOTS = 4096
+RESERVE_BYTES = 64 << 20
+"""Memory that a ring leaves for everything else: taking the last of it gets processes killed."""
+STORES_IN_ORDER = platform.machine().lower() in ("x86_64", "amd64", "i686")
+
+
+class _Head(IntEnum):
+    MAGIC = 0
+    VERSION = 1
+    SLOTS = 2
+    FRAMES = 3
+    HEIGHT = 4
+    WIDTH = 5
+    CHECKED = 6
+    GENERATION = 7
+    COMMITTED = 8
+    SEGMENT = 9
+
+
+class _Slot(IntEnum):
+    SEQUENCE = 0
+    NUMBER = 1
+    CHECKSUM = 2
+    META = 3
+
+
+META_FIELDS = (
+    "segment",
+    "index",
+    "start_pts_ns",
+    "end_pts_ns",
+    "captured_ns",
+    "frames",
+    "duplicates",
+    "corrupt",
+)
+
+
+def create_ring(slots: int, token_shape: TokenShape, *, checked: bool = not STORES_IN_ORDER) -> int:
+    """Make a ring of `slots` tokens (t, H, W, 3) uint8 and return its file descriptor, which the caller closes.
+
+    One slot is always being written: `slots - 1` tokens can be read. `checked` adds a checksum to each token. Raises
+    `RingError` naming the memory that it needs.
+    """
+    if not 2 <= slots <= MAX_SLOTS:
+        raise RingError(f"a ring of {slots} slots: 2 to {MAX_SLOTS}")
+    if len(token_shape) != 4 or token_shape[3] != 3 or min(token_shape) < 1:
+        raise RingError(f"tokens of shape {token_shape}: must be (frames, height, width, 3)")
+    size = HEADER_BYTES + slots * _stride(token_shape)
+    need = f"a ring of {slots} tokens {token_shape} needs {size / 2**20:.1f} MiB of shared memory"
+    remedy = "serve fewer streams on this machine, or give it (or its container) more memory"
+    available = available_bytes()
+    if available is not None and size > available - RESERVE_BYTES:
+        raise RingError(f"{need}, and {max(0, available - RESERVE_BYTES) / 2**20:.0f} MiB are free for it; {remedy}")
+    try:
+        fd = _allocate(size)
+    except (OSError, OverflowError) as error:
+        raise RingError(f"{need} ({getattr(error, 'strerror', None) or error}); {remedy}") from error
+    with mmap.mmap(fd, size) as memory, memoryview(memory) as view, view[:HEADER_BYTES].cast("q") as head:
+        frames, height, width, _ = token_shape
+        head[_Head.VERSION], head[_Head.SLOTS], head[_Head.CHECKED] = VERSION, slots, int(checked)
+        head[_Head.FRAMES], head[_Head.HEIGHT], head[_Head.WIDTH] = frames, height, width
+        head[_Head.MAGIC] = MAGIC
+    return fd
+
+
+def available_bytes() -> int | None:
+    """Memory that this machine or container can still give; None where the system does not tell."""
+    meminfo = _text(Path("/proc/meminfo")).splitlines()
+    found = [int(line.split()[1]) * 1024 for line in meminfo if line.startswith("MemAvailable:")]
+    limit = _text(Path("/sys/fs/cgroup/memory.max")).strip()
+    used = _text(Path("/sys/fs/cgroup/memory.current")).strip()
+    if limit.isdigit() and used.isdigit():
+        found.append(int(limit) - int(used))
+    return min(found, default=None)
+
+
+class _Ring:
+    """A ring attached to this process. The descriptor may be closed afterwards."""
+
+    def __init__(self, fd: int, *, writable: bool) -> None:
+        try:
+            size = os.fstat(fd).st_size
+            protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+            memory = mmap.mmap(fd, size, flags=mmap.MAP_SHARED, prot=protection)
+        except (OSError, ValueError) as error:
+            raise RingError(f"file descriptor {fd}: no shared memory to attach ({error})") from error
+        view = memoryview(memory)
+        if size < HEADER_BYTES:
+            raise RingError(f"file descriptor {fd}: {size} bytes are not a ring")
+        head = view[:HEADER_BYTES].cast("q")
+        slots = head[_Head.SLOTS]
+        shape = (head[_Head.FRAMES], head[_Head.HEIGHT], head[_Head.WIDTH], 3)
+        if head[_Head.MAGIC] != MAGIC or head[_Head.VERSION] != VERSION:
+            raise RingError(f"file descriptor {fd}: not a ring of version {VERSION}; restart all processes together")
+        if not 2 <= slots <= MAX_SLOTS or min(shape) < 1 or size != HEADER_BYTES + slots * _stride(shape):
+            raise RingError(f"file descriptor {fd}: a damaged ring ({slots} slots of {shape} in {size} bytes)")
+        self.slots = slots
+        self.token_shape: TokenShape = shape
+        self._checked = bool(head[_Head.CHECKED])
+        self._head = head
+        starts = [HEADER_BYTES + i * _stride(shape) for i in range(slots)]
+        self._metas = [view[start : start + SLOT_HEADER_BYTES].cast("q") for start in starts]
+        self._pixels = [np.ndarray(shape, np.uint8, view, start + SLOT_HEADER_BYTES) for start in starts]
+
+    @property
+    def head(self) -> int:
+        """Tokens committed so far; the newest has the number `head - 1`."""
+        return self._head[_Head.COMMITTED]
+
+
+class RingWriter(_Ring):
+    """The one writer. A new one takes over where a killed one stopped, and repairs the slot it left half written."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd, writable=True)
+        self._head[_Head.GENERATION] += 1
+
+    @property
+    def generation(self) -> int:
+        """How many writers this ring has had."""
+        return self._head[_Head.GENERATION]
+
+    @property
+    def next_segment(self) -> int:
+        """A segment number above all that were committed: segments stay unique over restarts of the writer."""
+        return self._head[_Head.SEGMENT] + 1
+
+    def begin(self) -> U8:
+        """The next token's place, (t, H, W, 3) uint8 RGB, to be filled and then committed.
+
+        The array is the ring's: valid until `commit`. A token that is begun again was abandoned.
+        """
+        number = self.head % self.slots
+        meta = self._metas[number]
+        meta[_Slot.SEQUENCE] += 1 if meta[_Slot.SEQUENCE] % 2 == 0 else 2  # odd: being written
+        return self._pixels[number]
+
+    def commit(self, token: TokenMeta) -> int:
+        """Let readers have the token begun last; its number."""
+        number = self.head
+        meta = self._metas[number % self.slots]
+        if meta[_Slot.SEQUENCE] % 2 == 0:
+            raise RingError(f"token {number} is committed without begin()")
+        meta[_Slot.NUMBER] = number
+        for i, name in enumerate(META_FIELDS, _Slot.META):
+            meta[i] = getattr(token, name)
+        if self._checked:
+            meta[_Slot.CHECKSUM] = _checksum(self._pixels[number % self.slots], meta)
+        self._head[_Head.SEGMENT] = max(token.segment, self._head[_Head.SEGMENT])
+        meta[_Slot.SEQUENCE] += 1
+        self._head[_Head.COMMITTED] = number + 1
+        return number
+
+
+class RingReader(_Ring):
+    """A reader. It never disturbs the writer: the memory is read-only here."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd, writable=False)
+
+    @property
+    def oldest(self) -> int:
+        """Number of the oldest token that can still be there: the writer has the slot before it."""
+        return max(0, self.head - self.slots + 1)
+
+    def read(self, number: int, out: U8) -> TokenMeta | None:
+        """Copy token `number` into `out` (t, H, W, 3) uint8; None if it is not there yet, or not whole any more."""
+        if not 0 <= number < self.head:
+            return None
+        meta = self._metas[number % self.slots]
+        before = meta[_Slot.SEQUENCE]
+        if before % 2 or meta[_Slot.NUMBER] != number:
+            return None
+        np.copyto(out, self._pixels[number % self.slots])
+        values = meta[_Slot.META : _Slot.META + len(META_FIELDS)].tolist()
+        checksum = meta[_Slot.CHECKSUM]
+        if meta[_Slot.SEQUENCE] != before or meta[_Slot.NUMBER] != number:
+            return None
+        if self._checked and checksum != _checksum(out, (0, number, 0, *values)):
+            return None
+        return TokenMeta(**dict(zip(META_FIELDS, values, strict=True)))
+
+
+def _stride(shape: TokenShape) -> int:
+    frames, height, width, channels = shape
+    return SLOT_HEADER_BYTES + (frames * height * width * channels + 127) // 128 * 128
+
+
+def _checksum(pixels: U8, meta: memoryview | tuple[int, ...]) -> int:
+    words = np.array([meta[_Slot.NUMBER], *meta[_Slot.META : _Slot.META + len(META_FIELDS)]], np.int64)
+    return zlib.crc32(words.tobytes(), zlib.crc32(np.ascontiguousarray(pixels).data))
+
+
+def _allocate(size: int) -> int:
+    return _memfd(size) if sys.platform == "linux" else _unlinked_file(size)
+
+
+def _memfd(size: int) -> int:
+    import fcntl
+
+    fd = os.memfd_create("streamclf", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+
+    def fill() -> None:
+        os.posix_fallocate(fd, 0, size)
+        # Nobody can cut it short under a process that has it mapped, which would be a SIGBUS there.
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+
+    return _or_close(fd, fill)
+
+
+def _unlinked_file(size: int) -> int:
+    fd, path = tempfile.mkstemp(prefix="streamclf-ring-")
+    Path(path).unlink()
+
+    def fill() -> None:
+        block = bytes(1 << 20)
+        for start in range(
+            0, size, len(block)
+        ):  # written, not only sized: a hole would be a SIGBUS when the disk is full
+            os.write(fd, block[: size - start])
+
+    return _or_close(fd, fill)
+
+
+def _or_close(fd: int, prepare: Callable[[], object]) -> int:
+    try:
+        prepare()
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except OSError:
+        return ""

@@ -1,0 +1,43 @@
+"""Cameras, URLs and files -> frames. The only place that reads through PyAV or `cv2.VideoCapture`."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from streamclf.config import StreamConfig
+from streamclf.errors import SourceError
+from streamclf.sources.frame import Frame, Source, SourceInfo
+from streamclf.sources.resize import Resize
+
+__all__ = ["Frame", "Resize", "Source", "SourceInfo", "open_source"]
+
+
+def open_source(config: StreamConfig, *, stop: threading.Event | None = None) -> Source:
+    """Open what `config` names; iteration ends early when `stop` is set.
+
+    Raises `SourceError`: one line with value and remedy, without credentials. It blocks no longer than
+    `config.open_timeout_s`.
+    """
+    if config.camera is not None:
+        try:
+            from streamclf.sources.camera import CameraSource
+        except ImportError as error:
+            raise SourceError(f"camera {config.camera}: OpenCV is missing; pip install opencv-python") from error
+        return CameraSource(config.camera, read_timeout_s=config.read_timeout_s, stop=stop)
+    assert config.url is not None  # the configuration has one of the two
+    try:
+        from streamclf.sources.file import FileSource
+        from streamclf.sources.network import NetworkSource
+    except ImportError as error:
+        raise SourceError("files and network streams need PyAV; pip install av") from error
+    if config.is_file:
+        path = Path(config.url.removeprefix("file://"))
+        return FileSource(path, realtime=config.pace == "realtime", loop=config.loop, stop=stop)
+    return NetworkSource(
+        config.url,
+        transport=config.transport,
+        open_timeout_s=config.open_timeout_s,
+        read_timeout_s=config.read_timeout_s,
+        stop=stop,
+    )

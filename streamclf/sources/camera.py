@@ -1,0 +1,186 @@
+"""Webcams through OpenCV: V4L2, AVFoundation and Media Foundation behind one call."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+
+from streamclf.errors import SourceError
+from streamclf.sources.frame import Frame, Source, SourceInfo
+from streamclf.sources.resize import U8, render_bgr
+
+SYSFS = Path("/sys/class/video4linux")
+LINUX = sys.platform.startswith("linux")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Camera:
+    """A camera of this machine."""
+
+    index: int
+    path: Path
+    name: str
+
+
+class Device(Protocol):
+    """What we use of `cv2.VideoCapture`."""
+
+    def read(self) -> tuple[bool, Any]:
+        """Wait for the next picture: (whether there is one, (h, w, 3) uint8 BGR)."""
+
+    def get(self, prop: int) -> float:
+        """A property, 0 where unknown."""
+
+    def release(self) -> None:
+        """Give the device back."""
+
+
+def list_cameras() -> list[Camera]:
+    """The cameras under /dev/video*. Linux only: elsewhere the system lists none without opening them."""
+    cameras = []
+    for entry in SYSFS.glob("video*") if SYSFS.is_dir() else ():
+        match = re.fullmatch(r"video(\d+)", entry.name)
+        path = Path("/dev") / entry.name
+        # One camera shows several nodes; those after the first carry its metadata, not pictures.
+        if match and path.exists() and _text(entry / "index") in ("0", ""):
+            cameras.append(Camera(index=int(match[1]), path=path, name=_text(entry / "name") or entry.name))
+    return sorted(cameras, key=lambda camera: camera.index)
+
+
+class CameraSource(Source):
+    """Frames of a webcam. Its media time is the clock: webcams send no time stamps that one could trust."""
+
+    live = True
+
+    def __init__(
+        self,
+        camera: int | str,
+        *,
+        read_timeout_s: float = 2.0,
+        stop: threading.Event | None = None,
+        device: Device | None = None,
+    ) -> None:
+        """Open the camera with this index, path (/dev/video2) or name; `device` is an opened one instead."""
+        self._shown = f"camera {camera}"
+        self._stop = stop or threading.Event()
+        self._device = device or _open(_resolve(camera), self._shown, read_timeout_s)
+        self._info = _info(self._device)
+        self._frames = self._read()
+
+    def __next__(self) -> Frame:
+        return next(self._frames)
+
+    @property
+    def info(self) -> SourceInfo:
+        """Codec, size and nominal rate, as the driver says."""
+        return self._info
+
+    def close(self) -> None:
+        """Give the camera back."""
+        self._device.release()
+
+    def _read(self) -> Iterator[Frame]:
+        index = 0
+        while not self._stop.is_set():
+            try:
+                ok, picture = self._device.read()
+            except cv2.error:
+                ok, picture = False, None
+            captured_ns = time.monotonic_ns()
+            if not ok or picture is None:
+                raise SourceError(_no_picture(self._shown, first=index == 0))
+            yield self._frame(index, picture, captured_ns)
+            index += 1
+
+    def _frame(self, index: int, picture: U8, captured_ns: int) -> Frame:
+        return Frame(
+            index=index,
+            pts_ns=captured_ns,
+            captured_ns=captured_ns,
+            width=picture.shape[1],
+            height=picture.shape[0],
+            picture=picture,
+            render=render_bgr,
+        )
+
+
+def _no_picture(shown: str, *, first: bool) -> str:
+    if first:
+        return f"{shown}: opened, but gives no picture; is another program using it? Close that one"
+    return f"{shown}: gives no more pictures; was it unplugged? {_known()}"
+
+
+def _resolve(camera: int | str) -> int | str:
+    """An index or device path for an index, a path or a camera's name. Raises `SourceError` if there is none."""
+    if isinstance(camera, str) and camera.isdigit():
+        camera = int(camera)
+    if not LINUX:
+        return camera
+    if isinstance(camera, str) and not camera.startswith("/"):
+        found = next((known for known in list_cameras() if camera.lower() in known.name.lower()), None)
+        if found is None:
+            raise SourceError(f"camera {camera!r}: no camera of that name. {_known()}")
+        return str(found.path)
+    path = Path(f"/dev/video{camera}") if isinstance(camera, int) else Path(camera)
+    if not path.exists():
+        raise SourceError(f"camera {camera}: {path} does not exist. {_known()}")
+    if not path.is_char_device():
+        raise SourceError(f"camera {camera}: {path} is not a camera; give a file's path as url. {_known()}")
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise SourceError(f"camera {camera}: {path} may not be opened; add this user to the group video")
+    return str(path)
+
+
+def _known() -> str:
+    cameras = list_cameras()
+    if not cameras:
+        return "No camera was found under /dev/video*: plug one in, or give a url" if LINUX else "Try another index"
+    return "Cameras here: " + ", ".join(f"{camera.index} ({camera.name})" for camera in cameras)
+
+
+def _open(camera: int | str, shown: str, read_timeout_s: float) -> Device:
+    # OpenCV waits 10 s for a picture otherwise, and takes this from nowhere else; whole seconds only.
+    os.environ["OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT"] = str(max(1, round(read_timeout_s)))
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our error says it better, on one line
+    try:
+        device = cv2.VideoCapture(camera, cv2.CAP_V4L2 if LINUX else cv2.CAP_ANY)
+    except cv2.error:
+        raise SourceError(f"{shown}: cannot be opened. {_known()}") from None
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    if not device.isOpened():
+        device.release()
+        raise SourceError(f"{shown}: cannot be opened; is another program using it? {_known()}")
+    # Uncompressed, USB 2 carries 5 to 10 frames per second of HD; and each buffer more is a frame of delay.
+    device.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
+    device.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+    return device
+
+
+def _info(device: Device) -> SourceInfo:
+    code = int(device.get(cv2.CAP_PROP_FOURCC))
+    codec = "".join(chr(code >> shift & 255) for shift in (0, 8, 16, 24)).strip("\0 ").lower()
+    fps = device.get(cv2.CAP_PROP_FPS)
+    return SourceInfo(
+        codec=codec if codec.isalnum() else "raw",
+        width=int(device.get(cv2.CAP_PROP_FRAME_WIDTH)),
+        height=int(device.get(cv2.CAP_PROP_FRAME_HEIGHT)),
+        fps=fps if 0 < fps < 1000 else None,
+    )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,245 @@
+"""PyAV for reading: packets -> pictures with time stamps, its errors and time-outs translated. Files and network."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import av
+import av.error
+import av.stream
+from av.codec.context import Flags
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from streamclf.errors import SourceError
+from streamclf.redact import redact
+from streamclf.sources.frame import SourceInfo
+from streamclf.sources.resize import Oriented
+
+NS = 1_000_000_000
+NO_PICTURE_S = 10.0
+"""Packets that arrive for this long without one picture: a live source waits for its next key frame, not longer."""
+TEXT_CODECS = frozenset({"ansi", "bintext", "xbin", "idf"})
+"""FFmpeg takes any text for a film of a terminal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A decoded picture; `pts_ns` is None where the container does not say."""
+
+    oriented: Oriented
+    pts_ns: int | None
+    corrupt: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Seconds until opening, and waiting for a packet, have failed."""
+
+    open_s: float
+    read_s: float
+
+
+class Container:
+    """One opened file or connection and the decoder of its video."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        shown: str,
+        options: dict[str, str],
+        timeouts: Timeouts | None = None,
+        low_delay: bool = False,
+    ) -> None:
+        """Open `url`; errors call it `shown`. `low_delay`: a picture as soon as its data is there, on one thread."""
+        self._shown = redact(shown)
+        self._timeouts = timeouts
+        self._container = self._open(url, options)
+        self.undecodable = 0
+        try:
+            self._stream = self._choose()
+            self._prepare(low_delay)
+        except BaseException:
+            self.close()
+            raise
+        self._pixel_aspect = _pixel_aspect(self._stream)
+        self._size = (self._stream.codec_context.width, self._stream.codec_context.height)
+
+    @property
+    def info(self) -> SourceInfo:
+        """Codec, size and nominal rate."""
+        rate = self._stream.average_rate
+        return SourceInfo(
+            codec=self._stream.codec_context.name,
+            width=self._size[0],
+            height=self._size[1],
+            fps=float(rate) if rate and rate < 1000 else None,
+        )
+
+    @property
+    def endless(self) -> bool:
+        """Whether the container knows no end of itself."""
+        return self._container.duration is None
+
+    @property
+    def start_ns(self) -> int:
+        """Media time at which the video begins."""
+        start = self._stream.start_time
+        return 0 if start is None else _to_ns(start, self._stream.time_base)
+
+    def close(self) -> None:
+        """Close the file or connection."""
+        self._container.close()
+
+    def pictures(self) -> Iterator[Picture]:
+        """All pictures until the end. Raises `SourceError` for a fault, a time-out, or where there is none at all."""
+        damaged = False
+        made = 0
+        waiting_since = time.monotonic()
+        for packet in self._packets():
+            if packet is not None:
+                damaged |= packet.is_corrupt
+                try:
+                    frames = packet.decode()
+                except (av.error.FFmpegError, ValueError):
+                    # One broken packet is not the end of a stream; without any picture after it, the wait below is.
+                    self.undecodable += 1
+                    damaged, frames = True, []
+                for frame in frames:
+                    if not isinstance(frame, av.VideoFrame):
+                        continue
+                    made += 1
+                    waiting_since = time.monotonic()
+                    yield self._picture(frame, damaged)
+                    damaged = False
+            if self._timeouts is not None:
+                self._check_waiting(time.monotonic() - waiting_since, packet)
+        if not made:
+            raise SourceError(
+                f"{self._shown}: not one picture could be decoded ({self.info.codec}, {self.undecodable} broken "
+                "packets); the video is damaged or cut off: play it elsewhere or copy it again"
+            )
+
+    def _packets(self) -> Iterator[Packet[Any] | None]:
+        """Packets of the chosen stream; None for one of another stream, so that waiting can be judged."""
+        demuxed = self._container.demux()
+        while True:
+            try:
+                packet = next(demuxed, None)
+            except (av.error.FFmpegError, OSError, ValueError) as error:
+                raise self._translated(error, opening=False) from None
+            if packet is None:
+                return
+            yield packet if packet.stream.index == self._stream.index else None
+
+    def _check_waiting(self, waited_s: float, packet: Packet[Any] | None) -> None:
+        assert self._timeouts is not None
+        if packet is None and waited_s > self._timeouts.read_s:
+            raise SourceError(f"{self._shown}: no video for {waited_s:.1f} s though other data arrives")
+        if waited_s > max(NO_PICTURE_S, self._timeouts.read_s):
+            raise SourceError(
+                f"{self._shown}: data arrives, but no picture could be decoded for {waited_s:.0f} s "
+                f"({self.undecodable} broken packets); check the camera's codec and key frame interval"
+            )
+
+    def _picture(self, frame: av.VideoFrame, damaged: bool) -> Picture:
+        turns = round(getattr(frame, "rotation", 0) / 90) % 4
+        aspect = self._pixel_aspect
+        width, height = max(1, round(frame.width * aspect)), frame.height
+        if turns % 2:
+            width, height = height, width
+        self._size = (width, height)
+        pts = frame.pts if frame.pts is not None else frame.dts
+        time_base = frame.time_base or self._stream.time_base
+        return Picture(
+            oriented=Oriented(frame=frame, quarter_turns=turns, width=width, height=height),
+            pts_ns=None if pts is None else _to_ns(pts, time_base),
+            corrupt=damaged or frame.is_corrupt,
+        )
+
+    def _open(self, url: str, options: dict[str, str]) -> InputContainer:
+        limits = self._timeouts
+        # PyAV starts its clock twice, for opening and for probing, and a stalled RTSP read runs through it twice too.
+        timeout = None if limits is None else (limits.open_s / 2, limits.read_s / 2)
+        try:
+            return av.open(url, "r", options=options, timeout=timeout, metadata_errors="replace")
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise self._translated(error, opening=True) from None
+
+    def _choose(self) -> VideoStream:
+        # A cover picture inside a music file counts as video for FFmpeg.
+        streams = [stream for stream in self._container.streams.video if not _is_cover(stream)]
+        if not streams:
+            kinds = ", ".join(sorted({f"{stream.type}" for stream in self._container.streams})) or "nothing"
+            raise SourceError(f"{self._shown}: holds {kinds}, no video; give a source with a video stream")
+        stream = max(streams, key=lambda candidate: candidate.codec_context.width * candidate.codec_context.height)
+        if stream.codec_context.name in TEXT_CODECS:
+            raise SourceError(f"{self._shown}: a text file, not a video that FFmpeg can read; check the path")
+        return stream
+
+    def _prepare(self, low_delay: bool) -> None:
+        for other in self._container.streams:
+            if other.index != self._stream.index:
+                with suppress(AttributeError):  # PyAV before 17 reads and ignores them
+                    other.discard = av.stream.Discard.all
+        context = self._stream.codec_context
+        # Every frame thread of a decoder holds one picture back.
+        context.thread_type = "NONE" if low_delay else "AUTO"
+        if low_delay:
+            context.thread_count = 1
+            context.flags |= Flags.low_delay
+
+    def _translated(self, error: Exception, *, opening: bool) -> SourceError:
+        """Our error for PyAV's; never with its text, which holds the URL with its password."""
+        return SourceError(f"{self._shown}: {_reason(error, self._timeouts, opening)}")
+
+
+def _reason(error: Exception, limits: Timeouts | None, opening: bool) -> str:
+    known: dict[type[Exception], str] = {
+        av.error.HTTPUnauthorizedError: "authentication refused (401); check user name and password",
+        av.error.HTTPForbiddenError: "access forbidden (403); check the user's rights",
+        av.error.HTTPNotFoundError: "not found (404); check the path in the URL",
+        av.error.HTTPServerError: "the server reports an error of its own (5xx); look at the camera or server",
+        av.error.HTTPBadRequestError: "the server refuses the request (400); check the URL",
+        av.error.ConnectionRefusedError: "connection refused; check address and port, and that the server runs",
+        av.error.ConnectionResetError: "the connection was reset by the other side",
+        av.error.BrokenPipeError: "the connection was closed by the other side",
+        av.error.FileNotFoundError: "not found; check the path",
+        av.error.PermissionError: "may not be read; check its permissions",
+        av.error.ProtocolNotFoundError: "a protocol that is not allowed here or not built in",
+        av.error.DecoderNotFoundError: "no decoder for its codec in this FFmpeg; convert it, to H.264 for instance",
+        av.error.InvalidDataError: "not a video that FFmpeg can read; check the source, or convert it",
+        av.error.EOFError: "ended before a picture was there; the video is cut off or the server closed at once",
+    }
+    if limits is not None and isinstance(error, (av.error.ExitError, av.error.TimeoutError)):
+        what, limit_s = ("opening took", limits.open_s) if opening else ("no data for", limits.read_s)
+        key = "open_timeout_s" if opening else "read_timeout_s"
+        return f"{what} more than {limit_s:g} s ({key}); check that the source is up and sends"
+    for kind, text in known.items():
+        if isinstance(error, kind):
+            return text
+    detail = getattr(error, "strerror", None) or type(error).__name__
+    return f"cannot be {'opened' if opening else 'read'} ({redact(str(detail))}); check the source"
+
+
+def _is_cover(stream: VideoStream) -> bool:
+    return bool(stream.disposition & stream.disposition.attached_pic)
+
+
+def _pixel_aspect(stream: VideoStream) -> Fraction:
+    aspect = stream.sample_aspect_ratio
+    # Some encoders write nonsense; no camera has pixels longer than 4:1.
+    return aspect if aspect and Fraction(1, 4) <= aspect <= 4 else Fraction(1)
+
+
+def _to_ns(value: int, time_base: Fraction | None) -> int:
+    if time_base is None:
+        return 0
+    return (2 * value * NS * time_base.numerator + time_base.denominator) // (2 * time_base.denominator)

@@ -1,0 +1,111 @@
+"""RTSP and HTTP through PyAV, set for the least delay that FFmpeg's own demuxer allows."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Literal
+from urllib.parse import urlsplit
+
+from streamclf.errors import SourceError
+from streamclf.redact import redact, register_url
+from streamclf.sources.container import Container, Picture, Timeouts
+from streamclf.sources.frame import Frame, Source, SourceInfo
+from streamclf.sources.resize import FrameRenderer
+
+MAX_STALE_S = 2.0
+"""RTSP time stamps are the camera's clock: a picture this much later than the promptest is an old one."""
+
+RTSP_OPTIONS = {
+    # With the probes' defaults the first frame takes a second; and fflags=nobuffer would lose the first key frame.
+    "probesize": "32",
+    "analyzeduration": "0",
+    "fpsprobesize": "0",
+    "allowed_media_types": "video",
+    "max_delay": "200000",  # microseconds that a reordered UDP packet is waited for
+    "buffer_size": "2097152",  # a key frame's burst of UDP packets must fit the socket
+    "protocol_whitelist": "rtsp,rtsps,rtp,srtp,udp,tcp,tls,crypto",
+}
+HTTP_OPTIONS = {
+    "analyzeduration": "500000",
+    "protocol_whitelist": "http,https,httpproxy,tcp,tls,crypto,hls",
+}
+
+
+class NetworkSource(Source):
+    """Frames of an RTSP or HTTP URL, on its own clock. An end of the stream is a fault, unless it is a finite file."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        transport: Literal["tcp", "udp"] = "tcp",
+        open_timeout_s: float = 5.0,
+        read_timeout_s: float = 2.0,
+        stop: threading.Event | None = None,
+    ) -> None:
+        register_url(url)
+        self._shown = redact(url)
+        self._stop = stop or threading.Event()
+        rtsp = urlsplit(url).scheme.lower() in ("rtsp", "rtsps")
+        options = {**RTSP_OPTIONS, "rtsp_transport": transport} if rtsp else dict(HTTP_OPTIONS)
+        self._container = Container(
+            url,
+            shown=self._shown,
+            options=options,
+            timeouts=Timeouts(open_s=open_timeout_s, read_s=read_timeout_s),
+            low_delay=True,
+        )
+        self.live = rtsp or self._container.endless
+        self.max_stale_s = MAX_STALE_S if rtsp else None
+        self._render = FrameRenderer()
+        self._frames = self._read()
+
+    def __next__(self) -> Frame:
+        return next(self._frames)
+
+    @property
+    def info(self) -> SourceInfo:
+        """Codec, size and nominal rate."""
+        return self._container.info
+
+    @property
+    def undecodable(self) -> int:  # type: ignore[override]
+        """Packets of this connection that could not be decoded."""
+        return self._container.undecodable
+
+    def close(self) -> None:
+        """Hang up."""
+        self._container.close()
+
+    def _read(self) -> Iterator[Frame]:
+        clock_offset_ns: int | None = None
+        for index, picture in enumerate(self._container.pictures()):
+            if self._stop.is_set():
+                return
+            captured_ns = time.monotonic_ns()
+            pts_ns = picture.pts_ns
+            if pts_ns is None:
+                # The first time stamp after opening may be missing, and MJPEG has none: go by the clock.
+                pts_ns = captured_ns - (clock_offset_ns or 0)
+            else:
+                clock_offset_ns = captured_ns - pts_ns
+            yield self._frame(index, picture, pts_ns, captured_ns)
+        if self.live and not self._stop.is_set():
+            # A camera or server that dies ends the stream as silently as the end of a film.
+            raise SourceError(
+                f"{self._shown}: the stream ended; a live source does not: it was closed by the other side"
+            )
+
+    def _frame(self, index: int, picture: Picture, pts_ns: int, captured_ns: int) -> Frame:
+        return Frame(
+            index=index,
+            pts_ns=pts_ns,
+            captured_ns=captured_ns,
+            width=picture.oriented.width,
+            height=picture.oriented.height,
+            corrupt=picture.corrupt,
+            picture=picture.oriented,
+            render=self._render,
+        )
