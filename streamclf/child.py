@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
+from engines.errors import EngineError
 from streamclf.errors import StreamclfError
 from streamclf.redact import RedactingFormatter
 
@@ -20,6 +21,14 @@ JobT = TypeVar("JobT", bound=BaseModel)
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s  %(message)s"
 STOP_GRACE_S = 1.5
 """After a request to stop, a child that is stuck in a library call leaves by itself before it would be killed."""
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+"""An error of ours, said in one line: a restart would only repeat it."""
+EXIT_ENDED = 3
+"""A file that was played to its end."""
+EXIT_CRASHED = 70
+"""A bug, with its traceback: worth a restart."""
 
 
 class Stop:
@@ -40,24 +49,29 @@ class Stop:
             os.write(self._write_fd, b"x")
 
 
-def run_child(name: str, job_type: type[JobT], main: Callable[[JobT, Stop], None]) -> None:
-    """Read the job, run `main(job, stop)` and exit: 0 done, 1 with one line on stderr for an error of ours."""
+def run_child(name: str, job_type: type[JobT], main: Callable[[JobT, Stop], int]) -> None:
+    """Read the job, run `main(job, stop)` and exit with the code that it returns, or with one for its error."""
     # Ctrl-C in a terminal reaches the whole process group; only the supervisor decides when children end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     stop = Stop()
     signal.signal(signal.SIGTERM, lambda *_: stop.request())
     configure_logging()
-    job = job_type.model_validate_json(sys.stdin.buffer.readline())
+    line = sys.stdin.buffer.readline()
+    if not line:
+        os._exit(EXIT_DONE)  # the supervisor was gone before it said what to do
+    job = job_type.model_validate_json(line)
     threading.Thread(target=_watch_parent, args=(stop,), name="parent-watch", daemon=True).start()
     threading.Thread(target=_leave_in_time, args=(stop,), name="grace", daemon=True).start()
     try:
-        main(job, stop)
-    except StreamclfError as error:
+        code = main(job, stop)
+    except (StreamclfError, EngineError) as error:
         logging.getLogger(name).error("%s", error)
-        code = 1
-    else:
-        code = 0
-    # Libraries' worker threads (decoders, inference) can delay interpreter shutdown; all our state is on disk by now.
+        code = EXIT_FAILED
+    except BaseException:
+        logging.getLogger(name).exception("stopped by a bug")
+        code = EXIT_CRASHED
+    # Libraries' worker threads (decoders, inference) can delay an interpreter's shutdown; all our state is safe by now.
+    sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
@@ -78,4 +92,4 @@ def _watch_parent(stop: Stop) -> None:
 def _leave_in_time(stop: Stop) -> None:
     stop.event.wait()
     threading.Event().wait(STOP_GRACE_S)
-    os._exit(1)
+    os._exit(EXIT_FAILED)

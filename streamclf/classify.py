@@ -1,0 +1,138 @@
+"""`streamclf classify`: files in, their windows out, as text, JSON or an annotated film."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from streamclf.builtin import find_bundle
+from streamclf.child import configure_logging
+from streamclf.dashboard import label_colour
+from streamclf.errors import SourceError, UsageError
+from streamclf.film import FILM_SUFFIXES, write_film
+from streamclf.offline import WindowResult, classify_file, offline_bank_slots
+
+if TYPE_CHECKING:
+    from engines.engine import Engine
+
+MAX_BATCH = 16
+TOP_K = 10
+
+
+def run_classify(
+    files: Sequence[Path],
+    *,
+    model: str,
+    as_json: bool,
+    output: Path | None,
+    hop: int,
+    backend: str,
+    precision: str,
+) -> int:
+    """Classify each file; the exit code is 1 when one of them could not be, and the others are done all the same."""
+    configure_logging(logging.WARNING)
+    if output is not None:
+        _check_output(output, files)
+    engine = _open(model, hop=hop, backend=backend, precision=precision)
+    failed = 0
+    try:
+        for path in files:
+            try:
+                results = list(classify_file(engine, path, hop=hop))
+                if not results:
+                    raise SourceError(
+                        f"{path}: no window in it; one of {engine.spec.id} takes {engine.spec.window_s:g} s "
+                        "without a gap: give a longer clip"
+                    )
+                if output is not None:
+                    write_film(path, output, results, engine.spec)
+            except SourceError as error:
+                print(f"streamclf: {error}", file=sys.stderr)
+                failed += 1
+                continue
+            _report(path, engine, results, as_json=as_json)
+    finally:
+        engine.close()
+    return 1 if failed else 0
+
+
+def to_json(path: Path, engine: Engine, results: Sequence[WindowResult]) -> dict[str, Any]:
+    """The object that `--json` prints for one file."""
+    return {
+        "file": str(path),
+        "model": engine.spec.id,
+        "windows": [
+            {"start_s": round(r.start_s, 6), "end_s": round(r.end_s, 6), "top": top(r, engine.spec.labels)}
+            for r in results
+        ],
+    }
+
+
+def top(result: WindowResult, labels: Sequence[str]) -> list[tuple[str, float]]:
+    """(label, probability), the most probable first, at most `TOP_K`."""
+    best = result.probabilities.argsort()[::-1][:TOP_K]
+    return [(labels[i], round(float(result.probabilities[i]), 6)) for i in best]
+
+
+def _open(model: str, *, hop: int, backend: str, precision: str) -> Engine:
+    from engines.engine import Backend, Precision, open_engine
+
+    for name, value, allowed in (
+        ("backend", backend, get_args(Backend)),
+        ("precision", precision, get_args(Precision)),
+    ):
+        if value not in allowed:
+            raise UsageError(f"--{name} {value}: one of {', '.join(allowed)}")
+    bundle = find_bundle(model)
+    if hop > bundle.spec.tokens:
+        raise UsageError(f"--hop {hop}: at most {bundle.spec.tokens} (tokens in a window of {bundle.spec.id})")
+    return open_engine(
+        bundle,
+        backend=backend,  # type: ignore[arg-type] - checked above
+        precision=precision,  # type: ignore[arg-type]
+        max_batch=MAX_BATCH,
+        bank_slots=offline_bank_slots(bundle.spec, MAX_BATCH),
+    )
+
+
+def _check_output(output: Path, files: Sequence[Path]) -> None:
+    if len(files) != 1:
+        raise UsageError(f"-o {output}: {len(files)} files, one film; give one FILE with -o")
+    if output.suffix.lower() not in FILM_SUFFIXES:
+        raise UsageError(f"-o {output}: must end in {' or '.join(FILM_SUFFIXES)}")
+    if output.exists() and output.samefile(files[0]):
+        raise UsageError(f"-o {output}: is the film itself; choose another name")
+    if not output.absolute().parent.is_dir():
+        raise UsageError(f"-o {output}: {output.absolute().parent} does not exist; create it first")
+
+
+def _report(path: Path, engine: Engine, results: Sequence[WindowResult], *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.buffer.write(orjson.dumps(to_json(path, engine, results)) + b"\n")
+        sys.stdout.buffer.flush()
+        return
+    table = Table("from", "to", "label", "p", title=f"{path}  ·  {engine.spec.id}  ·  {len(results)} windows", box=None)
+    for run in _runs(results):
+        label = engine.spec.labels[int(run[0].probabilities.argmax())]
+        mean = sum(float(result.probabilities.max()) for result in run) / len(run)
+        begin, end = f"{run[0].start_s:.1f} s", f"{run[-1].end_s:.1f} s"
+        table.add_row(begin, end, f"[{label_colour(label)}]{label}[/]", f"{mean:.2f}")
+    Console().print(table)
+
+
+def _runs(results: Sequence[WindowResult]) -> list[list[WindowResult]]:
+    """Consecutive windows with the same best label."""
+    runs: list[list[WindowResult]] = []
+    for result in results:
+        if runs and runs[-1][-1].probabilities.argmax() == result.probabilities.argmax():
+            runs[-1].append(result)
+        else:
+            runs.append([result])
+    return runs

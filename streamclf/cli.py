@@ -1,0 +1,133 @@
+"""Arguments only: each command parses its own and calls the room that does the work."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+BEGAN = time.monotonic()
+
+app = typer.Typer(
+    name="streamclf",
+    help="Real-time streaming video classifier: cameras in, prediction events out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Seconds = Annotated[Optional[float], typer.Option(min=0.1, help="End after this long.")]  # noqa: UP045 - typer, 3.10
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout, nothing else.")]
+Endpoint = Annotated[str, typer.Argument(help="Where a service publishes, like tcp://127.0.0.1:5555.")]
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The service's YAML file.")]
+
+
+@app.command()
+def demo(
+    camera: Annotated[Optional[int], typer.Option(min=0, max=99, help="Which camera; 0 if there is one.")] = None,  # noqa: UP045
+    headless: Annotated[bool, typer.Option("--headless", help="Lines instead of a live table.")] = False,
+    seconds: Seconds = None,
+) -> int:
+    """Classify a camera, or a film made for it, live in this terminal. Nothing to configure."""
+    from streamclf.demo import run_demo
+
+    return run_demo(camera=camera, headless=headless, seconds=seconds, began=BEGAN)
+
+
+@app.command()
+def run(config: ConfigFile, seconds: Seconds = None) -> int:
+    """Run the service that CONFIG describes, until Ctrl-C."""
+    from streamclf.service import run_service
+
+    return run_service(config, seconds=seconds)
+
+
+@app.command()
+def check(config: ConfigFile) -> int:
+    """Say whether CONFIG can be run here: keys, model, files. Starts nothing."""
+    from streamclf.service import check_service
+
+    print(check_service(config))
+    return 0
+
+
+@app.command()
+def classify(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Videos.")],
+    model: Annotated[str, typer.Option(help="A bundle's directory, or a built-in name.")] = "camera-events",
+    as_json: Json = False,
+    output: Annotated[Optional[Path], typer.Option("-o", "--output", help="Write the film, annotated: .mp4 or .gif.")] = None,  # noqa: UP045
+    hop: Annotated[int, typer.Option(min=1, help="Tokens between two windows.")] = 1,
+    backend: Annotated[str, typer.Option(help="auto, openvino or onnxruntime.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+) -> int:
+    """Classify the windows of video files."""
+    from streamclf.classify import run_classify
+
+    return run_classify(
+        files, model=model, as_json=as_json, output=output, hop=hop, backend=backend, precision=precision
+    )
+
+
+@app.command()
+def log(
+    endpoint: Endpoint,
+    output: Annotated[Path, typer.Option("-o", "--output", help="events.db (SQLite) or events.jsonl.")],
+    once: Annotated[bool, typer.Option("--once", help="Catch up with the journal, then end.")] = False,
+    seconds: Seconds = None,
+) -> int:
+    """Write every event of a service to a file, exactly once, whatever happens in between."""
+    from streamclf.subscribers.log import run_log
+
+    return run_log(endpoint, output, once=once, seconds=seconds)
+
+
+@app.command()
+def watch(
+    endpoint: Endpoint,
+    stream: Annotated[Optional[list[str]], typer.Option(help="Only this stream; may be given again.")] = None,  # noqa: UP045
+    record: Annotated[Optional[Path], typer.Option(help="Write what is shown to this .mp4; needs no screen.")] = None,  # noqa: UP045
+    seconds: Seconds = None,
+) -> int:
+    """Show a service's streams with their predictions drawn over the picture."""
+    from streamclf.subscribers.overlay import run_watch
+
+    return run_watch(endpoint, streams=stream, record=record, seconds=seconds)
+
+
+def main() -> None:
+    """The command line: every error of ours is one line on stderr; exit code 0, 1 or 2."""
+    sys.exit(_main(sys.argv[1:]))
+
+
+def _main(arguments: list[str]) -> int:
+    from engines.errors import EngineError
+    from streamclf.errors import StreamclfError, UsageError
+
+    # Typer has moved its base of all usage errors between versions; every version derives BadParameter from it.
+    command_line_error = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+    try:
+        return app(arguments, standalone_mode=False) or 0
+    except UsageError as error:
+        return _complain(error, 2)
+    except (StreamclfError, EngineError) as error:
+        return _complain(error, 1)
+    except (KeyboardInterrupt, typer.Abort):
+        return 0
+    except command_line_error as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error.format_message())
+        else:
+            _complain(f"{error.format_message()} See: streamclf --help", 2)
+        return 2
+
+
+def _complain(error: object, code: int) -> int:
+    from streamclf.redact import redact
+
+    print(f"streamclf: {redact(str(error))}", file=sys.stderr)
+    return code

@@ -1,0 +1,146 @@
+"""The live table in the terminal: what each stream shows now, how surely, how often, how late."""
+
+from __future__ import annotations
+
+import statistics
+import time
+import zlib
+from collections import deque
+from dataclasses import dataclass, field
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from streamclf.events import Action, Event, Prediction, Status
+
+RATE_WINDOW_S = 3.0
+HISTORY = 48
+CHANGES = 6
+BAR_CELLS = 20
+BLOCKS = " ▁▂▃▄▅▆▇█"
+CALM = "green"
+COLOURS = ("yellow", "magenta", "cyan", "red", "blue", "bright_yellow", "bright_magenta", "bright_cyan", "bright_red")
+STATE_COLOURS = {"live": "green", "connecting": "yellow", "stalled": "yellow", "offline": "red"}
+
+
+def label_colour(label: str) -> str:
+    """The same colour for the same label, in every run; `normal` and the like are green."""
+    if label in ("normal", "none", "other", "still"):
+        return CALM
+    return COLOURS[zlib.crc32(label.encode()) % len(COLOURS)]
+
+
+@dataclass(slots=True)
+class StreamView:
+    """What is shown of one stream."""
+
+    state: str = "connecting"
+    reason: str | None = None
+    top: tuple[tuple[str, float], ...] = ()
+    predictions: int = 0
+    arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=256))
+    latencies_ms: deque[float] = field(default_factory=lambda: deque(maxlen=64))
+    history: deque[tuple[str, float]] = field(default_factory=lambda: deque(maxlen=HISTORY))
+
+    def rate(self, now: float) -> float:
+        """Predictions per second over the last seconds."""
+        recent = sum(1 for arrival in self.arrivals if now - arrival <= RATE_WINDOW_S)
+        return recent / RATE_WINDOW_S
+
+    @property
+    def latency_ms(self) -> float | None:
+        """Median time from captured frame to published prediction."""
+        return statistics.median(self.latencies_ms) if self.latencies_ms else None
+
+
+class Board:
+    """Takes events, one at a time, and renders the table. One thread."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.footer = ""
+        self.streams: dict[str, StreamView] = {}
+        self._changes: deque[Text] = deque(maxlen=CHANGES)
+
+    def apply(self, event: Event) -> None:
+        """Show what `event` says."""
+        if isinstance(event, Status):
+            view = self._view(event.stream)
+            if (event.state, event.reason) != (view.state, view.reason):
+                self._note(event.stream, Text(event.state, STATE_COLOURS[event.state]), event.reason or "")
+            view.state, view.reason = event.state, event.reason
+        elif isinstance(event, Prediction):
+            self._predicted(event)
+        elif isinstance(event, Action) and event.phase != "update":
+            self._note(event.stream, Text(f"{event.label} {event.phase}", label_colour(event.label)), "")
+
+    def render(self) -> RenderableType:
+        """The table, the probabilities of a single stream, and what changed last."""
+        parts: list[RenderableType] = [self._table()]
+        if len(self.streams) == 1:
+            (view,) = self.streams.values()
+            parts.append(_probabilities(view))
+        if self._changes:
+            parts += [Text("")] + list(self._changes)
+        return Panel(
+            Group(*parts), title=self.title, subtitle=self.footer or None, title_align="left", subtitle_align="left"
+        )
+
+    def _predicted(self, event: Prediction) -> None:
+        view = self._view(event.stream)
+        label, probability = event.top[0]
+        if view.top and view.top[0][0] != label:
+            self._note(event.stream, Text(label, label_colour(label)), f"{probability:.2f} at {event.window.end_s:.1f} s")
+        view.top = event.top
+        view.predictions += 1
+        view.arrivals.append(time.monotonic())
+        if event.latency_ms.capture_to_publish is not None:
+            view.latencies_ms.append(event.latency_ms.capture_to_publish)
+        view.history.append((label, probability))
+
+    def _view(self, stream: str) -> StreamView:
+        return self.streams.setdefault(stream, StreamView())
+
+    def _note(self, stream: str, what: Text, detail: str) -> None:
+        line = Text.assemble((time.strftime("%H:%M:%S "), "dim"), (f"{stream}  ", "bold"), what)
+        self._changes.append(line.append(f"  {detail}", "dim") if detail else line)
+
+    def _table(self) -> Table:
+        now = time.monotonic()
+        table = Table(box=None, expand=True, header_style="dim", pad_edge=False)
+        for name, justify in (("stream", "left"), ("state", "left"), ("label", "left"), ("p", "right")):
+            table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        table.add_column("rate", justify="right", no_wrap=True)
+        table.add_column("latency", justify="right", no_wrap=True)
+        table.add_column("last predictions", no_wrap=True, ratio=1)
+        for stream, view in sorted(self.streams.items()):
+            label, probability = view.top[0] if view.top else ("…", 0.0)
+            latency = view.latency_ms
+            table.add_row(
+                Text(stream, "bold"),
+                Text(view.state, STATE_COLOURS.get(view.state, "")),
+                Text(f" {label} ", f"bold black on {label_colour(label)}" if view.top else "dim"),
+                f"{probability:.2f}" if view.top else "",
+                f"{view.rate(now):.1f}/s",
+                f"{latency:.0f} ms" if latency is not None else "",
+                _timeline(view),
+            )
+        return table
+
+
+def _timeline(view: StreamView) -> Text:
+    text = Text()
+    for label, probability in view.history:
+        text.append(BLOCKS[round(probability * (len(BLOCKS) - 1))], label_colour(label))
+    return text
+
+
+def _probabilities(view: StreamView) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1))
+    for label, probability in view.top[:7]:
+        cells = round(probability * BAR_CELLS)
+        bar = Text("█" * cells, label_colour(label)).append("░" * (BAR_CELLS - cells), "dim")
+        table.add_row(Text(label, justify="right"), bar, f"{probability:.2f}")
+    return table

@@ -1,0 +1,168 @@
+"""`streamclf demo`: the whole service on a camera, or on a film of its own, with nothing to configure."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console
+from rich.live import Live
+
+from engines.cache import cache_root
+from streamclf import __version__
+from streamclf.builtin import DEFAULT_MODEL, find_bundle
+from streamclf.config import PublishConfig, ServiceConfig, StreamConfig
+from streamclf.dashboard import Board
+from streamclf.demo_clip import render_clip
+from streamclf.errors import BusError
+from streamclf.events import Event, Prediction, Status
+from streamclf.signals import stop_on_signals
+from streamclf.subscribe import subscribe
+from streamclf.supervisor import Ready, Supervisor
+
+REFRESH_HZ = 8
+LOOPBACK_ANY_PORT = "tcp://127.0.0.1:*"
+
+
+def run_demo(*, camera: int | None, headless: bool, seconds: float | None, began: float) -> int:
+    """Run the demo until Ctrl-C, or for `seconds`; the exit code.
+
+    `camera=None` takes camera 0 where there is one. `began` is when the process started, on the monotonic clock.
+    """
+    bundle = find_bundle(DEFAULT_MODEL)
+    stream, source = _choose_source(camera)
+    with tempfile.TemporaryDirectory(prefix="streamclf-demo-") as folder:
+        config = ServiceConfig(
+            streams={stream: source},
+            publish=PublishConfig(
+                events=LOOPBACK_ANY_PORT, replay=LOOPBACK_ANY_PORT, journal=Path(folder) / "events.db", keep="1h"
+            ),
+        )
+        show = _Lines(sys.stdout, began) if headless or not sys.stdout.isatty() else _Screen(bundle.spec.id)
+        watcher = _Watcher(show)
+        supervisor = Supervisor(config, bundle, on_ready=watcher.start)
+        with stop_on_signals(supervisor.request_stop), show:
+            code = supervisor.run(seconds)
+        watcher.join()
+    print(watcher.summary(began), file=sys.stderr)
+    return code
+
+
+def _choose_source(camera: int | None) -> tuple[str, StreamConfig]:
+    from streamclf.sources import list_cameras
+
+    if camera is not None:
+        return f"camera{camera}", StreamConfig(camera=camera)
+    if list_cameras():
+        return "camera0", StreamConfig(camera=0)
+    return "film", StreamConfig(url=str(_film()), pace="realtime", loop=True)
+
+
+def _film() -> Path:
+    """The rendered film, kept for the next time; where the cache cannot be written, in a temporary place."""
+    try:
+        folder = cache_root()
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"demo-{__version__}.mp4"
+        if not path.exists():
+            render_clip(path)
+    except OSError:
+        path = Path(tempfile.mkdtemp(prefix="streamclf-")) / "demo.mp4"
+        render_clip(path)
+    return path
+
+
+class _Screen:
+    """The live table."""
+
+    def __init__(self, model: str) -> None:
+        self._board = Board(f"[bold]streamclf demo[/]  {model}")
+        self._live = Live(
+            console=Console(), refresh_per_second=REFRESH_HZ, get_renderable=self._board.render, transient=False
+        )
+
+    def __enter__(self) -> _Screen:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def ready(self, ready: Ready) -> None:
+        self._board.footer = f"{ready.engine}  ·  streamclf watch {ready.events}  ·  Ctrl-C ends"
+
+    def show(self, event: Event) -> None:
+        self._board.apply(event)
+
+
+class _Lines:
+    """One line for each event: for logs, pipes and machines without a screen."""
+
+    def __init__(self, out: TextIO, began: float) -> None:
+        self._out = out
+        self._began = began
+
+    def __enter__(self) -> _Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._out.flush()
+
+    def ready(self, ready: Ready) -> None:
+        self._write(f"ready     {ready.engine}; events on {ready.events}")
+
+    def show(self, event: Event) -> None:
+        if isinstance(event, Prediction):
+            label, probability = event.top[0]
+            latency = event.latency_ms.capture_to_publish
+            late = f"{latency:6.1f} ms" if latency is not None else ""
+            self._write(f"{event.stream:<9} {label:<12} {probability:.2f} {late}")
+        elif isinstance(event, Status):
+            self._write(f"{event.stream:<9} {event.state} {event.reason or ''}".rstrip())
+
+    def _write(self, text: str) -> None:
+        print(f"{time.monotonic() - self._began:7.2f} s  {text}", file=self._out, flush=True)
+
+
+class _Watcher:
+    """A subscriber like any other, in a thread beside the supervisor's loop."""
+
+    def __init__(self, show: _Screen | _Lines) -> None:
+        self._show = show
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._first: float | None = None
+        self._predictions = 0
+
+    def start(self, ready: Ready) -> None:
+        """Begin to show what the service publishes."""
+        self._show.ready(ready)
+        self._thread = threading.Thread(target=self._run, args=(ready,), name="demo-subscriber", daemon=True)
+        self._thread.start()
+
+    def join(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        if self._thread:
+            self._thread.join(2.0)
+
+    def summary(self, began: float) -> str:
+        """How it went, in one line."""
+        if self._first is None:
+            return "no prediction was made"
+        return f"{self._predictions} predictions, the first {self._first - began:.2f} s after the start"
+
+    def _run(self, ready: Ready) -> None:
+        with contextlib.suppress(BusError), subscribe(ready.events) as events:
+            for event in events:
+                if self._stop.is_set():
+                    return
+                if isinstance(event, Prediction):
+                    self._predictions += 1
+                    self._first = self._first or time.monotonic()
+                self._show.show(event)

@@ -1,0 +1,35 @@
+"""`streamclf run` and `streamclf check`: a configuration file becomes a service, or an answer why not."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from streamclf.child import configure_logging
+from streamclf.config import load_config
+from streamclf.preflight import preflight
+from streamclf.signals import stop_on_signals
+from streamclf.supervisor import Ready, Supervisor
+
+log = logging.getLogger("service")
+
+
+def run_service(path: Path, *, seconds: float | None) -> int:
+    """Run what the YAML file `path` describes until it ends, Ctrl-C, or `seconds`; the exit code."""
+    configure_logging()
+    config = load_config(path)
+    bundle = preflight(config)
+    supervisor = Supervisor(config, bundle, on_ready=_announce)
+    with stop_on_signals(supervisor.request_stop):
+        return supervisor.run(seconds)
+
+
+def check_service(path: Path) -> str:
+    """One line that says what would run. Raises `ConfigError` with key, value and remedy."""
+    config = load_config(path)
+    spec = preflight(config).spec
+    return f"{path}: ok: {len(config.streams)} stream(s), {spec.id}, events on {config.publish.events}"
+
+
+def _announce(ready: Ready) -> None:
+    log.info("publishing on %s (replay %s); try: streamclf watch %s", ready.events, ready.replay, ready.events)

@@ -1,0 +1,68 @@
+"""Tokens of one stream -> bank slots and complete windows; the same live and offline."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from streamclf.sampling import TokenMeta, WindowTracker
+
+I32 = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """A complete window: its bank slots, (T,) int32 oldest first, and the sum of its tokens' bookkeeping.
+
+    Media times in nanoseconds; `captured_ns` is CLOCK_MONOTONIC of the newest frame.
+    """
+
+    slots: I32
+    start_pts_ns: int
+    end_pts_ns: int
+    captured_ns: int
+    segment: int
+    frames: int
+    duplicates: int
+    corrupt: int
+
+
+class WindowAssembler:
+    """Gives each token a bank slot and says which window it completes.
+
+    Slots are taken in turn from `slots` of them, beginning at `first_slot`; with `tokens + n - 1` slots, n tokens can
+    be encoded in one batch before any of their windows is classified.
+    """
+
+    def __init__(self, *, tokens: int, hop: int, slots: int, first_slot: int = 0) -> None:
+        if slots < tokens:
+            raise ValueError(f"slots={slots}: at least {tokens}, a whole window")
+        self._tracker = WindowTracker(tokens=tokens, hop=hop)
+        self._recent: deque[tuple[int, TokenMeta]] = deque(maxlen=tokens)
+        self._slots = slots
+        self._first_slot = first_slot
+        self._placed = 0
+
+    def place(self, meta: TokenMeta) -> tuple[int, Window | None]:
+        """The slot for the feature of the next token, and the window that ends with it, if one does."""
+        slot = self._first_slot + self._placed % self._slots
+        self._placed += 1
+        self._recent.append((slot, meta))
+        complete = self._tracker.offer(meta.segment, meta.index) is not None
+        return slot, self._window() if complete else None
+
+    def _window(self) -> Window:
+        metas = [meta for _, meta in self._recent]
+        return Window(
+            slots=np.fromiter((slot for slot, _ in self._recent), np.int32, len(metas)),
+            start_pts_ns=metas[0].start_pts_ns,
+            end_pts_ns=metas[-1].end_pts_ns,
+            captured_ns=metas[-1].captured_ns,
+            segment=metas[-1].segment,
+            frames=sum(meta.frames for meta in metas),
+            duplicates=sum(meta.duplicates for meta in metas),
+            corrupt=sum(meta.corrupt for meta in metas),
+        )
