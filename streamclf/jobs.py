@@ -6,6 +6,7 @@ Never on the command line: a source's URL may carry a password, and `ps` shows a
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -28,7 +29,7 @@ class CaptureJob(_Job):
     frames_per_token: int
     height: int
     width: int
-    resize: str
+    resize: Literal["stretch", "crop", "letterbox"]
     ring_fd: int
     wake_fd: int
     """Write end of a non-blocking pipe: one byte after each committed token."""

@@ -1,0 +1,169 @@
+"""How a stream is: its states and counters, freshness by media time, the wait before the next attempt. No I/O."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from streamclf.events import State
+from streamclf.sampling import NS
+
+STALLED_NS = NS
+"""Without a picture for this long a live stream is stalled, or three of its frame intervals if it is slow."""
+OFFLINE_NS = 3 * NS
+STATUS_NS = 5 * NS
+"""Counters are told this often even if nothing changes."""
+RATE_NS = NS
+CLOCK_DRIFT = 1000
+"""A camera's clock may be off by a thousandth; more than that counts as delay."""
+
+TRANSITIONS: frozenset[tuple[State, State]] = frozenset(
+    {
+        ("connecting", "live"),
+        ("connecting", "offline"),
+        ("live", "stalled"),  # connected, but no picture comes
+        ("live", "connecting"),  # the connection is gone
+        ("live", "offline"),  # the end of a file
+        ("stalled", "live"),
+        ("stalled", "connecting"),
+        ("stalled", "offline"),
+        ("offline", "live"),  # attempts go on while it is offline
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What is to be said now: the body of a status event."""
+
+    state: State
+    reason: str | None
+    codec: str | None
+    counters: dict[str, int | float]
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """As a status event carries it."""
+        return {"state": self.state, "reason": self.reason, "codec": self.codec, "counters": self.counters}
+
+
+class Health:
+    """The state of one stream. Times are CLOCK_MONOTONIC; each method gives a `Report` if there is one to make."""
+
+    def __init__(self, now_ns: int) -> None:
+        self.state: State = "connecting"
+        self.counters: Counter[str] = Counter()
+        self.codec: str | None = None
+        self._reason: str | None = None
+        self._since_ns = self._reported_ns = self._rated_ns = now_ns
+        self._rated_frames = 0
+        self._fps = 0.0
+        self._interval_ns = 0
+        self._has_frame = False
+        self._ended = False
+
+    def begin(self, now_ns: int) -> Report:
+        """The first attempt to connect."""
+        return self._report(now_ns)
+
+    def frame(self, now_ns: int) -> Report | None:
+        """A fresh picture is there."""
+        self.counters["frames"] += 1
+        if self._has_frame and self.state == "live":
+            self._interval_ns = (7 * self._interval_ns + now_ns - self._since_ns) // 8
+        self._since_ns = now_ns
+        self._has_frame = True
+        return self._change("live", None, now_ns)
+
+    def fault(self, reason: str, now_ns: int) -> Report | None:
+        """The connection could not be made, or is lost; another attempt will follow."""
+        self._has_frame = False
+        if self.state in ("connecting", "offline"):
+            told, self._reason = self._reason == reason, reason
+            return None if told else self._report(now_ns)
+        return self._change("connecting", reason, now_ns)
+
+    def end(self, reason: str, now_ns: int) -> Report | None:
+        """Nothing more will come, ever."""
+        self._ended = True
+        return self._change("offline", reason, now_ns) or self._report(now_ns)
+
+    def tick(self, now_ns: int, *, watched: bool = True) -> Report | None:
+        """Time goes by: stalled or offline, if pictures are `watched` for, or the counters' turn."""
+        if now_ns - self._rated_ns >= RATE_NS:
+            self._fps = (self.counters["frames"] - self._rated_frames) * NS / (now_ns - self._rated_ns)
+            self._rated_ns, self._rated_frames = now_ns, self.counters["frames"]
+        if self._ended:
+            return None
+        silent_ns = now_ns - self._since_ns
+        stalled_ns = max(STALLED_NS, 3 * self._interval_ns)
+        if watched and self.state != "offline" and silent_ns > max(OFFLINE_NS, stalled_ns + 2 * NS):
+            reason = self._reason if self.state == "connecting" else None
+            return self._change("offline", reason or f"no picture for {silent_ns / NS:.1f} s", now_ns)
+        if watched and self.state == "live" and silent_ns > stalled_ns:
+            return self._change("stalled", f"no picture for {silent_ns / NS:.1f} s", now_ns)
+        return self._report(now_ns) if now_ns - self._reported_ns >= STATUS_NS else None
+
+    def _change(self, state: State, reason: str | None, now_ns: int) -> Report | None:
+        if state == self.state:
+            return None
+        if (self.state, state) not in TRANSITIONS:
+            raise AssertionError(f"{self.state} -> {state} is no legal transition")
+        self.state, self._reason = state, reason
+        return self._report(now_ns)
+
+    def _report(self, now_ns: int) -> Report:
+        self._reported_ns = now_ns
+        counters: dict[str, int | float] = {**self.counters, "fps": round(self._fps, 2)}
+        return Report(state=self.state, reason=self._reason, codec=self.codec, counters=counters)
+
+
+class Freshness:
+    """How late a frame is, judged by its own time stamp: after a stall, old pictures arrive as if they were new.
+
+    The promptest frame so far tells the offset between the camera's clock and ours. Time that goes backwards is
+    a new clock.
+    """
+
+    def __init__(self) -> None:
+        self._offset_ns: int | None = None
+        self._pts_ns = 0
+        self._captured_ns = 0
+
+    def late_ns(self, pts_ns: int, captured_ns: int) -> int:
+        """Nanoseconds by which this frame came later than the promptest one."""
+        offset_ns = captured_ns - pts_ns
+        if self._offset_ns is None or pts_ns < self._pts_ns:
+            self._offset_ns = offset_ns
+        else:
+            drifted_ns = self._offset_ns + (captured_ns - self._captured_ns) // CLOCK_DRIFT
+            self._offset_ns = min(offset_ns, drifted_ns)
+        self._pts_ns, self._captured_ns = pts_ns, captured_ns
+        return offset_ns - self._offset_ns
+
+
+class Backoff:
+    """Waits between attempts: quick at first, so that a camera is back at once; every 10 s for one that is gone.
+
+    With jitter, so that 400 cameras behind one switch do not all come at the same moment.
+    """
+
+    FIRST_S = 0.2
+    FACTOR = 1.5
+    LAST_S = 10.0
+
+    def __init__(self, rng: random.Random | None = None) -> None:
+        self._random = rng or random.Random()  # noqa: S311 - nothing secret
+        self._attempts = 0
+
+    def reset(self) -> None:
+        """The last connection was a good one."""
+        self._attempts = 0
+
+    def next_s(self) -> float:
+        """Seconds to wait before the next attempt."""
+        wait_s: float = min(self.FIRST_S * self.FACTOR ** min(self._attempts, 30), self.LAST_S)
+        self._attempts += 1
+        return wait_s * self._random.uniform(0.8, 1.2)

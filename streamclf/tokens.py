@@ -1,0 +1,90 @@
+"""Frames -> pixels of tokens, in place. The same for the live service, for offline classification and for training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from streamclf.sampling import TokenMeta, TokenSampler
+from streamclf.sources.frame import Frame, Source
+from streamclf.sources.resize import Resize
+
+U8 = npt.NDArray[np.uint8]
+
+
+class TokenSink(Protocol):
+    """Where tokens go: `streamclf.ring.RingWriter`, for instance."""
+
+    def begin(self) -> U8:
+        """The place of the next token, (t, H, W, 3) uint8 RGB; one begun again was abandoned."""
+
+    def commit(self, token: TokenMeta) -> int:
+        """The token begun last is complete."""
+
+
+class TokenFiller:
+    """Gives every frame to the sampler and renders those it wants, straight into the sink's memory."""
+
+    def __init__(self, sampler: TokenSampler, sink: TokenSink, *, height: int, width: int, resize: Resize) -> None:
+        self._sampler = sampler
+        self._sink = sink
+        self._height, self._width, self._resize = height, width, resize
+        self._previous: Frame | None = None
+        self._place: U8 | None = None
+
+    def offer(self, frame: Frame, *, discontinuity: bool = False) -> int:
+        """Take the next frame; how many tokens it completed."""
+        broken = discontinuity or frame.discontinuity
+        picks = self._sampler.offer(frame.pts_ns, frame.captured_ns, corrupt=frame.corrupt, discontinuity=broken)
+        completed = 0
+        for pick in picks:
+            if pick.position == 0 or self._place is None:
+                self._place = self._sink.begin()
+            if pick.duplicate and pick.position > 0:
+                self._place[pick.position] = self._place[pick.position - 1]
+            else:
+                chosen = self._previous if pick.previous else frame
+                assert chosen is not None  # the sampler has seen it
+                chosen.to_rgb(self._height, self._width, self._resize, out=self._place[pick.position])
+            if pick.token is not None:
+                self._sink.commit(pick.token)
+                completed += 1
+        # Of two pictures of one instant the sampler keeps the first; kept undecoded to RGB, it costs nothing.
+        if self._previous is None or broken or frame.pts_ns != self._previous.pts_ns:
+            self._previous = frame
+        return completed
+
+
+def read_tokens(
+    source: Source, *, fps: float, frames_per_token: int, height: int, width: int, resize: Resize
+) -> Iterator[tuple[TokenMeta, U8]]:
+    """All tokens of `source`, each with its own (t, H, W, 3) uint8 RGB array."""
+    sink = _Collected((frames_per_token, height, width, 3))
+    filler = TokenFiller(TokenSampler(fps, frames_per_token), sink, height=height, width=width, resize=resize)
+    for frame in source:
+        filler.offer(frame)
+        yield from sink.take()
+
+
+class _Collected:
+    """A sink that keeps what was committed until it is taken."""
+
+    def __init__(self, shape: tuple[int, int, int, int]) -> None:
+        self._shape = shape
+        self._place = np.empty(shape, np.uint8)
+        self._tokens: list[tuple[TokenMeta, U8]] = []
+
+    def begin(self) -> U8:
+        self._place = np.empty(self._shape, np.uint8)
+        return self._place
+
+    def commit(self, token: TokenMeta) -> int:
+        self._tokens.append((token, self._place))
+        return len(self._tokens) - 1
+
+    def take(self) -> list[tuple[TokenMeta, U8]]:
+        tokens, self._tokens = self._tokens, []
+        return tokens
