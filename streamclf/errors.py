@@ -6,7 +6,8 @@ StreamclfError
 ├── SourceError           a camera, URL or file that cannot be opened, read or decoded
 ├── RingError             shared memory that cannot be had or is not a ring
 ├── JournalError          a journal that cannot be written or read
-└── BusError              an endpoint that cannot be bound, reached or trusted
+├── BusError              an endpoint that cannot be bound, reached or trusted
+└── EventError            bytes or values that are not an event of ours
 """
 
 
@@ -36,3 +37,7 @@ class JournalError(StreamclfError):
 
 class BusError(StreamclfError):
     """An endpoint that cannot be bound, reached or trusted."""
+
+
+class EventError(StreamclfError):
+    """Bytes or values that are not an event of ours."""

@@ -1,0 +1,207 @@
+"""What the service tells the world: typed events and their JSON (docs/protocol.md).
+
+One event is one JSON object. Everything here is bounded, because it is parsed from bytes that anybody may have sent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Annotated, Any, Final, Literal, TypeAlias
+
+import orjson
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from streamclf.config import StreamName
+from streamclf.errors import EventError
+
+VERSION: Final = 1
+MAX_EVENT_BYTES: Final = 64 * 1024
+MAX_HEARTBEAT_BYTES: Final = 256 * 1024
+MAX_OFFSET: Final = 2**62
+MAX_LISTED_STREAMS: Final = 1024
+"""Streams that a heartbeat names; older ones are still in the journal."""
+
+JOURNALLED: Final = ("prediction", "action", "status")
+HEARTBEAT_TOPIC: Final = b"heartbeat/"
+
+DraftType: TypeAlias = Literal["prediction", "action", "status"]
+State: TypeAlias = Literal["connecting", "live", "stalled", "offline"]
+Phase: TypeAlias = Literal["start", "update", "end"]
+
+Offset = Annotated[int, Field(ge=0, le=MAX_OFFSET)]
+Epoch = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+Label = Annotated[str, Field(min_length=1, max_length=128)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Reason = Annotated[str, Field(max_length=512)]
+CounterName = Annotated[str, Field(min_length=1, max_length=64)]
+
+_WIRE = ConfigDict(extra="ignore", allow_inf_nan=False)  # later versions may add keys, never change one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """The stretch of media time that one prediction looked at, in seconds of the stream's own clock."""
+
+    __pydantic_config__ = _WIRE
+    start_s: float
+    end_s: float
+    frames: Count
+    duplicates: Count = 0
+    corrupt: Count = 0
+    segment: Count = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """Where the time went, in milliseconds; `capture_to_publish` is the hub's, up to the journal's commit."""
+
+    __pydantic_config__ = _WIRE
+    capture_to_publish: float | None = None
+    encode: float | None = None
+    classify: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Journalled:
+    """What every event of a stream has.
+
+    `offset` is None, and `durable` False, for an event that could be published but not journalled (disk full).
+    `previous` is the same stream's offset before it, 0 for the first.
+    """
+
+    __pydantic_config__ = _WIRE
+    v: Literal[1] = 1
+    type: str
+    stream: StreamName
+    epoch: Epoch
+    offset: Offset | None
+    previous: Offset
+    time: datetime
+    durable: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction(_Journalled):
+    """What the model says of one window; `top` holds (label, probability), most probable first."""
+
+    __pydantic_config__ = _WIRE
+    type: Literal["prediction"] = "prediction"
+    window: Window
+    top: Annotated[tuple[tuple[Label, Probability], ...], Field(min_length=1, max_length=64)]
+    model: Annotated[str, Field(max_length=256)]
+    latency_ms: Latency = Latency()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action(_Journalled):
+    """An action starts, goes on, or ends. Each start has exactly one end; `started_s` ties them together."""
+
+    __pydantic_config__ = _WIRE
+    type: Literal["action"] = "action"
+    label: Label
+    phase: Phase
+    started_s: float
+    at_s: float
+    probability: Probability
+    peak: Probability
+    segment: Count = 0
+    reason: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status(_Journalled):
+    """How a stream is, why, and what was counted since its process started."""
+
+    __pydantic_config__ = _WIRE
+    type: Literal["status"] = "status"
+    state: State
+    reason: Reason | None = None
+    counters: Annotated[dict[CounterName, int | float], Field(max_length=64)] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat:
+    """Once a second: where the journal stands, and where to ask for what was missed."""
+
+    __pydantic_config__ = _WIRE
+    v: Literal[1] = 1
+    type: Literal["heartbeat"] = "heartbeat"
+    epoch: Epoch
+    time: datetime
+    head: Offset
+    oldest: Offset
+    last: Annotated[dict[StreamName, Offset], Field(max_length=MAX_LISTED_STREAMS)]
+    replay: Annotated[str, Field(max_length=512)]
+    not_durable: Count = 0
+    dropped: Annotated[dict[StreamName, Count], Field(max_length=MAX_LISTED_STREAMS)] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """Offsets that a consumer asked for and that nobody has any more; `last` is None where the end is unknown.
+
+    Made by the subscriber, never sent: retention removed them, or the journal was replaced.
+    """
+
+    epoch: str
+    first: int
+    last: int | None
+
+
+StreamEvent: TypeAlias = Prediction | Action | Status
+Event: TypeAlias = StreamEvent | Heartbeat
+
+_ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])
+
+
+def parse_event(payload: bytes) -> Event:
+    """One event from its JSON. Raises `EventError` naming the key that is wrong; unknown keys are let through."""
+    limit = MAX_HEARTBEAT_BYTES
+    if len(payload) > limit:
+        raise EventError(f"event of {len(payload)} bytes: at most {limit}")
+    try:
+        return _ADAPTER.validate_json(payload)
+    except ValidationError as error:
+        raise EventError(f"not an event: {_first_fault(error)}") from None
+
+
+def check_event(event: dict[str, Any]) -> None:
+    """Raise `EventError` unless `event` has the keys, types and bounds of its type."""
+    try:
+        _ADAPTER.validate_python(event)
+    except ValidationError as error:
+        raise EventError(f"not an event: {_first_fault(error)}") from None
+
+
+def to_json(event: Event) -> bytes:
+    """The JSON of `event` as on the wire; `parse_event` is its inverse."""
+    body = orjson.loads(orjson.dumps(event, option=orjson.OPT_UTC_Z))
+    if body.get("durable") is True:
+        del body["durable"]  # said only where it is not so
+    return orjson.dumps(body)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of every message body."""
+    return _ADAPTER.json_schema()
+
+
+def topic_of(kind: str, stream: str) -> bytes:
+    """`prediction/door/`: the end slash keeps `cam1` from matching `cam10`."""
+    return f"{kind}/{stream}/".encode()
+
+
+def timestamp(time_ns: int) -> str:
+    """Wall clock as RFC 3339 in UTC with microseconds, `2026-01-31T12:00:00.000000Z`."""
+    seconds, rest = divmod(time_ns, 1_000_000_000)
+    moment = datetime.fromtimestamp(seconds, timezone.utc)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest // 1000:06d}Z"
+
+
+def _first_fault(error: ValidationError) -> str:
+    first, *more = error.errors(include_url=False, include_context=False, include_input=False)
+    where = ".".join(str(part) for part in first["loc"][:6])
+    tail = f" (and {len(more)} more)" if more else ""
+    return f"{where[:200]}: {first['msg'][:300]}{tail}" if where else f"{first['msg'][:300]}{tail}"

@@ -1,0 +1,164 @@
+"""The hub process: producers' drafts in, journalled, published, acknowledged, in that order."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+import orjson
+import zmq
+
+from streamclf.bus import Publisher
+from streamclf.child import EXIT_DONE, Stop, run_child
+from streamclf.errors import EventError
+from streamclf.events import HEARTBEAT_TOPIC, check_event, timestamp, topic_of
+from streamclf.intake import LinkServer
+from streamclf.jobs import HubJob
+from streamclf.journal import RETENTION_STEP, Journal, Record
+from streamclf.link import Draft
+from streamclf.replay import ReplayServer
+
+log = logging.getLogger(__name__)
+
+_HEARTBEAT_S = 1.0
+_NEWCOMER_S = 0.05
+_RETAIN_S = 5.0
+_DRAIN_S = 0.4
+_QUIET_S = 0.15
+"""Producers are closed before the hub; when none has sent for this long, all have been heard."""
+
+
+class Hub:
+    """Journal, publisher, replay and links, driven by one loop."""
+
+    def __init__(self, job: HubJob) -> None:
+        with contextlib.ExitStack() as stack:
+            self._context = zmq.Context()
+            stack.callback(self._context.term)
+            self.journal = stack.enter_context(Journal(job.journal, keep_s=job.keep_s))
+            self._publisher = Publisher(self._context, job.events)
+            stack.callback(self._publisher.close)
+            self._replay = ReplayServer(self._context, job.replay, job.journal)
+            stack.callback(self._replay.close)
+            self._links = LinkServer(self._context, job.link, self.journal.sequence_of)
+            stack.callback(self._links.close)
+            self._resources = stack.pop_all()
+        self._heartbeat_at = self._retain_at = 0.0
+        self._refused = 0
+
+    def __enter__(self) -> Hub:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
+        self._resources.close()
+
+    @property
+    def endpoints(self) -> dict[str, str]:
+        """Where subscribers really find it."""
+        return {"events": self._publisher.endpoint, "replay": self._replay.endpoint}
+
+    def run(self, stop: Stop) -> None:
+        """Serve until asked to stop, then until the producers have nothing more to send."""
+        poller = zmq.Poller()
+        poller.register(self._links.socket, zmq.POLLIN)
+        poller.register(self._publisher.socket, zmq.POLLIN)
+        poller.register(stop.fd, zmq.POLLIN)
+        while not stop.event.is_set():
+            self._turn(poller, self._heartbeat_at - time.monotonic())
+        poller.unregister(stop.fd)
+        end = time.monotonic() + _DRAIN_S
+        quiet_at = time.monotonic() + _QUIET_S
+        while time.monotonic() < min(end, quiet_at):
+            if self._turn(poller, _QUIET_S / 3):
+                quiet_at = time.monotonic() + _QUIET_S
+        self._heartbeat()  # the last word says where the journal ends
+
+    def _turn(self, poller: zmq.Poller, timeout_s: float) -> int:
+        """Wait, then do everything that is due once; return how many drafts came."""
+        ready = dict(poller.poll(max(0, int(1000 * timeout_s))))
+        drafts = self._take_drafts() if self._links.socket in ready else 0
+        if self._publisher.socket in ready and self._publisher.hear():
+            self._links.want_previews(self._publisher.watched)
+        now = time.monotonic()
+        if self._publisher.newcomers:
+            self._publisher.newcomers = False
+            self._heartbeat_at = min(self._heartbeat_at, now + _NEWCOMER_S)
+        if now >= self._heartbeat_at:
+            self._heartbeat()
+            self._links.forget_silent()
+        if now >= self._retain_at:
+            removed = self.journal.retain()
+            self._retain_at = now + (0.02 if removed >= RETENTION_STEP else _RETAIN_S)
+        return drafts
+
+    def _take_drafts(self) -> int:
+        turn = self._links.receive()
+        if turn.drafts or turn.sequences:
+            dropped = self._links.dropped()
+            records = [record for draft in turn.drafts if (record := self._record(draft, dropped))]
+            self._publisher.publish(self.journal.append(records, turn.sequences))
+            self._links.acknowledge()
+        for stream, jpeg in turn.previews:
+            self._publisher.send(topic_of("preview", stream), jpeg)
+        return len(turn.drafts)
+
+    def _record(self, draft: Draft, dropped: dict[str, int]) -> Record | None:
+        event = self._event(draft, dropped)
+        try:
+            check_event(event)
+        except EventError as error:
+            self._refused += 1
+            if self._refused <= 10 or self._refused % 1000 == 0:
+                log.error("%s of %s refused (%d so far): %s", draft.type, draft.stream, self._refused, error)
+            return None
+
+        def body(offset: int | None, previous: int) -> bytes:
+            event["offset"], event["previous"] = offset, previous
+            event["epoch"] = self.journal.epoch
+            if offset is None:
+                event["durable"] = False
+            return orjson.dumps(event)
+
+        return Record(draft.stream, draft.type, body)
+
+    def _event(self, draft: Draft, dropped: dict[str, int]) -> dict[str, Any]:
+        now_ns = time.monotonic_ns()
+        event: dict[str, Any] = {
+            "v": 1, "type": draft.type, "stream": draft.stream, "epoch": self.journal.epoch,
+            "offset": 0, "previous": 0, "time": timestamp(time.time_ns()), **draft.body,
+        }  # fmt: skip
+        if draft.type == "prediction" and isinstance(latency := event.get("latency_ms", {}), dict):
+            elapsed = None if draft.captured_ns is None else round((now_ns - draft.captured_ns) / 1e6, 3)
+            event["latency_ms"] = {"capture_to_publish": elapsed, **latency}
+        lost = dropped.get(draft.stream)
+        if draft.type == "status" and lost and isinstance(counters := event.get("counters", {}), dict):
+            event["counters"] = {**counters, "link_dropped": lost}
+        return event
+
+    def _heartbeat(self) -> None:
+        journal = self.journal
+        message = {
+            "v": 1, "type": "heartbeat", "epoch": journal.epoch, "time": timestamp(time.time_ns()),
+            "head": journal.head, "oldest": journal.oldest, "last": journal.last(),
+            "replay": self._replay.endpoint, "not_durable": journal.not_durable,
+            "dropped": dict(list(self._links.dropped().items())[:1024]),
+        }  # fmt: skip
+        self._publisher.send(HEARTBEAT_TOPIC, orjson.dumps(message))
+        self._heartbeat_at = time.monotonic() + _HEARTBEAT_S
+
+
+def main(job: HubJob, stop: Stop) -> int:
+    """Run the hub; one line on stdout tells the supervisor the endpoints, and nothing else is ever written there."""
+    with Hub(job) as hub:
+        sys.stdout.write(orjson.dumps(hub.endpoints).decode() + "\n")
+        sys.stdout.flush()
+        hub.run(stop)
+    return EXIT_DONE
+
+
+if __name__ == "__main__":
+    run_child("hub", HubJob, main)

@@ -1,0 +1,400 @@
+"""The durable log of events: one SQLite file, committed before anything is published.
+
+One writer (the hub), many readers. Offsets come from AUTOINCREMENT's own counter, so retention never makes SQLite hand
+one out twice. Producers' sequence numbers are committed together with their events: that makes a resend harmless.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import sqlite3
+import time
+import uuid
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from streamclf.errors import JournalError
+from streamclf.events import MAX_LISTED_STREAMS
+
+log = logging.getLogger(__name__)
+
+FORMAT: Final = 1
+_APPLICATION_ID: Final = 0x73636C66  # "sclf": tells a journal from any other SQLite file
+RETENTION_STEP: Final = 500
+"""Events removed in one transaction: about a millisecond, so that publishing never waits for retention."""
+_CHECK_S = 10.0
+_BUSY_MS = 250
+_RETRY_S = (0.5, 5.0)
+_PRODUCER_KEEP_S = 86400.0
+
+_SCHEMA = """
+PRAGMA auto_vacuum=INCREMENTAL;
+PRAGMA journal_mode=WAL;
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS events(
+    offset INTEGER PRIMARY KEY AUTOINCREMENT, stream TEXT NOT NULL, type TEXT NOT NULL,
+    time_ns INTEGER NOT NULL, crc INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS last(
+    stream TEXT NOT NULL, type TEXT NOT NULL, offset INTEGER NOT NULL, PRIMARY KEY(stream, type)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS producers(
+    instance BLOB PRIMARY KEY, seq INTEGER NOT NULL, seen_ns INTEGER NOT NULL) WITHOUT ROWID;
+COMMIT;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One event to be journalled. `body(offset, previous)` makes its JSON once both are known."""
+
+    stream: str
+    type: str
+    body: Callable[[int | None, int], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One event as journalled and published; `offset` is None for one that could not be journalled."""
+
+    offset: int | None
+    stream: str
+    type: str
+    body: bytes
+
+
+class Journal:
+    """The writer. Holds an exclusive lock on `PATH.lock` for its whole life."""
+
+    def __init__(self, path: Path, *, keep_s: float, keep_bytes: int | None = None) -> None:
+        self.path = path
+        self.epoch, self.head, self.oldest = "", 0, 1
+        self._last_by_stream: dict[str, int] = {}
+        self._keep_s, self._keep_bytes = keep_s, keep_bytes
+        self._lock_fd = _lock(path)
+        try:
+            self._db = self._open_or_replace()
+        except BaseException:
+            os.close(self._lock_fd)
+            raise
+        self._retry_at = 0.0
+        self._patience_s = _RETRY_S[0]
+        self.durable = True
+        self.not_durable = 0
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Fold the write-ahead log into the file and let go of the lock."""
+        try:
+            self._db.close()
+        except sqlite3.Error as error:
+            log.warning("journal %s: closed with %s; the next start recovers it", self.path, error)
+        os.close(self._lock_fd)
+
+    def append(self, records: Sequence[Record], producers: Mapping[bytes, int]) -> list[Entry]:
+        """Commit `records` and the producers' sequence numbers in one transaction; return what to publish.
+
+        Never raises for a disk that is full or failing: the events come back without offset, `durable` is False and
+        `not_durable` counts them; the next append after a short pause tries the disk again.
+        """
+        if time.monotonic() >= self._retry_at:
+            try:
+                entries = self._commit(records, producers)
+            except sqlite3.DatabaseError as error:
+                self._failed(error)
+            else:
+                self._succeeded()
+                return entries
+        self.not_durable += len(records)
+        previous = self._last_by_stream
+        return [Entry(None, r.stream, r.type, r.body(None, previous.get(r.stream, 0))) for r in records]
+
+    def sequence_of(self, instance: bytes) -> int:
+        """The highest sequence number of a producer that is in the journal, 0 for an unknown one."""
+        row = self._db.execute("SELECT seq FROM producers WHERE instance=?", (instance,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def last(self) -> dict[str, int]:
+        """The last offset of each stream, the most recently active ones if there are very many."""
+        if len(self._last_by_stream) <= MAX_LISTED_STREAMS:
+            return self._last_by_stream
+        recent = sorted(self._last_by_stream.items(), key=lambda item: -item[1])[:MAX_LISTED_STREAMS]
+        return dict(recent)
+
+    def retain(self) -> int:
+        """Remove up to `RETENTION_STEP` events that are too old or too many; return how many went.
+
+        Everything before an expired event is expired too, whatever a clock that was set back stamped on it.
+        """
+        try:
+            return self._retain()
+        except sqlite3.DatabaseError as error:
+            log.warning("journal %s: retention put off: %s", self.path, error)
+            return 0
+
+    def _retain(self) -> int:
+        upto = self._expired_upto(time.time_ns() - int(self._keep_s * 1e9))
+        if upto is None:
+            return 0
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            removed = self._db.execute("DELETE FROM events WHERE offset<=?", (upto,)).rowcount
+            self._db.execute("DELETE FROM producers WHERE seen_ns<?", (time.time_ns() - int(_PRODUCER_KEEP_S * 1e9),))
+            self._db.execute("COMMIT")
+        except BaseException:
+            self._roll_back()
+            raise
+        self._db.execute("PRAGMA incremental_vacuum(64)").fetchall()
+        self.oldest = max(self.oldest, upto + 1)
+        return removed
+
+    def _expired_upto(self, cutoff_ns: int) -> int | None:
+        step = "SELECT offset, time_ns FROM events ORDER BY offset LIMIT ?"
+        if self._keep_bytes is not None and self._used_bytes() > self._keep_bytes:
+            row = self._db.execute(f"SELECT max(offset) FROM ({step})", (RETENTION_STEP,)).fetchone()  # noqa: S608
+        else:
+            row = self._db.execute(
+                f"SELECT max(offset) FROM ({step}) WHERE time_ns<?",  # noqa: S608
+                (RETENTION_STEP, cutoff_ns),
+            ).fetchone()
+        return None if row is None or row[0] is None else int(row[0])
+
+    def _used_bytes(self) -> int:
+        pages, free, size = (
+            int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+        return (pages - free) * size
+
+    def _commit(self, records: Sequence[Record], producers: Mapping[bytes, int]) -> list[Entry]:
+        now_ns = time.time_ns()
+        last = dict(self._last_by_stream)
+        entries: list[Entry] = []
+        for offset, record in enumerate(records, self.head + 1):
+            body = record.body(offset, last.get(record.stream, 0))
+            entries.append(Entry(offset, record.stream, record.type, body))
+            last[record.stream] = offset
+        newest = {(entry.stream, entry.type): entry.offset for entry in entries}
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            self._db.executemany(
+                "INSERT INTO events VALUES(?,?,?,?,?,?)",
+                [(e.offset, e.stream, e.type, now_ns, zlib.crc32(e.body), e.body) for e in entries],
+            )
+            self._db.executemany(
+                "INSERT INTO last VALUES(?,?,?) ON CONFLICT DO UPDATE SET offset=excluded.offset",
+                [(stream, kind, offset) for (stream, kind), offset in newest.items()],
+            )
+            self._db.executemany(
+                "INSERT INTO producers VALUES(?,?,?) "
+                "ON CONFLICT DO UPDATE SET seq=excluded.seq, seen_ns=excluded.seen_ns",
+                [(instance, seq, now_ns) for instance, seq in producers.items()],
+            )
+            self._db.execute("COMMIT")
+        except BaseException:
+            self._roll_back()
+            raise
+        self.head += len(entries)
+        self._last_by_stream = last
+        return entries
+
+    def _roll_back(self) -> None:
+        if self._db.in_transaction:  # SQLite may have rolled back by itself
+            self._db.execute("ROLLBACK")
+
+    def _failed(self, error: sqlite3.DatabaseError) -> None:
+        if not isinstance(error, sqlite3.OperationalError):  # damaged under our hands: no retry can mend it
+            log.error("journal %s: %s", self.path, error)
+            self._db.close()
+            self._set_aside(str(error))
+            self._db = self._open()
+            return
+        if self.durable:
+            log.error(
+                "journal %s: %s; events go on without being kept until it can be written again "
+                "(free space on its disk)",
+                self.path,
+                error,
+            )
+        self.durable = False
+        self._retry_at = time.monotonic() + self._patience_s
+        self._patience_s = min(2 * self._patience_s, _RETRY_S[1])
+
+    def _succeeded(self) -> None:
+        if not self.durable:
+            log.warning("journal %s: events are kept again; %d were not", self.path, self.not_durable)
+        self.durable = True
+        self._patience_s = _RETRY_S[0]
+
+    def _open_or_replace(self) -> sqlite3.Connection:
+        try:
+            return self._open()
+        except sqlite3.OperationalError as error:
+            raise JournalError(
+                f"journal {self.path}: {error}; it must be on a writable local disk, unlocked and with free space"
+            ) from error
+        except sqlite3.DatabaseError as error:
+            self._set_aside(str(error))
+        try:
+            return self._open()
+        except sqlite3.Error as error:
+            raise JournalError(f"journal {self.path}: cannot be created ({error})") from error
+
+    def _open(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.path, isolation_level=None, timeout=_BUSY_MS / 1000)
+        try:
+            self._check(db)
+            self._claim(db)
+            db.executescript(_SCHEMA)
+            db.execute("PRAGMA synchronous=FULL")
+            db.execute("INSERT OR IGNORE INTO meta VALUES('epoch', ?)", (uuid.uuid4().hex,))
+            db.execute("INSERT OR IGNORE INTO meta VALUES('format', ?)", (FORMAT,))
+            self._load(db)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _claim(self, db: sqlite3.Connection) -> None:
+        owner = int(db.execute("PRAGMA application_id").fetchone()[0])
+        if owner != _APPLICATION_ID and db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            raise JournalError(f"journal {self.path}: another program's database; give another path")
+        db.execute(f"PRAGMA application_id={_APPLICATION_ID}")
+
+    def _load(self, db: sqlite3.Connection) -> None:
+        meta = dict(db.execute("SELECT key, value FROM meta"))
+        if meta["format"] != FORMAT:
+            raise JournalError(
+                f"journal {self.path}: format {meta['format']}, this version writes {FORMAT}; give another path"
+            )
+        self.epoch = str(meta["epoch"])
+        row = db.execute("SELECT seq FROM sqlite_sequence WHERE name='events'").fetchone()
+        self.head = int(row[0]) if row else 0
+        lowest = db.execute("SELECT min(offset) FROM events").fetchone()[0]
+        self.oldest = self.head + 1 if lowest is None else int(lowest)
+        self._last_by_stream = {
+            str(stream): int(offset)
+            for stream, offset in db.execute("SELECT stream, max(offset) FROM last GROUP BY stream")
+        }
+
+    def _check(self, db: sqlite3.Connection) -> None:
+        """Raise `sqlite3.DatabaseError` for a damaged file; a very large one is checked as far as the time allows."""
+        give_up_at = time.monotonic() + _CHECK_S
+        db.set_progress_handler(lambda: time.monotonic() > give_up_at, 100_000)
+        try:
+            verdict = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
+        except sqlite3.OperationalError as error:
+            if "interrupted" not in str(error):
+                raise
+            log.warning("journal %s: large; its check was ended after %.0f s", self.path, _CHECK_S)
+            return
+        finally:
+            db.set_progress_handler(None, 0)
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict)
+
+    def _set_aside(self, why: str) -> None:
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+        target = self.path.with_name(f"{self.path.name}.damaged-{stamp}-{uuid.uuid4().hex[:4]}")
+        try:
+            for suffix in ("", "-wal", "-shm"):
+                part = Path(f"{self.path}{suffix}")
+                if part.exists():
+                    part.rename(f"{target}{suffix}")
+        except OSError as error:
+            raise JournalError(
+                f"journal {self.path}: damaged ({why}) and cannot be set aside ({error.strerror}); move it away"
+            ) from error
+        log.error("journal %s: damaged (%s); set aside as %s, a new one begins", self.path, why, target.name)
+
+
+class JournalReader:
+    """A reader's own connection: bounded pages for replay, from any thread but one at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connect()
+
+    def _connect(self) -> None:
+        self._inode = self._path.stat().st_ino
+        uri = f"{self._path.absolute().as_uri()}?mode=ro"
+        self._db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=1.0)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+    @contextmanager
+    def at_one_moment(self) -> Iterator[None]:
+        """What is read inside belongs together, whatever is written or retained meanwhile."""
+        if self._path.stat().st_ino != self._inode:  # the writer set a damaged file aside
+            self._db.close()
+            self._connect()
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("COMMIT")
+
+    def bounds(self) -> tuple[str, int, int]:
+        """Epoch, oldest offset still there (head + 1 if none) and head."""
+        epoch = str(self._db.execute("SELECT value FROM meta WHERE key='epoch'").fetchone()[0])
+        row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name='events'").fetchone()
+        head = int(row[0]) if row else 0
+        lowest = self._db.execute("SELECT min(offset) FROM events").fetchone()[0]
+        return epoch, head + 1 if lowest is None else int(lowest), head
+
+    def page(
+        self, after: int, upto: int, limit: int, streams: Sequence[str] = (), types: Sequence[str] = ()
+    ) -> Iterator[tuple[int, bytes | None]]:
+        """(offset, body) in order for `after < offset <= upto`; the body is None where its checksum fails."""
+        where, values = "offset>? AND offset<=?", [after, upto]
+        filters: list[str] = []
+        for column, wanted in (("stream", streams), ("type", types)):
+            if wanted:
+                where += f" AND {column} IN ({','.join('?' * len(wanted))})"
+                filters.extend(wanted)
+        rows = self._db.execute(
+            f"SELECT offset, crc, body FROM events WHERE {where} ORDER BY offset LIMIT ?",  # noqa: S608
+            (*values, *filters, limit),
+        )
+        for offset, crc, body in rows:
+            yield int(offset), bytes(body) if zlib.crc32(body) == crc else None
+
+    def snapshot(self, limit: int) -> list[bytes]:
+        """The last event of each stream and type that is still there, oldest first."""
+        rows = self._db.execute(
+            "SELECT body FROM events WHERE offset IN (SELECT offset FROM last ORDER BY offset DESC LIMIT ?) "
+            "ORDER BY offset",
+            (limit,),
+        )
+        return [bytes(body) for (body,) in rows]
+
+
+def _lock(path: Path) -> int:
+    lock_path = f"{path}.lock"
+    try:
+        fd = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise JournalError(
+            f"journal {path}: {lock_path} cannot be created ({error.strerror}); give a path in a writable directory"
+        ) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        raise JournalError(
+            f"journal {path}: another service writes it; stop that one, or give this one another publish.journal"
+        ) from error
+    return fd

@@ -1,0 +1,408 @@
+"""A producer's acknowledged way to the hub: what was posted is held until the hub has journalled it.
+
+Messages, each a few ZeroMQ frames, little endian:
+
+    producer -> hub   hello    instance(16) name dropped-totals-JSON           every second
+                      drafts   instance(16) name after(u64) JSON [[seq, type, stream, captured_ns, body], ...]
+                      preview  stream JPEG                                     on a socket of its own
+    hub -> producer   ack      seq(u64)                after the commit
+                      again    seq(u64)                something before these drafts is missing: go back to seq
+                      wanted   hub-run(16) JSON [stream, ...]                  answers hello, and on every change
+
+`after` is the number before the first draft of a message in the producer's own order. The hub takes a message only if
+it knows everything up to `after`; so nothing that an earlier connection swallowed can be stepped over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import struct
+import threading
+import time
+import uuid
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, get_args
+
+import orjson
+import zmq
+
+from streamclf.errors import BusError, EventError
+from streamclf.events import MAX_EVENT_BYTES, DraftType
+from streamclf.names import valid_stream_name
+
+log = logging.getLogger(__name__)
+
+MAX_DRAFT_BYTES: Final = MAX_EVENT_BYTES - 1024  # the hub adds its envelope
+MAX_PREVIEW_BYTES: Final = 512 * 1024
+MAX_LINK_MESSAGE_BYTES: Final = 1 << 20
+ENVELOPE: Final = frozenset({"v", "type", "stream", "epoch", "offset", "previous", "time", "durable"})
+U64: Final = struct.Struct("<Q")
+
+_BATCH = 128
+_BATCH_BYTES = 256 * 1024
+_WINDOW = 1024
+"""Drafts under way at once: enough for a slow disk's commit, little enough to resend."""
+_HELLO_S = 1.0
+_WANTED_FRESH_S = 5.0
+_RETRY_S = (1.0, 5.0)
+_TICK_MS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An event before the hub gives it epoch, offset and time.
+
+    `body` holds the keys of its type in `streamclf.events`. `captured_ns` (CLOCK_MONOTONIC) is when its newest frame
+    was captured.
+    """
+
+    type: DraftType
+    stream: str
+    body: Mapping[str, Any]
+    captured_ns: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.type not in get_args(DraftType):
+            raise EventError(f"draft of type {self.type!r}: one of {', '.join(get_args(DraftType))}")
+        if not valid_stream_name(self.stream):
+            raise EventError(f"stream {self.stream[:80]!r}: 1 to 64 of letters, digits, _ and -")
+        if reserved := ENVELOPE & self.body.keys():
+            raise EventError(f"draft with {', '.join(sorted(reserved))}: the hub sets these itself")
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    stream: str
+    encoded: bytes
+
+
+class HubLink:
+    """Holds drafts until the hub acknowledges them; a thread of its own sends, and sends again after a hub's restart.
+
+    `post` and the preview methods are thread-safe and never block. At most `max_drafts` (and `max_bytes`) are held:
+    beyond that the oldest prediction goes, counted in `dropped` and told to the hub, which puts it into statuses and
+    heartbeats.
+    """
+
+    def __init__(self, endpoint: str, producer: str, *, max_drafts: int = 8192, max_bytes: int = 16 << 20) -> None:
+        if not 1 <= len(producer.encode()) <= 128:
+            raise BusError(f"producer name of {len(producer.encode())} bytes: 1 to 128")
+        self._endpoint, self._name = endpoint, producer.encode()
+        self._max_drafts, self._max_bytes = max_drafts, max_bytes
+        self._instance = uuid.uuid4().bytes
+        self._lock = threading.Lock()
+        # Everything from here to the next blank line belongs to the lock.
+        self._seq = 0
+        self._held: OrderedDict[int, _Held] = OrderedDict()
+        self._held_bytes = 0
+        self._predictions: deque[int] = deque()
+        self._unsent: deque[int] = deque()
+        self._dropped: dict[str, int] = {}
+        self._previews: dict[str, bytes] = {}
+        self._previews_dropped = 0
+        self._close_by: float | None = None
+
+        self._wanted: frozenset[str] = frozenset()
+        self._wanted_until = 0.0
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+        self._thread = threading.Thread(target=self._run, name=f"link-{producer}", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> HubLink:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
+        self.close(1.0)
+
+    def post(self, draft: Draft) -> None:
+        """Take charge of `draft`. Raises `EventError` if it is too large or not JSON; never blocks."""
+        with self._lock:
+            seq = self._seq + 1
+            encoded = _encode(seq, draft)
+            self._seq = seq
+            self._held[seq] = _Held(draft.stream, encoded)
+            self._held_bytes += len(encoded)
+            self._unsent.append(seq)
+            if draft.type == "prediction":
+                self._predictions.append(seq)
+            while len(self._held) > self._max_drafts or self._held_bytes > self._max_bytes:
+                self._drop_oldest()
+        self._wake()
+
+    def preview_wanted(self, stream: str) -> bool:
+        """Whether somebody watches `preview/STREAM/` now."""
+        return bool(self._wanted & {stream, "*"}) and time.monotonic() < self._wanted_until
+
+    def post_preview(self, stream: str, jpeg: bytes) -> None:
+        """Show `jpeg` (at most 512 KiB) to those who watch; one that is overtaken by the next is dropped, counted."""
+        with self._lock:
+            if len(jpeg) > MAX_PREVIEW_BYTES or not valid_stream_name(stream) or stream in self._previews:
+                self._previews_dropped += 1
+            if len(jpeg) <= MAX_PREVIEW_BYTES and valid_stream_name(stream):
+                self._previews[stream] = jpeg
+        self._wake()
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Drafts given up because the hub was away too long, by stream."""
+        with self._lock:
+            return dict(self._dropped)
+
+    @property
+    def previews_dropped(self) -> int:
+        """Previews that were too large or overtaken."""
+        return self._previews_dropped
+
+    @property
+    def unacknowledged(self) -> int:
+        """Drafts that the hub has not confirmed yet."""
+        return len(self._held)
+
+    def close(self, deadline_s: float) -> int:
+        """Wait up to `deadline_s` for the hub to confirm everything; return how many drafts it did not confirm."""
+        with self._lock:
+            if self._close_by is None:
+                self._close_by = time.monotonic() + deadline_s
+        self._wake()
+        self._thread.join(deadline_s + 1.0)
+        return len(self._held)
+
+    def _wake(self) -> None:
+        with self._lock, contextlib.suppress(BlockingIOError):  # a full pipe has woken the thread already
+            if self._wake_write >= 0:
+                os.write(self._wake_write, b"x")
+
+    def _drop_oldest(self) -> None:
+        while self._predictions and self._predictions[0] not in self._held:
+            self._predictions.popleft()
+        # Actions and statuses are few and matter more; they go only when nothing else is left to go.
+        seq = self._predictions.popleft() if self._predictions else next(iter(self._held))
+        gone = self._held.pop(seq)
+        self._held_bytes -= len(gone.encoded)
+        self._dropped[gone.stream] = self._dropped.get(gone.stream, 0) + 1
+
+    def _run(self) -> None:
+        try:
+            with _Connection(self._endpoint, self._instance, self._name) as connection:
+                self._serve(connection)
+        except zmq.ZMQError as error:
+            log.error("link to the hub at %s ended: %s", self._endpoint, error)
+        finally:
+            with self._lock:
+                os.close(self._wake_read)
+                os.close(self._wake_write)
+                self._wake_write = -1
+
+    def _serve(self, connection: _Connection) -> None:
+        while not self._finished():
+            connection.wait(self._wake_read, _TICK_MS if self._unsent else int(_HELLO_S * 250))
+            self._drain_wake()
+            for frames in connection.receive():
+                self._take(frames, connection)
+            if connection.overdue():
+                connection.reopen()
+                self._rewind(connection, connection.acked)
+            if connection.hello_due():
+                connection.hello(self.dropped)
+            self._send_drafts(connection)
+            self._send_previews(connection)
+
+    def _finished(self) -> bool:
+        with self._lock:
+            return self._close_by is not None and (not self._held or time.monotonic() >= self._close_by)
+
+    def _drain_wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_read, 4096)
+
+    def _take(self, frames: list[bytes], connection: _Connection) -> None:
+        kind = frames[0]
+        if kind in (b"ack", b"again") and len(frames) == 2 and len(frames[1]) == U64.size:
+            (seq,) = U64.unpack(frames[1])
+            self._acknowledged(seq)
+            if kind == b"ack":
+                connection.progress(seq)
+            else:
+                self._rewind(connection, seq)
+        elif kind == b"wanted" and len(frames) == 3:
+            self._wanted = frozenset(orjson.loads(frames[2]))
+            self._wanted_until = time.monotonic() + _WANTED_FRESH_S
+            if connection.is_new_hub(frames[1]):
+                self._rewind(connection, connection.acked)
+
+    def _acknowledged(self, seq: int) -> None:
+        with self._lock:
+            while self._held and next(iter(self._held)) <= seq:
+                _, held = self._held.popitem(last=False)
+                self._held_bytes -= len(held.encoded)
+            while self._predictions and self._predictions[0] <= seq:
+                self._predictions.popleft()
+            while self._unsent and self._unsent[0] <= seq:
+                self._unsent.popleft()
+
+    def _rewind(self, connection: _Connection, seq: int) -> None:
+        with self._lock:
+            self._unsent = deque(self._held)
+        connection.rewind(seq)
+
+    def _send_drafts(self, connection: _Connection) -> None:
+        while connection.in_flight < _WINDOW:
+            with self._lock:
+                batch = self._next_batch()
+            if not batch:
+                return
+            if not connection.send(batch):
+                with self._lock:
+                    self._unsent.extendleft(seq for seq, _ in reversed(batch))
+                return
+
+    def _next_batch(self) -> list[tuple[int, bytes]]:
+        batch: list[tuple[int, bytes]] = []
+        size = 0
+        while self._unsent and len(batch) < _BATCH and size < _BATCH_BYTES:
+            seq = self._unsent.popleft()
+            if seq in self._held:
+                batch.append((seq, self._held[seq].encoded))
+                size += len(batch[-1][1])
+        return batch
+
+    def _send_previews(self, connection: _Connection) -> None:
+        with self._lock:
+            previews, self._previews = self._previews, {}
+        for stream, jpeg in previews.items():
+            if not connection.send_preview(stream, jpeg):
+                with self._lock:
+                    self._previews_dropped += 1
+
+
+class _Connection:
+    """The two sockets of the link's thread, and what is under way on them."""
+
+    def __init__(self, endpoint: str, instance: bytes, name: bytes) -> None:
+        self._endpoint, self._instance, self._name = endpoint, instance, name
+        self._context = zmq.Context(io_threads=1)
+        self._drafts = self._open(zmq.DEALER, hwm=64)
+        self._previews = self._open(zmq.DEALER, hwm=4)
+        self._hub_run: bytes | None = None
+        self._hello_at = 0.0
+        self._patience_s = _RETRY_S[0]
+        self._overdue_at = 0.0
+        self._sent: deque[int] = deque()
+        self._chain = 0
+        self.acked = 0
+
+    def __enter__(self) -> _Connection:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
+        self._drafts.close(0)
+        self._previews.close(0)
+        self._context.term()
+
+    def _open(self, kind: int, hwm: int) -> zmq.Socket[bytes]:
+        socket = self._context.socket(kind)
+        socket.linger = 0
+        socket.sndhwm = hwm
+        socket.immediate = True  # nothing waits in a queue for a hub that is not there; it is held here instead
+        socket.maxmsgsize = MAX_LINK_MESSAGE_BYTES
+        socket.reconnect_ivl, socket.reconnect_ivl_max = 50, 500
+        try:
+            socket.connect(self._endpoint)
+        except zmq.ZMQError as error:
+            raise BusError(
+                f"link {self._endpoint}: {error.strerror}; give the hub's ipc:// or tcp:// endpoint"
+            ) from error
+        return socket
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._sent)
+
+    def wait(self, wake_fd: int, timeout_ms: int) -> None:
+        poller = zmq.Poller()
+        poller.register(self._drafts, zmq.POLLIN)
+        poller.register(wake_fd, zmq.POLLIN)
+        poller.poll(timeout_ms)
+
+    def receive(self) -> list[list[bytes]]:
+        messages: list[list[bytes]] = []
+        with contextlib.suppress(zmq.Again):
+            while len(messages) < 256:
+                messages.append(self._drafts.recv_multipart(zmq.NOBLOCK))
+        return messages
+
+    def send(self, batch: list[tuple[int, bytes]]) -> bool:
+        body = b"[" + b",".join(encoded for _, encoded in batch) + b"]"
+        frames = [b"drafts", self._instance, self._name, U64.pack(self._chain), body]
+        try:
+            self._drafts.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        if not self._sent:
+            self._overdue_at = time.monotonic() + self._patience_s
+        self._sent.extend(seq for seq, _ in batch)
+        self._chain = batch[-1][0]
+        return True
+
+    def send_preview(self, stream: str, jpeg: bytes) -> bool:
+        try:
+            self._previews.send_multipart([b"preview", stream.encode(), jpeg], zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def hello_due(self) -> bool:
+        return time.monotonic() >= self._hello_at
+
+    def hello(self, dropped: dict[str, int]) -> None:
+        self._hello_at = time.monotonic() + _HELLO_S
+        frames = [b"hello", self._instance, self._name, orjson.dumps(dropped)]
+        try:
+            self._drafts.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.Again:
+            self._hello_at = time.monotonic() + _TICK_MS / 1000  # not connected yet: be quick once it is
+
+    def is_new_hub(self, run: bytes) -> bool:
+        known, self._hub_run = self._hub_run, run
+        return known is not None and known != run
+
+    def progress(self, seq: int) -> None:
+        self.acked = max(self.acked, seq)
+        while self._sent and self._sent[0] <= seq:
+            self._sent.popleft()
+        self._patience_s = _RETRY_S[0]
+        self._overdue_at = time.monotonic() + self._patience_s
+
+    def overdue(self) -> bool:
+        return bool(self._sent) and time.monotonic() >= self._overdue_at
+
+    def reopen(self) -> None:
+        """A fresh socket: whatever the old one still carried is sent again anyway."""
+        self._drafts.close(0)
+        self._drafts = self._open(zmq.DEALER, hwm=64)
+        self._hello_at = 0.0
+        self._patience_s = min(2 * self._patience_s, _RETRY_S[1])
+
+    def rewind(self, seq: int) -> None:
+        """Everything after `seq` goes out again; a new journal may know less than the old one had confirmed."""
+        self._sent.clear()
+        self._chain = self.acked = seq
+
+
+def _encode(seq: int, draft: Draft) -> bytes:
+    try:
+        encoded = orjson.dumps(
+            [seq, draft.type, draft.stream, draft.captured_ns, draft.body], option=orjson.OPT_SERIALIZE_NUMPY
+        )
+    except TypeError as error:
+        raise EventError(f"{draft.type} of {draft.stream}: not JSON ({error}); use numbers, strings, lists") from error
+    if len(encoded) > MAX_DRAFT_BYTES:
+        raise EventError(f"{draft.type} of {draft.stream}: {len(encoded)} bytes; at most {MAX_DRAFT_BYTES}")
+    return encoded

@@ -1,0 +1,146 @@
+"""What a consumer missed, on request: SNAPSHOT and REPLAY, in a thread of its own with its own view of the journal.
+
+A request is one JSON frame, a reply is a JSON header and then one frame per event, byte for byte as published. REQ and
+DEALER sockets both work. The consumer pulls page by page, so a slow one holds up nobody.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import orjson
+import zmq
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from streamclf.bus import MAX_REQUEST_BYTES, bind, open_socket
+from streamclf.config import MAX_STREAMS, StreamName
+from streamclf.errors import BusError
+from streamclf.events import MAX_OFFSET, DraftType, Epoch
+from streamclf.journal import JournalReader
+
+log = logging.getLogger(__name__)
+
+MAX_LIMIT: Final = 1024
+_MAX_REPLY_BYTES = 512 * 1024
+_SCAN: Final = 20_000
+"""Offsets looked at for one reply: bounds the time that a filter which matches nothing can take."""
+_SNAPSHOT_LIMIT = 3 * MAX_STREAMS
+_REPLIES_QUEUED = 8
+_POLL_MS = 200
+
+
+class Request(BaseModel):
+    """A consumer's question, docs/protocol.md."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    v: Literal[1] = 1
+    request: Literal["snapshot", "replay"]
+    id: Annotated[str, Field(max_length=64)] = ""
+    epoch: Epoch | None = None
+    after: Annotated[int, Field(ge=0, le=MAX_OFFSET)] = 0
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = MAX_LIMIT
+    streams: Annotated[tuple[StreamName, ...], Field(max_length=MAX_STREAMS)] = ()
+    types: Annotated[tuple[DraftType, ...], Field(max_length=3)] = ()
+
+
+def answer(reader: JournalReader, request: Request) -> list[bytes]:
+    """Header and events for one request, of one moment of the journal."""
+    with reader.at_one_moment():
+        if request.request == "snapshot":
+            return _snapshot(reader, request)
+        return _replay(reader, request)
+
+
+def _header(request: Request, epoch: str, oldest: int, head: int, **more: Any) -> bytes:
+    common = {"v": 1, "reply": request.request, "id": request.id, "epoch": epoch, "oldest": oldest, "head": head}
+    return orjson.dumps({**common, **more})
+
+
+def _snapshot(reader: JournalReader, request: Request) -> list[bytes]:
+    epoch, oldest, head = reader.bounds()
+    return [_header(request, epoch, oldest, head), *reader.snapshot(_SNAPSHOT_LIMIT)]
+
+
+def _replay(reader: JournalReader, request: Request) -> list[bytes]:
+    epoch, oldest, head = reader.bounds()
+    # Another epoch's offset means nothing here: that consumer begins at the beginning.
+    after = 0 if request.epoch not in (None, epoch) else request.after
+    lost = [[after + 1, oldest - 1]] if after + 1 < oldest else []
+    upto = min(max(after, oldest - 1) + _SCAN, max(head, after))
+    events: list[bytes] = []
+    size = 0
+    page = reader.page(after, upto, request.limit, request.streams, request.types)
+    for rows, (offset, body) in enumerate(page, 1):
+        if body is None:
+            lost.append([offset, offset])
+        else:
+            events.append(body)
+            size += len(body)
+        if rows == request.limit or size >= _MAX_REPLY_BYTES:
+            upto = offset
+            break
+    return [_header(request, epoch, oldest, head, upto=upto, lost=lost), *events]
+
+
+class ReplayServer:
+    """Serves `answer` on a ROUTER socket until closed."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, journal: Path) -> None:
+        self._socket = open_socket(context, zmq.ROUTER, max_bytes=MAX_REQUEST_BYTES)
+        self._socket.sndhwm = self._socket.rcvhwm = _REPLIES_QUEUED
+        try:
+            self.endpoint = bind(self._socket, endpoint, "publish.replay")
+        except BusError:
+            self._socket.close(0)
+            raise
+        self._journal = journal
+        self._stop = threading.Event()
+        self.refused = 0
+        self._thread = threading.Thread(target=self._run, name="replay", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread and its socket."""
+        self._stop.set()
+        self._thread.join(2.0)
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                if self._socket.poll(_POLL_MS):
+                    self._serve_one()
+        finally:
+            self._socket.close(0)
+
+    def _serve_one(self) -> None:
+        *envelope, body = self._socket.recv_multipart()
+        if len(envelope) not in (1, 2) or envelope[1:] not in ([], [b""]):
+            self.refused += 1
+            return
+        self._socket.send_multipart([*envelope, *self._reply(body)], zmq.NOBLOCK)
+
+    def _reply(self, body: bytes) -> list[bytes]:
+        try:
+            request = Request.model_validate_json(body)
+        except ValidationError as error:
+            self.refused += 1
+            fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            return [_error("", f"{'.'.join(str(part)[:64] for part in fault['loc'][:4])}: {fault['msg'][:200]}")]
+        try:
+            reader = JournalReader(self._journal)
+            try:
+                return answer(reader, request)
+            finally:
+                reader.close()
+        except (sqlite3.Error, OSError) as error:
+            log.warning("replay: the journal cannot be read now: %s", error)
+            return [_error(request.id, "the journal cannot be read now; ask again later")]
+
+
+def _error(request_id: str, text: str) -> bytes:
+    return orjson.dumps({"v": 1, "reply": "error", "id": request_id, "error": text})
