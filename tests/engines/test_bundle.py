@@ -1,0 +1,103 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.bundles import make_brightness_bundle
+
+from engines.bundle import load_bundle
+from engines.errors import BundleError
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return make_brightness_bundle(tmp_path / "brightness").path
+
+
+def edit_spec(path: Path, **changes: object) -> None:
+    spec = json.loads((path / "spec.json").read_text())
+    (path / "spec.json").write_text(json.dumps({**spec, **changes}))
+
+
+def test_a_bundle_loads_with_its_times(path: Path) -> None:
+    spec = load_bundle(path).spec
+    assert spec.id == "brightness@1"
+    assert spec.token_s == pytest.approx(0.2)
+    assert spec.window_s == pytest.approx(0.8)
+    assert spec.token_shape == (2, 16, 16, 3)
+
+
+@pytest.mark.parametrize("name", ["encoder.onnx", "head.onnx", "golden.npz", "README.md"])
+def test_one_altered_byte_is_refused_and_named(path: Path, name: str) -> None:
+    data = bytearray((path / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (path / name).write_bytes(data)
+    with pytest.raises(BundleError, match=f"{name}: sha256 is .* altered or damaged"):
+        load_bundle(path)
+
+
+@pytest.mark.parametrize("name", ["encoder.onnx", "golden.npz"])
+def test_a_missing_file_is_named(path: Path, name: str) -> None:
+    (path / name).unlink()
+    with pytest.raises(BundleError, match=rf"{name}: cannot be read \(No such file"):
+        load_bundle(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": ["one"]}, "labels"),
+        ({"labels": ["same", "same"]}, "each may occur once"),
+        ({"fps": 0}, "fps"),
+        ({"surprise": 1}, "surprise"),
+        ({"files": {"encoder.onnx": "0" * 64}}, "no entry for head.onnx"),
+        ({"name": "../evil"}, "name"),
+        ({"format": 2}, "format"),
+    ],
+)
+def test_a_bad_spec_is_refused_with_its_key(path: Path, changes: dict[str, object], message: str) -> None:
+    edit_spec(path, **changes)
+    with pytest.raises(BundleError, match=message):
+        load_bundle(path)
+
+
+def test_file_names_cannot_leave_the_directory(path: Path) -> None:
+    spec = json.loads((path / "spec.json").read_text())
+    edit_spec(path, files={**spec["files"], "../../etc/passwd": "0" * 64})
+    with pytest.raises(BundleError, match="not a plain file name"):
+        load_bundle(path)
+
+
+def test_a_spec_that_is_not_json(path: Path) -> None:
+    (path / "spec.json").write_bytes(b"\x00\x01")
+    with pytest.raises(BundleError, match=r"spec\.json"):
+        load_bundle(path)
+
+
+def test_a_directory_that_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"is .* a bundle\?"):
+        load_bundle(tmp_path)
+    with pytest.raises(BundleError, match="no such bundle"):
+        load_bundle(tmp_path / "absent")
+
+
+def test_a_golden_clip_of_another_shape_is_refused(path: Path) -> None:
+    np.savez(path / "golden.npz", frames=np.zeros((1, 2, 3), np.uint8), logits=np.zeros(2, np.float32))
+    from engines.bundle import write_spec
+
+    fields = json.loads((path / "spec.json").read_text())
+    del fields["files"]
+    bundle = write_spec(path, fields)
+    with pytest.raises(BundleError, match=r"frames are uint8 \(1, 2, 3\)"):
+        bundle.golden()
+
+
+def test_a_pickle_in_the_golden_clip_is_never_loaded(path: Path) -> None:
+    np.savez(path / "golden.npz", frames=np.array([{"a": 1}], dtype=object), logits=np.zeros(2, np.float32))
+    from engines.bundle import write_spec
+
+    fields = json.loads((path / "spec.json").read_text())
+    del fields["files"]
+    bundle = write_spec(path, fields)
+    with pytest.raises(BundleError, match="not a golden clip"):
+        bundle.golden()

@@ -1,0 +1,216 @@
+"""One contract, every backend: the same assertions run on each adapter that this machine can load."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.bundles import expected_logits, make_brightness_bundle
+
+import engines.engine
+from engines.base import CheckedEngine
+from engines.bundle import Bundle, write_spec
+from engines.engine import Engine, open_engine
+from engines.errors import BackendMissingError, BundleError, EngineInputError, ParityError
+from engines.parity import TOLERANCE, softmax
+
+BACKENDS = ["openvino", "onnxruntime"]
+MAX_BATCH = 5
+SLOTS = 12
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_brightness_bundle(tmp_path_factory.mktemp("bundles") / "brightness")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMCLF_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(params=BACKENDS)
+def engine(request: pytest.FixtureRequest, bundle: Bundle) -> Iterator[Engine]:
+    engine = open_engine(
+        bundle, backend=request.param, precision="fp32", max_batch=MAX_BATCH, bank_slots=SLOTS, threads=1
+    )
+    yield engine
+    engine.close()
+
+
+def random_tokens(count: int, seed: int = 0) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    levels = random.integers(30, 220, (count, 1, 1, 1, 1))
+    return (levels + random.integers(-20, 20, (count, 2, 16, 16, 3))).astype(np.uint8)
+
+
+def test_every_batch_size_gives_the_same_numbers(engine: Engine) -> None:
+    tokens = random_tokens(10)
+    for size in range(1, MAX_BATCH + 1):
+        for begin in range(0, 10, size):
+            part = tokens[begin : begin + size]
+            engine.encode(part, np.arange(begin, begin + len(part), dtype=np.int32))
+        windows = np.array([range(first, first + 4) for first in range(MAX_BATCH)], np.int32)
+        expected = [softmax(expected_logits(tokens[first : first + 4])) for first in range(MAX_BATCH)]
+        np.testing.assert_allclose(engine.classify(windows), expected, atol=TOLERANCE["fp32"])
+
+
+def test_slots_are_reused_in_any_order(engine: Engine) -> None:
+    random = np.random.default_rng(3)
+    held: dict[int, np.ndarray] = {}
+    for step in range(40):
+        count = int(random.integers(1, MAX_BATCH + 1))
+        slots = random.permutation(SLOTS)[:count].astype(np.int32)
+        tokens = random_tokens(count, seed=step)
+        engine.encode(tokens, slots)
+        held.update(zip(slots.tolist(), tokens, strict=True))
+        window = random.choice(list(held), 4)
+        actual = engine.classify(window[None].astype(np.int32))[0]
+        expected = softmax(expected_logits(np.stack([held[slot] for slot in window])))
+        np.testing.assert_allclose(actual, expected, atol=TOLERANCE["fp32"])
+
+
+def test_the_result_is_the_callers(engine: Engine) -> None:
+    engine.encode(random_tokens(5), np.arange(5, dtype=np.int32))
+    first = engine.classify(np.array([[0, 1, 2, 3]], np.int32))
+    before = first.copy()
+    engine.encode(random_tokens(5, seed=9), np.arange(5, dtype=np.int32))
+    engine.classify(np.array([[1, 2, 3, 4]], np.int32))
+    np.testing.assert_array_equal(first, before)
+
+
+def test_frames_may_be_a_view_of_a_larger_array(engine: Engine) -> None:
+    wide = np.zeros((3, 2, 16, 32, 3), np.uint8)
+    wide[:, :, :, ::2] = random_tokens(3, seed=4)
+    engine.encode(wide[:, :, :, ::2], np.arange(3, dtype=np.int32))
+    actual = engine.classify(np.array([[0, 1, 2, 2]], np.int32))[0]
+    expected = softmax(expected_logits(wide[[0, 1, 2, 2], :, :, ::2]))
+    np.testing.assert_allclose(actual, expected, atol=TOLERANCE["fp32"])
+
+
+@pytest.mark.parametrize(
+    ("frames", "slots", "message"),
+    [
+        (np.zeros((6, 2, 16, 16, 3), np.uint8), np.arange(6, dtype=np.int32), r"expected uint8 \(1 to 5"),
+        (np.zeros((0, 2, 16, 16, 3), np.uint8), np.arange(0, dtype=np.int32), r"expected uint8 \(1 to 5"),
+        (np.zeros((1, 2, 16, 17, 3), np.uint8), np.arange(1, dtype=np.int32), "frames: uint8"),
+        (np.zeros((1, 2, 16, 16, 3), np.float32), np.arange(1, dtype=np.int32), "frames: float32"),
+        (np.zeros((2, 2, 16, 16, 3), np.uint8), np.arange(1, dtype=np.int32), "one for each token"),
+        (np.zeros((1, 2, 16, 16, 3), np.uint8), np.array([12], np.int32), "slot 12; the bank has 0 to 11"),
+        (np.zeros((1, 2, 16, 16, 3), np.uint8), np.array([-1], np.int32), "slot -1"),
+        (np.zeros((2, 2, 16, 16, 3), np.uint8), np.array([1, 1], np.int32), "occurs twice"),
+    ],
+)
+def test_wrong_input_is_refused_with_what_was_expected(
+    engine: Engine, frames: np.ndarray, slots: np.ndarray, message: str
+) -> None:
+    with pytest.raises(EngineInputError, match=message):
+        engine.encode(frames, slots)
+
+
+@pytest.mark.parametrize(
+    ("windows", "message"),
+    [
+        (np.zeros((1, 3), np.int32), r"\(1 to 5, 4\)"),
+        (np.zeros((6, 4), np.int32), r"\(1 to 5, 4\)"),
+        (np.full((1, 4), 12, np.int32), "slot 12"),
+        (np.zeros((1, 4), np.int64), "int64"),
+    ],
+)
+def test_wrong_windows_are_refused(engine: Engine, windows: np.ndarray, message: str) -> None:
+    with pytest.raises(EngineInputError, match=message):
+        engine.classify(windows)
+
+
+def test_closed_means_closed_and_twice_is_fine(engine: Engine) -> None:
+    engine.close()
+    engine.close()
+    with pytest.raises(EngineInputError, match="closed"):
+        engine.classify(np.zeros((1, 4), np.int32))
+
+
+class SlowEngine(CheckedEngine):
+    """Stays in `encode` until it is let go."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        super().__init__(bundle.spec, max_batch=1, bank_slots=4, description="slow", precision="fp32")
+        self.entered, self.leave = threading.Event(), threading.Event()
+
+    def _encode(self, frames: np.ndarray, slots: np.ndarray) -> None:
+        self.entered.set()
+        assert self.leave.wait(10)
+
+    def _classify(self, windows: np.ndarray) -> np.ndarray:
+        return np.zeros((len(windows), 2), np.float32)
+
+    def _close(self) -> None:
+        pass
+
+
+def test_a_second_thread_is_refused_at_once(bundle: Bundle) -> None:
+    engine = SlowEngine(bundle)
+    call = (np.zeros((1, 2, 16, 16, 3), np.uint8), np.zeros(1, np.int32))
+    thread = threading.Thread(target=engine.encode, args=call)
+    thread.start()
+    try:
+        assert engine.entered.wait(10)
+        with pytest.raises(EngineInputError, match="another thread"):
+            engine.encode(*call)
+    finally:
+        engine.leave.set()
+        thread.join(10)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_engine_with_other_numbers_never_opens(tmp_path: Path, backend: str) -> None:
+    """A golden clip of another model: the gate must name both labels and the difference."""
+    bundle = make_brightness_bundle(tmp_path / "other")
+    golden = bundle.golden()
+    np.savez(bundle.path / "golden.npz", frames=golden.frames, logits=-golden.logits)
+    fields = bundle.spec.model_dump(exclude={"files"})
+    with pytest.raises(ParityError, match=r"gives dark, PyTorch bright; max \|dp\|"):
+        open_engine(write_spec(bundle.path, fields), backend=backend, precision="fp32")  # type: ignore[arg-type]
+
+
+def test_auto_leaves_a_reduced_precision_that_fails(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried = []
+    check = engines.engine.check_parity
+
+    def fails_but_in_fp32(engine: Engine, golden: object) -> object:
+        tried.append(engine.precision)
+        if engine.precision != "fp32" or len(tried) == 1:
+            raise ParityError(f"{engine.precision} collapsed")
+        return check(engine, golden)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(engines.engine, "check_parity", fails_but_in_fp32)
+    engine = open_engine(bundle)
+    assert engine.precision == "fp32"
+    assert len(tried) == 2
+    assert "continuing in fp32" in caplog.text
+    engine.close()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_graph_that_no_library_takes(tmp_path: Path, backend: str) -> None:
+    bundle = make_brightness_bundle(tmp_path / "broken")
+    (bundle.path / "encoder.onnx").write_bytes(b"not a graph")
+    fields = bundle.spec.model_dump(exclude={"files"})
+    with pytest.raises(BundleError, match="cannot"):
+        open_engine(write_spec(bundle.path, fields), backend=backend)  # type: ignore[arg-type]
+
+
+def test_an_absent_library_names_the_extra(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(BackendMissingError, match=r"pip install 'streamclf\[onnxruntime\]'"):
+        open_engine(bundle, backend="onnxruntime")
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision"), [("onnxruntime", "bf16"), ("openvino", "int8"), ("openvino", "fp16")]
+)
+def test_a_precision_that_the_backend_lacks(bundle: Bundle, backend: str, precision: str) -> None:
+    with pytest.raises(BackendMissingError, match=f"precision={precision}"):
+        open_engine(bundle, backend=backend, precision=precision)  # type: ignore[arg-type]

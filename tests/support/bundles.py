@@ -1,0 +1,94 @@
+"""A model whose numbers anybody can work out: `bright` or `dark`, by the mean of a window's pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from engines.bundle import Bundle, write_spec
+
+LABELS = ("dark", "bright")
+SHARPNESS = 0.05
+"""Logit for each grey level that a window is brighter than the middle."""
+
+
+def make_brightness_bundle(
+    path: Path, *, tokens: int = 4, frames_per_token: int = 2, size: int = 16, fps: float = 10.0
+) -> Bundle:
+    """Write a bundle into the new directory `path`: feature = mean of each channel (3,), logits = +-0.05 (mean - 128)."""
+    path.mkdir(parents=True)
+    token = (frames_per_token, size, size, 3)
+    encoder = _graph(
+        "encoder",
+        [
+            helper.make_node("Cast", ["frames"], ["float"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceMean", ["float"], ["features"], axes=[1, 2, 3], keepdims=0),
+        ],
+        ("frames", TensorProto.UINT8, ["N", *token]),
+        ("features", ["N", 3]),
+        {},
+    )
+    head = _graph(
+        "head",
+        [
+            helper.make_node("ReduceMean", ["features"], ["mean"], axes=[1, 2], keepdims=0),
+            helper.make_node("Sub", ["mean", "middle"], ["above"]),
+            helper.make_node("Unsqueeze", ["above", "last"], ["column"]),
+            helper.make_node("Mul", ["column", "weight"], ["logits"]),
+        ],
+        ("features", TensorProto.FLOAT, ["N", tokens, 3]),
+        ("logits", ["N", 2]),
+        {
+            "middle": np.array(128, np.float32),
+            "last": np.array([1], np.int64),
+            "weight": np.array([[-SHARPNESS, SHARPNESS]], np.float32),
+        },
+    )
+    onnx.save(encoder, path / "encoder.onnx")
+    onnx.save(head, path / "head.onnx")
+    frames = np.random.default_rng(5).integers(0, 200, (tokens, *token), np.uint8)
+    np.savez_compressed(path / "golden.npz", frames=frames, logits=expected_logits(frames))
+    (path / "README.md").write_text("# brightness\n")
+    return write_spec(
+        path,
+        {
+            "name": "brightness",
+            "version": "1",
+            "labels": LABELS,
+            "height": size,
+            "width": size,
+            "fps": fps,
+            "frames_per_token": frames_per_token,
+            "tokens": tokens,
+            "feature_shape": (3,),
+        },
+    )
+
+
+def expected_logits(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """(T, t, H, W, 3) -> (2,): what the two graphs compute."""
+    above = float(frames.astype(np.float64).mean()) - 128
+    return np.array([-SHARPNESS * above, SHARPNESS * above], np.float32)
+
+
+def _graph(
+    name: str,
+    nodes: list[onnx.NodeProto],
+    given: tuple[str, int, list[str | int]],
+    result: tuple[str, list[str | int]],
+    constants: dict[str, npt.NDArray[np.generic]],
+) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        nodes,
+        name,
+        [helper.make_tensor_value_info(*given)],
+        [helper.make_tensor_value_info(result[0], TensorProto.FLOAT, result[1])],
+        [numpy_helper.from_array(value, key) for key, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    return model
