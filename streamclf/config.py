@@ -147,7 +147,7 @@ def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> ServiceC
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not a text file in UTF-8 (byte {error.start}); give a YAML file") from error
     try:
-        raw = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader that refuses double keys
+        raw = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: {_one_line(error)}") from error
     if not isinstance(raw, dict):
@@ -164,8 +164,14 @@ def parse_config(raw: Mapping[str, Any], *, base: Path, origin: str) -> ServiceC
     return _anchored(config, base)
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """A key given twice would silently lose the first stream of that name."""
+class _Loader(yaml.SafeLoader):
+    """YAML as people mean it: a key given twice is refused, since it would silently lose the first stream of that
+    name, and only true and false are booleans, since `on` and `off` are keys of ours."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - the base class keeps it so
+        letter: [item for item in resolvers if item[0] != "tag:yaml.org,2002:bool"]
+        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -175,6 +181,11 @@ class _UniqueKeyLoader(yaml.SafeLoader):
                 raise yaml.YAMLError(f"key {key!r} stands twice, again in line {key_node.start_mark.line + 1}")
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 
 
 def _substitute(value: Any, environ: Mapping[str, str], where: tuple[str, ...]) -> Any:
