@@ -1,0 +1,225 @@
+"""Rings in, drafts out: the classifier's loop against real shared memory and a real engine."""
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.bundles import expected_logits, make_brightness_bundle
+
+from engines.engine import Engine, open_engine
+from engines.parity import softmax
+from streamclf.child import Stop
+from streamclf.classifier import Classifier
+from streamclf.feed import BURST, CATCH_UP, Feed, bank_slots, ring_slots
+from streamclf.link import Draft
+from streamclf.ring import RingReader, RingWriter, create_ring
+from streamclf.sampling import TokenMeta
+
+STREAMS = 3
+MAX_BATCH = 8
+TOKEN_NS = 200_000_000
+
+
+class Posted:
+    """What the hub would have got."""
+
+    def __init__(self) -> None:
+        self.drafts: list[Draft] = []
+        self.arrived = threading.Event()
+
+    def post(self, draft: Draft) -> None:
+        self.drafts.append(draft)
+        self.arrived.set()
+
+    def of(self, stream: str) -> list[dict[str, Any]]:
+        return [dict(draft.body) for draft in self.drafts if draft.stream == stream]
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    os.environ["STREAMCLF_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    bundle = make_brightness_bundle(tmp_path_factory.mktemp("bundles") / "brightness")
+    slots = STREAMS * bank_slots(bundle.spec)
+    engine = open_engine(bundle, precision="fp32", max_batch=MAX_BATCH, bank_slots=slots, threads=1)
+    yield engine
+    engine.close()
+    del os.environ["STREAMCLF_CACHE"]
+
+
+class Camera:
+    """The capture side of one stream, by hand."""
+
+    def __init__(self, name: str, engine: Engine, index: int, hop: int = 1) -> None:
+        spec = engine.spec
+        fd = create_ring(ring_slots(spec), spec.token_shape)
+        self.writer = RingWriter(fd)
+        self.wake_read, self.wake_write = os.pipe()
+        os.set_blocking(self.wake_read, False)
+        self.feed = Feed(stream=name, reader=RingReader(fd), wake_fd=self.wake_read, spec=spec, hop=hop, index=index)
+        self.tokens: list[np.ndarray] = []
+        self.history: list[tuple[int, int]] = []
+        os.close(fd)
+        self._random = np.random.default_rng(index)
+        self.segment, self.index = 1, 0
+
+    def token(self, *, duplicates: int = 0, corrupt: int = 0) -> None:
+        level = int(self._random.integers(30, 220))
+        pixels = self._random.integers(level - 20, level + 20, (2, 16, 16, 3)).astype(np.uint8)
+        self.writer.begin()[:] = pixels
+        meta = TokenMeta(
+            segment=self.segment,
+            index=self.index,
+            start_pts_ns=self.index * TOKEN_NS,
+            end_pts_ns=(self.index + 1) * TOKEN_NS,
+            captured_ns=1000 + self.index,
+            frames=2,
+            duplicates=duplicates,
+            corrupt=corrupt,
+        )
+        self.writer.commit(meta)
+        self.tokens.append(pixels)
+        self.history.append((self.segment, self.index))
+        self.index += 1
+
+    def gap(self) -> None:
+        self.segment, self.index = self.segment + 1, 0
+
+
+def serve(engine: Engine, *cameras: Camera) -> tuple[Classifier, Posted]:
+    posted = Posted()
+    return Classifier(engine, [camera.feed for camera in cameras], {}, posted), posted  # type: ignore[arg-type]
+
+
+def drain(classifier: Classifier) -> None:
+    while classifier.step():
+        pass
+
+
+def probability(body: dict[str, Any], label: str) -> float:
+    return dict(body["top"])[label]
+
+
+def test_each_window_has_the_whole_windows_numbers_across_gaps_and_batches(engine: Engine) -> None:
+    cameras = [Camera(f"cam{i}", engine, i) for i in range(STREAMS)]
+    classifier, posted = serve(engine, *cameras)
+    random = np.random.default_rng(1)
+    for _ in range(60):
+        for camera in cameras:
+            for _ in range(int(random.integers(0, BURST))):
+                if random.random() < 0.1:
+                    camera.gap()
+                camera.token()
+        drain(classifier)
+    for camera in cameras:
+        bodies = posted.of(camera.feed.stream)
+        assert len(bodies) > 20
+        assert not camera.feed.drops
+        for body, (segment, first, row) in zip(bodies, expected_windows(camera), strict=True):
+            assert body["window"]["segment"] == segment
+            assert body["window"]["start_s"] == pytest.approx(first * TOKEN_NS / 1e9)
+            assert probability(body, "bright") == pytest.approx(float(row[1]), abs=1e-4)
+
+
+def expected_windows(camera: Camera) -> Iterator[tuple[int, int, np.ndarray]]:
+    """(segment, index of the first token, probabilities) of each four consecutive tokens of one segment."""
+    for i in range(3, len(camera.history)):
+        (first_segment, first), (segment, index) = camera.history[i - 3], camera.history[i]
+        if first_segment == segment and index - first == 3:
+            yield segment, first, softmax(expected_logits(np.stack(camera.tokens[i - 3 : i + 1])))
+
+
+def test_a_window_counts_its_duplicates_and_corrupt_frames(engine: Engine) -> None:
+    camera = Camera("cam", engine, 0)
+    classifier, posted = serve(engine, camera)
+    camera.token(duplicates=1)
+    camera.token(corrupt=2)
+    camera.token()
+    camera.token(duplicates=1)
+    camera.token()
+    drain(classifier)
+    first, second = posted.of("cam")
+    assert (first["window"]["frames"], first["window"]["duplicates"], first["window"]["corrupt"]) == (8, 2, 2)
+    assert (second["window"]["duplicates"], second["window"]["corrupt"]) == (1, 2)
+    assert first["model"] == "brightness@1"
+    assert posted.drafts[0].captured_ns == 1003
+    assert posted.drafts[0].type == "prediction"
+    assert set(first["latency_ms"]) == {"encode", "classify"}
+
+
+def test_hop_thins_the_predictions_out(engine: Engine) -> None:
+    camera = Camera("cam", engine, 0, hop=3)
+    classifier, posted = serve(engine, camera)
+    for _ in range(12):
+        camera.token()
+        drain(classifier)
+    assert [round(body["window"]["start_s"], 1) for body in posted.of("cam")] == [0.0, 0.6, 1.2]
+
+
+def test_a_busy_stream_does_not_starve_the_others(engine: Engine) -> None:
+    busy, quiet = Camera("busy", engine, 0), Camera("quiet", engine, 1)
+    classifier, _ = serve(engine, busy, quiet)
+    for _ in range(8):
+        busy.token()
+    quiet.token()
+    classifier.step()
+    assert quiet.feed._next == 1
+    assert busy.feed._next == BURST
+
+
+def test_overload_gives_up_the_oldest_and_counts_it(engine: Engine) -> None:
+    camera = Camera("cam", engine, 0)
+    classifier, posted = serve(engine, camera)
+    for _ in range(30):
+        camera.token()
+    drain(classifier)
+    assert camera.feed.drops["overload"] == 29
+    assert posted.of("cam") == []  # one token is no window, and no window may span what was dropped
+    for _ in range(3):
+        camera.token()
+    drain(classifier)
+    (body,) = posted.of("cam")
+    assert body["window"]["start_s"] == pytest.approx(29 * TOKEN_NS / 1e9)
+
+
+def test_a_backlog_costs_windows_before_it_costs_tokens(engine: Engine) -> None:
+    camera = Camera("cam", engine, 0)
+    classifier, posted = serve(engine, camera)
+    waiting = CATCH_UP + 4
+    for _ in range(waiting):
+        camera.token()
+    drain(classifier)
+    complete = waiting - 3
+    assert camera.feed.drops == {"window": complete - CATCH_UP}
+    assert len(posted.of("cam")) == CATCH_UP
+
+
+def test_it_wakes_by_event_and_leaves_when_asked(engine: Engine) -> None:
+    camera = Camera("cam", engine, 0)
+    classifier, posted = serve(engine, camera)
+    stop = Stop()
+    thread = threading.Thread(target=classifier.run, args=(stop,))
+    thread.start()
+    try:
+        for _ in range(4):
+            camera.token()
+            os.write(camera.wake_write, b"x")
+        assert posted.arrived.wait(10)
+    finally:
+        stop.request()
+        thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_what_capture_had_finished_is_classified_before_the_end(engine: Engine, tmp_path: Path) -> None:
+    camera = Camera("cam", engine, 0)
+    classifier, posted = serve(engine, camera)
+    for _ in range(4):
+        camera.token()
+    stop = Stop()
+    stop.request()
+    classifier.run(stop)
+    assert len(posted.of("cam")) == 1
