@@ -1,0 +1,168 @@
+"""Predictions of one stream -> the start, the course and the end of actions. Pure: time is media time, in seconds.
+
+A label's probability is smoothed exponentially over half of `min_s`. An action starts when the smoothed value has been
+at `on` or above for `min_s`, and ends when it falls below `off`, or when the segment or the stream ends. Between an end
+and the next start of the same label lie at least `cooldown_s`.
+
+Example, predictions every 0.2 s, `on=0.8, off=0.5, min_s=0.6`: 0.9 from 10.0 s on starts it at 10.6 s with
+`started_s=10.0`; one prediction of 0.3 pulls the smoothed value to 0.61 and ends nothing; 0.3 for longer does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from streamclf.config import ActionConfig
+from streamclf.events import Phase
+
+UPDATE_S: Final = 1.0
+"""Media time between two updates of a running action."""
+_EPSILON_S = 1e-6
+"""Media times are rounded to microseconds; 10.6 - 10.0 must count as 0.6."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionChange:
+    """One event of an action; `started_s` says which action of this label it belongs to."""
+
+    label: str
+    phase: Phase
+    started_s: float
+    at_s: float
+    probability: float
+    peak: float
+    segment: int
+    reason: str | None = None
+
+    def body(self) -> dict[str, Any]:
+        """The keys of an `action` event."""
+        body: dict[str, Any] = {
+            "label": self.label,
+            "phase": self.phase,
+            "started_s": round(self.started_s, 6),
+            "at_s": round(self.at_s, 6),
+            "probability": round(self.probability, 6),
+            "peak": round(self.peak, 6),
+            "segment": self.segment,
+        }
+        return body if self.reason is None else {**body, "reason": self.reason}
+
+
+@dataclass(slots=True)
+class _Label:
+    """What is known of one label in the running segment."""
+
+    config: ActionConfig
+    smoothed: float | None = None
+    above_since_s: float | None = None
+    started_s: float | None = None
+    updated_s: float = 0.0
+    peak: float = 0.0
+    rest_until_s: float = -math.inf
+
+    def smooth(self, probability: float, elapsed_s: float) -> float:
+        """Feed one value; a gapless exponential mean whose weight follows the time elapsed, not the call count."""
+        tau_s = self.config.min_s / 2
+        if self.smoothed is None or tau_s == 0:
+            self.smoothed = probability
+        else:
+            self.smoothed += (1 - math.exp(-elapsed_s / tau_s)) * (probability - self.smoothed)
+        return self.smoothed
+
+    def ready_to_start(self, at_s: float) -> bool:
+        """Whether it is high for long enough; keeps the moment since when it is."""
+        assert self.smoothed is not None
+        if self.smoothed < self.config.on or at_s < self.rest_until_s - _EPSILON_S:
+            self.above_since_s = None
+            return False
+        if self.above_since_s is None:
+            self.above_since_s = at_s
+        return at_s - self.above_since_s >= self.config.min_s - _EPSILON_S
+
+
+@dataclass(slots=True)
+class ActionTracker:
+    """The actions of one stream. Every start that `update` returns is followed by exactly one end."""
+
+    config: Mapping[str, ActionConfig]
+    _labels: dict[str, _Label] = field(default_factory=dict)
+    _segment: int | None = None
+    _at_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._labels = {label: _Label(config) for label, config in self.config.items()}
+
+    def update(
+        self, top_probabilities: Mapping[str, float], start_s: float, end_s: float, segment: int
+    ) -> list[ActionChange]:
+        """Take one prediction; a label that is not in it counts as 0. Times are the window's, segments only grow."""
+        changes: list[ActionChange] = []
+        if segment != self._segment or end_s < self._at_s:
+            changes += self._begin_segment(segment, end_s)
+        elapsed_s, self._at_s = end_s - self._at_s, end_s
+        for name, label in self._labels.items():
+            label.smooth(_probability(top_probabilities.get(name, 0.0)), elapsed_s)
+            if change := self._step(name, label):
+                changes.append(change)
+        return changes
+
+    def close(self, reason: str) -> list[ActionChange]:
+        """End whatever is running, because the stream ends or the service stops."""
+        ends = [self._end(name, label, reason) for name, label in self._labels.items() if label.started_s is not None]
+        self._segment = None
+        return ends
+
+    def _begin_segment(self, segment: int, end_s: float) -> list[ActionChange]:
+        ends = self.close("gap")
+        for label in self._labels.values():
+            label.smoothed = label.above_since_s = None
+            if end_s < self._at_s:  # the clock began again (a looped file): the rest of the pause goes along
+                label.rest_until_s += end_s - self._at_s
+        self._segment, self._at_s = segment, end_s
+        return ends
+
+    def _step(self, name: str, label: _Label) -> ActionChange | None:
+        assert label.smoothed is not None
+        if label.started_s is None:
+            return self._start(name, label) if label.ready_to_start(self._at_s) else None
+        if label.smoothed < label.config.off:
+            return self._end(name, label, "below")
+        label.peak = max(label.peak, label.smoothed)
+        if self._at_s - label.updated_s < UPDATE_S - _EPSILON_S:
+            return None
+        label.updated_s = self._at_s
+        return self._change(name, label, "update")
+
+    def _start(self, name: str, label: _Label) -> ActionChange:
+        label.started_s, label.updated_s = label.above_since_s, self._at_s
+        label.peak = label.smoothed or 0.0
+        return self._change(name, label, "start")
+
+    def _end(self, name: str, label: _Label, reason: str) -> ActionChange:
+        change = self._change(name, label, "end", reason)
+        label.started_s = label.above_since_s = None
+        label.rest_until_s = self._at_s + label.config.cooldown_s
+        return change
+
+    def _change(self, name: str, label: _Label, phase: Phase, reason: str | None = None) -> ActionChange:
+        assert label.started_s is not None
+        assert label.smoothed is not None
+        assert self._segment is not None
+        return ActionChange(
+            label=name,
+            phase=phase,
+            started_s=label.started_s,
+            at_s=self._at_s,
+            probability=label.smoothed,
+            peak=label.peak,
+            segment=self._segment,
+            reason=reason,
+        )
+
+
+def _probability(value: float) -> float:
+    """A NaN from a broken model is no evidence for anything."""
+    return min(1.0, max(0.0, value)) if math.isfinite(value) else 0.0

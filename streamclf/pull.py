@@ -1,0 +1,155 @@
+"""Asking the replay endpoint, page by page: one question at a time, a deadline, a fresh socket after silence."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import orjson
+import zmq
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from streamclf.bus import open_socket
+from streamclf.errors import BusError, EventError
+from streamclf.events import MAX_EVENT_BYTES, Epoch, Heartbeat, Offset, StreamEvent, parse_event
+
+if TYPE_CHECKING:
+    from streamclf.subscribe import Position
+
+_ANSWER_S = 2.0
+_REST_S = (0.1, 2.0)
+_MAX_FRAMES = 2048
+
+
+class _Header(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    v: Literal[1]
+    reply: Literal["replay"]
+    id: Annotated[str, Field(max_length=64)]
+    epoch: Epoch
+    oldest: Offset
+    head: Offset
+    upto: Offset
+    lost: Annotated[tuple[tuple[Offset, Offset], ...], Field(max_length=_MAX_FRAMES)] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """One answer: everything that matches up to `upto`, except what `lost` names."""
+
+    epoch: str
+    head: int
+    upto: int
+    lost: tuple[tuple[int, int], ...]
+    events: tuple[StreamEvent, ...]
+    from_start: bool
+    """Whether `upto` and the events follow from the beginning of this epoch."""
+
+
+class Puller:
+    """Lazy Pirate (ZeroMQ guide, chapter 4): after a deadline a fresh socket, and after a rest the question again."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, streams: Sequence[str]) -> None:
+        self.endpoint = endpoint
+        self._context, self._streams = context, list(streams)
+        self._socket: zmq.Socket[bytes] | None = None
+        self._asked: Position | None = None
+        self._id = 0
+        self._answer_by = 0.0
+        self._rest_until = 0.0
+        self._rest_s = _REST_S[0]
+        self.refused = 0
+        """Events in answers that were not events."""
+
+    def close(self) -> None:
+        """Give up the socket."""
+        if self._socket:
+            self._socket.close(0)
+        self._socket = None
+
+    @property
+    def resting(self) -> bool:
+        """Whether the last question went unanswered a moment ago."""
+        return time.monotonic() < self._rest_until
+
+    def pull(self, after: Position | None, timeout_s: float) -> Page | None:
+        """The page after a position, or None if it has not come within `timeout_s`: call again."""
+        assert after is not None
+        if self.resting:
+            return None
+        if self._socket is None or self._asked != after:
+            self._ask(after)
+        assert self._socket is not None
+        deadline = min(time.monotonic() + timeout_s, self._answer_by)
+        while self._socket.poll(max(0, int(1000 * (deadline - time.monotonic())))):
+            try:
+                page = self._parse(self._socket.recv_multipart())
+            except EventError:
+                self._give_up()
+                return None
+            if page is not None:
+                self._asked = None
+                self._rest_s = _REST_S[0]
+                return page
+        if time.monotonic() >= self._answer_by:
+            self._give_up()
+        return None
+
+    def _ask(self, after: Position) -> None:
+        if self._socket is None:
+            self._socket = open_socket(self._context, zmq.DEALER, max_bytes=MAX_EVENT_BYTES)
+            try:
+                self._socket.connect(self.endpoint)
+            except zmq.ZMQError as error:
+                raise BusError(f"replay {self.endpoint}: {error.strerror}") from error
+        self._id += 1
+        self._asked = after
+        self._answer_by = time.monotonic() + _ANSWER_S
+        question = {
+            "v": 1,
+            "request": "replay",
+            "id": str(self._id),
+            "epoch": after.epoch or None,
+            "after": after.offset,
+            "streams": self._streams,
+        }
+        self._socket.send(orjson.dumps(question), zmq.NOBLOCK)
+
+    def _parse(self, frames: list[bytes]) -> Page | None:
+        if len(frames) > _MAX_FRAMES:
+            raise EventError(f"a page of {len(frames)} frames: at most {_MAX_FRAMES}")
+        try:
+            header = _Header.model_validate_json(frames[0])
+        except ValidationError as error:
+            raise EventError(f"replay header: {error.error_count()} faults") from None
+        if header.id != str(self._id):
+            return None  # answers an older question
+        assert self._asked is not None
+        events = [self._event(frame) for frame in frames[1:]]
+        return Page(
+            epoch=header.epoch,
+            head=header.head,
+            upto=header.upto,
+            lost=header.lost,
+            events=tuple(event for event in events if event is not None),
+            from_start=self._asked.offset == 0 or self._asked.epoch not in ("", header.epoch),
+        )
+
+    def _event(self, frame: bytes) -> StreamEvent | None:
+        try:
+            event = parse_event(frame)
+        except EventError:
+            event = None
+        if event is None or isinstance(event, Heartbeat):
+            self.refused += 1  # one event that we cannot read must not hold up all behind it
+            return None
+        return event
+
+    def _give_up(self) -> None:
+        self.close()
+        self._asked = None
+        self._rest_until = time.monotonic() + self._rest_s
+        self._rest_s = min(2 * self._rest_s, _REST_S[1])

@@ -1,0 +1,344 @@
+"""Reading a service's events: `with subscribe("tcp://127.0.0.1:5555") as events: for event in events: ...`.
+
+Plain subscribing sees what arrives. With `replay=True` nothing is missed: gaps show in the offsets and heartbeats, and
+what is missing is pulled from the journal, page by page. Each event then comes at least once; its (epoch, offset) tells
+a repetition. Without a stream filter all come in the journal's order, with one each stream's come in order.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+import zmq
+
+from streamclf.bus import open_socket
+from streamclf.config import ENDPOINT
+from streamclf.errors import BusError, EventError, UsageError
+from streamclf.events import HEARTBEAT_TOPIC, JOURNALLED, Event, Heartbeat, Lost, StreamEvent, parse_event, topic_of
+from streamclf.link import MAX_PREVIEW_BYTES
+from streamclf.names import valid_stream_name
+from streamclf.pull import Page, Puller
+
+Kind: TypeAlias = Literal["prediction", "action", "status", "heartbeat"]
+Received: TypeAlias = Event | Lost
+KINDS: Final = (*JOURNALLED, "heartbeat")
+_RECEIVE_HIGH_WATER = 10_000
+_POLL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Everything up to `offset` of journal `epoch` has been delivered."""
+
+    epoch: str
+    offset: int
+
+
+START: Final = Position("", 0)
+"""The beginning of what the journal still holds, whichever journal that is."""
+
+
+def subscribe(
+    endpoint: str,
+    *,
+    streams: Collection[str] | None = None,
+    types: Collection[Kind] | None = None,
+    replay: bool = False,
+    after: Position | None = None,
+    patience_s: float | None = None,
+) -> Subscription:
+    """Connect to a service's events; nothing has to be there yet.
+
+    `streams` and `types` (prediction, action, status, heartbeat) restrict what is returned; None means all. `after`
+    (with `replay`) resumes behind a stored `Subscription.position`, or at `START`; None begins now. `patience_s`: raise
+    `BusError` when a service has been silent for so long (a heartbeat comes each second); None waits for ever.
+    """
+    if not ENDPOINT.match(endpoint):
+        raise UsageError(f"endpoint {endpoint!r}: like tcp://127.0.0.1:5555")
+    for stream in streams or ():
+        if not valid_stream_name(stream):
+            raise UsageError(f"stream {stream!r}: 1 to 64 of letters, digits, _ and -")
+    for kind in types or ():
+        if kind not in KINDS:
+            raise UsageError(f"type {kind!r}: one of {', '.join(KINDS)}")
+    if after is not None and not replay:
+        raise UsageError("after=: only together with replay=True")
+    return Subscription(endpoint, streams, types, replay, after, patience_s)
+
+
+class Subscription:
+    """An iterator of typed events and a context manager; one thread. Use `subscribe` to make one."""
+
+    def __init__(
+        self,
+        endpoint: str,
+        streams: Collection[str] | None,
+        types: Collection[Kind] | None,
+        replay: bool,
+        after: Position | None,
+        patience_s: float | None,
+    ) -> None:
+        self.endpoint = endpoint
+        self._streams = None if streams is None else frozenset(streams)
+        self._types = frozenset(KINDS if types is None else types)
+        self._patience_s = patience_s
+        self._heard_at = time.monotonic()
+        self._ready: deque[Received] = deque()
+        self._previews: dict[str, bytes] = {}
+        self._tracker = _Tracker(self._streams, after) if replay else None
+        self._context = zmq.Context(io_threads=1)
+        self._socket = self._connect()
+        self._puller: Puller | None = None
+        self.refused = 0
+        """Messages that were not events."""
+        self.missed = 0
+        """Events that did not arrive over the live socket (with `replay` they were pulled instead)."""
+        self._last_seen: dict[str, int] = {}
+
+    def __enter__(self) -> Subscription:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Received]:
+        while True:
+            event = self.receive(_POLL_S)
+            if event is not None:
+                yield event
+
+    @property
+    def position(self) -> Position | None:
+        """With `replay`: everything up to here has been returned. Store it, give it as `after` to resume."""
+        if self._tracker is None or self._ready:
+            return self._tracker.returned if self._tracker else None
+        return self._tracker.position
+
+    @property
+    def previews(self) -> dict[str, bytes]:
+        """Takes out the latest JPEG of each stream since the last call; see `watch_previews`."""
+        taken, self._previews = self._previews, {}
+        return taken
+
+    def watch_previews(self, streams: Collection[str] | None = None) -> None:
+        """Ask for small pictures, too; they cost the service work, so only while somebody looks."""
+        for topic in [b"preview/"] if streams is None else [topic_of("preview", stream) for stream in streams]:
+            self._socket.subscribe(topic)
+
+    def receive(self, timeout_s: float) -> Received | None:
+        """The next event, or None when none came in `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        while not self._ready:
+            remaining = deadline - time.monotonic()
+            self._check_patience()
+            if self._behind():
+                self._pull(max(0.0, remaining))
+            else:
+                self._listen(max(0.0, remaining))
+            if remaining <= 0:
+                break
+        if not self._ready:
+            return None
+        event = self._ready.popleft()
+        if self._tracker:
+            self._tracker.note_returned(event)
+        return event
+
+    def close(self) -> None:
+        """Disconnect."""
+        if self._puller:
+            self._puller.close()
+        self._socket.close(0)
+        self._context.term()
+
+    def _connect(self) -> zmq.Socket[bytes]:
+        socket = open_socket(self._context, zmq.SUB, max_bytes=MAX_PREVIEW_BYTES)
+        socket.rcvhwm = _RECEIVE_HIGH_WATER
+        socket.reconnect_ivl, socket.reconnect_ivl_max = 50, 1000
+        socket.subscribe(HEARTBEAT_TOPIC)
+        # A stream's offsets run through all its types: who wants to see gaps must hear them all.
+        kinds = JOURNALLED if self._tracker else tuple(kind for kind in JOURNALLED if kind in self._types)
+        for kind in kinds:
+            for stream in self._streams if self._streams is not None else ("",):
+                socket.subscribe(topic_of(kind, stream) if stream else f"{kind}/".encode())
+        try:
+            socket.connect(self.endpoint)
+        except zmq.ZMQError as error:
+            raise BusError(f"{self.endpoint}: {error.strerror}; give an endpoint like tcp://127.0.0.1:5555") from error
+        return socket
+
+    def _check_patience(self) -> None:
+        silent_s = time.monotonic() - self._heard_at
+        if self._patience_s is not None and silent_s > self._patience_s:
+            raise BusError(
+                f"{self.endpoint}: nothing heard for {silent_s:.0f} s; is the service running, and is this its "
+                "`publish.events` endpoint?"
+            )
+
+    def _listen(self, timeout_s: float) -> None:
+        if not self._socket.poll(int(1000 * timeout_s)):
+            return
+        frames = self._socket.recv_multipart()
+        self._heard_at = time.monotonic()
+        if len(frames) != 2:
+            self.refused += 1
+        elif frames[0].startswith(b"preview/"):
+            self._previews[frames[0][len(b"preview/") : -1].decode("ascii", "replace")] = frames[1]
+        else:
+            self._take(frames[1])
+
+    def _take(self, payload: bytes) -> None:
+        try:
+            event = parse_event(payload)
+        except EventError:
+            self.refused += 1
+            return
+        if not isinstance(event, Heartbeat):
+            self._count_missed(event)
+        if self._tracker is None:
+            self._return([event])
+        elif isinstance(event, Heartbeat):
+            self._return([event, *self._tracker.heartbeat(event)])
+            self._meet(event)
+        else:
+            self._return(self._tracker.live(event))
+
+    def _count_missed(self, event: StreamEvent) -> None:
+        if event.offset is None:
+            return
+        known = self._last_seen.get(event.stream)
+        if known is not None and event.previous > known and (self._tracker or self._types >= set(JOURNALLED)):
+            self.missed += 1
+        self._last_seen[event.stream] = event.offset
+
+    def _return(self, events: Collection[Received]) -> None:
+        self._ready.extend(e for e in events if isinstance(e, Lost) or e.type in self._types)
+
+    def _behind(self) -> bool:
+        return self._tracker is not None and self._tracker.behind and self._puller is not None
+
+    def _meet(self, heartbeat: Heartbeat) -> None:
+        replay = _reachable(heartbeat.replay, self.endpoint)
+        if self._puller and self._puller.endpoint != replay:
+            self._puller.close()
+            self._puller = None
+        if self._puller is None:
+            self._puller = Puller(self._context, replay, sorted(self._streams or ()))
+
+    def _pull(self, timeout_s: float) -> None:
+        assert self._tracker is not None
+        assert self._puller is not None
+        page = self._puller.pull(self._tracker.position, timeout_s)
+        if page is not None:
+            self._heard_at = time.monotonic()
+            self._return(self._tracker.page(page))
+        elif self._puller.resting:
+            self._listen(min(timeout_s, 0.1))  # the service is away: its heartbeat will say when it is back
+
+
+class _Tracker:
+    """What has been seen, what is missing: offsets only, no input or output."""
+
+    def __init__(self, streams: frozenset[str] | None, after: Position | None) -> None:
+        self._streams = streams
+        self._from_start = after == START
+        self.position = after
+        self.returned = after
+        self._seen: dict[str, int] = {}
+        """Live offsets of a stream beyond `position`, of a subscription that is filtered."""
+        self._target = 0
+
+    @property
+    def behind(self) -> bool:
+        """Whether something is missing that the journal may have."""
+        return self.position is not None and self.position.offset < self._target
+
+    def live(self, event: StreamEvent) -> list[Received]:
+        """What to return now that `event` arrived; if something before it is missing, nothing yet."""
+        if event.offset is None:
+            return [event]
+        if self.position is None:
+            self.position = Position(event.epoch, event.offset - 1)
+        if event.epoch != self.position.epoch:
+            self._target = max(self._target, 1)  # the heartbeat or the first page says how to go on
+            return []
+        if self.behind:
+            self._target = max(self._target, event.offset)
+            return []
+        reached = max(self.position.offset, self._seen.get(event.stream, 0))
+        if event.offset <= reached:
+            return []
+        gapless = event.offset == self.position.offset + 1 if self._streams is None else event.previous <= reached
+        if not gapless:
+            self._target = event.offset
+            return []
+        if self._streams is None:
+            self.position = Position(event.epoch, event.offset)
+        else:
+            self._seen[event.stream] = event.offset
+        return [event]
+
+    def heartbeat(self, beat: Heartbeat) -> list[Received]:
+        """Find out what is missing at the end, where no later event would tell."""
+        if self.position is None:
+            self.position = Position(beat.epoch, beat.head)
+            return []
+        if beat.epoch != self.position.epoch or beat.head < self.position.offset:
+            return self._new_epoch(beat.epoch, beat.head)
+        wanted = beat.last if self._streams is None else {s: beat.last.get(s, 0) for s in self._streams}
+        complete = all(offset <= max(self.position.offset, self._seen.get(s, 0)) for s, offset in wanted.items())
+        if self._streams is not None and complete and not self.behind:
+            self._advance(beat.head)
+        elif beat.head > self.position.offset:
+            self._target = max(self._target, beat.head)
+        return []
+
+    def page(self, page: Page) -> list[Received]:
+        """What to return of one page of the journal."""
+        assert self.position is not None
+        out: list[Received] = []
+        if page.epoch != self.position.epoch or page.head < self.position.offset:
+            out += self._new_epoch(page.epoch, page.head)
+            if not page.from_start:
+                return out  # it answers a question about the old journal
+        out += [Lost(epoch=page.epoch, first=a, last=b) for a, b in page.lost if not (self._from_start and a == 1)]
+        self._from_start = False
+        out += [e for e in page.events if e.offset is not None and e.offset > self._seen.get(e.stream, 0)]
+        self._target = max(self._target, page.head)
+        self._advance(page.upto)
+        return out
+
+    def note_returned(self, event: Received) -> None:
+        """Keep up what a consumer may store as its position while more is waiting."""
+        if isinstance(event, Lost):
+            if event.last is not None:
+                self.returned = Position(event.epoch, event.last)
+        elif not isinstance(event, Heartbeat) and event.offset is not None and self._streams is None:
+            self.returned = Position(event.epoch, event.offset)
+
+    def _advance(self, offset: int) -> None:
+        assert self.position is not None
+        self.position = Position(self.position.epoch, max(self.position.offset, offset))
+        self._seen = {stream: seen for stream, seen in self._seen.items() if seen > self.position.offset}
+
+    def _new_epoch(self, epoch: str, head: int) -> list[Received]:
+        """Another journal took the place of the one we know: what it still had for us is lost, how much is unknown."""
+        assert self.position is not None
+        old = self.position
+        lost: list[Received] = [] if old == START else [Lost(epoch=old.epoch, first=old.offset + 1, last=None)]
+        self.position, self._seen, self._target = Position(epoch, 0), {}, head
+        return lost
+
+
+def _reachable(replay: str, events: str) -> str:
+    """The service names its replay endpoint as it sees itself; from another machine only the port holds."""
+    ours, theirs = urlsplit(events), urlsplit(replay)
+    if ours.scheme != "tcp" or theirs.scheme != "tcp":
+        return replay
+    return f"tcp://{ours.netloc.rpartition(':')[0]}:{theirs.netloc.rpartition(':')[2]}"

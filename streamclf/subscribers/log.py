@@ -1,0 +1,119 @@
+"""`streamclf log`: every event of a service in a file, exactly once, however often either of them is killed."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from streamclf.events import Heartbeat, Lost, StreamEvent
+from streamclf.subscribe import START, Position, Received, Subscription, subscribe
+from streamclf.subscribers.sinks import Sink, open_sink
+
+_BATCH = 1000
+_BATCH_S = 0.25
+_ONCE_PATIENCE_S = 10.0
+_SILENT_S = 3.0
+
+
+def run_log(endpoint: str, output: Path, *, once: bool = False, seconds: float | None = None) -> int:
+    """Write events to `output` until SIGINT or SIGTERM, for `seconds`, or (`once`) until caught up; the exit code."""
+    sink = open_sink(output)
+    try:
+        known = sink.position()
+        patience_s = _ONCE_PATIENCE_S if once else None
+        with (
+            _until_asked() as stop,
+            subscribe(endpoint, replay=True, after=known or START, patience_s=patience_s) as events,
+        ):
+            return _Logger(events, sink, output).run(stop, once, seconds)
+    finally:
+        sink.close()
+
+
+class _Logger:
+    """Collects small batches; what is not written yet at a crash is asked for again."""
+
+    def __init__(self, events: Subscription, sink: Sink, output: Path) -> None:
+        self._events, self._sink, self._output = events, sink, output
+        self._batch: list[StreamEvent | Lost] = []
+        self._oldest_at = 0.0
+        self._heard_at = time.monotonic()
+        self._silent = False
+        self._goal: Position | None = None
+        self._written = 0
+        self._lost = 0
+
+    def run(self, stop: threading.Event, once: bool, seconds: float | None) -> int:
+        end = None if seconds is None else time.monotonic() + seconds
+        try:
+            while not stop.is_set() and not (once and self._caught_up()):
+                if end is not None and time.monotonic() >= end:
+                    break
+                self._take(self._events.receive(_BATCH_S))
+                if len(self._batch) >= _BATCH or (self._batch and time.monotonic() - self._oldest_at >= _BATCH_S):
+                    self._flush()
+        finally:
+            self._flush()
+            lost = f", {self._lost} ranges lost before they could be read" if self._lost else ""
+            _say(f"{self._written} events written to {self._output}{lost}")
+        return 0
+
+    def _take(self, event: Received | None) -> None:
+        now = time.monotonic()
+        if event is None:
+            if not self._silent and now - self._heard_at > _SILENT_S:
+                self._silent = True
+                _say(f"waiting for a service at {self._events.endpoint}")
+            return
+        self._heard_at = now
+        if self._silent:
+            self._silent = False
+            _say(f"connected to {self._events.endpoint}")
+        if isinstance(event, Heartbeat):
+            self._goal = self._goal or Position(event.epoch, event.head)
+            return
+        if isinstance(event, Lost):
+            self._lost += 1
+            upto = "an unknown offset" if event.last is None else event.last
+            _say(f"lost: offsets {event.first} to {upto} of journal {event.epoch[:8]}, no longer there")
+        if not self._batch:
+            self._oldest_at = now
+        self._batch.append(event)
+
+    def _flush(self) -> None:
+        if self._batch:
+            batch, self._batch = self._batch, []
+            self._written += self._sink.write(batch, self._events.position)
+
+    def _caught_up(self) -> bool:
+        position = self._events.position
+        return (
+            self._goal is not None
+            and position is not None
+            and position.epoch == self._goal.epoch
+            and position.offset >= self._goal.offset
+        )
+
+
+@contextmanager
+def _until_asked() -> Iterator[threading.Event]:
+    """Set by SIGINT or SIGTERM: the batch at hand is written before the end."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _say(text: str) -> None:
+    print(f"streamclf log: {text}", file=sys.stderr, flush=True)
