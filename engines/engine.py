@@ -6,11 +6,12 @@ import importlib
 import importlib.util
 import logging
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from engines.backends import INSTALL, Backend, Precision
 from engines.bundle import Bundle, ModelSpec
 from engines.errors import BackendMissingError, ParityError
 from engines.parity import check_parity
@@ -18,9 +19,6 @@ from engines.parity import check_parity
 U8 = npt.NDArray[np.uint8]
 I32 = npt.NDArray[np.int32]
 F32 = npt.NDArray[np.float32]
-
-Backend = Literal["auto", "openvino", "onnxruntime"]
-Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 
 log = logging.getLogger("engine")
 
@@ -56,10 +54,6 @@ class EngineOptions:
     max_batch: int
     bank_slots: int
     threads: int
-
-
-EXTRAS = {"openvino": "streamclf", "onnxruntime": "streamclf[onnxruntime]"}
-"""What to `pip install` for each backend's library."""
 
 
 def open_engine(
@@ -103,7 +97,7 @@ def _open_checked(bundle: Bundle, backend: str, options: EngineOptions) -> Engin
     if backend not in get_args(Backend):
         raise BackendMissingError(f"backend={backend!r}: one of {', '.join(get_args(Backend))}")
     if importlib.util.find_spec(backend) is None:
-        raise BackendMissingError(f"backend {backend}: its library is not installed; pip install '{EXTRAS[backend]}'")
+        raise BackendMissingError(f"backend {backend}: its library is not installed; pip install '{INSTALL[backend]}'")
     engine: Engine = importlib.import_module(f"engines.{backend}").open_adapter(bundle, options)
     try:
         report = check_parity(engine, bundle.golden())

@@ -151,6 +151,7 @@ def main(job: ClassifierJob, stop: Stop) -> int:
             spec=spec,
             hop=feed.hop,
             index=index,
+            resumed=job.resumed,
         )
         for index, feed in enumerate(job.feeds)
     ]

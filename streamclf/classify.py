@@ -6,21 +6,20 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any
 
 import orjson
 from rich.console import Console
 from rich.table import Table
 
+from engines.backends import Backend, Precision
+from engines.engine import Engine, open_engine
 from streamclf.builtin import find_bundle
 from streamclf.child import configure_logging
 from streamclf.dashboard import label_colour
 from streamclf.errors import SourceError, UsageError
 from streamclf.film import FILM_SUFFIXES, write_film
 from streamclf.offline import WindowResult, classify_file, offline_bank_slots
-
-if TYPE_CHECKING:
-    from engines.engine import Engine
 
 MAX_BATCH = 16
 TOP_K = 10
@@ -33,8 +32,8 @@ def run_classify(
     as_json: bool,
     output: Path | None,
     hop: int,
-    backend: str,
-    precision: str,
+    backend: Backend,
+    precision: Precision,
 ) -> int:
     """Classify each file; the exit code is 1 when one of them could not be, and the others are done all the same."""
     configure_logging(logging.WARNING)
@@ -81,22 +80,14 @@ def top(result: WindowResult, labels: Sequence[str]) -> list[tuple[str, float]]:
     return [(labels[i], round(float(result.probabilities[i]), 6)) for i in best]
 
 
-def _open(model: str, *, hop: int, backend: str, precision: str) -> Engine:
-    from engines.engine import Backend, Precision, open_engine
-
-    for name, value, allowed in (
-        ("backend", backend, get_args(Backend)),
-        ("precision", precision, get_args(Precision)),
-    ):
-        if value not in allowed:
-            raise UsageError(f"--{name} {value}: one of {', '.join(allowed)}")
+def _open(model: str, *, hop: int, backend: Backend, precision: Precision) -> Engine:
     bundle = find_bundle(model)
     if hop > bundle.spec.tokens:
         raise UsageError(f"--hop {hop}: at most {bundle.spec.tokens} (tokens in a window of {bundle.spec.id})")
     return open_engine(
         bundle,
-        backend=backend,  # type: ignore[arg-type] - checked above
-        precision=precision,  # type: ignore[arg-type]
+        backend=backend,
+        precision=precision,
         max_batch=MAX_BATCH,
         bank_slots=offline_bank_slots(bundle.spec, MAX_BATCH),
     )

@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
+
+from engines.backends import Backend, Precision
 
 BEGAN = time.monotonic()
 
@@ -20,7 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Seconds = Annotated[Optional[float], typer.Option(min=0.1, help="End after this long.")]  # noqa: UP045 - typer, 3.10
+Seconds = Annotated[float | None, typer.Option(min=0.1, help="End after this long.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout, nothing else.")]
 Endpoint = Annotated[str, typer.Argument(help="Where a service publishes, like tcp://127.0.0.1:5555.")]
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The service's YAML file.")]
@@ -28,7 +30,7 @@ ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The service'
 
 @app.command()
 def demo(
-    camera: Annotated[Optional[int], typer.Option(min=0, max=99, help="Which camera; 0 if there is one.")] = None,  # noqa: UP045
+    camera: Annotated[int | None, typer.Option(min=0, max=99, help="Which camera; 0 if there is one.")] = None,
     headless: Annotated[bool, typer.Option("--headless", help="Lines instead of a live table.")] = False,
     seconds: Seconds = None,
 ) -> int:
@@ -60,10 +62,10 @@ def classify(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Videos.")],
     model: Annotated[str, typer.Option(help="A bundle's directory, or a built-in name.")] = "camera-events",
     as_json: Json = False,
-    output: Annotated[Optional[Path], typer.Option("-o", "--output", help="Write the film, annotated: .mp4 or .gif.")] = None,  # noqa: UP045
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Annotated film: .mp4 or .gif.")] = None,
     hop: Annotated[int, typer.Option(min=1, help="Tokens between two windows.")] = 1,
-    backend: Annotated[str, typer.Option(help="auto, openvino or onnxruntime.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    backend: Annotated[Backend, typer.Option(help="What runs the model.")] = "auto",
+    precision: Annotated[Precision, typer.Option(help="What it computes in.")] = "auto",
 ) -> int:
     """Classify the windows of video files."""
     from streamclf.classify import run_classify
@@ -89,8 +91,8 @@ def log(
 @app.command()
 def watch(
     endpoint: Endpoint,
-    stream: Annotated[Optional[list[str]], typer.Option(help="Only this stream; may be given again.")] = None,  # noqa: UP045
-    record: Annotated[Optional[Path], typer.Option(help="Write what is shown to this .mp4; needs no screen.")] = None,  # noqa: UP045
+    stream: Annotated[list[str] | None, typer.Option(help="Only this stream; may be given again.")] = None,
+    record: Annotated[Path | None, typer.Option(help="Write what is shown to this .mp4; needs no screen.")] = None,
     seconds: Seconds = None,
 ) -> int:
     """Show a service's streams with their predictions drawn over the picture."""
@@ -109,7 +111,9 @@ def _main(arguments: list[str]) -> int:
     from streamclf.errors import StreamclfError, UsageError
 
     # Typer has moved its base of all usage errors between versions; every version derives BadParameter from it.
-    command_line_error = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+    command_line_error: type[Exception] = next(
+        kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+    )
     try:
         return app(arguments, standalone_mode=False) or 0
     except UsageError as error:
@@ -119,11 +123,11 @@ def _main(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return 0
     except command_line_error as error:
+        message: str = error.format_message()  # type: ignore[attr-defined]  # every version has it
         if type(error).__name__ == "NoArgsIsHelpError":
-            print(error.format_message())
-        else:
-            _complain(f"{error.format_message()} See: streamclf --help", 2)
-        return 2
+            print(message)
+            return 2
+        return _complain(f"{message} See: streamclf --help", 2)
 
 
 def _complain(error: object, code: int) -> int:

@@ -12,6 +12,7 @@ from urllib.parse import quote, urlsplit
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from engines.backends import Backend, Precision
 from streamclf.errors import ConfigError
 
 MAX_CONFIG_BYTES = 1 << 20
@@ -32,8 +33,8 @@ class _Section(BaseModel):
 class EngineConfig(_Section):
     """How the model runs."""
 
-    backend: Literal["auto", "openvino", "onnxruntime", "tensorrt"] = "auto"
-    precision: Literal["auto", "fp32", "fp16", "bf16", "int8"] = "auto"
+    backend: Backend = "auto"
+    precision: Precision = "auto"
     max_batch: int = Field(16, ge=1, le=256, description="tokens in one encode, windows in one classify")
     threads: int = Field(0, ge=0, le=256, description="CPU threads of inference; 0 takes all cores")
 
@@ -237,15 +238,13 @@ def _messages(error: ValidationError) -> Iterator[str]:
 
 
 def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
-    section: type[BaseModel] = ServiceConfig
-    members = {
+    sections: dict[str, type[BaseModel]] = {
         "engine": EngineConfig,
         "streams": StreamConfig,
         "actions": ActionConfig,
         "publish": PublishConfig,
     }
-    if len(loc) > 1:
-        section = members.get(str(loc[0]), ServiceConfig)
+    section = sections.get(str(loc[0]), ServiceConfig) if len(loc) > 1 else ServiceConfig
     return list(section.model_fields)
 
 

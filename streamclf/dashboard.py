@@ -13,7 +13,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from streamclf.events import Action, Event, Prediction, Status
+from streamclf.events import Action, Prediction, Status
+from streamclf.subscribe import Received
 
 RATE_WINDOW_S = 3.0
 HISTORY = 48
@@ -64,7 +65,7 @@ class Board:
         self.streams: dict[str, StreamView] = {}
         self._changes: deque[Text] = deque(maxlen=CHANGES)
 
-    def apply(self, event: Event) -> None:
+    def apply(self, event: Received) -> None:
         """Show what `event` says."""
         if isinstance(event, Status):
             view = self._view(event.stream)
@@ -83,7 +84,7 @@ class Board:
             (view,) = self.streams.values()
             parts.append(_probabilities(view))
         if self._changes:
-            parts += [Text("")] + list(self._changes)
+            parts += [Text(""), *self._changes]
         return Panel(
             Group(*parts), title=self.title, subtitle=self.footer or None, title_align="left", subtitle_align="left"
         )
@@ -92,7 +93,9 @@ class Board:
         view = self._view(event.stream)
         label, probability = event.top[0]
         if view.top and view.top[0][0] != label:
-            self._note(event.stream, Text(label, label_colour(label)), f"{probability:.2f} at {event.window.end_s:.1f} s")
+            self._note(
+                event.stream, Text(label, label_colour(label)), f"{probability:.2f} at {event.window.end_s:.1f} s"
+            )
         view.top = event.top
         view.predictions += 1
         view.arrivals.append(time.monotonic())

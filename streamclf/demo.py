@@ -20,9 +20,9 @@ from streamclf.config import PublishConfig, ServiceConfig, StreamConfig
 from streamclf.dashboard import Board
 from streamclf.demo_clip import render_clip
 from streamclf.errors import BusError
-from streamclf.events import Event, Prediction, Status
+from streamclf.events import Prediction, Status
 from streamclf.signals import stop_on_signals
-from streamclf.subscribe import subscribe
+from streamclf.subscribe import START, Received, subscribe
 from streamclf.supervisor import Ready, Supervisor
 
 REFRESH_HZ = 8
@@ -54,7 +54,7 @@ def run_demo(*, camera: int | None, headless: bool, seconds: float | None, began
 
 
 def _choose_source(camera: int | None) -> tuple[str, StreamConfig]:
-    from streamclf.sources import list_cameras
+    from streamclf.sources.camera import list_cameras
 
     if camera is not None:
         return f"camera{camera}", StreamConfig(camera=camera)
@@ -96,7 +96,7 @@ class _Screen:
     def ready(self, ready: Ready) -> None:
         self._board.footer = f"{ready.engine}  ·  streamclf watch {ready.events}  ·  Ctrl-C ends"
 
-    def show(self, event: Event) -> None:
+    def show(self, event: Received) -> None:
         self._board.apply(event)
 
 
@@ -116,7 +116,7 @@ class _Lines:
     def ready(self, ready: Ready) -> None:
         self._write(f"ready     {ready.engine}; events on {ready.events}")
 
-    def show(self, event: Event) -> None:
+    def show(self, event: Received) -> None:
         if isinstance(event, Prediction):
             label, probability = event.top[0]
             latency = event.latency_ms.capture_to_publish
@@ -158,7 +158,7 @@ class _Watcher:
         return f"{self._predictions} predictions, the first {self._first - began:.2f} s after the start"
 
     def _run(self, ready: Ready) -> None:
-        with contextlib.suppress(BusError), subscribe(ready.events) as events:
+        with contextlib.suppress(BusError), subscribe(ready.events, replay=True, after=START) as events:
             for event in events:
                 if self._stop.is_set():
                     return

@@ -110,7 +110,8 @@ def _pictures() -> Iterator[U8]:
         if what == "covered":
             _cover(out, progress)
         if what == "defocused":
-            out = cv2.GaussianBlur(out, (0, 0), 0.6 + 9 * math.sin(math.pi * min(1.0, progress * 1.2 + 0.1)) ** 0.5)
+            blur = 0.6 + 9 * math.sqrt(math.sin(math.pi * min(0.99, progress)))
+            out = cv2.GaussianBlur(out, (0, 0), blur).astype(np.uint8, copy=False)
         yield out
 
 

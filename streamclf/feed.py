@@ -45,10 +45,21 @@ class Feed:
     """The reading side of one stream's ring.
 
     Overload: real time wins. A feed that has fallen behind by a whole window gives up what waits and goes on with
-    the newest token, in a new run of tokens; `drops` counts each token and window lost, by cause.
+    the newest token, in a new run of tokens; `drops` counts each token and window lost, by cause. A `resumed` feed
+    begins with what capture writes next: an earlier classifier has had the rest.
     """
 
-    def __init__(self, *, stream: str, reader: RingReader, wake_fd: int, spec: ModelSpec, hop: int, index: int) -> None:
+    def __init__(
+        self,
+        *,
+        stream: str,
+        reader: RingReader,
+        wake_fd: int,
+        spec: ModelSpec,
+        hop: int,
+        index: int,
+        resumed: bool = False,
+    ) -> None:
         self.stream = stream
         self.wake_fd = wake_fd
         self.drops: Counter[str] = Counter()
@@ -56,8 +67,8 @@ class Feed:
         self._limit = spec.tokens + RING_MARGIN // 2
         slots = bank_slots(spec)
         self._assembler = WindowAssembler(tokens=spec.tokens, hop=hop, slots=slots, first_slot=index * slots)
-        # A classifier that starts late, or again, begins with what capture is writing now.
-        self._next = reader.head
+        # Capture starts at the same moment and is ready sooner: the first one takes what waits already.
+        self._next = reader.head if resumed else reader.oldest
         self._taken = 0
 
     def begin_batch(self) -> None:

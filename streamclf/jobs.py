@@ -53,6 +53,8 @@ class ClassifierJob(_Job):
     bundle: Path
     engine: EngineConfig
     feeds: tuple[StreamFeed, ...]
+    resumed: bool = False
+    """Another classifier read these rings before: what they hold may have been classified already."""
     actions: dict[str, ActionConfig]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,12 +13,13 @@ import numpy.typing as npt
 
 from engines.bundle import ModelSpec
 from streamclf.config import StreamConfig
-from streamclf.sampling import TokenMeta, TokenSampler
+from streamclf.sampling import TokenMeta
+from streamclf.sources import open_source
+from streamclf.tokens import read_tokens
 from streamclf.windows import Window, WindowAssembler
 
 if TYPE_CHECKING:
     from engines.engine import Engine
-    from streamclf.sources import Frame
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
@@ -58,45 +60,26 @@ def classify_file(engine: Engine, path: Path, *, hop: int = 1) -> Iterator[Windo
     """
     spec = engine.spec
     assembler = WindowAssembler(tokens=spec.tokens, hop=hop, slots=offline_bank_slots(spec, engine.max_batch))
-    batch: U8 = np.empty((engine.max_batch, *spec.token_shape), np.uint8)
-    metas: list[TokenMeta] = []
-    for pixels, meta in read_tokens(path, engine):
-        batch[len(metas)] = pixels
-        metas.append(meta)
-        if len(metas) == engine.max_batch:
-            yield from _classify_batch(engine, batch, metas, assembler)
-            metas.clear()
-    if metas:
-        yield from _classify_batch(engine, batch, metas, assembler)
-
-
-def read_tokens(path: Path, engine: Engine) -> Iterator[tuple[U8, TokenMeta]]:
-    """The file's tokens, (t, H, W, 3) uint8 RGB each; the array is reused for the next one."""
-    from streamclf.sources import open_source
-
-    spec = engine.spec
-    sampler = TokenSampler(spec.fps, spec.frames_per_token)
-    token: U8 = np.empty(spec.token_shape, np.uint8)
-    previous: Frame | None = None
     with open_source(file_stream(path)) as source:
-        for frame in source:
-            picks = sampler.offer(
-                frame.pts_ns, frame.captured_ns, corrupt=frame.corrupt, discontinuity=frame.discontinuity
-            )
-            for pick in picks:
-                chosen = previous if pick.previous and previous is not None else frame
-                chosen.to_rgb(spec.height, spec.width, spec.resize, out=token[pick.position])
-                if pick.token:
-                    yield token, pick.token
-            previous = frame
+        tokens = read_tokens(
+            source,
+            fps=spec.fps,
+            frames_per_token=spec.frames_per_token,
+            height=spec.height,
+            width=spec.width,
+            resize=spec.resize,
+        )
+        while batch := list(islice(tokens, engine.max_batch)):
+            yield from _classify_batch(engine, batch, assembler)
 
 
 def _classify_batch(
-    engine: Engine, batch: U8, metas: list[TokenMeta], assembler: WindowAssembler
+    engine: Engine, batch: Sequence[tuple[TokenMeta, U8]], assembler: WindowAssembler
 ) -> Iterator[WindowResult]:
-    placed = [assembler.place(meta) for meta in metas]
-    engine.encode(batch[: len(metas)], np.array([slot for slot, _ in placed], np.int32))
+    placed = [assembler.place(meta) for meta, _ in batch]
+    engine.encode(np.stack([pixels for _, pixels in batch]), np.array([slot for slot, _ in placed], np.int32))
     windows = [window for _, window in placed if window]
     if windows:
-        for window, row in zip(windows, engine.classify(np.stack([window.slots for window in windows])), strict=True):
+        rows = engine.classify(np.stack([window.slots for window in windows]))
+        for window, row in zip(windows, rows, strict=True):
             yield WindowResult(window=window, probabilities=row)

@@ -201,6 +201,8 @@ class Supervisor:
                 return EXIT_FAILED
             self._finished[name] = EXIT_FAILED
             return self._all_finished()
+        if name == CLASSIFIER:
+            child.job = child.job.model_copy(update={"resumed": True})
         log.warning("%s: ended (%s); starting it again in %.1f s", name, reason, delay)
         self._restarts[name] = time.monotonic() + delay
         return None
