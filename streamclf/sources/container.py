@@ -28,6 +28,23 @@ NO_PICTURE_S = 10.0
 TEXT_CODECS = frozenset({"ansi", "bintext", "xbin", "idf"})
 """FFmpeg takes any text for a film of a terminal."""
 
+REASONS: dict[type[Exception], str] = {
+    av.error.HTTPUnauthorizedError: "authentication refused (401); check user name and password",
+    av.error.HTTPForbiddenError: "access forbidden (403); check the user's rights",
+    av.error.HTTPNotFoundError: "not found (404); check the path in the URL",
+    av.error.HTTPServerError: "the server reports an error of its own (5xx); look at the camera or server",
+    av.error.HTTPBadRequestError: "the server refuses the request (400); check the URL",
+    av.error.ConnectionRefusedError: "connection refused; check address and port, and that the server runs",
+    av.error.ConnectionResetError: "the connection was reset by the other side",
+    av.error.BrokenPipeError: "the connection was closed by the other side",
+    av.error.FileNotFoundError: "not found; check the path",
+    av.error.PermissionError: "may not be read; check its permissions and what it refers to",
+    av.error.ProtocolNotFoundError: "a protocol that is not allowed here or not built in",
+    av.error.DecoderNotFoundError: "no decoder for its codec in this FFmpeg; convert it, to H.264 for instance",
+    av.error.InvalidDataError: "not a video that FFmpeg can read; check the source, or convert it",
+    av.error.EOFError: "ended before a picture was there; the video is cut off or the server closed at once",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
@@ -131,6 +148,7 @@ class Container:
         """Packets of the chosen stream; None for one of another stream, so that waiting can be judged."""
         demuxed = self._container.demux()
         while True:
+            self._waiting_since = time.monotonic()
             try:
                 packet = next(demuxed, None)
             except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -166,12 +184,17 @@ class Container:
 
     def _open(self, url: str, options: dict[str, str]) -> InputContainer:
         limits = self._timeouts
-        # PyAV starts its clock twice, for opening and for probing, and a stalled RTSP read runs through it twice too.
-        timeout = None if limits is None else (limits.open_s / 2, limits.read_s / 2)
+        timeout = None if limits is None else (limits.open_s, limits.read_s)
+        began = self._waiting_since = time.monotonic()
         try:
-            return av.open(url, "r", options=options, timeout=timeout, metadata_errors="replace")
+            opened = av.open(url, "r", options=options, timeout=timeout, metadata_errors="replace")
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise self._translated(error, opening=True) from None
+        if limits is not None and time.monotonic() - began >= limits.open_s:
+            # The time-out of its probing is no error for FFmpeg: it would now wait for the first packet as well.
+            opened.close()
+            raise SourceError(f"{self._shown}: {_too_slow(limits, opening=True)}")
+        return opened
 
     def _choose(self) -> VideoStream:
         # A cover picture inside a music file counts as video for FFmpeg.
@@ -198,31 +221,25 @@ class Container:
 
     def _translated(self, error: Exception, *, opening: bool) -> SourceError:
         """Our error for PyAV's; never with its text, which holds the URL with its password."""
-        return SourceError(f"{self._shown}: {_reason(error, self._timeouts, opening)}")
+        limits = self._timeouts
+        if limits is not None:
+            limit_s = limits.open_s if opening else limits.read_s
+            # What FFmpeg reports when it was interrupted depends on where that happened; the clock tells.
+            if isinstance(error, av.error.ExitError) or time.monotonic() - self._waiting_since >= limit_s:
+                return SourceError(f"{self._shown}: {_too_slow(limits, opening=opening)}")
+            if opening and isinstance(error, av.error.InvalidDataError):
+                return SourceError(f"{self._shown}: no video stream to be had there; check address, port and path")
+        return SourceError(f"{self._shown}: {_reason(error, opening)}")
 
 
-def _reason(error: Exception, limits: Timeouts | None, opening: bool) -> str:
-    known: dict[type[Exception], str] = {
-        av.error.HTTPUnauthorizedError: "authentication refused (401); check user name and password",
-        av.error.HTTPForbiddenError: "access forbidden (403); check the user's rights",
-        av.error.HTTPNotFoundError: "not found (404); check the path in the URL",
-        av.error.HTTPServerError: "the server reports an error of its own (5xx); look at the camera or server",
-        av.error.HTTPBadRequestError: "the server refuses the request (400); check the URL",
-        av.error.ConnectionRefusedError: "connection refused; check address and port, and that the server runs",
-        av.error.ConnectionResetError: "the connection was reset by the other side",
-        av.error.BrokenPipeError: "the connection was closed by the other side",
-        av.error.FileNotFoundError: "not found; check the path",
-        av.error.PermissionError: "may not be read; check its permissions",
-        av.error.ProtocolNotFoundError: "a protocol that is not allowed here or not built in",
-        av.error.DecoderNotFoundError: "no decoder for its codec in this FFmpeg; convert it, to H.264 for instance",
-        av.error.InvalidDataError: "not a video that FFmpeg can read; check the source, or convert it",
-        av.error.EOFError: "ended before a picture was there; the video is cut off or the server closed at once",
-    }
-    if limits is not None and isinstance(error, (av.error.ExitError, av.error.TimeoutError)):
-        what, limit_s = ("opening took", limits.open_s) if opening else ("no data for", limits.read_s)
-        key = "open_timeout_s" if opening else "read_timeout_s"
-        return f"{what} more than {limit_s:g} s ({key}); check that the source is up and sends"
-    for kind, text in known.items():
+def _too_slow(limits: Timeouts, *, opening: bool) -> str:
+    if opening:
+        return f"no video within {limits.open_s:g} s (open_timeout_s); check address, network and that it sends"
+    return f"no data for {limits.read_s:g} s (read_timeout_s); check that the source is up and sends"
+
+
+def _reason(error: Exception, opening: bool) -> str:
+    for kind, text in REASONS.items():
         if isinstance(error, kind):
             return text
     detail = getattr(error, "strerror", None) or type(error).__name__

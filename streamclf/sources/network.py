@@ -87,10 +87,10 @@ class NetworkSource(Source):
             captured_ns = time.monotonic_ns()
             pts_ns = picture.pts_ns
             if pts_ns is None:
-                # The first time stamp after opening may be missing, and MJPEG has none: go by the clock.
-                pts_ns = captured_ns - (clock_offset_ns or 0)
-            else:
-                clock_offset_ns = captured_ns - pts_ns
+                # MJPEG has no time stamps: go by the clock. RTSP's may be missing on the first picture, from which
+                # FFmpeg counts the time of the others, so that it is 0 there.
+                pts_ns = 0 if clock_offset_ns is None else captured_ns - clock_offset_ns
+            clock_offset_ns = captured_ns - pts_ns
             yield self._frame(index, picture, pts_ns, captured_ns)
         if self.live and not self._stop.is_set():
             # A camera or server that dies ends the stream as silently as the end of a film.

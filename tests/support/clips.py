@@ -1,0 +1,144 @@
+"""Clips whose frames carry their number as a bar code, so that a test knows which frame it sees after any resize."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+U8 = npt.NDArray[np.uint8]
+
+BITS = 16
+X264 = {"preset": "veryfast", "bf": "0", "sc_threshold": "0", "x264-params": "threads=1"}
+
+
+def draw(number: int, width: int, height: int) -> U8:
+    """(height, width, 3) uint8 RGB: `number` in 16 bars along the top, below it a texture that moves."""
+    yy, xx = np.mgrid[:height, :width]
+    image = np.stack([xx + 3 * number, yy, (xx + yy) // 2 - 2 * number], axis=-1).astype(np.uint8)
+    side = width // BITS
+    for bit in range(BITS):
+        image[:side, bit * side : (bit + 1) * side] = 255 if number >> bit & 1 else 0
+    return image
+
+
+def read_number(rgb: U8, source_width: int | None = None, source_height: int | None = None) -> int:
+    """The number in a picture of any size, stretched from `source_width` x `source_height` (else unstretched)."""
+    height, width = rgb.shape[:2]
+    side_x = width / BITS
+    side_y = side_x if source_width is None or source_height is None else source_width // BITS * height / source_height
+    number = 0
+    for bit in range(BITS):
+        left, right = round((bit + 0.3) * side_x), round((bit + 0.7) * side_x)
+        top, bottom = round(0.3 * side_y), round(0.7 * side_y)
+        patch = rgb[top : max(bottom, top + 1), left : max(right, left + 1), 1]
+        number |= int(patch.mean() > 128) << bit
+    return number
+
+
+def write_clip(
+    path: Path,
+    *,
+    frames: int = 50,
+    fps: int = 25,
+    width: int = 320,
+    height: int = 180,
+    gop: int = 25,
+    times_ms: Sequence[int] | None = None,
+    rotation: int = 0,
+    pixel_aspect: Fraction | None = None,
+    first: int = 0,
+    codec: str = "libx264",
+) -> Path:
+    """A clip of bar codes `first`, `first + 1`, ... at `fps`, or at `times_ms`; turned by `rotation` for the viewer."""
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, rate=fps)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.gop_size = gop
+        if codec == "libx264":
+            stream.options = X264
+        if times_ms is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        if pixel_aspect is not None:
+            stream.codec_context.sample_aspect_ratio = pixel_aspect
+        if rotation:
+            stream.set_display_rotation(rotation)
+        for i in range(frames if times_ms is None else len(times_ms)):
+            frame = av.VideoFrame.from_ndarray(draw(first + i, width, height), "rgb24")
+            frame.pts = i if times_ms is None else times_ms[i]
+            frame.time_base = Fraction(1, fps) if times_ms is None else Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def write_flat(path: Path, colour: tuple[int, int, int], *, width: int, height: int, frames: int = 3) -> Path:
+    """A lossless clip of one colour, of any size."""
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = width, height, "bgr0"
+        image = np.empty((height, width, 3), np.uint8)
+        image[...] = colour
+        for i in range(frames):
+            frame = av.VideoFrame.from_ndarray(image, "rgb24")
+            frame.pts, frame.time_base = i, Fraction(1, 10)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def write_audio(path: Path) -> Path:
+    """A second of silence, and no video."""
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("aac", rate=16000, layout="mono")
+        for i in range(16):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1000), np.float32), "fltp", "mono")
+            frame.sample_rate, frame.pts = 16000, 1000 * i
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class Film:
+    """H.264 access units, each a tuple of NAL units without start codes, for the RTSP server."""
+
+    units: tuple[tuple[bytes, ...], ...]
+    fps: float
+    width: int
+    height: int
+
+    def parameter_set(self, kind: int) -> bytes:
+        """The sequence (7) or picture (8) parameter set."""
+        return next(nal for nal in self.units[0] if nal[0] & 31 == kind)
+
+
+@lru_cache(maxsize=16)
+def film(
+    *, frames: int = 250, fps: int = 25, width: int = 320, height: int = 180, gop: int = 25, first: int = 0
+) -> Film:
+    """Bar codes `first`, `first + 1`, ... with parameter sets before every key frame, as cameras send them."""
+    encoder: Any = av.CodecContext.create("libx264", "w")
+    encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
+    encoder.time_base, encoder.framerate, encoder.gop_size = Fraction(1, fps), Fraction(fps), gop
+    encoder.options = {**X264, "tune": "zerolatency"}
+    units = []
+    for i in range(frames):
+        frame = av.VideoFrame.from_ndarray(draw(first + i, width, height), "rgb24")
+        frame.pts = i
+        units += [_nal_units(bytes(packet)) for packet in encoder.encode(frame)]
+    units += [_nal_units(bytes(packet)) for packet in encoder.encode(None)]
+    return Film(units=tuple(units), fps=fps, width=width, height=height)
+
+
+def _nal_units(annex_b: bytes) -> tuple[bytes, ...]:
+    # A start code is 00 00 01; the zero before it, where there is one, ends the NAL unit before.
+    parts = annex_b.split(b"\0\0\1")[1:]
+    return tuple(part.rstrip(b"\0") if i + 1 < len(parts) else part for i, part in enumerate(parts))
