@@ -1,0 +1,19 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from support.clips import write_clip
+
+# The machine may be busy with anything: no test judges by how long it took.
+settings.register_profile("streamclf", deadline=None, max_examples=60)
+settings.load_profile("streamclf")
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seconds of bar codes 0 to 49, 320x180, 25 frames per second."""
+    return write_clip(tmp_path_factory.mktemp("clips") / "bars.mp4")

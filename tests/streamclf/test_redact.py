@@ -1,0 +1,59 @@
+"""What leaks once is leaked for good: every way in which a password was seen in a log is written down here."""
+
+from __future__ import annotations
+
+import io
+import logging
+from urllib.parse import quote
+
+import pytest
+
+from streamclf.redact import RedactingFormatter, redact, register_secret, register_url
+
+PASSWORD = "p@ss:/%?#w ö"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("open rtsp://admin:geheim1@10.0.0.5/stream1 failed", "open rtsp://***@10.0.0.5/stream1 failed"),
+        ("rtsp://admin:p%40%3A@cam:554/x?a=1", "rtsp://***@cam:554/x?a=1"),
+        ("rtsp://admin:raw/slash?and@sign@cam/x", "rtsp://***@cam/x"),
+        ("RTSPS://Admin:X@cam", "RTSPS://***@cam"),
+        ("http://cam/video?user=a&pwd=geheim2&x=1", "http://cam/video?user=a&pwd=***&x=1"),
+        ("https://h/v?access_token=abc#f", "https://h/v?access_token=***#f"),
+        ("Authorization: Basic YWRtaW46eA==", "Authorization: ***"),
+        ('Authorization: Digest username="a", response="b"\nnext', "Authorization: ***\nnext"),
+        ("nothing@secret here, tcp://127.0.0.1:5555", "nothing@secret here, tcp://127.0.0.1:5555"),
+    ],
+)
+def test_text(text: str, expected: str) -> None:
+    assert redact(text) == expected
+
+
+def test_a_registered_secret_is_masked_however_it_is_written() -> None:
+    register_secret(PASSWORD)
+    for form in (PASSWORD, quote(PASSWORD, safe=""), quote(PASSWORD), repr(PASSWORD)):
+        assert PASSWORD not in redact(f"said {form}.")
+        assert "ss" not in redact(f"said {form}.").removeprefix("said")
+
+
+def test_the_password_of_a_url_is_masked_where_it_stands_alone() -> None:
+    register_url("rtsp://ad%40min:tief%40geheim@cam/x")
+    assert redact("login tief@geheim refused, tief%40geheim too") == "login *** refused, *** too"
+
+
+def test_neither_log_lines_nor_tracebacks_hold_credentials() -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(RedactingFormatter("%(message)s"))
+    logger = logging.Logger("test")
+    logger.addHandler(handler)
+    url = "rtsp://admin:geheim3@cam/x"
+    try:
+        raise OSError(5, "Input/output error", url)
+    except OSError:
+        logger.exception("cannot open %s", url)
+    text = stream.getvalue()
+    assert "geheim3" not in text
+    assert "rtsp://***@cam/x" in text

@@ -1,0 +1,242 @@
+"""Sampling by time against the brute force, for any pair of rates; segments, tokens and windows that never mix."""
+
+from __future__ import annotations
+
+from bisect import bisect
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamclf.sampling import NS, Pick, Sampler, TokenMeta, TokenSampler, WindowTracker, exact_fps
+
+MS = 1_000_000
+NEVER = 10**15
+RATES = st.fractions(Fraction(1, 2), 60, max_denominator=1001)
+
+
+def sampled(times: Iterable[int], fps: Fraction, gap_ns: int = NEVER) -> list[int]:
+    """Which frame fills grid point 0, 1, 2, ...; one segment."""
+    sampler = Sampler(fps, gap_ns)
+    frames: list[int] = []
+    for i, pts_ns in enumerate(times):
+        picks = sampler.offer(pts_ns)
+        assert picks.new_segment == (i == 0)
+        frames += [i - 1] * picks.previous + [i] * picks.current
+    return frames
+
+
+def nearest(times: list[int], time_ns: Fraction) -> int:
+    """The nearest of sorted `times`; of two equally near the earlier."""
+    after = min(bisect(times, time_ns), len(times) - 1)
+    return min(max(after - 1, 0), after, key=lambda i: abs(times[i] - time_ns))
+
+
+def point_ns(times: list[int], fps: Fraction, point: int) -> Fraction:
+    return times[0] + point * NS / fps
+
+
+@given(interval_ns=st.integers(NS // 120, 2 * NS), fps=RATES, start=st.integers(-NS, 10**14), count=st.integers(2, 25))
+def test_a_regular_stream_is_sampled_as_by_brute_force(interval_ns: int, fps: Fraction, start: int, count: int) -> None:
+    times = [start + i * interval_ns for i in range(count)]
+    frames = sampled(times, fps)
+    assert frames == [nearest(times, point_ns(times, fps, point)) for point in range(len(frames))]
+    reached = times[-1] + Fraction(interval_ns, 2)
+    assert len(frames) == int((reached - start) * fps / NS) + 1
+
+
+@given(camera=RATES, fps=RATES, count=st.integers(2, 25))
+def test_rounded_time_stamps_cost_nanoseconds_at_most(camera: Fraction, fps: Fraction, count: int) -> None:
+    times = [round(i * NS / camera) for i in range(count)]
+    for point, frame in enumerate(sampled(times, fps)):
+        wanted = point_ns(times, fps, point)
+        assert abs(times[frame] - wanted) <= abs(times[nearest(times, wanted)] - wanted) + 2
+
+
+@given(steps=st.lists(st.integers(1, 200), min_size=1, max_size=60), fps=RATES)
+def test_a_variable_rate_fills_every_point_in_order_and_nearly_the_nearest(steps: list[int], fps: Fraction) -> None:
+    times = [0]
+    for step in steps:
+        times.append(times[-1] + step * MS)
+    frames = sampled(times, fps)
+    assert frames == sorted(frames)
+    for point, frame in enumerate(frames):
+        wanted = point_ns(times, fps, point)
+        best = abs(times[nearest(times, wanted)] - wanted)
+        # Taken at once, it can be beaten only by a frame that came sooner than any of the last intervals foretold.
+        assert abs(times[frame] - wanted) <= best + max(steps) * MS
+    assert len(frames) >= int(times[-2] * fps / NS) + 1
+
+
+def test_the_worked_example_of_the_docstring() -> None:
+    times = [t * MS for t in (0, 40, 80, 120, 160, 200, 240, 320)]
+    assert [times[i] // MS for i in sampled(times, Fraction(10))] == [0, 80, 200, 320]
+
+
+def test_a_frame_that_comes_late_leaves_its_points_to_the_one_before() -> None:
+    sampler = Sampler(Fraction(20), NEVER)
+    for t in (0, 50, 100):
+        assert sampler.offer(t * MS).current == 1
+    # 150 and 200 are nearer to 100 or as near as to 300; 250 is nearer to 300.
+    late = sampler.offer(300 * MS)
+    assert (late.previous, late.current) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("fps", "meant"), [(29.97002997, Fraction(30000, 1001)), (23.976, Fraction(2997, 125)), (0.1, Fraction(1, 10))]
+)
+def test_the_rate_that_was_meant(fps: float, meant: Fraction) -> None:
+    assert exact_fps(fps) == meant
+
+
+def test_the_grid_does_not_drift_over_years() -> None:
+    fps = Fraction(30000, 1001)
+    sampler = Sampler(fps, NEVER)
+    sampler.offer(7)
+    year = int(fps * 365 * 86400)
+    assert abs(sampler.point_ns(year) - 7 - year * NS / fps) <= Fraction(1, 2)
+
+
+def tokens(
+    times_ms: Iterable[float], fps: float = 10, frames_per_token: int = 2, corrupt: frozenset[int] = frozenset()
+) -> tuple[TokenSampler, list[TokenMeta]]:
+    sampler = TokenSampler(fps, frames_per_token)
+    picks = [pick for i, t in enumerate(times_ms) for pick in sampler.offer(round(t * MS), i, corrupt=i in corrupt)]
+    return sampler, [pick.token for pick in picks if pick.token]
+
+
+def test_tokens_abut_and_count_what_they_hold() -> None:
+    sampler, made = tokens(range(0, 1000, 40), corrupt=frozenset({5}))
+    assert [token.index for token in made] == list(range(len(made)))
+    for before, after in pairwise(made):
+        assert after.start_pts_ns == before.end_pts_ns
+    assert made[0].start_pts_ns == 0
+    assert made[0].end_pts_ns == 200 * MS
+    assert [token.corrupt for token in made] == [0, 1, 0, 0, 0]  # frame 5 is the one at 200 ms
+    assert sum(token.frames for token in made) == sampler.sampled
+    assert made[-1].captured_ns == 22  # the frame at 880 ms is the nearest to 900
+
+
+def test_a_slow_camera_is_repeated_and_the_repetitions_are_counted() -> None:
+    _, made = tokens(range(0, 4000, 200), frames_per_token=4)
+    assert {token.segment for token in made} == {1}
+    assert all(token.duplicates == 2 for token in made[1:])
+
+
+def test_a_camera_slower_than_the_token_rate_is_no_series_of_gaps() -> None:
+    _, made = tokens(range(0, 6000, 500), fps=10, frames_per_token=1)
+    assert len({token.segment for token in made}) == 2  # the first interval cannot be told from a gap
+    assert sum(token.segment == 2 for token in made) > 40
+
+
+@pytest.mark.parametrize("gap_ms", [201, 5000])
+def test_a_gap_longer_than_a_token_ends_the_segment(gap_ms: int) -> None:
+    before = list(range(0, 1000, 40))
+    after = [before[-1] + gap_ms + t for t in before]
+    sampler, made = tokens(before + after)
+    assert [token.segment for token in made] == [1] * 5 + [2] * 5
+    assert made[5].index == 0
+    assert made[5].start_pts_ns == after[0] * MS
+    assert made[5].duplicates == 0
+    assert sampler.sampled == sum(token.frames for token in made) + sampler.abandoned
+
+
+@pytest.mark.parametrize("jump_ms", [-10_000, -1, 40_000_000])
+def test_a_jump_of_time_ends_the_segment(jump_ms: int) -> None:
+    before = list(range(0, 1000, 40))
+    _, made = tokens(before + [before[-1] + jump_ms + t for t in before])
+    assert {token.segment for token in made} == {1, 2}
+
+
+def test_the_same_instant_twice_is_one_frame() -> None:
+    once, _ = tokens(range(0, 1000, 40))
+    twice, made = tokens(t for t in range(0, 1000, 40) for _ in range(2))
+    assert once.sampled == twice.sampled
+    assert {token.segment for token in made} == {1}
+
+
+def test_damage_longer_than_a_token_ends_the_segment_and_is_counted() -> None:
+    sampler, made = tokens(range(0, 2000, 40), corrupt=frozenset(range(10, 30)))
+    assert sampler.refused == 14  # 200 ms of damage are let through
+    assert {token.segment for token in made} == {1, 2}
+
+
+def test_segments_go_on_where_an_earlier_process_stopped() -> None:
+    sampler = TokenSampler(10, 1, first_segment=7)
+    (pick,) = sampler.offer(0, 0)
+    assert pick.token is not None
+    assert pick.token.segment == 7
+
+
+@given(
+    steps=st.lists(st.integers(-300, 700), min_size=1, max_size=120),
+    fps=st.sampled_from([1.0, 7.5, 10.0, 29.97, 60.0]),
+    frames_per_token=st.integers(1, 5),
+    damaged=st.sets(st.integers(0, 120)),
+)
+def test_whatever_comes_tokens_stay_whole(
+    steps: list[int], fps: float, frames_per_token: int, damaged: set[int]
+) -> None:
+    sampler = TokenSampler(fps, frames_per_token)
+    now = position = all_picks = made = 0
+    last: TokenMeta | None = None
+    for i, step in enumerate(steps):
+        now += step * MS
+        segment = sampler.segment
+        for pick in sampler.offer(now, i, corrupt=i in damaged):
+            if sampler.segment != segment:
+                segment, position = sampler.segment, 0
+            all_picks += 1
+            assert pick.position == position
+            position = (position + 1) % frames_per_token
+            assert (pick.token is None) == (position != 0)
+            last = checked(pick, last, frames_per_token) or last
+            made += pick.token is not None
+    assert sampler.sampled == all_picks
+    assert sampler.sampled == frames_per_token * made + sampler.abandoned + position
+
+
+def checked(pick: Pick, last: TokenMeta | None, frames_per_token: int) -> TokenMeta | None:
+    token = pick.token
+    if token is None:
+        return None
+    assert token.frames == frames_per_token
+    assert 0 <= token.duplicates <= token.frames
+    assert 0 <= token.corrupt <= token.frames
+    assert token.start_pts_ns < token.end_pts_ns
+    if last is not None and last.segment == token.segment:
+        assert token.index == last.index + 1
+        assert token.start_pts_ns == last.end_pts_ns
+    else:
+        assert token.index == 0
+    return token
+
+
+def windows(seen: Iterable[tuple[int, int]], size: int, hop: int) -> Iterator[tuple[int, range]]:
+    tracker = WindowTracker(size, hop)
+    for segment, index in seen:
+        if (window := tracker.offer(segment, index)) is not None:
+            yield segment, window
+
+
+@given(
+    lengths=st.lists(st.integers(0, 30), min_size=1, max_size=5),
+    size=st.integers(1, 8),
+    hop=st.integers(1, 5),
+    dropped=st.sets(st.integers(0, 150)),
+)
+def test_windows_are_all_the_whole_ones_and_no_other(
+    lengths: list[int], size: int, hop: int, dropped: set[int]
+) -> None:
+    sent = [(segment, index) for segment, length in enumerate(lengths) for index in range(length)]
+    seen = [token for i, token in enumerate(sent) if i not in dropped]
+    expected = [
+        (segment, range(first, first + size))
+        for segment, length in enumerate(lengths)
+        for first in range(0, length - size + 1, hop)
+        if all((segment, index) in seen for index in range(first, first + size))
+    ]
+    assert list(windows(seen, size, hop)) == expected
