@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from streamclf.events import Heartbeat, Lost, StreamEvent
+from streamclf.signals import stop_on_signals
 from streamclf.subscribe import START, Position, Received, Subscription, subscribe
 from streamclf.subscribers.sinks import Sink, open_sink
 
@@ -24,10 +22,11 @@ def run_log(endpoint: str, output: Path, *, once: bool = False, seconds: float |
     """Write events to `output` until SIGINT or SIGTERM, for `seconds`, or (`once`) until caught up; the exit code."""
     sink = open_sink(output)
     try:
+        stop = threading.Event()
         known = sink.position()
         patience_s = _ONCE_PATIENCE_S if once else None
         with (
-            _until_asked() as stop,
+            stop_on_signals(stop.set),
             subscribe(endpoint, replay=True, after=known or START, patience_s=patience_s) as events,
         ):
             return _Logger(events, sink, output).run(stop, once, seconds)
@@ -98,21 +97,6 @@ class _Logger:
             and position.epoch == self._goal.epoch
             and position.offset >= self._goal.offset
         )
-
-
-@contextmanager
-def _until_asked() -> Iterator[threading.Event]:
-    """Set by SIGINT or SIGTERM: the batch at hand is written before the end."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _say(text: str) -> None:
