@@ -1,7 +1,8 @@
-"""The durable log of events: one SQLite file, committed before anything is published.
+"""The durable log of events, written: one SQLite file, committed before anything is published.
 
-One writer (the hub), many readers. Offsets come from AUTOINCREMENT's own counter, so retention never makes SQLite hand
-one out twice. Producers' sequence numbers are committed together with their events: that makes a resend harmless.
+One writer (the hub); readers are in `streamclf.history`. Offsets come from AUTOINCREMENT's own counter, so retention
+never makes SQLite hand one out twice. Producers' sequence numbers are committed together with their events: that makes
+a resend harmless.
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ import sqlite3
 import time
 import uuid
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +29,7 @@ FORMAT: Final = 1
 _APPLICATION_ID: Final = 0x73636C66  # "sclf": tells a journal from any other SQLite file
 RETENTION_STEP: Final = 500
 """Events removed in one transaction: about a millisecond, so that publishing never waits for retention."""
+_MARK_BYTES = 64
 _CHECK_S = 10.0
 _BUSY_MS = 250
 _RETRY_S = (0.5, 5.0)
@@ -46,6 +47,7 @@ CREATE TABLE IF NOT EXISTS last(
     stream TEXT NOT NULL, type TEXT NOT NULL, offset INTEGER NOT NULL, PRIMARY KEY(stream, type)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS producers(
     instance BLOB PRIMARY KEY, seq INTEGER NOT NULL, seen_ns INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS gone(first INTEGER PRIMARY KEY, last INTEGER NOT NULL);
 COMMIT;
 """
 
@@ -150,6 +152,7 @@ class Journal:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             removed = self._db.execute("DELETE FROM events WHERE offset<=?", (upto,)).rowcount
+            self._db.execute("DELETE FROM gone WHERE last<=?", (upto,))
             self._db.execute("DELETE FROM producers WHERE seen_ns<?", (time.time_ns() - int(_PRODUCER_KEEP_S * 1e9),))
             self._db.execute("COMMIT")
         except BaseException:
@@ -207,6 +210,7 @@ class Journal:
             raise
         self.head += len(entries)
         self._last_by_stream = last
+        self._mark_head()
         return entries
 
     def _roll_back(self) -> None:
@@ -261,6 +265,7 @@ class Journal:
             db.execute("INSERT OR IGNORE INTO meta VALUES('epoch', ?)", (uuid.uuid4().hex,))
             db.execute("INSERT OR IGNORE INTO meta VALUES('format', ?)", (FORMAT,))
             self._load(db)
+            self._skip_published(db)
         except BaseException:
             db.close()
             raise
@@ -287,6 +292,26 @@ class Journal:
             str(stream): int(offset)
             for stream, offset in db.execute("SELECT stream, max(offset) FROM last GROUP BY stream")
         }
+
+    def _skip_published(self, db: sqlite3.Connection) -> None:
+        """Never hand out an offset again that was published from commits which the disk has not kept.
+
+        SQLite takes a write-ahead log that is cut off or damaged as one that ends there, and says nothing.
+        """
+        epoch, _, head = os.pread(self._lock_fd, _MARK_BYTES, 0).decode("ascii", "replace").partition(" ")
+        if epoch != self.epoch or not head.strip().isdigit() or int(head) <= self.head:
+            return
+        first, last = self.head + 1, int(head)
+        log.error("journal %s: its disk lost events %d to %d, which had been published", self.path, first, last)
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("INSERT INTO gone VALUES(?,?)", (first, last))
+        db.execute("DELETE FROM sqlite_sequence WHERE name='events'")
+        db.execute("INSERT INTO sqlite_sequence VALUES('events', ?)", (last,))
+        db.execute("COMMIT")
+        self._load(db)
+
+    def _mark_head(self) -> None:
+        os.pwrite(self._lock_fd, f"{self.epoch} {self.head}".ljust(_MARK_BYTES).encode(), 0)
 
     def _check(self, db: sqlite3.Connection) -> None:
         """Raise `sqlite3.DatabaseError` for a damaged file; a very large one is checked as far as the time allows."""
@@ -317,69 +342,6 @@ class Journal:
                 f"journal {self.path}: damaged ({why}) and cannot be set aside ({error.strerror}); move it away"
             ) from error
         log.error("journal %s: damaged (%s); set aside as %s, a new one begins", self.path, why, target.name)
-
-
-class JournalReader:
-    """A reader's own connection: bounded pages for replay, from any thread but one at a time."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._connect()
-
-    def _connect(self) -> None:
-        self._inode = self._path.stat().st_ino
-        uri = f"{self._path.absolute().as_uri()}?mode=ro"
-        self._db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=1.0)
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._db.close()
-
-    @contextmanager
-    def at_one_moment(self) -> Iterator[None]:
-        """What is read inside belongs together, whatever is written or retained meanwhile."""
-        if self._path.stat().st_ino != self._inode:  # the writer set a damaged file aside
-            self._db.close()
-            self._connect()
-        self._db.execute("BEGIN")
-        try:
-            yield
-        finally:
-            self._db.execute("COMMIT")
-
-    def bounds(self) -> tuple[str, int, int]:
-        """Epoch, oldest offset still there (head + 1 if none) and head."""
-        epoch = str(self._db.execute("SELECT value FROM meta WHERE key='epoch'").fetchone()[0])
-        row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name='events'").fetchone()
-        head = int(row[0]) if row else 0
-        lowest = self._db.execute("SELECT min(offset) FROM events").fetchone()[0]
-        return epoch, head + 1 if lowest is None else int(lowest), head
-
-    def page(
-        self, after: int, upto: int, limit: int, streams: Sequence[str] = (), types: Sequence[str] = ()
-    ) -> Iterator[tuple[int, bytes | None]]:
-        """(offset, body) in order for `after < offset <= upto`; the body is None where its checksum fails."""
-        where, values = "offset>? AND offset<=?", [after, upto]
-        filters: list[str] = []
-        for column, wanted in (("stream", streams), ("type", types)):
-            if wanted:
-                where += f" AND {column} IN ({','.join('?' * len(wanted))})"
-                filters.extend(wanted)
-        rows = self._db.execute(
-            f"SELECT offset, crc, body FROM events WHERE {where} ORDER BY offset LIMIT ?",  # noqa: S608
-            (*values, *filters, limit),
-        )
-        for offset, crc, body in rows:
-            yield int(offset), bytes(body) if zlib.crc32(body) == crc else None
-
-    def snapshot(self, limit: int) -> list[bytes]:
-        """The last event of each stream and type that is still there, oldest first."""
-        rows = self._db.execute(
-            "SELECT body FROM events WHERE offset IN (SELECT offset FROM last ORDER BY offset DESC LIMIT ?) "
-            "ORDER BY offset",
-            (limit,),
-        )
-        return [bytes(body) for (body,) in rows]
 
 
 def _lock(path: Path) -> int:

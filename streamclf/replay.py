@@ -20,7 +20,7 @@ from streamclf.bus import MAX_REQUEST_BYTES, bind, open_socket
 from streamclf.config import MAX_STREAMS, StreamName
 from streamclf.errors import BusError
 from streamclf.events import MAX_OFFSET, DraftType, Epoch
-from streamclf.journal import JournalReader
+from streamclf.history import JournalReader
 
 log = logging.getLogger(__name__)
 
@@ -70,21 +70,22 @@ def _replay(reader: JournalReader, request: Request) -> list[bytes]:
     epoch, oldest, head = reader.bounds()
     # Another epoch's offset means nothing here: that consumer begins at the beginning.
     after = 0 if request.epoch not in (None, epoch) else request.after
-    lost = [[after + 1, oldest - 1]] if after + 1 < oldest else []
+    lost = [(after + 1, oldest - 1)] if after + 1 < oldest else []
     upto = min(max(after, oldest - 1) + _SCAN, max(head, after))
     events: list[bytes] = []
     size = 0
     page = reader.page(after, upto, request.limit, request.streams, request.types)
     for rows, (offset, body) in enumerate(page, 1):
         if body is None:
-            lost.append([offset, offset])
+            lost.append((offset, offset))
         else:
             events.append(body)
             size += len(body)
         if rows == request.limit or size >= _MAX_REPLY_BYTES:
             upto = offset
             break
-    return [_header(request, epoch, oldest, head, upto=upto, lost=lost), *events]
+    lost += reader.gone(max(after, oldest - 1), upto)
+    return [_header(request, epoch, oldest, head, upto=upto, lost=sorted(lost)), *events]
 
 
 class ReplayServer:

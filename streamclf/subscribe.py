@@ -307,9 +307,16 @@ class _Tracker:
             out += self._new_epoch(page.epoch, page.head)
             if not page.from_start:
                 return out  # it answers a question about the old journal
-        out += [Lost(epoch=page.epoch, first=a, last=b) for a, b in page.lost if not (self._from_start and a == 1)]
+        found: list[tuple[int, Received]] = [
+            (first, Lost(epoch=page.epoch, first=first, last=last))
+            for first, last in page.lost
+            if not (self._from_start and first == 1)
+        ]
         self._from_start = False
-        out += [e for e in page.events if e.offset is not None and e.offset > self._seen.get(e.stream, 0)]
+        for event in page.events:
+            if event.offset is not None and event.offset > self._seen.get(event.stream, 0):
+                found.append((event.offset, event))
+        out += [item for _, item in sorted(found, key=lambda pair: pair[0])]
         self._target = max(self._target, page.head)
         self._advance(page.upto)
         return out

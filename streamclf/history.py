@@ -1,0 +1,79 @@
+"""The durable log of events, read: bounded pages for replay, while the hub goes on writing."""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class JournalReader:
+    """A reader's own connection: bounded pages for replay, from any thread but one at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connect()
+
+    def _connect(self) -> None:
+        self._inode = self._path.stat().st_ino
+        uri = f"{self._path.absolute().as_uri()}?mode=ro"
+        self._db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=1.0)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+    @contextmanager
+    def at_one_moment(self) -> Iterator[None]:
+        """What is read inside belongs together, whatever is written or retained meanwhile."""
+        if self._path.stat().st_ino != self._inode:  # the writer set a damaged file aside
+            self._db.close()
+            self._connect()
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("COMMIT")
+
+    def bounds(self) -> tuple[str, int, int]:
+        """Epoch, oldest offset still there (head + 1 if none) and head."""
+        epoch = str(self._db.execute("SELECT value FROM meta WHERE key='epoch'").fetchone()[0])
+        row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name='events'").fetchone()
+        head = int(row[0]) if row else 0
+        lowest = self._db.execute("SELECT min(offset) FROM events").fetchone()[0]
+        return epoch, head + 1 if lowest is None else int(lowest), head
+
+    def page(
+        self, after: int, upto: int, limit: int, streams: Sequence[str] = (), types: Sequence[str] = ()
+    ) -> Iterator[tuple[int, bytes | None]]:
+        """(offset, body) in order for `after < offset <= upto`; the body is None where its checksum fails."""
+        where, values = "offset>? AND offset<=?", [after, upto]
+        filters: list[str] = []
+        for column, wanted in (("stream", streams), ("type", types)):
+            if wanted:
+                where += f" AND {column} IN ({','.join('?' * len(wanted))})"
+                filters.extend(wanted)
+        rows = self._db.execute(
+            f"SELECT offset, crc, body FROM events WHERE {where} ORDER BY offset LIMIT ?",  # noqa: S608
+            (*values, *filters, limit),
+        )
+        for offset, crc, body in rows:
+            yield int(offset), bytes(body) if zlib.crc32(body) == crc else None
+
+    def gone(self, after: int, upto: int) -> list[tuple[int, int]]:
+        """Ranges within `after < offset <= upto` that were published and that the disk then did not keep."""
+        rows = self._db.execute(
+            "SELECT max(first, ?), min(last, ?) FROM gone WHERE last>? AND first<=?", (after + 1, upto, after, upto)
+        )
+        return [(int(first), int(last)) for first, last in rows]
+
+    def snapshot(self, limit: int) -> list[bytes]:
+        """The last event of each stream and type that is still there, oldest first."""
+        rows = self._db.execute(
+            "SELECT body FROM events WHERE offset IN (SELECT offset FROM last ORDER BY offset DESC LIMIT ?) "
+            "ORDER BY offset",
+            (limit,),
+        )
+        return [bytes(body) for (body,) in rows]
