@@ -14,15 +14,14 @@ from rich.table import Table
 
 from engines.backends import Backend, Precision
 from engines.engine import Engine, open_engine
+from streamclf.annotate import SUFFIXES, write_annotated
 from streamclf.builtin import find_bundle
 from streamclf.child import configure_logging
 from streamclf.dashboard import label_colour
 from streamclf.errors import SourceError, UsageError
-from streamclf.film import FILM_SUFFIXES, write_film
-from streamclf.offline import WindowResult, classify_file, offline_bank_slots
+from streamclf.offline import WindowResult, classify_file, offline_bank_slots, ranked
 
 MAX_BATCH = 16
-TOP_K = 10
 
 
 def run_classify(
@@ -51,7 +50,7 @@ def run_classify(
                         "without a gap: give a longer clip"
                     )
                 if output is not None:
-                    write_film(path, output, results, engine.spec)
+                    write_annotated(path, output, results, engine.spec.labels)
             except SourceError as error:
                 print(f"streamclf: {error}", file=sys.stderr)
                 failed += 1
@@ -68,16 +67,10 @@ def to_json(path: Path, engine: Engine, results: Sequence[WindowResult]) -> dict
         "file": str(path),
         "model": engine.spec.id,
         "windows": [
-            {"start_s": round(r.start_s, 6), "end_s": round(r.end_s, 6), "top": top(r, engine.spec.labels)}
+            {"start_s": round(r.start_s, 6), "end_s": round(r.end_s, 6), "top": ranked(r, engine.spec.labels)}
             for r in results
         ],
     }
-
-
-def top(result: WindowResult, labels: Sequence[str]) -> list[tuple[str, float]]:
-    """(label, probability), the most probable first, at most `TOP_K`."""
-    best = result.probabilities.argsort()[::-1][:TOP_K]
-    return [(labels[i], round(float(result.probabilities[i]), 6)) for i in best]
 
 
 def _open(model: str, *, hop: int, backend: Backend, precision: Precision) -> Engine:
@@ -96,8 +89,8 @@ def _open(model: str, *, hop: int, backend: Backend, precision: Precision) -> En
 def _check_output(output: Path, files: Sequence[Path]) -> None:
     if len(files) != 1:
         raise UsageError(f"-o {output}: {len(files)} files, one film; give one FILE with -o")
-    if output.suffix.lower() not in FILM_SUFFIXES:
-        raise UsageError(f"-o {output}: must end in {' or '.join(FILM_SUFFIXES)}")
+    if output.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"-o {output}: must end in {' or '.join(SUFFIXES)}")
     if output.exists() and output.samefile(files[0]):
         raise UsageError(f"-o {output}: is the film itself; choose another name")
     if not output.absolute().parent.is_dir():
@@ -109,7 +102,8 @@ def _report(path: Path, engine: Engine, results: Sequence[WindowResult], *, as_j
         sys.stdout.buffer.write(orjson.dumps(to_json(path, engine, results)) + b"\n")
         sys.stdout.buffer.flush()
         return
-    table = Table("from", "to", "label", "p", title=f"{path}  ·  {engine.spec.id}  ·  {len(results)} windows", box=None)
+    print(f"{path}  ({engine.spec.id}, {len(results)} windows)")
+    table = Table("from", "to", "label", "p", box=None)
     for run in _runs(results):
         label = engine.spec.labels[int(run[0].probabilities.argmax())]
         mean = sum(float(result.probabilities.max()) for result in run) / len(run)

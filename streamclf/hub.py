@@ -6,6 +6,7 @@ import contextlib
 import logging
 import sys
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -157,6 +158,12 @@ def main(job: HubJob, stop: Stop) -> int:
         sys.stdout.write(orjson.dumps(hub.endpoints).decode() + "\n")
         sys.stdout.flush()
         hub.run(stop)
+    # The supervisor does this too, but may have been killed; the hub is the last process to leave.
+    if job.link.startswith("ipc://"):
+        socket = Path(job.link.removeprefix("ipc://"))
+        with contextlib.suppress(OSError):
+            socket.unlink(missing_ok=True)
+            socket.parent.rmdir()
     return EXIT_DONE
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
 
+TOP_K = 10
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowResult:
@@ -46,6 +48,12 @@ class WindowResult:
 def offline_bank_slots(spec: ModelSpec, max_batch: int) -> int:
     """Bank slots for one window and a batch that must not overwrite it."""
     return spec.tokens + max_batch - 1
+
+
+def ranked(result: WindowResult, labels: Sequence[str]) -> list[tuple[str, float]]:
+    """(label, probability), the most probable first, at most `TOP_K`."""
+    best = result.probabilities.argsort()[::-1][:TOP_K]
+    return [(labels[i], round(float(result.probabilities[i]), 6)) for i in best]
 
 
 def file_stream(path: Path) -> StreamConfig:

@@ -176,7 +176,11 @@ class Supervisor:
 
     def _note_ready(self, notice: _Notice) -> None:
         first = notice.child not in self._ready
-        self._ready[notice.child] = orjson.loads(notice.line)
+        said = self._ready[notice.child] = orjson.loads(notice.line)
+        if notice.child == HUB:
+            # A port that the system chose must be the same one after a restart, or every subscriber is lost.
+            hub = self._children[HUB]
+            hub.job = hub.job.model_copy(update=said)
         if first and self._ready.keys() == {HUB, CLASSIFIER} and self._on_ready:
             self._on_ready(
                 Ready(

@@ -1,0 +1,64 @@
+"""A classified file as a film: its own pictures, with what the model had said by then drawn over them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from streamclf.drawing import OverlayState, draw
+from streamclf.film import FilmWriter, GifWriter
+from streamclf.offline import WindowResult, file_stream, ranked
+from streamclf.sources import open_source
+
+U8 = npt.NDArray[np.uint8]
+
+SUFFIXES = (".mp4", ".gif")
+MAX_SIDE = {".mp4": 1280, ".gif": 480}
+"""Longest side in pixels; a larger film shows nothing more of what was said."""
+GIF_FPS = 10
+HISTORY = 200
+
+
+def write_annotated(source: Path, output: Path, results: Sequence[WindowResult], labels: Sequence[str]) -> None:
+    """Write `output` (.mp4 or .gif) whole or not at all. Raises `SourceError`."""
+    kind = output.suffix.lower()
+    partial = output.with_name(f".{output.stem}-{os.getpid()}{kind}")
+    try:
+        with GifWriter(partial) if kind == ".gif" else FilmWriter(partial) as film:
+            for time_s, picture in _pictures(source, results, labels, kind):
+                film.write(picture, time_s)
+        partial.replace(output)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _pictures(
+    source: Path, results: Sequence[WindowResult], labels: Sequence[str], kind: str
+) -> Iterator[tuple[float, U8]]:
+    """(seconds, (H, W, 3) uint8 BGR) of every picture to be shown."""
+    known = 0
+    due_s = 0.0
+    with open_source(file_stream(source)) as frames:
+        for frame in frames:
+            time_s = frame.pts_ns / 1e9
+            if kind == ".gif" and time_s < due_s:
+                continue
+            due_s += 1 / GIF_FPS
+            while known < len(results) and results[known].end_s <= time_s:
+                known += 1
+            scale = min(1.0, MAX_SIDE[kind] / max(frame.height, frame.width))
+            height, width = max(1, round(frame.height * scale)), max(1, round(frame.width * scale))
+            rgb = frame.to_rgb(height, width)
+            yield time_s, draw(np.ascontiguousarray(rgb[..., ::-1]), _state(source.stem, results[:known], labels))
+
+
+def _state(name: str, said: Sequence[WindowResult], labels: Sequence[str]) -> OverlayState:
+    return OverlayState(
+        stream=name,
+        top=ranked(said[-1], labels) if said else (),
+        history=[ranked(result, labels)[0] for result in said[-HISTORY:]],
+    )

@@ -1,0 +1,207 @@
+"""The main job on real processes, real sockets and real video."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+from support.bundles import make_brightness_bundle
+from support.clips import film, write_clip
+from support.rtsp_server import RtspServer
+from support.service import DEADLINE_S, Service, wait_gone
+
+PLAIN_SUBSCRIBER = """
+import json, sys, zmq
+socket = zmq.Context().socket(zmq.SUB)
+socket.connect(sys.argv[1])
+socket.subscribe(b"prediction/door/")
+socket.rcvtimeo = 20_000
+for _ in range(3):
+    topic, body = socket.recv_multipart()
+    print(topic.decode(), json.dumps(json.loads(body)))
+"""
+
+
+class Events:
+    """A plain ZeroMQ subscriber with a deadline."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.socket = zmq.Context.instance().socket(zmq.SUB)
+        self.socket.linger = 0
+        self.socket.subscribe(b"")
+        self.socket.connect(endpoint)
+        self.offsets: set[int] = set()
+        """Of everything that was received."""
+
+    def __enter__(self) -> "Events":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def wait_for(self, kind: str, stream: str, **fields: Any) -> dict[str, Any]:
+        """The next event of that kind and stream with those values."""
+        deadline = time.monotonic() + DEADLINE_S
+        while self.socket.poll(max(0, int(1000 * (deadline - time.monotonic())))):
+            event = self._receive()
+            wanted = {"type": kind, "stream": stream, **fields}
+            if all(event.get(key) == value for key, value in wanted.items()):
+                return event
+        raise AssertionError(f"no {kind} of {stream} with {fields} in {DEADLINE_S} s")
+
+    def drain(self, pause_ms: int) -> None:
+        """Take everything that has arrived, until nothing comes for `pause_ms`."""
+        while self.socket.poll(pause_ms):
+            self._receive()
+
+    def _receive(self) -> dict[str, Any]:
+        _, body = self.socket.recv_multipart()
+        event: dict[str, Any] = json.loads(body)
+        if "offset" in event:
+            self.offsets.add(event["offset"])
+        return event
+
+
+def configure(folder: Path, **streams: dict[str, Any]) -> Path:
+    """A service on ports of its own with the brightness model."""
+    if not (folder / "brightness").exists():
+        make_brightness_bundle(folder / "brightness")
+    path = folder / "service.yaml"
+    publish = {"events": "tcp://127.0.0.1:*", "replay": "tcp://127.0.0.1:*"}
+    path.write_text(json.dumps({"model": "brightness", "streams": streams, "publish": publish}))
+    return path
+
+
+@pytest.fixture
+def looped(tmp_path: Path) -> Path:
+    """Two looping films, so that a service runs until it is told to end."""
+    write_clip(tmp_path / "a.mp4", frames=60)
+    stream = {"url": "a.mp4", "loop": True}
+    return configure(tmp_path, one=stream, two=stream)
+
+
+def test_a_real_rtsp_stream_reaches_a_subscriber_that_knows_only_zeromq(tmp_path: Path) -> None:
+    with RtspServer({"door": film()}, auth=("ann", "p@ss/word")) as server:
+        path = configure(tmp_path, door={"url": server.url("door")})
+        with Service("run", str(path), cwd=tmp_path) as service:
+            command = [sys.executable, "-I", "-c", PLAIN_SUBSCRIBER, service.endpoint]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=True)
+            service.interrupt()
+            assert service.wait() == 0
+    events = [json.loads(line.split(" ", 1)[1]) for line in done.stdout.splitlines()]
+    assert len(events) == 3
+    for event in events:
+        assert event["v"] == 1
+        assert event["type"] == "prediction"
+        assert event["stream"] == "door"
+        assert event["model"] == "brightness@1"
+        assert event["offset"] > event["previous"] >= 0
+        assert len(event["epoch"]) == 32
+        assert event["window"]["frames"] == 8
+        assert event["window"]["end_s"] - event["window"]["start_s"] == pytest.approx(0.8)
+        assert [label for label, _ in event["top"]] in (["dark", "bright"], ["bright", "dark"])
+        assert sum(p for _, p in event["top"]) == pytest.approx(1, abs=1e-4)
+        assert event["latency_ms"]["capture_to_publish"] > 0
+    assert "p@ss" not in "\n".join(service.lines)
+    assert "p%40ss" not in "\n".join(service.lines)
+
+
+def test_a_film_is_played_to_its_end_and_the_service_ends_with_it(tmp_path: Path) -> None:
+    write_clip(tmp_path / "a.mp4", frames=50)
+    path = configure(tmp_path, film={"url": "a.mp4", "pace": "realtime"})
+    with Service("run", str(path), cwd=tmp_path) as service:
+        assert service.wait() == 0
+    with sqlite3.connect(tmp_path / "streamclf.db") as journal:
+        rows = journal.execute("select body from events order by offset").fetchall()
+    journal.close()
+    predictions = [event for (body,) in rows if (event := json.loads(body))["type"] == "prediction"]
+    # 2 s of film are 10 tokens of 0.2 s, the last not quite full: windows of 4 end at tokens 4 to 9 at least.
+    ends = sorted(round(event["window"]["end_s"], 1) for event in predictions)
+    assert ends in ([0.8, 1.0, 1.2, 1.4, 1.6, 1.8], [0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0])
+
+
+def test_ctrl_c_ends_everything_and_loses_no_published_event(looped: Path, tmp_path: Path) -> None:
+    with Service("run", str(looped), cwd=tmp_path) as service, Events(service.endpoint) as events:
+        events.wait_for("prediction", "one")
+        events.wait_for("prediction", "two")
+        children = service.descendants()
+        assert len(children) == 4
+        service.interrupt()
+        assert service.wait() == 0
+        wait_gone(children)
+        events.drain(300)
+    with sqlite3.connect(tmp_path / "streamclf.db") as journal:
+        kept = {offset for (offset,) in journal.execute("select offset from events")}
+    journal.close()
+    assert len(events.offsets) >= 2
+    assert events.offsets <= kept
+
+
+@pytest.mark.parametrize("module", ["streamclf.classifier", "streamclf.hub", "streamclf.capture"])
+def test_a_killed_process_comes_back_and_the_service_goes_on(looped: Path, tmp_path: Path, module: str) -> None:
+    with Service("run", str(looped), cwd=tmp_path) as service, Events(service.endpoint) as events:
+        events.wait_for("prediction", "one")
+        events.wait_for("prediction", "two")
+        os.kill(service.children(module)[0], signal.SIGKILL)
+        service.wait_for_line(r"ended \(signal 9\); starting it again")
+        events.drain(0)
+        for stream in ("one", "two"):
+            events.wait_for("prediction", stream)
+        service.interrupt()
+        assert service.wait() == 0
+
+
+def test_a_killed_supervisor_leaves_nothing_behind(looped: Path, tmp_path: Path) -> None:
+    before = set(Path("/tmp").glob("streamclf-*"))
+    with Service("run", str(looped), cwd=tmp_path) as service, Events(service.endpoint) as events:
+        events.wait_for("prediction", "one")
+        children = service.descendants()
+        service.process.kill()
+        wait_gone(children)
+    deadline = time.monotonic() + DEADLINE_S
+    while set(Path("/tmp").glob("streamclf-*")) - before:
+        assert time.monotonic() < deadline, set(Path("/tmp").glob("streamclf-*")) - before
+        time.sleep(0.02)
+
+
+def test_one_failing_stream_does_not_stop_the_others(tmp_path: Path) -> None:
+    write_clip(tmp_path / "a.mp4", frames=60)
+    (tmp_path / "text.mp4").write_text("this is no film\n" * 100)
+    path = configure(tmp_path, good={"url": "a.mp4", "loop": True}, bad={"url": "text.mp4"})
+    with Service("run", str(path), cwd=tmp_path) as service, Events(service.endpoint) as events:
+        service.wait_for_line(r"text\.mp4")
+        for _ in range(3):
+            events.wait_for("prediction", "good")
+        service.interrupt()
+        assert service.wait() == 0
+
+
+def test_a_service_whose_every_stream_fails_fails(tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("this is no film\n" * 100)
+    with Service("run", str(configure(tmp_path, bad={"url": "text.mp4"})), cwd=tmp_path) as service:
+        assert service.wait() == 1
+    assert not any("Traceback" in line for line in service.lines)
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    socket = zmq.Context.instance().socket(zmq.PUB)
+    port = socket.bind_to_random_port("tcp://127.0.0.1")
+    try:
+        write_clip(tmp_path / "a.mp4", frames=60)
+        path = configure(tmp_path, one={"url": "a.mp4", "loop": True})
+        config = json.loads(path.read_text())
+        config["publish"]["events"] = f"tcp://127.0.0.1:{port}"
+        path.write_text(json.dumps(config))
+        with Service("run", str(path), cwd=tmp_path) as service:
+            assert service.wait() == 1
+        assert any(f"127.0.0.1:{port}" in line and "in use" in line for line in service.lines), service.lines
+        assert not any("Traceback" in line for line in service.lines)
+    finally:
+        socket.close(0)
