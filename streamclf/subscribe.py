@@ -313,9 +313,11 @@ class _Tracker:
             if not (self._from_start and first == 1)
         ]
         self._from_start = False
-        for event in page.events:
-            if event.offset is not None and event.offset > self._seen.get(event.stream, 0):
-                found.append((event.offset, event))
+        found += [
+            (event.offset, event)
+            for event in page.events
+            if event.offset is not None and event.offset > self._seen.get(event.stream, 0)
+        ]
         out += [item for _, item in sorted(found, key=lambda pair: pair[0])]
         self._target = max(self._target, page.head)
         self._advance(page.upto)
