@@ -17,6 +17,7 @@ from streamclf.health import Backoff, Freshness, Health, Report
 from streamclf.jobs import CaptureJob
 from streamclf.link import Draft
 from streamclf.preview import Previewer, PreviewLink
+from streamclf.progress import ProgressWaiter
 from streamclf.redact import redact, register_url
 from streamclf.ring import RingWriter
 from streamclf.sampling import NS, TokenMeta, TokenSampler
@@ -58,7 +59,8 @@ class Capture:
                 f"stream {job.stream}: the ring holds {writer.token_shape}, the job wants {shape}; restart all"
             )
         self._sampler = TokenSampler(job.fps, job.frames_per_token, first_segment=writer.next_segment)
-        self._sink = _WakingRing(writer, job.wake_fd)
+        progress = None if job.progress_fd is None else ProgressWaiter(job.progress_fd, stop)
+        self._sink = _WakingRing(writer, job.wake_fd, progress)
         self._backoff = Backoff()
 
     def run(self) -> int:
@@ -88,6 +90,7 @@ class Capture:
                 return False
             if source.live:
                 raise SourceError(f"{self._job.stream}: the stream ended; a live source does not")
+        self._sink.settle()
         self._status.end("end of the file")
         return True
 
@@ -108,12 +111,22 @@ class Capture:
 
 
 class _WakingRing:
-    """The ring, whose reader is woken after each token."""
+    """The ring, whose reader is woken after each token, and waited for only where `progress` is given."""
 
-    def __init__(self, writer: RingWriter, wake_fd: int) -> None:
+    def __init__(self, writer: RingWriter, wake_fd: int, progress: ProgressWaiter | None) -> None:
         self._writer = writer
         self._wake_fd = wake_fd
-        self.begin: Callable[[], U8] = writer.begin
+        self._progress = progress
+
+    def begin(self) -> U8:
+        if self._progress:
+            self._progress.wait_for(self._writer.head - self._writer.slots + 2)
+        return self._writer.begin()
+
+    def settle(self) -> None:
+        """Wait until all has been read."""
+        if self._progress:
+            self._progress.wait_for(self._writer.head)
 
     def commit(self, token: TokenMeta) -> int:
         number = self._writer.commit(token)

@@ -131,6 +131,7 @@ def main(job: ClassifierJob, stop: Stop) -> int:
     from engines.bundle import load_bundle
     from engines.engine import open_engine
     from streamclf.actions import ActionTracker
+    from streamclf.progress import ProgressReporter
     from streamclf.ring import RingReader
 
     bundle = load_bundle(job.bundle)
@@ -152,6 +153,7 @@ def main(job: ClassifierJob, stop: Stop) -> int:
             hop=feed.hop,
             index=index,
             resumed=job.resumed,
+            progress=None if feed.progress_fd is None else ProgressReporter(feed.progress_fd),
         )
         for index, feed in enumerate(job.feeds)
     ]

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.bundle import ModelSpec
+from streamclf.progress import ProgressReporter
 from streamclf.ring import RingReader
 from streamclf.windows import Window, WindowAssembler
 
@@ -46,7 +47,8 @@ class Feed:
 
     Overload: real time wins. A feed that has fallen behind by a whole window gives up what waits and goes on with
     the newest token, in a new run of tokens; `drops` counts each token and window lost, by cause. A `resumed` feed
-    begins with what capture writes next: an earlier classifier has had the rest.
+    begins with what capture writes next: an earlier classifier has had the rest. With `progress`, capture waits for
+    this feed, and nothing is given up.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Feed:
         hop: int,
         index: int,
         resumed: bool = False,
+        progress: ProgressReporter | None = None,
     ) -> None:
         self.stream = stream
         self.wake_fd = wake_fd
@@ -68,7 +71,8 @@ class Feed:
         slots = bank_slots(spec)
         self._assembler = WindowAssembler(tokens=spec.tokens, hop=hop, slots=slots, first_slot=index * slots)
         # Capture starts at the same moment and is ready sooner: the first one takes what waits already.
-        self._next = reader.head if resumed else reader.oldest
+        self._next = reader.head if resumed and not progress else reader.oldest
+        self._progress = progress
         self._taken = 0
 
     def begin_batch(self) -> None:
@@ -80,18 +84,20 @@ class Feed:
         if self._taken == BURST:
             return None
         while (waiting := self._reader.head - self._next) > 0:
-            if waiting > self._limit:
+            if waiting > self._limit and not self._progress:
                 self.drops["overload"] += waiting - 1
                 self._next += waiting - 1
                 waiting = 1
             meta = self._reader.read(self._next, out)
             self._next += 1
+            if self._progress:
+                self._progress.read_up_to(self._next)
             if meta is None:
                 self.drops["overrun"] += 1
                 continue
             self._taken += 1
             slot, window = self._assembler.place(meta)
-            if window and waiting > CATCH_UP:
+            if window and waiting > CATCH_UP and not self._progress:
                 self.drops["window"] += 1
                 window = None
             return Pending(stream=self.stream, slot=slot, window=window)

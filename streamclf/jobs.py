@@ -33,6 +33,8 @@ class CaptureJob(_Job):
     ring_fd: int
     wake_fd: int
     """Write end of a non-blocking pipe: one byte after each committed token."""
+    progress_fd: int | None = None
+    """Read end of a pipe that says how far the ring has been read; None where the stream waits for nobody."""
 
 
 class StreamFeed(BaseModel):
@@ -44,6 +46,8 @@ class StreamFeed(BaseModel):
     ring_fd: int
     wake_fd: int
     """Read end of the capture's pipe."""
+    progress_fd: int | None = None
+    """Write end of the pipe that tells capture how far the ring has been read."""
     hop: int
 
 

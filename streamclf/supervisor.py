@@ -20,6 +20,7 @@ from streamclf.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED
 from streamclf.config import ServiceConfig
 from streamclf.feed import ring_slots
 from streamclf.jobs import CaptureJob, ClassifierJob, HubJob, StreamFeed
+from streamclf.link import Draft, HubLink
 from streamclf.process import Child
 from streamclf.ring import create_ring
 
@@ -72,6 +73,7 @@ class Supervisor:
         self._ready: dict[str, dict[str, str]] = {}
         self._finished: dict[str, int] = {}
         self._fds: list[int] = []
+        self._link: HubLink | None = None
 
     def request_stop(self) -> None:
         """Ask `run` to end everything; safe from signal handlers and other threads."""
@@ -85,8 +87,11 @@ class Supervisor:
             self._prepare(f"ipc://{runtime}/link")
             for child in self._children.values():
                 child.start()
+            self._link = HubLink(f"ipc://{runtime}/link", "supervisor")
             return self._serve(began, seconds)
         finally:
+            if self._link:
+                self._link.close(0.0)
             self._stop_children()
             for fd in self._fds:
                 os.close(fd)
@@ -94,15 +99,19 @@ class Supervisor:
 
     def _prepare(self, link: str) -> None:
         spec, publish = self._bundle.spec, self._config.publish
-        feeds = []
-        captures = []
+        feeds: list[StreamFeed] = []
+        captures: list[Child] = []
         for stream, source in self._config.streams.items():
             ring_fd = create_ring(ring_slots(spec), spec.token_shape)
-            wake_read, wake_write = os.pipe()
-            self._fds += [ring_fd, wake_read, wake_write]
-            os.set_blocking(wake_read, False)
-            os.set_blocking(wake_write, False)
-            feeds.append(StreamFeed(stream=stream, ring_fd=ring_fd, wake_fd=wake_read, hop=source.hop))
+            self._fds.append(ring_fd)
+            wake_read, wake_write = self._pipe()
+            # A file read as fast as possible waits for the classifier; everything else has a clock that does not.
+            progress_read, progress_write = self._pipe() if source.pace == "fast" else (None, None)
+            feeds.append(
+                StreamFeed(
+                    stream=stream, ring_fd=ring_fd, wake_fd=wake_read, progress_fd=progress_write, hop=source.hop
+                )
+            )
             job = CaptureJob(
                 link=link,
                 stream=stream,
@@ -114,10 +123,12 @@ class Supervisor:
                 resize=spec.resize,
                 ring_fd=ring_fd,
                 wake_fd=wake_write,
+                progress_fd=progress_read,
             )
             name = f"capture[{stream}]"
             self._streams[name] = stream
-            captures.append(Child(name, "streamclf.capture", job, self._exited, pass_fds=(ring_fd, wake_write)))
+            fds = _given(ring_fd, wake_write, progress_read)
+            captures.append(Child(name, "streamclf.capture", job, self._exited, pass_fds=fds))
         hub = HubJob(
             link=link,
             events=publish.events,
@@ -132,13 +143,21 @@ class Supervisor:
             feeds=tuple(feeds),
             actions=self._config.actions,
         )
-        feed_fds = [fd for feed in feeds for fd in (feed.ring_fd, feed.wake_fd)]
+        feed_fds = _given(*(fd for feed in feeds for fd in (feed.ring_fd, feed.wake_fd, feed.progress_fd)))
         children = [
             Child(HUB, "streamclf.hub", hub, self._exited, self._said),
             Child(CLASSIFIER, "streamclf.classifier", classifier, self._exited, self._said, feed_fds),
             *captures,
         ]
         self._children = {child.name: child for child in children}
+
+    def _pipe(self) -> tuple[int, int]:
+        """(read end, write end), neither of which ever blocks; closed when the service ends."""
+        ends = os.pipe()
+        self._fds += ends
+        for fd in ends:
+            os.set_blocking(fd, False)
+        return ends
 
     def _serve(self, began: float, seconds: float | None) -> int:
         end = None if seconds is None else began + seconds
@@ -203,13 +222,21 @@ class Supervisor:
             log.error("%s: ended again (%s), %d times within a minute: given up", name, reason, len(child.crashes))
             if name not in self._streams:
                 return EXIT_FAILED
+            self._report(name, f"capture process ended {len(child.crashes)} times within a minute ({reason}): given up")
             self._finished[name] = EXIT_FAILED
             return self._all_finished()
         if name == CLASSIFIER:
             child.job = child.job.model_copy(update={"resumed": True})
         log.warning("%s: ended (%s); starting it again in %.1f s", name, reason, delay)
+        self._report(name, f"capture process ended ({reason}); starting it again in {delay:.1f} s")
         self._restarts[name] = time.monotonic() + delay
         return None
+
+    def _report(self, name: str, reason: str) -> None:
+        """A capture process that died cannot say so itself."""
+        if self._link and name in self._streams:
+            body = {"state": "offline", "reason": reason}
+            self._link.post(Draft(type="status", stream=self._streams[name], body=body))
 
     def _all_finished(self) -> int | None:
         if self._finished.keys() != self._streams.keys():
@@ -231,3 +258,7 @@ class Supervisor:
 
     def _said(self, name: str, line: bytes) -> None:
         self._notices.put(_Notice(what="line", child=name, line=line))
+
+
+def _given(*fds: int | None) -> list[int]:
+    return [fd for fd in fds if fd is not None]

@@ -127,6 +127,21 @@ def test_a_film_is_played_to_its_end_and_the_service_ends_with_it(tmp_path: Path
     assert ends in ([0.8, 1.0, 1.2, 1.4, 1.6, 1.8], [0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0])
 
 
+def test_a_file_at_full_speed_loses_no_window(tmp_path: Path) -> None:
+    """Decoding outruns the classifier by far: capture has to wait for it, and the end has to wait for both."""
+    write_clip(tmp_path / "a.mp4", frames=1500)
+    path = configure(tmp_path, film={"url": "a.mp4", "pace": "fast"})
+    with Service("run", str(path), cwd=tmp_path) as service:
+        assert service.wait() == 0
+    with sqlite3.connect(tmp_path / "streamclf.db") as journal:
+        bodies = [json.loads(body) for (body,) in journal.execute("select body from events order by offset")]
+    journal.close()
+    starts = [round(body["window"]["start_s"], 1) for body in bodies if body["type"] == "prediction"]
+    # 60 s are 300 tokens of 0.2 s; the last may lack its last frame.
+    assert starts == [round(0.2 * i, 1) for i in range(len(starts))]
+    assert len(starts) in (296, 297)
+
+
 def test_ctrl_c_ends_everything_and_loses_no_published_event(looped: Path, tmp_path: Path) -> None:
     with Service("run", str(looped), cwd=tmp_path) as service, Events(service.endpoint) as events:
         events.wait_for("prediction", "one")
@@ -151,6 +166,9 @@ def test_a_killed_process_comes_back_and_the_service_goes_on(looped: Path, tmp_p
         events.wait_for("prediction", "two")
         os.kill(service.children(module)[0], signal.SIGKILL)
         service.wait_for_line(r"ended \(signal 9\); starting it again")
+        if module == "streamclf.capture":
+            killed = events.wait_for("status", "one", state="offline")
+            assert killed["reason"] == "capture process ended (signal 9); starting it again in 0.2 s"
         events.drain(0)
         for stream in ("one", "two"):
             events.wait_for("prediction", stream)
