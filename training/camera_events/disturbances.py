@@ -1,0 +1,272 @@
+"""What can happen to a camera, as signals over time, and how each signal changes a picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from training.camera_events.scenes import U8, Rng, fractal_noise, texture
+
+F64 = npt.NDArray[np.float64]
+
+
+@dataclass(slots=True, kw_only=True)
+class Track:
+    """The camera's true state at each of F frames. Lengths are in picture widths.
+
+    x, y: where it points; angle: radians; zoom: factor; gain: natural logarithm of brightness;
+    cover: covered share of the picture; blur: sigma of defocus; noise: standard deviation in grey levels, at
+    the model's size; shake: whether it shakes; view: 0, or 1 after it was turned to another scene.
+    """
+
+    x: F64
+    y: F64
+    angle: F64
+    zoom: F64
+    gain: F64
+    cover: F64
+    blur: F64
+    noise: F64
+    shake: F64
+    view: F64
+
+    @classmethod
+    def still(cls, frames: int) -> Track:
+        """A camera to which nothing happens."""
+        zeros = {name: np.zeros(frames) for name in cls.__slots__ if name != "zoom"}  # type: ignore[attr-defined]
+        return cls(zoom=np.ones(frames), **zeros)
+
+    def take(self, indices: npt.NDArray[np.int64]) -> Track:
+        """The state at `indices` only."""
+        return Track(**{name: getattr(self, name)[indices] for name in self.__slots__})  # type: ignore[attr-defined]
+
+
+def _ramp(times: F64, start: float, duration: float) -> F64:
+    """0 before `start`, 1 after start + duration, smooth between."""
+    u = np.clip((times - start) / max(duration, 1e-3), 0, 1)
+    return np.asarray(u * u * (3 - 2 * u))
+
+
+def _presence(rng: Rng, times: F64) -> F64:
+    """Always there (60 %), coming, or going."""
+    if rng.random() < 0.6:
+        return np.ones_like(times)
+    ramp = _ramp(times, float(rng.uniform(0.1, 1.6)), float(rng.choice([0.05, rng.uniform(0.1, 0.8)])))
+    return ramp if rng.random() < 0.7 else 1 - ramp
+
+
+def plan(rng: Rng, kind: str, times: F64) -> Track:
+    """The track of one clip in which `kind`, a label, happens. `times` in seconds."""
+    track = Track.still(len(times))
+    _unrest(rng, track, times)
+    if kind == "covered":
+        track.cover = rng.uniform(0.65, 1.0) ** 0.6 * _presence(rng, times)
+    elif kind == "defocused":
+        track.blur = np.exp(rng.uniform(np.log(0.009), np.log(0.07))) * _presence(rng, times)
+    elif kind == "noise":
+        track.noise = np.exp(rng.uniform(np.log(7), np.log(45))) * _presence(rng, times)
+    elif kind == "moved":
+        _move(rng, track, times)
+    elif kind == "shaking":
+        _shake(rng, track, times)
+    elif kind == "flashing":
+        track.gain = track.gain + _flash(rng, times)
+    return track
+
+
+def _unrest(rng: Rng, track: Track, times: F64) -> None:
+    """What stays normal: wind on the pole, mains hum, automatic exposure, a sensor's ordinary noise."""
+    if rng.random() < 0.3:
+        size = rng.uniform(0.0003, 0.0025)
+        phase = 2 * np.pi * times[:, None] * rng.uniform(0.5, 8, 3) + rng.uniform(0, 6, 3)
+        track.x += size * np.sin(phase).mean(axis=1)
+        track.y += size * np.cos(phase * 1.1).mean(axis=1)
+    if rng.random() < 0.3:
+        track.gain += rng.uniform(-0.2, 0.2) * (times - times.mean())
+    if rng.random() < 0.15:
+        track.gain += rng.uniform(0.005, 0.025) * np.sin(2 * np.pi * rng.uniform(0.5, 5) * times)
+    if rng.random() < 0.5:
+        track.noise += rng.exponential(0.8)
+    np.clip(track.noise, 0, 2.5, out=track.noise)
+
+
+def _move(rng: Rng, track: Track, times: F64) -> None:
+    """A pan, a tilt, a zoom, a turn, a bump that swings out, or a knock to another view."""
+    direction = rng.uniform(0, 2 * np.pi) if rng.random() < 0.5 else rng.integers(4) * np.pi / 2
+    size = float(np.exp(rng.uniform(np.log(0.06), np.log(0.9))))
+    kind = rng.choice(["pan", "steady", "bump", "zoom", "other"], p=[0.34, 0.22, 0.22, 0.08, 0.14])
+    start = float(rng.uniform(-0.2, 1.5))
+    if kind == "steady":  # during the whole clip, at constant speed
+        way = times / 2 * max(size, 0.1) * rng.choice([1.0, 2.0])
+    elif kind == "bump":
+        settled = np.clip(times - start, 0, None)
+        ring = np.exp(-settled * rng.uniform(3, 12)) * np.cos(2 * np.pi * rng.uniform(1.5, 6) * settled)
+        way = min(size, 0.4) * (times >= start) * (1 - rng.uniform(0, 1) * ring)
+    elif kind == "other":
+        track.view = (times >= start).astype(np.float64)
+        way = 0.05 * _ramp(times, start - 0.15, 0.3)
+    else:
+        way = size * _ramp(times, start, float(rng.uniform(0.15, 2.0)))
+    if kind == "zoom":
+        track.zoom = np.exp(rng.choice([-0.7, 1]) * min(size, 0.6) * 1.2 * way / size)
+    else:
+        track.x += way * np.cos(direction)
+        track.y += way * np.sin(direction)
+    if rng.random() < 0.3:
+        track.angle = rng.uniform(-0.8, 0.8) * way
+
+
+def _shake(rng: Rng, track: Track, times: F64) -> None:
+    """Swinging with one main frequency (a pole), or at random (a hand)."""
+    size = np.exp(rng.uniform(np.log(0.008), np.log(0.08)))
+    if rng.random() < 0.5:
+        hz = rng.uniform(1.5, 11, (3, 2)) * [[1, 1]]
+        weight = rng.dirichlet([0.7, 0.7, 0.7])[:, None]
+    else:
+        hz, weight = np.linspace(0.8, 9, 8)[:, None] + rng.uniform(0, 0.5, (8, 2)), np.full((8, 1), 0.3)
+    phase = 2 * np.pi * times[:, None, None] * hz + rng.uniform(0, 6.3, hz.shape)
+    swing = (np.sin(phase) * weight).sum(axis=1)
+    swing *= size / (swing.std(axis=0).max() + 1e-6)
+    presence = _presence(rng, times)
+    axis = rng.choice([(1.0, 1.0), (1.0, 0.2), (0.2, 1.0)])
+    track.x += swing[:, 0] * presence * axis[0]
+    track.y += swing[:, 1] * presence * axis[1]
+    if rng.random() < 0.4:
+        track.angle = swing[:, 0] * presence * rng.uniform(-0.8, 0.8)
+    track.shake = presence
+
+
+def _flash(rng: Rng, times: F64) -> F64:
+    """A light switched, a light that flickers, lightning: the logarithm of brightness."""
+    size = rng.choice([-1.0, 1.0]) * rng.uniform(0.4, 1.6)
+    kind = rng.choice(["switch", "flicker", "strobe", "bursts"], p=[0.45, 0.25, 0.15, 0.15])
+    if kind == "switch":
+        return np.asarray(size * _ramp(times, float(rng.uniform(0.2, 1.7)), float(rng.choice([0.01, 0.1, 0.25]))))
+    if kind == "flicker":
+        return np.asarray(0.5 * size * np.sign(np.sin(2 * np.pi * (rng.uniform(0.7, 5) * times + rng.random()))))
+    if kind == "strobe":
+        return np.asarray(size * rng.uniform(0, 1, len(times)) * (rng.random(len(times)) < 0.7))
+    level = np.zeros_like(times)
+    for start in rng.uniform(0, 2, rng.integers(2, 6)):
+        level += ((times >= start) & (times < start + rng.uniform(0.05, 0.3))) * abs(size)
+    return np.asarray(np.minimum(level, 1.8) * np.sign(size))
+
+
+@dataclass(slots=True, kw_only=True)
+class Painter:
+    """Applies a track to pictures of (height, width); what it covers or lights with stays the same all along."""
+
+    rng: Rng
+    height: int
+    width: int
+    model_width: int
+    _cover: U8 = field(init=False)
+    _edge: npt.NDArray[np.float32] = field(init=False)
+    _light: npt.NDArray[np.float32] = field(init=False)
+    _grain: str = field(init=False)
+    _drift: tuple[float, float] = field(init=False)
+
+    def __post_init__(self) -> None:
+        rng, height, width = self.rng, self.height, self.width
+        kind = rng.choice(["black", "plain", "cloth", "hand", "smear"], p=[0.22, 0.22, 0.28, 0.18, 0.1])
+        if kind == "black":
+            look = np.full((height, width, 3), rng.uniform(0, 25), np.float32)
+        elif kind == "plain":
+            look = np.full((height, width, 3), rng.uniform(10, 230, 3), np.float32)
+            look = look * (0.85 + 0.3 * fractal_noise(rng, height, width, roughness=0.2))
+        elif kind == "hand":
+            look = np.array([215, 130, 105]) * rng.uniform(0.15, 1.0) * fractal_noise(rng, height, width, roughness=0.3)
+        else:
+            look = np.clip(texture(rng, height, width), 0, 255)
+            if kind == "smear":
+                look = look * 0.3 + rng.uniform(60, 230, 3) * 0.7
+            # It lies on the lens: far out of focus, though a bag or a sheet may show some weave.
+            look = cv2.GaussianBlur(look, (0, 0), float(rng.choice([0.01, 0.03, 0.08])) * width)
+        self._cover = np.clip(look, 0, 255).astype(np.uint8)
+        y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
+        angle = rng.uniform(0, 2 * np.pi)
+        front = x * np.cos(angle) + y * np.sin(angle) + 0.5 * (fractal_noise(rng, height, width, roughness=0.3)[..., 0] - 0.5)
+        # Ranked, so that `front < c` covers the share c of the picture, whatever its shape.
+        ranks = np.argsort(np.argsort(front[::4, ::4], axis=None)).reshape(front[::4, ::4].shape) / front[::4, ::4].size
+        self._edge = cv2.resize(ranks.astype(np.float32), (width, height))
+        light = fractal_noise(rng, height, width, roughness=0.3)
+        self._light = 1 - (rng.uniform(0.1, 0.7) * light if rng.random() < 0.6 else np.zeros_like(light))
+        self._grain = str(rng.choice(["white", "coarse", "colour", "rows", "sparks", "mixed"], p=[0.3, 0.2, 0.15, 0.1, 0.1, 0.15]))
+        self._drift = (float(rng.uniform(-20, 20)), float(rng.uniform(0, 10)))
+
+    def view(self, world: U8, track: Track, i: int, velocity: float) -> U8:
+        """What the camera sees of `world`, a larger picture: (height, width, 3). `velocity` in widths per frame."""
+        height, width = self.height, self.width
+        margin_y, margin_x = (world.shape[0] - height) / 2, (world.shape[1] - width) / 2
+        cos, sin = np.cos(track.angle[i]) / track.zoom[i], np.sin(track.angle[i]) / track.zoom[i]
+        cx = margin_x + width / 2 + track.x[i] * width
+        cy = margin_y + height / 2 + track.y[i] * width
+        matrix = np.array(
+            [
+                [cos, -sin, cx - cos * width / 2 + sin * height / 2],
+                [sin, cos, cy - sin * width / 2 - cos * height / 2],
+            ]
+        )
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        seen = cv2.warpAffine(world, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT)
+        streak = int(velocity * width)
+        if streak >= 2 and i > 0:
+            kernel = np.zeros((2 * streak + 1, 2 * streak + 1), np.float32)
+            way = np.array([track.x[i] - track.x[i - 1], track.y[i] - track.y[i - 1]])
+            way = way / (np.hypot(*way) + 1e-9) * streak / 2
+            start, stop = (tuple(int(round(streak + s * v)) for v in way) for s in (-1, 1))
+            cv2.line(kernel, start, stop, 1.0, 1)
+            seen = cv2.filter2D(seen, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT)
+        return np.asarray(seen, np.uint8)
+
+    def paint(self, seen: U8, track: Track, i: int) -> U8:
+        """Light, cover, defocus and noise, in the order in which a camera meets them."""
+        if abs(track.gain[i]) > 1e-3:
+            gain = np.exp(track.gain[i] * self._light)
+            seen = np.clip(seen * gain, 0, 255).astype(np.uint8)
+        if track.cover[i] > 0.01:
+            alpha = np.clip((track.cover[i] * 1.06 - self._edge) * 12, 0, 1)[..., None]
+            moved = np.roll(self._cover, int(self._drift[1] * np.sin(i / 3)), axis=1)
+            seen = (seen + (moved.astype(np.float32) - seen) * alpha).astype(np.uint8)
+        if track.blur[i] > 2e-4:
+            seen = _defocus(seen, float(track.blur[i] * self.width))
+        if track.noise[i] > 0.1:
+            seen = np.clip(seen + self._noise(float(track.noise[i])), 0, 255).astype(np.uint8)
+        return seen
+
+    def _noise(self, sigma: float) -> npt.NDArray[np.float32]:
+        """(height, width, 3 or 1) of noise that still has about `sigma` after scaling to the model's width."""
+        rng, height, width = self.rng, self.height, self.width
+        # Averaging k x k pixels divides white noise by k, so the camera's is that much stronger, within reason.
+        fine = min(sigma * max(width / self.model_width, 1.0), 110.0)
+        grain = self._grain if self._grain != "mixed" else str(rng.choice(["white", "coarse", "rows"]))
+        if grain == "coarse":
+            k = rng.uniform(1.5, 3)
+            small = rng.standard_normal((int(height / k), int(width / k)), dtype=np.float32)
+            return np.asarray(cv2.resize(small, (width, height))[..., None] * min(fine * 0.9, 90.0))
+        if grain == "colour":
+            return rng.standard_normal((height, width, 3), dtype=np.float32) * min(fine * 1.4, 120.0)
+        if grain == "rows":
+            rows = rng.standard_normal((height, 1, 1), dtype=np.float32) * min(fine, 60.0) * 0.8
+            return rows + rng.standard_normal((height, width, 1), dtype=np.float32) * fine * 0.5
+        if grain == "sparks":
+            return (rng.random((height, width, 1)) < min(fine / 300, 0.4)) * rng.choice([-220.0, 220.0], (height, width, 1))
+        return rng.standard_normal((height, width, 1), dtype=np.float32) * fine
+
+
+def _defocus(seen: U8, sigma: float) -> U8:
+    """A disc, as a lens makes it, when wide; a Gaussian when narrow, where they look the same."""
+    if sigma < 2.5:
+        return np.asarray(cv2.GaussianBlur(seen, (0, 0), sigma), np.uint8)
+    shrink = 1 if sigma < 6 else 2
+    radius = 2 * sigma / shrink  # a disc of radius r has the variance of a Gaussian of r / 2
+    size = 2 * int(np.ceil(radius)) + 1
+    y, x = np.mgrid[:size, :size] - size // 2
+    disc = np.clip(radius + 0.5 - np.hypot(x, y), 0, 1).astype(np.float32)
+    height, width = seen.shape[:2]
+    small = cv2.resize(seen, (width // shrink, height // shrink), interpolation=cv2.INTER_AREA)
+    small = cv2.filter2D(small, -1, disc / disc.sum(), borderType=cv2.BORDER_REFLECT)
+    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)

@@ -1,0 +1,236 @@
+"""Still scenes, as a fixed camera would see them: rooms, streets, walls, clutter, textures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+U8 = npt.NDArray[np.uint8]
+F32 = npt.NDArray[np.float32]
+Rng = np.random.Generator
+
+
+def fractal_noise(rng: Rng, height: int, width: int, *, roughness: float, channels: int = 1) -> F32:
+    """(height, width, channels) noise in 0..1 whose octaves fall off by `roughness` (0 smooth, 1 white)."""
+    total = np.zeros((height, width, channels), np.float32)
+    size, weight = 2, 1.0
+    while size < max(height, width):
+        rows, columns = min(size, height), min(int(size * 1.5), width)
+        octave = rng.standard_normal((rows, columns, channels), dtype=np.float32)
+        octave = cv2.resize(octave, (width, height), interpolation=cv2.INTER_CUBIC)
+        total += weight * octave.reshape(height, width, channels)
+        size, weight = size * 2, weight * roughness
+    total -= total.min()
+    return np.asarray(total / (total.max() + 1e-6), np.float32)
+
+
+def _colour(rng: Rng, *, saturation: float = 0.35, low: float = 20, high: float = 235) -> F32:
+    grey = rng.uniform(low, high)
+    return np.asarray(np.clip(grey * (1 + saturation * rng.normal(0, 0.5, 3)), 0, 255), np.float32)
+
+
+def texture(rng: Rng, height: int, width: int) -> F32:
+    """A surface: plain, mottled, striped, tiled, leafy or printed; (height, width, 3) in 0..255."""
+    base = np.full((height, width, 3), _colour(rng), np.float32)
+    other = _colour(rng)
+    kind = rng.choice(["plain", "mottled", "stripes", "tiles", "leaves", "print"], p=[0.25, 0.25, 0.1, 0.15, 0.15, 0.1])
+    if kind == "plain":
+        return base * (0.94 + 0.12 * fractal_noise(rng, height, width, roughness=0.5))
+    if kind == "mottled":
+        mask = fractal_noise(rng, height, width, roughness=rng.uniform(0.5, 0.95))
+    elif kind == "leaves":
+        noise = fractal_noise(rng, height, width, roughness=rng.uniform(0.8, 1.05))
+        mask = np.clip((noise - 0.5) * rng.uniform(2, 8) + 0.5, 0, 1)
+    else:
+        y, x = np.mgrid[:height, :width].astype(np.float32)
+        angle, period = rng.uniform(0, np.pi), rng.uniform(0.02, 0.2) * width + 3
+        along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+        if kind == "stripes":
+            mask = (np.sin(along * 2 * np.pi / period) > rng.uniform(-0.9, 0.9))[..., None]
+        elif kind == "tiles":
+            joint = rng.uniform(0.03, 0.12)
+            mask = (((along / period) % 1 < joint) | ((across / period * rng.uniform(0.5, 2)) % 1 < joint))[..., None]
+        else:
+            cells = rng.random((int(height / period) + 2, int(width / period) + 2)) < 0.4
+            mask = cv2.resize(cells.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)[..., None]
+    mixed = base + (other - base) * mask.astype(np.float32)
+    return np.asarray(mixed * (0.9 + 0.2 * fractal_noise(rng, height, width, roughness=0.6)), np.float32)
+
+
+def _fill(rng: Rng, canvas: F32, polygon: npt.NDArray[np.float64], *, shade: float = 1.0) -> None:
+    """Fill `polygon`, (V, 2) in pixels, with a texture stretched in perspective onto its bounding box."""
+    height, width = canvas.shape[:2]
+    mask = np.zeros((height, width), np.uint8)
+    points = polygon.astype(np.int32)
+    cv2.fillPoly(mask, [points], 255)
+    x0, y0 = np.clip(points.min(axis=0), 0, [width - 2, height - 2])
+    x1, y1 = np.clip(points.max(axis=0), [x0 + 2, y0 + 2], [width, height])
+    patch = texture(rng, int(y1 - y0), int(x1 - x0)) * shade
+    if len(polygon) == 4:
+        h, w = patch.shape[:2]
+        corners = np.array([[0, 0], [w, 0], [w, h], [0, h]], np.float32)
+        target = (polygon - [x0, y0]).astype(np.float32)
+        warp = cv2.getPerspectiveTransform(corners, target)
+        patch = cv2.warpPerspective(patch, warp, (w, h), borderMode=cv2.BORDER_REFLECT)
+    region = mask[y0:y1, x0:x1] > 0
+    canvas[y0:y1, x0:x1][region] = patch[region]
+
+
+def _box(rng: Rng, canvas: F32, x: float, base: float, w: float, h: float) -> None:
+    """A piece of furniture or a building: a front face, a side, and sometimes rows of things on it."""
+    height, width = canvas.shape[:2]
+    side = w * rng.uniform(-0.5, 0.5)
+    front = np.array([[x, base - h], [x + w, base - h], [x + w, base], [x, base]])
+    edge = x + w if side > 0 else x
+    lift = abs(side) * rng.uniform(0.1, 0.5)
+    flank = np.array([[edge, base - h], [edge + side, base - h - lift], [edge + side, base - lift], [edge, base]])
+    for polygon, shade in ((flank, 0.7), (front, 1.0)):
+        if (polygon[:, 0].max() > 2) and (polygon[:, 0].min() < width - 2) and polygon[:, 1].max() > 2:
+            if polygon[:, 1].min() < height - 2:
+                _fill(rng, canvas, polygon, shade=shade)
+    if rng.random() < 0.6:  # shelves, windows, drawers
+        rows, columns = rng.integers(1, 8), rng.integers(1, 9)
+        colours = [_colour(rng, saturation=1.0) for _ in range(4)]
+        for r in range(rows):
+            for c in range(columns):
+                if rng.random() < 0.85:
+                    left, top = x + w * (c + 0.15) / columns, base - h * (r + 0.85) / rows
+                    right, bottom = left + 0.7 * w / columns, top + 0.65 * h / rows
+                    corner = (int(right), int(bottom))
+                    colour = tuple(float(v) for v in colours[int(rng.integers(4))])
+                    cv2.rectangle(canvas, (int(left), int(top)), corner, colour, -1)
+
+
+def _room(rng: Rng, height: int, width: int) -> F32:
+    canvas = np.zeros((height, width, 3), np.float32)
+    left, right = np.sort(rng.uniform(0.05, 0.95, 2)) * width
+    right = max(right, left + 0.15 * width)
+    top, bottom = rng.uniform(-0.1, 0.35) * height, rng.uniform(0.4, 0.8) * height
+    w, h = float(width), float(height)
+    spread = rng.uniform(0.2, 1.2) * w
+    _fill(rng, canvas, np.array([[left - spread, 0], [left, top], [left, bottom], [left - spread, h]]), shade=0.8)
+    _fill(rng, canvas, np.array([[right, top], [right + spread, 0], [right + spread, h], [right, bottom]]), shade=0.9)
+    _fill(rng, canvas, np.array([[left, top], [right, top], [right, bottom], [left, bottom]]))
+    _fill(rng, canvas, np.array([[left, bottom], [right, bottom], [right + spread, h], [left - spread, h]]))
+    if top > 0:
+        _fill(rng, canvas, np.array([[left - spread, 0], [right + spread, 0], [right, top], [left, top]]))
+    for base in np.sort(rng.uniform(bottom, h * 1.1, rng.integers(0, 9))):
+        scale = 0.3 + (base - bottom) / (h - bottom + 1)
+        size = rng.uniform(0.08, 0.35, 2) * scale * w
+        _box(rng, canvas, rng.uniform(-0.1, 1) * w, float(base), float(size[0]), float(size[1]))
+    return canvas
+
+
+def _street(rng: Rng, height: int, width: int) -> F32:
+    horizon = rng.uniform(0.1, 0.55) * height
+    sky, w, h = _colour(rng, saturation=0.3, low=120), float(width), float(height)
+    canvas = np.full((height, width, 3), sky, np.float32)
+    canvas *= 0.9 + 0.2 * fractal_noise(rng, height, width, roughness=0.4)
+    _fill(rng, canvas, np.array([[0, horizon], [w, horizon], [w, h], [0, h]]), shade=0.8)
+    x = -0.1 * w
+    while x < w:
+        size = rng.uniform(0.08, 0.35) * w
+        if rng.random() < 0.8:
+            _box(rng, canvas, x, horizon * rng.uniform(1, 1.2), size, rng.uniform(0.2, 1.3) * horizon)
+        x += size * rng.uniform(0.7, 1.3)
+    vanish = rng.uniform(0, 1) * w
+    edges = np.array([[vanish - 3, horizon], [vanish + 3, horizon], [rng.uniform(0.5, 1.5) * w, h], [rng.uniform(-0.5, 0.5) * w, h]])
+    if rng.random() < 0.8:
+        _fill(rng, canvas, edges, shade=0.6)
+        for t in np.linspace(0.1, 1, 8):
+            y = horizon + (h - horizon) * t
+            middle = vanish + (edges[2:, 0].mean() - vanish) * t
+            cv2.line(canvas, (int(middle), int(y)), (int(middle), int(y + 0.06 * h * t)), (225, 225, 225), int(1 + 6 * t))
+    for base in np.sort(rng.uniform(horizon, h, rng.integers(0, 7))):
+        size = rng.uniform(0.05, 0.25) * w
+        _box(rng, canvas, rng.uniform(-0.1, 1) * w, float(base), size, size * rng.uniform(0.3, 1.2))
+    for _ in range(rng.integers(0, 5)):  # poles and wires
+        x, tone = int(rng.uniform(0, w)), float(rng.uniform(10, 120))
+        end = (x + int(rng.normal(0, 0.02) * w), int(rng.uniform(0.4, 1.0) * h))
+        cv2.line(canvas, (x, 0), end, (tone, tone, tone), int(rng.integers(1, 1 + width // 60)))
+    return canvas
+
+
+def _leaves(rng: Rng, height: int, width: int) -> F32:
+    """The dead-leaves model (Lee et al. 2001): occluding shapes of power-law sizes, as natural images have."""
+    canvas = texture(rng, height, width)
+    for _ in range(int(rng.integers(40, 220))):
+        radius = min(0.012 * width * rng.pareto(1.2) + 2, 0.35 * width)
+        x, y, colour = rng.uniform(0, width), rng.uniform(0, height), tuple(float(v) for v in _colour(rng, saturation=0.8))
+        if rng.random() < 0.5:
+            axes = (int(radius), int(radius * rng.uniform(0.3, 1)))
+            cv2.ellipse(canvas, (int(x), int(y)), axes, float(rng.uniform(0, 180)), 0, 360, colour, -1, cv2.LINE_AA)
+        else:
+            angles = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 6)))
+            points = np.stack([x + radius * np.cos(angles), y + radius * np.sin(angles)], axis=1)
+            cv2.fillPoly(canvas, [points.astype(np.int32)], colour, cv2.LINE_AA)
+    return canvas
+
+
+def _wall(rng: Rng, height: int, width: int) -> F32:
+    """Little to hold on to: a wall, a corridor's end, a yard in fog, with a few lines and things."""
+    canvas = np.full((height, width, 3), _colour(rng, saturation=0.2, low=70), np.float32)
+    canvas *= 0.85 + 0.3 * fractal_noise(rng, height, width, roughness=0.3)
+    for _ in range(rng.integers(1, 6)):
+        ends = rng.uniform(-0.2, 1.2, (2, 2)) * [width, height]
+        start, stop = (tuple(int(v) for v in end) for end in ends)
+        cv2.line(canvas, start, stop, tuple(float(v) for v in _colour(rng)), int(rng.integers(1, 4)), cv2.LINE_AA)
+    for _ in range(rng.integers(1, 5)):
+        size = rng.uniform(0.04, 0.3, 2) * width
+        _box(rng, canvas, rng.uniform(0, 1) * width, rng.uniform(0.2, 1) * height, float(size[0]), float(size[1]))
+    return canvas
+
+
+_SCENES: tuple[tuple[Callable[[Rng, int, int], F32], float], ...] = (
+    (_room, 0.35),
+    (_street, 0.27),
+    (_leaves, 0.18),
+    (texture, 0.06),
+    (_wall, 0.14),
+)
+
+
+def light_and_lens(rng: Rng, canvas: F32) -> F32:
+    """Uneven light, shadows, contrast, haze, tint, infra-red grey, night lamps, and a lens less than sharp."""
+    height, width = canvas.shape[:2]
+    light = 1 + rng.uniform(0.1, 0.9) * (fractal_noise(rng, height, width, roughness=0.25) - 0.5)
+    canvas = canvas * light
+    if rng.random() < 0.3:  # a detector's view of an indoor scene rarely lacks hard shadows
+        shadow = (fractal_noise(rng, height, width, roughness=0.5) > rng.uniform(0.4, 0.7)).astype(np.float32)
+        canvas = canvas * (1 - rng.uniform(0.2, 0.6) * shadow)
+    mood = rng.choice(["day", "dim", "infrared", "night", "haze"], p=[0.5, 0.15, 0.13, 0.12, 0.1])
+    if mood == "dim":
+        canvas = canvas * rng.uniform(0.25, 0.6)
+    elif mood == "haze":
+        canvas = canvas * rng.uniform(0.25, 0.6) + rng.uniform(60, 140)
+    elif mood in ("infrared", "night"):
+        y, x = np.mgrid[:height, :width].astype(np.float32)
+        lamps = np.full((height, width), rng.uniform(0.06, 0.25), np.float32)
+        for _ in range(1 if mood == "infrared" else int(rng.integers(1, 6))):
+            cy, cx, r = rng.uniform(0.1, 0.9) * height, rng.uniform(0.1, 0.9) * width, rng.uniform(0.12, 0.5) * width
+            lamps += rng.uniform(0.4, 1.2) * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * r * r))
+            if mood == "night":
+                cv2.circle(canvas, (int(cx), int(cy)), int(rng.uniform(0.004, 0.02) * width), (900, 900, 850), -1)
+        canvas = canvas * lamps[..., None]
+    canvas = (canvas - 100) * rng.uniform(0.7, 1.4) + 100 * rng.uniform(0.8, 1.25)
+    if mood == "infrared" or rng.random() < 0.13:
+        canvas = np.repeat(canvas.mean(axis=2, keepdims=True), 3, axis=2)
+    else:
+        canvas = canvas * rng.normal(1, 0.07, 3)
+    softness = rng.choice([0.0, rng.uniform(0.3, 1.0), rng.uniform(1.0, 2.0)], p=[0.35, 0.4, 0.25])
+    softness *= width / 1.3 / 400
+    if softness > 0.2:
+        canvas = cv2.GaussianBlur(canvas.astype(np.float32), (0, 0), softness)
+        if rng.random() < 0.5:  # cameras sharpen what their lens softened
+            canvas = canvas + rng.uniform(0.3, 1.2) * (canvas - cv2.GaussianBlur(canvas, (0, 0), softness * 1.5))
+    return np.asarray(np.clip(canvas, 0, 255), np.float32)
+
+
+def scene(rng: Rng, height: int, width: int) -> U8:
+    """(height, width, 3) uint8 RGB of a random kind, lit, and seen through a random lens."""
+    makers, weights = zip(*_SCENES, strict=True)
+    maker = makers[int(rng.choice(len(makers), p=weights))]
+    return light_and_lens(rng, maker(rng, height, width)).astype(np.uint8)

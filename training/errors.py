@@ -1,0 +1,28 @@
+"""What can go wrong in this package.
+
+TrainingError
+├── RecipeError   a recipe that cannot be used: unknown key, wrong value
+├── DataError     footage or a data set that is not what it should be
+├── RunError      a run's folder that cannot be resumed, evaluated or exported
+└── LossError     the loss is not a number any more
+"""
+
+
+class TrainingError(Exception):
+    """Root of every error that `training` raises on purpose."""
+
+
+class RecipeError(TrainingError):
+    """A recipe that cannot be used; the message names key, value and remedy."""
+
+
+class DataError(TrainingError):
+    """Footage or a data set that is not what it should be."""
+
+
+class RunError(TrainingError):
+    """A run's folder that cannot be resumed, evaluated or exported."""
+
+
+class LossError(TrainingError):
+    """The loss is not a number any more; the message says at which step, and of which part."""

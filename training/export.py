@@ -1,0 +1,100 @@
+"""A finished run -> a bundle: two ONNX graphs, a golden window, a model card, `spec.json`; checked before it is kept."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from engines.bundle import CARD_FILE, ENCODER_FILE, GOLDEN_FILE, HEAD_FILE, SPEC_FILE, Bundle, write_spec
+from training.errors import RunError
+from training.models.vivit_factorised import FactorisedViViT
+
+OPSET = 17
+TOLERANCE = 1e-5
+"""Largest difference between PyTorch's and ONNX Runtime's fp32 outputs, relative to the largest output."""
+
+
+def export_bundle(
+    model: FactorisedViViT, *, fields: dict[str, Any], golden: npt.NDArray[np.uint8], card: str, path: Path
+) -> Bundle:
+    """Write the bundle at `path`, replacing one that is there only once the new one is complete and verified.
+
+    `fields`: those of `ModelSpec` without `files` and `feature_shape`. `golden`: (T, t, H, W, 3) uint8 RGB.
+    Raises `RunError` where the graphs do not compute what the model does.
+    """
+    if path.exists() and not (path / SPEC_FILE).is_file() and any(path.iterdir()):
+        raise RunError(f"{path}: exists and is not a bundle; choose another folder")
+    model = model.eval()
+    window = torch.from_numpy(golden)[None]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder, torch.inference_mode():
+        new = Path(folder) / "bundle"
+        new.mkdir()
+        tokens, features = window[0], model.encoder(window[0])
+        write_graph(model.encoder, tokens[:2], new / ENCODER_FILE, "frames", "features")
+        write_graph(model.head, features[None].repeat(2, 1, 1), new / HEAD_FILE, "features", "logits")
+        check_graph(model.encoder, tokens, new / ENCODER_FILE)
+        check_graph(model.head, features[None], new / HEAD_FILE)
+        logits = model(window)[0].numpy().astype(np.float32)
+        np.savez_compressed(new / GOLDEN_FILE, frames=golden, logits=logits)
+        (new / CARD_FILE).write_text(card, encoding="utf-8")
+        write_spec(new, {**fields, "feature_shape": tuple(features.shape[1:])})
+        if path.exists():
+            shutil.rmtree(path)
+        new.rename(path)
+    return Bundle(path=path, spec=write_spec(path, {**fields, "feature_shape": tuple(features.shape[1:])}).spec)
+
+
+def write_graph(module: nn.Module, example: Tensor, path: Path, source: str, target: str) -> None:
+    """One module as ONNX, opset 17, in which the batch, N, is the only dynamic axis."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter warns of its own parts
+        program = torch.onnx.export(
+            module.eval(),
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[source],
+            output_names=[target],
+            dynamic_shapes=({0: torch.export.Dim("N")},),
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    graph = program.model_proto
+    for node in graph.graph.node:
+        node.ClearField("metadata_props")  # traces of where in the source each node came from; a third of the file
+        node.doc_string = ""
+    del graph.graph.value_info[:]
+    onnx.checker.check_model(graph, full_check=True)
+    onnx.save_model(graph, path)
+    dynamic = [dim.dim_param for tensor in graph.graph.input for dim in tensor.type.tensor_type.shape.dim]
+    if [bool(name) for name in dynamic] != [True] + [False] * (len(dynamic) - 1):
+        raise RunError(f"{path.name}: its dynamic axes are {dynamic}; only the first may be")
+
+
+def check_graph(module: nn.Module, example: Tensor, path: Path) -> float:
+    """The relative difference between the module and its graph in ONNX Runtime; `RunError` above the tolerance."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    with torch.inference_mode():
+        expected = module(example).numpy()
+    (actual,) = session.run(None, {session.get_inputs()[0].name: example.numpy()})
+    difference = float(np.abs(actual - expected).max() / (np.abs(expected).max() + 1e-12))
+    if not difference < TOLERANCE:
+        raise RunError(
+            f"{path.name}: ONNX Runtime differs from PyTorch by {difference:.1e} of the largest output, "
+            f"at most {TOLERANCE:.0e}; export with the torch and onnx versions that pyproject.toml names"
+        )
+    return difference

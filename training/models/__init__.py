@@ -1,0 +1,1 @@
+"""Models, one per file; each gives an `encoder` and a `head`."""

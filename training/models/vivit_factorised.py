@@ -1,0 +1,254 @@
+"""ViViT's factorised encoder (Arnab et al. 2021, section 3.3.2, "model 2"), split where serving splits it.
+
+A window of T tokens, each t frames. `encoder` is the spatial transformer: one token's frames to one feature.
+`head` is the temporal transformer: the window's features to logits. Neither sees what the other holds, so a
+feature computed once serves every window that contains its frames.
+
+Shapes: N windows or tokens, T tokens, t frames per token, P patches of p x p pixels, D width, K labels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+# Pixels come as 0..255. Sums are centred and brought to about unit variance; differences between frames are
+# an order of magnitude smaller, and are what tells motion, so they are amplified.
+_MEAN_CENTRE, _MEAN_SCALE, _DIFFERENCE_SCALE = 127.5, 64.0, 16.0
+
+
+class TubeletEmbedding(nn.Module):
+    """Frames (N, t, H, W, 3) uint8 -> embedded tubelets (N, P, D), each of t x p x p voxels.
+
+    The tubelet is first written in another basis: the mean of its frames, and the difference of each frame to
+    the one before it. That loses nothing, and puts motion where a small network finds it. It is then embedded
+    by a tree of convolutions that do not overlap (the hMLP stem of Touvron et al. 2022, section 5): patches
+    stay independent, so any of them can be left out, and a non-linearity sees detail of a few pixels.
+    """
+
+    def __init__(self, *, frames: int, patch: int, dim: int, stem: Sequence[tuple[int, int]]) -> None:
+        super().__init__()
+        covered = math.prod(size for size, _ in stem)
+        if patch % max(covered, 1) or covered > patch:
+            raise ValueError(f"stem={list(stem)}: its sizes multiply to {covered}, which must divide patch={patch}")
+        self.patch = patch
+        layers: list[nn.Module] = []
+        channels = frames * 3
+        for size, width in stem:
+            layers += [nn.Conv2d(channels, width, size, stride=size), nn.GELU()]
+            channels = width
+        rest = patch // covered
+        layers.append(nn.Conv2d(channels, dim, rest, stride=rest))
+        self.tree = nn.Sequential(*layers)
+
+    def forward(self, frames: Tensor, keep: Tensor | None = None) -> Tensor:
+        """`keep`: (P',) indices of the patches to embed; the others cost nothing."""
+        n, t, height, width, _ = frames.shape
+        if keep is not None:
+            p = self.patch
+            tiles = frames.reshape(n, t, height // p, p, width // p, p, 3).permute(0, 2, 4, 1, 3, 5, 6)
+            tiles = tiles.reshape(n, -1, t, p, p, 3)[:, keep]  # (N, P', t, p, p, 3), still bytes
+            return self._embed(tiles.flatten(0, 1)).reshape(n, keep.numel(), -1)
+        return self._embed(frames).flatten(2).transpose(1, 2)
+
+    def _embed(self, frames: Tensor) -> Tensor:
+        """(N, t, h, w, 3) uint8 -> (N, D, h/p, w/p)."""
+        x = frames.to(torch.float32).permute(0, 1, 4, 2, 3)  # (N, t, 3, h, w)
+        mean = (x.sum(dim=1) / x.shape[1] - _MEAN_CENTRE) / _MEAN_SCALE
+        change = (x[:, 1:] - x[:, :-1]).flatten(1, 2) / _DIFFERENCE_SCALE
+        embedded: Tensor = self.tree(torch.cat([mean, change], dim=1))
+        return embedded
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, or, with `class_only`, attention of the first token to all."""
+
+    def __init__(self, *, dim: int, heads: int, class_only: bool) -> None:
+        super().__init__()
+        self.heads, self.class_only = heads, class_only
+        self.scale = (dim // heads) ** -0.5
+        self.q = nn.Linear(dim, dim)
+        self.k = nn.Linear(dim, dim)
+        self.v = nn.Linear(dim, dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Q is scaled before the product: after it, half precision could overflow.
+        q = self.q(x[:, :1] if self.class_only else x) * self.scale
+        q, k, v = (y.unflatten(2, (self.heads, -1)).transpose(1, 2) for y in (q, self.k(x), self.v(x)))
+        mixed = (q @ k.transpose(-2, -1)).softmax(dim=-1) @ v  # (N, heads, S or 1, dim / heads)
+        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return out
+
+
+class Layer(nn.Module):
+    """A pre-norm transformer layer with stochastic depth.
+
+    With `class_only` the queries are the class token's alone and only it comes out. For a stack's last layer
+    that is exact, since nothing after it reads the other tokens, and it saves most of the layer.
+    """
+
+    def __init__(self, *, dim: int, heads: int, mlp_ratio: float, drop_path: float, class_only: bool) -> None:
+        super().__init__()
+        self.class_only, self.drop_path = class_only, drop_path
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.attention = Attention(dim=dim, heads=heads, class_only=class_only)
+        hidden = int(dim * mlp_ratio)
+        self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual = x[:, :1] if self.class_only else x
+        x = residual + self._drop(self.attention(self.norm1(x)))
+        return x + self._drop(self.mlp(self.norm2(x)))
+
+    def _drop(self, branch: Tensor) -> Tensor:
+        """Stochastic depth (Huang et al. 2016), per sample; the identity outside training."""
+        if not self.training or self.drop_path == 0:
+            return branch
+        kept = 1 - self.drop_path
+        return branch * (torch.rand(branch.shape[0], 1, 1, device=branch.device) < kept) / kept
+
+
+class ClassStack(nn.Module):
+    """Tokens (N, S, D) -> class token (N, D): class token and positions in, transformer, norm."""
+
+    def __init__(
+        self, *, tokens: int, dim: int, heads: int, layers: int, mlp_ratio: float, drop_path: float
+    ) -> None:
+        super().__init__()
+        self.class_token = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
+        self.positions = nn.Parameter(torch.randn(1, tokens + 1, dim) * 0.02)
+        self.layers = nn.Sequential(
+            *(
+                Layer(
+                    dim=dim,
+                    heads=heads,
+                    mlp_ratio=mlp_ratio,
+                    drop_path=drop_path * i / max(layers - 1, 1),
+                    class_only=i == layers - 1,
+                )
+                for i in range(layers)
+            )
+        )
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        positions = self.positions[:, 1:] if keep is None else self.positions[:, 1:][:, keep]
+        first = (self.class_token + self.positions[:, :1]).expand(x.shape[0], -1, -1)
+        out: Tensor = self.norm(self.layers(torch.cat([first, x + positions], dim=1)))
+        return out[:, 0]
+
+
+class Encoder(nn.Module):
+    """One token's frames (N, t, H, W, 3) uint8 RGB -> feature (N, D)."""
+
+    def __init__(
+        self,
+        *,
+        height: int,
+        width: int,
+        frames_per_token: int,
+        patch: int,
+        stem: Sequence[tuple[int, int]],
+        dim: int,
+        heads: int,
+        layers: int,
+        mlp_ratio: float,
+        drop_path: float,
+    ) -> None:
+        super().__init__()
+        for name, size in (("height", height), ("width", width)):
+            if size % patch:
+                raise ValueError(f"{name}={size}: must be a multiple of patch={patch}")
+        if dim % heads:
+            raise ValueError(f"dim={dim}: must be a multiple of heads={heads}")
+        self.patches = (height // patch) * (width // patch)
+        self.embedding = TubeletEmbedding(frames=frames_per_token, patch=patch, dim=dim, stem=stem)
+        self.stack = ClassStack(
+            tokens=self.patches, dim=dim, heads=heads, layers=layers, mlp_ratio=mlp_ratio, drop_path=drop_path
+        )
+
+    def forward(self, frames: Tensor, keep: Tensor | None = None) -> Tensor:
+        feature: Tensor = self.stack(self.embedding(frames, keep), keep)
+        return feature
+
+
+class Head(nn.Module):
+    """The features of one window (N, T, D), oldest first -> logits (N, K)."""
+
+    def __init__(
+        self,
+        *,
+        tokens: int,
+        dim: int,
+        heads: int,
+        layers: int,
+        mlp_ratio: float,
+        drop_path: float,
+        labels: int,
+    ) -> None:
+        super().__init__()
+        self.stack = ClassStack(
+            tokens=tokens, dim=dim, heads=heads, layers=layers, mlp_ratio=mlp_ratio, drop_path=drop_path
+        )
+        self.classify = nn.Linear(dim, labels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.classify(self.stack(features))
+        return logits
+
+
+class FactorisedViViT(nn.Module):
+    """Window (N, T, t, H, W, 3) uint8 RGB -> logits (N, K); `head(encoder(token) for each token)`."""
+
+    def __init__(
+        self,
+        *,
+        labels: int,
+        height: int,
+        width: int,
+        frames_per_token: int,
+        tokens: int,
+        patch: int = 16,
+        stem: Sequence[tuple[int, int]] = (),
+        dim: int = 192,
+        heads: int = 3,
+        spatial_layers: int = 12,
+        temporal_layers: int = 4,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.encoder = Encoder(
+            height=height,
+            width=width,
+            frames_per_token=frames_per_token,
+            patch=patch,
+            stem=stem,
+            dim=dim,
+            heads=heads,
+            layers=spatial_layers,
+            mlp_ratio=mlp_ratio,
+            drop_path=drop_path,
+        )
+        self.head = Head(
+            tokens=tokens,
+            dim=dim,
+            heads=heads,
+            layers=temporal_layers,
+            mlp_ratio=mlp_ratio,
+            drop_path=drop_path,
+            labels=labels,
+        )
+
+    def features(self, frames: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Every token of every window: (N, T, t, H, W, 3) -> (N, T, D)."""
+        feature: Tensor = self.encoder(frames.flatten(0, 1), keep)
+        return feature.unflatten(0, frames.shape[:2])
+
+    def forward(self, frames: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.features(frames))
+        return logits
