@@ -1,0 +1,157 @@
+"""The project's one idea, proven: windows classified token by token equal the whole window through PyTorch."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from engines.bundle import Bundle
+from engines.engine import open_engine
+from streamclf.sampling import TokenMeta, TokenSampler
+from streamclf.sources.frame import Frame
+from streamclf.tokens import TokenFiller
+from streamclf.windows import WindowAssembler
+from training.export import export_bundle
+from training.models.vivit_factorised import FactorisedViViT
+
+TOKENS, FRAMES, SIDE, FPS = 6, 2, 32, 10
+MAX_BATCH = 4
+
+
+def random_model() -> FactorisedViViT:
+    """Weights far from their initial values, so that every part of the network matters."""
+    torch.manual_seed(11)
+    model = FactorisedViViT(
+        height=SIDE,
+        width=SIDE,
+        frames_per_token=FRAMES,
+        tokens=TOKENS,
+        patch=8,
+        stem=((4, 16),),
+        dim=32,
+        heads=4,
+        spatial_layers=2,
+        temporal_layers=2,
+        labels=3,
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.15 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def clip_with_gaps(seconds: float) -> list[Frame]:
+    """25 fps with jitter, frames lost, gaps of a second, a jump back in time, a damaged run."""
+    random = np.random.default_rng(3)
+    picture = random.integers(0, 255, (SIDE, SIDE, 3)).astype(np.int16)
+
+    def render(pixels: np.ndarray, height: int, width: int, resize: str, out: np.ndarray) -> None:
+        out[:] = pixels
+
+    frames, pts_ns = [], 0
+    for index in range(int(seconds * 25)):
+        picture = np.clip(picture + random.integers(-12, 13, picture.shape), 0, 255).astype(np.int16)
+        pts_ns += 40_000_000 + int(random.integers(-3_000_000, 3_000_000))
+        if index % 400 == 399:
+            pts_ns += 1_000_000_000
+        if index == 700:
+            pts_ns -= 5_000_000_000
+        if random.random() < 0.03:
+            continue
+        frames.append(
+            Frame(
+                index=index,
+                pts_ns=pts_ns,
+                captured_ns=index,
+                width=SIDE,
+                height=SIDE,
+                corrupt=1000 < index < 1020,
+                picture=picture.astype(np.uint8),
+                render=render,
+            )
+        )
+    return frames
+
+
+class Collected:
+    """A sink that keeps every token."""
+
+    def __init__(self) -> None:
+        self.tokens = []
+
+    def begin(self) -> np.ndarray:
+        self.place = np.empty((FRAMES, SIDE, SIDE, 3), np.uint8)
+        return self.place
+
+    def commit(self, token: object) -> int:
+        self.tokens.append((token, self.place))
+        return len(self.tokens) - 1
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[FactorisedViViT, Bundle]:
+    model = random_model()
+    golden = np.random.default_rng(1).integers(0, 255, (TOKENS, FRAMES, SIDE, SIDE, 3), np.uint8)
+    fields = {
+        "name": "random",
+        "version": "1",
+        "labels": ("a", "b", "c"),
+        "height": SIDE,
+        "width": SIDE,
+        "fps": FPS,
+        "frames_per_token": FRAMES,
+        "tokens": TOKENS,
+    }
+    path = tmp_path_factory.mktemp("bundles") / "random"
+    return model, export_bundle(model, fields=fields, golden=golden, card="# random", path=path)
+
+
+@pytest.fixture(scope="module")
+def tokens() -> list[tuple[TokenMeta, np.ndarray]]:
+    sink = Collected()
+    filler = TokenFiller(TokenSampler(FPS, FRAMES), sink, height=SIDE, width=SIDE, resize="stretch")
+    for frame in clip_with_gaps(60):
+        filler.offer(frame)
+    assert len({meta.segment for meta, _ in sink.tokens}) >= 5  # without gaps nothing would be proven about them
+    return sink.tokens
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_incremental_windows_equal_whole_windows_through_pytorch(
+    exported: tuple[FactorisedViViT, Bundle],
+    tokens: list[tuple[TokenMeta, np.ndarray]],
+    backend: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("STREAMCLF_CACHE", str(tmp_path / "cache"))
+    model, bundle = exported
+    slots = TOKENS + MAX_BATCH - 1
+    engine = open_engine(
+        bundle,
+        backend=backend,  # type: ignore[arg-type]
+        precision="fp32",
+        max_batch=MAX_BATCH,
+        bank_slots=slots,
+    )
+    assembler = WindowAssembler(tokens=TOKENS, hop=1, slots=slots)
+    random = np.random.default_rng(2)
+    actual, whole = [], []
+    position = 0
+    while position < len(tokens):
+        batch = tokens[position : position + int(random.integers(1, MAX_BATCH + 1))]
+        placed = [assembler.place(meta) for meta, _ in batch]
+        engine.encode(np.stack([pixels for _, pixels in batch]), np.array([slot for slot, _ in placed], np.int32))
+        for end, (_, window) in enumerate(placed, position + 1):
+            if window is not None:
+                actual.append(engine.classify(window.slots[None])[0])
+                whole.append(np.stack([pixels for _, pixels in tokens[end - TOKENS : end]]))
+        position += len(batch)
+    engine.close()
+
+    with torch.inference_mode():
+        expected = model(torch.from_numpy(np.stack(whole))).softmax(-1).numpy()
+    assert len(actual) > 200
+    assert expected.std(axis=0).min() > 0.01  # a model that always says the same would agree with anything
+    assert np.abs(np.stack(actual) - expected).max() <= 1e-4
