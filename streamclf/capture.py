@@ -99,15 +99,18 @@ class Capture:
         filler = TokenFiller(self._sampler, self._sink, height=job.height, width=job.width, resize=job.resize)
         gate = _FreshOnly(source.max_stale_s)
         is_first = True
-        for frame in source:
-            if not gate.passes(frame):
-                self._status.count(dropped_stale=1)
-                continue
-            self._status.frame(frame, source)
-            tokens = filler.offer(frame, discontinuity=is_first)
-            is_first = False
-            self._status.sampled(self._sampler, tokens)
-            self._previews.offer(frame)
+        try:
+            for frame in source:
+                if not gate.passes(frame):
+                    self._status.count(dropped_stale=1)
+                    continue
+                self._status.frame(frame, source)
+                tokens = filler.offer(frame, discontinuity=is_first)
+                is_first = False
+                self._status.sampled(self._sampler, tokens)
+                self._previews.offer(frame)
+        finally:
+            self._status.count(dropped_stale=source.stale)
 
 
 class _WakingRing:

@@ -48,11 +48,16 @@ REASONS: dict[type[Exception], str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """A decoded picture; `pts_ns` is None where the container does not say."""
+    """A decoded picture; `pts_ns` is None where the container does not say.
+
+    `held`: FFmpeg knows that a picture is complete when the next one begins. In a stall it holds the last one back,
+    and gives it out, old as it is, when its time-out strikes.
+    """
 
     oriented: Oriented
     pts_ns: int | None
     corrupt: bool
+    held: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +83,7 @@ class Container:
         """Open `url`; errors call it `shown`. `low_delay`: a picture as soon as its data is there, on one thread."""
         self._shown = redact(shown)
         self._timeouts = timeouts
+        self._held = False
         self._container = self._open(url, options)
         self.undecodable = 0
         try:
@@ -147,14 +153,25 @@ class Container:
     def _packets(self) -> Iterator[Packet[Any] | None]:
         """Packets of the chosen stream; None for one of another stream, so that waiting can be judged."""
         demuxed = self._container.demux()
+        waited_s = 0.0  # for data, through reads that only brought out what was held back
         while True:
-            self._waiting_since = time.monotonic()
+            self._waiting_since = time.monotonic() - waited_s
             try:
                 packet = next(demuxed, None)
+            except av.error.ExitError as error:
+                waited_s = time.monotonic() - self._waiting_since
+                if self._timeouts is None or waited_s >= 0.9 * self._timeouts.read_s:
+                    raise self._translated(error, opening=False) from None
+                demuxed = self._container.demux()  # nothing was held back: this was the first half of the time
+                continue
             except (av.error.FFmpegError, OSError, ValueError) as error:
                 raise self._translated(error, opening=False) from None
             if packet is None:
                 return
+            waited_s = time.monotonic() - self._waiting_since
+            self._held = self._timeouts is not None and waited_s >= self._timeouts.read_s / 2
+            if not self._held:
+                waited_s = 0.0
             yield packet if packet.stream.index == self._stream.index else None
 
     def _check_waiting(self, waited_s: float, packet: Packet[Any] | None) -> None:
@@ -180,11 +197,13 @@ class Container:
             oriented=Oriented(frame=frame, quarter_turns=turns, width=width, height=height),
             pts_ns=None if pts is None else _to_ns(pts, time_base),
             corrupt=damaged or frame.is_corrupt,
+            held=self._held,
         )
 
     def _open(self, url: str, options: dict[str, str]) -> InputContainer:
         limits = self._timeouts
-        timeout = None if limits is None else (limits.open_s, limits.read_s)
+        # A stalled read runs into its time-out twice, because the first one only brings out the picture held back.
+        timeout = None if limits is None else (limits.open_s, limits.read_s / 2)
         began = self._waiting_since = time.monotonic()
         try:
             opened = av.open(url, "r", options=options, timeout=timeout, metadata_errors="replace")

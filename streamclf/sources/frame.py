@@ -75,6 +75,8 @@ class Source(ABC):
     """Seconds a frame may arrive later than its time stamp promises, and still count as live; None: no such clock."""
     undecodable: int = 0
     """Packets that could not be decoded, so far."""
+    stale: int = 0
+    """Pictures that a stall had made old, and that were left out, so far."""
 
     def __iter__(self) -> Self:
         return self

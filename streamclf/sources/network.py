@@ -84,6 +84,9 @@ class NetworkSource(Source):
         for index, picture in enumerate(self._container.pictures()):
             if self._stop.is_set():
                 return
+            if picture.held:
+                self.stale += 1  # an old picture is worse than none
+                continue
             captured_ns = time.monotonic_ns()
             pts_ns = picture.pts_ns
             if pts_ns is None:

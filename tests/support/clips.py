@@ -82,8 +82,8 @@ def write_clip(
 def write_flat(path: Path, colour: tuple[int, int, int], *, width: int, height: int, frames: int = 3) -> Path:
     """A lossless clip of one colour, of any size."""
     with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream("ffv1", rate=10)
-        stream.width, stream.height, stream.pix_fmt = width, height, "bgr0"
+        stream: Any = container.add_stream("png", rate=10)
+        stream.width, stream.height, stream.pix_fmt = width, height, "rgb24"
         image = np.empty((height, width, 3), np.uint8)
         image[...] = colour
         for i in range(frames):

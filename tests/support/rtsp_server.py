@@ -166,7 +166,8 @@ class RtspServer:
         connection = Connection(self, reader, writer)
         self._connections.add(connection)
         try:
-            await connection.serve()
+            with suppress(asyncio.CancelledError):  # streams would report the server's own end as an error
+                await connection.serve()
         finally:
             self._connections.discard(connection)
 

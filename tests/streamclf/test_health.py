@@ -1,0 +1,129 @@
+"""States, freshness and waits on a clock that the test holds."""
+
+from __future__ import annotations
+
+import random
+
+from streamclf.health import OFFLINE_NS, TRANSITIONS, Backoff, Freshness, Health
+from streamclf.sampling import NS
+
+MS = 1_000_000
+
+
+def playing(health: Health, start_ns: int, seconds: float, interval_ns: int = 40 * MS) -> int:
+    now_ns = start_ns
+    for _ in range(int(seconds * NS / interval_ns)):
+        now_ns += interval_ns
+        health.frame(now_ns)
+        health.tick(now_ns)
+    return now_ns
+
+
+def test_a_stream_that_falls_silent_is_stalled_then_offline_then_live_at_once() -> None:
+    health = Health(0)
+    report = health.begin(0)
+    assert (report.state, report.reason) == ("connecting", None)
+    now_ns = playing(health, 0, 2)
+    assert health.state == "live"
+    states = []
+    for step in range(1, 50):
+        report = health.tick(now_ns + step * 100 * MS)
+        if report is not None:
+            states.append((report.state, step))
+    assert [state for state, _ in states] == ["stalled", "offline"]
+    assert states[0][1] == 11
+    assert states[1][1] == OFFLINE_NS // (100 * MS) + 1
+    report = health.frame(now_ns + 6 * NS)
+    assert report is not None
+    assert (report.state, report.reason) == ("live", None)
+
+
+def test_a_lost_connection_is_told_at_once_with_its_reason_and_offline_keeps_it() -> None:
+    health = Health(0)
+    now_ns = playing(health, 0, 1)
+    report = health.fault("connection refused", now_ns + 1)
+    assert report is not None
+    assert (report.state, report.reason) == ("connecting", "connection refused")
+    assert health.fault("connection refused", now_ns + 2) is None, "the same reason is said once"
+    report = health.tick(now_ns + 4 * NS)
+    assert report is not None
+    assert (report.state, report.reason) == ("offline", "connection refused")
+    report = health.fault("not found (404)", now_ns + 5 * NS)
+    assert report is not None
+    assert (report.state, report.reason) == ("offline", "not found (404)")
+
+
+def test_a_camera_of_two_seconds_a_frame_is_not_stalled() -> None:
+    health = Health(0)
+    now_ns = playing(health, 0, 60, interval_ns=2 * NS)
+    assert health.state == "live"
+    assert health.tick(now_ns + 5 * NS - 1) is None or health.state == "live"
+
+
+def test_a_film_may_hold_a_picture() -> None:
+    health = Health(0)
+    now_ns = playing(health, 0, 1)
+    health.tick(now_ns + 60 * NS, watched=False)
+    assert health.state == "live"
+
+
+def test_counters_are_told_now_and_then_and_the_rate_is_measured() -> None:
+    health = Health(0)
+    reports = []
+    for i in range(1, 301):
+        health.frame(i * 40 * MS)
+        report = health.tick(i * 40 * MS)
+        if report is not None:
+            reports.append(report)
+    assert len(reports) == 2  # after the change to live: at 5 s and 10 s
+    assert reports[-1].counters["frames"] == 251
+    assert abs(reports[-1].counters["fps"] - 25) < 1
+    assert reports[-1].body["state"] == "live"
+
+
+def test_after_the_end_nothing_more_is_said() -> None:
+    health = Health(0)
+    now_ns = playing(health, 0, 1)
+    report = health.end("end of the file", now_ns)
+    assert report is not None
+    assert (report.state, report.reason) == ("offline", "end of the file")
+    assert health.tick(now_ns + 60 * NS) is None
+
+
+def test_no_transition_leads_out_of_the_four_states() -> None:
+    states = {"connecting", "live", "stalled", "offline"}
+    assert {state for pair in TRANSITIONS for state in pair} == states
+    assert all(before != after for before, after in TRANSITIONS)
+
+
+def test_old_pictures_after_a_stall_are_late_and_new_ones_are_not() -> None:
+    freshness = Freshness()
+    for i in range(100):
+        assert freshness.late_ns(i * 40 * MS, 5 * NS + i * 40 * MS) == 0
+    # Five seconds of silence; then what had been waiting in the socket, then the present.
+    now_ns = 5 * NS + 99 * 40 * MS + 5 * NS
+    assert freshness.late_ns(100 * 40 * MS, now_ns) > 4 * NS
+    assert freshness.late_ns(99 * 40 * MS + 5 * NS, now_ns) < 10 * MS
+
+
+def test_jumps_of_media_time_are_no_delay() -> None:
+    freshness = Freshness()
+    for i, pts_ns in enumerate([0, 40, 40_000_000, 40_000_040, 80, 120, 160]):
+        assert freshness.late_ns(pts_ns * MS, i * 40 * MS) == 0
+
+
+def test_a_clock_that_runs_slow_is_followed() -> None:
+    freshness = Freshness()
+    day = [freshness.late_ns(i * NS, round(i * NS * 1.0005)) for i in range(86400)]
+    assert max(day) < 10 * MS
+
+
+def test_waits_grow_to_ten_seconds_with_jitter_and_begin_anew() -> None:
+    backoff = Backoff(random.Random(1))
+    waits = [backoff.next_s() for _ in range(30)]
+    assert 0.16 <= waits[0] <= 0.24
+    assert all(8 <= wait <= 12 for wait in waits[-10:])
+    assert len(set(waits[-10:])) == 10
+    assert sum(waits[:6]) < 5, "back soon after a short fault"
+    backoff.reset()
+    assert backoff.next_s() <= 0.24

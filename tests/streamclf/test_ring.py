@@ -1,0 +1,251 @@
+"""The ring with real processes: nothing torn, whoever is killed, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import numpy as np
+import pytest
+
+from streamclf import ring as ring_module
+from streamclf.errors import RingError
+from streamclf.ring import RingReader, RingWriter, create_ring
+from streamclf.sampling import TokenMeta
+
+SHAPE = (2, 64, 64, 3)
+SLOTS = 6
+DEADLINE_S = 20.0
+
+WRITER = """
+import sys
+from streamclf.ring import RingWriter
+from streamclf.sampling import TokenMeta
+writer = RingWriter(int(sys.argv[1]))
+segment = writer.next_segment
+for i in range(10**9):
+    number = writer.head
+    place = writer.begin()
+    for frame in place:
+        frame[...] = number % 251
+    if sys.argv[2] == "half":
+        place[1] = 0
+        print("half", flush=True)
+        sys.stdin.read()
+    writer.commit(TokenMeta(segment=segment, index=i, start_pts_ns=number, end_pts_ns=-number, captured_ns=number,
+                            frames=2, duplicates=number % 3, corrupt=0))
+"""
+
+
+def token(number: int, segment: int = 1) -> TokenMeta:
+    return TokenMeta(
+        segment=segment,
+        index=number,
+        start_pts_ns=-number,
+        end_pts_ns=number,
+        captured_ns=number,
+        frames=2,
+        duplicates=0,
+        corrupt=1,
+    )
+
+
+@contextmanager
+def new_ring(**options: bool) -> Iterator[int]:
+    fd = create_ring(SLOTS, SHAPE, **options)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def writer_process(fd: int, mode: str = "run") -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(fd), mode], pass_fds=(fd,), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {DEADLINE_S} s: {what}"
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("checked", [False, True])
+def test_what_was_written_is_read_until_it_is_overwritten(checked: bool) -> None:
+    with new_ring(checked=checked) as fd:
+        writer, reader = RingWriter(fd), RingReader(fd)
+        out = np.empty(SHAPE, np.uint8)
+        assert reader.read(0, out) is None
+        for number in range(20):
+            writer.begin()[...] = number
+            assert writer.commit(token(number)) == number
+            assert reader.head == number + 1
+            assert reader.read(number, out) == token(number)
+            assert (out == number).all()
+        assert reader.oldest == 20 - SLOTS + 1
+        for number in range(reader.oldest, 20):
+            assert reader.read(number, out) == token(number)
+        assert reader.read(20 - SLOTS - 1, out) is None
+        assert reader.read(20, out) is None
+        assert reader.read(-1, out) is None
+
+
+def test_a_token_being_written_is_not_read_and_an_abandoned_one_never_was() -> None:
+    with new_ring() as fd:
+        writer, reader = RingWriter(fd), RingReader(fd)
+        out = np.empty(SHAPE, np.uint8)
+        for number in range(SLOTS):
+            writer.begin()[...] = number
+            writer.commit(token(number))
+        assert reader.read(0, out) is not None
+        writer.begin()  # takes the oldest token's slot
+        assert reader.read(0, out) is None
+        writer.begin()[...] = 99
+        assert writer.commit(token(SLOTS)) == SLOTS
+        assert reader.read(SLOTS, out) == token(SLOTS)
+        assert (out == 99).all()
+        with pytest.raises(RingError, match="without begin"):
+            writer.commit(token(7))
+
+
+def test_a_checksum_finds_what_the_sequence_number_does_not() -> None:
+    with new_ring(checked=True) as fd:
+        writer, reader = RingWriter(fd), RingReader(fd)
+        place = writer.begin()
+        place[...] = 1
+        writer.commit(token(0))
+        place[1, 5, 5, 0] = 2  # as a store that another core sees late
+        assert reader.read(0, np.empty(SHAPE, np.uint8)) is None
+
+
+def test_readers_of_a_racing_writer_that_is_killed_again_and_again_see_nothing_torn() -> None:
+    out = np.empty(SHAPE, np.uint8)
+    whole = lost = 0
+    with new_ring() as fd:
+        reader = RingReader(fd)
+        segments = set()
+        for _ in range(5):
+            began = reader.head
+            with writer_process(fd) as process:
+                wait_until(lambda began=began: reader.head > began, "a first token")
+                while reader.head < began + 2000:
+                    assert process.poll() is None
+                    for number in (reader.head - 1, reader.oldest):
+                        meta = reader.read(number, out)
+                        if meta is None:
+                            lost += 1
+                            continue
+                        whole += 1
+                        segments.add(meta.segment)
+                        assert (meta.start_pts_ns, meta.end_pts_ns, meta.duplicates) == (number, -number, number % 3)
+                        assert (out == number % 251).all(), f"token {number} is torn"
+        assert whole > 100, f"{whole} whole, {lost} overwritten"
+        assert len(segments) == 5, "segments must be unique over restarts of the writer"
+
+
+def test_the_successor_of_a_writer_killed_in_the_middle_repairs_its_slot() -> None:
+    out = np.empty(SHAPE, np.uint8)
+    with new_ring() as fd:
+        first, reader = RingWriter(fd), RingReader(fd)
+        for number in range(SLOTS):
+            first.begin()[...] = number
+            first.commit(token(number))
+        with writer_process(fd, "half") as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"half\n"
+        assert process.returncode == -9
+        assert reader.head == SLOTS
+        assert reader.read(0, out) is None
+        assert reader.read(SLOTS, out) is None
+        successor = RingWriter(fd)
+        assert successor.generation == 3
+        successor.begin()[...] = 42
+        assert successor.commit(token(SLOTS, segment=successor.next_segment)) == SLOTS
+        assert reader.read(SLOTS, out) is not None
+        assert (out == 42).all()
+
+
+def test_nobody_can_cut_the_memory_short_and_readers_cannot_write() -> None:
+    with new_ring() as fd:
+        if sys.platform == "linux":
+            with pytest.raises(PermissionError):
+                os.ftruncate(fd, 0)
+        reader = RingReader(fd)
+        with pytest.raises(TypeError):
+            reader._head[0] = 0
+
+
+def test_the_descriptor_may_be_closed_once_attached() -> None:
+    fd = create_ring(SLOTS, SHAPE)
+    writer, reader = RingWriter(fd), RingReader(fd)
+    os.close(fd)
+    writer.begin()[...] = 5
+    writer.commit(token(0))
+    assert reader.read(0, np.empty(SHAPE, np.uint8)) == token(0)
+
+
+def test_where_there_is_no_memfd_a_file_without_a_name_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ring_module.sys, "platform", "darwin")
+    test_what_was_written_is_read_until_it_is_overwritten(checked=True)
+
+
+def test_memory_that_is_not_there_is_an_error_at_once_with_its_size() -> None:
+    with pytest.raises(RingError, match=r"needs 12582912\.5 MiB .* give it .* more memory"):
+        create_ring(4096, (64, 4096, 4096, 3))
+
+
+def test_a_full_memory_is_an_error_and_leaks_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(fd: int, offset: int, size: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ring_module.os, "posix_fallocate", full)
+    monkeypatch.setattr(ring_module.sys, "platform", "linux")
+    before = open_descriptors()
+    with pytest.raises(RingError, match=r"0\.1 MiB of shared memory \(No space left on device\); serve fewer"):
+        create_ring(SLOTS, SHAPE)
+    assert open_descriptors() == before
+
+
+@pytest.mark.parametrize(("slots", "shape"), [(1, SHAPE), (4097, SHAPE), (4, (0, 8, 8, 3)), (4, (1, 8, 8, 4))])
+def test_impossible_sizes_are_refused(slots: int, shape: tuple[int, int, int, int]) -> None:
+    with pytest.raises(RingError, match=r"2 to 4096|must be"):
+        create_ring(slots, shape)
+
+
+def test_what_is_no_ring_is_not_attached() -> None:
+    read_fd, write_fd = os.pipe()
+    try:
+        with pytest.raises(RingError, match="no shared memory"):
+            RingReader(read_fd)
+    finally:
+        os.close(read_fd)
+        os.close(write_fd)
+    with new_ring() as fd:
+        os.pwrite(fd, b"nonsense", 0)
+        with pytest.raises(RingError, match="not a ring of version 1"):
+            RingWriter(fd)
+    with new_ring() as fd:
+        os.pwrite(fd, (99).to_bytes(8, "little"), 16)  # the number of slots
+        with pytest.raises(RingError, match="damaged ring"):
+            RingReader(fd)
+
+
+def open_descriptors() -> int:
+    count = 0
+    for fd in range(256):
+        with suppress(OSError):
+            os.fstat(fd)
+            count += 1
+    return count

@@ -1,0 +1,263 @@
+"""Files as people have them: rotated, variable, tiny, cut off, or no video at all."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.clips import draw, read_number, write_audio, write_clip, write_flat
+
+from streamclf.config import StreamConfig
+from streamclf.errors import SourceError
+from streamclf.sampling import NS
+from streamclf.sources import Frame, open_source
+from streamclf.tokens import read_tokens
+
+MS = 1_000_000
+
+
+def fast(path: Path, **keys: object) -> StreamConfig:
+    return StreamConfig.model_validate({"url": str(path), "pace": "fast", **keys})
+
+
+def frames_of(path: Path, **keys: object) -> list[Frame]:
+    with open_source(fast(path, **keys)) as source:
+        return list(source)
+
+
+def number(frame: Frame) -> int:
+    return read_number(frame.to_rgb(180, 320), frame.width, frame.height)
+
+
+def test_every_frame_in_order_with_its_time(clip: Path) -> None:
+    with open_source(fast(clip)) as source:
+        assert not source.live
+        frames = list(source)
+        assert (source.info.codec, source.info.width, source.info.height, source.info.fps) == ("h264", 320, 180, 25.0)
+    assert [frame.index for frame in frames] == list(range(50))
+    assert [frame.pts_ns for frame in frames] == [i * 40 * MS for i in range(50)]
+    assert [number(frame) for frame in frames] == list(range(50)), "a frame may be kept and rendered later"
+    assert not any(frame.corrupt or frame.discontinuity for frame in frames)
+
+
+def test_the_picture_is_rgb_and_its_own(clip: Path) -> None:
+    frame = frames_of(clip)[7]
+    expected = draw(7, 320, 180)
+    got = frame.to_rgb(180, 320)
+    assert got.dtype == np.uint8
+    error = np.abs(got.astype(int) - expected)[40:].mean(axis=(0, 1))
+    assert error.max() < 25, f"channels {error}: mixed up?"
+    assert np.abs(got.astype(int) - expected[..., ::-1])[40:].mean() > 2 * error.mean()
+
+
+def test_rendering_goes_where_it_is_told_and_says_what_does_not_fit(clip: Path) -> None:
+    frame = frames_of(clip)[3]
+    token = np.zeros((2, 90, 160, 3), np.uint8)
+    assert frame.to_rgb(90, 160, out=token[1]) is not token
+    assert (token[1] == frame.to_rgb(90, 160)).all()
+    assert not token[0].any()
+    with pytest.raises(ValueError, match=r"must be uint8 \(90, 160, 3\)"):
+        frame.to_rgb(90, 160, out=token[0, :80])
+
+
+def test_variable_frame_rate_goes_by_time_stamps(tmp_path: Path) -> None:
+    times = [0, 33, 66, 100, 250, 260, 270, 400, 433, 466, 500]
+    path = write_clip(tmp_path / "vfr.mkv", times_ms=times)
+    assert [frame.pts_ns // MS for frame in frames_of(path)] == times
+    with open_source(fast(path)) as source:
+        tokens = list(read_tokens(source, fps=10, frames_per_token=1, height=90, width=160, resize="stretch"))
+    # 0, 100, 200 (nearest 250), 300 (270), 400, 500; gaps of over 100 ms end segments: 250 and 400 begin new ones
+    assert [(meta.segment, read_number(pixels[0], 320, 180)) for meta, pixels in tokens] == [
+        (1, 0), (1, 3), (2, 4), (3, 7), (3, 10),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("rotation", [90, 180, 270])
+def test_a_phone_video_stands_upright(tmp_path: Path, rotation: int) -> None:
+    frame = frames_of(write_clip(tmp_path / "phone.mp4", frames=3, rotation=rotation))[2]
+    turned = rotation % 180 != 0
+    assert (frame.width, frame.height) == ((180, 320) if turned else (320, 180))
+    upright = np.rot90(draw(2, 320, 180), rotation // 90)
+    got = frame.to_rgb(frame.height, frame.width)
+    assert np.abs(got.astype(int) - upright).mean() < 20
+    assert np.abs(got.astype(int) - upright[::-1, ::-1]).mean() > 40
+
+
+def test_pixels_that_are_not_square_are_counted_in(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "anamorphic.mkv", frames=3, width=160, height=180, pixel_aspect=Fraction(2))
+    frame = frames_of(path)[0]
+    assert (frame.width, frame.height) == (320, 180)
+    boxed = frame.to_rgb(320, 320, "letterbox")
+    assert not boxed[:70].any()
+    assert not boxed[-70:].any()
+    assert boxed[75:245].any(axis=(1, 2)).all()
+
+
+def test_policies_place_the_picture(clip: Path) -> None:
+    frame = frames_of(clip)[5]
+    assert read_number(frame.to_rgb(224, 224, "stretch"), 320, 180) == 5
+    boxed = frame.to_rgb(224, 224, "letterbox")
+    assert not boxed[:49].any()
+    assert not boxed[175:].any()
+    assert read_number(boxed[49:175]) == 5
+    cropped = frame.to_rgb(90, 90, "crop")
+    middle = frame.to_rgb(90, 160, "stretch")[:, 35:125]
+    assert (cropped == middle).all()
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (2, 1), (1, 64), (7680, 4320)])
+def test_sizes_from_one_pixel_to_8k(tmp_path: Path, width: int, height: int) -> None:
+    path = write_flat(tmp_path / "flat.avi", (200, 40, 90), width=width, height=height, frames=1)
+    for resize in ("stretch", "letterbox"):
+        for frame in frames_of(path):
+            rgb = frame.to_rgb(64, 64, resize)  # type: ignore[arg-type]
+            assert np.abs(rgb.max(axis=(0, 1)).astype(int) - (200, 40, 90)).max() <= 3
+
+
+def test_a_picture_too_elongated_to_crop_is_refused(tmp_path: Path) -> None:
+    frame = frames_of(write_flat(tmp_path / "line.avi", (9, 9, 9), width=1280, height=2))[0]
+    with pytest.raises(SourceError, match=r"1280x2 is too elongated to crop to 64x64 .* stretch or letterbox"):
+        frame.to_rgb(64, 64, "crop")
+
+
+def test_three_frames_are_three_frames(tmp_path: Path) -> None:
+    assert [number(frame) for frame in frames_of(write_clip(tmp_path / "short.mp4", frames=3))] == [0, 1, 2]
+
+
+def test_a_loop_begins_again_and_says_so(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "loop.mp4", frames=5)
+    seen = []
+    with open_source(fast(path, loop=True)) as source:
+        for frame in source:
+            seen.append((frame.index, number(frame), frame.pts_ns // MS, frame.discontinuity))
+            if len(seen) == 12:
+                break
+    assert seen == [(i, i % 5, i % 5 * 40, i in (5, 10)) for i in range(12)]
+
+
+def test_real_time_holds_frames_back_and_a_stop_ends_the_wait(clip: Path) -> None:
+    stop = threading.Event()
+    config = StreamConfig(url=str(clip), pace="realtime")
+    with open_source(config, stop=stop) as source:
+        first = next(source)
+        frames = [first, *(next(source) for _ in range(12))]
+        assert frames[-1].captured_ns - first.captured_ns >= 12 * 40 * MS - 2 * MS
+        assert all(frame.captured_ns <= time.monotonic_ns() for frame in frames)
+        stop.set()
+        assert len(list(source)) <= 1
+
+
+def test_a_film_that_starts_late_counts_from_zero(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "late.ts", frames=10)
+    assert [frame.pts_ns // MS for frame in frames_of(path)] == [i * 40 for i in range(10)]
+
+
+def test_a_cut_off_file_gives_what_it_has(tmp_path: Path, clip: Path) -> None:
+    whole = write_clip(tmp_path / "whole.mkv").read_bytes()
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole[: len(whole) // 2])
+    assert 5 < len(frames_of(cut)) < 50
+
+
+def test_damage_is_flagged_and_no_end(tmp_path: Path) -> None:
+    data = bytearray(write_clip(tmp_path / "whole.ts", gop=10).read_bytes())
+    for place in range(len(data) // 3, len(data) // 3 + 1500, 11):
+        data[place] ^= 0x55
+    path = tmp_path / "damaged.ts"
+    path.write_bytes(data)
+    frames = frames_of(path)
+    assert any(frame.corrupt for frame in frames)
+    assert not frames[-1].corrupt
+    assert number(frames[-1]) == 49
+
+
+def no_such_file(path: Path) -> Path:
+    return path / "missing.mp4"
+
+
+def a_directory(path: Path) -> Path:
+    return path
+
+
+def a_text(path: Path) -> Path:
+    (path / "text.mp4").write_text("not a film\n" * 500)
+    return path / "text.mp4"
+
+
+def a_plain_text(path: Path) -> Path:
+    (path / "notes.txt").write_text("not a film\n" * 500)
+    return path / "notes.txt"
+
+
+def nothing(path: Path) -> Path:
+    (path / "empty.mp4").touch()
+    return path / "empty.mp4"
+
+
+def audio(path: Path) -> Path:
+    return write_audio(path / "sound.m4a")
+
+
+def a_pipe(path: Path) -> Path:
+    os.mkfifo(path / "pipe.mp4")
+    return path / "pipe.mp4"
+
+
+def a_playlist_to_elsewhere(path: Path) -> Path:
+    (path / "list.mp4").write_text("ffconcat version 1.0\nfile http://127.0.0.1:1/x.mp4\n")
+    return path / "list.mp4"
+
+
+def only_a_header(path: Path) -> Path:
+    whole = write_clip(path / "whole.mkv").read_bytes()
+    (path / "header.mkv").write_bytes(whole[:900])
+    return path / "header.mkv"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (no_such_file, "no such file; check the path"),
+        (a_directory, "a directory; give the path of one video file"),
+        (a_text, "not a video that FFmpeg can read"),
+        (a_plain_text, "a text file, not a video"),
+        (nothing, "an empty file"),
+        (audio, "holds audio, no video"),
+        (a_pipe, "not a regular file"),
+        (a_playlist_to_elsewhere, "may not be read|not allowed|not a video"),
+        (only_a_header, "not one picture could be decoded|not a video"),
+    ],
+)
+def test_what_is_no_video_is_said_in_one_line(tmp_path: Path, make: object, message: str) -> None:
+    path = make(tmp_path)  # type: ignore[operator]
+    with pytest.raises(SourceError, match=message) as caught:
+        frames_of(path)
+    text = str(caught.value)
+    assert text.startswith(f"{path}: ")
+    assert "\n" not in text
+    assert caught.value.__cause__ is None
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path, clip: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may read everything")
+    path = tmp_path / "secret.mp4"
+    path.write_bytes(clip.read_bytes())
+    path.chmod(0)
+    with pytest.raises(SourceError, match="may not be read"):
+        frames_of(path)
+
+
+def test_reading_all_tokens_of_a_file(clip: Path) -> None:
+    with open_source(fast(clip)) as source:
+        tokens = list(read_tokens(source, fps=10, frames_per_token=4, height=90, width=160, resize="stretch"))
+    assert [meta.index for meta, _ in tokens] == list(range(5))
+    # every 100 ms: frames 0, 2 (80 ms, as near as 120), 5, 7, 10, ...
+    numbers = [read_number(picture, 320, 180) for _, pixels in tokens for picture in pixels]
+    assert numbers == [0, 2, 5, 7, 10, 12, 15, 17, 20, 22, 25, 27, 30, 32, 35, 37, 40, 42, 45, 47]
+    assert tokens[-1][0].end_pts_ns == 2 * NS

@@ -1,0 +1,186 @@
+"""A real RTSP server, with every way in which it fails; passwords stay where they belong."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+from support.clips import film, read_number
+from support.rtsp_server import HOST, RtspServer
+
+from streamclf.config import StreamConfig
+from streamclf.errors import SourceError
+from streamclf.sources import Frame, Source, open_source
+
+FILM = film(frames=100)
+LARGE = film(frames=50, width=640, height=360, first=1000)
+PASSWORD = "p@:/%? #w+d"
+
+
+@pytest.fixture
+def server() -> Iterator[RtspServer]:
+    with RtspServer({"cam": FILM}) as server:
+        yield server
+
+
+def live(url: str, **keys: object) -> StreamConfig:
+    return StreamConfig.model_validate({"url": url, "open_timeout_s": 3, "read_timeout_s": 1, **keys})
+
+
+def number(frame: Frame) -> int:
+    return read_number(frame.to_rgb(180, 320))
+
+
+def take(source: Source, count: int) -> list[Frame]:
+    return list(itertools.islice(source, count))
+
+
+@contextmanager
+def failing(message: str) -> Iterator[None]:
+    began = time.monotonic()
+    with pytest.raises(SourceError, match=message) as caught:
+        yield
+    # Never for ever: that is the promise here. A busy machine may take its time.
+    assert time.monotonic() - began < 20
+    assert "\n" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_pictures_in_order_with_their_time(server: RtspServer, transport: str) -> None:
+    with open_source(live(server.url("cam"), transport=transport)) as source:
+        assert source.live
+        frames = take(source, 20)
+        assert source.info.codec == "h264"
+    assert [number(frame) for frame in frames] == list(range(20))
+    assert [round(frame.pts_ns / 4e7) for frame in frames] == list(range(20))
+    captured = [frame.captured_ns for frame in frames]
+    assert captured == sorted(captured)
+    assert not any(frame.corrupt for frame in frames)
+
+
+@pytest.mark.parametrize("scheme", ["digest", "basic"])
+def test_credentials_with_every_awkward_character(scheme: str) -> None:
+    server = RtspServer({"cam": FILM}, auth=("ad@min", PASSWORD), scheme=scheme)  # type: ignore[arg-type]
+    with server, open_source(live(server.url("cam"))) as source:
+        assert number(next(source)) == 0
+
+
+@pytest.mark.parametrize("scheme", ["digest", "basic"])
+def test_a_wrong_password_is_said_without_saying_it(
+    scheme: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    with RtspServer({"cam": FILM}, auth=("admin", "right"), scheme=scheme) as server:  # type: ignore[arg-type]
+        with pytest.raises(SourceError, match=r"rtsp://\*\*\*@.*authentication refused \(401\)") as caught:
+            open_source(live(server.url("cam", "geheim@7")))
+        said = [str(caught.value), repr(caught.value), caplog.text, *capfd.readouterr()]
+        assert caught.value.__cause__ is None
+        for form in ("geheim@7", "geheim%407"):
+            assert not any(form in text for text in said)
+
+
+@pytest.mark.parametrize(
+    ("status", "message"), [(404, "not found"), (503, "error of its own"), (403, "forbidden"), (400, "refuses")]
+)
+def test_refusals_say_what_to_do(server: RtspServer, status: int, message: str) -> None:
+    server.fault("cam", status=status)
+    with failing(message):
+        open_source(live(server.url("cam")))
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+@pytest.mark.parametrize("fault", ["stalled", "frozen"])
+def test_a_stream_that_falls_silent_is_a_fault_in_time(server: RtspServer, fault: str, transport: str) -> None:
+    with open_source(live(server.url("cam"), transport=transport)) as source:
+        take(source, 5)
+        server.fault("cam", **{fault: True})
+        with failing(r"no data for 1 s \(read_timeout_s\)"):
+            take(source, 1000)
+
+
+@pytest.mark.parametrize("fault", ["stalled", "blackhole"])
+def test_a_server_that_never_sends_is_a_fault_in_time(server: RtspServer, fault: str) -> None:
+    server.fault("cam", **{fault: True})
+    with failing(r"no video within 0\.5 s \(open_timeout_s\)"):
+        open_source(live(server.url("cam"), open_timeout_s=0.5))
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "http"])
+def test_a_port_where_nobody_answers(scheme: str) -> None:
+    with socket.socket() as silent:
+        silent.bind((HOST, 0))
+        silent.listen()
+        with failing(r"no video within 0\.5 s"):
+            open_source(live(f"{scheme}://{HOST}:{silent.getsockname()[1]}/x", open_timeout_s=0.5))
+        port = silent.getsockname()[1]
+    with failing("connection refused; check address and port"):
+        open_source(live(f"{scheme}://{HOST}:{port}/x"))
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_an_end_of_the_stream_is_a_fault(server: RtspServer, reset: bool) -> None:
+    with open_source(live(server.url("cam"))) as source:
+        take(source, 5)
+        server.disconnect("cam", reset=reset)
+        with failing("the stream ended; a live source does not|closed|reset"):
+            take(source, 1000)
+
+
+def test_a_killed_server_is_a_fault_and_comes_back(server: RtspServer) -> None:
+    with open_source(live(server.url("cam"))) as source:
+        take(source, 5)
+        server.stop()
+        with failing("the stream ended; a live source does not|closed|reset"):
+            take(source, 1000)
+    with failing("connection refused"):
+        open_source(live(server.url("cam")))
+    with RtspServer({"cam": FILM}, port=server.port) as again, open_source(live(again.url("cam"))) as source:
+        assert number(next(source)) == 0
+
+
+def test_another_resolution_is_just_the_next_frame(server: RtspServer) -> None:
+    with open_source(live(server.url("cam"))) as source:
+        assert (next(source).width, source.info.width) == (320, 320)
+        server.fault("cam", film=LARGE)
+        frame = next(frame for frame in itertools.islice(source, 1000) if frame.width != 320)
+        assert (frame.width, frame.height) == (640, 360)
+        assert number(frame) == 1000
+        assert source.info.width == 640
+
+
+def test_time_that_jumps_is_passed_on_as_it_is(server: RtspServer) -> None:
+    with open_source(live(server.url("cam"))) as source:
+        last = take(source, 3)[-1]
+        server.fault("cam", jump_s=-10.0)
+        frame = next(frame for frame in itertools.islice(source, 100) if frame.pts_ns < last.pts_ns)
+        assert frame.pts_ns < -8e9
+
+
+def test_damage_is_flagged(server: RtspServer) -> None:
+    server.fault("cam", corrupt=0.3)
+    with open_source(live(server.url("cam"))) as source:
+        assert any(frame.corrupt for frame in itertools.islice(source, 100))
+
+
+def test_junk_between_packets_ends_in_pictures_or_in_a_fault(server: RtspServer) -> None:
+    with open_source(live(server.url("cam"))) as source:
+        take(source, 3)
+        server.fault("cam", junk=3000)
+        with suppress(SourceError):  # reading on or giving up: both are right, hanging is not
+            take(source, 20)
+
+
+def test_the_request_to_stop_ends_the_stream_without_a_fault(server: RtspServer) -> None:
+    stop = threading.Event()
+    with open_source(live(server.url("cam")), stop=stop) as source:
+        take(source, 3)
+        stop.set()
+        assert take(source, 10) == []
