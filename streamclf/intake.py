@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import struct
 import time
 import uuid
 from collections.abc import Callable
@@ -87,10 +88,7 @@ class LinkServer:
                 frames = self.socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 break
-            try:
-                self._take(frames, turn)
-            except (EventError, ValueError, TypeError) as error:  # orjson's and struct's faults are ValueErrors
-                self._refuse(str(error))
+            self._offer(frames, turn)
         return turn
 
     def acknowledge(self) -> None:
@@ -121,6 +119,12 @@ class LinkServer:
         if len(self._producers) > _MAX_PEERS:
             present = {peer.instance for peer in self._peers.values()}
             self._producers = {key: value for key, value in self._producers.items() if key in present}
+
+    def _offer(self, frames: list[bytes], turn: Intake) -> None:
+        try:
+            self._take(frames, turn)
+        except (EventError, ValueError, TypeError, struct.error) as error:
+            self._refuse(str(error))
 
     def _take(self, frames: list[bytes], turn: Intake) -> None:
         match frames:

@@ -1,0 +1,207 @@
+"""The JSON of events: exactly as documented, bounded, and never anything but an EventError for nonsense."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamclf.errors import EventError
+from streamclf.events import (
+    MAX_HEARTBEAT_BYTES,
+    Action,
+    Event,
+    Heartbeat,
+    Latency,
+    Prediction,
+    Status,
+    Window,
+    check_event,
+    json_schema,
+    parse_event,
+    timestamp,
+    to_json,
+    topic_of,
+)
+
+EPOCH = "9f" * 16
+PREDICTION = {
+    "v": 1,
+    "type": "prediction",
+    "stream": "door",
+    "epoch": EPOCH,
+    "offset": 4711,
+    "previous": 4708,
+    "time": "2026-01-02T03:04:05.678901Z",
+    "window": {"start_s": 12.0, "end_s": 14.5, "frames": 32, "duplicates": 0, "corrupt": 0, "segment": 3},
+    "top": [["wave", 0.91], ["still", 0.04]],
+    "model": "gestures@1",
+    "latency_ms": {"capture_to_publish": 48.1, "encode": 5.2, "classify": 0.7},
+}
+
+names = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
+labels = st.text(min_size=1, max_size=128).filter(lambda text: text.isprintable())
+seconds = st.floats(allow_nan=False, allow_infinity=False)
+probabilities = st.floats(0, 1)
+counts = st.integers(0, 2**53)
+envelope = {
+    "stream": names,
+    "epoch": st.from_regex(r"[0-9a-f]{32}", fullmatch=True),
+    "offset": st.one_of(st.none(), st.integers(0, 2**62)),
+    "previous": st.integers(0, 2**62),
+    "time": st.datetimes(
+        min_value=datetime(1970, 1, 1), max_value=datetime(9999, 1, 1), timezones=st.just(timezone.utc)
+    ),
+    "durable": st.booleans(),
+}
+events: st.SearchStrategy[Event] = st.one_of(
+    st.builds(
+        Prediction,
+        type=st.just("prediction"),
+        v=st.just(1),
+        window=st.builds(
+            Window, start_s=seconds, end_s=seconds, frames=counts, duplicates=counts, corrupt=counts, segment=counts
+        ),
+        top=st.lists(st.tuples(labels, probabilities), min_size=1, max_size=5).map(tuple),
+        model=st.text(max_size=64).filter(str.isprintable),
+        latency_ms=st.builds(Latency, capture_to_publish=st.none() | seconds, encode=seconds, classify=seconds),
+        **envelope,
+    ),
+    st.builds(
+        Action,
+        type=st.just("action"),
+        v=st.just(1),
+        label=labels,
+        phase=st.sampled_from(["start", "update", "end"]),
+        started_s=seconds,
+        at_s=seconds,
+        probability=probabilities,
+        peak=probabilities,
+        segment=counts,
+        reason=st.none() | labels,
+        **envelope,
+    ),
+    st.builds(
+        Status,
+        type=st.just("status"),
+        v=st.just(1),
+        state=st.sampled_from(["connecting", "live", "stalled", "offline"]),
+        reason=st.none() | labels,
+        counters=st.dictionaries(st.text("abc_", min_size=1, max_size=20), counts, max_size=5),
+        **envelope,
+    ),
+)
+
+
+def test_a_prediction_reads_and_writes_as_the_design_says() -> None:
+    payload = json.dumps(PREDICTION, separators=(",", ":")).encode()
+    event = parse_event(payload)
+    assert isinstance(event, Prediction)
+    assert event.top[0] == ("wave", 0.91)
+    assert event.window == Window(start_s=12.0, end_s=14.5, frames=32, duplicates=0, corrupt=0, segment=3)
+    assert event.durable
+    assert to_json(event) == payload
+
+
+@given(events)
+def test_what_is_written_reads_back_equal(event: Event) -> None:
+    assert parse_event(to_json(event)) == event
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_an_event_or_an_error(payload: bytes) -> None:
+    with pytest.raises(EventError):
+        parse_event(payload)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@given(key=st.sampled_from(sorted(PREDICTION)), value=json_values)
+def test_any_value_under_any_key_is_accepted_or_refused_with_the_keys_name(key: str, value: object) -> None:
+    try:
+        payload = orjson.dumps({**PREDICTION, key: value})
+    except (TypeError, orjson.JSONEncodeError):
+        return
+    try:
+        event = parse_event(payload)
+    except EventError as error:
+        message = str(error)
+    else:
+        message = key
+        assert parse_event(to_json(event)) == event
+    assert key in message or key == "type"
+    assert len(message) < 700
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"stream": "../../etc/passwd"}, "stream"),
+        ({"stream": "door'; DROP TABLE events; --"}, "stream"),
+        ({"stream": "door\n"}, "stream"),
+        ({"stream": "a" * 65}, "stream"),
+        ({"epoch": "Z" * 32}, "epoch"),
+        ({"offset": -1}, "offset"),
+        ({"offset": 2**63}, "offset"),
+        ({"top": []}, "top"),
+        ({"top": [["wave", 1.5]]}, "top"),
+        ({"top": [["wave", 0.5]] * 65}, "top"),
+        ({"v": 2}, "v"),
+        ({"time": "yesterday"}, "time"),
+        ({"window": None}, "window"),
+    ],
+)
+def test_a_value_out_of_bounds_is_named(change: dict[str, object], named: str) -> None:
+    with pytest.raises(EventError, match=named):
+        parse_event(json.dumps({**PREDICTION, **change}).encode())
+    with pytest.raises(EventError, match=named):
+        check_event({**PREDICTION, **change})
+
+
+def test_a_key_of_a_later_version_is_let_through() -> None:
+    event = parse_event(json.dumps({**PREDICTION, "mood": "good"}).encode())
+    assert isinstance(event, Prediction)
+
+
+def test_a_huge_message_is_refused_before_it_is_parsed() -> None:
+    with pytest.raises(EventError, match=str(MAX_HEARTBEAT_BYTES)):
+        parse_event(b" " * (MAX_HEARTBEAT_BYTES + 1))
+
+
+def test_deep_nesting_is_refused() -> None:
+    with pytest.raises(EventError):
+        parse_event(b'{"type":' + b"[" * 100_000)
+
+
+def test_heartbeat_with_as_many_streams_as_it_may_name_fits() -> None:
+    last = {f"{i:064d}": 2**62 for i in range(1024)}
+    beat = Heartbeat(
+        epoch=EPOCH, time=datetime.now(timezone.utc), head=2**62, oldest=1, last=last, replay="tcp://127.0.0.1:5556"
+    )
+    assert len(to_json(beat)) < MAX_HEARTBEAT_BYTES
+    assert parse_event(to_json(beat)) == beat
+
+
+def test_topics_of_one_stream_do_not_match_another() -> None:
+    assert topic_of("prediction", "cam1") == b"prediction/cam1/"
+    assert not topic_of("prediction", "cam10").startswith(topic_of("prediction", "cam1"))
+
+
+@given(st.integers(0, 4_000_000_000_000_000_000))
+def test_timestamps_are_exact_to_the_microsecond(time_ns: int) -> None:
+    moment = datetime.fromisoformat(timestamp(time_ns).replace("Z", "+00:00"))
+    whole, micros = divmod(time_ns // 1000, 1_000_000)
+    assert (int(moment.replace(microsecond=0).timestamp()), moment.microsecond) == (whole, micros)
+
+
+def test_schema_names_every_type_of_event() -> None:
+    assert set(json_schema()["discriminator"]["mapping"]) == {"prediction", "action", "status", "heartbeat"}

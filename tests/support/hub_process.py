@@ -1,0 +1,146 @@
+"""A real hub process, and what tests post to it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from streamclf.jobs import HubJob
+from streamclf.link import Draft
+
+READY_S = 20.0
+
+
+class HubProcess:
+    """`python -m streamclf.hub` on ports of its own; it can be killed and started again on the same ones."""
+
+    def __init__(self, *, keep_s: float = 3600.0) -> None:
+        # Not pytest's tmp_path: a socket's path has at most 107 bytes.
+        self.directory = Path(tempfile.mkdtemp(prefix="hub-"))
+        self.job = HubJob(
+            link=f"ipc://{self.directory}/link",
+            events="tcp://127.0.0.1:*",
+            replay="tcp://127.0.0.1:*",
+            journal=self.directory / "journal.db",
+            keep_s=keep_s,
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> HubProcess:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
+        self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    @property
+    def link(self) -> str:
+        return self.job.link
+
+    @property
+    def events(self) -> str:
+        return self.job.events
+
+    @property
+    def replay(self) -> str:
+        return self.job.replay
+
+    @property
+    def journal(self) -> Path:
+        return self.job.journal
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        self._process = start_hub(self.job)
+        line = read_ready_line(self._process)
+        self.job = self.job.model_copy(update=json.loads(line))
+
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGKILL)
+        self._close_pipes()
+
+    def stop(self) -> int:
+        """Ask it to end as the supervisor does; its exit code."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        code = self._process.wait(10)
+        self._close_pipes()
+        return code
+
+    def _close_pipes(self) -> None:
+        process, self._process = self._process, None
+        assert process is not None
+        process.wait(10)
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe:
+                pipe.close()
+
+
+def start_hub(job: HubJob, *, stderr: int | None = None) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "streamclf.hub"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr
+    )
+    assert process.stdin is not None
+    process.stdin.write(job.model_dump_json().encode() + b"\n")
+    process.stdin.flush()
+    return process
+
+
+def read_ready_line(process: subprocess.Popen[bytes]) -> bytes:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line, f"the hub ended with code {process.wait(READY_S)} before it was ready"
+    return line
+
+
+def prediction(stream: str = "door", number: int = 0, **more: Any) -> Draft:
+    """A prediction whose window starts at `number`, to tell one from another."""
+    body = {
+        "window": {
+            "start_s": float(number), "end_s": number + 2.5, "frames": 32,
+            "duplicates": 0, "corrupt": 0, "segment": 3,
+        },
+        "top": [["wave", 0.91], ["still", 0.04]],
+        "model": "gestures@1",
+        "latency_ms": {"encode": 5.2, "classify": 0.7},
+        **more,
+    }  # fmt: skip
+    return Draft("prediction", stream, body, time.monotonic_ns())
+
+
+def status(stream: str = "door", state: str = "live", **counters: int) -> Draft:
+    return Draft("status", stream, {"state": state, "reason": None, "counters": counters})
+
+
+def action(phase: str, stream: str = "door", label: str = "wave", at_s: float = 1.0) -> Draft:
+    body = {"label": label, "phase": phase, "started_s": 1.0, "at_s": at_s, "probability": 0.9, "peak": 0.9}
+    return Draft("action", stream, body)
+
+
+def wait_until(condition: Callable[[], bool], what: str, deadline_s: float = 10.0) -> None:
+    """Poll `condition` until it holds; fail with `what` when the deadline passes."""
+    end = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < end, f"not within {deadline_s} s: {what}"
+        time.sleep(0.01)
