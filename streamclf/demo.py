@@ -19,9 +19,11 @@ from streamclf.builtin import DEFAULT_MODEL, find_bundle
 from streamclf.config import PublishConfig, ServiceConfig, StreamConfig
 from streamclf.dashboard import Board
 from streamclf.demo_clip import render_clip
-from streamclf.errors import BusError
+from streamclf.errors import BusError, SourceError
 from streamclf.events import Prediction, Status
 from streamclf.signals import stop_on_signals
+from streamclf.sources import open_source
+from streamclf.sources.camera import list_cameras
 from streamclf.subscribe import START, Received, subscribe
 from streamclf.supervisor import Ready, Supervisor
 
@@ -54,13 +56,25 @@ def run_demo(*, camera: int | None, headless: bool, seconds: float | None, began
 
 
 def _choose_source(camera: int | None) -> tuple[str, StreamConfig]:
-    from streamclf.sources.camera import list_cameras
-
+    """The camera asked for, else the first one, else our film. Raises `SourceError` for one that is not there."""
     if camera is not None:
+        _probe(camera)
         return f"camera{camera}", StreamConfig(camera=camera)
-    if list_cameras():
-        return "camera0", StreamConfig(camera=0)
+    if sys.platform.startswith("linux"):
+        found = [known.index for known in list_cameras()]
+    else:  # other systems list none: only opening one tells
+        with contextlib.suppress(SourceError):
+            _probe(0)
+            return "camera0", StreamConfig(camera=0)
+        found = []
+    if found:
+        return f"camera{found[0]}", StreamConfig(camera=found[0])
     return "film", StreamConfig(url=str(_film()), pace="realtime", loop=True)
+
+
+def _probe(camera: int) -> None:
+    with open_source(StreamConfig(camera=camera)) as source:
+        next(source)
 
 
 def _film() -> Path:

@@ -1,0 +1,168 @@
+"""What people do wrong: each time one line with value and remedy, the right exit code, no traceback."""
+
+import json
+from pathlib import Path
+
+import pytest
+from support.bundles import make_brightness_bundle
+from support.clips import write_audio, write_clip, write_flat
+from support.service import Service
+
+from streamclf.cli import _main
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a model in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STREAMCLF_CACHE", str(tmp_path / "cache"))
+    make_brightness_bundle(tmp_path / "brightness")
+    return tmp_path
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """What stands on stderr: one line of ours, and nothing on stdout."""
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("streamclf: ")
+    assert err.count("\n") == 1
+    return err
+
+
+def classify(*arguments: str) -> int:
+    return _main(["classify", *arguments, "--model", "brightness"])
+
+
+def test_files_that_are_no_video(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "text.mp4").write_text("this is no film\n" * 200)
+    (here / "empty.mp4").write_bytes(b"")
+    write_audio(here / "sound.mp4")
+    for name, message in (
+        ("absent.mp4", "absent.mp4: no such file; check the path"),
+        ("text.mp4", "text.mp4: "),
+        ("empty.mp4", "empty.mp4: an empty file (0 bytes)"),
+        (".", "a directory; give the path of one video file"),
+        ("sound.mp4", "sound.mp4: holds audio, no video"),
+    ):
+        assert classify(name, "--json") == 1
+        assert message in one_line(capsys)
+
+
+def test_a_film_too_short_for_a_window_says_how_long_one_is(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_clip(here / "short.mp4", frames=3)
+    assert classify("short.mp4", "--json") == 1
+    assert "short.mp4: no window in it; one of brightness@1 takes 0.8 s" in one_line(capsys)
+
+
+def test_one_bad_file_among_good_ones(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_clip(here / "a.mp4", frames=50)
+    assert classify("a.mp4", "absent.mp4", "a.mp4", "--json") == 1
+    out, err = capsys.readouterr()
+    assert [json.loads(line)["file"] for line in out.splitlines()] == ["a.mp4", "a.mp4"]
+    assert err == "streamclf: absent.mp4: no such file; check the path\n"
+
+
+@pytest.mark.parametrize(("width", "height"), [(2, 2), (7680, 4320)])
+def test_the_smallest_and_the_largest_picture(
+    here: Path, capsys: pytest.CaptureFixture[str], width: int, height: int
+) -> None:
+    write_flat(here / "flat.mp4", (250, 250, 250), width=width, height=height, frames=26)
+    assert classify("flat.mp4", "--json") == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    windows = json.loads(line)["windows"]
+    assert windows
+    assert all(window["top"][0][0] == "bright" and window["top"][0][1] > 0.99 for window in windows)
+
+
+def test_json_is_one_object_a_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_clip(here / "a.mp4", frames=51)
+    assert classify("a.mp4", "--json") == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    (line,) = out.splitlines()
+    answer = json.loads(line)
+    assert (answer["file"], answer["model"]) == ("a.mp4", "brightness@1")
+    assert [round(window["start_s"], 1) for window in answer["windows"]] == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2]
+    for window in answer["windows"]:
+        assert sum(p for _, p in window["top"]) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a.mp4", "-o", "a.avi"], "-o a.avi: must end in .mp4 or .gif"),
+        (["a.mp4", "-o", "a.mp4"], "-o a.mp4: is the film itself"),
+        (["a.mp4", "b.mp4", "-o", "c.mp4"], "2 files, one film"),
+        (["a.mp4", "-o", "absent/c.mp4"], "does not exist; create it first"),
+        (["a.mp4", "--hop", "9"], "--hop 9: at most 4"),
+        (["a.mp4", "--backend", "magic"], "'magic' is not one of"),
+        (["a.mp4", "--surprise"], "No such option: --surprise"),
+    ],
+)
+def test_wrong_arguments(here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+    write_clip(here / "a.mp4", frames=26)
+    assert classify(*arguments) == 2
+    assert message in one_line(capsys)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "gif"])
+def test_a_film_that_fails_half_way_leaves_no_file(
+    here: Path, capsys: pytest.CaptureFixture[str], suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from streamclf.errors import SourceError
+
+    write_clip(here / "a.mp4", frames=50)
+
+    def breaks(*_: object) -> None:
+        raise SourceError("a.mp4: broke half way")
+
+    monkeypatch.setattr("streamclf.annotate.draw", breaks)
+    before = set(here.iterdir())
+    assert classify("a.mp4", "-o", f"out.{suffix}") == 1
+    assert "broke half way" in one_line(capsys)
+    assert {path for path in here.iterdir() if path.name != "cache"} == {p for p in before if p.name != "cache"}
+
+
+def test_a_tampered_bundle_never_runs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_clip(here / "a.mp4", frames=50)
+    with (here / "brightness" / "head.onnx").open("ab") as file:
+        file.write(b"\0")
+    assert classify("a.mp4") == 1
+    assert "head.onnx: sha256 is" in one_line(capsys)
+
+
+def test_check_says_what_would_run_and_what_would_not(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_clip(here / "a.mp4", frames=26)
+    (here / "good.yaml").write_text("model: brightness\nstreams: {film: {url: a.mp4}}")
+    assert _main(["check", "good.yaml"]) == 0
+    assert capsys.readouterr().out.startswith("good.yaml: ok: 1 stream(s), brightness@1")
+    for text, message in (
+        ("model: brightness\nstreams: {film: {url: a.mp4, hops: 2}}", "streams.film.hops: unknown key"),
+        ("model: brightness\nstreams: {film: {url: b.mp4}}", "b.mp4: no such file"),
+        ("model: brighness\nstreams: {film: {url: a.mp4}}", "model=brighness: no such directory"),
+    ):
+        (here / "bad.yaml").write_text(text)
+        assert _main(["check", "bad.yaml"]) == 2
+        assert message in one_line(capsys)
+        assert _main(["run", "bad.yaml"]) == 2
+        assert message in one_line(capsys)
+    assert _main(["check", "absent.yaml"]) == 2
+    assert "absent.yaml: cannot be read" in one_line(capsys)
+
+
+def test_a_camera_that_is_not_there(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _main(["demo", "--camera", "98", "--headless", "--seconds", "1"]) == 1
+    assert "camera 98" in one_line(capsys)
+
+
+def test_a_command_line_without_a_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _main([]) == 2
+    assert "Commands:" in capsys.readouterr().out
+
+
+def test_help_and_errors_through_the_real_program(tmp_path: Path) -> None:
+    with Service("check", "absent.yaml", cwd=tmp_path) as program:
+        assert program.wait() == 2
+    assert program.lines == [
+        "streamclf: absent.yaml: cannot be read (No such file or directory); give the path of a YAML file"
+    ]
