@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -39,6 +38,8 @@ class Previewer:
         """Post `frame` if it is wanted and the last one is not too recent."""
         if frame.captured_ns < self._due_ns or not self._link.preview_wanted(self._stream):
             return
+        import cv2  # 30 MB and a quarter of a second that a stream which nobody watches can do without
+
         self._due_ns = frame.captured_ns + INTERVAL_NS
         height, width = preview_size(frame.height, frame.width)
         if self._rgb is None or self._rgb.shape != (height, width, 3):

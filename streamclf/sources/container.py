@@ -44,6 +44,8 @@ REASONS: dict[type[Exception], str] = {
     av.error.InvalidDataError: "not a video that FFmpeg can read; check the source, or convert it",
     av.error.EOFError: "ended before a picture was there; the video is cut off or the server closed at once",
 }
+UNTIMED_FORMATS = frozenset({"mpjpeg", "mjpeg", "h264", "hevc", "m4v"})
+"""Without time stamps; FFmpeg makes some up, 25 per second, which a live source does not keep to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +94,7 @@ class Container:
         except BaseException:
             self.close()
             raise
+        self._timed = timeouts is None or self._container.format.name not in UNTIMED_FORMATS
         self._pixel_aspect = _pixel_aspect(self._stream)
         self._size = (self._stream.codec_context.width, self._stream.codec_context.height)
 
@@ -191,7 +194,7 @@ class Container:
         if turns % 2:
             width, height = height, width
         self._size = (width, height)
-        pts = frame.pts if frame.pts is not None else frame.dts
+        pts = None if not self._timed else frame.pts if frame.pts is not None else frame.dts
         time_base = frame.time_base or self._stream.time_base
         return Picture(
             oriented=Oriented(frame=frame, quarter_turns=turns, width=width, height=height),

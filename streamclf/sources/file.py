@@ -36,7 +36,7 @@ class FileSource(Source):
         self._path = path
         self._loop = loop
         self._stop = stop or threading.Event()
-        self._pace = _Pace(self._stop) if realtime else None
+        self._pace = Pace(self._stop) if realtime else None
         self._render = FrameRenderer()
         self._index = 0
         self._container = self._open()
@@ -105,7 +105,7 @@ class FileSource(Source):
         )
 
 
-class _Pace:
+class Pace:
     """Holds each frame until its time has come on the monotonic clock."""
 
     def __init__(self, stop: threading.Event) -> None:

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 from streamclf.errors import SourceError
 from streamclf.redact import redact, register_url
-from streamclf.sources.container import Container, Picture, Timeouts
+from streamclf.sources.container import NS, Container, Picture, Timeouts
+from streamclf.sources.file import Pace
 from streamclf.sources.frame import Frame, Source, SourceInfo
 from streamclf.sources.resize import FrameRenderer
 
@@ -34,7 +35,10 @@ HTTP_OPTIONS = {
 
 
 class NetworkSource(Source):
-    """Frames of an RTSP or HTTP URL, on its own clock. An end of the stream is a fault, unless it is a finite file."""
+    """Frames of an RTSP or HTTP URL, on its own clock. An end of the stream is a fault.
+
+    A film of known length that a web server holds is none: it is played in real time to its end.
+    """
 
     def __init__(
         self,
@@ -58,6 +62,7 @@ class NetworkSource(Source):
             low_delay=True,
         )
         self.live = rtsp or self._container.endless
+        self._pace = None if self.live else Pace(self._stop)
         self.max_stale_s = MAX_STALE_S if rtsp else None
         self._render = FrameRenderer()
         self._frames = self._read()
@@ -94,6 +99,9 @@ class NetworkSource(Source):
                 # FFmpeg counts the time of the others, so that it is 0 there.
                 pts_ns = 0 if clock_offset_ns is None else captured_ns - clock_offset_ns
             clock_offset_ns = captured_ns - pts_ns
+            if self._pace is not None:
+                self._pace.wait(pts_ns, NS // 25, restart=False)
+                captured_ns = time.monotonic_ns()
             yield self._frame(index, picture, pts_ns, captured_ns)
         if self.live and not self._stop.is_set():
             # A camera or server that dies ends the stream as silently as the end of a film.

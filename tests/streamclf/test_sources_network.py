@@ -9,9 +9,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
+import cv2
 import pytest
-from support.clips import film, read_number
+from support.clips import draw, film, read_number
 from support.rtsp_server import HOST, RtspServer
 
 from streamclf.config import StreamConfig
@@ -176,6 +179,66 @@ def test_junk_between_packets_ends_in_pictures_or_in_a_fault(server: RtspServer)
         server.fault("cam", junk=3000)
         with suppress(SourceError):  # reading on or giving up: both are right, hanging is not
             take(source, 20)
+
+
+class WebCamera(BaseHTTPRequestHandler):
+    """/film.mp4 of known length, and /mjpeg without an end, which stops sending after 30 pictures."""
+
+    film: Path
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        if self.path == "/film.mp4":
+            data = self.film.read_bytes()
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+            return
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        for i in range(30):
+            jpeg = cv2.imencode(".jpg", draw(i, 320, 180)[..., ::-1])[1].tobytes()
+            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+            self.wfile.write(head.encode() + jpeg + b"\r\n")
+            threading.Event().wait(0.02)
+        self.server.silence.wait(20)  # type: ignore[attr-defined]
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is http.server's
+        pass
+
+
+@pytest.fixture
+def web(clip: Path) -> Iterator[str]:
+    WebCamera.film = clip
+    with ThreadingHTTPServer((HOST, 0), WebCamera) as http:
+        http.silence = threading.Event()  # type: ignore[attr-defined]
+        thread = threading.Thread(target=http.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://{HOST}:{http.server_port}"
+        http.silence.set()  # type: ignore[attr-defined]
+        http.shutdown()
+        thread.join(10)
+
+
+def test_a_film_on_a_web_server_is_played_to_its_end_by_its_clock(web: str) -> None:
+    with open_source(live(f"{web}/film.mp4")) as source:
+        assert not source.live
+        frames = list(source)
+    assert [number(frame) for frame in frames] == list(range(50))
+    assert frames[-1].captured_ns - frames[0].captured_ns > 1.9e9
+
+
+def test_motion_jpeg_without_time_stamps_goes_by_the_clock_and_must_not_fall_silent(web: str) -> None:
+    with open_source(live(f"{web}/mjpeg")) as source:
+        assert source.live
+        frames = []
+        with failing(r"no data for 1 s \(read_timeout_s\)"):
+            frames += [next(source) for _ in range(29)]
+            list(source)
+    assert [number(frame) for frame in frames] == list(range(29))
+    steps = [after.pts_ns - before.pts_ns for before, after in itertools.pairwise(frames)]
+    assert all(step > 0 for step in steps)
+    assert sum(steps) == pytest.approx(frames[-1].captured_ns - frames[0].captured_ns, rel=1e-6)
 
 
 def test_the_request_to_stop_ends_the_stream_without_a_fault(server: RtspServer) -> None:
