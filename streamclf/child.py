@@ -19,6 +19,13 @@ from streamclf.redact import RedactingFormatter
 JobT = TypeVar("JobT", bound=BaseModel)
 
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s  %(message)s"
+LOG_VARIABLE = "STREAMCLF_LOG"
+LOG_LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
 STOP_GRACE_S = 1.5
 """After a request to stop, a child that is stuck in a library call leaves by itself before it would be killed."""
 
@@ -76,11 +83,15 @@ def run_child(name: str, job_type: type[JobT], main: Callable[[JobT, Stop], int]
     os._exit(code)
 
 
-def configure_logging(level: int = logging.INFO) -> None:
-    """Log to stderr, one line a record, credentials removed."""
+def configure_logging(level: str = "info") -> None:
+    """Log to stderr, one line a record, credentials removed; `$STREAMCLF_LOG` goes before `level`.
+
+    An environment variable, because child processes are to follow it too.
+    """
+    wanted = os.environ.get(LOG_VARIABLE, level).lower()
     handler = logging.StreamHandler()
     handler.setFormatter(RedactingFormatter(LOG_FORMAT, "%H:%M:%S"))
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.basicConfig(level=LOG_LEVELS.get(wanted, logging.INFO), handlers=[handler], force=True)
 
 
 def _watch_parent(stop: Stop) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +34,7 @@ def run_classify(
     precision: Precision,
 ) -> int:
     """Classify each file; the exit code is 1 when one of them could not be, and the others are done all the same."""
-    configure_logging(logging.WARNING)
+    configure_logging("warning")
     if output is not None:
         _check_output(output, files)
     engine = _open(model, hop=hop, backend=backend, precision=precision)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
@@ -16,6 +18,7 @@ from rich.live import Live
 from engines.cache import cache_root
 from streamclf import __version__
 from streamclf.builtin import DEFAULT_MODEL, find_bundle
+from streamclf.child import LOG_VARIABLE
 from streamclf.config import PublishConfig, ServiceConfig, StreamConfig
 from streamclf.dashboard import Board
 from streamclf.demo_clip import render_clip
@@ -46,8 +49,10 @@ def run_demo(*, camera: int | None, headless: bool, seconds: float | None, began
             ),
         )
         show = _Lines(sys.stdout, began) if headless or not sys.stdout.isatty() else _Screen(bundle.spec.id)
+        os.environ.setdefault(LOG_VARIABLE, "warning")  # notices of child processes would tear the table
         watcher = _Watcher(show)
         supervisor = Supervisor(config, bundle, on_ready=watcher.start)
+        watcher.on_nobody_reads = supervisor.request_stop
         with stop_on_signals(supervisor.request_stop), show:
             code = supervisor.run(seconds)
         watcher.join()
@@ -125,7 +130,8 @@ class _Lines:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._out.flush()
+        with contextlib.suppress(BrokenPipeError):
+            self._out.flush()
 
     def ready(self, ready: Ready) -> None:
         self._write(f"ready     {ready.engine}; events on {ready.events}")
@@ -147,6 +153,7 @@ class _Watcher:
     """A subscriber like any other, in a thread beside the supervisor's loop."""
 
     def __init__(self, show: _Screen | _Lines) -> None:
+        self.on_nobody_reads: Callable[[], None] = lambda: None
         self._show = show
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -172,6 +179,13 @@ class _Watcher:
         return f"{self._predictions} predictions, the first {self._first - began:.2f} s after the start"
 
     def _run(self, ready: Ready) -> None:
+        try:
+            self._follow(ready)
+        except BrokenPipeError:  # `| head` has seen enough
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - for the interpreter's last flush
+            self.on_nobody_reads()
+
+    def _follow(self, ready: Ready) -> None:
         with contextlib.suppress(BusError), subscribe(ready.events, replay=True, after=START) as events:
             for event in events:
                 if self._stop.is_set():
