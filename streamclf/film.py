@@ -31,6 +31,7 @@ class FilmWriter:
             raise UsageError(f"{path}: ends in {path.suffix or 'nothing'}; give a name that ends in .mp4")
         self._path, self._fps = path, fps
         try:
+            path.touch()  # FFmpeg opens the file only when the first picture comes
             self._container = av.open(str(path), "w")
         except (OSError, av.error.FFmpegError) as error:
             raise SourceError(f"{path}: cannot be written ({error.strerror}); give a writable path") from error

@@ -253,6 +253,7 @@ class _Tracker:
         self._seen: dict[str, int] = {}
         """Live offsets of a stream beyond `position`, of a subscription that is filtered."""
         self._target = 0
+        self._retired: set[str] = set()
 
     @property
     def behind(self) -> bool:
@@ -263,6 +264,8 @@ class _Tracker:
         """What to return now that `event` arrived; if something before it is missing, nothing yet."""
         if event.offset is None:
             return [event]
+        if event.epoch in self._retired:
+            return []
         if self.position is None:
             self.position = Position(event.epoch, event.offset - 1)
         if event.epoch != self.position.epoch:
@@ -286,10 +289,12 @@ class _Tracker:
 
     def heartbeat(self, beat: Heartbeat) -> list[Received]:
         """Find out what is missing at the end, where no later event would tell."""
+        if beat.epoch in self._retired:
+            return []
         if self.position is None:
             self.position = Position(beat.epoch, beat.head)
             return []
-        if beat.epoch != self.position.epoch or beat.head < self.position.offset:
+        if beat.epoch != self.position.epoch:
             return self._new_epoch(beat.epoch, beat.head)
         wanted = beat.last if self._streams is None else {s: beat.last.get(s, 0) for s in self._streams}
         complete = all(offset <= max(self.position.offset, self._seen.get(s, 0)) for s, offset in wanted.items())
@@ -303,7 +308,7 @@ class _Tracker:
         """What to return of one page of the journal."""
         assert self.position is not None
         out: list[Received] = []
-        if page.epoch != self.position.epoch or page.head < self.position.offset:
+        if page.epoch != self.position.epoch:
             out += self._new_epoch(page.epoch, page.head)
             if not page.from_start:
                 return out  # it answers a question about the old journal
@@ -340,6 +345,8 @@ class _Tracker:
         """Another journal took the place of the one we know: what it still had for us is lost, how much is unknown."""
         assert self.position is not None
         old = self.position
+        # Its last messages may still wait in our queue, behind a page of the new one.
+        self._retired.add(old.epoch)
         lost: list[Received] = [] if old == START else [Lost(epoch=old.epoch, first=old.offset + 1, last=None)]
         self.position, self._seen, self._target = Position(epoch, 0), {}, head
         return lost
