@@ -1,0 +1,320 @@
+"""The hub as a process: what any subscriber in any language sees, and what strangers cannot do to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import zmq
+from support.hub_process import HubProcess, prediction, read_ready_line, start_hub, status, wait_until
+
+from streamclf.link import Draft, HubLink
+
+
+@pytest.fixture
+def hub() -> Iterator[HubProcess]:
+    with HubProcess() as hub:
+        yield hub
+
+
+@pytest.fixture
+def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
+    context = zmq.Context()
+    yield context
+    context.destroy(linger=0)
+
+
+def ask(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, request: bytes) -> list[bytes]:
+    with context.socket(zmq.REQ) as socket:
+        socket.linger = 0
+        socket.connect(endpoint)
+        socket.send(request)
+        assert socket.poll(10_000), "no answer"
+        return socket.recv_multipart()
+
+
+def resident_mb(pid: int) -> float:
+    with open(f"/proc/{pid}/statm", encoding="ascii") as file:  # noqa: PTH123
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE") / 1e6
+
+
+def test_ten_lines_without_our_package_receive_a_prediction(hub: HubProcess) -> None:
+    subscriber = f"""
+import json, zmq
+socket = zmq.Context().socket(zmq.SUB)
+socket.connect("{hub.events}")
+socket.subscribe("heartbeat/")
+socket.subscribe("prediction/door/")
+print(socket.recv_multipart()[0].decode(), flush=True)
+topic, body = socket.recv_multipart()
+while topic == b"heartbeat/":
+    topic, body = socket.recv_multipart()
+print(topic.decode(), body.decode(), flush=True)
+"""
+    process = subprocess.Popen([sys.executable, "-c", subscriber], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "heartbeat/\n"
+        with HubLink(hub.link, "test") as link:
+            link.post(prediction("yard"))
+            link.post(prediction("door", number=12))
+            topic, _, body = process.stdout.readline().partition(" ")
+    finally:
+        process.kill()
+        process.communicate(timeout=10)
+    event = json.loads(body)
+    assert topic == "prediction/door/"
+    assert list(event) == [
+        "v", "type", "stream", "epoch", "offset", "previous", "time", "window", "top", "model", "latency_ms",
+    ]  # fmt: skip
+    assert event["window"] == {
+        "start_s": 12.0, "end_s": 14.5, "frames": 32, "duplicates": 0, "corrupt": 0, "segment": 3,
+    }  # fmt: skip
+    assert (event["v"], event["offset"], event["previous"]) == (1, 2, 0)
+    assert event["top"] == [["wave", 0.91], ["still", 0.04]]
+    assert list(event["latency_ms"]) == ["capture_to_publish", "encode", "classify"]
+    assert 0 < event["latency_ms"]["capture_to_publish"] < 60_000
+
+
+def test_a_clean_stop_journals_what_producers_left_behind(hub: HubProcess) -> None:
+    link = HubLink(hub.link, "test")
+    for number in range(2000):
+        link.post(prediction(number=number))
+    closing = threading.Thread(target=link.close, args=(5.0,))
+    closing.start()
+    closing.join()
+    assert link.unacknowledged == 0
+    assert hub.stop() == 0
+    with sqlite3.connect(hub.journal) as db:
+        assert db.execute("SELECT count(*), max(offset) FROM events").fetchone() == (2000, 2000)
+    db.close()
+
+
+def test_a_hub_killed_again_and_again_journals_everything_once_and_in_order(hub: HubProcess) -> None:
+    link = HubLink(hub.link, "test")
+    posted = 0
+    for _ in range(4):
+        end = time.monotonic() + 0.4
+        while time.monotonic() < end:
+            link.post(prediction(f"cam{posted % 3}", number=posted))
+            posted += 1
+            time.sleep(0.0005)
+        hub.kill()
+        link.post(prediction(f"cam{posted % 3}", number=posted))
+        posted += 1
+        hub.start()
+    assert link.close(20.0) == 0
+    assert link.dropped == {}
+    assert hub.stop() == 0
+    with sqlite3.connect(hub.journal) as db:
+        bodies = [json.loads(body) for (body,) in db.execute("SELECT body FROM events ORDER BY offset")]
+    db.close()
+    assert [int(body["window"]["start_s"]) for body in bodies] == list(range(posted))
+    assert [body["offset"] for body in bodies] == list(range(1, posted + 1))
+    assert len({body["epoch"] for body in bodies}) == 1
+    last: dict[str, int] = {}
+    for body in bodies:
+        assert body["previous"] == last.get(body["stream"], 0)
+        last[body["stream"]] = body["offset"]
+
+
+def test_what_producers_had_to_drop_is_told(hub: HubProcess, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    hub.kill()
+    link = HubLink(hub.link, "test", max_drafts=10)
+    for number in range(30):
+        link.post(prediction(number=number))
+    hub.start()
+    subscriber = context.socket(zmq.SUB)
+    subscriber.subscribe(b"heartbeat/")
+    subscriber.subscribe(b"status/")
+    subscriber.connect(hub.events)
+    wait_until(lambda: link.unacknowledged == 0, "confirmation")
+    seen: dict[str, dict[str, object]] = {}
+
+    def told() -> bool:
+        link.post(status(tokens=5))
+        while subscriber.poll(100):
+            topic, body = subscriber.recv_multipart()
+            seen[topic.decode()] = json.loads(body)
+        return (
+            seen.get("heartbeat/", {}).get("dropped") == {"door": 20}
+            and seen.get("status/door/", {}).get("counters") == {"tokens": 5, "link_dropped": 20}
+        )  # fmt: skip
+
+    wait_until(told, "the count of dropped predictions")
+    link.close(1.0)
+    subscriber.close(0)
+
+
+def test_a_draft_that_is_no_event_is_refused_and_the_next_is_not(hub: HubProcess) -> None:
+    with HubLink(hub.link, "test") as link:
+        link.post(Draft("prediction", "door", {"window": "broken"}))
+        link.post(Draft("status", "door", {"state": "confused"}))
+        link.post(status())
+        wait_until(lambda: link.unacknowledged == 0, "confirmation")
+    assert hub.stop() == 0
+    with sqlite3.connect(hub.journal) as db:
+        assert db.execute("SELECT offset, type FROM events").fetchall() == [(1, "status")]
+    db.close()
+
+
+def test_a_port_in_use_is_one_line_and_exit_code_1(hub: HubProcess) -> None:
+    job = hub.job.model_copy(update={"journal": hub.directory / "other.db", "link": f"{hub.link}2"})
+    process = start_hub(job, stderr=subprocess.PIPE)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (1, b"")
+    assert b"another program uses it" in err
+    assert b"Traceback" not in err
+    assert err.count(b"\n") == 1
+
+
+def test_sigterm_ends_it_too(hub: HubProcess) -> None:
+    hub.signal(signal.SIGTERM)
+    assert hub.stop() == 0
+
+
+def test_a_hub_whose_parent_is_gone_ends(hub: HubProcess) -> None:
+    process = start_hub(
+        hub.job.model_copy(
+            update={
+                "journal": hub.directory / "b.db",
+                "link": f"{hub.link}2",
+                "events": "tcp://127.0.0.1:*",
+                "replay": "tcp://127.0.0.1:*",
+            }
+        )
+    )
+    read_ready_line(process)
+    process.communicate(timeout=10)
+    assert process.returncode == 0
+
+
+REQUESTS = [
+    b"",
+    b"\xff" * 100,
+    b"[]",
+    b"null",
+    b"[" * 60_000,
+    b'{"request":"replay","after":-1}',
+    b'{"request":"replay","after":99999999999999999999}',
+    b'{"request":"replay","limit":0}',
+    b'{"request":"replay","limit":1000000}',
+    b'{"request":"replay","streams":["door\' OR 1=1 --"]}',
+    b'{"request":"replay","streams":["../../etc/passwd"]}',
+    b'{"request":"replay","types":["prediction; DROP TABLE events"]}',
+    b'{"request":"replay","id":"' + b"x" * 1000 + b'"}',
+    b'{"request":"shutdown"}',
+]
+
+
+def test_hostile_requests_are_answered_with_an_error_and_reveal_nothing(
+    hub: HubProcess, context: zmq.Context[zmq.Socket[bytes]]
+) -> None:
+    with HubLink(hub.link, "test") as link:
+        link.post(prediction())
+        wait_until(lambda: link.unacknowledged == 0, "confirmation")
+    for request in REQUESTS:
+        answer = ask(context, hub.replay, request)
+        assert len(answer) == 1, request[:60]
+        header = json.loads(answer[0])
+        assert header["reply"] == "error", request[:60]
+        assert len(header["error"]) < 500
+        assert str(hub.directory) not in header["error"]
+    header, event = ask(context, hub.replay, b'{"request":"replay","id":"mine","streams":["door"]}')
+    assert json.loads(header)["id"] == "mine"
+    assert json.loads(event)["stream"] == "door"
+
+
+def test_hostile_peers_leave_the_good_subscriber_without_a_gap(
+    hub: HubProcess, context: zmq.Context[zmq.Socket[bytes]]
+) -> None:
+    good = context.socket(zmq.SUB)
+    good.subscribe(b"prediction/door/")
+    good.subscribe(b"heartbeat/")
+    good.connect(hub.events)
+    assert good.poll(5000)
+    before_mb = resident_mb(hub.pid)
+    stop = threading.Event()
+    link = HubLink(hub.link, "test")
+    posted = 0
+
+    def post() -> None:
+        nonlocal posted
+        while not stop.wait(0.002):
+            link.post(prediction(number=posted))
+            posted += 1
+
+    poster = threading.Thread(target=post)
+    poster.start()
+    try:
+        for endpoint in (hub.events, hub.replay):
+            _malformed_handshakes(endpoint, 300)
+            _huge_announcements(endpoint)
+        _huge_request(context, hub.replay)
+        _many_subscriptions(context, hub.events, 20_000)
+    finally:
+        stop.set()
+        poster.join()
+    assert link.close(10.0) == 0
+    numbers: list[int] = []
+    while len(numbers) < posted:
+        assert good.poll(5000), f"{len(numbers)} of {posted} events"
+        topic, body = good.recv_multipart()
+        if topic != b"heartbeat/":
+            numbers.append(int(json.loads(body)["window"]["start_s"]))
+    assert numbers == list(range(posted))
+    assert resident_mb(hub.pid) - before_mb < 100
+    good.close(0)
+    assert hub.stop() == 0
+
+
+def _connect(endpoint: str) -> socket.socket:
+    host, port = endpoint.removeprefix("tcp://").split(":")
+    return socket.create_connection((host, int(port)), timeout=5)
+
+
+def _malformed_handshakes(endpoint: str, count: int) -> None:
+    for number in range(count):
+        with _connect(endpoint) as peer:
+            peer.send(
+                [b"GET / HTTP/1.1\r\n\r\n", os.urandom(64), b"\xff" + b"\0" * 8 + b"\x7f\x03" + os.urandom(60)][
+                    number % 3
+                ]
+            )
+
+
+def _huge_announcements(endpoint: str) -> None:
+    """A valid greeting, then a frame that is said to be 4 exabytes long."""
+    greeting = b"\xff" + b"\0" * 8 + b"\x7f" + b"\x03\x00" + b"NULL".ljust(20, b"\0") + b"\0" + b"\0" * 31
+    for _ in range(20):
+        with _connect(endpoint) as peer:
+            peer.send(greeting)
+            peer.send(b"\x02" + (1 << 62).to_bytes(8, "big") + b"x" * 1000)
+
+
+def _huge_request(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
+    with context.socket(zmq.DEALER) as peer:
+        peer.linger = 0
+        peer.connect(endpoint)
+        peer.send(b"x" * 10_000_000)
+        assert not peer.poll(300)
+
+
+def _many_subscriptions(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, count: int) -> None:
+    with context.socket(zmq.XSUB) as peer:
+        peer.linger = 0
+        peer.sndhwm = 0
+        peer.connect(endpoint)
+        for number in range(count):
+            peer.send(b"\1preview/" + str(number).encode() + b"/")
+        peer.send(b"\1heartbeat/")
+        assert peer.poll(10_000)

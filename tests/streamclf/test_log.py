@@ -1,0 +1,237 @@
+"""`streamclf log` writes each event once, whoever is killed, and says what it could not get."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.hub_process import HubProcess, action, prediction, status, wait_until
+
+from streamclf.errors import BusError, JournalError, UsageError
+from streamclf.events import Lost
+from streamclf.link import HubLink
+from streamclf.subscribe import Position
+from streamclf.subscribers.log import run_log
+from streamclf.subscribers.sinks import JsonlSink, SqliteSink, open_sink
+
+EPOCH = "cd" * 16
+CHAOS_S = float(os.environ.get("STREAMCLF_CHAOS_S", "5"))
+"""Set it to 60 for the long run."""
+
+
+@pytest.fixture
+def hub() -> Iterator[HubProcess]:
+    with HubProcess() as hub:
+        yield hub
+
+
+def start_logger(endpoint: str, output: Path) -> subprocess.Popen[bytes]:
+    code = (
+        "import sys; from pathlib import Path; from streamclf.subscribers.log import run_log\n"
+        "sys.exit(run_log(sys.argv[1], Path(sys.argv[2])))"
+    )
+    return subprocess.Popen([sys.executable, "-c", code, endpoint, str(output)], stderr=subprocess.PIPE)
+
+
+def end_logger(process: subprocess.Popen[bytes], number: int) -> tuple[int, str]:
+    process.send_signal(number)
+    _, err = process.communicate(timeout=20)
+    return process.returncode, err.decode()
+
+
+def journal_rows(path: Path) -> list[tuple[int, str]]:
+    with sqlite3.connect(path) as db:
+        rows = [
+            (offset, body.decode()) for offset, body in db.execute("SELECT offset, body FROM events ORDER BY offset")
+        ]
+    db.close()
+    return rows
+
+
+def logged_rows(path: Path) -> list[tuple[int, str]]:
+    if path.suffix == ".jsonl":
+        text = path.read_text()
+        assert text.endswith("\n")
+        return [(json.loads(line)["offset"], line) for line in text.splitlines()]
+    with sqlite3.connect(path) as db:
+        rows = db.execute("SELECT offset, body FROM events ORDER BY id").fetchall()
+        assert db.execute("SELECT count(*) FROM lost").fetchone() == (0,)
+    db.close()
+    return rows
+
+
+def test_hub_and_loggers_killed_at_random_the_log_equals_the_journal(hub: HubProcess, tmp_path: Path) -> None:
+    chance = random.Random(1)
+    outputs = [tmp_path / "events.db", tmp_path / "events.jsonl"]
+    loggers = {path: start_logger(hub.events, path) for path in outputs}
+    link = HubLink(hub.link, "test")
+    stop = threading.Event()
+    posted = 0
+
+    def post() -> None:
+        nonlocal posted
+        while not stop.wait(0.0005):
+            link.post(prediction(f"cam{posted % 5}", number=posted))
+            posted += 1
+
+    poster = threading.Thread(target=post)
+    poster.start()
+    try:
+        end = time.monotonic() + CHAOS_S
+        while time.monotonic() < end:
+            time.sleep(chance.uniform(0.1, 0.6))
+            victim = chance.choice([*outputs, None])
+            if victim is None:
+                hub.kill()
+                time.sleep(chance.uniform(0.0, 0.3))
+                hub.start()
+            else:
+                end_logger(loggers[victim], signal.SIGKILL)
+                loggers[victim] = start_logger(hub.events, victim)
+    finally:
+        stop.set()
+        poster.join()
+    assert link.close(20.0) == 0
+    assert link.dropped == {}
+    for path, logger in loggers.items():
+        end_logger(logger, signal.SIGKILL)
+        assert run_log(hub.events, path, once=True, seconds=60) == 0
+    assert hub.stop() == 0
+    journal = journal_rows(hub.journal)
+    assert len(journal) == posted
+    for path in outputs:
+        assert logged_rows(path) == journal
+
+
+def test_it_waits_for_a_service_says_so_and_ends_cleanly_on_sigint(tmp_path: Path) -> None:
+    loggers = [start_logger("tcp://127.0.0.1:9", tmp_path / name) for name in ("events.db", "events.jsonl")]
+    for logger in loggers:
+        assert logger.stderr is not None
+        assert b"waiting for a service at tcp://127.0.0.1:9" in logger.stderr.readline()
+        code, err = end_logger(logger, signal.SIGINT)
+        assert code == 0
+        assert "0 events written" in err
+
+
+def test_once_without_a_service_is_an_error_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamclf.subscribers.log._ONCE_PATIENCE_S", 0.2)
+    with pytest.raises(BusError, match="is the service running"):
+        run_log("tcp://127.0.0.1:9", tmp_path / "events.db", once=True)
+
+
+def test_labels_and_probabilities_are_columns(hub: HubProcess, tmp_path: Path) -> None:
+    with HubLink(hub.link, "test") as link:
+        for draft in (prediction(), action("start"), status()):
+            link.post(draft)
+        wait_until(lambda: link.unacknowledged == 0, "confirmation")
+    output = tmp_path / "events.db"
+    assert run_log(hub.events, output, once=True) == 0
+    with sqlite3.connect(output) as db:
+        rows = db.execute("SELECT stream, type, label, probability FROM events ORDER BY id").fetchall()
+    db.close()
+    assert rows == [
+        ("door", "prediction", "wave", 0.91),
+        ("door", "action", "wave", 0.9),
+        ("door", "status", "live", None),
+    ]
+
+
+def test_what_retention_removed_is_recorded_as_lost(hub: HubProcess, tmp_path: Path) -> None:
+    outputs = [tmp_path / "events.db", tmp_path / "events.jsonl"]
+    with HubLink(hub.link, "test") as link:
+        for upto in (5, 20):
+            for number in range(upto):
+                link.post(prediction(number=number))
+            wait_until(lambda: link.unacknowledged == 0, "confirmation")
+            if upto == 5:
+                for output in outputs:
+                    assert run_log(hub.events, output, once=True) == 0
+    hub.stop()
+    with sqlite3.connect(hub.journal) as db:
+        db.execute("DELETE FROM events WHERE offset<=10")
+    db.close()
+    hub.start()
+    for output in outputs:
+        for _ in range(2):
+            assert run_log(hub.events, output, once=True) == 0
+    with sqlite3.connect(outputs[0]) as db:
+        assert db.execute("SELECT first, last FROM lost").fetchall() == [(6, 10)]
+        offsets = [row[0] for row in db.execute("SELECT offset FROM events ORDER BY id")]
+    db.close()
+    lines = [json.loads(line) for line in outputs[1].read_text().splitlines()]
+    assert offsets == [1, 2, 3, 4, 5, *range(11, 26)]
+    assert [line.get("offset", "lost") for line in lines] == [1, 2, 3, 4, 5, "lost", *range(11, 26)]
+    assert (lines[5]["first"], lines[5]["last"]) == (6, 10)
+
+
+def line(offset: int | None) -> str:
+    return json.dumps({"type": "status", "epoch": EPOCH, "offset": offset})
+
+
+@pytest.mark.parametrize(
+    ("content", "position", "kept"),
+    [
+        ("", None, ""),
+        (f"{line(7)}\n", 7, f"{line(7)}\n"),
+        (f"{line(7)}\n{line(8)[:20]}", 7, f"{line(7)}\n"),
+        (line(7)[:20], None, ""),
+        (f"{line(7)}\n{line(None)}\n", 7, f"{line(7)}\n{line(None)}\n"),
+        (f"{line(7)}\n" + f"{line(None)}\n" * 40_000, 7, f"{line(7)}\n" + f"{line(None)}\n" * 40_000),
+    ],
+    ids=["empty", "whole", "half a line", "only half a line", "not durable", "very many not durable"],
+)
+def test_a_half_written_line_is_cut_off(tmp_path: Path, content: str, position: int | None, kept: str) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text(content)
+    sink = JsonlSink(path)
+    try:
+        assert sink.position() == (None if position is None else Position(EPOCH, position))
+        assert path.read_text() == kept
+        with pytest.raises(JournalError, match="another process writes it"):
+            JsonlSink(path)
+    finally:
+        sink.close()
+
+
+def test_the_end_of_lost_events_is_a_position_too(tmp_path: Path) -> None:
+    sink = JsonlSink(tmp_path / "events.jsonl")
+    sink.write([Lost(epoch=EPOCH, first=3, last=9)], Position(EPOCH, 9))
+    sink.close()
+    again = JsonlSink(tmp_path / "events.jsonl")
+    assert again.position() == Position(EPOCH, 9)
+    again.close()
+
+
+@pytest.mark.parametrize("name", ["events.txt", "events", "missing/events.db"])
+def test_a_name_that_says_nothing_is_a_usage_error(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError):
+        open_sink(tmp_path / name)
+
+
+def test_foreign_files_are_left_alone(tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign.db"
+    with sqlite3.connect(foreign) as db:
+        db.execute("CREATE TABLE mine(x)")
+    db.close()
+    (tmp_path / "poem.jsonl").write_text("roses are red\n")
+    (tmp_path / "text.db").write_text("roses are red\n" * 100)
+    for name in ("foreign.db", "poem.jsonl", "text.db"):
+        before = (tmp_path / name).read_bytes()
+        with pytest.raises(JournalError, match="new"):
+            open_sink(tmp_path / name)
+        assert (tmp_path / name).read_bytes() == before
+
+
+def test_the_services_own_journal_is_not_taken_for_a_log(hub: HubProcess) -> None:
+    with pytest.raises(JournalError, match="journal"):
+        SqliteSink(hub.journal)

@@ -1,0 +1,265 @@
+"""A subscription with replay returns every event, whatever the live socket loses; what is gone is said."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.hub_process import HubProcess, action, prediction, status, wait_until
+
+from streamclf.errors import BusError, UsageError
+from streamclf.events import Heartbeat, Lost, Prediction, Status, StreamEvent
+from streamclf.link import HubLink
+from streamclf.pull import Page
+from streamclf.subscribe import START, Position, Received, Subscription, _reachable, _Tracker, subscribe
+
+EPOCH = "ab" * 16
+NOW = datetime.now(timezone.utc)
+
+
+@pytest.fixture
+def hub() -> Iterator[HubProcess]:
+    with HubProcess() as hub:
+        yield hub
+
+
+@pytest.fixture
+def link(hub: HubProcess) -> Iterator[HubLink]:
+    with HubLink(hub.link, "test") as link:
+        yield link
+
+
+def settled(link: HubLink) -> None:
+    wait_until(lambda: link.unacknowledged == 0, "confirmation")
+
+
+def take(events: Subscription, count: int, deadline_s: float = 15.0) -> list[Received]:
+    """The next `count` events that are not heartbeats."""
+    end = time.monotonic() + deadline_s
+    got: list[Received] = []
+    while len(got) < count:
+        event = events.receive(0.2)
+        if event is not None and not isinstance(event, Heartbeat):
+            got.append(event)
+        assert time.monotonic() < end, f"{len(got)} of {count} events"
+    return got
+
+
+def offsets(events: list[Received]) -> list[int | None]:
+    return [event.offset for event in events if not isinstance(event, Lost | Heartbeat)]
+
+
+def test_live_events_are_typed_and_filtered(hub: HubProcess, link: HubLink) -> None:
+    with subscribe(hub.events, streams=["door"], types=["prediction", "heartbeat"]) as events:
+        assert isinstance(events.receive(5.0), Heartbeat)
+        for draft in (status("door"), prediction("yard"), prediction("door"), prediction("door2")):
+            link.post(draft)
+        (event,) = take(events, 1)
+        assert isinstance(event, Prediction)
+        assert (event.stream, event.offset) == ("door", 3)
+
+
+def test_what_was_published_before_is_replayed_from_the_start(hub: HubProcess, link: HubLink) -> None:
+    for number in range(3000):
+        link.post(prediction(f"cam{number % 4}", number=number))
+    settled(link)
+    with subscribe(hub.events, replay=True, after=START) as events:
+        assert offsets(take(events, 3000)) == list(range(1, 3001))
+        position = events.position
+        assert position is not None
+        assert position.offset == 3000
+    link.post(status())
+    with subscribe(hub.events, replay=True, after=position) as events:
+        assert offsets(take(events, 1)) == [3001]
+
+
+def test_from_now_on_means_from_now_on(hub: HubProcess, link: HubLink) -> None:
+    link.post(prediction())
+    settled(link)
+    with subscribe(hub.events, replay=True) as events:
+        assert isinstance(events.receive(5.0), Heartbeat)
+        link.post(prediction())
+        assert offsets(take(events, 1)) == [2]
+
+
+def test_filters_apply_to_replay_too(hub: HubProcess, link: HubLink) -> None:
+    for number in range(300):
+        link.post(prediction(f"cam{number % 3}", number=number))
+        link.post(status(f"cam{number % 3}"))
+    link.post(action("start", "cam1"))
+    settled(link)
+    with subscribe(hub.events, streams=["cam1"], types=["status", "action"], replay=True, after=START) as events:
+        got = take(events, 101)
+        assert all(not isinstance(e, Prediction | Lost) and e.stream == "cam1" for e in got)
+        link.post(prediction("cam1"))
+        link.post(status("cam1"))
+        (event,) = take(events, 1)
+        assert isinstance(event, Status)
+
+
+def test_a_slow_reader_with_replay_gets_all_and_without_it_some(
+    hub: HubProcess, link: HubLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamclf.subscribe._RECEIVE_HIGH_WATER", 10)
+    count = 20_000
+    with subscribe(hub.events, replay=True, after=START) as sure, subscribe(hub.events) as plain:
+        for events in (sure, plain):
+            assert isinstance(events.receive(5.0), Heartbeat)
+        for number in range(count):
+            link.post(prediction(number=number, model="m" * 256))
+            if number % 1000 == 0:
+                settled(link)
+        settled(link)
+        seen = 0
+        for event in plain:
+            seen += isinstance(event, Prediction)
+            if isinstance(event, Heartbeat) and event.head == count:
+                break
+        assert 0 < seen < count
+        assert offsets(take(sure, count, deadline_s=60)) == list(range(1, count + 1))
+
+
+def test_what_retention_removed_is_told_once(link: HubLink, hub: HubProcess) -> None:
+    for number in range(20):
+        link.post(prediction(number=number))
+    settled(link)
+    with subscribe(hub.events, replay=True, after=START) as events:
+        take(events, 5)
+        position = events.position
+    assert position is not None
+    assert hub.stop() == 0
+    with sqlite3.connect(hub.journal) as db:
+        db.execute("DELETE FROM events WHERE offset<=15")
+    db.close()
+    hub.start()
+    with subscribe(hub.events, replay=True, after=position) as events:
+        lost, *rest = take(events, 6)
+        assert lost == Lost(epoch=position.epoch, first=position.offset + 1, last=15)
+        assert offsets(rest) == [16, 17, 18, 19, 20]
+    with subscribe(hub.events, replay=True, after=START) as events:
+        assert offsets(take(events, 5)) == [16, 17, 18, 19, 20]
+
+
+def test_a_new_journal_is_a_new_epoch_and_the_old_ones_end_is_unknown(hub: HubProcess, link: HubLink) -> None:
+    link.post(prediction())
+    settled(link)
+    with subscribe(hub.events, replay=True, after=START) as events:
+        (old,) = take(events, 1)
+        assert isinstance(old, Prediction)
+        hub.kill()
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{hub.journal}{suffix}").write_bytes(b"not a database" * 1000)
+        hub.start()
+        link.post(prediction(number=1))
+        lost, new = take(events, 2)
+        assert lost == Lost(epoch=old.epoch, first=2, last=None)
+        assert isinstance(new, Prediction)
+        assert (new.offset, new.epoch != old.epoch) == (1, True)
+
+
+def test_a_service_that_stays_silent_is_an_error_in_time() -> None:
+    with (
+        subscribe("tcp://127.0.0.1:9", patience_s=0.2) as events,
+        pytest.raises(BusError, match="is the service running"),
+    ):
+        next(iter(events))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"endpoint": "localhost"},
+        {"streams": ["a/b"]},
+        {"types": ["rumour"]},
+        {"after": START},
+    ],
+)
+def test_wrong_arguments_are_named(wrong: dict[str, object]) -> None:
+    with pytest.raises(UsageError):
+        subscribe(**{"endpoint": "tcp://127.0.0.1:9", **wrong})  # type: ignore[arg-type]
+
+
+def test_the_replay_endpoint_is_reached_where_the_events_come_from() -> None:
+    assert _reachable("tcp://127.0.0.1:5556", "tcp://10.0.0.7:5555") == "tcp://10.0.0.7:5556"
+    assert _reachable("tcp://0.0.0.0:5556", "tcp://[::1]:5555") == "tcp://[::1]:5556"
+    assert _reachable("ipc:///run/replay", "tcp://10.0.0.7:5555") == "ipc:///run/replay"
+
+
+class FakeService:
+    """A journal in a list, and a tracker that hears only what `losses` lets through."""
+
+    def __init__(self) -> None:
+        self.events: list[Status] = []
+        self.last: dict[str, int] = {}
+
+    def publish(self, stream: str) -> Status:
+        offset = len(self.events) + 1
+        event = Status(
+            stream=stream, epoch=EPOCH, offset=offset, previous=self.last.get(stream, 0), time=NOW, state="live"
+        )
+        self.last[stream] = offset
+        self.events.append(event)
+        return event
+
+    def heartbeat(self) -> Heartbeat:
+        return Heartbeat(epoch=EPOCH, time=NOW, head=len(self.events), oldest=1, last=dict(self.last), replay="")
+
+    def page(self, after: int, limit: int, streams: frozenset[str] | None) -> Page:
+        found: list[StreamEvent] = []
+        upto = after
+        for event in self.events[after:]:
+            upto += 1
+            if streams is None or event.stream in streams:
+                found.append(event)
+            if len(found) == limit:
+                break
+        return Page(epoch=EPOCH, head=len(self.events), upto=upto, lost=(), events=tuple(found), from_start=after == 0)
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("event"), st.sampled_from("abc"), st.booleans()),
+        st.tuples(st.just("heartbeat"), st.just(""), st.booleans()),
+        st.tuples(st.just("pull"), st.just(""), st.just(True)),
+    ),
+    max_size=80,
+)
+
+
+@given(steps=steps, streams=st.sampled_from([None, frozenset("a"), frozenset("ab")]), limit=st.integers(1, 4))
+def test_whatever_is_lost_on_the_way_each_event_is_returned_once(
+    steps: list[tuple[str, str, bool]], streams: frozenset[str] | None, limit: int
+) -> None:
+    service, tracker = FakeService(), _Tracker(streams, START)
+    got: list[Received] = []
+
+    def pull() -> None:
+        if tracker.behind and tracker.position is not None and tracker.position.epoch:
+            got.extend(tracker.page(service.page(tracker.position.offset, limit, streams)))
+
+    for kind, stream, arrives in steps:
+        if kind == "event":
+            event = service.publish(stream)
+            if arrives and (streams is None or stream in streams):
+                got.extend(tracker.live(event))
+        elif kind == "heartbeat" and arrives:
+            got.extend(tracker.heartbeat(service.heartbeat()))
+        else:
+            pull()
+    got.extend(tracker.heartbeat(service.heartbeat()))
+    for _ in range(len(service.events) + 1):
+        pull()
+    wanted = [event for event in service.events if streams is None or event.stream in streams]
+    assert sorted(offsets(got)) == [event.offset for event in wanted]  # type: ignore[type-var]
+    for name in "abc":
+        own = offsets([event for event in got if isinstance(event, Status) and event.stream == name])
+        assert own == sorted(own)  # type: ignore[type-var]
+    if streams is None:
+        assert offsets(got) == sorted(offsets(got))  # type: ignore[type-var]
+    assert tracker.position == Position(EPOCH, len(service.events))
