@@ -269,7 +269,8 @@ def _reason(error: Exception, opening: bool) -> str:
 
 
 def _is_cover(stream: VideoStream) -> bool:
-    return bool(stream.disposition & stream.disposition.attached_pic)
+    disposition = getattr(stream, "disposition", None)  # PyAV 15 and later
+    return disposition is not None and bool(disposition & disposition.attached_pic)
 
 
 def _pixel_aspect(stream: VideoStream) -> Fraction:
