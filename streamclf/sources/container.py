@@ -12,7 +12,6 @@ from typing import Any
 import av
 import av.error
 import av.stream
-from av.codec.context import Flags
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
@@ -25,6 +24,8 @@ from streamclf.sources.resize import Oriented
 NS = 1_000_000_000
 NO_PICTURE_S = 10.0
 """Packets that arrive for this long without one picture: a live source waits for its next key frame, not longer."""
+TOLERANT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+"""A title in another encoding is no reason to refuse a film; from PyAV 19 on it never is."""
 TEXT_CODECS = frozenset({"ansi", "bintext", "xbin", "idf"})
 """FFmpeg takes any text for a film of a terminal."""
 
@@ -239,7 +240,7 @@ class Container:
         context.thread_type = "NONE" if low_delay else "AUTO"
         if low_delay:
             context.thread_count = 1
-            context.flags |= Flags.low_delay
+            context.options = {"flags": "low_delay"}  # by name: the Python spelling differs between PyAV's versions
 
     def _translated(self, error: Exception, *, opening: bool) -> SourceError:
         """Our error for PyAV's; never with its text, which holds the URL with its password."""
