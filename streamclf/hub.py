@@ -21,10 +21,12 @@ from streamclf.intake import LinkServer
 from streamclf.jobs import HubJob
 from streamclf.journal import RETENTION_STEP, Journal, Record
 from streamclf.link import Draft
+from streamclf.openactions import OpenActions
 from streamclf.replay import ReplayServer
 
 log = logging.getLogger(__name__)
 
+_OPEN_ACTIONS = "open actions"
 _HEARTBEAT_S = 1.0
 _NEWCOMER_S = 0.05
 _RETAIN_S = 5.0
@@ -48,7 +50,8 @@ class Hub:
             self._links = LinkServer(self._context, job.link, self.journal.sequence_of)
             stack.callback(self._links.close)
             self._resources = stack.pop_all()
-        self._heartbeat_at = self._retain_at = 0.0
+        self._open_actions = OpenActions(self.journal.note(_OPEN_ACTIONS))
+        self._heartbeat_at = self._retain_at = self._orphans_at = 0.0
         self._refused = 0
 
     def __enter__(self) -> Hub:
@@ -90,7 +93,9 @@ class Hub:
             self._heartbeat_at = min(self._heartbeat_at, now + _NEWCOMER_S)
         if now >= self._heartbeat_at:
             self._heartbeat()
-            self._links.forget_silent()
+        if now >= self._orphans_at:  # not with each heartbeat: newcomers make these come sooner than hellos do
+            self._orphans_at = now + _HEARTBEAT_S
+            self._end_orphans()
         if now >= self._retain_at:
             removed = self.journal.retain()
             self._retain_at = now + (0.02 if removed >= RETENTION_STEP else _RETAIN_S)
@@ -100,12 +105,30 @@ class Hub:
         turn = self._links.receive()
         if turn.drafts or turn.sequences:
             dropped = self._links.dropped()
-            records = [record for draft in turn.drafts if (record := self._record(draft, dropped))]
-            self._publisher.publish(self.journal.append(records, turn.sequences))
+            records = [
+                record
+                for draft, sender in zip(turn.drafts, turn.senders, strict=True)
+                for record in self._records(draft, sender, dropped)
+            ]
+            self._commit(records, turn.sequences)
             self._links.acknowledge()
         for stream, jpeg in turn.previews:
             self._publisher.send(topic_of("preview", stream), jpeg)
         return len(turn.drafts)
+
+    def _commit(self, records: list[Record], sequences: dict[bytes, int]) -> None:
+        notes = {_OPEN_ACTIONS: self._open_actions.stored} if self._open_actions.changed else {}
+        self._publisher.publish(self.journal.append(records, sequences, notes))
+        if self.journal.durable:
+            self._open_actions.changed = False
+
+    def _records(self, draft: Draft, sender: bytes, dropped: dict[str, int]) -> list[Record]:
+        record = self._record(draft, dropped)
+        if record is None or draft.type != "action":
+            return [record] if record else []
+        admitted = self._open_actions.admit(draft, sender)
+        ends = [end for each in admitted if each is not draft if (end := self._record(each, dropped))]
+        return [*ends, record] if draft in admitted else ends
 
     def _record(self, draft: Draft, dropped: dict[str, int]) -> Record | None:
         event = self._event(draft, dropped)
@@ -139,6 +162,13 @@ class Hub:
         if draft.type == "status" and lost and isinstance(counters := event.get("counters", {}), dict):
             event["counters"] = {**counters, "link_dropped": lost}
         return event
+
+    def _end_orphans(self) -> None:
+        ends = self._open_actions.beat(self._links.heard())
+        if ends:
+            log.warning("%d actions ended whose producer is gone", len(ends))
+            self._commit([record for end in ends if (record := self._record(end, {}))], {})
+        self._links.forget_silent()
 
     def _heartbeat(self) -> None:
         journal = self.journal

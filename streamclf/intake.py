@@ -15,7 +15,8 @@ import zmq
 
 from streamclf.bus import bind, open_socket
 from streamclf.errors import BusError, EventError
-from streamclf.link import MAX_LINK_MESSAGE_BYTES, MAX_PREVIEW_BYTES, U64, Draft
+from streamclf.link import MAX_PREVIEW_BYTES, Draft
+from streamclf.linksocket import MAX_LINK_MESSAGE_BYTES, U64
 from streamclf.names import valid_stream_name
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,6 @@ class _Producer:
 
     name: str
     seq: int
-    heard_at: float
     dropped: dict[str, int] = field(default_factory=dict)
 
 
@@ -50,6 +50,8 @@ class Intake:
     """What came in one turn of the hub's loop."""
 
     drafts: list[Draft] = field(default_factory=list)
+    senders: list[bytes] = field(default_factory=list)
+    """The instance that sent each draft."""
     sequences: dict[bytes, int] = field(default_factory=dict)
     previews: list[tuple[str, bytes]] = field(default_factory=list)
 
@@ -70,6 +72,7 @@ class LinkServer:
         self._run = uuid.uuid4().bytes
         self._peers: dict[bytes, _Peer] = {}
         self._producers: dict[bytes, _Producer] = {}
+        self._heard: set[bytes] = set()
         self._wanted = b"[]"
         self.refused = 0
         """Messages and drafts that were not what a link sends."""
@@ -112,6 +115,11 @@ class LinkServer:
                 total[stream] = total.get(stream, 0) + count
         return total
 
+    def heard(self) -> set[bytes]:
+        """The producers' instances that sent anything since the last call."""
+        heard, self._heard = self._heard, set()
+        return heard
+
     def forget_silent(self) -> None:
         """Let go of connections and producers that are gone; the journal still knows their sequence numbers."""
         now = time.monotonic()
@@ -145,6 +153,7 @@ class LinkServer:
                     return
                 peer.ack_due = True
                 self._new_drafts(orjson.loads(body), producer, turn)
+                turn.senders += [instance] * (len(turn.drafts) - len(turn.senders))
                 turn.sequences[instance] = producer.seq
             case _:
                 raise EventError(f"{len(frames)} frames that no link sends")
@@ -154,13 +163,14 @@ class LinkServer:
             raise EventError(f"instance of {len(instance)} bytes, name of {len(name)}: 16, and 1 to 128")
         now = time.monotonic()
         if instance not in self._producers:
-            self._producers[instance] = _Producer(name.decode(), self._sequence_of(instance), now)
+            self._producers[instance] = _Producer(name.decode(), self._sequence_of(instance))
         if route not in self._peers:
             if len(self._peers) >= _MAX_PEERS:
                 raise EventError(f"more than {_MAX_PEERS} producers at once")
             self._peers[route] = _Peer(instance, now)
         producer, peer = self._producers[instance], self._peers[route]
-        producer.heard_at = peer.heard_at = now
+        peer.heard_at = now
+        self._heard.add(instance)
         peer.instance = instance
         return peer, producer
 

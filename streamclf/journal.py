@@ -47,6 +47,7 @@ CREATE TABLE IF NOT EXISTS last(
     stream TEXT NOT NULL, type TEXT NOT NULL, offset INTEGER NOT NULL, PRIMARY KEY(stream, type)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS producers(
     instance BLOB PRIMARY KEY, seq INTEGER NOT NULL, seen_ns INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS notes(key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS gone(first INTEGER PRIMARY KEY, last INTEGER NOT NULL);
 COMMIT;
 """
@@ -104,15 +105,17 @@ class Journal:
             log.warning("journal %s: closed with %s; the next start recovers it", self.path, error)
         os.close(self._lock_fd)
 
-    def append(self, records: Sequence[Record], producers: Mapping[bytes, int]) -> list[Entry]:
-        """Commit `records` and the producers' sequence numbers in one transaction; return what to publish.
+    def append(
+        self, records: Sequence[Record], producers: Mapping[bytes, int], notes: Mapping[str, bytes] | None = None
+    ) -> list[Entry]:
+        """Commit `records`, the producers' sequence numbers and `notes` in one transaction; return what to publish.
 
         Never raises for a disk that is full or failing: the events come back without offset, `durable` is False and
         `not_durable` counts them; the next append after a short pause tries the disk again.
         """
         if time.monotonic() >= self._retry_at:
             try:
-                entries = self._commit(records, producers)
+                entries = self._commit(records, producers, notes or {})
             except sqlite3.DatabaseError as error:
                 self._failed(error)
             else:
@@ -126,6 +129,11 @@ class Journal:
         """The highest sequence number of a producer that is in the journal, 0 for an unknown one."""
         row = self._db.execute("SELECT seq FROM producers WHERE instance=?", (instance,)).fetchone()
         return int(row[0]) if row else 0
+
+    def note(self, key: str) -> bytes | None:
+        """What was committed last under `key`."""
+        row = self._db.execute("SELECT value FROM notes WHERE key=?", (key,)).fetchone()
+        return bytes(row[0]) if row else None
 
     def last(self) -> dict[str, int]:
         """The last offset of each stream, the most recently active ones if there are very many."""
@@ -180,7 +188,9 @@ class Journal:
         )
         return (pages - free) * size
 
-    def _commit(self, records: Sequence[Record], producers: Mapping[bytes, int]) -> list[Entry]:
+    def _commit(
+        self, records: Sequence[Record], producers: Mapping[bytes, int], notes: Mapping[str, bytes]
+    ) -> list[Entry]:
         now_ns = time.time_ns()
         last = dict(self._last_by_stream)
         entries: list[Entry] = []
@@ -204,6 +214,7 @@ class Journal:
                 "ON CONFLICT DO UPDATE SET seq=excluded.seq, seen_ns=excluded.seen_ns",
                 [(instance, seq, now_ns) for instance, seq in producers.items()],
             )
+            self._db.executemany("INSERT OR REPLACE INTO notes VALUES(?,?)", list(notes.items()))
             self._db.execute("COMMIT")
         except BaseException:
             self._roll_back()

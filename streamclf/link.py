@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import struct
 import threading
 import time
 import uuid
@@ -33,24 +32,20 @@ import zmq
 
 from streamclf.errors import BusError, EventError
 from streamclf.events import MAX_EVENT_BYTES, DraftType
+from streamclf.linksocket import HELLO_S, TICK_MS, U64, Connection
 from streamclf.names import valid_stream_name
 
 log = logging.getLogger(__name__)
 
 MAX_DRAFT_BYTES: Final = MAX_EVENT_BYTES - 1024  # the hub adds its envelope
 MAX_PREVIEW_BYTES: Final = 512 * 1024
-MAX_LINK_MESSAGE_BYTES: Final = 1 << 20
 ENVELOPE: Final = frozenset({"v", "type", "stream", "epoch", "offset", "previous", "time", "durable"})
-U64: Final = struct.Struct("<Q")
 
 _BATCH = 128
 _BATCH_BYTES = 256 * 1024
 _WINDOW = 1024
 """Drafts under way at once: enough for a slow disk's commit, little enough to resend."""
-_HELLO_S = 1.0
 _WANTED_FRESH_S = 5.0
-_RETRY_S = (1.0, 5.0)
-_TICK_MS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +185,7 @@ class HubLink:
 
     def _run(self) -> None:
         try:
-            with _Connection(self._endpoint, self._instance, self._name) as connection:
+            with Connection(self._endpoint, self._instance, self._name) as connection:
                 self._serve(connection)
         except zmq.ZMQError as error:
             log.error("link to the hub at %s ended: %s", self._endpoint, error)
@@ -200,9 +195,9 @@ class HubLink:
                 os.close(self._wake_write)
                 self._wake_write = -1
 
-    def _serve(self, connection: _Connection) -> None:
+    def _serve(self, connection: Connection) -> None:
         while not self._finished():
-            connection.wait(self._wake_read, _TICK_MS if self._unsent else int(_HELLO_S * 250))
+            connection.wait(self._wake_read, TICK_MS if self._unsent else int(HELLO_S * 250))
             self._drain_wake()
             for frames in connection.receive():
                 self._take(frames, connection)
@@ -222,7 +217,7 @@ class HubLink:
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake_read, 4096)
 
-    def _take(self, frames: list[bytes], connection: _Connection) -> None:
+    def _take(self, frames: list[bytes], connection: Connection) -> None:
         kind = frames[0]
         if kind in (b"ack", b"again") and len(frames) == 2 and len(frames[1]) == U64.size:
             (seq,) = U64.unpack(frames[1])
@@ -247,12 +242,12 @@ class HubLink:
             while self._unsent and self._unsent[0] <= seq:
                 self._unsent.popleft()
 
-    def _rewind(self, connection: _Connection, seq: int) -> None:
+    def _rewind(self, connection: Connection, seq: int) -> None:
         with self._lock:
             self._unsent = deque(self._held)
         connection.rewind(seq)
 
-    def _send_drafts(self, connection: _Connection) -> None:
+    def _send_drafts(self, connection: Connection) -> None:
         while connection.in_flight < _WINDOW:
             with self._lock:
                 batch = self._next_batch()
@@ -273,127 +268,13 @@ class HubLink:
                 size += len(batch[-1][1])
         return batch
 
-    def _send_previews(self, connection: _Connection) -> None:
+    def _send_previews(self, connection: Connection) -> None:
         with self._lock:
             previews, self._previews = self._previews, {}
         for stream, jpeg in previews.items():
             if not connection.send_preview(stream, jpeg):
                 with self._lock:
                     self._previews_dropped += 1
-
-
-class _Connection:
-    """The two sockets of the link's thread, and what is under way on them."""
-
-    def __init__(self, endpoint: str, instance: bytes, name: bytes) -> None:
-        self._endpoint, self._instance, self._name = endpoint, instance, name
-        self._context = zmq.Context(io_threads=1)
-        self._drafts = self._open(zmq.DEALER, hwm=64)
-        self._previews = self._open(zmq.DEALER, hwm=4)
-        self._hub_run: bytes | None = None
-        self._hello_at = 0.0
-        self._patience_s = _RETRY_S[0]
-        self._overdue_at = 0.0
-        self._sent: deque[int] = deque()
-        self._chain = 0
-        self.acked = 0
-
-    def __enter__(self) -> _Connection:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
-        self._drafts.close(0)
-        self._previews.close(0)
-        self._context.term()
-
-    def _open(self, kind: int, hwm: int) -> zmq.Socket[bytes]:
-        socket = self._context.socket(kind)
-        socket.linger = 0
-        socket.sndhwm = hwm
-        socket.immediate = True  # nothing waits in a queue for a hub that is not there; it is held here instead
-        socket.maxmsgsize = MAX_LINK_MESSAGE_BYTES
-        socket.reconnect_ivl, socket.reconnect_ivl_max = 50, 500
-        try:
-            socket.connect(self._endpoint)
-        except zmq.ZMQError as error:
-            raise BusError(
-                f"link {self._endpoint}: {error.strerror}; give the hub's ipc:// or tcp:// endpoint"
-            ) from error
-        return socket
-
-    @property
-    def in_flight(self) -> int:
-        return len(self._sent)
-
-    def wait(self, wake_fd: int, timeout_ms: int) -> None:
-        poller = zmq.Poller()
-        poller.register(self._drafts, zmq.POLLIN)
-        poller.register(wake_fd, zmq.POLLIN)
-        poller.poll(timeout_ms)
-
-    def receive(self) -> list[list[bytes]]:
-        messages: list[list[bytes]] = []
-        with contextlib.suppress(zmq.Again):
-            while len(messages) < 256:
-                messages.append(self._drafts.recv_multipart(zmq.NOBLOCK))
-        return messages
-
-    def send(self, batch: list[tuple[int, bytes]]) -> bool:
-        body = b"[" + b",".join(encoded for _, encoded in batch) + b"]"
-        frames = [b"drafts", self._instance, self._name, U64.pack(self._chain), body]
-        try:
-            self._drafts.send_multipart(frames, zmq.NOBLOCK)
-        except zmq.Again:
-            return False
-        if not self._sent:
-            self._overdue_at = time.monotonic() + self._patience_s
-        self._sent.extend(seq for seq, _ in batch)
-        self._chain = batch[-1][0]
-        return True
-
-    def send_preview(self, stream: str, jpeg: bytes) -> bool:
-        try:
-            self._previews.send_multipart([b"preview", stream.encode(), jpeg], zmq.NOBLOCK)
-        except zmq.Again:
-            return False
-        return True
-
-    def hello_due(self) -> bool:
-        return time.monotonic() >= self._hello_at
-
-    def hello(self, dropped: dict[str, int]) -> None:
-        self._hello_at = time.monotonic() + _HELLO_S
-        frames = [b"hello", self._instance, self._name, orjson.dumps(dropped)]
-        try:
-            self._drafts.send_multipart(frames, zmq.NOBLOCK)
-        except zmq.Again:
-            self._hello_at = time.monotonic() + _TICK_MS / 1000  # not connected yet: be quick once it is
-
-    def is_new_hub(self, run: bytes) -> bool:
-        known, self._hub_run = self._hub_run, run
-        return known is not None and known != run
-
-    def progress(self, seq: int) -> None:
-        self.acked = max(self.acked, seq)
-        while self._sent and self._sent[0] <= seq:
-            self._sent.popleft()
-        self._patience_s = _RETRY_S[0]
-        self._overdue_at = time.monotonic() + self._patience_s
-
-    def overdue(self) -> bool:
-        return bool(self._sent) and time.monotonic() >= self._overdue_at
-
-    def reopen(self) -> None:
-        """A fresh socket: whatever the old one still carried is sent again anyway."""
-        self._drafts.close(0)
-        self._drafts = self._open(zmq.DEALER, hwm=64)
-        self._hello_at = 0.0
-        self._patience_s = min(2 * self._patience_s, _RETRY_S[1])
-
-    def rewind(self, seq: int) -> None:
-        """Everything after `seq` goes out again; a new journal may know less than the old one had confirmed."""
-        self._sent.clear()
-        self._chain = self.acked = seq
 
 
 def _encode(seq: int, draft: Draft) -> bytes:

@@ -16,7 +16,8 @@ from support.hub_process import action, prediction, status, wait_until
 
 from streamclf.errors import EventError
 from streamclf.intake import Intake, LinkServer
-from streamclf.link import MAX_DRAFT_BYTES, MAX_PREVIEW_BYTES, U64, Draft, HubLink
+from streamclf.link import MAX_DRAFT_BYTES, MAX_PREVIEW_BYTES, Draft, HubLink
+from streamclf.linksocket import U64
 
 
 class FakeHub:
@@ -250,7 +251,7 @@ hostile_drafts = st.recursive(
 def test_nothing_that_is_sent_breaks_the_hub(messages: list[list[bytes]], items: list[object]) -> None:
     server = LinkServer.__new__(LinkServer)
     server._sequence_of, server._run, server._wanted, server.refused = (lambda _: 0), b"r" * 16, b"[]", 11
-    server._peers, server._producers = {}, {}
+    server._peers, server._producers, server._heard = {}, {}, set()
     answers: list[tuple[bytes, ...]] = []
     server._send = lambda route, *frames: answers.append(frames)  # type: ignore[method-assign]
     turn = Intake()
