@@ -62,6 +62,7 @@ def run_child(name: str, job_type: type[JobT], main: Callable[[JobT, Stop], int]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     stop = Stop()
     signal.signal(signal.SIGTERM, lambda *_: stop.request())
+    _watch_signals(stop)
     configure_logging()
     line = sys.stdin.buffer.readline()
     if not line:
@@ -92,6 +93,20 @@ def configure_logging(level: str = "info") -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(RedactingFormatter(LOG_FORMAT, "%H:%M:%S"))
     logging.basicConfig(level=LOG_LEVELS.get(wanted, logging.INFO), handlers=[handler], force=True)
+
+
+def _watch_signals(stop: Stop) -> None:
+    """Take a signal also while the main thread, where Python runs handlers, is blocked in a library."""
+    read_fd, write_fd = os.pipe()
+    os.set_blocking(write_fd, False)
+    signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
+
+    def wait() -> None:
+        while os.read(read_fd, 1) != bytes([signal.SIGTERM]):
+            pass
+        stop.request()
+
+    threading.Thread(target=wait, name="signals", daemon=True).start()
 
 
 def _watch_parent(stop: Stop) -> None:
