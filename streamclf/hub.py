@@ -104,7 +104,8 @@ class Hub:
     def _take_drafts(self) -> int:
         turn = self._links.receive()
         if turn.drafts or turn.sequences:
-            dropped = self._links.dropped()
+            tells = any(draft.type == "status" for draft in turn.drafts)
+            dropped = self._links.dropped() if tells else {}
             records = [
                 record
                 for draft, sender in zip(turn.drafts, turn.senders, strict=True)

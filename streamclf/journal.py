@@ -206,12 +206,12 @@ class Journal:
                 [(e.offset, e.stream, e.type, now_ns, zlib.crc32(e.body), e.body) for e in entries],
             )
             self._db.executemany(
-                "INSERT INTO last VALUES(?,?,?) ON CONFLICT DO UPDATE SET offset=excluded.offset",
+                "INSERT INTO last VALUES(?,?,?) ON CONFLICT(stream, type) DO UPDATE SET offset=excluded.offset",
                 [(stream, kind, offset) for (stream, kind), offset in newest.items()],
             )
             self._db.executemany(
                 "INSERT INTO producers VALUES(?,?,?) "
-                "ON CONFLICT DO UPDATE SET seq=excluded.seq, seen_ns=excluded.seen_ns",
+                "ON CONFLICT(instance) DO UPDATE SET seq=excluded.seq, seen_ns=excluded.seen_ns",
                 [(instance, seq, now_ns) for instance, seq in producers.items()],
             )
             self._db.executemany("INSERT OR REPLACE INTO notes VALUES(?,?)", list(notes.items()))

@@ -107,7 +107,13 @@ class HubLink:
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
-        self._thread = threading.Thread(target=self._run, name=f"link-{producer}", daemon=True)
+        try:
+            connection = Connection(endpoint, self._instance, self._name)
+        except BusError:
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+            raise
+        self._thread = threading.Thread(target=self._run, args=(connection,), name=f"link-{producer}", daemon=True)
         self._thread.start()
 
     def __enter__(self) -> HubLink:
@@ -183,9 +189,9 @@ class HubLink:
         self._held_bytes -= len(gone.encoded)
         self._dropped[gone.stream] = self._dropped.get(gone.stream, 0) + 1
 
-    def _run(self) -> None:
+    def _run(self, connection: Connection) -> None:
         try:
-            with Connection(self._endpoint, self._instance, self._name) as connection:
+            with connection:
                 self._serve(connection)
         except zmq.ZMQError as error:
             log.error("link to the hub at %s ended: %s", self._endpoint, error)

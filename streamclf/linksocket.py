@@ -55,6 +55,7 @@ class Connection:
         try:
             socket.connect(self._endpoint)
         except zmq.ZMQError as error:
+            self._context.destroy(linger=0)
             raise BusError(
                 f"link {self._endpoint}: {error.strerror}; give the hub's ipc:// or tcp:// endpoint"
             ) from error

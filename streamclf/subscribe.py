@@ -7,9 +7,11 @@ a repetition. Without a stream filter all come in the journal's order, with one 
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Literal, TypeAlias
@@ -30,6 +32,7 @@ Received: TypeAlias = Event | Lost
 KINDS: Final = (*JOURNALLED, "heartbeat")
 _RECEIVE_HIGH_WATER = 10_000
 _POLL_S = 0.5
+_ASYNC_POLL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,7 @@ class Subscription:
         self.missed = 0
         """Events that did not arrive over the live socket (with `replay` they were pulled instead)."""
         self._last_seen: dict[str, int] = {}
+        self._in_use = threading.Lock()
 
     def __enter__(self) -> Subscription:
         return self
@@ -110,6 +114,13 @@ class Subscription:
     def __iter__(self) -> Iterator[Received]:
         while True:
             event = self.receive(_POLL_S)
+            if event is not None:
+                yield event
+
+    async def __aiter__(self) -> AsyncIterator[Received]:
+        """The same in an event loop: each wait is in a thread, and short, so that a cancelled task ends soon."""
+        while True:
+            event = self._ready_event() or await asyncio.to_thread(self.receive, _ASYNC_POLL_S)
             if event is not None:
                 yield event
 
@@ -133,6 +144,12 @@ class Subscription:
 
     def receive(self, timeout_s: float) -> Received | None:
         """The next event, or None when none came in `timeout_s`."""
+        with self._in_use:
+            return self._receive(timeout_s)
+
+    def _receive(self, timeout_s: float) -> Received | None:
+        if self._context.closed:
+            return None
         deadline = time.monotonic() + timeout_s
         while not self._ready:
             remaining = deadline - time.monotonic()
@@ -143,6 +160,9 @@ class Subscription:
                 self._listen(max(0.0, remaining))
             if remaining <= 0:
                 break
+        return self._ready_event()
+
+    def _ready_event(self) -> Received | None:
         if not self._ready:
             return None
         event = self._ready.popleft()
@@ -152,6 +172,10 @@ class Subscription:
 
     def close(self) -> None:
         """Disconnect."""
+        with self._in_use:  # the thread of a cancelled task may still wait for the socket
+            self._close()
+
+    def _close(self) -> None:
         if self._puller:
             self._puller.close()
         self._socket.close(0)
@@ -170,6 +194,7 @@ class Subscription:
         try:
             socket.connect(self.endpoint)
         except zmq.ZMQError as error:
+            self._context.destroy(linger=0)
             raise BusError(f"{self.endpoint}: {error.strerror}; give an endpoint like tcp://127.0.0.1:5555") from error
         return socket
 

@@ -106,7 +106,7 @@ class SqliteSink:
             if position:
                 self._db.execute(
                     "INSERT INTO position VALUES(1,?,?) "
-                    "ON CONFLICT DO UPDATE SET epoch=excluded.epoch, offset=excluded.offset",
+                    "ON CONFLICT(id) DO UPDATE SET epoch=excluded.epoch, offset=excluded.offset",
                     (position.epoch, position.offset),
                 )
             self._db.execute("COMMIT")
@@ -188,7 +188,7 @@ class JsonlSink:
         end = os.fstat(self._fd).st_size
         try:
             _write_all(self._fd, data)
-            os.fdatasync(self._fd)
+            os.fsync(self._fd)
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, end)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.hub_process import action, prediction, status, wait_until
 
-from streamclf.errors import EventError
+from streamclf.errors import BusError, EventError
 from streamclf.intake import Intake, LinkServer
 from streamclf.link import MAX_DRAFT_BYTES, MAX_PREVIEW_BYTES, Draft, HubLink
 from streamclf.linksocket import U64
@@ -208,6 +208,11 @@ def test_a_draft_that_is_too_large_or_not_json_is_refused_in_the_callers_face(hu
             link.post(Draft("status", "door", {"state": object()}))
         link.post(status())
         hub.until(1)
+
+
+def test_an_endpoint_that_is_none_is_told_at_once() -> None:
+    with pytest.raises(BusError, match="give the hub's"):
+        HubLink("nonsense", "test")
 
 
 def test_previews_flow_only_while_wanted_and_the_newest_wins(hub: FakeHub) -> None:

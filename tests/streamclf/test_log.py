@@ -25,7 +25,7 @@ from streamclf.subscribers.log import run_log
 from streamclf.subscribers.sinks import JsonlSink, SqliteSink, open_sink
 
 EPOCH = "cd" * 16
-CHAOS_S = float(os.environ.get("STREAMCLF_CHAOS_S", "5"))
+CHAOS_S = float(os.environ.get("STREAMCLF_CHAOS_S", "4"))
 """Set it to 60 for the long run."""
 
 

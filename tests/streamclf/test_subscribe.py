@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -86,6 +88,28 @@ def test_from_now_on_means_from_now_on(hub: HubProcess, link: HubLink) -> None:
         assert isinstance(events.receive(5.0), Heartbeat)
         link.post(prediction())
         assert offsets(take(events, 1)) == [2]
+
+
+def test_an_event_loop_can_read_them_and_cancel(hub: HubProcess, link: HubLink) -> None:
+    for number in range(500):
+        link.post(prediction(number=number))
+    settled(link)
+
+    async def read() -> list[Received]:
+        got: list[Received] = []
+        with subscribe(hub.events, types=["prediction"], replay=True, after=START) as events:
+            async for event in events:
+                got.append(event)
+                if len(got) == 500:
+                    break
+            waiting = asyncio.create_task(anext(aiter(events)))
+            await asyncio.sleep(0.05)
+            waiting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await waiting
+        return got
+
+    assert offsets(asyncio.run(read())) == list(range(1, 501))
 
 
 def test_filters_apply_to_replay_too(hub: HubProcess, link: HubLink) -> None:
