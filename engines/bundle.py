@@ -23,6 +23,9 @@ ENCODER_FILE = "encoder.onnx"
 HEAD_FILE = "head.onnx"
 GOLDEN_FILE = "golden.npz"
 CARD_FILE = "README.md"
+INT8_ENCODER_FILE = "encoder.int8.onnx"
+INT8_HEAD_FILE = "head.int8.onnx"
+"""Optional: the same graphs with quantised weights and activations (QDQ), made by `engines.graphs.quantise`."""
 REQUIRED_FILES = (ENCODER_FILE, HEAD_FILE, GOLDEN_FILE, CARD_FILE)
 
 MAX_SPEC_BYTES = 1 << 20
@@ -117,6 +120,18 @@ class Bundle:
     def head_path(self) -> Path:
         """The head's ONNX file."""
         return self.path / HEAD_FILE
+
+    def graphs(self, precision: str) -> tuple[Path, Path]:
+        """The encoder's and the head's ONNX files for `precision`. Raises `BundleError` where it has none for int8."""
+        if precision != "int8":
+            return self.encoder_path, self.head_path
+        for name in (INT8_ENCODER_FILE, INT8_HEAD_FILE):
+            if name not in self.spec.files:
+                raise BundleError(
+                    f"precision=int8: {self.path} has no {name}; make one: "
+                    f"streamclf compile {self.path} --precision int8 --calibration WINDOWS.npz -o NEW"
+                )
+        return self.path / INT8_ENCODER_FILE, self.path / INT8_HEAD_FILE
 
     def golden(self) -> Golden:
         """The golden clip. Raises `BundleError` where its shapes are not the spec's."""

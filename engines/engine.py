@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, get_args
 
 import numpy as np
@@ -13,7 +12,8 @@ import numpy.typing as npt
 
 from engines.backends import INSTALL, Backend, Precision
 from engines.bundle import Bundle, ModelSpec
-from engines.errors import BackendMissingError, ParityError
+from engines.choice import choose_backend, missing_libraries
+from engines.errors import BackendMissingError, DeviceMemoryError, ParityError
 from engines.parity import check_parity
 
 U8 = npt.NDArray[np.uint8]
@@ -54,6 +54,8 @@ class EngineOptions:
     max_batch: int
     bank_slots: int
     threads: int
+    streams: int = 1
+    """How many streams it will serve: one wants each answer soon, many want the most answers."""
 
 
 def open_engine(
@@ -64,40 +66,53 @@ def open_engine(
     max_batch: int = 16,
     bank_slots: int | None = None,
     threads: int = 0,
+    streams: int = 1,
 ) -> Engine:
     """Load `bundle` on the best backend that this machine has, or on the one asked for, and check its numbers.
 
-    `bank_slots` defaults to one window. `threads` = 0 takes all cores. With `precision="auto"` a reduced precision
-    that fails the golden clip is left for fp32, with a notice. Raises `BackendMissingError`, `BundleError`,
-    `ParityError`.
+    `bank_slots` defaults to one window. `threads` = 0 takes all cores. The engine's `max_batch` may be smaller than
+    the one asked for, where the device's memory holds no more. With `backend="auto"` a backend that cannot run here
+    is left for the next best, with `precision="auto"` a reduced precision that fails the golden clip for fp32, each
+    with a notice. Raises `BackendMissingError`, `BundleError`, `DeviceMemoryError`, `ParityError`.
     """
-    chosen = "openvino" if backend == "auto" else backend
     options = EngineOptions(
         precision=precision,
         max_batch=max_batch,
         bank_slots=max(bank_slots or 0, bundle.spec.tokens, max_batch),
         threads=threads,
+        streams=streams,
     )
+    if backend != "auto":
+        return _open_precise(bundle, backend, options)
+    choice = choose_backend()
+    log.info("auto: %s (%s)", choice.order[0] if choice.order else "no backend", choice.reason)
+    for first, after in zip(choice.order, choice.order[1:], strict=False):
+        try:
+            return _open_precise(bundle, first, options)
+        except (BackendMissingError, DeviceMemoryError) as error:  # noqa: PERF203 - each one may fail
+            log.warning("%s: %s; trying %s", first, error, after)
+    if not choice.order:
+        raise BackendMissingError(f"backend auto: no inference library is installed; pip install {INSTALL['openvino']}")
+    return _open_precise(bundle, choice.order[-1], options)
+
+
+def _open_precise(bundle: Bundle, backend: str, options: EngineOptions) -> Engine:
     try:
-        return _open_checked(bundle, chosen, options)
+        return _open_checked(bundle, backend, options)
     except ParityError as error:
-        if precision != "auto":
+        if options.precision != "auto":
             raise
         log.warning("%s; continuing in fp32", error)
-        fp32 = EngineOptions(
-            precision="fp32",
-            max_batch=options.max_batch,
-            bank_slots=options.bank_slots,
-            threads=options.threads,
-        )
-        return _open_checked(bundle, chosen, fp32)
+        return _open_checked(bundle, backend, replace(options, precision="fp32"))
 
 
 def _open_checked(bundle: Bundle, backend: str, options: EngineOptions) -> Engine:
     if backend not in get_args(Backend):
         raise BackendMissingError(f"backend={backend!r}: one of {', '.join(get_args(Backend))}")
-    if importlib.util.find_spec(backend) is None:
-        raise BackendMissingError(f"backend {backend}: its library is not installed; pip install '{INSTALL[backend]}'")
+    if missing := missing_libraries(backend):
+        raise BackendMissingError(
+            f"backend {backend}: {' and '.join(missing)} not installed; pip install '{INSTALL[backend]}'"
+        )
     engine: Engine = importlib.import_module(f"engines.{backend}").open_adapter(bundle, options)
     try:
         report = check_parity(engine, bundle.golden())

@@ -2,7 +2,9 @@
 
 EngineError
 ├── BundleError           a bundle that is incomplete, altered or not one at all
+│   └── CompileError      its graph is not what a backend's compiler takes; names the operators or layers
 ├── BackendMissingError   a library or device that is not installed; names the extra that brings it
+├── DeviceMemoryError     the device's memory does not hold the model; says how much for which batch
 ├── ParityError           the compiled engine's numbers are not PyTorch's
 └── EngineInputError      a call with wrong shapes, dtypes or slots
 """
@@ -18,6 +20,14 @@ class BundleError(EngineError):
 
 class BackendMissingError(EngineError):
     """A backend whose library or device is not there; the message names the extra to install."""
+
+
+class CompileError(BundleError):
+    """A bundle whose graph a backend cannot compile; the message names what it does not take."""
+
+
+class DeviceMemoryError(EngineError):
+    """A device whose memory does not hold the model, its bank and one batch; the message has the figures."""
 
 
 class ParityError(EngineError):

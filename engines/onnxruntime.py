@@ -1,8 +1,12 @@
-"""ONNX Runtime: the portable backend, fp32 on any CPU."""
+"""ONNX Runtime: the portable backend; fp32 on any CPU, and on the GPUs that the installed build knows."""
 
 from __future__ import annotations
 
+import logging
 import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,46 +15,71 @@ import onnxruntime as ort
 from engines.base import CheckedEngine, HostBank
 from engines.bundle import Bundle
 from engines.engine import EngineOptions
-from engines.errors import BackendMissingError, BundleError
+from engines.errors import BackendMissingError, CompileError
 from engines.parity import softmax
 
 U8 = npt.NDArray[np.uint8]
 I32 = npt.NDArray[np.int32]
 F32 = npt.NDArray[np.float32]
 
+CPU: Final = "CPUExecutionProvider"
+PROVIDERS: Final[dict[str, tuple[str, dict[str, dict[str, Any]]]]] = {
+    # By name: what people call it, and its options by precision. In order of preference.
+    "CUDAExecutionProvider": ("CUDA", {"fp32": {"use_tf32": "0"}, "int8": {}}),
+    "TensorrtExecutionProvider": (
+        "TensorRT",
+        {"fp32": {}, "fp16": {"trt_fp16_enable": "True"}, "int8": {"trt_int8_enable": "True"}},
+    ),
+    "DmlExecutionProvider": ("DirectML", {"fp32": {}}),
+    "CoreMLExecutionProvider": ("CoreML", {"fp32": {}}),
+    CPU: (f"{platform.machine()} CPU", {"fp32": {}, "int8": {}}),
+}
+
+log = logging.getLogger("engine")
+
 
 def open_adapter(bundle: Bundle, options: EngineOptions) -> OnnxRuntimeEngine:
-    """Load both graphs. Raises `BundleError` for a graph that ONNX Runtime does not take."""
-    if options.precision not in ("auto", "fp32"):
+    """Load both graphs on the best provider that works here, and say which.
+
+    Raises `CompileError` for a graph that ONNX Runtime does not take, `BackendMissingError` for a precision that no
+    installed provider computes in.
+    """
+    precision: str = "fp32" if options.precision == "auto" else options.precision
+    providers = usable_providers(ort.get_available_providers(), precision)
+    if not providers:
         raise BackendMissingError(
-            f"precision={options.precision}: the onnxruntime backend computes in fp32; use fp32 or auto"
+            f"precision={precision}: no provider of this onnxruntime computes in it "
+            f"(installed: {', '.join(ort.get_available_providers())}); use fp32 or auto"
         )
-    return OnnxRuntimeEngine(bundle, options)
+    for provider in providers[:-1]:
+        try:
+            return OnnxRuntimeEngine(bundle, options, provider, precision)
+        except BackendMissingError as error:  # noqa: PERF203 - each one may fail
+            log.warning("onnxruntime: %s; trying the next provider", error)
+    return OnnxRuntimeEngine(bundle, options, providers[-1], precision)
+
+
+def usable_providers(installed: Sequence[str], precision: str) -> list[str]:
+    """The installed providers that compute in `precision`, best first."""
+    return [name for name, (_, options) in PROVIDERS.items() if name in installed and precision in options]
 
 
 class OnnxRuntimeEngine(CheckedEngine):
     """Two sessions over one thread-pool size; workers sleep between calls instead of spinning."""
 
-    def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
+    def __init__(self, bundle: Bundle, options: EngineOptions, provider: str, precision: str) -> None:
+        shown, settings = PROVIDERS[provider]
         super().__init__(
             bundle.spec,
             max_batch=options.max_batch,
             bank_slots=options.bank_slots,
-            description=f"onnxruntime {ort.__version__} fp32, {platform.machine()} CPU",
-            precision="fp32",
+            description=f"onnxruntime {ort.__version__} {precision}, {shown}",
+            precision=precision,
         )
-        settings = ort.SessionOptions()
-        settings.intra_op_num_threads = options.threads
-        # A spinning worker takes a whole core from capture for nothing (twice the CPU time per prediction).
-        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            self._encoder, self._head = (
-                ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
-                for path in (bundle.encoder_path, bundle.head_path)
-            )
-        except Exception as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise BundleError(f"{bundle.path}: ONNX Runtime cannot load its graphs: {reason}") from error
+        chosen = [(provider, settings[precision]), *([] if provider == CPU else [CPU])]
+        self._encoder, self._head = (
+            _session(path, provider, chosen, options.threads) for path in bundle.graphs(precision)
+        )
         self._bank = HostBank(bundle.spec, slots=options.bank_slots, max_batch=options.max_batch)
 
     def _encode(self, frames: U8, slots: I32) -> None:
@@ -61,3 +90,19 @@ class OnnxRuntimeEngine(CheckedEngine):
 
     def _close(self) -> None:
         del self._encoder, self._head, self._bank
+
+
+def _session(path: Path, provider: str, chosen: list[Any], threads: int) -> ort.InferenceSession:
+    settings = ort.SessionOptions()
+    settings.log_severity_level = 3  # what it warns of is retold below, in one line
+    settings.intra_op_num_threads = threads
+    # A spinning worker takes a whole core from capture for nothing (twice the CPU time per prediction).
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = ort.InferenceSession(str(path), settings, providers=chosen)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise CompileError(f"{path}: ONNX Runtime cannot load it: {reason}") from error
+    if session.get_providers()[0] != provider:  # it falls back to the CPU without an error
+        raise BackendMissingError(f"{provider} is installed but does not start on this machine")
+    return session

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import os
 import platform
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,86 +14,137 @@ import openvino as ov
 
 from engines.base import CheckedEngine, HostBank
 from engines.bundle import Bundle
-from engines.cache import engine_directory
+from engines.cache import CompiledCache, StaleBlobError, open_cache
 from engines.engine import EngineOptions
-from engines.errors import BackendMissingError, BundleError
+from engines.errors import BackendMissingError, CompileError
 from engines.parity import softmax
 
 U8 = npt.NDArray[np.uint8]
 I32 = npt.NDArray[np.int32]
 F32 = npt.NDArray[np.float32]
 
-HINTS = {"fp32": "f32", "bf16": "bf16"}
-"""OpenVINO's names of the precisions that its CPU plugin computes in."""
+HINTS: Final = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
+"""OpenVINO's name of the precision that its CPU plugin computes in; an INT8 graph says itself what is quantised."""
+CAPABILITY: Final = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16", "int8": "INT8"}
+"""What the CPU must list for it. Every CPU lists FP32."""
+MANY_STREAMS: Final = 4
+"""From so many streams on batches are large enough that a core for each part of one gains more than all on one."""
 
 
 def open_adapter(bundle: Bundle, options: EngineOptions) -> OpenVinoEngine:
-    """Compile both graphs. Raises `BundleError` for a graph that OpenVINO does not take."""
+    """Compile both graphs. Raises `CompileError` for a graph that OpenVINO does not take."""
     core = ov.Core()
     capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     precision: str = options.precision
     if precision == "auto":
         precision = "bf16" if "BF16" in capabilities else "fp32"
-    if precision not in HINTS:
+    if CAPABILITY[precision] not in capabilities:
+        able = ", ".join(name for name, capability in CAPABILITY.items() if capability in capabilities)
         raise BackendMissingError(
-            f"precision={precision}: the openvino backend computes in {' or '.join(HINTS)}; choose one of them"
+            f"precision={precision}: openvino on this CPU computes in {able}; choose one, or auto"
         )
-    if precision == "bf16" and "BF16" not in capabilities:
-        raise BackendMissingError("precision=bf16: this CPU has no bfloat16 arithmetic; use fp32 or auto")
     return OpenVinoEngine(core, bundle, options, precision)
 
 
+def parallel_requests(*, streams: int, cores: int, max_batch: int) -> int:
+    """Into how many parts, each on cores of its own, a batch is split."""
+    return 1 if streams < MANY_STREAMS else max(1, min(cores, max_batch))
+
+
 class OpenVinoEngine(CheckedEngine):
-    """Two compiled graphs, one request each; inputs are read where they lie, without a copy."""
+    """Two compiled graphs; inputs are read where they lie, without a copy."""
 
     def __init__(self, core: ov.Core, bundle: Bundle, options: EngineOptions, precision: str) -> None:
         device = str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
+        cores = options.threads or _cores()
+        requests = parallel_requests(streams=options.streams, cores=cores, max_batch=options.max_batch)
+        parts = "" if requests == 1 else f", batches in {requests} parts"
         super().__init__(
             bundle.spec,
             max_batch=options.max_batch,
             bank_slots=options.bank_slots,
-            description=f"openvino {ov.get_version().split('-')[0]} {precision}, {device}",
+            description=f"openvino {ov.get_version().split('-')[0]} {precision}, {device}{parts}",
             precision=precision,
         )
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": HINTS[precision],
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY" if requests == 1 else "THROUGHPUT",
+            "NUM_STREAMS": requests,
         }
         if options.threads:
             settings["INFERENCE_NUM_THREADS"] = options.threads
-        cache = engine_directory(
+        encoder, head = bundle.graphs(precision)
+        cache = open_cache(
             {
-                "encoder": bundle.spec.files["encoder.onnx"],
-                "head": bundle.spec.files["head.onnx"],
+                "encoder": bundle.spec.files[encoder.name],
+                "head": bundle.spec.files[head.name],
                 "backend": f"openvino {ov.get_version()}",
                 "device": f"{platform.machine()} {device}",
                 "precision": precision,
-            }
+                "requests": requests,
+                "threads": options.threads,
+            },
+            subject=("encoder", "head", "precision"),
         )
-        if cache:
-            settings["CACHE_DIR"] = str(cache)
-        try:
-            self._encoder = core.compile_model(bundle.encoder_path, "CPU", settings).create_infer_request()
-            self._head = core.compile_model(bundle.head_path, "CPU", settings).create_infer_request()
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise BundleError(f"{bundle.path}: OpenVINO cannot compile its graphs: {reason}") from error
+        self._encoder = _Requests(_compiled(core, cache, "encoder", encoder, settings), requests)
+        self._head = _Requests(_compiled(core, cache, "head", head, settings), requests)
         self._bank = HostBank(bundle.spec, slots=options.bank_slots, max_batch=options.max_batch)
 
     def _encode(self, frames: U8, slots: I32) -> None:
-        self._bank.store(self._infer(self._encoder, frames), slots)
+        for begin, features in self._encoder.run(frames):
+            self._bank.store(features, slots[begin : begin + len(features)])
 
     def _classify(self, windows: I32) -> F32:
-        return softmax(self._infer(self._head, self._bank.gather(windows)))
+        parts = self._head.run(self._bank.gather(windows))
+        return np.concatenate([softmax(logits) for _, logits in parts])
 
     def _close(self) -> None:
         del self._encoder, self._head, self._bank
 
-    @staticmethod
-    def _infer(request: ov.InferRequest, array: npt.NDArray[Any]) -> F32:
-        """The result is OpenVINO's own memory, good until the next call of the same request."""
-        request.set_input_tensor(ov.Tensor(array, shared_memory=True))
-        request.infer()
-        result: F32 = request.get_output_tensor().data
-        return result
+
+class _Requests:
+    """One compiled graph and its requests, among which a batch is shared out."""
+
+    def __init__(self, compiled: ov.CompiledModel, count: int) -> None:
+        self._requests = [compiled.create_infer_request() for _ in range(count)]
+
+    def run(self, array: npt.NDArray[Any]) -> list[tuple[int, F32]]:
+        """(N, …) -> for each part where it begins and its result, which is OpenVINO's, good until the next call."""
+        size = -(-len(array) // len(self._requests))
+        begins = range(0, len(array), size)
+        busy = list(zip(begins, self._requests, strict=False))
+        for begin, request in busy:
+            request.set_input_tensor(ov.Tensor(array[begin : begin + size], shared_memory=True))
+            request.start_async()
+        for _, request in busy:
+            request.wait()
+        return [(begin, request.get_output_tensor().data) for begin, request in busy]
+
+
+def _compiled(core: ov.Core, cache: CompiledCache, name: str, path: Path, settings: dict[str, Any]) -> ov.CompiledModel:
+    def restore(blob: bytes) -> ov.CompiledModel:
+        try:
+            return core.import_model(blob, "CPU", settings)
+        except RuntimeError as error:
+            raise StaleBlobError(_reason(error)) from error
+
+    def build() -> tuple[ov.CompiledModel, bytes]:
+        try:
+            compiled = core.compile_model(path, "CPU", settings)
+        except RuntimeError as error:
+            raise CompileError(f"{path}: OpenVINO cannot compile it: {_reason(error)}") from error
+        blob = io.BytesIO()
+        compiled.export_model(blob)
+        return compiled, blob.getvalue()
+
+    return cache.get(name, restore=restore, build=build)
+
+
+def _reason(error: RuntimeError) -> str:
+    """The last line of OpenVINO's account; those before it name its own source files."""
+    return str(error).strip().splitlines()[-1].strip()
+
+
+def _cores() -> int:
+    """Cores that this process may use: a container's share, not the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -143,6 +143,7 @@ def main(job: ClassifierJob, stop: Stop) -> int:
         max_batch=job.engine.max_batch,
         bank_slots=len(job.feeds) * bank_slots(spec),
         threads=job.engine.threads,
+        streams=len(job.feeds),
     )
     feeds = [
         Feed(

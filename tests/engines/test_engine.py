@@ -5,10 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
+import openvino
 import pytest
 from support.bundles import expected_logits, make_brightness_bundle
 
+import engines.cache
 import engines.engine
+import engines.onnxruntime
+import engines.openvino
 from engines.base import CheckedEngine
 from engines.bundle import Bundle, write_spec
 from engines.engine import Engine, open_engine
@@ -202,15 +207,100 @@ def test_a_graph_that_no_library_takes(tmp_path: Path, backend: str) -> None:
         open_engine(write_spec(bundle.path, fields), backend=backend)  # type: ignore[arg-type]
 
 
-def test_an_absent_library_names_the_extra(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(BackendMissingError, match=r"pip install 'streamclf\[onnxruntime\]'"):
-        open_engine(bundle, backend="onnxruntime")
-
-
 @pytest.mark.parametrize(
-    ("backend", "precision"), [("onnxruntime", "bf16"), ("openvino", "int8"), ("openvino", "fp16")]
+    ("backend", "message"),
+    [
+        ("onnxruntime", r"onnxruntime not installed; pip install 'streamclf\[onnxruntime\]'"),
+        ("tensorrt", r"tensorrt and pycuda not installed; pip install 'streamclf\[tensorrt\]'"),
+        ("openvino", "openvino not installed; pip install 'streamclf'"),
+    ],
 )
+def test_an_absent_library_names_the_extra(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, backend: str, message: str
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(BackendMissingError, match=message):
+        open_engine(bundle, backend=backend)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("backend", "precision"), [("onnxruntime", "bf16"), ("onnxruntime", "fp16")])
 def test_a_precision_that_the_backend_lacks(bundle: Bundle, backend: str, precision: str) -> None:
-    with pytest.raises(BackendMissingError, match=f"precision={precision}"):
+    with pytest.raises(BackendMissingError, match=f"precision={precision}: .*; use fp32 or auto"):
         open_engine(bundle, backend=backend, precision=precision)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_int8_without_a_quantised_graph_says_how_to_make_one(bundle: Bundle, backend: str) -> None:
+    with pytest.raises(BundleError, match=r"has no encoder\.int8\.onnx; make one: streamclf compile .*--calibration"):
+        open_engine(bundle, backend=backend, precision="int8")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("streams", "cores", "parts"), [(1, 8, 1), (3, 8, 1), (4, 8, 8), (400, 32, 16), (4, 1, 1)])
+def test_batches_of_many_streams_are_shared_out_among_cores(streams: int, cores: int, parts: int) -> None:
+    assert engines.openvino.parallel_requests(streams=streams, cores=cores, max_batch=16) == parts
+
+
+def test_a_shared_out_batch_gives_the_same_numbers(bundle: Bundle) -> None:
+    """Five tokens and five windows in three parts: the last part is smaller."""
+    engine = open_engine(
+        bundle, backend="openvino", precision="fp32", max_batch=MAX_BATCH, bank_slots=SLOTS, threads=3, streams=8
+    )
+    assert "batches in 3 parts" in engine.description
+    tokens = random_tokens(5)
+    engine.encode(tokens, np.arange(5, dtype=np.int32)[::-1].copy())
+    windows = np.array([np.roll(np.arange(5), -shift)[:4] for shift in range(5)], np.int32)
+    expected = [softmax(expected_logits(tokens[4 - window])) for window in windows]
+    np.testing.assert_allclose(engine.classify(windows), expected, atol=TOLERANCE["fp32"])
+    engine.close()
+
+
+def test_openvino_compiles_once_and_says_when_it_must_again(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    compiled = []
+    compile_model = openvino.Core.compile_model
+    monkeypatch.setattr(
+        openvino.Core,
+        "compile_model",
+        lambda core, path, *rest: compiled.append(path) or compile_model(core, path, *rest),
+    )
+
+    def times() -> int:
+        compiled.clear()
+        open_engine(bundle, backend="openvino", precision="fp32").close()
+        return len(compiled)
+
+    assert times() == 2
+    assert times() == 0
+    (path,) = engines.cache.cache_root().glob("engines/*/encoder")
+    path.write_bytes(path.read_bytes()[:-10])
+    assert times() == 1
+    assert "truncated" in caplog.text
+
+
+def test_onnxruntime_takes_the_best_provider_that_is_installed() -> None:
+    usable = engines.onnxruntime.usable_providers
+    gpu = ["CPUExecutionProvider", "TensorrtExecutionProvider", "CUDAExecutionProvider"]
+    assert usable(gpu, "fp32")[0] == "CUDAExecutionProvider"
+    assert usable(gpu, "fp16") == ["TensorrtExecutionProvider"]
+    assert usable(["CPUExecutionProvider", "CoreMLExecutionProvider"], "fp32")[0] == "CoreMLExecutionProvider"
+    assert usable(["AzureExecutionProvider", "CPUExecutionProvider"], "fp32") == ["CPUExecutionProvider"]
+
+
+def test_a_provider_that_does_not_start_is_left_with_a_notice(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A CUDA build of ONNX Runtime on a machine without CUDA falls back silently; we say so."""
+    session = onnxruntime.InferenceSession
+    monkeypatch.setattr(
+        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    monkeypatch.setattr(
+        onnxruntime,
+        "InferenceSession",
+        lambda path, settings, providers: session(path, settings, providers=["CPUExecutionProvider"]),
+    )
+    engine = open_engine(bundle, backend="onnxruntime")
+    assert "CUDAExecutionProvider is installed but does not start on this machine" in caplog.text
+    assert engine.description.endswith("CPU")
+    engine.close()

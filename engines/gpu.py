@@ -1,0 +1,86 @@
+"""Whether there is an NVIDIA GPU, and which, without loading CUDA: asking must not cost a context or a crash."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+QUERY_S: Final = 10.0
+"""`nvidia-smi` on a machine with a broken driver can hang."""
+FIELDS: Final = ("name", "driver_version", "memory.total", "compute_cap")
+OLD_FIELDS: Final = FIELDS[:3]
+"""`nvidia-smi` knows `compute_cap` since driver 510."""
+NODES: Final = ("proc/driver/nvidia/version", "dev/nvidiactl", "dev/dxg", "etc/nv_tegra_release")
+"""Any of these says that an NVIDIA driver may be there: Linux, containers, WSL, Jetson."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """One NVIDIA GPU as the system, not CUDA, describes it; None where the system does not say."""
+
+    name: str
+    driver: str | None = None
+    memory_mib: int | None = None
+    compute_capability: str | None = None
+
+
+def find_gpus(root: Path = Path("/"), *, smi: str | None = None) -> list[Gpu]:
+    """The NVIDIA GPUs of this machine. `smi`: the path of `nvidia-smi`, found by itself otherwise."""
+    if not any((root / node).exists() for node in NODES):
+        return []
+    smi = smi or shutil.which("nvidia-smi")
+    for fields in (FIELDS, OLD_FIELDS) if smi else ():
+        if gpus := _ask(smi or "", fields):
+            return gpus
+    return _from_proc(root) or _from_tegra(root)
+
+
+def _ask(smi: str, fields: tuple[str, ...]) -> list[Gpu]:
+    command = [smi, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=QUERY_S, check=True).stdout
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return []
+    gpus = []
+    for line in answer.splitlines():
+        cells = [cell.strip() for cell in line.split(",")]
+        if len(cells) != len(fields):
+            return []
+        known = dict(zip(fields, cells, strict=True))
+        memory = known["memory.total"]
+        gpus.append(
+            Gpu(
+                name=known["name"],
+                driver=known["driver_version"],
+                memory_mib=int(memory) if memory.isdigit() else None,
+                compute_capability=known.get("compute_cap"),
+            )
+        )
+    return gpus
+
+
+def _from_proc(root: Path) -> list[Gpu]:
+    version = re.search(r"Kernel Module\s+(?:for \S+\s+)?([\d.]+)", _text(root / "proc/driver/nvidia/version"))
+    gpus = []
+    for path in sorted((root / "proc/driver/nvidia/gpus").glob("*/information")):
+        model = re.search(r"^Model:\s*(.+)$", _text(path), re.MULTILINE)
+        gpus.append(Gpu(name=model[1].strip() if model else "NVIDIA GPU", driver=version[1] if version else None))
+    return gpus
+
+
+def _from_tegra(root: Path) -> list[Gpu]:
+    if not (root / "etc/nv_tegra_release").exists():
+        return []
+    model = _text(root / "proc/device-tree/model").strip("\0 \n")
+    return [Gpu(name=model or "NVIDIA Jetson")]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
