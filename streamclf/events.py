@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import orjson
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.json_schema import SkipJsonSchema
 
 from streamclf.config import StreamName
 from streamclf.errors import EventError
@@ -80,6 +81,12 @@ class _Journalled:
     previous: Offset
     time: datetime
     durable: bool = True
+    _raw: SkipJsonSchema[bytes] = field(default=b"", init=False, repr=False, compare=False)
+
+    @property
+    def raw(self) -> bytes:
+        """Its JSON, byte for byte as published, with keys that we may not know; empty if it was not received."""
+        return self._raw
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,9 +169,12 @@ def parse_event(payload: bytes) -> Event:
     if len(payload) > limit:
         raise EventError(f"event of {len(payload)} bytes: at most {limit}")
     try:
-        return _ADAPTER.validate_json(payload)
+        event = _ADAPTER.validate_json(payload)
     except ValidationError as error:
         raise EventError(f"not an event: {_first_fault(error)}") from None
+    if not isinstance(event, Heartbeat):
+        object.__setattr__(event, "_raw", payload)
+    return event
 
 
 def check_event(event: dict[str, Any]) -> None:

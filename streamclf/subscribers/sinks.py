@@ -211,8 +211,13 @@ def _covers(position: Position, event: StreamEvent | Lost) -> bool:
 
 def _line(event: StreamEvent | Lost) -> bytes:
     if not isinstance(event, Lost):
-        return to_json(event) + b"\n"
+        return _published(event) + b"\n"
     return orjson.dumps({"type": "lost", "epoch": event.epoch, "first": event.first, "last": event.last}) + b"\n"
+
+
+def _published(event: StreamEvent) -> bytes:
+    """As it was published; JSON may hold line breaks between its tokens, a line of ours may not."""
+    return event.raw if event.raw and b"\n" not in event.raw else to_json(event)
 
 
 def _write_all(fd: int, data: bytes) -> None:
@@ -230,6 +235,14 @@ def _row(event: StreamEvent) -> tuple[str, int | None, str, str, str, str | None
             label, probability = event.label, event.probability
         case Status():
             label = event.state
-    body = to_json(event)
-    time = orjson.loads(body)["time"]
-    return (event.epoch, event.offset, time, event.stream, event.type, label, probability, body.decode())
+    body = _published(event)
+    return (
+        event.epoch,
+        event.offset,
+        f"{event.time:%Y-%m-%dT%H:%M:%S.%fZ}",
+        event.stream,
+        event.type,
+        label,
+        probability,
+        body.decode(),
+    )

@@ -104,6 +104,7 @@ def test_a_prediction_reads_and_writes_as_the_design_says() -> None:
     assert event.top[0] == ("wave", 0.91)
     assert event.window == Window(start_s=12.0, end_s=14.5, frames=32, duplicates=0, corrupt=0, segment=3)
     assert event.durable
+    assert event.raw == payload
     assert to_json(event) == payload
 
 
@@ -168,8 +169,10 @@ def test_a_value_out_of_bounds_is_named(change: dict[str, object], named: str) -
 
 
 def test_a_key_of_a_later_version_is_let_through() -> None:
-    event = parse_event(json.dumps({**PREDICTION, "mood": "good"}).encode())
+    payload = json.dumps({**PREDICTION, "mood": "good", "_raw": "x"}).encode()
+    event = parse_event(payload)
     assert isinstance(event, Prediction)
+    assert event.raw == payload
 
 
 def test_a_huge_message_is_refused_before_it_is_parsed() -> None:

@@ -19,7 +19,7 @@ from support.hub_process import HubProcess, action, prediction, status, wait_unt
 
 from streamclf.errors import BusError, JournalError, UsageError
 from streamclf.events import Lost
-from streamclf.link import HubLink
+from streamclf.link import Draft, HubLink
 from streamclf.subscribe import Position
 from streamclf.subscribers.log import run_log
 from streamclf.subscribers.sinks import JsonlSink, SqliteSink, open_sink
@@ -47,6 +47,11 @@ def end_logger(process: subprocess.Popen[bytes], number: int) -> tuple[int, str]
     process.send_signal(number)
     _, err = process.communicate(timeout=20)
     return process.returncode, err.decode()
+
+
+def choose_draft(number: int) -> Draft:
+    stream = f"cam{number % 5}"
+    return status(stream, tokens=number) if number % 7 == 0 else prediction(stream, number=number)
 
 
 def journal_rows(path: Path) -> list[tuple[int, str]]:
@@ -81,7 +86,7 @@ def test_hub_and_loggers_killed_at_random_the_log_equals_the_journal(hub: HubPro
     def post() -> None:
         nonlocal posted
         while not stop.wait(0.0005):
-            link.post(prediction(f"cam{posted % 5}", number=posted))
+            link.post(choose_draft(posted))
             posted += 1
 
     poster = threading.Thread(target=post)
