@@ -210,7 +210,7 @@ class Container:
         timeout = None if limits is None else (limits.open_s, limits.read_s / 2)
         began = self._waiting_since = time.monotonic()
         try:
-            opened = av.open(url, "r", options=options, timeout=timeout, **TOLERANT)
+            opened: InputContainer = av.open(url, "r", options=options, timeout=timeout, **TOLERANT)
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise self._translated(error, opening=True) from None
         if limits is not None and time.monotonic() - began >= limits.open_s:
