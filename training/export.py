@@ -1,4 +1,4 @@
-"""A finished run -> a bundle: two ONNX graphs, a golden window, a model card, `spec.json`; checked before it is kept."""
+"""A model -> a bundle: two ONNX graphs, a golden window, a model card, `spec.json`; checked before it is kept."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ def export_bundle(
 
 def write_graph(module: nn.Module, example: Tensor, path: Path, source: str, target: str) -> None:
     """One module as ONNX, opset 17, in which the batch, N, is the only dynamic axis."""
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    for noisy in ("torch.onnx", "onnxscript"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own parts
         program = torch.onnx.export(

@@ -45,6 +45,7 @@ class CameraEventsData(_Section):
     validation_clips: int = Field(ge=8)
     frames: int = Field(ge=2, description="frames of one clip; at least a window")
     normal_share: float = Field(gt=0, lt=1, description="share of clips in which nothing happens")
+    normal_windows: float = Field(gt=0, lt=1, description="share of a step's windows in which nothing happens")
     workers: int = Field(2, ge=0, le=64, description="processes that render")
 
 
@@ -75,7 +76,8 @@ class Recipe(_Section):
     version: str = Field("1", pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]{0,31}$")
     fps: float = Field(gt=0, le=240, description="sampled frames per second")
     seed: int = Field(1, ge=0)
-    threads: int = Field(2, ge=1)
+    processes: int = Field(1, ge=1, le=64, description="data-parallel; each takes its part of the batch")
+    threads: int = Field(2, ge=1, description="of one process")
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     validate_every: int = Field(250, ge=1, description="steps")
     start_from: Path | None = Field(None, description="safetensors of an earlier run, to go on from its weights")
@@ -86,6 +88,15 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
+        if self.optimiser.batch % self.processes:
+            raise ValueError(
+                f"optimiser.batch={self.optimiser.batch}: must be a multiple of processes={self.processes}"
+            )
+        if self.optimiser.steps % min(self.validate_every, self.optimiser.steps):
+            raise ValueError(
+                f"validate_every={self.validate_every}: must divide optimiser.steps={self.optimiser.steps}, "
+                "or the last weights would never be measured"
+            )
         window = self.model.tokens * self.model.frames_per_token
         if self.data.frames < window:
             raise ValueError(f"data.frames={self.data.frames}: a window has {window} frames; give at least as many")

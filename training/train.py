@@ -24,7 +24,12 @@ from training.errors import LossError, RunError
 from training.models.vivit_factorised import FactorisedViViT
 from training.recipe import Recipe, parse_recipe
 
-RECIPE_FILE, WEIGHTS_FILE, METRICS_FILE, LAST_FILE = "recipe.yaml", "model.safetensors", "metrics.json", "last.ckpt"
+RECIPE_FILE, WEIGHTS_FILE, METRICS_FILE, LAST_FILE = (
+    "recipe.yaml",
+    "model.safetensors",
+    "metrics.json",
+    "last.ckpt",
+)
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -50,7 +55,9 @@ def load_run(run: Path) -> tuple[Recipe, FactorisedViViT]:
     try:
         tree = yaml.safe_load((run / RECIPE_FILE).read_text(encoding="utf-8"))
     except OSError as error:
-        raise RunError(f"{run}: not a run ({RECIPE_FILE} {error.strerror}); give the folder that train wrote") from error
+        raise RunError(
+            f"{run}: not a run ({RECIPE_FILE} {error.strerror}); give the folder that train wrote"
+        ) from error
     recipe = parse_recipe(tree, where=str(run / RECIPE_FILE))
     model = build_model(recipe.model_copy(update={"start_from": None}))
     load_weights(model, run / WEIGHTS_FILE)
@@ -77,20 +84,31 @@ class TrainingWindows(IterableDataset[Batch]):
 
     def __init__(self, footage: Footage, recipe: Recipe) -> None:
         self.footage, self.recipe, self.step = footage, recipe, 0
-        self.windows = np.argwhere(footage.labels >= 0)  # (windows, 2): clip, offset's index
+        normal, disturbed = np.argwhere(footage.labels == 0), np.argwhere(footage.labels > 0)
+        if not len(normal) or not len(disturbed):
+            raise RunError(
+                f"data.clips={recipe.data.clips}: {len(normal)} normal, {len(disturbed)} disturbed windows; make more"
+            )
+        self.windows = np.concatenate([normal, disturbed])  # (windows, 2): clip, offset's index
+        share = recipe.data.normal_windows
+        self.odds = np.repeat([share / len(normal), (1 - share) / len(disturbed)], [len(normal), len(disturbed)])
 
     def __iter__(self) -> Iterator[Batch]:
         recipe, footage = self.recipe, self.footage
         while True:
-            rng = np.random.default_rng([recipe.seed, 7, self.step])
+            rng = np.random.default_rng([recipe.seed, 7, self.step, _rank()])
             self.step += 1
-            chosen = self.windows[rng.integers(0, len(self.windows), recipe.optimiser.batch)]
+            chosen = self.windows[rng.choice(len(self.odds), recipe.optimiser.batch // recipe.processes, p=self.odds)]
             cuts = [
                 cut(rng, footage, clip, footage.spec.offsets[i], recipe.model.frames_per_token) for clip, i in chosen
             ]
             labels = footage.labels[chosen[:, 0], chosen[:, 1]].astype(np.int64)
             frames, truths = (np.stack(part) for part in zip(*cuts, strict=True))
             yield torch.from_numpy(frames), torch.from_numpy(truths), torch.from_numpy(labels)
+
+
+def _rank() -> int:
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 
 
 class ValidationWindows(IterableDataset[Batch]):
@@ -103,7 +121,9 @@ class ValidationWindows(IterableDataset[Batch]):
         spec, t = self.footage.spec, self.recipe.model.frames_per_token
         windows = np.argwhere(self.footage.labels >= 0)
         for part in np.array_split(windows, max(len(windows) // 32, 1)):
-            frames = np.stack([self.footage.frames[c, (o := spec.offsets[i]) : o + spec.window] for c, i in part])
+            frames = np.stack(
+                [self.footage.frames[clip, spec.offsets[i] : spec.offsets[i] + spec.window] for clip, i in part]
+            )
             labels = self.footage.labels[part[:, 0], part[:, 1]].astype(np.int64)
             tokens = frames.reshape(len(part), -1, t, *frames.shape[2:])
             yield torch.from_numpy(tokens), torch.empty(0), torch.from_numpy(labels)
@@ -140,7 +160,8 @@ class Trainee(lightning.LightningModule):
                 f"{known.item()}); lower optimiser.learning_rate={self.recipe.optimiser.learning_rate} or use "
                 f"precision: 32-true, then run the same command to go on from the last checkpoint"
             )
-        self.log_dict({"loss": total, "label": named, "truth": known}, prog_bar=True)
+        if self.global_step % 50 == 0 and _rank() == 0:
+            print(f"step {self.global_step}: label {named.item():.3f} truth {known.item():.3f}", flush=True)
         return total
 
     def on_validation_epoch_start(self) -> None:
@@ -159,15 +180,19 @@ class Trainee(lightning.LightningModule):
         matrix = torch.as_tensor(self.confusion)
         recall = matrix.diagonal() / matrix.sum(dim=1).clamp(min=1)
         seen = matrix.sum(dim=1) > 0
-        self.log_dict({"balanced_accuracy": recall[seen].mean(), "false_alarms": 1 - recall[0]}, prog_bar=True)
-        print(f"step {self.global_step}: recall {[round(r, 3) for r in recall.tolist()]}", flush=True)
+        self.log_dict({"balanced_accuracy": recall[seen].mean(), "false_alarms": 1 - recall[0]}, rank_zero_only=False)
+        if _rank() == 0:
+            print(f"step {self.global_step}: recall {[round(r, 3) for r in recall.tolist()]}", flush=True)
 
     def configure_optimizers(self) -> Any:
         """AdamW; biases, norms and positions are not decayed."""
         o = self.recipe.optimiser
         decayed = [p for name, p in self.named_parameters() if p.ndim > 1 and "position" not in name]
         others = [p for name, p in self.named_parameters() if not (p.ndim > 1 and "position" not in name)]
-        groups = [{"params": decayed, "weight_decay": o.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        groups = [
+            {"params": decayed, "weight_decay": o.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
         optimiser = torch.optim.AdamW(groups, lr=o.learning_rate, betas=(0.9, 0.98))
 
         def pace(step: int) -> float:
@@ -197,13 +222,20 @@ def train(recipe: Recipe, run: Path) -> dict[str, float]:
     held_back = ValidationWindows(footage_of(recipe, validation=True), recipe)
     trainee = Trainee(recipe)
     keeper = ModelCheckpoint(
-        dirpath=run, filename="best", monitor="balanced_accuracy", mode="max", save_last=True, enable_version_counter=False
+        dirpath=run,
+        filename="best",
+        monitor="balanced_accuracy",
+        mode="max",
+        save_last=True,
+        enable_version_counter=False,
     )
     last = run / LAST_FILE
     if last.is_file():
         windows.step = int(torch.load(last, weights_only=True, map_location="cpu")["global_step"])
     trainer = lightning.Trainer(
         accelerator="cpu",
+        devices=recipe.processes,
+        strategy="ddp" if recipe.processes > 1 else "auto",
         precision=recipe.precision,
         max_steps=recipe.optimiser.steps,
         val_check_interval=min(recipe.validate_every, recipe.optimiser.steps),
@@ -225,7 +257,9 @@ def train(recipe: Recipe, run: Path) -> dict[str, float]:
     )
     best = Path(keeper.best_model_path)
     state = torch.load(best, weights_only=True, map_location="cpu")["state_dict"]
-    weights = {name.removeprefix("model."): value.contiguous() for name, value in state.items() if name.startswith("model.")}
+    weights = {
+        name.removeprefix("model."): value.contiguous() for name, value in state.items() if name.startswith("model.")
+    }
     save_file(weights, run / WEIGHTS_FILE)
     trainee.model.load_state_dict(weights)
     metrics = measure(trainee.model.eval(), held_back)

@@ -42,7 +42,7 @@ class FootageSpec:
     @property
     def digest(self) -> str:
         """Twelve hex digits."""
-        text = json.dumps({name: getattr(self, name) for name in self.__slots__}, sort_keys=True)  # type: ignore[attr-defined]
+        text = json.dumps({name: getattr(self, name) for name in self.__slots__}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def kind(self, index: int) -> str:
@@ -95,9 +95,7 @@ def open_footage(spec: FootageSpec, folder: Path, *, workers: int) -> Footage:
     return Footage(spec=spec, frames=arrays["frames"], truths=arrays["truths"], labels=arrays["labels"])
 
 
-def _render(
-    spec: FootageSpec, indices: list[int], workers: int
-) -> Iterator[tuple[int, U8, F32, npt.NDArray[np.int8]]]:
+def _render(spec: FootageSpec, indices: list[int], workers: int) -> Iterator[tuple[int, U8, F32, npt.NDArray[np.int8]]]:
     if workers < 2 or len(indices) < 16:
         yield from (render_clip((spec, index)) for index in indices)
         return
@@ -109,9 +107,7 @@ def render_clip(job: tuple[FootageSpec, int]) -> tuple[int, U8, F32, npt.NDArray
     """(index, frames, truths, labels) of one clip: the same on every machine with the same libraries."""
     spec, index = job
     rng = np.random.default_rng([spec.seed, index])
-    clip = make_clip(
-        rng, spec.kind(index), frames=spec.frames, fps=spec.fps, height=spec.height, width=spec.width
-    )
+    clip = make_clip(rng, spec.kind(index), frames=spec.frames, fps=spec.fps, height=spec.height, width=spec.width)
     truth = clip.truth
     changed_view = np.diff(truth.view, prepend=truth.view[0]) != 0
     columns = [truth.x, truth.y, truth.gain, truth.blur, truth.noise, truth.cover, truth.shake]
@@ -167,9 +163,7 @@ def augment(rng: np.random.Generator, frames: U8, truths: F32) -> tuple[U8, F32]
     return frames, truths
 
 
-def cut(
-    rng: np.random.Generator, footage: Footage, index: int, offset: int, frames_per_token: int
-) -> tuple[U8, F32]:
+def cut(rng: np.random.Generator, footage: Footage, index: int, offset: int, frames_per_token: int) -> tuple[U8, F32]:
     """An augmented window as the model takes it: (T, t, H, W, 3) uint8, and its tokens' truths (T, 7)."""
     span = slice(offset, offset + footage.spec.window)
     frames, truths = augment(rng, footage.frames[index, span], footage.truths[index, span])

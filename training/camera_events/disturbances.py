@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
@@ -36,12 +37,12 @@ class Track:
     @classmethod
     def still(cls, frames: int) -> Track:
         """A camera to which nothing happens."""
-        zeros = {name: np.zeros(frames) for name in cls.__slots__ if name != "zoom"}  # type: ignore[attr-defined]
+        zeros = {name: np.zeros(frames) for name in cls.__slots__ if name != "zoom"}
         return cls(zoom=np.ones(frames), **zeros)
 
     def take(self, indices: npt.NDArray[np.int64]) -> Track:
         """The state at `indices` only."""
-        return Track(**{name: getattr(self, name)[indices] for name in self.__slots__})  # type: ignore[attr-defined]
+        return Track(**{name: getattr(self, name)[indices] for name in self.__slots__})
 
 
 def _ramp(times: F64, start: float, duration: float) -> F64:
@@ -171,6 +172,7 @@ class Painter:
 
     def __post_init__(self) -> None:
         rng, height, width = self.rng, self.height, self.width
+        look: npt.NDArray[Any]
         kind = rng.choice(["black", "plain", "cloth", "hand", "smear"], p=[0.22, 0.22, 0.28, 0.18, 0.1])
         if kind == "black":
             look = np.full((height, width, 3), rng.uniform(0, 25), np.float32)
@@ -188,13 +190,19 @@ class Painter:
         self._cover = np.clip(look, 0, 255).astype(np.uint8)
         y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
         angle = rng.uniform(0, 2 * np.pi)
-        front = x * np.cos(angle) + y * np.sin(angle) + 0.5 * (fractal_noise(rng, height, width, roughness=0.3)[..., 0] - 0.5)
+        front = (
+            x * np.cos(angle)
+            + y * np.sin(angle)
+            + 0.5 * (fractal_noise(rng, height, width, roughness=0.3)[..., 0] - 0.5)
+        )
         # Ranked, so that `front < c` covers the share c of the picture, whatever its shape.
         ranks = np.argsort(np.argsort(front[::4, ::4], axis=None)).reshape(front[::4, ::4].shape) / front[::4, ::4].size
         self._edge = cv2.resize(ranks.astype(np.float32), (width, height))
         light = fractal_noise(rng, height, width, roughness=0.3)
         self._light = 1 - (rng.uniform(0.1, 0.7) * light if rng.random() < 0.6 else np.zeros_like(light))
-        self._grain = str(rng.choice(["white", "coarse", "colour", "rows", "sparks", "mixed"], p=[0.3, 0.2, 0.15, 0.1, 0.1, 0.15]))
+        self._grain = str(
+            rng.choice(["white", "coarse", "colour", "rows", "sparks", "mixed"], p=[0.3, 0.2, 0.15, 0.1, 0.1, 0.15])
+        )
         self._drift = (float(rng.uniform(-20, 20)), float(rng.uniform(0, 10)))
 
     def view(self, world: U8, track: Track, i: int, velocity: float) -> U8:
@@ -217,7 +225,7 @@ class Painter:
             kernel = np.zeros((2 * streak + 1, 2 * streak + 1), np.float32)
             way = np.array([track.x[i] - track.x[i - 1], track.y[i] - track.y[i - 1]])
             way = way / (np.hypot(*way) + 1e-9) * streak / 2
-            start, stop = (tuple(int(round(streak + s * v)) for v in way) for s in (-1, 1))
+            start, stop = (tuple(round(float(streak + s * v)) for v in way) for s in (-1, 1))
             cv2.line(kernel, start, stop, 1.0, 1)
             seen = cv2.filter2D(seen, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT)
         return np.asarray(seen, np.uint8)
@@ -253,7 +261,8 @@ class Painter:
             rows = rng.standard_normal((height, 1, 1), dtype=np.float32) * min(fine, 60.0) * 0.8
             return rows + rng.standard_normal((height, width, 1), dtype=np.float32) * fine * 0.5
         if grain == "sparks":
-            return (rng.random((height, width, 1)) < min(fine / 300, 0.4)) * rng.choice([-220.0, 220.0], (height, width, 1))
+            hit = rng.random((height, width, 1)) < min(fine / 300, 0.4)
+            return np.where(hit, rng.choice([-220.0, 220.0], hit.shape), 0).astype(np.float32)
         return rng.standard_normal((height, width, 1), dtype=np.float32) * fine
 
 

@@ -18,7 +18,18 @@ from training.camera_events.sprites import actors, rain, sway
 F32 = npt.NDArray[np.float32]
 
 # (height, width) of cameras, small ones more often: they cost less, and a small model sees little more.
-_SIZES = ((160, 284), (160, 214), (240, 320), (288, 352), (270, 480), (360, 640), (480, 640), (432, 768), (540, 960), (720, 1280))
+_SIZES = (
+    (160, 284),
+    (160, 214),
+    (240, 320),
+    (288, 352),
+    (270, 480),
+    (360, 640),
+    (480, 640),
+    (432, 768),
+    (540, 960),
+    (720, 1280),
+)
 _SIZE_WEIGHTS = (0.16, 0.1, 0.13, 0.1, 0.13, 0.16, 0.07, 0.08, 0.05, 0.02)
 _RATES = (5.0, 8.0, 10.0, 12.5, 15.0, 20.0, 24.0, 25.0, 30.0)
 
@@ -49,7 +60,7 @@ def make_clip(rng: Rng, kind: str, *, frames: int, fps: float, height: int, widt
     reformat, small = VideoReformatter(), []
     for frame in decoded:
         scaled = reformat.reformat(frame, width=width, height=height, format="rgb24", interpolation="AREA")
-        small.append(scaled.to_ndarray())
+        small.append(np.asarray(scaled.to_ndarray(), np.uint8))
     return MadeClip(frames=np.stack(small)[places], truth=track.take(places))
 
 
@@ -93,7 +104,9 @@ class _overlay:  # noqa: N801 - called like the function that it stands for
         self.scale, self.start_s = h / 480 * rng.uniform(0.5, 1.4), float(rng.uniform(0, 86_400))
         tone = (255.0, 255.0, 255.0) if rng.random() < 0.8 else tuple(rng.uniform(0, 255, 3))
         self.tone = tuple(float(v) for v in tone)
-        self.clock = (int(rng.uniform(0.01, 0.6) * w), int(rng.choice([0.06, 0.95]) * h)) if rng.random() < 0.4 else None
+        self.clock = (
+            (int(rng.uniform(0.01, 0.6) * w), int(rng.choice([0.06, 0.95]) * h)) if rng.random() < 0.4 else None
+        )
         self.name = (int(rng.uniform(0.01, 0.7) * w), int(rng.choice([0.06, 0.95]) * h)) if rng.random() < 0.3 else None
         self.text = "".join(rng.choice(list("CAM 0123456789-KITCHENDOR"), int(rng.integers(4, 12))))
         self.logo = rng.random() < 0.1
@@ -127,16 +140,21 @@ def _through_codec(rng: Rng, pictures: list[U8], rate: float, *, worst_crf: int)
         h, w = pictures[0].shape[:2]
         shrink = rng.uniform(1.3, 2.2)
         small = [cv2.resize(p, (int(w / shrink), int(h / shrink)), interpolation=cv2.INTER_AREA) for p in pictures]
-        pictures = [cv2.resize(p, (w, h), interpolation=cv2.INTER_CUBIC) for p in small]
+        pictures = [np.asarray(cv2.resize(p, (w, h), interpolation=cv2.INTER_CUBIC), np.uint8) for p in small]
     if kind == "jpeg":
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(15, 95))]
-        pictures = [cv2.imdecode(cv2.imencode(".jpg", p, quality)[1], cv2.IMREAD_COLOR) for p in pictures]
+        packed = [cv2.imencode(".jpg", p, quality)[1] for p in pictures]
+        pictures = [np.asarray(cv2.imdecode(p, cv2.IMREAD_COLOR), np.uint8) for p in packed]
     if kind in ("jpeg", "raw"):
         return [av.VideoFrame.from_ndarray(p, format="rgb24") for p in pictures]
     h, w = pictures[0].shape[:2]
     buffer = io.BytesIO()
     gop = str(int(rng.choice([5, 12, 30, 250])))
-    options = {"preset": "ultrafast" if rng.random() < 0.5 else "veryfast", "crf": str(int(rng.integers(16, worst_crf))), "g": gop}
+    options = {
+        "preset": "ultrafast" if rng.random() < 0.5 else "veryfast",
+        "crf": str(int(rng.integers(16, worst_crf))),
+        "g": gop,
+    }
     if kind == "mpeg4":
         options = {"qmin": "3", "qmax": str(int(rng.integers(8, 31))), "g": gop}
     with av.open(buffer, "w", format="matroska") as out:
@@ -150,7 +168,7 @@ def _through_codec(rng: Rng, pictures: list[U8], rate: float, *, worst_crf: int)
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
     buffer.seek(0)
-    with av.open(buffer) as film:
+    with av.open(buffer, "r") as film:
         return list(film.decode(video=0))
 
 
@@ -162,7 +180,13 @@ def window_label(truth: Track, *, fps: float) -> str | None:
     """
     inner = slice(1, -1)
     # Turning or zooming moves the picture's edge, half a width from its centre, by about a third of this.
-    weights = ((truth.x, 1.0), (truth.y, 1.0), (truth.angle, 0.3), (np.log(truth.zoom), 0.3), (truth.view, 1.0))
+    weights = (
+        (truth.x, 1.0),
+        (truth.y, 1.0),
+        (truth.angle, 0.3),
+        (np.log(truth.zoom), 0.3),
+        (truth.view, 1.0),
+    )
     excursion = sum(weight * float(np.ptp(signal[inner])) for signal, weight in weights)
     lag = max(round(0.3 * fps), 1)
     jump = float(np.abs(truth.gain[lag:] - truth.gain[:-lag])[1:-1].max())
@@ -184,4 +208,3 @@ def window_label(truth: Track, *, fps: float) -> str | None:
     if jump >= 0.3:
         return "flashing"
     return "normal" if excursion <= 0.008 and jump < 0.12 and float(np.ptp(truth.gain)) < 0.45 else None
-

@@ -19,8 +19,8 @@ def fractal_noise(rng: Rng, height: int, width: int, *, roughness: float, channe
     size, weight = 2, 1.0
     while size < max(height, width):
         rows, columns = min(size, height), min(int(size * 1.5), width)
-        octave = rng.standard_normal((rows, columns, channels), dtype=np.float32)
-        octave = cv2.resize(octave, (width, height), interpolation=cv2.INTER_CUBIC)
+        drawn = rng.standard_normal((rows, columns, channels), dtype=np.float32)
+        octave = cv2.resize(drawn, (width, height), interpolation=cv2.INTER_CUBIC)
         total += weight * octave.reshape(height, width, channels)
         size, weight = size * 2, weight * roughness
     total -= total.min()
@@ -55,7 +55,8 @@ def texture(rng: Rng, height: int, width: int) -> F32:
             mask = (((along / period) % 1 < joint) | ((across / period * rng.uniform(0.5, 2)) % 1 < joint))[..., None]
         else:
             cells = rng.random((int(height / period) + 2, int(width / period) + 2)) < 0.4
-            mask = cv2.resize(cells.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)[..., None]
+            grid = cv2.resize(cells.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+            mask = np.asarray(grid, np.float32)[..., None]
     mixed = base + (other - base) * mask.astype(np.float32)
     return np.asarray(mixed * (0.9 + 0.2 * fractal_noise(rng, height, width, roughness=0.6)), np.float32)
 
@@ -74,7 +75,8 @@ def _fill(rng: Rng, canvas: F32, polygon: npt.NDArray[np.float64], *, shade: flo
         corners = np.array([[0, 0], [w, 0], [w, h], [0, h]], np.float32)
         target = (polygon - [x0, y0]).astype(np.float32)
         warp = cv2.getPerspectiveTransform(corners, target)
-        patch = cv2.warpPerspective(patch, warp, (w, h), borderMode=cv2.BORDER_REFLECT)
+        warped = cv2.warpPerspective(patch, warp, (w, h), borderMode=cv2.BORDER_REFLECT)
+        patch = np.asarray(warped, np.float32)
     region = mask[y0:y1, x0:x1] > 0
     canvas[y0:y1, x0:x1][region] = patch[region]
 
@@ -88,9 +90,10 @@ def _box(rng: Rng, canvas: F32, x: float, base: float, w: float, h: float) -> No
     lift = abs(side) * rng.uniform(0.1, 0.5)
     flank = np.array([[edge, base - h], [edge + side, base - h - lift], [edge + side, base - lift], [edge, base]])
     for polygon, shade in ((flank, 0.7), (front, 1.0)):
-        if (polygon[:, 0].max() > 2) and (polygon[:, 0].min() < width - 2) and polygon[:, 1].max() > 2:
-            if polygon[:, 1].min() < height - 2:
-                _fill(rng, canvas, polygon, shade=shade)
+        x_seen = polygon[:, 0].max() > 2 and polygon[:, 0].min() < width - 2
+        y_seen = polygon[:, 1].max() > 2 and polygon[:, 1].min() < height - 2
+        if x_seen and y_seen:
+            _fill(rng, canvas, polygon, shade=shade)
     if rng.random() < 0.6:  # shelves, windows, drawers
         rows, columns = rng.integers(1, 8), rng.integers(1, 9)
         colours = [_colour(rng, saturation=1.0) for _ in range(4)]
@@ -111,8 +114,18 @@ def _room(rng: Rng, height: int, width: int) -> F32:
     top, bottom = rng.uniform(-0.1, 0.35) * height, rng.uniform(0.4, 0.8) * height
     w, h = float(width), float(height)
     spread = rng.uniform(0.2, 1.2) * w
-    _fill(rng, canvas, np.array([[left - spread, 0], [left, top], [left, bottom], [left - spread, h]]), shade=0.8)
-    _fill(rng, canvas, np.array([[right, top], [right + spread, 0], [right + spread, h], [right, bottom]]), shade=0.9)
+    _fill(
+        rng,
+        canvas,
+        np.array([[left - spread, 0], [left, top], [left, bottom], [left - spread, h]]),
+        shade=0.8,
+    )
+    _fill(
+        rng,
+        canvas,
+        np.array([[right, top], [right + spread, 0], [right + spread, h], [right, bottom]]),
+        shade=0.9,
+    )
     _fill(rng, canvas, np.array([[left, top], [right, top], [right, bottom], [left, bottom]]))
     _fill(rng, canvas, np.array([[left, bottom], [right, bottom], [right + spread, h], [left - spread, h]]))
     if top > 0:
@@ -137,13 +150,26 @@ def _street(rng: Rng, height: int, width: int) -> F32:
             _box(rng, canvas, x, horizon * rng.uniform(1, 1.2), size, rng.uniform(0.2, 1.3) * horizon)
         x += size * rng.uniform(0.7, 1.3)
     vanish = rng.uniform(0, 1) * w
-    edges = np.array([[vanish - 3, horizon], [vanish + 3, horizon], [rng.uniform(0.5, 1.5) * w, h], [rng.uniform(-0.5, 0.5) * w, h]])
+    edges = np.array(
+        [
+            [vanish - 3, horizon],
+            [vanish + 3, horizon],
+            [rng.uniform(0.5, 1.5) * w, h],
+            [rng.uniform(-0.5, 0.5) * w, h],
+        ]
+    )
     if rng.random() < 0.8:
         _fill(rng, canvas, edges, shade=0.6)
         for t in np.linspace(0.1, 1, 8):
             y = horizon + (h - horizon) * t
             middle = vanish + (edges[2:, 0].mean() - vanish) * t
-            cv2.line(canvas, (int(middle), int(y)), (int(middle), int(y + 0.06 * h * t)), (225, 225, 225), int(1 + 6 * t))
+            cv2.line(
+                canvas,
+                (int(middle), int(y)),
+                (int(middle), int(y + 0.06 * h * t)),
+                (225, 225, 225),
+                int(1 + 6 * t),
+            )
     for base in np.sort(rng.uniform(horizon, h, rng.integers(0, 7))):
         size = rng.uniform(0.05, 0.25) * w
         _box(rng, canvas, rng.uniform(-0.1, 1) * w, float(base), size, size * rng.uniform(0.3, 1.2))
@@ -159,7 +185,11 @@ def _leaves(rng: Rng, height: int, width: int) -> F32:
     canvas = texture(rng, height, width)
     for _ in range(int(rng.integers(40, 220))):
         radius = min(0.012 * width * rng.pareto(1.2) + 2, 0.35 * width)
-        x, y, colour = rng.uniform(0, width), rng.uniform(0, height), tuple(float(v) for v in _colour(rng, saturation=0.8))
+        x, y, colour = (
+            rng.uniform(0, width),
+            rng.uniform(0, height),
+            tuple(float(v) for v in _colour(rng, saturation=0.8)),
+        )
         if rng.random() < 0.5:
             axes = (int(radius), int(radius * rng.uniform(0.3, 1)))
             cv2.ellipse(canvas, (int(x), int(y)), axes, float(rng.uniform(0, 180)), 0, 360, colour, -1, cv2.LINE_AA)
@@ -180,7 +210,14 @@ def _wall(rng: Rng, height: int, width: int) -> F32:
         cv2.line(canvas, start, stop, tuple(float(v) for v in _colour(rng)), int(rng.integers(1, 4)), cv2.LINE_AA)
     for _ in range(rng.integers(1, 5)):
         size = rng.uniform(0.04, 0.3, 2) * width
-        _box(rng, canvas, rng.uniform(0, 1) * width, rng.uniform(0.2, 1) * height, float(size[0]), float(size[1]))
+        _box(
+            rng,
+            canvas,
+            rng.uniform(0, 1) * width,
+            rng.uniform(0.2, 1) * height,
+            float(size[0]),
+            float(size[1]),
+        )
     return canvas
 
 
@@ -210,7 +247,11 @@ def light_and_lens(rng: Rng, canvas: F32) -> F32:
         y, x = np.mgrid[:height, :width].astype(np.float32)
         lamps = np.full((height, width), rng.uniform(0.06, 0.25), np.float32)
         for _ in range(1 if mood == "infrared" else int(rng.integers(1, 6))):
-            cy, cx, r = rng.uniform(0.1, 0.9) * height, rng.uniform(0.1, 0.9) * width, rng.uniform(0.12, 0.5) * width
+            cy, cx, r = (
+                rng.uniform(0.1, 0.9) * height,
+                rng.uniform(0.1, 0.9) * width,
+                rng.uniform(0.12, 0.5) * width,
+            )
             lamps += rng.uniform(0.4, 1.2) * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * r * r))
             if mood == "night":
                 cv2.circle(canvas, (int(cx), int(cy)), int(rng.uniform(0.004, 0.02) * width), (900, 900, 850), -1)
@@ -219,13 +260,14 @@ def light_and_lens(rng: Rng, canvas: F32) -> F32:
     if mood == "infrared" or rng.random() < 0.13:
         canvas = np.repeat(canvas.mean(axis=2, keepdims=True), 3, axis=2)
     else:
-        canvas = canvas * rng.normal(1, 0.07, 3)
+        canvas = canvas * rng.normal(1, 0.07, 3).astype(np.float32)
     softness = rng.choice([0.0, rng.uniform(0.3, 1.0), rng.uniform(1.0, 2.0)], p=[0.35, 0.4, 0.25])
     softness *= width / 1.3 / 400
     if softness > 0.2:
-        canvas = cv2.GaussianBlur(canvas.astype(np.float32), (0, 0), softness)
+        canvas = np.asarray(cv2.GaussianBlur(canvas.astype(np.float32), (0, 0), softness), np.float32)
         if rng.random() < 0.5:  # cameras sharpen what their lens softened
-            canvas = canvas + rng.uniform(0.3, 1.2) * (canvas - cv2.GaussianBlur(canvas, (0, 0), softness * 1.5))
+            wide = np.asarray(cv2.GaussianBlur(canvas, (0, 0), softness * 1.5), np.float32)
+            canvas = canvas + rng.uniform(0.3, 1.2) * (canvas - wide)
     return np.asarray(np.clip(canvas, 0, 255), np.float32)
 
 

@@ -26,7 +26,10 @@ def person(rng: Rng, size: int) -> list[U8]:
 
         def limb(x: float, y: float, length: float, angle: float, thick: float, part: int, out: U8 = parts) -> None:
             start = (int(x * width), int(y * height))
-            end = (start[0] + int(length * height * np.sin(angle)), start[1] + int(length * height * np.cos(angle)))
+            end = (
+                start[0] + int(length * height * np.sin(angle)),
+                start[1] + int(length * height * np.cos(angle)),
+            )
             cv2.line(out, start, end, part, max(int(thick * bulk * height), 1), cv2.LINE_8)
 
         angle = swing * np.sin(phase)
@@ -36,13 +39,31 @@ def person(rng: Rng, size: int) -> list[U8]:
         trunk = (int(0.105 * bulk * height), int(0.2 * height))
         cv2.ellipse(parts, (width // 2, int(0.35 * height)), trunk, 0, 0, 360, 1, -1)
         limb(0.58, 0.24, 0.3, angle * 1.2 + 0.1, 0.06, 1)
-        cv2.ellipse(parts, (width // 2, int(0.09 * height)), (int(0.06 * height), int(0.08 * height)), 0, 0, 360, 3, -1)
-        cv2.ellipse(parts, (width // 2, int(0.06 * height)), (int(0.065 * height), int(0.06 * height)), 0, 180, 360, 4, -1)
+        cv2.ellipse(
+            parts,
+            (width // 2, int(0.09 * height)),
+            (int(0.06 * height), int(0.08 * height)),
+            0,
+            0,
+            360,
+            3,
+            -1,
+        )
+        cv2.ellipse(
+            parts,
+            (width // 2, int(0.06 * height)),
+            (int(0.065 * height), int(0.06 * height)),
+            0,
+            180,
+            360,
+            4,
+            -1,
+        )
         rgba = np.zeros((height, width, 4), np.uint8)
         for part, look in ((1, shirt), (2, trousers), (3, skin), (4, hair)):
             rgba[..., :3] = np.where((parts == part)[..., None], np.asarray(look), rgba[..., :3])
         rgba[..., 3] = (parts > 0) * np.uint8(255)
-        poses.append(cv2.GaussianBlur(rgba, (3, 3), 0))
+        poses.append(np.asarray(cv2.GaussianBlur(rgba, (3, 3), 0), np.uint8))
     return poses
 
 
@@ -62,7 +83,12 @@ def car(rng: Rng, size: int) -> list[U8]:
         cv2.circle(mask, (int(x * width), int(0.83 * height)), int(0.16 * height), 3, -1)
         cv2.circle(mask, (int(x * width), int(0.83 * height)), int(0.08 * height), 4, -1)
     rgba = np.zeros((height, width, 4), np.uint8)
-    for part, look in ((1, np.clip(body, 0, 255)), (2, rng.uniform(20, 120, 3)), (3, (20, 20, 20)), (4, (150, 150, 150))):
+    for part, look in (
+        (1, np.clip(body, 0, 255)),
+        (2, rng.uniform(20, 120, 3)),
+        (3, (20, 20, 20)),
+        (4, (150, 150, 150)),
+    ):
         rgba[..., :3] = np.where((mask == part)[..., None], np.asarray(look), rgba[..., :3])
     rgba[..., 3] = (mask > 0) * np.uint8(255)
     return [rgba]
@@ -84,7 +110,7 @@ def shadow(rng: Rng, size: int) -> list[U8]:
     (rgba,) = blob(rng, size)
     rgba[..., :3] = 0
     rgba[..., 3] = rgba[..., 3] * rng.uniform(0.2, 0.6)
-    return [cv2.GaussianBlur(rgba, (0, 0), max(size * 0.03, 0.5))]
+    return [np.asarray(cv2.GaussianBlur(rgba, (0, 0), max(size * 0.03, 0.5)), np.uint8)]
 
 
 def lamp(rng: Rng, size: int) -> list[U8]:
@@ -116,7 +142,8 @@ class Actor:
         pose = self.poses[int(walked * self.gait_hz * POSES) % len(self.poses)]
         scale = float(np.clip(np.exp(self.growth * walked), 0.3, 2.5))
         if abs(scale - 1) > 0.01:
-            pose = cv2.resize(pose, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+            resized = cv2.resize(pose, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+            pose = np.asarray(resized, np.uint8)
         if self.vx < 0:
             pose = pose[:, ::-1]
         height, width = frame.shape[:2]
@@ -171,7 +198,10 @@ def rain(rng: Rng, frame: U8, *, drops: int, slant: float) -> None:
     height, width = frame.shape[:2]
     overlay = frame.copy()
     for x, y, length in zip(
-        rng.uniform(0, width, drops), rng.uniform(0, height, drops), rng.uniform(0.01, 0.06, drops) * height, strict=True
+        rng.uniform(0, width, drops),
+        rng.uniform(0, height, drops),
+        rng.uniform(0.01, 0.06, drops) * height,
+        strict=True,
     ):
         cv2.line(overlay, (int(x), int(y)), (int(x + slant * length), int(y + length)), (215, 215, 220), 1)
     np.copyto(frame, cv2.addWeighted(overlay, 0.45, frame, 0.55, 0))
@@ -196,7 +226,10 @@ class Sway:
         dy = 0.5 * self.amplitude * np.cos(phase * 1.3 + self.map_x / 23)
         region = frame[y0:y1, x0:x1]
         moved = cv2.remap(
-            region, self.map_x + dx.astype(np.float32), self.map_y + dy.astype(np.float32), cv2.INTER_LINEAR,
+            region,
+            self.map_x + dx.astype(np.float32),
+            self.map_y + dy.astype(np.float32),
+            cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_REFLECT,
         )
         gain = 1 + self.flicker * np.sin(phase * 1.7)

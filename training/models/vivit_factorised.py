@@ -76,6 +76,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, S, D) -> (N, S or 1, D)."""
         # Q is scaled before the product: after it, half precision could overflow.
         q = self.q(x[:, :1] if self.class_only else x) * self.scale
         q, k, v = (y.unflatten(2, (self.heads, -1)).transpose(1, 2) for y in (q, self.k(x), self.v(x)))
@@ -100,6 +101,7 @@ class Layer(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, S, D) -> (N, S or 1, D)."""
         residual = x[:, :1] if self.class_only else x
         x = residual + self._drop(self.attention(self.norm1(x)))
         return x + self._drop(self.mlp(self.norm2(x)))
@@ -115,9 +117,7 @@ class Layer(nn.Module):
 class ClassStack(nn.Module):
     """Tokens (N, S, D) -> class token (N, D): class token and positions in, transformer, norm."""
 
-    def __init__(
-        self, *, tokens: int, dim: int, heads: int, layers: int, mlp_ratio: float, drop_path: float
-    ) -> None:
+    def __init__(self, *, tokens: int, dim: int, heads: int, layers: int, mlp_ratio: float, drop_path: float) -> None:
         super().__init__()
         self.class_token = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
         self.positions = nn.Parameter(torch.randn(1, tokens + 1, dim) * 0.02)
@@ -136,6 +136,7 @@ class ClassStack(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        """`keep`: which of the positions the tokens in `x` have, where some were left out."""
         positions = self.positions[:, 1:] if keep is None else self.positions[:, 1:][:, keep]
         first = (self.class_token + self.positions[:, :1]).expand(x.shape[0], -1, -1)
         out: Tensor = self.norm(self.layers(torch.cat([first, x + positions], dim=1)))
@@ -172,6 +173,7 @@ class Encoder(nn.Module):
         )
 
     def forward(self, frames: Tensor, keep: Tensor | None = None) -> Tensor:
+        """`keep`: (P',) indices of the patches to look at; in serving, all."""
         feature: Tensor = self.stack(self.embedding(frames, keep), keep)
         return feature
 
@@ -197,6 +199,7 @@ class Head(nn.Module):
         self.classify = nn.Linear(dim, labels)
 
     def forward(self, features: Tensor) -> Tensor:
+        """The graph that serving runs once per window."""
         logits: Tensor = self.classify(self.stack(features))
         return logits
 
@@ -247,8 +250,9 @@ class FactorisedViViT(nn.Module):
     def features(self, frames: Tensor, keep: Tensor | None = None) -> Tensor:
         """Every token of every window: (N, T, t, H, W, 3) -> (N, T, D)."""
         feature: Tensor = self.encoder(frames.flatten(0, 1), keep)
-        return feature.unflatten(0, frames.shape[:2])
+        return feature.reshape(frames.shape[0], frames.shape[1], -1)
 
     def forward(self, frames: Tensor) -> Tensor:
+        """The whole window at once, as training sees it."""
         logits: Tensor = self.head(self.features(frames))
         return logits

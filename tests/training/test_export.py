@@ -1,0 +1,121 @@
+"""What leaves training computes what was trained."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from engines.bundle import load_bundle
+from engines.engine import open_engine
+from training import export
+from training.errors import RunError
+from training.models.vivit_factorised import FactorisedViViT
+
+FIELDS = {
+    "name": "tiny",
+    "version": "1",
+    "labels": ("a", "b", "c"),
+    "height": 32,
+    "width": 48,
+    "resize": "stretch",
+    "fps": 10.0,
+    "frames_per_token": 2,
+    "tokens": 3,
+}
+
+
+@pytest.fixture(scope="module")
+def model() -> FactorisedViViT:
+    torch.manual_seed(3)
+    return FactorisedViViT(
+        labels=3,
+        height=32,
+        width=48,
+        frames_per_token=2,
+        tokens=3,
+        patch=16,
+        stem=[(4, 8)],
+        dim=16,
+        heads=2,
+        spatial_layers=2,
+        temporal_layers=2,
+        mlp_ratio=2.0,
+    ).eval()
+
+
+@pytest.fixture(scope="module")
+def golden() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (3, 2, 32, 48, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def bundle(model, golden, tmp_path_factory):
+    path = tmp_path_factory.mktemp("export") / "tiny"
+    return export.export_bundle(model, fields=FIELDS, golden=golden, card="# tiny\n", path=path)
+
+
+def test_bundle_is_complete_and_says_what_pytorch_says(bundle, model, golden):
+    loaded = load_bundle(bundle.path)
+    assert loaded.spec.feature_shape == (16,)
+    kept = loaded.golden()
+    assert np.array_equal(kept.frames, golden)
+    with torch.inference_mode():
+        assert np.allclose(kept.logits, model(torch.from_numpy(golden)[None])[0].numpy(), atol=1e-6)
+
+
+def test_graphs_have_opset_17_and_only_the_batch_is_dynamic(bundle):
+    for path in (bundle.encoder_path, bundle.head_path):
+        graph = onnx.load(path)
+        assert [(item.domain, item.version) for item in graph.opset_import if not item.domain] == [("", 17)]
+        (tensor,) = graph.graph.input
+        assert [bool(dim.dim_param) for dim in tensor.type.tensor_type.shape.dim][1:].count(True) == 0
+
+
+def test_any_batch_size_gives_the_same_rows(bundle, golden):
+    session = onnxruntime.InferenceSession(bundle.encoder_path, providers=["CPUExecutionProvider"])
+    (together,) = session.run(None, {"frames": golden})
+    alone = np.concatenate([session.run(None, {"frames": token[None]})[0] for token in golden])
+    assert np.allclose(together, alone, atol=1e-5)
+
+
+def test_engine_reproduces_pytorch_token_by_token(bundle, model, golden):
+    engine = open_engine(load_bundle(bundle.path), backend="onnxruntime", precision="fp32")
+    try:
+        for slot, token in enumerate(golden):
+            engine.encode(token[None], np.array([slot], np.int32))
+        probabilities = engine.classify(np.array([[0, 1, 2]], np.int32))[0]
+    finally:
+        engine.close()
+    with torch.inference_mode():
+        expected = model(torch.from_numpy(golden)[None]).softmax(dim=-1)[0].numpy()
+    assert np.abs(probabilities - expected).max() < 1e-4
+
+
+def test_a_graph_of_other_weights_is_refused(bundle, model, golden):
+    other = FactorisedViViT(
+        labels=3,
+        height=32,
+        width=48,
+        frames_per_token=2,
+        tokens=3,
+        patch=16,
+        stem=[(4, 8)],
+        dim=16,
+        heads=2,
+        spatial_layers=2,
+        temporal_layers=2,
+        mlp_ratio=2.0,
+    ).eval()
+    assert export.check_graph(model.encoder, torch.from_numpy(golden), bundle.encoder_path) < export.TOLERANCE
+    with pytest.raises(RunError, match="ONNX Runtime differs from PyTorch by"):
+        export.check_graph(other.encoder, torch.from_numpy(golden), bundle.encoder_path)
+
+
+def test_a_folder_that_is_no_bundle_is_left_alone(model, golden, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(RunError, match="not a bundle"):
+        export.export_bundle(model, fields=FIELDS, golden=golden, card="", path=tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"

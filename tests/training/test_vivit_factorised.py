@@ -1,0 +1,100 @@
+"""The model is one network, whether asked token by token or for a whole window."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from training.models.vivit_factorised import ClassStack, FactorisedViViT, TubeletEmbedding
+
+
+def build(**changes) -> FactorisedViViT:
+    torch.manual_seed(0)
+    sizes = {
+        "labels": 5,
+        "height": 32,
+        "width": 48,
+        "frames_per_token": 2,
+        "tokens": 4,
+        "patch": 16,
+        "stem": [(4, 8), (2, 12)],
+        "dim": 24,
+        "heads": 3,
+        "spatial_layers": 3,
+        "temporal_layers": 2,
+        "mlp_ratio": 2.0,
+        "drop_path": 0.3,
+    }
+    return FactorisedViViT(**{**sizes, **changes}).eval()
+
+
+def windows(count: int = 2) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (count, 4, 2, 32, 48, 3), dtype=torch.uint8, generator=generator)
+
+
+def test_whole_window_equals_features_computed_one_token_at_a_time():
+    model, x = build(), windows()
+    with torch.inference_mode():
+        whole = model(x)
+        features = torch.stack([model.encoder(x[:, i]) for i in range(4)], dim=1)
+        split = model.head(features)
+    assert whole.shape == (2, 5)
+    assert (whole - split).abs().max() < 1e-5
+    assert whole.std() > 1e-3, "the logits say nothing; the comparison would not either"
+
+
+def test_order_of_tokens_matters_to_the_head():
+    model, x = build(), windows()
+    with torch.inference_mode():
+        assert (model(x) - model(x.flip(1))).abs().max() > 1e-4
+
+
+def test_class_only_last_layer_is_exact():
+    torch.manual_seed(0)
+    stack = ClassStack(tokens=6, dim=24, heads=3, layers=2, mlp_ratio=2.0, drop_path=0.0).eval()
+    x = torch.randn(2, 6, 24)
+    with torch.inference_mode():
+        short = stack(x)
+        stack.layers[-1].class_only = stack.layers[-1].attention.class_only = False
+        full = stack(x)
+    assert torch.allclose(short, full, atol=1e-6)
+
+
+@pytest.mark.parametrize("stem", [[], [(4, 8)], [(4, 8), (2, 12)]])
+def test_patches_left_out_do_not_change_the_others(stem):
+    torch.manual_seed(0)
+    embedding = TubeletEmbedding(frames=2, patch=16, dim=24, stem=stem)
+    frames, keep = windows()[:, 0], torch.tensor([1, 4, 5])
+    with torch.inference_mode():
+        assert torch.allclose(embedding(frames)[:, keep], embedding(frames, keep), atol=1e-5)
+
+
+def test_still_frames_embed_the_same_in_any_number():
+    """Normalisation is inside: a grey picture is a grey picture, whatever t."""
+    torch.manual_seed(0)
+    embedding = TubeletEmbedding(frames=2, patch=16, dim=24, stem=[])
+    grey = torch.full((1, 2, 32, 48, 3), 200, dtype=torch.uint8)
+    changed = grey.clone()
+    changed[:, 1, :16, :16] = 0
+    with torch.inference_mode():
+        still, moving = embedding(grey), embedding(changed)
+    differs = (still - moving).abs().amax(dim=2)[0] > 1e-6
+    assert differs.tolist() == [True] + [False] * 5
+
+
+def test_stochastic_depth_rests_outside_training():
+    model, x = build(drop_path=0.9), windows()
+    with torch.inference_mode():
+        assert torch.equal(model(x), model(x))
+        model.train()
+        assert not torch.equal(model(x), model(x))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [({"height": 40}, "height=40"), ({"heads": 5}, "heads=5"), ({"stem": [(3, 8)]}, "multiply to 3")],
+)
+def test_sizes_that_do_not_fit_are_named(changes, named):
+    with pytest.raises(ValueError, match=named):
+        build(**changes)

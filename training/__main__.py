@@ -1,0 +1,128 @@
+"""`python -m training`: train, summary, evaluate, export, and the benchmark of the built-in model."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from training.errors import RecipeError, TrainingError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+Json = Annotated[bool, typer.Option("--json", help="one JSON object on stdout")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="such as optimiser.steps=100")]
+
+
+@app.callback()
+def main() -> None:
+    """Train models, measure them, and hand them to serving."""
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="YAML recipe")],
+    overrides: Overrides = None,
+    run: Annotated[Path | None, typer.Option(help="folder of the run; runs/NAME by default")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train, or go on with a run that was killed."""
+    from training.recipe import load_recipe
+    from training.train import train as train_recipe
+
+    try:
+        loaded = load_recipe(recipe, overrides or [])
+        metrics = train_recipe(loaded, run or Path("runs") / loaded.name)
+    except TrainingError as error:
+        _fail(error)
+    _say(metrics, as_json=as_json)
+
+
+@app.command()
+def summary(
+    recipe: Annotated[Path, typer.Argument(help="YAML recipe")],
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """What a recipe builds: parameters, sizes, window."""
+    from training.recipe import load_recipe
+    from training.summary import summarise
+
+    try:
+        result = summarise(load_recipe(recipe, overrides or []))
+    except TrainingError as error:
+        _fail(error)
+    _say(result, as_json=as_json)
+
+
+@app.command()
+def evaluate(run: Annotated[Path, typer.Argument(help="folder of a finished run")], as_json: Json = False) -> None:
+    """Measure a run's best weights on the footage that its training held back."""
+    from training.evaluate import evaluate_run
+
+    try:
+        result = evaluate_run(run)
+    except TrainingError as error:
+        _fail(error)
+    _say(result, as_json=as_json)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="folder of a finished run")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="the bundle's folder")],
+    figures: Annotated[Path | None, typer.Option(help="camera-events-benchmark's JSON, for the model card")] = None,
+    normal_bias: Annotated[float, typer.Option(help="added to the logit of `normal`: more, and it alarms less")] = 0.0,
+) -> None:
+    """Write a run's best weights as a bundle, and check it."""
+    from training.handover import export_run
+
+    try:
+        bundle = export_run(run, output, figures=figures, normal_bias=normal_bias)
+    except TrainingError as error:
+        _fail(error)
+    print(f"{bundle.spec.id}: {output}")
+
+
+@app.command("camera-events-benchmark")
+def camera_events_benchmark(
+    data: Annotated[Path, typer.Option(help="folder with clips/ and fight/")],
+    bundle: Annotated[Path, typer.Option(help="the bundle to measure")] = Path("streamclf/bundles/camera-events"),
+    as_json: Json = False,
+) -> None:
+    """Measure the built-in model on real film: as it is, and disturbed in every way. Takes minutes."""
+    from engines.bundle import load_bundle
+    from engines.engine import open_engine
+    from engines.errors import EngineError
+    from streamclf.errors import StreamclfError
+    from training.camera_events.benchmark import cases, real_films
+    from training.camera_events.figures import answers, as_text, figures
+
+    try:
+        loaded = load_bundle(bundle)
+        engine = open_engine(loaded, precision="fp32")
+        result = figures(answers(engine, cases(real_films(data), loaded.spec)))
+    except (TrainingError, EngineError, StreamclfError) as error:
+        _fail(error)
+    print(json.dumps(result) if as_json else as_text(result))
+
+
+def _fail(error: Exception) -> NoReturn:
+    """One line, no traceback; 2 for wrong usage, 1 for what failed while running."""
+    print(f"training: {error}", file=sys.stderr)
+    raise typer.Exit(2 if isinstance(error, RecipeError) else 1)
+
+
+def _say(result: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result))
+        return
+    for name, value in result.items():
+        print(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
+
+
+if __name__ == "__main__":
+    app()

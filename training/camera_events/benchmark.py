@@ -1,0 +1,195 @@
+"""The independent test: real film, disturbed at its own size by code that shares nothing with the data maker.
+
+Every film is read and sampled by the service's own code. Undisturbed, each of its windows should be `normal`.
+Then each disturbance is applied to excerpts, in three strengths, written as H.264 and read back the same way.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from engines.bundle import ModelSpec
+from streamclf.offline import file_stream
+from streamclf.sources import open_source
+from streamclf.tokens import read_tokens
+from training.camera_events import LABELS
+from training.camera_events.tampering import STRENGTHS, TAMPERINGS, Film
+from training.errors import DataError
+
+U8 = npt.NDArray[np.uint8]
+
+EXCERPT_S = 2.4
+EXCERPTS_PER_FILM = 12
+"""From a film that is longer than one excerpt: this many, spread evenly."""
+QUALITIES = (12, 23, 30)
+"""H.264 CRF after tampering: nearly lossless, usual, coarse."""
+
+_MILLISECOND = Fraction(1, 1000)
+
+NOT_FIXED = {
+    "nofi019.mp4": "the whole scene drifts by 1 % of the width: a monitor, filmed by hand",
+    "nofi031.mp4": "the camera pans slowly, 2 % of the width in 2 s; its captions stay",
+    "nofi045.mp4": "a monitor, filmed by hand; its upper edge moves",
+    "nofi046.mp4": "a monitor, filmed by hand; its right edge moves",
+    "nofi047.mp4": "a monitor, filmed by hand; its right edge moves",
+    "nofi048.mp4": "a monitor, filmed by hand; its right edge sways by 3 %",
+    "nofi061.mp4": "the whole scene drifts by 1 %: a monitor, filmed by hand",
+    "nofi092.mp4": "the whole scene drifts by 1 %: a monitor, filmed by hand",
+    "nofi099.mp4": "the whole scene, shelves included, shifts by 1.4 %",
+    "nofi110.mp4": "the whole picture slides by 4.5 %: a monitor, filmed by hand",
+    "nofi119.mp4": "fence and lawn drift by 1.3 %: a slow pan added in editing",
+    "nofi130.mp4": "cars and fence drift by 2.4 %: a slow pan added in editing",
+    "nofi131.mp4": "begins in a cross-fade from another film, then drifts by 5 %",
+    "nofi137.mp4": "door frame and letterbox drift by 3.4 %: a slow zoom added in editing",
+    "nofi143.mp4": "the whole view shifts by 2.3 % and brightens from a fade",
+    "nofi150.mp4": "a monitor, filmed by hand; its frame moves by 1.4 %",
+}
+"""Films whose camera is seen to move or whose picture is cut, and what is seen; see docs/camera-events.md."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One window of the benchmark and what it is: `strength` is "" where nothing was done to it."""
+
+    film: str
+    source: str
+    half: str
+    label: str
+    strength: str
+    start_s: float
+    frames: U8  # (T, t, H, W, 3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RealFilm:
+    """A film of the data folder: `source` is the set it is from, `half` is "tuning" or "held-out"."""
+
+    path: Path
+    source: str
+    half: str
+
+
+def real_films(data: Path) -> list[RealFilm]:
+    """The clips and the `no_fight` films below `data`, each group wholly in one half."""
+    clips = [(path, "signs" if path.suffix == ".mkv" else path.stem) for path in sorted((data / "clips").glob("*.m*"))]
+    try:
+        with (data / "fight" / "clips.csv").open(newline="") as table:
+            rows = [row for row in csv.DictReader(table) if row["label"] == "no_fight"]
+    except OSError as error:
+        raise DataError(
+            f"{data}/fight/clips.csv: {error.strerror}; --data is the folder with clips/ and fight/"
+        ) from error
+    if not clips or not rows:
+        raise DataError(f"{data}: no film in it; --data is the folder with clips/ and fight/")
+    fixed = [(data / "fight" / row["path"], row["group"]) for row in rows]
+    return [*_halves("clips", clips), *_halves("no_fight", fixed)]
+
+
+def _halves(source: str, films: list[tuple[Path, str]]) -> Iterator[RealFilm]:
+    """Groups, largest first, are dealt out in the order of a snake, so that the halves are about even."""
+    sizes = Counter(group for _, group in films)
+    ranked = sorted(sizes, key=lambda group: (-sizes[group], group))
+    half = {group: "tuning" if rank % 4 in (0, 3) else "held-out" for rank, group in enumerate(ranked)}
+    return (RealFilm(path=path, source=source, half=half[group]) for path, group in films)
+
+
+def cases(films: list[RealFilm], spec: ModelSpec, *, kinds: tuple[str, ...] = LABELS) -> Iterator[Case]:
+    """Every window of the benchmark, film by film."""
+    for number, film in enumerate(films):
+        if "normal" in kinds:
+            for start_s, frames in _windows(film.path, spec):
+                yield _case(film, "normal", "", start_s, frames)
+        wanted = [kind for kind in kinds if kind != "normal"]
+        for part, original in enumerate(_excerpts(film.path) if wanted else ()):
+            for turn, kind in enumerate(wanted):
+                seed = int.from_bytes(hashlib.sha256(f"{film.path.name}/{part}/{kind}".encode()).digest()[:4], "big")
+                strength = STRENGTHS[(number + part + turn) % len(STRENGTHS)]
+                tampered, counts = TAMPERINGS[kind](np.random.default_rng(seed), original, strength)
+                yield from _tampered(film, kind, strength, tampered, counts, spec, QUALITIES[seed % len(QUALITIES)])
+
+
+def _case(film: RealFilm, label: str, strength: str, start_s: float, frames: U8) -> Case:
+    name = film.path.name
+    return Case(
+        film=name,
+        source=film.source,
+        half=film.half,
+        label=label,
+        strength=strength,
+        start_s=start_s,
+        frames=frames,
+    )
+
+
+def _tampered(
+    film: RealFilm,
+    kind: str,
+    strength: str,
+    tampered: Film,
+    counts: Callable[[float, float], bool],
+    spec: ModelSpec,
+    crf: int,
+) -> Iterator[Case]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tampered.mkv"
+        _write(path, tampered, crf)
+        for start_s, frames in _windows(path, spec):
+            if counts(start_s, start_s + spec.window_s):
+                yield _case(film, kind, strength, start_s, frames)
+
+
+def _windows(path: Path, spec: ModelSpec) -> Iterator[tuple[float, U8]]:
+    """(start in seconds, (T, t, H, W, 3)) of every window with a hop of one token, none across a gap."""
+    recent: list[tuple[int, float, U8]] = []
+    with open_source(file_stream(path)) as source:
+        for meta, pixels in read_tokens(
+            source,
+            fps=spec.fps,
+            frames_per_token=spec.frames_per_token,
+            height=spec.height,
+            width=spec.width,
+            resize=spec.resize,
+        ):
+            recent = [item for item in recent if item[0] == meta.segment][-(spec.tokens - 1) :]
+            recent.append((meta.segment, meta.start_pts_ns / 1e9, pixels))
+            if len(recent) == spec.tokens:
+                yield recent[0][1], np.stack([item[2] for item in recent])
+
+
+def _excerpts(path: Path) -> Iterator[Film]:
+    """The film, or excerpts of it, decoded at its own size."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        frames = [(frame.time, frame) for frame in container.decode(stream) if frame.time is not None]
+        first, last = frames[0][0], frames[-1][0]
+        count = min(EXCERPTS_PER_FILM, max(1, int((last - first) / EXCERPT_S)))
+        for start in np.linspace(first, max(first, last - EXCERPT_S), count):
+            part = [(t, f) for t, f in frames if start <= t <= start + EXCERPT_S]
+            pictures = np.stack([np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for _, frame in part])
+            yield Film(pictures=pictures, times_s=np.array([t - part[0][0] for t, _ in part]))
+
+
+def _write(path: Path, film: Film, crf: int) -> None:
+    """H.264 with the film's own times."""
+    height, width = (size // 2 * 2 for size in film.pictures.shape[1:3])
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=30, options={"preset": "veryfast", "crf": str(crf)})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.thread_count = 1
+        stream.codec_context.time_base = stream.time_base = _MILLISECOND
+        for picture, time_s in zip(film.pictures, film.times_s, strict=True):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), format="rgb24")
+            frame.pts, frame.time_base = round(time_s * 1000), _MILLISECOND
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
