@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from streamclf.events import Action, Prediction, Status
-from streamclf.subscribe import Received
+from streamclf.subscription import Received
 
 RATE_WINDOW_S = 3.0
 HISTORY = 48

@@ -27,7 +27,7 @@ from streamclf.events import Prediction, Status
 from streamclf.signals import stop_on_signals
 from streamclf.sources import open_source
 from streamclf.sources.camera import list_cameras
-from streamclf.subscribe import START, Received, subscribe
+from streamclf.subscription import START, Received, subscribe
 from streamclf.supervisor import Ready, Supervisor
 
 REFRESH_HZ = 8

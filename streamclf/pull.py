@@ -16,7 +16,7 @@ from streamclf.errors import BusError, EventError
 from streamclf.events import MAX_EVENT_BYTES, Epoch, Heartbeat, Offset, StreamEvent, parse_event
 
 if TYPE_CHECKING:
-    from streamclf.subscribe import Position
+    from streamclf.subscription import Position
 
 _ANSWER_S = 2.0
 _REST_S = (0.1, 2.0)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from streamclf.events import Heartbeat, Lost, StreamEvent
 from streamclf.signals import stop_on_signals
-from streamclf.subscribe import START, Position, Received, Subscription, subscribe
 from streamclf.subscribers.sinks import Sink, open_sink
+from streamclf.subscription import START, Position, Received, Subscription, subscribe
 
 _BATCH = 1000
 _BATCH_S = 0.25

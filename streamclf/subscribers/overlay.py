@@ -23,7 +23,7 @@ from streamclf.errors import UsageError
 from streamclf.events import Action, Prediction, Status
 from streamclf.film import FilmWriter, fitted
 from streamclf.signals import stop_on_signals
-from streamclf.subscribe import Received, Subscription, subscribe
+from streamclf.subscription import Received, Subscription, subscribe
 
 __all__ = ["Board", "OverlayState", "draw", "run_watch"]
 

@@ -14,7 +14,7 @@ import orjson
 
 from streamclf.errors import JournalError, UsageError
 from streamclf.events import Action, Lost, Prediction, Status, StreamEvent, to_json
-from streamclf.subscribe import Position
+from streamclf.subscription import Position
 
 _APPLICATION_ID: Final = 0x73636C67  # "sclg": a log, not the service's own journal
 _TAIL_BYTES = 1 << 20

@@ -20,9 +20,9 @@ from support.hub_process import HubProcess, action, prediction, status, wait_unt
 from streamclf.errors import BusError, JournalError, UsageError
 from streamclf.events import Lost
 from streamclf.link import Draft, HubLink
-from streamclf.subscribe import Position
 from streamclf.subscribers.log import run_log
 from streamclf.subscribers.sinks import JsonlSink, SqliteSink, open_sink
+from streamclf.subscription import Position
 
 EPOCH = "cd" * 16
 CHAOS_S = float(os.environ.get("STREAMCLF_CHAOS_S", "4"))

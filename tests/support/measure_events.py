@@ -14,7 +14,7 @@ from support.hub_process import HubProcess, prediction, wait_until
 
 from streamclf.journal import Journal, Record
 from streamclf.link import HubLink
-from streamclf.subscribe import START, subscribe
+from streamclf.subscription import START, subscribe
 
 
 def journal_commits(batch: int, seconds: float = 2.0) -> float:

@@ -1,4 +1,4 @@
-"""Reading a service's events: `with subscribe("tcp://127.0.0.1:5555") as events: for event in events: ...`.
+"""Reading a service's events: `with streamclf.subscribe(ENDPOINT) as events: for event in events: ...`.
 
 Plain subscribing sees what arrives. With `replay=True` nothing is missed: gaps show in the offsets and heartbeats, and
 what is missing is pulled from the journal, page by page. Each event then comes at least once; its (epoch, offset) tells

@@ -19,7 +19,7 @@ from streamclf.errors import BusError, UsageError
 from streamclf.events import Heartbeat, Lost, Prediction, Status, StreamEvent
 from streamclf.link import HubLink
 from streamclf.pull import Page
-from streamclf.subscribe import START, Position, Received, Subscription, _reachable, _Tracker, subscribe
+from streamclf.subscription import START, Position, Received, Subscription, _reachable, _Tracker, subscribe
 
 EPOCH = "ab" * 16
 NOW = datetime.now(timezone.utc)
@@ -130,7 +130,7 @@ def test_filters_apply_to_replay_too(hub: HubProcess, link: HubLink) -> None:
 def test_a_slow_reader_with_replay_gets_all_and_without_it_some(
     hub: HubProcess, link: HubLink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streamclf.subscribe._RECEIVE_HIGH_WATER", 10)
+    monkeypatch.setattr("streamclf.subscription._RECEIVE_HIGH_WATER", 10)
     count = 20_000
     with subscribe(hub.events, replay=True, after=START) as sure, subscribe(hub.events) as plain:
         for events in (sure, plain):
