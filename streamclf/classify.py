@@ -16,9 +16,9 @@ from engines.engine import Engine, open_engine
 from streamclf.annotate import SUFFIXES, write_annotated
 from streamclf.builtin import find_bundle
 from streamclf.child import configure_logging
-from streamclf.dashboard import label_colour
 from streamclf.errors import SourceError, UsageError
 from streamclf.offline import WindowResult, classify_file, offline_bank_slots, ranked
+from streamclf.palette import label_hex
 
 MAX_BATCH = 16
 
@@ -107,7 +107,7 @@ def _report(path: Path, engine: Engine, results: Sequence[WindowResult], *, as_j
         label = engine.spec.labels[int(run[0].probabilities.argmax())]
         mean = sum(float(result.probabilities.max()) for result in run) / len(run)
         begin, end = f"{run[0].start_s:.1f} s", f"{run[-1].end_s:.1f} s"
-        table.add_row(begin, end, f"[{label_colour(label)}]{label}[/]", f"{mean:.2f}")
+        table.add_row(begin, end, f"[{label_hex(label)}]{label}[/]", f"{mean:.2f}")
     Console().print(table)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-import zlib
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -14,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from streamclf.events import Action, Prediction, Status
+from streamclf.palette import INK, STATES, label_hex
 from streamclf.subscription import Received
 
 RATE_WINDOW_S = 3.0
@@ -21,16 +21,6 @@ HISTORY = 48
 CHANGES = 6
 BAR_CELLS = 20
 BLOCKS = " ▁▂▃▄▅▆▇█"
-CALM = "green"
-COLOURS = ("yellow", "magenta", "cyan", "red", "blue", "bright_yellow", "bright_magenta", "bright_cyan", "bright_red")
-STATE_COLOURS = {"live": "green", "connecting": "yellow", "stalled": "yellow", "offline": "red"}
-
-
-def label_colour(label: str) -> str:
-    """The same colour for the same label, in every run; `normal` and the like are green."""
-    if label in ("normal", "none", "other", "still"):
-        return CALM
-    return COLOURS[zlib.crc32(label.encode()) % len(COLOURS)]
 
 
 @dataclass(slots=True)
@@ -70,12 +60,12 @@ class Board:
         if isinstance(event, Status):
             view = self._view(event.stream)
             if (event.state, event.reason) != (view.state, view.reason):
-                self._note(event.stream, Text(event.state, STATE_COLOURS[event.state]), event.reason or "")
+                self._note(event.stream, Text(event.state, STATES[event.state]), event.reason or "")
             view.state, view.reason = event.state, event.reason
         elif isinstance(event, Prediction):
             self._predicted(event)
         elif isinstance(event, Action) and event.phase != "update":
-            self._note(event.stream, Text(f"{event.label} {event.phase}", label_colour(event.label)), "")
+            self._note(event.stream, Text(f"{event.label} {event.phase}", label_hex(event.label)), "")
 
     def render(self) -> RenderableType:
         """The table, the probabilities of a single stream, and what changed last."""
@@ -93,9 +83,7 @@ class Board:
         view = self._view(event.stream)
         label, probability = event.top[0]
         if view.top and view.top[0][0] != label:
-            self._note(
-                event.stream, Text(label, label_colour(label)), f"{probability:.2f} at {event.window.end_s:.1f} s"
-            )
+            self._note(event.stream, Text(label, label_hex(label)), f"{probability:.2f} at {event.window.end_s:.1f} s")
         view.top = event.top
         view.predictions += 1
         view.arrivals.append(time.monotonic())
@@ -123,8 +111,8 @@ class Board:
             latency = view.latency_ms
             table.add_row(
                 Text(stream, "bold"),
-                Text(view.state, STATE_COLOURS.get(view.state, "")),
-                Text(f" {label} ", f"bold black on {label_colour(label)}" if view.top else "dim"),
+                Text(view.state, STATES.get(view.state, "")),
+                Text(f" {label} ", f"bold {INK} on {label_hex(label)}" if view.top else "dim"),
                 f"{probability:.2f}" if view.top else "",
                 f"{view.rate(now):.1f}/s",
                 f"{latency:.0f} ms" if latency is not None else "",
@@ -136,7 +124,7 @@ class Board:
 def _timeline(view: StreamView) -> Text:
     text = Text()
     for label, probability in view.history:
-        text.append(BLOCKS[round(probability * (len(BLOCKS) - 1))], label_colour(label))
+        text.append(BLOCKS[round(probability * (len(BLOCKS) - 1))], label_hex(label))
     return text
 
 
@@ -144,6 +132,6 @@ def _probabilities(view: StreamView) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1))
     for label, probability in view.top[:7]:
         cells = round(probability * BAR_CELLS)
-        bar = Text("█" * cells, label_colour(label)).append("░" * (BAR_CELLS - cells), "dim")
+        bar = Text("█" * cells, label_hex(label)).append("░" * (BAR_CELLS - cells), "dim")
         table.add_row(Text(label, justify="right"), bar, f"{probability:.2f}")
     return table

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,8 +12,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from streamclf.palette import STATES, Colour, bgr, label_bgr
+
 U8: TypeAlias = npt.NDArray[np.uint8]
-Colour: TypeAlias = tuple[int, int, int]
 
 MIN_SIDE: Final = 270
 """Smaller pictures are enlarged to this: text on fewer pixels cannot be read."""
@@ -22,26 +22,7 @@ _WHITE: Final[Colour] = (255, 255, 255)
 _MUTED: Final[Colour] = (205, 200, 196)
 _INK: Final[Colour] = (24, 18, 14)
 _TRACK: Final[Colour] = (110, 104, 98)
-_STATE_COLOURS: Final[dict[str, Colour]] = {
-    "live": (120, 200, 80),
-    "connecting": (230, 170, 90),
-    "stalled": (60, 180, 250),
-    "offline": (80, 80, 235),
-}
-_PALETTE: Final[tuple[Colour, ...]] = (  # BGR; distinguishable, light enough to carry dark text
-    (247, 195, 79),
-    (129, 213, 174),
-    (77, 183, 255),
-    (170, 145, 240),
-    (200, 215, 120),
-    (140, 160, 255),
-    (230, 160, 200),
-    (110, 225, 235),
-)
-
-
-_SALT: Final = 2
-"""With it the built-in model's seven labels get seven colours."""
+_STATE_COLOURS: Final = {state: bgr(colour) for state, colour in STATES.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,11 +52,6 @@ def draw(frame: U8, state: OverlayState) -> U8:
     _header(canvas, state, unit)
     _timeline(canvas, state.history, unit)
     return canvas
-
-
-def label_colour(label: str) -> Colour:
-    """The same colour for a label everywhere and always, as BGR."""
-    return _PALETTE[zlib.crc32(label.encode(), _SALT) % len(_PALETTE)]
 
 
 def _enlarged(frame: U8) -> U8:
@@ -135,7 +111,7 @@ def _chip(canvas: U8, state: OverlayState, corner: tuple[int, int], unit: float)
     gap, inner = round(9 * unit), round(11 * unit)
     box_width = text_width + gap + _text_size(percent, size, bold=False) + 2 * inner
     box_height = round(size * 1.62)
-    colour = label_colour(label)
+    colour = label_bgr(label)
     top = bottom - box_height
     if label in state.actions:
         ring = max(2, round(2.5 * unit))
@@ -163,7 +139,7 @@ def _bar(canvas: U8, corner: tuple[int, int], width: int, label: str, probabilit
     _plate(canvas, (x + name_width, top, track, thick), _TRACK, 0.55)
     filled = round(track * min(1.0, max(0.0, probability)))
     if filled >= thick:
-        _plate(canvas, (x + name_width, top, filled, thick), label_colour(label), 1.0)
+        _plate(canvas, (x + name_width, top, filled, thick), label_bgr(label), 1.0)
     value = f"{100 * probability:.0f}%"
     _text(canvas, value, (x + width - _text_size(value, size, bold=False), baseline), size, _MUTED, bold=False)
 
@@ -185,7 +161,7 @@ def _timeline(canvas: U8, history: Sequence[tuple[str, float]], unit: float) -> 
     for index, (label, probability) in enumerate(reversed(shown)):
         right = width - index * step
         rise = max(1, round((tall - 2) * min(1.0, max(0.0, probability))))
-        cv2.rectangle(canvas, (right - step, height - rise), (right - 2, height), label_colour(label), -1)
+        cv2.rectangle(canvas, (right - step, height - rise), (right - 2, height), label_bgr(label), -1)
 
 
 def _notice(canvas: U8, state: OverlayState, unit: float) -> None:

@@ -16,11 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.hub_process import HubProcess, prediction, status
 
-from streamclf.drawing import OverlayState, draw, label_colour
+from streamclf.drawing import OverlayState, draw
 from streamclf.errors import SourceError, UsageError
 from streamclf.events import Action, Prediction, Status, Window
 from streamclf.film import FilmWriter, fitted
 from streamclf.link import HubLink
+from streamclf.palette import label_bgr
 from streamclf.subscribers.overlay import Board, run_watch, tiled
 
 EPOCH = "ab" * 16
@@ -63,7 +64,7 @@ def test_the_picture_given_is_not_touched() -> None:
 
 def test_label_bars_and_timeline_are_there_in_the_labels_colour() -> None:
     result = draw(picture(360, 640), STATE)
-    colour = np.array(label_colour("wave"))
+    colour = np.array(label_bgr("wave"))
     near = (np.abs(result.astype(int) - colour) < 12).all(axis=2)
     assert near[230:280, :150].sum() > 500  # the chip
     assert near[280:330, 120:280].sum() > 200  # its bar
@@ -88,11 +89,6 @@ def test_any_text_on_any_size_can_be_drawn(
         stream=stream, state=state, reason=label, top=[(label, probability)], history=[(label, probability)]
     )
     assert min(draw(picture(height, width), overlay).shape[:2]) >= 270
-
-
-def test_the_built_in_models_labels_have_colours_of_their_own() -> None:
-    labels = ["normal", "covered", "defocused", "moved", "shaking", "flashing", "noise"]
-    assert len({label_colour(label) for label in labels}) == len(labels)
 
 
 def predicted(stream: str, label: str) -> Prediction:
