@@ -21,7 +21,9 @@ if TYPE_CHECKING:
         UsageError,
     )
     from streamclf.events import Action, Heartbeat, Latency, Lost, Prediction, Status, Window, parse_event
-    from streamclf.subscription import START, Position, Subscription, subscribe
+    from streamclf.pull import Snapshot
+    from streamclf.subscription import Subscription, snapshot, subscribe
+    from streamclf.tracker import START, Position
 
 __version__ = "0.1.0"
 
@@ -37,6 +39,7 @@ __all__ = [
     "Lost",
     "Position",
     "Prediction",
+    "Snapshot",
     "SourceError",
     "Status",
     "StreamclfError",
@@ -45,6 +48,7 @@ __all__ = [
     "Window",
     "__version__",
     "parse_event",
+    "snapshot",
     "subscribe",
 ]
 
@@ -68,7 +72,9 @@ _ROOMS: Final = {
         "Window",
         "parse_event",
     ),
-    "streamclf.subscription": ("START", "Position", "Subscription", "subscribe"),
+    "streamclf.pull": ("Snapshot",),
+    "streamclf.subscription": ("Subscription", "snapshot", "subscribe"),
+    "streamclf.tracker": ("START", "Position"),
 }
 """Where each name lives; no room may be called like a public name, or importing it would hide that name."""
 _ROOM_OF: Final = {name: room for room, names in _ROOMS.items() for name in names}

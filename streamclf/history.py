@@ -49,15 +49,10 @@ class JournalReader:
         self, after: int, upto: int, limit: int, streams: Sequence[str] = (), types: Sequence[str] = ()
     ) -> Iterator[tuple[int, bytes | None]]:
         """(offset, body) in order for `after < offset <= upto`; the body is None where its checksum fails."""
-        where, values = "offset>? AND offset<=?", [after, upto]
-        filters: list[str] = []
-        for column, wanted in (("stream", streams), ("type", types)):
-            if wanted:
-                where += f" AND {column} IN ({','.join('?' * len(wanted))})"
-                filters.extend(wanted)
+        where, values = _only(streams, types)
         rows = self._db.execute(
-            f"SELECT offset, crc, body FROM events WHERE {where} ORDER BY offset LIMIT ?",  # noqa: S608
-            (*values, *filters, limit),
+            f"SELECT offset, crc, body FROM events WHERE offset>? AND offset<=?{where} ORDER BY offset LIMIT ?",  # noqa: S608
+            (after, upto, *values, limit),
         )
         for offset, crc, body in rows:
             yield int(offset), bytes(body) if zlib.crc32(body) == crc else None
@@ -69,11 +64,22 @@ class JournalReader:
         )
         return [(int(first), int(last)) for first, last in rows]
 
-    def snapshot(self, limit: int) -> list[bytes]:
-        """The last event of each stream and type that is still there, oldest first."""
+    def snapshot(self, limit: int, streams: Sequence[str] = (), types: Sequence[str] = ()) -> list[bytes]:
+        """The last event of each stream and type that is still there and whole, oldest first."""
+        where, values = _only(streams, types)
         rows = self._db.execute(
-            "SELECT body FROM events WHERE offset IN (SELECT offset FROM last ORDER BY offset DESC LIMIT ?) "
-            "ORDER BY offset",
-            (limit,),
+            f"SELECT crc, body FROM events WHERE offset IN (SELECT offset FROM last WHERE 1{where} "  # noqa: S608
+            "ORDER BY offset DESC LIMIT ?) ORDER BY offset",
+            (*values, limit),
         )
-        return [bytes(body) for (body,) in rows]
+        return [bytes(body) for crc, body in rows if zlib.crc32(body) == crc]
+
+
+def _only(streams: Sequence[str], types: Sequence[str]) -> tuple[str, list[str]]:
+    """More SQL conditions and their values; none for an empty sequence."""
+    where, values = "", []
+    for column, wanted in (("stream", streams), ("type", types)):
+        if wanted:
+            where += f" AND {column} IN ({','.join('?' * len(wanted))})"
+            values.extend(wanted)
+    return where, values

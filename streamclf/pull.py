@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
 import zmq
@@ -14,24 +14,30 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from streamclf.bus import open_socket
 from streamclf.errors import BusError, EventError
 from streamclf.events import MAX_EVENT_BYTES, Epoch, Heartbeat, Offset, StreamEvent, parse_event
-
-if TYPE_CHECKING:
-    from streamclf.subscription import Position
+from streamclf.tracker import Position
 
 _ANSWER_S = 2.0
 _REST_S = (0.1, 2.0)
 _MAX_FRAMES = 2048
+_AnyHeader = TypeVar("_AnyHeader", bound="_Header")
 
 
 class _Header(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     v: Literal[1]
-    reply: Literal["replay"]
     id: Annotated[str, Field(max_length=64)]
     epoch: Epoch
     oldest: Offset
     head: Offset
+
+
+class _SnapshotHeader(_Header):
+    reply: Literal["snapshot"]
+
+
+class _PageHeader(_Header):
+    reply: Literal["replay"]
     upto: Offset
     lost: Annotated[tuple[tuple[Offset, Offset], ...], Field(max_length=_MAX_FRAMES)] = ()
 
@@ -47,6 +53,21 @@ class Page:
     events: tuple[StreamEvent, ...]
     from_start: bool
     """Whether `upto` and the events follow from the beginning of this epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The last event of each stream and type, oldest first, and where the journal stood at that moment."""
+
+    epoch: str
+    oldest: int
+    head: int
+    events: tuple[StreamEvent, ...]
+
+    @property
+    def position(self) -> Position:
+        """`subscribe(…, replay=True, after=snapshot.position)` goes on right behind it."""
+        return Position(self.epoch, self.head)
 
 
 class Puller:
@@ -98,7 +119,30 @@ class Puller:
             self._give_up()
         return None
 
+    def snapshot(self, types: Collection[str], deadline: float) -> Snapshot | None:
+        """The last event of each stream and type, or None if there was no answer by the monotonic `deadline`."""
+        self._asked = None
+        while (now := time.monotonic()) < deadline:
+            if self.resting:
+                time.sleep(max(0.0, min(self._rest_until, deadline) - now))
+                continue
+            socket = self._send({"request": "snapshot", "streams": self._streams, "types": sorted(types)})
+            while socket.poll(max(0, int(1000 * (min(deadline, self._answer_by) - time.monotonic())))):
+                try:
+                    header, events = self._read(socket.recv_multipart(), _SnapshotHeader)
+                except EventError:  # or the journal cannot be read now: the same question, a little later
+                    break
+                if header.id == str(self._id):
+                    self._rest_s = _REST_S[0]
+                    return Snapshot(epoch=header.epoch, oldest=header.oldest, head=header.head, events=events)
+            self._give_up()
+        return None
+
     def _ask(self, after: Position) -> None:
+        self._asked = after
+        self._send({"request": "replay", "epoch": after.epoch or None, "after": after.offset, "streams": self._streams})
+
+    def _send(self, question: dict[str, Any]) -> zmq.Socket[bytes]:
         if self._socket is None:
             self._socket = open_socket(self._context, zmq.DEALER, max_bytes=MAX_EVENT_BYTES)
             try:
@@ -106,37 +150,35 @@ class Puller:
             except zmq.ZMQError as error:
                 raise BusError(f"replay {self.endpoint}: {error.strerror}") from error
         self._id += 1
-        self._asked = after
         self._answer_by = time.monotonic() + _ANSWER_S
-        question = {
-            "v": 1,
-            "request": "replay",
-            "id": str(self._id),
-            "epoch": after.epoch or None,
-            "after": after.offset,
-            "streams": self._streams,
-        }
-        self._socket.send(orjson.dumps(question), zmq.NOBLOCK)
+        self._socket.send(orjson.dumps({"v": 1, "id": str(self._id), **question}), zmq.NOBLOCK)
+        return self._socket
 
     def _parse(self, frames: list[bytes]) -> Page | None:
-        if len(frames) > _MAX_FRAMES:
-            raise EventError(f"a page of {len(frames)} frames: at most {_MAX_FRAMES}")
-        try:
-            header = _Header.model_validate_json(frames[0])
-        except ValidationError as error:
-            raise EventError(f"replay header: {error.error_count()} faults") from None
+        header, events = self._read(frames, _PageHeader)
         if header.id != str(self._id):
             return None  # answers an older question
         assert self._asked is not None
-        events = [self._event(frame) for frame in frames[1:]]
         return Page(
             epoch=header.epoch,
             head=header.head,
             upto=header.upto,
             lost=header.lost,
-            events=tuple(event for event in events if event is not None),
+            events=events,
             from_start=self._asked.offset == 0 or self._asked.epoch not in ("", header.epoch),
         )
+
+    def _read(self, frames: list[bytes], kind: type[_AnyHeader]) -> tuple[_AnyHeader, tuple[StreamEvent, ...]]:
+        if len(frames) > _MAX_FRAMES:
+            raise EventError(f"an answer of {len(frames)} frames: at most {_MAX_FRAMES}")
+        try:
+            header = kind.model_validate_json(frames[0])
+        except ValidationError as error:
+            raise EventError(f"header of an answer: {error.error_count()} faults") from None
+        if header.id != str(self._id):
+            return header, ()
+        events = [self._event(frame) for frame in frames[1:]]
+        return header, tuple(event for event in events if event is not None)
 
     def _event(self, frame: bytes) -> StreamEvent | None:
         try:

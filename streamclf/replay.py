@@ -63,7 +63,7 @@ def _header(request: Request, epoch: str, oldest: int, head: int, **more: Any) -
 
 def _snapshot(reader: JournalReader, request: Request) -> list[bytes]:
     epoch, oldest, head = reader.bounds()
-    return [_header(request, epoch, oldest, head), *reader.snapshot(_SNAPSHOT_LIMIT)]
+    return [_header(request, epoch, oldest, head), *reader.snapshot(_SNAPSHOT_LIMIT, request.streams, request.types)]
 
 
 def _replay(reader: JournalReader, request: Request) -> list[bytes]:

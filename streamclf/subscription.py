@@ -12,7 +12,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterator
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Literal, TypeAlias
 from urllib.parse import urlsplit
@@ -22,29 +21,19 @@ import zmq
 from streamclf.bus import open_socket
 from streamclf.config import ENDPOINT
 from streamclf.errors import BusError, EventError, UsageError
-from streamclf.events import HEARTBEAT_TOPIC, JOURNALLED, Event, Heartbeat, Lost, StreamEvent, parse_event, topic_of
+from streamclf.events import HEARTBEAT_TOPIC, JOURNALLED, Heartbeat, Lost, StreamEvent, parse_event, topic_of
 from streamclf.link import MAX_PREVIEW_BYTES
 from streamclf.names import valid_stream_name
-from streamclf.pull import Page, Puller
+from streamclf.pull import Puller, Snapshot
+from streamclf.tracker import START, Position, Received, Tracker
+
+__all__ = ["KINDS", "START", "Kind", "Position", "Received", "Snapshot", "Subscription", "snapshot", "subscribe"]
 
 Kind: TypeAlias = Literal["prediction", "action", "status", "heartbeat"]
-Received: TypeAlias = Event | Lost
 KINDS: Final = (*JOURNALLED, "heartbeat")
 _RECEIVE_HIGH_WATER = 10_000
 _POLL_S = 0.5
 _ASYNC_POLL_S = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Everything up to `offset` of journal `epoch` has been delivered."""
-
-    epoch: str
-    offset: int
-
-
-START: Final = Position("", 0)
-"""The beginning of what the journal still holds, whichever journal that is."""
 
 
 def subscribe(
@@ -75,6 +64,18 @@ def subscribe(
     return Subscription(endpoint, streams, types, replay, after, patience_s)
 
 
+def snapshot(
+    endpoint: str,
+    *,
+    streams: Collection[str] | None = None,
+    types: Collection[Kind] | None = None,
+    timeout_s: float = 5.0,
+) -> Snapshot:
+    """The last event of each stream and type, for those who come late; raises `BusError` if nobody answers in time."""
+    with subscribe(endpoint, streams=streams, types=types) as events:
+        return events.snapshot(timeout_s)
+
+
 class Subscription:
     """An iterator of typed events and a context manager; one thread. Use `subscribe` to make one."""
 
@@ -94,9 +95,10 @@ class Subscription:
         self._heard_at = time.monotonic()
         self._ready: deque[Received] = deque()
         self._previews: dict[str, bytes] = {}
-        self._tracker = _Tracker(self._streams, after) if replay else None
+        self._tracker = Tracker(self._streams, after) if replay else None
         self._context = zmq.Context(io_threads=1)
         self._socket = self._connect()
+        self._replay_endpoint: str | None = None
         self._puller: Puller | None = None
         self.refused = 0
         """Messages that were not events."""
@@ -142,6 +144,14 @@ class Subscription:
         for topic in [b"preview/"] if streams is None else [topic_of("preview", stream) for stream in streams]:
             self._socket.subscribe(topic)
 
+    def snapshot(self, timeout_s: float = 5.0) -> Snapshot:
+        """The last event of each stream and type that this subscription is about.
+
+        What arrives meanwhile is kept for `receive`, and may be in both. Raises `BusError` if nobody answers in time.
+        """
+        with self._in_use:
+            return self._snapshot(timeout_s, time.monotonic() + timeout_s)
+
     def receive(self, timeout_s: float) -> Received | None:
         """The next event, or None when none came in `timeout_s`."""
         with self._in_use:
@@ -161,6 +171,26 @@ class Subscription:
             if remaining <= 0:
                 break
         return self._ready_event()
+
+    def _snapshot(self, timeout_s: float, deadline: float) -> Snapshot:
+        while self._replay_endpoint is None and (remaining := deadline - time.monotonic()) > 0:
+            self._listen(remaining)
+        if self._replay_endpoint is None:
+            raise BusError(
+                f"{self.endpoint}: nothing heard for {timeout_s:g} s; is the service running, and is this its "
+                "`publish.events` endpoint?"
+            )
+        puller = Puller(self._context, self._replay_endpoint, sorted(self._streams or ()))
+        try:
+            found = puller.snapshot(self._types.intersection(JOURNALLED), deadline)
+        finally:
+            puller.close()
+        if found is None:
+            raise BusError(
+                f"{self._replay_endpoint}: no answer within {timeout_s:g} s though {self.endpoint} is alive; can its "
+                "`publish.replay` endpoint be reached from here?"
+            )
+        return found
 
     def _ready_event(self) -> Received | None:
         if not self._ready:
@@ -224,13 +254,15 @@ class Subscription:
         except EventError:
             self.refused += 1
             return
-        if not isinstance(event, Heartbeat):
+        if isinstance(event, Heartbeat):
+            self._replay_endpoint = _reachable(event.replay, self.endpoint)
+        else:
             self._count_missed(event)
         if self._tracker is None:
             self._return([event])
         elif isinstance(event, Heartbeat):
             self._return([event, *self._tracker.heartbeat(event)])
-            self._meet(event)
+            self._meet(self._replay_endpoint)
         else:
             self._return(self._tracker.live(event))
 
@@ -248,12 +280,11 @@ class Subscription:
     def _behind(self) -> bool:
         return self._tracker is not None and self._tracker.behind and self._puller is not None
 
-    def _meet(self, heartbeat: Heartbeat) -> None:
-        replay = _reachable(heartbeat.replay, self.endpoint)
+    def _meet(self, replay: str | None) -> None:
         if self._puller and self._puller.endpoint != replay:
             self._puller.close()
             self._puller = None
-        if self._puller is None:
+        if self._puller is None and replay is not None:
             self._puller = Puller(self._context, replay, sorted(self._streams or ()))
 
     def _pull(self, timeout_s: float) -> None:
@@ -265,116 +296,6 @@ class Subscription:
             self._return(self._tracker.page(page))
         elif self._puller.resting:
             self._listen(min(timeout_s, 0.1))  # the service is away: its heartbeat will say when it is back
-
-
-class _Tracker:
-    """What has been seen, what is missing: offsets only, no input or output."""
-
-    def __init__(self, streams: frozenset[str] | None, after: Position | None) -> None:
-        self._streams = streams
-        self._from_start = after == START
-        self.position = after
-        self.returned = after
-        self._seen: dict[str, int] = {}
-        """Live offsets of a stream beyond `position`, of a subscription that is filtered."""
-        self._target = 0
-        self._retired: set[str] = set()
-
-    @property
-    def behind(self) -> bool:
-        """Whether something is missing that the journal may have."""
-        return self.position is not None and self.position.offset < self._target
-
-    def live(self, event: StreamEvent) -> list[Received]:
-        """What to return now that `event` arrived; if something before it is missing, nothing yet."""
-        if event.offset is None:
-            return [event]
-        if event.epoch in self._retired:
-            return []
-        if self.position is None:
-            self.position = Position(event.epoch, event.offset - 1)
-        if event.epoch != self.position.epoch:
-            self._target = max(self._target, 1)  # the heartbeat or the first page says how to go on
-            return []
-        if self.behind:
-            self._target = max(self._target, event.offset)
-            return []
-        reached = max(self.position.offset, self._seen.get(event.stream, 0))
-        if event.offset <= reached:
-            return []
-        gapless = event.offset == self.position.offset + 1 if self._streams is None else event.previous <= reached
-        if not gapless:
-            self._target = event.offset
-            return []
-        if self._streams is None:
-            self.position = Position(event.epoch, event.offset)
-        else:
-            self._seen[event.stream] = event.offset
-        return [event]
-
-    def heartbeat(self, beat: Heartbeat) -> list[Received]:
-        """Find out what is missing at the end, where no later event would tell."""
-        if beat.epoch in self._retired:
-            return []
-        if self.position is None:
-            self.position = Position(beat.epoch, beat.head)
-            return []
-        if beat.epoch != self.position.epoch:
-            return self._new_epoch(beat.epoch, beat.head)
-        wanted = beat.last if self._streams is None else {s: beat.last.get(s, 0) for s in self._streams}
-        complete = all(offset <= max(self.position.offset, self._seen.get(s, 0)) for s, offset in wanted.items())
-        if self._streams is not None and complete and not self.behind:
-            self._advance(beat.head)
-        elif beat.head > self.position.offset:
-            self._target = max(self._target, beat.head)
-        return []
-
-    def page(self, page: Page) -> list[Received]:
-        """What to return of one page of the journal."""
-        assert self.position is not None
-        out: list[Received] = []
-        if page.epoch != self.position.epoch:
-            out += self._new_epoch(page.epoch, page.head)
-            if not page.from_start:
-                return out  # it answers a question about the old journal
-        found: list[tuple[int, Received]] = [
-            (first, Lost(epoch=page.epoch, first=first, last=last))
-            for first, last in page.lost
-            if not (self._from_start and first == 1)
-        ]
-        self._from_start = False
-        found += [
-            (event.offset, event)
-            for event in page.events
-            if event.offset is not None and event.offset > self._seen.get(event.stream, 0)
-        ]
-        out += [item for _, item in sorted(found, key=lambda pair: pair[0])]
-        self._target = max(self._target, page.head)
-        self._advance(page.upto)
-        return out
-
-    def note_returned(self, event: Received) -> None:
-        """Keep up what a consumer may store as its position while more is waiting."""
-        if isinstance(event, Lost):
-            if event.last is not None:
-                self.returned = Position(event.epoch, event.last)
-        elif not isinstance(event, Heartbeat) and event.offset is not None and self._streams is None:
-            self.returned = Position(event.epoch, event.offset)
-
-    def _advance(self, offset: int) -> None:
-        assert self.position is not None
-        self.position = Position(self.position.epoch, max(self.position.offset, offset))
-        self._seen = {stream: seen for stream, seen in self._seen.items() if seen > self.position.offset}
-
-    def _new_epoch(self, epoch: str, head: int) -> list[Received]:
-        """Another journal took the place of the one we know: what it still had for us is lost, how much is unknown."""
-        assert self.position is not None
-        old = self.position
-        # Its last messages may still wait in our queue, behind a page of the new one.
-        self._retired.add(old.epoch)
-        lost: list[Received] = [] if old == START else [Lost(epoch=old.epoch, first=old.offset + 1, last=None)]
-        self.position, self._seen, self._target = Position(epoch, 0), {}, head
-        return lost
 
 
 def _reachable(replay: str, events: str) -> str:

@@ -13,8 +13,8 @@ import streamclf
 
 PUBLIC = {
     "START", "Action", "BusError", "ConfigError", "EventError", "Heartbeat", "JournalError", "Latency", "Lost",
-    "Position", "Prediction", "SourceError", "Status", "StreamclfError", "Subscription", "UsageError",
-    "Window", "__version__", "parse_event", "subscribe",
+    "Position", "Prediction", "Snapshot", "SourceError", "Status", "StreamclfError", "Subscription", "UsageError",
+    "Window", "__version__", "parse_event", "snapshot", "subscribe",
 }  # fmt: skip
 
 
@@ -33,7 +33,7 @@ def test_each_name_is_there_and_lives_where_the_package_says() -> None:
     for name in PUBLIC - {"__version__", "START"}:
         assert getattr(streamclf, name).__module__ in streamclf._ROOMS
     assert callable(streamclf.subscribe)
-    assert streamclf.START == streamclf.Position("", 0)
+    assert streamclf.Position("", 0) == streamclf.START
 
 
 def test_no_module_is_called_like_a_public_name() -> None:

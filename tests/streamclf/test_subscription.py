@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
+import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 from support.hub_process import HubProcess, action, prediction, status, wait_until
 
+import streamclf
 from streamclf.errors import BusError, UsageError
 from streamclf.events import Heartbeat, Lost, Prediction, Status, StreamEvent
 from streamclf.link import HubLink
-from streamclf.pull import Page
-from streamclf.subscription import START, Position, Received, Subscription, _reachable, _Tracker, subscribe
+from streamclf.pull import Page, Puller
+from streamclf.subscription import START, Position, Received, Subscription, _reachable, subscribe
+from streamclf.tracker import Tracker
 
 EPOCH = "ab" * 16
 NOW = datetime.now(timezone.utc)
@@ -260,7 +265,7 @@ steps = st.lists(
 def test_whatever_is_lost_on_the_way_each_event_is_returned_once(
     steps: list[tuple[str, str, bool]], streams: frozenset[str] | None, limit: int
 ) -> None:
-    service, tracker = FakeService(), _Tracker(streams, START)
+    service, tracker = FakeService(), Tracker(streams, START)
     got: list[Received] = []
 
     def pull() -> None:
@@ -287,3 +292,77 @@ def test_whatever_is_lost_on_the_way_each_event_is_returned_once(
     if streams is None:
         assert offsets(got) == sorted(offsets(got))  # type: ignore[type-var]
     assert tracker.position == Position(EPOCH, len(service.events))
+
+
+def test_a_snapshot_has_the_last_event_of_each_stream_and_type(hub: HubProcess, link: HubLink) -> None:
+    for number in range(20):
+        link.post(prediction(f"cam{number % 2}", number=number))
+    link.post(status("cam0", "stalled"))
+    settled(link)
+    found = streamclf.snapshot(hub.events, timeout_s=10)
+    assert [(event.type, event.stream, event.offset) for event in found.events] == [
+        ("prediction", "cam0", 19),
+        ("prediction", "cam1", 20),
+        ("status", "cam0", 21),
+    ]
+    assert (found.oldest, found.head) == (1, 21)
+    assert all(event.raw for event in found.events)
+    (only,) = streamclf.snapshot(hub.events, streams=["cam0"], types=["status"], timeout_s=10).events
+    assert isinstance(only, Status)
+    assert streamclf.snapshot(hub.events, streams=["nobody"], timeout_s=10).events == ()
+
+
+def test_behind_a_snapshot_one_goes_on_without_a_gap(hub: HubProcess, link: HubLink) -> None:
+    for number in range(5):
+        link.post(prediction(number=number))
+    settled(link)
+    found = streamclf.snapshot(hub.events, timeout_s=10)
+    for number in range(5, 10):
+        link.post(prediction(number=number))
+    settled(link)
+    with subscribe(hub.events, replay=True, after=found.position) as events:
+        assert offsets(take(events, 5)) == [6, 7, 8, 9, 10]
+
+
+def test_a_snapshot_takes_nothing_from_what_is_received(hub: HubProcess, link: HubLink) -> None:
+    with subscribe(hub.events) as events:
+        events.snapshot(10.0)
+        for number in range(3):
+            link.post(prediction(number=number))
+        settled(link)
+        assert events.snapshot(10.0).head == 3
+        assert offsets(take(events, 3)) == [1, 2, 3]
+
+
+def test_a_snapshot_of_nobody_is_an_error_with_a_remedy(hub: HubProcess) -> None:
+    with pytest.raises(BusError, match=r"nothing heard for 0\.2 s; is the service running"):
+        streamclf.snapshot("tcp://127.0.0.1:9", timeout_s=0.2)
+    with subscribe(hub.events, types=["heartbeat"]) as events:
+        assert isinstance(events.receive(5.0), Heartbeat)
+        events._replay_endpoint = "tcp://127.0.0.1:9"
+        with pytest.raises(BusError, match=r"no answer within 0\.3 s though .* can its `publish.replay`"):
+            events.snapshot(0.3)
+
+
+def test_an_answer_that_makes_no_sense_is_asked_for_again() -> None:
+    context = zmq.Context()
+    with context, context.socket(zmq.ROUTER) as router:
+        port = router.bind_to_random_port("tcp://127.0.0.1")
+        answers = [b"nonsense", b'{"v":1,"reply":"error","id":"2","error":"the journal cannot be read now"}']
+
+        def serve() -> None:
+            for number in range(3):
+                assert router.poll(5000)
+                peer, question = router.recv_multipart()
+                asked = json.loads(question)
+                header = {"v": 1, "reply": "snapshot", "id": asked["id"], "epoch": EPOCH, "oldest": 1, "head": 7}
+                router.send_multipart([peer, answers[number] if number < 2 else json.dumps(header).encode()])
+
+        server = threading.Thread(target=serve)
+        server.start()
+        puller = Puller(context, f"tcp://127.0.0.1:{port}", [])
+        found = puller.snapshot([], time.monotonic() + 10)
+        puller.close()
+        server.join(10)
+    assert found is not None
+    assert found.position == Position(EPOCH, 7)
