@@ -77,7 +77,8 @@ class JournalReader:
 
 def _only(streams: Sequence[str], types: Sequence[str]) -> tuple[str, list[str]]:
     """More SQL conditions and their values; none for an empty sequence."""
-    where, values = "", []
+    where = ""
+    values: list[str] = []
     for column, wanted in (("stream", streams), ("type", types)):
         if wanted:
             where += f" AND {column} IN ({','.join('?' * len(wanted))})"
