@@ -23,6 +23,7 @@ from streamclf.ring import RingWriter
 from streamclf.sampling import NS, TokenMeta, TokenSampler
 from streamclf.sources import Frame, Source, open_source
 from streamclf.sources.resize import U8
+from streamclf.stillness import Stillness
 from streamclf.tokens import TokenFiller
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ GOOD_CONNECTION_S = 5.0
 """A connection that held this long was a good one: after it, the first new attempt follows at once."""
 STALE_FOR_NS = 5 * NS
 """A stream that is late for this long is opened anew: what waits in its buffers will only get older."""
+MAX_LIVE_FPS = 250
 LEAVE_S = 0.7
 """After a request to stop, the time for a blocked read to end by itself."""
 MAX_REASON_CHARS = 500
@@ -61,6 +63,8 @@ class Capture:
         self._sampler = TokenSampler(job.fps, job.frames_per_token, first_segment=writer.next_segment)
         progress = None if job.progress_fd is None else ProgressWaiter(job.progress_fd, stop)
         self._sink = _WakingRing(writer, job.wake_fd, progress)
+        frozen_s = job.source.frozen_after_s
+        self._watch = _StillWatch(self._sink, self._status, frozen_s) if frozen_s else None
         self._backoff = Backoff()
 
     def run(self) -> int:
@@ -96,11 +100,16 @@ class Capture:
 
     def _read(self, source: Source) -> None:
         job = self._job
-        filler = TokenFiller(self._sampler, self._sink, height=job.height, width=job.width, resize=job.resize)
+        filler = TokenFiller(
+            self._sampler, self._watch or self._sink, height=job.height, width=job.width, resize=job.resize
+        )
         gate = _FreshOnly(source.max_stale_s)
+        flood = _FloodGate(self._stop) if source.live else None
         is_first = True
         try:
             for frame in source:
+                if flood and flood.hold(frame.captured_ns):
+                    self._status.count(held=1)
                 if not gate.passes(frame):
                     self._status.count(dropped_stale=1)
                     continue
@@ -137,6 +146,49 @@ class _WakingRing:
         with contextlib.suppress(BlockingIOError, BrokenPipeError):
             os.write(self._wake_fd, b"\1")
         return number
+
+
+class _StillWatch:
+    """The ring, with an eye on whether the pictures that go into it are new ones: sampled frames only, so that a flood
+    of frames costs no more."""
+
+    def __init__(self, ring: _WakingRing, status: _Status, frozen_s: float) -> None:
+        self._ring = ring
+        self._status = status
+        self._frozen_s = frozen_s
+        self._stillness = Stillness()
+        self._place: U8 | None = None
+
+    def begin(self) -> U8:
+        self._place = self._ring.begin()
+        return self._place
+
+    def commit(self, token: TokenMeta) -> int:
+        assert self._place is not None  # begun before
+        for picture in self._place:
+            still_s = self._stillness.offer(picture, token.captured_ns)
+        self._status.still(still_s if still_s > self._frozen_s else None)
+        return self._ring.commit(token)
+
+
+class _FloodGate:
+    """Takes no more pictures a second from a live source than any camera makes: the others wait in the connection, so
+    that their sender has to. Decoding a flood would take the core that other streams need."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+        self._since_ns = 0
+        self._taken = 0
+
+    def hold(self, now_ns: int) -> bool:
+        """Count a picture, and wait where it is one too many; whether it was."""
+        if now_ns - self._since_ns >= NS:
+            self._since_ns, self._taken = now_ns, 0
+        self._taken += 1
+        if self._taken <= MAX_LIVE_FPS:
+            return False
+        self._stop.wait((self._since_ns + NS - now_ns) / NS)
+        return True
 
 
 class _FreshOnly:
@@ -193,9 +245,14 @@ class _Status:
             counters["corrupt"] += frame.corrupt
             counters["undecodable"] = source.undecodable
             counters["width"], counters["height"] = frame.width, frame.height
-            if self._health.codec is None or self._health.state != "live":
+            if self._health.codec is None or self._health.state not in ("live", "frozen"):
                 self._health.codec = source.info.codec
             self._post(self._health.frame(frame.captured_ns))
+
+    def still(self, seconds: float | None) -> None:
+        """For so long no new picture has come, which is too long, or None."""
+        with self._lock:
+            self._post(self._health.still(seconds, time.monotonic_ns()))
 
     def sampled(self, sampler: TokenSampler, tokens: int) -> None:
         """The sampler has taken the frame, which completed `tokens`."""

@@ -20,6 +20,8 @@ MAX_STREAMS = 400
 
 StreamName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 URL_SCHEMES = ("rtsp", "rtsps", "http", "https", "file")
+FROZEN_S = 30.0
+"""Cameras that save bits send a key frame every 10 to 20 s, and of an empty room exact copies in between."""
 ENDPOINT = re.compile(r"^(tcp://[^\s/]+:(\d{1,5}|\*)|ipc://\S+)$")
 DURATION = re.compile(r"^(\d+(?:\.\d+)?)(s|m|h|d|w)$")
 DURATION_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -50,6 +52,9 @@ class StreamConfig(_Section):
     hop: int = Field(1, ge=1, le=1024, description="tokens between two predictions")
     open_timeout_s: float = Field(5.0, gt=0, le=120)
     read_timeout_s: float = Field(2.0, gt=0, le=120)
+    frozen_s: float | None = Field(
+        None, ge=0, le=86400, description="seconds without a new picture until the stream is frozen; 0: never"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> StreamConfig:
@@ -69,6 +74,13 @@ class StreamConfig(_Section):
             if scheme not in URL_SCHEMES:
                 raise ValueError(f"scheme {scheme!r}: one of {', '.join(URL_SCHEMES)}, or a file's path")
         return url
+
+    @property
+    def frozen_after_s(self) -> float:
+        """`frozen_s`, or what suits the source: cameras make noise, films and programs may show one picture for long."""
+        if self.frozen_s is not None:
+            return self.frozen_s
+        return 0.0 if self.is_file else FROZEN_S
 
     @property
     def is_file(self) -> bool:

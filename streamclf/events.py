@@ -27,7 +27,7 @@ JOURNALLED: Final = ("prediction", "action", "status")
 HEARTBEAT_TOPIC: Final = b"heartbeat/"
 
 DraftType: TypeAlias = Literal["prediction", "action", "status"]
-State: TypeAlias = Literal["connecting", "live", "stalled", "offline"]
+State: TypeAlias = Literal["connecting", "live", "frozen", "stalled", "offline"]
 Phase: TypeAlias = Literal["start", "update", "end"]
 
 Offset = Annotated[int, Field(ge=0, le=MAX_OFFSET)]
@@ -119,12 +119,13 @@ class Action(_Journalled):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status(_Journalled):
-    """How a stream is, why, and what was counted since its process started."""
+    """How a stream is, why, and what was counted since its process started. `codec` is the source's, once known."""
 
     __pydantic_config__ = _WIRE
     type: Literal["status"] = "status"
     state: State
     reason: Reason | None = None
+    codec: Annotated[str, Field(max_length=64)] | None = None
     counters: Annotated[dict[CounterName, int | float], Field(max_length=64)] = field(default_factory=dict)
 
 

@@ -22,14 +22,22 @@ CLOCK_DRIFT = 1000
 TRANSITIONS: frozenset[tuple[State, State]] = frozenset(
     {
         ("connecting", "live"),
+        ("connecting", "frozen"),  # a hung camera is still hung after a new connection
         ("connecting", "offline"),
+        ("live", "frozen"),  # pictures come, but no new ones
+        ("frozen", "live"),
+        ("frozen", "stalled"),
+        ("frozen", "connecting"),
+        ("frozen", "offline"),
         ("live", "stalled"),  # connected, but no picture comes
         ("live", "connecting"),  # the connection is gone
         ("live", "offline"),  # the end of a file
         ("stalled", "live"),
+        ("stalled", "frozen"),
         ("stalled", "connecting"),
         ("stalled", "offline"),
         ("offline", "live"),  # attempts go on while it is offline
+        ("offline", "frozen"),
     }
 )
 
@@ -63,6 +71,7 @@ class Health:
         self._interval_ns = 0
         self._has_frame = False
         self._ended = False
+        self._still_s: float | None = None
 
     def begin(self, now_ns: int) -> Report:
         """The first attempt to connect."""
@@ -71,11 +80,20 @@ class Health:
     def frame(self, now_ns: int) -> Report | None:
         """A fresh picture is there."""
         self.counters["frames"] += 1
-        if self._has_frame and self.state == "live":
+        if self._has_frame and self.state in ("live", "frozen"):
             self._interval_ns = (7 * self._interval_ns + now_ns - self._since_ns) // 8
         self._since_ns = now_ns
         self._has_frame = True
+        if self._still_s is not None:
+            return self._change("frozen", f"no new picture for {self._still_s:.0f} s, though pictures arrive", now_ns)
         return self._change("live", None, now_ns)
+
+    def still(self, seconds: float | None, now_ns: int) -> Report | None:
+        """For too many `seconds` the pictures have been old ones; None: they have not."""
+        self._still_s = seconds
+        if seconds is None and self.state == "frozen":
+            return self._change("live", None, now_ns)
+        return None  # the next frame will tell
 
     def fault(self, reason: str, now_ns: int) -> Report | None:
         """The connection could not be made, or is lost; another attempt will follow."""
@@ -102,7 +120,7 @@ class Health:
         if watched and self.state != "offline" and silent_ns > max(OFFLINE_NS, stalled_ns + 2 * NS):
             reason = self._reason if self.state == "connecting" else None
             return self._change("offline", reason or f"no picture for {silent_ns / NS:.1f} s", now_ns)
-        if watched and self.state == "live" and silent_ns > stalled_ns:
+        if watched and self.state in ("live", "frozen") and silent_ns > stalled_ns:
             return self._change("stalled", f"no picture for {silent_ns / NS:.1f} s", now_ns)
         return self._report(now_ns) if now_ns - self._reported_ns >= STATUS_NS else None
 

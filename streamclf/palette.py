@@ -23,7 +23,13 @@ LABELS: Final = (  # far apart, none green, light enough to carry dark text (con
 )
 INK: Final = "#0e1218"
 """Dark text on any of them."""
-STATES: Final = {"live": "#50c878", "connecting": "#5aaae6", "stalled": "#fab43c", "offline": "#eb5050"}
+STATES: Final = {
+    "live": "#50c878",
+    "connecting": "#5aaae6",
+    "frozen": "#b48cf0",
+    "stalled": "#fab43c",
+    "offline": "#eb5050",
+}
 
 _SALT: Final = 28
 """With it the built-in model's six labels that are not calm get six colours."""

@@ -155,7 +155,10 @@ class TokenSampler:
     """Sample frames at `fps` and group every `frames_per_token` of them into a token.
 
     Counts, for whoever reports them: `sampled` frames put into tokens; `abandoned` of those, in tokens that their
-    segment's end left incomplete; `refused` damaged frames beyond one token's length, which end the segment.
+    segment's end left incomplete; `refused` broken frames beyond one token's length, which end the segment.
+
+    Frames that are only predicted from a broken one (`corrupt`, not `broken`) are sampled like any other and counted:
+    every loss makes some, up to the next key frame, and a lossy link is no reason to stop classifying.
     """
 
     def __init__(self, fps: float, frames_per_token: int, *, first_segment: int = 1) -> None:
@@ -181,16 +184,22 @@ class TokenSampler:
         return self._segment
 
     def offer(
-        self, pts_ns: int, captured_ns: int, *, corrupt: bool = False, discontinuity: bool = False
+        self,
+        pts_ns: int,
+        captured_ns: int,
+        *,
+        corrupt: bool = False,
+        broken: bool = False,
+        discontinuity: bool = False,
     ) -> tuple[Pick, ...]:
         """Take the next frame; which frames go where now, in order."""
-        if self._too_damaged(pts_ns, corrupt, discontinuity):
+        if self._too_damaged(pts_ns, broken, discontinuity):
             self.refused += 1
             self._broken = True
             return ()
         picks = self._sampler.offer(pts_ns, discontinuity or self._broken)
         self._broken = False
-        previous, current = self._seen, _Seen(pts_ns, captured_ns, corrupt, picks.current)
+        previous, current = self._seen, _Seen(pts_ns, captured_ns, corrupt or broken, picks.current)
         if picks.new_segment:
             self._begin_segment()
         elif previous is not None and pts_ns == previous.pts_ns:
@@ -202,8 +211,8 @@ class TokenSampler:
         self._seen = current
         return tuple(made)
 
-    def _too_damaged(self, pts_ns: int, corrupt: bool, discontinuity: bool) -> bool:
-        if not corrupt:
+    def _too_damaged(self, pts_ns: int, broken: bool, discontinuity: bool) -> bool:
+        if not broken:
             self._damaged_since_ns = None
             return False
         if self._damaged_since_ns is None or discontinuity or pts_ns < self._damaged_since_ns:

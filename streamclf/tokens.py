@@ -37,8 +37,10 @@ class TokenFiller:
 
     def offer(self, frame: Frame, *, discontinuity: bool = False) -> int:
         """Take the next frame; how many tokens it completed."""
-        broken = discontinuity or frame.discontinuity
-        picks = self._sampler.offer(frame.pts_ns, frame.captured_ns, corrupt=frame.corrupt, discontinuity=broken)
+        is_new = discontinuity or frame.discontinuity
+        picks = self._sampler.offer(
+            frame.pts_ns, frame.captured_ns, corrupt=frame.corrupt, broken=frame.broken, discontinuity=is_new
+        )
         completed = 0
         for pick in picks:
             if pick.position == 0 or self._place is None:
@@ -53,7 +55,7 @@ class TokenFiller:
                 self._sink.commit(pick.token)
                 completed += 1
         # Of two pictures of one instant the sampler keeps the first; kept undecoded to RGB, it costs nothing.
-        if self._previous is None or broken or frame.pts_ns != self._previous.pts_ns:
+        if self._previous is None or is_new or frame.pts_ns != self._previous.pts_ns:
             self._previous = frame
         return completed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,6 +12,7 @@ from typing import Any
 
 import av
 import av.error
+import av.logging
 import av.stream
 from av.container import InputContainer
 from av.packet import Packet
@@ -18,6 +20,7 @@ from av.video.stream import VideoStream
 
 from streamclf.errors import SourceError
 from streamclf.redact import redact
+from streamclf.sources.damage import Damage
 from streamclf.sources.frame import SourceInfo
 from streamclf.sources.resize import Oriented
 
@@ -45,6 +48,8 @@ REASONS: dict[type[Exception], str] = {
     av.error.InvalidDataError: "not a video that FFmpeg can read; check the source, or convert it",
     av.error.EOFError: "ended before a picture was there; the video is cut off or the server closed at once",
 }
+LOST = "RTP: missed"
+"""What FFmpeg says, and only says, of packets that a network lost: nothing marks the pictures around the hole."""
 UNTIMED_FORMATS = frozenset({"mpjpeg", "mjpeg", "h264", "hevc", "m4v"})
 """Without time stamps; FFmpeg makes some up, 25 per second, which a live source does not keep to."""
 
@@ -60,6 +65,7 @@ class Picture:
     oriented: Oriented
     pts_ns: int | None
     corrupt: bool
+    broken: bool
     held: bool
 
 
@@ -87,6 +93,10 @@ class Container:
         self._shown = redact(shown)
         self._timeouts = timeouts
         self._held = False
+        self._damage = Damage()
+        self._listening = low_delay
+        if low_delay:
+            _hear_losses()
         self._container = self._open(url, options)
         self.undecodable = 0
         try:
@@ -127,25 +137,16 @@ class Container:
 
     def pictures(self) -> Iterator[Picture]:
         """All pictures until the end. Raises `SourceError` for a fault, a time-out, or where there is none at all."""
-        damaged = False
         made = 0
         waiting_since = time.monotonic()
         for packet in self._packets():
             if packet is not None:
-                damaged |= packet.is_corrupt
-                try:
-                    frames = packet.decode()
-                except (av.error.FFmpegError, ValueError):
-                    # One broken packet is not the end of a stream; without any picture after it, the wait below is.
-                    self.undecodable += 1
-                    damaged, frames = True, []
-                for frame in frames:
+                for frame in self._decoded(packet):
                     if not isinstance(frame, av.VideoFrame):
                         continue
                     made += 1
                     waiting_since = time.monotonic()
-                    yield self._picture(frame, damaged)
-                    damaged = False
+                    yield self._picture(frame)
             if self._timeouts is not None:
                 self._check_waiting(time.monotonic() - waiting_since, packet)
         if not made:
@@ -154,6 +155,17 @@ class Container:
                 "packets); the video is damaged or cut off: play it elsewhere or copy it again"
             )
 
+    def _decoded(self, packet: Packet[Any]) -> list[Any]:
+        if packet.is_corrupt:
+            self._damage.note()
+        try:
+            return list(packet.decode())
+        except (av.error.FFmpegError, ValueError):
+            # One broken packet is not the end of a stream; without any picture after it, `_check_waiting` is.
+            self.undecodable += 1
+            self._damage.note()
+            return []
+
     def _packets(self) -> Iterator[Packet[Any] | None]:
         """Packets of the chosen stream; None for one of another stream, so that waiting can be judged."""
         demuxed = self._container.demux()
@@ -161,7 +173,7 @@ class Container:
         while True:
             self._waiting_since = time.monotonic() - waited_s
             try:
-                packet = next(demuxed, None)
+                packet = self._next(demuxed)
             except av.error.ExitError as error:
                 waited_s = time.monotonic() - self._waiting_since
                 if self._timeouts is None or waited_s >= 0.9 * self._timeouts.read_s:
@@ -178,6 +190,15 @@ class Container:
                 waited_s = 0.0
             yield packet if packet.stream.index == self._stream.index else None
 
+    def _next(self, demuxed: Iterator[Packet[Any]]) -> Packet[Any] | None:
+        if not self._listening:
+            return next(demuxed, None)
+        with av.logging.Capture() as said:  # of this thread alone
+            packet = next(demuxed, None)
+        if any(LOST in text for _, _, text in said):
+            self._damage.note()
+        return packet
+
     def _check_waiting(self, waited_s: float, packet: Packet[Any] | None) -> None:
         assert self._timeouts is not None
         if packet is None and waited_s > self._timeouts.read_s:
@@ -188,7 +209,8 @@ class Container:
                 f"({self.undecodable} broken packets); check the camera's codec and key frame interval"
             )
 
-    def _picture(self, frame: av.VideoFrame, damaged: bool) -> Picture:
+    def _picture(self, frame: av.VideoFrame) -> Picture:
+        corrupt, broken = self._damage.picture(is_key=bool(frame.key_frame), is_corrupt=frame.is_corrupt)
         turns = round(getattr(frame, "rotation", 0) / 90) % 4
         aspect = self._pixel_aspect
         width, height = max(1, round(frame.width * aspect)), frame.height
@@ -200,7 +222,8 @@ class Container:
         return Picture(
             oriented=Oriented(frame=frame, quarter_turns=turns, width=width, height=height),
             pts_ns=None if pts is None else _to_ns(pts, time_base),
-            corrupt=damaged or frame.is_corrupt,
+            corrupt=corrupt,
+            broken=broken,
             held=self._held,
         )
 
@@ -253,6 +276,14 @@ class Container:
             if opening and isinstance(error, av.error.InvalidDataError):
                 return SourceError(f"{self._shown}: no video stream to be had there; check address, port and path")
         return SourceError(f"{self._shown}: {_reason(error, opening)}")
+
+
+def _hear_losses() -> None:
+    av.logging.set_level(av.logging.WARNING)
+    av.logging.set_skip_repeated(False)  # a second loss is one more
+    # Whatever is said outside of a read is no news: what matters comes as an error, ours, with its remedy.
+    libav = logging.getLogger("libav")
+    libav.handlers, libav.propagate = [logging.NullHandler()], False
 
 
 def _too_slow(limits: Timeouts, *, opening: bool) -> str:

@@ -99,6 +99,7 @@ class FileSource(Source):
             width=picture.oriented.width,
             height=picture.oriented.height,
             corrupt=picture.corrupt,
+            broken=picture.broken,
             discontinuity=discontinuity,
             picture=picture.oriented,
             render=self._render,

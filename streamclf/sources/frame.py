@@ -26,8 +26,9 @@ Render = Callable[[Any, int, int, Resize, U8], None]
 class Frame:
     """One decoded picture, not yet converted: frames that sampling does not want cost no conversion.
 
-    `pts_ns` is media time, `captured_ns` CLOCK_MONOTONIC right after decoding. `discontinuity`: time or content does
-    not continue the frame before (the loop of a file). `width` and `height` are the picture's as one should see it,
+    `pts_ns` is media time, `captured_ns` CLOCK_MONOTONIC right after decoding. `corrupt`: not what the camera sent;
+    `broken`: by damage of its own, not only of one that it is predicted from (`streamclf.sources.damage`).
+    `discontinuity`: time or content does not continue the frame before (the loop of a file). `width` and `height` are the picture's as one should see it,
     rotation and pixel shape applied. A frame may be kept as long as one likes, and rendered by one thread at a time
     as its source.
     """
@@ -38,6 +39,7 @@ class Frame:
     width: int
     height: int
     corrupt: bool = False
+    broken: bool = False
     discontinuity: bool = False
     picture: Any = field(repr=False, compare=False)
     render: Render = field(repr=False, compare=False)

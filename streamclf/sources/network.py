@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from streamclf.errors import SourceError
 from streamclf.redact import redact, register_url
+from streamclf.sources.clock import MediaClock
 from streamclf.sources.container import NS, Container, Picture, Timeouts
 from streamclf.sources.file import Pace
 from streamclf.sources.frame import Frame, Source, SourceInfo
@@ -27,6 +28,11 @@ RTSP_OPTIONS = {
     "max_delay": "200000",  # microseconds that a reordered UDP packet is waited for
     "buffer_size": "2097152",  # a key frame's burst of UDP packets must fit the socket
     "protocol_whitelist": "rtsp,rtsps,rtp,srtp,udp,tcp,tls,crypto",
+}
+TRANSPORTS = {
+    # A camera drops packets also where TCP does not; FFmpeg looks for holes only where it has a queue, of 2 at least.
+    "tcp": {"rtsp_transport": "tcp", "reorder_queue_size": "2"},
+    "udp": {"rtsp_transport": "udp"},
 }
 HTTP_OPTIONS = {
     "analyzeduration": "500000",
@@ -53,7 +59,7 @@ class NetworkSource(Source):
         self._shown = redact(url)
         self._stop = stop or threading.Event()
         rtsp = urlsplit(url).scheme.lower() in ("rtsp", "rtsps")
-        options = {**RTSP_OPTIONS, "rtsp_transport": transport} if rtsp else dict(HTTP_OPTIONS)
+        options = {**RTSP_OPTIONS, **TRANSPORTS[transport]} if rtsp else dict(HTTP_OPTIONS)
         self._container = Container(
             url,
             shown=self._shown,
@@ -85,7 +91,7 @@ class NetworkSource(Source):
         self._container.close()
 
     def _read(self) -> Iterator[Frame]:
-        clock_offset_ns: int | None = None
+        clock = MediaClock()
         for index, picture in enumerate(self._container.pictures()):
             if self._stop.is_set():
                 return
@@ -93,12 +99,7 @@ class NetworkSource(Source):
                 self.stale += 1  # an old picture is worse than none
                 continue
             captured_ns = time.monotonic_ns()
-            pts_ns = picture.pts_ns
-            if pts_ns is None:
-                # MJPEG has no time stamps: go by the clock. RTSP's may be missing on the first picture, from which
-                # FFmpeg counts the time of the others, so that it is 0 there.
-                pts_ns = 0 if clock_offset_ns is None else captured_ns - clock_offset_ns
-            clock_offset_ns = captured_ns - pts_ns
+            pts_ns = clock.at(picture.pts_ns, captured_ns)
             if self._pace is not None:
                 self._pace.wait(pts_ns, NS // 25, restart=False)
                 captured_ns = time.monotonic_ns()
@@ -117,6 +118,7 @@ class NetworkSource(Source):
             width=picture.oriented.width,
             height=picture.oriented.height,
             corrupt=picture.corrupt,
+            broken=picture.broken,
             picture=picture.oriented,
             render=self._render,
         )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from typing import get_args
 
+from streamclf.events import State
 from streamclf.health import OFFLINE_NS, TRANSITIONS, Backoff, Freshness, Health
 from streamclf.sampling import NS
 
@@ -90,8 +92,38 @@ def test_after_the_end_nothing_more_is_said() -> None:
     assert health.tick(now_ns + 60 * NS) is None
 
 
-def test_no_transition_leads_out_of_the_four_states() -> None:
-    states = {"connecting", "live", "stalled", "offline"}
+def test_old_pictures_are_frozen_until_a_new_one_or_silence() -> None:
+    health = Health(0)
+    now_ns = playing(health, 0, 1)
+    assert health.still(11.0, now_ns) is None
+    report = health.frame(now_ns + 40 * MS)
+    assert report is not None
+    assert (report.state, report.reason) == ("frozen", "no new picture for 11 s, though pictures arrive")
+    now_ns = playing(health, now_ns + 40 * MS, 2)
+    assert health.state == "frozen"
+    report = health.still(None, now_ns)
+    assert report is not None
+    assert (report.state, report.reason) == ("live", None)
+    health.still(12.0, now_ns)
+    now_ns = playing(health, now_ns, 1)
+    report = health.tick(now_ns + 1500 * MS)
+    assert report is not None
+    assert report.state == "stalled"
+
+
+def test_a_hung_camera_is_still_hung_after_a_new_connection() -> None:
+    health = Health(0)
+    health.still(11.0, playing(health, 0, 1))
+    now_ns = playing(health, NS, 1)
+    health.fault("connection reset", now_ns)
+    assert health.state == "connecting"
+    report = health.frame(now_ns + NS)
+    assert report is not None
+    assert report.state == "frozen"
+
+
+def test_no_transition_leads_out_of_the_five_states() -> None:
+    states = set(get_args(State))
     assert {state for pair in TRANSITIONS for state in pair} == states
     assert all(before != after for before, after in TRANSITIONS)
 

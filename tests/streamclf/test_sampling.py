@@ -101,15 +101,15 @@ def test_the_grid_does_not_drift_over_years() -> None:
 
 
 def tokens(
-    times_ms: Iterable[float], fps: float = 10, frames_per_token: int = 2, corrupt: frozenset[int] = frozenset()
+    times_ms: Iterable[float], fps: float = 10, frames_per_token: int = 2, broken: frozenset[int] = frozenset()
 ) -> tuple[TokenSampler, list[TokenMeta]]:
     sampler = TokenSampler(fps, frames_per_token)
-    picks = [pick for i, t in enumerate(times_ms) for pick in sampler.offer(round(t * MS), i, corrupt=i in corrupt)]
+    picks = [pick for i, t in enumerate(times_ms) for pick in sampler.offer(round(t * MS), i, broken=i in broken)]
     return sampler, [pick.token for pick in picks if pick.token]
 
 
 def test_tokens_abut_and_count_what_they_hold() -> None:
-    sampler, made = tokens(range(0, 1000, 40), corrupt=frozenset({5}))
+    sampler, made = tokens(range(0, 1000, 40), broken=frozenset({5}))
     assert [token.index for token in made] == list(range(len(made)))
     for before, after in pairwise(made):
         assert after.start_pts_ns == before.end_pts_ns
@@ -159,7 +159,7 @@ def test_the_same_instant_twice_is_one_frame() -> None:
 
 
 def test_damage_longer_than_a_token_ends_the_segment_and_is_counted() -> None:
-    sampler, made = tokens(range(0, 2000, 40), corrupt=frozenset(range(10, 30)))
+    sampler, made = tokens(range(0, 2000, 40), broken=frozenset(range(10, 30)))
     assert sampler.refused == 14  # 200 ms of damage are let through
     assert {token.segment for token in made} == {1, 2}
 
@@ -186,7 +186,7 @@ def test_whatever_comes_tokens_stay_whole(
     for i, step in enumerate(steps):
         now += step * MS
         segment = sampler.segment
-        for pick in sampler.offer(now, i, corrupt=i in damaged):
+        for pick in sampler.offer(now, i, broken=i in damaged):
             if sampler.segment != segment:
                 segment, position = sampler.segment, 0
             all_picks += 1

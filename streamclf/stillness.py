@@ -1,0 +1,43 @@
+"""Whether pictures that arrive are new ones: a camera whose sensor or encoder hangs goes on sending. Pure."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from streamclf.sampling import NS
+
+U8 = npt.NDArray[np.uint8]
+
+REMEMBERED = 64
+"""Pictures that are known again. An encoder that is fed one picture for ever makes as many different ones as lie between
+two key frames; a film that somebody plays over and over for a test is longer than this."""
+ROWS = 4
+"""Every fourth row is compared: nothing that a model could see moves between them, and it costs 20 us."""
+
+
+class Stillness:
+    """Tells for how long every picture has been one that was seen before.
+
+    Pictures are compared as the model gets them, exactly: a sensor's noise makes each one new, also of an empty room
+    at night, while a tolerance that let noise through would also let a person far away through.
+    Time is CLOCK_MONOTONIC of the pictures' capture; memory and time per picture do not grow.
+    """
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[int, None] = OrderedDict()
+        self._new_ns: int | None = None
+
+    def offer(self, picture: U8, captured_ns: int) -> float:
+        """Take the next sampled picture, (H, W, 3) uint8 RGB; seconds since the last one that was new."""
+        key = hash(picture[::ROWS].tobytes())
+        is_known = key in self._seen
+        self._seen[key] = None
+        self._seen.move_to_end(key)
+        if len(self._seen) > REMEMBERED:
+            self._seen.popitem(last=False)
+        if not is_known or self._new_ns is None:
+            self._new_ns = captured_ns
+        return (captured_ns - self._new_ns) / NS

@@ -1,0 +1,54 @@
+"""Wrapped counters go on, jumps stay jumps, missing time stamps are filled in."""
+
+from __future__ import annotations
+
+import pytest
+
+from streamclf.sources.clock import NS, MediaClock
+
+FRAME_NS = NS // 25
+
+
+def played(stamps: list[int | None], interval_ns: int = FRAME_NS) -> list[int]:
+    clock = MediaClock()
+    return [clock.at(stamp, 7 * NS + i * interval_ns) for i, stamp in enumerate(stamps)]
+
+
+@pytest.mark.parametrize("bits", [32, 33])
+def test_a_counter_that_wraps_goes_on_also_the_second_time(bits: int) -> None:
+    ticks = [2**bits - 2 * 3600 + 3600 * i for i in range(5)]
+    stamps: list[int | None] = [(tick % 2**bits) * NS // 90_000 for tick in ticks]
+    assert stamps[2] == 0
+    told = played(stamps)
+    steps = [after - before for before, after in zip(told, told[1:], strict=False)]
+    assert all(abs(step - FRAME_NS) <= 2 for step in steps)
+    clock = MediaClock()
+    period_s = 2**bits / 90_000
+    told = [clock.at(round(t % period_s * NS), t * NS) for t in range(0, int(2.5 * period_s), 600)]
+    assert all(abs(after - before - 600 * NS) <= 2 for before, after in zip(told, told[1:], strict=False))
+
+
+@pytest.mark.parametrize("jump_s", [-10, 40_000, -40_000])
+def test_a_jump_is_passed_on(jump_s: int) -> None:
+    before = [50_000 * NS + i * FRAME_NS for i in range(3)]
+    after = [stamp + jump_s * NS + 3 * FRAME_NS for stamp in before]
+    assert played([*before, *after]) == [*before, *after]
+
+
+def test_a_missing_time_stamp_is_what_it_should_have_been() -> None:
+    stamps = [i * FRAME_NS for i in range(6)]
+    assert played([0, None, None, *stamps[3:]]) == stamps
+    assert played([None, *stamps[1:]]) == stamps
+    assert played([None] * 6) == stamps
+
+
+def test_an_estimate_that_was_too_late_makes_no_time_run_backwards() -> None:
+    clock = MediaClock()
+    told = [
+        clock.at(0, 0),
+        clock.at(None, 3 * FRAME_NS),
+        clock.at(2 * FRAME_NS, 3 * FRAME_NS),
+        clock.at(4 * FRAME_NS, 4 * FRAME_NS),
+    ]
+    assert told == sorted(set(told))
+    assert told[-1] == 4 * FRAME_NS

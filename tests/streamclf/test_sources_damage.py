@@ -1,0 +1,67 @@
+"""Damage lasts until the next key frame and is told apart from what is only predicted from it."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from support.clips import draw, film
+from support.rtsp_server import RtspServer
+
+from streamclf.config import StreamConfig
+from streamclf.sources import Frame, open_source
+from streamclf.sources.damage import REFRESHED_AFTER, Damage
+
+FILM = film(frames=250, gop=25)
+
+
+def flags(damage: Damage, *pictures: str) -> str:
+    """`k` key frame, `p` predicted, `x` broken, `!` a loss before the next: `.` whole, `c` corrupt, `b` also broken."""
+    told = ""
+    for picture in pictures:
+        if picture == "!":
+            damage.note()
+            continue
+        corrupt, broken = damage.picture(is_key=picture in "kK", is_corrupt=picture in "xK")
+        assert corrupt or not broken
+        told += "b" if broken else "c" if corrupt else "."
+    return told
+
+
+def test_what_is_predicted_from_a_broken_picture_is_corrupt_until_a_whole_key_frame() -> None:
+    assert flags(Damage(), *"kppxppkpp") == "...bcc..."
+    assert flags(Damage(), *"kp!ppkp") == "..bc.."
+
+
+def test_a_damaged_key_frame_ends_nothing() -> None:
+    assert flags(Damage(), *"kpxpKppkp") == "..bcbcc.."
+    assert flags(Damage(), *"kpxp!kppkp") == "..bcbcc.."
+
+
+def test_a_camera_without_key_frames_is_whole_again_when_all_has_been_sent_anew() -> None:
+    damage = Damage()
+    told = flags(damage, *("kx" + "p" * (REFRESHED_AFTER + 5)))
+    assert told.count("c") == REFRESHED_AFTER - 1
+    assert told.endswith(".....")
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+@pytest.mark.parametrize("fault", ["drop", "corrupt"])
+def test_every_visibly_wrong_picture_is_flagged(transport: str, fault: str) -> None:
+    """FFmpeg itself flags one picture of a smear that lasts a second, and none at all where a packet is missing."""
+    with RtspServer({"cam": FILM}) as server:
+        server.fault("cam", rate=3.0, **{fault: 0.02})
+        config = StreamConfig.model_validate({"url": server.url("cam"), "transport": transport})
+        with open_source(config) as source:
+            frames = list(itertools.islice(source, 240))
+    wrong = [frame for frame in frames if error_of(frame) > 8]
+    assert wrong, "the damage must be visible for this to prove anything"
+    assert all(frame.corrupt for frame in wrong)
+    assert sum(frame.corrupt for frame in frames) < 0.8 * len(frames), "key frames mend it"
+    assert sum(frame.broken for frame in frames) < sum(frame.corrupt for frame in frames)
+
+
+def error_of(frame: Frame) -> float:
+    truth = draw(round(frame.pts_ns / 4e7) % 250, 320, 180)
+    return float(np.abs(frame.to_rgb(180, 320).astype(int) - truth).mean())
