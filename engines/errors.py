@@ -5,6 +5,7 @@ EngineError
 │   └── CompileError      its graph is not what a backend's compiler takes; names the operators or layers
 ├── BackendMissingError   a library or device that is not installed; names the extra that brings it
 ├── DeviceMemoryError     the device's memory does not hold the model; says how much for which batch
+├── DeviceError           the GPU or its driver failed in the middle of work
 ├── ParityError           the compiled engine's numbers are not PyTorch's
 └── EngineInputError      a call with wrong shapes, dtypes or slots
 """
@@ -28,6 +29,10 @@ class CompileError(BundleError):
 
 class DeviceMemoryError(EngineError):
     """A device whose memory does not hold the model, its bank and one batch; the message has the figures."""
+
+
+class DeviceError(EngineError):
+    """The device failed in the middle of work; the engine, and often the process, must be started again."""
 
 
 class ParityError(EngineError):

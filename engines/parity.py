@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.bundle import Golden
-from engines.errors import ParityError
+from engines.errors import BundleError, ParityError
 
 if TYPE_CHECKING:
     from engines.engine import Engine
@@ -44,6 +44,11 @@ def check_parity(engine: Engine, golden: Golden) -> ParityReport:
         engine.encode(golden.frames[part], slots[part])
     actual = engine.classify(slots[None])[0]
     expected = softmax(golden.logits)
+    if actual.shape != expected.shape:
+        raise BundleError(
+            f"{engine.spec.id}: its head gives {len(actual)} logits, its spec has {len(expected)} labels; "
+            "export the bundle again"
+        )
     report = ParityReport(
         max_dp=float(np.abs(actual - expected).max()),
         top1_equal=bool(actual.argmax() == expected.argmax()),

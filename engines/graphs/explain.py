@@ -1,0 +1,169 @@
+"""Which layers make a model collapse in FP16 or BF16: simulated on the CPU, found by bisection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime as ort
+
+from engines.bundle import Bundle
+from engines.errors import ParityError
+from engines.graphs.lower import LARGEST, lowerable, simulate
+from engines.graphs.surgery import Model, parse_model
+from engines.kept import PARTS, Kept
+from engines.parity import TOLERANCE, softmax
+
+MAX_KEPT_SHARE: Final = 0.25
+"""A model of which more must stay in FP32 gains nothing from being lowered."""
+
+Layer = tuple[str, str]
+"""(part, node)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guilty:
+    """A layer without which the model would not collapse."""
+
+    part: str
+    node: str
+    operator: str
+    largest: float
+    """Its largest output on the golden clip in FP32."""
+    limit: float
+
+    def describe(self) -> str:
+        """In words."""
+        over = f", over the largest number there is, {self.limit:.0f}" if self.largest > self.limit else ""
+        return f"{self.part} {self.node} ({self.operator}): outputs up to {self.largest:.4g}{over}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """What lowering does to a bundle's golden clip, and what it takes to make it harmless."""
+
+    precision: str
+    max_dp_before: float
+    """With everything lowered; NaN where the output is not finite."""
+    max_dp_after: float
+    layers: int
+    guilty: tuple[Guilty, ...]
+
+    @property
+    def kept(self) -> Kept:
+        """The layers that must stay in FP32, by part."""
+        return {part: tuple(item.node for item in self.guilty if item.part == part) for part in PARTS}
+
+
+def explain(bundle: Bundle, precision: str, *, told: Callable[[str], None] = lambda _: None) -> Explanation:
+    """Lower the bundle in simulation and name the layers that take its golden clip over the tolerance.
+
+    `told` hears of progress. Raises `ParityError` where more than a quarter of the layers would have to stay.
+    """
+    trial = _Trial(bundle, precision)
+    layers = trial.layers()
+    before = trial.max_dp(layers)
+    kept: list[Layer] = []
+    while trial.collapses(lowered := [layer for layer in layers if layer not in kept]):
+        if len(kept) >= max(1, MAX_KEPT_SHARE * len(layers)):
+            raise ParityError(
+                f"{bundle.spec.id}: collapses in {precision} (max |dp| {before:.2g}, allowed "
+                f"{TOLERANCE[precision]:.0e}) even with {len(kept)} of {len(layers)} layers in fp32; use fp32 or bf16"
+            )
+        kept.append(bisect(lowered, trial.collapses))
+        told(f"{kept[-1][0]} {kept[-1][1]} must stay in fp32")
+    after = trial.max_dp([layer for layer in layers if layer not in kept])
+    return Explanation(
+        precision=precision,
+        max_dp_before=before,
+        max_dp_after=after,
+        layers=len(layers),
+        guilty=tuple(trial.guilty(layer) for layer in kept),
+    )
+
+
+def bisect(layers: Sequence[Layer], collapses: Callable[[Sequence[Layer]], bool]) -> Layer:
+    """The first layer such that lowering it and all before it collapses; lowering all of `layers` does.
+
+    About log2(len(layers)) trials. Example: of 8 layers the 3rd overflows: trials of the first 4, 2 and 3.
+    """
+    harmless, harmful = 0, len(layers)
+    while harmful - harmless > 1:
+        middle = (harmless + harmful) // 2
+        if collapses(layers[:middle]):
+            harmful = middle
+        else:
+            harmless = middle
+    return layers[harmful - 1]
+
+
+class _Trial:
+    """The bundle's golden clip through both graphs, with any set of layers lowered in simulation."""
+
+    def __init__(self, bundle: Bundle, precision: str) -> None:
+        self._precision = precision
+        self._data = {part: path.read_bytes() for part, path in zip(PARTS, bundle.graphs("fp32"), strict=True)}
+        golden = bundle.golden()
+        self._frames, self._expected = golden.frames, softmax(golden.logits)
+        self._features: Any = None
+        """The encoder's output with nothing lowered, which every trial of the head alone begins with."""
+
+    def layers(self) -> list[Layer]:
+        """Everything that can be lowered, in the order in which it is computed."""
+        return [(part, node) for part in PARTS for node in lowerable(self._model(part))]
+
+    def max_dp(self, lowered: Collection[Layer]) -> float:
+        """Largest difference of any probability; NaN where the output is not finite."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            actual = softmax(self._logits(lowered))
+            return float(np.abs(actual - self._expected).max())
+
+    def collapses(self, lowered: Collection[Layer]) -> bool:
+        """Whether the engine would be refused."""
+        return not self.max_dp(lowered) <= TOLERANCE[self._precision]
+
+    def guilty(self, layer: Layer) -> Guilty:
+        """How large the layer's outputs are, in FP32."""
+        part, name = layer
+        model = self._model(part)
+        node = next(item for item in model.graph.node if item.name == name)
+        del model.graph.output[:]
+        model.graph.output.add().name = node.output[0]
+        source = {"frames": self._frames} if part == "encoder" else {"features": self._exact_features()[None]}
+        (values,) = _session(model).run(None, source)
+        return Guilty(
+            part=part,
+            node=name,
+            operator=node.op_type,
+            largest=float(np.abs(values).max()),
+            limit=LARGEST[self._precision],
+        )
+
+    def _logits(self, lowered: Collection[Layer]) -> Any:
+        chosen = {part: [name for where, name in lowered if where == part] for part in PARTS}
+        features = self._run("encoder", {"frames": self._frames}, chosen["encoder"])
+        return self._run("head", {"features": features[None]}, chosen["head"])[0]
+
+    def _exact_features(self) -> Any:
+        if self._features is None:
+            self._features = _session(self._model("encoder")).run(None, {"frames": self._frames})[0]
+        return self._features
+
+    def _run(self, part: str, source: dict[str, Any], lowered: Collection[str]) -> Any:
+        if part == "encoder" and not lowered:
+            return self._exact_features()
+        model = self._model(part)
+        simulate(model, self._precision, lowered)
+        return _session(model).run(None, source)[0]
+
+    def _model(self, part: str) -> Model:
+        return parse_model(self._data[part], f"{part}.onnx")
+
+
+def _session(model: Model) -> ort.InferenceSession:
+    settings = ort.SessionOptions()
+    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # or it removes the rounding
+    settings.log_severity_level = 3
+    return ort.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])

@@ -1,0 +1,128 @@
+"""What a generation of TensorRT would refuse, or run slowly, in a graph: said before an hour of building, not after."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from onnx import TensorProto, numpy_helper
+
+from engines.errors import CompileError
+from engines.graphs.operators import OPSETS, supported
+from engines.graphs.surgery import Model, Node, opset_of, parse_model, tensor_shapes, tensor_types
+
+WIDE: Final = (TensorProto.INT64, TensorProto.DOUBLE)
+HEAD_SIZES: Final = range(16, 257, 8)
+"""Sizes of an attention head that TensorRT's fused kernels take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """`error`: TensorRT refuses it. `note`: it runs, but not as fast as it could."""
+
+    level: Literal["error", "note"]
+    text: str
+
+
+def check_graph(data: bytes, *, name: str, profile: str) -> list[Finding]:
+    """The notes of `lint`. Raises `CompileError` with all errors."""
+    findings = lint(parse_model(data, name), profile)
+    errors = [finding.text for finding in findings if finding.level == "error"]
+    if errors:
+        raise CompileError(
+            f"{name}: not for TensorRT ({profile}): {'; '.join(errors[:8])}: "
+            "export the bundle again, or use backend openvino or onnxruntime"
+        )
+    return findings
+
+
+def lint(model: Model, profile: str) -> list[Finding]:
+    """Everything that is known to be wrong with `model` for TensorRT of `profile`."""
+    return [*_operators(model, profile), *_inputs(model), *_quantisation(model), *_attentions(model, profile)]
+
+
+def _operators(model: Model, profile: str) -> Iterator[Finding]:
+    opset = opset_of(model)
+    if opset > OPSETS[profile]:
+        yield Finding(level="error", text=f"opset {opset}, at most {OPSETS[profile]}")
+    known = supported(profile)
+    for (domain, kind), count in Counter((node.domain, node.op_type) for node in model.graph.node).items():
+        if domain not in ("", "ai.onnx"):
+            yield Finding(level="error", text=f"operator {domain}::{kind} ({count} of them)")
+        elif kind not in known:
+            yield Finding(level="error", text=f"operator {kind} ({count} of them)")
+        if kind.startswith("Reduce") and kind != "ReduceSum" and opset >= 18 and profile in ("trt85", "trt86"):
+            yield Finding(level="error", text=f"{kind} with axes as an input ({count} of them), read from 10 on")
+        if kind in ("If", "Loop", "Scan", "NonZero"):
+            yield Finding(level="note", text=f"{kind} ({count} of them): shapes that depend on data end fusion")
+
+
+def _inputs(model: Model) -> Iterator[Finding]:
+    constants = {tensor.name for tensor in model.graph.initializer}
+    for value in model.graph.input:
+        if value.name in constants:
+            continue
+        tensor = value.type.tensor_type
+        sizes: list[Any] = [dim.dim_param or dim.dim_value for dim in tensor.shape.dim]
+        if tensor.elem_type in WIDE:
+            yield Finding(level="error", text=f"input {value.name} has a 64-bit type")
+        if not sizes or not isinstance(sizes[0], str) or any(isinstance(size, str) for size in sizes[1:]):
+            yield Finding(level="error", text=f"input {value.name} is {sizes}: the first axis alone must be dynamic")
+
+
+def _quantisation(model: Model) -> Iterator[Finding]:
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or len(node.input) < 3 or not node.input[2]:
+            continue
+        zero = constants.get(node.input[2])
+        if zero is None or zero.data_type != TensorProto.INT8 or numpy_helper.to_array(zero).any():
+            yield Finding(level="error", text=f"{node.name}: only symmetric int8 is taken (zero point 0)")
+            return
+
+
+def _attentions(model: Model, profile: str) -> Iterator[Finding]:
+    """Softmaxes that the fused attention kernels will not take, and why."""
+    types, shapes = tensor_types(model), tensor_shapes(model)
+    producers = {output: node for node in model.graph.node for output in node.output}
+    consumers: dict[str, list[Node]] = defaultdict(list)
+    for node in model.graph.node:
+        for name in node.input:
+            consumers[name].append(node)
+    reasons: Counter[str] = Counter()
+    for node in model.graph.node:
+        if node.op_type != "Softmax":
+            continue
+        product, between = _product_before(node, producers)
+        if product is None or not _product_after(node, consumers):
+            continue  # not an attention
+        if {"Mul", "Div"} & between:
+            reasons["the scale stands between the product and the softmax: scale Q before it"] += 1
+        size = (shapes.get(product.input[0]) or [None])[-1]
+        if size not in HEAD_SIZES:
+            reasons[f"head size {size or 'not known'}: a multiple of 8 from 16 to 256 is wanted"] += 1
+        low = types.get(product.input[0]) in (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+        if profile == "trt11" and not low:
+            reasons["its product is not in FP16 or BF16"] += 1
+        if profile == "trt85":
+            reasons["attention is fused from 8.6 on"] += 1
+    for reason, count in reasons.items():
+        yield Finding(level="note", text=f"{count} attentions are not fused: {reason}")
+
+
+def _product_before(softmax: Node, producers: dict[str, Node]) -> tuple[Node | None, set[str]]:
+    between: set[str] = set()
+    node = producers.get(softmax.input[0])
+    while node is not None and node.op_type in ("Mul", "Div", "Add", "Cast", "Where"):
+        between.add(node.op_type)
+        node = producers.get(next((name for name in node.input if name in producers), ""))
+    return (node if node is not None and node.op_type == "MatMul" else None), between
+
+
+def _product_after(softmax: Node, consumers: dict[str, list[Node]]) -> bool:
+    nodes = consumers[softmax.output[0]]
+    while len(nodes) == 1 and nodes[0].op_type == "Cast":
+        nodes = consumers[nodes[0].output[0]]
+    return any(node.op_type == "MatMul" for node in nodes)

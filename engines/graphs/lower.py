@@ -1,0 +1,171 @@
+"""Graphs with types of FP16 or BF16: what a strongly typed TensorRT compiles, and a simulation of it on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Final
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from engines.graphs.surgery import Model, Node, replace_nodes, tensor_types
+
+TYPES: Final = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+LARGEST: Final = {"fp16": 65504.0, "bf16": 3.39e38}
+
+FP32_OPERATORS: Final = frozenset(
+    {
+        # Statistics: sums of many squares overflow FP16, and their rounding shows in everything after them.
+        *("LayerNormalization", "InstanceNormalization", "GroupNormalization", "BatchNormalization"),
+        *("ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2", "ReduceLogSumExp", "CumSum"),
+        # Their scales are FP32 by definition, or are read when the graph is compiled.
+        *("QuantizeLinear", "DequantizeLinear", "Resize", "Range"),
+    }
+)
+
+
+def lowerable(model: Model) -> list[str]:
+    """The names of the nodes that `lower` would lower, in the graph's order."""
+    types = tensor_types(model)
+    return [node.name for node in model.graph.node if _computes_floats(node, types) and not _stays(node, types)]
+
+
+def lower(model: Model, precision: str, *, keep_fp32: Collection[str] = ()) -> None:
+    """Give every tensor of floats the type `precision`, except around statistics and `keep_fp32`. In place.
+
+    Inputs and outputs of the graph keep their types. Casts are put where the two kinds meet, one for each tensor.
+    """
+    _Lowering(model, TYPES[precision], keep_fp32).run()
+
+
+class _Lowering:
+    def __init__(self, model: Model, target: int, keep_fp32: Collection[str]) -> None:
+        self._graph, self._target = model.graph, target
+        self._types = tensor_types(model)
+        self._keep = set(keep_fp32)
+        self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._nodes: list[Node] = []
+        self._low: set[str] = set()
+        """Tensors that now have the lower type under their own name."""
+        self._cast: dict[tuple[str, int], str] = {}
+
+    def run(self) -> None:
+        outputs = {value.name for value in self._graph.output}
+        for node in list(self._graph.node):
+            low = _computes_floats(node, self._types) and not _stays(node, self._types) and node.name not in self._keep
+            for index, name in enumerate(node.input):
+                if name and self._types.get(name) == TensorProto.FLOAT:
+                    node.input[index] = self._as(name, self._target if low else TensorProto.FLOAT)
+            self._nodes.append(node)
+            if low:
+                self._lower_outputs(node, outputs)
+        replace_nodes(self._graph, self._nodes)
+        used = {name for node in self._graph.node for name in node.input} | outputs
+        unused = [tensor for tensor in self._graph.initializer if tensor.name not in used]
+        for tensor in unused:
+            self._graph.initializer.remove(tensor)
+
+    def _lower_outputs(self, node: Node, outputs: set[str]) -> None:
+        if node.op_type == "Cast":
+            for item in node.attribute:
+                if item.name == "to":
+                    item.i = self._target
+        for index, name in enumerate(node.output):
+            if self._types.get(name) != TensorProto.FLOAT:
+                continue
+            if name not in outputs:
+                self._low.add(name)
+                continue
+            inner = f"{name}/low"
+            node.output[index] = inner
+            self._nodes.append(_cast(inner, name, TensorProto.FLOAT))
+
+    def _as(self, name: str, wanted: int) -> str:
+        """The tensor `name` in the type `wanted`."""
+        now = self._target if name in self._low else TensorProto.FLOAT
+        if now == wanted:
+            return name
+        if (name, wanted) in self._cast:
+            return self._cast[name, wanted]
+        new = f"{name}/{'low' if wanted == self._target else 'fp32'}_copy"
+        if name in self._constants:
+            array = numpy_helper.to_array(self._constants[name])
+            self._graph.initializer.append(
+                helper.make_tensor(new, wanted, array.shape, _finite(array, wanted).flatten().tolist())
+            )
+        else:
+            self._nodes.append(_cast(name, new, wanted))
+        self._cast[name, wanted] = new
+        return new
+
+
+def simulate(model: Model, precision: str, lowered: Collection[str]) -> None:
+    """Round as `lower` would in the nodes `lowered`, and compute in FP32. In place.
+
+    A CPU has no FP16 arithmetic, and ONNX Runtime would compute a lowered graph in FP32 without rounding between
+    its nodes. Products summed in FP32 and rounded once are also what a GPU's matrix units do.
+    """
+    types = tensor_types(model)
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    target, chosen = TYPES[precision], set(lowered)
+    nodes: list[Node] = []
+    rounded: dict[str, str] = {}
+
+    def round_into(source: str, name: str) -> None:
+        nodes.append(_cast(source, f"{name}/low", target))
+        nodes.append(_cast(f"{name}/low", name, TensorProto.FLOAT))
+
+    for node in list(model.graph.node):
+        if node.name in chosen:
+            for index, name in enumerate(node.input):
+                if not name or types.get(name) != TensorProto.FLOAT:
+                    continue
+                if name not in rounded:
+                    rounded[name] = f"{name}/rounded"
+                    if name in constants:
+                        array = numpy_helper.to_array(constants[name])
+                        values = round_array(array, precision)
+                        model.graph.initializer.append(numpy_helper.from_array(values, rounded[name]))
+                    else:
+                        round_into(name, rounded[name])
+                node.input[index] = rounded[name]
+        nodes.append(node)
+        if node.name in chosen:
+            for index, name in enumerate(node.output):
+                if types.get(name) == TensorProto.FLOAT:
+                    node.output[index] = f"{name}/exact"
+                    round_into(f"{name}/exact", name)
+                    rounded[name] = name
+    replace_nodes(model.graph, nodes)
+
+
+def round_array(array: Any, precision: str) -> Any:
+    """float32 -> the nearest values of `precision`, as float32."""
+    if precision == "fp16":
+        with np.errstate(over="ignore"):
+            return array.astype(np.float16).astype(np.float32)
+    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+    even = bits + 0x7FFF + ((bits >> 16) & 1)  # to nearest, ties to even
+    return (even & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+def _finite(array: Any, wanted: int) -> Any:
+    """A constant like -1e9 in a mask means "very small", not minus infinity."""
+    if wanted != TensorProto.FLOAT16:
+        return array
+    return np.where(np.isinf(array), array, np.clip(array, -LARGEST["fp16"], LARGEST["fp16"]))
+
+
+def _computes_floats(node: Node, types: dict[str, int]) -> bool:
+    return any(types.get(name) == TensorProto.FLOAT for name in node.output)
+
+
+def _stays(node: Node, types: dict[str, int]) -> bool:
+    """Statistics, and casts of bytes: the lower type comes one node later, where it is a plain cast of floats."""
+    return node.op_type in FP32_OPERATORS or (
+        node.op_type == "Cast" and types.get(node.input[0]) not in (TensorProto.FLOAT, None)
+    )
+
+
+def _cast(source: str, target: str, to: int) -> Node:
+    return helper.make_node("Cast", [source], [target], name=f"{target}/cast", to=to)

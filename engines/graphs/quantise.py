@@ -1,0 +1,128 @@
+"""INT8: a bundle and windows of its own data -> the same bundle with quantised graphs (QDQ) beside the exact ones.
+
+ONNX Runtime's static quantiser, because it is there already wherever bundles are made, and because it can be held to
+what TensorRT takes: symmetric int8 on both sides, one scale for each output channel of a weight, biases left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from engines.bundle import INT8_ENCODER_FILE, INT8_HEAD_FILE, SPEC_FILE, Bundle, ModelSpec, write_spec
+from engines.errors import BundleError
+
+U8 = npt.NDArray[np.uint8]
+
+OPERATORS: Final = ["Conv", "MatMul", "Gemm"]
+"""Where the work is. Everything else stays in FP32 and costs little."""
+MAX_WINDOWS: Final = 4096
+
+
+def load_windows(path: Path, spec: ModelSpec) -> U8:
+    """`windows` of the .npz file: (N, T, t, H, W, 3) uint8 RGB, in the bundle's recipe. Raises `BundleError`."""
+    try:
+        with np.load(path, allow_pickle=False) as npz:
+            windows: U8 = npz["windows"]
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise BundleError(
+            f"{path}: not a calibration set ({error}); it is an .npz with `windows`, (N, T, t, H, W, 3) uint8 RGB"
+        ) from error
+    want = (spec.tokens, *spec.token_shape)
+    if windows.dtype != np.uint8 or windows.shape[1:] != want or not 1 <= len(windows) <= MAX_WINDOWS:
+        raise BundleError(
+            f"{path}: windows are {windows.dtype} {windows.shape}; {spec.id} takes uint8 (1 to {MAX_WINDOWS}, "
+            f"{', '.join(map(str, want))})"
+        )
+    return windows
+
+
+def quantise_bundle(bundle: Bundle, windows: U8, path: Path) -> Bundle:
+    """Write the bundle at the new directory `path`: all of `bundle`, and its two graphs in INT8."""
+    if path.exists():
+        raise BundleError(f"{path}: exists already; choose another folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".int8-") as folder:
+        new = Path(folder) / "bundle"
+        new.mkdir()
+        for name in bundle.spec.files:
+            shutil.copy2(bundle.path / name, new / name)
+        tokens = windows.reshape(-1, *bundle.spec.token_shape)
+        features = _features(bundle, tokens)
+        by_window = features.reshape(len(windows), bundle.spec.tokens, *bundle.spec.feature_shape)
+        _quantise(bundle.encoder_path, new / INT8_ENCODER_FILE, "frames", tokens)
+        _quantise(bundle.head_path, new / INT8_HEAD_FILE, "features", by_window)
+        write_spec(new, bundle.spec.model_dump(exclude={"files"}))
+        assert (new / SPEC_FILE).is_file()
+        new.rename(path)
+    return Bundle(path=path, spec=write_spec(path, bundle.spec.model_dump(exclude={"files"})).spec)
+
+
+def _features(bundle: Bundle, tokens: U8) -> npt.NDArray[np.float32]:
+    session = ort.InferenceSession(str(bundle.encoder_path), providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run(None, {"frames": tokens[i : i + 16]})[0] for i in range(0, len(tokens), 16)])
+
+
+def _quantise(source: Path, target: Path, name: str, samples: npt.NDArray[Any]) -> None:
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        prepared = Path(folder) / "prepared.onnx"
+        # Shapes only: optimising here would bake in operators of ONNX Runtime's own.
+        quant_pre_process(str(source), str(prepared), skip_optimization=True, skip_symbolic_shape=True)
+        quantize_static(
+            str(prepared),
+            str(target),
+            _Samples(name, samples),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=OPERATORS,
+            per_channel=True,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+            extra_options={
+                "ActivationSymmetric": True,
+                "WeightSymmetric": True,
+                "QuantizeBias": False,  # TensorRT takes no int32 DequantizeLinear
+                "AddQDQPairToWeight": True,
+                "MatMulConstBOnly": True,  # products of two activations are attention's: they lose the most
+            },
+        )
+
+
+class _Samples(CalibrationDataReader):  # type: ignore[misc]  # ONNX Runtime has no type stubs
+    """Batches of 8 for the calibrator, one after the other."""
+
+    def __init__(self, name: str, samples: npt.NDArray[Any]) -> None:
+        self._batches: Iterator[dict[str, npt.NDArray[Any]]] = _batches(name, samples)
+
+    def get_next(self) -> dict[str, npt.NDArray[Any]] | None:
+        """The next batch, None at the end."""
+        return next(self._batches, None)
+
+
+def _batches(name: str, samples: npt.NDArray[Any]) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    starts: Iterable[int] = range(0, len(samples), 8)
+    for begin in starts:
+        yield {name: samples[begin : begin + 8]}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Its advice to pre-process is for people who have not."""
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

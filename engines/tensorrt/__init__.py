@@ -1,0 +1,100 @@
+"""TensorRT with PyCUDA: the default where there is an NVIDIA GPU. No torch, and no CUDA toolkit at run time."""
+
+from __future__ import annotations
+
+import logging
+
+from engines.bundle import Bundle
+from engines.engine import EngineOptions
+from engines.errors import BackendMissingError, BundleError, DeviceMemoryError
+from engines.kept import load_kept_fp32
+from engines.tensorrt.engine import TensorRtEngine
+from engines.tensorrt.interface import OutOfMemoryError, Plan, Platform
+from engines.tensorrt.memory import MIB, Layout
+from engines.tensorrt.plans import Recipe, load_plan
+from engines.tensorrt.requirements import load_platform
+
+log = logging.getLogger("engine")
+
+
+def open_adapter(bundle: Bundle, options: EngineOptions) -> TensorRtEngine:
+    """Load or build both plans, with as large a batch up to `options.max_batch` as the GPU's memory holds.
+
+    Raises `BackendMissingError`, `CompileError`, `DeviceMemoryError`.
+    """
+    platform = load_platform()
+    try:
+        with platform.cuda.active():
+            return _open(platform, bundle, options)
+    except BaseException:
+        platform.cuda.close()
+        raise
+
+
+def _open(platform: Platform, bundle: Bundle, options: EngineOptions) -> TensorRtEngine:
+    able = platform.compiler.traits.precisions
+    precision: str = options.precision
+    if precision == "auto":
+        precision = "fp16" if "fp16" in able else "fp32"
+    if precision not in able:
+        raise BackendMissingError(
+            f"precision={precision}: TensorRT {platform.compiler.version} computes in {', '.join(able)}; "
+            "choose one of them, or auto"
+        )
+    batch = options.max_batch
+    while True:
+        plans: dict[str, Plan] = {}
+        try:
+            for name, path in zip(("encoder", "head"), bundle.graphs(precision), strict=True):
+                recipe = Recipe(
+                    name=name,
+                    path=path,
+                    sha256=bundle.spec.files[path.name],
+                    spec=bundle.spec,
+                    precision=precision,
+                    max_batch=batch,
+                    keep_fp32=load_kept_fp32(bundle, precision)[name],
+                )
+                plans[name] = _matching(load_plan(platform, recipe), recipe)
+            return TensorRtEngine(platform, plans, _layout(bundle, options, batch, plans), precision)
+        except OutOfMemoryError as error:
+            asked = "" if error.nbytes is None else f", {error.nbytes / MIB:,.1f} of them at once"
+            figures = (
+                f"{platform.cuda.gpu.name}: {_layout(bundle, options, batch, plans).describe()}{asked}; "
+                f"{platform.cuda.free_bytes() / MIB:,.1f} of {platform.cuda.gpu.memory_bytes / MIB:,.0f} MiB are free"
+            )
+            if batch == 1:
+                raise DeviceMemoryError(
+                    f"{figures}: give each GPU fewer streams, stop what else runs on it, or use backend openvino"
+                ) from error
+            batch //= 2
+            log.warning("%s; trying batch %d", figures, batch)
+
+
+def _layout(bundle: Bundle, options: EngineOptions, batch: int, plans: dict[str, Plan]) -> Layout:
+    return Layout(
+        spec=bundle.spec,
+        max_batch=batch,
+        bank_slots=options.bank_slots,
+        scratch_bytes=max((plan.scratch_bytes for plan in plans.values()), default=0),
+    )
+
+
+def _matching(plan: Plan, recipe: Recipe) -> Plan:
+    """The plan, if its tensors are those that the spec promises: buffers are sized by the spec."""
+    spec = recipe.spec
+    source, target = {
+        "encoder": (("frames", spec.token_shape, "uint8"), ("features", spec.feature_shape, "float32")),
+        "head": (
+            ("features", (spec.tokens, *spec.feature_shape), "float32"),
+            ("logits", (len(spec.labels),), "float32"),
+        ),
+    }[recipe.name]
+    for name, item, dtype in (source, target):
+        tensor = plan.tensors.get(name)
+        if tensor is None or tensor.shape[1:] != tuple(item) or tensor.dtype.name != dtype:
+            is_ = "absent" if tensor is None else f"{tensor.dtype} {tensor.shape[1:]}"
+            raise BundleError(
+                f"{recipe.path}: its {name} is {is_}, the spec says {dtype} {tuple(item)}; export the bundle again"
+            )
+    return plan

@@ -1,0 +1,193 @@
+"""CUDA through PyCUDA: the primary context, memory, streams, and graphs, which PyCUDA lacks, through ctypes."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pycuda.driver as driver
+
+from engines.tensorrt.interface import Array, Event, GpuIdentity, Graph, OutOfMemoryError, Stream
+
+NON_BLOCKING: Final = 1
+"""CU_STREAM_NON_BLOCKING"""
+THREAD_LOCAL: Final = 1
+"""CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: what other threads do with CUDA meanwhile does not end the capture."""
+THREADS: Final = 128
+MAX_COLUMNS: Final = 64
+"""Blocks that share one row; beyond, threads walk on."""
+
+
+class PyCudaDevice:
+    """The first GPU. It uses the primary context, which TensorRT and other libraries in this process share."""
+
+    def __init__(self, index: int = 0) -> None:
+        driver.init()
+        device = driver.Device(index)
+        self._context = device.retain_primary_context()
+        major, minor = device.compute_capability()
+        version = driver.get_driver_version()
+        self.gpu = GpuIdentity(
+            name=device.name(),
+            compute_capability=f"{major}.{minor}",
+            driver=f"{version // 1000}.{version % 1000 // 10}",
+            memory_bytes=device.total_memory(),
+        )
+        self._memory: dict[int, Any] = {}
+        with self.active():
+            # Page-locked: the driver reads the kernels once, here.
+            self._module = driver.module_from_buffer(resources.files(__package__).joinpath("kernels.ptx").read_bytes())
+            self._kernels = {}
+            for name in ("gather_rows", "scatter_rows"):
+                self._kernels[name] = self._module.get_function(name)
+                self._kernels[name].prepare("PPPI")
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        """See `Cuda.active`."""
+        self._context.push()
+        try:
+            yield
+        finally:
+            driver.Context.pop()
+
+    def free_bytes(self) -> int:
+        """See `Cuda.free_bytes`."""
+        return int(driver.mem_get_info()[0])
+
+    def allocate(self, nbytes: int) -> int:
+        """See `Cuda.allocate`."""
+        try:
+            memory = driver.mem_alloc(nbytes)
+        except driver.MemoryError as error:
+            raise OutOfMemoryError(nbytes) from error
+        address = int(memory)
+        self._memory[address] = memory  # PyCUDA frees what nobody holds
+        return address
+
+    def release(self, address: int) -> None:
+        """See `Cuda.release`."""
+        self._memory.pop(address).free()
+
+    def pinned(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        """See `Cuda.pinned`."""
+        try:
+            array: Array = driver.pagelocked_zeros(shape, np.dtype(dtype))
+        except driver.MemoryError as error:
+            raise OutOfMemoryError(int(np.prod(shape)) * np.dtype(dtype).itemsize) from error
+        return array
+
+    def stream(self) -> Stream:
+        """See `Cuda.stream`."""
+        stream: Stream = driver.Stream(NON_BLOCKING)
+        return stream
+
+    def event(self) -> Event:
+        """See `Cuda.event`."""
+        event: Event = driver.Event(driver.event_flags.DISABLE_TIMING)
+        return event
+
+    def upload(self, to: int, array: Array, stream: Stream) -> None:
+        """See `Cuda.upload`."""
+        driver.memcpy_htod_async(to, array, stream)
+
+    def download(self, array: Array, source: int, stream: Stream) -> None:
+        """See `Cuda.download`."""
+        driver.memcpy_dtoh_async(array, source, stream)
+
+    def copy(self, to: int, source: int, nbytes: int, stream: Stream) -> None:
+        """See `Cuda.copy`."""
+        driver.memcpy_dtod_async(to, source, nbytes, stream)
+
+    def clear(self, address: int, nbytes: int, stream: Stream) -> None:
+        """See `Cuda.clear`."""
+        driver.memset_d8_async(address, 0, nbytes, stream)
+
+    def gather_rows(self, to: int, source: int, rows: int, count: int, row_bytes: int, stream: Stream) -> None:
+        """See `Cuda.gather_rows`."""
+        self._move("gather_rows", to, source, rows, count, row_bytes, stream)
+
+    def scatter_rows(self, to: int, source: int, rows: int, count: int, row_bytes: int, stream: Stream) -> None:
+        """See `Cuda.scatter_rows`."""
+        self._move("scatter_rows", to, source, rows, count, row_bytes, stream)
+
+    def _move(self, kernel: str, to: int, source: int, rows: int, count: int, row_bytes: int, stream: Stream) -> None:
+        words = row_bytes // 4
+        columns = min(-(-words // THREADS), MAX_COLUMNS)
+        self._kernels[kernel].prepared_async_call((count, columns), (THREADS, 1, 1), stream, to, source, rows, words)
+
+    def record(self, event: Event, stream: Stream) -> None:
+        """See `Cuda.record`."""
+        event.record(stream)  # type: ignore[attr-defined]  # PyCUDA's own
+
+    def wait(self, stream: Stream, event: Event) -> None:
+        """See `Cuda.wait`."""
+        stream.wait_for_event(event)  # type: ignore[attr-defined]
+
+    def synchronize(self, event: Event) -> None:
+        """See `Cuda.synchronize`."""
+        _wait(event)
+
+    def finish(self, stream: Stream) -> None:
+        """See `Cuda.finish`."""
+        _wait(stream)
+
+    def capture(self, stream: Stream, enqueue: Callable[[], None]) -> Graph | None:
+        """See `Cuda.capture`."""
+        library = ctypes.CDLL("libcuda.so.1")
+        if not hasattr(library, "cuGraphInstantiateWithFlags"):  # drivers before CUDA 11.4
+            return None
+        handle, graph = ctypes.c_void_p(stream.handle), ctypes.c_void_p()
+        _check(library.cuStreamBeginCapture_v2(handle, ctypes.c_int(THREAD_LOCAL)), "cuStreamBeginCapture")
+        try:
+            enqueue()
+        finally:
+            code = library.cuStreamEndCapture(handle, ctypes.byref(graph))  # always, or the stream stays in capture
+        _check(code, "cuStreamEndCapture")
+        executable = ctypes.c_void_p()
+        try:
+            code = library.cuGraphInstantiateWithFlags(ctypes.byref(executable), graph, ctypes.c_ulonglong(0))
+            _check(code, "cuGraphInstantiate")
+        finally:
+            library.cuGraphDestroy(graph)
+        return _CudaGraph(library=library, executable=executable)
+
+    def close(self) -> None:
+        """See `Cuda.close`."""
+        with self.active():
+            for address in list(self._memory):
+                self.release(address)
+            del self._module, self._kernels
+        self._context.detach()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CudaGraph:
+    library: Any
+    executable: ctypes.c_void_p
+
+    def launch(self, stream: Stream) -> None:
+        _check(self.library.cuGraphLaunch(self.executable, ctypes.c_void_p(stream.handle)), "cuGraphLaunch")
+
+    def __del__(self) -> None:
+        self.library.cuGraphExecDestroy(self.executable)
+
+
+def _check(code: int, call: str) -> None:
+    if code == 2:  # CUDA_ERROR_OUT_OF_MEMORY
+        raise OutOfMemoryError
+    if code:
+        raise RuntimeError(f"{call} failed with CUresult {code}")
+
+
+def _wait(mark: Any) -> None:
+    try:
+        mark.synchronize()
+    except driver.Error as error:
+        raise RuntimeError(f"the GPU reports: {error}") from error

@@ -1,0 +1,217 @@
+"""The engine on a GPU: frames go up once, features stay, logits come back.
+
+Two streams. Uploads go through two pairs of staging buffers on one, all computing is on the other, so a batch is on
+its way while the one before is computed. `encode` returns when its frames have been copied into pinned memory, not
+when they are encoded; `classify` waits for its own result, and with it for everything before. All memory is allocated
+at the start, and a call with a prepared batch size replays one CUDA graph.
+
+The head's gather is a kernel of ours rather than an operator in the graph: as an operator the bank would be one of
+the plan's inputs, and the plan would have to be built again for every number of streams. Softmax is done on the host,
+in float32: logits are as many bytes as probabilities, and the plan's precision does not touch them then.
+"""
+
+from __future__ import annotations
+
+import bisect
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.base import CheckedEngine
+from engines.errors import DeviceError
+from engines.parity import softmax
+from engines.tensorrt.interface import Array, Event, Graph, Plan, Platform
+from engines.tensorrt.memory import Layout, prepared_batches
+
+U8 = npt.NDArray[np.uint8]
+I32 = npt.NDArray[np.int32]
+F32 = npt.NDArray[np.float32]
+
+log = logging.getLogger("engine")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Staging:
+    """One upload's way: pinned memory, device memory, and when each may be written again."""
+
+    host_frames: Array
+    host_slots: Array
+    frames: int
+    slots: int
+    uploaded: Event
+    free: Event
+
+
+class TensorRtEngine(CheckedEngine):
+    """Two plans, one bank. Everything between the constructor and `close` allocates nothing on the device."""
+
+    def __init__(self, platform: Platform, plans: Mapping[str, Plan], layout: Layout, precision: str) -> None:
+        gpu = platform.cuda.gpu
+        super().__init__(
+            layout.spec,
+            max_batch=layout.max_batch,
+            bank_slots=layout.bank_slots,
+            description=f"tensorrt {platform.compiler.version} {precision}, {gpu.name} ({gpu.compute_capability})",
+            precision=precision,
+        )
+        self._cuda, self._layout = platform.cuda, layout
+        self._plans = plans
+        self._owned: list[int] = []
+        self._batches = prepared_batches(layout.max_batch)
+        try:
+            self._allocate()
+            self._graphs = True
+            self._encoders = {size: self._step(self._encoder_work(size)) for size in self._batches}
+            self._heads = {size: self._step(self._head_work(size)) for size in self._batches}
+            self._cuda.finish(self._compute)
+        except BaseException:
+            self._release()
+            raise
+
+    def _allocate(self) -> None:
+        cuda, layout, spec = self._cuda, self._layout, self.spec
+        batch = layout.max_batch
+        self._upload, self._compute = cuda.stream(), cuda.stream()
+        self._bank = self._memory(layout.bank_bytes)
+        self._frames = self._memory(batch * layout.token_bytes)
+        self._slots = self._memory(batch * 4)
+        self._features = self._memory(batch * layout.row_bytes)
+        self._rows = self._memory(batch * spec.tokens * 4)
+        self._windows = self._memory(batch * spec.tokens * layout.row_bytes)
+        self._logits = self._memory(batch * len(spec.labels) * 4)
+        self._scratch = self._memory(layout.scratch_bytes) if layout.scratch_bytes else 0
+        self._host_rows = cuda.pinned((batch, spec.tokens), np.int32)
+        self._host_logits = cuda.pinned((batch, len(spec.labels)), np.float32)
+        self._staging = [
+            _Staging(
+                host_frames=cuda.pinned((batch, *spec.token_shape), np.uint8),
+                host_slots=cuda.pinned((batch,), np.int32),
+                frames=self._memory(batch * layout.token_bytes),
+                slots=self._memory(batch * 4),
+                uploaded=cuda.event(),
+                free=cuda.event(),
+            )
+            for _ in range(2)
+        ]
+        cuda.clear(self._bank, layout.bank_bytes, self._compute)
+        cuda.clear(self._frames, batch * layout.token_bytes, self._compute)
+        cuda.clear(self._slots, batch * 4, self._compute)
+
+    def _encode(self, frames: U8, slots: I32) -> None:
+        cuda, count = self._cuda, len(frames)
+        size = self._prepared(count)
+        staging = self._staging[0]
+        self._staging.reverse()
+        with self._reported(), cuda.active():
+            cuda.synchronize(staging.free)  # the batch before the last has left it
+            staging.host_frames[:count] = frames
+            staging.host_slots[:count] = slots
+            staging.host_slots[count:size] = self.bank_slots  # the slot that nobody reads
+            cuda.upload(staging.frames, staging.host_frames[:count], self._upload)
+            cuda.upload(staging.slots, staging.host_slots[:size], self._upload)
+            cuda.record(staging.uploaded, self._upload)
+            cuda.wait(self._compute, staging.uploaded)
+            cuda.copy(self._frames, staging.frames, count * self._layout.token_bytes, self._compute)
+            cuda.copy(self._slots, staging.slots, size * 4, self._compute)
+            cuda.record(staging.free, self._compute)
+            self._encoders[size]()
+
+    def _classify(self, windows: I32) -> F32:
+        count = len(windows)
+        size = self._prepared(count)
+        with self._reported(), self._cuda.active():
+            self._host_rows[:count] = windows
+            self._host_rows[count:size] = 0
+            self._heads[size]()
+            self._cuda.finish(self._compute)
+            return softmax(self._host_logits[:count])
+
+    def _close(self) -> None:
+        with self._cuda.active():
+            try:
+                self._cuda.finish(self._upload)
+                self._cuda.finish(self._compute)
+            except RuntimeError as error:
+                log.warning("%s: %s", self.spec.id, error)  # it is being closed because of that, most likely
+            self._release()
+        self._cuda.close()
+
+    def _encoder_work(self, size: int) -> Callable[[], None]:
+        """Frames and slots as they lie in device memory -> features in the bank."""
+        cuda, row = self._cuda, self._layout.row_bytes
+        execution = self._plans["encoder"].execution(
+            size, {"frames": self._frames, "features": self._features}, self._scratch
+        )
+
+        def work() -> None:
+            execution.enqueue(self._compute)
+            cuda.scatter_rows(self._bank, self._features, self._slots, size, row, self._compute)
+
+        return work
+
+    def _head_work(self, size: int) -> Callable[[], None]:
+        """Bank slots in pinned memory -> logits in pinned memory."""
+        cuda, row = self._cuda, self._layout.row_bytes
+        execution = self._plans["head"].execution(
+            size, {"features": self._windows, "logits": self._logits}, self._scratch
+        )
+
+        def work() -> None:
+            cuda.upload(self._rows, self._host_rows[:size], self._compute)
+            count = size * self.spec.tokens
+            cuda.gather_rows(self._windows, self._bank, self._rows, count, row, self._compute)
+            execution.enqueue(self._compute)
+            cuda.download(self._host_logits[:size], self._logits, self._compute)
+
+        return work
+
+    def _step(self, work: Callable[[], None]) -> Callable[[], None]:
+        """`work` as one launch of a CUDA graph; as it is where the driver or a layer cannot be captured."""
+        work()  # once outside: what libraries allocate at first use must not happen during capture
+        self._cuda.finish(self._compute)
+        if not self._graphs:
+            return work
+        graph: Graph | None
+        try:
+            graph = self._cuda.capture(self._compute, work)
+        except RuntimeError as error:
+            log.info("%s: without CUDA graphs: %s", self.description, error)
+            graph = None
+        if graph is None:
+            self._graphs = False  # of the other sizes neither
+            return work
+        launch, stream = graph.launch, self._compute
+        return lambda: launch(stream)
+
+    def _prepared(self, count: int) -> int:
+        return self._batches[bisect.bisect_left(self._batches, count)]
+
+    def _memory(self, nbytes: int) -> int:
+        address = self._cuda.allocate(nbytes)
+        self._owned.append(address)
+        return address
+
+    def _release(self) -> None:
+        self._encoders, self._heads = {}, {}
+        self._plans = {}
+        while self._owned:
+            self._cuda.release(self._owned.pop())
+
+    def _reported(self) -> _Reported:
+        return _Reported(self)
+
+
+class _Reported:
+    """Turns what CUDA and TensorRT report while running into our error. The device may be lost after one."""
+
+    def __init__(self, engine: TensorRtEngine) -> None:
+        self._engine = engine
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, RuntimeError):
+            raise DeviceError(f"{self._engine.spec.id} on {self._engine.description}: {error}; restart it") from error

@@ -1,0 +1,259 @@
+"""TensorRT 8.5, 8.6, 10 and 11 through one set of calls. What differs is found by looking for it, never by version."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import tensorrt as trt
+
+from engines.cache import StaleBlobError
+from engines.errors import BackendMissingError, CompileError
+from engines.tensorrt.interface import BuildRequest, Execution, OutOfMemoryError, Plan, Stream, Tensor, Traits
+
+NUMPY_TYPES: Final = {
+    # By TensorRT's name; its own `nptype` breaks with NumPy 1.24 and later on 8.5.
+    "FLOAT": np.float32,
+    "HALF": np.float16,
+    "INT8": np.int8,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "BOOL": np.bool_,
+    "UINT8": np.uint8,
+}
+FLAGS: Final = {"fp16": "FP16", "bf16": "BF16", "int8": "INT8"}
+NEEDED: Final = (
+    ("ICudaEngine", "num_io_tensors"),
+    ("ICudaEngine", "get_tensor_mode"),
+    ("IExecutionContext", "set_input_shape"),
+    ("IExecutionContext", "set_tensor_address"),
+    ("IExecutionContext", "execute_async_v3"),
+    ("IBuilderConfig", "set_memory_pool_limit"),
+    ("Builder", "build_serialized_network"),
+)
+"""What every version from 8.5 on has; an older one lacks some of it."""
+
+log = logging.getLogger("engine")
+
+
+class TensorRtCompiler:
+    """The installed TensorRT. Make it only while a CUDA context is current: without one TensorRT crashes."""
+
+    def __init__(self) -> None:
+        lacking = [f"{owner}.{name}" for owner, name in NEEDED if not hasattr(getattr(trt, owner, None), name)]
+        if lacking:
+            raise BackendMissingError(
+                f"tensorrt {trt.__version__} has no {lacking[0]}: at least 8.5 is needed; pip install -U tensorrt"
+            )
+        self.version: str = trt.__version__
+        self.traits = find_traits()
+        self._logger = _Logger()
+        trt.init_libnvinfer_plugins(self._logger, "")
+        self._runtime = trt.Runtime(self._logger)
+
+    def build(self, request: BuildRequest) -> tuple[bytes, bytes]:
+        """See `Compiler.build`."""
+        self._logger.errors.clear()
+        builder = trt.Builder(self._logger)
+        network = builder.create_network(_network_flags(request))
+        parser = trt.OnnxParser(network, self._logger)
+        if not parser.parse(request.onnx):
+            errors = [parser.get_error(i) for i in range(parser.num_errors)]
+            raise CompileError(
+                f"{request.name}: TensorRT {self.version} does not take the graph: {_refusals(errors)}; "
+                "export the bundle again, or use backend openvino or onnxruntime"
+            )
+        config = builder.create_builder_config()
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request.workspace_bytes)
+        _set_precision(config, network, request)
+        config.add_optimization_profile(_profile(builder, network, request.max_batch))
+        cache = config.create_timing_cache(request.timing_cache)
+        if not config.set_timing_cache(cache, False):  # of another device: begin a new one
+            cache = config.create_timing_cache(b"")
+            config.set_timing_cache(cache, False)
+        _report_progress(config, request)
+        plan = builder.build_serialized_network(network, config)
+        if plan is None:
+            if self._logger.out_of_memory():
+                raise OutOfMemoryError
+            raise CompileError(f"{request.name}: TensorRT {self.version} cannot build it: {self._logger.last()}")
+        return bytes(memoryview(plan)), bytes(memoryview(config.get_timing_cache().serialize()))
+
+    def load(self, plan: bytes) -> Plan:
+        """See `Compiler.load`."""
+        self._logger.errors.clear()
+        engine = self._runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            if self._logger.out_of_memory():
+                raise OutOfMemoryError
+            raise StaleBlobError(f"TensorRT {self.version} does not take the plan: {self._logger.last()}")
+        return _LoadedPlan(engine, self._logger)
+
+
+def find_traits() -> Traits:
+    """What the installed TensorRT has."""
+    creation = trt.NetworkDefinitionCreationFlag
+    flags = frozenset(name for name, flag in FLAGS.items() if hasattr(trt.BuilderFlag, flag))
+    return Traits(
+        layer_norm=hasattr(trt.INetworkDefinition, "add_normalization"),
+        flags=flags,
+        # In 11 every network is strongly typed, and the flag may stay for compatibility.
+        strongly_typed=hasattr(creation, "STRONGLY_TYPED") or not flags,
+    )
+
+
+def _network_flags(request: BuildRequest) -> int:
+    creation = trt.NetworkDefinitionCreationFlag
+    wanted = ["EXPLICIT_BATCH"]  # 8.x needs it, 10 ignores it, 11 has removed it
+    if request.strongly_typed:
+        wanted.append("STRONGLY_TYPED")
+    return sum(1 << int(getattr(creation, name)) for name in wanted if hasattr(creation, name))
+
+
+def _set_precision(config: Any, network: Any, request: BuildRequest) -> None:
+    """Let the builder lower precision where the graph's types do not say it themselves."""
+    if request.strongly_typed or request.precision == "fp32":
+        tf32 = getattr(trt.BuilderFlag, "TF32", None)
+        if tf32 is not None and request.precision == "fp32":
+            config.clear_flag(tf32)  # 10 bits of mantissa: not what "fp32" promises
+        return
+    config.set_flag(getattr(trt.BuilderFlag, FLAGS[request.precision]))
+    if request.precision == "int8":
+        config.set_flag(trt.BuilderFlag.FP16)  # what is not quantised
+    kept = set(request.keep_fp32)
+    if not kept:
+        return
+    config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        if layer.name not in kept or layer.type in (trt.LayerType.CONSTANT, trt.LayerType.SHAPE):
+            continue
+        layer.precision = trt.float32
+        for output in range(layer.num_outputs):
+            if layer.get_output(output).dtype == trt.float32:
+                layer.set_output_type(output, trt.float32)
+
+
+def _profile(builder: Any, network: Any, max_batch: int) -> Any:
+    """Batches from 1 to `max_batch`, tuned for the largest: that is where throughput is decided."""
+    profile = builder.create_optimization_profile()
+    for index in range(network.num_inputs):
+        tensor = network.get_input(index)
+        _, *item = tuple(tensor.shape)
+        profile.set_shape(tensor.name, *((batch, *item) for batch in (1, max_batch, max_batch)))
+    return profile
+
+
+def _report_progress(config: Any, request: BuildRequest) -> None:
+    base = getattr(trt, "IProgressMonitor", None)
+    if base is None or not hasattr(config, "progress_monitor"):  # before 10
+        return
+
+    class Monitor(base):  # type: ignore[misc, valid-type]  # TensorRT's own, known only at run time
+        def phase_start(self, name: str, parent: str | None, steps: int) -> None:
+            if parent is None:
+                request.progress(f"{name} ({steps} steps)")
+
+        def phase_finish(self, name: str) -> None:
+            pass
+
+        def step_complete(self, name: str, step: int) -> bool:
+            return True
+
+    config.progress_monitor = Monitor()
+
+
+def _refusals(errors: list[Any]) -> str:
+    """The parser's errors, each operator once."""
+    texts = []
+    for error in errors:
+        operator = error.node_operator() if hasattr(error, "node_operator") else ""
+        node = error.node_name() if hasattr(error, "node_name") else f"node {error.node()}"
+        text = f"{operator} ({node}): {error.desc()}" if operator else f"{node}: {error.desc()}"
+        texts.append(" ".join(text.split())[:300])
+    return "; ".join(dict.fromkeys(texts[:5])) or "no reason was given"
+
+
+class _LoadedPlan:
+    """See `Plan`."""
+
+    def __init__(self, engine: Any, logger: _Logger) -> None:
+        self._engine, self._logger = engine, logger
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        self.tensors: Mapping[str, Tensor] = {
+            name: Tensor(
+                shape=tuple(engine.get_tensor_shape(name)),
+                dtype=np.dtype(NUMPY_TYPES[engine.get_tensor_dtype(name).name]),
+            )
+            for name in names
+        }
+        self._inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+        # `device_memory_size` is gone in 11, `_v2` is not there before 10.
+        size = getattr(engine, "device_memory_size_v2", None)
+        self.scratch_bytes = int(engine.device_memory_size if size is None else size)
+
+    def execution(self, batch: int, addresses: Mapping[str, int], scratch: int) -> Execution:
+        """See `Plan.execution`."""
+        self._logger.errors.clear()
+        context = self._context_without_memory()
+        if context is None:
+            if self._logger.out_of_memory():
+                raise OutOfMemoryError
+            raise RuntimeError(f"TensorRT makes no execution context: {self._logger.last()}")
+        if hasattr(context, "set_device_memory"):
+            context.set_device_memory(scratch, self.scratch_bytes)
+        else:
+            context.device_memory = scratch
+        for name in self._inputs:
+            if not context.set_input_shape(name, (batch, *self.tensors[name].shape[1:])):
+                raise RuntimeError(f"TensorRT refuses batch {batch} for {name}: {self._logger.last()}")
+        if missing := context.infer_shapes():
+            raise RuntimeError(f"TensorRT cannot infer the shapes of {', '.join(missing)}")
+        for name, address in addresses.items():
+            if not context.set_tensor_address(name, address):
+                raise RuntimeError(f"TensorRT refuses the memory of {name}: {self._logger.last()}")
+        return _Execution(context=context, logger=self._logger)
+
+    def _context_without_memory(self) -> Any:
+        if hasattr(self._engine, "create_execution_context_without_device_memory"):
+            return self._engine.create_execution_context_without_device_memory()
+        return self._engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Execution:
+    context: Any
+    logger: _Logger
+
+    def enqueue(self, stream: Stream) -> None:
+        if not self.context.execute_async_v3(stream.handle):
+            raise RuntimeError(f"TensorRT does not run the plan: {self.logger.last()}")
+
+
+class _Logger(trt.ILogger):  # type: ignore[misc]  # TensorRT's own class
+    """TensorRT's messages: warnings and errors into our log, errors kept for the exception that follows them."""
+
+    def __init__(self) -> None:
+        trt.ILogger.__init__(self)
+        self.errors: list[str] = []
+
+    def log(self, severity: Any, message: str) -> None:
+        """Called by TensorRT, from any thread."""
+        text = " ".join(message.split())[:500]
+        if int(severity) <= int(trt.ILogger.ERROR):
+            self.errors = [*self.errors[-19:], text]
+            log.debug("TensorRT: %s", text)
+        elif severity == trt.ILogger.WARNING:
+            log.debug("TensorRT warns: %s", text)
+
+    def last(self) -> str:
+        """The newest error."""
+        return self.errors[-1] if self.errors else "it gives no reason"
+
+    def out_of_memory(self) -> bool:
+        """Whether one of the errors since the last call is about memory."""
+        words = ("out of memory", "outofmemory", "insufficient memory", "memory allocation")
+        return any(word in error.lower() for error in self.errors for word in words)

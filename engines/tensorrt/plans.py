@@ -1,0 +1,125 @@
+"""One graph of a bundle as a loaded plan: from the cache where this machine built it before, else built now."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from engines.bundle import ModelSpec
+from engines.cache import Key, open_cache
+from engines.tensorrt.interface import BuildRequest, Plan, Platform
+
+MAX_WORKSPACE_BYTES: Final = 4 << 30
+REPORT_S: Final = 10.0
+
+log = logging.getLogger("engine")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How one graph is to be compiled."""
+
+    name: str
+    path: Path
+    sha256: str
+    spec: ModelSpec
+    precision: str
+    max_batch: int
+    keep_fp32: tuple[str, ...] = ()
+
+
+def load_plan(platform: Platform, recipe: Recipe) -> Plan:
+    """The plan, built if it must be. Raises `CompileError`, `BackendMissingError`, `OutOfMemoryError`."""
+    compiler = platform.compiler
+
+    def build() -> tuple[Plan, bytes]:
+        plan = _build(platform, recipe)
+        return compiler.load(plan), plan
+
+    cache = open_cache(plan_key(platform, recipe), subject=("graph", "precision"))
+    return cache.get(f"{recipe.name}.plan", restore=compiler.load, build=build)
+
+
+def plan_key(platform: Platform, recipe: Recipe) -> Key:
+    """Everything that makes a plan another one."""
+    kept = hashlib.sha256("\n".join(recipe.keep_fp32).encode()).hexdigest()[:12] if recipe.keep_fp32 else "none"
+    return {
+        "graph": recipe.sha256,
+        "precision": recipe.precision,
+        "tensorrt": platform.compiler.version,
+        **_device_key(platform),
+        "max_batch": recipe.max_batch,
+        "shapes": f"{recipe.spec.token_shape} {recipe.spec.tokens} {recipe.spec.feature_shape}",
+        "kept_fp32": kept,
+    }
+
+
+def _build(platform: Platform, recipe: Recipe) -> bytes:
+    from engines.graphs.profiles import prepare_for_tensorrt
+
+    compiler = platform.compiler
+    graph = prepare_for_tensorrt(
+        recipe.path.read_bytes(),
+        name=recipe.path.name,
+        traits=compiler.traits,
+        precision=recipe.precision,
+        keep_fp32=recipe.keep_fp32,
+    )
+    timing = open_cache({"tensorrt": compiler.version, **_device_key(platform)}, subject=("gpu",))
+    what = f"{recipe.spec.id} {recipe.name} for {platform.cuda.gpu.name} in {recipe.precision}"
+    with _Progress(what) as progress:
+        plan, measured = compiler.build(
+            BuildRequest(
+                name=recipe.path.name,
+                onnx=graph.onnx,
+                precision=recipe.precision,
+                strongly_typed=graph.strongly_typed,
+                keep_fp32=graph.keep_fp32,
+                max_batch=recipe.max_batch,
+                workspace_bytes=min(MAX_WORKSPACE_BYTES, platform.cuda.free_bytes() // 2),
+                timing_cache=timing.load("timing") or b"",
+                progress=progress.phase,
+            )
+        )
+    timing.store("timing", measured)
+    return plan
+
+
+def _device_key(platform: Platform) -> dict[str, str | int]:
+    gpu = platform.cuda.gpu
+    return {"driver": gpu.driver, "gpu": gpu.name, "compute_capability": gpu.compute_capability}
+
+
+class _Progress(contextlib.AbstractContextManager["_Progress"]):
+    """Says every few seconds that a build goes on, how long it has taken, and its phase where TensorRT tells."""
+
+    def __init__(self, what: str) -> None:
+        self._what, self._phase = what, ""
+        self._began = time.monotonic()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._report, name="build-progress", daemon=True)
+
+    def phase(self, name: str) -> None:
+        """What it is doing now; called by TensorRT."""
+        self._phase = f", {name}"
+
+    def __enter__(self) -> _Progress:
+        log.info("compiling %s; this may take minutes, once", self._what)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._done.set()
+        self._thread.join(5)
+        if kind is None:
+            log.info("compiled %s in %.1f s", self._what, time.monotonic() - self._began)
+
+    def _report(self) -> None:
+        while not self._done.wait(REPORT_S):
+            log.info("compiling %s: %.0f s%s", self._what, time.monotonic() - self._began, self._phase)

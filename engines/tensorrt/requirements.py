@@ -1,0 +1,54 @@
+"""What must be there before TensorRT may be touched: it crashes, rather than fails, on a machine without a driver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from engines.backends import INSTALL
+from engines.errors import BackendMissingError
+from engines.gpu import Gpu, find_gpus
+from engines.tensorrt.interface import Platform
+
+
+def load_platform(*, gpus: Callable[[], Sequence[Gpu]] = find_gpus) -> Platform:
+    """PyCUDA and TensorRT, ready to work. Raises `BackendMissingError` saying what is missing, and what to do."""
+    if not gpus():
+        raise BackendMissingError(
+            "backend tensorrt: no NVIDIA driver is running here (no /proc/driver/nvidia, no /dev/nvidiactl); "
+            "install NVIDIA's driver, give the container its GPU (docker run --gpus all), or use backend openvino"
+        )
+    try:
+        from engines.tensorrt.cuda import PyCudaDevice
+    except ImportError as error:
+        raise _not_loading("pycuda", error) from error
+    try:
+        cuda = PyCudaDevice()
+    except Exception as error:  # PyCUDA's own kinds, which can be named only where it loads
+        raise BackendMissingError(
+            f"backend tensorrt: CUDA does not start: {error}; run nvidia-smi to see whether the driver works"
+        ) from error
+    try:
+        with cuda.active():
+            from engines.tensorrt.library import TensorRtCompiler
+
+            compiler = TensorRtCompiler()
+    except BackendMissingError:
+        cuda.close()
+        raise
+    except ImportError as error:
+        cuda.close()
+        raise _not_loading("tensorrt", error) from error
+    except (RuntimeError, TypeError) as error:  # pybind's word for a null pointer is TypeError
+        cuda.close()
+        raise BackendMissingError(
+            f"backend tensorrt: TensorRT does not start on {cuda.gpu.name} under driver {cuda.gpu.driver}: {error}; "
+            "install a TensorRT for this driver's CUDA version"
+        ) from error
+    return Platform(cuda=cuda, compiler=compiler)
+
+
+def _not_loading(library: str, error: ImportError) -> BackendMissingError:
+    reason = " ".join(str(error).split())[:300]
+    return BackendMissingError(
+        f"backend tensorrt: {library} does not load: {reason}; pip install --force-reinstall '{INSTALL['tensorrt']}'"
+    )

@@ -1,0 +1,299 @@
+"""A GPU and a TensorRT that compute on the CPU, behind the interface that the engine uses.
+
+Streams are lazy: work runs only when somebody waits for it, and a stream runs ahead of the others unless an event
+holds it back. An engine that forgets a wait, or writes to pinned memory too early, gets wrong numbers here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from engines.cache import StaleBlobError
+from engines.errors import CompileError
+from engines.tensorrt.interface import (
+    BuildRequest,
+    GpuIdentity,
+    OutOfMemoryError,
+    Plan,
+    Platform,
+    Tensor,
+    Traits,
+)
+
+ALL = frozenset({"fp16", "bf16", "int8"})
+TRAITS = {
+    "8.5.3.1": Traits(layer_norm=False, flags=frozenset({"fp16", "int8"}), strongly_typed=False),
+    "8.6.1": Traits(layer_norm=True, flags=frozenset({"fp16", "int8"}), strongly_typed=False),
+    "10.3.0": Traits(layer_norm=True, flags=ALL, strongly_typed=True),
+    "11.4.0": Traits(layer_norm=True, flags=frozenset(), strongly_typed=True),
+}
+
+
+@dataclass
+class DoubleEvent:
+    stream: DoubleStream | None = None
+    position: int = 0
+
+
+@dataclass
+class DoubleStream:
+    handle: int
+    queue: list[Callable[[], None]] = field(default_factory=list)
+    done: int = 0
+    recording: list[Callable[[], None]] | None = None
+
+    def put(self, work: Callable[[], None]) -> None:
+        (self.queue if self.recording is None else self.recording).append(work)
+
+    def run(self, upto: int) -> None:
+        while self.done < upto:
+            self.done += 1
+            self.queue[self.done - 1]()
+
+
+@dataclass
+class DoubleGraph:
+    work: list[Callable[[], None]]
+    launches: list[int]
+
+    def launch(self, stream: DoubleStream) -> None:
+        self.launches[0] += 1
+        for item in self.work:
+            stream.put(item)
+
+
+class DoubleCuda:
+    """See `engines.tensorrt.interface.Cuda`."""
+
+    def __init__(self, *, memory_bytes: int = 1 << 30, name: str = "Double", graphs: bool = True) -> None:
+        self.gpu = GpuIdentity(name=name, compute_capability="9.0", driver="12.8", memory_bytes=memory_bytes)
+        self.memory: dict[int, np.ndarray[Any, Any]] = {}
+        self.used = self.allocations = 0
+        self.graphs, self.launches = graphs, [0]
+        self.fail_with: str | None = None
+        self.closed = False
+        self._next = 0x7F0000000000
+        self._active = threading.local()
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        self._active.depth = getattr(self._active, "depth", 0) + 1
+        try:
+            yield
+        finally:
+            self._active.depth -= 1
+
+    def check(self) -> None:
+        assert getattr(self._active, "depth", 0) > 0, "invalid context: this thread has not made it current"
+        assert not self.closed
+
+    def free_bytes(self) -> int:
+        self.check()
+        return self.gpu.memory_bytes - self.used
+
+    def allocate(self, nbytes: int) -> int:
+        self.check()
+        assert nbytes > 0
+        if self.used + nbytes > self.gpu.memory_bytes:
+            raise OutOfMemoryError(nbytes)
+        self.allocations += 1
+        self.used += nbytes
+        address = self._next
+        self._next += (nbytes + 255) // 256 * 256 + 4096  # a gap: running over an end is an error, not a neighbour
+        self.memory[address] = np.random.default_rng(address % 97).integers(0, 255, nbytes, np.uint8)
+        return address
+
+    def release(self, address: int) -> None:
+        self.check()
+        self.used -= self.memory.pop(address).nbytes
+
+    def pinned(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
+        self.check()
+        self.allocations += 1
+        return np.zeros(shape, dtype)
+
+    def stream(self) -> DoubleStream:
+        self.check()
+        return DoubleStream(handle=id(object()))
+
+    def event(self) -> DoubleEvent:
+        self.check()
+        return DoubleEvent()
+
+    def view(self, address: int, nbytes: int) -> np.ndarray[Any, Any]:
+        """The bytes at `address`, which must lie within one allocation."""
+        base = max((start for start in self.memory if start <= address), default=0)
+        block = self.memory[base]
+        assert address + nbytes <= base + block.nbytes, "illegal memory access"
+        return block[address - base : address - base + nbytes]
+
+    def upload(self, to: int, array: Any, stream: DoubleStream) -> None:
+        self.check()
+        assert array.flags.c_contiguous
+        stream.put(lambda: self.view(to, array.nbytes).__setitem__(slice(None), array.reshape(-1).view(np.uint8)))
+
+    def download(self, array: Any, source: int, stream: DoubleStream) -> None:
+        self.check()
+        assert array.flags.c_contiguous
+        stream.put(lambda: array.reshape(-1).view(np.uint8).__setitem__(slice(None), self.view(source, array.nbytes)))
+
+    def copy(self, to: int, source: int, nbytes: int, stream: DoubleStream) -> None:
+        self.check()
+        stream.put(lambda: self.view(to, nbytes).__setitem__(slice(None), self.view(source, nbytes)))
+
+    def clear(self, address: int, nbytes: int, stream: DoubleStream) -> None:
+        self.check()
+        stream.put(lambda: self.view(address, nbytes).fill(0))
+
+    def gather_rows(self, to: int, source: int, rows: int, count: int, row_bytes: int, stream: DoubleStream) -> None:
+        self.check()
+
+        def work() -> None:
+            for i, row in enumerate(self.view(rows, count * 4).view(np.int32)):
+                target = self.view(to + i * row_bytes, row_bytes)
+                target[:] = self.view(source + int(row) * row_bytes, row_bytes)
+
+        stream.put(work)
+
+    def scatter_rows(self, to: int, source: int, rows: int, count: int, row_bytes: int, stream: DoubleStream) -> None:
+        self.check()
+
+        def work() -> None:
+            for i, row in enumerate(self.view(rows, count * 4).view(np.int32)):
+                target = self.view(to + int(row) * row_bytes, row_bytes)
+                target[:] = self.view(source + i * row_bytes, row_bytes)
+
+        stream.put(work)
+
+    def record(self, event: DoubleEvent, stream: DoubleStream) -> None:
+        self.check()
+        event.stream, event.position = stream, len(stream.queue)
+
+    def wait(self, stream: DoubleStream, event: DoubleEvent) -> None:
+        self.check()
+        other, position = event.stream, event.position
+        if other is not None:
+            stream.put(lambda: other.run(position))
+
+    def synchronize(self, event: DoubleEvent) -> None:
+        self.check()
+        if event.stream is not None:
+            event.stream.run(event.position)
+
+    def finish(self, stream: DoubleStream) -> None:
+        self.check()
+        if self.fail_with:
+            raise RuntimeError(self.fail_with)
+        stream.run(len(stream.queue))
+
+    def capture(self, stream: DoubleStream, enqueue: Callable[[], None]) -> DoubleGraph | None:
+        self.check()
+        if not self.graphs:
+            return None
+        allocations, stream.recording = self.allocations, []
+        try:
+            enqueue()
+        finally:
+            work, stream.recording = stream.recording, None
+        assert self.allocations == allocations, "operation not permitted when stream is capturing"
+        return DoubleGraph(work, self.launches)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class DoubleCompiler:
+    """See `engines.tensorrt.interface.Compiler`. A plan is a header, for one version and GPU, and ONNX."""
+
+    def __init__(self, cuda: DoubleCuda, *, version: str = "10.3.0", scratch_bytes: int = 4096) -> None:
+        self.version, self.traits = version, TRAITS[version]
+        self.requests: list[BuildRequest] = []
+        self._cuda, self._scratch = cuda, scratch_bytes
+
+    def build(self, request: BuildRequest) -> tuple[bytes, bytes]:
+        self._cuda.check()
+        self.requests.append(request)
+        model = onnx.load_model_from_string(request.onnx)
+        kinds = {node.op_type for node in model.graph.node}
+        if not self.traits.layer_norm and "LayerNormalization" in kinds:
+            raise CompileError(f"{request.name}: LayerNormalization: no such operator")
+        if not request.strongly_typed and request.precision != "fp32":
+            assert request.precision in self.traits.flags, "there is no such builder flag"
+        if request.strongly_typed:
+            assert self.traits.strongly_typed, "there is no such network flag"
+        header = {**self._identity(), "max_batch": request.max_batch, "sha256": _sha256(request.onnx)}
+        request.progress("building")
+        return json.dumps(header).encode() + b"\n" + request.onnx, b"timing"
+
+    def load(self, plan: bytes) -> Plan:
+        self._cuda.check()
+        head, _, data = plan.partition(b"\n")
+        header = json.loads(head)
+        if any(header[name] != value for name, value in self._identity().items()) or header["sha256"] != _sha256(data):
+            raise StaleBlobError("serialized engine is not for this version or device")
+        return DoublePlan(self._cuda, data, header["max_batch"], self._scratch * header["max_batch"])
+
+    def _identity(self) -> dict[str, str]:
+        return {"version": self.version, "gpu": self._cuda.gpu.name}
+
+
+class DoublePlan:
+    """See `engines.tensorrt.interface.Plan`."""
+
+    def __init__(self, cuda: DoubleCuda, data: bytes, max_batch: int, scratch_bytes: int) -> None:
+        self._cuda, self._max_batch = cuda, max_batch
+        settings = ort.SessionOptions()
+        settings.intra_op_num_threads = 1
+        self._session = ort.InferenceSession(data, settings, providers=["CPUExecutionProvider"])
+        kinds = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
+        self._input, self._output = self._session.get_inputs()[0], self._session.get_outputs()[0]
+        self.tensors: Mapping[str, Tensor] = {
+            item.name: Tensor(shape=(-1, *item.shape[1:]), dtype=np.dtype(kinds[item.type]))
+            for item in (self._input, self._output)
+        }
+        self.scratch_bytes = scratch_bytes
+
+    def execution(self, batch: int, addresses: Mapping[str, int], scratch: int) -> DoubleExecution:
+        self._cuda.check()
+        assert 1 <= batch <= self._max_batch, "the batch is not in the profile"
+        assert set(addresses) == set(self.tensors)
+        self._cuda.view(scratch, self.scratch_bytes)
+        return DoubleExecution(self, batch, addresses)
+
+    def infer(self, batch: int, addresses: Mapping[str, int]) -> None:
+        given, result = self._input.name, self._output.name
+        tensor = self.tensors[given]
+        shape = (batch, *tensor.shape[1:])
+        nbytes = int(np.prod(shape)) * tensor.dtype.itemsize
+        array = self._cuda.view(addresses[given], nbytes).view(tensor.dtype).reshape(shape)
+        (out,) = self._session.run(None, {given: array})
+        self._cuda.view(addresses[result], out.nbytes)[:] = np.ascontiguousarray(out).reshape(-1).view(np.uint8)
+
+
+@dataclass
+class DoubleExecution:
+    plan: DoublePlan
+    batch: int
+    addresses: Mapping[str, int]
+
+    def enqueue(self, stream: DoubleStream) -> None:
+        stream.put(lambda: self.plan.infer(self.batch, self.addresses))
+
+
+def double_platform(*, version: str = "10.3.0", scratch_bytes: int = 4096, **gpu: Any) -> Platform:
+    cuda = DoubleCuda(**gpu)
+    return Platform(cuda=cuda, compiler=DoubleCompiler(cuda, version=version, scratch_bytes=scratch_bytes))
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
