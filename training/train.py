@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from training.camera_events import LABELS
-from training.camera_events.dataset import TRUTHS, Footage, FootageSpec, cut, open_footage
+from training.camera_events.dataset import THUMBNAIL, TRUTHS, Footage, FootageSpec, cut, open_footage
 from training.errors import LossError, RunError
 from training.models.vivit_factorised import FactorisedViViT
 from training.recipe import Recipe, parse_recipe
@@ -136,7 +136,7 @@ class Trainee(lightning.LightningModule):
         super().__init__()
         self.recipe = recipe
         self.model = build_model(recipe)
-        self.truths = nn.Linear(recipe.model.dim, len(TRUTHS))
+        self.truths = nn.Linear(recipe.model.dim, len(TRUTHS) + THUMBNAIL[0] * THUMBNAIL[1])
         self.register_buffer("confusion", torch.zeros(len(LABELS), len(LABELS)), persistent=False)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
@@ -151,7 +151,10 @@ class Trainee(lightning.LightningModule):
         named = F.cross_entropy(self.model.head(features).float(), labels, label_smoothing=loss.label_smoothing)
         asked = ~torch.isnan(truths)
         gap = F.smooth_l1_loss(self.truths(features).float(), torch.nan_to_num(truths), reduction="none", beta=0.5)
-        known = (gap * asked).sum() / asked.sum().clamp(min=1)
+        signals = slice(len(TRUTHS))
+        known = (gap * asked)[..., signals].sum() / asked[..., signals].sum().clamp(min=1) + gap[
+            ..., len(TRUTHS) :
+        ].mean()
         weight = loss.truth_weight * max(0.1, 1 - done)
         total = named + weight * known
         if not torch.isfinite(total):

@@ -125,7 +125,7 @@ def test_token_truth_measures_motion_inside_a_token():
 
 
 def test_mirroring_turns_the_motion_round():
-    frames = np.arange(4 * 2 * 6 * 3, dtype=np.uint8).reshape(4, 2, 6, 3)
+    frames = (60 + np.arange(4 * 2 * 6 * 3, dtype=np.uint8)).reshape(4, 2, 6, 3)
     truths = np.zeros((4, len(TRUTHS)), np.float32)
     truths[:, 0] = [0, 0.01, 0.02, 0.03]
     seen = set()
@@ -160,4 +160,5 @@ def test_a_killed_rendering_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert np.abs(footage.frames[2].astype(int) - render_clip((SPEC, 2))[1]).mean() < 1
     tokens, truths = cut(np.random.default_rng(0), footage, 0, 2, 2)
     assert tokens.shape == (3, 2, 32, 48, 3)
-    assert truths.shape == (3, len(TRUTHS))
+    assert truths.shape == (3, len(TRUTHS) + 24)
+    assert truths[0, len(TRUTHS) :].mean() == pytest.approx((tokens[0, 0].mean() - 127.5) / 64, abs=0.02)

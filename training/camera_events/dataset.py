@@ -22,6 +22,7 @@ F32 = npt.NDArray[np.float32]
 
 # What the encoder is asked for besides the label, per token; see `token_truth`.
 TRUTHS = ("dx", "dy", "brightening", "blur", "noise", "cover", "shake")
+THUMBNAIL = (4, 6)
 _NOT_ASKED = np.float32(np.nan)
 
 
@@ -163,9 +164,22 @@ def augment(rng: np.random.Generator, frames: U8, truths: F32) -> tuple[U8, F32]
     return frames, truths
 
 
+def thumbnails(tokens: U8) -> F32:
+    """(T, t, H, W, 3) -> (T, 24): each token's first frame as 4 x 6 grey values in about -2..2.
+
+    A switch or a knock between two tokens is in neither: only if features tell roughly what each token looked
+    like can the head see that they differ.
+    """
+    rows, columns = THUMBNAIL
+    small = [cv2.resize(token[0], (columns, rows), interpolation=cv2.INTER_AREA) for token in tokens]
+    grey = np.stack(small).astype(np.float32).mean(axis=-1)
+    return np.asarray((grey.reshape(len(tokens), -1) - 127.5) / 64, np.float32)
+
+
 def cut(rng: np.random.Generator, footage: Footage, index: int, offset: int, frames_per_token: int) -> tuple[U8, F32]:
-    """An augmented window as the model takes it: (T, t, H, W, 3) uint8, and its tokens' truths (T, 7)."""
+    """An augmented window as the model takes it: (T, t, H, W, 3) uint8, and its tokens' truths (T, 31)."""
     span = slice(offset, offset + footage.spec.window)
     frames, truths = augment(rng, footage.frames[index, span], footage.truths[index, span])
     tokens = frames.reshape(-1, frames_per_token, *frames.shape[1:])
-    return np.ascontiguousarray(tokens), token_truth(truths, frames_per_token)
+    tokens = np.ascontiguousarray(tokens)
+    return tokens, np.concatenate([token_truth(truths, frames_per_token), thumbnails(tokens)], axis=1)
