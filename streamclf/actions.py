@@ -1,8 +1,9 @@
 """Predictions of one stream -> the start, the course and the end of actions. Pure: time is media time, in seconds.
 
-A label's probability is smoothed exponentially over half of `min_s`. An action starts when the smoothed value has been
-at `on` or above for `min_s`, and ends when it falls below `off`, or when the segment or the stream ends. Between an end
-and the next start of the same label lie at least `cooldown_s`.
+A label's probability is smoothed exponentially over `smooth_s`. An action starts when the smoothed value has been at
+`on` or above for `min_s`, and ends when it falls below `off`, or when its hours, the segment or the stream end. Between
+an end and the next start of the same label lie at least `cooldown_s`. Labels know nothing of each other: several
+actions may go on at once. A window in which no label reaches `unknown_below` is evidence for `unknown` alone.
 
 Example, predictions every 0.2 s, `on=0.8, off=0.5, min_s=0.6`: 0.9 from 10.0 s on starts it at 10.6 s with
 `started_s=10.0`; one prediction of 0.3 pulls the smoothed value to 0.61 and ends nothing; 0.3 for longer does.
@@ -14,9 +15,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
-from streamclf.config import ActionConfig
 from streamclf.events import Phase
+from streamclf.rules import UNKNOWN, ActionConfig, StreamActions
+from streamclf.schedule import Hours, local_time, parse_hours, within, zone_of
 
 UPDATE_S: Final = 1.0
 """Media time between two updates of a running action."""
@@ -56,6 +59,7 @@ class _Label:
     """What is known of one label in the running segment."""
 
     config: ActionConfig
+    hours: tuple[Hours, ...] | None = None
     smoothed: float | None = None
     above_since_s: float | None = None
     started_s: float | None = None
@@ -65,7 +69,7 @@ class _Label:
 
     def smooth(self, probability: float, elapsed_s: float) -> float:
         """Feed one value; a gapless exponential mean whose weight follows the time elapsed, not the call count."""
-        tau_s = self.config.min_s / 2
+        tau_s = self.config.min_s / 2 if self.config.smooth_s is None else self.config.smooth_s
         if self.smoothed is None or tau_s == 0:
             self.smoothed = probability
         else:
@@ -88,26 +92,52 @@ class ActionTracker:
     """The actions of one stream. Every start that `update` returns is followed by exactly one end."""
 
     config: Mapping[str, ActionConfig]
+    unknown_below: float = 0.0
+    zone: ZoneInfo | None = None
+    """Of the hours; None is the machine's."""
     _labels: dict[str, _Label] = field(default_factory=dict)
     _segment: int | None = None
     _at_s: float = 0.0
 
     def __post_init__(self) -> None:
-        self._labels = {label: _Label(config) for label, config in self.config.items()}
+        self._labels = {label: _Label(config, _hours(config)) for label, config in self.config.items()}
+
+    @classmethod
+    def of(cls, actions: StreamActions) -> ActionTracker:
+        """For one stream of the configuration."""
+        return cls(actions.labels, actions.unknown_below, zone_of(actions.timezone))
 
     def update(
-        self, top_probabilities: Mapping[str, float], start_s: float, end_s: float, segment: int
+        self,
+        probabilities: Mapping[str, float],
+        start_s: float,
+        end_s: float,
+        segment: int,
+        time_s: float | None = None,
     ) -> list[ActionChange]:
-        """Take one prediction; a label that is not in it counts as 0. Times are the window's, segments only grow."""
-        changes: list[ActionChange] = []
+        """Take one prediction; a label that is not in it counts as 0.
+
+        `start_s` and `end_s` are the window's, segments only grow. `time_s` is the wall clock, in seconds since 1970;
+        only hours need it.
+        """
+        changes = self.look_at_clock(time_s)
         if segment != self._segment or end_s < self._at_s:
             changes += self._begin_segment(segment, end_s)
         elapsed_s, self._at_s = end_s - self._at_s, end_s
+        evidence = self._evidence(probabilities)
         for name, label in self._labels.items():
-            label.smooth(_probability(top_probabilities.get(name, 0.0)), elapsed_s)
-            if change := self._step(name, label):
+            label.smooth(evidence.get(name, 0.0), elapsed_s)
+            if change := self._step(name, label, active=self._active(label, time_s)):
                 changes.append(change)
         return changes
+
+    def look_at_clock(self, time_s: float | None) -> list[ActionChange]:
+        """End what goes on beyond its hours; also while no prediction comes."""
+        return [
+            self._end(name, label, "schedule")
+            for name, label in self._labels.items()
+            if label.started_s is not None and not self._active(label, time_s)
+        ]
 
     def close(self, reason: str) -> list[ActionChange]:
         """End whatever is running, because the stream ends or the service stops."""
@@ -124,8 +154,24 @@ class ActionTracker:
         self._segment, self._at_s = segment, end_s
         return ends
 
-    def _step(self, name: str, label: _Label) -> ActionChange | None:
+    def _active(self, label: _Label, time_s: float | None) -> bool:
+        if label.hours is None:
+            return True
+        assert time_s is not None, "hours need the wall clock"
+        return within(label.hours, local_time(time_s, self.zone))
+
+    def _evidence(self, probabilities: Mapping[str, float]) -> dict[str, float]:
+        """What this window says for each label: its probability, unless none of them is likely enough."""
+        values = {label: _probability(value) for label, value in probabilities.items()}
+        if self.unknown_below == 0:
+            return values
+        return {UNKNOWN: 1.0} if max(values.values(), default=0.0) < self.unknown_below else values
+
+    def _step(self, name: str, label: _Label, *, active: bool) -> ActionChange | None:
         assert label.smoothed is not None
+        if not active:
+            label.above_since_s = None
+            return None
         if label.started_s is None:
             return self._start(name, label) if label.ready_to_start(self._at_s) else None
         if label.smoothed < label.config.off:
@@ -161,6 +207,10 @@ class ActionTracker:
             segment=self._segment,
             reason=reason,
         )
+
+
+def _hours(config: ActionConfig) -> tuple[Hours, ...] | None:
+    return None if config.active is None else tuple(parse_hours(entry) for entry in config.active)
 
 
 def _probability(value: float) -> float:

@@ -57,6 +57,7 @@ class Classifier:
                         selector.unregister(key.fd)  # an ended pipe would stay readable for ever
                 while not stop.event.is_set() and self.step():
                     pass
+                self._look_at_clock()
         deadline = time.monotonic() + DRAIN_S
         while time.monotonic() < deadline and self.step():
             pass
@@ -119,7 +120,12 @@ class Classifier:
         self._link.post(Draft(type="prediction", stream=stream, body=body, captured_ns=window.captured_ns))
         if tracker := self._actions.get(stream):
             by_label = dict(zip(spec.labels, probabilities.tolist(), strict=True))
-            self._post_actions(stream, tracker.update(by_label, start_s, end_s, window.segment))
+            self._post_actions(stream, tracker.update(by_label, start_s, end_s, window.segment, time.time()))
+
+    def _look_at_clock(self) -> None:
+        """An action ends with its hours, also while its stream shows nothing."""
+        for stream, tracker in self._actions.items():
+            self._post_actions(stream, tracker.look_at_clock(time.time()))
 
     def _post_actions(self, stream: str, changes: Sequence[Any]) -> None:
         for change in changes:
@@ -158,7 +164,7 @@ def main(job: ClassifierJob, stop: Stop) -> int:
         )
         for index, feed in enumerate(job.feeds)
     ]
-    actions = {feed.stream: ActionTracker(job.actions) for feed in job.feeds} if job.actions else {}
+    actions = {stream: ActionTracker.of(its) for stream, its in job.actions.items() if its.labels}
     link = HubLink(job.link, "classifier")
     print(orjson.dumps({"engine": engine.description}).decode(), flush=True)
     try:

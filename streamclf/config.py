@@ -13,18 +13,24 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from engines.backends import Backend, Precision
-from streamclf.errors import ConfigError
+from streamclf.errors import ConfigError, SourceError
+from streamclf.pushwire import MIN_SECRET_CHARS, address_of
+from streamclf.rules import UNKNOWN, ActionConfig, ActionOverride, StreamActions, UnknownBelow
+from streamclf.schedule import zone_of
 
 MAX_CONFIG_BYTES = 1 << 20
 MAX_STREAMS = 400
 
 StreamName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+SOURCES = ("camera", "url", "images", "push")
 URL_SCHEMES = ("rtsp", "rtsps", "http", "https", "file")
 FROZEN_S = 30.0
 """Cameras that save bits send a key frame every 10 to 20 s, and of an empty room exact copies in between."""
 ENDPOINT = re.compile(r"^(tcp://[^\s/]+:(\d{1,5}|\*)|ipc://\S+)$")
 DURATION = re.compile(r"^(\d+(?:\.\d+)?)(s|m|h|d|w)$")
 DURATION_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+SIZE = re.compile(r"^(\d+(?:\.\d+)?)(MB|GB|TB)$")
+SIZE_BYTES = {"MB": 1e6, "GB": 1e9, "TB": 1e12}
 PLACEHOLDER = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -45,26 +51,57 @@ class StreamConfig(_Section):
     """One named source and how it is sampled."""
 
     camera: int | str | None = Field(None, description="index or device path of a webcam")
-    url: str | None = Field(None, min_length=1, max_length=2048, description="RTSP, HTTP or a file's path")
+    url: str | None = Field(None, min_length=1, max_length=2048, description="RTSP, HTTP, HLS or a file's path")
+    images: str | None = Field(None, min_length=1, max_length=1024, description="folder of pictures, by name")
+    push: str | None = Field(
+        None, min_length=1, max_length=1024, description="name, socket or tcp://127.0.0.1:PORT for streamclf.push"
+    )
+    push_secret: str | None = Field(None, max_length=1024, description="what a program that pushes has to know")
+    fps: float | None = Field(None, gt=0, le=1000, description="images only: pictures per second")
     transport: Literal["tcp", "udp"] = "tcp"
-    pace: Literal["realtime", "fast"] = Field("realtime", description="files only: by their clock, or at once")
-    loop: bool = Field(False, description="files only: begin again at the end")
+    tls_ca: str | None = Field(
+        None, max_length=1024, description="rtsps and https: PEM file of the certificates to trust; else the system's"
+    )
+    tls_verify: bool = Field(True, description="rtsps and https: false trusts whoever answers")
+    pace: Literal["realtime", "fast"] = Field("realtime", description="files, images: by their clock, or at once")
+    loop: bool = Field(False, description="files, images: begin again at the end")
     hop: int = Field(1, ge=1, le=1024, description="tokens between two predictions")
     open_timeout_s: float = Field(5.0, gt=0, le=120)
     read_timeout_s: float = Field(2.0, gt=0, le=120)
+    actions: dict[str, ActionOverride] = Field(default_factory=dict, description="by label: what differs here")
+    unknown_below: UnknownBelow | None = Field(None, description="if it differs here")
     frozen_s: float | None = Field(
         None, ge=0, le=86400, description="seconds without a new picture until the stream is frozen; 0: never"
     )
 
     @model_validator(mode="after")
     def _one_source(self) -> StreamConfig:
-        if (self.camera is None) == (self.url is None):
-            raise ValueError("give either camera or url")
+        given = [key for key in SOURCES if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give one of {', '.join(SOURCES)}; {' and '.join(given) or 'none'} was given")
         if isinstance(self.camera, int) and not 0 <= self.camera <= 99:
             raise ValueError(f"camera={self.camera}: 0 to 99")
-        if not self.is_file and (self.loop or self.pace == "fast"):
-            raise ValueError("pace: fast and loop: true are for files; a live source has its own clock")
+        if not self.ends and (self.loop or self.pace == "fast"):
+            raise ValueError("pace: fast and loop: true are for files and images; a live source has its own clock")
+        if (self.images is None) != (self.fps is None):
+            raise ValueError("images and fps go together: a folder of pictures has no rate of its own, others do")
+        self._check_push()
         return self
+
+    def _check_push(self) -> None:
+        if self.push is None:
+            if self.push_secret is not None:
+                raise ValueError("push_secret without push")
+            return
+        secret = self.push_secret or ""
+        if self.push.startswith("tcp:") and len(secret) < MIN_SECRET_CHARS:
+            raise ValueError(
+                f"push over tcp needs a push_secret of at least {MIN_SECRET_CHARS} characters, like ${{PUSH_SECRET}}"
+            )
+        try:
+            address_of(self.push)
+        except SourceError as error:
+            raise ValueError(str(error)) from None
 
     @field_validator("url")
     @classmethod
@@ -77,30 +114,20 @@ class StreamConfig(_Section):
 
     @property
     def frozen_after_s(self) -> float:
-        """`frozen_s`, or what suits the source: cameras make noise, films and programs may show one picture for long."""
+        """`frozen_s`, or what suits the source: cameras make noise; films and programs may show one picture."""
         if self.frozen_s is not None:
             return self.frozen_s
-        return 0.0 if self.is_file else FROZEN_S
+        return 0.0 if self.ends or self.push is not None else FROZEN_S
+
+    @property
+    def ends(self) -> bool:
+        """Whether the source has an end: a file or a folder of images."""
+        return self.is_file or self.images is not None
 
     @property
     def is_file(self) -> bool:
         """Whether the source is a file on this machine."""
         return self.url is not None and ("://" not in self.url or self.url.startswith("file://"))
-
-
-class ActionConfig(_Section):
-    """When a label's probability becomes the start and the end of an action."""
-
-    on: float = Field(0.8, gt=0, le=1, description="smoothed probability at which it starts")
-    off: float = Field(0.5, ge=0, lt=1, description="smoothed probability at which it ends")
-    min_s: float = Field(0.6, ge=0, le=3600, description="seconds above `on` before it starts")
-    cooldown_s: float = Field(3.0, ge=0, le=86400, description="seconds after an end without a new start")
-
-    @model_validator(mode="after")
-    def _hysteresis(self) -> ActionConfig:
-        if self.off >= self.on:
-            raise ValueError(f"off={self.off}: below on={self.on}")
-        return self
 
 
 class PublishConfig(_Section):
@@ -110,6 +137,9 @@ class PublishConfig(_Section):
     replay: str = Field("tcp://127.0.0.1:5556", description="ZeroMQ ROUTER endpoint for snapshot and replay")
     journal: Path = Field(Path("streamclf.db"), description="SQLite file of every event")
     keep: str = Field("7d", description="age after which events leave the journal: 90s, 30m, 12h, 7d, 4w")
+    keep_size: str | None = Field(None, description="size at which the oldest leave it sooner: 500MB, 10GB")
+    keys: Path | None = Field(None, description="the service's secret key file, of `streamclf keys`")
+    allow: Path | None = Field(None, description="directory of the public keys (*.key) that may connect")
 
     @field_validator("events", "replay")
     @classmethod
@@ -128,6 +158,28 @@ class PublishConfig(_Section):
             raise ValueError(f"{value!r}: a number and s, m, h, d or w, like 7d")
         return value
 
+    @field_validator("keep_size")
+    @classmethod
+    def _size(cls, value: str | None) -> str | None:
+        if value is not None and (not (match := SIZE.match(value)) or float(match[1]) * SIZE_BYTES[match[2]] < 1e6):
+            raise ValueError(f"{value!r}: a number and MB, GB or TB, like 10GB; at least 1MB")
+        return value
+
+    @model_validator(mode="after")
+    def _keys_and_allow(self) -> PublishConfig:
+        if (self.keys is None) != (self.allow is None):
+            raise ValueError("keys and allow go together: the service's own secret, and who may connect")
+        return self
+
+    @property
+    def keep_bytes(self) -> int | None:
+        """Size of the journal beyond which the oldest events leave it; None for no limit."""
+        if self.keep_size is None:
+            return None
+        match = SIZE.match(self.keep_size)
+        assert match is not None  # the validator let it through
+        return int(float(match[1]) * SIZE_BYTES[match[2]])
+
     @property
     def keep_s(self) -> float:
         """Retention in seconds."""
@@ -143,7 +195,34 @@ class ServiceConfig(_Section):
     engine: EngineConfig = EngineConfig()
     streams: dict[StreamName, StreamConfig] = Field(min_length=1, max_length=MAX_STREAMS)
     actions: dict[str, ActionConfig] = Field(default_factory=dict, description="by label")
+    unknown_below: UnknownBelow = 0.0
+    timezone: str | None = Field(
+        None, max_length=128, description="of `active`, like Europe/Berlin; else the machine's"
+    )
     publish: PublishConfig = PublishConfig()
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str | None) -> str | None:
+        zone_of(value)
+        return value
+
+    @model_validator(mode="after")
+    def _actions_of_streams(self) -> ServiceConfig:
+        for name in self.streams:
+            self.actions_of(name)
+        return self
+
+    def actions_of(self, stream: str) -> StreamActions:
+        """What is reported of one stream: the common actions, and what is otherwise there."""
+        own = self.streams[stream]
+        labels = dict(self.actions)
+        for label, override in own.actions.items():
+            labels[label] = override.over(self.actions.get(label), f"streams.{stream}.actions.{label}")
+        unknown_below = self.unknown_below if own.unknown_below is None else own.unknown_below
+        if unknown_below > 0:
+            labels.setdefault(UNKNOWN, ActionConfig())
+        return StreamActions(labels=labels, unknown_below=unknown_below, timezone=self.timezone)
 
 
 def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> ServiceConfig:
@@ -221,19 +300,26 @@ def _substitute(value: Any, environ: Mapping[str, str], where: tuple[str, ...]) 
 
 
 def _anchored(config: ServiceConfig, base: Path) -> ServiceConfig:
-    streams = {
-        name: stream.model_copy(update={"url": _anchored_url(stream.url, base)}) if stream.is_file else stream
-        for name, stream in config.streams.items()
-    }
-    publish = config.publish.model_copy(update={"journal": base / config.publish.journal})
+    streams = {name: stream.model_copy(update=_anchored_paths(stream, base)) for name, stream in config.streams.items()}
+    publish = config.publish.model_copy(
+        update={
+            key: base / path
+            for key in ("journal", "keys", "allow")
+            if (path := getattr(config.publish, key)) is not None
+        }
+    )
     local_bundle = base / config.model
     model = str(local_bundle) if local_bundle.is_dir() else config.model
     return config.model_copy(update={"streams": streams, "publish": publish, "model": model})
 
 
-def _anchored_url(url: str | None, base: Path) -> str:
-    assert url is not None  # is_file said so
-    return str(base / url.removeprefix("file://"))
+def _anchored_paths(stream: StreamConfig, base: Path) -> dict[str, str]:
+    found = {"images": stream.images, "tls_ca": stream.tls_ca}
+    if stream.is_file and stream.url is not None:
+        found["url"] = stream.url.removeprefix("file://")
+    if stream.push is not None and "/" in stream.push and "://" not in stream.push:
+        found["push"] = stream.push
+    return {key: str(base / path) for key, path in found.items() if path is not None}
 
 
 def _messages(error: ValidationError) -> Iterator[str]:
@@ -243,7 +329,7 @@ def _messages(error: ValidationError) -> Iterator[str]:
         if item["type"] == "extra_forbidden":
             message = f"unknown key; known here: {', '.join(_known_keys(item['loc']))}"
         elif isinstance(item.get("input"), (bool, int, float)) or (
-            isinstance(item.get("input"), str) and item["loc"][-1] != "url"
+            isinstance(item.get("input"), str) and item["loc"][-1] not in ("url", "push_secret")
         ):
             where = f"{where}={item['input']}"
         yield f"{where}: {message}" if where else message
@@ -257,6 +343,8 @@ def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
         "publish": PublishConfig,
     }
     section = sections.get(str(loc[0]), ServiceConfig) if len(loc) > 1 else ServiceConfig
+    if len(loc) > 3 and loc[0] == "streams" and loc[2] == "actions":
+        section = ActionOverride
     return list(section.model_fields)
 
 

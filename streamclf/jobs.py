@@ -10,7 +10,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from streamclf.config import ActionConfig, EngineConfig, StreamConfig
+from streamclf.config import EngineConfig, StreamConfig
+from streamclf.rules import StreamActions
 
 
 class _Job(BaseModel):
@@ -59,7 +60,8 @@ class ClassifierJob(_Job):
     feeds: tuple[StreamFeed, ...]
     resumed: bool = False
     """Another classifier read these rings before: what they hold may have been classified already."""
-    actions: dict[str, ActionConfig]
+    actions: dict[str, StreamActions]
+    """By stream."""
 
 
 class HubJob(_Job):
@@ -69,3 +71,9 @@ class HubJob(_Job):
     replay: str
     journal: Path
     keep_s: float
+    keep_bytes: int | None = None
+    keys: Path | None = None
+    """The service's secret key file; together with `allow`, the directory of the public keys that may connect."""
+    allow: Path | None = None
+    high_water: int = 2000
+    """Messages kept for one slow subscriber."""

@@ -3,37 +3,64 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from engines.bundle import Bundle, ModelSpec
 from streamclf.builtin import find_bundle
-from streamclf.config import ServiceConfig, StreamConfig
-from streamclf.errors import ConfigError
+from streamclf.bus import is_loopback
+from streamclf.config import PublishConfig, ServiceConfig, StreamConfig
+from streamclf.errors import ConfigError, UsageError
+from streamclf.keys import load_certificate
+from streamclf.rules import UNKNOWN
 
 
 def preflight(config: ServiceConfig) -> Bundle:
     """The configuration's bundle, verified. Raises `ConfigError` naming the first key that cannot work here."""
     bundle = find_bundle(config.model)
+    pushed: dict[str, str] = {}
     for name, stream in config.streams.items():
         _check_stream(f"streams.{name}", stream, bundle.spec)
-    for label in config.actions:
-        if label not in bundle.spec.labels:
+        if stream.push is not None and pushed.setdefault(stream.push, name) != name:
             raise ConfigError(
-                f"actions.{label}: {bundle.spec.id} has no such label; it has {_listed(bundle.spec.labels)}"
+                f"streams.{name}.push={stream.push}: is {pushed[stream.push]}'s already; give another name"
             )
+    _check_actions(config, bundle.spec)
     _check_journal(config.publish.journal)
+    _check_access(config.publish)
     return bundle
 
 
 def _check_stream(key: str, stream: StreamConfig, spec: ModelSpec) -> None:
     if stream.hop > spec.tokens:
         raise ConfigError(f"{key}.hop={stream.hop}: at most {spec.tokens} (tokens in a window of {spec.id})")
+    if stream.images is not None and not Path(stream.images).is_dir():
+        raise ConfigError(f"{key}.images={stream.images}: no such folder; give the path of a folder of pictures")
+    if stream.tls_ca is not None and not os.access(stream.tls_ca, os.R_OK):
+        raise ConfigError(f"{key}.tls_ca={stream.tls_ca}: cannot be read; give the path of a PEM file")
     if stream.is_file:
         path = Path(stream.url or "")
         if not path.exists():
             raise ConfigError(f"{key}.url={path}: no such file; give the path of a video, or a URL like rtsp://…")
         if not path.is_file() or not os.access(path, os.R_OK):
             raise ConfigError(f"{key}.url={path}: not a file that can be read; check its type and permissions")
+
+
+def _check_actions(config: ServiceConfig, spec: ModelSpec) -> None:
+    below = {name: config.actions_of(name).unknown_below for name in config.streams}
+    if UNKNOWN in spec.labels and any(below.values()):
+        raise ConfigError(f"unknown_below: {spec.id} has a label `{UNKNOWN}` of its own; leave unknown_below out")
+    _check_labels("actions", config.actions, spec, max(below.values()))
+    for name, stream in config.streams.items():
+        _check_labels(f"streams.{name}.actions", stream.actions, spec, below[name])
+
+
+def _check_labels(key: str, labels: Iterable[str], spec: ModelSpec, unknown_below: float) -> None:
+    for label in labels:
+        if label == UNKNOWN and unknown_below == 0 and label not in spec.labels:
+            raise ConfigError(f"{key}.{label}: give unknown_below, too, like 0.4: the best probability that is unknown")
+        if label not in spec.labels and label != UNKNOWN:
+            raise ConfigError(f"{key}.{label}: {spec.id} has no such label; it has {_listed(spec.labels)}")
 
 
 def _check_journal(path: Path) -> None:
@@ -43,6 +70,25 @@ def _check_journal(path: Path) -> None:
         raise ConfigError(f"publish.journal={path}: {path.parent} does not exist; create it first")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise ConfigError(f"publish.journal={path}: cannot be written; choose another place or change its permissions")
+
+
+def _check_access(publish: PublishConfig) -> None:
+    """Nothing that strangers can reach without keys; keys that can be used."""
+    if publish.keys is None or publish.allow is None:
+        for key in ("events", "replay"):
+            endpoint: str = getattr(publish, key)
+            if not endpoint.startswith("ipc://") and not is_loopback(endpoint, f"publish.{key}"):
+                raise ConfigError(
+                    f"publish.{key}={endpoint}: anybody in the network could read it; set publish.keys and "
+                    "publish.allow (docs/security.md), or give 127.0.0.1 and reach it through a tunnel"
+                )
+        return
+    try:
+        load_certificate(publish.keys, secret=True)
+    except UsageError as error:
+        raise ConfigError(f"publish.keys={error}") from error
+    if not publish.allow.is_dir():
+        raise ConfigError(f"publish.allow={publish.allow}: no such directory; create it, and put public keys into it")
 
 
 def _listed(labels: tuple[str, ...]) -> str:

@@ -135,13 +135,16 @@ class Supervisor:
             replay=publish.replay,
             journal=publish.journal,
             keep_s=publish.keep_s,
+            keep_bytes=publish.keep_bytes,
+            keys=publish.keys,
+            allow=publish.allow,
         )
         classifier = ClassifierJob(
             link=link,
             bundle=self._bundle.path,
             engine=self._config.engine,
             feeds=tuple(feeds),
-            actions=self._config.actions,
+            actions={name: self._config.actions_of(name) for name in self._config.streams},
         )
         feed_fds = _given(*(fd for feed in feeds for fd in (feed.ring_fd, feed.wake_fd, feed.progress_fd)))
         children = [

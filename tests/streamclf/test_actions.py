@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+from datetime import datetime
 from itertools import pairwise
+from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from streamclf.actions import ActionChange, ActionTracker
-from streamclf.config import ActionConfig
+from streamclf.link import Draft
+from streamclf.openactions import SILENT_BEATS, OpenActions
+from streamclf.rules import ActionConfig
+from streamclf.schedule import parse_hours, within
 
 CONFIG = ActionConfig(on=0.8, off=0.5, min_s=0.6, cooldown_s=3.0)
 STEP_S = 0.2
@@ -96,47 +102,152 @@ def test_the_body_is_an_action_events() -> None:
     assert run([1.0] * 5)[-1].body()["reason"] == "stopped"
 
 
+BERLIN = ZoneInfo("Europe/Berlin")
+FRIDAY_S = datetime(2026, 1, 2, 17, 0, tzinfo=BERLIN).timestamp()
+
+
+def test_an_action_that_goes_on_ends_with_its_hours_and_starts_with_the_next() -> None:
+    config = ActionConfig(min_s=0.6, cooldown_s=0, active=("mon-fri 08:00-18:00",))
+    tracker = ActionTracker({"wave": config}, zone=BERLIN)
+    changes = []
+    for minute in range(0, 5 * 24 * 60, 10):  # from Friday, 17:00, to Wednesday
+        at_s = 60.0 * minute
+        changes += tracker.update({"wave": 1.0}, at_s - 1, at_s, 0, FRIDAY_S + at_s)
+    edges = [(f"{datetime.fromtimestamp(FRIDAY_S + c.at_s, BERLIN):%a %H:%M}", c.phase, c.reason)
+             for c in changes if c.phase != "update"]  # fmt: skip
+    assert edges == [
+        ("Fri 17:10", "start", None),
+        ("Fri 17:50", "end", "schedule"),
+        ("Mon 08:10", "start", None),
+        ("Mon 17:50", "end", "schedule"),
+        ("Tue 08:10", "start", None),
+        ("Tue 17:50", "end", "schedule"),
+        ("Wed 08:10", "start", None),
+    ]
+    assert all(c.started_s == c.at_s - 600 for c in changes if c.phase == "start")  # never before the hours began
+
+
+def test_hours_end_also_while_no_prediction_comes() -> None:
+    tracker = ActionTracker({"wave": ActionConfig(min_s=0, active=("17:00-18:00",))}, zone=BERLIN)
+    tracker.update({"wave": 1.0}, 0.0, 1.0, 4, FRIDAY_S)
+    assert tracker.look_at_clock(FRIDAY_S + 3599) == []
+    (end,) = tracker.look_at_clock(FRIDAY_S + 3600)
+    assert (end.phase, end.reason, end.at_s, end.segment) == ("end", "schedule", 1.0, 4)
+    assert tracker.look_at_clock(FRIDAY_S + 3660) == []
+
+
+def test_no_hours_at_all_is_never() -> None:
+    tracker = ActionTracker({"wave": ActionConfig(min_s=0, active=())})
+    assert all(tracker.update({"wave": 1.0}, 0.0, n / 5, 0, FRIDAY_S) == [] for n in range(20))
+
+
+def test_what_is_none_of_the_labels_is_unknown_and_nothing_else() -> None:
+    labels = {"wave": ActionConfig(on=0.3, off=0.1, min_s=0.4), "unknown": ActionConfig(min_s=0.4)}
+    tracker = ActionTracker(labels, unknown_below=0.4)
+    changes = []
+    for index in range(60):
+        best = 0.35 if index < 30 else 0.45
+        changes += tracker.update({"wave": best, "still": 0.3}, 0.0, index * STEP_S, 0)
+    edges = [(change.label, change.phase, change.reason) for change in changes if change.phase != "update"]
+    assert edges == [("unknown", "start", None), ("unknown", "end", "below"), ("wave", "start", None)]
+    assert 0.8 <= changes[0].probability <= 1
+
+
+def test_without_unknown_below_nothing_is_unknown() -> None:
+    tracker = ActionTracker({"unknown": ActionConfig(min_s=0)})
+    assert all(tracker.update({"wave": 0.01}, 0.0, n / 5, 0) == [] for n in range(20))
+
+
+def test_several_labels_go_on_at_once() -> None:
+    tracker = ActionTracker({"wave": ActionConfig(on=0.4, off=0.2), "walk": ActionConfig(on=0.4, off=0.2)})
+    changes = []
+    for index in range(5):
+        changes += tracker.update({"wave": 0.5, "walk": 0.5}, 0.0, index * STEP_S, 0)
+    assert [(c.label, c.phase) for c in changes] == [("wave", "start"), ("walk", "start")]
+
+
+@pytest.mark.parametrize(("smooth_s", "starts"), [(0.0, True), (0.3, True), (60.0, False)])
+def test_smoothing_is_in_seconds(smooth_s: float, starts: bool) -> None:
+    config = ActionConfig(min_s=0.4, smooth_s=smooth_s)
+    changes = run([0.0] * 5 + [1.0] * 15, config)
+    assert ("start" in phases(changes)) == starts
+
+
 configs = st.tuples(
-    st.floats(0.3, 1.0), st.floats(0.0, 0.29), st.floats(0, 2), st.floats(0, 5)
-).map(lambda t: ActionConfig(on=t[0], off=t[1], min_s=t[2], cooldown_s=t[3]))  # fmt: skip
+    st.floats(0.3, 1.0), st.floats(0.0, 0.29), st.floats(0, 2), st.floats(0, 5), st.none() | st.floats(0, 3),
+    st.sampled_from([None, (), ("08:00-18:00",), ("fri", "22:00-02:00"), ("mon,sat 17:00-17:01",)]),
+).map(lambda t: ActionConfig(on=t[0], off=t[1], min_s=t[2], cooldown_s=t[3], smooth_s=t[4], active=t[5]))  # fmt: skip
 steps = st.lists(
     st.tuples(
         st.floats(-0.5, 2.0),  # media time since the last prediction; backwards, too
         st.booleans() | st.just(False),  # a new segment
         st.dictionaries(st.sampled_from(["wave", "walk", "other"]), st.floats(allow_nan=True), max_size=3),
+        st.sampled_from([0, 0, 0, 20, 3600, -3600, 40_000]),  # how far the wall clock jumps
+        st.booleans() | st.just(False),  # the classifier is killed and starts again
     ),
     max_size=60,
 )
 
 
-@given(config=configs, other=configs, inputs=steps)
+@given(config=configs, other=configs, unknown_below=st.sampled_from([0.0, 0.5, 1.0]), inputs=steps)
 def test_every_start_has_one_end_and_nothing_flickers(
-    config: ActionConfig, other: ActionConfig, inputs: list[tuple[float, bool, dict[str, float]]]
+    config: ActionConfig,
+    other: ActionConfig,
+    unknown_below: float,
+    inputs: list[tuple[float, bool, dict[str, float], int, bool]],
 ) -> None:
-    tracker = ActionTracker({"wave": config, "walk": other})
-    time_s, segment, forward = 0.0, 0, True
-    changes: list[ActionChange] = []
-    for elapsed_s, new_segment, values in inputs:
+    """Through gaps, edges of hours, clocks that jump and classifiers that die, as the journal has it in the end."""
+    labels = {"wave": config, "walk": other, "unknown": config}
+    tracker = ActionTracker(labels, unknown_below, BERLIN)
+    hub, life = OpenActions(), 0
+    journal: list[tuple[dict[str, Any], int, float]] = []  # body, the classifier's life, wall clock
+    media_s, segment, forward, clock_s = 0.0, 0, True, FRIDAY_S
+
+    def post(changes: list[ActionChange]) -> None:
+        for change in changes:
+            for draft in hub.admit(Draft("action", "door", change.body()), bytes([life])):
+                journal.append((draft.body, life, clock_s))
+
+    for elapsed_s, new_segment, values, jump_s, killed in inputs:
+        if killed:
+            life += 1
+            tracker = ActionTracker(labels, unknown_below, BERLIN)
         segment += new_segment
         forward = forward and elapsed_s >= 0
-        time_s += elapsed_s
-        changes += tracker.update(values, time_s - 1, time_s, segment)
-    changes += tracker.close("stopped")
-    for label, its_config in (("wave", config), ("walk", other)):
-        own = [change for change in changes if change.label == label]
-        running = None
-        ended_s = -math.inf
-        for change in own:
-            assert 0 <= change.probability <= 1
-            assert change.probability <= change.peak + 1e-9
-            if change.phase == "start":
-                assert running is None
-                assert change.at_s - change.started_s >= its_config.min_s - 1e-5
-                if forward:
-                    assert change.at_s - ended_s >= its_config.cooldown_s - 1e-5
-                running = change.started_s
-            else:
-                assert running == change.started_s
-                if change.phase == "end":
-                    running, ended_s = None, change.at_s
-        assert running is None
+        media_s += elapsed_s
+        clock_s += elapsed_s + jump_s
+        post(tracker.look_at_clock(clock_s))
+        post(tracker.update(values, media_s - 1, media_s, segment, clock_s))
+        for name, each in labels.items():
+            open_now = [body for body, its_life, _ in journal if body["label"] == name and its_life == life][-1:]
+            if open_now and open_now[0]["phase"] != "end":
+                assert each.active is None or within_hours(each, clock_s)
+    post(tracker.close("stopped"))
+    for _ in range(SILENT_BEATS):
+        journal += [(draft.body, life, clock_s) for draft in hub.beat(set())]
+    for name, each in labels.items():
+        check_one_label([entry for entry in journal if entry[0]["label"] == name], each, forward=forward)
+
+
+def within_hours(config: ActionConfig, clock_s: float) -> bool:
+    hours = [parse_hours(entry) for entry in config.active or ()]
+    return within(hours, datetime.fromtimestamp(clock_s, BERLIN))
+
+
+def check_one_label(entries: list[tuple[dict[str, Any], int, float]], config: ActionConfig, *, forward: bool) -> None:
+    running: float | None = None
+    ended_s, ended_life = -math.inf, -1
+    for body, life, clock_s in entries:
+        assert 0 <= body["probability"] <= body["peak"] + 1e-5 <= 1 + 2e-5
+        if body["phase"] == "start":
+            assert running is None
+            assert body["at_s"] - body["started_s"] >= config.min_s - 1e-5
+            assert config.active is None or within_hours(config, clock_s)
+            if forward and life == ended_life:  # a classifier that starts again knows of no cooldown
+                assert body["at_s"] - ended_s >= config.cooldown_s - 1e-5
+            running = body["started_s"]
+        else:
+            assert running == body["started_s"]
+            if body["phase"] == "end":
+                running, ended_s, ended_life = None, body["at_s"], life
+    assert running is None

@@ -6,6 +6,7 @@ from support.bundles import make_brightness_bundle
 from streamclf.config import load_config
 from streamclf.errors import ConfigError, UsageError
 from streamclf.preflight import preflight
+from streamclf.rules import ActionConfig, StreamActions
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -64,6 +65,20 @@ def test_a_whole_url_from_the_environment_is_taken_as_it_is(tmp_path: Path) -> N
             "streams: {door: {camera: 0}}\nactions: {wave: {on: 0.5, off: 0.5}}",
             r"actions\.wave: off=0\.5: below on=0\.5",
         ),
+        (
+            "streams: {door: {camera: 0, actions: {wave: {off: 0.9}}}}\nactions: {wave: {on: 0.85}}",
+            r"streams\.door\.actions\.wave: off=0\.9: below on=0\.85",
+        ),
+        (
+            "streams: {door: {camera: 0, actions: {wave: {onn: 1}}}}",
+            r"streams\.door\.actions\.wave\.onn: unknown key; known here: on, off, min_s, smooth_s",
+        ),
+        (
+            "streams: {door: {camera: 0}}\nactions: {wave: {active: [mon-fry 08:00-18:00]}}",
+            r"actions\.wave\.active.*: 'mon-fry 08:00-18:00': day 'mon-fry'; mon, tue, wed",
+        ),
+        ("streams: {door: {camera: 0}}\nunknown_below: 40", r"unknown_below=40: .*less than or equal to 1"),
+        ("streams: {door: {camera: 0}}\ntimezone: Mars/Olympus", r"timezone=Mars/Olympus: .*like Europe/Berlin"),
         ("streams: {a: {camera: 0}, a: {camera: 1}}", r"key 'a' stands twice, again in line 1"),
         ("- a\n- b", r"holds list, not keys and values"),
         ("streams: [", r"service\.yaml: while parsing"),
@@ -107,6 +122,11 @@ def test_files_that_are_no_configuration(tmp_path: Path) -> None:
             "streams: {a: {camera: 0}}\nactions: {wave: {}}",
             r"actions\.wave: brightness@1 has no such label; it has dark, bright",
         ),
+        (
+            "streams: {a: {camera: 0, actions: {wave: {}}}}",
+            r"streams\.a\.actions\.wave: brightness@1 has no such label; it has dark, bright",
+        ),
+        ("streams: {a: {camera: 0}}\nactions: {unknown: {}}", r"actions\.unknown: give unknown_below, too, like 0\.4"),
         ("streams: {a: {camera: 0}}\npublish: {journal: absent/x.db}", r"publish\.journal=.*create it first"),
         ("streams: {a: {camera: 0}}\npublish: {journal: .}", r"publish\.journal=.*is a directory"),
     ],
@@ -127,3 +147,32 @@ def test_a_bundle_beside_the_file_is_found(tmp_path: Path) -> None:
     make_brightness_bundle(tmp_path / "models" / "brightness")
     config = load_config(write(tmp_path, "model: models/brightness\nstreams: {a: {camera: 0}}"))
     assert preflight(config).spec.id == "brightness@1"
+
+
+def test_a_stream_takes_the_common_actions_and_says_what_differs(tmp_path: Path) -> None:
+    text = """
+        actions: {wave: {on: 0.9, min_s: 2, active: "mon-fri 08:00-18:00"}, walk: {}}
+        unknown_below: 0.4
+        timezone: Europe/Berlin
+        streams:
+          plain: {camera: 0}
+          door:
+            camera: 1
+            unknown_below: 0
+            actions: {wave: {on: 0.7, active: null}, walk: {active: []}, run: {off: 0.1}}
+        """
+    config = load_config(write(tmp_path, text))
+    common = {"wave": ActionConfig(on=0.9, min_s=2, active=("mon-fri 08:00-18:00",)), "walk": ActionConfig()}
+    assert config.actions_of("plain") == StreamActions(
+        labels={**common, "unknown": ActionConfig()}, unknown_below=0.4, timezone="Europe/Berlin"
+    )
+    assert config.actions_of("door") == StreamActions(
+        labels={
+            "wave": ActionConfig(on=0.7, min_s=2, active=None),
+            "walk": ActionConfig(active=()),
+            "run": ActionConfig(off=0.1),
+        },
+        timezone="Europe/Berlin",
+    )
+    job = config.actions_of("door").model_dump_json()
+    assert StreamActions.model_validate_json(job) == config.actions_of("door")

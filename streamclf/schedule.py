@@ -1,0 +1,100 @@
+"""Hours of the week, like `mon-fri 08:00-18:00`. Pure: a time goes in, whether it is within them comes out.
+
+An entry names days, hours, or both: `sat,sun`, `08:00-18:00`, `mon-fri 08:00-18:00`. The end is not part of it; `24:00`
+is midnight. Hours that end before they begin go on into the next day and belong to the day on which they begin:
+`fri 22:00-06:00` ends on Saturday at six.
+
+What counts is what a clock on the wall shows, in the service's `timezone` or, without one, in the machine's. So an hour
+that summer time skips is not there, one that it repeats is there twice, and no edge ever moves to another time of day.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_DAY_MIN: Final = 24 * 60
+_EVERY_DAY: Final = frozenset(range(7))
+_HOURS: Final = re.compile(r"(\d{1,2}):(\d{2})-(\d{1,2}):(\d{2})")
+_REMEDY: Final = "like mon-fri 08:00-18:00, sat,sun or 22:00-06:00"
+
+
+@dataclass(frozen=True, slots=True)
+class Hours:
+    """`days` count from Monday, 0, and are those of the beginning; minutes from local midnight, `end_min` excluded."""
+
+    days: frozenset[int]
+    begin_min: int
+    end_min: int
+
+    def cover(self, day: int, minute: int) -> bool:
+        """Whether that minute of that day is within."""
+        if self.begin_min < self.end_min:
+            return day in self.days and self.begin_min <= minute < self.end_min
+        began_yesterday = (day - 1) % 7 in self.days and minute < self.end_min
+        return began_yesterday or (day in self.days and minute >= self.begin_min)
+
+
+def within(hours: Sequence[Hours], local: datetime) -> bool:
+    """Whether `local` is in any of `hours`; never in none."""
+    minute = 60 * local.hour + local.minute
+    return any(each.cover(local.weekday(), minute) for each in hours)
+
+
+def local_time(time_s: float, zone: ZoneInfo | None) -> datetime:
+    """Seconds since 1970 as a wall clock shows them in `zone`, or in the machine's time zone."""
+    return datetime.fromtimestamp(time_s, zone)
+
+
+def zone_of(name: str | None) -> ZoneInfo | None:
+    """The time zone of that name, None for the machine's. Raises `ValueError` for one that is not known here."""
+    if name is None:
+        return None
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(
+            f"{name!r}: not known on this machine; a name like Europe/Berlin (where none is known: pip install tzdata)"
+        ) from None
+
+
+@lru_cache(maxsize=256)
+def parse_hours(text: str) -> Hours:
+    """One entry. Raises `ValueError` naming what is wrong with it."""
+    words = text.casefold().split()
+    times = words.pop() if words and ":" in words[-1] else "00:00-24:00"
+    if len(words) > 1 or not text.strip():
+        raise ValueError(f"{text!r}: days, hours or both, {_REMEDY}")
+    days = _parse_days(words[0], text) if words else _EVERY_DAY
+    match = _HOURS.fullmatch(times)
+    if match is None:
+        raise ValueError(f"{text!r}: hours {times!r}; {_REMEDY}")
+    begin, end = _minute(match[1], match[2], text), _minute(match[3], match[4], text)
+    if begin == end or begin == _DAY_MIN:  # noqa: SIM109 - two mistakes, one remedy
+        raise ValueError(f"{text!r}: no time lies in between; for a whole day write 00:00-24:00")
+    return Hours(days, begin, end)
+
+
+def _parse_days(word: str, text: str) -> frozenset[int]:
+    days: set[int] = set()
+    for part in word.split(","):
+        first, dash, last = part.partition("-")
+        if first not in DAYS or (dash and last not in DAYS):
+            raise ValueError(f"{text!r}: day {part!r}; {', '.join(DAYS)}, or a range like mon-fri")
+        begin = DAYS.index(first)
+        count = (DAYS.index(last) - begin) % 7 if dash else 0
+        days.update((begin + day) % 7 for day in range(count + 1))
+    return frozenset(days)
+
+
+def _minute(hour: str, minute: str, text: str) -> int:
+    total = 60 * int(hour) + int(minute)
+    if int(minute) > 59 or total > _DAY_MIN:
+        raise ValueError(f"{text!r}: time {hour}:{minute}; 00:00 to 24:00")
+    return total
