@@ -107,12 +107,12 @@ class _Trial:
         self._data = {part: path.read_bytes() for part, path in zip(PARTS, bundle.graphs("fp32"), strict=True)}
         golden = bundle.golden()
         self._frames, self._expected = golden.frames, softmax(golden.logits)
-        self._features: Any = None
-        """The encoder's output with nothing lowered, which every trial of the head alone begins with."""
+        self._features: dict[frozenset[str], Any] = {}
+        """The encoder's output by what was lowered in it: most trials of the head begin with the same."""
 
     def layers(self) -> list[Layer]:
         """Everything that can be lowered, in the order in which it is computed."""
-        return [(part, node) for part in PARTS for node in lowerable(self._model(part))]
+        return [(part, node) for part in PARTS for node in lowerable(self._model(part), self._precision)]
 
     def max_dp(self, lowered: Collection[Layer]) -> float:
         """Largest difference of any probability; NaN where the output is not finite."""
@@ -131,7 +131,7 @@ class _Trial:
         node = next(item for item in model.graph.node if item.name == name)
         del model.graph.output[:]
         model.graph.output.add().name = node.output[0]
-        source = {"frames": self._frames} if part == "encoder" else {"features": self._exact_features()[None]}
+        source = {"frames": self._frames} if part == "encoder" else {"features": self._encoded(frozenset())[None]}
         (values,) = _session(model).run(None, source)
         return Guilty(
             part=part,
@@ -143,17 +143,15 @@ class _Trial:
 
     def _logits(self, lowered: Collection[Layer]) -> Any:
         chosen = {part: [name for where, name in lowered if where == part] for part in PARTS}
-        features = self._run("encoder", {"frames": self._frames}, chosen["encoder"])
+        features = self._encoded(frozenset(chosen["encoder"]))
         return self._run("head", {"features": features[None]}, chosen["head"])[0]
 
-    def _exact_features(self) -> Any:
-        if self._features is None:
-            self._features = _session(self._model("encoder")).run(None, {"frames": self._frames})[0]
-        return self._features
+    def _encoded(self, lowered: frozenset[str]) -> Any:
+        if lowered not in self._features:
+            self._features[lowered] = self._run("encoder", {"frames": self._frames}, lowered)
+        return self._features[lowered]
 
     def _run(self, part: str, source: dict[str, Any], lowered: Collection[str]) -> Any:
-        if part == "encoder" and not lowered:
-            return self._exact_features()
         model = self._model(part)
         simulate(model, self._precision, lowered)
         return _session(model).run(None, source)[0]

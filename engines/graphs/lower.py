@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection
 from typing import Any, Final
 
 import numpy as np
+import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from engines.graphs.surgery import Model, Node, replace_nodes, tensor_types
+from engines.graphs.surgery import Model, Node, opset_of, replace_nodes, tensor_types
 
 TYPES: Final = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 LARGEST: Final = {"fp16": 65504.0, "bf16": 3.39e38}
@@ -24,10 +26,10 @@ FP32_OPERATORS: Final = frozenset(
 )
 
 
-def lowerable(model: Model) -> list[str]:
+def lowerable(model: Model, precision: str) -> list[str]:
     """The names of the nodes that `lower` would lower, in the graph's order."""
-    types = tensor_types(model)
-    return [node.name for node in model.graph.node if _computes_floats(node, types) and not _stays(node, types)]
+    types, opset = tensor_types(model), opset_of(model)
+    return [node.name for node in model.graph.node if _can_be_low(node, types, opset, precision)]
 
 
 def lower(model: Model, precision: str, *, keep_fp32: Collection[str] = ()) -> None:
@@ -35,13 +37,13 @@ def lower(model: Model, precision: str, *, keep_fp32: Collection[str] = ()) -> N
 
     Inputs and outputs of the graph keep their types. Casts are put where the two kinds meet, one for each tensor.
     """
-    _Lowering(model, TYPES[precision], keep_fp32).run()
+    _Lowering(model, precision, keep_fp32).run()
 
 
 class _Lowering:
-    def __init__(self, model: Model, target: int, keep_fp32: Collection[str]) -> None:
-        self._graph, self._target = model.graph, target
-        self._types = tensor_types(model)
+    def __init__(self, model: Model, precision: str, keep_fp32: Collection[str]) -> None:
+        self._graph, self._target, self._precision = model.graph, TYPES[precision], precision
+        self._types, self._opset = tensor_types(model), opset_of(model)
         self._keep = set(keep_fp32)
         self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
         self._nodes: list[Node] = []
@@ -52,7 +54,7 @@ class _Lowering:
     def run(self) -> None:
         outputs = {value.name for value in self._graph.output}
         for node in list(self._graph.node):
-            low = _computes_floats(node, self._types) and not _stays(node, self._types) and node.name not in self._keep
+            low = node.name not in self._keep and _can_be_low(node, self._types, self._opset, self._precision)
             for index, name in enumerate(node.input):
                 if name and self._types.get(name) == TensorProto.FLOAT:
                     node.input[index] = self._as(name, self._target if low else TensorProto.FLOAT)
@@ -156,15 +158,23 @@ def _finite(array: Any, wanted: int) -> Any:
     return np.where(np.isinf(array), array, np.clip(array, -LARGEST["fp16"], LARGEST["fp16"]))
 
 
-def _computes_floats(node: Node, types: dict[str, int]) -> bool:
-    return any(types.get(name) == TensorProto.FLOAT for name in node.output)
+def _can_be_low(node: Node, types: dict[str, int], opset: int, precision: str) -> bool:
+    """Not statistics; not casts of bytes, which get lower one node later, where it is a plain cast of floats."""
+    if node.op_type in FP32_OPERATORS or not any(types.get(name) == TensorProto.FLOAT for name in node.output):
+        return False
+    if node.op_type == "Cast" and types.get(node.input[0]) != TensorProto.FLOAT:
+        return False
+    return _takes(node.op_type, node.domain, opset, "tensor(float16)" if precision == "fp16" else "tensor(bfloat16)")
 
 
-def _stays(node: Node, types: dict[str, int]) -> bool:
-    """Statistics, and casts of bytes: the lower type comes one node later, where it is a plain cast of floats."""
-    return node.op_type in FP32_OPERATORS or (
-        node.op_type == "Cast" and types.get(node.input[0]) not in (TensorProto.FLOAT, None)
-    )
+@functools.cache
+def _takes(operator: str, domain: str, opset: int, kind: str) -> bool:
+    """Whether ONNX defines the operator for this type; Conv, for one, takes BF16 from opset 22 on."""
+    if domain not in ("", "ai.onnx"):
+        return False
+    constraints = onnx.defs.get_schema(operator, opset, "").type_constraints
+    allowed = [item.allowed_type_strs for item in constraints]
+    return all(kind in types for types in allowed if "tensor(float)" in types)
 
 
 def _cast(source: str, target: str, to: int) -> Node:
