@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     )
     from streamclf.events import Action, Heartbeat, Latency, Lost, Prediction, Status, Window, parse_event
     from streamclf.pull import Snapshot
+    from streamclf.pushing import PushSink, push
     from streamclf.subscription import Subscription, snapshot, subscribe
     from streamclf.tracker import START, Position
 
@@ -39,6 +40,7 @@ __all__ = [
     "Lost",
     "Position",
     "Prediction",
+    "PushSink",
     "Snapshot",
     "SourceError",
     "Status",
@@ -48,6 +50,7 @@ __all__ = [
     "Window",
     "__version__",
     "parse_event",
+    "push",
     "snapshot",
     "subscribe",
 ]
@@ -73,6 +76,7 @@ _ROOMS: Final = {
         "parse_event",
     ),
     "streamclf.pull": ("Snapshot",),
+    "streamclf.pushing": ("PushSink", "push"),
     "streamclf.subscription": ("Subscription", "snapshot", "subscribe"),
     "streamclf.tracker": ("START", "Position"),
 }

@@ -12,13 +12,13 @@ from types import TracebackType
 from typing import Protocol
 
 from streamclf.child import EXIT_DONE, EXIT_ENDED, Stop, run_child
-from streamclf.errors import RingError, SourceError
+from streamclf.errors import RingError, SourceError, SourceWaitingError
 from streamclf.health import Backoff, Freshness, Health, Report
 from streamclf.jobs import CaptureJob
 from streamclf.link import Draft
 from streamclf.preview import Previewer, PreviewLink
 from streamclf.progress import ProgressWaiter
-from streamclf.redact import redact, register_url
+from streamclf.redact import redact, register_secret, register_url
 from streamclf.ring import RingWriter
 from streamclf.sampling import NS, TokenMeta, TokenSampler
 from streamclf.sources import Frame, Source, open_source
@@ -76,10 +76,12 @@ class Capture:
                     if self._play():
                         return EXIT_ENDED
                 except SourceError as error:
-                    if self._job.source.is_file:
+                    if self._job.source.ends:
                         self._status.end(str(error))
                         raise
                     self._status.fault(str(error))
+                    if isinstance(error, SourceWaitingError):
+                        self._backoff.reset()
                 if time.monotonic() - began_s > GOOD_CONNECTION_S:
                     self._backoff.reset()
                 self._stop.wait(self._backoff.next_s())
@@ -220,9 +222,11 @@ class _Status:
     def __init__(self, job: CaptureJob, link: Link) -> None:
         self._stream = job.stream
         self._link = link
-        self._watched = not job.source.is_file  # a film may hold a picture for as long as it likes
+        self._watched = not job.source.ends  # a film may hold a picture for as long as it likes
         self._lock = threading.Lock()
         self._health = Health(time.monotonic_ns())
+        self._source: Source | None = None
+        self._taken = (0, 0)
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._tick, name="status", daemon=True)
 
@@ -243,11 +247,21 @@ class _Status:
         with self._lock:
             counters = self._health.counters
             counters["corrupt"] += frame.corrupt
-            counters["undecodable"] = source.undecodable
+            self._count_of(source)
             counters["width"], counters["height"] = frame.width, frame.height
             if self._health.codec is None or self._health.state not in ("live", "frozen"):
                 self._health.codec = source.info.codec
             self._post(self._health.frame(frame.captured_ns))
+
+    def _count_of(self, source: Source) -> None:
+        """Take over what `source` counts from its own beginning, so that it never goes back with a new connection."""
+        if source is not self._source:
+            self._source, self._taken = source, (0, 0)
+        now = (source.undecodable, source.dropped_by_sender)
+        counters = self._health.counters
+        counters["undecodable"] += now[0] - self._taken[0]
+        counters["dropped_sender"] += now[1] - self._taken[1]
+        self._taken = now
 
     def still(self, seconds: float | None) -> None:
         """For so long no new picture has come, which is too long, or None."""
@@ -299,6 +313,8 @@ def main(job: CaptureJob, stop: Stop) -> int:
 
     if job.source.url is not None:
         register_url(job.source.url)
+    if job.source.push_secret:
+        register_secret(job.source.push_secret)
     done = threading.Event()
     link = HubLink(job.link, f"capture-{job.stream}")
     threading.Thread(target=_leave, args=(stop.event, done, link.close), name="leave", daemon=True).start()

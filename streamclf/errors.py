@@ -4,6 +4,7 @@ StreamclfError
 ├── UsageError            wrong arguments: exit code 2
 │   └── ConfigError       a key of the configuration that cannot be used
 ├── SourceError           a camera, URL or file that cannot be opened, read or decoded
+│   └── SourceWaitingError  a source that others connect to, and nobody has
 ├── RingError             shared memory that cannot be had or is not a ring
 ├── JournalError          a journal that cannot be written or read
 ├── BusError              an endpoint that cannot be bound, reached or trusted
@@ -25,6 +26,10 @@ class ConfigError(UsageError):
 
 class SourceError(StreamclfError):
     """A camera, URL or file that cannot be opened, read or decoded."""
+
+
+class SourceWaitingError(SourceError):
+    """Nobody has connected to a source that waits for others: waiting on costs nothing and needs no backoff."""
 
 
 class RingError(StreamclfError):

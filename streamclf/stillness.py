@@ -12,8 +12,8 @@ from streamclf.sampling import NS
 U8 = npt.NDArray[np.uint8]
 
 REMEMBERED = 64
-"""Pictures that are known again. An encoder that is fed one picture for ever makes as many different ones as lie between
-two key frames; a film that somebody plays over and over for a test is longer than this."""
+"""Pictures that are known again. An encoder that is fed one picture for ever makes as many different ones as lie
+between two key frames; a film that somebody plays over and over for a test is longer than this."""
 ROWS = 4
 """Every fourth row is compared: nothing that a model could see moves between them, and it costs 20 us."""
 

@@ -25,7 +25,19 @@ def open_source(config: StreamConfig, *, stop: threading.Event | None = None) ->
         except ImportError as error:
             raise SourceError(f"camera {config.camera}: OpenCV is missing; pip install opencv-python") from error
         return CameraSource(config.camera, read_timeout_s=config.read_timeout_s, stop=stop)
-    assert config.url is not None  # the configuration has one of the two
+    if config.images is not None:
+        return _images(config, stop)
+    if config.push is not None:
+        from streamclf.sources.push import PushSource
+
+        return PushSource(
+            config.push,
+            secret=config.push_secret or "",
+            open_timeout_s=config.open_timeout_s,
+            read_timeout_s=config.read_timeout_s,
+            stop=stop,
+        )
+    assert config.url is not None  # the configuration has one of the four
     try:
         from streamclf.sources.file import FileSource
         from streamclf.sources.network import NetworkSource
@@ -39,5 +51,18 @@ def open_source(config: StreamConfig, *, stop: threading.Event | None = None) ->
         transport=config.transport,
         open_timeout_s=config.open_timeout_s,
         read_timeout_s=config.read_timeout_s,
+        tls_ca=config.tls_ca,
+        tls_verify=config.tls_verify,
         stop=stop,
     )
+
+
+def _images(config: StreamConfig, stop: threading.Event | None) -> Source:
+    assert config.images is not None
+    assert config.fps is not None  # they go together
+    try:
+        from streamclf.sources.images import ImagesSource
+    except ImportError as error:
+        raise SourceError("folders of images need OpenCV; pip install opencv-python") from error
+    realtime = config.pace == "realtime"
+    return ImagesSource(Path(config.images), fps=config.fps, realtime=realtime, loop=config.loop, stop=stop)

@@ -1,11 +1,11 @@
-"""Media time that only goes where the camera's clock goes: wrapped counters unwrapped, missing time stamps filled in."""
+"""Media time that goes where the camera's clock goes: wrapped counters unwrapped, missing time stamps filled in."""
 
 from __future__ import annotations
 
 NS = 1_000_000_000
 WRAPS_NS = (round(2**33 * NS / 90_000), round(2**32 * NS / 90_000))
-"""After 26.5 h MPEG's 33 bits at 90 kHz begin again at 0, after 13.3 h RTP's 32 bits. FFmpeg follows the first wrap of a
-connection, not all of them."""
+"""After 26.5 h MPEG's 33 bits at 90 kHz begin again at 0, after 13.3 h RTP's 32 bits. FFmpeg follows the first wrap of
+a connection, not all of them."""
 WRAP_SLACK_NS = 60 * NS
 """A jump back that lands this near to where a wrap would lead is one."""
 ESTIMATE_SLACK_NS = NS

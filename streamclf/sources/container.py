@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
+import errno
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -48,6 +48,10 @@ REASONS: dict[type[Exception], str] = {
     av.error.InvalidDataError: "not a video that FFmpeg can read; check the source, or convert it",
     av.error.EOFError: "ended before a picture was there; the video is cut off or the server closed at once",
 }
+UNTRUSTED = (
+    "no TLS, or its certificate is not trusted or not for this name; give the camera's own certificate as tls_ca "
+    "(openssl s_client -connect HOST:PORT shows it)"
+)
 LOST = "RTP: missed"
 """What FFmpeg says, and only says, of packets that a network lost: nothing marks the pictures around the hole."""
 UNTIMED_FORMATS = frozenset({"mpjpeg", "mjpeg", "h264", "hevc", "m4v"})
@@ -95,8 +99,6 @@ class Container:
         self._held = False
         self._damage = Damage()
         self._listening = low_delay
-        if low_delay:
-            _hear_losses()
         self._container = self._open(url, options)
         self.undecodable = 0
         try:
@@ -124,6 +126,11 @@ class Container:
     def endless(self) -> bool:
         """Whether the container knows no end of itself."""
         return self._container.duration is None
+
+    @property
+    def in_pieces(self) -> bool:
+        """Whether the video comes by the segment, as with HLS."""
+        return "hls" in self._container.format.name.split(",")
 
     @property
     def start_ns(self) -> int:
@@ -193,7 +200,7 @@ class Container:
     def _next(self, demuxed: Iterator[Packet[Any]]) -> Packet[Any] | None:
         if not self._listening:
             return next(demuxed, None)
-        with av.logging.Capture() as said:  # of this thread alone
+        with _overheard() as said:
             packet = next(demuxed, None)
         if any(LOST in text for _, _, text in said):
             self._damage.note()
@@ -232,6 +239,7 @@ class Container:
         # A stalled read runs into its time-out twice, because the first one only brings out the picture held back.
         timeout = None if limits is None else (limits.open_s, limits.read_s / 2)
         began = self._waiting_since = time.monotonic()
+        self._over_tls = url.lower().startswith(("rtsps:", "https:"))
         try:
             opened: InputContainer = av.open(url, "r", options=options, timeout=timeout, **TOLERANT)
         except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -275,15 +283,26 @@ class Container:
                 return SourceError(f"{self._shown}: {_too_slow(limits, opening=opening)}")
             if opening and isinstance(error, av.error.InvalidDataError):
                 return SourceError(f"{self._shown}: no video stream to be had there; check address, port and path")
+            if opening and self._over_tls and getattr(error, "errno", None) == errno.EIO:
+                return SourceError(f"{self._shown}: {UNTRUSTED}")
         return SourceError(f"{self._shown}: {_reason(error, opening)}")
 
 
-def _hear_losses() -> None:
-    av.logging.set_level(av.logging.WARNING)
+@contextmanager
+def _overheard() -> Iterator[list[tuple[int, str, str]]]:
+    """What FFmpeg says on this thread meanwhile, (level, who, what).
+
+    Only while a packet is read, never for good: PyAV takes Python's lock for each line, so that the threads of a
+    decoder that is being closed would wait for it for ever.
+    """
+    before = av.logging.get_level()
     av.logging.set_skip_repeated(False)  # a second loss is one more
-    # Whatever is said outside of a read is no news: what matters comes as an error, ours, with its remedy.
-    libav = logging.getLogger("libav")
-    libav.handlers, libav.propagate = [logging.NullHandler()], False
+    av.logging.set_level(av.logging.WARNING)
+    try:
+        with av.logging.Capture() as said:
+            yield said
+    finally:
+        av.logging.set_level(before)
 
 
 def _too_slow(limits: Timeouts, *, opening: bool) -> str:

@@ -28,9 +28,9 @@ class Frame:
 
     `pts_ns` is media time, `captured_ns` CLOCK_MONOTONIC right after decoding. `corrupt`: not what the camera sent;
     `broken`: by damage of its own, not only of one that it is predicted from (`streamclf.sources.damage`).
-    `discontinuity`: time or content does not continue the frame before (the loop of a file). `width` and `height` are the picture's as one should see it,
-    rotation and pixel shape applied. A frame may be kept as long as one likes, and rendered by one thread at a time
-    as its source.
+    `discontinuity`: time or content does not continue the frame before (the loop of a file). `width` and `height` are
+    the picture's as one should see it, rotation and pixel shape applied. A frame may be kept as long as one likes, and
+    rendered by one thread at a time as its source.
     """
 
     index: int
@@ -77,6 +77,8 @@ class Source(ABC):
     """Seconds a frame may arrive later than its time stamp promises, and still count as live; None: no such clock."""
     undecodable: int = 0
     """Packets that could not be decoded, so far."""
+    dropped_by_sender: int = 0
+    """Pictures that the sender says it has dropped, so far."""
     stale: int = 0
     """Pictures that a stall had made old, and that were left out, so far."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -40,6 +41,10 @@ HTTP_OPTIONS = {
 }
 
 
+HLS_READ_S = 10.0
+"""A playlist grows by a segment every few seconds; nothing can be said of its silence sooner."""
+
+
 class NetworkSource(Source):
     """Frames of an RTSP or HTTP URL, on its own clock. An end of the stream is a fault.
 
@@ -53,13 +58,20 @@ class NetworkSource(Source):
         transport: Literal["tcp", "udp"] = "tcp",
         open_timeout_s: float = 5.0,
         read_timeout_s: float = 2.0,
+        tls_ca: str | None = None,
+        tls_verify: bool = True,
         stop: threading.Event | None = None,
     ) -> None:
         register_url(url)
         self._shown = redact(url)
         self._stop = stop or threading.Event()
-        rtsp = urlsplit(url).scheme.lower() in ("rtsp", "rtsps")
+        parts = urlsplit(url)
+        rtsp = parts.scheme.lower() in ("rtsp", "rtsps")
+        if parts.path.lower().endswith(".m3u8"):
+            read_timeout_s = max(read_timeout_s, HLS_READ_S)
         options = {**RTSP_OPTIONS, **TRANSPORTS[transport]} if rtsp else dict(HTTP_OPTIONS)
+        if parts.scheme.lower() in ("rtsps", "https"):
+            options |= _trust(tls_ca, tls_verify)
         self._container = Container(
             url,
             shown=self._shown,
@@ -68,7 +80,8 @@ class NetworkSource(Source):
             low_delay=True,
         )
         self.live = rtsp or self._container.endless
-        self._pace = None if self.live else Pace(self._stop)
+        # A playlist brings seconds of video at once, then nothing for as long.
+        self._pace = Pace(self._stop) if not self.live or self._container.in_pieces else None
         self.max_stale_s = MAX_STALE_S if rtsp else None
         self._render = FrameRenderer()
         self._frames = self._read()
@@ -122,3 +135,11 @@ class NetworkSource(Source):
             picture=picture.oriented,
             render=self._render,
         )
+
+
+def _trust(tls_ca: str | None, tls_verify: bool) -> dict[str, str]:
+    """FFmpeg trusts anybody unless it is told otherwise, and knows no system's certificates on most."""
+    if not tls_verify:
+        return {"tls_verify": "0"}
+    ca_file = tls_ca or ssl.get_default_verify_paths().cafile
+    return {"tls_verify": "1", **({"ca_file": ca_file} if ca_file else {})}

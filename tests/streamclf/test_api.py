@@ -13,8 +13,8 @@ import streamclf
 
 PUBLIC = {
     "START", "Action", "BusError", "ConfigError", "EventError", "Heartbeat", "JournalError", "Latency", "Lost",
-    "Position", "Prediction", "Snapshot", "SourceError", "Status", "StreamclfError", "Subscription", "UsageError",
-    "Window", "__version__", "parse_event", "snapshot", "subscribe",
+    "Position", "Prediction", "PushSink", "Snapshot", "SourceError", "Status", "StreamclfError", "Subscription",
+    "UsageError", "Window", "__version__", "parse_event", "push", "snapshot", "subscribe",
 }  # fmt: skip
 
 

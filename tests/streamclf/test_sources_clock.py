@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from streamclf.sources.clock import NS, MediaClock
@@ -20,12 +22,12 @@ def test_a_counter_that_wraps_goes_on_also_the_second_time(bits: int) -> None:
     stamps: list[int | None] = [(tick % 2**bits) * NS // 90_000 for tick in ticks]
     assert stamps[2] == 0
     told = played(stamps)
-    steps = [after - before for before, after in zip(told, told[1:], strict=False)]
+    steps = [after - before for before, after in itertools.pairwise(told)]
     assert all(abs(step - FRAME_NS) <= 2 for step in steps)
     clock = MediaClock()
     period_s = 2**bits / 90_000
     told = [clock.at(round(t % period_s * NS), t * NS) for t in range(0, int(2.5 * period_s), 600)]
-    assert all(abs(after - before - 600 * NS) <= 2 for before, after in zip(told, told[1:], strict=False))
+    assert all(abs(after - before - 600 * NS) <= 2 for before, after in itertools.pairwise(told))
 
 
 @pytest.mark.parametrize("jump_s", [-10, 40_000, -40_000])

@@ -1,0 +1,198 @@
+"""`streamclf.push`: hand pictures that a program has made to a stream of a service on the same machine."""
+
+from __future__ import annotations
+
+import hmac
+import os
+import socket
+import threading
+import time
+from collections import deque
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from streamclf.errors import SourceError
+from streamclf.pushwire import (
+    ACCEPTED,
+    GREETING_BYTES,
+    HEADER,
+    HEADER_MAGIC,
+    MAGIC,
+    MAX_PICTURE_BYTES,
+    MAX_SIDE,
+    NONCE_BYTES,
+    REFUSED,
+    VERDICT_BYTES,
+    Address,
+    address_of,
+    proof,
+)
+
+U8 = npt.NDArray[np.uint8]
+IO_S = 2.0
+FIRST_WAIT_S, LAST_WAIT_S = 0.1, 1.0
+MAX_QUEUE = 64
+
+
+def push(where: str, *, width: int, height: int, secret: str = "", queue: int = 2) -> PushSink:
+    """A sink for pictures of one size, to be used in a `with` block.
+
+        with streamclf.push("screen", width=1280, height=720) as sink:
+            sink.write(rgb)
+
+    `where` is what the stream has as `push` in the service's configuration: a name, a socket's path, or
+    `tcp://127.0.0.1:PORT` with `secret`. The service may start later, and again; `write` never waits for it: of more
+    than `queue` waiting pictures the oldest is dropped and counted. Raises `SourceError` for an address that cannot be.
+    """
+    return PushSink(address_of(where), width=width, height=height, secret=secret, queue=queue)
+
+
+class PushSink:
+    """Takes pictures; a thread of its own connects and sends. Made by `streamclf.push`."""
+
+    def __init__(self, address: Address, *, width: int, height: int, secret: str, queue: int) -> None:
+        if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and width * height * 3 <= MAX_PICTURE_BYTES):
+            raise SourceError(f"push of {width}x{height}: 1 to {MAX_SIDE} a side, at most {MAX_PICTURE_BYTES} bytes")
+        if not 1 <= queue <= MAX_QUEUE:
+            raise SourceError(f"push with a queue of {queue}: 1 to {MAX_QUEUE} pictures")
+        self._address = address
+        self._shape = (height, width, 3)
+        self._secret = secret
+        self._queue_length = queue
+        self._changed = threading.Condition()
+        # Everything from here to the next blank line belongs to the condition.
+        self._waiting: deque[tuple[int, U8]] = deque()
+        self._dropped = 0
+        self._sent = 0
+        self._refused: str | None = None
+        self._closing = False
+
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"push-{address}", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> PushSink:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def dropped(self) -> int:
+        """Pictures that were not sent because nobody took them in time."""
+        with self._changed:
+            return self._dropped
+
+    @property
+    def sent(self) -> int:
+        """Pictures handed to the service."""
+        with self._changed:
+            return self._sent
+
+    def write(self, rgb: npt.ArrayLike, pts_ns: int | None = None) -> None:
+        """Send a copy of `rgb`, (height, width, 3) uint8 RGB; never blocks.
+
+        `pts_ns` is its media time, by default the monotonic clock now. Raises `ValueError` for another shape or dtype,
+        `SourceError` when the service has refused this program.
+        """
+        picture = np.asarray(rgb)
+        if picture.shape != self._shape or picture.dtype != np.uint8:
+            raise ValueError(f"picture is {picture.dtype} {picture.shape}: must be uint8 {self._shape}")
+        copy = np.array(picture, order="C")
+        with self._changed:
+            if self._refused:
+                raise SourceError(self._refused)
+            if self._closing:
+                raise SourceError(f"push {self._address}: is closed")
+            self._waiting.append((time.monotonic_ns() if pts_ns is None else pts_ns, copy))
+            if len(self._waiting) > self._queue_length:
+                self._waiting.popleft()
+                self._dropped += 1
+            self._changed.notify_all()
+
+    def close(self, timeout_s: float = 1.0) -> None:
+        """Send what waits, for at most `timeout_s`, and hang up. What was not sent by then is dropped and counted."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join(timeout_s)
+        self._done.set()
+        self._thread.join(IO_S + LAST_WAIT_S)
+        with self._changed:
+            self._dropped += len(self._waiting)
+            self._waiting.clear()
+
+    def _run(self) -> None:
+        wait_s = FIRST_WAIT_S
+        while not self._finished():
+            if self._connect_and_send():
+                wait_s = FIRST_WAIT_S
+            # Not there yet, or gone: the service comes back, and the newest pictures wait for it.
+            self._done.wait(wait_s)
+            wait_s = min(2 * wait_s, LAST_WAIT_S)
+
+    def _connect_and_send(self) -> bool:
+        """Whether there was a connection."""
+        introduced = False
+        try:
+            with self._address.socket() as connection:
+                connection.settimeout(IO_S)
+                connection.connect(self._address.target)
+                self._introduce(connection)
+                introduced = True
+                self._send_all(connection)
+        except SourceError as error:
+            with self._changed:
+                self._refused = str(error)
+            self._done.set()
+        except OSError:
+            pass
+        return introduced
+
+    def _finished(self) -> bool:
+        with self._changed:
+            return self._done.is_set() or (self._closing and not self._waiting)
+
+    def _introduce(self, connection: socket.socket) -> None:
+        greeting = _receive(connection, GREETING_BYTES)
+        challenge, nonce = greeting[len(MAGIC) :], os.urandom(NONCE_BYTES)
+        if not greeting.startswith(MAGIC):
+            raise SourceError(f"push {self._address}: what listens there is no stream of ours; check name and port")
+        connection.sendall(nonce + proof(self._secret, b"program", challenge, nonce))
+        verdict = _receive(connection, VERDICT_BYTES)
+        genuine = hmac.compare_digest(verdict[1:], proof(self._secret, b"server", challenge, nonce))
+        if verdict[:1] == REFUSED or (verdict[:1] == ACCEPTED and not genuine):
+            raise SourceError(f"push {self._address}: refused; the secret is not the stream's push_secret")
+
+    def _send_all(self, connection: socket.socket) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closing, LAST_WAIT_S)
+                if self._done.is_set() or (self._closing and not self._waiting):
+                    return
+                if not self._waiting:
+                    continue
+                pts_ns, picture = self._waiting.popleft()
+                dropped = self._dropped
+            height, width, _ = self._shape
+            try:
+                connection.sendall(HEADER.pack(HEADER_MAGIC, width, height, pts_ns, dropped))
+                connection.sendall(picture.data)
+            except OSError:
+                with self._changed:
+                    self._dropped += 1
+                raise
+            with self._changed:
+                self._sent += 1
+
+
+def _receive(connection: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        part = connection.recv(count - len(data))
+        if not part:
+            raise ConnectionResetError("closed during the introduction")
+        data += part
+    return data

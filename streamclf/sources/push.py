@@ -1,0 +1,214 @@
+"""Raw pictures that another program pushes (`streamclf.push`): this end listens."""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from streamclf.errors import SourceError, SourceWaitingError
+from streamclf.pushwire import (
+    ACCEPTED,
+    ANSWER_BYTES,
+    HEADER,
+    HEADER_MAGIC,
+    MAGIC,
+    MAX_PICTURE_BYTES,
+    MAX_SIDE,
+    NONCE_BYTES,
+    PROOF_BYTES,
+    REFUSED,
+    Address,
+    address_of,
+    make_private,
+    proof,
+)
+from streamclf.sources.frame import Frame, Source, SourceInfo
+from streamclf.sources.resize import U8, place, scaled_size
+
+LOOK_S = 0.25
+HANDSHAKE_S = 2.0
+
+
+class PushSource(Source):
+    """Frames from one program at a time. Where it gives no time stamps, its monotonic clock at `write` is the time."""
+
+    live = True
+
+    def __init__(
+        self,
+        where: str,
+        *,
+        secret: str = "",
+        open_timeout_s: float = 5.0,
+        read_timeout_s: float = 2.0,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self._shown = f"push {where}"
+        self._secret = secret
+        self._open_timeout_s = open_timeout_s
+        self._read_timeout_s = read_timeout_s
+        self._stop = stop or threading.Event()
+        self._address = address_of(where)
+        self._info = SourceInfo(codec="raw", width=0, height=0, fps=None)
+        self._listener = _listen(self._address, self._shown)
+        self._peer: socket.socket | None = None
+        self._frames = self._read()
+
+    def __next__(self) -> Frame:
+        return next(self._frames)
+
+    @property
+    def info(self) -> SourceInfo:
+        """Size of the latest picture."""
+        return self._info
+
+    def close(self) -> None:
+        """Hang up and listen no more."""
+        if self._peer is not None:
+            self._peer.close()
+        if self._listener.fileno() >= 0 and self._address.path is not None:
+            self._address.path.unlink(missing_ok=True)
+        self._listener.close()
+
+    def _read(self) -> Iterator[Frame]:
+        self._peer = self._accept()
+        if self._peer is None:
+            return
+        header, index = bytearray(HEADER.size), 0
+        while self._receive(memoryview(header)):
+            picture, pts_ns = self._picture(header)
+            if picture is None:
+                return
+            self._info = SourceInfo(codec="raw", width=picture.shape[1], height=picture.shape[0], fps=None)
+            yield Frame(
+                index=index,
+                pts_ns=pts_ns,
+                captured_ns=time.monotonic_ns(),
+                width=picture.shape[1],
+                height=picture.shape[0],
+                picture=picture,
+                render=render_rgb,
+            )
+            index += 1
+
+    def _picture(self, header: bytearray) -> tuple[U8 | None, int]:
+        magic, width, height, pts_ns, dropped = HEADER.unpack(header)
+        size = width * height * 3
+        fits = 0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and size <= MAX_PICTURE_BYTES
+        if magic != HEADER_MAGIC or not fits:
+            raise SourceError(f"{self._shown}: bytes that are no picture ({width}x{height}); send with streamclf.push")
+        self.dropped_by_sender = dropped
+        picture = np.empty((height, width, 3), np.uint8)  # a new one each time: a frame may be kept
+        return (picture, pts_ns) if self._receive(picture.data.cast("B")) else (None, 0)
+
+    def _accept(self) -> socket.socket | None:
+        """The first program that may send; None when asked to stop."""
+        deadline = time.monotonic() + self._open_timeout_s
+        self._listener.settimeout(LOOK_S)
+        while not self._stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                peer, _ = self._listener.accept()
+                if self._greet(peer):
+                    return peer
+                peer.close()
+            if time.monotonic() > deadline:
+                raise SourceWaitingError(
+                    f"{self._shown}: no program within {self._open_timeout_s:g} s (open_timeout_s); start the one that "
+                    "pushes"
+                )
+        return None
+
+    def _greet(self, peer: socket.socket) -> bool:
+        challenge = os.urandom(NONCE_BYTES)
+        peer.settimeout(HANDSHAKE_S)
+        try:
+            peer.sendall(MAGIC + challenge)
+            answer = bytearray()
+            deadline = time.monotonic() + HANDSHAKE_S
+            while len(answer) < ANSWER_BYTES and time.monotonic() < deadline:
+                part = peer.recv(ANSWER_BYTES - len(answer))
+                if not part:
+                    return False
+                answer += part
+            nonce = bytes(answer[:NONCE_BYTES])
+            known = proof(self._secret, b"program", challenge, nonce)
+            if not hmac.compare_digest(bytes(answer[NONCE_BYTES:]), known):
+                peer.sendall(REFUSED + bytes(PROOF_BYTES))
+                return False
+            peer.sendall(ACCEPTED + proof(self._secret, b"server", challenge, nonce))
+        except OSError:
+            return False
+        return True
+
+    def _receive(self, into: memoryview) -> bool:
+        """Fill `into`; False when asked to stop. Raises `SourceError` for a program that falls silent or goes."""
+        assert self._peer is not None  # accepted before
+        deadline = time.monotonic() + self._read_timeout_s
+        self._peer.settimeout(LOOK_S)
+        done = 0
+        while done < len(into):
+            if self._stop.is_set():
+                return False
+            try:
+                count = self._peer.recv_into(into[done:])
+            except TimeoutError:
+                count = None
+            except OSError as error:
+                raise SourceError(f"{self._shown}: the program is gone ({error.strerror})") from None
+            if count == 0:
+                raise SourceWaitingError(f"{self._shown}: the program closed it; start it again")
+            done += count or 0
+            if time.monotonic() > deadline and done < len(into):
+                raise SourceError(
+                    f"{self._shown}: no picture for {self._read_timeout_s:g} s (read_timeout_s); check the program"
+                )
+        return True
+
+
+def render_rgb(picture: U8, height: int, width: int, resize: str, out: U8) -> None:
+    """Fill `out` (height, width, 3) uint8 RGB from (h, w, 3) uint8 RGB."""
+    import cv2
+
+    size = scaled_size((picture.shape[0], picture.shape[1]), (height, width), resize)  # type: ignore[arg-type]
+    place(np.asarray(cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA), np.uint8), out)
+
+
+def _listen(address: Address, shown: str) -> socket.socket:
+    listener = address.socket()
+    try:
+        if address.path is not None:
+            make_private(address.path.parent)
+            _remove_dead(address, shown)
+        else:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address.target)
+        listener.listen(1)
+    except OSError as error:
+        listener.close()
+        raise SourceError(f"{shown}: cannot listen on {address} ({error.strerror}); give another one") from None
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _remove_dead(address: Address, shown: str) -> None:
+    """Take away the socket of a process that was killed; one that answers is another stream's."""
+    assert address.path is not None
+    with address.socket() as probe:
+        probe.settimeout(LOOK_S)
+        try:
+            probe.connect(address.target)
+        except (ConnectionRefusedError, FileNotFoundError):
+            address.path.unlink(missing_ok=True)
+            return
+        except OSError:
+            pass
+    raise SourceError(f"{shown}: another stream or service listens there; give each a name of its own")
