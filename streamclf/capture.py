@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Protocol
 
 from streamclf.child import EXIT_DONE, EXIT_ENDED, Stop, run_child
-from streamclf.errors import RingError, SourceError, SourceWaitingError
+from streamclf.errors import RingError, SourceError, SourceRefusedError, SourceWaitingError
 from streamclf.health import Backoff, Freshness, Health, Report
 from streamclf.jobs import CaptureJob
 from streamclf.link import Draft
@@ -71,7 +71,7 @@ class Capture:
         """The process's exit code. Raises `SourceError` for a file that cannot be played, now or ever."""
         with self._status:
             while not self._stop.is_set():
-                began_s = time.monotonic()
+                began_s, refused = time.monotonic(), False
                 try:
                     if self._play():
                         return EXIT_ENDED
@@ -80,11 +80,12 @@ class Capture:
                         self._status.end(str(error))
                         raise
                     self._status.fault(str(error))
+                    refused = isinstance(error, SourceRefusedError)
                     if isinstance(error, SourceWaitingError):
                         self._backoff.reset()
                 if time.monotonic() - began_s > GOOD_CONNECTION_S:
                     self._backoff.reset()
-                self._stop.wait(self._backoff.next_s())
+                self._stop.wait(self._backoff.next_s(refused=refused))
                 self._status.count(reconnects=1)
         return EXIT_DONE
 

@@ -4,6 +4,7 @@ StreamclfError
 ├── UsageError            wrong arguments: exit code 2
 │   └── ConfigError       a key of the configuration that cannot be used
 ├── SourceError           a camera, URL or file that cannot be opened, read or decoded
+│   ├── SourceRefusedError  it is there and says no: 401, 403, 404
 │   └── SourceWaitingError  a source that others connect to, and nobody has
 ├── RingError             shared memory that cannot be had or is not a ring
 ├── JournalError          a journal that cannot be written or read
@@ -26,6 +27,10 @@ class ConfigError(UsageError):
 
 class SourceError(StreamclfError):
     """A camera, URL or file that cannot be opened, read or decoded."""
+
+
+class SourceRefusedError(SourceError):
+    """The other side is there and says no: trying again soon does not change its mind, and may lock an account."""
 
 
 class SourceWaitingError(SourceError):

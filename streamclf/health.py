@@ -163,14 +163,16 @@ class Freshness:
 
 
 class Backoff:
-    """Waits between attempts: quick at first, so that a camera is back at once; every 10 s for one that is gone.
+    """Waits between attempts: quick at first, and never so long that a camera which is back is seen later than 2 s.
 
-    With jitter, so that 400 cameras behind one switch do not all come at the same moment.
+    A camera that answers, and refuses, gets 10 s: its answer will not change soon, and many lock an account after a
+    few wrong passwords. With jitter, so that 400 cameras behind one switch do not all come at the same moment.
     """
 
     FIRST_S = 0.2
     FACTOR = 1.5
-    LAST_S = 10.0
+    LAST_S = 1.4
+    LAST_REFUSED_S = 10.0
 
     def __init__(self, rng: random.Random | None = None) -> None:
         self._random = rng or random.Random()  # noqa: S311 - nothing secret
@@ -180,8 +182,9 @@ class Backoff:
         """The last connection was a good one."""
         self._attempts = 0
 
-    def next_s(self) -> float:
+    def next_s(self, *, refused: bool = False) -> float:
         """Seconds to wait before the next attempt."""
-        wait_s: float = min(self.FIRST_S * self.FACTOR ** min(self._attempts, 30), self.LAST_S)
+        last_s = self.LAST_REFUSED_S if refused else self.LAST_S
+        wait_s: float = min(self.FIRST_S * self.FACTOR ** min(self._attempts, 30), last_s)
         self._attempts += 1
         return wait_s * self._random.uniform(0.8, 1.2)

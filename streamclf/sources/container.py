@@ -18,7 +18,7 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from streamclf.errors import SourceError
+from streamclf.errors import SourceError, SourceRefusedError
 from streamclf.redact import redact
 from streamclf.sources.damage import Damage
 from streamclf.sources.frame import SourceInfo
@@ -48,6 +48,7 @@ REASONS: dict[type[Exception], str] = {
     av.error.InvalidDataError: "not a video that FFmpeg can read; check the source, or convert it",
     av.error.EOFError: "ended before a picture was there; the video is cut off or the server closed at once",
 }
+REFUSALS = (av.error.HTTPClientError,)
 UNTRUSTED = (
     "no TLS, or its certificate is not trusted or not for this name; give the camera's own certificate as tls_ca "
     "(openssl s_client -connect HOST:PORT shows it)"
@@ -285,7 +286,8 @@ class Container:
                 return SourceError(f"{self._shown}: no video stream to be had there; check address, port and path")
             if opening and self._over_tls and getattr(error, "errno", None) == errno.EIO:
                 return SourceError(f"{self._shown}: {UNTRUSTED}")
-        return SourceError(f"{self._shown}: {_reason(error, opening)}")
+        kind = SourceRefusedError if isinstance(error, REFUSALS) else SourceError
+        return kind(f"{self._shown}: {_reason(error, opening)}")
 
 
 @contextmanager

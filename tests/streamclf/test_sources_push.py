@@ -6,7 +6,6 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -134,7 +133,7 @@ def test_a_program_is_never_held_up_and_what_is_dropped_is_counted(private: Path
 def test_a_service_that_comes_back_gets_pictures_again(private: Path) -> None:
     stop = threading.Event()
 
-    def produce(sink: "streamclf.PushSink") -> None:
+    def produce(sink: streamclf.PushSink) -> None:
         while not stop.wait(0.01):
             sink.write(draw(1, 320, 180))
 
@@ -152,12 +151,12 @@ def test_a_service_that_comes_back_gets_pictures_again(private: Path) -> None:
 
 
 def test_silence_and_goodbye_are_told_apart(private: Path) -> None:
-    with listening(str(private), read_timeout_s=0.5) as source:
-        with streamclf.push(str(private), width=4, height=2) as sink:
-            sink.write(np.zeros((2, 4, 3), np.uint8))
+    reading = listening(str(private), read_timeout_s=0.5)
+    with reading as source, streamclf.push(str(private), width=4, height=2) as sink:
+        sink.write(np.zeros((2, 4, 3), np.uint8))
+        next(source)
+        with pytest.raises(SourceError, match=r"no picture for 0\.5 s \(read_timeout_s\)"):
             next(source)
-            with pytest.raises(SourceError, match=r"no picture for 0\.5 s \(read_timeout_s\)"):
-                next(source)
     with listening(str(private)) as source:
         with streamclf.push(str(private), width=4, height=2) as sink:
             sink.write(np.zeros((2, 4, 3), np.uint8))
