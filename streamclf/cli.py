@@ -75,6 +75,42 @@ def classify(
     )
 
 
+@app.command("compile")
+def compile_(
+    model: Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle's directory, or a built-in name.")],
+    backend: Annotated[Backend, typer.Option(help="What is to run it.")] = "auto",
+    precision: Annotated[Precision, typer.Option(help="What it is to compute in.")] = "auto",
+    max_batch: Annotated[int, typer.Option(min=1, max=256, help="Tokens in one encode, as in the service.")] = 16,
+    explain: Annotated[bool, typer.Option("--explain", help="Name the layers that fp16 or bf16 break.")] = False,
+    calibration: Annotated[Path | None, typer.Option(help="Windows (.npz) to quantise to INT8 with.")] = None,
+    validation: Annotated[Path | None, typer.Option(help="Windows (.npz) to compare with fp32 on.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Where the INT8 bundle goes.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Build a model's engine ahead, check its numbers, and say how fast it is."""
+    from streamclf.compile import run_compile
+
+    return run_compile(
+        model,
+        backend=backend,
+        precision=precision,
+        max_batch=max_batch,
+        explain=explain,
+        calibration=calibration,
+        validation=validation,
+        output=output,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def doctor(as_json: Json = False) -> int:
+    """Say what this machine can do, which backend each model would take, and what to install to do better."""
+    from streamclf.doctor import run_doctor
+
+    return run_doctor(as_json=as_json)
+
+
 @app.command()
 def log(
     endpoint: Endpoint,

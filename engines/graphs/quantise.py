@@ -11,6 +11,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,11 +36,20 @@ MAX_ERROR: Final = 0.1
 MAX_WINDOWS: Final = 4096
 
 
-def load_windows(path: Path, spec: ModelSpec) -> U8:
-    """`windows` of the .npz file: (N, T, t, H, W, 3) uint8 RGB, in the bundle's recipe. Raises `BundleError`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Windows:
+    """Windows in a bundle's recipe: `frames` (N, T, t, H, W, 3) uint8 RGB, `labels` (N,) indices where known."""
+
+    frames: U8
+    labels: npt.NDArray[np.int64] | None
+
+
+def load_windows(path: Path, spec: ModelSpec) -> Windows:
+    """`windows`, and `labels` if they are there, of the .npz file. Raises `BundleError`."""
     try:
         with np.load(path, allow_pickle=False) as npz:
             windows: U8 = npz["windows"]
+            labels = npz["labels"].astype(np.int64) if "labels" in npz else None
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise BundleError(
             f"{path}: not a calibration set ({error}); it is an .npz with `windows`, (N, T, t, H, W, 3) uint8 RGB"
@@ -50,7 +60,13 @@ def load_windows(path: Path, spec: ModelSpec) -> U8:
             f"{path}: windows are {windows.dtype} {windows.shape}; {spec.id} takes uint8 (1 to {MAX_WINDOWS}, "
             f"{', '.join(map(str, want))})"
         )
-    return windows
+    if labels is not None and (
+        labels.shape != (len(windows),) or not 0 <= labels.min() <= labels.max() < len(spec.labels)
+    ):
+        raise BundleError(
+            f"{path}: labels are {labels.shape}; one for each of {len(windows)} windows, 0 to {len(spec.labels) - 1}"
+        )
+    return Windows(frames=windows, labels=labels)
 
 
 def quantise_bundle(bundle: Bundle, windows: U8, path: Path) -> Bundle:

@@ -1,0 +1,235 @@
+"""`streamclf doctor`: what this machine can do, what each model would run on and why, what to install to do better."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from engines.backends import INSTALL
+from engines.choice import Choice, choose_backend
+from engines.errors import EngineError
+from engines.gpu import Gpu, find_gpus
+from streamclf.builtin import BUNDLES, builtin_models
+from streamclf.child import configure_logging
+from streamclf.sources.camera import LINUX, Camera, list_cameras
+
+LIBRARIES: Final = {
+    # By distribution: what it is for.
+    "openvino": "inference on the CPU",
+    "onnxruntime": "inference anywhere",
+    "tensorrt": "inference on an NVIDIA GPU",
+    "pycuda": "inference on an NVIDIA GPU",
+    "onnx": "preparing graphs for TensorRT",
+    "av": "decoding",
+    "opencv-python": "webcams, drawing",
+    "pyzmq": "events",
+    "numpy": "arrays",
+}
+CPU_FEATURES: Final = {
+    # By the kernel's name: what inference gains from it.
+    "avx2": "fp32",
+    "avx512f": "fp32, faster",
+    "avx512_vnni": "int8",
+    "avx_vnni": "int8",
+    "avx512_bf16": "bf16",
+    "avx512_fp16": "fp16",
+    "amx_bf16": "bf16, much faster",
+    "amx_int8": "int8, much faster",
+    "asimd": "fp32",
+    "asimddp": "int8",
+    "bf16": "bf16",
+    "i8mm": "int8, faster",
+}
+DECODERS: Final = ("h264", "hevc", "av1", "vp9", "vp8", "mjpeg", "mpeg4")
+MIN_FREE_BYTES: Final = 1 << 30
+
+
+def run_doctor(*, as_json: bool) -> int:
+    """Print the report; the exit code is 1 where no model that comes with the package can be run."""
+    configure_logging("error")
+    report = examine()
+    if as_json:
+        sys.stdout.buffer.write(orjson.dumps(report) + b"\n")
+    else:
+        print("\n".join(render(report)))
+    return 0 if any(model["works"] for model in report["models"]) else 1
+
+
+def examine(
+    *,
+    gpus: Callable[[], Sequence[Gpu]] = find_gpus,
+    cameras: Callable[[], Sequence[Camera]] = list_cameras,
+    proc: Path = Path("/proc"),
+) -> dict[str, Any]:
+    """Everything that is known about this machine, ready for JSON."""
+    found, seen = list(gpus()), list(cameras())
+    choice = choose_backend(gpus=lambda: found)
+    libraries = {name: _version(name) for name in LIBRARIES}
+    models = [_model(name) for name in builtin_models()]
+    decoding = _decoding(found)
+    return {
+        "system": {"os": platform.platform(), "python": platform.python_version()},
+        "cpu": _cpu(proc),
+        "memory": _memory(proc),
+        "gpus": [asdict(gpu) for gpu in found],
+        "libraries": libraries,
+        "cameras": [{"index": camera.index, "path": str(camera.path), "name": camera.name} for camera in seen],
+        "decoding": decoding,
+        "auto": {"backend": choice.order[0] if choice.order else None, "reason": choice.reason},
+        "models": models,
+        "advice": _advice(choice, found, seen, libraries),
+    }
+
+
+def _model(name: str) -> dict[str, Any]:
+    """What `auto` really gives for one model: opened, checked, closed."""
+    from engines.bundle import load_bundle
+    from engines.engine import open_engine
+    from engines.parity import check_parity
+
+    try:
+        bundle = load_bundle(BUNDLES / name)
+        engine = open_engine(bundle)
+        try:
+            parity = check_parity(engine, bundle.golden())
+        finally:
+            engine.close()
+    except EngineError as error:
+        return {"name": name, "works": False, "engine": None, "max_dp": None, "error": str(error)}
+    return {
+        "name": bundle.spec.id,
+        "works": True,
+        "engine": engine.description,
+        "max_dp": parity.max_dp,
+        "error": None,
+    }
+
+
+def _cpu(proc: Path) -> dict[str, Any]:
+    text = _text(proc / "cpuinfo")
+    model = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", text, re.MULTILINE)
+    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
+    known = set(flags[1].split()) if flags else set()
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {
+        "model": model[1].strip() if model else platform.processor() or platform.machine(),
+        "cores": os.cpu_count() or 1,
+        "usable_cores": usable,
+        "features": [name for name in CPU_FEATURES if name in known],
+    }
+
+
+def _memory(proc: Path) -> dict[str, int | None]:
+    sizes = dict(re.findall(r"^(\w+):\s+(\d+) kB$", _text(proc / "meminfo"), re.MULTILINE))
+    return {
+        "total_mib": int(sizes["MemTotal"]) // 1024 if "MemTotal" in sizes else None,
+        "available_mib": int(sizes["MemAvailable"]) // 1024 if "MemAvailable" in sizes else None,
+    }
+
+
+def _decoding(gpus: Sequence[Gpu]) -> dict[str, Any]:
+    """Codecs that PyAV decodes, and the hardware decoders whose device is here."""
+    import av
+
+    try:
+        from av.codec.hwaccel import hwdevices_available
+
+        compiled = sorted(hwdevices_available())
+    except ImportError:  # PyAV before 14
+        compiled = []
+    render_nodes = bool(list(Path("/dev/dri").glob("renderD*"))) if LINUX else False
+    here = {"cuda": bool(gpus), "vaapi": render_nodes, "qsv": render_nodes, "drm": render_nodes, "amf": render_nodes}
+    return {
+        "software": [name for name in DECODERS if name in av.codecs_available],
+        "hardware_compiled_in": compiled,
+        # Elsewhere than on Linux the system itself provides what was compiled in.
+        "hardware_here": [name for name in compiled if here.get(name, not LINUX)],
+    }
+
+
+def _advice(
+    choice: Choice, gpus: Sequence[Gpu], cameras: Sequence[Camera], libraries: dict[str, str | None]
+) -> list[str]:
+    advice = list(choice.advice)
+    if not choice.order:
+        advice.append(f"pip install {INSTALL['openvino']}: no inference library is here")
+    if gpus and libraries["tensorrt"] and not libraries["onnx"]:
+        advice.append("pip install onnx, so that graphs can be prepared for every TensorRT")
+    advice += [
+        f"{camera.path}: may not be opened; add this user to the group video"
+        for camera in cameras
+        if not os.access(camera.path, os.R_OK | os.W_OK)
+    ]
+    if not cameras:
+        advice.append("no camera was found: streams can be files and URLs; `streamclf demo` makes a film of its own")
+    from engines.cache import cache_root
+
+    root = next(path for path in (cache_root(), *cache_root().parents) if path.exists())
+    if not os.access(root, os.W_OK):
+        advice.append(f"{root}: may not be written, so engines are compiled at each start; set STREAMCLF_CACHE")
+    elif shutil.disk_usage(root).free < MIN_FREE_BYTES:
+        advice.append(f"{root}: less than 1 GiB free; compiled engines may not be kept: set STREAMCLF_CACHE")
+    return advice
+
+
+def render(report: dict[str, Any]) -> list[str]:
+    """The report as people read it."""
+    cpu, memory, decoding = report["cpu"], report["memory"], report["decoding"]
+    gains = ", ".join(f"{name} ({CPU_FEATURES[name]})" for name in cpu["features"]) or "none that are known"
+    lines = [
+        f"system     {report['system']['os']}, Python {report['system']['python']}",
+        f"cpu        {cpu['model']}, {cpu['usable_cores']} of {cpu['cores']} cores usable",
+        f"           {gains}",
+    ]
+    if memory["total_mib"]:
+        lines.append(f"memory     {memory['available_mib']:,} of {memory['total_mib']:,} MiB available")
+    lines += [f"gpu        {_gpu_line(gpu)}" for gpu in report["gpus"]] or ["gpu        no NVIDIA GPU is visible"]
+    lines += [
+        f"library    {name} {version or '-'}  ({LIBRARIES[name]})" for name, version in report["libraries"].items()
+    ]
+    lines += [f"camera     {item['index']}: {item['name']} ({item['path']})" for item in report["cameras"]]
+    lines += [] if report["cameras"] else ["camera     none"]
+    lines.append(f"decoders   {', '.join(decoding['software'])}")
+    lines.append(f"           hardware: {', '.join(decoding['hardware_here']) or 'none'}")
+    lines.append(f"auto       {report['auto']['backend'] or 'nothing'}: {report['auto']['reason']}")
+    for model in report["models"]:
+        if model["works"]:
+            lines.append(f"model      {model['name']}: {model['engine']}; golden clip: max |dp| {model['max_dp']:.1e}")
+        else:
+            lines.append(f"model      {model['name']}: {model['error']}")
+    return lines + [f"advice     {text}" for text in report["advice"]]
+
+
+def _gpu_line(gpu: dict[str, Any]) -> str:
+    parts = [gpu["name"]]
+    if gpu["memory_mib"]:
+        parts.append(f"{gpu['memory_mib']:,} MiB")
+    if gpu["compute_capability"]:
+        parts.append(f"compute capability {gpu['compute_capability']}")
+    if gpu["driver"]:
+        parts.append(f"driver {gpu['driver']}")
+    return ", ".join(parts)
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,97 @@
+"""`streamclf compile`: what it builds, measures and refuses."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.bundles import make_brightness_bundle
+
+from engines.bundle import load_bundle
+from engines.engine import open_engine
+from streamclf.builtin import BUNDLES
+from streamclf.cli import _main
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMCLF_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    return str(make_brightness_bundle(tmp_path / "brightness").path)
+
+
+def report_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, object]:
+    assert _main(["compile", *arguments, "--json"]) == 0
+    report: dict[str, object] = json.loads(capsys.readouterr().out)
+    return report
+
+
+def test_it_builds_ahead_and_says_how_good_and_fast(
+    model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = report_of(capsys, model, "--backend", "openvino", "--precision", "fp32", "--max-batch", "4")
+    assert report["golden"]["max_dp"] <= report["golden"]["allowed"] == 1e-4  # type: ignore[index]
+    assert report["max_batch"] == 4
+    assert report["encodes_per_s"] > 0  # type: ignore[operator]
+    monkeypatch.setattr("openvino.Core.compile_model", lambda *_: pytest.fail("it was to be compiled already"))
+    open_engine(load_bundle(Path(model)), backend="openvino", precision="fp32").close()
+
+
+def test_the_report_for_people(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _main(["compile", model, "--backend", "onnxruntime", "--explain"]) == 0
+    out = capsys.readouterr().out
+    assert "fp16: with all" in out
+    assert "brightness@1 on onnxruntime" in out
+    assert "golden clip: max |dp|" in out
+
+
+def test_int8_from_calibration_to_accuracy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One command quantises, writes a bundle of its own, and says what it costs and gains."""
+    bundle = load_bundle(BUNDLES / "camera-events")
+    frames = bundle.golden().frames
+    random = np.random.default_rng(0)
+    windows = np.stack([np.clip(frames + random.integers(-s, s + 1, frames.shape), 0, 255) for s in (0, 9)])
+    label = int(bundle.golden().logits.argmax())
+    np.savez(tmp_path / "windows.npz", windows=windows.astype(np.uint8), labels=np.full(2, label))
+    report = report_of(
+        capsys, "camera-events", "--backend", "onnxruntime", "--precision", "int8", "--max-batch", "8",
+        "--calibration", str(tmp_path / "windows.npz"), "--validation", str(tmp_path / "windows.npz"),
+        "-o", str(tmp_path / "int8"),
+    )  # fmt: skip
+    against = report["against_fp32"]
+    assert isinstance(against, dict)
+    assert against["windows"] == 2
+    assert against["accuracy_fp32"] >= 0.5
+    assert 0 < against["max_dp"] < 0.2
+    assert against["encode_speedup"] > 0
+    assert "encoder.int8.onnx" in load_bundle(tmp_path / "int8").spec.files
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--explain", "--precision", "int8"], 2, "--explain --precision int8: it explains what fp16 or bf16 break"),
+        (["--calibration", "w.npz"], 2, "--calibration and -o belong together"),
+        (["--calibration", "w.npz", "-o", "out", "--precision", "fp16"], 2, "it makes an INT8 bundle"),
+        (["--calibration", "absent.npz", "-o", "out", "--precision", "int8"], 1, "absent.npz: not a calibration set"),
+        (["--backend", "tensorrt"], 1, "pip install 'streamclf[tensorrt]'"),
+        (["--max-batch", "0"], 2, "--max-batch"),
+    ],
+)
+def test_wrong_input_is_one_line(
+    model: str, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str
+) -> None:
+    assert _main(["compile", model, *arguments]) == code
+    error = capsys.readouterr().err
+    assert message in error
+
+
+def test_what_explain_needs_is_named(
+    model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamclf.compile.importlib.util.find_spec", lambda name: None)
+    assert _main(["compile", model, "--explain"]) == 1
+    assert "onnx and onnxruntime not installed; pip install 'streamclf[compile]'" in capsys.readouterr().err
