@@ -139,6 +139,20 @@ class ActionTracker:
             if label.started_s is not None and not self._active(label, time_s)
         ]
 
+    def reconfigure(self, actions: StreamActions) -> list[ActionChange]:
+        """Other thresholds from the next prediction on. What runs goes on; a label that is gone ends with `stopped`."""
+        ends = [
+            self._end(name, label, "stopped")
+            for name, label in self._labels.items()
+            if name not in actions.labels and label.started_s is not None
+        ]
+        known = self._labels
+        self.config, self.unknown_below, self.zone = actions.labels, actions.unknown_below, zone_of(actions.timezone)
+        self._labels = {name: known.get(name) or _Label(each) for name, each in actions.labels.items()}
+        for name, label in self._labels.items():
+            label.config, label.hours = actions.labels[name], _hours(actions.labels[name])
+        return ends
+
     def close(self, reason: str) -> list[ActionChange]:
         """End whatever is running, because the stream ends or the service stops."""
         ends = [self._end(name, label, reason) for name, label in self._labels.items() if label.started_s is not None]

@@ -18,6 +18,7 @@ from streamclf.jobs import CaptureJob
 from streamclf.link import Draft
 from streamclf.preview import Previewer, PreviewLink
 from streamclf.progress import ProgressWaiter
+from streamclf.pulse import Pulse
 from streamclf.redact import redact, register_secret, register_url
 from streamclf.ring import RingWriter
 from streamclf.sampling import NS, TokenMeta, TokenSampler
@@ -37,6 +38,10 @@ MAX_LIVE_FPS = 250
 LEAVE_S = 0.7
 """After a request to stop, the time for a blocked read to end by itself."""
 MAX_REASON_CHARS = 500
+HANG_MARGIN_S = 15.0
+"""On top of twice a time-out, which is what FFmpeg makes of one, a source may look for its next key frame."""
+FILE_HANG_S = 60.0
+"""Files have no time-outs, and a disk may be at the other end of a network."""
 
 
 class Link(PreviewLink, Protocol):
@@ -49,9 +54,10 @@ class Link(PreviewLink, Protocol):
 class Capture:
     """Reads one stream until it ends or is asked to stop, and says how it is."""
 
-    def __init__(self, job: CaptureJob, link: Link, stop: threading.Event) -> None:
+    def __init__(self, job: CaptureJob, link: Link, stop: threading.Event, pulse: Pulse | None = None) -> None:
         self._job = job
         self._stop = stop
+        self._pulse = pulse or Pulse()
         self._status = _Status(job, link)
         self._previews = Previewer(link, job.stream)
         writer = RingWriter(job.ring_fd)
@@ -91,7 +97,11 @@ class Capture:
 
     def _play(self) -> bool:
         """Open the source once and read it; whether it has come to its end."""
-        with open_source(self._job.source, stop=self._stop) as source:
+        config = self._job.source
+        reading_s = FILE_HANG_S if config.is_file else 2 * config.read_timeout_s + HANG_MARGIN_S
+        self._pulse.expect("connecting", reading_s + 2 * config.open_timeout_s)
+        with open_source(config, stop=self._stop) as source:
+            self._pulse.expect("reading", reading_s)
             self._read(source)
             if self._stop.is_set():
                 return False
@@ -320,7 +330,7 @@ def main(job: CaptureJob, stop: Stop) -> int:
     link = HubLink(job.link, f"capture-{job.stream}")
     threading.Thread(target=_leave, args=(stop.event, done, link.close), name="leave", daemon=True).start()
     try:
-        return Capture(job, link, stop.event).run()
+        return Capture(job, link, stop.event, stop.pulse).run()
     finally:
         done.set()
         link.close(0.5 if stop.event.is_set() else 2.0)

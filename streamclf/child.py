@@ -1,22 +1,26 @@
-"""How a child process begins and ends: job on standard input, end of input means the supervisor is gone."""
+"""How a child process begins, takes changes and ends: all on standard input, whose end means the supervisor is gone."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import sys
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
-from pydantic import BaseModel
-
 from engines.errors import EngineError
+from streamclf.control import ControlReader, Message
 from streamclf.errors import StreamclfError
+from streamclf.jobs import Job
+from streamclf.pulse import Pulse
 from streamclf.redact import RedactingFormatter
 
-JobT = TypeVar("JobT", bound=BaseModel)
+JobT = TypeVar("JobT", bound=Job)
 
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s  %(message)s"
 LOG_VARIABLE = "STREAMCLF_LOG"
@@ -38,16 +42,64 @@ EXIT_CRASHED = 70
 """A bug, with its traceback: worth a restart."""
 
 
-class Stop:
-    """The request to end: set by SIGTERM or by the end of standard input.
+MAX_CHANGES = 1024
+"""Changes that wait for a child's loop to take them; one that lets more gather has stopped looking."""
+SLICE_S = 0.5
+PR_SET_PDEATHSIG = 1
 
-    `fd` becomes readable with it, for loops that wait on descriptors; `event` is for the others.
+
+class _Asked(threading.Event):
+    """The request to end. To ask for it is a sign of life: a work loop that looks or waits for it is no hung one.
+
+    Only the main thread's asking counts, in which every child does its work: no thread beside a loop that hangs in a
+    library can pretend for it.
     """
 
     def __init__(self) -> None:
-        self.event = threading.Event()
+        super().__init__()
+        self.pulse = Pulse()
+
+    def is_set(self) -> bool:
+        if threading.get_ident() == threading.main_thread().ident:
+            self.pulse.beat()
+        return super().is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if threading.get_ident() != threading.main_thread().ident:
+            return super().wait(timeout)
+        end = None if timeout is None else time.monotonic() + timeout
+        while True:
+            self.pulse.beat()
+            left = SLICE_S if end is None else min(SLICE_S, end - time.monotonic())
+            if super().wait(max(0.0, left)) or (end is not None and time.monotonic() >= end):
+                self.pulse.beat()
+                return super().is_set()
+
+
+class Stop:
+    """What the supervisor wants of this process: that it ends, or takes a change; and its signs of life in return.
+
+    `fd` becomes readable with the request to end, for loops that wait on descriptors; `event` is for the others.
+    `change_fd` becomes readable when there are `changes` to take.
+    """
+
+    def __init__(self) -> None:
+        self._event = _Asked()
+        self.event: threading.Event = self._event
         self.fd, self._write_fd = os.pipe()
-        os.set_blocking(self._write_fd, False)
+        self.change_fd, self._change_write_fd = os.pipe()
+        for fd in (self._write_fd, self.change_fd, self._change_write_fd):
+            os.set_blocking(fd, False)
+        self._changes: deque[Message] = deque()
+
+    @property
+    def pulse(self) -> Pulse:
+        """Where the work loop says how long its next step may take."""
+        return self._event.pulse
+
+    @pulse.setter
+    def pulse(self, pulse: Pulse) -> None:
+        self._event.pulse = pulse
 
     def request(self) -> None:
         """Ask for the end; safe from a signal handler and any number of times."""
@@ -55,20 +107,43 @@ class Stop:
             self.event.set()
             os.write(self._write_fd, b"x")
 
+    def offer(self, change: Message) -> None:
+        """A change has come."""
+        if len(self._changes) >= MAX_CHANGES:
+            os._exit(EXIT_CRASHED)  # its successor is told how everything stands
+        self._changes.append(change)
+        with contextlib.suppress(BlockingIOError):  # full: it is readable already
+            os.write(self._change_write_fd, b"x")
+
+    @property
+    def changed(self) -> bool:
+        """Whether there are changes to take."""
+        return bool(self._changes)
+
+    def changes(self) -> list[Message]:
+        """The changes that have come since the last call, in their order."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.change_fd, 4096)
+        return [self._changes.popleft() for _ in range(len(self._changes))]
+
 
 def run_child(name: str, job_type: type[JobT], main: Callable[[JobT, Stop], int]) -> None:
     """Read the job, run `main(job, stop)` and exit with the code that it returns, or with one for its error."""
     # Ctrl-C in a terminal reaches the whole process group; only the supervisor decides when children end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    _wake_when_orphaned()
     stop = Stop()
     signal.signal(signal.SIGTERM, lambda *_: stop.request())
     _watch_signals(stop)
     configure_logging()
-    line = sys.stdin.buffer.readline()
-    if not line:
+    control = ControlReader(0)
+    told = control.next()
+    if told is None:
         os._exit(EXIT_DONE)  # the supervisor was gone before it said what to do
-    job = job_type.model_validate_json(line)
-    threading.Thread(target=_watch_parent, args=(stop,), name="parent-watch", daemon=True).start()
+    job = job_type.model_validate_json(told.body)
+    stop.pulse = Pulse(job.pulse_fd, job.pulse_line)
+    threading.Thread(target=_watch_parent, args=(control, stop), name="control", daemon=True).start()
     threading.Thread(target=_leave_in_time, args=(stop,), name="grace", daemon=True).start()
     try:
         code = main(job, stop)
@@ -109,10 +184,20 @@ def _watch_signals(stop: Stop) -> None:
     threading.Thread(target=wait, name="signals", daemon=True).start()
 
 
-def _watch_parent(stop: Stop) -> None:
-    while os.read(0, 4096):
-        pass
+def _watch_parent(control: ControlReader, stop: Stop) -> None:
+    while (change := control.next()) is not None:
+        stop.offer(change)
     stop.request()
+
+
+def _wake_when_orphaned() -> None:
+    """A child that is stopped (SIGSTOP) when its supervisor is killed would never read the end of its input: have the
+    kernel continue it then. It still leaves in order, which a SIGKILL at this moment would not let it."""
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
 
 
 def _leave_in_time(stop: Stop) -> None:

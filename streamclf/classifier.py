@@ -7,21 +7,25 @@ import logging
 import os
 import selectors
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 
+from streamclf.actions import ActionTracker
 from streamclf.child import EXIT_DONE, Stop, run_child
-from streamclf.feed import Feed, Pending, bank_slots
-from streamclf.jobs import ClassifierJob
+from streamclf.feed import Feed, Pending
+from streamclf.jobs import ClassifierChange, ClassifierJob, StreamSettings
 from streamclf.link import Draft, HubLink
+from streamclf.rules import StreamActions
 
 if TYPE_CHECKING:
     from engines.engine import Engine
-    from streamclf.actions import ActionTracker
+    from streamclf.control import Message
+    from streamclf.roster import Roster
 
 U8 = npt.NDArray[np.uint8]
 
@@ -30,6 +34,14 @@ IDLE_S = 1.0
 DRAIN_S = 0.4
 """After the request to stop, time to classify what capture had already finished."""
 LINK_CLOSE_S = 0.6
+LEAVE_S = 0.5
+"""Time to classify what a stream that leaves has still waiting."""
+COMPILING_S = 1800.0
+"""Building an engine for a device takes minutes at worst, in a library that cannot give a sign of life meanwhile."""
+FIRST_BATCH_S = 60.0
+BATCH_S = 10.0
+SLOWER = 10
+"""A batch may take this many times longer than the slowest so far before it is taken to hang."""
 
 log = logging.getLogger("classifier")
 
@@ -37,32 +49,90 @@ log = logging.getLogger("classifier")
 class Classifier:
     """Takes the ready tokens of all feeds, fairly, into one encode, and classifies the windows that they complete."""
 
-    def __init__(self, engine: Engine, feeds: Sequence[Feed], actions: dict[str, ActionTracker], link: HubLink) -> None:
+    def __init__(
+        self, engine: Engine, feeds: Sequence[Feed], actions: Mapping[str, StreamActions], link: HubLink
+    ) -> None:
         self._engine = engine
-        self._feeds = feeds
-        self._actions = actions
         self._link = link
         self._batch: U8 = np.empty((engine.max_batch, *engine.spec.token_shape), np.uint8)
         self._turn = 0
+        self._feeds: list[Feed] = []
+        self._actions: dict[str, ActionTracker] = {}
+        self._slowest_s = 0.0
+        self._selector = selectors.DefaultSelector()
+        for feed in feeds:
+            self.join(feed, actions.get(feed.stream, StreamActions()))
 
-    def run(self, stop: Stop) -> None:
-        """Serve until `stop`; then classify what is already in the rings, for at most `DRAIN_S`."""
-        with selectors.DefaultSelector() as selector:
+    def join(self, feed: Feed, actions: StreamActions) -> None:
+        """Serve another stream from now on."""
+        self._feeds.append(feed)
+        self._actions[feed.stream] = ActionTracker.of(actions)
+        self._selector.register(feed.wake_fd, selectors.EVENT_READ, feed)
+
+    def leave(self, stream: str) -> Feed:
+        """Classify what the stream has waiting, end its actions and serve it no longer."""
+        (feed,) = (feed for feed in self._feeds if feed.stream == stream)
+        deadline = time.monotonic() + LEAVE_S
+        while feed.waiting > 0 and time.monotonic() < deadline and self.step():
+            pass
+        feed.drops["left"] += max(0, feed.waiting)
+        self._post_actions(stream, self._actions.pop(stream).close("stopped"))
+        if feed.wake_fd in self._selector.get_map():
+            self._selector.unregister(feed.wake_fd)
+        self._feeds.remove(feed)
+        self._turn = 0
+        return feed
+
+    def change(self, stream: str, settings: StreamSettings) -> None:
+        """Go on with another hop and other thresholds; no window and no running action is lost by it."""
+        for feed in self._feeds:
+            if feed.stream == stream:
+                feed.set_hop(settings.hop)
+                self._post_actions(stream, self._actions[stream].reconfigure(settings.actions))
+
+    def run(self, stop: Stop, roster: Roster | None = None) -> None:
+        """Serve until `stop`; then classify what is already in the rings, for at most `DRAIN_S`.
+
+        With a `roster`, streams join and leave as the supervisor says.
+        """
+        stop.pulse.expect("classifying", FIRST_BATCH_S)
+        with self._selector as selector:
             selector.register(stop.fd, selectors.EVENT_READ)
-            for feed in self._feeds:
-                selector.register(feed.wake_fd, selectors.EVENT_READ, feed)
+            selector.register(stop.change_fd, selectors.EVENT_READ)
             while not stop.event.is_set():
                 for key, _ in selector.select(IDLE_S):
                     if key.data is not None and not _drain(key.fd):
                         selector.unregister(key.fd)  # an ended pipe would stay readable for ever
-                while not stop.event.is_set() and self.step():
+                for message in stop.changes():
+                    if roster:
+                        self._take(message, roster)
+                while not (stop.event.is_set() or stop.changed) and self._timed_step(stop):
                     pass
                 self._look_at_clock()
-        deadline = time.monotonic() + DRAIN_S
-        while time.monotonic() < deadline and self.step():
-            pass
-        for stream, tracker in self._actions.items():
-            self._post_actions(stream, tracker.close("stopped"))
+            deadline = time.monotonic() + DRAIN_S
+            while time.monotonic() < deadline and self.step():
+                pass
+            for stream, tracker in self._actions.items():
+                self._post_actions(stream, tracker.close("stopped"))
+
+    def _take(self, message: Message, roster: Roster) -> None:
+        change = ClassifierChange.model_validate_json(message.body)
+        if change.join:
+            self.join(roster.join(change.join, message.fds), change.join.settings.actions)
+        if change.leave is not None:
+            _log_drops(self.leave(change.leave))
+            roster.leave(change.leave)
+        for stream, settings in change.update.items():
+            self.change(stream, settings)
+
+    def _timed_step(self, stop: Stop) -> bool:
+        began = time.monotonic()
+        busy = self.step()
+        took_s = time.monotonic() - began
+        if busy and took_s > self._slowest_s:
+            self._slowest_s = took_s
+            stop.pulse.expect("classifying", max(BATCH_S, SLOWER * took_s))
+        return busy
 
     def step(self) -> bool:
         """One batch; False when no token was waiting."""
@@ -118,7 +188,8 @@ class Classifier:
             "latency_ms": latency_ms,
         }
         self._link.post(Draft(type="prediction", stream=stream, body=body, captured_ns=window.captured_ns))
-        if tracker := self._actions.get(stream):
+        tracker = self._actions[stream]
+        if tracker.config:
             by_label = dict(zip(spec.labels, probabilities.tolist(), strict=True))
             self._post_actions(stream, tracker.update(by_label, start_s, end_s, window.segment, time.time()))
 
@@ -136,48 +207,37 @@ def main(job: ClassifierJob, stop: Stop) -> int:
     """Open the engine, say so on stdout in one JSON line, and serve until `stop`."""
     from engines.bundle import load_bundle
     from engines.engine import open_engine
-    from streamclf.actions import ActionTracker
-    from streamclf.progress import ProgressReporter
-    from streamclf.ring import RingReader
+    from streamclf.roster import Roster
 
+    stop.pulse.expect("compiling", COMPILING_S)
     bundle = load_bundle(job.bundle)
-    spec = bundle.spec
     engine = open_engine(
         bundle,
         backend=job.engine.backend,
         precision=job.engine.precision,
         max_batch=job.engine.max_batch,
-        bank_slots=len(job.feeds) * bank_slots(spec),
+        bank_slots=Roster.bank_slots(bundle.spec, job.capacity),
         threads=job.engine.threads,
-        streams=len(job.feeds),
+        streams=job.streams,
     )
-    feeds = [
-        Feed(
-            stream=feed.stream,
-            reader=RingReader(feed.ring_fd),
-            wake_fd=feed.wake_fd,
-            spec=spec,
-            hop=feed.hop,
-            index=index,
-            resumed=job.resumed,
-            progress=None if feed.progress_fd is None else ProgressReporter(feed.progress_fd),
-        )
-        for index, feed in enumerate(job.feeds)
-    ]
-    actions = {stream: ActionTracker.of(its) for stream, its in job.actions.items() if its.labels}
+    roster = Roster(bundle.spec, job.capacity)
     link = HubLink(job.link, "classifier")
     print(orjson.dumps({"engine": engine.description}).decode(), flush=True)
     try:
-        Classifier(engine, feeds, actions, link).run(stop)
+        Classifier(engine, (), {}, link).run(stop, roster)
     finally:
         left = link.close(LINK_CLOSE_S)
         if left:
             log.error("%d events could not be handed to the hub before the end", left)
-        for feed in feeds:
-            if feed.drops:
-                log.info("%s: dropped %s", feed.stream, dict(feed.drops))
+        for feed in roster:
+            _log_drops(feed)
         engine.close()
     return EXIT_DONE
+
+
+def _log_drops(feed: Feed) -> None:
+    if drops := +Counter(feed.drops):
+        log.info("%s: dropped %s", feed.stream, dict(drops))
 
 
 def _drain(fd: int) -> bool:

@@ -45,6 +45,9 @@ class EngineConfig(_Section):
     precision: Precision = "auto"
     max_batch: int = Field(16, ge=1, le=256, description="tokens in one encode, windows in one classify")
     threads: int = Field(0, ge=0, le=256, description="CPU threads of inference; 0 takes all cores")
+    spare_streams: int = Field(
+        4, ge=0, le=400, description="streams that may join a running service before its classifier is started anew"
+    )
 
 
 class StreamConfig(_Section):

@@ -75,6 +75,15 @@ class Feed:
         self._progress = progress
         self._taken = 0
 
+    def set_hop(self, hop: int) -> None:
+        """From the next token on, predictions come every `hop` tokens."""
+        self._assembler.set_hop(hop)
+
+    @property
+    def waiting(self) -> int:
+        """Tokens in the ring that have not been taken."""
+        return self._reader.head - self._next
+
     def begin_batch(self) -> None:
         """A new batch: this feed may fill up to `BURST` places of it."""
         self._taken = 0
@@ -83,7 +92,7 @@ class Feed:
         """Copy the next waiting token, (t, H, W, 3), into `out`; None when none waits or the burst is used up."""
         if self._taken == BURST:
             return None
-        while (waiting := self._reader.head - self._next) > 0:
+        while (waiting := self.waiting) > 0:
             if waiting > self._limit and not self._progress:
                 self.drops["overload"] += waiting - 1
                 self._next += waiting - 1

@@ -18,7 +18,7 @@ from streamclf.child import EXIT_DONE, Stop, run_child
 from streamclf.errors import EventError
 from streamclf.events import HEARTBEAT_TOPIC, check_event, timestamp, topic_of
 from streamclf.intake import LinkServer
-from streamclf.jobs import HubJob
+from streamclf.jobs import HubChange, HubJob
 from streamclf.journal import RETENTION_STEP, Journal, Record
 from streamclf.link import Draft
 from streamclf.openactions import OpenActions
@@ -31,6 +31,8 @@ _HEARTBEAT_S = 1.0
 _NEWCOMER_S = 0.05
 _RETAIN_S = 5.0
 _DRAIN_S = 0.4
+_TURN_S = 30.0
+"""One turn is a commit at most, which a disk can hold up for long; a hub is not the better for a restart then."""
 _QUIET_S = 0.15
 """Producers are closed before the hub; when none has sent for this long, all have been heard."""
 
@@ -71,15 +73,23 @@ class Hub:
         poller.register(self._links.socket, zmq.POLLIN)
         poller.register(self._publisher.socket, zmq.POLLIN)
         poller.register(stop.fd, zmq.POLLIN)
+        poller.register(stop.change_fd, zmq.POLLIN)
+        stop.pulse.expect("serving", _TURN_S)
         while not stop.event.is_set():
+            for change in stop.changes():
+                self._change(HubChange.model_validate_json(change.body))
             self._turn(poller, self._heartbeat_at - time.monotonic())
         poller.unregister(stop.fd)
+        poller.unregister(stop.change_fd)
         end = time.monotonic() + _DRAIN_S
         quiet_at = time.monotonic() + _QUIET_S
         while time.monotonic() < min(end, quiet_at):
             if self._turn(poller, _QUIET_S / 3):
                 quiet_at = time.monotonic() + _QUIET_S
         self._heartbeat()  # the last word says where the journal ends
+
+    def _change(self, change: HubChange) -> None:
+        self.journal.keep_s, self.journal.keep_bytes = change.keep_s, change.keep_bytes
 
     def _turn(self, poller: zmq.Poller, timeout_s: float) -> int:
         """Wait, then do everything that is due once; return how many drafts came."""

@@ -14,14 +14,21 @@ from streamclf.config import EngineConfig, StreamConfig
 from streamclf.rules import StreamActions
 
 
-class _Job(BaseModel):
+class _Message(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Job(_Message):
+    """What every child is told."""
 
     link: str
     """ZeroMQ endpoint on which the hub takes events from producers."""
+    pulse_fd: int | None = None
+    """Shared memory for signs of life (`streamclf.pulse`); None where nobody watches."""
+    pulse_line: int = 0
 
 
-class CaptureJob(_Job):
+class CaptureJob(Job):
     """One stream: read `source`, sample it, write tokens of (t, H, W, 3) uint8 RGB into the ring."""
 
     stream: str
@@ -38,33 +45,53 @@ class CaptureJob(_Job):
     """Read end of a pipe that says how far the ring has been read; None where the stream waits for nobody."""
 
 
-class StreamFeed(BaseModel):
-    """The classifier's end of one capture process."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    stream: str
-    ring_fd: int
-    wake_fd: int
-    """Read end of the capture's pipe."""
-    progress_fd: int | None = None
-    """Write end of the pipe that tells capture how far the ring has been read."""
-    hop: int
-
-
-class ClassifierJob(_Job):
-    """One engine and the streams that it serves."""
+class ClassifierJob(Job):
+    """One engine; the streams that it serves join and leave through `ClassifierChange`."""
 
     bundle: Path
     engine: EngineConfig
-    feeds: tuple[StreamFeed, ...]
-    resumed: bool = False
-    """Another classifier read these rings before: what they hold may have been classified already."""
-    actions: dict[str, StreamActions]
+    streams: int
+    """How many streams it will begin with."""
+    capacity: int
+    """How many streams its bank must have room for."""
+
+
+class StreamSettings(_Message):
+    """What of a stream is the classifier's business alone, and may change while it runs."""
+
+    hop: int
+    actions: StreamActions
+
+
+class FeedJoin(_Message):
+    """A stream that is to be classified from now on. Its ring's descriptor comes with it, then the read end of its wake
+    pipe, then, where capture waits for the classifier, the write end of its progress pipe."""
+
+    stream: str
+    settings: StreamSettings
+    resumed: bool
+    """Another classifier read this ring before: what it holds may have been classified already."""
+
+
+class ClassifierChange(_Message):
+    """What is different for a running classifier; absent keys change nothing."""
+
+    descriptors: int = 0
+    join: FeedJoin | None = None
+    leave: str | None = None
+    """A stream whose capture has ended: what waits in its ring is still classified."""
+    update: dict[str, StreamSettings] = {}
     """By stream."""
 
 
-class HubJob(_Job):
+class HubChange(_Message):
+    """What is different for a running hub."""
+
+    keep_s: float
+    keep_bytes: int | None
+
+
+class HubJob(Job):
     """The journal and the sockets of the outside world."""
 
     events: str

@@ -79,7 +79,9 @@ class Journal:
         self.path = path
         self.epoch, self.head, self.oldest = "", 0, 1
         self._last_by_stream: dict[str, int] = {}
-        self._keep_s, self._keep_bytes = keep_s, keep_bytes
+        self.keep_s = keep_s
+        """Retention in seconds; may be changed at any time, like `keep_bytes`."""
+        self.keep_bytes = keep_bytes
         self._lock_fd = _lock(path)
         try:
             self._db = self._open_or_replace()
@@ -154,7 +156,7 @@ class Journal:
             return 0
 
     def _retain(self) -> int:
-        upto = self._expired_upto(time.time_ns() - int(self._keep_s * 1e9))
+        upto = self._expired_upto(time.time_ns() - int(self.keep_s * 1e9))
         if upto is None:
             return 0
         self._db.execute("BEGIN IMMEDIATE")
@@ -172,7 +174,7 @@ class Journal:
 
     def _expired_upto(self, cutoff_ns: int) -> int | None:
         step = "SELECT offset, time_ns FROM events ORDER BY offset LIMIT ?"
-        if self._keep_bytes is not None and self._used_bytes() > self._keep_bytes:
+        if self.keep_bytes is not None and self._used_bytes() > self.keep_bytes:
             row = self._db.execute(f"SELECT max(offset) FROM ({step})", (RETENTION_STEP,)).fetchone()  # noqa: S608
         else:
             row = self._db.execute(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import logging
+import os
 import subprocess
 import sys
 import threading
@@ -10,50 +13,87 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import IO
+from typing import IO, Literal
 
 from pydantic import BaseModel
+
+from streamclf.control import ControlSender
+from streamclf.jobs import Job
 
 BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 CRASH_WINDOW_S = 60.0
 MAX_CRASHES = 5
 """Crashes within `CRASH_WINDOW_S` after which a child is parked: it would only burn the machine."""
+PARKED_S = (60.0, 120.0, 300.0, 600.0, 900.0)
+"""Until a parked child is tried again: what made it crash may have been mended outside."""
+SOUND_S = 600.0
+"""A child that ran for this long is no longer the one that was parked."""
 MAX_LINE_BYTES = 4096
+CAN_SEE_STOPS = hasattr(os, "waitid")
+"""Whether this system tells when a child is stopped; where not (macOS before 3.13), only missing signs of life do."""
+
+log = logging.getLogger("service")
+
+_runs = itertools.count(1)
+"""Lives of all children: a name may be given to another child, and news of the one before may come late."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """What became of a child, in the words of the kernel or its own; `run` says which of its lives it was."""
+
+    what: Literal["exit", "line", "stopped", "continued"]
+    child: str
+    run: int
+    code: int = 0
+    line: bytes = b""
 
 
 @dataclass(slots=True)
 class Child:
-    """A module run with our interpreter (`spawn`, never `fork`), its job on its standard input.
+    """A module run with our interpreter (`spawn`, never `fork`), its job and later changes on its standard input.
 
-    `on_exit(name, code)` is called from a thread when it ends; `on_line(name, line)` with its first line of output.
+    `notify` is called from threads, with its end, with its being stopped and continued by signals, and, where it
+    `speaks`, with its first line of output. A child that was told to end is `ending`: its exit is no crash.
     """
 
     name: str
     module: str
-    job: BaseModel
-    on_exit: Callable[[str, int], None]
-    on_line: Callable[[str, bytes], None] | None = None
+    notify: Callable[[Notice], None]
+    job: Job | None = None
+    """Assigned before the first start, and anew whenever the next life is to be another one."""
+    speaks: bool = False
     pass_fds: Sequence[int] = ()
+    run: int = 0
+    ending: bool = False
+    verdict: str = ""
+    """Why the supervisor killed it."""
+    started_s: float = 0.0
     crashes: deque[float] = field(default_factory=deque)
+    parked: int = 0
+    """How many times in a row it was parked."""
     _process: subprocess.Popen[bytes] | None = None
+    _control: ControlSender | None = None
 
     def start(self) -> None:
         """Start the process; it must not be running."""
+        assert self.job is not None
         assert not self.running
-        process = subprocess.Popen(
+        self.run = next(_runs)
+        self.ending, self.verdict = False, ""
+        self.started_s = time.monotonic()
+        control = self._control = ControlSender()
+        process = self._process = subprocess.Popen(
             [sys.executable, "-m", self.module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE if self.on_line else subprocess.DEVNULL,
+            stdin=control.child_end.fileno(),
+            stdout=subprocess.PIPE if self.speaks else subprocess.DEVNULL,
             pass_fds=self.pass_fds,
         )
-        self._process = process
-        assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it died at once: its exit is reported by the watcher
-            process.stdin.write(self.job.model_dump_json().encode() + b"\n")
-            process.stdin.flush()
-        if self.on_line:
-            self._thread("output", self._read_line, process.stdout)
-        self._thread("exit", self._wait, process)
+        control.child_end.close()
+        control.send(self.job.model_dump_json().encode())  # if it died at once, its exit is reported by the watcher
+        if self.speaks:
+            self._thread("output", self._read_line, process.stdout, self.run)
+        self._thread("exit", self._wait, process, self.run)
 
     @property
     def running(self) -> bool:
@@ -65,11 +105,26 @@ class Child:
         """Process id, also of one that has ended."""
         return self._process.pid if self._process else None
 
+    def send(self, change: BaseModel, fds: Sequence[int] = ()) -> bool:
+        """Whether the child took `change`; one that did not is unsound and must be killed."""
+        return self._control is not None and self._control.send(change.model_dump_json().encode(), fds)
+
     def ask_to_stop(self) -> None:
         """Close its standard input, which every child takes as the request to end."""
-        if self._process and self._process.stdin:
-            with contextlib.suppress(OSError):
-                self._process.stdin.close()
+        self.ending = True
+        if self._control:
+            self._control.close()
+
+    def kill(self) -> None:
+        """SIGKILL, which also ends one that is stopped or stuck."""
+        if self._process and self._process.poll() is None:
+            self._process.kill()
+
+    def condemn(self, reason: str) -> None:
+        """Kill it because of `reason`, which stands for its exit code from then on."""
+        log.warning("%s: %s: killed", self.name, reason)
+        self.verdict = reason
+        self.kill()
 
     def join(self, deadline: float) -> None:
         """Wait for its end until the monotonic time `deadline`, then kill it."""
@@ -84,6 +139,8 @@ class Child:
     def note_crash(self) -> float | None:
         """Count a crash now; seconds to wait before the restart, or None when the child is to be parked."""
         now = time.monotonic()
+        if now - self.started_s > SOUND_S:
+            self.parked = 0
         self.crashes.append(now)
         while now - self.crashes[0] > CRASH_WINDOW_S:
             self.crashes.popleft()
@@ -91,20 +148,38 @@ class Child:
             return None
         return BACKOFF_S[min(len(self.crashes), len(BACKOFF_S)) - 1]
 
-    def _thread(self, what: str, target: Callable[..., None], argument: object) -> None:
-        threading.Thread(target=target, args=(argument,), name=f"{self.name}-{what}", daemon=True).start()
+    def park(self) -> float:
+        """Give it up for now; seconds until it is worth another try."""
+        self.parked += 1
+        self.crashes.clear()
+        return PARKED_S[min(self.parked, len(PARKED_S)) - 1]
 
-    def _read_line(self, stdout: IO[bytes]) -> None:
-        assert self.on_line is not None
+    def _thread(self, what: str, target: Callable[..., None], *arguments: object) -> None:
+        threading.Thread(target=target, args=arguments, name=f"{self.name}-{what}", daemon=True).start()
+
+    def _read_line(self, stdout: IO[bytes], run: int) -> None:
         with stdout:
             if line := stdout.readline(MAX_LINE_BYTES):
-                self.on_line(self.name, line)
+                self.notify(Notice(what="line", child=self.name, run=run, line=line))
             while stdout.read(MAX_LINE_BYTES):  # a full pipe would stop the child
                 pass
 
-    def _wait(self, process: subprocess.Popen[bytes]) -> None:
+    def _wait(self, process: subprocess.Popen[bytes], run: int) -> None:
+        control = self._control
+        if CAN_SEE_STOPS:
+            with contextlib.suppress(ChildProcessError):  # reaped by `join` while we looked
+                self._tell_stops(process.pid, run)
         code = process.wait()
-        if process.stdin:
-            with contextlib.suppress(OSError):
-                process.stdin.close()
-        self.on_exit(self.name, code)
+        if control:
+            control.close()
+        self.notify(Notice(what="exit", child=self.name, run=run, code=code))
+
+    def _tell_stops(self, pid: int, run: int) -> None:
+        """Return when the process has ended, which is left for `Popen` to reap."""
+        while True:
+            seen = os.waitid(os.P_PID, pid, os.WEXITED | os.WSTOPPED | os.WCONTINUED | os.WNOWAIT)
+            if seen is None or seen.si_code not in (os.CLD_STOPPED, os.CLD_CONTINUED):
+                return
+            os.waitid(os.P_PID, pid, os.WSTOPPED | os.WCONTINUED | os.WNOHANG)  # taken note of
+            stopped = seen.si_code == os.CLD_STOPPED
+            self.notify(Notice(what="stopped" if stopped else "continued", child=self.name, run=run))

@@ -1,10 +1,8 @@
 """A ring of tokens in shared memory: one writer, any number of readers, nobody waits for anybody.
 
-The memory has no name (memfd on Linux, elsewhere a temporary file already unlinked), so that nothing is left behind
-however its processes die; its file descriptor is handed to them. It is allocated when it is made: a full /dev/shm is an
-error then and not a SIGBUS later. Each slot carries a sequence number, odd while it is written (a sequence lock), by
-which a reader knows that what it copied is whole; Python has no memory barriers, so that on anything but x86, whose
-stores are seen in order, a checksum must agree too.
+The memory is that of `streamclf.shared`; its file descriptor is handed to the processes. Each slot carries a sequence
+number, odd while it is written (a sequence lock), by which a reader knows that what it copied is whole; Python has no
+memory barriers, so that on anything but x86, whose stores are seen in order, a checksum must agree too.
 
 Layout, in 8-byte words: a header (`_Head`), then per slot a header (`_Slot`) and (t, H, W, 3) uint8 RGB.
 """
@@ -14,18 +12,15 @@ from __future__ import annotations
 import mmap
 import os
 import platform
-import sys
-import tempfile
 import zlib
-from collections.abc import Callable
 from enum import IntEnum
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from streamclf.errors import RingError
 from streamclf.sampling import TokenMeta
+from streamclf.shared import allocate, available_bytes
 
 U8 = npt.NDArray[np.uint8]
 TokenShape = tuple[int, int, int, int]
@@ -82,14 +77,14 @@ def create_ring(slots: int, token_shape: TokenShape, *, checked: bool = not STOR
         raise RingError(f"a ring of {slots} slots: 2 to {MAX_SLOTS}")
     if len(token_shape) != 4 or token_shape[3] != 3 or min(token_shape) < 1:
         raise RingError(f"tokens of shape {token_shape}: must be (frames, height, width, 3)")
-    size = HEADER_BYTES + slots * _stride(token_shape)
+    size = ring_bytes(slots, token_shape)
     need = f"a ring of {slots} tokens {token_shape} needs {size / 2**20:.1f} MiB of shared memory"
     remedy = "serve fewer streams on this machine, or give it (or its container) more memory"
     available = available_bytes()
     if available is not None and size > available - RESERVE_BYTES:
         raise RingError(f"{need}, and {max(0, available - RESERVE_BYTES) / 2**20:.0f} MiB are free for it; {remedy}")
     try:
-        fd = _allocate(size)
+        fd = allocate(size)
     except (OSError, OverflowError) as error:
         raise RingError(f"{need} ({getattr(error, 'strerror', None) or error}); {remedy}") from error
     with mmap.mmap(fd, size) as memory, memoryview(memory) as view, view[:HEADER_BYTES].cast("q") as head:
@@ -100,15 +95,9 @@ def create_ring(slots: int, token_shape: TokenShape, *, checked: bool = not STOR
     return fd
 
 
-def available_bytes() -> int | None:
-    """Memory that this machine or container can still give; None where the system does not tell."""
-    meminfo = _text(Path("/proc/meminfo")).splitlines()
-    found = [int(line.split()[1]) * 1024 for line in meminfo if line.startswith("MemAvailable:")]
-    limit = _text(Path("/sys/fs/cgroup/memory.max")).strip()
-    used = _text(Path("/sys/fs/cgroup/memory.current")).strip()
-    if limit.isdigit() and used.isdigit():
-        found.append(int(limit) - int(used))
-    return min(found, default=None)
+def ring_bytes(slots: int, token_shape: TokenShape) -> int:
+    """Shared memory that a ring of `slots` tokens (t, H, W, 3) uint8 takes."""
+    return HEADER_BYTES + slots * _stride(token_shape)
 
 
 class _Ring:
@@ -135,9 +124,17 @@ class _Ring:
         self.token_shape: TokenShape = shape
         self._checked = bool(head[_Head.CHECKED])
         self._head = head
+        self._memory = memory
         starts = [HEADER_BYTES + i * _stride(shape) for i in range(slots)]
         self._metas = [view[start : start + SLOT_HEADER_BYTES].cast("q") for start in starts]
         self._pixels = [np.ndarray(shape, np.uint8, view, start + SLOT_HEADER_BYTES) for start in starts]
+
+    def close(self) -> None:
+        """Let go of the memory, for a process that outlives its rings; nothing of this ring may be used afterwards."""
+        self._metas.clear()
+        self._pixels.clear()
+        self._head.release()
+        self._memory.close()
 
     @property
     def head(self) -> int:
@@ -226,50 +223,3 @@ def _stride(shape: TokenShape) -> int:
 def _checksum(pixels: U8, meta: memoryview | tuple[int, ...]) -> int:
     words = np.array([meta[_Slot.NUMBER], *meta[_Slot.META : _Slot.META + len(META_FIELDS)]], np.int64)
     return zlib.crc32(words.tobytes(), zlib.crc32(np.ascontiguousarray(pixels).data))
-
-
-def _allocate(size: int) -> int:
-    return _memfd(size) if sys.platform == "linux" else _unlinked_file(size)
-
-
-def _memfd(size: int) -> int:
-    import fcntl
-
-    fd = os.memfd_create("streamclf", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-
-    def fill() -> None:
-        os.posix_fallocate(fd, 0, size)
-        # Nobody can cut it short under a process that has it mapped, which would be a SIGBUS there.
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
-
-    return _or_close(fd, fill)
-
-
-def _unlinked_file(size: int) -> int:
-    fd, path = tempfile.mkstemp(prefix="streamclf-ring-")
-    Path(path).unlink()
-
-    def fill() -> None:
-        block = bytes(1 << 20)
-        for start in range(
-            0, size, len(block)
-        ):  # written, not only sized: a hole would be a SIGBUS when the disk is full
-            os.write(fd, block[: size - start])
-
-    return _or_close(fd, fill)
-
-
-def _or_close(fd: int, prepare: Callable[[], object]) -> int:
-    try:
-        prepare()
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii")
-    except OSError:
-        return ""

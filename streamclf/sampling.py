@@ -264,7 +264,8 @@ class WindowTracker:
         if tokens < 1 or hop < 1:
             raise ValueError(f"tokens={tokens}, hop={hop}: both at least 1")
         self._tokens = tokens
-        self._hop = hop
+        self.hop = hop
+        """May be changed at any time; windows go on in the raster of the new one."""
         self._last: tuple[int, int] | None = None
         self._run = 0
 
@@ -273,6 +274,6 @@ class WindowTracker:
         self._run = self._run + 1 if self._last == (segment, index - 1) else 1
         self._last = (segment, index)
         first = index - self._tokens + 1
-        if self._run < self._tokens or first % self._hop:
+        if self._run < self._tokens or first % self.hop:
             return None
         return range(first, index + 1)

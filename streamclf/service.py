@@ -7,9 +7,12 @@ from pathlib import Path
 
 from streamclf.child import configure_logging
 from streamclf.config import load_config
+from streamclf.core import Ready
+from streamclf.notify import Notifier
 from streamclf.preflight import preflight
-from streamclf.signals import stop_on_signals
-from streamclf.supervisor import Ready, Supervisor
+from streamclf.reload import ConfigFile
+from streamclf.signals import reload_on_hangup, stop_on_signals
+from streamclf.supervisor import Supervisor
 
 log = logging.getLogger("service")
 
@@ -17,10 +20,10 @@ log = logging.getLogger("service")
 def run_service(path: Path, *, seconds: float | None) -> int:
     """Run what the YAML file `path` describes until it ends, Ctrl-C, or `seconds`; the exit code."""
     configure_logging()
-    config = load_config(path)
-    bundle = preflight(config)
-    supervisor = Supervisor(config, bundle, on_ready=_announce)
-    with stop_on_signals(supervisor.request_stop):
+    file = ConfigFile(path)
+    wanted = file.read()
+    supervisor = Supervisor(wanted.config, wanted.bundle, on_ready=_announce, file=file, notifier=Notifier())
+    with stop_on_signals(supervisor.request_stop), reload_on_hangup(supervisor.request_reload, supervisor.request_stop):
         return supervisor.run(seconds)
 
 

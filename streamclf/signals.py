@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from collections.abc import Callable, Iterator
 
@@ -16,3 +17,24 @@ def stop_on_signals(request: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def reload_on_hangup(reload: Callable[[], None], stop: Callable[[], None]) -> Iterator[None]:
+    """While inside, SIGHUP asks for the configuration to be read again, as daemons take it.
+
+    In a terminal that was closed it means what it says, and asks for the end.
+    """
+    had_terminal = os.isatty(2)
+
+    def hangup(*_: object) -> None:
+        if had_terminal and not os.isatty(2):
+            stop()
+        else:
+            reload()
+
+    before = signal.signal(signal.SIGHUP, hangup)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)

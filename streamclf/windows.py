@@ -46,6 +46,10 @@ class WindowAssembler:
         self._first_slot = first_slot
         self._placed = 0
 
+    def set_hop(self, hop: int) -> None:
+        """From the next token on, windows come every `hop` tokens."""
+        self._tracker.hop = hop
+
     def place(self, meta: TokenMeta) -> tuple[int, Window | None]:
         """The slot for the feature of the next token, and the window that ends with it, if one does."""
         slot = self._first_slot + self._placed % self._slots

@@ -1,0 +1,54 @@
+"""Tell systemd how the service is: one datagram to the socket that it names (sd_notify(3)); silent elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import MutableMapping
+
+MAX_STATUS_CHARS = 200
+
+
+class Notifier:
+    """Takes systemd's variables out of `environ`, so that no child process speaks for the service."""
+
+    def __init__(self, environ: MutableMapping[str, str] = os.environ) -> None:
+        address = environ.pop("NOTIFY_SOCKET", "")
+        watchdog_us = environ.pop("WATCHDOG_USEC", "")
+        watchdog_pid = environ.pop("WATCHDOG_PID", str(os.getpid()))
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        self.watchdog_s: float | None = None
+        """Systemd kills a service that is silent for longer than this; None where it does not watch."""
+        if self._address and watchdog_us.isdigit() and watchdog_pid == str(os.getpid()):
+            self.watchdog_s = int(watchdog_us) / 1e6
+
+    def ready(self, status: str) -> None:
+        """The service does what it is there for."""
+        self._send("READY=1", f"STATUS={status[:MAX_STATUS_CHARS]}")
+
+    def reloading(self) -> None:
+        """It is taking a new configuration; `ready` says when that is over."""
+        self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def stopping(self) -> None:
+        """It is about to end."""
+        self._send("STOPPING=1")
+
+    def still_starting(self, seconds: float) -> None:
+        """An engine is being built: it may take `seconds` more, counted from now, before it is ready."""
+        self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
+
+    def alive(self) -> None:
+        """Its processes are well."""
+        if self.watchdog_s is not None:
+            self._send("WATCHDOG=1")
+
+    def _send(self, *lines: str) -> None:
+        if not self._address:
+            return
+        # Whoever listens there may be gone or busy: the service goes on without it.
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+            out.setblocking(False)
+            out.sendto("\n".join(lines).encode(), self._address)

@@ -1,0 +1,65 @@
+"""The streams of one classifier: they join and leave while it runs, and each has its own part of the bank."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+from engines.bundle import ModelSpec
+from streamclf.errors import RingError
+from streamclf.feed import Feed, bank_slots
+from streamclf.jobs import FeedJoin
+from streamclf.progress import ProgressReporter
+from streamclf.ring import RingReader
+
+
+class Roster:
+    """Makes feeds of what the supervisor sends, and gives back all that was theirs.
+
+    An engine's bank has a fixed size, so there is room for `capacity` streams: the supervisor starts the classifier
+    anew, with a larger bank, before there are more.
+    """
+
+    def __init__(self, spec: ModelSpec, capacity: int) -> None:
+        self._spec = spec
+        self._free = list(range(capacity - 1, -1, -1))
+        self._feeds: dict[str, tuple[Feed, RingReader, int, tuple[int, ...]]] = {}
+
+    @staticmethod
+    def bank_slots(spec: ModelSpec, capacity: int) -> int:
+        """Slots that an engine for `capacity` streams needs."""
+        return capacity * bank_slots(spec)
+
+    def __iter__(self) -> Iterator[Feed]:
+        return (feed for feed, _, _, _ in self._feeds.values())
+
+    def join(self, join: FeedJoin, fds: Sequence[int]) -> Feed:
+        """The feed of a stream that begins now; its descriptors are the roster's from here on."""
+        if join.stream in self._feeds or not self._free or not 2 <= len(fds) <= 3:
+            for fd in fds:
+                os.close(fd)
+            raise RingError(
+                f"stream {join.stream} with {len(fds)} descriptors cannot join: it is there, or the bank is full"
+            )
+        index = self._free.pop()
+        reader = RingReader(fds[0])
+        feed = Feed(
+            stream=join.stream,
+            reader=reader,
+            wake_fd=fds[1],
+            spec=self._spec,
+            hop=join.settings.hop,
+            index=index,
+            resumed=join.resumed,
+            progress=ProgressReporter(fds[2]) if len(fds) == 3 else None,
+        )
+        self._feeds[join.stream] = (feed, reader, index, tuple(fds))
+        return feed
+
+    def leave(self, stream: str) -> None:
+        """The stream's feed must not be used any more: its place, memory and descriptors are free for others."""
+        _, reader, index, fds = self._feeds.pop(stream)
+        reader.close()
+        for fd in fds:
+            os.close(fd)
+        self._free.append(index)

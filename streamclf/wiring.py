@@ -1,0 +1,149 @@
+"""What runs between the processes of one stream: its ring and pipes, and the job of its capture process."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from engines.bundle import ModelSpec
+from streamclf.config import StreamConfig
+from streamclf.feed import ring_slots
+from streamclf.jobs import CaptureJob, StreamSettings
+from streamclf.ring import create_ring, ring_bytes
+from streamclf.rules import StreamActions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Geometry:
+    """What a model wants of a stream: models that agree in it can take over from each other without a new ring."""
+
+    fps: float
+    frames_per_token: int
+    height: int
+    width: int
+    resize: Literal["stretch", "crop", "letterbox"]
+    slots: int
+
+    @classmethod
+    def of(cls, spec: ModelSpec) -> Geometry:
+        """That of one model."""
+        return cls(
+            fps=spec.fps,
+            frames_per_token=spec.frames_per_token,
+            height=spec.height,
+            width=spec.width,
+            resize=spec.resize,
+            slots=ring_slots(spec),
+        )
+
+    @property
+    def token_shape(self) -> tuple[int, int, int, int]:
+        """(t, H, W, 3)."""
+        return (self.frames_per_token, self.height, self.width, 3)
+
+    @property
+    def ring_bytes(self) -> int:
+        """Shared memory of one stream."""
+        return ring_bytes(self.slots, self.token_shape)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamPlan:
+    """What one stream is to be."""
+
+    source: StreamConfig
+    geometry: Geometry
+    actions: StreamActions
+
+    @property
+    def waits(self) -> bool:
+        """A file read as fast as possible waits for the classifier; everything else has a clock that does not."""
+        return self.source.pace == "fast"
+
+    @property
+    def settings(self) -> StreamSettings:
+        """What of it is the classifier's business alone."""
+        return StreamSettings(hop=self.source.hop, actions=self.actions)
+
+    def same_capture(self, other: StreamPlan) -> bool:
+        """Whether the capture process of one would do for the other."""
+        mine = {"hop": self.source.hop, "actions": self.source.actions, "unknown_below": self.source.unknown_below}
+        return self.same_wires(other) and self.source == other.source.model_copy(update=mine)
+
+    def same_wires(self, other: StreamPlan) -> bool:
+        """Whether ring and pipes of one would do for the other."""
+        return self.geometry == other.geometry and self.waits == other.waits
+
+
+@dataclass(slots=True, kw_only=True)
+class Wires:
+    """A stream's ring and pipes, open in the supervisor for as long as the stream is there: processes come and go."""
+
+    ring: int
+    wake_read: int
+    wake_write: int
+    progress_read: int | None
+    progress_write: int | None
+
+    @classmethod
+    def open(cls, plan: StreamPlan) -> Wires:
+        """Make them. Raises `RingError` where there is no memory for the ring."""
+        ring = create_ring(plan.geometry.slots, plan.geometry.token_shape)
+        wake = _pipe()
+        progress = _pipe() if plan.waits else (None, None)
+        return cls(
+            ring=ring,
+            wake_read=wake[0],
+            wake_write=wake[1],
+            progress_read=progress[0],
+            progress_write=progress[1],
+        )
+
+    def close(self) -> None:
+        """Close all of them; the memory goes with the last process that has it mapped."""
+        for each in fields(self):
+            fd = getattr(self, each.name)
+            if fd is not None:
+                os.close(fd)
+
+    @property
+    def of_capture(self) -> list[int]:
+        """What the capture process inherits."""
+        return _given(self.ring, self.wake_write, self.progress_read)
+
+    @property
+    def of_classifier(self) -> list[int]:
+        """What is sent to the classifier, in the order of `streamclf.jobs.FeedJoin`."""
+        return _given(self.ring, self.wake_read, self.progress_write)
+
+    def capture_job(self, stream: str, plan: StreamPlan, link: str, pulse_fd: int, pulse_line: int) -> CaptureJob:
+        """The job of this stream's capture process."""
+        geometry = plan.geometry
+        return CaptureJob(
+            link=link,
+            pulse_fd=pulse_fd,
+            pulse_line=pulse_line,
+            stream=stream,
+            source=plan.source,
+            fps=geometry.fps,
+            frames_per_token=geometry.frames_per_token,
+            height=geometry.height,
+            width=geometry.width,
+            resize=geometry.resize,
+            ring_fd=self.ring,
+            wake_fd=self.wake_write,
+            progress_fd=self.progress_read,
+        )
+
+
+def _pipe() -> tuple[int, int]:
+    """(read end, write end), neither of which ever blocks."""
+    ends = os.pipe()
+    for fd in ends:
+        os.set_blocking(fd, False)
+    return ends
+
+
+def _given(*fds: int | None) -> list[int]:
+    return [fd for fd in fds if fd is not None]
