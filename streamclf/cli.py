@@ -125,6 +125,19 @@ def log(
 
 
 @app.command()
+def status(
+    endpoint: Endpoint,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, then end.")] = False,
+    timeout: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds to wait for an answer.")] = 5.0,
+    seconds: Seconds = None,
+) -> int:
+    """Show how each stream of a service is: a live table, or one JSON object."""
+    from streamclf.subscribers.status import run_status
+
+    return run_status(endpoint, as_json=as_json, seconds=seconds, timeout_s=timeout)
+
+
+@app.command()
 def watch(
     endpoint: Endpoint,
     stream: Annotated[list[str] | None, typer.Option(help="Only this stream; may be given again.")] = None,

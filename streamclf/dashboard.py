@@ -31,6 +31,8 @@ class StreamView:
     reason: str | None = None
     top: tuple[tuple[str, float], ...] = ()
     predictions: int = 0
+    predicted_at: float | None = None
+    """Monotonic time of the last prediction."""
     arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=256))
     latencies_ms: deque[float] = field(default_factory=lambda: deque(maxlen=64))
     history: deque[tuple[str, float]] = field(default_factory=lambda: deque(maxlen=HISTORY))
@@ -55,16 +57,16 @@ class Board:
         self.streams: dict[str, StreamView] = {}
         self._changes: deque[Text] = deque(maxlen=CHANGES)
 
-    def apply(self, event: Received) -> None:
-        """Show what `event` says."""
+    def apply(self, event: Received, *, age_s: float = 0.0) -> None:
+        """Show what `event` says; one that did not come just now, but is `age_s` old, counts for no rate or change."""
         if isinstance(event, Status):
             view = self._view(event.stream)
-            if (event.state, event.reason) != (view.state, view.reason):
+            if age_s == 0 and (event.state, event.reason) != (view.state, view.reason):
                 self._note(event.stream, Text(event.state, STATES[event.state]), event.reason or "")
             view.state, view.reason = event.state, event.reason
         elif isinstance(event, Prediction):
-            self._predicted(event)
-        elif isinstance(event, Action) and event.phase != "update":
+            self._predicted(event, age_s)
+        elif isinstance(event, Action) and event.phase != "update" and age_s == 0:
             self._note(event.stream, Text(f"{event.label} {event.phase}", label_hex(event.label)), "")
 
     def render(self) -> RenderableType:
@@ -79,14 +81,16 @@ class Board:
             Group(*parts), title=self.title, subtitle=self.footer or None, title_align="left", subtitle_align="left"
         )
 
-    def _predicted(self, event: Prediction) -> None:
+    def _predicted(self, event: Prediction, age_s: float) -> None:
         view = self._view(event.stream)
         label, probability = event.top[0]
-        if view.top and view.top[0][0] != label:
+        if age_s == 0 and view.top and view.top[0][0] != label:
             self._note(event.stream, Text(label, label_hex(label)), f"{probability:.2f} at {event.window.end_s:.1f} s")
         view.top = event.top
         view.predictions += 1
-        view.arrivals.append(time.monotonic())
+        view.predicted_at = time.monotonic() - age_s
+        if age_s == 0:
+            view.arrivals.append(view.predicted_at)
         if event.latency_ms.capture_to_publish is not None:
             view.latencies_ms.append(event.latency_ms.capture_to_publish)
         view.history.append((label, probability))
@@ -105,6 +109,7 @@ class Board:
             table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
         table.add_column("rate", justify="right", no_wrap=True)
         table.add_column("latency", justify="right", no_wrap=True)
+        table.add_column("age", justify="right", no_wrap=True)
         table.add_column("last predictions", no_wrap=True, ratio=1)
         for stream, view in sorted(self.streams.items()):
             label, probability = view.top[0] if view.top else ("…", 0.0)
@@ -116,9 +121,18 @@ class Board:
                 f"{probability:.2f}" if view.top else "",
                 f"{view.rate(now):.1f}/s",
                 f"{latency:.0f} ms" if latency is not None else "",
-                _timeline(view),
+                "" if view.predicted_at is None else short_age(now - view.predicted_at),
+                _timeline(view) if view.state == "live" or not view.reason else Text(view.reason, "dim"),
             )
         return table
+
+
+def short_age(seconds: float) -> str:
+    """`0.4 s`, `12 s`, `3 min`, `5 h`, `2 d`."""
+    for limit, unit, size in ((10, "s", 1), (120, "s", 1), (7200, "min", 60), (172_800, "h", 3600)):
+        if seconds < limit:
+            return f"{max(0.0, seconds):.1f} s" if limit == 10 else f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86400:.0f} d"
 
 
 def _timeline(view: StreamView) -> Text:

@@ -1,0 +1,153 @@
+"""`streamclf status` says how every stream is, from a snapshot, and says so when nobody answers."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from rich.console import Console
+from support.hub_process import HubProcess, action, prediction, status, wait_until
+
+from streamclf.dashboard import Board, short_age
+from streamclf.errors import BusError
+from streamclf.events import Prediction, Status, Window
+from streamclf.link import Draft, HubLink
+from streamclf.subscribers.status import run_status
+
+
+@pytest.fixture
+def hub() -> Iterator[HubProcess]:
+    with HubProcess() as hub, HubLink(hub.link, "test") as link:
+        for number in range(30):
+            link.post(prediction(f"cam{number % 2}", number=number))
+        link.post(status("cam0", "live", tokens=15))
+        link.post(Draft("status", "cam1", {"state": "offline", "reason": "connection refused", "counters": {}}))
+        link.post(action("start", "cam0"))
+        link.post(status("cam2", "connecting"))
+        wait_until(lambda: link.unacknowledged == 0, "confirmation")
+        yield hub
+
+
+def test_one_json_object_says_how_all_streams_are(hub: HubProcess, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_status(hub.events, as_json=True, timeout_s=15) == 0
+    out = capsys.readouterr().out
+    report = json.loads(out)
+    assert out.count("\n") == 1
+    assert (report["head"], report["oldest"], report["not_durable"], report["dropped"]) == (34, 1, 0, {})
+    assert re.fullmatch("[0-9a-f]{32}", report["epoch"])
+    assert report["replay"] == hub.replay
+    assert abs(datetime.now(timezone.utc) - datetime.fromisoformat(report["time"])) < timedelta(minutes=1)
+    assert sorted(report["streams"]) == ["cam0", "cam1", "cam2"]
+    cam0, cam1, cam2 = (report["streams"][f"cam{n}"] for n in range(3))
+    assert (cam0["state"], cam0["reason"], cam0["counters"]) == ("live", None, {"tokens": 15})
+    assert cam0["top"] == [["wave", 0.91], ["still", 0.04]]
+    assert cam0["model"] == "gestures@1"
+    assert 0 <= cam0["age_s"] < 15
+    assert cam0["latency_ms"] > 0
+    assert cam0["rate_per_s"] == cam1["rate_per_s"] == 1.5  # 15 in the last ten seconds
+    assert cam2["rate_per_s"] == 0
+    assert (cam0["action"]["label"], cam0["action"]["phase"]) == ("wave", "start")
+    assert (cam1["state"], cam1["reason"], cam1["action"]) == ("offline", "connection refused", None)
+    assert (cam2["state"], cam2["top"], cam2["age_s"]) == ("connecting", [], None)
+    assert cam0.keys() == cam1.keys() == cam2.keys()
+
+
+def test_where_nobody_watches_the_table_is_printed_once(hub: HubProcess) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "streamclf", "status", hub.events, "--timeout", "20"],
+        capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "120"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (cam1,) = [line for line in done.stdout.splitlines() if " cam1 " in line]
+    assert "offline" in cam1
+    assert "connection refused" in cam1
+    assert "events 1 to 34" in done.stdout
+
+
+def test_in_a_terminal_it_lives_until_ctrl_c_and_says_when_the_service_is_gone(hub: HubProcess) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "streamclf", "status", hub.events],
+        stdout=theirs, stdin=theirs, stderr=subprocess.PIPE, env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+
+    def shows(text: bytes) -> bool:
+        nonlocal shown
+        if select.select([ours], [], [], 0.05)[0]:
+            with contextlib.suppress(OSError):  # the other end is closed
+                shown += os.read(ours, 65536)
+        return text in shown
+
+    try:
+        wait_until(lambda: shows(b"events 1 to 34"), "the table", 30)
+        with HubLink(hub.link, "test") as link:
+            link.post(prediction("late"))
+            wait_until(lambda: shows(b"events 1 to 35"), "the next heartbeat", 20)
+        assert shows(b"late")
+        hub.kill()
+        wait_until(lambda: shows(b"the service is gone"), "the end of the service", 20)
+        process.send_signal(signal.SIGINT)
+        wait_until(lambda: (shows(b"\0"), process.poll())[1] is not None, "the end", 20)
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        process.communicate(timeout=10)
+        os.close(ours)
+
+
+def test_nobody_there_is_one_line_and_exit_code_1() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "streamclf", "status", "tcp://127.0.0.1:9", "--json", "--timeout", "0.3"],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "nothing heard for 0.3 s; is the service running" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_stopped_service_is_an_error_within_the_deadline(hub: HubProcess) -> None:
+    hub.signal(signal.SIGSTOP)
+    began = time.monotonic()
+    with pytest.raises(BusError):
+        run_status(hub.events, as_json=True, timeout_s=0.5)
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-1, "0.0 s"), (0.44, "0.4 s"), (42, "42 s"), (600, "10 min"), (10_000, "3 h"), (900_000, "10 d")],
+)
+def test_ages_are_short(seconds: float, text: str) -> None:
+    assert short_age(seconds) == text
+
+
+def test_an_old_event_shows_its_age_and_makes_no_rate() -> None:
+    board = Board("")
+    window = Window(start_s=0, end_s=1, frames=8)
+    common = {"epoch": "ab" * 16, "offset": 1, "previous": 0, "time": datetime.now(timezone.utc)}
+    for _ in range(30):
+        board.apply(Prediction(stream="old", window=window, top=(("wave", 0.9),), model="m", **common), age_s=4000)
+        board.apply(Prediction(stream="new", window=window, top=(("wave", 0.9),), model="m", **common))
+    board.apply(Status(stream="old", state="offline", reason="unplugged", **common))
+    console = Console(width=120, file=io.StringIO())
+    with console.capture() as capture:
+        console.print(board.render())
+    lines = {line.split()[1]: line for line in capture.get().splitlines() if " wave " in line}
+    assert "0.0/s" in lines["old"]
+    assert "67 min" in lines["old"]
+    assert "unplugged" in lines["old"]
+    assert "10.0/s" in lines["new"]
