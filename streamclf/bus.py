@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterable
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import zmq
 
@@ -22,14 +22,28 @@ from streamclf.errors import BusError
 from streamclf.events import topic_of
 from streamclf.journal import Entry
 from streamclf.names import valid_stream_name
+from streamclf.peers import Peers
+
+if TYPE_CHECKING:
+    from streamclf.gate import Gatekeeper
 
 log = logging.getLogger(__name__)
 
 SEND_HIGH_WATER: Final = 2000
 """Messages kept for one slow subscriber: a second of 400 streams."""
 MAX_REQUEST_BYTES: Final = 64 * 1024
-_MAX_WATCHED_TOPICS = 4096
-_SUBSCRIPTIONS_A_TURN = 1000
+LINK_IO_THREAD: Final = 0b01
+PUBLIC_IO_THREAD: Final = 0b10
+"""Masks of libzmq's threads, where there are two: whatever strangers do to one, producers have the other."""
+MAX_SUBSCRIPTIONS: Final = 4096
+"""Topics that one connection may ask for and give up; beyond, it is disconnected."""
+MAX_TOPICS: Final = 16_384
+"""Different topics in all: 3 kB each in libzmq. Beyond, whoever asked for most is disconnected."""
+_TOPIC = re.compile(rb"[A-Za-z0-9_/-]{0,80}")
+_MAX_HANDSHAKE_BYTES = 1024
+"""No topic is as long, but libzmq holds the messages of a CURVE handshake to the same limit."""
+_SUBSCRIPTIONS_QUEUED = 50
+_SUBSCRIPTIONS_A_TURN = 200
 _TCP = re.compile(r"tcp://(?P<host>\[[^\]]+\]|[^:/\s]+):(?P<port>\d{1,5}|\*)")
 _REMEDY = {
     errno.EADDRINUSE: "another program uses it; stop that one, or give another port (or * for any free one)",
@@ -42,9 +56,13 @@ _REMEDY = {
 }
 
 
-def open_socket(context: zmq.Context[zmq.Socket[bytes]], kind: int, *, max_bytes: int) -> zmq.Socket[bytes]:
+def open_socket(
+    context: zmq.Context[zmq.Socket[bytes]], kind: int, *, max_bytes: int, io_thread: int = 0
+) -> zmq.Socket[bytes]:
     """A socket with the limits that every one of ours has, before bind or connect."""
     socket = context.socket(kind)
+    if context.get(zmq.IO_THREADS) > 1:
+        socket.affinity = io_thread
     socket.linger = 0
     socket.maxmsgsize = max_bytes
     socket.handshake_ivl = 3000
@@ -53,10 +71,20 @@ def open_socket(context: zmq.Context[zmq.Socket[bytes]], kind: int, *, max_bytes
     return socket
 
 
-def bind(socket: zmq.Socket[bytes], endpoint: str, role: str) -> str:
-    """Bind and return the endpoint as really bound (`tcp://127.0.0.1:*` gets its port). Raises `BusError`."""
-    _refuse_strangers(endpoint, role)
+def bind(socket: zmq.Socket[bytes], endpoint: str, role: str, *, guarded: bool = False) -> str:
+    """Bind and return the endpoint as really bound (`tcp://127.0.0.1:*` gets its port). Raises `BusError`.
+
+    `guarded`: a gate asks each client for its key, so the endpoint may be open to the network.
+    """
+    if endpoint.startswith("ipc://"):
+        _refuse_shared_directory(endpoint, role)
+    elif not is_loopback(endpoint, role) and not guarded:
+        raise BusError(
+            f"{role} {endpoint}: anybody in the network could read it; set publish.keys and publish.allow (made by "
+            "`streamclf keys`), or bind 127.0.0.1 and reach it through a tunnel"
+        )
     socket.backlog = 64
+    socket.ipv6 = "[" in endpoint
     before = os.umask(0o177)  # an ipc socket is for its owner alone
     try:
         _refuse_served(endpoint, role)
@@ -71,15 +99,26 @@ def bind(socket: zmq.Socket[bytes], endpoint: str, role: str) -> str:
     return socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
 
-def _refuse_strangers(endpoint: str, role: str) -> None:
-    if endpoint.startswith("ipc://"):
-        return
+def is_loopback(endpoint: str, role: str) -> bool:
+    """Whether only programs on this machine can reach a tcp:// endpoint. Raises `BusError` if it is none."""
     match = _TCP.fullmatch(endpoint)
     if not match:
         raise BusError(f"{role} {endpoint!r}: like tcp://127.0.0.1:5555 or ipc:///run/streamclf/events")
-    if not _is_loopback(match["host"].strip("[]")):
+    return _is_loopback(match["host"].strip("[]"))
+
+
+def _refuse_shared_directory(endpoint: str, role: str) -> None:
+    path = Path(endpoint.removeprefix("ipc://"))
+    if str(path)[:1] in ("@", "*"):
+        raise BusError(f"{role} {endpoint}: a name that any user could open; give a path in a directory of your own")
+    try:
+        status = path.parent.stat()
+    except OSError:
+        return  # bind says what is wrong with it
+    if stat.S_IMODE(status.st_mode) & 0o077 or status.st_uid != os.geteuid():
         raise BusError(
-            f"{role} {endpoint}: anybody in the network could read it; bind 127.0.0.1 and reach it through a tunnel"
+            f"{role} {endpoint}: other users may enter {path.parent} (mode {stat.S_IMODE(status.st_mode):04o}); "
+            f"give a path in a directory of your own: mkdir -m 700"
         )
 
 
@@ -109,20 +148,33 @@ def _refuse_served(endpoint: str, role: str) -> None:
 
 
 class Publisher:
-    """The PUB side, which also hears who subscribes (XPUB): previews are made only while somebody watches."""
+    """The PUB side, which also hears who subscribes (XPUB): previews are made only while somebody watches.
+
+    libzmq keeps what it is asked for in a trie without bounds, so those who ask for too much, or for what no topic of
+    ours begins with, are disconnected, which makes it forget them.
+    """
 
     def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, *, high_water: int = SEND_HIGH_WATER
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        endpoint: str,
+        *,
+        high_water: int = SEND_HIGH_WATER,
+        gate: Gatekeeper | None = None,
     ) -> None:
-        self.socket = open_socket(context, zmq.XPUB, max_bytes=4096)
-        self.socket.sndhwm = high_water
+        self.socket = open_socket(context, zmq.XPUB, max_bytes=_MAX_HANDSHAKE_BYTES, io_thread=PUBLIC_IO_THREAD)
+        self.socket.sndhwm, self.socket.rcvhwm = high_water, _SUBSCRIPTIONS_QUEUED
         self.socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # each newcomer is heard, and gets a heartbeat at once
+        if gate:
+            gate.guard(self.socket)
         try:
-            self.endpoint = bind(self.socket, endpoint, "publish.events")
+            self.endpoint = bind(self.socket, endpoint, "publish.events", guarded=gate is not None)
         except BusError:
             self.socket.close(0)
             raise
+        self.peers = Peers("publish.events", permits=gate.permits if gate else None)
         self._topics: set[bytes] = set()
+        self._previews: set[bytes] = set()
         self.watched: frozenset[str] = frozenset()
         """Streams whose preview somebody wants; `*` for all."""
         self.newcomers = False
@@ -140,24 +192,35 @@ class Publisher:
         """Take in subscriptions; True if the set of watched previews changed."""
         for _ in range(_SUBSCRIPTIONS_A_TURN):
             try:
-                message = self.socket.recv(zmq.NOBLOCK)
+                frame = self.socket.recv(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 break
-            self._subscription(message[:1], message[1:])
-        watched = frozenset(_watched_stream(topic) for topic in self._topics)
+            self._take(frame)
+        watched = frozenset(_watched_stream(topic) for topic in self._previews)
         changed = watched != self.watched
         self.watched = watched
         return changed
 
-    def _subscription(self, kind: bytes, topic: bytes) -> None:
-        self.newcomers = self.newcomers or kind == b"\1"
-        # Somebody who subscribes to everything is a logger more likely than a viewer: it does not turn the cameras on.
-        if not topic.startswith(b"preview/"):
-            return
-        if kind == b"\1" and len(self._topics) < _MAX_WATCHED_TOPICS:
+    def _take(self, frame: zmq.Frame) -> None:
+        kind, topic = frame.bytes[:1], frame.bytes[1:]
+        peer = self.peers.sender(frame)
+        if kind == b"\1":
+            self.newcomers = True
             self._topics.add(topic)
+            # Somebody who subscribes to everything is a logger more likely than a viewer: that turns no camera on.
+            if topic.startswith(b"preview/"):
+                self._previews.add(topic)
         elif kind == b"\0":
             self._topics.discard(topic)
+            self._previews.discard(topic)
+        if peer is None:
+            return  # it left, or was disconnected: libzmq gives up its topics, which is heard next
+        if kind not in (b"\0", b"\1") or not _TOPIC.fullmatch(topic):
+            self.peers.cut(peer, "it asked for what is no topic")
+        elif peer.messages > MAX_SUBSCRIPTIONS:
+            self.peers.cut(peer, f"more than {MAX_SUBSCRIPTIONS} subscriptions")
+        elif len(self._topics) > MAX_TOPICS and (busiest := self.peers.busiest()):
+            self.peers.cut(busiest, f"more than {MAX_TOPICS} different topics in all, and it asked for most")
 
     def close(self) -> None:
         """Stop listening and drop what slow subscribers have not taken."""

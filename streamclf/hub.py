@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import resource
 import sys
 import time
 from pathlib import Path
@@ -17,9 +18,11 @@ from streamclf.bus import Publisher
 from streamclf.child import EXIT_DONE, Stop, run_child
 from streamclf.errors import EventError
 from streamclf.events import HEARTBEAT_TOPIC, check_event, timestamp, topic_of
+from streamclf.gate import AllowList, Gatekeeper
 from streamclf.intake import LinkServer
 from streamclf.jobs import HubChange, HubJob
 from streamclf.journal import RETENTION_STEP, Journal, Record
+from streamclf.keys import load_certificate
 from streamclf.link import Draft
 from streamclf.openactions import OpenActions
 from streamclf.replay import ReplayServer
@@ -30,6 +33,7 @@ _OPEN_ACTIONS = "open actions"
 _HEARTBEAT_S = 1.0
 _NEWCOMER_S = 0.05
 _RETAIN_S = 5.0
+_DESCRIPTORS = 65_536
 _DRAIN_S = 0.4
 _TURN_S = 30.0
 """One turn is a commit at most, which a disk can hold up for long; a hub is not the better for a restart then."""
@@ -42,12 +46,15 @@ class Hub:
 
     def __init__(self, job: HubJob) -> None:
         with contextlib.ExitStack() as stack:
-            self._context = zmq.Context()
+            self._context = zmq.Context(io_threads=2)
             stack.callback(self._context.term)
-            self.journal = stack.enter_context(Journal(job.journal, keep_s=job.keep_s))
-            self._publisher = Publisher(self._context, job.events)
+            self.journal = stack.enter_context(Journal(job.journal, keep_s=job.keep_s, keep_bytes=job.keep_bytes))
+            gate = _open_gate(self._context, job)
+            if gate:
+                stack.callback(gate.close)
+            self._publisher = Publisher(self._context, job.events, high_water=job.high_water, gate=gate)
             stack.callback(self._publisher.close)
-            self._replay = ReplayServer(self._context, job.replay, job.journal)
+            self._replay = ReplayServer(self._context, job.replay, job.journal, gate=gate)
             stack.callback(self._replay.close)
             self._links = LinkServer(self._context, job.link, self.journal.sequence_of)
             stack.callback(self._links.close)
@@ -106,6 +113,7 @@ class Hub:
         if now >= self._orphans_at:  # not with each heartbeat: newcomers make these come sooner than hellos do
             self._orphans_at = now + _HEARTBEAT_S
             self._end_orphans()
+            self._publisher.peers.cut_revoked()
         if now >= self._retain_at:
             removed = self.journal.retain()
             self._retain_at = now + (0.02 if removed >= RETENTION_STEP else _RETAIN_S)
@@ -193,8 +201,23 @@ class Hub:
         self._heartbeat_at = time.monotonic() + _HEARTBEAT_S
 
 
+def _open_gate(context: zmq.Context[zmq.Socket[bytes]], job: HubJob) -> Gatekeeper | None:
+    if job.keys is None or job.allow is None:
+        return None
+    return Gatekeeper(context, load_certificate(job.keys, secret=True), AllowList(job.allow))
+
+
+def _raise_descriptor_limit() -> None:
+    """Each connection takes a descriptor: 1,024, the usual limit, are few for a service that strangers can reach."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def main(job: HubJob, stop: Stop) -> int:
     """Run the hub; one line on stdout tells the supervisor the endpoints, and nothing else is ever written there."""
+    _raise_descriptor_limit()
     with Hub(job) as hub:
         sys.stdout.write(orjson.dumps(hub.endpoints).decode() + "\n")
         sys.stdout.flush()

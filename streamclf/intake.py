@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 import zmq
 
-from streamclf.bus import bind, open_socket
+from streamclf.bus import LINK_IO_THREAD, bind, open_socket
 from streamclf.errors import BusError, EventError
 from streamclf.link import MAX_PREVIEW_BYTES, Draft
 from streamclf.linksocket import MAX_LINK_MESSAGE_BYTES, U64
@@ -62,7 +62,7 @@ class LinkServer:
     def __init__(
         self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, sequence_of: Callable[[bytes], int]
     ) -> None:
-        self.socket = open_socket(context, zmq.ROUTER, max_bytes=MAX_LINK_MESSAGE_BYTES)
+        self.socket = open_socket(context, zmq.ROUTER, max_bytes=MAX_LINK_MESSAGE_BYTES, io_thread=LINK_IO_THREAD)
         try:
             self.endpoint = bind(self.socket, endpoint, "link")
         except BusError:

@@ -11,6 +11,7 @@ import orjson
 import zmq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from streamclf.access import Access
 from streamclf.bus import open_socket
 from streamclf.errors import BusError, EventError
 from streamclf.events import MAX_EVENT_BYTES, Epoch, Heartbeat, Offset, StreamEvent, parse_event
@@ -73,8 +74,15 @@ class Snapshot:
 class Puller:
     """Lazy Pirate (ZeroMQ guide, chapter 4): after a deadline a fresh socket, and after a rest the question again."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, streams: Sequence[str]) -> None:
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        endpoint: str,
+        streams: Sequence[str],
+        access: Access | None = None,
+    ) -> None:
         self.endpoint = endpoint
+        self._access = access
         self._context, self._streams = context, list(streams)
         self._socket: zmq.Socket[bytes] | None = None
         self._asked: Position | None = None
@@ -145,6 +153,8 @@ class Puller:
     def _send(self, question: dict[str, Any]) -> zmq.Socket[bytes]:
         if self._socket is None:
             self._socket = open_socket(self._context, zmq.DEALER, max_bytes=MAX_EVENT_BYTES)
+            if self._access:
+                self._access.arm(self._socket)
             try:
                 self._socket.connect(self.endpoint)
             except zmq.ZMQError as error:

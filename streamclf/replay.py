@@ -6,6 +6,7 @@ DEALER sockets both work. The consumer pulls page by page, so a slow one holds u
 
 from __future__ import annotations
 
+import errno
 import logging
 import sqlite3
 import threading
@@ -16,11 +17,13 @@ import orjson
 import zmq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from streamclf.bus import MAX_REQUEST_BYTES, bind, open_socket
+from streamclf.bus import MAX_REQUEST_BYTES, PUBLIC_IO_THREAD, bind, open_socket
 from streamclf.config import MAX_STREAMS, StreamName
 from streamclf.errors import BusError
 from streamclf.events import MAX_OFFSET, DraftType, Epoch
+from streamclf.gate import Gatekeeper
 from streamclf.history import JournalReader
+from streamclf.peers import Peers
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +32,8 @@ _MAX_REPLY_BYTES = 512 * 1024
 _SCAN: Final = 20_000
 """Offsets looked at for one reply: bounds the time that a filter which matches nothing can take."""
 _SNAPSHOT_LIMIT = 3 * MAX_STREAMS
-_REPLIES_QUEUED = 8
+_REPLIES_QUEUED = 2
+_REQUESTS_QUEUED = 8
 _POLL_MS = 200
 
 
@@ -91,15 +95,27 @@ def _replay(reader: JournalReader, request: Request) -> list[bytes]:
 class ReplayServer:
     """Serves `answer` on a ROUTER socket until closed."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, journal: Path) -> None:
-        self._socket = open_socket(context, zmq.ROUTER, max_bytes=MAX_REQUEST_BYTES)
-        self._socket.sndhwm = self._socket.rcvhwm = _REPLIES_QUEUED
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        endpoint: str,
+        journal: Path,
+        *,
+        gate: Gatekeeper | None = None,
+    ) -> None:
+        self._socket = open_socket(context, zmq.ROUTER, max_bytes=MAX_REQUEST_BYTES, io_thread=PUBLIC_IO_THREAD)
+        self._socket.sndhwm, self._socket.rcvhwm = _REPLIES_QUEUED, _REQUESTS_QUEUED
+        self._socket.router_mandatory = True  # say it when somebody asks on without reading the answers
+        if gate:
+            gate.guard(self._socket)
         try:
-            self.endpoint = bind(self._socket, endpoint, "publish.replay")
+            self.endpoint = bind(self._socket, endpoint, "publish.replay", guarded=gate is not None)
         except BusError:
             self._socket.close(0)
             raise
+        self._peers = Peers("publish.replay", permits=gate.permits if gate else None)
         self._journal = journal
+        self._reader: JournalReader | None = None
         self._stop = threading.Event()
         self.refused = 0
         self._thread = threading.Thread(target=self._run, name="replay", daemon=True)
@@ -117,13 +133,24 @@ class ReplayServer:
                     self._serve_one()
         finally:
             self._socket.close(0)
+            self._close_reader()
 
     def _serve_one(self) -> None:
-        *envelope, body = self._socket.recv_multipart()
-        if len(envelope) not in (1, 2) or envelope[1:] not in ([], [b""]):
+        *envelope, body = self._socket.recv_multipart(copy=False)
+        peer = self._peers.sender(body)
+        if peer is None:
+            return  # gone, or no longer allowed
+        route = [frame.bytes for frame in envelope]
+        if len(route) not in (1, 2) or route[1:] not in ([], [b""]):
             self.refused += 1
             return
-        self._socket.send_multipart([*envelope, *self._reply(body)], zmq.NOBLOCK)
+        try:
+            self._socket.send_multipart([*route, *self._reply(body.bytes)], zmq.NOBLOCK)
+        except zmq.Again:
+            self._peers.cut(peer, "it asks on and on without reading the answers")
+        except zmq.ZMQError as error:
+            if error.errno != errno.EHOSTUNREACH:  # it left meanwhile
+                raise
 
     def _reply(self, body: bytes) -> list[bytes]:
         try:
@@ -133,14 +160,18 @@ class ReplayServer:
             fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
             return [_error("", f"{'.'.join(str(part)[:64] for part in fault['loc'][:4])}: {fault['msg'][:200]}")]
         try:
-            reader = JournalReader(self._journal)
-            try:
-                return answer(reader, request)
-            finally:
-                reader.close()
+            # Kept open: opening it takes descriptors, of which a flood of connections may have left none.
+            self._reader = self._reader or JournalReader(self._journal)
+            return answer(self._reader, request)
         except (sqlite3.Error, OSError) as error:
             log.warning("replay: the journal cannot be read now: %s", error)
+            self._close_reader()
             return [_error(request.id, "the journal cannot be read now; ask again later")]
+
+    def _close_reader(self) -> None:
+        if self._reader:
+            self._reader.close()
+        self._reader = None
 
 
 def _error(request_id: str, text: str) -> bytes:

@@ -12,14 +12,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import zmq
 
+from streamclf.access import Access, HandshakeWatch, open_access
 from streamclf.bus import open_socket
-from streamclf.config import ENDPOINT
 from streamclf.errors import BusError, EventError, UsageError
 from streamclf.events import HEARTBEAT_TOPIC, JOURNALLED, Heartbeat, Lost, StreamEvent, parse_event, topic_of
 from streamclf.link import MAX_PREVIEW_BYTES
@@ -37,22 +38,26 @@ _ASYNC_POLL_S = 0.2
 
 
 def subscribe(
-    endpoint: str,
+    endpoint: str | Path,
     *,
     streams: Collection[str] | None = None,
     types: Collection[Kind] | None = None,
     replay: bool = False,
     after: Position | None = None,
     patience_s: float | None = None,
+    keys: str | Path | None = None,
+    server_key: str | Path | None = None,
 ) -> Subscription:
     """Connect to a service's events; nothing has to be there yet.
+
+    A service with keys: `keys` is this subscriber's secret file (`streamclf keys`), `server_key` the service's public
+    one. A file that was made for the service holds that, and where it is, and can stand as `endpoint` alone.
 
     `streams` and `types` (prediction, action, status, heartbeat) restrict what is returned; None means all. `after`
     (with `replay`) resumes behind a stored `Subscription.position`, or at `START`; None begins now. `patience_s`: raise
     `BusError` when a service has been silent for so long (a heartbeat comes each second); None waits for ever.
     """
-    if not ENDPOINT.match(endpoint):
-        raise UsageError(f"endpoint {endpoint!r}: like tcp://127.0.0.1:5555")
+    access = open_access(endpoint, keys, server_key)
     for stream in streams or ():
         if not valid_stream_name(stream):
             raise UsageError(f"stream {stream!r}: 1 to 64 of letters, digits, _ and -")
@@ -61,18 +66,20 @@ def subscribe(
             raise UsageError(f"type {kind!r}: one of {', '.join(KINDS)}")
     if after is not None and not replay:
         raise UsageError("after=: only together with replay=True")
-    return Subscription(endpoint, streams, types, replay, after, patience_s)
+    return Subscription(access, streams, types, replay, after, patience_s)
 
 
 def snapshot(
-    endpoint: str,
+    endpoint: str | Path,
     *,
     streams: Collection[str] | None = None,
     types: Collection[Kind] | None = None,
     timeout_s: float = 5.0,
+    keys: str | Path | None = None,
+    server_key: str | Path | None = None,
 ) -> Snapshot:
     """The last event of each stream and type, for those who come late; raises `BusError` if nobody answers in time."""
-    with subscribe(endpoint, streams=streams, types=types) as events:
+    with subscribe(endpoint, streams=streams, types=types, keys=keys, server_key=server_key) as events:
         return events.snapshot(timeout_s)
 
 
@@ -81,14 +88,16 @@ class Subscription:
 
     def __init__(
         self,
-        endpoint: str,
+        access: Access,
         streams: Collection[str] | None,
         types: Collection[Kind] | None,
         replay: bool,
         after: Position | None,
         patience_s: float | None,
     ) -> None:
-        self.endpoint = endpoint
+        self.endpoint = access.endpoint
+        self._access = access
+        self._handshakes = HandshakeWatch(access)
         self._streams = None if streams is None else frozenset(streams)
         self._types = frozenset(KINDS if types is None else types)
         self._patience_s = patience_s
@@ -96,6 +105,7 @@ class Subscription:
         self._ready: deque[Received] = deque()
         self._previews: dict[str, bytes] = {}
         self._tracker = Tracker(self._streams, after) if replay else None
+        self._preview_topics: set[bytes] = set()
         self._context = zmq.Context(io_threads=1)
         self._socket = self._connect()
         self._replay_endpoint: str | None = None
@@ -142,6 +152,7 @@ class Subscription:
     def watch_previews(self, streams: Collection[str] | None = None) -> None:
         """Ask for small pictures, too; they cost the service work, so only while somebody looks."""
         for topic in [b"preview/"] if streams is None else [topic_of("preview", stream) for stream in streams]:
+            self._preview_topics.add(topic)
             self._socket.subscribe(topic)
 
     def snapshot(self, timeout_s: float = 5.0) -> Snapshot:
@@ -180,7 +191,7 @@ class Subscription:
                 f"{self.endpoint}: nothing heard for {timeout_s:g} s; is the service running, and is this its "
                 "`publish.events` endpoint?"
             )
-        puller = Puller(self._context, self._replay_endpoint, sorted(self._streams or ()))
+        puller = Puller(self._context, self._replay_endpoint, sorted(self._streams or ()), self._access)
         try:
             found = puller.snapshot(self._types.intersection(JOURNALLED), deadline)
         finally:
@@ -208,6 +219,7 @@ class Subscription:
     def _close(self) -> None:
         if self._puller:
             self._puller.close()
+        self._handshakes.detach()
         self._socket.close(0)
         self._context.term()
 
@@ -221,9 +233,17 @@ class Subscription:
         for kind in kinds:
             for stream in self._streams if self._streams is not None else ("",):
                 socket.subscribe(topic_of(kind, stream) if stream else f"{kind}/".encode())
+        for topic in self._preview_topics:
+            socket.subscribe(topic)
+        self._access.arm(socket)
+        handshakes = self._handshakes.attach(socket)
+        self._poller = zmq.Poller()
+        for each in (socket, handshakes):
+            self._poller.register(each, zmq.POLLIN)
         try:
             socket.connect(self.endpoint)
         except zmq.ZMQError as error:
+            self._handshakes.detach()
             self._context.destroy(linger=0)
             raise BusError(f"{self.endpoint}: {error.strerror}; give an endpoint like tcp://127.0.0.1:5555") from error
         return socket
@@ -237,7 +257,12 @@ class Subscription:
             )
 
     def _listen(self, timeout_s: float) -> None:
-        if not self._socket.poll(int(1000 * timeout_s)):
+        if self._handshakes.check():
+            self._handshakes.detach()
+            self._socket.close(0)
+            self._socket = self._connect()
+        ready = dict(self._poller.poll(int(1000 * timeout_s)))
+        if self._socket not in ready:
             return
         frames = self._socket.recv_multipart()
         self._heard_at = time.monotonic()
@@ -285,7 +310,7 @@ class Subscription:
             self._puller.close()
             self._puller = None
         if self._puller is None and replay is not None:
-            self._puller = Puller(self._context, replay, sorted(self._streams or ()))
+            self._puller = Puller(self._context, replay, sorted(self._streams or ()), self._access)
 
     def _pull(self, timeout_s: float) -> None:
         assert self._tracker is not None
