@@ -1,0 +1,148 @@
+"""Run by tests/engines/test_pycuda.py in a process of its own, in which `libcuda.so.1` is our driver on host memory."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from support.bundles import expected_logits, make_brightness_bundle
+from support.gpu_double import DoubleCompiler, DoublePlan
+
+import engines.engine
+import engines.tensorrt
+from engines.engine import Engine, open_engine
+from engines.errors import DeviceMemoryError
+from engines.parity import softmax
+from engines.tensorrt.cuda import PyCudaDevice
+from engines.tensorrt.interface import OutOfMemoryError, Platform
+
+
+class HostDevice(PyCudaDevice):
+    """PyCUDA's device; with `view` so that the double of TensorRT can compute in its memory."""
+
+    def check(self) -> None:
+        self.free_bytes()  # fails without a current context
+
+    def view(self, address: int, nbytes: int) -> np.ndarray[Any, Any]:
+        """The bytes at an address, which the driver took from the host."""
+        return np.ctypeslib.as_array((ctypes.c_uint8 * max(nbytes, 1)).from_address(address))[:nbytes]
+
+    def capture(self, stream: Any, enqueue: Any) -> None:
+        return None  # the double computes outside the driver, so a graph would not hold it
+
+
+class ImmediateExecution:
+    def __init__(self, plan: DoublePlan, batch: int, addresses: Mapping[str, int]) -> None:
+        self._plan, self._batch, self._addresses = plan, batch, addresses
+
+    def enqueue(self, stream: Any) -> None:
+        assert stream.handle
+        self._plan.infer(self._batch, self._addresses)
+
+
+class ImmediatePlan(DoublePlan):
+    def execution(self, batch: int, addresses: Mapping[str, int], scratch: int) -> Any:
+        return ImmediateExecution(self, batch, addresses)
+
+
+class ImmediateCompiler(DoubleCompiler):
+    def load(self, plan: bytes) -> ImmediatePlan:
+        loaded = super().load(plan)
+        loaded.__class__ = ImmediatePlan
+        return loaded  # type: ignore[return-value]
+
+
+def device_works(driver: ctypes.CDLL) -> None:
+    device = PyCudaDevice()
+    assert (device.gpu.name, device.gpu.compute_capability, device.gpu.driver) == ("host memory", "9.0", "12.8")
+    with device.active():
+        moves_rows(device)
+    device.close()
+    assert driver.live_allocations() == 0, driver.live_allocations()
+
+
+def moves_rows(device: PyCudaDevice) -> None:
+    stream = device.stream()
+    rows = device.pinned((3,), np.int32)
+    values = device.pinned((4, 5), np.float32)
+    result = device.pinned((3, 5), np.float32)
+    source, index, target, back = (device.allocate(n) for n in (80, 12, 60, 80))
+
+    def work() -> None:
+        device.upload(source, values, stream)
+        device.upload(index, rows, stream)
+        device.gather_rows(target, source, index, 3, 20, stream)
+        device.clear(back, 80, stream)
+        device.scatter_rows(back, target, index, 3, 20, stream)
+        device.download(result, target, stream)
+
+    graph = device.capture(stream, work)
+    assert graph is not None
+    for seed in range(3):
+        values[:] = np.random.default_rng(seed).normal(size=(4, 5))
+        rows[:] = np.random.default_rng(seed).permutation(4)[:3]
+        graph.launch(stream)
+        device.finish(stream)
+        np.testing.assert_array_equal(result, values[rows])
+    event = device.event()
+    device.record(event, stream)
+    device.wait(device.stream(), event)
+    device.synchronize(event)
+    try:
+        device.allocate(1 << 40)
+    except OutOfMemoryError as error:
+        assert error.nbytes == 1 << 40  # noqa: PT017 - not run by pytest
+    else:
+        raise AssertionError("2 ** 40 bytes were there")
+
+
+def use(engine: Engine) -> bool:
+    tokens = np.random.default_rng(0).integers(0, 256, (12, 2, 16, 16, 3), np.uint8)
+    for begin in (0, 5, 10):
+        part = tokens[begin : begin + 5]
+        engine.encode(part, np.arange(begin, begin + len(part), dtype=np.int32))
+    windows = np.array([[0, 1, 2, 3], [8, 9, 10, 11], [5, 5, 1, 11]], np.int32)
+    expected = [softmax(expected_logits(tokens[window])) for window in windows]
+    np.testing.assert_allclose(engine.classify(windows), expected, atol=1e-4)
+    return True
+
+
+def engine_works(driver: ctypes.CDLL, folder: Path) -> None:
+    bundle = make_brightness_bundle(folder / "bundle")
+    engines.engine.missing_libraries = lambda backend: []  # type: ignore[assignment]
+
+    def load_platform() -> Platform:
+        device = HostDevice()
+        return Platform(cuda=device, compiler=ImmediateCompiler(device))  # type: ignore[arg-type]
+
+    engines.tensorrt.load_platform = load_platform  # type: ignore[assignment]
+    engine = open_engine(bundle, backend="tensorrt", precision="fp32", max_batch=5, bank_slots=12)
+    before = driver.live_allocations()
+    assert before > 0
+    use(engine)
+    done: list[bool] = []
+    thread = threading.Thread(target=lambda: done.append(use(engine)))
+    thread.start()
+    thread.join(20)
+    assert done == [True]
+    assert driver.live_allocations() == before
+    engine.close()
+    driver.set_memory(ctypes.c_size_t(4096))
+    try:
+        open_engine(bundle, backend="tensorrt", precision="fp32", max_batch=2)
+    except DeviceMemoryError as error:
+        assert "batch 1 needs" in str(error)  # noqa: PT017
+    else:
+        raise AssertionError("4 KiB were enough")
+
+
+if __name__ == "__main__":
+    library = ctypes.CDLL("libcuda.so.1")
+    device_works(library)
+    engine_works(library, Path(sys.argv[1]))
+    print("all checks passed")
