@@ -29,6 +29,15 @@ def draw(number: int, width: int, height: int) -> U8:
     return image
 
 
+def draw_light(number: int, width: int, height: int, light: int) -> U8:
+    """(height, width, 3) uint8 RGB of about the mean `light` (32 to 223): `number` as faint bars that all differ."""
+    image = np.full((height, width, 3), light, np.uint8)
+    side = width // BITS
+    for bit in range(BITS):
+        image[: height // 2, bit * side : (bit + 1) * side] += np.uint8(24 if number >> bit & 1 else 0)
+    return image
+
+
 def read_number(rgb: U8, source_width: int | None = None, source_height: int | None = None) -> int:
     """The number in a picture of any size, stretched from `source_width` x `source_height` (else unstretched)."""
     height, width = rgb.shape[:2]
@@ -122,16 +131,29 @@ class Film:
 
 @lru_cache(maxsize=16)
 def film(
-    *, frames: int = 250, fps: int = 25, width: int = 320, height: int = 180, gop: int = 25, first: int = 0
+    *,
+    frames: int = 250,
+    fps: int = 25,
+    width: int = 320,
+    height: int = 180,
+    gop: int = 25,
+    first: int = 0,
+    light: int | None = None,
+    still: bool = False,
 ) -> Film:
-    """Bar codes `first`, `first + 1`, ... with parameter sets before every key frame, as cameras send them."""
+    """Bar codes `first`, `first + 1`, ... with parameter sets before every key frame, as cameras send them.
+
+    `light`: pictures of that mean instead. `still`: the first picture for ever.
+    """
     encoder: Any = av.CodecContext.create("libx264", "w")
     encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
     encoder.time_base, encoder.framerate, encoder.gop_size = Fraction(1, fps), Fraction(fps), gop
     encoder.options = {**X264, "tune": "zerolatency"}
     units = []
     for i in range(frames):
-        frame = av.VideoFrame.from_ndarray(draw(first + i, width, height), "rgb24")
+        number = first if still else first + i
+        picture = draw(number, width, height) if light is None else draw_light(number, width, height, light)
+        frame = av.VideoFrame.from_ndarray(picture, "rgb24")
         frame.pts = i
         units += [_nal_units(bytes(packet)) for packet in encoder.encode(frame)]
     units += [_nal_units(bytes(packet)) for packet in encoder.encode(None)]

@@ -1,0 +1,369 @@
+"""Every fault that a camera can have, on a real service: each promise is an assertion on events that a subscriber got.
+
+One service with a few streams goes through all of it. `witness` has no fault, and every test ends with the proof that
+it lost nothing meanwhile. Times are the subscriber's monotonic clock; deadlines are those promised plus `SLACK_S`, for
+a machine that is busy with other things.
+
+Its wall clock is ours: a `sitecustomize` moves `time.time` of every process of the service by what a file says.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from support.bundles import make_brightness_bundle
+from support.clips import film
+from support.processes import cpu_s, rss_bytes
+from support.rtsp_server import RtspServer
+from support.service import Service
+from support.watcher import Seen, Watcher
+
+pytestmark = pytest.mark.timeout(240)
+
+SLACK_S = 3.0
+START_S = 60.0
+OPEN_S, READ_S = 2.0, 1.5
+STEP_S = 0.2
+"""Media time between two predictions: one token of two frames at 10 per second."""
+WINDOW_TOKENS = 4
+PASSWORD = "g@:/%?heim 7#"
+WRONG = "wr0ng@:/%?word"
+
+SIZE = {"width": 160, "height": 90, "gop": 25, "frames": 250}
+BRIGHT, DARK = film(light=200, **SIZE), film(light=40, **SIZE)
+OTHER = film(light=40, width=320, height=180, gop=15, frames=150, fps=15, first=500)
+STILL = film(light=200, still=True, first=7, **SIZE)
+
+CLOCK_SHIM = """
+import time
+_time, _time_ns, _file = time.time, time.time_ns, {path!r}
+
+def _offset():
+    with open(_file) as text:
+        return int(text.read() or 0)
+
+time.time = lambda: _time() + _offset()
+time.time_ns = lambda: _time_ns() + _offset() * 10**9
+"""
+
+
+@dataclass
+class Rig:
+    """A running service, its cameras, and what was published."""
+
+    folder: Path
+    service: Service
+    watcher: Watcher
+    cameras: RtspServer
+    door: RtspServer
+    """The camera `victim`, on a server of its own that can be killed."""
+
+    def __post_init__(self) -> None:
+        self.captures = set(self.service.children("streamclf.capture"))
+
+    @contextmanager
+    def others_blink_not(self) -> Iterator[float]:
+        """The time when it begins; at the end `witness` must have lost no prediction and said nothing."""
+        since = time.monotonic()
+        yield since
+        assert set(self.service.children("streamclf.capture")) == self.captures, "a process was restarted"
+        self.witness_is_whole(since)
+
+    def witness_is_whole(self, since: float) -> None:
+        """Its windows follow each other without a gap, up to now, and it was live all the time."""
+        seen = self.watcher.wait("prediction", "witness", since=time.monotonic(), within=STEP_S + SLACK_S)
+        seen = self.watcher.wait("prediction", "witness", since=seen.at_s + 1e-6, within=STEP_S + SLACK_S)
+        told = self.watcher.events("prediction", "witness", since=since, until=seen.at_s)
+        assert len(told) >= 2
+        for before, after in itertools.pairwise(told):
+            assert after.event["window"]["segment"] == before.event["window"]["segment"]
+            assert after.window[1] - before.window[1] == pytest.approx(STEP_S, abs=1e-3), "a prediction was lost"
+        assert {status.event["state"] for status in self.watcher.events("status", "witness", since=since)} <= {"live"}
+        assert all(prediction.probability("bright") > 0.99 for prediction in told)
+
+    def healed(self, server: RtspServer | None = None, since: float | None = None, within: float = 30.0) -> Seen:
+        """Wait until `victim` predicts bright, whole windows again."""
+        begin = time.monotonic() if since is None else since
+
+        def whole(seen: Seen) -> bool:
+            return seen.probability("bright") > 0.99 and seen.event["window"]["corrupt"] == 0
+
+        return self.watcher.wait("prediction", "victim", since=begin, within=within, where=whole)
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    folder = tmp_path_factory.mktemp("faults")
+    make_brightness_bundle(folder / "brightness")
+    (folder / "shim").mkdir()
+    (folder / "offset").write_text("0")
+    (folder / "shim" / "sitecustomize.py").write_text(CLOCK_SHIM.format(path=str(folder / "offset")))
+    mounts = dict.fromkeys(("witness", "hung", "busy", "hole"), BRIGHT)
+    cameras, door = RtspServer(mounts), RtspServer({"victim": BRIGHT})
+    with cameras, door, RtspServer({"locked": BRIGHT}, auth=("us@er", PASSWORD)) as locked:
+        cameras.fault("busy", status=503)
+        cameras.fault("hole", blackhole=True)
+        streams: dict[str, dict[str, Any]] = {
+            "witness": {"url": cameras.url("witness")},
+            "victim": {"url": door.url("victim")},
+            "hung": {"url": cameras.url("hung"), "frozen_s": 2},
+            "absent": {"url": cameras.url("absent")},
+            "busy": {"url": cameras.url("busy")},
+            "hole": {"url": cameras.url("hole")},
+            "locked": {"url": f"rtsp://us%40er:${{CAMERA_PASSWORD}}@127.0.0.1:{locked.port}/locked"},
+            "refused": {"url": locked.url("locked", WRONG)},
+        }
+        for stream in streams.values():
+            stream |= {"open_timeout_s": OPEN_S, "read_timeout_s": READ_S}
+        publish = {"events": "tcp://127.0.0.1:*", "replay": "tcp://127.0.0.1:*"}
+        config = {"model": "brightness", "streams": streams, "publish": publish}
+        (folder / "service.yaml").write_text(json.dumps(config))
+        env = {"PYTHONPATH": str(folder / "shim"), "CAMERA_PASSWORD": PASSWORD, "STREAMCLF_LOG": "debug"}
+        with Service("run", "service.yaml", cwd=folder, env=env) as service, Watcher(service.endpoint) as watcher:
+            began = time.monotonic()
+            for name in ("witness", "victim", "hung", "locked"):
+                watcher.wait("prediction", name, since=began, within=START_S)
+            rig = Rig(folder, service, watcher, cameras, door)
+            yield rig
+            service.interrupt()
+            assert service.wait() == 0
+        rig.door.stop()
+        assert not any("Traceback" in line for line in service.lines), service.lines
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["EOF", "RST"])
+def test_a_closed_connection_is_told_at_once_and_made_again(rig: Rig, reset: bool) -> None:
+    with rig.others_blink_not():
+        since = time.monotonic()
+        rig.door.disconnect("victim", reset=reset)
+        rig.watcher.state("victim", "connecting", since=since, within=1 + SLACK_S)
+        rig.watcher.state("victim", "live", since=since, within=2 + SLACK_S)
+        rig.healed(since=since)
+
+
+def test_a_killed_server_is_told_at_once_and_found_again(rig: Rig) -> None:
+    with rig.others_blink_not():
+        before = rig.watcher.events("prediction", "victim")[-1]
+        since = time.monotonic()
+        rig.door.stop()
+        told = rig.watcher.state("victim", "connecting", since=since, within=1 + SLACK_S)
+        assert told.event["reason"]
+        rig.watcher.state("victim", "offline", since=since, within=3 + SLACK_S, reason="connection refused")
+        rig.door = RtspServer({"victim": BRIGHT}, port=rig.door.port)
+        rig.door.__enter__()
+        since = time.monotonic()
+        live = rig.watcher.state("victim", "live", since=since, within=2 + SLACK_S)
+        assert live.event["codec"] == "h264"
+        assert live.event["reason"] is None
+        after = rig.healed(since=since)
+        assert after.window[0] > before.window[0], "a new segment"
+
+
+@pytest.mark.parametrize("fault", ["stalled", "frozen"], ids=["stall without reset", "freeze"])
+def test_silence_is_stalled_in_time_and_no_old_picture_is_shown_after_it(rig: Rig, fault: str) -> None:
+    with rig.others_blink_not():
+        since = time.monotonic()
+        rig.door.fault("victim", **{fault: True})
+        rig.watcher.state("victim", "stalled", since=since, within=2 * READ_S + 1 + SLACK_S, reason="no picture for")
+        rig.watcher.state("victim", "connecting", "offline", since=since, within=3 * READ_S + SLACK_S)
+        silent_since = time.monotonic()
+        # What it shows from now on is dark: a bright prediction would be an old picture.
+        rig.door.fault("victim", film=DARK)
+        rig.door.heal("victim")
+        rig.watcher.state("victim", "live", since=silent_since, within=OPEN_S + 2 + SLACK_S)
+        told = rig.watcher.wait("prediction", "victim", since=silent_since, within=OPEN_S + 4 + SLACK_S)
+        assert told.probability("dark") > 0.99
+        rig.door.fault("victim", film=BRIGHT)
+        rig.healed()
+
+
+def test_a_server_that_accepts_and_never_answers_is_told(rig: Rig) -> None:
+    """There has never been a picture, so that it is connecting, then offline, rather than stalled."""
+    reason = "no video within 2 s (open_timeout_s)"
+    with rig.others_blink_not():
+        assert not rig.watcher.events("prediction", "hole"), "so it was when the service began"
+        rig.watcher.state("hole", "offline", since=0.0, within=float("inf"), reason=reason)
+        since = time.monotonic()
+        rig.cameras.heal("hole")
+        rig.watcher.state("hole", "live", since=since, within=OPEN_S + 2 + SLACK_S)
+        since = time.monotonic()
+        rig.cameras.fault("hole", blackhole=True)
+        rig.cameras.disconnect("hole")
+        rig.watcher.state("hole", "connecting", since=since, within=1 + SLACK_S)
+        rig.watcher.state("hole", "connecting", "offline", since=since, within=2 * OPEN_S + 1 + SLACK_S, reason=reason)
+        rig.watcher.state("hole", "offline", since=since, within=3 + SLACK_S)
+        rig.cameras.heal("hole")
+
+
+@pytest.mark.parametrize("fault", ["drop", "corrupt"])
+def test_damage_is_counted_into_windows_and_ends_nothing(rig: Rig, fault: str) -> None:
+    with rig.others_blink_not():
+        since = time.monotonic()
+        plays = rig.door.mounts["victim"].plays
+        rig.door.fault("victim", **{fault: 0.1})
+        rig.watcher.wait(
+            "prediction", "victim", since=since, within=20, where=lambda s: s.event["window"]["corrupt"] > 0
+        )
+        rig.door.heal("victim")
+        rig.healed()
+        assert rig.door.mounts["victim"].plays == plays, "in the same connection"
+
+
+def test_junk_between_packets_crashes_nothing(rig: Rig) -> None:
+    with rig.others_blink_not():
+        rig.door.fault("victim", junk=3000)
+        rig.healed(since=time.monotonic() + 1)
+
+
+def test_another_resolution_and_rate_is_right_in_the_next_window(rig: Rig) -> None:
+    with rig.others_blink_not():
+        since = time.monotonic()
+        plays = rig.door.mounts["victim"].plays
+        segment = rig.watcher.events("prediction", "victim")[-1].window[0]
+        rig.door.fault("victim", film=OTHER)
+        first = rig.watcher.wait("prediction", "victim", since=since, within=5 + SLACK_S, where=_dark)
+        told = rig.watcher.events("prediction", "victim", since=since, until=first.at_s)
+        mixed = [seen for seen in told if 0.01 < seen.probability("dark") < 0.99]
+        assert len(mixed) <= WINDOW_TOKENS, "a window that began after the change has nothing of before"
+        status = rig.watcher.wait(
+            "status", "victim", since=since, within=6 + SLACK_S, where=lambda s: s.event["counters"]["width"] == 320
+        )
+        assert status.event["state"] == "live"
+        rig.door.fault("victim", film=BRIGHT)
+        assert rig.healed().window[0] == segment
+        assert rig.door.mounts["victim"].plays == plays, "no restart"
+
+
+@pytest.mark.parametrize("jump_s", [-10, 40_000])
+def test_time_that_jumps_begins_a_segment_and_mixes_nothing(rig: Rig, jump_s: float) -> None:
+    with rig.others_blink_not():
+        since = time.monotonic()
+        segment = rig.watcher.events("prediction", "victim")[-1].window[0]
+        rig.door.fault("victim", film=DARK, jump_s=jump_s)
+        rig.watcher.wait("prediction", "victim", since=since, within=3 + SLACK_S, where=_dark)
+        rig.door.fault("victim", film=BRIGHT, jump_s=0.0)
+        last = rig.healed()
+        told = rig.watcher.events("prediction", "victim", since=since, until=last.at_s)
+        assert all(not 0.01 < seen.probability("dark") < 0.99 for seen in told), "a window across the jump"
+        assert sorted({seen.window[0] for seen in told if seen.window[0] > segment}) == [segment + 1, segment + 2]
+        states = {seen.event["state"] for seen in rig.watcher.events("status", "victim", since=since)}
+        assert states <= {"live"}, "no false stall"
+
+
+def test_the_wall_clock_is_nothing_to_us(rig: Rig) -> None:
+    with rig.others_blink_not():
+        segment = rig.watcher.events("prediction", "victim")[-1].window[0]
+        begin = time.monotonic()
+        for hours in (1, -1, 0):
+            since = time.monotonic()
+            (rig.folder / "offset").write_text(str(hours * 3600))
+            told = rig.watcher.wait(
+                "prediction", "victim", since=since, within=5, where=lambda s, h=hours: _clock_of(s) == h
+            )
+            assert told.window[0] == segment
+            # Long enough for a false stall.
+            late = told.window[1] + 1.6
+            rig.watcher.wait("prediction", "victim", since=since, within=8, where=lambda s, t=late: s.window[1] > t)
+        for stream in ("victim", "witness"):
+            states = {seen.event["state"] for seen in rig.watcher.events("status", stream, since=begin)}
+            assert states <= {"live"}, "no false stall"
+
+
+def test_the_same_picture_again_and_again_is_frozen(rig: Rig) -> None:
+    with rig.others_blink_not():
+        since = time.monotonic()
+        rig.cameras.fault("hung", film=STILL)
+        frozen = rig.watcher.state("hung", "frozen", since=since, within=2 + 2 + SLACK_S, reason="no new picture for")
+        rig.watcher.wait("prediction", "hung", since=frozen.at_s, within=1 + SLACK_S)
+        rig.cameras.disconnect("hung")
+        since = time.monotonic()
+        rig.watcher.state("hung", "connecting", since=since, within=1 + SLACK_S)
+        rig.watcher.state("hung", "frozen", since=since, within=3 + SLACK_S)
+        since = time.monotonic()
+        rig.cameras.fault("hung", film=BRIGHT)
+        rig.watcher.state("hung", "live", since=since, within=1 + SLACK_S)
+
+
+def test_a_flood_takes_bounded_memory_and_cpu_and_hurts_nobody(rig: Rig) -> None:
+    with rig.others_blink_not():
+        pids = [rig.service.process.pid, *rig.service.descendants()]
+        victims = [pid for pid in rig.captures if rss_bytes(pid)]
+        before, cpu_before, since = sum(map(rss_bytes, pids)), sum(map(cpu_s, victims)), time.monotonic()
+        first = rig.watcher.events("prediction", "victim")[-1].window
+        rig.door.fault("victim", rate=20.0)
+        # 40 s of media time: two seconds of flood, or longer where the machine or the flood gate holds it back.
+        rig.watcher.wait("prediction", "victim", since=since, within=40, where=lambda s: s.window[1] > first[1] + 40)
+        took = time.monotonic() - since
+        assert sum(map(rss_bytes, pids)) - before < 64 << 20
+        assert sum(map(cpu_s, victims)) - cpu_before < 2 * took, "one core for the flood, less than one for the others"
+        rig.door.heal("victim")
+        rig.healed()
+        states = {seen.event["state"] for seen in rig.watcher.events("status", "victim", since=since)}
+        assert states <= {"live"}
+
+
+def test_a_server_in_trouble_is_told_and_found_again(rig: Rig) -> None:
+    reason = "the server reports an error of its own (5xx)"
+    with rig.others_blink_not():
+        rig.watcher.state("busy", "offline", since=0.0, within=float("inf"), reason=reason)
+        since = time.monotonic()
+        rig.cameras.heal("busy")
+        rig.watcher.state("busy", "live", since=since, within=2 + SLACK_S)
+        since = time.monotonic()
+        rig.cameras.fault("busy", status=503)
+        rig.cameras.disconnect("busy")
+        rig.watcher.state("busy", "connecting", since=since, within=1 + SLACK_S)
+        rig.watcher.state("busy", "connecting", "offline", since=since, within=2 + SLACK_S, reason=reason)
+
+
+@pytest.mark.parametrize(
+    ("stream", "reason"),
+    [
+        ("absent", "not found (404); check the path"),
+        ("refused", "authentication refused (401); check user name and password"),
+    ],
+)
+def test_a_refusal_is_offline_with_its_reason(rig: Rig, stream: str, reason: str) -> None:
+    rig.watcher.state(stream, "offline", since=0.0, within=float("inf"), reason=reason)
+    assert {seen.event["state"] for seen in rig.watcher.events("status", stream)} <= {"connecting", "offline"}
+    assert not rig.watcher.events("prediction", stream)
+
+
+def test_awkward_credentials_work_and_stand_nowhere(rig: Rig) -> None:
+    """Last: the other tests have filled the log and the journal."""
+    rig.watcher.state("locked", "live", since=0.0, within=float("inf"))
+    shown = {
+        "events": b"\n".join(seen.raw for seen in rig.watcher.seen),
+        "log": "\n".join(rig.service.lines).encode(),
+        "journal": b"".join(path.read_bytes() for path in rig.folder.glob("streamclf.db*")),
+        "ps": subprocess.run(["ps", "-eo", "args", "-ww"], capture_output=True, check=True, timeout=10).stdout,
+        "argv": b"".join(
+            Path(f"/proc/{pid}/cmdline").read_bytes() for pid in [rig.service.process.pid, *rig.service.descendants()]
+        ),
+    }
+    assert b"rtsp://***@127.0.0.1" in shown["log"]
+    for secret in (PASSWORD, WRONG):
+        for form in (secret, quote(secret, safe=""), quote(secret), json.dumps(secret)[1:-1]):
+            for where, text in shown.items():
+                assert form.encode() not in text, f"a password in {where}"
+
+
+def _dark(seen: Seen) -> bool:
+    return seen.probability("dark") > 0.99
+
+
+def _clock_of(seen: Seen) -> int:
+    """Hours by which the service's wall clock is wrong."""
+    then = datetime.fromisoformat(seen.event["time"].replace("Z", "+00:00")).timestamp()
+    return round((then - time.time()) / 3600)
