@@ -30,6 +30,7 @@ import random
 import re
 import secrets
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -96,11 +97,13 @@ class RtspServer:
         port: int = 0,
         auth: tuple[str, str] | None = None,
         scheme: Literal["digest", "basic"] = "digest",
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.mounts = {name: Mount(film) for name, film in films.items()}
         self.port = port
         self.auth = auth
         self.scheme = scheme
+        self.tls = tls
         self._loop = asyncio.new_event_loop()
         self._server: asyncio.Server | None = None
         self._connections: set[Connection] = set()
@@ -118,11 +121,12 @@ class RtspServer:
 
     def url(self, name: str, password: str | None = None) -> str:
         """The URL of a mount, with credentials where the server asks for some; `password` instead of the right one."""
+        protocol = "rtsp" if self.tls is None else "rtsps"
         if self.auth is None:
-            return f"rtsp://{HOST}:{self.port}/{name}"
+            return f"{protocol}://{HOST}:{self.port}/{name}"
         user, right = self.auth
         user_part = f"{quote(user, safe='')}:{quote(right if password is None else password, safe='')}"
-        return f"rtsp://{user_part}@{HOST}:{self.port}/{name}"
+        return f"{protocol}://{user_part}@{HOST}:{self.port}/{name}"
 
     def fault(self, name: str, *, film: Film | None = None, **faults: Any) -> None:
         """Set some of the faults of a mount, see the table above."""
@@ -159,7 +163,7 @@ class RtspServer:
         self._loop.close()
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._accept, HOST, self.port)
+        self._server = await asyncio.start_server(self._accept, HOST, self.port, ssl=self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,0 +1,75 @@
+"""HLS from a local web server: live and with an end, silent, and with a clock that wraps."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+from support.clips import read_number
+from support.hls import FPS, HlsServer, serving, write_segment
+
+from streamclf.config import StreamConfig
+from streamclf.errors import SourceError
+from streamclf.sources import Frame, network, open_source
+
+
+@pytest.fixture(scope="module")
+def segments(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("hls")
+    return [write_segment(folder / f"{i}.ts", i) for i in range(12)]
+
+
+def live(url: str, **keys: object) -> StreamConfig:
+    return StreamConfig.model_validate({"url": url, "open_timeout_s": 5, "read_timeout_s": 1, **keys})
+
+
+def numbers(frames: list[Frame]) -> list[int]:
+    return [read_number(frame.to_rgb(180, 320)) for frame in frames]
+
+
+def test_a_live_playlist_is_played_by_its_clock_though_it_comes_by_the_second(segments: list[Path]) -> None:
+    with serving(HlsServer(segments)) as base, open_source(live(f"{base}/live.m3u8")) as source:
+        assert source.live
+        assert source.info.codec == "h264"
+        frames = list(itertools.islice(source, 5 * FPS))
+    told = numbers(frames)
+    assert told == list(range(told[0], told[0] + 5 * FPS)), "no picture lost between segments"
+    took_s = (frames[-1].captured_ns - frames[0].captured_ns) / 1e9
+    assert took_s > 4, "not a second at once, then nothing: that would look like a stall"
+    gaps = [(b.captured_ns - a.captured_ns) / 1e9 for a, b in itertools.pairwise(frames)]
+    assert sorted(gaps)[len(gaps) // 2] < 0.2
+
+
+def test_a_film_as_a_playlist_ends(segments: list[Path]) -> None:
+    with serving(HlsServer(segments[:2])) as base, open_source(live(f"{base}/film.m3u8")) as source:
+        assert not source.live
+        assert numbers(list(source)) == list(range(2 * FPS))
+
+
+def test_a_playlist_that_grows_no_more_is_a_fault_in_time(
+    segments: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "HLS_READ_S", 3.0)
+    hls = HlsServer(segments)
+    with serving(hls) as base, open_source(live(f"{base}/live.m3u8")) as source:
+        next(source)
+        hls.going.clear()
+        with pytest.raises(SourceError, match=r"no data for 3 s \(read_timeout_s\)|the stream ended"):
+            list(itertools.islice(source, 1000))
+
+
+def test_what_is_not_there_is_said(segments: list[Path]) -> None:
+    with serving(HlsServer(segments)) as base, pytest.raises(SourceError, match="not found"):
+        open_source(live(f"{base}/absent.m3u8"))
+
+
+def test_a_clock_that_wraps_at_33_bits_goes_on(tmp_path: Path) -> None:
+    """After 26.5 h of MPEG-TS; the wrap lies in the middle of the second of three segments."""
+    start = 2**33 - int(1.5 * 90_000)
+    wrapping = [write_segment(tmp_path / f"{i}.ts", i, start_ticks=start) for i in range(3)]
+    with serving(HlsServer(wrapping)) as base, open_source(live(f"{base}/film.m3u8")) as source:
+        frames = list(source)
+    assert numbers(frames) == list(range(3 * FPS))
+    steps = {round((b.pts_ns - a.pts_ns) / 1e6) for a, b in itertools.pairwise(frames)}
+    assert steps == {40}, "no jump"

@@ -1,0 +1,90 @@
+"""A live HLS stream from a web server: segments of MPEG-TS, a playlist that slides on with time, or stops doing so."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import av
+
+from support.clips import X264, draw
+
+SEGMENT_S = 1.0
+FPS = 25
+LISTED = 4
+
+
+def write_segment(path: Path, number: int, *, start_ticks: int = 0) -> Path:
+    """One second of bar codes from `number * 25` on, its time stamps going on from `start_ticks` (90 kHz, 33 bits)."""
+    with av.open(str(path), "w", format="mpegts", options={"mpegts_copyts": "1"}) as container:
+        stream: Any = container.add_stream("libx264", rate=FPS)
+        stream.width, stream.height, stream.pix_fmt, stream.gop_size = 320, 180, "yuv420p", FPS
+        stream.options = {**X264, "tune": "zerolatency"}
+        stream.codec_context.time_base = Fraction(1, 90_000)
+        for i in range(FPS):
+            frame = av.VideoFrame.from_ndarray(draw(number * FPS + i, 320, 180), "rgb24")
+            frame.pts, frame.time_base = start_ticks + (number * FPS + i) * 3600, Fraction(1, 90_000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+class HlsServer:
+    """Serves `/live.m3u8`, and `/film.m3u8` with an end. Cleared `going`: no new segment comes."""
+
+    def __init__(self, segments: list[Path]) -> None:
+        self.segments = segments
+        self.going = threading.Event()
+        self.going.set()
+        self._began = time.monotonic()
+        self._stood = 0
+
+    def playlist(self, *, live: bool) -> str:
+        """As of now."""
+        if self.going.is_set():
+            self._stood = int((time.monotonic() - self._began) / SEGMENT_S)
+        first = min(self._stood, len(self.segments) - LISTED) if live else 0
+        listed = range(first, first + LISTED) if live else range(len(self.segments))
+        lines = ["#EXTM3U", "#EXT-X-VERSION:3", "#EXT-X-TARGETDURATION:1", f"#EXT-X-MEDIA-SEQUENCE:{first}"]
+        for i in listed:
+            lines += [f"#EXTINF:{SEGMENT_S:.3f},", f"{i}.ts"]
+        return "\n".join([*lines, *([] if live else ["#EXT-X-ENDLIST"]), ""])
+
+    def answer(self, path: str) -> bytes | None:
+        """The body for `path`, or None."""
+        if path in ("/live.m3u8", "/film.m3u8"):
+            return self.playlist(live=path == "/live.m3u8").encode()
+        name = path.strip("/")
+        found = [segment for segment in self.segments if segment.name == name]
+        return found[0].read_bytes() if found else None
+
+
+@contextmanager
+def serving(hls: HlsServer) -> Iterator[str]:
+    """The base URL of `hls` while it is served."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = hls.answer(self.path)
+            self.send_response(404 if body is None else 200)
+            self.send_header("Content-Length", str(len(body or b"")))
+            self.end_headers()
+            self.wfile.write(body or b"")
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is http.server's
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        thread = threading.Thread(target=http.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{http.server_port}"
+        finally:
+            http.shutdown()
+            thread.join(10)
