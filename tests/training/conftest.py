@@ -46,6 +46,7 @@ def tiny_tree(cache: Path) -> dict[str, Any]:
             "validation_clips": 8,
             "frames": 8,
             "normal_share": 0.4,
+            "normal_windows": 0.3,
             "workers": 1,
         },
         "optimiser": {"learning_rate": 1e-3, "warmup_steps": 1, "steps": 2, "batch": 4},
