@@ -1,0 +1,69 @@
+"""Random clips through every backend, token by token, against the whole windows through PyTorch."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.gpu_double import TRAITS, double_platform
+from support.vivit import TINY, make_vivit_bundle, probabilities
+
+import engines.engine
+import engines.tensorrt
+from engines.bundle import Bundle
+from engines.engine import open_engine
+from engines.errors import BackendMissingError
+from engines.parity import TOLERANCE
+from training.models.vivit_factorised import FactorisedViViT
+
+MAX_BATCH = 6
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[FactorisedViViT, Bundle]:
+    return make_vivit_bundle(tmp_path_factory.mktemp("bundles") / "tiny", TINY)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime", *(f"tensorrt {version}" for version in TRAITS)])
+def test_random_clips_give_pytorchs_probabilities(
+    made: tuple[FactorisedViViT, Bundle],
+    backend: str,
+    precision: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("STREAMCLF_CACHE", str(tmp_path / "cache"))
+    name, _, version = backend.partition(" ")
+    if version:
+        monkeypatch.setattr(engines.tensorrt, "load_platform", lambda: double_platform(version=version))
+        monkeypatch.setattr(engines.engine, "missing_libraries", lambda name: [])
+        if precision == "bf16" and "bf16" in TRAITS[version].precisions:
+            pytest.skip("ONNX Runtime, which stands in for TensorRT here, has no BF16 on a CPU")
+    model, bundle = made
+    try:
+        engine = open_engine(
+            bundle,
+            backend=name,  # type: ignore[arg-type]
+            precision=precision,  # type: ignore[arg-type]
+            max_batch=MAX_BATCH,
+            bank_slots=20,
+        )
+    except BackendMissingError as error:
+        assert f"precision={precision}" in str(error)  # noqa: PT017 - which precisions there are depends on the CPU
+        pytest.skip(str(error))
+    spec = bundle.spec
+    clip = np.random.default_rng(4).integers(0, 256, (20, *spec.token_shape), np.uint8)
+    order = np.random.default_rng(5).permutation(20).astype(np.int32)
+    begin = 0
+    for size in (1, 2, 3, 4, 5, 5):
+        engine.encode(clip[begin : begin + size], order[begin : begin + size])
+        begin += size
+    first = np.arange(17)
+    windows = np.stack([order[at : at + spec.tokens] for at in first])
+    expected = probabilities(model, np.stack([clip[at : at + spec.tokens] for at in first]))
+    for size in range(1, MAX_BATCH + 1):
+        for at in range(0, len(windows), size):
+            actual = engine.classify(windows[at : at + size])
+            np.testing.assert_allclose(actual, expected[at : at + size], atol=TOLERANCE[precision])
+    assert expected.std(0).max() > 10 * TOLERANCE["fp32"]  # the clips do differ
+    engine.close()

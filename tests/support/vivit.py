@@ -1,0 +1,54 @@
+"""Bundles of ViViT's factorised encoder with random weights: real graphs, real PyTorch numbers, no training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from engines.bundle import Bundle
+from training.export import export_bundle
+from training.models.vivit_factorised import FactorisedViViT
+
+TINY: dict[str, Any] = {
+    "height": 32, "width": 32, "frames_per_token": 2, "tokens": 4, "patch": 8, "stem": ((4, 16),),
+    "dim": 64, "heads": 2, "spatial_layers": 2, "temporal_layers": 2,
+}  # fmt: skip
+BASE: dict[str, Any] = {
+    # ViViT-B/16x2, 32 frames (Arnab et al. 2021, table 2)
+    "height": 224, "width": 224, "frames_per_token": 2, "tokens": 16, "patch": 16, "stem": (),
+    "dim": 768, "heads": 12, "spatial_layers": 12, "temporal_layers": 4,
+}  # fmt: skip
+
+
+def random_vivit(settings: dict[str, Any], *, labels: int = 5) -> FactorisedViViT:
+    """Weights far enough from their initial values that every part of the network matters."""
+    torch.manual_seed(7)
+    model = FactorisedViViT(labels=labels, **settings)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def make_vivit_bundle(path: Path, settings: dict[str, Any], *, labels: int = 5) -> tuple[FactorisedViViT, Bundle]:
+    """The model and its bundle."""
+    model = random_vivit(settings, labels=labels)
+    size = (settings["tokens"], settings["frames_per_token"], settings["height"], settings["width"], 3)
+    fields = {
+        "name": path.name,
+        "version": "0",
+        "labels": tuple(f"label-{i}" for i in range(labels)),
+        "fps": 12.5,
+        **{name: settings[name] for name in ("height", "width", "frames_per_token", "tokens")},
+    }
+    golden = np.random.default_rng(2).integers(0, 256, size, np.uint8)
+    return model, export_bundle(model, fields=fields, golden=golden, card=f"# {path.name}\n", path=path)
+
+
+def probabilities(model: FactorisedViViT, windows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """(N, T, t, H, W, 3) uint8 -> (N, K): PyTorch's, each window whole."""
+    with torch.inference_mode():
+        return model(torch.from_numpy(windows)).softmax(-1).numpy()
