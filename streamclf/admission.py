@@ -1,0 +1,57 @@
+"""Which frames of a live source are taken: no old ones, and not more than a camera makes."""
+
+from __future__ import annotations
+
+import threading
+
+from streamclf.errors import SourceError
+from streamclf.health import Freshness
+from streamclf.sampling import NS
+from streamclf.sources import Frame
+
+MAX_LIVE_FPS = 250
+STALE_FOR_NS = 5 * NS
+"""A stream that is late for this long is opened anew: what waits in its buffers will only get older."""
+
+
+class FloodGate:
+    """Takes no more pictures a second from a live source than any camera makes: the others wait in the connection, so
+    that their sender has to. Decoding a flood would take the core that other streams need."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+        self._since_ns = 0
+        self._taken = 0
+
+    def hold(self, now_ns: int) -> bool:
+        """Count a picture, and wait where it is one too many; whether it was."""
+        if now_ns - self._since_ns >= NS:
+            self._since_ns, self._taken = now_ns, 0
+        self._taken += 1
+        if self._taken <= MAX_LIVE_FPS:
+            return False
+        self._stop.wait((self._since_ns + NS - now_ns) / NS)
+        return True
+
+
+class FreshOnly:
+    """Lets no picture through that comes much later than its time stamp promises."""
+
+    def __init__(self, max_stale_s: float | None) -> None:
+        self._max_ns = None if max_stale_s is None else round(max_stale_s * NS)
+        self._freshness = Freshness()
+        self._stale_since_ns: int | None = None
+
+    def passes(self, frame: Frame) -> bool:
+        """Whether `frame` is fresh. Raises `SourceError` when the stream has been late for too long."""
+        if self._max_ns is None:
+            return True
+        late_ns = self._freshness.late_ns(frame.pts_ns, frame.captured_ns)
+        if late_ns <= self._max_ns:
+            self._stale_since_ns = None
+            return True
+        if self._stale_since_ns is None:
+            self._stale_since_ns = frame.captured_ns
+        if frame.captured_ns - self._stale_since_ns > STALE_FOR_NS:
+            raise SourceError(f"pictures come {late_ns / NS:.1f} s late; opening the stream anew to see the present")
+        return False
