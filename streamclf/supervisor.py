@@ -262,12 +262,11 @@ class Supervisor:
         if stream and code in (EXIT_ENDED, EXIT_FAILED):
             stream.code = code
             return self._all_finished()
-        if code == EXIT_FAILED and not stream and not was_up:
-            if self._before and child is self._core.classifier:
-                self._go_back()
-                return None
-            if not self._core.was_up(child):
-                return EXIT_FAILED  # its one-line error stands in the log; there is nothing to go on with
+        if child is self._core.classifier and self._before and not was_up:
+            self._go_back()
+            return None
+        if code == EXIT_FAILED and not stream and not self._core.was_up(child):
+            return EXIT_FAILED  # its one-line error stands in the log; there is nothing to go on with
         return self._note_crash(child, stream, code)
 
     def _note_crash(self, child: Child, stream: Stream | None, code: int) -> int | None:

@@ -1,0 +1,280 @@
+"""Processes that are stopped, killed, stuck or starved: the service is whole again soon, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from support.live import Setup, assert_unbroken
+from support.service import DEADLINE_S, Service, wait_gone
+from support.watcher import Watcher
+
+RECOVERY_S = 2.0
+STOP_S = 2.0
+SLACK_S = 1.0
+"""For a machine that is busy with other things at that moment."""
+
+LINUX = pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux tells a parent of stops and a child of orphanhood"
+)
+
+HANG = """
+import ctypes, signal
+# A library that never returns and never lets go of the interpreter: no thread of the process can run any more.
+signal.signal(signal.SIGUSR1, lambda *_: ctypes.PyDLL(None).sleep(3600))
+"""
+
+
+@pytest.fixture
+def setup(tmp_path: Path) -> Setup:
+    return Setup(tmp_path)
+
+
+@contextlib.contextmanager
+def two_streams(setup: Setup, env: dict[str, str] | None = None) -> Iterator[tuple[Service, Watcher, float]]:
+    """A service with two streams that both have been seen, and the seconds that it took to get there."""
+    began = time.monotonic()
+    path = setup.write(streams={"one": setup.film, "two": setup.film})
+    with Service("run", str(path), cwd=setup.folder, env=env) as service, Watcher(service.endpoint) as watcher:
+        for stream in ("one", "two"):
+            watcher.wait("prediction", stream, since=began, within=DEADLINE_S)
+        yield service, watcher, time.monotonic() - began
+
+
+def leftovers() -> set[Path]:
+    return set(Path("/tmp").glob("streamclf-*"))
+
+
+@LINUX
+@pytest.mark.parametrize("module", ["capture", "classifier", "hub"])
+def test_a_stopped_process_is_replaced(setup: Setup, module: str, record_property: pytest.RecordProperty) -> None:
+    with two_streams(setup) as (service, watcher, start_s):
+        began = time.monotonic()
+        pid = service.children(f"streamclf.{module}")[0]
+        os.kill(pid, signal.SIGSTOP)
+        service.wait_for_line(r"ended \(stopped by a signal for 0\.4 s\); starting it again in 0\.2 s")
+        killed = time.monotonic()
+        seen = [
+            watcher.wait("prediction", stream, since=killed, within=RECOVERY_S + start_s + SLACK_S).at_s - began
+            for stream in ("one", "two")
+        ]
+        record_property("recovery_s", round(max(seen), 2))
+        wait_gone([pid])
+        assert len(service.descendants()) == 4
+        if module == "capture":
+            broken = {
+                stream
+                for stream in ("one", "two")
+                if len({seen.window[0] for seen in watcher.events("prediction", stream)}) > 1
+            }
+            assert len(broken) == 1  # its own stream begins a new segment, the other one does not notice
+            offline = watcher.state(broken.pop(), "offline", since=began, within=DEADLINE_S)
+            assert offline.event["reason"].startswith("capture process ended (stopped by a signal")
+        service.interrupt()
+        assert service.wait() == 0
+    if module == "hub":  # what was posted while it was away is not lost
+        with contextlib.closing(sqlite3.connect(setup.folder / "streamclf.db")) as journal:
+            rows = journal.execute("select body from events order by offset").fetchall()
+        events = [event for (body,) in rows if (event := json.loads(body))["type"] == "prediction"]
+        for stream in ("one", "two"):
+            starts = [event["window"]["start_s"] for event in events if event["stream"] == stream]
+            assert all(b - a == pytest.approx(0.2) for a, b in pairwise(starts)), starts
+
+
+def test_a_stop_that_is_soon_continued_harms_nobody(setup: Setup) -> None:
+    with two_streams(setup) as (service, watcher, _):
+        processes = sorted(service.descendants())
+        since = time.monotonic()
+        pid = service.children("streamclf.classifier")[0]
+        for _ in range(3):
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(0.1)
+            os.kill(pid, signal.SIGCONT)
+            time.sleep(0.3)
+        watcher.wait("prediction", "one", since=time.monotonic() + 0.5, within=DEADLINE_S)
+        assert sorted(service.descendants()) == processes
+        assert_unbroken(watcher, "one", since=since, at_least=5)
+
+
+def test_a_classifier_that_hangs_in_a_library_is_found_by_its_silence(setup: Setup) -> None:
+    (setup.folder / "sitecustomize.py").write_text(HANG)
+    path = os.pathsep.join([str(setup.folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with two_streams(setup, env={"PYTHONPATH": path}) as (service, watcher, _):
+        pid = service.children("streamclf.classifier")[0]
+        os.kill(pid, signal.SIGUSR1)
+        service.wait_for_line(r"classifier: hung: no sign of life for 1\d\.\d s while classifying: killed")
+        found = time.monotonic()
+        for stream in ("one", "two"):
+            watcher.wait("prediction", stream, since=found, within=DEADLINE_S)
+        wait_gone([pid])
+
+
+@LINUX
+def test_a_stopped_supervisor_stops_nothing_and_blames_nobody(setup: Setup) -> None:
+    with two_streams(setup) as (service, watcher, _):
+        processes = sorted(service.descendants())
+        began = time.monotonic()
+        service.process.send_signal(signal.SIGSTOP)
+        watcher.wait("prediction", "one", since=began + 4, within=DEADLINE_S)
+        service.process.send_signal(signal.SIGCONT)
+        watcher.wait("prediction", "one", since=time.monotonic() + 2, within=DEADLINE_S)
+        for stream in ("one", "two"):
+            assert_unbroken(watcher, stream, since=began, at_least=20)
+        assert sorted(service.descendants()) == processes
+
+
+@LINUX
+def test_a_killed_supervisor_leaves_nothing_even_of_children_that_were_stopped(setup: Setup) -> None:
+    before = leftovers()
+    with two_streams(setup) as (service, _, _):
+        children = service.descendants()
+        for pid in (*service.children("streamclf.classifier"), service.children("streamclf.capture")[0]):
+            os.kill(pid, signal.SIGSTOP)
+        service.process.kill()
+        wait_gone(children)
+        deadline = time.monotonic() + DEADLINE_S
+        while leftovers() - before:
+            assert time.monotonic() < deadline, leftovers() - before
+            time.sleep(0.02)
+
+
+def test_a_stream_that_dies_again_and_again_is_parked_and_tried_again_when_asked(setup: Setup) -> None:
+    with two_streams(setup) as (service, watcher, _):
+        began = time.monotonic()
+        spared = service.children("streamclf.capture")[1]
+        for delay in ("0.2", "0.5", "1.0", "2.0"):
+            (pid,) = set(service.children("streamclf.capture")) - {spared}
+            os.kill(pid, signal.SIGKILL)
+            service.wait_for_line(rf"ended \(signal 9\); starting it again in {delay} s")
+            wait_gone([pid])
+            deadline = time.monotonic() + DEADLINE_S
+            while len(service.children("streamclf.capture")) < 2:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        (pid,) = set(service.children("streamclf.capture")) - {spared}
+        os.kill(pid, signal.SIGKILL)
+        name = service.wait_for_line(r"capture\[(\w+)\]: ended 5 times within a minute, .*; parked for 60 s")[1]
+        watcher.state(name, "offline", since=began, within=DEADLINE_S, reason="starting it again in 60.0 s")
+        asked = time.monotonic()
+        service.process.send_signal(signal.SIGHUP)
+        watcher.wait("prediction", name, since=asked, within=DEADLINE_S)
+        other = "two" if name == "one" else "one"
+        assert_unbroken(watcher, other, since=began, at_least=20)
+
+
+@pytest.mark.parametrize("state", ["starting", "connecting", "stopped"])
+def test_it_ends_within_two_seconds_from_any_state(
+    setup: Setup, state: str, record_property: pytest.RecordProperty
+) -> None:
+    before = leftovers()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        camera = {"url": f"rtsp://127.0.0.1:{silent.getsockname()[1]}/door", "open_timeout_s": 60}
+        path = setup.write(streams={"film": setup.film, "camera": camera})
+        with Service("run", str(path), cwd=setup.folder) as service:
+            if state != "starting":
+                service.wait_for_line("publishing on")
+            silent.settimeout(DEADLINE_S)
+            connection, _ = silent.accept()  # it is connecting now, and gets no answer
+            children = service.descendants()
+            if state == "stopped":
+                for pid in children:
+                    os.kill(pid, signal.SIGSTOP)
+            began = time.monotonic()
+            service.process.terminate()
+            assert service.wait() == 0
+            took_s = time.monotonic() - began
+            connection.close()
+            record_property("stop_s", round(took_s, 2))
+            assert took_s < STOP_S + SLACK_S
+            wait_gone(children)
+    assert leftovers() <= before
+
+
+def limited(setup: Setup, limit: str) -> subprocess.CompletedProcess[str]:
+    path = setup.write(streams={"one": setup.film, "two": setup.film})
+    command = ["sh", "-c", f'ulimit {limit} && exec "$@"', "sh", sys.executable, "-m", "streamclf", "run", str(path)]
+    env = {**os.environ, "STREAMCLF_CACHE": str(setup.folder / "cache")}
+    return subprocess.run(
+        command, cwd=setup.folder, env=env, capture_output=True, text=True, timeout=DEADLINE_S, check=False
+    )
+
+
+def test_too_few_file_descriptors_are_named_with_need_limit_and_remedy(setup: Setup) -> None:
+    done = limited(setup, "-n 128")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "streams: 2 of them need 264 file descriptors, and at most 128 are allowed here; raise" in done.stderr
+    assert "LimitNOFILE=" in done.stderr
+
+
+def test_a_low_soft_limit_is_raised(setup: Setup) -> None:
+    path = setup.write(streams={"one": {**setup.film, "loop": False, "pace": "fast"}})
+    command = ["sh", "-c", 'ulimit -Sn 64 && exec "$@"', "sh", sys.executable, "-m", "streamclf", "run", str(path)]
+    env = {**os.environ, "STREAMCLF_CACHE": str(setup.folder / "cache")}
+    done = subprocess.run(command, cwd=setup.folder, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_shared_memory_that_cannot_be_had_is_one_line_at_the_start(setup: Setup) -> None:
+    """As with a full memory: what is allocated is there, or is an error, and never a bus error later."""
+    before = leftovers()
+    done = limited(setup, "-f 1")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "of shared memory" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert leftovers() <= before
+
+
+@LINUX
+def test_one_core_is_enough(setup: Setup) -> None:
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        with two_streams(setup) as (service, watcher, _):
+            since = time.monotonic()
+            for stream in ("one", "two"):
+                watcher.wait("prediction", stream, since=since + 1, within=DEADLINE_S)
+            service.interrupt()
+            assert service.wait() == 0
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+@LINUX
+def test_systemd_hears_of_readiness_health_reload_and_the_end(setup: Setup) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        address = str(setup.folder / "notify")
+        systemd.bind(address)
+        systemd.settimeout(DEADLINE_S)
+
+        def hear(wanted: str) -> str:
+            while not (said := systemd.recv(4096).decode()).startswith(wanted):
+                pass
+            return said
+
+        path = setup.write(streams={"one": setup.film})
+        env = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "3000000"}
+        with Service("run", str(path), cwd=setup.folder, env=env) as service:
+            assert "STATUS=publishing on tcp://127.0.0.1:" in hear("READY=1")
+            hear("WATCHDOG=1")
+            service.process.send_signal(signal.SIGHUP)
+            assert "MONOTONIC_USEC=" in hear("RELOADING=1")
+            hear("READY=1")
+            for pid in service.children("streamclf.hub"):
+                assert b"NOTIFY_SOCKET" not in Path(f"/proc/{pid}/environ").read_bytes()
+            service.process.terminate()
+            hear("STOPPING=1")
+            assert service.wait() == 0

@@ -1,0 +1,49 @@
+"""A service that is to be disturbed: long films, an edited configuration, and what must not show in its events."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from support.bundles import make_brightness_bundle
+from support.clips import write_clip
+from support.watcher import Watcher
+
+TOKEN_S = 0.2
+"""Of the brightness model: two frames at ten a second."""
+
+
+class Setup:
+    """A folder with a model, a film of 60 s and a configuration on ports of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "service.yaml"
+        make_brightness_bundle(folder / "brightness")
+        write_clip(folder / "film.mp4", frames=600, fps=10, width=160, height=96, gop=10)
+        self.film = {"url": "film.mp4", "loop": True}
+        self.config: dict[str, Any] = {
+            "model": "brightness",
+            "engine": {"threads": 1},
+            "streams": {},
+            "publish": {"events": "tcp://127.0.0.1:*", "replay": "tcp://127.0.0.1:*"},
+        }
+
+    def write(self, **changes: Any) -> Path:
+        """The configuration with other values of its top-level keys, put in place in one step, as editors do."""
+        self.config |= changes
+        draft = self.path.with_suffix(".new")
+        draft.write_text(json.dumps(self.config))
+        draft.replace(self.path)
+        return self.path
+
+
+def assert_unbroken(watcher: Watcher, stream: str, *, since: float, at_least: int, hop: int = 1) -> None:
+    """Every window of `stream` since then follows the one before: none is missing, and no new segment has begun."""
+    windows = [seen.window for seen in watcher.events("prediction", stream, since=since)]
+    assert len(windows) >= at_least, windows
+    for (segment, start_s, _), (next_segment, next_start_s, _) in pairwise(windows):
+        assert next_segment == segment, windows
+        assert abs(next_start_s - start_s - hop * TOKEN_S) < 1e-3, windows
