@@ -114,14 +114,16 @@ def doctor(as_json: Json = False) -> int:
 @app.command()
 def log(
     endpoint: Endpoint,
-    output: Annotated[Path, typer.Option("-o", "--output", help="events.db (SQLite) or events.jsonl.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="events.db (SQLite), .jsonl, .csv or .parquet.")],
+    rotate: Annotated[list[str] | None, typer.Option(help="Begin a new file at 100MB, or after 1d; or both.")] = None,
+    keep: Annotated[int | None, typer.Option(min=1, help="How many complete files stay; else all.")] = None,
     once: Annotated[bool, typer.Option("--once", help="Catch up with the journal, then end.")] = False,
     seconds: Seconds = None,
 ) -> int:
     """Write every event of a service to a file, exactly once, whatever happens in between."""
     from streamclf.subscribers.log import run_log
 
-    return run_log(endpoint, output, once=once, seconds=seconds)
+    return run_log(endpoint, output, rotate=rotate or (), keep=keep, once=once, seconds=seconds)
 
 
 @app.command()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from streamclf.events import Heartbeat, Lost, StreamEvent
 from streamclf.signals import stop_on_signals
+from streamclf.subscribers.rotation import parse_rotation
 from streamclf.subscribers.sinks import Sink, open_sink
 from streamclf.subscription import START, Position, Received, Subscription, subscribe
 
@@ -18,9 +20,20 @@ _ONCE_PATIENCE_S = 10.0
 _SILENT_S = 3.0
 
 
-def run_log(endpoint: str, output: Path, *, once: bool = False, seconds: float | None = None) -> int:
-    """Write events to `output` until SIGINT or SIGTERM, for `seconds`, or (`once`) until caught up; the exit code."""
-    sink = open_sink(output)
+def run_log(
+    endpoint: str,
+    output: Path,
+    *,
+    rotate: Sequence[str] = (),
+    keep: int | None = None,
+    once: bool = False,
+    seconds: float | None = None,
+) -> int:
+    """Write events to `output` until SIGINT or SIGTERM, for `seconds`, or (`once`) until caught up; the exit code.
+
+    `rotate` is a size like 100MB, an age like 1d, or both: then a new file begins, and `keep` complete ones stay.
+    """
+    sink = open_sink(output, parse_rotation(rotate, keep))
     try:
         stop = threading.Event()
         known = sink.position()
@@ -54,6 +67,7 @@ class _Logger:
                 if end is not None and time.monotonic() >= end:
                     break
                 self._take(self._events.receive(_BATCH_S))
+                self._sink.tend()
                 if len(self._batch) >= _BATCH or (self._batch and time.monotonic() - self._oldest_at >= _BATCH_S):
                     self._flush()
         finally:

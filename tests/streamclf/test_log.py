@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import importlib.util
+import io
 import json
 import os
 import random
@@ -13,18 +16,18 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.hub_process import HubProcess, action, prediction, status, wait_until
 
 from streamclf.errors import BusError, JournalError, UsageError
-from streamclf.events import Lost
 from streamclf.link import Draft, HubLink
 from streamclf.subscribers.log import run_log
-from streamclf.subscribers.sinks import JsonlSink, SqliteSink, open_sink
-from streamclf.subscription import Position
+from streamclf.subscribers.rotation import completed
+from streamclf.subscribers.sinks import SqliteSink, open_sink
 
-EPOCH = "cd" * 16
+HAS_PYARROW = importlib.util.find_spec("pyarrow") is not None
 CHAOS_S = float(os.environ.get("STREAMCLF_CHAOS_S", "4"))
 """Set it to 60 for the long run."""
 
@@ -38,9 +41,15 @@ def hub() -> Iterator[HubProcess]:
 def start_logger(endpoint: str, output: Path) -> subprocess.Popen[bytes]:
     code = (
         "import sys; from pathlib import Path; from streamclf.subscribers.log import run_log\n"
-        "sys.exit(run_log(sys.argv[1], Path(sys.argv[2])))"
+        "sys.exit(run_log(sys.argv[1], Path(sys.argv[2]), rotate=sys.argv[3:]))"
     )
-    return subprocess.Popen([sys.executable, "-c", code, endpoint, str(output)], stderr=subprocess.PIPE)
+    arguments = [sys.executable, "-c", code, endpoint, str(output), *rotation(output)]
+    return subprocess.Popen(arguments, stderr=subprocess.PIPE)
+
+
+def rotation(output: Path) -> list[str]:
+    """Small files, so that the kills hit their changes; `plain.jsonl` stays one, as a table does."""
+    return [] if output.suffix == ".db" or output.stem == "plain" else ["20KB"]
 
 
 def end_logger(process: subprocess.Popen[bytes], number: int) -> tuple[int, str]:
@@ -64,10 +73,16 @@ def journal_rows(path: Path) -> list[tuple[int, str]]:
 
 
 def logged_rows(path: Path) -> list[tuple[int, str]]:
-    if path.suffix == ".jsonl":
-        text = path.read_text()
-        assert text.endswith("\n")
-        return [(json.loads(line)["offset"], line) for line in text.splitlines()]
+    if path.suffix == ".parquet":
+        return [(row["offset"], row["body"]) for row in parquet_rows(path)]
+    if path.suffix in (".jsonl", ".csv"):
+        files = [*completed(path), path]
+        assert (len(files) > 3) == (path.stem != "plain")
+        texts = [each.read_text() for each in files]
+        assert all(text.endswith("\n") for text in texts)
+        if path.suffix == ".csv":
+            return [(int(row["offset"]), row["epoch"]) for text in texts for row in csv.DictReader(io.StringIO(text))]
+        return [(json.loads(line)["offset"], line) for text in texts for line in text.splitlines()]
     with sqlite3.connect(path) as db:
         rows = db.execute("SELECT offset, body FROM events ORDER BY id").fetchall()
         assert db.execute("SELECT count(*) FROM lost").fetchone() == (0,)
@@ -75,9 +90,18 @@ def logged_rows(path: Path) -> list[tuple[int, str]]:
     return rows
 
 
+def parquet_rows(path: Path) -> list[dict[str, Any]]:
+    """As a reader of the directory sees them, file after file."""
+    pq = pytest.importorskip("pyarrow.parquet")
+    files = sorted(path.glob("date=*/part-*.parquet"), key=lambda each: each.name)
+    assert files
+    return [row for each in files for row in pq.ParquetFile(each).read().to_pylist()]
+
+
 def test_hub_and_loggers_killed_at_random_the_log_equals_the_journal(hub: HubProcess, tmp_path: Path) -> None:
     chance = random.Random(1)
-    outputs = [tmp_path / "events.db", tmp_path / "events.jsonl"]
+    names = ["events.db", "plain.jsonl", "events.jsonl", "events.csv", *(["events.parquet"] if HAS_PYARROW else [])]
+    outputs = [tmp_path / name for name in names]
     loggers = {path: start_logger(hub.events, path) for path in outputs}
     link = HubLink(hub.link, "test")
     stop = threading.Event()
@@ -110,12 +134,16 @@ def test_hub_and_loggers_killed_at_random_the_log_equals_the_journal(hub: HubPro
     assert link.dropped == {}
     for path, logger in loggers.items():
         end_logger(logger, signal.SIGKILL)
-        assert run_log(hub.events, path, once=True, seconds=60) == 0
+        assert run_log(hub.events, path, once=True, seconds=60, rotate=rotation(path)) == 0
     assert hub.stop() == 0
     journal = journal_rows(hub.journal)
     assert len(journal) == posted
+    epoch = json.loads(journal[0][1])["epoch"]
     for path in outputs:
-        assert logged_rows(path) == journal
+        expected = [(offset, epoch) for offset, _ in journal] if path.suffix == ".csv" else journal
+        assert logged_rows(path) == expected, path
+    if HAS_PYARROW:
+        assert len(list(outputs[-1].glob("date=*/part-*.parquet"))) > 3
 
 
 def test_it_waits_for_a_service_says_so_and_ends_cleanly_on_sigint(tmp_path: Path) -> None:
@@ -152,7 +180,9 @@ def test_labels_and_probabilities_are_columns(hub: HubProcess, tmp_path: Path) -
 
 
 def test_what_retention_removed_is_recorded_as_lost(hub: HubProcess, tmp_path: Path) -> None:
-    outputs = [tmp_path / "events.db", tmp_path / "events.jsonl"]
+    outputs = [tmp_path / "events.db", tmp_path / "events.jsonl", tmp_path / "events.csv"]
+    if HAS_PYARROW:
+        outputs.append(tmp_path / "events.parquet")
     with HubLink(hub.link, "test") as link:
         for upto in (5, 20):
             for number in range(upto):
@@ -177,44 +207,13 @@ def test_what_retention_removed_is_recorded_as_lost(hub: HubProcess, tmp_path: P
     assert offsets == [1, 2, 3, 4, 5, *range(11, 26)]
     assert [line.get("offset", "lost") for line in lines] == [1, 2, 3, 4, 5, "lost", *range(11, 26)]
     assert (lines[5]["first"], lines[5]["last"]) == (6, 10)
-
-
-def line(offset: int | None) -> str:
-    return json.dumps({"type": "status", "epoch": EPOCH, "offset": offset})
-
-
-@pytest.mark.parametrize(
-    ("content", "position", "kept"),
-    [
-        ("", None, ""),
-        (f"{line(7)}\n", 7, f"{line(7)}\n"),
-        (f"{line(7)}\n{line(8)[:20]}", 7, f"{line(7)}\n"),
-        (line(7)[:20], None, ""),
-        (f"{line(7)}\n{line(None)}\n", 7, f"{line(7)}\n{line(None)}\n"),
-        (f"{line(7)}\n" + f"{line(None)}\n" * 40_000, 7, f"{line(7)}\n" + f"{line(None)}\n" * 40_000),
-    ],
-    ids=["empty", "whole", "half a line", "only half a line", "not durable", "very many not durable"],
-)
-def test_a_half_written_line_is_cut_off(tmp_path: Path, content: str, position: int | None, kept: str) -> None:
-    path = tmp_path / "events.jsonl"
-    path.write_text(content)
-    sink = JsonlSink(path)
-    try:
-        assert sink.position() == (None if position is None else Position(EPOCH, position))
-        assert path.read_text() == kept
-        with pytest.raises(JournalError, match="another process writes it"):
-            JsonlSink(path)
-    finally:
-        sink.close()
-
-
-def test_the_end_of_lost_events_is_a_position_too(tmp_path: Path) -> None:
-    sink = JsonlSink(tmp_path / "events.jsonl")
-    sink.write([Lost(epoch=EPOCH, first=3, last=9)], Position(EPOCH, 9))
-    sink.close()
-    again = JsonlSink(tmp_path / "events.jsonl")
-    assert again.position() == Position(EPOCH, 9)
-    again.close()
+    tables = [list(csv.DictReader(io.StringIO(outputs[2].read_text())))]
+    if HAS_PYARROW:
+        tables.append(parquet_rows(outputs[3]))
+    for rows in tables:
+        assert [int(row["offset"]) for row in rows] == [1, 2, 3, 4, 5, 6, *range(11, 26)]
+        assert [row["type"] for row in rows if row["type"] != "prediction"] == ["lost"]
+        assert int(rows[5]["last"]) == 10
 
 
 @pytest.mark.parametrize("name", ["events.txt", "events", "missing/events.db"])
@@ -230,7 +229,9 @@ def test_foreign_files_are_left_alone(tmp_path: Path) -> None:
     db.close()
     (tmp_path / "poem.jsonl").write_text("roses are red\n")
     (tmp_path / "text.db").write_text("roses are red\n" * 100)
-    for name in ("foreign.db", "poem.jsonl", "text.db"):
+    (tmp_path / "half.jsonl").write_text("violets")
+    (tmp_path / "sums.csv").write_text("a,b\n1,2\n")
+    for name in ("foreign.db", "poem.jsonl", "text.db", "half.jsonl", "sums.csv"):
         before = (tmp_path / name).read_bytes()
         with pytest.raises(JournalError, match="new"):
             open_sink(tmp_path / name)
