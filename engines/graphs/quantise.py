@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnxruntime as ort
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -29,9 +30,9 @@ log = logging.getLogger("engine")
 U8 = npt.NDArray[np.uint8]
 
 OPERATORS: Final = (["Conv", "MatMul", "Gemm"], ["MatMul", "Gemm"])
-"""Where the work is: what is tried, the fastest first. Convolutions over pixels often do not bear it: a difference of
-two frames needs finer steps than their mean, and both are one tensor."""
-MAX_ERROR: Final = 0.1
+"""Where the work is: what is tried, the fastest first. The first convolution, over pixels, is always left alone: it
+bears INT8 worst, and OpenVINO 2026.4 computes it another way than ONNX Runtime does (17 % of the output apart)."""
+MAX_ERROR: Final = 0.05
 """Of a graph's output, as a share of its size, over the calibration set."""
 MAX_WINDOWS: Final = 4096
 
@@ -103,6 +104,10 @@ def _quantise(source: Path, target: Path, name: str, samples: npt.NDArray[Any]) 
         log.warning("%s: %s in INT8 takes its output off by %.0f %%", source.name, kinds, 100 * error)
 
 
+def _first_convolution(path: Path) -> list[str]:
+    return [node.name for node in onnx.load(path).graph.node if node.op_type == "Conv"][:1]
+
+
 def _outputs(path: Path, name: str, samples: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     settings = ort.SessionOptions()
     settings.log_severity_level = 3
@@ -121,6 +126,7 @@ def _quantise_operators(source: Path, target: Path, name: str, samples: npt.NDAr
             _Samples(name, samples),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=operators,
+            nodes_to_exclude=_first_convolution(prepared),
             per_channel=True,
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
