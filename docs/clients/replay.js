@@ -1,0 +1,42 @@
+// Every event in order, also those published while this program was away.
+//   npm install zeromq && node replay.js tcp://127.0.0.1:5555 position.json
+const fs = require("fs");
+const zmq = require("zeromq");
+
+async function ask(replay, question) {
+  const socket = new zmq.Request({ receiveTimeout: 2000, linger: 0 });
+  try {
+    socket.connect(replay);
+    await socket.send(JSON.stringify({ v: 1, request: "replay", ...question }));
+    const [header, ...events] = await socket.receive();
+    return { ...JSON.parse(header), events: events.map((body) => JSON.parse(body)) };
+  } finally {
+    socket.close(); // after silence, too: a REQ socket would wait for ever
+  }
+}
+
+async function main(endpoint = "tcp://127.0.0.1:5555", file = "position.json") {
+  let position = fs.existsSync(file) ? JSON.parse(fs.readFileSync(file)) : { epoch: null, after: 0 };
+  const heartbeats = new zmq.Subscriber();
+  heartbeats.connect(endpoint);
+  heartbeats.subscribe("heartbeat/");
+  for await (const [, body] of heartbeats) {
+    const beat = JSON.parse(body);
+    try {
+      while (position.epoch !== beat.epoch || position.after < beat.head) {
+        const page = await ask(beat.replay, position);
+        if (page.reply === "error") break;
+        for (const [first, last] of page.lost) console.log(JSON.stringify({ type: "lost", first, last }));
+        for (const event of page.events) console.log(JSON.stringify(event));
+        position = { epoch: page.epoch, after: page.upto };
+        fs.writeFileSync(`${file}.new`, JSON.stringify(position)); // only now: a crash repeats a page, and loses none
+        fs.renameSync(`${file}.new`, file);
+        if (page.epoch !== beat.epoch) break; // an old heartbeat
+      }
+    } catch (error) {
+      console.error(`${beat.replay}: ${error.message}; again with the next heartbeat`);
+    }
+  }
+}
+
+main(...process.argv.slice(2));

@@ -1,0 +1,151 @@
+"""The programs in docs/clients run against a real hub, wherever their language is installed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support.hub_process import HubProcess, prediction, status, wait_until
+
+from streamclf.link import HubLink
+
+CLIENTS = Path(__file__).parents[2] / "docs" / "clients"
+DEADLINE_S = 30.0
+
+
+@pytest.fixture
+def hub() -> Iterator[HubProcess]:
+    with HubProcess() as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def node() -> str:
+    """Node with the zeromq package: beside the programs, above them, or in NODE_PATH."""
+    found = shutil.which("node")
+    if found is None:
+        pytest.skip("Node is not installed")
+    done = subprocess.run([found, "-e", "require('zeromq')"], cwd=CLIENTS, capture_output=True, timeout=60)
+    if done.returncode:
+        pytest.skip("npm install zeromq (and NODE_PATH=…/node_modules, if that is elsewhere)")
+    return found
+
+
+@pytest.fixture(scope="module")
+def live_c(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The C program, compiled with warnings as errors."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    includes = subprocess.run(
+        [compiler, "-E", "-"], input=b"#include <zmq.h>\n", capture_output=True, timeout=60
+    )  # fmt: skip
+    if includes.returncode:
+        pytest.skip("zmq.h is not there: apt-get install libzmq3-dev")
+    program = tmp_path_factory.mktemp("clients") / "live"
+    subprocess.run(
+        [compiler, "-Wall", "-Wextra", "-Werror", "-O1", str(CLIENTS / "live.c"), "-lzmq", "-o", str(program)],
+        check=True, timeout=120,
+    )  # fmt: skip
+    return program
+
+
+class Program:
+    """A client that runs, and the lines that it has printed."""
+
+    def __init__(self, *arguments: str | Path) -> None:
+        self._process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.lines.append(line.rstrip("\n"))
+
+    def kill(self) -> str:
+        """`kill -9`; what it said on stderr."""
+        self._process.kill()
+        self._reader.join(DEADLINE_S)
+        _, err = self._process.communicate(timeout=DEADLINE_S)
+        return str(err)
+
+
+@contextmanager
+def running(*arguments: str | Path) -> Iterator[Program]:
+    program = Program(*arguments)
+    try:
+        yield program
+    finally:
+        program.kill()
+
+
+def post_until(link: HubLink, program: Program) -> None:
+    """A subscriber hears what is published after it has come: go on until it prints something."""
+
+    def heard() -> bool:
+        for stream in ("door", "yard"):
+            link.post(prediction(stream))
+            link.post(status(stream))
+        return len(program.lines) > 2
+
+    wait_until(heard, "a line of the client", DEADLINE_S)
+
+
+def test_javascript_prints_predictions(hub: HubProcess, node: str) -> None:
+    with HubLink(hub.link, "test") as link, running(node, CLIENTS / "live.js", hub.events) as program:
+        post_until(link, program)
+        assert set(program.lines) == {"door wave 0.91", "yard wave 0.91"}
+
+
+def test_c_prints_the_events_of_its_topic(hub: HubProcess, live_c: Path) -> None:
+    with HubLink(hub.link, "test") as link, running(live_c, hub.events, "prediction/door/") as program:
+        post_until(link, program)
+        events = [json.loads(line) for line in program.lines]
+    assert {(event["type"], event["stream"]) for event in events} == {("prediction", "door")}
+    assert all(event["top"][0] == ["wave", 0.91] for event in events)
+
+
+def test_c_says_what_is_wrong_with_an_endpoint(live_c: Path) -> None:
+    done = subprocess.run([live_c, "nonsense"], capture_output=True, text=True, timeout=DEADLINE_S)
+    assert done.returncode == 1
+    assert done.stderr == "nonsense: Invalid argument\n"
+
+
+def test_javascript_misses_nothing_when_it_or_the_hub_is_killed(hub: HubProcess, node: str, tmp_path: Path) -> None:
+    position = tmp_path / "position.json"
+    printed: list[str] = []
+    posted = 0
+
+    def post(count: int) -> None:
+        nonlocal posted
+        with HubLink(hub.link, "test") as link:
+            for number in range(posted, posted + count):
+                link.post(prediction(f"cam{number % 3}", number=number))
+            wait_until(lambda: link.unacknowledged == 0, "confirmation")
+        posted += count
+
+    def offsets() -> list[int]:
+        return [json.loads(line)["offset"] for line in printed]
+
+    post(2500)
+    for _ in range(2):
+        with running(node, CLIENTS / "replay.js", hub.events, position) as program:
+            wait_until(lambda program=program: len(program.lines) > 0, "a page", DEADLINE_S)
+        printed += program.lines  # killed in the middle of it
+        post(100)
+    with running(node, CLIENTS / "replay.js", hub.events, position) as program:
+        wait_until(lambda: any(f'"offset":{posted},' in line for line in program.lines), "the end", DEADLINE_S)
+        hub.kill()
+        hub.start()
+        post(50)
+        wait_until(lambda: json.loads(position.read_text())["after"] == posted, "its position", DEADLINE_S)
+    printed += program.lines
+    assert sorted(set(offsets())) == list(range(1, posted + 1))
