@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -176,3 +177,12 @@ def test_a_stream_takes_the_common_actions_and_says_what_differs(tmp_path: Path)
     )
     job = config.actions_of("door").model_dump_json()
     assert StreamActions.model_validate_json(job) == config.actions_of("door")
+
+
+def test_the_documented_actions_can_be_run(tmp_path: Path) -> None:
+    docs = Path(__file__).parents[2] / "docs" / "actions.md"
+    (example,) = re.findall(r"```yaml\n(.*?)```", docs.read_text(), re.S)
+    config = load_config(write(tmp_path, example))
+    preflight(config)
+    assert config.actions_of("desk").labels.keys() == {"covered", "moved", "unknown"}
+    assert config.actions_of("door").labels["covered"] == ActionConfig(on=0.9, off=0.5, min_s=0.6, cooldown_s=3)
