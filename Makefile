@@ -1,17 +1,22 @@
 # The three commands that people use, each with an environment of its own that it makes when it is missing:
 #   make demo    serve only: no torch         make test    everything the tests need
 #   make check   style, types, import directions
+#   make soak    eight cameras under random faults for SECONDS (an hour)
 # PYTHON=python3.12 make demo   chooses the interpreter; ARGS="--seconds 10" is handed on.
 PYTHON ?= python3
 ARGS ?=
+SECONDS ?= 3600
 
-.PHONY: demo test check format clean
+.PHONY: demo soak test check format clean
 
 demo: .venv/.ready
 	.venv/bin/streamclf demo $(ARGS)
 
 test: .venv-dev/.ready
 	.venv-dev/bin/python -m pytest $(ARGS)
+
+soak: .venv-dev/.ready
+	PYTHONPATH=tests .venv-dev/bin/python tests/soak.py --seconds $(SECONDS) $(ARGS)
 
 check: .venv-dev/.ready
 	.venv-dev/bin/ruff check .

@@ -10,6 +10,8 @@ from streamclf.sampling import NS
 from streamclf.sources import Frame
 
 MAX_LIVE_FPS = 250
+TURN_NS = NS // 10
+"""Evenly, a tenth of a second at a time: a second's worth at once would run over the ring."""
 STALE_FOR_NS = 5 * NS
 """A stream that is late for this long is opened anew: what waits in its buffers will only get older."""
 
@@ -25,12 +27,12 @@ class FloodGate:
 
     def hold(self, now_ns: int) -> bool:
         """Count a picture, and wait where it is one too many; whether it was."""
-        if now_ns - self._since_ns >= NS:
+        if now_ns - self._since_ns >= TURN_NS:
             self._since_ns, self._taken = now_ns, 0
         self._taken += 1
-        if self._taken <= MAX_LIVE_FPS:
+        if self._taken <= MAX_LIVE_FPS * TURN_NS // NS:
             return False
-        self._stop.wait((self._since_ns + NS - now_ns) / NS)
+        self._stop.wait((self._since_ns + TURN_NS - now_ns) / NS)
         return True
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from typing import Literal
 from urllib.parse import urlsplit
 
+import av
+
 from streamclf.errors import SourceError
 from streamclf.redact import redact, register_url
 from streamclf.sources.clock import MediaClock
@@ -41,6 +43,8 @@ HTTP_OPTIONS = {
 }
 
 
+CHECKS_RTSPS = av.library_versions["libavformat"][0] >= 62
+"""FFmpeg 7 takes the options for certificates, and hands them on for HTTPS only."""
 HLS_READ_S = 10.0
 """A playlist grows by a segment every few seconds; nothing can be said of its silence sooner."""
 
@@ -71,6 +75,11 @@ class NetworkSource(Source):
             read_timeout_s = max(read_timeout_s, HLS_READ_S)
         options = {**RTSP_OPTIONS, **TRANSPORTS[transport]} if rtsp else dict(HTTP_OPTIONS)
         if parts.scheme.lower() in ("rtsps", "https"):
+            if rtsp and tls_verify and not CHECKS_RTSPS:
+                raise SourceError(
+                    f"{self._shown}: PyAV {av.__version__} checks no certificate of rtsps; pip install 'av>=16', or say "
+                    "tls_verify: false where you trust the network"
+                )
             options |= _trust(tls_ca, tls_verify)
         self._container = Container(
             url,

@@ -236,7 +236,9 @@ class Connection:
             return True
         text = (first + await self._reader.readuntil(b"\r\n\r\n")).decode("latin1")
         request, *lines = text.split("\r\n")
-        method, url, _ = request.split()
+        if request.count(" ") != 2:
+            return False  # a client that took junk for the stream's end of a packet is out of step, as its camera was
+        method, url, _ = request.split(" ")
         headers = {key.strip().lower(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
         await self._reader.readexactly(int(headers.get("content-length", 0)))
         mount = self._server.mounts.get(urlsplit(url).path.strip("/").split("/")[0])
