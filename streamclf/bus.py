@@ -42,7 +42,8 @@ MAX_TOPICS: Final = 16_384
 _TOPIC = re.compile(rb"[A-Za-z0-9_/-]{0,80}")
 _MAX_HANDSHAKE_BYTES = 1024
 """No topic is as long, but libzmq holds the messages of a CURVE handshake to the same limit."""
-_SUBSCRIPTIONS_QUEUED = 50
+_SUBSCRIPTIONS_QUEUED = 1
+"""libzmq goes on taking subscriptions, out of our hands, for as long as more are there: so never more are."""
 _SUBSCRIPTIONS_A_TURN = 200
 _TCP = re.compile(r"tcp://(?P<host>\[[^\]]+\]|[^:/\s]+):(?P<port>\d{1,5}|\*)")
 _REMEDY = {
@@ -219,8 +220,9 @@ class Publisher:
             self.peers.cut(peer, "it asked for what is no topic")
         elif peer.messages > MAX_SUBSCRIPTIONS:
             self.peers.cut(peer, f"more than {MAX_SUBSCRIPTIONS} subscriptions")
-        elif len(self._topics) > MAX_TOPICS and (busiest := self.peers.busiest()):
-            self.peers.cut(busiest, f"more than {MAX_TOPICS} different topics in all, and it asked for most")
+        elif len(self._topics) > MAX_TOPICS:
+            # Those of peers that were cut are given up one by one: what the others asked for must be too much, too.
+            self.peers.cut_busiest(MAX_TOPICS, f"more than {MAX_TOPICS} different topics in all, and it asked for most")
 
     def close(self) -> None:
         """Stop listening and drop what slow subscribers have not taken."""

@@ -21,7 +21,7 @@ MAX_ALLOWED: Final = 4096
 _ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"
 _DOMAIN: Final = b"streamclf"
 _FRESH_S = 1.0
-_FRESH_FOR_STRANGERS_S = 0.2
+_FRESH_FOR_STRANGERS_S = 0.02
 _POLL_MS = 200
 
 
@@ -63,10 +63,10 @@ class AllowList:
         """Changes whenever a file comes, goes or is written."""
         try:
             with os.scandir(self._directory) as entries:
-                found = [(entry.name, entry.stat()) for entry in entries if entry.name.endswith(".key")]
+                names = sorted(entry.name for entry in entries if entry.name.endswith(".key"))
         except OSError as error:
             return f"cannot be read: {error.strerror}"
-        return sorted((name, info.st_mtime_ns, info.st_size, info.st_ino) for name, info in found)
+        return [(name, *_stamp(self._directory / name)) for name in names]
 
     def _load(self) -> dict[bytes, str]:
         if isinstance(self._state, str):
@@ -83,6 +83,14 @@ class AllowList:
                 log.error("allow-list: %s holds a secret key, which belongs to its user alone; make a new pair", path)
             names[certificate.public] = path.stem
         return names
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    try:
+        status = path.stat()
+    except OSError:
+        return ()  # a file that has just been removed must not lock out all the others
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 class Gatekeeper:

@@ -62,10 +62,11 @@ class Peers:
             for peer in [peer for peer in self._peers.values() if not self._permits(peer.user)]:
                 self.cut(peer, "its key was taken off the allow-list")
 
-    def busiest(self) -> Peer | None:
-        """The connection that has sent most, of those that are still there."""
+    def cut_busiest(self, most: int, why: str) -> None:
+        """Disconnect who has sent most, if those who are still there have sent more than `most` together."""
         self._forget_gone()
-        return max(self._peers.values(), key=lambda peer: peer.messages, default=None)
+        if sum(peer.messages for peer in self._peers.values()) > most:
+            self.cut(max(self._peers.values(), key=lambda peer: peer.messages), why)
 
     def cut(self, peer: Peer, why: str) -> None:
         """Disconnect a peer; a good one comes back by itself and catches up."""

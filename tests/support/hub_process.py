@@ -23,7 +23,7 @@ READY_S = 20.0
 class HubProcess:
     """`python -m streamclf.hub` on ports of its own; it can be killed and started again on the same ones."""
 
-    def __init__(self, *, keep_s: float = 3600.0) -> None:
+    def __init__(self, *, keep_s: float = 3600.0, **more: Any) -> None:
         # Not pytest's tmp_path: a socket's path has at most 107 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix="hub-"))
         self.job = HubJob(
@@ -32,6 +32,7 @@ class HubProcess:
             replay="tcp://127.0.0.1:*",
             journal=self.directory / "journal.db",
             keep_s=keep_s,
+            **more,
         )
         self._process: subprocess.Popen[bytes] | None = None
 
