@@ -36,8 +36,8 @@ LEAVE_S = 0.7
 """After a request to stop, the time for a blocked read to end by itself."""
 HANG_MARGIN_S = 15.0
 """On top of twice a time-out, which is what FFmpeg makes of one, a source may look for its next key frame."""
-FILE_HANG_S = 60.0
-"""Files have no time-outs, and a disk may be at the other end of a network."""
+PATIENT_HANG_S = 60.0
+"""Files have no time-outs, and a disk may be at the other end of a network; playlists grow every few seconds only."""
 
 
 class Link(StatusLink, PreviewLink, Protocol):
@@ -92,7 +92,8 @@ class Capture:
     def _play(self) -> bool:
         """Open the source once and read it; whether it has come to its end."""
         config = self._job.source
-        reading_s = FILE_HANG_S if config.is_file else 2 * config.read_timeout_s + HANG_MARGIN_S
+        patient = config.ends or ".m3u8" in (config.url or "")
+        reading_s = PATIENT_HANG_S if patient else 2 * config.read_timeout_s + HANG_MARGIN_S
         self._pulse.expect("connecting", reading_s + 2 * config.open_timeout_s)
         with open_source(config, stop=self._stop) as source:
             self._pulse.expect("reading", reading_s)

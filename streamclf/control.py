@@ -82,6 +82,13 @@ class ControlReader:
             return None
         return Message(body, tuple(self._fds.popleft() for _ in range(count)))
 
+    def close(self) -> None:
+        """Let go of the socket; what was read and not taken is closed with it."""
+        if self._socket is not None:
+            self._socket.close()
+        while self._fds:
+            os.close(self._fds.popleft())
+
     def _receive(self) -> bytes:
         if self._socket is None:
             return os.read(self._fd, _CHUNK)

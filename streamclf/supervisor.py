@@ -34,7 +34,7 @@ from streamclf.wiring import Geometry, StreamPlan
 TICK_S = 1.0
 """The supervisor wakes this often to look at promises and at the configuration's time stamp; else only for events."""
 START_S = 120.0
-"""Until a child's first sign of life: an interpreter and its imports, and for the hub a look through a large journal."""
+"""Until a child's first sign of life: an interpreter, its imports, and for the hub a look through a large journal."""
 STOPPED_S = 0.4
 """A child that a signal stopped (SIGSTOP) may stay so for this long."""
 CAPTURE_STOP_S = 0.6

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from streamclf.actions import ActionChange, ActionTracker
 from streamclf.link import Draft
 from streamclf.openactions import SILENT_BEATS, OpenActions
-from streamclf.rules import ActionConfig
+from streamclf.rules import ActionConfig, StreamActions
 from streamclf.schedule import parse_hours, within
 
 CONFIG = ActionConfig(on=0.8, off=0.5, min_s=0.6, cooldown_s=3.0)
@@ -93,6 +93,27 @@ def test_closing_twice_ends_once() -> None:
         tracker.update({"wave": 1.0}, 0.0, index * STEP_S, 0)
     assert phases(tracker.close("stopped")) == ["end"]
     assert tracker.close("stopped") == []
+
+
+def test_other_thresholds_end_nothing_and_a_label_that_is_gone_ends_once() -> None:
+    tracker = ActionTracker({"wave": CONFIG, "walk": CONFIG})
+    changes = []
+    for index in range(8):
+        changes += tracker.update({"wave": 0.9, "walk": 0.9}, 0.0, index * STEP_S, 0)
+    assert [(change.label, change.phase) for change in changes] == [("wave", "start"), ("walk", "start")]
+    stricter = ActionConfig(on=0.99, off=0.89, min_s=0.6)
+    (end,) = tracker.reconfigure(StreamActions(labels={"wave": stricter, "new": CONFIG}))
+    assert (end.label, end.phase, end.reason, end.started_s) == ("walk", "end", "stopped", 0.0)
+    later = [
+        change
+        for index in range(8, 20)
+        for change in tracker.update({"wave": 0.9, "walk": 0.9, "new": 0.9}, 0.0, index * STEP_S, 0)
+    ]
+    assert [change.label for change in later if change.phase == "start"] == ["new"]
+    assert {change.started_s for change in later if change.label == "wave"} == {0.0}  # the same action goes on
+    (below,) = (change for change in tracker.update({"wave": 0.1, "new": 0.9}, 0.0, 20 * STEP_S, 0) if change.reason)
+    assert (below.label, below.reason) == ("wave", "below")
+    assert phases(tracker.close("stopped")) == ["end"]
 
 
 def test_the_body_is_an_action_events() -> None:

@@ -14,9 +14,13 @@ from engines.engine import Engine, open_engine
 from engines.parity import softmax
 from streamclf.child import Stop
 from streamclf.classifier import Classifier
+from streamclf.errors import RingError
 from streamclf.feed import BURST, CATCH_UP, Feed, bank_slots, ring_slots
+from streamclf.jobs import FeedJoin, StreamSettings
 from streamclf.link import Draft
 from streamclf.ring import RingReader, RingWriter, create_ring
+from streamclf.roster import Roster
+from streamclf.rules import StreamActions
 from streamclf.sampling import TokenMeta
 
 STREAMS = 3
@@ -60,6 +64,8 @@ class Camera:
         self.wake_read, self.wake_write = os.pipe()
         os.set_blocking(self.wake_read, False)
         self.feed = Feed(stream=name, reader=RingReader(fd), wake_fd=self.wake_read, spec=spec, hop=hop, index=index)
+        self.fds = (os.dup(fd), os.dup(self.wake_read))
+        """As the supervisor sends them."""
         self.tokens: list[np.ndarray] = []
         self.history: list[tuple[int, int]] = []
         os.close(fd)
@@ -223,3 +229,65 @@ def test_what_capture_had_finished_is_classified_before_the_end(engine: Engine, 
     stop.request()
     classifier.run(stop)
     assert len(posted.of("cam")) == 1
+
+
+def join_of(camera: Camera, hop: int = 1) -> FeedJoin:
+    settings = StreamSettings(hop=hop, actions=StreamActions())
+    return FeedJoin(stream=camera.feed.stream, settings=settings, resumed=False)
+
+
+def starts(posted: Posted, stream: str) -> list[float]:
+    return [round(body["window"]["start_s"], 1) for body in posted.of(stream)]
+
+
+def test_streams_join_and_leave_and_the_others_numbers_stay_right(engine: Engine) -> None:
+    stays, goes, comes = (Camera(name, engine, 0) for name in ("stays", "goes", "comes"))
+    classifier, posted = serve(engine)
+    roster = Roster(engine.spec, capacity=2)
+    for camera in (goes, stays):
+        classifier.join(roster.join(join_of(camera), camera.fds), StreamActions())
+    for round_ in range(20):
+        stays.token()
+        (goes if round_ < 10 else comes).token()
+        if round_ == 9:
+            classifier.leave("goes")  # its last token has not been classified yet
+            roster.leave("goes")
+            assert all(closed(fd) for fd in goes.fds)
+            classifier.join(roster.join(join_of(comes), comes.fds), StreamActions())
+        drain(classifier)
+    assert starts(posted, "stays") == [round(0.2 * i, 1) for i in range(17)]
+    assert starts(posted, "goes") == [round(0.2 * i, 1) for i in range(7)]
+    assert starts(posted, "comes") == [round(0.2 * i, 1) for i in range(7)]
+    for camera in (stays, goes, comes):
+        for body, (_, first, row) in zip(posted.of(camera.feed.stream), expected_windows(camera), strict=True):
+            assert body["window"]["start_s"] == pytest.approx(first * TOKEN_NS / 1e9)
+            assert probability(body, "bright") == pytest.approx(float(row[1]), abs=1e-4)
+    assert not any(closed(fd) for fd in stays.fds)
+
+
+def test_a_full_bank_takes_no_other_stream_and_leaks_no_descriptor(engine: Engine) -> None:
+    first, second = Camera("first", engine, 0), Camera("second", engine, 1)
+    roster = Roster(engine.spec, capacity=1)
+    roster.join(join_of(first), first.fds)
+    with pytest.raises(RingError, match="second with 2 descriptors cannot join"):
+        roster.join(join_of(second), second.fds)
+    assert all(closed(fd) for fd in second.fds)
+
+
+def test_another_hop_goes_on_in_its_own_raster_without_a_gap(engine: Engine) -> None:
+    camera = Camera("cam", engine, 0)
+    classifier, posted = serve(engine, camera)
+    for hop in (1, 3, 1):
+        classifier.change("cam", StreamSettings(hop=hop, actions=StreamActions()))
+        for _ in range(7):
+            camera.token()
+            drain(classifier)
+    assert starts(posted, "cam") == [0.0, 0.2, 0.4, 0.6, 1.2, 1.8, *(round(0.2 * i, 1) for i in range(11, 18))]
+
+
+def closed(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return True
+    return False

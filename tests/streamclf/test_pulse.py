@@ -1,0 +1,186 @@
+"""Signs of life: kept, broken, and not to be faked by a thread beside a loop that hangs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from streamclf.child import Stop
+from streamclf.errors import RingError
+from streamclf.jobs import Job
+from streamclf.pulse import LINES, NS, Pulse, PulseBoard
+from streamclf.watch import GRACE_NS, OVERSLEPT_NS, Watch
+
+HANGING_CHILD = """
+import threading, time
+from streamclf.child import run_child
+from streamclf.jobs import Job
+
+def main(job, stop):
+    stop.pulse.expect("classifying", 0.3)
+    threading.Thread(target=lambda: [stop.event.wait(0.05) for _ in range(10_000)], daemon=True).start()
+    for _ in range(20):
+        stop.event.wait(0.05)
+    print("hanging", flush=True)
+    time.sleep(60)  # a library that never returns
+
+run_child("test", Job, main)
+"""
+
+
+@pytest.fixture
+def board() -> Iterator[PulseBoard]:
+    board = PulseBoard()
+    yield board
+    board.close()
+
+
+def test_a_promise_is_kept_until_it_is_broken(board: PulseBoard) -> None:
+    line = board.take()
+    board.begin(line, 60)
+    assert board.read(line).phase == "starting"
+    pulse = Pulse(board.fd, line)
+    pulse.expect("reading", 2.0)
+    promise = board.read(line)
+    assert promise.phase == "reading"
+    assert promise.silence_s(promise.due_ns) is None
+    assert promise.silence_s(promise.due_ns + NS) == pytest.approx(3.0)
+    time.sleep(0.01)
+    pulse.beat()
+    assert board.read(line).due_ns > promise.due_ns
+
+
+def test_each_child_has_a_line_of_its_own(board: PulseBoard) -> None:
+    lines = [board.take() for _ in range(LINES)]
+    assert len(set(lines)) == LINES
+    with pytest.raises(RingError, match=rf"more than {LINES} processes; serve fewer"):
+        board.take()
+    pulses = [Pulse(board.fd, line) for line in (lines[0], lines[-1])]
+    pulses[0].expect("serving", 1)
+    pulses[1].expect("reading", 1000)
+    assert board.read(lines[0]).due_ns < board.read(lines[-1]).due_ns
+    board.give_back(lines[5])
+    assert board.take() == lines[5]
+
+
+def test_a_pulse_that_nobody_watches_may_beat() -> None:
+    Pulse().expect("serving", 1)
+    Pulse().beat()
+
+
+def test_who_asks_whether_to_stop_is_alive_but_only_in_the_thread_that_works(board: PulseBoard) -> None:
+    line = board.take()
+    stop = Stop()
+    stop.pulse = Pulse(board.fd, line)
+    stop.pulse.expect("reading", 5.0)
+
+    def moved() -> bool:
+        before = board.read(line).due_ns
+        time.sleep(0.002)
+        action()
+        return board.read(line).due_ns > before
+
+    action = stop.event.is_set
+    assert moved()
+
+    def wait() -> None:
+        assert not stop.event.wait(0.01)
+
+    action = wait
+    assert moved()
+
+    def beside() -> None:
+        threads = [threading.Thread(target=call) for call in (stop.event.is_set, wait)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+
+    action = beside
+    assert not moved()
+
+
+def test_a_wait_of_any_length_keeps_beating_and_ends_with_the_request(board: PulseBoard) -> None:
+    line = board.take()
+    stop = Stop()
+    stop.pulse = Pulse(board.fd, line)
+    stop.pulse.expect("reading", 0.8)
+    late: list[float] = []
+
+    def watch() -> None:
+        for _ in range(150):
+            if silence := board.read(line).silence_s(time.monotonic_ns()):
+                late.append(silence)
+            time.sleep(0.01)
+        stop.request()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    assert stop.event.wait(30)
+    watcher.join(10)
+    assert late == []
+
+
+def test_a_hung_child_is_found_though_its_threads_go_on(board: PulseBoard) -> None:
+    line = board.take()
+    board.begin(line, 60)
+    job = Job(link="ipc:///nowhere", pulse_fd=board.fd, pulse_line=line)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HANGING_CHILD],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        pass_fds=[board.fd],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    try:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(job.model_dump_json().encode() + b"\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"hanging\n"
+        watch = Watch(board, time.monotonic_ns())
+        deadline = time.monotonic() + 20
+        while not (found := list(watch.hung([("test", line)], time.monotonic_ns()))):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        ((name, reason),) = found
+        assert name == "test"
+        assert reason.startswith("hung: no sign of life for 0.")
+        assert reason.endswith("while classifying")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_judge_that_overslept_judges_nobody(board: PulseBoard) -> None:
+    line = board.take()
+    board.begin(line, 1.0)
+    due = board.read(line).due_ns
+    watch = Watch(board, due - NS)
+    lines = [("child", line)]
+    assert list(watch.hung(lines, due - 1)) == []
+    woke = due + OVERSLEPT_NS + 1  # the whole machine was suspended, say
+    assert list(watch.hung(lines, woke)) == []
+    assert list(watch.hung(lines, woke + GRACE_NS // 2)) == []
+    steps = [woke + GRACE_NS // 2 + i * NS for i in range(1, 6)]
+    assert any(list(watch.hung(lines, now)) for now in steps)
+
+
+def test_memory_that_is_not_there_is_an_error_with_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(size: int) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("streamclf.pulse.allocate", full)
+    with pytest.raises(RingError, match="64 KiB of shared memory: No space left"):
+        PulseBoard()
+
+
+def test_nothing_has_a_name(board: PulseBoard) -> None:
+    assert not any("streamclf" in path.name for path in Path("/dev/shm").glob("*"))
