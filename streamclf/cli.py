@@ -24,7 +24,7 @@ app = typer.Typer(
 
 Seconds = Annotated[float | None, typer.Option(min=0.1, help="End after this long.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout, nothing else.")]
-Endpoint = Annotated[str, typer.Argument(help="Where a service publishes, like tcp://127.0.0.1:5555.")]
+Endpoint = Annotated[str, typer.Argument(help="Like tcp://127.0.0.1:5555; or a key file made for the service.")]
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The service's YAML file.")]
 
 
@@ -150,6 +150,22 @@ def watch(
     from streamclf.subscribers.overlay import run_watch
 
     return run_watch(endpoint, streams=stream, record=record, seconds=seconds)
+
+
+@app.command()
+def keys(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where the two files go.")],
+    name: Annotated[str, typer.Argument(help="Of the service, or of a subscriber.")],
+    service: Annotated[Path | None, typer.Option(help="A subscriber's: the service's public file.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="A subscriber's: where it finds the service.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files of this name.")] = False,
+) -> int:
+    """Make a pair of CURVE keys, for a service or for one that subscribes to it."""
+    from streamclf.keys import explain_keys, make_keys
+
+    files = make_keys(directory, name, service=service, endpoint=endpoint, force=force)
+    print(explain_keys(*files, service=service, endpoint=endpoint))
+    return 0
 
 
 def main() -> None:
