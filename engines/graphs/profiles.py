@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
@@ -19,8 +20,12 @@ from engines.errors import BackendMissingError
 if TYPE_CHECKING:
     from engines.tensorrt.interface import Traits
 
+log = logging.getLogger("engine")
+
 Profile: TypeAlias = Literal["trt85", "trt86", "trt10", "trt11"]
 TYPED: Final = ("trt10", "trt11")
+OLD_IR_VERSION: Final = 8
+"""ONNX 1.10 to 1.12, which TensorRT 8.5 and 8.6 were built with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +71,8 @@ def prepare(onnx: bytes, *, name: str, profile: Profile, precision: str, keep_fp
     from engines.graphs.surgery import finished, parse_model
 
     model = parse_model(onnx, name)
+    if not typed:  # their parsers know no newer format of the file; what it holds is the same
+        model.ir_version = min(model.ir_version, OLD_IR_VERSION)
     kept = keep_fp32
     if profile == "trt85":
         kept = (*kept, *decompose_layer_norms(model, name))
@@ -73,5 +80,6 @@ def prepare(onnx: bytes, *, name: str, profile: Profile, precision: str, keep_fp
         lower(model, precision, keep_fp32=kept)
         kept = ()
     data = finished(model, name)
-    check_graph(data, name=name, profile=profile)
+    for finding in check_graph(data, name=name, profile=profile):
+        log.info("%s: %s", name, finding.text)
     return Prepared(profile=profile, onnx=data, strongly_typed=typed, keep_fp32=kept if lowered else ())

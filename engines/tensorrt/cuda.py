@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import resources
@@ -22,6 +23,8 @@ THREAD_LOCAL: Final = 1
 THREADS: Final = 128
 MAX_COLUMNS: Final = 64
 """Blocks that share one row; beyond, threads walk on."""
+MAX_WAIT_S: Final = 60.0
+"""No batch takes so long on any GPU."""
 
 
 class PyCudaDevice:
@@ -187,7 +190,13 @@ def _check(code: int, call: str) -> None:
 
 
 def _wait(mark: Any) -> None:
+    """Let the CPU wait for a stream or event, giving way to other threads; a GPU that hangs must not hang us."""
+    done = mark.is_done if hasattr(mark, "is_done") else mark.query  # a stream's, an event's
+    deadline = time.monotonic() + MAX_WAIT_S
     try:
-        mark.synchronize()
+        while not done():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the GPU has not finished its work within {MAX_WAIT_S:.0f} s")
+            time.sleep(0)
     except driver.Error as error:
         raise RuntimeError(f"the GPU reports: {error}") from error

@@ -16,6 +16,8 @@ typedef struct Stream { Graph *capturing; } Stream;
 static char context[8];
 static __thread int depth;
 static size_t used, limit = 64 << 20;
+static int hanging;
+void hang(int whether) { hanging = whether; }
 long live_allocations(void) { return (long)used; }
 void set_memory(size_t bytes) { limit = bytes; }
 
@@ -85,10 +87,12 @@ int cuMemsetD8Async(Address to, unsigned char value, size_t n, Stream *s) { retu
 int cuStreamCreate(Stream **out, unsigned flags) { if (flags != 1) return 1; *out = calloc(1, sizeof(Stream)); return 0; }
 int cuStreamDestroy_v2(Stream *s) { free(s); return 0; }
 int cuStreamSynchronize(Stream *s) { return !depth ? NO_CONTEXT : s->capturing ? 900 : 0; }
+int cuStreamQuery(Stream *s) { return cuStreamSynchronize(s) ? 999 : hanging ? 600 : 0; }
 int cuStreamWaitEvent(Stream *s, void *event, unsigned flags) { return depth ? 0 : NO_CONTEXT; }
 int cuEventCreate(void **out, unsigned flags) { *out = malloc(8); return depth ? 0 : NO_CONTEXT; }
 int cuEventDestroy_v2(void *event) { free(event); return 0; }
 int cuEventRecord(void *event, Stream *s) { return depth ? 0 : NO_CONTEXT; }
+int cuEventQuery(void *event) { return depth ? 0 : NO_CONTEXT; }
 int cuEventSynchronize(void *event) { return depth ? 0 : NO_CONTEXT; }
 
 int cuModuleLoadDataEx(void **out, const void *image, unsigned n, int *options, void **values) {

@@ -15,6 +15,7 @@ from support.gpu_double import DoubleCompiler, DoublePlan
 
 import engines.engine
 import engines.tensorrt
+import engines.tensorrt.cuda
 from engines.engine import Engine, open_engine
 from engines.errors import DeviceMemoryError
 from engines.parity import softmax
@@ -62,8 +63,21 @@ def device_works(driver: ctypes.CDLL) -> None:
     assert (device.gpu.name, device.gpu.compute_capability, device.gpu.driver) == ("host memory", "9.0", "12.8")
     with device.active():
         moves_rows(device)
+        gives_up_on_a_gpu_that_hangs(device, driver)
     device.close()
     assert driver.live_allocations() == 0, driver.live_allocations()
+
+
+def gives_up_on_a_gpu_that_hangs(device: PyCudaDevice, driver: ctypes.CDLL) -> None:
+    engines.tensorrt.cuda.MAX_WAIT_S = 0.1  # type: ignore[misc]
+    driver.hang(1)
+    try:
+        device.finish(device.stream())
+    except RuntimeError as error:
+        assert "has not finished its work" in str(error)  # noqa: PT017 - not run by pytest
+    else:
+        raise AssertionError("it waited for a stream that never ends, and came back")
+    driver.hang(0)
 
 
 def moves_rows(device: PyCudaDevice) -> None:
