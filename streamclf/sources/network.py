@@ -77,8 +77,8 @@ class NetworkSource(Source):
         if parts.scheme.lower() in ("rtsps", "https"):
             if rtsp and tls_verify and not CHECKS_RTSPS:
                 raise SourceError(
-                    f"{self._shown}: PyAV {av.__version__} checks no certificate of rtsps; pip install 'av>=16', or say "
-                    "tls_verify: false where you trust the network"
+                    f"{self._shown}: PyAV {av.__version__} checks no certificate of rtsps; pip install 'av>=16', or "
+                    "say tls_verify: false where you trust the network"
                 )
             options |= _trust(tls_ca, tls_verify)
         self._container = Container(
