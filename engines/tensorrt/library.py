@@ -25,6 +25,7 @@ NUMPY_TYPES: Final = {
     "UINT8": np.uint8,
 }
 FLAGS: Final = {"fp16": "FP16", "bf16": "BF16", "int8": "INT8"}
+EXTERNAL: Final = ("CUBLAS", "CUBLAS_LT", "CUDNN")
 NEEDED: Final = (
     ("ICudaEngine", "num_io_tensors"),
     ("ICudaEngine", "get_tensor_mode"),
@@ -51,7 +52,8 @@ class TensorRtCompiler:
         self.version: str = trt.__version__
         self.traits = find_traits()
         self._logger = _Logger()
-        trt.init_libnvinfer_plugins(self._logger, "")
+        if hasattr(trt, "init_libnvinfer_plugins"):
+            trt.init_libnvinfer_plugins(self._logger, "")  # 8.5 needs one for InstanceNormalization
         self._runtime = trt.Runtime(self._logger)
 
     def build(self, request: BuildRequest) -> tuple[bytes, bytes]:
@@ -68,6 +70,7 @@ class TensorRtCompiler:
             )
         config = builder.create_builder_config()
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request.workspace_bytes)
+        _leave_external_libraries(config)
         _set_precision(config, network, request)
         config.add_optimization_profile(_profile(builder, network, request.max_batch))
         cache = config.create_timing_cache(request.timing_cache)
@@ -111,6 +114,17 @@ def _network_flags(request: BuildRequest) -> int:
     if request.strongly_typed:
         wanted.append("STRONGLY_TYPED")
     return sum(1 << int(getattr(creation, name)) for name in wanted if hasattr(creation, name))
+
+
+def _leave_external_libraries(config: Any) -> None:
+    """Let TensorRT use its own kernels alone, as 10 and later do: cuBLAS and cuDNN are gigabytes that a serving machine
+    may not have, hundreds of MiB of device memory where it has, and another version that a plan would depend on."""
+    feature = getattr(getattr(trt, "PreviewFeature", None), "DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805", None)
+    if feature is not None:
+        config.set_preview_feature(feature, True)
+    sources = trt.TacticSource.__members__
+    if any(name in sources for name in EXTERNAL):
+        config.set_tactic_sources(sum(1 << int(source) for name, source in sources.items() if name not in EXTERNAL))
 
 
 def _set_precision(config: Any, network: Any, request: BuildRequest) -> None:
