@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from streamclf.sampling import NS
-from streamclf.stillness import REMEMBERED, Stillness
+from streamclf.stillness import LONGEST_NS, REMEMBERED, Stillness
 
 
 def noise(seed: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
@@ -17,6 +17,12 @@ def test_one_picture_for_ever_is_still_since_it_was_new() -> None:
     assert [stillness.offer(noise(1), i * NS) for i in range(5)] == [0, 1, 2, 3, 4]
     assert stillness.offer(noise(2), 5 * NS) == 0
     assert stillness.offer(noise(1), 6 * NS) == 1
+
+
+def test_an_outage_is_no_still_picture() -> None:
+    stillness = Stillness()
+    stillness.offer(noise(1), 0)
+    assert stillness.offer(noise(1), 3600 * NS) == LONGEST_NS / NS
 
 
 def test_the_pictures_between_two_key_frames_again_and_again_are_still() -> None:
