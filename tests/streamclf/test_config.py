@@ -140,7 +140,7 @@ def test_what_cannot_work_here_is_known_before_anything_starts(tmp_path: Path, t
 
 def test_an_absent_model_names_the_built_in_ones(tmp_path: Path) -> None:
     path = write(tmp_path, "streams: {a: {camera: 0}}\nmodel: absent")
-    with pytest.raises(UsageError, match="model=absent: no such directory; .* camera-events"):
+    with pytest.raises(UsageError, match=r"model=absent: no such directory; .* camera-events"):
         preflight(load_config(path))
 
 

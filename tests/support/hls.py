@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import av
-
 from support.clips import X264, draw
 
 SEGMENT_S = 1.0
