@@ -35,15 +35,15 @@ MAX_REQUEST_BYTES: Final = 64 * 1024
 LINK_IO_THREAD: Final = 0b01
 PUBLIC_IO_THREAD: Final = 0b10
 """Masks of libzmq's threads, where there are two: whatever strangers do to one, producers have the other."""
-MAX_SUBSCRIPTIONS: Final = 4096
+MAX_SUBSCRIPTIONS: Final = 2048
 """Topics that one connection may ask for and give up; beyond, it is disconnected."""
-MAX_TOPICS: Final = 16_384
+MAX_TOPICS: Final = 6144
 """Different topics in all: 3 kB each in libzmq. Beyond, whoever asked for most is disconnected."""
 _TOPIC = re.compile(rb"[A-Za-z0-9_/-]{0,80}")
 _MAX_HANDSHAKE_BYTES = 1024
 """No topic is as long, but libzmq holds the messages of a CURVE handshake to the same limit."""
-_SUBSCRIPTIONS_QUEUED = 1
-"""libzmq goes on taking subscriptions, out of our hands, for as long as more are there: so never more are."""
+_SUBSCRIPTIONS_QUEUED = 2
+"""libzmq goes on taking subscriptions, out of our hands, for as long as more are there: so few are. 1 stalls CURVE."""
 _SUBSCRIPTIONS_A_TURN = 200
 _TCP = re.compile(r"tcp://(?P<host>\[[^\]]+\]|[^:/\s]+):(?P<port>\d{1,5}|\*)")
 _REMEDY = {

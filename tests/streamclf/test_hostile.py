@@ -1,0 +1,284 @@
+"""A hub under attack: it lives, the journal goes on, the good subscriber misses nothing, memory stays bounded.
+
+`STREAMCLF_HOSTILE=10 pytest tests/streamclf/test_hostile.py` attacks ten times as long.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import random
+import resource
+import socket
+import sqlite3
+import string
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+import zmq
+from support.hub_process import HubProcess, prediction, wait_until
+from support.strangers import (
+    connect,
+    frame,
+    huge_announcements,
+    join,
+    malformed_handshakes,
+    resident_mb,
+    subscriptions,
+)
+
+from streamclf.bus import MAX_SUBSCRIPTIONS
+from streamclf.events import Heartbeat, Lost
+from streamclf.keys import make_keys
+from streamclf.link import HubLink
+from streamclf.linksocket import U64
+from streamclf.subscription import Subscription, subscribe
+
+TIMES = int(os.environ.get("STREAMCLF_HOSTILE", "1"))
+GROWTH_MB = 50
+PACE_S = 0.002
+
+
+class Witness:
+    """A producer and a plain subscriber that are at work during an attack; what came is compared afterwards."""
+
+    def __init__(self, hub: HubProcess, keys: Path | None = None) -> None:
+        self._hub = hub
+        self._events: Subscription = subscribe(hub.events, keys=keys)
+        self._numbers: list[int] = []
+        self._lost = 0
+        self._posted = 0
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._post), threading.Thread(target=self._listen)]
+
+    def __enter__(self) -> Witness:
+        assert isinstance(self._events.receive(10.0), Heartbeat)
+        self._before_mb = resident_mb(self._hub.pid)
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(30)
+        missed, came = self._events.missed, self._numbers
+        self._events.close()
+        if kind is not None:
+            return
+        assert self._posted > 0
+        assert came == list(range(self._posted)), f"{len(came)} of {self._posted} came"
+        assert (missed, self._lost) == (0, 0)
+        growth = resident_mb(self._hub.pid) - self._before_mb
+        assert growth < GROWTH_MB, f"{growth:.0f} MB more"
+        with sqlite3.connect(f"{self._hub.journal.as_uri()}?mode=ro", uri=True) as db:
+            assert db.execute("SELECT count(*) FROM events").fetchone() == (self._posted,)
+        db.close()
+
+    def _post(self) -> None:
+        link = HubLink(self._hub.link, "witness")
+        while not self._stop.wait(PACE_S):
+            link.post(prediction("good", number=self._posted))
+            self._posted += 1
+        assert link.close(20.0) == 0
+        assert link.dropped == {}
+
+    def _listen(self) -> None:
+        end: float | None = None
+        while True:
+            event = self._events.receive(0.2)
+            if isinstance(event, Lost):
+                self._lost += 1
+            elif event is not None and event.type == "prediction":
+                self._numbers.append(int(event.window.start_s))
+            if self._stop.is_set() and not self._threads[0].is_alive():
+                end = end or time.monotonic() + 10
+                if len(self._numbers) >= self._posted or time.monotonic() > end:
+                    return
+
+
+@pytest.fixture
+def hub() -> Iterator[HubProcess]:
+    with HubProcess() as hub:
+        yield hub
+
+
+@pytest.fixture
+def keyed_hub(tmp_path: Path) -> Iterator[tuple[HubProcess, Path]]:
+    (tmp_path / "allowed").mkdir()
+    server, server_secret = make_keys(tmp_path, "server")
+    public, secret = make_keys(tmp_path, "good", service=server)
+    public.rename(tmp_path / "allowed" / "good.key")
+    with HubProcess(keys=server_secret, allow=tmp_path / "allowed") as hub:
+        yield hub, secret
+
+
+@pytest.fixture
+def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
+    context = zmq.Context()
+    yield context
+    context.destroy(linger=0)
+
+
+def ask(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, request: bytes) -> list[bytes]:
+    with context.socket(zmq.REQ) as peer:
+        peer.linger = 0
+        peer.connect(endpoint)
+        peer.send(request)
+        assert peer.poll(10_000), "no answer"
+        return peer.recv_multipart()
+
+
+def test_3000_malformed_handshakes_and_huge_frames(hub: HubProcess) -> None:
+    with Witness(hub):
+        for endpoint in (hub.events, hub.replay):
+            malformed_handshakes(endpoint, 1500 * TIMES)
+            huge_announcements(endpoint, 50 * TIMES)
+
+
+def test_the_same_against_a_hub_with_keys(keyed_hub: tuple[HubProcess, Path]) -> None:
+    hub, secret = keyed_hub
+    with Witness(hub, secret):
+        for endpoint in (hub.events, hub.replay):
+            malformed_handshakes(endpoint, 1500 * TIMES)
+            huge_announcements(endpoint, 50 * TIMES)
+        subscriptions(hub.events, (b"preview/%d/" % number for number in range(20_000)), 20 * TIMES)
+
+
+def test_300000_subscriptions(hub: HubProcess) -> None:
+    chance = random.Random(1)
+    letters = string.ascii_letters + string.digits + "_-"
+    # Random and long: what shares no beginning takes most memory in a trie.
+    topics = (f"preview/{''.join(chance.choices(letters, k=64))}/".encode() for _ in range(300_000 * TIMES))
+    with Witness(hub):
+        connections = subscriptions(hub.events, topics)
+    assert connections > 1, "nobody was disconnected"
+
+
+def test_topics_that_are_none_and_many_connections_that_ask_for_a_little_less_than_too_much(hub: HubProcess) -> None:
+    odd = [b"\0" * 70, b"preview/../../etc/passwd", b"x' OR 1=1 --", b"a" * 900, bytes(range(1, 250)), b"/" * 81]
+    with Witness(hub):
+        for topic in odd * 20 * TIMES:
+            with join(hub.events, b"SUB") as peer:
+                peer.sendall(frame(b"\1" + topic))
+                assert closes(peer), topic
+        peers = [join(hub.events, b"SUB") for _ in range(12)]
+        try:
+            for number, peer in enumerate(peers):
+                with_own_names = (frame(b"\1preview/%d_%d/" % (number, i)) for i in range(MAX_SUBSCRIPTIONS - 10))
+                try:
+                    while batch := b"".join(itertools.islice(with_own_names, 500)):
+                        peer.sendall(batch)
+                except ConnectionError:
+                    continue
+            wait_until(lambda: any(closes(peer, 0.05) for peer in peers), "the busiest to be disconnected", 20)
+        finally:
+            for peer in peers:
+                peer.close()
+
+
+def closes(peer: socket.socket, seconds: float = 10.0) -> bool:
+    """Whether the other side ends the connection in time, whatever it says before."""
+    peer.settimeout(seconds)
+    try:
+        while peer.recv(65536):
+            pass
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def test_requests_of_10_mb_and_questions_whose_answers_nobody_reads(
+    hub: HubProcess, context: zmq.Context[zmq.Socket[bytes]]
+) -> None:
+    with HubLink(hub.link, "filler") as link:
+        for number in range(3000):
+            link.post(prediction("old", number=number))
+        wait_until(lambda: link.unacknowledged == 0, "confirmation", 30)
+    question = frame(b"", flags=1) + frame(b'{"request":"replay"}')
+    peers = [join(hub.replay, b"REQ") for _ in range(20)]
+    before_mb = resident_mb(hub.pid)
+    try:
+        for peer in peers:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            peer.sendall(question * 500)
+        for _ in range(5 * TIMES):
+            header, *events = ask(context, hub.replay, b'{"request":"replay","limit":10}')
+            assert json.loads(header)["head"] == 3000
+            assert len(events) == 10
+        wait_until(lambda: sum(closes(peer, 0.01) for peer in peers) == len(peers), "those to be disconnected", 30)
+    finally:
+        for peer in peers:
+            peer.close()
+    with context.socket(zmq.DEALER) as peer:
+        peer.linger = 0
+        peer.connect(hub.replay)
+        for _ in range(5 * TIMES):
+            peer.send(b"x" * 10_000_000)
+            assert not peer.poll(100)
+    assert resident_mb(hub.pid) - before_mb < GROWTH_MB
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="descriptors of a running process are limited on Linux")
+def test_a_slow_loris_with_few_descriptors_left(hub: HubProcess, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    limit = len(list(Path(f"/proc/{hub.pid}/fd").iterdir())) + 30
+    with Witness(hub):
+        resource.prlimit(hub.pid, resource.RLIMIT_NOFILE, (limit, limit))
+        end = time.monotonic() + 4.0 * TIMES
+        while time.monotonic() < end:
+            peers = [connect(endpoint) for endpoint in (hub.events, hub.replay) for _ in range(60)]
+            for _ in range(5):
+                for peer in peers:
+                    with contextlib.suppress(OSError):
+                        peer.send(b"\xff")
+                time.sleep(0.2)
+            for peer in peers:
+                peer.close()
+    header, *events = ask(context, hub.replay, b'{"request":"replay","limit":5}')
+    assert json.loads(header)["reply"] == "replay"
+    assert len(events) == 5
+    with subscribe(hub.events, types=["heartbeat"]) as events_again:
+        assert isinstance(events_again.receive(15.0), Heartbeat)
+
+
+def test_names_with_sql_and_paths_are_refused_and_the_next_draft_is_taken(
+    hub: HubProcess, context: zmq.Context[zmq.Socket[bytes]]
+) -> None:
+    body = prediction().body
+    names = ["x'); DROP TABLE events;--", "../../etc/passwd", "a/b", "", "é", "a" * 65, "a\0b"]
+    drafts = [[number, "prediction", name, None, body] for number, name in enumerate(names, 1)]
+    drafts.append([len(drafts) + 1, "prediction", "good", None, body])
+    with context.socket(zmq.DEALER) as peer:
+        peer.linger = 0
+        peer.connect(hub.link)
+        for batch in ([draft] for draft in drafts):
+            after = U64.pack(batch[0][0] - 1)
+            peer.send_multipart([b"drafts", b"i" * 16, b"evil", after, orjson.dumps(batch)])
+            assert peer.poll(10_000)
+            assert peer.recv_multipart()[0] == b"ack"
+    with sqlite3.connect(f"{hub.journal.as_uri()}?mode=ro", uri=True) as db:
+        assert db.execute("SELECT stream FROM events").fetchall() == [("good",)]
+    db.close()
+    assert sorted(path.name for path in hub.directory.iterdir() if path.suffix == ".db") == ["journal.db"]
+
+
+def test_a_stopped_and_continued_flood_leaves_no_connection_behind(hub: HubProcess) -> None:
+    """Peers that vanish without a word are let go: their descriptors are free again within the heartbeat's time."""
+    before = len(list(Path(f"/proc/{hub.pid}/fd").iterdir()))
+    if sys.platform != "linux":
+        pytest.skip("descriptors are counted in /proc")
+    peers = [join(hub.events, b"SUB") for _ in range(100)]
+    wait_until(lambda: len(list(Path(f"/proc/{hub.pid}/fd").iterdir())) >= before + 100, "all connected")
+    # They stay open and never answer a ping.
+    wait_until(lambda: len(list(Path(f"/proc/{hub.pid}/fd").iterdir())) <= before + 2, "all let go", 15)
+    for peer in peers:
+        peer.close()
