@@ -38,7 +38,7 @@ def run_status(endpoint: str, *, as_json: bool = False, seconds: float | None = 
         beat, early = _first_beat(events, deadline)
         if as_json:
             rates = _rates(endpoint, found, beat.time, deadline)
-            print(orjson.dumps(_report(endpoint, found, beat, rates)).decode())
+            print(orjson.dumps(_report(endpoint, found, beat, rates), option=orjson.OPT_UTC_Z).decode())
             return 0
         board = Board(f"[bold]streamclf status[/]  {endpoint}")
         for event in found.events:

@@ -9,7 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamclf.actions import ActionChange, ActionTracker
@@ -198,38 +198,52 @@ configs = st.tuples(
     st.floats(0.3, 1.0), st.floats(0.0, 0.29), st.floats(0, 2), st.floats(0, 5), st.none() | st.floats(0, 3),
     st.sampled_from([None, (), ("08:00-18:00",), ("fri", "22:00-02:00"), ("mon,sat 17:00-17:01",)]),
 ).map(lambda t: ActionConfig(on=t[0], off=t[1], min_s=t[2], cooldown_s=t[3], smooth_s=t[4], active=t[5]))  # fmt: skip
+rarely = st.integers(0, 9).map(lambda number: number == 9)
+evidence = st.sampled_from([1.0, 1.0, 1.0, 0.0, 0.0, math.nan]) | st.floats(allow_nan=True)
 steps = st.lists(
     st.tuples(
-        st.floats(-0.5, 2.0),  # media time since the last prediction; backwards, too
-        st.booleans() | st.just(False),  # a new segment
-        st.dictionaries(st.sampled_from(["wave", "walk", "other"]), st.floats(allow_nan=True), max_size=3),
-        st.sampled_from([0, 0, 0, 20, 3600, -3600, 40_000]),  # how far the wall clock jumps
-        st.booleans() | st.just(False),  # the classifier is killed and starts again
+        st.sampled_from([0.1, 0.3, 1.0]) | st.floats(-0.5, 2.0),  # media time since the last prediction; backwards, too
+        rarely,  # a new segment
+        st.fixed_dictionaries({"wave": evidence}, optional={"walk": evidence, "other": evidence}),
+        st.sampled_from([0] * 9 + [20, 3600, -3600, 40_000]),  # how far the wall clock jumps
+        rarely,  # the classifier is killed and starts again
     ),
+    min_size=5,
     max_size=60,
 )
+changes_of_configuration = st.dictionaries(st.integers(0, 30), st.sampled_from(["swap", "drop"]), max_size=2)
 
 
-@given(config=configs, other=configs, unknown_below=st.sampled_from([0.0, 0.5, 1.0]), inputs=steps)
+@settings(max_examples=300)
+@given(
+    config=configs, other=configs, unknown_below=st.sampled_from([0.0, 0.0, 0.5, 1.0]), inputs=steps,
+    reloads=st.just({}) | changes_of_configuration,
+)  # fmt: skip
 def test_every_start_has_one_end_and_nothing_flickers(
     config: ActionConfig,
     other: ActionConfig,
     unknown_below: float,
     inputs: list[tuple[float, bool, dict[str, float], int, bool]],
+    reloads: dict[int, str],
 ) -> None:
-    """Through gaps, edges of hours, clocks that jump and classifiers that die, as the journal has it in the end."""
+    """Through gaps, edges of hours, clocks that jump, classifiers that die and changes of the configuration."""
     labels = {"wave": config, "walk": other, "unknown": config}
     tracker = ActionTracker(labels, unknown_below, BERLIN)
     hub, life = OpenActions(), 0
     journal: list[tuple[dict[str, Any], int, float]] = []  # body, the classifier's life, wall clock
-    media_s, segment, forward, clock_s = 0.0, 0, True, FRIDAY_S
+    media_s, segment, forward, clock_s, changed = 0.0, 0, True, FRIDAY_S, False
 
     def post(changes: list[ActionChange]) -> None:
         for change in changes:
             for draft in hub.admit(Draft("action", "door", change.body()), bytes([life])):
                 journal.append((draft.body, life, clock_s))
 
-    for elapsed_s, new_segment, values, jump_s, killed in inputs:
+    for number, (elapsed_s, new_segment, values, jump_s, killed) in enumerate(inputs):
+        if change := reloads.get(number):
+            changed = True
+            labels = {"wave": other, "walk": config} if change == "swap" else {"walk": other}
+            actions = StreamActions(labels=labels, unknown_below=unknown_below, timezone="Europe/Berlin")
+            post(tracker.reconfigure(actions))
         if killed:
             life += 1
             tracker = ActionTracker(labels, unknown_below, BERLIN)
@@ -246,8 +260,13 @@ def test_every_start_has_one_end_and_nothing_flickers(
     post(tracker.close("stopped"))
     for _ in range(SILENT_BEATS):
         journal += [(draft.body, life, clock_s) for draft in hub.beat(set())]
-    for name, each in labels.items():
-        check_one_label([entry for entry in journal if entry[0]["label"] == name], each, forward=forward)
+    for name, each in {"wave": config, "walk": other, "unknown": config}.items():
+        entries = [entry for entry in journal if entry[0]["label"] == name]
+        check_one_label(entries, LAX if changed else each, forward=forward)
+
+
+LAX = ActionConfig(on=1.0, off=0.0, min_s=0, cooldown_s=0)
+"""What holds whatever the configuration was in between: each start has one end."""
 
 
 def within_hours(config: ActionConfig, clock_s: float) -> bool:
@@ -270,5 +289,6 @@ def check_one_label(entries: list[tuple[dict[str, Any], int, float]], config: Ac
         else:
             assert running == body["started_s"]
             if body["phase"] == "end":
-                running, ended_s, ended_life = None, body["at_s"], life
+                running, ended_s = None, body["at_s"]
+                ended_life = -1 if body["reason"] == "lost" else life  # the hub ends what another life began
     assert running is None

@@ -3,12 +3,14 @@
 import os
 import threading
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from support.bundles import expected_logits, make_brightness_bundle
+from support.hub_process import wait_until
 
 from engines.engine import Engine, open_engine
 from engines.parity import softmax
@@ -20,7 +22,7 @@ from streamclf.jobs import FeedJoin, StreamSettings
 from streamclf.link import Draft
 from streamclf.ring import RingReader, RingWriter, create_ring
 from streamclf.roster import Roster
-from streamclf.rules import StreamActions
+from streamclf.rules import ActionConfig, StreamActions
 from streamclf.sampling import TokenMeta
 
 STREAMS = 3
@@ -291,3 +293,37 @@ def closed(fd: int) -> bool:
     except OSError:
         return True
     return False
+
+
+def test_an_action_ends_with_its_hours_though_its_stream_shows_nothing(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = [datetime(2026, 1, 2, 17, 59, tzinfo=timezone.utc).timestamp()]
+    monkeypatch.setattr("streamclf.classifier.time.time", lambda: now_s[0])
+    monkeypatch.setattr("streamclf.classifier.IDLE_S", 0.02)
+    each = ActionConfig(on=0.01, off=0.0, min_s=0, active=("fri 08:00-18:00",))
+    actions = StreamActions(labels={"bright": each, "dark": each}, timezone="UTC")
+    camera, posted = Camera("cam", engine, 0), Posted()
+    classifier = Classifier(engine, [camera.feed], {"cam": actions}, posted)  # type: ignore[arg-type]
+    stop = Stop()
+    thread = threading.Thread(target=classifier.run, args=(stop,))
+    thread.start()
+    try:
+        for _ in range(4):
+            camera.token()
+            os.write(camera.wake_write, b"x")
+        wait_until(lambda: phases(posted) != [], "the start")
+        assert {phase for phase, _ in phases(posted)} == {"start"}
+        now_s[0] += 60
+        wait_until(lambda: phases(posted)[-1][0] == "end", "the end of the hours")
+        assert {reason for phase, reason in phases(posted) if phase == "end"} == {"schedule"}
+    finally:
+        stop.request()
+        thread.join(10)
+    counts = [phase for phase, _ in phases(posted)]
+    assert counts.count("start") == counts.count("end") > 0
+
+
+def phases(posted: Posted) -> list[tuple[str, str | None]]:
+    bodies = [draft.body for draft in list(posted.drafts) if draft.type == "action"]
+    return [(body["phase"], body.get("reason")) for body in bodies]
