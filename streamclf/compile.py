@@ -62,6 +62,8 @@ def run_compile(
             "max_dp_before": _finite(found.max_dp_before),
             "guilty": [item.describe() for item in found.guilty],
         }
+        if not as_json:  # now: what was asked for may not be there to build on this machine
+            print("\n".join(_explanation_lines(report["explanation"])), flush=True)
     began = time.monotonic()
     engine = open_engine(bundle, backend=backend, precision=precision, max_batch=max_batch)
     report["seconds"] = round(time.monotonic() - began, 2)
@@ -160,18 +162,20 @@ def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
+def _explanation_lines(found: dict[str, Any]) -> list[str]:
+    before = found["max_dp_before"]
+    lines = [
+        f"{found['precision']}: with all {found['layers']} layers lowered max |dp| is "
+        f"{'not a number' if before is None else f'{before:.1e}'}"
+    ]
+    lines += [f"  keep in fp32: {item}" for item in found["guilty"]]
+    if found["guilty"]:
+        lines.append(f"  with these in fp32: {found['max_dp_after']:.1e}; kept for later builds on this machine")
+    return lines
+
+
 def _lines(report: dict[str, Any]) -> list[str]:
-    lines = []
-    if found := report.get("explanation"):
-        before = found["max_dp_before"]
-        lines.append(
-            f"{found['precision']}: with all {found['layers']} layers lowered max |dp| is "
-            f"{'not a number' if before is None else f'{before:.1e}'}"
-        )
-        lines += [f"  keep in fp32: {item}" for item in found["guilty"]]
-        if found["guilty"]:
-            lines.append(f"  with these in fp32: {found['max_dp_after']:.1e}; kept for later builds on this machine")
-    lines += [
+    lines = [
         f"{report['model']} on {report['engine']}",
         f"  built or loaded in {report['seconds']:.1f} s; batches up to {report['max_batch']}",
         f"  golden clip: max |dp| {report['golden']['max_dp']:.1e}, allowed {report['golden']['allowed']:.0e}",

@@ -7,6 +7,7 @@ what TensorRT takes: symmetric int8 on both sides, one scale for each output cha
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import shutil
 import tempfile
@@ -32,7 +33,7 @@ U8 = npt.NDArray[np.uint8]
 OPERATORS: Final = (["Conv", "MatMul", "Gemm"], ["MatMul", "Gemm"])
 """Where the work is: what is tried, the fastest first. The first convolution, over pixels, is always left alone: it
 bears INT8 worst, and OpenVINO 2026.4 computes it another way than ONNX Runtime does (17 % of the output apart)."""
-MAX_ERROR: Final = 0.05
+MAX_ERROR: Final = 0.04
 """Of a graph's output, as a share of its size, over the calibration set."""
 MAX_WINDOWS: Final = 4096
 
@@ -130,8 +131,11 @@ def _quantise_operators(source: Path, target: Path, name: str, samples: npt.NDAr
             per_channel=True,
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.MinMax,
+            # The rarest activations are clipped, or their range coarsens all others (max |dp| 0.040 instead of 0.079
+            # on the built-in model).
+            calibrate_method=CalibrationMethod.Percentile,
             extra_options={
+                "CalibPercentile": 99.99,
                 "ActivationSymmetric": True,
                 "WeightSymmetric": True,
                 "QuantizeBias": False,  # TensorRT takes no int32 DequantizeLinear
@@ -160,11 +164,12 @@ def _batches(name: str, samples: npt.NDArray[Any]) -> Iterator[dict[str, npt.NDA
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Its advice to pre-process is for people who have not."""
+    """Its advice to pre-process is for people who have not, and it prints where our JSON goes."""
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
     finally:
         logger.setLevel(level)

@@ -9,6 +9,7 @@ from support.bundles import make_brightness_bundle
 
 from engines.bundle import load_bundle
 from engines.engine import open_engine
+from engines.parity import TOLERANCE
 from streamclf.builtin import BUNDLES
 from streamclf.cli import _main
 
@@ -48,8 +49,11 @@ def test_the_report_for_people(model: str, capsys: pytest.CaptureFixture[str]) -
     assert "golden clip: max |dp|" in out
 
 
-def test_int8_from_calibration_to_accuracy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_int8_from_calibration_to_accuracy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One command quantises, writes a bundle of its own, and says what it costs and gains."""
+    monkeypatch.setitem(TOLERANCE, "int8", 0.15)  # two noisy copies of one window calibrate poorly
     bundle = load_bundle(BUNDLES / "camera-events")
     frames = bundle.golden().frames
     random = np.random.default_rng(0)
