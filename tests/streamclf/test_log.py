@@ -241,3 +241,40 @@ def test_foreign_files_are_left_alone(tmp_path: Path) -> None:
 def test_the_services_own_journal_is_not_taken_for_a_log(hub: HubProcess) -> None:
     with pytest.raises(JournalError, match="journal"):
         SqliteSink(hub.journal)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-o", "events.db", "--rotate", "1d"], "events.db: SQLite stays one file"),
+        (["-o", "events.csv", "--rotate", "often"], "rotate=often: one size like 100MB"),
+        (["-o", "events.jsonl", "--keep", "3"], "keep=3: only together with --rotate"),
+        (["-o", "events.xlsx"], "ends in .xlsx; give a name that ends in .db, .jsonl, .csv or .parquet"),
+    ],
+)
+def test_the_command_line_refuses_in_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "streamclf", "log", "tcp://127.0.0.1:9", *arguments],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_line_rotates(hub: HubProcess, tmp_path: Path) -> None:
+    with HubLink(hub.link, "test") as link:
+        for number in range(3000):
+            link.post(prediction(number=number))
+        wait_until(lambda: link.unacknowledged == 0, "confirmation")
+    output = tmp_path / "events.csv"
+    done = subprocess.run(
+        [sys.executable, "-m", "streamclf", "log", hub.events, "-o", str(output), "--once",
+         "--rotate", "1KB", "--rotate", "1d", "--keep", "1"],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "3000 events written" in done.stderr
+    assert len(completed(output)) == 1
+    assert output.read_text().splitlines()[-1].startswith("3000,")
