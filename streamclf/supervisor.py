@@ -176,12 +176,13 @@ class Supervisor:
         for name, reason in self._watch.hung([*core, *lines_of(self._streams.all)], time.monotonic_ns()):
             child = self._child(name)
             assert child is not None
+            well = well and name not in BOTH
+            if child.verdict:
+                continue  # it is dying already, as quickly as the kernel lets it
             child.condemn(reason)
-            if name in BOTH:
-                well = False
-                if not self._core.was_up(child):
-                    log.error("%s: never got ready: given up", name)
-                    return EXIT_FAILED
+            if name in BOTH and not self._core.was_up(child):
+                log.error("%s: never got ready: given up", name)
+                return EXIT_FAILED
         if well:
             self._notifier.alive()
         if not self._core.ready:

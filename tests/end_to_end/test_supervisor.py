@@ -278,3 +278,68 @@ def test_systemd_hears_of_readiness_health_reload_and_the_end(setup: Setup) -> N
             service.process.terminate()
             hear("STOPPING=1")
             assert service.wait() == 0
+
+
+def can_unshare() -> bool:
+    try:
+        command = ["unshare", "-Ufpr", "--mount-proc", "true"]
+        return subprocess.run(command, capture_output=True, timeout=DEADLINE_S, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+def state_of(pid: int) -> str:
+    """The kernel's letter for a process, with its name; empty for one that is gone."""
+    try:
+        name, _, rest = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")
+    except OSError:
+        return ""
+    return f"{name} {rest.split()[0]}"
+
+
+def below(pid: int) -> list[str]:
+    """The states of all processes below `pid`."""
+    try:
+        children = [child for task in Path(f"/proc/{pid}/task").iterdir() for child in _words(task / "children")]
+    except OSError:
+        return []
+    return [state for child in children for state in (state_of(int(child)), *below(int(child)))]
+
+
+def _words(path: Path) -> list[str]:
+    return path.read_text().split()
+
+
+@LINUX
+def test_as_process_one_of_a_container_it_buries_orphans_and_ends_when_told(setup: Setup) -> None:
+    if not can_unshare():
+        pytest.skip("this machine lets nobody make a process namespace")
+    path = setup.write(streams={"one": setup.film})
+    orphan = '(sleep 3 &); exec "$@"'  # it ends when the service has long taken over
+    inner = ["sh", "-c", orphan, "sh", sys.executable, "-m", "streamclf", "run", str(path)]
+    container = subprocess.Popen(
+        ["unshare", "-Ufpr", "--mount-proc", "--kill-child", *inner],
+        cwd=setup.folder,
+        env={**os.environ, "STREAMCLF_CACHE": str(setup.folder / "cache")},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert container.stderr is not None
+        for line in container.stderr:
+            if "publishing on" in line:
+                break
+        assert any(state.startswith("sleep") for state in below(container.pid))
+        deadline = time.monotonic() + DEADLINE_S
+        while any(state.startswith("sleep") for state in below(container.pid)):
+            assert time.monotonic() < deadline, below(container.pid)
+            time.sleep(0.05)
+        (service,) = _words(Path(f"/proc/{container.pid}/task/{container.pid}/children"))
+        assert len(below(int(service))) == 3
+        began = time.monotonic()
+        os.kill(int(service), signal.SIGTERM)
+        assert container.wait(DEADLINE_S) == 0
+        assert time.monotonic() - began < STOP_S + SLACK_S
+    finally:
+        container.kill()
+        container.communicate()
