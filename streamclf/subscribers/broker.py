@@ -1,0 +1,237 @@
+"""A connection to an MQTT broker that says when something has arrived; the only user of paho-mqtt."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote, urlsplit
+
+from streamclf.errors import BusError, UsageError
+from streamclf.redact import register_secret
+from streamclf.subscribers.outlet import Until, say
+from streamclf.subscribers.topics import Message
+
+if TYPE_CHECKING:
+    from paho.mqtt.client import Client
+
+USER_VARIABLE: Final = "STREAMCLF_MQTT_USER"
+PASSWORD_VARIABLE: Final = "STREAMCLF_MQTT_PASSWORD"  # noqa: S105 - a name
+_CHUNK = 200
+"""Messages handed to the library at once: its queue is never longer."""
+_KEEPALIVE_S = 15
+_RECONNECT_S = (1, 60)
+_CONFIRM_S = 30.0
+_CONNECT_S = 10.0
+_GOODBYE_S = 2.0
+_TURN_S = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """A broker and who we are to it."""
+
+    host: str
+    port: int
+    tls: bool
+    user: str | None
+    password: str | None = field(repr=False)
+
+    def __str__(self) -> str:
+        return f"mqtt{'s' if self.tls else ''}://{self.host}:{self.port}"
+
+
+def parse_broker(url: str, environ: Mapping[str, str]) -> Address:
+    """The parts of `url`, its password masked everywhere from now on. Raises `UsageError` that shows no part of it."""
+    remedy = "give mqtt://host[:port] or mqtts://host[:port], and the password as " + PASSWORD_VARIABLE
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise UsageError(f"the broker's URL: not a URL, or its port not 1 to 65535; {remedy}") from None
+    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or port == 0:
+        raise UsageError(f"the broker's URL: no host, or a scheme that is not mqtt or mqtts; {remedy}")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise UsageError(f"the broker's URL: more than host and port; {remedy}, and the topic as --prefix")
+    user = unquote(parts.username) if parts.username else environ.get(USER_VARIABLE)
+    password = unquote(parts.password) if parts.password else environ.get(PASSWORD_VARIABLE)
+    if password:
+        register_secret(password)
+        if not user:
+            raise UsageError(f"a password without a user; set {USER_VARIABLE}, too")
+    tls = parts.scheme == "mqtts"
+    return Address(host=parts.hostname, port=port or (8883 if tls else 1883), tls=tls, user=user, password=password)
+
+
+def client_id(prefix: str, position: Path) -> str:
+    """The same after a restart: the broker then ends our old session, and its last will, before the new one begins."""
+    name = f"{socket.gethostname()}\0{position.absolute()}\0{prefix}"
+    return f"sclf-{hashlib.sha256(name.encode()).hexdigest()[:16]}"  # MQTT 3.1.1 promises 23 characters
+
+
+class Broker:
+    """One connection, made again by the library with backoff; `publish` returns when all is confirmed."""
+
+    _client: Client
+
+    def __init__(self, address: Address, client_id: str, will: Message) -> None:
+        self._address, self._client_id, self._will = address, client_id, will
+        self._changed = threading.Condition()
+        # Written by the library's thread, under the condition.
+        self._confirmed: set[int] = set()
+        self._is_connected = False
+        self._connections = 0
+        self._refusal: str | None = None
+        self._is_unreachable = False
+
+        self._greeted = 0
+        self._open()
+
+    def close(self, last: Message) -> None:
+        """Say `last` if there is somebody to say it to, and leave."""
+        if self._is_connected:
+            self._wait_for(self._send([last]), _GOODBYE_S)
+        self._leave()
+
+    def is_new(self) -> bool:
+        """Whether a connection has been made since this was last asked."""
+        with self._changed:
+            known, self._greeted = self._greeted, self._connections
+            return known != self._connections
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether something published now can be confirmed now."""
+        return self._is_connected
+
+    def check(self) -> None:
+        """Raise `BusError` where the broker refused us from the start: trying again would not help."""
+        with self._changed:
+            if self._refusal and not self._connections:
+                raise BusError(
+                    f"{self._address}: {self._refusal}; set {USER_VARIABLE} and {PASSWORD_VARIABLE}, "
+                    "and let the broker allow this user to publish"
+                )
+
+    def publish(self, messages: Iterable[Message], until: Until) -> bool:
+        """True once the broker has confirmed all, however long it is away; False if `until` was over before."""
+        waiting = iter(messages)
+        while chunk := list(islice(waiting, _CHUNK)):
+            while not self._publish_chunk(chunk, until):
+                if until.over:
+                    return False
+                say("mqtt", f"{self._address}: nothing confirmed for {_CONFIRM_S:.0f} s; connecting anew")
+                self._leave()
+                self._open()
+        return True
+
+    def _publish_chunk(self, chunk: Sequence[Message], until: Until) -> bool:
+        """False when it is over, or when a connected broker has not confirmed it in time."""
+        pending = self._send(chunk)
+        deadline = time.monotonic() + _CONFIRM_S
+        while not self._wait_for(pending, _TURN_S):
+            self.check()
+            if not self._is_connected:
+                deadline = time.monotonic() + _CONFIRM_S
+            if until.over or time.monotonic() > deadline:
+                return False
+        return True
+
+    def _send(self, messages: Sequence[Message]) -> set[int]:
+        with self._changed:
+            self._confirmed.clear()
+        # What a connection did not confirm the library sends again on the next one, in this order.
+        return {self._client.publish(m.topic, m.payload, qos=1, retain=m.retain).mid for m in messages}
+
+    def _wait_for(self, pending: set[int], timeout_s: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: pending <= self._confirmed, timeout_s)
+
+    def _open(self) -> None:
+        mqtt = library()
+        client: Client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=self._client_id)
+        if self._address.user:
+            client.username_pw_set(self._address.user, self._address.password)
+        if self._address.tls:
+            client.tls_set_context(ssl.create_default_context())
+        client.will_set(self._will.topic, self._will.payload, qos=1, retain=True)
+        client.max_queued_messages_set(2 * _CHUNK)
+        client.max_inflight_messages_set(_CHUNK)
+        client.reconnect_delay_set(*_RECONNECT_S)
+        client.connect_timeout = _CONNECT_S
+        client.on_connect = self._on_connect
+        client.on_connect_fail = self._on_connect_fail
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish
+        client.connect_async(self._address.host, self._address.port, keepalive=_KEEPALIVE_S)
+        with self._changed:
+            self._client, self._is_connected = client, False
+        client.loop_start()
+
+    def _leave(self) -> None:
+        client = self._client
+        client.disconnect()
+        # The library joins its thread without a deadline: one that hangs in a dead connection must not hold us up.
+        stopper = threading.Thread(target=client.loop_stop, name="mqtt-stop", daemon=True)
+        stopper.start()
+        stopper.join(_GOODBYE_S)
+
+    def _on_connect(self, client: Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        with self._changed:
+            if client is not self._client:
+                return
+            known, self._refusal = self._refusal, str(reason) if reason.is_failure else None
+            self._is_connected = not reason.is_failure
+            self._is_unreachable = False
+            self._connections += self._is_connected
+            self._changed.notify_all()
+        if not reason.is_failure:
+            say("mqtt", f"connected to {self._address}")
+        elif known is None:
+            say("mqtt", f"{self._address}: {reason}; trying again")
+
+    def _on_connect_fail(self, client: Client, userdata: Any) -> None:
+        if not self._is_unreachable:
+            self._is_unreachable = True
+            say("mqtt", f"{self._address}: {self._fault()}; trying again, with growing waits; nothing is lost")
+
+    def _on_disconnect(self, client: Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        with self._changed:
+            if client is not self._client:
+                return
+            was_connected, self._is_connected = self._is_connected, False
+        if was_connected and reason.is_failure:
+            say("mqtt", f"{self._address}: connection lost; connecting again; nothing is lost")
+
+    def _on_publish(self, client: Client, userdata: Any, mid: int, reason: Any, properties: Any) -> None:
+        with self._changed:
+            if client is self._client:
+                self._confirmed.add(mid)
+                self._changed.notify_all()
+
+    def _fault(self) -> str:
+        """The library does not say why it could not connect: once more, to see it."""
+        try:
+            with socket.create_connection((self._address.host, self._address.port), _CONNECT_S) as plain:
+                if self._address.tls:
+                    with ssl.create_default_context().wrap_socket(plain, server_hostname=self._address.host):
+                        pass
+        except OSError as error:
+            return error.strerror or str(error) or type(error).__name__
+        return "could not be reached"
+
+
+def library() -> Any:
+    """`paho.mqtt.client`. Raises `UsageError` that names the extra where it is not installed."""
+    try:
+        from paho.mqtt import client
+    except ImportError as error:
+        raise UsageError("MQTT needs paho-mqtt; install it with: pip install 'streamclf[mqtt]'") from error
+    return client

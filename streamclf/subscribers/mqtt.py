@@ -1,0 +1,125 @@
+"""`streamclf mqtt`: actions, labels and availability for home automation. Confirmed by the broker, then remembered."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from streamclf.events import Heartbeat, Lost
+from streamclf.signals import stop_on_signals
+from streamclf.subscribers.broker import Broker, client_id, library, parse_broker
+from streamclf.subscribers.outlet import Item, Pump, Until, say
+from streamclf.subscribers.position import PositionFile
+from streamclf.subscribers.topics import Topics
+from streamclf.subscription import START, subscribe
+
+_NAME = "mqtt"
+_BATCH = 100
+_LINGER_S = 0.05
+_CLOCK_S = 60.0
+
+
+def run_mqtt(
+    endpoint: str,
+    broker_url: str,
+    *,
+    position: Path,
+    prefix: str = "streamclf",
+    discovery: bool = True,
+    every: bool = False,
+    from_start: bool = False,
+    seconds: float | None = None,
+) -> int:
+    """Publish a service's events at `mqtt[s]://[user:password@]host[:port]` until SIGINT or SIGTERM; the exit code.
+
+    User and password may come from the environment instead: STREAMCLF_MQTT_USER, STREAMCLF_MQTT_PASSWORD. `every` also
+    sends predictions, statuses and updates of actions. The first run begins with what happens from now on, or with all
+    that the journal still holds (`from_start`). Raises `UsageError`, or `BusError` where the broker refuses us.
+    """
+    library()
+    address = parse_broker(broker_url, os.environ)
+    until = Until(seconds)
+    with PositionFile(position, _NAME) as file, stop_on_signals(until.request):
+        topics = Topics(prefix, discovery=discovery, every=every, memory=file.memory)
+        outlet = _Mqtt(topics, Broker(address, client_id(prefix, position), topics.online(False)), until)
+        after = file.position or (START if from_start else None)
+        try:
+            with subscribe(endpoint, replay=True, after=after) as events:
+                Pump(events, outlet, file, max_batch=_BATCH, linger_s=_LINGER_S).run(until)
+        finally:
+            outlet.close()
+    return 0
+
+
+class _Mqtt:
+    """Topics and a broker as an outlet."""
+
+    name = _NAME
+
+    def __init__(self, topics: Topics, broker: Broker, until: Until) -> None:
+        self._topics, self._broker, self._until = topics, broker, until
+        self._clock = ServiceClock()
+        self._is_alive = False
+        self._is_told: bool | None = None
+
+    def deliver(self, batch: Sequence[Item]) -> bool:
+        """True once the broker has confirmed the whole batch."""
+        ages = ((item, 0.0 if isinstance(item, Lost) else self._clock.age_s(item.time)) for item in batch)
+        messages = (message for item, age_s in ages for message in self._topics.messages(item, age_s))
+        return self._broker.publish(messages, self._until)
+
+    def tend(self, beat: Heartbeat | None, silent: bool) -> None:
+        """Keep up what the broker shows of us."""
+        self._broker.check()
+        if beat:
+            self._clock.note(beat.time)
+        self._is_alive = not silent and (self._is_alive or beat is not None)
+        if not self._broker.is_connected:
+            return
+        if self._broker.is_new():  # its last will has just been said, and it may have forgotten all the rest
+            self._is_told = None
+            self._broker.publish(self._topics.everything(), self._until)
+        if self._is_told is not self._is_alive:
+            self._is_told = self._is_alive
+            self._broker.publish([self._topics.online(self._is_alive)], self._until)
+
+    def memory(self) -> dict[str, Any]:
+        """What the broker was told."""
+        return self._topics.memory()
+
+    def close(self) -> None:
+        """Leave; what is retained is not kept up any more."""
+        self._broker.close(self._topics.online(False))
+        if self._topics.folded:
+            say(_NAME, f"{self._topics.folded} events became no entity: too many streams or labels")
+
+
+class ServiceClock:
+    """How old an event is by the service's own clock, which need not agree with ours: its heartbeats tell it.
+
+    A heartbeat that waited in a queue tells a time that has passed, so the promptest of the last minute or two counts.
+    """
+
+    def __init__(self) -> None:
+        self._before_s: float | None = None
+        self._best_s: float | None = None
+        self._since_s = 0.0
+
+    def note(self, told: datetime) -> None:
+        """A heartbeat, just received."""
+        now_s = time.monotonic()
+        ahead_s = told.timestamp() - now_s
+        if self._best_s is None or now_s - self._since_s > _CLOCK_S:
+            self._before_s, self._best_s, self._since_s = self._best_s, ahead_s, now_s
+        self._best_s = max(self._best_s, ahead_s)
+
+    def age_s(self, at: datetime) -> float:
+        """Seconds since `at`; by our own clock until the service has told its own."""
+        if self._best_s is None:
+            return (datetime.now(timezone.utc) - at).total_seconds()
+        ahead_s = self._best_s if self._before_s is None else max(self._before_s, self._best_s)
+        return time.monotonic() + ahead_s - at.timestamp()

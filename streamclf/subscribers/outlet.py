@@ -1,0 +1,157 @@
+"""What every outlet does: take events in small batches, deliver them, then store the position. At least once, in order.
+
+While the other side is away nothing is read, and nothing is kept but the batch in hand: the journal is the buffer.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias
+
+from streamclf.events import Heartbeat, Lost, StreamEvent
+from streamclf.redact import redact
+from streamclf.subscribers.position import PositionFile
+from streamclf.subscription import Subscription
+from streamclf.tracker import START, Position
+
+Item: TypeAlias = StreamEvent | Lost
+
+SILENT_S = 5.0
+"""A heartbeat comes each second: after this long without one the service is away."""
+_TURN_S = 0.25
+_IDLE_SAVE_S = 5.0
+_NAP_S = 0.1
+
+
+class Until:
+    """How long a command goes on: until it is asked to end, or for `seconds`."""
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self._end = None if seconds is None else time.monotonic() + seconds
+        self._asked = False
+
+    def request(self) -> None:
+        """Ask for the end; safe in a signal handler, where an Event's lock may be held by the thread it interrupts."""
+        self._asked = True
+
+    @property
+    def over(self) -> bool:
+        """Whether it is time to end."""
+        return self._asked or (self._end is not None and time.monotonic() >= self._end)
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep, but not past the end; True if that has come."""
+        wake = time.monotonic() + seconds
+        while not self.over and (rest := wake - time.monotonic()) > 0:
+            time.sleep(min(rest, _NAP_S))
+        return self.over
+
+
+class Outlet(Protocol):
+    """Where events go."""
+
+    name: str
+    """Its command's name."""
+
+    def deliver(self, batch: Sequence[Item]) -> bool:
+        """True once the other side has confirmed the whole batch; False if it is time to end before that."""
+        ...
+
+    def tend(self, beat: Heartbeat | None, silent: bool) -> None:
+        """Called between batches, several times a second; `beat` if the service has just been heard."""
+        ...
+
+    def memory(self) -> dict[str, Any]:
+        """What it must know when it starts again, as a copy; stored together with the position."""
+        ...
+
+
+class Pump:
+    """Moves events from a subscription with `replay` to an outlet."""
+
+    def __init__(
+        self, events: Subscription, outlet: Outlet, file: PositionFile, *, max_batch: int, linger_s: float
+    ) -> None:
+        self._events, self._outlet, self._file = events, outlet, file
+        self._max_batch, self._linger_s = max_batch, linger_s
+        self._heard_at = time.monotonic()
+        self._silent = False
+        self._beat: Heartbeat | None = None
+        self._saved_at = 0.0
+        self._done: Position | None = None
+        """Everything up to here has been delivered, or was not asked for."""
+        self._memory = file.memory
+        self.delivered = 0
+        self.lost = 0
+        """Ranges that were gone from the journal before they could be delivered."""
+
+    def run(self, until: Until) -> None:
+        """Deliver until `until` is over."""
+        try:
+            while not until.over:
+                batch = self._collect()
+                if batch and not self._outlet.deliver(batch):
+                    break
+                self._done = self._events.position
+                if batch:
+                    self._memory = self._outlet.memory()  # now: a batch that fails must leave nothing in it
+                self.delivered += sum(not isinstance(item, Lost) for item in batch)
+                self._save(now=bool(batch) or self._file.position is None)
+                beat, self._beat = self._beat, None
+                self._outlet.tend(beat, self._silent)
+        finally:
+            self._save(now=True)
+            lost = f", {self.lost} ranges lost before they could be read" if self.lost else ""
+            self._say(f"{self.delivered} events delivered{lost}")
+
+    def _collect(self) -> list[Item]:
+        batch: list[Item] = []
+        wait_s, end = _TURN_S, 0.0
+        while len(batch) < self._max_batch and wait_s >= 0:
+            event = self._events.receive(wait_s)
+            self._listen(heard=event is not None)
+            if isinstance(event, Heartbeat):
+                self._beat = event
+            elif event is not None:
+                if not batch:
+                    end = time.monotonic() + self._linger_s
+                if isinstance(event, Lost):
+                    self._note_lost(event)
+                batch.append(event)
+            if not batch:
+                break
+            wait_s = end - time.monotonic()
+        return batch
+
+    def _listen(self, *, heard: bool) -> None:
+        now = time.monotonic()
+        if heard:
+            self._heard_at = now
+            if self._silent:
+                self._silent = False
+                self._say(f"connected to {self._events.endpoint}")
+        elif not self._silent and now - self._heard_at > SILENT_S:
+            self._silent = True
+            self._say(f"waiting for a service at {self._events.endpoint}")
+
+    def _note_lost(self, lost: Lost) -> None:
+        self.lost += 1
+        upto = "an unknown offset" if lost.last is None else lost.last
+        self._say(f"lost: offsets {lost.first} to {upto} of journal {lost.epoch[:8]}, no longer there")
+
+    def _save(self, *, now: bool) -> None:
+        if self._done is None or self._done in (self._file.position, START):
+            return
+        if now or time.monotonic() - self._saved_at >= _IDLE_SAVE_S:
+            self._file.save(self._done, self._memory)
+            self._saved_at = time.monotonic()
+
+    def _say(self, text: str) -> None:
+        say(self._outlet.name, text)
+
+
+def say(command: str, text: str) -> None:
+    """One line for people, without credentials."""
+    print(f"streamclf {command}: {redact(text)}", file=sys.stderr, flush=True)
