@@ -18,7 +18,7 @@ from engines.engine import Engine, open_engine
 from engines.errors import BackendMissingError
 from engines.kept import store_kept_fp32
 from engines.parity import TOLERANCE, check_parity
-from engines.speed import measure_speed
+from engines.speed import Speed, measure_speed
 from streamclf.builtin import find_bundle
 from streamclf.child import configure_logging
 from streamclf.errors import UsageError
@@ -68,9 +68,10 @@ def run_compile(
     engine = open_engine(bundle, backend=backend, precision=precision, max_batch=max_batch)
     report["seconds"] = round(time.monotonic() - began, 2)
     try:
-        report |= _measured(engine, bundle)
+        speed = measure_speed(engine)
+        report |= _measured(engine, bundle, speed)
         if engine.precision == "int8" or validation is not None:
-            report["against_fp32"] = _compared(engine, bundle, backend, validation)
+            report["against_fp32"] = _compared(engine, speed, bundle, backend, validation)
     finally:
         engine.close()
     if as_json:
@@ -103,9 +104,8 @@ def _need(*libraries: str) -> None:
         raise BackendMissingError(f"{' and '.join(missing)} not installed; pip install '{COMPILE_EXTRA}'")
 
 
-def _measured(engine: Engine, bundle: Bundle) -> dict[str, Any]:
+def _measured(engine: Engine, bundle: Bundle, speed: Speed) -> dict[str, Any]:
     parity = check_parity(engine, bundle.golden())
-    speed = measure_speed(engine)
     return {
         "engine": engine.description,
         "precision": engine.precision,
@@ -116,11 +116,13 @@ def _measured(engine: Engine, bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def _compared(engine: Engine, bundle: Bundle, backend: Backend, validation: Path | None) -> dict[str, Any]:
+def _compared(
+    engine: Engine, speed: Speed, bundle: Bundle, backend: Backend, validation: Path | None
+) -> dict[str, Any]:
     """Accuracy lost beside speed gained, on the same backend in FP32."""
     exact = open_engine(bundle, backend=backend, precision="fp32", max_batch=engine.max_batch)
     try:
-        speed, base = measure_speed(engine), measure_speed(exact)
+        base = measure_speed(exact)
         result: dict[str, Any] = {
             "encode_speedup": round(speed.encodes_per_s / base.encodes_per_s, 2),
             "classify_speedup": round(speed.windows_per_s / base.windows_per_s, 2),

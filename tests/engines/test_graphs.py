@@ -232,7 +232,8 @@ def test_the_layers_of_an_overflow_are_found(tmp_path: Path, shipped: Bundle, pa
     assert blown.largest > 65504
     assert "over the largest number there is, 65504" in blown.describe()
     assert len(told) == 2
-    assert explain(bundle, "bf16").guilty == ()  # its range is FP32's
+    if part == "head":
+        assert explain(bundle, "bf16").guilty == ()  # its range is FP32's
 
 
 def test_a_healthy_model_has_no_guilty_layers(shipped: Bundle) -> None:
@@ -290,7 +291,7 @@ def test_what_was_found_guilty_stays_in_fp32(
 def quantised(tmp_path_factory: pytest.TempPathFactory, shipped: Bundle) -> Bundle:
     frames = shipped.golden().frames
     random = np.random.default_rng(0)
-    noise = (0, 4, 9, 20, 40)
+    noise = (0, 9, 40)
     windows = np.stack([np.clip(frames + random.integers(-s, s + 1, frames.shape), 0, 255) for s in noise])
     return quantise_bundle(shipped, windows.astype(np.uint8), tmp_path_factory.mktemp("int8") / "b")
 
