@@ -21,7 +21,6 @@ MAX_ALLOWED: Final = 4096
 _ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"
 _DOMAIN: Final = b"streamclf"
 _FRESH_S = 1.0
-_FRESH_FOR_STRANGERS_S = 0.02
 _POLL_MS = 200
 
 
@@ -44,7 +43,8 @@ class AllowList:
         with self._lock:
             self._refresh(_FRESH_S)
             if public not in self._names:
-                self._refresh(_FRESH_FOR_STRANGERS_S)  # it may have been put there a moment ago
+                # It may have been put there a moment ago, and most clients do not come again when they are refused.
+                self._refresh(0.0)
             return self._names.get(public)
 
     def _refresh(self, fresh_s: float) -> None:

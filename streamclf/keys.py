@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 import re
 import stat
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import zmq
+from zmq.utils import z85
 
 from streamclf.config import ENDPOINT
 from streamclf.errors import UsageError
@@ -126,9 +128,17 @@ def _check_secret(certificate: Certificate, mode: int) -> None:
 
 def _key(path: Path, values: Mapping[str, str], name: str) -> bytes:
     key = values.get(name, "").encode()
-    if not _Z85.fullmatch(key):
+    if not _Z85.fullmatch(key) or not _is_z85(key):
         raise UsageError(f"{path}: no {name} of 40 characters; {_NOT_KEYS}")  # never the value: it may be a secret
     return key
+
+
+def _is_z85(key: bytes) -> bool:
+    """Five characters hold four bytes, and could hold more than fit (ZeroMQ RFC 32)."""
+    try:
+        return len(z85.decode(key)) == 32
+    except (struct.error, ValueError):
+        return False
 
 
 def _write(path: Path, title: str, values: Mapping[str, str]) -> None:

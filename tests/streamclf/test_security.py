@@ -241,7 +241,8 @@ def test_a_revoked_key_is_cut_off_replay_too(keyed: Keyed) -> None:
         assert time.monotonic() < end, "still answered"
 
 
-def test_nobody_gets_in_when_the_gate_is_gone(tmp_path: Path) -> None:
+def test_nobody_gets_in_when_the_gate_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamclf.access.REFUSED_S", 60.0)
     (tmp_path / "allowed").mkdir()
     server, server_secret = make_keys(tmp_path, "server")
     public, secret = make_keys(tmp_path, "viewer", service=server)
@@ -318,6 +319,7 @@ def test_key_files_that_cannot_be_used_are_one_line_without_the_secret(tmp_path:
     for content, message in [
         (wrong, "do not belong together"),
         (text.replace(hidden.decode(), hidden.decode()[:-1]), "no secret-key of 40"),
+        (text.replace(hidden.decode(), "#" * 40), "no secret-key"),  # found by the fuzzer: more than 32 bits
         ("x" * 100_000, "more than"),
         ("", "no public-key"),
     ]:
@@ -460,3 +462,14 @@ def _shell(command: str, cwd: Path) -> None:
         re.sub(r"^streamclf|(?<=&& )streamclf", module, command), shell=True, cwd=cwd, capture_output=True, timeout=60
     )
     assert result.returncode == 0, (command, result.stderr.decode())
+
+
+def test_the_documented_program_of_another_library_connects(keyed: Keyed) -> None:
+    """docs/protocol.md: CURVE without our package."""
+    keyed.client("viewer")
+    (program,) = re.findall(r"```py\n(.*?)```", (DOCS / "protocol.md").read_text(), re.S)
+    program = program.replace("tcp://127.0.0.1:5555", keyed.hub.events)
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=keyed.directory, capture_output=True, text=True, timeout=30
+    )
+    assert result.stdout == "heartbeat/\n", result.stderr

@@ -1,0 +1,177 @@
+"""Coverage-guided fuzzing of everything that reads bytes from outside; not part of the tests that CI runs.
+
+    pip install atheris && PYTHONPATH=. python tests/fuzz/fuzz_parsers.py TARGET -max_total_time=120
+
+TARGET is one of the names below. Each function may raise what its callers expect; anything else ends the run and leaves
+the input in a file.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["streamclf"]):
+    import zmq
+
+    from streamclf.access import open_access
+    from streamclf.errors import ConfigError, EventError, UsageError
+    from streamclf.events import HEARTBEAT_TOPIC, Heartbeat, parse_event, to_json
+    from streamclf.gate import AllowList, Gatekeeper
+    from streamclf.history import JournalReader
+    from streamclf.intake import Intake, LinkServer
+    from streamclf.journal import Journal, Record
+    from streamclf.keys import load_certificate, make_keys
+    from streamclf.pull import Puller
+    from streamclf.replay import ReplayServer, Request, answer
+    from streamclf.tracker import START, Position, Tracker
+
+ROOM = Path(tempfile.mkdtemp(prefix="fuzz-"))
+CONTEXT: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+EPOCH = "ab" * 16
+
+
+def event(data: bytes) -> None:
+    """A message of the live socket; what is one must come back the same from its own JSON."""
+    try:
+        found = parse_event(data)
+    except EventError:
+        return
+    assert parse_event(to_json(found)) == found
+    tracker = Tracker(None, Position(EPOCH, 5))
+    tracker.heartbeat(found) if isinstance(found, Heartbeat) else tracker.live(found)
+
+
+def request(data: bytes) -> None:
+    """A question to the replay socket: an answer, always, and of bounded size."""
+    frames = _SERVER._reply(data)
+    assert 1 <= len(frames) <= 2000
+    assert sum(map(len, frames)) < 4 << 20
+
+
+def reply(data: bytes) -> None:
+    """An answer of a replay socket, as a subscriber reads it."""
+    frames = data.split(b"\n")
+    try:
+        page = _PULLER._parse(frames)
+    except EventError:
+        return
+    if page is not None:
+        tracker = Tracker(None, START)
+        tracker.page(page)
+
+
+def link(data: bytes) -> None:
+    """A message of a producer."""
+    _LINK._offer([b"route", *data.split(b"\xfe")], Intake())
+    _LINK._producers.clear()
+    _LINK._peers.clear()
+
+
+def subscription(data: bytes) -> None:
+    """What comes up a publisher's socket."""
+    from streamclf.bus import _TOPIC, _watched_stream
+
+    if _TOPIC.fullmatch(data[1:]):
+        assert len(data) <= 81
+    _watched_stream(data[1:])
+
+
+def key_file(data: bytes) -> None:
+    """A file that is said to hold keys."""
+    path = ROOM / "some.key_secret"
+    path.write_bytes(data)
+    path.chmod(0o600)
+    for read in (load_certificate, open_access):
+        _one_line(read, path, UsageError)
+
+
+def zap(data: bytes) -> None:
+    """What libzmq asks the gate: nobody is let in but by a whole, well-formed question."""
+    frames = _GATE._answer(data.split(b"\xfe"))
+    assert frames[2] in (b"400", b"500")
+
+
+def config(data: bytes) -> None:
+    """A configuration file."""
+    from streamclf.config import load_config
+
+    path = ROOM / "service.yaml"
+    path.write_bytes(data)
+    _one_line(lambda path: load_config(path, {}), path, ConfigError)
+
+
+def _one_line(read: Callable[[Path], object], path: Path, kind: type[Exception]) -> None:
+    try:
+        read(path)
+    except kind as error:
+        text = str(error)
+    else:
+        return
+    assert "\n" not in text
+
+
+TARGETS = {each.__name__: each for each in (event, request, reply, link, subscription, key_file, zap, config)}
+
+_EVENT = (
+    b'{"v":1,"type":"prediction","stream":"door","epoch":"' + EPOCH.encode() + b'","offset":6,"previous":5,'
+    b'"time":"2026-01-02T03:04:05.678901Z","window":{"start_s":1.0,"end_s":2.5,"frames":32},"top":[["wave",0.9]],'
+    b'"model":"m@1","latency_ms":{"encode":5.2}}'
+)
+_HEARTBEAT = (
+    b'{"v":1,"type":"heartbeat","epoch":"' + EPOCH.encode() + b'","time":"2026-01-02T03:04:05Z","head":9,"oldest":1,'
+    b'"last":{"door":9},"replay":"tcp://127.0.0.1:1"}'
+)
+_ASKED = b'{"v":1,"request":"replay","id":"1","after":3,"limit":9,"streams":["door"],"types":["status"],"epoch":null}'
+_PAGE = (
+    b'{"v":1,"reply":"replay","id":"1","epoch":"' + EPOCH.encode() + b'","oldest":1,"head":9,"upto":9,"lost":[[1,2]]}\n'
+)
+_DRAFTS = b'[[1,"status","door",null,{"state":"live"}]]'
+SEEDS: dict[str, tuple[bytes, ...]] = {
+    "event": (_EVENT, _HEARTBEAT),
+    "request": (_ASKED, b'{"request":"snapshot"}'),
+    "reply": (_PAGE + _EVENT,),
+    "link": (
+        b"\xfe".join([b"drafts", b"i" * 16, b"name", b"\0" * 8, _DRAFTS]),
+        b"\xfe".join([b"hello", b"i" * 16, b"name", b'{"door":3}']),
+        b"preview\xfedoor\xfejpeg",
+    ),
+    "subscription": (b"\1preview/door/", b"\0heartbeat/"),
+    "key_file": (b'public-key = "' + b"a" * 40 + b'"\nsecret-key = "' + b"b" * 40 + b'"\nendpoint = "tcp://a:1"\n',),
+    "zap": (b"\xfe".join([b"1.0", b"1", b"streamclf", b"127.0.0.1", b"", b"CURVE", b"k" * 32]),),
+    "config": (b"streams: {a: {url: 'rtsp://h/x'}}\npublish: {keep: 7d, keep_size: 1GB}\n",),
+}
+"""Whole messages to begin with: what is parsed in Rust shows the fuzzer no way to them."""
+
+_JOURNAL = Journal(ROOM / "journal.db", keep_s=3600)
+_JOURNAL.append([Record("door", "status", lambda offset, previous: HEARTBEAT_TOPIC)] * 50, {})
+_LINK = LinkServer(CONTEXT, f"ipc://{ROOM}/link", _JOURNAL.sequence_of)
+_SERVER = ReplayServer(CONTEXT, "tcp://127.0.0.1:*", ROOM / "journal.db")
+_SERVER.close()
+_SERVER._reader = None
+_PULLER = Puller(CONTEXT, "tcp://127.0.0.1:9", [])
+_PULLER._id, _PULLER._asked = 1, START
+(ROOM / "allowed").mkdir()
+_GATE = Gatekeeper(CONTEXT, load_certificate(make_keys(ROOM, "server")[1], secret=True), AllowList(ROOM / "allowed"))
+
+
+def main() -> None:
+    name = sys.argv.pop(1) if len(sys.argv) > 1 else ""
+    if name not in TARGETS:
+        sys.exit(f"usage: fuzz_parsers.py {'|'.join(TARGETS)} [libFuzzer's options]")
+    assert answer(JournalReader(ROOM / "journal.db"), Request(request="snapshot"))
+    corpus = ROOM / "corpus"
+    corpus.mkdir()
+    for number, seed in enumerate(SEEDS[name]):
+        TARGETS[name](seed)
+        (corpus / str(number)).write_bytes(seed)
+    atheris.Setup([*sys.argv, str(corpus)], TARGETS[name])
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
