@@ -1,0 +1,186 @@
+"""One POST, with a deadline that holds whatever the other side does; no redirect is followed, no proxy asked."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import math
+import re
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from urllib.parse import unquote, urlsplit
+
+from streamclf import __version__
+from streamclf.errors import StreamclfError, UsageError
+from streamclf.redact import register_secret
+from streamclf.subscribers.outlet import Until
+
+MAX_RETRY_AFTER_S = 3600.0
+_TIMEOUT_S = 10.0
+_GRACE_S = 1.0
+"""An answer that is under way when we are asked to end may still come."""
+_MAX_ANSWER_BYTES = 64 * 1024
+_TURN_S = 0.1
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e]+")
+
+
+class UnreachableError(StreamclfError):
+    """No answer, or none of HTTP; another attempt may help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a receiver said."""
+
+    status: int
+    reason: str
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where to POST; shown without path and query, which in many services are the secret."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str = field(repr=False)
+    authorization: str | None = field(repr=False)
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+
+def parse_target(url: str) -> Target:
+    """The parts of an http or https URL. Raises `UsageError`, which shows nothing of the URL."""
+    remedy = "give http://host[:port]/path or https://…"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise UsageError(f"the webhook's URL: not a URL, or its port not 1 to 65535; {remedy}") from None
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or port == 0
+        or _UNPRINTABLE.search(url)
+        or " " in url
+    ):
+        raise UsageError(f"the webhook's URL: scheme not http or https, no host, or a character to encode; {remedy}")
+    authorization = None
+    if parts.username is not None:
+        user, password = unquote(parts.username), unquote(parts.password or "")
+        encoded = base64.b64encode(f"{user}:{password}".encode()).decode()
+        register_secret(password)
+        register_secret(encoded)
+        authorization = f"Basic {encoded}"
+    return Target(
+        scheme=parts.scheme,
+        host=parts.hostname,
+        port=port or (443 if parts.scheme == "https" else 80),
+        path=(parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
+        authorization=authorization,
+    )
+
+
+class Poster:
+    """Keeps one connection to a target. One thread."""
+
+    def __init__(self, target: Target, until: Until, *, timeout_s: float = _TIMEOUT_S) -> None:
+        self._target, self._until, self._timeout_s = target, until, timeout_s
+        if target.scheme == "https":
+            context = ssl.create_default_context()
+            self._connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+                target.host, target.port, timeout=timeout_s, context=context
+            )
+        else:
+            self._connection = http.client.HTTPConnection(target.host, target.port, timeout=timeout_s)
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._connection.close()
+
+    def post(self, body: bytes, headers: Mapping[str, str]) -> Answer:
+        """Send `body` and wait for the answer. Raises `UnreachableError`."""
+        more = {"Content-Type": "application/json", "User-Agent": f"streamclf/{__version__}", **headers}
+        if self._target.authorization:
+            more["Authorization"] = self._target.authorization
+        is_kept = self._connection.sock is not None
+        try:
+            return self._exchange(body, more)
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            if is_kept and isinstance(error, ConnectionError):
+                # It may have been closed while it was idle, which shows only now: no failure of the receiver.
+                return self.post(body, headers)
+            raise UnreachableError(_fault(error)) from error
+
+    def _exchange(self, body: bytes, headers: Mapping[str, str]) -> Answer:
+        connection = self._connection
+        with self._deadline() as expired:
+            try:
+                connection.request("POST", self._target.path, body, dict(headers))
+                response = connection.getresponse()
+                rest = response.read(_MAX_ANSWER_BYTES)
+            except (OSError, http.client.HTTPException):
+                if not expired.is_set():
+                    raise
+        if expired.is_set():  # the library takes headers that are cut off for whole ones
+            connection.close()
+            raise TimeoutError(f"no complete answer within {self._timeout_s:g} s")
+        if len(rest) == _MAX_ANSWER_BYTES or response.will_close:
+            connection.close()
+        reason = _UNPRINTABLE.sub(" ", response.reason)[:100]
+        return Answer(response.status, reason, _retry_after_s(response.getheader("Retry-After")))
+
+    @contextlib.contextmanager
+    def _deadline(self) -> Iterator[threading.Event]:
+        """A socket's own time-out begins anew with every byte: this one does not."""
+        done, expired = threading.Event(), threading.Event()
+        thread = threading.Thread(target=self._watch, args=(done, expired), name="post-deadline", daemon=True)
+        thread.start()
+        try:
+            yield expired
+        finally:
+            done.set()
+            thread.join(_GRACE_S)
+
+    def _watch(self, done: threading.Event, expired: threading.Event) -> None:
+        end = time.monotonic() + self._timeout_s
+        while not done.wait(_TURN_S):
+            now = time.monotonic()
+            if self._until.over:
+                end = min(end, now + _GRACE_S)
+            if now >= end:
+                expired.set()
+                if (connected := self._connection.sock) is not None:
+                    with contextlib.suppress(OSError):
+                        connected.shutdown(socket.SHUT_RDWR)
+
+
+def _retry_after_s(text: str | None) -> float | None:
+    """RFC 9110, 10.2.3: seconds or a date; an hour at most, however much is asked for."""
+    if text is None:
+        return None
+    try:
+        wait_s = float(text) if text.strip().isdigit() else _seconds_to(parsedate_to_datetime(text))
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return min(max(0.0, wait_s), MAX_RETRY_AFTER_S) if math.isfinite(wait_s) else None
+
+
+def _seconds_to(date: datetime) -> float:
+    return (date.replace(tzinfo=date.tzinfo or timezone.utc) - datetime.now(timezone.utc)).total_seconds()
+
+
+def _fault(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return _UNPRINTABLE.sub(" ", text)[:200]
