@@ -21,6 +21,8 @@ class Setup:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / "service.yaml"
+        self.temp = folder / "t"  # short: a socket's path in it has at most 107 bytes
+        self.temp.mkdir()
         make_brightness_bundle(folder / "brightness")
         write_clip(folder / "film.mp4", frames=600, fps=10, width=160, height=96, gop=10)
         self.film = {"url": "film.mp4", "loop": True}
@@ -30,6 +32,11 @@ class Setup:
             "streams": {},
             "publish": {"events": "tcp://127.0.0.1:*", "replay": "tcp://127.0.0.1:*"},
         }
+
+    @property
+    def env(self) -> dict[str, str]:
+        """For a service whose leftovers are told from those of other services on this machine."""
+        return {"TMPDIR": str(self.temp)}
 
     def write(self, **changes: Any) -> Path:
         """The configuration with other values of its top-level keys, put in place in one step, as editors do."""
