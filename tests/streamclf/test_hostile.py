@@ -77,6 +77,7 @@ class Witness:
         assert came == list(range(self._posted)), f"{len(came)} of {self._posted} came"
         assert (missed, self._lost) == (0, 0)
         growth = resident_mb(self._hub.pid) - self._before_mb
+        print(f"{self._posted} events, none missed; {growth:.0f} MB more")
         assert growth < GROWTH_MB, f"{growth:.0f} MB more"
         with sqlite3.connect(f"{self._hub.journal.as_uri()}?mode=ro", uri=True) as db:
             assert db.execute("SELECT count(*) FROM events").fetchone() == (self._posted,)

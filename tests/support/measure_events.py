@@ -13,6 +13,7 @@ import zmq
 from support.hub_process import HubProcess, prediction, wait_until
 
 from streamclf.journal import Journal, Record
+from streamclf.keys import Certificate, load_certificate, make_keys
 from streamclf.link import HubLink
 from streamclf.subscription import START, subscribe
 
@@ -40,8 +41,8 @@ def through_the_hub(hub: HubProcess, count: int) -> float:
         return count / (time.monotonic() - began)
 
 
-def latencies_ms(hub: HubProcess, rate: float, seconds: float) -> dict[str, float]:
-    """From `post` until a plain subscriber has it, the commit included."""
+def latencies_ms(hub: HubProcess, rate: float, seconds: float, keys: Certificate | None = None) -> dict[str, float]:
+    """From `post` until a plain subscriber has it, the commit included; with `keys` over CURVE."""
     stop, got = threading.Event(), list[float]()
     ready = threading.Event()
 
@@ -49,6 +50,12 @@ def latencies_ms(hub: HubProcess, rate: float, seconds: float) -> dict[str, floa
         socket = zmq.Context.instance().socket(zmq.SUB)
         socket.subscribe(b"prediction/")
         socket.subscribe(b"heartbeat/")
+        if keys:
+            socket.curve_publickey, socket.curve_secretkey, socket.curve_serverkey = (
+                keys.public,
+                keys.secret,
+                keys.server,
+            )
         socket.connect(hub.events)
         while not stop.is_set():
             if socket.poll(100):
@@ -133,6 +140,14 @@ def main() -> None:
         figures["post_to_receive_ms_at_100_per_s"] = latencies_ms(hub, 100, 4)
         figures["post_to_receive_ms_at_1000_per_s"] = latencies_ms(hub, 1000, 4)
         figures["recovery_after_kill_s"] = round(recovery_s(hub), 2)
+    with tempfile.TemporaryDirectory() as directory:
+        server, server_secret = make_keys(Path(directory), "server")
+        _, secret = make_keys(Path(directory) / "allowed", "viewer", service=server)
+        with HubProcess(keys=server_secret, allow=secret.parent) as hub:
+            for rate in (100, 1000):
+                figures[f"curve_post_to_receive_ms_at_{rate}_per_s"] = latencies_ms(
+                    hub, rate, 4, load_certificate(secret, secret=True)
+                )
     print(json.dumps(figures, indent=1))
 
 
