@@ -186,3 +186,9 @@ def test_the_documented_actions_can_be_run(tmp_path: Path) -> None:
     preflight(config)
     assert config.actions_of("desk").labels.keys() == {"covered", "moved", "unknown"}
     assert config.actions_of("door").labels["covered"] == ActionConfig(on=0.9, off=0.5, min_s=0.6, cooldown_s=3)
+
+
+def test_the_example_in_configs_works() -> None:
+    config = load_config(Path(__file__).parents[2] / "configs" / "cameras.yaml")
+    assert preflight(config).spec.name == "camera-events"
+    assert config.actions.keys() == {"covered", "moved"}
