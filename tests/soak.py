@@ -43,6 +43,7 @@ SILENT_S = 2 * READ_S + 1.0
 SETTLE_S = 2.0
 """After its recovery a stream may still tell of the fault: windows across it, a status on its way."""
 LATE_S = 10.0
+CAMERA_LATE_S = 10.0
 SAMPLE_S = 5.0
 WARM_UP_S = 30.0
 """Memory's slope is measured after this: allocators, decoders and caches have their size then."""
@@ -74,6 +75,8 @@ class Tally:
     late: list[str] = field(default_factory=list)
     unnoticed: list[str] = field(default_factory=list)
     false_states: list[str] = field(default_factory=list)
+    late_cameras: list[str] = field(default_factory=list)
+    """Not live because the camera itself, which runs in this process, got no processor: a true state."""
     lost: Counter[str] = field(default_factory=Counter)
     """Predictions, by the last fault that their stream had."""
     predictions: int = 0
@@ -199,7 +202,9 @@ class Soak:
             camera.state, camera.counters = event["state"], event["counters"] or camera.counters
             camera.noticed |= event["state"] != "live"
             if event["state"] != "live" and steady:
-                self.tally.false_states.append(f"{event['stream']}: {event['state']} ({event['reason']})")
+                told = f"{event['stream']}: {event['state']} ({event['reason']})"
+                is_late = now - self._server.mounts[event["stream"]].late_at < CAMERA_LATE_S
+                (self.tally.late_cameras if is_late else self.tally.false_states).append(told)
         elif event["type"] == "prediction":
             self._predicted(event["stream"], camera, event["window"], now, steady)
 
@@ -252,6 +257,7 @@ def report(soak: Soak, seconds: float, seed: int) -> dict[str, Any]:
         "late": tally.late,
         "unnoticed": tally.unnoticed,
         "false_states": tally.false_states,
+        "states_of_late_cameras": len(tally.late_cameras),
         "predictions": tally.predictions,
         "lost_by_healthy_streams": dict(tally.lost),
         "windows_with_corrupt_frames": tally.corrupt_windows,
@@ -308,6 +314,7 @@ def main() -> int:
             soak.run(arguments.seconds)
             figures = report(soak, arguments.seconds, arguments.seed)
             figures["tracebacks"] = sum("Traceback" in line for line in service.lines)
+            figures["opened_anew_for_delay"] = sum("opening the stream anew" in line for line in service.lines)
             figures["restarts"] = sum("starting it again" in line for line in service.lines)
             service.interrupt()
             figures["exit_code"] = service.wait()

@@ -63,15 +63,15 @@ UNTIMED_FORMATS = frozenset({"mpjpeg", "mjpeg", "h264", "hevc", "m4v"})
 class Picture:
     """A decoded picture; `pts_ns` is None where the container does not say.
 
-    `held`: FFmpeg knows that a picture is complete when the next one begins. In a stall it holds the last one back,
-    and gives it out, old as it is, when its time-out strikes.
+    `held_s`: FFmpeg knows that a picture is complete when the next one begins. In a stall it holds the last one back,
+    and gives it out, so many seconds old, when its time-out strikes; 0 for all others.
     """
 
     oriented: Oriented
     pts_ns: int | None
     corrupt: bool
     broken: bool
-    held: bool
+    held_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +97,7 @@ class Container:
         """Open `url`; errors call it `shown`. `low_delay`: a picture as soon as its data is there, on one thread."""
         self._shown = redact(shown)
         self._timeouts = timeouts
-        self._held = False
+        self._held_s = 0.0
         self._damage = Damage()
         self._listening = low_delay
         self._container = self._open(url, options)
@@ -179,7 +179,8 @@ class Container:
         demuxed = self._container.demux()
         waited_s = 0.0  # for data, through reads that only brought out what was held back
         while True:
-            self._waiting_since = time.monotonic() - waited_s
+            began = time.monotonic()
+            self._waiting_since = began - waited_s
             try:
                 packet = self._next(demuxed)
             except av.error.ExitError as error:
@@ -192,10 +193,11 @@ class Container:
                 raise self._translated(error, opening=False) from None
             if packet is None:
                 return
-            waited_s = time.monotonic() - self._waiting_since
-            self._held = self._timeouts is not None and waited_s >= self._timeouts.read_s / 2
-            if not self._held:
-                waited_s = 0.0
+            # By this read alone: data that comes at last, after what was held back, is new.
+            took_s = time.monotonic() - began
+            is_held = self._timeouts is not None and took_s >= self._timeouts.read_s / 2
+            self._held_s = took_s if is_held else 0.0
+            waited_s = waited_s + took_s if is_held else 0.0
             yield packet if packet.stream.index == self._stream.index else None
 
     def _next(self, demuxed: Iterator[Packet[Any]]) -> Packet[Any] | None:
@@ -232,7 +234,7 @@ class Container:
             pts_ns=None if pts is None else _to_ns(pts, time_base),
             corrupt=corrupt,
             broken=broken,
-            held=self._held,
+            held_s=self._held_s,
         )
 
     def _open(self, url: str, options: dict[str, str]) -> InputContainer:

@@ -43,6 +43,8 @@ HTTP_OPTIONS = {
 }
 
 
+HELD_INTERVALS = 2
+"""Held back for longer than this many of its own intervals, a picture is old."""
 CHECKS_RTSPS = av.library_versions["libavformat"][0] >= 62
 """FFmpeg 7 takes the options for certificates, and hands them on for HTTPS only."""
 HLS_READ_S = 10.0
@@ -114,14 +116,16 @@ class NetworkSource(Source):
 
     def _read(self) -> Iterator[Frame]:
         clock = MediaClock()
+        last_ns = interval_ns = 0
         for index, picture in enumerate(self._container.pictures()):
             if self._stop.is_set():
                 return
-            if picture.held:
-                self.stale += 1  # an old picture is worse than none
-                continue
             captured_ns = time.monotonic_ns()
             pts_ns = clock.at(picture.pts_ns, captured_ns)
+            last_ns, interval_ns = pts_ns, pts_ns - last_ns
+            if picture.held_s * NS > HELD_INTERVALS * max(0, interval_ns):
+                self.stale += 1  # an old picture is worse than none; a slow camera's are not old
+                continue
             if self._pace is not None:
                 self._pace.wait(pts_ns, NS // 25, restart=False)
                 captured_ns = time.monotonic_ns()

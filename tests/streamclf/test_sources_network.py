@@ -109,6 +109,27 @@ def test_a_stream_that_falls_silent_is_a_fault_in_time(server: RtspServer, fault
             take(source, 1000)
 
 
+def test_after_a_stall_shorter_than_the_time_out_pictures_are_new_again(server: RtspServer) -> None:
+    """Once, all that came after such a stall counted as held back, and the stream was offline until it was cut."""
+    with open_source(live(server.url("cam"), read_timeout_s=2)) as source:
+        take(source, 5)
+        server.fault("cam", stalled=True)
+        healer = threading.Timer(1.4, server.heal, ["cam"])
+        healer.start()
+        frames = take(source, 60)
+        healer.join()
+        assert source.stale <= 1
+    steps = [after.pts_ns - before.pts_ns for before, after in itertools.pairwise(frames)]
+    assert sorted(steps)[-1] > 1e9, "the stall"
+    assert sorted(steps)[-2] < 0.1e9, "and no picture lost after it"
+
+
+def test_a_camera_of_one_picture_a_second_loses_none_to_a_time_out_of_a_second_and_a_half() -> None:
+    slow = RtspServer({"cam": film(frames=20, fps=1, gop=5)})
+    with slow, open_source(live(slow.url("cam"), read_timeout_s=1.5, open_timeout_s=10)) as source:
+        assert [number(frame) for frame in take(source, 4)][-3:] == [1, 2, 3]
+
+
 @pytest.mark.parametrize("fault", ["stalled", "blackhole"])
 def test_a_server_that_never_sends_is_a_fault_in_time(server: RtspServer, fault: str) -> None:
     server.fault("cam", **{fault: True})

@@ -50,6 +50,7 @@ CALL_S = 5.0
 MAX_UNSENT_BYTES = 2_000_000
 REPORT_INTERVAL_S = 5.0
 TICK_S = 0.02
+LATE_S = 0.5
 
 ResultT = TypeVar("ResultT")
 
@@ -78,6 +79,8 @@ class Mount:
     random: random.Random = field(default_factory=lambda: random.Random(1))
     clients: set[Connection] = field(default_factory=set)
     plays: int = 0
+    late_at: float = 0.0
+    """Monotonic time at which this server, for want of a processor, last sent a picture `LATE_S` too late or more."""
     sent_at: dict[int, float] = field(default_factory=dict)
     """Monotonic time at which the last packet of frame n was handed to the socket, for the newest client."""
 
@@ -319,6 +322,8 @@ class Connection:
         reported = 0.0
         while not self._writer.is_closing():
             await asyncio.sleep(max(0.0, due - time.monotonic()))
+            if time.monotonic() - due > LATE_S and mount.faults == Faults():
+                mount.late_at = time.monotonic()
             while mount.faults.frozen:
                 await asyncio.sleep(TICK_S)
             if mount.film is not film:
