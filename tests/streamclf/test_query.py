@@ -1,0 +1,178 @@
+"""Queries of a log: the newest that match, while it is written, and nothing but a log."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.hub_process import HubProcess, action, prediction, status
+
+from streamclf.cli import _main
+from streamclf.errors import JournalError, UsageError
+from streamclf.events import Action, Prediction, Status, StreamEvent, Window
+from streamclf.link import HubLink
+from streamclf.subscribers import query
+from streamclf.subscribers.log import run_log
+from streamclf.subscribers.query import run_query
+from streamclf.subscribers.sinks import SqliteSink
+from streamclf.tracker import Position
+
+EPOCH = "9f" * 16
+NOW = datetime.now(timezone.utc)
+
+
+def events(count: int) -> list[StreamEvent]:
+    """One a minute, the last one now: predictions of two labels on three streams, each tenth an action or a status."""
+    found: list[StreamEvent] = []
+    for number in range(count):
+        at = NOW - timedelta(minutes=count - 1 - number)
+        common: dict[str, Any] = {
+            "stream": f"cam{number % 3}", "epoch": EPOCH, "offset": number + 1, "previous": 0, "time": at
+        }  # fmt: skip
+        if number % 20 == 9:
+            found.append(
+                Action(label="fight", phase="start", started_s=1.0, at_s=2.0, probability=0.8, peak=0.9, **common)
+            )
+        elif number % 20 == 19:
+            found.append(Status(state="live", reason="all is well", **common))
+        else:
+            label = "fight" if number % 5 == 0 else "still"
+            window = Window(start_s=float(number), end_s=number + 2.5, frames=32)
+            found.append(Prediction(window=window, top=((label, (number % 10) / 10),), model="m@1", **common))
+    return found
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Path:
+    path = tmp_path / "events.db"
+    sink = SqliteSink(path)
+    sink.write(events(300), Position(EPOCH, 300))
+    sink.close()
+    return path
+
+
+def found(capsys: pytest.CaptureFixture[str], db: Path, **filters: Any) -> list[dict[str, Any]]:
+    assert run_query(db, as_json=True, **filters) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_the_newest_that_match_come_oldest_first(db: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert [event["offset"] for event in found(capsys, db, limit=3)] == [298, 299, 300]
+    assert len(found(capsys, db)) == 100
+    assert len(found(capsys, db, limit=1000)) == 300
+    fights = found(capsys, db, label="fight", since="1h", limit=1000)
+    assert [event["offset"] for event in fights] == sorted(event["offset"] for event in fights)
+    assert {event["type"] for event in fights} == {"prediction", "action"}
+    assert len(fights) == 12 + 3
+    assert all(event["offset"] > 240 for event in fights)
+    some = found(capsys, db, stream="cam1", type="prediction", min_p=0.8, since="4h", until="2h")
+    assert [(e["stream"], e["top"][0][1] >= 0.8) for e in some] == [("cam1", True)] * len(some)
+    assert some
+    assert found(capsys, db, type="status", label="live", limit=1)[0]["reason"] == "all is well"
+    assert found(capsys, db, label="never") == []
+    earlier = (NOW - timedelta(minutes=10)).isoformat()
+    assert len(found(capsys, db, since=earlier)) == 11
+    assert len(found(capsys, db, until=earlier, limit=1000)) == 290
+
+
+def test_people_get_a_table_that_no_label_can_break(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "events.db"
+    sink = SqliteSink(path)
+    window = Window(start_s=1.0, end_s=3.5, frames=32)
+    prediction = Prediction(
+        stream="door", epoch=EPOCH, offset=1, previous=0, time=NOW, window=window, model="m@1",
+        top=(("\x1b[2J\nwipe'; DROP TABLE events;--", 0.5),),
+    )  # fmt: skip
+    sink.write([prediction, *events(20)[1:]], Position(EPOCH, 20))
+    sink.close()
+    assert run_query(path) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 20
+    assert "wipe'; DROP" in lines[0]
+    assert "\x1b" not in "".join(lines)
+    assert "start at 2.00 s, since 1.00 s" in lines[9]
+    assert lines[19].endswith("all is well")
+    assert run_query(path, label=prediction.top[0][0], as_json=True) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+@given(st.text(max_size=100), st.text(max_size=40))
+def test_no_value_becomes_sql_or_a_traceback(label: str, moment: str) -> None:
+    for filters in ({"label": label}, {"stream": label}, {"type": label}, {"since": moment}, {"until": moment}):
+        with pytest.raises((UsageError, JournalError)):
+            run_query(Path("/no/such/events.db"), **filters)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("filters", "message"),
+    [
+        ({"since": "yesterday"}, "since='yesterday': an age like 90s, 1h, 7d"),
+        ({"until": "99999999999d"}, "at most 100 years"),
+        ({"stream": "a/b"}, "stream 'a/b': 1 to 64"),
+        ({"type": "heartbeat"}, "one of prediction, action, status"),
+        ({"min_p": 1.5}, r"min_p=1.5: 0 to 1"),
+        ({"limit": 0}, "limit=0: 1 to 100000"),
+        ({"limit": 100_001}, "limit=100001: 1 to 100000"),
+        ({"label": ""}, "label of 0 characters"),
+    ],
+)
+def test_an_argument_that_cannot_work_names_value_and_limit(db: Path, filters: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        run_query(db, **filters)
+
+
+def test_what_is_no_log_is_refused_with_the_remedy(
+    tmp_path: Path, db: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.db").write_text("hello " * 1000)
+    other = sqlite3.connect(tmp_path / "other.db")
+    other.execute("CREATE TABLE events(time)")
+    other.close()
+    damaged = tmp_path / "damaged.db"
+    damaged.write_bytes(db.read_bytes()[:8192] + b"\xff" * 16384)
+    (tmp_path / "empty.db").touch()
+    for name in ("text.db", "other.db", "damaged.db", "empty.db"):
+        with pytest.raises(JournalError, match="streamclf log ENDPOINT -o FILE"):
+            run_query(tmp_path / name)
+    with pytest.raises(UsageError, match="no such file"):
+        run_query(tmp_path / "none.db")
+    assert _main(["query", str(tmp_path / "none.db")]) == 2
+    assert _main(["query", str(tmp_path / "text.db")]) == 1
+    assert _main(["query", str(db), "--label", "fight", "--since", "1h", "--json"]) == 0
+    assert capsys.readouterr().out.count("\n") == 15
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_a_query_without_end_is_ended(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query, "_DEADLINE_S", -1.0)
+    monkeypatch.setattr(query, "_STEPS", 10)
+    with pytest.raises(JournalError, match="give --since, --stream or --label"):
+        run_query(db, min_p=0.5)
+
+
+def test_it_reads_what_a_logger_writes_and_cannot_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "events.db"
+    with HubProcess() as hub:
+        with HubLink(hub.link, "test") as link:
+            for number in range(50):
+                link.post(prediction(number=number))
+            link.post(action("start"))
+            link.post(status())
+        assert run_log(hub.events, path, once=True) == 0
+    before = path.read_bytes()
+    writer = sqlite3.connect(path, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")  # a logger in the middle of a batch
+    capsys.readouterr()
+    assert [event["type"] for event in found(capsys, path, limit=3)] == ["prediction", "action", "status"]
+    assert len(found(capsys, path, label="wave", since="1h")) == 51
+    writer.execute("ROLLBACK")
+    writer.close()
+    assert path.read_bytes() == before
+    with query._opened(path) as connection, pytest.raises(sqlite3.OperationalError, match="readonly"):
+        connection.execute("DELETE FROM events")
