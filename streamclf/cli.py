@@ -25,6 +25,7 @@ app = typer.Typer(
 Seconds = Annotated[float | None, typer.Option(min=0.1, help="End after this long.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout, nothing else.")]
 Endpoint = Annotated[str, typer.Argument(help="Like tcp://127.0.0.1:5555; or a key file made for the service.")]
+FromStart = Annotated[bool, typer.Option("--from-start", help="First run: all that the journal holds, not from now.")]
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The service's YAML file.")]
 
 
@@ -150,6 +151,109 @@ def watch(
     from streamclf.subscribers.overlay import run_watch
 
     return run_watch(endpoint, streams=stream, record=record, seconds=seconds)
+
+
+@app.command()
+def query(
+    db: Annotated[Path, typer.Argument(metavar="EVENTS.DB", help="What `streamclf log ENDPOINT -o events.db` writes.")],
+    label: Annotated[str | None, typer.Option(help="Only this label; a status has its state as label.")] = None,
+    stream: Annotated[str | None, typer.Option(help="Only this stream.")] = None,
+    type_: Annotated[str | None, typer.Option("--type", help="prediction, action or status.")] = None,
+    since: Annotated[str | None, typer.Option(help="An age like 90s, 1h, 7d, or a time like 2026-01-31T12:00.")] = None,
+    until: Annotated[str | None, typer.Option(help="The same.")] = None,
+    min_p: Annotated[float | None, typer.Option(min=0, max=1, help="Only this probability and above.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="Only the newest so many.")] = 100,
+    as_json: Json = False,
+) -> int:
+    """Find events in a log: the newest that match, oldest first."""
+    from streamclf.subscribers.query import run_query
+
+    return run_query(
+        db,
+        label=label,
+        stream=stream,
+        type=type_,
+        since=since,
+        until=until,
+        min_p=min_p,
+        limit=limit,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def mqtt(
+    endpoint: Endpoint,
+    broker: Annotated[str, typer.Argument(help="mqtt[s]://host[:port]; user and password: see docs/outlets.md.")],
+    position: Annotated[Path, typer.Option(help="Where it remembers how far it has come.")] = Path("mqtt.position"),
+    prefix: Annotated[str, typer.Option(help="What its topics begin with.")] = "streamclf",
+    discovery: Annotated[bool, typer.Option("--discovery/--no-discovery", help="For Home Assistant.")] = True,
+    every: Annotated[bool, typer.Option("--all", help="Predictions, statuses and updates, too.")] = False,
+    from_start: FromStart = False,
+    seconds: Seconds = None,
+) -> int:
+    """Tell an MQTT broker of actions and labels; Home Assistant finds them by itself."""
+    from streamclf.subscribers.mqtt import run_mqtt
+
+    return run_mqtt(
+        endpoint,
+        broker,
+        position=position,
+        prefix=prefix,
+        discovery=discovery,
+        every=every,
+        from_start=from_start,
+        seconds=seconds,
+    )
+
+
+@app.command()
+def webhook(
+    endpoint: Endpoint,
+    url: Annotated[
+        str, typer.Argument(envvar="STREAMCLF_WEBHOOK_URL", help="http(s)://…, where each event is POSTed.")
+    ],
+    position: Annotated[Path, typer.Option(help="Where it remembers how far it has come.")] = Path("webhook.position"),
+    secret_file: Annotated[Path | None, typer.Option(help="Holds the key that signs each request.")] = None,
+    type_: Annotated[list[str] | None, typer.Option("--type", help="action (the default), prediction, status.")] = None,
+    stream: Annotated[list[str] | None, typer.Option(help="Only this stream; may be given again.")] = None,
+    batch: Annotated[int, typer.Option(min=1, max=1000, help="Events in one request, at most.")] = 1,
+    from_start: FromStart = False,
+    seconds: Seconds = None,
+) -> int:
+    """POST events to a web address, signed, in order, again and again until they are taken."""
+    from streamclf.subscribers.webhook import run_webhook
+
+    return run_webhook(
+        endpoint,
+        url,
+        position=position,
+        secret_file=secret_file,
+        types=type_ or ("action",),
+        streams=stream,
+        batch=batch,
+        from_start=from_start,
+        seconds=seconds,
+    )
+
+
+@app.command()
+def metrics(
+    endpoint: Endpoint,
+    host: Annotated[
+        str, typer.Option(help="Address to serve on; beyond this machine with a token only.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 9108,
+    token_file: Annotated[Path | None, typer.Option(help="Holds what a reader must give as Bearer token.")] = None,
+    stalled_after: Annotated[float, typer.Option(min=1, help="Seconds until /healthz minds a stream.")] = 60.0,
+    seconds: Seconds = None,
+) -> int:
+    """Serve Prometheus /metrics and /healthz of a service."""
+    from streamclf.subscribers.metrics import run_metrics
+
+    return run_metrics(
+        endpoint, host=host, port=port, token_file=token_file, stalled_after_s=stalled_after, seconds=seconds
+    )
 
 
 @app.command()

@@ -111,7 +111,8 @@ class PositionFile:
 def replace_file(path: Path, data: bytes) -> None:
     """Put `data` in the place of `path`: after a crash there is the old content or the new, never half of one."""
     fresh = path.with_name(path.name + ".new")
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    fresh.unlink(missing_ok=True)  # what a crash left, with whatever rights it has
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         view = memoryview(data)
         while view:

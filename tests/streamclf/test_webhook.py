@@ -6,6 +6,8 @@ import hashlib
 import hmac
 import json
 import re
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -27,7 +29,7 @@ from streamclf.link import HubLink
 from streamclf.subscribers import webhook
 from streamclf.subscribers.outlet import Until
 from streamclf.subscribers.post import MAX_RETRY_AFTER_S, Answer, Poster, UnreachableError, parse_target
-from streamclf.subscribers.webhook import DeadLetters, Webhook, checked_type, read_secret, run_webhook
+from streamclf.subscribers.webhook import DeadLetters, Webhook, checked_type, read_secret, run_webhook, signature
 
 EPOCH = "9f" * 16
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=timezone.utc)
@@ -92,6 +94,30 @@ def test_one_event_a_request_with_a_signature_that_holds_for_this_body_and_time_
     assert not verify(Request(request.path, request.headers, request.body + b" "), SECRET.encode(), now_s=now_s)
     later = {**request.headers, "X-Streamclf-Timestamp": str(int(now_s) + 60)}
     assert not verify(Request(request.path, later, request.body), SECRET.encode(), now_s=now_s)
+
+
+def test_the_documented_receivers_tell_a_genuine_request_from_a_forged_one() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "outlets.md").read_text()
+    names: dict[str, Any] = {}
+    exec(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0], names)  # our own documentation
+    script = re.findall(r"```js\n(.*?)```", text, re.DOTALL)[0]
+    now, body = int(time.time()), b'{"v":1}'
+    requests = [
+        (str(now), signature(SECRET.encode(), now, body), True),
+        (str(now), signature(b"x" * 16, now, body), False),
+        (str(now), "sha256=", False),
+        (str(now - 301), signature(SECRET.encode(), now - 301, body), False),
+        (str(now + 1), signature(SECRET.encode(), now, body), False),
+        ("soon", signature(SECRET.encode(), now, body), False),
+    ]
+    for at, given, is_genuine in requests:
+        headers = {"X-Streamclf-Timestamp": at, "X-Streamclf-Signature": given}
+        assert names["is_genuine"](headers, body, SECRET.encode()) is is_genuine
+        lower = json.dumps({name.lower(): value for name, value in headers.items()})
+        script += f"console.log(isGenuine({lower}, Buffer.from({json.dumps(body.decode())}), {json.dumps(SECRET)}));\n"
+    if node := shutil.which("node"):
+        out = subprocess.run([node, "-e", script], check=True, capture_output=True, timeout=30, text=True).stdout
+        assert out.split() == [str(is_genuine).lower() for _, _, is_genuine in requests]
 
 
 def test_a_batch_is_one_request_and_lost_offsets_are_told(receiver: Receiver, tmp_path: Path) -> None:
