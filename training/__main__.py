@@ -75,13 +75,13 @@ def export(
     run: Annotated[Path, typer.Argument(help="folder of a finished run")],
     output: Annotated[Path, typer.Option("-o", "--output", help="the bundle's folder")],
     figures: Annotated[Path | None, typer.Option(help="camera-events-benchmark's JSON, for the model card")] = None,
-    normal_bias: Annotated[float, typer.Option(help="added to the logit of `normal`: more, and it alarms less")] = 0.0,
+    bias: Annotated[list[str] | None, typer.Option(metavar="LABEL=VALUE", help="added to that label's logit")] = None,
 ) -> None:
     """Write a run's best weights as a bundle, and check it."""
     from training.handover import export_run
 
     try:
-        bundle = export_run(run, output, figures=figures, normal_bias=normal_bias)
+        bundle = export_run(run, output, figures=figures, biases=_biases(bias or []))
     except TrainingError as error:
         _fail(error)
     print(f"{bundle.spec.id}: {output}")
@@ -108,6 +108,18 @@ def camera_events_benchmark(
     except (TrainingError, EngineError, StreamclfError) as error:
         _fail(error)
     print(json.dumps(result) if as_json else as_text(result))
+
+
+def _biases(given: list[str]) -> dict[str, float]:
+    """`["noise=0.5"]` -> `{"noise": 0.5}`."""
+    biases = {}
+    for item in given:
+        label, _, value = item.partition("=")
+        try:
+            biases[label] = float(value)
+        except ValueError:
+            raise RecipeError(f"--bias {item}: give a label and a number, like noise=0.5") from None
+    return biases
 
 
 def _fail(error: Exception) -> NoReturn:

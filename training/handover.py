@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +22,27 @@ from training.train import METRICS_FILE, ValidationWindows, footage_of, load_run
 GOLDEN_LABEL = "moved"
 
 
-def export_run(run: Path, path: Path, *, figures: Path | None = None, normal_bias: float = 0.0) -> Bundle:
+def export_run(
+    run: Path, path: Path, *, figures: Path | None = None, biases: Mapping[str, float] | None = None
+) -> Bundle:
     """Export the best weights of `run` to the bundle at `path`.
 
-    `figures`: the benchmark's JSON, for the card and the spec. `normal_bias` is baked into the head's last bias.
+    `figures`: the benchmark's JSON, for the card and the spec. `biases`, by label, go into the head's last bias.
+    Raises `RunError` for a label that the model does not have.
     """
+    if unknown := set(biases or {}) - set(LABELS):
+        raise RunError(f"bias for {min(unknown)!r}: no such label; there are {', '.join(LABELS)}")
     recipe, model = load_run(run)
     torch.set_num_threads(recipe.threads)
     footage = footage_of(recipe, validation=True)
     calibration = "none."
-    if normal_bias:
+    if biases:
         with torch.no_grad():
-            model.head.classify.bias[LABELS.index("normal")] += normal_bias
+            for label, value in biases.items():
+                model.head.classify.bias[LABELS.index(label)] += value
         metrics = measure(model, ValidationWindows(footage, recipe))
-        calibration = f"{normal_bias:+g} on the logit of `normal`, in the head's last bias; the figures include it."
+        added = ", ".join(f"{value:+g} on `{label}`" for label, value in biases.items())
+        calibration = f"logits, in the head's last bias: {added}; chosen on the tuning half. All figures include it."
     else:
         metrics = _read(run / METRICS_FILE)
     real = _read(figures) if figures is not None else None

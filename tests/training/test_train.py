@@ -29,7 +29,7 @@ def test_from_recipe_to_bundle(tiny, tmp_path):
     assert recipe == tiny
     fresh = build_model(tiny)
     assert any(not torch.equal(a, b) for a, b in zip(model.parameters(), fresh.parameters(), strict=True))
-    bundle = export_run(tmp_path / "run", tmp_path / "bundle", normal_bias=0.5)
+    bundle = export_run(tmp_path / "run", tmp_path / "bundle", biases={"normal": 0.5})
     loaded = load_bundle(bundle.path)
     assert (loaded.spec.name, loaded.spec.window_s) == ("tiny", pytest.approx(0.6))
     golden = loaded.golden()

@@ -64,7 +64,7 @@ def plan(rng: Rng, kind: str, times: F64) -> Track:
     track = Track.still(len(times))
     _unrest(rng, track, times)
     if kind == "covered":
-        track.cover = rng.uniform(0.65, 1.0) ** 0.6 * _presence(rng, times)
+        track.cover = rng.uniform(0.64, 1.0) * _presence(rng, times)
     elif kind == "defocused":
         track.blur = np.exp(rng.uniform(np.log(0.009), np.log(0.07))) * _presence(rng, times)
     elif kind == "noise":
@@ -142,7 +142,7 @@ def _shake(rng: Rng, track: Track, times: F64) -> None:
 
 def _flash(rng: Rng, times: F64) -> F64:
     """A light switched, a light that flickers, lightning: the logarithm of brightness."""
-    size = rng.choice([-1.0, 1.0]) * rng.uniform(0.4, 1.6)
+    size = rng.choice([-1.0, 1.0]) * np.exp(rng.uniform(np.log(0.3), np.log(1.7)))
     kind = rng.choice(["switch", "flicker", "strobe", "bursts"], p=[0.45, 0.25, 0.15, 0.15])
     if kind == "switch":
         return np.asarray(size * _ramp(times, float(rng.uniform(0.2, 1.7)), float(rng.choice([0.01, 0.1, 0.25]))))
@@ -151,7 +151,7 @@ def _flash(rng: Rng, times: F64) -> F64:
     if kind == "strobe":
         return np.asarray(size * rng.uniform(0, 1, len(times)) * (rng.random(len(times)) < 0.7))
     level = np.zeros_like(times)
-    for start in rng.uniform(0, 2, rng.integers(2, 6)):
+    for start in rng.uniform(0, 2, rng.integers(1, 6)):
         level += ((times >= start) & (times < start + rng.uniform(0.05, 0.3))) * abs(size)
     return np.asarray(np.minimum(level, 1.8) * np.sign(size))
 

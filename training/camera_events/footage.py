@@ -205,6 +205,6 @@ def window_label(truth: Track, *, fps: float) -> str | None:
         return "shaking" if shaken >= 0.5 else None
     if excursion >= 0.05:
         return "moved"
-    if jump >= 0.3:
+    if jump >= 0.25:
         return "flashing"
     return "normal" if excursion <= 0.008 and jump < 0.12 and float(np.ptp(truth.gain)) < 0.45 else None

@@ -221,12 +221,28 @@ def _wall(rng: Rng, height: int, width: int) -> F32:
     return canvas
 
 
+def _ground(rng: Rng, height: int, width: int) -> F32:
+    """A road, a floor, a car park or snow from above: one surface, its grain, and now and then a marking."""
+    canvas = np.full((height, width, 3), _colour(rng, saturation=0.15, low=50, high=210), np.float32)
+    canvas *= 0.92 + 0.16 * fractal_noise(rng, height, width, roughness=rng.uniform(0.2, 0.6))
+    canvas += rng.uniform(0.5, 9) * rng.standard_normal((height, width, 1), dtype=np.float32)
+    angle = rng.uniform(0, np.pi)
+    along = np.array([np.cos(angle), np.sin(angle)]) * 2 * width
+    for _ in range(int(rng.choice([0, 1, 2, 4], p=[0.35, 0.3, 0.2, 0.15]))):
+        middle = rng.uniform(0, 1, 2) * [width, height]
+        start, stop = (tuple(int(v) for v in middle + side * along) for side in (-1, 1))
+        tone = float(rng.choice([rng.uniform(180, 245), rng.uniform(20, 70)]))
+        cv2.line(canvas, start, stop, (tone, tone, tone), int(rng.uniform(1, 0.03 * width) + 1), cv2.LINE_AA)
+    return canvas
+
+
 _SCENES: tuple[tuple[Callable[[Rng, int, int], F32], float], ...] = (
-    (_room, 0.35),
-    (_street, 0.27),
-    (_leaves, 0.18),
-    (texture, 0.06),
-    (_wall, 0.14),
+    (_room, 0.3),
+    (_street, 0.24),
+    (_leaves, 0.16),
+    (texture, 0.05),
+    (_wall, 0.12),
+    (_ground, 0.13),
 )
 
 

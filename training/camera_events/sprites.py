@@ -94,6 +94,28 @@ def car(rng: Rng, size: int) -> list[U8]:
     return [rgba]
 
 
+def car_from_above(rng: Rng, size: int) -> list[U8]:
+    """A vehicle seen by a camera over the road, `size` pixels across: a rounded body, roof, two panes, lights."""
+    height, width = size, max(int(size * rng.uniform(1.6, 3.2)), 8)
+    scale = np.array([width, height])
+    tone = rng.uniform(8, 245) * (1 + 0.25 * rng.normal(0, 1, 3) * (rng.random() < 0.5))
+    light = np.linspace(rng.uniform(0.7, 1), rng.uniform(0.7, 1.1), height)[:, None, None]
+    rgb = np.clip(tone * light * np.ones((height, width, 1)), 0, 255)
+    body = np.zeros((height, width), np.uint8)
+    corner = max(int(0.22 * height), 1)
+    cv2.rectangle(body, (corner, 0), (width - corner, height), 255, -1)
+    cv2.rectangle(body, (0, corner), (width, height - corner), 255, -1)
+    for x in (corner, width - corner):
+        for y in (corner, height - corner):
+            cv2.circle(body, (x, y), corner, 255, -1, cv2.LINE_AA)
+    for left, right in ((0.2, 0.32), (0.68, 0.8)):
+        pane = np.array([[left, 0.12], [right, 0.18], [right, 0.82], [left, 0.88]]) * scale
+        cv2.fillPoly(rgb, [pane.astype(np.int32)], (tone * 0.25 + 12).tolist(), cv2.LINE_AA)
+    for side in (0.12, 0.88):
+        cv2.circle(rgb, (int(0.96 * width), int(side * height)), max(int(0.06 * height), 1), (255, 250, 225), -1)
+    return [np.dstack([rgb, body]).astype(np.uint8)]
+
+
 def blob(rng: Rng, size: int) -> list[U8]:
     """Anything else: an animal, an arm, a bag, a bird; a textured shape with a soft or a hard edge."""
     width = max(int(size * rng.uniform(0.4, 2.5)), 4)
@@ -168,10 +190,17 @@ def blend(frame: U8, rgba: U8, x: int, y: int) -> None:
 def actors(rng: Rng, height: int, width: int) -> list[Actor]:
     """Nobody, a few, a crowd, or somebody very large who passes close."""
     count = int(rng.choice([0, 1, 2, 4, 12], p=[0.14, 0.26, 0.3, 0.22, 0.08]))
-    makers = {"person": person, "car": car, "blob": blob, "shadow": shadow, "lamp": lamp}
+    makers = {
+        "person": person,
+        "car": car,
+        "car_from_above": car_from_above,
+        "blob": blob,
+        "shadow": shadow,
+        "lamp": lamp,
+    }
     cast = []
     for _ in range(count):
-        kind = str(rng.choice(list(makers), p=[0.42, 0.2, 0.2, 0.1, 0.08]))
+        kind = str(rng.choice(list(makers), p=[0.38, 0.15, 0.13, 0.17, 0.1, 0.07]))
         # Sizes in frame heights: most small, some that fill the picture for a moment.
         relative = float(np.exp(rng.uniform(np.log(0.05), np.log(1.5 if count <= 4 else 0.4))))
         size = int(np.clip(relative * height, 6, 1.6 * height))
