@@ -187,6 +187,8 @@ class Classifier:
             "model": spec.id,
             "latency_ms": latency_ms,
         }
+        if pending.dropped:
+            body["dropped"] = pending.dropped
         self._link.post(Draft(type="prediction", stream=stream, body=body, captured_ns=window.captured_ns))
         tracker = self._actions[stream]
         if tracker.config:

@@ -91,7 +91,10 @@ class _Journalled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction(_Journalled):
-    """What the model says of one window; `top` holds (label, probability), most probable first."""
+    """What the model says of one window; `top` holds (label, probability), most probable first.
+
+    `dropped`: what the classifier has given up of this stream since it started, by cause; empty where nothing.
+    """
 
     __pydantic_config__ = _WIRE
     type: Literal["prediction"] = "prediction"
@@ -99,6 +102,7 @@ class Prediction(_Journalled):
     top: Annotated[tuple[tuple[Label, Probability], ...], Field(min_length=1, max_length=64)]
     model: Annotated[str, Field(max_length=256)]
     latency_ms: Latency = Latency()
+    dropped: Annotated[dict[CounterName, Count], Field(max_length=16)] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,6 +195,8 @@ def to_json(event: Event) -> bytes:
     body = orjson.loads(orjson.dumps(event, option=orjson.OPT_UTC_Z))
     if body.get("durable") is True:
         del body["durable"]  # said only where it is not so
+    if body["type"] == "prediction" and not body["dropped"]:
+        del body["dropped"]
     return orjson.dumps(body)
 
 

@@ -35,11 +35,12 @@ def ring_slots(spec: ModelSpec) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pending:
-    """A token copied into the batch, and the window that it completes, if any."""
+    """A token copied into the batch, the window that it completes, if any, and what the feed had dropped by then."""
 
     stream: str
     slot: int
     window: Window | None
+    dropped: dict[str, int]
 
 
 class Feed:
@@ -109,5 +110,5 @@ class Feed:
             if window and waiting > CATCH_UP and not self._progress:
                 self.drops["window"] += 1
                 window = None
-            return Pending(stream=self.stream, slot=slot, window=window)
+            return Pending(stream=self.stream, slot=slot, window=window, dropped=dict(+self.drops) if window else {})
         return None

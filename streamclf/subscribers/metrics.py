@@ -137,6 +137,8 @@ class Board:
         stream, label = self._known(event.stream, event.top[0][0])
         self._predictions.labels(stream, label).inc()
         self._predicted_at.labels(stream).set(event.time.timestamp())
+        if stream == event.stream:
+            self._told.given_up[stream] = event.dropped
         latency = event.latency_ms
         for milliseconds, histogram in (
             (latency.capture_to_publish, self._capture.labels(stream)),
@@ -179,6 +181,8 @@ class _Told(Collector):
 
     def __init__(self) -> None:
         self.statuses: dict[str, Status] = {}
+        self.given_up: dict[str, dict[str, int]] = {}
+        """By the classifier, as its predictions say: stream, cause, number."""
         self.heartbeat: Heartbeat | None = None
         self.is_up = False
 
@@ -219,6 +223,9 @@ class _Told(Collector):
                     counted[name].add_metric((stream,), number)
                 else:
                     value.add_metric((stream, name), number)
+        for stream, causes in self.given_up.items():
+            for cause, number in causes.items():
+                drops.add_metric((stream, cause), number)
         for stream, dropped in link_dropped.items():
             drops.add_metric((stream, "link"), dropped)
         yield from (state, drops, value, *counted.values())

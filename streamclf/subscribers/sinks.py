@@ -25,6 +25,8 @@ CREATE TABLE IF NOT EXISTS events(
     type TEXT NOT NULL, label TEXT, probability REAL, body TEXT NOT NULL, UNIQUE(epoch, offset));
 CREATE INDEX IF NOT EXISTS events_by_stream ON events(stream, time);
 CREATE INDEX IF NOT EXISTS events_by_label ON events(label, time);
+CREATE INDEX IF NOT EXISTS events_by_time ON events(time);
+CREATE INDEX IF NOT EXISTS events_by_type ON events(type, time);
 CREATE TABLE IF NOT EXISTS lost(epoch TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER, UNIQUE(epoch, first, last));
 CREATE TABLE IF NOT EXISTS position(id INTEGER PRIMARY KEY CHECK(id=1), epoch TEXT NOT NULL, offset INTEGER NOT NULL);
 """

@@ -191,6 +191,7 @@ def test_overload_gives_up_the_oldest_and_counts_it(engine: Engine) -> None:
     drain(classifier)
     (body,) = posted.of("cam")
     assert body["window"]["start_s"] == pytest.approx(29 * TOKEN_NS / 1e9)
+    assert body["dropped"] == {"overload": 29}
 
 
 def test_a_backlog_costs_windows_before_it_costs_tokens(engine: Engine) -> None:

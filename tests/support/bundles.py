@@ -19,7 +19,7 @@ SHARPNESS = 0.05
 def make_brightness_bundle(
     path: Path, *, tokens: int = 4, frames_per_token: int = 2, size: int = 16, fps: float = 10.0
 ) -> Bundle:
-    """Write a bundle into the new directory `path`: feature (3,) = mean of each channel, logits = +-0.05 (mean - 128)."""
+    """A bundle in the new directory `path`: feature (3,) = mean of each channel, logits = +-0.05 (mean - 128)."""
     path.mkdir(parents=True)
     token = (frames_per_token, size, size, 3)
     encoder = _graph(
