@@ -1,6 +1,6 @@
 """Everything that can die or hang does, at random, with queues that are too small: each event is logged once.
 
-`STREAMCLF_CHAOS_S=60 pytest tests/streamclf/test_chaos.py -s` makes it a minute and prints what was done.
+`STREAMCLF_CHAOS_S=60 pytest tests/streamclf/test_chaos.py -s` makes it a minute, as in CI, and prints what was done.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
 import zmq
 from support.hub_process import HubProcess
 
 from streamclf.subscribers.log import run_log
 
-CHAOS_S = float(os.environ.get("STREAMCLF_CHAOS_S", "5"))
+CHAOS_S = float(os.environ.get("STREAMCLF_CHAOS_S", "60" if os.environ.get("CI") else "5"))
 HIGH_WATER = 50
 """Messages, where 2,000 and 10,000 are usual."""
 
@@ -143,6 +144,7 @@ def numbers_by_life(rows: list[tuple[int, str]]) -> dict[int, list[int]]:
     return found
 
 
+@pytest.mark.timeout(CHAOS_S + 180)
 def test_killed_and_stopped_at_random_every_event_is_logged_once_and_in_order(tmp_path: Path) -> None:
     chance = random.Random(7)
     done: Counter[str] = Counter()
