@@ -48,6 +48,13 @@ def events(count: int) -> list[StreamEvent]:
     return found
 
 
+@pytest.fixture(autouse=True)
+def _now() -> None:
+    """This test's own now: the module may have been read minutes before."""
+    global NOW
+    NOW = datetime.now(timezone.utc)
+
+
 @pytest.fixture
 def db(tmp_path: Path) -> Path:
     path = tmp_path / "events.db"
