@@ -42,7 +42,7 @@ def export_run(
                 model.head.classify.bias[LABELS.index(label)] += value
         metrics = measure(model, ValidationWindows(footage, recipe))
         added = ", ".join(f"{value:+g} on `{label}`" for label, value in biases.items())
-        calibration = f"logits, in the head's last bias: {added}; chosen on the tuning half. All figures include it."
+        calibration = f"last bias: {added}. All figures include it; docs/camera-events.md says how it was chosen."
     else:
         metrics = _read(run / METRICS_FILE)
     real = _read(figures) if figures is not None else None
