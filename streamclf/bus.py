@@ -37,7 +37,7 @@ PUBLIC_IO_THREAD: Final = 0b10
 """Masks of libzmq's threads, where there are two: whatever strangers do to one, producers have the other."""
 MAX_SUBSCRIPTIONS: Final = 2048
 """Topics that one connection may ask for and give up; beyond, it is disconnected."""
-MAX_TOPICS: Final = 6144
+MAX_TOPICS: Final = 3072
 """Different topics in all: 3 kB each in libzmq. Beyond, whoever asked for most is disconnected."""
 _TOPIC = re.compile(rb"[A-Za-z0-9_/-]{0,80}")
 _MAX_HANDSHAKE_BYTES = 1024

@@ -16,7 +16,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from engines.bundle import CARD_FILE, ENCODER_FILE, GOLDEN_FILE, HEAD_FILE, SPEC_FILE, Bundle, write_spec
+from engines.bundle import CARD_FILE, ENCODER_FILE, GOLDEN_FILE, HEAD_FILE, SPEC_FILE, Bundle, load_bundle, write_spec
 from training.errors import RunError
 from training.models.vivit_factorised import FactorisedViViT
 
@@ -53,7 +53,7 @@ def export_bundle(
         if path.exists():
             shutil.rmtree(path)
         new.rename(path)
-    return Bundle(path=path, spec=write_spec(path, {**fields, "feature_shape": tuple(features.shape[1:])}).spec)
+    return load_bundle(path)
 
 
 def write_graph(module: nn.Module, example: Tensor, path: Path, source: str, target: str) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 import zmq
-from support.hub_process import HubProcess, prediction, read_ready_line, start_hub, status, wait_until
+from support.hub_process import HubProcess, ask, prediction, read_ready_line, start_hub, status, wait_until
 
 from streamclf.link import Draft, HubLink
 
@@ -29,15 +29,6 @@ def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
     context = zmq.Context()
     yield context
     context.destroy(linger=0)
-
-
-def ask(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, request: bytes) -> list[bytes]:
-    with context.socket(zmq.REQ) as socket:
-        socket.linger = 0
-        socket.connect(endpoint)
-        socket.send(request)
-        assert socket.poll(10_000), "no answer"
-        return socket.recv_multipart()
 
 
 def test_ten_lines_without_our_package_receive_a_prediction(hub: HubProcess) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import zmq
+
 from streamclf.jobs import HubJob
 from streamclf.link import Draft
 
@@ -145,3 +147,13 @@ def wait_until(condition: Callable[[], bool], what: str, deadline_s: float = 10.
     while not condition():
         assert time.monotonic() < end, f"not within {deadline_s} s: {what}"
         time.sleep(0.01)
+
+
+def ask(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, request: bytes) -> list[bytes]:
+    """One request to a hub's replay endpoint, and its answer."""
+    with context.socket(zmq.REQ) as socket:
+        socket.linger = 0
+        socket.connect(endpoint)
+        socket.send(request)
+        assert socket.poll(10_000), "no answer"
+        return socket.recv_multipart()
