@@ -68,7 +68,7 @@ def plan(rng: Rng, kind: str, times: F64) -> Track:
     elif kind == "defocused":
         track.blur = np.exp(rng.uniform(np.log(0.009), np.log(0.07))) * _presence(rng, times)
     elif kind == "noise":
-        track.noise = np.exp(rng.uniform(np.log(7), np.log(45))) * _presence(rng, times)
+        track.noise = np.exp(rng.uniform(np.log(4.5), np.log(45))) * _presence(rng, times)
     elif kind == "moved":
         _move(rng, track, times)
     elif kind == "shaking":
@@ -98,14 +98,15 @@ def _move(rng: Rng, track: Track, times: F64) -> None:
     """A pan, a tilt, a zoom, a turn, a bump that swings out, or a knock to another view."""
     direction = rng.uniform(0, 2 * np.pi) if rng.random() < 0.5 else rng.integers(4) * np.pi / 2
     size = float(np.exp(rng.uniform(np.log(0.06), np.log(0.9))))
-    kind = rng.choice(["pan", "steady", "bump", "zoom", "other"], p=[0.34, 0.22, 0.22, 0.08, 0.14])
+    kind = rng.choice(["pan", "steady", "bump", "zoom", "other"], p=[0.33, 0.17, 0.28, 0.08, 0.14])
     start = float(rng.uniform(-0.2, 1.5))
     if kind == "steady":  # during the whole clip, at constant speed
         way = times / 2 * max(size, 0.1) * rng.choice([1.0, 2.0])
     elif kind == "bump":
         settled = np.clip(times - start, 0, None)
         ring = np.exp(-settled * rng.uniform(3, 12)) * np.cos(2 * np.pi * rng.uniform(1.5, 6) * settled)
-        way = min(size, 0.4) * (times >= start) * (1 - rng.uniform(0, 1) * ring)
+        swing_out = rng.uniform(0, 1) if rng.random() < 0.6 else 0.0  # or it stays at once where it was knocked to
+        way = min(size, 0.4) * (times >= start) * (1 - swing_out * ring)
     elif kind == "other":
         track.view = (times >= start).astype(np.float64)
         way = 0.05 * _ramp(times, start - 0.15, 0.3)
@@ -201,7 +202,10 @@ class Painter:
         light = fractal_noise(rng, height, width, roughness=0.3)
         self._light = 1 - (rng.uniform(0.1, 0.7) * light if rng.random() < 0.6 else np.zeros_like(light))
         self._grain = str(
-            rng.choice(["white", "coarse", "colour", "rows", "sparks", "mixed"], p=[0.3, 0.2, 0.15, 0.1, 0.1, 0.15])
+            rng.choice(
+                ["white", "coarse", "colour", "rows", "sparks", "snow", "mixed"],
+                p=[0.25, 0.2, 0.12, 0.08, 0.1, 0.12, 0.13],
+            )
         )
         self._drift = (float(rng.uniform(-20, 20)), float(rng.uniform(0, 10)))
 
@@ -251,6 +255,10 @@ class Painter:
         # Averaging k x k pixels divides white noise by k, so the camera's is that much stronger, within reason.
         fine = min(sigma * max(width / self.model_width, 1.0), 110.0)
         grain = self._grain if self._grain != "mixed" else str(rng.choice(["white", "coarse", "rows"]))
+        if grain == "snow":  # a weak analogue signal: bands of the picture drown in it, others hardly
+            band = 1 + 0.6 * np.sin(np.linspace(0, rng.uniform(2, 14), height, dtype=np.float32) + rng.uniform(0, 6))
+            flakes = rng.random((height, width, 1), dtype=np.float32) - 0.5
+            return np.asarray(flakes * band[:, None, None] * min(fine * 3.2, 255.0), np.float32)
         if grain == "coarse":
             k = rng.uniform(1.5, 3)
             small = rng.standard_normal((int(height / k), int(width / k)), dtype=np.float32)

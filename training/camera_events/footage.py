@@ -56,7 +56,7 @@ def make_clip(rng: Rng, kind: str, *, frames: int, fps: float, height: int, widt
     track = plan(rng, kind, times)
     pictures = _film(rng, track, times, h, w, width)
     # Coarse quantisation would remove weak noise, and with it what the label says.
-    decoded = _through_codec(rng, pictures, rate, worst_crf=33 if track.noise.max() > 3 else 41)
+    decoded = _through_codec(rng, pictures, rate, worst_crf=31 if track.noise.max() > 2.7 else 41)
     reformat, small = VideoReformatter(), []
     for frame in decoded:
         scaled = reformat.reformat(frame, width=width, height=height, format="rgb24", interpolation="AREA")
@@ -194,7 +194,7 @@ def window_label(truth: Track, *, fps: float) -> str | None:
     states = {
         "covered": (truth.cover >= 0.6, truth.cover.max() > 0.05),
         "defocused": (truth.blur >= 0.008, truth.blur.max() > 0.003),
-        "noise": (truth.noise >= 6.0, truth.noise.max() > 3.0),
+        "noise": (truth.noise >= 4.0, truth.noise.max() > 2.7),
     }
     for label, (strong, any_of_it) in states.items():
         if strong.mean() >= 0.5:
