@@ -23,6 +23,7 @@ from streamclf.ring import RingWriter
 from streamclf.sampling import TokenMeta, TokenSampler
 from streamclf.sources import Source, open_source
 from streamclf.sources.resize import U8
+from streamclf.stages import Stages, open_stages
 from streamclf.stillness import Stillness
 from streamclf.streamstatus import Link as StatusLink
 from streamclf.streamstatus import StreamStatus
@@ -62,7 +63,8 @@ class Capture:
             )
         self._sampler = TokenSampler(job.fps, job.frames_per_token, first_segment=writer.next_segment)
         progress = None if job.progress_fd is None else ProgressWaiter(job.progress_fd, stop)
-        self._sink = _WakingRing(writer, job.wake_fd, progress)
+        self._stages = open_stages(f"capture-{job.stream}")
+        self._sink = _WakingRing(writer, job.wake_fd, progress, self._stages)
         frozen_s = job.source.frozen_after_s
         self._watch = _StillWatch(self._sink, self._status, frozen_s) if frozen_s else None
         self._backoff = Backoff()
@@ -115,14 +117,15 @@ class Capture:
         flood = FloodGate(self._stop) if source.live else None
         is_first = True
         try:
-            for frame in source:
+            for frame in self._stages.through("decode", source):
                 if flood and flood.hold(frame.captured_ns):
                     self._status.count(held=1)
                 if not gate.passes(frame):
                     self._status.count(dropped_stale=1)
                     continue
                 self._status.frame(frame, source)
-                tokens = filler.offer(frame, discontinuity=is_first)
+                with self._stages("convert"):
+                    tokens = filler.offer(frame, discontinuity=is_first)
                 is_first = False
                 self._status.sampled(self._sampler, tokens)
                 self._previews.offer(frame)
@@ -133,10 +136,11 @@ class Capture:
 class _WakingRing:
     """The ring, whose reader is woken after each token, and waited for only where `progress` is given."""
 
-    def __init__(self, writer: RingWriter, wake_fd: int, progress: ProgressWaiter | None) -> None:
+    def __init__(self, writer: RingWriter, wake_fd: int, progress: ProgressWaiter | None, stages: Stages) -> None:
         self._writer = writer
         self._wake_fd = wake_fd
         self._progress = progress
+        self._stages = stages
 
     def begin(self) -> U8:
         if self._progress:
@@ -149,10 +153,11 @@ class _WakingRing:
             self._progress.wait_for(self._writer.head)
 
     def commit(self, token: TokenMeta) -> int:
-        number = self._writer.commit(token)
-        # Full: the reader has enough bytes to wake up. Broken: it is being restarted. Capture waits for neither.
-        with contextlib.suppress(BlockingIOError, BrokenPipeError):
-            os.write(self._wake_fd, b"\1")
+        with self._stages("ring"):
+            number = self._writer.commit(token)
+            # Full: the reader has enough bytes to wake up. Broken: it is being restarted. Capture waits for neither.
+            with contextlib.suppress(BlockingIOError, BrokenPipeError):
+                os.write(self._wake_fd, b"\1")
         return number
 
 

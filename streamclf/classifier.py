@@ -21,6 +21,7 @@ from streamclf.feed import Feed, Pending
 from streamclf.jobs import ClassifierChange, ClassifierJob, StreamSettings
 from streamclf.link import Draft, HubLink
 from streamclf.rules import StreamActions
+from streamclf.stages import open_stages
 
 if TYPE_CHECKING:
     from engines.engine import Engine
@@ -59,6 +60,7 @@ class Classifier:
         self._feeds: list[Feed] = []
         self._actions: dict[str, ActionTracker] = {}
         self._slowest_s = 0.0
+        self._stages = open_stages("classifier", clock=time.process_time_ns)  # engines compute on threads of their own
         self._selector = selectors.DefaultSelector()
         for feed in feeds:
             self.join(feed, actions.get(feed.stream, StreamActions()))
@@ -136,22 +138,27 @@ class Classifier:
 
     def step(self) -> bool:
         """One batch; False when no token was waiting."""
-        for feed in self._feeds:
-            feed.begin_batch()
-        batch = list(self._collect())
+        with self._stages("ring"):
+            for feed in self._feeds:
+                feed.begin_batch()
+            batch = list(self._collect())
         if not batch:
             return False
         began = time.perf_counter()
         slots = np.fromiter((pending.slot for pending in batch), np.int32, len(batch))
-        self._engine.encode(self._batch[: len(batch)], slots)
+        with self._stages("encode", len(batch)):
+            self._engine.encode(self._batch[: len(batch)], slots)
         encode_ms = (time.perf_counter() - began) * 1e3
         due = [pending for pending in batch if pending.window is not None]
         if due:
             began = time.perf_counter()
-            probabilities = self._engine.classify(np.stack([p.window.slots for p in due if p.window is not None]))
+            windows = np.stack([pending.window.slots for pending in due if pending.window is not None])
+            with self._stages("head", len(due)):
+                probabilities = self._engine.classify(windows)
             classify_ms = (time.perf_counter() - began) * 1e3
-            for pending, row in zip(due, probabilities, strict=True):
-                self._publish(pending, row, {"encode": round(encode_ms, 3), "classify": round(classify_ms, 3)})
+            with self._stages("publish", len(due)):
+                for pending, row in zip(due, probabilities, strict=True):
+                    self._publish(pending, row, {"encode": round(encode_ms, 3), "classify": round(classify_ms, 3)})
         return True
 
     def _collect(self) -> Iterator[Pending]:

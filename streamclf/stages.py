@@ -1,0 +1,112 @@
+"""Where a process's processor time goes, by stage: for `streamclf bench`, and nothing else pays for it.
+
+With `$STREAMCLF_STAGES`, a directory, each process maps a file of its own there and counts in it; whoever reads the
+files twice knows what happened in between. Without it the same calls do nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Final, TypeVar
+
+import numpy as np
+
+VARIABLE: Final = "STREAMCLF_STAGES"
+STAGES: Final = ("decode", "convert", "ring", "encode", "head", "publish")
+_BYTES: Final = 2 * 8 * len(STAGES)
+_NOTHING: Final = contextlib.nullcontext()
+
+ItemT = TypeVar("ItemT")
+
+
+class Stages:
+    """Counts nothing: what a process has when nobody measures it."""
+
+    def __call__(self, stage: str, items: int = 1) -> AbstractContextManager[None]:
+        """What runs inside is `stage`'s, for so many items of it."""
+        return _NOTHING
+
+    def through(self, stage: str, source: Iterable[ItemT]) -> Iterable[ItemT]:
+        """The items of `source`; making each one is `stage`'s."""
+        return source
+
+
+class CountedStages(Stages):
+    """Nanoseconds of `clock` and items, by stage. A stage inside another one is not counted twice: the inner one has
+    its time. One thread alone may use it."""
+
+    def __init__(self, path: Path, clock: Callable[[], int]) -> None:
+        self._clock = clock
+        self._since = 0
+        self._open: list[int] = []
+        with path.open("w+b") as file:
+            file.truncate(_BYTES)
+            memory = mmap.mmap(file.fileno(), _BYTES)
+        self._counts = memoryview(memory).cast("q")
+
+    def __call__(self, stage: str, items: int = 1) -> AbstractContextManager[None]:
+        """See `Stages`."""
+        return _Inside(self, STAGES.index(stage), items)
+
+    def through(self, stage: str, source: Iterable[ItemT]) -> Iterator[ItemT]:
+        """See `Stages`."""
+        place, iterator = STAGES.index(stage), iter(source)
+        while True:
+            try:
+                with _Inside(self, place, 1):
+                    item = next(iterator)
+            except StopIteration:
+                return
+            yield item
+
+    def enter(self, place: int) -> None:
+        """The stage at `place` begins."""
+        now = self._clock()
+        if self._open:
+            self._counts[2 * self._open[-1]] += now - self._since
+        self._open.append(place)
+        self._since = now
+
+    def leave(self, items: int) -> None:
+        """The stage begun last has done `items`."""
+        now = self._clock()
+        place = self._open.pop()
+        self._counts[2 * place] += now - self._since
+        self._counts[2 * place + 1] += items
+        self._since = now
+
+
+class _Inside:
+    def __init__(self, stages: CountedStages, place: int, items: int) -> None:
+        self._stages, self._place, self._items = stages, place, items
+
+    def __enter__(self) -> None:
+        self._stages.enter(self._place)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stages.leave(self._items if error is None else 0)
+
+
+def open_stages(process: str, *, clock: Callable[[], int] = time.thread_time_ns) -> Stages:
+    """The counters of this process, called `process`. `clock`: its thread's time, or where a library computes on
+    threads of its own, `time.process_time_ns`."""
+    folder = os.environ.get(VARIABLE)
+    return CountedStages(Path(folder) / f"{process}.{os.getpid()}", clock) if folder else Stages()
+
+
+def read_stages(folder: Path) -> dict[str, dict[str, tuple[int, int]]]:
+    """By process, also of those that have ended, and stage: (nanoseconds, items) so far."""
+    found = {}
+    for path in sorted(folder.iterdir()):
+        counts = np.frombuffer(path.read_bytes().ljust(_BYTES, b"\0"), np.int64).tolist()
+        found[path.name] = {stage: (counts[2 * i], counts[2 * i + 1]) for i, stage in enumerate(STAGES)}
+    return found
