@@ -34,6 +34,7 @@ class ModelRecipe(_Section):
     temporal_layers: int = Field(ge=1)
     mlp_ratio: float = Field(4.0, gt=0)
     drop_path: float = Field(0.0, ge=0, lt=1)
+    changes: bool = Field(False, description="the head also reads what changed from token to token")
 
 
 class CameraEventsData(_Section):

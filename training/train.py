@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from training.camera_events import LABELS
-from training.camera_events.dataset import THUMBNAIL, TRUTHS, Footage, FootageSpec, cut, open_footage
+from training.camera_events.dataset import BETWEEN, THUMBNAIL, TRUTHS, Footage, FootageSpec, cut, open_footage
 from training.errors import LossError, RunError
 from training.models.vivit_factorised import FactorisedViViT
 from training.recipe import Recipe, parse_recipe
@@ -137,6 +137,7 @@ class Trainee(lightning.LightningModule):
         self.recipe = recipe
         self.model = build_model(recipe)
         self.truths = nn.Linear(recipe.model.dim, len(TRUTHS) + THUMBNAIL[0] * THUMBNAIL[1])
+        self.between = nn.Linear(recipe.model.dim, len(BETWEEN)) if recipe.model.changes else None
         self.register_buffer("confusion", torch.zeros(len(LABELS), len(LABELS)), persistent=False)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
@@ -149,12 +150,12 @@ class Trainee(lightning.LightningModule):
             keep = torch.randperm(patches)[: max(round(patches * loss.patch_keep), 1)].sort().values
         features = self.model.features(frames, keep)
         named = F.cross_entropy(self.model.head(features).float(), labels, label_smoothing=loss.label_smoothing)
-        asked = ~torch.isnan(truths)
-        gap = F.smooth_l1_loss(self.truths(features).float(), torch.nan_to_num(truths), reduction="none", beta=0.5)
-        signals = slice(len(TRUTHS))
-        known = (gap * asked)[..., signals].sum() / asked[..., signals].sum().clamp(min=1) + gap[
-            ..., len(TRUTHS) :
-        ].mean()
+        said = self.truths(features).float()
+        shown = truths[..., : said.shape[-1]]
+        known = _gap(said[..., : len(TRUTHS)], shown[..., : len(TRUTHS)])
+        known = known + _gap(said[..., len(TRUTHS) :], shown[..., len(TRUTHS) :])
+        if self.between is not None and self.model.head.changes is not None:
+            known = known + _gap(self.between(self.model.head.changes(features)).float(), truths[..., said.shape[-1] :])
         weight = loss.truth_weight * max(0.1, 1 - done)
         total = named + weight * known
         if not torch.isfinite(total):
@@ -205,6 +206,13 @@ class Trainee(lightning.LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, pace)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _gap(said: Tensor, truths: Tensor) -> Tensor:
+    """How far `said` is from `truths`, where these are not NaN: the mean of a smooth L1."""
+    asked = ~torch.isnan(truths)
+    gap = F.smooth_l1_loss(said, torch.nan_to_num(truths), reduction="none", beta=0.5)
+    return (gap * asked).sum() / asked.sum().clamp(min=1)
 
 
 def train(recipe: Recipe, run: Path) -> dict[str, float]:

@@ -7,9 +7,11 @@ import pytest
 
 from training.camera_events import LABELS
 from training.camera_events.dataset import (
+    BETWEEN,
     TRUTHS,
     FootageSpec,
     augment,
+    between_truth,
     cut,
     open_footage,
     render_clip,
@@ -124,6 +126,18 @@ def test_token_truth_measures_motion_inside_a_token():
     assert np.isnan(tokens[1, 1])
 
 
+def test_between_truth_measures_what_no_token_sees():
+    truths = np.zeros((6, len(TRUTHS)), np.float32)
+    truths[:, 0] = [0, 0.01, 0.31, 0.31, 0.31, 0.31]
+    truths[4:, 2] = 0.5
+    between = between_truth(truths, 2)
+    assert np.isnan(between[0]).all()  # nothing came before
+    assert between[1].tolist() == pytest.approx([np.sqrt(0.3 * 30), 0, 0], abs=1e-5)
+    assert between[2].tolist() == pytest.approx([0, 0, 1])
+    truths[4:, 5] = 1.0  # covered: nobody can tell how it moves
+    assert np.isnan(between_truth(truths, 2)[2]).tolist() == [True, True, False]
+
+
 def test_mirroring_turns_the_motion_round():
     frames = (60 + np.arange(4 * 2 * 6 * 3, dtype=np.uint8)).reshape(4, 2, 6, 3)
     truths = np.zeros((4, len(TRUTHS)), np.float32)
@@ -160,5 +174,5 @@ def test_a_killed_rendering_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert np.abs(footage.frames[2].astype(int) - render_clip((SPEC, 2))[1]).mean() < 1
     tokens, truths = cut(np.random.default_rng(0), footage, 0, 2, 2)
     assert tokens.shape == (3, 2, 32, 48, 3)
-    assert truths.shape == (3, len(TRUTHS) + 24)
-    assert truths[0, len(TRUTHS) :].mean() == pytest.approx((tokens[0, 0].mean() - 127.5) / 64, abs=0.02)
+    assert truths.shape == (3, len(TRUTHS) + 48 + len(BETWEEN))
+    assert truths[0, len(TRUTHS) : -len(BETWEEN)].mean() == pytest.approx((tokens[0, 0].mean() - 127.5) / 64, abs=0.02)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.models.vivit_factorised import ClassStack, FactorisedViViT, TubeletEmbedding
+from training.models.vivit_factorised import Changes, ClassStack, FactorisedViViT, TubeletEmbedding
 
 
 def build(**changes) -> FactorisedViViT:
@@ -33,8 +33,9 @@ def windows(count: int = 2) -> torch.Tensor:
     return torch.randint(0, 256, (count, 4, 2, 32, 48, 3), dtype=torch.uint8, generator=generator)
 
 
-def test_whole_window_equals_features_computed_one_token_at_a_time():
-    model, x = build(), windows()
+@pytest.mark.parametrize("changes", [False, True])
+def test_whole_window_equals_features_computed_one_token_at_a_time(changes):
+    model, x = build(changes=changes), windows()
     with torch.inference_mode():
         whole = model(x)
         features = torch.stack([model.encoder(x[:, i]) for i in range(4)], dim=1)
@@ -42,6 +43,19 @@ def test_whole_window_equals_features_computed_one_token_at_a_time():
     assert whole.shape == (2, 5)
     assert (whole - split).abs().max() < 1e-5
     assert whole.std() > 1e-3, "the logits say nothing; the comparison would not either"
+
+
+def test_changes_are_those_from_token_to_token():
+    torch.manual_seed(0)
+    changes, same = Changes(dim=24), torch.randn(1, 1, 24).expand(1, 4, 24).clone()
+    other = same.clone()
+    other[:, 2:] += 1
+    with torch.inference_mode():
+        still, stepped = changes(same), changes(other)
+    assert torch.allclose(still, still[:, :1].expand_as(still), atol=1e-6)
+    assert torch.allclose(still[:, :2], stepped[:, :2], atol=1e-6)
+    assert (still[:, 2] - stepped[:, 2]).abs().max() > (stepped[:, 3] - stepped[:, 2]).abs().max() * 1e-3
+    assert not torch.allclose(stepped[:, 2], stepped[:, 3], atol=1e-3)
 
 
 def test_order_of_tokens_matters_to_the_head():

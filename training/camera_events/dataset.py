@@ -22,7 +22,9 @@ F32 = npt.NDArray[np.float32]
 
 # What the encoder is asked for besides the label, per token; see `token_truth`.
 TRUTHS = ("dx", "dy", "brightening", "blur", "noise", "cover", "shake")
-THUMBNAIL = (4, 6)
+# What the head is asked for, per token: the same since the token before; see `between_truth`.
+BETWEEN = ("dx", "dy", "brightening")
+THUMBNAIL = (6, 8)
 _NOT_ASKED = np.float32(np.nan)
 
 
@@ -131,9 +133,7 @@ def token_truth(truths: F32, frames_per_token: int) -> F32:
     tokens = truths.reshape(-1, frames_per_token, len(TRUTHS))
     change, mean = tokens[:, -1] - tokens[:, 0], tokens.mean(axis=1)
     out = np.empty((len(tokens), len(TRUTHS)), np.float32)
-    # Large motion cannot be measured from two small pictures, only noticed: the root compresses it.
-    out[:, :2] = np.sign(change[:, :2]) * np.sqrt(np.abs(change[:, :2]) * 30)
-    out[:, 2] = np.clip(change[:, 2] * 2, -3, 3)
+    out[:, :3] = _motion(change)
     out[:, 3] = np.log1p(mean[:, 3] * 300)
     out[:, 4] = np.log1p(mean[:, 4]) - 1
     out[:, 5] = mean[:, 5] * 2
@@ -142,6 +142,25 @@ def token_truth(truths: F32, frames_per_token: int) -> F32:
     blind = (mean[:, 5] > 0.4) | (mean[:, 3] > 0.03)
     out[blind, :2] = _NOT_ASKED
     return out
+
+
+def between_truth(truths: F32, frames_per_token: int) -> F32:
+    """(T*t, 7) per frame -> (T, 3): from the last frame of the token before to a token's first; NaN as above."""
+    tokens = truths.reshape(-1, frames_per_token, len(TRUTHS))
+    out = np.full((len(tokens), len(BETWEEN)), _NOT_ASKED, np.float32)
+    out[1:] = _motion(tokens[1:, 0] - tokens[:-1, -1])
+    blind = (tokens[:, :, 5].mean(axis=1) > 0.4) | (tokens[:, :, 3].mean(axis=1) > 0.03)
+    out[1:][blind[1:] | blind[:-1], :2] = _NOT_ASKED
+    return out
+
+
+def _motion(change: F32) -> F32:
+    """Changes (T, 7) -> dx, dy and brightening (T, 3) within about -3..3.
+
+    Large motion cannot be measured from two small pictures, only noticed: the root compresses it.
+    """
+    way = np.sign(change[:, :2]) * np.sqrt(np.abs(change[:, :2]) * 30)
+    return np.concatenate([way, np.clip(change[:, 2:3] * 2, -3, 3)], axis=1)
 
 
 def augment(rng: np.random.Generator, frames: U8, truths: F32) -> tuple[U8, F32]:
@@ -165,7 +184,7 @@ def augment(rng: np.random.Generator, frames: U8, truths: F32) -> tuple[U8, F32]
 
 
 def thumbnails(tokens: U8) -> F32:
-    """(T, t, H, W, 3) -> (T, 24): each token's first frame as 4 x 6 grey values in about -2..2.
+    """(T, t, H, W, 3) -> (T, 48): each token's first frame as 6 x 8 grey values in about -2..2.
 
     A switch or a knock between two tokens is in neither: only if features tell roughly what each token looked
     like can the head see that they differ.
@@ -177,9 +196,10 @@ def thumbnails(tokens: U8) -> F32:
 
 
 def cut(rng: np.random.Generator, footage: Footage, index: int, offset: int, frames_per_token: int) -> tuple[U8, F32]:
-    """An augmented window as the model takes it: (T, t, H, W, 3) uint8, and its tokens' truths (T, 31)."""
+    """An augmented window as the model takes it: (T, t, H, W, 3) uint8, and its tokens' truths (T, 58)."""
     span = slice(offset, offset + footage.spec.window)
     frames, truths = augment(rng, footage.frames[index, span], footage.truths[index, span])
     tokens = frames.reshape(-1, frames_per_token, *frames.shape[1:])
     tokens = np.ascontiguousarray(tokens)
-    return tokens, np.concatenate([token_truth(truths, frames_per_token), thumbnails(tokens)], axis=1)
+    asked = (token_truth(truths, frames_per_token), thumbnails(tokens), between_truth(truths, frames_per_token))
+    return tokens, np.concatenate(asked, axis=1)

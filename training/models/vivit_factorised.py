@@ -178,6 +178,24 @@ class Encoder(nn.Module):
         return feature
 
 
+class Changes(nn.Module):
+    """Adds to each token's feature what changed since the token before: (N, T, D) -> (N, T, D).
+
+    What happens between two tokens, a knock or a switched light, is in neither of their features. Attention
+    finds it slowly; the difference of neighbours shows it at once.
+    """
+
+    def __init__(self, *, dim: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(2 * dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The first token has none before it: its change is zero."""
+        before = torch.cat([features[:, :1], features[:, :-1]], dim=1)
+        change: Tensor = self.mlp(torch.cat([features, features - before], dim=2))
+        return change
+
+
 class Head(nn.Module):
     """The features of one window (N, T, D), oldest first -> logits (N, K)."""
 
@@ -190,9 +208,11 @@ class Head(nn.Module):
         layers: int,
         mlp_ratio: float,
         drop_path: float,
+        changes: bool,
         labels: int,
     ) -> None:
         super().__init__()
+        self.changes = Changes(dim=dim) if changes else None
         self.stack = ClassStack(
             tokens=tokens, dim=dim, heads=heads, layers=layers, mlp_ratio=mlp_ratio, drop_path=drop_path
         )
@@ -200,6 +220,8 @@ class Head(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """The graph that serving runs once per window."""
+        if self.changes is not None:
+            features = features + self.changes(features)
         logits: Tensor = self.classify(self.stack(features))
         return logits
 
@@ -223,6 +245,7 @@ class FactorisedViViT(nn.Module):
         temporal_layers: int = 4,
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
+        changes: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = Encoder(
@@ -244,6 +267,7 @@ class FactorisedViViT(nn.Module):
             layers=temporal_layers,
             mlp_ratio=mlp_ratio,
             drop_path=drop_path,
+            changes=changes,
             labels=labels,
         )
 
