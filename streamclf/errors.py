@@ -9,7 +9,8 @@ StreamclfError
 ├── RingError             shared memory that cannot be had or is not a ring
 ├── JournalError          a journal that cannot be written or read
 ├── BusError              an endpoint that cannot be bound, reached or trusted
-└── EventError            bytes or values that are not an event of ours
+├── EventError            bytes or values that are not an event of ours
+└── BenchError            a measurement that could not be made
 """
 
 
@@ -51,3 +52,7 @@ class BusError(StreamclfError):
 
 class EventError(StreamclfError):
     """Bytes or values that are not an event of ours."""
+
+
+class BenchError(StreamclfError):
+    """A measurement that could not be made; the message says what ended it."""
