@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -100,6 +100,44 @@ def compile_(
         calibration=calibration,
         validation=validation,
         output=output,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def bench(
+    target: Annotated[
+        str | None, typer.Argument(metavar="[CONFIG|BUNDLE]", help="A bundle is measured alone, a service as a whole.")
+    ] = None,
+    streams: Annotated[int | None, typer.Option(min=1, max=400, help="A service with so many cameras.")] = None,
+    size: Annotated[str, typer.Option(help="Of the cameras' pictures.")] = "1280x720",
+    fps: Annotated[float, typer.Option(help="Pictures per second of a camera.")] = 25.0,
+    hop: Annotated[int | None, typer.Option(min=1, max=1024, help="Tokens between two predictions.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.05, max=86400, help="To measure for; of a bundle, a round.")
+    ] = None,
+    backend: Annotated[Backend | None, typer.Option(help="Only this one.")] = None,
+    precision: Annotated[Precision | None, typer.Option(help="Only this one.")] = None,
+    max_batch: Annotated[int | None, typer.Option(min=1, max=256, help="Tokens in one encode, at most.")] = None,
+    capacity: Annotated[bool, typer.Option("--capacity", help="Find how many cameras this machine holds.")] = False,
+    suite: Annotated[Literal["gpu"] | None, typer.Option(help="gpu: prove and measure bundles on this GPU.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
+) -> int:
+    """Measure a model, a service with cameras made for it, or how many cameras this machine holds."""
+    from streamclf.bench.command import run_bench
+
+    return run_bench(
+        target,
+        streams=streams,
+        size=size,
+        fps=fps,
+        seconds=seconds,
+        hop=hop,
+        backend=backend,
+        precision=precision,
+        max_batch=max_batch,
+        capacity=capacity,
+        suite=suite,
         as_json=as_json,
     )
 

@@ -1,0 +1,169 @@
+"""`streamclf bench`: what was asked for is found out, measured and printed."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, Literal, NoReturn
+
+import orjson
+
+from engines.backends import Backend, Precision
+from streamclf.bench.capacity import find_capacity
+from streamclf.bench.film import FilmSpec, make_film, save_film
+from streamclf.builtin import DEFAULT_MODEL, find_bundle
+from streamclf.child import configure_logging
+from streamclf.config import MAX_STREAMS, EngineConfig, load_config
+from streamclf.errors import BenchError, UsageError
+
+SECONDS: Final = 20.0
+PROBE_S: Final = 10.0
+ROUND_S: Final = 0.25
+CONFIGS: Final = (".yaml", ".yml", ".json")
+
+
+def run_bench(
+    target: str | None,
+    *,
+    streams: int | None,
+    size: str,
+    fps: float,
+    seconds: float | None,
+    hop: int | None,
+    backend: Backend | None,
+    precision: Precision | None,
+    max_batch: int | None,
+    capacity: bool,
+    suite: Literal["gpu"] | None,
+    as_json: bool,
+) -> int:
+    """Measure and print; the exit code. Raises `BenchError` where it is ended before the end."""
+    configure_logging("warning")
+    of_service = streams is not None or capacity or _is_config(target)
+    with _one_end():
+        if suite == "gpu":
+            if of_service:
+                raise UsageError("--suite gpu measures a bundle: leave out --streams, --capacity and the configuration")
+            from streamclf.bench.gpu import bench_gpu, lines
+
+            found = bench_gpu(target)
+        elif not of_service:
+            if hop is not None:
+                raise UsageError(f"--hop {hop}: give --streams, too; a bundle alone has no stream to hop on")
+            from streamclf.bench.models import bench_bundle, lines
+
+            found = bench_bundle(
+                find_bundle(target or DEFAULT_MODEL),
+                backend=backend,
+                precision=precision,
+                max_batch=max_batch or EngineConfig().max_batch,
+                seconds=ROUND_S if seconds is None else seconds,
+            )
+        else:
+            from streamclf.bench.figures import lines
+
+            options = {"backend": backend, "precision": precision, "max_batch": max_batch}
+            given = {key: value for key, value in options.items() if value is not None}
+            found = _service(target, streams, _size(size, fps), seconds, hop, given, capacity)
+    if as_json:
+        sys.stdout.buffer.write(orjson.dumps(found) + b"\n")
+    else:
+        print("\n".join(lines(found)))
+    return 0
+
+
+def _service(
+    target: str | None,
+    streams: int | None,
+    film: FilmSpec,
+    seconds: float | None,
+    hop: int | None,
+    given: dict[str, Any],
+    capacity: bool,
+) -> dict[str, Any]:
+    from streamclf.bench.figures import figures
+    from streamclf.bench.limit import Limit, measure_limit
+    from streamclf.bench.load import Load, run_load
+
+    if not sys.platform.startswith("linux"):
+        raise BenchError(f"{sys.platform}: what processes take is read from /proc, which only Linux has")
+    model, engine = DEFAULT_MODEL if target is None else target, EngineConfig()
+    if target is not None and _is_config(target):
+        config = load_config(Path(target))
+        model, engine = config.model, config.engine
+        streams = streams or len(config.streams)
+        hop = hop or next(iter(config.streams.values())).hop
+    load = Load(
+        bundle=find_bundle(model),
+        engine=engine.model_copy(update=given),
+        streams=streams or 1,
+        film=film,
+        hop=hop or 1,
+        seconds=seconds or (PROBE_S if capacity else SECONDS),
+    )
+    with tempfile.TemporaryDirectory(prefix="streamclf-bench-") as name:
+        folder = Path(name)
+        _tell(f"making a film of {film.width}x{film.height}")
+        shown = make_film(film)
+        save_film(shown, folder / "film")
+        found: dict[int, dict[str, Any]] = {}
+
+        def measured(count: int) -> dict[str, Any]:
+            part = folder / f"run{len(found)}"
+            part.mkdir()
+            wanted = replace(load, streams=count)
+            _tell(f"{count} streams: the limit, then {load.seconds:g} s of service")
+            limit: Limit = measure_limit(load.bundle, wanted.engine, shown, streams=count)
+            found[count] = figures(wanted, run_load(wanted, folder / "film", part), limit)
+            return found[count]
+
+        if not capacity:
+            return measured(load.streams)
+
+        def held(count: int) -> bool:
+            result = measured(count)
+            _tell(f"{count} streams: {'held' if result['held'] else 'not held'}, efficiency {result['efficiency']}")
+            return bool(result["held"])
+
+        most = find_capacity(held, first=load.streams, most=MAX_STREAMS)
+        probes = [
+            {key: each[key] for key in ("streams", "held", "missed", "dropped", "cpu_s_per_s", "latency_ms")}
+            for each in found.values()
+        ]
+        return {**found[most or min(found)], "capacity": most, "probes": probes}
+
+
+def _is_config(target: str | None) -> bool:
+    return target is not None and Path(target).suffix.lower() in CONFIGS
+
+
+def _size(text: str, fps: float) -> FilmSpec:
+    width, _, height = text.lower().partition("x")
+    if not (width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
+        raise UsageError(f"--size {text}: like 1280x720")
+    return FilmSpec(width=int(width[:6]), height=int(height[:6]), fps=fps)
+
+
+def _tell(text: str) -> None:
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _one_end() -> Iterator[None]:
+    """SIGTERM ends it as Ctrl-C does: everything that was started is taken down on the way out."""
+
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise BenchError("ended before the end: nothing was measured") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,63 @@
+"""From a picture sent to a prediction received: which picture was the last one that a window waited for. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+NS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """One prediction as a subscriber had it: media time of its window, and when it came, CLOCK_MONOTONIC."""
+
+    segment: int
+    start_s: float
+    end_s: float
+    at_ns: int
+
+
+def completing_picture(elapsed_s: float, *, model_rate: Fraction, rate: Fraction) -> int:
+    """The number of the picture with which a window was complete, counted from its segment's first.
+
+    `elapsed_s`: from the segment's first picture to the window's end. The window's last sampled point lies one
+    interval of the model before its end; sampling takes the nearest picture, of two the earlier, as soon as it
+    is there.
+
+    25 pictures/s, a model at 10: a window that ends after 0.4 s has its last point at 0.3 s, between the pictures 7
+    (0.28 s) and 8 (0.32 s): it was complete with picture 7.
+    """
+    point = round(elapsed_s * model_rate) - 1
+    return math.ceil(point * rate / model_rate - Fraction(1, 2))
+
+
+def latencies_ms(
+    heard: Sequence[Heard], sent_ns: Sequence[int], *, model_rate: Fraction, rate: Fraction, since_ns: int
+) -> list[float]:
+    """Milliseconds from the last packet of the completing picture to each prediction that came after `since_ns`.
+
+    `sent_ns`: of one connection, from its first picture on, which `heard` must hold the first window of. Only windows
+    of the first segment are matched: of a later one nobody knows with which picture it began.
+    """
+    if not heard:
+        return []
+    first = min(heard, key=lambda each: (each.segment, each.start_s))
+    found = []
+    for each in heard:
+        if each.segment != first.segment or each.at_ns < since_ns:
+            continue
+        number = completing_picture(each.end_s - first.start_s, model_rate=model_rate, rate=rate)
+        if 0 <= number < len(sent_ns) and sent_ns[number]:
+            found.append((each.at_ns - sent_ns[number]) / 1e6)
+    return found
+
+
+def percentile(values: Iterable[float], percent: float) -> float | None:
+    """The smallest value that `percent` of all do not exceed; None of nothing."""
+    ordered = sorted(values)
+    if not ordered:
+        return None
+    return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]

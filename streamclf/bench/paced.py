@@ -1,0 +1,62 @@
+"""Many live streams on one engine, without cameras: tokens come by the clock, each with a prediction to be made."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from engines.engine import Engine
+from streamclf.bench.latency import percentile
+
+
+def paced_load(engine: Engine, *, streams: int, tokens_per_s: float, seconds: float) -> dict[str, Any]:
+    """`streams` streams of `tokens_per_s` tokens each, their clocks spread: each is encoded and its window classified.
+
+    The engine's bank needs `streams * (tokens + 1)` slots. Latency is from the moment at which a token was due to its
+    probabilities; a machine that cannot keep up shows in it, for nothing is dropped.
+    """
+    spec, most = engine.spec, engine.max_batch
+    own = spec.tokens + 1
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (most, *spec.token_shape), np.uint8)
+    rounds = max(1, int(seconds * tokens_per_s))
+    phases = rng.permutation(streams) / streams
+    due_s = ((np.arange(rounds)[:, None] + phases) / tokens_per_s).ravel()
+    order = np.argsort(due_s, kind="stable")
+    due_s = due_s[order]
+    number, stream = np.divmod(order, streams)
+    slots = (stream * own + number % own).astype(np.int32)
+    back = np.arange(spec.tokens - 1, -1, -1)
+    windows = (stream[:, None] * own + (number[:, None] - back) % own).astype(np.int32)
+    engine.encode(frames, np.arange(most, dtype=np.int32))
+    engine.classify(windows[: min(most, len(windows))])
+
+    taken_ms = np.empty(len(due_s))
+    sizes: list[int] = []
+    done, began = 0, time.perf_counter()
+    while done < len(due_s):
+        now = time.perf_counter() - began
+        ready = int(np.searchsorted(due_s, now, side="right"))
+        if ready == done:
+            time.sleep(due_s[done] - now)
+            continue
+        # So many tokens in a row are those of as many streams: no slot comes twice in a batch.
+        part = slice(done, min(ready, done + most, done + streams))
+        done = part.stop
+        engine.encode(frames[: part.stop - part.start], slots[part])
+        engine.classify(windows[part])
+        taken_ms[part] = 1e3 * (time.perf_counter() - began - due_s[part])
+        sizes.append(part.stop - part.start)
+    took_s = time.perf_counter() - began
+    return {
+        "streams": streams,
+        "tokens_per_s_wanted": round(streams * tokens_per_s, 1),
+        "predictions_per_s": round(len(due_s) / took_s, 1),
+        "latency_ms": {
+            **{f"p{percent}": round(percentile(taken_ms.tolist(), percent) or 0.0, 3) for percent in (50, 90, 99)},
+            "max": round(float(taken_ms.max()), 3),
+        },
+        "batch_mean": round(sum(sizes) / len(sizes), 2),
+    }

@@ -1,0 +1,233 @@
+"""An RTSP server without faults: one film as many cameras as one likes, H.264 over TCP, to anybody on this machine.
+
+It notes when it handed the last packet of each picture to the kernel: from there the bench counts latency. The cameras'
+clocks are spread over one frame interval, as those of a real wall of cameras are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import re
+import secrets
+import struct
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Final
+from urllib.parse import urlsplit
+
+from streamclf.bench.film import Film
+
+HOST: Final = "127.0.0.1"
+CLOCK_HZ: Final = 90_000
+FIRST_TIMESTAMP: Final = 90_000
+"""FFmpeg takes a stream that begins at 0 for one without a beginning."""
+SSRC: Final = 0x5EED
+PAYLOAD_TYPE: Final = 96
+MAX_PAYLOAD: Final = 1400
+FU_A: Final = 28
+REPORT_S: Final = 5.0
+NTP_EPOCH: Final = 2_208_988_800
+MAX_UNSENT_BYTES: Final = 2_000_000
+"""A camera drops pictures for a client that does not read."""
+_RTP: Final = struct.Struct(">BBHII")
+_INTERLEAVED: Final = struct.Struct(">cBH")
+
+
+@dataclass(slots=True, kw_only=True)
+class Played:
+    """One client's pictures, in their order: when each was sent, CLOCK_MONOTONIC; 0 for one that was dropped."""
+
+    sent_ns: list[int] = field(default_factory=list)
+    late_ns: list[int] = field(default_factory=list)
+    """How much later than it was due."""
+
+
+class Cameras:
+    """Serves `film` at `rtsp://…/cam0` and so on, from its beginning to each client and over and over."""
+
+    def __init__(self, film: Film, count: int) -> None:
+        self.count = count
+        self.rate = film.rate
+        self.played: dict[str, list[Played]] = {f"cam{i}": [] for i in range(count)}
+        self.pictures = [tuple(_payloads(unit)) for unit in film.units]
+        self.description = _description(film)
+        self.began = asyncio.Event()
+        """Until then nobody is answered: a service that is not ready would lose a stream's first pictures."""
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+
+    async def listen(self) -> int:
+        """Begin; the port."""
+        self._server = await asyncio.start_server(self._accept, HOST, 0, backlog=1024)
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    async def close(self) -> None:
+        """Hang up on everybody."""
+        if self._server:
+            self._server.close()
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        try:
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                await _Connection(self, reader, writer).serve()
+        finally:
+            self._connections.discard(task)
+            writer.close()
+
+
+class _Connection:
+    """One client: its requests, and the task that plays to it."""
+
+    def __init__(self, cameras: Cameras, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._cameras, self._reader, self._writer = cameras, reader, writer
+        self._session = secrets.token_hex(4)
+        self._player: asyncio.Task[None] | None = None
+        self._sequence = self._packets = self._octets = 0
+
+    async def serve(self) -> None:
+        try:
+            while await self._answer_one():
+                pass
+        finally:
+            if self._player:
+                self._player.cancel()
+
+    async def _answer_one(self) -> bool:
+        first = await self._reader.readexactly(1)
+        if first == b"$":  # the client's own RTCP
+            _, size = struct.unpack(">BH", await self._reader.readexactly(3))
+            await self._reader.readexactly(size)
+            return True
+        text = (first + await self._reader.readuntil(b"\r\n\r\n")).decode("latin1")
+        request, *lines = text.split("\r\n")
+        method, _, rest = request.partition(" ")
+        url = rest.partition(" ")[0]
+        headers = {key.strip().lower(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+        await self._reader.readexactly(int(headers.get("content-length", 0)))
+        await self._cameras.began.wait()
+        self._respond(method, url, headers)
+        await self._writer.drain()
+        return method != "TEARDOWN"
+
+    def _respond(self, method: str, url: str, headers: dict[str, str]) -> None:
+        sequence, session = headers.get("cseq", "0"), f"Session: {self._session}"
+        name = urlsplit(url).path.strip("/").split("/")[0]
+        if method == "OPTIONS":
+            self._reply(sequence, "200 OK", "Public: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN, GET_PARAMETER")
+        elif method in ("GET_PARAMETER", "SET_PARAMETER", "TEARDOWN"):
+            self._reply(sequence, "200 OK", session)
+        elif name not in self._cameras.played:
+            self._reply(sequence, "404 Not Found")
+        elif method == "DESCRIBE":
+            base = f"Content-Base: {url.rstrip('/')}/"
+            self._reply(sequence, "200 OK", base, "Content-Type: application/sdp", body=self._cameras.description)
+        elif method == "SETUP" and not re.search(r"RTP/AVP/TCP", headers.get("transport", "")):
+            self._reply(sequence, "461 Unsupported Transport")
+        elif method == "SETUP":
+            transport = "Transport: RTP/AVP/TCP;unicast;interleaved=0-1"
+            self._reply(sequence, "200 OK", transport, f"{session};timeout=60")
+        elif method == "PLAY":
+            begins = f"url={url.rstrip('/')}/track0;seq=0;rtptime={FIRST_TIMESTAMP}"
+            self._reply(sequence, "200 OK", session, f"RTP-Info: {begins}")
+            if self._player is None:
+                self._player = asyncio.ensure_future(self._play(name))
+        else:
+            self._reply(sequence, "501 Not Implemented")
+
+    def _reply(self, sequence: str, status: str, *headers: str, body: str = "") -> None:
+        length = [f"Content-Length: {len(body)}"] if body else []
+        lines = [f"RTSP/1.0 {status}", f"CSeq: {sequence}", *headers, *length, "", body]
+        self._writer.write("\r\n".join(lines).encode())
+
+    async def _play(self, name: str) -> None:
+        cameras, played = self._cameras, Played()
+        cameras.played[name].append(played)
+        pictures, interval_s = cameras.pictures, float(1 / cameras.rate)
+        share = list(cameras.played).index(name) / cameras.count
+        began = (time.monotonic() // interval_s + 1 + share) * interval_s
+        reported = -REPORT_S
+        number = 0
+        while not self._writer.is_closing():
+            due = began + float(number / cameras.rate)
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            timestamp = (FIRST_TIMESTAMP + _ticks(number, cameras.rate)) & 0xFFFFFFFF
+            if due - reported >= REPORT_S:
+                reported = due
+                self._writer.write(self._report(timestamp))
+            took = self._writer.transport.get_write_buffer_size() < MAX_UNSENT_BYTES
+            if took:
+                self._writer.write(self._packed(pictures[number % len(pictures)], timestamp))
+            now = time.monotonic()
+            played.sent_ns.append(int(now * 1e9) if took else 0)
+            played.late_ns.append(int((now - due) * 1e9))
+            number += 1
+
+    def _packed(self, payloads: Sequence[bytes], timestamp: int) -> bytes:
+        """All packets of one picture, interleaved; the last one carries the marker bit."""
+        parts: list[bytes] = []
+        for payload in payloads:
+            marker = 0x80 if payload is payloads[-1] else 0
+            header = _RTP.pack(0x80, PAYLOAD_TYPE | marker, self._sequence & 0xFFFF, timestamp, SSRC)
+            parts += (_INTERLEAVED.pack(b"$", 0, len(header) + len(payload)), header, payload)
+            self._sequence += 1
+            self._octets += len(payload)
+        self._packets += len(payloads)
+        return b"".join(parts)
+
+    def _report(self, timestamp: int) -> bytes:
+        """RTCP sender report (RFC 3550, section 6.4.1): what the wall clock says at `timestamp`."""
+        wall_s = time.time()
+        seconds, fraction = int(wall_s) + NTP_EPOCH, int(wall_s % 1 * 2**32)
+        words = (SSRC, seconds, fraction, timestamp, self._packets & 0xFFFFFFFF, self._octets & 0xFFFFFFFF)
+        report = struct.pack(">BBH6I", 0x80, 200, 6, *words)
+        return _INTERLEAVED.pack(b"$", 1, len(report)) + report
+
+
+def _ticks(number: int, rate: Fraction) -> int:
+    return number * CLOCK_HZ * rate.denominator // rate.numerator
+
+
+def _payloads(unit: Sequence[bytes]) -> list[bytes]:
+    """One access unit as RTP payloads (RFC 6184): single NAL units and FU-A."""
+    payloads: list[bytes] = []
+    for nal in unit:
+        if len(nal) <= MAX_PAYLOAD:
+            payloads.append(nal)
+            continue
+        indicator, kind, body, step = nal[0] & 0xE0 | FU_A, nal[0] & 31, nal[1:], MAX_PAYLOAD - 2
+        for start in range(0, len(body), step):
+            begins, ends = start == 0, start + step >= len(body)
+            payloads.append(bytes([indicator, begins << 7 | ends << 6 | kind]) + body[start : start + step])
+    return payloads
+
+
+def _description(film: Film) -> str:
+    sets = [film.parameter_set(kind) for kind in (7, 8)]
+    encoded = ",".join(base64.b64encode(part).decode() for part in sets)
+    profile = sets[0][1:4].hex()
+    lines = [
+        "v=0",
+        f"o=- 0 0 IN IP4 {HOST}",
+        "s=streamclf bench",
+        f"c=IN IP4 {HOST}",
+        "t=0 0",
+        "a=control:*",
+        f"m=video 0 RTP/AVP {PAYLOAD_TYPE}",
+        f"a=rtpmap:{PAYLOAD_TYPE} H264/{CLOCK_HZ}",
+        f"a=fmtp:{PAYLOAD_TYPE} packetization-mode=1;profile-level-id={profile};sprop-parameter-sets={encoded}",
+        f"a=framerate:{float(film.rate):g}",
+        "a=control:track0",
+        "",
+    ]
+    return "\r\n".join(lines)

@@ -1,0 +1,52 @@
+"""The process of the service that the bench measures: `python -m streamclf.bench.serve`, the supervisor in it.
+
+In: one line with the path of a configuration. Out: one line of JSON once it is up. It ends with its standard input, so
+that nothing is left however the bench ends.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from dataclasses import asdict
+from pathlib import Path
+
+import orjson
+
+from engines.errors import EngineError
+from streamclf.child import configure_logging
+from streamclf.config import load_config
+from streamclf.core import Ready
+from streamclf.errors import StreamclfError
+from streamclf.preflight import preflight
+from streamclf.supervisor import Supervisor
+
+
+def main() -> int:
+    """Serve until standard input ends; the exit code."""
+    configure_logging("warning")
+    path = Path(sys.stdin.readline().strip())
+    try:
+        config = load_config(path)
+        supervisor = Supervisor(config, preflight(config), on_ready=_say)
+        signal.signal(signal.SIGTERM, lambda *_: supervisor.request_stop())
+        threading.Thread(target=_wait, args=(supervisor,), name="input", daemon=True).start()
+        return supervisor.run()
+    except (StreamclfError, EngineError) as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def _wait(supervisor: Supervisor) -> None:
+    sys.stdin.read()
+    supervisor.request_stop()
+
+
+def _say(ready: Ready) -> None:
+    sys.stdout.buffer.write(orjson.dumps(asdict(ready)) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
