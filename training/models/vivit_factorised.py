@@ -11,13 +11,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
+
+from training.models.base import ClipModel, ClipRecipe
 
 # Pixels come as 0..255. Sums are centred and brought to about unit variance; differences between frames are
 # an order of magnitude smaller, and are what tells motion, so they are amplified.
 _MEAN_CENTRE, _MEAN_SCALE, _DIFFERENCE_SCALE = 127.5, 64.0, 16.0
+
+
+class VivitFactorisedRecipe(ClipRecipe):
+    """The words of `FactorisedViViT`."""
+
+    kind: Literal["vivit_factorised"] = "vivit_factorised"
+    patch: int = Field(16, ge=1, description="pixels")
+    stem: tuple[tuple[int, int], ...] = Field((), description="(size, width) of the tree under a patch; none is linear")
+    dim: int = Field(ge=8)
+    heads: int = Field(ge=1)
+    spatial_layers: int = Field(ge=1)
+    temporal_layers: int = Field(ge=1)
+    mlp_ratio: float = Field(4.0, gt=0)
+    drop_path: float = Field(0.0, ge=0, lt=1)
+    changes: bool = Field(False, description="the head also reads what changed from token to token")
 
 
 class TubeletEmbedding(nn.Module):
@@ -226,8 +245,11 @@ class Head(nn.Module):
         return logits
 
 
-class FactorisedViViT(nn.Module):
-    """Window (N, T, t, H, W, 3) uint8 RGB -> logits (N, K); `head(encoder(token) for each token)`."""
+class FactorisedViViT(ClipModel):
+    """The two transformers; its words are those of its recipe."""
+
+    encoder: Encoder
+    head: Head
 
     def __init__(
         self,
@@ -272,11 +294,6 @@ class FactorisedViViT(nn.Module):
         )
 
     def features(self, frames: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Every token of every window: (N, T, t, H, W, 3) -> (N, T, D)."""
+        """Every token of every window: (N, T, t, H, W, 3) -> (N, T, D); `keep` as the encoder's."""
         feature: Tensor = self.encoder(frames.flatten(0, 1), keep)
-        return feature.reshape(frames.shape[0], frames.shape[1], -1)
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """The whole window at once, as training sees it."""
-        logits: Tensor = self.head(self.features(frames))
-        return logits
+        return feature.reshape(frames.shape[0], frames.shape[1], *feature.shape[1:])

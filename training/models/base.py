@@ -1,0 +1,46 @@
+"""What every model is: an encoder and a head (design, section 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from training.section import Section
+
+
+class ClipRecipe(Section):
+    """What every model's recipe says."""
+
+    height: int = Field(ge=8, le=4096, description="pixels")
+    width: int = Field(ge=8, le=4096, description="pixels")
+    frames_per_token: int = Field(ge=1, le=64)
+    tokens: int = Field(ge=1, le=1024, description="of one window")
+
+
+class ClipModel(nn.Module):
+    """Window (N, T, t, H, W, 3) uint8 RGB -> logits (N, K); `head(encoder(token) for each token)`.
+
+    N windows or tokens, T tokens of t frames, F the shape of one token's feature, K labels. A subclass sets:
+
+    - `encoder`: one token's frames (N, t, H, W, 3) uint8 RGB -> feature (N, *F); normalisation is inside
+    - `head`: the features of one window (N, T, *F), oldest first -> logits (N, K)
+    """
+
+    encoder: nn.Module
+    head: nn.Module
+
+    def features(self, frames: Tensor) -> Tensor:
+        """Every token of every window: (N, T, t, H, W, 3) -> (N, T, *F)."""
+        feature: Tensor = self.encoder(frames.flatten(0, 1))
+        return feature.reshape(frames.shape[0], frames.shape[1], *feature.shape[1:])
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """The whole window at once, as training sees it."""
+        logits: Tensor = self.head(self.features(frames))
+        return logits
+
+    def backbone_parameters(self) -> Iterator[nn.Parameter]:
+        """What a recipe may freeze, or train more slowly than the rest."""
+        return self.encoder.parameters()
