@@ -133,7 +133,7 @@ def _latencies(load: Load, run: Run) -> list[float]:
         if connections and stream not in run.unmatched:
             heard = run.heard.get(stream, [])
             sent_ns = connections[0]["sent_ns"]
-            found += latencies_ms(heard, sent_ns, since_ns=run.began_ns, **rates)
+            found += latencies_ms(heard, sent_ns, since_ns=run.began_ns, until_ns=run.ended_ns, **rates)
     return found
 
 

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-NS = 1_000_000_000
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
@@ -35,9 +33,15 @@ def completing_picture(elapsed_s: float, *, model_rate: Fraction, rate: Fraction
 
 
 def latencies_ms(
-    heard: Sequence[Heard], sent_ns: Sequence[int], *, model_rate: Fraction, rate: Fraction, since_ns: int
+    heard: Sequence[Heard],
+    sent_ns: Sequence[int],
+    *,
+    model_rate: Fraction,
+    rate: Fraction,
+    since_ns: int,
+    until_ns: int,
 ) -> list[float]:
-    """Milliseconds from the last packet of the completing picture to each prediction that came after `since_ns`.
+    """Milliseconds from the last packet of the completing picture to each prediction that came in this time.
 
     `sent_ns`: of one connection, from its first picture on, which `heard` must hold the first window of. Only windows
     of the first segment are matched: of a later one nobody knows with which picture it began.
@@ -47,7 +51,7 @@ def latencies_ms(
     first = min(heard, key=lambda each: (each.segment, each.start_s))
     found = []
     for each in heard:
-        if each.segment != first.segment or each.at_ns < since_ns:
+        if each.segment != first.segment or not since_ns <= each.at_ns < until_ns:
             continue
         number = completing_picture(each.end_s - first.start_s, model_rate=model_rate, rate=rate)
         if 0 <= number < len(sent_ns) and sent_ns[number]:

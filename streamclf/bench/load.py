@@ -31,8 +31,6 @@ FIRST_S: Final = 30.0
 """Beyond one window, until each stream has had its first prediction; then the measurement begins all the same."""
 WARM_UP_S: Final = 3.0
 SAMPLE_S: Final = 0.5
-LAST_S: Final = 2.0
-"""After the measurement, for predictions that are still on their way."""
 DROP_COUNTERS: Final = ("dropped_stale", "dropped_partial", "dropped_corrupt", "undecodable", "held", "link_dropped")
 """What a status counts of pictures and events that were lost."""
 
@@ -143,7 +141,6 @@ class _Watch:
         after = _summed(stages)
         run.seconds = (run.ended_ns - run.began_ns) / 1e9
         run.stages = {stage: (now[0] - before[stage][0], now[1] - before[stage][1]) for stage, now in after.items()}
-        self._listen(time.monotonic() + LAST_S)
         run.drops = self._totals() - lost
 
     def _listen(self, until: float, enough: Callable[[], bool] = lambda: False) -> None:
