@@ -186,7 +186,7 @@ def see_points(look: Look, points: F32) -> F32:
     """(F, 2) x and y as shares of the clip's picture -> of the one that `see` gives."""
     inverse = np.linalg.inv(look.place)
     centred = points.astype(np.float64) - 0.5
-    return (centred @ inverse[:2, :2].T + inverse[:2, 2] + 0.5).astype(np.float32)
+    return np.asarray(centred @ inverse[:2, :2].T + inverse[:2, 2] + 0.5, np.float32)
 
 
 _NO_COLOUR = np.eye(3, 4)
@@ -216,7 +216,7 @@ def _colour(*, brightness: float = 0.0, contrast: float = 1.0, saturation: float
 
 
 def _chained(after: F64, before: F64) -> F64:
-    return after @ np.vstack([before, [0, 0, 0, 1]])
+    return np.asarray(after @ np.vstack([before, [0, 0, 0, 1]]))
 
 
 def _blurred(sigma: float) -> F32:
@@ -229,7 +229,7 @@ def _sharpened(strength: float) -> F32:
     soft = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
     kernel = -strength * soft
     kernel[1, 1] += 1 + strength
-    return kernel
+    return np.asarray(kernel, np.float32)
 
 
 def _histogram(frames: U8) -> npt.NDArray[np.int64]:

@@ -4,7 +4,8 @@ TrainingError
 ├── RecipeError   a recipe that cannot be used: unknown key, wrong value
 ├── DataError     footage or a data set that is not what it should be
 ├── RunError      a run's folder that cannot be resumed, evaluated or exported
-└── LossError     the loss is not a number any more
+├── LossError     the loss is not a number any more
+└── OutOfMemoryError  a step that does not fit into memory
 """
 
 
@@ -26,3 +27,7 @@ class RunError(TrainingError):
 
 class LossError(TrainingError):
     """The loss is not a number any more; the message says at which step, and of which part."""
+
+
+class OutOfMemoryError(TrainingError):
+    """A step that does not fit into memory; the message names the keys to lower."""

@@ -1,4 +1,4 @@
-"""Measure a finished run on the made footage that its training held back."""
+"""Measure a finished run on what its training held back."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 
-from training.train import ValidationWindows, footage_of, load_run, measure
+from training.runs import load_run
+from training.train import measure, open_work
 
 
 def evaluate_run(run: Path) -> dict[str, Any]:
-    """Balanced accuracy, false alarms and confusion matrix of the run's best weights."""
+    """The figures of the run's weights on the clips that its training held back."""
     recipe, model = load_run(run)
     torch.set_num_threads(recipe.threads)
-    return measure(model, ValidationWindows(footage_of(recipe, validation=True), recipe))
+    work = open_work(recipe.model_copy(update={"start_from": None}))
+    return work.trainee.judge(measure(model, work.held_back, len(work.labels)))

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from engines.bundle import Bundle
-from training.camera_events import LABELS
+from training.camera_events import LABELS as CAMERA_EVENTS
 from training.camera_events.dataset import Footage
-from training.card import model_card
+from training.camera_events.learner import footage_of
+from training.card import camera_events_card, model_card
+from training.data.batches import HeldBackBatches
+from training.data.clips import U8
+from training.data.recipes import CameraEventsData, ClipRecipe, ClipsData, MixedData
+from training.data.sets import open_data
 from training.errors import RunError
 from training.export import export_bundle
-from training.models.vivit_factorised import FactorisedViViT
-from training.train import METRICS_FILE, ValidationWindows, footage_of, load_run, measure
+from training.golden import CANDIDATES, drawn_windows, least_sure
+from training.models import ClipModel
+from training.recipe import Recipe
+from training.runs import METRICS_FILE, NOTES_FILE, load_run, read_json, run_labels
+from training.train import measure, open_work
 
 GOLDEN_LABEL = "moved"
 
@@ -27,25 +35,97 @@ def export_run(
 ) -> Bundle:
     """Export the best weights of `run` to the bundle at `path`.
 
-    `figures`: the benchmark's JSON, for the card and the spec. `biases`, by label, go into the head's last bias.
-    Raises `RunError` for a label that the model does not have.
+    `figures`: the camera-events benchmark's JSON, for the card and the spec. `biases`, by label, go into the head's
+    last bias. Raises `RunError` for a label that the model does not have.
     """
-    if unknown := set(biases or {}) - set(LABELS):
-        raise RunError(f"bias for {min(unknown)!r}: no such label; there are {', '.join(LABELS)}")
     recipe, model = load_run(run)
+    labels = run_labels(run, recipe)
     torch.set_num_threads(recipe.threads)
-    footage = footage_of(recipe, validation=True)
-    calibration = "none."
+    if unknown := set(biases or {}) - set(labels):
+        raise RunError(f"bias for {min(unknown)!r}: no such label; there are {', '.join(labels)}")
+    calibration, metrics = "none.", _figures(run)
     if biases:
+        bias = last_bias(model, len(labels))
         with torch.no_grad():
             for label, value in biases.items():
-                model.head.classify.bias[LABELS.index(label)] += value
-        metrics = measure(model, ValidationWindows(footage, recipe))
+                bias[labels.index(label)] += value
+        work = open_work(recipe.model_copy(update={"start_from": None}))
+        metrics = work.trainee.judge(measure(model, work.held_back, len(labels)))
         added = ", ".join(f"{value:+g} on `{label}`" for label, value in biases.items())
-        calibration = f"last bias: {added}. All figures include it; docs/camera-events.md says how it was chosen."
+        calibration = f"last bias: {added}. All figures include it."
+    if isinstance(recipe.data, CameraEventsData):
+        real = read_json(figures) if figures is not None else None
+        measured = _camera_events_metrics(metrics, real)
+        card = camera_events_card(recipe, recipe.data, labels, metrics, real, calibration)
+        golden = least_sure(model, _moved_windows(footage_of(recipe, validation=True), recipe))
     else:
-        metrics = _read(run / METRICS_FILE)
-    real = _read(figures) if figures is not None else None
+        if figures is not None:
+            raise RunError(f"--figures {figures}: only for camera-events; other cards take the run's own figures")
+        names = ("top1", "top5", "balanced_accuracy", "auc", "clips")
+        measured = {name: metrics[name] for name in names if metrics.get(name) is not None}
+        notes = read_json(run / NOTES_FILE) if (run / NOTES_FILE).is_file() else []
+        card = model_card(recipe, labels, metrics, calibration=calibration, notes=notes)
+        golden = least_sure(model, _windows(recipe, recipe.data))
+    fields = {
+        "name": recipe.name,
+        "version": recipe.version,
+        "labels": labels,
+        "height": recipe.model.height,
+        "width": recipe.model.width,
+        "resize": resize_of(recipe),
+        "fps": recipe.fps,
+        "frames_per_token": recipe.model.frames_per_token,
+        "tokens": recipe.model.tokens,
+        "metrics": {name: round(float(value), 5) for name, value in measured.items()},
+    }
+    return export_bundle(model, fields=fields, golden=golden, card=card, path=path)
+
+
+def resize_of(recipe: Recipe) -> str:
+    """How the recipe's pictures become the model's; the first of a mixture's films says it for all."""
+    data = recipe.data
+    parts = [part.data for part in data.parts] if isinstance(data, MixedData) else [data]
+    return next((part.resize for part in parts if isinstance(part, ClipsData)), "stretch")
+
+
+def last_bias(model: ClipModel, labels: int) -> torch.Tensor:
+    """The bias of the layer that gives the logits. Raises `RunError` where there is none."""
+    layers = [layer for layer in model.head.modules() if isinstance(layer, nn.Linear) and layer.out_features == labels]
+    if not layers or layers[-1].bias is None:
+        raise RunError("bias: this model's last layer has none; train without --bias")
+    return layers[-1].bias
+
+
+def _windows(recipe: Recipe, data: ClipRecipe) -> Iterator[U8]:
+    """Candidates for the golden window: made ones, unless the recipe says that its own may be shipped."""
+    found = None
+    if recipe.golden == "held_back" or data.kind == "gestures_made":
+        found = open_data(data, recipe.shape, seed=recipe.seed, stretch=recipe.windows.fit == "stretch")
+    if found is None:
+        yield from drawn_windows(recipe.shape)
+        return
+    taken = 0
+    for batch in HeldBackBatches(found.held_back, recipe.shape, recipe.windows):
+        for window in batch["windows"]:
+            yield batch["frames"][window].numpy()
+            taken += 1
+            if taken == CANDIDATES:
+                return
+
+
+def _moved_windows(footage: Footage, recipe: Recipe) -> Iterator[U8]:
+    """Windows (T, t, H, W, 3) in which the camera moves."""
+    spec = footage.spec
+    found = np.argwhere(footage.labels == CAMERA_EVENTS.index(GOLDEN_LABEL))[:CANDIDATES]
+    if not len(found):
+        raise RunError(f"no made window is {GOLDEN_LABEL!r}; raise data.validation_clips={spec.clips}")
+    for clip, i in found:
+        start = spec.offsets[i]
+        frames = footage.frames[clip, start : start + spec.window]
+        yield frames.reshape(-1, recipe.model.frames_per_token, *frames.shape[1:])
+
+
+def _camera_events_metrics(metrics: dict[str, Any], real: dict[str, Any] | None) -> dict[str, float]:
     measured = {
         "made_balanced_accuracy": metrics["balanced_accuracy"],
         "made_false_alarms": metrics["false_alarms"],
@@ -54,51 +134,11 @@ def export_run(
         for part in ("all", "tuning", "held-out"):
             for name in ("balanced_accuracy", "false_alarms"):
                 measured[f"real_{part.replace('-', '_')}_{name}"] = real[part][name]
-    fields = {
-        "name": recipe.name,
-        "version": recipe.version,
-        "labels": LABELS,
-        "height": recipe.model.height,
-        "width": recipe.model.width,
-        "resize": "stretch",
-        "fps": recipe.fps,
-        "frames_per_token": recipe.model.frames_per_token,
-        "tokens": recipe.model.tokens,
-        "metrics": {name: round(float(value), 5) for name, value in measured.items()},
-    }
-    card = model_card(recipe, LABELS, metrics, real, calibration)
-    golden = golden_window(footage, model, frames_per_token=recipe.model.frames_per_token)
-    return export_bundle(model, fields=fields, golden=golden, card=card, path=path)
+    return measured
 
 
-def golden_window(footage: Footage, model: FactorisedViViT, *, frames_per_token: int) -> np.ndarray[Any, Any]:
-    """A window (T, t, H, W, 3) in which the camera moves: of these the one that the model is least sure of.
-
-    Where probabilities are near 0 or 1, wrong numbers would go unnoticed.
-    """
-    spec = footage.spec
-    found = np.argwhere(footage.labels == LABELS.index(GOLDEN_LABEL))[:24]
-    if not len(found):
-        raise RunError(f"no made window is {GOLDEN_LABEL!r}; raise data.validation_clips={spec.clips}")
-    best, least = None, np.inf
-    with torch.inference_mode():
-        for clip, i in found:
-            start = spec.offsets[i]
-            window = footage.frames[clip, start : start + spec.window].reshape(
-                -1, frames_per_token, *footage.frames.shape[2:]
-            )
-            sure = float(model(torch.from_numpy(np.array(window))[None]).softmax(dim=-1).max())
-            if sure < least:
-                best, least = np.array(window), sure
-    assert best is not None
-    return best
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read as JSON ({error}); finish the run, or measure again") from error
+def _figures(run: Path) -> dict[str, Any]:
+    result = read_json(run / METRICS_FILE)
     if not isinstance(result, dict):
-        raise RunError(f"{path}: one JSON object expected, this is {type(result).__name__}")
+        raise RunError(f"{run / METRICS_FILE}: one JSON object expected, this is {type(result).__name__}")
     return result

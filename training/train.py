@@ -2,292 +2,231 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterator
+import dataclasses
+import os
+import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import lightning
 import numpy as np
+import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 import yaml
-from lightning.pytorch.callbacks import ModelCheckpoint
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from safetensors.torch import save_file
+from torch import nn
+from torch.utils.data import DataLoader
 
-from training.camera_events import LABELS
-from training.camera_events.dataset import BETWEEN, THUMBNAIL, TRUTHS, Footage, FootageSpec, cut, open_footage
-from training.errors import LossError, RunError
+from training.camera_events import LABELS as CAMERA_EVENTS
+from training.camera_events.learner import CameraEventsTrainee, HeldBackWindows, TrainingWindows, footage_of
+from training.data.batches import Batch, Cutter, HeldBackBatches, TrainingBatches, rank
+from training.data.recipes import CameraEventsData, MixedData
+from training.data.sets import open_data, tell
+from training.data.views import CachedHeldBack, CachedTraining, FeatureStore, check_frozen
+from training.errors import RecipeError, RunError
+from training.learner import Trainee, answer
 from training.models.vivit_factorised import FactorisedViViT
 from training.recipe import Recipe, parse_recipe
-
-RECIPE_FILE, WEIGHTS_FILE, METRICS_FILE, LAST_FILE = (
-    "recipe.yaml",
-    "model.safetensors",
-    "metrics.json",
-    "last.ckpt",
+from training.runs import (
+    HISTORY_FILE,
+    LABELS_FILE,
+    LAST_FILE,
+    METRICS_FILE,
+    NOTES_FILE,
+    RECIPE_FILE,
+    WEIGHTS_FILE,
+    build_model,
+    load_run,
+    load_weights,
+    write_json,
 )
 
-Batch = tuple[Tensor, Tensor, Tensor]
+__all__ = ["Trainee", "Work", "build_model", "load_run", "load_weights", "measure", "open_work", "train"]
 
 
-def build_model(recipe: Recipe) -> FactorisedViViT:
-    """The recipe's network with fresh weights, or those of `start_from`."""
-    model = FactorisedViViT(labels=len(LABELS), **recipe.model.model_dump(exclude={"kind"}))
-    if recipe.start_from is not None:
-        load_weights(model, recipe.start_from)
-    return model
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What is done in a run: the model in its trainee, batches to learn from, batches to be measured on."""
+
+    trainee: Trainee
+    training: Any
+    held_back: Any
+    labels: tuple[str, ...]
+    notes: list[str]
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Read safetensors into `model`. Raises `RunError` where they are missing or another network's."""
-    try:
-        model.load_state_dict(load_file(path))
-    except (OSError, RuntimeError) as error:
-        raise RunError(f"{path}: not this model's weights ({str(error).splitlines()[0]})") from error
-
-
-def load_run(run: Path) -> tuple[Recipe, FactorisedViViT]:
-    """A finished run's recipe and best weights, ready to evaluate."""
-    try:
-        tree = yaml.safe_load((run / RECIPE_FILE).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RunError(
-            f"{run}: not a run ({RECIPE_FILE} {error.strerror}); give the folder that train wrote"
-        ) from error
-    recipe = parse_recipe(tree, where=str(run / RECIPE_FILE))
-    model = build_model(recipe.model_copy(update={"start_from": None}))
-    load_weights(model, run / WEIGHTS_FILE)
-    return recipe, model.eval()
-
-
-def footage_of(recipe: Recipe, *, validation: bool) -> Footage:
-    """The recipe's made footage, rendered if need be."""
-    spec = FootageSpec(
-        clips=recipe.data.validation_clips if validation else recipe.data.clips,
-        frames=recipe.data.frames,
-        fps=recipe.fps,
-        height=recipe.model.height,
-        width=recipe.model.width,
-        window=recipe.model.tokens * recipe.model.frames_per_token,
-        normal_share=recipe.data.normal_share,
-        seed=recipe.seed + (1_000_000 if validation else 0),
+def open_work(recipe: Recipe) -> Work:
+    """Read, check, decode or render the recipe's data, and build its model. Raises `TrainingError`."""
+    if isinstance(recipe.data, CameraEventsData):
+        return _camera_events_work(recipe)
+    data = open_data(recipe.data, recipe.shape, seed=recipe.seed, stretch=recipe.windows.fit == "stretch")
+    model = build_model(recipe, len(data.labels))
+    cutter = Cutter(data, recipe.shape, recipe.windows, recipe.augment)
+    options: dict[str, Any] = {
+        "seed": recipe.seed,
+        "batch": recipe.optimiser.batch,
+        "balanced": recipe.windows.balanced,
+        "mixup": recipe.augment.mixup,
+    }
+    training: TrainingBatches
+    held_back: HeldBackBatches | CachedHeldBack
+    if recipe.windows.views:
+        check_frozen(model)
+        store = FeatureStore(model, recipe, cache_of(recipe.data) / "features")
+        training = CachedTraining(store, data, cutter, views=recipe.windows.views, **options)
+        held_back = CachedHeldBack(store, data, recipe)
+    else:
+        training = TrainingBatches(data, cutter, **options)
+        held_back = HeldBackBatches(data.held_back, recipe.shape, recipe.windows)
+    trainee = Trainee(
+        recipe, model, labels=data.labels, truth=data.held_back.labels, truth_names=data.training.truth_names
     )
-    return open_footage(spec, recipe.data.cache, workers=recipe.data.workers)
+    return Work(trainee=trainee, training=training, held_back=held_back, labels=data.labels, notes=data.notes)
 
 
-class TrainingWindows(IterableDataset[Batch]):
-    """Endless batches; which windows a step sees depends on seed and step alone, so resuming repeats nothing."""
-
-    def __init__(self, footage: Footage, recipe: Recipe) -> None:
-        self.footage, self.recipe, self.step = footage, recipe, 0
-        normal, disturbed = np.argwhere(footage.labels == 0), np.argwhere(footage.labels > 0)
-        if not len(normal) or not len(disturbed):
-            raise RunError(
-                f"data.clips={recipe.data.clips}: {len(normal)} normal, {len(disturbed)} disturbed windows; make more"
-            )
-        self.windows = np.concatenate([normal, disturbed])  # (windows, 2): clip, offset's index
-        share = recipe.data.normal_windows
-        self.odds = np.repeat([share / len(normal), (1 - share) / len(disturbed)], [len(normal), len(disturbed)])
-
-    def __iter__(self) -> Iterator[Batch]:
-        recipe, footage = self.recipe, self.footage
-        while True:
-            rng = np.random.default_rng([recipe.seed, 7, self.step, _rank()])
-            self.step += 1
-            chosen = self.windows[rng.choice(len(self.odds), recipe.optimiser.batch // recipe.processes, p=self.odds)]
-            cuts = [
-                cut(rng, footage, clip, footage.spec.offsets[i], recipe.model.frames_per_token) for clip, i in chosen
-            ]
-            labels = footage.labels[chosen[:, 0], chosen[:, 1]].astype(np.int64)
-            frames, truths = (np.stack(part) for part in zip(*cuts, strict=True))
-            yield torch.from_numpy(frames), torch.from_numpy(truths), torch.from_numpy(labels)
+def cache_of(data: Any) -> Path:
+    """The folder for what a recipe's data is decoded into."""
+    found: Path = cache_of(data.parts[0].data) if isinstance(data, MixedData) else data.cache
+    return found
 
 
-def _rank() -> int:
-    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-
-
-class ValidationWindows(IterableDataset[Batch]):
-    """Every decided window of the validation clips once, as it is."""
-
-    def __init__(self, footage: Footage, recipe: Recipe) -> None:
-        self.footage, self.recipe = footage, recipe
-
-    def __iter__(self) -> Iterator[Batch]:
-        spec, t = self.footage.spec, self.recipe.model.frames_per_token
-        windows = np.argwhere(self.footage.labels >= 0)
-        for part in np.array_split(windows, max(len(windows) // 32, 1)):
-            frames = np.stack(
-                [self.footage.frames[clip, spec.offsets[i] : spec.offsets[i] + spec.window] for clip, i in part]
-            )
-            labels = self.footage.labels[part[:, 0], part[:, 1]].astype(np.int64)
-            tokens = frames.reshape(len(part), -1, t, *frames.shape[2:])
-            yield torch.from_numpy(tokens), torch.empty(0), torch.from_numpy(labels)
-
-
-class Trainee(lightning.LightningModule):
-    """The model and the truths that its encoder is asked for while it learns."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        super().__init__()
-        self.recipe = recipe
-        self.model = build_model(recipe)
-        self.truths = nn.Linear(recipe.model.dim, len(TRUTHS) + THUMBNAIL[0] * THUMBNAIL[1])
-        self.between = nn.Linear(recipe.model.dim, len(BETWEEN)) if recipe.model.changes else None
-        self.register_buffer("confusion", torch.zeros(len(LABELS), len(LABELS)), persistent=False)
-
-    def training_step(self, batch: Batch, index: int) -> Tensor:
-        """One step's loss. Raises `LossError` when it is not finite."""
-        frames, truths, labels = batch
-        loss, done = self.recipe.loss, self.global_step / self.recipe.optimiser.steps
-        keep = None
-        if loss.patch_keep < 1 and done < loss.all_patches_from:
-            patches = self.model.encoder.patches
-            keep = torch.randperm(patches)[: max(round(patches * loss.patch_keep), 1)].sort().values
-        features = self.model.features(frames, keep)
-        named = F.cross_entropy(self.model.head(features).float(), labels, label_smoothing=loss.label_smoothing)
-        said = self.truths(features).float()
-        shown = truths[..., : said.shape[-1]]
-        known = _gap(said[..., : len(TRUTHS)], shown[..., : len(TRUTHS)])
-        known = known + _gap(said[..., len(TRUTHS) :], shown[..., len(TRUTHS) :])
-        if self.between is not None and self.model.head.changes is not None:
-            known = known + _gap(self.between(self.model.head.changes(features)).float(), truths[..., said.shape[-1] :])
-        weight = loss.truth_weight * max(0.1, 1 - done)
-        total = named + weight * known
-        if not torch.isfinite(total):
-            raise LossError(
-                f"step {self.global_step}: the loss is {total.item()} (label part {named.item()}, truth part "
-                f"{known.item()}); lower optimiser.learning_rate={self.recipe.optimiser.learning_rate} or use "
-                f"precision: 32-true, then run the same command to go on from the last checkpoint"
-            )
-        if self.global_step % 50 == 0 and _rank() == 0:
-            print(f"step {self.global_step}: label {named.item():.3f} truth {known.item():.3f}", flush=True)
-        return total
-
-    def on_validation_epoch_start(self) -> None:
-        """Forget the last validation."""
-        self.confusion.zero_()  # type: ignore[operator]
-
-    def validation_step(self, batch: Batch, index: int) -> None:
-        """Count a batch into the confusion matrix (rows: truth)."""
-        frames, _, labels = batch
-        predicted = self.model(frames).argmax(dim=-1)
-        ones = torch.ones(len(labels), device=labels.device)
-        self.confusion.index_put_((labels, predicted), ones, accumulate=True)  # type: ignore[operator]
-
-    def on_validation_epoch_end(self) -> None:
-        """Log balanced accuracy, what the best checkpoint is chosen by, and false alarms."""
-        matrix = torch.as_tensor(self.confusion)
-        recall = matrix.diagonal() / matrix.sum(dim=1).clamp(min=1)
-        seen = matrix.sum(dim=1) > 0
-        self.log_dict({"balanced_accuracy": recall[seen].mean(), "false_alarms": 1 - recall[0]}, rank_zero_only=False)
-        if _rank() == 0:
-            print(f"step {self.global_step}: recall {[round(r, 3) for r in recall.tolist()]}", flush=True)
-
-    def configure_optimizers(self) -> Any:
-        """AdamW; biases, norms and positions are not decayed."""
-        o = self.recipe.optimiser
-        decayed = [p for name, p in self.named_parameters() if p.ndim > 1 and "position" not in name]
-        others = [p for name, p in self.named_parameters() if not (p.ndim > 1 and "position" not in name)]
-        groups = [
-            {"params": decayed, "weight_decay": o.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
-        optimiser = torch.optim.AdamW(groups, lr=o.learning_rate, betas=(0.9, 0.98))
-
-        def pace(step: int) -> float:
-            if step < o.warmup_steps:
-                return (step + 1) / o.warmup_steps
-            return 0.5 * (1 + math.cos(math.pi * (step - o.warmup_steps) / max(o.steps - o.warmup_steps, 1)))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, pace)
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def _gap(said: Tensor, truths: Tensor) -> Tensor:
-    """How far `said` is from `truths`, where these are not NaN: the mean of a smooth L1."""
-    asked = ~torch.isnan(truths)
-    gap = F.smooth_l1_loss(said, torch.nan_to_num(truths), reduction="none", beta=0.5)
-    return (gap * asked).sum() / asked.sum().clamp(min=1)
+def _camera_events_work(recipe: Recipe) -> Work:
+    training = TrainingWindows(footage_of(recipe, validation=False), recipe)
+    held_back = HeldBackWindows(footage_of(recipe, validation=True), recipe)
+    model = build_model(recipe)
+    assert isinstance(model, FactorisedViViT)  # the recipe allows no other
+    trainee = CameraEventsTrainee(recipe, model, truth=held_back.labels)
+    return Work(trainee=trainee, training=training, held_back=held_back, labels=CAMERA_EVENTS, notes=[])
 
 
 def train(recipe: Recipe, run: Path) -> dict[str, float]:
-    """Train into folder `run` and return the best checkpoint's metrics on made footage held back.
+    """Train into folder `run` and return the figures of the weights kept, on the clips held back.
 
-    The folder gets the recipe, `model.safetensors` (best balanced accuracy) and `metrics.json`. Started again
-    with the same recipe it resumes; with another it refuses.
+    The folder gets the recipe, its classes, `model.safetensors`, `metrics.json` and the learning curve. Started
+    again with the same recipe it resumes; with another it refuses. Raises `TrainingError`.
     """
     torch.set_num_threads(recipe.threads)
     lightning.seed_everything(recipe.seed, verbose=False)
-    run.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
-    known = run / RECIPE_FILE
-    if known.is_file() and known.read_text(encoding="utf-8") != text:
-        raise RunError(f"{run}: holds a run of another recipe; give another --run folder or delete this one")
-    known.write_text(text, encoding="utf-8")
-    windows = TrainingWindows(footage_of(recipe, validation=False), recipe)
-    held_back = ValidationWindows(footage_of(recipe, validation=True), recipe)
-    trainee = Trainee(recipe)
+    _claim(recipe, run)
+    work = open_work(recipe)
+    if rank() == 0:
+        tell(work.notes)
+        write_json(run / LABELS_FILE, list(work.labels))
+        write_json(run / NOTES_FILE, work.notes)
+    last = run / LAST_FILE
+    if last.is_file():
+        work.training.step = int(torch.load(last, weights_only=True, map_location="cpu")["global_step"])
+    monitored = "held_back_loss" if recipe.monitor == "loss" else recipe.monitor
     keeper = ModelCheckpoint(
         dirpath=run,
         filename="best",
-        monitor="balanced_accuracy",
-        mode="max",
+        monitor=monitored,
+        mode="min" if recipe.monitor == "loss" else "max",
         save_last=True,
         enable_version_counter=False,
     )
-    last = run / LAST_FILE
-    if last.is_file():
-        windows.step = int(torch.load(last, weights_only=True, map_location="cpu")["global_step"])
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        devices=recipe.processes,
-        strategy="ddp" if recipe.processes > 1 else "auto",
-        precision=recipe.precision,
-        max_steps=recipe.optimiser.steps,
-        val_check_interval=min(recipe.validate_every, recipe.optimiser.steps),
-        check_val_every_n_epoch=None,
-        gradient_clip_val=recipe.optimiser.clip_norm,
-        callbacks=[keeper],
-        logger=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-    )
-    trainer.fit(
-        trainee,
-        DataLoader(windows, batch_size=None),
-        DataLoader(held_back, batch_size=None),
-        ckpt_path=last if last.is_file() else None,
-        weights_only=True,
-    )
-    best = Path(keeper.best_model_path)
-    state = torch.load(best, weights_only=True, map_location="cpu")["state_dict"]
+    trainer = _trainer(recipe, keeper)
+    with warnings.catch_warnings():
+        # Lightning finds loaders few on any machine, and asks for a length that endless batches do not have.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        trainer.fit(
+            work.trainee,
+            _loader(work.training, recipe.loaders),
+            DataLoader(work.held_back, batch_size=None),
+            ckpt_path=last if last.is_file() else None,
+            weights_only=True,
+        )
+    kept = Path(keeper.best_model_path if recipe.keep == "best" else keeper.last_model_path)
+    state = torch.load(kept, weights_only=True, map_location="cpu")
+    prefix = "model." if work.trainee.average is None else "average.module."
     weights = {
-        name.removeprefix("model."): value.contiguous() for name, value in state.items() if name.startswith("model.")
+        name.removeprefix(prefix): value.contiguous()
+        for name, value in state["state_dict"].items()
+        if name.startswith(prefix)
     }
-    save_file(weights, run / WEIGHTS_FILE)
-    trainee.model.load_state_dict(weights)
-    metrics = measure(trainee.model.eval(), held_back)
-    (run / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    model = work.trainee.model.cpu()
+    model.load_state_dict(weights)
+    metrics = work.trainee.judge(measure(model.eval(), work.held_back, len(work.labels)))
+    if rank() == 0:
+        save_file(weights, run / WEIGHTS_FILE)
+        write_json(run / HISTORY_FILE, work.trainee.history)
+        write_json(run / METRICS_FILE, {**metrics, "step": int(state["global_step"])})
     return {name: value for name, value in metrics.items() if isinstance(value, float)}
 
 
-def measure(model: nn.Module, windows: ValidationWindows) -> dict[str, Any]:
-    """Balanced accuracy, false alarms and the confusion matrix (rows: truth, in the order of LABELS)."""
-    matrix = np.zeros((len(LABELS), len(LABELS)), np.int64)
+def measure(model: nn.Module, held_back: Any, classes: int) -> npt.NDArray[np.float32]:
+    """(C, K): every held-back clip's probabilities, added up over its windows."""
+    summed = torch.zeros(len(held_back.labels), classes)
     with torch.inference_mode():
-        for frames, _, labels in windows:
-            np.add.at(matrix, (labels.numpy(), model(frames).argmax(dim=-1).numpy()), 1)
-    seen = matrix.sum(axis=1) > 0
-    recall = matrix.diagonal()[seen] / matrix.sum(axis=1)[seen]
-    return {
-        "balanced_accuracy": float(recall.mean()),
-        "false_alarms": float(1 - recall[0]) if seen[0] else 0.0,
-        "confusion": matrix.tolist(),
-    }
+        for batch in held_back:
+            summed.index_add_(0, batch["clips"], answer(model, batch))
+    return summed.numpy()
+
+
+def _claim(recipe: Recipe, run: Path) -> None:
+    """Write the recipe into `run`. Raises `RunError` where another one is there."""
+    run.mkdir(parents=True, exist_ok=True)
+    known = run / RECIPE_FILE
+    if known.is_file():
+        there = parse_recipe(yaml.safe_load(known.read_text(encoding="utf-8")), where=str(known))
+        if there != recipe:
+            raise RunError(f"{run}: holds a run of another recipe; give another --run folder or delete this one")
+    elif rank() == 0:
+        known.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+
+
+def _trainer(recipe: Recipe, keeper: ModelCheckpoint) -> lightning.Trainer:
+    o = recipe.optimiser
+    callbacks: list[Callback] = [keeper]
+    if recipe.patience is not None:
+        assert keeper.monitor is not None
+        callbacks.append(EarlyStopping(keeper.monitor, mode=keeper.mode, patience=recipe.patience))
+    if sys.stderr.isatty():
+        callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
+    elastic = "TORCHELASTIC_RUN_ID" in os.environ
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if elastic else recipe.processes
+    everywhere = int(os.environ.get("WORLD_SIZE", "1")) if elastic else recipe.processes
+    if o.batch % everywhere:
+        raise RecipeError(
+            f"optimiser.batch={o.batch}: must be a multiple of the {everywhere} processes that torchrun starts"
+        )
+    gpus = torch.cuda.device_count()
+    if recipe.accelerator == "gpu" and gpus < here:
+        raise RecipeError(
+            f"accelerator: gpu with {here} processes here: this machine has {gpus} GPUs; lower processes or take cpu"
+        )
+    on_gpu = recipe.accelerator != "cpu" and gpus >= here
+    strategy = "auto"
+    if everywhere > 1:
+        # The backbone's gradients may be missing for a while: it is frozen, or not all of a model is asked.
+        strategy = "ddp_find_unused_parameters_true" if not isinstance(recipe.data, CameraEventsData) else "ddp"
+    return lightning.Trainer(
+        accelerator="gpu" if on_gpu else "cpu",
+        devices=here,
+        num_nodes=everywhere // here,
+        strategy=strategy,
+        precision=recipe.precision,
+        max_steps=o.steps,
+        val_check_interval=min(recipe.validate_every, o.steps),
+        check_val_every_n_epoch=None,
+        gradient_clip_val=o.clip_norm,
+        callbacks=callbacks,
+        logger=False,
+        enable_model_summary=False,
+        enable_progress_bar=sys.stderr.isatty(),
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+
+
+def _loader(batches: Any, loaders: int) -> DataLoader[Batch]:
+    return DataLoader(
+        batches,
+        batch_size=None,
+        num_workers=loaders,
+        persistent_workers=loaders > 0,
+        multiprocessing_context="spawn" if loaders else None,
+        pin_memory=torch.cuda.is_available(),
+    )

@@ -1,0 +1,84 @@
+"""Probabilities and truth -> the figures that `evaluate` prints and the best checkpoint is chosen by."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torchmetrics.functional.classification import multiclass_auroc
+
+F32 = npt.NDArray[np.float32]
+I64 = npt.NDArray[np.int64]
+
+
+def scores(probabilities: F32, truth: I64, labels: Sequence[str]) -> dict[str, Any]:
+    """All figures of N clips: `probabilities` (N, K), rows sum to 1; `truth` (N,) classes.
+
+    Balanced accuracy and AUC (one against the rest) are means over the classes that occur; `loss` is the mean
+    negative logarithm of the right class's probability. Rows of `confusion` are the truth.
+    """
+    classes = len(labels)
+    matrix = np.zeros((classes, classes), np.int64)
+    predicted = probabilities.argmax(axis=1)
+    np.add.at(matrix, (truth, predicted), 1)
+    right = probabilities[np.arange(len(truth)), truth]
+    better = (probabilities > right[:, None]).sum(axis=1)
+    support, called = matrix.sum(axis=1), matrix.sum(axis=0)
+    hits = matrix.diagonal()
+    recall = hits / support.clip(min=1)
+    precision = hits / called.clip(min=1)
+    auc = class_auc(probabilities, truth, classes)
+    return {
+        "clips": len(truth),
+        "top1": float((predicted == truth).mean()),
+        "top5": float((better < 5).mean()),
+        "balanced_accuracy": float(recall[support > 0].mean()),
+        "auc": None if np.isnan(auc).all() else float(np.nanmean(auc)),
+        "loss": float(-np.log(right.clip(min=1e-12)).mean()),
+        "per_class": {
+            label: {
+                "clips": int(support[i]),
+                "recall": float(recall[i]) if support[i] else None,
+                "precision": float(precision[i]) if called[i] else None,
+                "auc": None if np.isnan(auc[i]) else float(auc[i]),
+            }
+            for i, label in enumerate(labels)
+        },
+        "confusion": matrix.tolist(),
+    }
+
+
+def class_auc(probabilities: F32, truth: I64, classes: int) -> npt.NDArray[np.float64]:
+    """(K,) area under each class's ROC curve, NaN for one that all or none of the clips are of."""
+    counts = np.bincount(truth, minlength=classes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns of classes that do not occur, which are left out here
+        found = multiclass_auroc(
+            torch.from_numpy(np.ascontiguousarray(probabilities)),
+            torch.from_numpy(truth),
+            num_classes=classes,
+            average=None,
+        )
+    area = np.asarray(found, np.float64).copy()
+    area[(counts == 0) | (counts == len(truth))] = np.nan
+    return area
+
+
+def table(result: dict[str, Any]) -> str:
+    """The figures of `scores` for a person to read."""
+    lines = [
+        f"{name}: {result[name]:.4f}"
+        for name in ("top1", "top5", "balanced_accuracy", "auc", "loss")
+        if result[name] is not None
+    ]
+    width = max(len(label) for label in result["per_class"])
+    lines += [f"clips: {result['clips']}", "", f"{'class':{width}}  clips  recall  precision    auc"]
+    for label, row in result["per_class"].items():
+        cells = [f"{row[name]:.1%}" if row[name] is not None else "-" for name in ("recall", "precision")]
+        area = f"{row['auc']:.3f}" if row["auc"] is not None else "-"
+        lines.append(f"{label:{width}}  {row['clips']:5}  {cells[0]:>6}  {cells[1]:>9}  {area:>5}")
+    return "\n".join(lines)
