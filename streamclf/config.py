@@ -62,6 +62,9 @@ class StreamConfig(_Section):
     push_secret: str | None = Field(None, max_length=1024, description="what a program that pushes has to know")
     fps: float | None = Field(None, gt=0, le=1000, description="images only: pictures per second")
     transport: Literal["tcp", "udp"] = "tcp"
+    demuxer: Literal["auto", "rtp", "ffmpeg"] = Field(
+        "auto", description="RTSP only: rtp, our own client; ffmpeg, which adds a frame interval; auto, who understands"
+    )
     tls_ca: str | None = Field(
         None, max_length=1024, description="rtsps and https: PEM file of the certificates to trust; else the system's"
     )

@@ -123,13 +123,15 @@ class Action(_Journalled):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status(_Journalled):
-    """How a stream is, why, and what was counted since its process started. `codec` is the source's, once known."""
+    """How a stream is, why, and what was counted since its process started. `codec` is the source's, once known; `note`
+    says in what a stream that works is not as it should be."""
 
     __pydantic_config__ = _WIRE
     type: Literal["status"] = "status"
     state: State
     reason: Reason | None = None
     codec: Annotated[str, Field(max_length=64)] | None = None
+    note: Reason | None = None
     counters: Annotated[dict[CounterName, int | float], Field(max_length=64)] = field(default_factory=dict)
 
 

@@ -49,12 +49,14 @@ class Report:
     state: State
     reason: str | None
     codec: str | None
+    note: str | None
     counters: dict[str, int | float]
 
     @property
     def body(self) -> dict[str, Any]:
         """As a status event carries it."""
-        return {"state": self.state, "reason": self.reason, "codec": self.codec, "counters": self.counters}
+        body = {"state": self.state, "reason": self.reason, "codec": self.codec, "counters": self.counters}
+        return body if self.note is None else {**body, "note": self.note}
 
 
 class Health:
@@ -64,6 +66,8 @@ class Health:
         self.state: State = "connecting"
         self.counters: Counter[str] = Counter()
         self.codec: str | None = None
+        self.note: str | None = None
+        self.wall_offset_s: float | None = None
         self._reason: str | None = None
         self._since_ns = self._reported_ns = self._rated_ns = now_ns
         self._rated_frames = 0
@@ -135,7 +139,9 @@ class Health:
     def _report(self, now_ns: int) -> Report:
         self._reported_ns = now_ns
         counters: dict[str, int | float] = {**self.counters, "fps": round(self._fps, 2)}
-        return Report(state=self.state, reason=self._reason, codec=self.codec, counters=counters)
+        if self.wall_offset_s is not None:
+            counters["wall_offset_s"] = self.wall_offset_s
+        return Report(state=self.state, reason=self._reason, codec=self.codec, note=self.note, counters=counters)
 
 
 class Freshness:

@@ -11,7 +11,7 @@ from typing import Protocol
 from streamclf.health import Health, Report
 from streamclf.link import Draft
 from streamclf.redact import redact
-from streamclf.sampling import TokenSampler
+from streamclf.sampling import NS, TokenSampler
 from streamclf.sources import Frame, Source
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class StreamStatus:
         self._lock = threading.Lock()
         self._health = Health(time.monotonic_ns())
         self._source: Source | None = None
-        self._taken = (0, 0)
+        self._taken = (0, 0, 0)
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._tick, name="status", daemon=True)
 
@@ -61,18 +61,22 @@ class StreamStatus:
             counters["corrupt"] += frame.corrupt
             self._count_of(source)
             counters["width"], counters["height"] = frame.width, frame.height
-            if self._health.codec is None or self._health.state not in ("live", "frozen"):
-                self._health.codec = source.info.codec
+            info = source.info
+            self._health.codec, self._health.note = info.codec, info.note
+            # What to add to a window's media time to have Unix time, by the camera's own clock.
+            wall_ns = frame.wall_ns
+            self._health.wall_offset_s = None if wall_ns is None else round((wall_ns - frame.pts_ns) / NS, 6)
             self._post(self._health.frame(frame.captured_ns))
 
     def _count_of(self, source: Source) -> None:
         """Take over what `source` counts from its own beginning, so that it never goes back with a new connection."""
         if source is not self._source:
-            self._source, self._taken = source, (0, 0)
-        now = (source.undecodable, source.dropped_by_sender)
+            self._source, self._taken = source, (0, 0, 0)
+        now = (source.undecodable, source.dropped_by_sender, source.lost)
         counters = self._health.counters
         counters["undecodable"] += now[0] - self._taken[0]
         counters["dropped_sender"] += now[1] - self._taken[1]
+        counters["lost"] += now[2] - self._taken[2]
         self._taken = now
 
     def still(self, seconds: float | None) -> None:

@@ -49,6 +49,7 @@ def open_source(config: StreamConfig, *, stop: threading.Event | None = None) ->
     return NetworkSource(
         config.url,
         transport=config.transport,
+        demuxer=config.demuxer,
         open_timeout_s=config.open_timeout_s,
         read_timeout_s=config.read_timeout_s,
         tls_ca=config.tls_ca,

@@ -64,7 +64,8 @@ class Picture:
     """A decoded picture; `pts_ns` is None where the container does not say.
 
     `held_s`: FFmpeg knows that a picture is complete when the next one begins. In a stall it holds the last one back,
-    and gives it out, so many seconds old, when its time-out strikes; 0 for all others.
+    and gives it out, so many seconds old, when its time-out strikes; 0 for all others. `wall_ns`: Unix time at which it
+    was taken, by the camera's clock, where the camera says.
     """
 
     oriented: Oriented
@@ -72,6 +73,7 @@ class Picture:
     corrupt: bool
     broken: bool
     held_s: float
+    wall_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +102,8 @@ class Container:
         self._held_s = 0.0
         self._damage = Damage()
         self._listening = low_delay
+        self.lost = 0
+        """Holes in what came: FFmpeg says that packets were missed, once for each."""
         self._container = self._open(url, options)
         self.undecodable = 0
         try:
@@ -109,7 +113,7 @@ class Container:
             self.close()
             raise
         self._timed = timeouts is None or self._container.format.name not in UNTIMED_FORMATS
-        self._pixel_aspect = _pixel_aspect(self._stream)
+        self._pixel_aspect = sound_aspect(self._stream.sample_aspect_ratio)
         self._size = (self._stream.codec_context.width, self._stream.codec_context.height)
 
     @property
@@ -205,7 +209,9 @@ class Container:
             return next(demuxed, None)
         with _overheard() as said:
             packet = next(demuxed, None)
-        if any(LOST in text for _, _, text in said):
+        holes = sum(LOST in text for _, _, text in said)
+        if holes:
+            self.lost += holes
             self._damage.note()
         return packet
 
@@ -214,23 +220,16 @@ class Container:
         if packet is None and waited_s > self._timeouts.read_s:
             raise SourceError(f"{self._shown}: no video for {waited_s:.1f} s though other data arrives")
         if waited_s > max(NO_PICTURE_S, self._timeouts.read_s):
-            raise SourceError(
-                f"{self._shown}: data arrives, but no picture could be decoded for {waited_s:.0f} s "
-                f"({self.undecodable} broken packets); check the camera's codec and key frame interval"
-            )
+            raise SourceError(f"{self._shown}: {no_picture(waited_s, self.undecodable)}")
 
     def _picture(self, frame: av.VideoFrame) -> Picture:
         corrupt, broken = self._damage.picture(is_key=bool(frame.key_frame), is_corrupt=frame.is_corrupt)
-        turns = round(getattr(frame, "rotation", 0) / 90) % 4
-        aspect = self._pixel_aspect
-        width, height = max(1, round(frame.width * aspect)), frame.height
-        if turns % 2:
-            width, height = height, width
-        self._size = (width, height)
+        turned = oriented(frame, self._pixel_aspect)
+        self._size = (turned.width, turned.height)
         pts = None if not self._timed else frame.pts if frame.pts is not None else frame.dts
         time_base = frame.time_base or self._stream.time_base
         return Picture(
-            oriented=Oriented(frame=frame, quarter_turns=turns, width=width, height=height),
+            oriented=turned,
             pts_ns=None if pts is None else _to_ns(pts, time_base),
             corrupt=corrupt,
             broken=broken,
@@ -250,7 +249,7 @@ class Container:
         if limits is not None and time.monotonic() - began >= limits.open_s:
             # The time-out of its probing is no error for FFmpeg: it would now wait for the first packet as well.
             opened.close()
-            raise SourceError(f"{self._shown}: {_too_slow(limits, opening=True)}")
+            raise SourceError(f"{self._shown}: {too_slow(limits, opening=True)}")
         return opened
 
     def _choose(self) -> VideoStream:
@@ -283,7 +282,7 @@ class Container:
             limit_s = limits.open_s if opening else limits.read_s
             # What FFmpeg reports when it was interrupted depends on where that happened; the clock tells.
             if isinstance(error, av.error.ExitError) or time.monotonic() - self._waiting_since >= limit_s:
-                return SourceError(f"{self._shown}: {_too_slow(limits, opening=opening)}")
+                return SourceError(f"{self._shown}: {too_slow(limits, opening=opening)}")
             if opening and isinstance(error, av.error.InvalidDataError):
                 return SourceError(f"{self._shown}: no video stream to be had there; check address, port and path")
             if opening and self._over_tls and getattr(error, "errno", None) == errno.EIO:
@@ -309,10 +308,19 @@ def _overheard() -> Iterator[list[tuple[int, str, str]]]:
         av.logging.set_level(before)
 
 
-def _too_slow(limits: Timeouts, *, opening: bool) -> str:
+def too_slow(limits: Timeouts, *, opening: bool) -> str:
+    """What a time-out means."""
     if opening:
         return f"no video within {limits.open_s:g} s (open_timeout_s); check address, network and that it sends"
     return f"no data for {limits.read_s:g} s (read_timeout_s); check that the source is up and sends"
+
+
+def no_picture(waited_s: float, undecodable: int) -> str:
+    """What packets without a picture mean."""
+    return (
+        f"data arrives, but no picture could be decoded for {waited_s:.0f} s ({undecodable} broken packets); "
+        "check the camera's codec and key frame interval"
+    )
 
 
 def _reason(error: Exception, opening: bool) -> str:
@@ -328,8 +336,17 @@ def _is_cover(stream: VideoStream) -> bool:
     return disposition is not None and bool(disposition & disposition.attached_pic)
 
 
-def _pixel_aspect(stream: VideoStream) -> Fraction:
-    aspect = stream.sample_aspect_ratio
+def oriented(frame: av.VideoFrame, pixel_aspect: Fraction) -> Oriented:
+    """`frame` as one should see it: its rotation and the shape of its pixels."""
+    turns = round(getattr(frame, "rotation", 0) / 90) % 4
+    width, height = max(1, round(frame.width * pixel_aspect)), frame.height
+    if turns % 2:
+        width, height = height, width
+    return Oriented(frame=frame, quarter_turns=turns, width=width, height=height)
+
+
+def sound_aspect(aspect: Fraction | None) -> Fraction:
+    """Width of a pixel by its height; 1 where it is not said."""
     # Some encoders write nonsense; no camera has pixels longer than 4:1.
     return aspect if aspect and Fraction(1, 4) <= aspect <= 4 else Fraction(1)
 

@@ -30,7 +30,8 @@ class Frame:
     `broken`: by damage of its own, not only of one that it is predicted from (`streamclf.sources.damage`).
     `discontinuity`: time or content does not continue the frame before (the loop of a file). `width` and `height` are
     the picture's as one should see it, rotation and pixel shape applied. A frame may be kept as long as one likes, and
-    rendered by one thread at a time as its source.
+    rendered by one thread at a time as its source. `wall_ns` is the Unix time at which the camera says that it took the
+    picture, by its own clock (RTCP sender reports); None where it says nothing.
     """
 
     index: int
@@ -41,6 +42,7 @@ class Frame:
     corrupt: bool = False
     broken: bool = False
     discontinuity: bool = False
+    wall_ns: int | None = None
     picture: Any = field(repr=False, compare=False)
     render: Render = field(repr=False, compare=False)
 
@@ -56,12 +58,14 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceInfo:
-    """What a source says of itself; it may change with any frame. `fps` is None where nobody knows it."""
+    """What a source says of itself; it may change with any frame. `fps` is None where nobody knows it. `note`: in what
+    it is not as one would like it, though it works; None: in nothing."""
 
     codec: str
     width: int
     height: int
     fps: float | None
+    note: str | None = None
 
 
 class Source(ABC):
@@ -77,6 +81,8 @@ class Source(ABC):
     """Seconds a frame may arrive later than its time stamp promises, and still count as live; None: no such clock."""
     undecodable: int = 0
     """Packets that could not be decoded, so far."""
+    lost: int = 0
+    """Packets that the network lost, so far, where the source can tell."""
     dropped_by_sender: int = 0
     """Pictures that the sender says it has dropped, so far."""
     stale: int = 0

@@ -1,4 +1,4 @@
-"""RTSP and HTTP through PyAV, set for the least delay that FFmpeg's own demuxer allows."""
+"""RTSP and HTTP: RTSP through our own client where it understands the server, all else through PyAV's demuxers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
-from typing import Literal
+from dataclasses import replace
+from typing import Literal, Protocol
 from urllib.parse import urlsplit
 
 import av
@@ -18,6 +19,8 @@ from streamclf.sources.container import NS, Container, Picture, Timeouts
 from streamclf.sources.file import Pace
 from streamclf.sources.frame import Frame, Source, SourceInfo
 from streamclf.sources.resize import FrameRenderer
+from streamclf.sources.rtsp.reader import RtspReader
+from streamclf.sources.rtsp.understanding import MEMORY, NotUnderstoodError
 
 MAX_STALE_S = 2.0
 """RTSP time stamps are the camera's clock: a picture this much later than the promptest is an old one."""
@@ -37,6 +40,8 @@ TRANSPORTS = {
     "tcp": {"rtsp_transport": "tcp", "reorder_queue_size": "2"},
     "udp": {"rtsp_transport": "udp"},
 }
+MULTICAST = "+udp_multicast"
+"""Next to the transport that was asked for, where a server offers nothing else: our own client does not do it."""
 HTTP_OPTIONS = {
     "analyzeduration": "500000",
     "protocol_whitelist": "http,https,httpproxy,tcp,tls,crypto,hls",
@@ -49,6 +54,41 @@ CHECKS_RTSPS = av.library_versions["libavformat"][0] >= 62
 """FFmpeg 7 takes the options for certificates, and hands them on for HTTPS only."""
 HLS_READ_S = 10.0
 """A playlist grows by a segment every few seconds; nothing can be said of its silence sooner."""
+MIN_OPEN_S = 0.5
+"""What is left of the time for opening when FFmpeg's turn comes, at least."""
+
+Demuxer = Literal["auto", "rtp", "ffmpeg"]
+Transport = Literal["tcp", "udp"]
+
+
+class Reader(Protocol):
+    """A connection that gives pictures: `Container` or `RtspReader`."""
+
+    @property
+    def info(self) -> SourceInfo:
+        """Codec, size and nominal rate."""
+
+    @property
+    def endless(self) -> bool:
+        """Whether it knows no end of itself."""
+
+    @property
+    def in_pieces(self) -> bool:
+        """Whether the video comes by the segment."""
+
+    @property
+    def undecodable(self) -> int:
+        """Packets of this connection that could not be decoded."""
+
+    @property
+    def lost(self) -> int:
+        """Packets of this connection that never came."""
+
+    def pictures(self) -> Iterator[Picture]:
+        """All pictures until the end. Raises `SourceError` for a fault or a time-out."""
+
+    def close(self) -> None:
+        """Hang up."""
 
 
 class NetworkSource(Source):
@@ -61,13 +101,15 @@ class NetworkSource(Source):
         self,
         url: str,
         *,
-        transport: Literal["tcp", "udp"] = "tcp",
+        transport: Transport = "tcp",
+        demuxer: Demuxer = "auto",
         open_timeout_s: float = 5.0,
         read_timeout_s: float = 2.0,
         tls_ca: str | None = None,
         tls_verify: bool = True,
         stop: threading.Event | None = None,
     ) -> None:
+        """`demuxer`: who takes RTSP apart, our own client, FFmpeg, or whoever understands the server."""
         register_url(url)
         self._shown = redact(url)
         self._stop = stop or threading.Event()
@@ -75,24 +117,19 @@ class NetworkSource(Source):
         rtsp = parts.scheme.lower() in ("rtsp", "rtsps")
         if parts.path.lower().endswith(".m3u8"):
             read_timeout_s = max(read_timeout_s, HLS_READ_S)
-        options = {**RTSP_OPTIONS, **TRANSPORTS[transport]} if rtsp else dict(HTTP_OPTIONS)
-        if parts.scheme.lower() in ("rtsps", "https"):
-            if rtsp and tls_verify and not CHECKS_RTSPS:
-                raise SourceError(
-                    f"{self._shown}: PyAV {av.__version__} checks no certificate of rtsps; pip install 'av>=16', or "
-                    "say tls_verify: false where you trust the network"
-                )
-            options |= _trust(tls_ca, tls_verify)
-        self._container = Container(
-            url,
-            shown=self._shown,
-            options=options,
-            timeouts=Timeouts(open_s=open_timeout_s, read_s=read_timeout_s),
-            low_delay=True,
-        )
-        self.live = rtsp or self._container.endless
+        self._url, self._transport, self._tls = url, transport, (tls_ca, tls_verify)
+        self._timeouts = Timeouts(open_s=open_timeout_s, read_s=read_timeout_s)
+        self._note: str | None = None
+        self._reader: Reader
+        if not rtsp:
+            self._reader = self._container(dict(HTTP_OPTIONS), over_tls=parts.scheme.lower() == "https")
+        elif demuxer == "ffmpeg":
+            self._reader = self._ffmpeg_rtsp()
+        else:
+            self._reader = self._rtsp(alone=demuxer == "rtp")
+        self.live = rtsp or self._reader.endless
         # A playlist brings seconds of video at once, then nothing for as long.
-        self._pace = Pace(self._stop) if not self.live or self._container.in_pieces else None
+        self._pace = Pace(self._stop) if not self.live or self._reader.in_pieces else None
         self.max_stale_s = MAX_STALE_S if rtsp else None
         self._render = FrameRenderer()
         self._frames = self._read()
@@ -102,22 +139,71 @@ class NetworkSource(Source):
 
     @property
     def info(self) -> SourceInfo:
-        """Codec, size and nominal rate."""
-        return self._container.info
+        """Codec, size and nominal rate; whether somebody else reads it than should."""
+        info = self._reader.info
+        return info if self._note is None else replace(info, note=self._note)
 
     @property
     def undecodable(self) -> int:  # type: ignore[override]
         """Packets of this connection that could not be decoded."""
-        return self._container.undecodable
+        return self._reader.undecodable
+
+    @property
+    def lost(self) -> int:  # type: ignore[override]
+        """Packets of this connection that never came."""
+        return self._reader.lost
 
     def close(self) -> None:
         """Hang up."""
-        self._container.close()
+        self._reader.close()
+
+    def _rtsp(self, *, alone: bool) -> Reader:
+        """Our own client, or FFmpeg where that does not understand the server, unless it is to be `alone`."""
+        began = time.monotonic()
+        why = None if alone else MEMORY.recall(self._url)
+        if why is None:
+            tls_ca, tls_verify = self._tls
+            try:
+                return RtspReader(
+                    self._url,
+                    shown=self._shown,
+                    transport=self._transport,
+                    timeouts=self._timeouts,
+                    tls_ca=tls_ca,
+                    tls_verify=tls_verify,
+                    stop=self._stop,
+                )
+            except NotUnderstoodError as error:
+                why = str(error)
+                if alone:
+                    raise SourceError(f"{self._shown}: {why}; demuxer: ffmpeg may read it") from None
+        left_s = max(MIN_OPEN_S, self._timeouts.open_s - (time.monotonic() - began))
+        reader = self._ffmpeg_rtsp(open_s=left_s, multicast="461" in why)
+        MEMORY.learn(self._url, why)  # only now: what FFmpeg cannot read either is no lesson
+        self._note = f"read through FFmpeg's demuxer, a frame interval later: {why}"
+        return reader
+
+    def _ffmpeg_rtsp(self, *, open_s: float | None = None, multicast: bool = False) -> Reader:
+        over_tls = self._url.lower().startswith("rtsps:")
+        if over_tls and self._tls[1] and not CHECKS_RTSPS:
+            raise SourceError(
+                f"{self._shown}: PyAV {av.__version__} checks no certificate of rtsps; pip install 'av>=16', or "
+                "say tls_verify: false where you trust the network"
+            )
+        options = {**RTSP_OPTIONS, **TRANSPORTS[self._transport]}
+        if multicast:
+            options["rtsp_transport"] += MULTICAST
+        return self._container(options, over_tls=over_tls, open_s=open_s)
+
+    def _container(self, options: dict[str, str], *, over_tls: bool, open_s: float | None = None) -> Reader:
+        timeouts = self._timeouts if open_s is None else replace(self._timeouts, open_s=open_s)
+        trust = _trust(*self._tls) if over_tls else {}
+        return Container(self._url, shown=self._shown, options=options | trust, timeouts=timeouts, low_delay=True)
 
     def _read(self) -> Iterator[Frame]:
         clock = MediaClock()
         last_ns = interval_ns = 0
-        for index, picture in enumerate(self._container.pictures()):
+        for index, picture in enumerate(self._reader.pictures()):
             if self._stop.is_set():
                 return
             captured_ns = time.monotonic_ns()
@@ -145,6 +231,7 @@ class NetworkSource(Source):
             height=picture.oriented.height,
             corrupt=picture.corrupt,
             broken=picture.broken,
+            wall_ns=picture.wall_ns,
             picture=picture.oriented,
             render=self._render,
         )

@@ -24,42 +24,41 @@ def secure(url: str, **keys: object) -> StreamConfig:
     return StreamConfig.model_validate({"url": url, "open_timeout_s": 3, "read_timeout_s": 1, **keys})
 
 
-@checked
-def test_a_camera_with_a_certificate_of_its_own_is_trusted_once_it_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("demuxer", ["rtp", pytest.param("ffmpeg", marks=checked)])
+def test_a_camera_with_a_certificate_of_its_own_is_trusted_once_it_is_named(tmp_path: Path, demuxer: str) -> None:
     own, other = (make_certificate(tmp_path, name) for name in ("own", "other"))
     with RtspServer({"cam": FILM}, auth=("ann", "s3cret/"), tls=server_context(own)) as server:
         url = server.url("cam")
         assert url.startswith("rtsps://")
-        with open_source(secure(url, tls_ca=str(own))) as source:
+        with open_source(secure(url, tls_ca=str(own), demuxer=demuxer)) as source:
             assert read_number(next(source).to_rgb(180, 320)) == 0
         for keys in ({}, {"tls_ca": str(other)}):
             with pytest.raises(SourceError, match=r"certificate is not trusted .*give the camera's own") as caught:
-                open_source(secure(url, **keys))
+                open_source(secure(url, demuxer=demuxer, **keys))
             assert "s3cret" not in str(caught.value)
-        with open_source(secure(url, tls_verify=False)) as source:
+        with open_source(secure(url, demuxer=demuxer, tls_verify=False)) as source:
             assert read_number(next(source).to_rgb(180, 320)) == 0
 
 
-@checked
-def test_a_certificate_for_another_address_is_none_for_this_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("demuxer", ["rtp", pytest.param("ffmpeg", marks=checked)])
+def test_a_certificate_for_another_address_is_none_for_this_one(tmp_path: Path, demuxer: str) -> None:
     elsewhere = make_certificate(tmp_path, "elsewhere", address="10.0.0.9")
     with (
         RtspServer({"cam": FILM}, tls=server_context(elsewhere)) as server,
         pytest.raises(SourceError, match="not for this name"),
     ):
-        open_source(secure(server.url("cam"), tls_ca=str(elsewhere)))
+        open_source(secure(server.url("cam"), tls_ca=str(elsewhere), demuxer=demuxer))
 
 
 def test_where_nothing_would_be_checked_nothing_is_opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(network, "CHECKS_RTSPS", False)
     with RtspServer({"cam": FILM}, tls=server_context(make_certificate(tmp_path, "own"))) as server:
         with pytest.raises(SourceError, match=r"checks no certificate of rtsps; pip install 'av>=16'"):
-            open_source(secure(server.url("cam")))
-        with open_source(secure(server.url("cam"), tls_verify=False)) as source:
+            open_source(secure(server.url("cam"), demuxer="ffmpeg"))
+        with open_source(secure(server.url("cam"), demuxer="ffmpeg", tls_verify=False)) as source:
             assert read_number(next(source).to_rgb(180, 320)) == 0
 
 
-@checked
 def test_a_server_without_tls_is_told(tmp_path: Path) -> None:
     with RtspServer({"cam": FILM}) as server, pytest.raises(SourceError, match=r"no TLS, or its certificate|no video"):
         open_source(secure(server.url("cam").replace("rtsp:", "rtsps:")))

@@ -1,0 +1,267 @@
+"""Sockets with deadlines: TCP or TLS to a server, and the pair of UDP ports for its packets."""
+
+from __future__ import annotations
+
+import errno
+import os
+import queue
+import select
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from streamclf.errors import SourceError
+from streamclf.sources.rtsp.address import Address
+
+READ_BYTES = 1 << 16
+LOOK_S = 0.25
+"""A request to stop is seen within this time, also where nothing is sent."""
+MAX_DATAGRAMS = 64
+UDP_BUFFER_BYTES = 2 << 20
+"""A key frame's burst must fit the socket."""
+PORT_TRIES = 32
+Addresses = list[tuple[Any, ...]]
+ResultT = TypeVar("ResultT")
+
+
+class StoppedError(Exception):
+    """We were asked to stop."""
+
+
+class Connection:
+    """One TCP or TLS connection. Raises `OSError`, `TimeoutError` after a deadline, `StoppedError`."""
+
+    def __init__(
+        self, address: Address, *, context: ssl.SSLContext | None, deadline: float, stop: threading.Event
+    ) -> None:
+        """Connect until `deadline` (monotonic seconds)."""
+        self._stop = stop
+        self._socket = self._connected(address, deadline)
+        try:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.peer: str = self._socket.getpeername()[0]
+            self.local: str = self._socket.getsockname()[0]
+            self.family = self._socket.family
+            if context is not None:
+                self._socket = context.wrap_socket(
+                    self._socket, server_hostname=address.host, do_handshake_on_connect=False
+                )
+                self._until_done(self._socket.do_handshake, deadline)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def fileno(self) -> int:
+        """For `select.poll`."""
+        return self._socket.fileno()
+
+    def receive(self) -> bytes | None:
+        """What is there, None for nothing yet, empty at the end."""
+        try:
+            return self._socket.recv(READ_BYTES)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError, InterruptedError):
+            return None
+        except ssl.SSLEOFError:
+            return b""
+
+    def send(self, data: bytes, deadline: float) -> None:
+        """Send all of it."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._until_done(partial(self._socket.send, rest), deadline) :]
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
+
+    def _until_done(self, step: Callable[[], ResultT], deadline: float) -> ResultT:
+        while True:
+            try:
+                return step()
+            except (ssl.SSLWantReadError, InterruptedError):  # noqa: PERF203 - it waits anyway
+                self._wait(select.POLLIN, deadline)
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                self._wait(select.POLLOUT, deadline)
+
+    def _wait(self, events: int, deadline: float) -> None:
+        poll = select.poll()
+        poll.register(self._socket.fileno(), events)
+        wait(poll, deadline, self._stop)
+
+    def _connected(self, address: Address, deadline: float) -> socket.socket:
+        places = _resolve(address, deadline, self._stop)
+        for i, (family, kind, protocol, _, place) in enumerate(places):
+            now = time.monotonic()
+            # Each address its share of the time: the first may be one that nobody answers at.
+            until = now + (deadline - now) / (len(places) - i)
+            sock = socket.socket(family, kind, protocol)
+            try:
+                sock.setblocking(False)
+                self._socket = sock
+                code = sock.connect_ex(place)
+                if code == errno.EINPROGRESS:
+                    self._wait(select.POLLOUT, until)
+                    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if code:
+                    raise OSError(code, os.strerror(code))
+            except OSError:
+                sock.close()
+                if i == len(places) - 1:
+                    raise
+            except BaseException:
+                sock.close()
+                raise
+            else:
+                return sock
+        raise OSError(errno.EADDRNOTAVAIL, "no address of that name")
+
+
+class UdpPair:
+    """Two neighbouring ports, an even one for RTP and the next for RTCP. Takes packets of `peer` alone."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._peer = connection.peer
+        self._ports: list[int | None] = [None, None]  # of the peer, once it has sent from there
+        self._named: tuple[int, int] | None = None
+        self._sockets = _neighbours(connection.family, connection.local)
+        self.foreign = 0
+        """Datagrams from somewhere else."""
+
+    @property
+    def port(self) -> int:
+        """The even one."""
+        port: int = self._sockets[0].getsockname()[1]
+        return port
+
+    def expect(self, ports: tuple[int, int]) -> None:
+        """Where the peer says that it sends from. Some send from elsewhere: that counts only while these are silent."""
+        self._named = ports
+
+    def filenos(self) -> tuple[int, int]:
+        """For `select.poll`: RTP's and RTCP's."""
+        return self._sockets[0].fileno(), self._sockets[1].fileno()
+
+    def receive(self) -> list[tuple[int, bytes]]:
+        """(0 for RTP or 1 for RTCP, packet): what is there, at most `MAX_DATAGRAMS` of each."""
+        found: list[tuple[int, bytes]] = []
+        for channel, sock in enumerate(self._sockets):
+            for _ in range(MAX_DATAGRAMS):
+                try:
+                    data, source = sock.recvfrom(READ_BYTES)
+                except (BlockingIOError, InterruptedError):
+                    break
+                except ConnectionError:
+                    continue  # the other side's port is closed, of which the packets' silence tells enough
+                if self._is_peer(channel, source):
+                    found.append((channel, data))
+                else:
+                    self.foreign += 1
+        return found
+
+    def _is_peer(self, channel: int, source: Any) -> bool:
+        if source[0] != self._peer:
+            return False
+        named = self._named is not None and source[1] == self._named[channel]
+        if named or self._ports[channel] is None:
+            self._ports[channel] = source[1]
+        return bool(self._ports[channel] == source[1])
+
+    def send(self, channel: int, data: bytes, port: int) -> None:
+        """To the peer's `port`; what cannot be sent is lost, as with UDP anything may be."""
+        try:
+            self._sockets[channel].sendto(data, (self._peer, port))
+        except OSError:
+            return
+
+    def close(self) -> None:
+        """Give the ports back."""
+        for sock in self._sockets:
+            sock.close()
+
+
+def wait(poll: select.poll, deadline: float, stop: threading.Event) -> None:
+    """Until something is ready. Raises `TimeoutError` at `deadline`, `StoppedError` when asked to stop."""
+    while True:
+        if stop.is_set():
+            raise StoppedError
+        left_s = deadline - time.monotonic()
+        if poll.poll(max(0.0, min(left_s, LOOK_S)) * 1000):
+            return
+        if left_s <= 0:
+            raise TimeoutError
+
+
+def tls_context(tls_ca: str | None, *, verify: bool, shown: str) -> ssl.SSLContext:
+    """Trusts the certificates in the PEM file `tls_ca`, else the system's; nobody is checked where not `verify`."""
+    if not verify:
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+    try:
+        context = ssl.create_default_context(cafile=tls_ca)
+    except (OSError, ssl.SSLError) as error:
+        detail = error.strerror if not isinstance(error, ssl.SSLError) else "no certificate in it"
+        raise SourceError(f"{shown}: tls_ca {tls_ca}: cannot be read ({detail}); give a PEM file") from None
+    # Cameras' own certificates lack what new ones must have; and one that is named is trusted whoever signed it.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    if tls_ca is not None:
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
+
+
+def _resolve(address: Address, deadline: float, stop: threading.Event) -> Addresses:
+    """Addresses of the host. A resolver knows no deadline: it has a thread, which is left behind after ours."""
+    kind = socket.SOCK_STREAM
+    try:
+        return list(socket.getaddrinfo(address.host, address.port, type=kind, flags=socket.AI_NUMERICHOST))
+    except socket.gaierror:
+        pass
+    answer: queue.Queue[Addresses | OSError] = queue.Queue()
+
+    def resolve() -> None:
+        try:
+            answer.put(list(socket.getaddrinfo(address.host, address.port, type=kind)))
+        except (OSError, UnicodeError) as error:
+            answer.put(error if isinstance(error, OSError) else socket.gaierror(str(error)))
+
+    threading.Thread(target=resolve, name="resolve", daemon=True).start()
+    while not stop.is_set():
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        try:
+            found = answer.get(timeout=min(left_s, LOOK_S))
+        except queue.Empty:
+            continue
+        if isinstance(found, OSError):
+            raise found
+        return found
+    raise StoppedError
+
+
+def _neighbours(family: socket.AddressFamily, local: str) -> tuple[socket.socket, socket.socket]:
+    for _ in range(PORT_TRIES):
+        first, second = socket.socket(family, socket.SOCK_DGRAM), socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            first.bind((local, 0))
+            port = first.getsockname()[1]
+            if port % 2:
+                first.close()
+                first = socket.socket(family, socket.SOCK_DGRAM)
+                port -= 1
+                first.bind((local, port))
+            second.bind((local, port + 1))
+            for sock in (first, second):
+                sock.setblocking(False)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UDP_BUFFER_BYTES)
+        except OSError:
+            first.close()
+            second.close()
+        else:
+            return first, second
+    raise OSError(errno.EADDRINUSE, "no two neighbouring UDP ports are free")

@@ -1,0 +1,154 @@
+"""One TCP stream -> RTSP messages and interleaved packets (RFC 2326, section 10.12), also after junk. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from streamclf.sources.rtsp.message import MAX_BODY_BYTES, MAX_HEAD_BYTES, MalformedMessageError, Message, parse_head
+from streamclf.sources.rtsp.rtp import VERSION
+
+DOLLAR = 0x24
+MIN_PACKET_BYTES = 8
+MAX_JUNK_BYTES = 1 << 20
+"""A second of a good stream without one packet in it: whoever sends this speaks something else."""
+RTCP_TYPES = range(200, 208)
+
+
+class Data(NamedTuple):
+    """A packet on an interleaved channel."""
+
+    channel: int
+    payload: bytes
+
+
+class Framing:
+    """Cuts what comes in. Some cameras lose bytes of their stream or write a log into it: then the next packet is
+    looked for, by what its header must be."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._channels: tuple[int, int] | None = None
+        self._payload_types: frozenset[int] = frozenset()
+        self._body: tuple[Message, int] | None = None
+        self._skipped = 0  # since the last packet or message
+        self.junk = 0
+        """Bytes that were neither packet nor message, and ended with one."""
+
+    def expect(self, channels: tuple[int, int], payload_types: frozenset[int]) -> None:
+        """From now on packets may come: RTP and RTCP on these channels."""
+        self._channels, self._payload_types = channels, payload_types
+
+    def feed(self, data: bytes) -> list[Data | Message]:
+        """What `data` completes. Raises `MalformedMessageError` where nothing can be made of it."""
+        buffer = self._buffer
+        buffer += data
+        items: list[Data | Message] = []
+        at = 0
+        while at < len(buffer):
+            after = self._next(at, items)
+            if after == at:
+                break
+            at = after
+        del buffer[:at]
+        return items
+
+    def _next(self, at: int, items: list[Data | Message]) -> int:
+        """Where the next item begins, `at` if this one is not complete yet."""
+        buffer = self._buffer
+        if self._body is not None:
+            return self._finish_body(at, items)
+        first = buffer[at]
+        if first == DOLLAR and self._channels is not None:
+            if len(buffer) - at < 4:
+                return at
+            length = buffer[at + 2] << 8 | buffer[at + 3]
+            if buffer[at + 1] in self._channels and self._may_be_packet(at):
+                end = at + 4 + length
+                if end > len(buffer):
+                    return at
+                items.append(Data(buffer[at + 1], bytes(buffer[at + 4 : end])))
+                self._in_step()
+                return end
+        elif first in b"\r\n":
+            return at + 1  # between messages
+        elif self._begins_message(at):
+            return self._message(at, items)
+        return self._resync(at + 1, at)
+
+    def _finish_body(self, at: int, items: list[Data | Message]) -> int:
+        assert self._body is not None  # asked before
+        message, length = self._body
+        if len(self._buffer) - at < length:
+            return at
+        items.append(replace(message, body=bytes(self._buffer[at : at + length])))
+        self._body = None
+        return at + length
+
+    def _message(self, at: int, items: list[Data | Message]) -> int:
+        end = self._buffer.find(b"\r\n\r\n", at, at + MAX_HEAD_BYTES)
+        if end < 0:
+            return at if len(self._buffer) - at < MAX_HEAD_BYTES else self._resync(at + 1, at)
+        try:
+            message, length = parse_head(bytes(self._buffer[at:end]))
+        except MalformedMessageError:
+            return self._resync(at + 1, at)
+        self._in_step()
+        if length:
+            self._body = (message, length)
+        else:
+            items.append(message)
+        return end + 4
+
+    def _begins_message(self, at: int) -> bool:
+        """Whether it may be one, by as much of it as is there."""
+        start = bytes(self._buffer[at : at + 24])
+        if b"RTSP/"[: len(start)] == start[:5]:
+            return True
+        word, space, _ = start.partition(b" ")
+        return 0 < len(word) <= 20 and word.replace(b"_", b"").isupper() and (bool(space) or len(start) <= 20)
+
+    def _may_be_packet(self, at: int) -> bool:
+        """Version and type of RTP or RTCP, as far as they are there."""
+        buffer = self._buffer
+        assert self._channels is not None  # asked before
+        length = buffer[at + 2] << 8 | buffer[at + 3]
+        if length < MIN_PACKET_BYTES:
+            return False
+        if len(buffer) - at < 6:
+            return True
+        if buffer[at + 4] >> 6 != VERSION:
+            return False
+        # In step, another type is some other packet's; out of step it is what tells a packet from junk.
+        if not self._skipped:
+            return True
+        kind = buffer[at + 5]
+        return kind in RTCP_TYPES if buffer[at + 1] == self._channels[1] else kind & 127 in self._payload_types
+
+    def _resync(self, begin: int, at: int) -> int:
+        """Skip to what may be a packet or an answer."""
+        buffer = self._buffer
+        if self._channels is None:
+            raise MalformedMessageError("an answer that is not RTSP")
+        self._skipped += 1
+        found = begin
+        while True:
+            dollar, answer = buffer.find(b"$", found), buffer.find(b"RTSP/", found)
+            found = min((place for place in (dollar, answer) if place >= 0), default=len(buffer))
+            is_channel = found + 1 >= len(buffer) or buffer[found + 1] in self._channels
+            if (
+                found == len(buffer)
+                or found == answer
+                or (is_channel and (found + 4 > len(buffer) or self._may_be_packet(found)))
+            ):
+                break
+            found += 1
+        self._skipped += found - at
+        if self._skipped > MAX_JUNK_BYTES + MAX_BODY_BYTES:
+            raise MalformedMessageError(f"{self._skipped} bytes without a packet")
+        return found
+
+    def _in_step(self) -> None:
+        if self._skipped:
+            self.junk += self._skipped
+            self._skipped = 0

@@ -1,0 +1,155 @@
+"""One track: RTP and RTCP as they come -> access units, in order and with their time. Pure: bytes and a clock in."""
+
+from __future__ import annotations
+
+import secrets
+
+from streamclf.sources.rtsp.nal import DEPACKETIZERS
+from streamclf.sources.rtsp.reorder import Arrival, Reorder
+from streamclf.sources.rtsp.rtcp import Reception, SenderReport, parse_rtcp
+from streamclf.sources.rtsp.rtp import RtpPacket, Timeline, parse_rtp
+from streamclf.sources.rtsp.sdp import Track
+from streamclf.sources.rtsp.units import AccessUnit, Assembler
+
+NS = 1_000_000_000
+MAX_REPORT_AGE_S = 60
+"""Senders report every few seconds; an older report says nothing of the clock as it is now."""
+
+
+class Media:
+    """Follows one track through losses, new senders and jumps of its clock. Times `now` are monotonic seconds."""
+
+    def __init__(self, track: Track, *, reorder_s: float) -> None:
+        """`reorder_s`: how long a missing packet is waited for; 0 over TCP."""
+        self._track = track
+        self._depacketizer = DEPACKETIZERS[track.codec]()
+        self._assembler = Assembler(self._depacketizer)
+        self._reorder = Reorder(reorder_s)
+        self._timeline = Timeline(track.clock_hz)
+        self._reception = Reception(track.clock_hz)
+        self._own_ssrc = secrets.randbits(32)
+        self._ssrc: int | None = None
+        self._candidate: RtpPacket | None = None
+        self._damaged = False
+        self._clock: tuple[int, int] | None = None  # Unix time in ns at so many ticks
+        self._early_report: SenderReport | None = None
+        self.codec = self._depacketizer.codec
+        self.lost = 0
+        """Packets that never came."""
+        self.foreign = 0
+        """Packets that are none of this track."""
+        self.left_at: float | None = None
+        """When the sender said goodbye, unless it has sent since."""
+
+    @property
+    def trusts_marker(self) -> bool:
+        """Whether pictures end at the marker bit."""
+        return self._assembler.trusts_marker
+
+    @property
+    def malformed(self) -> int:
+        """Packets that were none of this codec, and pictures of more bytes than any has."""
+        return self._depacketizer.malformed + self._assembler.oversized
+
+    @property
+    def unsupported(self) -> int:
+        """Packets of kinds that we do not take apart."""
+        return self._depacketizer.unsupported.total()
+
+    @property
+    def deadline(self) -> float | None:
+        """When `expire` has something to do."""
+        return self._reorder.deadline
+
+    def note_damage(self) -> None:
+        """Bytes of the connection were lost between the packets."""
+        self._damaged = True
+
+    def rtp(self, data: bytes, now: float) -> list[AccessUnit]:
+        """The pictures that a packet completes."""
+        packet = parse_rtp(data)
+        if packet is None or packet.payload_type not in self._track.payload_types:
+            self.foreign += 1
+            return []
+        self.left_at = None
+        if packet.ssrc == self._ssrc:
+            self._candidate = None
+            return self._accept(packet, now)
+        if self._ssrc is None:
+            self._ssrc = packet.ssrc
+            return self._accept(packet, now)
+        return self._other_sender(packet, now)
+
+    def expire(self, now: float) -> list[AccessUnit]:
+        """The pictures that are complete, or as complete as they will be, since nobody waits for more."""
+        return self._assemble(self._reorder.expire(now), now)
+
+    def rtcp(self, data: bytes, now: float) -> None:
+        """Take the sender's reports."""
+        reports, leaving = parse_rtcp(data)
+        for report in reports:
+            if self._ssrc is None:
+                self._early_report = report
+            elif report.ssrc == self._ssrc:
+                self._set_clock(report, now)
+        if self._ssrc in leaving:
+            self.left_at = now
+
+    def report(self, now: float) -> bytes:
+        """What to tell the sender every few seconds."""
+        return self._reception.report(self._own_ssrc, now)
+
+    def media_ns(self, ticks: int) -> int:
+        """Media time in nanoseconds, 0 at the first packet."""
+        return ticks * NS // self._track.clock_hz
+
+    def wall_ns(self, ticks: int) -> int | None:
+        """Unix time at which the picture with this time stamp was taken, by the sender's clock; None if unknown."""
+        if self._clock is None:
+            return None
+        wall_ns, since = self._clock
+        if abs(ticks - since) > MAX_REPORT_AGE_S * self._track.clock_hz:
+            return None
+        return wall_ns + self.media_ns(ticks - since)
+
+    def _other_sender(self, packet: RtpPacket, now: float) -> list[AccessUnit]:
+        """Two packets of another one and none of the known one between: that is gone. One alone is somebody's error."""
+        first = self._candidate
+        if first is None or first.ssrc != packet.ssrc:
+            self.foreign += first is not None
+            self._candidate = packet
+            return []
+        self._candidate = None
+        units = self._assemble(self._reorder.drain(), now)
+        self._ssrc = packet.ssrc
+        self._timeline.restart()
+        self._clock = None
+        self._damaged = True
+        return units + self._accept(first, now) + self._accept(packet, now)
+
+    def _accept(self, packet: RtpPacket, now: float) -> list[AccessUnit]:
+        self._reception.packet(packet, now)
+        return self._assemble(self._reorder.push(packet, now), now)
+
+    def _assemble(self, arrivals: list[Arrival], now: float) -> list[AccessUnit]:
+        units: list[AccessUnit] = []
+        for arrival in arrivals:
+            self.lost += arrival.lost
+            if self._damaged:
+                self._damaged = False
+                arrival = Arrival(arrival.packet, max(1, arrival.lost))
+            ticks = self._timeline.at(arrival.packet.timestamp, now)
+            if self._timeline.jumped:
+                self._clock = None  # the sender's clock was set, or its stream begins anew
+            units += self._assembler.push(arrival, ticks, now)
+            if self._early_report is not None:
+                report, self._early_report = self._early_report, None
+                if report.ssrc == self._ssrc:
+                    self._set_clock(report, now)
+        return units
+
+    def _set_clock(self, report: SenderReport, now: float) -> None:
+        self._reception.sender(report, now)
+        ticks = self._timeline.of(report.timestamp)
+        if ticks is not None:
+            self._clock = (report.time_ns, ticks)

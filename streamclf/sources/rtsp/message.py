@@ -1,0 +1,72 @@
+"""RTSP's messages (RFC 2326): requests and answers as bytes and back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+MAX_HEAD_BYTES = 16 << 10
+MAX_HEADERS = 64
+MAX_BODY_BYTES = 64 << 10
+_STATUS = re.compile(r"RTSP/\d\.\d +([1-9]\d\d)(?: |$)")
+_REQUEST = re.compile(r"([A-Z_]{3,20}) (\S{1,2048}) RTSP/\d\.\d$")
+
+
+class MalformedMessageError(ValueError):
+    """Bytes that begin like a message and are none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """An answer if `status` is set, else a request by the server. Names of headers are in lower case."""
+
+    status: int = 0
+    method: str = ""
+    headers: dict[str, list[str]] = field(default_factory=dict)
+    body: bytes = b""
+
+    def header(self, name: str) -> str:
+        """The first header of that name, empty if there is none."""
+        return self.headers.get(name, [""])[0]
+
+    @property
+    def sequence(self) -> int | None:
+        """Its `CSeq`."""
+        text = self.header("cseq")
+        return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
+
+
+def parse_head(head: bytes) -> tuple[Message, int]:
+    """The message whose first line and headers are `head`, and the length of the body that follows."""
+    first, *lines = head.decode("utf-8", "replace").split("\r\n")
+    status, request = _STATUS.match(first), _REQUEST.match(first)
+    if status is None and request is None:
+        raise MalformedMessageError("neither a request nor an answer")
+    if len(lines) > MAX_HEADERS:
+        raise MalformedMessageError(f"{len(lines)} headers; at most {MAX_HEADERS}")
+    headers: dict[str, list[str]] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if colon:
+            headers.setdefault(name.strip().lower(), []).append(value.strip())
+    length = headers.get("content-length", ["0"])[0]
+    if not (length.isascii() and length.isdigit()) or len(length) > 8 or int(length) > MAX_BODY_BYTES:
+        raise MalformedMessageError(f"a body of more than {MAX_BODY_BYTES} bytes")
+    message = Message(status=int(status[1]) if status else 0, method=request[1] if request else "", headers=headers)
+    return message, int(length)
+
+
+def request_bytes(method: str, url: str, headers: Mapping[str, str]) -> bytes:
+    """A request of ours. None of its parts can end a line: they are checked where they come from, and here again."""
+    lines = [f"{method} {url} RTSP/1.0", *(f"{name}: {value}" for name, value in headers.items())]
+    if any(char in line for line in lines for char in "\r\n\0"):
+        raise MalformedMessageError("a line that would be two")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+def answer_bytes(status: int, sequence: int | None) -> bytes:
+    """Our answer to a server's request."""
+    text = {200: "OK"}.get(status, "Not Implemented")
+    cseq = "" if sequence is None else f"CSeq: {sequence}\r\n"
+    return f"RTSP/1.0 {status} {text}\r\n{cseq}\r\n".encode()

@@ -1,0 +1,184 @@
+"""An RTSP URL as `streamclf.sources.network` reads it: pictures, time-outs, and every fault as a `SourceError`."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import av.error
+
+from streamclf.errors import SourceError
+from streamclf.sources.container import NO_PICTURE_S, REASONS, UNTRUSTED, Picture, Timeouts, no_picture, too_slow
+from streamclf.sources.frame import SourceInfo
+from streamclf.sources.rtsp.client import EndedError
+from streamclf.sources.rtsp.connection import StoppedError
+from streamclf.sources.rtsp.decoder import Decoder
+from streamclf.sources.rtsp.session import Session
+from streamclf.sources.rtsp.understanding import MEMORY, NotUnderstoodError
+from streamclf.sources.rtsp.units import AccessUnit
+
+GOODBYE_S = 0.5
+"""After a sender's goodbye (RTCP BYE), the time for another one to begin."""
+MAX_UNSUPPORTED = 10
+"""Packets of a kind that we do not take apart, before the first picture: one may be a damaged packet."""
+WRONG_MARKERS = "its marker bits are wrong: each picture waits for the next one"
+
+
+class RtspReader:
+    """One connection to an RTSP server, opened when its first picture's data is there."""
+
+    endless = True
+    in_pieces = False
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        shown: str,
+        transport: Literal["tcp", "udp"],
+        timeouts: Timeouts,
+        tls_ca: str | None = None,
+        tls_verify: bool = True,
+        stop: threading.Event | None = None,
+    ) -> None:
+        """Raises `NotUnderstoodError` for a server or video beyond this client, `SourceError` for any other fault."""
+        self._url = url
+        self._shown = shown
+        self._timeouts = timeouts
+        self._stop = stop or threading.Event()
+        self._units: deque[AccessUnit] = deque()
+        self._opening = True
+        self._over_tls = url.lower().startswith("rtsps:")
+        began = time.monotonic()
+        deadline = began + timeouts.open_s
+        with self._translated():
+            self._session = Session(
+                url,
+                shown=shown,
+                transport=transport,
+                deadline=deadline,
+                tls_ca=tls_ca,
+                tls_verify=tls_verify,
+                stop=self._stop,
+            )
+        self._media = self._session.media
+        try:
+            self._decoder = Decoder(self._media, self._session.offer.track)
+            self._data_at = time.monotonic()
+            with self._translated():
+                self._await_first(deadline)
+        except BaseException:
+            self.close()
+            raise
+        self._opening = False
+
+    @property
+    def info(self) -> SourceInfo:
+        """Codec, size and nominal rate; what is not as it should be."""
+        width, height = self._decoder.size
+        note = None if self._media.trusts_marker else WRONG_MARKERS
+        return SourceInfo(codec=self._media.codec, width=width, height=height, fps=self._decoder.fps, note=note)
+
+    @property
+    def undecodable(self) -> int:
+        """Packets and pictures that could not be decoded."""
+        return self._decoder.undecodable + self._media.malformed + self._media.unsupported
+
+    @property
+    def lost(self) -> int:
+        """Packets that never came."""
+        return self._media.lost
+
+    def close(self) -> None:
+        """Hang up."""
+        self._session.close()
+
+    def pictures(self) -> Iterator[Picture]:
+        """All pictures until the server ends the stream or we are asked to stop. Raises `SourceError` for a fault."""
+        waiting_since = time.monotonic()
+        try:
+            while True:
+                while self._units:
+                    for picture in self._decoder.pictures(self._units.popleft()):
+                        waiting_since = time.monotonic()
+                        yield picture
+                waited_s = time.monotonic() - waiting_since
+                if waited_s > max(NO_PICTURE_S, self._timeouts.read_s):
+                    MEMORY.learn(self._url, "its pictures could not be decoded")
+                    raise SourceError(f"{self._shown}: {no_picture(waited_s, self.undecodable)}")
+                with self._translated():
+                    self._read(self._data_at + self._timeouts.read_s)
+        except (EndedError, StoppedError):
+            return
+
+    def _await_first(self, deadline: float) -> None:
+        while not self._units:
+            self._read(deadline)
+            if self._media.unsupported >= MAX_UNSUPPORTED:
+                raise NotUnderstoodError("its packets are of a kind that cameras do not send (interleaved)")
+
+    def _read(self, until: float) -> None:
+        """Wait for packets and sort them. Raises `TimeoutError` when none has come until then."""
+        media = self._media
+        deadline = media.deadline
+        packets = self._session.receive(until if deadline is None else min(until, deadline))
+        now = time.monotonic()
+        for channel, data in packets:
+            if channel:
+                media.rtcp(data, now)
+                continue
+            foreign = media.foreign
+            self._units += media.rtp(data, now)
+            if media.foreign == foreign:
+                self._data_at = now
+        self._units += media.expire(now)
+        if media.left_at is not None and now - media.left_at > GOODBYE_S:
+            raise EndedError
+        # Data that was there before the reader came back from elsewhere is no silence.
+        if now >= until and not (self._units if self._opening else self._data_at + self._timeouts.read_s > now):
+            raise TimeoutError
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Our errors for the system's; never with a text that might hold more than it should."""
+        try:
+            yield
+        except NotUnderstoodError as error:
+            if self._opening:
+                raise
+            MEMORY.learn(self._url, str(error))
+            raise SourceError(f"{self._shown}: {error}; FFmpeg is tried next") from None
+        except EndedError:
+            if not self._opening:
+                raise
+            raise SourceError(f"{self._shown}: {REASONS[av.error.EOFError]}") from None
+        except StoppedError:
+            if not self._opening:
+                raise
+            raise SourceError(f"{self._shown}: asked to stop before it was opened") from None
+        except OSError as error:
+            raise SourceError(f"{self._shown}: {self._reason(error)}") from None
+
+    def _reason(self, error: OSError) -> str:
+        if isinstance(error, TimeoutError):
+            return too_slow(self._timeouts, opening=self._opening)
+        if isinstance(error, ssl.SSLError):
+            return UNTRUSTED if self._opening else "the encrypted connection broke; check the network"
+        if isinstance(error, socket.gaierror):
+            return "its host name is not known; check the address"
+        kinds: list[tuple[type[OSError], type[Exception]]] = [
+            (ConnectionRefusedError, av.error.ConnectionRefusedError),
+            (ConnectionResetError, av.error.ConnectionResetError),
+            (BrokenPipeError, av.error.BrokenPipeError),
+        ]
+        for kind, known in kinds:
+            if isinstance(error, kind):
+                return REASONS[known]
+        detail = error.strerror or type(error).__name__
+        return f"cannot be {'opened' if self._opening else 'read'} ({detail}); check the source"

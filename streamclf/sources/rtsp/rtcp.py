@@ -1,0 +1,122 @@
+"""RTCP (RFC 3550, section 6): what the sender says of its clock, and what we say of its packets."""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from streamclf.sources.rtsp.rtp import VERSION, RtpPacket, distance
+
+SENDER_REPORT, RECEIVER_REPORT, DESCRIPTION, BYE = 200, 201, 202, 203
+NTP_EPOCH_S = 2_208_988_800
+"""NTP counts from 1900."""
+NTP_HALF_ERA_S = 1 << 31
+"""Its 32 bits of seconds begin again in 2036; cameras whose clock was never set say 1970."""
+MAX_PARTS = 32
+NS = 1_000_000_000
+
+
+class SenderReport(NamedTuple):
+    """At `time_ns` (Unix time, by the sender's clock) its media clock stood at `timestamp` (raw, 32 bits)."""
+
+    ssrc: int
+    time_ns: int
+    timestamp: int
+    ntp_middle: int
+    """The 32 bits that a receiver report gives back, so that the sender can tell the round trip."""
+
+
+def parse_rtcp(data: bytes) -> tuple[list[SenderReport], list[int]]:
+    """The sender reports, and the SSRCs that say goodbye. What is none of those is left out."""
+    reports: list[SenderReport] = []
+    leaving: list[int] = []
+    begin = 0
+    for _ in range(MAX_PARTS):
+        if len(data) - begin < 4:
+            break
+        first, kind, words = struct.unpack_from(">BBH", data, begin)
+        end = begin + 4 + 4 * words
+        if first >> 6 != VERSION or end > len(data):
+            break
+        if kind == SENDER_REPORT and words >= 6:
+            reports += _sender_report(data, begin)
+        elif kind == BYE:
+            count = min(first & 31, words)
+            leaving += struct.unpack_from(f">{count}I", data, begin + 4)
+        begin = end
+    return reports, leaving
+
+
+def _sender_report(data: bytes, begin: int) -> list[SenderReport]:
+    ssrc, seconds, fraction, timestamp = struct.unpack_from(">4I", data, begin + 4)
+    if seconds == 0:
+        return []  # a sender without a clock
+    if seconds < NTP_HALF_ERA_S:
+        seconds += 1 << 32
+    time_ns = (seconds - NTP_EPOCH_S) * NS + (fraction * NS >> 32)
+    return [SenderReport(ssrc, time_ns, timestamp, (seconds & 0xFFFF) << 16 | fraction >> 16)]
+
+
+class Reception:
+    """Counts the packets of one sender, for receiver reports (RFC 3550, appendices A.3 and A.8)."""
+
+    def __init__(self, clock_hz: int) -> None:
+        self._clock_hz = clock_hz
+        self._begin(None, 0)
+
+    def _begin(self, ssrc: int | None, sequence: int) -> None:
+        self.ssrc = ssrc
+        self._base = self._highest = sequence
+        self._received = 0
+        self._before = (0, 0)  # expected, received
+        self._transit: float | None = None
+        self._jitter = 0.0
+        self._report: SenderReport | None = None
+        self._reported_at = 0.0
+
+    def packet(self, packet: RtpPacket, now: float) -> None:
+        """A packet came, in whatever order."""
+        if packet.ssrc != self.ssrc:
+            self._begin(packet.ssrc, packet.sequence)
+        self._received += 1
+        self._highest += max(0, distance(packet.sequence, self._highest & 0xFFFF, 16))
+        transit = now * self._clock_hz - packet.timestamp
+        if self._transit is not None:
+            step = abs(transit - self._transit)
+            if step < self._clock_hz:  # more is a jump or a wrap, not jitter
+                self._jitter += (step - self._jitter) / 16
+        self._transit = transit
+
+    def sender(self, report: SenderReport, now: float) -> None:
+        """A sender report came."""
+        if report.ssrc == self.ssrc:
+            self._report, self._reported_at = report, now
+
+    def report(self, own_ssrc: int, now: float) -> bytes:
+        """A receiver report and our name, which is the least that a compound packet must hold."""
+        return self._receiver_report(own_ssrc, now) + _description(own_ssrc)
+
+    def _receiver_report(self, own_ssrc: int, now: float) -> bytes:
+        if self.ssrc is None:
+            return struct.pack(">BBHI", VERSION << 6, RECEIVER_REPORT, 1, own_ssrc)
+        expected = self._highest - self._base + 1
+        lost = max(-(1 << 23), min(expected - self._received, (1 << 23) - 1))
+        new_expected, new_received = expected - self._before[0], self._received - self._before[1]
+        self._before = (expected, self._received)
+        new_lost = max(0, new_expected - new_received)
+        fraction = min(255, (new_lost << 8) // new_expected) if new_expected > 0 else 0
+        middle = delay = 0
+        if self._report is not None:
+            middle = self._report.ntp_middle
+            delay = min(int((now - self._reported_at) * 65536), 0xFFFFFFFF)
+        head = struct.pack(">BBHI", VERSION << 6 | 1, RECEIVER_REPORT, 7, own_ssrc)
+        loss = struct.pack(">II", self.ssrc, fraction << 24 | lost & 0xFFFFFF)
+        rest = struct.pack(">4I", self._highest & 0xFFFFFFFF, min(int(self._jitter), 0xFFFFFFFF), middle, delay)
+        return head + loss + rest
+
+
+def _description(own_ssrc: int) -> bytes:
+    name = b"streamclf"  # neither host nor user: nobody's business
+    item = bytes([1, len(name)]) + name
+    padded = item + bytes(4 - len(item) % 4)  # ends with at least one zero
+    return struct.pack(">BBHI", VERSION << 6 | 1, DESCRIPTION, 1 + len(padded) // 4, own_ssrc) + padded

@@ -1,0 +1,80 @@
+"""RTP packets (RFC 3550, section 5.1), and counters that wrap around."""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+HEADER = struct.Struct(">BBHII")
+VERSION = 2
+
+
+class RtpPacket(NamedTuple):
+    """One packet, without padding and extensions. A tuple, because there are thousands a second."""
+
+    sequence: int
+    timestamp: int
+    ssrc: int
+    payload_type: int
+    marker: bool
+    payload: bytes
+
+
+def parse_rtp(data: bytes) -> RtpPacket | None:
+    """The packet in `data`, None if it is none."""
+    if len(data) < HEADER.size:
+        return None
+    first, second, sequence, timestamp, ssrc = HEADER.unpack_from(data)
+    if first >> 6 != VERSION:
+        return None
+    begin, end = HEADER.size + 4 * (first & 15), len(data)
+    if first & 0x10:  # a header extension, its length in words of 4 bytes
+        begin += 4 + 4 * int.from_bytes(data[begin + 2 : begin + 4], "big")
+    if first & 0x20:  # padding, whose last byte counts it
+        end -= data[-1]
+    if begin > end or (first & 0x20 and not data[-1]):
+        return None
+    return RtpPacket(sequence, timestamp, ssrc, second & 127, second > 127, data[begin:end])
+
+
+def distance(later: int, earlier: int, bits: int) -> int:
+    """How far `later` is ahead of `earlier` on a counter of so many bits: less than half its range, either way."""
+    half = 1 << (bits - 1)
+    return ((later - earlier + half) & ((1 << bits) - 1)) - half
+
+
+class Timeline:
+    """The media time of one track in ticks of its clock, from 0 at the first packet, without wrap-around.
+
+    Jumps are passed on, up to half the counter's range (6.6 h at 90 kHz). A new sender (SSRC) counts from anywhere: its
+    first packet gets the time that has gone by since the last one.
+    """
+
+    def __init__(self, clock_hz: int) -> None:
+        self._clock_hz = clock_hz
+        self._raw: int | None = None
+        self._ticks = 0
+        self._at = 0.0
+        self._restarted = False
+        self.jumped = False
+        """Whether the last packet's time does not continue the one before it within a second."""
+
+    def at(self, raw: int, now: float) -> int:
+        """Ticks of the packet stamped `raw` (32 bits) that came at `now` (monotonic seconds)."""
+        if self._raw is None:
+            self._raw, self._at, self.jumped = raw, now, True
+            return 0
+        expected = (now - self._at) * self._clock_hz
+        step = round(expected) if self._restarted else distance(raw, self._raw, 32)
+        self.jumped = self._restarted or abs(step - expected) > self._clock_hz
+        self._raw, self._at, self._restarted = raw, now, False
+        self._ticks += step
+        return self._ticks
+
+    def restart(self) -> None:
+        """The next packet is another sender's."""
+        self._restarted = True
+
+    def of(self, raw: int) -> int | None:
+        """Ticks of another time stamp of the same clock, as sender reports hold; None before the first packet."""
+        return None if self._raw is None else self._ticks + distance(raw, self._raw, 32)

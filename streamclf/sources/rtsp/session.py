@@ -1,0 +1,229 @@
+"""From a URL to packets that come: OPTIONS, DESCRIBE, SETUP, PLAY; then what keeps a session alive."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+import ssl
+import threading
+import time
+from typing import Literal
+
+from streamclf.errors import SourceError
+from streamclf.sources.rtsp.address import Address, joined, parse_url, redirected
+from streamclf.sources.rtsp.client import Client, EndedError
+from streamclf.sources.rtsp.connection import Connection, StoppedError, UdpPair, tls_context
+from streamclf.sources.rtsp.framing import Data
+from streamclf.sources.rtsp.media import Media
+from streamclf.sources.rtsp.message import Message
+from streamclf.sources.rtsp.sdp import Offer, parse_sdp
+from streamclf.sources.rtsp.understanding import NotUnderstoodError
+
+MAX_REDIRECTIONS = 3
+TIMEOUT_S = 60.0
+"""After which a server ends a session that it hears nothing of, unless it says otherwise."""
+KEEP_ALIVE_S = (1.0, 30.0)
+REPORT_S = 5.0
+REORDER_S = 0.1
+"""How long a datagram that is missing is waited for."""
+GOODBYE_S = 0.2
+SEND_S = 1.0
+PUNCH = bytes([0x80, 0]) + bytes(10)
+"""An empty RTP packet: it opens the way through a firewall for those that come back."""
+
+
+class Session:
+    """One playing track. Raises `SourceError`, `OSError`, `TimeoutError`, `EndedError`, `StoppedError`."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        shown: str,
+        transport: Literal["tcp", "udp"],
+        deadline: float,
+        tls_ca: str | None,
+        tls_verify: bool,
+        stop: threading.Event,
+    ) -> None:
+        """Play `url`; all of it takes no longer than until `deadline` (monotonic seconds)."""
+        self._shown = shown
+        self._stop = stop
+        self._deadline = deadline
+        self._tls = (tls_ca, tls_verify)
+        self._udp: UdpPair | None = None
+        self._server_ports: tuple[int, int] | None = None
+        self._channels = (0, 1)
+        self._timeout_s = TIMEOUT_S
+        self._random = random.Random()  # noqa: S311 - nothing secret
+        address, self._credentials = parse_url(url, shown)
+        self._client, self._connection = self._connect(address)
+        try:
+            self._offer, base = self._describe(address)
+            # Over TLS the packets have to be in it: what goes by UDP everybody can read.
+            self._media = self._set_up(base, udp=transport == "udp" and not address.tls)
+            self._control = joined(base, self._offer.control)
+            self._play()
+        except BaseException:
+            self.close(goodbye=False)
+            raise
+        now = time.monotonic()
+        self._keep_alive_at, self._report_at = now + self._keep_alive_s(), now
+
+    @property
+    def offer(self) -> Offer:
+        """What is played."""
+        return self._offer
+
+    @property
+    def media(self) -> Media:
+        """Where the packets go."""
+        return self._media
+
+    def receive(self, until: float) -> list[Data]:
+        """Packets, channel 0 for RTP and 1 for RTCP; none after `until`. Keeps the session alive meanwhile."""
+        junk = self._client.framing.junk
+        now = time.monotonic()
+        packets, answers = self._client.receive(min(until, self._keep_alive_at, max(self._report_at, now)))
+        for answer in answers:
+            self._take(answer)
+        if self._client.framing.junk != junk:
+            self._media.note_damage()
+        self._keep(time.monotonic())
+        if self._udp is None:
+            rtp, _ = self._channels
+            packets = [Data(int(channel != rtp), data) for channel, data in packets]
+        return packets
+
+    def close(self, *, goodbye: bool = True) -> None:
+        """Hang up, and say so where that takes no time."""
+        if goodbye and self._client.session:
+            with contextlib.suppress(OSError, SourceError, StoppedError):
+                self._client.tell("TEARDOWN", self._control, time.monotonic() + GOODBYE_S)
+        self._client.session = ""
+        self._connection.close()
+        if self._udp is not None:
+            self._udp.close()
+
+    def _connect(self, address: Address) -> tuple[Client, Connection]:
+        context: ssl.SSLContext | None = None
+        if address.tls:
+            tls_ca, verify = self._tls
+            context = tls_context(tls_ca, verify=verify, shown=self._shown)
+        connection = Connection(address, context=context, deadline=self._deadline, stop=self._stop)
+        return Client(connection, self._credentials, shown=self._shown, stop=self._stop), connection
+
+    def _describe(self, address: Address) -> tuple[Offer, str]:
+        """What is offered, and the URL that its controls are relative to."""
+        for _ in range(MAX_REDIRECTIONS + 1):
+            options = self._client.request("OPTIONS", address.url, self._deadline)
+            self._public = options.header("public").upper() if options.status == 200 else ""
+            answer = self._client.request("DESCRIBE", address.url, self._deadline, Accept="application/sdp")
+            if answer.status == 200:
+                base = answer.header("content-base") or answer.header("content-location") or address.url
+                return parse_sdp(answer.body), self._base(base, address)
+            if answer.status not in (301, 302, 303, 305, 307, 308):
+                self._client.refuse(answer.status)
+            address = redirected(address, answer.header("location"), self._shown)
+            self._connection.close()
+            self._client, self._connection = self._connect(address)
+        raise SourceError(f"{self._shown}: redirects more than {MAX_REDIRECTIONS} times; check the server")
+
+    def _base(self, base: str, address: Address) -> str:
+        """The server's name of itself, if it is one: cameras behind a router give one that nobody can reach, but which
+        they expect in requests."""
+        try:
+            found, _ = parse_url(base, self._shown)
+        except SourceError:
+            return address.url
+        return found.url
+
+    def _set_up(self, base: str, *, udp: bool) -> Media:
+        track = self._offer.track
+        self._client.framing.expect(self._channels, track.payload_types)
+        if udp:
+            self._udp = UdpPair(self._connection)
+            wanted = f"RTP/AVP;unicast;client_port={self._udp.port}-{self._udp.port + 1}"
+        else:
+            wanted = "RTP/AVP/TCP;unicast;interleaved=0-1"
+        url = joined(base, track.control)
+        answer = self._client.request("SETUP", url, self._deadline, Transport=wanted)
+        if answer.status == 461:
+            raise NotUnderstoodError(f"no unicast over {'UDP' if udp else 'TCP'} (461)")
+        if answer.status != 200:
+            self._client.refuse(answer.status)
+        self._begin_session(answer.header("session"))
+        transport = answer.header("transport").lower()
+        if (udp and "/tcp" in transport) or (not udp and "client_port" in transport and "/tcp" not in transport):
+            raise NotUnderstoodError("a server that takes another transport than it was asked for")
+        if self._udp is not None:
+            self._client.listen(self._udp)
+            self._server_ports = _pair("server_port", transport, 65535)
+            if self._server_ports is not None:
+                self._udp.expect(self._server_ports)
+        else:
+            self._channels = _pair("interleaved", transport, 255) or self._channels
+            self._client.framing.expect(self._channels, track.payload_types)
+        return Media(track, reorder_s=REORDER_S if udp else 0.0)
+
+    def _begin_session(self, header: str) -> None:
+        name, *parameters = header.split(";")
+        name = name.strip()
+        if len(name) > 256 or not all("!" <= char <= "~" for char in name):
+            raise NotUnderstoodError("a session without a usable name")
+        self._client.session = name
+        for parameter in parameters:
+            key, _, value = parameter.partition("=")
+            if key.strip().lower() == "timeout" and value.strip().isdecimal() and len(value) < 8:
+                self._timeout_s = float(value)
+
+    def _play(self) -> None:
+        self._punch()
+        answer = self._client.request("PLAY", self._control, self._deadline, Range="npt=0.000-")
+        if answer.status != 200:
+            self._client.refuse(answer.status)
+
+    def _punch(self) -> None:
+        if self._udp is not None and self._server_ports is not None:
+            self._udp.send(0, PUNCH, self._server_ports[0])
+            self._udp.send(1, self._media.report(time.monotonic()), self._server_ports[1])
+
+    def _keep_alive_s(self) -> float:
+        """Twice in the time that the server waits."""
+        least, most = KEEP_ALIVE_S
+        return max(least, min(most, self._timeout_s / 2)) * self._random.uniform(0.8, 0.95)
+
+    def _keep(self, now: float) -> None:
+        if now >= self._keep_alive_at:
+            self._keep_alive_at = now + self._keep_alive_s()
+            method = "GET_PARAMETER" if "GET_PARAMETER" in self._public else "OPTIONS"
+            self._client.tell(method, self._control, now + SEND_S)
+        if now >= self._report_at:
+            self._report_at = now + REPORT_S * self._random.uniform(0.5, 1.5)
+            report = self._media.report(now)
+            if self._udp is None:
+                self._client.send_packet(self._channels[1], report)
+            elif self._server_ports is not None:
+                self._udp.send(1, report, self._server_ports[1])
+
+    def _take(self, answer: Message) -> None:
+        """An answer to a sign of life."""
+        self._client.answered(answer)
+        if answer.status == 401:
+            # Its nonce has expired; three at once would be a wrong password, which it was not.
+            self._keep_alive_at = min(self._keep_alive_at, time.monotonic() + KEEP_ALIVE_S[0])
+        elif answer.status == 454:
+            raise EndedError  # no such session (any more)
+        elif answer.status in (405, 501):
+            self._public = ""
+
+
+def _pair(name: str, transport: str, most: int) -> tuple[int, int] | None:
+    """`interleaved=0-1`: two numbers, or the first and its successor."""
+    match = re.search(rf"(?:^|;)\s*{name}\s*=\s*(\d{{1,5}})(?:\s*-\s*(\d{{1,5}}))?", transport)
+    if match is None:
+        return None
+    first = int(match[1])
+    second = int(match[2]) if match[2] else first + 1
+    return (first, second) if max(first, second) <= most and first != second else None

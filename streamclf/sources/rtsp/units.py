@@ -1,0 +1,97 @@
+"""NAL units -> access units: what a decoder makes one picture of. Pure."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from streamclf.sources.rtsp.nal import MAX_NAL_BYTES, Depacketizer
+from streamclf.sources.rtsp.reorder import Arrival
+
+START_CODE = b"\0\0\0\1"
+MAX_NALS = 2048
+"""Of one picture. Level 6.2 of H.264 allows no more slices; encoders make a few dozen."""
+
+
+class AccessUnit(NamedTuple):
+    """A picture's data in Annex B form. `timestamp`: ticks. `damaged`: some of it is missing or wrong. `waited_s`: for
+    how long it was complete, as one knows afterwards, before that was clear."""
+
+    data: bytes
+    timestamp: int
+    damaged: bool
+    waited_s: float
+
+
+class Assembler:
+    """Ends a picture at the packet with the marker bit, which is its last one (RFC 6184, section 5.1).
+
+    Where the bit is lost or never set, a picture ends when the next one begins: at another time stamp, or at a slice
+    that is a picture's first. Where it is set in the middle of pictures, as some cameras do for every slice, it is
+    trusted no more, and `trusts_marker` says so.
+    """
+
+    def __init__(self, depacketizer: Depacketizer) -> None:
+        self._depacketizer = depacketizer
+        self._nals: list[bytes] = []
+        self._size = 0
+        self._pictures_end = 0  # number of NAL units up to the last slice
+        self._timestamp: int | None = None
+        self._done: int | None = None  # time stamp of the picture that a marker ended last
+        self._last_at = 0.0
+        self._damaged = False
+        self.trusts_marker = True
+        self.oversized = 0
+        """Pictures that were given up because they had too many bytes or NAL units."""
+
+    def push(self, arrival: Arrival, timestamp: int, now: float) -> list[AccessUnit]:
+        """Take the next packet, whose time is `timestamp` (ticks); the pictures that are complete."""
+        packet, lost = arrival
+        units: list[AccessUnit] = []
+        if timestamp != self._timestamp:
+            self._take(self._depacketizer.flush(), units, now)
+            if self._pictures_end:
+                self._damaged |= lost > 0  # its end may be among them
+                self._finish(units, now)
+            self._timestamp = timestamp
+        self._damaged |= lost > 0
+        self._take(self._depacketizer.push(packet.payload, after_loss=lost > 0), units, now)
+        self._last_at = now
+        if packet.marker and self.trusts_marker:
+            self._take(self._depacketizer.flush(), units, now)
+            if self._pictures_end:
+                self._finish(units, now)
+                self._done = timestamp
+        return units
+
+    def _take(self, nals: list[bytes], units: list[AccessUnit], now: float) -> None:
+        self._damaged |= self._depacketizer.take_damage()
+        for nal in nals:
+            if len(nal) <= self._depacketizer.header_bytes:
+                continue  # of no content
+            if self._depacketizer.is_picture(nal):
+                if self._depacketizer.begins_picture(nal):
+                    if self._pictures_end:
+                        self._finish(units, now)
+                elif self._timestamp == self._done and not self._pictures_end and not self._damaged:
+                    self.trusts_marker = False  # the picture that it ended goes on
+            self._append(nal)
+
+    def _append(self, nal: bytes) -> None:
+        self._size += len(nal)
+        if len(self._nals) >= MAX_NALS or self._size > MAX_NAL_BYTES:
+            self.oversized += 1
+            self._nals, self._size, self._pictures_end, self._damaged = [], 0, 0, True
+            return
+        self._nals.append(nal)
+        if self._depacketizer.is_picture(nal):
+            self._pictures_end = len(self._nals)
+
+    def _finish(self, units: list[AccessUnit], now: float) -> None:
+        """What follows the last slice belongs to the next picture."""
+        nals, self._nals = self._nals[: self._pictures_end], self._nals[self._pictures_end :]
+        self._size, self._pictures_end = sum(map(len, self._nals)), 0
+        assert self._timestamp is not None  # a packet brought it
+        waited_s = max(0.0, now - self._last_at) if self._last_at else 0.0
+        data = START_CODE + START_CODE.join(nals)
+        units.append(AccessUnit(data, self._timestamp, self._damaged, waited_s))
+        self._damaged = False
