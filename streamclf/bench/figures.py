@@ -133,7 +133,9 @@ def _latencies(load: Load, run: Run) -> list[float]:
         if connections and stream not in run.unmatched:
             heard = run.heard.get(stream, [])
             sent_ns = connections[0]["sent_ns"]
-            found += latencies_ms(heard, sent_ns, since_ns=run.began_ns, until_ns=run.ended_ns, **rates)
+            own = latencies_ms(heard, sent_ns, since_ns=run.began_ns, until_ns=run.ended_ns, **rates)
+            # Heard before it was sent: the source counts its media time from another picture than the camera's first.
+            found += own if min(own, default=0) >= 0 else []
     return found
 
 
