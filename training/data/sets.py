@@ -12,7 +12,6 @@ import numpy as np
 from training.data.clips import F32, I64, U8, Clips, DataSet, Row
 from training.data.decode import DecodeSpec
 from training.data.lists import read_rows
-from training.data.made import open_made
 from training.data.recipes import ClipRecipe, ClipsData, GesturesMadeData, MixedData, Shape, VolumesData
 from training.data.similar import find_twins
 from training.data.splits import by_groups, by_list, check_classes, check_groups, class_names
@@ -257,6 +256,8 @@ def _open_volumes(data: VolumesData, shape: Shape) -> DataSet:
 
 
 def _open_made(data: GesturesMadeData, shape: Shape, seed: int, held_back_steps: int) -> DataSet:
+    from training.data.made import open_made  # makers bring much along
+
     labels = label_names(data)
 
     def opened(clips: int, first_seed: int, size: tuple[int, int], steps: int) -> Clips:
