@@ -56,6 +56,11 @@ class ModelSpec(BaseModel):
     fps: float = Field(gt=0, le=240, description="sampled frames per second of media time")
     frames_per_token: int = Field(ge=1, le=64, description="t: sampled frames that one encode takes")
     tokens: int = Field(ge=1, le=1024, description="T: tokens in one window")
+    whole_clips: Literal["windows", "stretch"] = Field(
+        "windows",
+        description="how a whole clip is shown to it: in windows at `fps`, or stretched to one window (measuring only; "
+        "a live stream always comes in windows)",
+    )
     feature_shape: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1, max_length=3)
     metrics: dict[str, float] = Field(default_factory=dict, description="on the model's own test split")
     files: dict[str, Sha256] = Field(description="sha256 of every other file of the bundle")

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from engines.bundle import Bundle
+from streamclf.sources import Resize
 from training.camera_events import LABELS as CAMERA_EVENTS
 from training.camera_events.dataset import Footage
 from training.camera_events.learner import footage_of
@@ -76,12 +77,13 @@ def export_run(
         "fps": recipe.fps,
         "frames_per_token": recipe.model.frames_per_token,
         "tokens": recipe.model.tokens,
+        "whole_clips": "stretch" if recipe.windows.fit == "stretch" else "windows",
         "metrics": {name: round(float(value), 5) for name, value in measured.items()},
     }
     return export_bundle(model, fields=fields, golden=golden, card=card, path=path)
 
 
-def resize_of(recipe: Recipe) -> str:
+def resize_of(recipe: Recipe) -> Resize:
     """How the recipe's pictures become the model's; the first of a mixture's films says it for all."""
     data = recipe.data
     parts = [part.data for part in data.parts] if isinstance(data, MixedData) else [data]

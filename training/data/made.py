@@ -7,16 +7,19 @@ import hashlib
 import json
 import multiprocessing
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
 from training.data.clips import F32, I64, U8, Clips
+from training.data.recipes import GesturesMadeData
 from training.data.store import alone, read_array, write_array
 from training.errors import DataError
+from training.gestures.maker import VERSION, make_clip
+from training.gestures.shapes import DrawnPaths, load_paths
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +27,7 @@ class MadeSpec:
     """What determines every byte of what is made."""
 
     maker: int
+    drawn: str
     labels: tuple[str, ...]
     clips: int
     frames: int
@@ -68,13 +72,19 @@ class MadeClips(Clips):
 
 
 def open_made(
-    data: Any, *, clips: int, seed: int, fps: float, size: tuple[int, int], steps: int, labels: tuple[str, ...]
+    data: GesturesMadeData,
+    *,
+    clips: int,
+    seed: int,
+    fps: float,
+    size: tuple[int, int],
+    steps: int,
+    labels: tuple[str, ...],
 ) -> Clips:
     """Render what the cache lacks; killed, it goes on where it stopped."""
-    from training import gestures
-
     spec = MadeSpec(
-        maker=gestures.VERSION,
+        maker=VERSION,
+        drawn="" if data.trajectories is None else str(data.trajectories.resolve()),
         labels=labels,
         clips=clips,
         frames=data.frames * steps,
@@ -96,26 +106,30 @@ def _path(folder: Path, index: int, what: str = "frames") -> Path:
     return folder / f"{index:06}.{what}.npy"
 
 
-def _run(jobs: list[tuple[MadeSpec, Path, int]], workers: int) -> Any:
+def _run(jobs: list[tuple[MadeSpec, Path, int]], workers: int) -> Iterator[None]:
     if workers < 2 or len(jobs) < 16:
         return map(_make, jobs)
     return _pooled(jobs, workers)
 
 
-def _pooled(jobs: list[tuple[MadeSpec, Path, int]], workers: int) -> Any:
+def _pooled(jobs: list[tuple[MadeSpec, Path, int]], workers: int) -> Iterator[None]:
     with multiprocessing.get_context("spawn").Pool(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
         yield from pool.imap_unordered(_make, jobs, chunksize=8)
 
 
+@lru_cache(maxsize=1)
+def _drawn(path: str) -> DrawnPaths:
+    return load_paths(Path(path))
+
+
 def _make(job: tuple[MadeSpec, Path, int]) -> None:
     """One clip; its frames come last, so that a clip that has them is whole."""
-    from training import gestures
-
     spec, folder, index = job
     label = spec.labels[index % len(spec.labels)]
     rng = np.random.default_rng([spec.seed, index])
-    clip = gestures.make_clip(rng, label, frames=spec.frames, fps=spec.fps, height=spec.height, width=spec.width)
-    frames, points = clip.frames, np.asarray(clip.truths, np.float32)
+    drawn = _drawn(spec.drawn) if spec.drawn else None
+    clip = make_clip(rng, label, frames=spec.frames, fps=spec.fps, height=spec.height, width=spec.width, drawn=drawn)
+    frames, points = clip.frames, clip.tips
     if frames.shape != (spec.frames, spec.height, spec.width, 3) or frames.dtype != np.uint8:
         raise DataError(f"training.gestures made {frames.dtype} {frames.shape} of {label!r}")
     seen = ~np.isnan(points).any(axis=1, keepdims=True)

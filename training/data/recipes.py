@@ -78,6 +78,7 @@ class GesturesMadeData(ClipData):
     clips: int = Field(ge=4, description="to train on")
     held_back_clips: int = Field(ge=4)
     frames: int = Field(ge=2, description="of one clip, at the recipe's fps")
+    trajectories: Path | None = Field(None, description=".npz of paths that people drew, used for some of the clips")
 
 
 class Part(Section):
