@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from training.data.recipes import CameraEventsData, ClipRecipe, ClipsData, GesturesMadeData, MixedData
+from training.models.vivit_factorised import VivitFactorisedRecipe
 from training.recipe import Recipe
 
 
@@ -101,6 +102,7 @@ def camera_events_card(
 ) -> str:
     """Markdown. `metrics`: on made footage held back; `real`: the benchmark's figures, if they were measured."""
     m = recipe.model
+    assert isinstance(m, VivitFactorisedRecipe)  # the recipe allows no other
     lines = [
         f"# {recipe.name} {recipe.version}",
         "",

@@ -18,7 +18,7 @@ from training.data.batches import Batch, rank, world
 from training.data.recipes import CameraEventsData
 from training.errors import RecipeError, RunError
 from training.learner import Trainee
-from training.models.vivit_factorised import FactorisedViViT
+from training.models.vivit_factorised import FactorisedViViT, VivitFactorisedRecipe
 from training.recipe import Recipe
 
 MEASURED_AT_ONCE = 32
@@ -109,9 +109,11 @@ class CameraEventsTrainee(Trainee):
 
     def __init__(self, recipe: Recipe, model: FactorisedViViT, *, truth: npt.NDArray[np.int64]) -> None:
         super().__init__(recipe, model, labels=LABELS, truth=truth)
+        words = recipe.model
+        assert isinstance(words, VivitFactorisedRecipe)  # the recipe allows no other
         self.vivit = [model]  # in a list: it is a part of this module already, as `model`
-        self.truths = nn.Linear(recipe.model.dim, len(TRUTHS) + THUMBNAIL[0] * THUMBNAIL[1])
-        self.between = nn.Linear(recipe.model.dim, len(BETWEEN)) if recipe.model.changes else None
+        self.truths = nn.Linear(words.dim, len(TRUTHS) + THUMBNAIL[0] * THUMBNAIL[1])
+        self.between = nn.Linear(words.dim, len(BETWEEN)) if words.changes else None
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on the label, and regression of what happened in each token."""
