@@ -1,4 +1,4 @@
-"""`python -m training`: train, summary, evaluate, export, and the benchmark of the built-in model."""
+"""`python -m training`: download, train, summary, evaluate, export, import-hf, and the built-in model's benchmark."""
 
 from __future__ import annotations
 
@@ -59,15 +59,68 @@ def summary(
 
 
 @app.command()
-def evaluate(run: Annotated[Path, typer.Argument(help="folder of a finished run")], as_json: Json = False) -> None:
-    """Measure a run's best weights on the footage that its training held back."""
-    from training.evaluate import evaluate_run
+def evaluate(
+    target: Annotated[Path, typer.Argument(metavar="BUNDLE_OR_RUN", help="folder of a bundle or of a finished run")],
+    data: Annotated[
+        Path | None, typer.Option(help="CSV list, folder of classes or .npz; without it, what the run held back")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="only this split of the list")] = None,
+    windows: Annotated[int | None, typer.Option(min=0, help="of a clip, averaged; 0: all")] = None,
+    backend: Annotated[str, typer.Option(help="of a bundle: auto, openvino, onnxruntime, tensorrt")] = "auto",
+    precision: Annotated[str, typer.Option(help="of a bundle: auto, fp32, fp16, bf16, int8")] = "fp32",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="folder for confusion matrix, curves and a page of clips")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a run or a bundle: top-1, top-5, balanced accuracy, AUC, every class, the confusion matrix."""
+    from training.evaluating import run_evaluate
 
     try:
-        result = evaluate_run(run)
+        result = run_evaluate(
+            target, data, split=split, windows=windows, backend=backend, precision=precision, output=output
+        )
     except TrainingError as error:
         _fail(error)
-    _say(result, as_json=as_json)
+    if as_json:
+        print(json.dumps(result))
+        return
+    from training.scores import table
+
+    print(table(result))
+
+
+@app.command()
+def download(
+    name: Annotated[str, typer.Argument(help="organmnist3d or ucf101top5")],
+    folder: Annotated[Path, typer.Option(help="where to")] = Path("data"),
+    url: Annotated[str | None, typer.Option(help="a mirror")] = None,
+) -> None:
+    """Fetch a published data set; stopped, it goes on where it was."""
+    from training.downloads import PUBLISHED
+    from training.downloads import download as fetch
+
+    try:
+        path = fetch(name, folder, url=url)
+    except TrainingError as error:
+        _fail(error)
+    print(path)
+    print(f"{PUBLISHED[name].source}; licence: {PUBLISHED[name].licence}", file=sys.stderr)
+
+
+@app.command("import-hf")
+def import_hf(
+    folder: Annotated[Path, typer.Argument(help="config.json, model.safetensors, preprocessor_config.json")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="the bundle's folder")],
+) -> None:
+    """A Hugging Face video model's folder becomes a bundle."""
+    from training.importing import import_folder
+
+    try:
+        bundle = import_folder(folder, output)
+    except TrainingError as error:
+        _fail(error)
+    print(f"{bundle.spec.id}: {output}")
 
 
 @app.command()
