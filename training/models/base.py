@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from training.section import Section
 
@@ -17,6 +18,10 @@ class ClipRecipe(Section):
     width: int = Field(ge=8, le=4096, description="pixels")
     frames_per_token: int = Field(ge=1, le=64)
     tokens: int = Field(ge=1, le=1024, description="of one window")
+
+    def unstarted(self) -> Self:
+        """The same model without the weights that it starts from: nothing is read or fetched to build it."""
+        return self
 
 
 class ClipModel(nn.Module):

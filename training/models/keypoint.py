@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from training.models.base import ClipModel, ClipRecipe
-from training.models.vivit_factorised import ClassStack
+from training.models.layers import ClassStack
 
 
 class KeypointRecipe(ClipRecipe):

@@ -18,6 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from training.models.base import ClipModel, ClipRecipe
+from training.models.layers import ClassStack
 
 # Pixels come as 0..255. Sums are centred and brought to about unit variance; differences between frames are
 # an order of magnitude smaller, and are what tells motion, so they are amplified.
@@ -80,86 +81,6 @@ class TubeletEmbedding(nn.Module):
         change = (x[:, 1:] - x[:, :-1]).flatten(1, 2) / _DIFFERENCE_SCALE
         embedded: Tensor = self.tree(torch.cat([mean, change], dim=1))
         return embedded
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention, or, with `class_only`, attention of the first token to all."""
-
-    def __init__(self, *, dim: int, heads: int, class_only: bool) -> None:
-        super().__init__()
-        self.heads, self.class_only = heads, class_only
-        self.scale = (dim // heads) ** -0.5
-        self.q = nn.Linear(dim, dim)
-        self.k = nn.Linear(dim, dim)
-        self.v = nn.Linear(dim, dim)
-        self.out = nn.Linear(dim, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, S, D) -> (N, S or 1, D)."""
-        # Q is scaled before the product: after it, half precision could overflow.
-        q = self.q(x[:, :1] if self.class_only else x) * self.scale
-        q, k, v = (y.unflatten(2, (self.heads, -1)).transpose(1, 2) for y in (q, self.k(x), self.v(x)))
-        mixed = (q @ k.transpose(-2, -1)).softmax(dim=-1) @ v  # (N, heads, S or 1, dim / heads)
-        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
-        return out
-
-
-class Layer(nn.Module):
-    """A pre-norm transformer layer with stochastic depth.
-
-    With `class_only` the queries are the class token's alone and only it comes out. For a stack's last layer
-    that is exact, since nothing after it reads the other tokens, and it saves most of the layer.
-    """
-
-    def __init__(self, *, dim: int, heads: int, mlp_ratio: float, drop_path: float, class_only: bool) -> None:
-        super().__init__()
-        self.class_only, self.drop_path = class_only, drop_path
-        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.attention = Attention(dim=dim, heads=heads, class_only=class_only)
-        hidden = int(dim * mlp_ratio)
-        self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, S, D) -> (N, S or 1, D)."""
-        residual = x[:, :1] if self.class_only else x
-        x = residual + self._drop(self.attention(self.norm1(x)))
-        return x + self._drop(self.mlp(self.norm2(x)))
-
-    def _drop(self, branch: Tensor) -> Tensor:
-        """Stochastic depth (Huang et al. 2016), per sample; the identity outside training."""
-        if not self.training or self.drop_path == 0:
-            return branch
-        kept = 1 - self.drop_path
-        return branch * (torch.rand(branch.shape[0], 1, 1, device=branch.device) < kept) / kept
-
-
-class ClassStack(nn.Module):
-    """Tokens (N, S, D) -> class token (N, D): class token and positions in, transformer, norm."""
-
-    def __init__(self, *, tokens: int, dim: int, heads: int, layers: int, mlp_ratio: float, drop_path: float) -> None:
-        super().__init__()
-        self.class_token = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
-        self.positions = nn.Parameter(torch.randn(1, tokens + 1, dim) * 0.02)
-        self.layers = nn.Sequential(
-            *(
-                Layer(
-                    dim=dim,
-                    heads=heads,
-                    mlp_ratio=mlp_ratio,
-                    drop_path=drop_path * i / max(layers - 1, 1),
-                    class_only=i == layers - 1,
-                )
-                for i in range(layers)
-            )
-        )
-        self.norm = nn.LayerNorm(dim)
-
-    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        """`keep`: which of the positions the tokens in `x` have, where some were left out."""
-        positions = self.positions[:, 1:] if keep is None else self.positions[:, 1:][:, keep]
-        first = (self.class_token + self.positions[:, :1]).expand(x.shape[0], -1, -1)
-        out: Tensor = self.norm(self.layers(torch.cat([first, x + positions], dim=1)))
-        return out[:, 0]
 
 
 class Encoder(nn.Module):

@@ -1,0 +1,225 @@
+"""Convolutional video transformer: convolutions over space, then convolutions and attention over time.
+
+Its article describes it in words: a convolutional stage sees each frame; over time, a convolution mixes neighbours
+before attention, and a class token, which has no neighbours, goes around the convolution and gathers the answer. The
+attention's q, k and v are projected by that convolution, as CvT does it in space (Wu et al. 2021, section 3.2).
+
+Shapes: N windows or tokens, T tokens, t frames per token, M images of C channels, D width, K labels.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from training.models.base import ClipModel, ClipRecipe
+from training.models.layers import DropPath, attend, depths, new_mlp, split_heads
+from training.models.pixels import Pixels, Reads
+from training.models.positions import Positions
+
+
+class ConvTransformerRecipe(ClipRecipe):
+    """The words of `ConvTransformer`."""
+
+    kind: Literal["conv_transformer"] = "conv_transformer"
+    frames_per_token: int = Field(1, ge=1, le=64)
+    widths: tuple[int, ...] = Field((48, 96, 192), min_length=1, max_length=6, description="channels of each stage")
+    blocks: tuple[int, ...] = Field((2, 2, 4), min_length=1, max_length=6, description="residual blocks of each stage")
+    heads: int = Field(4, ge=1)
+    layers: int = Field(3, ge=1, description="of the temporal transformer")
+    kernel: int = Field(3, ge=1, le=15, description="tokens that the temporal convolution sees; odd")
+    mlp_ratio: float = Field(2.0, gt=0)
+    drop_path: float = Field(0.1, ge=0, lt=1)
+    dropout: float = Field(0.2, ge=0, lt=1, description="before the classifier")
+    input: Reads = Field("rgb", description="frames, differences of neighbouring frames within a token, or both")
+    channels: Literal[1, 3] = Field(3, description="1 for grey pictures: the first of the three channels alone")
+
+    @model_validator(mode="after")
+    def _fits(self) -> ConvTransformerRecipe:
+        if len(self.widths) != len(self.blocks):
+            raise ValueError(f"blocks={list(self.blocks)}: one number for each of widths={list(self.widths)}")
+        if self.widths[-1] % self.heads:
+            raise ValueError(f"heads={self.heads}: must divide the last of widths={list(self.widths)}")
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel={self.kernel}: must be odd, to be centred on a token")
+        if self.input != "rgb" and self.frames_per_token < 2:
+            raise ValueError(f"input={self.input}: needs frames_per_token of 2 or more")
+        return self
+
+
+class Block(nn.Module):
+    """A residual block: depthwise 5 x 5, then a pointwise MLP (ConvNeXt's order, with batch norms): (N, C, h, w)."""
+
+    def __init__(self, *, width: int, drop_path: float) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(width, width, 5, padding=2, groups=width, bias=False),
+            nn.BatchNorm2d(width),
+            nn.Conv2d(width, 3 * width, 1),
+            nn.GELU(),
+            nn.Conv2d(3 * width, width, 1, bias=False),
+            nn.BatchNorm2d(width),
+        )
+        nn.init.zeros_(self.body[-1].weight)  # type: ignore[arg-type]  # a block starts as the identity
+        self.drop = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape in and out."""
+        dropped: Tensor = self.drop(self.body(x))
+        return x + dropped
+
+
+class Encoder(nn.Module):
+    """One token's frames (N, t, H, W, 3) uint8 RGB -> feature (N, D), D the last stage's width.
+
+    A token's frames are read together, as channels. The first stage works at a quarter of the size, each next at half.
+    """
+
+    def __init__(
+        self,
+        *,
+        frames_per_token: int,
+        widths: tuple[int, ...],
+        blocks: tuple[int, ...],
+        drop_path: float,
+        reads: Reads,
+        channels: Literal[1, 3],
+    ) -> None:
+        super().__init__()
+        self.pixels = Pixels(frames=frames_per_token, reads=reads, channels=channels)
+        drops = iter(depths(sum(blocks), drop_path))
+        stages: list[nn.Module] = []
+        before = self.pixels.images * channels
+        for index, (width, count) in enumerate(zip(widths, blocks, strict=True)):
+            size, stride = (7, 4) if index == 0 else (3, 2)
+            stages += [nn.Conv2d(before, width, size, stride, size // 2, bias=False), nn.BatchNorm2d(width)]
+            stages += [Block(width=width, drop_path=next(drops)) for _ in range(count)]
+            before = width
+        self.stages = nn.Sequential(*stages)
+        self.norm = nn.LayerNorm(before)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """The graph that serving runs once per token."""
+        feature: Tensor = self.norm(self.stages(self.pixels(frames).flatten(1, 2)).mean(dim=(2, 3)))
+        return feature
+
+
+class ConvAttention(nn.Module):
+    """Attention over time whose q, k and v come from convolutions over time: (N, 1 + T, D) -> (N, 1 + T or 1, D)."""
+
+    def __init__(self, *, dim: int, heads: int, kernel: int, class_only: bool) -> None:
+        super().__init__()
+        self.heads, self.class_only = heads, class_only
+        self.scale = float((dim // heads) ** -0.5)
+        self.near = nn.ModuleList(
+            # The class token alone asks in the last layer, and it has no neighbours: q needs no convolution there.
+            nn.Identity() if class_only and name == "q" else nn.Conv1d(dim, dim, kernel, padding="same", groups=dim)
+            for name in "qkv"
+        )
+        self.q, self.k, self.v, self.out = (nn.Linear(dim, dim) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The class token goes around the convolutions."""
+        first, rest = x[:, :1], x[:, 1:].transpose(1, 2)
+        near_q, near_k, near_v = self.near
+        k, v = (torch.cat([first, near(rest).transpose(1, 2)], dim=1) for near in (near_k, near_v))
+        q = first if self.class_only else torch.cat([first, near_q(rest).transpose(1, 2)], dim=1)
+        q, k, v = self.q(q) * self.scale, self.k(k), self.v(v)
+        mixed = attend(split_heads(q, self.heads), split_heads(k, self.heads), split_heads(v, self.heads))
+        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return out
+
+
+class Layer(nn.Module):
+    """A pre-norm layer with that attention: (N, 1 + T, D) -> (N, 1 + T or 1, D)."""
+
+    def __init__(
+        self, *, dim: int, heads: int, kernel: int, mlp_ratio: float, drop_path: float, class_only: bool
+    ) -> None:
+        super().__init__()
+        self.class_only = class_only
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.attention = ConvAttention(dim=dim, heads=heads, kernel=kernel, class_only=class_only)
+        self.mlp = new_mlp(dim=dim, hidden=int(dim * mlp_ratio))
+        self.drop = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """In the last layer only the class token comes out; nothing reads the others."""
+        residual = x[:, :1] if self.class_only else x
+        x = residual + self.drop(self.attention(self.norm1(x)))
+        dropped: Tensor = self.drop(self.mlp(self.norm2(x)))
+        return x + dropped
+
+
+class Head(nn.Module):
+    """The features of one window (N, T, D), oldest first -> logits (N, K)."""
+
+    def __init__(
+        self,
+        *,
+        tokens: int,
+        dim: int,
+        heads: int,
+        layers: int,
+        kernel: int,
+        mlp_ratio: float,
+        drop_path: float,
+        dropout: float,
+        labels: int,
+    ) -> None:
+        super().__init__()
+        self.positions = Positions(grid=(tokens,), dim=dim, class_token=True)
+        self.layers = nn.Sequential(
+            *(
+                Layer(
+                    dim=dim,
+                    heads=heads,
+                    kernel=kernel,
+                    mlp_ratio=mlp_ratio,
+                    drop_path=drop,
+                    class_only=index == layers - 1,
+                )
+                for index, drop in enumerate(depths(layers, drop_path))
+            )
+        )
+        self.norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+        self.classify = nn.Linear(dim, labels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The graph that serving runs once per window."""
+        token = self.norm(self.layers(self.positions(features)))[:, 0]
+        logits: Tensor = self.classify(self.dropout(token))
+        return logits
+
+
+class ConvTransformer(ClipModel):
+    """Built from its recipe, whose words say what each means."""
+
+    encoder: Encoder
+    head: Head
+
+    def __init__(self, *, recipe: ConvTransformerRecipe, labels: int) -> None:
+        super().__init__()
+        self.encoder = Encoder(
+            frames_per_token=recipe.frames_per_token,
+            widths=recipe.widths,
+            blocks=recipe.blocks,
+            drop_path=recipe.drop_path,
+            reads=recipe.input,
+            channels=recipe.channels,
+        )
+        self.head = Head(
+            tokens=recipe.tokens,
+            dim=recipe.widths[-1],
+            heads=recipe.heads,
+            layers=recipe.layers,
+            kernel=recipe.kernel,
+            mlp_ratio=recipe.mlp_ratio,
+            drop_path=recipe.drop_path,
+            dropout=recipe.dropout,
+            labels=labels,
+        )

@@ -1,0 +1,236 @@
+"""CNN and transformer: any of timm's backbones sees one token, a small transformer reads the window.
+
+Two heads. `published` is the one of Keras's example "Video Classification with Transformers" (20 frames, DenseNet121's
+1,024 features, one post-norm layer of one attention head whose MLP is 4 wide, max pooling: 4,237,321 parameters for 5
+classes). `strong` is ours: features are normed and narrowed first, layers are pre-norm, and the change from token to
+token is said outright.
+
+Shapes: N windows or tokens, T tokens, t frames per token, M images of them, F features, D width, K labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from training.errors import RecipeError
+from training.models.base import ClipModel, ClipRecipe
+from training.models.images import load_backbone, new_timm
+from training.models.layers import Attention, Stack, new_mlp
+from training.models.pixels import Pixels, Reads, images_in
+from training.models.positions import Positions
+
+Triple = tuple[float, float, float]
+
+
+class HybridRecipe(ClipRecipe):
+    """The words of `Hybrid`."""
+
+    kind: Literal["hybrid"] = "hybrid"
+    frames_per_token: int = Field(1, ge=1, le=64)
+    backbone: str = Field("densenet121", description="timm's name of a CNN or image transformer")
+    backbone_words: dict[str, bool | int | float | str] = Field({}, description="further words for timm.create_model")
+    weights: Path | Literal["timm"] | None = Field(
+        None, description="a .safetensors, or timm: its own, from the network"
+    )
+    mean: Triple | None = Field(None, description="of pixels from 0 to 1; the backbone's own by default")
+    std: Triple | None = Field(None, description="of pixels from 0 to 1; the backbone's own by default")
+    input: Reads = Field("rgb", description="frames, differences of neighbouring frames within a token, or both")
+    channels: Literal[1, 3] = Field(3, description="1 for grey pictures: the first of the three channels alone")
+    fusion: Literal["channels", "features"] = Field(
+        "channels", description="a token's images enter the backbone together, as channels, or each by itself"
+    )
+    head: Literal["published", "strong"] = "strong"
+    dim: int = Field(256, ge=8, description="strong: width of the transformer")
+    heads: int = Field(4, ge=1, description="strong")
+    layers: int = Field(2, ge=1, description="strong")
+    drop_path: float = Field(0.1, ge=0, lt=1, description="strong: stochastic depth")
+    dropout: float = Field(0.5, ge=0, lt=1, description="before the classifier")
+
+    @model_validator(mode="after")
+    def _fits(self) -> HybridRecipe:
+        said = self.model_fields_set & {"dim", "heads", "layers", "drop_path"}
+        if self.head == "published" and said:
+            raise ValueError(f"{min(said)}: head published has the published sizes; leave it out, or take strong")
+        if self.dim % self.heads:
+            raise ValueError(f"dim={self.dim}: must be a multiple of heads={self.heads}")
+        if self.input != "rgb" and self.frames_per_token < 2:
+            raise ValueError(f"input={self.input}: needs frames_per_token of 2 or more")
+        return self
+
+    def unstarted(self) -> HybridRecipe:
+        """See `ClipRecipe`."""
+        return self.model_copy(update={"weights": None})
+
+
+class Encoder(nn.Module):
+    """One token's frames (N, t, H, W, 3) uint8 RGB -> feature (N, F), what the backbone pools to.
+
+    `fusion` channels: M images as M C channels, F as the backbone has it. Features: each image alone, F times M.
+    """
+
+    def __init__(
+        self,
+        *,
+        height: int,
+        width: int,
+        frames_per_token: int,
+        backbone: str,
+        words: Mapping[str, bool | int | float | str],
+        weights: Path | Literal["timm"] | None,
+        mean: Triple | None,
+        std: Triple | None,
+        reads: Reads,
+        channels: Literal[1, 3],
+        fusion: Literal["channels", "features"],
+    ) -> None:
+        super().__init__()
+        self.images = images_in(frames_per_token, reads)
+        self.joined = fusion == "channels"
+        inputs = channels * (self.images if self.joined else 1)
+        self.backbone = new_timm(
+            backbone, pretrained=weights == "timm", **{"num_classes": 0, "in_chans": inputs, **words}
+        )
+        if isinstance(weights, Path):
+            load_backbone(self.backbone, weights)
+        own = getattr(self.backbone, "pretrained_cfg", {})
+        half = (0.5, 0.5, 0.5)
+        self.pixels = Pixels(
+            frames=frames_per_token,
+            reads=reads,
+            channels=channels,
+            mean=mean or own.get("mean", half),
+            std=std or own.get("std", half),
+        )
+        # timm's num_features is not what comes out of every family, so a picture is asked.
+        with torch.no_grad():
+            out = self.backbone.eval()(torch.zeros(1, inputs, height, width)).shape
+        if len(out) != 2:
+            raise RecipeError(f"backbone={backbone}: gives {tuple(out[1:])} for a picture, one vector is wanted")
+        self.backbone.train()
+        self.width = int(out[1]) * (1 if self.joined else self.images)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """The graph that serving runs once per token."""
+        x = self.pixels(frames)
+        if self.joined:
+            feature: Tensor = self.backbone(x.flatten(1, 2))
+            return feature
+        each: Tensor = self.backbone(x.flatten(0, 1))
+        return each.reshape(-1, self.width)
+
+
+class PublishedLayer(nn.Module):
+    """A post-norm layer, (N, T, F) -> the same; Keras's norms have an epsilon of 1e-3, its attention drops 0.3."""
+
+    def __init__(self, *, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.attention = Attention(dim=dim, heads=1, dropout=0.3)
+        self.norm1, self.norm2 = nn.LayerNorm(dim, eps=1e-3), nn.LayerNorm(dim, eps=1e-3)
+        self.mlp = new_mlp(dim=dim, hidden=hidden)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`mask` (N, 1, 1, T): True where a token counts."""
+        x = self.norm1(x + self.attention(x, mask))
+        out: Tensor = self.norm2(x + self.mlp(x))
+        return out
+
+
+class PublishedHead(nn.Module):
+    """The features of one window (N, T, F), oldest first -> logits (N, K)."""
+
+    def __init__(self, *, tokens: int, features: int, dropout: float, labels: int) -> None:
+        super().__init__()
+        self.positions = Positions(grid=(tokens,), dim=features, class_token=False)
+        self.layer = PublishedLayer(dim=features, hidden=4)
+        self.dropout = nn.Dropout(dropout)
+        self.classify = nn.Linear(features, labels)
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`mask` (N, T): True where a token counts; a short clip's others are as if they were not there."""
+        x = self.layer(self.positions(features), None if mask is None else mask[:, None, None])
+        if mask is not None:
+            x = x.masked_fill(~mask[..., None], float("-inf"))
+        logits: Tensor = self.classify(self.dropout(x.amax(dim=1)))
+        return logits
+
+
+class StrongHead(nn.Module):
+    """The features of one window (N, T, F), oldest first -> logits (N, K)."""
+
+    def __init__(
+        self,
+        *,
+        tokens: int,
+        features: int,
+        dim: int,
+        heads: int,
+        layers: int,
+        drop_path: float,
+        dropout: float,
+        labels: int,
+    ) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(features)
+        self.narrow, self.change = nn.Linear(features, dim), nn.Linear(features, dim, bias=False)
+        self.positions = Positions(grid=(tokens,), dim=dim, class_token=False)
+        self.stack = Stack(dim=dim, heads=heads, layers=layers, mlp_ratio=2.0, drop_path=drop_path, pool="mean")
+        self.dropout = nn.Dropout(dropout)
+        self.classify = nn.Linear(dim, labels)
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`mask` as `PublishedHead`'s. The first token has none before it: its change is zero."""
+        x = self.norm(features)
+        before = torch.cat([x[:, :1], x[:, :-1]], dim=1)
+        x = self.positions(self.dropout(self.narrow(x) + self.change(x - before)))
+        pooled = self.stack(x, None if mask is None else mask[:, None, None])
+        logits: Tensor = self.classify(self.dropout(pooled))
+        return logits
+
+
+class Hybrid(ClipModel):
+    """Built from its recipe, whose words say what each means."""
+
+    encoder: Encoder
+    head: PublishedHead | StrongHead
+
+    def __init__(self, *, recipe: HybridRecipe, labels: int) -> None:
+        super().__init__()
+        self.encoder = Encoder(
+            height=recipe.height,
+            width=recipe.width,
+            frames_per_token=recipe.frames_per_token,
+            backbone=recipe.backbone,
+            words=recipe.backbone_words,
+            weights=recipe.weights,
+            mean=recipe.mean,
+            std=recipe.std,
+            reads=recipe.input,
+            channels=recipe.channels,
+            fusion=recipe.fusion,
+        )
+        tokens, features, dropout = recipe.tokens, self.encoder.width, recipe.dropout
+        self.head = (
+            PublishedHead(tokens=tokens, features=features, dropout=dropout, labels=labels)
+            if recipe.head == "published"
+            else StrongHead(
+                tokens=tokens,
+                features=features,
+                dim=recipe.dim,
+                heads=recipe.heads,
+                layers=recipe.layers,
+                drop_path=recipe.drop_path,
+                dropout=dropout,
+                labels=labels,
+            )
+        )
+
+    def forward(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`mask` (N, T): True where a token counts, for clips shorter than a window."""
+        logits: Tensor = self.head(self.features(frames), mask)
+        return logits

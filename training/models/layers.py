@@ -1,0 +1,192 @@
+"""The transformer that most models share: attention, a pre-norm layer, and stacks of layers.
+
+Shapes: N windows or tokens, S places in a sequence, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Pool = Literal["class", "mean"]
+Gelu = Literal["none", "tanh"]
+"""Whether GELU is exact or takes tanh for the error function."""
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(N, S, D) -> (N, heads, S, D / heads)."""
+    n, s, d = x.shape
+    return x.reshape(n, s, heads, d // heads).transpose(1, 2)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, drop: float = 0.0) -> Tensor:
+    """Softmax(q k') v, for q that is scaled already; `mask` is True where a key counts.
+
+    Scaled before the product: after it, half precision could overflow. `drop`: share of the attention left out.
+    """
+    if drop or (q.requires_grad and not torch.compiler.is_exporting()):
+        # While training, the fused form: it never holds the matrix of a long sequence.
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=drop, scale=1.0)
+    scores = q @ k.transpose(-2, -1)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    return scores.softmax(dim=-1) @ v
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al. 2016), per sample; the identity outside training."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, branch: Tensor) -> Tensor:
+        """A residual branch (N, ...) -> the same, or zeros."""
+        if not self.training or self.share == 0:
+            return branch
+        kept = 1 - self.share
+        one_each = (branch.shape[0],) + (1,) * (branch.ndim - 1)
+        return branch * (torch.rand(one_each, device=branch.device) < kept) / kept
+
+
+def new_mlp(*, dim: int, hidden: int, gelu: Gelu = "none") -> nn.Sequential:
+    """(..., D) -> (..., D)."""
+    return nn.Sequential(nn.Linear(dim, hidden), nn.GELU(approximate=gelu), nn.Linear(hidden, dim))
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, or, with `class_only`, attention of the first token to all."""
+
+    def __init__(self, *, dim: int, heads: int, class_only: bool = False, dropout: float = 0.0) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"dim={dim}: must be a multiple of heads={heads}")
+        self.heads, self.class_only, self.dropout = heads, class_only, dropout
+        self.scale = float((dim // heads) ** -0.5)
+        self.q = nn.Linear(dim, dim)
+        self.k = nn.Linear(dim, dim)
+        self.v = nn.Linear(dim, dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(N, S, D) -> (N, S or 1, D); `mask` (N, 1, 1, S): True where a place counts."""
+        q = split_heads(self.q(x[:, :1] if self.class_only else x) * self.scale, self.heads)
+        k, v = split_heads(self.k(x), self.heads), split_heads(self.v(x), self.heads)
+        mixed = attend(q, k, v, mask=mask, drop=self.dropout if self.training else 0.0)
+        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return out
+
+
+class Layer(nn.Module):
+    """A pre-norm transformer layer with stochastic depth.
+
+    With `class_only` the queries are the class token's alone and only it comes out. For a stack's last layer
+    that is exact, since nothing after it reads the other tokens, and it saves most of the layer.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        heads: int,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+        class_only: bool = False,
+        eps: float = 1e-5,
+        gelu: Gelu = "none",
+    ) -> None:
+        super().__init__()
+        self.class_only = class_only
+        self.norm1, self.norm2 = nn.LayerNorm(dim, eps=eps), nn.LayerNorm(dim, eps=eps)
+        self.attention = Attention(dim=dim, heads=heads, class_only=class_only)
+        self.mlp = new_mlp(dim=dim, hidden=int(dim * mlp_ratio), gelu=gelu)
+        self.drop = DropPath(drop_path)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(N, S, D) -> (N, S or 1, D); `mask` as the attention's."""
+        residual = x[:, :1] if self.class_only else x
+        x = residual + self.drop(self.attention(self.norm1(x), mask))
+        dropped: Tensor = self.drop(self.mlp(self.norm2(x)))
+        return x + dropped
+
+
+def depths(layers: int, drop_path: float) -> list[float]:
+    """Stochastic depth of each layer: from 0 to `drop_path`, evenly."""
+    return [drop_path * i / max(layers - 1, 1) for i in range(layers)]
+
+
+class Stack(nn.Module):
+    """Layers, a norm, and one vector of what comes out: the first place's, or the mean of all."""
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        heads: int,
+        layers: int,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+        pool: Pool = "class",
+        eps: float = 1e-5,
+        gelu: Gelu = "none",
+    ) -> None:
+        super().__init__()
+        self.pool = pool
+        self.layers = nn.ModuleList(
+            Layer(
+                dim=dim,
+                heads=heads,
+                mlp_ratio=mlp_ratio,
+                drop_path=drop,
+                class_only=pool == "class" and i == layers - 1,
+                eps=eps,
+                gelu=gelu,
+            )
+            for i, drop in enumerate(depths(layers, drop_path))
+        )
+        self.norm = nn.LayerNorm(dim, eps=eps)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(N, S, D) -> (N, D); `mask` as the attention's."""
+        for layer in self.layers:
+            x = layer(x, mask)
+        out: Tensor = self.norm(x)
+        if self.pool == "class":
+            return out[:, 0]
+        if mask is None:
+            return out.mean(dim=1)
+        counts = mask[:, 0, 0, :, None].to(out.dtype)  # (N, S, 1)
+        return (out * counts).sum(dim=1) / counts.sum(dim=1)
+
+
+class ClassStack(Stack):
+    """Tokens (N, S, D) -> class token (N, D): class token and learned positions in, transformer, norm."""
+
+    def __init__(self, *, tokens: int, dim: int, heads: int, layers: int, mlp_ratio: float, drop_path: float) -> None:
+        super().__init__(dim=dim, heads=heads, layers=layers, mlp_ratio=mlp_ratio, drop_path=drop_path)
+        self.class_token = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
+        self.positions = nn.Parameter(torch.randn(1, tokens + 1, dim) * 0.02)
+
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        """`keep`: which of the positions the tokens in `x` have, where some were left out."""
+        positions = self.positions[:, 1:] if keep is None else self.positions[:, 1:][:, keep]
+        first = (self.class_token + self.positions[:, :1]).expand(x.shape[0], -1, -1)
+        return super().forward(torch.cat([first, x + positions], dim=1))
+
+
+@contextmanager
+def whole_last_layers(model: nn.Module) -> Iterator[None]:
+    """Meanwhile every layer computes every token, though nothing reads it: how publications count operations."""
+    changed = [part for part in model.modules() if isinstance(part, (Layer, Attention)) and part.class_only]
+    for part in changed:
+        part.class_only = False
+    try:
+        yield
+    finally:
+        for part in changed:
+            part.class_only = True

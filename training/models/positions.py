@@ -1,0 +1,82 @@
+"""Learned positions that know their grid, so that weights of another size or length can be read.
+
+Shapes: D width; a grid is (T, h, w), (h, w) or (T,).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def resize_grid(table: Tensor, old: tuple[int, ...], new: tuple[int, ...]) -> Tensor:
+    """(1, prod(old), D) -> (1, prod(new), D): bicubic over space, linear over time (ViViT, section 3.4).
+
+    A grid with no time, read as one with time, is repeated: an image's positions hold for every frame.
+    """
+    if old == new:
+        return table
+    if len(new) == len(old) + 1:
+        old = (1, *old)
+    dim = table.shape[-1]
+    x = table.reshape(*old, dim).movedim(-1, 0)  # (D, *old)
+    if len(old) in (2, 3):
+        h, w = old[-2:]
+        x = F.interpolate(x.reshape(1, -1, h, w), size=new[-2:], mode="bicubic", align_corners=False)
+    if len(old) in (1, 3):
+        x = x.reshape(dim, old[0], -1).transpose(1, 2)  # (D, places, T)
+        x = F.interpolate(x, size=new[0], mode="linear", align_corners=False).transpose(1, 2)
+    return x.reshape(dim, -1).T[None].contiguous()
+
+
+class Positions(nn.Module):
+    """A class token, where asked for, and what is learned of each place in a grid.
+
+    Weights say which grid they were learned on. Those of another are resized as they are read.
+    """
+
+    def __init__(self, *, grid: tuple[int, ...], dim: int, class_token: bool) -> None:
+        super().__init__()
+        self.shape = grid
+        self.class_token = nn.Parameter(torch.randn(1, 1, dim) * 0.02) if class_token else None
+        self.table = nn.Parameter(torch.randn(1, int(class_token) + math.prod(grid), dim) * 0.02)
+        self.register_buffer("grid", torch.tensor(grid, dtype=torch.int32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, S, D) -> (N, 1 + S or S, D)."""
+        if self.class_token is None:
+            return x + self.table
+        first = (self.class_token + self.table[:, :1]).expand(x.shape[0], -1, -1)
+        return torch.cat([first, x + self.table[:, 1:]], dim=1)
+
+    def start_from(self, table: Tensor, grid: tuple[int, ...], class_token: Tensor | None) -> None:
+        """Take learned positions (1, [1 +] prod(grid), D) of another grid, and a class token (1, 1, D)."""
+        with torch.no_grad():
+            self.table.copy_(self._resized(table, grid))
+            if self.class_token is not None and class_token is not None:
+                self.class_token.copy_(class_token)
+
+    def _resized(self, table: Tensor, grid: tuple[int, ...]) -> Tensor:
+        """From whatever grid, with or without a class token, to this one."""
+        extra = table.shape[1] - math.prod(grid)
+        if extra not in (0, 1):
+            raise ValueError(
+                f"{table.shape[1]} positions: a grid of {grid} has {math.prod(grid)}, one more for a class"
+            )
+        first, rest = table[:, :extra], resize_grid(table[:, extra:], grid, self.shape)
+        if self.class_token is None:
+            return rest
+        return torch.cat([first if extra else self.table[:, :1].detach().to(rest), rest], dim=1)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        grid, table = state_dict.get(prefix + "grid"), state_dict.get(prefix + "table")
+        if grid is not None and table is not None and tuple(grid.tolist()) != self.shape:
+            old = tuple(int(size) for size in grid.tolist())
+            if len(old) == len(self.shape) and math.prod(old) <= table.shape[1]:
+                state_dict[prefix + "table"] = self._resized(table, old)
+                state_dict[prefix + "grid"] = torch.tensor(self.shape, dtype=torch.int32)
+        super()._load_from_state_dict(state_dict, prefix, *args)

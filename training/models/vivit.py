@@ -1,0 +1,111 @@
+"""The recipe of ViViT in its four published variants, and their sizes (Arnab et al. 2021, sections 3.3 and 4.1)."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+from pydantic import Field, model_validator
+
+from training.models.base import ClipModel, ClipRecipe
+from training.models.images import ImageVit
+from training.models.layers import Pool
+from training.models.pixels import Reads
+from training.models.tubelets import Embedding, Inflation
+from training.models.vivit_factorised_dot import FactorisedDotViViT
+from training.models.vivit_factorised_encoder import FactorisedEncoderViViT
+from training.models.vivit_factorised_self import FactorisedSelfViViT
+from training.models.vivit_joint import JointViViT
+
+Size = Literal["Ti", "S", "B", "L"]
+
+SIZES: Final[dict[Size, dict[str, int]]] = {
+    "Ti": {"dim": 192, "heads": 3, "layers": 12},
+    "S": {"dim": 384, "heads": 6, "layers": 12},
+    "B": {"dim": 768, "heads": 12, "layers": 12},
+    "L": {"dim": 1024, "heads": 16, "layers": 24},
+}
+"""Those of the image ViTs; MLPs are four times as wide. B/16x2 is size B, patch 16, 2 frames per token."""
+
+
+class VivitRecipe(ClipRecipe):
+    """The words of all four variants: a `size`, any part of which may be said otherwise."""
+
+    kind: Literal["vivit"] = "vivit"
+    variant: Literal["joint", "factorised_encoder", "factorised_self", "factorised_dot"] = "factorised_encoder"
+    size: Size = Field("B", description="dim, heads and layers of the paper's Ti, S, B and L")
+    dim: int | None = Field(None, ge=8, description="instead of the size's")
+    heads: int | None = Field(None, ge=1, description="instead of the size's")
+    layers: int | None = Field(None, ge=1, description="instead of the size's")
+    temporal_layers: int | None = Field(None, ge=1, description="factorised_encoder's second transformer; 4")
+    mlp_ratio: float = Field(4.0, gt=0)
+    patch: int = Field(16, ge=1, description="pixels")
+    pool: Pool | None = Field(None, description="class or mean; by default class where the variant has a class token")
+    embedding: Embedding = Field("tubelet", description="tubelet reads all frames of a token, uniform the middle one")
+    input: Reads = Field("rgb", description="frames, differences of neighbouring frames within a token, or both")
+    channels: Literal[1, 3] = Field(3, description="1 for grey pictures: the first of the three channels alone")
+    drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth of the last layer; falls to 0 at the first")
+    dropout: float = Field(0.0, ge=0, lt=1, description="before the classifier")
+    image_vit: str | None = Field(
+        None, description="an image ViT to start from: a .safetensors in timm's words, or a name"
+    )
+    inflation: Inflation = Field("central", description="how its patch embedding becomes one of several frames")
+
+    @model_validator(mode="after")
+    def _fits_the_variant(self) -> VivitRecipe:
+        if self.variant in ("factorised_self", "factorised_dot") and self.pool == "class":
+            raise ValueError(f"pool=class: variant {self.variant} has no class token; leave it out or say mean")
+        if self.variant != "factorised_encoder" and self.temporal_layers is not None:
+            raise ValueError(f"temporal_layers={self.temporal_layers}: only variant factorised_encoder has them")
+        sizes = self.sizes()
+        if sizes["dim"] % sizes["heads"]:
+            raise ValueError(f"dim={sizes['dim']}: must be a multiple of heads={sizes['heads']}")
+        if self.variant == "factorised_dot" and sizes["heads"] < 2:
+            raise ValueError("heads=1: half of factorised_dot's are for space and half for time, give 2 or more")
+        for name in ("height", "width"):
+            if getattr(self, name) % self.patch:
+                raise ValueError(f"{name}={getattr(self, name)}: must be a multiple of patch={self.patch}")
+        if self.input != "rgb" and (self.frames_per_token < 2 or self.embedding == "uniform"):
+            raise ValueError(f"input={self.input}: needs frames_per_token of 2 or more, and embedding tubelet")
+        return self
+
+    def sizes(self) -> dict[str, int]:
+        """dim, heads and layers."""
+        own = {"dim": self.dim, "heads": self.heads, "layers": self.layers}
+        return SIZES[self.size] | {name: value for name, value in own.items() if value is not None}
+
+    def unstarted(self) -> VivitRecipe:
+        """See `ClipRecipe`."""
+        return self.model_copy(update={"image_vit": None})
+
+
+def build_vivit(recipe: VivitRecipe, *, labels: int) -> ClipModel:
+    """The variant with fresh weights, or with an image ViT's where the recipe names one."""
+    words: dict[str, Any] = {
+        "labels": labels,
+        "height": recipe.height,
+        "width": recipe.width,
+        "frames_per_token": recipe.frames_per_token,
+        "tokens": recipe.tokens,
+        "patch": recipe.patch,
+        "mlp_ratio": recipe.mlp_ratio,
+        "drop_path": recipe.drop_path,
+        "dropout": recipe.dropout,
+        "embedding": recipe.embedding,
+        "reads": recipe.input,
+        "channels": recipe.channels,
+        **recipe.sizes(),
+    }
+    model: JointViViT | FactorisedEncoderViViT | FactorisedSelfViViT | FactorisedDotViViT
+    if recipe.variant == "joint":
+        model = JointViViT(pool=recipe.pool or "class", **words)
+    elif recipe.variant == "factorised_encoder":
+        model = FactorisedEncoderViViT(
+            pool=recipe.pool or "class", temporal_layers=recipe.temporal_layers or 4, **words
+        )
+    elif recipe.variant == "factorised_self":
+        model = FactorisedSelfViViT(**words)
+    else:
+        model = FactorisedDotViViT(**words)
+    if recipe.image_vit is not None:
+        model.start_from_image(ImageVit.open(recipe.image_vit), recipe.inflation)
+    return model

@@ -1,0 +1,103 @@
+"""ViViT's factorised encoder (Arnab et al. 2021, section 3.3.2, "model 2"), as published.
+
+A spatial transformer turns each token's frames into one vector, a temporal one reads the vectors of a window: the
+split that serving makes. (`vivit_factorised` is the same design for small models, with another stem.)
+
+Shapes: N windows or tokens, T tokens, t frames per token, P = h w patches, D width, K labels.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from training.models.base import ClipModel
+from training.models.images import ImageVit
+from training.models.layers import Pool, Stack
+from training.models.pixels import Reads
+from training.models.positions import Positions
+from training.models.tubelets import Embedding, Inflation, Tubelets
+
+
+class Encoder(nn.Module):
+    """One token's frames (N, t, H, W, 3) uint8 RGB -> feature (N, D)."""
+
+    def __init__(self, *, tubelets: Tubelets, stack: Stack, dim: int) -> None:
+        super().__init__()
+        self.tubelets = tubelets
+        self.positions = Positions(grid=tubelets.grid, dim=dim, class_token=stack.pool == "class")
+        self.stack = stack
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """The graph that serving runs once per token."""
+        feature: Tensor = self.stack(self.positions(self.tubelets(frames)))
+        return feature
+
+
+class Head(nn.Module):
+    """The features of one window (N, T, D), oldest first -> logits (N, K)."""
+
+    def __init__(self, *, tokens: int, stack: Stack, dim: int, dropout: float, labels: int) -> None:
+        super().__init__()
+        self.positions = Positions(grid=(tokens,), dim=dim, class_token=stack.pool == "class")
+        self.stack = stack
+        self.dropout = nn.Dropout(dropout)
+        self.classify = nn.Linear(dim, labels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The graph that serving runs once per window."""
+        logits: Tensor = self.classify(self.dropout(self.stack(self.positions(features))))
+        return logits
+
+
+class FactorisedEncoderViViT(ClipModel):
+    """Sizes of the paper: see `training.models.vivit.SIZES`; there the temporal transformer has 4 layers."""
+
+    encoder: Encoder
+    head: Head
+
+    def __init__(
+        self,
+        *,
+        labels: int,
+        height: int,
+        width: int,
+        frames_per_token: int,
+        tokens: int,
+        patch: int = 16,
+        dim: int = 768,
+        heads: int = 12,
+        layers: int = 12,
+        temporal_layers: int = 4,
+        mlp_ratio: float = 4.0,
+        pool: Pool = "class",
+        drop_path: float = 0.0,
+        dropout: float = 0.0,
+        embedding: Embedding = "tubelet",
+        reads: Reads = "rgb",
+        channels: Literal[1, 3] = 3,
+    ) -> None:
+        super().__init__()
+        tubelets = Tubelets(
+            height=height,
+            width=width,
+            frames=frames_per_token,
+            patch=patch,
+            dim=dim,
+            embedding=embedding,
+            reads=reads,
+            channels=channels,
+        )
+        spatial, temporal = (
+            Stack(dim=dim, heads=heads, layers=count, mlp_ratio=mlp_ratio, drop_path=drop_path, pool=pool, eps=1e-6)
+            for count in (layers, temporal_layers)
+        )
+        self.encoder = Encoder(tubelets=tubelets, stack=spatial, dim=dim)
+        self.head = Head(tokens=tokens, stack=temporal, dim=dim, dropout=dropout, labels=labels)
+
+    def start_from_image(self, image: ImageVit, inflation: Inflation) -> None:
+        """The spatial transformer takes an image ViT's weights; the temporal one learns from scratch."""
+        image.give_embedding(self.encoder.tubelets, inflation)
+        image.give_positions(self.encoder.positions)
+        image.give_stack(self.encoder.stack)
