@@ -87,7 +87,7 @@ def evaluate_run(run: Path) -> dict[str, Any]:
     """The figures of the run's weights on the clips that its training held back."""
     recipe, model = load_run(run)
     torch.set_num_threads(recipe.threads)
-    work = open_work(recipe.model_copy(update={"start_from": None}))
+    work = open_work(recipe, model)
     return work.trainee.judge(measure(model, work.held_back, len(work.labels)))
 
 

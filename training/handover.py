@@ -50,7 +50,7 @@ def export_run(
         with torch.no_grad():
             for label, value in biases.items():
                 bias[labels.index(label)] += value
-        work = open_work(recipe.model_copy(update={"start_from": None}))
+        work = open_work(recipe, model)
         metrics = work.trainee.judge(measure(model, work.held_back, len(labels)))
         added = ", ".join(f"{value:+g} on `{label}`" for label, value in biases.items())
         calibration = f"last bias: {added}. All figures include it."

@@ -88,13 +88,10 @@ class Recipe(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _first_kinds(cls, tree: Any) -> Any:
-        """Recipes that are older than the second kind name none."""
-        if isinstance(tree, dict):
-            tree = dict(tree)
-            for section, kind in (("model", "vivit_factorised"), ("data", "camera_events")):
-                if isinstance(tree.get(section), dict):
-                    tree[section] = {"kind": kind, **tree[section]}
+    def _first_kind(cls, tree: Any) -> Any:
+        """Recipes that are older than the second kind of data name none."""
+        if isinstance(tree, dict) and isinstance(tree.get("data"), dict):
+            return {**tree, "data": {"kind": "camera_events", **tree["data"]}}
         return tree
 
     @model_validator(mode="after")

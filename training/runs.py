@@ -98,7 +98,7 @@ def load_run(run: Path) -> tuple[Recipe, ClipModel]:
             f"{run}: not a run ({RECIPE_FILE} {error.strerror}); give the folder that train wrote"
         ) from error
     recipe = parse_recipe(tree, where=str(run / RECIPE_FILE))
-    plain = recipe.model_copy(update={"start_from": None})
+    plain = recipe.model_copy(update={"start_from": None, "model": recipe.model.unstarted()})
     model = build_model(plain, len(run_labels(run, recipe)))
     load_weights(model, run / WEIGHTS_FILE)
     model.eval()

@@ -27,6 +27,7 @@ from training.data.sets import open_data, tell
 from training.data.views import CachedHeldBack, CachedTraining, FeatureStore, check_frozen
 from training.errors import RecipeError, RunError
 from training.learner import Trainee, answer
+from training.models import ClipModel
 from training.models.vivit_factorised import FactorisedViViT
 from training.recipe import Recipe, parse_recipe
 from training.runs import (
@@ -57,31 +58,34 @@ class Work:
     notes: list[str]
 
 
-def open_work(recipe: Recipe) -> Work:
-    """Read, check, decode or render the recipe's data, and build its model. Raises `TrainingError`."""
+def open_work(recipe: Recipe, model: ClipModel | None = None) -> Work:
+    """Read, check, decode or render the recipe's data, and build its model. Raises `TrainingError`.
+
+    With a `model` nothing is to be learned: the work is only to measure it.
+    """
     if isinstance(recipe.data, CameraEventsData):
-        return _camera_events_work(recipe)
+        return _camera_events_work(recipe, model)
     data = open_data(recipe.data, recipe.shape, seed=recipe.seed, stretch=recipe.windows.fit == "stretch")
-    model = build_model(recipe, len(data.labels))
-    cutter = Cutter(data, recipe.shape, recipe.windows, recipe.augment)
-    options: dict[str, Any] = {
-        "seed": recipe.seed,
-        "batch": recipe.optimiser.batch,
-        "balanced": recipe.windows.balanced,
-        "mixup": recipe.augment.mixup,
-    }
-    training: TrainingBatches
-    held_back: HeldBackBatches | CachedHeldBack
-    if recipe.windows.views:
-        check_frozen(model)
-        store = FeatureStore(model, recipe, cache_of(recipe.data) / "features")
-        training = CachedTraining(store, data, cutter, views=recipe.windows.views, **options)
-        held_back = CachedHeldBack(store, data, recipe)
-    else:
-        training = TrainingBatches(data, cutter, **options)
-        held_back = HeldBackBatches(data.held_back, recipe.shape, recipe.windows)
+    subject = build_model(recipe, len(data.labels)) if model is None else model
+    held_back: HeldBackBatches | CachedHeldBack = HeldBackBatches(data.held_back, recipe.shape, recipe.windows)
+    training: TrainingBatches | None = None
+    if model is None:
+        cutter = Cutter(data, recipe.shape, recipe.windows, recipe.augment)
+        options: dict[str, Any] = {
+            "seed": recipe.seed,
+            "batch": recipe.optimiser.batch,
+            "balanced": recipe.windows.balanced,
+            "mixup": recipe.augment.mixup,
+        }
+        if recipe.windows.views:
+            check_frozen(subject)
+            store = FeatureStore(subject, recipe, cache_of(recipe.data) / "features")
+            training = CachedTraining(store, data, cutter, views=recipe.windows.views, **options)
+            held_back = CachedHeldBack(store, data, recipe)
+        else:
+            training = TrainingBatches(data, cutter, **options)
     trainee = Trainee(
-        recipe, model, labels=data.labels, truth=data.held_back.labels, truth_names=data.training.truth_names
+        recipe, subject, labels=data.labels, truth=data.held_back.labels, truth_names=data.training.truth_names
     )
     return Work(trainee=trainee, training=training, held_back=held_back, labels=data.labels, notes=data.notes)
 
@@ -92,12 +96,12 @@ def cache_of(data: Any) -> Path:
     return found
 
 
-def _camera_events_work(recipe: Recipe) -> Work:
-    training = TrainingWindows(footage_of(recipe, validation=False), recipe)
+def _camera_events_work(recipe: Recipe, model: ClipModel | None) -> Work:
+    training = TrainingWindows(footage_of(recipe, validation=False), recipe) if model is None else None
     held_back = HeldBackWindows(footage_of(recipe, validation=True), recipe)
-    model = build_model(recipe)
-    assert isinstance(model, FactorisedViViT)  # the recipe allows no other
-    trainee = CameraEventsTrainee(recipe, model, truth=held_back.labels)
+    subject = build_model(recipe) if model is None else model
+    assert isinstance(subject, FactorisedViViT)  # the recipe allows no other
+    trainee = CameraEventsTrainee(recipe, subject, truth=held_back.labels)
     return Work(trainee=trainee, training=training, held_back=held_back, labels=CAMERA_EVENTS, notes=[])
 
 
