@@ -1,32 +1,61 @@
-"""What a recipe builds, before anything is trained."""
+"""What a recipe builds, before anything is trained or downloaded."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
+from training.errors import DataError
+from training.models import ClipModel, build
+from training.models.count import Counts, count
 from training.recipe import Recipe
-from training.train import build_model
+from training.runs import labels_of
 
 
 def summarise(recipe: Recipe) -> dict[str, Any]:
-    """Parameters, fp32 megabytes and the window of the recipe's model."""
-    model = build_model(recipe.model_copy(update={"start_from": None}))
-    m = recipe.model
-    encoder, head = _count(model.encoder), _count(model.head)
+    """Parameters, operations, fp32 megabytes and the window of the recipe's model.
+
+    FLOPs count as publications do (see `training.models.count`): `window_flops` is a window in which every token is
+    encoded, and `served_flops` what one more prediction costs here: one encode and one head, in which the last layers
+    compute no more than is read. Where neither the recipe nor its data, not yet here, names the classes, two are
+    assumed and `labels_known` is false.
+    """
+    model = recipe.model
+    try:
+        labels, known = len(labels_of(recipe)), True
+    except DataError:
+        labels, known = 2, False
+
+    def fresh() -> ClipModel:
+        return build(model.unstarted(), labels=labels)
+
+    def counted(*, whole: bool) -> Counts:
+        return count(
+            fresh,
+            tokens=model.tokens,
+            frames_per_token=model.frames_per_token,
+            height=model.height,
+            width=model.width,
+            whole=whole,
+        )
+
+    published, served = counted(whole=True), counted(whole=False)
+    patch = getattr(model, "patch", None)
     return {
         "name": recipe.name,
-        "encoder_parameters": encoder,
-        "head_parameters": head,
-        "megabytes_fp32": round((encoder + head) * 4 / 1e6, 3),
-        "patches": model.encoder.patches,
-        "input": [m.frames_per_token, m.height, m.width, 3],
-        "feature": [m.dim],
-        "window_s": m.tokens * m.frames_per_token / recipe.fps,
-        "hop_s": m.frames_per_token / recipe.fps,
+        "kind": model.kind,
+        "labels": labels,
+        "labels_known": known,
+        "parameters": published.parameters,
+        "encoder_parameters": published.encoder_parameters,
+        "head_parameters": published.head_parameters,
+        "encoder_flops": published.encoder_flops,
+        "head_flops": published.head_flops,
+        "window_flops": published.window_flops,
+        "served_flops": served.encoder_flops + served.head_flops,
+        "megabytes_fp32": round(published.parameters * 4 / 1e6, 3),
+        **({"patches": (model.height // patch) * (model.width // patch)} if patch else {}),
+        "input": [model.frames_per_token, model.height, model.width, 3],
+        "feature": list(published.feature),
+        "window_s": model.tokens * model.frames_per_token / recipe.fps,
+        "hop_s": model.frames_per_token / recipe.fps,
     }
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
