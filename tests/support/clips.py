@@ -17,6 +17,11 @@ U8 = npt.NDArray[np.uint8]
 
 BITS = 16
 X264 = {"preset": "veryfast", "bf": "0", "sc_threshold": "0", "x264-params": "threads=1"}
+X265 = {
+    "preset": "ultrafast",
+    "tune": "zerolatency",
+    "x265-params": "log-level=none:pools=none:frame-threads=1:repeat-headers=1:bframes=0",
+}
 
 
 def draw(number: int, width: int, height: int) -> U8:
@@ -117,16 +122,21 @@ def write_audio(path: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Film:
-    """H.264 access units, each a tuple of NAL units without start codes, for the RTSP server."""
+    """H.264 or H.265 access units, each a tuple of NAL units without start codes, for the RTSP server."""
 
     units: tuple[tuple[bytes, ...], ...]
     fps: float
     width: int
     height: int
+    codec: str = "libx264"
 
     def parameter_set(self, kind: int) -> bytes:
-        """The sequence (7) or picture (8) parameter set."""
-        return next(nal for nal in self.units[0] if nal[0] & 31 == kind)
+        """The sequence (7) or picture (8) parameter set; of H.265 the video (32), sequence (33) or picture (34) one."""
+        return next(nal for nal in self.units[0] if self.kind(nal) == kind)
+
+    def kind(self, nal: bytes) -> int:
+        """A NAL unit's type."""
+        return nal[0] & 31 if self.codec == "libx264" else nal[0] >> 1 & 63
 
 
 @lru_cache(maxsize=16)
@@ -140,15 +150,16 @@ def film(
     first: int = 0,
     light: int | None = None,
     still: bool = False,
+    codec: str = "libx264",
 ) -> Film:
     """Bar codes `first`, `first + 1`, ... with parameter sets before every key frame, as cameras send them.
 
-    `light`: pictures of that mean instead. `still`: the first picture for ever.
+    `light`: pictures of that mean instead. `still`: the first picture for ever. `codec`: libx264 or libx265.
     """
-    encoder: Any = av.CodecContext.create("libx264", "w")
+    encoder: Any = av.CodecContext.create(codec, "w")
     encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
     encoder.time_base, encoder.framerate, encoder.gop_size = Fraction(1, fps), Fraction(fps), gop
-    encoder.options = {**X264, "tune": "zerolatency"}
+    encoder.options = {**X264, "tune": "zerolatency"} if codec == "libx264" else dict(X265)
     units = []
     for i in range(frames):
         number = first if still else first + i
@@ -157,7 +168,7 @@ def film(
         frame.pts = i
         units += [_nal_units(bytes(packet)) for packet in encoder.encode(frame)]
     units += [_nal_units(bytes(packet)) for packet in encoder.encode(None)]
-    return Film(units=tuple(units), fps=fps, width=width, height=height)
+    return Film(units=tuple(units), fps=fps, width=width, height=height, codec=codec)
 
 
 def _nal_units(annex_b: bytes) -> tuple[bytes, ...]:

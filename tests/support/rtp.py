@@ -1,22 +1,39 @@
-"""H.264 access units -> RTP packets (RFC 3550, RFC 6184: single NAL units and FU-A)."""
+"""Access units -> RTP packets (RFC 3550): single NAL units, fragments and, where wanted, several in one packet, of
+H.264 (RFC 6184: FU-A, STAP-A) and H.265 (RFC 7798: FU, AP)."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 CLOCK_HZ = 90_000
 PAYLOAD_TYPE = 96
 MAX_PAYLOAD = 1400
 HEADER_BYTES = 12
-FU_A = 28
+FU_A, STAP_A = 28, 24
+FU, AP = 49, 48
 NTP_EPOCH = 2_208_988_800
 
 
-class Packetizer:
-    """One RTP session's numbering."""
+Marker = Literal["last", "never", "every"]
 
-    def __init__(self, *, ssrc: int, sequence: int) -> None:
+
+class Packetizer:
+    """One RTP session's numbering. `marker`: on which packets of a picture, `every` being every NAL unit's last."""
+
+    def __init__(
+        self,
+        *,
+        ssrc: int,
+        sequence: int,
+        hevc: bool = False,
+        marker: Marker = "last",
+        aggregate: bool = False,
+    ) -> None:
+        self.hevc = hevc
+        self._marker = marker
+        self._aggregate = aggregate
         self._ssrc = ssrc
         self._sequence = sequence
         self._packets = 0
@@ -24,12 +41,33 @@ class Packetizer:
 
     def packets(self, unit: Sequence[bytes], timestamp: int) -> Iterator[bytes]:
         """The packets of one access unit; the last one carries the marker bit."""
-        for i, nal in enumerate(unit):
-            is_last = i == len(unit) - 1
-            if len(nal) <= MAX_PAYLOAD:
-                yield self._packet(nal, timestamp, marker=is_last)
+        groups = self._grouped(unit) if self._aggregate else [[nal] for nal in unit]
+        for i, group in enumerate(groups):
+            marks = self._marker == "every" or (self._marker == "last" and i == len(groups) - 1)
+            if len(group) > 1:
+                yield self._packet(self._together(group), timestamp, marker=marks)
+            elif len(group[0]) <= MAX_PAYLOAD:
+                yield self._packet(group[0], timestamp, marker=marks)
             else:
-                yield from self._fragments(nal, timestamp, is_last)
+                yield from self._fragments(group[0], timestamp, marks)
+
+    def goodbye(self) -> bytes:
+        """RTCP: this sender leaves."""
+        return struct.pack(">BBHI", 0x81, 203, 1, self._ssrc)
+
+    def _grouped(self, unit: Sequence[bytes]) -> list[list[bytes]]:
+        """Small NAL units with their neighbours."""
+        groups: list[list[bytes]] = []
+        for nal in unit:
+            if groups and sum(len(part) + 2 for part in [*groups[-1], nal]) < MAX_PAYLOAD:
+                groups[-1].append(nal)
+            else:
+                groups.append([nal])
+        return groups
+
+    def _together(self, group: Sequence[bytes]) -> bytes:
+        head = bytes([AP << 1, 1]) if self.hevc else bytes([group[0][0] & 0xE0 | STAP_A])
+        return head + b"".join(struct.pack(">H", len(nal)) + nal for nal in group)
 
     def sender_report(self, wall_s: float, timestamp: int) -> bytes:
         """RTCP: what the wall clock said at `timestamp`."""
@@ -39,11 +77,14 @@ class Packetizer:
         return struct.pack(">BBH6I", 0x80, 200, 6, *words)
 
     def _fragments(self, nal: bytes, timestamp: int, is_last: bool) -> Iterator[bytes]:
-        indicator, kind, body = nal[0] & 0xE0 | FU_A, nal[0] & 31, nal[1:]
-        step = MAX_PAYLOAD - 2
+        if self.hevc:
+            indicator, kind, body = bytes([nal[0] & 0x81 | FU << 1, nal[1]]), nal[0] >> 1 & 63, nal[2:]
+        else:
+            indicator, kind, body = bytes([nal[0] & 0xE0 | FU_A]), nal[0] & 31, nal[1:]
+        step = MAX_PAYLOAD - 3
         for start in range(0, len(body), step):
             begins, ends = start == 0, start + step >= len(body)
-            header = bytes([indicator, begins << 7 | ends << 6 | kind])
+            header = indicator + bytes([begins << 7 | ends << 6 | kind])
             yield self._packet(header + body[start : start + step], timestamp, marker=is_last and ends)
 
     def _packet(self, payload: bytes, timestamp: int, *, marker: bool) -> bytes:

@@ -18,7 +18,8 @@ Faults, per mount, from the next frame on, for all its clients:
 | `status` | DESCRIBE is answered with this code |
 | `blackhole` | no request is answered |
 
-`disconnect` closes all connections of a mount, orderly or by RST; `stop` is the server's death.
+`disconnect` closes all connections of a mount, orderly or by RST; `stop` is the server's death. What is no fault but a
+habit of some camera is one of its `Traits`. `requests` and `reports` hold what clients have sent.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from typing import Any, Literal, TypeVar
 from urllib.parse import quote, urlsplit
 
 from support.clips import Film
-from support.rtp import CLOCK_HZ, HEADER_BYTES, Packetizer
+from support.rtp import CLOCK_HZ, HEADER_BYTES, Marker, Packetizer
 
 HOST = "127.0.0.1"
 REALM = "streamclf"
@@ -68,6 +69,43 @@ class Faults:
     rate: float = 1.0
     status: int = 0
     junk: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traits:
+    """How a server differs from others, all its mounts alike."""
+
+    marker: Marker = "last"
+    aggregate: bool = False
+    """Small NAL units together in one packet."""
+    sprop: bool = True
+    """Parameter sets in the description."""
+    in_band: bool = True
+    """Parameter sets in the stream."""
+    sdp: str | None = None
+    """Another description than the film's own; `{sets}` in it is not replaced."""
+    audio: bool = False
+    """An audio track, listed first, whose SETUP is an error."""
+    algorithm: str = "MD5"
+    qop: bool = False
+    nonce_uses: int = 0
+    """Requests after which a nonce is stale; 0: never."""
+    timeout_s: int = 60
+    enforce_timeout: bool = False
+    """End a session of which nothing was heard for that long."""
+    public: str = "OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN, GET_PARAMETER"
+    redirect: str = ""
+    """Where DESCRIBE of the mount `old` leads."""
+    refuse: int = 0
+    """The answer to SETUP."""
+    timestamp: int = CLOCK_HZ
+    sequence: int = 7_000
+    ssrc_every: int = 0
+    """A new sender, counting from elsewhere, after so many pictures."""
+    shuffle: float = 0.0
+    """Probability of a packet to change places with the next."""
+    goodbye_after: int = 0
+    """Pictures after which it says goodbye and sends no more."""
 
 
 @dataclass(slots=True)
@@ -101,7 +139,11 @@ class RtspServer:
         auth: tuple[str, str] | None = None,
         scheme: Literal["digest", "basic"] = "digest",
         tls: ssl.SSLContext | None = None,
+        traits: Traits = Traits(),
     ) -> None:
+        self.traits = traits
+        self.requests: list[tuple[str, str]] = []
+        self.reports: list[bytes] = []
         self.mounts = {name: Mount(film) for name, film in films.items()}
         self.port = port
         self.auth = auth
@@ -207,6 +249,9 @@ class Connection:
         self._mount: Mount | None = None
         self._udp: tuple[socket.socket, int] | None = None
         self._player: asyncio.Task[None] | None = None
+        self._heard_at = time.monotonic()
+        self._proofs = 0
+        self._stale = False
 
     async def serve(self) -> None:
         """Answer requests until the client goes."""
@@ -235,13 +280,15 @@ class Connection:
         first = await self._reader.readexactly(1)
         if first == b"$":  # the client's own RTCP
             _, length = struct.unpack(">BH", await self._reader.readexactly(3))
-            await self._reader.readexactly(length)
+            self._server.reports.append(await self._reader.readexactly(length))
             return True
         text = (first + await self._reader.readuntil(b"\r\n\r\n")).decode("latin1")
         request, *lines = text.split("\r\n")
         if request.count(" ") != 2:
             return False  # a client that took junk for the stream's end of a packet is out of step, as its camera was
         method, url, _ = request.split(" ")
+        self._server.requests.append((method, url))
+        self._heard_at = time.monotonic()
         headers = {key.strip().lower(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
         await self._reader.readexactly(int(headers.get("content-length", 0)))
         mount = self._server.mounts.get(urlsplit(url).path.strip("/").split("/")[0])
@@ -252,23 +299,25 @@ class Connection:
     async def _answer(self, method: str, url: str, headers: dict[str, str], mount: Mount | None) -> bool:
         sequence = headers.get("cseq", "0")
         session = f"Session: {self._session}"
+        traits = self._server.traits
         if method == "OPTIONS":
-            self._reply(sequence, 200, "Public: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN, GET_PARAMETER")
+            self._reply(sequence, 200, f"Public: {traits.public}")
         elif not self._authorized(method, headers.get("authorization", "")):
-            challenge = f'Digest realm="{REALM}", nonce="{self._nonce}"'
-            if self._server.scheme == "basic":
-                challenge = f'Basic realm="{REALM}"'
-            self._reply(sequence, 401, f"WWW-Authenticate: {challenge}")
+            self._reply(sequence, 401, f"WWW-Authenticate: {self._challenge()}")
+        elif method == "DESCRIBE" and traits.redirect and "/old" in url:
+            self._reply(sequence, 302, f"Location: {traits.redirect}")
+        elif method == "SETUP" and (traits.refuse or "audio" in url):
+            self._reply(sequence, traits.refuse or 500)
         elif mount is None:
             self._reply(sequence, 404)
         elif method == "DESCRIBE" and mount.faults.status:
             self._reply(sequence, mount.faults.status)
         elif method == "DESCRIBE":
             base = f"Content-Base: {url.rstrip('/')}/"
-            self._reply(sequence, 200, base, "Content-Type: application/sdp", body=_description(mount.film))
+            self._reply(sequence, 200, base, "Content-Type: application/sdp", body=_description(mount.film, traits))
         elif method == "SETUP":
             self._mount = mount
-            self._reply(sequence, 200, self._transport(headers["transport"]), f"{session};timeout=60")
+            self._reply(sequence, 200, self._transport(headers["transport"]), f"{session};timeout={traits.timeout_s}")
         elif method == "PLAY" and self._mount is mount:
             self._reply(sequence, 200, session, f"RTP-Info: url={url}/track0")
             if self._player is None:
@@ -296,9 +345,33 @@ class Connection:
             return False
         if self._server.scheme == "basic":
             return value == base64.b64encode(f"{user}:{password}".encode()).decode()
-        given = dict(re.findall(r'(\w+)="([^"]*)"', value))
-        expected = _md5(_md5(user, REALM, password), self._nonce, _md5(method, given.get("uri", "")))
-        return given.get("username") == user and given.get("response") == expected
+        given = dict(re.findall(r'(\w+)="?((?:(?<=")(?:[^"\\]|\\.)*)|[^\s,"]+)', value))
+        given["username"] = re.sub(r"\\(.)", r"\1", given.get("username", ""))
+        traits = self._server.traits
+        if given.get("nonce") != self._nonce:
+            return False
+        middle = (given.get("nc", ""), given.get("cnonce", ""), "auth") if traits.qop else ()
+        secret = _hash(traits.algorithm, user, REALM, password)
+        asked = _hash(traits.algorithm, method, given.get("uri", ""))
+        right = given.get("response") == _hash(traits.algorithm, secret, self._nonce, *middle, asked)
+        if given.get("username") != user or not right:
+            return False
+        self._proofs += 1
+        if traits.nonce_uses and self._proofs > traits.nonce_uses:
+            self._nonce, self._proofs, self._stale = secrets.token_hex(8), 0, True
+            return False
+        return True
+
+    def _challenge(self) -> str:
+        if self._server.scheme == "basic":
+            return f'Basic realm="{REALM}"'
+        traits = self._server.traits
+        parts = [f'Digest realm="{REALM}"', f'nonce="{self._nonce}"']
+        parts += [f"algorithm={traits.algorithm}"] if traits.algorithm != "MD5" else []
+        parts += ['qop="auth,auth-int"'] if traits.qop else []
+        parts += ["stale=true"] if self._stale else []
+        self._stale = False
+        return ", ".join(parts)
 
     def _transport(self, wanted: str) -> str:
         if "RTP/AVP/TCP" in wanted:
@@ -315,7 +388,8 @@ class Connection:
         return f"Transport: RTP/AVP;unicast;{ports}"
 
     async def _play(self, mount: Mount) -> None:
-        packetizer = Packetizer(ssrc=0x5EED, sequence=7_000)
+        traits = self._server.traits
+        packetizer = self._packetizer(mount, 0x5EED)
         mount.plays += 1
         mount.sent_at.clear()
         film, position, sent_s, due = mount.film, 0, 0.0, time.monotonic()
@@ -328,18 +402,43 @@ class Connection:
                 await asyncio.sleep(TICK_S)
             if mount.film is not film:
                 film, position = mount.film, 0
-            timestamp = CLOCK_HZ + int((sent_s + mount.faults.jump_s) * CLOCK_HZ)
+            if traits.enforce_timeout and time.monotonic() - self._heard_at > traits.timeout_s:
+                self.close()
+                return
+            if traits.ssrc_every and position and position % traits.ssrc_every == 0:
+                packetizer = self._packetizer(mount, 0x5EED + position)
+            if traits.goodbye_after and position == traits.goodbye_after:
+                self._send(packetizer.goodbye(), channel=1)
+                return
+            restarts = position // traits.ssrc_every if traits.ssrc_every else 0
+            timestamp = traits.timestamp + int((sent_s + mount.faults.jump_s + 1000 * restarts) * CLOCK_HZ)
             if not mount.faults.stalled:
                 self._send_junk(mount)
                 if time.monotonic() - reported > REPORT_INTERVAL_S:
                     reported = time.monotonic()
                     self._send(packetizer.sender_report(time.time(), timestamp), channel=1)
-                for packet in packetizer.packets(film.units[position % len(film.units)], timestamp):
+                unit = film.units[position % len(film.units)]
+                if not traits.in_band:
+                    unit = tuple(nal for nal in unit if film.kind(nal) not in (7, 8, 32, 33, 34))
+                for packet in self._shuffled(list(packetizer.packets(unit, timestamp)), mount):
                     self._send_damaged(packet, mount)
                 mount.sent_at[position] = time.monotonic()
             position += 1
             sent_s += 1 / film.fps
             due += 1 / film.fps / mount.faults.rate
+
+    def _packetizer(self, mount: Mount, ssrc: int) -> Packetizer:
+        traits = self._server.traits
+        hevc = mount.film.codec == "libx265"
+        return Packetizer(
+            ssrc=ssrc, sequence=traits.sequence, hevc=hevc, marker=traits.marker, aggregate=traits.aggregate
+        )
+
+    def _shuffled(self, packets: list[bytes], mount: Mount) -> list[bytes]:
+        for i in range(len(packets) - 1):
+            if mount.random.random() < self._server.traits.shuffle:
+                packets[i], packets[i + 1] = packets[i + 1], packets[i]
+        return packets
 
     def _send_damaged(self, packet: bytes, mount: Mount) -> None:
         faults, rng = mount.faults, mount.random
@@ -366,25 +465,28 @@ class Connection:
             self._writer.write(struct.pack(">cBH", b"$", channel, len(packet)) + packet)
 
 
-def _description(film: Film) -> str:
+def _description(film: Film, traits: Traits) -> str:
+    if traits.sdp is not None:
+        return traits.sdp
+    lines = ["v=0", f"o=- 0 0 IN IP4 {HOST}", "s=test", "c=IN IP4 0.0.0.0", "t=0 0", "a=control:*"]
+    if traits.audio:
+        lines += ["m=audio 0 RTP/AVP 0", "a=rtpmap:0 PCMU/8000", "a=control:audio"]
+    lines += ["m=video 0 RTP/AVP 96", *_format(film, sprop=traits.sprop), f"a=framerate:{film.fps:g}"]
+    return "\r\n".join([*lines, "a=control:track0", ""])
+
+
+def _format(film: Film, *, sprop: bool) -> list[str]:
+    if film.codec == "libx265":
+        names = {"sprop-vps": 32, "sprop-sps": 33, "sprop-pps": 34}
+        given = [f"{name}={base64.b64encode(film.parameter_set(kind)).decode()}" for name, kind in names.items()]
+        return [f"a=rtpmap:96 H265/{CLOCK_HZ}", *([f"a=fmtp:96 {';'.join(given)}"] if sprop else [])]
     sps, pps = film.parameter_set(7), film.parameter_set(8)
     sets = ",".join(base64.b64encode(part).decode() for part in (sps, pps))
-    lines = [
-        "v=0",
-        f"o=- 0 0 IN IP4 {HOST}",
-        "s=test",
-        "c=IN IP4 0.0.0.0",
-        "t=0 0",
-        "a=control:*",
-        "m=video 0 RTP/AVP 96",
-        f"a=rtpmap:96 H264/{CLOCK_HZ}",
-        f"a=fmtp:96 packetization-mode=1;profile-level-id={sps[1:4].hex()};sprop-parameter-sets={sets}",
-        f"a=framerate:{film.fps:g}",
-        "a=control:track0",
-        "",
-    ]
-    return "\r\n".join(lines)
+    given = ["packetization-mode=1", f"profile-level-id={sps[1:4].hex()}"]
+    given += [f"sprop-parameter-sets={sets}"] if sprop else []
+    return [f"a=rtpmap:96 H264/{CLOCK_HZ}", f"a=fmtp:96 {';'.join(given)}"]
 
 
-def _md5(*parts: str) -> str:
-    return hashlib.md5(":".join(parts).encode()).hexdigest()
+def _hash(algorithm: str, *parts: str) -> str:
+    name = {"MD5": "md5", "SHA-256": "sha256"}[algorithm]
+    return hashlib.new(name, ":".join(parts).encode()).hexdigest()

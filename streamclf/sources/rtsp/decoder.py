@@ -21,7 +21,9 @@ MAX_FPS = 1000
 class Decoder:
     """The decoder of one connection."""
 
-    def __init__(self, media: Media, track: Track) -> None:
+    def __init__(self, media: Media, track: Track, *, held_after_s: float) -> None:
+        """`held_after_s`: a picture that was complete for that long before anybody could know is an old one."""
+        self._held_after_s = held_after_s
         self._media = media
         self._time_base = Fraction(1, track.clock_hz)
         self._damage = Damage()
@@ -74,6 +76,6 @@ class Decoder:
             pts_ns=self._media.media_ns(ticks),
             corrupt=corrupt,
             broken=broken,
-            held_s=unit.waited_s,
+            held_s=unit.waited_s if unit.waited_s >= self._held_after_s else 0.0,
             wall_ns=self._media.wall_ns(ticks),
         )

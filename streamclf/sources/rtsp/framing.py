@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from streamclf.sources.rtsp.message import MAX_BODY_BYTES, MAX_HEAD_BYTES, MalformedMessageError, Message, parse_head
+from streamclf.sources.rtsp.message import MAX_HEAD_BYTES, MalformedMessageError, Message, parse_head
 from streamclf.sources.rtsp.rtp import VERSION
 
 DOLLAR = 0x24
+ANSWER = b"RTSP/0.0 000"
+"""How an answer begins, any digit in place of a zero."""
 MIN_PACKET_BYTES = 8
-MAX_JUNK_BYTES = 1 << 20
-"""A second of a good stream without one packet in it: whoever sends this speaks something else."""
+MAX_JUNK_BYTES = 256 << 10
+"""A large key frame's worth without one packet in it: whoever sends this speaks something else."""
 RTCP_TYPES = range(200, 208)
 
 
@@ -103,10 +105,14 @@ class Framing:
     def _begins_message(self, at: int) -> bool:
         """Whether it may be one, by as much of it as is there."""
         start = bytes(self._buffer[at : at + 24])
-        if b"RTSP/"[: len(start)] == start[:5]:
-            return True
+        if start[0] == ANSWER[0]:
+            # Digits are what differs between versions and answers.
+            shape = bytes(0x30 if 0x30 <= byte <= 0x39 else byte for byte in start[: len(ANSWER)])
+            if ANSWER.startswith(shape):
+                return True
         word, space, _ = start.partition(b" ")
-        return 0 < len(word) <= 20 and word.replace(b"_", b"").isupper() and (bool(space) or len(start) <= 20)
+        letters = word.replace(b"_", b"")
+        return len(word) <= 20 and letters.isalpha() and letters.isupper() and (bool(space) or len(start) <= 20)
 
     def _may_be_packet(self, at: int) -> bool:
         """Version and type of RTP or RTCP, as far as they are there."""
@@ -127,26 +133,27 @@ class Framing:
 
     def _resync(self, begin: int, at: int) -> int:
         """Skip to what may be a packet or an answer."""
-        buffer = self._buffer
         if self._channels is None:
             raise MalformedMessageError("an answer that is not RTSP")
         self._skipped += 1
-        found = begin
-        while True:
-            dollar, answer = buffer.find(b"$", found), buffer.find(b"RTSP/", found)
-            found = min((place for place in (dollar, answer) if place >= 0), default=len(buffer))
-            is_channel = found + 1 >= len(buffer) or buffer[found + 1] in self._channels
-            if (
-                found == len(buffer)
-                or found == answer
-                or (is_channel and (found + 4 > len(buffer) or self._may_be_packet(found)))
-            ):
-                break
-            found += 1
+        found, answer = begin, self._buffer.find(b"RTSP/", begin)
+        answer = len(self._buffer) if answer < 0 else answer
+        # Never beyond the answer: what is searched twice, a hostile server would let us search a thousand times.
+        while (dollar := self._buffer.find(b"$", found, answer)) >= 0 and not self._may_begin_packet(dollar):
+            found = dollar + 1
+        found = answer if dollar < 0 else dollar
         self._skipped += found - at
-        if self._skipped > MAX_JUNK_BYTES + MAX_BODY_BYTES:
+        if self._skipped > MAX_JUNK_BYTES:
             raise MalformedMessageError(f"{self._skipped} bytes without a packet")
         return found
+
+    def _may_begin_packet(self, at: int) -> bool:
+        """Whether a packet may begin with the `$` there, as far as more of it has come."""
+        buffer = self._buffer
+        assert self._channels is not None  # asked before
+        if at + 1 < len(buffer) and buffer[at + 1] not in self._channels:
+            return False
+        return at + 4 > len(buffer) or self._may_be_packet(at)
 
     def _in_step(self) -> None:
         if self._skipped:

@@ -69,7 +69,8 @@ class RtspReader:
             )
         self._media = self._session.media
         try:
-            self._decoder = Decoder(self._media, self._session.offer.track)
+            # Without marker bits the picture before a stall comes after it, as with FFmpeg: the same rule as there.
+            self._decoder = Decoder(self._media, self._session.offer.track, held_after_s=timeouts.read_s / 2)
             self._data_at = time.monotonic()
             with self._translated():
                 self._await_first(deadline)
@@ -126,8 +127,8 @@ class RtspReader:
     def _read(self, until: float) -> None:
         """Wait for packets and sort them. Raises `TimeoutError` when none has come until then."""
         media = self._media
-        deadline = media.deadline
-        packets = self._session.receive(until if deadline is None else min(until, deadline))
+        left = None if media.left_at is None else media.left_at + GOODBYE_S
+        packets = self._session.receive(min(at for at in (until, media.deadline, left) if at is not None))
         now = time.monotonic()
         for channel, data in packets:
             if channel:
@@ -138,7 +139,7 @@ class RtspReader:
             if media.foreign == foreign:
                 self._data_at = now
         self._units += media.expire(now)
-        if media.left_at is not None and now - media.left_at > GOODBYE_S:
+        if media.left_at is not None and now - media.left_at >= GOODBYE_S:
             raise EndedError
         # Data that was there before the reader came back from elsewhere is no silence.
         if now >= until and not (self._units if self._opening else self._data_at + self._timeouts.read_s > now):

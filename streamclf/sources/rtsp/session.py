@@ -116,7 +116,10 @@ class Session:
 
     def _describe(self, address: Address) -> tuple[Offer, str]:
         """What is offered, and the URL that its controls are relative to."""
-        for _ in range(MAX_REDIRECTIONS + 1):
+        for redirections in range(MAX_REDIRECTIONS + 1):
+            if redirections:
+                self._connection.close()
+                self._client, self._connection = self._connect(address)
             options = self._client.request("OPTIONS", address.url, self._deadline)
             self._public = options.header("public").upper() if options.status == 200 else ""
             answer = self._client.request("DESCRIBE", address.url, self._deadline, Accept="application/sdp")
@@ -126,8 +129,6 @@ class Session:
             if answer.status not in (301, 302, 303, 305, 307, 308):
                 self._client.refuse(answer.status)
             address = redirected(address, answer.header("location"), self._shown)
-            self._connection.close()
-            self._client, self._connection = self._connect(address)
         raise SourceError(f"{self._shown}: redirects more than {MAX_REDIRECTIONS} times; check the server")
 
     def _base(self, base: str, address: Address) -> str:

@@ -1,0 +1,359 @@
+"""Our own RTSP client against a real server with the habits and faults of cameras, and when FFmpeg takes over.
+
+What both have to do is in test_sources_network.py, which runs our own client unless it says otherwise.
+"""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from support.clips import film, read_number
+from support.rtsp_server import HOST, RtspServer, Traits
+
+from streamclf.config import StreamConfig
+from streamclf.errors import SourceError, SourceRefusedError
+from streamclf.sources import Frame, Source, open_source
+from streamclf.sources.rtsp import understanding
+
+FILM = film(frames=100)
+HEVC = film(frames=60, codec="libx265")
+MJPEG = "v=0\r\ns=x\r\nt=0 0\r\nm=video 0 RTP/AVP 26\r\na=control:track0\r\n"
+
+
+@pytest.fixture(autouse=True)
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = understanding.Memory()
+    monkeypatch.setattr("streamclf.sources.network.MEMORY", memory)
+    monkeypatch.setattr("streamclf.sources.rtsp.reader.MEMORY", memory)
+
+
+def live(url: str, **keys: Any) -> Source:
+    keys = {"open_timeout_s": 3, "read_timeout_s": 2, "demuxer": "rtp", **keys}
+    return open_source(StreamConfig.model_validate({"url": url, **keys}))
+
+
+def served(movie: Any = FILM, **traits: Any) -> RtspServer:
+    return RtspServer({"cam": movie}, traits=Traits(**traits))
+
+
+def take(source: Source, count: int) -> list[Frame]:
+    frames = list(itertools.islice(source, count))
+    assert len(frames) == count
+    return frames
+
+
+def numbers(frames: list[Frame]) -> list[int]:
+    return [read_number(frame.to_rgb(180, 320)) for frame in frames]
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+@pytest.mark.parametrize("aggregate", [False, True], ids=["single", "aggregated"])
+@pytest.mark.parametrize("movie", [FILM, HEVC], ids=["H264", "H265"])
+def test_every_picture_in_order_with_its_time(movie: Any, aggregate: bool, transport: str) -> None:
+    with served(movie, aggregate=aggregate) as server, live(server.url("cam"), transport=transport) as source:
+        frames = take(source, 12)
+        assert source.info.codec == ("h264" if movie is FILM else "hevc")
+        assert source.info.fps == 25
+        assert source.info.note is None
+    assert numbers(frames) == list(range(12))
+    assert [round(frame.pts_ns / 4e7) for frame in frames] == list(range(12))
+    assert not any(frame.corrupt for frame in frames)
+
+
+def test_a_picture_does_not_wait_for_the_next_one() -> None:
+    """The whole point: FFmpeg's demuxer would give out the first picture of a stalled stream only with its time-out."""
+    with served(film(frames=20, fps=1, gop=5)) as server, live(server.url("cam")) as source:
+        for i in range(2):
+            assert numbers(take(source, 1)) == [i]
+            assert sorted(server.mounts["cam"].sent_at) == list(range(i + 1)), "the next one has not been sent yet"
+
+
+@pytest.mark.parametrize("movie", [FILM, HEVC], ids=["H264", "H265"])
+@pytest.mark.parametrize(("sprop", "in_band"), [(True, False), (False, True)], ids=["described", "in the stream"])
+def test_parameter_sets_from_either_place_are_enough(movie: Any, sprop: bool, in_band: bool) -> None:
+    with served(movie, sprop=sprop, in_band=in_band) as server, live(server.url("cam")) as source:
+        assert numbers(take(source, 5)) == list(range(5))
+
+
+@pytest.mark.parametrize("movie", [FILM, HEVC], ids=["H264", "H265"])
+def test_without_marker_bits_pictures_end_where_the_next_begins(movie: Any) -> None:
+    with served(movie, marker="never") as server, live(server.url("cam")) as source:
+        assert numbers(take(source, 5)) == list(range(5))
+
+
+def test_another_resolution_and_codec_parameters_are_the_next_frame() -> None:
+    large = film(frames=50, width=640, height=360, first=1000)
+    with served() as server, live(server.url("cam")) as source:
+        take(source, 3)
+        server.fault("cam", film=large)
+        frame = next(frame for frame in itertools.islice(source, 200) if frame.width == 640)
+        assert read_number(frame.to_rgb(180, 320)) == 1000
+        assert not frame.corrupt
+        assert server.mounts["cam"].plays == 1
+
+
+def test_counters_that_wrap_around_are_no_jump() -> None:
+    traits = {"timestamp": 2**32 - 4 * 3600, "sequence": 2**16 - 7}
+    with served(**traits) as server, live(server.url("cam")) as source:
+        frames = take(source, 12)
+        assert source.lost == 0
+    assert [round(frame.pts_ns / 4e7) for frame in frames] == list(range(12))
+
+
+def test_packets_out_of_order_are_put_in_order() -> None:
+    big = film(frames=40, width=640, height=360)
+    with served(big, shuffle=0.3) as server, live(server.url("cam"), transport="udp") as source:
+        frames = take(source, 30)
+        assert source.lost == 0
+    assert [read_number(frame.to_rgb(360, 640)) for frame in frames] == list(range(30))
+    assert not any(frame.corrupt for frame in frames)
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_lost_packets_are_counted_and_said_of_the_pictures(transport: str) -> None:
+    with served() as server, live(server.url("cam"), transport=transport) as source:
+        take(source, 3)
+        server.fault("cam", drop=0.2)
+        frames = take(source, 40)
+        assert source.lost > 0
+    assert any(frame.broken for frame in frames)
+
+
+def test_a_new_sender_goes_on_where_the_old_one_ended() -> None:
+    with served(ssrc_every=25) as server, live(server.url("cam")) as source:
+        frames = take(source, 60)
+    steps = [after.pts_ns - before.pts_ns for before, after in itertools.pairwise(frames)]
+    assert all(0 <= step < 1e9 for step in steps), "not the 1,000 s by which its time stamps differ"
+
+
+def test_audio_is_neither_set_up_nor_in_the_way() -> None:
+    with served(audio=True) as server, live(server.url("cam")) as source:
+        assert numbers(take(source, 3)) == [0, 1, 2]
+    assert [url for method, url in server.requests if method == "SETUP"] == [f"rtsp://{HOST}:{server.port}/cam/track0"]
+
+
+def test_the_camera_s_wall_clock_comes_with_its_frames() -> None:
+    began = time.time()
+    with served() as server, live(server.url("cam")) as source:
+        frames = take(source, 5)
+        told = [frame.wall_ns for frame in frames if frame.wall_ns is not None]
+    assert len(told) >= 4
+    assert all(began - 1 < wall_ns / 1e9 < time.time() + 1 for wall_ns in told)
+    assert {round(after - before, -5) for before, after in itertools.pairwise(told)} == {40_000_000}
+
+
+def test_a_session_is_kept_alive_and_reported_on() -> None:
+    traits = {"timeout_s": 2, "enforce_timeout": True}
+    with served(**traits) as server, live(server.url("cam")) as source:
+        take(source, 80)
+        alive = [method for method, _ in server.requests].count("GET_PARAMETER")
+        assert alive >= 2
+        assert server.reports, "a receiver report at the beginning"
+        assert server.reports[0][1] == 201
+    deadline = time.monotonic() + 5
+    while ("TEARDOWN", f"rtsp://{HOST}:{server.port}/cam/") not in server.requests:
+        assert time.monotonic() < deadline, server.requests
+
+
+def test_a_server_without_get_parameter_is_asked_for_its_options() -> None:
+    with served(timeout_s=2, enforce_timeout=True, public="DESCRIBE, SETUP, PLAY") as server:
+        with live(server.url("cam")) as source:
+            take(source, 60)
+        assert [method for method, _ in server.requests].count("OPTIONS") >= 2
+
+
+@pytest.mark.parametrize("algorithm", ["MD5", "SHA-256"])
+@pytest.mark.parametrize("qop", [False, True], ids=["RFC 2069", "qop"])
+def test_digests_of_all_kinds_with_nonces_that_expire(algorithm: str, qop: bool) -> None:
+    traits = Traits(algorithm=algorithm, qop=qop, nonce_uses=2, timeout_s=2, enforce_timeout=True)
+    with RtspServer({"cam": FILM}, auth=('a"nn\\', "gehe:im ü"), traits=traits) as server:
+        with live(server.url("cam")) as source:
+            take(source, 60)
+        with pytest.raises(SourceRefusedError, match=r"authentication refused \(401\)"):
+            live(server.url("cam", "wrong"))
+
+
+def test_a_password_s_sake_is_no_reason_to_ask_more_than_twice() -> None:
+    """Cameras lock an account after a few wrong passwords."""
+    with RtspServer({"cam": FILM}, auth=("ann", "right")) as server:
+        with pytest.raises(SourceRefusedError):
+            live(server.url("cam", "wrong"))
+        assert [method for method, _ in server.requests] == ["OPTIONS", "DESCRIBE", "DESCRIBE"]
+
+
+def test_a_redirection_is_followed_within_the_host_and_no_further() -> None:
+    end, first = RtspServer({"cam": FILM}), RtspServer({"old": FILM})
+    with end, first:
+        first.traits = Traits(redirect=end.url("cam"))
+        with live(first.url("old")) as source:
+            assert numbers(take(source, 1)) == [0]
+    elsewhere = Traits(redirect="rtsp://user:secret@localhost:1/cam")
+    with RtspServer({"old": FILM}, traits=elsewhere) as server:
+        with pytest.raises(SourceError, match="redirects to another host"):
+            live(server.url("old"))
+        assert "SETUP" not in [method for method, _ in server.requests]
+    with RtspServer({"old": FILM}) as server:
+        server.traits = Traits(redirect=server.url("old"))
+        with pytest.raises(SourceError, match="redirects more than 3 times"):
+            live(server.url("old"))
+
+
+def test_after_a_goodbye_the_end_is_told_at_once() -> None:
+    with (
+        served(goodbye_after=10) as server,
+        live(server.url("cam"), read_timeout_s=30) as source,
+        pytest.raises(SourceError, match="the stream ended; a live source does not"),
+    ):
+        take(source, 100)
+
+
+def test_markers_in_the_middle_of_pictures_are_found_out_and_said() -> None:
+    """Slices of one picture, each marked as its last packet."""
+    import av
+
+    encoder: Any = av.CodecContext.create("libx264", "w")
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.gop_size = 320, 180, "yuv420p", 5
+    encoder.options = {"preset": "veryfast", "tune": "zerolatency", "x264-params": "slices=4:threads=1"}
+    sliced = _encoded(encoder, 60)
+    with served(sliced, marker="every") as server, live(server.url("cam")) as source:
+        frames = take(source, 20)
+        assert source.info.note is not None
+        assert "marker" in source.info.note
+    whole = [frame for frame in frames if not frame.corrupt]
+    assert len(whole) >= 10, "from the next key frame on all is well"
+    assert numbers(whole[-5:]) == list(range(numbers(whole[-5:])[0], numbers(whole[-1:])[0] + 1))
+
+
+def _encoded(encoder: Any, count: int) -> Any:
+    from fractions import Fraction
+
+    import av
+    from support.clips import Film, _nal_units, draw
+
+    encoder.time_base, encoder.framerate = Fraction(1, 25), Fraction(25)
+    units = []
+    for i in range(count):
+        frame = av.VideoFrame.from_ndarray(draw(i, 320, 180), "rgb24")
+        frame.pts = i
+        units += [_nal_units(bytes(packet)) for packet in encoder.encode(frame)]
+    return Film(units=tuple(units), fps=25, width=320, height=180)
+
+
+@pytest.mark.parametrize("movie", [FILM, HEVC], ids=["H264", "H265"])
+def test_ffmpeg_reads_what_we_do_not_understand_and_the_source_says_so(movie: Any) -> None:
+    """An H.264 track that claims to be out of order: we keep off, FFmpeg does not look."""
+    server = served(movie)
+    with server:
+        from support.rtsp_server import _description
+
+        told = _description(movie, Traits()).replace("packetization-mode=1", "packetization-mode=2")
+        told = told.replace("a=fmtp:96 sprop-vps", "a=fmtp:96 sprop-max-don-diff=3;sprop-vps")
+        server.traits = Traits(sdp=told)
+        with live(server.url("cam"), demuxer="auto") as source:
+            assert len(take(source, 5)) == 5
+            assert source.info.note is not None
+            assert "FFmpeg's demuxer, a frame interval later" in source.info.note
+            assert "out of order" in source.info.note
+        asked = len(server.requests)
+        with live(server.url("cam"), demuxer="auto") as source:
+            assert source.info.note is not None
+        assert [method for method, _ in server.requests[asked:]].count("DESCRIBE") == 1, "known from the first time"
+        with pytest.raises(SourceError, match=r"out of order .*; demuxer: ffmpeg may read it"):
+            live(server.url("cam"))
+
+
+@pytest.mark.parametrize(
+    ("traits", "reason"),
+    [
+        (Traits(sdp=MJPEG), "JPEG, not H.264 or H.265"),
+        (Traits(sdp=MJPEG.replace("RTP/AVP", "RTP/SAVP")), "encrypted media"),
+        (Traits(sdp="v=0\r\n"), "a description without media"),
+        (Traits(refuse=461), r"no unicast over TCP \(461\)"),
+    ],
+    ids=["MJPEG", "SRTP", "empty", "multicast"],
+)
+def test_what_is_beyond_us_is_said(traits: Traits, reason: str) -> None:
+    with RtspServer({"cam": FILM}, traits=traits) as server, pytest.raises(SourceError, match=reason):
+        live(server.url("cam"))
+
+
+def test_a_track_without_video_is_a_fault_for_everybody() -> None:
+    sdp = "v=0\r\nm=audio 0 RTP/AVP 0\r\na=control:a\r\n"
+    with served(sdp=sdp) as server, pytest.raises(SourceError, match="holds audio, no video"):
+        live(server.url("cam"), demuxer="auto")
+
+
+def test_no_password_goes_into_a_message_a_url_or_a_repr() -> None:
+    with RtspServer({"cam": FILM}, auth=("ann", "geh/eim"), traits=Traits(refuse=454)) as server:
+        with pytest.raises(SourceError, match=r"refuses the request \(454\)") as caught:
+            live(server.url("cam"))
+        assert "geh" not in str(caught.value)
+        assert not any("geh" in url or "ann" in url for _, url in server.requests)
+
+
+def test_a_request_to_stop_ends_a_wait_for_a_silent_server() -> None:
+    stop = threading.Event()
+    with served() as server:
+        config = StreamConfig.model_validate({"url": server.url("cam"), "read_timeout_s": 60})
+        with open_source(config, stop=stop) as source:
+            take(source, 2)
+            server.fault("cam", stalled=True)
+            threading.Timer(0.3, stop.set).start()
+            began = time.monotonic()
+            assert len(list(source)) < 100, "those that were on their way"
+            assert time.monotonic() - began < 30
+
+
+@pytest.fixture
+def talker() -> Iterator[tuple[str, list[bytes]]]:
+    """A server that accepts one connection and says what it is told to, whatever it is asked."""
+    said: list[bytes] = []
+    with socket.create_server((HOST, 0)) as listener:
+
+        def talk() -> None:
+            peer, _ = listener.accept()
+            with peer, suppress(OSError):
+                for part in said:
+                    peer.recv(4096)
+                    peer.sendall(part)
+                peer.settimeout(5)
+                while peer.recv(4096):
+                    pass
+
+        thread = threading.Thread(target=talk, daemon=True)
+        thread.start()
+        yield f"rtsp://{HOST}:{listener.getsockname()[1]}/x", said
+        thread.join(10)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"\0" * 100,
+        b"RTSP/1.0 200 OK\r\nContent-Length: 99999999\r\n\r\n",
+        b"RTSP/1.0 200 OK\r\n" + b"A: b\r\n" * 100 + b"\r\n",
+        b"RTSP/1.0 200 " + b"x" * 70_000,
+    ],
+    ids=["HTTP", "zeros", "a huge body", "many headers", "an endless line"],
+)
+def test_answers_that_are_none_are_beyond_us(talker: tuple[str, list[bytes]], answer: bytes) -> None:
+    url, said = talker
+    said.append(answer)
+    with pytest.raises(SourceError, match="demuxer: ffmpeg may read it"):
+        live(url, open_timeout_s=1)
+
+
+def test_an_answer_that_trickles_has_the_time_for_opening_and_no_more(talker: tuple[str, list[bytes]]) -> None:
+    url, said = talker
+    said.append(b"RTSP/1.0 200 OK\r\nCSeq: 1\r\n\r\n")
+    said.append(b"RTSP/1.0 200 OK\r\nCSeq: 2\r\nContent-Length: 50\r\n\r\nv=0")
+    with pytest.raises(SourceError, match=r"no video within 0.5 s \(open_timeout_s\)"):
+        live(url, open_timeout_s=0.5)

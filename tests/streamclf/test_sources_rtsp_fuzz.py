@@ -1,0 +1,173 @@
+"""Whatever a server sends, nothing but the errors that callers expect, and never more than there is room for."""
+
+from __future__ import annotations
+
+import struct
+from contextlib import suppress
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.rtp import Packetizer
+
+from streamclf.errors import SourceError
+from streamclf.sources.rtsp.address import parse_url
+from streamclf.sources.rtsp.auth import Authenticator, Credentials, choose
+from streamclf.sources.rtsp.framing import Data, Framing
+from streamclf.sources.rtsp.media import Media
+from streamclf.sources.rtsp.message import MAX_BODY_BYTES, MAX_HEADERS, MalformedMessageError, parse_head, request_bytes
+from streamclf.sources.rtsp.rtcp import parse_rtcp
+from streamclf.sources.rtsp.rtp import parse_rtp
+from streamclf.sources.rtsp.sdp import MAX_PARAMETER_SETS, Track, parse_sdp
+from streamclf.sources.rtsp.session import _pair
+from streamclf.sources.rtsp.units import START_CODE
+
+PROFILE = settings(max_examples=150, deadline=None)
+WORDS = st.sampled_from(
+    ["m=video", "m=audio", "a=rtpmap:96", "a=fmtp:96", "a=control:", "H264/90000", "H265/90000", "RTP/AVP", "RTP/SAVP",
+     "96", "26", "0", "sprop-parameter-sets=", "sprop-sps=", "packetization-mode=", "1", "Z0IAHg==", ";", ",", "*", " ",
+     "=", ":", "/", "\r\n", "\n", "rtsp://c/", "Digest", "Basic", "realm=", '"', "\\", "nonce=", "qop=", "auth",
+     "stale=", "algorithm=", "SHA-256", "MD5-sess", "\x00", "é", "RTSP/1.0 200 OK", "CSeq: 1", "Content-Length:",
+     "OPTIONS"]
+)  # fmt: skip
+TEXTS = st.one_of(st.lists(WORDS, max_size=40).map("".join), st.text(max_size=200))
+BYTES = st.one_of(TEXTS.map(lambda text: text.encode("utf-8", "replace")), st.binary(max_size=300))
+
+
+@given(BYTES)
+@PROFILE
+def test_descriptions(body: bytes) -> None:
+    with suppress(SourceError):
+        offer = parse_sdp(body)
+        assert len(offer.track.parameter_sets) <= MAX_PARAMETER_SETS
+        # Whatever is in it may be sent back in a request's first line.
+        for control in (offer.control, offer.track.control):
+            assert request_bytes("SETUP", control, {}).count(b"\r\n") == 2
+
+
+@given(st.lists(TEXTS, max_size=4), TEXTS, TEXTS)
+@PROFILE
+def test_challenges(headers: list[str], user: str, password: str) -> None:
+    challenge = choose(headers)
+    if challenge is not None:
+        told = Authenticator(Credentials(user=user, password=password), challenge).header("PLAY", "rtsp://c/")
+        assert told.startswith(("Digest ", "Basic "))
+        if challenge.scheme == "digest" and len(password) > 30 and password not in user + "".join(headers):
+            assert password not in told
+
+
+@given(BYTES)
+@PROFILE
+def test_heads_of_messages(head: bytes) -> None:
+    with suppress(MalformedMessageError):
+        message, length = parse_head(head)
+        assert bool(message.status) != bool(message.method)
+        assert length <= MAX_BODY_BYTES
+        assert sum(map(len, message.headers.values())) <= MAX_HEADERS
+        assert message.sequence is None or message.sequence >= 0
+
+
+@given(TEXTS)
+@PROFILE
+def test_urls_and_transports(text: str) -> None:
+    with suppress(SourceError):
+        address, _ = parse_url(f"rtsp://{text}", "cam")
+        assert request_bytes("OPTIONS", address.url, {})
+        assert " " not in address.url
+    ports = _pair("server_port", f"x;server_port={text}", 65535)
+    assert ports is None or all(0 <= port <= 65535 for port in ports)
+
+
+PACKET = st.builds(
+    lambda body, kind, number, channel: struct.pack(">cBHBBH", b"$", channel, len(body) + 4, 0x80, kind, number) + body,
+    st.binary(min_size=4, max_size=60),
+    st.sampled_from([96, 224, 200, 203]),
+    st.integers(0, 65535),
+    st.integers(0, 2),
+)
+
+
+@given(st.lists(st.one_of(PACKET, BYTES), max_size=12), st.integers(1, 400))
+@PROFILE
+def test_streams_give_the_same_however_they_are_cut(parts: list[bytes], step: int) -> None:
+    stream = b"".join(parts)
+    told = []
+    for size in (step, len(stream) + 1):
+        framing, items = Framing(), []
+        framing.expect((0, 1), frozenset({96}))
+        with suppress(MalformedMessageError):
+            for begin in range(0, len(stream), size):
+                items += framing.feed(stream[begin : begin + size])
+        assert len(framing._buffer) <= 1 << 17
+        told.append([item for item in items if isinstance(item, Data)])
+    # What may be the beginning of a packet is judged by as much of it as is there: only then may the two differ.
+    assert {item.channel for items in told for item in items} <= {0, 1}
+    if not any(b"$" in part or b"RTSP" in part for part in parts if part[:1] != b"$"):
+        assert told[0] == told[1]
+
+
+RTP = st.builds(
+    lambda first, kind, number, stamp, ssrc, body: struct.pack(">BBHII", first, kind, number, stamp, ssrc) + body,
+    st.sampled_from([0x80, 0x80, 0x80, 0x90, 0xA0, 0x8F, 0x40]),
+    st.sampled_from([96, 224, 97]),
+    st.one_of(st.integers(0, 12), st.integers(0, 65535)),
+    st.one_of(st.sampled_from([0, 3600, 7200]), st.integers(0, 2**32 - 1)),
+    st.sampled_from([7, 7, 7, 8]),
+    st.one_of(
+        st.binary(max_size=40),
+        st.builds(
+            lambda kind, flags, rest: bytes([kind, flags]) + rest,
+            st.sampled_from([0x7C, 0x78, 0x65, 0x41, 0x67, 0x62, 0x60, 0x26, 0x02]),
+            st.integers(0, 255),
+            st.binary(max_size=40),
+        ),
+    ),
+)
+
+
+@given(st.lists(RTP, max_size=60), st.sampled_from(["H264", "H265"]), st.sampled_from([0.0, 0.1]), st.booleans())
+@PROFILE
+def test_packets_of_every_kind(packets: list[bytes], codec: str, wait_s: float, damage: bool) -> None:
+    media = Media(Track(codec=codec, payload_types=frozenset({96})), reorder_s=wait_s)
+    units = []
+    for i, packet in enumerate(packets):
+        now = 100 + i * 0.01
+        if damage and i % 7 == 0:
+            media.note_damage()
+        units += media.rtp(packet, now)
+        media.rtcp(packet, now)
+        units += media.expire(now)
+        assert media.deadline is None or media.deadline > now
+        assert 0 < len(media.report(now)) < 100
+    assert all(unit.data.startswith(START_CODE) and unit.waited_s >= 0 for unit in units)
+    # Bytes come from packets: nothing is made up, and nothing comes twice.
+    assert sum(len(unit.data) for unit in units) <= sum(map(len, packets)) + 8 * 20 * len(packets)
+    assert media.lost >= 0
+
+
+@given(st.binary(max_size=200))
+@PROFILE
+def test_single_packets(data: bytes) -> None:
+    packet = parse_rtp(data)
+    assert packet is None or len(packet.payload) <= len(data) - 12
+    reports, leaving = parse_rtcp(data)
+    assert len(reports) <= 32
+    assert len(leaving) <= 32 * 31
+
+
+@given(
+    st.lists(st.lists(st.binary(min_size=1, max_size=4000), min_size=1, max_size=4), min_size=1, max_size=5),
+    st.booleans(),
+    st.booleans(),
+)
+@PROFILE
+def test_whatever_a_camera_encodes_comes_out_as_it_was(
+    pictures: list[list[bytes]], hevc: bool, aggregate: bool
+) -> None:
+    head, follow = (b"\x26\x01\x80", b"\x26\x01\x00") if hevc else (b"\x65\x80", b"\x65\x00")
+    sender = Packetizer(ssrc=7, sequence=65_530, hevc=hevc, aggregate=aggregate)
+    media = Media(Track(codec="H265" if hevc else "H264", payload_types=frozenset({96})), reorder_s=0.0)
+    for i, picture in enumerate(pictures):
+        nals = [(follow if j else head) + body for j, body in enumerate(picture)]
+        units = [unit for packet in sender.packets(nals, i * 3600) for unit in media.rtp(packet, i * 0.04)]
+        assert [unit.data for unit in units] == [b"".join(START_CODE + nal for nal in nals)]
+        assert not units[0].damaged
