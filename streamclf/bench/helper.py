@@ -24,12 +24,20 @@ MAX_TOLD_CHARS: Final = 300
 class Helper:
     """`python -m MODULE` in a session of its own, so that Ctrl-C in a terminal reaches the bench alone."""
 
-    def __init__(self, module: str, told: bytes, *, log: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        module: str,
+        told: bytes,
+        *,
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        python: str = sys.executable,
+    ) -> None:
         self._module, self._log = module, log
         self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", module],
+                [python, "-m", module],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -81,6 +89,11 @@ class Helper:
             self._lines.put(b"")
             raise BenchError(f"{self._module} ended{self.last_words()}")
         return orjson.loads(line)
+
+    def heard(self) -> list[Any]:
+        """All that it has said and nobody has heard yet."""
+        lines = [self._lines.get() for _ in range(self._lines.qsize())]
+        return [orjson.loads(line) for line in lines if line]
 
     def finish(self, deadline_s: float) -> Any:
         """End its input, and hear its last line."""

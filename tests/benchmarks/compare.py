@@ -1,0 +1,181 @@
+"""streamclf and its peers on the same weights and cameras, one after the other in one run, measured the same way:
+
+    PYTHONPATH=tests python -m benchmarks.compare --bundle FOLDER/hybrid --streams 1 4 8
+
+For each number of streams: the machine's limit, each peer, streamclf, and a table; JSON with `--json FILE`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peer import Job
+
+from engines.bundle import Bundle, load_bundle
+from streamclf.bench.cameras import CamerasJob
+from streamclf.bench.figures import figures, machine
+from streamclf.bench.film import FilmSpec, make_film, save_film
+from streamclf.bench.helper import Helper
+from streamclf.bench.latency import percentile
+from streamclf.bench.limit import measure_limit
+from streamclf.bench.load import Load, run_load
+from streamclf.bench.rtsp import HOST
+from streamclf.bench.usage import Meter
+from streamclf.config import EngineConfig
+from streamclf.errors import BenchError
+
+PEERS = {
+    "opencv-onnxruntime": ("benchmarks.opencv_onnxruntime", "fp32"),
+    "torch-eager": ("benchmarks.torch_eager", "fp32"),
+    "openvino-split": ("benchmarks.openvino_split", "fp32"),
+    "openvino-split-bf16": ("benchmarks.openvino_split", "bf16"),
+    "roboflow": ("benchmarks.roboflow_pipeline", "fp32"),
+}
+START_S = 120.0
+WARM_UP_S = 3.0
+SAMPLE_S = 0.5
+
+
+def run_peer(module: str, job: dict[str, Any], film: Path, seconds: float, python: str) -> dict[str, Any]:
+    """One peer, its cameras its own; figures of the measured seconds."""
+    spec, streams = job["spec"], job["streams"]
+    with tempfile.TemporaryDirectory(prefix="peer-") as name:
+        folder = Path(name)
+        told = CamerasJob(film=film, cameras=streams).model_dump_json().encode()
+        with Helper("streamclf.bench.cameras", told, log=folder / "cameras.log") as cameras:
+            port = cameras.hear(START_S)["port"]
+            urls = [f"rtsp://{HOST}:{port}/cam{i}" for i in range(streams)]
+            cameras.tell(b"begin")
+            own = Job(
+                bundle=job["bundle"], urls=urls, fps=job["fps"], hop=job["hop"], precision=job["precision"], spec=spec
+            )
+            with Helper(module, json.dumps(asdict(own)).encode(), log=folder / "log", python=python) as peer:
+                peer.hear(START_S)
+                window_s = spec["tokens"] * spec["frames_per_token"] / spec["fps"]
+                time.sleep(window_s + WARM_UP_S)
+                meter, began_ns = Meter(peer.pid), time.monotonic_ns()
+                meter.sample()
+                while time.monotonic_ns() - began_ns < seconds * 1e9:
+                    time.sleep(SAMPLE_S)
+                    meter.sample()
+                ended_ns = time.monotonic_ns()
+                if not peer.running:
+                    raise BenchError(f"{module} ended{peer.last_words()}")
+                heard = peer.heard()
+            played = cameras.finish(START_S)["played"]
+    return _figures(heard, played, meter, began_ns, ended_ns, job)
+
+
+def _figures(
+    heard: list[Any], played: dict[str, Any], meter: Meter, began_ns: int, ended_ns: int, job: dict[str, Any]
+) -> dict[str, Any]:
+    took_s = (ended_ns - began_ns) / 1e9
+    seen = [(stream, number, at_ns) for stream, number, at_ns in heard if began_ns <= at_ns < ended_ns]
+    wanted = job["streams"] * job["spec"]["fps"] / (job["spec"]["frames_per_token"] * job["hop"]) * took_s
+    # A client that probes first connects once more: the last connection is the one that it reads.
+    sent = {stream: connections[-1]["sent_ns"] for stream, connections in played.items() if connections}
+    late = [
+        (at_ns - sent[f"cam{stream}"][number]) / 1e6
+        for stream, number, at_ns in seen
+        if number < len(sent.get(f"cam{stream}", ()))
+    ]
+    cpu_s = sum(usage.cpu_s_per_s for usage in meter.usages)
+    return {
+        "predictions_per_s": len(seen) / took_s,
+        "missed": max(0.0, 1 - len(seen) / wanted),
+        "cpu_s_per_s": cpu_s,
+        "cpu_ms_per_prediction": 1e3 * cpu_s * took_s / len(seen) if seen else None,
+        "latency_ms": {f"p{percent}": percentile(late, percent) for percent in (50, 99)},
+        "rss_mb": sum(usage.rss_mb[-1] for usage in meter.usages),
+    }
+
+
+def run_streamclf(bundle: Bundle, engine: EngineConfig, film_spec: FilmSpec, film: Any, path: Path, arguments: Any,
+                  streams: int) -> dict[str, Any]:  # fmt: skip
+    """The service, measured by `streamclf bench`'s own parts; the limit beside it."""
+    load = Load(
+        bundle=bundle, engine=engine, streams=streams, film=film_spec, hop=arguments.hop, seconds=arguments.seconds
+    )
+    limit = measure_limit(bundle, engine, film, streams=streams)
+    with tempfile.TemporaryDirectory(prefix="streamclf-bench-") as folder:
+        found = figures(load, run_load(load, path, Path(folder)), limit)
+    wanted = found["predictions_per_s_by_stream"]["wanted"] * streams
+    return {
+        **{key: found[key] for key in ("predictions_per_s", "cpu_s_per_s", "cpu_ms_per_prediction", "rss_mb")},
+        "missed": max(0.0, 1 - found["predictions_per_s"] / wanted),
+        "latency_ms": {key: found["latency_ms"][key] for key in ("p50", "p99")},
+        "limit_ms_per_prediction": 1e3 * found["limit_cpu_s_per_s"] / found["predictions_per_s"],
+        "efficiency": found["efficiency"],
+    }
+
+
+def main() -> None:
+    """Measure all, print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--streams", type=int, nargs="+", default=[1, 4, 8])
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--hop", type=int, default=1, help="tokens between two predictions")
+    parser.add_argument("--size", default="1280x720")
+    parser.add_argument("--fps", type=float, default=25.0)
+    parser.add_argument("--peers", nargs="*", default=[name for name in PEERS if name != "roboflow"], choices=PEERS)
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], help="of streamclf")
+    parser.add_argument("--roboflow-python", default="", help="interpreter of the environment that holds `inference`")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    bundle = load_bundle(arguments.bundle)
+    width, height = (int(part) for part in arguments.size.split("x"))
+    film_spec = FilmSpec(width=width, height=height, fps=arguments.fps)
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="film-") as folder:
+        film, path = make_film(film_spec), Path(folder) / "film"
+        save_film(film, path)
+        print(f"{bundle.spec.id}, {machine()}", flush=True)
+        print(f"{'':22} K  predictions/s  missed  CPU ms  p50 ms  p99 ms  RSS MB  limit ms  efficiency", flush=True)
+        for streams in arguments.streams:
+            for name in arguments.peers:
+                module, precision = PEERS[name]
+                job = {
+                    "bundle": str(arguments.bundle), "fps": arguments.fps, "hop": arguments.hop, "streams": streams,
+                    "precision": precision, "spec": bundle.spec.model_dump(mode="json"),
+                }  # fmt: skip
+                python = arguments.roboflow_python if name == "roboflow" else sys.executable
+                if not python:
+                    parser.error("roboflow: give --roboflow-python, see README.md")
+                try:
+                    rows.append(
+                        {"name": name, "streams": streams, **run_peer(module, job, path, arguments.seconds, python)}
+                    )
+                    print(_row(rows[-1]), flush=True)
+                except BenchError as error:
+                    print(f"{name}: {error}", flush=True)
+            for precision in arguments.precisions:
+                engine = EngineConfig(precision=precision)
+                found = run_streamclf(bundle, engine, film_spec, film, path, arguments, streams)
+                rows.append({"name": f"streamclf {precision}", "streams": streams, **found})
+                print(_row(rows[-1]), flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"machine": machine(), "model": bundle.spec.id, "rows": rows}, indent=1))
+
+
+def _row(row: dict[str, Any]) -> str:
+    def shown(value: float | None, digits: int = 1) -> str:
+        return "-" if value is None else f"{value:.{digits}f}"
+
+    return (
+        f"{row['name']:22} {row['streams']:<2} {row['predictions_per_s']:<14.1f} {row['missed']:<7.0%} "
+        f"{shown(row['cpu_ms_per_prediction']):7} {shown(row['latency_ms']['p50']):7} "
+        f"{shown(row['latency_ms']['p99']):7} {row['rss_mb']:<7.0f} {shown(row.get('limit_ms_per_prediction')):9} "
+        f"{shown(row.get('efficiency'), 2)}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""Peer (a), what tutorials do: OpenCV threads, a deque of frames, the whole window through ONNX Runtime each time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+from benchmarks.peer import U8, Windows, opencv, read_job, ready, tell
+
+job = read_job()
+encoder, head = (
+    ort.InferenceSession(Path(job.bundle) / f"{name}.onnx", providers=["CPUExecutionProvider"])
+    for name in ("encoder", "head")
+)
+
+
+def classify(window: U8) -> npt.NDArray[np.float32]:
+    """(T, t, H, W, 3) -> (K,)."""
+    (features,) = encoder.run(None, {"frames": window})
+    return np.asarray(head.run(None, {"features": features[None]})[0][0])
+
+
+ready(job, classify)
+for stream, number, window in Windows(job, opencv):
+    classify(window)
+    tell(stream, number)

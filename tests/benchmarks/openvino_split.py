@@ -1,0 +1,45 @@
+"""Peer (c), the strongest: PyAV at low delay, encoder and head split in OpenVINO, a deque of features."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+from benchmarks.peer import U8, Tokens, pyav, read_job, ready, tell
+
+job = read_job()
+hint = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[job.precision]}
+core = ov.Core()
+encoder, head = (
+    core.compile_model(Path(job.bundle) / f"{name}.onnx", "CPU", hint).create_infer_request()
+    for name in ("encoder", "head")
+)
+tokens = job.spec["tokens"]
+
+
+def encode(token: U8) -> npt.NDArray[np.float32]:
+    """(t, H, W, 3) -> (*F,)."""
+    return np.array(encoder.infer({0: ov.Tensor(token[None], shared_memory=True)})[0][0])
+
+
+def decide(features: Any) -> npt.NDArray[np.float32]:
+    """T of (*F,) -> (K,)."""
+    window = np.stack(features)[None]
+    return np.array(head.infer({0: ov.Tensor(window, shared_memory=True)})[0][0])
+
+
+ready(job, lambda window: decide([encode(np.ascontiguousarray(token)) for token in window]))
+kept: dict[int, deque[npt.NDArray[np.float32]]] = defaultdict(lambda: deque(maxlen=tokens))
+newest: dict[int, int] = {}
+for stream, index, number, token in Tokens(job, pyav):
+    if index != newest.get(stream, -1) + 1:
+        kept[stream].clear()
+    newest[stream] = index
+    kept[stream].append(encode(token))
+    if len(kept[stream]) == tokens and (index + 1 - tokens) % job.hop == 0:
+        decide(kept[stream])
+        tell(stream, number)

@@ -1,0 +1,58 @@
+"""Peer (d): roboflow `inference`'s InferencePipeline with custom logic, the whole window through ONNX Runtime.
+
+Its package brings hundreds of others and pins many: it has an environment of its own, see README.md.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict, deque
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+from benchmarks.peer import U8, read_job, ready, tell
+from inference import InferencePipeline
+
+job = read_job()
+encoder, head = (
+    ort.InferenceSession(Path(job.bundle) / f"{name}.onnx", providers=["CPUExecutionProvider"])
+    for name in ("encoder", "head")
+)
+height, width = job.spec["height"], job.spec["width"]
+shape = (job.spec["tokens"], job.spec["frames_per_token"], height, width, 3)
+kept: dict[int, deque[U8]] = defaultdict(lambda: deque(maxlen=job.frames))
+points: dict[int, int] = defaultdict(int)
+"""By stream: grid points that were sampled. Pictures that the pipeline dropped are filled by the next one."""
+
+
+def classify(window: U8) -> npt.NDArray[np.float32]:
+    """(T, t, H, W, 3) -> (K,)."""
+    (features,) = encoder.run(None, {"frames": window})
+    return np.asarray(head.run(None, {"features": features[None]})[0][0])
+
+
+def take(frames: list[Any]) -> list[None]:
+    """The pipeline's custom logic: one batch of pictures, at most one a stream."""
+    for frame in frames:
+        number, stream = frame.frame_id - 1, frame.source_id or 0
+        while number >= points[stream] * job.fps / job.spec["fps"] - 0.5:
+            small = cv2.cvtColor(cv2.resize(frame.image, (width, height)), cv2.COLOR_BGR2RGB)
+            kept[stream].append(np.asarray(small, np.uint8))
+            points[stream] += 1
+            full = points[stream] - job.frames
+            if full >= 0 and full % job.every == 0:
+                classify(np.stack(kept[stream]).reshape(shape))
+                tell(stream, number)
+    return [None] * len(frames)
+
+
+ready(job, classify)
+pipeline = InferencePipeline.init_with_custom_logic(video_reference=job.urls, on_video_frame=take)
+pipeline.start()
+pipeline.join()

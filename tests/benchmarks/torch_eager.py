@@ -1,0 +1,24 @@
+"""Peer (b), Hugging Face style: OpenCV threads, a deque of frames, the whole window through the PyTorch model."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from benchmarks.make_bundles import build
+from benchmarks.peer import U8, Windows, opencv, read_job, ready, tell
+
+job = read_job()
+encoder, head, _ = build(job.spec["name"])
+
+
+def classify(window: U8) -> npt.NDArray[np.float32]:
+    """(T, t, H, W, 3) -> (K,)."""
+    with torch.inference_mode():
+        return np.asarray(head(encoder(torch.from_numpy(window))[None])[0].numpy())
+
+
+ready(job, classify)
+for stream, number, window in Windows(job, opencv):
+    classify(window)
+    tell(stream, number)
