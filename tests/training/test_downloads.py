@@ -1,0 +1,266 @@
+"""Data sets over a real HTTP server: in parts, damaged, moved, hostile."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from support.labelled import write_volumes
+from typer.testing import CliRunner
+
+from training import downloads
+from training.__main__ import app
+from training.data.lists import read_rows
+from training.data.volumes import read_volumes
+from training.downloads import PUBLISHED, Published, download, unpack
+from training.errors import DataError
+
+
+@dataclass
+class Site:
+    """What the server has, and how it misbehaves."""
+
+    url: str
+    files: dict[str, bytes] = field(default_factory=dict)
+    cut_after: int | None = None
+    status: int | None = None
+    ranges: bool = True
+    asked: list[tuple[str, str]] = field(default_factory=list)
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *args: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            wanted = self.headers.get("Range", "")
+            here.asked.append((self.path, wanted))
+            if here.status is not None:
+                self.send_error(here.status)
+                return
+            if self.path.startswith("/moved/"):
+                self.send_response(302)
+                self.send_header("Location", f"{here.url}{self.path.removeprefix('/moved')}")
+                self.end_headers()
+                return
+            data = here.files.get(self.path)
+            if data is None:
+                self.send_error(404)
+                return
+            tag = f'"{hashlib.md5(data).hexdigest()}"'
+            start = 0
+            if wanted and here.ranges and self.headers.get("If-Range") == tag:
+                start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+                self.send_response(206)
+                self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+            else:
+                self.send_response(200)
+            self.send_header("ETag", tag)
+            self.send_header("Content-Length", str(len(data) - start))
+            self.end_headers()
+            end = len(data) if here.cut_after is None else min(start + here.cut_after, len(data))
+            self.wfile.write(data[start:end])
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    here = Site(url=f"http://127.0.0.1:{server.server_address[1]}")
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    yield here
+    server.shutdown()
+    thread.join(5)
+    server.server_close()
+
+
+@pytest.fixture
+def organs(site, tmp_path, monkeypatch) -> bytes:
+    """OrganMNIST3D's format, small, with the digest that its publisher would tell."""
+    data = write_volumes(tmp_path / "made" / "organmnist3d.npz", each=1).read_bytes()
+    site.files["/organmnist3d.npz"] = data
+    known = replace(
+        PUBLISHED["organmnist3d"],
+        url=f"{site.url}/organmnist3d.npz",
+        digest=f"md5:{hashlib.md5(data).hexdigest()}",
+    )
+    monkeypatch.setitem(downloads.PUBLISHED, "organmnist3d", known)
+    return data
+
+
+def archive(*members: tuple[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+TOP5 = archive(
+    ("train.csv", b"tag,video_name\nPunch,v_Punch_g08_c01.avi\n"),
+    ("test.csv", b"tag,video_name\nPunch,v_Punch_g01_c01.avi\n"),
+    ("train/v_Punch_g08_c01.avi", b"film"),
+    ("test/v_Punch_g01_c01.avi", b"film"),
+)
+
+
+def test_a_file_comes_whole_and_is_not_fetched_again(site, organs, tmp_path):
+    path = download("organmnist3d", tmp_path / "data")
+    assert path.read_bytes() == organs
+    images, labels = read_volumes(path, "train", keep=None)
+    assert (images.shape, labels.tolist()) == ((11, 28, 28, 28), list(range(11)))
+    assert download("organmnist3d", tmp_path / "data") == path
+    assert len(site.asked) == 1
+    assert [item.name for item in (tmp_path / "data").iterdir() if item.name != ".lock"] == ["organmnist3d.npz"]
+
+
+def test_what_was_cut_off_goes_on_where_it_stopped(site, organs, tmp_path):
+    site.cut_after = len(organs) // 3
+    assert download("organmnist3d", tmp_path).read_bytes() == organs
+    starts = [int(wanted[6:-1]) for _, wanted in site.asked if wanted]
+    assert starts == [len(organs) // 3, 2 * (len(organs) // 3), 3 * (len(organs) // 3)][: len(starts)]
+    assert len(starts) >= 2
+
+
+def test_a_stopped_command_keeps_its_part(site, organs, tmp_path, monkeypatch):
+    part = tmp_path / "organmnist3d.npz.part"
+    site.cut_after = 1000
+    plain = downloads._go_on
+
+    def once(*args):
+        if part.is_file():
+            raise KeyboardInterrupt
+        return plain(*args)
+
+    monkeypatch.setattr(downloads, "_go_on", once)
+    with pytest.raises(KeyboardInterrupt):
+        download("organmnist3d", tmp_path)
+    assert part.stat().st_size == 1000
+    monkeypatch.setattr(downloads, "_go_on", plain)
+    site.cut_after = None
+    assert download("organmnist3d", tmp_path).read_bytes() == organs
+    assert site.asked[-1][1] == "bytes=1000-"
+
+
+def test_a_file_that_changed_meanwhile_is_begun_again(site, organs, tmp_path):
+    part = tmp_path / "organmnist3d.npz.part"
+    part.write_bytes(b"of another file")
+    part.with_name(f"{part.name}.tag").write_text('"old"')
+    assert download("organmnist3d", tmp_path).read_bytes() == organs
+
+
+def test_a_server_without_ranges_sends_it_all_again(site, organs, tmp_path):
+    site.ranges = False
+    part = tmp_path / "organmnist3d.npz.part"
+    part.write_bytes(organs[:500])
+    part.with_name(f"{part.name}.tag").write_text(f'"{hashlib.md5(organs).hexdigest()}"')
+    assert download("organmnist3d", tmp_path).read_bytes() == organs
+
+
+def test_a_damaged_file_is_refused_and_deleted(site, organs, tmp_path):
+    site.files["/organmnist3d.npz"] = organs[:-1] + b"x"
+    with pytest.raises(DataError, match=r"md5:[0-9a-f]{32}, md5:[0-9a-f]{32} is right; it was damaged or replaced"):
+        download("organmnist3d", tmp_path)
+    assert not (tmp_path / "organmnist3d.npz").exists()
+
+
+def test_a_server_that_fails_is_tried_again_and_then_told(site, organs, tmp_path):
+    site.status = 503
+    with pytest.raises(DataError, match=r"the server says 503, 5 times; 0 bytes are kept"):
+        download("organmnist3d", tmp_path)
+    assert len(site.asked) == 5
+
+
+def test_a_file_that_moved_is_told_and_a_mirror_taken(site, organs, tmp_path):
+    with pytest.raises(DataError, match="the server says 404"):
+        download("organmnist3d", tmp_path, url=f"{site.url}/elsewhere.npz")
+    assert download("organmnist3d", tmp_path, url=f"{site.url}/moved/organmnist3d.npz").read_bytes() == organs
+
+
+def test_more_than_expected_is_not_taken(site, organs, tmp_path, monkeypatch):
+    known = replace(downloads.PUBLISHED["organmnist3d"], max_bytes=1000)
+    monkeypatch.setitem(downloads.PUBLISHED, "organmnist3d", known)
+    with pytest.raises(DataError, match="at most 1000 are expected"):
+        download("organmnist3d", tmp_path)
+
+
+def top5(site, monkeypatch, data: bytes) -> None:
+    site.files["/ucf101_top5.tar.gz"] = data
+    known = replace(PUBLISHED["ucf101top5"], url=f"{site.url}/ucf101_top5.tar.gz")
+    monkeypatch.setitem(downloads.PUBLISHED, "ucf101top5", known)
+
+
+def test_an_archive_becomes_a_folder_that_the_recipe_reads(site, tmp_path, monkeypatch, capsys):
+    top5(site, monkeypatch, TOP5)
+    folder = download("ucf101top5", tmp_path)
+    assert folder == tmp_path / "ucf101top5"
+    rows, base = read_rows(folder)
+    assert {(row.label, row.split) for row in rows} == {("Punch", "train"), ("Punch", "test")}
+    assert all((base / row.path).read_bytes() == b"film" for row in rows)
+    assert f"this one is sha256:{hashlib.sha256(TOP5).hexdigest()}" in capsys.readouterr().err
+
+
+def test_a_digest_that_nobody_told_is_remembered(site, tmp_path, monkeypatch):
+    top5(site, monkeypatch, TOP5)
+    download("ucf101top5", tmp_path)
+    (tmp_path / "ucf101_top5.tar.gz").unlink()
+    top5(site, monkeypatch, archive(("evil.txt", b"else")))
+    with pytest.raises(DataError, match="is right; it was damaged or replaced"):
+        download("ucf101top5", tmp_path)
+
+
+def test_without_any_digest_plain_http_is_refused(tmp_path):
+    with pytest.raises(DataError, match="only taken over https"):
+        download("ucf101top5", tmp_path, url="http://192.0.2.1/ucf101_top5.tar.gz")
+    with pytest.raises(DataError, match="https or http, not file"):
+        download("ucf101top5", tmp_path, url="file:///etc/passwd")
+
+
+@pytest.mark.parametrize("name", ["../outside.txt", "/tmp/outside.txt", "a/../../outside.txt"])
+def test_nothing_is_unpacked_outside(tmp_path, name):
+    path = tmp_path / "evil.tar.gz"
+    path.write_bytes(archive(("good.txt", b"good"), (name, b"evil")))
+    with pytest.raises(DataError, match="leads out of the folder"):
+        unpack(path, tmp_path / "target")
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["evil.tar.gz"]
+
+
+def test_links_are_not_unpacked(tmp_path):
+    path = tmp_path / "evil.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc"
+        tar.addfile(link)
+    with pytest.raises(DataError, match="'link' leads out of the folder or is no plain file"):
+        unpack(path, tmp_path / "target")
+
+
+def test_a_damaged_archive_is_told(tmp_path):
+    path = tmp_path / "half.tar.gz"
+    path.write_bytes(TOP5[: len(TOP5) // 2])
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        unpack(path, tmp_path / "target")
+    assert not (tmp_path / "target").exists()
+
+
+def test_the_command_tells_where_it_lies(site, organs, tmp_path):
+    result = CliRunner().invoke(app, ["download", "organmnist3d", "--folder", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.strip() == str(tmp_path / "organmnist3d.npz")
+    assert "CC BY 4.0" in result.stderr
+    unknown = CliRunner().invoke(app, ["download", "kinetics"])
+    assert unknown.exit_code == 1
+    assert "there are organmnist3d, ucf101top5" in unknown.stderr
+
+
+def test_what_is_published_is_fetched_safely():
+    for name, published in PUBLISHED.items():
+        assert isinstance(published, Published)
+        assert published.url.startswith("https://"), name
