@@ -1,7 +1,7 @@
 """An RTSP server without faults: one film as many cameras as one likes, H.264 over TCP, to anybody on this machine.
 
-It notes when it handed the last packet of each picture to the kernel: from there the bench counts latency. The cameras'
-clocks are spread over one frame interval, as those of a real wall of cameras are.
+It notes when it hands the packets of each picture to the kernel, all at once: from there the bench counts latency. The
+cameras' clocks are spread over one frame interval, as those of a real wall of cameras are.
 """
 
 from __future__ import annotations
@@ -166,9 +166,10 @@ class _Connection:
                 reported = due
                 self._writer.write(self._report(timestamp))
             took = self._writer.transport.get_write_buffer_size() < MAX_UNSENT_BYTES
+            packets = self._packed(pictures[number % len(pictures)], timestamp) if took else b""
+            now = time.monotonic()  # a client may have the picture before `write` is back
             if took:
-                self._writer.write(self._packed(pictures[number % len(pictures)], timestamp))
-            now = time.monotonic()
+                self._writer.write(packets)
             played.sent_ns.append(int(now * 1e9) if took else 0)
             played.late_ns.append(int((now - due) * 1e9))
             number += 1
