@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import zmq
 
+from streamclf.deluge import DelugeWatch
 from streamclf.errors import BusError
 from streamclf.events import topic_of
 from streamclf.journal import Entry
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 SEND_HIGH_WATER: Final = 2000
 """Messages kept for one slow subscriber: a second of 400 streams."""
 MAX_REQUEST_BYTES: Final = 64 * 1024
+VANISHED_S: Final = 6
+"""TCP gives up a peer whose machine does not answer for this long, or which takes nothing of what is sent to it."""
 LINK_IO_THREAD: Final = 0b01
 PUBLIC_IO_THREAD: Final = 0b10
 """Masks of libzmq's threads, where there are two: whatever strangers do to one, producers have the other."""
@@ -45,6 +48,8 @@ _MAX_HANDSHAKE_BYTES = 1024
 _SUBSCRIPTIONS_QUEUED = 2
 """libzmq goes on taking subscriptions, out of our hands, for as long as more are there: so few are. 1 stalls CURVE."""
 _SUBSCRIPTIONS_A_TURN = 200
+_RECEIVE_BYTES = 16 * 1024
+"""What the system takes for us from a subscriber: all that libzmq can still read of one that was disconnected."""
 _TCP = re.compile(r"tcp://(?P<host>\[[^\]]+\]|[^:/\s]+):(?P<port>\d{1,5}|\*)")
 _REMEDY = {
     errno.EADDRINUSE: "another program uses it; stop that one, or give another port (or * for any free one)",
@@ -67,8 +72,11 @@ def open_socket(
     socket.linger = 0
     socket.maxmsgsize = max_bytes
     socket.handshake_ivl = 3000
-    socket.heartbeat_ivl, socket.heartbeat_timeout = 2000, 6000
-    socket.tcp_keepalive = 1
+    # Never libzmq's own heartbeats: its process aborts when one is due on a connection that failed while its messages
+    # waited for us (libzmq issues 3937, 4364, 4767; version 4.3.5 still), which a stranger can bring about at will.
+    socket.tcp_keepalive, socket.tcp_keepalive_idle = 1, VANISHED_S // 2
+    socket.tcp_keepalive_intvl, socket.tcp_keepalive_cnt = 1, VANISHED_S - VANISHED_S // 2
+    socket.tcp_maxrt = VANISHED_S * 1000
     return socket
 
 
@@ -165,6 +173,7 @@ class Publisher:
     ) -> None:
         self.socket = open_socket(context, zmq.XPUB, max_bytes=_MAX_HANDSHAKE_BYTES, io_thread=PUBLIC_IO_THREAD)
         self.socket.sndhwm, self.socket.rcvhwm = high_water, _SUBSCRIPTIONS_QUEUED
+        self.socket.rcvbuf = _RECEIVE_BYTES
         self.socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # each newcomer is heard, and gets a heartbeat at once
         if gate:
             gate.guard(self.socket)
@@ -173,12 +182,15 @@ class Publisher:
         except BusError:
             self.socket.close(0)
             raise
+        self._deluge = DelugeWatch.of(self.endpoint)
         self.peers = Peers("publish.events", permits=gate.permits if gate else None)
         self._topics: set[bytes] = set()
         self._previews: set[bytes] = set()
         self.watched: frozenset[str] = frozenset()
         """Streams whose preview somebody wants; `*` for all."""
         self.newcomers = False
+        self.heard = 0
+        """Subscriptions that came or were given up, in all."""
 
     def publish(self, entries: Iterable[Entry]) -> None:
         """Send journalled events to whoever listens; never blocks."""
@@ -197,6 +209,9 @@ class Publisher:
             except zmq.Again:
                 break
             self._take(frame)
+        if len(self._topics) > MAX_TOPICS:
+            # Those of peers that were cut are given up one by one: what the others asked for must be too much, too.
+            self.peers.cut_busiest(MAX_TOPICS, f"more than {MAX_TOPICS} different topics in all, and it asked for most")
         watched = frozenset(_watched_stream(topic) for topic in self._previews)
         changed = watched != self.watched
         self.watched = watched
@@ -204,6 +219,7 @@ class Publisher:
 
     def _take(self, frame: zmq.Frame) -> None:
         kind, topic = frame.bytes[:1], frame.bytes[1:]
+        self.heard += 1
         peer = self.peers.sender(frame)
         if kind == b"\1":
             self.newcomers = True
@@ -220,12 +236,16 @@ class Publisher:
             self.peers.cut(peer, "it asked for what is no topic")
         elif peer.messages > MAX_SUBSCRIPTIONS:
             self.peers.cut(peer, f"more than {MAX_SUBSCRIPTIONS} subscriptions")
-        elif len(self._topics) > MAX_TOPICS:
-            # Those of peers that were cut are given up one by one: what the others asked for must be too much, too.
-            self.peers.cut_busiest(MAX_TOPICS, f"more than {MAX_TOPICS} different topics in all, and it asked for most")
+
+    def turn(self) -> None:
+        """To be called by the loop that drives the socket, each time that it comes round."""
+        if self._deluge:
+            self._deluge.turn()
 
     def close(self) -> None:
         """Stop listening and drop what slow subscribers have not taken."""
+        if self._deluge:
+            self._deluge.close()
         self.socket.close(0)
 
 

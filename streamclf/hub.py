@@ -36,6 +36,8 @@ _NEWCOMER_S = 0.05
 _RETAIN_S = 5.0
 _DESCRIPTORS = 65_536
 _DRAIN_S = 0.4
+_TRIM_AFTER = 256
+"""Subscriptions that came or went since memory was given back: less is not worth the call."""
 _TURN_S = 30.0
 """One turn is a commit at most, which a disk can hold up for long; a hub is not the better for a restart then."""
 _QUIET_S = 0.15
@@ -62,7 +64,7 @@ class Hub:
             self._resources = stack.pop_all()
         self._open_actions = OpenActions(self.journal.note(_OPEN_ACTIONS))
         self._heartbeat_at = self._retain_at = self._orphans_at = 0.0
-        self._cuts_seen = 0
+        self._heard = 0
         self._refused = 0
 
     def __enter__(self) -> Hub:
@@ -102,6 +104,7 @@ class Hub:
 
     def _turn(self, poller: zmq.Poller, timeout_s: float) -> int:
         """Wait, then do everything that is due once; return how many drafts came."""
+        self._publisher.turn()
         ready = dict(poller.poll(max(0, int(1000 * timeout_s))))
         drafts = self._take_drafts() if self._links.socket in ready else 0
         if self._publisher.socket in ready and self._publisher.hear():
@@ -201,13 +204,14 @@ class Hub:
         }  # fmt: skip
         self._publisher.send(HEARTBEAT_TOPIC, orjson.dumps(message))
         self._heartbeat_at = time.monotonic() + _HEARTBEAT_S
-        if self._publisher.peers.cuts != self._cuts_seen:
-            self._cuts_seen = self._publisher.peers.cuts
+        if self._publisher.heard - self._heard >= _TRIM_AFTER:
+            self._heard = self._publisher.heard
             _give_memory_back()
 
 
 def _give_memory_back() -> None:
-    """What disconnected peers had filled is free for us but not yet for others: glibc keeps it until it is asked."""
+    """What subscriptions had filled that are given up is free for us but not yet for others: glibc keeps it until it is
+    asked. They are given up some time after their peer is gone, so it is they that are counted, not the peers."""
     with contextlib.suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -11,12 +11,16 @@ import logging
 import os
 import socket as sockets
 import stat
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import zmq
 
 log = logging.getLogger(__name__)
+
+_AT_ONCE = struct.pack("ii", 1, 0)
+"""SO_LINGER for a close that waits for nothing to be sent."""
 
 
 @dataclass(slots=True)
@@ -35,6 +39,8 @@ class Peers:
     def __init__(self, role: str, *, permits: Callable[[str | None], bool] | None, most: int = 1024) -> None:
         self._role, self._permits, self._most = role, permits, most
         self._peers: dict[int, Peer] = {}
+        self._cut_off: dict[int, None] = {}
+        """Inodes: what these had sent before is still to come, and is not worth a look."""
         self.cuts = 0
         """Connections that were shut down."""
 
@@ -42,7 +48,7 @@ class Peers:
         """The connection that a message came over; None if it is gone, or was cut because it may no longer be here."""
         fd = _property(frame, zmq.SRCFD)
         inode = _inode(fd) if isinstance(fd, int) else None
-        if not isinstance(fd, int) or inode is None:
+        if not isinstance(fd, int) or inode is None or inode in self._cut_off:
             return None
         peer = self._peers.get(inode)
         if peer is None:
@@ -63,29 +69,50 @@ class Peers:
                 self.cut(peer, "its key was taken off the allow-list")
 
     def cut_busiest(self, most: int, why: str) -> None:
-        """Disconnect who has sent most, if those who are still there have sent more than `most` together."""
+        """If those who are still there have sent more than `most` together, disconnect who has sent most, and so on
+        until it is half as much: to stop right below the limit would mean to be back in a moment."""
         self._forget_gone()
-        if sum(peer.messages for peer in self._peers.values()) > most:
-            self.cut(max(self._peers.values(), key=lambda peer: peer.messages), why)
+        left = sum(peer.messages for peer in self._peers.values())
+        if left > most:
+            for peer in sorted(self._peers.values(), key=lambda peer: -peer.messages):
+                if left <= most // 2:
+                    break
+                left -= peer.messages
+                self.cut(peer, why)
 
     def cut(self, peer: Peer, why: str) -> None:
         """Disconnect a peer; a good one comes back by itself and catches up."""
         self._peers.pop(peer.inode, None)
         if _inode(peer.fd) != peer.inode:
             return
+        self._cut_off[peer.inode] = None
+        if len(self._cut_off) > self._most:
+            del self._cut_off[next(iter(self._cut_off))]
         self.cuts += 1
         if self.cuts <= 10 or self.cuts % 1000 == 0:
             log.warning("%s: disconnected a peer (%d so far): %s", self._role, self.cuts, why)
-        # No copy of the descriptor: there may be none left when this is needed most.
-        with contextlib.suppress(OSError):
-            connection = sockets.socket(fileno=peer.fd)
-            try:
-                connection.shutdown(sockets.SHUT_RDWR)
-            finally:
-                connection.detach()
+        hang_up(peer.fd)
 
     def _forget_gone(self) -> None:
         self._peers = {inode: peer for inode, peer in self._peers.items() if _inode(peer.fd) == inode}
+
+
+@contextlib.contextmanager
+def borrowed(fd: int) -> Iterator[sockets.socket]:
+    """libzmq's connection `fd` as a socket, for looking at it. Raises `OSError` if it is none."""
+    # No copy of the descriptor: there may be none left when this is needed most.
+    connection = sockets.socket(fileno=fd)
+    try:
+        yield connection
+    finally:
+        connection.detach()
+
+
+def hang_up(fd: int) -> None:
+    """Disconnect what is at the other end of libzmq's connection `fd`; what it has not taken yet is thrown away."""
+    with contextlib.suppress(OSError), borrowed(fd) as connection:
+        connection.setsockopt(sockets.SOL_SOCKET, sockets.SO_LINGER, _AT_ONCE)
+        connection.shutdown(sockets.SHUT_RDWR)
 
 
 def _property(frame: zmq.Frame, name: int | str) -> int | str | bytes | None:

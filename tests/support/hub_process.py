@@ -67,6 +67,11 @@ class HubProcess:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def alive(self) -> bool:
+        """Whether the process that was started last still runs."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
         self._process = start_hub(self.job)
         line = read_ready_line(self._process)
