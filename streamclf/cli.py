@@ -110,8 +110,8 @@ def bench(
         str | None, typer.Argument(metavar="[CONFIG|BUNDLE]", help="A bundle is measured alone, a service as a whole.")
     ] = None,
     streams: Annotated[int | None, typer.Option(min=1, max=400, help="A service with so many cameras.")] = None,
-    size: Annotated[str, typer.Option(help="Of the cameras' pictures.")] = "1280x720",
-    fps: Annotated[float, typer.Option(help="Pictures per second of a camera.")] = 25.0,
+    size: Annotated[str | None, typer.Option(help="Of the cameras' pictures; else 1280x720.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Pictures per second of a camera; else 25.")] = None,
     hop: Annotated[int | None, typer.Option(min=1, max=1024, help="Tokens between two predictions.")] = None,
     seconds: Annotated[
         float | None, typer.Option(min=0.05, max=86400, help="To measure for; of a bundle, a round.")

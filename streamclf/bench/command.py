@@ -23,7 +23,10 @@ from streamclf.errors import BenchError, UsageError
 
 SECONDS: Final = 20.0
 PROBE_S: Final = 10.0
+SIZE: Final = "1280x720"
+FPS: Final = 25.0
 ROUND_S: Final = 0.25
+PROBED: Final = ("streams", "held", "missed", "dropped", "cpu_s_per_s", "efficiency", "latency_ms", "error")
 CONFIGS: Final = (".yaml", ".yml", ".json")
 
 
@@ -31,8 +34,8 @@ def run_bench(
     target: str | None,
     *,
     streams: int | None,
-    size: str,
-    fps: float,
+    size: str | None,
+    fps: float | None,
     seconds: float | None,
     hop: int | None,
     backend: Backend | None,
@@ -46,15 +49,18 @@ def run_bench(
     configure_logging("warning")
     of_service = streams is not None or capacity or _is_config(target)
     with _one_end():
+        if not of_service:
+            _refuse({"--hop": hop, "--size": size, "--fps": fps})
         if suite == "gpu":
-            if of_service:
-                raise UsageError("--suite gpu measures a bundle: leave out --streams, --capacity and the configuration")
-            from streamclf.bench.gpu import bench_gpu, lines
+            if of_service or backend is not None:
+                raise UsageError(
+                    "--suite gpu measures bundles on TensorRT: leave out cameras, --capacity and --backend"
+                )
+            from streamclf.bench.gpu import MAX_BATCH, bench_gpu, lines
+            from streamclf.bench.gpu import SECONDS as LIVE_S
 
-            found = bench_gpu(target)
+            found = bench_gpu(target, precision=precision, max_batch=max_batch or MAX_BATCH, seconds=seconds or LIVE_S)
         elif not of_service:
-            if hop is not None:
-                raise UsageError(f"--hop {hop}: give --streams, too; a bundle alone has no stream to hop on")
             from streamclf.bench.models import bench_bundle, lines
 
             found = bench_bundle(
@@ -68,8 +74,10 @@ def run_bench(
             from streamclf.bench.figures import lines
 
             options = {"backend": backend, "precision": precision, "max_batch": max_batch}
-            given = {key: value for key, value in options.items() if value is not None}
-            found = _service(target, streams, _size(size, fps), seconds, hop, given, capacity)
+            chosen = {key: value for key, value in options.items() if value is not None}
+            found = _service(
+                target, streams, _film(size or SIZE, FPS if fps is None else fps), seconds, hop, chosen, capacity
+            )
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(found) + b"\n")
     else:
@@ -83,7 +91,7 @@ def _service(
     film: FilmSpec,
     seconds: float | None,
     hop: int | None,
-    given: dict[str, Any],
+    chosen: dict[str, Any],
     capacity: bool,
 ) -> dict[str, Any]:
     from streamclf.bench.figures import figures
@@ -100,7 +108,7 @@ def _service(
         hop = hop or next(iter(config.streams.values())).hop
     load = Load(
         bundle=find_bundle(model),
-        engine=engine.model_copy(update=given),
+        engine=engine.model_copy(update=chosen),
         streams=streams or 1,
         film=film,
         hop=hop or 1,
@@ -114,8 +122,7 @@ def _service(
         found: dict[int, dict[str, Any]] = {}
 
         def measured(count: int) -> dict[str, Any]:
-            part = folder / f"run{len(found)}"
-            part.mkdir()
+            part = Path(tempfile.mkdtemp(dir=folder))
             wanted = replace(load, streams=count)
             _tell(f"{count} streams: the limit, then {load.seconds:g} s of service")
             limit: Limit = measure_limit(load.bundle, wanted.engine, shown, streams=count)
@@ -125,24 +132,34 @@ def _service(
         if not capacity:
             return measured(load.streams)
 
+        probes: list[dict[str, Any]] = []
+
         def held(count: int) -> bool:
-            result = measured(count)
-            _tell(f"{count} streams: {'held' if result['held'] else 'not held'}, efficiency {result['efficiency']}")
+            try:
+                result = measured(count)
+            except BenchError as error:
+                if count == 1:
+                    raise
+                result = {"streams": count, "held": False, "error": str(error)}  # so many do not even start
+            _tell(f"{count} streams: {'held' if result['held'] else 'not held'}")
+            probes.append({key: result[key] for key in PROBED if key in result})
             return bool(result["held"])
 
         most = find_capacity(held, first=load.streams, most=MAX_STREAMS)
-        probes = [
-            {key: each[key] for key in ("streams", "held", "missed", "dropped", "cpu_s_per_s", "latency_ms")}
-            for each in found.values()
-        ]
-        return {**found[most or min(found)], "capacity": most, "probes": probes}
+        return {**found[most or 1], "capacity": most, "probes": probes}
+
+
+def _refuse(of_cameras: dict[str, object]) -> None:
+    for name, value in of_cameras.items():
+        if value is not None:
+            raise UsageError(f"{name} {value}: give --streams, too; a bundle alone has no cameras")
 
 
 def _is_config(target: str | None) -> bool:
     return target is not None and Path(target).suffix.lower() in CONFIGS
 
 
-def _size(text: str, fps: float) -> FilmSpec:
+def _film(text: str, fps: float) -> FilmSpec:
     width, _, height = text.lower().partition("x")
     if not (width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
         raise UsageError(f"--size {text}: like 1280x720")

@@ -13,6 +13,8 @@ from streamclf.bench.load import Load, Run
 from streamclf.sampling import exact_fps
 from streamclf.stages import STAGES
 
+NOISY: Final = 0.2
+"""Where the limit's own rounds differ by more than this, the machine was busy."""
 HELD_P99_MS: Final = 500.0
 """A service whose predictions come later than this falls behind, even if it has not dropped anything yet."""
 PERCENTILES: Final = (50, 90, 99)
@@ -190,6 +192,11 @@ def lines(found: dict[str, Any]) -> list[str]:
         f"the bench's own   cameras {own['cameras_cpu_s_per_s']:g} s/s "
         f"(p99 {_shown(own['cameras_late_ms_p99'])} ms late), subscriber {own['subscriber_cpu_s_per_s']:g} s/s",
     ]
+    if found["limit"]["spread"] > NOISY:
+        text.append(
+            f"doubtful          the limit's own rounds differ by {found['limit']['spread']:.0%}: this machine is busy "
+            f"(load {found['machine']['load_1_min']:g})"
+        )
     if found["states"]:
         text.append(f"not live          {', '.join(f'{key} {count}' for key, count in found['states'].items())}")
     return text

@@ -42,12 +42,13 @@ COPY_BYTES: Final = 256 << 20
 def bench_gpu(
     target: str | None,
     *,
+    precision: Precision | None = None,
     max_batch: int = MAX_BATCH,
     streams: int = STREAMS,
     seconds: float = SECONDS,
     copy_bytes: int = COPY_BYTES,
 ) -> dict[str, Any]:
-    """`target`, or each built-in bundle and each in the folder `$STREAMCLF_GPU_BUNDLES`, in every precision.
+    """`target`, or each built-in bundle and each in the folder `$STREAMCLF_GPU_BUNDLES`; every precision, or one.
 
     Raises `BenchError` where something that it needs is not there, and says what.
     """
@@ -61,7 +62,10 @@ def bench_gpu(
     return {
         "gpu": asdict(gpus[0]),
         "ceilings": measure_copies(copy_bytes),
-        "models": [_prove(bundle, max_batch, streams, seconds) for bundle in _bundles(target)],
+        "models": [
+            _prove(bundle, [precision] if precision else PRECISIONS, max_batch, streams, seconds)
+            for bundle in _bundles(target)
+        ],
     }
 
 
@@ -95,9 +99,11 @@ def measure_copies(nbytes: int = COPY_BYTES) -> dict[str, float]:
     return {"upload_gb_per_s": nbytes / upload.wall_s / 1e9, "copy_gb_per_s": 2 * nbytes / copy.wall_s / 1e9}
 
 
-def _prove(bundle: Bundle, max_batch: int, streams: int, seconds: float) -> dict[str, Any]:
+def _prove(
+    bundle: Bundle, precisions: Sequence[Precision], max_batch: int, streams: int, seconds: float
+) -> dict[str, Any]:
     results: list[dict[str, Any]] = []
-    for precision in PRECISIONS:
+    for precision in precisions:
         began = time.monotonic()
         try:
             engine = open_engine(

@@ -370,8 +370,9 @@ def test_nobody_counts_where_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> Non
         (["--streams", "1", "--size", "10x10"], "64x64 to 7680x4320"),
         (["--streams", "1", "--fps", "0"], "--fps 0: 1 to 240"),
         (["--hop", "2"], "--hop 2: give --streams"),
+        (["--size", "640x360"], "--size 640x360: give --streams"),
         (["--suite", "cpu"], "'cpu' is not"),
-        (["--suite", "gpu", "--streams", "2"], "leave out --streams"),
+        (["--suite", "gpu", "--streams", "2"], "leave out cameras"),
     ],
 )
 def test_wrong_usage_is_one_line_and_code_2(
