@@ -4,6 +4,7 @@ TrainingError
 ├── RecipeError   a recipe that cannot be used: unknown key, wrong value
 ├── DataError     footage or a data set that is not what it should be
 ├── RunError      a run's folder that cannot be resumed, evaluated or exported
+├── FolderError   a model's folder from elsewhere that cannot become a bundle
 ├── LossError     the loss is not a number any more
 └── OutOfMemoryError  a step that does not fit into memory
 """
@@ -23,6 +24,10 @@ class DataError(TrainingError):
 
 class RunError(TrainingError):
     """A run's folder that cannot be resumed, evaluated or exported."""
+
+
+class FolderError(TrainingError):
+    """A model's folder from elsewhere that cannot become a bundle; the message names file, key and value."""
 
 
 class LossError(TrainingError):

@@ -18,15 +18,17 @@ from torch import Tensor, nn
 
 from engines.bundle import CARD_FILE, ENCODER_FILE, GOLDEN_FILE, HEAD_FILE, SPEC_FILE, Bundle, load_bundle, write_spec
 from training.errors import RunError
-from training.models.vivit_factorised import FactorisedViViT
+from training.models import ClipModel
 
 OPSET = 17
+MAX_GRAPH_BYTES = (1 << 31) - (1 << 24)
+"""Protobuf's limit, less what nodes and names may take."""
 TOLERANCE = 1e-5
 """Largest difference between PyTorch's and ONNX Runtime's fp32 outputs, relative to the largest output."""
 
 
 def export_bundle(
-    model: FactorisedViViT, *, fields: dict[str, Any], golden: npt.NDArray[np.uint8], card: str, path: Path
+    model: ClipModel, *, fields: dict[str, Any], golden: npt.NDArray[np.uint8], card: str, path: Path
 ) -> Bundle:
     """Write the bundle at `path`, replacing one that is there only once the new one is complete and verified.
 
@@ -43,7 +45,7 @@ def export_bundle(
         new.mkdir()
         tokens, features = window[0], model.encoder(window[0])
         write_graph(model.encoder, tokens[:2], new / ENCODER_FILE, "frames", "features")
-        write_graph(model.head, features[None].repeat(2, 1, 1), new / HEAD_FILE, "features", "logits")
+        write_graph(model.head, torch.stack([features, features]), new / HEAD_FILE, "features", "logits")
         check_graph(model.encoder, tokens, new / ENCODER_FILE)
         check_graph(model.head, features[None], new / HEAD_FILE)
         logits = model(window)[0].numpy().astype(np.float32)
@@ -57,7 +59,16 @@ def export_bundle(
 
 
 def write_graph(module: nn.Module, example: Tensor, path: Path, source: str, target: str) -> None:
-    """One module as ONNX, opset 17, in which the batch, N, is the only dynamic axis."""
+    """One module as ONNX, opset 17, in which the batch, N, is the only dynamic axis.
+
+    Raises `RunError` where it cannot be written so: a graph and its weights are one file of at most 2 GiB.
+    """
+    size = sum(tensor.numel() * tensor.element_size() for tensor in (*module.parameters(), *module.buffers()))
+    if size > MAX_GRAPH_BYTES:
+        raise RunError(
+            f"{path.name}: {size / 1e9:.1f} GB of weights, at most {MAX_GRAPH_BYTES / 1e9:.1f} in one ONNX file; "
+            "take a smaller size"
+        )
     for noisy in ("torch.onnx", "onnxscript"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -79,11 +90,41 @@ def write_graph(module: nn.Module, example: Tensor, path: Path, source: str, tar
         node.ClearField("metadata_props")  # traces of where in the source each node came from; a third of the file
         node.doc_string = ""
     del graph.graph.value_info[:]
-    onnx.checker.check_model(graph, full_check=True)
+    _lower_opset(graph)
+    try:
+        onnx.checker.check_model(graph, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        said = str(error).strip().splitlines()[0]
+        raise RunError(f"{path.name}: cannot be written in opset {OPSET} ({said}); take another backbone") from error
     onnx.save_model(graph, path)
     dynamic = [dim.dim_param for tensor in graph.graph.input for dim in tensor.type.tensor_type.shape.dim]
     if [bool(name) for name in dynamic] != [True] + [False] * (len(dynamic) - 1):
         raise RunError(f"{path.name}: its dynamic axes are {dynamic}; only the first may be")
+
+
+def _lower_opset(graph: onnx.ModelProto) -> None:
+    """Write what opset 18 says of reductions as opset 17 does; the exporter's own conversion gives up on them.
+
+    Of the operators that models here use, 18 changed only these: axes are an input there, an attribute before.
+    """
+    (main,) = (opset for opset in graph.opset_import if opset.domain in ("", "ai.onnx"))
+    if main.version == OPSET:
+        return
+    constants = {tensor.name: tensor for tensor in graph.graph.initializer}
+    for node in graph.graph.node:
+        if node.op_type in ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceL2", "ReduceProd") and len(node.input) == 2:
+            axes = constants.get(node.input[1])
+            if axes is None:
+                raise RunError(f"{node.name}: its axes are not known before it runs; write the model with fixed ones")
+            kept = [attribute for attribute in node.attribute if attribute.name != "noop_with_empty_axes"]
+            del node.attribute[:]
+            node.attribute.extend(kept)
+            node.attribute.append(onnx.helper.make_attribute("axes", onnx.numpy_helper.to_array(axes).tolist()))
+            del node.input[1]
+    used = {name for node in graph.graph.node for name in node.input}
+    for tensor in [tensor for tensor in graph.graph.initializer if tensor.name not in used]:
+        graph.graph.initializer.remove(tensor)
+    main.version = OPSET
 
 
 def check_graph(module: nn.Module, example: Tensor, path: Path) -> float:

@@ -143,7 +143,7 @@ class Layer(nn.Module):
         self.class_only = class_only
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.attention = ConvAttention(dim=dim, heads=heads, kernel=kernel, class_only=class_only)
-        self.mlp = new_mlp(dim=dim, hidden=int(dim * mlp_ratio))
+        self.mlp = new_mlp(dim=dim, hidden=round(dim * mlp_ratio))
         self.drop = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:

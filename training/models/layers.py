@@ -104,7 +104,7 @@ class Layer(nn.Module):
         self.class_only = class_only
         self.norm1, self.norm2 = nn.LayerNorm(dim, eps=eps), nn.LayerNorm(dim, eps=eps)
         self.attention = Attention(dim=dim, heads=heads, class_only=class_only)
-        self.mlp = new_mlp(dim=dim, hidden=int(dim * mlp_ratio), gelu=gelu)
+        self.mlp = new_mlp(dim=dim, hidden=round(dim * mlp_ratio), gelu=gelu)
         self.drop = DropPath(drop_path)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -67,7 +67,7 @@ class DotProductLayer(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(dim, eps=1e-6), nn.LayerNorm(dim, eps=1e-6)
         self.attention = DotProductAttention(dim=dim, heads=heads)
-        self.mlp = new_mlp(dim=dim, hidden=int(dim * mlp_ratio))
+        self.mlp = new_mlp(dim=dim, hidden=round(dim * mlp_ratio))
         self.drop = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:

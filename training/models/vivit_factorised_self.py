@@ -29,7 +29,7 @@ class FactorisedSelfLayer(nn.Module):
         self.norm1, self.norm_time, self.norm2 = (nn.LayerNorm(dim, eps=1e-6) for _ in range(3))
         self.attention = Attention(dim=dim, heads=heads)
         self.time_attention = Attention(dim=dim, heads=heads)
-        self.mlp = new_mlp(dim=dim, hidden=int(dim * mlp_ratio))
+        self.mlp = new_mlp(dim=dim, hidden=round(dim * mlp_ratio))
         self.drop = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,0 +1,147 @@
+"""Checkpoints from elsewhere: a Hugging Face folder of ViViT, VideoMAE or TimeSformer becomes a bundle."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+from engines.bundle import Bundle
+from training.data.recipes import Shape
+from training.errors import FolderError
+from training.export import export_bundle
+from training.golden import drawn_windows
+from training.importing.folder import ACTIVATIONS, Config, read_config, read_state
+from training.importing.names import our_state
+from training.importing.networks import DividedHead, Embedding, Imported, JointHead
+from training.importing.processor import Processor, read_processor
+
+FPS: Final = {"vivit": 12.5, "videomae": 6.25, "timesformer": 0.78125}
+"""At which the published models saw Kinetics, of 25 fps: every 2nd, 4th and 32nd frame. No folder says it."""
+
+
+def import_folder(folder: Path, output: Path, *, fps: float | None = None) -> Bundle:
+    """Read `folder` (config.json, preprocessor_config.json, model.safetensors) and write the bundle `output`.
+
+    Its logits are those of transformers for what the folder's own image processor makes of the same frames. `fps`:
+    sampled frames per second, where the folder's model was not trained as the published one of its kind (`FPS`).
+    Raises `FolderError` where the folder is not whole or not of a known model, or says what no bundle can;
+    `RunError` where the graphs do not compute what the model does.
+    """
+    if not folder.is_dir():
+        raise FolderError(f"{folder}: no such folder; give one with config.json in it")
+    config = read_config(folder)
+    processor = read_processor(folder, config.image_size)
+    model = load_model(folder, config, processor)
+    rate = FPS[config.model_type] if fps is None else fps
+    if not 0 < rate <= 240:
+        raise FolderError(f"fps={rate}: more than 0 and at most 240 frames per second are wanted")
+    shape = Shape(
+        fps=rate,
+        frames_per_token=config.tubelet[0],
+        tokens=config.tokens,
+        height=processor.height,
+        width=processor.width,
+    )
+    if shape.frames_per_token > 64 or shape.tokens > 1024:
+        raise FolderError(f"{shape.tokens} tokens of {shape.frames_per_token} frames: a bundle has 1024 of 64 at most")
+    fields = {
+        "name": _name(folder, config),
+        "version": "1",
+        "labels": _labels(folder, config),
+        "height": shape.height,
+        "width": shape.width,
+        "resize": processor.resize,
+        "fps": rate,
+        "frames_per_token": shape.frames_per_token,
+        "tokens": shape.tokens,
+    }
+    golden = next(drawn_windows(shape, count=1))
+    card = _card(config, processor, rate, guessed=fps is None)
+    return export_bundle(model, fields=fields, golden=golden, card=card, path=output)
+
+
+def load_model(folder: Path, config: Config, processor: Processor) -> Imported:
+    """The folder's network with its weights. Raises `FolderError`."""
+    dim, gelu = config.hidden_size, ACTIVATIONS[config.hidden_act]
+    frames, *patch = config.tubelet
+    encoder = Embedding(processor=processor, frames=frames, patch=(patch[0], patch[1]), dim=dim)
+    head: JointHead | DividedHead
+    if config.model_type == "timesformer" and config.attention_type == "divided_space_time":
+        head = DividedHead(
+            tokens=config.tokens,
+            patches=config.patches,
+            dim=dim,
+            heads=config.num_attention_heads,
+            layers=config.num_hidden_layers,
+            hidden=config.intermediate_size,
+            eps=config.layer_norm_eps,
+            gelu=gelu,
+            labels=len(config.id2label),
+        )
+    else:
+        mean = config.model_type == "videomae" and config.use_mean_pooling
+        head = JointHead(
+            places=config.tokens * config.patches,
+            dim=dim,
+            heads=config.num_attention_heads,
+            layers=config.num_hidden_layers,
+            hidden=config.intermediate_size,
+            eps=config.layer_norm_eps,
+            gelu=gelu,
+            class_token=config.model_type != "videomae",
+            pool="mean" if mean else "first",
+            labels=len(config.id2label),
+        )
+    model = Imported(encoder=encoder, head=head)
+    state = our_state(config, read_state(folder), str(folder / "model.safetensors"))
+    own = model.state_dict()
+    for name, tensor in state.items():
+        if tensor.shape != own[name].shape:
+            raise FolderError(
+                f"{folder}: {name} is {tuple(tensor.shape)}, config.json asks for {tuple(own[name].shape)}; "
+                "the folder's files are not of one model"
+            )
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def _name(folder: Path, config: Config) -> str:
+    """The folder's, in the letters that a bundle's may have."""
+    name = re.sub(r"[^a-z0-9_-]+", "-", folder.resolve().name.lower()).strip("-_")[:64]
+    return name or config.model_type
+
+
+def _labels(folder: Path, config: Config) -> tuple[str, ...]:
+    labels = tuple(config.id2label[index].strip() for index in range(len(config.id2label)))
+    for label in labels:
+        if not 1 <= len(label) <= 64:
+            raise FolderError(f"{folder}: id2label: {label[:80]!r} has {len(label)} characters, 1 to 64 are wanted")
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise FolderError(f"{folder}: id2label: {twice[0]!r} stands there twice; give each class a name of its own")
+    return labels
+
+
+def _card(config: Config, processor: Processor, fps: float, *, guessed: bool) -> str:
+    """A model card, with what the bundle does otherwise than the folder."""
+    notes = [
+        *processor.notes,
+        *(["fps is that of the published model of this kind; the folder does not say it"] if guessed else []),
+    ]
+    return "\n".join(
+        [
+            f"# {config.model_type}, imported",
+            "",
+            f"From a Hugging Face folder of {' / '.join(config.architectures) or config.model_type}: "
+            f"{config.num_hidden_layers} layers of width {config.hidden_size}, {config.num_frames} frames at {fps:g} "
+            f"fps, {len(config.id2label)} classes. Its logits are those of transformers.",
+            "",
+            *(f"- {note}" for note in notes),
+            "",
+            "**Data and metrics**: see the model's own card. Nothing was measured here.",
+            "",
+            "**Licence**: that of the weights; see the model's own card.",
+            "",
+        ]
+    )

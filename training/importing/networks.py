@@ -1,0 +1,164 @@
+"""The networks that folders hold, in our parts: the encoder embeds one token's frames, the head is the transformer.
+
+Shapes: N windows or tokens, T tokens of t frames, P patches of one token, D width, K labels.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from training.importing.processor import Processor
+from training.models.base import ClipModel
+from training.models.layers import Attention, Gelu, Layer, new_mlp
+from training.models.pixels import Pixels
+
+
+class Embedding(nn.Module):
+    """Frames (N, t, H, W, 3) uint8 RGB -> (N, P, D): the folder's processor and its tubelet or patch embedding."""
+
+    def __init__(self, *, processor: Processor, frames: int, patch: tuple[int, int], dim: int) -> None:
+        super().__init__()
+        height, width = processor.crop
+        self.top, self.left = (processor.height - height) // 2, (processor.width - width) // 2
+        self.height, self.width = height, width
+        self.pixels = Pixels(frames=frames, mean=processor.mean, std=processor.std)
+        self.project = nn.Conv2d(frames * 3, dim, patch, stride=patch)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """One row of patches after the other."""
+        frames = frames[:, :, self.top : self.top + self.height, self.left : self.left + self.width]
+        embedded: Tensor = self.project(self.pixels(frames).flatten(1, 2))
+        return embedded.flatten(2).transpose(1, 2)
+
+
+class JointHead(nn.Module):
+    """Embedded tubelets (N, T, P, D), oldest first -> logits (N, K); all attend to all.
+
+    `pool`: the normed first place, a class token or not, or the norm of the mean of all.
+    """
+
+    def __init__(
+        self,
+        *,
+        places: int,
+        dim: int,
+        heads: int,
+        layers: int,
+        hidden: int,
+        eps: float,
+        gelu: Gelu,
+        class_token: bool,
+        pool: Literal["first", "mean"],
+        labels: int,
+    ) -> None:
+        super().__init__()
+        self.class_token = nn.Parameter(torch.zeros(1, 1, dim)) if class_token else None
+        self.positions = nn.Parameter(torch.zeros(1, int(class_token) + places, dim))
+        self.pool = pool
+        self.layers = nn.ModuleList(
+            Layer(
+                dim=dim,
+                heads=heads,
+                mlp_ratio=hidden / dim,
+                class_only=pool == "first" and index == layers - 1,
+                eps=eps,
+                gelu=gelu,
+            )
+            for index in range(layers)
+        )
+        self.norm = nn.LayerNorm(dim, eps=eps)
+        self.classify = nn.Linear(dim, labels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The graph that serving runs once per window."""
+        x = features.flatten(1, 2)
+        if self.class_token is None:
+            x = x + self.positions
+        else:
+            first = (self.class_token + self.positions[:, :1]).expand(x.shape[0], -1, -1)
+            x = torch.cat([first, x + self.positions[:, 1:]], dim=1)
+        for layer in self.layers:
+            x = layer(x)
+        pooled = self.norm(x)[:, 0] if self.pool == "first" else self.norm(x.mean(dim=1))
+        logits: Tensor = self.classify(pooled)
+        return logits
+
+
+class DividedLayer(nn.Module):
+    """TimeSformer's divided attention (Bertasius et al. 2021, section 3): time, then space, then the MLP.
+
+    (N, 1, D) and (N, T, P, D) -> the same. With `class_only` just the class token is carried to the end, which is
+    exact in the last layer.
+    """
+
+    def __init__(self, *, dim: int, heads: int, hidden: int, eps: float, gelu: Gelu, class_only: bool) -> None:
+        super().__init__()
+        self.class_only = class_only
+        self.norm_time, self.norm1, self.norm2 = (nn.LayerNorm(dim, eps=eps) for _ in range(3))
+        self.time_attention = Attention(dim=dim, heads=heads)
+        self.time_out = nn.Linear(dim, dim)
+        self.attention = Attention(dim=dim, heads=heads, class_only=class_only)
+        self.mlp = new_mlp(dim=dim, hidden=hidden, gelu=gelu)
+
+    def forward(self, token: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The class token knows no time: each token's patches see a copy of it, and it takes the copies' mean."""
+        _, tokens, patches, dim = x.shape
+        along = self.norm_time(x).transpose(1, 2).reshape(-1, tokens, dim)
+        along = self.time_attention(along).reshape(-1, patches, tokens, dim).transpose(1, 2)
+        x = x + self.time_out(along)
+        copies = token[:, None].repeat(1, tokens, 1, 1)  # (N, T, 1, D)
+        inside = self.norm1(torch.cat([copies, x], dim=2)).reshape(-1, 1 + patches, dim)
+        inside = self.attention(inside).reshape(-1, tokens, 1 if self.class_only else 1 + patches, dim)
+        token = token + inside[:, :, 0].mean(dim=1, keepdim=True)
+        token = token + self.mlp(self.norm2(token))
+        if not self.class_only:
+            x = x + inside[:, :, 1:]
+            x = x + self.mlp(self.norm2(x))
+        return token, x
+
+
+class DividedHead(nn.Module):
+    """Embedded patches (N, T, P, D), oldest first -> logits (N, K)."""
+
+    def __init__(
+        self,
+        *,
+        tokens: int,
+        patches: int,
+        dim: int,
+        heads: int,
+        layers: int,
+        hidden: int,
+        eps: float,
+        gelu: Gelu,
+        labels: int,
+    ) -> None:
+        super().__init__()
+        self.class_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.positions = nn.Parameter(torch.zeros(1, 1 + tokens * patches, dim))
+        self.layers = nn.ModuleList(
+            DividedLayer(dim=dim, heads=heads, hidden=hidden, eps=eps, gelu=gelu, class_only=index == layers - 1)
+            for index in range(layers)
+        )
+        self.norm = nn.LayerNorm(dim, eps=eps)
+        self.classify = nn.Linear(dim, labels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The graph that serving runs once per window."""
+        token = (self.class_token + self.positions[:, :1]).expand(features.shape[0], -1, -1)
+        x = features + self.positions[:, 1:].reshape(1, *features.shape[1:])
+        for layer in self.layers:
+            token, x = layer(token, x)
+        logits: Tensor = self.classify(self.norm(token)[:, 0])
+        return logits
+
+
+class Imported(ClipModel):
+    """A network from elsewhere."""
+
+    def __init__(self, *, encoder: Embedding, head: JointHead | DividedHead) -> None:
+        super().__init__()
+        self.encoder, self.head = encoder, head
