@@ -35,8 +35,10 @@ GOOD_CONNECTION_S = 5.0
 """A connection that held this long was a good one: after it, the first new attempt follows at once."""
 LEAVE_S = 0.7
 """After a request to stop, the time for a blocked read to end by itself."""
-HANG_MARGIN_S = 15.0
-"""On top of twice a time-out, which is what FFmpeg makes of one, a source may look for its next key frame."""
+CONNECTING_MARGIN_S = 15.0
+"""On top of twice the time-outs, which is what FFmpeg makes of them: names are looked up without any."""
+READING_MARGIN_S = 1.0
+"""On top of twice the time-out: a read comes back within it, and there is a sign of life after each."""
 PATIENT_HANG_S = 60.0
 """Files have no time-outs, and a disk may be at the other end of a network; playlists grow every few seconds only."""
 
@@ -95,11 +97,15 @@ class Capture:
         """Open the source once and read it; whether it has come to its end."""
         config = self._job.source
         patient = config.ends or ".m3u8" in (config.url or "")
-        reading_s = PATIENT_HANG_S if patient else 2 * config.read_timeout_s + HANG_MARGIN_S
-        self._pulse.expect("connecting", reading_s + 2 * config.open_timeout_s)
+        reading_s = PATIENT_HANG_S if patient else 2 * config.read_timeout_s + READING_MARGIN_S
+        connecting_s = reading_s + 2 * config.open_timeout_s + CONNECTING_MARGIN_S
+        self._pulse.expect("connecting", connecting_s)
         with open_source(config, stop=self._stop) as source:
             self._pulse.expect("reading", reading_s)
-            self._read(source)
+            try:
+                self._read(source)
+            finally:
+                self._pulse.expect("connecting", connecting_s)  # to hang up may take as long
             if self._stop.is_set():
                 return False
             if source.live:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -160,11 +161,32 @@ def _open(camera: int | str, shown: str, read_timeout_s: float) -> Device:
         cv2.utils.logging.setLogLevel(level)
     if not device.isOpened():
         device.release()
+        if users := _users(camera):
+            raise SourceError(f"{shown}: in use by {users}; a camera serves one program at a time, stop that one")
         raise SourceError(f"{shown}: cannot be opened; is another program using it? {_known()}")
     # Uncompressed, USB 2 carries 5 to 10 frames per second of HD; and each buffer more is a frame of delay.
     device.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
     device.set(cv2.CAP_PROP_BUFFERSIZE, 1)
     return device
+
+
+def _users(camera: int | str) -> str:
+    """Other processes that have the device open, as far as this user may see them; empty where that cannot be told."""
+    if not isinstance(camera, str) or not LINUX:
+        return ""
+    device = Path(camera).resolve()
+    processes = [path for path in Path("/proc").glob("[0-9]*") if path.name != str(os.getpid())]
+    users = [f"{_text(path / 'comm')} (process {path.name})" for path in processes if _has_open(path, device)]
+    return ", ".join(sorted(users))
+
+
+def _has_open(process: Path, device: Path) -> bool:
+    with contextlib.suppress(OSError):  # another user's, or gone meanwhile
+        for fd in (process / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                if fd.readlink() == device:
+                    return True
+    return False
 
 
 def _info(device: Device) -> SourceInfo:

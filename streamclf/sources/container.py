@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -95,8 +96,13 @@ class Container:
         options: dict[str, str],
         timeouts: Timeouts | None = None,
         low_delay: bool = False,
+        stop: threading.Event | None = None,
     ) -> None:
-        """Open `url`; errors call it `shown`. `low_delay`: a picture as soon as its data is there, on one thread."""
+        """Open `url`; errors call it `shown`. `low_delay`: a picture as soon as its data is there, on one thread.
+
+        `stop` is asked between packets, also of those that give no picture.
+        """
+        self._stop = stop or threading.Event()
         self._shown = redact(shown)
         self._timeouts = timeouts
         self._held_s = 0.0
@@ -152,6 +158,8 @@ class Container:
         made = 0
         waiting_since = time.monotonic()
         for packet in self._packets():
+            if self._stop.is_set():
+                return
             if packet is not None:
                 for frame in self._decoded(packet):
                     if not isinstance(frame, av.VideoFrame):

@@ -198,7 +198,14 @@ class NetworkSource(Source):
     def _container(self, options: dict[str, str], *, over_tls: bool, open_s: float | None = None) -> Reader:
         timeouts = self._timeouts if open_s is None else replace(self._timeouts, open_s=open_s)
         trust = _trust(*self._tls) if over_tls else {}
-        return Container(self._url, shown=self._shown, options=options | trust, timeouts=timeouts, low_delay=True)
+        return Container(
+            self._url,
+            shown=self._shown,
+            options=options | trust,
+            timeouts=timeouts,
+            low_delay=True,
+            stop=self._stop,
+        )
 
     def _read(self) -> Iterator[Frame]:
         clock = MediaClock()

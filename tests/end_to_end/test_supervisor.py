@@ -16,7 +16,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from support.clips import film
 from support.live import Setup, assert_unbroken
+from support.rtsp_server import RtspServer
 from support.service import DEADLINE_S, Service, wait_gone
 from support.watcher import Watcher
 
@@ -119,6 +121,30 @@ def test_a_classifier_that_hangs_in_a_library_is_found_by_its_silence(setup: Set
         for stream in ("one", "two"):
             watcher.wait("prediction", stream, since=found, within=DEADLINE_S)
         wait_gone([pid])
+
+
+def test_a_capture_that_hangs_in_a_library_is_found_by_its_silence(setup: Setup) -> None:
+    """In twice its time-out, a second, and what lies between two looks of the supervisor."""
+    (setup.folder / "sitecustomize.py").write_text(HANG)
+    path = os.pathsep.join([str(setup.folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    camera = film(light=200, width=160, height=90, gop=25, frames=250)
+    with RtspServer(dict.fromkeys(("one", "two"), camera)) as server:
+        streams = {name: {"url": server.url(name), "read_timeout_s": 1} for name in ("one", "two")}
+        config = setup.write(streams=streams)
+        env = {**setup.env, "PYTHONPATH": path}
+        with Service("run", str(config), cwd=setup.folder, env=env) as service, Watcher(service.endpoint) as watcher:
+            began = time.monotonic()
+            for stream in streams:
+                watcher.wait("prediction", stream, since=began, within=DEADLINE_S)
+            began = time.monotonic()
+            os.kill(service.children("streamclf.capture")[0], signal.SIGUSR1)
+            found = service.wait_for_line(
+                r"capture\[(\w+)\]: hung: no sign of life for ([345])\.\d s while reading: killed"
+            )
+            watcher.state(found[1], "offline", since=began, within=DEADLINE_S, reason="capture process ended (hung")
+            watcher.wait("prediction", found[1], since=time.monotonic(), within=DEADLINE_S)
+            other = "two" if found[1] == "one" else "one"
+            assert_unbroken(watcher, other, since=began, at_least=10)
 
 
 @LINUX
