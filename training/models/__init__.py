@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final, TypeAlias
 
 from pydantic import Discriminator, Tag
 
+from training.models.attentive import AttentiveModel, AttentiveRecipe
 from training.models.base import ClipModel, ClipRecipe
 from training.models.conv_transformer import ConvTransformer, ConvTransformerRecipe
 from training.models.hybrid import Hybrid, HybridRecipe
@@ -13,7 +14,7 @@ from training.models.keypoint import KeypointModel, KeypointRecipe
 from training.models.vivit import VivitRecipe, build_vivit
 from training.models.vivit_factorised import FactorisedViViT, VivitFactorisedRecipe
 
-KINDS: Final = ("vivit_factorised", "vivit", "hybrid", "conv_transformer", "keypoint")
+KINDS: Final = ("vivit_factorised", "vivit", "hybrid", "conv_transformer", "keypoint", "attentive")
 
 
 def _kind(section: Any) -> str:
@@ -28,7 +29,8 @@ ModelRecipe: TypeAlias = Annotated[
     | Annotated[VivitRecipe, Tag("vivit")]
     | Annotated[HybridRecipe, Tag("hybrid")]
     | Annotated[ConvTransformerRecipe, Tag("conv_transformer")]
-    | Annotated[KeypointRecipe, Tag("keypoint")],
+    | Annotated[KeypointRecipe, Tag("keypoint")]
+    | Annotated[AttentiveRecipe, Tag("attentive")],
     Discriminator(
         _kind,
         custom_error_type="unknown_kind",
@@ -49,6 +51,8 @@ def build(recipe: ModelRecipe, *, labels: int) -> ClipModel:
         return Hybrid(recipe=recipe, labels=labels)
     if isinstance(recipe, ConvTransformerRecipe):
         return ConvTransformer(recipe=recipe, labels=labels)
+    if isinstance(recipe, AttentiveRecipe):
+        return AttentiveModel(recipe=recipe, labels=labels)
     if isinstance(recipe, KeypointRecipe):
         return KeypointModel(labels=labels, **recipe.model_dump(exclude={"kind"}))
     return FactorisedViViT(labels=labels, **recipe.model_dump(exclude={"kind"}))
