@@ -26,7 +26,9 @@ def main() -> None:
 def train(
     recipe: Annotated[Path, typer.Argument(help="YAML recipe")],
     overrides: Overrides = None,
-    run: Annotated[Path | None, typer.Option(help="folder of the run; runs/NAME by default")] = None,
+    run: Annotated[
+        Path | None, typer.Option("--run", "--folder", help="folder of the run; runs/NAME by default")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train, or go on with a run that was killed."""

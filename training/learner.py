@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from training.data.batches import Batch, rank, world
 from training.errors import LossError, OutOfMemoryError
 from training.models import ClipModel
-from training.optimise import backbone_norms, make_optimiser, new_average
+from training.optimise import backbone_norms, make_optimiser, new_average, whole_parts
 from training.recipe import Recipe
 from training.scores import scores
 
@@ -52,6 +52,7 @@ class Trainee(lightning.LightningModule):
         self._since: dict[str, Tensor] = {}
         self._steps_since = 0
         self._backbone = list(model.backbone_parameters())
+        self._frozen = whole_parts(model, self._backbone)
         self._norms = backbone_norms(model, self._backbone)
 
     @property
@@ -78,6 +79,9 @@ class Trainee(lightning.LightningModule):
         """Freeze or thaw the backbone."""
         frozen_steps = self.recipe.optimiser.frozen_steps
         if frozen_steps:
+            thawed = self.global_step >= frozen_steps
+            for module in self._frozen:
+                module.train(thawed)
             for norm in self._norms:
                 norm.eval()
         # Several processes agreed at the start on which gradients they exchange: there, only its rate is zero.

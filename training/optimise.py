@@ -61,6 +61,23 @@ def _thawing(recipe: OptimiserRecipe) -> Pace:
     return pace
 
 
+def whole_parts(model: nn.Module, backbone: Iterable[nn.Parameter]) -> list[nn.Module]:
+    """The largest modules all of whose weights are the backbone's: frozen, nothing is dropped in them."""
+    parts = {id(parameter) for parameter in backbone}
+    found: list[nn.Module] = []
+
+    def walk(module: nn.Module) -> None:
+        own = list(module.parameters())
+        if own and all(id(parameter) in parts for parameter in own):
+            found.append(module)
+        else:
+            for child in module.children():
+                walk(child)
+
+    walk(model)
+    return found
+
+
 def backbone_norms(model: nn.Module, backbone: Iterable[nn.Parameter]) -> list[nn.Module]:
     """Norms of the backbone that keep running statistics: frozen with it, they must not follow other pictures."""
     parts = {id(parameter) for parameter in backbone}

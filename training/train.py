@@ -128,10 +128,11 @@ def train(recipe: Recipe, run: Path) -> dict[str, float]:
         filename="best",
         monitor=monitored,
         mode="min" if recipe.monitor == "loss" else "max",
-        save_last=True,
         enable_version_counter=False,
     )
-    trainer = _trainer(recipe, keeper)
+    # Its own: Lightning's `save_last` follows the best one, and a killed run would go back to that.
+    newest = ModelCheckpoint(dirpath=run, filename=LAST_FILE.removesuffix(".ckpt"), enable_version_counter=False)
+    trainer = _trainer(recipe, keeper, newest)
     with warnings.catch_warnings():
         # Lightning finds loaders few on any machine, and asks for a length that endless batches do not have.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -142,7 +143,7 @@ def train(recipe: Recipe, run: Path) -> dict[str, float]:
             ckpt_path=last if last.is_file() else None,
             weights_only=True,
         )
-    kept = Path(keeper.best_model_path if recipe.keep == "best" else keeper.last_model_path)
+    kept = Path(keeper.best_model_path) if recipe.keep == "best" else last
     state = torch.load(kept, weights_only=True, map_location="cpu")
     prefix = "model." if work.trainee.average is None else "average.module."
     weights = {
@@ -181,9 +182,9 @@ def _claim(recipe: Recipe, run: Path) -> None:
         known.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
 
 
-def _trainer(recipe: Recipe, keeper: ModelCheckpoint) -> lightning.Trainer:
+def _trainer(recipe: Recipe, keeper: ModelCheckpoint, newest: ModelCheckpoint) -> lightning.Trainer:
     o = recipe.optimiser
-    callbacks: list[Callback] = [keeper]
+    callbacks: list[Callback] = [keeper, newest]  # in this order: the newest one knows which was best
     if recipe.patience is not None:
         assert keeper.monitor is not None
         callbacks.append(EarlyStopping(keeper.monitor, mode=keeper.mode, patience=recipe.patience))

@@ -205,7 +205,7 @@ def test_a_stretched_clip_is_seen_whole():
     assert laid.frames[4] == 0
     assert laid.frames[-1] == 30
     for seed in range(20):
-        places = draw_stretched(np.random.default_rng(seed), 31, window=6, span=(0.8, 1.0))
+        places = draw_stretched(np.random.default_rng(seed), 31, window=6, span=(0.8, 1.0), jitter=0.3)
         assert (np.diff(places) >= 0).all()
         assert places[-1] - places[0] >= 0.6 * 30
 
@@ -214,12 +214,14 @@ def test_a_stretched_clip_is_seen_whole():
 def test_a_drawn_window_lies_in_the_clip_at_its_speed(length):
     spans = []
     for seed in range(30):
-        places = draw_window(np.random.default_rng(seed), length, window=8, steps=2, speed=(0.5, 2.0), how="hold")
+        places = draw_window(
+            np.random.default_rng(seed), length, window=8, steps=2, speed=(0.5, 2.0), jitter=0.3, how="hold"
+        )
         assert places.shape == (8,)
         assert places.min() >= 0
         assert places.max() < length
         assert (np.diff(places) >= 0).all()
         spans.append((places[-1] - places[0]) / (2 * 7))
     if length == 200:
-        assert 0.5 <= min(spans) < 0.8
-        assert 1.4 < max(spans) <= 2.01
+        assert 0.4 <= min(spans) < 0.8
+        assert 1.4 < max(spans) <= 2.2

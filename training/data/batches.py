@@ -70,9 +70,15 @@ class Cutter:
         """(T * t,) indices into a clip of `length` frames."""
         window = self.shape.window
         if self.windows.fit == "stretch":
-            return draw_stretched(rng, length, window=window, span=self.windows.span)
+            return draw_stretched(rng, length, window=window, span=self.windows.span, jitter=self.windows.jitter)
         return draw_window(
-            rng, length, window=window, steps=steps, speed=self.augment.speed, how=self.windows.short_clips
+            rng,
+            length,
+            window=window,
+            steps=steps,
+            speed=self.augment.speed,
+            jitter=self.windows.jitter,
+            how=self.windows.short_clips,
         )
 
     def cut(self, rng: np.random.Generator, index: int) -> tuple[U8, int, F32]:

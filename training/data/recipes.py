@@ -113,6 +113,7 @@ class WindowsRecipe(Section):
         "rate", description="windows at the recipe's fps, as serving has them; or the whole clip stretched to one"
     )
     span: tuple[float, float] = Field((0.8, 1.0), description="with stretch: share of a clip that training sees")
+    jitter: float = Field(0.3, ge=0, le=0.5, description="training's times are off by up to this share of an interval")
     short_clips: Fill = Field("hold", description="a clip shorter than a window: hold its last frame, or loop it")
     measured: int = Field(
         5, ge=0, le=1000, description="windows of a held-back clip, whose answers are averaged; 0: all"

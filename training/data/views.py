@@ -19,7 +19,7 @@ from torch.utils.data import IterableDataset
 
 from training.augment import AugmentRecipe, Look, draw_look, see
 from training.data.batches import Batch, Cutter, TrainingBatches, layout, mix, rank, world
-from training.data.clips import F32, U8, Clips, DataSet
+from training.data.clips import U8, Clips, DataSet
 from training.data.store import alone, read_array, write_array
 from training.errors import RecipeError
 from training.models import ClipModel
@@ -78,10 +78,10 @@ class FeatureStore:
             encoder.cpu()
 
     def features(self, clips: Clips, index: int, view: int) -> npt.NDArray[Any]:
-        """(F, *feature) of every frame."""
+        """(F, *feature) of every frame, in half precision: to learn from, that is enough."""
         return np.asarray(read_array(self._path(clips, index, view)))
 
-    def _encode(self, encoder: Any, clips: Clips, index: int, view: int) -> F32:
+    def _encode(self, encoder: Any, clips: Clips, index: int, view: int) -> npt.NDArray[np.float16]:
         shape = self._recipe.shape
         frames = clips.frames(index)
         rng = self._rng(clips, index, view)
@@ -92,7 +92,7 @@ class FeatureStore:
                 encoder(part[:, None].to(self._device)).float().cpu()
                 for part in torch.split(torch.from_numpy(pictures), ENCODE_AT_ONCE)
             ]
-        return np.asarray(torch.cat(parts).numpy(), np.float32)
+        return np.asarray(torch.cat(parts).numpy(), np.float16)
 
     def _rng(self, clips: Clips, index: int, view: int) -> np.random.Generator:
         mark = int.from_bytes(hashlib.sha256(clips.key(index).encode()).digest()[:8], "big")
@@ -125,7 +125,7 @@ class CachedTraining(TrainingBatches):
             places = self.cutter.places(rng, len(features), clips.steps(index))
             rows.append(features[places[::-1] if look.reversed else places])
             labels.append(self.cutter.label(int(clips.labels[index]), look))
-        features = np.stack(rows)
+        features = np.stack(rows).astype(np.float32)
         target = np.eye(self.classes, dtype=np.float32)[labels]
         if self._mixup:
             features, target, _ = mix(rng, self._mixup, features, target, np.empty(0, np.float32))

@@ -78,27 +78,34 @@ def draw_window(
     window: int,
     steps: int,
     speed: tuple[float, float],
+    jitter: float,
     how: Fill,
 ) -> I64:
     """(window,) indices into a clip that holds `length` frames, `steps` for each one of the model's.
 
     The speed is drawn between the two of `speed` (evenly in its logarithm), the start anywhere it fits; a clip that
-    is too short lies anywhere in the window.
+    is too short lies anywhere in the window. Where there are several `steps`, each time is off by up to `jitter` of
+    the model's frame interval.
     """
     low, high = np.log(speed)
     pace = steps * float(np.exp(rng.uniform(low, high)))
     room = length - 1 - pace * (window - 1)
     start = rng.uniform(min(room, 0), max(room, 0))
-    return fill(np.round(start + np.arange(window) * pace).astype(np.int64), length, how)
+    off = rng.uniform(-jitter, jitter, window) * pace if steps > 1 else np.zeros(window)
+    return fill(np.round(start + np.arange(window) * pace + off).astype(np.int64), length, how)
 
 
-def draw_stretched(rng: np.random.Generator, length: int, *, window: int, span: tuple[float, float]) -> I64:
-    """(window,) indices, spread over a part of the clip that is drawn: of share `span`, anywhere it fits."""
+def draw_stretched(
+    rng: np.random.Generator, length: int, *, window: int, span: tuple[float, float], jitter: float
+) -> I64:
+    """(window,) indices, spread over a part of the clip that is drawn: of share `span`, anywhere it fits.
+
+    Each is off the even ones by up to `jitter` of their distance.
+    """
     share = rng.uniform(*span)
     begin = rng.uniform(0, 1 - share) * (length - 1)
     end = begin + share * (length - 1)
-    # Times a little off the even ones, in order all the same.
-    off = rng.uniform(-0.3, 0.3, window) * (end - begin) / max(window - 1, 1)
+    off = rng.uniform(-jitter, jitter, window) * (end - begin) / max(window - 1, 1)
     return np.round(np.linspace(begin, end, window) + off).astype(np.int64).clip(0, length - 1)
 
 
