@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from support.clips import film, read_number, write_clip
-from support.rtsp_server import RtspServer
+from support.rtsp_server import RtspServer, Traits
 
 from streamclf.capture import Capture
 from streamclf.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED
@@ -173,6 +173,7 @@ def test_a_file_goes_into_the_ring_token_by_token(clip: Path) -> None:
     assert link.states == ["connecting", "live", "offline"]
     last = link.bodies[-1]
     assert last["reason"] == "end of the file"
+    assert last["finished"]
     assert last["codec"] == "h264"
     counters = last["counters"]
     assert (counters["frames"], counters["sampled"], counters["tokens"]) == (50, 20, 5)
@@ -264,6 +265,27 @@ def test_a_stall_is_told_and_the_old_picture_after_it_is_not_shown_as_new(demuxe
         counters = link.bodies[-1]["counters"]
         assert counters["dropped_stale"] == held_back, "FFmpeg's held-back picture, counted and left out"
         assert rig.token(before)[0].segment == 2
+
+
+def test_what_the_status_says_of_a_connection() -> None:
+    """Who reads it where that is not our own client, what was lost, and the camera's clock."""
+    link = FakeLink()
+    with RtspServer({"cam": FILM}) as server, rig_for(live(server)) as rig, running(rig, link):
+        seen = link.wait_for("live")
+        server.fault("cam", drop=0.2)
+        rig.wait_tokens(10)
+        server.disconnect("cam")
+        seen = link.wait_for("connecting", seen)
+        body = link.bodies[seen - 1]
+        assert "note" not in body
+        assert body["counters"]["lost"] > 0
+        assert abs(body["counters"]["wall_offset_s"] - time.time()) < 60
+    with RtspServer({"cam": FILM}, traits=Traits(unordered=True)) as server, rig_for(live(server)) as rig:
+        link = FakeLink()
+        with running(rig, link):
+            seen = link.wait_for("live")
+            rig.wait_tokens(1)
+        assert "FFmpeg's demuxer, a frame interval later" in link.bodies[seen - 1]["note"]
 
 
 def test_a_changed_resolution_goes_on_in_the_same_connection() -> None:

@@ -78,6 +78,8 @@ class Traits:
     marker: Marker = "last"
     aggregate: bool = False
     """Small NAL units together in one packet."""
+    unordered: bool = False
+    """Say that slices come out of order, though they do not: a client that knows no such thing has to keep off."""
     sprop: bool = True
     """Parameter sets in the description."""
     in_band: bool = True
@@ -471,19 +473,20 @@ def _description(film: Film, traits: Traits) -> str:
     lines = ["v=0", f"o=- 0 0 IN IP4 {HOST}", "s=test", "c=IN IP4 0.0.0.0", "t=0 0", "a=control:*"]
     if traits.audio:
         lines += ["m=audio 0 RTP/AVP 0", "a=rtpmap:0 PCMU/8000", "a=control:audio"]
-    lines += ["m=video 0 RTP/AVP 96", *_format(film, sprop=traits.sprop), f"a=framerate:{film.fps:g}"]
+    lines += ["m=video 0 RTP/AVP 96", *_format(film, traits), f"a=framerate:{film.fps:g}"]
     return "\r\n".join([*lines, "a=control:track0", ""])
 
 
-def _format(film: Film, *, sprop: bool) -> list[str]:
+def _format(film: Film, traits: Traits) -> list[str]:
     if film.codec == "libx265":
         names = {"sprop-vps": 32, "sprop-sps": 33, "sprop-pps": 34}
         given = [f"{name}={base64.b64encode(film.parameter_set(kind)).decode()}" for name, kind in names.items()]
-        return [f"a=rtpmap:96 H265/{CLOCK_HZ}", *([f"a=fmtp:96 {';'.join(given)}"] if sprop else [])]
+        given = (given if traits.sprop else []) + (["sprop-max-don-diff=3"] if traits.unordered else [])
+        return [f"a=rtpmap:96 H265/{CLOCK_HZ}", *([f"a=fmtp:96 {';'.join(given)}"] if given else [])]
     sps, pps = film.parameter_set(7), film.parameter_set(8)
     sets = ",".join(base64.b64encode(part).decode() for part in (sps, pps))
-    given = ["packetization-mode=1", f"profile-level-id={sps[1:4].hex()}"]
-    given += [f"sprop-parameter-sets={sets}"] if sprop else []
+    given = [f"packetization-mode={2 if traits.unordered else 1}", f"profile-level-id={sps[1:4].hex()}"]
+    given += [f"sprop-parameter-sets={sets}"] if traits.sprop else []
     return [f"a=rtpmap:96 H264/{CLOCK_HZ}", f"a=fmtp:96 {';'.join(given)}"]
 
 

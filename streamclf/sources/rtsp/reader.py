@@ -54,6 +54,7 @@ class RtspReader:
         self._stop = stop or threading.Event()
         self._units: deque[AccessUnit] = deque()
         self._opening = True
+        self._made = 0
         self._over_tls = url.lower().startswith("rtsps:")
         began = time.monotonic()
         deadline = began + timeouts.open_s
@@ -104,14 +105,16 @@ class RtspReader:
         """All pictures until the server ends the stream or we are asked to stop. Raises `SourceError` for a fault."""
         waiting_since = time.monotonic()
         try:
-            while True:
+            while not self._stop.is_set():
                 while self._units:
                     for picture in self._decoder.pictures(self._units.popleft()):
                         waiting_since = time.monotonic()
+                        self._made += 1
                         yield picture
                 waited_s = time.monotonic() - waiting_since
                 if waited_s > max(NO_PICTURE_S, self._timeouts.read_s):
-                    MEMORY.learn(self._url, "its pictures could not be decoded")
+                    if not self._made:
+                        MEMORY.learn(self._url, "its pictures could not be decoded")
                     raise SourceError(f"{self._shown}: {no_picture(waited_s, self.undecodable)}")
                 with self._translated():
                     self._read(self._data_at + self._timeouts.read_s)
@@ -153,8 +156,7 @@ class RtspReader:
         except NotUnderstoodError as error:
             if self._opening:
                 raise
-            MEMORY.learn(self._url, str(error))
-            raise SourceError(f"{self._shown}: {error}; FFmpeg is tried next") from None
+            raise SourceError(f"{self._shown}: {error}; check the camera and the network") from None
         except EndedError:
             if not self._opening:
                 raise
