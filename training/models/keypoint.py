@@ -150,6 +150,9 @@ class Head(nn.Module):
 class KeypointModel(ClipModel):
     """Window (N, T, t, H, W, 3) uint8 RGB -> logits (N, K); `head(encoder(token) for each token)`."""
 
+    encoder: Encoder
+    head: Head
+
     def __init__(
         self,
         *,
