@@ -111,7 +111,7 @@ class Capture:
             if source.live:
                 raise SourceError(f"{self._job.stream}: the stream ended; a live source does not")
         self._sink.settle()
-        self._status.end("end of the file")
+        self._status.end("end of the file", finished=True)
         return True
 
     def _read(self, source: Source) -> None:

@@ -124,7 +124,7 @@ class Action(_Journalled):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status(_Journalled):
     """How a stream is, why, and what was counted since its process started. `codec` is the source's, once known; `note`
-    says in what a stream that works is not as it should be."""
+    says in what a stream that works is not as it should be; `finished`: it is offline because all has been shown."""
 
     __pydantic_config__ = _WIRE
     type: Literal["status"] = "status"
@@ -132,6 +132,7 @@ class Status(_Journalled):
     reason: Reason | None = None
     codec: Annotated[str, Field(max_length=64)] | None = None
     note: Reason | None = None
+    finished: bool = False
     counters: Annotated[dict[CounterName, int | float], Field(max_length=64)] = field(default_factory=dict)
 
 
@@ -197,6 +198,8 @@ def to_json(event: Event) -> bytes:
     body = orjson.loads(orjson.dumps(event, option=orjson.OPT_UTC_Z))
     if body.get("durable") is True:
         del body["durable"]  # said only where it is not so
+    if body.get("finished") is False:
+        del body["finished"]
     if body["type"] == "prediction" and not body["dropped"]:
         del body["dropped"]
     return orjson.dumps(body)

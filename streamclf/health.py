@@ -50,13 +50,23 @@ class Report:
     reason: str | None
     codec: str | None
     note: str | None
+    finished: bool
     counters: dict[str, int | float]
 
     @property
     def body(self) -> dict[str, Any]:
         """As a status event carries it."""
-        body = {"state": self.state, "reason": self.reason, "codec": self.codec, "counters": self.counters}
-        return body if self.note is None else {**body, "note": self.note}
+        body: dict[str, Any] = {
+            "state": self.state,
+            "reason": self.reason,
+            "codec": self.codec,
+            "counters": self.counters,
+        }
+        if self.note is not None:
+            body["note"] = self.note
+        if self.finished:
+            body["finished"] = True
+        return body
 
 
 class Health:
@@ -74,7 +84,7 @@ class Health:
         self._fps = 0.0
         self._interval_ns = 0
         self._has_frame = False
-        self._ended = False
+        self._ended = self._finished = False
         self._still_s: float | None = None
 
     def begin(self, now_ns: int) -> Report:
@@ -107,9 +117,9 @@ class Health:
             return None if told else self._report(now_ns)
         return self._change("connecting", reason, now_ns)
 
-    def end(self, reason: str, now_ns: int) -> Report | None:
-        """Nothing more will come, ever."""
-        self._ended = True
+    def end(self, reason: str, now_ns: int, *, finished: bool = False) -> Report | None:
+        """Nothing more will come, ever; `finished`: because all has been shown."""
+        self._ended, self._finished = True, finished
         return self._change("offline", reason, now_ns) or self._report(now_ns)
 
     def tick(self, now_ns: int, *, watched: bool = True) -> Report | None:
@@ -141,7 +151,14 @@ class Health:
         counters: dict[str, int | float] = {**self.counters, "fps": round(self._fps, 2)}
         if self.wall_offset_s is not None:
             counters["wall_offset_s"] = self.wall_offset_s
-        return Report(state=self.state, reason=self._reason, codec=self.codec, note=self.note, counters=counters)
+        return Report(
+            state=self.state,
+            reason=self._reason,
+            codec=self.codec,
+            note=self.note,
+            finished=self._finished,
+            counters=counters,
+        )
 
 
 class Freshness:

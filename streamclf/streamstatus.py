@@ -104,10 +104,10 @@ class StreamStatus:
         with self._lock:
             self._post(self._health.fault(_one_line(reason), time.monotonic_ns()))
 
-    def end(self, reason: str) -> None:
-        """Nothing more will come."""
+    def end(self, reason: str, *, finished: bool = False) -> None:
+        """Nothing more will come; `finished`: because all has been shown."""
         with self._lock:
-            self._post(self._health.end(_one_line(reason), time.monotonic_ns()))
+            self._post(self._health.end(_one_line(reason), time.monotonic_ns(), finished=finished))
 
     def _tick(self) -> None:
         while not self._done.wait(TICK_S):

@@ -16,14 +16,13 @@ UNHEARD_S: Final = 30.0
 """A stream that is not offline tells its counters every 5 s."""
 MAX_STREAMS: Final = 1024
 MAX_REASONS: Final = 20
-_FINISHED: Final = "end of the file"
-"""The reason of a stream that is offline because all is done: as capture says it."""
 
 
 @dataclass(slots=True)
 class _Watched:
     state: State
     reason: str | None
+    finished: bool
     since_s: float
     heard_s: float
 
@@ -45,12 +44,13 @@ class Vigil:
         known = self._streams.get(status.stream)
         if known is None:
             if len(self._streams) < MAX_STREAMS:
-                self._streams[status.stream] = _Watched(status.state, status.reason, now_s, now_s)
+                self._streams[status.stream] = _Watched(status.state, status.reason, status.finished, now_s, now_s)
             return
         # From connecting to offline and back is one absence: only live ends it.
         if (known.state == "live") != (status.state == "live"):
             known.since_s = now_s
-        known.state, known.reason, known.heard_s = status.state, status.reason, now_s
+        known.state, known.reason, known.finished = status.state, status.reason, status.finished
+        known.heard_s = now_s
 
     def is_silent(self, now_s: float) -> bool:
         """Whether no heartbeat has come for too long, or ever."""
@@ -68,7 +68,7 @@ class Vigil:
             if stream.state == "live":
                 if now_s - stream.heard_s > UNHEARD_S:
                     yield f"stream {name}: no word for {now_s - stream.heard_s:.0f} s"
-            elif now_s - stream.since_s > self._stalled_after_s and stream.reason != _FINISHED:
+            elif now_s - stream.since_s > self._stalled_after_s and not stream.finished:
                 because = f" ({stream.reason})" if stream.reason else ""
                 yield f"stream {name}: {stream.state}, not live for {now_s - stream.since_s:.0f} s{because}"
 

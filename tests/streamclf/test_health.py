@@ -86,9 +86,9 @@ def test_counters_are_told_now_and_then_and_the_rate_is_measured() -> None:
 def test_after_the_end_nothing_more_is_said() -> None:
     health = Health(0)
     now_ns = playing(health, 0, 1)
-    report = health.end("end of the file", now_ns)
+    report = health.end("end of the file", now_ns, finished=True)
     assert report is not None
-    assert (report.state, report.reason) == ("offline", "end of the file")
+    assert (report.state, report.reason, report.body["finished"]) == ("offline", "end of the file", True)
     assert health.tick(now_ns + 60 * NS) is None
 
 

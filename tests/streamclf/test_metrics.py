@@ -46,10 +46,11 @@ def acted(phase: Any) -> Action:
     )  # fmt: skip
 
 
-def told(state: Any, stream: str = "door", reason: str | None = None, **counters: float) -> Status:
-    return Status(
-        stream=stream, epoch=EPOCH, offset=9, previous=8, time=NOW, state=state, reason=reason, counters=counters
-    )
+def told(
+    state: Any, stream: str = "door", reason: str | None = None, finished: bool = False, **counters: float
+) -> Status:
+    event: dict[str, Any] = {"stream": stream, "epoch": EPOCH, "offset": 9, "previous": 8, "time": NOW}
+    return Status(**event, state=state, reason=reason, finished=finished, counters=counters)
 
 
 def beat(**more: Any) -> Heartbeat:
@@ -159,8 +160,12 @@ def test_a_stream_that_is_away_for_too_long_is_named_with_its_reason() -> None:
     vigil.status(told("live"), 72.0)
     assert at(72.0) == []
     assert at(72.0 + UNHEARD_S + 1) == [f"stream door: no word for {UNHEARD_S + 1:.0f} s"]
-    vigil.status(told("offline", reason="end of the file"), 110.0)
+    vigil.status(told("offline", reason="it is over", finished=True), 110.0)
     assert at(9999.0) == []  # a film that is over is no fault
+    vigil.status(told("offline", "broken", reason="end of the file"), 9999.0)
+    assert at(10_060.0) == ["stream broken: offline, not live for 61 s (end of the file)"]  # whatever its words
+    vigil.status(told("live", "broken"), 10_060.0)
+    vigil.status(told("offline", "broken", reason="end of the file", finished=True), 10_061.0)
     for number in range(MAX_REASONS + 5):
         vigil.status(told("frozen", f"cam{number}"), 10_000.0)
     found = at(11_000.0)
