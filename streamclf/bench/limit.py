@@ -62,11 +62,11 @@ def measure_limit(bundle: Bundle, engine: EngineConfig, film: Film, *, streams: 
         for batch in batches(min(streams, opened.max_batch)):
             calls = engine_calls(opened, batch)
             for found, call in zip((encode, head), calls, strict=True):
-                cost = measure(call, finish=calls[1])
+                cost = measure(call, finish=calls[1], seconds=ROUND_S)
                 found.append((cost.cpu_s / batch, cost.cpu_spread))
     finally:
         opened.close()
-    decode = measure(_decoding(film), rounds=ROUNDS)
+    decode = measure(_decoding(film), seconds=ROUND_S)
     (encode_s, encode_spread), (head_s, head_spread) = min(encode), min(head)
     return Limit(
         decode_s=decode.cpu_s / len(film.units),
@@ -104,8 +104,8 @@ def measure(
     call: Callable[[], None],
     *,
     finish: Callable[[], None] | None = None,
+    seconds: float,
     rounds: int = ROUNDS,
-    seconds: float = ROUND_S,
 ) -> Cost:
     """Of one `call`, of many in a row, after one that is not counted.
 

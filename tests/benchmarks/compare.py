@@ -38,7 +38,7 @@ PEERS = {
     "openvino-split-bf16": ("benchmarks.openvino_split", "bf16"),
     "roboflow": ("benchmarks.roboflow_pipeline", "fp32"),
 }
-START_S = 120.0
+START_S = 300.0
 WARM_UP_S = 3.0
 SAMPLE_S = 0.5
 

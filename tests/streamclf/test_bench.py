@@ -203,7 +203,8 @@ def test_a_measurement_counts_calls_and_separates_work_from_waiting() -> None:
     assert calls.count("finish") == 2 + 3
 
 
-def test_the_limit_is_the_sum_of_its_parts(bundle: Bundle, film: Film) -> None:
+def test_the_limit_is_the_sum_of_its_parts(bundle: Bundle, film: Film, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamclf.bench.limit.ROUND_S", 0.02)
     limit = measure_limit(bundle, EngineConfig(backend="onnxruntime", max_batch=2), film, streams=2)
     assert min(limit.decode_s, limit.encode_s, limit.head_s) > 0
     total = limit.cpu_s_per_s(pictures_per_s=50, tokens_per_s=10, windows_per_s=5)
