@@ -178,7 +178,10 @@ class NetworkSource(Source):
                 if alone:
                     raise SourceError(f"{self._shown}: {why}; demuxer: ffmpeg may read it") from None
         left_s = max(MIN_OPEN_S, self._timeouts.open_s - (time.monotonic() - began))
-        reader = self._ffmpeg_rtsp(open_s=left_s, multicast="461" in why)
+        try:
+            reader = self._ffmpeg_rtsp(open_s=left_s, multicast="461" in why)
+        except SourceError as error:
+            raise type(error)(f"{error} (our own RTSP client: {why})") from None
         MEMORY.learn(self._url, why)  # only now: what FFmpeg cannot read either is no lesson
         self._note = f"read through FFmpeg's demuxer, a frame interval later: {why}"
         return reader

@@ -278,6 +278,15 @@ def test_what_is_beyond_us_is_said(traits: Traits, reason: str) -> None:
         live(server.url("cam"))
 
 
+def test_where_ffmpeg_fails_too_both_reasons_are_said() -> None:
+    with served(refuse=461) as server:
+        with pytest.raises(
+            SourceError, match=r"\(our own RTSP client: no unicast over TCP \(461\), transport: udp may do\)"
+        ):
+            live(server.url("cam"), demuxer="auto")
+        assert [method for method, _ in server.requests].count("SETUP") == 3, "ours, then FFmpeg's, for multicast too"
+
+
 def test_a_track_without_video_is_a_fault_for_everybody() -> None:
     sdp = "v=0\r\nm=audio 0 RTP/AVP 0\r\na=control:a\r\n"
     with served(sdp=sdp) as server, pytest.raises(SourceError, match="holds audio, no video"):

@@ -151,7 +151,8 @@ class Session:
         url = joined(base, track.control)
         answer = self._client.request("SETUP", url, self._deadline, Transport=wanted)
         if answer.status == 461:
-            raise NotUnderstoodError(f"no unicast over {'UDP' if udp else 'TCP'} (461)")
+            wanted, other = ("UDP", "tcp") if udp else ("TCP", "udp")
+            raise NotUnderstoodError(f"no unicast over {wanted} (461), transport: {other} may do")
         if answer.status != 200:
             self._client.refuse(answer.status)
         self._begin_session(answer.header("session"))
