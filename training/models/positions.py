@@ -74,9 +74,11 @@ class Positions(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         grid, table = state_dict.get(prefix + "grid"), state_dict.get(prefix + "table")
-        if grid is not None and table is not None and tuple(grid.tolist()) != self.shape:
-            old = tuple(int(size) for size in grid.tolist())
-            if len(old) == len(self.shape) and math.prod(old) <= table.shape[1]:
+        if grid is not None and table is not None:
+            old = tuple(int(size) for size in grid.flatten().tolist())
+            whole = table.ndim == 3 and table.shape[1] - math.prod(old) in (0, 1)
+            # What does not add up is left as it is, and refused by size as any other tensor is.
+            if old != self.shape and len(old) == len(self.shape) and min(old) > 0 and whole:
                 state_dict[prefix + "table"] = self._resized(table, old)
                 state_dict[prefix + "grid"] = torch.tensor(self.shape, dtype=torch.int32)
         super()._load_from_state_dict(state_dict, prefix, *args)

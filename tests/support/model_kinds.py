@@ -1,0 +1,67 @@
+"""One small recipe of every kind of model, and the model that it builds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter
+
+from training.models import ClipModel, ModelRecipe, build
+
+SIZE = {"height": 32, "width": 48, "tokens": 3}
+VIVIT = {"kind": "vivit", "dim": 32, "heads": 2, "layers": 2, "frames_per_token": 2, **SIZE}
+BACKBONE = {"backbone": "mobilenetv3_small_050", "frames_per_token": 1, **SIZE}
+
+KINDS: dict[str, dict[str, Any]] = {
+    "vivit-joint": {**VIVIT, "variant": "joint"},
+    "vivit-encoder": {**VIVIT, "variant": "factorised_encoder", "temporal_layers": 2},
+    "vivit-self": {**VIVIT, "variant": "factorised_self"},
+    "vivit-dot": {**VIVIT, "variant": "factorised_dot"},
+    "vivit-grey": {**VIVIT, "variant": "joint", "pool": "mean", "input": "rgb+difference", "channels": 1},
+    "vivit-uniform": {**VIVIT, "embedding": "uniform"},
+    "vivit-small-stem": {
+        "kind": "vivit_factorised", "frames_per_token": 2, "stem": [[4, 8]], "dim": 16, "heads": 2,
+        "spatial_layers": 2, "temporal_layers": 2, "changes": True, **SIZE,
+    },
+    "hybrid": {"kind": "hybrid", "dim": 32, "heads": 2, "layers": 1, **BACKBONE},
+    "hybrid-published": {"kind": "hybrid", "head": "published", **BACKBONE},
+    "hybrid-motion": {
+        "kind": "hybrid", "dim": 32, "heads": 2, "layers": 1, **BACKBONE,
+        "frames_per_token": 2, "input": "rgb+difference", "fusion": "features",
+    },
+    "conv": {"kind": "conv_transformer", "widths": [16, 32], "blocks": [1, 1], "layers": 2, **SIZE},
+    "keypoint": {
+        "kind": "keypoint", "frames_per_token": 2, "width_of_stages": [8, 8, 8, 8], "points": 2, "described": 4,
+        "dim": 16, "heads": 2, **SIZE,
+    },
+    "attentive": {"kind": "attentive", "backbone": "mobilenetv3_small_050", "dim": 16, "pooled": 8, **SIZE},
+}  # fmt: skip
+
+
+def parse(words: dict[str, Any]) -> ModelRecipe:
+    """As a recipe file's `model` section is read."""
+    return TypeAdapter(ModelRecipe).validate_python(words)
+
+
+def random_model(words: dict[str, Any], *, labels: int = 5) -> ClipModel:
+    """Weights away from their initial values, so that every part of the network matters."""
+    torch.manual_seed(3)
+    model = build(parse(words), labels=labels)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter) * parameter.std().nan_to_num(0.0).clamp(0.02, 1.0))
+        model.train()
+        for _ in range(3):  # batch norms see something, or what comes out of the CNN is all but nothing
+            model(windows(words, count=4))
+    return model.eval()
+
+
+def windows(words: dict[str, Any], *, count: int = 2, seed: int = 1) -> torch.Tensor:
+    """(count, T, t, H, W, 3) uint8."""
+    recipe = parse(words)
+    rough = (count, recipe.tokens, recipe.frames_per_token, recipe.height // 8, recipe.width // 8, 3)
+    generator = torch.Generator().manual_seed(seed)
+    # Blocks of 8 x 8 pixels: noise in every pixel is the same grey to a CNN.
+    blocks = torch.randint(0, 256, rough, dtype=torch.uint8, generator=generator)
+    return blocks.repeat_interleave(8, dim=3).repeat_interleave(8, dim=4)
