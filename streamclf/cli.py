@@ -107,7 +107,7 @@ def compile_(
 @app.command()
 def bench(
     target: Annotated[
-        str | None, typer.Argument(metavar="[CONFIG|BUNDLE]", help="A bundle is measured alone, a service as a whole.")
+        str | None, typer.Argument(metavar="CONFIG|BUNDLE", help="A bundle is measured alone, a service as a whole.")
     ] = None,
     streams: Annotated[int | None, typer.Option(min=1, max=400, help="A service with so many cameras.")] = None,
     size: Annotated[str | None, typer.Option(help="Of the cameras' pictures; else 1280x720.")] = None,
