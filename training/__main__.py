@@ -32,6 +32,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train, or go on with a run that was killed."""
+    from training.data.batches import rank
     from training.recipe import load_recipe
     from training.train import train as train_recipe
 
@@ -40,7 +41,8 @@ def train(
         metrics = train_recipe(loaded, run or Path("runs") / loaded.name)
     except TrainingError as error:
         _fail(error)
-    _say(metrics, as_json=as_json)
+    if rank() == 0:
+        _say(metrics, as_json=as_json)
 
 
 @app.command()

@@ -143,7 +143,7 @@ class Trainee(lightning.LightningModule):
         kept = {name: value for name, value in self.figures.items() if isinstance(value, float)}
         self.log_dict(
             {f"held_back_{name}" if name == "loss" else name: value for name, value in kept.items()},
-            rank_zero_only=False,
+            sync_dist=world() > 1,
             prog_bar=True,
         )
         steps = max(self._steps_since, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import sys
 import warnings
@@ -133,9 +134,10 @@ def train(recipe: Recipe, run: Path) -> dict[str, float]:
     # Its own: Lightning's `save_last` follows the best one, and a killed run would go back to that.
     newest = ModelCheckpoint(dirpath=run, filename=LAST_FILE.removesuffix(".ckpt"), enable_version_counter=False)
     trainer = _trainer(recipe, keeper, newest)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
-        # Lightning finds loaders few on any machine, and asks for a length that endless batches do not have.
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        # It finds loaders few on any machine, and folders that a killed run left behind remarkable.
+        warnings.filterwarnings("ignore", module=r"lightning\..*")
         trainer.fit(
             work.trainee,
             _loader(work.training, recipe.loaders),
@@ -163,6 +165,7 @@ def train(recipe: Recipe, run: Path) -> dict[str, float]:
 
 def measure(model: nn.Module, held_back: Any, classes: int) -> npt.NDArray[np.float32]:
     """(C, K): every held-back clip's probabilities, added up over its windows."""
+    held_back.whole = True
     summed = torch.zeros(len(held_back.labels), classes)
     with torch.inference_mode():
         for batch in held_back:
@@ -205,8 +208,9 @@ def _trainer(recipe: Recipe, keeper: ModelCheckpoint, newest: ModelCheckpoint) -
     on_gpu = recipe.accelerator != "cpu" and gpus >= here
     strategy = "auto"
     if everywhere > 1:
-        # The backbone's gradients may be missing for a while: it is frozen, or not all of a model is asked.
-        strategy = "ddp_find_unused_parameters_true" if not isinstance(recipe.data, CameraEventsData) else "ddp"
+        # With features from disk the encoder is not asked, nor are its answers when nobody weighs them.
+        is_partial = recipe.windows.views > 0 or recipe.loss.truth_weight == 0
+        strategy = "ddp_find_unused_parameters_true" if is_partial else "ddp"
     return lightning.Trainer(
         accelerator="gpu" if on_gpu else "cpu",
         devices=here,

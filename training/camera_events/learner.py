@@ -14,7 +14,7 @@ from torch.utils.data import IterableDataset
 
 from training.camera_events import LABELS
 from training.camera_events.dataset import BETWEEN, THUMBNAIL, TRUTHS, Footage, FootageSpec, cut, open_footage
-from training.data.batches import Batch, rank, world
+from training.data.batches import Batch, my_part, rank, world
 from training.data.recipes import CameraEventsData
 from training.errors import RecipeError, RunError
 from training.learner import Trainee
@@ -86,10 +86,11 @@ class HeldBackWindows(IterableDataset[Batch]):
         self.footage, self.recipe = footage, recipe
         self.windows = np.argwhere(footage.labels >= 0)
         self.labels = footage.labels[footage.labels >= 0].astype(np.int64)
+        self.whole = False
 
     def __iter__(self) -> Iterator[Batch]:
         spec, tokens = self.footage.spec, self.recipe.model.tokens
-        mine = np.arange(rank() if world() > 1 else 0, len(self.windows), world())
+        mine = np.array(my_part(len(self.windows), whole=self.whole))
         for numbers in np.array_split(mine, max(len(mine) // MEASURED_AT_ONCE, 1)):
             frames = np.stack(
                 [

@@ -40,6 +40,11 @@ def world() -> int:
     return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
 
 
+def my_part(total: int, *, whole: bool) -> range:
+    """Which of `total` things this process measures: its part, or, where nobody adds the parts up, the whole."""
+    return range(total) if whole or world() == 1 else range(rank(), total, world())
+
+
 def layout(length: int, shape: Shape, windows: WindowsRecipe) -> Layout:
     """How a held-back clip of `length` frames is measured."""
     if windows.fit == "stretch":
@@ -170,10 +175,11 @@ class HeldBackBatches(IterableDataset[Batch]):
     def __init__(self, clips: Clips, shape: Shape, windows: WindowsRecipe) -> None:
         self.clips, self.shape, self.windows = clips, shape, windows
         self.labels = clips.labels
+        self.whole = False
 
     def __iter__(self) -> Iterator[Batch]:
         waiting: list[tuple[int, U8, I64]] = []
-        for index in range(rank() if world() > 1 else 0, len(self.labels), world()):
+        for index in my_part(len(self.labels), whole=self.whole):
             frames = self.clips.frames(index)
             laid = layout(len(frames), self.shape, self.windows)
             tokens = frames[laid.frames].reshape(-1, self.shape.frames_per_token, *frames.shape[1:])

@@ -18,7 +18,7 @@ import torch
 from torch.utils.data import IterableDataset
 
 from training.augment import AugmentRecipe, Look, draw_look, see
-from training.data.batches import Batch, Cutter, TrainingBatches, layout, mix, rank, world
+from training.data.batches import Batch, Cutter, TrainingBatches, layout, mix, my_part, world
 from training.data.clips import U8, Clips, DataSet
 from training.data.store import alone, read_array, write_array
 from training.errors import RecipeError
@@ -139,10 +139,11 @@ class CachedHeldBack(IterableDataset[Batch]):
         self._store, self._recipe = store, recipe
         self.clips = data.held_back
         self.labels = data.held_back.labels
+        self.whole = False
         store.fill(data.held_back, 1, "held back")
 
     def __iter__(self) -> Iterator[Batch]:
-        for index in range(rank() if world() > 1 else 0, len(self.labels), world()):
+        for index in my_part(len(self.labels), whole=self.whole):
             features = self._store.features(self.clips, index, 0)
             laid = layout(len(features), self._recipe.shape, self._recipe.windows)
             yield {
