@@ -51,9 +51,11 @@ def random_model(words: dict[str, Any], *, labels: int = 5) -> ClipModel:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter) * parameter.std().nan_to_num(0.0).clamp(0.02, 1.0))
-        model.train()
-        for _ in range(3):  # batch norms see something, or what comes out of the CNN is all but nothing
-            model(windows(words, count=4))
+        # Batch norms take what they see for the truth, or what comes out of a CNN this small is all but nothing.
+        for part in model.modules():
+            if isinstance(part, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
+                part.momentum = 1.0
+        model.train()(windows(words, count=4))
     return model.eval()
 
 
