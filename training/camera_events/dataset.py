@@ -40,7 +40,7 @@ class FootageSpec:
     window: int
     normal_share: float
     seed: int
-    maker: int = 3  # raise when the maker's code changes what it makes
+    maker: int = 4  # raise when the maker's code changes what it makes
 
     @property
     def digest(self) -> str:
@@ -113,7 +113,7 @@ def render_clip(job: tuple[FootageSpec, int]) -> tuple[int, U8, F32, npt.NDArray
     clip = make_clip(rng, spec.kind(index), frames=spec.frames, fps=spec.fps, height=spec.height, width=spec.width)
     truth = clip.truth
     changed_view = np.diff(truth.view, prepend=truth.view[0]) != 0
-    columns = [truth.x, truth.y, truth.gain, truth.blur, truth.noise, truth.cover, truth.shake]
+    columns = [truth.x, truth.y, truth.gain + truth.exposure, truth.blur, truth.noise, truth.cover, truth.shake]
     truths = np.stack(columns, axis=1).astype(np.float32)
     truths[changed_view, :2] = _NOT_ASKED
     labels = np.full(len(spec.offsets), -1, np.int8)

@@ -18,7 +18,8 @@ F64 = npt.NDArray[np.float64]
 class Track:
     """The camera's true state at each of F frames. Lengths are in picture widths.
 
-    x, y: where it points; angle: radians; zoom: factor; gain: natural logarithm of brightness;
+    x, y: where it points; angle: radians; zoom: factor; gain: natural logarithm of brightness; exposure: what the
+    camera's own control adds to it, without hurry;
     cover: covered share of the picture; blur: sigma of defocus; noise: standard deviation in grey levels, at
     the model's size; shake: whether it shakes; view: 0, or 1 after it was turned to another scene.
     """
@@ -28,6 +29,7 @@ class Track:
     angle: F64
     zoom: F64
     gain: F64
+    exposure: F64
     cover: F64
     blur: F64
     noise: F64
@@ -89,6 +91,12 @@ def _unrest(rng: Rng, track: Track, times: F64) -> None:
         track.gain += rng.uniform(-0.2, 0.2) * (times - times.mean())
     if rng.random() < 0.15:
         track.gain += rng.uniform(0.005, 0.025) * np.sin(2 * np.pi * rng.uniform(0.5, 5) * times)
+    if rng.random() < 0.3:  # something bright or dark came into the picture, or left it
+        size = rng.uniform(0.1, 0.4) * rng.choice([-1, 1], p=[0.65, 0.35])
+        start, duration = float(rng.uniform(-0.5, 1.4)), float(rng.uniform(0.7, 2))
+        track.exposure += size * _ramp(times, start, duration)
+        if rng.random() < 0.4:
+            track.exposure -= size * _ramp(times, start + duration, duration)
     if rng.random() < 0.5:
         track.noise += rng.exponential(0.8)
     np.clip(track.noise, 0, 2.5, out=track.noise)
@@ -236,8 +244,8 @@ class Painter:
 
     def paint(self, seen: U8, track: Track, i: int) -> U8:
         """Light, cover, defocus and noise, in the order in which a camera meets them."""
-        if abs(track.gain[i]) > 1e-3:
-            gain = np.exp(track.gain[i] * self._light)
+        if abs(track.gain[i]) > 1e-3 or abs(track.exposure[i]) > 1e-3:
+            gain = np.exp(track.gain[i] * self._light + track.exposure[i])
             seen = np.clip(seen * gain, 0, 255).astype(np.uint8)
         if track.cover[i] > 0.01:
             alpha = np.clip((track.cover[i] * 1.06 - self._edge) * 12, 0, 1)[..., None]

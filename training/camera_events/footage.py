@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import av
@@ -76,9 +77,12 @@ def _film(rng: Rng, track: Track, times: npt.NDArray[np.float64], h: int, w: int
     overlay = _overlay(rng, h, w)
     exposure = rng.uniform(0, 0.5)  # share of a frame's interval during which the shutter is open
     slant = float(rng.normal(0, 0.3))
+    taken = _taken(rng, worlds[0]) if rng.random() < 0.15 else None
     pictures = []
     for i, time_s in enumerate(times):
         world = worlds[int(track.view[i])].copy()
+        if taken is not None and not track.view[i]:
+            taken(world, float(time_s))
         for region in restless:
             region.draw(world, float(time_s))
         for actor in cast:
@@ -91,6 +95,21 @@ def _film(rng: Rng, track: Track, times: npt.NDArray[np.float64], h: int, w: int
             rain(rng, seen, drops=drops, slant=slant)
         pictures.append(overlay(painter.paint(seen, track, i), float(time_s)))
     return pictures
+
+
+def _taken(rng: Rng, world: U8) -> Callable[[U8, float], None]:
+    """A thing that is taken away, or put there: a part of the scene that is another from one moment on."""
+    h, w = world.shape[:2]
+    rows, columns = (int(rng.uniform(0.08, 0.3) * size) for size in (h, w))
+    (y, from_y), (x, from_x) = rng.integers(0, h - rows, 2), rng.integers(0, w - columns, 2)
+    other = world[from_y : from_y + rows, from_x : from_x + columns].copy()
+    moment_s = float(rng.uniform(0.1, 1.8))
+
+    def draw(world: U8, time_s: float) -> None:
+        if time_s >= moment_s:
+            world[y : y + rows, x : x + columns] = other
+
+    return draw
 
 
 class _overlay:  # noqa: N801 - called like the function that it stands for

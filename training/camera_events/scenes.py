@@ -236,13 +236,42 @@ def _ground(rng: Rng, height: int, width: int) -> F32:
     return canvas
 
 
+def _shelf(rng: Rng, height: int, width: int) -> F32:
+    """A few small things before a plain wall: bottles on a table, goods on a counter, pictures, sockets."""
+    canvas = np.full((height, width, 3), _colour(rng, saturation=0.15, low=60, high=240), np.float32)
+    canvas *= 0.9 + 0.2 * fractal_noise(rng, height, width, roughness=0.2)
+    edge = rng.uniform(0.5, 1.05) * height
+    board = np.array([[0, edge], [width, edge + rng.normal(0, 0.03) * height], [width, height], [0, height]])
+    _fill(rng, canvas, board, shade=float(rng.uniform(0.9, 1.1)))
+    for _ in range(int(rng.integers(1, 7))):
+        h = rng.uniform(0.06, 0.4) * height
+        w = h * rng.uniform(0.2, 1.0)
+        x = rng.uniform(0.05, 0.95) * width
+        base = edge + rng.uniform(0, 0.12) * height if rng.random() < 0.75 else rng.uniform(0.2, 0.6) * height
+        body, cap = (tuple(float(v) for v in _colour(rng, saturation=0.6)) for _ in range(2))
+        cv2.rectangle(canvas, (int(x - w / 2), int(base - h)), (int(x + w / 2), int(base)), body, -1)
+        if rng.random() < 0.7:  # a bottle's neck and cap, with its gleam
+            neck = w * rng.uniform(0.25, 0.6)
+            top = base - h * rng.uniform(1.15, 1.5)
+            cv2.rectangle(canvas, (int(x - neck / 2), int(top)), (int(x + neck / 2), int(base - h)), body, -1)
+            cap_end = int(top + 0.12 * h)
+            cv2.rectangle(canvas, (int(x - neck / 2), int(top)), (int(x + neck / 2), cap_end), cap, -1)
+            gleam, tone = int(x + w * rng.uniform(-0.4, 0.4)), float(rng.uniform(150, 255))
+            cv2.line(canvas, (gleam, int(base - h)), (gleam, int(base - 0.1 * h)), (tone, tone, tone), 1, cv2.LINE_AA)
+        label = float(rng.uniform(0.3, 0.8))
+        rows = (int(base - h * label), int(base - h * label * 0.5))
+        cv2.rectangle(canvas, (int(x - w / 2), rows[0]), (int(x + w / 2), rows[1]), cap, -1)
+    return canvas
+
+
 _SCENES: tuple[tuple[Callable[[Rng, int, int], F32], float], ...] = (
-    (_room, 0.3),
-    (_street, 0.24),
-    (_leaves, 0.16),
+    (_room, 0.27),
+    (_street, 0.22),
+    (_leaves, 0.14),
     (texture, 0.05),
-    (_wall, 0.12),
-    (_ground, 0.13),
+    (_wall, 0.1),
+    (_ground, 0.12),
+    (_shelf, 0.1),
 )
 
 
