@@ -116,12 +116,13 @@ def download(
 def import_hf(
     folder: Annotated[Path, typer.Argument(help="config.json, model.safetensors, preprocessor_config.json")],
     output: Annotated[Path, typer.Option("-o", "--output", help="the bundle's folder")],
+    fps: Annotated[float | None, typer.Option(help="sampled frames per second, which no folder says")] = None,
 ) -> None:
     """A Hugging Face video model's folder becomes a bundle."""
     from training.importing import import_folder
 
     try:
-        bundle = import_folder(folder, output)
+        bundle = import_folder(folder, output, fps=fps)
     except TrainingError as error:
         _fail(error)
     print(f"{bundle.spec.id}: {output}")
