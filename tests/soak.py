@@ -204,7 +204,7 @@ class Soak:
         now = time.monotonic()
         steady = camera.steady_since_s is not None and now - camera.steady_since_s > SETTLE_S
         if event["type"] == "status":
-            camera.state, camera.counters = event["state"], event["counters"] or camera.counters
+            camera.state, camera.counters = event["state"], event.get("counters") or camera.counters
             camera.noticed |= event["state"] != "live"
             if event["state"] != "live" and steady:
                 told = f"{event['stream']}: {event['state']} ({event['reason']})"
