@@ -64,6 +64,17 @@ def _halve(wide: int, wider: int) -> nn.Sequential:
     )
 
 
+def _double(x: Tensor) -> Tensor:
+    """(N, C, h, w) -> (N, C, 2 h, 2 w), each place four times; torch's own becomes a Resize that opset 17 lacks."""
+    n, c, h, w = x.shape
+    return x[:, :, :, None, :, None].expand(n, c, h, 2, w, 2).reshape(n, c, 2 * h, 2 * w)
+
+
+def _mean(x: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, 1, 1, 1), row by row: one long sum in single precision differs from engine to engine."""
+    return x.mean(dim=3, keepdim=True).mean(dim=2, keepdim=True).mean(dim=1, keepdim=True)
+
+
 class Encoder(nn.Module):
     """One token's frames (N, t, H, W, 3) uint8 RGB -> feature (N, F)."""
 
@@ -97,8 +108,8 @@ class Encoder(nn.Module):
         fine = self.fine(self.stem(x))
         middle = self.middle(fine)
         coarse = self.coarse(middle)
-        middle = self.mix_middle(middle + F.interpolate(self.to_middle(coarse), scale_factor=2.0, mode="nearest"))
-        fine = self.mix_fine(fine + F.interpolate(self.to_fine(middle), scale_factor=2.0, mode="nearest"))
+        middle = self.mix_middle(middle + _double(self.to_middle(coarse)))
+        fine = self.mix_fine(fine + _double(self.to_fine(middle)))
         maps = self.maps(fine).flatten(2)  # (N, P, h w)
         where = maps.softmax(dim=2)
         points = where @ self.places  # (N, P, 2)
@@ -118,8 +129,8 @@ class Encoder(nn.Module):
         """(N, 3 t, H, W): the last frame, and what changed since each one before it, whatever the light's strength."""
         x = frames.to(torch.float32).permute(0, 1, 4, 2, 3)
         last = x[:, -1]
-        centred = last - last.mean(dim=(1, 2, 3), keepdim=True)
-        spread = centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt() + 8.0
+        centred = last - _mean(last)
+        spread = _mean(centred.square()).sqrt() + 8.0
         changed = (last[:, None] - x[:, :-1]).flatten(1, 2)
         return torch.cat([centred / spread, 2 * changed / spread], dim=1)
 
