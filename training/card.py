@@ -116,6 +116,7 @@ def camera_events_card(
         f"codecs. {data.clips} clips for training, {data.validation_clips} held back. No film of any "
         "real camera, no data set, nobody's pictures. `golden.npz` is a window of the made footage.",
         "",
+        *([f"**Weights**: {recipe.about}", ""] if recipe.about else []),
         f"**Calibration**: {calibration} docs/camera-events.md says how it was chosen.",
         "",
         "**Licence**: Apache-2.0, as the project.",
