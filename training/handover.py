@@ -22,7 +22,7 @@ from training.data.recipes import CameraEventsData, ClipRecipe, ClipsData, Mixed
 from training.data.sets import open_data
 from training.errors import RunError
 from training.export import export_bundle
-from training.golden import CANDIDATES, drawn_windows, least_sure
+from training.golden import CANDIDATES, drawn_windows, telling_window
 from training.models import ClipModel
 from training.recipe import Recipe
 from training.runs import METRICS_FILE, NOTES_FILE, load_run, read_json, run_labels
@@ -58,7 +58,7 @@ def export_run(
         real = read_json(figures) if figures is not None else None
         measured = _camera_events_metrics(metrics, real)
         card = camera_events_card(recipe, recipe.data, labels, metrics, real, calibration)
-        golden = least_sure(model, _moved_windows(footage_of(recipe, validation=True), recipe))
+        golden = telling_window(model, _moved_windows(footage_of(recipe, validation=True), recipe))
     else:
         if figures is not None:
             raise RunError(f"--figures {figures}: only for camera-events; other cards take the run's own figures")
@@ -66,7 +66,7 @@ def export_run(
         measured = {name: metrics[name] for name in names if metrics.get(name) is not None}
         notes = read_json(run / NOTES_FILE) if (run / NOTES_FILE).is_file() else []
         card = model_card(recipe, labels, metrics, calibration=calibration, notes=notes)
-        golden = least_sure(model, _windows(recipe, recipe.data))
+        golden = telling_window(model, _windows(recipe, recipe.data))
     fields = {
         "name": recipe.name,
         "version": recipe.version,
