@@ -143,7 +143,11 @@ class Soak:
         total: Counter[str] = Counter()
         for camera in self._cameras.values():
             total.update(
-                {key: value for key, value in camera.counters.items() if key not in ("width", "height", "fps")}
+                {
+                    key: value
+                    for key, value in camera.counters.items()
+                    if key not in ("width", "height", "fps", "wall_offset_s")
+                }
             )
         return dict(total)
 
