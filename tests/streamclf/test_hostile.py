@@ -45,6 +45,9 @@ from streamclf.subscription import Subscription, subscribe
 
 TIMES = int(os.environ.get("STREAMCLF_HOSTILE", "1"))
 GROWTH_MB = 50
+"""What may be left of an attack."""
+PEAK_MB = 150
+"""What it may take meanwhile: seen were 11 to 84 MB, and 327 before anybody watched who pours."""
 PACE_S = 0.002
 
 
@@ -162,7 +165,7 @@ def test_300000_subscriptions(hub: HubProcess) -> None:
     with Witness(hub) as witness:
         connections = subscriptions(hub.events, topics)
     assert connections > 1, "nobody was disconnected"
-    assert witness.peak_mb < GROWTH_MB
+    assert witness.peak_mb < PEAK_MB
 
 
 def test_subscriptions_without_a_pause(hub: HubProcess) -> None:
@@ -181,7 +184,7 @@ def test_subscriptions_without_a_pause(hub: HubProcess) -> None:
                 while batch is not None:
                     data, batch = batch, next(waiting, None)
                     peer.sendall(data)
-    assert witness.peak_mb < GROWTH_MB
+    assert witness.peak_mb < PEAK_MB
 
 
 def test_topics_that_are_none_and_many_connections_that_ask_for_a_little_less_than_too_much(hub: HubProcess) -> None:
