@@ -133,7 +133,8 @@ def test_after_a_stall_shorter_than_the_time_out_pictures_are_new_again(server: 
         healer.join()
         assert source.stale <= 1
     steps = [after.pts_ns - before.pts_ns for before, after in itertools.pairwise(frames)]
-    assert sorted(steps)[-1] > 1e9, "the stall"
+    # Not its whole 1.4 s: what was under way when it began arrives, more of it on a machine that is busy.
+    assert sorted(steps)[-1] > 0.5e9, "the stall"
     assert sorted(steps)[-2] < 0.1e9, "and no picture lost after it"
 
 
