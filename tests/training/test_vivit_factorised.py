@@ -70,7 +70,7 @@ def test_class_only_last_layer_is_exact():
     x = torch.randn(2, 6, 24)
     with torch.inference_mode():
         short = stack(x)
-        stack.layers[-1].class_only = stack.layers[-1].attention.class_only = False
+        stack.layers[-1].attention.class_only = False
         full = stack(x)
     assert torch.allclose(short, full, atol=1e-6)
 

@@ -60,10 +60,9 @@ class JointHead(nn.Module):
         self.pool = pool
         self.layers = nn.ModuleList(
             Layer(
+                Attention(dim=dim, heads=heads, class_only=pool == "first" and index == layers - 1),
                 dim=dim,
-                heads=heads,
                 mlp_ratio=hidden / dim,
-                class_only=pool == "first" and index == layers - 1,
                 eps=eps,
                 gelu=gelu,
             )

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from training.models.base import ClipModel, ClipRecipe
-from training.models.layers import DropPath, attend, depths, new_mlp, split_heads
+from training.models.layers import DropPath, Layer, attend, depths, split_heads
 from training.models.pixels import Pixels, Reads
 from training.models.positions import Positions
 
@@ -133,27 +133,6 @@ class ConvAttention(nn.Module):
         return out
 
 
-class Layer(nn.Module):
-    """A pre-norm layer with that attention: (N, 1 + T, D) -> (N, 1 + T or 1, D)."""
-
-    def __init__(
-        self, *, dim: int, heads: int, kernel: int, mlp_ratio: float, drop_path: float, class_only: bool
-    ) -> None:
-        super().__init__()
-        self.class_only = class_only
-        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.attention = ConvAttention(dim=dim, heads=heads, kernel=kernel, class_only=class_only)
-        self.mlp = new_mlp(dim=dim, hidden=round(dim * mlp_ratio))
-        self.drop = DropPath(drop_path)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """In the last layer only the class token comes out; nothing reads the others."""
-        residual = x[:, :1] if self.class_only else x
-        x = residual + self.drop(self.attention(self.norm1(x)))
-        dropped: Tensor = self.drop(self.mlp(self.norm2(x)))
-        return x + dropped
-
-
 class Head(nn.Module):
     """The features of one window (N, T, D), oldest first -> logits (N, K)."""
 
@@ -175,12 +154,10 @@ class Head(nn.Module):
         self.layers = nn.Sequential(
             *(
                 Layer(
+                    ConvAttention(dim=dim, heads=heads, kernel=kernel, class_only=index == layers - 1),
                     dim=dim,
-                    heads=heads,
-                    kernel=kernel,
                     mlp_ratio=mlp_ratio,
                     drop_path=drop,
-                    class_only=index == layers - 1,
                 )
                 for index, drop in enumerate(depths(layers, drop_path))
             )

@@ -83,34 +83,33 @@ class Attention(nn.Module):
 
 
 class Layer(nn.Module):
-    """A pre-norm transformer layer with stochastic depth.
+    """A pre-norm transformer layer with stochastic depth, around any attention.
 
-    With `class_only` the queries are the class token's alone and only it comes out. For a stack's last layer
-    that is exact, since nothing after it reads the other tokens, and it saves most of the layer.
+    Where the attention gives its first place alone (`class_only`), so does the layer. For a stack's last layer that is
+    exact, since nothing after it reads the other places, and it saves most of the layer.
     """
 
     def __init__(
         self,
+        attention: nn.Module,
         *,
         dim: int,
-        heads: int,
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
-        class_only: bool = False,
         eps: float = 1e-5,
         gelu: Gelu = "none",
     ) -> None:
         super().__init__()
-        self.class_only = class_only
         self.norm1, self.norm2 = nn.LayerNorm(dim, eps=eps), nn.LayerNorm(dim, eps=eps)
-        self.attention = Attention(dim=dim, heads=heads, class_only=class_only)
+        self.attention = attention
         self.mlp = new_mlp(dim=dim, hidden=round(dim * mlp_ratio), gelu=gelu)
         self.drop = DropPath(drop_path)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(N, S, D) -> (N, S or 1, D); `mask` as the attention's."""
-        residual = x[:, :1] if self.class_only else x
-        x = residual + self.drop(self.attention(self.norm1(x), mask))
+    def forward(self, x: Tensor, *mask: Tensor | None) -> Tensor:
+        """(N, S, D) -> (N, S or 1, D), or (N, T, P, D) -> the same; `mask` as the attention's, where it takes one."""
+        mixed = self.attention(self.norm1(x), *mask)
+        residual = x if mixed.shape[1] == x.shape[1] else x[:, :1]
+        x = residual + self.drop(mixed)
         dropped: Tensor = self.drop(self.mlp(self.norm2(x)))
         return x + dropped
 
@@ -139,11 +138,10 @@ class Stack(nn.Module):
         self.pool = pool
         self.layers = nn.ModuleList(
             Layer(
+                Attention(dim=dim, heads=heads, class_only=pool == "class" and i == layers - 1),
                 dim=dim,
-                heads=heads,
                 mlp_ratio=mlp_ratio,
                 drop_path=drop,
-                class_only=pool == "class" and i == layers - 1,
                 eps=eps,
                 gelu=gelu,
             )
@@ -182,7 +180,7 @@ class ClassStack(Stack):
 @contextmanager
 def whole_last_layers(model: nn.Module) -> Iterator[None]:
     """Meanwhile every layer computes every token, though nothing reads it: how publications count operations."""
-    changed = [part for part in model.modules() if isinstance(part, (Layer, Attention)) and part.class_only]
+    changed = [part for part in model.modules() if isinstance(part, Attention) and part.class_only]
     for part in changed:
         part.class_only = False
     try:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from training.models.base import ClipModel
 from training.models.images import ImageVit
-from training.models.layers import DropPath, attend, depths, new_mlp
+from training.models.layers import Layer, attend, depths
 from training.models.pixels import Reads
 from training.models.positions import Positions
 from training.models.tubelets import Embedding, Inflation, Tubelets
@@ -60,23 +60,6 @@ class DotProductAttention(nn.Module):
         return x.transpose(1, 2).reshape(-1, tokens, heads, x.shape[3] // heads).transpose(1, 2)
 
 
-class DotProductLayer(nn.Module):
-    """A pre-norm layer with that attention: (N, T, P, D) -> the same."""
-
-    def __init__(self, *, dim: int, heads: int, mlp_ratio: float, drop_path: float) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(dim, eps=1e-6), nn.LayerNorm(dim, eps=1e-6)
-        self.attention = DotProductAttention(dim=dim, heads=heads)
-        self.mlp = new_mlp(dim=dim, hidden=round(dim * mlp_ratio))
-        self.drop = DropPath(drop_path)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Attention and MLP, each with a residual."""
-        x = x + self.drop(self.attention(self.norm1(x)))
-        dropped: Tensor = self.drop(self.mlp(self.norm2(x)))
-        return x + dropped
-
-
 class Head(nn.Module):
     """The embedded tubelets of one window (N, T, P, D), oldest first -> logits (N, K)."""
 
@@ -96,7 +79,7 @@ class Head(nn.Module):
         super().__init__()
         self.positions = Positions(grid=(tokens, *grid), dim=dim, class_token=False)
         self.layers = nn.ModuleList(
-            DotProductLayer(dim=dim, heads=heads, mlp_ratio=mlp_ratio, drop_path=drop)
+            Layer(DotProductAttention(dim=dim, heads=heads), dim=dim, mlp_ratio=mlp_ratio, drop_path=drop, eps=1e-6)
             for drop in depths(layers, drop_path)
         )
         self.norm = nn.LayerNorm(dim, eps=1e-6)
