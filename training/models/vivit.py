@@ -10,11 +10,12 @@ from training.models.base import ClipModel, ClipRecipe
 from training.models.images import ImageVit
 from training.models.layers import Pool
 from training.models.pixels import Reads
-from training.models.tubelets import Embedding, Inflation
-from training.models.vivit_factorised_dot import FactorisedDotViViT
+from training.models.tubelets import Embedding, Inflation, Tubelets
+from training.models.vivit_factorised_dot import FactorisedDotHead
 from training.models.vivit_factorised_encoder import FactorisedEncoderViViT
-from training.models.vivit_factorised_self import FactorisedSelfViViT
-from training.models.vivit_joint import JointViViT
+from training.models.vivit_factorised_self import FactorisedSelfHead
+from training.models.vivit_joint import JointHead
+from training.models.vivit_window import WindowViViT
 
 Size = Literal["Ti", "S", "B", "L"]
 
@@ -80,32 +81,35 @@ class VivitRecipe(ClipRecipe):
 
 def build_vivit(recipe: VivitRecipe, *, labels: int) -> ClipModel:
     """The variant with fresh weights, or with an image ViT's where the recipe names one."""
+    sizes = recipe.sizes()
+    tubelets = Tubelets(
+        height=recipe.height,
+        width=recipe.width,
+        frames=recipe.frames_per_token,
+        patch=recipe.patch,
+        dim=sizes["dim"],
+        embedding=recipe.embedding,
+        reads=recipe.input,
+        channels=recipe.channels,
+    )
     words: dict[str, Any] = {
         "labels": labels,
-        "height": recipe.height,
-        "width": recipe.width,
-        "frames_per_token": recipe.frames_per_token,
         "tokens": recipe.tokens,
-        "patch": recipe.patch,
         "mlp_ratio": recipe.mlp_ratio,
         "drop_path": recipe.drop_path,
         "dropout": recipe.dropout,
-        "embedding": recipe.embedding,
-        "reads": recipe.input,
-        "channels": recipe.channels,
-        **recipe.sizes(),
+        **sizes,
     }
-    model: JointViViT | FactorisedEncoderViViT | FactorisedSelfViViT | FactorisedDotViViT
+    pool = recipe.pool or "class"
+    model: WindowViViT | FactorisedEncoderViViT
     if recipe.variant == "joint":
-        model = JointViViT(pool=recipe.pool or "class", **words)
+        model = WindowViViT(tubelets, JointHead(grid=tubelets.grid, pool=pool, **words))
     elif recipe.variant == "factorised_encoder":
-        model = FactorisedEncoderViViT(
-            pool=recipe.pool or "class", temporal_layers=recipe.temporal_layers or 4, **words
-        )
+        model = FactorisedEncoderViViT(tubelets, pool=pool, temporal_layers=recipe.temporal_layers or 4, **words)
     elif recipe.variant == "factorised_self":
-        model = FactorisedSelfViViT(**words)
+        model = WindowViViT(tubelets, FactorisedSelfHead(grid=tubelets.grid, **words))
     else:
-        model = FactorisedDotViViT(**words)
+        model = WindowViViT(tubelets, FactorisedDotHead(grid=tubelets.grid, **words))
     if recipe.image_vit is not None:
         model.start_from_image(ImageVit.open(recipe.image_vit), recipe.inflation)
     return model

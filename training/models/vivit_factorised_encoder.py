@@ -8,16 +8,13 @@ Shapes: N windows or tokens, T tokens, t frames per token, P = h w patches, D wi
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor, nn
 
 from training.models.base import ClipModel
 from training.models.images import ImageVit
 from training.models.layers import Pool, Stack
-from training.models.pixels import Reads
 from training.models.positions import Positions
-from training.models.tubelets import Embedding, Inflation, Tubelets
+from training.models.tubelets import Inflation, Tubelets
 
 
 class Encoder(nn.Module):
@@ -59,36 +56,20 @@ class FactorisedEncoderViViT(ClipModel):
 
     def __init__(
         self,
+        tubelets: Tubelets,
         *,
         labels: int,
-        height: int,
-        width: int,
-        frames_per_token: int,
         tokens: int,
-        patch: int = 16,
-        dim: int = 768,
-        heads: int = 12,
-        layers: int = 12,
-        temporal_layers: int = 4,
-        mlp_ratio: float = 4.0,
-        pool: Pool = "class",
-        drop_path: float = 0.0,
-        dropout: float = 0.0,
-        embedding: Embedding = "tubelet",
-        reads: Reads = "rgb",
-        channels: Literal[1, 3] = 3,
+        dim: int,
+        heads: int,
+        layers: int,
+        temporal_layers: int,
+        mlp_ratio: float,
+        pool: Pool,
+        drop_path: float,
+        dropout: float,
     ) -> None:
         super().__init__()
-        tubelets = Tubelets(
-            height=height,
-            width=width,
-            frames=frames_per_token,
-            patch=patch,
-            dim=dim,
-            embedding=embedding,
-            reads=reads,
-            channels=channels,
-        )
         spatial, temporal = (
             Stack(dim=dim, heads=heads, layers=count, mlp_ratio=mlp_ratio, drop_path=drop_path, pool=pool, eps=1e-6)
             for count in (layers, temporal_layers)

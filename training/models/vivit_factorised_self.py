@@ -8,17 +8,11 @@ Shapes: N windows, T tokens, P = h w patches, D width, K labels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal
-
 from torch import Tensor, nn
 
-from training.models.base import ClipModel
 from training.models.images import ImageVit
-from training.models.layers import Attention, DropPath, depths, new_mlp
-from training.models.pixels import Reads
-from training.models.positions import Positions
-from training.models.tubelets import Embedding, Inflation, Tubelets
+from training.models.layers import Attention, DropPath, new_mlp
+from training.models.vivit_window import LayeredHead
 
 
 class FactorisedSelfLayer(nn.Module):
@@ -44,105 +38,21 @@ class FactorisedSelfLayer(nn.Module):
         return x + dropped
 
 
-class Head(nn.Module):
-    """The embedded tubelets of one window (N, T, P, D), oldest first -> logits (N, K)."""
-
-    def __init__(
-        self,
-        *,
-        tokens: int,
-        grid: tuple[int, int],
-        dim: int,
-        heads: int,
-        layers: int,
-        mlp_ratio: float,
-        drop_path: float,
-        dropout: float,
-        labels: int,
-    ) -> None:
-        super().__init__()
-        self.positions = Positions(grid=(tokens, *grid), dim=dim, class_token=False)
-        self.layers = nn.ModuleList(
-            FactorisedSelfLayer(dim=dim, heads=heads, mlp_ratio=mlp_ratio, drop_path=drop)
-            for drop in depths(layers, drop_path)
-        )
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.dropout = nn.Dropout(dropout)
-        self.classify = nn.Linear(dim, labels)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """The graph that serving runs once per window."""
-        _, tokens, patches, dim = features.shape
-        x = self.positions(features.flatten(1, 2)).reshape(-1, tokens, patches, dim)
-        for layer in self.layers:
-            x = layer(x)
-        logits: Tensor = self.classify(self.dropout(self.norm(x).mean(dim=(1, 2))))
-        return logits
-
-
-class FactorisedSelfViViT(ClipModel):
+class FactorisedSelfHead(LayeredHead):
     """Sizes of the paper: see `training.models.vivit.SIZES`."""
 
-    encoder: Tubelets
-    head: Head
+    @staticmethod
+    def new_layer(*, dim: int, heads: int, mlp_ratio: float, drop_path: float) -> nn.Module:
+        """See `LayeredHead`."""
+        return FactorisedSelfLayer(dim=dim, heads=heads, mlp_ratio=mlp_ratio, drop_path=drop_path)
 
-    def __init__(
-        self,
-        *,
-        labels: int,
-        height: int,
-        width: int,
-        frames_per_token: int,
-        tokens: int,
-        patch: int = 16,
-        dim: int = 768,
-        heads: int = 12,
-        layers: int = 12,
-        mlp_ratio: float = 4.0,
-        drop_path: float = 0.0,
-        dropout: float = 0.0,
-        embedding: Embedding = "tubelet",
-        reads: Reads = "rgb",
-        channels: Literal[1, 3] = 3,
-    ) -> None:
-        super().__init__()
-        self.encoder = Tubelets(
-            height=height,
-            width=width,
-            frames=frames_per_token,
-            patch=patch,
-            dim=dim,
-            embedding=embedding,
-            reads=reads,
-            channels=channels,
-        )
-        self.head = Head(
-            tokens=tokens,
-            grid=self.encoder.grid,
-            dim=dim,
-            heads=heads,
-            layers=layers,
-            mlp_ratio=mlp_ratio,
-            drop_path=drop_path,
-            dropout=dropout,
-            labels=labels,
-        )
-
-    def start_from_image(self, image: ImageVit, inflation: Inflation) -> None:
-        """Take an image ViT's weights; attention over time adds nothing at first (section 3.4).
+    def start_from_image(self, image: ImageVit) -> None:
+        """See `WindowHead`; attention over time adds nothing at first (section 3.4).
 
         Its last projection starts at zero and the others do not, or no gradient would ever reach them.
         """
-        image.give_embedding(self.encoder, inflation)
-        image.give_positions(self.head.positions)
-        image.give_layers(self.head.layers, self.head.norm)
-        for layer in self.head.layers:
+        super().start_from_image(image)
+        for layer in self.layers:
             assert isinstance(layer, FactorisedSelfLayer)
             nn.init.zeros_(layer.time_attention.out.weight)
             nn.init.zeros_(layer.time_attention.out.bias)
-
-    def backbone_parameters(self) -> Iterator[nn.Parameter]:
-        """All but the classifier: the embedding alone is no backbone."""
-        yield from self.encoder.parameters()
-        for part in (self.head.positions, self.head.layers, self.head.norm):
-            yield from part.parameters()

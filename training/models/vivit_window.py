@@ -1,0 +1,97 @@
+"""What the ViViTs share whose encoder is the tubelet embedding alone: a transformer over a whole window is their head.
+
+Shapes: N windows, T tokens, P = h w patches, D width, K labels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+
+from training.models.base import ClipModel
+from training.models.images import ImageVit
+from training.models.layers import depths
+from training.models.positions import Positions
+from training.models.tubelets import Inflation, Tubelets
+
+
+class WindowHead(nn.Module, ABC):
+    """The embedded tubelets of one window (N, T, P, D), oldest first -> logits (N, K).
+
+    Its classifier is called `classify`; all else in it counts as backbone.
+    """
+
+    @abstractmethod
+    def start_from_image(self, image: ImageVit) -> None:
+        """Take an image ViT's layers, and its positions repeated for every token. Raises `RecipeError`."""
+
+
+class LayeredHead(WindowHead):
+    """Layers that keep tokens and patches apart, without a class token; the mean of all tubelets is classified."""
+
+    def __init__(
+        self,
+        *,
+        tokens: int,
+        grid: tuple[int, int],
+        dim: int,
+        heads: int,
+        layers: int,
+        mlp_ratio: float,
+        drop_path: float,
+        dropout: float,
+        labels: int,
+    ) -> None:
+        super().__init__()
+        self.positions = Positions(grid=(tokens, *grid), dim=dim, class_token=False)
+        self.layers = nn.ModuleList(
+            self.new_layer(dim=dim, heads=heads, mlp_ratio=mlp_ratio, drop_path=drop)
+            for drop in depths(layers, drop_path)
+        )
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.dropout = nn.Dropout(dropout)
+        self.classify = nn.Linear(dim, labels)
+
+    @staticmethod
+    @abstractmethod
+    def new_layer(*, dim: int, heads: int, mlp_ratio: float, drop_path: float) -> nn.Module:
+        """A variant's layer: (N, T, P, D) -> the same."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The graph that serving runs once per window."""
+        _, tokens, patches, dim = features.shape
+        x = self.positions(features.flatten(1, 2)).reshape(-1, tokens, patches, dim)
+        for layer in self.layers:
+            x = layer(x)
+        logits: Tensor = self.classify(self.dropout(self.norm(x).mean(dim=(1, 2))))
+        return logits
+
+    def start_from_image(self, image: ImageVit) -> None:
+        """See `WindowHead`."""
+        image.give_positions(self.positions)
+        image.give_layers(self.layers, self.norm)
+
+
+class WindowViViT(ClipModel):
+    """Variants 1, 3 and 4: they differ in their heads alone."""
+
+    encoder: Tubelets
+    head: WindowHead
+
+    def __init__(self, tubelets: Tubelets, head: WindowHead) -> None:
+        super().__init__()
+        self.encoder, self.head = tubelets, head
+
+    def start_from_image(self, image: ImageVit, inflation: Inflation) -> None:
+        """Take an image ViT's weights: patch embedding, positions, layers. Raises `RecipeError`."""
+        image.give_embedding(self.encoder, inflation)
+        self.head.start_from_image(image)
+
+    def backbone_parameters(self) -> Iterator[nn.Parameter]:
+        """All but the classifier: the embedding alone is no backbone."""
+        yield from self.encoder.parameters()
+        for name, part in self.head.named_children():
+            if name != "classify":
+                yield from part.parameters()
