@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 from dataclasses import dataclass, replace
-from typing import Protocol, get_args
+from typing import Final, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from engines.parity import check_parity
 U8 = npt.NDArray[np.uint8]
 I32 = npt.NDArray[np.int32]
 F32 = npt.NDArray[np.float32]
+
+FP32_PARTS: Final = ("head", "encoder")
+"""What is tried first to stay in fp32: most of the work is the encoder's."""
 
 log = logging.getLogger("engine")
 
@@ -56,6 +59,8 @@ class EngineOptions:
     threads: int
     streams: int = 1
     """How many streams it will serve: one wants each answer soon, many want the most answers."""
+    fp32_part: str | None = None
+    """The graph, `encoder` or `head`, that stays in fp32 whatever `precision` says."""
 
 
 def open_engine(
@@ -71,9 +76,10 @@ def open_engine(
     """Load `bundle` on the best backend that this machine has, or on the one asked for, and check its numbers.
 
     `bank_slots` defaults to one window. `threads` = 0 takes all cores. The engine's `max_batch` may be smaller than
-    the one asked for, where the device's memory holds no more. With `backend="auto"` a backend that cannot run here
-    is left for the next best, with `precision="auto"` a reduced precision that fails the golden clip for fp32, each
-    with a notice. Raises `BackendMissingError`, `BundleError`, `DeviceMemoryError`, `ParityError`.
+    the one asked for, where the device's memory holds no more. With `backend="auto"` a backend that cannot run here is
+    left for the next best; with `precision="auto"` a reduced precision that fails the golden clip is left for fp32 in
+    one of the two graphs, or both; each with a notice. Raises `BackendMissingError`, `BundleError`,
+    `DeviceMemoryError`, `ParityError`.
     """
     options = EngineOptions(
         precision=precision,
@@ -97,16 +103,35 @@ def open_engine(
 
 
 def _open_precise(bundle: Bundle, backend: str, options: EngineOptions) -> Engine:
+    """With `auto`: lowered as a whole, else all but one graph, else not at all."""
     try:
         return _open_checked(bundle, backend, options)
     except ParityError as error:
-        if options.precision != "auto":
+        if options.precision != "auto" or error.precision == "fp32":
             raise
-        log.warning("%s; continuing in fp32", error)
-        return _open_checked(bundle, backend, replace(options, precision="fp32"))
+        log.warning("%s; trying it with one of its two graphs in fp32", error)
+    for part in FP32_PARTS:
+        try:
+            return _open_checked(bundle, backend, replace(options, fp32_part=part))
+        except ParityError as error:  # noqa: PERF203 - each one may fail
+            log.info("%s", error)
+    log.warning("%s: continuing in fp32", bundle.spec.id)
+    return _open_checked(bundle, backend, replace(options, precision="fp32"))
 
 
 def _open_checked(bundle: Bundle, backend: str, options: EngineOptions) -> Engine:
+    engine = open_unproven(bundle, backend, options)
+    try:
+        report = check_parity(engine, bundle.golden())
+    except BaseException:
+        engine.close()
+        raise
+    log.info("%s on %s; golden clip: max |dp| %.1e", bundle.spec.id, engine.description, report.max_dp)
+    return engine
+
+
+def open_unproven(bundle: Bundle, backend: str, options: EngineOptions) -> Engine:
+    """An engine that has not passed the golden clip: for one who asks how far off it is, never for serving."""
     if backend not in get_args(Backend):
         raise BackendMissingError(f"backend={backend!r}: one of {', '.join(get_args(Backend))}")
     if missing := missing_libraries(backend):
@@ -114,10 +139,4 @@ def _open_checked(bundle: Bundle, backend: str, options: EngineOptions) -> Engin
             f"backend {backend}: {' and '.join(missing)} not installed; pip install '{INSTALL[backend]}'"
         )
     engine: Engine = importlib.import_module(f"engines.{backend}").open_adapter(bundle, options)
-    try:
-        report = check_parity(engine, bundle.golden())
-    except BaseException:
-        engine.close()
-        raise
-    log.info("%s on %s; golden clip: max |dp| %.1e", bundle.spec.id, engine.description, report.max_dp)
     return engine

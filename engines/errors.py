@@ -36,7 +36,11 @@ class DeviceError(EngineError):
 
 
 class ParityError(EngineError):
-    """An engine whose probabilities on the golden clip differ from PyTorch's beyond the tolerance."""
+    """An engine whose probabilities on the golden clip differ from PyTorch's beyond the tolerance of `precision`."""
+
+    def __init__(self, message: str, *, precision: str | None = None) -> None:
+        super().__init__(message)
+        self.precision = precision
 
 
 class EngineInputError(EngineError):

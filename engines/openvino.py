@@ -17,6 +17,7 @@ from engines.bundle import Bundle
 from engines.cache import CompiledCache, StaleBlobError, open_cache
 from engines.engine import EngineOptions
 from engines.errors import BackendMissingError, CompileError
+from engines.kept import PARTS
 from engines.parity import softmax
 
 U8 = npt.NDArray[np.uint8]
@@ -59,35 +60,37 @@ class OpenVinoEngine(CheckedEngine):
         cores = options.threads or _cores()
         requests = parallel_requests(streams=options.streams, cores=cores, max_batch=options.max_batch)
         parts = "" if requests == 1 else f", batches in {requests} parts"
+        computes = precision if options.fp32_part is None else f"{precision} ({options.fp32_part} fp32)"
         super().__init__(
             bundle.spec,
             max_batch=options.max_batch,
             bank_slots=options.bank_slots,
-            description=f"openvino {ov.get_version().split('-')[0]} {precision}, {device}{parts}",
+            description=f"openvino {ov.get_version().split('-')[0]} {computes}, {device}{parts}",
             precision=precision,
         )
         settings: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": HINTS[precision],
             "PERFORMANCE_HINT": "LATENCY" if requests == 1 else "THROUGHPUT",
             "NUM_STREAMS": requests,
         }
         if options.threads:
             settings["INFERENCE_NUM_THREADS"] = options.threads
-        encoder, head = bundle.graphs(precision)
-        cache = open_cache(
-            {
-                "encoder": bundle.spec.files[encoder.name],
-                "head": bundle.spec.files[head.name],
-                "backend": f"openvino {ov.get_version()}",
-                "device": f"{platform.machine()} {device}",
-                "precision": precision,
-                "requests": requests,
-                "threads": options.threads,
-            },
-            subject=("encoder", "head", "precision"),
-        )
-        self._encoder = _Requests(_compiled(core, cache, "encoder", encoder, settings), requests)
-        self._head = _Requests(_compiled(core, cache, "head", head, settings), requests)
+        graphs = {}
+        for name, path in zip(PARTS, bundle.graphs(precision), strict=True):
+            computed = "fp32" if name == options.fp32_part else precision
+            cache = open_cache(
+                {
+                    "graph": bundle.spec.files[path.name],
+                    "backend": f"openvino {ov.get_version()}",
+                    "device": f"{platform.machine()} {device}",
+                    "precision": computed,
+                    "requests": requests,
+                    "threads": options.threads,
+                },
+                subject=("graph", "precision"),
+            )
+            hints = {**settings, "INFERENCE_PRECISION_HINT": HINTS[computed]}
+            graphs[name] = _Requests(_compiled(core, cache, name, path, hints), requests)
+        self._encoder, self._head = graphs["encoder"], graphs["head"]
         self._bank = HostBank(bundle.spec, slots=options.bank_slots, max_batch=options.max_batch)
 
     def _encode(self, frames: U8, slots: I32) -> None:

@@ -25,7 +25,15 @@ class ParityReport:
     """How far the engine is from PyTorch on the golden clip."""
 
     max_dp: float
-    top1_equal: bool
+    """NaN where the engine's probabilities are not finite."""
+    actual: str
+    """The label of the engine's largest probability."""
+    expected: str
+    """PyTorch's."""
+
+    def within(self, limit: float) -> bool:
+        """Same top-1 and no probability further off than `limit`."""
+        return self.actual == self.expected and self.max_dp <= limit  # NaN is not
 
 
 def softmax(logits: F32) -> F32:
@@ -35,29 +43,40 @@ def softmax(logits: F32) -> F32:
     return probabilities
 
 
-def check_parity(engine: Engine, golden: Golden) -> ParityReport:
-    """Classify the golden clip in the bank's first T slots; raise `ParityError` with the figures if it is off."""
-    tokens = engine.spec.tokens
-    slots = np.arange(tokens, dtype=np.int32)
-    for begin in range(0, tokens, engine.max_batch):
-        part = slice(begin, begin + engine.max_batch)
-        engine.encode(golden.frames[part], slots[part])
-    actual = engine.classify(slots[None])[0]
-    expected = softmax(golden.logits)
+def compare(engine: Engine, golden: Golden) -> ParityReport:
+    """Classify the golden clip in the bank's first T slots. Raises `BundleError` where the labels do not match."""
+    actual, expected = _classify(engine, golden), softmax(golden.logits)
     if actual.shape != expected.shape:
         raise BundleError(
             f"{engine.spec.id}: its head gives {len(actual)} logits, its spec has {len(expected)} labels; "
             "export the bundle again"
         )
-    report = ParityReport(
+    return ParityReport(
         max_dp=float(np.abs(actual - expected).max()),
-        top1_equal=bool(actual.argmax() == expected.argmax()),
+        actual=engine.spec.labels[int(actual.argmax())],
+        expected=engine.spec.labels[int(expected.argmax())],
     )
+
+
+def check_parity(engine: Engine, golden: Golden) -> ParityReport:
+    """`compare`, and raise `ParityError` with the figures if the engine is off."""
+    report = compare(engine, golden)
     limit = TOLERANCE[engine.precision]
-    if not report.top1_equal or not report.max_dp <= limit:  # NaN fails too
+    if not report.within(limit):
+        advice = "use fp32, or export the bundle again" if engine.precision != "fp32" else "export the bundle again"
         raise ParityError(
-            f"{engine.spec.id} on {engine.description}: golden clip gives "
-            f"{engine.spec.labels[int(actual.argmax())]}, PyTorch {engine.spec.labels[int(expected.argmax())]}; "
-            f"max |dp| {report.max_dp:.2e}, allowed {limit:.0e}: use a higher precision or export the bundle again"
+            f"{engine.spec.id} on {engine.description}: golden clip gives {report.actual}, PyTorch {report.expected}; "
+            f"max |dp| {report.max_dp:.2e}, allowed {limit:.0e}: {advice}",
+            precision=engine.precision,
         )
     return report
+
+
+def _classify(engine: Engine, golden: Golden) -> F32:
+    tokens = engine.spec.tokens
+    slots = np.arange(tokens, dtype=np.int32)
+    for begin in range(0, tokens, engine.max_batch):
+        part = slice(begin, begin + engine.max_batch)
+        engine.encode(golden.frames[part], slots[part])
+    probabilities: F32 = engine.classify(slots[None])[0]
+    return probabilities

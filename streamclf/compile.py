@@ -7,17 +7,19 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import orjson
 
 from engines.backends import Backend, Precision
 from engines.bundle import Bundle
+from engines.choice import choose_backend
 from engines.engine import Engine, open_engine
 from engines.errors import BackendMissingError
 from engines.kept import store_kept_fp32
 from engines.parity import TOLERANCE, check_parity
+from engines.parts import PartsExplanation, explain_parts
 from engines.speed import Speed, measure_speed
 from streamclf.builtin import find_bundle
 from streamclf.child import configure_logging
@@ -56,14 +58,9 @@ def run_compile(
         bundle = _quantised(bundle, calibration, output)
         report["bundle"] = str(output)
     if explain:
-        found = _explained(bundle, "bf16" if precision == "bf16" else "fp16")
-        report["explanation"] = {
-            **asdict(found),
-            "max_dp_before": _finite(found.max_dp_before),
-            "guilty": [item.describe() for item in found.guilty],
-        }
+        lines = _explain(report, bundle, backend, "bf16" if precision == "bf16" else "fp16")
         if not as_json:  # now: what was asked for may not be there to build on this machine
-            print("\n".join(_explanation_lines(report["explanation"])), flush=True)
+            print("\n".join(lines), flush=True)
     began = time.monotonic()
     engine = open_engine(bundle, backend=backend, precision=precision, max_batch=max_batch)
     report["seconds"] = round(time.monotonic() - began, 2)
@@ -86,6 +83,26 @@ def _quantised(bundle: Bundle, calibration: Path, output: Path) -> Bundle:
     from engines.graphs.quantise import load_windows, quantise_bundle
 
     return quantise_bundle(bundle, load_windows(calibration, bundle.spec).frames, output)
+
+
+def _explain(report: dict[str, Any], bundle: Bundle, backend: Backend, precision: Literal["fp16", "bf16"]) -> list[str]:
+    """What lowering breaks, into the report and in words: by graph where OpenVINO is to run it, else by layer."""
+    runs_on = choose_backend().order[:1] if backend == "auto" else (backend,)
+    if runs_on == ("openvino",) and precision == "bf16":
+        parts = explain_parts(bundle, "openvino", precision)
+        report["explanation"] = {
+            "precision": precision,
+            "max_dp": {part or "none": _finite(found.max_dp) for part, found in parts.reports.items()},
+            "keep_fp32": list(parts.kept),
+        }
+        return _parts_lines(parts)
+    found = _explained(bundle, precision)
+    report["explanation"] = {
+        **asdict(found),
+        "max_dp_before": _finite(found.max_dp_before),
+        "guilty": [item.describe() for item in found.guilty],
+    }
+    return _explanation_lines(report["explanation"])
 
 
 def _explained(bundle: Bundle, precision: str) -> Explanation:
@@ -164,11 +181,22 @@ def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
+def _parts_lines(found: PartsExplanation) -> list[str]:
+    limit = TOLERANCE[found.precision]
+    lines = [f"{found.precision} on openvino; golden clip, of which {limit:.0e} is allowed:"]
+    for part, report in found.reports.items():
+        what = "both graphs lowered" if part is None else f"the {part} kept in fp32"
+        label = "" if report.actual == report.expected else f", and another label ({report.actual})"
+        lines.append(f"  {what}: max |dp| {report.max_dp:.1e}{label}")
+    kept = " and ".join(f"the {part}" for part in found.kept) or "nothing"
+    return [*lines, f"  --precision auto keeps {kept} in fp32"]
+
+
 def _explanation_lines(found: dict[str, Any]) -> list[str]:
     before = found["max_dp_before"]
     lines = [
         f"{found['precision']}: with all {found['layers']} layers lowered max |dp| is "
-        f"{'not a number' if before is None else f'{before:.1e}'}"
+        f"{'not a number' if before is None else f'{before:.1e}'} (simulated, as TensorRT would)"
     ]
     lines += [f"  keep in fp32: {item}" for item in found["guilty"]]
     if found["guilty"]:

@@ -7,7 +7,7 @@ import logging
 from engines.bundle import Bundle
 from engines.engine import EngineOptions
 from engines.errors import BackendMissingError, BundleError, DeviceMemoryError
-from engines.kept import load_kept_fp32
+from engines.kept import PARTS, load_kept_fp32
 from engines.tensorrt.engine import TensorRtEngine
 from engines.tensorrt.interface import OutOfMemoryError, Plan, Platform
 from engines.tensorrt.memory import MIB, Layout
@@ -45,18 +45,20 @@ def _open(platform: Platform, bundle: Bundle, options: EngineOptions) -> TensorR
     while True:
         plans: dict[str, Plan] = {}
         try:
-            for name, path in zip(("encoder", "head"), bundle.graphs(precision), strict=True):
+            for name, path in zip(PARTS, bundle.graphs(precision), strict=True):
+                lowered = name != options.fp32_part
                 recipe = Recipe(
                     name=name,
                     path=path,
                     sha256=bundle.spec.files[path.name],
                     spec=bundle.spec,
-                    precision=precision,
+                    precision=precision if lowered else "fp32",
                     max_batch=batch,
-                    keep_fp32=load_kept_fp32(bundle, precision)[name],
+                    keep_fp32=load_kept_fp32(bundle, precision)[name] if lowered else (),
                 )
                 plans[name] = _matching(load_plan(platform, recipe), recipe)
-            return TensorRtEngine(platform, plans, _layout(bundle, options, batch, plans), precision)
+            layout = _layout(bundle, options, batch, plans)
+            return TensorRtEngine(platform, plans, layout, precision, fp32_part=options.fp32_part)
         except OutOfMemoryError as error:
             asked = "" if error.nbytes is None else f", {error.nbytes / MIB:,.1f} of them at once"
             figures = (

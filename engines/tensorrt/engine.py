@@ -48,13 +48,22 @@ class _Staging:
 class TensorRtEngine(CheckedEngine):
     """Two plans, one bank. Everything between the constructor and `close` allocates nothing on the device."""
 
-    def __init__(self, platform: Platform, plans: Mapping[str, Plan], layout: Layout, precision: str) -> None:
+    def __init__(
+        self,
+        platform: Platform,
+        plans: Mapping[str, Plan],
+        layout: Layout,
+        precision: str,
+        *,
+        fp32_part: str | None = None,
+    ) -> None:
         gpu = platform.cuda.gpu
+        computes = precision if fp32_part is None else f"{precision} ({fp32_part} fp32)"
         super().__init__(
             layout.spec,
             max_batch=layout.max_batch,
             bank_slots=layout.bank_slots,
-            description=f"tensorrt {platform.compiler.version} {precision}, {gpu.name} ({gpu.compute_capability})",
+            description=f"tensorrt {platform.compiler.version} {computes}, {gpu.name} ({gpu.compute_capability})",
             precision=precision,
         )
         self._cuda, self._layout = platform.cuda, layout

@@ -1,0 +1,56 @@
+"""Which of a bundle's two graphs a reduced precision breaks, measured on the backend itself.
+
+`engines.graphs.explain` names layers, by simulating what TensorRT is given. OpenVINO lowers what it likes (its BF16
+convolutions, for one, are none that ONNX's opset 17 could say) and cannot be told of single layers reliably: 2026.4
+fails with "node is not initialized" on some choices. So there a graph is the smallest part that stays in fp32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from engines.backends import Precision
+from engines.bundle import Bundle
+from engines.engine import FP32_PARTS, EngineOptions, open_unproven
+from engines.parity import TOLERANCE, ParityReport, compare
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartsExplanation:
+    """How far off the golden clip is, by the graph that stays in fp32 (None: both are lowered)."""
+
+    precision: str
+    reports: Mapping[str | None, ParityReport]
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """What `auto` keeps in fp32: nothing, one graph, or both where neither is enough."""
+        limit = TOLERANCE[self.precision]
+        for part, report in self.reports.items():
+            if report.within(limit):
+                return () if part is None else (part,)
+        return FP32_PARTS
+
+
+def explain_parts(bundle: Bundle, backend: str, precision: Precision) -> PartsExplanation:
+    """Open `bundle` lowered as a whole, then with each of its graphs in fp32, in the order in which `auto` tries it.
+
+    Raises what `open_engine` raises, except `ParityError`.
+    """
+    reports: dict[str | None, ParityReport] = {}
+    golden = bundle.golden()
+    for part in (None, *FP32_PARTS):
+        options = EngineOptions(
+            precision=precision,
+            max_batch=bundle.spec.tokens,
+            bank_slots=bundle.spec.tokens,
+            threads=0,
+            fp32_part=part,
+        )
+        engine = open_unproven(bundle, backend, options)
+        try:
+            reports[part] = compare(engine, golden)
+        finally:
+            engine.close()
+    return PartsExplanation(precision=precision, reports=reports)
