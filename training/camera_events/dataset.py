@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import numpy.typing as npt
 from training.camera_events import LABELS
 from training.camera_events.footage import make_clip, window_label
 from training.errors import DataError
+from training.pool import pooled
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
@@ -90,20 +89,14 @@ def open_footage(spec: FootageSpec, folder: Path, *, workers: int) -> Footage:
         else:
             arrays[name] = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
     missing = np.flatnonzero(arrays["done"] == 0).tolist()
-    for count, (index, frames, truths, labels) in enumerate(_render(spec, missing, workers), start=1):
+    jobs = [(spec, index) for index in missing]
+    rendered = pooled(render_clip, jobs, workers=workers)
+    for count, (index, frames, truths, labels) in enumerate(rendered, start=1):
         arrays["frames"][index], arrays["truths"][index], arrays["labels"][index] = frames, truths, labels
         arrays["done"][index] = 1
         if count % 200 == 0:
             print(f"rendered {count} of {len(missing)} clips", flush=True)
     return Footage(spec=spec, frames=arrays["frames"], truths=arrays["truths"], labels=arrays["labels"])
-
-
-def _render(spec: FootageSpec, indices: list[int], workers: int) -> Iterator[tuple[int, U8, F32, npt.NDArray[np.int8]]]:
-    if workers < 2 or len(indices) < 16:
-        yield from (render_clip((spec, index)) for index in indices)
-        return
-    with multiprocessing.get_context("spawn").Pool(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        yield from pool.imap_unordered(render_clip, [(spec, index) for index in indices], chunksize=8)
 
 
 def render_clip(job: tuple[FootageSpec, int]) -> tuple[int, U8, F32, npt.NDArray[np.int8]]:

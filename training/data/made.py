@@ -5,13 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import multiprocessing
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from training.data.clips import F32, I64, U8, Clips
@@ -20,6 +18,7 @@ from training.data.store import alone, read_array, write_array
 from training.errors import DataError
 from training.gestures.maker import VERSION, make_clip
 from training.gestures.shapes import DrawnPaths, load_paths
+from training.pool import pooled
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +95,7 @@ def open_made(
     folder = data.cache / f"made-{spec.digest}"
     with alone(folder):
         missing = [(spec, folder, index) for index in range(clips) if not _path(folder, index).is_file()]
-        for count, _ in enumerate(_run(missing, data.workers), start=1):
+        for count, _ in enumerate(pooled(_make, missing, workers=data.workers), start=1):
             if count % 500 == 0 or count == len(missing):
                 print(f"made {count} of {len(missing)} clips", file=sys.stderr, flush=True)
     return MadeClips(spec, folder, steps=steps)
@@ -104,17 +103,6 @@ def open_made(
 
 def _path(folder: Path, index: int, what: str = "frames") -> Path:
     return folder / f"{index:06}.{what}.npy"
-
-
-def _run(jobs: list[tuple[MadeSpec, Path, int]], workers: int) -> Iterator[None]:
-    if workers < 2 or len(jobs) < 16:
-        return map(_make, jobs)
-    return _pooled(jobs, workers)
-
-
-def _pooled(jobs: list[tuple[MadeSpec, Path, int]], workers: int) -> Iterator[None]:
-    with multiprocessing.get_context("spawn").Pool(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        yield from pool.imap_unordered(_make, jobs, chunksize=8)
 
 
 @lru_cache(maxsize=1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import multiprocessing
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ import numpy.typing as npt
 
 from training.data.decode import DecodeSpec, decode_clip
 from training.errors import DataError
+from training.pool import pooled
 
 U8 = npt.NDArray[np.uint8]
 
@@ -81,7 +81,7 @@ def store_clips(paths: Sequence[Path], spec: DecodeSpec, folder: Path, *, worker
             for path, key in zip(paths, keys, strict=True)
             if key is not None and not (folder / f"{key}.json").is_file()
         ]
-        for count, _ in enumerate(_run(missing, workers), start=1):
+        for count, _ in enumerate(pooled(_store, missing, workers=workers, at_once=4), start=1):
             if count % 100 == 0 or count == len(missing):
                 print(f"decoded {count} of {len(missing)} clips", file=sys.stderr, flush=True)
     stored = [
@@ -116,14 +116,6 @@ def _key(path: Path, spec: DecodeSpec) -> str | None:
     except OSError:
         return None
     return digest.hexdigest()[:24]
-
-
-def _run(jobs: list[tuple[Path, DecodeSpec, Path]], workers: int) -> Iterator[None]:
-    if workers < 2 or len(jobs) < 16:
-        yield from map(_store, jobs)
-        return
-    with multiprocessing.get_context("spawn").Pool(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        yield from pool.imap_unordered(_store, jobs, chunksize=4)
 
 
 def _store(job: tuple[Path, DecodeSpec, Path]) -> None:
