@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from training.camera_events import LABELS as CAMERA_EVENTS
@@ -18,11 +16,11 @@ from training.data.sets import label_names
 from training.errors import RunError
 from training.models import ClipModel, build
 from training.recipe import Recipe, parse_recipe
+from training.weights import WEIGHTS_FILE, read_weights
 
-RECIPE_FILE, LABELS_FILE, WEIGHTS_FILE, METRICS_FILE, HISTORY_FILE, NOTES_FILE, LAST_FILE = (
+RECIPE_FILE, LABELS_FILE, METRICS_FILE, HISTORY_FILE, NOTES_FILE, LAST_FILE = (
     "recipe.yaml",
     "labels.json",
-    "model.safetensors",
     "metrics.json",
     "history.json",
     "notes.json",
@@ -44,25 +42,6 @@ def build_model(recipe: Recipe, labels: int | None = None) -> ClipModel:
         else:
             print(f"start_from: {take_weights(model, recipe.start_from)}", file=sys.stderr, flush=True)
     return model
-
-
-def read_weights(path: Path) -> dict[str, Any]:
-    """The tensors of a safetensors file, or of the run in folder `path`. Raises `RunError`; never unpickles."""
-    file = path / WEIGHTS_FILE if path.is_dir() else path
-    try:
-        with file.open("rb") as opened:
-            start = opened.read(2)
-        if start == b"PK" or start[:1] == b"\x80":
-            raise RunError(
-                f"{file}: a pickle (.pt, .pth, .ckpt, .bin), which can run any program when it is read; only "
-                "safetensors are read: write one with safetensors.torch.save_file where you trust the pickle"
-            )
-        tensors: dict[str, Any] = load_file(file)
-    except OSError as error:
-        raise RunError(f"{file}: cannot be read ({error.strerror or error}); give a run's {WEIGHTS_FILE}") from error
-    except SafetensorError as error:
-        raise RunError(f"{file}: not safetensors ({error}); give a run's {WEIGHTS_FILE}") from error
-    return tensors
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

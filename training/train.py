@@ -38,12 +38,12 @@ from training.runs import (
     METRICS_FILE,
     NOTES_FILE,
     RECIPE_FILE,
-    WEIGHTS_FILE,
     build_model,
     load_run,
     load_weights,
     write_json,
 )
+from training.weights import WEIGHTS_FILE
 
 __all__ = ["Trainee", "Work", "build_model", "load_run", "load_weights", "measure", "open_work", "train"]
 

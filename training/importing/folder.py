@@ -9,17 +9,14 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 
-from training.errors import FolderError
+from training.errors import FolderError, RunError
 from training.models.layers import Gelu
+from training.weights import WEIGHTS_FILE, State, read_weights
 
-State = dict[str, Tensor]
 Pair = tuple[int, int]
 
-CONFIG_FILE, PROCESSOR_FILE, WEIGHTS_FILE = "config.json", "preprocessor_config.json", "model.safetensors"
+CONFIG_FILE, PROCESSOR_FILE = "config.json", "preprocessor_config.json"
 MAX_JSON_BYTES = 1 << 20
 
 ACTIVATIONS: dict[str, Gelu] = {
@@ -159,9 +156,9 @@ def read_state(folder: Path) -> State:
             )
         raise FolderError(f"{path}: not there (one whole file, not shards); download the folder again")
     try:
-        state = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise FolderError(f"{path}: not safetensors ({str(error).splitlines()[0]}); download it again") from error
+        state = read_weights(path)
+    except RunError as error:
+        raise FolderError(str(error)) from error
     for name, tensor in state.items():
         if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
             raise FolderError(f"{path}: {name} is not made of finite numbers; download it again")

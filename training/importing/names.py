@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from training.errors import FolderError
-from training.importing.folder import Config, State
+from training.importing.folder import Config
+from training.weights import State
 
 
 class Taken:

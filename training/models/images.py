@@ -8,29 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from training.errors import RecipeError, RunError
 from training.models.layers import Stack
 from training.models.positions import Positions
 from training.models.tubelets import Inflation, Tubelets
-
-State = dict[str, Tensor]
-
-
-def read_weights(path: Path) -> State:
-    """Tensors of a safetensors file. Raises `RunError` where there is none, or another format."""
-    if path.suffix != ".safetensors":
-        raise RunError(
-            f"{path}: weights are read from .safetensors alone, since a pickle may run anything: load it where you "
-            "trust it and write it with safetensors.torch.save_file"
-        )
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise RunError(f"{path}: not weights that can be read ({str(error).splitlines()[0]})") from error
+from training.weights import State, read_weights
 
 
 def new_timm(name: str, *, pretrained: bool = False, **words: Any) -> nn.Module:
