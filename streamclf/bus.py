@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Final
 
 import zmq
 
-from streamclf.deluge import DelugeWatch
 from streamclf.errors import BusError
 from streamclf.events import topic_of
 from streamclf.journal import Entry
@@ -38,9 +37,9 @@ VANISHED_S: Final = 6
 LINK_IO_THREAD: Final = 0b01
 PUBLIC_IO_THREAD: Final = 0b10
 """Masks of libzmq's threads, where there are two: whatever strangers do to one, producers have the other."""
-MAX_SUBSCRIPTIONS: Final = 2048
+MAX_SUBSCRIPTIONS: Final = 1024
 """Topics that one connection may ask for and give up; beyond, it is disconnected."""
-MAX_TOPICS: Final = 3072
+MAX_TOPICS: Final = 1536
 """Different topics in all: 3 kB each in libzmq. Beyond, whoever asked for most is disconnected."""
 _TOPIC = re.compile(rb"[A-Za-z0-9_/-]{0,80}")
 _MAX_HANDSHAKE_BYTES = 1024
@@ -182,7 +181,6 @@ class Publisher:
         except BusError:
             self.socket.close(0)
             raise
-        self._deluge = DelugeWatch.of(self.endpoint)
         self.peers = Peers("publish.events", permits=gate.permits if gate else None)
         self._topics: set[bytes] = set()
         self._previews: set[bytes] = set()
@@ -237,15 +235,8 @@ class Publisher:
         elif peer.messages > MAX_SUBSCRIPTIONS:
             self.peers.cut(peer, f"more than {MAX_SUBSCRIPTIONS} subscriptions")
 
-    def turn(self) -> None:
-        """To be called by the loop that drives the socket, each time that it comes round."""
-        if self._deluge:
-            self._deluge.turn()
-
     def close(self) -> None:
         """Stop listening and drop what slow subscribers have not taken."""
-        if self._deluge:
-            self._deluge.close()
         self.socket.close(0)
 
 

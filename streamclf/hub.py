@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 import zmq
 
+from streamclf.bouncer import Bouncer
 from streamclf.bus import Publisher
 from streamclf.child import EXIT_DONE, Stop, run_child
 from streamclf.errors import EventError
@@ -59,6 +60,8 @@ class Hub:
             stack.callback(self._publisher.close)
             self._replay = ReplayServer(self._context, job.replay, job.journal, gate=gate)
             stack.callback(self._replay.close)
+            if bouncer := Bouncer.at(*self.endpoints.values()):
+                stack.callback(bouncer.close)
             self._links = LinkServer(self._context, job.link, self.journal.sequence_of)
             stack.callback(self._links.close)
             self._resources = stack.pop_all()
@@ -104,7 +107,6 @@ class Hub:
 
     def _turn(self, poller: zmq.Poller, timeout_s: float) -> int:
         """Wait, then do everything that is due once; return how many drafts came."""
-        self._publisher.turn()
         ready = dict(poller.poll(max(0, int(1000 * timeout_s))))
         drafts = self._take_drafts() if self._links.socket in ready else 0
         if self._publisher.socket in ready and self._publisher.hear():

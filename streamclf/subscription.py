@@ -33,6 +33,8 @@ __all__ = ["KINDS", "START", "Kind", "Position", "Received", "Snapshot", "Subscr
 Kind: TypeAlias = Literal["prediction", "action", "status", "heartbeat"]
 KINDS: Final = (*JOURNALLED, "heartbeat")
 _RECEIVE_HIGH_WATER = 10_000
+_MOST_TOPICS = 256
+"""Of more streams than this allows, everything is asked for and ours are picked here: services limit topics."""
 _POLL_S = 0.5
 _ASYNC_POLL_S = 0.2
 
@@ -228,12 +230,7 @@ class Subscription:
         socket.rcvhwm = _RECEIVE_HIGH_WATER
         socket.reconnect_ivl, socket.reconnect_ivl_max = 50, 1000
         socket.subscribe(HEARTBEAT_TOPIC)
-        # A stream's offsets run through all its types: who wants to see gaps must hear them all.
-        kinds = JOURNALLED if self._tracker else tuple(kind for kind in JOURNALLED if kind in self._types)
-        for kind in kinds:
-            for stream in self._streams if self._streams is not None else ("",):
-                socket.subscribe(topic_of(kind, stream) if stream else f"{kind}/".encode())
-        for topic in self._preview_topics:
+        for topic in (*self._event_topics(), *self._preview_topics):
             socket.subscribe(topic)
         self._access.arm(socket)
         handshakes = self._handshakes.attach(socket)
@@ -247,6 +244,13 @@ class Subscription:
             self._context.destroy(linger=0)
             raise BusError(f"{self.endpoint}: {error.strerror}; give an endpoint like tcp://127.0.0.1:5555") from error
         return socket
+
+    def _event_topics(self) -> list[bytes]:
+        # A stream's offsets run through all its types: who wants to see gaps must hear them all.
+        kinds = JOURNALLED if self._tracker else tuple(kind for kind in JOURNALLED if kind in self._types)
+        if self._streams is None or len(kinds) * len(self._streams) > _MOST_TOPICS:
+            return [f"{kind}/".encode() for kind in kinds]
+        return [topic_of(kind, stream) for kind in kinds for stream in self._streams]
 
     def _check_patience(self) -> None:
         silent_s = time.monotonic() - self._heard_at
@@ -281,6 +285,8 @@ class Subscription:
             return
         if isinstance(event, Heartbeat):
             self._replay_endpoint = _reachable(event.replay, self.endpoint)
+        elif self._streams is not None and event.stream not in self._streams:
+            return
         else:
             self._count_missed(event)
         if self._tracker is None:

@@ -72,6 +72,14 @@ def test_live_events_are_typed_and_filtered(hub: HubProcess, link: HubLink) -> N
         assert (event.stream, event.offset) == ("door", 3)
 
 
+def test_of_more_streams_than_a_service_takes_topics_only_those_asked_for_come(hub: HubProcess, link: HubLink) -> None:
+    with subscribe(hub.events, streams=[f"cam{number}" for number in range(400)]) as events:
+        assert isinstance(events.receive(5.0), Heartbeat)
+        for draft in (status("door"), prediction("cam7"), prediction("cam400"), prediction("cam399")):
+            link.post(draft)
+        assert [(event.stream, event.offset) for event in take(events, 2)] == [("cam7", 2), ("cam399", 4)]
+
+
 def test_what_was_published_before_is_replayed_from_the_start(hub: HubProcess, link: HubLink) -> None:
     for number in range(3000):
         link.post(prediction(f"cam{number % 4}", number=number))

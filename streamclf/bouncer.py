@@ -1,0 +1,173 @@
+"""Shows the door to connections that pour or crowd, from beside: libzmq has no limit of its own for either.
+
+libzmq takes in what a connection subscribes to for as long as more comes, inside whatever call happens to be under way,
+and keeps 3 kB for a topic: peers that never pause would fill the memory before the hub's own limits are asked. And it
+accepts connections until no descriptor is left; then it aborts the process when a producer comes over ipc://
+(errno_assert in ipc_listener.cpp, version 4.3.5). So a thread looks how busy the loop is and which connections have
+brought how much lately, which the kernel knows (TCP_INFO), and how many descriptors are left. Linux only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import resource
+import socket as sockets
+import stat
+import struct
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from streamclf.peers import borrowed, hang_up
+
+log = logging.getLogger(__name__)
+
+INTERNET: Final = (sockets.AF_INET, sockets.AF_INET6)
+LOOK_S: Final = 0.01
+AGAIN_S: Final = 0.002
+"""To the next look at a loop that is busy."""
+BUSY: Final = 0.3
+"""Of a processor, from look to look: topics that share no beginning keep libzmq busier than that at 2 MB/s."""
+WINDOW_S: Final = 0.2
+ALLOWED_BYTES: Final = 24 * 1024
+"""From all connections together within `WINDOW_S`: some 300 topics of the longest kind."""
+SPARE: Final = 16
+"""Descriptors that are kept free, for producers that come back, journal files and the like."""
+_HANDSHAKE_BYTES: Final = 90
+"""Greeting and READY of the shortest kind: who has brought less is not a peer yet."""
+_GAP: Final = 64
+"""Descriptors are given out from below: after so many unused ones in a row there are no more."""
+_RECEIVED: Final = struct.Struct("@Q")
+_RECEIVED_AT: Final = 128
+"""Where Linux's `struct tcp_info` has `tcpi_bytes_received` (linux/tcp.h)."""
+
+
+@dataclass(slots=True)
+class _Heard:
+    fd: int
+    total: int
+
+
+class Bouncer:
+    """A thread beside the one that makes it, which is to drive the sockets bound to `ports`."""
+
+    def __init__(self, ports: Iterable[int]) -> None:
+        self._ports = frozenset(ports)
+        self._stop = threading.Event()
+        self._shown: dict[str, int] = {}
+        """Connections that were shut down, by what for."""
+        self._leaving: set[int] = set()
+        """Of these, whose descriptors libzmq has still to close."""
+        self._clock = time.pthread_getcpuclockid(threading.get_ident())
+        self._thread = threading.Thread(target=self._run, name="bouncer", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def at(cls, *endpoints: str) -> Bouncer | None:
+        """For those endpoints that are tcp://, where this system can tell what a connection has brought."""
+        ports = [endpoint.rpartition(":")[2] for endpoint in endpoints if endpoint.startswith("tcp://")]
+        return cls(int(port) for port in ports) if sys.platform == "linux" and ports else None
+
+    def close(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        self._thread.join(1.0)
+
+    def _run(self) -> None:
+        at_s, used_s = time.monotonic(), self._used_s()
+        before, before_s = self._connections(), at_s
+        is_busy = False
+        while not self._stop.wait(AGAIN_S if is_busy else LOOK_S):
+            now_s, now_used_s = time.monotonic(), self._used_s()
+            is_busy = now_used_s - used_s >= BUSY * (now_s - at_s)
+            at_s, used_s = now_s, now_used_s
+            if is_busy:
+                before = self._end_pouring(before)
+            if (wanted := SPARE - _descriptors_left()) > 0:
+                self._make_room(wanted)
+            if now_s - before_s >= WINDOW_S:
+                before, before_s = self._connections(), now_s
+
+    def _used_s(self) -> float:
+        return time.clock_gettime(self._clock)
+
+    def _end_pouring(self, before: dict[int, _Heard]) -> dict[int, _Heard]:
+        """If more came than is allowed, disconnect those who brought most until what the others brought is little.
+
+        Returns what to compare with from now on.
+        """
+        now = self._connections()
+        none = _Heard(-1, 0)
+        brought = {inode: heard.total - before.get(inode, none).total for inode, heard in now.items()}
+        left = sum(brought.values())
+        if left <= ALLOWED_BYTES:
+            return before
+        for inode in sorted(brought, key=lambda inode: -brought[inode]):
+            if left <= ALLOWED_BYTES:
+                break
+            left -= brought[inode]
+            self._show_out(now[inode].fd, inode, f"more than {ALLOWED_BYTES} bytes of subscriptions at once")
+        return now
+
+    def _make_room(self, wanted: int) -> None:
+        """Disconnect so many: first who has not said who he is, then who came last."""
+        now = self._connections()
+        newest = sorted(now, key=lambda inode: (now[inode].total >= _HANDSHAKE_BYTES, -inode))
+        for inode in newest[: max(0, wanted - len(self._leaving))]:
+            self._show_out(now[inode].fd, inode, f"fewer than {SPARE} descriptors are left (ulimit -n)")
+
+    def _connections(self) -> dict[int, _Heard]:
+        """Those that are not leaving."""
+        found: dict[int, _Heard] = {}
+        still_leaving = set()
+        fd = unused = 0
+        while unused < _GAP:
+            try:
+                status = os.fstat(fd)
+            except OSError:
+                unused += 1
+            else:
+                unused = 0
+                if status.st_ino in self._leaving:
+                    still_leaving.add(status.st_ino)
+                elif stat.S_ISSOCK(status.st_mode) and (total := self._received(fd)) is not None:
+                    found[status.st_ino] = _Heard(fd, total)
+            fd += 1
+        self._leaving = still_leaving
+        return found
+
+    def _received(self, fd: int) -> int | None:
+        """Bytes so far over a connection to one of our ports; None for any other socket."""
+        with contextlib.suppress(OSError), borrowed(fd) as connection:
+            if connection.family in INTERNET and connection.getsockname()[1] in self._ports:
+                connection.getpeername()  # raises for one that listens
+                info = connection.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_INFO, 256)
+                if len(info) >= _RECEIVED_AT + _RECEIVED.size:
+                    return int(_RECEIVED.unpack_from(info, _RECEIVED_AT)[0])
+        return None
+
+    def _show_out(self, fd: int, inode: int, why: str) -> None:
+        with contextlib.suppress(OSError):
+            if os.fstat(fd).st_ino != inode:
+                return
+            hang_up(fd)
+            self._leaving.add(inode)
+            count = self._shown[why] = self._shown.get(why, 0) + 1
+            if count <= 10 or count % 1000 == 0:
+                log.warning("publish: disconnected a peer (%d so far): %s", count, why)
+
+
+def _descriptors_left() -> int:
+    """At least; they are given out from below, so a new one tells how many there are."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    try:
+        newest = os.dup(0)
+    except OSError:
+        return 0
+    os.close(newest)
+    return most - newest
