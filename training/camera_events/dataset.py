@@ -131,9 +131,7 @@ def token_truth(truths: F32, frames_per_token: int) -> F32:
     out[:, 4] = np.log1p(mean[:, 4]) - 1
     out[:, 5] = mean[:, 5] * 2
     out[:, 6] = _NOT_ASKED
-    # Behind a cover or a strong blur nobody can tell how the camera moves.
-    blind = (mean[:, 5] > 0.4) | (mean[:, 3] > 0.03)
-    out[blind, :2] = _NOT_ASKED
+    out[_blind(mean), :2] = _NOT_ASKED
     return out
 
 
@@ -142,9 +140,14 @@ def between_truth(truths: F32, frames_per_token: int) -> F32:
     tokens = truths.reshape(-1, frames_per_token, len(TRUTHS))
     out = np.full((len(tokens), len(BETWEEN)), _NOT_ASKED, np.float32)
     out[1:] = _motion(tokens[1:, 0] - tokens[:-1, -1])
-    blind = (tokens[:, :, 5].mean(axis=1) > 0.4) | (tokens[:, :, 3].mean(axis=1) > 0.03)
+    blind = _blind(tokens.mean(axis=1))
     out[1:][blind[1:] | blind[:-1], :2] = _NOT_ASKED
     return out
+
+
+def _blind(means: F32) -> npt.NDArray[np.bool_]:
+    """(T, 7) -> (T,): behind a cover or a strong blur nobody can tell how the camera moves."""
+    return (means[:, 5] > 0.4) | (means[:, 3] > 0.03)
 
 
 def _motion(change: F32) -> F32:

@@ -124,15 +124,15 @@ class CameraEventsTrainee(Trainee):
             patches = model.encoder.patches
             keep = torch.randperm(patches)[: max(round(patches * loss.patch_keep), 1)].sort().values
         features = model.features(frames=batch["frames"], keep=keep)
-        logits = model.head(features).float()
+        logits, changes = model.head.with_changes(features)
         said = self.truths(features).float()
         shown = truths[..., : said.shape[-1]]
         known = gap(said[..., : len(TRUTHS)], shown[..., : len(TRUTHS)])
         known = known + gap(said[..., len(TRUTHS) :], shown[..., len(TRUTHS) :])
-        if self.between is not None and model.head.changes is not None:
-            known = known + gap(self.between(model.head.changes(features)).float(), truths[..., said.shape[-1] :])
+        if self.between is not None and changes is not None:
+            known = known + gap(self.between(changes).float(), truths[..., said.shape[-1] :])
         return {
-            "label": F.cross_entropy(logits, batch["target"], label_smoothing=loss.label_smoothing),
+            "label": F.cross_entropy(logits.float(), batch["target"], label_smoothing=loss.label_smoothing),
             "truth": self.truth_weight * known,
         }
 

@@ -160,10 +160,13 @@ class Head(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """The graph that serving runs once per window."""
-        if self.changes is not None:
-            features = features + self.changes(features)
-        logits: Tensor = self.classify(self.stack(features))
-        return logits
+        return self.with_changes(features)[0]
+
+    def with_changes(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits (N, K), and what changed from token to token (N, T, D), where the recipe says that it is read."""
+        changes = None if self.changes is None else self.changes(features)
+        logits: Tensor = self.classify(self.stack(features if changes is None else features + changes))
+        return logits, changes
 
 
 class FactorisedViViT(ClipModel):
