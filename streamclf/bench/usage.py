@@ -49,7 +49,7 @@ class Meter:
 
     def sample(self) -> None:
         """Look at all of them now."""
-        for pid in (self._root, *_descendants(self._root)):
+        for pid in (self._root, *descendants(self._root)):
             try:
                 stat = (PROC / str(pid) / "stat").read_text()
                 pages = int((PROC / str(pid) / "statm").read_text().split()[1])
@@ -82,7 +82,8 @@ def _name(pid: int) -> str:
     return {"streamclf.bench.serve": "supervisor"}.get(module, module.rpartition(".")[2])
 
 
-def _descendants(pid: int) -> Iterator[int]:
+def descendants(pid: int) -> Iterator[int]:
+    """Process ids of all below it, children of children too; none for one that is gone."""
     try:
         threads = list((PROC / str(pid) / "task").iterdir())
         children = [child for thread in threads for child in (thread / "children").read_text().split()]
@@ -90,4 +91,4 @@ def _descendants(pid: int) -> Iterator[int]:
         return
     for child in children:
         yield int(child)
-        yield from _descendants(int(child))
+        yield from descendants(int(child))

@@ -22,6 +22,8 @@ from support.rtsp_server import RtspServer
 from support.service import DEADLINE_S, Service, wait_gone
 from support.watcher import Watcher
 
+from streamclf.bench.usage import descendants
+
 RECOVERY_S = 2.0
 STOP_S = 2.0
 SLACK_S = 1.0
@@ -348,15 +350,7 @@ def state_of(pid: int) -> str:
 
 def below(pid: int) -> list[str]:
     """The states of all processes below `pid`."""
-    try:
-        children = [child for task in Path(f"/proc/{pid}/task").iterdir() for child in _words(task / "children")]
-    except OSError:
-        return []
-    return [state for child in children for state in (state_of(int(child)), *below(int(child)))]
-
-
-def _words(path: Path) -> list[str]:
-    return path.read_text().split()
+    return [state_of(child) for child in descendants(pid)]
 
 
 @LINUX
@@ -383,7 +377,7 @@ def test_as_process_one_of_a_container_it_buries_orphans_and_ends_when_told(setu
         while any(state.startswith("sleep") for state in below(container.pid)):
             assert time.monotonic() < deadline, below(container.pid)
             time.sleep(0.05)
-        (service,) = _words(Path(f"/proc/{container.pid}/task/{container.pid}/children"))
+        (service,) = Path(f"/proc/{container.pid}/task/{container.pid}/children").read_text().split()
         assert len(below(int(service))) == 3
         began = time.monotonic()
         os.kill(int(service), signal.SIGTERM)

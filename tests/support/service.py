@@ -10,9 +10,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+
+from streamclf.bench.usage import descendants
 
 DEADLINE_S = 30.0
 
@@ -72,7 +73,7 @@ class Service:
 
     def descendants(self) -> list[int]:
         """Process ids below it, children of children too."""
-        return list(_descendants(self.process.pid))
+        return list(descendants(self.process.pid))
 
     def children(self, module: str) -> list[int]:
         """Process ids of the children that run `module`."""
@@ -105,17 +106,6 @@ def wait_gone(pids: list[int]) -> None:
     while any(_alive(pid) for pid in pids):
         assert time.monotonic() < deadline, [(_command(pid)) for pid in pids if _alive(pid)]
         time.sleep(0.02)
-
-
-def _descendants(pid: int) -> Iterator[int]:
-    try:
-        threads = Path(f"/proc/{pid}/task").iterdir()
-        children = [child for thread in threads for child in (thread / "children").read_text().split()]
-    except OSError:
-        return
-    for child in children:
-        yield int(child)
-        yield from _descendants(int(child))
 
 
 def _command(pid: int) -> str:
