@@ -44,7 +44,8 @@ def export_bundle(
         new = Path(folder) / "bundle"
         new.mkdir()
         tokens, features = window[0], model.encoder(window[0])
-        write_graph(model.encoder, tokens[:2], new / ENCODER_FILE, "frames", "features")
+        # Two of each, though a window may have one token: torch.export takes a batch of one for a constant.
+        write_graph(model.encoder, torch.stack([tokens[0], tokens[0]]), new / ENCODER_FILE, "frames", "features")
         write_graph(model.head, torch.stack([features, features]), new / HEAD_FILE, "features", "logits")
         check_graph(model.encoder, tokens, new / ENCODER_FILE)
         check_graph(model.head, features[None], new / HEAD_FILE)
