@@ -8,7 +8,7 @@ from typing import Any, get_args
 from engines.backends import Backend, Precision
 from training.errors import RecipeError
 from training.evaluate import evaluate_on, evaluate_run
-from training.runs import HISTORY_FILE, RECIPE_FILE, load_run, read_json, run_labels
+from training.runs import HISTORY_FILE, RECIPE_FILE, read_json, read_recipe, run_labels
 
 
 def run_evaluate(
@@ -49,7 +49,7 @@ def _own_part(run: Path, output: Path | None) -> dict[str, Any]:
     if output is not None:
         from training.report import Report
 
-        recipe, _ = load_run(run)
+        recipe = read_recipe(run)
         named = {**result, "model": f"{recipe.name}@{recipe.version}", "data": "clips held back"}
         history = read_json(run / HISTORY_FILE) if (run / HISTORY_FILE).is_file() else []
         Report(output).write(named, run_labels(run, recipe), history)

@@ -68,15 +68,20 @@ def take_weights(model: nn.Module, path: Path) -> str:
     return f"{path}: {len(fitting)} of {len(mine)} tensors taken{told}"
 
 
-def load_run(run: Path) -> tuple[Recipe, ClipModel]:
-    """A finished run's recipe and best weights, ready to evaluate."""
+def read_recipe(run: Path) -> Recipe:
+    """The recipe that a run was started with. Raises `RunError` where there is none."""
     try:
         tree = yaml.safe_load((run / RECIPE_FILE).read_text(encoding="utf-8"))
     except OSError as error:
         raise RunError(
             f"{run}: not a run ({RECIPE_FILE} {error.strerror}); give the folder that train wrote"
         ) from error
-    recipe = parse_recipe(tree, where=str(run / RECIPE_FILE))
+    return parse_recipe(tree, where=str(run / RECIPE_FILE))
+
+
+def load_run(run: Path) -> tuple[Recipe, ClipModel]:
+    """A finished run's recipe and best weights, ready to evaluate."""
+    recipe = read_recipe(run)
     plain = recipe.model_copy(update={"start_from": None, "model": recipe.model.unstarted()})
     model = build_model(plain, len(run_labels(run, recipe)))
     load_weights(model, run / WEIGHTS_FILE)

@@ -30,7 +30,7 @@ from training.errors import RecipeError, RunError
 from training.learner import Trainee, answer
 from training.models import ClipModel
 from training.models.vivit_factorised import FactorisedViViT
-from training.recipe import Recipe, parse_recipe
+from training.recipe import Recipe
 from training.runs import (
     HISTORY_FILE,
     LABELS_FILE,
@@ -41,6 +41,7 @@ from training.runs import (
     build_model,
     load_run,
     load_weights,
+    read_recipe,
     write_json,
 )
 from training.weights import WEIGHTS_FILE
@@ -178,8 +179,7 @@ def _claim(recipe: Recipe, run: Path) -> None:
     run.mkdir(parents=True, exist_ok=True)
     known = run / RECIPE_FILE
     if known.is_file():
-        there = parse_recipe(yaml.safe_load(known.read_text(encoding="utf-8")), where=str(known))
-        if there != recipe:
+        if read_recipe(run) != recipe:
             raise RunError(f"{run}: holds a run of another recipe; give another --run folder or delete this one")
     elif rank() == 0:
         known.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
