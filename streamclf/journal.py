@@ -7,7 +7,6 @@ a resend harmless.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import sqlite3
@@ -22,6 +21,7 @@ from typing import Final
 
 from streamclf.errors import JournalError
 from streamclf.events import MAX_LISTED_STREAMS
+from streamclf.locks import open_locked
 
 log = logging.getLogger(__name__)
 
@@ -358,18 +358,15 @@ class Journal:
 
 
 def _lock(path: Path) -> int:
-    lock_path = f"{path}.lock"
+    lock_path = Path(f"{path}.lock")
     try:
-        fd = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = open_locked(lock_path)
     except OSError as error:
         raise JournalError(
             f"journal {path}: {lock_path} cannot be created ({error.strerror}); give a path in a writable directory"
         ) from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(fd)
+    if fd is None:
         raise JournalError(
             f"journal {path}: another service writes it; stop that one, or give this one another publish.journal"
-        ) from error
+        )
     return fd

@@ -9,7 +9,6 @@ process is killed is in no file: the next start asks the service's journal for i
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import time
@@ -22,6 +21,7 @@ import orjson
 
 from streamclf.errors import JournalError, UsageError
 from streamclf.events import Action, Lost, Prediction, Status, StreamEvent
+from streamclf.locks import open_locked
 from streamclf.subscribers.lineformats import published
 from streamclf.subscribers.rotation import Rotation, drop_oldest, sorted_by_number, sync_directory
 from streamclf.tracker import Position
@@ -161,16 +161,11 @@ class ParquetSink:
             foreign = [each for each in self._path.iterdir() if not each.name.startswith(("date=", "."))]
             if foreign:
                 raise JournalError(f"{self._path}: holds {foreign[0].name}, which is not ours; give a new directory")
-            fd = os.open(self._path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = open_locked(self._path / ".lock")
         except OSError as error:
             raise JournalError(f"{self._path}: {error.strerror}; give the path of a directory") from error
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(fd)
-            raise JournalError(
-                f"{self._path}: another process writes it; stop that one, or give another path"
-            ) from error
+        if fd is None:
+            raise JournalError(f"{self._path}: another process writes it; stop that one, or give another path")
         return fd
 
 

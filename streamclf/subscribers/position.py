@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from streamclf.errors import JournalError, UsageError
 from streamclf.events import Epoch, Offset
+from streamclf.locks import open_locked
 from streamclf.tracker import Position
 
 MAX_POSITION_BYTES = 16 << 20
@@ -73,16 +73,11 @@ class PositionFile:
     def _lock(self, path: Path) -> int:
         try:
             # Not the file itself: that one is replaced by each save, and a lock belongs to what was replaced.
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = open_locked(path)
         except OSError as error:
             raise JournalError(f"{path}: cannot be opened ({error.strerror}); give a writable path") from error
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(fd)
-            raise JournalError(
-                f"{self.path}: another process works with it; stop that one, or give another path"
-            ) from error
+        if fd is None:
+            raise JournalError(f"{self.path}: another process works with it; stop that one, or give another path")
         return fd
 
     def _load(self) -> _Stored | None:

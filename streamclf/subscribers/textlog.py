@@ -8,7 +8,6 @@ says where to go on.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from streamclf.errors import JournalError
 from streamclf.events import Lost, StreamEvent
+from streamclf.locks import open_locked
 from streamclf.subscribers.lineformats import LineFormat
 from streamclf.subscribers.rotation import Rotation, completed, drop_oldest, next_name, sync_directory
 from streamclf.tracker import Position
@@ -75,14 +75,11 @@ class TextSink:
     def _open(self) -> int:
         path = self._path
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            fd = open_locked(path, os.O_APPEND, mode=0o644)
         except OSError as error:
             raise JournalError(f"{path}: cannot be opened ({error.strerror}); give a writable path") from error
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(fd)
-            raise JournalError(f"{path}: another process writes it; stop that one, or give another path") from error
+        if fd is None:
+            raise JournalError(f"{path}: another process writes it; stop that one, or give another path")
         return fd
 
     def _rotate(self) -> None:
