@@ -53,8 +53,6 @@ def build(recipe: ModelRecipe, *, labels: int) -> ClipModel:
         return ConvTransformer(recipe=recipe, labels=labels)
     if isinstance(recipe, AttentiveRecipe):
         return AttentiveModel(recipe=recipe, labels=labels)
-    if isinstance(recipe, AttentiveRecipe):
-        return AttentiveModel(recipe=recipe, labels=labels)
     if isinstance(recipe, KeypointRecipe):
         return KeypointModel(labels=labels, **recipe.model_dump(exclude={"kind"}))
     return FactorisedViViT(labels=labels, **recipe.model_dump(exclude={"kind"}))
