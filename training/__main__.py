@@ -1,4 +1,4 @@
-"""`python -m training`: download, train, summary, evaluate, export, import-hf, and the built-in model's benchmark."""
+"""`python -m training`: data, training, evaluation, windows for INT8, bundles, and the built-in model's benchmark."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from engines.backends import Precision
 from training.errors import RecipeError, TrainingError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -145,10 +146,33 @@ def export(
     print(f"{bundle.spec.id}: {output}")
 
 
+@app.command()
+def windows(
+    model: Annotated[Path, typer.Argument(metavar="BUNDLE", help="folder or name of a bundle")],
+    data: Annotated[Path, typer.Option(help="CSV list or folder of classes")],
+    output: Annotated[Path, typer.Option("-o", "--output", help=".npz file to write")],
+    split: Annotated[str | None, typer.Option(help="only this split of the list: train to calibrate")] = None,
+    count: Annotated[int, typer.Option(min=1, help="of all windows, the same of each class")] = 256,
+    disturbed: Annotated[
+        bool, typer.Option("--disturbed", help="camera-events-benchmark's film; its splits: tuning, held-out")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Cut windows of clips for `streamclf compile --calibration` and `--validation`."""
+    from training.calibration import write_windows
+
+    try:
+        written = write_windows(model, data, output, split=split, count=count, disturbed=disturbed)
+    except TrainingError as error:
+        _fail(error)
+    _say(written, as_json=as_json)
+
+
 @app.command("camera-events-benchmark")
 def camera_events_benchmark(
     data: Annotated[Path, typer.Option(help="folder with clips/ and fight/")],
     bundle: Annotated[Path, typer.Option(help="the bundle to measure")] = Path("streamclf/bundles/camera-events"),
+    precision: Annotated[Precision, typer.Option(help="of its engine")] = "fp32",
     as_json: Json = False,
 ) -> None:
     """Measure the built-in model on real film: as it is, and disturbed in every way. Takes minutes."""
@@ -161,7 +185,7 @@ def camera_events_benchmark(
 
     try:
         loaded = load_bundle(bundle)
-        engine = open_engine(loaded, precision="fp32")
+        engine = open_engine(loaded, precision=precision)
         result = figures(answers(engine, cases(real_films(data), loaded.spec)))
     except (TrainingError, EngineError, StreamclfError) as error:
         _fail(error)

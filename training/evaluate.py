@@ -142,7 +142,7 @@ def open_subject(target: Path, *, windows: int | None, backend: Backend, precisi
     try:
         if target.is_dir() and not (target / SPEC_FILE).is_file():
             raise RunError(f"{target}: neither a bundle ({SPEC_FILE}) nor a run ({RECIPE_FILE}); finish or export it")
-        return _bundle_subject(find_bundle(str(target)), windows, backend, precision)
+        return _engine_subject(find_bundle(str(target)), windows, backend, precision)
     except (EngineError, StreamclfError) as error:
         raise RunError(str(error)) from error
 
@@ -165,11 +165,18 @@ def _run_subject(run: Path, windows: int | None) -> Subject:
     )
 
 
-def _bundle_subject(bundle: Bundle, windows: int | None, backend: Backend, precision: Precision) -> Subject:
-    spec = bundle.spec
+def _engine_subject(bundle: Bundle, windows: int | None, backend: Backend, precision: Precision) -> Subject:
     engine = open_engine(
-        bundle, backend=backend, precision=precision, max_batch=MAX_BATCH, bank_slots=MAX_BATCH * spec.tokens
+        bundle, backend=backend, precision=precision, max_batch=MAX_BATCH, bank_slots=MAX_BATCH * bundle.spec.tokens
     )
+    return bundle_subject(bundle, windows, answers=_Engine(engine), close=engine.close)
+
+
+def bundle_subject(
+    bundle: Bundle, windows: int | None, *, answers: Answers | None = None, close: Callable[[], None] = lambda: None
+) -> Subject:
+    """How a bundle is shown clips, `windows` of each; without `answers`, for one who wants the pixels alone."""
+    spec = bundle.spec
     default = WindowsRecipe.model_fields["measured"].default
     return Subject(
         name=spec.id,
@@ -187,15 +194,15 @@ def _bundle_subject(bundle: Bundle, windows: int | None, backend: Backend, preci
         ),
         resize=spec.resize,
         keep=None,
-        answers=_Engine(engine),
-        close=engine.close,
+        answers=answers or _Nobody(),
+        close=close,
     )
 
 
 def answer_clips(subject: Subject, data: Path, split: str | None, counted: Counted) -> Iterator[Answered]:
     """Every clip of `data`, as it is answered. Raises `DataError`."""
     shape = subject.shape
-    for name, truth, frames in _clips(subject, data, split, counted):
+    for name, truth, frames in read_clips(subject, data, split, counted):
         laid = layout(len(frames), shape, subject.windows)
         shown = frames[laid.frames]
         tokens = shown.reshape(-1, shape.frames_per_token, *frames.shape[1:])
@@ -211,8 +218,8 @@ def answer_clips(subject: Subject, data: Path, split: str | None, counted: Count
         )
 
 
-def _clips(subject: Subject, data: Path, split: str | None, counted: Counted) -> Iterator[tuple[str, int, U8]]:
-    """(name, class, (F, H, W, 3)) of every clip."""
+def read_clips(subject: Subject, data: Path, split: str | None, counted: Counted) -> Iterator[tuple[str, int, U8]]:
+    """(name, class, (F, H, W, 3)) of every clip. Raises `DataError`."""
     if data.suffix == ".npz":
         yield from _volumes(subject, data, split)
         return
@@ -274,6 +281,14 @@ def _class(subject: Subject, label: str, data: Path) -> int:
             f"{data}: label {label!r} is not one that {subject.name} knows ({', '.join(subject.labels)}); take its "
             "clips out or rename it"
         ) from None
+
+
+class _Nobody:
+    """For a subject that is only shown clips."""
+
+    def probabilities(self, tokens: U8, windows: I64) -> F32:
+        """See `Answers`."""
+        raise NotImplementedError("this subject has no model that answers")
 
 
 class _Torch:

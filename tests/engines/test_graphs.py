@@ -22,7 +22,8 @@ from engines.graphs.lint import check_graph, lint
 from engines.graphs.lower import FP32_OPERATORS, lower, lowerable, round_array, simulate
 from engines.graphs.operators import PROFILES, supported
 from engines.graphs.profiles import Profile, prepare
-from engines.graphs.quantise import load_windows, quantise_bundle
+from engines.graphs.qdq import quantised_nodes
+from engines.graphs.quantise import _quantise, load_windows, quantise_bundle
 from engines.graphs.surgery import opset_of, parse_model, tensor_types
 from engines.kept import load_kept_fp32, store_kept_fp32
 from engines.parity import TOLERANCE
@@ -323,6 +324,44 @@ def test_quantising_leaves_the_exact_graphs_alone(quantised: Bundle, shipped: Bu
         assert quantised.spec.files[name] == digest
     with pytest.raises(BundleError, match="exists already"):
         quantise_bundle(shipped, shipped.golden().frames[None], quantised.path)
+
+
+def test_a_last_batch_of_samples_may_be_smaller(tmp_path: Path) -> None:
+    """Nine samples are a batch of eight and one of one."""
+    random = np.random.default_rng(0)
+    weight = random.standard_normal((8, 8)).astype(np.float32)
+    onnx.save(graph_of([helper.make_node("MatMul", ["x", "w"], ["y"], name="m")], w=weight), tmp_path / "g.onnx")
+    _quantise(tmp_path / "g.onnx", tmp_path / "q.onnx", "x", random.standard_normal((9, 8)).astype(np.float32), 0.04)
+    assert quantised_nodes(onnx.load(tmp_path / "q.onnx")) == ["m"]
+
+
+def test_graphs_with_nothing_for_int8_stay_as_they_are(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bundle = make_brightness_bundle(tmp_path / "exact")
+    made = quantise_bundle(bundle, bundle.golden().frames[None], tmp_path / "int8")
+    assert made.spec.files[INT8_ENCODER_FILE] == made.spec.files["encoder.onnx"]
+    assert "head.onnx stays as it is: there is nothing in it for INT8" in caplog.text
+    open_engine(made, backend="onnxruntime", precision="int8").close()
+
+
+def test_a_node_that_ruins_the_output_stays_in_fp32(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One weight of a thousand: its scale leaves nothing of the others. The product behind it bears INT8 well."""
+    caplog.set_level(logging.INFO, "engine")
+    random = np.random.default_rng(0)
+    wide = random.standard_normal((8, 8)).astype(np.float32)
+    wide[0] *= 5000.0
+    nodes = [
+        helper.make_node("MatMul", ["x", "wide"], ["m"], name="wide_product"),
+        helper.make_node("MatMul", ["m", "small"], ["n"], name="first"),
+        helper.make_node("MatMul", ["n", "small"], ["y"], name="second"),
+    ]
+    small = np.linalg.qr(random.standard_normal((8, 8)))[0].astype(np.float32)
+    model = graph_of(nodes, wide=wide, small=small)
+    onnx.save(model, tmp_path / "g.onnx")
+    samples = random.standard_normal((40, 8)).astype(np.float32)
+    samples[:, 0] *= 2e-4  # what the large weights read is small: per channel they are nothing like the others
+    _quantise(tmp_path / "g.onnx", tmp_path / "g.int8.onnx", "x", samples, 0.04)
+    assert quantised_nodes(onnx.load(tmp_path / "g.int8.onnx")) == ["first", "second"]
+    assert "not in INT8: wide_product" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,118 @@
+"""Windows of labelled clips in a bundle's own recipe, as `streamclf compile` takes them to calibrate INT8 and to say
+what it costs: the pixels that the model is shown, cut and resized as evaluation does."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.bundle import Bundle
+from engines.errors import EngineError
+from streamclf.builtin import find_bundle
+from streamclf.errors import StreamclfError
+from training.data.batches import layout
+from training.data.clips import U8
+from training.errors import DataError, RunError
+from training.evaluate import Counted, bundle_subject, read_clips
+
+COUNT: Final = 256
+MAX_BYTES: Final = 4 << 30
+"""Of all windows: they are in memory together."""
+
+Labelled = tuple[int, U8]
+"""(class, window (T, t, H, W, 3))."""
+
+
+def write_windows(
+    model: Path, data: Path, output: Path, *, split: str | None = None, count: int = COUNT, disturbed: bool = False
+) -> dict[str, Any]:
+    """Write up to `count` windows of `data` and their classes to the .npz file `output`, replacing it whole.
+
+    Each class gets an even share, drawn from its windows by a fixed seed. `data`: a list or folder of clips, of one
+    `split` or all; with `disturbed` the folder of the camera-events benchmark, whose splits are `tuning` and
+    `held-out`. Returns what was written, by label. Raises `TrainingError`.
+    """
+    try:
+        bundle = find_bundle(str(model))
+    except (EngineError, StreamclfError) as error:
+        raise RunError(str(error)) from error
+    spec = bundle.spec
+    nbytes = count * spec.tokens * int(np.prod(spec.token_shape))
+    if count < 1 or nbytes > MAX_BYTES:
+        raise DataError(f"--count {count}: {nbytes / 1e9:.1f} GB of pixels; 1 window to {MAX_BYTES / 1e9:.1f} GB")
+    try:
+        source = _cases(bundle, data, split) if disturbed else _clips(bundle, data, split)
+        drawn = _drawn(source, classes=len(spec.labels), count=count)
+    except (EngineError, StreamclfError) as error:
+        raise RunError(str(error)) from error
+    if not drawn:
+        raise DataError(f"{data}: not one window of it can be used; is --split {split} there?")
+    labels = np.array([label for label, _ in drawn], np.int64)
+    _write(output, np.stack([window for _, window in drawn]), labels)
+    found = {name: int((labels == index).sum()) for index, name in enumerate(spec.labels)}
+    return {"model": spec.id, "windows": len(labels), **{name: number for name, number in found.items() if number}}
+
+
+def _clips(bundle: Bundle, data: Path, split: str | None) -> Iterator[Labelled]:
+    subject = bundle_subject(bundle, None)
+    for _, truth, frames in read_clips(subject, data, split, Counted()):
+        laid = layout(len(frames), subject.shape, subject.windows)
+        tokens = frames[laid.frames].reshape(-1, subject.shape.frames_per_token, *frames.shape[1:])
+        for window in laid.windows:
+            yield truth, tokens[window]
+
+
+def _cases(bundle: Bundle, data: Path, split: str | None) -> Iterator[Labelled]:
+    from training.camera_events.benchmark import NOT_FIXED, cases, real_films
+
+    films = [film for film in real_films(data) if film.path.name not in NOT_FIXED and split in (None, film.half)]
+    for case in cases(films, bundle.spec):
+        if case.label not in bundle.spec.labels:
+            raise DataError(f"--disturbed: {bundle.spec.id} has no label {case.label}; it is for camera-events")
+        yield bundle.spec.labels.index(case.label), case.frames
+
+
+@dataclass(slots=True)
+class _Reservoir:
+    """A fair draw of `size` items of a row whose length nobody knows yet."""
+
+    size: int
+    seen: int = 0
+    kept: list[U8] = field(default_factory=list)
+
+    def offer(self, item: U8, rng: np.random.Generator) -> None:
+        self.seen += 1
+        if len(self.kept) < self.size:
+            self.kept.append(item.copy())
+        elif (place := int(rng.integers(self.seen))) < self.size:
+            self.kept[place] = item.copy()
+
+
+def _drawn(source: Iterable[Labelled], *, classes: int, count: int) -> list[Labelled]:
+    """At most `count`, of each class its share; one that has fewer leaves the rest of its share unused."""
+    share, more = divmod(count, classes)
+    reservoirs = [_Reservoir(size=share + (label < more)) for label in range(classes)]
+    rng = np.random.default_rng(0)
+    for label, window in source:
+        reservoirs[label].offer(window, rng)
+    return [(label, window) for label, reservoir in enumerate(reservoirs) for window in reservoir.kept]
+
+
+def _write(path: Path, windows: U8, labels: npt.NDArray[np.int64]) -> None:
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
+            temporary = Path(file.name)
+            np.savez(file, windows=windows, labels=labels)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise RunError(f"{path}: cannot be written ({error.strerror}); choose another --output") from error
