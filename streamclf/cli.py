@@ -121,6 +121,8 @@ def bench(
     max_batch: Annotated[int | None, typer.Option(min=1, max=256, help="Tokens in one encode, at most.")] = None,
     capacity: Annotated[bool, typer.Option("--capacity", help="Find how many cameras this machine holds.")] = False,
     suite: Annotated[Literal["gpu"] | None, typer.Option(help="gpu: prove and measure bundles on this GPU.")] = None,
+    only: Annotated[str | None, typer.Option(help="Of the suite: parts called so, like 'gestures/*'.")] = None,
+    keep: Annotated[Path | None, typer.Option(help="Of the suite: file of its parts; what is there is done.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
 ) -> int:
     """Measure a model, a service with cameras made for it, or how many cameras this machine holds."""
@@ -138,6 +140,8 @@ def bench(
         max_batch=max_batch,
         capacity=capacity,
         suite=suite,
+        only=only,
+        keep=keep,
         as_json=as_json,
     )
 

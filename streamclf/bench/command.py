@@ -43,6 +43,8 @@ def run_bench(
     max_batch: int | None,
     capacity: bool,
     suite: Literal["gpu"] | None,
+    only: str | None,
+    keep: Path | None,
     as_json: bool,
 ) -> int:
     """Measure and print; the exit code. Raises `BenchError` where it is ended before the end."""
@@ -51,15 +53,17 @@ def run_bench(
     with _one_end():
         if not of_service:
             _refuse({"--hop": hop, "--size": size, "--fps": fps})
+        if suite is None and (only is not None or keep is not None):
+            raise UsageError("--only and --keep: they are for the parts of a suite; give --suite gpu, too")
         if suite == "gpu":
             if of_service or backend is not None:
                 raise UsageError(
                     "--suite gpu measures bundles on TensorRT: leave out cameras, --capacity and --backend"
                 )
-            from streamclf.bench.gpu import MAX_BATCH, bench_gpu, lines
-            from streamclf.bench.gpu import SECONDS as LIVE_S
+            from streamclf.bench.gpu import DEFAULTS, bench_gpu, lines
 
-            found = bench_gpu(target, precision=precision, max_batch=max_batch or MAX_BATCH, seconds=seconds or LIVE_S)
+            request = replace(DEFAULTS, max_batch=max_batch or DEFAULTS.max_batch, seconds=seconds or DEFAULTS.seconds)
+            found = bench_gpu(target, precision=precision, only=only, keep=keep, request=request)
         elif not of_service:
             from streamclf.bench.models import bench_bundle, lines
 

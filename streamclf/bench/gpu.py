@@ -1,56 +1,53 @@
 """`streamclf bench --suite gpu`: bundles proven and measured on this machine's GPU, through TensorRT alone.
 
-What the same models do in torch, and the card's ceiling of matrix products, is `tests/gpu/bench.py`'s, for a machine
-that serves has no torch.
+What the same models do in torch is `tests/gpu/bench.py`'s, for a machine that serves has no torch.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import fnmatch
+import math
 import os
-import time
-from collections.abc import Sequence
-from dataclasses import asdict
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
-
-import numpy as np
 
 from engines.backends import Precision
 from engines.bundle import SPEC_FILE, Bundle, load_bundle
 from engines.choice import missing_libraries
-from engines.engine import Engine, open_engine
-from engines.errors import EngineError
 from engines.gpu import find_gpus
-from engines.parity import TOLERANCE, check_parity
-from streamclf.bench.flops import count_flops
-from streamclf.bench.latency import percentile
-from streamclf.bench.limit import batches, engine_calls, measure
-from streamclf.bench.paced import paced_load
+from streamclf.bench.gpupart import PartRequest, measure_apart
+from streamclf.bench.ledger import Ledger
 from streamclf.builtin import BUNDLES, builtin_models, find_bundle
 from streamclf.errors import BenchError
 
 VARIABLE: Final = "STREAMCLF_GPU_BUNDLES"
-PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "fp16", "bf16", "int8")
-MAX_BATCH: Final = 256
-STREAMS: Final = 1000
-SECONDS: Final = 5.0
-ROUND_S: Final = 0.5
-COPY_BYTES: Final = 256 << 20
+PRECISIONS: Final[tuple[Precision, ...]] = ("fp16", "fp32", "int8", "bf16")
+"""The one that serves first: a run may be killed."""
+CEILINGS: Final = "ceilings"
+PART_S: Final = 540.0
+DEFAULTS: Final = PartRequest()
+
+MeasurePart = Callable[[PartRequest, float], dict[str, Any]]
 
 
 def bench_gpu(
     target: str | None,
     *,
     precision: Precision | None = None,
-    max_batch: int = MAX_BATCH,
-    streams: int = STREAMS,
-    seconds: float = SECONDS,
-    copy_bytes: int = COPY_BYTES,
+    only: str | None = None,
+    keep: Path | None = None,
+    within_s: float | None = None,
+    request: PartRequest = DEFAULTS,
+    measured: MeasurePart = measure_apart,
 ) -> dict[str, Any]:
     """`target`, or each built-in bundle and each in the folder `$STREAMCLF_GPU_BUNDLES`; every precision, or one.
 
-    Raises `BenchError` where something that it needs is not there, and says what.
+    `only`: parts whose name, "BUNDLE/PRECISION" or "ceilings", matches this pattern. `keep`: the file in which every
+    part is kept as it is made; what is there already is not measured again. `within_s`: begin no part after that.
+    Raises `BenchError` where something that it needs is not there, and says what; a part that fails is in the result.
     """
     gpus = find_gpus()
     lacking = ["an NVIDIA GPU and its driver"] * (not gpus) + missing_libraries("tensorrt")
@@ -59,14 +56,85 @@ def bench_gpu(
             f"--suite gpu: this machine lacks {', '.join(lacking)}; run it on one with a GPU, after "
             "pip install 'streamclf[tensorrt]'"
         )
+    requests = plan_parts(_bundles(target), (precision,) if precision else PRECISIONS, request)
+    if only is not None:
+        requests = {part: wanted for part, wanted in requests.items() if fnmatch.fnmatch(part, only)}
+        if not requests:
+            raise BenchError(f"--only {only}: no part is called so; they are BUNDLE/PRECISION and {CEILINGS}")
+    ledger = Ledger(keep)
+    left = ledger.measure(
+        list(requests),
+        lambda part, limit_s: measured(requests[part], limit_s),
+        part_s=PART_S,
+        within_s=within_s,
+        told=lambda text: print(f"bench: {text}", file=sys.stderr, flush=True),
+    )
+    return {"gpu": asdict(gpus[0]), **report(ledger.results), "left": left}
+
+
+def plan_parts(
+    bundles: list[Bundle], precisions: tuple[Precision, ...], request: PartRequest
+) -> dict[str, PartRequest]:
+    """By part, in the order in which they are to be measured: the card, then all bundles, precision by precision."""
+    parts = {CEILINGS: request}
+    for wanted in precisions:
+        for bundle in bundles:
+            name = f"{bundle.spec.name}/{wanted}"
+            if name in parts:
+                raise BenchError(f"{bundle.path}: another bundle is called {bundle.spec.name}, too; leave one out")
+            parts[name] = replace(request, bundle=str(bundle.path), precision=wanted)
+    return parts
+
+
+def report(results: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """What was measured, by model, each rate beside what the card allows."""
+    ceilings = results.get(CEILINGS, {})
+    models: dict[str, list[dict[str, Any]]] = {}
+    for part, result in results.items():
+        model, _, precision = part.partition("/")
+        if precision:
+            models.setdefault(model, []).append({"precision": precision, **with_shares(result, precision, ceilings)})
     return {
-        "gpu": asdict(gpus[0]),
-        "ceilings": measure_copies(copy_bytes),
-        "models": [
-            _prove(bundle, [precision] if precision else PRECISIONS, max_batch, streams, seconds)
-            for bundle in _bundles(target)
-        ],
+        "ceilings": ceilings,
+        "models": [{"model": model, "results": found} for model, found in models.items()],
     }
+
+
+def with_shares(result: dict[str, Any], precision: str, ceilings: Mapping[str, Any]) -> dict[str, Any]:
+    """The part's figures, and in each row how near encode and head are to the card's own limit (1: as fast as it can).
+
+    The limit is the larger of operations over the rate of matrix products and bytes over the rate of copies: no
+    schedule is faster, and no real one is as fast, for what lies between two products is read and written, too.
+    """
+    work = result.get("work")
+    products = ceilings.get(f"products_{'fp16' if precision == 'bf16' else precision}_gflops")
+    copies = ceilings.get("copy_gb_per_s")
+    if not (work and products and copies):
+        return result
+
+    def share(rate: float, batch: int, flop: int, nbytes: int, weights: int) -> float:
+        limit_s = max(batch * flop / products, (weights + batch * nbytes) / copies) / 1e9
+        return limit_s / (batch / rate)
+
+    rows = [
+        {
+            **row,
+            "encode_of_limit": share(
+                row["encodes_per_s"],
+                row["batch"],
+                work["encode_flop"],
+                work["token_bytes"],
+                work["encoder_weight_bytes"],
+            ),
+            "head_of_limit": share(
+                row["windows_per_s"], row["batch"], work["head_flop"], work["window_bytes"], work["head_weight_bytes"]
+            ),
+            "encode_gflops": row["encodes_per_s"] * work["encode_flop"] / 1e9,
+            "head_gflops": row["windows_per_s"] * work["head_flop"] / 1e9,
+        }
+        for row in result["batches"]
+    ]
+    return {**result, "batches": rows}
 
 
 def _bundles(target: str | None) -> list[Bundle]:
@@ -79,140 +147,61 @@ def _bundles(target: str | None) -> list[Bundle]:
     return [*(load_bundle(BUNDLES / name) for name in builtin_models()), *(load_bundle(path.parent) for path in more)]
 
 
-def measure_copies(nbytes: int = COPY_BYTES) -> dict[str, float]:
-    """GB/s that the card copies at most: from pinned memory to it, and within its own, read and write counted."""
-    from engines.tensorrt.requirements import load_platform
-
-    cuda = load_platform().cuda
-    try:
-        with cuda.active():
-            host = cuda.pinned((nbytes,), np.uint8)
-            stream, source, target = cuda.stream(), cuda.allocate(nbytes), cuda.allocate(nbytes)
-
-            def finish() -> None:
-                cuda.finish(stream)
-
-            upload = measure(lambda: cuda.upload(source, host, stream), finish=finish, seconds=ROUND_S)
-            copy = measure(lambda: cuda.copy(target, source, nbytes, stream), finish=finish, seconds=ROUND_S)
-    finally:
-        cuda.close()
-    return {"upload_gb_per_s": nbytes / upload.wall_s / 1e9, "copy_gb_per_s": 2 * nbytes / copy.wall_s / 1e9}
-
-
-def _prove(
-    bundle: Bundle, precisions: Sequence[Precision], max_batch: int, streams: int, seconds: float
-) -> dict[str, Any]:
-    results: list[dict[str, Any]] = []
-    for precision in precisions:
-        began = time.monotonic()
-        try:
-            engine = open_engine(
-                bundle,
-                backend="tensorrt",
-                precision=precision,
-                max_batch=max_batch,
-                bank_slots=max(max_batch, streams * (bundle.spec.tokens + 1)),
-                streams=streams,
-            )
-        except EngineError as error:
-            results.append({"precision": precision, "error": str(error)})
-            continue
-        try:
-            opened_s = time.monotonic() - began
-            results.append({"precision": precision, "open_s": opened_s, **_figures(engine, bundle, streams, seconds)})
-        finally:
-            engine.close()
-    return {"model": bundle.spec.id, "flops": _flops(bundle), "results": results}
-
-
-def _flops(bundle: Bundle) -> dict[str, int] | None:
-    """Of one token, one window's head, and a window without the bank; None without `onnx`."""
-    if importlib.util.find_spec("onnx") is None:
-        return None
-    encoder, head = count_flops(bundle.encoder_path), count_flops(bundle.head_path)
-    return {"encode": encoder, "head": head, "whole_window": bundle.spec.tokens * encoder + head}
-
-
-def _figures(engine: Engine, bundle: Bundle, streams: int, seconds: float) -> dict[str, Any]:
-    parity = check_parity(engine, bundle.golden())
-    rows = measure_batches(engine, batches(engine.max_batch), seconds=min(ROUND_S, seconds))
-    whole = max(row["whole_windows_per_s"] for row in rows)
-    best = max(row["predictions_per_s"] for row in rows)
-    spec = engine.spec
-    return {
-        "engine": engine.description,
-        "golden": {"max_dp": parity.max_dp, "allowed": TOLERANCE[engine.precision]},
-        "batches": rows,
-        "encode_once_against_whole_window": best / whole,
-        "live": paced_load(engine, streams=streams, tokens_per_s=spec.fps / spec.frames_per_token, seconds=seconds),
-    }
-
-
-def measure_batches(engine: Engine, sizes: Sequence[int], *, seconds: float = ROUND_S) -> list[dict[str, Any]]:
-    """By batch: encodes/s, windows/s, predictions/s (a token and a window) with their latency, whole windows/s."""
-    rows = []
-    for batch in sizes:
-        encode, classify = engine_calls(engine, batch)
-        taken_ms: list[float] = []
-
-        def predict(encode: Any = encode, classify: Any = classify, taken_ms: list[float] = taken_ms) -> None:
-            began = time.perf_counter()
-            encode()
-            classify()
-            taken_ms.append(1e3 * (time.perf_counter() - began))
-
-        encode_s = measure(encode, finish=classify, seconds=seconds).wall_s
-        classify_s = measure(classify, seconds=seconds).wall_s
-        predict_s = measure(predict, seconds=seconds).wall_s
-        whole_s = engine.spec.tokens * encode_s + classify_s
-        rows.append(
-            {
-                "batch": batch,
-                "encodes_per_s": batch / encode_s,
-                "windows_per_s": batch / classify_s,
-                "predictions_per_s": batch / predict_s,
-                "whole_windows_per_s": batch / whole_s,
-                "latency_ms": {f"p{percent}": percentile(taken_ms, percent) for percent in (50, 99)},
-                "upload_gb_per_s": batch * int(np.prod(engine.spec.token_shape)) / encode_s / 1e9,
-            }
-        )
-    return rows
-
-
 def lines(found: dict[str, Any]) -> list[str]:
     """For people."""
-    ceilings = found["ceilings"]
-    text = [
-        f"{found['gpu']['name']}: copies {ceilings['upload_gb_per_s']:.1f} GB/s to it, "
-        f"{ceilings['copy_gb_per_s']:.0f} GB/s within it"
-    ]
+    text = [f"{found['gpu']['name']}: {_ceilings_line(found['ceilings'])}"]
     for model in found["models"]:
         text += ["", model["model"]]
-        if model["flops"]:
-            text.append("  GFLOP: " + ", ".join(f"{key} {value / 1e9:.2f}" for key, value in model["flops"].items()))
         for result in model["results"]:
             text += _result_lines(result)
+    if found["left"]:
+        text += ["", f"not measured, for want of time: {', '.join(found['left'])}"]
     return text
+
+
+def _ceilings_line(ceilings: Mapping[str, Any]) -> str:
+    if "error" in ceilings or not ceilings:
+        return f"its own limits are not known ({ceilings.get('error', 'not measured')})"
+    products = [
+        f"{precision} {ceilings[key] / 1e3:.1f}"
+        for precision in ("fp16", "int8", "fp32")
+        if (key := f"products_{precision}_gflops") in ceilings
+    ]
+    return (
+        f"copies {ceilings['upload_gb_per_s']:.1f} GB/s to it, {ceilings['copy_gb_per_s']:.0f} GB/s within it; "
+        f"matrix products in TFLOP/s: {', '.join(products) or 'none'}"
+    )
 
 
 def _result_lines(result: dict[str, Any]) -> list[str]:
     if "error" in result:
         return [f"  {result['precision']}: {result['error']}"]
-    live, golden = result["live"], result["golden"]
+    golden, work = result["golden"], result["work"]
     text = [
         f"  {result['engine']}, opened in {result['open_s']:.1f} s; golden clip: max |dp| {golden['max_dp']:.1e}, "
         f"allowed {golden['allowed']:.0e}",
-        "  batch  encodes/s  windows/s  predictions/s  p50 ms    p99 ms    whole windows/s  upload GB/s",
     ]
+    if work:
+        text.append(
+            f"  GFLOP: encode {work['encode_flop'] / 1e9:.2f}, head {work['head_flop'] / 1e9:.2f}, whole window "
+            f"{work['whole_window_flop'] / 1e9:.2f}"
+        )
+    text.append(
+        "  batch  encodes/s  of limit  windows/s  of limit  predictions/s  p50 ms    p99 ms    whole windows/s  "
+        "upload GB/s"
+    )
     text += [
-        f"  {row['batch']:<5}  {row['encodes_per_s']:<9.0f}  {row['windows_per_s']:<9.0f}  "
-        f"{row['predictions_per_s']:<13.0f}  {row['latency_ms']['p50']:<8.3f}  {row['latency_ms']['p99']:<8.3f}  "
-        f"{row['whole_windows_per_s']:<15.1f}  {row['upload_gb_per_s']:.2f}"
+        f"  {row['batch']:<5}  {row['encodes_per_s']:<9.0f}  {row.get('encode_of_limit', math.nan):<8.1%}  "
+        f"{row['windows_per_s']:<9.0f}  {row.get('head_of_limit', math.nan):<8.1%}  {row['predictions_per_s']:<13.0f}  "
+        f"{row['latency_ms']['p50']:<8.3f}  {row['latency_ms']['p99']:<8.3f}  {row['whole_windows_per_s']:<15.1f}  "
+        f"{row['upload_gb_per_s']:.2f}"
         for row in result["batches"]
     ]
-    return [
-        *text,
-        f"  encode once against whole windows: {result['encode_once_against_whole_window']:.1f} times",
-        f"  {live['streams']} live streams: {live['predictions_per_s']:.0f} of {live['tokens_per_s_wanted']:.0f} "
-        f"predictions/s, p50 {live['latency_ms']['p50']} ms, p99 {live['latency_ms']['p99']} ms",
+    text.append(f"  encode once against whole windows: {result['encode_once_against_whole_window']:.1f} times")
+    text += [
+        f"  {live['streams']} live streams, {'held' if live['held'] else 'not held'}: {live['predictions_per_s']:.0f} "
+        f"of {live['tokens_per_s_wanted']:.0f} predictions/s, p50 {live['latency_ms']['p50']} ms, "
+        f"p99 {live['latency_ms']['p99']} ms"
+        for live in result["live"]
     ]
+    return text

@@ -1,0 +1,94 @@
+"""The six architectures of the GPU proof, as bundles of random weights: built once, in full size or small."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from support.model_kinds import parse, windows
+
+from engines.bundle import SPEC_FILE, Bundle, load_bundle
+from engines.graphs.quantise import quantise_bundle
+from training.export import export_bundle
+from training.models import ClipModel, build
+
+# ViViT-B/16x2, 32 frames, in the four variants of its paper (Arnab et al. 2021, table 2).
+_VIVIT = {"kind": "vivit", "size": "B", "height": 224, "width": 224, "frames_per_token": 2, "tokens": 16}
+_SMALL = {"dim": 64, "heads": 2, "layers": 2, "height": 32, "width": 32, "tokens": 4}
+MODELS: dict[str, dict[str, Any]] = {
+    "vivit-encoder": {**_VIVIT, "variant": "factorised_encoder"},
+    "hybrid-densenet121": {
+        "kind": "hybrid", "backbone": "densenet121", "height": 128, "width": 128, "frames_per_token": 1, "tokens": 20,
+    },
+    "conv-transformer": {
+        "kind": "conv_transformer", "height": 224, "width": 224, "frames_per_token": 1, "tokens": 16,
+    },
+    "vivit-joint": {**_VIVIT, "variant": "joint"},
+    "vivit-self": {**_VIVIT, "variant": "factorised_self"},
+    "vivit-dot": {**_VIVIT, "variant": "factorised_dot"},
+}  # fmt: skip
+"""By name; the aim's own comes first."""
+FPS = {"hybrid-densenet121": 10.0}
+ELSE_FPS = 12.5
+LABELS = 400
+CALIBRATION_WINDOWS = 2
+
+
+def words_of(name: str, *, small: bool = False) -> dict[str, Any]:
+    """The recipe's words; `small`: the same parts, so few and narrow that a CPU runs them in a second."""
+    words = MODELS[name]
+    if not small:
+        return words
+    less = {"height": 64, "width": 64, "tokens": 4}
+    if words["kind"] == "vivit":
+        return {**words, **_SMALL}
+    return {**words, **less, "widths": [16, 32], "blocks": [1, 1]} if name == "conv-transformer" else {**words, **less}
+
+
+def random_weights(name: str, *, small: bool = False) -> ClipModel:
+    """Far enough from fresh weights that every part of the network matters."""
+    words = words_of(name, small=small)
+    torch.manual_seed(7)
+    model = build(parse(words), labels=8 if small else LABELS)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter) * parameter.std().nan_to_num(0.0).clamp(0.02, 1.0))
+    norms = [part for part in model.modules() if isinstance(part, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d))]
+    if norms:  # they take what they see for the truth, or what comes out of a CNN is all but nothing
+        for part in norms:
+            part.momentum = 1.0
+        with torch.no_grad():
+            model.train()(windows(words, count=2))
+    return model.eval()
+
+
+def gpu_bundle(folder: Path, name: str, *, small: bool = False) -> Bundle:
+    """The bundle in `folder`, with INT8 graphs beside the exact ones; what is there already is taken."""
+    path = folder / name
+    if (path / SPEC_FILE).is_file():
+        return load_bundle(path)
+    words = words_of(name, small=small)
+    recipe = parse(words)
+    model = random_weights(name, small=small)
+    fields = {
+        "name": name,
+        "version": "0",
+        "labels": tuple(f"label-{i}" for i in range(8 if small else LABELS)),
+        "fps": FPS.get(name, ELSE_FPS),
+        **{key: getattr(recipe, key) for key in ("height", "width", "frames_per_token", "tokens")},
+    }
+    shown = windows(words, count=1 + CALIBRATION_WINDOWS, seed=2).numpy()
+    exact = folder / ".exact" / name
+    bundle = export_bundle(model, fields=fields, golden=shown[0], card=f"# {name}\n", path=exact)
+    # Random weights bear INT8 worse than trained ones: quantise all, for speed; the golden clip judges the numbers.
+    made = quantise_bundle(bundle, np.ascontiguousarray(shown), path, max_error=math.inf)
+    with contextlib.suppress(OSError):
+        for file in exact.iterdir():
+            file.unlink()
+        exact.rmdir()
+        exact.parent.rmdir()
+    return made
