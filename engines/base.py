@@ -48,6 +48,23 @@ class CheckedEngine(ABC):
         with self._exclusive():
             return self._classify(windows)
 
+    def read_features(self, slots: I32) -> F32:
+        """See `Engine.read_features`. Raises `EngineInputError`."""
+        self._check_batch("slots", slots, np.dtype(np.int32), ())
+        self._check_slots("slots", slots)
+        with self._exclusive():
+            return self._read_features(slots)
+
+    def write_features(self, features: F32, slots: I32) -> None:
+        """See `Engine.write_features`. Raises `EngineInputError`; the bank is then as it was."""
+        self._check_batch("features", features, np.dtype(np.float32), self.spec.feature_shape)
+        self._check_batch("slots", slots, np.dtype(np.int32), ())
+        self._check_slots("slots", slots)
+        if len(features) != len(slots):
+            raise EngineInputError(f"features: {len(features)} for {len(slots)} slots; one for each")
+        with self._exclusive():
+            self._write_features(np.ascontiguousarray(features), slots)
+
     def close(self) -> None:
         """See `Engine.close`."""
         with self._exclusive(closing=True):
@@ -62,16 +79,20 @@ class CheckedEngine(ABC):
     def _classify(self, windows: I32) -> F32: ...
 
     @abstractmethod
+    def _read_features(self, slots: I32) -> F32: ...
+
+    @abstractmethod
+    def _write_features(self, features: F32, slots: I32) -> None: ...
+
+    @abstractmethod
     def _close(self) -> None: ...
 
     def _check_batch(
         self, name: str, array: npt.NDArray[np.generic], dtype: np.dtype[np.generic], item: tuple[int, ...]
     ) -> None:
         if array.dtype != dtype or array.shape[1:] != item or not 1 <= len(array) <= self.max_batch:
-            want = ", ".join(map(str, item))
-            raise EngineInputError(
-                f"{name}: {array.dtype} {array.shape}, expected {dtype} (1 to {self.max_batch}, {want})"
-            )
+            want = ", ".join(map(str, (f"1 to {self.max_batch}", *item)))
+            raise EngineInputError(f"{name}: {array.dtype} {array.shape}, expected {dtype} ({want})")
 
     def _check_slots(self, name: str, slots: I32) -> None:
         low, high = int(slots.min()), int(slots.max())
@@ -108,6 +129,10 @@ class HostBank:
     def store(self, features: F32, slots: I32) -> None:
         """(N, *F) into `slots` (N,)."""
         self._features[slots] = features
+
+    def read(self, slots: I32) -> F32:
+        """(N,) slots -> (N, *F); the array is the caller's."""
+        return self._features[slots]
 
     def gather(self, windows: I32) -> F32:
         """(N, T) slots -> (N, T, *F); the array is the bank's, good until the next call."""

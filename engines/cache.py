@@ -70,11 +70,11 @@ class CompiledCache:
         Of several processes that want the same engine one builds, the others wait up to `wait_s`, then build for
         themselves. `restore` raises `StaleBlobError` for bytes that it does not take.
         """
-        found = self._restored(name, restore)
+        found = self.restored(name, restore)
         if found is not None:
             return found
         with self._turn(name, wait_s) as waited:
-            if waited and (found := self._restored(name, restore)) is not None:
+            if waited and (found := self.restored(name, restore)) is not None:
                 return found
             self._tell_of_others(name)
             value, blob = build()
@@ -121,7 +121,8 @@ class CompiledCache:
                 error.strerror or error,
             )
 
-    def _restored(self, name: str, restore: Callable[[bytes], T]) -> T | None:
+    def restored(self, name: str, restore: Callable[[bytes], T]) -> T | None:
+        """The engine kept as `name`, or None: nothing is built, and nobody is waited for."""
         blob = self.load(name)
         if blob is None:
             return None

@@ -45,6 +45,12 @@ class Engine(Protocol):
     def classify(self, windows: I32) -> F32:
         """(N, T) bank slots, oldest first -> probabilities (N, K). The array is the caller's. N <= max_batch."""
 
+    def read_features(self, slots: I32) -> F32:
+        """(N,) bank slots -> (N, *F) features. The array is the caller's. N <= max_batch."""
+
+    def write_features(self, features: F32, slots: I32) -> None:
+        """(N, *F) of another engine of the same bundle, into bank slots `slots` (N,). N <= max_batch."""
+
     def close(self) -> None:
         """Free the device; any later call raises `EngineInputError`. May be called twice."""
 
@@ -61,6 +67,8 @@ class EngineOptions:
     """How many streams it will serve: one wants each answer soon, many want the most answers."""
     fp32_part: str | None = None
     """The graph, `encoder` or `head`, that stays in fp32 whatever `precision` says."""
+    may_build: bool = True
+    """False: what would take minutes to compile is not; `NotBuiltError` instead."""
 
 
 def open_engine(
@@ -72,14 +80,16 @@ def open_engine(
     bank_slots: int | None = None,
     threads: int = 0,
     streams: int = 1,
+    may_build: bool = True,
 ) -> Engine:
     """Load `bundle` on the best backend that this machine has, or on the one asked for, and check its numbers.
 
     `bank_slots` defaults to one window. `threads` = 0 takes all cores. The engine's `max_batch` may be smaller than
     the one asked for, where the device's memory holds no more. With `backend="auto"` a backend that cannot run here is
     left for the next best; with `precision="auto"` a reduced precision that fails the golden clip is left for fp32 in
-    one of the two graphs, or both; each with a notice. Raises `BackendMissingError`, `BundleError`,
-    `DeviceMemoryError`, `ParityError`.
+    one of the two graphs, or both; each with a notice. Without `may_build` what is not in the cache and would take
+    minutes is not compiled. Raises `BackendMissingError`, `BundleError`, `DeviceMemoryError`, `ParityError`,
+    `NotBuiltError`.
     """
     options = EngineOptions(
         precision=precision,
@@ -87,6 +97,7 @@ def open_engine(
         bank_slots=max(bank_slots or 0, bundle.spec.tokens, max_batch),
         threads=threads,
         streams=streams,
+        may_build=may_build,
     )
     if backend != "auto":
         return _open_precise(bundle, backend, options)

@@ -4,6 +4,7 @@ EngineError
 ├── BundleError           a bundle that is incomplete, altered or not one at all
 │   └── CompileError      its graph is not what a backend's compiler takes; names the operators or layers
 ├── BackendMissingError   a library or device that is not installed; names the extra that brings it
+├── NotBuiltError         the engine is not in the cache, and the caller did not want to wait for a build
 ├── DeviceMemoryError     the device's memory does not hold the model; says how much for which batch
 ├── DeviceError           the GPU or its driver failed in the middle of work
 ├── ParityError           the compiled engine's numbers are not PyTorch's
@@ -25,6 +26,10 @@ class BackendMissingError(EngineError):
 
 class CompileError(BundleError):
     """A bundle whose graph a backend cannot compile; the message names what it does not take."""
+
+
+class NotBuiltError(EngineError):
+    """An engine that would have to be compiled first; raised only where a build was ruled out."""
 
 
 class DeviceMemoryError(EngineError):

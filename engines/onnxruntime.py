@@ -88,6 +88,12 @@ class OnnxRuntimeEngine(CheckedEngine):
     def _classify(self, windows: I32) -> F32:
         return softmax(self._head.run(None, {"features": self._bank.gather(windows)})[0])
 
+    def _read_features(self, slots: I32) -> F32:
+        return self._bank.read(slots)
+
+    def _write_features(self, features: F32, slots: I32) -> None:
+        self._bank.store(features, slots)
+
     def _close(self) -> None:
         del self._encoder, self._head, self._bank
 

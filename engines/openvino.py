@@ -101,6 +101,12 @@ class OpenVinoEngine(CheckedEngine):
         parts = self._head.run(self._bank.gather(windows))
         return np.concatenate([softmax(logits) for _, logits in parts])
 
+    def _read_features(self, slots: I32) -> F32:
+        return self._bank.read(slots)
+
+    def _write_features(self, features: F32, slots: I32) -> None:
+        self._bank.store(features, slots)
+
     def _close(self) -> None:
         del self._encoder, self._head, self._bank
 

@@ -8,7 +8,7 @@ import os
 import selectors
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,9 +53,8 @@ class Classifier:
     def __init__(
         self, engine: Engine, feeds: Sequence[Feed], actions: Mapping[str, StreamActions], link: HubLink
     ) -> None:
-        self._engine = engine
         self._link = link
-        self._batch: U8 = np.empty((engine.max_batch, *engine.spec.token_shape), np.uint8)
+        self._use(engine)
         self._turn = 0
         self._feeds: list[Feed] = []
         self._actions: dict[str, ActionTracker] = {}
@@ -64,6 +63,25 @@ class Classifier:
         self._selector = selectors.DefaultSelector()
         for feed in feeds:
             self.join(feed, actions.get(feed.stream, StreamActions()))
+
+    def _use(self, engine: Engine) -> None:
+        self._engine = engine
+        self._batch: U8 = np.empty((engine.max_batch, *engine.spec.token_shape), np.uint8)
+        self._ran_on = engine.description.partition(",")[0]
+
+    def close(self) -> None:
+        """Close the engine that serves now."""
+        self._engine.close()
+
+    def exchange(self, engine: Engine) -> None:
+        """Go on with another engine of the same bundle; the windows under way go on, too. The one before is closed."""
+        from engines.standby import move_features
+
+        before = self._engine
+        move_features(before, engine)
+        self._use(engine)
+        before.close()
+        log.info("now on %s, before on %s", engine.description, before.description)
 
     def join(self, feed: Feed, actions: StreamActions) -> None:
         """Serve another stream from now on."""
@@ -92,10 +110,11 @@ class Classifier:
                 feed.set_hop(settings.hop)
                 self._post_actions(stream, self._actions[stream].reconfigure(settings.actions))
 
-    def run(self, stop: Stop, roster: Roster | None = None) -> None:
+    def run(self, stop: Stop, roster: Roster | None = None, better: Callable[[], Engine | None] = lambda: None) -> None:
         """Serve until `stop`; then classify what is already in the rings, for at most `DRAIN_S`.
 
-        With a `roster`, streams join and leave as the supervisor says.
+        With a `roster`, streams join and leave as the supervisor says. `better` is asked between batches for an engine
+        to go on with.
         """
         stop.pulse.expect("classifying", FIRST_BATCH_S)
         with self._selector as selector:
@@ -109,7 +128,10 @@ class Classifier:
                     if roster:
                         self._take(message, roster)
                 while not (stop.event.is_set() or stop.changed) and self._timed_step(stop):
-                    pass
+                    if (engine := better()) is not None:
+                        self.exchange(engine)
+                if (engine := better()) is not None:
+                    self.exchange(engine)
                 self._look_at_clock()
             deadline = time.monotonic() + DRAIN_S
             while time.monotonic() < deadline and self.step():
@@ -192,6 +214,7 @@ class Classifier:
             },
             "top": [[spec.labels[i], round(float(probabilities[i]), 6)] for i in best],
             "model": spec.id,
+            "engine": self._ran_on,
             "latency_ms": latency_ms,
         }
         if pending.dropped:
@@ -215,12 +238,12 @@ class Classifier:
 def main(job: ClassifierJob, stop: Stop) -> int:
     """Open the engine, say so on stdout in one JSON line, and serve until `stop`."""
     from engines.bundle import load_bundle
-    from engines.engine import open_engine
+    from engines.standby import open_serving
     from streamclf.roster import Roster
 
     stop.pulse.expect("compiling", COMPILING_S)
     bundle = load_bundle(job.bundle)
-    engine = open_engine(
+    opening = open_serving(
         bundle,
         backend=job.engine.backend,
         precision=job.engine.precision,
@@ -231,16 +254,18 @@ def main(job: ClassifierJob, stop: Stop) -> int:
     )
     roster = Roster(bundle.spec, job.capacity)
     link = HubLink(job.link, "classifier")
-    print(orjson.dumps({"engine": engine.description}).decode(), flush=True)
+    print(orjson.dumps({"engine": opening.engine.description}).decode(), flush=True)
+    classifier = Classifier(opening.engine, (), {}, link)
     try:
-        Classifier(engine, (), {}, link).run(stop, roster)
+        classifier.run(stop, roster, opening.better)
     finally:
+        opening.close()
         left = link.close(LINK_CLOSE_S)
         if left:
             log.error("%d events could not be handed to the hub before the end", left)
         for feed in roster:
             _log_drops(feed)
-        engine.close()
+        classifier.close()
     return EXIT_DONE
 
 

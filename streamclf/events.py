@@ -93,7 +93,8 @@ class _Journalled:
 class Prediction(_Journalled):
     """What the model says of one window; `top` holds (label, probability), most probable first.
 
-    `dropped`: what the classifier has given up of this stream since it started, by cause; empty where nothing.
+    `engine`: what the model ran on, backend, version and precision. `dropped`: what the classifier has given up of this
+    stream since it started, by cause; empty where nothing.
     """
 
     __pydantic_config__ = _WIRE
@@ -101,6 +102,7 @@ class Prediction(_Journalled):
     window: Window
     top: Annotated[tuple[tuple[Label, Probability], ...], Field(min_length=1, max_length=64)]
     model: Annotated[str, Field(max_length=256)]
+    engine: Annotated[str, Field(max_length=256)] | None = None
     latency_ms: Latency = Latency()
     dropped: Annotated[dict[CounterName, Count], Field(max_length=16)] = field(default_factory=dict)
 

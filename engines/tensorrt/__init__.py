@@ -56,7 +56,7 @@ def _open(platform: Platform, bundle: Bundle, options: EngineOptions) -> TensorR
                     max_batch=batch,
                     keep_fp32=load_kept_fp32(bundle, precision)[name] if lowered else (),
                 )
-                plans[name] = _matching(load_plan(platform, recipe), recipe)
+                plans[name] = _matching(load_plan(platform, recipe, may_build=options.may_build), recipe)
             layout = _layout(bundle, options, batch, plans)
             return TensorRtEngine(platform, plans, layout, precision, fp32_part=options.fp32_part)
         except OutOfMemoryError as error:

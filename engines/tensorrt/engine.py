@@ -138,6 +138,36 @@ class TensorRtEngine(CheckedEngine):
             self._cuda.finish(self._compute)
             return softmax(self._host_logits[:count])
 
+    def _read_features(self, slots: I32) -> F32:
+        cuda, count = self._cuda, len(slots)
+        with self._reported(), cuda.active():
+            host = self._host_features(count)
+            self._upload_slots(slots)
+            cuda.gather_rows(self._features, self._bank, self._slots, count, self._layout.row_bytes, self._compute)
+            cuda.download(host, self._features, self._compute)
+            cuda.finish(self._compute)
+            return host.copy()
+
+    def _write_features(self, features: F32, slots: I32) -> None:
+        cuda, count = self._cuda, len(slots)
+        with self._reported(), cuda.active():
+            host = self._host_features(count)
+            host[:] = features
+            self._upload_slots(slots)
+            cuda.upload(self._features, host, self._compute)
+            cuda.scatter_rows(self._bank, self._features, self._slots, count, self._layout.row_bytes, self._compute)
+            cuda.finish(self._compute)
+
+    def _host_features(self, count: int) -> Array:
+        """Pinned for this call alone: a bank is moved once in an engine's life, if ever."""
+        return self._cuda.pinned((count, *self.spec.feature_shape), np.float32)
+
+    def _upload_slots(self, slots: I32) -> None:
+        host = self._cuda.pinned(slots.shape, np.int32)
+        host[:] = slots
+        self._cuda.upload(self._slots, host, self._compute)
+        self._cuda.finish(self._compute)  # `host` is gone when this returns
+
     def _close(self) -> None:
         with self._cuda.active():
             try:

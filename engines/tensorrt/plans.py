@@ -13,6 +13,7 @@ from typing import Final
 
 from engines.bundle import ModelSpec
 from engines.cache import Key, open_cache
+from engines.errors import NotBuiltError
 from engines.tensorrt.interface import BuildRequest, Plan, Platform
 
 MAX_WORKSPACE_BYTES: Final = 4 << 30
@@ -34,8 +35,11 @@ class Recipe:
     keep_fp32: tuple[str, ...] = ()
 
 
-def load_plan(platform: Platform, recipe: Recipe) -> Plan:
-    """The plan, built if it must be. Raises `CompileError`, `BackendMissingError`, `OutOfMemoryError`."""
+def load_plan(platform: Platform, recipe: Recipe, *, may_build: bool = True) -> Plan:
+    """The plan, built if it must be and `may_build`.
+
+    Raises `CompileError`, `BackendMissingError`, `OutOfMemoryError`, `NotBuiltError`.
+    """
     compiler = platform.compiler
 
     def build() -> tuple[Plan, bytes]:
@@ -43,7 +47,15 @@ def load_plan(platform: Platform, recipe: Recipe) -> Plan:
         return compiler.load(plan), plan
 
     cache = open_cache(plan_key(platform, recipe), subject=("graph", "precision"))
-    return cache.get(f"{recipe.name}.plan", restore=compiler.load, build=build)
+    name = f"{recipe.name}.plan"
+    if may_build:
+        return cache.get(name, restore=compiler.load, build=build)
+    plan = cache.restored(name, compiler.load)
+    if plan is None:
+        raise NotBuiltError(
+            f"{recipe.spec.id}: no {recipe.precision} plan of its {recipe.name} for this GPU yet"
+        )
+    return plan
 
 
 def plan_key(platform: Platform, recipe: Recipe) -> Key:

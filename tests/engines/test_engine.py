@@ -22,6 +22,7 @@ from engines.bundle import Bundle, write_spec
 from engines.engine import Engine, open_engine
 from engines.errors import BackendMissingError, BundleError, EngineInputError, ParityError
 from engines.parity import TOLERANCE, softmax
+from engines.standby import move_features
 
 BACKENDS = ["openvino", "onnxruntime", "tensorrt"]
 """TensorRT on a double of the GPU that computes on the CPU; tests/gpu runs it on a real one."""
@@ -85,6 +86,42 @@ def test_slots_are_reused_in_any_order(engine: Engine) -> None:
         actual = engine.classify(window[None].astype(np.int32))[0]
         expected = softmax(expected_logits(np.stack([held[slot] for slot in window])))
         np.testing.assert_allclose(actual, expected, atol=TOLERANCE["fp32"])
+
+
+def test_features_that_were_read_are_taken_by_any_engine(engine: Engine, bundle: Bundle) -> None:
+    """A service goes on with another engine in the middle of its windows; slots come in any order."""
+    tokens = random_tokens(SLOTS, seed=6)
+    other = open_engine(bundle, backend="onnxruntime", precision="fp32", max_batch=7, bank_slots=SLOTS, threads=1)
+    try:
+        for begin in range(0, SLOTS, 4):
+            other.encode(tokens[begin : begin + 4], np.arange(begin, begin + 4, dtype=np.int32))
+        engine.encode(random_tokens(MAX_BATCH), np.arange(MAX_BATCH, dtype=np.int32))  # is to be written over
+        move_features(other, engine)
+    finally:
+        other.close()
+    windows = np.array([[11, 0, 5, 3], [8, 9, 10, 11]], np.int32)
+    expected = [softmax(expected_logits(tokens[window])) for window in windows]
+    np.testing.assert_allclose(engine.classify(windows), expected, atol=TOLERANCE["fp32"])
+    slots = np.array([7, 2, 2], np.int32)
+    read = engine.read_features(slots)
+    assert read.shape == (3, *bundle.spec.feature_shape)
+    before = read.copy()
+    engine.write_features(read[::-1] + 1, np.array([2, 3, 7], np.int32))
+    np.testing.assert_array_equal(read, before)  # the caller's
+    np.testing.assert_allclose(engine.read_features(slots), before[[0, 2, 2]] + 1)
+
+
+def test_features_of_another_shape_are_refused(engine: Engine) -> None:
+    slots = np.array([0, 1], np.int32)
+    for features in (np.zeros((2, 4), np.float32), np.zeros((2, 3), np.float64), np.zeros((0, 3), np.float32)):
+        with pytest.raises(EngineInputError, match=r"features: float\d\d .* expected float32 \(1 to 5, 3\)"):
+            engine.write_features(features, slots[: len(features)])  # type: ignore[arg-type]
+    with pytest.raises(EngineInputError, match="features: 1 for 2 slots"):
+        engine.write_features(np.zeros((1, 3), np.float32), slots)
+    with pytest.raises(EngineInputError, match="slot 12; the bank has 0 to 11"):
+        engine.read_features(np.array([12], np.int32))
+    with pytest.raises(EngineInputError, match=r"slots: int32 \(6,\), expected int32 \(1 to 5\)"):
+        engine.read_features(np.arange(6, dtype=np.int32))
 
 
 def test_the_result_is_the_callers(engine: Engine) -> None:
@@ -159,6 +196,12 @@ class SlowEngine(CheckedEngine):
 
     def _classify(self, windows: np.ndarray) -> np.ndarray:
         return np.zeros((len(windows), 2), np.float32)
+
+    def _read_features(self, slots: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def _write_features(self, features: np.ndarray, slots: np.ndarray) -> None:
+        raise NotImplementedError
 
     def _close(self) -> None:
         pass

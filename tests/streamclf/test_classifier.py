@@ -13,6 +13,7 @@ from support.bundles import expected_logits, make_brightness_bundle
 from support.hub_process import wait_until
 
 from engines.engine import Engine, open_engine
+from engines.errors import EngineInputError
 from engines.parity import softmax
 from streamclf.child import Stop
 from streamclf.classifier import Classifier
@@ -328,3 +329,54 @@ def test_an_action_ends_with_its_hours_though_its_stream_shows_nothing(
 def phases(posted: Posted) -> list[tuple[str, str | None]]:
     bodies = [draft.body for draft in list(posted.drafts) if draft.type == "action"]
     return [(body["phase"], body.get("reason")) for body in bodies]
+
+
+def test_it_goes_on_with_another_engine_in_the_middle_of_a_window(engine: Engine, tmp_path: Path) -> None:
+    """As when TensorRT's plan is ready: no window is lost, none is computed from what the new bank never had."""
+    bundle = make_brightness_bundle(tmp_path / "brightness")
+    first = open_engine(bundle, backend="openvino", precision="fp32", max_batch=MAX_BATCH, bank_slots=engine.bank_slots)
+    second = open_engine(bundle, backend="onnxruntime", max_batch=2, bank_slots=engine.bank_slots)
+    cameras = [Camera("a", first, 0), Camera("b", first, 1)]
+    classifier, posted = serve(first, *cameras)
+    for count in (6, 3):  # windows of 4 tokens: all of the second round's begin before the exchange
+        for camera in cameras:
+            for _ in range(count):
+                camera.token()
+                drain(classifier)
+        if count == 6:
+            classifier.exchange(second)
+    with pytest.raises(EngineInputError, match="the engine is closed"):
+        first.classify(np.zeros((1, 4), np.int32))
+    for camera in cameras:
+        bodies = posted.of(camera.feed.stream)
+        assert [body["engine"].split()[0] for body in bodies] == ["openvino"] * 3 + ["onnxruntime"] * 3
+        assert {body["model"] for body in bodies} == {"brightness@1"}
+        for end, body in enumerate(bodies, start=4):
+            expected = softmax(expected_logits(np.stack(camera.tokens[end - 4 : end])))[1]
+            assert probability(body, "bright") == pytest.approx(expected, abs=1e-4)
+    classifier.close()
+
+
+def test_a_better_engine_is_asked_for_between_batches(engine: Engine, tmp_path: Path) -> None:
+    bundle = make_brightness_bundle(tmp_path / "brightness")
+    better = open_engine(bundle, backend="onnxruntime", max_batch=4, bank_slots=engine.bank_slots)
+    first = open_engine(bundle, backend="openvino", precision="fp32", max_batch=4, bank_slots=engine.bank_slots)
+    camera = Camera("a", first, 0)
+    classifier, posted = serve(first, camera)
+    ready = [better]
+    stop = Stop()
+    thread = threading.Thread(target=lambda: classifier.run(stop, None, lambda: ready.pop() if ready else None))
+    thread.start()
+    try:
+        for _ in range(5):
+            camera.token()
+        os.write(camera.wake_write, b"x")
+        wait_until(lambda: len(posted.drafts) == 2, "two predictions")
+        camera.token()
+        os.write(camera.wake_write, b"x")
+        wait_until(lambda: len(posted.drafts) == 3, "the third")
+    finally:
+        stop.request()
+        thread.join(20)
+    assert posted.of("a")[-1]["engine"].startswith("onnxruntime")
+    classifier.close()
