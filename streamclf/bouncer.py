@@ -10,6 +10,7 @@ brought how much lately, which the kernel knows (TCP_INFO), and how many descrip
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import os
 import resource
@@ -19,7 +20,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,10 +37,19 @@ BUSY: Final = 0.3
 WINDOW_S: Final = 0.2
 ALLOWED_BYTES: Final = 24 * 1024
 """From all connections together within `WINDOW_S`: some 300 topics of the longest kind."""
-SPARE: Final = 16
-"""Descriptors that are kept free, for producers that come back, journal files and the like."""
+LEISURE: Final = 4
+"""Times as long as it took to look at all connections, which are thousands at worst, nobody is looked at."""
+SPARE: Final = (16, 1024)
+"""Descriptors that are kept free, a quarter of all between these: more than can be taken from one look to the next, for
+producers that come back, journal files and the like."""
 _HANDSHAKE_BYTES: Final = 90
 """Greeting and READY of the shortest kind: who has brought less is not a peer yet."""
+REOPEN: Final = 1.25
+"""Times as many free ones let newcomers in again."""
+_ATTACH_FILTER, _DETACH_FILTER = 26, 27
+"""SO_ATTACH_FILTER and SO_DETACH_FILTER (asm-generic/socket.h)."""
+_NOTHING: Final = struct.pack("@HBBI", 6, 0, 0, 0)
+"""The socket filter that lets nothing through: BPF_RET of 0 bytes."""
 _GAP: Final = 64
 """Descriptors are given out from below: after so many unused ones in a row there are no more."""
 _RECEIVED: Final = struct.Struct("@Q")
@@ -54,7 +64,7 @@ class _Heard:
 
 
 class Bouncer:
-    """A thread beside the one that makes it, which is to drive the sockets bound to `ports`."""
+    """A thread beside the one that makes it, which is to drive the sockets bound to `ports` for as long."""
 
     def __init__(self, ports: Iterable[int]) -> None:
         self._ports = frozenset(ports)
@@ -63,6 +73,9 @@ class Bouncer:
         """Connections that were shut down, by what for."""
         self._leaving: set[int] = set()
         """Of these, whose descriptors libzmq has still to close."""
+        self._doors = self._find_doors()
+        self._closed = False
+        self._rested_s = 0.0
         self._clock = time.pthread_getcpuclockid(threading.get_ident())
         self._thread = threading.Thread(target=self._run, name="bouncer", daemon=True)
         self._thread.start()
@@ -86,10 +99,16 @@ class Bouncer:
             now_s, now_used_s = time.monotonic(), self._used_s()
             is_busy = now_used_s - used_s >= BUSY * (now_s - at_s)
             at_s, used_s = now_s, now_used_s
+            left, spare = _descriptors()
+            if left < spare:
+                self._close_doors()
+                self._make_room(spare - left)
+            elif self._closed and left >= REOPEN * spare:
+                self._open_doors()
+            if now_s < self._rested_s:
+                continue
             if is_busy:
                 before = self._end_pouring(before)
-            if (wanted := SPARE - _descriptors_left()) > 0:
-                self._make_room(wanted)
             if now_s - before_s >= WINDOW_S:
                 before, before_s = self._connections(), now_s
 
@@ -114,31 +133,56 @@ class Bouncer:
             self._show_out(now[inode].fd, inode, f"more than {ALLOWED_BYTES} bytes of subscriptions at once")
         return now
 
+    def _close_doors(self) -> None:
+        """Newcomers wait from now on, without a word from us: their SYN is dropped, and TCP repeats it.
+
+        To hang up alone is not enough, because libzmq accepts faster than it closes.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        program = ctypes.create_string_buffer(_NOTHING)
+        how = struct.pack("@HP", 1, ctypes.addressof(program))
+        for fd in self._doors:
+            with contextlib.suppress(OSError), borrowed(fd) as door:
+                door.setsockopt(sockets.SOL_SOCKET, _ATTACH_FILTER, how)
+
+    def _open_doors(self) -> None:
+        self._closed = False
+        for fd in self._doors:
+            with contextlib.suppress(OSError), borrowed(fd) as door:
+                door.setsockopt(sockets.SOL_SOCKET, _DETACH_FILTER, 0)
+
+    def _find_doors(self) -> list[int]:
+        """Beforehand: when they have to be closed, there is no time to look for them."""
+        found = []
+        for fd, _ in _open_sockets():
+            with contextlib.suppress(OSError), borrowed(fd) as door:
+                is_ours = door.family in INTERNET and door.getsockname()[1] in self._ports
+                if is_ours and door.getsockopt(sockets.SOL_SOCKET, sockets.SO_ACCEPTCONN):
+                    found.append(fd)
+        return found
+
     def _make_room(self, wanted: int) -> None:
         """Disconnect so many: first who has not said who he is, then who came last."""
         now = self._connections()
         newest = sorted(now, key=lambda inode: (now[inode].total >= _HANDSHAKE_BYTES, -inode))
         for inode in newest[: max(0, wanted - len(self._leaving))]:
-            self._show_out(now[inode].fd, inode, f"fewer than {SPARE} descriptors are left (ulimit -n)")
+            self._show_out(now[inode].fd, inode, "too few descriptors were left (ulimit -n)")
 
     def _connections(self) -> dict[int, _Heard]:
         """Those that are not leaving."""
+        began_s = time.monotonic()
         found: dict[int, _Heard] = {}
         still_leaving = set()
-        fd = unused = 0
-        while unused < _GAP:
-            try:
-                status = os.fstat(fd)
-            except OSError:
-                unused += 1
-            else:
-                unused = 0
-                if status.st_ino in self._leaving:
-                    still_leaving.add(status.st_ino)
-                elif stat.S_ISSOCK(status.st_mode) and (total := self._received(fd)) is not None:
-                    found[status.st_ino] = _Heard(fd, total)
-            fd += 1
+        for fd, inode in _open_sockets():
+            if inode in self._leaving:
+                still_leaving.add(inode)
+            elif (total := self._received(fd)) is not None:
+                found[inode] = _Heard(fd, total)
         self._leaving = still_leaving
+        now_s = time.monotonic()
+        self._rested_s = now_s + LEISURE * (now_s - began_s)
         return found
 
     def _received(self, fd: int) -> int | None:
@@ -162,12 +206,29 @@ class Bouncer:
                 log.warning("publish: disconnected a peer (%d so far): %s", count, why)
 
 
-def _descriptors_left() -> int:
-    """At least; they are given out from below, so a new one tells how many there are."""
+def _open_sockets() -> Iterator[tuple[int, int]]:
+    """(descriptor, inode)"""
+    fd = unused = 0
+    while unused < _GAP:
+        try:
+            status = os.fstat(fd)
+        except OSError:
+            unused += 1
+        else:
+            unused = 0
+            if stat.S_ISSOCK(status.st_mode):
+                yield fd, status.st_ino
+        fd += 1
+
+
+def _descriptors() -> tuple[int, int]:
+    """How many are left at least, since they are given out from below, and how many should be."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    least, enough = SPARE
+    spare = max(least, min(most // 4, enough))
     try:
         newest = os.dup(0)
     except OSError:
-        return 0
+        return 0, spare
     os.close(newest)
-    return most - newest
+    return most - newest, spare
