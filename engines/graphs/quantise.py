@@ -43,6 +43,7 @@ FEW: Final = 32
 """Samples on which single nodes are tried; a few may flatter, so there the output must be better by `MARGIN`."""
 MARGIN: Final = 0.8
 MAX_WINDOWS: Final = 4096
+BATCH_BYTES: Final = 8 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,10 +79,14 @@ def load_windows(path: Path, spec: ModelSpec) -> Windows:
     return Windows(frames=windows, labels=labels)
 
 
-def quantise_bundle(bundle: Bundle, windows: U8, path: Path, *, max_error: float = MAX_ERROR) -> Bundle:
+def quantise_bundle(
+    bundle: Bundle, windows: U8, path: Path, *, max_error: float = MAX_ERROR, clip: bool = True
+) -> Bundle:
     """Write the bundle at the new directory `path`: all of `bundle`, and its two graphs in INT8.
 
     What would take a graph's output off by more than `max_error`, a share of its size over `windows`, stays as it is.
+    Without `clip` scales follow the largest activation: less exact, but quick, and without gigabytes for attention over
+    thousands of tokens.
     """
     if path.exists():
         raise BundleError(f"{path}: exists already; choose another folder")
@@ -94,15 +99,17 @@ def quantise_bundle(bundle: Bundle, windows: U8, path: Path, *, max_error: float
         tokens = windows.reshape(-1, *bundle.spec.token_shape)
         features = _outputs(bundle.encoder_path, "frames", tokens)
         by_window = features.reshape(len(windows), bundle.spec.tokens, *bundle.spec.feature_shape)
-        _quantise(bundle.encoder_path, new / INT8_ENCODER_FILE, "frames", tokens, max_error)
-        _quantise(bundle.head_path, new / INT8_HEAD_FILE, "features", by_window, max_error)
+        _quantise(bundle.encoder_path, new / INT8_ENCODER_FILE, "frames", tokens, max_error, clip)
+        _quantise(bundle.head_path, new / INT8_HEAD_FILE, "features", by_window, max_error, clip)
         write_spec(new, bundle.spec.model_dump(exclude={"files"}))
         assert (new / SPEC_FILE).is_file()
         new.rename(path)
     return Bundle(path=path, spec=write_spec(path, bundle.spec.model_dump(exclude={"files"})).spec)
 
 
-def _quantise(source: Path, target: Path, name: str, samples: npt.NDArray[Any], max_error: float) -> None:
+def _quantise(
+    source: Path, target: Path, name: str, samples: npt.NDArray[Any], max_error: float, clip: bool = True
+) -> None:
     """Quantise as much as the calibration set bears; what bears it worst stays as it is, in the end all of it."""
     exact = _outputs(source, name, samples)
     there = _quantisable(source)
@@ -110,7 +117,7 @@ def _quantise(source: Path, target: Path, name: str, samples: npt.NDArray[Any], 
         kinds = ", ".join(kind for kind in operators if kind in there)
         if not kinds:
             continue
-        _quantise_operators(source, target, name, samples, operators)
+        _quantise_operators(source, target, name, samples, operators, clip)
         error = _error(_outputs(target, name, samples), exact)
         if error > max_error:
             log.info("%s: %s in INT8: output off by %.0f %%; looking for the cause", source.name, kinds, 100 * error)
@@ -177,7 +184,9 @@ def _outputs(graph: Path | bytes, name: str, samples: npt.NDArray[Any]) -> npt.N
     return np.concatenate([session.run(None, batch)[0] for batch in _batches(name, samples)])
 
 
-def _quantise_operators(source: Path, target: Path, name: str, samples: npt.NDArray[Any], operators: list[str]) -> None:
+def _quantise_operators(
+    source: Path, target: Path, name: str, samples: npt.NDArray[Any], operators: list[str], clip: bool
+) -> None:
     with tempfile.TemporaryDirectory() as folder, _quiet():
         prepared = Path(folder) / "prepared.onnx"
         # Shapes only: optimising here would bake in operators of ONNX Runtime's own.
@@ -194,7 +203,7 @@ def _quantise_operators(source: Path, target: Path, name: str, samples: npt.NDAr
             weight_type=QuantType.QInt8,
             # The rarest activations are clipped, or their range coarsens all others (max |dp| 0.040 instead of 0.079
             # on the built-in model).
-            calibrate_method=CalibrationMethod.Percentile,
+            calibrate_method=CalibrationMethod.Percentile if clip else CalibrationMethod.MinMax,
             extra_options={
                 "CalibPercentile": 99.99,
                 # One batch at a time, whatever the calibrator: otherwise it keeps every activation of every sample
@@ -231,10 +240,11 @@ class _Samples(CalibrationDataReader):  # type: ignore[misc]  # ONNX Runtime has
 
 
 def _batches(name: str, samples: npt.NDArray[Any]) -> Iterator[dict[str, npt.NDArray[Any]]]:
-    """Views of 8 samples each."""
-    starts: Iterable[int] = range(0, len(samples), 8)
+    """Views of up to 8 samples each, of fewer where they are large: so is all that is computed from them."""
+    size = max(1, min(8, BATCH_BYTES // samples[0].nbytes))
+    starts: Iterable[int] = range(0, len(samples), size)
     for begin in starts:
-        yield {name: samples[begin : begin + 8]}
+        yield {name: samples[begin : begin + size]}
 
 
 @contextlib.contextmanager

@@ -113,8 +113,8 @@ def with_shares(result: dict[str, Any], precision: str, ceilings: Mapping[str, A
         return result
 
     def share(rate: float, batch: int, flop: int, nbytes: int, weights: int) -> float:
-        limit_s = max(batch * flop / products, (weights + batch * nbytes) / copies) / 1e9
-        return limit_s / (batch / rate)
+        limit_s: float = max(batch * flop / products, (weights + batch * nbytes) / copies) / 1e9
+        return limit_s * rate / batch
 
     rows = [
         {

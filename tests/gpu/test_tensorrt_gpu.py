@@ -33,7 +33,9 @@ pytestmark = pytest.mark.timeout(1200)
 
 PRECISIONS = ["fp32", "fp16", "bf16", "int8"]
 EXTRA = sorted(Path(os.environ.get("STREAMCLF_GPU_BUNDLES", "/nonexistent")).glob("*/spec.json"))
-MADE = ["vivit-tiny", "vivit-b-16x2"] if importlib.util.find_spec("torch") else []
+KINDS = ["vivit-encoder", "vivit-joint", "vivit-self", "vivit-dot", "hybrid-densenet121", "conv-transformer"]
+MADE = [f"small {name}" for name in KINDS] if importlib.util.find_spec("torch") else []
+"""What a GPU can get wrong in an architecture shows in a small one; full sizes are tests/gpu/bench.py's."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -47,10 +49,9 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="module", params=[*builtin_models(), *(str(path.parent) for path in EXTRA), *MADE])
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     if request.param in MADE:
-        from support.vivit import BASE, TINY, make_vivit_bundle
+        from support.gpu_models import gpu_bundle
 
-        settings = TINY if request.param == "vivit-tiny" else BASE
-        return make_vivit_bundle(tmp_path_factory.mktemp("bundles") / request.param, settings)[1]
+        return gpu_bundle(tmp_path_factory.mktemp("bundles"), request.param.removeprefix("small "), small=True)
     return load_bundle(BUNDLES / request.param if request.param in builtin_models() else Path(request.param))
 
 
