@@ -79,7 +79,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure a run or a bundle: top-1, top-5, balanced accuracy, AUC, every class, the confusion matrix."""
-    from training.evaluating import run_evaluate
+    from training.evaluate_command import run_evaluate
 
     try:
         result = run_evaluate(
