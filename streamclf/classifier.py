@@ -18,6 +18,7 @@ import orjson
 from streamclf.actions import ActionTracker
 from streamclf.child import EXIT_DONE, Stop, run_child
 from streamclf.feed import Feed, Pending
+from streamclf.gathering import Gathering
 from streamclf.jobs import ClassifierChange, ClassifierJob, StreamSettings
 from streamclf.link import Draft, HubLink
 from streamclf.rules import StreamActions
@@ -51,9 +52,16 @@ class Classifier:
     """Takes the ready tokens of all feeds, fairly, into one encode, and classifies the windows that they complete."""
 
     def __init__(
-        self, engine: Engine, feeds: Sequence[Feed], actions: Mapping[str, StreamActions], link: HubLink
+        self,
+        engine: Engine,
+        feeds: Sequence[Feed],
+        actions: Mapping[str, StreamActions],
+        link: HubLink,
+        *,
+        max_wait_s: float = 0.0,
     ) -> None:
         self._link = link
+        self._gathering = Gathering(max_wait_s)
         self._use(engine)
         self._turn = 0
         self._feeds: list[Feed] = []
@@ -121,12 +129,17 @@ class Classifier:
             selector.register(stop.fd, selectors.EVENT_READ)
             selector.register(stop.change_fd, selectors.EVENT_READ)
             while not stop.event.is_set():
-                for key, _ in selector.select(IDLE_S):
-                    if key.data is not None and not _drain(key.fd):
-                        selector.unregister(key.fd)  # an ended pipe would stay readable for ever
+                for key, _ in selector.select(min(IDLE_S, self._gathering.left_s(time.monotonic()))):
+                    if key.data is not None:
+                        self._gathering.heard(key.data.stream, time.monotonic())
+                        if not _drain(key.fd):
+                            selector.unregister(key.fd)  # an ended pipe would stay readable for ever
                 for message in stop.changes():
                     if roster:
                         self._take(message, roster)
+                waiting = [feed.waiting for feed in self._feeds]
+                if self._gathering.worth_waiting(waiting, self._engine.max_batch, time.monotonic()):
+                    continue
                 while not (stop.event.is_set() or stop.changed) and self._timed_step(stop):
                     if (engine := better()) is not None:
                         self.exchange(engine)
@@ -255,7 +268,7 @@ def main(job: ClassifierJob, stop: Stop) -> int:
     roster = Roster(bundle.spec, job.capacity)
     link = HubLink(job.link, "classifier")
     print(orjson.dumps({"engine": opening.engine.description}).decode(), flush=True)
-    classifier = Classifier(opening.engine, (), {}, link)
+    classifier = Classifier(opening.engine, (), {}, link, max_wait_s=job.engine.max_wait_ms / 1e3)
     try:
         classifier.run(stop, roster, opening.better)
     finally:

@@ -44,6 +44,9 @@ class EngineConfig(_Section):
     backend: Backend = "auto"
     precision: Precision = "auto"
     max_batch: int = Field(16, ge=1, le=256, description="tokens in one encode, windows in one classify")
+    max_wait_ms: float = Field(
+        20.0, ge=0, le=1000, description="a token waits for those of other streams, to be encoded together; 0: never"
+    )
     threads: int = Field(0, ge=0, le=256, description="CPU threads of inference; 0 takes all cores")
     spare_streams: int = Field(
         4, ge=0, le=400, description="streams that may join a running service before its classifier is started anew"

@@ -94,7 +94,8 @@ def run_load(load: Load, film: Path, folder: Path) -> Run:
 
 
 def _config(load: Load, port: int, folder: Path) -> dict[str, Any]:
-    stream = {"hop": load.hop, "open_timeout_s": 120.0}  # cameras answer nobody before the engine is there
+    # Cameras answer nobody before the engine is there, and their film is so short that it would count as frozen.
+    stream = {"hop": load.hop, "open_timeout_s": 120.0, "frozen_s": 3600.0}
     return {
         "model": str(load.bundle.path),
         "engine": load.engine.model_dump(),

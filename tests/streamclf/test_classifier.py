@@ -168,6 +168,35 @@ def test_hop_thins_the_predictions_out(engine: Engine) -> None:
     assert [round(body["window"]["start_s"], 1) for body in posted.of("cam")] == [0.0, 0.6, 1.2]
 
 
+def test_a_token_waits_for_the_other_streams_and_is_encoded_with_theirs(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamclf.gathering.ALIVE_S", 3600.0)  # however slow this machine is
+    batches: list[int] = []
+    encode = engine.encode
+    monkeypatch.setattr(engine, "encode", lambda tokens, slots: (batches.append(len(slots)), encode(tokens, slots)))
+    one, other = cameras = [Camera("one", engine, 0), Camera("other", engine, 1)]
+    classifier = Classifier(engine, [camera.feed for camera in cameras], {}, Posted(), max_wait_s=60.0)  # type: ignore[arg-type]
+    stop = Stop()
+    thread = threading.Thread(target=classifier.run, args=(stop,))
+    thread.start()
+    try:
+        for camera in cameras:  # the first of each: nobody knows yet that there are two
+            camera.token()
+            os.write(camera.wake_write, b"\1")
+            wait_until(lambda camera=camera: camera.feed.waiting == 0, "the first token to be taken")
+        before = len(batches)
+        for camera in (one, other):
+            assert len(batches) == before
+            camera.token()
+            os.write(camera.wake_write, b"\1")
+        wait_until(lambda: len(batches) > before, "the batch")
+        assert batches[before:] == [2]
+    finally:
+        stop.request()
+        thread.join(10)
+
+
 def test_a_busy_stream_does_not_starve_the_others(engine: Engine) -> None:
     busy, quiet = Camera("busy", engine, 0), Camera("quiet", engine, 1)
     classifier, _ = serve(engine, busy, quiet)

@@ -1,0 +1,72 @@
+"""When a batch is begun."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamclf.gathering import ALIVE_S, Gathering
+
+WAIT_S = 0.02
+
+
+def heard(gathering: Gathering, *streams: str, at_s: float = 0.0) -> None:
+    for stream in streams:
+        gathering.heard(stream, at_s)
+
+
+def test_nothing_waits_for_nobody() -> None:
+    gathering = Gathering(WAIT_S)
+    assert not gathering.worth_waiting([], 8, 0.0)
+    assert not gathering.worth_waiting([0, 0], 8, 0.0)
+    assert gathering.left_s(0.0) == math.inf
+
+
+def test_one_stream_alone_never_waits_also_beside_those_that_bring_nothing() -> None:
+    gathering = Gathering(WAIT_S)
+    heard(gathering, "a", "b", "c")
+    later = ALIVE_S + 0.1
+    heard(gathering, "a", at_s=later)
+    assert not gathering.worth_waiting([1, 0, 0], 8, later)
+
+
+def test_a_token_waits_until_its_time_is_up() -> None:
+    gathering = Gathering(WAIT_S)
+    heard(gathering, "a", "b")
+    assert gathering.worth_waiting([1, 0], 8, 0.1)
+    assert gathering.left_s(0.11) == pytest.approx(WAIT_S - 0.01)
+    assert gathering.worth_waiting([1, 0], 8, 0.11)
+    assert not gathering.worth_waiting([1, 0], 8, 0.1 + WAIT_S)
+    assert gathering.left_s(0.12) == math.inf
+
+
+def test_what_is_complete_or_enough_waits_no_longer() -> None:
+    for waiting in ([1, 1, 1], [4, 0, 0], [3, 1, 0]):
+        gathering = Gathering(WAIT_S)
+        heard(gathering, "a", "b", "c")
+        assert gathering.worth_waiting([1, 0, 0], 4, 0.0)
+        assert not gathering.worth_waiting(waiting, 4, 0.001)
+
+
+def test_without_a_time_to_wait_there_is_no_waiting() -> None:
+    gathering = Gathering(0.0)
+    heard(gathering, "a", "b")
+    assert not gathering.worth_waiting([1, 0], 8, 0.0)
+
+
+@given(
+    steps=st.lists(st.tuples(st.floats(0, 0.05), st.lists(st.integers(0, 3), min_size=3, max_size=3)), max_size=60),
+    enough=st.integers(1, 8),
+)
+def test_no_token_ever_waits_longer_than_it_may(steps: list[tuple[float, list[int]]], enough: int) -> None:
+    gathering, now_s, since_s = Gathering(WAIT_S), 0.0, None
+    for pause_s, waiting in steps:
+        now_s += pause_s
+        for stream, count in zip("abc", waiting, strict=True):
+            if count:
+                gathering.heard(stream, now_s)
+        holds = gathering.worth_waiting(waiting, enough, now_s)
+        since_s = (now_s if since_s is None else since_s) if holds else None
+        assert since_s is None or now_s - since_s < WAIT_S
+        assert gathering.left_s(now_s) <= WAIT_S + 1e-9 if holds else gathering.left_s(now_s) == math.inf
