@@ -134,6 +134,15 @@ def test_the_command_prints_figures_as_json_and_a_page(run, films, tmp_path):
     assert gif.count(b"\x21\xf9\x04") == 12, "one picture for each frame that the model was shown"
 
 
+def test_without_data_a_run_is_measured_on_what_it_held_back(run, tmp_path):
+    metrics = json.loads((run / "metrics.json").read_text())
+    result = CliRunner().invoke(app, ["evaluate", str(run), "--json", "-o", str(tmp_path / "report")])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["confusion"] == metrics["confusion"]
+    assert "<h1>ways@1 on clips held back</h1>" in (tmp_path / "report" / "index.html").read_text()
+    assert (tmp_path / "report" / "curves.png").is_file()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
