@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,6 +202,8 @@ def write_spec(path: Path, fields: Mapping[str, Any]) -> Bundle:
 
 def _sha256(path: Path) -> str:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for, for ever
+            raise BundleError(f"{path}: not a file; copy or export the bundle again")
         with path.open("rb") as file:
             return _digest(file)
     except OSError as error:

@@ -243,11 +243,13 @@ def _secret() -> bytes:
     path = cache_root() / SECRET_FILE
     if not path.exists():
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{SECRET_FILE}-")
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(32))
-        with contextlib.suppress(FileExistsError):
-            os.link(temporary, path)  # complete when it appears, and the first of two processes wins
-        Path(temporary).unlink()
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(secrets.token_bytes(32))
+            with contextlib.suppress(FileExistsError):
+                os.link(temporary, path)  # complete when it appears, and the first of two processes wins
+        finally:
+            Path(temporary).unlink()  # also where the disk is full
     try:
         machine = MACHINE_ID.read_bytes().strip()
     except OSError:

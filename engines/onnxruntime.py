@@ -16,12 +16,16 @@ from engines.base import CheckedEngine, HostBank
 from engines.bundle import Bundle
 from engines.engine import EngineOptions
 from engines.errors import BackendMissingError, CompileError
+from engines.kept import PARTS
 from engines.parity import softmax
+from engines.signature import TensorView, check_signature
 
 U8 = npt.NDArray[np.uint8]
 I32 = npt.NDArray[np.int32]
 F32 = npt.NDArray[np.float32]
 
+NUMPY_TYPES: Final = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
+"""By ONNX Runtime's name; of those that a bundle may have."""
 CPU: Final = "CPUExecutionProvider"
 PROVIDERS: Final[dict[str, tuple[str, dict[str, dict[str, Any]]]]] = {
     # By name: what people call it, and its options by precision. In order of preference.
@@ -77,9 +81,11 @@ class OnnxRuntimeEngine(CheckedEngine):
             precision=precision,
         )
         chosen = [(provider, settings[precision]), *([] if provider == CPU else [CPU])]
-        self._encoder, self._head = (
-            _session(path, provider, chosen, options.threads) for path in bundle.graphs(precision)
-        )
+        sessions = {}
+        for name, path in zip(PARTS, bundle.graphs(precision), strict=True):
+            sessions[name] = _session(path, provider, chosen, options.threads)
+            check_signature(bundle.spec, name, path, _tensors(sessions[name]))
+        self._encoder, self._head = sessions["encoder"], sessions["head"]
         self._bank = HostBank(bundle.spec, slots=options.bank_slots, max_batch=options.max_batch)
 
     def _encode(self, frames: U8, slots: I32) -> None:
@@ -112,3 +118,13 @@ def _session(path: Path, provider: str, chosen: list[Any], threads: int) -> ort.
     if session.get_providers()[0] != provider:  # it falls back to the CPU without an error
         raise BackendMissingError(f"{provider} is installed but does not start on this machine")
     return session
+
+
+def _tensors(session: ort.InferenceSession) -> dict[str, TensorView]:
+    return {
+        item.name: TensorView(
+            shape=[size if isinstance(size, int) else None for size in item.shape],
+            dtype=NUMPY_TYPES.get(item.type, item.type),
+        )
+        for item in (*session.get_inputs(), *session.get_outputs())
+    }

@@ -19,6 +19,7 @@ from engines.engine import EngineOptions
 from engines.errors import BackendMissingError, CompileError
 from engines.kept import PARTS
 from engines.parity import softmax
+from engines.signature import TensorView, check_signature
 
 U8 = npt.NDArray[np.uint8]
 I32 = npt.NDArray[np.int32]
@@ -89,7 +90,9 @@ class OpenVinoEngine(CheckedEngine):
                 subject=("graph", "precision"),
             )
             hints = {**settings, "INFERENCE_PRECISION_HINT": HINTS[computed]}
-            graphs[name] = _Requests(_compiled(core, cache, name, path, hints), requests)
+            compiled = _compiled(core, cache, name, path, hints)
+            check_signature(bundle.spec, name, path, _tensors(compiled))
+            graphs[name] = _Requests(compiled, requests)
         self._encoder, self._head = graphs["encoder"], graphs["head"]
         self._bank = HostBank(bundle.spec, slots=options.bank_slots, max_batch=options.max_batch)
 
@@ -147,6 +150,16 @@ def _compiled(core: ov.Core, cache: CompiledCache, name: str, path: Path, settin
         return compiled, blob.getvalue()
 
     return cache.get(name, restore=restore, build=build)
+
+
+def _tensors(compiled: ov.CompiledModel) -> dict[str, TensorView]:
+    return {
+        port.get_any_name(): TensorView(
+            shape=[dim.get_length() if dim.is_static else None for dim in port.get_partial_shape()],
+            dtype=np.dtype(port.get_element_type().to_dtype()).name,
+        )
+        for port in (*compiled.inputs, *compiled.outputs)
+    }
 
 
 def _reason(error: RuntimeError) -> str:

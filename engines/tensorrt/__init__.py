@@ -6,8 +6,9 @@ import logging
 
 from engines.bundle import Bundle
 from engines.engine import EngineOptions
-from engines.errors import BackendMissingError, BundleError, DeviceMemoryError
+from engines.errors import BackendMissingError, DeviceMemoryError
 from engines.kept import PARTS, load_kept_fp32
+from engines.signature import TensorView, check_signature
 from engines.tensorrt.engine import TensorRtEngine
 from engines.tensorrt.interface import OutOfMemoryError, Plan, Platform
 from engines.tensorrt.memory import MIB, Layout
@@ -83,20 +84,7 @@ def _layout(bundle: Bundle, options: EngineOptions, batch: int, plans: dict[str,
 
 
 def _matching(plan: Plan, recipe: Recipe) -> Plan:
-    """The plan, if its tensors are those that the spec promises: buffers are sized by the spec."""
-    spec = recipe.spec
-    source, target = {
-        "encoder": (("frames", spec.token_shape, "uint8"), ("features", spec.feature_shape, "float32")),
-        "head": (
-            ("features", (spec.tokens, *spec.feature_shape), "float32"),
-            ("logits", (len(spec.labels),), "float32"),
-        ),
-    }[recipe.name]
-    for name, item, dtype in (source, target):
-        tensor = plan.tensors.get(name)
-        if tensor is None or tensor.shape[1:] != tuple(item) or tensor.dtype.name != dtype:
-            is_ = "absent" if tensor is None else f"{tensor.dtype} {tensor.shape[1:]}"
-            raise BundleError(
-                f"{recipe.path}: its {name} is {is_}, the spec says {dtype} {tuple(item)}; export the bundle again"
-            )
+    """The plan, if its tensors are those that the spec promises."""
+    found = {name: TensorView(shape=tensor.shape, dtype=tensor.dtype.name) for name, tensor in plan.tensors.items()}
+    check_signature(recipe.spec, recipe.name, recipe.path, found)
     return plan

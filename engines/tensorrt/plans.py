@@ -52,9 +52,7 @@ def load_plan(platform: Platform, recipe: Recipe, *, may_build: bool = True) -> 
         return cache.get(name, restore=compiler.load, build=build)
     plan = cache.restored(name, compiler.load)
     if plan is None:
-        raise NotBuiltError(
-            f"{recipe.spec.id}: no {recipe.precision} plan of its {recipe.name} for this GPU yet"
-        )
+        raise NotBuiltError(f"{recipe.spec.id}: no {recipe.precision} plan of its {recipe.name} for this GPU yet")
     return plan
 
 

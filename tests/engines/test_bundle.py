@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -101,3 +102,11 @@ def test_a_pickle_in_the_golden_clip_is_never_loaded(path: Path) -> None:
     bundle = write_spec(path, fields)
     with pytest.raises(BundleError, match="not a golden clip"):
         bundle.golden()
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    bundle = make_brightness_bundle(tmp_path / "b")
+    (bundle.path / "head.onnx").unlink()
+    os.mkfifo(bundle.path / "head.onnx")
+    with pytest.raises(BundleError, match=r"head\.onnx: not a file"):
+        load_bundle(bundle.path)

@@ -1,5 +1,6 @@
 """What is kept of compiled engines, and what is never taken back."""
 
+import errno
 import json
 import logging
 import multiprocessing
@@ -189,3 +190,23 @@ def test_the_secret_is_the_users_own(root: Path) -> None:
     get(cache_of())
     assert (root / SECRET_FILE).stat().st_mode & 0o777 == 0o600
     assert engines.cache._secret() == engines.cache._secret()
+
+
+def test_a_full_disk_leaves_no_half_of_the_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The very first file that a new cache gets is the secret; without it nothing can be sealed, so nothing is kept."""
+    monkeypatch.setenv("STREAMCLF_CACHE", str(tmp_path / "cache"))
+    cache = open_cache({"graph": "a"}, subject=("graph",))
+    link = os.link
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("engines.cache.os.link", full)
+    cache.store("plan", b"code")
+    assert "is not kept: No space left on device" in caplog.text
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    monkeypatch.setattr("engines.cache.os.link", link)
+    cache.store("plan", b"code")
+    assert cache.load("plan") == b"code"

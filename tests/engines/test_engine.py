@@ -1,10 +1,11 @@
 """One contract, every backend: the same assertions run on each adapter that this machine can load."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import openvino
 import pytest
@@ -251,6 +252,43 @@ def test_auto_leaves_a_reduced_precision_that_fails(
     assert len(tried) == 4 or {*tried[1:]} == {"fp32"}  # as a whole, without the head, without the encoder, not at all
     assert "trying it with one of its two graphs in fp32" in caplog.text
     engine.close()
+
+
+def _frozen_batch(path: Path) -> None:
+    model = onnx.load(path / "head.onnx")
+    for value in (model.graph.input[0], model.graph.output[0]):
+        dim = value.type.tensor_type.shape.dim[0]
+        dim.Clear()
+        dim.dim_value = 1
+    onnx.save(model, path / "head.onnx")
+
+
+def _swapped(path: Path) -> None:
+    encoder = (path / "encoder.onnx").read_bytes()
+    (path / "encoder.onnx").write_bytes((path / "head.onnx").read_bytes())
+    (path / "head.onnx").write_bytes(encoder)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("fields", "change", "message"),
+    [
+        ({"feature_shape": (4,)}, None, r"encoder\.onnx: its features is float32 \(3,\), the spec says float32 \(4,\)"),
+        ({"labels": ("a", "b", "c")}, None, r"head\.onnx: its logits is float32 \(2,\), the spec says float32 \(3,\)"),
+        ({}, _swapped, r"encoder\.onnx: has no frames \(it has features, logits\)"),
+        ({}, _frozen_batch, r"head\.onnx: its features has a batch of 1|input features is \[1, 4, 3\]"),
+    ],
+)
+def test_graphs_that_are_not_what_the_spec_promises(
+    tmp_path: Path, backend: str, fields: dict[str, object], change: Callable[[Path], None] | None, message: str
+) -> None:
+    """Each backend would fail in a call of its own, or not at all: buffers are sized by the spec."""
+    bundle = make_brightness_bundle(tmp_path / "broken")
+    if change is not None:
+        change(bundle.path)
+    changed = write_spec(bundle.path, {**bundle.spec.model_dump(exclude={"files"}), **fields})
+    with pytest.raises(BundleError, match=message):
+        open_engine(changed, backend=backend, precision="fp32")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
