@@ -35,6 +35,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "kind": "keypoint", "frames_per_token": 2, "width_of_stages": [8, 8, 8, 8], "points": 2, "described": 4,
         "dim": 16, "heads": 2, **SIZE,
     },
+    "pose": {"kind": "pose", "multiplier": 0.25, "dim": 16, "members": 2, "height": 64, "width": 96, "tokens": 3},
     "attentive": {"kind": "attentive", "backbone": "mobilenetv3_small_050", "dim": 16, "pooled": 8, **SIZE},
 }  # fmt: skip
 
@@ -50,7 +51,7 @@ def random_model(words: dict[str, Any], *, labels: int = 5) -> ClipModel:
     model = build(parse(words), labels=labels)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter) * parameter.std().nan_to_num(0.0).clamp(0.02, 1.0))
+            parameter.add_(0.1 * torch.randn_like(parameter) * parameter.std(correction=0).clamp(0.02, 1.0))
         # Batch norms take what they see for the truth, or what comes out of a CNN this small is all but nothing.
         for part in model.modules():
             if isinstance(part, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):

@@ -11,10 +11,11 @@ from training.models.base import ClipModel, ClipRecipe
 from training.models.conv_transformer import ConvTransformer, ConvTransformerRecipe
 from training.models.hybrid import Hybrid, HybridRecipe
 from training.models.keypoint import KeypointModel, KeypointRecipe
+from training.models.pose import PoseModel, PoseRecipe
 from training.models.vivit import VivitRecipe, build_vivit
 from training.models.vivit_factorised import FactorisedViViT, VivitFactorisedRecipe
 
-KINDS: Final = ("vivit_factorised", "vivit", "hybrid", "conv_transformer", "keypoint", "attentive")
+KINDS: Final = ("vivit_factorised", "vivit", "hybrid", "conv_transformer", "keypoint", "attentive", "pose")
 
 
 def _kind(section: Any) -> str:
@@ -30,7 +31,8 @@ ModelRecipe: TypeAlias = Annotated[
     | Annotated[HybridRecipe, Tag("hybrid")]
     | Annotated[ConvTransformerRecipe, Tag("conv_transformer")]
     | Annotated[KeypointRecipe, Tag("keypoint")]
-    | Annotated[AttentiveRecipe, Tag("attentive")],
+    | Annotated[AttentiveRecipe, Tag("attentive")]
+    | Annotated[PoseRecipe, Tag("pose")],
     Discriminator(
         _kind,
         custom_error_type="unknown_kind",
@@ -53,6 +55,8 @@ def build(recipe: ModelRecipe, *, labels: int) -> ClipModel:
         return ConvTransformer(recipe=recipe, labels=labels)
     if isinstance(recipe, AttentiveRecipe):
         return AttentiveModel(recipe=recipe, labels=labels)
+    if isinstance(recipe, PoseRecipe):
+        return PoseModel(recipe=recipe, labels=labels)
     if isinstance(recipe, KeypointRecipe):
         return KeypointModel(labels=labels, **recipe.model_dump(exclude={"kind"}))
     return FactorisedViViT(labels=labels, **recipe.model_dump(exclude={"kind"}))
