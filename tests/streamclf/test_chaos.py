@@ -23,6 +23,8 @@ from support.hub_process import HubProcess
 
 from streamclf.subscribers.log import run_log
 
+pytestmark = pytest.mark.flaky(reruns=0)  # what fails here once in a hundred times is a loss
+
 CHAOS_S = float(os.environ.get("STREAMCLF_CHAOS_S", "60" if os.environ.get("CI") else "5"))
 HIGH_WATER = 50
 """Messages, where 2,000 and 10,000 are usual."""

@@ -9,7 +9,8 @@ from support.bundles import make_brightness_bundle
 
 from engines.bundle import load_bundle
 from engines.engine import open_engine
-from engines.parity import TOLERANCE
+from engines.parity import TOLERANCE, ParityReport
+from engines.parts import PartsExplanation
 from streamclf.builtin import BUNDLES
 from streamclf.cli import _main
 
@@ -99,3 +100,24 @@ def test_what_explain_needs_is_named(
     monkeypatch.setattr("streamclf.compile.importlib.util.find_spec", lambda name: None)
     assert _main(["compile", model, "--explain"]) == 1
     assert "onnx and onnxruntime not installed; pip install 'streamclf[compile]'" in capsys.readouterr().err
+
+
+def test_what_openvino_breaks_is_said_by_graph(
+    model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenVINO lowers what no layer of the ONNX graph says: it is asked itself, and nothing is simulated."""
+    reports = {
+        None: ParityReport(max_dp=0.5, actual="dark", expected="bright"),
+        "head": ParityReport(max_dp=float("nan"), actual="bright", expected="bright"),
+        "encoder": ParityReport(max_dp=0.01, actual="bright", expected="bright"),
+    }
+    found = PartsExplanation(precision="bf16", reports=reports)
+    monkeypatch.setattr("streamclf.compile.explain_parts", lambda *_: found)
+    assert _main(["compile", model, "--backend", "openvino", "--explain"]) == 0
+    out = capsys.readouterr().out
+    assert "both graphs lowered: max |dp| 5.0e-01, and another label (dark)" in out
+    assert "--precision auto keeps the encoder in fp32" in out
+    report = report_of(capsys, model, "--backend", "openvino", "--explain")
+    assert report["explanation"] == {
+        "precision": "bf16", "max_dp": {"none": 0.5, "head": None, "encoder": 0.01}, "keep_fp32": ["encoder"],
+    }  # fmt: skip
