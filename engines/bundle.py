@@ -135,7 +135,8 @@ class Bundle:
             if name not in self.spec.files:
                 raise BundleError(
                     f"precision=int8: {self.path} has no {name}; make one: "
-                    f"streamclf compile {self.path} --precision int8 --calibration WINDOWS.npz -o NEW"
+                    f"streamclf compile {self.path} --precision int8 --calibration WINDOWS.npz -o NEW "
+                    "(WINDOWS.npz: python -m training windows)"
                 )
         return self.path / INT8_ENCODER_FILE, self.path / INT8_HEAD_FILE
 

@@ -82,9 +82,9 @@ def compile_(
     backend: Annotated[Backend, typer.Option(help="What is to run it.")] = "auto",
     precision: Annotated[Precision, typer.Option(help="What it is to compute in.")] = "auto",
     max_batch: Annotated[int, typer.Option(min=1, max=256, help="Tokens in one encode, as in the service.")] = 16,
-    explain: Annotated[bool, typer.Option("--explain", help="Name the layers that fp16 or bf16 break.")] = False,
-    calibration: Annotated[Path | None, typer.Option(help="Windows (.npz) to quantise to INT8 with.")] = None,
-    validation: Annotated[Path | None, typer.Option(help="Windows (.npz) to compare with fp32 on.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Name what fp16 or bf16 break: graph or layers.")] = False,
+    calibration: Annotated[Path | None, typer.Option(help="For INT8: .npz of `python -m training windows`.")] = None,
+    validation: Annotated[Path | None, typer.Option(help="To compare with fp32 on: another such .npz.")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Where the INT8 bundle goes.")] = None,
     as_json: Json = False,
 ) -> int:

@@ -7,7 +7,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
@@ -58,7 +58,7 @@ def run_compile(
         bundle = _quantised(bundle, calibration, output)
         report["bundle"] = str(output)
     if explain:
-        lines = _explain(report, bundle, backend, "bf16" if precision == "bf16" else "fp16")
+        lines = _explain(report, bundle, backend, precision)
         if not as_json:  # now: what was asked for may not be there to build on this machine
             print("\n".join(lines), flush=True)
     began = time.monotonic()
@@ -85,18 +85,26 @@ def _quantised(bundle: Bundle, calibration: Path, output: Path) -> Bundle:
     return quantise_bundle(bundle, load_windows(calibration, bundle.spec).frames, output)
 
 
-def _explain(report: dict[str, Any], bundle: Bundle, backend: Backend, precision: Literal["fp16", "bf16"]) -> list[str]:
-    """What lowering breaks, into the report and in words: by graph where OpenVINO is to run it, else by layer."""
+def _explain(report: dict[str, Any], bundle: Bundle, backend: Backend, precision: Precision) -> list[str]:
+    """What lowering breaks, into the report and in words: by graph where OpenVINO is to run it, else by layer.
+
+    With `auto` it is the precision that `auto` would take: BF16 on a CPU that has it.
+    """
     runs_on = choose_backend().order[:1] if backend == "auto" else (backend,)
-    if runs_on == ("openvino",) and precision == "bf16":
-        parts = explain_parts(bundle, "openvino", precision)
-        report["explanation"] = {
-            "precision": precision,
-            "max_dp": {part or "none": _finite(found.max_dp) for part, found in parts.reports.items()},
-            "keep_fp32": list(parts.kept),
-        }
-        return _parts_lines(parts)
-    found = _explained(bundle, precision)
+    if runs_on == ("openvino",) and precision != "fp16":
+        try:
+            parts = explain_parts(bundle, "openvino", "bf16")
+        except BackendMissingError:
+            if precision == "bf16":
+                raise
+        else:
+            report["explanation"] = {
+                "precision": "bf16",
+                "max_dp": {part or "none": _finite(found.max_dp) for part, found in parts.reports.items()},
+                "keep_fp32": list(parts.kept),
+            }
+            return _parts_lines(parts)
+    found = _explained(bundle, "bf16" if precision == "bf16" else "fp16")
     report["explanation"] = {
         **asdict(found),
         "max_dp_before": _finite(found.max_dp_before),
