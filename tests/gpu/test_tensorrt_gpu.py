@@ -23,6 +23,7 @@ from engines.errors import ParityError
 from engines.gpu import find_gpus
 from engines.parity import TOLERANCE, check_parity, softmax
 from engines.speed import measure_speed
+from engines.standby import move_features
 from streamclf.builtin import BUNDLES, builtin_models
 
 LACKING = ["an NVIDIA GPU"] * (not find_gpus()) + missing_libraries("tensorrt")
@@ -120,6 +121,21 @@ def test_bursts_on_two_streams_give_onnxruntimes_numbers(bundle: Bundle) -> None
     for size in range(1, 17):
         actual = engine.classify(order[windows[:size]])
         np.testing.assert_allclose(actual, expected[:size], atol=TOLERANCE["fp32"])
+    engine.close()
+
+
+def test_features_of_another_engine_are_taken(bundle: Bundle) -> None:
+    """As when another backend has served while the plan was built."""
+    tokens = bundle.spec.tokens
+    exact = open_engine(bundle, backend="onnxruntime", precision="fp32", bank_slots=64)
+    engine = opened(bundle)
+    for begin in range(0, tokens, 16):
+        part = bundle.golden().frames[begin : begin + 16]
+        exact.encode(part, np.arange(begin, begin + len(part), dtype=np.int32))
+    move_features(exact, engine)
+    exact.close()
+    actual = engine.classify(np.arange(tokens, dtype=np.int32)[None])[0]
+    np.testing.assert_allclose(actual, softmax(bundle.golden().logits), atol=TOLERANCE["fp32"])
     engine.close()
 
 
