@@ -1,8 +1,8 @@
 """The models of the comparison with peers, random weights: `PYTHONPATH=tests python -m benchmarks.make_bundles FOLDER`.
 
 `hybrid`: MobileNetV3-small at 128 px and two Transformer layers of width 1024 over 20 frames at 10 fps. `vivit-s`:
-ViViT's factorised encoder of size S (d 384, 12 + 4 layers), 32 frames of 224 px at 10 fps. What weights a model has
-does not change what it costs.
+ViViT's factorised encoder of size S (d 384, 12 + 4 layers), 32 frames of 224 px at 10 fps. `vivit-b`: the same of size
+B/16x2 (d 768). What weights a model has does not change what it costs.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ VIVIT_S: dict[str, Any] = {
     "height": 224, "width": 224, "frames_per_token": 2, "tokens": 16, "patch": 16, "stem": (),
     "dim": 384, "heads": 6, "spatial_layers": 12, "temporal_layers": 4,
 }  # fmt: skip
+VIVIT_B: dict[str, Any] = {**VIVIT_S, "dim": 768, "heads": 12}
 HYBRID: dict[str, Any] = {"height": 128, "width": 128, "frames_per_token": 1, "tokens": 20}
 
 
@@ -95,12 +96,13 @@ class WindowHead(nn.Module):
 
 
 def build(name: str) -> tuple[nn.Module, nn.Module, dict[str, Any]]:
-    """(encoder, head, settings) of one of the two, always with the same weights."""
+    """(encoder, head, settings) of one of them, always with the same weights."""
     torch.manual_seed(3)
     if name == "hybrid":
         return FrameEncoder().eval(), WindowHead(HYBRID["tokens"]).eval(), HYBRID
-    model = random_vivit(VIVIT_S, labels=LABELS)
-    return model.encoder, model.head, VIVIT_S
+    settings = {"vivit-s": VIVIT_S, "vivit-b": VIVIT_B}[name]
+    model = random_vivit(settings, labels=LABELS)
+    return model.encoder, model.head, settings
 
 
 def make(name: str, path: Path) -> Bundle:
@@ -127,5 +129,5 @@ def make(name: str, path: Path) -> Bundle:
 
 
 if __name__ == "__main__":
-    for model in ("hybrid", "vivit-s"):
+    for model in ("hybrid", "vivit-s", "vivit-b"):
         print(make(model, Path(sys.argv[1]) / model).path)
