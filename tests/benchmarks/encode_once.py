@@ -4,6 +4,7 @@
 
 Both ways in turn, so that a busy machine slows both: one encode and one head, and as many encodes as a window has
 tokens, in batches of several sizes, and one head. The same numbers come out; what differs is what is computed.
+`once of 8`: eight streams' new tokens in one encode and their windows in one head, a prediction's share.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import json
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +21,8 @@ import numpy as np
 
 from engines.bundle import load_bundle
 from engines.engine import open_engine
+
+STREAMS = (1, 4, 8)
 
 
 def main() -> None:
@@ -34,15 +38,16 @@ def main() -> None:
         bundle,
         backend=arguments.backend,
         precision=arguments.precision,
-        max_batch=spec.tokens,
-        bank_slots=spec.tokens,
+        max_batch=max(spec.tokens, *STREAMS),
+        bank_slots=max(STREAMS) * spec.tokens,
     )
     tokens = np.random.default_rng(1).integers(0, 256, (spec.tokens, *spec.token_shape), np.uint8)
-    window = np.arange(spec.tokens, dtype=np.int32)
+    windows = np.arange(max(STREAMS) * spec.tokens, dtype=np.int32).reshape(-1, spec.tokens)
+    window = windows[0]
 
-    def once() -> None:
-        engine.encode(tokens[-1:], window[-1:])
-        engine.classify(window[None])
+    def once(streams: int) -> None:
+        engine.encode(tokens[:streams], windows[:streams, -1])
+        engine.classify(windows[:streams])
 
     def whole(batch: int) -> None:
         for begin in range(0, spec.tokens, batch):
@@ -51,17 +56,23 @@ def main() -> None:
 
     batches = [batch for batch in (1, 2, 4, 8, 16, 32) if batch <= spec.tokens]
     for batch in batches:
-        whole(batch)  # warm, and the bank is full
-    seconds: dict[str, list[float]] = {"once": [], **{f"whole in {batch}": [] for batch in batches}}
+        whole(batch)  # warm
+    for streams in STREAMS:
+        for own in windows[:streams]:
+            engine.encode(tokens, own)
+        once(streams)
+    seconds: dict[str, list[float]] = defaultdict(list)
     for _ in range(arguments.rounds):
-        seconds["once"].append(_timed(once))
+        for streams in STREAMS:
+            seconds[f"once of {streams}"].append(_timed(lambda streams=streams: once(streams)) / streams)
         for batch in batches:
             seconds[f"whole in {batch}"].append(_timed(lambda batch=batch: whole(batch)))
     engine.close()
     medians = {name: 1e3 * statistics.median(all_of) for name, all_of in seconds.items()}
     best = min(medians[f"whole in {batch}"] for batch in batches)
+    cheaper = {f"of {streams}": best / medians[f"once of {streams}"] for streams in STREAMS}
     figures = {"model": spec.id, "engine": engine.description, "tokens": spec.tokens, "ms": medians}
-    print(json.dumps({**figures, "times_cheaper": best / medians["once"]}))
+    print(json.dumps({**figures, "times_cheaper": cheaper}))
 
 
 def _timed(what: Callable[[], None]) -> float:
