@@ -11,11 +11,12 @@ from training.models.base import ClipModel, ClipRecipe
 from training.models.conv_transformer import ConvTransformer, ConvTransformerRecipe
 from training.models.hybrid import Hybrid, HybridRecipe
 from training.models.keypoint import KeypointModel, KeypointRecipe
+from training.models.motion import MotionModel, MotionRecipe
 from training.models.pose import PoseModel, PoseRecipe
 from training.models.vivit import VivitRecipe, build_vivit
 from training.models.vivit_factorised import FactorisedViViT, VivitFactorisedRecipe
 
-KINDS: Final = ("vivit_factorised", "vivit", "hybrid", "conv_transformer", "keypoint", "attentive", "pose")
+KINDS: Final = ("vivit_factorised", "vivit", "hybrid", "conv_transformer", "keypoint", "attentive", "pose", "motion")
 
 
 def _kind(section: Any) -> str:
@@ -32,7 +33,8 @@ ModelRecipe: TypeAlias = Annotated[
     | Annotated[ConvTransformerRecipe, Tag("conv_transformer")]
     | Annotated[KeypointRecipe, Tag("keypoint")]
     | Annotated[AttentiveRecipe, Tag("attentive")]
-    | Annotated[PoseRecipe, Tag("pose")],
+    | Annotated[PoseRecipe, Tag("pose")]
+    | Annotated[MotionRecipe, Tag("motion")],
     Discriminator(
         _kind,
         custom_error_type="unknown_kind",
@@ -57,6 +59,8 @@ def build(recipe: ModelRecipe, *, labels: int) -> ClipModel:
         return AttentiveModel(recipe=recipe, labels=labels)
     if isinstance(recipe, PoseRecipe):
         return PoseModel(recipe=recipe, labels=labels)
+    if isinstance(recipe, MotionRecipe):
+        return MotionModel(recipe=recipe, labels=labels)
     if isinstance(recipe, KeypointRecipe):
         return KeypointModel(labels=labels, **recipe.model_dump(exclude={"kind"}))
     return FactorisedViViT(labels=labels, **recipe.model_dump(exclude={"kind"}))

@@ -1,0 +1,107 @@
+"""The motion model: it measures what moved, and pictures as such do not reach its head."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from training import export
+from training.models import build
+from training.models.motion import MotionModel, MotionRecipe
+
+WORDS = {"height": 64, "width": 96, "tokens": 3, "frames_per_token": 4}
+
+
+def small(**words: object) -> MotionModel:
+    torch.manual_seed(0)
+    model = build(MotionRecipe.model_validate(WORDS | words), labels=2)
+    assert isinstance(model, MotionModel)
+    with torch.no_grad():
+        model.head.classify.weight.normal_(std=0.1)
+    return model.eval()
+
+
+def ground(seed: int, height: int = 112, width: int = 144) -> torch.Tensor:
+    """(height, width) from 0 to 255: soft spots, which can be matched from anywhere near them."""
+    rough = torch.rand(1, 1, height // 8, width // 8, generator=torch.Generator().manual_seed(seed))
+    return F.interpolate(rough, size=(height, width), mode="bicubic")[0, 0].clamp(0, 1) * 255
+
+
+def film(picture: torch.Tensor, dx: int, dy: int) -> torch.Tensor:
+    """A token (4, 64, 96, 3) uint8 of what lies in the middle of `picture`, which moves by (dx, dy) a frame."""
+    frames = [picture[24 - i * dy : 88 - i * dy, 24 - i * dx : 120 - i * dx] for i in range(4)]
+    return torch.stack(frames)[..., None].expand(-1, -1, -1, 3).to(torch.uint8)
+
+
+def walkers(*, apart: bool, seed: int = 5) -> torch.Tensor:
+    """A still ground, and on it a block that moves as a whole, or whose quarters move four ways."""
+    frames = film(ground(seed), 0, 0).clone()
+    for i in range(4):
+        for row in (0, 1):
+            for column in (0, 1):
+                dx, dy = ((2 * column - 1) * 2 * i, (2 * row - 1) * 2 * i) if apart else (2 * i, 0)
+                part = ground(seed + 1)[row * 16 : row * 16 + 16, column * 16 : column * 16 + 16]
+                top, left = 16 + 16 * row + dy, 32 + 16 * column + dx
+                frames[i, top : top + 16, left : left + 16] = part[..., None].to(torch.uint8)
+    return frames
+
+
+def test_token_by_token_is_the_whole_window() -> None:
+    model = small()
+    window = torch.stack([walkers(apart=True), walkers(apart=False), film(ground(1), 2, 0)])[None]
+    with torch.inference_mode():
+        features = torch.stack([model.encoder(window[:, i]) for i in range(3)], dim=1)
+        torch.testing.assert_close(model.head(features), model(window), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("dx", "dy"), [(2, 0), (-3, 2), (0, 5), (6, -4)])
+def test_motion_is_measured_in_pixels_of_half_the_picture(dx: int, dy: int) -> None:
+    frames = film(ground(3), dx, dy)[None].float().mean(dim=4)
+    grey = F.avg_pool2d(frames, 2)[0, :, None]
+    grey = (grey - grey.mean()) / grey.std()
+    flow = small().encoder.flow(grey[:-1], grey[1:])[:, :, 8:-8, 8:-8]  # what comes in at the border is new
+    expected = torch.tensor([dx / 2, dy / 2]).reshape(1, 2, 1, 1).expand_as(flow)
+    assert (flow - expected).abs().mean() < 0.1
+
+
+def test_a_still_picture_and_a_moving_camera_are_no_motion() -> None:
+    """Whatever is seen, the numbers of a still token are one and the same; a panned one's are nearly those."""
+    encoder = small().encoder
+    with torch.inference_mode():
+        still = encoder(torch.stack([film(ground(1), 0, 0), film(ground(2) / 3, 0, 0)]))
+        torch.testing.assert_close(still[0], still[1], atol=1e-3, rtol=0)
+        inside = walkers(apart=True)[None]
+        panned = film(ground(1), 1, 0)[None]
+        # 1: the share of the picture that moves by a pixel and more.
+        assert encoder(panned)[0, 1] - still[0, 1] < 0.3 * (encoder(inside)[0, 1] - still[0, 1])
+
+
+def test_parts_that_move_apart_are_told_from_a_whole_that_moves() -> None:
+    encoder = small().encoder
+    # Behind speeds (9) and differences (4): how far motion cancels out in blocks of 16, the last of three sizes.
+    cancels = 9 + 4 + 2 * 7
+    with torch.inference_mode():
+        apart, whole = encoder(torch.stack([walkers(apart=True), walkers(apart=False)]))
+    assert apart[cancels] > whole[cancels] + 0.3
+
+
+def test_settings_are_told_apart_where_there_are_no_weights() -> None:
+    assert not small().encoder.state_dict()
+    assert small().encoder.extra_repr() != small(rounds=1).encoder.extra_repr()
+    with pytest.raises(ValueError, match="multiple of 32"):
+        MotionRecipe.model_validate(WORDS | {"height": 72})
+
+
+def test_onnx_gives_the_same_numbers(tmp_path) -> None:
+    import onnxruntime
+
+    model = small()
+    tokens = torch.stack([walkers(apart=True), film(ground(1), 2, 1)])
+    export.write_graph(model.encoder, tokens, tmp_path / "encoder.onnx", "frames", "features")
+    session = onnxruntime.InferenceSession(tmp_path / "encoder.onnx", providers=["CPUExecutionProvider"])
+    for given in (tokens, walkers(apart=False, seed=9)[None]):
+        (said,) = session.run(None, {"frames": given.numpy()})
+        with torch.inference_mode():
+            assert np.abs(said - model.encoder(given).numpy()).max() < 1e-3
