@@ -130,8 +130,20 @@ class Recipe(Section):
                 f"windows.views={views}: features are kept of a frozen backbone only; set optimiser.frozen_steps="
                 f"{self.optimiser.steps} (all steps)"
             )
-        if self.model.frames_per_token != 1:
-            raise ValueError(f"windows.views={views}: for model.frames_per_token: 1 only")
+        if self.model.frames_per_token > 1:
+            # Kept features are of whole tokens, as filmed.
+            for section, key, wanted in (
+                (self.augment, "speed", (1.0, 1.0)),
+                (self.augment, "reverse", False),
+                (self.windows, "fit", "rate"),
+                (self.windows, "short_clips", "hold"),
+            ):
+                if getattr(section, key) != wanted:
+                    name = "augment" if section is self.augment else "windows"
+                    raise ValueError(
+                        f"{name}.{key}={getattr(section, key)}: with windows.views and model.frames_per_token="
+                        f"{self.model.frames_per_token} only {wanted}; change it, or set windows.views: 0"
+                    )
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:

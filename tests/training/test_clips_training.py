@@ -278,6 +278,35 @@ def test_features_of_a_frozen_encoder_are_kept_and_learned_from(films, tmp_path,
         recipe_of(films, windows={"views": 3})
 
 
+def test_whole_tokens_are_kept_where_they_have_several_frames(films, tmp_path):
+    """An encoder of several frames: what is learned from, and measured, is what it gives for the frames themselves."""
+    given = {
+        "model": {"frames_per_token": 2, "tokens": 4},
+        "data": {"cache": str(tmp_path / "cache"), "steps": 2},
+        "windows": {"views": 2, "jitter": 0.0},
+        "augment": {"flip": False, "flip_labels": {}, "brightness": 0.0},
+        "optimiser": {"steps": 4, "frozen_steps": 4},
+    }
+    work = open_work(recipe_of(films, **given))
+    model = work.trainee.model.eval()
+    held_back, clips = next(iter(work.held_back)), work.held_back.clips
+    drawn, cutter = work.training.batch(np.random.default_rng(3)), work.training.cutter
+    # The same draws, of pictures instead.
+    odds = np.random.default_rng(3)
+    index = int(odds.choice(len(cutter.clips.labels), 6, p=work.training._odds)[0])
+    odds.integers(2)
+    frames = cutter.clips.frames(index)
+    first = cutter.places(odds, len(frames), 2)[::2]
+    tokens = np.stack([frames[first], frames[np.minimum(first + 2, len(frames) - 1)]], axis=1)
+    with torch.inference_mode():
+        expected = model.encoder(torch.from_numpy(clips.frames(0)[:8].reshape(4, 2, *clips.frames(0).shape[1:]).copy()))
+        assert torch.allclose(held_back["features"][:4].float(), expected, atol=5e-3)
+        assert torch.allclose(drawn["features"][0], model.encoder(torch.from_numpy(tokens)), atol=5e-3)
+    for section, words in (("augment", {"speed": [0.5, 2]}), ("windows", {"views": 2, "short_clips": "loop"})):
+        with pytest.raises(RecipeError, match=rf"{section}\..*: with windows.views and model.frames_per_token=2 only"):
+            recipe_of(films, **given | {section: {**given[section], **words}})
+
+
 def test_weights_of_other_classes_are_taken_where_they_fit(run, films, tmp_path, capsys):
     four = write_set(tmp_path / "four", clips=2, held_back=1, classes=("left", "right"))
     recipe = recipe_of(films, start_from=str(run), start_strict=False, data={"path": str(four)})

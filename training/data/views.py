@@ -1,6 +1,7 @@
 """Features of a frozen encoder, kept on disk: each clip is encoded under a few looks, and the head learns from those.
 
-Times are drawn anew in each step; looks are not. Look 0 is the clip as it is.
+Times are drawn anew in each step; looks are not. Look 0 is the clip as it is. Of tokens of several frames only the
+starts are drawn: within one, time goes as it was filmed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch.utils.data import IterableDataset
 
 from training.augment import AugmentRecipe, Look, draw_look, see
 from training.data.batches import Batch, Cutter, TrainingBatches, layout, mix, my_part, world
-from training.data.clips import U8, Clips, DataSet
+from training.data.clips import I64, U8, Clips, DataSet
 from training.data.store import alone, read_array, write_array
 from training.errors import RecipeError
 from training.models import ClipModel
@@ -39,6 +40,15 @@ def check_frozen(model: ClipModel) -> None:
         )
 
 
+def tokens_from(length: int, frames_per_token: int, steps: int) -> I64:
+    """(F, t) for a clip of `length` frames, `steps` for each of the model's: the token that begins with each one.
+
+    Where the clip ends, its last frame is held. Four frames, t=2, steps=2: 02 13 23 33, where 23 and 33 are held.
+    """
+    tokens = np.arange(length)[:, None] + steps * np.arange(frames_per_token)
+    return np.minimum(tokens, length - 1)
+
+
 class FeatureStore:
     """The features of any clip under any look, from disk, or encoded and kept there."""
 
@@ -49,6 +59,7 @@ class FeatureStore:
             digest.update(name.encode() + np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
         shape = recipe.shape
         digest.update(json.dumps([shape.height, shape.width, recipe.augment.model_dump(mode="json")]).encode())
+        digest.update(model.encoder.extra_repr().encode())  # what an encoder without weights is told apart by
         self._digest = digest.hexdigest()
         gpu = recipe.accelerator != "cpu" and torch.cuda.is_available()
         self._device = torch.device("cuda" if gpu else "cpu")
@@ -78,7 +89,7 @@ class FeatureStore:
             encoder.cpu()
 
     def features(self, clips: Clips, index: int, view: int) -> npt.NDArray[Any]:
-        """(F, *feature) of every frame, in half precision: to learn from, that is enough."""
+        """(F, *feature) of the tokens that begin with each frame, in half precision: to learn from, that is enough."""
         return np.asarray(read_array(self._path(clips, index, view)))
 
     def _encode(self, encoder: Any, clips: Clips, index: int, view: int) -> npt.NDArray[np.float16]:
@@ -87,10 +98,11 @@ class FeatureStore:
         rng = self._rng(clips, index, view)
         look = draw_look(rng, AugmentRecipe() if view == 0 else self._recipe.augment, frames)
         pictures: U8 = see(rng, look, frames, shape.height, shape.width)
+        tokens = tokens_from(len(pictures), shape.frames_per_token, clips.steps(index))
         with torch.inference_mode():
             parts = [
-                encoder(part[:, None].to(self._device)).float().cpu()
-                for part in torch.split(torch.from_numpy(pictures), ENCODE_AT_ONCE)
+                encoder(torch.from_numpy(pictures[part]).to(self._device)).float().cpu()
+                for part in np.split(tokens, range(ENCODE_AT_ONCE, len(tokens), ENCODE_AT_ONCE))
             ]
         return np.asarray(torch.cat(parts).numpy(), np.float16)
 
@@ -123,6 +135,7 @@ class CachedTraining(TrainingBatches):
             look = self._looks[index][view]
             features = self._store.features(clips, index, view)
             places = self.cutter.places(rng, len(features), clips.steps(index))
+            places = places[:: self.cutter.shape.frames_per_token]  # each token's first frame
             rows.append(features[places[::-1] if look.reversed else places])
             labels.append(self.cutter.label(int(clips.labels[index]), look))
         features = np.stack(rows).astype(np.float32)
@@ -146,8 +159,9 @@ class CachedHeldBack(IterableDataset[Batch]):
         for index in my_part(len(self.labels), whole=self.whole):
             features = self._store.features(self.clips, index, 0)
             laid = layout(len(features), self._recipe.shape, self._recipe.windows)
+            first = laid.frames[:: self._recipe.shape.frames_per_token]
             yield {
-                "features": torch.from_numpy(features[laid.frames]),
+                "features": torch.from_numpy(features[first]),
                 "windows": torch.from_numpy(laid.windows),
                 "clips": torch.full((len(laid.windows),), index),
             }
