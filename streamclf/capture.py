@@ -119,6 +119,7 @@ class Capture:
         filler = TokenFiller(
             self._sampler, self._watch or self._sink, height=job.height, width=job.width, resize=job.resize
         )
+        source.heed(_Interest(filler, self._previews))
         gate = FreshOnly(source.max_stale_s)
         flood = FloodGate(self._stop) if source.live else None
         is_first = True
@@ -137,6 +138,17 @@ class Capture:
                 self._previews.offer(frame)
         finally:
             self._status.count(dropped_stale=source.stale)
+
+
+class _Interest:
+    """Tokens want what sampling wants; whoever watches wants all, since nobody knows what is due when."""
+
+    def __init__(self, filler: TokenFiller, previews: Previewer) -> None:
+        self._filler = filler
+        self._previews = previews
+
+    def may_want(self, before_ns: int, at_ns: int, after_ns: int, longest_ns: int) -> bool:
+        return self._previews.wanted or self._filler.may_want(before_ns, at_ns, after_ns, longest_ns)
 
 
 class _WakingRing:

@@ -68,6 +68,9 @@ class StreamConfig(_Section):
     demuxer: Literal["auto", "rtp", "ffmpeg"] = Field(
         "auto", description="RTSP only: rtp, our own client; ffmpeg, which adds a frame interval; auto, who understands"
     )
+    decode: Literal["auto", "cpu", "cuda", "vaapi", "videotoolbox"] = Field(
+        "cpu", description="files and URLs: where; auto, the first device that opens; what cannot be had is the cpu's"
+    )
     tls_ca: str | None = Field(
         None, max_length=1024, description="rtsps and https: PEM file of the certificates to trust; else the system's"
     )
@@ -92,6 +95,8 @@ class StreamConfig(_Section):
             raise ValueError(f"camera={self.camera}: 0 to 99")
         if not self.ends and (self.loop or self.pace == "fast"):
             raise ValueError("pace: fast and loop: true are for files and images; a live source has its own clock")
+        if self.url is None and self.decode != "cpu":
+            raise ValueError(f"decode: {self.decode} is for files and URLs; leave it out")
         if (self.images is None) != (self.fps is None):
             raise ValueError("images and fps go together: a folder of pictures has no rate of its own, others do")
         self._check_push()

@@ -34,9 +34,14 @@ class Previewer:
         self._due_ns = 0
         self._rgb: npt.NDArray[np.uint8] | None = None
 
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody watches."""
+        return self._link.preview_wanted(self._stream)
+
     def offer(self, frame: Frame) -> None:
-        """Post `frame` if it is wanted and the last one is not too recent."""
-        if frame.captured_ns < self._due_ns or not self._link.preview_wanted(self._stream):
+        """Post `frame` if it is wanted, was decoded, and the last one is not too recent."""
+        if frame.captured_ns < self._due_ns or frame.skipped or not self.wanted:
             return
         import cv2  # 30 MB and a quarter of a second that a stream which nobody watches can do without
 

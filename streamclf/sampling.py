@@ -5,6 +5,7 @@ Capture, offline classification and training all sample through this module, so 
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from dataclasses import dataclass
 from fractions import Fraction
@@ -96,6 +97,26 @@ class Sampler:
         now = self._fill(self._num * (2 * pts_ns + min(self._intervals, default=0)))
         self._previous_ns = pts_ns
         return Picks(previous=late, current=now, new_segment=False)
+
+    def may_want(self, before_ns: int, at_ns: int, after_ns: int, longest_ns: int) -> bool:
+        """Whether a frame at `at_ns`, of this segment or the next, may fill a grid point.
+
+        False is a promise, if the frame before it comes at `before_ns` or later and the next one at `after_ns` or
+        sooner; `longest_ns` is the longest interval between frames since the last one offered.
+        """
+        if self._previous_ns is None or longest_ns > self._gap_ns:
+            return True  # a segment may begin
+        # What lies nearer to the frame before is that one's; early or late, this one fills no more than to here.
+        low = self._num * (before_ns + at_ns)
+        high = self._num * (2 * at_ns + max(at_ns - before_ns, after_ns - at_ns))
+        anchor = 2 * self._num * self._anchor_ns
+        return (high - anchor) // self._period > (low - anchor) // self._period
+
+    def foresee(self, pts_ns: int, discontinuity: bool = False) -> Picks:
+        """What `offer` would say, which this is not."""
+        other = copy.copy(self)
+        other._intervals = deque(self._intervals, INTERVALS)
+        return other.offer(pts_ns, discontinuity)
 
     def _begin(self, pts_ns: int) -> Picks:
         self._anchor_ns = self._previous_ns = pts_ns
@@ -210,6 +231,14 @@ class TokenSampler:
         made += [self._place(current, False, i > 0) for i in range(picks.current)]
         self._seen = current
         return tuple(made)
+
+    def may_want(self, before_ns: int, at_ns: int, after_ns: int, longest_ns: int) -> bool:
+        """See `Sampler.may_want`."""
+        return self._broken or self._sampler.may_want(before_ns, at_ns, after_ns, longest_ns)
+
+    def foresee(self, pts_ns: int, *, discontinuity: bool = False) -> Picks:
+        """Which frames an undamaged one at `pts_ns` would have picked."""
+        return self._sampler.foresee(pts_ns, discontinuity or self._broken)
 
     def _too_damaged(self, pts_ns: int, broken: bool, discontinuity: bool) -> bool:
         if not broken:

@@ -59,6 +59,7 @@ class StreamStatus:
         with self._lock:
             counters = self._health.counters
             counters["corrupt"] += frame.corrupt
+            counters["skipped"] += frame.skipped
             self._count_of(source)
             counters["width"], counters["height"] = frame.width, frame.height
             info = source.info

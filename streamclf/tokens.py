@@ -35,9 +35,18 @@ class TokenFiller:
         self._previous: Frame | None = None
         self._place: U8 | None = None
 
+    def may_want(self, before_ns: int, at_ns: int, after_ns: int, longest_ns: int) -> bool:
+        """Whether a frame may be put into a token: see `streamclf.sources.skipping.Interest`."""
+        return self._sampler.may_want(before_ns, at_ns, after_ns, longest_ns)
+
     def offer(self, frame: Frame, *, discontinuity: bool = False) -> int:
         """Take the next frame; how many tokens it completed."""
         is_new = discontinuity or frame.discontinuity
+        # What was skipped was not to be wanted. Where a stall or damage has made it so after all, it is a picture lost.
+        if frame.skipped and self._sampler.foresee(frame.pts_ns, discontinuity=is_new).current:
+            return 0
+        if self._previous is not None and self._previous.skipped:
+            is_new = is_new or self._sampler.foresee(frame.pts_ns).previous > 0
         picks = self._sampler.offer(
             frame.pts_ns, frame.captured_ns, corrupt=frame.corrupt, broken=frame.broken, discontinuity=is_new
         )
@@ -66,6 +75,7 @@ def read_tokens(
     """All tokens of `source`, each with its own (t, H, W, 3) uint8 RGB array."""
     sink = _Collected((frames_per_token, height, width, 3))
     filler = TokenFiller(TokenSampler(fps, frames_per_token), sink, height=height, width=width, resize=resize)
+    source.heed(filler)
     for frame in source:
         filler.offer(frame)
         yield from sink.take()

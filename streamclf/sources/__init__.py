@@ -45,7 +45,7 @@ def open_source(config: StreamConfig, *, stop: threading.Event | None = None) ->
         raise SourceError("files and network streams need PyAV; pip install av") from error
     if config.is_file:
         path = Path(config.url.removeprefix("file://"))
-        return FileSource(path, realtime=config.pace == "realtime", loop=config.loop, stop=stop)
+        return FileSource(path, realtime=config.pace == "realtime", loop=config.loop, decode=config.decode, stop=stop)
     return NetworkSource(
         config.url,
         transport=config.transport,
@@ -54,6 +54,7 @@ def open_source(config: StreamConfig, *, stop: threading.Event | None = None) ->
         read_timeout_s=config.read_timeout_s,
         tls_ca=config.tls_ca,
         tls_verify=config.tls_verify,
+        decode=config.decode,
         stop=stop,
     )
 

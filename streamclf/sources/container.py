@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -23,7 +23,10 @@ from streamclf.errors import SourceError, SourceRefusedError
 from streamclf.redact import redact
 from streamclf.sources.damage import Damage
 from streamclf.sources.frame import SourceInfo
+from streamclf.sources.hardware import CPU, Choice, HardwareError, is_used, options_for, said_of
+from streamclf.sources.references import References
 from streamclf.sources.resize import Oriented
+from streamclf.sources.skipping import Interest, Skipped, Skipper
 
 NS = 1_000_000_000
 NO_PICTURE_S = 10.0
@@ -62,18 +65,24 @@ UNTIMED_FORMATS = frozenset({"mpjpeg", "mjpeg", "h264", "hevc", "m4v"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """A decoded picture; `pts_ns` is None where the container does not say.
+    """A picture and its size as one should see it; `pts_ns` is None where the container does not say.
+
+    `oriented` is None for one that was skipped: not decoded, because nobody wants it. Then `arrived_ns` is when its
+    data came (CLOCK_MONOTONIC), which is earlier than when it is told of.
 
     `held_s`: FFmpeg knows that a picture is complete when the next one begins. In a stall it holds the last one back,
     and gives it out, so many seconds old, when its time-out strikes; 0 for all others. `wall_ns`: Unix time at which it
     was taken, by the camera's clock, where the camera says.
     """
 
-    oriented: Oriented
+    oriented: Oriented | None
+    width: int
+    height: int
     pts_ns: int | None
     corrupt: bool
-    broken: bool
-    held_s: float
+    broken: bool = False
+    held_s: float = 0.0
+    arrived_ns: int = 0
     wall_ns: int | None = None
 
 
@@ -96,6 +105,7 @@ class Container:
         options: dict[str, str],
         timeouts: Timeouts | None = None,
         low_delay: bool = False,
+        hardware: Choice = CPU,
         stop: threading.Event | None = None,
     ) -> None:
         """Open `url`; errors call it `shown`. `low_delay`: a picture as soon as its data is there, on one thread.
@@ -110,8 +120,10 @@ class Container:
         self._listening = low_delay
         self.lost = 0
         """Holes in what came: FFmpeg says that packets were missed, once for each."""
+        self._hardware = hardware
         self._container = self._open(url, options)
         self.undecodable = 0
+        self._failed_key = False
         try:
             self._stream = self._choose()
             self._prepare(low_delay)
@@ -120,7 +132,11 @@ class Container:
             raise
         self._timed = timeouts is None or self._container.format.name not in UNTIMED_FORMATS
         self._pixel_aspect = sound_aspect(self._stream.sample_aspect_ratio)
-        self._size = (self._stream.codec_context.width, self._stream.codec_context.height)
+        context = self._stream.codec_context
+        self._size = (context.width, context.height)
+        self._note = said_of(hardware, context, context.name)
+        self._references = References(context.name, context.extradata)
+        self._skipper: Skipper[Packet[Any]] = Skipper(prompt=low_delay)
 
     @property
     def info(self) -> SourceInfo:
@@ -131,6 +147,7 @@ class Container:
             width=self._size[0],
             height=self._size[1],
             fps=float(rate) if rate and rate < 1000 else None,
+            note=self._note,
         )
 
     @property
@@ -149,42 +166,93 @@ class Container:
         start = self._stream.start_time
         return 0 if start is None else _to_ns(start, self._stream.time_base)
 
+    def heed(self, interest: Interest) -> None:
+        """Skip what `interest` will not want."""
+        self._skipper.interest = interest
+
     def close(self) -> None:
         """Close the file or connection."""
         self._container.close()
 
     def pictures(self) -> Iterator[Picture]:
-        """All pictures until the end. Raises `SourceError` for a fault, a time-out, or where there is none at all."""
+        """All pictures until the end. Raises `SourceError` for a fault, a time-out, or where there is none at all;
+        `HardwareError` where a device is at fault for that."""
         made = 0
         waiting_since = time.monotonic()
         for packet in self._packets():
             if self._stop.is_set():
                 return
-            if packet is not None:
-                for frame in self._decoded(packet):
-                    if not isinstance(frame, av.VideoFrame):
-                        continue
+            for wanted in () if packet is None else self._admitted(packet):
+                for picture in self._decoded(wanted):
                     made += 1
                     waiting_since = time.monotonic()
-                    yield self._picture(frame)
+                    yield picture
+            if not made and self._failed_key:
+                self._blame_hardware("it could not decode a key frame")
             if self._timeouts is not None:
                 self._check_waiting(time.monotonic() - waiting_since, packet)
+        yield from map(self._told, self._skipper.rest())
         if not made:
+            self._blame_hardware("not one picture came of it")
             raise SourceError(
                 f"{self._shown}: not one picture could be decoded ({self.info.codec}, {self.undecodable} broken "
                 "packets); the video is damaged or cut off: play it elsewhere or copy it again"
             )
 
-    def _decoded(self, packet: Packet[Any]) -> list[Any]:
+    def _admitted(self, packet: Packet[Any]) -> Sequence[Packet[Any]]:
+        """What is to be decoded, now that `packet` is there."""
+        if self._skipper.interest is None:
+            return (packet,)
+        if not packet.size:  # the last one, which brings out what the decoder holds
+            return [*self._skipper.finish(), packet]
+        look = self._references.look(memoryview(packet))
+        # A packet that is to be discarded gives no picture; one held back by a stall is an old one.
+        sound = not (packet.is_corrupt or packet.is_discard or self._held_s or self._damage.suspected)
+        return self._skipper.admit(
+            packet,
+            None if packet.pts is None or not self._timed else _to_ns(packet.pts, packet.time_base),
+            arrived_ns=time.monotonic_ns(),
+            key=packet.is_keyframe,
+            spare=look.spare,
+            sound=sound,
+        )
+
+    def _decoded(self, packet: Packet[Any]) -> Iterator[Picture]:
+        """The pictures that come of `packet`, and before each those that were skipped."""
         if packet.is_corrupt:
             self._damage.note()
         try:
-            return list(packet.decode())
+            frames: list[Any] = list(packet.decode())
         except (av.error.FFmpegError, ValueError):
             # One broken packet is not the end of a stream; without any picture after it, `_check_waiting` is.
             self.undecodable += 1
             self._damage.note()
-            return []
+            self._skipper.distrust()
+            self._failed_key |= packet.is_keyframe and not packet.is_corrupt
+            return
+        for frame in frames:
+            if isinstance(frame, av.VideoFrame):
+                yield from map(self._told, self._skipper.out(self._time_ns(frame)))
+                yield self._picture(frame)
+
+    def _blame_hardware(self, reason: str) -> None:
+        device = self._hardware.device
+        if device is not None and is_used(self._stream.codec_context):
+            raise HardwareError(device, f"{self._shown}: {device} does not decode it: {reason}")
+
+    def _told(self, skipped: Skipped[Packet[Any]]) -> Picture:
+        return Picture(
+            oriented=None,
+            width=self._size[0],
+            height=self._size[1],
+            pts_ns=skipped.at_ns,
+            corrupt=self._damage.smeared,
+            arrived_ns=skipped.arrived_ns,
+        )
+
+    def _time_ns(self, frame: av.VideoFrame) -> int | None:
+        pts = None if not self._timed else frame.pts if frame.pts is not None else frame.dts
+        return None if pts is None else _to_ns(pts, frame.time_base or self._stream.time_base)
 
     def _packets(self) -> Iterator[Packet[Any] | None]:
         """Packets of the chosen stream; None for one of another stream, so that waiting can be judged."""
@@ -234,11 +302,15 @@ class Container:
         corrupt, broken = self._damage.picture(is_key=bool(frame.key_frame), is_corrupt=frame.is_corrupt)
         turned = oriented(frame, self._pixel_aspect)
         self._size = (turned.width, turned.height)
-        pts = None if not self._timed else frame.pts if frame.pts is not None else frame.dts
-        time_base = frame.time_base or self._stream.time_base
+        if corrupt:
+            self._skipper.distrust()
+        if frame.interlaced_frame:
+            self._skipper.refuse()  # a packet may be half a picture
         return Picture(
             oriented=turned,
-            pts_ns=None if pts is None else _to_ns(pts, time_base),
+            width=turned.width,
+            height=turned.height,
+            pts_ns=self._time_ns(frame),
             corrupt=corrupt,
             broken=broken,
             held_s=self._held_s,
@@ -251,7 +323,9 @@ class Container:
         began = self._waiting_since = time.monotonic()
         self._over_tls = url.lower().startswith(("rtsps:", "https:"))
         try:
-            opened: InputContainer = av.open(url, "r", options=options, timeout=timeout, **TOLERANT)
+            opened: InputContainer = av.open(
+                url, "r", options=options, timeout=timeout, **TOLERANT, **options_for(self._hardware.device)
+            )
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise self._translated(error, opening=True) from None
         if limits is not None and time.monotonic() - began >= limits.open_s:
@@ -278,7 +352,7 @@ class Container:
                     other.discard = av.stream.Discard.all
         context = self._stream.codec_context
         # Every frame thread of a decoder holds one picture back.
-        context.thread_type = "NONE" if low_delay else "AUTO"
+        context.thread_type = "NONE" if low_delay or is_used(context) else "AUTO"
         if low_delay:
             context.thread_count = 1
             context.options = {"flags": "low_delay"}  # by name: the Python spelling differs between PyAV's versions

@@ -24,6 +24,16 @@ class Damage:
         self._smeared = False
         self._whole = 0
 
+    @property
+    def suspected(self) -> bool:
+        """Whether the next picture will be corrupt, whatever its own data."""
+        return self._smeared or self._broken
+
+    @property
+    def smeared(self) -> bool:
+        """Whether the last picture was corrupt, and one that is predicted from it would be."""
+        return self._smeared
+
     def note(self) -> None:
         """Data on its way to the next picture is missing, marked as damaged, or could not be decoded."""
         self._broken = True

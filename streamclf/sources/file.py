@@ -12,7 +12,9 @@ from pathlib import Path
 from streamclf.errors import SourceError
 from streamclf.sources.container import NS, Container, Picture
 from streamclf.sources.frame import Frame, Source, SourceInfo
+from streamclf.sources.hardware import DISTRUST, Decode, HardwareError, choose
 from streamclf.sources.resize import FrameRenderer
+from streamclf.sources.skipping import Interest, Shifted
 
 ASSUMED_FPS = 25.0
 """For a file whose pictures carry no time stamps and that does not tell its rate, as FFmpeg assumes too."""
@@ -30,13 +32,21 @@ class FileSource(Source):
     live = False
 
     def __init__(
-        self, path: Path, *, realtime: bool = False, loop: bool = False, stop: threading.Event | None = None
+        self,
+        path: Path,
+        *,
+        realtime: bool = False,
+        loop: bool = False,
+        decode: Decode = "cpu",
+        stop: threading.Event | None = None,
     ) -> None:
         check_file(path)
         self._path = path
         self._loop = loop
         self._stop = stop or threading.Event()
         self._pace = Pace(self._stop) if realtime else None
+        self._decode = decode
+        self._interest: Shifted | None = None
         self._render = FrameRenderer()
         self._index = 0
         self._container = self._open()
@@ -55,6 +65,10 @@ class FileSource(Source):
         """Packets of this run through the file that could not be decoded."""
         return self._container.undecodable
 
+    def heed(self, interest: Interest) -> None:
+        """See `Source`."""
+        self._interest = Shifted(interest)
+
     def close(self) -> None:
         """Close the file."""
         self._container.close()
@@ -62,7 +76,10 @@ class FileSource(Source):
     def _open(self) -> Container:
         # Without a whitelist, a playlist that somebody names .mp4 could have any URL fetched.
         return Container(
-            f"file:{self._path}", shown=str(self._path), options={"protocol_whitelist": "file,crypto,data"}
+            f"file:{self._path}",
+            shown=str(self._path),
+            options={"protocol_whitelist": "file,crypto,data"},
+            hardware=choose(self._decode),
         )
 
     def _read(self) -> Iterator[Frame]:
@@ -73,12 +90,25 @@ class FileSource(Source):
             self._container = self._open()  # by opening anew: not every format can seek
             yield from self._run(first_run=False)
 
+    def _pictures(self) -> Iterator[Picture]:
+        while True:
+            if self._interest is not None:
+                self._interest.shift_ns = -self._container.start_ns
+                self._container.heed(self._interest)
+            try:
+                yield from self._container.pictures()
+                return
+            except HardwareError as error:  # before the first picture
+                DISTRUST.add(error.device, str(error))
+                self._container.close()
+                self._container = self._open()
+
     def _run(self, *, first_run: bool) -> Iterator[Frame]:
         info = self._container.info
         interval_ns = round(NS / (info.fps or ASSUMED_FPS))
         start_ns = self._container.start_ns
         pts_ns: int | None = None
-        for picture in self._container.pictures():
+        for picture in self._pictures():
             is_first = pts_ns is None
             if picture.pts_ns is not None:
                 pts_ns = picture.pts_ns - start_ns
@@ -96,8 +126,8 @@ class FileSource(Source):
             index=self._index - 1,
             pts_ns=pts_ns,
             captured_ns=time.monotonic_ns(),
-            width=picture.oriented.width,
-            height=picture.oriented.height,
+            width=picture.width,
+            height=picture.height,
             corrupt=picture.corrupt,
             broken=picture.broken,
             discontinuity=discontinuity,

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamclf.sources.resize import Resize
+from streamclf.sources.skipping import Interest
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -31,7 +32,8 @@ class Frame:
     `discontinuity`: time or content does not continue the frame before (the loop of a file). `width` and `height` are
     the picture's as one should see it, rotation and pixel shape applied. A frame may be kept as long as one likes, and
     rendered by one thread at a time as its source. `wall_ns` is the Unix time at which the camera says that it took the
-    picture, by its own clock (RTCP sender reports); None where it says nothing.
+    picture, by its own clock (RTCP sender reports); None where it says nothing. `picture` is None for a frame that was
+    not decoded, because whoever reads the source had promised not to want it (`Source.heed`); it still has its time.
     """
 
     index: int
@@ -46,12 +48,19 @@ class Frame:
     picture: Any = field(repr=False, compare=False)
     render: Render = field(repr=False, compare=False)
 
+    @property
+    def skipped(self) -> bool:
+        """Whether it was not decoded."""
+        return self.picture is None
+
     def to_rgb(self, height: int, width: int, resize: Resize = "stretch", out: U8 | None = None) -> U8:
         """The picture as (height, width, 3) uint8 RGB, in `out` where given (any strides), else in a new array."""
         if out is None:
             out = np.empty((height, width, 3), np.uint8)
         elif out.shape != (height, width, 3) or out.dtype != np.uint8:
             raise ValueError(f"out is {out.dtype} {out.shape}: must be uint8 {(height, width, 3)}")
+        if self.skipped:
+            raise ValueError(f"frame {self.index} was not decoded: its reader had promised not to want it")
         self.render(self.picture, height, width, resize, out)
         return out
 
@@ -94,6 +103,11 @@ class Source(ABC):
     @abstractmethod
     def __next__(self) -> Frame:
         """The next frame. Raises `StopIteration` at the end and `SourceError` on a fault or time-out."""
+
+    def heed(self, interest: Interest) -> None:
+        """From now on leave undecoded, where the codec allows it, what `interest` will not want: such frames are
+        `skipped`. Few sources can; the others give all their frames as before."""
+        return
 
     @property
     @abstractmethod

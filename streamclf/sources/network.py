@@ -18,9 +18,11 @@ from streamclf.sources.clock import MediaClock
 from streamclf.sources.container import NS, Container, Picture, Timeouts
 from streamclf.sources.file import Pace
 from streamclf.sources.frame import Frame, Source, SourceInfo
+from streamclf.sources.hardware import DISTRUST, Decode, HardwareError, choose
 from streamclf.sources.resize import FrameRenderer
 from streamclf.sources.rtsp.reader import RtspReader
 from streamclf.sources.rtsp.understanding import MEMORY, NotUnderstoodError
+from streamclf.sources.skipping import Interest, Shifted
 
 MAX_STALE_S = 2.0
 """RTSP time stamps are the camera's clock: a picture this much later than the promptest is an old one."""
@@ -84,8 +86,12 @@ class Reader(Protocol):
     def lost(self) -> int:
         """Packets of this connection that never came."""
 
+    def heed(self, interest: Interest) -> None:
+        """Skip what `interest` will not want."""
+
     def pictures(self) -> Iterator[Picture]:
-        """All pictures until the end. Raises `SourceError` for a fault or a time-out."""
+        """All pictures until the end. Raises `SourceError` for a fault or a time-out, `HardwareError` where a device
+        decodes none of it."""
 
     def close(self) -> None:
         """Hang up."""
@@ -107,9 +113,11 @@ class NetworkSource(Source):
         read_timeout_s: float = 2.0,
         tls_ca: str | None = None,
         tls_verify: bool = True,
+        decode: Decode = "cpu",
         stop: threading.Event | None = None,
     ) -> None:
-        """`demuxer`: who takes RTSP apart, our own client, FFmpeg, or whoever understands the server."""
+        """`demuxer`: who takes RTSP apart, our own client, FFmpeg, or whoever understands the server. `decode`: where,
+        if that can be had."""
         register_url(url)
         self._shown = redact(url)
         self._stop = stop or threading.Event()
@@ -119,6 +127,8 @@ class NetworkSource(Source):
             read_timeout_s = max(read_timeout_s, HLS_READ_S)
         self._url, self._transport, self._tls = url, transport, (tls_ca, tls_verify)
         self._timeouts = Timeouts(open_s=open_timeout_s, read_s=read_timeout_s)
+        self._hardware = choose(decode)
+        self._interest: Shifted | None = None
         self._note: str | None = None
         self._reader: Reader
         if not rtsp:
@@ -141,7 +151,9 @@ class NetworkSource(Source):
     def info(self) -> SourceInfo:
         """Codec, size and nominal rate; whether somebody else reads it than should."""
         info = self._reader.info
-        return info if self._note is None else replace(info, note=self._note)
+        if self._note is None:
+            return info
+        return replace(info, note=self._note if info.note is None else f"{self._note}; {info.note}")
 
     @property
     def undecodable(self) -> int:  # type: ignore[override]
@@ -152,6 +164,11 @@ class NetworkSource(Source):
     def lost(self) -> int:  # type: ignore[override]
         """Packets of this connection that never came."""
         return self._reader.lost
+
+    def heed(self, interest: Interest) -> None:
+        """See `Source`."""
+        self._interest = Shifted(interest)
+        self._reader.heed(self._interest)
 
     def close(self) -> None:
         """Hang up."""
@@ -171,6 +188,7 @@ class NetworkSource(Source):
                     timeouts=self._timeouts,
                     tls_ca=tls_ca,
                     tls_verify=tls_verify,
+                    hardware=self._hardware,
                     stop=self._stop,
                 )
             except NotUnderstoodError as error:
@@ -207,17 +225,21 @@ class NetworkSource(Source):
             options=options | trust,
             timeouts=timeouts,
             low_delay=True,
+            hardware=self._hardware,
             stop=self._stop,
         )
 
     def _read(self) -> Iterator[Frame]:
         clock = MediaClock()
-        last_ns = interval_ns = 0
-        for index, picture in enumerate(self._reader.pictures()):
+        last_ns = interval_ns = captured_ns = 0
+        for index, picture in enumerate(self._pictures()):
             if self._stop.is_set():
                 return
-            captured_ns = time.monotonic_ns()
+            # One that was skipped is told of later than it came, and may be told of after one that came later.
+            captured_ns = max(captured_ns, picture.arrived_ns or time.monotonic_ns())
             pts_ns = clock.at(picture.pts_ns, captured_ns)
+            if self._interest is not None and picture.pts_ns is not None:
+                self._interest.shift_ns = pts_ns - picture.pts_ns
             last_ns, interval_ns = pts_ns, pts_ns - last_ns
             if picture.held_s * NS > HELD_INTERVALS * max(0, interval_ns):
                 self.stale += 1  # an old picture is worse than none; a slow camera's are not old
@@ -232,13 +254,20 @@ class NetworkSource(Source):
                 f"{self._shown}: the stream ended; a live source does not: it was closed by the other side"
             )
 
+    def _pictures(self) -> Iterator[Picture]:
+        try:
+            yield from self._reader.pictures()
+        except HardwareError as error:
+            DISTRUST.add(error.device, str(error))  # for the next attempt
+            raise
+
     def _frame(self, index: int, picture: Picture, pts_ns: int, captured_ns: int) -> Frame:
         return Frame(
             index=index,
             pts_ns=pts_ns,
             captured_ns=captured_ns,
-            width=picture.oriented.width,
-            height=picture.oriented.height,
+            width=picture.width,
+            height=picture.height,
             corrupt=picture.corrupt,
             broken=picture.broken,
             wall_ns=picture.wall_ns,

@@ -70,14 +70,16 @@ def write_clip(
     pixel_aspect: Fraction | None = None,
     first: int = 0,
     codec: str = "libx264",
+    options: dict[str, str] | None = None,
 ) -> Path:
-    """A clip of bar codes `first`, `first + 1`, ... at `fps`, or at `times_ms`; turned by `rotation` for the viewer."""
+    """A clip of bar codes `first`, `first + 1`, ... at `fps`, or at `times_ms`; turned by `rotation` for the viewer.
+    `options` of the encoder, instead of those without B pictures."""
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream(codec, rate=fps)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.gop_size = gop
-        if codec == "libx264":
-            stream.options = X264
+        if options is not None or codec == "libx264":
+            stream.options = X264 if options is None else options
         if times_ms is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
         if pixel_aspect is not None:
@@ -129,6 +131,8 @@ class Film:
     width: int
     height: int
     codec: str = "libx264"
+    order: tuple[int, ...] = ()
+    """Of each unit, its place in the order of showing; empty: as they come."""
 
     def parameter_set(self, kind: int) -> bytes:
         """The sequence (7) or picture (8) parameter set; of H.265 the video (32), sequence (33) or picture (34) one."""
@@ -151,24 +155,29 @@ def film(
     light: int | None = None,
     still: bool = False,
     codec: str = "libx264",
+    options: tuple[tuple[str, str], ...] = (),
 ) -> Film:
     """Bar codes `first`, `first + 1`, ... with parameter sets before every key frame, as cameras send them.
 
-    `light`: pictures of that mean instead. `still`: the first picture for ever. `codec`: libx264 or libx265.
+    `light`: pictures of that mean instead. `still`: the first picture for ever. `codec`: libx264 or libx265. `options`
+    of the encoder, instead of those without B pictures.
     """
     encoder: Any = av.CodecContext.create(codec, "w")
     encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
     encoder.time_base, encoder.framerate, encoder.gop_size = Fraction(1, fps), Fraction(fps), gop
-    encoder.options = {**X264, "tune": "zerolatency"} if codec == "libx264" else dict(X265)
-    units = []
+    usual = {**X264, "tune": "zerolatency"} if codec == "libx264" else X265
+    encoder.options = dict(options) or dict(usual)
+    packets: list[Any] = []
     for i in range(frames):
         number = first if still else first + i
         picture = draw(number, width, height) if light is None else draw_light(number, width, height, light)
         frame = av.VideoFrame.from_ndarray(picture, "rgb24")
         frame.pts = i
-        units += [_nal_units(bytes(packet)) for packet in encoder.encode(frame)]
-    units += [_nal_units(bytes(packet)) for packet in encoder.encode(None)]
-    return Film(units=tuple(units), fps=fps, width=width, height=height, codec=codec)
+        packets += encoder.encode(frame)
+    packets += encoder.encode(None)
+    units = tuple(_nal_units(bytes(packet)) for packet in packets)
+    order = tuple(packet.pts for packet in packets)
+    return Film(units=units, fps=fps, width=width, height=height, codec=codec, order=order)
 
 
 def _nal_units(annex_b: bytes) -> tuple[bytes, ...]:

@@ -413,7 +413,9 @@ class Connection:
                 self._send(packetizer.goodbye(), channel=1)
                 return
             restarts = position // traits.ssrc_every if traits.ssrc_every else 0
-            timestamp = traits.timestamp + int((sent_s + mount.faults.jump_s + 1000 * restarts) * CLOCK_HZ)
+            place = position % len(film.units)
+            ahead_s = (film.order[place] - place) / film.fps if film.order else 0.0  # shown later, or sooner, than sent
+            timestamp = traits.timestamp + int((sent_s + ahead_s + mount.faults.jump_s + 1000 * restarts) * CLOCK_HZ)
             if not mount.faults.stalled:
                 self._send_junk(mount)
                 if time.monotonic() - reported > REPORT_INTERVAL_S:

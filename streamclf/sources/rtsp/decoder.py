@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -11,9 +13,12 @@ from av.packet import Packet
 
 from streamclf.sources.container import Picture, oriented, sound_aspect
 from streamclf.sources.damage import Damage
+from streamclf.sources.hardware import CPU, DISTRUST, Choice, choose, is_used, options_for, said_of
+from streamclf.sources.references import References
 from streamclf.sources.rtsp.media import Media
 from streamclf.sources.rtsp.sdp import Track
 from streamclf.sources.rtsp.units import START_CODE, AccessUnit
+from streamclf.sources.skipping import Interest, Skipped, Skipper
 
 MAX_FPS = 1000
 
@@ -21,7 +26,7 @@ MAX_FPS = 1000
 class Decoder:
     """The decoder of one connection."""
 
-    def __init__(self, media: Media, track: Track, *, held_after_s: float) -> None:
+    def __init__(self, media: Media, track: Track, *, held_after_s: float, hardware: Choice = CPU) -> None:
         """`held_after_s`: a picture that was complete for that long before anybody could know is an old one."""
         self._held_after_s = held_after_s
         self._media = media
@@ -32,11 +37,11 @@ class Decoder:
         self._fps = track.fps
         self._size = (0, 0)
         self.undecodable = 0
-        self._context: Any = av.CodecContext.create(media.codec, "r")
-        # Every frame thread of a decoder holds one picture back.
-        self._context.thread_type = "NONE"
-        self._context.thread_count = 1
-        self._context.options = {"flags": "low_delay"}
+        self._references = References(media.codec)
+        self._skipper: Skipper[AccessUnit] = Skipper(prompt=True)
+        self._hardware = hardware
+        self._made = 0
+        self._context = self._made_context()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -49,30 +54,105 @@ class Decoder:
         rate = getattr(self._context, "framerate", None)
         return self._fps or (float(rate) if rate and 0 < rate < MAX_FPS else None)
 
-    def pictures(self, unit: AccessUnit) -> list[Picture]:
+    @property
+    def note(self) -> str | None:
+        """Where it decodes, if that is worth saying."""
+        return said_of(self._hardware, self._context, self._media.codec)
+
+    def heed(self, interest: Interest) -> None:
+        """Skip what `interest` will not want."""
+        self._skipper.interest = interest
+
+    def pictures(self, unit: AccessUnit) -> Iterator[Picture]:
         """The pictures that are complete with `unit`: one, except at the beginning or where it is damaged."""
+        for wanted in self._admitted(unit):
+            yield from self._decoded(wanted)
+
+    def _made_context(self) -> Any:
+        context: Any = av.CodecContext.create(self._media.codec, "r", **options_for(self._hardware.device))
+        # Every frame thread of a decoder holds one picture back.
+        context.thread_type = "NONE"
+        context.thread_count = 1
+        context.options = {"flags": "low_delay"}
+        return context
+
+    def _admitted(self, unit: AccessUnit) -> Sequence[AccessUnit]:
+        """What is to be decoded, now that `unit` is there."""
+        if self._skipper.interest is None:
+            return (unit,)
+        if self._parameter_sets:
+            self._references.look(self._parameter_sets)
+        look = self._references.look(unit.data)
+        return self._skipper.admit(
+            unit,
+            self._media.media_ns(unit.timestamp),
+            arrived_ns=time.monotonic_ns(),
+            key=look.key,
+            spare=look.spare,
+            sound=not (unit.damaged or self._damage.suspected or unit.waited_s >= self._held_after_s),
+        )
+
+    def _decoded(self, unit: AccessUnit) -> Iterator[Picture]:
         if unit.damaged:
             self._damage.note()
         packet = Packet(self._parameter_sets + unit.data)
-        self._parameter_sets = b""
         packet.pts = unit.timestamp
         packet.time_base = self._time_base
         try:
             frames = self._context.decode(packet)
-        except (av.error.FFmpegError, ValueError):
+        except (av.error.FFmpegError, ValueError) as error:
+            if self._has_left_device(unit, error):
+                yield from self._decoded(unit)  # with the same parameter sets
+                return
             # One broken picture is not the end of a stream; without any picture after it, the reader is.
             self.undecodable += 1
             self._damage.note()
-            return []
-        return [self._picture(frame, unit) for frame in frames]
+            self._skipper.distrust()
+            return
+        finally:
+            self._parameter_sets = b""
+        for frame in frames:
+            self._made += 1
+            ticks = unit.timestamp if frame.pts is None else frame.pts
+            yield from map(self._told, self._skipper.out(self._media.media_ns(ticks)))
+            yield self._picture(frame, unit, ticks)
 
-    def _picture(self, frame: av.VideoFrame, unit: AccessUnit) -> Picture:
+    def _has_left_device(self, unit: AccessUnit, error: Exception) -> bool:
+        """Go on with the CPU, if a device ought to have decoded `unit`: before a key frame nothing could."""
+        device = self._hardware.device
+        if device is None or self._made or unit.damaged or not is_used(self._context):
+            return False
+        if not self._references.look(unit.data).key:
+            return False
+        DISTRUST.add(device, f"does not decode this {self._media.codec} ({type(error).__name__})")
+        self._hardware = choose(device)
+        self._context = self._made_context()
+        return True
+
+    def _told(self, skipped: Skipped[AccessUnit]) -> Picture:
+        width, height = self._size
+        return Picture(
+            oriented=None,
+            width=width,
+            height=height,
+            pts_ns=skipped.at_ns,
+            corrupt=self._damage.smeared,
+            wall_ns=self._media.wall_ns(skipped.item.timestamp),
+            arrived_ns=skipped.arrived_ns,
+        )
+
+    def _picture(self, frame: av.VideoFrame, unit: AccessUnit, ticks: int) -> Picture:
         corrupt, broken = self._damage.picture(is_key=bool(frame.key_frame), is_corrupt=frame.is_corrupt)
         turned = oriented(frame, sound_aspect(self._context.sample_aspect_ratio))
         self._size = (turned.width, turned.height)
-        ticks = unit.timestamp if frame.pts is None else frame.pts
+        if corrupt:
+            self._skipper.distrust()
+        if frame.interlaced_frame:
+            self._skipper.refuse()  # a unit may be half a picture
         return Picture(
             oriented=turned,
+            width=turned.width,
+            height=turned.height,
             pts_ns=self._media.media_ns(ticks),
             corrupt=corrupt,
             broken=broken,

@@ -16,12 +16,14 @@ import av.error
 from streamclf.errors import SourceError
 from streamclf.sources.container import NO_PICTURE_S, REASONS, UNTRUSTED, Picture, Timeouts, no_picture, too_slow
 from streamclf.sources.frame import SourceInfo
+from streamclf.sources.hardware import CPU, Choice
 from streamclf.sources.rtsp.client import EndedError
 from streamclf.sources.rtsp.connection import StoppedError
 from streamclf.sources.rtsp.decoder import Decoder
 from streamclf.sources.rtsp.session import Session
 from streamclf.sources.rtsp.understanding import MEMORY, NotUnderstoodError
 from streamclf.sources.rtsp.units import AccessUnit
+from streamclf.sources.skipping import Interest
 
 GOODBYE_S = 0.5
 """After a sender's goodbye (RTCP BYE), the time for another one to begin."""
@@ -45,6 +47,7 @@ class RtspReader:
         timeouts: Timeouts,
         tls_ca: str | None = None,
         tls_verify: bool = True,
+        hardware: Choice = CPU,
         stop: threading.Event | None = None,
     ) -> None:
         """Raises `NotUnderstoodError` for a server or video beyond this client, `SourceError` for any other fault."""
@@ -71,7 +74,8 @@ class RtspReader:
         self._media = self._session.media
         try:
             # Without marker bits the picture before a stall comes after it, as with FFmpeg: the same rule as there.
-            self._decoder = Decoder(self._media, self._session.offer.track, held_after_s=timeouts.read_s / 2)
+            track = self._session.offer.track
+            self._decoder = Decoder(self._media, track, held_after_s=timeouts.read_s / 2, hardware=hardware)
             self._data_at = time.monotonic()
             with self._translated():
                 self._await_first(deadline)
@@ -84,7 +88,8 @@ class RtspReader:
     def info(self) -> SourceInfo:
         """Codec, size and nominal rate; what is not as it should be."""
         width, height = self._decoder.size
-        note = None if self._media.trusts_marker else WRONG_MARKERS
+        notes = [self._decoder.note, None if self._media.trusts_marker else WRONG_MARKERS]
+        note = "; ".join(filter(None, notes)) or None
         return SourceInfo(codec=self._media.codec, width=width, height=height, fps=self._decoder.fps, note=note)
 
     @property
@@ -96,6 +101,10 @@ class RtspReader:
     def lost(self) -> int:
         """Packets that never came."""
         return self._media.lost
+
+    def heed(self, interest: Interest) -> None:
+        """Skip what `interest` will not want."""
+        self._decoder.heed(interest)
 
     def close(self) -> None:
         """Hang up."""

@@ -1,0 +1,168 @@
+"""Which packets need not be decoded: no other picture is predicted from theirs, and nobody will want it. Pure.
+
+A picture that is left out still counts with its time: sampling goes by times, and is to choose the same pictures as if
+all had been decoded. What it may choose depends on the pictures before and after (`Interest`), so that a spare packet
+waits, undecoded, for the next packet's time where its own is not enough; that costs nothing, since nothing is predicted
+from it. Wherever times or data are not as they should be, everything is decoded until the next key frame.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Generic, Protocol, TypeVar
+
+ItemT = TypeVar("ItemT")
+
+
+class Interest(Protocol):
+    """Who takes the pictures, and can say beforehand which of them it will not want."""
+
+    def may_want(self, before_ns: int, at_ns: int, after_ns: int, longest_ns: int) -> bool:
+        """False is a promise: the picture at `at_ns` will not be wanted, neither when it is there nor when the next
+        one is, if that comes at `after_ns` or sooner.
+
+        `before_ns`: the time of the picture before, or of an earlier one. `longest_ns`: the longest interval between
+        pictures since the last one that was given out.
+        """
+
+
+class Shifted:
+    """An interest in times of another clock, which is ahead by `shift_ns`; as long as that is unknown, in all."""
+
+    def __init__(self, interest: Interest) -> None:
+        self._interest = interest
+        self.shift_ns: int | None = None
+
+    def may_want(self, before_ns: int, at_ns: int, after_ns: int, longest_ns: int) -> bool:
+        """See `Interest`."""
+        shift_ns = self.shift_ns
+        return shift_ns is None or self._interest.may_want(
+            before_ns + shift_ns, at_ns + shift_ns, after_ns + shift_ns, longest_ns
+        )
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Skipped(Generic[ItemT]):
+    """A packet that was not decoded, the media time of its picture, and when it came (CLOCK_MONOTONIC)."""
+
+    at_ns: int
+    arrived_ns: int = field(compare=False)
+    item: ItemT = field(compare=False)
+
+
+class Skipper(Generic[ItemT]):
+    """Between the packets of one stream, in decoding order, and its decoder."""
+
+    def __init__(self, *, prompt: bool) -> None:
+        """`prompt`: no picture that is wanted may come a moment later because another one is left out."""
+        self.interest: Interest | None = None
+        """None: everything is decoded."""
+        self._prompt = prompt
+        self._times: list[int] = []  # of the picture given out last, if any, and of all packets beyond it
+        self._has_out = False
+        self._decoding: set[int] = set()
+        self._skipped: list[Skipped[ItemT]] = []  # not yet told
+        self._held: Skipped[ItemT] | None = None
+        self._key_ns: int | None = None  # of the last key frame; None: something was amiss since
+        self._refuses = False
+
+    def admit(
+        self, item: ItemT, at_ns: int | None, *, arrived_ns: int, key: bool, spare: bool, sound: bool
+    ) -> Sequence[ItemT]:
+        """Take the next packet: those to decode now, in this order.
+
+        `key`, `spare`: see `streamclf.sources.references.Look`. `sound`: nothing is known to be wrong with it.
+        """
+        if self.interest is None:
+            return (item,)
+        if at_ns is None or (self._has_out and at_ns <= self._times[0]):
+            items = [*self.finish(), item]
+            self._forget()
+            return items
+        place = bisect_left(self._times, at_ns)
+        is_new = place == len(self._times) or self._times[place] != at_ns
+        if is_new:
+            self._times.insert(place, at_ns)
+        items = self._resolve(sound)
+        if not sound:
+            self._key_ns = None
+        elif key and not self._refuses:
+            self._key_ns = at_ns
+        may_skip = spare and is_new and self._has_out and self._key_ns is not None and at_ns > self._key_ns
+        if not may_skip or self._is_waited_for(at_ns) or (wants := self._wants(at_ns)):
+            self._decoding.add(at_ns)
+            items.append(item)
+        elif wants is None:
+            self._held = Skipped(at_ns, arrived_ns, item)
+        else:
+            insort(self._skipped, Skipped(at_ns, arrived_ns, item))
+        return items
+
+    def finish(self) -> list[ItemT]:
+        """What is still to be decoded when no more packets come."""
+        return self._resolve(sound=True)
+
+    def out(self, at_ns: int | None) -> Sequence[Skipped[ItemT]]:
+        """The decoder's next picture, in the order of showing, is the one at `at_ns`: what was skipped before it."""
+        if self.interest is None:
+            return ()
+        if at_ns is None:
+            self._forget()
+            return self.rest()
+        jumped = self._has_out and at_ns <= self._times[0]
+        count = len(self._skipped) if jumped else bisect_left(self._skipped, at_ns, key=lambda one: one.at_ns)
+        told, self._skipped = self._skipped[:count], self._skipped[count:]
+        place = bisect_left(self._times, at_ns)
+        self._times[:place] = [] if self._times[place : place + 1] == [at_ns] else [at_ns]
+        self._has_out = True
+        self._decoding = {time_ns for time_ns in self._decoding if time_ns > at_ns}
+        return told
+
+    def rest(self) -> Sequence[Skipped[ItemT]]:
+        """What was skipped and not told yet: no picture follows it."""
+        told, self._skipped = self._skipped, []
+        return told
+
+    def distrust(self) -> None:
+        """Something is wrong with what was decoded: skip nothing until the next key frame."""
+        self._key_ns = None
+
+    def refuse(self) -> None:
+        """Skip nothing any more: a packet is not a picture here."""
+        self._refuses, self._key_ns = True, None
+
+    def _forget(self) -> None:
+        self._times, self._has_out, self._key_ns = [], False, None
+        self._decoding.clear()
+
+    def _resolve(self, sound: bool) -> list[ItemT]:
+        """Decode or skip the packet that waited for the next one's time."""
+        held, self._held = self._held, None
+        if held is None:
+            return []
+        if sound and self._wants(held.at_ns) is False:
+            insort(self._skipped, held)
+            return []
+        self._decoding.add(held.at_ns)
+        return [held.item]
+
+    def _wants(self, at_ns: int) -> bool | None:
+        """Whether the picture may be wanted; None: only when the one after it comes, whose time may still change."""
+        assert self.interest is not None
+        place = bisect_left(self._times, at_ns)
+        before_ns = self._times[place - 1]
+        longest_ns = max(later - earlier for earlier, later in pairwise(self._times[: place + 1]))
+        if self.interest.may_want(before_ns, at_ns, at_ns, longest_ns):
+            return True
+        if place + 1 == len(self._times):
+            return None
+        return None if self.interest.may_want(before_ns, at_ns, self._times[place + 1], longest_ns) else False
+
+    def _is_waited_for(self, at_ns: int) -> bool:
+        """Whether the decoder would give out an earlier picture, which is wanted, when it gets this one."""
+        return self._prompt and any(
+            earlier_ns < at_ns and self._wants(earlier_ns) is not False for earlier_ns in self._decoding
+        )

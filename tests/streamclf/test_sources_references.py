@@ -1,0 +1,107 @@
+"""Which packets hold a picture that no other one is predicted from, as real encoders write them and as none would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.clips import film, write_clip
+
+from streamclf.sources.references import KEY, NEEDED, SPARE, Look, References
+
+START = b"\0\0\0\1"
+BFRAMES = (("preset", "ultrafast"), ("bf", "2"), ("x264-params", "b-pyramid=none:b-adapt=0:scenecut=0:threads=1"))
+DELIMITER, REMARK, SPS, PPS = b"\x09\xf0", b"\x06\x01\x01\x00\x80", b"\x67\x42\x00\x1e", b"\x68\xce"
+IDR, SLICE, SPARE_SLICE = b"\x65\x88\x84", b"\x41\x9a\x21", b"\x01\x9e\x21"
+
+
+def annex_b(*nals: bytes) -> bytes:
+    return b"".join(START + nal for nal in nals)
+
+
+def prefixed(*nals: bytes) -> bytes:
+    return b"".join(len(nal).to_bytes(4, "big") + nal for nal in nals)
+
+
+def hevc(kind: int, *, temporal_id: int = 0, layer: int = 0, body: bytes = b"\x80\x11") -> bytes:
+    return bytes([kind << 1 | layer >> 5, (layer & 31) << 3 | temporal_id + 1]) + body
+
+
+def hevc_sps(sub_layers: int) -> bytes:
+    return hevc(33, body=bytes([(sub_layers - 1) << 1, 1]))
+
+
+@pytest.mark.parametrize(
+    ("nals", "expected"),
+    [
+        ((DELIMITER, SPS, PPS, IDR), KEY),
+        ((SLICE,), NEEDED),
+        ((SPARE_SLICE,), SPARE),
+        ((DELIMITER, REMARK, SPARE_SLICE, SPARE_SLICE), SPARE),
+        ((PPS, SPARE_SLICE), NEEDED),  # others need the parameters
+        ((b"\x6e\x00", SPARE_SLICE), SPARE),  # the prefix of scalable video, which an ordinary decoder ignores
+        ((b"\x02\x9e",), NEEDED),  # data partitions
+        ((b"\x0b", SPARE_SLICE), NEEDED),  # the end of a stream
+        ((DELIMITER,), NEEDED),
+        ((), NEEDED),
+    ],
+)
+def test_h264_by_its_headers(nals: tuple[bytes, ...], expected: Look) -> None:
+    assert References("h264").look(annex_b(*nals)) == expected
+    assert References("h264", b"\x01\x42\x00\x1e\xff\xe1").look(memoryview(prefixed(*nals))) == expected
+
+
+def test_h265_only_in_the_highest_sub_layer() -> None:
+    """In a lower one, a picture of a higher may still be predicted from it, though its type says "non-reference"."""
+    looks = References("hevc")
+    assert looks.look(annex_b(hevc(0))) == NEEDED, "nobody has said how many there are"
+    assert looks.look(annex_b(hevc_sps(1), hevc(34), hevc(19))) == KEY
+    assert looks.look(annex_b(hevc(0))) == SPARE
+    assert looks.look(annex_b(hevc(39), hevc(0))) == SPARE
+    assert looks.look(annex_b(hevc(34), hevc(0))) == NEEDED
+    assert looks.look(annex_b(hevc(1))) == NEEDED
+    assert looks.look(annex_b(hevc(8))) == NEEDED, "a leading picture may not be decodable at all"
+    assert looks.look(annex_b(hevc(0, layer=1))) == NEEDED
+    looks.look(annex_b(hevc_sps(3)))
+    assert looks.look(annex_b(hevc(0))) == NEEDED
+    assert looks.look(annex_b(hevc(2, temporal_id=2))) == SPARE
+
+
+def test_a_picture_that_begins_far_behind_is_taken_for_needed() -> None:
+    assert References("h264").look(annex_b(b"\x06" + b"\x01" * 5000, SPARE_SLICE)) == NEEDED
+
+
+def test_other_codecs_have_none() -> None:
+    assert References("mpeg4").look(annex_b(SPARE_SLICE)) == NEEDED
+
+
+@given(data=st.binary(max_size=200), extradata=st.one_of(st.none(), st.binary(max_size=40)))
+def test_no_bytes_are_an_error(data: bytes, extradata: bytes | None) -> None:
+    for codec in ("h264", "hevc"):
+        assert isinstance(References(codec, extradata).look(data), Look)
+        assert isinstance(References(codec, b"\1" + (extradata or b"")).look(memoryview(data)), Look)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_b_pictures_of_real_films(tmp_path: Path, codec: str, suffix: str) -> None:
+    options = dict(BFRAMES)
+    if codec == "libx265":
+        options = {"preset": "ultrafast", "x265-params": "log-level=none:bframes=2:b-adapt=0:b-pyramid=0:keyint=60"}
+    path = write_clip(tmp_path / f"film.{suffix}", frames=31, gop=60, codec=codec, options=options)
+    with av.open(str(path)) as container:
+        context = container.streams.video[0].codec_context
+        looks = References(context.name, context.extradata)
+        found = [looks.look(memoryview(packet)) for packet in container.demux(video=0) if packet.size]
+    assert found[0] == KEY
+    assert found[1:] == [NEEDED, SPARE, SPARE] * 10
+
+
+def test_a_camera_without_b_pictures_has_none() -> None:
+    looks = References("h264")
+    found = [looks.look(annex_b(*unit)) for unit in film(frames=50).units]
+    assert [i for i, look in enumerate(found) if look.key] == [0, 25]
+    assert not any(look.spare for look in found)

@@ -1,0 +1,405 @@
+"""Pictures that are not decoded: tokens are the same, to the byte, and come no later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.clips import film, write_clip
+from support.rtsp_server import RtspServer
+
+from streamclf.config import StreamConfig
+from streamclf.sampling import TokenMeta, TokenSampler
+from streamclf.sources import Frame, Source, open_source
+from streamclf.sources.resize import U8, Resize
+from streamclf.sources.skipping import Skipper
+from streamclf.tokens import TokenFiller
+
+MS = 1_000_000
+FLAT = {"preset": "ultrafast", "bf": "2", "x264-params": "b-pyramid=none:b-adapt=0:scenecut=0:threads=1"}
+PYRAMID = {"preset": "ultrafast", "bf": "3", "x264-params": "b-pyramid=normal:b-adapt=0:scenecut=0:threads=1"}
+OPEN = {**PYRAMID, "x264-params": f"{PYRAMID['x264-params']}:open-gop=1"}
+HEVC = {
+    "preset": "ultrafast",
+    "x265-params": "log-level=none:pools=none:frame-threads=1:bframes=3:b-adapt=0:repeat-headers=1",
+}
+
+
+class Tokens:
+    """A sink that keeps every token, and how many packets had come when it was complete."""
+
+    def __init__(self, shape: tuple[int, int, int, int]) -> None:
+        self._shape = shape
+        self._place = np.empty(shape, np.uint8)
+        self.packets = 0
+        self.all: list[tuple[TokenMeta, bytes]] = []
+        self.after: list[int] = []
+
+    def begin(self) -> U8:
+        self._place = np.empty(self._shape, np.uint8)
+        return self._place
+
+    def commit(self, token: TokenMeta) -> int:
+        self.all.append((replace(token, captured_ns=0), self._place.tobytes()))
+        self.after.append(self.packets)
+        return 0
+
+
+# A decoder and its video, made up: any rates, orders and intervals.
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """One packet: the picture's place in the order of showing, its time, and what may be done with it."""
+
+    number: int
+    at_ns: int
+    key: bool
+    spare: bool
+
+
+def video(
+    intervals_ms: Sequence[int], groups: Sequence[int], pyramid: bool, loose: Sequence[bool], gop: int
+) -> tuple[list[Made], int]:
+    """Packets in decoding order, and how many pictures the decoder holds back. `groups`: B pictures before each other
+    one; `loose`: whether such a one, if no B picture refers to it, is spare."""
+    times = [0]
+    for interval in intervals_ms:
+        times.append(times[-1] + interval * MS)
+    packets, number, turn = [Made(0, 0, True, False)], 0, 0
+    while True:
+        between = groups[turn % len(groups)]
+        last = number + between + 1
+        if last >= len(times):
+            break
+        turn += 1
+        key = turn % gop == 0
+        spare = not key and not between and not groups[turn % len(groups)] and loose[turn % len(loose)]
+        packets.append(Made(last, times[last], key, spare))
+        inner = list(range(number + 1, last))
+        if pyramid and between > 1:
+            middle = inner.pop(between // 2)
+            packets.append(Made(middle, times[middle], False, False))
+        packets += [Made(i, times[i], False, True) for i in inner]
+        number = last
+    deepest = max(groups)
+    return packets, 0 if not deepest else 2 if pyramid and deepest > 1 else 1
+
+
+def played(
+    packets: Sequence[Made], depth: int, threads: int, *, fps: float, frames_per_token: int, prompt: bool, skip: bool
+) -> tuple[Tokens, list[int]]:
+    """The tokens of a video, and the pictures that were skipped."""
+    sink = Tokens((frames_per_token, 1, 1, 3))
+    filler = TokenFiller(TokenSampler(fps, frames_per_token), sink, height=1, width=1, resize="stretch")
+    skipper: Skipper[Made] = Skipper(prompt=prompt)
+    if skip:
+        skipper.interest = filler
+    inside: list[Made] = []
+    ready: list[Made] = []
+    skipped: list[int] = []
+    seen: list[int] = []
+
+    def show(made: Made, picture: int | None) -> None:
+        seen.append(made.number)
+        filler.offer(Frame(index=made.number, pts_ns=made.at_ns, captured_ns=0, width=1, height=1, picture=picture,
+                           render=render))  # fmt: skip
+
+    def render(picture: int, height: int, width: int, resize: Resize, out: U8) -> None:
+        out[...] = (picture & 255, picture >> 8, height + width)
+
+    def give_out(count: int) -> None:
+        while len(ready) > count:
+            made = ready.pop(0)
+            for one in skipper.out(made.at_ns):
+                skipped.append(one.item.number)
+                show(one.item, None)
+            show(made, made.number)
+
+    def decode(made: Made) -> None:
+        inside.append(made)
+        inside.sort(key=lambda one: one.number)
+        if len(inside) > depth:
+            ready.append(inside.pop(0))
+        give_out(threads)
+
+    for packet in packets:
+        sink.packets += 1
+        admitted = skipper.admit(packet, packet.at_ns, arrived_ns=0, key=packet.key, spare=packet.spare, sound=True)
+        for made in admitted:
+            decode(made)
+    for made in skipper.finish():
+        decode(made)
+    ready += inside
+    give_out(0)
+    for one in skipper.rest():
+        skipped.append(one.item.number)
+        show(one.item, None)
+    assert seen == sorted(packet.number for packet in packets), "each once, in the order of showing"
+    return sink, skipped
+
+
+INTERVALS = st.lists(
+    st.one_of(st.just(40), st.integers(1, 90), st.sampled_from([100, 263, 917, 3039])), min_size=2, max_size=90
+)
+
+
+@given(
+    intervals_ms=st.one_of(INTERVALS, st.integers(5, 120).map(lambda n: [40] * n)),
+    groups=st.lists(st.integers(0, 3), min_size=1, max_size=4),
+    pyramid=st.booleans(),
+    loose=st.lists(st.booleans(), min_size=1, max_size=5),
+    gop=st.integers(1, 20),
+    threads=st.integers(0, 5),
+    fps=st.sampled_from([1, 2.5, 5, 7.3, 10, 12.5, 25, 30]),
+    frames_per_token=st.integers(1, 6),
+    prompt=st.booleans(),
+)
+def test_tokens_are_the_same_whatever_the_video(
+    intervals_ms: list[int], groups: list[int], pyramid: bool, loose: list[bool], gop: int, threads: int, fps: float,
+    frames_per_token: int, prompt: bool,
+) -> None:  # fmt: skip
+    packets, depth = video(intervals_ms, groups, pyramid, loose, gop)
+    keys: dict[str, Any] = {"fps": fps, "frames_per_token": frames_per_token, "prompt": prompt}
+    plain, none = played(packets, depth, threads, skip=False, **keys)
+    saving, skipped = played(packets, depth, threads, skip=True, **keys)
+    assert not none
+    assert saving.all == plain.all
+    assert {packet.number for packet in packets if not packet.spare}.isdisjoint(skipped)
+    if prompt and not threads:
+        assert saving.after == plain.after, "a token may not come later"
+
+
+def test_of_a_regular_video_only_what_is_wanted_is_decoded() -> None:
+    packets, depth = video([40] * 200, [0], False, [True], 50)
+    _, skipped = played(packets, depth, 0, fps=5, frames_per_token=1, prompt=True, skip=True)
+    # All but the first of four pictures are spare; of those, one of five is wanted.
+    spare = {packet.number for packet in packets if packet.spare}
+    assert spare - set(skipped) == {number for number in spare if number % 5 == 0}
+
+
+class Nobody:
+    """Wants nothing, ever."""
+
+    def may_want(self, before_ns: int, at_ns: int, after_ns: int, longest_ns: int) -> bool:
+        assert before_ns < at_ns <= after_ns
+        return False
+
+
+def admitted(skipper: Skipper[int], at_ns: int | None, *, key: bool = False, sound: bool = True) -> list[int]:
+    item = -1 if at_ns is None else at_ns
+    made = list(skipper.admit(item, at_ns, arrived_ns=0, key=key, spare=not key, sound=sound))
+    for one in made:
+        skipper.out(None if one < 0 else one)
+    return made
+
+
+def fresh() -> Skipper[int]:
+    skipper: Skipper[int] = Skipper(prompt=True)
+    skipper.interest = Nobody()
+    assert admitted(skipper, 10, key=True) == [10]
+    assert admitted(skipper, 20) == [], "it waits for the next one's time"
+    assert admitted(skipper, 30) == []
+    return skipper
+
+
+def test_damage_ends_it_until_the_next_key_frame() -> None:
+    skipper = fresh()
+    assert admitted(skipper, 40, sound=False) == [30, 40], "what follows is not sure: the waiting one is decoded too"
+    assert admitted(skipper, 50) == [50]
+    assert admitted(skipper, 60, key=True) == [60]
+    assert admitted(skipper, 70) == []
+    skipper.distrust()
+    assert admitted(skipper, 80) == [80]
+
+
+def test_time_that_goes_back_or_is_unknown_ends_it_too() -> None:
+    for at_ns in (5, None):
+        skipper = fresh()
+        assert admitted(skipper, at_ns) == [30, -1 if at_ns is None else 5]
+        assert admitted(skipper, 50) == [50]
+        assert admitted(skipper, 60, key=True) == [60]
+        assert admitted(skipper, 70) == []
+
+
+def test_nothing_is_skipped_before_the_first_picture_or_twice_at_one_time() -> None:
+    skipper: Skipper[int] = Skipper(prompt=False)
+    skipper.interest = Nobody()
+    assert list(skipper.admit(10, 10, arrived_ns=0, key=True, spare=False, sound=True)) == [10]
+    assert list(skipper.admit(20, 20, arrived_ns=0, key=False, spare=True, sound=True)) == [20], "none has come out yet"
+    skipper.out(10)
+    assert list(skipper.admit(20, 20, arrived_ns=0, key=False, spare=True, sound=True)) == [20]
+
+
+def test_half_pictures_end_it_for_good() -> None:
+    skipper = fresh()
+    skipper.refuse()
+    assert admitted(skipper, 40) == [40]
+    assert admitted(skipper, 50, key=True) == [50]
+    assert admitted(skipper, 60) == [60]
+
+
+# Real decoders.
+
+
+def tokens_of(source: Source, fps: float, frames_per_token: int, *, skip: bool, tokens: int = 0) -> tuple[Tokens, int]:
+    sink = Tokens((frames_per_token, 90, 160, 3))
+    filler = TokenFiller(TokenSampler(fps, frames_per_token), sink, height=90, width=160, resize="stretch")
+    if skip:
+        source.heed(filler)
+    skipped, before = 0, -1
+    for frame in source:
+        assert frame.pts_ns > before, "in the order of showing"
+        before = frame.pts_ns
+        assert (frame.width, frame.height) == (320, 180)
+        filler.offer(frame)
+        skipped += frame.skipped
+        if tokens and len(sink.all) >= tokens:
+            break
+    return sink, skipped
+
+
+@pytest.fixture(scope="module", params=["flat.mp4", "pyramid.ts", "open.mkv", "hevc.mp4", "hevc.ts"])
+def movie(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    name = str(request.param)
+    options = {"flat": FLAT, "pyramid": PYRAMID, "open": OPEN, "hevc": HEVC}[name.split(".")[0]]
+    path = tmp_path_factory.mktemp("films") / name
+    made: Path = write_clip(path, frames=120, gop=40, codec="libx265" if "hevc" in name else "libx264", options=options)
+    return made
+
+
+@pytest.mark.parametrize(("fps", "frames_per_token"), [(10, 1), (5, 4), (3.3, 2), (25, 1)])
+def test_a_films_tokens_are_equal_to_the_byte(movie: Path, fps: float, frames_per_token: int) -> None:
+    config = StreamConfig(url=str(movie), pace="fast")
+    with open_source(config) as source:
+        plain, none = tokens_of(source, fps, frames_per_token, skip=False)
+    with open_source(config) as source:
+        saving, skipped = tokens_of(source, fps, frames_per_token, skip=True)
+    assert saving.all == plain.all
+    assert len(saving.all) >= 4
+    assert none == 0
+    assert (skipped == 0) == (fps == 25)
+    if fps <= 5:
+        assert skipped > 25, "of 120, at least a third is B pictures that nobody wants"
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_a_film_cut_where_pictures_lead_into_nothing(tmp_path: Path, codec: str) -> None:
+    """Its first pictures are predicted from some that were cut off: the decoder leaves them out, and so must we."""
+    whole = write_clip(
+        tmp_path / "whole.mkv", frames=150, gop=25, codec=codec, options=OPEN if codec == "libx264" else HEVC
+    )
+    cut = tmp_path / "cut.mkv"
+    with av.open(str(whole)) as source, av.open(str(cut), "w") as sink:
+        stream = sink.add_stream_from_template(source.streams.video[0])
+        keys = 0
+        for packet in source.demux(video=0):
+            keys += packet.is_keyframe
+            if keys >= 2 and packet.size:
+                packet.stream = stream
+                sink.mux(packet)
+    found = []
+    for skip in (False, True):
+        with open_source(StreamConfig(url=str(cut), pace="fast")) as opened:
+            found.append(tokens_of(opened, 5, 1, skip=skip))
+    assert found[1][0].all == found[0][0].all
+    assert found[1][1] > 10
+
+
+@pytest.mark.parametrize("demuxer", ["rtp", "ffmpeg"])
+@pytest.mark.parametrize("kind", ["flat", "pyramid", "hevc"])
+def test_a_cameras_tokens_are_equal_to_the_byte(kind: str, demuxer: str) -> None:
+    codec = "libx265" if kind == "hevc" else "libx264"
+    options = tuple({"flat": FLAT, "pyramid": PYRAMID, "hevc": HEVC}[kind].items())
+    movie = film(frames=100, gop=50, codec=codec, options=options)
+    assert movie.order != tuple(range(100)), "it has B pictures"
+    found = []
+    with RtspServer({"cam": movie}) as server:
+        for skip in (False, True):
+            config = StreamConfig.model_validate({"url": server.url("cam"), "demuxer": demuxer, "read_timeout_s": 5})
+            with open_source(config) as source:
+                found.append(tokens_of(source, 5, 2, skip=skip, tokens=4))
+    (plain, none), (saving, skipped) = found
+    assert [token for _, token in saving.all] == [token for _, token in plain.all]
+    assert none == 0
+    assert skipped > 0 or demuxer == "ffmpeg"
+
+
+def test_a_camera_without_b_pictures_is_read_as_before() -> None:
+    with RtspServer({"cam": film(frames=50)}) as server, open_source(StreamConfig(url=server.url("cam"))) as source:
+        sink, skipped = tokens_of(source, 5, 2, skip=True, tokens=3)
+    assert skipped == 0
+    assert len(sink.all) == 3
+
+
+def test_a_frame_that_was_skipped_says_so_instead_of_a_picture(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "flat.mp4", frames=30, options=FLAT)
+    with open_source(StreamConfig(url=str(path), pace="fast")) as source:
+        source.heed(Nobody())
+        frames = list(source)
+    left_out = [frame for frame in frames if frame.skipped]
+    assert [frame.index for frame in frames] == list(range(30))
+    assert [frame.pts_ns for frame in frames] == [i * 40 * MS for i in range(30)]
+    assert len(left_out) > 10
+    with pytest.raises(ValueError, match="was not decoded"):
+        left_out[0].to_rgb(90, 160)
+
+
+def frames_at(times_ms: Sequence[int], skipped: Sequence[int]) -> Iterator[Frame]:
+    def render(picture: int, height: int, width: int, resize: Resize, out: U8) -> None:
+        out[...] = picture
+
+    for i, at_ms in enumerate(times_ms):
+        picture = None if i in skipped else i
+        yield Frame(
+            index=i, pts_ns=at_ms * MS, captured_ns=0, width=8, height=8, picture=picture, render=render
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("times_ms", "skipped", "segments"),
+    [
+        ([0, 40, 80, 120, 160, 200], [2], 1),  # wanted for 100 ms: 120 ms is taken, as if 80 had been lost
+        ([0, 40, 120, 160, 200], [1], 1),
+        ([0, 40, 80, 125, 230, 300], [3], 2),  # wanted only when the next one was late: the segment ends
+    ],
+)
+def test_what_was_skipped_and_is_wanted_after_all_is_a_picture_lost(
+    times_ms: list[int], skipped: list[int], segments: int
+) -> None:
+    """Damage or a stall may change what is wanted after it was decided. No other picture may stand in silently."""
+    sink = Tokens((1, 8, 8, 3))
+    filler = TokenFiller(TokenSampler(10, 1), sink, height=8, width=8, resize="stretch")
+    for frame in frames_at(times_ms, skipped):
+        filler.offer(frame)
+    assert {meta.segment for meta, _ in sink.all} == set(range(1, segments + 1))
+    for meta, token in sink.all:
+        assert token[0] not in skipped
+        assert abs(times_ms[token[0]] * MS - meta.start_pts_ns) <= 50 * MS
+
+
+def test_a_stream_that_loses_packets_gives_the_same_kinds_of_frames() -> None:
+    """Skipping must not hide what was lost: with damage everything is decoded until the next key frame."""
+    movie = film(frames=100, gop=25, codec="libx264", options=tuple(FLAT.items()))
+    with RtspServer({"cam": movie}) as server:
+        server.fault("cam", drop=0.05)
+        with open_source(StreamConfig(url=server.url("cam"), demuxer="rtp")) as source:
+            sink = Tokens((1, 90, 160, 3))
+            filler = TokenFiller(TokenSampler(5, 1), sink, height=90, width=160, resize="stretch")
+            source.heed(filler)
+            smeared = False
+            for frame in source:
+                filler.offer(frame)
+                assert not (frame.skipped and (frame.broken or smeared)), "predicted from a damaged one"
+                smeared = frame.corrupt
+                if frame.index > 70:
+                    break
+            assert source.lost > 0
+    assert sink.all
