@@ -21,7 +21,7 @@ from engines.errors import EngineError
 from engines.gpu import Gpu, find_gpus
 from streamclf.builtin import BUNDLES, builtin_models
 from streamclf.child import configure_logging
-from streamclf.sources.camera import LINUX, Camera, list_cameras
+from streamclf.sources.camera import Camera, list_cameras
 
 LIBRARIES: Final = {
     # By distribution: what it is for.
@@ -76,7 +76,7 @@ def examine(
     choice = choose_backend(gpus=lambda: found)
     libraries = {name: _version(name) for name in LIBRARIES}
     models = [_model(name) for name in builtin_models()]
-    decoding = _decoding(found)
+    decoding = _decoding()
     return {
         "system": {"os": platform.platform(), "python": platform.python_version()},
         "cpu": _cpu(proc),
@@ -137,23 +137,15 @@ def _memory(proc: Path) -> dict[str, int | None]:
     }
 
 
-def _decoding(gpus: Sequence[Gpu]) -> dict[str, Any]:
-    """Codecs that PyAV decodes, and the hardware decoders whose device is here."""
+def _decoding() -> dict[str, Any]:
+    """Codecs that PyAV decodes, and of each device that `decode:` knows why it cannot be opened; None: it can."""
     import av
 
-    try:
-        from av.codec.hwaccel import hwdevices_available
+    from streamclf.sources.hardware import DEVICES, unopened
 
-        compiled = sorted(hwdevices_available())
-    except ImportError:  # PyAV before 14
-        compiled = []
-    render_nodes = bool(list(Path("/dev/dri").glob("renderD*"))) if LINUX else False
-    here = {"cuda": bool(gpus), "vaapi": render_nodes, "qsv": render_nodes, "drm": render_nodes, "amf": render_nodes}
     return {
         "software": [name for name in DECODERS if name in av.codecs_available],
-        "hardware_compiled_in": compiled,
-        # Elsewhere than on Linux the system itself provides what was compiled in.
-        "hardware_here": [name for name in compiled if here.get(name, not LINUX)],
+        "hardware": {device: unopened(device) for device in DEVICES},
     }
 
 
@@ -200,7 +192,7 @@ def render(report: dict[str, Any]) -> list[str]:
     lines += [f"camera     {item['index']}: {item['name']} ({item['path']})" for item in report["cameras"]]
     lines += [] if report["cameras"] else ["camera     none"]
     lines.append(f"decoders   {', '.join(decoding['software'])}")
-    lines.append(f"           hardware: {', '.join(decoding['hardware_here']) or 'none'}")
+    lines += [f"           {device}: {why or 'opens'}" for device, why in decoding["hardware"].items()]
     lines.append(f"auto       {report['auto']['backend'] or 'nothing'}: {report['auto']['reason']}")
     for model in report["models"]:
         if model["works"]:

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -24,74 +23,21 @@ from streamclf.redact import redact
 from streamclf.sources.damage import Damage
 from streamclf.sources.frame import SourceInfo
 from streamclf.sources.hardware import CPU, Choice, HardwareError, is_used, options_for, said_of
+from streamclf.sources.picture import Picture, oriented, sound_aspect
+from streamclf.sources.reasons import NO_PICTURE_S, REFUSALS, UNTRUSTED, Timeouts, no_picture, reason_of, too_slow
 from streamclf.sources.references import References
-from streamclf.sources.resize import Oriented
 from streamclf.sources.skipping import Interest, Skipped, Skipper
 
 NS = 1_000_000_000
-NO_PICTURE_S = 10.0
-"""Packets that arrive for this long without one picture: a live source waits for its next key frame, not longer."""
 TOLERANT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 """A title in another encoding is no reason to refuse a film; from PyAV 19 on it never is."""
 TEXT_CODECS = frozenset({"ansi", "bintext", "xbin", "idf"})
 """FFmpeg takes any text for a film of a terminal."""
 
-REASONS: dict[type[Exception], str] = {
-    av.error.HTTPUnauthorizedError: "authentication refused (401); check user name and password",
-    av.error.HTTPForbiddenError: "access forbidden (403); check the user's rights",
-    av.error.HTTPNotFoundError: "not found (404); check the path in the URL",
-    av.error.HTTPServerError: "the server reports an error of its own (5xx); look at the camera or server",
-    av.error.HTTPBadRequestError: "the server refuses the request (400); check the URL",
-    av.error.ConnectionRefusedError: "connection refused; check address and port, and that the server runs",
-    av.error.ConnectionResetError: "the connection was reset by the other side",
-    av.error.BrokenPipeError: "the connection was closed by the other side",
-    av.error.FileNotFoundError: "not found; check the path",
-    av.error.PermissionError: "may not be read; check its permissions and what it refers to",
-    av.error.ProtocolNotFoundError: "a protocol that is not allowed here or not built in",
-    av.error.DecoderNotFoundError: "no decoder for its codec in this FFmpeg; convert it, to H.264 for instance",
-    av.error.InvalidDataError: "not a video that FFmpeg can read; check the source, or convert it",
-    av.error.EOFError: "ended before a picture was there; the video is cut off or the server closed at once",
-}
-REFUSALS = (av.error.HTTPClientError,)
-UNTRUSTED = (
-    "no TLS, or its certificate is not trusted or not for this name; give the camera's own certificate as tls_ca "
-    "(openssl s_client -connect HOST:PORT shows it)"
-)
 LOST = "RTP: missed"
 """What FFmpeg says, and only says, of packets that a network lost: nothing marks the pictures around the hole."""
 UNTIMED_FORMATS = frozenset({"mpjpeg", "mjpeg", "h264", "hevc", "m4v"})
 """Without time stamps; FFmpeg makes some up, 25 per second, which a live source does not keep to."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
-    """A picture and its size as one should see it; `pts_ns` is None where the container does not say.
-
-    `oriented` is None for one that was skipped: not decoded, because nobody wants it. Then `arrived_ns` is when its
-    data came (CLOCK_MONOTONIC), which is earlier than when it is told of.
-
-    `held_s`: FFmpeg knows that a picture is complete when the next one begins. In a stall it holds the last one back,
-    and gives it out, so many seconds old, when its time-out strikes; 0 for all others. `wall_ns`: Unix time at which it
-    was taken, by the camera's clock, where the camera says.
-    """
-
-    oriented: Oriented | None
-    width: int
-    height: int
-    pts_ns: int | None
-    corrupt: bool
-    broken: bool = False
-    held_s: float = 0.0
-    arrived_ns: int = 0
-    wall_ns: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timeouts:
-    """Seconds until opening, and waiting for a packet, have failed."""
-
-    open_s: float
-    read_s: float
 
 
 class Container:
@@ -370,7 +316,7 @@ class Container:
             if opening and self._over_tls and getattr(error, "errno", None) == errno.EIO:
                 return SourceError(f"{self._shown}: {UNTRUSTED}")
         kind = SourceRefusedError if isinstance(error, REFUSALS) else SourceError
-        return kind(f"{self._shown}: {_reason(error, opening)}")
+        return kind(f"{self._shown}: {reason_of(error, opening=opening)}")
 
 
 @contextmanager
@@ -390,47 +336,9 @@ def _overheard() -> Iterator[list[tuple[int, str, str]]]:
         av.logging.set_level(before)
 
 
-def too_slow(limits: Timeouts, *, opening: bool) -> str:
-    """What a time-out means."""
-    if opening:
-        return f"no video within {limits.open_s:g} s (open_timeout_s); check address, network and that it sends"
-    return f"no data for {limits.read_s:g} s (read_timeout_s); check that the source is up and sends"
-
-
-def no_picture(waited_s: float, undecodable: int) -> str:
-    """What packets without a picture mean."""
-    return (
-        f"data arrives, but no picture could be decoded for {waited_s:.0f} s ({undecodable} broken packets); "
-        "check the camera's codec and key frame interval"
-    )
-
-
-def _reason(error: Exception, opening: bool) -> str:
-    for kind, text in REASONS.items():
-        if isinstance(error, kind):
-            return text
-    detail = getattr(error, "strerror", None) or type(error).__name__
-    return f"cannot be {'opened' if opening else 'read'} ({redact(str(detail))}); check the source"
-
-
 def _is_cover(stream: VideoStream) -> bool:
     disposition = getattr(stream, "disposition", None)  # PyAV 15 and later
     return disposition is not None and bool(disposition & disposition.attached_pic)
-
-
-def oriented(frame: av.VideoFrame, pixel_aspect: Fraction) -> Oriented:
-    """`frame` as one should see it: its rotation and the shape of its pixels."""
-    turns = round(getattr(frame, "rotation", 0) / 90) % 4
-    width, height = max(1, round(frame.width * pixel_aspect)), frame.height
-    if turns % 2:
-        width, height = height, width
-    return Oriented(frame=frame, quarter_turns=turns, width=width, height=height)
-
-
-def sound_aspect(aspect: Fraction | None) -> Fraction:
-    """Width of a pixel by its height; 1 where it is not said."""
-    # Some encoders write nonsense; no camera has pixels longer than 4:1.
-    return aspect if aspect and Fraction(1, 4) <= aspect <= 4 else Fraction(1)
 
 
 def _to_ns(value: int, time_base: Fraction | None) -> int:

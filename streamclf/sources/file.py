@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from streamclf.errors import SourceError
-from streamclf.sources.container import NS, Container, Picture
+from streamclf.sources.container import NS, Container
 from streamclf.sources.frame import Frame, Source, SourceInfo
 from streamclf.sources.hardware import DISTRUST, Decode, HardwareError, choose
+from streamclf.sources.picture import Picture
 from streamclf.sources.resize import FrameRenderer
 from streamclf.sources.skipping import Interest, Shifted
 

@@ -15,10 +15,12 @@ import av
 from streamclf.errors import SourceError
 from streamclf.redact import redact, register_url
 from streamclf.sources.clock import MediaClock
-from streamclf.sources.container import NS, Container, Picture, Timeouts
+from streamclf.sources.container import NS, Container
 from streamclf.sources.file import Pace
 from streamclf.sources.frame import Frame, Source, SourceInfo
 from streamclf.sources.hardware import DISTRUST, Decode, HardwareError, choose
+from streamclf.sources.picture import Picture
+from streamclf.sources.reasons import Timeouts
 from streamclf.sources.resize import FrameRenderer
 from streamclf.sources.rtsp.reader import RtspReader
 from streamclf.sources.rtsp.understanding import MEMORY, NotUnderstoodError

@@ -32,6 +32,7 @@ def test_json_is_one_object_and_names_what_auto_took(capsys: pytest.CaptureFixtu
     assert model["engine"].startswith(report["auto"]["backend"])
     assert model["max_dp"] < 2e-2
     assert "h264" in report["decoding"]["software"]
+    assert set(report["decoding"]["hardware"]) == {"cuda", "vaapi", "videotoolbox"}
     assert report["libraries"]["numpy"]
 
 

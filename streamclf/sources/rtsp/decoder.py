@@ -11,9 +11,9 @@ import av
 import av.error
 from av.packet import Packet
 
-from streamclf.sources.container import Picture, oriented, sound_aspect
 from streamclf.sources.damage import Damage
 from streamclf.sources.hardware import CPU, DISTRUST, Choice, choose, is_used, options_for, said_of
+from streamclf.sources.picture import Picture, oriented, sound_aspect
 from streamclf.sources.references import References
 from streamclf.sources.rtsp.media import Media
 from streamclf.sources.rtsp.sdp import Track

@@ -14,9 +14,10 @@ from typing import Literal
 import av.error
 
 from streamclf.errors import SourceError
-from streamclf.sources.container import NO_PICTURE_S, REASONS, UNTRUSTED, Picture, Timeouts, no_picture, too_slow
 from streamclf.sources.frame import SourceInfo
 from streamclf.sources.hardware import CPU, Choice
+from streamclf.sources.picture import Picture
+from streamclf.sources.reasons import NO_PICTURE_S, REASONS, UNTRUSTED, Timeouts, no_picture, too_slow
 from streamclf.sources.rtsp.client import EndedError
 from streamclf.sources.rtsp.connection import StoppedError
 from streamclf.sources.rtsp.decoder import Decoder

@@ -1,0 +1,115 @@
+"""What leaving pictures undecoded saves: processor time of a film's tokens, all decoded and with skipping, in turn.
+
+    PYTHONPATH=.:tests python tests/benchmarks/skipped_pictures.py [--rounds 7]
+
+720p25, the street of `streamclf bench` at 2.3 Mbit/s, two seconds between key frames; no B pictures (a camera), two
+that nothing is predicted from, three of which the middle one is a reference (x264's default), and H.265 with the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from streamclf.bench.film import BITS_PER_PIXEL, GOP_S, FilmSpec, _pictures
+from streamclf.sampling import TokenMeta, TokenSampler
+from streamclf.sources.file import FileSource
+from streamclf.sources.resize import U8
+from streamclf.tokens import TokenFiller
+
+SECONDS = 12
+SIDE = 224
+KINDS = {
+    "H.264, no B": ("libx264", {"bf": "0"}),
+    "H.264, 2 B": ("libx264", {"bf": "2", "x264-params": "b-pyramid=none:b-adapt=0:threads=1"}),
+    "H.264, 3 B, pyramid": ("libx264", {"bf": "3", "x264-params": "b-adapt=0:threads=1"}),
+    "H.265, 3 B, pyramid": ("libx265", {"x265-params": "log-level=none:bframes=3:b-adapt=0:pools=none"}),
+}
+
+
+class Sink:
+    """Takes tokens and forgets them."""
+
+    def __init__(self) -> None:
+        self._place = np.empty((1, SIDE, SIDE, 3), np.uint8)
+        self.tokens = 0
+
+    def begin(self) -> U8:
+        return self._place
+
+    def commit(self, token: TokenMeta) -> int:
+        self.tokens += 1
+        return self.tokens
+
+
+def write(path: Path, codec: str, options: dict[str, str], pictures: list[U8], spec: FilmSpec) -> None:
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, rate=spec.rate)
+        stream.width, stream.height, stream.pix_fmt = spec.width, spec.height, "yuv420p"
+        stream.gop_size = round(GOP_S * spec.fps)
+        stream.bit_rate = int(BITS_PER_PIXEL * spec.width * spec.height * spec.fps)
+        stream.options = {"preset": "veryfast", **options}
+        for number, picture in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(picture, "yuv420p")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def cost(path: Path, fps: float, *, skip: bool) -> tuple[float, int, int]:
+    """(CPU seconds, pictures, of them skipped) of all tokens, from one decoding thread as for a camera."""
+    sink = Sink()
+    filler = TokenFiller(TokenSampler(fps, 1), sink, height=SIDE, width=SIDE, resize="stretch")
+    pictures = skipped = 0
+    began = time.process_time()
+    with FileSource(path) as source:
+        if skip:
+            source.heed(filler)
+        for frame in source:
+            filler.offer(frame)
+            pictures += 1
+            skipped += frame.skipped
+    return time.process_time() - began, pictures, skipped
+
+
+def rows(folder: Path, rounds: int) -> Iterator[str]:
+    spec = FilmSpec(width=1280, height=720, fps=25)
+    pictures = [picture.copy() for picture in _pictures(spec, SECONDS * 25)]
+    for name, (codec, options) in KINDS.items():
+        path = folder / "film.mp4"
+        write(path, codec, options, pictures, spec)
+        for fps in (5, 10):
+            ratios, plain_s, left_out = [], [], 0.0
+            for _ in range(rounds):
+                plain, count, _ = cost(path, fps, skip=False)
+                saving, _, skipped = cost(path, fps, skip=True)
+                ratios.append(saving / plain)
+                plain_s.append(plain / count)
+                left_out = skipped / count
+            yield (
+                f"| {name} | {fps} | {left_out:.0%} | {1e3 * statistics.median(plain_s):.2f} ms "
+                f"| {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |"
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    print("| film | model fps | skipped | CPU per picture, all decoded | with skipping |")
+    print("|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for row in rows(Path(folder), arguments.rounds):
+            print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()

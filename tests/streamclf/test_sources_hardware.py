@@ -1,0 +1,228 @@
+"""Decoding on a device, on machines that have none: what cannot be had is the CPU's, said, and never an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from support.clips import film, read_number, write_clip
+from support.rtsp_server import RtspServer
+
+from streamclf import doctor
+from streamclf.config import StreamConfig, parse_config
+from streamclf.errors import ConfigError, SourceError
+from streamclf.sources import hardware, open_source
+from streamclf.sources.hardware import CPU, DEVICES, Choice, HardwareError, choose, unopened
+from streamclf.sources.resize import FrameRenderer, Oriented
+
+PICTURES = 50
+
+
+class Device:
+    """A device that opens. PyAV gets settings for one that does not know the codec, so that it decodes by itself."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, works: bool = True) -> None:
+        self.made: list[str] = []
+        monkeypatch.setattr(hardware, "unopened", lambda device: None if device == "cuda" else "not here")
+        monkeypatch.setattr(hardware, "make_accelerator", self._make)
+        for module in ("streamclf.sources.hardware", "streamclf.sources.container", "streamclf.sources.rtsp.decoder"):
+            monkeypatch.setattr(f"{module}.is_used", lambda context: works)
+
+    def _make(self, device: str) -> Any:
+        from av.codec.hwaccel import HWAccel
+
+        self.made.append(device)
+        return HWAccel(device_type="videotoolbox", allow_software_fallback=True)
+
+
+@pytest.fixture(autouse=True)
+def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh = hardware.Distrust()
+    for module in ("hardware", "file", "network", "rtsp.decoder"):
+        monkeypatch.setattr(f"streamclf.sources.{module}.DISTRUST", fresh)
+
+
+@pytest.fixture
+def nothing_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the tests run on a machine that has one."""
+    monkeypatch.setattr(hardware, "unopened", lambda device: f"no {device} here")
+
+
+def numbers(config: StreamConfig) -> tuple[list[int], str | None]:
+    with open_source(config) as source:
+        seen = [read_number(frame.to_rgb(180, 320)) for frame, _ in zip(source, range(PICTURES), strict=False)]
+        return seen, source.info.note
+
+
+def test_the_default_is_the_cpu_and_says_nothing(clip: Path) -> None:
+    assert StreamConfig(url=str(clip)).decode == "cpu"
+    assert choose("cpu") is CPU
+    assert numbers(StreamConfig(url=str(clip), pace="fast")) == (list(range(PICTURES)), None)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_to_look_for_a_device_is_never_an_error(device: hardware.Device) -> None:
+    reason = unopened(device)
+    assert reason is None or reason.startswith(("cannot be opened: ", "not in this FFmpeg"))
+
+
+def test_a_library_without_hardware_decoding_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def old(device: str) -> Any:
+        raise ImportError("No module named 'av.codec.hwaccel'")
+
+    monkeypatch.setattr(hardware, "make_accelerator", old)
+    assert "has no hardware decoding; pip install 'av>=15'" in str(unopened("cuda"))
+
+
+@pytest.mark.parametrize("decode", ["auto", *DEVICES])
+@pytest.mark.usefixtures("nothing_opens")
+def test_what_does_not_open_is_the_cpus_with_a_notice(clip: Path, decode: str) -> None:
+    config = StreamConfig.model_validate({"url": str(clip), "pace": "fast", "decode": decode})
+    seen, note = numbers(config)
+    assert seen == list(range(PICTURES))
+    tried = DEVICES if decode == "auto" else (decode,)
+    assert note == f"decoded by the CPU ({'; '.join(f'{device}: no {device} here' for device in tried)})"
+
+
+@pytest.mark.usefixtures("nothing_opens")
+@pytest.mark.parametrize("demuxer", ["rtp", "ffmpeg"])
+def test_a_camera_says_so_in_its_note(demuxer: str) -> None:
+    with RtspServer({"cam": film(frames=60)}) as server:
+        keys = {"url": server.url("cam"), "demuxer": demuxer, "decode": "cuda"}
+        seen, note = numbers(StreamConfig.model_validate(keys))
+    assert seen[:5] == list(range(seen[0], seen[0] + 5))
+    assert note == "decoded by the CPU (cuda: no cuda here)"
+
+
+@pytest.mark.parametrize("decode", ["auto", "cuda"])
+def test_a_device_that_opens_is_used_and_named(monkeypatch: pytest.MonkeyPatch, clip: Path, decode: str) -> None:
+    device = Device(monkeypatch)
+    config = StreamConfig.model_validate({"url": str(clip), "pace": "fast", "decode": decode})
+    assert numbers(config) == (list(range(PICTURES)), "decoded by cuda")
+    assert device.made == ["cuda"]
+    with RtspServer({"cam": film(frames=60)}) as server:
+        _, note = numbers(StreamConfig.model_validate({"url": server.url("cam"), "decode": decode}))
+    assert note == "decoded by cuda"
+    assert device.made == ["cuda"] * 2
+
+
+def test_a_codec_that_the_device_does_not_know_is_the_cpus(monkeypatch: pytest.MonkeyPatch, clip: Path) -> None:
+    Device(monkeypatch, works=False)
+    config = StreamConfig(url=str(clip), pace="fast", decode="cuda")
+    assert numbers(config) == (list(range(PICTURES)), "decoded by the CPU (cuda does not decode h264)")
+
+
+class Broken:
+    """A decoder that a device has let down."""
+
+    def __init__(self, real: Any, *, uses: int) -> None:
+        self._real, self._left = real, uses
+
+    def decode(self, packet: Any) -> Any:
+        if self._left:
+            self._left -= 1
+            raise av.error.ExternalError(5, "the device is gone")
+        return self._real.decode(packet)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+def test_a_device_that_decodes_nothing_of_a_camera_is_left_for_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a lost picture: the key frame is decoded again."""
+    Device(monkeypatch)
+    created: list[Any] = []
+    real = av.CodecContext.create
+
+    class Creator:
+        @staticmethod
+        def create(codec: str, mode: str, **keys: Any) -> Any:
+            created.append(Broken(real(codec, mode), uses=1) if keys else real(codec, mode))
+            return created[-1]
+
+    monkeypatch.setattr("streamclf.sources.rtsp.decoder.av.CodecContext", Creator)
+    with RtspServer({"cam": film(frames=60)}) as server:
+        config = StreamConfig(url=server.url("cam"), decode="cuda", demuxer="rtp")
+        seen, note = numbers(config)
+        assert seen[:10] == list(range(10))
+        assert "decoded by the CPU (cuda: does not decode this h264" in str(note)
+        assert len(created) == 2
+        assert "cuda: does not decode" in str(choose("cuda").note), "nor is it tried again"
+
+
+def spoiled(path: Path) -> Path:
+    """A film whose first key frame nobody can decode; the next one comes after ten pictures."""
+    write_clip(path, frames=30, gop=10)
+    with av.open(str(path)) as container:
+        first = bytes(next(container.demux(video=0)))
+    at = 0
+    while first[at + 4] & 31 != 5:  # each NAL unit follows its length
+        at += 4 + int.from_bytes(first[at : at + 4], "big")
+    data = path.read_bytes()
+    assert data.count(first) == 1
+    path.write_bytes(data.replace(first, first[: at + 5] + bytes(len(first) - at - 5)))
+    return path
+
+
+@pytest.mark.parametrize("decode", ["auto", "cuda"])
+def test_a_device_that_cannot_decode_a_films_key_frame_is_left_for_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, decode: str
+) -> None:
+    """From the beginning, as if it had never been there."""
+    config = {"url": str(spoiled(tmp_path / "film.mkv")), "pace": "fast"}
+    expected, _ = numbers(StreamConfig.model_validate(config))
+    assert expected
+    assert expected[-1] == 29
+    device = Device(monkeypatch)
+    seen, note = numbers(StreamConfig.model_validate({**config, "decode": decode}))
+    assert seen == expected
+    assert str(note).startswith("decoded by the CPU (cuda: ")
+    assert "cuda does not decode it: it could not decode a key frame" in str(note)
+    assert device.made == ["cuda"]
+
+
+def test_a_broken_film_is_blamed_on_the_device_only_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What the CPU cannot decode either ends with the film's own error."""
+    Device(monkeypatch)
+    monkeypatch.setattr("streamclf.sources.container.Container._decoded", lambda self, packet: iter(()))
+    path = write_clip(tmp_path / "film.mp4", frames=5)
+    with pytest.raises(SourceError, match="not one picture could be decoded") as caught:
+        numbers(StreamConfig(url=str(path), pace="fast", decode="cuda"))
+    assert not isinstance(caught.value, HardwareError)
+
+
+def test_pictures_as_devices_give_them_are_rendered_alike(clip: Path) -> None:
+    """NV12 is what comes back from a device; it holds the same values as the CPU's planes."""
+    render = FrameRenderer()
+    with av.open(str(clip)) as container:
+        frame = next(container.decode(video=0))
+    pictures = []
+    for one in (frame, frame.reformat(format="nv12")):
+        out = np.empty((90, 160, 3), np.uint8)
+        render(Oriented(frame=one, quarter_turns=0, width=320, height=180), 90, 160, "stretch", out)
+        pictures.append(out)
+    assert np.abs(pictures[0].astype(int) - pictures[1]).max() <= 2
+    assert read_number(pictures[1], 320, 180) == 0
+
+
+def test_only_files_and_urls_are_decoded_by_a_device(tmp_path: Path) -> None:
+    raw = {"streams": {"desk": {"camera": 0, "decode": "cuda"}}}
+    with pytest.raises(ConfigError, match="decode: cuda is for files and URLs; leave it out"):
+        parse_config(raw, base=tmp_path, origin="x")
+
+
+def test_doctor_lists_what_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "unopened", lambda device: None if device == "vaapi" else "not here")
+    report = doctor.examine(gpus=list, cameras=list)
+    assert report["decoding"]["hardware"] == {"cuda": "not here", "vaapi": None, "videotoolbox": "not here"}
+    lines = doctor.render(report)
+    assert "           vaapi: opens" in lines
+    assert "           cuda: not here" in lines
+
+
+def test_a_choice_without_anything_to_say() -> None:
+    assert Choice() == CPU
+    assert (CPU.device, CPU.note) == (None, None)
