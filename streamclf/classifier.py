@@ -17,10 +17,11 @@ import orjson
 
 from streamclf.actions import ActionTracker
 from streamclf.child import EXIT_DONE, Stop, run_child
-from streamclf.feed import Feed, Pending
+from streamclf.feed import Features, Feed, Pending
 from streamclf.gathering import Gathering
 from streamclf.jobs import ClassifierChange, ClassifierJob, StreamSettings
 from streamclf.link import Draft, HubLink
+from streamclf.overload import Overload
 from streamclf.rules import StreamActions
 from streamclf.stages import open_stages
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from streamclf.roster import Roster
 
 U8 = npt.NDArray[np.uint8]
+F32 = npt.NDArray[np.float32]
 
 TOP_K = 10
 IDLE_S = 1.0
@@ -59,12 +61,17 @@ class Classifier:
         link: HubLink,
         *,
         max_wait_s: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._link = link
+        self._clock = clock
+        self._overload = Overload(engine.spec, clock())
+        self._answers: dict[str, tuple[Features, F32]] = {}
         self._gathering = Gathering(max_wait_s)
         self._use(engine)
         self._turn = 0
         self._feeds: list[Feed] = []
+        self._by_stream: dict[str, Feed] = {}
         self._actions: dict[str, ActionTracker] = {}
         self._slowest_s = 0.0
         self._stages = open_stages("classifier", clock=time.process_time_ns)  # engines compute on threads of their own
@@ -75,6 +82,7 @@ class Classifier:
     def _use(self, engine: Engine) -> None:
         self._engine = engine
         self._batch: U8 = np.empty((engine.max_batch, *engine.spec.token_shape), np.uint8)
+        self._answers.clear()
         self._ran_on = engine.description.partition(",")[0]
 
     def close(self) -> None:
@@ -94,12 +102,15 @@ class Classifier:
     def join(self, feed: Feed, actions: StreamActions) -> None:
         """Serve another stream from now on."""
         self._feeds.append(feed)
+        self._by_stream[feed.stream] = feed
         self._actions[feed.stream] = ActionTracker.of(actions)
         self._selector.register(feed.wake_fd, selectors.EVENT_READ, feed)
 
     def leave(self, stream: str) -> Feed:
         """Classify what the stream has waiting, end its actions and serve it no longer."""
         (feed,) = (feed for feed in self._feeds if feed.stream == stream)
+        if feed.resting:
+            feed.resume()
         deadline = time.monotonic() + LEAVE_S
         while feed.waiting > 0 and time.monotonic() < deadline and self.step():
             pass
@@ -108,14 +119,16 @@ class Classifier:
         if feed.wake_fd in self._selector.get_map():
             self._selector.unregister(feed.wake_fd)
         self._feeds.remove(feed)
+        del self._by_stream[stream]
+        self._answers.pop(stream, None)
         self._turn = 0
         return feed
 
     def change(self, stream: str, settings: StreamSettings) -> None:
-        """Go on with another hop and other thresholds; no window and no running action is lost by it."""
+        """Go on with another hop and other thresholds, say; no window and no running action is lost by it."""
         for feed in self._feeds:
             if feed.stream == stream:
-                feed.set_hop(settings.hop)
+                feed.configure(settings)
                 self._post_actions(stream, self._actions[stream].reconfigure(settings.actions))
 
     def run(self, stop: Stop, roster: Roster | None = None, better: Callable[[], Engine | None] = lambda: None) -> None:
@@ -131,7 +144,8 @@ class Classifier:
             while not stop.event.is_set():
                 for key, _ in selector.select(min(IDLE_S, self._gathering.left_s(time.monotonic()))):
                     if key.data is not None:
-                        self._gathering.heard(key.data.stream, time.monotonic())
+                        if not key.data.resting:
+                            self._gathering.heard(key.data.stream, time.monotonic())
                         if not _drain(key.fd):
                             selector.unregister(key.fd)  # an ended pipe would stay readable for ever
                 for message in stop.changes():
@@ -173,42 +187,69 @@ class Classifier:
 
     def step(self) -> bool:
         """One batch; False when no token was waiting."""
+        began_s = self._clock()
         with self._stages("ring"):
             for feed in self._feeds:
                 feed.begin_batch()
             batch = list(self._collect())
         if not batch:
+            self._overload.look(self._feeds, began_s)
             return False
-        began = time.perf_counter()
-        slots = np.fromiter((pending.slot for pending in batch), np.int32, len(batch))
-        with self._stages("encode", len(batch)):
-            self._engine.encode(self._batch[: len(batch)], slots)
-        encode_ms = (time.perf_counter() - began) * 1e3
-        due = [pending for pending in batch if pending.window is not None]
-        if due:
-            began = time.perf_counter()
-            windows = np.stack([pending.window.slots for pending in due if pending.window is not None])
-            with self._stages("head", len(due)):
-                probabilities = self._engine.classify(windows)
-            classify_ms = (time.perf_counter() - began) * 1e3
+        collected_s = self._clock()
+        self._encode(batch)
+        encoded_s = self._clock()
+        if due := [each for pending in batch if (each := self._in_time(pending, encoded_s))]:
+            rows = self._classify(due)
+            encode_ms, classify_ms = (encoded_s - collected_s) * 1e3, (self._clock() - encoded_s) * 1e3
             with self._stages("publish", len(due)):
-                for pending, row in zip(due, probabilities, strict=True):
+                for pending, row in zip(due, rows, strict=True):
                     self._publish(pending, row, {"encode": round(encode_ms, 3), "classify": round(classify_ms, 3)})
+        now_s = self._clock()
+        self._overload.worked(encoded_s - began_s, len(batch), now_s - encoded_s, len(due))
+        self._overload.look(self._feeds, now_s)
         return True
 
     def _collect(self) -> Iterator[Pending]:
-        """One token of each feed in turn, until the batch is full or nobody has one; the next batch goes on there."""
-        count = idle = 0
+        """One token of each feed in turn, two where it is late, until the batch is full or nobody has one; the next
+        batch goes on there. Who is late loses windows, and would for ever with no more tokens than the others."""
+        count = encoded = idle = 0
         while count < self._engine.max_batch and idle < len(self._feeds):
             feed = self._feeds[self._turn]
             self._turn = (self._turn + 1) % len(self._feeds)
-            pending = feed.take(self._batch[count])
-            if pending is None:
-                idle += 1
-                continue
-            idle = 0
-            count += 1
-            yield pending
+            idle += 1
+            for _ in range(2 if feed.is_late else 1):
+                if count == self._engine.max_batch or (pending := feed.take(self._batch[encoded])) is None:
+                    break
+                idle = 0
+                count += 1
+                encoded += not pending.reused
+                yield pending
+
+    def _encode(self, batch: Sequence[Pending]) -> None:
+        """The batch array holds the tokens whose features are not there already, in the same order."""
+        slots = np.array([pending.slot for pending in batch if not pending.reused], np.int32)
+        if len(slots):
+            with self._stages("encode", len(slots)):
+                self._engine.encode(self._batch[: len(slots)], slots)
+
+    def _in_time(self, pending: Pending, now_s: float) -> Pending | None:
+        return self._by_stream[pending.stream].in_time(pending, int(now_s * 1e9))
+
+    def _classify(self, due: Sequence[Pending]) -> list[F32]:
+        """Probabilities of each; those of the window before where a motion gate found nothing new in this one."""
+        rows = {
+            i: known[1]
+            for i, pending in enumerate(due)
+            if pending.features and (known := self._answers.get(pending.stream)) and known[0] == pending.features
+        }
+        if fresh := [i for i in range(len(due)) if i not in rows]:
+            windows = np.stack([window.slots for i in fresh if (window := due[i].window) is not None])
+            with self._stages("head", len(fresh)):
+                rows.update(zip(fresh, self._engine.classify(windows), strict=True))
+        for i in fresh:
+            if features := due[i].features:
+                self._answers[due[i].stream] = (features, rows[i])
+        return [rows[i] for i in range(len(due))]
 
     def _publish(self, pending: Pending, probabilities: npt.NDArray[np.float32], latency_ms: dict[str, float]) -> None:
         stream, window = pending.stream, pending.window
@@ -230,6 +271,10 @@ class Classifier:
             "engine": self._ran_on,
             "latency_ms": latency_ms,
         }
+        if pending.hop is not None:
+            body["hop"] = pending.hop
+        if pending.gated:
+            body["gated"] = pending.gated
         if pending.dropped:
             body["dropped"] = pending.dropped
         self._link.post(Draft(type="prediction", stream=stream, body=body, captured_ns=window.captured_ns))

@@ -47,6 +47,10 @@ class EngineConfig(_Section):
     max_wait_ms: float = Field(
         20.0, ge=0, le=1000, description="a token waits for those of other streams, to be encoded together; 0: never"
     )
+    max_staleness_ms: float | None = Field(
+        None, ge=1, le=3_600_000, description="a window whose newest frame is older is dropped, not classified"
+    )
+    adaptive: bool = Field(False, description="predict less often while the machine cannot keep up")
     threads: int = Field(0, ge=0, le=256, description="CPU threads of inference; 0 takes all cores")
     spare_streams: int = Field(
         4, ge=0, le=400, description="streams that may join a running service before its classifier is started anew"
@@ -78,6 +82,13 @@ class StreamConfig(_Section):
     pace: Literal["realtime", "fast"] = Field("realtime", description="files, images: by their clock, or at once")
     loop: bool = Field(False, description="files, images: begin again at the end")
     hop: int = Field(1, ge=1, le=1024, description="tokens between two predictions")
+    adaptive: bool | None = Field(None, description="if it differs here from engine.adaptive")
+    max_staleness_ms: float | None = Field(
+        None, ge=1, le=3_600_000, description="if it differs here from engine.max_staleness_ms"
+    )
+    motion_gate: float = Field(
+        0.0, ge=0, le=255, description="grey levels by which a token must differ to be encoded anew; 0: every token is"
+    )
     open_timeout_s: float = Field(5.0, gt=0, le=120)
     read_timeout_s: float = Field(2.0, gt=0, le=120)
     actions: dict[str, ActionOverride] = Field(default_factory=dict, description="by label: what differs here")

@@ -143,6 +143,7 @@ class Core:
 
     def has_another_model(self, old: Wanted, new: Wanted) -> bool:
         """Whether the classifier of `old` is of no use for `new`."""
-        spare = {"spare_streams": 0}  # only how large the next one's bank will be
+        # How large the next one's bank will be, and what the streams are told.
+        spare = {"spare_streams": 0, "adaptive": False, "max_staleness_ms": None}
         engines = [each.config.engine.model_copy(update=spare) for each in (old, new)]
         return old.bundle != new.bundle or engines[0] != engines[1]

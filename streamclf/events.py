@@ -20,6 +20,7 @@ VERSION: Final = 1
 MAX_EVENT_BYTES: Final = 64 * 1024
 MAX_HEARTBEAT_BYTES: Final = 256 * 1024
 MAX_OFFSET: Final = 2**62
+MAX_HOP: Final = 2**16
 MAX_LISTED_STREAMS: Final = 1024
 """Streams that a heartbeat names; older ones are still in the journal."""
 
@@ -35,6 +36,7 @@ Epoch = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Label = Annotated[str, Field(min_length=1, max_length=128)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
+Hop = Annotated[int, Field(ge=1, le=MAX_HOP)]
 Reason = Annotated[str, Field(max_length=512)]
 CounterName = Annotated[str, Field(min_length=1, max_length=64)]
 
@@ -94,7 +96,8 @@ class Prediction(_Journalled):
     """What the model says of one window; `top` holds (label, probability), most probable first.
 
     `engine`: what the model ran on, backend, version and precision. `dropped`: what the classifier has given up of this
-    stream since it started, by cause; empty where nothing.
+    stream since it started, by cause; empty where nothing. `gated`: tokens of it whose features were reused, since
+    nothing moved. `hop`: tokens between two predictions at that time, where the stream is adaptive.
     """
 
     __pydantic_config__ = _WIRE
@@ -104,6 +107,8 @@ class Prediction(_Journalled):
     model: Annotated[str, Field(max_length=256)]
     engine: Annotated[str, Field(max_length=256)] | None = None
     latency_ms: Latency = Latency()
+    hop: Hop | None = None
+    gated: Count = 0
     dropped: Annotated[dict[CounterName, Count], Field(max_length=16)] = field(default_factory=dict)
 
 
@@ -126,7 +131,8 @@ class Action(_Journalled):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status(_Journalled):
     """How a stream is, why, and what was counted since its process started. `codec` is the source's, once known; `note`
-    says in what a stream that works is not as it should be; `finished`: it is offline because all has been shown."""
+    says in what a stream that works is not as it should be; `finished`: it is offline because all has been shown;
+    `hop`: that of its latest predictions, where the stream is adaptive."""
 
     __pydantic_config__ = _WIRE
     type: Literal["status"] = "status"
@@ -135,6 +141,7 @@ class Status(_Journalled):
     codec: Annotated[str, Field(max_length=64)] | None = None
     note: Reason | None = None
     finished: bool = False
+    hop: Hop | None = None
     counters: Annotated[dict[CounterName, int | float], Field(max_length=64)] = field(default_factory=dict)
 
 
@@ -202,8 +209,12 @@ def to_json(event: Event) -> bytes:
         del body["durable"]  # said only where it is not so
     if body.get("finished") is False:
         del body["finished"]
-    if body["type"] == "prediction" and not body["dropped"]:
-        del body["dropped"]
+    for key in ("dropped", "gated") if body["type"] == "prediction" else ():
+        if not body[key]:
+            del body[key]
+    for key in ("engine", "hop"):
+        if body.get(key, "") is None:
+            del body[key]
     return orjson.dumps(body)
 
 

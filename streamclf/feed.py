@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from engines.bundle import ModelSpec
+from streamclf.jobs import StreamSettings
+from streamclf.motion import MotionGate
 from streamclf.progress import ProgressReporter
 from streamclf.ring import RingReader
+from streamclf.sampling import TokenMeta, WindowTracker
 from streamclf.windows import Window, WindowAssembler
 
 U8 = npt.NDArray[np.uint8]
@@ -21,6 +24,12 @@ CATCH_UP = 4
 """Waiting tokens up to which every window is still classified; beyond, only the newest one is worth its cost."""
 RING_MARGIN = 8
 """Ring slots beyond one window: what capture may write while a batch runs."""
+LONGEST = 4
+"""Windows to which an adaptive hop may grow: then a quarter of the tokens is encoded."""
+LEAST_LONGEST = 8
+"""Tokens to which it may grow with windows of one token, say."""
+GOLDEN = 0x9E3779B1
+"""Multiples of it are spread evenly over 32 bits (Knuth, The Art of Computer Programming, 6.4)."""
 
 
 def bank_slots(spec: ModelSpec) -> int:
@@ -33,14 +42,26 @@ def ring_slots(spec: ModelSpec) -> int:
     return spec.tokens + RING_MARGIN
 
 
+Features = tuple[int, bytes]
+"""Tells the features of a stream's window from those of its others: tokens encoded by then, and the window's slots."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pending:
-    """A token copied into the batch, the window that it completes, if any, and what the feed had dropped by then."""
+    """A token copied into the batch, the window that it completes, if any, and what the feed had dropped by then.
+
+    `reused`: the slot holds its feature already, and the batch need not hold it. `hop`: where it is adaptive.
+    `features`, and `gated` (tokens reused so far): where there is a motion gate.
+    """
 
     stream: str
     slot: int
     window: Window | None
     dropped: dict[str, int]
+    reused: bool = False
+    gated: int = 0
+    hop: int | None = None
+    features: Features | None = None
 
 
 class Feed:
@@ -59,7 +80,7 @@ class Feed:
         reader: RingReader,
         wake_fd: int,
         spec: ModelSpec,
-        hop: int,
+        settings: StreamSettings,
         index: int,
         resumed: bool = False,
         progress: ProgressReporter | None = None,
@@ -67,48 +88,176 @@ class Feed:
         self.stream = stream
         self.wake_fd = wake_fd
         self.drops: Counter[str] = Counter()
+        self.gated = 0
+        """Tokens whose feature was that of an earlier one."""
+        self.taken = 0
+        """Tokens read and placed."""
+        self.resting = False
+        """Not served for the moment, see `rest`."""
         self._reader = reader
+        self._tokens = spec.tokens
         self._limit = spec.tokens + RING_MARGIN // 2
         slots = bank_slots(spec)
-        self._assembler = WindowAssembler(tokens=spec.tokens, hop=hop, slots=slots, first_slot=index * slots)
+        self._assembler = WindowAssembler(tokens=spec.tokens, hop=settings.hop, slots=slots, first_slot=index * slots)
+        self._promised = WindowTracker(tokens=spec.tokens, hop=settings.hop)
+        self._spread = (index * GOLDEN >> 16) & 0xFFFF
         # Capture starts at the same moment and is ready sooner: the first one takes what waits already.
         self._next = reader.head if resumed and not progress else reader.oldest
+        self._unread = self._next
+        """The first token that has never been read; `_next` may be one before it."""
         self._progress = progress
-        self._taken = 0
+        self._burst = 0
+        self._gate: MotionGate | None = None
+        self.level = 0
+        self._settings = settings
+        self.configure(settings)
 
-    def set_hop(self, hop: int) -> None:
-        """From the next token on, predictions come every `hop` tokens."""
-        self._assembler.set_hop(hop)
+    def configure(self, settings: StreamSettings) -> None:
+        """Go on with these from the next token on."""
+        self._settings = settings
+        if not settings.motion_gate:
+            self._gate = None
+        elif self._gate is None:
+            self._gate = MotionGate(settings.motion_gate)
+        else:
+            self._gate.threshold = settings.motion_gate
+        self._promised.hop = settings.hop
+        self.lengthen(self.level)
+
+    @property
+    def awaited(self) -> bool:
+        """Whether capture waits for this feed: it has all the time that it needs, and loses nothing."""
+        return self._progress is not None
+
+    @property
+    def top_level(self) -> int:
+        """How many times the hop may be doubled: up to `LONGEST` windows; 0 where it is not to be."""
+        if not self._settings.adaptive or self.awaited:
+            return 0
+        return max(0, (max(LEAST_LONGEST, LONGEST * self._tokens) // self._settings.hop).bit_length() - 1)
+
+    @property
+    def hop(self) -> int:
+        """Tokens between two predictions now."""
+        return self.hop_at(self.level)
+
+    def lengthen(self, level: int) -> None:
+        """Make the hop 2^level times as long as it is configured, or as `top_level` allows. Each raster is part of the
+        shorter one, and streams that began together are spread over it: their windows are not all due at once."""
+        self.level = level
+        self._assembler.set_hop(self.hop, self._settings.hop * (self._spread % (self.hop // self._settings.hop)))
+
+    def encodes(self, level: int) -> float:
+        """Share of the tokens that have to be encoded at `level`: what lies between two windows need not be."""
+        return min(1.0, self._tokens / self.hop_at(level))
+
+    def hop_at(self, level: int) -> int:
+        """Tokens between two predictions at `level`."""
+        return self._settings.hop << min(level, self.top_level)
+
+    def rest(self) -> None:
+        """Give others the time: until `resume` what waits is given up, all but the tokens of one window."""
+        self.resting = True
+
+    def resume(self) -> None:
+        """Be served again, beginning with the newest token."""
+        self.resting = False
+        self._give_up(1)
+
+    def catch_up(self) -> None:
+        """There is time for as many encodes as a window has tokens: complete one at once, of those that are still in
+        the ring, where it would otherwise take a window's length of new tokens to have one."""
+        self.resting = False
+        if self._assembler.run < self._tokens - 1:
+            self._next = min(self._next, max(self._reader.oldest, self._reader.head - self._tokens))
+
+    @property
+    def arrived(self) -> int:
+        """Tokens that capture has written in all."""
+        return self._reader.head
 
     @property
     def waiting(self) -> int:
-        """Tokens in the ring that have not been taken."""
-        return self._reader.head - self._next
+        """Tokens in the ring that are to be taken."""
+        return 0 if self.resting else self._reader.head - self._next
+
+    @property
+    def is_late(self) -> bool:
+        """Whether so much waits that windows are given up, so that it catches up; `awaited` feeds have the time."""
+        return not self._progress and self.waiting > CATCH_UP
 
     def begin_batch(self) -> None:
         """A new batch: this feed may fill up to `BURST` places of it."""
-        self._taken = 0
+        self._burst = 0
+        if self.resting:
+            self._give_up(self._tokens)
+
+    def _give_up(self, keep: int) -> None:
+        """Let go of all that waits but the newest `keep`."""
+        first = self._reader.head - keep
+        self.drops["overload"] += max(0, first - max(self._next, self._unread))
+        self._next = max(self._next, first)
+        self._unread = max(self._next, self._unread)
 
     def take(self, out: U8) -> Pending | None:
         """Copy the next waiting token, (t, H, W, 3), into `out`; None when none waits or the burst is used up."""
-        if self._taken == BURST:
+        if self._burst == BURST:
             return None
         while (waiting := self.waiting) > 0:
             if waiting > self._limit and not self._progress:
-                self.drops["overload"] += waiting - 1
-                self._next += waiting - 1
+                self._give_up(1)
                 waiting = 1
             meta = self._reader.read(self._next, out)
+            is_new = self._next >= self._unread
             self._next += 1
+            self._unread = max(self._next, self._unread)
             if self._progress:
                 self._progress.read_up_to(self._next)
             if meta is None:
-                self.drops["overrun"] += 1
+                self.drops["overrun"] += is_new
                 continue
-            self._taken += 1
-            slot, window = self._assembler.place(meta)
-            if window and waiting > CATCH_UP and not self._progress:
-                self.drops["window"] += 1
-                window = None
-            return Pending(stream=self.stream, slot=slot, window=window, dropped=dict(+self.drops) if window else {})
+            self.taken += is_new
+            promised = is_new and self._promised.offer(meta.segment, meta.index) is not None
+            if not self._assembler.wants(meta):
+                self._assembler.skip()
+                self._skip(promised)
+                continue
+            self._burst += 1
+            return self._place(meta, out, promised, late=waiting > CATCH_UP and not self._progress)
         return None
+
+    def _place(self, meta: TokenMeta, token: U8, promised: bool, *, late: bool) -> Pending:
+        reused = self._gate is not None and self._gate.unchanged(token)
+        self.gated += reused
+        slot, window = self._assembler.place(meta, reused=reused)
+        if window and late:
+            self.drops["window"] += 1
+            window = None
+        elif not window:
+            self._skip(promised)
+        return Pending(
+            stream=self.stream,
+            slot=slot,
+            window=window,
+            dropped=dict(+self.drops) if window else {},
+            reused=reused,
+            gated=self.gated,
+            hop=self.hop if self._settings.adaptive and not self.awaited else None,
+            features=(self._assembler.encoded, window.slots.tobytes()) if window and self._gate else None,
+        )
+
+    def _skip(self, promised: bool) -> None:
+        """A token that completes no window, though in the configured raster it may."""
+        if promised:
+            self.drops["hop"] += 1
+
+    def in_time(self, pending: Pending, now_ns: int) -> Pending | None:
+        """What is to be classified at `now_ns` (CLOCK_MONOTONIC): nothing, and counted, if the window is too old."""
+        window, limit_ms = pending.window, self._settings.max_staleness_ms
+        if window is None:
+            return None
+        if limit_ms is not None and not self._progress and now_ns - window.captured_ns > limit_ms * 1e6:
+            self.drops["stale"] += 1
+            return None
+        stale = self.drops["stale"]
+        return replace(pending, dropped={**pending.dropped, "stale": stale}) if stale else pending

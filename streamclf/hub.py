@@ -21,6 +21,7 @@ from streamclf.child import EXIT_DONE, Stop, run_child
 from streamclf.errors import EventError
 from streamclf.events import HEARTBEAT_TOPIC, check_event, timestamp, topic_of
 from streamclf.gate import AllowList, Gatekeeper
+from streamclf.hops import Hops
 from streamclf.intake import LinkServer
 from streamclf.jobs import HubChange, HubJob
 from streamclf.journal import RETENTION_STEP, Journal, Record
@@ -66,6 +67,7 @@ class Hub:
             stack.callback(self._links.close)
             self._resources = stack.pop_all()
         self._open_actions = OpenActions(self.journal.note(_OPEN_ACTIONS))
+        self._hops = Hops()
         self._heartbeat_at = self._retain_at = self._orphans_at = 0.0
         self._heard = 0
         self._refused = 0
@@ -149,9 +151,11 @@ class Hub:
             self._open_actions.changed = False
 
     def _records(self, draft: Draft, sender: bytes, dropped: dict[str, int]) -> list[Record]:
+        if draft.type != "action":
+            return [record for each in self._hops.admit(draft) if (record := self._record(each, dropped))]
         record = self._record(draft, dropped)
-        if record is None or draft.type != "action":
-            return [record] if record else []
+        if record is None:
+            return []
         admitted = self._open_actions.admit(draft, sender)
         ends = [end for each in admitted if each is not draft if (end := self._record(each, dropped))]
         return [*ends, record] if draft in admitted else ends

@@ -61,6 +61,9 @@ class StreamSettings(_Message):
 
     hop: int
     actions: StreamActions
+    adaptive: bool = False
+    max_staleness_ms: float | None = None
+    motion_gate: float = 0.0
 
 
 class FeedJoin(_Message):

@@ -48,7 +48,7 @@ class Roster:
             reader=reader,
             wake_fd=fds[1],
             spec=self._spec,
-            hop=join.settings.hop,
+            settings=join.settings,
             index=index,
             resumed=join.resumed,
             progress=ProgressReporter(fds[2]) if len(fds) == 3 else None,

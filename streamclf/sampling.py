@@ -286,7 +286,8 @@ class WindowTracker:
     """Tell when `tokens` consecutive tokens of one segment make a window, every `hop` tokens.
 
     Windows of a segment end at its token `tokens - 1`, `tokens - 1 + hop`, ... whatever was dropped before, so live and
-    offline classification see the same ones. A window with a token missing does not exist.
+    offline classification see the same ones. A window with a token missing does not exist. With a `phase` all of them
+    are so many tokens later.
     """
 
     def __init__(self, tokens: int, hop: int = 1) -> None:
@@ -294,15 +295,27 @@ class WindowTracker:
             raise ValueError(f"tokens={tokens}, hop={hop}: both at least 1")
         self._tokens = tokens
         self.hop = hop
-        """May be changed at any time; windows go on in the raster of the new one."""
+        """May be changed at any time, as may `phase`; windows go on in the new raster."""
+        self.phase = 0
         self._last: tuple[int, int] | None = None
-        self._run = 0
+        self.run = 0
+        """Tokens, up to the last one, that follow each other in one segment."""
 
     def offer(self, segment: int, index: int) -> range | None:
         """Take the next token; the indices, in its segment, of the window that it completes, if any."""
-        self._run = self._run + 1 if self._last == (segment, index - 1) else 1
+        self.run = self.run + 1 if self._last == (segment, index - 1) else 1
         self._last = (segment, index)
         first = index - self._tokens + 1
-        if self._run < self._tokens or first % self.hop:
+        if self.run < self._tokens or (first - self.phase) % self.hop:
             return None
         return range(first, index + 1)
+
+    def skip(self) -> None:
+        """The next token is missing."""
+        self._last, self.run = None, 0
+
+    def wants(self, segment: int, index: int) -> bool:
+        """Whether a window may come to hold the next token: not if it lies between two, or in one that lacks others."""
+        into = (index - self.phase) % self.hop  # tokens between the last window's beginning and this one
+        run = self.run if self._last == (segment, index - 1) else 0
+        return into < self._tokens and into <= run

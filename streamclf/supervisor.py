@@ -132,7 +132,7 @@ class Supervisor:
     def _plans(self) -> dict[str, StreamPlan]:
         config, geometry = self._wanted.config, Geometry.of(self._wanted.bundle.spec)
         return {
-            name: StreamPlan(source=source, geometry=geometry, actions=config.actions_of(name))
+            name: StreamPlan(source=source, geometry=geometry, actions=config.actions_of(name), engine=config.engine)
             for name, source in config.streams.items()
         }
 

@@ -34,7 +34,8 @@ class WindowAssembler:
     """Gives each token a bank slot and says which window it completes.
 
     Slots are taken in turn from `slots` of them, beginning at `first_slot`; with `tokens + n - 1` slots, n tokens can
-    be encoded in one batch before any of their windows is classified.
+    be encoded in one batch before any of their windows is classified. That holds where tokens are `reused`, too: they
+    take no slot, so the features of a window are among the last `tokens` that were encoded.
     """
 
     def __init__(self, *, tokens: int, hop: int, slots: int, first_slot: int = 0) -> None:
@@ -44,16 +45,33 @@ class WindowAssembler:
         self._recent: deque[tuple[int, TokenMeta]] = deque(maxlen=tokens)
         self._slots = slots
         self._first_slot = first_slot
-        self._placed = 0
+        self.encoded = 0
+        """Tokens that have a slot of their own; the newest one's holds its feature until `slots` more have one."""
 
-    def set_hop(self, hop: int) -> None:
-        """From the next token on, windows come every `hop` tokens."""
-        self._tracker.hop = hop
+    @property
+    def run(self) -> int:
+        """Tokens placed so far that follow each other without a gap."""
+        return self._tracker.run
 
-    def place(self, meta: TokenMeta) -> tuple[int, Window | None]:
-        """The slot for the feature of the next token, and the window that ends with it, if one does."""
-        slot = self._first_slot + self._placed % self._slots
-        self._placed += 1
+    def set_hop(self, hop: int, phase: int = 0) -> None:
+        """From the next token on, windows come every `hop` tokens, `phase` later than they would."""
+        self._tracker.hop, self._tracker.phase = hop, phase
+
+    def wants(self, meta: TokenMeta) -> bool:
+        """Whether a window may hold the next token; if not, it may be skipped."""
+        return self._tracker.wants(meta.segment, meta.index)
+
+    def skip(self) -> None:
+        """The next token is not placed."""
+        self._tracker.skip()
+
+    def place(self, meta: TokenMeta, *, reused: bool = False) -> tuple[int, Window | None]:
+        """The slot for the feature of the next token, and the window that ends with it, if one does.
+
+        `reused`: its feature is that of the last token that was not, which lies in its slot already.
+        """
+        self.encoded += not reused
+        slot = self._first_slot + (self.encoded - 1) % self._slots
         self._recent.append((slot, meta))
         complete = self._tracker.offer(meta.segment, meta.index) is not None
         return slot, self._window() if complete else None

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Final, Literal
 
 from engines.bundle import ModelSpec
-from streamclf.config import StreamConfig
+from streamclf.config import EngineConfig, StreamConfig
 from streamclf.feed import ring_slots
 from streamclf.jobs import CaptureJob, StreamSettings
 from streamclf.ring import create_ring, ring_bytes
 from streamclf.rules import StreamActions
+
+OF_THE_CLASSIFIER: Final = ("hop", "adaptive", "max_staleness_ms", "motion_gate", "actions", "unknown_below")
+"""Keys of a stream that its capture process has nothing to do with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +58,8 @@ class StreamPlan:
     source: StreamConfig
     geometry: Geometry
     actions: StreamActions
+    engine: EngineConfig
+    """For what a stream may have of its own, and else all have in common."""
 
     @property
     def waits(self) -> bool:
@@ -64,11 +69,18 @@ class StreamPlan:
     @property
     def settings(self) -> StreamSettings:
         """What of it is the classifier's business alone."""
-        return StreamSettings(hop=self.source.hop, actions=self.actions)
+        own, common = self.source, self.engine
+        return StreamSettings(
+            hop=own.hop,
+            actions=self.actions,
+            adaptive=common.adaptive if own.adaptive is None else own.adaptive,
+            max_staleness_ms=own.max_staleness_ms or common.max_staleness_ms,
+            motion_gate=own.motion_gate,
+        )
 
     def same_capture(self, other: StreamPlan) -> bool:
         """Whether the capture process of one would do for the other."""
-        mine = {"hop": self.source.hop, "actions": self.source.actions, "unknown_below": self.source.unknown_below}
+        mine = {key: getattr(self.source, key) for key in OF_THE_CLASSIFIER}
         return self.same_wires(other) and self.source == other.source.model_copy(update=mine)
 
     def same_wires(self, other: StreamPlan) -> bool:

@@ -66,7 +66,10 @@ class Camera:
         self.writer = RingWriter(fd)
         self.wake_read, self.wake_write = os.pipe()
         os.set_blocking(self.wake_read, False)
-        self.feed = Feed(stream=name, reader=RingReader(fd), wake_fd=self.wake_read, spec=spec, hop=hop, index=index)
+        settings = StreamSettings(hop=hop, actions=StreamActions())
+        self.feed = Feed(
+            stream=name, reader=RingReader(fd), wake_fd=self.wake_read, spec=spec, settings=settings, index=index
+        )
         self.fds = (os.dup(fd), os.dup(self.wake_read))
         """As the supervisor sends them."""
         self.tokens: list[np.ndarray] = []
@@ -179,12 +182,12 @@ def test_a_token_waits_for_the_other_streams_and_is_encoded_with_theirs(
     classifier = Classifier(engine, [camera.feed for camera in cameras], {}, Posted(), max_wait_s=60.0)  # type: ignore[arg-type]
     stop = Stop()
     thread = threading.Thread(target=classifier.run, args=(stop,))
+    for camera in cameras:  # both are heard of at once, so that each knows of the other
+        camera.token()
+        os.write(camera.wake_write, b"\1")
     thread.start()
     try:
-        for camera in cameras:  # the first of each: nobody knows yet that there are two
-            camera.token()
-            os.write(camera.wake_write, b"\1")
-            wait_until(lambda camera=camera: camera.feed.waiting == 0, "the first token to be taken")
+        wait_until(lambda: all(camera.feed.waiting == 0 for camera in cameras), "the first tokens to be taken")
         before = len(batches)
         for camera in (one, other):
             assert len(batches) == before

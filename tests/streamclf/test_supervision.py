@@ -164,13 +164,33 @@ def test_actions_and_hop_are_no_business_of_a_capture_process() -> None:
 
     def plan(**stream: object) -> StreamPlan:
         config = ServiceConfig.model_validate({"streams": {"a": {"url": "a.mp4", **stream}}})
-        return StreamPlan(source=config.streams["a"], geometry=GEOMETRY, actions=config.actions_of("a"))
+        return StreamPlan(
+            source=config.streams["a"], geometry=GEOMETRY, actions=config.actions_of("a"), engine=config.engine
+        )
 
     assert plan().same_capture(plan(hop=3, actions={"wave": {"on": 0.9}}, unknown_below=0.3))
     assert plan().settings != plan(hop=3).settings
     assert not plan().same_capture(plan(read_timeout_s=9))
     assert plan().same_wires(plan(read_timeout_s=9))
     assert not plan().same_wires(plan(pace="fast"))
+    assert plan().same_capture(plan(adaptive=True, max_staleness_ms=200, motion_gate=2))
+    assert plan().settings != plan(motion_gate=2).settings
+
+
+def test_a_stream_has_of_the_common_settings_what_it_does_not_have_itself() -> None:
+    from streamclf.wiring import StreamPlan
+
+    def settings(engine: dict[str, object], **stream: object) -> tuple[bool, float | None]:
+        config = ServiceConfig.model_validate({"engine": engine, "streams": {"a": {"camera": 0, **stream}}})
+        plan = StreamPlan(
+            source=config.streams["a"], geometry=GEOMETRY, actions=config.actions_of("a"), engine=config.engine
+        )
+        return plan.settings.adaptive, plan.settings.max_staleness_ms
+
+    assert settings({}) == (False, None)
+    assert settings({"adaptive": True, "max_staleness_ms": 300}) == (True, 300)
+    assert settings({"adaptive": True, "max_staleness_ms": 300}, adaptive=False, max_staleness_ms=90) == (False, 90)
+    assert settings({}, adaptive=True, max_staleness_ms=90) == (True, 90)
 
 
 @pytest.mark.parametrize("abstract", [False, True])

@@ -1,0 +1,353 @@
+"""A classifier that cannot keep up: rings and feeds as they are, an engine that takes time by a clock of the test."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.slow_engine import Rig, SlowCamera, answer
+
+from streamclf.feed import BURST, LONGEST
+from streamclf.sampling import TokenMeta
+from streamclf.windows import WindowAssembler
+
+TOKENS_PER_S = 5.0
+ENCODE_BOUND = {"streams": 8, "tokens": 16, "encode_s": 0.05, "head_s": 0.001}
+"""Twice what fits."""
+HEAD_BOUND = {"streams": 8, "tokens": 20, "encode_s": 0.002, "head_s": 0.05}
+Events = list[tuple[float, str, dict[str, Any]]]
+
+
+def adaptive(_: int) -> dict[str, Any]:
+    return {"adaptive": True}
+
+
+def expected(camera: SlowCamera, body: dict[str, Any], tokens: int) -> float:
+    """The answer for the very tokens of the window that `body` names."""
+    first = round(body["window"]["start_s"] * TOKENS_PER_S)
+    segment = body["window"]["segment"]
+    numbers = {(written[0], written[1]): written[2] for written in camera.written}
+    return answer([numbers[segment, first + i] for i in range(tokens)])
+
+
+def check_answers(rig: Rig, events: Events) -> None:
+    cameras = {camera.name: camera for camera in rig.cameras}
+    assert events
+    for _, stream, body in events:
+        want = expected(cameras[stream], body, rig.engine.spec.tokens)
+        assert dict(body["top"])["a"] == pytest.approx(want, abs=1e-5)
+
+
+def check_accounts(rig: Rig, events: Events) -> None:
+    """Each token was read, given up or waits; each window of the configured raster was predicted or counted, but those
+    that lack a token which was given up."""
+    predicted = Counter(stream for _, stream, _ in events)
+    tokens = rig.engine.spec.tokens
+    for camera in rig.cameras:
+        feed, drops = camera.feed, camera.feed.drops
+        waiting = feed.arrived - feed._unread
+        lost = drops["overload"] + drops["overrun"]
+        assert len(camera.written) == feed.taken + lost + waiting
+        complete = [
+            i
+            for i in range(tokens - 1, len(camera.written) - waiting)
+            if camera.written[i][0] == camera.written[i - tokens + 1][0]
+        ]
+        promised = sum((camera.written[i][1] - tokens + 1) % feed._settings.hop == 0 for i in complete)
+        missing = promised - (predicted[camera.name] + drops["window"] + drops["stale"] + drops["hop"])
+        assert 0 <= missing <= lost * tokens
+        if not lost:
+            assert missing == 0
+
+
+def ages(events: Events) -> list[float]:
+    return sorted(body["age_s"] for _, _, body in events)
+
+
+def per_stream(rig: Rig, events: Events) -> list[int]:
+    found = Counter(stream for _, stream, _ in events)
+    return [found[camera.name] for camera in rig.cameras]
+
+
+def test_under_its_load_nothing_is_given_up() -> None:
+    with Rig(streams=8, tokens=16, encode_s=0.01, head_s=0.005, settings=adaptive) as rig:
+        events = rig.run(30)
+        check_answers(rig, events)
+        check_accounts(rig, events)
+        assert not any(+camera.feed.drops for camera in rig.cameras)
+        assert min(per_stream(rig, events)) >= 30 * TOKENS_PER_S - 16
+        assert {body["hop"] for _, _, body in events} == {1}
+
+
+def test_too_many_encodes_leave_some_streams_served_well_and_all_in_turn() -> None:
+    """With all of them served too slowly no window would ever be complete in time: that was so."""
+    with Rig(**ENCODE_BOUND) as rig:
+        events = rig.run(10)
+        later = rig.run(120)
+        check_answers(rig, events + later)
+        check_accounts(rig, events + later)
+        assert len(later) > 120 * TOKENS_PER_S * 2  # of four streams' worth that fit, at best
+        assert min(per_stream(rig, later)) > 0.5 * max(per_stream(rig, later))
+        assert ages(later)[-1] < 0.5
+
+
+def test_too_many_windows_are_answered_by_longer_hops_of_all_adaptive_streams() -> None:
+    with Rig(**HEAD_BOUND, settings=adaptive) as rig:
+        first = rig.run(10)
+        later = rig.run(60)
+        check_answers(rig, first + later)
+        check_accounts(rig, first + later)
+        assert not sum(camera.feed.drops["overload"] for camera in rig.cameras)
+        assert {body["hop"] for _, _, body in later} == {4}
+        assert set(per_stream(rig, later)) == {int(60 * TOKENS_PER_S / 4)}
+        assert ages(later)[-1] < 0.2
+        starts = [round(body["window"]["start_s"] * TOKENS_PER_S) for _, s, body in later if s == "cam3"]
+        assert {other - one for one, other in pairwise(starts)} == {4}
+
+
+def test_tokens_between_two_windows_are_not_encoded() -> None:
+    with Rig(**ENCODE_BOUND, settings=adaptive) as rig:
+        rig.run(30)
+        before = rig.engine.encoded
+        events = rig.run(60)
+        check_answers(rig, events)
+        assert {body["hop"] for _, _, body in events} <= {LONGEST * 16, LONGEST * 8}
+        assert rig.engine.encoded - before < 0.6 * 60 * 8 * TOKENS_PER_S
+        assert min(per_stream(rig, events)) >= 4
+        assert ages(events)[-1] < 0.5
+
+
+@pytest.mark.parametrize("load", [ENCODE_BOUND, HEAD_BOUND])
+@pytest.mark.parametrize("change", [{}, {"adaptive": True}, {"max_staleness_ms": 250}])
+def test_when_the_load_falls_all_is_as_before_within_a_second(load: dict[str, Any], change: dict[str, Any]) -> None:
+    with Rig(**load, settings=lambda _: change) as rig:
+        rig.run(40)
+        lost = sum(sum(camera.feed.drops.values()) for camera in rig.cameras)
+        assert lost > 0
+        rig.engine.encode_s = rig.engine.head_s = 0.001
+        rig.run(1)
+        before = [+camera.feed.drops for camera in rig.cameras]
+        events = rig.run(2)
+        assert per_stream(rig, events) == [2 * TOKENS_PER_S] * 8
+        assert [+camera.feed.drops for camera in rig.cameras] == before
+        assert ages(events)[-1] < 0.05
+        check_answers(rig, events)
+        assert all(body.get("hop", 1) == 1 for _, _, body in events)
+
+
+def test_a_window_is_never_classified_when_it_is_older_than_it_may_be() -> None:
+    with Rig(streams=8, tokens=8, encode_s=0.027, head_s=0.002, settings=lambda _: {"max_staleness_ms": 150}) as rig:
+        events = rig.run(60)
+        check_answers(rig, events)
+        check_accounts(rig, events)
+        stale = sum(camera.feed.drops["stale"] for camera in rig.cameras)
+        assert stale > 0
+        head_s = rig.engine.max_batch * rig.engine.head_s
+        assert ages(events)[-1] <= 0.15 + head_s + 1e-6
+        assert min(per_stream(rig, events)) > 0
+        last = {stream: body for _, stream, body in events}
+        assert any(body.get("dropped", {}).get("stale") for body in last.values())
+
+
+def test_staleness_without_a_limit_is_nobodys_business() -> None:
+    with Rig(streams=1, tokens=4, encode_s=0.15, head_s=2.0) as rig:
+        events = rig.run(30)
+        assert ages(events)[-1] > 1
+        assert rig.cameras[0].feed.drops["stale"] == 0
+
+
+def test_one_stream_that_may_adapt_does_and_the_other_keeps_its_hop() -> None:
+    with Rig(
+        streams=2, tokens=8, encode_s=0.001, head_s=0.2, settings=lambda i: {"adaptive": i == 0, "hop": 1 + i}
+    ) as rig:
+        rig.run(10)
+        events = rig.run(30)
+        check_answers(rig, events)
+        hops = {(stream, body.get("hop")) for _, stream, body in events}
+        assert hops == {("cam0", 4), ("cam1", None)}
+        assert per_stream(rig, events) in ([37, 75], [38, 75])
+
+
+def test_streams_that_fell_silent_make_room_for_the_others() -> None:
+    with Rig(**HEAD_BOUND, settings=adaptive) as rig:
+        rig.run(20)
+        assert rig.cameras[0].feed.hop == 4
+        due, rig._due = rig._due, rig._due[:3]
+        rig.run(4)
+        assert {camera.feed.hop for camera in rig.cameras[:3]} == {1}
+        rig._due = [(rig.now_s + at_s % 0.2, i) for at_s, i in due]
+        rig.run(5)
+        assert {camera.feed.hop for camera in rig.cameras} == {4}
+
+
+def test_a_stream_that_leaves_while_it_rests_is_counted_to_its_end() -> None:
+    with Rig(**ENCODE_BOUND) as rig:
+        rig.run(20)
+        resting = next(camera for camera in rig.cameras if camera.feed.resting)
+        feed = rig.classifier.leave(resting.name)
+        assert len(resting.written) == feed.taken + feed.drops["overload"] + feed.drops["overrun"] + feed.drops["left"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 6),
+    st.integers(1, 12),
+    st.floats(0.0005, 0.2),
+    st.floats(0.0005, 0.2),
+    st.integers(1, 20),
+    st.sampled_from([{}, {"adaptive": True}, {"max_staleness_ms": 200}, {"adaptive": True, "max_staleness_ms": 300}]),
+    st.integers(1, 30),
+)
+def test_any_load_keeps_its_accounts_and_its_answers(
+    streams: int, tokens: int, encode_s: float, head_s: float, batch: int, change: dict[str, Any], hop: int
+) -> None:
+    with Rig(
+        streams=streams, tokens=tokens, encode_s=encode_s, head_s=head_s, max_batch=batch,
+        settings=lambda i: change | {"hop": hop},
+    ) as rig:  # fmt: skip
+        events: Events = []
+        for _ in range(3):
+            events += rig.run(6)
+            for camera in rig.cameras[::2]:
+                camera.segment, camera.index = camera.segment + 1, 0
+        rig.engine.encode_s = rig.engine.head_s = 1e-4
+        events += rig.run(5)
+        if events:
+            check_answers(rig, events)
+        check_accounts(rig, events)
+
+
+# The motion gate
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.integers(1, 9),
+    st.lists(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=BURST)),
+    st.data(),
+)
+def test_a_slot_holds_its_feature_for_as_long_as_a_window_refers_to_it(
+    tokens: int, batches: list[list[tuple[bool, bool]]], data: st.DataObject
+) -> None:
+    """As the classifier does it: a burst of tokens is placed, those that are new are encoded, windows are read last."""
+    slots, first = tokens + BURST - 1, data.draw(st.integers(0, 50))
+    assembler = WindowAssembler(tokens=tokens, hop=data.draw(st.integers(1, 3)), slots=slots, first_slot=first)
+    bank: dict[int, int] = {}
+    segment, index, newest, features = 1, 0, -1, []
+    for batch in batches:
+        due, written = [], {}
+        for number, (reuse, gap) in enumerate(batch):
+            if gap:
+                segment, index = segment + 1, 0
+            reuse = reuse and newest >= 0
+            newest = newest if reuse else len(features)
+            features.append(newest)
+            meta = TokenMeta(
+                segment=segment, index=index, start_pts_ns=0, end_pts_ns=0, captured_ns=number, frames=1,
+                duplicates=0, corrupt=0,
+            )  # fmt: skip
+            index += 1
+            slot, window = assembler.place(meta, reused=reuse)
+            assert first <= slot < first + slots
+            if not reuse:
+                assert slot not in written  # an encode takes each slot once
+                written[slot] = newest
+            if window:
+                due.append((window, features[-tokens:]))
+        bank |= written
+        for window, want in due:
+            assert [bank[slot] for slot in window.slots.tolist()] == want
+
+
+def gated(_: int) -> dict[str, Any]:
+    return {"motion_gate": 3.0}
+
+
+def grey(level: int) -> int:
+    return level * 0x010101
+
+
+def gated_features(levels: list[int], threshold: float = 3.0) -> list[int]:
+    """What the bank should hold for each token: the last one that differed enough from the one encoded before it."""
+    held, reference = [], None
+    for level in levels:
+        if reference is None or abs(level - reference) >= threshold:
+            reference = level
+        held.append(grey(reference))
+    return held
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 12), min_size=60, max_size=60), st.integers(1, 8), st.integers(1, 8))
+def test_a_gated_stream_has_the_features_of_its_last_encoded_tokens(levels: list[int], tokens: int, batch: int) -> None:
+    with Rig(streams=2, tokens=tokens, encode_s=0.001, head_s=0.001, max_batch=batch, settings=gated) as rig:
+        events = rig.run(10, number=lambda stream, i: grey(levels[(i + 7 * stream) % 60]))
+        encoded = 0
+        for k, camera in enumerate(rig.cameras):
+            held = gated_features([levels[(i + 7 * k) % 60] for i in range(len(camera.written))])
+            mine = [body for _, stream, body in events if stream == camera.name]
+            assert len(mine) == len(held) - tokens + 1 - camera.feed.waiting
+            for body in mine:
+                first = round(body["window"]["start_s"] * TOKENS_PER_S)
+                want = answer(held[first : first + tokens])
+                assert dict(body["top"])["a"] == pytest.approx(want, abs=1e-5)
+            assert mine[-1].get("gated", 0) == camera.feed.gated
+            encoded += camera.feed.taken - camera.feed.gated
+        assert rig.engine.encoded == encoded
+
+
+def test_slow_drift_adds_up_until_it_counts() -> None:
+    with Rig(streams=1, tokens=4, encode_s=0.001, head_s=0.001, settings=gated) as rig:
+        rig.run(20, number=lambda _, i: grey(i // 2))
+        tokens = len(rig.cameras[0].written)
+        assert rig.cameras[0].feed.gated == pytest.approx(tokens * 5 / 6, abs=1)
+
+
+def test_a_scene_without_any_change_takes_neither_encodes_nor_heads() -> None:
+    with Rig(streams=3, tokens=4, encode_s=0.001, head_s=0.001, settings=lambda i: gated(i) if i else {}) as rig:
+        events = rig.run(20, number=lambda stream, i: grey(9))
+        free, *rest = per_stream(rig, events)
+        assert free == rest[0] == rest[1]
+        assert rig.engine.encoded == len(rig.cameras[0].written) - rig.cameras[0].feed.waiting + 2
+        assert rig.engine.classified == free + 2
+        check_answers(rig, events)
+        assert "gated" not in next(body for _, stream, body in events if stream == "cam0")
+
+
+def test_a_gate_is_set_and_lifted_while_the_stream_runs() -> None:
+    with Rig(streams=1, tokens=4, encode_s=0.001, head_s=0.001) as rig:
+        settings_now = rig.cameras[0].feed._settings
+        encoded = []
+        for threshold in (0.0, 2.0, 0.0):
+            before = rig.engine.encoded
+            rig.classifier.change("cam0", settings_now.model_copy(update={"motion_gate": threshold}))
+            rig.run(10, number=lambda *_: grey(9))
+            encoded.append(rig.engine.encoded - before)
+        assert encoded[1] == 1
+        assert encoded[0] >= 49 <= encoded[2]
+
+
+def test_answers_are_those_of_the_engine_that_serves() -> None:
+    """A still scene has its answer from before; another engine is asked again."""
+    with Rig(streams=1, tokens=4, encode_s=0.001, head_s=0.001, settings=gated) as rig:
+        rig.run(5, number=lambda *_: grey(9))
+        before = rig.engine.classified
+        rig.classifier._use(rig.engine)
+        rig.run(5, number=lambda *_: grey(9))
+        assert rig.engine.classified == before + 1
+
+
+def test_the_head_is_asked_again_after_something_moved_and_went_back() -> None:
+    with Rig(streams=1, tokens=2, encode_s=0.001, head_s=0.001, settings=gated) as rig:
+        events = rig.run(30, number=lambda _, i: grey(40 if i % 20 == 7 else 9))
+        moved = [dict(body["top"])["a"] for _, _, body in events]
+        still = answer([grey(9)] * 2)
+        assert sum(value != pytest.approx(still, abs=1e-5) for value in moved) == sum(
+            2 for i in range(len(rig.cameras[0].written) - 1) if i % 20 == 7
+        )
+        assert np.isclose(moved[-1], still) or len(rig.cameras[0].written) % 20 in (8, 9)

@@ -1,0 +1,156 @@
+"""A classifier under any load, without waiting for it: its engine takes time by a clock of ours, cameras keep to it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.bundle import ModelSpec
+from streamclf.classifier import Classifier
+from streamclf.feed import Feed, bank_slots, ring_slots
+from streamclf.jobs import StreamSettings
+from streamclf.link import Draft
+from streamclf.ring import RingReader, RingWriter, create_ring
+from streamclf.rules import StreamActions
+from streamclf.sampling import TokenMeta
+
+SIZE = 8
+DIGEST = "0" * 64
+
+
+class SlowEngine:
+    """An `engines.engine.Engine` whose feature is a token's first pixel, and whose answer is that of a window's tokens.
+
+    `encode_s` and `head_s`, seconds for each token and window, may be changed at any time.
+    """
+
+    def __init__(self, rig: Rig, *, tokens: int, streams: int, encode_s: float, head_s: float, max_batch: int) -> None:
+        self._rig = rig
+        self.spec = ModelSpec.model_construct(
+            name="slow", version="1", labels=("a", "b"), height=SIZE, width=SIZE, fps=rig.tokens_per_s, tokens=tokens,
+            frames_per_token=1, feature_shape=(1,),
+        )  # fmt: skip
+        self.max_batch = max_batch
+        self.bank_slots = streams * bank_slots(self.spec)
+        self.description, self.precision = "slow 1 fp32", "fp32"
+        self.encode_s, self.head_s = encode_s, head_s
+        self.encoded = self.classified = 0
+        self._bank = np.full(self.bank_slots, -1, np.int64)
+
+    def encode(self, frames: npt.NDArray[np.uint8], slots: npt.NDArray[np.int32]) -> None:
+        assert len(frames) == len(slots) == len(set(slots.tolist())) <= self.max_batch
+        self._bank[slots] = number_of(frames)
+        self.encoded += len(slots)
+        self._rig.now_s += self.encode_s * len(slots)
+
+    def classify(self, windows: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+        assert 1 <= len(windows) <= self.max_batch
+        self.classified += len(windows)
+        self._rig.now_s += self.head_s * len(windows)
+        self._rig.read = self._bank[windows].tolist()
+        first = np.array([answer(row) for row in self._rig.read], np.float32)
+        return np.stack([first, 1 - first], axis=1)
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+def number_of(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """(N, 1, H, W, 3) -> the numbers that the tokens' pixels spell, (N,)."""
+    return frames[:, 0, 0, 0].astype(np.int64) @ (1, 256, 65536)
+
+
+def answer(features: Sequence[int]) -> float:
+    """The probability of `a` for a window with these features: another one for each other order."""
+    return (sum((i + 1) * each for i, each in enumerate(features)) % 9973) / 9973
+
+
+class SlowCamera:
+    """One stream: writes a token whenever one is due."""
+
+    def __init__(self, rig: Rig, name: str, index: int, settings: StreamSettings) -> None:
+        self.name, self.index, self.segment = name, 0, 1
+        self._rig = rig
+        spec = rig.engine.spec
+        fd = create_ring(ring_slots(spec), spec.token_shape)
+        self._writer = RingWriter(fd)
+        self._wake = os.pipe()
+        self.feed = Feed(
+            stream=name, reader=RingReader(fd), wake_fd=self._wake[0], spec=spec, settings=settings, index=index
+        )
+        os.close(fd)
+        self.written: list[tuple[int, int, int]] = []
+        """(segment, index, number) of each token."""
+
+    def token(self, number: int, at_s: float) -> None:
+        """All pixels spell `number`."""
+        self._writer.begin()[:] = number % 256, number // 256 % 256, number // 65536
+        token_ns = int(1e9 / self._rig.tokens_per_s)
+        self._writer.commit(
+            TokenMeta(
+                segment=self.segment, index=self.index, start_pts_ns=self.index * token_ns,
+                end_pts_ns=(self.index + 1) * token_ns, captured_ns=int(at_s * 1e9), frames=1, duplicates=0, corrupt=0,
+            )
+        )  # fmt: skip
+        self.written.append((self.segment, self.index, number))
+        self.index += 1
+
+    def close(self) -> None:
+        for fd in self._wake:
+            os.close(fd)
+
+
+class Rig:
+    """Streams of `tokens_per_s` on one slow engine. `now_s` is its clock."""
+
+    def __init__(
+        self, *, streams: int, tokens: int, encode_s: float, head_s: float, tokens_per_s: float = 5.0,
+        max_batch: int = 16, settings: Callable[[int], dict[str, Any]] = lambda _: {},
+    ) -> None:  # fmt: skip
+        self.now_s, self.tokens_per_s = 100.0, tokens_per_s
+        self.read: list[list[int]] = []
+        self.engine = SlowEngine(
+            self, tokens=tokens, streams=streams, encode_s=encode_s, head_s=head_s, max_batch=max_batch
+        )
+        self.cameras = [
+            SlowCamera(self, f"cam{i}", i, StreamSettings(**{"hop": 1, "actions": StreamActions(), **settings(i)}))
+            for i in range(streams)
+        ]
+        self.events: list[tuple[float, str, dict[str, Any]]] = []
+        """(when, stream, body) of each prediction; its `age_s` is put into the body."""
+        self.classifier = Classifier(
+            self.engine, [camera.feed for camera in self.cameras], {}, self, clock=lambda: self.now_s  # type: ignore[arg-type]
+        )  # fmt: skip
+        self._due = [(self.now_s + i / streams / tokens_per_s, i) for i in range(streams)]
+
+    def __enter__(self) -> Rig:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for camera in self.cameras:
+            camera.close()
+
+    def post(self, draft: Draft) -> None:
+        """As the link does."""
+        assert draft.captured_ns is not None
+        age_s = self.now_s - draft.captured_ns / 1e9
+        self.events.append((self.now_s, draft.stream, {**draft.body, "age_s": age_s}))
+
+    def run(
+        self, seconds: float, *, number: Callable[[int, int], int] = lambda stream, i: 7 * i + stream
+    ) -> list[tuple[float, str, dict[str, Any]]]:
+        """Go on for so long; what was predicted meanwhile. `number` of a stream's i-th token."""
+        end_s, before = self.now_s + seconds, len(self.events)
+        while self.now_s < end_s:
+            at_s, i = min(self._due)
+            if at_s <= self.now_s:
+                self._due[i] = (at_s + 1 / self.tokens_per_s, i)
+                camera = self.cameras[i]
+                camera.token(number(i, len(camera.written)), at_s)
+            elif not self.classifier.step():
+                self.now_s = min(at_s, end_s)
+        return self.events[before:]
