@@ -84,6 +84,6 @@ def test_the_engine_on_the_double(
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("name", list(MODELS))
 def test_the_full_shapes(name: str, precision: str, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Many minutes and 4 GB and more; with $STREAMCLF_GPU_BUNDLES the bundles that `tests/gpu/bench.py` has made there."""
+    """Minutes, 4 GB and more; with $STREAMCLF_GPU_BUNDLES the bundles that `tests/gpu/bench.py` made there."""
     folder = os.environ.get("STREAMCLF_GPU_BUNDLES") or str(tmp_path_factory.getbasetemp() / "full")
     check_profiles(gpu_bundle(Path(folder), name), PROFILES, precision, items=2)
