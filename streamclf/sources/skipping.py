@@ -16,6 +16,13 @@ from typing import Generic, Protocol, TypeVar
 
 ItemT = TypeVar("ItemT")
 
+MAX_UNTOLD = 64
+MAX_UNTOLD_NS = 250_000_000
+"""What was skipped is told of when the next picture comes out. Before so many, or so long, have gone untold one is
+decoded: a stream of which nobody heard for a second would count as stalled."""
+MAX_TIMES = 256
+"""Packets of which no picture has come, while others may be skipped: a decoder holds back a few for each thread."""
+
 
 class Interest(Protocol):
     """Who takes the pictures, and can say beforehand which of them it will not want."""
@@ -78,6 +85,8 @@ class Skipper(Generic[ItemT]):
         """
         if self.interest is None:
             return (item,)
+        if len(self._times) > 2 * MAX_TIMES:
+            self._forget()  # of a decoder that gives nothing out
         if at_ns is None or (self._has_out and at_ns <= self._times[0]):
             items = [*self.finish(), item]
             self._forget()
@@ -91,7 +100,7 @@ class Skipper(Generic[ItemT]):
             self._key_ns = None
         elif key and not self._refuses:
             self._key_ns = at_ns
-        may_skip = spare and is_new and self._has_out and self._key_ns is not None and at_ns > self._key_ns
+        may_skip = spare and is_new and self._key_ns is not None and at_ns > self._key_ns and self._has_room(arrived_ns)
         if not may_skip or self._is_waited_for(at_ns) or (wants := self._wants(at_ns)):
             self._decoding.add(at_ns)
             items.append(item)
@@ -134,6 +143,13 @@ class Skipper(Generic[ItemT]):
         """Skip nothing any more: a packet is not a picture here."""
         self._refuses, self._key_ns = True, None
 
+    def _has_room(self, now_ns: int) -> bool:
+        """Whether one more may be left untold. Nothing may before the first picture: it may not be decodable."""
+        if not self._has_out or len(self._times) > MAX_TIMES:
+            return False
+        untold = self._skipped
+        return not untold or (len(untold) < MAX_UNTOLD and now_ns - untold[0].arrived_ns < MAX_UNTOLD_NS)
+
     def _forget(self) -> None:
         self._times, self._has_out, self._key_ns = [], False, None
         self._decoding.clear()
@@ -143,7 +159,7 @@ class Skipper(Generic[ItemT]):
         held, self._held = self._held, None
         if held is None:
             return []
-        if sound and self._wants(held.at_ns) is False:
+        if sound and self._is_known(held.at_ns) and self._wants(held.at_ns) is False:
             insort(self._skipped, held)
             return []
         self._decoding.add(held.at_ns)
@@ -160,6 +176,11 @@ class Skipper(Generic[ItemT]):
         if place + 1 == len(self._times):
             return None
         return None if self.interest.may_want(before_ns, at_ns, self._times[place + 1], longest_ns) else False
+
+    def _is_known(self, at_ns: int) -> bool:
+        """Whether its time, and one before, are known still."""
+        place = bisect_left(self._times, at_ns)
+        return 0 < place < len(self._times) and self._times[place] == at_ns
 
     def _is_waited_for(self, at_ns: int) -> bool:
         """Whether the decoder would give out an earlier picture, which is wanted, when it gets this one."""

@@ -35,7 +35,7 @@ _TURN_S = 0.25
 _CAPTURE_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _COMPUTE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 _DROPS: Final = ("dropped_", "link_dropped")
-_COUNTED: Final = frozenset({"frames", "tokens", "sampled", "corrupt", "undecodable", "reconnects"})
+_COUNTED: Final = frozenset({"frames", "tokens", "sampled", "skipped", "corrupt", "undecodable", "reconnects"})
 """What a status counts up, and becomes a counter of its name; all else in it is a value."""
 
 
@@ -139,6 +139,8 @@ class Board:
         self._predicted_at.labels(stream).set(event.time.timestamp())
         if stream == event.stream:
             self._told.given_up[stream] = event.dropped
+            if event.gated:
+                self._told.gated[stream] = event.gated
         latency = event.latency_ms
         for milliseconds, histogram in (
             (latency.capture_to_publish, self._capture.labels(stream)),
@@ -183,6 +185,7 @@ class _Told(Collector):
         self.statuses: dict[str, Status] = {}
         self.given_up: dict[str, dict[str, int]] = {}
         """By the classifier, as its predictions say: stream, cause, number."""
+        self.gated: dict[str, int] = {}
         self.heartbeat: Heartbeat | None = None
         self.is_up = False
 
@@ -213,6 +216,8 @@ class _Told(Collector):
         for stream, status in self.statuses.items():
             for each in STATES:
                 state.add_metric((stream, each), float(status.state == each))
+            if status.hop is not None:
+                value.add_metric((stream, "hop"), status.hop)
             for name, number in status.counters.items():
                 if name.startswith(_DROPS):
                     if name != "link_dropped":
@@ -228,4 +233,7 @@ class _Told(Collector):
                 drops.add_metric((stream, cause), number)
         for stream, dropped in link_dropped.items():
             drops.add_metric((stream, "link"), dropped)
-        yield from (state, drops, value, *counted.values())
+        gated = CounterMetricFamily("streamclf_gated", "Tokens not encoded: nothing moved.", labels=("stream",))
+        for stream, number in self.gated.items():
+            gated.add_metric((stream,), number)
+        yield from (state, drops, value, gated, *counted.values())

@@ -65,7 +65,7 @@ def write(path: Path, codec: str, options: dict[str, str], pictures: list[U8], s
 
 
 def cost(path: Path, fps: float, *, skip: bool) -> tuple[float, int, int]:
-    """(CPU seconds, pictures, of them skipped) of all tokens, from one decoding thread as for a camera."""
+    """(CPU seconds of all threads, pictures, of them skipped) for all tokens of the film."""
     sink = Sink()
     filler = TokenFiller(TokenSampler(fps, 1), sink, height=SIDE, width=SIDE, resize="stretch")
     pictures = skipped = 0

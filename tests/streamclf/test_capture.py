@@ -180,6 +180,20 @@ def test_a_file_goes_into_the_ring_token_by_token(clip: Path) -> None:
     assert (counters["width"], counters["height"], counters["corrupt"]) == (320, 180, 0)
 
 
+@pytest.mark.parametrize("watched", [False, True])
+def test_what_no_token_can_want_is_not_decoded_and_counted(tmp_path: Path, watched: bool) -> None:
+    """Unless somebody watches: a preview would have fewer pictures."""
+    b_pictures = {"preset": "ultrafast", "bf": "2", "x264-params": "b-pyramid=none:b-adapt=0:threads=1"}
+    path = write_clip(tmp_path / "film.mp4", frames=60, gop=30, options=b_pictures)
+    link = FakeLink(watched=watched)
+    with rig_for(StreamConfig(url=str(path), pace="fast"), fps=5, t=1) as rig:
+        assert Capture(rig.job, link, rig.stop).run() == EXIT_ENDED
+        assert [seen for _, seen in rig.tokens()] == [[i] for i in range(0, 60, 5)]
+    counters = link.bodies[-1]["counters"]
+    assert counters["frames"] == 60
+    assert (counters["skipped"] == 0) if watched else (counters["skipped"] > 20)
+
+
 def test_each_loop_of_a_file_is_a_segment(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "loop.mp4", frames=25)
     link = FakeLink()

@@ -19,7 +19,7 @@ from streamclf.config import StreamConfig
 from streamclf.sampling import TokenMeta, TokenSampler
 from streamclf.sources import Frame, Source, open_source
 from streamclf.sources.resize import U8, Resize
-from streamclf.sources.skipping import Skipper
+from streamclf.sources.skipping import MAX_TIMES, MAX_UNTOLD, MAX_UNTOLD_NS, Skipper
 from streamclf.tokens import TokenFiller
 
 MS = 1_000_000
@@ -236,6 +236,37 @@ def test_nothing_is_skipped_before_the_first_picture_or_twice_at_one_time() -> N
     assert list(skipper.admit(20, 20, arrived_ns=0, key=False, spare=True, sound=True)) == [20], "none has come out yet"
     skipper.out(10)
     assert list(skipper.admit(20, 20, arrived_ns=0, key=False, spare=True, sound=True)) == [20]
+
+
+def test_one_is_decoded_in_time_for_the_stream_to_be_heard_of() -> None:
+    """All but the key frames of some cameras are spare, and a slow model wants few: it would look stalled."""
+    skipper = fresh()
+    told: list[int] = []
+    for i in range(4, 100):
+        now_ns = i * 40 * MS
+        for made in skipper.admit(i * 10, i * 10, arrived_ns=now_ns, key=False, spare=True, sound=True):
+            told += [one.item for one in skipper.out(made)]
+            told.append(made)
+    assert told == [i * 10 for i in range(2, 2 + len(told))]
+    assert len(told) > 85
+    assert len(list(skipper.rest())) <= MAX_UNTOLD_NS // (40 * MS) + 1
+
+
+def test_what_never_comes_out_is_not_kept_for_ever() -> None:
+    skipper = fresh()
+    for i in range(4, 5 * MAX_TIMES):
+        assert skipper.admit(i, i * 10, arrived_ns=0, key=not i % 50, spare=bool(i % 50), sound=True) is not None
+    assert len(skipper._times) <= 2 * MAX_TIMES + 1
+    assert len(skipper._decoding) <= 2 * MAX_TIMES + 1
+    assert len(skipper._skipped) <= MAX_UNTOLD
+
+
+def test_a_picture_without_a_time_ends_it_also_for_the_one_that_waits() -> None:
+    skipper = fresh()
+    assert list(skipper.admit(40, 40, arrived_ns=0, key=False, spare=True, sound=True)) == []
+    assert [one.item for one in skipper.out(None)] == [20, 30]
+    skipper.out(90)
+    assert list(skipper.admit(100, 100, arrived_ns=0, key=False, spare=True, sound=True)) == [40, 100]
 
 
 def test_half_pictures_end_it_for_good() -> None:
