@@ -29,6 +29,8 @@ class StreamView:
 
     state: str = "connecting"
     reason: str | None = None
+    hop: int | None = None
+    """Where the stream is adaptive."""
     top: tuple[tuple[str, float], ...] = ()
     predictions: int = 0
     predicted_at: float | None = None
@@ -63,7 +65,9 @@ class Board:
             view = self._view(event.stream)
             if age_s == 0 and (event.state, event.reason) != (view.state, view.reason):
                 self._note(event.stream, Text(event.state, STATES[event.state]), event.reason or "")
-            view.state, view.reason = event.state, event.reason
+            if age_s == 0 and view.hop is not None and event.hop not in (None, view.hop):
+                self._note(event.stream, Text(f"hop {event.hop}"), f"it was {view.hop}")
+            view.state, view.reason, view.hop = event.state, event.reason, event.hop
         elif isinstance(event, Prediction):
             self._predicted(event, age_s)
         elif isinstance(event, Action) and event.phase != "update" and age_s == 0:
@@ -119,7 +123,7 @@ class Board:
                 Text(view.state, STATES.get(view.state, "")),
                 Text(f" {label} ", f"bold {INK} on {label_hex(label)}" if view.top else "dim"),
                 f"{probability:.2f}" if view.top else "",
-                f"{view.rate(now):.1f}/s",
+                f"{view.rate(now):.1f}/s" + (f" hop {view.hop}" if view.hop is not None else ""),
                 f"{latency:.0f} ms" if latency is not None else "",
                 "" if view.predicted_at is None else short_age(now - view.predicted_at),
                 _timeline(view) if view.state == "live" or not view.reason else Text(view.reason, "dim"),

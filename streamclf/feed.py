@@ -257,7 +257,7 @@ class Feed:
         if window is None:
             return None
         if limit_ms is not None and not self._progress and now_ns - window.captured_ns > limit_ms * 1e6:
-            self.drops["stale"] += 1
+            self.drops["outdated"] += 1
             return None
-        stale = self.drops["stale"]
-        return replace(pending, dropped={**pending.dropped, "stale": stale}) if stale else pending
+        outdated = self.drops["outdated"]
+        return replace(pending, dropped={**pending.dropped, "outdated": outdated}) if outdated else pending

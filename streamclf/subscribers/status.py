@@ -136,7 +136,7 @@ def _report(endpoint: str, found: Snapshot, beat: Heartbeat, rates: dict[str, fl
         match event:
             case Status():
                 stream |= {"state": event.state, "reason": event.reason, "state_age_s": age_s}
-                stream["counters"] = event.counters
+                stream["counters"], stream["hop"] = event.counters, event.hop
             case Prediction():
                 stream |= {"top": event.top, "model": event.model, "age_s": age_s}
                 stream["latency_ms"] = event.latency_ms.capture_to_publish
@@ -160,6 +160,6 @@ def _report(endpoint: str, found: Snapshot, beat: Heartbeat, rates: dict[str, fl
 def _nothing_yet(rate_per_s: float | None) -> dict[str, Any]:
     """All keys, so that who reads them need not ask whether they are there."""
     return {
-        "state": None, "reason": None, "state_age_s": None, "counters": {},
+        "state": None, "reason": None, "state_age_s": None, "counters": {}, "hop": None,
         "top": [], "model": None, "age_s": None, "latency_ms": None, "rate_per_s": rate_per_s, "action": None,
     }  # fmt: skip

@@ -10,6 +10,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
 
 import pytest
 import zmq
@@ -109,6 +111,33 @@ def test_a_hub_killed_again_and_again_journals_everything_once_and_in_order(hub:
     for body in bodies:
         assert body["previous"] == last.get(body["stream"], 0)
         last[body["stream"]] = body["offset"]
+
+
+def test_a_status_tells_the_hop_that_predictions_tell(hub: HubProcess, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    subscriber = context.socket(zmq.SUB)
+    subscriber.subscribe(b"")
+    subscriber.connect(hub.events)
+    with HubLink(hub.link, "capture") as capture, HubLink(hub.link, "classifier") as classifier:
+        wait_until(lambda: subscriber.poll(100) > 0, "a heartbeat")
+        capture.post(status("door", "live", frames=3))
+        wait_until(lambda: capture.unacknowledged == 0, "confirmation")
+        for hop in (1, 1, 8):
+            classifier.post(prediction("door", hop=hop))
+        wait_until(lambda: classifier.unacknowledged == 0, "confirmation")
+        capture.post(status("door", "live", frames=9))
+        seen: list[dict[str, Any]] = []
+        while len(seen) < 7:
+            assert subscriber.poll(10_000), seen
+            event = json.loads(subscriber.recv_multipart()[1])
+            if event["type"] != "heartbeat":
+                seen.append(event)
+    subscriber.close(0)
+    assert [(event["type"], event.get("hop")) for event in seen] == [
+        ("status", None), ("prediction", 1), ("status", 1), ("prediction", 1), ("prediction", 8), ("status", 8),
+        ("status", 8),
+    ]  # fmt: skip
+    assert [event["counters"]["frames"] for event in seen if event["type"] == "status"] == [3, 3, 3, 9]
+    assert all(later["previous"] == event["offset"] for event, later in pairwise(seen))
 
 
 def test_what_producers_had_to_drop_is_told(hub: HubProcess, context: zmq.Context[zmq.Socket[bytes]]) -> None:

@@ -8,6 +8,7 @@ import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,20 @@ def test_events_become_the_numbers_that_prometheus_reads() -> None:
     assert found["streamclf_up", ()] == 1
     board.take(acted("end"))
     assert samples(board)["streamclf_action_active", ("door", "wave")] == 0
+
+
+def test_overload_and_still_scenes_have_numbers_and_no_sample_comes_twice() -> None:
+    board = Board(60.0)
+    board.take(replace(told("live", dropped_stale=4), hop=4))
+    board.take(replace(predicted(), gated=70, dropped={"overload": 3, "outdated": 2, "hop": 9}))
+    found = samples(board)
+    assert found["streamclf_stream_value", ("door", "hop")] == 4
+    assert found["streamclf_gated_total", ("door",)] == 70
+    drops = {labels[1]: value for (name, labels), value in found.items() if name == "streamclf_dropped_total"}
+    assert drops == {"stale": 4, "overload": 3, "outdated": 2, "hop": 9}
+    _, _, body = board.pages()["/metrics"]()
+    lines = [line.rpartition(" ")[0] for line in body.decode().splitlines() if not line.startswith("#")]
+    assert len(lines) == len(set(lines))
 
 
 def test_labels_and_streams_without_end_become_other_and_are_counted() -> None:

@@ -59,7 +59,7 @@ def check_accounts(rig: Rig, events: Events) -> None:
             if camera.written[i][0] == camera.written[i - tokens + 1][0]
         ]
         promised = sum((camera.written[i][1] - tokens + 1) % feed._settings.hop == 0 for i in complete)
-        missing = promised - (predicted[camera.name] + drops["window"] + drops["stale"] + drops["hop"])
+        missing = promised - (predicted[camera.name] + drops["window"] + drops["outdated"] + drops["hop"])
         assert 0 <= missing <= lost * tokens
         if not lost:
             assert missing == 0
@@ -145,20 +145,20 @@ def test_a_window_is_never_classified_when_it_is_older_than_it_may_be() -> None:
         events = rig.run(60)
         check_answers(rig, events)
         check_accounts(rig, events)
-        stale = sum(camera.feed.drops["stale"] for camera in rig.cameras)
+        stale = sum(camera.feed.drops["outdated"] for camera in rig.cameras)
         assert stale > 0
         head_s = rig.engine.max_batch * rig.engine.head_s
         assert ages(events)[-1] <= 0.15 + head_s + 1e-6
         assert min(per_stream(rig, events)) > 0
         last = {stream: body for _, stream, body in events}
-        assert any(body.get("dropped", {}).get("stale") for body in last.values())
+        assert any(body.get("dropped", {}).get("outdated") for body in last.values())
 
 
 def test_staleness_without_a_limit_is_nobodys_business() -> None:
     with Rig(streams=1, tokens=4, encode_s=0.15, head_s=2.0) as rig:
         events = rig.run(30)
         assert ages(events)[-1] > 1
-        assert rig.cameras[0].feed.drops["stale"] == 0
+        assert rig.cameras[0].feed.drops["outdated"] == 0
 
 
 def test_one_stream_that_may_adapt_does_and_the_other_keeps_its_hop() -> None:

@@ -53,7 +53,7 @@ def test_one_json_object_says_how_all_streams_are(hub: HubProcess, capsys: pytes
     )
     assert sorted(report["streams"]) == ["cam0", "cam1", "cam2"]
     cam0, cam1, cam2 = (report["streams"][f"cam{n}"] for n in range(3))
-    assert (cam0["state"], cam0["reason"], cam0["counters"]) == ("live", None, {"tokens": 15})
+    assert (cam0["state"], cam0["reason"], cam0["counters"], cam0["hop"]) == ("live", None, {"tokens": 15}, None)
     assert cam0["top"] == [["wave", 0.91], ["still", 0.04]]
     assert cam0["model"] == "gestures@1"
     assert 0 <= cam0["age_s"] < 15
@@ -153,3 +153,17 @@ def test_an_old_event_shows_its_age_and_makes_no_rate() -> None:
     assert "67 min" in lines["old"]
     assert "unplugged" in lines["old"]
     assert "10.0/s" in lines["new"]
+
+
+def test_the_hop_of_an_adaptive_stream_is_shown_and_so_is_its_change() -> None:
+    board = Board("")
+    common = {"stream": "cam", "epoch": "ab" * 16, "offset": 1, "previous": 0, "time": datetime.now(timezone.utc)}
+    for hop in (None, 1, 4, 4):
+        board.apply(Status(state="live", hop=hop, **common))
+    console = Console(width=140, file=io.StringIO())
+    with console.capture() as capture:
+        console.print(board.render())
+    text = capture.get()
+    assert "0.0/s hop 4" in text
+    assert text.count("it was 1") == 1
+    assert "it was None" not in text

@@ -1,0 +1,136 @@
+"""What a motion gate saves and costs: `PYTHONPATH=tests python -m benchmarks.motion_gate MODEL FILE...`.
+
+Each film goes through ring, feed and classifier as a live stream does, token by token, once for each threshold; beside
+them runs one without a gate, whose probabilities are the truth. What is measured is the processor time of a step.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from engines.engine import Engine, open_engine
+from streamclf.builtin import find_bundle
+from streamclf.classifier import Classifier
+from streamclf.feed import Feed, bank_slots, ring_slots
+from streamclf.jobs import StreamSettings
+from streamclf.link import Draft
+from streamclf.motion import motion_between
+from streamclf.offline import file_stream
+from streamclf.ring import RingReader, RingWriter, create_ring
+from streamclf.rules import StreamActions
+from streamclf.sampling import TokenMeta
+from streamclf.sources import open_source
+from streamclf.sources.resize import U8
+from streamclf.tokens import read_tokens
+
+THRESHOLDS: Final = (0.0, 1.0, 2.0, 4.0, 8.0)
+MAX_TOKENS: Final = 600
+ROUNDS: Final = 3
+"""Thresholds take turns: what else the machine does meanwhile meets all of them. The least of the rounds counts."""
+
+Token = tuple[TokenMeta, U8]
+
+
+class Posted:
+    """Probabilities by the window's end, and what the last prediction said was gated."""
+
+    def __init__(self) -> None:
+        self.top: dict[float, dict[str, float]] = {}
+        self.gated = 0
+
+    def post(self, draft: Draft) -> None:
+        """As the link does."""
+        window: Any = draft.body["window"]
+        self.top[window["end_s"]] = dict(draft.body["top"])
+        self.gated = int(draft.body.get("gated", 0))
+
+
+def play(engine: Engine, tokens: Sequence[Token], threshold: float) -> tuple[float, Posted]:
+    """(processor seconds of the classifier, what it posted)."""
+    spec = engine.spec
+    fd = create_ring(ring_slots(spec), spec.token_shape)
+    writer, reader = RingWriter(fd), RingReader(fd)
+    os.close(fd)
+    wake_read, wake_write = os.pipe()
+    settings = StreamSettings(hop=1, actions=StreamActions(), motion_gate=threshold)
+    feed = Feed(stream="film", reader=reader, wake_fd=wake_read, spec=spec, settings=settings, index=0)
+    posted = Posted()
+    classifier = Classifier(engine, [feed], {}, posted)  # type: ignore[arg-type]
+    taken_ns = 0
+    for meta, pixels in tokens:
+        writer.begin()[:] = pixels
+        writer.commit(meta)
+        began = time.process_time_ns()
+        classifier.step()
+        taken_ns += time.process_time_ns() - began
+    for end in (wake_read, wake_write):
+        os.close(end)
+    return taken_ns / 1e9, posted
+
+
+def tokens_of(engine: Engine, path: Path) -> list[Token]:
+    """The film as the model sees it, `MAX_TOKENS` at most."""
+    spec = engine.spec
+    with open_source(file_stream(path)) as source:
+        found = read_tokens(
+            source,
+            fps=spec.fps,
+            frames_per_token=spec.frames_per_token,
+            height=spec.height,
+            width=spec.width,
+            resize=spec.resize,
+        )
+        return list(islice(found, MAX_TOKENS))
+
+
+def top_label(top: dict[str, float]) -> str:
+    """The most probable one."""
+    return max(top, key=top.__getitem__)
+
+
+def report(engine: Engine, path: Path) -> None:
+    """One table."""
+    tokens = tokens_of(engine, path)
+    steps = [motion_between(a, b) for (_, a), (_, b) in pairwise(tokens)]
+    quarters = ", ".join(f"{np.quantile(steps, q):.1f}" for q in (0.1, 0.5, 0.9))
+    print(f"\n{path.name}, {engine.spec.id}, {engine.description}: {len(tokens)} tokens")
+    print(f"motion from one to the next, grey levels, 10th, 50th, 90th percentile: {quarters}")
+    print("threshold | tokens reused | CPU ms per token | of exact | same top-1 | mean |dp| | max |dp|")
+    least: dict[float, float] = {}
+    posted: dict[float, Posted] = {}
+    for _ in range(ROUNDS):
+        for threshold in THRESHOLDS:
+            taken_s, posted[threshold] = play(engine, tokens, threshold)
+            least[threshold] = min(taken_s, least.get(threshold, taken_s))
+    exact = posted[0.0].top
+    for threshold in THRESHOLDS:
+        found = posted[threshold].top
+        assert found.keys() == exact.keys()
+        differences = [max(abs(found[end].get(label, 0) - p) for label, p in exact[end].items()) for end in exact]
+        same = np.mean([top_label(found[end]) == top_label(exact[end]) for end in exact])
+        print(
+            f"{threshold:g} | {100 * posted[threshold].gated / len(tokens):.1f} % | "
+            f"{1e3 * least[threshold] / len(tokens):.2f} | {least[threshold] / least[0.0]:.2f} | {100 * same:.1f} % | "
+            f"{np.mean(differences):.4f} | {max(differences):.3f}"
+        )
+
+
+def main(model: str, *films: str) -> None:
+    """Print a table for each film."""
+    bundle = find_bundle(model)
+    engine = open_engine(bundle, precision="fp32", max_batch=4, bank_slots=bank_slots(bundle.spec), threads=1)
+    for film in films:
+        report(engine, Path(film))
+    engine.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
