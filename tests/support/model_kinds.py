@@ -36,6 +36,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "dim": 16, "heads": 2, **SIZE,
     },
     "pose": {"kind": "pose", "multiplier": 0.25, "dim": 16, "members": 2, "height": 64, "width": 96, "tokens": 3},
+    "motion": {"kind": "motion", "frames_per_token": 3, "rounds": 1, "height": 32, "width": 64, "tokens": 3},
     "attentive": {"kind": "attentive", "backbone": "mobilenetv3_small_050", "dim": 16, "pooled": 8, **SIZE},
 }  # fmt: skip
 

@@ -49,7 +49,8 @@ def test_whole_window_equals_features_computed_one_token_at_a_time(kind):
     assert whole.shape == (3, 5)
     assert (whole - split).abs().max() < 1e-5 * max(whole.abs().max(), 1)
     assert whole.std(dim=0).max() > 1e-3, "it says the same of every window; the comparison would say nothing"
-    assert (whole - swapped).abs().max() > 1e-5, "the order of tokens says nothing to it"
+    order = (whole - swapped).abs().max()
+    assert order < 1e-6 if kind == "motion" else order > 1e-5, "what the order of tokens says to it"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -61,7 +62,7 @@ def test_every_parameter_learns_and_every_encoder_has_no_dropout_left(kind):
     (model(x) * torch.randn(2, 5)).sum().backward()
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
     backbone = {id(parameter) for parameter in model.backbone_parameters()}
-    assert backbone
+    assert bool(backbone) == (kind != "motion"), "all encoders but the one that only measures learn"
     assert backbone < {id(parameter) for parameter in model.parameters()}
 
 

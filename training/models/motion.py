@@ -155,7 +155,8 @@ class Encoder(nn.Module):
         """Less what most of the picture does: a mean that counts what is far from it for little."""
         common = _mean(flow)[:, :, None, None]
         for _ in range(3):
-            weight = 1 / (1 + 4 * (flow - common).square().sum(dim=1, keepdim=True))
+            gap = 4 * (flow - common).square().sum(dim=1, keepdim=True)
+            weight = 1 - gap / (1 + gap)  # 1 / (1 + gap), but TensorRT 8.6 has no reciprocal
             common = (_mean(weight * flow) / _mean(weight))[:, :, None, None]
         return flow - common
 
