@@ -47,7 +47,7 @@ pytestmark = pytest.mark.flaky(reruns=0)  # what fails here once in a hundred ti
 
 TIMES = int(os.environ.get("STREAMCLF_HOSTILE", "1"))
 GROWTH_MB = 50
-"""What an attack may take, and leave: seen were 2 to 8 MB, and 327 before anybody watched who pours."""
+"""What an attack may take, and leave: seen were 2 to 14 MB, and 327 before anybody watched who pours."""
 PACE_S = 0.002
 
 
