@@ -36,8 +36,8 @@ BUSY: Final = 0.3
 """Of a processor, from look to look: topics that share no beginning keep libzmq busier than that at 2 MB/s."""
 WINDOW_S: Final = 0.2
 ALLOWED_BYTES: Final = 128 * 1024
-"""From all connections together within `WINDOW_S`: 1,500 topics of the longest kind. When a service comes back, so do all
-its subscribers at once; those who are cut then are in within a second."""
+"""From all connections together within `WINDOW_S`: 1,500 topics of the longest kind. When a service comes back, so do
+all its subscribers at once; those who are cut then are in within a second."""
 LEISURE: Final = 4
 """Times as long as it took to look at all connections, which are thousands at worst, nobody is looked at."""
 SPARE: Final = (16, 1024)
