@@ -177,6 +177,30 @@ def test_actions_and_hop_are_no_business_of_a_capture_process() -> None:
     assert plan().settings != plan(motion_gate=2).settings
 
 
+def test_what_streams_are_told_of_the_engine_needs_no_new_classifier() -> None:
+    from types import SimpleNamespace
+    from typing import Any, cast
+
+    from streamclf.core import Core
+
+    def differs(**engine: object) -> bool:
+        old, new = (
+            cast(
+                Any,
+                SimpleNamespace(
+                    bundle="same",
+                    config=ServiceConfig.model_validate({"engine": each, "streams": {"a": {"camera": 0}}}),
+                ),
+            )
+            for each in ({}, engine)
+        )
+        return Core.has_another_model(cast(Any, None), old, new)
+
+    assert not differs(adaptive=True, max_staleness_ms=300, spare_streams=9)
+    assert differs(max_batch=3)
+    assert differs(max_wait_ms=3)
+
+
 def test_a_stream_has_of_the_common_settings_what_it_does_not_have_itself() -> None:
     from streamclf.wiring import StreamPlan
 
