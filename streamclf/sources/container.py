@@ -153,7 +153,7 @@ class Container:
             return [*self._skipper.finish(), packet]
         look = self._references.look(memoryview(packet))
         # A packet that is to be discarded gives no picture; one held back by a stall is an old one.
-        sound = not (packet.is_corrupt or packet.is_discard or self._held_s or self._damage.suspected)
+        sound = not (packet.is_corrupt or packet.is_discard or self._held_s or self._damage.pending)
         return self._skipper.admit(
             packet,
             None if packet.pts is None or not self._timed else _to_ns(packet.pts, packet.time_base),
@@ -249,7 +249,7 @@ class Container:
         turned = oriented(frame, self._pixel_aspect)
         self._size = (turned.width, turned.height)
         if corrupt:
-            self._skipper.distrust()
+            self._skipper.distrust(self._time_ns(frame))
         if frame.interlaced_frame:
             self._skipper.refuse()  # a packet may be half a picture
         return Picture(

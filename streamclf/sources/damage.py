@@ -25,9 +25,9 @@ class Damage:
         self._whole = 0
 
     @property
-    def suspected(self) -> bool:
-        """Whether the next picture will be corrupt, whatever its own data."""
-        return self._smeared or self._broken
+    def pending(self) -> bool:
+        """Whether something was amiss since the last picture."""
+        return self._broken
 
     @property
     def smeared(self) -> bool:

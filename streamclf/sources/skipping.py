@@ -135,9 +135,12 @@ class Skipper(Generic[ItemT]):
         told, self._skipped = self._skipped, []
         return told
 
-    def distrust(self) -> None:
-        """Something is wrong with what was decoded: skip nothing until the next key frame."""
-        self._key_ns = None
+    def distrust(self, at_ns: int | None = None) -> None:
+        """Something is wrong with what was decoded, with the picture at `at_ns` if known: skip nothing until the next
+        key frame. Pictures shown before the last one come out after it was admitted; they are of no consequence to it.
+        """
+        if at_ns is None or self._key_ns is None or at_ns >= self._key_ns:
+            self._key_ns = None
 
     def refuse(self) -> None:
         """Skip nothing any more: a packet is not a picture here."""
@@ -159,7 +162,8 @@ class Skipper(Generic[ItemT]):
         held, self._held = self._held, None
         if held is None:
             return []
-        if sound and self._is_known(held.at_ns) and self._wants(held.at_ns) is False:
+        is_sure = sound and self._key_ns is not None and self._is_known(held.at_ns)
+        if is_sure and self._wants(held.at_ns) is False:
             insort(self._skipped, held)
             return []
         self._decoding.add(held.at_ns)

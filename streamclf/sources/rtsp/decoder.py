@@ -89,7 +89,7 @@ class Decoder:
             arrived_ns=time.monotonic_ns(),
             key=look.key,
             spare=look.spare,
-            sound=not (unit.damaged or self._damage.suspected or unit.waited_s >= self._held_after_s),
+            sound=not (unit.damaged or self._damage.pending or unit.waited_s >= self._held_after_s),
         )
 
     def _decoded(self, unit: AccessUnit) -> Iterator[Picture]:
@@ -146,7 +146,7 @@ class Decoder:
         turned = oriented(frame, sound_aspect(self._context.sample_aspect_ratio))
         self._size = (turned.width, turned.height)
         if corrupt:
-            self._skipper.distrust()
+            self._skipper.distrust(self._media.media_ns(ticks))
         if frame.interlaced_frame:
             self._skipper.refuse()  # a unit may be half a picture
         return Picture(
