@@ -150,6 +150,9 @@ class _Interest:
     def may_want(self, before_ns: int, at_ns: int, after_ns: int, longest_ns: int) -> bool:
         return self._previews.wanted or self._filler.may_want(before_ns, at_ns, after_ns, longest_ns)
 
+    def may_look_back(self, before_ns: int, at_ns: int, shortest_ns: int) -> bool:
+        return self._filler.may_look_back(before_ns, at_ns, shortest_ns)
+
 
 class _WakingRing:
     """The ring, whose reader is woken after each token, and waited for only where `progress` is given."""

@@ -112,6 +112,18 @@ class Sampler:
         anchor = 2 * self._num * self._anchor_ns
         return (high - anchor) // self._period > (low - anchor) // self._period
 
+    def may_look_back(self, before_ns: int, at_ns: int, shortest_ns: int) -> bool:
+        """Whether a frame at `at_ns` may show that a point is the frame's before it, at `before_ns`.
+
+        False is a promise, if no interval since the last frame offered is shorter than `shortest_ns`.
+        """
+        if self._previous_ns is None:
+            return True
+        shortest_ns = min(shortest_ns, min(self._intervals, default=0))
+        low, high = self._num * (2 * before_ns + shortest_ns), self._num * (before_ns + at_ns)
+        anchor = 2 * self._num * self._anchor_ns
+        return (high - anchor) // self._period > (low - anchor) // self._period
+
     def foresee(self, pts_ns: int, discontinuity: bool = False) -> Picks:
         """What `offer` would say, which this is not."""
         other = copy.copy(self)
@@ -235,6 +247,10 @@ class TokenSampler:
     def may_want(self, before_ns: int, at_ns: int, after_ns: int, longest_ns: int) -> bool:
         """See `Sampler.may_want`."""
         return self._broken or self._sampler.may_want(before_ns, at_ns, after_ns, longest_ns)
+
+    def may_look_back(self, before_ns: int, at_ns: int, shortest_ns: int) -> bool:
+        """See `Sampler.may_look_back`."""
+        return self._broken or self._sampler.may_look_back(before_ns, at_ns, shortest_ns)
 
     def foresee(self, pts_ns: int, *, discontinuity: bool = False) -> Picks:
         """Which frames an undamaged one at `pts_ns` would have picked."""

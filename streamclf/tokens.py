@@ -39,6 +39,10 @@ class TokenFiller:
         """Whether a frame may be put into a token: see `streamclf.sources.skipping.Interest`."""
         return self._sampler.may_want(before_ns, at_ns, after_ns, longest_ns)
 
+    def may_look_back(self, before_ns: int, at_ns: int, shortest_ns: int) -> bool:
+        """Whether a frame may bring the one before it into a token."""
+        return self._sampler.may_look_back(before_ns, at_ns, shortest_ns)
+
     def offer(self, frame: Frame, *, discontinuity: bool = False) -> int:
         """Take the next frame; how many tokens it completed."""
         is_new = discontinuity or frame.discontinuity

@@ -20,6 +20,7 @@ MAX_UNTOLD = 64
 MAX_UNTOLD_NS = 250_000_000
 """What was skipped is told of when the next picture comes out. Before so many, or so long, have gone untold one is
 decoded: a stream of which nobody heard for a second would count as stalled."""
+FAR_NS = 1 << 62
 MAX_TIMES = 256
 """Packets of which no picture has come, while others may be skipped: a decoder holds back a few for each thread."""
 
@@ -33,6 +34,11 @@ class Interest(Protocol):
 
         `before_ns`: the time of the picture before, or of an earlier one. `longest_ns`: the longest interval between
         pictures since the last one that was given out.
+        """
+
+    def may_look_back(self, before_ns: int, at_ns: int, shortest_ns: int) -> bool:
+        """False is a promise: the picture before, at `before_ns`, will not be wanted only because the next one is there
+        and has the time `at_ns`. `shortest_ns`: the shortest interval since the last one that was given out, or more.
         """
 
 
@@ -49,6 +55,11 @@ class Shifted:
         return shift_ns is None or self._interest.may_want(
             before_ns + shift_ns, at_ns + shift_ns, after_ns + shift_ns, longest_ns
         )
+
+    def may_look_back(self, before_ns: int, at_ns: int, shortest_ns: int) -> bool:
+        """See `Interest`."""
+        shift_ns = self.shift_ns
+        return shift_ns is None or self._interest.may_look_back(before_ns + shift_ns, at_ns + shift_ns, shortest_ns)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -187,7 +198,12 @@ class Skipper(Generic[ItemT]):
         return 0 < place < len(self._times) and self._times[place] == at_ns
 
     def _is_waited_for(self, at_ns: int) -> bool:
-        """Whether the decoder would give out an earlier picture, which is wanted, when it gets this one."""
-        return self._prompt and any(
-            earlier_ns < at_ns and self._wants(earlier_ns) is not False for earlier_ns in self._decoding
-        )
+        """Whether an earlier picture may be wanted as soon as this one is told of, or the decoder has it."""
+        assert self.interest is not None
+        if not self._prompt:
+            return False
+        place = bisect_left(self._times, at_ns)
+        shortest_ns = min((later - earlier for earlier, later in pairwise(self._times[:place])), default=FAR_NS)
+        if self.interest.may_look_back(self._times[place - 1], at_ns, shortest_ns):
+            return True
+        return any(earlier_ns < at_ns and self._wants(earlier_ns) is not False for earlier_ns in self._decoding)

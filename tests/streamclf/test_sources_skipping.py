@@ -192,6 +192,10 @@ class Nobody:
         assert before_ns < at_ns <= after_ns
         return False
 
+    def may_look_back(self, before_ns: int, at_ns: int, shortest_ns: int) -> bool:
+        assert before_ns < at_ns
+        return False
+
 
 def admitted(skipper: Skipper[int], at_ns: int | None, *, key: bool = False, sound: bool = True) -> list[int]:
     item = -1 if at_ns is None else at_ns
