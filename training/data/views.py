@@ -46,7 +46,7 @@ def tokens_from(length: int, frames_per_token: int, steps: int) -> I64:
     Where the clip ends, its last frame is held. Four frames, t=2, steps=2: 02 13 23 33, where 23 and 33 are held.
     """
     tokens = np.arange(length)[:, None] + steps * np.arange(frames_per_token)
-    return np.minimum(tokens, length - 1)
+    return np.asarray(np.minimum(tokens, length - 1), np.int64)
 
 
 class FeatureStore:

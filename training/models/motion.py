@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from training.models.base import ClipModel, ClipRecipe
 
 LEVELS: Final = 3
-"""Each halves the sides: the coarsest, at 1/8 of the picture, sees motion of up to some 24 of its pixels."""
+"""Sizes, each half the one before it. At the coarsest, 1/8 of the picture, a round of matching finds up to 16 pixels."""
 BLOCKS: Final = (4, 8, 16)
 """Sides of the blocks in which motion is compared with its mean."""
 _TINY: Final = 1e-8
@@ -123,12 +123,15 @@ def _mean(x: Tensor) -> Tensor:
 class Encoder(nn.Module):
     """One token's frames (N, t, H, W, 3) uint8 RGB -> logarithms of V numbers (N, V). It has nothing that learns."""
 
+    ways: Tensor
+
     def __init__(
         self, *, height: int, width: int, frames_per_token: int, window: int, steadiness: float, rounds: int
     ) -> None:
         super().__init__()
-        self.frames, self.half = frames_per_token, (height // 2, width // 2)
-        self.flow = Flow(height=self.half[0], width=self.half[1], window=window, steadiness=steadiness, rounds=rounds)
+        self.frames = frames_per_token
+        self.sides: tuple[int, int] = height // 2, width // 2
+        self.flow = Flow(height=self.sides[0], width=self.sides[1], window=window, steadiness=steadiness, rounds=rounds)
         angles = torch.arange(8) * (math.pi / 4)
         self.register_buffer("ways", torch.stack([angles.cos(), angles.sin()], 1)[:, :, None, None], persistent=False)
 
@@ -139,7 +142,7 @@ class Encoder(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """The graph that serving runs once per token."""
-        h, w = self.half
+        h, w = self.sides
         grey = F.avg_pool2d(frames.to(torch.float32).mean(dim=4), 2)  # (N, t, h, w)
         centred = grey - grey.mean(dim=3, keepdim=True).mean(dim=2, keepdim=True).mean(dim=1, keepdim=True)
         spread = centred.square().mean(dim=3, keepdim=True).mean(dim=2, keepdim=True).mean(dim=1, keepdim=True).sqrt()
