@@ -91,7 +91,7 @@ class Feed:
         self.gated = 0
         """Tokens whose feature was that of an earlier one."""
         self.taken = 0
-        """Tokens read and placed."""
+        """Tokens read."""
         self.resting = False
         """Not served for the moment, see `rest`."""
         self._reader = reader
@@ -165,11 +165,12 @@ class Feed:
         self._give_up(1)
 
     def catch_up(self) -> None:
-        """There is time for as many encodes as a window has tokens: complete one at once, of those that are still in
-        the ring, where it would otherwise take a window's length of new tokens to have one."""
+        """There is time for as many encodes as a window has tokens: complete one with a token that waits, or the next
+        one, of those that are still in the ring, where it would otherwise take a window's length of new ones."""
         self.resting = False
         if self._assembler.run < self._tokens - 1:
-            self._next = min(self._next, max(self._reader.oldest, self._reader.head - self._tokens))
+            first = max(self._reader.head - self._tokens, self._unread - self._tokens + 1)
+            self._next = min(self._next, max(self._reader.oldest, first))
 
     @property
     def arrived(self) -> int:

@@ -16,11 +16,14 @@ ROOM: Final = 0.8
 AMPLE: Final = 0.5
 LEAST_ROOM: Final = 0.1
 WARIER: Final = 0.7
-RELAPSE_S: Final = 5.0
-"""Overload so soon after something was taken back says that the expectation was wrong."""
+RELAPSE_S: Final = 30.0
+AS_EXPECTED: Final = 1.25
+"""Overload so soon after something was taken back says that the expectation was wrong, unless costs are more than so
+many times the expected ones: then the load has risen."""
 FORGET_S: Final = 60.0
 LOOKS_TO_LENGTHEN: Final = 2
-LOOKS_TO_REST: Final = 3
+LOOKS_TO_REST: Final = 5
+"""A second at least: for a hiccup of the machine no stream shall lose a window that it would have had late."""
 
 Demand = Callable[[int, int], float]
 """(level, streams served) -> share of its time that a classifier would be at work, by what things cost at present."""
@@ -57,6 +60,7 @@ class Governor:
         self._looks: deque[Look] = deque(maxlen=LOOKS_TO_REST)
         self._settling = False
         self._room = ROOM
+        self._expected = 0.0
         self._taken_back_s = self._relapsed_s = float("-inf")
 
     def judge(self, look: Look, *, now_s: float, streams: int, top_level: int, demand: Demand) -> bool:
@@ -85,12 +89,12 @@ class Governor:
             if any(look.lost for look in last) or (_backlog_grows(last) and wanted > ROOM):
                 higher = range(self.level + 1, top_level + 1)
                 self.level = next((level for level in higher if demand(level, served) <= FULL), top_level)
-                self._gave_up(now_s)
+                self._gave_up(now_s, wanted)
         elif self.level == top_level and served > 1 and (last := self._full(LOOKS_TO_REST)):
             if all(look.lost for look in last) or (_backlog_grows(last) and wanted > 1):
                 fewer = range(served - 1, 0, -1)
                 self.resting = streams - next((some for some in fewer if demand(self.level, some) <= FULL), 1)
-                self._gave_up(now_s)
+                self._gave_up(now_s, wanted)
         elif not self._looks[-1].lost and self._looks[-1].busy < FULL:
             self._take_back(now_s, streams, demand)
 
@@ -99,8 +103,8 @@ class Governor:
         last = list(self._looks)[-looks:]
         return last if len(last) == looks and all(look.busy >= FULL for look in last) else []
 
-    def _gave_up(self, now_s: float) -> None:
-        if now_s - self._taken_back_s < RELAPSE_S:
+    def _gave_up(self, now_s: float, wanted: float) -> None:
+        if now_s - self._taken_back_s < RELAPSE_S and wanted <= AS_EXPECTED * self._expected:
             self._room = max(LEAST_ROOM, self._room * WARIER)
             self._relapsed_s = now_s
 
@@ -118,7 +122,8 @@ class Governor:
         if (served, level) == (streams - self.resting, self.level):
             return
         self.resting, self.level = streams - served, level
-        self.ample = demand(level, served) <= AMPLE
+        self._expected = demand(level, served)
+        self.ample = self._expected <= AMPLE
         self._taken_back_s = now_s
 
     def _fits(self, share: float, what: int, present: int) -> bool:
