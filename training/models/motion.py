@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from training.models.base import ClipModel, ClipRecipe
 
 LEVELS: Final = 3
-"""Sizes, each half the one before it. At the coarsest, 1/8 of the picture, a round of matching finds up to 16 pixels."""
+"""Sizes, each half the one before. At the coarsest, 1/8 of the picture, a round finds up to 16 of its pixels."""
 BLOCKS: Final = (4, 8, 16)
 """Sides of the blocks in which motion is compared with its mean."""
 _TINY: Final = 1e-8
