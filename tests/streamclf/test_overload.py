@@ -188,6 +188,23 @@ def test_streams_that_fell_silent_make_room_for_the_others() -> None:
         assert {camera.feed.hop for camera in rig.cameras} == {4}
 
 
+def test_tokens_that_are_read_again_are_not_counted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It catches up, and at that moment falls behind so far that it has to give up, too."""
+    with Rig(streams=1, tokens=8, encode_s=0.001, head_s=0.001, settings=adaptive) as rig:
+        (camera,) = rig.cameras
+        monkeypatch.setattr(rig.classifier._overload, "look", lambda *_: None)
+        camera.feed.lengthen(camera.feed.top_level)
+        events = rig.run(4)
+        assert camera.feed._assembler.run == 0  # between two windows
+        camera.feed.catch_up()
+        assert camera.feed._next < camera.feed._unread == len(camera.written)
+        for _ in range(9):
+            camera.token(5, rig.now_s)
+        events += rig.run(4)
+        assert camera.feed.drops["overload"] == 8  # all but the newest
+        check_accounts(rig, events)
+
+
 def test_a_stream_that_leaves_while_it_rests_is_counted_to_its_end() -> None:
     with Rig(**ENCODE_BOUND) as rig:
         rig.run(20)
