@@ -205,6 +205,20 @@ def test_tokens_that_are_read_again_are_not_counted_again(monkeypatch: pytest.Mo
         check_accounts(rig, events)
 
 
+def test_who_is_late_catches_up_with_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Served like the others, a stream that fell behind would stay behind, and lose each of its windows for ever."""
+    with Rig(streams=3, tokens=4, encode_s=0.005, head_s=0.005, max_batch=3) as rig:
+        monkeypatch.setattr(rig.classifier._overload, "look", lambda *_: None)
+        rig.run(2)
+        for camera in rig.cameras:
+            for _ in range(8 if camera is rig.cameras[0] else 4):
+                camera.token(1, rig.now_s)
+        for _ in range(2):
+            rig.classifier.step()
+        waiting = [camera.feed.waiting for camera in rig.cameras]
+        assert waiting[0] - max(waiting[1:]) < 4
+
+
 def test_a_stream_that_leaves_while_it_rests_is_counted_to_its_end() -> None:
     with Rig(**ENCODE_BOUND) as rig:
         rig.run(20)
@@ -322,6 +336,27 @@ def test_a_gated_stream_has_the_features_of_its_last_encoded_tokens(levels: list
             assert mine[-1].get("gated", 0) == camera.feed.gated
             encoded += camera.feed.taken - camera.feed.gated
         assert rig.engine.encoded == encoded
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.lists(st.lists(st.sampled_from([0, 1, 9, 18]), max_size=3), min_size=3, max_size=3), max_size=12),
+    st.integers(2, 16),
+)
+def test_batches_of_new_and_unchanged_tokens_keep_them_apart(rounds: list[list[list[int]]], batch: int) -> None:
+    with Rig(streams=3, tokens=3, encode_s=0, head_s=0, max_batch=batch, settings=gated) as rig:
+        levels: list[list[int]] = [[], [], []]
+        for each in rounds:
+            for camera, written, brought in zip(rig.cameras, levels, each, strict=True):
+                for level in brought:
+                    camera.token(grey(level), rig.now_s)
+                    written.append(level)
+            while rig.classifier.step():
+                pass
+        for camera, written in zip(rig.cameras, levels, strict=True):
+            held = gated_features(written)
+            found = [dict(body["top"])["a"] for _, stream, body in rig.events if stream == camera.name]
+            assert found == pytest.approx([answer(held[i - 3 : i]) for i in range(3, len(held) + 1)], abs=1e-5)
 
 
 def test_slow_drift_adds_up_until_it_counts() -> None:

@@ -240,3 +240,21 @@ def test_windows_are_all_the_whole_ones_and_no_other(
         if all((segment, index) in seen for index in range(first, first + size))
     ]
     assert list(windows(seen, size, hop)) == expected
+
+
+def test_only_tokens_that_a_window_can_hold_are_wanted() -> None:
+    """Windows of 3 begin at 1, 9, 17: what lies between is not wanted, nor what belongs to one that lacks a token."""
+    tracker = WindowTracker(3, 8)
+    tracker.phase = 1
+    wanted, windows = [], []
+    for index in range(24):
+        if index == 9:
+            continue  # lost
+        if tracker.wants(1, index):
+            wanted.append(index)
+            if (window := tracker.offer(1, index)) is not None:
+                windows.append(window)
+        else:
+            tracker.skip()
+    assert wanted == [1, 2, 3, 17, 18, 19]
+    assert windows == [range(1, 4), range(17, 20)]
