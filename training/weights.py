@@ -25,8 +25,10 @@ def read_weights(path: Path) -> State:
     file = path / WEIGHTS_FILE if path.is_dir() else path
     try:
         with file.open("rb") as opened:
-            start = opened.read(2)
-        if start == b"PK" or start[:1] == b"\x80":  # a zip, as torch writes them, or a bare pickle
+            start = opened.read(9)
+        # A zip, as torch writes them, or a bare pickle; but a header's length, with which safetensors begins, may look
+        # like either, and only there JSON follows.
+        if start.startswith((b"PK", b"\x80")) and start[8:] != b"{":
             raise RunError(
                 f"{file}: weights are read from .safetensors alone, since a pickle may run anything: load it where you "
                 "trust it and write it with safetensors.torch.save_file"
