@@ -25,7 +25,11 @@ from engines.graphs.surgery import opset_of
 from engines.parity import TOLERANCE, check_parity
 
 
-@pytest.fixture(scope="module", params=list(MODELS))
+# DenseNet121 is no small network in small either: half a minute of the whole suite.
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.slow if "densenet" in name else ()) for name in MODELS],
+)
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return gpu_bundle(tmp_path_factory.mktemp("bundles"), request.param, small=True)
 

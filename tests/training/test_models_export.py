@@ -18,9 +18,17 @@ EXPORTED = sorted(set(KINDS) - {"vivit-uniform", "vivit-small-stem", "keypoint"}
 """The others' graphs are made of the same parts, or have tests of their own."""
 
 
+LONG = {("hybrid-published", 3), ("hybrid-motion", 3), ("hybrid", 1), ("vivit-encoder", 1)}
+
+
 @pytest.mark.parametrize(
     ("kind", "tokens"),
-    [(kind, 3) for kind in EXPORTED] + [(kind, 1) for kind in ("vivit-joint", "vivit-encoder", "hybrid", "conv")],
+    [
+        # Those that are large even in small, and whose like is among the others, take minutes together.
+        pytest.param(kind, tokens, marks=pytest.mark.slow if (kind, tokens) in LONG else ())
+        for kind, tokens in [(kind, 3) for kind in EXPORTED]
+        + [(kind, 1) for kind in ("vivit-joint", "vivit-encoder", "hybrid", "conv")]
+    ],
 )
 def test_sliding_windows_equal_whole_windows_through_pytorch(kind, tokens, tmp_path, monkeypatch):
     """A window of one token, too: it is the batch that may be of any size, and it must not be taken for it."""
