@@ -5,16 +5,19 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from engines.backends import INSTALL, LIBRARIES
+from engines.backends import INSTALL, LIBRARIES, Backend
 from engines.gpu import Gpu, find_gpus
+
+ON_A_CPU: Final[tuple[tuple[Backend, str], ...]] = (("openvino", "the fastest on a CPU"), ("onnxruntime", "portable"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
     """The backends to try, best first, why the first is first, and what would make it better."""
 
-    order: tuple[str, ...]
+    order: tuple[Backend, ...]
     reason: str
     advice: tuple[str, ...] = ()
 
@@ -25,7 +28,7 @@ def choose_backend(
     """What `auto` would take; `order` is empty where no backend's library is installed."""
     missing = missing or missing_libraries
     found, advice, reasons = list(gpus()), [], []
-    order = []
+    order: list[Backend] = []
     if found and not (lacking := missing("tensorrt")):
         order.append("tensorrt")
         reasons.append(f"{found[0].name} and TensorRT are here")
@@ -34,7 +37,7 @@ def choose_backend(
         advice.append(f"pip install '{INSTALL['tensorrt']}' to run on {found[0].name}")
     else:
         reasons.append("no NVIDIA GPU is visible")
-    for backend, speed in (("openvino", "the fastest on a CPU"), ("onnxruntime", "portable")):
+    for backend, speed in ON_A_CPU:
         if not missing(backend):
             if not order:
                 reasons.append(f"{backend} is {speed}")

@@ -70,6 +70,10 @@ class EngineOptions:
     may_build: bool = True
     """False: what would take minutes to compile is not; `NotBuiltError` instead."""
 
+    def computes(self, precision: str) -> str:
+        """`precision`, and which graph is excepted, as an engine's description says it."""
+        return precision if self.fp32_part is None else f"{precision} ({self.fp32_part} fp32)"
+
 
 def open_engine(
     bundle: Bundle,

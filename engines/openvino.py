@@ -61,12 +61,11 @@ class OpenVinoEngine(CheckedEngine):
         cores = options.threads or _cores()
         requests = parallel_requests(streams=options.streams, cores=cores, max_batch=options.max_batch)
         parts = "" if requests == 1 else f", batches in {requests} parts"
-        computes = precision if options.fp32_part is None else f"{precision} ({options.fp32_part} fp32)"
         super().__init__(
             bundle.spec,
             max_batch=options.max_batch,
             bank_slots=options.bank_slots,
-            description=f"openvino {ov.get_version().split('-')[0]} {computes}, {device}{parts}",
+            description=f"openvino {ov.get_version().split('-')[0]} {options.computes(precision)}, {device}{parts}",
             precision=precision,
         )
         settings: dict[str, Any] = {

@@ -65,8 +65,6 @@ def _end_with_parent() -> None:
 if __name__ == "__main__":
     with contextlib.suppress(OSError):
         os.nice(NICE)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s  %(message)s", datefmt="%H:%M:%S"
-    )
+    logging.basicConfig(level=logging.INFO, format=FORMAT, datefmt="%H:%M:%S")
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     sys.exit(main(sys.argv[1:]))

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -65,16 +66,16 @@ def open_serving(
 
     Raises what `open_engine` raises. A build that fails is logged, and what serves goes on serving.
     """
-    wanted = {"max_batch": max_batch, "bank_slots": bank_slots, "threads": threads, "streams": streams}
+    opened = partial(open_engine, bundle, max_batch=max_batch, bank_slots=bank_slots, threads=threads, streams=streams)
     try:
-        return Opening(open_engine(bundle, backend=backend, precision=precision, may_build=False, **wanted))  # type: ignore[arg-type]
+        return Opening(opened(backend=backend, precision=precision, may_build=False))
     except NotBuiltError as error:
         log.info("%s", error)
     others = [name for name in choose_backend().order if name not in ("tensorrt", backend)]
     if not others:
         log.warning("%s: no other backend is installed that could serve meanwhile", bundle.spec.id)
-        return Opening(open_engine(bundle, backend=backend, precision=precision, **wanted))  # type: ignore[arg-type]
-    engine = open_engine(bundle, backend=others[0], **wanted)  # type: ignore[arg-type]
+        return Opening(opened(backend=backend, precision=precision))
+    engine = opened(backend=others[0])
     log.warning(
         "%s: serving on %s while tensorrt compiles; `streamclf compile %s --max-batch %d` ahead of a start avoids that",
         bundle.spec.id,

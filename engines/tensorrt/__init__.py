@@ -59,7 +59,7 @@ def _open(platform: Platform, bundle: Bundle, options: EngineOptions) -> TensorR
                 )
                 plans[name] = _matching(load_plan(platform, recipe, may_build=options.may_build), recipe)
             layout = _layout(bundle, options, batch, plans)
-            return TensorRtEngine(platform, plans, layout, precision, fp32_part=options.fp32_part)
+            return TensorRtEngine(platform, plans, layout, precision, computes=options.computes(precision))
         except OutOfMemoryError as error:
             asked = "" if error.nbytes is None else f", {error.nbytes / MIB:,.1f} of them at once"
             figures = (

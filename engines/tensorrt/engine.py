@@ -55,10 +55,10 @@ class TensorRtEngine(CheckedEngine):
         layout: Layout,
         precision: str,
         *,
-        fp32_part: str | None = None,
+        computes: str,
     ) -> None:
+        """`computes`: the precision as the description is to say it."""
         gpu = platform.cuda.gpu
-        computes = precision if fp32_part is None else f"{precision} ({fp32_part} fp32)"
         super().__init__(
             layout.spec,
             max_batch=layout.max_batch,
