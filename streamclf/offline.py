@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -61,15 +62,13 @@ def file_stream(path: Path) -> StreamConfig:
     return StreamConfig(url=str(path), pace="fast")
 
 
-def classify_file(engine: Engine, path: Path, *, hop: int = 1) -> Iterator[WindowResult]:
-    """Windows of the file, in order, each as soon as it is known. Raises `SourceError`.
+def file_tokens(spec: ModelSpec, path: Path) -> Generator[tuple[TokenMeta, U8], None, None]:
+    """Tokens of the file as the model sees it, each with its own (t, H, W, 3) uint8 RGB. Raises `SourceError`.
 
-    The engine's bank needs `offline_bank_slots`.
+    Close it where it is not read to its end: the file is open until then.
     """
-    spec = engine.spec
-    assembler = WindowAssembler(tokens=spec.tokens, hop=hop, slots=offline_bank_slots(spec, engine.max_batch))
     with open_source(file_stream(path)) as source:
-        tokens = read_tokens(
+        yield from read_tokens(
             source,
             fps=spec.fps,
             frames_per_token=spec.frames_per_token,
@@ -77,6 +76,16 @@ def classify_file(engine: Engine, path: Path, *, hop: int = 1) -> Iterator[Windo
             width=spec.width,
             resize=spec.resize,
         )
+
+
+def classify_file(engine: Engine, path: Path, *, hop: int = 1) -> Iterator[WindowResult]:
+    """Windows of the file, in order, each as soon as it is known. Raises `SourceError`.
+
+    The engine's bank needs `offline_bank_slots`.
+    """
+    spec = engine.spec
+    assembler = WindowAssembler(tokens=spec.tokens, hop=hop, slots=offline_bank_slots(spec, engine.max_batch))
+    with closing(file_tokens(spec, path)) as tokens:
         while batch := list(islice(tokens, engine.max_batch)):
             yield from _classify_batch(engine, batch, assembler)
 

@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -23,13 +24,11 @@ from streamclf.feed import Feed, bank_slots, ring_slots
 from streamclf.jobs import StreamSettings
 from streamclf.link import Draft
 from streamclf.motion import motion_between
-from streamclf.offline import file_stream
+from streamclf.offline import file_tokens
 from streamclf.ring import RingReader, RingWriter, create_ring
 from streamclf.rules import StreamActions
 from streamclf.sampling import TokenMeta
-from streamclf.sources import open_source
 from streamclf.sources.resize import U8
-from streamclf.tokens import read_tokens
 
 THRESHOLDS: Final = (0.0, 1.0, 2.0, 4.0, 8.0)
 MAX_TOKENS: Final = 600
@@ -78,16 +77,7 @@ def play(engine: Engine, tokens: Sequence[Token], threshold: float) -> tuple[flo
 
 def tokens_of(engine: Engine, path: Path) -> list[Token]:
     """The film as the model sees it, `MAX_TOKENS` at most."""
-    spec = engine.spec
-    with open_source(file_stream(path)) as source:
-        found = read_tokens(
-            source,
-            fps=spec.fps,
-            frames_per_token=spec.frames_per_token,
-            height=spec.height,
-            width=spec.width,
-            resize=spec.resize,
-        )
+    with closing(file_tokens(engine.spec, path)) as found:
         return list(islice(found, MAX_TOKENS))
 
 

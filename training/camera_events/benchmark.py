@@ -11,6 +11,7 @@ import hashlib
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -20,9 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.bundle import ModelSpec
-from streamclf.offline import file_stream
-from streamclf.sources import open_source
-from streamclf.tokens import read_tokens
+from streamclf.offline import file_tokens
 from training.camera_events import LABELS
 from training.camera_events.tampering import STRENGTHS, TAMPERINGS, Film
 from training.errors import DataError
@@ -152,15 +151,8 @@ def _tampered(
 def _windows(path: Path, spec: ModelSpec) -> Iterator[tuple[float, U8]]:
     """(start in seconds, (T, t, H, W, 3)) of every window with a hop of one token, none across a gap."""
     recent: list[tuple[int, float, U8]] = []
-    with open_source(file_stream(path)) as source:
-        for meta, pixels in read_tokens(
-            source,
-            fps=spec.fps,
-            frames_per_token=spec.frames_per_token,
-            height=spec.height,
-            width=spec.width,
-            resize=spec.resize,
-        ):
+    with closing(file_tokens(spec, path)) as tokens:
+        for meta, pixels in tokens:
             recent = [item for item in recent if item[0] == meta.segment][-(spec.tokens - 1) :]
             recent.append((meta.segment, meta.start_pts_ns / 1e9, pixels))
             if len(recent) == spec.tokens:
