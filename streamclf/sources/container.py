@@ -22,7 +22,7 @@ from streamclf.errors import SourceError, SourceRefusedError
 from streamclf.redact import redact
 from streamclf.sources.damage import Damage
 from streamclf.sources.frame import SourceInfo
-from streamclf.sources.hardware import CPU, Choice, HardwareError, is_used, options_for, said_of
+from streamclf.sources.hardware import CPU, DISTRUST, Choice, HardwareError, is_used, options_for, said_of
 from streamclf.sources.picture import Picture, oriented, sound_aspect
 from streamclf.sources.reasons import NO_PICTURE_S, REFUSALS, UNTRUSTED, Timeouts, no_picture, reason_of, too_slow
 from streamclf.sources.references import References
@@ -184,7 +184,9 @@ class Container:
     def _blame_hardware(self, reason: str) -> None:
         device = self._hardware.device
         if device is not None and is_used(self._stream.codec_context):
-            raise HardwareError(device, f"{self._shown}: {device} does not decode it: {reason}")
+            message = f"{self._shown}: {device} does not decode it: {reason}"
+            DISTRUST.add(device, message)
+            raise HardwareError(message)
 
     def _told(self, skipped: Skipped[Packet[Any]]) -> Picture:
         return Picture(

@@ -12,7 +12,7 @@ from pathlib import Path
 from streamclf.errors import SourceError
 from streamclf.sources.container import NS, Container
 from streamclf.sources.frame import Frame, Source, SourceInfo
-from streamclf.sources.hardware import DISTRUST, Decode, HardwareError, choose
+from streamclf.sources.hardware import Decode, HardwareError, choose
 from streamclf.sources.picture import Picture
 from streamclf.sources.resize import FrameRenderer
 from streamclf.sources.skipping import Interest, Shifted
@@ -99,8 +99,7 @@ class FileSource(Source):
             try:
                 yield from self._container.pictures()
                 return
-            except HardwareError as error:  # before the first picture
-                DISTRUST.add(error.device, str(error))
+            except HardwareError:  # before the first picture
                 self._container.close()
                 self._container = self._open()
 

@@ -26,11 +26,8 @@ CODEC: Final = "h264"
 
 
 class HardwareError(SourceError):
-    """A device that opened decodes nothing of this video. Whoever reads it goes on with the CPU."""
-
-    def __init__(self, device: Device, message: str) -> None:
-        super().__init__(message)
-        self.device = device
+    """A device that opened decodes nothing of this video, and is distrusted from now on. Whoever reads the video opens
+    it again, and has the CPU then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from streamclf.sources.clock import MediaClock
 from streamclf.sources.container import NS, Container
 from streamclf.sources.file import Pace
 from streamclf.sources.frame import Frame, Source, SourceInfo
-from streamclf.sources.hardware import DISTRUST, Decode, HardwareError, choose
+from streamclf.sources.hardware import Decode, choose
 from streamclf.sources.picture import Picture
 from streamclf.sources.reasons import Timeouts
 from streamclf.sources.resize import FrameRenderer
@@ -234,7 +234,7 @@ class NetworkSource(Source):
     def _read(self) -> Iterator[Frame]:
         clock = MediaClock()
         last_ns = interval_ns = captured_ns = 0
-        for index, picture in enumerate(self._pictures()):
+        for index, picture in enumerate(self._reader.pictures()):
             if self._stop.is_set():
                 return
             # One that was skipped is told of later than it came, and may be told of after one that came later.
@@ -255,13 +255,6 @@ class NetworkSource(Source):
             raise SourceError(
                 f"{self._shown}: the stream ended; a live source does not: it was closed by the other side"
             )
-
-    def _pictures(self) -> Iterator[Picture]:
-        try:
-            yield from self._reader.pictures()
-        except HardwareError as error:
-            DISTRUST.add(error.device, str(error))  # for the next attempt
-            raise
 
     def _frame(self, index: int, picture: Picture, pts_ns: int, captured_ns: int) -> Frame:
         return Frame(

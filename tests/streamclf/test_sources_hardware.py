@@ -41,7 +41,7 @@ class Device:
 @pytest.fixture(autouse=True)
 def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
     fresh = hardware.Distrust()
-    for module in ("hardware", "file", "network", "rtsp.decoder"):
+    for module in ("hardware", "container", "rtsp.decoder"):
         monkeypatch.setattr(f"streamclf.sources.{module}.DISTRUST", fresh)
 
 
