@@ -159,8 +159,7 @@ class Bouncer:
         found = []
         for fd, _ in _open_sockets():
             with contextlib.suppress(OSError), borrowed(fd) as door:
-                is_ours = door.family in INTERNET and door.getsockname()[1] in self._ports
-                if is_ours and door.getsockopt(sockets.SOL_SOCKET, sockets.SO_ACCEPTCONN):
+                if self._is_ours(door) and door.getsockopt(sockets.SOL_SOCKET, sockets.SO_ACCEPTCONN):
                     found.append(fd)
         return found
 
@@ -186,10 +185,13 @@ class Bouncer:
         self._rested_s = now_s + LEISURE * (now_s - began_s)
         return found
 
+    def _is_ours(self, socket: sockets.socket) -> bool:
+        return socket.family in INTERNET and socket.getsockname()[1] in self._ports
+
     def _received(self, fd: int) -> int | None:
         """Bytes so far over a connection to one of our ports; None for any other socket."""
         with contextlib.suppress(OSError), borrowed(fd) as connection:
-            if connection.family in INTERNET and connection.getsockname()[1] in self._ports:
+            if self._is_ours(connection):
                 connection.getpeername()  # raises for one that listens
                 info = connection.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_INFO, 256)
                 if len(info) >= _RECEIVED_AT + _RECEIVED.size:

@@ -70,7 +70,7 @@ class Classifier:
         self._gathering = Gathering(max_wait_s)
         self._use(engine)
         self._turn = 0
-        self._feeds: list[Feed] = []
+        self._feeds: list[Feed] = []  # in the order of their turns
         self._by_stream: dict[str, Feed] = {}
         self._actions: dict[str, ActionTracker] = {}
         self._slowest_s = 0.0
@@ -108,7 +108,7 @@ class Classifier:
 
     def leave(self, stream: str) -> Feed:
         """Classify what the stream has waiting, end its actions and serve it no longer."""
-        (feed,) = (feed for feed in self._feeds if feed.stream == stream)
+        feed = self._by_stream[stream]
         if feed.resting:
             feed.resume()
         deadline = time.monotonic() + LEAVE_S
@@ -126,10 +126,9 @@ class Classifier:
 
     def change(self, stream: str, settings: StreamSettings) -> None:
         """Go on with another hop and other thresholds, say; no window and no running action is lost by it."""
-        for feed in self._feeds:
-            if feed.stream == stream:
-                feed.configure(settings)
-                self._post_actions(stream, self._actions[stream].reconfigure(settings.actions))
+        if feed := self._by_stream.get(stream):
+            feed.configure(settings)
+            self._post_actions(stream, self._actions[stream].reconfigure(settings.actions))
 
     def run(self, stop: Stop, roster: Roster | None = None, better: Callable[[], Engine | None] = lambda: None) -> None:
         """Serve until `stop`; then classify what is already in the rings, for at most `DRAIN_S`.

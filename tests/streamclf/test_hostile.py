@@ -169,14 +169,16 @@ def test_300000_subscriptions(hub: HubProcess) -> None:
     assert witness.peak_mb < GROWTH_MB
 
 
+def subscriptions_to_topics(count: int) -> bytes:
+    """As they are sent, each to a long random topic."""
+    letters = (string.ascii_letters + string.digits + "_-").encode()
+    names = (bytes(letters[byte & 63] for byte in os.urandom(64)) for _ in range(count))
+    return b"".join(frame(b"\1preview/" + name + b"/") for name in names)
+
+
 def test_subscriptions_without_a_pause(hub: HubProcess) -> None:
     """Made beforehand, so that they come faster than anybody could look at them."""
-    letters = (string.ascii_letters + string.digits + "_-").encode()
-
-    def topic() -> bytes:
-        return b"preview/" + bytes(letters[byte & 63] for byte in os.urandom(64)) + b"/"
-
-    batches = [b"".join(frame(b"\1" + topic()) for _ in range(1000)) for _ in range(60 * TIMES)]
+    batches = [subscriptions_to_topics(1000) for _ in range(60 * TIMES)]
     with Witness(hub) as witness:
         waiting = iter(batches)
         batch = next(waiting, None)
@@ -189,12 +191,7 @@ def test_subscriptions_without_a_pause(hub: HubProcess) -> None:
 
 
 def test_connections_that_wait_until_they_are_many_and_then_pour_at_once(hub: HubProcess) -> None:
-    letters = (string.ascii_letters + string.digits + "_-").encode()
-
-    def topic() -> bytes:
-        return b"preview/" + bytes(letters[byte & 63] for byte in os.urandom(64)) + b"/"
-
-    batch = b"".join(frame(b"\1" + topic()) for _ in range(3000))
+    batch = subscriptions_to_topics(3000)
     peers: list[socket.socket] = []
     with Witness(hub) as witness:
         try:
