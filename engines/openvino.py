@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import platform
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +33,11 @@ CAPABILITY: Final = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16", "int8": "IN
 """What the CPU must list for it. Every CPU lists FP32."""
 MANY_STREAMS: Final = 4
 """From so many streams on batches are large enough that a core for each part of one gains more than all on one."""
+PART_S: Final = 0.008
+"""Another core is not worth waking for less work than this: its caches are cold, and the first one waits for it. Two
+cores take half as much processor time again for a batch of 2 ms as one does, and save no time at all."""
+ENOUGH_S: Final = 0.05
+"""Time after which a measurement is believed."""
 
 
 def open_adapter(bundle: Bundle, options: EngineOptions) -> OpenVinoEngine:
@@ -58,9 +65,10 @@ class OpenVinoEngine(CheckedEngine):
 
     def __init__(self, core: ov.Core, bundle: Bundle, options: EngineOptions, precision: str) -> None:
         device = str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
-        cores = options.threads or _cores()
-        requests = parallel_requests(streams=options.streams, cores=cores, max_batch=options.max_batch)
-        parts = "" if requests == 1 else f", batches in {requests} parts"
+        opener = _Opener(core, bundle, options, precision, device)
+        self._encoder, self._head = map(opener.open, PARTS, bundle.graphs(precision))
+        requests = max(self._encoder.count, self._head.count)
+        parts = "" if requests == 1 else f", batches in up to {requests} parts"
         super().__init__(
             bundle.spec,
             max_batch=options.max_batch,
@@ -68,31 +76,6 @@ class OpenVinoEngine(CheckedEngine):
             description=f"openvino {ov.get_version().split('-')[0]} {options.computes(precision)}, {device}{parts}",
             precision=precision,
         )
-        settings: dict[str, Any] = {
-            "PERFORMANCE_HINT": "LATENCY" if requests == 1 else "THROUGHPUT",
-            "NUM_STREAMS": requests,
-        }
-        if options.threads:
-            settings["INFERENCE_NUM_THREADS"] = options.threads
-        graphs = {}
-        for name, path in zip(PARTS, bundle.graphs(precision), strict=True):
-            computed = "fp32" if name == options.fp32_part else precision
-            cache = open_cache(
-                {
-                    "graph": bundle.spec.files[path.name],
-                    "backend": f"openvino {ov.get_version()}",
-                    "device": f"{platform.machine()} {device}",
-                    "precision": computed,
-                    "requests": requests,
-                    "threads": options.threads,
-                },
-                subject=("graph", "precision"),
-            )
-            hints = {**settings, "INFERENCE_PRECISION_HINT": HINTS[computed]}
-            compiled = _compiled(core, cache, name, path, hints)
-            check_signature(bundle.spec, name, path, _tensors(compiled))
-            graphs[name] = _Requests(compiled, requests)
-        self._encoder, self._head = graphs["encoder"], graphs["head"]
         self._bank = HostBank(bundle.spec, slots=options.bank_slots, max_batch=options.max_batch)
 
     def _encode(self, frames: U8, slots: I32) -> None:
@@ -113,15 +96,79 @@ class OpenVinoEngine(CheckedEngine):
         del self._encoder, self._head, self._bank
 
 
+@dataclass(frozen=True, slots=True)
+class _Opener:
+    """What the two graphs of an engine have in common."""
+
+    core: ov.Core
+    bundle: Bundle
+    options: EngineOptions
+    precision: str
+    device: str
+
+    def open(self, part: str, path: Path) -> _Requests:
+        """One core computes it, unless it has too much to do: then all share each batch, or each item of it."""
+        options, spec = self.options, self.bundle.spec
+        shape = spec.token_shape if part == "encoder" else (spec.tokens, *spec.feature_shape)
+        item = np.zeros((1, *shape), np.uint8 if part == "encoder" else np.float32)
+        graph = self._on(part, path, threads=1, requests=1)
+        item_s = graph.measure(item)
+        cores = options.threads or _cores()
+        requests = parallel_requests(streams=options.streams, cores=cores, max_batch=options.max_batch)
+        if cores > 1 and item_s * (1 if requests == 1 else options.max_batch) > PART_S:
+            del graph  # the memory of two is not needed
+            graph = self._on(part, path, threads=cores, requests=requests)
+            graph.measure(item)
+        return graph
+
+    def _on(self, part: str, path: Path, *, threads: int, requests: int) -> _Requests:
+        spec = self.bundle.spec
+        computed = "fp32" if part == self.options.fp32_part else self.precision
+        cache = open_cache(
+            {
+                "graph": spec.files[path.name],
+                "backend": f"openvino {ov.get_version()}",
+                "device": f"{platform.machine()} {self.device}",
+                "precision": computed,
+                "requests": requests,
+                "threads": threads,
+            },
+            subject=("graph", "precision", "requests", "threads"),
+        )
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY" if requests == 1 else "THROUGHPUT",
+            "NUM_STREAMS": requests,
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": HINTS[computed],
+        }
+        compiled = _compiled(self.core, cache, part, path, settings)
+        check_signature(spec, part, path, _tensors(compiled))
+        return _Requests(compiled, requests)
+
+
 class _Requests:
-    """One compiled graph and its requests, among which a batch is shared out."""
+    """One compiled graph and its requests, among which a batch is shared out where that is worth it."""
 
     def __init__(self, compiled: ov.CompiledModel, count: int) -> None:
+        self.count = count
         self._requests = [compiled.create_infer_request() for _ in range(count)]
+        self._item_s = 0.0
+
+    def measure(self, item: npt.NDArray[Any]) -> float:
+        """Seconds that a batch of one, (1, …), takes: `run` goes by it from now on."""
+        self.run(item)  # the first call allocates
+        times: list[float] = []
+        began = time.perf_counter()
+        while len(times) < 3 and sum(times) < ENOUGH_S:
+            self.run(item)
+            times.append(time.perf_counter() - began - sum(times))
+        self._item_s = min(times)
+        return self._item_s
 
     def run(self, array: npt.NDArray[Any]) -> list[tuple[int, F32]]:
         """(N, …) -> for each part where it begins and its result, which is OpenVINO's, good until the next call."""
-        size = -(-len(array) // len(self._requests))
+        parts = min(len(self._requests), 1 + int(len(array) * self._item_s / PART_S))
+        size = -(-len(array) // parts)
         begins = range(0, len(array), size)
         busy = list(zip(begins, self._requests, strict=False))
         for begin, request in busy:

@@ -150,14 +150,12 @@ class Classifier:
                 for message in stop.changes():
                     if roster:
                         self._take(message, roster)
-                waiting = [feed.waiting for feed in self._feeds]
-                if self._gathering.worth_waiting(waiting, self._engine.max_batch, time.monotonic()):
-                    continue
-                while not (stop.event.is_set() or stop.changed) and self._timed_step(stop):
+                while self._is_time() and not (stop.event.is_set() or stop.changed) and self._timed_step(stop):
                     if (engine := better()) is not None:
                         self.exchange(engine)
                 if (engine := better()) is not None:
                     self.exchange(engine)
+                self._overload.look(self._feeds, self._clock())
                 self._look_at_clock()
             deadline = time.monotonic() + DRAIN_S
             while time.monotonic() < deadline and self.step():
@@ -174,6 +172,13 @@ class Classifier:
             roster.leave(change.leave)
         for stream, settings in change.update.items():
             self.change(stream, settings)
+
+    def _is_time(self) -> bool:
+        """Whether to begin a batch now."""
+        hold = self._gathering.hold
+        due = [due_s for feed in self._feeds if (due_s := feed.due_s(hold)) is not None]
+        waiting = sum(feed.waiting for feed in self._feeds)
+        return self._gathering.is_time(due, waiting, self._engine.max_batch, time.monotonic())
 
     def _timed_step(self, stop: Stop) -> bool:
         began = time.monotonic()
@@ -204,6 +209,7 @@ class Classifier:
                 for pending, row in zip(due, rows, strict=True):
                     self._publish(pending, row, {"encode": round(encode_ms, 3), "classify": round(classify_ms, 3)})
         now_s = self._clock()
+        self._gathering.encoded(len(batch), encoded_s - began_s)
         self._overload.worked(encoded_s - began_s, len(batch), now_s - encoded_s, len(due))
         self._overload.look(self._feeds, now_s)
         return True

@@ -20,6 +20,8 @@ U8 = npt.NDArray[np.uint8]
 
 BURST = 4
 """Tokens of one stream in one batch, at most: others wait for the same encode."""
+HELD = 2
+"""Waiting tokens beyond which none is held back any more: `CATCH_UP` is not far."""
 CATCH_UP = 4
 """Waiting tokens up to which every window is still classified; beyond, only the newest one is worth its cost."""
 RING_MARGIN = 8
@@ -181,6 +183,20 @@ class Feed:
     def waiting(self) -> int:
         """Tokens in the ring that are to be taken."""
         return 0 if self.resting else self._reader.head - self._next
+
+    def due_s(self, hold: int) -> float | None:
+        """When what is to be encoded now was captured (monotonic seconds); None while nothing is.
+
+        A token that completes no window may wait for the next one, to be encoded with it: up to `hold` tokens may.
+        """
+        waiting = self.waiting
+        if waiting <= 0:
+            return None
+        ahead = 1 if self.awaited else min(self._assembler.ahead(), hold, HELD)
+        if waiting < ahead:
+            return None
+        captured_ns = self._reader.captured_ns(self._next + ahead - 1)
+        return 0.0 if captured_ns is None else captured_ns / 1e9  # overrun: the sooner the better
 
     @property
     def is_late(self) -> bool:

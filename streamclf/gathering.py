@@ -2,6 +2,8 @@
 
 An engine that is called for one token costs two to five times as much of a processor for it as one that is called for
 eight. So a token waits for those of other streams, but never for longer than it was said, and one stream alone never.
+And a token that completes no window is needed by nobody before the next one that does: as long as the few milliseconds
+that it adds to that one's batch are no more than `HOLD_S`, it waits for it.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import Final
 
 ALIVE_S: Final = 1.0
 """A stream that has brought no token for this long is not waited for."""
+HOLD_S: Final = 0.004
 
 
 class Gathering:
@@ -20,28 +23,38 @@ class Gathering:
     def __init__(self, max_wait_s: float) -> None:
         self._max_wait_s = max_wait_s
         self._heard: dict[str, float] = {}
-        self._until_s: float | None = None
+        self._until_s = math.inf
+        self._token_s = math.inf
 
     def heard(self, stream: str, now_s: float) -> None:
         """A stream has brought a token."""
         self._heard[stream] = now_s
 
+    def encoded(self, tokens: int, took_s: float) -> None:
+        """A batch of so many tokens took so long."""
+        self._token_s = took_s / tokens
+
+    @property
+    def hold(self) -> int:
+        """How many tokens of a stream may wait for the one that completes a window, that one included."""
+        return 1 + int(HOLD_S / self._token_s) if self._token_s > 0 else 1
+
     def left_s(self, now_s: float) -> float:
         """Seconds until what waits may wait no longer; infinite while nothing does."""
-        return math.inf if self._until_s is None else max(0.0, self._until_s - now_s)
+        return max(0.0, self._until_s - now_s)
 
-    def worth_waiting(self, waiting: Sequence[int], enough: int, now_s: float) -> bool:
-        """Whether to wait for more, with so many tokens of each stream `waiting`; if not, they are encoded now, as they
-        are where there are `enough` of them."""
-        if not any(waiting):
-            self._until_s = None
+    def is_time(self, due: Sequence[float], waiting: int, enough: int, now_s: float) -> bool:
+        """Whether to begin a batch. `due`: when the token was captured that each of the streams has to be encoded now;
+        `waiting`: tokens in all. Where there are `enough` of them nobody is waited for."""
+        self._until_s = math.inf
+        if not due:
             return False
-        if self._until_s is None:
-            self._until_s = now_s + self._max_wait_s
-            self._heard = {stream: at_s for stream, at_s in self._heard.items() if now_s - at_s <= ALIVE_S}
+        until_s = min(due) + self._max_wait_s
+        if now_s >= until_s or waiting >= enough:
+            return True
+        self._heard = {stream: at_s for stream, at_s in self._heard.items() if now_s - at_s <= ALIVE_S}
         # Each of those that are there has brought one: more than that is the next round's.
-        complete = sum(count > 0 for count in waiting) >= max(1, len(self._heard))
-        if complete or sum(waiting) >= enough or now_s >= self._until_s:
-            self._until_s = None
-            return False
-        return True
+        if len(due) >= len(self._heard):
+            return True
+        self._until_s = until_s
+        return False

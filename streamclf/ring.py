@@ -65,6 +65,7 @@ META_FIELDS = (
     "duplicates",
     "corrupt",
 )
+_CAPTURED = _Slot.META + META_FIELDS.index("captured_ns")
 
 
 def create_ring(slots: int, token_shape: TokenShape, *, checked: bool = not STORES_IN_ORDER) -> int:
@@ -196,6 +197,12 @@ class RingReader(_Ring):
     def oldest(self) -> int:
         """Number of the oldest token that can still be there: the writer has the slot before it."""
         return max(0, self.head - self.slots + 1)
+
+    def captured_ns(self, number: int) -> int | None:
+        """When the newest frame of token `number` was captured (CLOCK_MONOTONIC); None if it is not there."""
+        meta = self._metas[number % self.slots]
+        captured_ns = meta[_CAPTURED]
+        return captured_ns if 0 <= number < self.head and meta[_Slot.NUMBER] == number else None
 
     def read(self, number: int, out: U8) -> TokenMeta | None:
         """Copy token `number` into `out` (t, H, W, 3) uint8; None if it is not there yet, or not whole any more."""

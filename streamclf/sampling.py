@@ -326,6 +326,14 @@ class WindowTracker:
             return None
         return range(first, index + 1)
 
+    def ahead(self) -> int:
+        """Tokens up to the next one that completes a window, if none is missing; 1 where nobody knows."""
+        if self._last is None:
+            return 1
+        need = max(1, self._tokens - self.run)
+        first = self._last[1] + need - self._tokens + 1
+        return need + (self.phase - first) % self.hop
+
     def skip(self) -> None:
         """The next token is missing."""
         self._last, self.run = None, 0

@@ -53,6 +53,10 @@ class WindowAssembler:
         """Tokens placed so far that follow each other without a gap."""
         return self._tracker.run
 
+    def ahead(self) -> int:
+        """Tokens up to the next one that completes a window: see `WindowTracker.ahead`."""
+        return self._tracker.ahead()
+
     def set_hop(self, hop: int, phase: int = 0) -> None:
         """From the next token on, windows come every `hop` tokens, `phase` later than they would."""
         self._tracker.hop, self._tracker.phase = hop, phase

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,9 +19,10 @@ from engines.parity import softmax
 from streamclf.child import Stop
 from streamclf.classifier import Classifier
 from streamclf.errors import RingError
-from streamclf.feed import BURST, CATCH_UP, Feed, bank_slots, ring_slots
+from streamclf.feed import BURST, CATCH_UP, HELD, Feed, bank_slots, ring_slots
 from streamclf.jobs import FeedJoin, StreamSettings
 from streamclf.link import Draft
+from streamclf.progress import ProgressReporter
 from streamclf.ring import RingReader, RingWriter, create_ring
 from streamclf.roster import Roster
 from streamclf.rules import ActionConfig, StreamActions
@@ -60,7 +62,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 class Camera:
     """The capture side of one stream, by hand."""
 
-    def __init__(self, name: str, engine: Engine, index: int, hop: int = 1) -> None:
+    def __init__(self, name: str, engine: Engine, index: int, hop: int = 1, progress: Any = None) -> None:
         spec = engine.spec
         fd = create_ring(ring_slots(spec), spec.token_shape)
         self.writer = RingWriter(fd)
@@ -68,11 +70,18 @@ class Camera:
         os.set_blocking(self.wake_read, False)
         settings = StreamSettings(hop=hop, actions=StreamActions())
         self.feed = Feed(
-            stream=name, reader=RingReader(fd), wake_fd=self.wake_read, spec=spec, settings=settings, index=index
+            stream=name,
+            reader=RingReader(fd),
+            wake_fd=self.wake_read,
+            spec=spec,
+            settings=settings,
+            index=index,
+            progress=progress,
         )
         self.fds = (os.dup(fd), os.dup(self.wake_read))
         """As the supervisor sends them."""
         self.tokens: list[np.ndarray] = []
+        self.captured_ns: list[int] = []
         self.history: list[tuple[int, int]] = []
         os.close(fd)
         self._random = np.random.default_rng(index)
@@ -87,12 +96,13 @@ class Camera:
             index=self.index,
             start_pts_ns=self.index * TOKEN_NS,
             end_pts_ns=(self.index + 1) * TOKEN_NS,
-            captured_ns=1000 + self.index,
+            captured_ns=time.monotonic_ns(),
             frames=2,
             duplicates=duplicates,
             corrupt=corrupt,
         )
         self.writer.commit(meta)
+        self.captured_ns.append(meta.captured_ns)
         self.tokens.append(pixels)
         self.history.append((self.segment, self.index))
         self.index += 1
@@ -157,7 +167,7 @@ def test_a_window_counts_its_duplicates_and_corrupt_frames(engine: Engine) -> No
     assert (first["window"]["frames"], first["window"]["duplicates"], first["window"]["corrupt"]) == (8, 2, 2)
     assert (second["window"]["duplicates"], second["window"]["corrupt"]) == (1, 2)
     assert first["model"] == "brightness@1"
-    assert posted.drafts[0].captured_ns == 1003
+    assert posted.drafts[0].captured_ns == camera.captured_ns[3]
     assert posted.drafts[0].type == "prediction"
     assert set(first["latency_ms"]) == {"encode", "classify"}
 
@@ -191,13 +201,52 @@ def test_a_token_waits_for_the_other_streams_and_is_encoded_with_theirs(
         before = len(batches)
         for camera in (one, other):
             assert len(batches) == before
-            camera.token()
+            for _ in range(HELD):
+                camera.token()
             os.write(camera.wake_write, b"\1")
         wait_until(lambda: len(batches) > before, "the batch")
-        assert batches[before:] == [2]
+        assert batches[before:] == [2 * HELD]
     finally:
         stop.request()
         thread.join(10)
+
+
+def test_a_token_that_completes_no_window_is_encoded_with_the_one_that_does(engine: Engine) -> None:
+    """Windows of 4 tokens, every 2: the first is due with token 3, the next ones with 5 and 7."""
+    camera = Camera("cam", engine, 0, hop=2)
+    classifier, posted = serve(engine, camera)
+    due = []
+    for _ in range(8):
+        camera.token()
+        due.append(camera.feed.due_s(hold=4))
+        if due[-1] is not None:
+            drain(classifier)
+    captured_s = [time_ns / 1e9 for time_ns in camera.captured_ns]
+    # The first token of all may be anyone's; after it no more than two wait.
+    assert due == [captured_s[0], None, captured_s[2], captured_s[3], None, captured_s[5], None, captured_s[7]]
+    assert len(posted.of("cam")) == 3
+
+
+def test_where_encoding_takes_long_no_token_waits_for_another(engine: Engine) -> None:
+    camera = Camera("cam", engine, 0, hop=2)
+    classifier, _ = serve(engine, camera)
+    for i in range(6):
+        camera.token()
+        assert camera.feed.due_s(hold=1) == camera.captured_ns[i] / 1e9
+        drain(classifier)
+    assert camera.feed.due_s(hold=1) is None
+
+
+def test_a_file_that_waits_for_its_tokens_is_never_made_to(engine: Engine) -> None:
+    read_fd, write_fd = os.pipe()
+    camera = Camera("film", engine, 0, hop=4, progress=ProgressReporter(write_fd))
+    classifier, _ = serve(engine, camera)
+    for i in range(6):
+        camera.token()
+        assert camera.feed.due_s(hold=4) == camera.captured_ns[i] / 1e9
+        drain(classifier)
+    os.close(read_fd)
+    os.close(write_fd)
 
 
 def test_a_busy_stream_does_not_starve_the_others(engine: Engine) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamclf.gathering import ALIVE_S, Gathering
+from streamclf.gathering import ALIVE_S, HOLD_S, Gathering
 
 WAIT_S = 0.02
 
@@ -16,10 +16,11 @@ def heard(gathering: Gathering, *streams: str, at_s: float = 0.0) -> None:
         gathering.heard(stream, at_s)
 
 
-def test_nothing_waits_for_nobody() -> None:
+def test_nothing_is_begun_for_nothing() -> None:
     gathering = Gathering(WAIT_S)
-    assert not gathering.worth_waiting([], 8, 0.0)
-    assert not gathering.worth_waiting([0, 0], 8, 0.0)
+    heard(gathering, "a")
+    assert not gathering.is_time([], 0, 8, 0.0)
+    assert not gathering.is_time([], 9, 8, 0.0)  # tokens that complete no window may be many
     assert gathering.left_s(0.0) == math.inf
 
 
@@ -28,31 +29,47 @@ def test_one_stream_alone_never_waits_also_beside_those_that_bring_nothing() -> 
     heard(gathering, "a", "b", "c")
     later = ALIVE_S + 0.1
     heard(gathering, "a", at_s=later)
-    assert not gathering.worth_waiting([1, 0, 0], 8, later)
+    assert gathering.is_time([later], 1, 8, later)
 
 
 def test_a_token_waits_until_its_time_is_up() -> None:
     gathering = Gathering(WAIT_S)
     heard(gathering, "a", "b")
-    assert gathering.worth_waiting([1, 0], 8, 0.1)
+    assert not gathering.is_time([0.1], 1, 8, 0.1)
     assert gathering.left_s(0.11) == pytest.approx(WAIT_S - 0.01)
-    assert gathering.worth_waiting([1, 0], 8, 0.11)
-    assert not gathering.worth_waiting([1, 0], 8, 0.1 + WAIT_S)
+    assert not gathering.is_time([0.1], 1, 8, 0.11)
+    assert gathering.is_time([0.1], 1, 8, 0.1 + WAIT_S)
     assert gathering.left_s(0.12) == math.inf
 
 
+def test_time_spent_elsewhere_counts_as_waiting() -> None:
+    """A token that came while another batch ran has waited since."""
+    gathering = Gathering(WAIT_S)
+    heard(gathering, "a", "b")
+    assert gathering.is_time([0.05], 1, 8, 0.08)
+
+
 def test_what_is_complete_or_enough_waits_no_longer() -> None:
-    for waiting in ([1, 1, 1], [4, 0, 0], [3, 1, 0]):
+    for due, waiting in (([0.0, 0.0, 0.0], 3), ([0.0], 4), ([0.0, 0.0], 4)):
         gathering = Gathering(WAIT_S)
         heard(gathering, "a", "b", "c")
-        assert gathering.worth_waiting([1, 0, 0], 4, 0.0)
-        assert not gathering.worth_waiting(waiting, 4, 0.001)
+        assert not gathering.is_time([0.0], 1, 4, 0.0)
+        assert gathering.is_time(due, waiting, 4, 0.001)
 
 
 def test_without_a_time_to_wait_there_is_no_waiting() -> None:
     gathering = Gathering(0.0)
     heard(gathering, "a", "b")
-    assert not gathering.worth_waiting([1, 0], 8, 0.0)
+    assert gathering.is_time([0.0], 1, 8, 0.0)
+
+
+def test_tokens_are_held_back_while_encoding_them_together_takes_no_time_to_speak_of() -> None:
+    gathering = Gathering(WAIT_S)
+    assert gathering.hold == 1  # nothing is known yet
+    gathering.encoded(4, 4 * HOLD_S / 2.5)
+    assert gathering.hold == 3
+    gathering.encoded(1, 2 * HOLD_S)
+    assert gathering.hold == 1
 
 
 @given(
@@ -66,7 +83,9 @@ def test_no_token_ever_waits_longer_than_it_may(steps: list[tuple[float, list[in
         for stream, count in zip("abc", waiting, strict=True):
             if count:
                 gathering.heard(stream, now_s)
-        holds = gathering.worth_waiting(waiting, enough, now_s)
-        since_s = (now_s if since_s is None else since_s) if holds else None
+        captured_s = now_s if since_s is None else since_s
+        due = [captured_s for count in waiting if count]
+        holds = bool(due) and not gathering.is_time(due, sum(waiting), enough, now_s)
+        since_s = captured_s if holds else None
         assert since_s is None or now_s - since_s < WAIT_S
-        assert gathering.left_s(now_s) <= WAIT_S + 1e-9 if holds else gathering.left_s(now_s) == math.inf
+        assert not holds or gathering.left_s(now_s) <= WAIT_S + 1e-9

@@ -258,3 +258,26 @@ def test_only_tokens_that_a_window_can_hold_are_wanted() -> None:
             tracker.skip()
     assert wanted == [1, 2, 3, 17, 18, 19]
     assert windows == [range(1, 4), range(17, 20)]
+
+
+@given(
+    size=st.integers(1, 6),
+    hop=st.integers(1, 9),
+    phase=st.integers(0, 5),
+    jumps=st.lists(st.integers(0, 3), max_size=12),
+)
+def test_how_far_the_next_window_is(size: int, hop: int, phase: int, jumps: list[int]) -> None:
+    """Whatever was missing before: as many tokens later as it says, and no sooner, a window is complete."""
+    tracker = WindowTracker(size, hop)
+    tracker.phase = phase
+    assert tracker.ahead() == 1
+    index = 0
+    for jump in jumps:
+        index += jump
+        tracker.offer(1, index)
+        index += 1
+    if not jumps:
+        return
+    ahead = tracker.ahead()
+    windows = [tracker.offer(1, index + i) is not None for i in range(ahead)]
+    assert windows == [False] * (ahead - 1) + [True]
