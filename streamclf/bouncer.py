@@ -5,6 +5,9 @@ and keeps 3 kB for a topic: peers that never pause would fill the memory before 
 accepts connections until no descriptor is left; then it aborts the process when a producer comes over ipc://
 (errno_assert in ipc_listener.cpp, version 4.3.5). So a thread looks how busy the loop is and which connections have
 brought how much lately, which the kernel knows (TCP_INFO), and how many descriptors are left. Linux only.
+
+No stranger can do harm without costing this process processor time. So the thread sleeps until some of that was used
+(`streamclf.cpualarm`), and looks again and again from then until all is calm.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import ctypes
 import logging
 import os
 import resource
+import select
 import socket as sockets
 import stat
 import struct
@@ -24,11 +28,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from streamclf.cpualarm import CpuAlarm
 from streamclf.peers import borrowed, hang_up
 
 log = logging.getLogger(__name__)
 
 INTERNET: Final = (sockets.AF_INET, sockets.AF_INET6)
+ALARM_S: Final = 0.003
+"""Of processor time, after which there is a look: the loop is `BUSY` for `LOOK_S` with that."""
+SLEEP_S: Final = 5.0
+"""At most, should an alarm not come."""
 LOOK_S: Final = 0.01
 AGAIN_S: Final = 0.002
 """To the next look at a loop that is busy."""
@@ -69,7 +78,7 @@ class Bouncer:
 
     def __init__(self, ports: Iterable[int]) -> None:
         self._ports = frozenset(ports)
-        self._stop = threading.Event()
+        self._stopped, self._stop = os.pipe()
         self._shown: dict[str, int] = {}
         """Connections that were shut down, by what for."""
         self._leaving: set[int] = set()
@@ -77,6 +86,7 @@ class Bouncer:
         self._doors = self._find_doors()
         self._closed = False
         self._rested_s = 0.0
+        self._remember(self._connections())
         self._clock = time.pthread_getcpuclockid(threading.get_ident())
         self._thread = threading.Thread(target=self._run, name="bouncer", daemon=True)
         self._thread.start()
@@ -89,50 +99,79 @@ class Bouncer:
 
     def close(self) -> None:
         """End the thread."""
-        self._stop.set()
+        os.close(self._stop)
         self._thread.join(1.0)
+        if not self._thread.is_alive():
+            os.close(self._stopped)
 
     def _run(self) -> None:
-        at_s, used_s = time.monotonic(), self._used_s()
-        before, before_s = self._connections(), at_s
-        is_busy = False
-        while not self._stop.wait(AGAIN_S if is_busy else LOOK_S):
-            now_s, now_used_s = time.monotonic(), self._used_s()
-            is_busy = now_used_s - used_s >= BUSY * (now_s - at_s)
-            at_s, used_s = now_s, now_used_s
-            left, spare = _descriptors()
-            if left < spare:
-                self._close_doors()
-                self._make_room(spare - left)
-            elif self._closed and left >= REOPEN * spare:
-                self._open_doors()
-            if now_s < self._rested_s:
-                continue
-            if is_busy:
-                before = self._end_pouring(before)
-            if now_s - before_s >= WINDOW_S:
-                before, before_s = self._connections(), now_s
+        stopped = select.poll()
+        stopped.register(self._stopped, select.POLLIN)
+        try:
+            alarm = CpuAlarm(ALARM_S)
+        except OSError as error:
+            log.info("publish: looks for floods every %.0f ms (%s)", 1000 * LOOK_S, error)
+            while not stopped.poll(1000 * LOOK_S):
+                self._attend(stopped)
+            return
+        either = select.poll()
+        either.register(self._stopped, select.POLLIN)
+        either.register(alarm, select.POLLIN)
+        with contextlib.closing(alarm):
+            while not stopped.poll(0):
+                either.poll(1000 * SLEEP_S)
+                alarm.take()
+                self._attend(stopped)
+
+    def _attend(self, stopped: select.poll) -> None:
+        """Look again and again until nobody keeps the loop busy and enough descriptors are left."""
+        self._keep_room()
+        pause_s = LOOK_S
+        while True:
+            at_s, used_s = time.monotonic(), self._used_s()
+            if stopped.poll(1000 * pause_s):
+                return
+            self._keep_room()
+            now_s = time.monotonic()
+            is_busy = self._used_s() - used_s >= BUSY * (now_s - at_s)
+            pause_s = AGAIN_S if is_busy else LOOK_S
+            if now_s >= self._rested_s:
+                if is_busy:
+                    self._end_pouring()
+                if now_s - self._before_s >= WINDOW_S:
+                    self._remember(self._connections())
+            if not is_busy and not self._closed:
+                return
+
+    def _remember(self, now: dict[int, _Heard]) -> None:
+        """What to compare with from now on."""
+        self._before, self._before_s = now, time.monotonic()
+
+    def _keep_room(self) -> None:
+        left, spare = _descriptors()
+        if left < spare:
+            self._close_doors()
+            self._make_room(spare - left)
+        elif self._closed and left >= REOPEN * spare:
+            self._open_doors()
 
     def _used_s(self) -> float:
         return time.clock_gettime(self._clock)
 
-    def _end_pouring(self, before: dict[int, _Heard]) -> dict[int, _Heard]:
-        """If more came than is allowed, disconnect those who brought most until what the others brought is little.
-
-        Returns what to compare with from now on.
-        """
+    def _end_pouring(self) -> None:
+        """If more came than is allowed, disconnect those who brought most until what the others brought is little."""
         now = self._connections()
         none = _Heard(-1, 0)
-        brought = {inode: heard.total - before.get(inode, none).total for inode, heard in now.items()}
+        brought = {inode: heard.total - self._before.get(inode, none).total for inode, heard in now.items()}
         left = sum(brought.values())
         if left <= ALLOWED_BYTES:
-            return before
+            return
         for inode in sorted(brought, key=lambda inode: -brought[inode]):
             if left <= ALLOWED_BYTES:
                 break
             left -= brought[inode]
             self._show_out(now[inode].fd, inode, f"more than {ALLOWED_BYTES} bytes of subscriptions at once")
-        return now
+        self._remember(now)
 
     def _close_doors(self) -> None:
         """Newcomers wait from now on, without a word from us: their SYN is dropped, and TCP repeats it.

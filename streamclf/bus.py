@@ -21,6 +21,7 @@ import zmq
 from streamclf.errors import BusError
 from streamclf.events import topic_of
 from streamclf.journal import Entry
+from streamclf.multipart import send_now
 from streamclf.names import valid_stream_name
 from streamclf.peers import Peers
 
@@ -197,7 +198,7 @@ class Publisher:
 
     def send(self, topic: bytes, payload: bytes) -> None:
         """Send one message; a subscriber whose queue is full misses it."""
-        self.socket.send_multipart([topic, payload], zmq.NOBLOCK)
+        send_now(self.socket, topic, payload)
 
     def hear(self) -> bool:
         """Take in subscriptions; True if the set of watched previews changed."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import lru_cache
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import orjson
@@ -178,6 +179,7 @@ StreamEvent: TypeAlias = Prediction | Action | Status
 Event: TypeAlias = StreamEvent | Heartbeat
 
 _ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])
+_VALIDATOR: Final = _ADAPTER.validator
 
 
 def parse_event(payload: bytes) -> Event:
@@ -186,7 +188,7 @@ def parse_event(payload: bytes) -> Event:
     if len(payload) > limit:
         raise EventError(f"event of {len(payload)} bytes: at most {limit}")
     try:
-        event = _ADAPTER.validate_json(payload)
+        event: Event = _VALIDATOR.validate_json(payload)
     except ValidationError as error:
         raise EventError(f"not an event: {_first_fault(error)}") from None
     if not isinstance(event, Heartbeat):
@@ -197,7 +199,7 @@ def parse_event(payload: bytes) -> Event:
 def check_event(event: dict[str, Any]) -> None:
     """Raise `EventError` unless `event` has the keys, types and bounds of its type."""
     try:
-        _ADAPTER.validate_python(event)
+        _VALIDATOR.validate_python(event)
     except ValidationError as error:
         raise EventError(f"not an event: {_first_fault(error)}") from None
 
@@ -231,8 +233,12 @@ def topic_of(kind: str, stream: str) -> bytes:
 def timestamp(time_ns: int) -> str:
     """Wall clock as RFC 3339 in UTC with microseconds, `2026-01-31T12:00:00.000000Z`."""
     seconds, rest = divmod(time_ns, 1_000_000_000)
-    moment = datetime.fromtimestamp(seconds, timezone.utc)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest // 1000:06d}Z"
+    return f"{_second(seconds)}.{rest // 1000:06d}Z"
+
+
+@lru_cache(maxsize=2)
+def _second(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%dT%H:%M:%S}"
 
 
 def _first_fault(error: ValidationError) -> str:

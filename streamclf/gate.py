@@ -21,7 +21,7 @@ MAX_ALLOWED: Final = 4096
 _ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"
 _DOMAIN: Final = b"streamclf"
 _FRESH_S = 1.0
-_POLL_MS = 200
+_POLL_MS = 60_000
 
 
 class AllowList:
@@ -101,7 +101,7 @@ class Gatekeeper:
         self._socket = context.socket(zmq.REP)
         self._socket.linger = 0
         self._socket.bind(_ZAP_ENDPOINT)
-        self._stop = threading.Event()
+        self._stopped, self._stop = os.pipe()
         self.refused = 0
         self._thread = threading.Thread(target=self._run, name="gate", daemon=True)
         self._thread.start()
@@ -121,16 +121,20 @@ class Gatekeeper:
 
     def close(self) -> None:
         """End the thread; from then on nobody new can connect."""
-        self._stop.set()
+        os.close(self._stop)
         self._thread.join(2.0)
 
     def _run(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._stopped, zmq.POLLIN)
         try:
-            while not self._stop.is_set():
-                if self._socket.poll(_POLL_MS):
+            while self._stopped not in (ready := dict(poller.poll(_POLL_MS))):
+                if self._socket in ready:
                     self._socket.send_multipart(self._answer(self._socket.recv_multipart()))
         finally:
             self._socket.close(0)
+            os.close(self._stopped)
 
     def _answer(self, request: list[bytes]) -> list[bytes]:
         match request:

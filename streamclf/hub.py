@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
+import math
 import resource
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -92,24 +94,31 @@ class Hub:
         poller.register(stop.change_fd, zmq.POLLIN)
         stop.pulse.expect("serving", _TURN_S)
         while not stop.event.is_set():
-            for change in stop.changes():
-                self._change(HubChange.model_validate_json(change.body))
-            self._turn(poller, self._heartbeat_at - time.monotonic())
+            ready = self._wait(poller, self._heartbeat_at - time.monotonic())
+            if stop.change_fd in ready:
+                for change in stop.changes():
+                    self._change(HubChange.model_validate_json(change.body))
+            self._turn(ready)
         poller.unregister(stop.fd)
         poller.unregister(stop.change_fd)
         end = time.monotonic() + _DRAIN_S
         quiet_at = time.monotonic() + _QUIET_S
         while time.monotonic() < min(end, quiet_at):
-            if self._turn(poller, _QUIET_S / 3):
+            if self._turn(self._wait(poller, _QUIET_S / 3)):
                 quiet_at = time.monotonic() + _QUIET_S
         self._heartbeat()  # the last word says where the journal ends
 
     def _change(self, change: HubChange) -> None:
         self.journal.keep_s, self.journal.keep_bytes = change.keep_s, change.keep_bytes
 
-    def _turn(self, poller: zmq.Poller, timeout_s: float) -> int:
-        """Wait, then do everything that is due once; return how many drafts came."""
-        ready = dict(poller.poll(max(0, int(1000 * timeout_s))))
+    @staticmethod
+    def _wait(poller: zmq.Poller, timeout_s: float) -> dict[object, int]:
+        """What there is to do; nothing when only time is up."""
+        # To the next millisecond: what wakes earlier finds nothing due, and goes round until it is.
+        return dict(poller.poll(max(0, math.ceil(1000 * timeout_s))))
+
+    def _turn(self, ready: Mapping[object, int]) -> int:
+        """Do everything that is due once; return how many drafts came."""
         drafts = self._take_drafts() if self._links.socket in ready else 0
         if self._publisher.socket in ready and self._publisher.hear():
             self._links.want_previews(self._publisher.watched)

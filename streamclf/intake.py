@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import struct
 import time
@@ -17,6 +18,7 @@ from streamclf.bus import LINK_IO_THREAD, bind, open_socket
 from streamclf.errors import BusError, EventError
 from streamclf.link import MAX_PREVIEW_BYTES, Draft
 from streamclf.linksocket import MAX_LINK_MESSAGE_BYTES, U64
+from streamclf.multipart import is_readable, receive_now, send_now
 from streamclf.names import valid_stream_name
 
 log = logging.getLogger(__name__)
@@ -85,13 +87,9 @@ class LinkServer:
         """Everything that waits, up to one turn's worth. Call `acknowledge` after the commit."""
         turn = Intake()
         for _ in range(_MESSAGES_A_TURN):
-            if len(turn.drafts) >= _DRAFTS_A_TURN:
+            if len(turn.drafts) >= _DRAFTS_A_TURN or not is_readable(self.socket):
                 break
-            try:
-                frames = self.socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                break
-            self._offer(frames, turn)
+            self._offer(receive_now(self.socket), turn)
         return turn
 
     def acknowledge(self) -> None:
@@ -194,10 +192,8 @@ class LinkServer:
 
     def _send(self, route: bytes, *frames: bytes) -> None:
         # A producer that is gone or does not read asks again by itself.
-        try:
-            self.socket.send_multipart([route, *frames], zmq.NOBLOCK)
-        except zmq.Again:
-            return
+        with contextlib.suppress(zmq.Again):
+            send_now(self.socket, route, *frames)
 
 
 def _draft(kind: Any, stream: Any, body: Any, captured_ns: Any) -> Draft:

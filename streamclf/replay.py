@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import sqlite3
 import threading
 from pathlib import Path
@@ -34,7 +35,7 @@ _SCAN: Final = 20_000
 _SNAPSHOT_LIMIT = 3 * MAX_STREAMS
 _REPLIES_QUEUED = 2
 _REQUESTS_QUEUED = 8
-_POLL_MS = 200
+_POLL_MS = 60_000
 
 
 class Request(BaseModel):
@@ -116,24 +117,28 @@ class ReplayServer:
         self._peers = Peers("publish.replay", permits=gate.permits if gate else None)
         self._journal = journal
         self._reader: JournalReader | None = None
-        self._stop = threading.Event()
+        self._stopped, self._stop = os.pipe()
         self.refused = 0
         self._thread = threading.Thread(target=self._run, name="replay", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """End the thread and its socket."""
-        self._stop.set()
+        os.close(self._stop)
         self._thread.join(2.0)
 
     def _run(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._stopped, zmq.POLLIN)
         try:
-            while not self._stop.is_set():
-                if self._socket.poll(_POLL_MS):
+            while self._stopped not in (ready := dict(poller.poll(_POLL_MS))):
+                if self._socket in ready:
                     self._serve_one()
         finally:
             self._socket.close(0)
             self._close_reader()
+            os.close(self._stopped)
 
     def _serve_one(self) -> None:
         *envelope, body = self._socket.recv_multipart(copy=False)
