@@ -34,8 +34,8 @@ from streamclf.peers import borrowed, hang_up
 log = logging.getLogger(__name__)
 
 INTERNET: Final = (sockets.AF_INET, sockets.AF_INET6)
-ALARM_S: Final = 0.003
-"""Of processor time, after which there is a look: the loop is `BUSY` for `LOOK_S` with that."""
+ALARM_S: Final = 0.005
+"""Of processor time, after which there is a look: who pours can bring 10 kB with that."""
 SLEEP_S: Final = 5.0
 """At most, should an alarm not come."""
 LOOK_S: Final = 0.01
@@ -83,6 +83,8 @@ class Bouncer:
         """Connections that were shut down, by what for."""
         self._leaving: set[int] = set()
         """Of these, whose descriptors libzmq has still to close."""
+        self._ours: dict[int, bool] = {}
+        """By inode, which sockets are connections to one of our ports: most of a look went into asking again."""
         self._doors = self._find_doors()
         self._closed = False
         self._rested_s = 0.0
@@ -214,12 +216,15 @@ class Bouncer:
         began_s = time.monotonic()
         found: dict[int, _Heard] = {}
         still_leaving = set()
+        ours: dict[int, bool] = {}
         for fd, inode in _open_sockets():
             if inode in self._leaving:
                 still_leaving.add(inode)
-            elif (total := self._received(fd)) is not None:
+                continue
+            ours[inode] = self._ours[inode] if inode in self._ours else self._is_connection(fd)
+            if ours[inode] and (total := _received(fd)) is not None:
                 found[inode] = _Heard(fd, total)
-        self._leaving = still_leaving
+        self._leaving, self._ours = still_leaving, ours
         now_s = time.monotonic()
         self._rested_s = now_s + LEISURE * (now_s - began_s)
         return found
@@ -227,15 +232,13 @@ class Bouncer:
     def _is_ours(self, socket: sockets.socket) -> bool:
         return socket.family in INTERNET and socket.getsockname()[1] in self._ports
 
-    def _received(self, fd: int) -> int | None:
-        """Bytes so far over a connection to one of our ports; None for any other socket."""
+    def _is_connection(self, fd: int) -> bool:
+        """Whether it leads to one of our ports."""
         with contextlib.suppress(OSError), borrowed(fd) as connection:
             if self._is_ours(connection):
                 connection.getpeername()  # raises for one that listens
-                info = connection.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_INFO, 256)
-                if len(info) >= _RECEIVED_AT + _RECEIVED.size:
-                    return int(_RECEIVED.unpack_from(info, _RECEIVED_AT)[0])
-        return None
+                return True
+        return False
 
     def _show_out(self, fd: int, inode: int, why: str) -> None:
         with contextlib.suppress(OSError):
@@ -246,6 +249,15 @@ class Bouncer:
             count = self._shown[why] = self._shown.get(why, 0) + 1
             if count <= 10 or count % 1000 == 0:
                 log.warning("publish: disconnected a peer (%d so far): %s", count, why)
+
+
+def _received(fd: int) -> int | None:
+    """Bytes so far over a TCP connection; None where this is not known."""
+    with contextlib.suppress(OSError), borrowed(fd) as connection:
+        info = connection.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_INFO, 256)
+        if len(info) >= _RECEIVED_AT + _RECEIVED.size:
+            return int(_RECEIVED.unpack_from(info, _RECEIVED_AT)[0])
+    return None
 
 
 def _open_sockets() -> Iterator[tuple[int, int]]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import threading
 import time
@@ -32,7 +33,7 @@ import zmq
 
 from streamclf.errors import BusError, EventError
 from streamclf.events import MAX_EVENT_BYTES, DraftType
-from streamclf.linksocket import HELLO_S, TICK_MS, U64, Connection
+from streamclf.linksocket import TICK_S, U64, Connection
 from streamclf.names import valid_stream_name
 
 log = logging.getLogger(__name__)
@@ -203,8 +204,8 @@ class HubLink:
 
     def _serve(self, connection: Connection) -> None:
         while not self._finished():
-            connection.wait(self._wake_read, TICK_MS if self._unsent else int(HELLO_S * 250))
-            self._drain_wake()
+            if connection.wait(self._wake_read, self._pause_s(connection)):
+                self._drain_wake()
             for frames in connection.receive():
                 self._take(frames, connection)
             if connection.overdue():
@@ -214,6 +215,12 @@ class HubLink:
                 connection.hello(self.dropped)
             self._send_drafts(connection)
             self._send_previews(connection)
+
+    def _pause_s(self, connection: Connection) -> float:
+        if self._unsent:
+            return TICK_S
+        closing_s = math.inf if self._close_by is None else self._close_by - time.monotonic()
+        return min(connection.due_s, closing_s)
 
     def _finished(self) -> bool:
         with self._lock:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import math
 import struct
 import time
 from collections import deque
@@ -13,11 +13,12 @@ import orjson
 import zmq
 
 from streamclf.errors import BusError
+from streamclf.multipart import is_readable, receive_now, send_now
 
 MAX_LINK_MESSAGE_BYTES: Final = 1 << 20
 U64: Final = struct.Struct("<Q")
 HELLO_S: Final = 1.0
-TICK_MS: Final = 50
+TICK_S: Final = 0.05
 _RETRY_S = (1.0, 5.0)
 
 
@@ -66,19 +67,24 @@ class Connection:
         """Drafts sent and not confirmed."""
         return len(self._sent)
 
-    def wait(self, wake_fd: int, timeout_ms: int) -> None:
-        """Until the hub says something, `wake_fd` is readable, or time is up."""
+    def wait(self, wake_fd: int, timeout_s: float) -> bool:
+        """Until the hub says something, `wake_fd` is readable, or time is up; whether `wake_fd` is."""
         poller = zmq.Poller()
         poller.register(self._drafts, zmq.POLLIN)
         poller.register(wake_fd, zmq.POLLIN)
-        poller.poll(timeout_ms)
+        return wake_fd in dict(poller.poll(max(0, math.ceil(1000 * timeout_s))))
+
+    @property
+    def due_s(self) -> float:
+        """Seconds until there is something to do though nothing comes: another hello, or to give up waiting."""
+        at = min(self._hello_at, self._overdue_at) if self._sent else self._hello_at
+        return at - time.monotonic()
 
     def receive(self) -> list[list[bytes]]:
         """What the hub has said."""
         messages: list[list[bytes]] = []
-        with contextlib.suppress(zmq.Again):
-            while len(messages) < 256:
-                messages.append(self._drafts.recv_multipart(zmq.NOBLOCK))
+        while len(messages) < 256 and is_readable(self._drafts):
+            messages.append(receive_now(self._drafts))
         return messages
 
     def send(self, batch: list[tuple[int, bytes]]) -> bool:
@@ -86,7 +92,7 @@ class Connection:
         body = b"[" + b",".join(encoded for _, encoded in batch) + b"]"
         frames = [b"drafts", self._instance, self._name, U64.pack(self._chain), body]
         try:
-            self._drafts.send_multipart(frames, zmq.NOBLOCK)
+            send_now(self._drafts, *frames)
         except zmq.Again:
             return False
         if not self._sent:
@@ -98,7 +104,7 @@ class Connection:
     def send_preview(self, stream: str, jpeg: bytes) -> bool:
         """On the other socket; False if that is behind."""
         try:
-            self._previews.send_multipart([b"preview", stream.encode(), jpeg], zmq.NOBLOCK)
+            send_now(self._previews, b"preview", stream.encode(), jpeg)
         except zmq.Again:
             return False
         return True
@@ -112,9 +118,9 @@ class Connection:
         self._hello_at = time.monotonic() + HELLO_S
         frames = [b"hello", self._instance, self._name, orjson.dumps(dropped)]
         try:
-            self._drafts.send_multipart(frames, zmq.NOBLOCK)
+            send_now(self._drafts, *frames)
         except zmq.Again:
-            self._hello_at = time.monotonic() + TICK_MS / 1000  # not connected yet: be quick once it is
+            self._hello_at = time.monotonic() + TICK_S  # not connected yet: be quick once it is
 
     def is_new_hub(self, run: bytes) -> bool:
         """Whether another hub answers than before."""
