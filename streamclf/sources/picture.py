@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fractions import Fraction
+from typing import Final, NamedTuple
 
 import av
 
 from streamclf.sources.resize import Oriented
 
+SQUARE: Final = Fraction(1)
+"""The shape of most cameras' pixels."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
+
+class Picture(NamedTuple):
     """A picture and its size as one should see it; `pts_ns` is None where the container does not say.
 
     `oriented` is None for one that was skipped: not decoded, because nobody wants it. Then `arrived_ns` is when its
@@ -35,8 +37,11 @@ class Picture:
 
 def oriented(frame: av.VideoFrame, pixel_aspect: Fraction) -> Oriented:
     """`frame` as one should see it: its rotation and the shape of its pixels."""
-    turns = round(getattr(frame, "rotation", 0) / 90) % 4
-    width, height = max(1, round(frame.width * pixel_aspect)), frame.height
+    degrees = getattr(frame, "rotation", 0)
+    turns = round(degrees / 90) % 4 if degrees else 0
+    width, height = frame.width, frame.height
+    if pixel_aspect is not SQUARE:
+        width = max(1, round(width * pixel_aspect))
     if turns % 2:
         width, height = height, width
     return Oriented(frame=frame, quarter_turns=turns, width=width, height=height)
@@ -45,4 +50,4 @@ def oriented(frame: av.VideoFrame, pixel_aspect: Fraction) -> Oriented:
 def sound_aspect(aspect: Fraction | None) -> Fraction:
     """Width of a pixel by its height; 1 where it is not said."""
     # Some encoders write nonsense; no camera has pixels longer than 4:1.
-    return aspect if aspect and Fraction(1, 4) <= aspect <= 4 else Fraction(1)
+    return aspect if aspect and aspect != 1 and Fraction(1, 4) <= aspect <= 4 else SQUARE

@@ -6,8 +6,7 @@ agree to 55 dB and better, while swscale's FAST_BILINEAR and OpenCV's INTER_LINE
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -61,8 +60,7 @@ def _middle(have: int, want: int) -> tuple[slice, slice]:
     return slice(cut, cut + length), slice(margin, margin + length)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Oriented:
+class Oriented(NamedTuple):
     """A PyAV frame, its quarter turns counter-clockwise, and its size as one should see it."""
 
     frame: av.VideoFrame
@@ -97,7 +95,7 @@ class FrameRenderer:
         )
         plane = rgb.planes[0]
         array = np.ndarray((*turned, 3), np.uint8, buffer=memoryview(plane), strides=(plane.line_size, 3, 1))
-        place(np.rot90(array, picture.quarter_turns), out)
+        place(np.rot90(array, picture.quarter_turns) if picture.quarter_turns else array, out)
 
 
 def render_bgr(picture: U8, height: int, width: int, resize: Resize, out: U8) -> None:

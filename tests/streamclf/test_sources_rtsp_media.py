@@ -14,7 +14,7 @@ from streamclf.sources.rtsp import nal
 from streamclf.sources.rtsp.media import Media
 from streamclf.sources.rtsp.reorder import MAX_WAITING, Reorder
 from streamclf.sources.rtsp.rtcp import Reception, parse_rtcp
-from streamclf.sources.rtsp.rtp import RtpPacket, Timeline, distance, parse_rtp
+from streamclf.sources.rtsp.rtp import RtpPacket, Run, Timeline, distance, parse_rtp
 from streamclf.sources.rtsp.sdp import Track
 from streamclf.sources.rtsp.units import MAX_NALS, AccessUnit
 
@@ -41,7 +41,7 @@ def packer(**keys: Any) -> Packetizer:
 def fed(media: Media, packets: Iterable[bytes], *, begin: float = 100.0, step: float = 0.001) -> list[AccessUnit]:
     units = []
     for i, packet in enumerate(packets):
-        units += media.rtp(packet, begin + i * step)
+        units += media.rtp([packet], begin + i * step)
     return units
 
 
@@ -178,9 +178,9 @@ def test_nothing_grows_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def numbers(reorder: Reorder, arrivals: Sequence[int], now: float = 0.0) -> list[tuple[int, int]]:
     return [
-        (arrival.packet.sequence, arrival.lost)
+        (arrival.run.sequence, arrival.lost)
         for number in arrivals
-        for arrival in reorder.push(RtpPacket(number & 0xFFFF, 0, 7, 96, False, b""), now)
+        for arrival in reorder.push(Run(number & 0xFFFF, 0, 7, False, [b""]), now)
     ]
 
 
@@ -191,7 +191,7 @@ def test_packets_wait_for_those_before_them_and_not_for_ever() -> None:
     assert reorder.deadline == pytest.approx(1.1)
     assert numbers(reorder, [0], 1.05) == [(0, 0), (1, 0)]
     assert reorder.expire(1.09) == []
-    assert [(arrival.packet.sequence, arrival.lost) for arrival in reorder.expire(1.1)] == [(3, 1)]
+    assert [(arrival.run.sequence, arrival.lost) for arrival in reorder.expire(1.1)] == [(3, 1)]
     assert numbers(reorder, [2, 3], 1.2) == [], "too late, and twice"
     assert reorder.late == 2
     assert reorder.deadline is None
@@ -252,13 +252,17 @@ def test_one_packet_of_a_stranger_is_left_out_and_two_are_a_new_sender() -> None
     assert units[0].damaged
     assert 0 < units[0].timestamp - STEP < 2 * STEP * 2, "by the clock on the wall, not by the stranger's"
     foreign = media.foreign
-    assert media.rtp(next(packer(ssrc=8).packets([key(1)], 0)).replace(b"\xe0", b"\xe1", 1), 101.0) == []
+    assert media.rtp([next(packer(ssrc=8).packets([key(1)], 0)).replace(b"\xe0", b"\xe1", 1)], 101.0) == []
     assert media.foreign == foreign + 1, "another payload type"
+    strangers = [next(packer(ssrc=ssrc).packets([key(1)], 0)) for ssrc in (20, 21, 22)]
+    assert media.rtp(strangers, 101.0) == []
+    assert media.foreign == foreign + 3, "all but the last, which may be a new sender's first"
+    assert media.came_at == 101.0, "the first of them might have been one"
 
 
 def test_a_sender_report_gives_the_time_of_day_and_a_jump_takes_it_away() -> None:
     sender, media = packer(), Media(H264, reorder_s=0.0)
-    media.rtcp(sender.sender_report(1_700_000_000.25, 0), 100.0)
+    media.rtcp([sender.sender_report(1_700_000_000.25, 0)], 100.0)
     (unit,) = fed(media, sender.packets([key(0)], 0))
     assert media.wall_ns(unit.timestamp) == 1_700_000_000_250_000_000
     (unit,) = fed(media, sender.packets([key(1)], STEP), begin=100.04)
@@ -281,7 +285,7 @@ def test_what_we_report_is_what_came() -> None:
     """RFC 3550, section 6.4.2: loss as a fraction of 256 since the last report, and in all."""
     reception = Reception(90_000)
     for i in (0, 1, 2, 4, 5, 6, 8, 9):
-        reception.packet(RtpPacket((65_530 + i) & 0xFFFF, i * STEP, 7, 96, False, b""), i * 0.04)
+        reception.packets(Run((65_530 + i) & 0xFFFF, i * STEP, 7, False, [b""]), i * 0.04)
     (sent,), _ = parse_rtcp(packer().sender_report(1.5, 0))
     reception.sender(sent, 0.36)
     report = reception.report(42, 1.36)

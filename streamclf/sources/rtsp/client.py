@@ -49,11 +49,12 @@ class Client:
         self._stop = stop
         self._authenticator: Authenticator | None = None
         self._sequence = 0
-        self._early: deque[Data] = deque()
+        self._early: list[Data] = []
         self._answers: deque[Message] = deque(maxlen=16)
         self._udp: UdpPair | None = None
         self._polls = select.poll()
-        self._polls.register(connection.fileno(), select.POLLIN)
+        self._fileno = connection.fileno()
+        self._polls.register(self._fileno, select.POLLIN)
         self.framing = Framing()
         self.session = ""
         """The server's name of our session, sent back with each request."""
@@ -119,8 +120,8 @@ class Client:
         """Packets, and answers nobody waited for; nothing after `until`. Raises `EndedError`."""
         if not self._early and not self._answers:
             self._collect(until)
-        packets, answers = list(self._early), list(self._answers)
-        self._early.clear()
+        packets, self._early = self._early, []
+        answers = list(self._answers)
         self._answers.clear()
         return packets, answers
 
@@ -134,28 +135,27 @@ class Client:
                     return answer
             if time.monotonic() >= deadline:
                 raise TimeoutError
-            while len(self._early) > MAX_EARLY:
-                self._early.popleft()
+            while sum(len(data.packets) for data in self._early) > MAX_EARLY:
+                del self._early[0]
 
     def _collect(self, until: float) -> None:
-        """Wait for something and sort it; whatever waits is taken first, since TLS holds data of its own."""
-        if self._take():
+        """Wait for something and sort it."""
+        if self._connection.holds_data and self._take():
             return
         try:
-            wait(self._polls, until, self._stop)
+            ready = [fileno for fileno, _ in wait(self._polls, until, self._stop)]
         except TimeoutError:
             return
-        self._take()
+        if self._udp is not None:
+            self._early += self._udp.receive(ready)
+        if self._fileno in ready:
+            self._take()
 
     def _take(self) -> bool:
-        taken = False
-        if self._udp is not None:
-            packets = self._udp.receive()
-            self._early.extend(Data(channel, data) for channel, data in packets)
-            taken = bool(packets)
+        """Sort what the connection has; whether there was anything."""
         data = self._connection.receive()
         if data is None:
-            return taken
+            return False
         if not data:
             raise EndedError
         try:

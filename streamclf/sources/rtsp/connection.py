@@ -10,12 +10,13 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import partial
 from typing import Any, TypeVar
 
 from streamclf.errors import SourceError
 from streamclf.sources.rtsp.address import Address
+from streamclf.sources.rtsp.framing import Data
 
 READ_BYTES = 1 << 16
 LOOK_S = 0.25
@@ -67,6 +68,11 @@ class Connection:
             return None
         except ssl.SSLEOFError:
             return b""
+
+    @property
+    def holds_data(self) -> bool:
+        """Whether there may be something that waiting for the socket would not tell of: TLS decrypts ahead."""
+        return isinstance(self._socket, ssl.SSLSocket)
 
     def send(self, data: bytes, deadline: float) -> None:
         """Send all of it."""
@@ -145,11 +151,12 @@ class UdpPair:
         """For `select.poll`: RTP's and RTCP's."""
         return self._sockets[0].fileno(), self._sockets[1].fileno()
 
-    def receive(self) -> list[tuple[int, bytes]]:
-        """(0 for RTP or 1 for RTCP, packet): what is there, at most `MAX_DATAGRAMS` of each."""
-        found: list[tuple[int, bytes]] = []
+    def receive(self, ready: Container[int]) -> list[Data]:
+        """What is there at those of our sockets that are among `ready`, at most `MAX_DATAGRAMS` at each."""
+        found: list[Data] = []
         for channel, sock in enumerate(self._sockets):
-            for _ in range(MAX_DATAGRAMS):
+            packets: list[bytes] = []
+            for _ in range(MAX_DATAGRAMS if sock.fileno() in ready else 0):
                 try:
                     data, source = sock.recvfrom(READ_BYTES)
                 except (BlockingIOError, InterruptedError):
@@ -157,9 +164,11 @@ class UdpPair:
                 except ConnectionError:
                     continue  # the other side's port is closed, of which the packets' silence tells enough
                 if self._is_peer(channel, source):
-                    found.append((channel, data))
+                    packets.append(data)
                 else:
                     self.foreign += 1
+            if packets:
+                found.append(Data(channel, packets))
         return found
 
     def _is_peer(self, channel: int, source: Any) -> bool:
@@ -183,14 +192,15 @@ class UdpPair:
             sock.close()
 
 
-def wait(poll: select.poll, deadline: float, stop: threading.Event) -> None:
-    """Until something is ready. Raises `TimeoutError` at `deadline`, `StoppedError` when asked to stop."""
+def wait(poll: select.poll, deadline: float, stop: threading.Event) -> list[tuple[int, int]]:
+    """What is ready (descriptor, events), as soon as something is. Raises `TimeoutError` at `deadline`, `StoppedError`
+    when asked to stop."""
     while True:
         if stop.is_set():
             raise StoppedError
         left_s = deadline - time.monotonic()
-        if poll.poll(max(0.0, min(left_s, LOOK_S)) * 1000):
-            return
+        if ready := poll.poll(max(0.0, min(left_s, LOOK_S)) * 1000):
+            return ready
         if left_s <= 0:
             raise TimeoutError
 

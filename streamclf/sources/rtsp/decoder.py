@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -13,7 +13,7 @@ from av.packet import Packet
 
 from streamclf.sources.damage import Damage
 from streamclf.sources.hardware import CPU, DISTRUST, Choice, choose, is_used, options_for, said_of
-from streamclf.sources.picture import Picture, oriented, sound_aspect
+from streamclf.sources.picture import SQUARE, Picture, oriented, sound_aspect
 from streamclf.sources.references import References
 from streamclf.sources.rtsp.media import Media
 from streamclf.sources.rtsp.sdp import Track
@@ -36,6 +36,8 @@ class Decoder:
         self._parameter_sets = b"".join(START_CODE + nal for nal in track.parameter_sets)
         self._fps = track.fps
         self._size = (0, 0)
+        self._coded_size = (0, 0)
+        self._pixel_aspect = SQUARE
         self.undecodable = 0
         self._references = References(media.codec)
         self._skipper: Skipper[AccessUnit] = Skipper(prompt=True)
@@ -63,11 +65,6 @@ class Decoder:
         """Skip what `interest` will not want."""
         self._skipper.interest = interest
 
-    def pictures(self, unit: AccessUnit) -> Iterator[Picture]:
-        """The pictures that are complete with `unit`: one, except at the beginning or where it is damaged."""
-        for wanted in self._admitted(unit):
-            yield from self._decoded(wanted)
-
     def _made_context(self) -> Any:
         context: Any = av.CodecContext.create(self._media.codec, "r", **options_for(self._hardware.device))
         # Every frame thread of a decoder holds one picture back.
@@ -76,7 +73,7 @@ class Decoder:
         context.options = {"flags": "low_delay"}
         return context
 
-    def _admitted(self, unit: AccessUnit) -> Sequence[AccessUnit]:
+    def admitted(self, unit: AccessUnit) -> Sequence[AccessUnit]:
         """What is to be decoded, now that `unit` is there."""
         if self._skipper.interest is None:
             return (unit,)
@@ -92,7 +89,9 @@ class Decoder:
             sound=not (unit.damaged or self._damage.pending or unit.waited_s >= self._held_after_s),
         )
 
-    def _decoded(self, unit: AccessUnit) -> Iterator[Picture]:
+    def decoded(self, unit: AccessUnit) -> list[Picture]:
+        """The pictures that are complete with `unit`, one, except at the beginning or where it is damaged; before each
+        those that were skipped."""
         if unit.damaged:
             self._damage.note()
         packet = Packet(self._parameter_sets + unit.data)
@@ -102,20 +101,22 @@ class Decoder:
             frames = self._context.decode(packet)
         except (av.error.FFmpegError, ValueError) as error:
             if self._has_left_device(unit, error):
-                yield from self._decoded(unit)  # with the same parameter sets
-                return
+                return self.decoded(unit)  # with the same parameter sets
             # One broken picture is not the end of a stream; without any picture after it, the reader is.
             self.undecodable += 1
             self._damage.note()
             self._skipper.distrust()
-            return
+            return []
         finally:
             self._parameter_sets = b""
+        pictures: list[Picture] = []
         for frame in frames:
             self._made += 1
             ticks = unit.timestamp if frame.pts is None else frame.pts
-            yield from map(self._told, self._skipper.out(self._media.media_ns(ticks)))
-            yield self._picture(frame, unit, ticks)
+            media_ns = self._media.media_ns(ticks)
+            pictures += map(self._told, self._skipper.out(media_ns))
+            pictures.append(self._picture(frame, unit, ticks, media_ns))
+        return pictures
 
     def _has_left_device(self, unit: AccessUnit, error: Exception) -> bool:
         """Go on with the CPU, if a device ought to have decoded `unit`: before a key frame nothing could."""
@@ -141,19 +142,23 @@ class Decoder:
             arrived_ns=skipped.arrived_ns,
         )
 
-    def _picture(self, frame: av.VideoFrame, unit: AccessUnit, ticks: int) -> Picture:
-        corrupt, broken = self._damage.picture(is_key=bool(frame.key_frame), is_corrupt=frame.is_corrupt)
-        turned = oriented(frame, sound_aspect(self._context.sample_aspect_ratio))
+    def _picture(self, frame: av.VideoFrame, unit: AccessUnit, ticks: int, media_ns: int) -> Picture:
+        is_key, coded_size = bool(frame.key_frame), (frame.width, frame.height)
+        if is_key or coded_size != self._coded_size:
+            self._coded_size = coded_size
+            self._pixel_aspect = sound_aspect(self._context.sample_aspect_ratio)  # of its parameter sets
+        corrupt, broken = self._damage.picture(is_key=is_key, is_corrupt=frame.is_corrupt)
+        turned = oriented(frame, self._pixel_aspect)
         self._size = (turned.width, turned.height)
         if corrupt:
-            self._skipper.distrust(self._media.media_ns(ticks))
+            self._skipper.distrust(media_ns)
         if frame.interlaced_frame:
             self._skipper.refuse()  # a unit may be half a picture
         return Picture(
             oriented=turned,
             width=turned.width,
             height=turned.height,
-            pts_ns=self._media.media_ns(ticks),
+            pts_ns=media_ns,
             corrupt=corrupt,
             broken=broken,
             held_s=unit.waited_s if unit.waited_s >= self._held_after_s else 0.0,

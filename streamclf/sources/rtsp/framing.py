@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -9,6 +10,8 @@ from streamclf.sources.rtsp.message import MAX_HEAD_BYTES, MalformedMessageError
 from streamclf.sources.rtsp.rtp import VERSION
 
 DOLLAR = 0x24
+HEAD = struct.Struct(">BBHB")
+"""How a packet begins: `$`, channel, length, and the first byte of RTP or RTCP."""
 ANSWER = b"RTSP/0.0 000"
 """How an answer begins, any digit in place of a zero."""
 MIN_PACKET_BYTES = 8
@@ -18,10 +21,10 @@ RTCP_TYPES = range(200, 208)
 
 
 class Data(NamedTuple):
-    """A packet on an interleaved channel."""
+    """Packets that came one after another, on channel 0, RTP, or 1, RTCP."""
 
     channel: int
-    payload: bytes
+    packets: list[bytes]
 
 
 class Framing:
@@ -29,7 +32,7 @@ class Framing:
     looked for, by what its header must be."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._buffer = b""
         self._channels: tuple[int, int] | None = None
         self._payload_types: frozenset[int] = frozenset()
         self._body: tuple[Message, int] | None = None
@@ -38,22 +41,43 @@ class Framing:
         """Bytes that were neither packet nor message, and ended with one."""
 
     def expect(self, channels: tuple[int, int], payload_types: frozenset[int]) -> None:
-        """From now on packets may come: RTP and RTCP on these channels."""
+        """From now on packets may come: RTP and RTCP on these channels, of whatever number."""
         self._channels, self._payload_types = channels, payload_types
 
     def feed(self, data: bytes) -> list[Data | Message]:
         """What `data` completes. Raises `MalformedMessageError` where nothing can be made of it."""
-        buffer = self._buffer
-        buffer += data
+        # What is left over from before is less than a packet or a message, and most often nothing.
+        buffer = self._buffer = self._buffer + data if self._buffer else data
         items: list[Data | Message] = []
         at = 0
         while at < len(buffer):
-            after = self._next(at, items)
-            if after == at:
+            begun = self._packets(at, items)
+            at = self._next(begun, items) if begun < len(buffer) else begun
+            if at == begun:
                 break
-            at = after
-        del buffer[:at]
+        self._buffer = buffer[at:]
         return items
+
+    def _packets(self, at: int, items: list[Data | Message]) -> int:
+        """Cut out the RTP that begins here, packet after packet, which most of the time is all there is; where
+        something else begins: `_next` tells what it is, or that it is not complete yet."""
+        if self._channels is None or self._body is not None or self._skipped:
+            return at
+        buffer, channel = self._buffer, self._channels[0]
+        packets = []
+        # No packet is shorter than this.
+        while at + HEAD.size <= len(buffer):
+            dollar, number, length, first = HEAD.unpack_from(buffer, at)
+            after = at + 4 + length
+            if dollar != DOLLAR or number != channel or first >> 6 != VERSION or length < MIN_PACKET_BYTES:
+                break
+            if after > len(buffer):
+                break
+            packets.append(buffer[at + 4 : after])
+            at = after
+        if packets:
+            items.append(Data(0, packets))
+        return at
 
     def _next(self, at: int, items: list[Data | Message]) -> int:
         """Where the next item begins, `at` if this one is not complete yet."""
@@ -69,7 +93,7 @@ class Framing:
                 end = at + 4 + length
                 if end > len(buffer):
                     return at
-                items.append(Data(buffer[at + 1], bytes(buffer[at + 4 : end])))
+                items.append(Data(int(buffer[at + 1] != self._channels[0]), [buffer[at + 4 : end]]))
                 self._in_step()
                 return end
         elif first in b"\r\n":
@@ -83,7 +107,7 @@ class Framing:
         message, length = self._body
         if len(self._buffer) - at < length:
             return at
-        items.append(replace(message, body=bytes(self._buffer[at : at + length])))
+        items.append(replace(message, body=self._buffer[at : at + length]))
         self._body = None
         return at + length
 
@@ -92,7 +116,7 @@ class Framing:
         if end < 0:
             return at if len(self._buffer) - at < MAX_HEAD_BYTES else self._resync(at + 1, at)
         try:
-            message, length = parse_head(bytes(self._buffer[at:end]))
+            message, length = parse_head(self._buffer[at:end])
         except MalformedMessageError:
             return self._resync(at + 1, at)
         self._in_step()
@@ -104,7 +128,7 @@ class Framing:
 
     def _begins_message(self, at: int) -> bool:
         """Whether it may be one, by as much of it as is there."""
-        start = bytes(self._buffer[at : at + 24])
+        start = self._buffer[at : at + 24]
         if start[0] == ANSWER[0]:
             # Digits are what differs between versions and answers.
             shape = bytes(0x30 if 0x30 <= byte <= 0x39 else byte for byte in start[: len(ANSWER)])

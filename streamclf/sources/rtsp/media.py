@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
 
 from streamclf.sources.rtsp.nal import DEPACKETIZERS
 from streamclf.sources.rtsp.reorder import Arrival, Reorder
 from streamclf.sources.rtsp.rtcp import Reception, SenderReport, parse_rtcp
-from streamclf.sources.rtsp.rtp import RtpPacket, Timeline, parse_rtp
+from streamclf.sources.rtsp.rtp import Run, Timeline, runs_of
 from streamclf.sources.rtsp.sdp import Track
 from streamclf.sources.rtsp.units import AccessUnit, Assembler
 
@@ -29,7 +30,7 @@ class Media:
         self._reception = Reception(track.clock_hz)
         self._own_ssrc = secrets.randbits(32)
         self._ssrc: int | None = None
-        self._candidate: RtpPacket | None = None
+        self._candidate: Run | None = None  # of one packet
         self._damaged = False
         self._clock: tuple[int, int] | None = None  # Unix time in ns at so many ticks
         self._early_report: SenderReport | None = None
@@ -38,6 +39,8 @@ class Media:
         """Packets that never came."""
         self.foreign = 0
         """Packets that are none of this track."""
+        self.came_at: float | None = None
+        """When the last packet of this track came."""
         self.left_at: float | None = None
         """When the sender said goodbye, unless it has sent since."""
 
@@ -65,35 +68,37 @@ class Media:
         """Bytes of the connection were lost between the packets."""
         self._damaged = True
 
-    def rtp(self, data: bytes, now: float) -> list[AccessUnit]:
-        """The pictures that a packet completes."""
-        packet = parse_rtp(data)
-        if packet is None or packet.payload_type not in self._track.payload_types:
-            self.foreign += 1
-            return []
-        self.left_at = None
-        if packet.ssrc == self._ssrc:
-            self._candidate = None
-            return self._accept(packet, now)
-        if self._ssrc is None:
-            self._ssrc = packet.ssrc
-            return self._accept(packet, now)
-        return self._other_sender(packet, now)
+    def rtp(self, packets: Iterable[bytes], now: float) -> list[AccessUnit]:
+        """The pictures that these packets complete, which came one after another."""
+        runs, foreign = runs_of(packets, self._track.payload_types)
+        self.foreign += foreign
+        units: list[AccessUnit] = []
+        for run in runs:
+            self.left_at = None
+            if self._ssrc is None:
+                self._ssrc = run.ssrc
+            if run.ssrc == self._ssrc:
+                self._candidate, self.came_at = None, now
+                units += self._accept(run, now)
+            else:
+                units += self._other_sender(run, now)
+        return units
 
     def expire(self, now: float) -> list[AccessUnit]:
         """The pictures that are complete, or as complete as they will be, since nobody waits for more."""
         return self._assemble(self._reorder.expire(now), now)
 
-    def rtcp(self, data: bytes, now: float) -> None:
+    def rtcp(self, packets: Iterable[bytes], now: float) -> None:
         """Take the sender's reports."""
-        reports, leaving = parse_rtcp(data)
-        for report in reports:
-            if self._ssrc is None:
-                self._early_report = report
-            elif report.ssrc == self._ssrc:
-                self._set_clock(report, now)
-        if self._ssrc in leaving:
-            self.left_at = now
+        for data in packets:
+            reports, leaving = parse_rtcp(data)
+            for report in reports:
+                if self._ssrc is None:
+                    self._early_report = report
+                elif report.ssrc == self._ssrc:
+                    self._set_clock(report, now)
+            if self._ssrc in leaving:
+                self.left_at = now
 
     def report(self, now: float) -> bytes:
         """What to tell the sender every few seconds."""
@@ -112,24 +117,28 @@ class Media:
             return None
         return wall_ns + self.media_ns(ticks - since)
 
-    def _other_sender(self, packet: RtpPacket, now: float) -> list[AccessUnit]:
+    def _other_sender(self, run: Run, now: float) -> list[AccessUnit]:
         """Two packets of another one and none of the known one between: that is gone. One alone is somebody's error."""
         first = self._candidate
-        if first is None or first.ssrc != packet.ssrc:
+        if first is None or first.ssrc != run.ssrc:
             self.foreign += first is not None
-            self._candidate = packet
-            return []
-        self._candidate = None
+            if first is None:
+                self.came_at = now
+            if len(run.payloads) == 1:
+                self._candidate = run
+                return []
+            first, run = run.divided(1)
+        self._candidate, self.came_at = None, now
         units = self._assemble(self._reorder.drain(), now)
-        self._ssrc = packet.ssrc
+        self._ssrc = run.ssrc
         self._timeline.restart()
         self._clock = None
         self._damaged = True
-        return units + self._accept(first, now) + self._accept(packet, now)
+        return units + self._accept(first, now) + self._accept(run, now)
 
-    def _accept(self, packet: RtpPacket, now: float) -> list[AccessUnit]:
-        self._reception.packet(packet, now)
-        return self._assemble(self._reorder.push(packet, now), now)
+    def _accept(self, run: Run, now: float) -> list[AccessUnit]:
+        self._reception.packets(run, now)
+        return self._assemble(self._reorder.push(run, now), now)
 
     def _assemble(self, arrivals: list[Arrival], now: float) -> list[AccessUnit]:
         units: list[AccessUnit] = []
@@ -137,8 +146,8 @@ class Media:
             self.lost += arrival.lost
             if self._damaged:
                 self._damaged = False
-                arrival = Arrival(arrival.packet, max(1, arrival.lost))
-            ticks = self._timeline.at(arrival.packet.timestamp, now)
+                arrival = Arrival(arrival.run, max(1, arrival.lost))
+            ticks = self._timeline.at(arrival.run.timestamp, now)
             if self._timeline.jumped:
                 self._clock = None  # the sender's clock was set, or its stream begins anew
             units += self._assembler.push(arrival, ticks, now)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
 
 MAX_NAL_BYTES = 16 << 20
 """A key frame of 8K at the best quality has half of that."""
@@ -16,6 +18,8 @@ class Depacketizer(ABC):
     """Puts the NAL units of one track together; one object for each connection."""
 
     header_bytes: int
+    fragment: tuple[int, int]
+    """(mask, value) of the first byte of a packet that holds a part of a NAL unit."""
     codec: str
     """FFmpeg's name of it."""
 
@@ -31,6 +35,24 @@ class Depacketizer(ABC):
     @abstractmethod
     def push(self, payload: bytes, *, after_loss: bool) -> list[bytes]:
         """The NAL units that `payload` completes, without start codes; `after_loss`: packets before it are missing."""
+
+    def follow(self, payloads: Sequence[bytes], begin: int) -> int:
+        """Take payloads, from the one at `begin` on, as long as they hold nothing but the middle of a NAL unit that has
+        begun; the first that was not taken. As `push` would take each, in one call: most packets are of this kind."""
+        if not self._parts:
+            return begin
+        (mask, value), flags = self.fragment, self.header_bytes
+        data, room = flags + 1, MAX_NAL_BYTES - self._size
+        end = begin
+        for payload in islice(payloads, begin, None):
+            size = len(payload) - data
+            if size <= 0 or payload[0] & mask != value or payload[flags] & 0xC0 or size > room:
+                break
+            self._parts.append(payload[data:])
+            room -= size
+            end += 1
+        self._size = MAX_NAL_BYTES - room
+        return end
 
     @abstractmethod
     def is_picture(self, nal: bytes) -> bool:
@@ -100,6 +122,7 @@ class H264(Depacketizer):
 
     codec = "h264"
     header_bytes = 1
+    fragment = (0x1F, 28)
 
     def push(self, payload: bytes, *, after_loss: bool) -> list[bytes]:
         """See `Depacketizer.push`."""
@@ -135,6 +158,7 @@ class H265(Depacketizer):
 
     codec = "hevc"
     header_bytes = 2
+    fragment = (0x7E, 49 << 1)
 
     def push(self, payload: bytes, *, after_loss: bool) -> list[bytes]:
         """See `Depacketizer.push`."""

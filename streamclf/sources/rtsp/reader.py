@@ -8,7 +8,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Literal
 
 import av.error
@@ -30,6 +29,8 @@ GOODBYE_S = 0.5
 """After a sender's goodbye (RTCP BYE), the time for another one to begin."""
 MAX_UNSUPPORTED = 10
 """Packets of a kind that we do not take apart, before the first picture: one may be a damaged packet."""
+TROUBLE = (NotUnderstoodError, EndedError, StoppedError, OSError)
+"""What a connection may end with, besides a `SourceError` that says all there is to say."""
 WRONG_MARKERS = "its marker bits are wrong: each picture waits for the next one"
 
 
@@ -62,7 +63,7 @@ class RtspReader:
         self._over_tls = url.lower().startswith("rtsps:")
         began = time.monotonic()
         deadline = began + timeouts.open_s
-        with self._translated():
+        try:
             self._session = Session(
                 url,
                 shown=shown,
@@ -72,14 +73,15 @@ class RtspReader:
                 tls_verify=tls_verify,
                 stop=self._stop,
             )
+        except TROUBLE as error:
+            raise self._translated(error) from None
         self._media = self._session.media
         try:
             # Without marker bits the picture before a stall comes after it, as with FFmpeg: the same rule as there.
             track = self._session.offer.track
             self._decoder = Decoder(self._media, track, held_after_s=timeouts.read_s / 2, hardware=hardware)
             self._data_at = time.monotonic()
-            with self._translated():
-                self._await_first(deadline)
+            self._await_first(deadline)
         except BaseException:
             self.close()
             raise
@@ -117,17 +119,17 @@ class RtspReader:
         try:
             while not self._stop.is_set():
                 while self._units:
-                    for picture in self._decoder.pictures(self._units.popleft()):
-                        waiting_since = time.monotonic()
-                        self._made += 1
-                        yield picture
+                    for unit in self._decoder.admitted(self._units.popleft()):
+                        for picture in self._decoder.decoded(unit):
+                            waiting_since = time.monotonic()
+                            self._made += 1
+                            yield picture
                 waited_s = time.monotonic() - waiting_since
                 if waited_s > max(NO_PICTURE_S, self._timeouts.read_s):
                     if not self._made:
                         MEMORY.learn(self._url, "its pictures could not be decoded")
                     raise SourceError(f"{self._shown}: {no_picture(waited_s, self.undecodable)}")
-                with self._translated():
-                    self._read(self._data_at + self._timeouts.read_s)
+                self._read(self._data_at + self._timeouts.read_s)
         except (EndedError, StoppedError):
             return
 
@@ -138,19 +140,29 @@ class RtspReader:
                 raise NotUnderstoodError("its packets are of a kind that cameras do not send (interleaved)")
 
     def _read(self, until: float) -> None:
-        """Wait for packets and sort them. Raises `TimeoutError` when none has come until then."""
+        """Wait for packets, and assemble what they bring. Raises our error for a fault, or when none has come until
+        then; `EndedError` and `StoppedError` are their caller's."""
+        try:
+            self._receive(until)
+        except TROUBLE as error:
+            raise self._translated(error) from None
+
+    def _receive(self, until: float) -> None:
         media = self._media
-        left = None if media.left_at is None else media.left_at + GOODBYE_S
-        packets = self._session.receive(min(at for at in (until, media.deadline, left) if at is not None))
+        soonest = until
+        if (deadline := media.deadline) is not None:
+            soonest = min(soonest, deadline)
+        if media.left_at is not None:
+            soonest = min(soonest, media.left_at + GOODBYE_S)
+        came = self._session.receive(soonest)
         now = time.monotonic()
-        for channel, data in packets:
+        for channel, packets in came:
             if channel:
-                media.rtcp(data, now)
-                continue
-            foreign = media.foreign
-            self._units += media.rtp(data, now)
-            if media.foreign == foreign:
-                self._data_at = now
+                media.rtcp(packets, now)
+            else:
+                self._units += media.rtp(packets, now)
+        if media.came_at is not None:
+            self._data_at = max(self._data_at, media.came_at)
         self._units += media.expire(now)
         if media.left_at is not None and now - media.left_at >= GOODBYE_S:
             raise EndedError
@@ -158,25 +170,17 @@ class RtspReader:
         if now >= until and not (self._units if self._opening else self._data_at + self._timeouts.read_s > now):
             raise TimeoutError
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """Our errors for the system's; never with a text that might hold more than it should."""
-        try:
-            yield
-        except NotUnderstoodError as error:
-            if self._opening:
-                raise
-            raise SourceError(f"{self._shown}: {error}; check the camera and the network") from None
-        except EndedError:
-            if not self._opening:
-                raise
-            raise SourceError(f"{self._shown}: {REASONS[av.error.EOFError]}") from None
-        except StoppedError:
-            if not self._opening:
-                raise
-            raise SourceError(f"{self._shown}: asked to stop before it was opened") from None
-        except OSError as error:
-            raise SourceError(f"{self._shown}: {self._reason(error)}") from None
+    def _translated(self, error: Exception) -> Exception:
+        """Our error for one of `TROUBLE`; never with a text that might hold more than it should."""
+        if isinstance(error, OSError):
+            return SourceError(f"{self._shown}: {self._reason(error)}")
+        if isinstance(error, NotUnderstoodError):
+            return error if self._opening else SourceError(f"{self._shown}: {error}; check the camera and the network")
+        if not self._opening:
+            return error  # the end, which our caller knows
+        ended = isinstance(error, EndedError)
+        reason = REASONS[av.error.EOFError] if ended else "asked to stop before it was opened"
+        return SourceError(f"{self._shown}: {reason}")
 
     def _reason(self, error: OSError) -> str:
         if isinstance(error, TimeoutError):

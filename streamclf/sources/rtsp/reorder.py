@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from streamclf.sources.rtsp.rtp import RtpPacket, distance
+from streamclf.sources.rtsp.rtp import Run, distance
 
 MAX_WAITING = 1024
 """Packets behind a hole: 1.5 MB, more than a key frame."""
@@ -14,9 +14,9 @@ MAX_MISORDER = 100
 
 
 class Arrival(NamedTuple):
-    """A packet in its turn; `lost`: how many before it never came."""
+    """Packets in their turn; `lost`: how many before them never came."""
 
-    packet: RtpPacket
+    run: Run
     lost: int
 
 
@@ -26,7 +26,7 @@ class Reorder:
     def __init__(self, wait_s: float) -> None:
         self._wait_s = wait_s
         self._next: int | None = None  # extended beyond 16 bits
-        self._waiting: dict[int, tuple[RtpPacket, float]] = {}
+        self._waiting: dict[int, tuple[Run, float]] = {}  # each of one packet
         self._first = 0  # the lowest number that waits
         self.late = 0
         """Packets that came twice, or after they had been given up."""
@@ -36,10 +36,20 @@ class Reorder:
         """When the hole that packets wait behind is given up; monotonic seconds. None: nothing waits."""
         return self._waiting[self._first][1] + self._wait_s if self._waiting else None
 
-    def push(self, packet: RtpPacket, now: float) -> list[Arrival]:
-        """Take a packet; those whose turn it is."""
+    def push(self, run: Run, now: float) -> list[Arrival]:
+        """Take packets; those whose turn it is."""
         if self._next is None:
-            self._next = packet.sequence
+            self._next = run.sequence
+        if run.sequence == self._next & 0xFFFF and not self._waiting:
+            self._next += len(run.payloads)
+            return [Arrival(run, 0)]
+        released = []
+        for packet in run.singles():
+            released += self._push(packet, now)
+        return released
+
+    def _push(self, packet: Run, now: float) -> list[Arrival]:
+        assert self._next is not None  # set before
         ahead = distance(packet.sequence, self._next & 0xFFFF, 16)
         if ahead == 0 and not self._waiting:
             self._next += 1
@@ -72,7 +82,7 @@ class Reorder:
         self._next = None
         return released
 
-    def _restart(self, packet: RtpPacket) -> list[Arrival]:
+    def _restart(self, packet: Run) -> list[Arrival]:
         released = self.drain()
         self._next = packet.sequence + 1
         return [*released, Arrival(packet, 1)]  # nobody knows how many
@@ -81,7 +91,7 @@ class Reorder:
         assert self._next is not None  # something waits
         lost, self._next = self._first - self._next, self._first
         first, *others = self._run()
-        return [Arrival(first.packet, lost), *others]
+        return [Arrival(first.run, lost), *others]
 
     def _run(self) -> list[Arrival]:
         assert self._next is not None  # something waits

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from streamclf.sources.rtsp.rtp import VERSION, RtpPacket, distance
+from streamclf.sources.rtsp.rtp import VERSION, Run, distance
 
 SENDER_REPORT, RECEIVER_REPORT, DESCRIPTION, BYE = 200, 201, 202, 203
 NTP_EPOCH_S = 2_208_988_800
@@ -74,18 +74,21 @@ class Reception:
         self._report: SenderReport | None = None
         self._reported_at = 0.0
 
-    def packet(self, packet: RtpPacket, now: float) -> None:
-        """A packet came, in whatever order."""
-        if packet.ssrc != self.ssrc:
-            self._begin(packet.ssrc, packet.sequence)
-        self._received += 1
-        self._highest += max(0, distance(packet.sequence, self._highest & 0xFFFF, 16))
-        transit = now * self._clock_hz - packet.timestamp
+    def packets(self, run: Run, now: float) -> None:
+        """Packets came, in whatever order."""
+        if run.ssrc != self.ssrc:
+            self._begin(run.ssrc, run.sequence)
+        count = len(run.payloads)
+        self._received += count
+        self._highest += max(0, distance(run.sequence, self._highest & 0xFFFF, 16) + count - 1)
+        transit = now * self._clock_hz - run.timestamp
         if self._transit is not None:
             step = abs(transit - self._transit)
             if step < self._clock_hz:  # more is a jump or a wrap, not jitter
                 self._jitter += (step - self._jitter) / 16
         self._transit = transit
+        for _ in range(count - 1):  # the others came at the same moment and have the same time stamp
+            self._jitter -= self._jitter / 16
 
     def sender(self, report: SenderReport, now: float) -> None:
         """A sender report came."""

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 HEADER = struct.Struct(">BBHII")
 VERSION = 2
+LINK = struct.Struct(">HHQ")
+"""A header as one packet's is compared with the next one's: version, marker and type; the number; all the rest."""
+MARKER = 0x80
+PLAIN = VERSION << 14 | MARKER
+"""The first word of a header without padding, extension and contributing sources, with its marker, but for the type."""
 
 
 class RtpPacket(NamedTuple):
-    """One packet, without padding and extensions. A tuple, because there are thousands a second."""
+    """One packet, without padding and extensions."""
 
     sequence: int
     timestamp: int
@@ -35,6 +42,64 @@ def parse_rtp(data: bytes) -> RtpPacket | None:
     if begin > end or (first & 0x20 and not data[-1]):
         return None
     return RtpPacket(sequence, timestamp, ssrc, second & 127, second > 127, data[begin:end])
+
+
+@dataclass(slots=True)
+class Run:
+    """Packets that continue each other: one sender, one time stamp, numbers in a row, and no marker but the last one's.
+
+    Where nothing is lost a picture is one run or a few; a packet that continues nothing is a run of one. All that
+    follows packets takes them by the run, because there are thousands of packets a second.
+    """
+
+    sequence: int  # of the first
+    timestamp: int
+    ssrc: int
+    marker: bool
+    payloads: list[bytes]
+
+    def singles(self) -> list[Run]:
+        """The same packets as runs of one."""
+        if len(self.payloads) == 1:
+            return [self]
+        last = len(self.payloads) - 1
+        return [
+            Run((self.sequence + i) & 0xFFFF, self.timestamp, self.ssrc, self.marker and i == last, [payload])
+            for i, payload in enumerate(self.payloads)
+        ]
+
+    def divided(self, count: int) -> tuple[Run, Run]:
+        """The first `count` packets, of at least one more, and the others."""
+        sequence = (self.sequence + count) & 0xFFFF
+        first = Run(self.sequence, self.timestamp, self.ssrc, False, self.payloads[:count])
+        return first, Run(sequence, self.timestamp, self.ssrc, self.marker, self.payloads[count:])
+
+
+def runs_of(packets: Iterable[bytes], payload_types: frozenset[int]) -> tuple[list[Run], int]:
+    """`packets` as runs, and how many of them are none, or of other types."""
+    runs: list[Run] = []
+    foreign = 0
+    payloads: list[bytes] = []
+    kind = number = rest = -1  # of the header that continues the last run; its marker may be set or not
+    for data in packets:
+        if len(data) >= LINK.size:
+            first, sequence, others = LINK.unpack_from(data)
+            if others == rest and sequence == number and first | MARKER == kind:
+                payloads.append(data[LINK.size :])
+                number += 1  # never the one after 65535: a run ends there
+                if first & MARKER:
+                    runs[-1].marker, kind = True, -1
+                continue
+        packet = parse_rtp(data)
+        if packet is None or packet.payload_type not in payload_types:
+            foreign += 1
+            continue
+        payloads = [packet.payload]
+        runs.append(Run(packet.sequence, packet.timestamp, packet.ssrc, packet.marker, payloads))
+        # By its bytes a header with padding or an extension is continued by its like, which is not read so quickly.
+        kind = -1 if packet.marker or first | MARKER != PLAIN | packet.payload_type else PLAIN | packet.payload_type
+        number, rest = sequence + 1, others
+    return runs, foreign
 
 
 def distance(later: int, earlier: int, bits: int) -> int:

@@ -82,7 +82,7 @@ class Session:
         return self._media
 
     def receive(self, until: float) -> list[Data]:
-        """Packets, channel 0 for RTP and 1 for RTCP; none after `until`. Keeps the session alive meanwhile."""
+        """Packets in the order in which they came; none after `until`. Keeps the session alive meanwhile."""
         junk = self._client.framing.junk
         now = time.monotonic()
         packets, answers = self._client.receive(min(until, self._keep_alive_at, max(self._report_at, now)))
@@ -91,9 +91,6 @@ class Session:
         if self._client.framing.junk != junk:
             self._media.note_damage()
         self._keep(time.monotonic())
-        if self._udp is None:
-            rtp, _ = self._channels
-            packets = [Data(int(channel != rtp), data) for channel, data in packets]
         return packets
 
     def close(self, *, goodbye: bool = True) -> None:

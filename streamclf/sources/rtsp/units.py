@@ -44,8 +44,8 @@ class Assembler:
         """Pictures that were given up because they had too many bytes or NAL units."""
 
     def push(self, arrival: Arrival, timestamp: int, now: float) -> list[AccessUnit]:
-        """Take the next packet, whose time is `timestamp` (ticks); the pictures that are complete."""
-        packet, lost = arrival
+        """Take the next packets, whose time is `timestamp` (ticks); the pictures that are complete."""
+        run, lost = arrival
         units: list[AccessUnit] = []
         if timestamp != self._timestamp:
             self._take(self._depacketizer.flush(), units, now)
@@ -53,10 +53,18 @@ class Assembler:
                 self._damaged |= lost > 0  # its end may be among them
                 self._finish(units, now)
             self._timestamp = timestamp
-        self._damaged |= lost > 0
-        self._take(self._depacketizer.push(packet.payload, after_loss=lost > 0), units, now)
+        payloads, at = run.payloads, 0
+        if lost:
+            self._damaged = True
+            self._take(self._depacketizer.push(payloads[0], after_loss=True), units, now)
+            at = 1
+        while (at := self._depacketizer.follow(payloads, at)) < len(payloads):
+            if at:
+                self._last_at = now
+            self._take(self._depacketizer.push(payloads[at], after_loss=False), units, now)
+            at += 1
         self._last_at = now
-        if packet.marker and self.trusts_marker:
+        if run.marker and self.trusts_marker:
             self._take(self._depacketizer.flush(), units, now)
             if self._pictures_end:
                 self._finish(units, now)
@@ -68,22 +76,23 @@ class Assembler:
         for nal in nals:
             if len(nal) <= self._depacketizer.header_bytes:
                 continue  # of no content
-            if self._depacketizer.is_picture(nal):
+            is_picture = self._depacketizer.is_picture(nal)
+            if is_picture:
                 if self._depacketizer.begins_picture(nal):
                     if self._pictures_end:
                         self._finish(units, now)
                 elif self._timestamp == self._done and not self._pictures_end and not self._damaged:
                     self.trusts_marker = False  # the picture that it ended goes on
-            self._append(nal)
+            self._append(nal, is_picture)
 
-    def _append(self, nal: bytes) -> None:
+    def _append(self, nal: bytes, is_picture: bool) -> None:
         self._size += len(nal)
         if len(self._nals) >= MAX_NALS or self._size > MAX_NAL_BYTES:
             self.oversized += 1
             self._nals, self._size, self._pictures_end, self._damaged = [], 0, 0, True
             return
         self._nals.append(nal)
-        if self._depacketizer.is_picture(nal):
+        if is_picture:
             self._pictures_end = len(self._nals)
 
     def _finish(self, units: list[AccessUnit], now: float) -> None:

@@ -1,0 +1,207 @@
+"""Packets that continue each other are taken together: nothing that comes of it may differ from one after another."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+from support.rtp import MAX_PAYLOAD, PAYLOAD_TYPE, Packetizer
+
+from streamclf.sources.rtsp.framing import Data, Framing
+from streamclf.sources.rtsp.media import Media
+from streamclf.sources.rtsp.rtp import parse_rtp, runs_of
+from streamclf.sources.rtsp.sdp import Track
+
+PROFILE = settings(max_examples=250, deadline=None)
+TYPES = frozenset({PAYLOAD_TYPE})
+STEP = 3600
+HEAD = 12
+
+Came = tuple[int, bytes]
+"""(0 for RTP or 1 for RTCP, packet)."""
+
+sizes = st.one_of(st.integers(1, 60), st.sampled_from([MAX_PAYLOAD - 1, 3 * MAX_PAYLOAD, 6 * MAX_PAYLOAD]))
+pictures = st.lists(st.lists(sizes, min_size=1, max_size=4), min_size=1, max_size=6)
+"""The sizes of the NAL units of each."""
+
+
+@st.composite
+def streams(draw: st.DrawFn, *, hevc: bool) -> list[Came]:
+    """What a camera sends, and what networks, other senders and bad cameras make of it."""
+    number = draw(st.sampled_from([1000, 65_530, 65_535]))
+    stamp = draw(st.sampled_from([0, 2**32 - STEP]))
+    marker = draw(st.sampled_from(["last", "last", "last", "never", "every"]))
+    aggregate, stands_still = draw(st.booleans()), draw(st.integers(0, 4)) == 0
+    senders = [
+        Packetizer(ssrc=7, sequence=number, hevc=hevc, marker=marker, aggregate=aggregate),
+        Packetizer(ssrc=8, sequence=50, hevc=hevc),
+    ]
+    came: list[Came] = []
+    for i, nals in enumerate(draw(pictures)):
+        sender = senders[draw(st.sampled_from([0, 0, 0, 0, 1]))]
+        begins, follows, sets = (
+            (b"\x26\x01\x80", b"\x26\x01\x00", b"\x42\x01") if hevc else (b"\x65\x88", b"\x65\x40", b"\x67")
+        )
+        heads = [sets, begins, follows, follows] if len(nals) > 1 and draw(st.booleans()) else [begins, *[follows] * 3]
+        unit = [head + bytes([i + 1]) * size for head, size in zip(heads, nals, strict=False)]
+        jump = -i * STEP if stands_still else draw(st.sampled_from([0, 0, 0, 0, 10**9]))
+        came += [(0, packet) for packet in sender.packets(unit, stamp + i * STEP + jump)]
+        if draw(st.integers(0, 5)) == 0:
+            came.append(
+                (1, sender.goodbye() if draw(st.booleans()) else sender.sender_report(1.7e9 + i, stamp + i * STEP))
+            )
+    for kind in draw(st.lists(st.sampled_from(sorted(FAULTS)), max_size=5)):
+        at = draw(st.integers(0, max(0, len(came) - 1)))
+        if came:
+            FAULTS[kind](came, at, draw(st.integers(0, 255)))
+    return came
+
+
+def _lose(came: list[Came], at: int, value: int) -> None:
+    del came[at : at + 1 + value % 3]
+
+
+def _repeat(came: list[Came], at: int, value: int) -> None:
+    came[at:at] = came[max(0, at - value % 20) : at + 1]
+
+
+def _delay(came: list[Came], at: int, value: int) -> None:
+    came.insert(min(len(came), at + value % 9), came.pop(at))
+
+
+def _flip(came: list[Came], at: int, value: int) -> None:
+    """A byte is another one: of the header most often, or the first of the payload."""
+    channel, data = came[at]
+    place = value % 17 % len(data)
+    came[at] = (channel, data[:place] + bytes([data[place] ^ 1 << value % 8]) + data[place + 1 :])
+
+
+def _mark(came: list[Came], at: int, value: int) -> None:
+    channel, data = came[at]
+    came[at] = (channel, data[:1] + bytes([data[1] ^ 0x80]) + data[2:])
+
+
+def _empty(came: list[Came], at: int, value: int) -> None:
+    came[at] = (came[at][0], came[at][1][: HEAD + value % 4])
+
+
+def _pad(came: list[Came], at: int, value: int) -> None:
+    """With padding, or an extension, from here on for a few packets."""
+    for i in range(at, min(len(came), at + 1 + value % 4)):
+        channel, data = came[i]
+        if channel == 0 and len(data) >= HEAD:
+            padded = bytes([data[0] | 0x20]) + data[1:] + b"\0\0\3"
+            extended = bytes([data[0] | 0x10]) + data[1:HEAD] + b"\0\0\0\1abcd" + data[HEAD:]
+            came[i] = (channel, padded if value & 8 else extended)
+
+
+def _replace(came: list[Came], at: int, value: int) -> None:
+    """Another kind of payload, in the middle of a NAL unit's parts perhaps."""
+    channel, data = came[at]
+    came[at] = (
+        channel,
+        data[:HEAD] + bytes([(0x41, 0x06, 0x02, 0x7C, 0x62, 0x78)[value % 6], value & 0xBF, 1]) + b"abc",
+    )
+
+
+def _stranger(came: list[Came], at: int, value: int) -> None:
+    body = struct.pack(">BBHII", 0x80, PAYLOAD_TYPE + (value & 1), value, 0, 9 + (value >> 1 & 1)) + b"\x65\x88abc"
+    came[at:at] = [(0, body)] * (1 + value % 3)
+
+
+FAULTS = {f.__name__: f for f in (_lose, _repeat, _delay, _flip, _mark, _empty, _pad, _replace, _stranger)}
+
+
+def told(media: Media, now: float) -> dict[str, Any]:
+    """All that anybody can ask of it."""
+    names = ("lost", "foreign", "malformed", "unsupported", "trusts_marker", "came_at", "left_at", "deadline")
+    found = {name: getattr(media, name) for name in names}
+    return found | {"report": media.report(now), "wall_ns": [media.wall_ns(i * STEP) for i in range(8)]}
+
+
+def cut(came: Sequence[Came], ends: Sequence[int]) -> list[list[Data]]:
+    """What is there at each read, by the framing of a connection that is read up to these bytes."""
+    stream = b"".join(struct.pack(">cBH", b"$", 6 + channel, len(data)) + data for channel, data in came)
+    framing = Framing()
+    framing.expect((6, 7), TYPES)
+    at, reads = 0, []
+    for end in sorted({min(end, len(stream)) for end in ends} | {len(stream)}):
+        reads.append([item for item in framing.feed(stream[at:end]) if isinstance(item, Data)])
+        at = end
+    assert framing.junk == 0
+    return reads
+
+
+def take_none(payloads: Sequence[bytes], begin: int) -> int:
+    """In the place of `Depacketizer.follow`."""
+    return begin
+
+
+@given(data=st.data(), hevc=st.booleans(), wait_s=st.sampled_from([0.0, 0.0, 0.05]))
+@PROFILE
+def test_runs_come_to_the_same_as_single_packets(data: st.DataObject, hevc: bool, wait_s: float) -> None:
+    came = data.draw(streams(hevc=hevc))
+    came = [(channel, packet) for channel, packet in came if len(packet) >= 8 and packet[0] >> 6 == 2]
+    reads = cut(came, data.draw(st.lists(st.integers(0, 40_000), max_size=6)))
+    assert [(item.channel, packet) for items in reads for item in items for packet in item.packets] == came
+    track = Track(codec="H265" if hevc else "H264", payload_types=TYPES)
+    together, alone = Media(track, reorder_s=wait_s), Media(track, reorder_s=wait_s)
+    together._own_ssrc = alone._own_ssrc  # made up by each
+    alone._depacketizer.follow = take_none  # type: ignore[method-assign] # each packet is pushed
+    now = 100.0
+    for items in reads:
+        now += data.draw(st.sampled_from([0.0, 0.01, 0.04, 1.5]))
+        if data.draw(st.integers(0, 9)) == 0:
+            together.note_damage()
+            alone.note_damage()
+        units, expected = [], []
+        for channel, packets in items:
+            if channel:
+                together.rtcp(packets, now)
+            else:
+                units += together.rtp(packets, now)
+            for packet in packets:
+                if channel:
+                    alone.rtcp([packet], now)
+                else:
+                    expected += alone.rtp([packet], now)
+        units += together.expire(now)
+        expected += alone.expire(now)
+        assert units == expected
+        assert told(together, now) == told(alone, now)
+    event(f"lost {together.lost > 0}, markers {together.trusts_marker}, malformed {together.malformed > 0}")
+
+
+@given(st.data(), st.booleans())
+@PROFILE
+def test_runs_are_the_packets_in_their_order(data: st.DataObject, hevc: bool) -> None:
+    packets = [packet for _, packet in data.draw(streams(hevc=hevc))]
+    runs, foreign = runs_of(packets, TYPES)
+    alone = [packet for packet in map(parse_rtp, packets) if packet is not None and packet.payload_type in TYPES]
+    assert foreign == len(packets) - len(alone)
+    singles = [single for run in runs for single in run.singles()]
+    assert [(one.sequence, one.timestamp, one.ssrc, one.marker, one.payloads) for one in singles] == [
+        (one.sequence, one.timestamp, one.ssrc, one.marker, [one.payload]) for one in alone
+    ]
+
+
+def test_a_picture_whose_packets_all_come_is_one_run() -> None:
+    sender = Packetizer(ssrc=7, sequence=65_530)
+    first, second = (list(sender.packets([b"\x65\x88" + bytes(5000)], i * STEP)) for i in range(2))
+    runs, _ = runs_of([*first, *second], TYPES)
+    assert [(run.sequence, run.marker, len(run.payloads)) for run in runs] == [
+        (65_530, True, 4), (65_534, False, 2), (0, True, 2)
+    ], "and another one where the numbers begin again"  # fmt: skip
+
+
+def test_a_picture_that_ends_in_the_middle_of_a_run_has_waited_for_nothing() -> None:
+    """A camera whose clock stands still and that sets no marker: the next picture's first slice is all that tells."""
+    sender = Packetizer(ssrc=7, sequence=1, marker="never")
+    first, *others = (list(sender.packets([b"\x65\x88" + bytes([i]) * 9], 0)) for i in range(3))
+    media = Media(Track(codec="H264", payload_types=TYPES), reorder_s=0.0)
+    assert media.rtp(first, 100.0) == []
+    units = media.rtp([packet for packets in others for packet in packets], 105.0)
+    assert [unit.waited_s for unit in units] == [5.0, 0.0]
