@@ -13,6 +13,7 @@ from zmq.utils.monitor import recv_monitor_message
 from streamclf.config import ENDPOINT
 from streamclf.errors import BusError, UsageError
 from streamclf.keys import Certificate, load_certificate
+from streamclf.multipart import is_readable
 
 REFUSED_S: Final = 5.0
 """So long a service may refuse us before that is an error: a key that was just put on the list is read by then."""
@@ -119,7 +120,7 @@ class HandshakeWatch:
 
     def _read(self) -> None:
         assert self._events is not None
-        while self._events.poll(0):
+        while is_readable(self._events):
             event = recv_monitor_message(self._events)
             self._note(event["event"])
 

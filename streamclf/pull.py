@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -113,7 +114,7 @@ class Puller:
             self._ask(after)
         assert self._socket is not None
         deadline = min(time.monotonic() + timeout_s, self._answer_by)
-        while self._socket.poll(max(0, int(1000 * (deadline - time.monotonic())))):
+        while self._socket.poll(max(0, math.ceil(1000 * (deadline - time.monotonic())))):
             try:
                 page = self._parse(self._socket.recv_multipart())
             except EventError:
@@ -135,7 +136,7 @@ class Puller:
                 time.sleep(max(0.0, min(self._rest_until, deadline) - now))
                 continue
             socket = self._send({"request": "snapshot", "streams": self._streams, "types": sorted(types)})
-            while socket.poll(max(0, int(1000 * (min(deadline, self._answer_by) - time.monotonic())))):
+            while socket.poll(max(0, math.ceil(1000 * (min(deadline, self._answer_by) - time.monotonic())))):
                 try:
                     header, events = self._read(socket.recv_multipart(), _SnapshotHeader)
                 except EventError:  # or the journal cannot be read now: the same question, a little later

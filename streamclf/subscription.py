@@ -8,6 +8,7 @@ a repetition. Without a stream filter all come in the journal's order, with one 
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections import deque
@@ -24,6 +25,7 @@ from streamclf.bus import open_socket
 from streamclf.errors import BusError, EventError, UsageError
 from streamclf.events import HEARTBEAT_TOPIC, JOURNALLED, Heartbeat, Lost, StreamEvent, parse_event, topic_of
 from streamclf.link import MAX_PREVIEW_BYTES
+from streamclf.multipart import receive_now
 from streamclf.names import valid_stream_name
 from streamclf.pull import Puller, Snapshot
 from streamclf.tracker import START, Position, Received, Tracker
@@ -265,10 +267,10 @@ class Subscription:
             self._handshakes.detach()
             self._socket.close(0)
             self._socket = self._connect()
-        ready = dict(self._poller.poll(int(1000 * timeout_s)))
+        ready = dict(self._poller.poll(math.ceil(1000 * timeout_s)))
         if self._socket not in ready:
             return
-        frames = self._socket.recv_multipart()
+        frames = receive_now(self._socket)
         self._heard_at = time.monotonic()
         if len(frames) != 2:
             self.refused += 1

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import zmq
 from support.hub_process import HubProcess, ask, prediction, read_ready_line, start_hub, status, wait_until
+from support.processes import wakes
 
 from streamclf.link import Draft, HubLink
 
@@ -188,6 +189,18 @@ def test_a_port_in_use_is_one_line_and_exit_code_1(hub: HubProcess) -> None:
     assert b"another program uses it" in err
     assert b"Traceback" not in err
     assert err.count(b"\n") == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sleeps are counted in /proc")
+def test_a_service_without_events_sleeps(hub: HubProcess) -> None:
+    """Fewer than 10 wakes a second were seen, heartbeat and hello included; 110 when somebody looked every 10 ms."""
+    with HubLink(hub.link, "idle") as link:
+        link.post(prediction())
+        wait_until(lambda: link.unacknowledged == 0, "confirmation")
+        before, began_s = wakes(hub.pid), time.monotonic()
+        threading.Event().wait(2.0)
+        woken = wakes(hub.pid) - before
+        assert 2 <= woken < 30 * (time.monotonic() - began_s)
 
 
 def test_sigterm_ends_it_too(hub: HubProcess) -> None:

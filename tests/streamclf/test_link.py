@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +16,7 @@ import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 from support.hub_process import action, prediction, status, wait_until
+from support.processes import wakes
 
 from streamclf.errors import BusError, EventError
 from streamclf.intake import Intake, LinkServer
@@ -173,6 +177,19 @@ def test_only_statuses_without_a_hub_are_bounded_as_well(endpoint: str) -> None:
         link.post(status())
     assert (link.unacknowledged, link.dropped) == (10, {"door": 20})
     assert link.close(0.05) == 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sleeps are counted in /proc")
+def test_with_nothing_to_say_it_sleeps_between_hellos(hub: FakeHub) -> None:
+    with HubLink(hub.endpoint, "idle") as link:
+        link.post(prediction())
+        hub.until(1)
+        wait_until(lambda: link.unacknowledged == 0, "confirmation")
+        (thread,) = (each for each in threading.enumerate() if each.name == "link-idle")
+        before, began_s = wakes(os.getpid(), thread.native_id), time.monotonic()
+        threading.Event().wait(2.0)
+        # One hello a second; it looked four times a second once.
+        assert 1 <= wakes(os.getpid(), thread.native_id) - before <= 3 * (time.monotonic() - began_s)
 
 
 def test_after_close_posting_is_harmless(hub: FakeHub) -> None:

@@ -32,3 +32,13 @@ def descriptors(pid: int) -> int:
         return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
     except OSError:
         return 0
+
+
+def wakes(pid: int, thread: int | None = None) -> int:
+    """How often its threads, or that one, have gone to sleep so far, and so were woken."""
+    tasks = Path(f"/proc/{pid}/task")
+    try:
+        texts = [(task / "status").read_text() for task in tasks.glob("*" if thread is None else str(thread))]
+    except OSError:
+        return 0
+    return sum(int(text.split("voluntary_ctxt_switches:")[1].split()[0]) for text in texts)
