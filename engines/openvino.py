@@ -36,6 +36,9 @@ MANY_STREAMS: Final = 4
 PART_S: Final = 0.008
 """Another core is not worth waking for less work than this: its caches are cold, and the first one waits for it. Two
 cores take half as much processor time again for a batch of 2 ms as one does, and save no time at all."""
+ROUND_S: Final = 0.02
+"""One core computes an item of each stream in this time, or a core for each part is wanted. Every part has a graph of
+its own, whose caches are colder, and which prepares itself anew for each size that a batch has."""
 ENOUGH_S: Final = 0.05
 """Time after which a measurement is believed."""
 
@@ -115,7 +118,8 @@ class _Opener:
         item_s = graph.measure(item)
         cores = options.threads or _cores()
         requests = parallel_requests(streams=options.streams, cores=cores, max_batch=options.max_batch)
-        if cores > 1 and item_s * (1 if requests == 1 else options.max_batch) > PART_S:
+        batch_s = item_s * min(options.streams, options.max_batch)
+        if cores > 1 and (item_s > PART_S if requests == 1 else batch_s > ROUND_S):
             del graph  # the memory of two is not needed
             graph = self._on(part, path, threads=cores, requests=requests)
             graph.measure(item)

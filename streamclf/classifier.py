@@ -19,6 +19,7 @@ from streamclf.actions import ActionTracker
 from streamclf.child import EXIT_DONE, Stop, run_child
 from streamclf.feed import Features, Feed, Pending
 from streamclf.gathering import Gathering
+from streamclf.governor import LOOK_S
 from streamclf.jobs import ClassifierChange, ClassifierJob, StreamSettings
 from streamclf.link import Draft, HubLink
 from streamclf.overload import Overload
@@ -140,6 +141,7 @@ class Classifier:
         with self._selector as selector:
             selector.register(stop.fd, selectors.EVENT_READ)
             selector.register(stop.change_fd, selectors.EVENT_READ)
+            look_s = 0.0
             while not stop.event.is_set():
                 for key, _ in selector.select(min(IDLE_S, self._gathering.left_s(time.monotonic()))):
                     if key.data is not None:
@@ -153,10 +155,12 @@ class Classifier:
                 while self._is_time() and not (stop.event.is_set() or stop.changed) and self._timed_step(stop):
                     if (engine := better()) is not None:
                         self.exchange(engine)
-                if (engine := better()) is not None:
-                    self.exchange(engine)
-                self._overload.look(self._feeds, self._clock())
-                self._look_at_clock()
+                if (now_s := time.monotonic()) >= look_s:  # not for each token that begins no batch
+                    look_s = now_s + LOOK_S
+                    self._overload.look(self._feeds, self._clock())
+                    self._look_at_clock()
+                    if (engine := better()) is not None:
+                        self.exchange(engine)
             deadline = time.monotonic() + DRAIN_S
             while time.monotonic() < deadline and self.step():
                 pass

@@ -31,31 +31,32 @@ from streamclf.bench.usage import Meter
 from streamclf.config import EngineConfig
 from streamclf.errors import BenchError
 
-PEERS = {
-    "opencv-onnxruntime": ("benchmarks.opencv_onnxruntime", "fp32"),
-    "torch-eager": ("benchmarks.torch_eager", "fp32"),
-    "openvino-split": ("benchmarks.openvino_split", "fp32"),
-    "openvino-split-bf16": ("benchmarks.openvino_split", "bf16"),
-    "roboflow": ("benchmarks.roboflow_pipeline", "fp32"),
+PEERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "opencv-onnxruntime": ("benchmarks.opencv_onnxruntime", {}),
+    "torch-eager": ("benchmarks.torch_eager", {}),
+    "openvino-split": ("benchmarks.openvino_split", {}),
+    "openvino-split-bf16": ("benchmarks.openvino_split", {"precision": "bf16"}),
+    "openvino-split-bf16-1": ("benchmarks.openvino_split", {"precision": "bf16", "threads": 1}),
+    "roboflow": ("benchmarks.roboflow_pipeline", {}),
 }
+"""By name: module, and what it is told besides the job."""
 START_S = 300.0
 WARM_UP_S = 3.0
 SAMPLE_S = 0.5
 
 
-def run_peer(module: str, job: dict[str, Any], film: Path, seconds: float, python: str) -> dict[str, Any]:
+def run_peer(name: str, job: dict[str, Any], film: Path, seconds: float, python: str) -> dict[str, Any]:
     """One peer, its cameras its own; figures of the measured seconds."""
+    module, settings = PEERS[name]
     spec, streams = job["spec"], job["streams"]
-    with tempfile.TemporaryDirectory(prefix="peer-") as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory(prefix="peer-") as directory:
+        folder = Path(directory)
         told = CamerasJob(film=film, cameras=streams).model_dump_json().encode()
         with Helper("streamclf.bench.cameras", told, log=folder / "cameras.log") as cameras:
             port = cameras.hear(START_S)["port"]
             urls = [f"rtsp://{HOST}:{port}/cam{i}" for i in range(streams)]
             cameras.tell(b"begin")
-            own = Job(
-                bundle=job["bundle"], urls=urls, fps=job["fps"], hop=job["hop"], precision=job["precision"], spec=spec
-            )
+            own = Job(bundle=job["bundle"], urls=urls, fps=job["fps"], hop=job["hop"], spec=spec, **settings)
             with Helper(module, json.dumps(asdict(own)).encode(), log=folder / "log", python=python) as peer:
                 peer.hear(START_S)
                 window_s = spec["tokens"] * spec["frames_per_token"] / spec["fps"]
@@ -141,17 +142,16 @@ def main() -> None:
         print(f"{'':22} K  predictions/s  missed  CPU ms  p50 ms  p99 ms  RSS MB  limit ms  efficiency", flush=True)
         for streams in arguments.streams:
             for name in arguments.peers:
-                module, precision = PEERS[name]
                 job = {
                     "bundle": str(arguments.bundle), "fps": arguments.fps, "hop": arguments.hop, "streams": streams,
-                    "precision": precision, "spec": bundle.spec.model_dump(mode="json"),
+                    "spec": bundle.spec.model_dump(mode="json"),
                 }  # fmt: skip
                 python = arguments.roboflow_python if name == "roboflow" else sys.executable
                 if not python:
                     parser.error("roboflow: give --roboflow-python, see README.md")
                 try:
                     rows.append(
-                        {"name": name, "streams": streams, **run_peer(module, job, path, arguments.seconds, python)}
+                        {"name": name, "streams": streams, **run_peer(name, job, path, arguments.seconds, python)}
                     )
                     print(_row(rows[-1]), flush=True)
                 except BenchError as error:

@@ -12,7 +12,11 @@ import openvino as ov
 from benchmarks.peer import U8, Tokens, pyav, read_job, ready, tell
 
 job = read_job()
-hint = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[job.precision]}
+hint: dict[str, Any] = {
+    "PERFORMANCE_HINT": "LATENCY",
+    "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[job.precision],
+    **({"INFERENCE_NUM_THREADS": job.threads} if job.threads else {}),
+}
 core = ov.Core()
 encoder, head = (
     core.compile_model(Path(job.bundle) / f"{name}.onnx", "CPU", hint).create_infer_request()

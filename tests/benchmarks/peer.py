@@ -35,8 +35,10 @@ class Job:
     urls: list[str]
     fps: float
     hop: int
-    precision: str
     spec: dict[str, Any]
+    precision: str = "fp32"
+    threads: int = 0
+    """Of inference; 0: what its library takes."""
 
     @property
     def frames(self) -> int:
@@ -87,13 +89,15 @@ def pyav(url: str, fps: float) -> Iterator[tuple[int, Callable[[int, int], U8]]]
     stream.codec_context.thread_type, stream.codec_context.thread_count = "NONE", 1
     stream.codec_context.options = {"flags": "low_delay"}
     scaler = VideoReformatter()
+    # Left to itself, PyAV 17 and later starts a thread per core for each scaler.
+    alone = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
     first = None
     for frame in container.decode(stream):
         at_s = float(frame.pts * frame.time_base) if frame.pts is not None else 0.0
         first = at_s if first is None else first
 
         def render(height: int, width: int, frame: Any = frame) -> U8:
-            rgb = scaler.reformat(frame, width=width, height=height, format="rgb24", interpolation="AREA")
+            rgb = scaler.reformat(frame, width=width, height=height, format="rgb24", interpolation="AREA", **alone)
             return rgb.to_ndarray()
 
         yield round((at_s - first) * fps), render

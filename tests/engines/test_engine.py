@@ -336,6 +336,7 @@ def test_batches_of_many_streams_are_shared_out_among_cores(streams: int, cores:
 def test_a_shared_out_batch_gives_the_same_numbers(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """Five tokens and five windows in three parts: the last part is smaller."""
     monkeypatch.setattr(engines.openvino, "PART_S", 1e-9)
+    monkeypatch.setattr(engines.openvino, "ROUND_S", 1e-9)
     engine = open_engine(
         bundle, backend="openvino", precision="fp32", max_batch=MAX_BATCH, bank_slots=SLOTS, threads=3, streams=8
     )
