@@ -194,11 +194,11 @@ class Journal:
         self, records: Sequence[Record], producers: Mapping[bytes, int], notes: Mapping[str, bytes]
     ) -> list[Entry]:
         now_ns = time.time_ns()
-        last = dict(self._last_by_stream)
+        last: dict[str, int] = {}
         entries: list[Entry] = []
         for offset, record in enumerate(records, self.head + 1):
-            body = record.body(offset, last.get(record.stream, 0))
-            entries.append(Entry(offset, record.stream, record.type, body))
+            previous = last.get(record.stream) or self._last_by_stream.get(record.stream, 0)
+            entries.append(Entry(offset, record.stream, record.type, record.body(offset, previous)))
             last[record.stream] = offset
         newest = {(entry.stream, entry.type): entry.offset for entry in entries}
         self._db.execute("BEGIN IMMEDIATE")
@@ -216,13 +216,14 @@ class Journal:
                 "ON CONFLICT(instance) DO UPDATE SET seq=excluded.seq, seen_ns=excluded.seen_ns",
                 [(instance, seq, now_ns) for instance, seq in producers.items()],
             )
-            self._db.executemany("INSERT OR REPLACE INTO notes VALUES(?,?)", list(notes.items()))
+            if notes:
+                self._db.executemany("INSERT OR REPLACE INTO notes VALUES(?,?)", list(notes.items()))
             self._db.execute("COMMIT")
         except BaseException:
             self._roll_back()
             raise
         self.head += len(entries)
-        self._last_by_stream = last
+        self._last_by_stream.update(last)
         self._mark_head()
         return entries
 
