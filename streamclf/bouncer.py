@@ -40,13 +40,14 @@ SLEEP_S: Final = 5.0
 """At most, should an alarm not come."""
 LOOK_S: Final = 0.01
 AGAIN_S: Final = 0.002
-"""To the next look at a loop that is busy."""
+"""To the next look at a loop that strangers keep busy."""
 BUSY: Final = 0.3
 """Of a processor, from look to look: topics that share no beginning keep libzmq busier than that at 2 MB/s."""
 WINDOW_S: Final = 0.2
 ALLOWED_BYTES: Final = 128 * 1024
 """From all connections together within `WINDOW_S`: 1,500 topics of the longest kind. When a service comes back, so do
 all its subscribers at once; those who are cut then are in within a second."""
+TRICKLE_BYTES: Final = ALLOWED_BYTES // 16
 LEISURE: Final = 4
 """Times as long as it took to look at all connections, which are thousands at worst, nobody is looked at."""
 SPARE: Final = (16, 1024)
@@ -126,9 +127,9 @@ class Bouncer:
                 self._attend(stopped)
 
     def _attend(self, stopped: select.poll) -> None:
-        """Look again and again until nobody keeps the loop busy and enough descriptors are left."""
+        """Look again and again until nobody keeps the loop busy with topics and enough descriptors are left."""
         self._keep_room()
-        pause_s = LOOK_S
+        pause_s, is_pouring = LOOK_S, False
         while True:
             at_s, used_s = time.monotonic(), self._used_s()
             if stopped.poll(1000 * pause_s):
@@ -136,13 +137,13 @@ class Bouncer:
             self._keep_room()
             now_s = time.monotonic()
             is_busy = self._used_s() - used_s >= BUSY * (now_s - at_s)
-            pause_s = AGAIN_S if is_busy else LOOK_S
-            if now_s >= self._rested_s:
-                if is_busy:
-                    self._end_pouring()
+            may_look = now_s >= self._rested_s
+            if may_look:
+                is_pouring = is_busy and self._end_pouring()
                 if now_s - self._before_s >= WINDOW_S:
                     self._remember(self._connections())
-            if not is_busy and not self._closed:
+            pause_s = AGAIN_S if is_pouring else LOOK_S
+            if not is_pouring and not self._closed and (may_look or not is_busy):
                 return
 
     def _remember(self, now: dict[int, _Heard]) -> None:
@@ -160,20 +161,24 @@ class Bouncer:
     def _used_s(self) -> float:
         return time.clock_gettime(self._clock)
 
-    def _end_pouring(self) -> None:
-        """If more came than is allowed, disconnect those who brought most until what the others brought is little."""
+    def _end_pouring(self) -> bool:
+        """If more came than is allowed, disconnect those who brought most until what the others brought is little.
+
+        Whether so much came that it is they who keep the loop busy, and not our own producers.
+        """
         now = self._connections()
         none = _Heard(-1, 0)
         brought = {inode: heard.total - self._before.get(inode, none).total for inode, heard in now.items()}
         left = sum(brought.values())
         if left <= ALLOWED_BYTES:
-            return
+            return left > TRICKLE_BYTES
         for inode in sorted(brought, key=lambda inode: -brought[inode]):
             if left <= ALLOWED_BYTES:
                 break
             left -= brought[inode]
             self._show_out(now[inode].fd, inode, f"more than {ALLOWED_BYTES} bytes of subscriptions at once")
         self._remember(now)
+        return True
 
     def _close_doors(self) -> None:
         """Newcomers wait from now on, without a word from us: their SYN is dropped, and TCP repeats it.

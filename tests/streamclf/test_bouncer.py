@@ -16,6 +16,7 @@ from support.strangers import join
 from streamclf import bouncer as bouncer_module
 from streamclf.bouncer import Bouncer
 from streamclf.cpualarm import CpuAlarm
+from streamclf.peers import hang_up
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux tells what a connection has brought")
 
@@ -78,7 +79,13 @@ def test_shows_out_who_came_last_when_too_few_descriptors_are_left(
     socket: zmq.Socket[bytes], has_alarm: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left = [100, 16]
+
+    def hang_up_and_have_room(fd: int) -> None:
+        hang_up(fd)
+        left[0] = 100
+
     monkeypatch.setattr(bouncer_module, "_descriptors", lambda: tuple(left))
+    monkeypatch.setattr(bouncer_module, "hang_up", hang_up_and_have_room)
     if not has_alarm:
         monkeypatch.setattr(bouncer_module, "CpuAlarm", _no_alarm)
     endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT)
@@ -91,7 +98,6 @@ def test_shows_out_who_came_last_when_too_few_descriptors_are_left(
                 left[0] = 15
                 last.settimeout(0.0)
                 assert _ends(last)
-                left[0] = 100
             assert not _has_ended(stays)
             with join(endpoint, b"SUB"):  # let in again
                 assert not _has_ended(stays)
