@@ -54,8 +54,6 @@ class Capture:
         self._job = job
         self._stop = stop
         self._pulse = pulse or Pulse()
-        # A film may hold a picture for as long as it likes.
-        self._status = StreamStatus(job.stream, link, watched=not job.source.ends)
         self._previews = Previewer(link, job.stream)
         writer = RingWriter(job.ring_fd)
         shape = (job.frames_per_token, job.height, job.width, 3)
@@ -64,6 +62,8 @@ class Capture:
                 f"stream {job.stream}: the ring holds {writer.token_shape}, the job wants {shape}; restart all"
             )
         self._sampler = TokenSampler(job.fps, job.frames_per_token, first_segment=writer.next_segment)
+        # A film may hold a picture for as long as it likes.
+        self._status = StreamStatus(job.stream, link, self._sampler, watched=not job.source.ends)
         progress = None if job.progress_fd is None else ProgressWaiter(job.progress_fd, stop)
         self._stages = open_stages(f"capture-{job.stream}")
         self._sink = _WakingRing(writer, job.wake_fd, progress, self._stages)
@@ -131,13 +131,13 @@ class Capture:
                     self._status.count(dropped_stale=1)
                     continue
                 self._status.frame(frame, source)
-                with self._stages("convert"):
-                    tokens = filler.offer(frame, discontinuity=is_first)
+                if chosen := filler.choose(frame, discontinuity=is_first):
+                    with self._stages("convert"):
+                        filler.fill(chosen)
                 is_first = False
-                self._status.sampled(self._sampler, tokens)
                 self._previews.offer(frame)
         finally:
-            self._status.count(dropped_stale=source.stale)
+            self._status.left(source)
 
 
 class _Interest:
@@ -192,6 +192,7 @@ class _StillWatch:
         self._frozen_s = frozen_s
         self._stillness = Stillness()
         self._place: U8 | None = None
+        self._is_still = False
 
     def begin(self) -> U8:
         self._place = self._ring.begin()
@@ -201,7 +202,9 @@ class _StillWatch:
         assert self._place is not None  # begun before
         for picture in self._place:
             still_s = self._stillness.offer(picture, token.captured_ns)
-        self._status.still(still_s if still_s > self._frozen_s else None)
+        was_still, self._is_still = self._is_still, still_s > self._frozen_s
+        if was_still or self._is_still:
+            self._status.still(still_s if self._is_still else None)
         return self._ring.commit(token)
 
 

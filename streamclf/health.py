@@ -15,7 +15,8 @@ STALLED_NS = NS
 OFFLINE_NS = 3 * NS
 STATUS_NS = 5 * NS
 """Counters are told this often even if nothing changes."""
-RATE_NS = NS
+RATE_NS = 9 * NS // 10
+"""The rate is that of the pictures since a moment at least so long ago."""
 CLOCK_DRIFT = 1000
 """A camera's clock may be off by a thousandth; more than that counts as delay."""
 
@@ -77,7 +78,8 @@ class Health:
         self.counters: Counter[str] = Counter()
         self.codec: str | None = None
         self.note: str | None = None
-        self.wall_offset_s: float | None = None
+        self.clocks: tuple[int, int] | None = None
+        """(Unix time by the camera's own clock, media time) of the last picture, in nanoseconds, where it said."""
         self._reason: str | None = None
         self._since_ns = self._reported_ns = self._rated_ns = now_ns
         self._rated_frames = 0
@@ -130,13 +132,28 @@ class Health:
         if self._ended:
             return None
         silent_ns = now_ns - self._since_ns
-        stalled_ns = max(STALLED_NS, 3 * self._interval_ns)
-        if watched and self.state != "offline" and silent_ns > max(OFFLINE_NS, stalled_ns + 2 * NS):
+        stalled_ns, offline_ns = self._patience_ns
+        if watched and self.state != "offline" and silent_ns > offline_ns:
             reason = self._reason if self.state == "connecting" else None
             return self._change("offline", reason or f"no picture for {silent_ns / NS:.1f} s", now_ns)
         if watched and self.state in ("live", "frozen") and silent_ns > stalled_ns:
             return self._change("stalled", f"no picture for {silent_ns / NS:.1f} s", now_ns)
         return self._report(now_ns) if now_ns - self._reported_ns >= STATUS_NS else None
+
+    def due_ns(self, *, watched: bool = True) -> int:
+        """When `tick` may next have something to say, or to measure, if no picture comes until then."""
+        due_ns = min(self._rated_ns + RATE_NS, self._reported_ns + STATUS_NS)
+        if watched and not self._ended and self.state != "offline":
+            stalled_ns, offline_ns = self._patience_ns
+            silence_ns = stalled_ns if self.state in ("live", "frozen") else offline_ns
+            due_ns = min(due_ns, self._since_ns + silence_ns + 1)
+        return due_ns
+
+    @property
+    def _patience_ns(self) -> tuple[int, int]:
+        """Longer silence than the first is a stall; than the second, an outage."""
+        stalled_ns = max(STALLED_NS, 3 * self._interval_ns)
+        return stalled_ns, max(OFFLINE_NS, stalled_ns + 2 * NS)
 
     def _change(self, state: State, reason: str | None, now_ns: int) -> Report | None:
         if state == self.state:
@@ -149,8 +166,10 @@ class Health:
     def _report(self, now_ns: int) -> Report:
         self._reported_ns = now_ns
         counters: dict[str, int | float] = {**self.counters, "fps": round(self._fps, 2)}
-        if self.wall_offset_s is not None:
-            counters["wall_offset_s"] = self.wall_offset_s
+        if self.clocks is not None:
+            # What to add to a window's media time to have Unix time.
+            wall_ns, media_ns = self.clocks
+            counters["wall_offset_s"] = round((wall_ns - media_ns) / NS, 6)
         return Report(
             state=self.state,
             reason=self._reason,

@@ -41,11 +41,13 @@ class Previewer:
 
     def offer(self, frame: Frame) -> None:
         """Post `frame` if it is wanted, was decoded, and the last one is not too recent."""
-        if frame.captured_ns < self._due_ns or frame.skipped or not self.wanted:
+        if frame.captured_ns < self._due_ns or frame.skipped:
+            return
+        self._due_ns = frame.captured_ns + INTERVAL_NS  # nor is it asked more often whether anybody watches
+        if not self.wanted:
             return
         import cv2  # 30 MB and a quarter of a second that a stream which nobody watches can do without
 
-        self._due_ns = frame.captured_ns + INTERVAL_NS
         height, width = preview_size(frame.height, frame.width)
         if self._rgb is None or self._rgb.shape != (height, width, 3):
             self._rgb = np.empty((height, width, 3), np.uint8)

@@ -9,6 +9,7 @@ import copy
 from collections import deque
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Final, NamedTuple
 
 NS = 1_000_000_000
 INTERVALS = 8
@@ -26,6 +27,10 @@ class Picks:
     previous: int
     current: int
     new_segment: bool
+
+
+NOTHING: Final = Picks(previous=0, current=0, new_segment=False)
+"""What most frames are wanted for: no other object is made for them."""
 
 
 def exact_fps(fps: float) -> Fraction:
@@ -66,6 +71,7 @@ class Sampler:
         self._period = 2 * NS * fps.denominator  # 1 / fps in units of 1 / (2 * num) ns, as are all products below
         self._gap_ns = gap_ns
         self._intervals: deque[int] = deque(maxlen=INTERVALS)
+        self._shortest_ns = 0  # of those; 0: none yet
         self._anchor_ns = 0
         self._next_point = 0
         self._previous_ns: int | None = None
@@ -86,17 +92,20 @@ class Sampler:
             return self._begin(pts_ns)
         interval = pts_ns - previous_ns
         if interval == 0:  # the same instant twice: the first picture of it stands
-            return Picks(previous=0, current=0, new_segment=False)
-        shortest = min(self._intervals, default=0)
-        is_gap = interval > max(self._gap_ns, int(SLOW_SOURCE_INTERVALS * shortest))
+            return NOTHING
+        is_gap = interval > self._gap_ns and interval > int(SLOW_SOURCE_INTERVALS * self._shortest_ns)
         if interval <= SLOWEST_INTERVAL_NS:
             self._intervals.append(interval)
+            self._shortest_ns = min(self._intervals)
         if is_gap:
             return self._begin(pts_ns)
-        late = self._fill(self._num * (previous_ns + pts_ns))
-        now = self._fill(self._num * (2 * pts_ns + min(self._intervals, default=0)))
         self._previous_ns = pts_ns
-        return Picks(previous=late, current=now, new_segment=False)
+        count = self._open_until(self._num * (2 * pts_ns + self._shortest_ns))
+        if not count:
+            return NOTHING
+        late = self._open_until(self._num * (previous_ns + pts_ns))  # which is sooner: they are among those
+        self._next_point += count
+        return Picks(previous=late, current=count - late, new_segment=False)
 
     def may_want(self, before_ns: int, at_ns: int, after_ns: int, longest_ns: int) -> bool:
         """Whether a frame at `at_ns`, of this segment or the next, may fill a grid point.
@@ -119,7 +128,7 @@ class Sampler:
         """
         if self._previous_ns is None:
             return True
-        shortest_ns = min(shortest_ns, min(self._intervals, default=0))
+        shortest_ns = min(shortest_ns, self._shortest_ns)
         low, high = self._num * (2 * before_ns + shortest_ns), self._num * (before_ns + at_ns)
         anchor = 2 * self._num * self._anchor_ns
         return (high - anchor) // self._period > (low - anchor) // self._period
@@ -136,12 +145,10 @@ class Sampler:
         # A source that is slower than the grid fills several points with its first frame too; its next frame tells.
         return Picks(previous=0, current=1, new_segment=True)
 
-    def _fill(self, until: int) -> int:
-        """Take all grid points up to the time `until` (in 1 / (2 * num) ns); their number."""
+    def _open_until(self, until: int) -> int:
+        """How many grid points up to the time `until` (in 1 / (2 * num) ns) are not filled yet."""
         last = (until - 2 * self._num * self._anchor_ns) // self._period
-        count = max(0, last + 1 - self._next_point)
-        self._next_point += count
-        return count
+        return max(0, last + 1 - self._next_point)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,8 +183,7 @@ class Pick:
     token: TokenMeta | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
+class _Seen(NamedTuple):
     pts_ns: int
     captured_ns: int
     corrupt: bool
@@ -187,8 +193,9 @@ class _Seen:
 class TokenSampler:
     """Sample frames at `fps` and group every `frames_per_token` of them into a token.
 
-    Counts, for whoever reports them: `sampled` frames put into tokens; `abandoned` of those, in tokens that their
-    segment's end left incomplete; `refused` broken frames beyond one token's length, which end the segment.
+    Counts, for whoever reports them: `completed` tokens; `sampled` frames put into tokens; `abandoned` of those, in
+    tokens that their segment's end left incomplete; `refused` broken frames beyond one token's length, which end the
+    segment.
 
     Frames that are only predicted from a broken one (`corrupt`, not `broken`) are sampled like any other and counted:
     every loss makes some, up to the next key frame, and a lossy link is no reason to stop classifying.
@@ -207,6 +214,7 @@ class TokenSampler:
         self._newest_ns = 0
         self._duplicates = 0
         self._corrupt = 0
+        self.completed = 0
         self.sampled = 0
         self.abandoned = 0
         self.refused = 0
@@ -226,7 +234,9 @@ class TokenSampler:
         discontinuity: bool = False,
     ) -> tuple[Pick, ...]:
         """Take the next frame; which frames go where now, in order."""
-        if self._too_damaged(pts_ns, broken, discontinuity):
+        if not broken:
+            self._damaged_since_ns = None
+        elif self._too_damaged(pts_ns, discontinuity):
             self.refused += 1
             self._broken = True
             return ()
@@ -236,6 +246,9 @@ class TokenSampler:
         if picks.new_segment:
             self._begin_segment()
         elif previous is not None and pts_ns == previous.pts_ns:
+            return ()
+        if not (picks.previous or picks.current):
+            self._seen = current
             return ()
         made: list[Pick] = []
         if picks.previous and previous is not None:
@@ -256,10 +269,8 @@ class TokenSampler:
         """Which frames an undamaged one at `pts_ns` would have picked."""
         return self._sampler.foresee(pts_ns, discontinuity or self._broken)
 
-    def _too_damaged(self, pts_ns: int, broken: bool, discontinuity: bool) -> bool:
-        if not broken:
-            self._damaged_since_ns = None
-            return False
+    def _too_damaged(self, pts_ns: int, discontinuity: bool) -> bool:
+        """Whether broken frames have come for longer than a token, this one included."""
         if self._damaged_since_ns is None or discontinuity or pts_ns < self._damaged_since_ns:
             self._damaged_since_ns = pts_ns
         return pts_ns - self._damaged_since_ns > self._token_ns
@@ -295,6 +306,7 @@ class TokenSampler:
             corrupt=self._corrupt,
         )
         self._begin_token()
+        self.completed += 1
         return token
 
 

@@ -46,6 +46,7 @@ class CountedStages(Stages):
         self._clock = clock
         self._since = 0
         self._open: list[int] = []
+        self._single = {stage: _Inside(self, place, 1) for place, stage in enumerate(STAGES)}
         with path.open("w+b") as file:
             file.truncate(_BYTES)
             memory = mmap.mmap(file.fileno(), _BYTES)
@@ -53,17 +54,21 @@ class CountedStages(Stages):
 
     def __call__(self, stage: str, items: int = 1) -> AbstractContextManager[None]:
         """See `Stages`."""
-        return _Inside(self, STAGES.index(stage), items)
+        return self._single[stage] if items == 1 else _Inside(self, STAGES.index(stage), items)
 
     def through(self, stage: str, source: Iterable[ItemT]) -> Iterator[ItemT]:
         """See `Stages`."""
         place, iterator = STAGES.index(stage), iter(source)
         while True:
+            self.enter(place)
+            made = 0
             try:
-                with _Inside(self, place, 1):
-                    item = next(iterator)
+                item = next(iterator)
+                made = 1
             except StopIteration:
                 return
+            finally:
+                self.leave(made)
             yield item
 
     def enter(self, place: int) -> None:

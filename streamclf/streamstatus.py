@@ -16,7 +16,10 @@ from streamclf.sources import Frame, Source
 
 log = logging.getLogger(__name__)
 
-TICK_S = 0.25
+SHORTEST_TICK_S = 0.05
+LONGEST_TICK_S = 1.0
+LOOK_NS = NS // 4
+"""What a source says and counts of itself is taken over so often: to ask it costs as much as all the rest here."""
 MAX_REASON_CHARS = 500
 
 
@@ -30,15 +33,17 @@ class Link(Protocol):
 class StreamStatus:
     """Counts, and posts status events: on every change at once, else every few seconds. Has a thread for the clock."""
 
-    def __init__(self, stream: str, link: Link, *, watched: bool) -> None:
-        """`watched`: silence is a stall."""
+    def __init__(self, stream: str, link: Link, sampler: TokenSampler, *, watched: bool) -> None:
+        """`sampler` counts what it takes, and is asked when that is told. `watched`: silence is a stall."""
         self._stream = stream
         self._link = link
+        self._sampler = sampler
         self._watched = watched
         self._lock = threading.Lock()
         self._health = Health(time.monotonic_ns())
         self._source: Source | None = None
         self._taken = (0, 0, 0)
+        self._look_ns = 0
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._tick, name="status", daemon=True)
 
@@ -52,22 +57,32 @@ class StreamStatus:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._done.set()
-        self._thread.join(2 * TICK_S)
+        self._thread.join(LONGEST_TICK_S)
 
     def frame(self, frame: Frame, source: Source) -> None:
         """A fresh frame is there."""
         with self._lock:
-            counters = self._health.counters
-            counters["corrupt"] += frame.corrupt
-            counters["skipped"] += frame.skipped
+            health, wall_ns = self._health, frame.wall_ns
+            health.clocks = None if wall_ns is None else (wall_ns, frame.pts_ns)
+            health.counters["skipped"] += frame.picture is None
+            if frame.corrupt or frame.captured_ns >= self._look_ns or health.state != "live":
+                self._look(frame, source)
+            self._post(health.frame(frame.captured_ns))
+
+    def left(self, source: Source) -> None:
+        """Nothing more comes of this connection: what it has counted is final."""
+        with self._lock:
             self._count_of(source)
-            counters["width"], counters["height"] = frame.width, frame.height
-            info = source.info
-            self._health.codec, self._health.note = info.codec, info.note
-            # What to add to a window's media time to have Unix time, by the camera's own clock.
-            wall_ns = frame.wall_ns
-            self._health.wall_offset_s = None if wall_ns is None else round((wall_ns - frame.pts_ns) / NS, 6)
-            self._post(self._health.frame(frame.captured_ns))
+            self._health.counters["dropped_stale"] += source.stale
+
+    def _look(self, frame: Frame, source: Source) -> None:
+        self._look_ns = frame.captured_ns + LOOK_NS
+        self._count_of(source)
+        info, health = source.info, self._health
+        health.codec, health.note = info.codec, info.note
+        counters = health.counters
+        counters["corrupt"] += frame.corrupt
+        counters["width"], counters["height"] = frame.width, frame.height
 
     def _count_of(self, source: Source) -> None:
         """Take over what `source` counts from its own beginning, so that it never goes back with a new connection."""
@@ -84,15 +99,6 @@ class StreamStatus:
         """For so long no new picture has come, which is too long, or None."""
         with self._lock:
             self._post(self._health.still(seconds, time.monotonic_ns()))
-
-    def sampled(self, sampler: TokenSampler, tokens: int) -> None:
-        """The sampler has taken the frame, which completed `tokens`."""
-        with self._lock:
-            counters = self._health.counters
-            counters["tokens"] += tokens
-            counters["sampled"] = sampler.sampled
-            counters["dropped_partial"] = sampler.abandoned
-            counters["dropped_corrupt"] = sampler.refused
 
     def count(self, **by: int) -> None:
         """Add to counters."""
@@ -111,13 +117,26 @@ class StreamStatus:
             self._post(self._health.end(_one_line(reason), time.monotonic_ns(), finished=finished))
 
     def _tick(self) -> None:
-        while not self._done.wait(TICK_S):
+        wait_s = SHORTEST_TICK_S
+        while not self._done.wait(wait_s):
             with self._lock:
-                self._post(self._health.tick(time.monotonic_ns(), watched=self._watched))
+                now_ns = time.monotonic_ns()
+                self._post(self._health.tick(now_ns, watched=self._watched))
+                due_s = (self._health.due_ns(watched=self._watched) - now_ns) / NS
+            # A new picture or a fault makes it later, nothing sooner by more than this.
+            wait_s = min(max(SHORTEST_TICK_S, due_s), LONGEST_TICK_S)
 
     def _post(self, report: Report | None) -> None:
-        if report is not None:
-            self._link.post(Draft(type="status", stream=self._stream, body=report.body))
+        if report is None:
+            return
+        body, sampler = report.body, self._sampler
+        body["counters"] |= {
+            "tokens": sampler.completed,
+            "sampled": sampler.sampled,
+            "dropped_partial": sampler.abandoned,
+            "dropped_corrupt": sampler.refused,
+        }
+        self._link.post(Draft(type="status", stream=self._stream, body=body))
 
 
 def _one_line(reason: str) -> str:

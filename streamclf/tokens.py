@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from streamclf.sampling import TokenMeta, TokenSampler
+from streamclf.sampling import Pick, TokenMeta, TokenSampler
 from streamclf.sources.frame import Frame, Source
 from streamclf.sources.resize import Resize
 
@@ -45,31 +45,44 @@ class TokenFiller:
 
     def offer(self, frame: Frame, *, discontinuity: bool = False) -> int:
         """Take the next frame; how many tokens it completed."""
+        return self.fill(self.choose(frame, discontinuity=discontinuity))
+
+    def choose(self, frame: Frame, *, discontinuity: bool = False) -> Sequence[tuple[Pick, Frame]]:
+        """Take the next frame; what is to be put into tokens now, by `fill`: nothing, most of the time."""
         is_new = discontinuity or frame.discontinuity
         # What was skipped was not to be wanted. Where a stall or damage has made it so after all, it is a picture lost.
         if frame.skipped and self._sampler.foresee(frame.pts_ns, discontinuity=is_new).current:
-            return 0
-        if self._previous is not None and self._previous.skipped:
+            return ()
+        previous = self._previous
+        if previous is not None and previous.skipped:
             is_new = is_new or self._sampler.foresee(frame.pts_ns).previous > 0
         picks = self._sampler.offer(
             frame.pts_ns, frame.captured_ns, corrupt=frame.corrupt, broken=frame.broken, discontinuity=is_new
         )
-        completed = 0
+        # Of two pictures of one instant the sampler keeps the first; kept undecoded to RGB, it costs nothing.
+        if previous is None or is_new or frame.pts_ns != previous.pts_ns:
+            self._previous = frame
+        if not picks:
+            return ()
+        chosen = []
         for pick in picks:
+            assert previous is not None or not pick.previous  # the sampler has seen it
+            chosen.append((pick, previous if previous is not None and pick.previous else frame))
+        return chosen
+
+    def fill(self, chosen: Sequence[tuple[Pick, Frame]]) -> int:
+        """Put frames into tokens; how many tokens that completes."""
+        completed = 0
+        for pick, frame in chosen:
             if pick.position == 0 or self._place is None:
                 self._place = self._sink.begin()
             if pick.duplicate and pick.position > 0:
                 self._place[pick.position] = self._place[pick.position - 1]
             else:
-                chosen = self._previous if pick.previous else frame
-                assert chosen is not None  # the sampler has seen it
-                chosen.to_rgb(self._height, self._width, self._resize, out=self._place[pick.position])
+                frame.to_rgb(self._height, self._width, self._resize, out=self._place[pick.position])
             if pick.token is not None:
                 self._sink.commit(pick.token)
                 completed += 1
-        # Of two pictures of one instant the sampler keeps the first; kept undecoded to RGB, it costs nothing.
-        if self._previous is None or is_new or frame.pts_ns != self._previous.pts_ns:
-            self._previous = frame
         return completed
 
 

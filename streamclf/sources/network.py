@@ -243,7 +243,7 @@ class NetworkSource(Source):
             if self._interest is not None and picture.pts_ns is not None:
                 self._interest.shift_ns = pts_ns - picture.pts_ns
             last_ns, interval_ns = pts_ns, pts_ns - last_ns
-            if picture.held_s * NS > HELD_INTERVALS * max(0, interval_ns):
+            if picture.held_s and picture.held_s * NS > HELD_INTERVALS * max(0, interval_ns):
                 self.stale += 1  # an old picture is worse than none; a slow camera's are not old
                 continue
             if self._pace is not None:
