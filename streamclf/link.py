@@ -15,7 +15,6 @@ it knows everything up to `after`; so nothing that an earlier connection swallow
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import os
@@ -102,6 +101,8 @@ class HubLink:
         self._previews: dict[str, bytes] = {}
         self._previews_dropped = 0
         self._close_by: float | None = None
+        self._woken = False
+        """Whether a byte is on its way to the thread, which takes this back without the lock."""
 
         self._wanted: frozenset[str] = frozenset()
         self._wanted_until = 0.0
@@ -136,7 +137,7 @@ class HubLink:
                 self._predictions.append(seq)
             while len(self._held) > self._max_drafts or self._held_bytes > self._max_bytes:
                 self._drop_oldest()
-        self._wake()
+            self._wake()
 
     def preview_wanted(self, stream: str) -> bool:
         """Whether somebody watches `preview/STREAM/` now."""
@@ -149,7 +150,7 @@ class HubLink:
                 self._previews_dropped += 1
             if len(jpeg) <= MAX_PREVIEW_BYTES and valid_stream_name(stream):
                 self._previews[stream] = jpeg
-        self._wake()
+                self._wake()
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -172,14 +173,16 @@ class HubLink:
         with self._lock:
             if self._close_by is None:
                 self._close_by = time.monotonic() + deadline_s
-        self._wake()
+            self._wake()
         self._thread.join(deadline_s + 1.0)
         return len(self._held)
 
     def _wake(self) -> None:
-        with self._lock, contextlib.suppress(BlockingIOError):  # a full pipe has woken the thread already
-            if self._wake_write >= 0:
-                os.write(self._wake_write, b"x")
+        """With the lock. One byte is enough until it is read; and a post that makes no system call keeps the
+        interpreter, so what is posted together goes out together, and is committed so."""
+        if self._wake_write >= 0 and not self._woken:
+            self._woken = True
+            os.write(self._wake_write, b"x")
 
     def _drop_oldest(self) -> None:
         while self._predictions and self._predictions[0] not in self._held:
@@ -227,8 +230,8 @@ class HubLink:
             return self._close_by is not None and (not self._held or time.monotonic() >= self._close_by)
 
     def _drain_wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._wake_read, 4096)
+        self._woken = False  # before what was posted is looked at: the next post wakes again
+        os.read(self._wake_read, 1)
 
     def _take(self, frames: list[bytes], connection: Connection) -> None:
         kind = frames[0]
