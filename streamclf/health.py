@@ -100,6 +100,8 @@ class Health:
             self._interval_ns = (7 * self._interval_ns + now_ns - self._since_ns) // 8
         self._since_ns = now_ns
         self._has_frame = True
+        if self._still_s is None and self.state == "live":
+            return None
         if self._still_s is not None:
             return self._change("frozen", f"no new picture for {self._still_s:.0f} s, though pictures arrive", now_ns)
         return self._change("live", None, now_ns)
@@ -199,7 +201,7 @@ class Freshness:
             self._offset_ns = offset_ns
         else:
             drifted_ns = self._offset_ns + (captured_ns - self._captured_ns) // CLOCK_DRIFT
-            self._offset_ns = min(offset_ns, drifted_ns)
+            self._offset_ns = offset_ns if offset_ns < drifted_ns else drifted_ns
         self._pts_ns, self._captured_ns = pts_ns, captured_ns
         return offset_ns - self._offset_ns
 

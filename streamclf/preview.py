@@ -41,7 +41,7 @@ class Previewer:
 
     def offer(self, frame: Frame) -> None:
         """Post `frame` if it is wanted, was decoded, and the last one is not too recent."""
-        if frame.captured_ns < self._due_ns or frame.skipped:
+        if frame.captured_ns < self._due_ns or frame.picture is None:
             return
         self._due_ns = frame.captured_ns + INTERVAL_NS  # nor is it asked more often whether anybody watches
         if not self.wanted:

@@ -69,11 +69,11 @@ class Sampler:
             raise ValueError(f"fps={fps}, gap_ns={gap_ns}: both must be positive")
         self._num = fps.numerator
         self._period = 2 * NS * fps.denominator  # 1 / fps in units of 1 / (2 * num) ns, as are all products below
+        self._due = 0  # the next point, in these units
         self._gap_ns = gap_ns
         self._intervals: deque[int] = deque(maxlen=INTERVALS)
         self._shortest_ns = 0  # of those; 0: none yet
         self._anchor_ns = 0
-        self._next_point = 0
         self._previous_ns: int | None = None
 
     @property
@@ -100,11 +100,12 @@ class Sampler:
         if is_gap:
             return self._begin(pts_ns)
         self._previous_ns = pts_ns
-        count = self._open_until(self._num * (2 * pts_ns + self._shortest_ns))
-        if not count:
+        until = self._num * (2 * pts_ns + self._shortest_ns)
+        if until < self._due:
             return NOTHING
-        late = self._open_until(self._num * (previous_ns + pts_ns))  # which is sooner: they are among those
-        self._next_point += count
+        late = self._points_until(self._num * (previous_ns + pts_ns))  # which is sooner
+        count = self._points_until(until)
+        self._due += count * self._period
         return Picks(previous=late, current=count - late, new_segment=False)
 
     def may_want(self, before_ns: int, at_ns: int, after_ns: int, longest_ns: int) -> bool:
@@ -141,14 +142,13 @@ class Sampler:
 
     def _begin(self, pts_ns: int) -> Picks:
         self._anchor_ns = self._previous_ns = pts_ns
-        self._next_point = 1
+        self._due = 2 * self._num * pts_ns + self._period
         # A source that is slower than the grid fills several points with its first frame too; its next frame tells.
         return Picks(previous=0, current=1, new_segment=True)
 
-    def _open_until(self, until: int) -> int:
+    def _points_until(self, until: int) -> int:
         """How many grid points up to the time `until` (in 1 / (2 * num) ns) are not filled yet."""
-        last = (until - 2 * self._num * self._anchor_ns) // self._period
-        return max(0, last + 1 - self._next_point)
+        return max(0, (until - self._due) // self._period + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

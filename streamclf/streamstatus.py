@@ -67,7 +67,8 @@ class StreamStatus:
             health.counters["skipped"] += frame.picture is None
             if frame.corrupt or frame.captured_ns >= self._look_ns or health.state != "live":
                 self._look(frame, source)
-            self._post(health.frame(frame.captured_ns))
+            if report := health.frame(frame.captured_ns):
+                self._post(report)
 
     def left(self, source: Source) -> None:
         """Nothing more comes of this connection: what it has counted is final."""

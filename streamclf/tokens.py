@@ -51,10 +51,10 @@ class TokenFiller:
         """Take the next frame; what is to be put into tokens now, by `fill`: nothing, most of the time."""
         is_new = discontinuity or frame.discontinuity
         # What was skipped was not to be wanted. Where a stall or damage has made it so after all, it is a picture lost.
-        if frame.skipped and self._sampler.foresee(frame.pts_ns, discontinuity=is_new).current:
+        if frame.picture is None and self._sampler.foresee(frame.pts_ns, discontinuity=is_new).current:
             return ()
         previous = self._previous
-        if previous is not None and previous.skipped:
+        if previous is not None and previous.picture is None:
             is_new = is_new or self._sampler.foresee(frame.pts_ns).previous > 0
         picks = self._sampler.offer(
             frame.pts_ns, frame.captured_ns, corrupt=frame.corrupt, broken=frame.broken, discontinuity=is_new

@@ -20,14 +20,10 @@ class Damage:
     """
 
     def __init__(self) -> None:
-        self._broken = False
+        self.pending = False
+        """Whether something was amiss since the last picture."""
         self._smeared = False
         self._whole = 0
-
-    @property
-    def pending(self) -> bool:
-        """Whether something was amiss since the last picture."""
-        return self._broken
 
     @property
     def smeared(self) -> bool:
@@ -36,12 +32,12 @@ class Damage:
 
     def note(self) -> None:
         """Data on its way to the next picture is missing, marked as damaged, or could not be decoded."""
-        self._broken = True
+        self.pending = True
 
     def picture(self, *, is_key: bool, is_corrupt: bool) -> tuple[bool, bool]:
         """Take the next picture, as its decoder describes it; whether it is (corrupt, broken)."""
-        broken = self._broken or is_corrupt
-        self._broken = False
+        broken = self.pending or is_corrupt
+        self.pending = False
         if broken:
             self._smeared, self._whole = True, 0
         else:

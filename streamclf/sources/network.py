@@ -238,7 +238,9 @@ class NetworkSource(Source):
             if self._stop.is_set():
                 return
             # One that was skipped is told of later than it came, and may be told of after one that came later.
-            captured_ns = max(captured_ns, picture.arrived_ns or time.monotonic_ns())
+            now_ns = picture.arrived_ns or time.monotonic_ns()
+            if now_ns > captured_ns:
+                captured_ns = now_ns
             pts_ns = clock.at(picture.pts_ns, captured_ns)
             if self._interest is not None and picture.pts_ns is not None:
                 self._interest.shift_ns = pts_ns - picture.pts_ns
@@ -249,26 +251,23 @@ class NetworkSource(Source):
             if self._pace is not None:
                 self._pace.wait(pts_ns, NS // 25, restart=False)
                 captured_ns = time.monotonic_ns()
-            yield self._frame(index, picture, pts_ns, captured_ns)
+            yield Frame(
+                index=index,
+                pts_ns=pts_ns,
+                captured_ns=captured_ns,
+                width=picture.width,
+                height=picture.height,
+                corrupt=picture.corrupt,
+                broken=picture.broken,
+                wall_ns=picture.wall_ns,
+                picture=picture.oriented,
+                render=self._render,
+            )
         if self.live and not self._stop.is_set():
             # A camera or server that dies ends the stream as silently as the end of a film.
             raise SourceError(
                 f"{self._shown}: the stream ended; a live source does not: it was closed by the other side"
             )
-
-    def _frame(self, index: int, picture: Picture, pts_ns: int, captured_ns: int) -> Frame:
-        return Frame(
-            index=index,
-            pts_ns=pts_ns,
-            captured_ns=captured_ns,
-            width=picture.width,
-            height=picture.height,
-            corrupt=picture.corrupt,
-            broken=picture.broken,
-            wall_ns=picture.wall_ns,
-            picture=picture.oriented,
-            render=self._render,
-        )
 
 
 def _trust(tls_ca: str | None, tls_verify: bool) -> dict[str, str]:

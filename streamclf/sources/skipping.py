@@ -102,11 +102,15 @@ class Skipper(Generic[ItemT]):
             items = [*self.finish(), item]
             self._forget()
             return items
-        place = bisect_left(self._times, at_ns)
-        is_new = place == len(self._times) or self._times[place] != at_ns
-        if is_new:
-            self._times.insert(place, at_ns)
-        items = self._resolve(sound)
+        if not self._times or at_ns > self._times[-1]:
+            is_new = True
+            self._times.append(at_ns)
+        else:
+            place = bisect_left(self._times, at_ns)
+            is_new = self._times[place] != at_ns
+            if is_new:
+                self._times.insert(place, at_ns)
+        items = [] if self._held is None else self._resolve(sound)
         if not sound:
             self._key_ns = None
         elif key and not self._refuses:
@@ -132,6 +136,11 @@ class Skipper(Generic[ItemT]):
         if at_ns is None:
             self._forget()
             return self.rest()
+        if not self._skipped and self._times and self._times[-1] == at_ns:
+            # As nearly always, nothing was skipped, and the decoder holds nothing back.
+            self._times, self._has_out = [at_ns], True
+            self._decoding.clear()
+            return ()
         jumped = self._has_out and at_ns <= self._times[0]
         count = len(self._skipped) if jumped else bisect_left(self._skipped, at_ns, key=lambda one: one.at_ns)
         told, self._skipped = self._skipped[:count], self._skipped[count:]

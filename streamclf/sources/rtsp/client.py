@@ -121,8 +121,9 @@ class Client:
         if not self._early and not self._answers:
             self._collect(until)
         packets, self._early = self._early, []
-        answers = list(self._answers)
-        self._answers.clear()
+        answers: list[Message] = []
+        while self._answers:
+            answers.append(self._answers.popleft())
         return packets, answers
 
     def _answer(self, sequence: int, deadline: float) -> Message:
@@ -140,15 +141,18 @@ class Client:
 
     def _collect(self, until: float) -> None:
         """Wait for something and sort it."""
-        if self._connection.holds_data and self._take():
+        if self._connection.holds_data and not self._stop.is_set() and self._take():
             return
         try:
-            ready = [fileno for fileno, _ in wait(self._polls, until, self._stop)]
+            ready = wait(self._polls, until, self._stop)
         except TimeoutError:
             return
-        if self._udp is not None:
-            self._early += self._udp.receive(ready)
-        if self._fileno in ready:
+        if self._udp is None:
+            self._take()
+            return
+        filenos = [fileno for fileno, _ in ready]
+        self._early += self._udp.receive(filenos)
+        if self._fileno in filenos:
             self._take()
 
     def _take(self) -> bool:

@@ -41,6 +41,8 @@ class Connection:
     ) -> None:
         """Connect until `deadline` (monotonic seconds)."""
         self._stop = stop
+        self.holds_data = context is not None
+        """Whether there may be something that waiting for the socket would not tell of: TLS decrypts ahead."""
         self._socket = self._connected(address, deadline)
         try:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -68,11 +70,6 @@ class Connection:
             return None
         except ssl.SSLEOFError:
             return b""
-
-    @property
-    def holds_data(self) -> bool:
-        """Whether there may be something that waiting for the socket would not tell of: TLS decrypts ahead."""
-        return isinstance(self._socket, ssl.SSLSocket)
 
     def send(self, data: bytes, deadline: float) -> None:
         """Send all of it."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import Any
 
 import av
@@ -30,7 +29,6 @@ class Decoder:
         """`held_after_s`: a picture that was complete for that long before anybody could know is an old one."""
         self._held_after_s = held_after_s
         self._media = media
-        self._time_base = Fraction(1, track.clock_hz)
         self._damage = Damage()
         # With the first picture, in case the server sends them only in its description; those in the stream follow.
         self._parameter_sets = b"".join(START_CODE + nal for nal in track.parameter_sets)
@@ -96,7 +94,6 @@ class Decoder:
             self._damage.note()
         packet = Packet(self._parameter_sets + unit.data)
         packet.pts = unit.timestamp
-        packet.time_base = self._time_base
         try:
             frames = self._context.decode(packet)
         except (av.error.FFmpegError, ValueError) as error:

@@ -12,6 +12,7 @@ from streamclf.sources.rtsp.rtp import VERSION
 DOLLAR = 0x24
 HEAD = struct.Struct(">BBHB")
 """How a packet begins: `$`, channel, length, and the first byte of RTP or RTCP."""
+HEAD_BYTES = HEAD.size
 ANSWER = b"RTSP/0.0 000"
 """How an answer begins, any digit in place of a zero."""
 MIN_PACKET_BYTES = 8
@@ -64,14 +65,15 @@ class Framing:
         if self._channels is None or self._body is not None or self._skipped:
             return at
         buffer, channel = self._buffer, self._channels[0]
+        end, unpack = len(buffer), HEAD.unpack_from
         packets = []
         # No packet is shorter than this.
-        while at + HEAD.size <= len(buffer):
-            dollar, number, length, first = HEAD.unpack_from(buffer, at)
+        while at + HEAD_BYTES <= end:
+            dollar, number, length, first = unpack(buffer, at)
             after = at + 4 + length
             if dollar != DOLLAR or number != channel or first >> 6 != VERSION or length < MIN_PACKET_BYTES:
                 break
-            if after > len(buffer):
+            if after > end:
                 break
             packets.append(buffer[at + 4 : after])
             at = after

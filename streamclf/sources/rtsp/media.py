@@ -26,6 +26,8 @@ class Media:
         self._depacketizer = DEPACKETIZERS[track.codec]()
         self._assembler = Assembler(self._depacketizer)
         self._reorder = Reorder(reorder_s)
+        self.reorders = reorder_s > 0
+        """Whether packets may wait for others, so that `deadline` and `expire` have something to say."""
         self._timeline = Timeline(track.clock_hz)
         self._reception = Reception(track.clock_hz)
         self._own_ssrc = secrets.randbits(32)

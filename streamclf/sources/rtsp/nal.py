@@ -24,31 +24,31 @@ class Depacketizer(ABC):
     """FFmpeg's name of it."""
 
     def __init__(self) -> None:
-        self._parts: list[bytes] = []
+        self.parts: list[bytes] = []
+        """Of a NAL unit whose end has not come yet."""
         self._size = 0
         self.malformed = 0
         """Packets that were none of this codec."""
         self.unsupported: Counter[int] = Counter()
         """Packets of kinds that we do not take apart, by their number."""
-        self._damaged = False
+        self.damaged = False
+        """Whether something was missing or wrong, since whoever asks set it back."""
 
     @abstractmethod
     def push(self, payload: bytes, *, after_loss: bool) -> list[bytes]:
         """The NAL units that `payload` completes, without start codes; `after_loss`: packets before it are missing."""
 
     def follow(self, payloads: Sequence[bytes], begin: int) -> int:
-        """Take payloads, from the one at `begin` on, as long as they hold nothing but the middle of a NAL unit that has
-        begun; the first that was not taken. As `push` would take each, in one call: most packets are of this kind."""
-        if not self._parts:
-            return begin
+        """Where a NAL unit has begun: take payloads, from the one at `begin` on, as long as they hold nothing but its
+        middle; the first that was not taken. As `push` would take each, in one call: most packets are of this kind."""
         (mask, value), flags = self.fragment, self.header_bytes
-        data, room = flags + 1, MAX_NAL_BYTES - self._size
+        data, room, append = flags + 1, MAX_NAL_BYTES - self._size, self.parts.append
         end = begin
         for payload in islice(payloads, begin, None):
             size = len(payload) - data
             if size <= 0 or payload[0] & mask != value or payload[flags] & 0xC0 or size > room:
                 break
-            self._parts.append(payload[data:])
+            append(payload[data:])
             room -= size
             end += 1
         self._size = MAX_NAL_BYTES - room
@@ -65,24 +65,19 @@ class Depacketizer(ABC):
     def flush(self) -> list[bytes]:
         """What there is of a NAL unit whose end did not come. A slice is decoded as far as it goes; half a parameter
         set would spoil every picture after it."""
-        if not self._parts:
+        if not self.parts:
             return []
-        self._damaged = True
-        nal = b"".join(self._parts)
+        self.damaged = True
+        nal = b"".join(self.parts)
         self._drop()
         return [nal] if self.is_picture(nal) else []
 
-    def take_damage(self) -> bool:
-        """Whether something was missing or wrong since the last call."""
-        damaged, self._damaged = self._damaged, False
-        return damaged
-
     def _drop(self) -> None:
-        self._parts, self._size = [], 0
+        self.parts, self._size = [], 0
 
     def _wrong(self) -> list[bytes]:
         self.malformed += 1
-        self._damaged = True
+        self.damaged = True
         return self.flush()
 
     def _aggregate(self, payload: bytes, begin: int) -> list[bytes]:
@@ -100,19 +95,19 @@ class Depacketizer(ABC):
     def _fragment(self, header: bytes, flags: int, data: bytes, *, after_loss: bool) -> list[bytes]:
         """One part of a NAL unit; `header` is the whole one's, `flags` has S and E as its highest bits."""
         begins, ends = flags & 0x80, flags & 0x40
-        cut = self.flush() if begins or after_loss else []
+        cut = self.flush() if self.parts and (begins or after_loss) else []
         if begins:
-            self._parts.append(header)
-        elif not self._parts:
-            self._damaged = True  # its beginning is lost: the rest is of no use
+            self.parts.append(header)
+        elif not self.parts:
+            self.damaged = True  # its beginning is lost: the rest is of no use
             return cut
-        self._parts.append(data)
+        self.parts.append(data)
         self._size += len(data)
         if self._size > MAX_NAL_BYTES:
             self._drop()
             return cut + self._wrong()
         if ends:
-            cut.append(b"".join(self._parts))
+            cut.append(b"".join(self.parts))
             self._drop()
         return cut
 
@@ -138,7 +133,7 @@ class H264(Depacketizer):
             return self._aggregate(payload, 1)
         if 25 <= kind <= 29:
             self.unsupported[kind] += 1
-            self._damaged = True
+            self.damaged = True
             return self.flush()
         if kind in (0, 30, 31):
             return self._wrong()
@@ -176,7 +171,7 @@ class H265(Depacketizer):
             return self._aggregate(payload, 2)
         if kind > 49:
             self.unsupported[kind] += 1
-            self._damaged = True
+            self.damaged = True
             return self.flush()
         return [*self.flush(), payload]
 

@@ -117,7 +117,7 @@ class RtspReader:
         """All pictures until the server ends the stream or we are asked to stop. Raises `SourceError` for a fault."""
         waiting_since = time.monotonic()
         try:
-            while not self._stop.is_set():
+            while True:
                 while self._units:
                     for unit in self._decoder.admitted(self._units.popleft()):
                         for picture in self._decoder.decoded(unit):
@@ -142,33 +142,30 @@ class RtspReader:
     def _read(self, until: float) -> None:
         """Wait for packets, and assemble what they bring. Raises our error for a fault, or when none has come until
         then; `EndedError` and `StoppedError` are their caller's."""
-        try:
-            self._receive(until)
-        except TROUBLE as error:
-            raise self._translated(error) from None
-
-    def _receive(self, until: float) -> None:
-        media = self._media
-        soonest = until
-        if (deadline := media.deadline) is not None:
-            soonest = min(soonest, deadline)
+        media, soonest = self._media, until
+        if media.reorders and media.deadline is not None:
+            soonest = min(soonest, media.deadline)
         if media.left_at is not None:
             soonest = min(soonest, media.left_at + GOODBYE_S)
-        came = self._session.receive(soonest)
-        now = time.monotonic()
-        for channel, packets in came:
-            if channel:
-                media.rtcp(packets, now)
-            else:
-                self._units += media.rtp(packets, now)
-        if media.came_at is not None:
-            self._data_at = max(self._data_at, media.came_at)
-        self._units += media.expire(now)
-        if media.left_at is not None and now - media.left_at >= GOODBYE_S:
-            raise EndedError
-        # Data that was there before the reader came back from elsewhere is no silence.
-        if now >= until and not (self._units if self._opening else self._data_at + self._timeouts.read_s > now):
-            raise TimeoutError
+        try:
+            came = self._session.receive(soonest)
+            now = time.monotonic()
+            for channel, packets in came:
+                if channel:
+                    media.rtcp(packets, now)
+                else:
+                    self._units += media.rtp(packets, now)
+            if media.came_at is not None and media.came_at > self._data_at:
+                self._data_at = media.came_at
+            if media.reorders:
+                self._units += media.expire(now)
+            if media.left_at is not None and now - media.left_at >= GOODBYE_S:
+                raise EndedError
+            # Data that was there before the reader came back from elsewhere is no silence.
+            if now >= until and not (self._units if self._opening else self._data_at + self._timeouts.read_s > now):
+                raise TimeoutError
+        except TROUBLE as error:
+            raise self._translated(error) from None
 
     def _translated(self, error: Exception) -> Exception:
         """Our error for one of `TROUBLE`; never with a text that might hold more than it should."""

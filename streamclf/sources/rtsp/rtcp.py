@@ -80,7 +80,9 @@ class Reception:
             self._begin(run.ssrc, run.sequence)
         count = len(run.payloads)
         self._received += count
-        self._highest += max(0, distance(run.sequence, self._highest & 0xFFFF, 16) + count - 1)
+        ahead = distance(run.sequence, self._highest & 0xFFFF, 16) + count - 1
+        if ahead > 0:
+            self._highest += ahead
         transit = now * self._clock_hz - run.timestamp
         if self._transit is not None:
             step = abs(transit - self._transit)

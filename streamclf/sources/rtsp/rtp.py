@@ -11,9 +11,10 @@ HEADER = struct.Struct(">BBHII")
 VERSION = 2
 LINK = struct.Struct(">HHQ")
 """A header as one packet's is compared with the next one's: version, marker and type; the number; all the rest."""
+LINK_BYTES = LINK.size
 MARKER = 0x80
-PLAIN = VERSION << 14 | MARKER
-"""The first word of a header without padding, extension and contributing sources, with its marker, but for the type."""
+PLAIN = VERSION << 14
+"""The first word of a header without padding, extension and contributing sources, but for marker and type."""
 
 
 class RtpPacket(NamedTuple):
@@ -80,25 +81,30 @@ def runs_of(packets: Iterable[bytes], payload_types: frozenset[int]) -> tuple[li
     runs: list[Run] = []
     foreign = 0
     payloads: list[bytes] = []
-    kind = number = rest = -1  # of the header that continues the last run; its marker may be set or not
+    unpack = LINK.unpack_from
+    plain = marked = number = rest = -1  # of the header that continues the last run, without and with a marker
     for data in packets:
-        if len(data) >= LINK.size:
-            first, sequence, others = LINK.unpack_from(data)
-            if others == rest and sequence == number and first | MARKER == kind:
-                payloads.append(data[LINK.size :])
-                number += 1  # never the one after 65535: a run ends there
-                if first & MARKER:
-                    runs[-1].marker, kind = True, -1
-                continue
+        if len(data) >= LINK_BYTES:
+            first, sequence, others = unpack(data)
+            if sequence == number and others == rest:
+                if first == plain:
+                    payloads.append(data[LINK_BYTES:])
+                    number += 1  # never the one after 65535: a run ends there
+                    continue
+                if first == marked:
+                    payloads.append(data[LINK_BYTES:])
+                    runs[-1].marker, number = True, -1
+                    continue
         packet = parse_rtp(data)
         if packet is None or packet.payload_type not in payload_types:
             foreign += 1
             continue
         payloads = [packet.payload]
         runs.append(Run(packet.sequence, packet.timestamp, packet.ssrc, packet.marker, payloads))
-        # By its bytes a header with padding or an extension is continued by its like, which is not read so quickly.
-        kind = -1 if packet.marker or first | MARKER != PLAIN | packet.payload_type else PLAIN | packet.payload_type
-        number, rest = sequence + 1, others
+        # After a marker nothing goes on; and what has padding or an extension is not compared, but read as a whole.
+        plain = PLAIN | packet.payload_type
+        marked = plain | MARKER
+        number, rest = sequence + 1 if first == plain else -1, others
     return runs, foreign
 
 
@@ -131,7 +137,7 @@ class Timeline:
             return 0
         expected = (now - self._at) * self._clock_hz
         step = round(expected) if self._restarted else distance(raw, self._raw, 32)
-        self.jumped = self._restarted or abs(step - expected) > self._clock_hz
+        self.jumped = self._restarted or not -self._clock_hz <= step - expected <= self._clock_hz
         self._raw, self._at, self._restarted = raw, now, False
         self._ticks += step
         return self._ticks

@@ -83,14 +83,16 @@ class Session:
 
     def receive(self, until: float) -> list[Data]:
         """Packets in the order in which they came; none after `until`. Keeps the session alive meanwhile."""
-        junk = self._client.framing.junk
-        now = time.monotonic()
-        packets, answers = self._client.receive(min(until, self._keep_alive_at, max(self._report_at, now)))
+        client = self._client
+        junk = client.framing.junk
+        packets, answers = client.receive(min(until, self._keep_alive_at, self._report_at))
         for answer in answers:
             self._take(answer)
-        if self._client.framing.junk != junk:
+        if client.framing.junk != junk:
             self._media.note_damage()
-        self._keep(time.monotonic())
+        now = time.monotonic()
+        if now >= self._keep_alive_at or now >= self._report_at:
+            self._keep(now)
         return packets
 
     def close(self, *, goodbye: bool = True) -> None:

@@ -46,9 +46,11 @@ class Assembler:
     def push(self, arrival: Arrival, timestamp: int, now: float) -> list[AccessUnit]:
         """Take the next packets, whose time is `timestamp` (ticks); the pictures that are complete."""
         run, lost = arrival
+        depacketizer = self._depacketizer
         units: list[AccessUnit] = []
         if timestamp != self._timestamp:
-            self._take(self._depacketizer.flush(), units, now)
+            if depacketizer.parts:
+                self._take(depacketizer.flush(), units, now)
             if self._pictures_end:
                 self._damaged |= lost > 0  # its end may be among them
                 self._finish(units, now)
@@ -56,29 +58,37 @@ class Assembler:
         payloads, at = run.payloads, 0
         if lost:
             self._damaged = True
-            self._take(self._depacketizer.push(payloads[0], after_loss=True), units, now)
+            self._take(depacketizer.push(payloads[0], after_loss=True), units, now)
             at = 1
-        while (at := self._depacketizer.follow(payloads, at)) < len(payloads):
+        count = len(payloads)
+        while at < count:
+            if depacketizer.parts and (at := depacketizer.follow(payloads, at)) == count:
+                break
             if at:
                 self._last_at = now
-            self._take(self._depacketizer.push(payloads[at], after_loss=False), units, now)
+            nals = depacketizer.push(payloads[at], after_loss=False)
+            if nals or depacketizer.damaged:
+                self._take(nals, units, now)
             at += 1
         self._last_at = now
         if run.marker and self.trusts_marker:
-            self._take(self._depacketizer.flush(), units, now)
+            if depacketizer.parts:
+                self._take(depacketizer.flush(), units, now)
             if self._pictures_end:
                 self._finish(units, now)
                 self._done = timestamp
         return units
 
     def _take(self, nals: list[bytes], units: list[AccessUnit], now: float) -> None:
-        self._damaged |= self._depacketizer.take_damage()
+        depacketizer = self._depacketizer
+        self._damaged |= depacketizer.damaged
+        depacketizer.damaged = False
         for nal in nals:
-            if len(nal) <= self._depacketizer.header_bytes:
+            if len(nal) <= depacketizer.header_bytes:
                 continue  # of no content
-            is_picture = self._depacketizer.is_picture(nal)
+            is_picture = depacketizer.is_picture(nal)
             if is_picture:
-                if self._depacketizer.begins_picture(nal):
+                if depacketizer.begins_picture(nal):
                     if self._pictures_end:
                         self._finish(units, now)
                 elif self._timestamp == self._done and not self._pictures_end and not self._damaged:
@@ -97,10 +107,15 @@ class Assembler:
 
     def _finish(self, units: list[AccessUnit], now: float) -> None:
         """What follows the last slice belongs to the next picture."""
-        nals, self._nals = self._nals[: self._pictures_end], self._nals[self._pictures_end :]
-        self._size, self._pictures_end = sum(map(len, self._nals)), 0
+        nals, end = self._nals, self._pictures_end
+        if end == len(nals):
+            self._nals, self._size = [], 0
+        else:
+            nals, self._nals = nals[:end], nals[end:]
+            self._size = sum(map(len, self._nals))
+        self._pictures_end = 0
         assert self._timestamp is not None  # a packet brought it
-        waited_s = max(0.0, now - self._last_at) if self._last_at else 0.0
+        waited_s = now - self._last_at if 0.0 < self._last_at < now else 0.0
         data = START_CODE + START_CODE.join(nals)
         units.append(AccessUnit(data, self._timestamp, self._damaged, waited_s))
         self._damaged = False
