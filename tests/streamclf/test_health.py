@@ -160,3 +160,32 @@ def test_waits_grow_with_jitter_and_begin_anew() -> None:
     assert sum(waits[:6]) < 5, "back soon after a short fault"
     backoff.reset()
     assert backoff.next_s() <= 0.24
+
+
+def changes(reports: list[tuple[State, int]]) -> list[tuple[State, int]]:
+    return [report for i, report in enumerate(reports) if i == 0 or reports[i - 1][0] != report[0]]
+
+
+def test_whoever_ticks_when_it_is_due_misses_nothing() -> None:
+    """Ticks at `due_ns` alone tell the same, and no later, as ticks without end."""
+    for watched in (True, False):
+        often, seldom = Health(0), Health(0)
+        told: list[list[tuple[State, int]]] = [[], []]
+        pictures = {*range(40 * MS, 3 * NS, 40 * MS), *range(9 * NS, 11 * NS, 200 * MS)}
+        due_ns = seldom.due_ns(watched=watched)
+        ticks = 0
+        for now_ns in range(0, 20 * NS, 10 * MS):
+            for health, reports in ((often, told[0]), (seldom, told[1])):
+                made = [health.frame(now_ns)] if now_ns in pictures else []
+                if now_ns == 12 * NS:
+                    made.append(health.fault("gone", now_ns))
+                if health is often or now_ns >= due_ns:
+                    made.append(health.tick(now_ns, watched=watched))
+                    if health is seldom:
+                        due_ns = health.due_ns(watched=watched)
+                        ticks += 1
+                reports += [(report.state, now_ns) for report in made if report is not None]
+        assert changes(told[0]) == changes(told[1])
+        assert [state for state, _ in changes(told[0])][-1] == ("offline" if watched else "connecting")
+        assert ticks < 50, "twice a second, at most"
+        assert all(due_ns > now_ns for due_ns in (often.due_ns(watched=watched), seldom.due_ns(watched=watched)))

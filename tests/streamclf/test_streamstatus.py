@@ -1,0 +1,139 @@
+"""What statuses say of a source, though it is asked now and then only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streamclf.link import Draft
+from streamclf.sampling import NS, TokenSampler
+from streamclf.sources import Frame, Source, SourceInfo
+from streamclf.streamstatus import LOOK_NS, StreamStatus
+
+MS = 1_000_000
+
+
+class Posted:
+    def __init__(self) -> None:
+        self.bodies: list[Mapping[str, Any]] = []
+
+    def post(self, draft: Draft) -> None:
+        self.bodies.append(draft.body)
+
+    @property
+    def last(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.bodies[-1]["counters"]
+        return found
+
+
+class Asked(Source):
+    """Counts how often it is asked what it is."""
+
+    live = True
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.note: str | None = None
+
+    def __next__(self) -> Frame:
+        raise StopIteration
+
+    @property
+    def info(self) -> SourceInfo:
+        self.asked += 1
+        return SourceInfo(codec="h264", width=2, height=2, fps=25.0, note=self.note)
+
+    def close(self) -> None:
+        return
+
+
+def frame(at_ns: int, **keys: Any) -> Frame:
+    made = Frame(
+        index=0,
+        pts_ns=at_ns,
+        captured_ns=NS + at_ns,
+        width=2,
+        height=2,
+        picture=np.zeros((2, 2, 3), np.uint8),
+        render=lambda *_: None,
+    )
+    return replace(made, **keys)
+
+
+@pytest.fixture
+def posted() -> Posted:
+    return Posted()
+
+
+@pytest.fixture
+def sampler() -> TokenSampler:
+    return TokenSampler(25, 2)
+
+
+@pytest.fixture
+def status(posted: Posted, sampler: TokenSampler) -> StreamStatus:
+    return StreamStatus("door", posted, sampler, watched=True)  # its clock does not run: nobody enters it
+
+
+def test_a_source_is_asked_a_few_times_a_second(status: StreamStatus) -> None:
+    source = Asked()
+    for i in range(100):
+        status.frame(frame(i * 40 * MS), source)
+    assert source.asked <= 1 + 100 * 40 * MS // LOOK_NS
+
+
+def test_at_the_end_of_a_connection_every_count_is_there(status: StreamStatus, posted: Posted) -> None:
+    source = Asked()
+    status.frame(frame(0), source)
+    status.frame(frame(40 * MS), source)
+    source.lost, source.undecodable, source.dropped_by_sender, source.stale = 3, 2, 1, 4
+    status.frame(frame(80 * MS), source)
+    status.left(source)
+    status.fault("connection reset")
+    counters = ("frames", "lost", "undecodable", "dropped_sender", "dropped_stale")
+    assert [posted.last[name] for name in counters] == [3, 3, 2, 1, 4]
+    again = Asked()  # it counts from its own beginning
+    again.lost, again.note = 1, "decoded by the CPU"
+    status.frame(frame(120 * MS), again)
+    assert (posted.bodies[-1]["state"], posted.bodies[-1]["note"]) == ("live", again.note), "at once"
+    status.left(again)
+    status.end("gone")
+    assert [posted.last[name] for name in counters] == [4, 4, 2, 1, 4]
+
+
+def test_what_is_told_of_a_first_picture_is_that_pictures(status: StreamStatus, posted: Posted) -> None:
+    source = Asked()
+    source.note = "read through FFmpeg's demuxer"
+    status.frame(frame(0, width=640, height=360, corrupt=True, wall_ns=1_700_000_000 * NS), source)
+    (body,) = posted.bodies
+    assert (body["state"], body["codec"], body["note"]) == ("live", "h264", source.note)
+    assert {"frames": 1, "corrupt": 1, "skipped": 0, "width": 640, "height": 360}.items() <= posted.last.items()
+    assert posted.last["wall_offset_s"] == 1_700_000_000
+
+
+def test_damage_is_told_with_the_picture_that_shows_it(status: StreamStatus, posted: Posted) -> None:
+    source = Asked()
+    for i in range(3):
+        status.frame(frame(i * 20 * MS), source)
+    source.lost = 7
+    status.frame(frame(60 * MS, corrupt=True), source)
+    status.still(11.0)
+    status.frame(frame(80 * MS), source)
+    assert posted.bodies[-1]["state"] == "frozen"
+    assert (posted.last["lost"], posted.last["corrupt"]) == (7, 1)
+
+
+def test_what_the_sampler_counts_is_told_as_it_stands(
+    status: StreamStatus, posted: Posted, sampler: TokenSampler
+) -> None:
+    source = Asked()
+    for i in range(5):
+        status.frame(frame(i * 40 * MS), source)
+        sampler.offer(i * 40 * MS, NS)
+    status.left(source)
+    status.end("end of the file", finished=True)
+    assert {"tokens": 2, "sampled": 5, "dropped_partial": 0, "dropped_corrupt": 0}.items() <= posted.last.items()
