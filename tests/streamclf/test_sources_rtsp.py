@@ -151,15 +151,18 @@ def test_the_camera_s_wall_clock_comes_with_its_frames() -> None:
 
 def test_a_session_is_kept_alive_and_reported_on() -> None:
     traits = {"timeout_s": 2, "enforce_timeout": True}
-    with served(**traits) as server, live(server.url("cam")) as source:
-        take(source, 80)
-        alive = [method for method, _ in server.requests].count("GET_PARAMETER")
-        assert alive >= 2
-        assert server.reports, "a receiver report at the beginning"
-        assert server.reports[0][1] == 201
-    deadline = time.monotonic() + 5
-    while ("TEARDOWN", f"rtsp://{HOST}:{server.port}/cam/") not in server.requests:
-        assert time.monotonic() < deadline, server.requests
+    with served(**traits) as server:
+        with live(server.url("cam")) as source:
+            take(source, 80)
+            alive = [method for method, _ in server.requests].count("GET_PARAMETER")
+            assert alive >= 2
+            assert server.reports, "a receiver report at the beginning"
+            assert server.reports[0][1] == 201
+        # While the server is there still to take it.
+        deadline = time.monotonic() + 5
+        while ("TEARDOWN", f"rtsp://{HOST}:{server.port}/cam/") not in server.requests:
+            assert time.monotonic() < deadline, server.requests
+            time.sleep(0.01)
 
 
 def test_a_server_without_get_parameter_is_asked_for_its_options() -> None:
