@@ -1,0 +1,36 @@
+"""Access units -> pictures, without a network."""
+
+from __future__ import annotations
+
+from support.clips import Film, film
+
+from streamclf.sources.rtsp.decoder import Decoder
+from streamclf.sources.rtsp.media import Media
+from streamclf.sources.rtsp.sdp import Track
+from streamclf.sources.rtsp.units import START_CODE, AccessUnit
+
+TRACK = Track(codec="H264", payload_types=frozenset({96}))
+
+
+def shaped(sar: str, width: int = 160) -> Film:
+    """Ten pictures, two of them key frames, whose pixels have that shape."""
+    options = (("preset", "ultrafast"), ("tune", "zerolatency"), ("x264-params", f"sar={sar}"))
+    return film(frames=10, width=width, height=90, gop=5, options=options)
+
+
+def test_pictures_have_the_shape_that_their_key_frame_says() -> None:
+    """Somebody changes the camera's settings while it plays: its pixels are other ones, then its pictures."""
+    decoder = Decoder(Media(TRACK, reorder_s=0.0), TRACK, held_after_s=1.0)
+    sizes = []
+    films = [shaped("1/1"), shaped("2/1"), shaped("0/0"), shaped("4/3"), shaped("4/3", width=120), shaped("9/2")]
+    for number, unit in enumerate(unit for one in films for unit in one.units):
+        data = b"".join(START_CODE + nal for nal in unit)
+        sizes += [
+            (picture.width, picture.height)
+            for wanted in decoder.admitted(AccessUnit(data, number * 3600, False, 0.0))
+            for picture in decoder.decoded(wanted)
+        ]
+    expected = [(160, 90), (320, 90), (160, 90), (213, 90), (160, 90), (160, 90)]
+    assert sizes == [size for size in expected for _ in range(10)], "nonsense counts as square"
+    assert decoder.size == (160, 90)
+    assert decoder.undecodable == 0
