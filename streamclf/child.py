@@ -58,14 +58,15 @@ class _Asked(threading.Event):
     def __init__(self) -> None:
         super().__init__()
         self.pulse = Pulse()
+        self._main = threading.main_thread().ident
 
     def is_set(self) -> bool:
-        if threading.get_ident() == threading.main_thread().ident:
+        if threading.get_ident() == self._main:
             self.pulse.beat()
         return super().is_set()
 
     def wait(self, timeout: float | None = None) -> bool:
-        if threading.get_ident() != threading.main_thread().ident:
+        if threading.get_ident() != self._main:
             return super().wait(timeout)
         end = None if timeout is None else time.monotonic() + timeout
         while True:
