@@ -20,7 +20,6 @@ from streamclf import __version__
 from streamclf.builtin import DEFAULT_MODEL, find_bundle
 from streamclf.child import LOG_VARIABLE
 from streamclf.config import PublishConfig, ServiceConfig, StreamConfig
-from streamclf.core import Ready
 from streamclf.dashboard import Board
 from streamclf.demo_clip import render_clip
 from streamclf.errors import BusError, SourceError
@@ -29,7 +28,8 @@ from streamclf.signals import stop_on_signals
 from streamclf.sources import open_source
 from streamclf.sources.camera import list_cameras
 from streamclf.subscription import START, Received, subscribe
-from streamclf.supervisor import Supervisor
+from streamclf.supervisor.core import Ready
+from streamclf.supervisor.supervisor import Supervisor
 
 REFRESH_HZ = 8
 LOOPBACK_ANY_PORT = "tcp://127.0.0.1:*"

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from streamclf.child import configure_logging
 from streamclf.config import load_config
-from streamclf.core import Ready
-from streamclf.notify import Notifier
-from streamclf.preflight import preflight
-from streamclf.reload import ConfigFile
 from streamclf.signals import reload_on_hangup, stop_on_signals
-from streamclf.supervisor import Supervisor
+from streamclf.supervisor.core import Ready
+from streamclf.supervisor.notify import Notifier
+from streamclf.supervisor.preflight import preflight
+from streamclf.supervisor.reload import ConfigFile
+from streamclf.supervisor.supervisor import Supervisor
 
 log = logging.getLogger("service")
 

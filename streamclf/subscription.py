@@ -21,9 +21,9 @@ from urllib.parse import urlsplit
 import zmq
 
 from streamclf.access import Access, HandshakeWatch, open_access
-from streamclf.bus import open_socket
 from streamclf.errors import BusError, EventError, UsageError
 from streamclf.events import HEARTBEAT_TOPIC, JOURNALLED, Heartbeat, Lost, StreamEvent, parse_event, topic_of
+from streamclf.hub.bus import open_socket
 from streamclf.link import MAX_PREVIEW_BYTES
 from streamclf.multipart import receive_now
 from streamclf.names import valid_stream_name

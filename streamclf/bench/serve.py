@@ -17,10 +17,10 @@ import orjson
 from engines.errors import EngineError
 from streamclf.child import configure_logging
 from streamclf.config import load_config
-from streamclf.core import Ready
 from streamclf.errors import StreamclfError
-from streamclf.preflight import preflight
-from streamclf.supervisor import Supervisor
+from streamclf.supervisor.core import Ready
+from streamclf.supervisor.preflight import preflight
+from streamclf.supervisor.supervisor import Supervisor
 
 
 def main() -> int:

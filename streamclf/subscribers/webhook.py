@@ -15,9 +15,9 @@ from typing import Any, Final, cast, get_args
 
 import orjson
 
+from streamclf.capture.health import Backoff
 from streamclf.errors import JournalError, UsageError
 from streamclf.events import DraftType, Heartbeat, Lost
-from streamclf.health import Backoff
 from streamclf.redact import register_secret
 from streamclf.signals import stop_on_signals
 from streamclf.subscribers.lineformats import published

@@ -19,11 +19,11 @@ import numpy as np
 
 from engines.engine import Engine, open_engine
 from streamclf.builtin import find_bundle
-from streamclf.classifier import Classifier
-from streamclf.feed import Feed, bank_slots, ring_slots
+from streamclf.classifier.feed import Feed, bank_slots, ring_slots
+from streamclf.classifier.motion import motion_between
+from streamclf.classifier.process import Classifier
 from streamclf.jobs import StreamSettings
 from streamclf.link import Draft
-from streamclf.motion import motion_between
 from streamclf.offline import file_tokens
 from streamclf.ring import RingReader, RingWriter, create_ring
 from streamclf.rules import StreamActions

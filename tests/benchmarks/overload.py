@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from support.slow_engine import Rig
 
-from streamclf.feed import Feed
-from streamclf.overload import Overload
+from streamclf.classifier.feed import Feed
+from streamclf.classifier.overload import Overload
 
 STREAMS: Final = 8
 SETTLE_S: Final = 30.0

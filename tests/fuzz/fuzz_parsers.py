@@ -21,13 +21,13 @@ with atheris.instrument_imports(include=["streamclf"]):
     from streamclf.access import open_access
     from streamclf.errors import ConfigError, EventError, UsageError
     from streamclf.events import HEARTBEAT_TOPIC, Heartbeat, parse_event, to_json
-    from streamclf.gate import AllowList, Gatekeeper
-    from streamclf.history import JournalReader
-    from streamclf.intake import Intake, LinkServer
-    from streamclf.journal import Journal, Record
+    from streamclf.hub.gate import AllowList, Gatekeeper
+    from streamclf.hub.history import JournalReader
+    from streamclf.hub.intake import Intake, LinkServer
+    from streamclf.hub.journal import Journal, Record
+    from streamclf.hub.replay import ReplayServer, Request, answer
     from streamclf.keys import load_certificate, make_keys
     from streamclf.pull import Puller
-    from streamclf.replay import ReplayServer, Request, answer
     from streamclf.tracker import START, Position, Tracker
 
 ROOM = Path(tempfile.mkdtemp(prefix="fuzz-"))
@@ -74,7 +74,7 @@ def link(data: bytes) -> None:
 
 def subscription(data: bytes) -> None:
     """What comes up a publisher's socket."""
-    from streamclf.bus import _TOPIC, _watched_stream
+    from streamclf.hub.bus import _TOPIC, _watched_stream
 
     if _TOPIC.fullmatch(data[1:]):
         assert len(data) <= 81

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamclf.actions import ActionChange, ActionTracker
+from streamclf.hub.openactions import SILENT_BEATS, OpenActions
 from streamclf.link import Draft
-from streamclf.openactions import SILENT_BEATS, OpenActions
 from streamclf.rules import ActionConfig, StreamActions
 from streamclf.schedule import parse_hours, within
 

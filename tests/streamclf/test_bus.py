@@ -13,9 +13,9 @@ import pytest
 import zmq
 from support.hub_process import wait_until
 
-from streamclf.bus import Publisher, bind, open_socket
 from streamclf.errors import BusError
-from streamclf.journal import Entry
+from streamclf.hub.bus import Publisher, bind, open_socket
+from streamclf.hub.journal import Entry
 
 
 @pytest.fixture

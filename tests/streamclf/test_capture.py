@@ -21,7 +21,7 @@ import pytest
 from support.clips import film, read_number, write_clip
 from support.rtsp_server import RtspServer, Traits
 
-from streamclf.capture import Capture
+from streamclf.capture.process import Capture
 from streamclf.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED
 from streamclf.config import StreamConfig
 from streamclf.errors import RingError, SourceError

@@ -17,14 +17,14 @@ from engines.engine import Engine, open_engine
 from engines.errors import EngineInputError
 from engines.parity import softmax
 from streamclf.child import Stop
-from streamclf.classifier import Classifier
+from streamclf.classifier.feed import BURST, CATCH_UP, HELD, Feed, bank_slots, ring_slots
+from streamclf.classifier.process import Classifier
+from streamclf.classifier.roster import Roster
 from streamclf.errors import RingError
-from streamclf.feed import BURST, CATCH_UP, HELD, Feed, bank_slots, ring_slots
 from streamclf.jobs import FeedJoin, StreamSettings
 from streamclf.link import Draft
 from streamclf.progress import ProgressReporter
 from streamclf.ring import RingReader, RingWriter, create_ring
-from streamclf.roster import Roster
 from streamclf.rules import ActionConfig, StreamActions
 from streamclf.sampling import TokenMeta
 
@@ -184,7 +184,7 @@ def test_hop_thins_the_predictions_out(engine: Engine) -> None:
 def test_a_token_waits_for_the_other_streams_and_is_encoded_with_theirs(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streamclf.gathering.ALIVE_S", 3600.0)  # however slow this machine is
+    monkeypatch.setattr("streamclf.classifier.gathering.ALIVE_S", 3600.0)  # however slow this machine is
     batches: list[int] = []
     encode = engine.encode
     monkeypatch.setattr(engine, "encode", lambda tokens, slots: (batches.append(len(slots)), encode(tokens, slots)))
@@ -382,8 +382,8 @@ def test_an_action_ends_with_its_hours_though_its_stream_shows_nothing(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_s = [datetime(2026, 1, 2, 17, 59, tzinfo=timezone.utc).timestamp()]
-    monkeypatch.setattr("streamclf.classifier.time.time", lambda: now_s[0])
-    monkeypatch.setattr("streamclf.classifier.IDLE_S", 0.02)
+    monkeypatch.setattr("streamclf.classifier.process.time.time", lambda: now_s[0])
+    monkeypatch.setattr("streamclf.classifier.process.IDLE_S", 0.02)
     each = ActionConfig(on=0.01, off=0.0, min_s=0, active=("fri 08:00-18:00",))
     actions = StreamActions(labels={"bright": each, "dark": each}, timezone="UTC")
     camera, posted = Camera("cam", engine, 0), Posted()

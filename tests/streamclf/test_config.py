@@ -6,8 +6,8 @@ from support.bundles import make_brightness_bundle
 
 from streamclf.config import load_config
 from streamclf.errors import ConfigError, UsageError
-from streamclf.preflight import preflight
 from streamclf.rules import ActionConfig, StreamActions
+from streamclf.supervisor.preflight import preflight
 
 
 def write(tmp_path: Path, text: str) -> Path:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamclf.gathering import ALIVE_S, HOLD_S, Gathering
+from streamclf.classifier.gathering import ALIVE_S, HOLD_S, Gathering
 
 WAIT_S = 0.02
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from streamclf.governor import FULL, LOOK_S, ROOM, Governor, Look
-from streamclf.turns import Turns
+from streamclf.classifier.governor import FULL, LOOK_S, ROOM, Governor, Look
+from streamclf.classifier.turns import Turns
 
 STREAMS = 8
 TOP = 6

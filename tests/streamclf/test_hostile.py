@@ -36,8 +36,8 @@ from support.strangers import (
     subscriptions,
 )
 
-from streamclf.bus import MAX_SUBSCRIPTIONS
 from streamclf.events import Heartbeat, Lost
+from streamclf.hub.bus import MAX_SUBSCRIPTIONS
 from streamclf.keys import make_keys
 from streamclf.link import HubLink
 from streamclf.linksocket import U64

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamclf.errors import JournalError
-from streamclf.history import JournalReader
-from streamclf.journal import RETENTION_STEP, Entry, Journal, Record
+from streamclf.hub.history import JournalReader
+from streamclf.hub.journal import RETENTION_STEP, Entry, Journal, Record
 
 pytestmark = pytest.mark.flaky(reruns=0)  # what fails here once in a hundred times is a loss
 
@@ -106,7 +106,7 @@ def test_a_second_service_is_refused_with_a_remedy(journal: Journal, path: Path)
 
 def test_a_killed_service_leaves_no_lock(path: Path) -> None:
     code = (
-        "import sys, os; from pathlib import Path; from streamclf.journal import Journal\n"
+        "import sys, os; from pathlib import Path; from streamclf.hub.journal import Journal\n"
         f"j = Journal(Path({str(path)!r}), keep_s=1); print('locked', flush=True); os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30).stdout == b"locked\n"

@@ -17,7 +17,7 @@ from support.hub_process import HubProcess, prediction, wait_until
 
 from streamclf.errors import JournalError
 from streamclf.events import Heartbeat, Prediction
-from streamclf.journal import Journal
+from streamclf.hub.journal import Journal
 from streamclf.link import HubLink
 from streamclf.subscription import subscribe
 

@@ -19,7 +19,7 @@ from support.hub_process import action, prediction, status, wait_until
 from support.processes import wakes
 
 from streamclf.errors import BusError, EventError
-from streamclf.intake import Intake, LinkServer
+from streamclf.hub.intake import Intake, LinkServer
 from streamclf.link import MAX_DRAFT_BYTES, MAX_PREVIEW_BYTES, Draft, HubLink
 from streamclf.linksocket import U64
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from streamclf.motion import BLOCK, CELL, MotionGate, motion_between
+from streamclf.classifier.motion import BLOCK, CELL, MotionGate, motion_between
 
 U8 = npt.NDArray[np.uint8]
 SHAPE = (2, 112, 96, 3)

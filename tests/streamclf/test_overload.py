@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.slow_engine import Rig, SlowCamera, answer
 
-from streamclf.feed import BURST, LONGEST
+from streamclf.classifier.feed import BURST, LONGEST
 from streamclf.sampling import TokenMeta
 from streamclf.windows import WindowAssembler
 

@@ -16,7 +16,7 @@ from streamclf.child import Stop
 from streamclf.errors import RingError
 from streamclf.jobs import Job
 from streamclf.pulse import LINES, NS, Pulse, PulseBoard
-from streamclf.watch import GRACE_NS, OVERSLEPT_NS, Watch
+from streamclf.supervisor.watch import GRACE_NS, OVERSLEPT_NS, Watch
 
 HANGING_CHILD = """
 import threading, time

@@ -25,15 +25,15 @@ from support.hub_process import HubProcess, prediction, wait_until
 from support.service import Service
 from support.strangers import Tap, connect, frame, greeting, hear, ready
 
-from streamclf.bus import Publisher, bind, open_socket
 from streamclf.config import load_config, parse_config
 from streamclf.errors import BusError, ConfigError, UsageError
 from streamclf.events import Heartbeat, Prediction
-from streamclf.gate import AllowList, Gatekeeper
+from streamclf.hub.bus import Publisher, bind, open_socket
+from streamclf.hub.gate import AllowList, Gatekeeper
 from streamclf.keys import load_certificate, make_keys
 from streamclf.link import HubLink
-from streamclf.preflight import preflight
 from streamclf.subscription import START, Subscription, subscribe
+from streamclf.supervisor.preflight import preflight
 
 DOCS = Path(__file__).parents[2] / "docs"
 MARK = "strangers-must-not-read-this"

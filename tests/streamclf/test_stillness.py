@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from streamclf.capture.stillness import LONGEST_NS, REMEMBERED, Stillness
 from streamclf.sampling import NS
-from streamclf.stillness import LONGEST_NS, REMEMBERED, Stillness
 
 
 def noise(seed: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from streamclf.capture.status import LOOK_NS, StreamStatus
 from streamclf.link import Draft
 from streamclf.sampling import NS, TokenSampler
 from streamclf.sources import Frame, Source, SourceInfo
-from streamclf.streamstatus import LOOK_NS, StreamStatus
 
 MS = 1_000_000
 

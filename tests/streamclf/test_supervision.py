@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from streamclf import limits, process
 from streamclf.config import PublishConfig, ServiceConfig
 from streamclf.errors import ConfigError
-from streamclf.limits import check_memory, needed_descriptors, secure_descriptors
-from streamclf.notify import Notifier
-from streamclf.process import BACKOFF_S, MAX_CRASHES, PARKED_S, SOUND_S, Child
-from streamclf.reload import ConfigFile, check_reload
-from streamclf.strangers import reap_strangers
-from streamclf.timers import Timers
-from streamclf.wiring import Geometry
+from streamclf.supervisor import limits, process
+from streamclf.supervisor.limits import check_memory, needed_descriptors, secure_descriptors
+from streamclf.supervisor.notify import Notifier
+from streamclf.supervisor.process import BACKOFF_S, MAX_CRASHES, PARKED_S, SOUND_S, Child
+from streamclf.supervisor.reload import ConfigFile, check_reload
+from streamclf.supervisor.strangers import reap_strangers
+from streamclf.supervisor.timers import Timers
+from streamclf.supervisor.wiring import Geometry
 
 GEOMETRY = Geometry(fps=10, frames_per_token=2, height=224, width=224, resize="stretch", slots=24)
 
@@ -160,7 +160,7 @@ def test_what_subscribers_rely_on_needs_a_restart(key: str, value: object) -> No
 
 
 def test_actions_and_hop_are_no_business_of_a_capture_process() -> None:
-    from streamclf.wiring import StreamPlan
+    from streamclf.supervisor.wiring import StreamPlan
 
     def plan(**stream: object) -> StreamPlan:
         config = ServiceConfig.model_validate({"streams": {"a": {"url": "a.mp4", **stream}}})
@@ -181,7 +181,7 @@ def test_what_streams_are_told_of_the_engine_needs_no_new_classifier() -> None:
     from types import SimpleNamespace
     from typing import Any, cast
 
-    from streamclf.core import Core
+    from streamclf.supervisor.core import Core
 
     def differs(**engine: object) -> bool:
         old, new = (
@@ -202,7 +202,7 @@ def test_what_streams_are_told_of_the_engine_needs_no_new_classifier() -> None:
 
 
 def test_a_stream_has_of_the_common_settings_what_it_does_not_have_itself() -> None:
-    from streamclf.wiring import StreamPlan
+    from streamclf.supervisor.wiring import StreamPlan
 
     def settings(engine: dict[str, object], **stream: object) -> tuple[bool, float | None]:
         config = ServiceConfig.model_validate({"engine": engine, "streams": {"a": {"camera": 0, **stream}}})
@@ -259,7 +259,7 @@ def test_process_one_buries_strangers_and_leaves_its_own(monkeypatch: pytest.Mon
 
     stranger = start()
     assert reap_strangers(set()) == 0  # we are not process 1
-    monkeypatch.setattr("streamclf.strangers.os.getpid", lambda: 1)
+    monkeypatch.setattr("streamclf.supervisor.strangers.os.getpid", lambda: 1)
     assert reap_strangers(set()) == 1
     with pytest.raises(ChildProcessError):
         os.waitpid(stranger.pid, os.WNOHANG)

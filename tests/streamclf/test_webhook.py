@@ -22,9 +22,9 @@ from support.hub_process import HubProcess, action, prediction, wait_until
 from support.receiver import Receiver, Request, Say
 from support.service import Service
 
+from streamclf.capture.health import Backoff
 from streamclf.errors import JournalError, UsageError
 from streamclf.events import Action, Lost
-from streamclf.health import Backoff
 from streamclf.link import HubLink
 from streamclf.subscribers import webhook
 from streamclf.subscribers.outlet import Until

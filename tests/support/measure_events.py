@@ -12,7 +12,7 @@ import orjson
 import zmq
 from support.hub_process import HubProcess, prediction, wait_until
 
-from streamclf.journal import Journal, Record
+from streamclf.hub.journal import Journal, Record
 from streamclf.keys import Certificate, load_certificate, make_keys
 from streamclf.link import HubLink
 from streamclf.subscription import START, subscribe

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.bundle import ModelSpec
-from streamclf.classifier import Classifier
-from streamclf.feed import Feed, bank_slots, ring_slots
+from streamclf.classifier.feed import Feed, bank_slots, ring_slots
+from streamclf.classifier.process import Classifier
 from streamclf.jobs import StreamSettings
 from streamclf.link import Draft
 from streamclf.ring import RingReader, RingWriter, create_ring

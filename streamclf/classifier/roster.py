@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator, Sequence
 
 from engines.bundle import ModelSpec
+from streamclf.classifier.feed import Feed, bank_slots
 from streamclf.errors import RingError
-from streamclf.feed import Feed, bank_slots
 from streamclf.jobs import FeedJoin
 from streamclf.progress import ProgressReporter
 from streamclf.ring import RingReader

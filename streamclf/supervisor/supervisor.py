@@ -17,19 +17,19 @@ from engines.bundle import Bundle
 from engines.errors import EngineError
 from streamclf.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED
 from streamclf.config import ServiceConfig
-from streamclf.core import BOTH, Core, Ready
 from streamclf.errors import ConfigError, StreamclfError
-from streamclf.limits import check_memory, secure_descriptors
 from streamclf.link import Draft, HubLink
-from streamclf.notify import Notifier
-from streamclf.process import Child, Notice
 from streamclf.pulse import PulseBoard
-from streamclf.reload import ConfigFile, Wanted, check_reload
-from streamclf.strangers import reap_strangers
-from streamclf.streamset import Stream, StreamSet, lines_of
-from streamclf.timers import Timer, Timers
-from streamclf.watch import Watch
-from streamclf.wiring import Geometry, StreamPlan
+from streamclf.supervisor.core import BOTH, Core, Ready
+from streamclf.supervisor.limits import check_memory, secure_descriptors
+from streamclf.supervisor.notify import Notifier
+from streamclf.supervisor.process import Child, Notice
+from streamclf.supervisor.reload import ConfigFile, Wanted, check_reload
+from streamclf.supervisor.strangers import reap_strangers
+from streamclf.supervisor.streamset import Stream, StreamSet, lines_of
+from streamclf.supervisor.timers import Timer, Timers
+from streamclf.supervisor.watch import Watch
+from streamclf.supervisor.wiring import Geometry, StreamPlan
 
 TICK_S = 1.0
 """The supervisor wakes this often to look at promises and at the configuration's time stamp; else only for events."""

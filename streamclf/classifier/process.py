@@ -16,20 +16,20 @@ import numpy.typing as npt
 import orjson
 
 from streamclf.actions import ActionTracker
-from streamclf.child import EXIT_DONE, Stop, run_child
-from streamclf.feed import Features, Feed, Pending
-from streamclf.gathering import Gathering
-from streamclf.governor import LOOK_S
+from streamclf.child import EXIT_DONE, Stop
+from streamclf.classifier.feed import Features, Feed, Pending
+from streamclf.classifier.gathering import Gathering
+from streamclf.classifier.governor import LOOK_S
+from streamclf.classifier.overload import Overload
 from streamclf.jobs import ClassifierChange, ClassifierJob, StreamSettings
 from streamclf.link import Draft, HubLink
-from streamclf.overload import Overload
 from streamclf.rules import StreamActions
 from streamclf.stages import open_stages
 
 if TYPE_CHECKING:
     from engines.engine import Engine
+    from streamclf.classifier.roster import Roster
     from streamclf.control import Message
-    from streamclf.roster import Roster
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
@@ -306,7 +306,7 @@ def main(job: ClassifierJob, stop: Stop) -> int:
     """Open the engine, say so on stdout in one JSON line, and serve until `stop`."""
     from engines.bundle import load_bundle
     from engines.standby import open_serving
-    from streamclf.roster import Roster
+    from streamclf.classifier.roster import Roster
 
     stop.pulse.expect("compiling", COMPILING_S)
     bundle = load_bundle(job.bundle)
@@ -349,7 +349,3 @@ def _drain(fd: int) -> bool:
                 return True
         return False
     return True
-
-
-if __name__ == "__main__":
-    run_child("classifier", ClassifierJob, main)

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.bundle import ModelSpec
+from streamclf.classifier.motion import MotionGate
 from streamclf.jobs import StreamSettings
-from streamclf.motion import MotionGate
 from streamclf.progress import ProgressReporter
 from streamclf.ring import RingReader
 from streamclf.sampling import TokenMeta, WindowTracker

@@ -10,12 +10,15 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from streamclf.admission import FloodGate, FreshOnly
-from streamclf.child import EXIT_DONE, EXIT_ENDED, Stop, run_child
+from streamclf.capture.admission import FloodGate, FreshOnly
+from streamclf.capture.health import Backoff
+from streamclf.capture.preview import Previewer, PreviewLink
+from streamclf.capture.status import Link as StatusLink
+from streamclf.capture.status import StreamStatus
+from streamclf.capture.stillness import Stillness
+from streamclf.child import EXIT_DONE, EXIT_ENDED, Stop
 from streamclf.errors import RingError, SourceError, SourceRefusedError, SourceWaitingError
-from streamclf.health import Backoff
 from streamclf.jobs import CaptureJob
-from streamclf.preview import Previewer, PreviewLink
 from streamclf.progress import ProgressWaiter
 from streamclf.pulse import Pulse
 from streamclf.redact import register_secret, register_url
@@ -24,9 +27,6 @@ from streamclf.sampling import TokenMeta, TokenSampler
 from streamclf.sources import Source, open_source
 from streamclf.sources.resize import U8
 from streamclf.stages import Stages, open_stages
-from streamclf.stillness import Stillness
-from streamclf.streamstatus import Link as StatusLink
-from streamclf.streamstatus import StreamStatus
 from streamclf.tokens import TokenFiller
 
 log = logging.getLogger(__name__)
@@ -232,7 +232,3 @@ def _leave(stop: threading.Event, done: threading.Event, close: Callable[[float]
     if not done.wait(LEAVE_S):
         close(0.2)
         os._exit(EXIT_DONE)
-
-
-if __name__ == "__main__":
-    run_child("capture", CaptureJob, main)

@@ -10,7 +10,7 @@ from pathlib import Path
 from engines.bundle import Bundle
 from streamclf.config import PublishConfig, ServiceConfig, load_config
 from streamclf.errors import ConfigError
-from streamclf.preflight import preflight
+from streamclf.supervisor.preflight import preflight
 
 log = logging.getLogger("service")
 

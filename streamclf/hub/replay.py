@@ -18,13 +18,13 @@ import orjson
 import zmq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from streamclf.bus import MAX_REQUEST_BYTES, PUBLIC_IO_THREAD, bind, open_socket
 from streamclf.config import MAX_STREAMS, StreamName
 from streamclf.errors import BusError
 from streamclf.events import MAX_OFFSET, DraftType, Epoch
-from streamclf.gate import Gatekeeper
-from streamclf.history import JournalReader
-from streamclf.peers import Peers
+from streamclf.hub.bus import MAX_REQUEST_BYTES, PUBLIC_IO_THREAD, bind, open_socket
+from streamclf.hub.gate import Gatekeeper
+from streamclf.hub.history import JournalReader
+from streamclf.hub.peers import Peers
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 from typing import Final, Literal
 
 from engines.bundle import ModelSpec
+from streamclf.classifier.feed import ring_slots
 from streamclf.config import EngineConfig, StreamConfig
-from streamclf.feed import ring_slots
 from streamclf.jobs import CaptureJob, StreamSettings
 from streamclf.ring import create_ring, ring_bytes
 from streamclf.rules import StreamActions

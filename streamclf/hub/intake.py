@@ -14,8 +14,8 @@ from typing import Any, Final
 import orjson
 import zmq
 
-from streamclf.bus import LINK_IO_THREAD, bind, open_socket
 from streamclf.errors import BusError, EventError
+from streamclf.hub.bus import LINK_IO_THREAD, bind, open_socket
 from streamclf.link import MAX_PREVIEW_BYTES, Draft
 from streamclf.linksocket import MAX_LINK_MESSAGE_BYTES, U64
 from streamclf.multipart import is_readable, receive_now, send_now

@@ -1,6 +1,6 @@
 """Where events leave the service: sockets with limits, and the publisher.
 
-A slow subscriber loses messages here and nothing waits for it; what it missed it pulls from `streamclf.replay`.
+A slow subscriber loses messages here and nothing waits for it; what it missed it pulls from `streamclf.hub.replay`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import zmq
 
 from streamclf.errors import BusError
 from streamclf.events import topic_of
-from streamclf.journal import Entry
+from streamclf.hub.journal import Entry
+from streamclf.hub.peers import Peers
 from streamclf.multipart import send_now
 from streamclf.names import valid_stream_name
-from streamclf.peers import Peers
 
 if TYPE_CHECKING:
-    from streamclf.gate import Gatekeeper
+    from streamclf.hub.gate import Gatekeeper
 
 log = logging.getLogger(__name__)
 

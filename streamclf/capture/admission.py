@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
+from streamclf.capture.health import Freshness
 from streamclf.errors import SourceError
-from streamclf.health import Freshness
 from streamclf.sampling import NS
 from streamclf.sources import Frame
 

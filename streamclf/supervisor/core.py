@@ -10,9 +10,9 @@ import orjson
 
 from streamclf.config import PublishConfig
 from streamclf.jobs import ClassifierChange, ClassifierJob, HubChange, HubJob
-from streamclf.process import Child, Notice
 from streamclf.pulse import PulseBoard
-from streamclf.reload import Wanted
+from streamclf.supervisor.process import Child, Notice
+from streamclf.supervisor.reload import Wanted
 
 HUB, CLASSIFIER = "hub", "classifier"
 BOTH = frozenset({HUB, CLASSIFIER})

@@ -17,20 +17,20 @@ from typing import Any
 import orjson
 import zmq
 
-from streamclf.bouncer import Bouncer
-from streamclf.bus import Publisher
-from streamclf.child import EXIT_DONE, Stop, run_child
+from streamclf.child import EXIT_DONE, Stop
 from streamclf.errors import EventError
 from streamclf.events import HEARTBEAT_TOPIC, check_event, timestamp, topic_of
-from streamclf.gate import AllowList, Gatekeeper
-from streamclf.hops import Hops
-from streamclf.intake import LinkServer
+from streamclf.hub.bouncer import Bouncer
+from streamclf.hub.bus import Publisher
+from streamclf.hub.gate import AllowList, Gatekeeper
+from streamclf.hub.hops import Hops
+from streamclf.hub.intake import LinkServer
+from streamclf.hub.journal import RETENTION_STEP, Journal, Record
+from streamclf.hub.openactions import OpenActions
+from streamclf.hub.replay import ReplayServer
 from streamclf.jobs import HubChange, HubJob
-from streamclf.journal import RETENTION_STEP, Journal, Record
 from streamclf.keys import load_certificate
 from streamclf.link import Draft
-from streamclf.openactions import OpenActions
-from streamclf.replay import ReplayServer
 
 log = logging.getLogger(__name__)
 
@@ -259,7 +259,3 @@ def main(job: HubJob, stop: Stop) -> int:
             socket.unlink(missing_ok=True)
             socket.parent.rmdir()
     return EXIT_DONE
-
-
-if __name__ == "__main__":
-    run_child("hub", HubJob, main)

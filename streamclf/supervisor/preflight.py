@@ -8,9 +8,9 @@ from pathlib import Path
 
 from engines.bundle import Bundle, ModelSpec
 from streamclf.builtin import find_bundle
-from streamclf.bus import is_loopback
 from streamclf.config import PublishConfig, ServiceConfig, StreamConfig
 from streamclf.errors import ConfigError, UsageError
+from streamclf.hub.bus import is_loopback
 from streamclf.keys import load_certificate
 from streamclf.rules import UNKNOWN
 

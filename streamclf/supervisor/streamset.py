@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from streamclf.errors import RingError
 from streamclf.jobs import ClassifierChange, FeedJoin
-from streamclf.process import Child, Notice
 from streamclf.pulse import PulseBoard
-from streamclf.wiring import StreamPlan, Wires
+from streamclf.supervisor.process import Child, Notice
+from streamclf.supervisor.wiring import StreamPlan, Wires
 
 log = logging.getLogger("service")
 

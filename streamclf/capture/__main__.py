@@ -1,0 +1,8 @@
+"""`python -m streamclf.capture`, as the supervisor starts it."""
+
+from streamclf.capture.process import main
+from streamclf.child import run_child
+from streamclf.jobs import CaptureJob
+
+if __name__ == "__main__":
+    run_child("capture", CaptureJob, main)
