@@ -132,10 +132,15 @@ def _latencies(load: Load, run: Run) -> list[float]:
     rates = {"model_rate": exact_fps(load.bundle.spec.fps), "rate": load.film.rate}
     found: list[float] = []
     for stream, connections in run.played.items():
-        if connections and stream not in run.unmatched:
-            heard = run.heard.get(stream, [])
-            sent_ns = connections[0]["sent_ns"]
-            own = latencies_ms(heard, sent_ns, since_ns=run.began_ns, until_ns=run.ended_ns, **rates)
+        if connections:
+            own = latencies_ms(
+                run.heard.get(stream, []),
+                connections[0]["sent_ns"],
+                lost_first=stream in run.lost_first,
+                since_ns=run.began_ns,
+                until_ns=run.ended_ns,
+                **rates,
+            )
             # Heard before it was sent: the source counts its media time from another picture than the camera's first.
             found += own if min(own, default=0) >= 0 else []
     return found

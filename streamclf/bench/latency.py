@@ -32,10 +32,16 @@ def completing_picture(elapsed_s: float, *, model_rate: Fraction, rate: Fraction
     return math.ceil(point * rate / model_rate - Fraction(1, 2))
 
 
+FIRST_SEGMENT = 1
+OFF_GRID = 0.01
+"""Of an interval of the model: what rounding to microseconds does not explain."""
+
+
 def latencies_ms(
     heard: Sequence[Heard],
     sent_ns: Sequence[int],
     *,
+    lost_first: bool = False,
     model_rate: Fraction,
     rate: Fraction,
     since_ns: int,
@@ -43,17 +49,23 @@ def latencies_ms(
 ) -> list[float]:
     """Milliseconds from the last packet of the completing picture to each prediction that came in this time.
 
-    `sent_ns`: of one connection, from its first picture on, which `heard` must hold the first window of. Only windows
-    of the first segment are matched: of a later one nobody knows with which picture it began.
+    `sent_ns`: of one connection, from its first picture on. Only windows of the first segment are matched: of a later
+    one nobody knows with which picture it began. `lost_first`: its first window was never heard of, so that it must be
+    the service's very first segment, whose media time an RTSP connection counts from 0.
     """
     if not heard:
         return []
     first = min(heard, key=lambda each: (each.segment, each.start_s))
+    began_s = first.start_s
+    if lost_first:
+        began_s, points = 0.0, float(first.start_s * model_rate)
+        if first.segment != FIRST_SEGMENT or abs(points - round(points)) > OFF_GRID:
+            return []
     found = []
     for each in heard:
         if each.segment != first.segment or not since_ns <= each.at_ns < until_ns:
             continue
-        number = completing_picture(each.end_s - first.start_s, model_rate=model_rate, rate=rate)
+        number = completing_picture(each.end_s - began_s, model_rate=model_rate, rate=rate)
         if 0 <= number < len(sent_ns) and sent_ns[number]:
             found.append((each.at_ns - sent_ns[number]) / 1e6)
     return found

@@ -60,8 +60,8 @@ class Run:
     """(nanoseconds, items), of all processes."""
     heard: dict[str, list[Heard]] = field(default_factory=lambda: defaultdict(list))
     """Predictions, by stream."""
-    unmatched: set[str] = field(default_factory=set)
-    """Streams whose first windows were lost: nobody knows which picture completed the others."""
+    lost_first: set[str] = field(default_factory=set)
+    """Streams whose first windows were given up."""
     played: dict[str, list[dict[str, list[int]]]] = field(default_factory=dict)
     """What the cameras sent, by stream and connection."""
     drops: Counter[str] = field(default_factory=Counter)
@@ -156,7 +156,7 @@ class _Watch:
         if isinstance(event, Prediction):
             window = event.window
             if event.dropped and event.stream not in self._run.heard:
-                self._run.unmatched.add(event.stream)
+                self._run.lost_first.add(event.stream)
             self._run.heard[event.stream].append(
                 Heard(segment=window.segment, start_s=window.start_s, end_s=window.end_s, at_ns=at_ns)
             )

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,20 @@ def test_latencies_are_those_of_the_first_segment_in_the_measured_time() -> None
     sent_ns[completing_picture(1.0, **rates)] = 0  # a picture that the camera dropped
     assert len(latencies_ms(heard, sent_ns, since_ns=since_ns, until_ns=until_ns, **rates)) == 3
     assert latencies_ms([], sent_ns, since_ns=0, until_ns=1, **rates) == []
+
+
+def test_latency_where_the_first_windows_were_given_up() -> None:
+    """Media time counts from the first picture; where it does not, nothing is matched rather than something wrong."""
+    rates = {"model_rate": Fraction(10), "rate": Fraction(25)}
+    sent_ns = [i * 40 * MS for i in range(100)]
+    windows = [(i, completing_picture(i / 10 + 1.6, **rates)) for i in range(4, 12)]
+    heard = [
+        Heard(segment=1, start_s=i / 10, end_s=i / 10 + 1.6, at_ns=sent_ns[number] + 50 * MS) for i, number in windows
+    ]
+    found = latencies_ms(heard, sent_ns, lost_first=True, since_ns=0, until_ns=1 << 62, **rates)
+    assert found == pytest.approx([50.0] * 8)
+    for stranger in (replace(heard[0], segment=2), replace(heard[0], start_s=0.44)):
+        assert latencies_ms([stranger], sent_ns, lost_first=True, since_ns=0, until_ns=1 << 62, **rates) == []
 
 
 def test_percentiles_are_values_that_were_seen() -> None:
