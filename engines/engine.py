@@ -88,12 +88,12 @@ def open_engine(
 ) -> Engine:
     """Load `bundle` on the best backend that this machine has, or on the one asked for, and check its numbers.
 
-    `bank_slots` defaults to one window. `threads` = 0 takes all cores. The engine's `max_batch` may be smaller than
-    the one asked for, where the device's memory holds no more. With `backend="auto"` a backend that cannot run here is
-    left for the next best; with `precision="auto"` a reduced precision that fails the golden clip is left for fp32 in
-    one of the two graphs, or both; each with a notice. Without `may_build` what is not in the cache and would take
-    minutes is not compiled. Raises `BackendMissingError`, `BundleError`, `DeviceMemoryError`, `ParityError`,
-    `NotBuiltError`.
+    `bank_slots` defaults to one window. `threads`: at most, 0 for all cores; a small graph takes one. The engine's
+    `max_batch` may be smaller than the one asked for, where the device's memory holds no more. With `backend="auto"` a
+    backend that cannot run here is left for the next best; with `precision="auto"` a reduced precision that fails the
+    golden clip is left for fp32 in one of the two graphs, or both; each with a notice. Without `may_build` what is not
+    in the cache and would take minutes is not compiled. Raises `BackendMissingError`, `BundleError`,
+    `DeviceMemoryError`, `ParityError`, `NotBuiltError`.
     """
     options = EngineOptions(
         precision=precision,

@@ -51,7 +51,7 @@ class EngineConfig(_Section):
         None, ge=1, le=3_600_000, description="a window whose newest frame is older is dropped, not classified"
     )
     adaptive: bool = Field(False, description="predict less often while the machine cannot keep up")
-    threads: int = Field(0, ge=0, le=256, description="CPU threads of inference; 0 takes all cores")
+    threads: int = Field(0, ge=0, le=256, description="CPU threads of inference, at most; 0: all cores")
     spare_streams: int = Field(
         4, ge=0, le=400, description="streams that may join a running service before its classifier is started anew"
     )
