@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from engines import cores
 from engines.base import CheckedEngine, HostBank
-from engines.bundle import Bundle
+from engines.bundle import Bundle, ModelSpec
 from engines.engine import EngineOptions
 from engines.errors import BackendMissingError, CompileError
 from engines.kept import PARTS
@@ -83,8 +84,11 @@ class OnnxRuntimeEngine(CheckedEngine):
         chosen = [(provider, settings[precision]), *([] if provider == CPU else [CPU])]
         sessions = {}
         for name, path in zip(PARTS, bundle.graphs(precision), strict=True):
-            sessions[name] = _session(path, provider, chosen, options.threads)
-            check_signature(bundle.spec, name, path, _tensors(sessions[name]))
+            session = _session(path, provider, chosen, 1 if provider == CPU else options.threads)
+            check_signature(bundle.spec, name, path, _tensors(session))
+            if provider == CPU and options.threads != 1 and _is_heavy(session, bundle.spec, name, options):
+                session = _session(path, provider, chosen, options.threads)
+            sessions[name] = session
         self._encoder, self._head = sessions["encoder"], sessions["head"]
         self._bank = HostBank(bundle.spec, slots=options.bank_slots, max_batch=options.max_batch)
 
@@ -118,6 +122,13 @@ def _session(path: Path, provider: str, chosen: list[Any], threads: int) -> ort.
     if session.get_providers()[0] != provider:  # it falls back to the CPU without an error
         raise BackendMissingError(f"{provider} is installed but does not start on this machine")
     return session
+
+
+def _is_heavy(session: ort.InferenceSession, spec: ModelSpec, part: str, options: EngineOptions) -> bool:
+    """Whether one core, which `session` has, is too few."""
+    feed = {session.get_inputs()[0].name: cores.blank_item(spec, part)}
+    item_s = cores.seconds_of(lambda: session.run(None, feed))
+    return cores.wants_more_than_one(item_s, streams=options.streams, max_batch=options.max_batch)
 
 
 def _tensors(session: ort.InferenceSession) -> dict[str, TensorView]:

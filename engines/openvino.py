@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import platform
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 
+from engines import cores
 from engines.base import CheckedEngine, HostBank
 from engines.bundle import Bundle
 from engines.cache import CompiledCache, StaleBlobError, open_cache
@@ -31,16 +31,6 @@ HINTS: Final = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 """OpenVINO's name of the precision that its CPU plugin computes in; an INT8 graph says itself what is quantised."""
 CAPABILITY: Final = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16", "int8": "INT8"}
 """What the CPU must list for it. Every CPU lists FP32."""
-MANY_STREAMS: Final = 4
-"""From so many streams on batches are large enough that a core for each part of one gains more than all on one."""
-PART_S: Final = 0.008
-"""Another core is not worth waking for less work than this: its caches are cold, and the first one waits for it. Two
-cores take half as much processor time again for a batch of 2 ms as one does, and save no time at all."""
-ROUND_S: Final = 0.02
-"""One core computes an item of each stream in this time, or a core for each part is wanted. Every part has a graph of
-its own, whose caches are colder, and which prepares itself anew for each size that a batch has."""
-ENOUGH_S: Final = 0.05
-"""Time after which a measurement is believed."""
 
 
 def open_adapter(bundle: Bundle, options: EngineOptions) -> OpenVinoEngine:
@@ -58,9 +48,10 @@ def open_adapter(bundle: Bundle, options: EngineOptions) -> OpenVinoEngine:
     return OpenVinoEngine(core, bundle, options, precision)
 
 
-def parallel_requests(*, streams: int, cores: int, max_batch: int) -> int:
-    """Into how many parts, each on cores of its own, a batch is split."""
-    return 1 if streams < MANY_STREAMS else max(1, min(cores, max_batch))
+def parallel_requests(*, streams: int, threads: int, max_batch: int) -> int:
+    """Into how many parts, each on cores of its own, a batch is split. Every part has a graph of its own, whose caches
+    are colder, and which prepares itself anew for each size that a batch has."""
+    return 1 if streams < cores.MANY_STREAMS else max(1, min(threads, max_batch))
 
 
 class OpenVinoEngine(CheckedEngine):
@@ -111,17 +102,14 @@ class _Opener:
 
     def open(self, part: str, path: Path) -> _Requests:
         """One core computes it, unless it has too much to do: then all share each batch, or each item of it."""
-        options, spec = self.options, self.bundle.spec
-        shape = spec.token_shape if part == "encoder" else (spec.tokens, *spec.feature_shape)
-        item = np.zeros((1, *shape), np.uint8 if part == "encoder" else np.float32)
+        options, item = self.options, cores.blank_item(self.bundle.spec, part)
         graph = self._on(part, path, threads=1, requests=1)
         item_s = graph.measure(item)
-        cores = options.threads or _cores()
-        requests = parallel_requests(streams=options.streams, cores=cores, max_batch=options.max_batch)
-        batch_s = item_s * min(options.streams, options.max_batch)
-        if cores > 1 and (item_s > PART_S if requests == 1 else batch_s > ROUND_S):
+        threads = options.threads or _cores()
+        if threads > 1 and cores.wants_more_than_one(item_s, streams=options.streams, max_batch=options.max_batch):
+            requests = parallel_requests(streams=options.streams, threads=threads, max_batch=options.max_batch)
             del graph  # the memory of two is not needed
-            graph = self._on(part, path, threads=cores, requests=requests)
+            graph = self._on(part, path, threads=threads, requests=requests)
             graph.measure(item)
         return graph
 
@@ -160,18 +148,12 @@ class _Requests:
 
     def measure(self, item: npt.NDArray[Any]) -> float:
         """Seconds that a batch of one, (1, …), takes: `run` goes by it from now on."""
-        self.run(item)  # the first call allocates
-        times: list[float] = []
-        began = time.perf_counter()
-        while len(times) < 3 and sum(times) < ENOUGH_S:
-            self.run(item)
-            times.append(time.perf_counter() - began - sum(times))
-        self._item_s = min(times)
+        self._item_s = cores.seconds_of(lambda: self.run(item))
         return self._item_s
 
     def run(self, array: npt.NDArray[Any]) -> list[tuple[int, F32]]:
         """(N, …) -> for each part where it begins and its result, which is OpenVINO's, good until the next call."""
-        parts = min(len(self._requests), 1 + int(len(array) * self._item_s / PART_S))
+        parts = min(len(self._requests), 1 + int(len(array) * self._item_s / cores.PART_S))
         size = -(-len(array) // parts)
         begins = range(0, len(array), size)
         busy = list(zip(begins, self._requests, strict=False))

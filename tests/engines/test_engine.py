@@ -13,11 +13,12 @@ from support.bundles import expected_logits, make_brightness_bundle
 from support.gpu_double import double_platform
 
 import engines.cache
+import engines.cores
 import engines.engine
 import engines.onnxruntime
 import engines.openvino
 import engines.tensorrt
-from engines.backends import LIBRARIES
+from engines.backends import LIBRARIES, Backend
 from engines.base import CheckedEngine
 from engines.bundle import Bundle, write_spec
 from engines.engine import Engine, open_engine
@@ -328,15 +329,53 @@ def test_int8_without_a_quantised_graph_says_how_to_make_one(bundle: Bundle, bac
         open_engine(bundle, backend=backend, precision="int8")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("streams", "cores", "parts"), [(1, 8, 1), (3, 8, 1), (4, 8, 8), (400, 32, 16), (4, 1, 1)])
-def test_batches_of_many_streams_are_shared_out_among_cores(streams: int, cores: int, parts: int) -> None:
-    assert engines.openvino.parallel_requests(streams=streams, cores=cores, max_batch=16) == parts
+@pytest.mark.parametrize(("streams", "threads", "parts"), [(1, 8, 1), (3, 8, 1), (4, 8, 8), (400, 32, 16), (4, 1, 1)])
+def test_batches_of_many_streams_are_shared_out_among_cores(streams: int, threads: int, parts: int) -> None:
+    assert engines.openvino.parallel_requests(streams=streams, threads=threads, max_batch=16) == parts
+
+
+@pytest.mark.parametrize(
+    ("item_s", "streams", "wants"),
+    [
+        (0.007, 1, False),
+        (0.009, 3, True),
+        (0.004, 4, False),
+        (0.004, 6, True),
+        (0.0011, 400, False),
+        (0.0013, 400, True),
+    ],
+)
+def test_more_than_one_core_is_for_those_who_have_too_much_to_do(item_s: float, streams: int, wants: bool) -> None:
+    assert engines.cores.wants_more_than_one(item_s, streams=streams, max_batch=16) is wants
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize(("part_s", "threads"), [(1e-9, [1, 3, 1, 3]), (3600.0, [1, 1])])
+def test_a_small_graph_has_one_core_a_large_one_all(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, backend: Backend, part_s: float, threads: list[int]
+) -> None:
+    monkeypatch.setattr(engines.cores, "PART_S", part_s)
+    asked: list[int] = []
+    if backend == "openvino":
+        restore = engines.openvino._compiled
+        monkeypatch.setattr(
+            engines.openvino,
+            "_compiled",
+            lambda *given: asked.append(given[-1]["INFERENCE_NUM_THREADS"]) or restore(*given),
+        )
+    else:
+        open_session = engines.onnxruntime._session
+        monkeypatch.setattr(
+            engines.onnxruntime, "_session", lambda *given: asked.append(given[-1]) or open_session(*given)
+        )
+    open_engine(bundle, backend=backend, precision="fp32", max_batch=MAX_BATCH, threads=3).close()
+    assert asked == threads
 
 
 def test_a_shared_out_batch_gives_the_same_numbers(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """Five tokens and five windows in three parts: the last part is smaller."""
-    monkeypatch.setattr(engines.openvino, "PART_S", 1e-9)
-    monkeypatch.setattr(engines.openvino, "ROUND_S", 1e-9)
+    monkeypatch.setattr(engines.cores, "PART_S", 1e-9)
+    monkeypatch.setattr(engines.cores, "ROUND_S", 1e-9)
     engine = open_engine(
         bundle, backend="openvino", precision="fp32", max_batch=MAX_BATCH, bank_slots=SLOTS, threads=3, streams=8
     )
