@@ -14,7 +14,9 @@ from typing import Final
 
 ALIVE_S: Final = 1.0
 """A stream that has brought no token for this long is not waited for."""
+LOOK_S: Final = ALIVE_S / 4
 HOLD_S: Final = 0.004
+"""Time by which a token may make another one's batch longer."""
 
 
 class Gathering:
@@ -25,6 +27,7 @@ class Gathering:
         self._heard: dict[str, float] = {}
         self._until_s = math.inf
         self._token_s = math.inf
+        self._looked_s = -math.inf
 
     def heard(self, stream: str, now_s: float) -> None:
         """A stream has brought a token."""
@@ -52,7 +55,9 @@ class Gathering:
         until_s = min(due) + self._max_wait_s
         if now_s >= until_s or waiting >= enough:
             return True
-        self._heard = {stream: at_s for stream, at_s in self._heard.items() if now_s - at_s <= ALIVE_S}
+        if now_s - self._looked_s >= LOOK_S:
+            self._looked_s = now_s
+            self._heard = {stream: at_s for stream, at_s in self._heard.items() if now_s - at_s <= ALIVE_S}
         # Each of those that are there has brought one: more than that is the next round's.
         if len(due) >= len(self._heard):
             return True

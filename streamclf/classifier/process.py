@@ -73,6 +73,8 @@ class Classifier:
         self._turn = 0
         self._feeds: list[Feed] = []  # in the order of their turns
         self._by_stream: dict[str, Feed] = {}
+        self._woken: set[Feed] = set()
+        """Those in whose rings something may wait."""
         self._actions: dict[str, ActionTracker] = {}
         self._slowest_s = 0.0
         self._stages = open_stages("classifier", clock=time.process_time_ns)  # engines compute on threads of their own
@@ -103,6 +105,7 @@ class Classifier:
     def join(self, feed: Feed, actions: StreamActions) -> None:
         """Serve another stream from now on."""
         self._feeds.append(feed)
+        self._woken.add(feed)
         self._by_stream[feed.stream] = feed
         self._actions[feed.stream] = ActionTracker.of(actions)
         self._selector.register(feed.wake_fd, selectors.EVENT_READ, feed)
@@ -120,6 +123,7 @@ class Classifier:
         if feed.wake_fd in self._selector.get_map():
             self._selector.unregister(feed.wake_fd)
         self._feeds.remove(feed)
+        self._woken.discard(feed)
         del self._by_stream[stream]
         self._answers.pop(stream, None)
         self._turn = 0
@@ -145,6 +149,7 @@ class Classifier:
             while not stop.event.is_set():
                 for key, _ in selector.select(min(IDLE_S, self._gathering.left_s(time.monotonic()))):
                     if key.data is not None:
+                        self._woken.add(key.data)
                         if not key.data.resting:
                             self._gathering.heard(key.data.stream, time.monotonic())
                         if not _drain(key.fd):
@@ -158,6 +163,7 @@ class Classifier:
                 if (now_s := time.monotonic()) >= look_s:  # not for each token that begins no batch
                     look_s = now_s + LOOK_S
                     self._overload.look(self._feeds, self._clock())
+                    self._woken.update(self._feeds)  # some may be served again
                     self._look_at_clock()
                     if (engine := better()) is not None:
                         self.exchange(engine)
@@ -178,10 +184,11 @@ class Classifier:
             self.change(stream, settings)
 
     def _is_time(self) -> bool:
-        """Whether to begin a batch now."""
+        """Whether to begin a batch now. Of hundreds of streams only those are asked that have brought something."""
+        self._woken = {feed for feed in self._woken if feed.waiting > 0}
         hold = self._gathering.hold
-        due = [due_s for feed in self._feeds if (due_s := feed.due_s(hold)) is not None]
-        waiting = sum(feed.waiting for feed in self._feeds)
+        due = [due_s for feed in self._woken if (due_s := feed.due_s(hold)) is not None]
+        waiting = sum(feed.waiting for feed in self._woken)
         return self._gathering.is_time(due, waiting, self._engine.max_batch, time.monotonic())
 
     def _timed_step(self, stop: Stop) -> bool:

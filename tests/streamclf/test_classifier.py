@@ -211,6 +211,23 @@ def test_a_token_waits_for_the_other_streams_and_is_encoded_with_theirs(
         thread.join(10)
 
 
+def test_a_token_of_which_no_wake_tells_is_found_all_the_same(engine: Engine) -> None:
+    """As those are that wait when a stream is served again."""
+    camera = Camera("cam", engine, 0)
+    classifier, _ = serve(engine, camera)
+    stop = Stop()
+    thread = threading.Thread(target=classifier.run, args=(stop,))
+    thread.start()
+    try:
+        for _ in range(2):
+            for _ in range(HELD):
+                camera.token()
+            wait_until(lambda: camera.feed.waiting == 0, "the tokens to be taken")
+    finally:
+        stop.request()
+        thread.join(10)
+
+
 def test_a_token_that_completes_no_window_is_encoded_with_the_one_that_does(engine: Engine) -> None:
     """Windows of 4 tokens, every 2: the first is due with token 3, the next ones with 5 and 7."""
     camera = Camera("cam", engine, 0, hop=2)
