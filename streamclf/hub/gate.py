@@ -13,6 +13,7 @@ import zmq
 from zmq.utils import z85
 
 from streamclf.errors import UsageError
+from streamclf.hub.attendant import Attendant
 from streamclf.keys import Certificate, load_certificate
 
 log = logging.getLogger(__name__)
@@ -21,7 +22,6 @@ MAX_ALLOWED: Final = 4096
 _ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"
 _DOMAIN: Final = b"streamclf"
 _FRESH_S = 1.0
-_POLL_MS = 60_000
 
 
 class AllowList:
@@ -101,10 +101,8 @@ class Gatekeeper:
         self._socket = context.socket(zmq.REP)
         self._socket.linger = 0
         self._socket.bind(_ZAP_ENDPOINT)
-        self._stopped, self._stop = os.pipe()
         self.refused = 0
-        self._thread = threading.Thread(target=self._run, name="gate", daemon=True)
-        self._thread.start()
+        self._attendant = Attendant("gate", self._socket, self._answer_one)
 
     def guard(self, socket: zmq.Socket[bytes]) -> None:
         """Make a socket a CURVE server that asks this gate, before it is bound."""
@@ -121,20 +119,10 @@ class Gatekeeper:
 
     def close(self) -> None:
         """End the thread; from then on nobody new can connect."""
-        os.close(self._stop)
-        self._thread.join(2.0)
+        self._attendant.close()
 
-    def _run(self) -> None:
-        poller = zmq.Poller()
-        poller.register(self._socket, zmq.POLLIN)
-        poller.register(self._stopped, zmq.POLLIN)
-        try:
-            while self._stopped not in (ready := dict(poller.poll(_POLL_MS))):
-                if self._socket in ready:
-                    self._socket.send_multipart(self._answer(self._socket.recv_multipart()))
-        finally:
-            self._socket.close(0)
-            os.close(self._stopped)
+    def _answer_one(self) -> None:
+        self._socket.send_multipart(self._answer(self._socket.recv_multipart()))
 
     def _answer(self, request: list[bytes]) -> list[bytes]:
         match request:

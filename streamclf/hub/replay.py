@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import sqlite3
-import threading
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -21,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from streamclf.config import MAX_STREAMS, StreamName
 from streamclf.errors import BusError
 from streamclf.events import MAX_OFFSET, DraftType, Epoch
+from streamclf.hub.attendant import Attendant
 from streamclf.hub.bus import MAX_REQUEST_BYTES, PUBLIC_IO_THREAD, bind, open_socket
 from streamclf.hub.gate import Gatekeeper
 from streamclf.hub.history import JournalReader
@@ -35,7 +34,6 @@ _SCAN: Final = 20_000
 _SNAPSHOT_LIMIT = 3 * MAX_STREAMS
 _REPLIES_QUEUED = 2
 _REQUESTS_QUEUED = 8
-_POLL_MS = 60_000
 
 
 class Request(BaseModel):
@@ -117,28 +115,12 @@ class ReplayServer:
         self._peers = Peers("publish.replay", permits=gate.permits if gate else None)
         self._journal = journal
         self._reader: JournalReader | None = None
-        self._stopped, self._stop = os.pipe()
         self.refused = 0
-        self._thread = threading.Thread(target=self._run, name="replay", daemon=True)
-        self._thread.start()
+        self._attendant = Attendant("replay", self._socket, self._serve_one, self._close_reader)
 
     def close(self) -> None:
         """End the thread and its socket."""
-        os.close(self._stop)
-        self._thread.join(2.0)
-
-    def _run(self) -> None:
-        poller = zmq.Poller()
-        poller.register(self._socket, zmq.POLLIN)
-        poller.register(self._stopped, zmq.POLLIN)
-        try:
-            while self._stopped not in (ready := dict(poller.poll(_POLL_MS))):
-                if self._socket in ready:
-                    self._serve_one()
-        finally:
-            self._socket.close(0)
-            self._close_reader()
-            os.close(self._stopped)
+        self._attendant.close()
 
     def _serve_one(self) -> None:
         *envelope, body = self._socket.recv_multipart(copy=False)
