@@ -136,6 +136,8 @@ class Framing:
             shape = bytes(0x30 if 0x30 <= byte <= 0x39 else byte for byte in start[: len(ANSWER)])
             if ANSWER.startswith(shape):
                 return True
+        if self._skipped:
+            return False  # where a stretch is skipped at once, nothing but an answer is looked for either
         word, space, _ = start.partition(b" ")
         letters = word.replace(b"_", b"")
         return len(word) <= 20 and letters.isalpha() and letters.isupper() and (bool(space) or len(start) <= 20)
