@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,19 @@ def serve(engine: Engine, *cameras: Camera) -> tuple[Classifier, Posted]:
     return Classifier(engine, [camera.feed for camera in cameras], {}, posted), posted  # type: ignore[arg-type]
 
 
+@contextmanager
+def running(classifier: Classifier) -> Iterator[threading.Thread]:
+    """Its loop in a thread, which is asked to stop at the end."""
+    stop = Stop()
+    thread = threading.Thread(target=classifier.run, args=(stop,))
+    thread.start()
+    try:
+        yield thread
+    finally:
+        stop.request()
+        thread.join(10)
+
+
 def drain(classifier: Classifier) -> None:
     while classifier.step():
         pass
@@ -190,13 +204,10 @@ def test_a_token_waits_for_the_other_streams_and_is_encoded_with_theirs(
     monkeypatch.setattr(engine, "encode", lambda tokens, slots: (batches.append(len(slots)), encode(tokens, slots)))
     one, other = cameras = [Camera("one", engine, 0), Camera("other", engine, 1)]
     classifier = Classifier(engine, [camera.feed for camera in cameras], {}, Posted(), max_wait_s=60.0)  # type: ignore[arg-type]
-    stop = Stop()
-    thread = threading.Thread(target=classifier.run, args=(stop,))
     for camera in cameras:  # both are heard of at once, so that each knows of the other
         camera.token()
         os.write(camera.wake_write, b"\1")
-    thread.start()
-    try:
+    with running(classifier):
         wait_until(lambda: all(camera.feed.waiting == 0 for camera in cameras), "the first tokens to be taken")
         before = len(batches)
         for camera in (one, other):
@@ -206,26 +217,17 @@ def test_a_token_waits_for_the_other_streams_and_is_encoded_with_theirs(
             os.write(camera.wake_write, b"\1")
         wait_until(lambda: len(batches) > before, "the batch")
         assert batches[before:] == [2 * HELD]
-    finally:
-        stop.request()
-        thread.join(10)
 
 
 def test_a_token_of_which_no_wake_tells_is_found_all_the_same(engine: Engine) -> None:
     """As those are that wait when a stream is served again."""
     camera = Camera("cam", engine, 0)
     classifier, _ = serve(engine, camera)
-    stop = Stop()
-    thread = threading.Thread(target=classifier.run, args=(stop,))
-    thread.start()
-    try:
+    with running(classifier):
         for _ in range(2):
             for _ in range(HELD):
                 camera.token()
             wait_until(lambda: camera.feed.waiting == 0, "the tokens to be taken")
-    finally:
-        stop.request()
-        thread.join(10)
 
 
 def test_a_token_that_completes_no_window_is_encoded_with_the_one_that_does(engine: Engine) -> None:
@@ -308,17 +310,11 @@ def test_a_backlog_costs_windows_before_it_costs_tokens(engine: Engine) -> None:
 def test_it_wakes_by_event_and_leaves_when_asked(engine: Engine) -> None:
     camera = Camera("cam", engine, 0)
     classifier, posted = serve(engine, camera)
-    stop = Stop()
-    thread = threading.Thread(target=classifier.run, args=(stop,))
-    thread.start()
-    try:
+    with running(classifier) as thread:
         for _ in range(4):
             camera.token()
             os.write(camera.wake_write, b"x")
         assert posted.arrived.wait(10)
-    finally:
-        stop.request()
-        thread.join(10)
     assert not thread.is_alive()
 
 
@@ -405,10 +401,7 @@ def test_an_action_ends_with_its_hours_though_its_stream_shows_nothing(
     actions = StreamActions(labels={"bright": each, "dark": each}, timezone="UTC")
     camera, posted = Camera("cam", engine, 0), Posted()
     classifier = Classifier(engine, [camera.feed], {"cam": actions}, posted)  # type: ignore[arg-type]
-    stop = Stop()
-    thread = threading.Thread(target=classifier.run, args=(stop,))
-    thread.start()
-    try:
+    with running(classifier):
         for _ in range(4):
             camera.token()
             os.write(camera.wake_write, b"x")
@@ -417,9 +410,6 @@ def test_an_action_ends_with_its_hours_though_its_stream_shows_nothing(
         now_s[0] += 60
         wait_until(lambda: phases(posted)[-1][0] == "end", "the end of the hours")
         assert {reason for phase, reason in phases(posted) if phase == "end"} == {"schedule"}
-    finally:
-        stop.request()
-        thread.join(10)
     counts = [phase for phase, _ in phases(posted)]
     assert counts.count("start") == counts.count("end") > 0
 
