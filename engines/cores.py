@@ -1,15 +1,17 @@
-"""How many cores a graph is worth, by how long it takes: for engines that compute on the CPU."""
+"""How many cores there are, and how many a graph is worth by how long it takes: for engines on the CPU."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from engines.bundle import ModelSpec
+if TYPE_CHECKING:
+    from engines.bundle import ModelSpec
 
 MANY_STREAMS: Final = 4
 """From so many streams on batches are large enough that a core for each part of one gains more than all on one."""
@@ -21,6 +23,11 @@ ROUND_S: Final = 0.02
 ENOUGH_S: Final = 0.05
 """Time after which a measurement is believed."""
 ROUNDS: Final = 3
+
+
+def usable() -> int:
+    """Cores that this process may use: a container's share, not the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def blank_item(spec: ModelSpec, part: str) -> npt.NDArray[Any]:

@@ -86,7 +86,8 @@ class OnnxRuntimeEngine(CheckedEngine):
         for name, path in zip(PARTS, bundle.graphs(precision), strict=True):
             session = _session(path, provider, chosen, 1 if provider == CPU else options.threads)
             check_signature(bundle.spec, name, path, _tensors(session))
-            if provider == CPU and options.threads != 1 and _is_heavy(session, bundle.spec, name, options):
+            may_share = provider == CPU and (options.threads or cores.usable()) > 1
+            if may_share and _is_heavy(session, bundle.spec, name, options):
                 session = _session(path, provider, chosen, options.threads)
             sessions[name] = session
         self._encoder, self._head = sessions["encoder"], sessions["head"]

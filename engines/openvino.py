@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +104,7 @@ class _Opener:
         options, item = self.options, cores.blank_item(self.bundle.spec, part)
         graph = self._on(part, path, threads=1, requests=1)
         item_s = graph.measure(item)
-        threads = options.threads or _cores()
+        threads = options.threads or cores.usable()
         if threads > 1 and cores.wants_more_than_one(item_s, streams=options.streams, max_batch=options.max_batch):
             requests = parallel_requests(streams=options.streams, threads=threads, max_batch=options.max_batch)
             del graph  # the memory of two is not needed
@@ -197,8 +196,3 @@ def _tensors(compiled: ov.CompiledModel) -> dict[str, TensorView]:
 def _reason(error: RuntimeError) -> str:
     """The last line of OpenVINO's account; those before it name its own source files."""
     return str(error).strip().splitlines()[-1].strip()
-
-
-def _cores() -> int:
-    """Cores that this process may use: a container's share, not the machine's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -17,6 +17,7 @@ import orjson
 
 from engines.backends import INSTALL
 from engines.choice import Choice, choose_backend
+from engines.cores import usable
 from engines.errors import EngineError
 from engines.gpu import Gpu, find_gpus
 from streamclf.builtin import BUNDLES, builtin_models
@@ -120,11 +121,10 @@ def _cpu(proc: Path) -> dict[str, Any]:
     model = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", text, re.MULTILINE)
     flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
     known = set(flags[1].split()) if flags else set()
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return {
         "model": model[1].strip() if model else platform.processor() or platform.machine(),
         "cores": os.cpu_count() or 1,
-        "usable_cores": usable,
+        "usable_cores": usable(),
         "features": [name for name in CPU_FEATURES if name in known],
     }
 

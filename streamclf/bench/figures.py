@@ -7,6 +7,7 @@ import platform
 import statistics
 from typing import Any, Final
 
+from engines.cores import usable
 from streamclf.bench.latency import latencies_ms, percentile
 from streamclf.bench.limit import Limit
 from streamclf.bench.load import Load, Run
@@ -97,9 +98,8 @@ def wanted_per_s(load: Load) -> float:
 
 def machine() -> dict[str, Any]:
     """Where it was measured, and what else was going on there."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return {
-        "cores": cores,
+        "cores": usable(),
         "architecture": platform.machine(),
         "system": platform.system(),
         "python": platform.python_version(),
