@@ -26,21 +26,11 @@ class Gathering:
         self._max_wait_s = max_wait_s
         self._heard: dict[str, float] = {}
         self._until_s = math.inf
-        self._token_s = math.inf
         self._looked_s = -math.inf
 
     def heard(self, stream: str, now_s: float) -> None:
         """A stream has brought a token."""
         self._heard[stream] = now_s
-
-    def encoded(self, tokens: int, took_s: float) -> None:
-        """A batch of so many tokens took so long."""
-        self._token_s = took_s / tokens
-
-    @property
-    def hold(self) -> int:
-        """How many tokens of a stream may wait for the one that completes a window, that one included."""
-        return 1 + int(HOLD_S / self._token_s) if self._token_s > 0 else 1
 
     def left_s(self, now_s: float) -> float:
         """Seconds until what waits may wait no longer; infinite while nothing does."""
@@ -63,3 +53,9 @@ class Gathering:
             return True
         self._until_s = until_s
         return False
+
+
+def hold(token_s: float) -> int:
+    """How many tokens of a stream may wait for the one that completes a window, that one included, where encoding one
+    takes `token_s`; 0 where nobody knows yet."""
+    return 1 + int(HOLD_S / token_s) if token_s > 0 else 1

@@ -33,7 +33,9 @@ class Overload:
         self._turns = Turns(max(LEAST_TURN_S, TURN_WINDOWS * spec.tokens * token_s))
         self._since_s = now_s
         self._busy_s = 0.0
-        self._token_cost_s = self._window_cost_s = 0.0
+        self.token_cost_s = 0.0
+        """Of one token in the last batch; 0 before the first."""
+        self._window_cost_s = 0.0
         self._counts: dict[str, tuple[int, int, int]] = {}
         self._heard_s: dict[str, float] = {}
         self._said_s = float("-inf")
@@ -41,7 +43,7 @@ class Overload:
     def worked(self, encode_s: float, tokens: int, head_s: float, windows: int) -> None:
         """A batch took so long. What a token costs is taken from the last batch: that is how a fallen load shows."""
         self._busy_s += encode_s + head_s
-        self._token_cost_s = encode_s / tokens
+        self.token_cost_s = encode_s / tokens
         if windows:
             self._window_cost_s = head_s / windows
 
@@ -73,7 +75,7 @@ class Overload:
 
     def _demand(self, feeds: Sequence[Feed], level: int) -> float:
         """Share of its time that all of `feeds` would take at `level`, by what the last batch cost."""
-        each = (feed.encodes(level) * self._token_cost_s + self._window_cost_s / feed.hop_at(level) for feed in feeds)
+        each = (feed.encodes(level) * self.token_cost_s + self._window_cost_s / feed.hop_at(level) for feed in feeds)
         return self._tokens_per_s * sum(each)
 
     def _counted(self, feeds: Sequence[Feed], now_s: float) -> Counter[str]:

@@ -18,7 +18,7 @@ import orjson
 from streamclf.actions import ActionTracker
 from streamclf.child import EXIT_DONE, Stop
 from streamclf.classifier.feed import Features, Feed, Pending
-from streamclf.classifier.gathering import Gathering
+from streamclf.classifier.gathering import Gathering, hold
 from streamclf.classifier.governor import LOOK_S
 from streamclf.classifier.overload import Overload
 from streamclf.jobs import ClassifierChange, ClassifierJob, StreamSettings
@@ -186,8 +186,8 @@ class Classifier:
     def _is_time(self) -> bool:
         """Whether to begin a batch now. Of hundreds of streams only those are asked that have brought something."""
         self._woken = {feed for feed in self._woken if feed.waiting > 0}
-        hold = self._gathering.hold
-        due = [due_s for feed in self._woken if (due_s := feed.due_s(hold)) is not None]
+        may_wait = hold(self._overload.token_cost_s)
+        due = [due_s for feed in self._woken if (due_s := feed.due_s(may_wait)) is not None]
         waiting = sum(feed.waiting for feed in self._woken)
         return self._gathering.is_time(due, waiting, self._engine.max_batch, time.monotonic())
 
@@ -220,7 +220,6 @@ class Classifier:
                 for pending, row in zip(due, rows, strict=True):
                     self._publish(pending, row, {"encode": round(encode_ms, 3), "classify": round(classify_ms, 3)})
         now_s = self._clock()
-        self._gathering.encoded(len(batch), encoded_s - began_s)
         self._overload.worked(encoded_s - began_s, len(batch), now_s - encoded_s, len(due))
         self._overload.look(self._feeds, now_s)
         return True

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamclf.classifier.gathering import ALIVE_S, HOLD_S, Gathering
+from streamclf.classifier.gathering import ALIVE_S, HOLD_S, Gathering, hold
 
 WAIT_S = 0.02
 
@@ -64,12 +64,9 @@ def test_without_a_time_to_wait_there_is_no_waiting() -> None:
 
 
 def test_tokens_are_held_back_while_encoding_them_together_takes_no_time_to_speak_of() -> None:
-    gathering = Gathering(WAIT_S)
-    assert gathering.hold == 1  # nothing is known yet
-    gathering.encoded(4, 4 * HOLD_S / 2.5)
-    assert gathering.hold == 3
-    gathering.encoded(1, 2 * HOLD_S)
-    assert gathering.hold == 1
+    assert hold(0.0) == 1  # nothing is known yet
+    assert hold(HOLD_S / 2.5) == 3
+    assert hold(2 * HOLD_S) == 1
 
 
 @given(
