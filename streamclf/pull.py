@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from streamclf.access import Access
 from streamclf.errors import BusError, EventError
 from streamclf.events import MAX_EVENT_BYTES, Epoch, Heartbeat, Offset, StreamEvent, parse_event
-from streamclf.hub.bus import open_socket
+from streamclf.sockets import open_socket
 from streamclf.tracker import Position
 
 _ANSWER_S = 2.0

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from streamclf.backoff import Backoff
 from streamclf.capture.admission import FloodGate, FreshOnly
-from streamclf.capture.health import Backoff
 from streamclf.capture.preview import Previewer, PreviewLink
 from streamclf.capture.status import Link as StatusLink
 from streamclf.capture.status import StreamStatus

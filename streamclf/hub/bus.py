@@ -24,6 +24,7 @@ from streamclf.hub.journal import Entry
 from streamclf.hub.peers import Peers
 from streamclf.multipart import send_now
 from streamclf.names import valid_stream_name
+from streamclf.sockets import open_socket
 
 if TYPE_CHECKING:
     from streamclf.hub.gate import Gatekeeper
@@ -33,8 +34,6 @@ log = logging.getLogger(__name__)
 SEND_HIGH_WATER: Final = 2000
 """Messages kept for one slow subscriber: a second of 400 streams."""
 MAX_REQUEST_BYTES: Final = 64 * 1024
-VANISHED_S: Final = 6
-"""TCP gives up a peer whose machine does not answer for this long, or which takes nothing of what is sent to it."""
 LINK_IO_THREAD: Final = 0b01
 PUBLIC_IO_THREAD: Final = 0b10
 """Masks of libzmq's threads, where there are two: whatever strangers do to one, producers have the other."""
@@ -60,24 +59,6 @@ _REMEDY = {
     errno.ENOENT: "its directory does not exist; create it first",
     errno.ENAMETOOLONG: "too long for a socket; give a path under 100 bytes",
 }
-
-
-def open_socket(
-    context: zmq.Context[zmq.Socket[bytes]], kind: int, *, max_bytes: int, io_thread: int = 0
-) -> zmq.Socket[bytes]:
-    """A socket with the limits that every one of ours has, before bind or connect."""
-    socket = context.socket(kind)
-    if context.get(zmq.IO_THREADS) > 1:
-        socket.affinity = io_thread
-    socket.linger = 0
-    socket.maxmsgsize = max_bytes
-    socket.handshake_ivl = 3000
-    # Never libzmq's own heartbeats: its process aborts when one is due on a connection that failed while its messages
-    # waited for us (libzmq issues 3937, 4364, 4767; version 4.3.5 still), which a stranger can bring about at will.
-    socket.tcp_keepalive, socket.tcp_keepalive_idle = 1, VANISHED_S // 2
-    socket.tcp_keepalive_intvl, socket.tcp_keepalive_cnt = 1, VANISHED_S - VANISHED_S // 2
-    socket.tcp_maxrt = VANISHED_S * 1000
-    return socket
 
 
 def bind(socket: zmq.Socket[bytes], endpoint: str, role: str, *, guarded: bool = False) -> str:

@@ -15,11 +15,12 @@ import orjson
 import zmq
 
 from streamclf.errors import BusError, EventError
-from streamclf.hub.bus import LINK_IO_THREAD, bind, open_socket
+from streamclf.hub.bus import LINK_IO_THREAD, bind
 from streamclf.link import MAX_PREVIEW_BYTES, Draft
 from streamclf.linksocket import MAX_LINK_MESSAGE_BYTES, U64
 from streamclf.multipart import is_readable, receive_now, send_now
 from streamclf.names import valid_stream_name
+from streamclf.sockets import open_socket
 
 log = logging.getLogger(__name__)
 

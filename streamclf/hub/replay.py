@@ -20,10 +20,11 @@ from streamclf.config import MAX_STREAMS, StreamName
 from streamclf.errors import BusError
 from streamclf.events import MAX_OFFSET, DraftType, Epoch
 from streamclf.hub.attendant import Attendant
-from streamclf.hub.bus import MAX_REQUEST_BYTES, PUBLIC_IO_THREAD, bind, open_socket
+from streamclf.hub.bus import MAX_REQUEST_BYTES, PUBLIC_IO_THREAD, bind
 from streamclf.hub.gate import Gatekeeper
 from streamclf.hub.history import JournalReader
 from streamclf.hub.peers import Peers
+from streamclf.sockets import open_socket
 
 log = logging.getLogger(__name__)
 

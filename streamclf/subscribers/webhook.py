@@ -15,7 +15,7 @@ from typing import Any, Final, cast, get_args
 
 import orjson
 
-from streamclf.capture.health import Backoff
+from streamclf.backoff import Backoff
 from streamclf.errors import JournalError, UsageError
 from streamclf.events import DraftType, Heartbeat, Lost
 from streamclf.redact import register_secret

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from typing import get_args
 
-from streamclf.capture.health import OFFLINE_NS, TRANSITIONS, Backoff, Freshness, Health
+from streamclf.backoff import Backoff
+from streamclf.capture.health import OFFLINE_NS, TRANSITIONS, Freshness, Health
 from streamclf.events import State
 from streamclf.sampling import NS
 

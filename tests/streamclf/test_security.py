@@ -28,10 +28,11 @@ from support.strangers import Tap, connect, frame, greeting, hear, ready
 from streamclf.config import load_config, parse_config
 from streamclf.errors import BusError, ConfigError, UsageError
 from streamclf.events import Heartbeat, Prediction
-from streamclf.hub.bus import Publisher, bind, open_socket
+from streamclf.hub.bus import Publisher, bind
 from streamclf.hub.gate import AllowList, Gatekeeper
 from streamclf.keys import load_certificate, make_keys
 from streamclf.link import HubLink
+from streamclf.sockets import open_socket
 from streamclf.subscription import START, Subscription, subscribe
 from streamclf.supervisor.preflight import preflight
 

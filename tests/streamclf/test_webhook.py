@@ -22,7 +22,7 @@ from support.hub_process import HubProcess, action, prediction, wait_until
 from support.receiver import Receiver, Request, Say
 from support.service import Service
 
-from streamclf.capture.health import Backoff
+from streamclf.backoff import Backoff
 from streamclf.errors import JournalError, UsageError
 from streamclf.events import Action, Lost
 from streamclf.link import HubLink
