@@ -8,12 +8,9 @@ from abc import ABC, abstractmethod
 import numpy as np
 import numpy.typing as npt
 
+from engines.arrays import F32, I32, U8
 from engines.bundle import ModelSpec
 from engines.errors import EngineInputError
-
-U8 = npt.NDArray[np.uint8]
-I32 = npt.NDArray[np.int32]
-F32 = npt.NDArray[np.float32]
 
 
 class CheckedEngine(ABC):

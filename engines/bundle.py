@@ -11,13 +11,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from engines.arrays import F32, U8
 from engines.errors import BundleError
-
-U8 = npt.NDArray[np.uint8]
-F32 = npt.NDArray[np.float32]
 
 SPEC_FILE = "spec.json"
 ENCODER_FILE = "encoder.onnx"

@@ -8,22 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
 
 from engines import cores
+from engines.arrays import F32, I32, U8
 from engines.base import CheckedEngine, HostBank
 from engines.bundle import Bundle, ModelSpec
-from engines.engine import EngineOptions
 from engines.errors import BackendMissingError, CompileError
 from engines.kept import PARTS
 from engines.parity import softmax
+from engines.protocol import EngineOptions
 from engines.signature import TensorView, check_signature
-
-U8 = npt.NDArray[np.uint8]
-I32 = npt.NDArray[np.int32]
-F32 = npt.NDArray[np.float32]
 
 NUMPY_TYPES: Final = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 """By ONNX Runtime's name; of those that a bundle may have."""

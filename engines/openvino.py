@@ -13,18 +13,15 @@ import numpy.typing as npt
 import openvino as ov
 
 from engines import cores
+from engines.arrays import F32, I32, U8
 from engines.base import CheckedEngine, HostBank
 from engines.bundle import Bundle
 from engines.cache import CompiledCache, StaleBlobError, open_cache
-from engines.engine import EngineOptions
 from engines.errors import BackendMissingError, CompileError
 from engines.kept import PARTS
 from engines.parity import softmax
+from engines.protocol import EngineOptions
 from engines.signature import TensorView, check_signature
-
-U8 = npt.NDArray[np.uint8]
-I32 = npt.NDArray[np.int32]
-F32 = npt.NDArray[np.float32]
 
 HINTS: Final = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 """OpenVINO's name of the precision that its CPU plugin computes in; an INT8 graph says itself what is quantised."""

@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from engines.arrays import F32
 from engines.bundle import Golden
 from engines.errors import BundleError, ParityError
 
 if TYPE_CHECKING:
-    from engines.engine import Engine
+    from engines.protocol import Engine
 
-F32 = npt.NDArray[np.float32]
 
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 2e-2, "int8": 5e-2}
 """Largest allowed difference of any probability, by precision."""

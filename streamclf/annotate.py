@@ -7,14 +7,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from engines.arrays import U8
 from streamclf.drawing import OverlayState, draw
 from streamclf.film import FilmWriter, GifWriter
 from streamclf.offline import WindowResult, file_stream, ranked
 from streamclf.sources import open_source
-
-U8 = npt.NDArray[np.uint8]
 
 SUFFIXES = (".mp4", ".gif")
 MAX_SIDE = {".mp4": 1280, ".gif": 480}

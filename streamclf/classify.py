@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from engines.backends import Backend, Precision
-from engines.engine import Engine, open_engine
+from engines.opening import open_engine
+from engines.protocol import Engine
 from streamclf.annotate import SUFFIXES, write_annotated
 from streamclf.builtin import find_bundle
 from streamclf.child import configure_logging

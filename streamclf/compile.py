@@ -15,12 +15,13 @@ import orjson
 from engines.backends import Backend, Precision
 from engines.bundle import Bundle
 from engines.choice import choose_backend
-from engines.engine import Engine, open_engine
 from engines.errors import BackendMissingError
+from engines.explain_precision import PartsExplanation, explain_parts
 from engines.kept import store_kept_fp32
+from engines.opening import open_engine
 from engines.parity import TOLERANCE, check_parity
-from engines.parts import PartsExplanation, explain_parts
-from engines.speed import Speed, measure_speed
+from engines.protocol import Engine
+from engines.throughput import Speed, measure_speed
 from streamclf.builtin import find_bundle
 from streamclf.child import configure_logging
 from streamclf.errors import UsageError

@@ -11,9 +11,8 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-U8 = npt.NDArray[np.uint8]
+from engines.arrays import U8
 
 WIDTH, HEIGHT, FPS = 480, 270, 20
 MARGIN = 120

@@ -95,7 +95,7 @@ def examine(
 def _model(name: str) -> dict[str, Any]:
     """What `auto` really gives for one model: opened, checked, closed."""
     from engines.bundle import load_bundle
-    from engines.engine import open_engine
+    from engines.opening import open_engine
     from engines.parity import check_parity
 
     try:

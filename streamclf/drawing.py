@@ -6,15 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from engines.arrays import U8
 from streamclf.palette import STATES, Colour, bgr, label_bgr
-
-U8: TypeAlias = npt.NDArray[np.uint8]
 
 MIN_SIDE: Final = 270
 """Smaller pictures are enlarged to this: text on fewer pixels cannot be read."""

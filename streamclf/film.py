@@ -12,12 +12,11 @@ import av
 import av.error
 import cv2
 import numpy as np
-import numpy.typing as npt
 from av.filter import Graph
 
+from engines.arrays import U8
 from streamclf.errors import SourceError, UsageError
 
-U8 = npt.NDArray[np.uint8]
 _TIME_BASE = Fraction(1, 1000)
 MAX_GIF_FRAMES = 1200
 """Two minutes at 10 pictures a second: they are held in memory until the palette is known."""

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from engines.arrays import F32, U8
 from engines.bundle import ModelSpec
 from streamclf.config import StreamConfig
 from streamclf.sampling import TokenMeta
@@ -20,10 +20,8 @@ from streamclf.tokens import read_tokens
 from streamclf.windows import Window, WindowAssembler
 
 if TYPE_CHECKING:
-    from engines.engine import Engine
+    from engines.protocol import Engine
 
-U8 = npt.NDArray[np.uint8]
-F32 = npt.NDArray[np.float32]
 
 TOP_K = 10
 

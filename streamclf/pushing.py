@@ -13,6 +13,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
+from engines.arrays import U8
 from streamclf.errors import SourceError
 from streamclf.pushwire import (
     ACCEPTED,
@@ -30,7 +31,6 @@ from streamclf.pushwire import (
     proof,
 )
 
-U8 = npt.NDArray[np.uint8]
 IO_S = 2.0
 FIRST_WAIT_S, LAST_WAIT_S = 0.1, 1.0
 MAX_QUEUE = 64

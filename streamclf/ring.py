@@ -16,13 +16,12 @@ import zlib
 from enum import IntEnum
 
 import numpy as np
-import numpy.typing as npt
 
+from engines.arrays import U8
 from streamclf.errors import RingError
 from streamclf.sampling import TokenMeta
 from streamclf.shared import allocate, available_bytes
 
-U8 = npt.NDArray[np.uint8]
 TokenShape = tuple[int, int, int, int]
 
 MAGIC = 0x53434C5254494E47

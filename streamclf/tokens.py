@@ -6,13 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from engines.arrays import U8
 from streamclf.sampling import Pick, TokenMeta, TokenSampler
 from streamclf.sources.frame import Frame, Source
 from streamclf.sources.resize import Resize
-
-U8 = npt.NDArray[np.uint8]
 
 
 class TokenSink(Protocol):

@@ -6,11 +6,9 @@ from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from engines.arrays import I32
 from streamclf.sampling import TokenMeta, WindowTracker
-
-I32 = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -177,8 +177,8 @@ def camera_events_benchmark(
 ) -> None:
     """Measure the built-in model on real film: as it is, and disturbed in every way. Takes minutes."""
     from engines.bundle import load_bundle
-    from engines.engine import open_engine
     from engines.errors import EngineError
+    from engines.opening import open_engine
     from streamclf.errors import StreamclfError
     from training.camera_events.benchmark import cases, real_films
     from training.camera_events.figures import answers, as_text, figures

@@ -10,11 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
+from engines.arrays import F32, F64, U8
 from training.section import Section
-
-U8 = npt.NDArray[np.uint8]
-F32 = npt.NDArray[np.float32]
-F64 = npt.NDArray[np.float64]
 
 _GREY = np.array([0.299, 0.587, 0.114])
 """Luma of RGB (ITU-R BT.601)."""

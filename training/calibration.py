@@ -12,12 +12,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from engines.arrays import U8
 from engines.bundle import Bundle
 from engines.errors import EngineError
 from streamclf.builtin import find_bundle
 from streamclf.errors import StreamclfError
 from training.data.batches import layout
-from training.data.clips import U8
 from training.errors import DataError, RunError
 from training.evaluate import Counted, bundle_subject, read_clips
 

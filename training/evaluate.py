@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from engines.arrays import F32, I64, U8
 from engines.backends import Backend, Precision
 from engines.bundle import SPEC_FILE, Bundle
-from engines.engine import Engine, open_engine
 from engines.errors import EngineError
+from engines.opening import open_engine
+from engines.protocol import Engine
 from streamclf.builtin import find_bundle
 from streamclf.errors import StreamclfError
 from streamclf.sources import Resize
 from training.data.batches import layout
-from training.data.clips import SPLITS, U8, Clips
+from training.data.clips import SPLITS, Clips
 from training.data.decode import DecodeSpec, decode_clip
 from training.data.lists import read_rows
 from training.data.recipes import CameraEventsData, MixedData, Shape, VolumesData, WindowsRecipe
@@ -33,9 +34,6 @@ from training.models import ClipModel
 from training.runs import RECIPE_FILE, load_run, run_labels
 from training.scores import scores
 from training.train import measure, open_work
-
-F32 = npt.NDArray[np.float32]
-I64 = npt.NDArray[np.int64]
 
 STRETCH_STEPS = 4
 """Frames decoded for each one at the model's rate, where a clip is stretched to a window."""

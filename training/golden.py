@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from training.data.clips import U8
+from engines.arrays import U8
 from training.data.recipes import Shape
 
 CANDIDATES = 24

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from engines.arrays import U8
 from engines.bundle import Bundle
 from streamclf.sources import Resize
 from training.camera_events import LABELS as CAMERA_EVENTS
@@ -17,7 +18,6 @@ from training.camera_events.dataset import Footage
 from training.camera_events.learner import footage_of
 from training.card import camera_events_card, model_card
 from training.data.batches import HeldBackBatches
-from training.data.clips import U8
 from training.data.recipes import CameraEventsData, ClipRecipe, ClipsData, MixedData
 from training.data.sets import open_data
 from training.errors import RunError

@@ -11,8 +11,7 @@ import numpy.typing as npt
 import torch
 from torchmetrics.functional.classification import multiclass_auroc
 
-F32 = npt.NDArray[np.float32]
-I64 = npt.NDArray[np.int64]
+from engines.arrays import F32, I64
 
 
 def scores(probabilities: F32, truth: I64, labels: Sequence[str]) -> dict[str, Any]:

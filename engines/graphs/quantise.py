@@ -24,13 +24,13 @@ import onnxruntime as ort
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from engines.arrays import U8
 from engines.bundle import INT8_ENCODER_FILE, INT8_HEAD_FILE, SPEC_FILE, Bundle, ModelSpec, write_spec
 from engines.errors import BundleError
 from engines.graphs.qdq import quantised_nodes, without_quantisation
 
 log = logging.getLogger("engine")
 
-U8 = npt.NDArray[np.uint8]
 
 OPERATORS: Final = (["Conv", "MatMul", "Gemm"], ["MatMul", "Gemm"])
 """Where the work is: what is tried, the fastest first. The first convolution, over pixels, is always left alone: it

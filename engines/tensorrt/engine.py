@@ -18,17 +18,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from engines.arrays import F32, I32, U8
 from engines.base import CheckedEngine
 from engines.errors import DeviceError
 from engines.parity import softmax
 from engines.tensorrt.interface import Array, Event, Graph, Plan, Platform
 from engines.tensorrt.memory import Layout, prepared_batches
-
-U8 = npt.NDArray[np.uint8]
-I32 = npt.NDArray[np.int32]
-F32 = npt.NDArray[np.float32]
 
 log = logging.getLogger("engine")
 

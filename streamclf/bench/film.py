@@ -9,12 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from streamclf.errors import UsageError
 from streamclf.sampling import exact_fps
-
-U8 = npt.NDArray[np.uint8]
 
 SECONDS: Final = 4.0
 GOP_S: Final = 2.0

@@ -20,9 +20,10 @@ import numpy as np
 
 from engines.backends import Precision
 from engines.bundle import Bundle, load_bundle
-from engines.engine import Engine, open_engine
 from engines.errors import EngineError
+from engines.opening import open_engine
 from engines.parity import TOLERANCE, check_parity
+from engines.protocol import Engine
 from streamclf.bench.ceilings import COPY_BYTES, SIDE, measure_ceilings, weight_bytes
 from streamclf.bench.flops import count_flops
 from streamclf.bench.latency import percentile

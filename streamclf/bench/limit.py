@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from engines.bundle import Bundle
-from engines.engine import Engine, open_engine
+from engines.opening import open_engine
+from engines.protocol import Engine
 
 if TYPE_CHECKING:  # a machine that only measures a GPU has no need of what these import
     from streamclf.bench.film import Film

@@ -8,8 +8,9 @@ from typing import Any, Final, get_args
 from engines.backends import Backend, Precision
 from engines.bundle import Bundle
 from engines.choice import missing_libraries
-from engines.engine import Engine, open_engine
 from engines.errors import EngineError
+from engines.opening import open_engine
+from engines.protocol import Engine
 from streamclf.bench.figures import machine
 from streamclf.bench.limit import Cost, batches, engine_calls, measure
 from streamclf.errors import BenchError

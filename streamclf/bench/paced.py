@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from engines.engine import Engine
+from engines.protocol import Engine
 from streamclf.bench.latency import percentile
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from engines.arrays import U8
 from streamclf.backoff import Backoff
 from streamclf.capture.admission import FloodGate, FreshOnly
 from streamclf.capture.preview import Previewer, PreviewLink
@@ -25,7 +26,6 @@ from streamclf.redact import register_secret, register_url
 from streamclf.ring import RingWriter
 from streamclf.sampling import TokenMeta, TokenSampler
 from streamclf.sources import Source, open_source
-from streamclf.sources.resize import U8
 from streamclf.stages import Stages, open_stages
 from streamclf.tokens import TokenFiller
 

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-import numpy as np
-import numpy.typing as npt
-
+from engines.arrays import U8
 from streamclf.sampling import NS
-
-U8 = npt.NDArray[np.uint8]
 
 REMEMBERED = 64
 """Pictures that are known again. An encoder that is fed one picture for ever makes as many different ones as lie

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 
-import numpy as np
-import numpy.typing as npt
-
+from engines.arrays import U8
 from engines.bundle import ModelSpec
 from streamclf.classifier.motion import MotionGate
 from streamclf.jobs import StreamSettings
@@ -15,8 +13,6 @@ from streamclf.progress import ProgressReporter
 from streamclf.ring import RingReader
 from streamclf.sampling import TokenMeta, WindowTracker
 from streamclf.windows import Window, WindowAssembler
-
-U8 = npt.NDArray[np.uint8]
 
 BURST = 4
 """Tokens of one stream in one batch, at most: others wait for the same encode."""

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-U8 = npt.NDArray[np.uint8]
-I16 = npt.NDArray[np.int16]
+from engines.arrays import I16, U8
 
 CELL = 4
 """Side of a cell in pixels: the mean of 16 of them has a quarter of their noise."""

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from engines.arrays import F32, U8
 from streamclf.actions import ActionTracker
 from streamclf.child import EXIT_DONE, Stop
 from streamclf.classifier.feed import Features, Feed, Pending
@@ -27,12 +28,10 @@ from streamclf.rules import StreamActions
 from streamclf.stages import open_stages
 
 if TYPE_CHECKING:
-    from engines.engine import Engine
+    from engines.protocol import Engine
     from streamclf.classifier.roster import Roster
     from streamclf.control import Message
 
-U8 = npt.NDArray[np.uint8]
-F32 = npt.NDArray[np.float32]
 
 TOP_K = 10
 IDLE_S = 1.0
@@ -94,7 +93,7 @@ class Classifier:
 
     def exchange(self, engine: Engine) -> None:
         """Go on with another engine of the same bundle; the windows under way go on, too. The one before is closed."""
-        from engines.standby import move_features
+        from engines.background_upgrade import move_features
 
         before = self._engine
         move_features(before, engine)
@@ -310,8 +309,8 @@ class Classifier:
 
 def main(job: ClassifierJob, stop: Stop) -> int:
     """Open the engine, say so on stdout in one JSON line, and serve until `stop`."""
+    from engines.background_upgrade import open_serving
     from engines.bundle import load_bundle
-    from engines.standby import open_serving
     from streamclf.classifier.roster import Roster
 
     stop.pulse.expect("compiling", COMPILING_S)

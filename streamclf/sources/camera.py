@@ -15,9 +15,10 @@ from typing import Any, Protocol
 
 import cv2
 
+from engines.arrays import U8
 from streamclf.errors import SourceError
 from streamclf.sources.frame import Frame, Source, SourceInfo
-from streamclf.sources.resize import U8, render_bgr
+from streamclf.sources.resize import render_bgr
 
 SYSFS = Path("/sys/class/video4linux")
 LINUX = sys.platform.startswith("linux")

@@ -9,15 +9,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from engines.arrays import U8
 from streamclf.sources.resize import Resize
 from streamclf.sources.skipping import Interest
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-U8 = npt.NDArray[np.uint8]
 
 Render = Callable[[Any, int, int, Resize, U8], None]
 """(decoder's picture, height, width, policy, out (height, width, 3) uint8 RGB): fill `out`."""

@@ -12,10 +12,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from engines.arrays import U8
 from streamclf.errors import SourceError
 from streamclf.sources.file import Pace
 from streamclf.sources.frame import Frame, Source, SourceInfo
-from streamclf.sources.resize import U8, render_bgr
+from streamclf.sources.resize import render_bgr
 
 NS = 1_000_000_000
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})

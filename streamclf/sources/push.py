@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from engines.arrays import U8
 from streamclf.errors import SourceError, SourceWaitingError
 from streamclf.pushwire import (
     ACCEPTED,
@@ -30,7 +31,7 @@ from streamclf.pushwire import (
     proof,
 )
 from streamclf.sources.frame import Frame, Source, SourceInfo
-from streamclf.sources.resize import U8, place, scaled_size
+from streamclf.sources.resize import place, scaled_size
 
 LOOK_S = 0.25
 HANDSHAKE_S = 2.0

@@ -9,14 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from engines.arrays import U8
 from streamclf.errors import SourceError
 
 if TYPE_CHECKING:
     import av
 
-U8 = npt.NDArray[np.uint8]
 Resize = Literal["stretch", "crop", "letterbox"]
 
 MAX_STRETCH = 16

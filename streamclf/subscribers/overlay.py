@@ -16,8 +16,8 @@ from typing import Protocol
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from engines.arrays import U8
 from streamclf.drawing import OverlayState, draw
 from streamclf.errors import UsageError
 from streamclf.events import Action, Prediction, Status
@@ -27,7 +27,6 @@ from streamclf.subscription import Received, Subscription, subscribe
 
 __all__ = ["Board", "OverlayState", "draw", "run_watch"]
 
-U8 = npt.NDArray[np.uint8]
 MAX_WINDOWS = 16
 _FRAME_S = 1 / 25
 _RATE_S = 5.0

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from engines.bundle import load_bundle
-from engines.engine import open_engine
+from engines.opening import open_engine
 
 STREAMS = (1, 4, 8)
 

@@ -17,7 +17,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from engines.engine import Engine, open_engine
+from engines.arrays import U8
+from engines.opening import open_engine
+from engines.protocol import Engine
 from streamclf.builtin import find_bundle
 from streamclf.classifier.feed import Feed, bank_slots, ring_slots
 from streamclf.classifier.motion import motion_between
@@ -28,7 +30,6 @@ from streamclf.offline import file_tokens
 from streamclf.ring import RingReader, RingWriter, create_ring
 from streamclf.rules import StreamActions
 from streamclf.sampling import TokenMeta
-from streamclf.sources.resize import U8
 
 THRESHOLDS: Final = (0.0, 1.0, 2.0, 4.0, 8.0)
 MAX_TOKENS: Final = 600

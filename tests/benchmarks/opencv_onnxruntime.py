@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
-from benchmarks.peer import U8, Windows, opencv, read_job, ready, tell
+from benchmarks.peer import Windows, opencv, read_job, ready, tell
+
+from engines.arrays import U8
 
 job = read_job()
 encoder, head = (

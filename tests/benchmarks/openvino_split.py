@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import openvino as ov
-from benchmarks.peer import U8, Tokens, pyav, read_job, ready, tell
+from benchmarks.peer import Tokens, pyav, read_job, ready, tell
+
+from engines.arrays import U8
 
 job = read_job()
 hint: dict[str, Any] = {

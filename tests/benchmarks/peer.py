@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-U8 = npt.NDArray[np.uint8]
+from engines.arrays import U8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,8 +16,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
-from benchmarks.peer import U8, read_job, ready, tell
+from benchmarks.peer import read_job, ready, tell
 from inference import InferencePipeline
+
+from engines.arrays import U8
 
 job = read_job()
 encoder, head = (

@@ -19,10 +19,10 @@ from typing import Any
 import av
 import numpy as np
 
+from engines.arrays import U8
 from streamclf.bench.film import BITS_PER_PIXEL, GOP_S, FilmSpec, _pictures
 from streamclf.sampling import TokenMeta, TokenSampler
 from streamclf.sources.file import FileSource
-from streamclf.sources.resize import U8
 from streamclf.tokens import TokenFiller
 
 SECONDS = 12

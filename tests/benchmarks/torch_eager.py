@@ -6,7 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from benchmarks.make_bundles import build
-from benchmarks.peer import U8, Windows, opencv, read_job, ready, tell
+from benchmarks.peer import Windows, opencv, read_job, ready, tell
+
+from engines.arrays import U8
 
 job = read_job()
 encoder, head, _ = build(job.spec["name"])

@@ -7,11 +7,11 @@ import pytest
 from support.gpu_double import TRAITS, double_platform
 from support.vivit import TINY, make_vivit_bundle, probabilities
 
-import engines.engine
+import engines.opening
 import engines.tensorrt
 from engines.bundle import Bundle
-from engines.engine import open_engine
 from engines.errors import BackendMissingError
+from engines.opening import open_engine
 from engines.parity import TOLERANCE
 from training.models.vivit_factorised import FactorisedViViT
 
@@ -36,7 +36,7 @@ def test_random_clips_give_pytorchs_probabilities(
     name, _, version = backend.partition(" ")
     if version:
         monkeypatch.setattr(engines.tensorrt, "load_platform", lambda: double_platform(version=version))
-        monkeypatch.setattr(engines.engine, "missing_libraries", lambda name: [])
+        monkeypatch.setattr(engines.opening, "missing_libraries", lambda name: [])
         if precision == "bf16" and "bf16" in TRAITS[version].precisions:
             pytest.skip("ONNX Runtime, which stands in for TensorRT here, has no BF16 on a CPU")
     model, bundle = made

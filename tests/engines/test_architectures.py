@@ -15,13 +15,13 @@ import pytest
 from support.gpu_double import double_platform
 from support.gpu_models import MODELS, gpu_bundle
 
-import engines.engine
+import engines.opening
 import engines.tensorrt
 from engines.bundle import Bundle
-from engines.engine import open_engine
 from engines.graphs.operators import OPSETS, PROFILES
 from engines.graphs.profiles import Profile, prepare
 from engines.graphs.surgery import opset_of
+from engines.opening import open_engine
 from engines.parity import TOLERANCE, check_parity
 
 
@@ -77,7 +77,7 @@ def test_the_engine_on_the_double(
     monkeypatch.setattr(
         engines.tensorrt, "load_platform", lambda: double_platform(version=version, memory_bytes=1 << 32)
     )
-    monkeypatch.setattr(engines.engine, "missing_libraries", lambda backend: [])
+    monkeypatch.setattr(engines.opening, "missing_libraries", lambda backend: [])
     engine = open_engine(bundle, backend="tensorrt", precision=precision, max_batch=3)  # type: ignore[arg-type]
     assert check_parity(engine, bundle.golden()).max_dp <= TOLERANCE[precision]
     engine.close()

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from support.bundles import make_brightness_bundle
 
-import engines.engine
+import engines.opening
 from engines.choice import Choice, choose_backend
-from engines.engine import open_engine
 from engines.errors import BackendMissingError
 from engines.gpu import Gpu, find_gpus
+from engines.opening import open_engine
 
 CARD = Gpu(name="NVIDIA H200", driver="570.1", memory_mib=143771, compute_capability="9.0")
 
@@ -54,8 +54,10 @@ def test_auto_goes_on_where_the_first_cannot_run(
     """A GPU and its libraries can be there and TensorRT still not run: an old driver, a full card."""
     caplog.set_level(logging.INFO, "engine")
     monkeypatch.setenv("STREAMCLF_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(engines.engine, "choose_backend", lambda: Choice(order=("tensorrt", "onnxruntime"), reason="r"))
-    monkeypatch.setattr(engines.engine, "missing_libraries", lambda b: ["tensorrt"] if b == "tensorrt" else [])
+    monkeypatch.setattr(
+        engines.opening, "choose_backend", lambda: Choice(order=("tensorrt", "onnxruntime"), reason="r")
+    )
+    monkeypatch.setattr(engines.opening, "missing_libraries", lambda b: ["tensorrt"] if b == "tensorrt" else [])
     engine = open_engine(make_brightness_bundle(tmp_path / "b"))
     assert engine.description.startswith("onnxruntime")
     assert "auto: tensorrt (r)" in caplog.text
@@ -64,7 +66,7 @@ def test_auto_goes_on_where_the_first_cannot_run(
 
 
 def test_no_library_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines.engine, "choose_backend", lambda: Choice(order=(), reason="nothing"))
+    monkeypatch.setattr(engines.opening, "choose_backend", lambda: Choice(order=(), reason="nothing"))
     with pytest.raises(BackendMissingError, match="pip install streamclf"):
         open_engine(make_brightness_bundle(tmp_path / "b"))
 

@@ -14,17 +14,18 @@ from support.gpu_double import double_platform
 
 import engines.cache
 import engines.cores
-import engines.engine
 import engines.onnxruntime
+import engines.opening
 import engines.openvino
 import engines.tensorrt
 from engines.backends import LIBRARIES, Backend
+from engines.background_upgrade import move_features
 from engines.base import CheckedEngine
 from engines.bundle import Bundle, write_spec
-from engines.engine import Engine, open_engine
 from engines.errors import BackendMissingError, BundleError, EngineInputError, ParityError
+from engines.opening import open_engine
 from engines.parity import TOLERANCE, softmax
-from engines.standby import move_features
+from engines.protocol import Engine
 
 BACKENDS = ["openvino", "onnxruntime", "tensorrt"]
 """TensorRT on a double of the GPU that computes on the CPU; tests/gpu runs it on a real one."""
@@ -46,7 +47,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def _double(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "tensorrt" in str(getattr(request.node, "callspec", "")):
         monkeypatch.setattr(engines.tensorrt, "load_platform", double_platform)
-        monkeypatch.setattr(engines.engine, "missing_libraries", lambda backend: [])
+        monkeypatch.setattr(engines.opening, "missing_libraries", lambda backend: [])
 
 
 @pytest.fixture(params=BACKENDS)
@@ -238,7 +239,7 @@ def test_auto_leaves_a_reduced_precision_that_fails(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     tried = []
-    check = engines.engine.check_parity
+    check = engines.opening.check_parity
 
     def fails_but_in_fp32(engine: Engine, golden: object) -> object:
         tried.append(engine.precision)
@@ -246,7 +247,7 @@ def test_auto_leaves_a_reduced_precision_that_fails(
             raise ParityError(f"{engine.precision} collapsed", precision="bf16")
         return check(engine, golden)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(engines.engine, "check_parity", fails_but_in_fp32)
+    monkeypatch.setattr(engines.opening, "check_parity", fails_but_in_fp32)
     engine = open_engine(bundle)
     assert engine.precision == "fp32"
     assert tried[-1] == "fp32"
@@ -312,7 +313,7 @@ def test_a_graph_that_no_library_takes(tmp_path: Path, backend: str) -> None:
 def test_an_absent_library_names_the_extra(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, backend: str, message: str
 ) -> None:
-    monkeypatch.setattr(engines.engine, "missing_libraries", lambda name: LIBRARIES[name])
+    monkeypatch.setattr(engines.opening, "missing_libraries", lambda name: LIBRARIES[name])
     with pytest.raises(BackendMissingError, match=message):
         open_engine(bundle, backend=backend)  # type: ignore[arg-type]
 

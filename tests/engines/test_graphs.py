@@ -12,10 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 from support.bundles import make_brightness_bundle
 from support.gpu_double import DoubleCompiler, double_platform
 
-import engines.engine
+import engines.opening
 import engines.tensorrt
 from engines.bundle import INT8_ENCODER_FILE, Bundle, load_bundle, write_spec
-from engines.engine import open_engine
 from engines.errors import BackendMissingError, BundleError, CompileError, ParityError
 from engines.graphs.explain import bisect, explain
 from engines.graphs.lint import check_graph, lint
@@ -26,6 +25,7 @@ from engines.graphs.qdq import quantised_nodes
 from engines.graphs.quantise import _quantise, load_windows, quantise_bundle
 from engines.graphs.surgery import opset_of, parse_model, tensor_types
 from engines.kept import load_kept_fp32, store_kept_fp32
+from engines.opening import open_engine
 from engines.parity import TOLERANCE
 from streamclf.builtin import BUNDLES
 
@@ -274,7 +274,7 @@ def test_what_was_found_guilty_stays_in_fp32(
     assert load_kept_fp32(bundle, "bf16") == {"encoder": (), "head": ()}
     platform = double_platform(version=version)
     monkeypatch.setattr(engines.tensorrt, "load_platform", lambda: platform)
-    monkeypatch.setattr(engines.engine, "missing_libraries", lambda backend: [])
+    monkeypatch.setattr(engines.opening, "missing_libraries", lambda backend: [])
     engine = open_engine(bundle, backend="tensorrt", precision="fp16", max_batch=8)
     compiler = platform.compiler
     assert isinstance(compiler, DoubleCompiler)
@@ -305,7 +305,7 @@ def test_one_quantised_graph_for_every_backend(
     monkeypatch.setitem(TOLERANCE, "int8", 0.15)
     caplog.set_level(logging.INFO, "engine")
     monkeypatch.setattr(engines.tensorrt, "load_platform", double_platform)
-    monkeypatch.setattr(engines.engine, "missing_libraries", lambda name: [])
+    monkeypatch.setattr(engines.opening, "missing_libraries", lambda name: [])
     engine = open_engine(quantised, backend=backend, precision="int8", max_batch=8)  # type: ignore[arg-type]
     assert engine.precision == "int8"
     engine.close()

@@ -7,13 +7,14 @@ import pytest
 from support.bundles import make_brightness_bundle
 from support.gpu_double import DoubleCompiler, double_platform
 
-import engines.engine
+import engines.opening
 import engines.tensorrt
 from engines.bundle import Bundle, load_bundle
-from engines.engine import Engine, EngineOptions, open_engine, open_unproven
 from engines.errors import ParityError
+from engines.explain_precision import PartsExplanation, explain_parts
+from engines.opening import open_engine, open_unproven
 from engines.parity import ParityReport, check_parity
-from engines.parts import PartsExplanation, explain_parts
+from engines.protocol import Engine, EngineOptions
 from engines.tensorrt.interface import BuildRequest
 from streamclf.builtin import BUNDLES
 
@@ -23,7 +24,7 @@ NO_BF16 = "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABI
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMCLF_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(engines.engine, "missing_libraries", lambda backend: [])
+    monkeypatch.setattr(engines.opening, "missing_libraries", lambda backend: [])
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
             raise ParityError("collapsed", precision=engine.precision)
         return check_parity(engine, golden)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(engines.engine, "check_parity", refuse)
+    monkeypatch.setattr(engines.opening, "check_parity", refuse)
     return built
 
 

@@ -10,15 +10,16 @@ import pytest
 from support.bundles import make_brightness_bundle
 from support.gpu_double import DoubleCompiler, double_platform
 
-import engines.engine
-import engines.standby
+import engines.background_upgrade
+import engines.opening
 import engines.tensorrt
+from engines.background_upgrade import Upgrade, open_serving
+from engines.build_process import Wish, main
 from engines.bundle import Bundle
 from engines.choice import Choice
-from engines.engine import Engine, open_engine
 from engines.errors import NotBuiltError
-from engines.prebuild import Wish, main
-from engines.standby import Upgrade, open_serving
+from engines.opening import open_engine
+from engines.protocol import Engine
 
 CHILD = Path(__file__).parents[1] / "support" / "prebuild_on_double.py"
 
@@ -31,25 +32,25 @@ def bundle(tmp_path: Path) -> Bundle:
 @pytest.fixture(autouse=True)
 def _with_double(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMCLF_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(engines.engine, "missing_libraries", lambda backend: [])
+    monkeypatch.setattr(engines.opening, "missing_libraries", lambda backend: [])
     monkeypatch.setattr(engines.tensorrt, "load_platform", double_platform)
     order = Choice(order=("tensorrt", "onnxruntime"), reason="a test")
-    for module in (engines.engine, engines.standby):
+    for module in (engines.opening, engines.background_upgrade):
         monkeypatch.setattr(module, "choose_backend", lambda: order)
 
 
 @pytest.fixture
 def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Builds in other processes begin when this is called."""
-    monkeypatch.setattr(engines.standby, "BUILDER", (sys.executable, str(CHILD), str(tmp_path / "go")))
+    monkeypatch.setattr(engines.background_upgrade, "BUILDER", (sys.executable, str(CHILD), str(tmp_path / "go")))
     return (tmp_path / "go").touch
 
 
-def serving(bundle: Bundle, **words: object) -> engines.standby.Opening:
+def serving(bundle: Bundle, **words: object) -> engines.background_upgrade.Opening:
     return open_serving(bundle, precision="fp32", max_batch=4, bank_slots=9, **words)  # type: ignore[arg-type]
 
 
-def soon(opening: engines.standby.Opening) -> Engine:
+def soon(opening: engines.background_upgrade.Opening) -> Engine:
     until = time.monotonic() + 60
     while time.monotonic() < until:
         if (engine := opening.better()) is not None:
@@ -96,7 +97,9 @@ def test_nothing_to_build_nobody_stands_in(bundle: Bundle, go: Callable[[], None
 def test_without_another_backend_it_is_built_at_once(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(engines.standby, "choose_backend", lambda: Choice(order=("tensorrt",), reason="a test"))
+    monkeypatch.setattr(
+        engines.background_upgrade, "choose_backend", lambda: Choice(order=("tensorrt",), reason="a test")
+    )
     opening = serving(bundle)
     assert opening.engine.description.startswith("tensorrt")
     assert "no other backend is installed that could serve meanwhile" in caplog.text

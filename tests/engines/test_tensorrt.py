@@ -15,14 +15,15 @@ from onnx import helper
 from support.bundles import expected_logits, make_brightness_bundle
 from support.gpu_double import TRAITS, DoubleCompiler, DoubleCuda, double_platform
 
-import engines.engine
+import engines.opening
 import engines.tensorrt
 from engines.bundle import Bundle, load_bundle, write_spec
 from engines.cache import cache_root
-from engines.engine import Engine, open_engine
 from engines.errors import BackendMissingError, BundleError, CompileError, DeviceError, DeviceMemoryError
 from engines.gpu import Gpu
+from engines.opening import open_engine
 from engines.parity import TOLERANCE, softmax
+from engines.protocol import Engine
 from engines.tensorrt.interface import Platform
 from engines.tensorrt.memory import Layout, prepared_batches
 from engines.tensorrt.requirements import load_platform
@@ -34,7 +35,7 @@ SLOTS = 12
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMCLF_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(engines.engine, "missing_libraries", lambda backend: [])
+    monkeypatch.setattr(engines.opening, "missing_libraries", lambda backend: [])
 
 
 @pytest.fixture(scope="module")

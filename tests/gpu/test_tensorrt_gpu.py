@@ -15,15 +15,16 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from engines.background_upgrade import move_features
 from engines.bundle import INT8_ENCODER_FILE, Bundle, load_bundle
 from engines.cache import cache_root
 from engines.choice import missing_libraries
-from engines.engine import Engine, open_engine
 from engines.errors import ParityError
 from engines.gpu import find_gpus
+from engines.opening import open_engine
 from engines.parity import TOLERANCE, check_parity, softmax
-from engines.speed import measure_speed
-from engines.standby import move_features
+from engines.protocol import Engine
+from engines.throughput import measure_speed
 from streamclf.builtin import BUNDLES, builtin_models
 
 LACKING = ["an NVIDIA GPU"] * (not find_gpus()) + missing_libraries("tensorrt")

@@ -21,7 +21,7 @@ import pytest
 from support.bundles import make_brightness_bundle
 
 from engines.bundle import Bundle
-from engines.engine import open_engine
+from engines.opening import open_engine
 from streamclf.bench.capacity import find_capacity
 from streamclf.bench.film import Film, FilmSpec, load_film, make_film, save_film
 from streamclf.bench.flops import count_flops

@@ -30,7 +30,7 @@ def with_double(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("STREAMCLF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(gpu, "find_gpus", lambda: [Gpu(name="Double")])
     monkeypatch.setattr(gpu, "missing_libraries", lambda backend: [])
-    monkeypatch.setattr("engines.engine.missing_libraries", lambda backend: [])
+    monkeypatch.setattr("engines.opening.missing_libraries", lambda backend: [])
     monkeypatch.setattr(gpu, "PRECISIONS", ("fp16", "fp32", "int8"))  # ONNX Runtime in the double has no bf16
     for module in (engines.tensorrt, engines.tensorrt.requirements):
         monkeypatch.setattr(module, "load_platform", double_platform)

@@ -16,11 +16,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pytest
 from support.clips import film, read_number, write_clip
 from support.rtsp_server import RtspServer, Traits
 
+from engines.arrays import U8
 from streamclf.capture.process import Capture
 from streamclf.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED
 from streamclf.config import StreamConfig
@@ -30,7 +30,6 @@ from streamclf.link import Draft
 from streamclf.ring import RingReader, create_ring
 from streamclf.sampling import TokenMeta
 
-U8 = npt.NDArray[np.uint8]
 DEADLINE_S = 30.0
 FILM = film(frames=100)
 LARGE = film(frames=50, width=640, height=360, first=1000)

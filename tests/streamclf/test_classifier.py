@@ -14,9 +14,10 @@ import pytest
 from support.bundles import expected_logits, make_brightness_bundle
 from support.hub_process import wait_until
 
-from engines.engine import Engine, open_engine
 from engines.errors import EngineInputError
+from engines.opening import open_engine
 from engines.parity import softmax
+from engines.protocol import Engine
 from streamclf.child import Stop
 from streamclf.classifier.feed import BURST, CATCH_UP, HELD, Feed, bank_slots, ring_slots
 from streamclf.classifier.process import Classifier

@@ -8,9 +8,9 @@ import pytest
 from support.bundles import make_brightness_bundle
 
 from engines.bundle import load_bundle
-from engines.engine import open_engine
+from engines.explain_precision import PartsExplanation
+from engines.opening import open_engine
 from engines.parity import TOLERANCE, ParityReport
-from engines.parts import PartsExplanation
 from streamclf.builtin import BUNDLES
 from streamclf.cli import _main
 

@@ -52,7 +52,7 @@ def test_a_model_that_cannot_run_is_a_line_and_exit_1(
     def refuse(bundle: object) -> None:
         raise ParityError("golden clip gives dark, PyTorch bright")
 
-    monkeypatch.setattr("engines.engine.open_engine", refuse)
+    monkeypatch.setattr("engines.opening.open_engine", refuse)
     assert _main(["doctor"]) == 1
     assert "model      camera-events: golden clip gives dark, PyTorch bright" in capsys.readouterr().out
 

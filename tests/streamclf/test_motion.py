@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from engines.arrays import U8
 from streamclf.classifier.motion import BLOCK, CELL, MotionGate, motion_between
 
-U8 = npt.NDArray[np.uint8]
 SHAPE = (2, 112, 96, 3)
 
 

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from support.clips import draw, read_number
 
@@ -19,7 +18,6 @@ from streamclf.errors import ConfigError, SourceError, SourceWaitingError
 from streamclf.pushwire import HEADER, address_of, make_private, socket_dir
 from streamclf.sources import Source, open_source
 
-U8 = npt.NDArray[np.uint8]
 DEADLINE_S = 30.0
 SECRET = "correct horse battery"
 

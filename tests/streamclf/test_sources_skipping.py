@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from support.clips import film, write_clip
 from support.rtsp_server import RtspServer
 
+from engines.arrays import U8
 from streamclf.config import StreamConfig
 from streamclf.sampling import TokenMeta, TokenSampler
 from streamclf.sources import Frame, Source, open_source
-from streamclf.sources.resize import U8, Resize
+from streamclf.sources.resize import Resize
 from streamclf.sources.skipping import MAX_TIMES, MAX_UNTOLD, MAX_UNTOLD_NS, Skipper
 from streamclf.tokens import TokenFiller
 

@@ -11,9 +11,8 @@ from typing import Any
 
 import av
 import numpy as np
-import numpy.typing as npt
 
-U8 = npt.NDArray[np.uint8]
+from engines.arrays import U8
 
 BITS = 16
 X264 = {"preset": "veryfast", "bf": "0", "sc_threshold": "0", "x264-params": "threads=1"}

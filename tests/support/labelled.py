@@ -9,9 +9,8 @@ from typing import Any
 
 import av
 import numpy as np
-import numpy.typing as npt
 
-U8 = npt.NDArray[np.uint8]
+from engines.arrays import U8
 
 CLASSES = ("left", "right", "still")
 

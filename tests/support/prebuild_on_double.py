@@ -1,4 +1,4 @@
-"""`engines.prebuild` on a machine whose GPU is the double: `python prebuild_on_double.py WAIT_FOR JSON`.
+"""`engines.build_process` on a machine whose GPU is the double: `python prebuild_on_double.py WAIT_FOR JSON`.
 
 It builds once the file WAIT_FOR is there, or ends after a minute without it.
 """
@@ -12,9 +12,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.gpu_double import double_platform
 
-import engines.engine
+import engines.opening
 import engines.tensorrt
-from engines.prebuild import _end_with_parent, main
+from engines.build_process import _end_with_parent, main
 
 if __name__ == "__main__":
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -22,5 +22,5 @@ if __name__ == "__main__":
     while not Path(sys.argv[1]).exists() and time.monotonic() < until:
         time.sleep(0.02)
     engines.tensorrt.load_platform = double_platform
-    engines.engine.missing_libraries = lambda backend: []
+    engines.opening.missing_libraries = lambda backend: []
     sys.exit(main(sys.argv[2:]))

@@ -13,12 +13,13 @@ import numpy as np
 from support.bundles import expected_logits, make_brightness_bundle
 from support.gpu_double import DoubleCompiler, DoublePlan
 
-import engines.engine
+import engines.opening
 import engines.tensorrt
 import engines.tensorrt.cuda
-from engines.engine import Engine, open_engine
 from engines.errors import DeviceMemoryError
+from engines.opening import open_engine
 from engines.parity import softmax
+from engines.protocol import Engine
 from engines.tensorrt.cuda import PyCudaDevice
 from engines.tensorrt.interface import OutOfMemoryError, Platform
 
@@ -128,7 +129,7 @@ def use(engine: Engine) -> bool:
 
 def engine_works(driver: ctypes.CDLL, folder: Path) -> None:
     bundle = make_brightness_bundle(folder / "bundle")
-    engines.engine.missing_libraries = lambda backend: []  # type: ignore[assignment]
+    engines.opening.missing_libraries = lambda backend: []  # type: ignore[assignment]
 
     def load_platform() -> Platform:
         device = HostDevice()

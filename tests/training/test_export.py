@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from engines.bundle import load_bundle
-from engines.engine import open_engine
+from engines.opening import open_engine
 from training import export
 from training.errors import RunError
 from training.models.vivit_factorised import FactorisedViViT

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from engines.bundle import Bundle
-from engines.engine import open_engine
+from engines.opening import open_engine
 from streamclf.sampling import TokenMeta, TokenSampler
 from streamclf.sources.frame import Frame
 from streamclf.tokens import TokenFiller

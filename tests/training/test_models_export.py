@@ -8,8 +8,8 @@ import pytest
 import torch
 from support.model_kinds import KINDS, parse, random_model, windows
 
-from engines.engine import open_engine
 from engines.graphs.lint import check_graph
+from engines.opening import open_engine
 from training import export
 from training.errors import RunError
 from training.summary import summarise

@@ -18,15 +18,13 @@ from pathlib import Path
 
 import av
 import numpy as np
-import numpy.typing as npt
 
+from engines.arrays import U8
 from engines.bundle import ModelSpec
 from streamclf.offline import file_tokens
 from training.camera_events import LABELS
 from training.camera_events.tampering import STRENGTHS, TAMPERINGS, Film
 from training.errors import DataError
-
-U8 = npt.NDArray[np.uint8]
 
 EXCERPT_S = 2.4
 EXCERPTS_PER_FILM = 12

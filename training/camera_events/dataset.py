@@ -11,13 +11,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from engines.arrays import F32, U8
 from training.camera_events import LABELS
 from training.camera_events.footage import make_clip, window_label
 from training.errors import DataError
 from training.pool import pooled
-
-U8 = npt.NDArray[np.uint8]
-F32 = npt.NDArray[np.float32]
 
 # What the encoder is asked for besides the label, per token; see `token_truth`.
 TRUTHS = ("dx", "dy", "brightening", "blur", "noise", "cover", "shake")

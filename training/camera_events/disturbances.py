@@ -9,9 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from training.camera_events.scenes import U8, Rng, fractal_noise, texture
-
-F64 = npt.NDArray[np.float64]
+from engines.arrays import F64, U8
+from training.camera_events.scenes import Rng, fractal_noise, texture
 
 
 @dataclass(slots=True, kw_only=True)

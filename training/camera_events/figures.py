@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from engines.engine import Engine
+from engines.protocol import Engine
 from training.camera_events import LABELS
 from training.camera_events.benchmark import NOT_FIXED, Case
 

@@ -12,11 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 
+from engines.arrays import U8
 from training.camera_events.disturbances import Painter, Track, plan
-from training.camera_events.scenes import U8, Rng, scene
+from training.camera_events.scenes import Rng, scene
 from training.camera_events.sprites import actors, rain, sway
-
-F32 = npt.NDArray[np.float32]
 
 # (height, width) of cameras, small ones more often: they cost less, and a small model sees little more.
 _SIZES = (

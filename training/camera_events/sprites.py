@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from training.camera_events.scenes import U8, Rng, fractal_noise, texture
+from engines.arrays import U8
+from training.camera_events.scenes import Rng, fractal_noise, texture
 
 POSES = 6
 

@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-U8 = npt.NDArray[np.uint8]
+from engines.arrays import U8
+
 Rng = np.random.Generator
 
 STRENGTHS = ("weak", "medium", "strong")

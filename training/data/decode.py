@@ -6,16 +6,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from engines.arrays import U8
 from streamclf.errors import SourceError
 from streamclf.offline import file_stream
 from streamclf.sampling import TokenMeta, TokenSampler
 from streamclf.sources import Resize, open_source
 from streamclf.tokens import TokenFiller
 from training.errors import DataError
-
-U8 = npt.NDArray[np.uint8]
 
 MAX_CLIP_BYTES = 2 << 30
 

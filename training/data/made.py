@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from training.data.clips import F32, I64, U8, Clips
+from engines.arrays import F32, I64, U8
+from training.data.clips import Clips
 from training.data.recipes import GesturesMadeData
 from training.data.store import alone, read_array, write_array
 from training.errors import DataError

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from training.data.clips import F32, I64, U8, Clips, DataSet, Row
+from engines.arrays import F32, I64, U8
+from training.data.clips import Clips, DataSet, Row
 from training.data.decode import DecodeSpec
 from training.data.lists import read_rows
 from training.data.recipes import ClipRecipe, ClipsData, GesturesMadeData, MixedData, Shape, VolumesData

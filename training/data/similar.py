@@ -9,9 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from engines.arrays import U8
 from training.data.clips import Clips
-
-U8 = npt.NDArray[np.uint8]
 
 PICTURES = 6
 """Of each clip, spread evenly."""

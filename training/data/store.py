@@ -21,8 +21,6 @@ from training.data.decode import DecodeSpec, decode_clip
 from training.errors import DataError
 from training.pool import pooled
 
-U8 = npt.NDArray[np.uint8]
-
 VERSION = 1
 """Raise it when the code decodes the same file otherwise."""
 MAX_UNREADABLE = 0.05

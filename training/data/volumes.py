@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from engines.arrays import F32, I64, U8
 from streamclf.sources.resize import render_bgr
-from training.data.clips import F32, I64, U8, Clips
+from training.data.clips import Clips
 from training.errors import DataError
 
 MAX_BYTES = 16 << 30

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-I64 = npt.NDArray[np.int64]
+from engines.arrays import I64
 
 Fill = Literal["hold", "loop"]
 """What stands where a clip is shorter than a window: its outermost frames, or the clip again."""

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from training.camera_events.scenes import F32, U8, Rng, scene
+from engines.arrays import F32, F64, U8
+from training.camera_events.scenes import Rng, scene
 from training.gestures import LABELS
 from training.gestures.hands import Sprite, hand_sprite, make_person
-from training.gestures.shapes import F64, DrawnPaths, gesture_path, other_path
+from training.gestures.shapes import DrawnPaths, gesture_path, other_path
 
 VERSION = 1  # raise when what is made changes: it names the cache of made clips
 

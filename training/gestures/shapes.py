@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from engines.arrays import F64
 from training.errors import DataError
 
-F64 = npt.NDArray[np.float64]
 Rng = np.random.Generator
 
 DRAWN_SIZE = (640.0, 480.0)  # pixels that recorded paths are in

@@ -1,4 +1,4 @@
-"""A process that compiles an engine into the cache and ends: `python -m engines.prebuild JSON`.
+"""A process that compiles an engine into the cache and ends: `python -m engines.build_process JSON`.
 
 Apart from the process that serves: a build takes minutes in a library that nobody can interrupt, and may crash. It ends
 with whoever started it, whose end of its stdin closes then.
@@ -19,8 +19,9 @@ from typing import Any
 
 from engines.backends import Backend, Precision
 from engines.bundle import load_bundle
-from engines.engine import Engine, open_engine
 from engines.errors import EngineError
+from engines.opening import open_engine
+from engines.protocol import Engine
 
 FORMAT = "%(asctime)s %(levelname)-7s %(name)s  %(message)s"
 NICE = 10

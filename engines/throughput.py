@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 if TYPE_CHECKING:
-    from engines.engine import Engine
+    from engines.protocol import Engine
 
 MIN_ROUNDS = 3
 

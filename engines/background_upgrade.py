@@ -20,15 +20,16 @@ from typing import Final
 import numpy as np
 
 from engines.backends import Backend, Precision
+from engines.build_process import Wish
 from engines.bundle import Bundle
 from engines.choice import choose_backend
-from engines.engine import Engine, open_engine
 from engines.errors import EngineError, NotBuiltError
-from engines.prebuild import Wish
+from engines.opening import open_engine
+from engines.protocol import Engine
 
 BUILD_S: Final = 1800.0
 """A build that takes longer is given up; the service goes on as it is."""
-BUILDER: Final = (sys.executable, "-m", "engines.prebuild")
+BUILDER: Final = (sys.executable, "-m", "engines.build_process")
 POLL_S: Final = 0.2
 LEAVE_S: Final = 5.0
 

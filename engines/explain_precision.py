@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from engines.backends import Precision
 from engines.bundle import Bundle
-from engines.engine import FP32_PARTS, EngineOptions, open_unproven
+from engines.opening import open_unproven
 from engines.parity import TOLERANCE, ParityReport, compare
+from engines.protocol import FP32_PARTS, EngineOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
