@@ -19,10 +19,10 @@ from typing import Final
 
 import numpy as np
 
-from engines.backends import Backend, Precision
+from engines.backends.choice import choose_backend
+from engines.backends.names import Backend, Precision
 from engines.build_process import Wish
 from engines.bundle import Bundle
-from engines.choice import choose_backend
 from engines.errors import EngineError, NotBuiltError
 from engines.opening import open_engine
 from engines.protocol import Engine

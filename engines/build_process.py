@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from engines.backends import Backend, Precision
+from engines.backends.names import Backend, Precision
 from engines.bundle import load_bundle
 from engines.errors import EngineError
 from engines.opening import open_engine

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from engines.backends import Precision
+from engines.backends.names import Precision
 from engines.bundle import Bundle
 from engines.opening import open_unproven
 from engines.parity import TOLERANCE, ParityReport, compare

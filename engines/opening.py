@@ -7,9 +7,9 @@ import logging
 from dataclasses import replace
 from typing import get_args
 
-from engines.backends import INSTALL, Backend, Precision
+from engines.backends.choice import choose_backend, missing_libraries
+from engines.backends.names import INSTALL, Backend, Precision
 from engines.bundle import Bundle
-from engines.choice import choose_backend, missing_libraries
 from engines.errors import BackendMissingError, DeviceMemoryError, ParityError
 from engines.parity import check_parity
 from engines.protocol import FP32_PARTS, Engine, EngineOptions

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from engines.arrays import F32, I32, U8
-from engines.backends import Precision
+from engines.backends.names import Precision
 from engines.bundle import ModelSpec
 
 FP32_PARTS: Final = ("head", "encoder")

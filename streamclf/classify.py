@@ -11,7 +11,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from engines.backends import Backend, Precision
+from engines.backends.names import Backend, Precision
 from engines.opening import open_engine
 from engines.protocol import Engine
 from streamclf.annotate import SUFFIXES, write_annotated

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from engines.backends import Backend, Precision
+from engines.backends.names import Backend, Precision
 
 BEGAN = time.monotonic()
 

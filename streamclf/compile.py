@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
-from engines.backends import Backend, Precision
+from engines.backends.choice import choose_backend
+from engines.backends.names import Backend, Precision
 from engines.bundle import Bundle
-from engines.choice import choose_backend
 from engines.errors import BackendMissingError
 from engines.explain_precision import PartsExplanation, explain_parts
 from engines.kept import store_kept_fp32

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from engines.backends import Backend, Precision
+from engines.backends.names import Backend, Precision
 from streamclf.errors import ConfigError, SourceError
 from streamclf.pushwire import MIN_SECRET_CHARS, address_of
 from streamclf.rules import UNKNOWN, ActionConfig, ActionOverride, StreamActions, UnknownBelow

@@ -15,11 +15,11 @@ from typing import Any, Final
 
 import orjson
 
-from engines.backends import INSTALL
-from engines.choice import Choice, choose_backend
-from engines.cores import usable
+from engines.backends.choice import Choice, choose_backend
+from engines.backends.cores import usable
+from engines.backends.gpu import Gpu, find_gpus
+from engines.backends.names import INSTALL
 from engines.errors import EngineError
-from engines.gpu import Gpu, find_gpus
 from streamclf.builtin import BUNDLES, builtin_models
 from streamclf.child import configure_logging
 from streamclf.sources.camera import Camera, list_cameras

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from engines.arrays import F32, I64, U8
-from engines.backends import Backend, Precision
+from engines.backends.names import Backend, Precision
 from engines.bundle import SPEC_FILE, Bundle
 from engines.errors import EngineError
 from engines.opening import open_engine

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, get_args
 
-from engines.backends import Backend, Precision
+from engines.backends.names import Backend, Precision
 from training.errors import RecipeError
 from training.evaluate import evaluate_on, evaluate_run
 from training.runs import HISTORY_FILE, RECIPE_FILE, read_json, read_recipe, run_labels

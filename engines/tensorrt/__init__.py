@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 
+from engines.backends.signature import TensorView, check_signature
 from engines.bundle import Bundle
 from engines.errors import BackendMissingError, DeviceMemoryError
 from engines.kept import PARTS, load_kept_fp32
 from engines.protocol import EngineOptions
-from engines.signature import TensorView, check_signature
 from engines.tensorrt.engine import TensorRtEngine
 from engines.tensorrt.interface import OutOfMemoryError, Plan, Platform
 from engines.tensorrt.memory import MIB, Layout

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engines.arrays import F32, I32, U8
-from engines.base import CheckedEngine
+from engines.backends.base import CheckedEngine
 from engines.errors import DeviceError
 from engines.parity import softmax
 from engines.tensorrt.interface import Array, Event, Graph, Plan, Platform

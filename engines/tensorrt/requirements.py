@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from engines.backends import INSTALL
+from engines.backends.gpu import Gpu, find_gpus
+from engines.backends.names import INSTALL
 from engines.errors import BackendMissingError
-from engines.gpu import Gpu, find_gpus
 from engines.tensorrt.interface import Platform
 
 

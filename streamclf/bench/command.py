@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, NoReturn
 
 import orjson
 
-from engines.backends import Backend, Precision
+from engines.backends.names import Backend, Precision
 from streamclf.bench.capacity import find_capacity
 from streamclf.bench.film import FilmSpec, make_film, save_film
 from streamclf.builtin import DEFAULT_MODEL, find_bundle

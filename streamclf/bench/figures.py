@@ -7,7 +7,7 @@ import platform
 import statistics
 from typing import Any, Final
 
-from engines.cores import usable
+from engines.backends.cores import usable
 from streamclf.bench.latency import latencies_ms, percentile
 from streamclf.bench.limit import Limit
 from streamclf.bench.load import Load, Run

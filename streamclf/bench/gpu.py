@@ -14,10 +14,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
-from engines.backends import Precision
+from engines.backends.choice import missing_libraries
+from engines.backends.gpu import find_gpus
+from engines.backends.names import Precision
 from engines.bundle import SPEC_FILE, Bundle, load_bundle
-from engines.choice import missing_libraries
-from engines.gpu import find_gpus
 from streamclf.bench.gpupart import PartRequest, measure_apart
 from streamclf.bench.ledger import Ledger
 from streamclf.builtin import BUNDLES, builtin_models, find_bundle

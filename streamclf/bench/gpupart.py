@@ -18,7 +18,7 @@ from typing import Any, Final, cast
 
 import numpy as np
 
-from engines.backends import Precision
+from engines.backends.names import Precision
 from engines.bundle import Bundle, load_bundle
 from engines.errors import EngineError
 from engines.opening import open_engine

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, get_args
 
-from engines.backends import Backend, Precision
+from engines.backends.choice import missing_libraries
+from engines.backends.names import Backend, Precision
 from engines.bundle import Bundle
-from engines.choice import missing_libraries
 from engines.errors import EngineError
 from engines.opening import open_engine
 from engines.protocol import Engine

@@ -9,9 +9,9 @@ import pytest
 from support.bundles import make_brightness_bundle
 
 import engines.opening
-from engines.choice import Choice, choose_backend
+from engines.backends.choice import Choice, choose_backend
+from engines.backends.gpu import Gpu, find_gpus
 from engines.errors import BackendMissingError
-from engines.gpu import Gpu, find_gpus
 from engines.opening import open_engine
 
 CARD = Gpu(name="NVIDIA H200", driver="570.1", memory_mib=143771, compute_capability="9.0")
@@ -107,7 +107,7 @@ def test_an_old_nvidia_smi_does_not_know_the_compute_capability(tmp_path: Path) 
 def test_a_broken_nvidia_smi_leaves_what_the_kernel_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str
 ) -> None:
-    monkeypatch.setattr("engines.gpu.QUERY_S", 0.2)
+    monkeypatch.setattr("engines.backends.gpu.QUERY_S", 0.2)
     began = time.monotonic()
     found = find_gpus(nvidia(tmp_path / "root"), smi=script(tmp_path / "smi", body))
     assert found == [Gpu(name="NVIDIA H200", driver="570.86.15")]

@@ -12,15 +12,15 @@ import pytest
 from support.bundles import expected_logits, make_brightness_bundle
 from support.gpu_double import double_platform
 
+import engines.backends.cores
+import engines.backends.onnxruntime
+import engines.backends.openvino
 import engines.cache
-import engines.cores
-import engines.onnxruntime
 import engines.opening
-import engines.openvino
 import engines.tensorrt
-from engines.backends import LIBRARIES, Backend
+from engines.backends.base import CheckedEngine
+from engines.backends.names import LIBRARIES, Backend
 from engines.background_upgrade import move_features
-from engines.base import CheckedEngine
 from engines.bundle import Bundle, write_spec
 from engines.errors import BackendMissingError, BundleError, EngineInputError, ParityError
 from engines.opening import open_engine
@@ -332,7 +332,7 @@ def test_int8_without_a_quantised_graph_says_how_to_make_one(bundle: Bundle, bac
 
 @pytest.mark.parametrize(("streams", "threads", "parts"), [(1, 8, 1), (3, 8, 1), (4, 8, 8), (400, 32, 16), (4, 1, 1)])
 def test_batches_of_many_streams_are_shared_out_among_cores(streams: int, threads: int, parts: int) -> None:
-    assert engines.openvino.parallel_requests(streams=streams, threads=threads, max_batch=16) == parts
+    assert engines.backends.openvino.parallel_requests(streams=streams, threads=threads, max_batch=16) == parts
 
 
 @pytest.mark.parametrize(
@@ -347,7 +347,7 @@ def test_batches_of_many_streams_are_shared_out_among_cores(streams: int, thread
     ],
 )
 def test_more_than_one_core_is_for_those_who_have_too_much_to_do(item_s: float, streams: int, wants: bool) -> None:
-    assert engines.cores.wants_more_than_one(item_s, streams=streams, max_batch=16) is wants
+    assert engines.backends.cores.wants_more_than_one(item_s, streams=streams, max_batch=16) is wants
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
@@ -355,19 +355,19 @@ def test_more_than_one_core_is_for_those_who_have_too_much_to_do(item_s: float, 
 def test_a_small_graph_has_one_core_a_large_one_all(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, backend: Backend, part_s: float, threads: list[int]
 ) -> None:
-    monkeypatch.setattr(engines.cores, "PART_S", part_s)
+    monkeypatch.setattr(engines.backends.cores, "PART_S", part_s)
     asked: list[int] = []
     if backend == "openvino":
-        restore = engines.openvino._compiled
+        restore = engines.backends.openvino._compiled
         monkeypatch.setattr(
-            engines.openvino,
+            engines.backends.openvino,
             "_compiled",
             lambda *given: asked.append(given[-1]["INFERENCE_NUM_THREADS"]) or restore(*given),
         )
     else:
-        open_session = engines.onnxruntime._session
+        open_session = engines.backends.onnxruntime._session
         monkeypatch.setattr(
-            engines.onnxruntime, "_session", lambda *given: asked.append(given[-1]) or open_session(*given)
+            engines.backends.onnxruntime, "_session", lambda *given: asked.append(given[-1]) or open_session(*given)
         )
     open_engine(bundle, backend=backend, precision="fp32", max_batch=MAX_BATCH, threads=3).close()
     assert asked == threads
@@ -375,8 +375,8 @@ def test_a_small_graph_has_one_core_a_large_one_all(
 
 def test_a_shared_out_batch_gives_the_same_numbers(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """Five tokens and five windows in three parts: the last part is smaller."""
-    monkeypatch.setattr(engines.cores, "PART_S", 1e-9)
-    monkeypatch.setattr(engines.cores, "ROUND_S", 1e-9)
+    monkeypatch.setattr(engines.backends.cores, "PART_S", 1e-9)
+    monkeypatch.setattr(engines.backends.cores, "ROUND_S", 1e-9)
     engine = open_engine(
         bundle, backend="openvino", precision="fp32", max_batch=MAX_BATCH, bank_slots=SLOTS, threads=3, streams=8
     )
@@ -414,7 +414,7 @@ def test_openvino_compiles_once_and_says_when_it_must_again(
 
 
 def test_onnxruntime_takes_the_best_provider_that_is_installed() -> None:
-    usable = engines.onnxruntime.usable_providers
+    usable = engines.backends.onnxruntime.usable_providers
     gpu = ["CPUExecutionProvider", "TensorrtExecutionProvider", "CUDAExecutionProvider"]
     assert usable(gpu, "fp32")[0] == "CUDAExecutionProvider"
     assert usable(gpu, "fp16") == ["TensorrtExecutionProvider"]

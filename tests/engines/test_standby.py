@@ -13,10 +13,10 @@ from support.gpu_double import DoubleCompiler, double_platform
 import engines.background_upgrade
 import engines.opening
 import engines.tensorrt
+from engines.backends.choice import Choice
 from engines.background_upgrade import Upgrade, open_serving
 from engines.build_process import Wish, main
 from engines.bundle import Bundle
-from engines.choice import Choice
 from engines.errors import NotBuiltError
 from engines.opening import open_engine
 from engines.protocol import Engine

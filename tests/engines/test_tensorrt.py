@@ -17,10 +17,10 @@ from support.gpu_double import TRAITS, DoubleCompiler, DoubleCuda, double_platfo
 
 import engines.opening
 import engines.tensorrt
+from engines.backends.gpu import Gpu
 from engines.bundle import Bundle, load_bundle, write_spec
 from engines.cache import cache_root
 from engines.errors import BackendMissingError, BundleError, CompileError, DeviceError, DeviceMemoryError
-from engines.gpu import Gpu
 from engines.opening import open_engine
 from engines.parity import TOLERANCE, softmax
 from engines.protocol import Engine

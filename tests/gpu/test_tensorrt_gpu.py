@@ -15,12 +15,12 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from engines.backends.choice import missing_libraries
+from engines.backends.gpu import find_gpus
 from engines.background_upgrade import move_features
 from engines.bundle import INT8_ENCODER_FILE, Bundle, load_bundle
 from engines.cache import cache_root
-from engines.choice import missing_libraries
 from engines.errors import ParityError
-from engines.gpu import find_gpus
 from engines.opening import open_engine
 from engines.parity import TOLERANCE, check_parity, softmax
 from engines.protocol import Engine

@@ -14,7 +14,7 @@ from support.gpu_double import double_platform
 
 import engines.tensorrt
 import engines.tensorrt.requirements
-from engines.gpu import Gpu
+from engines.backends.gpu import Gpu
 from streamclf.bench import gpu
 from streamclf.bench.ceilings import PRODUCTS, products_graph, weight_bytes
 from streamclf.bench.gpu import bench_gpu, lines, with_shares

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 import streamclf.doctor
-from engines.choice import choose_backend
+from engines.backends.choice import choose_backend
+from engines.backends.gpu import Gpu
 from engines.errors import ParityError
-from engines.gpu import Gpu
 from streamclf.cli import _main
 from streamclf.doctor import _advice, _cpu, _memory, examine, render
 from streamclf.sources.camera import Camera

@@ -12,16 +12,16 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 
-from engines import cores
 from engines.arrays import F32, I32, U8
-from engines.base import CheckedEngine, HostBank
+from engines.backends import cores
+from engines.backends.base import CheckedEngine, HostBank
+from engines.backends.signature import TensorView, check_signature
 from engines.bundle import Bundle
 from engines.cache import CompiledCache, StaleBlobError, open_cache
 from engines.errors import BackendMissingError, CompileError
 from engines.kept import PARTS
 from engines.parity import softmax
 from engines.protocol import EngineOptions
-from engines.signature import TensorView, check_signature
 
 HINTS: Final = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 """OpenVINO's name of the precision that its CPU plugin computes in; an INT8 graph says itself what is quantised."""

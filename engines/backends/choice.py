@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from engines.backends import INSTALL, LIBRARIES, Backend
-from engines.gpu import Gpu, find_gpus
+from engines.backends.gpu import Gpu, find_gpus
+from engines.backends.names import INSTALL, LIBRARIES, Backend
 
 ON_A_CPU: Final[tuple[tuple[Backend, str], ...]] = (("openvino", "the fastest on a CPU"), ("onnxruntime", "portable"))
 

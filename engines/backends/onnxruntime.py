@@ -10,15 +10,15 @@ from typing import Any, Final
 
 import onnxruntime as ort
 
-from engines import cores
 from engines.arrays import F32, I32, U8
-from engines.base import CheckedEngine, HostBank
+from engines.backends import cores
+from engines.backends.base import CheckedEngine, HostBank
+from engines.backends.signature import TensorView, check_signature
 from engines.bundle import Bundle, ModelSpec
 from engines.errors import BackendMissingError, CompileError
 from engines.kept import PARTS
 from engines.parity import softmax
 from engines.protocol import EngineOptions
-from engines.signature import TensorView, check_signature
 
 NUMPY_TYPES: Final = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 """By ONNX Runtime's name; of those that a bundle may have."""

@@ -1,0 +1,1 @@
+"""Run a bundle's graphs with one inference library each, behind the same protocol."""
