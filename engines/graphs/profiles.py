@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from engines.errors import BackendMissingError
 
 if TYPE_CHECKING:
-    from engines.tensorrt.interface import Traits
+    from engines.backends.tensorrt.interface import Traits
 
 log = logging.getLogger("engine")
 

@@ -11,7 +11,7 @@ from engines.errors import EngineError
 from streamclf.bench.limit import measure
 
 if TYPE_CHECKING:
-    from engines.tensorrt.interface import Platform
+    from engines.backends.tensorrt.interface import Platform
 
 COPY_BYTES: Final = 256 << 20
 SIDE: Final = 8192
@@ -23,7 +23,7 @@ WEIGHT_BYTES: Final = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 
 def measure_ceilings(*, copy_bytes: int = COPY_BYTES, side: int = SIDE, round_s: float = ROUND_S) -> dict[str, Any]:
     """Copies in GB/s, and matrix products in GFLOP/s by precision (`{"error": ...}` for one that cannot be built)."""
-    from engines.tensorrt.requirements import load_platform
+    from engines.backends.tensorrt.requirements import load_platform
 
     platform = load_platform()
     try:
@@ -57,8 +57,8 @@ def _copies(platform: Platform, nbytes: int, round_s: float) -> dict[str, float]
 
 def _products(platform: Platform, precision: str, side: int, round_s: float) -> float:
     """GFLOP/s of square products, one after the other, with one constant matrix."""
+    from engines.backends.tensorrt.interface import BuildRequest
     from engines.graphs.profiles import prepare_for_tensorrt
-    from engines.tensorrt.interface import BuildRequest
 
     cuda, compiler = platform.cuda, platform.compiler
     if precision not in compiler.traits.precisions:

@@ -7,8 +7,8 @@ import pytest
 from support.gpu_double import TRAITS, double_platform
 from support.vivit import TINY, make_vivit_bundle, probabilities
 
+import engines.backends.tensorrt
 import engines.opening
-import engines.tensorrt
 from engines.bundle import Bundle
 from engines.errors import BackendMissingError
 from engines.opening import open_engine
@@ -35,7 +35,7 @@ def test_random_clips_give_pytorchs_probabilities(
     monkeypatch.setenv("STREAMCLF_CACHE", str(tmp_path / "cache"))
     name, _, version = backend.partition(" ")
     if version:
-        monkeypatch.setattr(engines.tensorrt, "load_platform", lambda: double_platform(version=version))
+        monkeypatch.setattr(engines.backends.tensorrt, "load_platform", lambda: double_platform(version=version))
         monkeypatch.setattr(engines.opening, "missing_libraries", lambda name: [])
         if precision == "bf16" and "bf16" in TRAITS[version].precisions:
             pytest.skip("ONNX Runtime, which stands in for TensorRT here, has no BF16 on a CPU")

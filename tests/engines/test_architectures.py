@@ -15,8 +15,8 @@ import pytest
 from support.gpu_double import double_platform
 from support.gpu_models import MODELS, gpu_bundle
 
+import engines.backends.tensorrt
 import engines.opening
-import engines.tensorrt
 from engines.bundle import Bundle
 from engines.graphs.operators import OPSETS, PROFILES
 from engines.graphs.profiles import Profile, prepare
@@ -75,7 +75,7 @@ def test_the_engine_on_the_double(
     """Host side, profile and bank with features of every shape: the golden clip passes."""
     monkeypatch.setenv("STREAMCLF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(
-        engines.tensorrt, "load_platform", lambda: double_platform(version=version, memory_bytes=1 << 32)
+        engines.backends.tensorrt, "load_platform", lambda: double_platform(version=version, memory_bytes=1 << 32)
     )
     monkeypatch.setattr(engines.opening, "missing_libraries", lambda backend: [])
     engine = open_engine(bundle, backend="tensorrt", precision=precision, max_batch=3)  # type: ignore[arg-type]

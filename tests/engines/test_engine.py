@@ -15,9 +15,9 @@ from support.gpu_double import double_platform
 import engines.backends.cores
 import engines.backends.onnxruntime
 import engines.backends.openvino
+import engines.backends.tensorrt
 import engines.cache
 import engines.opening
-import engines.tensorrt
 from engines.backends.base import CheckedEngine
 from engines.backends.names import LIBRARIES, Backend
 from engines.background_upgrade import move_features
@@ -46,7 +46,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _double(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "tensorrt" in str(getattr(request.node, "callspec", "")):
-        monkeypatch.setattr(engines.tensorrt, "load_platform", double_platform)
+        monkeypatch.setattr(engines.backends.tensorrt, "load_platform", double_platform)
         monkeypatch.setattr(engines.opening, "missing_libraries", lambda backend: [])
 
 

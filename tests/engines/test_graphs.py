@@ -12,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from support.bundles import make_brightness_bundle
 from support.gpu_double import DoubleCompiler, double_platform
 
+import engines.backends.tensorrt
 import engines.opening
-import engines.tensorrt
 from engines.bundle import INT8_ENCODER_FILE, Bundle, load_bundle, write_spec
 from engines.errors import BackendMissingError, BundleError, CompileError, ParityError
 from engines.graphs.explain import bisect, explain
@@ -273,7 +273,7 @@ def test_what_was_found_guilty_stays_in_fp32(
     assert set(load_kept_fp32(bundle, "fp16")["encoder"]) == {"blow_up", "shrink_back"}
     assert load_kept_fp32(bundle, "bf16") == {"encoder": (), "head": ()}
     platform = double_platform(version=version)
-    monkeypatch.setattr(engines.tensorrt, "load_platform", lambda: platform)
+    monkeypatch.setattr(engines.backends.tensorrt, "load_platform", lambda: platform)
     monkeypatch.setattr(engines.opening, "missing_libraries", lambda backend: [])
     engine = open_engine(bundle, backend="tensorrt", precision="fp16", max_batch=8)
     compiler = platform.compiler
@@ -304,7 +304,7 @@ def test_one_quantised_graph_for_every_backend(
     """They take it and agree on it. Noisy copies of one window are a poor calibration set, so the gate is wider."""
     monkeypatch.setitem(TOLERANCE, "int8", 0.15)
     caplog.set_level(logging.INFO, "engine")
-    monkeypatch.setattr(engines.tensorrt, "load_platform", double_platform)
+    monkeypatch.setattr(engines.backends.tensorrt, "load_platform", double_platform)
     monkeypatch.setattr(engines.opening, "missing_libraries", lambda name: [])
     engine = open_engine(quantised, backend=backend, precision="int8", max_batch=8)  # type: ignore[arg-type]
     assert engine.precision == "int8"

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-import engines.tensorrt.memory
+import engines.backends.tensorrt.memory
 
-PTX = Path(engines.tensorrt.memory.__file__).with_name("kernels.ptx")
+PTX = Path(engines.backends.tensorrt.memory.__file__).with_name("kernels.ptx")
 BASE = {"p_to": 0x10_0000_0000, "p_source": 0x20_0000_0000, "p_rows": 0x30_0000_0000}
 """Beyond 32 bits, so that an address kept in a 32-bit register would miss."""
 

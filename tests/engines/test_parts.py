@@ -7,15 +7,15 @@ import pytest
 from support.bundles import make_brightness_bundle
 from support.gpu_double import DoubleCompiler, double_platform
 
+import engines.backends.tensorrt
 import engines.opening
-import engines.tensorrt
+from engines.backends.tensorrt.interface import BuildRequest
 from engines.bundle import Bundle, load_bundle
 from engines.errors import ParityError
 from engines.explain_precision import PartsExplanation, explain_parts
 from engines.opening import open_engine, open_unproven
 from engines.parity import ParityReport, check_parity
 from engines.protocol import Engine, EngineOptions
-from engines.tensorrt.interface import BuildRequest
 from streamclf.builtin import BUNDLES
 
 NO_BF16 = "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -38,7 +38,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         return build(self, request)
 
     monkeypatch.setattr(DoubleCompiler, "build", note)
-    monkeypatch.setattr(engines.tensorrt, "load_platform", lambda: double_platform(version="10.3.0"))
+    monkeypatch.setattr(engines.backends.tensorrt, "load_platform", lambda: double_platform(version="10.3.0"))
 
     def refuse(engine: Engine, golden: object) -> ParityReport:
         if engine.precision == "fp16" and "(encoder fp32)" not in engine.description:

@@ -10,9 +10,9 @@ import pytest
 from support.bundles import make_brightness_bundle
 from support.gpu_double import DoubleCompiler, double_platform
 
+import engines.backends.tensorrt
 import engines.background_upgrade
 import engines.opening
-import engines.tensorrt
 from engines.backends.choice import Choice
 from engines.background_upgrade import Upgrade, open_serving
 from engines.build_process import Wish, main
@@ -33,7 +33,7 @@ def bundle(tmp_path: Path) -> Bundle:
 def _with_double(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMCLF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(engines.opening, "missing_libraries", lambda backend: [])
-    monkeypatch.setattr(engines.tensorrt, "load_platform", double_platform)
+    monkeypatch.setattr(engines.backends.tensorrt, "load_platform", double_platform)
     order = Choice(order=("tensorrt", "onnxruntime"), reason="a test")
     for module in (engines.opening, engines.background_upgrade):
         monkeypatch.setattr(module, "choose_backend", lambda: order)
@@ -147,7 +147,7 @@ def test_a_build_that_fails_is_said_and_no_more(
 def test_an_engine_that_nobody_took_is_closed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     open_engine(bundle, backend="tensorrt", precision="fp32", max_batch=4, bank_slots=9).close()
     platform = double_platform()
-    monkeypatch.setattr(engines.tensorrt, "load_platform", lambda: platform)
+    monkeypatch.setattr(engines.backends.tensorrt, "load_platform", lambda: platform)
     upgrade = Upgrade(bundle, wish_for(bundle), [sys.executable, "-c", "print('{\"max_batch\": 4}')"])
     assert upgrade.finished.wait(60)
     assert not platform.cuda.closed  # type: ignore[attr-defined]
@@ -168,7 +168,7 @@ def test_the_batch_that_memory_holds_is_the_one_that_is_loaded(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(
-        engines.tensorrt, "load_platform", lambda: double_platform(memory_bytes=300_000, scratch_bytes=20_000)
+        engines.backends.tensorrt, "load_platform", lambda: double_platform(memory_bytes=300_000, scratch_bytes=20_000)
     )
     wish = Wish(
         bundle=str(bundle.path), backend="tensorrt", precision="fp32", max_batch=64, bank_slots=64, streams=1

@@ -15,18 +15,18 @@ from onnx import helper
 from support.bundles import expected_logits, make_brightness_bundle
 from support.gpu_double import TRAITS, DoubleCompiler, DoubleCuda, double_platform
 
+import engines.backends.tensorrt
 import engines.opening
-import engines.tensorrt
 from engines.backends.gpu import Gpu
+from engines.backends.tensorrt.interface import Platform
+from engines.backends.tensorrt.memory import Layout, prepared_batches
+from engines.backends.tensorrt.requirements import load_platform
 from engines.bundle import Bundle, load_bundle, write_spec
 from engines.cache import cache_root
 from engines.errors import BackendMissingError, BundleError, CompileError, DeviceError, DeviceMemoryError
 from engines.opening import open_engine
 from engines.parity import TOLERANCE, softmax
 from engines.protocol import Engine
-from engines.tensorrt.interface import Platform
-from engines.tensorrt.memory import Layout, prepared_batches
-from engines.tensorrt.requirements import load_platform
 from streamclf.builtin import BUNDLES
 
 SLOTS = 12
@@ -52,7 +52,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Use:
 
     def install(**settings: object) -> tuple[DoubleCuda, DoubleCompiler]:
         platform: Platform = double_platform(**settings)  # type: ignore[arg-type]
-        monkeypatch.setattr(engines.tensorrt, "load_platform", lambda: platform)
+        monkeypatch.setattr(engines.backends.tensorrt, "load_platform", lambda: platform)
         return platform.cuda, platform.compiler  # type: ignore[return-value]
 
     return install

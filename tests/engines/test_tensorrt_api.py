@@ -12,8 +12,8 @@ if importlib.util.find_spec("tensorrt") is None:
 
 import tensorrt as trt
 
-import engines.tensorrt
-from engines.tensorrt.library import NEEDED, NUMPY_TYPES, _Logger, find_traits
+import engines.backends.tensorrt
+from engines.backends.tensorrt.library import NEEDED, NUMPY_TYPES, _Logger, find_traits
 
 LATER = {"ExecutionContextAllocationStrategy", "IProgressMonitor"}
 """Named only behind a look whether they are there; added in 10."""
@@ -41,7 +41,7 @@ GONE_IN_11 = {("ILayer", "precision"), ("ILayer", "set_output_type")}
 
 def names_in_adapter() -> set[str]:
     """Every `trt.A.B` of the adapter's source."""
-    source = Path(engines.tensorrt.__file__).with_name("library.py").read_text()
+    source = Path(engines.backends.tensorrt.__file__).with_name("library.py").read_text()
     chains = set()
     for node in ast.walk(ast.parse(source)):
         parts: list[str] = []

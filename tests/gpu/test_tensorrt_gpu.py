@@ -68,7 +68,7 @@ def opened(bundle: Bundle, precision: str = "fp32", *, max_batch: int = 16, bank
 
 
 def supported(bundle: Bundle, precision: str) -> bool:
-    from engines.tensorrt.library import find_traits
+    from engines.backends.tensorrt.library import find_traits
 
     if precision == "int8" and INT8_ENCODER_FILE not in bundle.spec.files:
         return False

@@ -12,8 +12,8 @@ import pytest
 from support.bundles import make_brightness_bundle
 from support.gpu_double import double_platform
 
-import engines.tensorrt
-import engines.tensorrt.requirements
+import engines.backends.tensorrt
+import engines.backends.tensorrt.requirements
 from engines.backends.gpu import Gpu
 from streamclf.bench import gpu
 from streamclf.bench.ceilings import PRODUCTS, products_graph, weight_bytes
@@ -32,7 +32,7 @@ def with_double(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(gpu, "missing_libraries", lambda backend: [])
     monkeypatch.setattr("engines.opening.missing_libraries", lambda backend: [])
     monkeypatch.setattr(gpu, "PRECISIONS", ("fp16", "fp32", "int8"))  # ONNX Runtime in the double has no bf16
-    for module in (engines.tensorrt, engines.tensorrt.requirements):
+    for module in (engines.backends.tensorrt, engines.backends.tensorrt.requirements):
         monkeypatch.setattr(module, "load_platform", double_platform)
 
 

@@ -1,5 +1,5 @@
 /* A CUDA driver on host memory, for running PyCUDA without a GPU: copies are immediate, the two kernels of
-   engines/tensorrt/kernels.ptx are done in C, and a stream can be captured into a graph and launched again.
+   engines/backends/tensorrt/kernels.ptx are done in C, and a stream can be captured into a graph and launched again.
    Calls that need a current context fail without one, as the real ones do. Everything else is a stub (see pycuda.py). */
 #include <stdint.h>
 #include <stdio.h>

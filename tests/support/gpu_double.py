@@ -18,9 +18,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from engines.cache import StaleBlobError
-from engines.errors import CompileError
-from engines.tensorrt.interface import (
+from engines.backends.tensorrt.interface import (
     BuildRequest,
     GpuIdentity,
     OutOfMemoryError,
@@ -29,6 +27,8 @@ from engines.tensorrt.interface import (
     Tensor,
     Traits,
 )
+from engines.cache import StaleBlobError
+from engines.errors import CompileError
 
 ALL = frozenset({"fp16", "bf16", "int8"})
 TRAITS = {
@@ -73,7 +73,7 @@ class DoubleGraph:
 
 
 class DoubleCuda:
-    """See `engines.tensorrt.interface.Cuda`."""
+    """See `engines.backends.tensorrt.interface.Cuda`."""
 
     def __init__(self, *, memory_bytes: int = 1 << 30, name: str = "Double", graphs: bool = True) -> None:
         self.gpu = GpuIdentity(name=name, compute_capability="9.0", driver="12.8", memory_bytes=memory_bytes)
@@ -213,7 +213,7 @@ class DoubleCuda:
 
 
 class DoubleCompiler:
-    """See `engines.tensorrt.interface.Compiler`. A plan is a header, for one version and GPU, and ONNX."""
+    """See `engines.backends.tensorrt.interface.Compiler`. A plan is a header, for one version and GPU, and ONNX."""
 
     def __init__(self, cuda: DoubleCuda, *, version: str = "10.3.0", scratch_bytes: int = 4096) -> None:
         self.version, self.traits = version, TRAITS[version]
@@ -248,7 +248,7 @@ class DoubleCompiler:
 
 
 class DoublePlan:
-    """See `engines.tensorrt.interface.Plan`."""
+    """See `engines.backends.tensorrt.interface.Plan`."""
 
     def __init__(self, cuda: DoubleCuda, data: bytes, max_batch: int, scratch_bytes: int) -> None:
         self._cuda, self._max_batch = cuda, max_batch

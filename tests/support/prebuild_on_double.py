@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.gpu_double import double_platform
 
+import engines.backends.tensorrt
 import engines.opening
-import engines.tensorrt
 from engines.build_process import _end_with_parent, main
 
 if __name__ == "__main__":
@@ -21,6 +21,6 @@ if __name__ == "__main__":
     until = time.monotonic() + 60
     while not Path(sys.argv[1]).exists() and time.monotonic() < until:
         time.sleep(0.02)
-    engines.tensorrt.load_platform = double_platform
+    engines.backends.tensorrt.load_platform = double_platform
     engines.opening.missing_libraries = lambda backend: []
     sys.exit(main(sys.argv[2:]))

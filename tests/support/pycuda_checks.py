@@ -13,15 +13,15 @@ import numpy as np
 from support.bundles import expected_logits, make_brightness_bundle
 from support.gpu_double import DoubleCompiler, DoublePlan
 
+import engines.backends.tensorrt
+import engines.backends.tensorrt.cuda
 import engines.opening
-import engines.tensorrt
-import engines.tensorrt.cuda
+from engines.backends.tensorrt.cuda import PyCudaDevice
+from engines.backends.tensorrt.interface import OutOfMemoryError, Platform
 from engines.errors import DeviceMemoryError
 from engines.opening import open_engine
 from engines.parity import softmax
 from engines.protocol import Engine
-from engines.tensorrt.cuda import PyCudaDevice
-from engines.tensorrt.interface import OutOfMemoryError, Platform
 
 
 class HostDevice(PyCudaDevice):
@@ -70,7 +70,7 @@ def device_works(driver: ctypes.CDLL) -> None:
 
 
 def gives_up_on_a_gpu_that_hangs(device: PyCudaDevice, driver: ctypes.CDLL) -> None:
-    engines.tensorrt.cuda.MAX_WAIT_S = 0.1  # type: ignore[misc]
+    engines.backends.tensorrt.cuda.MAX_WAIT_S = 0.1  # type: ignore[misc]
     driver.hang(1)
     try:
         device.finish(device.stream())
@@ -135,7 +135,7 @@ def engine_works(driver: ctypes.CDLL, folder: Path) -> None:
         device = HostDevice()
         return Platform(cuda=device, compiler=ImmediateCompiler(device))  # type: ignore[arg-type]
 
-    engines.tensorrt.load_platform = load_platform  # type: ignore[assignment]
+    engines.backends.tensorrt.load_platform = load_platform  # type: ignore[assignment]
     engine = open_engine(bundle, backend="tensorrt", precision="fp32", max_batch=5, bank_slots=12)
     before = driver.live_allocations()
     assert before > 0

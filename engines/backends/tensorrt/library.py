@@ -10,9 +10,9 @@ from typing import Any, Final
 import numpy as np
 import tensorrt as trt
 
+from engines.backends.tensorrt.interface import BuildRequest, Execution, OutOfMemoryError, Plan, Stream, Tensor, Traits
 from engines.cache import StaleBlobError
 from engines.errors import BackendMissingError, CompileError
-from engines.tensorrt.interface import BuildRequest, Execution, OutOfMemoryError, Plan, Stream, Tensor, Traits
 
 NUMPY_TYPES: Final = {
     # By TensorRT's name; its own `nptype` breaks with NumPy 1.24 and later on 8.5.

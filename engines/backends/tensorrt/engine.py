@@ -21,10 +21,10 @@ import numpy as np
 
 from engines.arrays import F32, I32, U8
 from engines.backends.base import CheckedEngine
+from engines.backends.tensorrt.interface import Array, Event, Graph, Plan, Platform
+from engines.backends.tensorrt.memory import Layout, prepared_batches
 from engines.errors import DeviceError
 from engines.parity import softmax
-from engines.tensorrt.interface import Array, Event, Graph, Plan, Platform
-from engines.tensorrt.memory import Layout, prepared_batches
 
 log = logging.getLogger("engine")
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from engines.backends.gpu import Gpu, find_gpus
 from engines.backends.names import INSTALL
+from engines.backends.tensorrt.interface import Platform
 from engines.errors import BackendMissingError
-from engines.tensorrt.interface import Platform
 
 
 def load_platform(*, gpus: Callable[[], Sequence[Gpu]] = find_gpus) -> Platform:
@@ -18,7 +18,7 @@ def load_platform(*, gpus: Callable[[], Sequence[Gpu]] = find_gpus) -> Platform:
             "install NVIDIA's driver, give the container its GPU (docker run --gpus all), or use backend openvino"
         )
     try:
-        from engines.tensorrt.cuda import PyCudaDevice
+        from engines.backends.tensorrt.cuda import PyCudaDevice
     except ImportError as error:
         raise _not_loading("pycuda", error) from error
     try:
@@ -29,7 +29,7 @@ def load_platform(*, gpus: Callable[[], Sequence[Gpu]] = find_gpus) -> Platform:
         ) from error
     try:
         with cuda.active():
-            from engines.tensorrt.library import TensorRtCompiler
+            from engines.backends.tensorrt.library import TensorRtCompiler
 
             compiler = TensorRtCompiler()
     except BackendMissingError:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from engines.backends.tensorrt.interface import BuildRequest, Plan, Platform
 from engines.bundle import ModelSpec
 from engines.cache import Key, open_cache
 from engines.errors import NotBuiltError
-from engines.tensorrt.interface import BuildRequest, Plan, Platform
 
 MAX_WORKSPACE_BYTES: Final = 4 << 30
 REPORT_S: Final = 10.0

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pycuda.driver as driver
 
-from engines.tensorrt.interface import Array, Event, GpuIdentity, Graph, OutOfMemoryError, Stream
+from engines.backends.tensorrt.interface import Array, Event, GpuIdentity, Graph, OutOfMemoryError, Stream
 
 NON_BLOCKING: Final = 1
 """CU_STREAM_NON_BLOCKING"""

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 
 from engines.backends.signature import TensorView, check_signature
+from engines.backends.tensorrt.engine import TensorRtEngine
+from engines.backends.tensorrt.interface import OutOfMemoryError, Plan, Platform
+from engines.backends.tensorrt.memory import MIB, Layout
+from engines.backends.tensorrt.plans import Recipe, load_plan
+from engines.backends.tensorrt.requirements import load_platform
 from engines.bundle import Bundle
 from engines.errors import BackendMissingError, DeviceMemoryError
 from engines.kept import PARTS, load_kept_fp32
 from engines.protocol import EngineOptions
-from engines.tensorrt.engine import TensorRtEngine
-from engines.tensorrt.interface import OutOfMemoryError, Plan, Platform
-from engines.tensorrt.memory import MIB, Layout
-from engines.tensorrt.plans import Recipe, load_plan
-from engines.tensorrt.requirements import load_platform
 
 log = logging.getLogger("engine")
 
