@@ -17,7 +17,7 @@ from engines.backends.names import Backend, Precision
 from engines.bundle import Bundle
 from engines.errors import BackendMissingError
 from engines.explain_precision import PartsExplanation, explain_parts
-from engines.kept import store_kept_fp32
+from engines.graphs.fp32_layers import store_kept_fp32
 from engines.opening import open_engine
 from engines.parity import TOLERANCE, check_parity
 from engines.protocol import Engine

@@ -16,7 +16,7 @@ from engines.backends.base import CheckedEngine, HostBank
 from engines.backends.signature import TensorView, check_signature
 from engines.bundle import Bundle, ModelSpec
 from engines.errors import BackendMissingError, CompileError
-from engines.kept import PARTS
+from engines.graphs.fp32_layers import PARTS
 from engines.parity import softmax
 from engines.protocol import EngineOptions
 

@@ -19,7 +19,7 @@ from engines.backends.signature import TensorView, check_signature
 from engines.bundle import Bundle
 from engines.cache import CompiledCache, StaleBlobError, open_cache
 from engines.errors import BackendMissingError, CompileError
-from engines.kept import PARTS
+from engines.graphs.fp32_layers import PARTS
 from engines.parity import softmax
 from engines.protocol import EngineOptions
 

@@ -11,9 +11,9 @@ import onnxruntime as ort
 
 from engines.bundle import Bundle
 from engines.errors import ParityError
+from engines.graphs.fp32_layers import PARTS, Kept
 from engines.graphs.lower import LARGEST, lowerable, simulate
 from engines.graphs.surgery import Model, parse_model
-from engines.kept import PARTS, Kept
 from engines.parity import TOLERANCE, softmax
 
 MAX_KEPT_SHARE: Final = 0.25

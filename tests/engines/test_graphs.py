@@ -17,6 +17,7 @@ import engines.opening
 from engines.bundle import INT8_ENCODER_FILE, Bundle, load_bundle, write_spec
 from engines.errors import BackendMissingError, BundleError, CompileError, ParityError
 from engines.graphs.explain import bisect, explain
+from engines.graphs.fp32_layers import load_kept_fp32, store_kept_fp32
 from engines.graphs.lint import check_graph, lint
 from engines.graphs.lower import FP32_OPERATORS, lower, lowerable, round_array, simulate
 from engines.graphs.operators import PROFILES, supported
@@ -24,7 +25,6 @@ from engines.graphs.profiles import Profile, prepare
 from engines.graphs.qdq import quantised_nodes
 from engines.graphs.quantise import _quantise, load_windows, quantise_bundle
 from engines.graphs.surgery import opset_of, parse_model, tensor_types
-from engines.kept import load_kept_fp32, store_kept_fp32
 from engines.opening import open_engine
 from engines.parity import TOLERANCE
 from streamclf.builtin import BUNDLES

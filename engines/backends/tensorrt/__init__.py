@@ -12,7 +12,7 @@ from engines.backends.tensorrt.plans import Recipe, load_plan
 from engines.backends.tensorrt.requirements import load_platform
 from engines.bundle import Bundle
 from engines.errors import BackendMissingError, DeviceMemoryError
-from engines.kept import PARTS, load_kept_fp32
+from engines.graphs.fp32_layers import PARTS, load_kept_fp32
 from engines.protocol import EngineOptions
 
 log = logging.getLogger("engine")
