@@ -15,7 +15,7 @@ from engines.backends.names import Backend, Precision
 from engines.opening import open_engine
 from engines.protocol import Engine
 from streamclf.annotate import SUFFIXES, write_annotated
-from streamclf.builtin import find_bundle
+from streamclf.builtin_models import find_bundle
 from streamclf.child import configure_logging
 from streamclf.errors import SourceError, UsageError
 from streamclf.offline import WindowResult, classify_file, offline_bank_slots, ranked

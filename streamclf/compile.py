@@ -22,7 +22,7 @@ from engines.opening import open_engine
 from engines.parity import TOLERANCE, check_parity
 from engines.protocol import Engine
 from engines.throughput import Speed, measure_speed
-from streamclf.builtin import find_bundle
+from streamclf.builtin_models import find_bundle
 from streamclf.child import configure_logging
 from streamclf.errors import UsageError
 

@@ -17,7 +17,7 @@ from rich.live import Live
 
 from engines.cache import cache_root
 from streamclf import __version__
-from streamclf.builtin import DEFAULT_MODEL, find_bundle
+from streamclf.builtin_models import DEFAULT_MODEL, find_bundle
 from streamclf.child import LOG_VARIABLE
 from streamclf.config import PublishConfig, ServiceConfig, StreamConfig
 from streamclf.dashboard import Board

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from engines.arrays import U8
 from engines.bundle import Bundle
 from engines.errors import EngineError
-from streamclf.builtin import find_bundle
+from streamclf.builtin_models import find_bundle
 from streamclf.errors import StreamclfError
 from training.data.batches import layout
 from training.errors import DataError, RunError

@@ -17,7 +17,7 @@ from engines.bundle import SPEC_FILE, Bundle
 from engines.errors import EngineError
 from engines.opening import open_engine
 from engines.protocol import Engine
-from streamclf.builtin import find_bundle
+from streamclf.builtin_models import find_bundle
 from streamclf.errors import StreamclfError
 from streamclf.sources import Resize
 from training.data.batches import layout

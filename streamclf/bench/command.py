@@ -16,7 +16,7 @@ import orjson
 from engines.backends.names import Backend, Precision
 from streamclf.bench.capacity import find_capacity
 from streamclf.bench.film import FilmSpec, make_film, save_film
-from streamclf.builtin import DEFAULT_MODEL, find_bundle
+from streamclf.builtin_models import DEFAULT_MODEL, find_bundle
 from streamclf.child import configure_logging
 from streamclf.config import MAX_STREAMS, EngineConfig, load_config
 from streamclf.errors import BenchError, UsageError

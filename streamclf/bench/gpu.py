@@ -20,7 +20,7 @@ from engines.backends.names import Precision
 from engines.bundle import SPEC_FILE, Bundle, load_bundle
 from streamclf.bench.gpupart import PartRequest, measure_apart
 from streamclf.bench.ledger import Ledger
-from streamclf.builtin import BUNDLES, builtin_models, find_bundle
+from streamclf.builtin_models import BUNDLES, builtin_models, find_bundle
 from streamclf.errors import BenchError
 
 VARIABLE: Final = "STREAMCLF_GPU_BUNDLES"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from engines.bundle import Bundle, ModelSpec
-from streamclf.builtin import find_bundle
+from streamclf.builtin_models import find_bundle
 from streamclf.config import PublishConfig, ServiceConfig, StreamConfig
 from streamclf.errors import ConfigError, UsageError
 from streamclf.hub.bus import is_loopback

@@ -20,7 +20,7 @@ import numpy as np
 from engines.arrays import U8
 from engines.opening import open_engine
 from engines.protocol import Engine
-from streamclf.builtin import find_bundle
+from streamclf.builtin_models import find_bundle
 from streamclf.classifier.feed import Feed, bank_slots, ring_slots
 from streamclf.classifier.motion import motion_between
 from streamclf.classifier.process import Classifier

@@ -27,7 +27,7 @@ from engines.graphs.quantise import _quantise, load_windows, quantise_bundle
 from engines.graphs.surgery import opset_of, parse_model, tensor_types
 from engines.opening import open_engine
 from engines.parity import TOLERANCE
-from streamclf.builtin import BUNDLES
+from streamclf.builtin_models import BUNDLES
 
 
 @pytest.fixture(autouse=True)

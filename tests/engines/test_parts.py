@@ -16,7 +16,7 @@ from engines.explain_precision import PartsExplanation, explain_parts
 from engines.opening import open_engine, open_unproven
 from engines.parity import ParityReport, check_parity
 from engines.protocol import Engine, EngineOptions
-from streamclf.builtin import BUNDLES
+from streamclf.builtin_models import BUNDLES
 
 NO_BF16 = "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 

@@ -27,7 +27,7 @@ from engines.errors import BackendMissingError, BundleError, CompileError, Devic
 from engines.opening import open_engine
 from engines.parity import TOLERANCE, softmax
 from engines.protocol import Engine
-from streamclf.builtin import BUNDLES
+from streamclf.builtin_models import BUNDLES
 
 SLOTS = 12
 

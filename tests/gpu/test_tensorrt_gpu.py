@@ -25,7 +25,7 @@ from engines.opening import open_engine
 from engines.parity import TOLERANCE, check_parity, softmax
 from engines.protocol import Engine
 from engines.throughput import measure_speed
-from streamclf.builtin import BUNDLES, builtin_models
+from streamclf.builtin_models import BUNDLES, builtin_models
 
 LACKING = ["an NVIDIA GPU"] * (not find_gpus()) + missing_libraries("tensorrt")
 if LACKING:

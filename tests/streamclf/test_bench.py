@@ -31,7 +31,7 @@ from streamclf.bench.models import bench_bundle, lines
 from streamclf.bench.paced import paced_load
 from streamclf.bench.rtsp import HOST, Cameras
 from streamclf.bench.usage import Meter, process_cpu_s
-from streamclf.builtin import BUNDLES
+from streamclf.builtin_models import BUNDLES
 from streamclf.cli import _main
 from streamclf.config import EngineConfig, StreamConfig
 from streamclf.errors import BenchError, SourceError, UsageError

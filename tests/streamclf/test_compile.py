@@ -11,7 +11,7 @@ from engines.bundle import load_bundle
 from engines.explain_precision import PartsExplanation
 from engines.opening import open_engine
 from engines.parity import TOLERANCE, ParityReport
-from streamclf.builtin import BUNDLES
+from streamclf.builtin_models import BUNDLES
 from streamclf.cli import _main
 
 
