@@ -12,11 +12,11 @@ from typing import Protocol
 
 from engines.arrays import U8
 from streamclf.backoff import Backoff
-from streamclf.capture.admission import FloodGate, FreshOnly
+from streamclf.capture.freshness import FloodGate, FreshOnly
+from streamclf.capture.frozen import Stillness
 from streamclf.capture.preview import Previewer, PreviewLink
-from streamclf.capture.status import Link as StatusLink
-from streamclf.capture.status import StreamStatus
-from streamclf.capture.stillness import Stillness
+from streamclf.capture.status_reporter import Link as StatusLink
+from streamclf.capture.status_reporter import StreamStatus
 from streamclf.child import EXIT_DONE, EXIT_ENDED, Stop
 from streamclf.errors import RingError, SourceError, SourceRefusedError, SourceWaitingError
 from streamclf.jobs import CaptureJob

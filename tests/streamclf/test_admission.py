@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from streamclf.capture.admission import MAX_LIVE_FPS, STALE_FOR_NS, TURN_NS, FloodGate, FreshOnly
+from streamclf.capture.freshness import MAX_LIVE_FPS, STALE_FOR_NS, TURN_NS, FloodGate, FreshOnly
 from streamclf.errors import SourceError
 from streamclf.sampling import NS
 from streamclf.sources import Frame

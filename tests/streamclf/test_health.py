@@ -6,7 +6,8 @@ import random
 from typing import get_args
 
 from streamclf.backoff import Backoff
-from streamclf.capture.health import OFFLINE_NS, TRANSITIONS, Freshness, Health
+from streamclf.capture.freshness import Freshness
+from streamclf.capture.stream_state import OFFLINE_NS, TRANSITIONS, Health
 from streamclf.events import State
 from streamclf.sampling import NS
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from streamclf.capture.stillness import LONGEST_NS, REMEMBERED, Stillness
+from streamclf.capture.frozen import LONGEST_NS, REMEMBERED, Stillness
 from streamclf.sampling import NS
 
 

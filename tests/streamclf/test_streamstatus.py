@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streamclf.capture.status import LOOK_NS, StreamStatus
+from streamclf.capture.status_reporter import LOOK_NS, StreamStatus
 from streamclf.link import Draft
 from streamclf.sampling import NS, TokenSampler
 from streamclf.sources import Frame, Source, SourceInfo

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 
-from streamclf.capture.health import Freshness
 from streamclf.errors import SourceError
 from streamclf.sampling import NS
 from streamclf.sources import Frame
@@ -57,3 +56,31 @@ class FreshOnly:
         if frame.captured_ns - self._stale_since_ns > STALE_FOR_NS:
             raise SourceError(f"pictures come {late_ns / NS:.1f} s late; opening the stream anew to see the present")
         return False
+
+
+CLOCK_DRIFT = 1000
+"""A camera's clock may be off by a thousandth; more than that counts as delay."""
+
+
+class Freshness:
+    """How late a frame is, judged by its own time stamp: after a stall, old pictures arrive as if they were new.
+
+    The promptest frame so far tells the offset between the camera's clock and ours. Time that goes backwards is
+    a new clock.
+    """
+
+    def __init__(self) -> None:
+        self._offset_ns: int | None = None
+        self._pts_ns = 0
+        self._captured_ns = 0
+
+    def late_ns(self, pts_ns: int, captured_ns: int) -> int:
+        """Nanoseconds by which this frame came later than the promptest one."""
+        offset_ns = captured_ns - pts_ns
+        if self._offset_ns is None or pts_ns < self._pts_ns:
+            self._offset_ns = offset_ns
+        else:
+            drifted_ns = self._offset_ns + (captured_ns - self._captured_ns) // CLOCK_DRIFT
+            self._offset_ns = offset_ns if offset_ns < drifted_ns else drifted_ns
+        self._pts_ns, self._captured_ns = pts_ns, captured_ns
+        return offset_ns - self._offset_ns

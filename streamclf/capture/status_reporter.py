@@ -8,7 +8,7 @@ import time
 from types import TracebackType
 from typing import Protocol
 
-from streamclf.capture.health import Health, Report
+from streamclf.capture.stream_state import Health, Report
 from streamclf.link import Draft
 from streamclf.redact import redact
 from streamclf.sampling import NS, TokenSampler

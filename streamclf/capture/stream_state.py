@@ -16,8 +16,6 @@ STATUS_NS = 5 * NS
 """Counters are told this often even if nothing changes."""
 RATE_NS = 9 * NS // 10
 """The rate is that of the pictures since a moment at least so long ago."""
-CLOCK_DRIFT = 1000
-"""A camera's clock may be off by a thousandth; more than that counts as delay."""
 
 TRANSITIONS: frozenset[tuple[State, State]] = frozenset(
     {
@@ -179,27 +177,3 @@ class Health:
             finished=self._finished,
             counters=counters,
         )
-
-
-class Freshness:
-    """How late a frame is, judged by its own time stamp: after a stall, old pictures arrive as if they were new.
-
-    The promptest frame so far tells the offset between the camera's clock and ours. Time that goes backwards is
-    a new clock.
-    """
-
-    def __init__(self) -> None:
-        self._offset_ns: int | None = None
-        self._pts_ns = 0
-        self._captured_ns = 0
-
-    def late_ns(self, pts_ns: int, captured_ns: int) -> int:
-        """Nanoseconds by which this frame came later than the promptest one."""
-        offset_ns = captured_ns - pts_ns
-        if self._offset_ns is None or pts_ns < self._pts_ns:
-            self._offset_ns = offset_ns
-        else:
-            drifted_ns = self._offset_ns + (captured_ns - self._captured_ns) // CLOCK_DRIFT
-            self._offset_ns = offset_ns if offset_ns < drifted_ns else drifted_ns
-        self._pts_ns, self._captured_ns = pts_ns, captured_ns
-        return offset_ns - self._offset_ns
