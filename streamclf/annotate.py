@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from engines.arrays import U8
+from streamclf.classifier.offline import WindowResult, file_stream, ranked
 from streamclf.drawing import OverlayState, draw
 from streamclf.film import FilmWriter, GifWriter
-from streamclf.offline import WindowResult, file_stream, ranked
 from streamclf.sources import open_source
 
 SUFFIXES = (".mp4", ".gif")

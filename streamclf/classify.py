@@ -17,8 +17,8 @@ from engines.protocol import Engine
 from streamclf.annotate import SUFFIXES, write_annotated
 from streamclf.builtin_models import find_bundle
 from streamclf.child import configure_logging
+from streamclf.classifier.offline import WindowResult, classify_file, offline_bank_slots, ranked
 from streamclf.errors import SourceError, UsageError
-from streamclf.offline import WindowResult, classify_file, offline_bank_slots, ranked
 from streamclf.palette import label_hex
 
 MAX_BATCH = 16

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from engines.arrays import U8
 from engines.bundle import ModelSpec
-from streamclf.classifier.motion import MotionGate
+from streamclf.classifier.motion_gate import MotionGate
 from streamclf.jobs import StreamSettings
 from streamclf.progress import ProgressReporter
 from streamclf.ring import RingReader

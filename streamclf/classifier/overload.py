@@ -9,8 +9,7 @@ from typing import Final
 
 from engines.bundle import ModelSpec
 from streamclf.classifier.feed import Feed
-from streamclf.classifier.governor import LOOK_S, Governor, Look
-from streamclf.classifier.turns import Turns
+from streamclf.classifier.load_control import LOOK_S, Governor, Look, Turns
 
 TURN_WINDOWS: Final = 4
 """A turn begins with a window for which nothing is to be had yet: a quarter of it at most."""

@@ -16,11 +16,11 @@ import numpy.typing as npt
 import orjson
 
 from engines.arrays import F32, U8
-from streamclf.actions import ActionTracker
 from streamclf.child import EXIT_DONE, Stop
+from streamclf.classifier.action_tracker import ActionTracker
+from streamclf.classifier.batching import Gathering, hold
 from streamclf.classifier.feed import Features, Feed, Pending
-from streamclf.classifier.gathering import Gathering, hold
-from streamclf.classifier.governor import LOOK_S
+from streamclf.classifier.load_control import LOOK_S
 from streamclf.classifier.overload import Overload
 from streamclf.jobs import ClassifierChange, ClassifierJob, StreamSettings
 from streamclf.link import Draft, HubLink
@@ -29,7 +29,7 @@ from streamclf.stages import open_stages
 
 if TYPE_CHECKING:
     from engines.protocol import Engine
-    from streamclf.classifier.roster import Roster
+    from streamclf.classifier.feed_registry import Roster
     from streamclf.control import Message
 
 
@@ -311,7 +311,7 @@ def main(job: ClassifierJob, stop: Stop) -> int:
     """Open the engine, say so on stdout in one JSON line, and serve until `stop`."""
     from engines.background_upgrade import open_serving
     from engines.bundle import load_bundle
-    from streamclf.classifier.roster import Roster
+    from streamclf.classifier.feed_registry import Roster
 
     stop.pulse.expect("compiling", COMPILING_S)
     bundle = load_bundle(job.bundle)

@@ -22,11 +22,11 @@ from engines.opening import open_engine
 from engines.protocol import Engine
 from streamclf.builtin_models import find_bundle
 from streamclf.classifier.feed import Feed, bank_slots, ring_slots
-from streamclf.classifier.motion import motion_between
+from streamclf.classifier.motion_gate import motion_between
+from streamclf.classifier.offline import file_tokens
 from streamclf.classifier.process import Classifier
 from streamclf.jobs import StreamSettings
 from streamclf.link import Draft
-from streamclf.offline import file_tokens
 from streamclf.ring import RingReader, RingWriter, create_ring
 from streamclf.rules import StreamActions
 from streamclf.sampling import TokenMeta

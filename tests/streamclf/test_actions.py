@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamclf.actions import ActionChange, ActionTracker
+from streamclf.classifier.action_tracker import ActionChange, ActionTracker
 from streamclf.hub.openactions import SILENT_BEATS, OpenActions
 from streamclf.link import Draft
 from streamclf.rules import ActionConfig, StreamActions

@@ -20,8 +20,8 @@ from engines.parity import softmax
 from engines.protocol import Engine
 from streamclf.child import Stop
 from streamclf.classifier.feed import BURST, CATCH_UP, HELD, Feed, bank_slots, ring_slots
+from streamclf.classifier.feed_registry import Roster
 from streamclf.classifier.process import Classifier
-from streamclf.classifier.roster import Roster
 from streamclf.errors import RingError
 from streamclf.jobs import FeedJoin, StreamSettings
 from streamclf.link import Draft
@@ -199,7 +199,7 @@ def test_hop_thins_the_predictions_out(engine: Engine) -> None:
 def test_a_token_waits_for_the_other_streams_and_is_encoded_with_theirs(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streamclf.classifier.gathering.ALIVE_S", 3600.0)  # however slow this machine is
+    monkeypatch.setattr("streamclf.classifier.batching.ALIVE_S", 3600.0)  # however slow this machine is
     batches: list[int] = []
     encode = engine.encode
     monkeypatch.setattr(engine, "encode", lambda tokens, slots: (batches.append(len(slots)), encode(tokens, slots)))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamclf.classifier.gathering import ALIVE_S, HOLD_S, Gathering, hold
+from streamclf.classifier.batching import ALIVE_S, HOLD_S, Gathering, hold
 
 WAIT_S = 0.02
 

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from streamclf.classifier.governor import FULL, LOOK_S, ROOM, Governor, Look
-from streamclf.classifier.turns import Turns
+from streamclf.classifier.load_control import FULL, LOOK_S, ROOM, Governor, Look, Turns
 
 STREAMS = 8
 TOP = 6

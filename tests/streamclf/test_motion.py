@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from engines.arrays import U8
-from streamclf.classifier.motion import BLOCK, CELL, MotionGate, motion_between
+from streamclf.classifier.motion_gate import BLOCK, CELL, MotionGate, motion_between
 
 SHAPE = (2, 112, 96, 3)
 

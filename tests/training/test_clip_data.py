@@ -7,7 +7,7 @@ import pytest
 from support.clips import read_number, write_audio, write_clip
 from support.labelled import CLASSES, draw_clip, write_film, write_list, write_set, write_volumes
 
-from streamclf.offline import file_stream
+from streamclf.classifier.offline import file_stream
 from streamclf.sources import open_source
 from streamclf.tokens import read_tokens
 from training.data import store

@@ -21,7 +21,7 @@ import numpy as np
 
 from engines.arrays import U8
 from engines.bundle import ModelSpec
-from streamclf.offline import file_tokens
+from streamclf.classifier.offline import file_tokens
 from training.camera_events import LABELS
 from training.camera_events.tampering import STRENGTHS, TAMPERINGS, Film
 from training.errors import DataError

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from engines.arrays import U8
+from streamclf.classifier.offline import file_stream
 from streamclf.errors import SourceError
-from streamclf.offline import file_stream
 from streamclf.sampling import TokenMeta, TokenSampler
 from streamclf.sources import Resize, open_source
 from streamclf.tokens import TokenFiller
