@@ -11,6 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from streamclf.client.gaps import START, Position
+    from streamclf.client.push import PushSink, push
+    from streamclf.client.replay import Snapshot
+    from streamclf.client.subscription import Subscription, snapshot, subscribe
     from streamclf.errors import (
         BusError,
         ConfigError,
@@ -21,10 +25,6 @@ if TYPE_CHECKING:
         UsageError,
     )
     from streamclf.events import Action, Heartbeat, Latency, Lost, Prediction, Status, Window, parse_event
-    from streamclf.pull import Snapshot
-    from streamclf.pushing import PushSink, push
-    from streamclf.subscription import Subscription, snapshot, subscribe
-    from streamclf.tracker import START, Position
 
 __version__ = "0.1.0"
 
@@ -75,10 +75,10 @@ _ROOMS: Final = {
         "Window",
         "parse_event",
     ),
-    "streamclf.pull": ("Snapshot",),
-    "streamclf.pushing": ("PushSink", "push"),
-    "streamclf.subscription": ("Subscription", "snapshot", "subscribe"),
-    "streamclf.tracker": ("START", "Position"),
+    "streamclf.client.replay": ("Snapshot",),
+    "streamclf.client.push": ("PushSink", "push"),
+    "streamclf.client.subscription": ("Subscription", "snapshot", "subscribe"),
+    "streamclf.client.gaps": ("START", "Position"),
 }
 """Where each name lives; no room may be called like a public name, or importing it would hide that name."""
 _ROOM_OF: Final = {name: room for room, names in _ROOMS.items() for name in names}

@@ -12,9 +12,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from streamclf.client.subscription import Received
 from streamclf.events import Action, Prediction, Status
 from streamclf.palette import INK, STATES, label_hex
-from streamclf.subscription import Received
 
 RATE_WINDOW_S = 3.0
 HISTORY = 48

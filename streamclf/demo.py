@@ -19,6 +19,7 @@ from engines.cache import cache_root
 from streamclf import __version__
 from streamclf.builtin_models import DEFAULT_MODEL, find_bundle
 from streamclf.child import LOG_VARIABLE
+from streamclf.client.subscription import START, Received, subscribe
 from streamclf.config import PublishConfig, ServiceConfig, StreamConfig
 from streamclf.dashboard import Board
 from streamclf.demo_clip import render_clip
@@ -27,7 +28,6 @@ from streamclf.events import Prediction, Status
 from streamclf.signals import stop_on_signals
 from streamclf.sources import open_source
 from streamclf.sources.camera import list_cameras
-from streamclf.subscription import START, Received, subscribe
 from streamclf.supervisor.core import Ready
 from streamclf.supervisor.supervisor import Supervisor
 

@@ -18,11 +18,11 @@ from streamclf.bench.helper import Helper
 from streamclf.bench.latency import Heard
 from streamclf.bench.rtsp import HOST
 from streamclf.bench.usage import Meter, process_cpu_s
+from streamclf.client.subscription import START, Received, Subscription, subscribe
 from streamclf.config import EngineConfig
 from streamclf.errors import BenchError
 from streamclf.events import Heartbeat, Prediction, Status
 from streamclf.stages import VARIABLE, read_stages
-from streamclf.subscription import START, Received, Subscription, subscribe
 
 READY_S: Final = 1800.0
 """Building an engine for a device may take so long, once."""

@@ -10,8 +10,8 @@ from typing import Final, Protocol
 
 import orjson
 
+from streamclf.client.gaps import Position
 from streamclf.events import Action, Lost, Prediction, Status, StreamEvent, to_json
-from streamclf.tracker import Position
 
 COLUMNS: Final = (
     "offset", "time", "stream", "type", "label", "probability", "start_s", "end_s",

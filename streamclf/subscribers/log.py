@@ -8,11 +8,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from streamclf.client.subscription import START, Position, Received, Subscription, subscribe
 from streamclf.events import Heartbeat, Lost, StreamEvent
 from streamclf.signals import stop_on_signals
 from streamclf.subscribers.rotation import parse_rotation
 from streamclf.subscribers.sinks import Sink, open_sink
-from streamclf.subscription import START, Position, Received, Subscription, subscribe
 
 _BATCH = 1000
 _BATCH_S = 0.25

@@ -9,13 +9,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from streamclf.client.subscription import START, subscribe
 from streamclf.events import Heartbeat, Lost
 from streamclf.signals import stop_on_signals
 from streamclf.subscribers.broker import Broker, client_id, library, parse_broker
 from streamclf.subscribers.outlet import Item, Pump, Until, say
 from streamclf.subscribers.position import PositionFile
 from streamclf.subscribers.topics import Topics
-from streamclf.subscription import START, subscribe
 
 _NAME = "mqtt"
 _BATCH = 100

@@ -10,11 +10,11 @@ import time
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
 
+from streamclf.client.gaps import START, Position
+from streamclf.client.subscription import Subscription
 from streamclf.events import Heartbeat, Lost, StreamEvent
 from streamclf.redact import redact
 from streamclf.subscribers.position import PositionFile
-from streamclf.subscription import Subscription
-from streamclf.tracker import START, Position
 
 Item: TypeAlias = StreamEvent | Lost
 

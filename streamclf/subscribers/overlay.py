@@ -18,12 +18,12 @@ import cv2
 import numpy as np
 
 from engines.arrays import U8
+from streamclf.client.subscription import Received, Subscription, subscribe
 from streamclf.drawing import OverlayState, draw
 from streamclf.errors import UsageError
 from streamclf.events import Action, Prediction, Status
 from streamclf.film import FilmWriter, fitted
 from streamclf.signals import stop_on_signals
-from streamclf.subscription import Received, Subscription, subscribe
 
 __all__ = ["Board", "OverlayState", "draw", "run_watch"]
 

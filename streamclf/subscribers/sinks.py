@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
+from streamclf.client.gaps import Position
 from streamclf.errors import JournalError, UsageError
 from streamclf.events import Action, Lost, Prediction, Status, StreamEvent
 from streamclf.subscribers.lineformats import Csv, Jsonl, published, written_time
 from streamclf.subscribers.parquet import ParquetSink
 from streamclf.subscribers.rotation import Rotation
 from streamclf.subscribers.textlog import TextSink
-from streamclf.tracker import Position
 
 _APPLICATION_ID: Final = 0x73636C67  # "sclg": a log, not the service's own journal
 

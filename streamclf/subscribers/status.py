@@ -13,12 +13,12 @@ import orjson
 from rich.console import Console
 from rich.live import Live
 
+from streamclf.client.gaps import Received
+from streamclf.client.subscription import Position, Snapshot, Subscription, subscribe
 from streamclf.dashboard import Board
 from streamclf.errors import BusError
 from streamclf.events import Action, Heartbeat, Prediction, Status
 from streamclf.signals import stop_on_signals
-from streamclf.subscription import Position, Snapshot, Subscription, subscribe
-from streamclf.tracker import Received
 
 _REFRESH_HZ = 8
 _TURN_S = 0.25

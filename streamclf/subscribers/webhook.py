@@ -16,6 +16,7 @@ from typing import Any, Final, cast, get_args
 import orjson
 
 from streamclf.backoff import Backoff
+from streamclf.client.subscription import START, Kind, subscribe
 from streamclf.errors import JournalError, UsageError
 from streamclf.events import DraftType, Heartbeat, Lost
 from streamclf.redact import register_secret
@@ -24,7 +25,6 @@ from streamclf.subscribers.lineformats import published
 from streamclf.subscribers.outlet import Item, Pump, Until, say
 from streamclf.subscribers.position import PositionFile
 from streamclf.subscribers.post import Answer, Poster, Target, UnreachableError, parse_target
-from streamclf.subscription import START, Kind, subscribe
 
 MAX_BATCH: Final = 1000
 MAX_DEAD_BYTES: Final = 64 << 20

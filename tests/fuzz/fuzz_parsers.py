@@ -19,6 +19,8 @@ with atheris.instrument_imports(include=["streamclf"]):
     import zmq
 
     from streamclf.access import open_access
+    from streamclf.client.gaps import START, Position, Tracker
+    from streamclf.client.replay import Puller
     from streamclf.errors import ConfigError, EventError, UsageError
     from streamclf.events import HEARTBEAT_TOPIC, Heartbeat, parse_event, to_json
     from streamclf.hub.gate import AllowList, Gatekeeper
@@ -27,8 +29,6 @@ with atheris.instrument_imports(include=["streamclf"]):
     from streamclf.hub.journal import Journal, Record
     from streamclf.hub.replay import ReplayServer, Request, answer
     from streamclf.keys import load_certificate, make_keys
-    from streamclf.pull import Puller
-    from streamclf.tracker import START, Position, Tracker
 
 ROOM = Path(tempfile.mkdtemp(prefix="fuzz-"))
 CONTEXT: zmq.Context[zmq.Socket[bytes]] = zmq.Context()

@@ -51,9 +51,9 @@ sys.exit(0 if left == 0 and link.dropped == {} else 1)
 LOGGER = """
 import sys
 from pathlib import Path
-import streamclf.subscription
+import streamclf.client.subscription
 from streamclf.subscribers.log import run_log
-streamclf.subscription._RECEIVE_HIGH_WATER = int(sys.argv[3])
+streamclf.client.subscription._RECEIVE_HIGH_WATER = int(sys.argv[3])
 sys.exit(run_log(sys.argv[1], Path(sys.argv[2])))
 """
 

@@ -36,12 +36,12 @@ from support.strangers import (
     subscriptions,
 )
 
+from streamclf.client.subscription import Subscription, subscribe
 from streamclf.events import Heartbeat, Lost
 from streamclf.hub.bus import MAX_SUBSCRIPTIONS
 from streamclf.keys import make_keys
 from streamclf.link import HubLink
 from streamclf.linksocket import U64
-from streamclf.subscription import Subscription, subscribe
 
 pytestmark = pytest.mark.flaky(reruns=0)  # what fails here once in a hundred times is a loss
 

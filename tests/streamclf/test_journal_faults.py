@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from support.hub_process import HubProcess, prediction, wait_until
 
+from streamclf.client.subscription import subscribe
 from streamclf.errors import JournalError
 from streamclf.events import Heartbeat, Prediction
 from streamclf.hub.journal import Journal
 from streamclf.link import HubLink
-from streamclf.subscription import subscribe
 
 pytestmark = pytest.mark.flaky(reruns=0)  # what fails here once in a hundred times is a loss
 

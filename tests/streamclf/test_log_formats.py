@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamclf.client.gaps import Position
 from streamclf.errors import JournalError, UsageError
 from streamclf.events import Action, Lost, Prediction, Status, StreamEvent, Window
 from streamclf.subscribers import parquet
@@ -23,7 +24,6 @@ from streamclf.subscribers.parquet import ParquetSink
 from streamclf.subscribers.rotation import Rotation, completed, parse_rotation
 from streamclf.subscribers.sinks import Sink, open_sink
 from streamclf.subscribers.textlog import TextSink
-from streamclf.tracker import Position
 
 EPOCH = "cd" * 16
 NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from streamclf.client.gaps import START, Position, Received
 from streamclf.errors import BusError, JournalError, UsageError
 from streamclf.events import Action, Heartbeat, Lost
 from streamclf.subscribers import position as room
 from streamclf.subscribers.outlet import Item, Pump, Until
 from streamclf.subscribers.position import PositionFile
-from streamclf.tracker import START, Position, Received
 
 EPOCH = "9f" * 16
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=timezone.utc)

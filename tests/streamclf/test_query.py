@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from support.hub_process import HubProcess, action, prediction, status
 
 from streamclf.cli import _main
+from streamclf.client.gaps import Position
 from streamclf.errors import JournalError, UsageError
 from streamclf.events import Action, Prediction, Status, StreamEvent, Window
 from streamclf.link import HubLink
@@ -21,7 +22,6 @@ from streamclf.subscribers import query
 from streamclf.subscribers.log import run_log
 from streamclf.subscribers.query import run_query
 from streamclf.subscribers.sinks import SqliteSink
-from streamclf.tracker import Position
 
 EPOCH = "9f" * 16
 NOW = datetime.now(timezone.utc)

@@ -25,6 +25,7 @@ from support.hub_process import HubProcess, prediction, wait_until
 from support.service import Service
 from support.strangers import Tap, connect, frame, greeting, hear, ready
 
+from streamclf.client.subscription import START, Subscription, subscribe
 from streamclf.config import load_config, parse_config
 from streamclf.errors import BusError, ConfigError, UsageError
 from streamclf.events import Heartbeat, Prediction
@@ -33,7 +34,6 @@ from streamclf.hub.gate import AllowList, Gatekeeper
 from streamclf.keys import load_certificate, make_keys
 from streamclf.link import HubLink
 from streamclf.sockets import open_socket
-from streamclf.subscription import START, Subscription, subscribe
 from streamclf.supervisor.preflight import preflight
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from support.hub_process import HubProcess, action, prediction, status, wait_until
 
 import streamclf
+from streamclf.client.gaps import Tracker
+from streamclf.client.replay import Page, Puller
+from streamclf.client.subscription import START, Position, Received, Subscription, _reachable, subscribe
 from streamclf.errors import BusError, UsageError
 from streamclf.events import Heartbeat, Lost, Prediction, Status, StreamEvent
 from streamclf.link import HubLink
-from streamclf.pull import Page, Puller
-from streamclf.subscription import START, Position, Received, Subscription, _reachable, subscribe
-from streamclf.tracker import Tracker
 
 EPOCH = "ab" * 16
 NOW = datetime.now(timezone.utc)
@@ -143,7 +143,7 @@ def test_filters_apply_to_replay_too(hub: HubProcess, link: HubLink) -> None:
 def test_a_slow_reader_with_replay_gets_all_and_without_it_some(
     hub: HubProcess, link: HubLink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streamclf.subscription._RECEIVE_HIGH_WATER", 10)
+    monkeypatch.setattr("streamclf.client.subscription._RECEIVE_HIGH_WATER", 10)
     count = 20_000
     with subscribe(hub.events, replay=True, after=START) as sure, subscribe(hub.events) as plain:
         for events in (sure, plain):

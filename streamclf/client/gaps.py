@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from streamclf.events import Event, Heartbeat, Lost, StreamEvent
 
 if TYPE_CHECKING:
-    from streamclf.pull import Page
+    from streamclf.client.replay import Page
 
 Received: TypeAlias = Event | Lost
 

@@ -13,10 +13,10 @@ import zmq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from streamclf.access import Access
+from streamclf.client.gaps import Position
 from streamclf.errors import BusError, EventError
 from streamclf.events import MAX_EVENT_BYTES, Epoch, Heartbeat, Offset, StreamEvent, parse_event
 from streamclf.sockets import open_socket
-from streamclf.tracker import Position
 
 _ANSWER_S = 2.0
 _REST_S = (0.1, 2.0)
