@@ -36,7 +36,7 @@ def demo(
     seconds: Seconds = None,
 ) -> int:
     """Classify a camera, or a film made for it, live in this terminal. Nothing to configure."""
-    from streamclf.demo import run_demo
+    from streamclf.commands.demo import run_demo
 
     return run_demo(camera=camera, headless=headless, seconds=seconds, began=BEGAN)
 
@@ -44,7 +44,7 @@ def demo(
 @app.command()
 def run(config: ConfigFile, seconds: Seconds = None) -> int:
     """Run the service that CONFIG describes, until Ctrl-C."""
-    from streamclf.service import run_service
+    from streamclf.commands.run import run_service
 
     return run_service(config, seconds=seconds)
 
@@ -52,7 +52,7 @@ def run(config: ConfigFile, seconds: Seconds = None) -> int:
 @app.command()
 def check(config: ConfigFile) -> int:
     """Say whether CONFIG can be run here: keys, model, files. Starts nothing."""
-    from streamclf.service import check_service
+    from streamclf.commands.run import check_service
 
     print(check_service(config))
     return 0
@@ -69,7 +69,7 @@ def classify(
     precision: Annotated[Precision, typer.Option(help="What it computes in.")] = "auto",
 ) -> int:
     """Classify the windows of video files."""
-    from streamclf.classify import run_classify
+    from streamclf.commands.classify import run_classify
 
     return run_classify(
         files, model=model, as_json=as_json, output=output, hop=hop, backend=backend, precision=precision
@@ -89,7 +89,7 @@ def compile_(
     as_json: Json = False,
 ) -> int:
     """Build a model's engine ahead, check its numbers, and say how fast it is."""
-    from streamclf.compile import run_compile
+    from streamclf.commands.compile import run_compile
 
     return run_compile(
         model,
@@ -149,7 +149,7 @@ def bench(
 @app.command()
 def doctor(as_json: Json = False) -> int:
     """Say what this machine can do, which backend each model would take, and what to install to do better."""
-    from streamclf.doctor import run_doctor
+    from streamclf.commands.doctor import run_doctor
 
     return run_doctor(as_json=as_json)
 

@@ -116,7 +116,7 @@ def test_a_film_that_fails_half_way_leaves_no_file(
     def breaks(*_: object) -> None:
         raise SourceError("a.mp4: broke half way")
 
-    monkeypatch.setattr("streamclf.annotate.draw", breaks)
+    monkeypatch.setattr("streamclf.commands.annotate.draw", breaks)
     before = set(here.iterdir())
     assert classify("a.mp4", "-o", f"out.{suffix}") == 1
     assert "broke half way" in one_line(capsys)

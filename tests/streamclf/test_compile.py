@@ -97,7 +97,7 @@ def test_wrong_input_is_one_line(
 def test_what_explain_needs_is_named(
     model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streamclf.compile.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("streamclf.commands.compile.importlib.util.find_spec", lambda name: None)
     assert _main(["compile", model, "--explain"]) == 1
     assert "onnx and onnxruntime not installed; pip install 'streamclf[compile]'" in capsys.readouterr().err
 
@@ -112,7 +112,7 @@ def test_what_openvino_breaks_is_said_by_graph(
         "encoder": ParityReport(max_dp=0.01, actual="bright", expected="bright"),
     }
     found = PartsExplanation(precision="bf16", reports=reports)
-    monkeypatch.setattr("streamclf.compile.explain_parts", lambda *_: found)
+    monkeypatch.setattr("streamclf.commands.compile.explain_parts", lambda *_: found)
     assert _main(["compile", model, "--backend", "openvino", "--explain"]) == 0
     out = capsys.readouterr().out
     assert "both graphs lowered: max |dp| 5.0e-01, and another label (dark)" in out

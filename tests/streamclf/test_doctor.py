@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-import streamclf.doctor
+import streamclf.commands.doctor
 from engines.backends.choice import choose_backend
 from engines.backends.gpu import Gpu
 from engines.errors import ParityError
 from streamclf.cli import _main
-from streamclf.doctor import _advice, _cpu, _memory, examine, render
+from streamclf.commands.doctor import _advice, _cpu, _memory, examine, render
 from streamclf.sources.camera import Camera
 
 CARD = Gpu(name="NVIDIA H200", driver="570.1", memory_mib=143771, compute_capability="9.0")
@@ -78,8 +78,8 @@ def test_without_proc_nothing_is_invented(tmp_path: Path) -> None:
 
 def test_a_full_or_closed_cache_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     choice = choose_backend(gpus=list)
-    libraries = dict.fromkeys(streamclf.doctor.LIBRARIES, "1")
-    monkeypatch.setattr(streamclf.doctor, "MIN_FREE_BYTES", 1 << 62)
+    libraries = dict.fromkeys(streamclf.commands.doctor.LIBRARIES, "1")
+    monkeypatch.setattr(streamclf.commands.doctor, "MIN_FREE_BYTES", 1 << 62)
     assert "less than 1 GiB free" in " ".join(_advice(choice, [], [], libraries))
     monkeypatch.setattr("os.access", lambda path, mode: False)
     assert "may not be written, so engines are compiled at each start" in " ".join(_advice(choice, [], [], libraries))

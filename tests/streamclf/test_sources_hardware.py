@@ -11,7 +11,7 @@ import pytest
 from support.clips import film, read_number, write_clip
 from support.rtsp_server import RtspServer
 
-from streamclf import doctor
+from streamclf.commands import doctor
 from streamclf.config import StreamConfig, parse_config
 from streamclf.errors import ConfigError, SourceError
 from streamclf.sources import hardware, open_source

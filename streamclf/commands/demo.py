@@ -20,9 +20,9 @@ from streamclf import __version__
 from streamclf.builtin_models import DEFAULT_MODEL, find_bundle
 from streamclf.child import LOG_VARIABLE
 from streamclf.client.subscription import START, Received, subscribe
+from streamclf.commands.demo_film import render_clip
 from streamclf.config import PublishConfig, ServiceConfig, StreamConfig
 from streamclf.dashboard import Board
-from streamclf.demo_clip import render_clip
 from streamclf.errors import BusError, SourceError
 from streamclf.events import Prediction, Status
 from streamclf.signals import stop_on_signals
