@@ -10,7 +10,7 @@ from typing import Final
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from streamclf.config import ENDPOINT
+from streamclf.config.service import ENDPOINT
 from streamclf.errors import BusError, UsageError
 from streamclf.keys import Certificate, load_certificate
 from streamclf.multipart import is_readable

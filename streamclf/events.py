@@ -14,7 +14,7 @@ import orjson
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.json_schema import SkipJsonSchema
 
-from streamclf.config import StreamName
+from streamclf.config.service import StreamName
 from streamclf.errors import EventError
 
 VERSION: Final = 1

@@ -10,8 +10,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from streamclf.config import EngineConfig, StreamConfig
-from streamclf.rules import StreamActions
+from streamclf.config.actions import StreamActions
+from streamclf.config.service import EngineConfig, StreamConfig
 
 
 class _Message(BaseModel):

@@ -19,7 +19,7 @@ from typing import Final
 import zmq
 from zmq.utils import z85
 
-from streamclf.config import ENDPOINT
+from streamclf.config.service import ENDPOINT
 from streamclf.errors import UsageError
 from streamclf.names import valid_stream_name
 

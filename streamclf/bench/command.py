@@ -18,7 +18,7 @@ from streamclf.bench.capacity import find_capacity
 from streamclf.bench.film import FilmSpec, make_film, save_film
 from streamclf.builtin_models import DEFAULT_MODEL, find_bundle
 from streamclf.child import configure_logging
-from streamclf.config import MAX_STREAMS, EngineConfig, load_config
+from streamclf.config.service import MAX_STREAMS, EngineConfig, load_config
 from streamclf.errors import BenchError, UsageError
 
 SECONDS: Final = 20.0

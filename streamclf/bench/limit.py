@@ -16,7 +16,7 @@ from engines.protocol import Engine
 
 if TYPE_CHECKING:  # a machine that only measures a GPU has no need of what these import
     from streamclf.bench.film import Film
-    from streamclf.config import EngineConfig
+    from streamclf.config.service import EngineConfig
 
 ROUNDS: Final = 5
 ROUND_S: Final = 0.25

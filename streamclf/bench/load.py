@@ -19,7 +19,7 @@ from streamclf.bench.latency import Heard
 from streamclf.bench.rtsp import HOST
 from streamclf.bench.usage import Meter, process_cpu_s
 from streamclf.client.subscription import START, Received, Subscription, subscribe
-from streamclf.config import EngineConfig
+from streamclf.config.service import EngineConfig
 from streamclf.errors import BenchError
 from streamclf.events import Heartbeat, Prediction, Status
 from streamclf.stages import VARIABLE, read_stages

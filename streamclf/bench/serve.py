@@ -16,7 +16,7 @@ import orjson
 
 from engines.errors import EngineError
 from streamclf.child import configure_logging
-from streamclf.config import load_config
+from streamclf.config.service import load_config
 from streamclf.errors import StreamclfError
 from streamclf.supervisor.core import Ready
 from streamclf.supervisor.preflight import preflight

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
+from streamclf.config.actions import UNKNOWN, ActionConfig, StreamActions
+from streamclf.config.hours import Hours, local_time, parse_hours, within, zone_of
 from streamclf.events import Phase
-from streamclf.rules import UNKNOWN, ActionConfig, StreamActions
-from streamclf.schedule import Hours, local_time, parse_hours, within, zone_of
 
 UPDATE_S: Final = 1.0
 """Media time between two updates of a running action."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from engines.arrays import F32, U8
 from engines.bundle import ModelSpec
-from streamclf.config import StreamConfig
+from streamclf.config.service import StreamConfig
 from streamclf.sampling import TokenMeta
 from streamclf.sources import open_source
 from streamclf.tokens import read_tokens

@@ -21,7 +21,7 @@ from streamclf.builtin_models import DEFAULT_MODEL, find_bundle
 from streamclf.child import LOG_VARIABLE
 from streamclf.client.subscription import START, Received, subscribe
 from streamclf.commands.demo_film import render_clip
-from streamclf.config import PublishConfig, ServiceConfig, StreamConfig
+from streamclf.config.service import PublishConfig, ServiceConfig, StreamConfig
 from streamclf.dashboard import Board
 from streamclf.errors import BusError, SourceError
 from streamclf.events import Prediction, Status

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from streamclf.child import configure_logging
-from streamclf.config import load_config
+from streamclf.config.service import load_config
 from streamclf.signals import reload_on_hangup, stop_on_signals
 from streamclf.supervisor.core import Ready
 from streamclf.supervisor.notify import Notifier

@@ -16,7 +16,7 @@ import orjson
 import zmq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from streamclf.config import MAX_STREAMS, StreamName
+from streamclf.config.service import MAX_STREAMS, StreamName
 from streamclf.errors import BusError
 from streamclf.events import MAX_OFFSET, DraftType, Epoch
 from streamclf.hub.attendant import Attendant

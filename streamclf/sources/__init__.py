@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from streamclf.config import StreamConfig
+from streamclf.config.service import StreamConfig
 from streamclf.errors import SourceError
 from streamclf.sources.frame import Frame, Source, SourceInfo
 from streamclf.sources.resize import Resize

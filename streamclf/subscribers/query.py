@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import orjson
 
-from streamclf.config import DURATION, DURATION_S
+from streamclf.config.service import DURATION, DURATION_S
 from streamclf.errors import JournalError, UsageError
 from streamclf.events import JOURNALLED
 from streamclf.names import valid_stream_name

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from streamclf.config import DURATION, DURATION_S
+from streamclf.config.service import DURATION, DURATION_S
 from streamclf.errors import UsageError
 
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)(KB|MB|GB|KiB|MiB|GiB)")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from streamclf.config import PublishConfig
+from streamclf.config.service import PublishConfig
 from streamclf.jobs import ClassifierChange, ClassifierJob, HubChange, HubJob
 from streamclf.pulse import PulseBoard
 from streamclf.supervisor.process import Child, Notice

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from engines.bundle import Bundle, ModelSpec
 from streamclf.builtin_models import find_bundle
-from streamclf.config import PublishConfig, ServiceConfig, StreamConfig
+from streamclf.config.actions import UNKNOWN
+from streamclf.config.service import PublishConfig, ServiceConfig, StreamConfig
 from streamclf.errors import ConfigError, UsageError
 from streamclf.hub.bus import is_loopback
 from streamclf.keys import load_certificate
-from streamclf.rules import UNKNOWN
 
 
 def preflight(config: ServiceConfig) -> Bundle:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines.bundle import Bundle
-from streamclf.config import PublishConfig, ServiceConfig, load_config
+from streamclf.config.service import PublishConfig, ServiceConfig, load_config
 from streamclf.errors import ConfigError
 from streamclf.supervisor.preflight import preflight
 

@@ -16,7 +16,7 @@ from typing import Literal
 from engines.bundle import Bundle
 from engines.errors import EngineError
 from streamclf.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED
-from streamclf.config import ServiceConfig
+from streamclf.config.service import ServiceConfig
 from streamclf.errors import ConfigError, StreamclfError
 from streamclf.link import Draft, HubLink
 from streamclf.pulse import PulseBoard

@@ -8,10 +8,10 @@ from typing import Final, Literal
 
 from engines.bundle import ModelSpec
 from streamclf.classifier.feed import ring_slots
-from streamclf.config import EngineConfig, StreamConfig
+from streamclf.config.actions import StreamActions
+from streamclf.config.service import EngineConfig, StreamConfig
 from streamclf.jobs import CaptureJob, StreamSettings
 from streamclf.ring import create_ring, ring_bytes
-from streamclf.rules import StreamActions
 
 OF_THE_CLASSIFIER: Final = ("hop", "adaptive", "max_staleness_ms", "motion_gate", "actions", "unknown_below")
 """Keys of a stream that its capture process has nothing to do with."""

@@ -28,7 +28,7 @@ from streamclf.bench.limit import measure_limit
 from streamclf.bench.load import Load, run_load
 from streamclf.bench.rtsp import HOST
 from streamclf.bench.usage import Meter
-from streamclf.config import EngineConfig
+from streamclf.config.service import EngineConfig
 from streamclf.errors import BenchError
 
 PEERS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -25,10 +25,10 @@ from streamclf.classifier.feed import Feed, bank_slots, ring_slots
 from streamclf.classifier.motion_gate import motion_between
 from streamclf.classifier.offline import file_tokens
 from streamclf.classifier.process import Classifier
+from streamclf.config.actions import StreamActions
 from streamclf.jobs import StreamSettings
 from streamclf.link import Draft
 from streamclf.ring import RingReader, RingWriter, create_ring
-from streamclf.rules import StreamActions
 from streamclf.sampling import TokenMeta
 
 THRESHOLDS: Final = (0.0, 1.0, 2.0, 4.0, 8.0)

@@ -98,7 +98,7 @@ def zap(data: bytes) -> None:
 
 def config(data: bytes) -> None:
     """A configuration file."""
-    from streamclf.config import load_config
+    from streamclf.config.service import load_config
 
     path = ROOM / "service.yaml"
     path.write_bytes(data)

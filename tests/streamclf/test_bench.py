@@ -33,7 +33,7 @@ from streamclf.bench.rtsp import HOST, Cameras
 from streamclf.bench.usage import Meter, process_cpu_s
 from streamclf.builtin_models import BUNDLES
 from streamclf.cli import _main
-from streamclf.config import EngineConfig, StreamConfig
+from streamclf.config.service import EngineConfig, StreamConfig
 from streamclf.errors import BenchError, SourceError, UsageError
 from streamclf.sampling import TokenSampler, exact_fps
 from streamclf.sources import open_source

@@ -23,7 +23,7 @@ from support.rtsp_server import RtspServer, Traits
 from engines.arrays import U8
 from streamclf.capture.process import Capture
 from streamclf.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED
-from streamclf.config import StreamConfig
+from streamclf.config.service import StreamConfig
 from streamclf.errors import RingError, SourceError
 from streamclf.jobs import CaptureJob
 from streamclf.link import Draft

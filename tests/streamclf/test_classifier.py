@@ -22,12 +22,12 @@ from streamclf.child import Stop
 from streamclf.classifier.feed import BURST, CATCH_UP, HELD, Feed, bank_slots, ring_slots
 from streamclf.classifier.feed_registry import Roster
 from streamclf.classifier.process import Classifier
+from streamclf.config.actions import ActionConfig, StreamActions
 from streamclf.errors import RingError
 from streamclf.jobs import FeedJoin, StreamSettings
 from streamclf.link import Draft
 from streamclf.progress import ProgressReporter
 from streamclf.ring import RingReader, RingWriter, create_ring
-from streamclf.rules import ActionConfig, StreamActions
 from streamclf.sampling import TokenMeta
 
 STREAMS = 3

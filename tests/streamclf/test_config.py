@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 from support.bundles import make_brightness_bundle
 
-from streamclf.config import load_config
+from streamclf.config.actions import ActionConfig, StreamActions
+from streamclf.config.service import load_config
 from streamclf.errors import ConfigError, UsageError
-from streamclf.rules import ActionConfig, StreamActions
 from streamclf.supervisor.preflight import preflight
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamclf.schedule import DAYS, Hours, local_time, parse_hours, within, zone_of
+from streamclf.config.hours import DAYS, Hours, local_time, parse_hours, within, zone_of
 
 BERLIN = ZoneInfo("Europe/Berlin")
 

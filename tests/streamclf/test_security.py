@@ -26,7 +26,7 @@ from support.service import Service
 from support.strangers import Tap, connect, frame, greeting, hear, ready
 
 from streamclf.client.subscription import START, Subscription, subscribe
-from streamclf.config import load_config, parse_config
+from streamclf.config.service import load_config, parse_config
 from streamclf.errors import BusError, ConfigError, UsageError
 from streamclf.events import Heartbeat, Prediction
 from streamclf.hub.bus import Publisher, bind

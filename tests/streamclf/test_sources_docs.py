@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from streamclf.config import FROZEN_S, StreamConfig, load_config
+from streamclf.config.service import FROZEN_S, StreamConfig, load_config
 
 TEXT = (Path(__file__).parents[2] / "docs" / "sources.md").read_text()
 

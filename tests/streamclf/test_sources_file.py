@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from support.clips import draw, read_number, write_audio, write_clip, write_flat
 
-from streamclf.config import StreamConfig
+from streamclf.config.service import StreamConfig
 from streamclf.errors import SourceError
 from streamclf.sampling import NS
 from streamclf.sources import Frame, open_source

@@ -12,7 +12,7 @@ from support.clips import film, read_number, write_clip
 from support.rtsp_server import RtspServer
 
 from streamclf.commands import doctor
-from streamclf.config import StreamConfig, parse_config
+from streamclf.config.service import StreamConfig, parse_config
 from streamclf.errors import ConfigError, SourceError
 from streamclf.sources import hardware, open_source
 from streamclf.sources.hardware import CPU, DEVICES, Choice, HardwareError, choose, unopened

@@ -9,7 +9,7 @@ import pytest
 from support.clips import read_number
 from support.hls import FPS, HlsServer, serving, write_segment
 
-from streamclf.config import StreamConfig
+from streamclf.config.service import StreamConfig
 from streamclf.errors import SourceError
 from streamclf.sources import Frame, network, open_source
 

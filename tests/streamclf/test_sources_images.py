@@ -8,7 +8,7 @@ import cv2
 import pytest
 from support.clips import draw, read_number
 
-from streamclf.config import StreamConfig
+from streamclf.config.service import StreamConfig
 from streamclf.errors import SourceError
 from streamclf.sampling import NS
 from streamclf.sources import Frame, open_source

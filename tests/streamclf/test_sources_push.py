@@ -13,7 +13,7 @@ import pytest
 from support.clips import draw, read_number
 
 import streamclf
-from streamclf.config import StreamConfig
+from streamclf.config.service import StreamConfig
 from streamclf.errors import ConfigError, SourceError, SourceWaitingError
 from streamclf.pushwire import HEADER, address_of, make_private, socket_dir
 from streamclf.sources import Source, open_source
@@ -221,7 +221,7 @@ def test_a_bare_name_is_the_same_for_service_and_program(tmp_path: Path, monkeyp
 
 
 def test_the_configuration_wants_a_secret_for_tcp_and_repeats_none() -> None:
-    from streamclf.config import parse_config
+    from streamclf.config.service import parse_config
 
     for stream, message in (
         ({"push": "tcp://127.0.0.1:9000"}, "needs a push_secret of at least 12 characters"),

@@ -16,7 +16,7 @@ from support.clips import film, write_clip
 from support.rtsp_server import RtspServer
 
 from engines.arrays import U8
-from streamclf.config import StreamConfig
+from streamclf.config.service import StreamConfig
 from streamclf.sampling import TokenMeta, TokenSampler
 from streamclf.sources import Frame, Source, open_source
 from streamclf.sources.resize import Resize

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from streamclf.config import PublishConfig, ServiceConfig
+from streamclf.config.service import PublishConfig, ServiceConfig
 from streamclf.errors import ConfigError
 from streamclf.supervisor import limits, process
 from streamclf.supervisor.limits import check_memory, needed_descriptors, secure_descriptors

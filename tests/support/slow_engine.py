@@ -12,10 +12,10 @@ import numpy.typing as npt
 from engines.bundle import ModelSpec
 from streamclf.classifier.feed import Feed, bank_slots, ring_slots
 from streamclf.classifier.process import Classifier
+from streamclf.config.actions import StreamActions
 from streamclf.jobs import StreamSettings
 from streamclf.link import Draft
 from streamclf.ring import RingReader, RingWriter, create_ring
-from streamclf.rules import StreamActions
 from streamclf.sampling import TokenMeta
 
 SIZE = 8

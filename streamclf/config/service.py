@@ -13,10 +13,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from engines.backends.names import Backend, Precision
+from streamclf.config.actions import UNKNOWN, ActionConfig, ActionOverride, StreamActions, UnknownBelow
+from streamclf.config.hours import zone_of
 from streamclf.errors import ConfigError, SourceError
 from streamclf.pushwire import MIN_SECRET_CHARS, address_of
-from streamclf.rules import UNKNOWN, ActionConfig, ActionOverride, StreamActions, UnknownBelow
-from streamclf.schedule import zone_of
 
 MAX_CONFIG_BYTES = 1 << 20
 MAX_STREAMS = 400

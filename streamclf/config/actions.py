@@ -6,7 +6,7 @@ from typing import Annotated, Final, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from streamclf.schedule import parse_hours
+from streamclf.config.hours import parse_hours
 
 UNKNOWN: Final = "unknown"
 """The label of an action of windows in which no label is likely enough."""
