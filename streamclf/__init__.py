@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from streamclf.client.gaps import START, Position
     from streamclf.client.push import PushSink, push
     from streamclf.client.replay import Snapshot
     from streamclf.client.subscription import Subscription, snapshot, subscribe
@@ -24,7 +23,18 @@ if TYPE_CHECKING:
         StreamclfError,
         UsageError,
     )
-    from streamclf.events import Action, Heartbeat, Latency, Lost, Prediction, Status, Window, parse_event
+    from streamclf.events.types import (
+        START,
+        Action,
+        Heartbeat,
+        Latency,
+        Lost,
+        Position,
+        Prediction,
+        Status,
+        Window,
+        parse_event,
+    )
 
 __version__ = "0.1.0"
 
@@ -65,7 +75,7 @@ _ROOMS: Final = {
         "StreamclfError",
         "UsageError",
     ),
-    "streamclf.events": (
+    "streamclf.events.types": (
         "Action",
         "Heartbeat",
         "Latency",

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from streamclf.client.subscription import Received
-from streamclf.events import Action, Prediction, Status
+from streamclf.events.types import Action, Prediction, Status
 from streamclf.palette import INK, STATES, label_hex
 
 RATE_WINDOW_S = 3.0

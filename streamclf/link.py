@@ -22,16 +22,15 @@ import threading
 import time
 import uuid
 from collections import OrderedDict, deque
-from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, get_args
+from typing import Final
 
 import orjson
 import zmq
 
 from streamclf.errors import BusError, EventError
-from streamclf.events import MAX_EVENT_BYTES, DraftType
+from streamclf.events.types import MAX_EVENT_BYTES, Draft
 from streamclf.linksocket import TICK_S, U64, Connection
 from streamclf.names import valid_stream_name
 
@@ -39,35 +38,12 @@ log = logging.getLogger(__name__)
 
 MAX_DRAFT_BYTES: Final = MAX_EVENT_BYTES - 1024  # the hub adds its envelope
 MAX_PREVIEW_BYTES: Final = 512 * 1024
-ENVELOPE: Final = frozenset({"v", "type", "stream", "epoch", "offset", "previous", "time", "durable"})
 
 _BATCH = 128
 _BATCH_BYTES = 256 * 1024
 _WINDOW = 1024
 """Drafts under way at once: enough for a slow disk's commit, little enough to resend."""
 _WANTED_FRESH_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """An event before the hub gives it epoch, offset and time.
-
-    `body` holds the keys of its type in `streamclf.events`. `captured_ns` (CLOCK_MONOTONIC) is when its newest frame
-    was captured.
-    """
-
-    type: DraftType
-    stream: str
-    body: Mapping[str, Any]
-    captured_ns: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.type not in get_args(DraftType):
-            raise EventError(f"draft of type {self.type!r}: one of {', '.join(get_args(DraftType))}")
-        if not valid_stream_name(self.stream):
-            raise EventError(f"stream {self.stream[:80]!r}: 1 to 64 of letters, digits, _ and -")
-        if reserved := ENVELOPE & self.body.keys():
-            raise EventError(f"draft with {', '.join(sorted(reserved))}: the hub sets these itself")
 
 
 @dataclass(frozen=True, slots=True)

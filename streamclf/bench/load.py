@@ -21,7 +21,7 @@ from streamclf.bench.usage import Meter, process_cpu_s
 from streamclf.client.subscription import START, Received, Subscription, subscribe
 from streamclf.config.service import EngineConfig
 from streamclf.errors import BenchError
-from streamclf.events import Heartbeat, Prediction, Status
+from streamclf.events.types import Heartbeat, Prediction, Status
 from streamclf.stages import VARIABLE, read_stages
 
 READY_S: Final = 1800.0

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from streamclf.events import State
+from streamclf.events.types import State
 from streamclf.sampling import NS
 
 STALLED_NS = NS

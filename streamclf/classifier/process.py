@@ -23,8 +23,9 @@ from streamclf.classifier.feed import Features, Feed, Pending
 from streamclf.classifier.load_control import LOOK_S
 from streamclf.classifier.overload import Overload
 from streamclf.config.actions import StreamActions
+from streamclf.events.types import Draft
 from streamclf.jobs import ClassifierChange, ClassifierJob, StreamSettings
-from streamclf.link import Draft, HubLink
+from streamclf.link import HubLink
 from streamclf.stages import open_stages
 
 if TYPE_CHECKING:

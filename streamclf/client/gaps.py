@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING
 
-from streamclf.events import Event, Heartbeat, Lost, StreamEvent
+from streamclf.events.types import START, Heartbeat, Lost, Position, Received, StreamEvent
 
 if TYPE_CHECKING:
     from streamclf.client.replay import Page
-
-Received: TypeAlias = Event | Lost
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Everything up to `offset` of journal `epoch` has been delivered."""
-
-    epoch: str
-    offset: int
-
-
-START: Final = Position("", 0)
-"""The beginning of what the journal still holds, whichever journal that is."""
 
 
 class Tracker:

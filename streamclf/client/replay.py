@@ -13,9 +13,8 @@ import zmq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from streamclf.access import Access
-from streamclf.client.gaps import Position
 from streamclf.errors import BusError, EventError
-from streamclf.events import MAX_EVENT_BYTES, Epoch, Heartbeat, Offset, StreamEvent, parse_event
+from streamclf.events.types import MAX_EVENT_BYTES, Epoch, Heartbeat, Offset, Position, StreamEvent, parse_event
 from streamclf.sockets import open_socket
 
 _ANSWER_S = 2.0

@@ -21,10 +21,21 @@ from urllib.parse import urlsplit
 import zmq
 
 from streamclf.access import Access, HandshakeWatch, open_access
-from streamclf.client.gaps import START, Position, Received, Tracker
+from streamclf.client.gaps import Tracker
 from streamclf.client.replay import Puller, Snapshot
 from streamclf.errors import BusError, EventError, UsageError
-from streamclf.events import HEARTBEAT_TOPIC, JOURNALLED, Heartbeat, Lost, StreamEvent, parse_event, topic_of
+from streamclf.events.types import (
+    HEARTBEAT_TOPIC,
+    JOURNALLED,
+    START,
+    Heartbeat,
+    Lost,
+    Position,
+    Received,
+    StreamEvent,
+    parse_event,
+    topic_of,
+)
 from streamclf.link import MAX_PREVIEW_BYTES
 from streamclf.multipart import receive_now
 from streamclf.names import valid_stream_name

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 import zmq
 
 from streamclf.errors import BusError
-from streamclf.events import topic_of
+from streamclf.events.types import topic_of
 from streamclf.hub.journal import Entry
 from streamclf.hub.peers import Peers
 from streamclf.multipart import send_now

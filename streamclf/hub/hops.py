@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from streamclf.events import MAX_HOP
-from streamclf.link import Draft
+from streamclf.events.types import MAX_HOP, Draft
 
 MAX_STREAMS: Final = 1024
 

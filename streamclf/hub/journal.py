@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Final
 
 from streamclf.errors import JournalError
-from streamclf.events import MAX_LISTED_STREAMS
+from streamclf.events.types import MAX_LISTED_STREAMS
 from streamclf.locks import open_locked
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import orjson
 
-from streamclf.link import Draft
+from streamclf.events.types import Draft
 
 SILENT_BEATS: Final = 5
 """Heartbeats that a producer may be silent (it says hello in each) before its actions are taken to be over."""

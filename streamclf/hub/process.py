@@ -19,7 +19,7 @@ import zmq
 
 from streamclf.child import EXIT_DONE, Stop
 from streamclf.errors import EventError
-from streamclf.events import HEARTBEAT_TOPIC, check_event, timestamp, topic_of
+from streamclf.events.types import HEARTBEAT_TOPIC, Draft, check_event, timestamp, topic_of
 from streamclf.hub.bouncer import Bouncer
 from streamclf.hub.bus import Publisher
 from streamclf.hub.gate import AllowList, Gatekeeper
@@ -30,7 +30,6 @@ from streamclf.hub.openactions import OpenActions
 from streamclf.hub.replay import ReplayServer
 from streamclf.jobs import HubChange, HubJob
 from streamclf.keys import load_certificate
-from streamclf.link import Draft
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from streamclf.config.service import MAX_STREAMS, StreamName
 from streamclf.errors import BusError
-from streamclf.events import MAX_OFFSET, DraftType, Epoch
+from streamclf.events.types import MAX_OFFSET, DraftType, Epoch
 from streamclf.hub.attendant import Attendant
 from streamclf.hub.bus import MAX_REQUEST_BYTES, PUBLIC_IO_THREAD, bind
 from streamclf.hub.gate import Gatekeeper

@@ -10,15 +10,23 @@ from typing import Final, Protocol
 
 import orjson
 
-from streamclf.client.gaps import Position
-from streamclf.events import Action, Lost, Prediction, Status, StreamEvent, to_json
+from streamclf.events.types import (
+    TIME_FORMAT,
+    Action,
+    Lost,
+    Position,
+    Prediction,
+    Status,
+    StreamEvent,
+    published,
+    written_time,
+)
 
 COLUMNS: Final = (
     "offset", "time", "stream", "type", "label", "probability", "start_s", "end_s",
     "phase", "state", "reason", "last", "epoch",
 )  # fmt: skip
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]+")
-_TIME: Final = "%Y-%m-%dT%H:%M:%S.%f"
 
 
 class LineFormat(Protocol):
@@ -100,16 +108,6 @@ class Csv:
         return dict(zip(COLUMNS, cells, strict=True))
 
 
-def published(event: StreamEvent) -> bytes:
-    """As it was published; JSON may hold line breaks between its tokens, a line of ours may not."""
-    return event.raw if event.raw and b"\n" not in event.raw else to_json(event)
-
-
-def written_time(event: StreamEvent) -> str:
-    """`2026-01-31T12:00:00.000000Z`, which sorts as text."""
-    return f"{event.time.astimezone(timezone.utc):{_TIME}}Z"
-
-
 def _cells(item: StreamEvent | Lost) -> dict[str, object]:
     if isinstance(item, Lost):
         return {"offset": item.first, "last": item.last, "type": "lost", "epoch": item.epoch}
@@ -131,6 +129,6 @@ def _cells(item: StreamEvent | Lost) -> dict[str, object]:
 
 def _seconds(text: str) -> float | None:
     try:
-        return datetime.strptime(text.removesuffix("Z"), _TIME).replace(tzinfo=timezone.utc).timestamp()
+        return datetime.strptime(text.removesuffix("Z"), TIME_FORMAT).replace(tzinfo=timezone.utc).timestamp()
     except ValueError:
         return None

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from streamclf.client.subscription import START, Position, Received, Subscription, subscribe
-from streamclf.events import Heartbeat, Lost, StreamEvent
+from streamclf.events.types import Heartbeat, Lost, StreamEvent
 from streamclf.signals import stop_on_signals
 from streamclf.subscribers.rotation import parse_rotation
 from streamclf.subscribers.sinks import Sink, open_sink

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from streamclf.client.subscription import START, subscribe
-from streamclf.events import Heartbeat, Lost
+from streamclf.events.types import Heartbeat, Lost
 from streamclf.signals import stop_on_signals
 from streamclf.subscribers.broker import Broker, client_id, library, parse_broker
 from streamclf.subscribers.outlet import Item, Pump, Until, say

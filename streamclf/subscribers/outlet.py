@@ -10,9 +10,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
 
-from streamclf.client.gaps import START, Position
 from streamclf.client.subscription import Subscription
-from streamclf.events import Heartbeat, Lost, StreamEvent
+from streamclf.events.types import START, Heartbeat, Lost, Position, StreamEvent
 from streamclf.redact import redact
 from streamclf.subscribers.position import PositionFile
 

@@ -21,7 +21,7 @@ from engines.arrays import U8
 from streamclf.client.subscription import Received, Subscription, subscribe
 from streamclf.drawing import OverlayState, draw
 from streamclf.errors import UsageError
-from streamclf.events import Action, Prediction, Status
+from streamclf.events.types import Action, Prediction, Status
 from streamclf.film import FilmWriter, fitted
 from streamclf.signals import stop_on_signals
 

@@ -19,11 +19,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from streamclf.client.gaps import Position
 from streamclf.errors import JournalError, UsageError
-from streamclf.events import Action, Lost, Prediction, Status, StreamEvent
+from streamclf.events.types import Action, Lost, Position, Prediction, Status, StreamEvent, published
 from streamclf.locks import open_locked
-from streamclf.subscribers.lineformats import published
 from streamclf.subscribers.rotation import Rotation, drop_oldest, sorted_by_number, sync_directory
 
 if TYPE_CHECKING:

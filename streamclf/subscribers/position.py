@@ -10,9 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from streamclf.client.gaps import Position
 from streamclf.errors import JournalError, UsageError
-from streamclf.events import Epoch, Offset
+from streamclf.events.types import Epoch, Offset, Position
 from streamclf.locks import open_locked
 
 MAX_POSITION_BYTES = 16 << 20

@@ -15,7 +15,7 @@ import orjson
 
 from streamclf.config.service import DURATION, DURATION_S
 from streamclf.errors import JournalError, UsageError
-from streamclf.events import JOURNALLED
+from streamclf.events.types import JOURNALLED
 from streamclf.names import valid_stream_name
 
 MAX_LIMIT: Final = 100_000

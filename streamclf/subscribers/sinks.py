@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
-from streamclf.client.gaps import Position
 from streamclf.errors import JournalError, UsageError
-from streamclf.events import Action, Lost, Prediction, Status, StreamEvent
-from streamclf.subscribers.lineformats import Csv, Jsonl, published, written_time
+from streamclf.events.types import Action, Lost, Position, Prediction, Status, StreamEvent, published, written_time
+from streamclf.subscribers.lineformats import Csv, Jsonl
 from streamclf.subscribers.parquet import ParquetSink
 from streamclf.subscribers.rotation import Rotation
 from streamclf.subscribers.textlog import TextSink

@@ -13,11 +13,10 @@ import orjson
 from rich.console import Console
 from rich.live import Live
 
-from streamclf.client.gaps import Received
 from streamclf.client.subscription import Position, Snapshot, Subscription, subscribe
 from streamclf.dashboard import Board
 from streamclf.errors import BusError
-from streamclf.events import Action, Heartbeat, Prediction, Status
+from streamclf.events.types import Action, Heartbeat, Prediction, Received, Status
 from streamclf.signals import stop_on_signals
 
 _REFRESH_HZ = 8

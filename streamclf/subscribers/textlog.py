@@ -13,9 +13,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from streamclf.client.gaps import Position
 from streamclf.errors import JournalError
-from streamclf.events import Lost, StreamEvent
+from streamclf.events.types import Lost, Position, StreamEvent
 from streamclf.locks import open_locked
 from streamclf.subscribers.lineformats import LineFormat
 from streamclf.subscribers.rotation import Rotation, completed, drop_oldest, next_name, sync_directory

@@ -24,8 +24,7 @@ import orjson
 
 from streamclf import __version__
 from streamclf.errors import UsageError
-from streamclf.events import Action, Lost, Prediction, Status, StreamEvent
-from streamclf.subscribers.lineformats import published, written_time
+from streamclf.events.types import Action, Lost, Prediction, Status, StreamEvent, published, written_time
 
 STALE_S: Final = 60.0
 DISCOVERY_PREFIX: Final = "homeassistant"

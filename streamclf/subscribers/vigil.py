@@ -8,7 +8,7 @@ from typing import Final
 
 import orjson
 
-from streamclf.events import State, Status
+from streamclf.events.types import State, Status
 
 SILENT_S: Final = 5.0
 """A heartbeat comes each second."""

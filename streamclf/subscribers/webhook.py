@@ -18,10 +18,9 @@ import orjson
 from streamclf.backoff import Backoff
 from streamclf.client.subscription import START, Kind, subscribe
 from streamclf.errors import JournalError, UsageError
-from streamclf.events import DraftType, Heartbeat, Lost
+from streamclf.events.types import DraftType, Heartbeat, Lost, published
 from streamclf.redact import register_secret
 from streamclf.signals import stop_on_signals
-from streamclf.subscribers.lineformats import published
 from streamclf.subscribers.outlet import Item, Pump, Until, say
 from streamclf.subscribers.position import PositionFile
 from streamclf.subscribers.post import Answer, Poster, Target, UnreachableError, parse_target

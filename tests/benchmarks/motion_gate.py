@@ -26,8 +26,8 @@ from streamclf.classifier.motion_gate import motion_between
 from streamclf.classifier.offline import file_tokens
 from streamclf.classifier.process import Classifier
 from streamclf.config.actions import StreamActions
+from streamclf.events.types import Draft
 from streamclf.jobs import StreamSettings
-from streamclf.link import Draft
 from streamclf.ring import RingReader, RingWriter, create_ring
 from streamclf.sampling import TokenMeta
 

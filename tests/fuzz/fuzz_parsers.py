@@ -19,10 +19,10 @@ with atheris.instrument_imports(include=["streamclf"]):
     import zmq
 
     from streamclf.access import open_access
-    from streamclf.client.gaps import START, Position, Tracker
+    from streamclf.client.gaps import Tracker
     from streamclf.client.replay import Puller
     from streamclf.errors import ConfigError, EventError, UsageError
-    from streamclf.events import HEARTBEAT_TOPIC, Heartbeat, parse_event, to_json
+    from streamclf.events.types import HEARTBEAT_TOPIC, START, Heartbeat, Position, parse_event, to_json
     from streamclf.hub.gate import AllowList, Gatekeeper
     from streamclf.hub.history import JournalReader
     from streamclf.hub.intake import Intake, LinkServer

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from streamclf.classifier.action_tracker import ActionChange, ActionTracker
 from streamclf.config.actions import ActionConfig, StreamActions
 from streamclf.config.hours import parse_hours, within
+from streamclf.events.types import Draft
 from streamclf.hub.openactions import SILENT_BEATS, OpenActions
-from streamclf.link import Draft
 
 CONFIG = ActionConfig(on=0.8, off=0.5, min_s=0.6, cooldown_s=3.0)
 STEP_S = 0.2

@@ -25,8 +25,8 @@ from streamclf.capture.process import Capture
 from streamclf.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED
 from streamclf.config.service import StreamConfig
 from streamclf.errors import RingError, SourceError
+from streamclf.events.types import Draft
 from streamclf.jobs import CaptureJob
-from streamclf.link import Draft
 from streamclf.ring import RingReader, create_ring
 from streamclf.sampling import TokenMeta
 

@@ -24,8 +24,8 @@ from streamclf.classifier.feed_registry import Roster
 from streamclf.classifier.process import Classifier
 from streamclf.config.actions import ActionConfig, StreamActions
 from streamclf.errors import RingError
+from streamclf.events.types import Draft
 from streamclf.jobs import FeedJoin, StreamSettings
-from streamclf.link import Draft
 from streamclf.progress import ProgressReporter
 from streamclf.ring import RingReader, RingWriter, create_ring
 from streamclf.sampling import TokenMeta

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamclf.errors import EventError
-from streamclf.events import (
+from streamclf.events.types import (
     MAX_HEARTBEAT_BYTES,
     Action,
     Event,

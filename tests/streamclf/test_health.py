@@ -8,7 +8,7 @@ from typing import get_args
 from streamclf.backoff import Backoff
 from streamclf.capture.freshness import Freshness
 from streamclf.capture.stream_state import OFFLINE_NS, TRANSITIONS, Health
-from streamclf.events import State
+from streamclf.events.types import State
 from streamclf.sampling import NS
 
 MS = 1_000_000

@@ -6,9 +6,8 @@ from typing import Any
 
 import orjson
 
-from streamclf.events import MAX_HOP, Prediction, Status, check_event, parse_event, to_json
+from streamclf.events.types import MAX_HOP, Draft, Prediction, Status, check_event, parse_event, to_json
 from streamclf.hub.hops import MAX_STREAMS, Hops
-from streamclf.link import Draft
 
 LIVE = {"state": "live", "reason": None, "codec": "h264", "counters": {"frames": 5}}
 

@@ -37,7 +37,7 @@ from support.strangers import (
 )
 
 from streamclf.client.subscription import Subscription, subscribe
-from streamclf.events import Heartbeat, Lost
+from streamclf.events.types import Heartbeat, Lost
 from streamclf.hub.bus import MAX_SUBSCRIPTIONS
 from streamclf.keys import make_keys
 from streamclf.link import HubLink

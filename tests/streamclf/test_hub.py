@@ -18,7 +18,8 @@ import zmq
 from support.hub_process import HubProcess, ask, prediction, read_ready_line, start_hub, status, wait_until
 from support.processes import wakes
 
-from streamclf.link import Draft, HubLink
+from streamclf.events.types import Draft
+from streamclf.link import HubLink
 
 
 @pytest.fixture

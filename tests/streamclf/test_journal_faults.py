@@ -17,7 +17,7 @@ from support.hub_process import HubProcess, prediction, wait_until
 
 from streamclf.client.subscription import subscribe
 from streamclf.errors import JournalError
-from streamclf.events import Heartbeat, Prediction
+from streamclf.events.types import Heartbeat, Prediction
 from streamclf.hub.journal import Journal
 from streamclf.link import HubLink
 

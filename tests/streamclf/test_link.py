@@ -19,8 +19,9 @@ from support.hub_process import action, prediction, status, wait_until
 from support.processes import wakes
 
 from streamclf.errors import BusError, EventError
+from streamclf.events.types import Draft
 from streamclf.hub.intake import Intake, LinkServer
-from streamclf.link import MAX_DRAFT_BYTES, MAX_PREVIEW_BYTES, Draft, HubLink
+from streamclf.link import MAX_DRAFT_BYTES, MAX_PREVIEW_BYTES, HubLink
 from streamclf.linksocket import U64
 
 

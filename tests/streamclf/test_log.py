@@ -22,7 +22,8 @@ import pytest
 from support.hub_process import HubProcess, action, prediction, status, wait_until
 
 from streamclf.errors import BusError, JournalError, UsageError
-from streamclf.link import Draft, HubLink
+from streamclf.events.types import Draft
+from streamclf.link import HubLink
 from streamclf.subscribers.log import run_log
 from streamclf.subscribers.rotation import completed
 from streamclf.subscribers.sinks import SqliteSink, open_sink

@@ -15,9 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamclf.client.gaps import Position
 from streamclf.errors import JournalError, UsageError
-from streamclf.events import Action, Lost, Prediction, Status, StreamEvent, Window
+from streamclf.events.types import Action, Lost, Position, Prediction, Status, StreamEvent, Window
 from streamclf.subscribers import parquet
 from streamclf.subscribers.lineformats import COLUMNS, Csv, Jsonl
 from streamclf.subscribers.parquet import ParquetSink

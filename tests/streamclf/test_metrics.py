@@ -19,8 +19,8 @@ from support.hub_process import HubProcess, action, prediction, status, wait_unt
 from support.service import Service
 
 from streamclf.errors import BusError, UsageError
-from streamclf.events import Action, Heartbeat, Latency, Lost, Prediction, Status, Window
-from streamclf.link import Draft, HubLink
+from streamclf.events.types import Action, Draft, Heartbeat, Latency, Lost, Prediction, Status, Window
+from streamclf.link import HubLink
 from streamclf.subscribers import metrics_http
 from streamclf.subscribers.metrics import MAX_LABELS, MAX_STREAMS, Board
 from streamclf.subscribers.metrics_http import MAX_CONNECTIONS, Server, read_token

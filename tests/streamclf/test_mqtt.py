@@ -17,7 +17,7 @@ from support.mqtt_broker import MqttBroker
 from support.service import Service
 
 from streamclf.errors import UsageError
-from streamclf.events import Action, Lost, Prediction, Status, Window
+from streamclf.events.types import Action, Lost, Prediction, Status, Window
 from streamclf.link import HubLink
 from streamclf.subscribers.broker import Address, client_id, parse_broker
 from streamclf.subscribers.mqtt import ServiceClock, run_mqtt

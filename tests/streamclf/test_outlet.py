@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from streamclf.client.gaps import START, Position, Received
 from streamclf.errors import BusError, JournalError, UsageError
-from streamclf.events import Action, Heartbeat, Lost
+from streamclf.events.types import START, Action, Heartbeat, Lost, Position, Received
 from streamclf.subscribers import position as room
 from streamclf.subscribers.outlet import Item, Pump, Until
 from streamclf.subscribers.position import PositionFile

@@ -18,7 +18,7 @@ from support.hub_process import HubProcess, prediction, status
 
 from streamclf.drawing import OverlayState, draw
 from streamclf.errors import SourceError, UsageError
-from streamclf.events import Action, Prediction, Status, Window
+from streamclf.events.types import Action, Prediction, Status, Window
 from streamclf.film import FilmWriter, fitted
 from streamclf.link import HubLink
 from streamclf.palette import label_bgr

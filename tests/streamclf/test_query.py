@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from support.hub_process import HubProcess, action, prediction, status
 
 from streamclf.cli import _main
-from streamclf.client.gaps import Position
 from streamclf.errors import JournalError, UsageError
-from streamclf.events import Action, Prediction, Status, StreamEvent, Window
+from streamclf.events.types import Action, Position, Prediction, Status, StreamEvent, Window
 from streamclf.link import HubLink
 from streamclf.subscribers import query
 from streamclf.subscribers.log import run_log

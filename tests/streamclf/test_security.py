@@ -28,7 +28,7 @@ from support.strangers import Tap, connect, frame, greeting, hear, ready
 from streamclf.client.subscription import START, Subscription, subscribe
 from streamclf.config.service import load_config, parse_config
 from streamclf.errors import BusError, ConfigError, UsageError
-from streamclf.events import Heartbeat, Prediction
+from streamclf.events.types import Heartbeat, Prediction
 from streamclf.hub.bus import Publisher, bind
 from streamclf.hub.gate import AllowList, Gatekeeper
 from streamclf.keys import load_certificate, make_keys

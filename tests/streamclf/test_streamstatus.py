@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from streamclf.capture.status_reporter import LOOK_NS, StreamStatus
-from streamclf.link import Draft
+from streamclf.events.types import Draft
 from streamclf.sampling import NS, TokenSampler
 from streamclf.sources import Frame, Source, SourceInfo
 

@@ -23,7 +23,7 @@ from streamclf.client.gaps import Tracker
 from streamclf.client.replay import Page, Puller
 from streamclf.client.subscription import START, Position, Received, Subscription, _reachable, subscribe
 from streamclf.errors import BusError, UsageError
-from streamclf.events import Heartbeat, Lost, Prediction, Status, StreamEvent
+from streamclf.events.types import Heartbeat, Lost, Prediction, Status, StreamEvent
 from streamclf.link import HubLink
 
 EPOCH = "ab" * 16

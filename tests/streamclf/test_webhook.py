@@ -24,7 +24,7 @@ from support.service import Service
 
 from streamclf.backoff import Backoff
 from streamclf.errors import JournalError, UsageError
-from streamclf.events import Action, Lost
+from streamclf.events.types import Action, Lost
 from streamclf.link import HubLink
 from streamclf.subscribers import webhook
 from streamclf.subscribers.outlet import Until

@@ -16,8 +16,8 @@ from typing import Any
 
 import zmq
 
+from streamclf.events.types import Draft
 from streamclf.jobs import HubJob
-from streamclf.link import Draft
 
 READY_S = 20.0
 

@@ -13,8 +13,8 @@ from engines.bundle import ModelSpec
 from streamclf.classifier.feed import Feed, bank_slots, ring_slots
 from streamclf.classifier.process import Classifier
 from streamclf.config.actions import StreamActions
+from streamclf.events.types import Draft
 from streamclf.jobs import StreamSettings
-from streamclf.link import Draft
 from streamclf.ring import RingReader, RingWriter, create_ring
 from streamclf.sampling import TokenMeta
 

@@ -5,10 +5,11 @@ One event is one JSON object. Everything here is bounded, because it is parsed f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import lru_cache
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
 
 import orjson
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -16,6 +17,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from streamclf.config.service import StreamName
 from streamclf.errors import EventError
+from streamclf.names import valid_stream_name
 
 VERSION: Final = 1
 MAX_EVENT_BYTES: Final = 64 * 1024
@@ -246,3 +248,56 @@ def _first_fault(error: ValidationError) -> str:
     where = ".".join(str(part) for part in first["loc"][:6])
     tail = f" (and {len(more)} more)" if more else ""
     return f"{where[:200]}: {first['msg'][:300]}{tail}" if where else f"{first['msg'][:300]}{tail}"
+
+
+ENVELOPE: Final = frozenset({"v", "type", "stream", "epoch", "offset", "previous", "time", "durable"})
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An event before the hub gives it epoch, offset and time.
+
+    `body` holds the keys of its type in `streamclf.events.types`. `captured_ns` (CLOCK_MONOTONIC) is when its newest frame
+    was captured.
+    """
+
+    type: DraftType
+    stream: str
+    body: Mapping[str, Any]
+    captured_ns: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.type not in get_args(DraftType):
+            raise EventError(f"draft of type {self.type!r}: one of {', '.join(get_args(DraftType))}")
+        if not valid_stream_name(self.stream):
+            raise EventError(f"stream {self.stream[:80]!r}: 1 to 64 of letters, digits, _ and -")
+        if reserved := ENVELOPE & self.body.keys():
+            raise EventError(f"draft with {', '.join(sorted(reserved))}: the hub sets these itself")
+
+
+Received: TypeAlias = Event | Lost
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Everything up to `offset` of journal `epoch` has been delivered."""
+
+    epoch: str
+    offset: int
+
+
+START: Final = Position("", 0)
+"""The beginning of what the journal still holds, whichever journal that is."""
+
+
+def published(event: StreamEvent) -> bytes:
+    """As it was published; JSON may hold line breaks between its tokens, a line of ours may not."""
+    return event.raw if event.raw and b"\n" not in event.raw else to_json(event)
+
+
+def written_time(event: StreamEvent) -> str:
+    """`2026-01-31T12:00:00.000000Z`, which sorts as text."""
+    return f"{event.time.astimezone(timezone.utc):{TIME_FORMAT}}Z"
+
+
+TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%S.%f"
