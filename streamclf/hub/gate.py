@@ -13,7 +13,7 @@ import zmq
 from zmq.utils import z85
 
 from streamclf.errors import UsageError
-from streamclf.hub.attendant import Attendant
+from streamclf.hub.socket_thread import Attendant
 from streamclf.keys import Certificate, load_certificate
 
 log = logging.getLogger(__name__)

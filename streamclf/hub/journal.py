@@ -1,6 +1,6 @@
 """The durable log of events, written: one SQLite file, committed before anything is published.
 
-One writer (the hub); readers are in `streamclf.hub.history`. Offsets come from AUTOINCREMENT's own counter, so
+One writer (the hub); readers are in `streamclf.hub.journal_reader`. Offsets come from AUTOINCREMENT's own counter, so
 retention never makes SQLite hand one out twice. Producers' sequence numbers are committed together with their events:
 that makes a resend harmless.
 """

@@ -21,13 +21,12 @@ from streamclf.child import EXIT_DONE, Stop
 from streamclf.errors import EventError
 from streamclf.events.types import HEARTBEAT_TOPIC, Draft, check_event, timestamp, topic_of
 from streamclf.hub.bouncer import Bouncer
-from streamclf.hub.bus import Publisher
+from streamclf.hub.draft_rules import Hops, OpenActions
 from streamclf.hub.gate import AllowList, Gatekeeper
-from streamclf.hub.hops import Hops
-from streamclf.hub.intake import LinkServer
 from streamclf.hub.journal import RETENTION_STEP, Journal, Record
-from streamclf.hub.openactions import OpenActions
-from streamclf.hub.replay import ReplayServer
+from streamclf.hub.link_server import LinkServer
+from streamclf.hub.publisher import Publisher
+from streamclf.hub.replay_server import ReplayServer
 from streamclf.jobs import HubChange, HubJob
 from streamclf.keys import load_certificate
 

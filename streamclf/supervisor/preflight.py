@@ -11,7 +11,7 @@ from streamclf.builtin_models import find_bundle
 from streamclf.config.actions import UNKNOWN
 from streamclf.config.service import PublishConfig, ServiceConfig, StreamConfig
 from streamclf.errors import ConfigError, UsageError
-from streamclf.hub.bus import is_loopback
+from streamclf.hub.publisher import is_loopback
 from streamclf.keys import load_certificate
 
 

@@ -24,10 +24,10 @@ with atheris.instrument_imports(include=["streamclf"]):
     from streamclf.errors import ConfigError, EventError, UsageError
     from streamclf.events.types import HEARTBEAT_TOPIC, START, Heartbeat, Position, parse_event, to_json
     from streamclf.hub.gate import AllowList, Gatekeeper
-    from streamclf.hub.history import JournalReader
-    from streamclf.hub.intake import Intake, LinkServer
     from streamclf.hub.journal import Journal, Record
-    from streamclf.hub.replay import ReplayServer, Request, answer
+    from streamclf.hub.journal_reader import JournalReader
+    from streamclf.hub.link_server import Intake, LinkServer
+    from streamclf.hub.replay_server import ReplayServer, Request, answer
     from streamclf.keys import load_certificate, make_keys
 
 ROOM = Path(tempfile.mkdtemp(prefix="fuzz-"))
@@ -74,7 +74,7 @@ def link(data: bytes) -> None:
 
 def subscription(data: bytes) -> None:
     """What comes up a publisher's socket."""
-    from streamclf.hub.bus import _TOPIC, _watched_stream
+    from streamclf.hub.publisher import _TOPIC, _watched_stream
 
     if _TOPIC.fullmatch(data[1:]):
         assert len(data) <= 81

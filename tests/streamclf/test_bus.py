@@ -14,8 +14,8 @@ import zmq
 from support.hub_process import wait_until
 
 from streamclf.errors import BusError
-from streamclf.hub.bus import Publisher, bind
 from streamclf.hub.journal import Entry
+from streamclf.hub.publisher import Publisher, bind
 from streamclf.sockets import open_socket
 
 

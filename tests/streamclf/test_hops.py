@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from streamclf.events.types import MAX_HOP, Draft, Prediction, Status, check_event, parse_event, to_json
-from streamclf.hub.hops import MAX_STREAMS, Hops
+from streamclf.hub.draft_rules import MAX_STREAMS, Hops
 
 LIVE = {"state": "live", "reason": None, "codec": "h264", "counters": {"frames": 5}}
 

@@ -38,7 +38,7 @@ from support.strangers import (
 
 from streamclf.client.subscription import Subscription, subscribe
 from streamclf.events.types import Heartbeat, Lost
-from streamclf.hub.bus import MAX_SUBSCRIPTIONS
+from streamclf.hub.publisher import MAX_SUBSCRIPTIONS
 from streamclf.keys import make_keys
 from streamclf.link import HubLink
 from streamclf.linksocket import U64

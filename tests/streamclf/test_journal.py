@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamclf.errors import JournalError
-from streamclf.hub.history import JournalReader
 from streamclf.hub.journal import RETENTION_STEP, Entry, Journal, Record
+from streamclf.hub.journal_reader import JournalReader
 
 pytestmark = pytest.mark.flaky(reruns=0)  # what fails here once in a hundred times is a loss
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.hub_process import HubProcess, action, wait_until
 
 from streamclf.events.types import Draft
-from streamclf.hub.openactions import SILENT_BEATS, OpenActions
+from streamclf.hub.draft_rules import SILENT_BEATS, OpenActions
 from streamclf.link import HubLink
 
 A, B = b"a" * 16, b"b" * 16

@@ -16,7 +16,7 @@ import zmq
 
 from streamclf.errors import BusError, EventError
 from streamclf.events.types import Draft
-from streamclf.hub.bus import LINK_IO_THREAD, bind
+from streamclf.hub.publisher import LINK_IO_THREAD, bind
 from streamclf.link import MAX_PREVIEW_BYTES
 from streamclf.linksocket import MAX_LINK_MESSAGE_BYTES, U64
 from streamclf.multipart import is_readable, receive_now, send_now

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 
-from streamclf.events.types import Draft
+from streamclf.events.types import MAX_HOP, Draft
 
 SILENT_BEATS: Final = 5
 """Heartbeats that a producer may be silent (it says hello in each) before its actions are taken to be over."""
@@ -68,3 +68,44 @@ class OpenActions:
 
 def _lost_end(stream: str, each: _Open) -> Draft:
     return Draft("action", stream, {**each.body, "phase": "end", "reason": "lost"})
+
+
+MAX_STREAMS: Final = 1024
+
+
+class Hops:
+    """Puts the hop of a stream's latest prediction into its statuses, and repeats the last one when the hop changes."""
+
+    def __init__(self) -> None:
+        self._hops: dict[str, int] = {}
+        self._statuses: dict[str, Mapping[str, Any]] = {}
+
+    def admit(self, draft: Draft) -> list[Draft]:
+        """What to journal for a draft: itself, a status with the hop, and behind a prediction perhaps such a status."""
+        stream = draft.stream
+        if draft.type == "status":
+            self._statuses.pop(stream, None)
+            self._statuses[stream] = draft.body
+            if len(self._statuses) > MAX_STREAMS:
+                gone = next(iter(self._statuses))
+                del self._statuses[gone]
+                self._hops.pop(gone, None)
+            return [self._status(stream)]
+        if draft.type != "prediction" or stream not in self._statuses:
+            return [draft]
+        hop = draft.body.get("hop")
+        if type(hop) is not int or not 1 <= hop <= MAX_HOP:
+            hop = None
+        if hop == self._hops.get(stream):
+            return [draft]
+        if hop is None:
+            del self._hops[stream]
+        else:
+            self._hops[stream] = hop
+        return [draft, self._status(stream)]
+
+    def _status(self, stream: str) -> Draft:
+        body = dict(self._statuses[stream])
+        if stream in self._hops:
+            body["hop"] = self._hops[stream]
+        return Draft("status", stream, body)
