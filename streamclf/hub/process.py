@@ -20,9 +20,9 @@ import zmq
 from streamclf.child import EXIT_DONE, Stop
 from streamclf.errors import EventError
 from streamclf.events.types import HEARTBEAT_TOPIC, Draft, check_event, timestamp, topic_of
-from streamclf.hub.bouncer import Bouncer
 from streamclf.hub.draft_rules import Hops, OpenActions
-from streamclf.hub.gate import AllowList, Gatekeeper
+from streamclf.hub.guard.curve_gate import AllowList, Gatekeeper
+from streamclf.hub.guard.flood import Bouncer
 from streamclf.hub.journal import RETENTION_STEP, Journal, Record
 from streamclf.hub.link_server import LinkServer
 from streamclf.hub.publisher import Publisher

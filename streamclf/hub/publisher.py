@@ -20,14 +20,14 @@ import zmq
 
 from streamclf.errors import BusError
 from streamclf.events.types import topic_of
+from streamclf.hub.guard.peers import Peers
 from streamclf.hub.journal import Entry
-from streamclf.hub.peers import Peers
 from streamclf.multipart import send_now
 from streamclf.names import valid_stream_name
 from streamclf.sockets import open_socket
 
 if TYPE_CHECKING:
-    from streamclf.hub.gate import Gatekeeper
+    from streamclf.hub.guard.curve_gate import Gatekeeper
 
 log = logging.getLogger(__name__)
 

@@ -19,9 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from streamclf.config.service import MAX_STREAMS, StreamName
 from streamclf.errors import BusError
 from streamclf.events.types import MAX_OFFSET, DraftType, Epoch
-from streamclf.hub.gate import Gatekeeper
+from streamclf.hub.guard.curve_gate import Gatekeeper
+from streamclf.hub.guard.peers import Peers
 from streamclf.hub.journal_reader import JournalReader
-from streamclf.hub.peers import Peers
 from streamclf.hub.publisher import MAX_REQUEST_BYTES, PUBLIC_IO_THREAD, bind
 from streamclf.hub.socket_thread import Attendant
 from streamclf.sockets import open_socket

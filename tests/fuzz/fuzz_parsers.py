@@ -23,7 +23,7 @@ with atheris.instrument_imports(include=["streamclf"]):
     from streamclf.client.replay import Puller
     from streamclf.errors import ConfigError, EventError, UsageError
     from streamclf.events.types import HEARTBEAT_TOPIC, START, Heartbeat, Position, parse_event, to_json
-    from streamclf.hub.gate import AllowList, Gatekeeper
+    from streamclf.hub.guard.curve_gate import AllowList, Gatekeeper
     from streamclf.hub.journal import Journal, Record
     from streamclf.hub.journal_reader import JournalReader
     from streamclf.hub.link_server import Intake, LinkServer

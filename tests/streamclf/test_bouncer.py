@@ -13,10 +13,10 @@ import pytest
 import zmq
 from support.strangers import join
 
-from streamclf.hub import bouncer as bouncer_module
-from streamclf.hub.bouncer import Bouncer
-from streamclf.hub.cpualarm import CpuAlarm
-from streamclf.hub.peers import hang_up
+from streamclf.hub.guard import flood as bouncer_module
+from streamclf.hub.guard.cpu_timer import CpuAlarm
+from streamclf.hub.guard.flood import Bouncer
+from streamclf.hub.guard.peers import hang_up
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux tells what a connection has brought")
 

@@ -29,7 +29,7 @@ from streamclf.client.subscription import START, Subscription, subscribe
 from streamclf.config.service import load_config, parse_config
 from streamclf.errors import BusError, ConfigError, UsageError
 from streamclf.events.types import Heartbeat, Prediction
-from streamclf.hub.gate import AllowList, Gatekeeper
+from streamclf.hub.guard.curve_gate import AllowList, Gatekeeper
 from streamclf.hub.publisher import Publisher, bind
 from streamclf.keys import load_certificate, make_keys
 from streamclf.link import HubLink

@@ -7,7 +7,7 @@ accepts connections until no descriptor is left; then it aborts the process when
 brought how much lately, which the kernel knows (TCP_INFO), and how many descriptors are left. Linux only.
 
 No stranger can do harm without costing this process processor time. So the thread sleeps until some of that was used
-(`streamclf.hub.cpualarm`), and looks again and again from then until all is calm.
+(`streamclf.hub.guard.cpu_timer`), and looks again and again from then until all is calm.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from streamclf.hub.cpualarm import CpuAlarm
-from streamclf.hub.peers import borrowed, hang_up
+from streamclf.hub.guard.cpu_timer import CpuAlarm
+from streamclf.hub.guard.peers import borrowed, hang_up
 
 log = logging.getLogger(__name__)
 
