@@ -307,7 +307,7 @@ def keys(
     force: Annotated[bool, typer.Option("--force", help="Replace files of this name.")] = False,
 ) -> int:
     """Make a pair of CURVE keys, for a service or for one that subscribes to it."""
-    from streamclf.keys import explain_keys, make_keys
+    from streamclf.net.curve_keys import explain_keys, make_keys
 
     files = make_keys(directory, name, service=service, endpoint=endpoint, force=force)
     print(explain_keys(*files, service=service, endpoint=endpoint))

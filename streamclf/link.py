@@ -32,7 +32,7 @@ import zmq
 from streamclf.errors import BusError, EventError
 from streamclf.events.types import MAX_EVENT_BYTES, Draft
 from streamclf.linksocket import TICK_S, U64, Connection
-from streamclf.names import valid_stream_name
+from streamclf.net.names import valid_stream_name
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ import orjson
 import zmq
 
 from streamclf.errors import BusError
-from streamclf.multipart import is_readable, receive_now, send_now
+from streamclf.net.zeromq import is_readable, receive_now, send_now
 
 MAX_LINK_MESSAGE_BYTES: Final = 1 << 20
 U64: Final = struct.Struct("<Q")

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 from engines.arrays import U8
-from streamclf.backoff import Backoff
 from streamclf.capture.freshness import FloodGate, FreshOnly
 from streamclf.capture.frozen import Stillness
 from streamclf.capture.preview import Previewer, PreviewLink
@@ -20,6 +19,7 @@ from streamclf.capture.status_reporter import StreamStatus
 from streamclf.child import EXIT_DONE, EXIT_ENDED, Stop
 from streamclf.errors import RingError, SourceError, SourceRefusedError, SourceWaitingError
 from streamclf.jobs import CaptureJob
+from streamclf.net.backoff import Backoff
 from streamclf.progress import ProgressWaiter
 from streamclf.pulse import Pulse
 from streamclf.redact import register_secret, register_url

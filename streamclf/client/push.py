@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from engines.arrays import U8
 from streamclf.errors import SourceError
-from streamclf.pushwire import (
+from streamclf.net.push_protocol import (
     ACCEPTED,
     GREETING_BYTES,
     HEADER,

@@ -12,10 +12,10 @@ import orjson
 import zmq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from streamclf.access import Access
 from streamclf.errors import BusError, EventError
 from streamclf.events.types import MAX_EVENT_BYTES, Epoch, Heartbeat, Offset, Position, StreamEvent, parse_event
-from streamclf.sockets import open_socket
+from streamclf.net.curve_client import Access
+from streamclf.net.zeromq import open_socket
 
 _ANSWER_S = 2.0
 _REST_S = (0.1, 2.0)

@@ -20,7 +20,6 @@ from urllib.parse import urlsplit
 
 import zmq
 
-from streamclf.access import Access, HandshakeWatch, open_access
 from streamclf.client.gaps import Tracker
 from streamclf.client.replay import Puller, Snapshot
 from streamclf.errors import BusError, EventError, UsageError
@@ -37,9 +36,9 @@ from streamclf.events.types import (
     topic_of,
 )
 from streamclf.link import MAX_PREVIEW_BYTES
-from streamclf.multipart import receive_now
-from streamclf.names import valid_stream_name
-from streamclf.sockets import open_socket
+from streamclf.net.curve_client import Access, HandshakeWatch, open_access
+from streamclf.net.names import valid_stream_name
+from streamclf.net.zeromq import open_socket, receive_now
 
 __all__ = ["KINDS", "START", "Kind", "Position", "Received", "Snapshot", "Subscription", "snapshot", "subscribe"]
 

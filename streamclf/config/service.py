@@ -16,7 +16,8 @@ from engines.backends.names import Backend, Precision
 from streamclf.config.actions import UNKNOWN, ActionConfig, ActionOverride, StreamActions, UnknownBelow
 from streamclf.config.hours import zone_of
 from streamclf.errors import ConfigError, SourceError
-from streamclf.pushwire import MIN_SECRET_CHARS, address_of
+from streamclf.net.endpoints import ENDPOINT
+from streamclf.net.push_protocol import MIN_SECRET_CHARS, address_of
 
 MAX_CONFIG_BYTES = 1 << 20
 MAX_STREAMS = 400
@@ -26,7 +27,6 @@ SOURCES = ("camera", "url", "images", "push")
 URL_SCHEMES = ("rtsp", "rtsps", "http", "https", "file")
 FROZEN_S = 30.0
 """Cameras that save bits send a key frame every 10 to 20 s, and of an empty room exact copies in between."""
-ENDPOINT = re.compile(r"^(tcp://[^\s/]+:(\d{1,5}|\*)|ipc://\S+)$")
 DURATION = re.compile(r"^(\d+(?:\.\d+)?)(s|m|h|d|w)$")
 DURATION_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 SIZE = re.compile(r"^(\d+(?:\.\d+)?)(MB|GB|TB)$")

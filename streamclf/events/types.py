@@ -17,7 +17,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from streamclf.config.service import StreamName
 from streamclf.errors import EventError
-from streamclf.names import valid_stream_name
+from streamclf.net.names import valid_stream_name
 
 VERSION: Final = 1
 MAX_EVENT_BYTES: Final = 64 * 1024

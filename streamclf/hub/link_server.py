@@ -16,12 +16,12 @@ import zmq
 
 from streamclf.errors import BusError, EventError
 from streamclf.events.types import Draft
-from streamclf.hub.publisher import LINK_IO_THREAD, bind
+from streamclf.hub.publisher import LINK_IO_THREAD
 from streamclf.link import MAX_PREVIEW_BYTES
 from streamclf.linksocket import MAX_LINK_MESSAGE_BYTES, U64
-from streamclf.multipart import is_readable, receive_now, send_now
-from streamclf.names import valid_stream_name
-from streamclf.sockets import open_socket
+from streamclf.net.endpoints import bind
+from streamclf.net.names import valid_stream_name
+from streamclf.net.zeromq import is_readable, open_socket, receive_now, send_now
 
 log = logging.getLogger(__name__)
 

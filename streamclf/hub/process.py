@@ -28,7 +28,7 @@ from streamclf.hub.link_server import LinkServer
 from streamclf.hub.publisher import Publisher
 from streamclf.hub.replay_server import ReplayServer
 from streamclf.jobs import HubChange, HubJob
-from streamclf.keys import load_certificate
+from streamclf.net.curve_keys import load_certificate
 
 log = logging.getLogger(__name__)
 

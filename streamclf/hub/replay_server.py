@@ -22,9 +22,10 @@ from streamclf.events.types import MAX_OFFSET, DraftType, Epoch
 from streamclf.hub.guard.curve_gate import Gatekeeper
 from streamclf.hub.guard.peers import Peers
 from streamclf.hub.journal_reader import JournalReader
-from streamclf.hub.publisher import MAX_REQUEST_BYTES, PUBLIC_IO_THREAD, bind
+from streamclf.hub.publisher import MAX_REQUEST_BYTES, PUBLIC_IO_THREAD
 from streamclf.hub.socket_thread import Attendant
-from streamclf.sockets import open_socket
+from streamclf.net.endpoints import bind
+from streamclf.net.zeromq import open_socket
 
 log = logging.getLogger(__name__)
 

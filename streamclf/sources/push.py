@@ -14,7 +14,7 @@ import numpy as np
 
 from engines.arrays import U8
 from streamclf.errors import SourceError, SourceWaitingError
-from streamclf.pushwire import (
+from streamclf.net.push_protocol import (
     ACCEPTED,
     ANSWER_BYTES,
     HEADER,

@@ -16,7 +16,7 @@ import orjson
 from streamclf.config.service import DURATION, DURATION_S
 from streamclf.errors import JournalError, UsageError
 from streamclf.events.types import JOURNALLED
-from streamclf.names import valid_stream_name
+from streamclf.net.names import valid_stream_name
 
 MAX_LIMIT: Final = 100_000
 _APPLICATION_ID: Final = 0x73636C67  # "sclg", as streamclf.subscribers.sinks marks its files

@@ -15,10 +15,10 @@ from typing import Any, Final, cast, get_args
 
 import orjson
 
-from streamclf.backoff import Backoff
 from streamclf.client.subscription import START, Kind, subscribe
 from streamclf.errors import JournalError, UsageError
 from streamclf.events.types import DraftType, Heartbeat, Lost, published
+from streamclf.net.backoff import Backoff
 from streamclf.redact import register_secret
 from streamclf.signals import stop_on_signals
 from streamclf.subscribers.outlet import Item, Pump, Until, say

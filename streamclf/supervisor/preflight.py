@@ -11,8 +11,8 @@ from streamclf.builtin_models import find_bundle
 from streamclf.config.actions import UNKNOWN
 from streamclf.config.service import PublishConfig, ServiceConfig, StreamConfig
 from streamclf.errors import ConfigError, UsageError
-from streamclf.hub.publisher import is_loopback
-from streamclf.keys import load_certificate
+from streamclf.net.curve_keys import load_certificate
+from streamclf.net.endpoints import is_loopback
 
 
 def preflight(config: ServiceConfig) -> Bundle:

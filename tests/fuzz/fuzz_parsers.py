@@ -18,7 +18,6 @@ import atheris
 with atheris.instrument_imports(include=["streamclf"]):
     import zmq
 
-    from streamclf.access import open_access
     from streamclf.client.gaps import Tracker
     from streamclf.client.replay import Puller
     from streamclf.errors import ConfigError, EventError, UsageError
@@ -28,7 +27,8 @@ with atheris.instrument_imports(include=["streamclf"]):
     from streamclf.hub.journal_reader import JournalReader
     from streamclf.hub.link_server import Intake, LinkServer
     from streamclf.hub.replay_server import ReplayServer, Request, answer
-    from streamclf.keys import load_certificate, make_keys
+    from streamclf.net.curve_client import open_access
+    from streamclf.net.curve_keys import load_certificate, make_keys
 
 ROOM = Path(tempfile.mkdtemp(prefix="fuzz-"))
 CONTEXT: zmq.Context[zmq.Socket[bytes]] = zmq.Context()

@@ -15,8 +15,9 @@ from support.hub_process import wait_until
 
 from streamclf.errors import BusError
 from streamclf.hub.journal import Entry
-from streamclf.hub.publisher import Publisher, bind
-from streamclf.sockets import open_socket
+from streamclf.hub.publisher import Publisher
+from streamclf.net.endpoints import bind
+from streamclf.net.zeromq import open_socket
 
 
 @pytest.fixture

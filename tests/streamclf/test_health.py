@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from typing import get_args
 
-from streamclf.backoff import Backoff
 from streamclf.capture.freshness import Freshness
 from streamclf.capture.stream_state import OFFLINE_NS, TRANSITIONS, Health
 from streamclf.events.types import State
+from streamclf.net.backoff import Backoff
 from streamclf.sampling import NS
 
 MS = 1_000_000

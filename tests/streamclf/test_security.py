@@ -30,10 +30,11 @@ from streamclf.config.service import load_config, parse_config
 from streamclf.errors import BusError, ConfigError, UsageError
 from streamclf.events.types import Heartbeat, Prediction
 from streamclf.hub.guard.curve_gate import AllowList, Gatekeeper
-from streamclf.hub.publisher import Publisher, bind
-from streamclf.keys import load_certificate, make_keys
+from streamclf.hub.publisher import Publisher
 from streamclf.link import HubLink
-from streamclf.sockets import open_socket
+from streamclf.net.curve_keys import load_certificate, make_keys
+from streamclf.net.endpoints import bind
+from streamclf.net.zeromq import open_socket
 from streamclf.supervisor.preflight import preflight
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -63,7 +64,7 @@ class Keyed:
 
 @pytest.fixture(autouse=True)
 def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streamclf.access.REFUSED_S", 1.2)
+    monkeypatch.setattr("streamclf.net.curve_client.REFUSED_S", 1.2)
 
 
 @pytest.fixture
@@ -243,7 +244,7 @@ def test_a_revoked_key_is_cut_off_replay_too(keyed: Keyed) -> None:
 
 
 def test_nobody_gets_in_when_the_gate_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streamclf.access.REFUSED_S", 60.0)
+    monkeypatch.setattr("streamclf.net.curve_client.REFUSED_S", 60.0)
     (tmp_path / "allowed").mkdir()
     server, server_secret = make_keys(tmp_path, "server")
     public, secret = make_keys(tmp_path, "viewer", service=server)

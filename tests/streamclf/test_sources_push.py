@@ -15,7 +15,7 @@ from support.clips import draw, read_number
 import streamclf
 from streamclf.config.service import StreamConfig
 from streamclf.errors import ConfigError, SourceError, SourceWaitingError
-from streamclf.pushwire import HEADER, address_of, make_private, socket_dir
+from streamclf.net.push_protocol import HEADER, address_of, make_private, socket_dir
 from streamclf.sources import Source, open_source
 
 DEADLINE_S = 30.0
@@ -184,7 +184,7 @@ def test_anything_else_is_refused_before_memory_is_taken(private: Path, header: 
 
 
 def _introduce(peer: socket.socket, path: Path) -> None:
-    from streamclf.pushwire import GREETING_BYTES, proof
+    from streamclf.net.push_protocol import GREETING_BYTES, proof
 
     peer.connect(str(path))
     greeting = peer.recv(GREETING_BYTES, socket.MSG_WAITALL)

@@ -22,10 +22,10 @@ from support.hub_process import HubProcess, action, prediction, wait_until
 from support.receiver import Receiver, Request, Say
 from support.service import Service
 
-from streamclf.backoff import Backoff
 from streamclf.errors import JournalError, UsageError
 from streamclf.events.types import Action, Lost
 from streamclf.link import HubLink
+from streamclf.net.backoff import Backoff
 from streamclf.subscribers import webhook
 from streamclf.subscribers.outlet import Until
 from streamclf.subscribers.post import MAX_RETRY_AFTER_S, Answer, Poster, UnreachableError, parse_target

@@ -14,7 +14,7 @@ from zmq.utils import z85
 
 from streamclf.errors import UsageError
 from streamclf.hub.socket_thread import Attendant
-from streamclf.keys import Certificate, load_certificate
+from streamclf.net.curve_keys import Certificate, load_certificate
 
 log = logging.getLogger(__name__)
 

@@ -19,9 +19,9 @@ from typing import Final
 import zmq
 from zmq.utils import z85
 
-from streamclf.config.service import ENDPOINT
 from streamclf.errors import UsageError
-from streamclf.names import valid_stream_name
+from streamclf.net.endpoints import ENDPOINT
+from streamclf.net.names import valid_stream_name
 
 MAX_KEY_FILE_BYTES: Final = 16 * 1024
 _Z85: Final = re.compile(rb"[0-9a-zA-Z.:+=^!/*?&<>()\[\]{}@%$#-]{40}")

@@ -10,10 +10,10 @@ from typing import Final
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from streamclf.config.service import ENDPOINT
 from streamclf.errors import BusError, UsageError
-from streamclf.keys import Certificate, load_certificate
-from streamclf.multipart import is_readable
+from streamclf.net.curve_keys import Certificate, load_certificate
+from streamclf.net.endpoints import ENDPOINT
+from streamclf.net.zeromq import is_readable
 
 REFUSED_S: Final = 5.0
 """So long a service may refuse us before that is an error: a key that was just put on the list is read by then."""
