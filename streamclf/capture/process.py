@@ -44,7 +44,7 @@ PATIENT_HANG_S = 60.0
 
 
 class Link(StatusLink, PreviewLink, Protocol):
-    """What capture needs of `streamclf.link.HubLink`."""
+    """What capture needs of `streamclf.producer.link.HubLink`."""
 
 
 class Capture:
@@ -210,7 +210,7 @@ class _StillWatch:
 
 def main(job: CaptureJob, stop: Stop) -> int:
     """Read one stream until its end (exit code 3) or the request to stop (0)."""
-    from streamclf.link import HubLink
+    from streamclf.producer.link import HubLink
 
     if job.source.url is not None:
         register_url(job.source.url)

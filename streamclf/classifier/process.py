@@ -25,7 +25,7 @@ from streamclf.classifier.overload import Overload
 from streamclf.config.actions import StreamActions
 from streamclf.events.types import Draft
 from streamclf.jobs import ClassifierChange, ClassifierJob, StreamSettings
-from streamclf.link import HubLink
+from streamclf.producer.link import HubLink
 from streamclf.stages import open_stages
 
 if TYPE_CHECKING:

@@ -35,10 +35,10 @@ from streamclf.events.types import (
     parse_event,
     topic_of,
 )
-from streamclf.link import MAX_PREVIEW_BYTES
 from streamclf.net.curve_client import Access, HandshakeWatch, open_access
 from streamclf.net.names import valid_stream_name
 from streamclf.net.zeromq import open_socket, receive_now
+from streamclf.producer.link import MAX_PREVIEW_BYTES
 
 __all__ = ["KINDS", "START", "Kind", "Position", "Received", "Snapshot", "Subscription", "snapshot", "subscribe"]
 

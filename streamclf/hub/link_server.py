@@ -17,11 +17,11 @@ import zmq
 from streamclf.errors import BusError, EventError
 from streamclf.events.types import Draft
 from streamclf.hub.publisher import LINK_IO_THREAD
-from streamclf.link import MAX_PREVIEW_BYTES
-from streamclf.linksocket import MAX_LINK_MESSAGE_BYTES, U64
 from streamclf.net.endpoints import bind
 from streamclf.net.names import valid_stream_name
 from streamclf.net.zeromq import is_readable, open_socket, receive_now, send_now
+from streamclf.producer.connection import MAX_LINK_MESSAGE_BYTES, U64
+from streamclf.producer.link import MAX_PREVIEW_BYTES
 
 log = logging.getLogger(__name__)
 

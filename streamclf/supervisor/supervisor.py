@@ -19,7 +19,7 @@ from streamclf.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED
 from streamclf.config.service import ServiceConfig
 from streamclf.errors import ConfigError, StreamclfError
 from streamclf.events.types import Draft
-from streamclf.link import HubLink
+from streamclf.producer.link import HubLink
 from streamclf.pulse import PulseBoard
 from streamclf.supervisor.core import BOTH, Core, Ready
 from streamclf.supervisor.limits import check_memory, secure_descriptors

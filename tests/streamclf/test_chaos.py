@@ -32,7 +32,7 @@ HIGH_WATER = 50
 CLASSIFIER = """
 import signal, sys, threading, time
 from support.hub_process import action, prediction, status
-from streamclf.link import HubLink
+from streamclf.producer.link import HubLink
 
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support.hub_process import HubProcess, prediction, status, wait_until
 
-from streamclf.link import HubLink
+from streamclf.producer.link import HubLink
 
 CLIENTS = Path(__file__).parents[2] / "docs" / "clients"
 DEADLINE_S = 30.0

@@ -39,9 +39,9 @@ from support.strangers import (
 from streamclf.client.subscription import Subscription, subscribe
 from streamclf.events.types import Heartbeat, Lost
 from streamclf.hub.publisher import MAX_SUBSCRIPTIONS
-from streamclf.link import HubLink
-from streamclf.linksocket import U64
 from streamclf.net.curve_keys import make_keys
+from streamclf.producer.connection import U64
+from streamclf.producer.link import HubLink
 
 pytestmark = pytest.mark.flaky(reruns=0)  # what fails here once in a hundred times is a loss
 

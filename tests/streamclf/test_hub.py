@@ -19,7 +19,7 @@ from support.hub_process import HubProcess, ask, prediction, read_ready_line, st
 from support.processes import wakes
 
 from streamclf.events.types import Draft
-from streamclf.link import HubLink
+from streamclf.producer.link import HubLink
 
 
 @pytest.fixture

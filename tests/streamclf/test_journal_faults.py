@@ -19,7 +19,7 @@ from streamclf.client.subscription import subscribe
 from streamclf.errors import JournalError
 from streamclf.events.types import Heartbeat, Prediction
 from streamclf.hub.journal import Journal
-from streamclf.link import HubLink
+from streamclf.producer.link import HubLink
 
 pytestmark = pytest.mark.flaky(reruns=0)  # what fails here once in a hundred times is a loss
 

@@ -21,8 +21,8 @@ from support.processes import wakes
 from streamclf.errors import BusError, EventError
 from streamclf.events.types import Draft
 from streamclf.hub.link_server import Intake, LinkServer
-from streamclf.link import MAX_DRAFT_BYTES, MAX_PREVIEW_BYTES, HubLink
-from streamclf.linksocket import U64
+from streamclf.producer.connection import U64
+from streamclf.producer.link import MAX_DRAFT_BYTES, MAX_PREVIEW_BYTES, HubLink
 
 
 class FakeHub:

@@ -23,7 +23,7 @@ from support.hub_process import HubProcess, action, prediction, status, wait_unt
 
 from streamclf.errors import BusError, JournalError, UsageError
 from streamclf.events.types import Draft
-from streamclf.link import HubLink
+from streamclf.producer.link import HubLink
 from streamclf.subscribers.log import run_log
 from streamclf.subscribers.rotation import completed
 from streamclf.subscribers.sinks import SqliteSink, open_sink

@@ -20,7 +20,7 @@ from support.service import Service
 
 from streamclf.errors import BusError, UsageError
 from streamclf.events.types import Action, Draft, Heartbeat, Latency, Lost, Prediction, Status, Window
-from streamclf.link import HubLink
+from streamclf.producer.link import HubLink
 from streamclf.subscribers import metrics_http
 from streamclf.subscribers.metrics import MAX_LABELS, MAX_STREAMS, Board
 from streamclf.subscribers.metrics_http import MAX_CONNECTIONS, Server, read_token

@@ -18,7 +18,7 @@ from support.service import Service
 
 from streamclf.errors import UsageError
 from streamclf.events.types import Action, Lost, Prediction, Status, Window
-from streamclf.link import HubLink
+from streamclf.producer.link import HubLink
 from streamclf.subscribers.broker import Address, client_id, parse_broker
 from streamclf.subscribers.mqtt import ServiceClock, run_mqtt
 from streamclf.subscribers.topics import MAX_LABELS, MAX_STREAMS, STALE_S, Topics, slug

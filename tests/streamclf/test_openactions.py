@@ -12,7 +12,7 @@ from support.hub_process import HubProcess, action, wait_until
 
 from streamclf.events.types import Draft
 from streamclf.hub.draft_rules import SILENT_BEATS, OpenActions
-from streamclf.link import HubLink
+from streamclf.producer.link import HubLink
 
 A, B = b"a" * 16, b"b" * 16
 

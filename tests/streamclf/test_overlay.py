@@ -20,8 +20,8 @@ from streamclf.drawing import OverlayState, draw
 from streamclf.errors import SourceError, UsageError
 from streamclf.events.types import Action, Prediction, Status, Window
 from streamclf.film import FilmWriter, fitted
-from streamclf.link import HubLink
 from streamclf.palette import label_bgr
+from streamclf.producer.link import HubLink
 from streamclf.subscribers.overlay import Board, run_watch, tiled
 
 EPOCH = "ab" * 16

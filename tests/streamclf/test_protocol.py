@@ -12,7 +12,7 @@ from pathlib import Path
 from support.hub_process import HubProcess, action, prediction, status, wait_until
 
 from streamclf.events.types import json_schema
-from streamclf.link import HubLink
+from streamclf.producer.link import HubLink
 
 DOCS = Path(__file__).parents[2] / "docs"
 

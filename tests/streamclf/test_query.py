@@ -16,7 +16,7 @@ from support.hub_process import HubProcess, action, prediction, status
 from streamclf.cli import _main
 from streamclf.errors import JournalError, UsageError
 from streamclf.events.types import Action, Position, Prediction, Status, StreamEvent, Window
-from streamclf.link import HubLink
+from streamclf.producer.link import HubLink
 from streamclf.subscribers import query
 from streamclf.subscribers.log import run_log
 from streamclf.subscribers.query import run_query

@@ -31,10 +31,10 @@ from streamclf.errors import BusError, ConfigError, UsageError
 from streamclf.events.types import Heartbeat, Prediction
 from streamclf.hub.guard.curve_gate import AllowList, Gatekeeper
 from streamclf.hub.publisher import Publisher
-from streamclf.link import HubLink
 from streamclf.net.curve_keys import load_certificate, make_keys
 from streamclf.net.endpoints import bind
 from streamclf.net.zeromq import open_socket
+from streamclf.producer.link import HubLink
 from streamclf.supervisor.preflight import preflight
 
 DOCS = Path(__file__).parents[2] / "docs"

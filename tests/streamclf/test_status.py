@@ -23,7 +23,7 @@ from support.hub_process import HubProcess, action, prediction, status, wait_unt
 from streamclf.dashboard import Board, short_age
 from streamclf.errors import BusError
 from streamclf.events.types import Draft, Prediction, Status, Window
-from streamclf.link import HubLink
+from streamclf.producer.link import HubLink
 from streamclf.subscribers.status import run_status
 
 

@@ -24,7 +24,7 @@ from streamclf.client.replay import Page, Puller
 from streamclf.client.subscription import START, Position, Received, Subscription, _reachable, subscribe
 from streamclf.errors import BusError, UsageError
 from streamclf.events.types import Heartbeat, Lost, Prediction, Status, StreamEvent
-from streamclf.link import HubLink
+from streamclf.producer.link import HubLink
 
 EPOCH = "ab" * 16
 NOW = datetime.now(timezone.utc)

@@ -24,8 +24,8 @@ from support.service import Service
 
 from streamclf.errors import JournalError, UsageError
 from streamclf.events.types import Action, Lost
-from streamclf.link import HubLink
 from streamclf.net.backoff import Backoff
+from streamclf.producer.link import HubLink
 from streamclf.subscribers import webhook
 from streamclf.subscribers.outlet import Until
 from streamclf.subscribers.post import MAX_RETRY_AFTER_S, Answer, Poster, UnreachableError, parse_target

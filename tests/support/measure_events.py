@@ -14,8 +14,8 @@ from support.hub_process import HubProcess, prediction, wait_until
 
 from streamclf.client.subscription import START, subscribe
 from streamclf.hub.journal import Journal, Record
-from streamclf.link import HubLink
 from streamclf.net.curve_keys import Certificate, load_certificate, make_keys
+from streamclf.producer.link import HubLink
 
 
 def journal_commits(batch: int, seconds: float = 2.0) -> float:

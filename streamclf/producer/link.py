@@ -31,8 +31,8 @@ import zmq
 
 from streamclf.errors import BusError, EventError
 from streamclf.events.types import MAX_EVENT_BYTES, Draft
-from streamclf.linksocket import TICK_S, U64, Connection
 from streamclf.net.names import valid_stream_name
+from streamclf.producer.connection import TICK_S, U64, Connection
 
 log = logging.getLogger(__name__)
 
