@@ -15,7 +15,7 @@ mpl.use("agg")
 
 from matplotlib.figure import Figure
 
-from streamclf.film import GifWriter
+from streamclf.render.film_writer import GifWriter
 from training.errors import RunError
 from training.evaluate import Answered
 from training.scores import table

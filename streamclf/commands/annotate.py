@@ -10,8 +10,8 @@ import numpy as np
 
 from engines.arrays import U8
 from streamclf.classifier.offline import WindowResult, file_stream, ranked
-from streamclf.drawing import OverlayState, draw
-from streamclf.film import FilmWriter, GifWriter
+from streamclf.render.film_writer import FilmWriter, GifWriter
+from streamclf.render.overlay import OverlayState, draw
 from streamclf.sources import open_source
 
 SUFFIXES = (".mp4", ".gif")

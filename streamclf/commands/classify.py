@@ -19,7 +19,7 @@ from streamclf.child import configure_logging
 from streamclf.classifier.offline import WindowResult, classify_file, offline_bank_slots, ranked
 from streamclf.commands.annotate import SUFFIXES, write_annotated
 from streamclf.errors import SourceError, UsageError
-from streamclf.palette import label_hex
+from streamclf.render.palette import label_hex
 
 MAX_BATCH = 16
 

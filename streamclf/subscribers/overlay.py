@@ -19,10 +19,10 @@ import numpy as np
 
 from engines.arrays import U8
 from streamclf.client.subscription import Received, Subscription, subscribe
-from streamclf.drawing import OverlayState, draw
 from streamclf.errors import UsageError
 from streamclf.events.types import Action, Prediction, Status
-from streamclf.film import FilmWriter, fitted
+from streamclf.render.film_writer import FilmWriter, fitted
+from streamclf.render.overlay import OverlayState, draw
 from streamclf.signals import stop_on_signals
 
 __all__ = ["Board", "OverlayState", "draw", "run_watch"]

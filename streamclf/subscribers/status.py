@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.live import Live
 
 from streamclf.client.subscription import Position, Snapshot, Subscription, subscribe
-from streamclf.dashboard import Board
 from streamclf.errors import BusError
 from streamclf.events.types import Action, Heartbeat, Prediction, Received, Status
+from streamclf.render.terminal_table import Board
 from streamclf.signals import stop_on_signals
 
 _REFRESH_HZ = 8

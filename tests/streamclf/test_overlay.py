@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.hub_process import HubProcess, prediction, status
 
-from streamclf.drawing import OverlayState, draw
 from streamclf.errors import SourceError, UsageError
 from streamclf.events.types import Action, Prediction, Status, Window
-from streamclf.film import FilmWriter, fitted
-from streamclf.palette import label_bgr
 from streamclf.producer.link import HubLink
+from streamclf.render.film_writer import FilmWriter, fitted
+from streamclf.render.overlay import OverlayState, draw
+from streamclf.render.palette import label_bgr
 from streamclf.subscribers.overlay import Board, run_watch, tiled
 
 EPOCH = "ab" * 16

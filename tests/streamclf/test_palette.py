@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamclf import dashboard, drawing
-from streamclf.palette import CALM, CALM_LABELS, INK, LABELS, STATES, bgr, label_bgr, label_hex
+from streamclf.render.palette import CALM, CALM_LABELS, INK, LABELS, STATES, bgr, label_bgr, label_hex
 
 
 def luminance(colour: str) -> float:
@@ -74,5 +74,7 @@ def test_no_two_look_alike() -> None:
 
 
 def test_it_needs_no_library() -> None:
-    code = "import sys, streamclf.palette; sys.exit(bool({'cv2', 'numpy', 'rich', 'pydantic'} & set(sys.modules)))"
+    code = (
+        "import sys, streamclf.render.palette; sys.exit(bool({'cv2', 'numpy', 'rich', 'pydantic'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], timeout=30).returncode == 0

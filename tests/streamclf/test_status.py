@@ -20,10 +20,10 @@ import pytest
 from rich.console import Console
 from support.hub_process import HubProcess, action, prediction, status, wait_until
 
-from streamclf.dashboard import Board, short_age
 from streamclf.errors import BusError
 from streamclf.events.types import Draft, Prediction, Status, Window
 from streamclf.producer.link import HubLink
+from streamclf.render.terminal_table import Board, short_age
 from streamclf.subscribers.status import run_status
 
 

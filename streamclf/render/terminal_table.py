@@ -14,7 +14,7 @@ from rich.text import Text
 
 from streamclf.client.subscription import Received
 from streamclf.events.types import Action, Prediction, Status
-from streamclf.palette import INK, STATES, label_hex
+from streamclf.render.palette import INK, STATES, label_hex
 
 RATE_WINDOW_S = 3.0
 HISTORY = 48

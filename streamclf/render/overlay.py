@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.arrays import U8
-from streamclf.palette import STATES, Colour, bgr, label_bgr
+from streamclf.render.palette import STATES, Colour, bgr, label_bgr
 
 MIN_SIDE: Final = 270
 """Smaller pictures are enlarged to this: text on fewer pixels cannot be read."""
