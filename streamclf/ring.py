@@ -1,6 +1,6 @@
 """A ring of tokens in shared memory: one writer, any number of readers, nobody waits for anybody.
 
-The memory is that of `streamclf.shared`; its file descriptor is handed to the processes. Each slot carries a sequence
+The memory is that of `streamclf.runtime.shared_memory`; its file descriptor is handed to the processes. Each slot carries a sequence
 number, odd while it is written (a sequence lock), by which a reader knows that what it copied is whole; Python has no
 memory barriers, so that on anything but x86, whose stores are seen in order, a checksum must agree too.
 
@@ -19,8 +19,8 @@ import numpy as np
 
 from engines.arrays import U8
 from streamclf.errors import RingError
+from streamclf.runtime.shared_memory import allocate, available_bytes
 from streamclf.sampling import TokenMeta
-from streamclf.shared import allocate, available_bytes
 
 TokenShape = tuple[int, int, int, int]
 

@@ -17,9 +17,9 @@ from engines.backends.names import Backend, Precision
 from streamclf.bench.capacity import find_capacity
 from streamclf.bench.film import FilmSpec, make_film, save_film
 from streamclf.builtin_models import DEFAULT_MODEL, find_bundle
-from streamclf.child import configure_logging
 from streamclf.config.service import MAX_STREAMS, EngineConfig, load_config
 from streamclf.errors import BenchError, UsageError
+from streamclf.runtime.child import configure_logging
 
 SECONDS: Final = 20.0
 PROBE_S: Final = 10.0

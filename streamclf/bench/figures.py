@@ -11,8 +11,8 @@ from engines.backends.cores import usable
 from streamclf.bench.latency import latencies_ms, percentile
 from streamclf.bench.limit import Limit
 from streamclf.bench.load import Load, Run
+from streamclf.runtime.profiling import STAGES
 from streamclf.sampling import exact_fps
-from streamclf.stages import STAGES
 
 NOISY: Final = 0.2
 """Where the limit's own rounds differ by more than this, the machine was busy."""

@@ -22,7 +22,7 @@ from streamclf.client.subscription import START, Received, Subscription, subscri
 from streamclf.config.service import EngineConfig
 from streamclf.errors import BenchError
 from streamclf.events.types import Heartbeat, Prediction, Status
-from streamclf.stages import VARIABLE, read_stages
+from streamclf.runtime.profiling import VARIABLE, read_stages
 
 READY_S: Final = 1800.0
 """Building an engine for a device may take so long, once."""

@@ -15,9 +15,9 @@ from pathlib import Path
 import orjson
 
 from engines.errors import EngineError
-from streamclf.child import configure_logging
 from streamclf.config.service import load_config
 from streamclf.errors import StreamclfError
+from streamclf.runtime.child import configure_logging
 from streamclf.supervisor.core import Ready
 from streamclf.supervisor.preflight import preflight
 from streamclf.supervisor.supervisor import Supervisor

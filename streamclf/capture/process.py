@@ -16,17 +16,17 @@ from streamclf.capture.frozen import Stillness
 from streamclf.capture.preview import Previewer, PreviewLink
 from streamclf.capture.status_reporter import Link as StatusLink
 from streamclf.capture.status_reporter import StreamStatus
-from streamclf.child import EXIT_DONE, EXIT_ENDED, Stop
 from streamclf.errors import RingError, SourceError, SourceRefusedError, SourceWaitingError
-from streamclf.jobs import CaptureJob
 from streamclf.net.backoff import Backoff
 from streamclf.progress import ProgressWaiter
-from streamclf.pulse import Pulse
 from streamclf.redact import register_secret, register_url
 from streamclf.ring import RingWriter
+from streamclf.runtime.child import EXIT_DONE, EXIT_ENDED, Stop
+from streamclf.runtime.jobs import CaptureJob
+from streamclf.runtime.liveness import Pulse
+from streamclf.runtime.profiling import Stages, open_stages
 from streamclf.sampling import TokenMeta, TokenSampler
 from streamclf.sources import Source, open_source
-from streamclf.stages import Stages, open_stages
 from streamclf.tokens import TokenFiller
 
 log = logging.getLogger(__name__)

@@ -1,8 +1,8 @@
 """`python -m streamclf.classifier`, as the supervisor starts it."""
 
-from streamclf.child import run_child
 from streamclf.classifier.process import main
-from streamclf.jobs import ClassifierJob
+from streamclf.runtime.child import run_child
+from streamclf.runtime.jobs import ClassifierJob
 
 if __name__ == "__main__":
     run_child("classifier", ClassifierJob, main)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from engines.arrays import U8
 from engines.bundle import ModelSpec
 from streamclf.classifier.motion_gate import MotionGate
-from streamclf.jobs import StreamSettings
 from streamclf.progress import ProgressReporter
 from streamclf.ring import RingReader
+from streamclf.runtime.jobs import StreamSettings
 from streamclf.sampling import TokenMeta, WindowTracker
 from streamclf.windows import Window, WindowAssembler
 

@@ -16,7 +16,6 @@ import numpy.typing as npt
 import orjson
 
 from engines.arrays import F32, U8
-from streamclf.child import EXIT_DONE, Stop
 from streamclf.classifier.action_tracker import ActionTracker
 from streamclf.classifier.batching import Gathering, hold
 from streamclf.classifier.feed import Features, Feed, Pending
@@ -24,14 +23,15 @@ from streamclf.classifier.load_control import LOOK_S
 from streamclf.classifier.overload import Overload
 from streamclf.config.actions import StreamActions
 from streamclf.events.types import Draft
-from streamclf.jobs import ClassifierChange, ClassifierJob, StreamSettings
 from streamclf.producer.link import HubLink
-from streamclf.stages import open_stages
+from streamclf.runtime.child import EXIT_DONE, Stop
+from streamclf.runtime.jobs import ClassifierChange, ClassifierJob, StreamSettings
+from streamclf.runtime.profiling import open_stages
 
 if TYPE_CHECKING:
     from engines.protocol import Engine
     from streamclf.classifier.feed_registry import Roster
-    from streamclf.control import Message
+    from streamclf.runtime.control_channel import Message
 
 
 TOP_K = 10

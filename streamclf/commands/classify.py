@@ -15,11 +15,11 @@ from engines.backends.names import Backend, Precision
 from engines.opening import open_engine
 from engines.protocol import Engine
 from streamclf.builtin_models import find_bundle
-from streamclf.child import configure_logging
 from streamclf.classifier.offline import WindowResult, classify_file, offline_bank_slots, ranked
 from streamclf.commands.annotate import SUFFIXES, write_annotated
 from streamclf.errors import SourceError, UsageError
 from streamclf.render.palette import label_hex
+from streamclf.runtime.child import configure_logging
 
 MAX_BATCH = 16
 

@@ -23,8 +23,8 @@ from engines.parity import TOLERANCE, check_parity
 from engines.protocol import Engine
 from engines.throughput import Speed, measure_speed
 from streamclf.builtin_models import find_bundle
-from streamclf.child import configure_logging
 from streamclf.errors import UsageError
+from streamclf.runtime.child import configure_logging
 
 if TYPE_CHECKING:
     from engines.graphs.explain import Explanation

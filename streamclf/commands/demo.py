@@ -18,14 +18,14 @@ from rich.live import Live
 from engines.cache import cache_root
 from streamclf import __version__
 from streamclf.builtin_models import DEFAULT_MODEL, find_bundle
-from streamclf.child import LOG_VARIABLE
 from streamclf.client.subscription import START, Received, subscribe
 from streamclf.commands.demo_film import render_clip
 from streamclf.config.service import PublishConfig, ServiceConfig, StreamConfig
 from streamclf.errors import BusError, SourceError
 from streamclf.events.types import Prediction, Status
 from streamclf.render.terminal_table import Board
-from streamclf.signals import stop_on_signals
+from streamclf.runtime.child import LOG_VARIABLE
+from streamclf.runtime.signals import stop_on_signals
 from streamclf.sources import open_source
 from streamclf.sources.camera import list_cameras
 from streamclf.supervisor.core import Ready

@@ -21,7 +21,7 @@ from engines.backends.gpu import Gpu, find_gpus
 from engines.backends.names import INSTALL
 from engines.errors import EngineError
 from streamclf.builtin_models import BUNDLES, builtin_models
-from streamclf.child import configure_logging
+from streamclf.runtime.child import configure_logging
 from streamclf.sources.camera import Camera, list_cameras
 
 LIBRARIES: Final = {

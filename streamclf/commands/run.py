@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from streamclf.child import configure_logging
 from streamclf.config.service import load_config
-from streamclf.signals import reload_on_hangup, stop_on_signals
+from streamclf.runtime.child import configure_logging
+from streamclf.runtime.signals import reload_on_hangup, stop_on_signals
 from streamclf.supervisor.core import Ready
 from streamclf.supervisor.notify import Notifier
 from streamclf.supervisor.preflight import preflight

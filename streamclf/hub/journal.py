@@ -21,7 +21,7 @@ from typing import Final
 
 from streamclf.errors import JournalError
 from streamclf.events.types import MAX_LISTED_STREAMS
-from streamclf.locks import open_locked
+from streamclf.runtime.file_lock import open_locked
 
 log = logging.getLogger(__name__)
 

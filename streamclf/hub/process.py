@@ -17,7 +17,6 @@ from typing import Any
 import orjson
 import zmq
 
-from streamclf.child import EXIT_DONE, Stop
 from streamclf.errors import EventError
 from streamclf.events.types import HEARTBEAT_TOPIC, Draft, check_event, timestamp, topic_of
 from streamclf.hub.draft_rules import Hops, OpenActions
@@ -27,8 +26,9 @@ from streamclf.hub.journal import RETENTION_STEP, Journal, Record
 from streamclf.hub.link_server import LinkServer
 from streamclf.hub.publisher import Publisher
 from streamclf.hub.replay_server import ReplayServer
-from streamclf.jobs import HubChange, HubJob
 from streamclf.net.curve_keys import load_certificate
+from streamclf.runtime.child import EXIT_DONE, Stop
+from streamclf.runtime.jobs import HubChange, HubJob
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from streamclf.client.subscription import START, Position, Received, Subscription, subscribe
 from streamclf.events.types import Heartbeat, Lost, StreamEvent
-from streamclf.signals import stop_on_signals
+from streamclf.runtime.signals import stop_on_signals
 from streamclf.subscribers.rotation import parse_rotation
 from streamclf.subscribers.sinks import Sink, open_sink
 

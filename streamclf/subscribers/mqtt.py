@@ -11,7 +11,7 @@ from typing import Any
 
 from streamclf.client.subscription import START, subscribe
 from streamclf.events.types import Heartbeat, Lost
-from streamclf.signals import stop_on_signals
+from streamclf.runtime.signals import stop_on_signals
 from streamclf.subscribers.broker import Broker, client_id, library, parse_broker
 from streamclf.subscribers.outlet import Item, Pump, Until, say
 from streamclf.subscribers.position import PositionFile

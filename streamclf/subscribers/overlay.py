@@ -23,7 +23,7 @@ from streamclf.errors import UsageError
 from streamclf.events.types import Action, Prediction, Status
 from streamclf.render.film_writer import FilmWriter, fitted
 from streamclf.render.overlay import OverlayState, draw
-from streamclf.signals import stop_on_signals
+from streamclf.runtime.signals import stop_on_signals
 
 __all__ = ["Board", "OverlayState", "draw", "run_watch"]
 

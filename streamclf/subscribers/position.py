@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from streamclf.errors import JournalError, UsageError
 from streamclf.events.types import Epoch, Offset, Position
-from streamclf.locks import open_locked
+from streamclf.runtime.file_lock import open_locked
 
 MAX_POSITION_BYTES = 16 << 20
 

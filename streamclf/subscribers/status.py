@@ -17,7 +17,7 @@ from streamclf.client.subscription import Position, Snapshot, Subscription, subs
 from streamclf.errors import BusError
 from streamclf.events.types import Action, Heartbeat, Prediction, Received, Status
 from streamclf.render.terminal_table import Board
-from streamclf.signals import stop_on_signals
+from streamclf.runtime.signals import stop_on_signals
 
 _REFRESH_HZ = 8
 _TURN_S = 0.25

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from streamclf.errors import JournalError
 from streamclf.events.types import Lost, Position, StreamEvent
-from streamclf.locks import open_locked
+from streamclf.runtime.file_lock import open_locked
 from streamclf.subscribers.lineformats import LineFormat
 from streamclf.subscribers.rotation import Rotation, completed, drop_oldest, next_name, sync_directory
 

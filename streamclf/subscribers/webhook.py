@@ -20,7 +20,7 @@ from streamclf.errors import JournalError, UsageError
 from streamclf.events.types import DraftType, Heartbeat, Lost, published
 from streamclf.net.backoff import Backoff
 from streamclf.redact import register_secret
-from streamclf.signals import stop_on_signals
+from streamclf.runtime.signals import stop_on_signals
 from streamclf.subscribers.outlet import Item, Pump, Until, say
 from streamclf.subscribers.position import PositionFile
 from streamclf.subscribers.post import Answer, Poster, Target, UnreachableError, parse_target

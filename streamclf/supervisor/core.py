@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import orjson
 
 from streamclf.config.service import PublishConfig
-from streamclf.jobs import ClassifierChange, ClassifierJob, HubChange, HubJob
-from streamclf.pulse import PulseBoard
+from streamclf.runtime.jobs import ClassifierChange, ClassifierJob, HubChange, HubJob
+from streamclf.runtime.liveness import PulseBoard
 from streamclf.supervisor.process import Child, Notice
 from streamclf.supervisor.reload import Wanted
 

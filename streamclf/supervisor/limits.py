@@ -6,7 +6,7 @@ import resource
 
 from streamclf.errors import ConfigError
 from streamclf.ring import RESERVE_BYTES
-from streamclf.shared import available_bytes
+from streamclf.runtime.shared_memory import available_bytes
 from streamclf.supervisor.wiring import Geometry
 
 SUPERVISOR_FDS = (64, 6)

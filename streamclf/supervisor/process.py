@@ -17,8 +17,8 @@ from typing import IO, Literal
 
 from pydantic import BaseModel
 
-from streamclf.control import ControlSender
-from streamclf.jobs import Job
+from streamclf.runtime.control_channel import ControlSender
+from streamclf.runtime.jobs import Job
 
 BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 CRASH_WINDOW_S = 60.0

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from streamclf.errors import RingError
-from streamclf.jobs import ClassifierChange, FeedJoin
-from streamclf.pulse import PulseBoard
+from streamclf.runtime.jobs import ClassifierChange, FeedJoin
+from streamclf.runtime.liveness import PulseBoard
 from streamclf.supervisor.process import Child, Notice
 from streamclf.supervisor.wiring import StreamPlan, Wires
 

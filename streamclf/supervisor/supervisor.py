@@ -15,12 +15,12 @@ from typing import Literal
 
 from engines.bundle import Bundle
 from engines.errors import EngineError
-from streamclf.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED
 from streamclf.config.service import ServiceConfig
 from streamclf.errors import ConfigError, StreamclfError
 from streamclf.events.types import Draft
 from streamclf.producer.link import HubLink
-from streamclf.pulse import PulseBoard
+from streamclf.runtime.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED
+from streamclf.runtime.liveness import PulseBoard, Watch
 from streamclf.supervisor.core import BOTH, Core, Ready
 from streamclf.supervisor.limits import check_memory, secure_descriptors
 from streamclf.supervisor.notify import Notifier
@@ -29,7 +29,6 @@ from streamclf.supervisor.reload import ConfigFile, Wanted, check_reload
 from streamclf.supervisor.strangers import reap_strangers
 from streamclf.supervisor.streamset import Stream, StreamSet, lines_of
 from streamclf.supervisor.timers import Timer, Timers
-from streamclf.supervisor.watch import Watch
 from streamclf.supervisor.wiring import Geometry, StreamPlan
 
 TICK_S = 1.0

@@ -10,8 +10,8 @@ from engines.bundle import ModelSpec
 from streamclf.classifier.feed import ring_slots
 from streamclf.config.actions import StreamActions
 from streamclf.config.service import EngineConfig, StreamConfig
-from streamclf.jobs import CaptureJob, StreamSettings
 from streamclf.ring import create_ring, ring_bytes
+from streamclf.runtime.jobs import CaptureJob, StreamSettings
 
 OF_THE_CLASSIFIER: Final = ("hop", "adaptive", "max_staleness_ms", "motion_gate", "actions", "unknown_below")
 """Keys of a stream that its capture process has nothing to do with."""
@@ -126,7 +126,7 @@ class Wires:
 
     @property
     def of_classifier(self) -> list[int]:
-        """What is sent to the classifier, in the order of `streamclf.jobs.FeedJoin`."""
+        """What is sent to the classifier, in the order of `streamclf.runtime.jobs.FeedJoin`."""
         return _given(self.ring, self.wake_read, self.progress_write)
 
     def capture_job(self, stream: str, plan: StreamPlan, link: str, pulse_fd: int, pulse_line: int) -> CaptureJob:

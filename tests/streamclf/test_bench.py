@@ -35,9 +35,9 @@ from streamclf.builtin_models import BUNDLES
 from streamclf.cli import _main
 from streamclf.config.service import EngineConfig, StreamConfig
 from streamclf.errors import BenchError, SourceError, UsageError
+from streamclf.runtime.profiling import STAGES, CountedStages, Stages, open_stages, read_stages
 from streamclf.sampling import TokenSampler, exact_fps
 from streamclf.sources import open_source
-from streamclf.stages import STAGES, CountedStages, Stages, open_stages, read_stages
 
 MS = 1_000_000
 

@@ -22,12 +22,12 @@ from support.rtsp_server import RtspServer, Traits
 
 from engines.arrays import U8
 from streamclf.capture.process import Capture
-from streamclf.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED
 from streamclf.config.service import StreamConfig
 from streamclf.errors import RingError, SourceError
 from streamclf.events.types import Draft
-from streamclf.jobs import CaptureJob
 from streamclf.ring import RingReader, create_ring
+from streamclf.runtime.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED
+from streamclf.runtime.jobs import CaptureJob
 from streamclf.sampling import TokenMeta
 
 DEADLINE_S = 30.0

@@ -18,16 +18,16 @@ from engines.errors import EngineInputError
 from engines.opening import open_engine
 from engines.parity import softmax
 from engines.protocol import Engine
-from streamclf.child import Stop
 from streamclf.classifier.feed import BURST, CATCH_UP, HELD, Feed, bank_slots, ring_slots
 from streamclf.classifier.feed_registry import Roster
 from streamclf.classifier.process import Classifier
 from streamclf.config.actions import ActionConfig, StreamActions
 from streamclf.errors import RingError
 from streamclf.events.types import Draft
-from streamclf.jobs import FeedJoin, StreamSettings
 from streamclf.progress import ProgressReporter
 from streamclf.ring import RingReader, RingWriter, create_ring
+from streamclf.runtime.child import Stop
+from streamclf.runtime.jobs import FeedJoin, StreamSettings
 from streamclf.sampling import TokenMeta
 
 STREAMS = 3

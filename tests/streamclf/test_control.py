@@ -11,8 +11,8 @@ from contextlib import closing, contextmanager
 import orjson
 import pytest
 
-from streamclf import control
-from streamclf.control import ControlReader, ControlSender
+from streamclf.runtime import control_channel
+from streamclf.runtime.control_channel import ControlReader, ControlSender
 
 
 @contextmanager
@@ -65,7 +65,7 @@ def test_a_large_message_is_one_message() -> None:
 
 
 def test_a_child_that_does_not_read_holds_the_supervisor_up_for_a_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "SEND_S", 0.1)
+    monkeypatch.setattr(control_channel, "SEND_S", 0.1)
     with connected() as (sender, _):
         assert not all(sender.send(b'"%s"' % (b"x" * 100_000)) for _ in range(50))
 
@@ -99,7 +99,7 @@ def test_a_message_that_promises_descriptors_and_has_none_is_the_end(line: bytes
 
 
 def test_an_endless_line_is_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "MAX_MESSAGE_BYTES", 1000)
+    monkeypatch.setattr(control_channel, "MAX_MESSAGE_BYTES", 1000)
     ours, theirs = socket.socketpair()
     with ours, theirs, closing(ControlReader(theirs.fileno())) as reader:
         ours.sendall(b"x" * 2000)

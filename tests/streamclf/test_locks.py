@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from streamclf.locks import open_locked
+from streamclf.runtime.file_lock import open_locked
 
 
 def test_a_file_is_had_by_one_at_a_time(tmp_path: Path) -> None:

@@ -12,16 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from streamclf.child import Stop
 from streamclf.errors import RingError
-from streamclf.jobs import Job
-from streamclf.pulse import LINES, NS, Pulse, PulseBoard
-from streamclf.supervisor.watch import GRACE_NS, OVERSLEPT_NS, Watch
+from streamclf.runtime.child import Stop
+from streamclf.runtime.jobs import Job
+from streamclf.runtime.liveness import GRACE_NS, LINES, NS, OVERSLEPT_NS, Pulse, PulseBoard, Watch
 
 HANGING_CHILD = """
 import threading, time
-from streamclf.child import run_child
-from streamclf.jobs import Job
+from streamclf.runtime.child import run_child
+from streamclf.runtime.jobs import Job
 
 def main(job, stop):
     stop.pulse.expect("classifying", 0.3)
@@ -177,7 +176,7 @@ def test_memory_that_is_not_there_is_an_error_with_its_size(monkeypatch: pytest.
     def full(size: int) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("streamclf.pulse.allocate", full)
+    monkeypatch.setattr("streamclf.runtime.liveness.allocate", full)
     with pytest.raises(RingError, match="64 KiB of shared memory: No space left"):
         PulseBoard()
 

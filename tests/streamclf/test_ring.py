@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 import numpy as np
 import pytest
 
-from streamclf import shared
 from streamclf.errors import RingError
 from streamclf.ring import RingReader, RingWriter, create_ring
+from streamclf.runtime import shared_memory
 from streamclf.sampling import TokenMeta
 
 SHAPE = (2, 64, 64, 3)
@@ -197,7 +197,7 @@ def test_the_descriptor_may_be_closed_once_attached() -> None:
 
 
 def test_where_there_is_no_memfd_a_file_without_a_name_serves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared.sys, "platform", "darwin")
+    monkeypatch.setattr(shared_memory.sys, "platform", "darwin")
     test_what_was_written_is_read_until_it_is_overwritten(checked=True)
 
 
@@ -210,8 +210,8 @@ def test_a_full_memory_is_an_error_and_leaks_no_descriptor(monkeypatch: pytest.M
     def full(fd: int, offset: int, size: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(shared.os, "posix_fallocate", full)
-    monkeypatch.setattr(shared.sys, "platform", "linux")
+    monkeypatch.setattr(shared_memory.os, "posix_fallocate", full)
+    monkeypatch.setattr(shared_memory.sys, "platform", "linux")
     before = open_descriptors()
     with pytest.raises(RingError, match=r"0\.1 MiB of shared memory \(No space left on device\); serve fewer"):
         create_ring(SLOTS, SHAPE)

@@ -17,7 +17,7 @@ from typing import Any
 import zmq
 
 from streamclf.events.types import Draft
-from streamclf.jobs import HubJob
+from streamclf.runtime.jobs import HubJob
 
 READY_S = 20.0
 

@@ -14,8 +14,8 @@ from streamclf.classifier.feed import Feed, bank_slots, ring_slots
 from streamclf.classifier.process import Classifier
 from streamclf.config.actions import StreamActions
 from streamclf.events.types import Draft
-from streamclf.jobs import StreamSettings
 from streamclf.ring import RingReader, RingWriter, create_ring
+from streamclf.runtime.jobs import StreamSettings
 from streamclf.sampling import TokenMeta
 
 SIZE = 8

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from engines.errors import EngineError
-from streamclf.control import ControlReader, Message
 from streamclf.errors import StreamclfError
-from streamclf.jobs import Job
-from streamclf.pulse import Pulse
 from streamclf.redact import RedactingFormatter
+from streamclf.runtime.control_channel import ControlReader, Message
+from streamclf.runtime.jobs import Job
+from streamclf.runtime.liveness import Pulse
 
 JobT = TypeVar("JobT", bound=Job)
 

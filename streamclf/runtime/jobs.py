@@ -24,7 +24,7 @@ class Job(_Message):
     link: str
     """ZeroMQ endpoint on which the hub takes events from producers."""
     pulse_fd: int | None = None
-    """Shared memory for signs of life (`streamclf.pulse`); None where nobody watches."""
+    """Shared memory for signs of life (`streamclf.runtime.liveness`); None where nobody watches."""
     pulse_line: int = 0
 
 

@@ -2,7 +2,7 @@
 
 One page of shared memory for a service, one line of it for a child. A promise is a point on CLOCK_MONOTONIC, which all
 processes of a machine share, written as one aligned 8-byte word: no reader ever sees half of it, and neither side makes
-a system call or wakes the other. Only a loop's own thread gives signs of life (`streamclf.child.Stop`): a library call
+a system call or wakes the other. Only a loop's own thread gives signs of life (`streamclf.runtime.child.Stop`): a library call
 that hangs keeps it from doing so, which no thread beside it can hide.
 """
 
@@ -11,12 +11,13 @@ from __future__ import annotations
 import mmap
 import os
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, Literal, get_args
 
 from streamclf.errors import RingError
-from streamclf.shared import allocate
+from streamclf.runtime.shared_memory import allocate
 
 NS: Final = 1_000_000_000
 LINES: Final = 1024
@@ -116,3 +117,35 @@ class PulseBoard:
             limit_ns=self._words[first + _Word.LIMIT_NS],
             phase=_PHASES[phase] if 0 <= phase < len(_PHASES) else "starting",
         )
+
+
+OVERSLEPT_NS = 3 * NS
+
+
+GRACE_NS = 5 * NS
+
+
+class Watch:
+    """Looks at the promises about once a second.
+
+    A judge that overslept judges nobody: when the machine was suspended, or the supervisor itself was stopped, every
+    promise is overdue and no child is to blame. All get some time to be heard of again.
+    """
+
+    def __init__(self, board: PulseBoard, now_ns: int) -> None:
+        self._board = board
+        self._looked_ns = now_ns
+        self._not_before_ns = now_ns
+
+    def hung(self, lines: Iterable[tuple[str, int]], now_ns: int) -> Iterator[tuple[str, str]]:
+        """(name, reason) of each child of `lines`, pairs of its name and its line of the board, that is overdue."""
+        if now_ns - self._looked_ns > OVERSLEPT_NS:
+            self._not_before_ns = now_ns + GRACE_NS
+        self._looked_ns = now_ns
+        if now_ns < self._not_before_ns:
+            return
+        for name, line in lines:
+            promise = self._board.read(line)
+            silence_s = promise.silence_s(now_ns)
+            if silence_s is not None:
+                yield name, f"hung: no sign of life for {silence_s:.1f} s while {promise.phase}"
