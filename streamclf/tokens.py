@@ -34,7 +34,7 @@ class TokenFiller:
         self._place: U8 | None = None
 
     def may_want(self, before_ns: int, at_ns: int, after_ns: int, longest_ns: int) -> bool:
-        """Whether a frame may be put into a token: see `streamclf.sources.skipping.Interest`."""
+        """Whether a frame may be put into a token: see `streamclf.sources.frame_skipping.Interest`."""
         return self._sampler.may_want(before_ns, at_ns, after_ns, longest_ns)
 
     def may_look_back(self, before_ns: int, at_ns: int, shortest_ns: int) -> bool:

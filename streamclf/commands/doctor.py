@@ -141,7 +141,7 @@ def _decoding() -> dict[str, Any]:
     """Codecs that PyAV decodes, and of each device that `decode:` knows why it cannot be opened; None: it can."""
     import av
 
-    from streamclf.sources.hardware import DEVICES, unopened
+    from streamclf.sources.hw_decode import DEVICES, unopened
 
     return {
         "software": [name for name in DECODERS if name in av.codecs_available],

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from streamclf.errors import SourceError
-from streamclf.sources.container import NS, Container
+from streamclf.sources.av_container import NS, Container
 from streamclf.sources.frame import Frame, Source, SourceInfo
-from streamclf.sources.hardware import Decode, HardwareError, choose
+from streamclf.sources.frame_skipping import Interest, Shifted
+from streamclf.sources.hw_decode import Decode, HardwareError, choose
 from streamclf.sources.picture import Picture
 from streamclf.sources.resize import FrameRenderer
-from streamclf.sources.skipping import Interest, Shifted
 
 ASSUMED_FPS = 25.0
 """For a file whose pictures carry no time stamps and that does not tell its rate, as FFmpeg assumes too."""

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engines.arrays import U8
+from streamclf.sources.frame_skipping import Interest
 from streamclf.sources.resize import Resize
-from streamclf.sources.skipping import Interest
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -27,7 +27,7 @@ class Frame:
     """One decoded picture, not yet converted: frames that sampling does not want cost no conversion.
 
     `pts_ns` is media time, `captured_ns` CLOCK_MONOTONIC right after decoding. `corrupt`: not what the camera sent;
-    `broken`: by damage of its own, not only of one that it is predicted from (`streamclf.sources.damage`).
+    `broken`: by damage of its own, not only of one that it is predicted from (`streamclf.sources.corruption`).
     `discontinuity`: time or content does not continue the frame before (the loop of a file). `width` and `height` are
     the picture's as one should see it, rotation and pixel shape applied. A frame may be kept as long as one likes, and
     rendered by one thread at a time as its source. `wall_ns` is the Unix time at which the camera says that it took the

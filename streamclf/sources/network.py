@@ -14,17 +14,17 @@ import av
 
 from streamclf.errors import SourceError
 from streamclf.redact import redact, register_url
-from streamclf.sources.clock import MediaClock
-from streamclf.sources.container import NS, Container
+from streamclf.sources.av_container import NS, Container
+from streamclf.sources.failure_messages import Timeouts
 from streamclf.sources.file import Pace
 from streamclf.sources.frame import Frame, Source, SourceInfo
-from streamclf.sources.hardware import Decode, choose
+from streamclf.sources.frame_skipping import Interest, Shifted
+from streamclf.sources.hw_decode import Decode, choose
+from streamclf.sources.media_clock import MediaClock
 from streamclf.sources.picture import Picture
-from streamclf.sources.reasons import Timeouts
 from streamclf.sources.resize import FrameRenderer
 from streamclf.sources.rtsp.reader import RtspReader
 from streamclf.sources.rtsp.understanding import MEMORY, NotUnderstoodError
-from streamclf.sources.skipping import Interest, Shifted
 
 MAX_STALE_S = 2.0
 """RTSP time stamps are the camera's clock: a picture this much later than the promptest is an old one."""

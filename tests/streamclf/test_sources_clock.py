@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from streamclf.sources.clock import NS, MediaClock
+from streamclf.sources.media_clock import NS, MediaClock
 
 FRAME_NS = NS // 25
 

@@ -11,7 +11,7 @@ from support.rtsp_server import RtspServer
 
 from streamclf.config.service import StreamConfig
 from streamclf.sources import Frame, open_source
-from streamclf.sources.damage import REFRESHED_AFTER, Damage
+from streamclf.sources.corruption import REFRESHED_AFTER, Damage
 
 FILM = film(frames=250, gop=25)
 

@@ -15,7 +15,7 @@ from streamclf.commands import doctor
 from streamclf.config.service import StreamConfig, parse_config
 from streamclf.errors import ConfigError, SourceError
 from streamclf.sources import hardware, open_source
-from streamclf.sources.hardware import CPU, DEVICES, Choice, HardwareError, choose, unopened
+from streamclf.sources.hw_decode import CPU, DEVICES, Choice, HardwareError, choose, unopened
 from streamclf.sources.resize import FrameRenderer, Oriented
 
 PICTURES = 50
@@ -28,7 +28,11 @@ class Device:
         self.made: list[str] = []
         monkeypatch.setattr(hardware, "unopened", lambda device: None if device == "cuda" else "not here")
         monkeypatch.setattr(hardware, "make_accelerator", self._make)
-        for module in ("streamclf.sources.hardware", "streamclf.sources.container", "streamclf.sources.rtsp.decoder"):
+        for module in (
+            "streamclf.sources.hw_decode",
+            "streamclf.sources.av_container",
+            "streamclf.sources.rtsp.decoder",
+        ):
             monkeypatch.setattr(f"{module}.is_used", lambda context: works)
 
     def _make(self, device: str) -> Any:
@@ -187,7 +191,7 @@ def test_a_device_that_cannot_decode_a_films_key_frame_is_left_for_the_cpu(
 def test_a_broken_film_is_blamed_on_the_device_only_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What the CPU cannot decode either ends with the film's own error."""
     Device(monkeypatch)
-    monkeypatch.setattr("streamclf.sources.container.Container._decoded", lambda self, packet: iter(()))
+    monkeypatch.setattr("streamclf.sources.av_container.Container._decoded", lambda self, packet: iter(()))
     path = write_clip(tmp_path / "film.mp4", frames=5)
     with pytest.raises(SourceError, match="not one picture could be decoded") as caught:
         numbers(StreamConfig(url=str(path), pace="fast", decode="cuda"))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.clips import film, write_clip
 
-from streamclf.sources.references import KEY, NEEDED, SPARE, Look, References
+from streamclf.sources.nal_references import KEY, NEEDED, SPARE, Look, References
 
 START = b"\0\0\0\1"
 BFRAMES = (("preset", "ultrafast"), ("bf", "2"), ("x264-params", "b-pyramid=none:b-adapt=0:scenecut=0:threads=1"))

@@ -19,8 +19,8 @@ from engines.arrays import U8
 from streamclf.config.service import StreamConfig
 from streamclf.sampling import TokenMeta, TokenSampler
 from streamclf.sources import Frame, Source, open_source
+from streamclf.sources.frame_skipping import MAX_TIMES, MAX_UNTOLD, MAX_UNTOLD_NS, Skipper
 from streamclf.sources.resize import Resize
-from streamclf.sources.skipping import MAX_TIMES, MAX_UNTOLD, MAX_UNTOLD_NS, Skipper
 from streamclf.tokens import TokenFiller
 
 MS = 1_000_000

@@ -11,7 +11,7 @@ from typing import NoReturn
 import av.error
 
 from streamclf.errors import SourceError, SourceRefusedError
-from streamclf.sources.reasons import REASONS
+from streamclf.sources.failure_messages import REASONS
 from streamclf.sources.rtsp.address import Credentials
 from streamclf.sources.rtsp.auth import Authenticator, choose
 from streamclf.sources.rtsp.connection import Connection, UdpPair, wait

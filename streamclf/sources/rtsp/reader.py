@@ -13,17 +13,17 @@ from typing import Literal
 import av.error
 
 from streamclf.errors import SourceError
+from streamclf.sources.failure_messages import NO_PICTURE_S, REASONS, UNTRUSTED, Timeouts, no_picture, too_slow
 from streamclf.sources.frame import SourceInfo
-from streamclf.sources.hardware import CPU, Choice
+from streamclf.sources.frame_skipping import Interest
+from streamclf.sources.hw_decode import CPU, Choice
 from streamclf.sources.picture import Picture
-from streamclf.sources.reasons import NO_PICTURE_S, REASONS, UNTRUSTED, Timeouts, no_picture, too_slow
 from streamclf.sources.rtsp.client import EndedError
 from streamclf.sources.rtsp.connection import StoppedError
 from streamclf.sources.rtsp.decoder import Decoder
 from streamclf.sources.rtsp.session import Session
 from streamclf.sources.rtsp.understanding import MEMORY, NotUnderstoodError
 from streamclf.sources.rtsp.units import AccessUnit
-from streamclf.sources.skipping import Interest
 
 GOODBYE_S = 0.5
 """After a sender's goodbye (RTCP BYE), the time for another one to begin."""

@@ -92,7 +92,7 @@ class Skipper(Generic[ItemT]):
     ) -> Sequence[ItemT]:
         """Take the next packet: those to decode now, in this order.
 
-        `key`, `spare`: see `streamclf.sources.references.Look`. `sound`: nothing is known to be wrong with it.
+        `key`, `spare`: see `streamclf.sources.nal_references.Look`. `sound`: nothing is known to be wrong with it.
         """
         if self.interest is None:
             return (item,)

@@ -20,13 +20,21 @@ from av.video.stream import VideoStream
 
 from streamclf.errors import SourceError, SourceRefusedError
 from streamclf.redact import redact
-from streamclf.sources.damage import Damage
+from streamclf.sources.corruption import Damage
+from streamclf.sources.failure_messages import (
+    NO_PICTURE_S,
+    REFUSALS,
+    UNTRUSTED,
+    Timeouts,
+    no_picture,
+    reason_of,
+    too_slow,
+)
 from streamclf.sources.frame import SourceInfo
-from streamclf.sources.hardware import CPU, DISTRUST, Choice, HardwareError, is_used, options_for, said_of
+from streamclf.sources.frame_skipping import Interest, Skipped, Skipper
+from streamclf.sources.hw_decode import CPU, DISTRUST, Choice, HardwareError, is_used, options_for, said_of
+from streamclf.sources.nal_references import References
 from streamclf.sources.picture import Picture, oriented, sound_aspect
-from streamclf.sources.reasons import NO_PICTURE_S, REFUSALS, UNTRUSTED, Timeouts, no_picture, reason_of, too_slow
-from streamclf.sources.references import References
-from streamclf.sources.skipping import Interest, Skipped, Skipper
 
 NS = 1_000_000_000
 TOLERANT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
