@@ -23,8 +23,8 @@ from streamclf.sources.hw_decode import Decode, choose
 from streamclf.sources.media_clock import MediaClock
 from streamclf.sources.picture import Picture
 from streamclf.sources.resize import FrameRenderer
+from streamclf.sources.rtsp.fallback import MEMORY, NotUnderstoodError
 from streamclf.sources.rtsp.reader import RtspReader
-from streamclf.sources.rtsp.understanding import MEMORY, NotUnderstoodError
 
 MAX_STALE_S = 2.0
 """RTSP time stamps are the camera's clock: a picture this much later than the promptest is an old one."""

@@ -20,7 +20,7 @@ from support.rtsp_server import HOST, RtspServer, Traits
 from streamclf.config.service import StreamConfig
 from streamclf.errors import SourceError, SourceRefusedError
 from streamclf.sources import Frame, Source, open_source
-from streamclf.sources.rtsp import understanding
+from streamclf.sources.rtsp import fallback
 
 FILM = film(frames=100)
 HEVC = film(frames=60, codec="libx265")
@@ -29,7 +29,7 @@ MJPEG = "v=0\r\ns=x\r\nt=0 0\r\nm=video 0 RTP/AVP 26\r\na=control:track0\r\n"
 
 @pytest.fixture(autouse=True)
 def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
-    memory = understanding.Memory()
+    memory = fallback.Memory()
     monkeypatch.setattr("streamclf.sources.network.MEMORY", memory)
     monkeypatch.setattr("streamclf.sources.rtsp.reader.MEMORY", memory)
 

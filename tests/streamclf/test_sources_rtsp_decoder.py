@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from support.clips import Film, film
 
+from streamclf.sources.rtsp.access_units import START_CODE, AccessUnit
 from streamclf.sources.rtsp.decoder import Decoder
 from streamclf.sources.rtsp.media import Media
 from streamclf.sources.rtsp.sdp import Track
-from streamclf.sources.rtsp.units import START_CODE, AccessUnit
 
 TRACK = Track(codec="H264", payload_types=frozenset({96}))
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from support.rtp import Packetizer
 
 from streamclf.errors import SourceError
+from streamclf.sources.rtsp.access_units import START_CODE
 from streamclf.sources.rtsp.address import parse_url
 from streamclf.sources.rtsp.auth import Authenticator, Credentials, choose
 from streamclf.sources.rtsp.framing import Data, Framing
@@ -19,7 +20,6 @@ from streamclf.sources.rtsp.rtcp import parse_rtcp
 from streamclf.sources.rtsp.rtp import parse_rtp
 from streamclf.sources.rtsp.sdp import MAX_PARAMETER_SETS, Track, parse_sdp
 from streamclf.sources.rtsp.session import _pair
-from streamclf.sources.rtsp.units import START_CODE
 
 PROFILE = settings(max_examples=150, deadline=None)
 WORDS = st.sampled_from(

@@ -11,12 +11,12 @@ import pytest
 from support.rtp import NTP_EPOCH, Packetizer
 
 from streamclf.sources.rtsp import nal
+from streamclf.sources.rtsp.access_units import MAX_NALS, AccessUnit
 from streamclf.sources.rtsp.media import Media
 from streamclf.sources.rtsp.reorder import MAX_WAITING, Reorder
 from streamclf.sources.rtsp.rtcp import Reception, parse_rtcp
 from streamclf.sources.rtsp.rtp import RtpPacket, Run, Timeline, distance, parse_rtp
 from streamclf.sources.rtsp.sdp import Track
-from streamclf.sources.rtsp.units import MAX_NALS, AccessUnit
 
 SPS, PPS, SEI = b"\x67sps", b"\x68pps", b"\x06sei"
 STEP = 3600
@@ -166,7 +166,7 @@ def test_kinds_that_cameras_do_not_send_are_counted() -> None:
 
 def test_nothing_grows_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streamclf.sources.rtsp.nal.MAX_NAL_BYTES", 10_000)
-    monkeypatch.setattr("streamclf.sources.rtsp.units.MAX_NAL_BYTES", 10_000)
+    monkeypatch.setattr("streamclf.sources.rtsp.access_units.MAX_NAL_BYTES", 10_000)
     sender, media = packer(), Media(H264, reorder_s=0.0)
     assert fed(media, sender.packets([key(1, 20_000)], 0)) == []
     assert fed(media, sender.packets([SEI] * (MAX_NALS + 10), STEP)) == []

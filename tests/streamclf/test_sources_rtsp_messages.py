@@ -15,10 +15,10 @@ from streamclf.errors import SourceError
 from streamclf.sources.rtsp.address import Credentials, joined, parse_url, redirected
 from streamclf.sources.rtsp.auth import Authenticator, choose
 from streamclf.sources.rtsp.connection import tls_context
+from streamclf.sources.rtsp.fallback import FORGET_S, Memory, NotUnderstoodError
 from streamclf.sources.rtsp.framing import Data, Framing
 from streamclf.sources.rtsp.message import MalformedMessageError, Message, request_bytes
 from streamclf.sources.rtsp.sdp import parse_sdp
-from streamclf.sources.rtsp.understanding import FORGET_S, Memory, NotUnderstoodError
 
 SPS, PPS = b"\x67\x42\x00\x1e\xab", b"\x68\xce\x3c\x80"
 SETS = ",".join(base64.b64encode(part).decode() for part in (SPS, PPS))
@@ -252,7 +252,7 @@ def test_no_part_of_a_request_ends_its_line() -> None:
 
 def test_what_is_learnt_is_forgotten_after_an_hour_and_never_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr("streamclf.sources.rtsp.understanding.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("streamclf.sources.rtsp.fallback.time.monotonic", lambda: clock[0])
     memory = Memory()
     for i in range(1000):
         memory.learn(f"rtsp://c/{i}", "JPEG")

@@ -15,9 +15,9 @@ from streamclf.sources.failure_messages import REASONS
 from streamclf.sources.rtsp.address import Credentials
 from streamclf.sources.rtsp.auth import Authenticator, choose
 from streamclf.sources.rtsp.connection import Connection, UdpPair, wait
+from streamclf.sources.rtsp.fallback import NotUnderstoodError
 from streamclf.sources.rtsp.framing import Data, Framing
 from streamclf.sources.rtsp.message import MalformedMessageError, Message, answer_bytes, request_bytes
-from streamclf.sources.rtsp.understanding import NotUnderstoodError
 
 USER_AGENT = "streamclf"
 SEND_S = 1.0

@@ -15,9 +15,9 @@ from streamclf.sources.frame_skipping import Interest, Skipped, Skipper
 from streamclf.sources.hw_decode import CPU, DISTRUST, Choice, choose, is_used, options_for, said_of
 from streamclf.sources.nal_references import References
 from streamclf.sources.picture import SQUARE, Picture, oriented, sound_aspect
+from streamclf.sources.rtsp.access_units import START_CODE, AccessUnit
 from streamclf.sources.rtsp.media import Media
 from streamclf.sources.rtsp.sdp import Track
-from streamclf.sources.rtsp.units import START_CODE, AccessUnit
 
 MAX_FPS = 1000
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable
 
+from streamclf.sources.rtsp.access_units import AccessUnit, Assembler
 from streamclf.sources.rtsp.nal import DEPACKETIZERS
 from streamclf.sources.rtsp.reorder import Arrival, Reorder
 from streamclf.sources.rtsp.rtcp import Reception, SenderReport, parse_rtcp
 from streamclf.sources.rtsp.rtp import Run, Timeline, runs_of
 from streamclf.sources.rtsp.sdp import Track
-from streamclf.sources.rtsp.units import AccessUnit, Assembler
 
 NS = 1_000_000_000
 MAX_REPORT_AGE_S = 60

@@ -18,12 +18,12 @@ from streamclf.sources.frame import SourceInfo
 from streamclf.sources.frame_skipping import Interest
 from streamclf.sources.hw_decode import CPU, Choice
 from streamclf.sources.picture import Picture
+from streamclf.sources.rtsp.access_units import AccessUnit
 from streamclf.sources.rtsp.client import EndedError
 from streamclf.sources.rtsp.connection import StoppedError
 from streamclf.sources.rtsp.decoder import Decoder
+from streamclf.sources.rtsp.fallback import MEMORY, NotUnderstoodError
 from streamclf.sources.rtsp.session import Session
-from streamclf.sources.rtsp.understanding import MEMORY, NotUnderstoodError
-from streamclf.sources.rtsp.units import AccessUnit
 
 GOODBYE_S = 0.5
 """After a sender's goodbye (RTCP BYE), the time for another one to begin."""

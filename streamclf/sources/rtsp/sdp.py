@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from streamclf.errors import SourceError
-from streamclf.sources.rtsp.understanding import NotUnderstoodError
+from streamclf.sources.rtsp.fallback import NotUnderstoodError
 
 MAX_SDP_BYTES = 64 << 10
 MAX_LINES = 1024

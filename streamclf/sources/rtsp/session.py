@@ -14,11 +14,11 @@ from streamclf.errors import SourceError
 from streamclf.sources.rtsp.address import Address, joined, parse_url, redirected
 from streamclf.sources.rtsp.client import Client, EndedError
 from streamclf.sources.rtsp.connection import Connection, StoppedError, UdpPair, tls_context
+from streamclf.sources.rtsp.fallback import NotUnderstoodError
 from streamclf.sources.rtsp.framing import Data
 from streamclf.sources.rtsp.media import Media
 from streamclf.sources.rtsp.message import Message
 from streamclf.sources.rtsp.sdp import Offer, parse_sdp
-from streamclf.sources.rtsp.understanding import NotUnderstoodError
 
 MAX_REDIRECTIONS = 3
 TIMEOUT_S = 60.0
