@@ -190,7 +190,7 @@ def watch(
     seconds: Seconds = None,
 ) -> int:
     """Show a service's streams with their predictions drawn over the picture."""
-    from streamclf.subscribers.overlay import run_watch
+    from streamclf.subscribers.watch import run_watch
 
     return run_watch(endpoint, streams=stream, record=record, seconds=seconds)
 

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from streamclf.errors import BusError, UsageError
 from streamclf.redact import register_secret
-from streamclf.subscribers.outlet import Until, say
+from streamclf.subscribers.delivery import Until, say
 from streamclf.subscribers.topics import Message
 
 if TYPE_CHECKING:

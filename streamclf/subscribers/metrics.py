@@ -21,8 +21,8 @@ from streamclf import __version__
 from streamclf.client.subscription import Subscription, subscribe
 from streamclf.events.types import Action, Heartbeat, Lost, Prediction, Received, State, Status
 from streamclf.runtime.signals import stop_on_signals
+from streamclf.subscribers.delivery import Until, say
 from streamclf.subscribers.metrics_http import Reply, Server, read_token
-from streamclf.subscribers.outlet import Until, say
 from streamclf.subscribers.vigil import Vigil
 
 MAX_STREAMS: Final = 1024

@@ -13,8 +13,8 @@ from streamclf.client.subscription import START, subscribe
 from streamclf.events.types import Heartbeat, Lost
 from streamclf.runtime.signals import stop_on_signals
 from streamclf.subscribers.broker import Broker, client_id, library, parse_broker
-from streamclf.subscribers.outlet import Item, Pump, Until, say
-from streamclf.subscribers.position import PositionFile
+from streamclf.subscribers.checkpoint import PositionFile
+from streamclf.subscribers.delivery import Item, Pump, Until, say
 from streamclf.subscribers.topics import Topics
 
 _NAME = "mqtt"

@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 from streamclf import __version__
 from streamclf.errors import StreamclfError, UsageError
 from streamclf.redact import register_secret
-from streamclf.subscribers.outlet import Until
+from streamclf.subscribers.delivery import Until
 
 MAX_RETRY_AFTER_S = 3600.0
 _TIMEOUT_S = 10.0

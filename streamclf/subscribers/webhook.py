@@ -21,8 +21,8 @@ from streamclf.events.types import DraftType, Heartbeat, Lost, published
 from streamclf.net.backoff import Backoff
 from streamclf.redact import register_secret
 from streamclf.runtime.signals import stop_on_signals
-from streamclf.subscribers.outlet import Item, Pump, Until, say
-from streamclf.subscribers.position import PositionFile
+from streamclf.subscribers.checkpoint import PositionFile
+from streamclf.subscribers.delivery import Item, Pump, Until, say
 from streamclf.subscribers.post import Answer, Poster, Target, UnreachableError, parse_target
 
 MAX_BATCH: Final = 1000

@@ -12,9 +12,9 @@ import pytest
 
 from streamclf.errors import BusError, JournalError, UsageError
 from streamclf.events.types import START, Action, Heartbeat, Lost, Position, Received
-from streamclf.subscribers import position as room
-from streamclf.subscribers.outlet import Item, Pump, Until
-from streamclf.subscribers.position import PositionFile
+from streamclf.subscribers import checkpoint as room
+from streamclf.subscribers.checkpoint import PositionFile
+from streamclf.subscribers.delivery import Item, Pump, Until
 
 EPOCH = "9f" * 16
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=timezone.utc)

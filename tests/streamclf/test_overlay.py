@@ -22,7 +22,7 @@ from streamclf.producer.link import HubLink
 from streamclf.render.film_writer import FilmWriter, fitted
 from streamclf.render.overlay import OverlayState, draw
 from streamclf.render.palette import label_bgr
-from streamclf.subscribers.overlay import Board, run_watch, tiled
+from streamclf.subscribers.watch import Board, run_watch, tiled
 
 EPOCH = "ab" * 16
 NOW = datetime.now(timezone.utc)

@@ -27,7 +27,7 @@ from streamclf.events.types import Action, Lost
 from streamclf.net.backoff import Backoff
 from streamclf.producer.link import HubLink
 from streamclf.subscribers import webhook
-from streamclf.subscribers.outlet import Until
+from streamclf.subscribers.delivery import Until
 from streamclf.subscribers.post import MAX_RETRY_AFTER_S, Answer, Poster, UnreachableError, parse_target
 from streamclf.subscribers.webhook import DeadLetters, Webhook, checked_type, read_secret, run_webhook, signature
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeAlias
 from streamclf.client.subscription import Subscription
 from streamclf.events.types import START, Heartbeat, Lost, Position, StreamEvent
 from streamclf.redact import redact
-from streamclf.subscribers.position import PositionFile
+from streamclf.subscribers.checkpoint import PositionFile
 
 Item: TypeAlias = StreamEvent | Lost
 
