@@ -164,7 +164,7 @@ def log(
     seconds: Seconds = None,
 ) -> int:
     """Write every event of a service to a file, exactly once, whatever happens in between."""
-    from streamclf.subscribers.log import run_log
+    from streamclf.subscribers.log.command import run_log
 
     return run_log(endpoint, output, rotate=rotate or (), keep=keep, once=once, seconds=seconds)
 
@@ -208,7 +208,7 @@ def query(
     as_json: Json = False,
 ) -> int:
     """Find events in a log: the newest that match, oldest first."""
-    from streamclf.subscribers.query import run_query
+    from streamclf.subscribers.log.query import run_query
 
     return run_query(
         db,

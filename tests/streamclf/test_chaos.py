@@ -21,7 +21,7 @@ import pytest
 import zmq
 from support.hub_process import HubProcess
 
-from streamclf.subscribers.log import run_log
+from streamclf.subscribers.log.command import run_log
 
 pytestmark = pytest.mark.flaky(reruns=0)  # what fails here once in a hundred times is a loss
 
@@ -52,7 +52,7 @@ LOGGER = """
 import sys
 from pathlib import Path
 import streamclf.client.subscription
-from streamclf.subscribers.log import run_log
+from streamclf.subscribers.log.command import run_log
 streamclf.client.subscription._RECEIVE_HIGH_WATER = int(sys.argv[3])
 sys.exit(run_log(sys.argv[1], Path(sys.argv[2])))
 """

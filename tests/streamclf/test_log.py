@@ -24,9 +24,9 @@ from support.hub_process import HubProcess, action, prediction, status, wait_unt
 from streamclf.errors import BusError, JournalError, UsageError
 from streamclf.events.types import Draft
 from streamclf.producer.link import HubLink
-from streamclf.subscribers.log import run_log
-from streamclf.subscribers.rotation import completed
-from streamclf.subscribers.sinks import SqliteSink, open_sink
+from streamclf.subscribers.log.command import run_log
+from streamclf.subscribers.log.rotation import completed
+from streamclf.subscribers.log.sinks import SqliteSink, open_sink
 
 HAS_PYARROW = importlib.util.find_spec("pyarrow") is not None
 CHAOS_S = float(os.environ.get("STREAMCLF_CHAOS_S", "4"))
@@ -41,7 +41,7 @@ def hub() -> Iterator[HubProcess]:
 
 def start_logger(endpoint: str, output: Path) -> subprocess.Popen[bytes]:
     code = (
-        "import sys; from pathlib import Path; from streamclf.subscribers.log import run_log\n"
+        "import sys; from pathlib import Path; from streamclf.subscribers.log.command import run_log\n"
         "sys.exit(run_log(sys.argv[1], Path(sys.argv[2]), rotate=sys.argv[3:]))"
     )
     arguments = [sys.executable, "-c", code, endpoint, str(output), *rotation(output)]
@@ -158,7 +158,7 @@ def test_it_waits_for_a_service_says_so_and_ends_cleanly_on_sigint(tmp_path: Pat
 
 
 def test_once_without_a_service_is_an_error_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streamclf.subscribers.log._ONCE_PATIENCE_S", 0.2)
+    monkeypatch.setattr("streamclf.subscribers.log.command._ONCE_PATIENCE_S", 0.2)
     with pytest.raises(BusError, match="is the service running"):
         run_log("tcp://127.0.0.1:9", tmp_path / "events.db", once=True)
 

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from streamclf.errors import JournalError, UsageError
 from streamclf.events.types import Action, Lost, Position, Prediction, Status, StreamEvent, Window
-from streamclf.subscribers import parquet
-from streamclf.subscribers.lineformats import COLUMNS, Csv, Jsonl
-from streamclf.subscribers.parquet import ParquetSink
-from streamclf.subscribers.rotation import Rotation, completed, parse_rotation
-from streamclf.subscribers.sinks import Sink, open_sink
-from streamclf.subscribers.textlog import TextSink
+from streamclf.subscribers.log import parquet
+from streamclf.subscribers.log.line_formats import COLUMNS, Csv, Jsonl
+from streamclf.subscribers.log.parquet import ParquetSink
+from streamclf.subscribers.log.rotation import Rotation, completed, parse_rotation
+from streamclf.subscribers.log.sinks import Sink, open_sink
+from streamclf.subscribers.log.text import TextSink
 
 EPOCH = "cd" * 16
 NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
@@ -175,7 +175,7 @@ def test_a_full_disk_leaves_no_half_and_loses_nothing(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr("streamclf.subscribers.textlog.os.write", full)
+        patch.setattr("streamclf.subscribers.log.text.os.write", full)
         with pytest.raises(JournalError, match="nothing is lost: free space"):
             write(sink, [status(2)])
     assert path.read_bytes() == before

@@ -17,10 +17,10 @@ from streamclf.cli import _main
 from streamclf.errors import JournalError, UsageError
 from streamclf.events.types import Action, Position, Prediction, Status, StreamEvent, Window
 from streamclf.producer.link import HubLink
-from streamclf.subscribers import query
-from streamclf.subscribers.log import run_log
-from streamclf.subscribers.query import run_query
-from streamclf.subscribers.sinks import SqliteSink
+from streamclf.subscribers.log import query
+from streamclf.subscribers.log.command import run_log
+from streamclf.subscribers.log.query import run_query
+from streamclf.subscribers.log.sinks import SqliteSink
 
 EPOCH = "9f" * 16
 NOW = datetime.now(timezone.utc)

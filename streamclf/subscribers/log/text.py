@@ -16,8 +16,8 @@ from pathlib import Path
 from streamclf.errors import JournalError
 from streamclf.events.types import Lost, Position, StreamEvent
 from streamclf.runtime.file_lock import open_locked
-from streamclf.subscribers.lineformats import LineFormat
-from streamclf.subscribers.rotation import Rotation, completed, drop_oldest, next_name, sync_directory
+from streamclf.subscribers.log.line_formats import LineFormat
+from streamclf.subscribers.log.rotation import Rotation, completed, drop_oldest, next_name, sync_directory
 
 _TAIL_BYTES = 1 << 20
 _HEAD_BYTES = 1 << 17

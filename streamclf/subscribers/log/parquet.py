@@ -22,7 +22,7 @@ import orjson
 from streamclf.errors import JournalError, UsageError
 from streamclf.events.types import Action, Lost, Position, Prediction, Status, StreamEvent, published
 from streamclf.runtime.file_lock import open_locked
-from streamclf.subscribers.rotation import Rotation, drop_oldest, sorted_by_number, sync_directory
+from streamclf.subscribers.log.rotation import Rotation, drop_oldest, sorted_by_number, sync_directory
 
 if TYPE_CHECKING:
     import pyarrow as pa

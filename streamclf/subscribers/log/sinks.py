@@ -9,10 +9,10 @@ from typing import Final, Protocol
 
 from streamclf.errors import JournalError, UsageError
 from streamclf.events.types import Action, Lost, Position, Prediction, Status, StreamEvent, published, written_time
-from streamclf.subscribers.lineformats import Csv, Jsonl
-from streamclf.subscribers.parquet import ParquetSink
-from streamclf.subscribers.rotation import Rotation
-from streamclf.subscribers.textlog import TextSink
+from streamclf.subscribers.log.line_formats import Csv, Jsonl
+from streamclf.subscribers.log.parquet import ParquetSink
+from streamclf.subscribers.log.rotation import Rotation
+from streamclf.subscribers.log.text import TextSink
 
 _APPLICATION_ID: Final = 0x73636C67  # "sclg": a log, not the service's own journal
 

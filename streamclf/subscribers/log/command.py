@@ -11,8 +11,8 @@ from pathlib import Path
 from streamclf.client.subscription import START, Position, Received, Subscription, subscribe
 from streamclf.events.types import Heartbeat, Lost, StreamEvent
 from streamclf.runtime.signals import stop_on_signals
-from streamclf.subscribers.rotation import parse_rotation
-from streamclf.subscribers.sinks import Sink, open_sink
+from streamclf.subscribers.log.rotation import parse_rotation
+from streamclf.subscribers.log.sinks import Sink, open_sink
 
 _BATCH = 1000
 _BATCH_S = 0.25

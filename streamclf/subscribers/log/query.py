@@ -19,7 +19,7 @@ from streamclf.events.types import JOURNALLED
 from streamclf.net.names import valid_stream_name
 
 MAX_LIMIT: Final = 100_000
-_APPLICATION_ID: Final = 0x73636C67  # "sclg", as streamclf.subscribers.sinks marks its files
+_APPLICATION_ID: Final = 0x73636C67  # "sclg", as streamclf.subscribers.log.sinks marks its files
 _DEADLINE_S = 30.0
 _STEPS = 100_000
 """SQLite's virtual machine instructions between two looks at the clock: some milliseconds."""
