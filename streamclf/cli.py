@@ -291,7 +291,7 @@ def metrics(
     seconds: Seconds = None,
 ) -> int:
     """Serve Prometheus /metrics and /healthz of a service."""
-    from streamclf.subscribers.metrics import run_metrics
+    from streamclf.subscribers.metrics.command import run_metrics
 
     return run_metrics(
         endpoint, host=host, port=port, token_file=token_file, stalled_after_s=stalled_after, seconds=seconds

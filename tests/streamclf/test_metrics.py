@@ -21,10 +21,10 @@ from support.service import Service
 from streamclf.errors import BusError, UsageError
 from streamclf.events.types import Action, Draft, Heartbeat, Latency, Lost, Prediction, Status, Window
 from streamclf.producer.link import HubLink
-from streamclf.subscribers import metrics_http
-from streamclf.subscribers.metrics import MAX_LABELS, MAX_STREAMS, Board
-from streamclf.subscribers.metrics_http import MAX_CONNECTIONS, Server, read_token
-from streamclf.subscribers.vigil import MAX_REASONS, SILENT_S, UNHEARD_S, Vigil
+from streamclf.subscribers.metrics import http_server
+from streamclf.subscribers.metrics.command import MAX_LABELS, MAX_STREAMS, Board
+from streamclf.subscribers.metrics.health import MAX_REASONS, SILENT_S, UNHEARD_S, Vigil
+from streamclf.subscribers.metrics.http_server import MAX_CONNECTIONS, Server, read_token
 
 EPOCH = "9f" * 16
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=timezone.utc)
@@ -229,7 +229,7 @@ def test_on_loopback_a_web_page_cannot_read_through_a_name_of_its_own() -> None:
 
 
 def test_who_sends_a_byte_now_and_then_is_cut_off_and_the_others_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics_http, "_CONNECTION_S", 0.5)
+    monkeypatch.setattr(http_server, "_CONNECTION_S", 0.5)
     with Server("127.0.0.1", 0, PAGES, None) as server:
         port = int(server.address.rpartition(":")[2])
         idle = [socket.create_connection(("127.0.0.1", port), 20) for _ in range(MAX_CONNECTIONS + 10)]

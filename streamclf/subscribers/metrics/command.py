@@ -22,8 +22,8 @@ from streamclf.client.subscription import Subscription, subscribe
 from streamclf.events.types import Action, Heartbeat, Lost, Prediction, Received, State, Status
 from streamclf.runtime.signals import stop_on_signals
 from streamclf.subscribers.delivery import Until, say
-from streamclf.subscribers.metrics_http import Reply, Server, read_token
-from streamclf.subscribers.vigil import Vigil
+from streamclf.subscribers.metrics.health import Vigil
+from streamclf.subscribers.metrics.http_server import Reply, Server, read_token
 
 MAX_STREAMS: Final = 1024
 MAX_LABELS: Final = 256
