@@ -235,7 +235,7 @@ def mqtt(
     seconds: Seconds = None,
 ) -> int:
     """Tell an MQTT broker of actions and labels; Home Assistant finds them by itself."""
-    from streamclf.subscribers.mqtt import run_mqtt
+    from streamclf.subscribers.mqtt.command import run_mqtt
 
     return run_mqtt(
         endpoint,

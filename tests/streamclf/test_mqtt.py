@@ -19,9 +19,9 @@ from support.service import Service
 from streamclf.errors import UsageError
 from streamclf.events.types import Action, Lost, Prediction, Status, Window
 from streamclf.producer.link import HubLink
-from streamclf.subscribers.broker import Address, client_id, parse_broker
-from streamclf.subscribers.mqtt import ServiceClock, run_mqtt
-from streamclf.subscribers.topics import MAX_LABELS, MAX_STREAMS, STALE_S, Topics, slug
+from streamclf.subscribers.mqtt.broker import Address, client_id, parse_broker
+from streamclf.subscribers.mqtt.command import ServiceClock, run_mqtt
+from streamclf.subscribers.mqtt.home_assistant import MAX_LABELS, MAX_STREAMS, STALE_S, Topics, slug
 
 EPOCH = "9f" * 16
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=timezone.utc)

@@ -12,10 +12,10 @@ from typing import Any
 from streamclf.client.subscription import START, subscribe
 from streamclf.events.types import Heartbeat, Lost
 from streamclf.runtime.signals import stop_on_signals
-from streamclf.subscribers.broker import Broker, client_id, library, parse_broker
 from streamclf.subscribers.checkpoint import PositionFile
 from streamclf.subscribers.delivery import Item, Pump, Until, say
-from streamclf.subscribers.topics import Topics
+from streamclf.subscribers.mqtt.broker import Broker, client_id, library, parse_broker
+from streamclf.subscribers.mqtt.home_assistant import Topics
 
 _NAME = "mqtt"
 _BATCH = 100

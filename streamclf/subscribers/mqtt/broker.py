@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from streamclf.errors import BusError, UsageError
 from streamclf.redact import register_secret
 from streamclf.subscribers.delivery import Until, say
-from streamclf.subscribers.topics import Message
+from streamclf.subscribers.mqtt.home_assistant import Message
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client
