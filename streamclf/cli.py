@@ -264,7 +264,7 @@ def webhook(
     seconds: Seconds = None,
 ) -> int:
     """POST events to a web address, signed, in order, again and again until they are taken."""
-    from streamclf.subscribers.webhook import run_webhook
+    from streamclf.subscribers.webhook.command import run_webhook
 
     return run_webhook(
         endpoint,

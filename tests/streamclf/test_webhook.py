@@ -26,10 +26,17 @@ from streamclf.errors import JournalError, UsageError
 from streamclf.events.types import Action, Lost
 from streamclf.net.backoff import Backoff
 from streamclf.producer.link import HubLink
-from streamclf.subscribers import webhook
 from streamclf.subscribers.delivery import Until
-from streamclf.subscribers.post import MAX_RETRY_AFTER_S, Answer, Poster, UnreachableError, parse_target
-from streamclf.subscribers.webhook import DeadLetters, Webhook, checked_type, read_secret, run_webhook, signature
+from streamclf.subscribers.webhook import command
+from streamclf.subscribers.webhook.command import (
+    DeadLetters,
+    Webhook,
+    checked_type,
+    read_secret,
+    run_webhook,
+    signature,
+)
+from streamclf.subscribers.webhook.http_post import MAX_RETRY_AFTER_S, Answer, Poster, UnreachableError, parse_target
 
 EPOCH = "9f" * 16
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=timezone.utc)
@@ -145,7 +152,7 @@ def test_what_may_pass_is_tried_again_with_growing_waits(receiver: Receiver, tmp
 
 
 def test_waits_end_at_a_minute_and_differ() -> None:
-    patience = [webhook._Patience() for _ in range(2)]
+    patience = [command._Patience() for _ in range(2)]
     waits = [[each.next_s() for _ in range(40)] for each in patience]
     assert waits[0] != waits[1]
     assert max(waits[0]) <= 72
@@ -204,9 +211,9 @@ def test_one_bad_event_does_not_take_its_batch_along(receiver: Receiver, tmp_pat
 
 
 def test_dead_letters_without_end_end_it_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhook, "MAX_DEAD_BYTES", 2000)
+    monkeypatch.setattr(command, "MAX_DEAD_BYTES", 2000)
     letters = DeadLetters(tmp_path / "dead")
-    letter = webhook._Letter("key", b'"' + b"x" * 800 + b'"')
+    letter = command._Letter("key", b'"' + b"x" * 800 + b'"')
     target = parse_target("http://127.0.0.1:1/")
     letters.keep(target, letter, Answer(400, "Bad"))
     letters.keep(target, letter, Answer(400, "Bad"))

@@ -23,7 +23,7 @@ from streamclf.redact import register_secret
 from streamclf.runtime.signals import stop_on_signals
 from streamclf.subscribers.checkpoint import PositionFile
 from streamclf.subscribers.delivery import Item, Pump, Until, say
-from streamclf.subscribers.post import Answer, Poster, Target, UnreachableError, parse_target
+from streamclf.subscribers.webhook.http_post import Answer, Poster, Target, UnreachableError, parse_target
 
 MAX_BATCH: Final = 1000
 MAX_DEAD_BYTES: Final = 64 << 20
