@@ -18,8 +18,8 @@ from engines.errors import EngineError
 from streamclf.config.service import load_config
 from streamclf.errors import StreamclfError
 from streamclf.runtime.child import configure_logging
-from streamclf.supervisor.core import Ready
 from streamclf.supervisor.preflight import preflight
+from streamclf.supervisor.shared_children import Ready
 from streamclf.supervisor.supervisor import Supervisor
 
 

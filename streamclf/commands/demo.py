@@ -28,7 +28,7 @@ from streamclf.runtime.child import LOG_VARIABLE
 from streamclf.runtime.signals import stop_on_signals
 from streamclf.sources import open_source
 from streamclf.sources.camera import list_cameras
-from streamclf.supervisor.core import Ready
+from streamclf.supervisor.shared_children import Ready
 from streamclf.supervisor.supervisor import Supervisor
 
 REFRESH_HZ = 8

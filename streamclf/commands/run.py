@@ -8,11 +8,11 @@ from pathlib import Path
 from streamclf.config.service import load_config
 from streamclf.runtime.child import configure_logging
 from streamclf.runtime.signals import reload_on_hangup, stop_on_signals
-from streamclf.supervisor.core import Ready
-from streamclf.supervisor.notify import Notifier
+from streamclf.supervisor.config_watch import ConfigFile
 from streamclf.supervisor.preflight import preflight
-from streamclf.supervisor.reload import ConfigFile
+from streamclf.supervisor.shared_children import Ready
 from streamclf.supervisor.supervisor import Supervisor
+from streamclf.supervisor.systemd import Notifier
 
 log = logging.getLogger("service")
 

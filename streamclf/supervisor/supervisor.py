@@ -21,15 +21,14 @@ from streamclf.events.types import Draft
 from streamclf.producer.link import HubLink
 from streamclf.runtime.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED
 from streamclf.runtime.liveness import PulseBoard, Watch
-from streamclf.supervisor.core import BOTH, Core, Ready
-from streamclf.supervisor.limits import check_memory, secure_descriptors
-from streamclf.supervisor.notify import Notifier
-from streamclf.supervisor.process import Child, Notice
-from streamclf.supervisor.reload import ConfigFile, Wanted, check_reload
-from streamclf.supervisor.strangers import reap_strangers
-from streamclf.supervisor.streamset import Stream, StreamSet, lines_of
+from streamclf.supervisor.child import Child, Notice, reap_strangers
+from streamclf.supervisor.config_watch import ConfigFile, Wanted, check_reload
+from streamclf.supervisor.machine_limits import check_memory, secure_descriptors
+from streamclf.supervisor.shared_children import BOTH, Core, Ready
+from streamclf.supervisor.stream_plan import Geometry, StreamPlan
+from streamclf.supervisor.streams import Stream, StreamSet, lines_of
+from streamclf.supervisor.systemd import Notifier
 from streamclf.supervisor.timers import Timer, Timers
-from streamclf.supervisor.wiring import Geometry, StreamPlan
 
 TICK_S = 1.0
 """The supervisor wakes this often to look at promises and at the configuration's time stamp; else only for events."""

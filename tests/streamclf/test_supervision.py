@@ -15,13 +15,12 @@ import pytest
 from streamclf.config.service import PublishConfig, ServiceConfig
 from streamclf.errors import ConfigError
 from streamclf.supervisor import limits, process
-from streamclf.supervisor.limits import check_memory, needed_descriptors, secure_descriptors
-from streamclf.supervisor.notify import Notifier
-from streamclf.supervisor.process import BACKOFF_S, MAX_CRASHES, PARKED_S, SOUND_S, Child
-from streamclf.supervisor.reload import ConfigFile, check_reload
-from streamclf.supervisor.strangers import reap_strangers
+from streamclf.supervisor.child import BACKOFF_S, MAX_CRASHES, PARKED_S, SOUND_S, Child, reap_strangers
+from streamclf.supervisor.config_watch import ConfigFile, check_reload
+from streamclf.supervisor.machine_limits import check_memory, needed_descriptors, secure_descriptors
+from streamclf.supervisor.stream_plan import Geometry
+from streamclf.supervisor.systemd import Notifier
 from streamclf.supervisor.timers import Timers
-from streamclf.supervisor.wiring import Geometry
 
 GEOMETRY = Geometry(fps=10, frames_per_token=2, height=224, width=224, resize="stretch", slots=24)
 
@@ -160,7 +159,7 @@ def test_what_subscribers_rely_on_needs_a_restart(key: str, value: object) -> No
 
 
 def test_actions_and_hop_are_no_business_of_a_capture_process() -> None:
-    from streamclf.supervisor.wiring import StreamPlan
+    from streamclf.supervisor.stream_plan import StreamPlan
 
     def plan(**stream: object) -> StreamPlan:
         config = ServiceConfig.model_validate({"streams": {"a": {"url": "a.mp4", **stream}}})
@@ -181,7 +180,7 @@ def test_what_streams_are_told_of_the_engine_needs_no_new_classifier() -> None:
     from types import SimpleNamespace
     from typing import Any, cast
 
-    from streamclf.supervisor.core import Core
+    from streamclf.supervisor.shared_children import Core
 
     def differs(**engine: object) -> bool:
         old, new = (
@@ -202,7 +201,7 @@ def test_what_streams_are_told_of_the_engine_needs_no_new_classifier() -> None:
 
 
 def test_a_stream_has_of_the_common_settings_what_it_does_not_have_itself() -> None:
-    from streamclf.supervisor.wiring import StreamPlan
+    from streamclf.supervisor.stream_plan import StreamPlan
 
     def settings(engine: dict[str, object], **stream: object) -> tuple[bool, float | None]:
         config = ServiceConfig.model_validate({"engine": engine, "streams": {"a": {"camera": 0, **stream}}})

@@ -11,8 +11,8 @@ import orjson
 from streamclf.config.service import PublishConfig
 from streamclf.runtime.jobs import ClassifierChange, ClassifierJob, HubChange, HubJob
 from streamclf.runtime.liveness import PulseBoard
-from streamclf.supervisor.process import Child, Notice
-from streamclf.supervisor.reload import Wanted
+from streamclf.supervisor.child import Child, Notice
+from streamclf.supervisor.config_watch import Wanted
 
 HUB, CLASSIFIER = "hub", "classifier"
 BOTH = frozenset({HUB, CLASSIFIER})

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Literal
 
@@ -183,3 +183,20 @@ class Child:
             os.waitid(os.P_PID, pid, os.WSTOPPED | os.WCONTINUED | os.WNOHANG)  # taken note of
             stopped = seen.si_code == os.CLD_STOPPED
             self.notify(Notice(what="stopped" if stopped else "continued", child=self.name, run=run))
+
+
+def reap_strangers(ours: Collection[int | None]) -> int:
+    """Reap ended processes that we did not start; how many. Nothing to do unless we are process 1.
+
+    Our own are left to those who wait for them; one of these in front hides strangers until the next call.
+    """
+    reaped = 0
+    if os.getpid() != 1 or not hasattr(os, "waitid"):
+        return reaped
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+            if ended.si_pid in ours:
+                break
+            os.waitpid(ended.si_pid, os.WNOHANG)
+            reaped += 1
+    return reaped

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from streamclf.errors import RingError
 from streamclf.runtime.jobs import ClassifierChange, FeedJoin
 from streamclf.runtime.liveness import PulseBoard
-from streamclf.supervisor.process import Child, Notice
-from streamclf.supervisor.wiring import StreamPlan, Wires
+from streamclf.supervisor.child import Child, Notice
+from streamclf.supervisor.stream_plan import StreamPlan, Wires
 
 log = logging.getLogger("service")
 

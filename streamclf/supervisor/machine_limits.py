@@ -7,7 +7,7 @@ import resource
 from streamclf.errors import ConfigError
 from streamclf.ring import RESERVE_BYTES
 from streamclf.runtime.shared_memory import available_bytes
-from streamclf.supervisor.wiring import Geometry
+from streamclf.supervisor.stream_plan import Geometry
 
 SUPERVISOR_FDS = (64, 6)
 """In each process: file descriptors of its own, and for each stream. Here ring, four pipe ends, control socket."""
