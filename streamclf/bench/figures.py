@@ -12,7 +12,7 @@ from streamclf.bench.latency import latencies_ms, percentile
 from streamclf.bench.limit import Limit
 from streamclf.bench.load import Load, Run
 from streamclf.runtime.profiling import STAGES
-from streamclf.sampling import exact_fps
+from streamclf.windows.sampling import exact_fps
 
 NOISY: Final = 0.2
 """Where the limit's own rounds differ by more than this, the machine was busy."""

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from streamclf.errors import UsageError
-from streamclf.sampling import exact_fps
+from streamclf.windows.sampling import exact_fps
 
 SECONDS: Final = 4.0
 GOP_S: Final = 2.0

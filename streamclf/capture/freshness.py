@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 
 from streamclf.errors import SourceError
-from streamclf.sampling import NS
 from streamclf.sources import Frame
+from streamclf.windows.sampling import NS
 
 MAX_LIVE_FPS = 250
 TURN_NS = NS // 10

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from engines.arrays import U8
-from streamclf.sampling import NS
+from streamclf.windows.sampling import NS
 
 REMEMBERED = 64
 """Pictures that are known again. An encoder that is fed one picture for ever makes as many different ones as lie

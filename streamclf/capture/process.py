@@ -18,16 +18,16 @@ from streamclf.capture.status_reporter import Link as StatusLink
 from streamclf.capture.status_reporter import StreamStatus
 from streamclf.errors import RingError, SourceError, SourceRefusedError, SourceWaitingError
 from streamclf.net.backoff import Backoff
-from streamclf.progress import ProgressWaiter
 from streamclf.redact import register_secret, register_url
-from streamclf.ring import RingWriter
 from streamclf.runtime.child import EXIT_DONE, EXIT_ENDED, Stop
 from streamclf.runtime.jobs import CaptureJob
 from streamclf.runtime.liveness import Pulse
 from streamclf.runtime.profiling import Stages, open_stages
-from streamclf.sampling import TokenMeta, TokenSampler
 from streamclf.sources import Source, open_source
-from streamclf.tokens import TokenFiller
+from streamclf.windows.chunks import TokenFiller
+from streamclf.windows.ring import RingWriter
+from streamclf.windows.ring_progress import ProgressWaiter
+from streamclf.windows.sampling import TokenMeta, TokenSampler
 
 log = logging.getLogger(__name__)
 

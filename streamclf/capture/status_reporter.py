@@ -11,8 +11,8 @@ from typing import Protocol
 from streamclf.capture.stream_state import Health, Report
 from streamclf.events.types import Draft
 from streamclf.redact import redact
-from streamclf.sampling import NS, TokenSampler
 from streamclf.sources import Frame, Source
+from streamclf.windows.sampling import NS, TokenSampler
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from streamclf.events.types import State
-from streamclf.sampling import NS
+from streamclf.windows.sampling import NS
 
 STALLED_NS = NS
 """Without a picture for this long a live stream is stalled, or three of its frame intervals if it is slow."""

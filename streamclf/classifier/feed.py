@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from engines.arrays import U8
 from engines.bundle import ModelSpec
 from streamclf.classifier.motion_gate import MotionGate
-from streamclf.progress import ProgressReporter
-from streamclf.ring import RingReader
 from streamclf.runtime.jobs import StreamSettings
-from streamclf.sampling import TokenMeta, WindowTracker
-from streamclf.windows import Window, WindowAssembler
+from streamclf.windows.assembler import Window, WindowAssembler
+from streamclf.windows.ring import RingReader
+from streamclf.windows.ring_progress import ProgressReporter
+from streamclf.windows.sampling import TokenMeta, WindowTracker
 
 BURST = 4
 """Tokens of one stream in one batch, at most: others wait for the same encode."""

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from engines.bundle import ModelSpec
 from streamclf.classifier.feed import Feed, bank_slots
 from streamclf.errors import RingError
-from streamclf.progress import ProgressReporter
-from streamclf.ring import RingReader
 from streamclf.runtime.jobs import FeedJoin
+from streamclf.windows.ring import RingReader
+from streamclf.windows.ring_progress import ProgressReporter
 
 
 class Roster:

@@ -14,10 +14,10 @@ import numpy as np
 from engines.arrays import F32, U8
 from engines.bundle import ModelSpec
 from streamclf.config.service import StreamConfig
-from streamclf.sampling import TokenMeta
 from streamclf.sources import open_source
-from streamclf.tokens import read_tokens
-from streamclf.windows import Window, WindowAssembler
+from streamclf.windows.assembler import Window, WindowAssembler
+from streamclf.windows.chunks import read_tokens
+from streamclf.windows.sampling import TokenMeta
 
 if TYPE_CHECKING:
     from engines.protocol import Engine

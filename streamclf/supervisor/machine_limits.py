@@ -5,9 +5,9 @@ from __future__ import annotations
 import resource
 
 from streamclf.errors import ConfigError
-from streamclf.ring import RESERVE_BYTES
 from streamclf.runtime.shared_memory import available_bytes
 from streamclf.supervisor.stream_plan import Geometry
+from streamclf.windows.ring import RESERVE_BYTES
 
 SUPERVISOR_FDS = (64, 6)
 """In each process: file descriptors of its own, and for each stream. Here ring, four pipe ends, control socket."""

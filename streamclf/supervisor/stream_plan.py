@@ -10,8 +10,8 @@ from engines.bundle import ModelSpec
 from streamclf.classifier.feed import ring_slots
 from streamclf.config.actions import StreamActions
 from streamclf.config.service import EngineConfig, StreamConfig
-from streamclf.ring import create_ring, ring_bytes
 from streamclf.runtime.jobs import CaptureJob, StreamSettings
+from streamclf.windows.ring import create_ring, ring_bytes
 
 OF_THE_CLASSIFIER: Final = ("hop", "adaptive", "max_staleness_ms", "motion_gate", "actions", "unknown_below")
 """Keys of a stream that its capture process has nothing to do with."""

@@ -27,9 +27,9 @@ from streamclf.classifier.offline import file_tokens
 from streamclf.classifier.process import Classifier
 from streamclf.config.actions import StreamActions
 from streamclf.events.types import Draft
-from streamclf.ring import RingReader, RingWriter, create_ring
 from streamclf.runtime.jobs import StreamSettings
-from streamclf.sampling import TokenMeta
+from streamclf.windows.ring import RingReader, RingWriter, create_ring
+from streamclf.windows.sampling import TokenMeta
 
 THRESHOLDS: Final = (0.0, 1.0, 2.0, 4.0, 8.0)
 MAX_TOKENS: Final = 600

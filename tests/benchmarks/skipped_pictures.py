@@ -21,9 +21,9 @@ import numpy as np
 
 from engines.arrays import U8
 from streamclf.bench.film import BITS_PER_PIXEL, GOP_S, FilmSpec, _pictures
-from streamclf.sampling import TokenMeta, TokenSampler
 from streamclf.sources.file import FileSource
-from streamclf.tokens import TokenFiller
+from streamclf.windows.chunks import TokenFiller
+from streamclf.windows.sampling import TokenMeta, TokenSampler
 
 SECONDS = 12
 SIDE = 224

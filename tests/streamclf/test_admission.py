@@ -9,8 +9,8 @@ import pytest
 
 from streamclf.capture.freshness import MAX_LIVE_FPS, STALE_FOR_NS, TURN_NS, FloodGate, FreshOnly
 from streamclf.errors import SourceError
-from streamclf.sampling import NS
 from streamclf.sources import Frame
+from streamclf.windows.sampling import NS
 
 
 class Waits(threading.Event):

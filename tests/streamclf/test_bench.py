@@ -36,8 +36,8 @@ from streamclf.cli import _main
 from streamclf.config.service import EngineConfig, StreamConfig
 from streamclf.errors import BenchError, SourceError, UsageError
 from streamclf.runtime.profiling import STAGES, CountedStages, Stages, open_stages, read_stages
-from streamclf.sampling import TokenSampler, exact_fps
 from streamclf.sources import open_source
+from streamclf.windows.sampling import TokenSampler, exact_fps
 
 MS = 1_000_000
 

@@ -25,10 +25,10 @@ from streamclf.capture.process import Capture
 from streamclf.config.service import StreamConfig
 from streamclf.errors import RingError, SourceError
 from streamclf.events.types import Draft
-from streamclf.ring import RingReader, create_ring
 from streamclf.runtime.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED
 from streamclf.runtime.jobs import CaptureJob
-from streamclf.sampling import TokenMeta
+from streamclf.windows.ring import RingReader, create_ring
+from streamclf.windows.sampling import TokenMeta
 
 DEADLINE_S = 30.0
 FILM = film(frames=100)

@@ -24,11 +24,11 @@ from streamclf.classifier.process import Classifier
 from streamclf.config.actions import ActionConfig, StreamActions
 from streamclf.errors import RingError
 from streamclf.events.types import Draft
-from streamclf.progress import ProgressReporter
-from streamclf.ring import RingReader, RingWriter, create_ring
 from streamclf.runtime.child import Stop
 from streamclf.runtime.jobs import FeedJoin, StreamSettings
-from streamclf.sampling import TokenMeta
+from streamclf.windows.ring import RingReader, RingWriter, create_ring
+from streamclf.windows.ring_progress import ProgressReporter
+from streamclf.windows.sampling import TokenMeta
 
 STREAMS = 3
 MAX_BATCH = 8

@@ -9,7 +9,7 @@ from streamclf.capture.freshness import Freshness
 from streamclf.capture.stream_state import OFFLINE_NS, TRANSITIONS, Health
 from streamclf.events.types import State
 from streamclf.net.backoff import Backoff
-from streamclf.sampling import NS
+from streamclf.windows.sampling import NS
 
 MS = 1_000_000
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from support.slow_engine import Rig, SlowCamera, answer
 
 from streamclf.classifier.feed import BURST, LONGEST
-from streamclf.sampling import TokenMeta
-from streamclf.windows import WindowAssembler
+from streamclf.windows.assembler import WindowAssembler
+from streamclf.windows.sampling import TokenMeta
 
 TOKENS_PER_S = 5.0
 ENCODE_BOUND = {"streams": 8, "tokens": 16, "encode_s": 0.05, "head_s": 0.001}

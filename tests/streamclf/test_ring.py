@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from streamclf.errors import RingError
-from streamclf.ring import RingReader, RingWriter, create_ring
 from streamclf.runtime import shared_memory
-from streamclf.sampling import TokenMeta
+from streamclf.windows.ring import RingReader, RingWriter, create_ring
+from streamclf.windows.sampling import TokenMeta
 
 SHAPE = (2, 64, 64, 3)
 SLOTS = 6
@@ -23,8 +23,8 @@ DEADLINE_S = 20.0
 
 WRITER = """
 import sys
-from streamclf.ring import RingWriter
-from streamclf.sampling import TokenMeta
+from streamclf.windows.ring import RingWriter
+from streamclf.windows.sampling import TokenMeta
 writer = RingWriter(int(sys.argv[1]))
 segment = writer.next_segment
 for i in range(10**9):

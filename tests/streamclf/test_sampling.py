@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamclf.sampling import NS, Pick, Sampler, TokenMeta, TokenSampler, WindowTracker, exact_fps
+from streamclf.windows.sampling import NS, Pick, Sampler, TokenMeta, TokenSampler, WindowTracker, exact_fps
 
 MS = 1_000_000
 NEVER = 10**15

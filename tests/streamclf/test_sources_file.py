@@ -14,9 +14,9 @@ from support.clips import draw, read_number, write_audio, write_clip, write_flat
 
 from streamclf.config.service import StreamConfig
 from streamclf.errors import SourceError
-from streamclf.sampling import NS
 from streamclf.sources import Frame, open_source
-from streamclf.tokens import read_tokens
+from streamclf.windows.chunks import read_tokens
+from streamclf.windows.sampling import NS
 
 MS = 1_000_000
 

@@ -10,8 +10,8 @@ from support.clips import draw, read_number
 
 from streamclf.config.service import StreamConfig
 from streamclf.errors import SourceError
-from streamclf.sampling import NS
 from streamclf.sources import Frame, open_source
+from streamclf.windows.sampling import NS
 
 
 def folder_of(path: Path, names: list[str]) -> Path:

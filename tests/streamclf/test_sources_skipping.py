@@ -17,11 +17,11 @@ from support.rtsp_server import RtspServer
 
 from engines.arrays import U8
 from streamclf.config.service import StreamConfig
-from streamclf.sampling import TokenMeta, TokenSampler
 from streamclf.sources import Frame, Source, open_source
 from streamclf.sources.frame_skipping import MAX_TIMES, MAX_UNTOLD, MAX_UNTOLD_NS, Skipper
 from streamclf.sources.resize import Resize
-from streamclf.tokens import TokenFiller
+from streamclf.windows.chunks import TokenFiller
+from streamclf.windows.sampling import TokenMeta, TokenSampler
 
 MS = 1_000_000
 FLAT = {"preset": "ultrafast", "bf": "2", "x264-params": "b-pyramid=none:b-adapt=0:scenecut=0:threads=1"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from streamclf.capture.frozen import LONGEST_NS, REMEMBERED, Stillness
-from streamclf.sampling import NS
+from streamclf.windows.sampling import NS
 
 
 def noise(seed: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

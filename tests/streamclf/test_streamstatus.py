@@ -11,8 +11,8 @@ import pytest
 
 from streamclf.capture.status_reporter import LOOK_NS, StreamStatus
 from streamclf.events.types import Draft
-from streamclf.sampling import NS, TokenSampler
 from streamclf.sources import Frame, Source, SourceInfo
+from streamclf.windows.sampling import NS, TokenSampler
 
 MS = 1_000_000
 

@@ -14,9 +14,9 @@ from streamclf.classifier.feed import Feed, bank_slots, ring_slots
 from streamclf.classifier.process import Classifier
 from streamclf.config.actions import StreamActions
 from streamclf.events.types import Draft
-from streamclf.ring import RingReader, RingWriter, create_ring
 from streamclf.runtime.jobs import StreamSettings
-from streamclf.sampling import TokenMeta
+from streamclf.windows.ring import RingReader, RingWriter, create_ring
+from streamclf.windows.sampling import TokenMeta
 
 SIZE = 8
 DIGEST = "0" * 64

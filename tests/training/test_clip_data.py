@@ -9,7 +9,7 @@ from support.labelled import CLASSES, draw_clip, write_film, write_list, write_s
 
 from streamclf.classifier.offline import file_stream
 from streamclf.sources import open_source
-from streamclf.tokens import read_tokens
+from streamclf.windows.chunks import read_tokens
 from training.data import store
 from training.data.decode import DecodeSpec, decode_clip
 from training.data.recipes import ClipsData, MixedData, Shape, VolumesData

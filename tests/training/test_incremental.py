@@ -8,10 +8,10 @@ import torch
 
 from engines.bundle import Bundle
 from engines.opening import open_engine
-from streamclf.sampling import TokenMeta, TokenSampler
 from streamclf.sources.frame import Frame
-from streamclf.tokens import TokenFiller
-from streamclf.windows import WindowAssembler
+from streamclf.windows.assembler import WindowAssembler
+from streamclf.windows.chunks import TokenFiller
+from streamclf.windows.sampling import TokenMeta, TokenSampler
 from training.export import export_bundle
 from training.models.vivit_factorised import FactorisedViViT
 

@@ -10,9 +10,9 @@ import numpy as np
 from engines.arrays import U8
 from streamclf.classifier.offline import file_stream
 from streamclf.errors import SourceError
-from streamclf.sampling import TokenMeta, TokenSampler
 from streamclf.sources import Resize, open_source
-from streamclf.tokens import TokenFiller
+from streamclf.windows.chunks import TokenFiller
+from streamclf.windows.sampling import TokenMeta, TokenSampler
 from training.errors import DataError
 
 MAX_CLIP_BYTES = 2 << 30

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engines.arrays import I32
-from streamclf.sampling import TokenMeta, WindowTracker
+from streamclf.windows.sampling import TokenMeta, WindowTracker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ import numpy as np
 from engines.arrays import U8
 from streamclf.errors import RingError
 from streamclf.runtime.shared_memory import allocate, available_bytes
-from streamclf.sampling import TokenMeta
+from streamclf.windows.sampling import TokenMeta
 
 TokenShape = tuple[int, int, int, int]
 

@@ -8,13 +8,13 @@ from typing import Protocol
 import numpy as np
 
 from engines.arrays import U8
-from streamclf.sampling import Pick, TokenMeta, TokenSampler
 from streamclf.sources.frame import Frame, Source
 from streamclf.sources.resize import Resize
+from streamclf.windows.sampling import Pick, TokenMeta, TokenSampler
 
 
 class TokenSink(Protocol):
-    """Where tokens go: `streamclf.ring.RingWriter`, for instance."""
+    """Where tokens go: `streamclf.windows.ring.RingWriter`, for instance."""
 
     def begin(self) -> U8:
         """The place of the next token, (t, H, W, 3) uint8 RGB; one begun again was abandoned."""
