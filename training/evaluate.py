@@ -28,9 +28,9 @@ from training.data.recipes import CameraEventsData, MixedData, Shape, VolumesDat
 from training.data.store import MAX_UNREADABLE
 from training.data.volumes import VolumeClips, read_volumes
 from training.errors import DataError, RunError
-from training.handover import resize_of
 from training.learner import answer
 from training.models import ClipModel
+from training.recipe import resize_of
 from training.runs import RECIPE_FILE, load_run, run_labels
 from training.scores import scores
 from training.train import measure, open_work

@@ -12,19 +12,18 @@ from torch import nn
 
 from engines.arrays import U8
 from engines.bundle import Bundle
-from streamclf.sources import Resize
 from training.camera_events import LABELS as CAMERA_EVENTS
 from training.camera_events.dataset import Footage
 from training.camera_events.learner import footage_of
 from training.card import camera_events_card, model_card
 from training.data.batches import HeldBackBatches
-from training.data.recipes import CameraEventsData, ClipRecipe, ClipsData, MixedData
+from training.data.recipes import CameraEventsData, ClipRecipe
 from training.data.sets import open_data
 from training.errors import RunError
 from training.export import export_bundle
 from training.golden import CANDIDATES, drawn_windows, telling_window
 from training.models import ClipModel
-from training.recipe import Recipe
+from training.recipe import Recipe, resize_of
 from training.runs import METRICS_FILE, NOTES_FILE, load_run, read_json, run_labels
 from training.train import measure, open_work
 
@@ -81,13 +80,6 @@ def export_run(
         "metrics": {name: round(float(value), 5) for name, value in measured.items()},
     }
     return export_bundle(model, fields=fields, golden=golden, card=card, path=path)
-
-
-def resize_of(recipe: Recipe) -> Resize:
-    """How the recipe's pictures become the model's; the first of a mixture's films says it for all."""
-    data = recipe.data
-    parts = [part.data for part in data.parts] if isinstance(data, MixedData) else [data]
-    return next((part.resize for part in parts if isinstance(part, ClipsData)), "stretch")
 
 
 def last_bias(model: ClipModel, labels: int) -> torch.Tensor:

@@ -9,8 +9,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from streamclf.sources import Resize
 from training.augment import AugmentRecipe
-from training.data.recipes import CameraEventsData, DataRecipe, Shape, WindowsRecipe
+from training.data.recipes import CameraEventsData, ClipsData, DataRecipe, MixedData, Shape, WindowsRecipe
 from training.errors import RecipeError
 from training.models import ModelRecipe
 from training.section import Section
@@ -207,3 +208,10 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         node[last] = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise RecipeError(f"{override!r}: the value is not YAML") from error
+
+
+def resize_of(recipe: Recipe) -> Resize:
+    """How the recipe's pictures become the model's; the first of a mixture's films says it for all."""
+    data = recipe.data
+    parts = [part.data for part in data.parts] if isinstance(data, MixedData) else [data]
+    return next((part.resize for part in parts if isinstance(part, ClipsData)), "stretch")
