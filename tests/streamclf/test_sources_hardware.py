@@ -14,7 +14,7 @@ from support.rtsp_server import RtspServer
 from streamclf.commands import doctor
 from streamclf.config.service import StreamConfig, parse_config
 from streamclf.errors import ConfigError, SourceError
-from streamclf.sources import hardware, open_source
+from streamclf.sources import hw_decode, open_source
 from streamclf.sources.hw_decode import CPU, DEVICES, Choice, HardwareError, choose, unopened
 from streamclf.sources.resize import FrameRenderer, Oriented
 
@@ -26,8 +26,8 @@ class Device:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, works: bool = True) -> None:
         self.made: list[str] = []
-        monkeypatch.setattr(hardware, "unopened", lambda device: None if device == "cuda" else "not here")
-        monkeypatch.setattr(hardware, "make_accelerator", self._make)
+        monkeypatch.setattr(hw_decode, "unopened", lambda device: None if device == "cuda" else "not here")
+        monkeypatch.setattr(hw_decode, "make_accelerator", self._make)
         for module in (
             "streamclf.sources.hw_decode",
             "streamclf.sources.av_container",
@@ -44,15 +44,15 @@ class Device:
 
 @pytest.fixture(autouse=True)
 def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
-    fresh = hardware.Distrust()
-    for module in ("hardware", "container", "rtsp.decoder"):
+    fresh = hw_decode.Distrust()
+    for module in ("hw_decode", "av_container", "rtsp.decoder"):
         monkeypatch.setattr(f"streamclf.sources.{module}.DISTRUST", fresh)
 
 
 @pytest.fixture
 def nothing_opens(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the tests run on a machine that has one."""
-    monkeypatch.setattr(hardware, "unopened", lambda device: f"no {device} here")
+    monkeypatch.setattr(hw_decode, "unopened", lambda device: f"no {device} here")
 
 
 def numbers(config: StreamConfig) -> tuple[list[int], str | None]:
@@ -68,7 +68,7 @@ def test_the_default_is_the_cpu_and_says_nothing(clip: Path) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_to_look_for_a_device_is_never_an_error(device: hardware.Device) -> None:
+def test_to_look_for_a_device_is_never_an_error(device: hw_decode.Device) -> None:
     reason = unopened(device)
     assert reason is None or reason.startswith(("cannot be opened: ", "not in this FFmpeg"))
 
@@ -77,7 +77,7 @@ def test_a_library_without_hardware_decoding_is_said(monkeypatch: pytest.MonkeyP
     def old(device: str) -> Any:
         raise ImportError("No module named 'av.codec.hwaccel'")
 
-    monkeypatch.setattr(hardware, "make_accelerator", old)
+    monkeypatch.setattr(hw_decode, "make_accelerator", old)
     assert "has no hardware decoding; pip install 'av>=15'" in str(unopened("cuda"))
 
 
@@ -219,7 +219,7 @@ def test_only_files_and_urls_are_decoded_by_a_device(tmp_path: Path) -> None:
 
 
 def test_doctor_lists_what_opens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "unopened", lambda device: None if device == "vaapi" else "not here")
+    monkeypatch.setattr(hw_decode, "unopened", lambda device: None if device == "vaapi" else "not here")
     report = doctor.examine(gpus=list, cameras=list)
     assert report["decoding"]["hardware"] == {"cuda": "not here", "vaapi": None, "videotoolbox": "not here"}
     lines = doctor.render(report)

@@ -14,7 +14,7 @@ import pytest
 
 from streamclf.config.service import PublishConfig, ServiceConfig
 from streamclf.errors import ConfigError
-from streamclf.supervisor import limits, process
+from streamclf.supervisor import child, machine_limits
 from streamclf.supervisor.child import BACKOFF_S, MAX_CRASHES, PARKED_S, SOUND_S, Child, reap_strangers
 from streamclf.supervisor.config_watch import ConfigFile, check_reload
 from streamclf.supervisor.machine_limits import check_memory, needed_descriptors, secure_descriptors
@@ -38,7 +38,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(process, "time", clock)
+    monkeypatch.setattr(child, "time", clock)
     return clock
 
 
@@ -95,15 +95,15 @@ def test_descriptors_are_counted_for_the_process_that_needs_most() -> None:
 
 def test_a_soft_limit_is_raised_and_a_hard_one_named(monkeypatch: pytest.MonkeyPatch) -> None:
     raised: list[tuple[int, int]] = []
-    monkeypatch.setattr(limits.resource, "getrlimit", lambda _: (64, 1000))
-    monkeypatch.setattr(limits.resource, "setrlimit", lambda _, to: raised.append(to))
+    monkeypatch.setattr(machine_limits.resource, "getrlimit", lambda _: (64, 1000))
+    monkeypatch.setattr(machine_limits.resource, "setrlimit", lambda _, to: raised.append(to))
     secure_descriptors(10)
     assert raised == [(needed_descriptors(10), 1000)]
 
     def refuse(_: int, to: tuple[int, int]) -> None:
         raise ValueError("not allowed to raise maximum limit")
 
-    monkeypatch.setattr(limits.resource, "setrlimit", refuse)
+    monkeypatch.setattr(machine_limits.resource, "setrlimit", refuse)
     with pytest.raises(ConfigError, match=r"400 of them need 2464 file descriptors, and at most 1000 .* LimitNOFILE="):
         secure_descriptors(400)
 
