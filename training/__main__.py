@@ -180,8 +180,8 @@ def camera_events_benchmark(
     from engines.errors import EngineError
     from engines.opening import open_engine
     from streamclf.errors import StreamclfError
-    from training.camera_events.benchmark import cases, real_films
-    from training.camera_events.figures import answers, as_text, figures
+    from training.builtin.camera_events.benchmark import cases, real_films
+    from training.builtin.camera_events.figures import answers, as_text, figures
 
     try:
         loaded = load_bundle(bundle)

@@ -69,7 +69,7 @@ def _clips(bundle: Bundle, data: Path, split: str | None) -> Iterator[Labelled]:
 
 
 def _cases(bundle: Bundle, data: Path, split: str | None) -> Iterator[Labelled]:
-    from training.camera_events.benchmark import NOT_FIXED, cases, real_films
+    from training.builtin.camera_events.benchmark import NOT_FIXED, cases, real_films
 
     films = [film for film in real_films(data) if film.path.name not in NOT_FIXED and split in (None, film.half)]
     for case in cases(films, bundle.spec):

@@ -12,9 +12,9 @@ from torch import nn
 
 from engines.arrays import U8
 from engines.bundle import Bundle
-from training.camera_events import LABELS as CAMERA_EVENTS
-from training.camera_events.dataset import Footage
-from training.camera_events.learner import footage_of
+from training.builtin.camera_events import LABELS as CAMERA_EVENTS
+from training.builtin.camera_events.dataset import Footage
+from training.builtin.camera_events.learner import footage_of
 from training.card import camera_events_card, model_card
 from training.data.batches import HeldBackBatches
 from training.data.recipes import CameraEventsData, ClipRecipe

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from torch import nn
 
-from training.camera_events import LABELS as CAMERA_EVENTS
+from training.builtin.camera_events import LABELS as CAMERA_EVENTS
 from training.data.recipes import CameraEventsData
 from training.data.sets import label_names
 from training.errors import RunError

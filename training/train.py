@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import DataLoader
 
-from training.camera_events import LABELS as CAMERA_EVENTS
-from training.camera_events.learner import CameraEventsTrainee, HeldBackWindows, TrainingWindows, footage_of
+from training.builtin.camera_events import LABELS as CAMERA_EVENTS
+from training.builtin.camera_events.learner import CameraEventsTrainee, HeldBackWindows, TrainingWindows, footage_of
 from training.data.batches import Batch, Cutter, HeldBackBatches, TrainingBatches, rank
 from training.data.recipes import CameraEventsData, MixedData
 from training.data.sets import open_data, tell

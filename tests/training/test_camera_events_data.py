@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.camera_events import LABELS
-from training.camera_events.dataset import (
+from training.builtin.camera_events import LABELS
+from training.builtin.camera_events.dataset import (
     BETWEEN,
     TRUTHS,
     FootageSpec,
@@ -17,8 +17,8 @@ from training.camera_events.dataset import (
     render_clip,
     token_truth,
 )
-from training.camera_events.disturbances import Painter, Track, plan
-from training.camera_events.footage import make_clip, window_label
+from training.builtin.camera_events.disturbances import Painter, Track, plan
+from training.builtin.camera_events.footage import make_clip, window_label
 
 SPEC = FootageSpec(clips=14, frames=8, fps=10.0, height=32, width=48, window=6, normal_share=0.4, seed=3)
 
@@ -163,11 +163,11 @@ def test_a_killed_rendering_goes_on_where_it_stopped(tmp_path, monkeypatch):
         rendered.append(job[1])
         return render_clip(job)
 
-    monkeypatch.setattr("training.camera_events.dataset.render_clip", stops)
+    monkeypatch.setattr("training.builtin.camera_events.dataset.render_clip", stops)
     with pytest.raises(KeyboardInterrupt):
         open_footage(SPEC, tmp_path, workers=1)
     monkeypatch.setattr(
-        "training.camera_events.dataset.render_clip", lambda job: rendered.append(job[1]) or render_clip(job)
+        "training.builtin.camera_events.dataset.render_clip", lambda job: rendered.append(job[1]) or render_clip(job)
     )
     footage = open_footage(SPEC, tmp_path, workers=1)
     assert rendered == list(range(14))

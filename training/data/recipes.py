@@ -15,7 +15,7 @@ from training.section import Section
 
 
 class CameraEventsData(Section):
-    """Footage that `training.camera_events` makes."""
+    """Footage that `training.builtin.camera_events` makes."""
 
     kind: Literal["camera_events"] = "camera_events"
     cache: Path = Field(description="folder for rendered footage, about 1.7 MB a clip at 144 x 192")

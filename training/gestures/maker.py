@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from engines.arrays import F32, F64, U8
-from training.camera_events.scenes import Rng, scene
+from training.builtin.camera_events.scenes import Rng, scene
 from training.gestures import LABELS
 from training.gestures.hands import Sprite, hand_sprite, make_person
 from training.gestures.shapes import DrawnPaths, gesture_path, other_path

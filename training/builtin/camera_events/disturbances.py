@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.arrays import F64, U8
-from training.camera_events.scenes import Rng, fractal_noise, texture
+from training.builtin.camera_events.scenes import Rng, fractal_noise, texture
 
 
 @dataclass(slots=True, kw_only=True)

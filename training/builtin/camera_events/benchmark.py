@@ -22,8 +22,8 @@ import numpy as np
 from engines.arrays import U8
 from engines.bundle import ModelSpec
 from streamclf.classifier.offline import file_tokens
-from training.camera_events import LABELS
-from training.camera_events.tampering import STRENGTHS, TAMPERINGS, Film
+from training.builtin.camera_events import LABELS
+from training.builtin.camera_events.tampering import STRENGTHS, TAMPERINGS, Film
 from training.errors import DataError
 
 EXCERPT_S = 2.4

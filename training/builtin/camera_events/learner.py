@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
-from training.camera_events import LABELS
-from training.camera_events.dataset import BETWEEN, THUMBNAIL, TRUTHS, Footage, FootageSpec, cut, open_footage
+from training.builtin.camera_events import LABELS
+from training.builtin.camera_events.dataset import BETWEEN, THUMBNAIL, TRUTHS, Footage, FootageSpec, cut, open_footage
 from training.data.batches import Batch, my_part, rank, world
 from training.data.recipes import CameraEventsData
 from training.errors import RecipeError, RunError

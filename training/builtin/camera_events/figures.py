@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from engines.protocol import Engine
-from training.camera_events import LABELS
-from training.camera_events.benchmark import NOT_FIXED, Case
+from training.builtin.camera_events import LABELS
+from training.builtin.camera_events.benchmark import NOT_FIXED, Case
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.arrays import F32, U8
-from training.camera_events import LABELS
-from training.camera_events.footage import make_clip, window_label
+from training.builtin.camera_events import LABELS
+from training.builtin.camera_events.footage import make_clip, window_label
 from training.errors import DataError
 from training.pool import pooled
 

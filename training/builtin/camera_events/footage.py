@@ -13,9 +13,9 @@ import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 
 from engines.arrays import U8
-from training.camera_events.disturbances import Painter, Track, plan
-from training.camera_events.scenes import Rng, scene
-from training.camera_events.sprites import actors, rain, sway
+from training.builtin.camera_events.disturbances import Painter, Track, plan
+from training.builtin.camera_events.scenes import Rng, scene
+from training.builtin.camera_events.sprites import actors, rain, sway
 
 # (height, width) of cameras, small ones more often: they cost less, and a small model sees little more.
 _SIZES = (
