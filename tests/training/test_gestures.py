@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from training.builtin.gestures import LABELS
+from training.builtin.gestures.maker import GestureClip, make_clip
+from training.builtin.gestures.shapes import gesture_path, load_paths, other_path
 from training.errors import DataError
-from training.gestures import LABELS
-from training.gestures.maker import GestureClip, make_clip
-from training.gestures.shapes import gesture_path, load_paths, other_path
 
 
 def small_clip(seed: int, label: str) -> GestureClip:

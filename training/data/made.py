@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from engines.arrays import F32, I64, U8
+from training.builtin.gestures.maker import VERSION, make_clip
+from training.builtin.gestures.shapes import DrawnPaths, load_paths
 from training.data.clips import Clips
 from training.data.recipes import GesturesMadeData
 from training.data.store import alone, read_array, write_array
 from training.errors import DataError
-from training.gestures.maker import VERSION, make_clip
-from training.gestures.shapes import DrawnPaths, load_paths
 from training.pool import pooled
 
 
@@ -120,7 +120,7 @@ def _make(job: tuple[MadeSpec, Path, int]) -> None:
     clip = make_clip(rng, label, frames=spec.frames, fps=spec.fps, height=spec.height, width=spec.width, drawn=drawn)
     frames, points = clip.frames, clip.tips
     if frames.shape != (spec.frames, spec.height, spec.width, 3) or frames.dtype != np.uint8:
-        raise DataError(f"training.gestures made {frames.dtype} {frames.shape} of {label!r}")
+        raise DataError(f"training.builtin.gestures made {frames.dtype} {frames.shape} of {label!r}")
     seen = ~np.isnan(points).any(axis=1, keepdims=True)
     write_array(_path(folder, index, "truths"), np.hstack([points, seen]).astype(np.float32))
     write_array(_path(folder, index), frames)

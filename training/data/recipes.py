@@ -72,7 +72,7 @@ class VolumesData(ClipData):
 
 
 class GesturesMadeData(ClipData):
-    """Clips that `training.gestures` makes; they can be shipped, they show nobody."""
+    """Clips that `training.builtin.gestures` makes; they can be shipped, they show nobody."""
 
     kind: Literal["gestures_made"] = "gestures_made"
     clips: int = Field(ge=4, description="to train on")

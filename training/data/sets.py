@@ -114,7 +114,7 @@ def label_names(data: ClipRecipe) -> tuple[str, ...]:
     if data.labels:
         return data.labels
     if isinstance(data, GesturesMadeData):
-        from training.gestures import LABELS
+        from training.builtin.gestures import LABELS
 
         return tuple(LABELS)
     if isinstance(data, ClipsData):

@@ -9,9 +9,9 @@ import numpy as np
 
 from engines.arrays import F32, F64, U8
 from training.builtin.camera_events.scenes import Rng, scene
-from training.gestures import LABELS
-from training.gestures.hands import Sprite, hand_sprite, make_person
-from training.gestures.shapes import DrawnPaths, gesture_path, other_path
+from training.builtin.gestures import LABELS
+from training.builtin.gestures.hands import Sprite, hand_sprite, make_person
+from training.builtin.gestures.shapes import DrawnPaths, gesture_path, other_path
 
 VERSION = 1  # raise when what is made changes: it names the cache of made clips
 
