@@ -102,8 +102,8 @@ def download(
     url: Annotated[str | None, typer.Option(help="a mirror")] = None,
 ) -> None:
     """Fetch a published data set; stopped, it goes on where it was."""
-    from training.downloads import PUBLISHED
-    from training.downloads import download as fetch
+    from training.data.download import PUBLISHED
+    from training.data.download import download as fetch
 
     try:
         path = fetch(name, folder, url=url)

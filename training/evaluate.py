@@ -21,11 +21,11 @@ from streamclf.builtin_models import find_bundle
 from streamclf.errors import StreamclfError
 from streamclf.sources import Resize
 from training.data.batches import layout
+from training.data.clip_cache import MAX_UNREADABLE
+from training.data.clip_lists import read_rows
 from training.data.clips import SPLITS, Clips
 from training.data.decode import DecodeSpec, decode_clip
-from training.data.lists import read_rows
 from training.data.recipes import CameraEventsData, MixedData, Shape, VolumesData, WindowsRecipe
-from training.data.store import MAX_UNREADABLE
 from training.data.volumes import VolumeClips, read_volumes
 from training.errors import DataError, RunError
 from training.learner import answer

@@ -17,8 +17,8 @@ from training.builtin.camera_events.dataset import Footage
 from training.builtin.camera_events.learner import footage_of
 from training.card import camera_events_card, model_card
 from training.data.batches import HeldBackBatches
+from training.data.datasets import open_data
 from training.data.recipes import CameraEventsData, ClipRecipe
-from training.data.sets import open_data
 from training.errors import RunError
 from training.export import export_bundle
 from training.golden import CANDIDATES, drawn_windows, telling_window

@@ -10,7 +10,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from streamclf.sources import Resize
-from training.augment import AugmentRecipe
+from training.data.augment import AugmentRecipe
 from training.data.recipes import CameraEventsData, ClipsData, DataRecipe, MixedData, Shape, WindowsRecipe
 from training.errors import RecipeError
 from training.models import ModelRecipe

@@ -11,8 +11,8 @@ import yaml
 from torch import nn
 
 from training.builtin.camera_events import LABELS as CAMERA_EVENTS
+from training.data.datasets import label_names
 from training.data.recipes import CameraEventsData
-from training.data.sets import label_names
 from training.errors import RunError
 from training.models import ClipModel, build
 from training.recipe import Recipe, parse_recipe

@@ -23,8 +23,8 @@ from torch.utils.data import DataLoader
 from training.builtin.camera_events import LABELS as CAMERA_EVENTS
 from training.builtin.camera_events.learner import CameraEventsTrainee, HeldBackWindows, TrainingWindows, footage_of
 from training.data.batches import Batch, Cutter, HeldBackBatches, TrainingBatches, rank
+from training.data.datasets import open_data, tell
 from training.data.recipes import CameraEventsData, MixedData
-from training.data.sets import open_data, tell
 from training.data.views import CachedHeldBack, CachedTraining, FeatureStore, check_frozen
 from training.errors import RecipeError, RunError
 from training.learner import Trainee, answer

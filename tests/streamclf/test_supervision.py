@@ -14,7 +14,8 @@ import pytest
 
 from streamclf.config.service import PublishConfig, ServiceConfig
 from streamclf.errors import ConfigError
-from streamclf.supervisor import child, machine_limits
+from streamclf.supervisor import child as child_module
+from streamclf.supervisor import machine_limits
 from streamclf.supervisor.child import BACKOFF_S, MAX_CRASHES, PARKED_S, SOUND_S, Child, reap_strangers
 from streamclf.supervisor.config_watch import ConfigFile, check_reload
 from streamclf.supervisor.machine_limits import check_memory, needed_descriptors, secure_descriptors
@@ -38,7 +39,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(child, "time", clock)
+    monkeypatch.setattr(child_module, "time", clock)
     return clock
 
 

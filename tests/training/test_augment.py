@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.augment import OPERATIONS, AugmentRecipe, draw_look, see, see_points, swaps
+from training.data.augment import OPERATIONS, AugmentRecipe, draw_look, see, see_points, swaps
 from training.data.batches import Cutter, TrainingBatches, mix
 from training.data.clips import Clips, DataSet
 from training.data.recipes import Shape, WindowsRecipe
@@ -77,7 +77,7 @@ def test_a_mirrored_clip_moves_the_other_way():
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_every_operation_of_randaugment_changes_the_picture(name, monkeypatch):
-    monkeypatch.setattr("training.augment.OPERATIONS", (name,))
+    monkeypatch.setattr("training.data.augment.OPERATIONS", (name,))
     clip = np.random.default_rng(1).integers(40, 200, (3, 40, 60, 3), dtype=np.uint8)
     rng = np.random.default_rng(3)
     look = draw_look(rng, AugmentRecipe(operations=1, magnitude=0.9), clip)

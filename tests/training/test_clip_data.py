@@ -10,11 +10,11 @@ from support.labelled import CLASSES, draw_clip, write_film, write_list, write_s
 from streamclf.classifier.offline import file_stream
 from streamclf.sources import open_source
 from streamclf.windows.chunks import read_tokens
-from training.data import store
+from training.data import clip_cache
+from training.data.clip_cache import store_clips
+from training.data.datasets import open_data
 from training.data.decode import DecodeSpec, decode_clip
 from training.data.recipes import ClipsData, MixedData, Shape, VolumesData
-from training.data.sets import open_data
-from training.data.store import store_clips
 from training.errors import DataError
 
 SHAPE = Shape(fps=10.0, frames_per_token=2, tokens=4, height=32, width=48)
@@ -53,7 +53,7 @@ def test_nothing_is_decoded_twice(tmp_path, monkeypatch):
     paths = [write_clip(tmp_path / f"{i}.mp4", frames=10, first=i) for i in range(3)]
     calls = []
     plain = decode_clip
-    monkeypatch.setattr(store, "decode_clip", lambda path, spec: calls.append(path.name) or plain(path, spec))
+    monkeypatch.setattr(clip_cache, "decode_clip", lambda path, spec: calls.append(path.name) or plain(path, spec))
     first = store_clips(paths, SPEC, tmp_path / "cache", workers=1)
     assert store_clips(paths, SPEC, tmp_path / "cache", workers=1) == first
     assert calls == ["0.mp4", "1.mp4", "2.mp4"]
@@ -74,10 +74,10 @@ def test_a_killed_decoding_goes_on_where_it_stopped(tmp_path, monkeypatch):
         calls.append(path.name)
         return plain(path, spec)
 
-    monkeypatch.setattr(store, "decode_clip", dies)
+    monkeypatch.setattr(clip_cache, "decode_clip", dies)
     with pytest.raises(KeyboardInterrupt):
         store_clips(paths, SPEC, tmp_path / "cache", workers=1)
-    monkeypatch.setattr(store, "decode_clip", lambda path, spec: calls.append(path.name) or plain(path, spec))
+    monkeypatch.setattr(clip_cache, "decode_clip", lambda path, spec: calls.append(path.name) or plain(path, spec))
     store_clips(paths, SPEC, tmp_path / "cache", workers=1)
     assert calls == ["0.mp4", "1.mp4", "2.mp4", "3.mp4"]
 

@@ -14,11 +14,11 @@ import pytest
 from support.labelled import write_volumes
 from typer.testing import CliRunner
 
-from training import downloads
 from training.__main__ import app
-from training.data.lists import read_rows
+from training.data import download as download_module
+from training.data.clip_lists import read_rows
+from training.data.download import PUBLISHED, Published, download, unpack
 from training.data.volumes import read_volumes
-from training.downloads import PUBLISHED, Published, download, unpack
 from training.errors import DataError
 
 
@@ -89,7 +89,7 @@ def organs(site, tmp_path, monkeypatch) -> bytes:
         url=f"{site.url}/organmnist3d.npz",
         digest=f"md5:{hashlib.md5(data).hexdigest()}",
     )
-    monkeypatch.setitem(downloads.PUBLISHED, "organmnist3d", known)
+    monkeypatch.setitem(download_module.PUBLISHED, "organmnist3d", known)
     return data
 
 
@@ -132,18 +132,18 @@ def test_what_was_cut_off_goes_on_where_it_stopped(site, organs, tmp_path):
 def test_a_stopped_command_keeps_its_part(site, organs, tmp_path, monkeypatch):
     part = tmp_path / "organmnist3d.npz.part"
     site.cut_after = 1000
-    plain = downloads._go_on
+    plain = download_module._go_on
 
     def once(*args):
         if part.is_file():
             raise KeyboardInterrupt
         return plain(*args)
 
-    monkeypatch.setattr(downloads, "_go_on", once)
+    monkeypatch.setattr(download_module, "_go_on", once)
     with pytest.raises(KeyboardInterrupt):
         download("organmnist3d", tmp_path)
     assert part.stat().st_size == 1000
-    monkeypatch.setattr(downloads, "_go_on", plain)
+    monkeypatch.setattr(download_module, "_go_on", plain)
     site.cut_after = None
     assert download("organmnist3d", tmp_path).read_bytes() == organs
     assert site.asked[-1][1] == "bytes=1000-"
@@ -185,8 +185,8 @@ def test_a_file_that_moved_is_told_and_a_mirror_taken(site, organs, tmp_path):
 
 
 def test_more_than_expected_is_not_taken(site, organs, tmp_path, monkeypatch):
-    known = replace(downloads.PUBLISHED["organmnist3d"], max_bytes=1000)
-    monkeypatch.setitem(downloads.PUBLISHED, "organmnist3d", known)
+    known = replace(download_module.PUBLISHED["organmnist3d"], max_bytes=1000)
+    monkeypatch.setitem(download_module.PUBLISHED, "organmnist3d", known)
     with pytest.raises(DataError, match="at most 1000 are expected"):
         download("organmnist3d", tmp_path)
 
@@ -194,7 +194,7 @@ def test_more_than_expected_is_not_taken(site, organs, tmp_path, monkeypatch):
 def top5(site, monkeypatch, data: bytes) -> None:
     site.files["/ucf101_top5.tar.gz"] = data
     known = replace(PUBLISHED["ucf101top5"], url=f"{site.url}/ucf101_top5.tar.gz")
-    monkeypatch.setitem(downloads.PUBLISHED, "ucf101top5", known)
+    monkeypatch.setitem(download_module.PUBLISHED, "ucf101top5", known)
 
 
 def test_an_archive_becomes_a_folder_that_the_recipe_reads(site, tmp_path, monkeypatch, capsys):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from support.labelled import write_list
 
+from training.data.clip_lists import read_rows
 from training.data.clips import Row
-from training.data.lists import read_rows
 from training.data.splits import by_groups, by_list, check_classes, check_groups, class_names
 from training.errors import DataError
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from training.pool import WORTH_IT, pooled
+from training.data.pool import WORTH_IT, pooled
 
 
 @pytest.mark.parametrize("jobs", [range(WORTH_IT - 1), range(WORTH_IT + 4)], ids=["few", "many"])

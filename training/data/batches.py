@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from engines.arrays import F32, I64, U8
-from training.augment import AugmentRecipe, Look, draw_look, see, see_points, swaps
+from training.data.augment import AugmentRecipe, Look, draw_look, see, see_points, swaps
 from training.data.clips import Clips, DataSet
 from training.data.recipes import Shape, WindowsRecipe
 from training.data.windows import Layout, draw_stretched, draw_window, lay_windows, stretch_windows

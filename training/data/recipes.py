@@ -38,7 +38,7 @@ class ClipData(Section):
 
 
 class ClipsData(ClipData):
-    """Video files: a CSV list, a folder of classes, UCF101's lists; see `training.data.lists`."""
+    """Video files: a CSV list, a folder of classes, UCF101's lists; see `training.data.clip_lists`."""
 
     kind: Literal["clips"] = "clips"
     path: Path = Field(description="a CSV with path,label,split,group, or a folder")

@@ -19,10 +19,10 @@ import torch
 from torch.utils.data import IterableDataset
 
 from engines.arrays import I64, U8
-from training.augment import AugmentRecipe, Look, draw_look, see
+from training.data.augment import AugmentRecipe, Look, draw_look, see
 from training.data.batches import Batch, Cutter, TrainingBatches, layout, mix, my_part, world
+from training.data.clip_cache import alone, read_array, write_array
 from training.data.clips import Clips, DataSet
-from training.data.store import alone, read_array, write_array
 from training.errors import RecipeError
 from training.models import ClipModel
 from training.recipe import Recipe

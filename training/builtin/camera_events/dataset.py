@@ -14,8 +14,8 @@ import numpy.typing as npt
 from engines.arrays import F32, U8
 from training.builtin.camera_events import LABELS
 from training.builtin.camera_events.footage import make_clip, window_label
+from training.data.pool import pooled
 from training.errors import DataError
-from training.pool import pooled
 
 # What the encoder is asked for besides the label, per token; see `token_truth`.
 TRUTHS = ("dx", "dy", "brightening", "blur", "noise", "cover", "shake")

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from training.data.store import alone
+from training.data.clip_cache import alone
 from training.errors import DataError
 
 BLOCK = 1 << 18

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from engines.arrays import F32, I64, U8
+from training.data.clip_cache import Stored, read_array, store_clips
+from training.data.clip_lists import read_rows
 from training.data.clips import Clips, DataSet, Row
 from training.data.decode import DecodeSpec
-from training.data.lists import read_rows
+from training.data.near_duplicates import find_twins
 from training.data.recipes import ClipRecipe, ClipsData, GesturesMadeData, MixedData, Shape, VolumesData
-from training.data.similar import find_twins
 from training.data.splits import by_groups, by_list, check_classes, check_groups, class_names
-from training.data.store import Stored, read_array, store_clips
 from training.data.volumes import VolumeClips, read_volumes, volume_labels
 from training.errors import DataError
 
@@ -26,7 +26,7 @@ MAX_COMPARED = 20_000
 
 
 class StoredClips(Clips):
-    """Clips that `training.data.store` keeps: nothing is in memory but the names."""
+    """Clips that `training.data.clip_cache` keeps: nothing is in memory but the names."""
 
     truth_names: Sequence[str] = ()
 
@@ -257,7 +257,7 @@ def _open_volumes(data: VolumesData, shape: Shape) -> DataSet:
 
 
 def _open_made(data: GesturesMadeData, shape: Shape, seed: int, held_back_steps: int) -> DataSet:
-    from training.data.made import open_made  # makers bring much along
+    from training.data.synthetic import open_made  # makers bring much along
 
     labels = label_names(data)
 

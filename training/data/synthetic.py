@@ -15,11 +15,11 @@ import numpy as np
 from engines.arrays import F32, I64, U8
 from training.builtin.gestures.maker import VERSION, make_clip
 from training.builtin.gestures.shapes import DrawnPaths, load_paths
+from training.data.clip_cache import alone, read_array, write_array
 from training.data.clips import Clips
+from training.data.pool import pooled
 from training.data.recipes import GesturesMadeData
-from training.data.store import alone, read_array, write_array
 from training.errors import DataError
-from training.pool import pooled
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

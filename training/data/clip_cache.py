@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from training.data.decode import DecodeSpec, decode_clip
+from training.data.pool import pooled
 from training.errors import DataError
-from training.pool import pooled
 
 VERSION = 1
 """Raise it when the code decodes the same file otherwise."""
