@@ -53,8 +53,8 @@ def summary(
     as_json: Json = False,
 ) -> None:
     """What a recipe builds: parameters, sizes, window."""
+    from training.evaluation.summary import summarise
     from training.recipe import load_recipe
-    from training.summary import summarise
 
     try:
         result = summarise(load_recipe(recipe, overrides or []))
@@ -79,7 +79,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure a run or a bundle: top-1, top-5, balanced accuracy, AUC, every class, the confusion matrix."""
-    from training.evaluate_command import run_evaluate
+    from training.evaluation.report import run_evaluate
 
     try:
         result = run_evaluate(

@@ -19,7 +19,7 @@ from streamclf.builtin_models import find_bundle
 from streamclf.errors import StreamclfError
 from training.data.batches import layout
 from training.errors import DataError, RunError
-from training.evaluate import Counted, bundle_subject, read_clips
+from training.evaluation.evaluate import Counted, bundle_subject, read_clips
 
 COUNT: Final = 256
 MAX_BYTES: Final = 4 << 30

@@ -23,8 +23,8 @@ from typer.testing import CliRunner
 from engines.bundle import load_bundle
 from training.__main__ import app
 from training.errors import LossError, OutOfMemoryError, RecipeError, RunError
-from training.evaluate import evaluate_on, evaluate_run
-from training.evaluate_command import run_evaluate
+from training.evaluation.evaluate import evaluate_on, evaluate_run
+from training.evaluation.report import run_evaluate
 from training.handover import export_run
 from training.learner import Trainee
 from training.recipe import Recipe, parse_recipe

@@ -12,7 +12,7 @@ from engines.graphs.lint import check_graph
 from engines.opening import open_engine
 from training import export
 from training.errors import RunError
-from training.summary import summarise
+from training.evaluation.summary import summarise
 
 EXPORTED = sorted(set(KINDS) - {"vivit-uniform", "vivit-small-stem", "keypoint"})
 """The others' graphs are made of the same parts, or have tests of their own."""

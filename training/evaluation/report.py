@@ -5,11 +5,16 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import matplotlib as mpl
 import numpy as np
+
+from engines.backends.names import Backend, Precision
+from training.errors import RecipeError
+from training.evaluation.evaluate import evaluate_on, evaluate_run
+from training.runs import HISTORY_FILE, RECIPE_FILE, read_json, read_recipe, run_labels
 
 mpl.use("agg")
 
@@ -17,7 +22,7 @@ from matplotlib.figure import Figure
 
 from streamclf.render.film_writer import GifWriter
 from training.errors import RunError
-from training.evaluate import Answered
+from training.evaluation.evaluate import Answered
 from training.scores import table
 
 MAX_WRONG, MAX_RIGHT = 120, 60
@@ -138,3 +143,48 @@ def draw_curves(path: Path, history: Sequence[dict[str, Any]]) -> None:
     right.set_ylabel("on clips held back")
     right.set_ylim(0, 1.02)
     figure.savefig(path, dpi=110)
+
+
+def run_evaluate(
+    target: Path,
+    data: Path | None,
+    *,
+    split: str | None,
+    windows: int | None,
+    backend: Any,
+    precision: Any,
+    output: Path | None,
+) -> dict[str, Any]:
+    """See the command. Raises `TrainingError`; `RecipeError` for options that do not go together."""
+    for name, value, known in (("backend", backend, get_args(Backend)), ("precision", precision, get_args(Precision))):
+        if value not in known:
+            raise RecipeError(f"--{name} {value}: one of {', '.join(known)}")
+    is_run = (target / RECIPE_FILE).is_file()
+    if data is None:
+        if split is not None or windows is not None:
+            raise RecipeError("--split and --windows go with --data; without it a run is measured as its recipe says")
+        return _own_part(target, output)
+    if output is None:
+        return evaluate_on(target, data, split=split, windows=windows, backend=backend, precision=precision)
+    from training.evaluation.report import Report
+
+    report = Report(output)
+    result = evaluate_on(
+        target, data, split=split, windows=windows, backend=backend, precision=precision, see=report.see
+    )
+    history = read_json(target / HISTORY_FILE) if is_run and (target / HISTORY_FILE).is_file() else []
+    report.write(result, list(result["per_class"]), history)
+    return result
+
+
+def _own_part(run: Path, output: Path | None) -> dict[str, Any]:
+    """What the run held back."""
+    result = evaluate_run(run)
+    if output is not None:
+        from training.evaluation.report import Report
+
+        recipe = read_recipe(run)
+        named = {**result, "model": f"{recipe.name}@{recipe.version}", "data": "clips held back"}
+        history = read_json(run / HISTORY_FILE) if (run / HISTORY_FILE).is_file() else []
+        Report(output).write(named, run_labels(run, recipe), history)
+    return result
