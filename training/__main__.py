@@ -137,7 +137,7 @@ def export(
     bias: Annotated[list[str] | None, typer.Option(metavar="LABEL=VALUE", help="added to that label's logit")] = None,
 ) -> None:
     """Write a run's best weights as a bundle, and check it."""
-    from training.handover import export_run
+    from training.export.bundle import export_run
 
     try:
         bundle = export_run(run, output, figures=figures, biases=_biases(bias or []))
@@ -159,7 +159,7 @@ def windows(
     as_json: Json = False,
 ) -> None:
     """Cut windows of clips for `streamclf compile --calibration` and `--validation`."""
-    from training.calibration import write_windows
+    from training.export.int8_windows import write_windows
 
     try:
         written = write_windows(model, data, output, split=split, count=count, disturbed=disturbed)

@@ -17,7 +17,7 @@ from support.vivit import random_vivit
 from torch import Tensor, nn
 
 from engines.bundle import CARD_FILE, ENCODER_FILE, GOLDEN_FILE, HEAD_FILE, Bundle, load_bundle, write_spec
-from training.export import check_graph, write_graph
+from training.export.onnx import check_graph, write_graph
 
 LABELS = 10
 FPS = 10.0

@@ -13,7 +13,7 @@ from support.model_kinds import parse, windows
 
 from engines.bundle import SPEC_FILE, Bundle, load_bundle
 from engines.graphs.quantise import quantise_bundle
-from training.export import export_bundle
+from training.export.onnx import export_bundle
 from training.models import ClipModel, build
 
 # ViViT-B/16x2, 32 frames, in the four variants of its paper (Arnab et al. 2021, table 2).

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from engines.bundle import Bundle
-from training.export import export_bundle
+from training.export.onnx import export_bundle
 from training.models.vivit_factorised import FactorisedViViT
 
 TINY: dict[str, Any] = {

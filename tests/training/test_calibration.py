@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from engines.bundle import Bundle
 from engines.graphs.quantise import load_windows
 from training.__main__ import app
-from training.calibration import write_windows
 from training.errors import DataError, RunError
+from training.export.int8_windows import write_windows
 
 GREY = {LABELS[0]: 40, LABELS[1]: 210}
 

@@ -25,7 +25,7 @@ from training.__main__ import app
 from training.errors import LossError, OutOfMemoryError, RecipeError, RunError
 from training.evaluation.evaluate import evaluate_on, evaluate_run
 from training.evaluation.report import run_evaluate
-from training.handover import export_run
+from training.export.bundle import export_run
 from training.learner import Trainee
 from training.recipe import Recipe, parse_recipe
 from training.runs import build_model, load_run, load_weights

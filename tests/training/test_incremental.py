@@ -12,7 +12,7 @@ from streamclf.sources.frame import Frame
 from streamclf.windows.assembler import WindowAssembler
 from streamclf.windows.chunks import TokenFiller
 from streamclf.windows.sampling import TokenMeta, TokenSampler
-from training.export import export_bundle
+from training.export.onnx import export_bundle
 from training.models.vivit_factorised import FactorisedViViT
 
 TOKENS, FRAMES, SIDE, FPS = 6, 2, 32, 10

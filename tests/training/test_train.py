@@ -8,7 +8,7 @@ import torch
 
 from engines.bundle import load_bundle
 from training.errors import LossError, RunError
-from training.handover import export_run
+from training.export.bundle import export_run
 from training.recipe import parse_recipe
 from training.train import Trainee, build_model, load_run, load_weights, train
 

@@ -9,8 +9,8 @@ from typing import Final
 from engines.bundle import Bundle
 from training.data.recipes import Shape
 from training.errors import FolderError
-from training.export import export_bundle
-from training.golden import drawn_windows
+from training.export.golden import drawn_windows
+from training.export.onnx import export_bundle
 from training.importing.folder import ACTIVATIONS, Config, read_config, read_state
 from training.importing.names import our_state
 from training.importing.networks import DividedHead, Embedding, Imported, JointHead

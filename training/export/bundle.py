@@ -15,13 +15,13 @@ from engines.bundle import Bundle
 from training.builtin.camera_events import LABELS as CAMERA_EVENTS
 from training.builtin.camera_events.dataset import Footage
 from training.builtin.camera_events.learner import footage_of
-from training.card import camera_events_card, model_card
 from training.data.batches import HeldBackBatches
 from training.data.datasets import open_data
 from training.data.recipes import CameraEventsData, ClipRecipe
 from training.errors import RunError
-from training.export import export_bundle
-from training.golden import CANDIDATES, drawn_windows, telling_window
+from training.export.golden import CANDIDATES, drawn_windows, telling_window
+from training.export.model_card import camera_events_card, model_card
+from training.export.onnx import export_bundle
 from training.models import ClipModel
 from training.recipe import Recipe, resize_of
 from training.runs import METRICS_FILE, NOTES_FILE, load_run, read_json, run_labels
