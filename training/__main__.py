@@ -34,8 +34,8 @@ def train(
 ) -> None:
     """Train, or go on with a run that was killed."""
     from training.data.batches import rank
+    from training.fit.train import train as train_recipe
     from training.recipe import load_recipe
-    from training.train import train as train_recipe
 
     try:
         loaded = load_recipe(recipe, overrides or [])
@@ -90,7 +90,7 @@ def evaluate(
     if as_json:
         print(json.dumps(result))
         return
-    from training.scores import table
+    from training.fit.metrics import table
 
     print(table(result))
 

@@ -26,10 +26,10 @@ from training.errors import LossError, OutOfMemoryError, RecipeError, RunError
 from training.evaluation.evaluate import evaluate_on, evaluate_run
 from training.evaluation.report import run_evaluate
 from training.export.bundle import export_run
-from training.learner import Trainee
+from training.fit.lightning_module import Trainee
+from training.fit.run_folder import build_model, load_run, load_weights
+from training.fit.train import open_work, train
 from training.recipe import Recipe, parse_recipe
-from training.runs import build_model, load_run, load_weights
-from training.train import open_work, train
 
 ROOT = Path(__file__).parents[2]
 
@@ -184,9 +184,9 @@ def test_a_killed_run_goes_on_and_ends_where_it_would_have(films, tmp_path):
     script = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from training.learner import Trainee\n"
+        "from training.fit.lightning_module import Trainee\n"
         "from training.recipe import load_recipe\n"
-        "from training.train import train\n"
+        "from training.fit.train import train\n"
         "plain = Trainee.training_step\n"
         "def step(self, batch, index):\n"
         "    if self.global_step == 3:\n"

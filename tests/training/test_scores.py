@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.scores import scores, table
+from training.fit.metrics import scores, table
 
 LABELS = ("a", "b", "c", "d", "e", "f", "g")
 

@@ -9,8 +9,8 @@ import torch
 from engines.bundle import load_bundle
 from training.errors import LossError, RunError
 from training.export.bundle import export_run
+from training.fit.train import Trainee, build_model, load_run, load_weights, train
 from training.recipe import parse_recipe
-from training.train import Trainee, build_model, load_run, load_weights, train
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning.*", "ignore::FutureWarning:lightning.*")
 

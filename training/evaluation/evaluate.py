@@ -28,12 +28,12 @@ from training.data.decode import DecodeSpec, decode_clip
 from training.data.recipes import CameraEventsData, MixedData, Shape, VolumesData, WindowsRecipe
 from training.data.volumes import VolumeClips, read_volumes
 from training.errors import DataError, RunError
-from training.learner import answer
+from training.fit.lightning_module import answer
+from training.fit.metrics import scores
+from training.fit.run_folder import RECIPE_FILE, load_run, run_labels
+from training.fit.train import measure, open_work
 from training.models import ClipModel
 from training.recipe import resize_of
-from training.runs import RECIPE_FILE, load_run, run_labels
-from training.scores import scores
-from training.train import measure, open_work
 
 STRETCH_STEPS = 4
 """Frames decoded for each one at the model's rate, where a clip is stretched to a window."""

@@ -14,7 +14,7 @@ import numpy as np
 from engines.backends.names import Backend, Precision
 from training.errors import RecipeError
 from training.evaluation.evaluate import evaluate_on, evaluate_run
-from training.runs import HISTORY_FILE, RECIPE_FILE, read_json, read_recipe, run_labels
+from training.fit.run_folder import HISTORY_FILE, RECIPE_FILE, read_json, read_recipe, run_labels
 
 mpl.use("agg")
 
@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from streamclf.render.film_writer import GifWriter
 from training.errors import RunError
 from training.evaluation.evaluate import Answered
-from training.scores import table
+from training.fit.metrics import table
 
 MAX_WRONG, MAX_RIGHT = 120, 60
 """Clips on the page: it is for looking at."""

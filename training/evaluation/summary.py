@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from training.errors import DataError
+from training.fit.run_folder import labels_of
 from training.models import ClipModel, build
 from training.models.count import Counts, count
 from training.recipe import Recipe
-from training.runs import labels_of
 
 
 def summarise(recipe: Recipe) -> dict[str, Any]:

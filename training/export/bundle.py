@@ -22,10 +22,10 @@ from training.errors import RunError
 from training.export.golden import CANDIDATES, drawn_windows, telling_window
 from training.export.model_card import camera_events_card, model_card
 from training.export.onnx import export_bundle
+from training.fit.run_folder import METRICS_FILE, NOTES_FILE, load_run, read_json, run_labels
+from training.fit.train import measure, open_work
 from training.models import ClipModel
 from training.recipe import Recipe, resize_of
-from training.runs import METRICS_FILE, NOTES_FILE, load_run, read_json, run_labels
-from training.train import measure, open_work
 
 GOLDEN_LABEL = "moved"
 

@@ -17,7 +17,7 @@ from training.builtin.camera_events.dataset import BETWEEN, THUMBNAIL, TRUTHS, F
 from training.data.batches import Batch, my_part, rank, world
 from training.data.recipes import CameraEventsData
 from training.errors import RecipeError, RunError
-from training.learner import Trainee
+from training.fit.lightning_module import Trainee
 from training.models.vivit_factorised import FactorisedViViT, VivitFactorisedRecipe
 from training.recipe import Recipe
 

@@ -25,13 +25,10 @@ from training.builtin.camera_events.learner import CameraEventsTrainee, HeldBack
 from training.data.batches import Batch, Cutter, HeldBackBatches, TrainingBatches, rank
 from training.data.datasets import open_data, tell
 from training.data.recipes import CameraEventsData, MixedData
-from training.data.views import CachedHeldBack, CachedTraining, FeatureStore, check_frozen
 from training.errors import RecipeError, RunError
-from training.learner import Trainee, answer
-from training.models import ClipModel
-from training.models.vivit_factorised import FactorisedViViT
-from training.recipe import Recipe
-from training.runs import (
+from training.fit.feature_cache import CachedHeldBack, CachedTraining, FeatureStore, check_frozen
+from training.fit.lightning_module import Trainee, answer
+from training.fit.run_folder import (
     HISTORY_FILE,
     LABELS_FILE,
     LAST_FILE,
@@ -44,6 +41,9 @@ from training.runs import (
     read_recipe,
     write_json,
 )
+from training.models import ClipModel
+from training.models.vivit_factorised import FactorisedViViT
+from training.recipe import Recipe
 from training.weights import WEIGHTS_FILE
 
 __all__ = ["Trainee", "Work", "build_model", "load_run", "load_weights", "measure", "open_work", "train"]

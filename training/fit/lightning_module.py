@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from training.data.batches import Batch, rank, world
 from training.errors import LossError, OutOfMemoryError
+from training.fit.metrics import scores
+from training.fit.optimizer import backbone_norms, make_optimiser, new_average, whole_parts
 from training.models import ClipModel
-from training.optimise import backbone_norms, make_optimiser, new_average, whole_parts
 from training.recipe import Recipe
-from training.scores import scores
 
 ENCODE_AT_ONCE = 256
 """Tokens; more of a measured batch are encoded in turns."""
@@ -166,7 +166,7 @@ class Trainee(lightning.LightningModule):
         self.history = list(checkpoint.get("history", []))
 
     def configure_optimizers(self) -> Any:
-        """See `training.optimise`."""
+        """See `training.fit.optimizer`."""
         return make_optimiser(self, self._backbone, self.recipe.optimiser)
 
     @property
