@@ -13,7 +13,7 @@ from engines.bundle import Bundle
 from engines.errors import BackendMissingError
 from engines.opening import open_engine
 from engines.parity import TOLERANCE
-from training.models.vivit_factorised import FactorisedViViT
+from training.models.compact_vivit import FactorisedViViT
 
 MAX_BATCH = 6
 

@@ -10,7 +10,7 @@ import torch
 
 from engines.bundle import Bundle
 from training.export.onnx import export_bundle
-from training.models.vivit_factorised import FactorisedViViT
+from training.models.compact_vivit import FactorisedViViT
 
 TINY: dict[str, Any] = {
     "height": 32, "width": 32, "frames_per_token": 2, "tokens": 4, "patch": 8, "stem": ((4, 16),),

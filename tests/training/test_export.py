@@ -12,7 +12,7 @@ from engines.bundle import load_bundle
 from engines.opening import open_engine
 from training.errors import RunError
 from training.export import onnx
-from training.models.vivit_factorised import FactorisedViViT
+from training.models.compact_vivit import FactorisedViViT
 
 FIELDS = {
     "name": "tiny",

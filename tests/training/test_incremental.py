@@ -13,7 +13,7 @@ from streamclf.windows.assembler import WindowAssembler
 from streamclf.windows.chunks import TokenFiller
 from streamclf.windows.sampling import TokenMeta, TokenSampler
 from training.export.onnx import export_bundle
-from training.models.vivit_factorised import FactorisedViViT
+from training.models.compact_vivit import FactorisedViViT
 
 TOKENS, FRAMES, SIDE, FPS = 6, 2, 32, 10
 MAX_BATCH = 4

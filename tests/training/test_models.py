@@ -12,7 +12,7 @@ from support.model_kinds import KINDS, VIVIT, parse, random_model, windows
 from training.errors import RecipeError, RunError
 from training.models import KINDS as REGISTERED
 from training.models import build
-from training.models.count import Counts, count
+from training.models.flops import Counts, count
 from training.models.hybrid import PublishedHead, StrongHead
 from training.models.layers import whole_last_layers
 from training.models.positions import Positions, resize_grid

@@ -72,7 +72,7 @@ def test_a_run_of_another_recipe_is_not_overwritten(tiny, tmp_path):
 
 def test_a_loss_that_is_not_a_number_stops_and_says_where(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "training.models.vivit_factorised.FactorisedViViT.features",
+        "training.models.compact_vivit.FactorisedViViT.features",
         lambda self, frames, keep=None: (
             self.encoder(frames.flatten(0, 1), keep).unflatten(0, frames.shape[:2]) * torch.nan
         ),

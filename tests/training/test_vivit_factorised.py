@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.models.vivit_factorised import Changes, ClassStack, FactorisedViViT, TubeletEmbedding
+from training.models.compact_vivit import Changes, ClassStack, FactorisedViViT, TubeletEmbedding
 
 
 def build(**changes) -> FactorisedViViT:

@@ -7,14 +7,14 @@ from typing import Any
 from training.errors import DataError
 from training.fit.run_folder import labels_of
 from training.models import ClipModel, build
-from training.models.count import Counts, count
+from training.models.flops import Counts, count
 from training.recipe import Recipe
 
 
 def summarise(recipe: Recipe) -> dict[str, Any]:
     """Parameters, operations, fp32 megabytes and the window of the recipe's model.
 
-    FLOPs count as publications do (see `training.models.count`): `window_flops` is a window in which every token is
+    FLOPs count as publications do (see `training.models.flops`): `window_flops` is a window in which every token is
     encoded, and `served_flops` what one more prediction costs here: one encode and one head, in which the last layers
     compute no more than is read. Where neither the recipe nor its data, not yet here, names the classes, two are
     assumed and `labels_known` is false.

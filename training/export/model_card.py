@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from training.data.recipes import CameraEventsData, ClipRecipe, ClipsData, GesturesMadeData, MixedData
-from training.models.vivit_factorised import VivitFactorisedRecipe
+from training.models.compact_vivit import VivitFactorisedRecipe
 from training.recipe import Recipe
 
 

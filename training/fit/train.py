@@ -42,7 +42,7 @@ from training.fit.run_folder import (
     write_json,
 )
 from training.models import ClipModel
-from training.models.vivit_factorised import FactorisedViViT
+from training.models.compact_vivit import FactorisedViViT
 from training.recipe import Recipe
 from training.weights import WEIGHTS_FILE
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from training.importing.processor import Processor
 from training.models.base import ClipModel
+from training.models.input_pixels import Pixels
 from training.models.layers import Attention, Gelu, Layer, new_mlp
-from training.models.pixels import Pixels
 
 
 class Embedding(nn.Module):

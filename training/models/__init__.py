@@ -8,13 +8,13 @@ from pydantic import Discriminator, Tag
 
 from training.models.attentive import AttentiveModel, AttentiveRecipe
 from training.models.base import ClipModel, ClipRecipe
+from training.models.compact_vivit import FactorisedViViT, VivitFactorisedRecipe
 from training.models.conv_transformer import ConvTransformer, ConvTransformerRecipe
 from training.models.hybrid import Hybrid, HybridRecipe
 from training.models.keypoint import KeypointModel, KeypointRecipe
 from training.models.motion import MotionModel, MotionRecipe
 from training.models.pose import PoseModel, PoseRecipe
 from training.models.vivit import VivitRecipe, build_vivit
-from training.models.vivit_factorised import FactorisedViViT, VivitFactorisedRecipe
 
 KINDS: Final = ("vivit_factorised", "vivit", "hybrid", "conv_transformer", "keypoint", "attentive", "pose", "motion")
 

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from training.errors import RecipeError
 from training.models.base import ClipModel, ClipRecipe
-from training.models.images import load_backbone, new_timm
-from training.models.pixels import Pixels
+from training.models.image_backbones import load_backbone, new_timm
+from training.models.input_pixels import Pixels
 
 Triple = tuple[float, float, float]
 

@@ -16,8 +16,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from training.models.base import ClipModel, ClipRecipe
+from training.models.input_pixels import Pixels, Reads
 from training.models.layers import DropPath, Layer, attend, depths, split_heads
-from training.models.pixels import Pixels, Reads
 from training.models.positions import Positions
 
 

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from training.errors import RecipeError
 from training.models.base import ClipModel, ClipRecipe
-from training.models.images import load_backbone, new_timm
+from training.models.image_backbones import load_backbone, new_timm
+from training.models.input_pixels import Pixels, Reads, images_in
 from training.models.layers import Attention, Stack, new_mlp
-from training.models.pixels import Pixels, Reads, images_in
 from training.models.positions import Positions
 
 Triple = tuple[float, float, float]

@@ -25,8 +25,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from training.models.base import ClipModel, ClipRecipe
+from training.models.input_pixels import Pixels
 from training.models.movenet import JOINTS, MIRRORED, STRIDE, MoveNet, load_movenet
-from training.models.pixels import Pixels
 
 _NEAR = 1.8
 """Cells, as in the published graphs: how much nearness to the person counts against heat."""

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from training.models.pixels import Pixels, Reads
+from training.models.input_pixels import Pixels, Reads
 
 Embedding = Literal["tubelet", "uniform"]
 Inflation = Literal["central", "filter"]

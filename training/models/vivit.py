@@ -7,9 +7,9 @@ from typing import Any, Final, Literal
 from pydantic import Field, model_validator
 
 from training.models.base import ClipModel, ClipRecipe
-from training.models.images import ImageVit
+from training.models.image_backbones import ImageVit
+from training.models.input_pixels import Reads
 from training.models.layers import Pool
-from training.models.pixels import Reads
 from training.models.tubelets import Embedding, Inflation, Tubelets
 from training.models.vivit_factorised_dot import FactorisedDotHead
 from training.models.vivit_factorised_encoder import FactorisedEncoderViViT

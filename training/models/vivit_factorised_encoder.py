@@ -11,7 +11,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from training.models.base import ClipModel
-from training.models.images import ImageVit
+from training.models.image_backbones import ImageVit
 from training.models.layers import Pool, Stack
 from training.models.positions import Positions
 from training.models.tubelets import Inflation, Tubelets

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from training.models.images import ImageVit
+from training.models.image_backbones import ImageVit
 from training.models.layers import Attention, DropPath, new_mlp
 from training.models.vivit_window import LayeredHead
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 
 from training.models.base import ClipModel
-from training.models.images import ImageVit
+from training.models.image_backbones import ImageVit
 from training.models.layers import depths
 from training.models.positions import Positions
 from training.models.tubelets import Inflation, Tubelets

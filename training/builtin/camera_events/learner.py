@@ -18,7 +18,7 @@ from training.data.batches import Batch, my_part, rank, world
 from training.data.recipes import CameraEventsData
 from training.errors import RecipeError, RunError
 from training.fit.lightning_module import Trainee
-from training.models.vivit_factorised import FactorisedViViT, VivitFactorisedRecipe
+from training.models.compact_vivit import FactorisedViViT, VivitFactorisedRecipe
 from training.recipe import Recipe
 
 MEASURED_AT_ONCE = 32
