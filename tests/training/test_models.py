@@ -16,8 +16,8 @@ from training.models.flops import Counts, count
 from training.models.hybrid import PublishedHead, StrongHead
 from training.models.layers import whole_last_layers
 from training.models.positions import Positions, resize_grid
-from training.models.tubelets import Tubelets
-from training.models.vivit import SIZES
+from training.models.vivit.recipe import SIZES
+from training.models.vivit.tubelets import Tubelets
 
 B16X2 = {"kind": "vivit", "size": "B", "patch": 16, "height": 224, "width": 224, "frames_per_token": 2, "tokens": 16}
 

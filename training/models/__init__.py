@@ -14,7 +14,7 @@ from training.models.hybrid import Hybrid, HybridRecipe
 from training.models.keypoint import KeypointModel, KeypointRecipe
 from training.models.motion import MotionModel, MotionRecipe
 from training.models.pose import PoseModel, PoseRecipe
-from training.models.vivit import VivitRecipe, build_vivit
+from training.models.vivit.recipe import VivitRecipe, build_vivit
 
 KINDS: Final = ("vivit_factorised", "vivit", "hybrid", "conv_transformer", "keypoint", "attentive", "pose", "motion")
 

@@ -13,7 +13,7 @@ from torch import nn
 from training.errors import RecipeError, RunError
 from training.models.layers import Stack
 from training.models.positions import Positions
-from training.models.tubelets import Inflation, Tubelets
+from training.models.vivit.tubelets import Inflation, Tubelets
 from training.weights import State, read_weights
 
 

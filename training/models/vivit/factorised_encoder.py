@@ -14,7 +14,7 @@ from training.models.base import ClipModel
 from training.models.image_backbones import ImageVit
 from training.models.layers import Pool, Stack
 from training.models.positions import Positions
-from training.models.tubelets import Inflation, Tubelets
+from training.models.vivit.tubelets import Inflation, Tubelets
 
 
 class Encoder(nn.Module):
@@ -49,7 +49,7 @@ class Head(nn.Module):
 
 
 class FactorisedEncoderViViT(ClipModel):
-    """Sizes of the paper: see `training.models.vivit.SIZES`; there the temporal transformer has 4 layers."""
+    """Sizes of the paper: see `training.models.vivit.recipe.SIZES`; there the temporal transformer has 4 layers."""
 
     encoder: Encoder
     head: Head

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from training.models.image_backbones import ImageVit
 from training.models.layers import Attention, DropPath, new_mlp
-from training.models.vivit_window import LayeredHead
+from training.models.vivit.window import LayeredHead
 
 
 class FactorisedSelfLayer(nn.Module):
@@ -39,7 +39,7 @@ class FactorisedSelfLayer(nn.Module):
 
 
 class FactorisedSelfHead(LayeredHead):
-    """Sizes of the paper: see `training.models.vivit.SIZES`."""
+    """Sizes of the paper: see `training.models.vivit.recipe.SIZES`."""
 
     @staticmethod
     def new_layer(*, dim: int, heads: int, mlp_ratio: float, drop_path: float) -> nn.Module:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from training.models.layers import Layer, attend
-from training.models.vivit_window import LayeredHead
+from training.models.vivit.window import LayeredHead
 
 
 class DotProductAttention(nn.Module):
@@ -54,7 +54,7 @@ class DotProductAttention(nn.Module):
 
 
 class FactorisedDotHead(LayeredHead):
-    """Sizes of the paper: see `training.models.vivit.SIZES`."""
+    """Sizes of the paper: see `training.models.vivit.recipe.SIZES`."""
 
     @staticmethod
     def new_layer(*, dim: int, heads: int, mlp_ratio: float, drop_path: float) -> nn.Module:

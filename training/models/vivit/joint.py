@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from training.models.image_backbones import ImageVit
 from training.models.layers import Pool, Stack
 from training.models.positions import Positions
-from training.models.vivit_window import WindowHead
+from training.models.vivit.window import WindowHead
 
 
 class JointHead(WindowHead):

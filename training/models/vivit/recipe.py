@@ -10,12 +10,12 @@ from training.models.base import ClipModel, ClipRecipe
 from training.models.image_backbones import ImageVit
 from training.models.input_pixels import Reads
 from training.models.layers import Pool
-from training.models.tubelets import Embedding, Inflation, Tubelets
-from training.models.vivit_factorised_dot import FactorisedDotHead
-from training.models.vivit_factorised_encoder import FactorisedEncoderViViT
-from training.models.vivit_factorised_self import FactorisedSelfHead
-from training.models.vivit_joint import JointHead
-from training.models.vivit_window import WindowViViT
+from training.models.vivit.factorised_dot import FactorisedDotHead
+from training.models.vivit.factorised_encoder import FactorisedEncoderViViT
+from training.models.vivit.factorised_self import FactorisedSelfHead
+from training.models.vivit.joint import JointHead
+from training.models.vivit.tubelets import Embedding, Inflation, Tubelets
+from training.models.vivit.window import WindowViViT
 
 Size = Literal["Ti", "S", "B", "L"]
 

@@ -14,7 +14,7 @@ from training.models.base import ClipModel
 from training.models.image_backbones import ImageVit
 from training.models.layers import depths
 from training.models.positions import Positions
-from training.models.tubelets import Inflation, Tubelets
+from training.models.vivit.tubelets import Inflation, Tubelets
 
 
 class WindowHead(nn.Module, ABC):
