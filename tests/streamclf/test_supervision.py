@@ -116,11 +116,11 @@ def test_a_limit_that_suffices_is_left_alone() -> None:
 
 
 def test_memory_is_compared_with_what_all_rings_need(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "available_bytes", lambda: 200 << 20)
+    monkeypatch.setattr(machine_limits, "available_bytes", lambda: 200 << 20)
     check_memory(10, GEOMETRY)
     with pytest.raises(ConfigError, match=r"100 of them need 689\.\d MiB of shared memory, and 136 MiB are free"):
         check_memory(100, GEOMETRY)
-    monkeypatch.setattr(limits, "available_bytes", lambda: None)
+    monkeypatch.setattr(machine_limits, "available_bytes", lambda: None)
     check_memory(100, GEOMETRY)
 
 

@@ -11,7 +11,7 @@ import torch
 from engines.bundle import load_bundle
 from engines.opening import open_engine
 from training.errors import RunError
-from training.export import onnx
+from training.export import onnx as onnx_export
 from training.models.compact_vivit import FactorisedViViT
 
 FIELDS = {
@@ -59,7 +59,7 @@ def golden() -> np.ndarray:
 @pytest.fixture(scope="module")
 def bundle(model, golden, tmp_path_factory):
     path = tmp_path_factory.mktemp("export") / "tiny"
-    return onnx.export_bundle(model, fields=FIELDS, golden=golden, card="# tiny\n", path=path)
+    return onnx_export.export_bundle(model, fields=FIELDS, golden=golden, card="# tiny\n", path=path)
 
 
 def test_bundle_is_complete_and_says_what_pytorch_says(bundle, model, golden):
@@ -101,13 +101,13 @@ def test_engine_reproduces_pytorch_token_by_token(bundle, model, golden):
 
 def test_a_graph_of_other_weights_is_refused(bundle, model, golden):
     other = new_model()
-    assert onnx.check_graph(model.encoder, torch.from_numpy(golden), bundle.encoder_path) < onnx.TOLERANCE
+    assert onnx_export.check_graph(model.encoder, torch.from_numpy(golden), bundle.encoder_path) < onnx_export.TOLERANCE
     with pytest.raises(RunError, match="ONNX Runtime differs from PyTorch by"):
-        onnx.check_graph(other.encoder, torch.from_numpy(golden), bundle.encoder_path)
+        onnx_export.check_graph(other.encoder, torch.from_numpy(golden), bundle.encoder_path)
 
 
 def test_a_folder_that_is_no_bundle_is_left_alone(model, golden, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(RunError, match="not a bundle"):
-        onnx.export_bundle(model, fields=FIELDS, golden=golden, card="", path=tmp_path)
+        onnx_export.export_bundle(model, fields=FIELDS, golden=golden, card="", path=tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "mine"

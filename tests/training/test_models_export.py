@@ -12,7 +12,7 @@ from engines.graphs.lint import check_graph
 from engines.opening import open_engine
 from training.errors import RunError
 from training.evaluation.summary import summarise
-from training.export import onnx
+from training.export import onnx as onnx_export
 
 EXPORTED = sorted(set(KINDS) - {"vivit-uniform", "vivit-small-stem", "keypoint"})
 """The others' graphs are made of the same parts, or have tests of their own."""
@@ -40,7 +40,7 @@ def test_sliding_windows_equal_whole_windows_through_pytorch(kind, tokens, tmp_p
         "name": kind, "version": "1", "labels": ("a", "b", "c"), "height": recipe.height, "width": recipe.width,
         "fps": 10, "frames_per_token": recipe.frames_per_token, "tokens": recipe.tokens,
     }  # fmt: skip
-    bundle = onnx.export_bundle(
+    bundle = onnx_export.export_bundle(
         model, fields=fields, golden=film[: recipe.tokens].numpy(), card="# x\n", path=tmp_path / "bundle"
     )
     for path in (bundle.encoder_path, bundle.head_path):
@@ -74,7 +74,7 @@ def test_weights_beyond_one_onnx_file_are_refused_before_anything_is_written(tmp
     with torch.device("meta"):
         vast = torch.nn.Linear(30_000, 20_000)
     with pytest.raises(RunError, match=r"2.4 GB of weights, at most 2.1"):
-        onnx.write_graph(vast, torch.zeros(2, 30_000), tmp_path / "head.onnx", "features", "logits")
+        onnx_export.write_graph(vast, torch.zeros(2, 30_000), tmp_path / "head.onnx", "features", "logits")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -84,11 +84,11 @@ def test_reductions_are_written_as_opset_17_says_them(tmp_path):
             return x.mean(dim=(1, 2)) + x.amax(dim=1).amin(dim=1)
 
     path = tmp_path / "reduces.onnx"
-    onnx.write_graph(Reduces(), torch.randn(2, 4, 3), path, "features", "logits")
+    onnx_export.write_graph(Reduces(), torch.randn(2, 4, 3), path, "features", "logits")
     reductions = [node for node in onnx.load(path).graph.node if node.op_type.startswith("Reduce")]
     assert len(reductions) == 3
     assert all(len(node.input) == 1 for node in reductions)
-    assert onnx.check_graph(Reduces(), torch.randn(5, 4, 3), path) < onnx.TOLERANCE
+    assert onnx_export.check_graph(Reduces(), torch.randn(5, 4, 3), path) < onnx_export.TOLERANCE
 
 
 def test_summary_counts_what_is_built(tiny):

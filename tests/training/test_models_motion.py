@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from training.export import onnx
+from training.export import onnx as onnx_export
 from training.models import build
 from training.models.motion import MotionModel, MotionRecipe
 
@@ -99,7 +99,7 @@ def test_onnx_gives_the_same_numbers(tmp_path) -> None:
 
     model = small()
     tokens = torch.stack([walkers(apart=True), film(ground(1), 2, 1)])
-    onnx.write_graph(model.encoder, tokens, tmp_path / "encoder.onnx", "frames", "features")
+    onnx_export.write_graph(model.encoder, tokens, tmp_path / "encoder.onnx", "frames", "features")
     session = onnxruntime.InferenceSession(tmp_path / "encoder.onnx", providers=["CPUExecutionProvider"])
     for given in (tokens, walkers(apart=False, seed=9)[None]):
         (said,) = session.run(None, {"frames": given.numpy()})

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from engines.graphs.lint import check_graph
 from training.errors import RecipeError, RunError
-from training.export import onnx
+from training.export import onnx as onnx_export
 from training.models import build
 from training.models.movenet import JOINTS, MIRRORED, Maps, MoveNet, _names, load_movenet
 from training.models.pose import PoseModel, PoseRecipe
@@ -148,8 +148,8 @@ def test_both_graphs_are_the_models(tmp_path: Path) -> None:
     tokens = films()[0]
     for part, example in ((model.encoder, tokens), (model.head, walks())):
         path = tmp_path / "graph.onnx"
-        onnx.write_graph(part, example[:2], path, "in", "out")
-        assert onnx.check_graph(part, example, path) < onnx.TOLERANCE
+        onnx_export.write_graph(part, example[:2], path, "in", "out")
+        assert onnx_export.check_graph(part, example, path) < onnx_export.TOLERANCE
         assert not [
             note for note in check_graph(path.read_bytes(), name="graph", profile="trt86") if note.level == "error"
         ]
