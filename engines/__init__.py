@@ -1,1 +1,1 @@
-"""The contract of a model and how it runs: bundles, the `Engine` protocol, one adapter per backend."""
+"""Store a model as a bundle, open it on an inference backend, and verify it against PyTorch's numbers."""

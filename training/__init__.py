@@ -1,1 +1,1 @@
-"""PyTorch models, data, recipes and export; the only package that imports torch."""
+"""Train, evaluate, export and import the PyTorch models."""

@@ -1,1 +1,1 @@
-"""What is done to ONNX graphs before a backend compiles them. Needs `onnx`; imported only where it is used."""
+"""Rewrite and check ONNX graphs before a backend compiles them. Needs `onnx`, which is imported only where it is used."""

@@ -1,1 +1,1 @@
-"""The process of one stream, `python -m streamclf.capture`: a source becomes tokens in a ring, and says how it is."""
+"""Read one stream in a process of its own and put its chunks into a shared-memory ring."""

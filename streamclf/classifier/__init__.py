@@ -1,1 +1,1 @@
-"""The process that classifies, `python -m streamclf.classifier`: tokens of all streams become predictions."""
+"""Classify the windows of all streams: batching, load control, actions."""

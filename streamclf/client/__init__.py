@@ -1,0 +1,1 @@
+"""Subscribe to events, replay them, and push frames: the part that other programs import."""

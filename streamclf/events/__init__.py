@@ -1,0 +1,1 @@
+"""Define the events that the service publishes, and their JSON."""

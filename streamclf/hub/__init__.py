@@ -1,1 +1,1 @@
-"""The process that everything goes through, `python -m streamclf.hub`: drafts are journalled, published, replayed."""
+"""Journal each event, then publish it, and replay what a subscriber missed."""

@@ -1,0 +1,1 @@
+"""Share the rules for sockets: endpoints, keys, names, limits, backoff."""

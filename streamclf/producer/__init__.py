@@ -1,0 +1,1 @@
+"""Hand events to the hub, which acknowledges each after it is journalled."""

@@ -1,0 +1,1 @@
+"""Draw predictions on frames, into films and into the terminal."""

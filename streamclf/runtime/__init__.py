@@ -1,0 +1,1 @@
+"""Start and watch child processes: jobs, liveness, control channel, signals, shared memory."""

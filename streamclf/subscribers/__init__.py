@@ -1,1 +1,1 @@
-"""Subscribers: each an ordinary client of the bus."""
+"""Hand events to other systems: log, MQTT, webhook, metrics, terminal, screen."""

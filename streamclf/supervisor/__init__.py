@@ -1,1 +1,1 @@
-"""What starts, watches, changes and stops the processes of one service; it touches no picture itself."""
+"""Start, watch and reconfigure every process of the service."""

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.repository import ROOT
 from typer.testing import CliRunner
 
 from training.__main__ import app
 from training.errors import RecipeError
 from training.recipe import load_recipe
 
-SHIPPED = Path(__file__).parents[2] / "configs/train/camera-events.yaml"
+SHIPPED = ROOT / "configs/train/camera-events.yaml"
 
 
 def test_the_shipped_recipe_is_valid_and_under_four_megabytes():

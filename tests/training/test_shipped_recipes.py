@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 from support.labelled import draw_clip, write_film, write_list, write_volumes
+from support.repository import ROOT
 from typer.testing import CliRunner
 
 from engines.bundle import load_bundle
 from training.__main__ import app
 from training.recipe import load_recipe
 
-RECIPES = Path(__file__).parents[2] / "configs/train"
+RECIPES = ROOT / "configs/train"
 ACTIONS = ("CricketShot", "PlayingCello", "Punch", "ShavingBeard", "TennisSwing")
 SHORT = ["optimiser.steps=2", "validate_every=2", "optimiser.warmup_steps=1", "threads=1", "accelerator=cpu"]
 

@@ -1,1 +1,1 @@
-"""Labelled clips from lists, folders, volumes and makers, decoded once by the service's own code."""
+"""Read labelled clips and turn them into batches of windows."""

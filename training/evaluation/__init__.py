@@ -1,0 +1,1 @@
+"""Measure a trained run or a bundle on labelled clips, and report the figures."""

@@ -1,0 +1,1 @@
+"""Protect the hub's sockets: CURVE keys, floods of subscriptions, too many connections."""

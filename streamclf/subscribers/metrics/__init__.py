@@ -1,0 +1,1 @@
+"""Serve Prometheus metrics and `/healthz`."""

@@ -1,0 +1,1 @@
+"""Publish events to an MQTT broker, with Home Assistant's discovery."""

@@ -1,0 +1,1 @@
+"""Post events to an HTTP endpoint, signed and retried."""

@@ -7,14 +7,14 @@ import re
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 from support.hub_process import HubProcess, action, prediction, status, wait_until
+from support.repository import ROOT
 
 from streamclf.events.types import json_schema
 from streamclf.producer.link import HubLink
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = ROOT / "docs"
 
 
 def programs() -> list[str]:

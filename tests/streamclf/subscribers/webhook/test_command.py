@@ -20,6 +20,7 @@ import pytest
 from support.certificates import make_certificate, server_context
 from support.hub_process import HubProcess, action, prediction, wait_until
 from support.receiver import Receiver, Request, Say
+from support.repository import ROOT
 from support.service import Service
 
 from streamclf.errors import JournalError, UsageError
@@ -104,7 +105,7 @@ def test_one_event_a_request_with_a_signature_that_holds_for_this_body_and_time_
 
 
 def test_the_documented_receivers_tell_a_genuine_request_from_a_forged_one() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "outlets.md").read_text()
+    text = (ROOT / "docs" / "outlets.md").read_text()
     names: dict[str, Any] = {}
     exec(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0], names)  # our own documentation
     script = re.findall(r"```js\n(.*?)```", text, re.DOTALL)[0]

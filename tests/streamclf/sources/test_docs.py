@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from support.repository import ROOT
+
 from streamclf.config.service import FROZEN_S, StreamConfig, load_config
 
-TEXT = (Path(__file__).parents[2] / "docs" / "sources.md").read_text()
+TEXT = (ROOT / "docs" / "sources.md").read_text()
 
 
 def test_the_example_is_a_configuration(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Everything that can die or hang does, at random, with queues that are too small: each event is logged once.
 
-`STREAMCLF_CHAOS_S=60 pytest tests/streamclf/test_chaos.py -s` makes it a minute, as in CI, and prints what was done.
+`STREAMCLF_CHAOS_S=60 pytest tests/end_to_end/test_chaos.py -s` makes it a minute, as in CI, and prints what was done.
 """
 
 from __future__ import annotations

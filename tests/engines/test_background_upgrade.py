@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from support.bundles import make_brightness_bundle
 from support.gpu_double import DoubleCompiler, double_platform
+from support.repository import ROOT
 
 import engines.backends.tensorrt
 import engines.background_upgrade
@@ -21,7 +22,7 @@ from engines.errors import NotBuiltError
 from engines.opening import open_engine
 from engines.protocol import Engine
 
-CHILD = Path(__file__).parents[1] / "support" / "prebuild_on_double.py"
+CHILD = ROOT / "tests" / "support" / "prebuild_on_double.py"
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """A hub under attack: it lives, the journal goes on, the good subscriber misses nothing, memory stays bounded.
 
-`STREAMCLF_HOSTILE=10 pytest tests/streamclf/test_hostile.py` attacks ten times as long.
+`STREAMCLF_HOSTILE=10 pytest tests/streamclf/hub/guard/test_hostile_clients.py` attacks ten times as long.
 """
 
 from __future__ import annotations

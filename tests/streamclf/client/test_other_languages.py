@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 from support.hub_process import HubProcess, prediction, status, wait_until
+from support.repository import ROOT
 
 from streamclf.producer.link import HubLink
 
-CLIENTS = Path(__file__).parents[2] / "docs" / "clients"
+CLIENTS = ROOT / "docs" / "clients"
 DEADLINE_S = 30.0
 
 

@@ -18,6 +18,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 from support.labelled import CLASSES, write_list, write_set
+from support.repository import ROOT
 from typer.testing import CliRunner
 
 from engines.bundle import load_bundle
@@ -30,8 +31,6 @@ from training.fit.lightning_module import Trainee
 from training.fit.run_folder import build_model, load_run, load_weights
 from training.fit.train import open_work, train
 from training.recipe import Recipe, parse_recipe
-
-ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning.*", "ignore::FutureWarning:lightning.*")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.pycuda_driver import build
+from support.repository import ROOT
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("pycuda") is None or shutil.which("gcc") is None,
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.skipif(
 
 def test_pycuda_does_what_the_engine_asks_of_it(tmp_path: Path) -> None:
     build(tmp_path)
-    root = Path(__file__).parents[2]
+    root = ROOT
     path = os.pathsep.join([str(root), str(root / "tests"), *sys.path])
     cache = str(tmp_path / "cache")
     environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path), "PYTHONPATH": path, "STREAMCLF_CACHE": cache}

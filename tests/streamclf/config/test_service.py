@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 from support.bundles import make_brightness_bundle
+from support.repository import ROOT
 
 from streamclf.config.actions import ActionConfig, StreamActions
 from streamclf.config.service import load_config
@@ -185,7 +186,7 @@ def test_a_stream_takes_the_common_actions_and_says_what_differs(tmp_path: Path)
 
 
 def test_the_documented_actions_can_be_run(tmp_path: Path) -> None:
-    docs = Path(__file__).parents[2] / "docs" / "actions.md"
+    docs = ROOT / "docs" / "actions.md"
     (example,) = re.findall(r"```yaml\n(.*?)```", docs.read_text(), re.S)
     config = load_config(write(tmp_path, example))
     preflight(config)
@@ -194,6 +195,6 @@ def test_the_documented_actions_can_be_run(tmp_path: Path) -> None:
 
 
 def test_the_example_in_configs_works() -> None:
-    config = load_config(Path(__file__).parents[2] / "configs" / "cameras.yaml")
+    config = load_config(ROOT / "configs" / "cameras.yaml")
     assert preflight(config).spec.name == "camera-events"
     assert config.actions.keys() == {"covered", "moved"}

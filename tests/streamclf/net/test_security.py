@@ -22,6 +22,7 @@ import zmq.auth
 from support.bundles import make_brightness_bundle
 from support.clips import write_clip
 from support.hub_process import HubProcess, prediction, wait_until
+from support.repository import ROOT
 from support.service import Service
 from support.strangers import Tap, connect, frame, greeting, hear, ready
 
@@ -37,7 +38,7 @@ from streamclf.net.zeromq import open_socket
 from streamclf.producer.link import HubLink
 from streamclf.supervisor.preflight import preflight
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = ROOT / "docs"
 MARK = "strangers-must-not-read-this"
 
 
