@@ -1,1 +1,1 @@
-"""Rewrite and check ONNX graphs before a backend compiles them. Needs `onnx`, which is imported only where it is used."""
+"""Rewrite and check ONNX graphs before a backend compiles them. Importing it needs `onnx`."""

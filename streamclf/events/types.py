@@ -257,8 +257,8 @@ ENVELOPE: Final = frozenset({"v", "type", "stream", "epoch", "offset", "previous
 class Draft:
     """An event before the hub gives it epoch, offset and time.
 
-    `body` holds the keys of its type in `streamclf.events.types`. `captured_ns` (CLOCK_MONOTONIC) is when its newest frame
-    was captured.
+    `body` holds the keys of its type in `streamclf.events.types`. `captured_ns` (CLOCK_MONOTONIC) is when its newest
+    frame was captured.
     """
 
     type: DraftType

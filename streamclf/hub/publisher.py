@@ -1,6 +1,7 @@
 """Where events leave the service: sockets with limits, and the publisher.
 
-A slow subscriber loses messages here and nothing waits for it; what it missed it pulls from `streamclf.hub.replay_server`.
+A slow subscriber loses messages here and nothing waits for it; it can pull what it missed from
+`streamclf.hub.replay_server`.
 """
 
 from __future__ import annotations

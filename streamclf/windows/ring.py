@@ -1,7 +1,7 @@
 """A ring of tokens in shared memory: one writer, any number of readers, nobody waits for anybody.
 
-The memory is that of `streamclf.runtime.shared_memory`; its file descriptor is handed to the processes. Each slot carries a sequence
-number, odd while it is written (a sequence lock), by which a reader knows that what it copied is whole; Python has no
+The memory is that of `streamclf.runtime.shared_memory`; its file descriptor is handed to the processes. Each slot
+carries a sequence number, odd while it is written (a sequence lock), by which a reader knows that what it copied is whole; Python has no
 memory barriers, so that on anything but x86, whose stores are seen in order, a checksum must agree too.
 
 Layout, in 8-byte words: a header (`_Head`), then per slot a header (`_Slot`) and (t, H, W, 3) uint8 RGB.

@@ -1,4 +1,4 @@
-"""Run by tests/engines/backends/tensorrt/test_pycuda.py in a process of its own, in which `libcuda.so.1` is our driver on host memory."""
+"""Run by test_pycuda.py in a process of its own, in which `libcuda.so.1` is our driver on host memory."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ DIGEST = "0" * 64
 
 
 class SlowEngine:
-    """An `engines.protocol.Engine` whose feature is a token's first pixel, and whose answer is that of a window's tokens.
+    """An `engines.protocol.Engine` whose feature is a token's first pixel, and whose answer is that of its window.
 
     `encode_s` and `head_s`, seconds for each token and window, may be changed at any time.
     """

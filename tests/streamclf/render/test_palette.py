@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamclf import dashboard, drawing
+from streamclf.render import overlay, terminal_table
 from streamclf.render.palette import CALM, CALM_LABELS, INK, LABELS, STATES, bgr, label_bgr, label_hex
 
 
@@ -41,8 +41,8 @@ def lab(colour: str) -> tuple[float, float, float]:
 def test_terminal_and_picture_show_the_same_colour() -> None:
     for label in ("normal", "covered", "wave", ""):
         assert bgr(label_hex(label)) == label_bgr(label)
-    assert dashboard.label_hex is label_hex
-    assert drawing.label_bgr is label_bgr
+    assert terminal_table.label_hex is label_hex
+    assert overlay.label_bgr is label_bgr
 
 
 @pytest.mark.parametrize("label", ["normal", "Normal", "none", "unknown", "background"])
