@@ -8,7 +8,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -26,6 +26,8 @@ INT8_HEAD_FILE = "head.int8.onnx"
 """Optional: the same graphs with quantised weights and activations (QDQ), made by `engines.graphs.quantise`."""
 REQUIRED_FILES = (ENCODER_FILE, HEAD_FILE, GOLDEN_FILE, CARD_FILE)
 
+FORMAT: Final = 2
+"""Format 1 called a chunk a token: its `frames_per_token` and `tokens` are `frames_per_chunk` and `chunks` now."""
 MAX_SPEC_BYTES = 1 << 20
 
 Label = Annotated[str, Field(min_length=1, max_length=64)]
@@ -35,14 +37,14 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 class ModelSpec(BaseModel):
     """Everything that serving must know of a model, besides its weights.
 
-    Graphs: `encoder.onnx` takes `frames`, uint8 (N, frames_per_token, height, width, 3) RGB, and gives
-    `features`, float32 (N, *feature_shape); `head.onnx` takes `features`, float32 (N, tokens, *feature_shape),
+    Graphs: `encoder.onnx` takes `frames`, uint8 (N, frames_per_chunk, height, width, 3) RGB, and gives
+    `features`, float32 (N, *feature_shape); `head.onnx` takes `features`, float32 (N, chunks, *feature_shape),
     oldest first, and gives `logits`, float32 (N, len(labels)). N is the only dynamic axis.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Literal[1] = 1
+    format: Literal[2] = FORMAT
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
     version: str = Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]{0,31}$")
     labels: tuple[Label, ...] = Field(min_length=2, max_length=10_000)
@@ -52,8 +54,8 @@ class ModelSpec(BaseModel):
         "stretch", description="how a frame of another shape becomes height x width"
     )
     fps: float = Field(gt=0, le=240, description="sampled frames per second of media time")
-    frames_per_token: int = Field(ge=1, le=64, description="t: sampled frames that one encode takes")
-    tokens: int = Field(ge=1, le=1024, description="T: tokens in one window")
+    frames_per_chunk: int = Field(ge=1, le=64, description="t: sampled frames that one encode takes")
+    chunks: int = Field(ge=1, le=1024, description="T: chunks in one window")
     whole_clips: Literal["windows", "stretch"] = Field(
         "windows",
         description="how a whole clip is shown to it: in windows at `fps`, or stretched to one window (measuring only; "
@@ -81,26 +83,26 @@ class ModelSpec(BaseModel):
         return f"{self.name}@{self.version}"
 
     @property
-    def token_s(self) -> float:
-        """Seconds of media time that one token spans."""
-        return self.frames_per_token / self.fps
+    def chunk_s(self) -> float:
+        """Seconds of media time that one chunk spans."""
+        return self.frames_per_chunk / self.fps
 
     @property
     def window_s(self) -> float:
         """Seconds of media time that one window spans."""
-        return self.tokens * self.token_s
+        return self.chunks * self.chunk_s
 
     @property
-    def token_shape(self) -> tuple[int, int, int, int]:
-        """(frames_per_token, height, width, 3)."""
-        return (self.frames_per_token, self.height, self.width, 3)
+    def chunk_shape(self) -> tuple[int, int, int, int]:
+        """(frames_per_chunk, height, width, 3)."""
+        return (self.frames_per_chunk, self.height, self.width, 3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Golden:
     """One real window and what PyTorch made of it in fp32.
 
-    `frames`: (tokens, frames_per_token, height, width, 3) uint8 RGB; `logits`: (K,) float32.
+    `frames`: (chunks, frames_per_chunk, height, width, 3) uint8 RGB; `logits`: (K,) float32.
     """
 
     frames: U8
@@ -145,7 +147,7 @@ class Bundle:
                 frames, logits = npz["frames"], npz["logits"]
         except (OSError, ValueError, KeyError) as error:
             raise BundleError(f"{self.path / GOLDEN_FILE}: not a golden clip ({error})") from error
-        want = (spec.tokens, *spec.token_shape)
+        want = (spec.chunks, *spec.chunk_shape)
         if frames.shape != want or frames.dtype != np.uint8:
             raise BundleError(
                 f"{self.path / GOLDEN_FILE}: frames are {frames.dtype} {frames.shape}, the spec says uint8 {want}"
@@ -174,6 +176,11 @@ def load_bundle(path: Path) -> Bundle:
         raise BundleError(f"{spec_path}: cannot be read ({error.strerror}); is {path} a bundle?") from error
     except ValidationError as error:
         first = error.errors()[0]
+        if first["loc"] == ("format",):
+            raise BundleError(
+                f"{spec_path}: format={first['input']!r:.20}: this version reads format {FORMAT}; "
+                "export the bundle again with this version"
+            ) from error
         where = ".".join(str(part) for part in first["loc"]) or "content"
         raise BundleError(f"{spec_path}: {where}: {first['msg']}; export the bundle again") from error
     for name, expected in spec.files.items():

@@ -44,8 +44,8 @@ def explain_parts(bundle: Bundle, backend: str, precision: Precision) -> PartsEx
     for part in (None, *FP32_PARTS):
         options = EngineOptions(
             precision=precision,
-            max_batch=bundle.spec.tokens,
-            bank_slots=bundle.spec.tokens,
+            max_batch=bundle.spec.chunks,
+            bank_slots=bundle.spec.chunks,
             threads=0,
             fp32_part=part,
         )

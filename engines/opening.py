@@ -40,7 +40,7 @@ def open_engine(
     options = EngineOptions(
         precision=precision,
         max_batch=max_batch,
-        bank_slots=max(bank_slots or 0, bundle.spec.tokens, max_batch),
+        bank_slots=max(bank_slots or 0, bundle.spec.chunks, max_batch),
         threads=threads,
         streams=streams,
         may_build=may_build,
@@ -95,5 +95,5 @@ def open_unproven(bundle: Bundle, backend: str, options: EngineOptions) -> Engin
         raise BackendMissingError(
             f"backend {backend}: {' and '.join(missing)} not installed; pip install '{INSTALL[backend]}'"
         )
-    engine: Engine = importlib.import_module(f"engines.{backend}").open_adapter(bundle, options)
+    engine: Engine = importlib.import_module(f"engines.backends.{backend}").open_adapter(bundle, options)
     return engine

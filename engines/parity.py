@@ -72,9 +72,9 @@ def check_parity(engine: Engine, golden: Golden) -> ParityReport:
 
 
 def _classify(engine: Engine, golden: Golden) -> F32:
-    tokens = engine.spec.tokens
-    slots = np.arange(tokens, dtype=np.int32)
-    for begin in range(0, tokens, engine.max_batch):
+    chunks = engine.spec.chunks
+    slots = np.arange(chunks, dtype=np.int32)
+    for begin in range(0, chunks, engine.max_batch):
         part = slice(begin, begin + engine.max_batch)
         engine.encode(golden.frames[part], slots[part])
     probabilities: F32 = engine.classify(slots[None])[0]

@@ -29,9 +29,9 @@ class Speed:
 def measure_speed(engine: Engine, *, seconds: float = 0.6) -> Speed:
     """Encode and classify random frames for about `seconds`. The bank's first slots are overwritten."""
     batch, spec = engine.max_batch, engine.spec
-    frames = np.random.default_rng(0).integers(0, 256, (batch, *spec.token_shape), np.uint8)
+    frames = np.random.default_rng(0).integers(0, 256, (batch, *spec.chunk_shape), np.uint8)
     slots = np.arange(batch, dtype=np.int32)
-    windows = np.zeros((batch, spec.tokens), np.int32)
+    windows = np.zeros((batch, spec.chunks), np.int32)
     engine.encode(frames, slots)
     engine.classify(windows)  # both once, so that nothing is measured that happens once
 

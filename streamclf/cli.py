@@ -64,7 +64,7 @@ def classify(
     model: Annotated[str, typer.Option(help="A bundle's directory, or a built-in name.")] = "camera-events",
     as_json: Json = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Annotated film: .mp4 or .gif.")] = None,
-    hop: Annotated[int, typer.Option(min=1, help="Tokens between two windows.")] = 1,
+    hop: Annotated[int, typer.Option(min=1, help="Chunks between two windows.")] = 1,
     backend: Annotated[Backend, typer.Option(help="What runs the model.")] = "auto",
     precision: Annotated[Precision, typer.Option(help="What it computes in.")] = "auto",
 ) -> int:
@@ -81,7 +81,7 @@ def compile_(
     model: Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle's directory, or a built-in name.")],
     backend: Annotated[Backend, typer.Option(help="What is to run it.")] = "auto",
     precision: Annotated[Precision, typer.Option(help="What it is to compute in.")] = "auto",
-    max_batch: Annotated[int, typer.Option(min=1, max=256, help="Tokens in one encode, as in the service.")] = 16,
+    max_batch: Annotated[int, typer.Option(min=1, max=256, help="Chunks in one encode, as in the service.")] = 16,
     explain: Annotated[bool, typer.Option("--explain", help="Name what fp16 or bf16 break: graph or layers.")] = False,
     calibration: Annotated[Path | None, typer.Option(help="For INT8: .npz of `python -m training windows`.")] = None,
     validation: Annotated[Path | None, typer.Option(help="To compare with fp32 on: another such .npz.")] = None,
@@ -112,13 +112,13 @@ def bench(
     streams: Annotated[int | None, typer.Option(min=1, max=400, help="A service with so many cameras.")] = None,
     size: Annotated[str | None, typer.Option(help="Of the cameras' pictures; else 1280x720.")] = None,
     fps: Annotated[float | None, typer.Option(help="Pictures per second of a camera; else 25.")] = None,
-    hop: Annotated[int | None, typer.Option(min=1, max=1024, help="Tokens between two predictions.")] = None,
+    hop: Annotated[int | None, typer.Option(min=1, max=1024, help="Chunks between two predictions.")] = None,
     seconds: Annotated[
         float | None, typer.Option(min=0.05, max=86400, help="To measure for; of a bundle, a round.")
     ] = None,
     backend: Annotated[Backend | None, typer.Option(help="Only this one.")] = None,
     precision: Annotated[Precision | None, typer.Option(help="Only this one.")] = None,
-    max_batch: Annotated[int | None, typer.Option(min=1, max=256, help="Tokens in one encode, at most.")] = None,
+    max_batch: Annotated[int | None, typer.Option(min=1, max=256, help="Chunks in one encode, at most.")] = None,
     capacity: Annotated[bool, typer.Option("--capacity", help="Find how many cameras this machine holds.")] = False,
     suite: Annotated[Literal["gpu"] | None, typer.Option(help="gpu: prove and measure bundles on this GPU.")] = None,
     only: Annotated[str | None, typer.Option(help="Of the suite: parts called so, like 'gestures/*'.")] = None,

@@ -80,7 +80,7 @@ class Recipe(Section):
     def shape(self) -> Shape:
         """What the model asks of a clip."""
         m = self.model
-        return Shape(fps=self.fps, frames_per_token=m.frames_per_token, tokens=m.tokens, height=m.height, width=m.width)
+        return Shape(fps=self.fps, frames_per_chunk=m.frames_per_chunk, chunks=m.chunks, height=m.height, width=m.width)
 
     @property
     def frozen(self) -> bool:
@@ -131,8 +131,8 @@ class Recipe(Section):
                 f"windows.views={views}: features are kept of a frozen backbone only; set optimiser.frozen_steps="
                 f"{self.optimiser.steps} (all steps)"
             )
-        if self.model.frames_per_token > 1:
-            # Kept features are of whole tokens, as filmed.
+        if self.model.frames_per_chunk > 1:
+            # Kept features are of whole chunks, as filmed.
             for section, key, wanted in (
                 (self.augment, "speed", (1.0, 1.0)),
                 (self.augment, "reverse", False),
@@ -142,8 +142,8 @@ class Recipe(Section):
                 if getattr(section, key) != wanted:
                     name = "augment" if section is self.augment else "windows"
                     raise ValueError(
-                        f"{name}.{key}={getattr(section, key)}: with windows.views and model.frames_per_token="
-                        f"{self.model.frames_per_token} only {wanted}; change it, or set windows.views: 0"
+                        f"{name}.{key}={getattr(section, key)}: with windows.views and model.frames_per_chunk="
+                        f"{self.model.frames_per_chunk} only {wanted}; change it, or set windows.views: 0"
                     )
 
 

@@ -27,20 +27,20 @@ class CheckedEngine(ABC):
 
     def encode(self, frames: U8, slots: I32) -> None:
         """See `Engine.encode`. Raises `EngineInputError`; the bank is then as it was."""
-        self._check_batch("frames", frames, np.dtype(np.uint8), self.spec.token_shape)
+        self._check_batch("frames", frames, np.dtype(np.uint8), self.spec.chunk_shape)
         if slots.shape != (len(frames),) or slots.dtype != np.int32:
             raise EngineInputError(
-                f"slots: {slots.dtype} {slots.shape}, expected int32 ({len(frames)},): one for each token"
+                f"slots: {slots.dtype} {slots.shape}, expected int32 ({len(frames)},): one for each chunk"
             )
         self._check_slots("slots", slots)
         if len(np.unique(slots)) != len(slots):
-            raise EngineInputError("slots: one slot occurs twice in a batch; each token needs its own")
+            raise EngineInputError("slots: one slot occurs twice in a batch; each chunk needs its own")
         with self._exclusive():
             self._encode(np.ascontiguousarray(frames), slots)
 
     def classify(self, windows: I32) -> F32:
         """See `Engine.classify`. Raises `EngineInputError`."""
-        self._check_batch("windows", windows, np.dtype(np.int32), (self.spec.tokens,))
+        self._check_batch("windows", windows, np.dtype(np.int32), (self.spec.chunks,))
         self._check_slots("windows", windows)
         with self._exclusive():
             return self._classify(windows)
@@ -121,7 +121,7 @@ class HostBank:
 
     def __init__(self, spec: ModelSpec, *, slots: int, max_batch: int) -> None:
         self._features = np.zeros((slots, *spec.feature_shape), np.float32)
-        self._windows = np.empty((max_batch, spec.tokens, *spec.feature_shape), np.float32)
+        self._windows = np.empty((max_batch, spec.chunks, *spec.feature_shape), np.float32)
 
     def store(self, features: F32, slots: I32) -> None:
         """(N, *F) into `slots` (N,)."""

@@ -33,8 +33,8 @@ def usable() -> int:
 def blank_item(spec: ModelSpec, part: str) -> npt.NDArray[Any]:
     """A batch of one for the graph `encoder`, (1, t, H, W, 3) uint8, or `head`, (1, T, *F) float32."""
     if part == "encoder":
-        return np.zeros((1, *spec.token_shape), np.uint8)
-    return np.zeros((1, spec.tokens, *spec.feature_shape), np.float32)
+        return np.zeros((1, *spec.chunk_shape), np.uint8)
+    return np.zeros((1, spec.chunks, *spec.feature_shape), np.float32)
 
 
 def seconds_of(compute: Callable[[], object]) -> float:

@@ -22,9 +22,9 @@ class TensorView:
 def promised(spec: ModelSpec, part: str) -> dict[str, tuple[tuple[int, ...], str]]:
     """(shape without the batch, dtype) of the input and the output of `encoder` or `head`, by name."""
     if part == "encoder":
-        return {"frames": (spec.token_shape, "uint8"), "features": (spec.feature_shape, "float32")}
+        return {"frames": (spec.chunk_shape, "uint8"), "features": (spec.feature_shape, "float32")}
     return {
-        "features": ((spec.tokens, *spec.feature_shape), "float32"),
+        "features": ((spec.chunks, *spec.feature_shape), "float32"),
         "logits": ((len(spec.labels),), "float32"),
     }
 

@@ -64,7 +64,7 @@ def load_windows(path: Path, spec: ModelSpec) -> Windows:
         raise BundleError(
             f"{path}: not a calibration set ({error}); it is an .npz with `windows`, (N, T, t, H, W, 3) uint8 RGB"
         ) from error
-    want = (spec.tokens, *spec.token_shape)
+    want = (spec.chunks, *spec.chunk_shape)
     if windows.dtype != np.uint8 or windows.shape[1:] != want or not 1 <= len(windows) <= MAX_WINDOWS:
         raise BundleError(
             f"{path}: windows are {windows.dtype} {windows.shape}; {spec.id} takes uint8 (1 to {MAX_WINDOWS}, "
@@ -86,7 +86,7 @@ def quantise_bundle(
 
     What would take a graph's output off by more than `max_error`, a share of its size over `windows`, stays as it is.
     Without `clip` scales follow the largest activation: less exact, but quick, and without gigabytes for attention over
-    thousands of tokens.
+    thousands of chunks.
     """
     if path.exists():
         raise BundleError(f"{path}: exists already; choose another folder")
@@ -96,10 +96,10 @@ def quantise_bundle(
         new.mkdir()
         for name in bundle.spec.files:
             shutil.copy2(bundle.path / name, new / name)
-        tokens = windows.reshape(-1, *bundle.spec.token_shape)
-        features = _outputs(bundle.encoder_path, "frames", tokens)
-        by_window = features.reshape(len(windows), bundle.spec.tokens, *bundle.spec.feature_shape)
-        _quantise(bundle.encoder_path, new / INT8_ENCODER_FILE, "frames", tokens, max_error, clip)
+        chunks = windows.reshape(-1, *bundle.spec.chunk_shape)
+        features = _outputs(bundle.encoder_path, "frames", chunks)
+        by_window = features.reshape(len(windows), bundle.spec.chunks, *bundle.spec.feature_shape)
+        _quantise(bundle.encoder_path, new / INT8_ENCODER_FILE, "frames", chunks, max_error, clip)
         _quantise(bundle.head_path, new / INT8_HEAD_FILE, "features", by_window, max_error, clip)
         write_spec(new, bundle.spec.model_dump(exclude={"files"}))
         assert (new / SPEC_FILE).is_file()
@@ -207,7 +207,7 @@ def _quantise_operators(
             extra_options={
                 "CalibPercentile": 99.99,
                 # One batch at a time, whatever the calibrator: otherwise it keeps every activation of every sample
-                # (23 GB for 256 windows of 16 tokens), and takes no last batch that is smaller than the others.
+                # (23 GB for 256 windows of 16 chunks), and takes no last batch that is smaller than the others.
                 "CalibStridedMinMax": 1,
                 "ActivationSymmetric": True,
                 "WeightSymmetric": True,

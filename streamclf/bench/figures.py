@@ -34,7 +34,7 @@ def figures(load: Load, run: Run, limit: Limit) -> dict[str, Any]:
     processes = _processes(run)
     cpu_s_per_s = sum(each["cpu_s_per_s"] for each in processes)
     limit_cpu_s_per_s = limit.cpu_s_per_s(
-        pictures_per_s=items["decode"], tokens_per_s=items["encode"], windows_per_s=items["head"]
+        pictures_per_s=items["decode"], chunks_per_s=items["encode"], windows_per_s=items["head"]
     )
     latencies = _latencies(load, run)
     p99 = percentile(latencies, 99)
@@ -68,7 +68,7 @@ def figures(load: Load, run: Run, limit: Limit) -> dict[str, Any]:
         "efficiency": _short(limit_cpu_s_per_s / cpu_s_per_s) if cpu_s_per_s else None,
         "limit": {
             "decode_ms_per_picture": _short(1e3 * limit.decode_s),
-            "encode_ms_per_token": _short(1e3 * limit.encode_s),
+            "encode_ms_per_chunk": _short(1e3 * limit.encode_s),
             "head_ms_per_window": _short(1e3 * limit.head_s),
             "spread": _short(limit.spread),
         },
@@ -93,7 +93,7 @@ def figures(load: Load, run: Run, limit: Limit) -> dict[str, Any]:
 def wanted_per_s(load: Load) -> float:
     """Predictions of one stream in a second, by the model's own rate."""
     spec = load.bundle.spec
-    return spec.fps / (spec.frames_per_token * load.hop)
+    return spec.fps / (spec.frames_per_chunk * load.hop)
 
 
 def machine() -> dict[str, Any]:

@@ -123,7 +123,7 @@ def with_shares(result: dict[str, Any], precision: str, ceilings: Mapping[str, A
                 row["encodes_per_s"],
                 row["batch"],
                 work["encode_flop"],
-                work["token_bytes"],
+                work["chunk_bytes"],
                 work["encoder_weight_bytes"],
             ),
             "head_of_limit": share(
@@ -200,7 +200,7 @@ def _result_lines(result: dict[str, Any]) -> list[str]:
     text.append(f"  encode once against whole windows: {result['encode_once_against_whole_window']:.1f} times")
     text += [
         f"  {live['streams']} live streams, {'held' if live['held'] else 'not held'}: {live['predictions_per_s']:.0f} "
-        f"of {live['tokens_per_s_wanted']:.0f} predictions/s, p50 {live['latency_ms']['p50']} ms, "
+        f"of {live['chunks_per_s_wanted']:.0f} predictions/s, p50 {live['latency_ms']['p50']} ms, "
         f"p99 {live['latency_ms']['p99']} ms"
         for live in result["live"]
     ]

@@ -96,7 +96,7 @@ def _prove(bundle: Bundle, precision: Precision, request: PartRequest) -> dict[s
         backend="tensorrt",
         precision=precision,
         max_batch=request.max_batch,
-        bank_slots=max(request.max_batch, request.streams * (bundle.spec.tokens + 1)),
+        bank_slots=max(request.max_batch, request.streams * (bundle.spec.chunks + 1)),
         streams=request.streams,
     )
     try:
@@ -111,7 +111,7 @@ def _figures(engine: Engine, bundle: Bundle, request: PartRequest) -> dict[str, 
     rows = measure_batches(engine, batches(engine.max_batch), seconds=request.round_s)
     whole = max(row["whole_windows_per_s"] for row in rows)
     best = max(row["predictions_per_s"] for row in rows)
-    rate = engine.spec.fps / engine.spec.frames_per_token
+    rate = engine.spec.fps / engine.spec.frames_per_chunk
     live = [_live(engine, request.streams, rate, request.seconds)]
     fewer = int(AGAIN * best / rate)
     if not live[0]["held"] and 0 < fewer < request.streams:
@@ -127,13 +127,13 @@ def _figures(engine: Engine, bundle: Bundle, request: PartRequest) -> dict[str, 
 
 
 def _live(engine: Engine, streams: int, rate: float, seconds: float) -> dict[str, Any]:
-    found = paced_load(engine, streams=streams, tokens_per_s=rate, seconds=seconds, patience_s=PATIENCE_S)
+    found = paced_load(engine, streams=streams, chunks_per_s=rate, seconds=seconds, patience_s=PATIENCE_S)
     return {**found, "held": found["kept_up"] and found["latency_ms"]["p99"] <= LATE_MS}
 
 
 def _work(bundle: Bundle, precision: str) -> dict[str, int] | None:
-    """What cannot be avoided: operations of a token, of a window's head and of a window without the bank, and bytes
-    that are moved at least once: each graph's weights for each batch, a token's pixels and feature, a window's
+    """What cannot be avoided: operations of a chunk, of a window's head and of a window without the bank, and bytes
+    that are moved at least once: each graph's weights for each batch, a chunk's pixels and feature, a window's
     features. None without `onnx`."""
     if importlib.util.find_spec("onnx") is None:
         return None
@@ -143,16 +143,16 @@ def _work(bundle: Bundle, precision: str) -> dict[str, int] | None:
     return {
         "encode_flop": encoder,
         "head_flop": head,
-        "whole_window_flop": spec.tokens * encoder + head,
+        "whole_window_flop": spec.chunks * encoder + head,
         "encoder_weight_bytes": weight_bytes(bundle.encoder_path, precision),
         "head_weight_bytes": weight_bytes(bundle.head_path, precision),
-        "token_bytes": int(np.prod(spec.token_shape)) + feature,
-        "window_bytes": spec.tokens * feature,
+        "chunk_bytes": int(np.prod(spec.chunk_shape)) + feature,
+        "window_bytes": spec.chunks * feature,
     }
 
 
 def measure_batches(engine: Engine, sizes: Sequence[int], *, seconds: float = ROUND_S) -> list[dict[str, Any]]:
-    """By batch: encodes/s, windows/s, predictions/s (a token and a window) with their latency, whole windows/s."""
+    """By batch: encodes/s, windows/s, predictions/s (a chunk and a window) with their latency, whole windows/s."""
     rows = []
     for batch in sizes:
         encode, classify = engine_calls(engine, batch)
@@ -167,7 +167,7 @@ def measure_batches(engine: Engine, sizes: Sequence[int], *, seconds: float = RO
         encode_s = measure(encode, finish=classify, seconds=seconds).wall_s
         classify_s = measure(classify, seconds=seconds).wall_s
         predict_s = measure(predict, seconds=seconds).wall_s
-        whole_s = engine.spec.tokens * encode_s + classify_s
+        whole_s = engine.spec.chunks * encode_s + classify_s
         rows.append(
             {
                 "batch": batch,
@@ -176,7 +176,7 @@ def measure_batches(engine: Engine, sizes: Sequence[int], *, seconds: float = RO
                 "predictions_per_s": batch / predict_s,
                 "whole_windows_per_s": batch / whole_s,
                 "latency_ms": {f"p{percent}": percentile(taken_ms, percent) for percent in (50, 99)},
-                "upload_gb_per_s": batch * int(np.prod(engine.spec.token_shape)) / encode_s / 1e9,
+                "upload_gb_per_s": batch * int(np.prod(engine.spec.chunk_shape)) / encode_s / 1e9,
             }
         )
     return rows

@@ -24,7 +24,7 @@ ROUND_S: Final = 0.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """Seconds of processor time, of all threads: of a decoded picture, an encoded token, a classified window.
+    """Seconds of processor time, of all threads: of a decoded picture, an encoded chunk, a classified window.
 
     `spread` is that of the noisiest of the three over its rounds, (highest - lowest) / median.
     """
@@ -34,9 +34,9 @@ class Limit:
     head_s: float
     spread: float
 
-    def cpu_s_per_s(self, *, pictures_per_s: float, tokens_per_s: float, windows_per_s: float) -> float:
+    def cpu_s_per_s(self, *, pictures_per_s: float, chunks_per_s: float, windows_per_s: float) -> float:
         """Processor time that so much work takes at least."""
-        return self.decode_s * pictures_per_s + self.encode_s * tokens_per_s + self.head_s * windows_per_s
+        return self.decode_s * pictures_per_s + self.encode_s * chunks_per_s + self.head_s * windows_per_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,11 +88,11 @@ def batches(most: int) -> list[int]:
 
 
 def engine_calls(engine: Engine, batch: int) -> tuple[Callable[[], None], Callable[[], None]]:
-    """(encode, classify) of `batch` tokens and as many windows, on random pixels."""
+    """(encode, classify) of `batch` chunks and as many windows, on random pixels."""
     spec = engine.spec
-    frames = np.random.default_rng(0).integers(0, 256, (batch, *spec.token_shape), np.uint8)
+    frames = np.random.default_rng(0).integers(0, 256, (batch, *spec.chunk_shape), np.uint8)
     slots = np.arange(batch, dtype=np.int32)
-    windows = np.random.default_rng(1).integers(0, batch, (batch, spec.tokens)).astype(np.int32)
+    windows = np.random.default_rng(1).integers(0, batch, (batch, spec.chunks)).astype(np.int32)
 
     def encode() -> None:
         engine.encode(frames, slots)

@@ -120,7 +120,7 @@ class _Watch:
     def measure(self, stages: Path, cameras: Helper) -> None:
         """Wait until all goes, then look on for `load.seconds`."""
         spec, run = self._load.bundle.spec, self._run
-        window_s = spec.frames_per_token * spec.tokens / spec.fps
+        window_s = spec.frames_per_chunk * spec.chunks / spec.fps
         deadline = time.monotonic() + window_s + FIRST_S
         self._listen(deadline, enough=lambda: len(run.heard) == self._load.streams)
         if not run.heard:

@@ -93,7 +93,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         f"{found['model']}, {found['machine']['cores']} cores, load {found['machine']['load_1_min']:g}",
         "",
         f"{'':30}{'encode':<37}classify",
-        "backend      precision batch  ms       tokens/s   CPU ms   spread  ms       windows/s  CPU ms   spread",
+        "backend      precision batch  ms       chunks/s   CPU ms   spread  ms       windows/s  CPU ms   spread",
     ]
     text += [
         f"{row['backend']:12} {row['precision']:9} {row['batch']:<5}  {_columns(row['encode'])}  "

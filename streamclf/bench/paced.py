@@ -1,4 +1,4 @@
-"""Many live streams on one engine, without cameras: tokens come by the clock, each with a prediction to be made."""
+"""Many live streams on one engine, without cameras: chunks come by the clock, each with a prediction to be made."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from streamclf.bench.latency import percentile
 
 
 def paced_load(
-    engine: Engine, *, streams: int, tokens_per_s: float, seconds: float, patience_s: float = math.inf
+    engine: Engine, *, streams: int, chunks_per_s: float, seconds: float, patience_s: float = math.inf
 ) -> dict[str, Any]:
-    """`streams` streams of `tokens_per_s` tokens each, their clocks spread: each is encoded and its window classified.
+    """`streams` streams of `chunks_per_s` chunks each, their clocks spread: each is encoded and its window classified.
 
-    The engine's bank needs `streams * (tokens + 1)` slots. Latency is from the moment at which a token was due to its
+    The engine's bank needs `streams * (chunks + 1)` slots. Latency is from the moment at which a chunk was due to its
     probabilities; a machine that cannot keep up shows in it, for nothing is dropped. One that is `patience_s` behind
     is not waited for: `kept_up` is false, and the figures are those until then.
     """
     spec, most = engine.spec, engine.max_batch
-    own = spec.tokens + 1
+    own = spec.chunks + 1
     rng = np.random.default_rng(0)
-    frames = rng.integers(0, 256, (most, *spec.token_shape), np.uint8)
-    rounds = max(1, int(seconds * tokens_per_s))
+    frames = rng.integers(0, 256, (most, *spec.chunk_shape), np.uint8)
+    rounds = max(1, int(seconds * chunks_per_s))
     phases = rng.permutation(streams) / streams
-    due_s = ((np.arange(rounds)[:, None] + phases) / tokens_per_s).ravel()
+    due_s = ((np.arange(rounds)[:, None] + phases) / chunks_per_s).ravel()
     order = np.argsort(due_s, kind="stable")
     due_s = due_s[order]
     number, stream = np.divmod(order, streams)
     slots = (stream * own + number % own).astype(np.int32)
-    back = np.arange(spec.tokens - 1, -1, -1)
+    back = np.arange(spec.chunks - 1, -1, -1)
     windows = (stream[:, None] * own + (number[:, None] - back) % own).astype(np.int32)
     engine.encode(frames, np.arange(most, dtype=np.int32))
     engine.classify(windows[: min(most, len(windows))])
@@ -48,7 +48,7 @@ def paced_load(
         if ready == done:
             time.sleep(due_s[done] - now)
             continue
-        # So many tokens in a row are those of as many streams: no slot comes twice in a batch.
+        # So many chunks in a row are those of as many streams: no slot comes twice in a batch.
         part = slice(done, min(ready, done + most, done + streams))
         done = part.stop
         engine.encode(frames[: part.stop - part.start], slots[part])
@@ -59,7 +59,7 @@ def paced_load(
     waited_ms: list[float] = taken_ms[:done].tolist()
     return {
         "streams": streams,
-        "tokens_per_s_wanted": round(streams * tokens_per_s, 1),
+        "chunks_per_s_wanted": round(streams * chunks_per_s, 1),
         "predictions_per_s": round(done / took_s, 1),
         "kept_up": done == len(due_s),
         "latency_ms": {

@@ -24,10 +24,10 @@ from streamclf.runtime.jobs import CaptureJob
 from streamclf.runtime.liveness import Pulse
 from streamclf.runtime.profiling import Stages, open_stages
 from streamclf.sources import Source, open_source
-from streamclf.windows.chunks import TokenFiller
+from streamclf.windows.chunks import ChunkBuilder
 from streamclf.windows.ring import RingWriter
 from streamclf.windows.ring_progress import ProgressWaiter
-from streamclf.windows.sampling import TokenMeta, TokenSampler
+from streamclf.windows.sampling import ChunkMeta, ChunkSampler
 
 log = logging.getLogger(__name__)
 
@@ -56,12 +56,12 @@ class Capture:
         self._pulse = pulse or Pulse()
         self._previews = Previewer(link, job.stream)
         writer = RingWriter(job.ring_fd)
-        shape = (job.frames_per_token, job.height, job.width, 3)
-        if writer.token_shape != shape:
+        shape = (job.frames_per_chunk, job.height, job.width, 3)
+        if writer.chunk_shape != shape:
             raise RingError(
-                f"stream {job.stream}: the ring holds {writer.token_shape}, the job wants {shape}; restart all"
+                f"stream {job.stream}: the ring holds {writer.chunk_shape}, the job wants {shape}; restart all"
             )
-        self._sampler = TokenSampler(job.fps, job.frames_per_token, first_segment=writer.next_segment)
+        self._sampler = ChunkSampler(job.fps, job.frames_per_chunk, first_segment=writer.next_segment)
         # A film may hold a picture for as long as it likes.
         self._status = StreamStatus(job.stream, link, self._sampler, watched=not job.source.ends)
         progress = None if job.progress_fd is None else ProgressWaiter(job.progress_fd, stop)
@@ -116,7 +116,7 @@ class Capture:
 
     def _read(self, source: Source) -> None:
         job = self._job
-        filler = TokenFiller(
+        filler = ChunkBuilder(
             self._sampler, self._watch or self._sink, height=job.height, width=job.width, resize=job.resize
         )
         source.heed(_Interest(filler, self._previews))
@@ -141,9 +141,9 @@ class Capture:
 
 
 class _Interest:
-    """Tokens want what sampling wants; whoever watches wants all, since nobody knows what is due when."""
+    """Chunks want what sampling wants; whoever watches wants all, since nobody knows what is due when."""
 
-    def __init__(self, filler: TokenFiller, previews: Previewer) -> None:
+    def __init__(self, filler: ChunkBuilder, previews: Previewer) -> None:
         self._filler = filler
         self._previews = previews
 
@@ -155,7 +155,7 @@ class _Interest:
 
 
 class _WakingRing:
-    """The ring, whose reader is woken after each token, and waited for only where `progress` is given."""
+    """The ring, whose reader is woken after each chunk, and waited for only where `progress` is given."""
 
     def __init__(self, writer: RingWriter, wake_fd: int, progress: ProgressWaiter | None, stages: Stages) -> None:
         self._writer = writer
@@ -173,9 +173,9 @@ class _WakingRing:
         if self._progress:
             self._progress.wait_for(self._writer.head)
 
-    def commit(self, token: TokenMeta) -> int:
+    def commit(self, chunk: ChunkMeta) -> int:
         with self._stages("ring"):
-            number = self._writer.commit(token)
+            number = self._writer.commit(chunk)
             # Full: the reader has enough bytes to wake up. Broken: it is being restarted. Capture waits for neither.
             with contextlib.suppress(BlockingIOError, BrokenPipeError):
                 os.write(self._wake_fd, b"\1")
@@ -198,14 +198,14 @@ class _StillWatch:
         self._place = self._ring.begin()
         return self._place
 
-    def commit(self, token: TokenMeta) -> int:
+    def commit(self, chunk: ChunkMeta) -> int:
         assert self._place is not None  # begun before
         for picture in self._place:
-            still_s = self._stillness.offer(picture, token.captured_ns)
+            still_s = self._stillness.offer(picture, chunk.captured_ns)
         was_still, self._is_still = self._is_still, still_s > self._frozen_s
         if was_still or self._is_still:
             self._status.still(still_s if self._is_still else None)
-        return self._ring.commit(token)
+        return self._ring.commit(chunk)
 
 
 def main(job: CaptureJob, stop: Stop) -> int:

@@ -12,7 +12,7 @@ from streamclf.capture.stream_state import Health, Report
 from streamclf.events.types import Draft
 from streamclf.redact import redact
 from streamclf.sources import Frame, Source
-from streamclf.windows.sampling import NS, TokenSampler
+from streamclf.windows.sampling import NS, ChunkSampler
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Link(Protocol):
 class StreamStatus:
     """Counts, and posts status events: on every change at once, else every few seconds. Has a thread for the clock."""
 
-    def __init__(self, stream: str, link: Link, sampler: TokenSampler, *, watched: bool) -> None:
+    def __init__(self, stream: str, link: Link, sampler: ChunkSampler, *, watched: bool) -> None:
         """`sampler` counts what it takes, and is asked when that is told. `watched`: silence is a stall."""
         self._stream = stream
         self._link = link
@@ -132,7 +132,7 @@ class StreamStatus:
             return
         body, sampler = report.body, self._sampler
         body["counters"] |= {
-            "tokens": sampler.completed,
+            "chunks": sampler.completed,
             "sampled": sampler.sampled,
             "dropped_partial": sampler.abandoned,
             "dropped_corrupt": sampler.refused,

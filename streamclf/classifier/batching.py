@@ -1,8 +1,8 @@
-"""When a batch is begun: at once, or a little later, when other streams' tokens are there too. Pure.
+"""When a batch is begun: at once, or a little later, when other streams' chunks are there too. Pure.
 
-An engine that is called for one token costs two to five times as much of a processor for it as one that is called for
-eight. So a token waits for those of other streams, but never for longer than it was said, and one stream alone never.
-And a token that completes no window is needed by nobody before the next one that does: as long as the few milliseconds
+An engine that is called for one chunk costs two to five times as much of a processor for it as one that is called for
+eight. So a chunk waits for those of other streams, but never for longer than it was said, and one stream alone never.
+And a chunk that completes no window is needed by nobody before the next one that does: as long as the few milliseconds
 that it adds to that one's batch are no more than `HOLD_S`, it waits for it.
 """
 
@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from typing import Final
 
 ALIVE_S: Final = 1.0
-"""A stream that has brought no token for this long is not waited for."""
+"""A stream that has brought no chunk for this long is not waited for."""
 LOOK_S: Final = ALIVE_S / 4
 HOLD_S: Final = 0.004
-"""Time by which a token may make another one's batch longer."""
+"""Time by which a chunk may make another one's batch longer."""
 
 
 class Gathering:
@@ -29,7 +29,7 @@ class Gathering:
         self._looked_s = -math.inf
 
     def heard(self, stream: str, now_s: float) -> None:
-        """A stream has brought a token."""
+        """A stream has brought a chunk."""
         self._heard[stream] = now_s
 
     def left_s(self, now_s: float) -> float:
@@ -37,8 +37,8 @@ class Gathering:
         return max(0.0, self._until_s - now_s)
 
     def is_time(self, due: Sequence[float], waiting: int, enough: int, now_s: float) -> bool:
-        """Whether to begin a batch. `due`: when the token was captured that each of the streams has to be encoded now;
-        `waiting`: tokens in all. Where there are `enough` of them nobody is waited for."""
+        """Whether to begin a batch. `due`: when the chunk was captured that each of the streams has to be encoded now;
+        `waiting`: chunks in all. Where there are `enough` of them nobody is waited for."""
         self._until_s = math.inf
         if not due:
             return False
@@ -55,7 +55,7 @@ class Gathering:
         return False
 
 
-def hold(token_s: float) -> int:
-    """How many tokens of a stream may wait for the one that completes a window, that one included, where encoding one
-    takes `token_s`; 0 where nobody knows yet."""
-    return 1 + int(HOLD_S / token_s) if token_s > 0 else 1
+def hold(chunk_s: float) -> int:
+    """How many chunks of a stream may wait for the one that completes a window, that one included, where encoding one
+    takes `chunk_s`; 0 where nobody knows yet."""
+    return 1 + int(HOLD_S / chunk_s) if chunk_s > 0 else 1

@@ -1,4 +1,4 @@
-"""One stream as the classifier sees it: which token is next, and what is given up when the machine can't keep up."""
+"""One stream as the classifier sees it: which chunk is next, and what is given up when the machine can't keep up."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from streamclf.runtime.jobs import StreamSettings
 from streamclf.windows.assembler import Window, WindowAssembler
 from streamclf.windows.ring import RingReader
 from streamclf.windows.ring_progress import ProgressReporter
-from streamclf.windows.sampling import TokenMeta, WindowTracker
+from streamclf.windows.sampling import ChunkMeta, WindowTracker
 
 BURST = 4
-"""Tokens of one stream in one batch, at most: others wait for the same encode."""
+"""Chunks of one stream in one batch, at most: others wait for the same encode."""
 HELD = 2
-"""Waiting tokens beyond which none is held back any more: `CATCH_UP` is not far."""
+"""Waiting chunks beyond which none is held back any more: `CATCH_UP` is not far."""
 CATCH_UP = 4
-"""Waiting tokens up to which every window is still classified; beyond, only the newest one is worth its cost."""
+"""Waiting chunks up to which every window is still classified; beyond, only the newest one is worth its cost."""
 RING_MARGIN = 8
 """Ring slots beyond one window: what capture may write while a batch runs."""
 LONGEST = 4
-"""Windows to which an adaptive hop may grow: then a quarter of the tokens is encoded."""
+"""Windows to which an adaptive hop may grow: then a quarter of the chunks is encoded."""
 LEAST_LONGEST = 8
-"""Tokens to which it may grow with windows of one token, say."""
+"""Chunks to which it may grow with windows of one chunk, say."""
 GOLDEN = 0x9E3779B1
 """Multiples of it are spread evenly over 32 bits (Knuth, The Art of Computer Programming, 6.4)."""
 
 
 def bank_slots(spec: ModelSpec) -> int:
     """Bank slots of one stream: one window, and room for a burst that must not overwrite it."""
-    return spec.tokens + BURST - 1
+    return spec.chunks + BURST - 1
 
 
 def ring_slots(spec: ModelSpec) -> int:
     """Ring slots of one stream."""
-    return spec.tokens + RING_MARGIN
+    return spec.chunks + RING_MARGIN
 
 
 Features = tuple[int, bytes]
-"""Tells the features of a stream's window from those of its others: tokens encoded by then, and the window's slots."""
+"""Tells the features of a stream's window from those of its others: chunks encoded by then, and the window's slots."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pending:
-    """A token copied into the batch, the window that it completes, if any, and what the feed had dropped by then.
+    """A chunk copied into the batch, the window that it completes, if any, and what the feed had dropped by then.
 
     `reused`: the slot holds its feature already, and the batch need not hold it. `hop`: where it is adaptive.
-    `features`, and `gated` (tokens reused so far): where there is a motion gate.
+    `features`, and `gated` (chunks reused so far): where there is a motion gate.
     """
 
     stream: str
@@ -66,7 +66,7 @@ class Feed:
     """The reading side of one stream's ring.
 
     Overload: real time wins. A feed that has fallen behind by a whole window gives up what waits and goes on with
-    the newest token, in a new run of tokens; `drops` counts each token and window lost, by cause. A `resumed` feed
+    the newest chunk, in a new run of chunks; `drops` counts each chunk and window lost, by cause. A `resumed` feed
     begins with what capture writes next: an earlier classifier has had the rest. With `progress`, capture waits for
     this feed, and nothing is given up.
     """
@@ -87,22 +87,22 @@ class Feed:
         self.wake_fd = wake_fd
         self.drops: Counter[str] = Counter()
         self.gated = 0
-        """Tokens whose feature was that of an earlier one."""
+        """Chunks whose feature was that of an earlier one."""
         self.taken = 0
-        """Tokens read."""
+        """Chunks read."""
         self.resting = False
         """Not served for the moment, see `rest`."""
         self._reader = reader
-        self._tokens = spec.tokens
-        self._limit = spec.tokens + RING_MARGIN // 2
+        self._chunks = spec.chunks
+        self._limit = spec.chunks + RING_MARGIN // 2
         slots = bank_slots(spec)
-        self._assembler = WindowAssembler(tokens=spec.tokens, hop=settings.hop, slots=slots, first_slot=index * slots)
-        self._promised = WindowTracker(tokens=spec.tokens, hop=settings.hop)
+        self._assembler = WindowAssembler(chunks=spec.chunks, hop=settings.hop, slots=slots, first_slot=index * slots)
+        self._promised = WindowTracker(chunks=spec.chunks, hop=settings.hop)
         self._spread = (index * GOLDEN >> 16) & 0xFFFF
         # Capture starts at the same moment and is ready sooner: the first one takes what waits already.
         self._next = reader.head if resumed and not progress else reader.oldest
         self._unread = self._next
-        """The first token that has never been read; `_next` may be one before it."""
+        """The first chunk that has never been read; `_next` may be one before it."""
         self._progress = progress
         self._burst = 0
         self._gate: MotionGate | None = None
@@ -111,7 +111,7 @@ class Feed:
         self.configure(settings)
 
     def configure(self, settings: StreamSettings) -> None:
-        """Go on with these from the next token on."""
+        """Go on with these from the next chunk on."""
         self._settings = settings
         if not settings.motion_gate:
             self._gate = None
@@ -132,11 +132,11 @@ class Feed:
         """How many times the hop may be doubled: up to `LONGEST` windows; 0 where it is not to be."""
         if not self._settings.adaptive or self.awaited:
             return 0
-        return max(0, (max(LEAST_LONGEST, LONGEST * self._tokens) // self._settings.hop).bit_length() - 1)
+        return max(0, (max(LEAST_LONGEST, LONGEST * self._chunks) // self._settings.hop).bit_length() - 1)
 
     @property
     def hop(self) -> int:
-        """Tokens between two predictions now."""
+        """Chunks between two predictions now."""
         return self.hop_at(self.level)
 
     def lengthen(self, level: int) -> None:
@@ -146,44 +146,44 @@ class Feed:
         self._assembler.set_hop(self.hop, self._settings.hop * (self._spread % (self.hop // self._settings.hop)))
 
     def encodes(self, level: int) -> float:
-        """Share of the tokens that have to be encoded at `level`: what lies between two windows need not be."""
-        return min(1.0, self._tokens / self.hop_at(level))
+        """Share of the chunks that have to be encoded at `level`: what lies between two windows need not be."""
+        return min(1.0, self._chunks / self.hop_at(level))
 
     def hop_at(self, level: int) -> int:
-        """Tokens between two predictions at `level`."""
+        """Chunks between two predictions at `level`."""
         return self._settings.hop << min(level, self.top_level)
 
     def rest(self) -> None:
-        """Give others the time: until `resume` what waits is given up, all but the tokens of one window."""
+        """Give others the time: until `resume` what waits is given up, all but the chunks of one window."""
         self.resting = True
 
     def resume(self) -> None:
-        """Be served again, beginning with the newest token."""
+        """Be served again, beginning with the newest chunk."""
         self.resting = False
         self._give_up(1)
 
     def catch_up(self) -> None:
-        """There is time for as many encodes as a window has tokens: complete one with a token that waits, or the next
+        """There is time for as many encodes as a window has chunks: complete one with a chunk that waits, or the next
         one, of those that are still in the ring, where it would otherwise take a window's length of new ones."""
         self.resting = False
-        if self._assembler.run < self._tokens - 1:
-            first = max(self._reader.head - self._tokens, self._unread - self._tokens + 1)
+        if self._assembler.run < self._chunks - 1:
+            first = max(self._reader.head - self._chunks, self._unread - self._chunks + 1)
             self._next = min(self._next, max(self._reader.oldest, first))
 
     @property
     def arrived(self) -> int:
-        """Tokens that capture has written in all."""
+        """Chunks that capture has written in all."""
         return self._reader.head
 
     @property
     def waiting(self) -> int:
-        """Tokens in the ring that are to be taken."""
+        """Chunks in the ring that are to be taken."""
         return 0 if self.resting else self._reader.head - self._next
 
     def due_s(self, hold: int) -> float | None:
         """When what is to be encoded now was captured (monotonic seconds); None while nothing is.
 
-        A token that completes no window may wait for the next one, to be encoded with it: up to `hold` tokens may.
+        A chunk that completes no window may wait for the next one, to be encoded with it: up to `hold` chunks may.
         """
         waiting = self.waiting
         if waiting <= 0:
@@ -203,7 +203,7 @@ class Feed:
         """A new batch: this feed may fill up to `BURST` places of it."""
         self._burst = 0
         if self.resting:
-            self._give_up(self._tokens)
+            self._give_up(self._chunks)
 
     def _give_up(self, keep: int) -> None:
         """Let go of all that waits but the newest `keep`."""
@@ -213,7 +213,7 @@ class Feed:
         self._unread = max(self._next, self._unread)
 
     def take(self, out: U8) -> Pending | None:
-        """Copy the next waiting token, (t, H, W, 3), into `out`; None when none waits or the burst is used up."""
+        """Copy the next waiting chunk, (t, H, W, 3), into `out`; None when none waits or the burst is used up."""
         if self._burst == BURST:
             return None
         while (waiting := self.waiting) > 0:
@@ -239,8 +239,8 @@ class Feed:
             return self._place(meta, out, promised, late=waiting > CATCH_UP and not self._progress)
         return None
 
-    def _place(self, meta: TokenMeta, token: U8, promised: bool, *, late: bool) -> Pending:
-        reused = self._gate is not None and self._gate.unchanged(token)
+    def _place(self, meta: ChunkMeta, chunk: U8, promised: bool, *, late: bool) -> Pending:
+        reused = self._gate is not None and self._gate.unchanged(chunk)
         self.gated += reused
         slot, window = self._assembler.place(meta, reused=reused)
         if window and late:
@@ -260,7 +260,7 @@ class Feed:
         )
 
     def _skip(self, promised: bool) -> None:
-        """A token that completes no window, though in the configured raster it may."""
+        """A chunk that completes no window, though in the configured raster it may."""
         if promised:
             self.drops["hop"] += 1
 

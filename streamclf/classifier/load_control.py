@@ -31,7 +31,7 @@ Demand = Callable[[int, int], float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What happened in some tenths of a second: share of the time at work; tokens `arrived` from the streams that are
+    """What happened in some tenths of a second: share of the time at work; chunks `arrived` from the streams that are
     served, `taken` of those, and `lost`: given up, or windows of theirs."""
 
     busy: float
@@ -44,7 +44,7 @@ class Governor:
     """Two means against overload, in this order: longer hops (where streams allow it), then streams that rest.
 
     `level`: hops are 2^level times as long. `resting`: how many streams are not served for the moment; serving some of
-    them well beats serving all of them too late, since a window needs every one of its tokens.
+    them well beats serving all of them too late, since a window needs every one of its chunks.
 
     Hysteresis: something is given up when the classifier is at work all the time and still loses; it is taken back
     when what it would then have to do, by what things cost at present, fits into `ROOM`. Where that was wrong, more

@@ -1,4 +1,4 @@
-"""Whether anything moves between two tokens: the small and the local count, sensor noise does not."""
+"""Whether anything moves between two chunks: the small and the local count, sensor noise does not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BLOCK = 4
 
 
 class MotionGate:
-    """Compares tokens with the last one that was encoded, so that slow drift adds up until it counts.
+    """Compares chunks with the last one that was encoded, so that slow drift adds up until it counts.
 
     The measure is the mean difference, in grey levels, of the block of 16 x 16 pixels, of any frame and colour, that
     differs most: a mean over the whole picture would not see a person at its far end. It is taken between means of
@@ -24,13 +24,13 @@ class MotionGate:
     """
 
     def __init__(self, threshold: float) -> None:
-        """`threshold`: grey levels, of 255, below which a token counts as unchanged."""
+        """`threshold`: grey levels, of 255, below which a chunk counts as unchanged."""
         self.threshold = threshold
         self._reference: I16 | None = None
 
-    def unchanged(self, token: U8) -> bool:
+    def unchanged(self, chunk: U8) -> bool:
         """Whether (t, H, W, 3) uint8 looks like the reference; if not, it is the reference from now on."""
-        cells = _cells(token)
+        cells = _cells(chunk)
         if self._reference is not None and _largest_block(np.abs(cells - self._reference)) < self.threshold:
             return True
         self._reference = cells
@@ -38,13 +38,13 @@ class MotionGate:
 
 
 def motion_between(first: U8, second: U8) -> float:
-    """The measure between two tokens (t, H, W, 3) uint8, in grey levels: what a threshold is compared with."""
+    """The measure between two chunks (t, H, W, 3) uint8, in grey levels: what a threshold is compared with."""
     return _largest_block(np.abs(_cells(first) - _cells(second)))
 
 
-def _cells(token: U8) -> I16:
+def _cells(chunk: U8) -> I16:
     """(t, H, W, 3) uint8 -> (t, ceil(H / 4), ceil(W / 4), 3) int16: sums over 4 x 4 pixels, 4,080 at most."""
-    rows: I16 = _added(token, 1, CELL, np.int16)
+    rows: I16 = _added(chunk, 1, CELL, np.int16)
     return _added(rows, 2, CELL, np.int16)
 
 

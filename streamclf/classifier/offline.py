@@ -1,4 +1,4 @@
-"""Files classified as fast as they decode, in this process: the same sampling, tokens and windows as live."""
+"""Files classified as fast as they decode, in this process: the same sampling, chunks and windows as live."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from engines.bundle import ModelSpec
 from streamclf.config.service import StreamConfig
 from streamclf.sources import open_source
 from streamclf.windows.assembler import Window, WindowAssembler
-from streamclf.windows.chunks import read_tokens
-from streamclf.windows.sampling import TokenMeta
+from streamclf.windows.chunks import read_chunks
+from streamclf.windows.sampling import ChunkMeta
 
 if TYPE_CHECKING:
     from engines.protocol import Engine
@@ -46,7 +46,7 @@ class WindowResult:
 
 def offline_bank_slots(spec: ModelSpec, max_batch: int) -> int:
     """Bank slots for one window and a batch that must not overwrite it."""
-    return spec.tokens + max_batch - 1
+    return spec.chunks + max_batch - 1
 
 
 def ranked(result: WindowResult, labels: Sequence[str]) -> list[tuple[str, float]]:
@@ -60,16 +60,16 @@ def file_stream(path: Path) -> StreamConfig:
     return StreamConfig(url=str(path), pace="fast")
 
 
-def file_tokens(spec: ModelSpec, path: Path) -> Generator[tuple[TokenMeta, U8], None, None]:
-    """Tokens of the file as the model sees it, each with its own (t, H, W, 3) uint8 RGB. Raises `SourceError`.
+def file_chunks(spec: ModelSpec, path: Path) -> Generator[tuple[ChunkMeta, U8], None, None]:
+    """Chunks of the file as the model sees it, each with its own (t, H, W, 3) uint8 RGB. Raises `SourceError`.
 
     Close it where it is not read to its end: the file is open until then.
     """
     with open_source(file_stream(path)) as source:
-        yield from read_tokens(
+        yield from read_chunks(
             source,
             fps=spec.fps,
-            frames_per_token=spec.frames_per_token,
+            frames_per_chunk=spec.frames_per_chunk,
             height=spec.height,
             width=spec.width,
             resize=spec.resize,
@@ -82,14 +82,14 @@ def classify_file(engine: Engine, path: Path, *, hop: int = 1) -> Iterator[Windo
     The engine's bank needs `offline_bank_slots`.
     """
     spec = engine.spec
-    assembler = WindowAssembler(tokens=spec.tokens, hop=hop, slots=offline_bank_slots(spec, engine.max_batch))
-    with closing(file_tokens(spec, path)) as tokens:
-        while batch := list(islice(tokens, engine.max_batch)):
+    assembler = WindowAssembler(chunks=spec.chunks, hop=hop, slots=offline_bank_slots(spec, engine.max_batch))
+    with closing(file_chunks(spec, path)) as chunks:
+        while batch := list(islice(chunks, engine.max_batch)):
             yield from _classify_batch(engine, batch, assembler)
 
 
 def _classify_batch(
-    engine: Engine, batch: Sequence[tuple[TokenMeta, U8]], assembler: WindowAssembler
+    engine: Engine, batch: Sequence[tuple[ChunkMeta, U8]], assembler: WindowAssembler
 ) -> Iterator[WindowResult]:
     placed = [assembler.place(meta) for meta, _ in batch]
     engine.encode(np.stack([pixels for _, pixels in batch]), np.array([slot for slot, _ in placed], np.int32))

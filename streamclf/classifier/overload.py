@@ -15,7 +15,7 @@ TURN_WINDOWS: Final = 4
 """A turn begins with a window for which nothing is to be had yet: a quarter of it at most."""
 LEAST_TURN_S: Final = 4.0
 SILENT_S: Final = 2.0
-"""A stream that has brought nothing for this long, or for two of its tokens, takes no time."""
+"""A stream that has brought nothing for this long, or for two of its chunks, takes no time."""
 SAID_EVERY_S: Final = 60.0
 
 log = logging.getLogger("classifier")
@@ -25,24 +25,24 @@ class Overload:
     """Called with each batch; times are monotonic seconds. Feeds that capture waits for have no part in it."""
 
     def __init__(self, spec: ModelSpec, now_s: float) -> None:
-        token_s = spec.frames_per_token / spec.fps
-        self._tokens_per_s = 1 / token_s
-        self._silent_s = max(SILENT_S, 2 * token_s)
+        chunk_s = spec.frames_per_chunk / spec.fps
+        self._chunks_per_s = 1 / chunk_s
+        self._silent_s = max(SILENT_S, 2 * chunk_s)
         self._governor = Governor()
-        self._turns = Turns(max(LEAST_TURN_S, TURN_WINDOWS * spec.tokens * token_s))
+        self._turns = Turns(max(LEAST_TURN_S, TURN_WINDOWS * spec.chunks * chunk_s))
         self._since_s = now_s
         self._busy_s = 0.0
-        self.token_cost_s = 0.0
-        """Of one token in the last batch; 0 before the first."""
+        self.chunk_cost_s = 0.0
+        """Of one chunk in the last batch; 0 before the first."""
         self._window_cost_s = 0.0
         self._counts: dict[str, tuple[int, int, int]] = {}
         self._heard_s: dict[str, float] = {}
         self._said_s = float("-inf")
 
-    def worked(self, encode_s: float, tokens: int, head_s: float, windows: int) -> None:
-        """A batch took so long. What a token costs is taken from the last batch: that is how a fallen load shows."""
+    def worked(self, encode_s: float, chunks: int, head_s: float, windows: int) -> None:
+        """A batch took so long. What a chunk costs is taken from the last batch: that is how a fallen load shows."""
         self._busy_s += encode_s + head_s
-        self.token_cost_s = encode_s / tokens
+        self.chunk_cost_s = encode_s / chunks
         if windows:
             self._window_cost_s = head_s / windows
 
@@ -74,11 +74,11 @@ class Overload:
 
     def _demand(self, feeds: Sequence[Feed], level: int) -> float:
         """Share of its time that all of `feeds` would take at `level`, by what the last batch cost."""
-        each = (feed.encodes(level) * self.token_cost_s + self._window_cost_s / feed.hop_at(level) for feed in feeds)
-        return self._tokens_per_s * sum(each)
+        each = (feed.encodes(level) * self.chunk_cost_s + self._window_cost_s / feed.hop_at(level) for feed in feeds)
+        return self._chunks_per_s * sum(each)
 
     def _counted(self, feeds: Sequence[Feed], now_s: float) -> Counter[str]:
-        """Tokens arrived and taken, tokens and windows lost, of the feeds that are served, since it was asked last."""
+        """Chunks arrived and taken, chunks and windows lost, of the feeds that are served, since it was asked last."""
         total: Counter[str] = Counter()
         counts = {}
         for feed in feeds:
@@ -112,7 +112,7 @@ class Overload:
             return
         self._said_s = now_s
         log.info(
-            "%.0f %% busy, %d of %d tokens taken: hops times %d (before %d), %d streams rest (before %d)",
+            "%.0f %% busy, %d of %d chunks taken: hops times %d (before %d), %d streams rest (before %d)",
             100 * look.busy,
             look.taken,
             look.arrived,

@@ -52,7 +52,7 @@ log = logging.getLogger("classifier")
 
 
 class Classifier:
-    """Takes the ready tokens of all feeds, fairly, into one encode, and classifies the windows that they complete."""
+    """Takes the ready chunks of all feeds, fairly, into one encode, and classifies the windows that they complete."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class Classifier:
 
     def _use(self, engine: Engine) -> None:
         self._engine = engine
-        self._batch: U8 = np.empty((engine.max_batch, *engine.spec.token_shape), np.uint8)
+        self._batch: U8 = np.empty((engine.max_batch, *engine.spec.chunk_shape), np.uint8)
         self._answers.clear()
         self._ran_on = engine.description.partition(",")[0]
 
@@ -160,7 +160,7 @@ class Classifier:
                 while self._is_time() and not (stop.event.is_set() or stop.changed) and self._timed_step(stop):
                     if (engine := better()) is not None:
                         self.exchange(engine)
-                if (now_s := time.monotonic()) >= look_s:  # not for each token that begins no batch
+                if (now_s := time.monotonic()) >= look_s:  # not for each chunk that begins no batch
                     look_s = now_s + LOOK_S
                     self._overload.look(self._feeds, self._clock())
                     self._woken.update(self._feeds)  # some may be served again
@@ -186,7 +186,7 @@ class Classifier:
     def _is_time(self) -> bool:
         """Whether to begin a batch now. Of hundreds of streams only those are asked that have brought something."""
         self._woken = {feed for feed in self._woken if feed.waiting > 0}
-        may_wait = hold(self._overload.token_cost_s)
+        may_wait = hold(self._overload.chunk_cost_s)
         due = [due_s for feed in self._woken if (due_s := feed.due_s(may_wait)) is not None]
         waiting = sum(feed.waiting for feed in self._woken)
         return self._gathering.is_time(due, waiting, self._engine.max_batch, time.monotonic())
@@ -201,7 +201,7 @@ class Classifier:
         return busy
 
     def step(self) -> bool:
-        """One batch; False when no token was waiting."""
+        """One batch; False when no chunk was waiting."""
         began_s = self._clock()
         with self._stages("ring"):
             for feed in self._feeds:
@@ -225,8 +225,8 @@ class Classifier:
         return True
 
     def _collect(self) -> Iterator[Pending]:
-        """One token of each feed in turn, two where it is late, until the batch is full or nobody has one; the next
-        batch goes on there. Who is late loses windows, and would for ever with no more tokens than the others."""
+        """One chunk of each feed in turn, two where it is late, until the batch is full or nobody has one; the next
+        batch goes on there. Who is late loses windows, and would for ever with no more chunks than the others."""
         count = encoded = idle = 0
         while count < self._engine.max_batch and idle < len(self._feeds):
             feed = self._feeds[self._turn]
@@ -241,7 +241,7 @@ class Classifier:
                 yield pending
 
     def _encode(self, batch: Sequence[Pending]) -> None:
-        """The batch array holds the tokens whose features are not there already, in the same order."""
+        """The batch array holds the chunks whose features are not there already, in the same order."""
         slots = np.array([pending.slot for pending in batch if not pending.reused], np.int32)
         if len(slots):
             with self._stages("encode", len(slots)):

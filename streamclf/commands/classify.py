@@ -75,8 +75,8 @@ def to_json(path: Path, engine: Engine, results: Sequence[WindowResult]) -> dict
 
 def _open(model: str, *, hop: int, backend: Backend, precision: Precision) -> Engine:
     bundle = find_bundle(model)
-    if hop > bundle.spec.tokens:
-        raise UsageError(f"--hop {hop}: at most {bundle.spec.tokens} (tokens in a window of {bundle.spec.id})")
+    if hop > bundle.spec.chunks:
+        raise UsageError(f"--hop {hop}: at most {bundle.spec.chunks} (chunks in a window of {bundle.spec.id})")
     return open_engine(
         bundle,
         backend=backend,

@@ -43,9 +43,9 @@ class EngineConfig(_Section):
 
     backend: Backend = "auto"
     precision: Precision = "auto"
-    max_batch: int = Field(16, ge=1, le=256, description="tokens in one encode, windows in one classify")
+    max_batch: int = Field(16, ge=1, le=256, description="chunks in one encode, windows in one classify")
     max_wait_ms: float = Field(
-        20.0, ge=0, le=1000, description="a token waits for those of other streams, to be encoded together; 0: never"
+        20.0, ge=0, le=1000, description="a chunk waits for those of other streams, to be encoded together; 0: never"
     )
     max_staleness_ms: float | None = Field(
         None, ge=1, le=3_600_000, description="a window whose newest frame is older is dropped, not classified"
@@ -81,13 +81,13 @@ class StreamConfig(_Section):
     tls_verify: bool = Field(True, description="rtsps and https: false trusts whoever answers")
     pace: Literal["realtime", "fast"] = Field("realtime", description="files, images: by their clock, or at once")
     loop: bool = Field(False, description="files, images: begin again at the end")
-    hop: int = Field(1, ge=1, le=1024, description="tokens between two predictions")
+    hop: int = Field(1, ge=1, le=1024, description="chunks between two predictions")
     adaptive: bool | None = Field(None, description="if it differs here from engine.adaptive")
     max_staleness_ms: float | None = Field(
         None, ge=1, le=3_600_000, description="if it differs here from engine.max_staleness_ms"
     )
     motion_gate: float = Field(
-        0.0, ge=0, le=255, description="grey levels by which a token must differ to be encoded anew; 0: every token is"
+        0.0, ge=0, le=255, description="grey levels by which a chunk must differ to be encoded anew; 0: every chunk is"
     )
     open_timeout_s: float = Field(5.0, gt=0, le=120)
     read_timeout_s: float = Field(2.0, gt=0, le=120)

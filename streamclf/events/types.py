@@ -99,8 +99,8 @@ class Prediction(_Journalled):
     """What the model says of one window; `top` holds (label, probability), most probable first.
 
     `engine`: what the model ran on, backend, version and precision. `dropped`: what the classifier has given up of this
-    stream since it started, by cause; empty where nothing. `gated`: tokens of it whose features were reused, since
-    nothing moved. `hop`: tokens between two predictions at that time, where the stream is adaptive.
+    stream since it started, by cause; empty where nothing. `gated`: chunks of it whose features were reused, since
+    nothing moved. `hop`: chunks between two predictions at that time, where the stream is adaptive.
     """
 
     __pydantic_config__ = _WIRE

@@ -29,18 +29,18 @@ class Job(_Message):
 
 
 class CaptureJob(Job):
-    """One stream: read `source`, sample it, write tokens of (t, H, W, 3) uint8 RGB into the ring."""
+    """One stream: read `source`, sample it, write chunks of (t, H, W, 3) uint8 RGB into the ring."""
 
     stream: str
     source: StreamConfig
     fps: float
-    frames_per_token: int
+    frames_per_chunk: int
     height: int
     width: int
     resize: Literal["stretch", "crop", "letterbox"]
     ring_fd: int
     wake_fd: int
-    """Write end of a non-blocking pipe: one byte after each committed token."""
+    """Write end of a non-blocking pipe: one byte after each committed chunk."""
     progress_fd: int | None = None
     """Read end of a pipe that says how far the ring has been read; None where the stream waits for nobody."""
 

@@ -15,7 +15,7 @@ class Damage:
     predicting, and says nothing, so that the smear of one lost packet lives until the next key frame.
 
     The two are told apart because they are used differently: corrupt frames are classified and counted into their
-    window; only a run of broken ones ends a segment (`streamclf.windows.sampling.TokenSampler`), or a link that loses a
+    window; only a run of broken ones ends a segment (`streamclf.windows.sampling.ChunkSampler`), or a link that loses a
     packet now and then would never complete a window.
     """
 

@@ -32,8 +32,8 @@ def preflight(config: ServiceConfig) -> Bundle:
 
 
 def _check_stream(key: str, stream: StreamConfig, spec: ModelSpec) -> None:
-    if stream.hop > spec.tokens:
-        raise ConfigError(f"{key}.hop={stream.hop}: at most {spec.tokens} (tokens in a window of {spec.id})")
+    if stream.hop > spec.chunks:
+        raise ConfigError(f"{key}.hop={stream.hop}: at most {spec.chunks} (chunks in a window of {spec.id})")
     if stream.images is not None and not Path(stream.images).is_dir():
         raise ConfigError(f"{key}.images={stream.images}: no such folder; give the path of a folder of pictures")
     if stream.tls_ca is not None and not os.access(stream.tls_ca, os.R_OK):

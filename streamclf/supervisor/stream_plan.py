@@ -22,7 +22,7 @@ class Geometry:
     """What a model wants of a stream: models that agree in it can take over from each other without a new ring."""
 
     fps: float
-    frames_per_token: int
+    frames_per_chunk: int
     height: int
     width: int
     resize: Literal["stretch", "crop", "letterbox"]
@@ -33,7 +33,7 @@ class Geometry:
         """That of one model."""
         return cls(
             fps=spec.fps,
-            frames_per_token=spec.frames_per_token,
+            frames_per_chunk=spec.frames_per_chunk,
             height=spec.height,
             width=spec.width,
             resize=spec.resize,
@@ -41,14 +41,14 @@ class Geometry:
         )
 
     @property
-    def token_shape(self) -> tuple[int, int, int, int]:
+    def chunk_shape(self) -> tuple[int, int, int, int]:
         """(t, H, W, 3)."""
-        return (self.frames_per_token, self.height, self.width, 3)
+        return (self.frames_per_chunk, self.height, self.width, 3)
 
     @property
     def ring_bytes(self) -> int:
         """Shared memory of one stream."""
-        return ring_bytes(self.slots, self.token_shape)
+        return ring_bytes(self.slots, self.chunk_shape)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +101,7 @@ class Wires:
     @classmethod
     def open(cls, plan: StreamPlan) -> Wires:
         """Make them. Raises `RingError` where there is no memory for the ring."""
-        ring = create_ring(plan.geometry.slots, plan.geometry.token_shape)
+        ring = create_ring(plan.geometry.slots, plan.geometry.chunk_shape)
         wake = _pipe()
         progress = _pipe() if plan.waits else (None, None)
         return cls(
@@ -139,7 +139,7 @@ class Wires:
             stream=stream,
             source=plan.source,
             fps=geometry.fps,
-            frames_per_token=geometry.frames_per_token,
+            frames_per_chunk=geometry.frames_per_chunk,
             height=geometry.height,
             width=geometry.width,
             resize=geometry.resize,

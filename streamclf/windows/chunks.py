@@ -1,4 +1,4 @@
-"""Frames -> pixels of tokens, in place. The same for the live service, for offline classification and for training."""
+"""Frames -> pixels of chunks, in place. The same for the live service, for offline classification and for training."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import numpy as np
 from engines.arrays import U8
 from streamclf.sources.frame import Frame, Source
 from streamclf.sources.resize import Resize
-from streamclf.windows.sampling import Pick, TokenMeta, TokenSampler
+from streamclf.windows.sampling import ChunkMeta, ChunkSampler, Pick
 
 
-class TokenSink(Protocol):
-    """Where tokens go: `streamclf.windows.ring.RingWriter`, for instance."""
+class ChunkSink(Protocol):
+    """Where chunks go: `streamclf.windows.ring.RingWriter`, for instance."""
 
     def begin(self) -> U8:
-        """The place of the next token, (t, H, W, 3) uint8 RGB; one begun again was abandoned."""
+        """The place of the next chunk, (t, H, W, 3) uint8 RGB; one begun again was abandoned."""
 
-    def commit(self, token: TokenMeta) -> int:
-        """The token begun last is complete."""
+    def commit(self, chunk: ChunkMeta) -> int:
+        """The chunk begun last is complete."""
 
 
-class TokenFiller:
+class ChunkBuilder:
     """Gives every frame to the sampler and renders those it wants, straight into the sink's memory."""
 
-    def __init__(self, sampler: TokenSampler, sink: TokenSink, *, height: int, width: int, resize: Resize) -> None:
+    def __init__(self, sampler: ChunkSampler, sink: ChunkSink, *, height: int, width: int, resize: Resize) -> None:
         self._sampler = sampler
         self._sink = sink
         self._height, self._width, self._resize = height, width, resize
@@ -34,19 +34,19 @@ class TokenFiller:
         self._place: U8 | None = None
 
     def may_want(self, before_ns: int, at_ns: int, after_ns: int, longest_ns: int) -> bool:
-        """Whether a frame may be put into a token: see `streamclf.sources.frame_skipping.Interest`."""
+        """Whether a frame may be put into a chunk: see `streamclf.sources.frame_skipping.Interest`."""
         return self._sampler.may_want(before_ns, at_ns, after_ns, longest_ns)
 
     def may_look_back(self, before_ns: int, at_ns: int, shortest_ns: int) -> bool:
-        """Whether a frame may bring the one before it into a token."""
+        """Whether a frame may bring the one before it into a chunk."""
         return self._sampler.may_look_back(before_ns, at_ns, shortest_ns)
 
     def offer(self, frame: Frame, *, discontinuity: bool = False) -> int:
-        """Take the next frame; how many tokens it completed."""
+        """Take the next frame; how many chunks it completed."""
         return self.fill(self.choose(frame, discontinuity=discontinuity))
 
     def choose(self, frame: Frame, *, discontinuity: bool = False) -> Sequence[tuple[Pick, Frame]]:
-        """Take the next frame; what is to be put into tokens now, by `fill`: nothing, most of the time."""
+        """Take the next frame; what is to be put into chunks now, by `fill`: nothing, most of the time."""
         is_new = discontinuity or frame.discontinuity
         # What was skipped was not to be wanted. Where a stall or damage has made it so after all, it is a picture lost.
         if frame.picture is None and self._sampler.foresee(frame.pts_ns, discontinuity=is_new).current:
@@ -69,7 +69,7 @@ class TokenFiller:
         return chosen
 
     def fill(self, chosen: Sequence[tuple[Pick, Frame]]) -> int:
-        """Put frames into tokens; how many tokens that completes."""
+        """Put frames into chunks; how many chunks that completes."""
         completed = 0
         for pick, frame in chosen:
             if pick.position == 0 or self._place is None:
@@ -78,18 +78,18 @@ class TokenFiller:
                 self._place[pick.position] = self._place[pick.position - 1]
             else:
                 frame.to_rgb(self._height, self._width, self._resize, out=self._place[pick.position])
-            if pick.token is not None:
-                self._sink.commit(pick.token)
+            if pick.chunk is not None:
+                self._sink.commit(pick.chunk)
                 completed += 1
         return completed
 
 
-def read_tokens(
-    source: Source, *, fps: float, frames_per_token: int, height: int, width: int, resize: Resize
-) -> Iterator[tuple[TokenMeta, U8]]:
-    """All tokens of `source`, each with its own (t, H, W, 3) uint8 RGB array."""
-    sink = _Collected((frames_per_token, height, width, 3))
-    filler = TokenFiller(TokenSampler(fps, frames_per_token), sink, height=height, width=width, resize=resize)
+def read_chunks(
+    source: Source, *, fps: float, frames_per_chunk: int, height: int, width: int, resize: Resize
+) -> Iterator[tuple[ChunkMeta, U8]]:
+    """All chunks of `source`, each with its own (t, H, W, 3) uint8 RGB array."""
+    sink = _Collected((frames_per_chunk, height, width, 3))
+    filler = ChunkBuilder(ChunkSampler(fps, frames_per_chunk), sink, height=height, width=width, resize=resize)
     source.heed(filler)
     for frame in source:
         filler.offer(frame)
@@ -102,16 +102,16 @@ class _Collected:
     def __init__(self, shape: tuple[int, int, int, int]) -> None:
         self._shape = shape
         self._place = np.empty(shape, np.uint8)
-        self._tokens: list[tuple[TokenMeta, U8]] = []
+        self._chunks: list[tuple[ChunkMeta, U8]] = []
 
     def begin(self) -> U8:
         self._place = np.empty(self._shape, np.uint8)
         return self._place
 
-    def commit(self, token: TokenMeta) -> int:
-        self._tokens.append((token, self._place))
-        return len(self._tokens) - 1
+    def commit(self, chunk: ChunkMeta) -> int:
+        self._chunks.append((chunk, self._place))
+        return len(self._chunks) - 1
 
-    def take(self) -> list[tuple[TokenMeta, U8]]:
-        tokens, self._tokens = self._tokens, []
-        return tokens
+    def take(self) -> list[tuple[ChunkMeta, U8]]:
+        chunks, self._chunks = self._chunks, []
+        return chunks

@@ -1,8 +1,8 @@
-"""A ring of tokens in shared memory: one writer, any number of readers, nobody waits for anybody.
+"""A ring of chunks in shared memory: one writer, any number of readers, nobody waits for anybody.
 
 The memory is that of `streamclf.runtime.shared_memory`; its file descriptor is handed to the processes. Each slot
-carries a sequence number, odd while it is written (a sequence lock), by which a reader knows that what it copied is whole; Python has no
-memory barriers, so that on anything but x86, whose stores are seen in order, a checksum must agree too.
+carries a sequence number, odd while it is written (a sequence lock), by which a reader knows that what it copied is
+whole; Python has no memory barriers, so that on anything but x86, whose stores are seen in order, a checksum must agree too.
 
 Layout, in 8-byte words: a header (`_Head`), then per slot a header (`_Slot`) and (t, H, W, 3) uint8 RGB.
 """
@@ -20,9 +20,9 @@ import numpy as np
 from engines.arrays import U8
 from streamclf.errors import RingError
 from streamclf.runtime.shared_memory import allocate, available_bytes
-from streamclf.windows.sampling import TokenMeta
+from streamclf.windows.sampling import ChunkMeta
 
-TokenShape = tuple[int, int, int, int]
+ChunkShape = tuple[int, int, int, int]
 
 MAGIC = 0x53434C5254494E47
 VERSION = 1
@@ -67,18 +67,18 @@ META_FIELDS = (
 _CAPTURED = _Slot.META + META_FIELDS.index("captured_ns")
 
 
-def create_ring(slots: int, token_shape: TokenShape, *, checked: bool = not STORES_IN_ORDER) -> int:
-    """Make a ring of `slots` tokens (t, H, W, 3) uint8 and return its file descriptor, which the caller closes.
+def create_ring(slots: int, chunk_shape: ChunkShape, *, checked: bool = not STORES_IN_ORDER) -> int:
+    """Make a ring of `slots` chunks (t, H, W, 3) uint8 and return its file descriptor, which the caller closes.
 
-    One slot is always being written: `slots - 1` tokens can be read. `checked` adds a checksum to each token. Raises
+    One slot is always being written: `slots - 1` chunks can be read. `checked` adds a checksum to each chunk. Raises
     `RingError` naming the memory that it needs.
     """
     if not 2 <= slots <= MAX_SLOTS:
         raise RingError(f"a ring of {slots} slots: 2 to {MAX_SLOTS}")
-    if len(token_shape) != 4 or token_shape[3] != 3 or min(token_shape) < 1:
-        raise RingError(f"tokens of shape {token_shape}: must be (frames, height, width, 3)")
-    size = ring_bytes(slots, token_shape)
-    need = f"a ring of {slots} tokens {token_shape} needs {size / 2**20:.1f} MiB of shared memory"
+    if len(chunk_shape) != 4 or chunk_shape[3] != 3 or min(chunk_shape) < 1:
+        raise RingError(f"chunks of shape {chunk_shape}: must be (frames, height, width, 3)")
+    size = ring_bytes(slots, chunk_shape)
+    need = f"a ring of {slots} chunks {chunk_shape} needs {size / 2**20:.1f} MiB of shared memory"
     remedy = "serve fewer streams on this machine, or give it (or its container) more memory"
     available = available_bytes()
     if available is not None and size > available - RESERVE_BYTES:
@@ -88,16 +88,16 @@ def create_ring(slots: int, token_shape: TokenShape, *, checked: bool = not STOR
     except (OSError, OverflowError) as error:
         raise RingError(f"{need} ({getattr(error, 'strerror', None) or error}); {remedy}") from error
     with mmap.mmap(fd, size) as memory, memoryview(memory) as view, view[:HEADER_BYTES].cast("q") as head:
-        frames, height, width, _ = token_shape
+        frames, height, width, _ = chunk_shape
         head[_Head.VERSION], head[_Head.SLOTS], head[_Head.CHECKED] = VERSION, slots, int(checked)
         head[_Head.FRAMES], head[_Head.HEIGHT], head[_Head.WIDTH] = frames, height, width
         head[_Head.MAGIC] = MAGIC
     return fd
 
 
-def ring_bytes(slots: int, token_shape: TokenShape) -> int:
-    """Shared memory that a ring of `slots` tokens (t, H, W, 3) uint8 takes."""
-    return HEADER_BYTES + slots * _stride(token_shape)
+def ring_bytes(slots: int, chunk_shape: ChunkShape) -> int:
+    """Shared memory that a ring of `slots` chunks (t, H, W, 3) uint8 takes."""
+    return HEADER_BYTES + slots * _stride(chunk_shape)
 
 
 class _Ring:
@@ -121,7 +121,7 @@ class _Ring:
         if not 2 <= slots <= MAX_SLOTS or min(shape) < 1 or size != HEADER_BYTES + slots * _stride(shape):
             raise RingError(f"file descriptor {fd}: a damaged ring ({slots} slots of {shape} in {size} bytes)")
         self.slots = slots
-        self.token_shape: TokenShape = shape
+        self.chunk_shape: ChunkShape = shape
         self._checked = bool(head[_Head.CHECKED])
         self._head = head
         self._memory = memory
@@ -138,7 +138,7 @@ class _Ring:
 
     @property
     def head(self) -> int:
-        """Tokens committed so far; the newest has the number `head - 1`."""
+        """Chunks committed so far; the newest has the number `head - 1`."""
         return self._head[_Head.COMMITTED]
 
 
@@ -160,27 +160,27 @@ class RingWriter(_Ring):
         return self._head[_Head.SEGMENT] + 1
 
     def begin(self) -> U8:
-        """The next token's place, (t, H, W, 3) uint8 RGB, to be filled and then committed.
+        """The next chunk's place, (t, H, W, 3) uint8 RGB, to be filled and then committed.
 
-        The array is the ring's: valid until `commit`. A token that is begun again was abandoned.
+        The array is the ring's: valid until `commit`. A chunk that is begun again was abandoned.
         """
         number = self.head % self.slots
         meta = self._metas[number]
         meta[_Slot.SEQUENCE] += 1 if meta[_Slot.SEQUENCE] % 2 == 0 else 2  # odd: being written
         return self._pixels[number]
 
-    def commit(self, token: TokenMeta) -> int:
-        """Let readers have the token begun last; its number."""
+    def commit(self, chunk: ChunkMeta) -> int:
+        """Let readers have the chunk begun last; its number."""
         number = self.head
         meta = self._metas[number % self.slots]
         if meta[_Slot.SEQUENCE] % 2 == 0:
-            raise RingError(f"token {number} is committed without begin()")
+            raise RingError(f"chunk {number} is committed without begin()")
         meta[_Slot.NUMBER] = number
         for i, name in enumerate(META_FIELDS, _Slot.META):
-            meta[i] = getattr(token, name)
+            meta[i] = getattr(chunk, name)
         if self._checked:
             meta[_Slot.CHECKSUM] = _checksum(self._pixels[number % self.slots], meta)
-        self._head[_Head.SEGMENT] = max(token.segment, self._head[_Head.SEGMENT])
+        self._head[_Head.SEGMENT] = max(chunk.segment, self._head[_Head.SEGMENT])
         meta[_Slot.SEQUENCE] += 1
         self._head[_Head.COMMITTED] = number + 1
         return number
@@ -194,17 +194,17 @@ class RingReader(_Ring):
 
     @property
     def oldest(self) -> int:
-        """Number of the oldest token that can still be there: the writer has the slot before it."""
+        """Number of the oldest chunk that can still be there: the writer has the slot before it."""
         return max(0, self.head - self.slots + 1)
 
     def captured_ns(self, number: int) -> int | None:
-        """When the newest frame of token `number` was captured (CLOCK_MONOTONIC); None if it is not there."""
+        """When the newest frame of chunk `number` was captured (CLOCK_MONOTONIC); None if it is not there."""
         meta = self._metas[number % self.slots]
         captured_ns = meta[_CAPTURED]
         return captured_ns if 0 <= number < self.head and meta[_Slot.NUMBER] == number else None
 
-    def read(self, number: int, out: U8) -> TokenMeta | None:
-        """Copy token `number` into `out` (t, H, W, 3) uint8; None if it is not there yet, or not whole any more."""
+    def read(self, number: int, out: U8) -> ChunkMeta | None:
+        """Copy chunk `number` into `out` (t, H, W, 3) uint8; None if it is not there yet, or not whole any more."""
         if not 0 <= number < self.head:
             return None
         meta = self._metas[number % self.slots]
@@ -218,10 +218,10 @@ class RingReader(_Ring):
             return None
         if self._checked and checksum != _checksum(out, (0, number, 0, *values)):
             return None
-        return TokenMeta(**dict(zip(META_FIELDS, values, strict=True)))
+        return ChunkMeta(**dict(zip(META_FIELDS, values, strict=True)))
 
 
-def _stride(shape: TokenShape) -> int:
+def _stride(shape: ChunkShape) -> int:
     frames, height, width, channels = shape
     return SLOT_HEADER_BYTES + (frames * height * width * channels + 127) // 128 * 128
 

@@ -1,6 +1,6 @@
 """How far a ring has been read, told by the reader to a writer that must not overtake it: a file read at full speed.
 
-One message is the number of tokens read so far, 8 bytes, little endian. A position and not a count: a reader that
+One message is the number of chunks read so far, 8 bytes, little endian. A position and not a count: a reader that
 starts again says it again, and nothing has to be added up over restarts.
 """
 
@@ -23,7 +23,7 @@ class ProgressReporter:
         self._fd = fd
 
     def read_up_to(self, number: int) -> None:
-        """Everything before token `number` has been read."""
+        """Everything before chunk `number` has been read."""
         # Full: the writer has not looked for thousands of messages, and the next one says it all.
         with contextlib.suppress(BlockingIOError, BrokenPipeError):
             os.write(self._fd, POSITION.pack(number))
@@ -38,7 +38,7 @@ class ProgressWaiter:
         self._position = 0
 
     def wait_for(self, number: int) -> bool:
-        """Return when everything before token `number` has been read; False when asked to stop before."""
+        """Return when everything before chunk `number` has been read; False when asked to stop before."""
         while self._position < number and not self._stop.is_set():
             select.select([self._fd], [], [], LOOK_S)
             with contextlib.suppress(BlockingIOError):

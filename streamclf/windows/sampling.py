@@ -1,4 +1,4 @@
-"""Timestamps -> frames at the model's rate -> tokens -> windows. Pure: no I/O, no pixels, no clock.
+"""Timestamps -> frames at the model's rate -> chunks -> windows. Pure: no I/O, no pixels, no clock.
 
 Capture, offline classification and training all sample through this module, so a window means the same everywhere.
 """
@@ -15,7 +15,7 @@ NS = 1_000_000_000
 INTERVALS = 8
 """Recent frame intervals whose shortest is taken for the next one."""
 SLOW_SOURCE_INTERVALS = 2.5
-"""A source slower than the token rate has no gap until it misses two of its own frames."""
+"""A source slower than the chunk rate has no gap until it misses two of its own frames."""
 SLOWEST_INTERVAL_NS = 2 * NS
 """A longer interval is a gap for any source, and never taken for its frame rate."""
 
@@ -61,7 +61,7 @@ class Sampler:
     | 280 is lost, 320 | 340 | 300 (320 is nearer than 240) |
 
     A segment ends with a `discontinuity`, with time that goes backwards, and with a gap longer than `gap_ns` (one
-    token) or, where the source itself is slower than that, longer than two and a half of its intervals.
+    chunk) or, where the source itself is slower than that, longer than two and a half of its intervals.
     """
 
     def __init__(self, fps: Fraction, gap_ns: int) -> None:
@@ -152,10 +152,10 @@ class Sampler:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TokenMeta:
-    """What is known of one token besides its pixels.
+class ChunkMeta:
+    """What is known of one chunk besides its pixels.
 
-    Tokens of a segment abut: `end_pts_ns` is the next one's `start_pts_ns`. `captured_ns` is CLOCK_MONOTONIC of its
+    Chunks of a segment abut: `end_pts_ns` is the next one's `start_pts_ns`. `captured_ns` is CLOCK_MONOTONIC of its
     newest frame. `frames` sampled frames, of which `duplicates` repeat the one before and `corrupt` are damaged.
     """
 
@@ -171,16 +171,16 @@ class TokenMeta:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pick:
-    """Put a frame into place `position` (0 to t - 1) of the token that is being filled.
+    """Put a frame into place `position` (0 to t - 1) of the chunk that is being filled.
 
     `previous`: not the frame just offered but the one before it. `duplicate`: the same frame as in the place before.
-    `token`: the token that this completes.
+    `chunk`: the chunk that this completes.
     """
 
     position: int
     previous: bool
     duplicate: bool
-    token: TokenMeta | None
+    chunk: ChunkMeta | None
 
 
 class _Seen(NamedTuple):
@@ -190,22 +190,22 @@ class _Seen(NamedTuple):
     points: int  # grid points of this segment that it has filled
 
 
-class TokenSampler:
-    """Sample frames at `fps` and group every `frames_per_token` of them into a token.
+class ChunkSampler:
+    """Sample frames at `fps` and group every `frames_per_chunk` of them into a chunk.
 
-    Counts, for whoever reports them: `completed` tokens; `sampled` frames put into tokens; `abandoned` of those, in
-    tokens that their segment's end left incomplete; `refused` broken frames beyond one token's length, which end the
+    Counts, for whoever reports them: `completed` chunks; `sampled` frames put into chunks; `abandoned` of those, in
+    chunks that their segment's end left incomplete; `refused` broken frames beyond one chunk's length, which end the
     segment.
 
     Frames that are only predicted from a broken one (`corrupt`, not `broken`) are sampled like any other and counted:
     every loss makes some, up to the next key frame, and a lossy link is no reason to stop classifying.
     """
 
-    def __init__(self, fps: float, frames_per_token: int, *, first_segment: int = 1) -> None:
+    def __init__(self, fps: float, frames_per_chunk: int, *, first_segment: int = 1) -> None:
         rate = exact_fps(fps)
-        self._frames_per_token = frames_per_token
-        self._token_ns = int(frames_per_token * NS / rate)
-        self._sampler = Sampler(rate, self._token_ns)
+        self._frames_per_chunk = frames_per_chunk
+        self._chunk_ns = int(frames_per_chunk * NS / rate)
+        self._sampler = Sampler(rate, self._chunk_ns)
         self._segment = first_segment - 1
         self._point = 0
         self._seen: _Seen | None = None
@@ -270,88 +270,88 @@ class TokenSampler:
         return self._sampler.foresee(pts_ns, discontinuity or self._broken)
 
     def _too_damaged(self, pts_ns: int, discontinuity: bool) -> bool:
-        """Whether broken frames have come for longer than a token, this one included."""
+        """Whether broken frames have come for longer than a chunk, this one included."""
         if self._damaged_since_ns is None or discontinuity or pts_ns < self._damaged_since_ns:
             self._damaged_since_ns = pts_ns
-        return pts_ns - self._damaged_since_ns > self._token_ns
+        return pts_ns - self._damaged_since_ns > self._chunk_ns
 
     def _begin_segment(self) -> None:
-        self.abandoned += self._point % self._frames_per_token
+        self.abandoned += self._point % self._frames_per_chunk
         self._segment += 1
         self._point = 0
-        self._begin_token()
+        self._begin_chunk()
 
-    def _begin_token(self) -> None:
+    def _begin_chunk(self) -> None:
         self._newest_ns = self._duplicates = self._corrupt = 0
 
     def _place(self, frame: _Seen, is_previous: bool, duplicate: bool) -> Pick:
-        position = self._point % self._frames_per_token
+        position = self._point % self._frames_per_chunk
         self._point += 1
         self._newest_ns = max(self._newest_ns, frame.captured_ns)
         self._duplicates += duplicate
         self._corrupt += frame.corrupt
         self.sampled += 1
-        token = self._finish() if position == self._frames_per_token - 1 else None
-        return Pick(position=position, previous=is_previous, duplicate=duplicate, token=token)
+        chunk = self._finish() if position == self._frames_per_chunk - 1 else None
+        return Pick(position=position, previous=is_previous, duplicate=duplicate, chunk=chunk)
 
-    def _finish(self) -> TokenMeta:
-        token = TokenMeta(
+    def _finish(self) -> ChunkMeta:
+        chunk = ChunkMeta(
             segment=self._segment,
-            index=self._point // self._frames_per_token - 1,
-            start_pts_ns=self._sampler.point_ns(self._point - self._frames_per_token),
+            index=self._point // self._frames_per_chunk - 1,
+            start_pts_ns=self._sampler.point_ns(self._point - self._frames_per_chunk),
             end_pts_ns=self._sampler.point_ns(self._point),
             captured_ns=self._newest_ns,
-            frames=self._frames_per_token,
+            frames=self._frames_per_chunk,
             duplicates=self._duplicates,
             corrupt=self._corrupt,
         )
-        self._begin_token()
+        self._begin_chunk()
         self.completed += 1
-        return token
+        return chunk
 
 
 class WindowTracker:
-    """Tell when `tokens` consecutive tokens of one segment make a window, every `hop` tokens.
+    """Tell when `chunks` consecutive chunks of one segment make a window, every `hop` chunks.
 
-    Windows of a segment end at its token `tokens - 1`, `tokens - 1 + hop`, ... whatever was dropped before, so live and
-    offline classification see the same ones. A window with a token missing does not exist. With a `phase` all of them
-    are so many tokens later.
+    Windows of a segment end at its chunk `chunks - 1`, `chunks - 1 + hop`, ... whatever was dropped before, so live and
+    offline classification see the same ones. A window with a chunk missing does not exist. With a `phase` all of them
+    are so many chunks later.
     """
 
-    def __init__(self, tokens: int, hop: int = 1) -> None:
-        if tokens < 1 or hop < 1:
-            raise ValueError(f"tokens={tokens}, hop={hop}: both at least 1")
-        self._tokens = tokens
+    def __init__(self, chunks: int, hop: int = 1) -> None:
+        if chunks < 1 or hop < 1:
+            raise ValueError(f"chunks={chunks}, hop={hop}: both at least 1")
+        self._chunks = chunks
         self.hop = hop
         """May be changed at any time, as may `phase`; windows go on in the new raster."""
         self.phase = 0
         self._last: tuple[int, int] | None = None
         self.run = 0
-        """Tokens, up to the last one, that follow each other in one segment."""
+        """Chunks, up to the last one, that follow each other in one segment."""
 
     def offer(self, segment: int, index: int) -> range | None:
-        """Take the next token; the indices, in its segment, of the window that it completes, if any."""
+        """Take the next chunk; the indices, in its segment, of the window that it completes, if any."""
         self.run = self.run + 1 if self._last == (segment, index - 1) else 1
         self._last = (segment, index)
-        first = index - self._tokens + 1
-        if self.run < self._tokens or (first - self.phase) % self.hop:
+        first = index - self._chunks + 1
+        if self.run < self._chunks or (first - self.phase) % self.hop:
             return None
         return range(first, index + 1)
 
     def ahead(self) -> int:
-        """Tokens up to the next one that completes a window, if none is missing; 1 where nobody knows."""
+        """Chunks up to the next one that completes a window, if none is missing; 1 where nobody knows."""
         if self._last is None:
             return 1
-        need = max(1, self._tokens - self.run)
-        first = self._last[1] + need - self._tokens + 1
+        need = max(1, self._chunks - self.run)
+        first = self._last[1] + need - self._chunks + 1
         return need + (self.phase - first) % self.hop
 
     def skip(self) -> None:
-        """The next token is missing."""
+        """The next chunk is missing."""
         self._last, self.run = None, 0
 
     def wants(self, segment: int, index: int) -> bool:
-        """Whether a window may come to hold the next token: not if it lies between two, or in one that lacks others."""
-        into = (index - self.phase) % self.hop  # tokens between the last window's beginning and this one
+        """Whether a window may come to hold the next chunk: not if it lies between two, or in one that lacks others."""
+        into = (index - self.phase) % self.hop  # chunks between the last window's beginning and this one
         run = self.run if self._last == (segment, index - 1) else 0
-        return into < self._tokens and into <= run
+        return into < self._chunks and into <= run

@@ -59,7 +59,7 @@ def run_peer(name: str, job: dict[str, Any], film: Path, seconds: float, python:
             own = Job(bundle=job["bundle"], urls=urls, fps=job["fps"], hop=job["hop"], spec=spec, **settings)
             with Helper(module, json.dumps(asdict(own)).encode(), log=folder / "log", python=python) as peer:
                 peer.hear(START_S)
-                window_s = spec["tokens"] * spec["frames_per_token"] / spec["fps"]
+                window_s = spec["chunks"] * spec["frames_per_chunk"] / spec["fps"]
                 time.sleep(window_s + WARM_UP_S)
                 meter, began_ns = Meter(peer.pid), time.monotonic_ns()
                 meter.sample()
@@ -79,7 +79,7 @@ def _figures(
 ) -> dict[str, Any]:
     took_s = (ended_ns - began_ns) / 1e9
     seen = [(stream, number, at_ns) for stream, number, at_ns in heard if began_ns <= at_ns < ended_ns]
-    wanted = job["streams"] * job["spec"]["fps"] / (job["spec"]["frames_per_token"] * job["hop"]) * took_s
+    wanted = job["streams"] * job["spec"]["fps"] / (job["spec"]["frames_per_chunk"] * job["hop"]) * took_s
     # A client that probes first connects once more: the last connection is the one that it reads.
     sent = {stream: connections[-1]["sent_ns"] for stream, connections in played.items() if connections}
     late = [
@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 4, 8])
     parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--hop", type=int, default=1, help="tokens between two predictions")
+    parser.add_argument("--hop", type=int, default=1, help="chunks between two predictions")
     parser.add_argument("--size", default="1280x720")
     parser.add_argument("--fps", type=float, default=25.0)
     parser.add_argument("--peers", nargs="*", default=[name for name in PEERS if name != "roboflow"], choices=PEERS)

@@ -1,10 +1,10 @@
-"""What a prediction costs when one token is new, beside the whole window.
+"""What a prediction costs when one chunk is new, beside the whole window.
 
     PYTHONPATH=tests python -m benchmarks.encode_once BUNDLE
 
 Both ways in turn, so that a busy machine slows both: one encode and one head, and as many encodes as a window has
-tokens, in batches of several sizes, and one head. The same numbers come out; what differs is what is computed.
-`once of 8`: eight streams' new tokens in one encode and their windows in one head, a prediction's share.
+chunks, in batches of several sizes, and one head. The same numbers come out; what differs is what is computed.
+`once of 8`: eight streams' new chunks in one encode and their windows in one head, a prediction's share.
 """
 
 from __future__ import annotations
@@ -38,28 +38,28 @@ def main() -> None:
         bundle,
         backend=arguments.backend,
         precision=arguments.precision,
-        max_batch=max(spec.tokens, *STREAMS),
-        bank_slots=max(STREAMS) * spec.tokens,
+        max_batch=max(spec.chunks, *STREAMS),
+        bank_slots=max(STREAMS) * spec.chunks,
     )
-    tokens = np.random.default_rng(1).integers(0, 256, (spec.tokens, *spec.token_shape), np.uint8)
-    windows = np.arange(max(STREAMS) * spec.tokens, dtype=np.int32).reshape(-1, spec.tokens)
+    chunks = np.random.default_rng(1).integers(0, 256, (spec.chunks, *spec.chunk_shape), np.uint8)
+    windows = np.arange(max(STREAMS) * spec.chunks, dtype=np.int32).reshape(-1, spec.chunks)
     window = windows[0]
 
     def once(streams: int) -> None:
-        engine.encode(tokens[:streams], windows[:streams, -1])
+        engine.encode(chunks[:streams], windows[:streams, -1])
         engine.classify(windows[:streams])
 
     def whole(batch: int) -> None:
-        for begin in range(0, spec.tokens, batch):
-            engine.encode(tokens[begin : begin + batch], window[begin : begin + batch])
+        for begin in range(0, spec.chunks, batch):
+            engine.encode(chunks[begin : begin + batch], window[begin : begin + batch])
         engine.classify(window[None])
 
-    batches = [batch for batch in (1, 2, 4, 8, 16, 32) if batch <= spec.tokens]
+    batches = [batch for batch in (1, 2, 4, 8, 16, 32) if batch <= spec.chunks]
     for batch in batches:
         whole(batch)  # warm
     for streams in STREAMS:
         for own in windows[:streams]:
-            engine.encode(tokens, own)
+            engine.encode(chunks, own)
         once(streams)
     seconds: dict[str, list[float]] = defaultdict(list)
     for _ in range(arguments.rounds):
@@ -71,7 +71,7 @@ def main() -> None:
     medians = {name: 1e3 * statistics.median(all_of) for name, all_of in seconds.items()}
     best = min(medians[f"whole in {batch}"] for batch in batches)
     cheaper = {f"of {streams}": best / medians[f"once of {streams}"] for streams in STREAMS}
-    figures = {"model": spec.id, "engine": engine.description, "tokens": spec.tokens, "ms": medians}
+    figures = {"model": spec.id, "engine": engine.description, "chunks": spec.chunks, "ms": medians}
     print(json.dumps({**figures, "times_cheaper": cheaper}))
 
 

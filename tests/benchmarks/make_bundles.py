@@ -22,11 +22,11 @@ from training.export.onnx import check_graph, write_graph
 LABELS = 10
 FPS = 10.0
 VIVIT_S: dict[str, Any] = {
-    "height": 224, "width": 224, "frames_per_token": 2, "tokens": 16, "patch": 16, "stem": (),
+    "height": 224, "width": 224, "frames_per_chunk": 2, "chunks": 16, "patch": 16, "stem": (),
     "dim": 384, "heads": 6, "spatial_layers": 12, "temporal_layers": 4,
 }  # fmt: skip
 VIVIT_B: dict[str, Any] = {**VIVIT_S, "dim": 768, "heads": 12}
-HYBRID: dict[str, Any] = {"height": 128, "width": 128, "frames_per_token": 1, "tokens": 20}
+HYBRID: dict[str, Any] = {"height": 128, "width": 128, "frames_per_chunk": 1, "chunks": 20}
 
 
 class FrameEncoder(nn.Module):
@@ -53,17 +53,17 @@ class Attention(nn.Module):
         self.query, self.key_value = nn.Linear(width, width), nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, queries: Tensor, tokens: Tensor) -> Tensor:
+    def forward(self, queries: Tensor, chunks: Tensor) -> Tensor:
         count, width = queries.shape[1], queries.shape[2]
         split = (self.heads, width // self.heads)
         q = (self.query(queries) * split[1] ** -0.5).reshape(-1, count, *split).transpose(1, 2)
-        k, v = self.key_value(tokens).reshape(-1, tokens.shape[1], 2, *split).permute(2, 0, 3, 1, 4)
+        k, v = self.key_value(chunks).reshape(-1, chunks.shape[1], 2, *split).permute(2, 0, 3, 1, 4)
         mixed = (q @ k.transpose(-2, -1)).softmax(-1) @ v
         return self.out(mixed.transpose(1, 2).reshape(-1, count, width))
 
 
 class Layer(nn.Module):
-    """A pre-norm Transformer layer for the first `queries` tokens; what the others would become is not computed."""
+    """A pre-norm Transformer layer for the first `queries` chunks; what the others would become is not computed."""
 
     def __init__(self, width: int, heads: int, queries: int | None) -> None:
         super().__init__()
@@ -72,34 +72,34 @@ class Layer(nn.Module):
         self.norm2 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        normed = self.norm1(tokens)
+    def forward(self, chunks: Tensor) -> Tensor:
+        normed = self.norm1(chunks)
         mine = slice(0, self.queries)
-        tokens = tokens[:, mine] + self.attention(normed[:, mine], normed)
-        return tokens + self.mlp(self.norm2(tokens))
+        chunks = chunks[:, mine] + self.attention(normed[:, mine], normed)
+        return chunks + self.mlp(self.norm2(chunks))
 
 
 class WindowHead(nn.Module):
     """(N, T, 1024) -> (N, K): a class token, two layers, of which the last computes the class token alone."""
 
-    def __init__(self, tokens: int, width: int = 1024, heads: int = 8) -> None:
+    def __init__(self, chunks: int, width: int = 1024, heads: int = 8) -> None:
         super().__init__()
         self.cls = nn.Parameter(torch.randn(1, 1, width) * 0.02)
-        self.positions = nn.Parameter(torch.randn(1, tokens + 1, width) * 0.02)
+        self.positions = nn.Parameter(torch.randn(1, chunks + 1, width) * 0.02)
         self.layers = nn.Sequential(Layer(width, heads, None), Layer(width, heads, 1))
         self.classify = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, LABELS))
 
     def forward(self, features: Tensor) -> Tensor:
         cls = self.cls.expand(features.shape[0], -1, -1)
-        tokens = torch.cat([cls, features], 1) + self.positions
-        return self.classify(self.layers(tokens)[:, 0])
+        chunks = torch.cat([cls, features], 1) + self.positions
+        return self.classify(self.layers(chunks)[:, 0])
 
 
 def build(name: str) -> tuple[nn.Module, nn.Module, dict[str, Any]]:
     """(encoder, head, settings) of one of them, always with the same weights."""
     torch.manual_seed(3)
     if name == "hybrid":
-        return FrameEncoder().eval(), WindowHead(HYBRID["tokens"]).eval(), HYBRID
+        return FrameEncoder().eval(), WindowHead(HYBRID["chunks"]).eval(), HYBRID
     settings = {"vivit-s": VIVIT_S, "vivit-b": VIVIT_B}[name]
     model = random_vivit(settings, labels=LABELS)
     return model.encoder, model.head, settings
@@ -109,19 +109,19 @@ def make(name: str, path: Path) -> Bundle:
     """The bundle in the new directory `path`."""
     encoder, head, settings = build(name)
     path.mkdir(parents=True)
-    size = [settings[key] for key in ("tokens", "frames_per_token", "height", "width")]
+    size = [settings[key] for key in ("chunks", "frames_per_chunk", "height", "width")]
     golden = np.random.default_rng(2).integers(0, 256, (*size, 3), np.uint8)
     with torch.inference_mode():
-        tokens = torch.from_numpy(golden)
-        features = encoder(tokens)
-        write_graph(encoder, tokens[:2], path / ENCODER_FILE, "frames", "features")
+        chunks = torch.from_numpy(golden)
+        features = encoder(chunks)
+        write_graph(encoder, chunks[:2], path / ENCODER_FILE, "frames", "features")
         write_graph(head, features[None].repeat(2, *[1] * features.ndim), path / HEAD_FILE, "features", "logits")
-        check_graph(encoder, tokens, path / ENCODER_FILE)
+        check_graph(encoder, chunks, path / ENCODER_FILE)
         check_graph(head, features[None], path / HEAD_FILE)
         logits = head(features[None])[0].numpy()
     np.savez_compressed(path / GOLDEN_FILE, frames=golden, logits=logits)
     (path / CARD_FILE).write_text(f"# {name}\n\nRandom weights, for measuring.\n", encoding="utf-8")
-    fields = {key: settings[key] for key in ("height", "width", "frames_per_token", "tokens")}
+    fields = {key: settings[key] for key in ("height", "width", "frames_per_chunk", "chunks")}
     labels = tuple(f"label-{i}" for i in range(LABELS))
     shape = tuple(features.shape[1:])
     write_spec(path, {"name": name, "version": "0", "labels": labels, "fps": FPS, "feature_shape": shape, **fields})

@@ -1,6 +1,6 @@
 """What a motion gate saves and costs: `PYTHONPATH=tests python -m benchmarks.motion_gate MODEL FILE...`.
 
-Each film goes through ring, feed and classifier as a live stream does, token by token, once for each threshold; beside
+Each film goes through ring, feed and classifier as a live stream does, chunk by chunk, once for each threshold; beside
 them runs one without a gate, whose probabilities are the truth. What is measured is the processor time of a step.
 """
 
@@ -23,20 +23,20 @@ from engines.protocol import Engine
 from streamclf.builtin_models import find_bundle
 from streamclf.classifier.feed import Feed, bank_slots, ring_slots
 from streamclf.classifier.motion_gate import motion_between
-from streamclf.classifier.offline import file_tokens
+from streamclf.classifier.offline import file_chunks
 from streamclf.classifier.process import Classifier
 from streamclf.config.actions import StreamActions
 from streamclf.events.types import Draft
 from streamclf.runtime.jobs import StreamSettings
 from streamclf.windows.ring import RingReader, RingWriter, create_ring
-from streamclf.windows.sampling import TokenMeta
+from streamclf.windows.sampling import ChunkMeta
 
 THRESHOLDS: Final = (0.0, 1.0, 2.0, 4.0, 8.0)
-MAX_TOKENS: Final = 600
+MAX_CHUNKS: Final = 600
 ROUNDS: Final = 3
 """Thresholds take turns: what else the machine does meanwhile meets all of them. The least of the rounds counts."""
 
-Token = tuple[TokenMeta, U8]
+Chunk = tuple[ChunkMeta, U8]
 
 
 class Posted:
@@ -53,10 +53,10 @@ class Posted:
         self.gated = int(draft.body.get("gated", 0))
 
 
-def play(engine: Engine, tokens: Sequence[Token], threshold: float) -> tuple[float, Posted]:
+def play(engine: Engine, chunks: Sequence[Chunk], threshold: float) -> tuple[float, Posted]:
     """(processor seconds of the classifier, what it posted)."""
     spec = engine.spec
-    fd = create_ring(ring_slots(spec), spec.token_shape)
+    fd = create_ring(ring_slots(spec), spec.chunk_shape)
     writer, reader = RingWriter(fd), RingReader(fd)
     os.close(fd)
     wake_read, wake_write = os.pipe()
@@ -65,7 +65,7 @@ def play(engine: Engine, tokens: Sequence[Token], threshold: float) -> tuple[flo
     posted = Posted()
     classifier = Classifier(engine, [feed], {}, posted)  # type: ignore[arg-type]
     taken_ns = 0
-    for meta, pixels in tokens:
+    for meta, pixels in chunks:
         writer.begin()[:] = pixels
         writer.commit(meta)
         began = time.process_time_ns()
@@ -76,10 +76,10 @@ def play(engine: Engine, tokens: Sequence[Token], threshold: float) -> tuple[flo
     return taken_ns / 1e9, posted
 
 
-def tokens_of(engine: Engine, path: Path) -> list[Token]:
-    """The film as the model sees it, `MAX_TOKENS` at most."""
-    with closing(file_tokens(engine.spec, path)) as found:
-        return list(islice(found, MAX_TOKENS))
+def chunks_of(engine: Engine, path: Path) -> list[Chunk]:
+    """The film as the model sees it, `MAX_CHUNKS` at most."""
+    with closing(file_chunks(engine.spec, path)) as found:
+        return list(islice(found, MAX_CHUNKS))
 
 
 def top_label(top: dict[str, float]) -> str:
@@ -89,17 +89,17 @@ def top_label(top: dict[str, float]) -> str:
 
 def report(engine: Engine, path: Path) -> None:
     """One table."""
-    tokens = tokens_of(engine, path)
-    steps = [motion_between(a, b) for (_, a), (_, b) in pairwise(tokens)]
+    chunks = chunks_of(engine, path)
+    steps = [motion_between(a, b) for (_, a), (_, b) in pairwise(chunks)]
     quarters = ", ".join(f"{np.quantile(steps, q):.1f}" for q in (0.1, 0.5, 0.9))
-    print(f"\n{path.name}, {engine.spec.id}, {engine.description}: {len(tokens)} tokens")
+    print(f"\n{path.name}, {engine.spec.id}, {engine.description}: {len(chunks)} chunks")
     print(f"motion from one to the next, grey levels, 10th, 50th, 90th percentile: {quarters}")
-    print("threshold | tokens reused | CPU ms per token | of exact | same top-1 | mean |dp| | max |dp|")
+    print("threshold | chunks reused | CPU ms per chunk | of exact | same top-1 | mean |dp| | max |dp|")
     least: dict[float, float] = {}
     posted: dict[float, Posted] = {}
     for _ in range(ROUNDS):
         for threshold in THRESHOLDS:
-            taken_s, posted[threshold] = play(engine, tokens, threshold)
+            taken_s, posted[threshold] = play(engine, chunks, threshold)
             least[threshold] = min(taken_s, least.get(threshold, taken_s))
     exact = posted[0.0].top
     for threshold in THRESHOLDS:
@@ -108,8 +108,8 @@ def report(engine: Engine, path: Path) -> None:
         differences = [max(abs(found[end].get(label, 0) - p) for label, p in exact[end].items()) for end in exact]
         same = np.mean([top_label(found[end]) == top_label(exact[end]) for end in exact])
         print(
-            f"{threshold:g} | {100 * posted[threshold].gated / len(tokens):.1f} % | "
-            f"{1e3 * least[threshold] / len(tokens):.2f} | {least[threshold] / least[0.0]:.2f} | {100 * same:.1f} % | "
+            f"{threshold:g} | {100 * posted[threshold].gated / len(chunks):.1f} % | "
+            f"{1e3 * least[threshold] / len(chunks):.2f} | {least[threshold] / least[0.0]:.2f} | {100 * same:.1f} % | "
             f"{np.mean(differences):.4f} | {max(differences):.3f}"
         )
 

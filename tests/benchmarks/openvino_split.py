@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import openvino as ov
-from benchmarks.peer import Tokens, pyav, read_job, ready, tell
+from benchmarks.peer import Chunks, pyav, read_job, ready, tell
 
 from engines.arrays import U8
 
@@ -24,12 +24,12 @@ encoder, head = (
     core.compile_model(Path(job.bundle) / f"{name}.onnx", "CPU", hint).create_infer_request()
     for name in ("encoder", "head")
 )
-tokens = job.spec["tokens"]
+chunks = job.spec["chunks"]
 
 
-def encode(token: U8) -> npt.NDArray[np.float32]:
+def encode(chunk: U8) -> npt.NDArray[np.float32]:
     """(t, H, W, 3) -> (*F,)."""
-    return np.array(encoder.infer({0: ov.Tensor(token[None], shared_memory=True)})[0][0])
+    return np.array(encoder.infer({0: ov.Tensor(chunk[None], shared_memory=True)})[0][0])
 
 
 def decide(features: Any) -> npt.NDArray[np.float32]:
@@ -38,14 +38,14 @@ def decide(features: Any) -> npt.NDArray[np.float32]:
     return np.array(head.infer({0: ov.Tensor(window, shared_memory=True)})[0][0])
 
 
-ready(job, lambda window: decide([encode(np.ascontiguousarray(token)) for token in window]))
-kept: dict[int, deque[npt.NDArray[np.float32]]] = defaultdict(lambda: deque(maxlen=tokens))
+ready(job, lambda window: decide([encode(np.ascontiguousarray(chunk)) for chunk in window]))
+kept: dict[int, deque[npt.NDArray[np.float32]]] = defaultdict(lambda: deque(maxlen=chunks))
 newest: dict[int, int] = {}
-for stream, index, number, token in Tokens(job, pyav):
+for stream, index, number, chunk in Chunks(job, pyav):
     if index != newest.get(stream, -1) + 1:
         kept[stream].clear()
     newest[stream] = index
-    kept[stream].append(encode(token))
-    if len(kept[stream]) == tokens and (index + 1 - tokens) % job.hop == 0:
+    kept[stream].append(encode(chunk))
+    if len(kept[stream]) == chunks and (index + 1 - chunks) % job.hop == 0:
         decide(kept[stream])
         tell(stream, number)

@@ -1,7 +1,7 @@
 """What eight streams get of an engine that is too slow for them: `PYTHONPATH=.:tests python -m benchmarks.overload`.
 
 Simulated: rings, feeds and classifier are the real ones, the engine only advances a clock. `as ever` is what the limits
-in tokens alone make of it: no longer hops, no turns, no stream that catches up.
+in chunks alone make of it: no longer hops, no turns, no stream that catches up.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ STREAMS: Final = 8
 SETTLE_S: Final = 30.0
 SECONDS: Final = 300.0
 LOADS: Final[dict[str, dict[str, Any]]] = {
-    "encodes, 2 times what fits": {"tokens": 16, "encode_s": 0.05, "head_s": 0.001},
-    "encodes, 1.1 times": {"tokens": 16, "encode_s": 0.0275, "head_s": 0.0005},
-    "heads, 2 times": {"tokens": 20, "encode_s": 0.002, "head_s": 0.05},
+    "encodes, 2 times what fits": {"chunks": 16, "encode_s": 0.05, "head_s": 0.001},
+    "encodes, 1.1 times": {"chunks": 16, "encode_s": 0.0275, "head_s": 0.0005},
+    "heads, 2 times": {"chunks": 20, "encode_s": 0.002, "head_s": 0.05},
 }
 MODES: Final[dict[str, dict[str, Any]]] = {
     "as ever": {},

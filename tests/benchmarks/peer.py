@@ -43,12 +43,12 @@ class Job:
     @property
     def frames(self) -> int:
         """Frames in a window."""
-        return int(self.spec["tokens"] * self.spec["frames_per_token"])
+        return int(self.spec["chunks"] * self.spec["frames_per_chunk"])
 
     @property
     def every(self) -> int:
         """Sampled frames from one prediction to the next."""
-        return int(self.hop * self.spec["frames_per_token"])
+        return int(self.hop * self.spec["frames_per_chunk"])
 
 
 class Camera(Protocol):
@@ -136,7 +136,7 @@ class Windows:
     def __iter__(self) -> Iterator[tuple[int, int, U8]]:
         """(stream, number, (T, t, H, W, 3))."""
         spec = self._job.spec
-        shape = tuple(spec[key] for key in ("tokens", "frames_per_token", "height", "width"))
+        shape = tuple(spec[key] for key in ("chunks", "frames_per_chunk", "height", "width"))
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._due)
@@ -145,35 +145,35 @@ class Windows:
             yield stream, number, np.stack(frames).reshape(*shape, 3)
 
 
-class Tokens:
-    """A thread a camera; tokens as they come, the oldest lost where nobody keeps up."""
+class Chunks:
+    """A thread a camera; chunks as they come, the oldest lost where nobody keeps up."""
 
     WAITING = 8
 
     def __init__(self, job: Job, camera: Camera) -> None:
         self._job = job
-        self._tokens: queue.Queue[tuple[int, int, int, U8]] = queue.Queue(self.WAITING * len(job.urls))
+        self._chunks: queue.Queue[tuple[int, int, int, U8]] = queue.Queue(self.WAITING * len(job.urls))
         for stream in range(len(job.urls)):
             threading.Thread(target=self._read, args=(camera, stream), daemon=True).start()
 
     def _read(self, camera: Camera, stream: int) -> None:
-        size = self._job.spec["frames_per_token"]
+        size = self._job.spec["frames_per_chunk"]
         frames: list[U8] = []
         for point, number, frame in sampled(self._job, camera, stream):
             frames.append(frame)
             if len(frames) == size:
                 while True:
                     try:
-                        self._tokens.put_nowait((stream, point // size, number, np.stack(frames)))
+                        self._chunks.put_nowait((stream, point // size, number, np.stack(frames)))
                         break
                     except queue.Full:
-                        self._tokens.get()
+                        self._chunks.get()
                 frames = []
 
     def __iter__(self) -> Iterator[tuple[int, int, int, U8]]:
         """(stream, index, number, (t, H, W, 3))."""
         while True:
-            yield self._tokens.get()
+            yield self._chunks.get()
 
 
 def read_job() -> Job:

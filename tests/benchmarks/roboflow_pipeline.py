@@ -27,7 +27,7 @@ encoder, head = (
     for name in ("encoder", "head")
 )
 height, width = job.spec["height"], job.spec["width"]
-shape = (job.spec["tokens"], job.spec["frames_per_token"], height, width, 3)
+shape = (job.spec["chunks"], job.spec["frames_per_chunk"], height, width, 3)
 kept: dict[int, deque[U8]] = defaultdict(lambda: deque(maxlen=job.frames))
 points: dict[int, int] = defaultdict(int)
 """By stream: grid points that were sampled. Pictures that the pipeline dropped are filled by the next one."""

@@ -1,4 +1,4 @@
-"""What leaving pictures undecoded saves: processor time of a film's tokens, all decoded and with skipping, in turn.
+"""What leaving pictures undecoded saves: processor time of a film's chunks, all decoded and with skipping, in turn.
 
     PYTHONPATH=.:tests python tests/benchmarks/skipped_pictures.py [--rounds 7]
 
@@ -22,8 +22,8 @@ import numpy as np
 from engines.arrays import U8
 from streamclf.bench.film import BITS_PER_PIXEL, GOP_S, FilmSpec, _pictures
 from streamclf.sources.file import FileSource
-from streamclf.windows.chunks import TokenFiller
-from streamclf.windows.sampling import TokenMeta, TokenSampler
+from streamclf.windows.chunks import ChunkBuilder
+from streamclf.windows.sampling import ChunkMeta, ChunkSampler
 
 SECONDS = 12
 SIDE = 224
@@ -36,18 +36,18 @@ KINDS = {
 
 
 class Sink:
-    """Takes tokens and forgets them."""
+    """Takes chunks and forgets them."""
 
     def __init__(self) -> None:
         self._place = np.empty((1, SIDE, SIDE, 3), np.uint8)
-        self.tokens = 0
+        self.chunks = 0
 
     def begin(self) -> U8:
         return self._place
 
-    def commit(self, token: TokenMeta) -> int:
-        self.tokens += 1
-        return self.tokens
+    def commit(self, chunk: ChunkMeta) -> int:
+        self.chunks += 1
+        return self.chunks
 
 
 def write(path: Path, codec: str, options: dict[str, str], pictures: list[U8], spec: FilmSpec) -> None:
@@ -65,9 +65,9 @@ def write(path: Path, codec: str, options: dict[str, str], pictures: list[U8], s
 
 
 def cost(path: Path, fps: float, *, skip: bool) -> tuple[float, int, int]:
-    """(CPU seconds of all threads, pictures, of them skipped) for all tokens of the film."""
+    """(CPU seconds of all threads, pictures, of them skipped) for all chunks of the film."""
     sink = Sink()
-    filler = TokenFiller(TokenSampler(fps, 1), sink, height=SIDE, width=SIDE, resize="stretch")
+    filler = ChunkBuilder(ChunkSampler(fps, 1), sink, height=SIDE, width=SIDE, resize="stretch")
     pictures = skipped = 0
     began = time.process_time()
     with FileSource(path) as source:

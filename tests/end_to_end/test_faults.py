@@ -35,8 +35,8 @@ SLACK_S = 3.0
 START_S = 60.0
 OPEN_S, READ_S = 2.0, 1.5
 STEP_S = 0.2
-"""Media time between two predictions: one token of two frames at 10 per second."""
-WINDOW_TOKENS = 4
+"""Media time between two predictions: one chunk of two frames at 10 per second."""
+WINDOW_CHUNKS = 4
 PASSWORD = "g@:/%?heim 7#"
 WRONG = "wr0ng@:/%?word"
 
@@ -235,7 +235,7 @@ def test_another_resolution_and_rate_is_right_in_the_next_window(rig: Rig) -> No
         first = rig.watcher.wait("prediction", "victim", since=since, within=5 + SLACK_S, where=_dark)
         told = rig.watcher.events("prediction", "victim", since=since, until=first.at_s)
         mixed = [seen for seen in told if 0.01 < seen.probability("dark") < 0.99]
-        assert len(mixed) <= WINDOW_TOKENS, "a window that began after the change has nothing of before"
+        assert len(mixed) <= WINDOW_CHUNKS, "a window that began after the change has nothing of before"
         status = rig.watcher.wait(
             "status", "victim", since=since, within=6 + SLACK_S, where=lambda s: s.event["counters"]["width"] == 320
         )

@@ -191,7 +191,7 @@ def test_another_model_is_another_classifier_and_nothing_else(setup: Setup) -> N
 
         # One that loads and computes something else than it promises: found only by running it.
         spec["labels"] = ["a", "b"]
-        (broken / SPEC_FILE).write_text(json.dumps({**spec, "frames_per_token": 2, "feature_shape": [4]}))
+        (broken / SPEC_FILE).write_text(json.dumps({**spec, "frames_per_chunk": 2, "feature_shape": [4]}))
         setup.write(model="broken")
         hang_up(service)
         service.wait_for_line("refused: the classifier cannot start with it; back to the one before")

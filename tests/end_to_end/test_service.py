@@ -122,7 +122,7 @@ def test_a_film_is_played_to_its_end_and_the_service_ends_with_it(tmp_path: Path
         rows = journal.execute("select body from events order by offset").fetchall()
     journal.close()
     predictions = [event for (body,) in rows if (event := json.loads(body))["type"] == "prediction"]
-    # 2 s of film are 10 tokens of 0.2 s, the last not quite full: windows of 4 end at tokens 4 to 9 at least.
+    # 2 s of film are 10 chunks of 0.2 s, the last not quite full: windows of 4 end at chunks 4 to 9 at least.
     ends = sorted(round(event["window"]["end_s"], 1) for event in predictions)
     assert ends in ([0.8, 1.0, 1.2, 1.4, 1.6, 1.8], [0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0])
 
@@ -137,7 +137,7 @@ def test_a_file_at_full_speed_loses_no_window(tmp_path: Path) -> None:
         bodies = [json.loads(body) for (body,) in journal.execute("select body from events order by offset")]
     journal.close()
     starts = [round(body["window"]["start_s"], 1) for body in bodies if body["type"] == "prediction"]
-    # 60 s are 300 tokens of 0.2 s; the last may lack its last frame.
+    # 60 s are 300 chunks of 0.2 s; the last may lack its last frame.
     assert starts == [round(0.2 * i, 1) for i in range(len(starts))]
     assert len(starts) in (296, 297)
 

@@ -1,4 +1,4 @@
-"""Random clips through every backend, token by token, against the whole windows through PyTorch."""
+"""Random clips through every backend, chunk by chunk, against the whole windows through PyTorch."""
 
 from pathlib import Path
 
@@ -52,15 +52,15 @@ def test_random_clips_give_pytorchs_probabilities(
         assert f"precision={precision}" in str(error)  # noqa: PT017 - which precisions there are depends on the CPU
         pytest.skip(str(error))
     spec = bundle.spec
-    clip = np.random.default_rng(4).integers(0, 256, (20, *spec.token_shape), np.uint8)
+    clip = np.random.default_rng(4).integers(0, 256, (20, *spec.chunk_shape), np.uint8)
     order = np.random.default_rng(5).permutation(20).astype(np.int32)
     begin = 0
     for size in (1, 2, 3, 4, 5, 5):
         engine.encode(clip[begin : begin + size], order[begin : begin + size])
         begin += size
     first = np.arange(17)
-    windows = np.stack([order[at : at + spec.tokens] for at in first])
-    expected = probabilities(model, np.stack([clip[at : at + spec.tokens] for at in first]))
+    windows = np.stack([order[at : at + spec.chunks] for at in first])
+    expected = probabilities(model, np.stack([clip[at : at + spec.chunks] for at in first]))
     for size in range(1, MAX_BATCH + 1):
         for at in range(0, len(windows), size):
             actual = engine.classify(windows[at : at + size])

@@ -23,9 +23,9 @@ def edit_spec(path: Path, **changes: object) -> None:
 def test_a_bundle_loads_with_its_times(path: Path) -> None:
     spec = load_bundle(path).spec
     assert spec.id == "brightness@1"
-    assert spec.token_s == pytest.approx(0.2)
+    assert spec.chunk_s == pytest.approx(0.2)
     assert spec.window_s == pytest.approx(0.8)
-    assert spec.token_shape == (2, 16, 16, 3)
+    assert spec.chunk_shape == (2, 16, 16, 3)
 
 
 @pytest.mark.parametrize("name", ["encoder.onnx", "head.onnx", "golden.npz", "README.md"])
@@ -53,7 +53,7 @@ def test_a_missing_file_is_named(path: Path, name: str) -> None:
         ({"surprise": 1}, "surprise"),
         ({"files": {"encoder.onnx": "0" * 64}}, "no entry for head.onnx"),
         ({"name": "../evil"}, "name"),
-        ({"format": 2}, "format"),
+        ({"format": 1}, r"format=1: this version reads format 2; export the bundle again"),
     ],
 )
 def test_a_bad_spec_is_refused_with_its_key(path: Path, changes: dict[str, object], message: str) -> None:

@@ -59,20 +59,20 @@ def engine(request: pytest.FixtureRequest, bundle: Bundle) -> Iterator[Engine]:
     engine.close()
 
 
-def random_tokens(count: int, seed: int = 0) -> np.ndarray:
+def random_chunks(count: int, seed: int = 0) -> np.ndarray:
     random = np.random.default_rng(seed)
     levels = random.integers(30, 220, (count, 1, 1, 1, 1))
     return (levels + random.integers(-20, 20, (count, 2, 16, 16, 3))).astype(np.uint8)
 
 
 def test_every_batch_size_gives_the_same_numbers(engine: Engine) -> None:
-    tokens = random_tokens(10)
+    chunks = random_chunks(10)
     for size in range(1, MAX_BATCH + 1):
         for begin in range(0, 10, size):
-            part = tokens[begin : begin + size]
+            part = chunks[begin : begin + size]
             engine.encode(part, np.arange(begin, begin + len(part), dtype=np.int32))
         windows = np.array([range(first, first + 4) for first in range(MAX_BATCH)], np.int32)
-        expected = [softmax(expected_logits(tokens[first : first + 4])) for first in range(MAX_BATCH)]
+        expected = [softmax(expected_logits(chunks[first : first + 4])) for first in range(MAX_BATCH)]
         np.testing.assert_allclose(engine.classify(windows), expected, atol=TOLERANCE["fp32"])
 
 
@@ -82,9 +82,9 @@ def test_slots_are_reused_in_any_order(engine: Engine) -> None:
     for step in range(40):
         count = int(random.integers(1, MAX_BATCH + 1))
         slots = random.permutation(SLOTS)[:count].astype(np.int32)
-        tokens = random_tokens(count, seed=step)
-        engine.encode(tokens, slots)
-        held.update(zip(slots.tolist(), tokens, strict=True))
+        chunks = random_chunks(count, seed=step)
+        engine.encode(chunks, slots)
+        held.update(zip(slots.tolist(), chunks, strict=True))
         window = random.choice(list(held), 4)
         actual = engine.classify(window[None].astype(np.int32))[0]
         expected = softmax(expected_logits(np.stack([held[slot] for slot in window])))
@@ -93,17 +93,17 @@ def test_slots_are_reused_in_any_order(engine: Engine) -> None:
 
 def test_features_that_were_read_are_taken_by_any_engine(engine: Engine, bundle: Bundle) -> None:
     """A service goes on with another engine in the middle of its windows; slots come in any order."""
-    tokens = random_tokens(SLOTS, seed=6)
+    chunks = random_chunks(SLOTS, seed=6)
     other = open_engine(bundle, backend="onnxruntime", precision="fp32", max_batch=7, bank_slots=SLOTS, threads=1)
     try:
         for begin in range(0, SLOTS, 4):
-            other.encode(tokens[begin : begin + 4], np.arange(begin, begin + 4, dtype=np.int32))
-        engine.encode(random_tokens(MAX_BATCH), np.arange(MAX_BATCH, dtype=np.int32))  # is to be written over
+            other.encode(chunks[begin : begin + 4], np.arange(begin, begin + 4, dtype=np.int32))
+        engine.encode(random_chunks(MAX_BATCH), np.arange(MAX_BATCH, dtype=np.int32))  # is to be written over
         move_features(other, engine)
     finally:
         other.close()
     windows = np.array([[11, 0, 5, 3], [8, 9, 10, 11]], np.int32)
-    expected = [softmax(expected_logits(tokens[window])) for window in windows]
+    expected = [softmax(expected_logits(chunks[window])) for window in windows]
     np.testing.assert_allclose(engine.classify(windows), expected, atol=TOLERANCE["fp32"])
     slots = np.array([7, 2, 2], np.int32)
     read = engine.read_features(slots)
@@ -128,17 +128,17 @@ def test_features_of_another_shape_are_refused(engine: Engine) -> None:
 
 
 def test_the_result_is_the_callers(engine: Engine) -> None:
-    engine.encode(random_tokens(5), np.arange(5, dtype=np.int32))
+    engine.encode(random_chunks(5), np.arange(5, dtype=np.int32))
     first = engine.classify(np.array([[0, 1, 2, 3]], np.int32))
     before = first.copy()
-    engine.encode(random_tokens(5, seed=9), np.arange(5, dtype=np.int32))
+    engine.encode(random_chunks(5, seed=9), np.arange(5, dtype=np.int32))
     engine.classify(np.array([[1, 2, 3, 4]], np.int32))
     np.testing.assert_array_equal(first, before)
 
 
 def test_frames_may_be_a_view_of_a_larger_array(engine: Engine) -> None:
     wide = np.zeros((3, 2, 16, 32, 3), np.uint8)
-    wide[:, :, :, ::2] = random_tokens(3, seed=4)
+    wide[:, :, :, ::2] = random_chunks(3, seed=4)
     engine.encode(wide[:, :, :, ::2], np.arange(3, dtype=np.int32))
     actual = engine.classify(np.array([[0, 1, 2, 2]], np.int32))[0]
     expected = softmax(expected_logits(wide[[0, 1, 2, 2], :, :, ::2]))
@@ -152,7 +152,7 @@ def test_frames_may_be_a_view_of_a_larger_array(engine: Engine) -> None:
         (np.zeros((0, 2, 16, 16, 3), np.uint8), np.arange(0, dtype=np.int32), r"expected uint8 \(1 to 5"),
         (np.zeros((1, 2, 16, 17, 3), np.uint8), np.arange(1, dtype=np.int32), "frames: uint8"),
         (np.zeros((1, 2, 16, 16, 3), np.float32), np.arange(1, dtype=np.int32), "frames: float32"),
-        (np.zeros((2, 2, 16, 16, 3), np.uint8), np.arange(1, dtype=np.int32), "one for each token"),
+        (np.zeros((2, 2, 16, 16, 3), np.uint8), np.arange(1, dtype=np.int32), "one for each chunk"),
         (np.zeros((1, 2, 16, 16, 3), np.uint8), np.array([12], np.int32), "slot 12; the bank has 0 to 11"),
         (np.zeros((1, 2, 16, 16, 3), np.uint8), np.array([-1], np.int32), "slot -1"),
         (np.zeros((2, 2, 16, 16, 3), np.uint8), np.array([1, 1], np.int32), "occurs twice"),
@@ -374,17 +374,17 @@ def test_a_small_graph_has_one_core_a_large_one_all(
 
 
 def test_a_shared_out_batch_gives_the_same_numbers(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five tokens and five windows in three parts: the last part is smaller."""
+    """Five chunks and five windows in three parts: the last part is smaller."""
     monkeypatch.setattr(engines.backends.cores, "PART_S", 1e-9)
     monkeypatch.setattr(engines.backends.cores, "ROUND_S", 1e-9)
     engine = open_engine(
         bundle, backend="openvino", precision="fp32", max_batch=MAX_BATCH, bank_slots=SLOTS, threads=3, streams=8
     )
     assert "batches in up to 3 parts" in engine.description
-    tokens = random_tokens(5)
-    engine.encode(tokens, np.arange(5, dtype=np.int32)[::-1].copy())
+    chunks = random_chunks(5)
+    engine.encode(chunks, np.arange(5, dtype=np.int32)[::-1].copy())
     windows = np.array([np.roll(np.arange(5), -shift)[:4] for shift in range(5)], np.int32)
-    expected = [softmax(expected_logits(tokens[4 - window])) for window in windows]
+    expected = [softmax(expected_logits(chunks[4 - window])) for window in windows]
     np.testing.assert_allclose(engine.classify(windows), expected, atol=TOLERANCE["fp32"])
     engine.close()
 

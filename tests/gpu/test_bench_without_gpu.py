@@ -44,7 +44,7 @@ def test_torch_is_measured_both_ways(name: str, monkeypatch: pytest.MonkeyPatch)
     from support import gpu_torch
 
     monkeypatch.setattr(gpu_torch, "MODES", ("eager", "graph"))
-    monkeypatch.setattr(gpu_torch, "TOKEN_BATCHES", (2, 6))  # fewer than a window's tokens, and more
+    monkeypatch.setattr(gpu_torch, "CHUNK_BATCHES", (2, 6))  # fewer than a window's chunks, and more
     found = gpu_torch.measure_torch(name, "fp32", small=True, device="cpu", seconds=0.01)
     rows = {(row["work"], row["batch"], row["mode"]): row for row in found["rows"]}
     assert set(rows) == {

@@ -104,20 +104,20 @@ def test_bursts_on_two_streams_give_onnxruntimes_numbers(bundle: Bundle) -> None
     """Uploads overlap computing here for real: nothing may overtake."""
     engine = opened(bundle)
     random = np.random.default_rng(0)
-    tokens = random.integers(0, 256, (48, *bundle.spec.token_shape), np.uint8)
+    chunks = random.integers(0, 256, (48, *bundle.spec.chunk_shape), np.uint8)
     order = random.permutation(64)[:48].astype(np.int32)
     encoder = ort.InferenceSession(str(bundle.encoder_path), providers=["CPUExecutionProvider"])
     head = ort.InferenceSession(str(bundle.head_path), providers=["CPUExecutionProvider"])
-    count = 48 if bundle.spec.height < 100 else 16 + bundle.spec.tokens
-    features = np.concatenate([encoder.run(None, {"frames": tokens[i : i + 8]})[0] for i in range(0, count, 8)])
+    count = 48 if bundle.spec.height < 100 else 16 + bundle.spec.chunks
+    features = np.concatenate([encoder.run(None, {"frames": chunks[i : i + 8]})[0] for i in range(0, count, 8)])
     begin = 0
     while begin < count:
         size = int(random.integers(1, 17))
-        part = tokens[begin : min(begin + size, count)].copy()
+        part = chunks[begin : min(begin + size, count)].copy()
         engine.encode(part, order[begin : begin + len(part)])
         part[:] = 0
         begin += size
-    windows = np.stack([random.permutation(count)[: bundle.spec.tokens] for _ in range(16)])
+    windows = np.stack([random.permutation(count)[: bundle.spec.chunks] for _ in range(16)])
     expected = softmax(head.run(None, {"features": features[windows]})[0])
     for size in range(1, 17):
         actual = engine.classify(order[windows[:size]])
@@ -127,15 +127,15 @@ def test_bursts_on_two_streams_give_onnxruntimes_numbers(bundle: Bundle) -> None
 
 def test_features_of_another_engine_are_taken(bundle: Bundle) -> None:
     """As when another backend has served while the plan was built."""
-    tokens = bundle.spec.tokens
+    chunks = bundle.spec.chunks
     exact = open_engine(bundle, backend="onnxruntime", precision="fp32", bank_slots=64)
     engine = opened(bundle)
-    for begin in range(0, tokens, 16):
+    for begin in range(0, chunks, 16):
         part = bundle.golden().frames[begin : begin + 16]
         exact.encode(part, np.arange(begin, begin + len(part), dtype=np.int32))
     move_features(exact, engine)
     exact.close()
-    actual = engine.classify(np.arange(tokens, dtype=np.int32)[None])[0]
+    actual = engine.classify(np.arange(chunks, dtype=np.int32)[None])[0]
     np.testing.assert_allclose(actual, softmax(bundle.golden().logits), atol=TOLERANCE["fp32"])
     engine.close()
 
@@ -145,12 +145,12 @@ def test_graphs_are_captured_and_calls_allocate_nothing(bundle: Bundle) -> None:
 
     engine = opened(bundle)
     assert engine._graphs  # type: ignore[attr-defined]
-    frames = np.zeros((16, *bundle.spec.token_shape), np.uint8)
+    frames = np.zeros((16, *bundle.spec.chunk_shape), np.uint8)
 
     def use() -> int:
         for size in (16, 1, 7, 16):
             engine.encode(frames[:size], np.arange(size, dtype=np.int32))
-            engine.classify(np.zeros((size, bundle.spec.tokens), np.int32))
+            engine.classify(np.zeros((size, bundle.spec.chunks), np.int32))
         with engine._cuda.active():  # type: ignore[attr-defined]
             return int(driver.mem_get_info()[0])
 

@@ -17,18 +17,18 @@ SHARPNESS = 0.05
 
 
 def make_brightness_bundle(
-    path: Path, *, tokens: int = 4, frames_per_token: int = 2, size: int = 16, fps: float = 10.0
+    path: Path, *, chunks: int = 4, frames_per_chunk: int = 2, size: int = 16, fps: float = 10.0
 ) -> Bundle:
     """A bundle in the new directory `path`: feature (3,) = mean of each channel, logits = +-0.05 (mean - 128)."""
     path.mkdir(parents=True)
-    token = (frames_per_token, size, size, 3)
+    chunk = (frames_per_chunk, size, size, 3)
     encoder = _graph(
         "encoder",
         [
             helper.make_node("Cast", ["frames"], ["float"], to=TensorProto.FLOAT),
             helper.make_node("ReduceMean", ["float"], ["features"], axes=[1, 2, 3], keepdims=0),
         ],
-        ("frames", TensorProto.UINT8, ["N", *token]),
+        ("frames", TensorProto.UINT8, ["N", *chunk]),
         ("features", ["N", 3]),
         {},
     )
@@ -40,7 +40,7 @@ def make_brightness_bundle(
             helper.make_node("Unsqueeze", ["above", "last"], ["column"]),
             helper.make_node("Mul", ["column", "weight"], ["logits"]),
         ],
-        ("features", TensorProto.FLOAT, ["N", tokens, 3]),
+        ("features", TensorProto.FLOAT, ["N", chunks, 3]),
         ("logits", ["N", 2]),
         {
             "middle": np.array(128, np.float32),
@@ -50,7 +50,7 @@ def make_brightness_bundle(
     )
     onnx.save(encoder, path / "encoder.onnx")
     onnx.save(head, path / "head.onnx")
-    frames = np.random.default_rng(5).integers(0, 200, (tokens, *token), np.uint8)
+    frames = np.random.default_rng(5).integers(0, 200, (chunks, *chunk), np.uint8)
     np.savez_compressed(path / "golden.npz", frames=frames, logits=expected_logits(frames))
     (path / "README.md").write_text("# brightness\n")
     return write_spec(
@@ -62,8 +62,8 @@ def make_brightness_bundle(
             "height": size,
             "width": size,
             "fps": fps,
-            "frames_per_token": frames_per_token,
-            "tokens": tokens,
+            "frames_per_chunk": frames_per_chunk,
+            "chunks": chunks,
             "feature_shape": (3,),
         },
     )

@@ -17,15 +17,15 @@ from training.export.onnx import export_bundle
 from training.models import ClipModel, build
 
 # ViViT-B/16x2, 32 frames, in the four variants of its paper (Arnab et al. 2021, table 2).
-_VIVIT = {"kind": "vivit", "size": "B", "height": 224, "width": 224, "frames_per_token": 2, "tokens": 16}
-_SMALL = {"dim": 64, "heads": 2, "layers": 2, "height": 32, "width": 32, "tokens": 4}
+_VIVIT = {"kind": "vivit", "size": "B", "height": 224, "width": 224, "frames_per_chunk": 2, "chunks": 16}
+_SMALL = {"dim": 64, "heads": 2, "layers": 2, "height": 32, "width": 32, "chunks": 4}
 MODELS: dict[str, dict[str, Any]] = {
     "vivit-encoder": {**_VIVIT, "variant": "factorised_encoder"},
     "hybrid-densenet121": {
-        "kind": "hybrid", "backbone": "densenet121", "height": 128, "width": 128, "frames_per_token": 1, "tokens": 20,
+        "kind": "hybrid", "backbone": "densenet121", "height": 128, "width": 128, "frames_per_chunk": 1, "chunks": 20,
     },
     "conv-transformer": {
-        "kind": "conv_transformer", "height": 224, "width": 224, "frames_per_token": 1, "tokens": 16,
+        "kind": "conv_transformer", "height": 224, "width": 224, "frames_per_chunk": 1, "chunks": 16,
     },
     "vivit-joint": {**_VIVIT, "variant": "joint"},
     "vivit-self": {**_VIVIT, "variant": "factorised_self"},
@@ -43,7 +43,7 @@ def words_of(name: str, *, small: bool = False) -> dict[str, Any]:
     words = MODELS[name]
     if not small:
         return words
-    less = {"height": 64, "width": 64, "tokens": 4}
+    less = {"height": 64, "width": 64, "chunks": 4}
     if words["kind"] == "vivit":
         return {**words, **_SMALL}
     return {**words, **less, "widths": [16, 32], "blocks": [1, 1]} if name == "conv-transformer" else {**words, **less}
@@ -79,7 +79,7 @@ def gpu_bundle(folder: Path, name: str, *, small: bool = False) -> Bundle:
         "version": "0",
         "labels": tuple(f"label-{i}" for i in range(8 if small else LABELS)),
         "fps": FPS.get(name, ELSE_FPS),
-        **{key: getattr(recipe, key) for key in ("height", "width", "frames_per_token", "tokens")},
+        **{key: getattr(recipe, key) for key in ("height", "width", "frames_per_chunk", "chunks")},
     }
     shown = windows(words, count=1 + CALIBRATION_WINDOWS, seed=2).numpy()
     exact = folder / ".exact" / name

@@ -21,7 +21,7 @@ from training.models import ClipModel
 
 MODES = ("eager", "compile", "graph")
 WINDOW_BATCHES = (1, 8)
-TOKEN_BATCHES = (1, 32)
+CHUNK_BATCHES = (1, 32)
 SECONDS = 0.5
 SIDE = 8192
 COPY_BYTES = 1 << 30
@@ -41,7 +41,7 @@ def measure_torch(
         model = model.to(TYPES[precision])  # here, not at each call: autocast would copy all weights every time
     rows = []
     with torch.inference_mode(), _lowered(precision, device):
-        for work, sizes in (("whole", WINDOW_BATCHES), ("once", TOKEN_BATCHES)):
+        for work, sizes in (("whole", WINDOW_BATCHES), ("once", CHUNK_BATCHES)):
             for batch in sizes:
                 call = _work(work, model, words_of(name, small=small), batch, device)
                 rows += [_row(work, batch, mode, call, device, seconds) for mode in MODES]
@@ -54,16 +54,16 @@ def _lowered(precision: str, device: str) -> AbstractContextManager[Any]:
 
 
 def _work(work: str, model: ClipModel, words: dict[str, Any], batch: int, device: str) -> Callable[[], torch.Tensor]:
-    """`batch` whole windows; or as many tokens encoded into a bank, each with a window from there."""
-    tokens = parse(words).tokens
+    """`batch` whole windows; or as many chunks encoded into a bank, each with a window from there."""
+    chunks = parse(words).chunks
     shown = windows(words, count=1).to(device)
     if work == "whole":
         many = shown.expand(batch, *shown.shape[1:]).contiguous()
         return lambda: model(many).softmax(-1)
     frames = shown[0, :1].expand(batch, *shown.shape[2:]).contiguous()
-    bank = model.encoder(shown[0]).repeat(1 + batch // tokens, *[1] * (model.encoder(shown[0, :1]).ndim - 1))
+    bank = model.encoder(shown[0]).repeat(1 + batch // chunks, *[1] * (model.encoder(shown[0, :1]).ndim - 1))
     slots = torch.arange(batch, device=device)
-    rows = torch.randint(0, len(bank), (batch, tokens), device=device)
+    rows = torch.randint(0, len(bank), (batch, chunks), device=device)
 
     def predict() -> torch.Tensor:
         bank[slots] = model.encoder(frames).to(bank.dtype)

@@ -11,7 +11,7 @@ from support.bundles import make_brightness_bundle
 from support.clips import write_clip
 from support.watcher import Watcher
 
-TOKEN_S = 0.2
+CHUNK_S = 0.2
 """Of the brightness model: two frames at ten a second."""
 
 
@@ -53,4 +53,4 @@ def assert_unbroken(watcher: Watcher, stream: str, *, since: float, at_least: in
     assert len(windows) >= at_least, windows
     for (segment, start_s, _), (next_segment, next_start_s, _) in pairwise(windows):
         assert next_segment == segment, windows
-        assert abs(next_start_s - start_s - hop * TOKEN_S) < 1e-3, windows
+        assert abs(next_start_s - start_s - hop * CHUNK_S) < 1e-3, windows

@@ -9,9 +9,9 @@ from pydantic import TypeAdapter
 
 from training.models import ClipModel, ModelRecipe, build
 
-SIZE = {"height": 32, "width": 48, "tokens": 3}
-VIVIT = {"kind": "vivit", "dim": 32, "heads": 2, "layers": 2, "frames_per_token": 2, **SIZE}
-BACKBONE = {"backbone": "mobilenetv3_small_050", "frames_per_token": 1, **SIZE}
+SIZE = {"height": 32, "width": 48, "chunks": 3}
+VIVIT = {"kind": "vivit", "dim": 32, "heads": 2, "layers": 2, "frames_per_chunk": 2, **SIZE}
+BACKBONE = {"backbone": "mobilenetv3_small_050", "frames_per_chunk": 1, **SIZE}
 
 KINDS: dict[str, dict[str, Any]] = {
     "vivit-joint": {**VIVIT, "variant": "joint"},
@@ -21,22 +21,22 @@ KINDS: dict[str, dict[str, Any]] = {
     "vivit-grey": {**VIVIT, "variant": "joint", "pool": "mean", "input": "rgb+difference", "channels": 1},
     "vivit-uniform": {**VIVIT, "embedding": "uniform"},
     "vivit-small-stem": {
-        "kind": "vivit_factorised", "frames_per_token": 2, "stem": [[4, 8]], "dim": 16, "heads": 2,
+        "kind": "vivit_factorised", "frames_per_chunk": 2, "stem": [[4, 8]], "dim": 16, "heads": 2,
         "spatial_layers": 2, "temporal_layers": 2, "changes": True, **SIZE,
     },
     "hybrid": {"kind": "hybrid", "dim": 32, "heads": 2, "layers": 1, **BACKBONE},
     "hybrid-published": {"kind": "hybrid", "head": "published", **BACKBONE},
     "hybrid-motion": {
         "kind": "hybrid", "dim": 32, "heads": 2, "layers": 1, **BACKBONE,
-        "frames_per_token": 2, "input": "rgb+difference", "fusion": "features",
+        "frames_per_chunk": 2, "input": "rgb+difference", "fusion": "features",
     },
     "conv": {"kind": "conv_transformer", "widths": [16, 32], "blocks": [1, 1], "layers": 2, **SIZE},
     "keypoint": {
-        "kind": "keypoint", "frames_per_token": 2, "width_of_stages": [8, 8, 8, 8], "points": 2, "described": 4,
+        "kind": "keypoint", "frames_per_chunk": 2, "width_of_stages": [8, 8, 8, 8], "points": 2, "described": 4,
         "dim": 16, "heads": 2, **SIZE,
     },
-    "pose": {"kind": "pose", "multiplier": 0.25, "dim": 16, "members": 2, "height": 64, "width": 96, "tokens": 3},
-    "motion": {"kind": "motion", "frames_per_token": 3, "rounds": 1, "height": 32, "width": 64, "tokens": 3},
+    "pose": {"kind": "pose", "multiplier": 0.25, "dim": 16, "members": 2, "height": 64, "width": 96, "chunks": 3},
+    "motion": {"kind": "motion", "frames_per_chunk": 3, "rounds": 1, "height": 32, "width": 64, "chunks": 3},
     "attentive": {"kind": "attentive", "backbone": "mobilenetv3_small_050", "dim": 16, "pooled": 8, **SIZE},
 }  # fmt: skip
 
@@ -64,7 +64,7 @@ def random_model(words: dict[str, Any], *, labels: int = 5) -> ClipModel:
 def windows(words: dict[str, Any], *, count: int = 2, seed: int = 1) -> torch.Tensor:
     """(count, T, t, H, W, 3) uint8."""
     recipe = parse(words)
-    rough = (count, recipe.tokens, recipe.frames_per_token, recipe.height // 8, recipe.width // 8, 3)
+    rough = (count, recipe.chunks, recipe.frames_per_chunk, recipe.height // 8, recipe.width // 8, 3)
     generator = torch.Generator().manual_seed(seed)
     # Blocks of 8 x 8 pixels: noise in every pixel is the same grey to a CNN.
     blocks = torch.randint(0, 256, rough, dtype=torch.uint8, generator=generator)

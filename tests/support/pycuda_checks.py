@@ -117,12 +117,12 @@ def moves_rows(device: PyCudaDevice) -> None:
 
 
 def use(engine: Engine) -> bool:
-    tokens = np.random.default_rng(0).integers(0, 256, (12, 2, 16, 16, 3), np.uint8)
+    chunks = np.random.default_rng(0).integers(0, 256, (12, 2, 16, 16, 3), np.uint8)
     for begin in (0, 5, 10):
-        part = tokens[begin : begin + 5]
+        part = chunks[begin : begin + 5]
         engine.encode(part, np.arange(begin, begin + len(part), dtype=np.int32))
     windows = np.array([[0, 1, 2, 3], [8, 9, 10, 11], [5, 5, 1, 11]], np.int32)
-    expected = [softmax(expected_logits(tokens[window])) for window in windows]
+    expected = [softmax(expected_logits(chunks[window])) for window in windows]
     np.testing.assert_allclose(engine.classify(windows), expected, atol=1e-4)
     return True
 

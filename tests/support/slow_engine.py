@@ -16,23 +16,23 @@ from streamclf.config.actions import StreamActions
 from streamclf.events.types import Draft
 from streamclf.runtime.jobs import StreamSettings
 from streamclf.windows.ring import RingReader, RingWriter, create_ring
-from streamclf.windows.sampling import TokenMeta
+from streamclf.windows.sampling import ChunkMeta
 
 SIZE = 8
 DIGEST = "0" * 64
 
 
 class SlowEngine:
-    """An `engines.protocol.Engine` whose feature is a token's first pixel, and whose answer is that of its window.
+    """An `engines.protocol.Engine` whose feature is a chunk's first pixel, and whose answer is that of its window.
 
-    `encode_s` and `head_s`, seconds for each token and window, may be changed at any time.
+    `encode_s` and `head_s`, seconds for each chunk and window, may be changed at any time.
     """
 
-    def __init__(self, rig: Rig, *, tokens: int, streams: int, encode_s: float, head_s: float, max_batch: int) -> None:
+    def __init__(self, rig: Rig, *, chunks: int, streams: int, encode_s: float, head_s: float, max_batch: int) -> None:
         self._rig = rig
         self.spec = ModelSpec.model_construct(
-            name="slow", version="1", labels=("a", "b"), height=SIZE, width=SIZE, fps=rig.tokens_per_s, tokens=tokens,
-            frames_per_token=1, feature_shape=(1,),
+            name="slow", version="1", labels=("a", "b"), height=SIZE, width=SIZE, fps=rig.chunks_per_s, chunks=chunks,
+            frames_per_chunk=1, feature_shape=(1,),
         )  # fmt: skip
         self.max_batch = max_batch
         self.bank_slots = streams * bank_slots(self.spec)
@@ -60,7 +60,7 @@ class SlowEngine:
 
 
 def number_of(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """(N, 1, H, W, 3) -> the numbers that the tokens' pixels spell, (N,)."""
+    """(N, 1, H, W, 3) -> the numbers that the chunks' pixels spell, (N,)."""
     return frames[:, 0, 0, 0].astype(np.int64) @ (1, 256, 65536)
 
 
@@ -70,13 +70,13 @@ def answer(features: Sequence[int]) -> float:
 
 
 class SlowCamera:
-    """One stream: writes a token whenever one is due."""
+    """One stream: writes a chunk whenever one is due."""
 
     def __init__(self, rig: Rig, name: str, index: int, settings: StreamSettings) -> None:
         self.name, self.index, self.segment = name, 0, 1
         self._rig = rig
         spec = rig.engine.spec
-        fd = create_ring(ring_slots(spec), spec.token_shape)
+        fd = create_ring(ring_slots(spec), spec.chunk_shape)
         self._writer = RingWriter(fd)
         self._wake = os.pipe()
         self.feed = Feed(
@@ -84,16 +84,16 @@ class SlowCamera:
         )
         os.close(fd)
         self.written: list[tuple[int, int, int]] = []
-        """(segment, index, number) of each token."""
+        """(segment, index, number) of each chunk."""
 
-    def token(self, number: int, at_s: float) -> None:
+    def chunk(self, number: int, at_s: float) -> None:
         """All pixels spell `number`."""
         self._writer.begin()[:] = number % 256, number // 256 % 256, number // 65536
-        token_ns = int(1e9 / self._rig.tokens_per_s)
+        chunk_ns = int(1e9 / self._rig.chunks_per_s)
         self._writer.commit(
-            TokenMeta(
-                segment=self.segment, index=self.index, start_pts_ns=self.index * token_ns,
-                end_pts_ns=(self.index + 1) * token_ns, captured_ns=int(at_s * 1e9), frames=1, duplicates=0, corrupt=0,
+            ChunkMeta(
+                segment=self.segment, index=self.index, start_pts_ns=self.index * chunk_ns,
+                end_pts_ns=(self.index + 1) * chunk_ns, captured_ns=int(at_s * 1e9), frames=1, duplicates=0, corrupt=0,
             )
         )  # fmt: skip
         self.written.append((self.segment, self.index, number))
@@ -105,16 +105,16 @@ class SlowCamera:
 
 
 class Rig:
-    """Streams of `tokens_per_s` on one slow engine. `now_s` is its clock."""
+    """Streams of `chunks_per_s` on one slow engine. `now_s` is its clock."""
 
     def __init__(
-        self, *, streams: int, tokens: int, encode_s: float, head_s: float, tokens_per_s: float = 5.0,
+        self, *, streams: int, chunks: int, encode_s: float, head_s: float, chunks_per_s: float = 5.0,
         max_batch: int = 16, settings: Callable[[int], dict[str, Any]] = lambda _: {},
     ) -> None:  # fmt: skip
-        self.now_s, self.tokens_per_s = 100.0, tokens_per_s
+        self.now_s, self.chunks_per_s = 100.0, chunks_per_s
         self.read: list[list[int]] = []
         self.engine = SlowEngine(
-            self, tokens=tokens, streams=streams, encode_s=encode_s, head_s=head_s, max_batch=max_batch
+            self, chunks=chunks, streams=streams, encode_s=encode_s, head_s=head_s, max_batch=max_batch
         )
         self.cameras = [
             SlowCamera(self, f"cam{i}", i, StreamSettings(**{"hop": 1, "actions": StreamActions(), **settings(i)}))
@@ -125,7 +125,7 @@ class Rig:
         self.classifier = Classifier(
             self.engine, [camera.feed for camera in self.cameras], {}, self, clock=lambda: self.now_s  # type: ignore[arg-type]
         )  # fmt: skip
-        self._due = [(self.now_s + i / streams / tokens_per_s, i) for i in range(streams)]
+        self._due = [(self.now_s + i / streams / chunks_per_s, i) for i in range(streams)]
 
     def __enter__(self) -> Rig:
         return self
@@ -143,14 +143,14 @@ class Rig:
     def run(
         self, seconds: float, *, number: Callable[[int, int], int] = lambda stream, i: 7 * i + stream
     ) -> list[tuple[float, str, dict[str, Any]]]:
-        """Go on for so long; what was predicted meanwhile. `number` of a stream's i-th token."""
+        """Go on for so long; what was predicted meanwhile. `number` of a stream's i-th chunk."""
         end_s, before = self.now_s + seconds, len(self.events)
         while self.now_s < end_s:
             at_s, i = min(self._due)
             if at_s <= self.now_s:
-                self._due[i] = (at_s + 1 / self.tokens_per_s, i)
+                self._due[i] = (at_s + 1 / self.chunks_per_s, i)
                 camera = self.cameras[i]
-                camera.token(number(i, len(camera.written)), at_s)
+                camera.chunk(number(i, len(camera.written)), at_s)
             elif not self.classifier.step():
                 self.now_s = min(at_s, end_s)
         return self.events[before:]

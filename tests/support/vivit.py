@@ -13,12 +13,12 @@ from training.export.onnx import export_bundle
 from training.models.compact_vivit import FactorisedViViT
 
 TINY: dict[str, Any] = {
-    "height": 32, "width": 32, "frames_per_token": 2, "tokens": 4, "patch": 8, "stem": ((4, 16),),
+    "height": 32, "width": 32, "frames_per_chunk": 2, "chunks": 4, "patch": 8, "stem": ((4, 16),),
     "dim": 64, "heads": 2, "spatial_layers": 2, "temporal_layers": 2,
 }  # fmt: skip
 BASE: dict[str, Any] = {
     # ViViT-B/16x2, 32 frames (Arnab et al. 2021, table 2)
-    "height": 224, "width": 224, "frames_per_token": 2, "tokens": 16, "patch": 16, "stem": (),
+    "height": 224, "width": 224, "frames_per_chunk": 2, "chunks": 16, "patch": 16, "stem": (),
     "dim": 768, "heads": 12, "spatial_layers": 12, "temporal_layers": 4,
 }  # fmt: skip
 
@@ -36,13 +36,13 @@ def random_vivit(settings: dict[str, Any], *, labels: int = 5) -> FactorisedViVi
 def make_vivit_bundle(path: Path, settings: dict[str, Any], *, labels: int = 5) -> tuple[FactorisedViViT, Bundle]:
     """The model and its bundle."""
     model = random_vivit(settings, labels=labels)
-    size = (settings["tokens"], settings["frames_per_token"], settings["height"], settings["width"], 3)
+    size = (settings["chunks"], settings["frames_per_chunk"], settings["height"], settings["width"], 3)
     fields = {
         "name": path.name,
         "version": "0",
         "labels": tuple(f"label-{i}" for i in range(labels)),
         "fps": 12.5,
-        **{name: settings[name] for name in ("height", "width", "frames_per_token", "tokens")},
+        **{name: settings[name] for name in ("height", "width", "frames_per_chunk", "chunks")},
     }
     golden = np.random.default_rng(2).integers(0, 256, size, np.uint8)
     return model, export_bundle(model, fields=fields, golden=golden, card=f"# {path.name}\n", path=path)

@@ -30,8 +30,8 @@ def tiny_tree(cache: Path) -> dict[str, Any]:
         "model": {
             "height": 32,
             "width": 48,
-            "frames_per_token": 2,
-            "tokens": 3,
+            "frames_per_chunk": 2,
+            "chunks": 3,
             "patch": 16,
             "stem": [[4, 8]],
             "dim": 16,

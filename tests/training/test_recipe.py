@@ -34,7 +34,7 @@ def test_overrides_reach_their_key():
     [
         ("optimiser.step=7", "optimiser.step=7: unknown key"),
         ("optimiser.steps=many", "optimiser.steps='many'"),
-        ("model.tokens=0", "model.tokens=0"),
+        ("model.chunks=0", "model.chunks=0"),
         ("data.frames=4", "a window has 16 frames"),
         ("processes=3", "multiple of processes=3"),
         ("steps", "key=value"),

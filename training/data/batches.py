@@ -1,8 +1,8 @@
 """Batches of windows: drawn from seed and step alone, and the held-back clips, each in several windows.
 
 A batch is a dictionary of tensors. To train: `frames` (N, T, t, H, W, 3) uint8 or `features` (N, T, *F), `target`
-(N, K) and `truths` (N, T, A). To measure: `frames` (n, t, H, W, 3) or `features` (n, *F) of tokens, `windows` (W, T)
-of token numbers, `clips` (W,) of which clip each window is.
+(N, K) and `truths` (N, T, A). To measure: `frames` (n, t, H, W, 3) or `features` (n, *F) of chunks, `windows` (W, T)
+of chunk numbers, `clips` (W,) of which clip each window is.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from training.errors import RecipeError
 
 Batch = dict[str, Tensor]
 
-MAX_TOKENS = 128
-"""Tokens of held-back clips that are encoded at once, more only where one clip has more."""
+MAX_CHUNKS = 128
+"""Chunks of held-back clips that are encoded at once, more only where one clip has more."""
 
 
 def rank() -> int:
@@ -50,12 +50,12 @@ def layout(length: int, shape: Shape, windows: WindowsRecipe) -> Layout:
     """How a held-back clip of `length` frames is measured."""
     if windows.fit == "stretch":
         return stretch_windows(
-            length, frames_per_token=shape.frames_per_token, tokens=shape.tokens, count=max(windows.measured, 1)
+            length, frames_per_chunk=shape.frames_per_chunk, chunks=shape.chunks, count=max(windows.measured, 1)
         )
     return lay_windows(
         length,
-        frames_per_token=shape.frames_per_token,
-        tokens=shape.tokens,
+        frames_per_chunk=shape.frames_per_chunk,
+        chunks=shape.chunks,
         count=windows.measured,
         how=windows.short_clips,
     )
@@ -88,7 +88,7 @@ class Cutter:
         )
 
     def cut(self, rng: np.random.Generator, index: int) -> tuple[U8, int, F32]:
-        """(tokens (T, t, H, W, 3), class, truths (T, A)) of clip `index`."""
+        """(chunks (T, t, H, W, 3), class, truths (T, A)) of clip `index`."""
         shape, clips = self.shape, self.clips
         frames = clips.frames(index)
         places = self.places(rng, len(frames), clips.steps(index))
@@ -97,8 +97,8 @@ class Cutter:
             places = places[::-1]
         unique, back = np.unique(places, return_inverse=True)  # frames that repeat are seen once
         pictures = see(rng, look, frames[unique], shape.height, shape.width)
-        tokens = pictures[back].reshape(shape.tokens, shape.frames_per_token, shape.height, shape.width, 3)
-        return tokens, self.label(int(clips.labels[index]), look), self._truths(index, places, look)
+        chunks = pictures[back].reshape(shape.chunks, shape.frames_per_chunk, shape.height, shape.width, 3)
+        return chunks, self.label(int(clips.labels[index]), look), self._truths(index, places, look)
 
     def label(self, label: int, look: Look) -> int:
         """The class that a clip of class `label` is, seen so."""
@@ -107,12 +107,12 @@ class Cutter:
         return int(self._reversed[label]) if look.reversed else label
 
     def _truths(self, index: int, places: I64, look: Look) -> F32:
-        """(T, A): what is known of each token's last frame; NaN where nothing is."""
+        """(T, A): what is known of each chunk's last frame; NaN where nothing is."""
         names = list(self.clips.truth_names)
-        last = places[self.shape.frames_per_token - 1 :: self.shape.frames_per_token]
+        last = places[self.shape.frames_per_chunk - 1 :: self.shape.frames_per_chunk]
         known = self.clips.truths(index)
         if known is None:
-            return np.full((self.shape.tokens, len(names)), np.nan, np.float32)
+            return np.full((self.shape.chunks, len(names)), np.nan, np.float32)
         out = np.array(known[last], np.float32)
         if "x" in names and "y" in names:
             where = [names.index("x"), names.index("y")]
@@ -183,22 +183,22 @@ class HeldBackBatches(IterableDataset[Batch]):
         for index in my_part(len(self.labels), whole=self.whole):
             frames = self.clips.frames(index)
             laid = layout(len(frames), self.shape, self.windows)
-            tokens = frames[laid.frames].reshape(-1, self.shape.frames_per_token, *frames.shape[1:])
-            if waiting and sum(len(item[1]) for item in waiting) + len(tokens) > MAX_TOKENS:
+            chunks = frames[laid.frames].reshape(-1, self.shape.frames_per_chunk, *frames.shape[1:])
+            if waiting and sum(len(item[1]) for item in waiting) + len(chunks) > MAX_CHUNKS:
                 yield together(waiting)
                 waiting = []
-            waiting.append((index, tokens, laid.windows))
+            waiting.append((index, chunks, laid.windows))
         if waiting:
             yield together(waiting)
 
 
 def together(parts: list[tuple[int, U8, I64]]) -> Batch:
-    """One batch of several clips' tokens and windows."""
-    firsts = np.cumsum([0, *(len(tokens) for _, tokens, _ in parts)])
+    """One batch of several clips' chunks and windows."""
+    firsts = np.cumsum([0, *(len(chunks) for _, chunks, _ in parts)])
     windows = np.concatenate([windows + first for (_, _, windows), first in zip(parts, firsts[:-1], strict=True)])
     clips = np.concatenate([np.full(len(windows), index) for index, _, windows in parts])
     return {
-        "frames": torch.from_numpy(np.concatenate([tokens for _, tokens, _ in parts])),
+        "frames": torch.from_numpy(np.concatenate([chunks for _, chunks, _ in parts])),
         "windows": torch.from_numpy(windows),
         "clips": torch.from_numpy(clips),
     }

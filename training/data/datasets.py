@@ -168,7 +168,7 @@ def _decoded(
 ) -> StoredClips:
     spec = DecodeSpec(
         fps=shape.fps,
-        frames_per_token=shape.frames_per_token,
+        frames_per_chunk=shape.frames_per_chunk,
         steps=steps,
         height=size[0],
         width=size[1],

@@ -11,8 +11,8 @@ from engines.arrays import U8
 from streamclf.classifier.offline import file_stream
 from streamclf.errors import SourceError
 from streamclf.sources import Resize, open_source
-from streamclf.windows.chunks import TokenFiller
-from streamclf.windows.sampling import TokenMeta, TokenSampler
+from streamclf.windows.chunks import ChunkBuilder
+from streamclf.windows.sampling import ChunkMeta, ChunkSampler
 from training.errors import DataError
 
 MAX_CLIP_BYTES = 2 << 30
@@ -23,7 +23,7 @@ class DecodeSpec:
     """What a file's frames depend on besides the file. `steps` frames are taken for each one of the recipe's `fps`."""
 
     fps: float
-    frames_per_token: int
+    frames_per_chunk: int
     steps: int
     height: int
     width: int
@@ -53,11 +53,11 @@ class Decoded:
 def decode_clip(path: Path, spec: DecodeSpec) -> Decoded:
     """The frames that the service would sample from `path`. Raises `DataError` for what it cannot read.
 
-    Serving leaves a last token that is not full aside; here its frames are kept, since clips are short.
+    Serving leaves a last chunk that is not full aside; here its frames are kept, since clips are short.
     """
-    sampler = TokenSampler(spec.fps * spec.steps, spec.frames_per_token * spec.steps)
-    sink = _Runs(sampler, (spec.frames_per_token * spec.steps, spec.height, spec.width, 3))
-    filler = TokenFiller(sampler, sink, height=spec.height, width=spec.width, resize=spec.resize)
+    sampler = ChunkSampler(spec.fps * spec.steps, spec.frames_per_chunk * spec.steps)
+    sink = _Runs(sampler, (spec.frames_per_chunk * spec.steps, spec.height, spec.width, 3))
+    filler = ChunkBuilder(sampler, sink, height=spec.height, width=spec.width, resize=spec.resize)
     try:
         with open_source(file_stream(path)) as source:
             for frame in source:
@@ -83,9 +83,9 @@ def decode_clip(path: Path, spec: DecodeSpec) -> Decoded:
 
 
 class _Runs:
-    """A sink that keeps every token, the unfinished ones too, by the segment that each belongs to."""
+    """A sink that keeps every chunk, the unfinished ones too, by the segment that each belongs to."""
 
-    def __init__(self, sampler: TokenSampler, shape: tuple[int, int, int, int]) -> None:
+    def __init__(self, sampler: ChunkSampler, shape: tuple[int, int, int, int]) -> None:
         self._sampler, self._shape = sampler, shape
         self._runs: dict[int, list[U8]] = {}
         self._place: U8 | None = None
@@ -100,10 +100,10 @@ class _Runs:
         self._place = np.empty(self._shape, np.uint8)
         return self._place
 
-    def commit(self, token: TokenMeta) -> int:
+    def commit(self, chunk: ChunkMeta) -> int:
         """The place begun last is full."""
-        self._keep(token.frames)
-        self.duplicates += token.duplicates
+        self._keep(chunk.frames)
+        self.duplicates += chunk.duplicates
         return 0
 
     def runs(self) -> list[U8]:

@@ -133,15 +133,15 @@ class Shape:
     """What the model asks of a clip."""
 
     fps: float
-    frames_per_token: int
-    tokens: int
+    frames_per_chunk: int
+    chunks: int
     height: int
     width: int
 
     @property
     def window(self) -> int:
         """Frames in one window."""
-        return self.frames_per_token * self.tokens
+        return self.frames_per_chunk * self.chunks
 
     def enlarged(self, scale: float) -> tuple[int, int]:
         """(height, width), each `scale` times as large."""

@@ -18,7 +18,7 @@ SHORTER_SHARE = 0.85
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """`frames`: (n * t,) indices into the clip, t for each of n tokens. `windows`: (W, T) token numbers.
+    """`frames`: (n * t,) indices into the clip, t for each of n chunks. `windows`: (W, T) chunk numbers.
 
     `filled`: how many of `frames` stand for frames that the clip does not have.
     """
@@ -33,31 +33,31 @@ def fill(positions: I64, length: int, how: Fill) -> I64:
     return positions % length if how == "loop" else positions.clip(0, length - 1)
 
 
-def lay_windows(length: int, *, frames_per_token: int, tokens: int, count: int, how: Fill) -> Layout:
-    """`count` windows spread evenly over a clip of `length` frames, at tokens' borders, where serving has them too.
+def lay_windows(length: int, *, frames_per_chunk: int, chunks: int, count: int, how: Fill) -> Layout:
+    """`count` windows spread evenly over a clip of `length` frames, at chunks' borders, where serving has them too.
 
     0 takes them all, as `streamclf classify` does. A clip shorter than a window gives one, filled.
 
-    Ten frames, t=2, T=3, count=2: tokens 01 23 45 67 89, windows (0, 1, 2) and (2, 3, 4).
+    Ten frames, t=2, T=3, count=2: chunks 01 23 45 67 89, windows (0, 1, 2) and (2, 3, 4).
     """
-    made = max(length // frames_per_token, tokens)
-    frames = np.arange(made * frames_per_token)
-    last = made - tokens
+    made = max(length // frames_per_chunk, chunks)
+    frames = np.arange(made * frames_per_chunk)
+    last = made - chunks
     starts = np.arange(last + 1)
     if 0 < count <= last:
         starts = np.unique(
             (np.linspace(0, last, count + 2)[1:-1] if count == 1 else np.linspace(0, last, count)).round()
         )
-    windows = starts.astype(np.int64)[:, None] + np.arange(tokens)
-    return Layout(frames=fill(frames, length, how), windows=windows, filled=max(frames_per_token * tokens - length, 0))
+    windows = starts.astype(np.int64)[:, None] + np.arange(chunks)
+    return Layout(frames=fill(frames, length, how), windows=windows, filled=max(frames_per_chunk * chunks - length, 0))
 
 
-def stretch_windows(length: int, *, frames_per_token: int, tokens: int, count: int) -> Layout:
+def stretch_windows(length: int, *, frames_per_chunk: int, chunks: int, count: int) -> Layout:
     """The whole clip of `length` frames as one window, whatever its duration, and `count` - 1 of most of it.
 
-    Its frames are repeated or left out evenly. Each window has tokens of its own.
+    Its frames are repeated or left out evenly. Each window has chunks of its own.
     """
-    window = frames_per_token * tokens
+    window = frames_per_chunk * chunks
     spans = [(0.0, 1.0)]
     if count > 1:
         starts = np.linspace(0, 1 - SHORTER_SHARE, count - 1)
@@ -65,7 +65,7 @@ def stretch_windows(length: int, *, frames_per_token: int, tokens: int, count: i
     places = [_spread(begin * (length - 1), end * (length - 1), window) for begin, end in spans]
     return Layout(
         frames=np.concatenate(places),
-        windows=np.arange(len(spans) * tokens).reshape(-1, tokens),
+        windows=np.arange(len(spans) * chunks).reshape(-1, chunks),
         filled=max(window - length, 0),
     )
 

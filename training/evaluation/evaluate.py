@@ -43,8 +43,8 @@ MAX_BATCH = 16
 class Answers(Protocol):
     """A model that answers: PyTorch's or an engine's."""
 
-    def probabilities(self, tokens: U8, windows: I64) -> F32:
-        """Tokens (n, t, H, W, 3) and windows (W, T) of their numbers -> (W, K)."""
+    def probabilities(self, chunks: U8, windows: I64) -> F32:
+        """Chunks (n, t, H, W, 3) and windows (W, T) of their numbers -> (W, K)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +165,7 @@ def _run_subject(run: Path, windows: int | None) -> Subject:
 
 def _engine_subject(bundle: Bundle, windows: int | None, backend: Backend, precision: Precision) -> Subject:
     engine = open_engine(
-        bundle, backend=backend, precision=precision, max_batch=MAX_BATCH, bank_slots=MAX_BATCH * bundle.spec.tokens
+        bundle, backend=backend, precision=precision, max_batch=MAX_BATCH, bank_slots=MAX_BATCH * bundle.spec.chunks
     )
     return bundle_subject(bundle, windows, answers=_Engine(engine), close=engine.close)
 
@@ -181,8 +181,8 @@ def bundle_subject(
         labels=spec.labels,
         shape=Shape(
             fps=spec.fps,
-            frames_per_token=spec.frames_per_token,
-            tokens=spec.tokens,
+            frames_per_chunk=spec.frames_per_chunk,
+            chunks=spec.chunks,
             height=spec.height,
             width=spec.width,
         ),
@@ -203,8 +203,8 @@ def answer_clips(subject: Subject, data: Path, split: str | None, counted: Count
     for name, truth, frames in read_clips(subject, data, split, counted):
         laid = layout(len(frames), shape, subject.windows)
         shown = frames[laid.frames]
-        tokens = shown.reshape(-1, shape.frames_per_token, *frames.shape[1:])
-        rows = subject.answers.probabilities(np.ascontiguousarray(tokens), laid.windows)
+        chunks = shown.reshape(-1, shape.frames_per_chunk, *frames.shape[1:])
+        rows = subject.answers.probabilities(np.ascontiguousarray(chunks), laid.windows)
         counted.short += laid.filled > 0
         yield Answered(
             name=name,
@@ -234,7 +234,7 @@ def read_clips(subject: Subject, data: Path, split: str | None, counted: Counted
     shape, stretched = subject.shape, subject.windows.fit == "stretch"
     spec = DecodeSpec(
         fps=shape.fps,
-        frames_per_token=shape.frames_per_token,
+        frames_per_chunk=shape.frames_per_chunk,
         steps=STRETCH_STEPS if stretched else 1,
         height=shape.height,
         width=shape.width,
@@ -284,7 +284,7 @@ def _class(subject: Subject, label: str, data: Path) -> int:
 class _Nobody:
     """For a subject that is only shown clips."""
 
-    def probabilities(self, tokens: U8, windows: I64) -> F32:
+    def probabilities(self, chunks: U8, windows: I64) -> F32:
         """See `Answers`."""
         raise NotImplementedError("this subject has no model that answers")
 
@@ -295,30 +295,30 @@ class _Torch:
     def __init__(self, model: ClipModel) -> None:
         self._model = model
 
-    def probabilities(self, tokens: U8, windows: I64) -> F32:
+    def probabilities(self, chunks: U8, windows: I64) -> F32:
         """See `Answers`."""
         with torch.inference_mode():
-            batch = {"frames": torch.from_numpy(tokens), "windows": torch.from_numpy(windows)}
+            batch = {"frames": torch.from_numpy(chunks), "windows": torch.from_numpy(windows)}
             return np.asarray(answer(self._model, batch).numpy(), np.float32)
 
 
 class _Engine:
-    """A bundle's engine: tokens into its bank, windows from there."""
+    """A bundle's engine: chunks into its bank, windows from there."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def probabilities(self, tokens: U8, windows: I64) -> F32:
+    def probabilities(self, chunks: U8, windows: I64) -> F32:
         """See `Answers`."""
         step = min(self._engine.max_batch, self._engine.bank_slots // windows.shape[1])
         return np.concatenate(
-            [self._some(tokens, windows[first : first + step]) for first in range(0, len(windows), step)]
+            [self._some(chunks, windows[first : first + step]) for first in range(0, len(windows), step)]
         )
 
-    def _some(self, tokens: U8, windows: I64) -> F32:
-        """So few windows that all their tokens fit into the bank."""
+    def _some(self, chunks: U8, windows: I64) -> F32:
+        """So few windows that all their chunks fit into the bank."""
         needed, slots = np.unique(windows, return_inverse=True)
         for first in range(0, len(needed), self._engine.max_batch):
             part = needed[first : first + self._engine.max_batch]
-            self._engine.encode(tokens[part], np.arange(first, first + len(part), dtype=np.int32))
+            self._engine.encode(chunks[part], np.arange(first, first + len(part), dtype=np.int32))
         return self._engine.classify(slots.reshape(windows.shape).astype(np.int32))

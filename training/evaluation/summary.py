@@ -14,7 +14,7 @@ from training.recipe import Recipe
 def summarise(recipe: Recipe) -> dict[str, Any]:
     """Parameters, operations, fp32 megabytes and the window of the recipe's model.
 
-    FLOPs count as publications do (see `training.models.flops`): `window_flops` is a window in which every token is
+    FLOPs count as publications do (see `training.models.flops`): `window_flops` is a window in which every chunk is
     encoded, and `served_flops` what one more prediction costs here: one encode and one head, in which the last layers
     compute no more than is read. Where neither the recipe nor its data, not yet here, names the classes, two are
     assumed and `labels_known` is false.
@@ -31,8 +31,8 @@ def summarise(recipe: Recipe) -> dict[str, Any]:
     def counted(*, whole: bool) -> Counts:
         return count(
             fresh,
-            tokens=model.tokens,
-            frames_per_token=model.frames_per_token,
+            chunks=model.chunks,
+            frames_per_chunk=model.frames_per_chunk,
             height=model.height,
             width=model.width,
             whole=whole,
@@ -54,8 +54,8 @@ def summarise(recipe: Recipe) -> dict[str, Any]:
         "served_flops": served.encoder_flops + served.head_flops,
         "megabytes_fp32": round(published.parameters * 4 / 1e6, 3),
         **({"patches": (model.height // patch) * (model.width // patch)} if patch else {}),
-        "input": [model.frames_per_token, model.height, model.width, 3],
+        "input": [model.frames_per_chunk, model.height, model.width, 3],
         "feature": list(published.feature),
-        "window_s": model.tokens * model.frames_per_token / recipe.fps,
-        "hop_s": model.frames_per_token / recipe.fps,
+        "window_s": model.chunks * model.frames_per_chunk / recipe.fps,
+        "hop_s": model.frames_per_chunk / recipe.fps,
     }

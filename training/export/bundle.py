@@ -74,8 +74,8 @@ def export_run(
         "width": recipe.model.width,
         "resize": resize_of(recipe),
         "fps": recipe.fps,
-        "frames_per_token": recipe.model.frames_per_token,
-        "tokens": recipe.model.tokens,
+        "frames_per_chunk": recipe.model.frames_per_chunk,
+        "chunks": recipe.model.chunks,
         "whole_clips": "stretch" if recipe.windows.fit == "stretch" else "windows",
         "metrics": {name: round(float(value), 5) for name, value in measured.items()},
     }
@@ -116,7 +116,7 @@ def _moved_windows(footage: Footage, recipe: Recipe) -> Iterator[U8]:
     for clip, i in found:
         start = spec.offsets[i]
         frames = footage.frames[clip, start : start + spec.window]
-        yield frames.reshape(-1, recipe.model.frames_per_token, *frames.shape[1:])
+        yield frames.reshape(-1, recipe.model.frames_per_chunk, *frames.shape[1:])
 
 
 def _camera_events_metrics(metrics: dict[str, Any], real: dict[str, Any] | None) -> dict[str, float]:

@@ -40,7 +40,7 @@ def drawn_windows(shape: Shape, *, count: int = CANDIDATES) -> Iterator[U8]:
         ground = np.asarray(cv2.resize(coarse, (shape.width, shape.height), interpolation=cv2.INTER_CUBIC), np.uint8)
         things = [_thing(rng) for _ in range(rng.integers(2, 6))]
         frames = np.stack([_picture(ground, things, i / max(shape.window - 1, 1)) for i in range(shape.window)])
-        yield frames.reshape(shape.tokens, shape.frames_per_token, shape.height, shape.width, 3)
+        yield frames.reshape(shape.chunks, shape.frames_per_chunk, shape.height, shape.width, 3)
 
 
 def _thing(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, float, tuple[int, int, int], bool]:

@@ -43,7 +43,7 @@ def write_windows(
     except (EngineError, StreamclfError) as error:
         raise RunError(str(error)) from error
     spec = bundle.spec
-    nbytes = count * spec.tokens * int(np.prod(spec.token_shape))
+    nbytes = count * spec.chunks * int(np.prod(spec.chunk_shape))
     if count < 1 or nbytes > MAX_BYTES:
         raise DataError(f"--count {count}: {nbytes / 1e9:.1f} GB of pixels; 1 window to {MAX_BYTES / 1e9:.1f} GB")
     try:
@@ -63,9 +63,9 @@ def _clips(bundle: Bundle, data: Path, split: str | None) -> Iterator[Labelled]:
     subject = bundle_subject(bundle, None)
     for _, truth, frames in read_clips(subject, data, split, Counted()):
         laid = layout(len(frames), subject.shape, subject.windows)
-        tokens = frames[laid.frames].reshape(-1, subject.shape.frames_per_token, *frames.shape[1:])
+        chunks = frames[laid.frames].reshape(-1, subject.shape.frames_per_chunk, *frames.shape[1:])
         for window in laid.windows:
-            yield truth, tokens[window]
+            yield truth, chunks[window]
 
 
 def _cases(bundle: Bundle, data: Path, split: str | None) -> Iterator[Labelled]:

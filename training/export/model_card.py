@@ -27,7 +27,7 @@ def model_card(
         "One of: " + ", ".join(f"`{label}`" for label in labels) + ".",
         "",
         *([recipe.about, ""] if recipe.about else []),
-        f"Model `{m.kind}`: {m.tokens} tokens of {m.frames_per_token} frames at {recipe.fps:g} fps "
+        f"Model `{m.kind}`: {m.chunks} chunks of {m.frames_per_chunk} frames at {recipe.fps:g} fps "
         f"({recipe.shape.window / recipe.fps:g} s), {m.height} x {m.width} pixels.",
         "",
         f"**Data**: {_told(recipe.data)} Training saw {fit}; {o.steps} steps of {o.batch} windows, seed {recipe.seed}, "
@@ -108,7 +108,7 @@ def camera_events_card(
         "",
         "What happens to a camera: " + ", ".join(f"`{label}`" for label in labels) + ".",
         "",
-        f"A ViViT factorised encoder (arXiv 2103.15691, model 2): {m.tokens} tokens of {m.frames_per_token} frames "
+        f"A ViViT factorised encoder (arXiv 2103.15691, model 2): {m.chunks} chunks of {m.frames_per_chunk} frames "
         f"at {recipe.fps:g} fps ({recipe.shape.window / recipe.fps:g} s), {m.height} x {m.width} pixels, "
         f"width {m.dim}, {m.spatial_layers} spatial and {m.temporal_layers} temporal layers.",
         "",

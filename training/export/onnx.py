@@ -43,11 +43,11 @@ def export_bundle(
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder, torch.inference_mode():
         new = Path(folder) / "bundle"
         new.mkdir()
-        tokens, features = window[0], model.encoder(window[0])
-        # Two of each, though a window may have one token: torch.export takes a batch of one for a constant.
-        write_graph(model.encoder, torch.stack([tokens[0], tokens[0]]), new / ENCODER_FILE, "frames", "features")
+        chunks, features = window[0], model.encoder(window[0])
+        # Two of each, though a window may have one chunk: torch.export takes a batch of one for a constant.
+        write_graph(model.encoder, torch.stack([chunks[0], chunks[0]]), new / ENCODER_FILE, "frames", "features")
         write_graph(model.head, torch.stack([features, features]), new / HEAD_FILE, "features", "logits")
-        check_graph(model.encoder, tokens, new / ENCODER_FILE)
+        check_graph(model.encoder, chunks, new / ENCODER_FILE)
         check_graph(model.head, features[None], new / HEAD_FILE)
         logits = model(window)[0].numpy().astype(np.float32)
         np.savez_compressed(new / GOLDEN_FILE, frames=golden, logits=logits)

@@ -1,6 +1,6 @@
 """Features of a frozen encoder, kept on disk: each clip is encoded under a few looks, and the head learns from those.
 
-Times are drawn anew in each step; looks are not. Look 0 is the clip as it is. Of tokens of several frames only the
+Times are drawn anew in each step; looks are not. Look 0 is the clip as it is. Of chunks of several frames only the
 starts are drawn: within one, time goes as it was filmed.
 """
 
@@ -41,13 +41,13 @@ def check_frozen(model: ClipModel) -> None:
         )
 
 
-def tokens_from(length: int, frames_per_token: int, steps: int) -> I64:
-    """(F, t) for a clip of `length` frames, `steps` for each of the model's: the token that begins with each one.
+def chunks_from(length: int, frames_per_chunk: int, steps: int) -> I64:
+    """(F, t) for a clip of `length` frames, `steps` for each of the model's: the chunk that begins with each one.
 
     Where the clip ends, its last frame is held. Four frames, t=2, steps=2: 02 13 23 33, where 23 and 33 are held.
     """
-    tokens = np.arange(length)[:, None] + steps * np.arange(frames_per_token)
-    return np.asarray(np.minimum(tokens, length - 1), np.int64)
+    chunks = np.arange(length)[:, None] + steps * np.arange(frames_per_chunk)
+    return np.asarray(np.minimum(chunks, length - 1), np.int64)
 
 
 class FeatureStore:
@@ -90,7 +90,7 @@ class FeatureStore:
             encoder.cpu()
 
     def features(self, clips: Clips, index: int, view: int) -> npt.NDArray[Any]:
-        """(F, *feature) of the tokens that begin with each frame, in half precision: to learn from, that is enough."""
+        """(F, *feature) of the chunks that begin with each frame, in half precision: to learn from, that is enough."""
         return np.asarray(read_array(self._path(clips, index, view)))
 
     def _encode(self, encoder: Any, clips: Clips, index: int, view: int) -> npt.NDArray[np.float16]:
@@ -99,11 +99,11 @@ class FeatureStore:
         rng = self._rng(clips, index, view)
         look = draw_look(rng, AugmentRecipe() if view == 0 else self._recipe.augment, frames)
         pictures: U8 = see(rng, look, frames, shape.height, shape.width)
-        tokens = tokens_from(len(pictures), shape.frames_per_token, clips.steps(index))
+        chunks = chunks_from(len(pictures), shape.frames_per_chunk, clips.steps(index))
         with torch.inference_mode():
             parts = [
                 encoder(torch.from_numpy(pictures[part]).to(self._device)).float().cpu()
-                for part in np.split(tokens, range(ENCODE_AT_ONCE, len(tokens), ENCODE_AT_ONCE))
+                for part in np.split(chunks, range(ENCODE_AT_ONCE, len(chunks), ENCODE_AT_ONCE))
             ]
         return np.asarray(torch.cat(parts).numpy(), np.float16)
 
@@ -136,7 +136,7 @@ class CachedTraining(TrainingBatches):
             look = self._looks[index][view]
             features = self._store.features(clips, index, view)
             places = self.cutter.places(rng, len(features), clips.steps(index))
-            places = places[:: self.cutter.shape.frames_per_token]  # each token's first frame
+            places = places[:: self.cutter.shape.frames_per_chunk]  # each chunk's first frame
             rows.append(features[places[::-1] if look.reversed else places])
             labels.append(self.cutter.label(int(clips.labels[index]), look))
         features = np.stack(rows).astype(np.float32)
@@ -160,7 +160,7 @@ class CachedHeldBack(IterableDataset[Batch]):
         for index in my_part(len(self.labels), whole=self.whole):
             features = self._store.features(self.clips, index, 0)
             laid = layout(len(features), self._recipe.shape, self._recipe.windows)
-            first = laid.frames[:: self._recipe.shape.frames_per_token]
+            first = laid.frames[:: self._recipe.shape.frames_per_chunk]
             yield {
                 "features": torch.from_numpy(features[first]),
                 "windows": torch.from_numpy(laid.windows),

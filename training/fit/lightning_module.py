@@ -21,7 +21,7 @@ from training.models import ClipModel
 from training.recipe import Recipe
 
 ENCODE_AT_ONCE = 256
-"""Tokens; more of a measured batch are encoded in turns."""
+"""Chunks; more of a measured batch are encoded in turns."""
 
 
 class Trainee(lightning.LightningModule):
@@ -204,8 +204,8 @@ class Trainee(lightning.LightningModule):
     def _new_answer(self) -> nn.Linear:
         m = self.recipe.model
         with torch.no_grad():
-            token = torch.zeros(1, m.frames_per_token, m.height, m.width, 3, dtype=torch.uint8)
-            feature = self.model.eval().encoder(token)
+            chunk = torch.zeros(1, m.frames_per_chunk, m.height, m.width, 3, dtype=torch.uint8)
+            feature = self.model.eval().encoder(chunk)
         self.model.train()
         return nn.Linear(feature.shape[-1], len(self.truth_names))
 
@@ -237,7 +237,7 @@ def answers_itself(model: nn.Module) -> bool:
 
 
 def answer(model: nn.Module, batch: Batch) -> Tensor:
-    """(W, K) probabilities of a measured batch's windows; a token that several windows share is encoded once."""
+    """(W, K) probabilities of a measured batch's windows; a chunk that several windows share is encoded once."""
     if "features" in batch:
         features = batch["features"].float()
     else:

@@ -38,13 +38,13 @@ def import_folder(folder: Path, output: Path, *, fps: float | None = None) -> Bu
         raise FolderError(f"fps={rate}: more than 0 and at most 240 frames per second are wanted")
     shape = Shape(
         fps=rate,
-        frames_per_token=config.tubelet[0],
-        tokens=config.tokens,
+        frames_per_chunk=config.tubelet[0],
+        chunks=config.chunks,
         height=processor.height,
         width=processor.width,
     )
-    if shape.frames_per_token > 64 or shape.tokens > 1024:
-        raise FolderError(f"{shape.tokens} tokens of {shape.frames_per_token} frames: a bundle has 1024 of 64 at most")
+    if shape.frames_per_chunk > 64 or shape.chunks > 1024:
+        raise FolderError(f"{shape.chunks} chunks of {shape.frames_per_chunk} frames: a bundle has 1024 of 64 at most")
     fields = {
         "name": _name(folder, config),
         "version": "1",
@@ -53,8 +53,8 @@ def import_folder(folder: Path, output: Path, *, fps: float | None = None) -> Bu
         "width": shape.width,
         "resize": processor.resize,
         "fps": rate,
-        "frames_per_token": shape.frames_per_token,
-        "tokens": shape.tokens,
+        "frames_per_chunk": shape.frames_per_chunk,
+        "chunks": shape.chunks,
     }
     golden = next(drawn_windows(shape, count=1))
     card = _card(config, processor, rate, guessed=fps is None)
@@ -69,7 +69,7 @@ def load_model(folder: Path, config: Config, processor: Processor) -> Imported:
     head: JointHead | DividedHead
     if config.model_type == "timesformer" and config.attention_type == "divided_space_time":
         head = DividedHead(
-            tokens=config.tokens,
+            chunks=config.chunks,
             patches=config.patches,
             dim=dim,
             heads=config.num_attention_heads,
@@ -82,7 +82,7 @@ def load_model(folder: Path, config: Config, processor: Processor) -> Imported:
     else:
         mean = config.model_type == "videomae" and config.use_mean_pooling
         head = JointHead(
-            places=config.tokens * config.patches,
+            places=config.chunks * config.patches,
             dim=dim,
             heads=config.num_attention_heads,
             layers=config.num_hidden_layers,

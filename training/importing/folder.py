@@ -96,13 +96,13 @@ class Config(BaseModel):
         return self.tubelet_size if isinstance(self.tubelet_size, tuple) else (self.tubelet_size, *self.patch_size)
 
     @property
-    def tokens(self) -> int:
+    def chunks(self) -> int:
         """Of one window."""
         return self.num_frames // self.tubelet[0]
 
     @property
     def patches(self) -> int:
-        """Of one token."""
+        """Of one chunk."""
         _, height, width = self.tubelet
         return math.prod(self.image_size) // (height * width)
 

@@ -64,7 +64,7 @@ def _embedding(config: Config, taken: Taken, name: str) -> State:
 
 def _positions(config: Config, taken: Taken, name: str) -> State:
     if config.model_type == "videomae":
-        return {"head.positions": sinusoids(config.tokens * config.patches, config.hidden_size)}
+        return {"head.positions": sinusoids(config.chunks * config.patches, config.hidden_size)}
     table = taken.take(f"{name}.position_embeddings")
     state = {"head.class_token": taken.take(f"{name}.cls_token")}
     if config.model_type == "timesformer":

@@ -1,6 +1,6 @@
-"""The networks that folders hold, in our parts: the encoder embeds one token's frames, the head is the transformer.
+"""The networks that folders hold, in our parts: the encoder embeds one chunk's frames, the head is the transformer.
 
-Shapes: N windows or tokens, T tokens of t frames, P patches of one token, D width, K labels.
+Shapes: N windows or chunks, T chunks of t frames, P patches of one chunk, D width, K labels.
 """
 
 from __future__ import annotations
@@ -103,14 +103,14 @@ class DividedLayer(nn.Module):
         self.mlp = new_mlp(dim=dim, hidden=hidden, gelu=gelu)
 
     def forward(self, token: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The class token knows no time: each token's patches see a copy of it, and it takes the copies' mean."""
-        _, tokens, patches, dim = x.shape
-        along = self.norm_time(x).transpose(1, 2).reshape(-1, tokens, dim)
-        along = self.time_attention(along).reshape(-1, patches, tokens, dim).transpose(1, 2)
+        """The class token knows no time: each chunk's patches see a copy of it, and it takes the copies' mean."""
+        _, chunks, patches, dim = x.shape
+        along = self.norm_time(x).transpose(1, 2).reshape(-1, chunks, dim)
+        along = self.time_attention(along).reshape(-1, patches, chunks, dim).transpose(1, 2)
         x = x + self.time_out(along)
-        copies = token[:, None].repeat(1, tokens, 1, 1)  # (N, T, 1, D)
+        copies = token[:, None].repeat(1, chunks, 1, 1)  # (N, T, 1, D)
         inside = self.norm1(torch.cat([copies, x], dim=2)).reshape(-1, 1 + patches, dim)
-        inside = self.attention(inside).reshape(-1, tokens, 1 if self.class_only else 1 + patches, dim)
+        inside = self.attention(inside).reshape(-1, chunks, 1 if self.class_only else 1 + patches, dim)
         token = token + inside[:, :, 0].mean(dim=1, keepdim=True)
         token = token + self.mlp(self.norm2(token))
         if not self.class_only:
@@ -125,7 +125,7 @@ class DividedHead(nn.Module):
     def __init__(
         self,
         *,
-        tokens: int,
+        chunks: int,
         patches: int,
         dim: int,
         heads: int,
@@ -137,7 +137,7 @@ class DividedHead(nn.Module):
     ) -> None:
         super().__init__()
         self.class_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.positions = nn.Parameter(torch.zeros(1, 1 + tokens * patches, dim))
+        self.positions = nn.Parameter(torch.zeros(1, 1 + chunks * patches, dim))
         self.layers = nn.ModuleList(
             DividedLayer(dim=dim, heads=heads, hidden=hidden, eps=eps, gelu=gelu, class_only=index == layers - 1)
             for index in range(layers)

@@ -5,7 +5,7 @@ picture, as a player on a court or two people in a street, that buries them. Her
 F = (P, C), and the head pools it with a few learned attention maps, adds where they look, and reads the sequence with
 temporal convolutions. The CNN can stay frozen: everything that is learned from a small set is in the head.
 
-Shapes: N tokens or windows, T tokens of one frame, P places of the last map, C its channels, Q queries, K labels.
+Shapes: N chunks or windows, T chunks of one frame, P places of the last map, C its channels, Q queries, K labels.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class AttentiveRecipe(ClipRecipe):
     """The words of `AttentiveModel`."""
 
     kind: Literal["attentive"] = "attentive"
-    frames_per_token: Literal[1] = 1
+    frames_per_chunk: Literal[1] = 1
     backbone: str = Field("mobilenetv2_100", description="timm's name of a CNN that has features_only")
     backbone_words: dict[str, bool | int | float | str] = Field({}, description="further words for timm.create_model")
     weights: Path | Literal["timm"] | None = Field(
@@ -82,7 +82,7 @@ class Encoder(nn.Module):
         self.channels, self.rows, self.columns = (int(n) for n in out[1:])
 
     def forward(self, frames: Tensor) -> Tensor:
-        """The graph that serving runs once per token."""
+        """The graph that serving runs once per chunk."""
         x: Tensor = self.backbone(self.pixels(frames).flatten(0, 1))[0]
         return x.flatten(2).transpose(1, 2)
 

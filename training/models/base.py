@@ -16,8 +16,8 @@ class ClipRecipe(Section):
 
     height: int = Field(ge=8, le=4096, description="pixels")
     width: int = Field(ge=8, le=4096, description="pixels")
-    frames_per_token: int = Field(ge=1, le=64)
-    tokens: int = Field(ge=1, le=1024, description="of one window")
+    frames_per_chunk: int = Field(ge=1, le=64)
+    chunks: int = Field(ge=1, le=1024, description="of one window")
 
     def unstarted(self) -> Self:
         """The same model without the weights that it starts from: nothing is read or fetched to build it."""
@@ -25,11 +25,11 @@ class ClipRecipe(Section):
 
 
 class ClipModel(nn.Module):
-    """Window (N, T, t, H, W, 3) uint8 RGB -> logits (N, K); `head(encoder(token) for each token)`.
+    """Window (N, T, t, H, W, 3) uint8 RGB -> logits (N, K); `head(encoder(chunk) for each chunk)`.
 
-    N windows or tokens, T tokens of t frames, F the shape of one token's feature, K labels. A subclass sets:
+    N windows or chunks, T chunks of t frames, F the shape of one chunk's feature, K labels. A subclass sets:
 
-    - `encoder`: one token's frames (N, t, H, W, 3) uint8 RGB -> feature (N, *F); normalisation is inside
+    - `encoder`: one chunk's frames (N, t, H, W, 3) uint8 RGB -> feature (N, *F); normalisation is inside
     - `head`: the features of one window (N, T, *F), oldest first -> logits (N, K)
     """
 
@@ -37,7 +37,7 @@ class ClipModel(nn.Module):
     head: nn.Module
 
     def features(self, frames: Tensor) -> Tensor:
-        """Every token of every window: (N, T, t, H, W, 3) -> (N, T, *F)."""
+        """Every chunk of every window: (N, T, t, H, W, 3) -> (N, T, *F)."""
         feature: Tensor = self.encoder(frames.flatten(0, 1))
         return feature.reshape(frames.shape[0], frames.shape[1], *feature.shape[1:])
 

@@ -1,10 +1,10 @@
 """ViViT's factorised encoder (Arnab et al. 2021, section 3.3.2, "model 2"), split where serving splits it.
 
-A window of T tokens, each t frames. `encoder` is the spatial transformer: one token's frames to one feature.
+A window of T chunks, each t frames. `encoder` is the spatial transformer: one chunk's frames to one feature.
 `head` is the temporal transformer: the window's features to logits. Neither sees what the other holds, so a
 feature computed once serves every window that contains its frames.
 
-Shapes: N windows or tokens, T tokens, t frames per token, P patches of p x p pixels, D width, K labels.
+Shapes: N windows or chunks, T chunks, t frames per chunk, P patches of p x p pixels, D width, K labels.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class VivitFactorisedRecipe(ClipRecipe):
     temporal_layers: int = Field(ge=1)
     mlp_ratio: float = Field(4.0, gt=0)
     drop_path: float = Field(0.0, ge=0, lt=1)
-    changes: bool = Field(False, description="the head also reads what changed from token to token")
+    changes: bool = Field(False, description="the head also reads what changed from chunk to chunk")
 
 
 class TubeletEmbedding(nn.Module):
@@ -84,14 +84,14 @@ class TubeletEmbedding(nn.Module):
 
 
 class Encoder(nn.Module):
-    """One token's frames (N, t, H, W, 3) uint8 RGB -> feature (N, D)."""
+    """One chunk's frames (N, t, H, W, 3) uint8 RGB -> feature (N, D)."""
 
     def __init__(
         self,
         *,
         height: int,
         width: int,
-        frames_per_token: int,
+        frames_per_chunk: int,
         patch: int,
         stem: Sequence[tuple[int, int]],
         dim: int,
@@ -107,7 +107,7 @@ class Encoder(nn.Module):
         if dim % heads:
             raise ValueError(f"dim={dim}: must be a multiple of heads={heads}")
         self.patches = (height // patch) * (width // patch)
-        self.embedding = TubeletEmbedding(frames=frames_per_token, patch=patch, dim=dim, stem=stem)
+        self.embedding = TubeletEmbedding(frames=frames_per_chunk, patch=patch, dim=dim, stem=stem)
         self.stack = ClassStack(
             tokens=self.patches, dim=dim, heads=heads, layers=layers, mlp_ratio=mlp_ratio, drop_path=drop_path
         )
@@ -119,9 +119,9 @@ class Encoder(nn.Module):
 
 
 class Changes(nn.Module):
-    """Adds to each token's feature what changed since the token before: (N, T, D) -> (N, T, D).
+    """Adds to each chunk's feature what changed since the chunk before: (N, T, D) -> (N, T, D).
 
-    What happens between two tokens, a knock or a switched light, is in neither of their features. Attention
+    What happens between two chunks, a knock or a switched light, is in neither of their features. Attention
     finds it slowly; the difference of neighbours shows it at once.
     """
 
@@ -130,7 +130,7 @@ class Changes(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(2 * dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
 
     def forward(self, features: Tensor) -> Tensor:
-        """The first token has none before it: its change is zero."""
+        """The first chunk has none before it: its change is zero."""
         before = torch.cat([features[:, :1], features[:, :-1]], dim=1)
         change: Tensor = self.mlp(torch.cat([features, features - before], dim=2))
         return change
@@ -142,7 +142,7 @@ class Head(nn.Module):
     def __init__(
         self,
         *,
-        tokens: int,
+        chunks: int,
         dim: int,
         heads: int,
         layers: int,
@@ -154,7 +154,7 @@ class Head(nn.Module):
         super().__init__()
         self.changes = Changes(dim=dim) if changes else None
         self.stack = ClassStack(
-            tokens=tokens, dim=dim, heads=heads, layers=layers, mlp_ratio=mlp_ratio, drop_path=drop_path
+            tokens=chunks, dim=dim, heads=heads, layers=layers, mlp_ratio=mlp_ratio, drop_path=drop_path
         )
         self.classify = nn.Linear(dim, labels)
 
@@ -163,7 +163,7 @@ class Head(nn.Module):
         return self.with_changes(features)[0]
 
     def with_changes(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits (N, K), and what changed from token to token (N, T, D), where the recipe says that it is read."""
+        """Logits (N, K), and what changed from chunk to chunk (N, T, D), where the recipe says that it is read."""
         changes = None if self.changes is None else self.changes(features)
         logits: Tensor = self.classify(self.stack(features if changes is None else features + changes))
         return logits, changes
@@ -181,8 +181,8 @@ class FactorisedViViT(ClipModel):
         labels: int,
         height: int,
         width: int,
-        frames_per_token: int,
-        tokens: int,
+        frames_per_chunk: int,
+        chunks: int,
         patch: int = 16,
         stem: Sequence[tuple[int, int]] = (),
         dim: int = 192,
@@ -197,7 +197,7 @@ class FactorisedViViT(ClipModel):
         self.encoder = Encoder(
             height=height,
             width=width,
-            frames_per_token=frames_per_token,
+            frames_per_chunk=frames_per_chunk,
             patch=patch,
             stem=stem,
             dim=dim,
@@ -207,7 +207,7 @@ class FactorisedViViT(ClipModel):
             drop_path=drop_path,
         )
         self.head = Head(
-            tokens=tokens,
+            chunks=chunks,
             dim=dim,
             heads=heads,
             layers=temporal_layers,
@@ -218,6 +218,6 @@ class FactorisedViViT(ClipModel):
         )
 
     def features(self, frames: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Every token of every window: (N, T, t, H, W, 3) -> (N, T, D); `keep` as the encoder's."""
+        """Every chunk of every window: (N, T, t, H, W, 3) -> (N, T, D); `keep` as the encoder's."""
         feature: Tensor = self.encoder(frames.flatten(0, 1), keep)
         return feature.reshape(frames.shape[0], frames.shape[1], *feature.shape[1:])

@@ -4,7 +4,7 @@ Its article describes it in words: a convolutional stage sees each frame; over t
 before attention, and a class token, which has no neighbours, goes around the convolution and gathers the answer. The
 attention's q, k and v are projected by that convolution, as CvT does it in space (Wu et al. 2021, section 3.2).
 
-Shapes: N windows or tokens, T tokens, t frames per token, M images of C channels, D width, K labels.
+Shapes: N windows or chunks, T chunks, t frames per chunk, M images of C channels, D width, K labels.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ class ConvTransformerRecipe(ClipRecipe):
     """The words of `ConvTransformer`."""
 
     kind: Literal["conv_transformer"] = "conv_transformer"
-    frames_per_token: int = Field(1, ge=1, le=64)
+    frames_per_chunk: int = Field(1, ge=1, le=64)
     widths: tuple[int, ...] = Field((48, 96, 192), min_length=1, max_length=6, description="channels of each stage")
     blocks: tuple[int, ...] = Field((2, 2, 4), min_length=1, max_length=6, description="residual blocks of each stage")
     heads: int = Field(4, ge=1)
     layers: int = Field(3, ge=1, description="of the temporal transformer")
-    kernel: int = Field(3, ge=1, le=15, description="tokens that the temporal convolution sees; odd")
+    kernel: int = Field(3, ge=1, le=15, description="chunks that the temporal convolution sees; odd")
     mlp_ratio: float = Field(2.0, gt=0)
     drop_path: float = Field(0.1, ge=0, lt=1)
     dropout: float = Field(0.2, ge=0, lt=1, description="before the classifier")
-    input: Reads = Field("rgb", description="frames, differences of neighbouring frames within a token, or both")
+    input: Reads = Field("rgb", description="frames, differences of neighbouring frames within a chunk, or both")
     channels: Literal[1, 3] = Field(3, description="1 for grey pictures: the first of the three channels alone")
 
     @model_validator(mode="after")
@@ -44,9 +44,9 @@ class ConvTransformerRecipe(ClipRecipe):
         if self.widths[-1] % self.heads:
             raise ValueError(f"heads={self.heads}: must divide the last of widths={list(self.widths)}")
         if self.kernel % 2 == 0:
-            raise ValueError(f"kernel={self.kernel}: must be odd, to be centred on a token")
-        if self.input != "rgb" and self.frames_per_token < 2:
-            raise ValueError(f"input={self.input}: needs frames_per_token of 2 or more")
+            raise ValueError(f"kernel={self.kernel}: must be odd, to be centred on a chunk")
+        if self.input != "rgb" and self.frames_per_chunk < 2:
+            raise ValueError(f"input={self.input}: needs frames_per_chunk of 2 or more")
         return self
 
 
@@ -73,15 +73,15 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """One token's frames (N, t, H, W, 3) uint8 RGB -> feature (N, D), D the last stage's width.
+    """One chunk's frames (N, t, H, W, 3) uint8 RGB -> feature (N, D), D the last stage's width.
 
-    A token's frames are read together, as channels. The first stage works at a quarter of the size, each next at half.
+    A chunk's frames are read together, as channels. The first stage works at a quarter of the size, each next at half.
     """
 
     def __init__(
         self,
         *,
-        frames_per_token: int,
+        frames_per_chunk: int,
         widths: tuple[int, ...],
         blocks: tuple[int, ...],
         drop_path: float,
@@ -89,7 +89,7 @@ class Encoder(nn.Module):
         channels: Literal[1, 3],
     ) -> None:
         super().__init__()
-        self.pixels = Pixels(frames=frames_per_token, reads=reads, channels=channels)
+        self.pixels = Pixels(frames=frames_per_chunk, reads=reads, channels=channels)
         drops = iter(depths(sum(blocks), drop_path))
         stages: list[nn.Module] = []
         before = self.pixels.images * channels
@@ -102,7 +102,7 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(before)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """The graph that serving runs once per token."""
+        """The graph that serving runs once per chunk."""
         feature: Tensor = self.norm(self.stages(self.pixels(frames).flatten(1, 2)).mean(dim=(2, 3)))
         return feature
 
@@ -139,7 +139,7 @@ class Head(nn.Module):
     def __init__(
         self,
         *,
-        tokens: int,
+        chunks: int,
         dim: int,
         heads: int,
         layers: int,
@@ -150,7 +150,7 @@ class Head(nn.Module):
         labels: int,
     ) -> None:
         super().__init__()
-        self.positions = Positions(grid=(tokens,), dim=dim, class_token=True)
+        self.positions = Positions(grid=(chunks,), dim=dim, class_token=True)
         self.layers = nn.Sequential(
             *(
                 Layer(
@@ -182,7 +182,7 @@ class ConvTransformer(ClipModel):
     def __init__(self, *, recipe: ConvTransformerRecipe, labels: int) -> None:
         super().__init__()
         self.encoder = Encoder(
-            frames_per_token=recipe.frames_per_token,
+            frames_per_chunk=recipe.frames_per_chunk,
             widths=recipe.widths,
             blocks=recipe.blocks,
             drop_path=recipe.drop_path,
@@ -190,7 +190,7 @@ class ConvTransformer(ClipModel):
             channels=recipe.channels,
         )
         self.head = Head(
-            tokens=recipe.tokens,
+            chunks=recipe.chunks,
             dim=recipe.widths[-1],
             heads=recipe.heads,
             layers=recipe.layers,

@@ -22,13 +22,13 @@ from training.models.layers import whole_last_layers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """Of one model; FLOPs are for one token, one window's head, and a whole window token by token."""
+    """Of one model; FLOPs are for one chunk, one window's head, and a whole window chunk by chunk."""
 
     encoder_parameters: int
     head_parameters: int
     encoder_flops: int
     head_flops: int
-    tokens: int
+    chunks: int
     feature: tuple[int, ...]
 
     @property
@@ -38,27 +38,27 @@ class Counts:
 
     @property
     def window_flops(self) -> int:
-        """Every token encoded once, and the head."""
-        return self.encoder_flops * self.tokens + self.head_flops
+        """Every chunk encoded once, and the head."""
+        return self.encoder_flops * self.chunks + self.head_flops
 
 
 def count(
-    build: Callable[[], ClipModel], *, tokens: int, frames_per_token: int, height: int, width: int, whole: bool
+    build: Callable[[], ClipModel], *, chunks: int, frames_per_chunk: int, height: int, width: int, whole: bool
 ) -> Counts:
     """What `build()` has and does. It is built on torch's meta device: no memory is taken, nothing is computed."""
     with torch.device("meta"), torch.no_grad():
         model = build().eval()
         with whole_last_layers(model) if whole else nullcontext():
-            frames = torch.empty(1, frames_per_token, height, width, 3, dtype=torch.uint8)
+            frames = torch.empty(1, frames_per_chunk, height, width, 3, dtype=torch.uint8)
             feature, encoder = _run(model.encoder, frames)
-            window = torch.empty(1, tokens, *feature.shape[1:])
+            window = torch.empty(1, chunks, *feature.shape[1:])
             _, head = _run(model.head, window)
     return Counts(
         encoder_parameters=_parameters(model.encoder),
         head_parameters=_parameters(model.head),
         encoder_flops=encoder,
         head_flops=head,
-        tokens=tokens,
+        chunks=chunks,
         feature=tuple(feature.shape[1:]),
     )
 

@@ -1,11 +1,11 @@
-"""CNN and transformer: any of timm's backbones sees one token, a small transformer reads the window.
+"""CNN and transformer: any of timm's backbones sees one chunk, a small transformer reads the window.
 
 Two heads. `published` is the one of Keras's example "Video Classification with Transformers" (20 frames, DenseNet121's
 1,024 features, one post-norm layer of one attention head whose MLP is 4 wide, max pooling: 4,237,321 parameters for 5
-classes). `strong` is ours: features are normed and narrowed first, layers are pre-norm, and the change from token to
-token is said outright.
+classes). `strong` is ours: features are normed and narrowed first, layers are pre-norm, and the change from chunk to
+chunk is said outright.
 
-Shapes: N windows or tokens, T tokens, t frames per token, M images of them, F features, D width, K labels.
+Shapes: N windows or chunks, T chunks, t frames per chunk, M images of them, F features, D width, K labels.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class HybridRecipe(ClipRecipe):
     """The words of `Hybrid`."""
 
     kind: Literal["hybrid"] = "hybrid"
-    frames_per_token: int = Field(1, ge=1, le=64)
+    frames_per_chunk: int = Field(1, ge=1, le=64)
     backbone: str = Field("densenet121", description="timm's name of a CNN or image transformer")
     backbone_words: dict[str, bool | int | float | str] = Field({}, description="further words for timm.create_model")
     weights: Path | Literal["timm"] | None = Field(
@@ -40,10 +40,10 @@ class HybridRecipe(ClipRecipe):
     )
     mean: Triple | None = Field(None, description="of pixels from 0 to 1; the backbone's own by default")
     std: Triple | None = Field(None, description="of pixels from 0 to 1; the backbone's own by default")
-    input: Reads = Field("rgb", description="frames, differences of neighbouring frames within a token, or both")
+    input: Reads = Field("rgb", description="frames, differences of neighbouring frames within a chunk, or both")
     channels: Literal[1, 3] = Field(3, description="1 for grey pictures: the first of the three channels alone")
     fusion: Literal["channels", "features"] = Field(
-        "channels", description="a token's images enter the backbone together, as channels, or each by itself"
+        "channels", description="a chunk's images enter the backbone together, as channels, or each by itself"
     )
     head: Literal["published", "strong"] = "strong"
     dim: int = Field(256, ge=8, description="strong: width of the transformer")
@@ -59,8 +59,8 @@ class HybridRecipe(ClipRecipe):
             raise ValueError(f"{min(said)}: head published has the published sizes; leave it out, or take strong")
         if self.dim % self.heads:
             raise ValueError(f"dim={self.dim}: must be a multiple of heads={self.heads}")
-        if self.input != "rgb" and self.frames_per_token < 2:
-            raise ValueError(f"input={self.input}: needs frames_per_token of 2 or more")
+        if self.input != "rgb" and self.frames_per_chunk < 2:
+            raise ValueError(f"input={self.input}: needs frames_per_chunk of 2 or more")
         return self
 
     def unstarted(self) -> HybridRecipe:
@@ -69,7 +69,7 @@ class HybridRecipe(ClipRecipe):
 
 
 class Encoder(nn.Module):
-    """One token's frames (N, t, H, W, 3) uint8 RGB -> feature (N, F), what the backbone pools to.
+    """One chunk's frames (N, t, H, W, 3) uint8 RGB -> feature (N, F), what the backbone pools to.
 
     `fusion` channels: M images as M C channels, F as the backbone has it. Features: each image alone, F times M.
     """
@@ -79,7 +79,7 @@ class Encoder(nn.Module):
         *,
         height: int,
         width: int,
-        frames_per_token: int,
+        frames_per_chunk: int,
         backbone: str,
         words: Mapping[str, bool | int | float | str],
         weights: Path | Literal["timm"] | None,
@@ -90,7 +90,7 @@ class Encoder(nn.Module):
         fusion: Literal["channels", "features"],
     ) -> None:
         super().__init__()
-        self.images = images_in(frames_per_token, reads)
+        self.images = images_in(frames_per_chunk, reads)
         self.joined = fusion == "channels"
         inputs = channels * (self.images if self.joined else 1)
         self.backbone = new_timm(
@@ -101,7 +101,7 @@ class Encoder(nn.Module):
         own = getattr(self.backbone, "pretrained_cfg", {})
         half = (0.5, 0.5, 0.5)
         self.pixels = Pixels(
-            frames=frames_per_token,
+            frames=frames_per_chunk,
             reads=reads,
             channels=channels,
             mean=mean or own.get("mean", half),
@@ -116,7 +116,7 @@ class Encoder(nn.Module):
         self.width = int(out[1]) * (1 if self.joined else self.images)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """The graph that serving runs once per token."""
+        """The graph that serving runs once per chunk."""
         x = self.pixels(frames)
         if self.joined:
             feature: Tensor = self.backbone(x.flatten(1, 2))
@@ -135,7 +135,7 @@ class PublishedLayer(nn.Module):
         self.mlp = new_mlp(dim=dim, hidden=hidden)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """`mask` (N, 1, 1, T): True where a token counts."""
+        """`mask` (N, 1, 1, T): True where a chunk counts."""
         x = self.norm1(x + self.attention(x, mask))
         out: Tensor = self.norm2(x + self.mlp(x))
         return out
@@ -144,15 +144,15 @@ class PublishedLayer(nn.Module):
 class PublishedHead(nn.Module):
     """The features of one window (N, T, F), oldest first -> logits (N, K)."""
 
-    def __init__(self, *, tokens: int, features: int, dropout: float, labels: int) -> None:
+    def __init__(self, *, chunks: int, features: int, dropout: float, labels: int) -> None:
         super().__init__()
-        self.positions = Positions(grid=(tokens,), dim=features, class_token=False)
+        self.positions = Positions(grid=(chunks,), dim=features, class_token=False)
         self.layer = PublishedLayer(dim=features, hidden=4)
         self.dropout = nn.Dropout(dropout)
         self.classify = nn.Linear(features, labels)
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
-        """`mask` (N, T): True where a token counts; a short clip's others are as if they were not there."""
+        """`mask` (N, T): True where a chunk counts; a short clip's others are as if they were not there."""
         x = self.layer(self.positions(features), None if mask is None else mask[:, None, None])
         if mask is not None:
             x = x.masked_fill(~mask[..., None], float("-inf"))
@@ -166,7 +166,7 @@ class StrongHead(nn.Module):
     def __init__(
         self,
         *,
-        tokens: int,
+        chunks: int,
         features: int,
         dim: int,
         heads: int,
@@ -178,13 +178,13 @@ class StrongHead(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(features)
         self.narrow, self.change = nn.Linear(features, dim), nn.Linear(features, dim, bias=False)
-        self.positions = Positions(grid=(tokens,), dim=dim, class_token=False)
+        self.positions = Positions(grid=(chunks,), dim=dim, class_token=False)
         self.stack = Stack(dim=dim, heads=heads, layers=layers, mlp_ratio=2.0, drop_path=drop_path, pool="mean")
         self.dropout = nn.Dropout(dropout)
         self.classify = nn.Linear(dim, labels)
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
-        """`mask` as `PublishedHead`'s. The first token has none before it: its change is zero."""
+        """`mask` as `PublishedHead`'s. The first chunk has none before it: its change is zero."""
         x = self.norm(features)
         before = torch.cat([x[:, :1], x[:, :-1]], dim=1)
         x = self.positions(self.dropout(self.narrow(x) + self.change(x - before)))
@@ -204,7 +204,7 @@ class Hybrid(ClipModel):
         self.encoder = Encoder(
             height=recipe.height,
             width=recipe.width,
-            frames_per_token=recipe.frames_per_token,
+            frames_per_chunk=recipe.frames_per_chunk,
             backbone=recipe.backbone,
             words=recipe.backbone_words,
             weights=recipe.weights,
@@ -214,12 +214,12 @@ class Hybrid(ClipModel):
             channels=recipe.channels,
             fusion=recipe.fusion,
         )
-        tokens, features, dropout = recipe.tokens, self.encoder.width, recipe.dropout
+        chunks, features, dropout = recipe.chunks, self.encoder.width, recipe.dropout
         self.head = (
-            PublishedHead(tokens=tokens, features=features, dropout=dropout, labels=labels)
+            PublishedHead(chunks=chunks, features=features, dropout=dropout, labels=labels)
             if recipe.head == "published"
             else StrongHead(
-                tokens=tokens,
+                chunks=chunks,
                 features=features,
                 dim=recipe.dim,
                 heads=recipe.heads,
@@ -231,6 +231,6 @@ class Hybrid(ClipModel):
         )
 
     def forward(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
-        """`mask` (N, T): True where a token counts, for clips shorter than a window."""
+        """`mask` (N, T): True where a chunk counts, for clips shorter than a window."""
         logits: Tensor = self.head(self.features(frames), mask)
         return logits

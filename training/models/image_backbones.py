@@ -78,14 +78,14 @@ class ImageVit:
         return cls(source=source, state=state)
 
     def give_embedding(self, tubelets: Tubelets, inflation: Inflation) -> None:
-        """The patch embedding, inflated over a token's frames."""
+        """The patch embedding, inflated over a chunk's frames."""
         try:
             tubelets.start_from(self.state["patch_embed.proj.weight"], self.state["patch_embed.proj.bias"], inflation)
         except (KeyError, ValueError) as error:
             raise RecipeError(f"{self.source}: {error}") from error
 
     def give_positions(self, positions: Positions) -> None:
-        """Positions, resized to the model's picture and repeated for every token; and the class token."""
+        """Positions, resized to the model's picture and repeated for every chunk; and the class token."""
         table, class_token = self.state["pos_embed"], self.state.get("cls_token")
         side = int((table.shape[1] - (class_token is not None)) ** 0.5)
         self._same("width", table.shape[2], positions.table.shape[2])

@@ -1,6 +1,6 @@
 """Bytes to what a network reads. The first operation of every encoder, so that serving cannot get it wrong.
 
-Shapes: N tokens of t frames; M images of C channels that come out.
+Shapes: N chunks of t frames; M images of C channels that come out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _DIFFERENCE_GAIN = 4.0  # neighbouring frames differ by an order of magnitude le
 
 
 def images_in(frames: int, reads: Reads) -> int:
-    """M: how many images a token of `frames` gives."""
+    """M: how many images a chunk of `frames` gives."""
     return {"rgb": frames, "difference": frames - 1, "rgb+difference": 2 * frames - 1}[reads]
 
 
@@ -41,7 +41,7 @@ class Pixels(nn.Module):
     ) -> None:
         super().__init__()
         if reads != "rgb" and frames < 2:
-            raise ValueError(f"reads={reads}: a token of frames_per_token={frames} has no differences; give 2 or more")
+            raise ValueError(f"reads={reads}: a chunk of frames_per_chunk={frames} has no differences; give 2 or more")
         self.reads, self.channels = reads, channels
         self.images = images_in(frames, reads)
         scale = 1 / (255 * torch.tensor(std[:channels]))

@@ -1,11 +1,11 @@
 """A model that reads where things are: a small CNN points, the head reads the path that the points take.
 
 For gestures drawn in the air the class is the fingertip's path, and what the hand, the sleeve and the room look like is
-not. So the feature of a token is not a picture's description but a few points, each the expectation of a heat map (the
+not. So the feature of a chunk is not a picture's description but a few points, each the expectation of a heat map (the
 spatial soft-argmax of Levine et al. 2016, "End-to-end training of deep visuomotor policies", section 4.2: a softmax and
 two products), and a short description of the whole. The first point can be supervised: `with_answers`.
 
-Shapes: N tokens or windows, T tokens, t frames per token, P points, C described channels, F = 3 P + C + 1, K labels.
+Shapes: N chunks or windows, T chunks, t frames per chunk, P points, C described channels, F = 3 P + C + 1, K labels.
 """
 
 from __future__ import annotations
@@ -76,21 +76,21 @@ def _mean(x: Tensor) -> Tensor:
 
 
 class Encoder(nn.Module):
-    """One token's frames (N, t, H, W, 3) uint8 RGB -> feature (N, F)."""
+    """One chunk's frames (N, t, H, W, 3) uint8 RGB -> feature (N, F)."""
 
     def __init__(
         self,
         *,
         height: int,
         width: int,
-        frames_per_token: int,
+        frames_per_chunk: int,
         width_of_stages: tuple[int, int, int, int],
         points: int,
         described: int,
     ) -> None:
         super().__init__()
         a, b, c, d = width_of_stages
-        self.stem = _halve(3 * frames_per_token, a)
+        self.stem = _halve(3 * frames_per_chunk, a)
         self.fine = nn.Sequential(_halve(a, b), Residual(b))
         self.middle = nn.Sequential(_halve(b, c), Residual(c), Residual(c))
         self.coarse = nn.Sequential(_halve(c, d), Residual(d), Residual(d))
@@ -139,13 +139,13 @@ class Head(nn.Module):
     """The features of one window (N, T, F), oldest first -> logits (N, K)."""
 
     def __init__(
-        self, *, features: int, tokens: int, dim: int, heads: int, layers: int, dropout: float, labels: int
+        self, *, features: int, chunks: int, dim: int, heads: int, layers: int, dropout: float, labels: int
     ) -> None:
         super().__init__()
         self.embed = nn.Linear(2 * features, dim)
         self.near = nn.ModuleList(nn.Conv1d(dim, dim, 3, padding=1) for _ in range(2))
         self.dropout = nn.Dropout(dropout)
-        self.stack = ClassStack(tokens=tokens, dim=dim, heads=heads, layers=layers, mlp_ratio=2.0, drop_path=dropout)
+        self.stack = ClassStack(tokens=chunks, dim=dim, heads=heads, layers=layers, mlp_ratio=2.0, drop_path=dropout)
         self.classify = nn.Linear(dim, labels)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -159,7 +159,7 @@ class Head(nn.Module):
 
 
 class KeypointModel(ClipModel):
-    """Window (N, T, t, H, W, 3) uint8 RGB -> logits (N, K); `head(encoder(token) for each token)`."""
+    """Window (N, T, t, H, W, 3) uint8 RGB -> logits (N, K); `head(encoder(chunk) for each chunk)`."""
 
     encoder: Encoder
     head: Head
@@ -170,8 +170,8 @@ class KeypointModel(ClipModel):
         labels: int,
         height: int,
         width: int,
-        frames_per_token: int,
-        tokens: int,
+        frames_per_chunk: int,
+        chunks: int,
         width_of_stages: tuple[int, int, int, int] = (16, 32, 64, 96),
         points: int = 8,
         described: int = 24,
@@ -184,12 +184,12 @@ class KeypointModel(ClipModel):
         self.encoder = Encoder(
             height=height,
             width=width,
-            frames_per_token=frames_per_token,
+            frames_per_chunk=frames_per_chunk,
             width_of_stages=width_of_stages,
             points=points,
             described=described,
         )
         features = 3 * points + described + 1
         self.head = Head(
-            features=features, tokens=tokens, dim=dim, heads=heads, layers=layers, dropout=dropout, labels=labels
+            features=features, chunks=chunks, dim=dim, heads=heads, layers=layers, dropout=dropout, labels=labels
         )

@@ -1,6 +1,6 @@
 """The transformer that most models share: attention, a pre-norm layer, and stacks of layers.
 
-Shapes: N windows or tokens, S places in a sequence, D width.
+Shapes: N windows or chunks, S places in a sequence, D width.
 """
 
 from __future__ import annotations

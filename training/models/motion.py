@@ -6,8 +6,8 @@ describes what is left by a few numbers. One of them says most where people figh
 motion of the parts cancels out in their mean. Walkers and cars move as a whole, a brawl does not. The head is a
 linear rule on those numbers' mean and peak over the window.
 
-Shapes: N tokens or windows, T tokens of t frames, Q = N (t - 1) pairs of frames, h and w half the picture's sides,
-V numbers of a token, K labels. Motion is in pixels of 1/2 the picture per frame interval.
+Shapes: N chunks or windows, T chunks of t frames, Q = N (t - 1) pairs of frames, h and w half the picture's sides,
+V numbers of a chunk, K labels. Motion is in pixels of 1/2 the picture per frame interval.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class MotionRecipe(ClipRecipe):
     kind: Literal["motion"] = "motion"
     height: int = Field(ge=32, le=4096, multiple_of=32, description="pixels")
     width: int = Field(ge=32, le=4096, multiple_of=32, description="pixels")
-    frames_per_token: int = Field(4, ge=3, le=64, description="motion and its change are measured within a token")
+    frames_per_chunk: int = Field(4, ge=3, le=64, description="motion and its change are measured within a chunk")
     window: int = Field(7, ge=3, le=31, description="side of the patch that is matched, of a picture of half the size")
     steadiness: float = Field(0.02, gt=0, description="contrast, squared, from which a patch is matched at all")
     rounds: int = Field(3, ge=1, le=10, description="of matching, at each of three sizes")
@@ -121,15 +121,15 @@ def _mean(x: Tensor) -> Tensor:
 
 
 class Encoder(nn.Module):
-    """One token's frames (N, t, H, W, 3) uint8 RGB -> logarithms of V numbers (N, V). It has nothing that learns."""
+    """One chunk's frames (N, t, H, W, 3) uint8 RGB -> logarithms of V numbers (N, V). It has nothing that learns."""
 
     ways: Tensor
 
     def __init__(
-        self, *, height: int, width: int, frames_per_token: int, window: int, steadiness: float, rounds: int
+        self, *, height: int, width: int, frames_per_chunk: int, window: int, steadiness: float, rounds: int
     ) -> None:
         super().__init__()
-        self.frames = frames_per_token
+        self.frames = frames_per_chunk
         self.sides: tuple[int, int] = height // 2, width // 2
         self.flow = Flow(height=self.sides[0], width=self.sides[1], window=window, steadiness=steadiness, rounds=rounds)
         angles = torch.arange(8) * (math.pi / 4)
@@ -141,7 +141,7 @@ class Encoder(nn.Module):
         return f"{self.frames} frames, window={flow.window}, steadiness={flow.steadiness}, rounds={flow.rounds}"
 
     def forward(self, frames: Tensor) -> Tensor:
-        """The graph that serving runs once per token."""
+        """The graph that serving runs once per chunk."""
         h, w = self.sides
         grey = F.avg_pool2d(frames.to(torch.float32).mean(dim=4), 2)  # (N, t, h, w)
         centred = grey - grey.mean(dim=3, keepdim=True).mean(dim=2, keepdim=True).mean(dim=1, keepdim=True)
@@ -239,9 +239,9 @@ class MotionModel(ClipModel):
 
     def __init__(self, *, recipe: MotionRecipe, labels: int) -> None:
         super().__init__()
-        words: dict[str, Any] = recipe.model_dump(exclude={"kind", "tokens", "dropout"})
+        words: dict[str, Any] = recipe.model_dump(exclude={"kind", "chunks", "dropout"})
         self.encoder = Encoder(**words)
         with torch.inference_mode():
-            token = torch.zeros(1, recipe.frames_per_token, recipe.height, recipe.width, 3, dtype=torch.uint8)
-            numbers = self.encoder(token).shape[1]
+            chunk = torch.zeros(1, recipe.frames_per_chunk, recipe.height, recipe.width, 3, dtype=torch.uint8)
+            numbers = self.encoder(chunk).shape[1]
         self.head = Head(numbers=numbers, dropout=recipe.dropout, labels=labels)

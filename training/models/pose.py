@@ -1,6 +1,6 @@
 """A model that finds the largest person in each frame and reads how his joints move.
 
-What somebody does with his body is the same on every court, and what the court looks like is not. So all that a token
+What somebody does with his body is the same on every court, and what the court looks like is not. So all that a chunk
 says of its frame is where the joints of one person are: MoveNet (`training.models.movenet`), trained on pictures of
 many thousands of people, sees the whole frame once and is never trained further. The head puts the person in its
 middle at unit size and reads the motion with temporal convolutions; it is the only thing that learns from a small set.
@@ -9,7 +9,7 @@ What mirrors see is read by the same weights, both ways round, and averaged: a l
 in a mirror. Take another model where left and right are classes. While it learns, every window's joints are moved a
 little, as another camera or another body would have them, and each of the head's members learns from other windows.
 
-Shapes: N tokens or windows, T tokens of one frame, J = 17 joints, F = 3 J + 2, K labels. Lengths are in pictures'
+Shapes: N chunks or windows, T chunks of one frame, J = 17 joints, F = 3 J + 2, K labels. Lengths are in pictures'
 heights, from the picture's middle.
 """
 
@@ -41,11 +41,11 @@ class PoseRecipe(ClipRecipe):
     kind: Literal["pose"] = "pose"
     height: int = Field(ge=64, le=1024, multiple_of=32, description="pixels")
     width: int = Field(ge=64, le=1024, multiple_of=32, description="pixels")
-    frames_per_token: Literal[1] = 1
+    frames_per_chunk: Literal[1] = 1
     multiplier: float = Field(1.5, ge=0.25, le=2, description="of MoveNet's width: 1.5 is multipose, 1.0 lightning")
     weights: Path | None = Field(None, description="MoveNet's TensorFlow.js .json, its .bin beside it")
     dim: int = Field(64, ge=8, description="width of the head")
-    kernel: int = Field(5, ge=3, le=15, description="tokens that a temporal convolution sees")
+    kernel: int = Field(5, ge=3, le=15, description="chunks that a temporal convolution sees")
     dilations: tuple[int, ...] = Field((1, 1, 2), min_length=1, description="of the temporal convolutions")
     members: int = Field(3, ge=1, le=32, description="heads that learn apart and are averaged")
     dropout: float = Field(0.4, ge=0, lt=1)
@@ -77,7 +77,7 @@ class Encoder(nn.Module):
         self.middle, self.scale = ((columns - 1) / 2, (rows - 1) / 2), 1 / rows
 
     def forward(self, frames: Tensor) -> Tensor:
-        """The graph that serving runs once per token."""
+        """The graph that serving runs once per chunk."""
         maps = self.net(self.pixels(frames).flatten(0, 1))
         n = frames.shape[0]
         reach = maps.reach.reshape(n, JOINTS, 2, -1)
@@ -101,7 +101,7 @@ class Encoder(nn.Module):
 
 
 class Member(nn.Module):
-    """Temporal convolutions: what is told of each token (N, T, D) -> logits (N, K)."""
+    """Temporal convolutions: what is told of each chunk (N, T, D) -> logits (N, K)."""
 
     def __init__(
         self,
@@ -202,7 +202,7 @@ def _told(points: Tensor, sure: Tensor) -> Tensor:
     shoulders, hips = (points[:, :, at : at + 2].mean(dim=2) for at in (_LEFT_SHOULDER, _LEFT_HIP))
     trunk = (shoulders + hips) / 2
     around = points - trunk[:, :, None]
-    # Half a person's size from one token to the next is another person.
+    # Half a person's size from one chunk to the next is another person.
     moved = _changes(trunk).clamp(-0.5, 0.5)
     first, second = (list(part) for part in zip(*_PAIRS, strict=True))
     apart = (around[:, :, first] - around[:, :, second]).square().sum(dim=3).add(1e-8).sqrt()
@@ -210,7 +210,7 @@ def _told(points: Tensor, sure: Tensor) -> Tensor:
 
 
 def _changes(x: Tensor) -> Tensor:
-    """(N, T, D): by how much each token differs from the one before it; the first by nothing."""
+    """(N, T, D): by how much each chunk differs from the one before it; the first by nothing."""
     return F.pad(x[:, 1:] - x[:, :-1], (0, 0, 1, 0))
 
 

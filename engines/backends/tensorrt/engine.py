@@ -81,20 +81,20 @@ class TensorRtEngine(CheckedEngine):
         batch = layout.max_batch
         self._upload, self._compute = cuda.stream(), cuda.stream()
         self._bank = self._memory(layout.bank_bytes)
-        self._frames = self._memory(batch * layout.token_bytes)
+        self._frames = self._memory(batch * layout.chunk_bytes)
         self._slots = self._memory(batch * 4)
         self._features = self._memory(batch * layout.row_bytes)
-        self._rows = self._memory(batch * spec.tokens * 4)
-        self._windows = self._memory(batch * spec.tokens * layout.row_bytes)
+        self._rows = self._memory(batch * spec.chunks * 4)
+        self._windows = self._memory(batch * spec.chunks * layout.row_bytes)
         self._logits = self._memory(batch * len(spec.labels) * 4)
         self._scratch = self._memory(layout.scratch_bytes) if layout.scratch_bytes else 0
-        self._host_rows = cuda.pinned((batch, spec.tokens), np.int32)
+        self._host_rows = cuda.pinned((batch, spec.chunks), np.int32)
         self._host_logits = cuda.pinned((batch, len(spec.labels)), np.float32)
         self._staging = [
             _Staging(
-                host_frames=cuda.pinned((batch, *spec.token_shape), np.uint8),
+                host_frames=cuda.pinned((batch, *spec.chunk_shape), np.uint8),
                 host_slots=cuda.pinned((batch,), np.int32),
-                frames=self._memory(batch * layout.token_bytes),
+                frames=self._memory(batch * layout.chunk_bytes),
                 slots=self._memory(batch * 4),
                 uploaded=cuda.event(),
                 free=cuda.event(),
@@ -102,7 +102,7 @@ class TensorRtEngine(CheckedEngine):
             for _ in range(2)
         ]
         cuda.clear(self._bank, layout.bank_bytes, self._compute)
-        cuda.clear(self._frames, batch * layout.token_bytes, self._compute)
+        cuda.clear(self._frames, batch * layout.chunk_bytes, self._compute)
         cuda.clear(self._slots, batch * 4, self._compute)
 
     def _encode(self, frames: U8, slots: I32) -> None:
@@ -119,7 +119,7 @@ class TensorRtEngine(CheckedEngine):
             cuda.upload(staging.slots, staging.host_slots[:size], self._upload)
             cuda.record(staging.uploaded, self._upload)
             cuda.wait(self._compute, staging.uploaded)
-            cuda.copy(self._frames, staging.frames, count * self._layout.token_bytes, self._compute)
+            cuda.copy(self._frames, staging.frames, count * self._layout.chunk_bytes, self._compute)
             cuda.copy(self._slots, staging.slots, size * 4, self._compute)
             cuda.record(staging.free, self._compute)
             self._encoders[size]()
@@ -196,7 +196,7 @@ class TensorRtEngine(CheckedEngine):
 
         def work() -> None:
             cuda.upload(self._rows, self._host_rows[:size], self._compute)
-            count = size * self.spec.tokens
+            count = size * self.spec.chunks
             cuda.gather_rows(self._windows, self._bank, self._rows, count, row, self._compute)
             execution.enqueue(self._compute)
             cuda.download(self._host_logits[:size], self._logits, self._compute)

@@ -25,9 +25,9 @@ class Layout:
         return math.prod(self.spec.feature_shape) * 4
 
     @property
-    def token_bytes(self) -> int:
-        """One token's frames, uint8."""
-        return math.prod(self.spec.token_shape)
+    def chunk_bytes(self) -> int:
+        """One chunk's frames, uint8."""
+        return math.prod(self.spec.chunk_shape)
 
     @property
     def bank_bytes(self) -> int:
@@ -37,8 +37,8 @@ class Layout:
     @property
     def batch_bytes(self) -> int:
         """What grows with the batch: frames three times (two uploads under way, one in work), features, windows."""
-        frames = 3 * (self.token_bytes + 4)
-        windows = self.spec.tokens * (self.row_bytes + 4) + 4 * len(self.spec.labels)
+        frames = 3 * (self.chunk_bytes + 4)
+        windows = self.spec.chunks * (self.row_bytes + 4) + 4 * len(self.spec.labels)
         return self.max_batch * (frames + self.row_bytes + windows)
 
     @property

@@ -65,7 +65,7 @@ def plan_key(platform: Platform, recipe: Recipe) -> Key:
         "tensorrt": platform.compiler.version,
         **_device_key(platform),
         "max_batch": recipe.max_batch,
-        "shapes": f"{recipe.spec.token_shape} {recipe.spec.tokens} {recipe.spec.feature_shape}",
+        "shapes": f"{recipe.spec.chunk_shape} {recipe.spec.chunks} {recipe.spec.feature_shape}",
         "kept_fp32": kept,
     }
 

@@ -1,7 +1,7 @@
 """`streamclf metrics`: what Prometheus asks for, from the events of a service.
 
 Counters of predictions, actions and latencies begin when this process begins, which Prometheus expects of a restart;
-so there is no position to keep. Frames, tokens and drops are passed on as the streams count them.
+so there is no position to keep. Frames, chunks and drops are passed on as the streams count them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _TURN_S = 0.25
 _CAPTURE_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _COMPUTE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 _DROPS: Final = ("dropped_", "link_dropped")
-_COUNTED: Final = frozenset({"frames", "tokens", "sampled", "skipped", "corrupt", "undecodable", "reconnects"})
+_COUNTED: Final = frozenset({"frames", "chunks", "sampled", "skipped", "corrupt", "undecodable", "reconnects"})
 """What a status counts up, and becomes a counter of its name; all else in it is a value."""
 
 
@@ -97,7 +97,7 @@ class Board:
         self._active = gauge("action_active", "1 while the action goes on.", "stream", "label")
         self._predicted_at = gauge("last_prediction_timestamp_seconds", "When the last one was published.", "stream")
         self._capture = histogram("capture_to_publish", "Newest frame to journal.", _CAPTURE_BUCKETS_S, "stream")
-        self._encode = histogram("encode", "One batch of tokens through the encoder.", _COMPUTE_BUCKETS_S)
+        self._encode = histogram("encode", "One batch of chunks through the encoder.", _COMPUTE_BUCKETS_S)
         self._classify = histogram("classify", "One batch of windows through the head.", _COMPUTE_BUCKETS_S)
         self._lost = counter("events_lost", "Ranges of events gone from the journal before they were read.")
         self._missed = gauge("events_missed", "Gaps in the live events since the start, filled from the journal.")
@@ -232,7 +232,7 @@ class _Told(Collector):
                 drops.add_metric((stream, cause), number)
         for stream, dropped in link_dropped.items():
             drops.add_metric((stream, "link"), dropped)
-        gated = CounterMetricFamily("streamclf_gated", "Tokens not encoded: nothing moved.", labels=("stream",))
+        gated = CounterMetricFamily("streamclf_gated", "Chunks not encoded: nothing moved.", labels=("stream",))
         for stream, number in self.gated.items():
             gated.add_metric((stream,), number)
         yield from (state, drops, value, gated, *counted.values())

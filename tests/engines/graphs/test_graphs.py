@@ -47,10 +47,10 @@ def run(data: bytes, array: np.ndarray, name: str) -> np.ndarray:
 
 def inputs_of(bundle: Bundle) -> dict[str, tuple[bytes, str, np.ndarray]]:
     frames = np.concatenate(
-        [bundle.golden().frames, np.random.default_rng(0).integers(0, 256, (3, *bundle.spec.token_shape), np.uint8)]
+        [bundle.golden().frames, np.random.default_rng(0).integers(0, 256, (3, *bundle.spec.chunk_shape), np.uint8)]
     )
     encoder, head = bundle.encoder_path.read_bytes(), bundle.head_path.read_bytes()
-    features = run(encoder, frames[: bundle.spec.tokens], "frames")[None]
+    features = run(encoder, frames[: bundle.spec.chunks], "frames")[None]
     return {"encoder": (encoder, "frames", frames), "head": (head, "features", features)}
 
 

@@ -37,7 +37,7 @@ from streamclf.config.service import EngineConfig, StreamConfig
 from streamclf.errors import BenchError, SourceError, UsageError
 from streamclf.runtime.profiling import STAGES, CountedStages, Stages, open_stages, read_stages
 from streamclf.sources import open_source
-from streamclf.windows.sampling import TokenSampler, exact_fps
+from streamclf.windows.sampling import ChunkSampler, exact_fps
 
 MS = 1_000_000
 
@@ -120,21 +120,21 @@ def test_a_camera_that_is_not_there_and_udp_are_refused(film: Film) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fps", "model_fps", "frames_per_token"),
+    ("fps", "model_fps", "frames_per_chunk"),
     [(25, 10, 2), (30, 12.5, 2), (15, 10, 1), (29.97, 8, 4), (10, 10, 1), (60, 25, 2)],
 )
 def test_the_completing_picture_is_the_one_with_which_sampling_completes_the_window(
-    fps: float, model_fps: float, frames_per_token: int
+    fps: float, model_fps: float, frames_per_chunk: int
 ) -> None:
     """Taken from the service's own sampler: a bench that guessed another picture would show another latency."""
     rate, model_rate = exact_fps(fps), exact_fps(model_fps)
-    sampler = TokenSampler(model_fps, frames_per_token)
+    sampler = ChunkSampler(model_fps, frames_per_chunk)
     seen = []
     for number in range(200):
         ticks = number * 90_000 * rate.denominator // rate.numerator  # RTP's clock
         pts_ns = round(Fraction(ticks * 1_000_000_000, 90_000))
         picks = sampler.offer(pts_ns, 0)
-        seen += [(pick.token.end_pts_ns / 1e9, number) for pick in picks if pick.token is not None]
+        seen += [(pick.chunk.end_pts_ns / 1e9, number) for pick in picks if pick.chunk is not None]
     assert len(seen) > 10
     for end_s, number in seen:
         assert completing_picture(end_s, model_rate=model_rate, rate=rate) == number
@@ -222,28 +222,28 @@ def test_the_limit_is_the_sum_of_its_parts(bundle: Bundle, film: Film, monkeypat
     monkeypatch.setattr("streamclf.bench.limit.ROUND_S", 0.02)
     limit = measure_limit(bundle, EngineConfig(backend="onnxruntime", max_batch=2), film, streams=2)
     assert min(limit.decode_s, limit.encode_s, limit.head_s) > 0
-    total = limit.cpu_s_per_s(pictures_per_s=50, tokens_per_s=10, windows_per_s=5)
+    total = limit.cpu_s_per_s(pictures_per_s=50, chunks_per_s=10, windows_per_s=5)
     assert total == pytest.approx(50 * limit.decode_s + 10 * limit.encode_s + 5 * limit.head_s)
 
 
-def test_a_paced_load_classifies_every_token_of_every_stream(bundle: Bundle) -> None:
-    streams, seconds, rate = 7, 0.6, bundle.spec.fps / bundle.spec.frames_per_token
-    engine = open_engine(bundle, backend="onnxruntime", max_batch=4, bank_slots=streams * (bundle.spec.tokens + 1))
+def test_a_paced_load_classifies_every_chunk_of_every_stream(bundle: Bundle) -> None:
+    streams, seconds, rate = 7, 0.6, bundle.spec.fps / bundle.spec.frames_per_chunk
+    engine = open_engine(bundle, backend="onnxruntime", max_batch=4, bank_slots=streams * (bundle.spec.chunks + 1))
     windows = 0
     classify = engine.classify
 
     def counting(slots: Any) -> Any:
         nonlocal windows
         windows += len(slots)
-        assert all(len(set(window)) == bundle.spec.tokens for window in slots.tolist())
-        assert len({window[0] // (bundle.spec.tokens + 1) for window in slots.tolist()}) == len(slots)
+        assert all(len(set(window)) == bundle.spec.chunks for window in slots.tolist())
+        assert len({window[0] // (bundle.spec.chunks + 1) for window in slots.tolist()}) == len(slots)
         return classify(slots)
 
     engine.classify = counting  # type: ignore[method-assign]
-    found = paced_load(engine, streams=streams, tokens_per_s=rate, seconds=seconds)
+    found = paced_load(engine, streams=streams, chunks_per_s=rate, seconds=seconds)
     engine.close()
     assert windows == 4 + streams * int(seconds * rate)  # 4: the warm-up
-    assert found["tokens_per_s_wanted"] == streams * rate
+    assert found["chunks_per_s_wanted"] == streams * rate
     latency = found["latency_ms"]
     assert 0 < latency["p50"] <= latency["p90"] <= latency["p99"] <= latency["max"]
     assert 1 <= found["batch_mean"] <= 4

@@ -63,14 +63,14 @@ def test_every_precision_is_proven_and_measured(tmp_path: Path) -> None:
     for row in result["batches"]:
         encode_s, classify_s = row["batch"] / row["encodes_per_s"], row["batch"] / row["windows_per_s"]
         whole_s = row["batch"] / row["whole_windows_per_s"]
-        assert whole_s == pytest.approx(bundle.spec.tokens * encode_s + classify_s)
+        assert whole_s == pytest.approx(bundle.spec.chunks * encode_s + classify_s)
         assert 0 < row["latency_ms"]["p50"] <= row["latency_ms"]["p99"]
         assert row["head_gflops"] == pytest.approx(row["windows_per_s"] * result["work"]["head_flop"] / 1e9)
     best = max(row["predictions_per_s"] for row in result["batches"])
     whole = max(row["whole_windows_per_s"] for row in result["batches"])
     assert result["encode_once_against_whole_window"] == pytest.approx(best / whole)
     assert result["live"][0]["streams"] == 6
-    assert result["live"][0]["tokens_per_s_wanted"] == 30.0
+    assert result["live"][0]["chunks_per_s_wanted"] == 30.0
     shown = "\n".join(lines(found))
     assert "6 live streams" in shown
     assert "int8: " in shown
@@ -81,7 +81,7 @@ def test_how_near_the_limit_is_the_nearer_of_both() -> None:
     """1 GFLOP at 100 GFLOP/s takes 10 ms, 0.2 GB at 10 GB/s 20 ms: an encode of 40 ms is twice the limit."""
     work = {
         "encode_flop": 10**9, "head_flop": 10**9, "whole_window_flop": 0, "encoder_weight_bytes": 10**8,
-        "head_weight_bytes": 0, "token_bytes": 10**8, "window_bytes": 0,
+        "head_weight_bytes": 0, "chunk_bytes": 10**8, "window_bytes": 0,
     }  # fmt: skip
     result = {"work": work, "batches": [{"batch": 1, "encodes_per_s": 25.0, "windows_per_s": 50.0}]}
     ceilings = {"products_fp16_gflops": 100.0, "copy_gb_per_s": 10.0}

@@ -78,7 +78,7 @@ def test_the_figures_agree_with_each_other(found: dict[str, Any]) -> None:
     per_item = found["limit"]
     parts = (
         ("decode", "decode_ms_per_picture"),
-        ("encode", "encode_ms_per_token"),
+        ("encode", "encode_ms_per_chunk"),
         ("head", "head_ms_per_window"),
     )
     limit = sum(found["items_per_s"][stage] * per_item[key] / 1000 for stage, key in parts)

@@ -28,7 +28,7 @@ from streamclf.events.types import Draft
 from streamclf.runtime.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED
 from streamclf.runtime.jobs import CaptureJob
 from streamclf.windows.ring import RingReader, create_ring
-from streamclf.windows.sampling import TokenMeta
+from streamclf.windows.sampling import ChunkMeta
 
 DEADLINE_S = 30.0
 FILM = film(frames=100)
@@ -93,7 +93,7 @@ class Rig:
             stream="door",
             source=source,
             fps=fps,
-            frames_per_token=t,
+            frames_per_chunk=t,
             height=90,
             width=160,
             resize="stretch",
@@ -105,23 +105,23 @@ class Rig:
         for fd in (self.ring_fd, self.wake_read, self.wake_write):
             os.close(fd)
 
-    def token(self, number: int) -> tuple[TokenMeta, U8]:
-        out = np.empty(self.reader.token_shape, np.uint8)
+    def chunk(self, number: int) -> tuple[ChunkMeta, U8]:
+        out = np.empty(self.reader.chunk_shape, np.uint8)
         meta = self.reader.read(number, out)
         assert meta is not None
         return meta, out
 
-    def tokens(self) -> list[tuple[TokenMeta, list[int]]]:
-        """Bookkeeping and bar codes of all tokens that are still there."""
-        found = [self.token(number) for number in range(self.reader.oldest, self.reader.head)]
+    def chunks(self) -> list[tuple[ChunkMeta, list[int]]]:
+        """Bookkeeping and bar codes of all chunks that are still there."""
+        found = [self.chunk(number) for number in range(self.reader.oldest, self.reader.head)]
         return [(meta, [read_number(picture, 16, 9) for picture in pixels]) for meta, pixels in found]
 
-    def wait_tokens(self, count: int) -> None:
-        """Until `count` more tokens are there; woken through the pipe, as the classifier is."""
+    def wait_chunks(self, count: int) -> None:
+        """Until `count` more chunks are there; woken through the pipe, as the classifier is."""
         goal, deadline = self.reader.head + count, time.monotonic() + DEADLINE_S
         while self.reader.head < goal:
             ready, _, _ = select.select([self.wake_read], [], [], max(0.0, deadline - time.monotonic()))
-            assert ready, f"{self.reader.head} tokens, waited for {goal}"
+            assert ready, f"{self.reader.head} chunks, waited for {goal}"
             os.read(self.wake_read, 4096)
 
 
@@ -159,15 +159,15 @@ def live(server: RtspServer, **keys: Any) -> StreamConfig:
     return StreamConfig.model_validate({"url": server.url("cam"), "open_timeout_s": 2, "read_timeout_s": 1.5, **keys})
 
 
-def test_a_file_goes_into_the_ring_token_by_token(clip: Path) -> None:
+def test_a_file_goes_into_the_ring_chunk_by_chunk(clip: Path) -> None:
     link = FakeLink()
     with rig_for(StreamConfig(url=str(clip), pace="fast"), t=4) as rig:
         assert Capture(rig.job, link, rig.stop).run() == EXIT_ENDED
-        tokens = rig.tokens()
-        assert [numbers for _, numbers in tokens] == [
+        chunks = rig.chunks()
+        assert [numbers for _, numbers in chunks] == [
             [0, 2, 5, 7], [10, 12, 15, 17], [20, 22, 25, 27], [30, 32, 35, 37], [40, 42, 45, 47]
         ]  # fmt: skip
-        assert [meta.segment for meta, _ in tokens] == [1] * 5
+        assert [meta.segment for meta, _ in chunks] == [1] * 5
         assert os.read(rig.wake_read, 100) == b"\1" * 5
     assert link.states == ["connecting", "live", "offline"]
     last = link.bodies[-1]
@@ -175,19 +175,19 @@ def test_a_file_goes_into_the_ring_token_by_token(clip: Path) -> None:
     assert last["finished"]
     assert last["codec"] == "h264"
     counters = last["counters"]
-    assert (counters["frames"], counters["sampled"], counters["tokens"]) == (50, 20, 5)
+    assert (counters["frames"], counters["sampled"], counters["chunks"]) == (50, 20, 5)
     assert (counters["width"], counters["height"], counters["corrupt"]) == (320, 180, 0)
 
 
 @pytest.mark.parametrize("watched", [False, True])
-def test_what_no_token_can_want_is_not_decoded_and_counted(tmp_path: Path, watched: bool) -> None:
+def test_what_no_chunk_can_want_is_not_decoded_and_counted(tmp_path: Path, watched: bool) -> None:
     """Unless somebody watches: a preview would have fewer pictures."""
     b_pictures = {"preset": "ultrafast", "bf": "2", "x264-params": "b-pyramid=none:b-adapt=0:threads=1"}
     path = write_clip(tmp_path / "film.mp4", frames=60, gop=30, options=b_pictures)
     link = FakeLink(watched=watched)
     with rig_for(StreamConfig(url=str(path), pace="fast"), fps=5, t=1) as rig:
         assert Capture(rig.job, link, rig.stop).run() == EXIT_ENDED
-        assert [seen for _, seen in rig.tokens()] == [[i] for i in range(0, 60, 5)]
+        assert [seen for _, seen in rig.chunks()] == [[i] for i in range(0, 60, 5)]
     counters = link.bodies[-1]["counters"]
     assert counters["frames"] == 60
     assert (counters["skipped"] == 0) if watched else (counters["skipped"] > 20)
@@ -198,8 +198,8 @@ def test_each_loop_of_a_file_is_a_segment(tmp_path: Path) -> None:
     link = FakeLink()
     with rig_for(StreamConfig(url=str(path), pace="fast", loop=True)) as rig:
         with running(rig, link):
-            rig.wait_tokens(20)
-        segments = [(meta.segment, meta.index, numbers) for meta, numbers in rig.tokens()]
+            rig.wait_chunks(20)
+        segments = [(meta.segment, meta.index, numbers) for meta, numbers in rig.chunks()]
         assert segments[:5] == [(1, i, [5 * i, 5 * i + 2]) for i in range(5)]
         assert segments[5:10] == [(2, i, [5 * i, 5 * i + 2]) for i in range(5)]
 
@@ -243,7 +243,7 @@ def test_a_live_stream_survives_the_death_of_its_server() -> None:
     link = FakeLink()
     with RtspServer({"cam": FILM}) as server, rig_for(live(server)) as rig, running(rig, link):
         seen = link.wait_for("live")
-        rig.wait_tokens(3)
+        rig.wait_chunks(3)
         server.stop()
         seen = link.wait_for("connecting", seen)
         assert link.bodies[seen - 1]["reason"]
@@ -252,12 +252,12 @@ def test_a_live_stream_survives_the_death_of_its_server() -> None:
             seen = link.wait_for("live", seen)
             assert link.bodies[seen - 1]["reason"] is None
             assert link.bodies[seen - 1]["counters"]["reconnects"] >= 1
-            rig.wait_tokens(3)
-            segments = [meta.segment for meta, _ in rig.tokens()]
+            rig.wait_chunks(3)
+            segments = [meta.segment for meta, _ in rig.chunks()]
             assert segments == sorted(segments)
             assert len(set(segments)) == 2
-            for meta, numbers in rig.tokens():
-                assert numbers[1] - numbers[0] in (2, 3), (meta, "one token, two segments")
+            for meta, numbers in rig.chunks():
+                assert numbers[1] - numbers[0] in (2, 3), (meta, "one chunk, two segments")
         rig.stop.set()
     assert link.states[:4] == ["connecting", "live", "connecting", "offline"]
 
@@ -266,7 +266,7 @@ def test_a_live_stream_survives_the_death_of_its_server() -> None:
 def test_a_stall_is_told_and_the_old_picture_after_it_is_not_shown_as_new(demuxer: str, held_back: int) -> None:
     link = FakeLink()
     with RtspServer({"cam": FILM}) as server, rig_for(live(server, demuxer=demuxer)) as rig, running(rig, link):
-        rig.wait_tokens(2)
+        rig.wait_chunks(2)
         seen = link.wait_for("live")
         server.fault("cam", stalled=True)
         seen = link.wait_for("stalled", seen, "no picture for")
@@ -274,10 +274,10 @@ def test_a_stall_is_told_and_the_old_picture_after_it_is_not_shown_as_new(demuxe
         server.heal("cam")
         before = rig.reader.head
         seen = link.wait_for("live", seen)
-        rig.wait_tokens(2)
+        rig.wait_chunks(2)
         counters = link.bodies[-1]["counters"]
         assert counters["dropped_stale"] == held_back, "FFmpeg's held-back picture, counted and left out"
-        assert rig.token(before)[0].segment == 2
+        assert rig.chunk(before)[0].segment == 2
 
 
 def test_what_the_status_says_of_a_connection() -> None:
@@ -286,7 +286,7 @@ def test_what_the_status_says_of_a_connection() -> None:
     with RtspServer({"cam": FILM}) as server, rig_for(live(server)) as rig, running(rig, link):
         seen = link.wait_for("live")
         server.fault("cam", drop=0.2)
-        rig.wait_tokens(10)
+        rig.wait_chunks(10)
         server.disconnect("cam")
         seen = link.wait_for("connecting", seen)
         body = link.bodies[seen - 1]
@@ -297,21 +297,21 @@ def test_what_the_status_says_of_a_connection() -> None:
         link = FakeLink()
         with running(rig, link):
             seen = link.wait_for("live")
-            rig.wait_tokens(1)
+            rig.wait_chunks(1)
         assert "FFmpeg's demuxer, a frame interval later" in link.bodies[seen - 1]["note"]
 
 
 def test_a_changed_resolution_goes_on_in_the_same_connection() -> None:
     link = FakeLink()
     with RtspServer({"cam": FILM}) as server, rig_for(live(server)) as rig, running(rig, link):
-        rig.wait_tokens(2)
+        rig.wait_chunks(2)
         server.fault("cam", film=LARGE)
         deadline = time.monotonic() + DEADLINE_S
-        while not any(numbers[-1] >= 1000 for _, numbers in rig.tokens()):
+        while not any(numbers[-1] >= 1000 for _, numbers in rig.chunks()):
             assert time.monotonic() < deadline
-            rig.wait_tokens(1)
+            rig.wait_chunks(1)
         assert server.mounts["cam"].plays == 1
-        assert {meta.segment for meta, _ in rig.tokens()} == {1}
+        assert {meta.segment for meta, _ in rig.chunks()} == {1}
 
 
 def test_a_wrong_password_is_in_no_status_and_no_log(caplog: pytest.LogCaptureFixture) -> None:
@@ -355,7 +355,7 @@ def by_eof(process: subprocess.Popen[bytes]) -> None:
 def test_the_child_stops_when_asked_also_in_a_blocked_read(ask: Callable[[subprocess.Popen[bytes]], None]) -> None:
     server = RtspServer({"cam": FILM})
     with server, rig_for(live(server, read_timeout_s=60)) as rig, start_child(rig) as process:
-        rig.wait_tokens(2)
+        rig.wait_chunks(2)
         server.fault("cam", stalled=True)
         ask(process)
         assert end_of(process) == (EXIT_DONE, "")
@@ -376,9 +376,9 @@ def test_a_successor_of_a_killed_child_goes_on_in_a_new_segment() -> None:
     with RtspServer({"cam": FILM}) as server, rig_for(live(server)) as rig:
         for _ in range(2):
             with start_child(rig) as process:
-                rig.wait_tokens(3)
+                rig.wait_chunks(3)
                 process.kill()
                 process.wait(DEADLINE_S)
-        tokens = rig.tokens()
-        assert {meta.segment for meta, _ in tokens} == {1, 2}
-        assert next(meta.index for meta, _ in tokens if meta.segment == 2) == 0
+        chunks = rig.chunks()
+        assert {meta.segment for meta, _ in chunks} == {1, 2}
+        assert next(meta.index for meta, _ in chunks if meta.segment == 2) == 0

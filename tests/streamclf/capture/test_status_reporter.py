@@ -12,7 +12,7 @@ import pytest
 from streamclf.capture.status_reporter import LOOK_NS, StreamStatus
 from streamclf.events.types import Draft
 from streamclf.sources import Frame, Source, SourceInfo
-from streamclf.windows.sampling import NS, TokenSampler
+from streamclf.windows.sampling import NS, ChunkSampler
 
 MS = 1_000_000
 
@@ -70,12 +70,12 @@ def posted() -> Posted:
 
 
 @pytest.fixture
-def sampler() -> TokenSampler:
-    return TokenSampler(25, 2)
+def sampler() -> ChunkSampler:
+    return ChunkSampler(25, 2)
 
 
 @pytest.fixture
-def status(posted: Posted, sampler: TokenSampler) -> StreamStatus:
+def status(posted: Posted, sampler: ChunkSampler) -> StreamStatus:
     return StreamStatus("door", posted, sampler, watched=True)  # its clock does not run: nobody enters it
 
 
@@ -128,7 +128,7 @@ def test_damage_is_told_with_the_picture_that_shows_it(status: StreamStatus, pos
 
 
 def test_what_the_sampler_counts_is_told_as_it_stands(
-    status: StreamStatus, posted: Posted, sampler: TokenSampler
+    status: StreamStatus, posted: Posted, sampler: ChunkSampler
 ) -> None:
     source = Asked()
     for i in range(5):
@@ -136,4 +136,4 @@ def test_what_the_sampler_counts_is_told_as_it_stands(
         sampler.offer(i * 40 * MS, NS)
     status.left(source)
     status.end("end of the file", finished=True)
-    assert {"tokens": 2, "sampled": 5, "dropped_partial": 0, "dropped_corrupt": 0}.items() <= posted.last.items()
+    assert {"chunks": 2, "sampled": 5, "dropped_partial": 0, "dropped_corrupt": 0}.items() <= posted.last.items()

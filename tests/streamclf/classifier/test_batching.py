@@ -20,7 +20,7 @@ def test_nothing_is_begun_for_nothing() -> None:
     gathering = Gathering(WAIT_S)
     heard(gathering, "a")
     assert not gathering.is_time([], 0, 8, 0.0)
-    assert not gathering.is_time([], 9, 8, 0.0)  # tokens that complete no window may be many
+    assert not gathering.is_time([], 9, 8, 0.0)  # chunks that complete no window may be many
     assert gathering.left_s(0.0) == math.inf
 
 
@@ -32,7 +32,7 @@ def test_one_stream_alone_never_waits_also_beside_those_that_bring_nothing() -> 
     assert gathering.is_time([later], 1, 8, later)
 
 
-def test_a_token_waits_until_its_time_is_up() -> None:
+def test_a_chunk_waits_until_its_time_is_up() -> None:
     gathering = Gathering(WAIT_S)
     heard(gathering, "a", "b")
     assert not gathering.is_time([0.1], 1, 8, 0.1)
@@ -43,7 +43,7 @@ def test_a_token_waits_until_its_time_is_up() -> None:
 
 
 def test_time_spent_elsewhere_counts_as_waiting() -> None:
-    """A token that came while another batch ran has waited since."""
+    """A chunk that came while another batch ran has waited since."""
     gathering = Gathering(WAIT_S)
     heard(gathering, "a", "b")
     assert gathering.is_time([0.05], 1, 8, 0.08)
@@ -63,7 +63,7 @@ def test_without_a_time_to_wait_there_is_no_waiting() -> None:
     assert gathering.is_time([0.0], 1, 8, 0.0)
 
 
-def test_tokens_are_held_back_while_encoding_them_together_takes_no_time_to_speak_of() -> None:
+def test_chunks_are_held_back_while_encoding_them_together_takes_no_time_to_speak_of() -> None:
     assert hold(0.0) == 1  # nothing is known yet
     assert hold(HOLD_S / 2.5) == 3
     assert hold(2 * HOLD_S) == 1
@@ -73,7 +73,7 @@ def test_tokens_are_held_back_while_encoding_them_together_takes_no_time_to_spea
     steps=st.lists(st.tuples(st.floats(0, 0.05), st.lists(st.integers(0, 3), min_size=3, max_size=3)), max_size=60),
     enough=st.integers(1, 8),
 )
-def test_no_token_ever_waits_longer_than_it_may(steps: list[tuple[float, list[int]]], enough: int) -> None:
+def test_no_chunk_ever_waits_longer_than_it_may(steps: list[tuple[float, list[int]]], enough: int) -> None:
     gathering, now_s, since_s = Gathering(WAIT_S), 0.0, None
     for pause_s, waiting in steps:
         now_s += pause_s

@@ -17,23 +17,23 @@ TOP = 6
 
 @dataclass
 class Plant:
-    """A classifier in three numbers: shares of its time for all encodes and all heads at level 0; a window's tokens.
+    """A classifier in three numbers: shares of its time for all encodes and all heads at level 0; a window's chunks.
 
     `mistaken`: how many times more something really takes than it is expected to.
     """
 
     encodes: float
     heads: float
-    tokens: int = 8
+    chunks: int = 8
     mistaken: float = 1.0
     backlog: float = 0.0
 
     def demand(self, level: int, served: int) -> float:
-        share = min(1.0, self.tokens / 2**level)
+        share = min(1.0, self.chunks / 2**level)
         return (self.encodes * share + self.heads / 2**level) * served / STREAMS
 
     def look(self, level: int, served: int) -> Look:
-        """A tenth of the tokens of a stream that is overloaded by a tenth wait; beyond 20 some are lost."""
+        """A tenth of the chunks of a stream that is overloaded by a tenth wait; beyond 20 some are lost."""
         needed = self.mistaken * self.demand(level, served)
         arrived = 10 * served
         taken = arrived if needed <= 1 else int(arrived / needed)
@@ -95,9 +95,9 @@ def test_one_look_at_full_load_is_no_overload() -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.floats(0.05, 8), st.floats(0.0, 8), st.sampled_from([1, 4, 8, 32]), st.sampled_from([0, TOP]))
 def test_a_constant_load_settles_and_a_fallen_one_is_forgotten_within_a_second(
-    encodes: float, heads: float, tokens: int, top: int
+    encodes: float, heads: float, chunks: int, top: int
 ) -> None:
-    governor, plant = Governor(), Plant(encodes, heads, tokens)
+    governor, plant = Governor(), Plant(encodes, heads, chunks)
     govern(governor, plant, 50, top)
     assert changes(govern(governor, plant, 300, top, start_s=50 * LOOK_S)) <= 2
     best = (plant.demand(governor.level, STREAMS - governor.resting), governor.level, governor.resting)

@@ -49,11 +49,11 @@ def test_the_measure_is_what_it_says(seed: int, shape: tuple[int, int, int, int]
 
 @settings(max_examples=50, deadline=None)
 @given(arrays.arrays(np.uint8, st.tuples(st.just(1), st.integers(1, 40), st.integers(1, 40), st.just(3))), st.data())
-def test_any_size_is_measured_up_to_its_edges(token: U8, data: st.DataObject) -> None:
+def test_any_size_is_measured_up_to_its_edges(chunk: U8, data: st.DataObject) -> None:
     """A pixel that changes by 255 moves its cell by 16 grey levels at least, its block by one, wherever it is."""
-    assert motion_between(token, token) == 0
-    y, x = data.draw(st.integers(0, token.shape[1] - 1)), data.draw(st.integers(0, token.shape[2] - 1))
-    low, high = token.copy(), token.copy()
+    assert motion_between(chunk, chunk) == 0
+    y, x = data.draw(st.integers(0, chunk.shape[1] - 1)), data.draw(st.integers(0, chunk.shape[2] - 1))
+    low, high = chunk.copy(), chunk.copy()
     low[0, y, x], high[0, y, x] = 0, 255
     assert motion_between(low, high) >= 255 / (CELL * BLOCK) ** 2 - 1e-9
     assert motion_between(low, high) == motion_between(high, low)
@@ -70,13 +70,13 @@ def test_noise_is_no_motion_and_a_small_thing_is() -> None:
     assert overall[1] - overall[0] < 2.5
 
 
-def test_one_frame_of_a_token_is_enough() -> None:
+def test_one_frame_of_a_chunk_is_enough() -> None:
     still, flash = scene(), scene()
     flash[1] = 255 - flash[1]
     assert motion_between(still, flash) > 30
 
 
-def test_the_reference_is_the_last_token_that_counted() -> None:
+def test_the_reference_is_the_last_chunk_that_counted() -> None:
     gate = MotionGate(3.0)
     levels = [100, 101, 102, 103, 104, 105, 106, 99, 100]
     found = [gate.unchanged(np.full(SHAPE, level, np.uint8)) for level in levels]
@@ -84,7 +84,7 @@ def test_the_reference_is_the_last_token_that_counted() -> None:
 
 
 def test_the_reference_is_a_copy() -> None:
-    gate, token = MotionGate(3.0), scene()
-    assert not gate.unchanged(token)
-    token[:] = 255 - token  # the next token in the same place of the batch
-    assert not gate.unchanged(token)
+    gate, chunk = MotionGate(3.0), scene()
+    assert not gate.unchanged(chunk)
+    chunk[:] = 255 - chunk  # the next chunk in the same place of the batch
+    assert not gate.unchanged(chunk)

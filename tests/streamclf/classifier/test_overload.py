@@ -14,12 +14,12 @@ from support.slow_engine import Rig, SlowCamera, answer
 
 from streamclf.classifier.feed import BURST, LONGEST
 from streamclf.windows.assembler import WindowAssembler
-from streamclf.windows.sampling import TokenMeta
+from streamclf.windows.sampling import ChunkMeta
 
-TOKENS_PER_S = 5.0
-ENCODE_BOUND = {"streams": 8, "tokens": 16, "encode_s": 0.05, "head_s": 0.001}
+CHUNKS_PER_S = 5.0
+ENCODE_BOUND = {"streams": 8, "chunks": 16, "encode_s": 0.05, "head_s": 0.001}
 """Twice what fits."""
-HEAD_BOUND = {"streams": 8, "tokens": 20, "encode_s": 0.002, "head_s": 0.05}
+HEAD_BOUND = {"streams": 8, "chunks": 20, "encode_s": 0.002, "head_s": 0.05}
 Events = list[tuple[float, str, dict[str, Any]]]
 
 
@@ -27,27 +27,27 @@ def adaptive(_: int) -> dict[str, Any]:
     return {"adaptive": True}
 
 
-def expected(camera: SlowCamera, body: dict[str, Any], tokens: int) -> float:
-    """The answer for the very tokens of the window that `body` names."""
-    first = round(body["window"]["start_s"] * TOKENS_PER_S)
+def expected(camera: SlowCamera, body: dict[str, Any], chunks: int) -> float:
+    """The answer for the very chunks of the window that `body` names."""
+    first = round(body["window"]["start_s"] * CHUNKS_PER_S)
     segment = body["window"]["segment"]
     numbers = {(written[0], written[1]): written[2] for written in camera.written}
-    return answer([numbers[segment, first + i] for i in range(tokens)])
+    return answer([numbers[segment, first + i] for i in range(chunks)])
 
 
 def check_answers(rig: Rig, events: Events) -> None:
     cameras = {camera.name: camera for camera in rig.cameras}
     assert events
     for _, stream, body in events:
-        want = expected(cameras[stream], body, rig.engine.spec.tokens)
+        want = expected(cameras[stream], body, rig.engine.spec.chunks)
         assert dict(body["top"])["a"] == pytest.approx(want, abs=1e-5)
 
 
 def check_accounts(rig: Rig, events: Events) -> None:
-    """Each token was read, given up or waits; each window of the configured raster was predicted or counted, but those
-    that lack a token which was given up."""
+    """Each chunk was read, given up or waits; each window of the configured raster was predicted or counted, but those
+    that lack a chunk which was given up."""
     predicted = Counter(stream for _, stream, _ in events)
-    tokens = rig.engine.spec.tokens
+    chunks = rig.engine.spec.chunks
     for camera in rig.cameras:
         feed, drops = camera.feed, camera.feed.drops
         waiting = feed.arrived - feed._unread
@@ -55,12 +55,12 @@ def check_accounts(rig: Rig, events: Events) -> None:
         assert len(camera.written) == feed.taken + lost + waiting
         complete = [
             i
-            for i in range(tokens - 1, len(camera.written) - waiting)
-            if camera.written[i][0] == camera.written[i - tokens + 1][0]
+            for i in range(chunks - 1, len(camera.written) - waiting)
+            if camera.written[i][0] == camera.written[i - chunks + 1][0]
         ]
-        promised = sum((camera.written[i][1] - tokens + 1) % feed._settings.hop == 0 for i in complete)
+        promised = sum((camera.written[i][1] - chunks + 1) % feed._settings.hop == 0 for i in complete)
         missing = promised - (predicted[camera.name] + drops["window"] + drops["outdated"] + drops["hop"])
-        assert 0 <= missing <= lost * tokens
+        assert 0 <= missing <= lost * chunks
         if not lost:
             assert missing == 0
 
@@ -75,12 +75,12 @@ def per_stream(rig: Rig, events: Events) -> list[int]:
 
 
 def test_under_its_load_nothing_is_given_up() -> None:
-    with Rig(streams=8, tokens=16, encode_s=0.01, head_s=0.005, settings=adaptive) as rig:
+    with Rig(streams=8, chunks=16, encode_s=0.01, head_s=0.005, settings=adaptive) as rig:
         events = rig.run(30)
         check_answers(rig, events)
         check_accounts(rig, events)
         assert not any(+camera.feed.drops for camera in rig.cameras)
-        assert min(per_stream(rig, events)) >= 30 * TOKENS_PER_S - 16
+        assert min(per_stream(rig, events)) >= 30 * CHUNKS_PER_S - 16
         assert {body["hop"] for _, _, body in events} == {1}
 
 
@@ -91,7 +91,7 @@ def test_too_many_encodes_leave_some_streams_served_well_and_all_in_turn() -> No
         later = rig.run(120)
         check_answers(rig, events + later)
         check_accounts(rig, events + later)
-        assert len(later) > 120 * TOKENS_PER_S * 2  # of four streams' worth that fit, at best
+        assert len(later) > 120 * CHUNKS_PER_S * 2  # of four streams' worth that fit, at best
         assert min(per_stream(rig, later)) > 0.5 * max(per_stream(rig, later))
         assert ages(later)[-1] < 0.5
 
@@ -104,20 +104,20 @@ def test_too_many_windows_are_answered_by_longer_hops_of_all_adaptive_streams() 
         check_accounts(rig, first + later)
         assert not sum(camera.feed.drops["overload"] for camera in rig.cameras)
         assert {body["hop"] for _, _, body in later} == {4}
-        assert set(per_stream(rig, later)) == {int(60 * TOKENS_PER_S / 4)}
+        assert set(per_stream(rig, later)) == {int(60 * CHUNKS_PER_S / 4)}
         assert ages(later)[-1] < 0.2
-        starts = [round(body["window"]["start_s"] * TOKENS_PER_S) for _, s, body in later if s == "cam3"]
+        starts = [round(body["window"]["start_s"] * CHUNKS_PER_S) for _, s, body in later if s == "cam3"]
         assert {other - one for one, other in pairwise(starts)} == {4}
 
 
-def test_tokens_between_two_windows_are_not_encoded() -> None:
+def test_chunks_between_two_windows_are_not_encoded() -> None:
     with Rig(**ENCODE_BOUND, settings=adaptive) as rig:
         rig.run(30)
         before = rig.engine.encoded
         events = rig.run(60)
         check_answers(rig, events)
         assert {body["hop"] for _, _, body in events} <= {LONGEST * 16, LONGEST * 8}
-        assert rig.engine.encoded - before < 0.6 * 60 * 8 * TOKENS_PER_S
+        assert rig.engine.encoded - before < 0.6 * 60 * 8 * CHUNKS_PER_S
         assert min(per_stream(rig, events)) >= 4
         assert ages(events)[-1] < 0.5
 
@@ -136,7 +136,7 @@ def test_when_the_load_falls_all_is_as_before_within_a_second(load: dict[str, An
         assert len(
             {(stream, body["window"]["end_s"], body["window"]["segment"]) for _, stream, body in rig.events}
         ) == len(rig.events)
-        assert per_stream(rig, events) == [2 * TOKENS_PER_S] * 8
+        assert per_stream(rig, events) == [2 * CHUNKS_PER_S] * 8
         assert [+camera.feed.drops for camera in rig.cameras] == before
         assert ages(events)[-1] < 0.05
         check_answers(rig, events)
@@ -144,7 +144,7 @@ def test_when_the_load_falls_all_is_as_before_within_a_second(load: dict[str, An
 
 
 def test_a_window_is_never_classified_when_it_is_older_than_it_may_be() -> None:
-    with Rig(streams=8, tokens=8, encode_s=0.027, head_s=0.002, settings=lambda _: {"max_staleness_ms": 150}) as rig:
+    with Rig(streams=8, chunks=8, encode_s=0.027, head_s=0.002, settings=lambda _: {"max_staleness_ms": 150}) as rig:
         events = rig.run(60)
         check_answers(rig, events)
         check_accounts(rig, events)
@@ -158,7 +158,7 @@ def test_a_window_is_never_classified_when_it_is_older_than_it_may_be() -> None:
 
 
 def test_staleness_without_a_limit_is_nobodys_business() -> None:
-    with Rig(streams=1, tokens=4, encode_s=0.15, head_s=2.0) as rig:
+    with Rig(streams=1, chunks=4, encode_s=0.15, head_s=2.0) as rig:
         events = rig.run(30)
         assert ages(events)[-1] > 1
         assert rig.cameras[0].feed.drops["outdated"] == 0
@@ -166,7 +166,7 @@ def test_staleness_without_a_limit_is_nobodys_business() -> None:
 
 def test_one_stream_that_may_adapt_does_and_the_other_keeps_its_hop() -> None:
     with Rig(
-        streams=2, tokens=8, encode_s=0.001, head_s=0.2, settings=lambda i: {"adaptive": i == 0, "hop": 1 + i}
+        streams=2, chunks=8, encode_s=0.001, head_s=0.2, settings=lambda i: {"adaptive": i == 0, "hop": 1 + i}
     ) as rig:
         rig.run(10)
         events = rig.run(30)
@@ -188,9 +188,9 @@ def test_streams_that_fell_silent_make_room_for_the_others() -> None:
         assert {camera.feed.hop for camera in rig.cameras} == {4}
 
 
-def test_tokens_that_are_read_again_are_not_counted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_that_are_read_again_are_not_counted_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """It catches up, and at that moment falls behind so far that it has to give up, too."""
-    with Rig(streams=1, tokens=8, encode_s=0.001, head_s=0.001, settings=adaptive) as rig:
+    with Rig(streams=1, chunks=8, encode_s=0.001, head_s=0.001, settings=adaptive) as rig:
         (camera,) = rig.cameras
         monkeypatch.setattr(rig.classifier._overload, "look", lambda *_: None)
         camera.feed.lengthen(camera.feed.top_level)
@@ -199,7 +199,7 @@ def test_tokens_that_are_read_again_are_not_counted_again(monkeypatch: pytest.Mo
         camera.feed.catch_up()
         assert camera.feed._next < camera.feed._unread == len(camera.written)
         for _ in range(9):
-            camera.token(5, rig.now_s)
+            camera.chunk(5, rig.now_s)
         events += rig.run(4)
         assert camera.feed.drops["overload"] == 8  # all but the newest
         check_accounts(rig, events)
@@ -207,12 +207,12 @@ def test_tokens_that_are_read_again_are_not_counted_again(monkeypatch: pytest.Mo
 
 def test_who_is_late_catches_up_with_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """Served like the others, a stream that fell behind would stay behind, and lose each of its windows for ever."""
-    with Rig(streams=3, tokens=4, encode_s=0.005, head_s=0.005, max_batch=3) as rig:
+    with Rig(streams=3, chunks=4, encode_s=0.005, head_s=0.005, max_batch=3) as rig:
         monkeypatch.setattr(rig.classifier._overload, "look", lambda *_: None)
         rig.run(2)
         for camera in rig.cameras:
             for _ in range(8 if camera is rig.cameras[0] else 4):
-                camera.token(1, rig.now_s)
+                camera.chunk(1, rig.now_s)
         for _ in range(2):
             rig.classifier.step()
         waiting = [camera.feed.waiting for camera in rig.cameras]
@@ -228,10 +228,10 @@ def test_a_stream_that_leaves_while_it_rests_is_counted_to_its_end() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@example(streams=1, tokens=2, encode_s=0.125, head_s=0.125, batch=1, change={"adaptive": True}, hop=1)
+@example(streams=1, chunks=2, encode_s=0.125, head_s=0.125, batch=1, change={"adaptive": True}, hop=1)
 @given(
     streams=st.integers(1, 6),
-    tokens=st.integers(1, 12),
+    chunks=st.integers(1, 12),
     encode_s=st.floats(0.0005, 0.2),
     head_s=st.floats(0.0005, 0.2),
     batch=st.integers(1, 20),
@@ -241,10 +241,10 @@ def test_a_stream_that_leaves_while_it_rests_is_counted_to_its_end() -> None:
     hop=st.integers(1, 30),
 )
 def test_any_load_keeps_its_accounts_and_its_answers(
-    streams: int, tokens: int, encode_s: float, head_s: float, batch: int, change: dict[str, Any], hop: int
+    streams: int, chunks: int, encode_s: float, head_s: float, batch: int, change: dict[str, Any], hop: int
 ) -> None:
     with Rig(
-        streams=streams, tokens=tokens, encode_s=encode_s, head_s=head_s, max_batch=batch,
+        streams=streams, chunks=chunks, encode_s=encode_s, head_s=head_s, max_batch=batch,
         settings=lambda i: change | {"hop": hop},
     ) as rig:  # fmt: skip
         events: Events = []
@@ -269,11 +269,11 @@ def test_any_load_keeps_its_accounts_and_its_answers(
     st.data(),
 )
 def test_a_slot_holds_its_feature_for_as_long_as_a_window_refers_to_it(
-    tokens: int, batches: list[list[tuple[bool, bool]]], data: st.DataObject
+    chunks: int, batches: list[list[tuple[bool, bool]]], data: st.DataObject
 ) -> None:
-    """As the classifier does it: a burst of tokens is placed, those that are new are encoded, windows are read last."""
-    slots, first = tokens + BURST - 1, data.draw(st.integers(0, 50))
-    assembler = WindowAssembler(tokens=tokens, hop=data.draw(st.integers(1, 3)), slots=slots, first_slot=first)
+    """As the classifier does it: a burst of chunks is placed, those that are new are encoded, windows are read last."""
+    slots, first = chunks + BURST - 1, data.draw(st.integers(0, 50))
+    assembler = WindowAssembler(chunks=chunks, hop=data.draw(st.integers(1, 3)), slots=slots, first_slot=first)
     bank: dict[int, int] = {}
     segment, index, newest, features = 1, 0, -1, []
     for batch in batches:
@@ -284,7 +284,7 @@ def test_a_slot_holds_its_feature_for_as_long_as_a_window_refers_to_it(
             reuse = reuse and newest >= 0
             newest = newest if reuse else len(features)
             features.append(newest)
-            meta = TokenMeta(
+            meta = ChunkMeta(
                 segment=segment, index=index, start_pts_ns=0, end_pts_ns=0, captured_ns=number, frames=1,
                 duplicates=0, corrupt=0,
             )  # fmt: skip
@@ -295,7 +295,7 @@ def test_a_slot_holds_its_feature_for_as_long_as_a_window_refers_to_it(
                 assert slot not in written  # an encode takes each slot once
                 written[slot] = newest
             if window:
-                due.append((window, features[-tokens:]))
+                due.append((window, features[-chunks:]))
         bank |= written
         for window, want in due:
             assert [bank[slot] for slot in window.slots.tolist()] == want
@@ -310,7 +310,7 @@ def grey(level: int) -> int:
 
 
 def gated_features(levels: list[int], threshold: float = 3.0) -> list[int]:
-    """What the bank should hold for each token: the last one that differed enough from the one encoded before it."""
+    """What the bank should hold for each chunk: the last one that differed enough from the one encoded before it."""
     held, reference = [], None
     for level in levels:
         if reference is None or abs(level - reference) >= threshold:
@@ -321,17 +321,17 @@ def gated_features(levels: list[int], threshold: float = 3.0) -> list[int]:
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 12), min_size=60, max_size=60), st.integers(1, 8), st.integers(1, 8))
-def test_a_gated_stream_has_the_features_of_its_last_encoded_tokens(levels: list[int], tokens: int, batch: int) -> None:
-    with Rig(streams=2, tokens=tokens, encode_s=0.001, head_s=0.001, max_batch=batch, settings=gated) as rig:
+def test_a_gated_stream_has_the_features_of_its_last_encoded_chunks(levels: list[int], chunks: int, batch: int) -> None:
+    with Rig(streams=2, chunks=chunks, encode_s=0.001, head_s=0.001, max_batch=batch, settings=gated) as rig:
         events = rig.run(10, number=lambda stream, i: grey(levels[(i + 7 * stream) % 60]))
         encoded = 0
         for k, camera in enumerate(rig.cameras):
             held = gated_features([levels[(i + 7 * k) % 60] for i in range(len(camera.written))])
             mine = [body for _, stream, body in events if stream == camera.name]
-            assert len(mine) == len(held) - tokens + 1 - camera.feed.waiting
+            assert len(mine) == len(held) - chunks + 1 - camera.feed.waiting
             for body in mine:
-                first = round(body["window"]["start_s"] * TOKENS_PER_S)
-                want = answer(held[first : first + tokens])
+                first = round(body["window"]["start_s"] * CHUNKS_PER_S)
+                want = answer(held[first : first + chunks])
                 assert dict(body["top"])["a"] == pytest.approx(want, abs=1e-5)
             assert mine[-1].get("gated", 0) == camera.feed.gated
             encoded += camera.feed.taken - camera.feed.gated
@@ -343,13 +343,13 @@ def test_a_gated_stream_has_the_features_of_its_last_encoded_tokens(levels: list
     st.lists(st.lists(st.lists(st.sampled_from([0, 1, 9, 18]), max_size=3), min_size=3, max_size=3), max_size=12),
     st.integers(2, 16),
 )
-def test_batches_of_new_and_unchanged_tokens_keep_them_apart(rounds: list[list[list[int]]], batch: int) -> None:
-    with Rig(streams=3, tokens=3, encode_s=0, head_s=0, max_batch=batch, settings=gated) as rig:
+def test_batches_of_new_and_unchanged_chunks_keep_them_apart(rounds: list[list[list[int]]], batch: int) -> None:
+    with Rig(streams=3, chunks=3, encode_s=0, head_s=0, max_batch=batch, settings=gated) as rig:
         levels: list[list[int]] = [[], [], []]
         for each in rounds:
             for camera, written, brought in zip(rig.cameras, levels, each, strict=True):
                 for level in brought:
-                    camera.token(grey(level), rig.now_s)
+                    camera.chunk(grey(level), rig.now_s)
                     written.append(level)
             while rig.classifier.step():
                 pass
@@ -360,14 +360,14 @@ def test_batches_of_new_and_unchanged_tokens_keep_them_apart(rounds: list[list[l
 
 
 def test_slow_drift_adds_up_until_it_counts() -> None:
-    with Rig(streams=1, tokens=4, encode_s=0.001, head_s=0.001, settings=gated) as rig:
+    with Rig(streams=1, chunks=4, encode_s=0.001, head_s=0.001, settings=gated) as rig:
         rig.run(20, number=lambda _, i: grey(i // 2))
-        tokens = len(rig.cameras[0].written)
-        assert rig.cameras[0].feed.gated == pytest.approx(tokens * 5 / 6, abs=1)
+        chunks = len(rig.cameras[0].written)
+        assert rig.cameras[0].feed.gated == pytest.approx(chunks * 5 / 6, abs=1)
 
 
 def test_a_scene_without_any_change_takes_neither_encodes_nor_heads() -> None:
-    with Rig(streams=3, tokens=4, encode_s=0.001, head_s=0.001, settings=lambda i: gated(i) if i else {}) as rig:
+    with Rig(streams=3, chunks=4, encode_s=0.001, head_s=0.001, settings=lambda i: gated(i) if i else {}) as rig:
         events = rig.run(20, number=lambda stream, i: grey(9))
         free, *rest = per_stream(rig, events)
         assert free == rest[0] == rest[1]
@@ -378,7 +378,7 @@ def test_a_scene_without_any_change_takes_neither_encodes_nor_heads() -> None:
 
 
 def test_a_gate_is_set_and_lifted_while_the_stream_runs() -> None:
-    with Rig(streams=1, tokens=4, encode_s=0.001, head_s=0.001) as rig:
+    with Rig(streams=1, chunks=4, encode_s=0.001, head_s=0.001) as rig:
         settings_now = rig.cameras[0].feed._settings
         encoded = []
         for threshold in (0.0, 2.0, 0.0):
@@ -392,7 +392,7 @@ def test_a_gate_is_set_and_lifted_while_the_stream_runs() -> None:
 
 def test_answers_are_those_of_the_engine_that_serves() -> None:
     """A still scene has its answer from before; another engine is asked again."""
-    with Rig(streams=1, tokens=4, encode_s=0.001, head_s=0.001, settings=gated) as rig:
+    with Rig(streams=1, chunks=4, encode_s=0.001, head_s=0.001, settings=gated) as rig:
         rig.run(5, number=lambda *_: grey(9))
         before = rig.engine.classified
         rig.classifier._use(rig.engine)
@@ -401,7 +401,7 @@ def test_answers_are_those_of_the_engine_that_serves() -> None:
 
 
 def test_the_head_is_asked_again_after_something_moved_and_went_back() -> None:
-    with Rig(streams=1, tokens=2, encode_s=0.001, head_s=0.001, settings=gated) as rig:
+    with Rig(streams=1, chunks=2, encode_s=0.001, head_s=0.001, settings=gated) as rig:
         events = rig.run(30, number=lambda _, i: grey(40 if i % 20 == 7 else 9))
         moved = [dict(body["top"])["a"] for _, _, body in events]
         still = answer([grey(9)] * 2)

@@ -28,11 +28,11 @@ from streamclf.runtime.child import Stop
 from streamclf.runtime.jobs import FeedJoin, StreamSettings
 from streamclf.windows.ring import RingReader, RingWriter, create_ring
 from streamclf.windows.ring_progress import ProgressReporter
-from streamclf.windows.sampling import TokenMeta
+from streamclf.windows.sampling import ChunkMeta
 
 STREAMS = 3
 MAX_BATCH = 8
-TOKEN_NS = 200_000_000
+CHUNK_NS = 200_000_000
 
 
 class Posted:
@@ -66,7 +66,7 @@ class Camera:
 
     def __init__(self, name: str, engine: Engine, index: int, hop: int = 1, progress: Any = None) -> None:
         spec = engine.spec
-        fd = create_ring(ring_slots(spec), spec.token_shape)
+        fd = create_ring(ring_slots(spec), spec.chunk_shape)
         self.writer = RingWriter(fd)
         self.wake_read, self.wake_write = os.pipe()
         os.set_blocking(self.wake_read, False)
@@ -82,22 +82,22 @@ class Camera:
         )
         self.fds = (os.dup(fd), os.dup(self.wake_read))
         """As the supervisor sends them."""
-        self.tokens: list[np.ndarray] = []
+        self.chunks: list[np.ndarray] = []
         self.captured_ns: list[int] = []
         self.history: list[tuple[int, int]] = []
         os.close(fd)
         self._random = np.random.default_rng(index)
         self.segment, self.index = 1, 0
 
-    def token(self, *, duplicates: int = 0, corrupt: int = 0) -> None:
+    def chunk(self, *, duplicates: int = 0, corrupt: int = 0) -> None:
         level = int(self._random.integers(30, 220))
         pixels = self._random.integers(level - 20, level + 20, (2, 16, 16, 3)).astype(np.uint8)
         self.writer.begin()[:] = pixels
-        meta = TokenMeta(
+        meta = ChunkMeta(
             segment=self.segment,
             index=self.index,
-            start_pts_ns=self.index * TOKEN_NS,
-            end_pts_ns=(self.index + 1) * TOKEN_NS,
+            start_pts_ns=self.index * CHUNK_NS,
+            end_pts_ns=(self.index + 1) * CHUNK_NS,
             captured_ns=time.monotonic_ns(),
             frames=2,
             duplicates=duplicates,
@@ -105,7 +105,7 @@ class Camera:
         )
         self.writer.commit(meta)
         self.captured_ns.append(meta.captured_ns)
-        self.tokens.append(pixels)
+        self.chunks.append(pixels)
         self.history.append((self.segment, self.index))
         self.index += 1
 
@@ -149,7 +149,7 @@ def test_each_window_has_the_whole_windows_numbers_across_gaps_and_batches(engin
             for _ in range(int(random.integers(0, BURST))):
                 if random.random() < 0.1:
                     camera.gap()
-                camera.token()
+                camera.chunk()
         drain(classifier)
     for camera in cameras:
         bodies = posted.of(camera.feed.stream)
@@ -157,26 +157,26 @@ def test_each_window_has_the_whole_windows_numbers_across_gaps_and_batches(engin
         assert not camera.feed.drops
         for body, (segment, first, row) in zip(bodies, expected_windows(camera), strict=True):
             assert body["window"]["segment"] == segment
-            assert body["window"]["start_s"] == pytest.approx(first * TOKEN_NS / 1e9)
+            assert body["window"]["start_s"] == pytest.approx(first * CHUNK_NS / 1e9)
             assert probability(body, "bright") == pytest.approx(float(row[1]), abs=1e-4)
 
 
 def expected_windows(camera: Camera) -> Iterator[tuple[int, int, np.ndarray]]:
-    """(segment, index of the first token, probabilities) of each four consecutive tokens of one segment."""
+    """(segment, index of the first chunk, probabilities) of each four consecutive chunks of one segment."""
     for i in range(3, len(camera.history)):
         (first_segment, first), (segment, index) = camera.history[i - 3], camera.history[i]
         if first_segment == segment and index - first == 3:
-            yield segment, first, softmax(expected_logits(np.stack(camera.tokens[i - 3 : i + 1])))
+            yield segment, first, softmax(expected_logits(np.stack(camera.chunks[i - 3 : i + 1])))
 
 
 def test_a_window_counts_its_duplicates_and_corrupt_frames(engine: Engine) -> None:
     camera = Camera("cam", engine, 0)
     classifier, posted = serve(engine, camera)
-    camera.token(duplicates=1)
-    camera.token(corrupt=2)
-    camera.token()
-    camera.token(duplicates=1)
-    camera.token()
+    camera.chunk(duplicates=1)
+    camera.chunk(corrupt=2)
+    camera.chunk()
+    camera.chunk(duplicates=1)
+    camera.chunk()
     drain(classifier)
     first, second = posted.of("cam")
     assert (first["window"]["frames"], first["window"]["duplicates"], first["window"]["corrupt"]) == (8, 2, 2)
@@ -191,78 +191,78 @@ def test_hop_thins_the_predictions_out(engine: Engine) -> None:
     camera = Camera("cam", engine, 0, hop=3)
     classifier, posted = serve(engine, camera)
     for _ in range(12):
-        camera.token()
+        camera.chunk()
         drain(classifier)
     assert [round(body["window"]["start_s"], 1) for body in posted.of("cam")] == [0.0, 0.6, 1.2]
 
 
-def test_a_token_waits_for_the_other_streams_and_is_encoded_with_theirs(
+def test_a_chunk_waits_for_the_other_streams_and_is_encoded_with_theirs(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("streamclf.classifier.batching.ALIVE_S", 3600.0)  # however slow this machine is
     batches: list[int] = []
     encode = engine.encode
-    monkeypatch.setattr(engine, "encode", lambda tokens, slots: (batches.append(len(slots)), encode(tokens, slots)))
+    monkeypatch.setattr(engine, "encode", lambda chunks, slots: (batches.append(len(slots)), encode(chunks, slots)))
     one, other = cameras = [Camera("one", engine, 0), Camera("other", engine, 1)]
     classifier = Classifier(engine, [camera.feed for camera in cameras], {}, Posted(), max_wait_s=60.0)  # type: ignore[arg-type]
     for camera in cameras:  # both are heard of at once, so that each knows of the other
-        camera.token()
+        camera.chunk()
         os.write(camera.wake_write, b"\1")
     with running(classifier):
-        wait_until(lambda: all(camera.feed.waiting == 0 for camera in cameras), "the first tokens to be taken")
+        wait_until(lambda: all(camera.feed.waiting == 0 for camera in cameras), "the first chunks to be taken")
         before = len(batches)
         for camera in (one, other):
             assert len(batches) == before
             for _ in range(HELD):
-                camera.token()
+                camera.chunk()
             os.write(camera.wake_write, b"\1")
         wait_until(lambda: len(batches) > before, "the batch")
         assert batches[before:] == [2 * HELD]
 
 
-def test_a_token_of_which_no_wake_tells_is_found_all_the_same(engine: Engine) -> None:
+def test_a_chunk_of_which_no_wake_tells_is_found_all_the_same(engine: Engine) -> None:
     """As those are that wait when a stream is served again."""
     camera = Camera("cam", engine, 0)
     classifier, _ = serve(engine, camera)
     with running(classifier):
         for _ in range(2):
             for _ in range(HELD):
-                camera.token()
-            wait_until(lambda: camera.feed.waiting == 0, "the tokens to be taken")
+                camera.chunk()
+            wait_until(lambda: camera.feed.waiting == 0, "the chunks to be taken")
 
 
-def test_a_token_that_completes_no_window_is_encoded_with_the_one_that_does(engine: Engine) -> None:
-    """Windows of 4 tokens, every 2: the first is due with token 3, the next ones with 5 and 7."""
+def test_a_chunk_that_completes_no_window_is_encoded_with_the_one_that_does(engine: Engine) -> None:
+    """Windows of 4 chunks, every 2: the first is due with chunk 3, the next ones with 5 and 7."""
     camera = Camera("cam", engine, 0, hop=2)
     classifier, posted = serve(engine, camera)
     due = []
     for _ in range(8):
-        camera.token()
+        camera.chunk()
         due.append(camera.feed.due_s(hold=4))
         if due[-1] is not None:
             drain(classifier)
     captured_s = [time_ns / 1e9 for time_ns in camera.captured_ns]
-    # The first token of all may be anyone's; after it no more than two wait.
+    # The first chunk of all may be anyone's; after it no more than two wait.
     assert due == [captured_s[0], None, captured_s[2], captured_s[3], None, captured_s[5], None, captured_s[7]]
     assert len(posted.of("cam")) == 3
 
 
-def test_where_encoding_takes_long_no_token_waits_for_another(engine: Engine) -> None:
+def test_where_encoding_takes_long_no_chunk_waits_for_another(engine: Engine) -> None:
     camera = Camera("cam", engine, 0, hop=2)
     classifier, _ = serve(engine, camera)
     for i in range(6):
-        camera.token()
+        camera.chunk()
         assert camera.feed.due_s(hold=1) == camera.captured_ns[i] / 1e9
         drain(classifier)
     assert camera.feed.due_s(hold=1) is None
 
 
-def test_a_file_that_waits_for_its_tokens_is_never_made_to(engine: Engine) -> None:
+def test_a_file_that_waits_for_its_chunks_is_never_made_to(engine: Engine) -> None:
     read_fd, write_fd = os.pipe()
     camera = Camera("film", engine, 0, hop=4, progress=ProgressReporter(write_fd))
     classifier, _ = serve(engine, camera)
     for i in range(6):
-        camera.token()
+        camera.chunk()
         assert camera.feed.due_s(hold=4) == camera.captured_ns[i] / 1e9
         drain(classifier)
     os.close(read_fd)
@@ -273,8 +273,8 @@ def test_a_busy_stream_does_not_starve_the_others(engine: Engine) -> None:
     busy, quiet = Camera("busy", engine, 0), Camera("quiet", engine, 1)
     classifier, _ = serve(engine, busy, quiet)
     for _ in range(8):
-        busy.token()
-    quiet.token()
+        busy.chunk()
+    quiet.chunk()
     classifier.step()
     assert quiet.feed._next == 1
     assert busy.feed._next == BURST
@@ -284,24 +284,24 @@ def test_overload_gives_up_the_oldest_and_counts_it(engine: Engine) -> None:
     camera = Camera("cam", engine, 0)
     classifier, posted = serve(engine, camera)
     for _ in range(30):
-        camera.token()
+        camera.chunk()
     drain(classifier)
     assert camera.feed.drops["overload"] == 29
-    assert posted.of("cam") == []  # one token is no window, and no window may span what was dropped
+    assert posted.of("cam") == []  # one chunk is no window, and no window may span what was dropped
     for _ in range(3):
-        camera.token()
+        camera.chunk()
     drain(classifier)
     (body,) = posted.of("cam")
-    assert body["window"]["start_s"] == pytest.approx(29 * TOKEN_NS / 1e9)
+    assert body["window"]["start_s"] == pytest.approx(29 * CHUNK_NS / 1e9)
     assert body["dropped"] == {"overload": 29}
 
 
-def test_a_backlog_costs_windows_before_it_costs_tokens(engine: Engine) -> None:
+def test_a_backlog_costs_windows_before_it_costs_chunks(engine: Engine) -> None:
     camera = Camera("cam", engine, 0)
     classifier, posted = serve(engine, camera)
     waiting = CATCH_UP + 4
     for _ in range(waiting):
-        camera.token()
+        camera.chunk()
     drain(classifier)
     complete = waiting - 3
     assert camera.feed.drops == {"window": complete - CATCH_UP}
@@ -313,7 +313,7 @@ def test_it_wakes_by_event_and_leaves_when_asked(engine: Engine) -> None:
     classifier, posted = serve(engine, camera)
     with running(classifier) as thread:
         for _ in range(4):
-            camera.token()
+            camera.chunk()
             os.write(camera.wake_write, b"x")
         assert posted.arrived.wait(10)
     assert not thread.is_alive()
@@ -323,7 +323,7 @@ def test_what_capture_had_finished_is_classified_before_the_end(engine: Engine, 
     camera = Camera("cam", engine, 0)
     classifier, posted = serve(engine, camera)
     for _ in range(4):
-        camera.token()
+        camera.chunk()
     stop = Stop()
     stop.request()
     classifier.run(stop)
@@ -346,10 +346,10 @@ def test_streams_join_and_leave_and_the_others_numbers_stay_right(engine: Engine
     for camera in (goes, stays):
         classifier.join(roster.join(join_of(camera), camera.fds), StreamActions())
     for round_ in range(20):
-        stays.token()
-        (goes if round_ < 10 else comes).token()
+        stays.chunk()
+        (goes if round_ < 10 else comes).chunk()
         if round_ == 9:
-            classifier.leave("goes")  # its last token has not been classified yet
+            classifier.leave("goes")  # its last chunk has not been classified yet
             roster.leave("goes")
             assert all(closed(fd) for fd in goes.fds)
             classifier.join(roster.join(join_of(comes), comes.fds), StreamActions())
@@ -359,7 +359,7 @@ def test_streams_join_and_leave_and_the_others_numbers_stay_right(engine: Engine
     assert starts(posted, "comes") == [round(0.2 * i, 1) for i in range(7)]
     for camera in (stays, goes, comes):
         for body, (_, first, row) in zip(posted.of(camera.feed.stream), expected_windows(camera), strict=True):
-            assert body["window"]["start_s"] == pytest.approx(first * TOKEN_NS / 1e9)
+            assert body["window"]["start_s"] == pytest.approx(first * CHUNK_NS / 1e9)
             assert probability(body, "bright") == pytest.approx(float(row[1]), abs=1e-4)
     assert not any(closed(fd) for fd in stays.fds)
 
@@ -379,7 +379,7 @@ def test_another_hop_goes_on_in_its_own_raster_without_a_gap(engine: Engine) -> 
     for hop in (1, 3, 1):
         classifier.change("cam", StreamSettings(hop=hop, actions=StreamActions()))
         for _ in range(7):
-            camera.token()
+            camera.chunk()
             drain(classifier)
     assert starts(posted, "cam") == [0.0, 0.2, 0.4, 0.6, 1.2, 1.8, *(round(0.2 * i, 1) for i in range(11, 18))]
 
@@ -404,7 +404,7 @@ def test_an_action_ends_with_its_hours_though_its_stream_shows_nothing(
     classifier = Classifier(engine, [camera.feed], {"cam": actions}, posted)  # type: ignore[arg-type]
     with running(classifier):
         for _ in range(4):
-            camera.token()
+            camera.chunk()
             os.write(camera.wake_write, b"x")
         wait_until(lambda: phases(posted) != [], "the start")
         assert {phase for phase, _ in phases(posted)} == {"start"}
@@ -427,10 +427,10 @@ def test_it_goes_on_with_another_engine_in_the_middle_of_a_window(engine: Engine
     second = open_engine(bundle, backend="onnxruntime", max_batch=2, bank_slots=engine.bank_slots)
     cameras = [Camera("a", first, 0), Camera("b", first, 1)]
     classifier, posted = serve(first, *cameras)
-    for count in (6, 3):  # windows of 4 tokens: all of the second round's begin before the exchange
+    for count in (6, 3):  # windows of 4 chunks: all of the second round's begin before the exchange
         for camera in cameras:
             for _ in range(count):
-                camera.token()
+                camera.chunk()
                 drain(classifier)
         if count == 6:
             classifier.exchange(second)
@@ -441,7 +441,7 @@ def test_it_goes_on_with_another_engine_in_the_middle_of_a_window(engine: Engine
         assert [body["engine"].split()[0] for body in bodies] == ["openvino"] * 3 + ["onnxruntime"] * 3
         assert {body["model"] for body in bodies} == {"brightness@1"}
         for end, body in enumerate(bodies, start=4):
-            expected = softmax(expected_logits(np.stack(camera.tokens[end - 4 : end])))[1]
+            expected = softmax(expected_logits(np.stack(camera.chunks[end - 4 : end])))[1]
             assert probability(body, "bright") == pytest.approx(expected, abs=1e-4)
     classifier.close()
 
@@ -458,10 +458,10 @@ def test_a_better_engine_is_asked_for_between_batches(engine: Engine, tmp_path: 
     thread.start()
     try:
         for _ in range(5):
-            camera.token()
+            camera.chunk()
         os.write(camera.wake_write, b"x")
         wait_until(lambda: len(posted.drafts) == 2, "two predictions")
-        camera.token()
+        camera.chunk()
         os.write(camera.wake_write, b"x")
         wait_until(lambda: len(posted.drafts) == 3, "the third")
     finally:

@@ -124,7 +124,7 @@ def test_files_that_are_no_configuration(tmp_path: Path) -> None:
     [
         ("streams: {film: {url: absent.mp4}}", r"streams\.film\.url=.*absent\.mp4: no such file"),
         ("streams: {film: {url: .}}", r"streams\.film\.url=.*: not a file"),
-        ("streams: {a: {camera: 0, hop: 40}}", r"streams\.a\.hop=40: at most 4 \(tokens in a window of brightness@1"),
+        ("streams: {a: {camera: 0, hop: 40}}", r"streams\.a\.hop=40: at most 4 \(chunks in a window of brightness@1"),
         (
             "streams: {a: {camera: 0}}\nactions: {wave: {}}",
             r"actions\.wave: brightness@1 has no such label; it has dark, bright",

@@ -156,13 +156,13 @@ def test_what_producers_had_to_drop_is_told(hub: HubProcess, context: zmq.Contex
     seen: dict[str, dict[str, object]] = {}
 
     def told() -> bool:
-        link.post(status(tokens=5))
+        link.post(status(chunks=5))
         while subscriber.poll(100):
             topic, body = subscriber.recv_multipart()
             seen[topic.decode()] = json.loads(body)
         return (
             seen.get("heartbeat/", {}).get("dropped") == {"door": 20}
-            and seen.get("status/door/", {}).get("counters") == {"tokens": 5, "link_dropped": 20}
+            and seen.get("status/door/", {}).get("counters") == {"chunks": 5, "link_dropped": 20}
         )  # fmt: skip
 
     wait_until(told, "the count of dropped predictions")

@@ -15,7 +15,7 @@ from support.clips import draw, read_number, write_audio, write_clip, write_flat
 from streamclf.config.service import StreamConfig
 from streamclf.errors import SourceError
 from streamclf.sources import Frame, open_source
-from streamclf.windows.chunks import read_tokens
+from streamclf.windows.chunks import read_chunks
 from streamclf.windows.sampling import NS
 
 MS = 1_000_000
@@ -57,12 +57,12 @@ def test_the_picture_is_rgb_and_its_own(clip: Path) -> None:
 
 def test_rendering_goes_where_it_is_told_and_says_what_does_not_fit(clip: Path) -> None:
     frame = frames_of(clip)[3]
-    token = np.zeros((2, 90, 160, 3), np.uint8)
-    assert frame.to_rgb(90, 160, out=token[1]) is not token
-    assert (token[1] == frame.to_rgb(90, 160)).all()
-    assert not token[0].any()
+    chunk = np.zeros((2, 90, 160, 3), np.uint8)
+    assert frame.to_rgb(90, 160, out=chunk[1]) is not chunk
+    assert (chunk[1] == frame.to_rgb(90, 160)).all()
+    assert not chunk[0].any()
     with pytest.raises(ValueError, match=r"must be uint8 \(90, 160, 3\)"):
-        frame.to_rgb(90, 160, out=token[0, :80])
+        frame.to_rgb(90, 160, out=chunk[0, :80])
 
 
 def test_variable_frame_rate_goes_by_time_stamps(tmp_path: Path) -> None:
@@ -70,9 +70,9 @@ def test_variable_frame_rate_goes_by_time_stamps(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "vfr.mkv", times_ms=times)
     assert [frame.pts_ns // MS for frame in frames_of(path)] == times
     with open_source(fast(path)) as source:
-        tokens = list(read_tokens(source, fps=10, frames_per_token=1, height=90, width=160, resize="stretch"))
+        chunks = list(read_chunks(source, fps=10, frames_per_chunk=1, height=90, width=160, resize="stretch"))
     # 0, 100, 200 (nearest 250), 300 (270), 400, 500; gaps of over 100 ms end segments: 250 and 400 begin new ones
-    assert [(meta.segment, read_number(pixels[0], 320, 180)) for meta, pixels in tokens] == [
+    assert [(meta.segment, read_number(pixels[0], 320, 180)) for meta, pixels in chunks] == [
         (1, 0), (1, 3), (2, 4), (3, 7), (3, 10),
     ]  # fmt: skip
 
@@ -253,11 +253,11 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, clip: Path) -> None:
         frames_of(path)
 
 
-def test_reading_all_tokens_of_a_file(clip: Path) -> None:
+def test_reading_all_chunks_of_a_file(clip: Path) -> None:
     with open_source(fast(clip)) as source:
-        tokens = list(read_tokens(source, fps=10, frames_per_token=4, height=90, width=160, resize="stretch"))
-    assert [meta.index for meta, _ in tokens] == list(range(5))
+        chunks = list(read_chunks(source, fps=10, frames_per_chunk=4, height=90, width=160, resize="stretch"))
+    assert [meta.index for meta, _ in chunks] == list(range(5))
     # every 100 ms: frames 0, 2 (80 ms, as near as 120), 5, 7, 10, ...
-    numbers = [read_number(picture, 320, 180) for _, pixels in tokens for picture in pixels]
+    numbers = [read_number(picture, 320, 180) for _, pixels in chunks for picture in pixels]
     assert numbers == [0, 2, 5, 7, 10, 12, 15, 17, 20, 22, 25, 27, 30, 32, 35, 37, 40, 42, 45, 47]
-    assert tokens[-1][0].end_pts_ns == 2 * NS
+    assert chunks[-1][0].end_pts_ns == 2 * NS

@@ -1,4 +1,4 @@
-"""Pictures that are not decoded: tokens are the same, to the byte, and come no later."""
+"""Pictures that are not decoded: chunks are the same, to the byte, and come no later."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from streamclf.config.service import StreamConfig
 from streamclf.sources import Frame, Source, open_source
 from streamclf.sources.frame_skipping import MAX_TIMES, MAX_UNTOLD, MAX_UNTOLD_NS, Skipper
 from streamclf.sources.resize import Resize
-from streamclf.windows.chunks import TokenFiller
-from streamclf.windows.sampling import TokenMeta, TokenSampler
+from streamclf.windows.chunks import ChunkBuilder
+from streamclf.windows.sampling import ChunkMeta, ChunkSampler
 
 MS = 1_000_000
 FLAT = {"preset": "ultrafast", "bf": "2", "x264-params": "b-pyramid=none:b-adapt=0:scenecut=0:threads=1"}
@@ -33,22 +33,22 @@ HEVC = {
 }
 
 
-class Tokens:
-    """A sink that keeps every token, and how many packets had come when it was complete."""
+class Chunks:
+    """A sink that keeps every chunk, and how many packets had come when it was complete."""
 
     def __init__(self, shape: tuple[int, int, int, int]) -> None:
         self._shape = shape
         self._place = np.empty(shape, np.uint8)
         self.packets = 0
-        self.all: list[tuple[TokenMeta, bytes]] = []
+        self.all: list[tuple[ChunkMeta, bytes]] = []
         self.after: list[int] = []
 
     def begin(self) -> U8:
         self._place = np.empty(self._shape, np.uint8)
         return self._place
 
-    def commit(self, token: TokenMeta) -> int:
-        self.all.append((replace(token, captured_ns=0), self._place.tobytes()))
+    def commit(self, chunk: ChunkMeta) -> int:
+        self.all.append((replace(chunk, captured_ns=0), self._place.tobytes()))
         self.after.append(self.packets)
         return 0
 
@@ -95,11 +95,11 @@ def video(
 
 
 def played(
-    packets: Sequence[Made], depth: int, threads: int, *, fps: float, frames_per_token: int, prompt: bool, skip: bool
-) -> tuple[Tokens, list[int]]:
-    """The tokens of a video, and the pictures that were skipped."""
-    sink = Tokens((frames_per_token, 1, 1, 3))
-    filler = TokenFiller(TokenSampler(fps, frames_per_token), sink, height=1, width=1, resize="stretch")
+    packets: Sequence[Made], depth: int, threads: int, *, fps: float, frames_per_chunk: int, prompt: bool, skip: bool
+) -> tuple[Chunks, list[int]]:
+    """The chunks of a video, and the pictures that were skipped."""
+    sink = Chunks((frames_per_chunk, 1, 1, 3))
+    filler = ChunkBuilder(ChunkSampler(fps, frames_per_chunk), sink, height=1, width=1, resize="stretch")
     skipper: Skipper[Made] = Skipper(prompt=prompt)
     if skip:
         skipper.interest = filler
@@ -160,27 +160,27 @@ INTERVALS = st.lists(
     gop=st.integers(1, 20),
     threads=st.integers(0, 5),
     fps=st.sampled_from([1, 2.5, 5, 7.3, 10, 12.5, 25, 30]),
-    frames_per_token=st.integers(1, 6),
+    frames_per_chunk=st.integers(1, 6),
     prompt=st.booleans(),
 )
-def test_tokens_are_the_same_whatever_the_video(
+def test_chunks_are_the_same_whatever_the_video(
     intervals_ms: list[int], groups: list[int], pyramid: bool, loose: list[bool], gop: int, threads: int, fps: float,
-    frames_per_token: int, prompt: bool,
+    frames_per_chunk: int, prompt: bool,
 ) -> None:  # fmt: skip
     packets, depth = video(intervals_ms, groups, pyramid, loose, gop)
-    keys: dict[str, Any] = {"fps": fps, "frames_per_token": frames_per_token, "prompt": prompt}
+    keys: dict[str, Any] = {"fps": fps, "frames_per_chunk": frames_per_chunk, "prompt": prompt}
     plain, none = played(packets, depth, threads, skip=False, **keys)
     saving, skipped = played(packets, depth, threads, skip=True, **keys)
     assert not none
     assert saving.all == plain.all
     assert {packet.number for packet in packets if not packet.spare}.isdisjoint(skipped)
     if prompt and not threads:
-        assert saving.after == plain.after, "a token may not come later"
+        assert saving.after == plain.after, "a chunk may not come later"
 
 
 def test_of_a_regular_video_only_what_is_wanted_is_decoded() -> None:
     packets, depth = video([40] * 200, [0], False, [True], 50)
-    _, skipped = played(packets, depth, 0, fps=5, frames_per_token=1, prompt=True, skip=True)
+    _, skipped = played(packets, depth, 0, fps=5, frames_per_chunk=1, prompt=True, skip=True)
     # All but the first of four pictures are spare; of those, one of five is wanted.
     spare = {packet.number for packet in packets if packet.spare}
     assert spare - set(skipped) == {number for number in spare if number % 5 == 0}
@@ -287,9 +287,9 @@ def test_half_pictures_end_it_for_good() -> None:
 # Real decoders.
 
 
-def tokens_of(source: Source, fps: float, frames_per_token: int, *, skip: bool, tokens: int = 0) -> tuple[Tokens, int]:
-    sink = Tokens((frames_per_token, 90, 160, 3))
-    filler = TokenFiller(TokenSampler(fps, frames_per_token), sink, height=90, width=160, resize="stretch")
+def chunks_of(source: Source, fps: float, frames_per_chunk: int, *, skip: bool, chunks: int = 0) -> tuple[Chunks, int]:
+    sink = Chunks((frames_per_chunk, 90, 160, 3))
+    filler = ChunkBuilder(ChunkSampler(fps, frames_per_chunk), sink, height=90, width=160, resize="stretch")
     if skip:
         source.heed(filler)
     skipped, before = 0, -1
@@ -299,7 +299,7 @@ def tokens_of(source: Source, fps: float, frames_per_token: int, *, skip: bool, 
         assert (frame.width, frame.height) == (320, 180)
         filler.offer(frame)
         skipped += frame.skipped
-        if tokens and len(sink.all) >= tokens:
+        if chunks and len(sink.all) >= chunks:
             break
     return sink, skipped
 
@@ -313,13 +313,13 @@ def movie(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return made
 
 
-@pytest.mark.parametrize(("fps", "frames_per_token"), [(10, 1), (5, 4), (3.3, 2), (25, 1)])
-def test_a_films_tokens_are_equal_to_the_byte(movie: Path, fps: float, frames_per_token: int) -> None:
+@pytest.mark.parametrize(("fps", "frames_per_chunk"), [(10, 1), (5, 4), (3.3, 2), (25, 1)])
+def test_a_films_chunks_are_equal_to_the_byte(movie: Path, fps: float, frames_per_chunk: int) -> None:
     config = StreamConfig(url=str(movie), pace="fast")
     with open_source(config) as source:
-        plain, none = tokens_of(source, fps, frames_per_token, skip=False)
+        plain, none = chunks_of(source, fps, frames_per_chunk, skip=False)
     with open_source(config) as source:
-        saving, skipped = tokens_of(source, fps, frames_per_token, skip=True)
+        saving, skipped = chunks_of(source, fps, frames_per_chunk, skip=True)
     assert saving.all == plain.all
     assert len(saving.all) >= 4
     assert none == 0
@@ -346,14 +346,14 @@ def test_a_film_cut_where_pictures_lead_into_nothing(tmp_path: Path, codec: str)
     found = []
     for skip in (False, True):
         with open_source(StreamConfig(url=str(cut), pace="fast")) as opened:
-            found.append(tokens_of(opened, 5, 1, skip=skip))
+            found.append(chunks_of(opened, 5, 1, skip=skip))
     assert found[1][0].all == found[0][0].all
     assert found[1][1] > 10
 
 
 @pytest.mark.parametrize("demuxer", ["rtp", "ffmpeg"])
 @pytest.mark.parametrize("kind", ["flat", "pyramid", "hevc"])
-def test_a_cameras_tokens_are_equal_to_the_byte(kind: str, demuxer: str) -> None:
+def test_a_cameras_chunks_are_equal_to_the_byte(kind: str, demuxer: str) -> None:
     codec = "libx265" if kind == "hevc" else "libx264"
     options = tuple({"flat": FLAT, "pyramid": PYRAMID, "hevc": HEVC}[kind].items())
     movie = film(frames=100, gop=50, codec=codec, options=options)
@@ -363,16 +363,16 @@ def test_a_cameras_tokens_are_equal_to_the_byte(kind: str, demuxer: str) -> None
         for skip in (False, True):
             config = StreamConfig.model_validate({"url": server.url("cam"), "demuxer": demuxer, "read_timeout_s": 5})
             with open_source(config) as source:
-                found.append(tokens_of(source, 5, 2, skip=skip, tokens=4))
+                found.append(chunks_of(source, 5, 2, skip=skip, chunks=4))
     (plain, none), (saving, skipped) = found
-    assert [token for _, token in saving.all] == [token for _, token in plain.all]
+    assert [chunk for _, chunk in saving.all] == [chunk for _, chunk in plain.all]
     assert none == 0
     assert skipped > 0 or demuxer == "ffmpeg"
 
 
 def test_a_camera_without_b_pictures_is_read_as_before() -> None:
     with RtspServer({"cam": film(frames=50)}) as server, open_source(StreamConfig(url=server.url("cam"))) as source:
-        sink, skipped = tokens_of(source, 5, 2, skip=True, tokens=3)
+        sink, skipped = chunks_of(source, 5, 2, skip=True, chunks=3)
     assert skipped == 0
     assert len(sink.all) == 3
 
@@ -413,20 +413,20 @@ def test_what_was_skipped_and_is_wanted_after_all_is_a_picture_lost(
     times_ms: list[int], skipped: list[int], segments: int
 ) -> None:
     """Damage or a stall may change what is wanted after it was decided. No other picture may stand in silently."""
-    sink = Tokens((1, 8, 8, 3))
-    filler = TokenFiller(TokenSampler(10, 1), sink, height=8, width=8, resize="stretch")
+    sink = Chunks((1, 8, 8, 3))
+    filler = ChunkBuilder(ChunkSampler(10, 1), sink, height=8, width=8, resize="stretch")
     for frame in frames_at(times_ms, skipped):
         filler.offer(frame)
     assert {meta.segment for meta, _ in sink.all} == set(range(1, segments + 1))
-    for meta, token in sink.all:
-        assert token[0] not in skipped
-        assert abs(times_ms[token[0]] * MS - meta.start_pts_ns) <= 50 * MS
+    for meta, chunk in sink.all:
+        assert chunk[0] not in skipped
+        assert abs(times_ms[chunk[0]] * MS - meta.start_pts_ns) <= 50 * MS
 
 
 def test_what_is_predicted_from_damage_is_decoded_and_skipping_goes_on_with_the_next_key_frame() -> None:
     """Skipping must not hide what was lost."""
     movie = film(frames=100, gop=25, codec="libx264", options=tuple(FLAT.items()))
-    filler = TokenFiller(TokenSampler(5, 1), Tokens((1, 90, 160, 3)), height=90, width=160, resize="stretch")
+    filler = ChunkBuilder(ChunkSampler(5, 1), Chunks((1, 90, 160, 3)), height=90, width=160, resize="stretch")
     with (
         RtspServer({"cam": movie}) as server,
         open_source(StreamConfig(url=server.url("cam"), demuxer="rtp")) as source,

@@ -32,7 +32,7 @@ def hub() -> Iterator[HubProcess]:
     with HubProcess() as hub, HubLink(hub.link, "test") as link:
         for number in range(30):
             link.post(prediction(f"cam{number % 2}", number=number))
-        link.post(status("cam0", "live", tokens=15))
+        link.post(status("cam0", "live", chunks=15))
         link.post(Draft("status", "cam1", {"state": "offline", "reason": "connection refused", "counters": {}}))
         link.post(action("start", "cam0"))
         link.post(status("cam2", "connecting"))
@@ -53,7 +53,7 @@ def test_one_json_object_says_how_all_streams_are(hub: HubProcess, capsys: pytes
     )
     assert sorted(report["streams"]) == ["cam0", "cam1", "cam2"]
     cam0, cam1, cam2 = (report["streams"][f"cam{n}"] for n in range(3))
-    assert (cam0["state"], cam0["reason"], cam0["counters"], cam0["hop"]) == ("live", None, {"tokens": 15}, None)
+    assert (cam0["state"], cam0["reason"], cam0["counters"], cam0["hop"]) == ("live", None, {"chunks": 15}, None)
     assert cam0["top"] == [["wave", 0.91], ["still", 0.04]]
     assert cam0["model"] == "gestures@1"
     assert 0 <= cam0["age_s"] < 15

@@ -23,7 +23,7 @@ from streamclf.supervisor.stream_plan import Geometry
 from streamclf.supervisor.systemd import Notifier
 from streamclf.supervisor.timers import Timers
 
-GEOMETRY = Geometry(fps=10, frames_per_token=2, height=224, width=224, resize="stretch", slots=24)
+GEOMETRY = Geometry(fps=10, frames_per_chunk=2, height=224, width=224, resize="stretch", slots=24)
 
 
 class Clock:

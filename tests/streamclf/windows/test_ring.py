@@ -15,7 +15,7 @@ import pytest
 from streamclf.errors import RingError
 from streamclf.runtime import shared_memory
 from streamclf.windows.ring import RingReader, RingWriter, create_ring
-from streamclf.windows.sampling import TokenMeta
+from streamclf.windows.sampling import ChunkMeta
 
 SHAPE = (2, 64, 64, 3)
 SLOTS = 6
@@ -24,7 +24,7 @@ DEADLINE_S = 20.0
 WRITER = """
 import sys
 from streamclf.windows.ring import RingWriter
-from streamclf.windows.sampling import TokenMeta
+from streamclf.windows.sampling import ChunkMeta
 writer = RingWriter(int(sys.argv[1]))
 segment = writer.next_segment
 for i in range(10**9):
@@ -36,13 +36,13 @@ for i in range(10**9):
         place[1] = 0
         print("half", flush=True)
         sys.stdin.read()
-    writer.commit(TokenMeta(segment=segment, index=i, start_pts_ns=number, end_pts_ns=-number, captured_ns=number,
+    writer.commit(ChunkMeta(segment=segment, index=i, start_pts_ns=number, end_pts_ns=-number, captured_ns=number,
                             frames=2, duplicates=number % 3, corrupt=0))
 """
 
 
-def token(number: int, segment: int = 1) -> TokenMeta:
-    return TokenMeta(
+def chunk(number: int, segment: int = 1) -> ChunkMeta:
+    return ChunkMeta(
         segment=segment,
         index=number,
         start_pts_ns=-number,
@@ -90,34 +90,34 @@ def test_what_was_written_is_read_until_it_is_overwritten(checked: bool) -> None
         assert reader.read(0, out) is None
         for number in range(20):
             writer.begin()[...] = number
-            assert writer.commit(token(number)) == number
+            assert writer.commit(chunk(number)) == number
             assert reader.head == number + 1
-            assert reader.read(number, out) == token(number)
+            assert reader.read(number, out) == chunk(number)
             assert (out == number).all()
         assert reader.oldest == 20 - SLOTS + 1
         for number in range(reader.oldest, 20):
-            assert reader.read(number, out) == token(number)
+            assert reader.read(number, out) == chunk(number)
         assert reader.read(20 - SLOTS - 1, out) is None
         assert reader.read(20, out) is None
         assert reader.read(-1, out) is None
 
 
-def test_a_token_being_written_is_not_read_and_an_abandoned_one_never_was() -> None:
+def test_a_chunk_being_written_is_not_read_and_an_abandoned_one_never_was() -> None:
     with new_ring() as fd:
         writer, reader = RingWriter(fd), RingReader(fd)
         out = np.empty(SHAPE, np.uint8)
         for number in range(SLOTS):
             writer.begin()[...] = number
-            writer.commit(token(number))
+            writer.commit(chunk(number))
         assert reader.read(0, out) is not None
-        writer.begin()  # takes the oldest token's slot
+        writer.begin()  # takes the oldest chunk's slot
         assert reader.read(0, out) is None
         writer.begin()[...] = 99
-        assert writer.commit(token(SLOTS)) == SLOTS
-        assert reader.read(SLOTS, out) == token(SLOTS)
+        assert writer.commit(chunk(SLOTS)) == SLOTS
+        assert reader.read(SLOTS, out) == chunk(SLOTS)
         assert (out == 99).all()
         with pytest.raises(RingError, match="without begin"):
-            writer.commit(token(7))
+            writer.commit(chunk(7))
 
 
 def test_a_checksum_finds_what_the_sequence_number_does_not() -> None:
@@ -125,7 +125,7 @@ def test_a_checksum_finds_what_the_sequence_number_does_not() -> None:
         writer, reader = RingWriter(fd), RingReader(fd)
         place = writer.begin()
         place[...] = 1
-        writer.commit(token(0))
+        writer.commit(chunk(0))
         place[1, 5, 5, 0] = 2  # as a store that another core sees late
         assert reader.read(0, np.empty(SHAPE, np.uint8)) is None
 
@@ -139,7 +139,7 @@ def test_readers_of_a_racing_writer_that_is_killed_again_and_again_see_nothing_t
         for _ in range(5):
             began = reader.head
             with writer_process(fd) as process:
-                wait_until(lambda began=began: reader.head > began, "a first token")
+                wait_until(lambda began=began: reader.head > began, "a first chunk")
                 while reader.head < began + 2000:
                     assert process.poll() is None
                     for number in (reader.head - 1, reader.oldest):
@@ -150,7 +150,7 @@ def test_readers_of_a_racing_writer_that_is_killed_again_and_again_see_nothing_t
                         whole += 1
                         segments.add(meta.segment)
                         assert (meta.start_pts_ns, meta.end_pts_ns, meta.duplicates) == (number, -number, number % 3)
-                        assert (out == number % 251).all(), f"token {number} is torn"
+                        assert (out == number % 251).all(), f"chunk {number} is torn"
         assert whole > 100, f"{whole} whole, {lost} overwritten"
         assert len(segments) == 5, "segments must be unique over restarts of the writer"
 
@@ -161,7 +161,7 @@ def test_the_successor_of_a_writer_killed_in_the_middle_repairs_its_slot() -> No
         first, reader = RingWriter(fd), RingReader(fd)
         for number in range(SLOTS):
             first.begin()[...] = number
-            first.commit(token(number))
+            first.commit(chunk(number))
         with writer_process(fd, "half") as process:
             assert process.stdout is not None
             assert process.stdout.readline() == b"half\n"
@@ -172,7 +172,7 @@ def test_the_successor_of_a_writer_killed_in_the_middle_repairs_its_slot() -> No
         successor = RingWriter(fd)
         assert successor.generation == 3
         successor.begin()[...] = 42
-        assert successor.commit(token(SLOTS, segment=successor.next_segment)) == SLOTS
+        assert successor.commit(chunk(SLOTS, segment=successor.next_segment)) == SLOTS
         assert reader.read(SLOTS, out) is not None
         assert (out == 42).all()
 
@@ -192,8 +192,8 @@ def test_the_descriptor_may_be_closed_once_attached() -> None:
     writer, reader = RingWriter(fd), RingReader(fd)
     os.close(fd)
     writer.begin()[...] = 5
-    writer.commit(token(0))
-    assert reader.read(0, np.empty(SHAPE, np.uint8)) == token(0)
+    writer.commit(chunk(0))
+    assert reader.read(0, np.empty(SHAPE, np.uint8)) == chunk(0)
 
 
 def test_where_there_is_no_memfd_a_file_without_a_name_serves(monkeypatch: pytest.MonkeyPatch) -> None:

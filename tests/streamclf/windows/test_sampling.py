@@ -1,4 +1,4 @@
-"""Sampling by time against the brute force, for any pair of rates; segments, tokens and windows that never mix."""
+"""Sampling by time against the brute force, for any pair of rates; segments, chunks and windows that never mix."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamclf.windows.sampling import NS, Pick, Sampler, TokenMeta, TokenSampler, WindowTracker, exact_fps
+from streamclf.windows.sampling import NS, ChunkMeta, ChunkSampler, Pick, Sampler, WindowTracker, exact_fps
 
 MS = 1_000_000
 NEVER = 10**15
@@ -100,89 +100,89 @@ def test_the_grid_does_not_drift_over_years() -> None:
     assert abs(sampler.point_ns(year) - 7 - year * NS / fps) <= Fraction(1, 2)
 
 
-def tokens(
-    times_ms: Iterable[float], fps: float = 10, frames_per_token: int = 2, broken: frozenset[int] = frozenset()
-) -> tuple[TokenSampler, list[TokenMeta]]:
-    sampler = TokenSampler(fps, frames_per_token)
+def chunks(
+    times_ms: Iterable[float], fps: float = 10, frames_per_chunk: int = 2, broken: frozenset[int] = frozenset()
+) -> tuple[ChunkSampler, list[ChunkMeta]]:
+    sampler = ChunkSampler(fps, frames_per_chunk)
     picks = [pick for i, t in enumerate(times_ms) for pick in sampler.offer(round(t * MS), i, broken=i in broken)]
-    return sampler, [pick.token for pick in picks if pick.token]
+    return sampler, [pick.chunk for pick in picks if pick.chunk]
 
 
-def test_tokens_abut_and_count_what_they_hold() -> None:
-    sampler, made = tokens(range(0, 1000, 40), broken=frozenset({5}))
-    assert [token.index for token in made] == list(range(len(made)))
+def test_chunks_abut_and_count_what_they_hold() -> None:
+    sampler, made = chunks(range(0, 1000, 40), broken=frozenset({5}))
+    assert [chunk.index for chunk in made] == list(range(len(made)))
     for before, after in pairwise(made):
         assert after.start_pts_ns == before.end_pts_ns
     assert made[0].start_pts_ns == 0
     assert made[0].end_pts_ns == 200 * MS
-    assert [token.corrupt for token in made] == [0, 1, 0, 0, 0]  # frame 5 is the one at 200 ms
-    assert sum(token.frames for token in made) == sampler.sampled
+    assert [chunk.corrupt for chunk in made] == [0, 1, 0, 0, 0]  # frame 5 is the one at 200 ms
+    assert sum(chunk.frames for chunk in made) == sampler.sampled
     assert made[-1].captured_ns == 22  # the frame at 880 ms is the nearest to 900
 
 
 def test_a_slow_camera_is_repeated_and_the_repetitions_are_counted() -> None:
-    _, made = tokens(range(0, 4000, 200), frames_per_token=4)
-    assert {token.segment for token in made} == {1}
-    assert all(token.duplicates == 2 for token in made[1:])
+    _, made = chunks(range(0, 4000, 200), frames_per_chunk=4)
+    assert {chunk.segment for chunk in made} == {1}
+    assert all(chunk.duplicates == 2 for chunk in made[1:])
 
 
-def test_a_camera_slower_than_the_token_rate_is_no_series_of_gaps() -> None:
-    _, made = tokens(range(0, 6000, 500), fps=10, frames_per_token=1)
-    assert len({token.segment for token in made}) == 2  # the first interval cannot be told from a gap
-    assert sum(token.segment == 2 for token in made) > 40
+def test_a_camera_slower_than_the_chunk_rate_is_no_series_of_gaps() -> None:
+    _, made = chunks(range(0, 6000, 500), fps=10, frames_per_chunk=1)
+    assert len({chunk.segment for chunk in made}) == 2  # the first interval cannot be told from a gap
+    assert sum(chunk.segment == 2 for chunk in made) > 40
 
 
 @pytest.mark.parametrize("gap_ms", [201, 5000])
-def test_a_gap_longer_than_a_token_ends_the_segment(gap_ms: int) -> None:
+def test_a_gap_longer_than_a_chunk_ends_the_segment(gap_ms: int) -> None:
     before = list(range(0, 1000, 40))
     after = [before[-1] + gap_ms + t for t in before]
-    sampler, made = tokens(before + after)
-    assert [token.segment for token in made] == [1] * 5 + [2] * 5
+    sampler, made = chunks(before + after)
+    assert [chunk.segment for chunk in made] == [1] * 5 + [2] * 5
     assert made[5].index == 0
     assert made[5].start_pts_ns == after[0] * MS
     assert made[5].duplicates == 0
-    assert sampler.sampled == sum(token.frames for token in made) + sampler.abandoned
+    assert sampler.sampled == sum(chunk.frames for chunk in made) + sampler.abandoned
 
 
 @pytest.mark.parametrize("jump_ms", [-10_000, -1, 40_000_000])
 def test_a_jump_of_time_ends_the_segment(jump_ms: int) -> None:
     before = list(range(0, 1000, 40))
-    _, made = tokens(before + [before[-1] + jump_ms + t for t in before])
-    assert {token.segment for token in made} == {1, 2}
+    _, made = chunks(before + [before[-1] + jump_ms + t for t in before])
+    assert {chunk.segment for chunk in made} == {1, 2}
 
 
 def test_the_same_instant_twice_is_one_frame() -> None:
-    once, _ = tokens(range(0, 1000, 40))
-    twice, made = tokens(t for t in range(0, 1000, 40) for _ in range(2))
+    once, _ = chunks(range(0, 1000, 40))
+    twice, made = chunks(t for t in range(0, 1000, 40) for _ in range(2))
     assert once.sampled == twice.sampled
-    assert {token.segment for token in made} == {1}
+    assert {chunk.segment for chunk in made} == {1}
 
 
-def test_damage_longer_than_a_token_ends_the_segment_and_is_counted() -> None:
-    sampler, made = tokens(range(0, 2000, 40), broken=frozenset(range(10, 30)))
+def test_damage_longer_than_a_chunk_ends_the_segment_and_is_counted() -> None:
+    sampler, made = chunks(range(0, 2000, 40), broken=frozenset(range(10, 30)))
     assert sampler.refused == 14  # 200 ms of damage are let through
-    assert {token.segment for token in made} == {1, 2}
+    assert {chunk.segment for chunk in made} == {1, 2}
 
 
 def test_segments_go_on_where_an_earlier_process_stopped() -> None:
-    sampler = TokenSampler(10, 1, first_segment=7)
+    sampler = ChunkSampler(10, 1, first_segment=7)
     (pick,) = sampler.offer(0, 0)
-    assert pick.token is not None
-    assert pick.token.segment == 7
+    assert pick.chunk is not None
+    assert pick.chunk.segment == 7
 
 
 @given(
     steps=st.lists(st.integers(-300, 700), min_size=1, max_size=120),
     fps=st.sampled_from([1.0, 7.5, 10.0, 29.97, 60.0]),
-    frames_per_token=st.integers(1, 5),
+    frames_per_chunk=st.integers(1, 5),
     damaged=st.sets(st.integers(0, 120)),
 )
-def test_whatever_comes_tokens_stay_whole(
-    steps: list[int], fps: float, frames_per_token: int, damaged: set[int]
+def test_whatever_comes_chunks_stay_whole(
+    steps: list[int], fps: float, frames_per_chunk: int, damaged: set[int]
 ) -> None:
-    sampler = TokenSampler(fps, frames_per_token)
+    sampler = ChunkSampler(fps, frames_per_chunk)
     now = position = all_picks = made = 0
-    last: TokenMeta | None = None
+    last: ChunkMeta | None = None
     for i, step in enumerate(steps):
         now += step * MS
         segment = sampler.segment
@@ -191,28 +191,28 @@ def test_whatever_comes_tokens_stay_whole(
                 segment, position = sampler.segment, 0
             all_picks += 1
             assert pick.position == position
-            position = (position + 1) % frames_per_token
-            assert (pick.token is None) == (position != 0)
-            last = checked(pick, last, frames_per_token) or last
-            made += pick.token is not None
+            position = (position + 1) % frames_per_chunk
+            assert (pick.chunk is None) == (position != 0)
+            last = checked(pick, last, frames_per_chunk) or last
+            made += pick.chunk is not None
     assert sampler.sampled == all_picks
-    assert sampler.sampled == frames_per_token * made + sampler.abandoned + position
+    assert sampler.sampled == frames_per_chunk * made + sampler.abandoned + position
 
 
-def checked(pick: Pick, last: TokenMeta | None, frames_per_token: int) -> TokenMeta | None:
-    token = pick.token
-    if token is None:
+def checked(pick: Pick, last: ChunkMeta | None, frames_per_chunk: int) -> ChunkMeta | None:
+    chunk = pick.chunk
+    if chunk is None:
         return None
-    assert token.frames == frames_per_token
-    assert 0 <= token.duplicates <= token.frames
-    assert 0 <= token.corrupt <= token.frames
-    assert token.start_pts_ns < token.end_pts_ns
-    if last is not None and last.segment == token.segment:
-        assert token.index == last.index + 1
-        assert token.start_pts_ns == last.end_pts_ns
+    assert chunk.frames == frames_per_chunk
+    assert 0 <= chunk.duplicates <= chunk.frames
+    assert 0 <= chunk.corrupt <= chunk.frames
+    assert chunk.start_pts_ns < chunk.end_pts_ns
+    if last is not None and last.segment == chunk.segment:
+        assert chunk.index == last.index + 1
+        assert chunk.start_pts_ns == last.end_pts_ns
     else:
-        assert token.index == 0
-    return token
+        assert chunk.index == 0
+    return chunk
 
 
 def windows(seen: Iterable[tuple[int, int]], size: int, hop: int) -> Iterator[tuple[int, range]]:
@@ -232,7 +232,7 @@ def test_windows_are_all_the_whole_ones_and_no_other(
     lengths: list[int], size: int, hop: int, dropped: set[int]
 ) -> None:
     sent = [(segment, index) for segment, length in enumerate(lengths) for index in range(length)]
-    seen = [token for i, token in enumerate(sent) if i not in dropped]
+    seen = [chunk for i, chunk in enumerate(sent) if i not in dropped]
     expected = [
         (segment, range(first, first + size))
         for segment, length in enumerate(lengths)
@@ -242,8 +242,8 @@ def test_windows_are_all_the_whole_ones_and_no_other(
     assert list(windows(seen, size, hop)) == expected
 
 
-def test_only_tokens_that_a_window_can_hold_are_wanted() -> None:
-    """Windows of 3 begin at 1, 9, 17: what lies between is not wanted, nor what belongs to one that lacks a token."""
+def test_only_chunks_that_a_window_can_hold_are_wanted() -> None:
+    """Windows of 3 begin at 1, 9, 17: what lies between is not wanted, nor what belongs to one that lacks a chunk."""
     tracker = WindowTracker(3, 8)
     tracker.phase = 1
     wanted, windows = [], []
@@ -267,7 +267,7 @@ def test_only_tokens_that_a_window_can_hold_are_wanted() -> None:
     jumps=st.lists(st.integers(0, 3), max_size=12),
 )
 def test_how_far_the_next_window_is(size: int, hop: int, phase: int, jumps: list[int]) -> None:
-    """Whatever was missing before: as many tokens later as it says, and no sooner, a window is complete."""
+    """Whatever was missing before: as many chunks later as it says, and no sooner, a window is complete."""
     tracker = WindowTracker(size, hop)
     tracker.phase = phase
     assert tracker.ahead() == 1

@@ -129,7 +129,7 @@ class Dots(Clips):
         return np.hstack([self.where[::-1], np.ones((24, 1))]).astype(np.float32)
 
 
-SHAPE = Shape(fps=10.0, frames_per_token=2, tokens=3, height=60, width=80)
+SHAPE = Shape(fps=10.0, frames_per_chunk=2, chunks=3, height=60, width=80)
 
 
 def dots(**augment) -> tuple[DataSet, Cutter]:
@@ -142,8 +142,8 @@ def test_labels_are_swapped_with_what_is_seen(key):
     """A dot that goes left is `left`, mirrored or backwards or not."""
     _, cutter = dots(**{key: True, f"{key}_labels": {"left": "right"}})
     for seed in range(12):
-        tokens, label, truths = cutter.cut(np.random.default_rng(seed), seed % 2)
-        frames = tokens.reshape(-1, 60, 80, 3)
+        chunks, label, truths = cutter.cut(np.random.default_rng(seed), seed % 2)
+        frames = chunks.reshape(-1, 60, 80, 3)
         columns = [frame[..., 0].max(axis=0).argmax() for frame in (frames[0], frames[-1])]
         assert label == (0 if columns[1] < columns[0] else 1)
         if seed % 2 == 0:
@@ -184,22 +184,22 @@ def test_mixup_mixes_pictures_and_targets_in_one_proportion():
         assert np.isnan(truths).all()
 
 
-def test_windows_lie_at_tokens_borders_spread_over_the_clip():
-    laid = lay_windows(10, frames_per_token=2, tokens=3, count=2, how="hold")
+def test_windows_lie_at_chunks_borders_spread_over_the_clip():
+    laid = lay_windows(10, frames_per_chunk=2, chunks=3, count=2, how="hold")
     assert laid.windows.tolist() == [[0, 1, 2], [2, 3, 4]]
     assert laid.frames.tolist() == list(range(10))
-    every = lay_windows(11, frames_per_token=2, tokens=3, count=0, how="hold")
+    every = lay_windows(11, frames_per_chunk=2, chunks=3, count=0, how="hold")
     assert every.windows[:, 0].tolist() == [0, 1, 2]
     assert every.filled == 0
-    assert lay_windows(10, frames_per_token=2, tokens=3, count=1, how="hold").windows.tolist() == [[1, 2, 3]]
-    short = lay_windows(4, frames_per_token=2, tokens=3, count=5, how="hold")
+    assert lay_windows(10, frames_per_chunk=2, chunks=3, count=1, how="hold").windows.tolist() == [[1, 2, 3]]
+    short = lay_windows(4, frames_per_chunk=2, chunks=3, count=5, how="hold")
     assert short.frames.tolist() == [0, 1, 2, 3, 3, 3]
     assert (short.filled, short.windows.tolist()) == (2, [[0, 1, 2]])
-    assert lay_windows(4, frames_per_token=2, tokens=3, count=5, how="loop").frames.tolist() == [0, 1, 2, 3, 0, 1]
+    assert lay_windows(4, frames_per_chunk=2, chunks=3, count=5, how="loop").frames.tolist() == [0, 1, 2, 3, 0, 1]
 
 
 def test_a_stretched_clip_is_seen_whole():
-    laid = stretch_windows(31, frames_per_token=2, tokens=2, count=3)
+    laid = stretch_windows(31, frames_per_chunk=2, chunks=2, count=3)
     assert laid.frames[:4].tolist() == [0, 10, 20, 30]
     assert laid.windows.tolist() == [[0, 1], [2, 3], [4, 5]]
     assert laid.frames[4] == 0

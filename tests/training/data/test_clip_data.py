@@ -9,7 +9,7 @@ from support.labelled import CLASSES, draw_clip, write_film, write_list, write_s
 
 from streamclf.classifier.offline import file_stream
 from streamclf.sources import open_source
-from streamclf.windows.chunks import read_tokens
+from streamclf.windows.chunks import read_chunks
 from training.data import clip_cache
 from training.data.clip_cache import store_clips
 from training.data.datasets import open_data
@@ -17,18 +17,18 @@ from training.data.decode import DecodeSpec, decode_clip
 from training.data.recipes import ClipsData, MixedData, Shape, VolumesData
 from training.errors import DataError
 
-SHAPE = Shape(fps=10.0, frames_per_token=2, tokens=4, height=32, width=48)
-SPEC = DecodeSpec(fps=10.0, frames_per_token=2, steps=1, height=90, width=160, resize="stretch")
+SHAPE = Shape(fps=10.0, frames_per_chunk=2, chunks=4, height=32, width=48)
+SPEC = DecodeSpec(fps=10.0, frames_per_chunk=2, steps=1, height=90, width=160, resize="stretch")
 
 
 def test_frames_are_those_that_serving_samples(tmp_path):
     path = write_clip(tmp_path / "a.mp4", frames=52, fps=25)
     decoded = decode_clip(path, SPEC)
     with open_source(file_stream(path)) as source:
-        tokens = list(read_tokens(source, fps=10.0, frames_per_token=2, height=90, width=160, resize="stretch"))
-    served = np.concatenate([pixels for _, pixels in tokens])
+        chunks = list(read_chunks(source, fps=10.0, frames_per_chunk=2, height=90, width=160, resize="stretch"))
+    served = np.concatenate([pixels for _, pixels in chunks])
     assert np.array_equal(decoded.frames[: len(served)], served)
-    assert len(decoded.frames) == len(served) + 1, "the last frame, which makes no whole token, is kept here"
+    assert len(decoded.frames) == len(served) + 1, "the last frame, which makes no whole chunk, is kept here"
     numbers = [read_number(frame, 320, 180) for frame in decoded.frames]
     assert numbers == [0, 2, 5, 7, 10, 12, 15, 17, 20, 22, 25, 27, 30, 32, 35, 37, 40, 42, 45, 47, 50]
 
@@ -36,7 +36,7 @@ def test_frames_are_those_that_serving_samples(tmp_path):
 def test_more_frames_may_be_kept_and_every_nth_is_the_models(tmp_path):
     path = write_clip(tmp_path / "a.mp4", frames=50, fps=50)
     plain = decode_clip(path, SPEC)
-    finer = decode_clip(path, DecodeSpec(fps=10.0, frames_per_token=2, steps=3, height=90, width=160, resize="stretch"))
+    finer = decode_clip(path, DecodeSpec(fps=10.0, frames_per_chunk=2, steps=3, height=90, width=160, resize="stretch"))
     assert np.array_equal(finer.frames[::3][: len(plain.frames)], plain.frames)
 
 
@@ -128,7 +128,7 @@ def test_over_five_percent_of_corrupt_videos_fail(films, tmp_path):
 
 
 def test_short_clips_are_counted(films, tmp_path):
-    long = Shape(fps=10.0, frames_per_token=4, tokens=5, height=32, width=48)
+    long = Shape(fps=10.0, frames_per_chunk=4, chunks=5, height=32, width=48)
     data = open_data(clips_data(films, tmp_path), long, seed=1, stretch=False)
     assert any("18 of 18 clips are shorter than a window (shortest 12 of 20 frames)" in note for note in data.notes)
 
@@ -153,7 +153,7 @@ def test_near_duplicates_across_the_split_are_said(tmp_path):
 
 def test_volumes_are_clips_of_slices(tmp_path):
     path = write_volumes(tmp_path / "organmnist3d.npz")
-    shape = Shape(fps=28.0, frames_per_token=4, tokens=7, height=28, width=28)
+    shape = Shape(fps=28.0, frames_per_chunk=4, chunks=7, height=28, width=28)
     data = open_data(VolumesData(path=path), shape, seed=1, stretch=False)
     assert data.labels == tuple(str(i) for i in range(11))
     assert np.bincount(data.training.labels).tolist() == [3] * 11
@@ -164,7 +164,7 @@ def test_volumes_are_clips_of_slices(tmp_path):
     assert all(np.array_equal(frames[..., channel], volume) for channel in range(3)), "no voxel is lost"
     smaller = open_data(
         VolumesData(path=path, keep=(24, 24, 24)),
-        Shape(fps=28.0, frames_per_token=8, tokens=3, height=24, width=24),
+        Shape(fps=28.0, frames_per_chunk=8, chunks=3, height=24, width=24),
         seed=1,
         stretch=False,
     )

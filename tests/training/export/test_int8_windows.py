@@ -28,7 +28,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def data(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three clips of each label, one of them held back; each of two windows."""
     folder, spec = tmp_path_factory.mktemp("data"), bundle.spec
-    frames = 2 * spec.tokens * spec.frames_per_token
+    frames = 2 * spec.chunks * spec.frames_per_chunk
     rows = []
     for label, grey in GREY.items():
         for i in range(3):

@@ -22,26 +22,26 @@ LONG = {("hybrid-published", 3), ("hybrid-motion", 3), ("hybrid", 1), ("vivit-en
 
 
 @pytest.mark.parametrize(
-    ("kind", "tokens"),
+    ("kind", "chunks"),
     [
         # Those that are large even in small, and whose like is among the others, take minutes together.
-        pytest.param(kind, tokens, marks=pytest.mark.slow if (kind, tokens) in LONG else ())
-        for kind, tokens in [(kind, 3) for kind in EXPORTED]
+        pytest.param(kind, chunks, marks=pytest.mark.slow if (kind, chunks) in LONG else ())
+        for kind, chunks in [(kind, 3) for kind in EXPORTED]
         + [(kind, 1) for kind in ("vivit-joint", "vivit-encoder", "hybrid", "conv")]
     ],
 )
-def test_sliding_windows_equal_whole_windows_through_pytorch(kind, tokens, tmp_path, monkeypatch):
-    """A window of one token, too: it is the batch that may be of any size, and it must not be taken for it."""
+def test_sliding_windows_equal_whole_windows_through_pytorch(kind, chunks, tmp_path, monkeypatch):
+    """A window of one chunk, too: it is the batch that may be of any size, and it must not be taken for it."""
     monkeypatch.setenv("STREAMCLF_CACHE", str(tmp_path / "cache"))
-    words = KINDS[kind] | {"tokens": tokens}
+    words = KINDS[kind] | {"chunks": chunks}
     model, recipe = random_model(words, labels=3), parse(words)
-    film = windows(words, count=12 // tokens, seed=2).flatten(0, 1)  # (12, t, H, W, 3)
+    film = windows(words, count=12 // chunks, seed=2).flatten(0, 1)  # (12, t, H, W, 3)
     fields = {
         "name": kind, "version": "1", "labels": ("a", "b", "c"), "height": recipe.height, "width": recipe.width,
-        "fps": 10, "frames_per_token": recipe.frames_per_token, "tokens": recipe.tokens,
+        "fps": 10, "frames_per_chunk": recipe.frames_per_chunk, "chunks": recipe.chunks,
     }  # fmt: skip
     bundle = onnx_export.export_bundle(
-        model, fields=fields, golden=film[: recipe.tokens].numpy(), card="# x\n", path=tmp_path / "bundle"
+        model, fields=fields, golden=film[: recipe.chunks].numpy(), card="# x\n", path=tmp_path / "bundle"
     )
     for path in (bundle.encoder_path, bundle.head_path):
         graph = onnx.load(path)
@@ -56,16 +56,16 @@ def test_sliding_windows_equal_whole_windows_through_pytorch(kind, tokens, tmp_p
     try:
         for start in range(0, len(film), 4):
             engine.encode(film[start : start + 4].numpy(), np.arange(start, start + 4, dtype=np.int32))
-        ends = range(recipe.tokens, len(film) + 1)
+        ends = range(recipe.chunks, len(film) + 1)
         actual = np.concatenate(
-            [engine.classify(np.arange(end - recipe.tokens, end, dtype=np.int32)[None]) for end in ends]
+            [engine.classify(np.arange(end - recipe.chunks, end, dtype=np.int32)[None]) for end in ends]
         )
     finally:
         engine.close()
     with torch.inference_mode():
-        whole = torch.stack([film[end - recipe.tokens : end] for end in ends])
+        whole = torch.stack([film[end - recipe.chunks : end] for end in ends])
         expected = model(whole).softmax(-1).numpy()
-    assert len(actual) == 13 - tokens
+    assert len(actual) == 13 - chunks
     assert expected.std(axis=0).max() > 1e-3  # a model that always says the same would agree with anything
     assert np.abs(actual - expected).max() <= 1e-4
 
@@ -95,7 +95,7 @@ def test_summary_counts_what_is_built(tiny):
     """`tiny` is camera-events' kind; its words are those that came before, and the new ones."""
     told = summarise(tiny)
     assert told["parameters"] == told["encoder_parameters"] + told["head_parameters"]
-    assert told["window_flops"] == told["encoder_flops"] * tiny.model.tokens + told["head_flops"]
+    assert told["window_flops"] == told["encoder_flops"] * tiny.model.chunks + told["head_flops"]
     assert 0 < told["served_flops"] < told["encoder_flops"] + told["head_flops"]
     assert (told["patches"], told["input"], told["feature"], told["labels_known"]) == (6, [2, 32, 48, 3], [16], True)
     d, places, hidden = 16, 7, 32

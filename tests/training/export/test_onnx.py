@@ -22,8 +22,8 @@ FIELDS = {
     "width": 48,
     "resize": "stretch",
     "fps": 10.0,
-    "frames_per_token": 2,
-    "tokens": 3,
+    "frames_per_chunk": 2,
+    "chunks": 3,
 }
 
 
@@ -33,8 +33,8 @@ def new_model() -> FactorisedViViT:
         labels=3,
         height=32,
         width=48,
-        frames_per_token=2,
-        tokens=3,
+        frames_per_chunk=2,
+        chunks=3,
         patch=16,
         stem=[(4, 8)],
         dim=16,
@@ -82,15 +82,15 @@ def test_graphs_have_opset_17_and_only_the_batch_is_dynamic(bundle):
 def test_any_batch_size_gives_the_same_rows(bundle, golden):
     session = onnxruntime.InferenceSession(bundle.encoder_path, providers=["CPUExecutionProvider"])
     (together,) = session.run(None, {"frames": golden})
-    alone = np.concatenate([session.run(None, {"frames": token[None]})[0] for token in golden])
+    alone = np.concatenate([session.run(None, {"frames": chunk[None]})[0] for chunk in golden])
     assert np.allclose(together, alone, atol=1e-5)
 
 
-def test_engine_reproduces_pytorch_token_by_token(bundle, model, golden):
+def test_engine_reproduces_pytorch_chunk_by_chunk(bundle, model, golden):
     engine = open_engine(load_bundle(bundle.path), backend="onnxruntime", precision="fp32")
     try:
-        for slot, token in enumerate(golden):
-            engine.encode(token[None], np.array([slot], np.int32))
+        for slot, chunk in enumerate(golden):
+            engine.encode(chunk[None], np.array([slot], np.int32))
         probabilities = engine.classify(np.array([[0, 1, 2]], np.int32))[0]
     finally:
         engine.close()

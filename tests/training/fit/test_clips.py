@@ -52,7 +52,7 @@ def tree(films: Path, **sections: Any) -> dict[str, Any]:
         "accelerator": "cpu",
         "validate_every": 2,
         "model": {
-            "kind": "vivit_factorised", "height": 32, "width": 48, "frames_per_token": 2, "tokens": 4, "patch": 16,
+            "kind": "vivit_factorised", "height": 32, "width": 48, "frames_per_chunk": 2, "chunks": 4, "patch": 16,
             "stem": [[4, 8]], "dim": 32, "heads": 2, "spatial_layers": 1, "temporal_layers": 1, "mlp_ratio": 2,
         },
         "data": {"kind": "clips", "path": str(films / "clips.csv"), "cache": str(films / "cache"), "workers": 1},
@@ -252,7 +252,7 @@ def test_the_backbone_stands_still_and_then_learns_more_slowly(films, tmp_path):
 def test_features_of_a_frozen_encoder_are_kept_and_learned_from(films, tmp_path, monkeypatch):
     recipe = recipe_of(
         films,
-        model={"frames_per_token": 1, "tokens": 8},
+        model={"frames_per_chunk": 1, "chunks": 8},
         data={"cache": str(tmp_path / "cache")},
         windows={"views": 3},
         optimiser={"steps": 4, "frozen_steps": 4},
@@ -277,10 +277,10 @@ def test_features_of_a_frozen_encoder_are_kept_and_learned_from(films, tmp_path,
         recipe_of(films, windows={"views": 3})
 
 
-def test_whole_tokens_are_kept_where_they_have_several_frames(films, tmp_path):
+def test_whole_chunks_are_kept_where_they_have_several_frames(films, tmp_path):
     """An encoder of several frames: what is learned from, and measured, is what it gives for the frames themselves."""
     given = {
-        "model": {"frames_per_token": 2, "tokens": 4},
+        "model": {"frames_per_chunk": 2, "chunks": 4},
         "data": {"cache": str(tmp_path / "cache"), "steps": 2},
         "windows": {"views": 2, "jitter": 0.0},
         "augment": {"flip": False, "flip_labels": {}, "brightness": 0.0},
@@ -296,13 +296,13 @@ def test_whole_tokens_are_kept_where_they_have_several_frames(films, tmp_path):
     odds.integers(2)
     frames = cutter.clips.frames(index)
     first = cutter.places(odds, len(frames), 2)[::2]
-    tokens = np.stack([frames[first], frames[np.minimum(first + 2, len(frames) - 1)]], axis=1)
+    chunks = np.stack([frames[first], frames[np.minimum(first + 2, len(frames) - 1)]], axis=1)
     with torch.inference_mode():
         expected = model.encoder(torch.from_numpy(clips.frames(0)[:8].reshape(4, 2, *clips.frames(0).shape[1:]).copy()))
         assert torch.allclose(held_back["features"][:4].float(), expected, atol=5e-3)
-        assert torch.allclose(drawn["features"][0], model.encoder(torch.from_numpy(tokens)), atol=5e-3)
+        assert torch.allclose(drawn["features"][0], model.encoder(torch.from_numpy(chunks)), atol=5e-3)
     for section, words in (("augment", {"speed": [0.5, 2]}), ("windows", {"views": 2, "short_clips": "loop"})):
-        with pytest.raises(RecipeError, match=rf"{section}\..*: with windows.views and model.frames_per_token=2 only"):
+        with pytest.raises(RecipeError, match=rf"{section}\..*: with windows.views and model.frames_per_chunk=2 only"):
             recipe_of(films, **given | {section: {**given[section], **words}})
 
 

@@ -80,9 +80,9 @@ def test_logits_equal_transformers(kind, processor, tmp_path):
     bundled = read_processor(folder, config.image_size)
     frames = film(4, bundled.height, bundled.width)
     model = load_model(folder, config, bundled)
-    tokens = torch.from_numpy(frames).reshape(1, config.tokens, -1, bundled.height, bundled.width, 3)
+    chunks = torch.from_numpy(frames).reshape(1, config.chunks, -1, bundled.height, bundled.width, 3)
     with torch.inference_mode():
-        ours = model(tokens)[0].numpy()
+        ours = model(chunks)[0].numpy()
     expected = theirs(folder, kind, frames)
     assert np.ptp(expected) > 0.05
     assert np.abs(ours - expected).max() < 1e-5
@@ -95,12 +95,12 @@ def test_the_bundle_says_what_transformers_says(kind, tmp_path):
     spec = load_bundle(bundle.path).spec
     tubelet = 1 if kind == "timesformer" else 2
     assert (spec.name, spec.labels, spec.fps, spec.resize) == ("my-model", tuple(LABELS.values()), 5, "crop")
-    assert (spec.height, spec.width, spec.frames_per_token, spec.tokens) == (37, 37, tubelet, 4 // tubelet)
+    assert (spec.height, spec.width, spec.frames_per_chunk, spec.chunks) == (37, 37, tubelet, 4 // tubelet)
     assert spec.feature_shape == (4, 32)
     assert "area filter" in (bundle.path / "README.md").read_text(encoding="utf-8")
     frames = film(4, 37, 37, seed=1)
     encoder, head = (onnxruntime.InferenceSession(path) for path in (bundle.encoder_path, bundle.head_path))
-    (features,) = encoder.run(None, {"frames": frames.reshape(-1, *spec.token_shape)})
+    (features,) = encoder.run(None, {"frames": frames.reshape(-1, *spec.chunk_shape)})
     (logits,) = head.run(None, {"features": features[None]})
     assert np.abs(logits[0] - theirs(folder, kind, frames)).max() < 1e-4
 

@@ -12,7 +12,7 @@ from training.errors import RecipeError, RunError
 from training.models import build
 from training.models.attentive import AttentiveModel, AttentiveRecipe
 
-WORDS = {"height": 64, "width": 96, "tokens": 4, "backbone": "mobilenetv2_050", "pooled": 8, "dim": 16, "queries": 2}
+WORDS = {"height": 64, "width": 96, "chunks": 4, "backbone": "mobilenetv2_050", "pooled": 8, "dim": 16, "queries": 2}
 
 
 def small(**words: object) -> AttentiveModel:
@@ -26,7 +26,7 @@ def films() -> torch.Tensor:
     return torch.randint(0, 256, (2, 4, 1, 64, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
-def test_token_by_token_is_the_whole_window() -> None:
+def test_chunk_by_chunk_is_the_whole_window() -> None:
     model, window = small(), films()
     with torch.inference_mode():
         features = torch.stack([model.encoder(window[:, i]) for i in range(4)], dim=1)
@@ -65,5 +65,5 @@ def test_what_cannot_be_built_says_so(tmp_path: Path) -> None:
         small(weights=str(tmp_path / "none.safetensors"))
     with pytest.raises(RecipeError, match="no such model"):
         small(backbone="mobilenetv2_999")
-    with pytest.raises(ValueError, match="frames_per_token"):
-        AttentiveRecipe.model_validate(WORDS | {"frames_per_token": 2})
+    with pytest.raises(ValueError, match="frames_per_chunk"):
+        AttentiveRecipe.model_validate(WORDS | {"frames_per_chunk": 2})

@@ -1,4 +1,4 @@
-"""The model is one network, whether asked token by token or for a whole window."""
+"""The model is one network, whether asked chunk by chunk or for a whole window."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def build(**changes) -> FactorisedViViT:
         "labels": 5,
         "height": 32,
         "width": 48,
-        "frames_per_token": 2,
-        "tokens": 4,
+        "frames_per_chunk": 2,
+        "chunks": 4,
         "patch": 16,
         "stem": [(4, 8), (2, 12)],
         "dim": 24,
@@ -34,7 +34,7 @@ def windows(count: int = 2) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("changes", [False, True])
-def test_whole_window_equals_features_computed_one_token_at_a_time(changes):
+def test_whole_window_equals_features_computed_one_chunk_at_a_time(changes):
     model, x = build(changes=changes), windows()
     with torch.inference_mode():
         whole = model(x)
@@ -45,7 +45,7 @@ def test_whole_window_equals_features_computed_one_token_at_a_time(changes):
     assert whole.std() > 1e-3, "the logits say nothing; the comparison would not either"
 
 
-def test_changes_are_those_from_token_to_token():
+def test_changes_are_those_from_chunk_to_chunk():
     torch.manual_seed(0)
     changes, same = Changes(dim=24), torch.randn(1, 1, 24).expand(1, 4, 24).clone()
     other = same.clone()
@@ -58,7 +58,7 @@ def test_changes_are_those_from_token_to_token():
     assert not torch.allclose(stepped[:, 2], stepped[:, 3], atol=1e-3)
 
 
-def test_order_of_tokens_matters_to_the_head():
+def test_order_of_chunks_matters_to_the_head():
     model, x = build(), windows()
     with torch.inference_mode():
         assert (model(x) - model(x.flip(1))).abs().max() > 1e-4
@@ -66,7 +66,7 @@ def test_order_of_tokens_matters_to_the_head():
 
 def test_class_only_last_layer_is_exact():
     torch.manual_seed(0)
-    stack = ClassStack(tokens=6, dim=24, heads=3, layers=2, mlp_ratio=2.0, drop_path=0.0).eval()
+    stack = ClassStack(chunks=6, dim=24, heads=3, layers=2, mlp_ratio=2.0, drop_path=0.0).eval()
     x = torch.randn(2, 6, 24)
     with torch.inference_mode():
         short = stack(x)

@@ -1,4 +1,4 @@
-"""The project's one idea, proven: windows classified token by token equal the whole window through PyTorch."""
+"""The project's one idea, proven: windows classified chunk by chunk equal the whole window through PyTorch."""
 
 from pathlib import Path
 
@@ -10,12 +10,12 @@ from engines.bundle import Bundle
 from engines.opening import open_engine
 from streamclf.sources.frame import Frame
 from streamclf.windows.assembler import WindowAssembler
-from streamclf.windows.chunks import TokenFiller
-from streamclf.windows.sampling import TokenMeta, TokenSampler
+from streamclf.windows.chunks import ChunkBuilder
+from streamclf.windows.sampling import ChunkMeta, ChunkSampler
 from training.export.onnx import export_bundle
 from training.models.compact_vivit import FactorisedViViT
 
-TOKENS, FRAMES, SIDE, FPS = 6, 2, 32, 10
+CHUNKS, FRAMES, SIDE, FPS = 6, 2, 32, 10
 MAX_BATCH = 4
 
 
@@ -25,8 +25,8 @@ def random_model() -> FactorisedViViT:
     model = FactorisedViViT(
         height=SIDE,
         width=SIDE,
-        frames_per_token=FRAMES,
-        tokens=TOKENS,
+        frames_per_chunk=FRAMES,
+        chunks=CHUNKS,
         patch=8,
         stem=((4, 16),),
         dim=32,
@@ -75,24 +75,24 @@ def clip_with_gaps(seconds: float) -> list[Frame]:
 
 
 class Collected:
-    """A sink that keeps every token."""
+    """A sink that keeps every chunk."""
 
     def __init__(self) -> None:
-        self.tokens = []
+        self.chunks = []
 
     def begin(self) -> np.ndarray:
         self.place = np.empty((FRAMES, SIDE, SIDE, 3), np.uint8)
         return self.place
 
-    def commit(self, token: object) -> int:
-        self.tokens.append((token, self.place))
-        return len(self.tokens) - 1
+    def commit(self, chunk: object) -> int:
+        self.chunks.append((chunk, self.place))
+        return len(self.chunks) - 1
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[FactorisedViViT, Bundle]:
     model = random_model()
-    golden = np.random.default_rng(1).integers(0, 255, (TOKENS, FRAMES, SIDE, SIDE, 3), np.uint8)
+    golden = np.random.default_rng(1).integers(0, 255, (CHUNKS, FRAMES, SIDE, SIDE, 3), np.uint8)
     fields = {
         "name": "random",
         "version": "1",
@@ -100,34 +100,34 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[FactorisedViViT,
         "height": SIDE,
         "width": SIDE,
         "fps": FPS,
-        "frames_per_token": FRAMES,
-        "tokens": TOKENS,
+        "frames_per_chunk": FRAMES,
+        "chunks": CHUNKS,
     }
     path = tmp_path_factory.mktemp("bundles") / "random"
     return model, export_bundle(model, fields=fields, golden=golden, card="# random", path=path)
 
 
 @pytest.fixture(scope="module")
-def tokens() -> list[tuple[TokenMeta, np.ndarray]]:
+def chunks() -> list[tuple[ChunkMeta, np.ndarray]]:
     sink = Collected()
-    filler = TokenFiller(TokenSampler(FPS, FRAMES), sink, height=SIDE, width=SIDE, resize="stretch")
+    filler = ChunkBuilder(ChunkSampler(FPS, FRAMES), sink, height=SIDE, width=SIDE, resize="stretch")
     for frame in clip_with_gaps(60):
         filler.offer(frame)
-    assert len({meta.segment for meta, _ in sink.tokens}) >= 5  # without gaps nothing would be proven about them
-    return sink.tokens
+    assert len({meta.segment for meta, _ in sink.chunks}) >= 5  # without gaps nothing would be proven about them
+    return sink.chunks
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
 def test_incremental_windows_equal_whole_windows_through_pytorch(
     exported: tuple[FactorisedViViT, Bundle],
-    tokens: list[tuple[TokenMeta, np.ndarray]],
+    chunks: list[tuple[ChunkMeta, np.ndarray]],
     backend: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("STREAMCLF_CACHE", str(tmp_path / "cache"))
     model, bundle = exported
-    slots = TOKENS + MAX_BATCH - 1
+    slots = CHUNKS + MAX_BATCH - 1
     engine = open_engine(
         bundle,
         backend=backend,  # type: ignore[arg-type]
@@ -135,18 +135,18 @@ def test_incremental_windows_equal_whole_windows_through_pytorch(
         max_batch=MAX_BATCH,
         bank_slots=slots,
     )
-    assembler = WindowAssembler(tokens=TOKENS, hop=1, slots=slots)
+    assembler = WindowAssembler(chunks=CHUNKS, hop=1, slots=slots)
     random = np.random.default_rng(2)
     actual, whole = [], []
     position = 0
-    while position < len(tokens):
-        batch = tokens[position : position + int(random.integers(1, MAX_BATCH + 1))]
+    while position < len(chunks):
+        batch = chunks[position : position + int(random.integers(1, MAX_BATCH + 1))]
         placed = [assembler.place(meta) for meta, _ in batch]
         engine.encode(np.stack([pixels for _, pixels in batch]), np.array([slot for slot, _ in placed], np.int32))
         for end, (_, window) in enumerate(placed, position + 1):
             if window is not None:
                 actual.append(engine.classify(window.slots[None])[0])
-                whole.append(np.stack([pixels for _, pixels in tokens[end - TOKENS : end]]))
+                whole.append(np.stack([pixels for _, pixels in chunks[end - CHUNKS : end]]))
         position += len(batch)
     engine.close()
 

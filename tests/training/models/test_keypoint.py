@@ -10,7 +10,7 @@ from training.models.keypoint import KeypointModel, KeypointRecipe
 def small(**words: object) -> KeypointModel:
     torch.manual_seed(0)
     recipe = KeypointRecipe.model_validate(
-        {"height": 32, "width": 48, "frames_per_token": 2, "tokens": 4, "points": 3, "described": 5, "dim": 16} | words
+        {"height": 32, "width": 48, "frames_per_chunk": 2, "chunks": 4, "points": 3, "described": 5, "dim": 16} | words
     )
     model = build(recipe, labels=6)
     assert isinstance(model, KeypointModel)
@@ -21,7 +21,7 @@ def films(n: int = 2) -> torch.Tensor:
     return torch.randint(0, 256, (n, 4, 2, 32, 48, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
-def test_token_by_token_is_the_whole_window() -> None:
+def test_chunk_by_chunk_is_the_whole_window() -> None:
     model, window = small(), films()
     with torch.inference_mode():
         features = torch.stack([model.encoder(window[:, i]) for i in range(4)], dim=1)
@@ -30,10 +30,10 @@ def test_token_by_token_is_the_whole_window() -> None:
 
 
 def test_answers_are_the_first_point_and_visibility() -> None:
-    model, tokens = small(), films()[0]
+    model, chunks = small(), films()[0]
     with torch.inference_mode():
-        features, answers = model.encoder.with_answers(tokens)
-        torch.testing.assert_close(features, model.encoder(tokens))
+        features, answers = model.encoder.with_answers(chunks)
+        torch.testing.assert_close(features, model.encoder(chunks))
     assert answers.shape == (4, 3)
     assert ((answers[:, :2] > 0) & (answers[:, :2] < 1)).all()
     torch.testing.assert_close(answers[:, 2], features[:, -1])
@@ -68,13 +68,13 @@ def test_a_point_follows_what_it_learned_to_follow() -> None:
 
 
 def test_half_the_light_moves_no_point() -> None:
-    model, tokens = small(), films()[0]
-    tokens = tokens // 2 * 2
+    model, chunks = small(), films()[0]
+    chunks = chunks // 2 * 2
     with torch.inference_mode():
-        bright, dim = model.encoder(tokens), model.encoder(tokens // 2)
+        bright, dim = model.encoder(chunks), model.encoder(chunks // 2)
     assert (bright[:, :6] - dim[:, :6]).abs().max() < 0.05
 
 
 def test_sizes_that_do_not_divide_are_refused() -> None:
     with pytest.raises(ValueError, match="multiple of 16"):
-        KeypointRecipe(height=40, width=48, frames_per_token=2, tokens=4)
+        KeypointRecipe(height=40, width=48, frames_per_chunk=2, chunks=4)

@@ -19,15 +19,15 @@ from training.models.positions import Positions, resize_grid
 from training.models.vivit.recipe import SIZES
 from training.models.vivit.tubelets import Tubelets
 
-B16X2 = {"kind": "vivit", "size": "B", "patch": 16, "height": 224, "width": 224, "frames_per_token": 2, "tokens": 16}
+B16X2 = {"kind": "vivit", "size": "B", "patch": 16, "height": 224, "width": 224, "frames_per_chunk": 2, "chunks": 16}
 
 
 def counted(words: dict, *, labels: int, whole: bool = True) -> Counts:
     recipe = parse(words)
     return count(
         lambda: build(recipe, labels=labels),
-        tokens=recipe.tokens,
-        frames_per_token=recipe.frames_per_token,
+        chunks=recipe.chunks,
+        frames_per_chunk=recipe.frames_per_chunk,
         height=recipe.height,
         width=recipe.width,
         whole=whole,
@@ -39,7 +39,7 @@ def test_every_kind_is_tried_here():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_whole_window_equals_features_computed_one_token_at_a_time(kind):
+def test_whole_window_equals_features_computed_one_chunk_at_a_time(kind):
     model, x = random_model(KINDS[kind]), windows(KINDS[kind], count=3)
     with torch.inference_mode():
         whole = model(x)
@@ -50,7 +50,7 @@ def test_whole_window_equals_features_computed_one_token_at_a_time(kind):
     assert (whole - split).abs().max() < 1e-5 * max(whole.abs().max(), 1)
     assert whole.std(dim=0).max() > 1e-3, "it says the same of every window; the comparison would say nothing"
     order = (whole - swapped).abs().max()
-    assert order < 1e-6 if kind == "motion" else order > 1e-5, "what the order of tokens says to it"
+    assert order < 1e-6 if kind == "motion" else order > 1e-5, "what the order of chunks says to it"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -106,14 +106,14 @@ def test_sizes_of_the_paper_can_all_be_built(variant):
 
 def test_the_published_hybrid_is_reproduced_in_shape_and_count():
     """20 frames of 1,024 features, 5 classes; weight by weight as Keras counts them."""
-    head = PublishedHead(tokens=20, features=1024, dropout=0.5, labels=5)
+    head = PublishedHead(chunks=20, features=1024, dropout=0.5, labels=5)
     attention = 4 * (1024 * 1024 + 1024)  # Keras: key_dim 1024, one head
     mlp = (1024 * 4 + 4) + (4 * 1024 + 1024)
     norms, positions, classifier = 2 * 2 * 1024, 20 * 1024, 1024 * 5 + 5
     total = sum(parameter.numel() for parameter in head.parameters())
     assert total == attention + mlp + norms + positions + classifier == 4_237_321
     assert head.positions.table.shape == (1, 20, 1024)
-    words = {"kind": "hybrid", "head": "published", "height": 128, "width": 128, "tokens": 20}
+    words = {"kind": "hybrid", "head": "published", "height": 128, "width": 128, "chunks": 20}
     counts = counted(words, labels=5)
     assert (counts.feature, counts.head_parameters) == ((1024,), 4_237_321)
 
@@ -121,7 +121,7 @@ def test_the_published_hybrid_is_reproduced_in_shape_and_count():
 @pytest.mark.parametrize("head", ["published", "strong"])
 def test_a_short_clip_is_what_its_frames_say(head):
     torch.manual_seed(0)
-    sizes = {"tokens": 6, "features": 16, "dropout": 0.5, "labels": 3}
+    sizes = {"chunks": 6, "features": 16, "dropout": 0.5, "labels": 3}
     if head == "published":
         model: torch.nn.Module = PublishedHead(**sizes)
     else:
@@ -141,7 +141,7 @@ def test_a_short_clip_is_what_its_frames_say(head):
 
 def test_positions_are_interpolated_when_size_or_length_change():
     old = random_model(KINDS["vivit-joint"])
-    for changed in ({"tokens": 5}, {"height": 64}, {"tokens": 2, "width": 32}):
+    for changed in ({"chunks": 5}, {"height": 64}, {"chunks": 2, "width": 32}):
         words = {**KINDS["vivit-joint"], **changed}
         new = build(parse(words), labels=5).eval()
         new.load_state_dict(old.state_dict())
@@ -231,7 +231,7 @@ def test_a_hybrid_takes_a_backbone_from_a_file_and_refuses_a_wrong_one(tmp_path)
     with torch.inference_mode():
         expected = whole.forward_head(whole.forward_features(pixels), pre_logits=True)
         assert (encoder(picture) - expected).abs().max() < 1e-4
-    build(parse({**recipe, "frames_per_token": 2}), labels=3)  # six channels: its three are repeated
+    build(parse({**recipe, "frames_per_chunk": 2}), labels=3)  # six channels: its three are repeated
     cut = {name: value for name, value in whole.state_dict().items() if "blocks.1" not in name}
     save_file(cut, tmp_path / "cut.safetensors")
     with pytest.raises(RecipeError, match="do not fit the backbone"):
@@ -252,7 +252,7 @@ def test_weights_of_another_image_model_are_named(image_vit, tmp_path):
         ({"dim": 48}, "patches are"),
         ({"layers": 3}, "depth in layers is 2"),
         ({"patch": 8}, "patches are"),
-        ({"frames_per_token": 2, "input": "difference"}, "reads no frames"),
+        ({"frames_per_chunk": 2, "input": "difference"}, "reads no frames"),
     ):
         with pytest.raises(RecipeError, match=said):
             build(parse({**VIVIT, "image_vit": str(path), **changes}), labels=3)
@@ -270,7 +270,7 @@ def test_weights_of_another_image_model_are_named(image_vit, tmp_path):
         ({**VIVIT, "variant": "factorised_dot", "heads": 1}, "give 2 or more"),
         ({**VIVIT, "variant": "factorised_self", "pool": "class"}, "no class token"),
         ({**VIVIT, "variant": "joint", "temporal_layers": 2}, "temporal_layers=2"),
-        ({**VIVIT, "input": "difference", "frames_per_token": 1}, "frames_per_token of 2"),
+        ({**VIVIT, "input": "difference", "frames_per_chunk": 1}, "frames_per_chunk of 2"),
         ({**KINDS["hybrid-published"], "dim": 8}, "dim: head published"),
         ({**KINDS["conv"], "kernel": 2}, "kernel=2"),
         ({**KINDS["conv"], "blocks": [1]}, "one number for each"),

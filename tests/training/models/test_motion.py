@@ -11,7 +11,7 @@ from training.export import onnx as onnx_export
 from training.models import build
 from training.models.motion import MotionModel, MotionRecipe
 
-WORDS = {"height": 64, "width": 96, "tokens": 3, "frames_per_token": 4}
+WORDS = {"height": 64, "width": 96, "chunks": 3, "frames_per_chunk": 4}
 
 
 def small(**words: object) -> MotionModel:
@@ -30,7 +30,7 @@ def ground(seed: int, height: int = 112, width: int = 144) -> torch.Tensor:
 
 
 def film(picture: torch.Tensor, dx: int, dy: int) -> torch.Tensor:
-    """A token (4, 64, 96, 3) uint8 of what lies in the middle of `picture`, which moves by (dx, dy) a frame."""
+    """A chunk (4, 64, 96, 3) uint8 of what lies in the middle of `picture`, which moves by (dx, dy) a frame."""
     frames = [picture[24 - i * dy : 88 - i * dy, 24 - i * dx : 120 - i * dx] for i in range(4)]
     return torch.stack(frames)[..., None].expand(-1, -1, -1, 3).to(torch.uint8)
 
@@ -48,7 +48,7 @@ def walkers(*, apart: bool, seed: int = 5) -> torch.Tensor:
     return frames
 
 
-def test_token_by_token_is_the_whole_window() -> None:
+def test_chunk_by_chunk_is_the_whole_window() -> None:
     model = small()
     window = torch.stack([walkers(apart=True), walkers(apart=False), film(ground(1), 2, 0)])[None]
     with torch.inference_mode():
@@ -67,7 +67,7 @@ def test_motion_is_measured_in_pixels_of_half_the_picture(dx: int, dy: int) -> N
 
 
 def test_a_still_picture_and_a_moving_camera_are_no_motion() -> None:
-    """Whatever is seen, the numbers of a still token are one and the same; a panned one's are nearly those."""
+    """Whatever is seen, the numbers of a still chunk are one and the same; a panned one's are nearly those."""
     encoder = small().encoder
     with torch.inference_mode():
         still = encoder(torch.stack([film(ground(1), 0, 0), film(ground(2) / 3, 0, 0)]))
@@ -98,10 +98,10 @@ def test_onnx_gives_the_same_numbers(tmp_path) -> None:
     import onnxruntime
 
     model = small()
-    tokens = torch.stack([walkers(apart=True), film(ground(1), 2, 1)])
-    onnx_export.write_graph(model.encoder, tokens, tmp_path / "encoder.onnx", "frames", "features")
+    chunks = torch.stack([walkers(apart=True), film(ground(1), 2, 1)])
+    onnx_export.write_graph(model.encoder, chunks, tmp_path / "encoder.onnx", "frames", "features")
     session = onnxruntime.InferenceSession(tmp_path / "encoder.onnx", providers=["CPUExecutionProvider"])
-    for given in (tokens, walkers(apart=False, seed=9)[None]):
+    for given in (chunks, walkers(apart=False, seed=9)[None]):
         (said,) = session.run(None, {"frames": given.numpy()})
         with torch.inference_mode():
             assert np.abs(said - model.encoder(given).numpy()).max() < 1e-3

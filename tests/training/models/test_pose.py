@@ -18,7 +18,7 @@ from training.models import build
 from training.models.movenet import JOINTS, MIRRORED, Maps, MoveNet, _names, load_movenet
 from training.models.pose import PoseModel, PoseRecipe
 
-WORDS: dict[str, Any] = {"height": 64, "width": 96, "tokens": 5, "multiplier": 0.25, "dim": 16, "members": 2}
+WORDS: dict[str, Any] = {"height": 64, "width": 96, "chunks": 5, "multiplier": 0.25, "dim": 16, "members": 2}
 ROWS, COLUMNS = 16, 24
 
 
@@ -74,7 +74,7 @@ class Told(torch.nn.Module):
         return Maps(centre, reach, heat, offset)
 
 
-def test_token_by_token_is_the_whole_window() -> None:
+def test_chunk_by_chunk_is_the_whole_window() -> None:
     model, window = learned(small()), films()
     with torch.inference_mode():
         features = torch.stack([model.encoder(window[:, i]) for i in range(5)], dim=1)
@@ -117,7 +117,7 @@ def test_place_size_and_mirror_do_not_matter() -> None:
 
 def test_the_head_learns_which_hand_rises() -> None:
     """Either wrist rises or both do: after a few steps it tells one from two, whatever the hand."""
-    model = small(dropout=0.1, members=2, tokens=5)
+    model = small(dropout=0.1, members=2, chunks=5)
     rng = torch.Generator().manual_seed(5)
 
     def swings(n: int) -> tuple[Tensor, Tensor]:
@@ -145,8 +145,8 @@ def test_the_head_learns_which_hand_rises() -> None:
 
 def test_both_graphs_are_the_models(tmp_path: Path) -> None:
     model = learned(small())
-    tokens = films()[0]
-    for part, example in ((model.encoder, tokens), (model.head, walks())):
+    chunks = films()[0]
+    for part, example in ((model.encoder, chunks), (model.head, walks())):
         path = tmp_path / "graph.onnx"
         onnx_export.write_graph(part, example[:2], path, "in", "out")
         assert onnx_export.check_graph(part, example, path) < onnx_export.TOLERANCE
@@ -215,4 +215,4 @@ def test_files_beyond_the_graphs_folder_are_not_read(tmp_path: Path) -> None:
 
 def test_sizes_that_do_not_divide_are_refused() -> None:
     with pytest.raises(ValueError, match="multiple of 32"):
-        PoseRecipe(height=80, width=96, tokens=4)
+        PoseRecipe(height=80, width=96, chunks=4)

@@ -21,7 +21,7 @@ import numpy as np
 
 from engines.arrays import U8
 from engines.bundle import ModelSpec
-from streamclf.classifier.offline import file_tokens
+from streamclf.classifier.offline import file_chunks
 from training.builtin.camera_events import LABELS
 from training.builtin.camera_events.tampering import STRENGTHS, TAMPERINGS, Film
 from training.errors import DataError
@@ -147,13 +147,13 @@ def _tampered(
 
 
 def _windows(path: Path, spec: ModelSpec) -> Iterator[tuple[float, U8]]:
-    """(start in seconds, (T, t, H, W, 3)) of every window with a hop of one token, none across a gap."""
+    """(start in seconds, (T, t, H, W, 3)) of every window with a hop of one chunk, none across a gap."""
     recent: list[tuple[int, float, U8]] = []
-    with closing(file_tokens(spec, path)) as tokens:
-        for meta, pixels in tokens:
-            recent = [item for item in recent if item[0] == meta.segment][-(spec.tokens - 1) :]
+    with closing(file_chunks(spec, path)) as chunks:
+        for meta, pixels in chunks:
+            recent = [item for item in recent if item[0] == meta.segment][-(spec.chunks - 1) :]
             recent.append((meta.segment, meta.start_pts_ns / 1e9, pixels))
-            if len(recent) == spec.tokens:
+            if len(recent) == spec.chunks:
                 yield recent[0][1], np.stack([item[2] for item in recent])
 
 

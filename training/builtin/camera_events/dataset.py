@@ -17,9 +17,9 @@ from training.builtin.camera_events.footage import make_clip, window_label
 from training.data.pool import pooled
 from training.errors import DataError
 
-# What the encoder is asked for besides the label, per token; see `token_truth`.
+# What the encoder is asked for besides the label, per chunk; see `chunk_truth`.
 TRUTHS = ("dx", "dy", "brightening", "blur", "noise", "cover", "shake")
-# What the head is asked for, per token: the same since the token before; see `between_truth`.
+# What the head is asked for, per chunk: the same since the chunk before; see `between_truth`.
 BETWEEN = ("dx", "dy", "brightening")
 THUMBNAIL = (6, 8)
 _NOT_ASKED = np.float32(np.nan)
@@ -115,15 +115,15 @@ def render_clip(job: tuple[FootageSpec, int]) -> tuple[int, U8, F32, npt.NDArray
     return index, clip.frames, truths, labels
 
 
-def token_truth(truths: F32, frames_per_token: int) -> F32:
-    """(T*t, 7) per frame -> (T, 7) per token, each about within -3..3; NaN where there is no sensible answer.
+def chunk_truth(truths: F32, frames_per_chunk: int) -> F32:
+    """(T*t, 7) per frame -> (T, 7) per chunk, each about within -3..3; NaN where there is no sensible answer.
 
-    Motion and brightening are those from a token's first frame to its last; the rest are means. Shake has no
-    meaning within one token and is not asked for.
+    Motion and brightening are those from a chunk's first frame to its last; the rest are means. Shake has no
+    meaning within one chunk and is not asked for.
     """
-    tokens = truths.reshape(-1, frames_per_token, len(TRUTHS))
-    change, mean = tokens[:, -1] - tokens[:, 0], tokens.mean(axis=1)
-    out = np.empty((len(tokens), len(TRUTHS)), np.float32)
+    chunks = truths.reshape(-1, frames_per_chunk, len(TRUTHS))
+    change, mean = chunks[:, -1] - chunks[:, 0], chunks.mean(axis=1)
+    out = np.empty((len(chunks), len(TRUTHS)), np.float32)
     out[:, :3] = _motion(change)
     out[:, 3] = np.log1p(mean[:, 3] * 300)
     out[:, 4] = np.log1p(mean[:, 4]) - 1
@@ -133,12 +133,12 @@ def token_truth(truths: F32, frames_per_token: int) -> F32:
     return out
 
 
-def between_truth(truths: F32, frames_per_token: int) -> F32:
-    """(T*t, 7) per frame -> (T, 3): from the last frame of the token before to a token's first; NaN as above."""
-    tokens = truths.reshape(-1, frames_per_token, len(TRUTHS))
-    out = np.full((len(tokens), len(BETWEEN)), _NOT_ASKED, np.float32)
-    out[1:] = _motion(tokens[1:, 0] - tokens[:-1, -1])
-    blind = _blind(tokens.mean(axis=1))
+def between_truth(truths: F32, frames_per_chunk: int) -> F32:
+    """(T*t, 7) per frame -> (T, 3): from the last frame of the chunk before to a chunk's first; NaN as above."""
+    chunks = truths.reshape(-1, frames_per_chunk, len(TRUTHS))
+    out = np.full((len(chunks), len(BETWEEN)), _NOT_ASKED, np.float32)
+    out[1:] = _motion(chunks[1:, 0] - chunks[:-1, -1])
+    blind = _blind(chunks.mean(axis=1))
     out[1:][blind[1:] | blind[:-1], :2] = _NOT_ASKED
     return out
 
@@ -177,23 +177,23 @@ def augment(rng: np.random.Generator, frames: U8, truths: F32) -> tuple[U8, F32]
     return frames, truths
 
 
-def thumbnails(tokens: U8) -> F32:
-    """(T, t, H, W, 3) -> (T, 48): each token's first frame as 6 x 8 grey values in about -2..2.
+def thumbnails(chunks: U8) -> F32:
+    """(T, t, H, W, 3) -> (T, 48): each chunk's first frame as 6 x 8 grey values in about -2..2.
 
-    A switch or a knock between two tokens is in neither: only if features tell roughly what each token looked
+    A switch or a knock between two chunks is in neither: only if features tell roughly what each chunk looked
     like can the head see that they differ.
     """
     rows, columns = THUMBNAIL
-    small = [cv2.resize(token[0], (columns, rows), interpolation=cv2.INTER_AREA) for token in tokens]
+    small = [cv2.resize(chunk[0], (columns, rows), interpolation=cv2.INTER_AREA) for chunk in chunks]
     grey = np.stack(small).astype(np.float32).mean(axis=-1)
-    return np.asarray((grey.reshape(len(tokens), -1) - 127.5) / 64, np.float32)
+    return np.asarray((grey.reshape(len(chunks), -1) - 127.5) / 64, np.float32)
 
 
-def cut(rng: np.random.Generator, footage: Footage, index: int, offset: int, frames_per_token: int) -> tuple[U8, F32]:
-    """An augmented window as the model takes it: (T, t, H, W, 3) uint8, and its tokens' truths (T, 58)."""
+def cut(rng: np.random.Generator, footage: Footage, index: int, offset: int, frames_per_chunk: int) -> tuple[U8, F32]:
+    """An augmented window as the model takes it: (T, t, H, W, 3) uint8, and its chunks' truths (T, 58)."""
     span = slice(offset, offset + footage.spec.window)
     frames, truths = augment(rng, footage.frames[index, span], footage.truths[index, span])
-    tokens = frames.reshape(-1, frames_per_token, *frames.shape[1:])
-    tokens = np.ascontiguousarray(tokens)
-    asked = (token_truth(truths, frames_per_token), thumbnails(tokens), between_truth(truths, frames_per_token))
-    return tokens, np.concatenate(asked, axis=1)
+    chunks = frames.reshape(-1, frames_per_chunk, *frames.shape[1:])
+    chunks = np.ascontiguousarray(chunks)
+    asked = (chunk_truth(truths, frames_per_chunk), thumbnails(chunks), between_truth(truths, frames_per_chunk))
+    return chunks, np.concatenate(asked, axis=1)

@@ -28,7 +28,7 @@ class Answer:
 def answers(engine: Engine, cases: Iterable[Case]) -> list[Answer]:
     """Classify every case: its top-1 label. The engine's bank needs a window's slots."""
     spec = engine.spec
-    slots = np.arange(spec.tokens, dtype=np.int32)
+    slots = np.arange(spec.chunks, dtype=np.int32)
     result = []
     for case in cases:
         engine.encode(case.frames, slots)

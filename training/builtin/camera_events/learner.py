@@ -1,4 +1,4 @@
-"""How camera-events learns: made footage, what its tokens are asked for besides the label, and its false alarms."""
+"""How camera-events learns: made footage, what its chunks are asked for besides the label, and its false alarms."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def footage_of(recipe: Recipe, *, validation: bool) -> Footage:
         fps=recipe.fps,
         height=recipe.model.height,
         width=recipe.model.width,
-        window=recipe.model.tokens * recipe.model.frames_per_token,
+        window=recipe.model.chunks * recipe.model.frames_per_chunk,
         normal_share=data.normal_share,
         seed=recipe.seed + (1_000_000 if validation else 0),
     )
@@ -69,7 +69,7 @@ class TrainingWindows(IterableDataset[Batch]):
             self.step += 1
             chosen = self.windows[rng.choice(len(self.odds), recipe.optimiser.batch // world(), p=self.odds)]
             cuts = [
-                cut(rng, footage, clip, footage.spec.offsets[i], recipe.model.frames_per_token) for clip, i in chosen
+                cut(rng, footage, clip, footage.spec.offsets[i], recipe.model.frames_per_chunk) for clip, i in chosen
             ]
             frames, truths = (np.stack(part) for part in zip(*cuts, strict=True))
             yield {
@@ -89,7 +89,7 @@ class HeldBackWindows(IterableDataset[Batch]):
         self.whole = False
 
     def __iter__(self) -> Iterator[Batch]:
-        spec, tokens = self.footage.spec, self.recipe.model.tokens
+        spec, chunks = self.footage.spec, self.recipe.model.chunks
         mine = np.array(my_part(len(self.windows), whole=self.whole))
         for numbers in np.array_split(mine, max(len(mine) // MEASURED_AT_ONCE, 1)):
             frames = np.stack(
@@ -99,14 +99,14 @@ class HeldBackWindows(IterableDataset[Batch]):
                 ]
             )
             yield {
-                "frames": torch.from_numpy(frames.reshape(len(numbers) * tokens, -1, *frames.shape[2:])),
-                "windows": torch.arange(len(numbers) * tokens).reshape(-1, tokens),
+                "frames": torch.from_numpy(frames.reshape(len(numbers) * chunks, -1, *frames.shape[2:])),
+                "windows": torch.arange(len(numbers) * chunks).reshape(-1, chunks),
                 "clips": torch.from_numpy(numbers),
             }
 
 
 class CameraEventsTrainee(Trainee):
-    """Asked, per token, how the camera moved and what the picture is like; looks at some of the patches only."""
+    """Asked, per chunk, how the camera moved and what the picture is like; looks at some of the patches only."""
 
     def __init__(self, recipe: Recipe, model: FactorisedViViT, *, truth: npt.NDArray[np.int64]) -> None:
         super().__init__(recipe, model, labels=LABELS, truth=truth)
@@ -117,7 +117,7 @@ class CameraEventsTrainee(Trainee):
         self.between = nn.Linear(words.dim, len(BETWEEN)) if words.changes else None
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Cross-entropy on the label, and regression of what happened in each token."""
+        """Cross-entropy on the label, and regression of what happened in each chunk."""
         (model,), loss, truths = self.vivit, self.recipe.loss, batch["truths"]
         keep = None
         if loss.patch_keep < 1 and self.global_step / self.recipe.optimiser.steps < loss.all_patches_from:

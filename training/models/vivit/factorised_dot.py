@@ -1,9 +1,9 @@
 """ViViT with factorised dot-product attention (Arnab et al. 2021, section 3.3.4, "model 4").
 
-As many parameters as joint attention: of every layer's heads, half attend among the patches of one token, the other
-half among the tokens of one patch, and one projection mixes both.
+As many parameters as joint attention: of every layer's heads, half attend among the patches of one chunk, the other
+half among the chunks of one patch, and one projection mixes both.
 
-Shapes: N windows, T tokens, P = h w patches, D width, d = D / heads, K labels.
+Shapes: N windows, T chunks, P = h w patches, D width, d = D / heads, K labels.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class DotProductAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The first heads are space's, the others time's (equation 7)."""
-        tokens, patches, dim = x.shape[1:]
+        chunks, patches, dim = x.shape[1:]
         q, k, v = self.q(x) * self.scale, self.k(x), self.v(x)
         cut = dim * self.space_heads // (self.space_heads + self.time_heads)
         space = attend(*(self._in_space(y[..., :cut]) for y in (q, k, v)))
         time = attend(*(self._in_time(y[..., cut:]) for y in (q, k, v)))
-        space = space.transpose(1, 2).reshape(-1, tokens, patches, cut)
-        time = time.transpose(1, 2).reshape(-1, patches, tokens, dim - cut).transpose(1, 2)
+        space = space.transpose(1, 2).reshape(-1, chunks, patches, cut)
+        time = time.transpose(1, 2).reshape(-1, patches, chunks, dim - cut).transpose(1, 2)
         out: Tensor = self.out(torch.cat([space, time], dim=-1))
         return out
 
@@ -49,8 +49,8 @@ class DotProductAttention(nn.Module):
 
     def _in_time(self, x: Tensor) -> Tensor:
         """(N, T, P, heads d) -> (N P, heads, T, d)."""
-        heads, tokens = self.time_heads, x.shape[1]
-        return x.transpose(1, 2).reshape(-1, tokens, heads, x.shape[3] // heads).transpose(1, 2)
+        heads, chunks = self.time_heads, x.shape[1]
+        return x.transpose(1, 2).reshape(-1, chunks, heads, x.shape[3] // heads).transpose(1, 2)
 
 
 class FactorisedDotHead(LayeredHead):

@@ -1,9 +1,9 @@
 """ViViT's factorised encoder (Arnab et al. 2021, section 3.3.2, "model 2"), as published.
 
-A spatial transformer turns each token's frames into one vector, a temporal one reads the vectors of a window: the
+A spatial transformer turns each chunk's frames into one vector, a temporal one reads the vectors of a window: the
 split that serving makes. (`vivit_factorised` is the same design for small models, with another stem.)
 
-Shapes: N windows or tokens, T tokens, t frames per token, P = h w patches, D width, K labels.
+Shapes: N windows or chunks, T chunks, t frames per chunk, P = h w patches, D width, K labels.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from training.models.vivit.tubelets import Inflation, Tubelets
 
 
 class Encoder(nn.Module):
-    """One token's frames (N, t, H, W, 3) uint8 RGB -> feature (N, D)."""
+    """One chunk's frames (N, t, H, W, 3) uint8 RGB -> feature (N, D)."""
 
     def __init__(self, *, tubelets: Tubelets, stack: Stack, dim: int) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Encoder(nn.Module):
         self.stack = stack
 
     def forward(self, frames: Tensor) -> Tensor:
-        """The graph that serving runs once per token."""
+        """The graph that serving runs once per chunk."""
         feature: Tensor = self.stack(self.positions(self.tubelets(frames)))
         return feature
 
@@ -35,9 +35,9 @@ class Encoder(nn.Module):
 class Head(nn.Module):
     """The features of one window (N, T, D), oldest first -> logits (N, K)."""
 
-    def __init__(self, *, tokens: int, stack: Stack, dim: int, dropout: float, labels: int) -> None:
+    def __init__(self, *, chunks: int, stack: Stack, dim: int, dropout: float, labels: int) -> None:
         super().__init__()
-        self.positions = Positions(grid=(tokens,), dim=dim, class_token=stack.pool == "class")
+        self.positions = Positions(grid=(chunks,), dim=dim, class_token=stack.pool == "class")
         self.stack = stack
         self.dropout = nn.Dropout(dropout)
         self.classify = nn.Linear(dim, labels)
@@ -59,7 +59,7 @@ class FactorisedEncoderViViT(ClipModel):
         tubelets: Tubelets,
         *,
         labels: int,
-        tokens: int,
+        chunks: int,
         dim: int,
         heads: int,
         layers: int,
@@ -75,7 +75,7 @@ class FactorisedEncoderViViT(ClipModel):
             for count in (layers, temporal_layers)
         )
         self.encoder = Encoder(tubelets=tubelets, stack=spatial, dim=dim)
-        self.head = Head(tokens=tokens, stack=temporal, dim=dim, dropout=dropout, labels=labels)
+        self.head = Head(chunks=chunks, stack=temporal, dim=dim, dropout=dropout, labels=labels)
 
     def start_from_image(self, image: ImageVit, inflation: Inflation) -> None:
         """The spatial transformer takes an image ViT's weights; the temporal one learns from scratch."""

@@ -1,9 +1,9 @@
 """ViViT with factorised self-attention (Arnab et al. 2021, section 3.3.3, "model 3").
 
-Each layer attends twice: first among the patches of one token, then among the tokens of one patch. There is no class
-token, which would belong to neither; the mean of all tubelets is classified.
+Each layer attends twice: first among the patches of one chunk, then among the chunks of one patch. There is no class
+chunk, which would belong to neither; the mean of all tubelets is classified.
 
-Shapes: N windows, T tokens, P = h w patches, D width, K labels.
+Shapes: N windows, T chunks, P = h w patches, D width, K labels.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class FactorisedSelfLayer(nn.Module):
         self.drop = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Patches of one token are one sequence, tokens of one patch another."""
-        _, tokens, patches, dim = x.shape
-        inside = self.attention(self.norm1(x).reshape(-1, patches, dim)).reshape(-1, tokens, patches, dim)
+        """Patches of one chunk are one sequence, chunks of one patch another."""
+        _, chunks, patches, dim = x.shape
+        inside = self.attention(self.norm1(x).reshape(-1, patches, dim)).reshape(-1, chunks, patches, dim)
         x = x + self.drop(inside)
-        along = self.norm_time(x).transpose(1, 2).reshape(-1, tokens, dim)
-        along = self.time_attention(along).reshape(-1, patches, tokens, dim).transpose(1, 2)
+        along = self.norm_time(x).transpose(1, 2).reshape(-1, chunks, dim)
+        along = self.time_attention(along).reshape(-1, patches, chunks, dim).transpose(1, 2)
         x = x + self.drop(along)
         dropped: Tensor = self.drop(self.mlp(self.norm2(x)))
         return x + dropped

@@ -1,9 +1,9 @@
 """ViViT with joint space-time attention (Arnab et al. 2021, section 3.3.1, "model 1").
 
-Every tubelet attends to every other, whenever and wherever. What one token's frames say by themselves is their
+Every tubelet attends to every other, whenever and wherever. What one chunk's frames say by themselves is their
 embedding alone; the transformer is the head.
 
-Shapes: N windows, T tokens, P = h w patches, D width, K labels.
+Shapes: N windows, T chunks, P = h w patches, D width, K labels.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class JointHead(WindowHead):
     def __init__(
         self,
         *,
-        tokens: int,
+        chunks: int,
         grid: tuple[int, int],
         dim: int,
         heads: int,
@@ -34,7 +34,7 @@ class JointHead(WindowHead):
         labels: int,
     ) -> None:
         super().__init__()
-        self.positions = Positions(grid=(tokens, *grid), dim=dim, class_token=pool == "class")
+        self.positions = Positions(grid=(chunks, *grid), dim=dim, class_token=pool == "class")
         self.stack = Stack(
             dim=dim, heads=heads, layers=layers, mlp_ratio=mlp_ratio, drop_path=drop_path, pool=pool, eps=1e-6
         )

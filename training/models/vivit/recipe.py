@@ -25,7 +25,7 @@ SIZES: Final[dict[Size, dict[str, int]]] = {
     "B": {"dim": 768, "heads": 12, "layers": 12},
     "L": {"dim": 1024, "heads": 16, "layers": 24},
 }
-"""Those of the image ViTs; MLPs are four times as wide. B/16x2 is size B, patch 16, 2 frames per token."""
+"""Those of the image ViTs; MLPs are four times as wide. B/16x2 is size B, patch 16, 2 frames per chunk."""
 
 
 class VivitRecipe(ClipRecipe):
@@ -41,8 +41,8 @@ class VivitRecipe(ClipRecipe):
     mlp_ratio: float = Field(4.0, gt=0)
     patch: int = Field(16, ge=1, description="pixels")
     pool: Pool | None = Field(None, description="class or mean; by default class where the variant has a class token")
-    embedding: Embedding = Field("tubelet", description="tubelet reads all frames of a token, uniform the middle one")
-    input: Reads = Field("rgb", description="frames, differences of neighbouring frames within a token, or both")
+    embedding: Embedding = Field("tubelet", description="tubelet reads all frames of a chunk, uniform the middle one")
+    input: Reads = Field("rgb", description="frames, differences of neighbouring frames within a chunk, or both")
     channels: Literal[1, 3] = Field(3, description="1 for grey pictures: the first of the three channels alone")
     drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth of the last layer; falls to 0 at the first")
     dropout: float = Field(0.0, ge=0, lt=1, description="before the classifier")
@@ -65,8 +65,8 @@ class VivitRecipe(ClipRecipe):
         for name in ("height", "width"):
             if getattr(self, name) % self.patch:
                 raise ValueError(f"{name}={getattr(self, name)}: must be a multiple of patch={self.patch}")
-        if self.input != "rgb" and (self.frames_per_token < 2 or self.embedding == "uniform"):
-            raise ValueError(f"input={self.input}: needs frames_per_token of 2 or more, and embedding tubelet")
+        if self.input != "rgb" and (self.frames_per_chunk < 2 or self.embedding == "uniform"):
+            raise ValueError(f"input={self.input}: needs frames_per_chunk of 2 or more, and embedding tubelet")
         return self
 
     def sizes(self) -> dict[str, int]:
@@ -85,7 +85,7 @@ def build_vivit(recipe: VivitRecipe, *, labels: int) -> ClipModel:
     tubelets = Tubelets(
         height=recipe.height,
         width=recipe.width,
-        frames=recipe.frames_per_token,
+        frames=recipe.frames_per_chunk,
         patch=recipe.patch,
         dim=sizes["dim"],
         embedding=recipe.embedding,
@@ -94,7 +94,7 @@ def build_vivit(recipe: VivitRecipe, *, labels: int) -> ClipModel:
     )
     words: dict[str, Any] = {
         "labels": labels,
-        "tokens": recipe.tokens,
+        "chunks": recipe.chunks,
         "mlp_ratio": recipe.mlp_ratio,
         "drop_path": recipe.drop_path,
         "dropout": recipe.dropout,

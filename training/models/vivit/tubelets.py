@@ -1,6 +1,6 @@
 """Tubelet embedding (ViViT, section 3.2), and how it starts from an image model's patch embedding (section 3.4).
 
-Shapes: N tokens of t frames, P = h w patches of p x p pixels, D width, C channels, M images (see `Pixels`).
+Shapes: N chunks of t frames, P = h w patches of p x p pixels, D width, C channels, M images (see `Pixels`).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ Inflation = Literal["central", "filter"]
 class Tubelets(nn.Module):
     """Frames (N, t, H, W, 3) uint8 RGB -> (N, P, D): each t x p x p voxels to one vector.
 
-    `embedding`: `tubelet` reads all frames of a token at once, a 3D convolution that is t frames deep and so a 2D one
-    over t C channels; `uniform` samples the frame in the middle of each token and reads it as an image.
+    `embedding`: `tubelet` reads all frames of a chunk at once, a 3D convolution that is t frames deep and so a 2D one
+    over t C channels; `uniform` samples the frame in the middle of each chunk and reads it as an image.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Tubelets(nn.Module):
             if size % patch:
                 raise ValueError(f"{name}={size}: must be a multiple of patch={patch}")
         if embedding == "uniform" and reads != "rgb":
-            raise ValueError(f"embedding=uniform: reads one frame of a token, which has no {reads}; use tubelet")
+            raise ValueError(f"embedding=uniform: reads one frame of a chunk, which has no {reads}; use tubelet")
         self.grid = (height // patch, width // patch)
         self.middle = frames // 2 if embedding == "uniform" else None
         self.pixels = Pixels(frames=1 if embedding == "uniform" else frames, reads=reads, channels=channels)

@@ -1,6 +1,6 @@
 """What the ViViTs share whose encoder is the tubelet embedding alone: a transformer over a whole window is their head.
 
-Shapes: N windows, T tokens, P = h w patches, D width, K labels.
+Shapes: N windows, T chunks, P = h w patches, D width, K labels.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ class WindowHead(nn.Module, ABC):
 
     @abstractmethod
     def start_from_image(self, image: ImageVit) -> None:
-        """Take an image ViT's layers, and its positions repeated for every token. Raises `RecipeError`."""
+        """Take an image ViT's layers, and its positions repeated for every chunk. Raises `RecipeError`."""
 
 
 class LayeredHead(WindowHead):
-    """Layers that keep tokens and patches apart, without a class token; the mean of all tubelets is classified."""
+    """Layers that keep chunks and patches apart, without a class token; the mean of all tubelets is classified."""
 
     def __init__(
         self,
         *,
-        tokens: int,
+        chunks: int,
         grid: tuple[int, int],
         dim: int,
         heads: int,
@@ -45,7 +45,7 @@ class LayeredHead(WindowHead):
         labels: int,
     ) -> None:
         super().__init__()
-        self.positions = Positions(grid=(tokens, *grid), dim=dim, class_token=False)
+        self.positions = Positions(grid=(chunks, *grid), dim=dim, class_token=False)
         self.layers = nn.ModuleList(
             self.new_layer(dim=dim, heads=heads, mlp_ratio=mlp_ratio, drop_path=drop)
             for drop in depths(layers, drop_path)
@@ -61,8 +61,8 @@ class LayeredHead(WindowHead):
 
     def forward(self, features: Tensor) -> Tensor:
         """The graph that serving runs once per window."""
-        _, tokens, patches, dim = features.shape
-        x = self.positions(features.flatten(1, 2)).reshape(-1, tokens, patches, dim)
+        _, chunks, patches, dim = features.shape
+        x = self.positions(features.flatten(1, 2)).reshape(-1, chunks, patches, dim)
         for layer in self.layers:
             x = layer(x)
         logits: Tensor = self.classify(self.dropout(self.norm(x).mean(dim=(1, 2))))

@@ -68,24 +68,24 @@ def opened(bundle: Bundle, *, precision: str = "fp32", max_batch: int = 5, bank_
     )
 
 
-def tokens_of(count: int, seed: int = 0) -> np.ndarray:
+def chunks_of(count: int, seed: int = 0) -> np.ndarray:
     random = np.random.default_rng(seed)
     return (random.integers(30, 220, (count, 1, 1, 1, 1)) + np.zeros((2, 16, 16, 3))).astype(np.uint8)
 
 
 def wrong_by(engine: Engine) -> float:
     """Encode in bursts without waiting in between, then classify: the largest error of any probability."""
-    tokens = tokens_of(SLOTS)
+    chunks = chunks_of(SLOTS)
     order = np.random.default_rng(1).permutation(SLOTS).astype(np.int32)
     begin = 0
     for size in (5, 1, 4, 2):
-        part = tokens[begin : begin + size].copy()
+        part = chunks[begin : begin + size].copy()
         engine.encode(part, order[begin : begin + size])
         part[:] = 0  # the caller's to reuse at once
         begin += size
     at = {int(slot): i for i, slot in enumerate(order)}
     windows = np.array([[0, 1, 2, 3], [11, 10, 9, 8], [4, 4, 7, 5]], np.int32)
-    expected = [softmax(expected_logits(tokens[[at[slot] for slot in window]])) for window in windows.tolist()]
+    expected = [softmax(expected_logits(chunks[[at[slot] for slot in window]])) for window in windows.tolist()]
     return float(np.abs(engine.classify(windows) - expected).max())
 
 
@@ -128,7 +128,7 @@ def test_after_the_start_nothing_is_allocated(bundle: Bundle, use: Use) -> None:
     before = (cuda.allocations, cuda.used, len(compiler.requests))
     for seed in range(20):
         count = seed % 5 + 1
-        engine.encode(tokens_of(count, seed), np.arange(count, dtype=np.int32))
+        engine.encode(chunks_of(count, seed), np.arange(count, dtype=np.int32))
         engine.classify(np.zeros((count, 4), np.int32))
     assert (cuda.allocations, cuda.used, len(compiler.requests)) == before
     engine.close()
@@ -235,11 +235,11 @@ def test_out_of_memory_names_the_figures_and_goes_on_with_less(
     assert "MiB beside the weights (64 bank slots" in caplog.text
     assert "0.3 of 0 MiB are free; trying batch 32" in caplog.text
     assert "trying batch 8" in caplog.text
-    engine.encode(tokens_of(8), np.arange(8, dtype=np.int32))
+    engine.encode(chunks_of(8), np.arange(8, dtype=np.int32))
     engine.close()
 
 
-def test_a_gpu_too_small_for_one_token(bundle: Bundle, use: Use) -> None:
+def test_a_gpu_too_small_for_one_chunk(bundle: Bundle, use: Use) -> None:
     cuda, _ = use(memory_bytes=6_000)
     with pytest.raises(DeviceMemoryError, match=r"batch 1 needs .* MiB are free: give each GPU fewer streams"):
         opened(bundle)

@@ -61,7 +61,7 @@ def end_logger(process: subprocess.Popen[bytes], number: int) -> tuple[int, str]
 
 def choose_draft(number: int) -> Draft:
     stream = f"cam{number % 5}"
-    return status(stream, tokens=number) if number % 7 == 0 else prediction(stream, number=number)
+    return status(stream, chunks=number) if number % 7 == 0 else prediction(stream, number=number)
 
 
 def journal_rows(path: Path) -> list[tuple[int, str]]:

@@ -81,7 +81,7 @@ def test_events_become_the_numbers_that_prometheus_reads() -> None:
         beat(not_durable=3, dropped={"door": 5}),
         predicted(), predicted(), predicted("still"),
         acted("start"), acted("update"),
-        told("frozen", frames=100, tokens=50, corrupt=2, reconnects=1, fps=24.9, dropped_stale=4, link_dropped=5),
+        told("frozen", frames=100, chunks=50, corrupt=2, reconnects=1, fps=24.9, dropped_stale=4, link_dropped=5),
         Lost(epoch=EPOCH, first=1, last=2),
     ):  # fmt: skip
         board.take(event)
@@ -99,7 +99,7 @@ def test_events_become_the_numbers_that_prometheus_reads() -> None:
     assert found["streamclf_last_prediction_timestamp_seconds", ("door",)] == NOW.timestamp()
     states = {labels[1]: value for (name, labels), value in found.items() if name == "streamclf_stream_state"}
     assert states == {"connecting": 0, "live": 0, "frozen": 1, "stalled": 0, "offline": 0}
-    for name, value in (("frames", 100), ("tokens", 50), ("corrupt", 2), ("reconnects", 1)):
+    for name, value in (("frames", 100), ("chunks", 50), ("corrupt", 2), ("reconnects", 1)):
         assert found[f"streamclf_{name}_total", ("door",)] == value
     assert found["streamclf_stream_value", ("door", "fps")] == 24.9
     assert found["streamclf_dropped_total", ("door", "stale")] == 4

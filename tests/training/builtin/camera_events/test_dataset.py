@@ -12,10 +12,10 @@ from training.builtin.camera_events.dataset import (
     FootageSpec,
     augment,
     between_truth,
+    chunk_truth,
     cut,
     open_footage,
     render_clip,
-    token_truth,
 )
 from training.builtin.camera_events.disturbances import Painter, Track, plan
 from training.builtin.camera_events.footage import make_clip, window_label
@@ -115,18 +115,18 @@ def test_frames_come_at_the_models_rate_and_size():
     assert len(clip.truth.x) == 8
 
 
-def test_token_truth_measures_motion_inside_a_token():
+def test_chunk_truth_measures_motion_inside_a_chunk():
     truths = np.zeros((4, len(TRUTHS)), np.float32)
     truths[:, 0] = [0, 0.03, 0.03, 0.03]
     truths[2, 1] = np.nan  # the view was changed between frames 1 and 2
     truths[3, 1] = 0.5
-    tokens = token_truth(truths, 2)
-    assert tokens[0, 0] == pytest.approx(np.sqrt(0.9), abs=1e-6)
-    assert tokens[1, 0] == 0
-    assert np.isnan(tokens[1, 1])
+    chunks = chunk_truth(truths, 2)
+    assert chunks[0, 0] == pytest.approx(np.sqrt(0.9), abs=1e-6)
+    assert chunks[1, 0] == 0
+    assert np.isnan(chunks[1, 1])
 
 
-def test_between_truth_measures_what_no_token_sees():
+def test_between_truth_measures_what_no_chunk_sees():
     truths = np.zeros((6, len(TRUTHS)), np.float32)
     truths[:, 0] = [0, 0.01, 0.31, 0.31, 0.31, 0.31]
     truths[4:, 2] = 0.5
@@ -172,7 +172,7 @@ def test_a_killed_rendering_goes_on_where_it_stopped(tmp_path, monkeypatch):
     footage = open_footage(SPEC, tmp_path, workers=1)
     assert rendered == list(range(14))
     assert np.abs(footage.frames[2].astype(int) - render_clip((SPEC, 2))[1]).mean() < 1
-    tokens, truths = cut(np.random.default_rng(0), footage, 0, 2, 2)
-    assert tokens.shape == (3, 2, 32, 48, 3)
+    chunks, truths = cut(np.random.default_rng(0), footage, 0, 2, 2)
+    assert chunks.shape == (3, 2, 32, 48, 3)
     assert truths.shape == (3, len(TRUTHS) + 48 + len(BETWEEN))
-    assert truths[0, len(TRUTHS) : -len(BETWEEN)].mean() == pytest.approx((tokens[0, 0].mean() - 127.5) / 64, abs=0.02)
+    assert truths[0, len(TRUTHS) : -len(BETWEEN)].mean() == pytest.approx((chunks[0, 0].mean() - 127.5) / 64, abs=0.02)
