@@ -2,8 +2,8 @@
 
 One page of shared memory for a service, one line of it for a child. A promise is a point on CLOCK_MONOTONIC, which all
 processes of a machine share, written as one aligned 8-byte word: no reader ever sees half of it, and neither side makes
-a system call or wakes the other. Only the thread of a loop gives signs of life (`streamclf.runtime.child.Stop`): a library
-call that hangs keeps it from doing so, which no thread beside it can hide.
+a system call or wakes the other. Only a loop's own thread gives signs of life (`streamclf.runtime.child.Stop`): a
+library call that hangs keeps it from doing so, which no thread beside it can hide.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The memory is that of `streamclf.runtime.shared_memory`; its file descriptor is handed to the processes. Each slot
 carries a sequence number, odd while it is written (a sequence lock), by which a reader knows that what it copied is
-whole; Python has no memory barriers, so that on anything but x86, whose stores are seen in order, a checksum must agree too.
+whole. Python has no memory barriers. On anything but x86, whose stores are seen in order, a checksum must agree too.
 
 Layout, in 8-byte words: a header (`_Head`), then per slot a header (`_Slot`) and (t, H, W, 3) uint8 RGB.
 """
