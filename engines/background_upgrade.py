@@ -21,7 +21,7 @@ import numpy as np
 
 from engines.backends.choice import choose_backend
 from engines.backends.names import Backend, Precision
-from engines.build_process import Wish
+from engines.build_process import BuildRequest
 from engines.bundle import Bundle
 from engines.errors import EngineError, NotBuiltError
 from engines.opening import open_engine
@@ -36,7 +36,7 @@ LEAVE_S: Final = 5.0
 log = logging.getLogger("engine")
 
 
-class Opening:
+class ServingEngine:
     """An engine to serve with now, and perhaps a better one later. One thread may use it."""
 
     def __init__(self, engine: Engine, upgrade: Upgrade | None = None) -> None:
@@ -62,20 +62,20 @@ def open_serving(
     bank_slots: int | None = None,
     threads: int = 0,
     streams: int = 1,
-) -> Opening:
+) -> ServingEngine:
     """As `open_engine`, but where that would first take minutes to compile, another backend serves until it is done.
 
     Raises what `open_engine` raises. A build that fails is logged, and what serves goes on serving.
     """
     opened = partial(open_engine, bundle, max_batch=max_batch, bank_slots=bank_slots, threads=threads, streams=streams)
     try:
-        return Opening(opened(backend=backend, precision=precision, may_build=False))
+        return ServingEngine(opened(backend=backend, precision=precision, may_build=False))
     except NotBuiltError as error:
         log.info("%s", error)
     others = [name for name in choose_backend().order if name not in ("tensorrt", backend)]
     if not others:
         log.warning("%s: no other backend is installed that could serve meanwhile", bundle.spec.id)
-        return Opening(opened(backend=backend, precision=precision))
+        return ServingEngine(opened(backend=backend, precision=precision))
     engine = opened(backend=others[0])
     log.warning(
         "%s: serving on %s while tensorrt compiles; `streamclf compile %s --max-batch %d` ahead of a start avoids that",
@@ -84,7 +84,7 @@ def open_serving(
         bundle.path,
         max_batch,
     )
-    wish = Wish(
+    wish = BuildRequest(
         bundle=str(bundle.path),
         backend="tensorrt",
         precision=precision,
@@ -92,13 +92,13 @@ def open_serving(
         bank_slots=engine.bank_slots,
         streams=streams,
     )
-    return Opening(engine, Upgrade(bundle, wish, [*BUILDER, wish.as_json()]))
+    return ServingEngine(engine, Upgrade(bundle, wish, [*BUILDER, wish.as_json()]))
 
 
 class Upgrade:
     """A build in a process of its own, then the engine, loaded in a thread: whoever serves waits for neither."""
 
-    def __init__(self, bundle: Bundle, wish: Wish, command: Sequence[str], *, build_s: float = BUILD_S) -> None:
+    def __init__(self, bundle: Bundle, wish: BuildRequest, command: Sequence[str], *, build_s: float = BUILD_S) -> None:
         self._bundle, self._wish, self._command, self._build_s = bundle, wish, list(command), build_s
         self._stop = threading.Event()
         self._lock = threading.Lock()

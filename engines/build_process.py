@@ -29,7 +29,7 @@ NICE = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class BuildRequest:
     """The engine that is to be in the cache; as `open_engine` takes it."""
 
     bundle: str
@@ -45,7 +45,7 @@ class Wish:
 
 
 def main(arguments: Sequence[str], *, open_: Callable[..., Engine] = open_engine) -> int:
-    """Build what the one argument, a `Wish` in JSON, says; then one JSON object on stdout with its `max_batch`."""
+    """Build the engine of a `BuildRequest`, the one argument, as JSON; print one JSON object with its `max_batch`."""
     wish: dict[str, Any] = json.loads(arguments[0])
     try:
         engine = open_(load_bundle(Path(wish.pop("bundle"))), **wish)

@@ -57,7 +57,7 @@ def _copies(platform: Platform, nbytes: int, round_s: float) -> dict[str, float]
 
 def _products(platform: Platform, precision: str, side: int, round_s: float) -> float:
     """GFLOP/s of square products, one after the other, with one constant matrix."""
-    from engines.backends.tensorrt.interface import BuildRequest
+    from engines.backends.tensorrt.interface import PlanRequest
     from engines.graphs.profiles import prepare_for_tensorrt
 
     cuda, compiler = platform.cuda, platform.compiler
@@ -70,7 +70,7 @@ def _products(platform: Platform, precision: str, side: int, round_s: float) -> 
         precision=precision,
     )
     plan_bytes, _ = compiler.build(
-        BuildRequest(
+        PlanRequest(
             name="products",
             onnx=graph.onnx,
             precision=precision,

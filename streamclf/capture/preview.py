@@ -16,7 +16,7 @@ JPEG_QUALITY = 75
 
 
 class PreviewLink(Protocol):
-    """The part of `streamclf.producer.link.HubLink` that previews need."""
+    """The part of `streamclf.producer.link.EventProducer` that previews need."""
 
     def preview_wanted(self, stream: str) -> bool:
         """Whether somebody watches this stream now."""

@@ -21,7 +21,7 @@ from streamclf.net.backoff import Backoff
 from streamclf.redact import register_secret, register_url
 from streamclf.runtime.child import EXIT_DONE, EXIT_ENDED, Stop
 from streamclf.runtime.jobs import CaptureJob
-from streamclf.runtime.liveness import Pulse
+from streamclf.runtime.liveness import Liveness
 from streamclf.runtime.profiling import Stages, open_stages
 from streamclf.sources import Source, open_source
 from streamclf.windows.chunks import ChunkBuilder
@@ -44,16 +44,16 @@ PATIENT_HANG_S = 60.0
 
 
 class Link(StatusLink, PreviewLink, Protocol):
-    """What capture needs of `streamclf.producer.link.HubLink`."""
+    """What capture needs of `streamclf.producer.link.EventProducer`."""
 
 
 class Capture:
     """Reads one stream until it ends or is asked to stop, and says how it is."""
 
-    def __init__(self, job: CaptureJob, link: Link, stop: threading.Event, pulse: Pulse | None = None) -> None:
+    def __init__(self, job: CaptureJob, link: Link, stop: threading.Event, pulse: Liveness | None = None) -> None:
         self._job = job
         self._stop = stop
-        self._pulse = pulse or Pulse()
+        self._pulse = pulse or Liveness()
         self._previews = Previewer(link, job.stream)
         writer = RingWriter(job.ring_fd)
         shape = (job.frames_per_chunk, job.height, job.width, 3)
@@ -210,14 +210,14 @@ class _StillWatch:
 
 def main(job: CaptureJob, stop: Stop) -> int:
     """Read one stream until its end (exit code 3) or the request to stop (0)."""
-    from streamclf.producer.link import HubLink
+    from streamclf.producer.link import EventProducer
 
     if job.source.url is not None:
         register_url(job.source.url)
     if job.source.push_secret:
         register_secret(job.source.push_secret)
     done = threading.Event()
-    link = HubLink(job.link, f"capture-{job.stream}")
+    link = EventProducer(job.link, f"capture-{job.stream}")
     threading.Thread(target=_leave, args=(stop.event, done, link.close), name="leave", daemon=True).start()
     try:
         return Capture(job, link, stop.event, stop.pulse).run()

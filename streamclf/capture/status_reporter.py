@@ -24,7 +24,7 @@ MAX_REASON_CHARS = 500
 
 
 class Link(Protocol):
-    """What statuses need of `streamclf.producer.link.HubLink`."""
+    """What statuses need of `streamclf.producer.link.EventProducer`."""
 
     def post(self, draft: Draft) -> None:
         """Take charge of an event; never blocks."""

@@ -19,7 +19,7 @@ HOLD_S: Final = 0.004
 """Time by which a chunk may make another one's batch longer."""
 
 
-class Gathering:
+class DynamicBatcher:
     """Times are monotonic seconds."""
 
     def __init__(self, max_wait_s: float) -> None:

@@ -13,7 +13,7 @@ from streamclf.windows.ring import RingReader
 from streamclf.windows.ring_progress import ProgressReporter
 
 
-class Roster:
+class FeedRegistry:
     """Makes feeds of what the supervisor sends, and gives back all that was theirs.
 
     An engine's bank has a fixed size, so there is room for `capacity` streams: the supervisor starts the classifier

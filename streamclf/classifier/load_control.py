@@ -30,7 +30,7 @@ Demand = Callable[[int, int], float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class LoadSample:
     """What happened in some tenths of a second: share of the time at work; chunks `arrived` from the streams that are
     served, `taken` of those, and `lost`: given up, or windows of theirs."""
 
@@ -40,7 +40,7 @@ class Look:
     lost: int
 
 
-class Governor:
+class LoadController:
     """Two means against overload, in this order: longer hops (where streams allow it), then streams that rest.
 
     `level`: hops are 2^level times as long. `resting`: how many streams are not served for the moment; serving some of
@@ -57,13 +57,13 @@ class Governor:
         self.resting = 0
         self.ample = False
         """Whether what was taken back last leaves time to catch up with what waits."""
-        self._looks: deque[Look] = deque(maxlen=LOOKS_TO_REST)
+        self._looks: deque[LoadSample] = deque(maxlen=LOOKS_TO_REST)
         self._settling = False
         self._room = ROOM
         self._expected = 0.0
         self._taken_back_s = self._relapsed_s = float("-inf")
 
-    def judge(self, look: Look, *, now_s: float, streams: int, top_level: int, demand: Demand) -> bool:
+    def judge(self, look: LoadSample, *, now_s: float, streams: int, top_level: int, demand: Demand) -> bool:
         """Take the next look; whether `level` or `resting` is another now.
 
         `streams` may rest, all but one; `top_level` is the highest that any stream allows, 0 where none does.
@@ -98,7 +98,7 @@ class Governor:
         elif not self._looks[-1].lost and self._looks[-1].busy < FULL:
             self._take_back(now_s, streams, demand)
 
-    def _full(self, looks: int) -> list[Look]:
+    def _full(self, looks: int) -> list[LoadSample]:
         """The last `looks` if the classifier was at work all the time, else none."""
         last = list(self._looks)[-looks:]
         return last if len(last) == looks and all(look.busy >= FULL for look in last) else []
@@ -130,11 +130,11 @@ class Governor:
         return what == present or share <= self._room
 
 
-def _backlog_grows(looks: list[Look]) -> bool:
+def _backlog_grows(looks: list[LoadSample]) -> bool:
     return sum(look.taken for look in looks) < sum(look.arrived for look in looks)
 
 
-class Turns:
+class RoundRobin:
     """The streams that are served, and those that rest, both in the order in which they began to."""
 
     def __init__(self, turn_s: float) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 
 from engines.bundle import ModelSpec
 from streamclf.classifier.feed import Feed
-from streamclf.classifier.load_control import LOOK_S, Governor, Look, Turns
+from streamclf.classifier.load_control import LOOK_S, LoadController, LoadSample, RoundRobin
 
 TURN_WINDOWS: Final = 4
 """A turn begins with a window for which nothing is to be had yet: a quarter of it at most."""
@@ -28,8 +28,8 @@ class Overload:
         chunk_s = spec.frames_per_chunk / spec.fps
         self._chunks_per_s = 1 / chunk_s
         self._silent_s = max(SILENT_S, 2 * chunk_s)
-        self._governor = Governor()
-        self._turns = Turns(max(LEAST_TURN_S, TURN_WINDOWS * spec.chunks * chunk_s))
+        self._governor = LoadController()
+        self._turns = RoundRobin(max(LEAST_TURN_S, TURN_WINDOWS * spec.chunks * chunk_s))
         self._since_s = now_s
         self._busy_s = 0.0
         self.chunk_cost_s = 0.0
@@ -53,7 +53,7 @@ class Overload:
             return
         live = [feed for feed in feeds if not feed.awaited]
         counted = self._counted(live, now_s)
-        look = Look(
+        look = LoadSample(
             busy=self._busy_s / span_s, arrived=counted["arrived"], taken=counted["taken"], lost=counted["lost"]
         )
         self._since_s, self._busy_s = now_s, 0.0
@@ -105,7 +105,7 @@ class Overload:
             elif feed.resting:
                 feed.resume()
 
-    def _say(self, before: tuple[int, int], look: Look, now_s: float) -> None:
+    def _say(self, before: tuple[int, int], look: LoadSample, now_s: float) -> None:
         """The first change and the last one at once, those between now and then: an overload may last for days."""
         level, resting = self._governor.level, self._governor.resting
         if now_s - self._said_s < SAID_EVERY_S and (level, resting) != (0, 0):

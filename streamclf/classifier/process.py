@@ -17,21 +17,21 @@ import orjson
 
 from engines.arrays import F32, U8
 from streamclf.classifier.action_tracker import ActionTracker
-from streamclf.classifier.batching import Gathering, hold
+from streamclf.classifier.batching import DynamicBatcher, hold
 from streamclf.classifier.feed import Features, Feed, Pending
 from streamclf.classifier.load_control import LOOK_S
 from streamclf.classifier.overload import Overload
 from streamclf.config.actions import StreamActions
 from streamclf.events.types import Draft
-from streamclf.producer.link import HubLink
+from streamclf.producer.link import EventProducer
 from streamclf.runtime.child import EXIT_DONE, Stop
 from streamclf.runtime.jobs import ClassifierChange, ClassifierJob, StreamSettings
 from streamclf.runtime.profiling import open_stages
 
 if TYPE_CHECKING:
     from engines.protocol import Engine
-    from streamclf.classifier.feed_registry import Roster
-    from streamclf.runtime.control_channel import Message
+    from streamclf.classifier.feed_registry import FeedRegistry
+    from streamclf.runtime.control_channel import ControlMessage
 
 
 TOP_K = 10
@@ -59,7 +59,7 @@ class Classifier:
         engine: Engine,
         feeds: Sequence[Feed],
         actions: Mapping[str, StreamActions],
-        link: HubLink,
+        link: EventProducer,
         *,
         max_wait_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
@@ -68,7 +68,7 @@ class Classifier:
         self._clock = clock
         self._overload = Overload(engine.spec, clock())
         self._answers: dict[str, tuple[Features, F32]] = {}
-        self._gathering = Gathering(max_wait_s)
+        self._gathering = DynamicBatcher(max_wait_s)
         self._use(engine)
         self._turn = 0
         self._feeds: list[Feed] = []  # in the order of their turns
@@ -135,7 +135,9 @@ class Classifier:
             feed.configure(settings)
             self._post_actions(stream, self._actions[stream].reconfigure(settings.actions))
 
-    def run(self, stop: Stop, roster: Roster | None = None, better: Callable[[], Engine | None] = lambda: None) -> None:
+    def run(
+        self, stop: Stop, roster: FeedRegistry | None = None, better: Callable[[], Engine | None] = lambda: None
+    ) -> None:
         """Serve until `stop`; then classify what is already in the rings, for at most `DRAIN_S`.
 
         With a `roster`, streams join and leave as the supervisor says. `better` is asked between batches for an engine
@@ -173,7 +175,7 @@ class Classifier:
             for stream, tracker in self._actions.items():
                 self._post_actions(stream, tracker.close("stopped"))
 
-    def _take(self, message: Message, roster: Roster) -> None:
+    def _take(self, message: ControlMessage, roster: FeedRegistry) -> None:
         change = ClassifierChange.model_validate_json(message.body)
         if change.join:
             self.join(roster.join(change.join, message.fds), change.join.settings.actions)
@@ -312,7 +314,7 @@ def main(job: ClassifierJob, stop: Stop) -> int:
     """Open the engine, say so on stdout in one JSON line, and serve until `stop`."""
     from engines.background_upgrade import open_serving
     from engines.bundle import load_bundle
-    from streamclf.classifier.feed_registry import Roster
+    from streamclf.classifier.feed_registry import FeedRegistry
 
     stop.pulse.expect("compiling", COMPILING_S)
     bundle = load_bundle(job.bundle)
@@ -321,12 +323,12 @@ def main(job: ClassifierJob, stop: Stop) -> int:
         backend=job.engine.backend,
         precision=job.engine.precision,
         max_batch=job.engine.max_batch,
-        bank_slots=Roster.bank_slots(bundle.spec, job.capacity),
+        bank_slots=FeedRegistry.bank_slots(bundle.spec, job.capacity),
         threads=job.engine.threads,
         streams=job.streams,
     )
-    roster = Roster(bundle.spec, job.capacity)
-    link = HubLink(job.link, "classifier")
+    roster = FeedRegistry(bundle.spec, job.capacity)
+    link = EventProducer(job.link, "classifier")
     print(orjson.dumps({"engine": opening.engine.description}).decode(), flush=True)
     classifier = Classifier(opening.engine, (), {}, link, max_wait_s=job.engine.max_wait_ms / 1e3)
     try:

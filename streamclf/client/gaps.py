@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from streamclf.client.replay import Page
 
 
-class Tracker:
+class GapTracker:
     """Takes what arrives, in whatever order, and says what to return; see `subscription` for the promise."""
 
     def __init__(self, streams: frozenset[str] | None, after: Position | None) -> None:

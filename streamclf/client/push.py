@@ -26,7 +26,7 @@ from streamclf.net.push_protocol import (
     NONCE_BYTES,
     REFUSED,
     VERDICT_BYTES,
-    Address,
+    PushAddress,
     address_of,
     proof,
 )
@@ -52,7 +52,7 @@ def push(where: str, *, width: int, height: int, secret: str = "", queue: int = 
 class PushSink:
     """Takes pictures; a thread of its own connects and sends. Made by `streamclf.push`."""
 
-    def __init__(self, address: Address, *, width: int, height: int, secret: str, queue: int) -> None:
+    def __init__(self, address: PushAddress, *, width: int, height: int, secret: str, queue: int) -> None:
         if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and width * height * 3 <= MAX_PICTURE_BYTES):
             raise SourceError(f"push of {width}x{height}: 1 to {MAX_SIDE} a side, at most {MAX_PICTURE_BYTES} bytes")
         if not 1 <= queue <= MAX_QUEUE:

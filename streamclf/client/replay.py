@@ -71,7 +71,7 @@ class Snapshot:
         return Position(self.epoch, self.head)
 
 
-class Puller:
+class ReplayClient:
     """Lazy Pirate (ZeroMQ guide, chapter 4): after a deadline a fresh socket, and after a rest the question again."""
 
     def __init__(

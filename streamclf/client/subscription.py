@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 
 import zmq
 
-from streamclf.client.gaps import Tracker
-from streamclf.client.replay import Puller, Snapshot
+from streamclf.client.gaps import GapTracker
+from streamclf.client.replay import ReplayClient, Snapshot
 from streamclf.errors import BusError, EventError, UsageError
 from streamclf.events.types import (
     HEARTBEAT_TOPIC,
@@ -118,12 +118,12 @@ class Subscription:
         self._heard_at = time.monotonic()
         self._ready: deque[Received] = deque()
         self._previews: dict[str, bytes] = {}
-        self._tracker = Tracker(self._streams, after) if replay else None
+        self._tracker = GapTracker(self._streams, after) if replay else None
         self._preview_topics: set[bytes] = set()
         self._context = zmq.Context(io_threads=1)
         self._socket = self._connect()
         self._replay_endpoint: str | None = None
-        self._puller: Puller | None = None
+        self._puller: ReplayClient | None = None
         self.refused = 0
         """Messages that were not events."""
         self.missed = 0
@@ -205,7 +205,7 @@ class Subscription:
                 f"{self.endpoint}: nothing heard for {timeout_s:g} s; is the service running, and is this its "
                 "`publish.events` endpoint?"
             )
-        puller = Puller(self._context, self._replay_endpoint, sorted(self._streams or ()), self._access)
+        puller = ReplayClient(self._context, self._replay_endpoint, sorted(self._streams or ()), self._access)
         try:
             found = puller.snapshot(self._types.intersection(JOURNALLED), deadline)
         finally:
@@ -328,7 +328,7 @@ class Subscription:
             self._puller.close()
             self._puller = None
         if self._puller is None and replay is not None:
-            self._puller = Puller(self._context, replay, sorted(self._streams or ()), self._access)
+            self._puller = ReplayClient(self._context, replay, sorted(self._streams or ()), self._access)
 
     def _pull(self, timeout_s: float) -> None:
         assert self._tracker is not None

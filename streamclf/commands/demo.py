@@ -23,7 +23,7 @@ from streamclf.commands.demo_film import render_clip
 from streamclf.config.service import PublishConfig, ServiceConfig, StreamConfig
 from streamclf.errors import BusError, SourceError
 from streamclf.events.types import Prediction, Status
-from streamclf.render.terminal_table import Board
+from streamclf.render.terminal_table import LiveTable
 from streamclf.runtime.child import LOG_VARIABLE
 from streamclf.runtime.signals import stop_on_signals
 from streamclf.sources import open_source
@@ -101,7 +101,7 @@ class _Screen:
     """The live table."""
 
     def __init__(self, model: str) -> None:
-        self._board = Board(f"[bold]streamclf demo[/]  {model}")
+        self._board = LiveTable(f"[bold]streamclf demo[/]  {model}")
         self._live = Live(
             console=Console(), refresh_per_second=REFRESH_HZ, get_renderable=self._board.render, transient=False
         )

@@ -73,7 +73,7 @@ def _lost_end(stream: str, each: _Open) -> Draft:
 MAX_STREAMS: Final = 1024
 
 
-class Hops:
+class AdaptiveHopStatus:
     """Puts the hop of a stream's latest prediction into its statuses, and repeats the last one when the hop changes."""
 
     def __init__(self) -> None:

@@ -50,7 +50,7 @@ class _Producer:
 
 
 @dataclass(slots=True)
-class Intake:
+class ReceivedBatch:
     """What came in one turn of the hub's loop."""
 
     drafts: list[Draft] = field(default_factory=list)
@@ -85,9 +85,9 @@ class LinkServer:
         """Unbind; producers keep what was not acknowledged."""
         self.socket.close(0)
 
-    def receive(self) -> Intake:
+    def receive(self) -> ReceivedBatch:
         """Everything that waits, up to one turn's worth. Call `acknowledge` after the commit."""
-        turn = Intake()
+        turn = ReceivedBatch()
         for _ in range(_MESSAGES_A_TURN):
             if len(turn.drafts) >= _DRAFTS_A_TURN or not is_readable(self.socket):
                 break
@@ -128,13 +128,13 @@ class LinkServer:
             present = {peer.instance for peer in self._peers.values()}
             self._producers = {key: value for key, value in self._producers.items() if key in present}
 
-    def _offer(self, frames: list[bytes], turn: Intake) -> None:
+    def _offer(self, frames: list[bytes], turn: ReceivedBatch) -> None:
         try:
             self._take(frames, turn)
         except (EventError, ValueError, TypeError, struct.error) as error:
             self._refuse(str(error))
 
-    def _take(self, frames: list[bytes], turn: Intake) -> None:
+    def _take(self, frames: list[bytes], turn: ReceivedBatch) -> None:
         match frames:
             case [_, b"preview", stream, jpeg]:
                 name = stream.decode()
@@ -174,7 +174,7 @@ class LinkServer:
         peer.instance = instance
         return peer, producer
 
-    def _new_drafts(self, items: Any, producer: _Producer, turn: Intake) -> None:
+    def _new_drafts(self, items: Any, producer: _Producer, turn: ReceivedBatch) -> None:
         if not isinstance(items, list):
             raise EventError("drafts that are not a list")
         for item in items:

@@ -19,9 +19,9 @@ import zmq
 
 from streamclf.errors import EventError
 from streamclf.events.types import HEARTBEAT_TOPIC, Draft, check_event, timestamp, topic_of
-from streamclf.hub.draft_rules import Hops, OpenActions
-from streamclf.hub.guard.curve_gate import AllowList, Gatekeeper
-from streamclf.hub.guard.flood import Bouncer
+from streamclf.hub.draft_rules import AdaptiveHopStatus, OpenActions
+from streamclf.hub.guard.curve_gate import AllowList, CurveGate
+from streamclf.hub.guard.flood import FloodGuard
 from streamclf.hub.journal import RETENTION_STEP, Journal, Record
 from streamclf.hub.link_server import LinkServer
 from streamclf.hub.publisher import Publisher
@@ -61,13 +61,13 @@ class Hub:
             stack.callback(self._publisher.close)
             self._replay = ReplayServer(self._context, job.replay, job.journal, gate=gate)
             stack.callback(self._replay.close)
-            if bouncer := Bouncer.at(*self.endpoints.values()):
+            if bouncer := FloodGuard.at(*self.endpoints.values()):
                 stack.callback(bouncer.close)
             self._links = LinkServer(self._context, job.link, self.journal.sequence_of)
             stack.callback(self._links.close)
             self._resources = stack.pop_all()
         self._open_actions = OpenActions(self.journal.note(_OPEN_ACTIONS))
-        self._hops = Hops()
+        self._hops = AdaptiveHopStatus()
         self._heartbeat_at = self._retain_at = self._orphans_at = 0.0
         self._heard = 0
         self._refused = 0
@@ -229,10 +229,10 @@ def _give_memory_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _open_gate(context: zmq.Context[zmq.Socket[bytes]], job: HubJob) -> Gatekeeper | None:
+def _open_gate(context: zmq.Context[zmq.Socket[bytes]], job: HubJob) -> CurveGate | None:
     if job.keys is None or job.allow is None:
         return None
-    return Gatekeeper(context, load_certificate(job.keys, secret=True), AllowList(job.allow))
+    return CurveGate(context, load_certificate(job.keys, secret=True), AllowList(job.allow))
 
 
 def _raise_descriptor_limit() -> None:

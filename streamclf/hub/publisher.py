@@ -22,7 +22,7 @@ from streamclf.net.names import valid_stream_name
 from streamclf.net.zeromq import open_socket, send_now
 
 if TYPE_CHECKING:
-    from streamclf.hub.guard.curve_gate import Gatekeeper
+    from streamclf.hub.guard.curve_gate import CurveGate
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Publisher:
         endpoint: str,
         *,
         high_water: int = SEND_HIGH_WATER,
-        gate: Gatekeeper | None = None,
+        gate: CurveGate | None = None,
     ) -> None:
         self.socket = open_socket(context, zmq.XPUB, max_bytes=_MAX_HANDSHAKE_BYTES, io_thread=PUBLIC_IO_THREAD)
         self.socket.sndhwm, self.socket.rcvhwm = high_water, _SUBSCRIPTIONS_QUEUED

@@ -19,11 +19,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from streamclf.config.service import MAX_STREAMS, StreamName
 from streamclf.errors import BusError
 from streamclf.events.types import MAX_OFFSET, DraftType, Epoch
-from streamclf.hub.guard.curve_gate import Gatekeeper
+from streamclf.hub.guard.curve_gate import CurveGate
 from streamclf.hub.guard.peers import Peers
 from streamclf.hub.journal_reader import JournalReader
 from streamclf.hub.publisher import MAX_REQUEST_BYTES, PUBLIC_IO_THREAD
-from streamclf.hub.socket_thread import Attendant
+from streamclf.hub.socket_thread import SocketThread
 from streamclf.net.endpoints import bind
 from streamclf.net.zeromq import open_socket
 
@@ -102,7 +102,7 @@ class ReplayServer:
         endpoint: str,
         journal: Path,
         *,
-        gate: Gatekeeper | None = None,
+        gate: CurveGate | None = None,
     ) -> None:
         self._socket = open_socket(context, zmq.ROUTER, max_bytes=MAX_REQUEST_BYTES, io_thread=PUBLIC_IO_THREAD)
         self._socket.sndhwm, self._socket.rcvhwm = _REPLIES_QUEUED, _REQUESTS_QUEUED
@@ -118,7 +118,7 @@ class ReplayServer:
         self._journal = journal
         self._reader: JournalReader | None = None
         self.refused = 0
-        self._attendant = Attendant("replay", self._socket, self._serve_one, self._close_reader)
+        self._attendant = SocketThread("replay", self._socket, self._serve_one, self._close_reader)
 
     def close(self) -> None:
         """End the thread and its socket."""

@@ -14,7 +14,7 @@ _POLL_MS: Final = 60_000
 _CLOSE_S: Final = 2.0
 
 
-class Attendant:
+class SocketThread:
     """Owns the socket: closes it at the end, after `leave`."""
 
     def __init__(

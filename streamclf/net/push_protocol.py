@@ -46,7 +46,7 @@ TCP = re.compile(r"tcp://(\[[0-9a-fA-F:]+\]|[^\s/:]+):(\d{1,5})")
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class PushAddress:
     """Where pictures are pushed to: a Unix socket's `path`, or a loopback `host` and `port`."""
 
     path: Path | None = None
@@ -68,13 +68,13 @@ class Address:
         return str(self.path) if self.path is not None else f"tcp://{self.host}:{self.port}"
 
 
-def address_of(where: str) -> Address:
+def address_of(where: str) -> PushAddress:
     """The address for a name, a socket's path (with a slash in it) or `tcp://127.0.0.1:PORT`. Raises `SourceError`."""
     if match := TCP.fullmatch(where):
         host, port = match[1].strip("[]"), int(match[2])
         if not _is_loopback(host) or not 1 <= port <= 65535:
             raise SourceError(f"push {where}: a loopback address like tcp://127.0.0.1:9000, or a name")
-        return Address(host="127.0.0.1" if host == "localhost" else host, port=port)
+        return PushAddress(host="127.0.0.1" if host == "localhost" else host, port=port)
     if "/" in where and "://" not in where:
         path = Path(where)
     elif NAME.fullmatch(where):
@@ -85,7 +85,7 @@ def address_of(where: str) -> Address:
         )
     if len(os.fsencode(path)) > MAX_UNIX_PATH_BYTES:
         raise SourceError(f"push {path}: longer than {MAX_UNIX_PATH_BYTES} bytes, which no socket can be; shorten it")
-    return Address(path=path)
+    return PushAddress(path=path)
 
 
 def socket_dir() -> Path:

@@ -22,7 +22,7 @@ TICK_S: Final = 0.05
 _RETRY_S = (1.0, 5.0)
 
 
-class Connection:
+class ProducerConnection:
     """The two sockets of the link's thread, and what is under way on them."""
 
     def __init__(self, endpoint: str, instance: bytes, name: bytes) -> None:
@@ -38,7 +38,7 @@ class Connection:
         self._chain = 0
         self.acked = 0
 
-    def __enter__(self) -> Connection:
+    def __enter__(self) -> ProducerConnection:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:

@@ -32,7 +32,7 @@ import zmq
 from streamclf.errors import BusError, EventError
 from streamclf.events.types import MAX_EVENT_BYTES, Draft
 from streamclf.net.names import valid_stream_name
-from streamclf.producer.connection import TICK_S, U64, Connection
+from streamclf.producer.connection import TICK_S, U64, ProducerConnection
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class _Held:
     encoded: bytes
 
 
-class HubLink:
+class EventProducer:
     """Holds drafts until the hub acknowledges them; a thread of its own sends, and sends again after a hub's restart.
 
     `post` and the preview methods are thread-safe and never block. At most `max_drafts` (and `max_bytes`) are held:
@@ -86,7 +86,7 @@ class HubLink:
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
         try:
-            connection = Connection(endpoint, self._instance, self._name)
+            connection = ProducerConnection(endpoint, self._instance, self._name)
         except BusError:
             os.close(self._wake_read)
             os.close(self._wake_write)
@@ -94,7 +94,7 @@ class HubLink:
         self._thread = threading.Thread(target=self._run, args=(connection,), name=f"link-{producer}", daemon=True)
         self._thread.start()
 
-    def __enter__(self) -> HubLink:
+    def __enter__(self) -> EventProducer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
@@ -169,7 +169,7 @@ class HubLink:
         self._held_bytes -= len(gone.encoded)
         self._dropped[gone.stream] = self._dropped.get(gone.stream, 0) + 1
 
-    def _run(self, connection: Connection) -> None:
+    def _run(self, connection: ProducerConnection) -> None:
         try:
             with connection:
                 self._serve(connection)
@@ -181,7 +181,7 @@ class HubLink:
                 os.close(self._wake_write)
                 self._wake_write = -1
 
-    def _serve(self, connection: Connection) -> None:
+    def _serve(self, connection: ProducerConnection) -> None:
         while not self._finished():
             if connection.wait(self._wake_read, self._pause_s(connection)):
                 self._drain_wake()
@@ -195,7 +195,7 @@ class HubLink:
             self._send_drafts(connection)
             self._send_previews(connection)
 
-    def _pause_s(self, connection: Connection) -> float:
+    def _pause_s(self, connection: ProducerConnection) -> float:
         if self._unsent:
             return TICK_S
         closing_s = math.inf if self._close_by is None else self._close_by - time.monotonic()
@@ -209,7 +209,7 @@ class HubLink:
         self._woken = False  # before what was posted is looked at: the next post wakes again
         os.read(self._wake_read, 1)
 
-    def _take(self, frames: list[bytes], connection: Connection) -> None:
+    def _take(self, frames: list[bytes], connection: ProducerConnection) -> None:
         kind = frames[0]
         if kind in (b"ack", b"again") and len(frames) == 2 and len(frames[1]) == U64.size:
             (seq,) = U64.unpack(frames[1])
@@ -234,12 +234,12 @@ class HubLink:
             while self._unsent and self._unsent[0] <= seq:
                 self._unsent.popleft()
 
-    def _rewind(self, connection: Connection, seq: int) -> None:
+    def _rewind(self, connection: ProducerConnection, seq: int) -> None:
         with self._lock:
             self._unsent = deque(self._held)
         connection.rewind(seq)
 
-    def _send_drafts(self, connection: Connection) -> None:
+    def _send_drafts(self, connection: ProducerConnection) -> None:
         while connection.in_flight < _WINDOW:
             with self._lock:
                 batch = self._next_batch()
@@ -260,7 +260,7 @@ class HubLink:
                 size += len(batch[-1][1])
         return batch
 
-    def _send_previews(self, connection: Connection) -> None:
+    def _send_previews(self, connection: ProducerConnection) -> None:
         with self._lock:
             previews, self._previews = self._previews, {}
         for stream, jpeg in previews.items():

@@ -50,7 +50,7 @@ class StreamView:
         return statistics.median(self.latencies_ms) if self.latencies_ms else None
 
 
-class Board:
+class LiveTable:
     """Takes events, one at a time, and renders the table. One thread."""
 
     def __init__(self, title: str) -> None:

@@ -16,9 +16,9 @@ from typing import TypeVar
 from engines.errors import EngineError
 from streamclf.errors import StreamclfError
 from streamclf.redact import RedactingFormatter
-from streamclf.runtime.control_channel import ControlReader, Message
+from streamclf.runtime.control_channel import ControlMessage, ControlReader
 from streamclf.runtime.jobs import Job
-from streamclf.runtime.liveness import Pulse
+from streamclf.runtime.liveness import Liveness
 
 JobT = TypeVar("JobT", bound=Job)
 
@@ -57,7 +57,7 @@ class _Asked(threading.Event):
 
     def __init__(self) -> None:
         super().__init__()
-        self.pulse = Pulse()
+        self.pulse = Liveness()
         self._main = threading.main_thread().ident
 
     def is_set(self) -> bool:
@@ -91,15 +91,15 @@ class Stop:
         self.change_fd, self._change_write_fd = os.pipe()
         for fd in (self._write_fd, self.change_fd, self._change_write_fd):
             os.set_blocking(fd, False)
-        self._changes: deque[Message] = deque()
+        self._changes: deque[ControlMessage] = deque()
 
     @property
-    def pulse(self) -> Pulse:
+    def pulse(self) -> Liveness:
         """Where the work loop says how long its next step may take."""
         return self._event.pulse
 
     @pulse.setter
-    def pulse(self, pulse: Pulse) -> None:
+    def pulse(self, pulse: Liveness) -> None:
         self._event.pulse = pulse
 
     def request(self) -> None:
@@ -108,7 +108,7 @@ class Stop:
             self.event.set()
             os.write(self._write_fd, b"x")
 
-    def offer(self, change: Message) -> None:
+    def offer(self, change: ControlMessage) -> None:
         """A change has come."""
         if len(self._changes) >= MAX_CHANGES:
             os._exit(EXIT_CRASHED)  # its successor is told how everything stands
@@ -121,7 +121,7 @@ class Stop:
         """Whether there are changes to take."""
         return bool(self._changes)
 
-    def changes(self) -> list[Message]:
+    def changes(self) -> list[ControlMessage]:
         """The changes that have come since the last call, in their order."""
         with contextlib.suppress(BlockingIOError):
             os.read(self.change_fd, 4096)
@@ -143,7 +143,7 @@ def run_child(name: str, job_type: type[JobT], main: Callable[[JobT, Stop], int]
     if told is None:
         os._exit(EXIT_DONE)  # the supervisor was gone before it said what to do
     job = job_type.model_validate_json(told.body)
-    stop.pulse = Pulse(job.pulse_fd, job.pulse_line)
+    stop.pulse = Liveness(job.pulse_fd, job.pulse_line)
     threading.Thread(target=_watch_parent, args=(control, stop), name="control", daemon=True).start()
     threading.Thread(target=_leave_in_time, args=(stop,), name="grace", daemon=True).start()
     try:

@@ -26,7 +26,7 @@ _CHUNK: Final = 65536
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class ControlMessage:
     """One line of JSON, and the descriptors that came with it, which are the receiver's to close."""
 
     body: bytes
@@ -68,7 +68,7 @@ class ControlReader:
         self._rest = b""
         self._fds: deque[int] = deque()
 
-    def next(self) -> Message | None:
+    def next(self) -> ControlMessage | None:
         """The next message; None when there will be none, or when what comes is no message."""
         while not self._lines:
             data = self._receive()
@@ -80,7 +80,7 @@ class ControlReader:
         count = _descriptors(body)
         if count > len(self._fds):
             return None
-        return Message(body, tuple(self._fds.popleft() for _ in range(count)))
+        return ControlMessage(body, tuple(self._fds.popleft() for _ in range(count)))
 
     def close(self) -> None:
         """Let go of the socket; what was read and not taken is closed with it."""

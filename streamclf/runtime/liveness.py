@@ -35,7 +35,7 @@ class _Word(IntEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Promise:
+class Deadline:
     """What a child last said: it would be heard of again before `due_ns` (CLOCK_MONOTONIC)."""
 
     due_ns: int
@@ -47,7 +47,7 @@ class Promise:
         return None if now_ns <= self.due_ns else (now_ns - self.due_ns + self.limit_ns) / NS
 
 
-class Pulse:
+class Liveness:
     """A child's end. Without a line (a loop run by hand) it says nothing to nobody."""
 
     def __init__(self, fd: int | None = None, line: int = 0) -> None:
@@ -72,7 +72,7 @@ class Pulse:
             self._words[_Word.DUE_NS] = time.monotonic_ns() + self._limit_ns
 
 
-class PulseBoard:
+class LivenessTable:
     """The supervisor's end: all lines."""
 
     def __init__(self) -> None:
@@ -108,11 +108,11 @@ class PulseBoard:
         self._words[first + _Word.LIMIT_NS] = round(limit_s * NS)
         self._words[first + _Word.DUE_NS] = time.monotonic_ns() + round(limit_s * NS)
 
-    def read(self, line: int) -> Promise:
+    def read(self, line: int) -> Deadline:
         """What the child of this line said last."""
         first = line * LINE_BYTES // 8
         phase = self._words[first + _Word.PHASE]
-        return Promise(
+        return Deadline(
             due_ns=self._words[first + _Word.DUE_NS],
             limit_ns=self._words[first + _Word.LIMIT_NS],
             phase=_PHASES[phase] if 0 <= phase < len(_PHASES) else "starting",
@@ -125,14 +125,14 @@ OVERSLEPT_NS = 3 * NS
 GRACE_NS = 5 * NS
 
 
-class Watch:
+class LivenessWatch:
     """Looks at the promises about once a second.
 
     A judge that overslept judges nobody: when the machine was suspended, or the supervisor itself was stopped, every
     promise is overdue and no child is to blame. All get some time to be heard of again.
     """
 
-    def __init__(self, board: PulseBoard, now_ns: int) -> None:
+    def __init__(self, board: LivenessTable, now_ns: int) -> None:
         self._board = board
         self._looked_ns = now_ns
         self._not_before_ns = now_ns

@@ -11,16 +11,16 @@ MAX_NALS: Final = 64
 START: Final = b"\0\0\1"
 
 
-class Look(NamedTuple):
+class SliceReferences(NamedTuple):
     """`key`: decoding can begin here. `spare`: a picture that no other one is predicted from, and nothing else."""
 
     key: bool
     spare: bool
 
 
-NEEDED: Final = Look(key=False, spare=False)
-KEY: Final = Look(key=True, spare=False)
-SPARE: Final = Look(key=False, spare=True)
+NEEDED: Final = SliceReferences(key=False, spare=False)
+KEY: Final = SliceReferences(key=True, spare=False)
+SPARE: Final = SliceReferences(key=False, spare=True)
 
 
 class References:
@@ -47,7 +47,7 @@ class References:
             layers = extradata[21] >> 3 & 7
             self._top_layer = layers - 1 if layers else None
 
-    def look(self, data: bytes | memoryview) -> Look:
+    def look(self, data: bytes | memoryview) -> SliceReferences:
         """What the packet `data` holds."""
         if self._look is None:
             return NEEDED
@@ -73,7 +73,7 @@ class References:
             yield head[at + 3 : at + 7]
             at = head.find(START, at + 3)
 
-    def _h264(self, heads: Iterator[bytes | memoryview]) -> Look:
+    def _h264(self, heads: Iterator[bytes | memoryview]) -> SliceReferences:
         is_alone = True
         for head in heads:
             kind = head[0] & 31
@@ -85,7 +85,7 @@ class References:
             is_alone = is_alone and kind in (6, 9, 12, 14)
         return NEEDED
 
-    def _h265(self, heads: Iterator[bytes | memoryview]) -> Look:
+    def _h265(self, heads: Iterator[bytes | memoryview]) -> SliceReferences:
         is_alone = True
         for head in heads:
             kind = head[0] >> 1 & 63

@@ -25,7 +25,7 @@ from streamclf.net.push_protocol import (
     NONCE_BYTES,
     PROOF_BYTES,
     REFUSED,
-    Address,
+    PushAddress,
     address_of,
     make_private,
     proof,
@@ -181,7 +181,7 @@ def render_rgb(picture: U8, height: int, width: int, resize: str, out: U8) -> No
     place(np.asarray(cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA), np.uint8), out)
 
 
-def _listen(address: Address, shown: str) -> socket.socket:
+def _listen(address: PushAddress, shown: str) -> socket.socket:
     listener = address.socket()
     try:
         if address.path is not None:
@@ -200,7 +200,7 @@ def _listen(address: Address, shown: str) -> socket.socket:
     return listener
 
 
-def _remove_dead(address: Address, shown: str) -> None:
+def _remove_dead(address: PushAddress, shown: str) -> None:
     """Take away the socket of a process that was killed; one that answers is another stream's."""
     assert address.path is not None
     with address.socket() as probe:

@@ -24,7 +24,7 @@ _IDLE_SAVE_S = 5.0
 _NAP_S = 0.1
 
 
-class Until:
+class StopRequest:
     """How long a command goes on: until it is asked to end, or for `seconds`."""
 
     def __init__(self, seconds: float | None = None) -> None:
@@ -67,7 +67,7 @@ class Outlet(Protocol):
         ...
 
 
-class Pump:
+class DeliveryLoop:
     """Moves events from a subscription with `replay` to an outlet."""
 
     def __init__(
@@ -86,7 +86,7 @@ class Pump:
         self.lost = 0
         """Ranges that were gone from the journal before they could be delivered."""
 
-    def run(self, until: Until) -> None:
+    def run(self, until: StopRequest) -> None:
         """Deliver until `until` is over."""
         try:
             while not until.over:

@@ -16,7 +16,7 @@ from rich.live import Live
 from streamclf.client.subscription import Position, Snapshot, Subscription, subscribe
 from streamclf.errors import BusError
 from streamclf.events.types import Action, Heartbeat, Prediction, Received, Status
-from streamclf.render.terminal_table import Board
+from streamclf.render.terminal_table import LiveTable
 from streamclf.runtime.signals import stop_on_signals
 
 _REFRESH_HZ = 8
@@ -39,7 +39,7 @@ def run_status(endpoint: str, *, as_json: bool = False, seconds: float | None = 
             rates = _rates(endpoint, found, beat.time, deadline)
             print(orjson.dumps(_report(endpoint, found, beat, rates), option=orjson.OPT_UTC_Z).decode())
             return 0
-        board = Board(f"[bold]streamclf status[/]  {endpoint}")
+        board = LiveTable(f"[bold]streamclf status[/]  {endpoint}")
         for event in found.events:
             board.apply(event, age_s=max(1e-3, (beat.time - event.time).total_seconds()))
         board.footer = _footer(beat)
@@ -77,7 +77,7 @@ class _Seen:
         return event.epoch != self._position.epoch or event.offset > self._position.offset
 
 
-def _follow(events: Subscription, board: Board, seen: _Seen, console: Console, seconds: float | None) -> None:
+def _follow(events: Subscription, board: LiveTable, seen: _Seen, console: Console, seconds: float | None) -> None:
     asked: list[bool] = []  # an Event's lock may be held by the very thread that a signal interrupts
     heard_at = time.monotonic()
     end = math.inf if seconds is None else heard_at + seconds

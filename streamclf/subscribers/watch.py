@@ -25,7 +25,7 @@ from streamclf.render.film_writer import FilmWriter, fitted
 from streamclf.render.overlay import OverlayState, draw
 from streamclf.runtime.signals import stop_on_signals
 
-__all__ = ["Board", "OverlayState", "draw", "run_watch"]
+__all__ = ["OverlayState", "PreviewWall", "draw", "run_watch"]
 
 MAX_WINDOWS = 16
 _FRAME_S = 1 / 25
@@ -59,7 +59,7 @@ def run_watch(
     ):
         events.watch_previews(streams)
         shown: _Shown = screen or _Film(film)  # type: ignore[arg-type]
-        board = Board()
+        board = PreviewWall()
         began = time.monotonic()
         while not stop.is_set() and (seconds is None or time.monotonic() - began < seconds):
             _gather(events, board, time.monotonic() + _FRAME_S)
@@ -92,7 +92,7 @@ class _View:
     drawn: U8 | None = None
 
 
-class Board:
+class PreviewWall:
     """Takes events and previews, gives annotated pictures. No input or output."""
 
     def __init__(self) -> None:
@@ -165,7 +165,7 @@ class Board:
         )
 
 
-def _gather(events: Subscription, board: Board, until_s: float) -> None:
+def _gather(events: Subscription, board: PreviewWall, until_s: float) -> None:
     while (remaining := until_s - time.monotonic()) > 0:
         event = events.receive(remaining)
         if event is not None:

@@ -10,7 +10,7 @@ import orjson
 
 from streamclf.config.service import PublishConfig
 from streamclf.runtime.jobs import ClassifierChange, ClassifierJob, HubChange, HubJob
-from streamclf.runtime.liveness import PulseBoard
+from streamclf.runtime.liveness import LivenessTable
 from streamclf.supervisor.child import Child, Notice
 from streamclf.supervisor.config_watch import Wanted
 
@@ -29,10 +29,10 @@ class Ready:
     engine: str
 
 
-class Core:
+class SharedChildren:
     """Hub and classifier: their jobs, and what they said of themselves."""
 
-    def __init__(self, link: str, board: PulseBoard, notify: Callable[[Notice], None]) -> None:
+    def __init__(self, link: str, board: LivenessTable, notify: Callable[[Notice], None]) -> None:
         self._link, self._board = link, board
         self.hub = Child(HUB, "streamclf.hub", notify, speaks=True, pass_fds=[board.fd])
         self.classifier = Child(CLASSIFIER, "streamclf.classifier", notify, speaks=True, pass_fds=[board.fd])

@@ -89,7 +89,7 @@ class StreamPlan:
 
 
 @dataclass(slots=True, kw_only=True)
-class Wires:
+class StreamChannels:
     """A stream's ring and pipes, open in the supervisor for as long as the stream is there: processes come and go."""
 
     ring: int
@@ -99,7 +99,7 @@ class Wires:
     progress_write: int | None
 
     @classmethod
-    def open(cls, plan: StreamPlan) -> Wires:
+    def open(cls, plan: StreamPlan) -> StreamChannels:
         """Make them. Raises `RingError` where there is no memory for the ring."""
         ring = create_ring(plan.geometry.slots, plan.geometry.chunk_shape)
         wake = _pipe()

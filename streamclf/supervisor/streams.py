@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from streamclf.errors import RingError
 from streamclf.runtime.jobs import ClassifierChange, FeedJoin
-from streamclf.runtime.liveness import PulseBoard
+from streamclf.runtime.liveness import LivenessTable
 from streamclf.supervisor.child import Child, Notice
-from streamclf.supervisor.stream_plan import StreamPlan, Wires
+from streamclf.supervisor.stream_plan import StreamChannels, StreamPlan
 
 log = logging.getLogger("service")
 
@@ -27,7 +27,7 @@ class Stream:
     plan: StreamPlan
     wanted: StreamPlan | None
     """What it is to become; the same as `plan` where nothing is under way, None if it is to go."""
-    wires: Wires
+    wires: StreamChannels
     line: int
     child: Child
     joined: bool = False
@@ -44,7 +44,7 @@ class StreamSet:
     def __init__(
         self,
         link: str,
-        board: PulseBoard,
+        board: LivenessTable,
         notify: Callable[[Notice], None],
         *,
         tell: Callable[[ClassifierChange, Sequence[int]], bool],
@@ -72,7 +72,7 @@ class StreamSet:
 
     def add(self, name: str, plan: StreamPlan) -> None:
         """A new stream, and its capture process. Raises `RingError` where there is no memory for it."""
-        wires = Wires.open(plan)
+        wires = StreamChannels.open(plan)
         child = Child(f"capture[{name}]", "streamclf.capture", self._notify)
         stream = Stream(name=name, plan=plan, wanted=plan, wires=wires, line=self._board.take(), child=child)
         self._streams[name] = self._by_child[child.name] = stream
@@ -109,7 +109,7 @@ class StreamSet:
             return
         if not stream.plan.same_wires(wanted):
             try:
-                stream.wires = Wires.open(wanted)
+                stream.wires = StreamChannels.open(wanted)
             except RingError as error:
                 self._forget(stream, str(error))
                 return

@@ -18,13 +18,13 @@ from engines.errors import EngineError
 from streamclf.config.service import ServiceConfig
 from streamclf.errors import ConfigError, StreamclfError
 from streamclf.events.types import Draft
-from streamclf.producer.link import HubLink
+from streamclf.producer.link import EventProducer
 from streamclf.runtime.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED
-from streamclf.runtime.liveness import PulseBoard, Watch
+from streamclf.runtime.liveness import LivenessTable, LivenessWatch
 from streamclf.supervisor.child import Child, Notice, reap_strangers
 from streamclf.supervisor.config_watch import ConfigFile, Wanted, check_reload
 from streamclf.supervisor.machine_limits import check_memory, secure_descriptors
-from streamclf.supervisor.shared_children import BOTH, Core, Ready
+from streamclf.supervisor.shared_children import BOTH, Ready, SharedChildren
 from streamclf.supervisor.stream_plan import Geometry, StreamPlan
 from streamclf.supervisor.streams import Stream, StreamSet, lines_of
 from streamclf.supervisor.systemd import Notifier
@@ -83,7 +83,7 @@ class Supervisor:
         self._timers = Timers()
         self._stopped: set[tuple[str, int]] = set()
         self._reading = False
-        self._link: HubLink | None = None
+        self._link: EventProducer | None = None
 
     def request_stop(self) -> None:
         """Ask `run` to end everything; safe from signal handlers and other threads."""
@@ -97,11 +97,11 @@ class Supervisor:
         """Serve until the end, for at most `seconds`; the process's exit code."""
         secure_descriptors(len(self._wanted.config.streams))
         check_memory(len(self._wanted.config.streams), Geometry.of(self._wanted.bundle.spec))
-        self._board = PulseBoard()
-        self._watch = Watch(self._board, time.monotonic_ns())
+        self._board = LivenessTable()
+        self._watch = LivenessWatch(self._board, time.monotonic_ns())
         runtime = Path(tempfile.mkdtemp(prefix="streamclf-"))  # mode 0700: the link's socket is ours alone
         link = f"ipc://{runtime}/link"
-        self._core = Core(link, self._board, self._notices.put)
+        self._core = SharedChildren(link, self._board, self._notices.put)
         self._streams = StreamSet(
             link, self._board, self._notices.put, tell=self._core.tell, begin=self._begin, report=self._report
         )
@@ -124,7 +124,7 @@ class Supervisor:
         self._core.assign(self._wanted)
         self._begin(self._core.hub)
         self._begin(self._core.classifier)
-        self._link = HubLink(link, "supervisor")
+        self._link = EventProducer(link, "supervisor")
         for name, plan in self._plans().items():
             self._streams.add(name, plan)
 

@@ -16,7 +16,7 @@ import engines.background_upgrade
 import engines.opening
 from engines.backends.choice import Choice
 from engines.background_upgrade import Upgrade, open_serving
-from engines.build_process import Wish, main
+from engines.build_process import BuildRequest, main
 from engines.bundle import Bundle
 from engines.errors import NotBuiltError
 from engines.opening import open_engine
@@ -47,11 +47,11 @@ def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return (tmp_path / "go").touch
 
 
-def serving(bundle: Bundle, **words: object) -> engines.background_upgrade.Opening:
+def serving(bundle: Bundle, **words: object) -> engines.background_upgrade.ServingEngine:
     return open_serving(bundle, precision="fp32", max_batch=4, bank_slots=9, **words)  # type: ignore[arg-type]
 
 
-def soon(opening: engines.background_upgrade.Opening) -> Engine:
+def soon(opening: engines.background_upgrade.ServingEngine) -> Engine:
     until = time.monotonic() + 60
     while time.monotonic() < until:
         if (engine := opening.better()) is not None:
@@ -119,8 +119,8 @@ def test_a_service_that_ends_ends_the_build(bundle: Bundle, go: Callable[[], Non
     opening.engine.close()
 
 
-def wish_for(bundle: Bundle) -> Wish:
-    return Wish(
+def wish_for(bundle: Bundle) -> BuildRequest:
+    return BuildRequest(
         bundle=str(bundle.path), backend="tensorrt", precision="fp32", max_batch=4, bank_slots=9, streams=1
     )  # fmt: skip
 
@@ -171,7 +171,7 @@ def test_the_batch_that_memory_holds_is_the_one_that_is_loaded(
     monkeypatch.setattr(
         engines.backends.tensorrt, "load_platform", lambda: double_platform(memory_bytes=300_000, scratch_bytes=20_000)
     )
-    wish = Wish(
+    wish = BuildRequest(
         bundle=str(bundle.path), backend="tensorrt", precision="fp32", max_batch=64, bank_slots=64, streams=1
     )  # fmt: skip
     assert main([wish.as_json()]) == 0

@@ -9,7 +9,7 @@ from support.gpu_double import DoubleCompiler, double_platform
 
 import engines.backends.tensorrt
 import engines.opening
-from engines.backends.tensorrt.interface import BuildRequest
+from engines.backends.tensorrt.interface import PlanRequest
 from engines.bundle import Bundle, load_bundle
 from engines.errors import ParityError
 from engines.explain_precision import PartsExplanation, explain_parts
@@ -18,7 +18,7 @@ from engines.parity import ParityReport, check_parity
 from engines.protocol import Engine, EngineOptions
 from streamclf.builtin_models import BUNDLES
 
-NO_BF16 = "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+NO_BF16 = "BF16" not in openvino.SharedChildren().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     built: list[tuple[str, str]] = []
     build = DoubleCompiler.build
 
-    def note(self: DoubleCompiler, request: BuildRequest) -> tuple[bytes, bytes]:
+    def note(self: DoubleCompiler, request: PlanRequest) -> tuple[bytes, bytes]:
         built.append((request.name, request.precision))
         return build(self, request)
 

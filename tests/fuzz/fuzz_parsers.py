@@ -18,14 +18,14 @@ import atheris
 with atheris.instrument_imports(include=["streamclf"]):
     import zmq
 
-    from streamclf.client.gaps import Tracker
-    from streamclf.client.replay import Puller
+    from streamclf.client.gaps import GapTracker
+    from streamclf.client.replay import ReplayClient
     from streamclf.errors import ConfigError, EventError, UsageError
     from streamclf.events.types import HEARTBEAT_TOPIC, START, Heartbeat, Position, parse_event, to_json
-    from streamclf.hub.guard.curve_gate import AllowList, Gatekeeper
+    from streamclf.hub.guard.curve_gate import AllowList, CurveGate
     from streamclf.hub.journal import Journal, Record
     from streamclf.hub.journal_reader import JournalReader
-    from streamclf.hub.link_server import Intake, LinkServer
+    from streamclf.hub.link_server import LinkServer, ReceivedBatch
     from streamclf.hub.replay_server import ReplayServer, Request, answer
     from streamclf.net.curve_client import open_access
     from streamclf.net.curve_keys import load_certificate, make_keys
@@ -42,7 +42,7 @@ def event(data: bytes) -> None:
     except EventError:
         return
     assert parse_event(to_json(found)) == found
-    tracker = Tracker(None, Position(EPOCH, 5))
+    tracker = GapTracker(None, Position(EPOCH, 5))
     tracker.heartbeat(found) if isinstance(found, Heartbeat) else tracker.live(found)
 
 
@@ -61,13 +61,13 @@ def reply(data: bytes) -> None:
     except EventError:
         return
     if page is not None:
-        tracker = Tracker(None, START)
+        tracker = GapTracker(None, START)
         tracker.page(page)
 
 
 def link(data: bytes) -> None:
     """A message of a producer."""
-    _LINK._offer([b"route", *data.split(b"\xfe")], Intake())
+    _LINK._offer([b"route", *data.split(b"\xfe")], ReceivedBatch())
     _LINK._producers.clear()
     _LINK._peers.clear()
 
@@ -153,10 +153,10 @@ _LINK = LinkServer(CONTEXT, f"ipc://{ROOM}/link", _JOURNAL.sequence_of)
 _SERVER = ReplayServer(CONTEXT, "tcp://127.0.0.1:*", ROOM / "journal.db")
 _SERVER.close()
 _SERVER._reader = None
-_PULLER = Puller(CONTEXT, "tcp://127.0.0.1:9", [])
+_PULLER = ReplayClient(CONTEXT, "tcp://127.0.0.1:9", [])
 _PULLER._id, _PULLER._asked = 1, START
 (ROOM / "allowed").mkdir()
-_GATE = Gatekeeper(CONTEXT, load_certificate(make_keys(ROOM, "server")[1], secret=True), AllowList(ROOM / "allowed"))
+_GATE = CurveGate(CONTEXT, load_certificate(make_keys(ROOM, "server")[1], secret=True), AllowList(ROOM / "allowed"))
 
 
 def main() -> None:

@@ -19,10 +19,10 @@ import onnx
 import onnxruntime as ort
 
 from engines.backends.tensorrt.interface import (
-    BuildRequest,
     GpuIdentity,
     OutOfMemoryError,
     Plan,
+    PlanRequest,
     Platform,
     Tensor,
     Traits,
@@ -217,10 +217,10 @@ class DoubleCompiler:
 
     def __init__(self, cuda: DoubleCuda, *, version: str = "10.3.0", scratch_bytes: int = 4096) -> None:
         self.version, self.traits = version, TRAITS[version]
-        self.requests: list[BuildRequest] = []
+        self.requests: list[PlanRequest] = []
         self._cuda, self._scratch = cuda, scratch_bytes
 
-    def build(self, request: BuildRequest) -> tuple[bytes, bytes]:
+    def build(self, request: PlanRequest) -> tuple[bytes, bytes]:
         self._cuda.check()
         self.requests.append(request)
         model = onnx.load_model_from_string(request.onnx)

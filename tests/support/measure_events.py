@@ -15,7 +15,7 @@ from support.hub_process import HubProcess, prediction, wait_until
 from streamclf.client.subscription import START, subscribe
 from streamclf.hub.journal import Journal, Record
 from streamclf.net.curve_keys import Certificate, load_certificate, make_keys
-from streamclf.producer.link import HubLink
+from streamclf.producer.link import EventProducer
 
 
 def journal_commits(batch: int, seconds: float = 2.0) -> float:
@@ -31,7 +31,7 @@ def journal_commits(batch: int, seconds: float = 2.0) -> float:
 
 def through_the_hub(hub: HubProcess, count: int) -> float:
     """Events per second, posted until acknowledged: journalled, published, confirmed."""
-    with HubLink(hub.link, "measure") as link:
+    with EventProducer(hub.link, "measure") as link:
         began = time.monotonic()
         for number in range(count):
             while link.unacknowledged > 4000:
@@ -69,7 +69,7 @@ def latencies_ms(hub: HubProcess, rate: float, seconds: float, keys: Certificate
     listener = threading.Thread(target=listen)
     listener.start()
     ready.wait(10)
-    with HubLink(hub.link, "measure") as link:
+    with EventProducer(hub.link, "measure") as link:
         began = time.monotonic()
         sent = 0
         while (now := time.monotonic()) - began < seconds:
@@ -116,7 +116,7 @@ def replay_raw(hub: HubProcess) -> float:
 
 def recovery_s(hub: HubProcess) -> float:
     """From kill -9 of the hub until an event posted meanwhile is confirmed by its successor."""
-    with HubLink(hub.link, "measure") as link:
+    with EventProducer(hub.link, "measure") as link:
         link.post(prediction())
         wait_until(lambda: link.unacknowledged == 0, "confirmation")
         began = time.monotonic()

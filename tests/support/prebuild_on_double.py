@@ -8,8 +8,8 @@ import threading
 import time
 from pathlib import Path
 
-TESTS = Path(__file__).parents[1]
-sys.path[:0] = [str(TESTS.parent), str(TESTS)]  # in this order: tests/ has folders called like the packages
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))  # first: tests/ has folders called like the packages
 
 from support.gpu_double import double_platform
 

@@ -75,7 +75,7 @@ def swaps(pairs: dict[str, str], labels: tuple[str, ...]) -> npt.NDArray[np.int6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class AugmentParams:
     """How one clip is seen. `place`: (3, 3), share of the seen picture -> share of the clip's, x before y.
 
     `colour` (3, 4) acts on RGB and 1; `tone` (256,) on each value before it; `kernel` is a filter or None.
@@ -91,7 +91,7 @@ class Look:
     reversed: bool
 
 
-def draw_look(rng: np.random.Generator, recipe: AugmentRecipe, frames: U8) -> Look:
+def draw_look(rng: np.random.Generator, recipe: AugmentRecipe, frames: U8) -> AugmentParams:
     """Draw how the clip `frames` (F, h, w, 3) is seen."""
     aspect = frames.shape[2] / frames.shape[1]
     flipped = recipe.flip and bool(rng.random() < 0.5)
@@ -125,7 +125,7 @@ def draw_look(rng: np.random.Generator, recipe: AugmentRecipe, frames: U8) -> Lo
     if rng.random() < recipe.erase:
         height, width = rng.uniform(0.15, 0.4, 2)
         box = (rng.uniform(0, 1 - width), rng.uniform(0, 1 - height), width, height)
-    return Look(
+    return AugmentParams(
         place=place,
         colour=colour,
         tone=None if tone is None else np.clip(tone + 0.5, 0, 255).astype(np.uint8),
@@ -137,7 +137,7 @@ def draw_look(rng: np.random.Generator, recipe: AugmentRecipe, frames: U8) -> Lo
     )
 
 
-def see(rng: np.random.Generator, look: Look, frames: U8, height: int, width: int) -> U8:
+def see(rng: np.random.Generator, look: AugmentParams, frames: U8, height: int, width: int) -> U8:
     """(F, h, w, 3) uint8 RGB -> (F, height, width, 3): the frames through `look`, in the order they come."""
     h, w = frames.shape[1:3]
     # From shares around the middle to pixels, whose centres lie at halves.
@@ -179,7 +179,7 @@ def see(rng: np.random.Generator, look: Look, frames: U8, height: int, width: in
     return out
 
 
-def see_points(look: Look, points: F32) -> F32:
+def see_points(look: AugmentParams, points: F32) -> F32:
     """(F, 2) x and y as shares of the clip's picture -> of the one that `see` gives."""
     inverse = np.linalg.inv(look.place)
     centred = points.astype(np.float64) - 0.5

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from engines.arrays import F32, I64, U8
-from training.data.augment import AugmentRecipe, Look, draw_look, see, see_points, swaps
+from training.data.augment import AugmentParams, AugmentRecipe, draw_look, see, see_points, swaps
 from training.data.clips import Clips, DataSet
 from training.data.recipes import Shape, WindowsRecipe
 from training.data.windows import Layout, draw_stretched, draw_window, lay_windows, stretch_windows
@@ -100,13 +100,13 @@ class Cutter:
         chunks = pictures[back].reshape(shape.chunks, shape.frames_per_chunk, shape.height, shape.width, 3)
         return chunks, self.label(int(clips.labels[index]), look), self._truths(index, places, look)
 
-    def label(self, label: int, look: Look) -> int:
+    def label(self, label: int, look: AugmentParams) -> int:
         """The class that a clip of class `label` is, seen so."""
         if look.flipped:
             label = int(self._flipped[label])
         return int(self._reversed[label]) if look.reversed else label
 
-    def _truths(self, index: int, places: I64, look: Look) -> F32:
+    def _truths(self, index: int, places: I64, look: AugmentParams) -> F32:
         """(T, A): what is known of each chunk's last frame; NaN where nothing is."""
         names = list(self.clips.truth_names)
         last = places[self.shape.frames_per_chunk - 1 :: self.shape.frames_per_chunk]

@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import IterableDataset
 
 from engines.arrays import I64, U8
-from training.data.augment import AugmentRecipe, Look, draw_look, see
+from training.data.augment import AugmentParams, AugmentRecipe, draw_look, see
 from training.data.batches import Batch, Cutter, TrainingBatches, layout, mix, my_part, world
 from training.data.clip_cache import alone, read_array, write_array
 from training.data.clips import Clips, DataSet
@@ -65,7 +65,7 @@ class FeatureStore:
         gpu = recipe.accelerator != "cpu" and torch.cuda.is_available()
         self._device = torch.device("cuda" if gpu else "cpu")
 
-    def looks(self, clips: Clips, index: int, views: int) -> list[Look]:
+    def looks(self, clips: Clips, index: int, views: int) -> list[AugmentParams]:
         """How clip `index` is seen in each of its views."""
         frames = clips.frames(index)
         recipes = [AugmentRecipe(), *[self._recipe.augment] * (views - 1)]

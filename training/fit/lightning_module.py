@@ -24,7 +24,7 @@ ENCODE_AT_ONCE = 256
 """Chunks; more of a measured batch are encoded in turns."""
 
 
-class Trainee(lightning.LightningModule):
+class ClipModule(lightning.LightningModule):
     """A model, what it is asked for besides the label, and how well it does on the clips held back.
 
     `truth`: (C,) classes of these clips. `truth_names`: columns of a batch's truths; x and y are regressed,

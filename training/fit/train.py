@@ -21,13 +21,13 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from training.builtin.camera_events import LABELS as CAMERA_EVENTS
-from training.builtin.camera_events.learner import CameraEventsTrainee, HeldBackWindows, TrainingWindows, footage_of
+from training.builtin.camera_events.learner import CameraEventsModule, HeldBackWindows, TrainingWindows, footage_of
 from training.data.batches import Batch, Cutter, HeldBackBatches, TrainingBatches, rank
 from training.data.datasets import open_data, tell
 from training.data.recipes import CameraEventsData, MixedData
 from training.errors import RecipeError, RunError
 from training.fit.feature_cache import CachedHeldBack, CachedTraining, FeatureStore, check_frozen
-from training.fit.lightning_module import Trainee, answer
+from training.fit.lightning_module import ClipModule, answer
 from training.fit.run_folder import (
     HISTORY_FILE,
     LABELS_FILE,
@@ -46,14 +46,14 @@ from training.models.compact_vivit import FactorisedViViT
 from training.recipe import Recipe
 from training.weights import WEIGHTS_FILE
 
-__all__ = ["Trainee", "Work", "build_model", "load_run", "load_weights", "measure", "open_work", "train"]
+__all__ = ["ClipModule", "Work", "build_model", "load_run", "load_weights", "measure", "open_work", "train"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
     """What is done in a run: the model in its trainee, batches to learn from, batches to be measured on."""
 
-    trainee: Trainee
+    trainee: ClipModule
     training: Any
     held_back: Any
     labels: tuple[str, ...]
@@ -86,7 +86,7 @@ def open_work(recipe: Recipe, model: ClipModel | None = None) -> Work:
             held_back = CachedHeldBack(store, data, recipe)
         else:
             training = TrainingBatches(data, cutter, **options)
-    trainee = Trainee(
+    trainee = ClipModule(
         recipe, subject, labels=data.labels, truth=data.held_back.labels, truth_names=data.training.truth_names
     )
     return Work(trainee=trainee, training=training, held_back=held_back, labels=data.labels, notes=data.notes)
@@ -103,7 +103,7 @@ def _camera_events_work(recipe: Recipe, model: ClipModel | None) -> Work:
     held_back = HeldBackWindows(footage_of(recipe, validation=True), recipe)
     subject = build_model(recipe) if model is None else model
     assert isinstance(subject, FactorisedViViT)  # the recipe allows no other
-    trainee = CameraEventsTrainee(recipe, subject, truth=held_back.labels)
+    trainee = CameraEventsModule(recipe, subject, truth=held_back.labels)
     return Work(trainee=trainee, training=training, held_back=held_back, labels=CAMERA_EVENTS, notes=[])
 
 

@@ -136,7 +136,7 @@ class Traits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BuildRequest:
+class PlanRequest:
     """One graph to compile."""
 
     name: str
@@ -185,7 +185,7 @@ class Compiler(Protocol):
     version: str
     traits: Traits
 
-    def build(self, request: BuildRequest) -> tuple[bytes, bytes]:
+    def build(self, request: PlanRequest) -> tuple[bytes, bytes]:
         """(plan, timing cache). Raises `CompileError` naming what is not taken, `OutOfMemoryError`."""
 
     def load(self, plan: bytes) -> Plan:

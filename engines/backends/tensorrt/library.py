@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import tensorrt as trt
 
-from engines.backends.tensorrt.interface import BuildRequest, Execution, OutOfMemoryError, Plan, Stream, Tensor, Traits
+from engines.backends.tensorrt.interface import Execution, OutOfMemoryError, Plan, PlanRequest, Stream, Tensor, Traits
 from engines.cache import StaleBlobError
 from engines.errors import BackendMissingError, CompileError
 
@@ -56,7 +56,7 @@ class TensorRtCompiler:
             trt.init_libnvinfer_plugins(self._logger, "")  # 8.5 needs one for InstanceNormalization
         self._runtime = trt.Runtime(self._logger)
 
-    def build(self, request: BuildRequest) -> tuple[bytes, bytes]:
+    def build(self, request: PlanRequest) -> tuple[bytes, bytes]:
         """See `Compiler.build`."""
         self._logger.errors.clear()
         builder = trt.Builder(self._logger)
@@ -108,7 +108,7 @@ def find_traits() -> Traits:
     )
 
 
-def _network_flags(request: BuildRequest) -> int:
+def _network_flags(request: PlanRequest) -> int:
     creation = trt.NetworkDefinitionCreationFlag
     wanted = ["EXPLICIT_BATCH"]  # 8.x needs it, 10 ignores it, 11 has removed it
     if request.strongly_typed:
@@ -127,7 +127,7 @@ def _leave_external_libraries(config: Any) -> None:
         config.set_tactic_sources(sum(1 << int(source) for name, source in sources.items() if name not in EXTERNAL))
 
 
-def _set_precision(config: Any, network: Any, request: BuildRequest) -> None:
+def _set_precision(config: Any, network: Any, request: PlanRequest) -> None:
     """Let the builder lower precision where the graph's types do not say it themselves."""
     if request.strongly_typed or request.precision == "fp32":
         tf32 = getattr(trt.BuilderFlag, "TF32", None)
@@ -161,7 +161,7 @@ def _profile(builder: Any, network: Any, max_batch: int) -> Any:
     return profile
 
 
-def _report_progress(config: Any, request: BuildRequest) -> None:
+def _report_progress(config: Any, request: PlanRequest) -> None:
     base = getattr(trt, "IProgressMonitor", None)
     if base is None or not hasattr(config, "progress_monitor"):  # before 10
         return

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from engines.backends.tensorrt.interface import BuildRequest, Plan, Platform
+from engines.backends.tensorrt.interface import Plan, PlanRequest, Platform
 from engines.bundle import ModelSpec
 from engines.cache import Key, open_cache
 from engines.errors import NotBuiltError
@@ -85,7 +85,7 @@ def _build(platform: Platform, recipe: Recipe) -> bytes:
     what = f"{recipe.spec.id} {recipe.name} for {platform.cuda.gpu.name} in {recipe.precision}"
     with _Progress(what) as progress:
         plan, measured = compiler.build(
-            BuildRequest(
+            PlanRequest(
                 name=recipe.path.name,
                 onnx=graph.onnx,
                 precision=recipe.precision,

@@ -13,7 +13,7 @@ import zmq
 from zmq.utils import z85
 
 from streamclf.errors import UsageError
-from streamclf.hub.socket_thread import Attendant
+from streamclf.hub.socket_thread import SocketThread
 from streamclf.net.curve_keys import Certificate, load_certificate
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ def _stamp(path: Path) -> tuple[int, ...]:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-class Gatekeeper:
+class CurveGate:
     """Answers ZeroMQ's question about each client that has proven to own its key, in a thread of its own."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], keys: Certificate, allow: AllowList) -> None:
@@ -102,7 +102,7 @@ class Gatekeeper:
         self._socket.linger = 0
         self._socket.bind(_ZAP_ENDPOINT)
         self.refused = 0
-        self._attendant = Attendant("gate", self._socket, self._answer_one)
+        self._attendant = SocketThread("gate", self._socket, self._answer_one)
 
     def guard(self, socket: zmq.Socket[bytes]) -> None:
         """Make a socket a CURVE server that asks this gate, before it is bound."""

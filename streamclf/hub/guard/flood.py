@@ -74,7 +74,7 @@ class _Heard:
     total: int
 
 
-class Bouncer:
+class FloodGuard:
     """A thread beside the one that makes it, which is to drive the sockets bound to `ports` for as long."""
 
     def __init__(self, ports: Iterable[int]) -> None:
@@ -95,7 +95,7 @@ class Bouncer:
         self._thread.start()
 
     @classmethod
-    def at(cls, *endpoints: str) -> Bouncer | None:
+    def at(cls, *endpoints: str) -> FloodGuard | None:
         """For those endpoints that are tcp://, where this system can tell what a connection has brought."""
         ports = [endpoint.rpartition(":")[2] for endpoint in endpoints if endpoint.startswith("tcp://")]
         return cls(int(port) for port in ports) if sys.platform == "linux" and ports else None

@@ -23,7 +23,7 @@ class Credentials:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
+class RtspAddress:
     """`url` is what stands in requests: without user and password."""
 
     url: str
@@ -32,7 +32,7 @@ class Address:
     tls: bool
 
 
-def parse_url(url: str, shown: str) -> tuple[Address, Credentials | None]:
+def parse_url(url: str, shown: str) -> tuple[RtspAddress, Credentials | None]:
     """Raises `SourceError`, which calls it `shown`, for what is no RTSP URL."""
     # What cannot stand in a request's line is encoded, so that a URL cannot end that line.
     text = "".join(char if "!" <= char <= "~" else _encoded(char) for char in url.strip())
@@ -48,7 +48,7 @@ def parse_url(url: str, shown: str) -> tuple[Address, Credentials | None]:
     user, _, password = user_part.partition(":")
     bare = f"{scheme}://{place}{parts.path}" + (f"?{parts.query}" if parts.query else "")
     credentials = Credentials(user=unquote(user), password=unquote(password)) if user_part else None
-    address = Address(url=bare, host=host, port=PORTS[scheme] if port is None else port, tls=scheme == "rtsps")
+    address = RtspAddress(url=bare, host=host, port=PORTS[scheme] if port is None else port, tls=scheme == "rtsps")
     return address, credentials
 
 
@@ -64,7 +64,7 @@ def joined(base: str, control: str) -> str:
     return base + control if base.endswith("/") else f"{base}/{control}"
 
 
-def redirected(address: Address, location: str, shown: str) -> Address:
+def redirected(address: RtspAddress, location: str, shown: str) -> RtspAddress:
     """Where `location` leads to. Raises `SourceError` for another host, or where it would give up TLS: a server must
     not be able to send our password, or our requests, elsewhere."""
     found, _ = parse_url(location, f"{shown}: redirected to a place that is none")

@@ -17,7 +17,7 @@ from streamclf.sources.rtsp.auth import Authenticator, choose
 from streamclf.sources.rtsp.connection import Connection, UdpPair, wait
 from streamclf.sources.rtsp.fallback import NotUnderstoodError
 from streamclf.sources.rtsp.framing import Data, Framing
-from streamclf.sources.rtsp.message import MalformedMessageError, Message, answer_bytes, request_bytes
+from streamclf.sources.rtsp.message import MalformedMessageError, RtspMessage, answer_bytes, request_bytes
 
 USER_AGENT = "streamclf"
 SEND_S = 1.0
@@ -50,7 +50,7 @@ class Client:
         self._authenticator: Authenticator | None = None
         self._sequence = 0
         self._early: list[Data] = []
-        self._answers: deque[Message] = deque(maxlen=16)
+        self._answers: deque[RtspMessage] = deque(maxlen=16)
         self._udp: UdpPair | None = None
         self._polls = select.poll()
         self._fileno = connection.fileno()
@@ -65,7 +65,7 @@ class Client:
         for fileno in udp.filenos():
             self._polls.register(fileno, select.POLLIN)
 
-    def request(self, method: str, url: str, deadline: float, **headers: str) -> Message:
+    def request(self, method: str, url: str, deadline: float, **headers: str) -> RtspMessage:
         """The answer to a request, whatever its status but 401, for which it raises `SourceRefusedError`."""
         answer = self._answer(self.tell(method, url, deadline, **headers), deadline)
         for attempt in range(MAX_PROOFS - 1):
@@ -97,7 +97,7 @@ class Client:
         self._connection.send(data, deadline)
         return self._sequence
 
-    def answered(self, answer: Message) -> None:
+    def answered(self, answer: RtspMessage) -> None:
         """An answer to something told: its challenge is the one to answer from now on."""
         challenge = choose(answer.headers.get("www-authenticate", [])) if answer.status == 401 else None
         if challenge is not None and self._credentials is not None:
@@ -116,17 +116,17 @@ class Client:
         head = bytes([0x24, channel]) + len(data).to_bytes(2, "big")
         self._connection.send(head + data, time.monotonic() + SEND_S)
 
-    def receive(self, until: float) -> tuple[list[Data], list[Message]]:
+    def receive(self, until: float) -> tuple[list[Data], list[RtspMessage]]:
         """Packets, and answers nobody waited for; nothing after `until`. Raises `EndedError`."""
         if not self._early and not self._answers:
             self._collect(until)
         packets, self._early = self._early, []
-        answers: list[Message] = []
+        answers: list[RtspMessage] = []
         while self._answers:
             answers.append(self._answers.popleft())
         return packets, answers
 
-    def _answer(self, sequence: int, deadline: float) -> Message:
+    def _answer(self, sequence: int, deadline: float) -> RtspMessage:
         while True:
             self._collect(deadline)
             while self._answers:
@@ -175,7 +175,7 @@ class Client:
                 self._serve(item)
         return True
 
-    def _serve(self, request: Message) -> None:
+    def _serve(self, request: RtspMessage) -> None:
         """A server may ask as well: whether we are there, or to go away."""
         known = request.method in ("OPTIONS", "GET_PARAMETER", "SET_PARAMETER", "ANNOUNCE", "REDIRECT", "TEARDOWN")
         answer = answer_bytes(200 if known else 501, request.sequence)

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from streamclf.errors import SourceError
-from streamclf.sources.rtsp.address import Address
+from streamclf.sources.rtsp.address import RtspAddress
 from streamclf.sources.rtsp.framing import Data
 
 READ_BYTES = 1 << 16
@@ -37,7 +37,7 @@ class Connection:
     """One TCP or TLS connection. Raises `OSError`, `TimeoutError` after a deadline, `StoppedError`."""
 
     def __init__(
-        self, address: Address, *, context: ssl.SSLContext | None, deadline: float, stop: threading.Event
+        self, address: RtspAddress, *, context: ssl.SSLContext | None, deadline: float, stop: threading.Event
     ) -> None:
         """Connect until `deadline` (monotonic seconds)."""
         self._stop = stop
@@ -95,7 +95,7 @@ class Connection:
         poll.register(self._socket.fileno(), events)
         wait(poll, deadline, self._stop)
 
-    def _connected(self, address: Address, deadline: float) -> socket.socket:
+    def _connected(self, address: RtspAddress, deadline: float) -> socket.socket:
         places = _resolve(address, deadline, self._stop)
         for i, (family, kind, protocol, _, place) in enumerate(places):
             now = time.monotonic()
@@ -221,7 +221,7 @@ def tls_context(tls_ca: str | None, *, verify: bool, shown: str) -> ssl.SSLConte
     return context
 
 
-def _resolve(address: Address, deadline: float, stop: threading.Event) -> Addresses:
+def _resolve(address: RtspAddress, deadline: float, stop: threading.Event) -> Addresses:
     """Addresses of the host. A resolver knows no deadline: it has a thread, which is left behind after ours."""
     kind = socket.SOCK_STREAM
     try:

@@ -6,7 +6,7 @@ import struct
 from dataclasses import replace
 from typing import NamedTuple
 
-from streamclf.sources.rtsp.message import MAX_HEAD_BYTES, MalformedMessageError, Message, parse_head
+from streamclf.sources.rtsp.message import MAX_HEAD_BYTES, MalformedMessageError, RtspMessage, parse_head
 from streamclf.sources.rtsp.rtp import VERSION
 
 DOLLAR = 0x24
@@ -36,7 +36,7 @@ class Framing:
         self._buffer = b""
         self._channels: tuple[int, int] | None = None
         self._payload_types: frozenset[int] = frozenset()
-        self._body: tuple[Message, int] | None = None
+        self._body: tuple[RtspMessage, int] | None = None
         self._skipped = 0  # since the last packet or message
         self.junk = 0
         """Bytes that were neither packet nor message, and ended with one."""
@@ -45,11 +45,11 @@ class Framing:
         """From now on packets may come: RTP and RTCP on these channels, of whatever number."""
         self._channels, self._payload_types = channels, payload_types
 
-    def feed(self, data: bytes) -> list[Data | Message]:
+    def feed(self, data: bytes) -> list[Data | RtspMessage]:
         """What `data` completes. Raises `MalformedMessageError` where nothing can be made of it."""
         # What is left over from before is less than a packet or a message, and most often nothing.
         buffer = self._buffer = self._buffer + data if self._buffer else data
-        items: list[Data | Message] = []
+        items: list[Data | RtspMessage] = []
         at = 0
         while at < len(buffer):
             begun = self._packets(at, items)
@@ -59,7 +59,7 @@ class Framing:
         self._buffer = buffer[at:]
         return items
 
-    def _packets(self, at: int, items: list[Data | Message]) -> int:
+    def _packets(self, at: int, items: list[Data | RtspMessage]) -> int:
         """Cut out the RTP that begins here, packet after packet, which most of the time is all there is; where
         something else begins: `_next` tells what it is, or that it is not complete yet."""
         if self._channels is None or self._body is not None or self._skipped:
@@ -81,7 +81,7 @@ class Framing:
             items.append(Data(0, packets))
         return at
 
-    def _next(self, at: int, items: list[Data | Message]) -> int:
+    def _next(self, at: int, items: list[Data | RtspMessage]) -> int:
         """Where the next item begins, `at` if this one is not complete yet."""
         buffer = self._buffer
         if self._body is not None:
@@ -104,7 +104,7 @@ class Framing:
             return self._message(at, items)
         return self._resync(at + 1, at)
 
-    def _finish_body(self, at: int, items: list[Data | Message]) -> int:
+    def _finish_body(self, at: int, items: list[Data | RtspMessage]) -> int:
         assert self._body is not None  # asked before
         message, length = self._body
         if len(self._buffer) - at < length:
@@ -113,7 +113,7 @@ class Framing:
         self._body = None
         return at + length
 
-    def _message(self, at: int, items: list[Data | Message]) -> int:
+    def _message(self, at: int, items: list[Data | RtspMessage]) -> int:
         end = self._buffer.find(b"\r\n\r\n", at, at + MAX_HEAD_BYTES)
         if end < 0:
             return at if len(self._buffer) - at < MAX_HEAD_BYTES else self._resync(at + 1, at)

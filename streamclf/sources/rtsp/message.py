@@ -18,7 +18,7 @@ class MalformedMessageError(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
+class RtspMessage:
     """An answer if `status` is set, else a request by the server. Names of headers are in lower case."""
 
     status: int = 0
@@ -37,7 +37,7 @@ class Message:
         return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
-def parse_head(head: bytes) -> tuple[Message, int]:
+def parse_head(head: bytes) -> tuple[RtspMessage, int]:
     """The message whose first line and headers are `head`, and the length of the body that follows."""
     first, *lines = head.decode("utf-8", "replace").split("\r\n")
     status, request = _STATUS.match(first), _REQUEST.match(first)
@@ -53,7 +53,7 @@ def parse_head(head: bytes) -> tuple[Message, int]:
     length = headers.get("content-length", ["0"])[0]
     if not (length.isascii() and length.isdigit()) or len(length) > 8 or int(length) > MAX_BODY_BYTES:
         raise MalformedMessageError(f"a body of more than {MAX_BODY_BYTES} bytes")
-    message = Message(status=int(status[1]) if status else 0, method=request[1] if request else "", headers=headers)
+    message = RtspMessage(status=int(status[1]) if status else 0, method=request[1] if request else "", headers=headers)
     return message, int(length)
 
 

@@ -11,13 +11,13 @@ import time
 from typing import Literal
 
 from streamclf.errors import SourceError
-from streamclf.sources.rtsp.address import Address, joined, parse_url, redirected
+from streamclf.sources.rtsp.address import RtspAddress, joined, parse_url, redirected
 from streamclf.sources.rtsp.client import Client, EndedError
 from streamclf.sources.rtsp.connection import Connection, StoppedError, UdpPair, tls_context
 from streamclf.sources.rtsp.fallback import NotUnderstoodError
 from streamclf.sources.rtsp.framing import Data
 from streamclf.sources.rtsp.media import Media
-from streamclf.sources.rtsp.message import Message
+from streamclf.sources.rtsp.message import RtspMessage
 from streamclf.sources.rtsp.sdp import Offer, parse_sdp
 
 MAX_REDIRECTIONS = 3
@@ -105,7 +105,7 @@ class Session:
         if self._udp is not None:
             self._udp.close()
 
-    def _connect(self, address: Address) -> tuple[Client, Connection]:
+    def _connect(self, address: RtspAddress) -> tuple[Client, Connection]:
         context: ssl.SSLContext | None = None
         if address.tls:
             tls_ca, verify = self._tls
@@ -113,7 +113,7 @@ class Session:
         connection = Connection(address, context=context, deadline=self._deadline, stop=self._stop)
         return Client(connection, self._credentials, shown=self._shown, stop=self._stop), connection
 
-    def _describe(self, address: Address) -> tuple[Offer, str]:
+    def _describe(self, address: RtspAddress) -> tuple[Offer, str]:
         """What is offered, and the URL that its controls are relative to."""
         for redirections in range(MAX_REDIRECTIONS + 1):
             if redirections:
@@ -130,7 +130,7 @@ class Session:
             address = redirected(address, answer.header("location"), self._shown)
         raise SourceError(f"{self._shown}: redirects more than {MAX_REDIRECTIONS} times; check the server")
 
-    def _base(self, base: str, address: Address) -> str:
+    def _base(self, base: str, address: RtspAddress) -> str:
         """The server's name of itself, if it is one: cameras behind a router give one that nobody can reach, but which
         they expect in requests."""
         try:
@@ -208,7 +208,7 @@ class Session:
             elif self._server_ports is not None:
                 self._udp.send(1, report, self._server_ports[1])
 
-    def _take(self, answer: Message) -> None:
+    def _take(self, answer: RtspMessage) -> None:
         """An answer to a sign of life."""
         self._client.answered(answer)
         if answer.status == 401:

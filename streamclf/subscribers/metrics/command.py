@@ -21,8 +21,8 @@ from streamclf import __version__
 from streamclf.client.subscription import Subscription, subscribe
 from streamclf.events.types import Action, Heartbeat, Lost, Prediction, Received, State, Status
 from streamclf.runtime.signals import stop_on_signals
-from streamclf.subscribers.delivery import Until, say
-from streamclf.subscribers.metrics.health import Vigil
+from streamclf.subscribers.delivery import StopRequest, say
+from streamclf.subscribers.metrics.health import HealthCheck
 from streamclf.subscribers.metrics.http_server import Reply, Server, read_token
 
 MAX_STREAMS: Final = 1024
@@ -52,9 +52,9 @@ def run_metrics(
     Beyond loopback a token is required, in `token_file`. `/healthz` answers 503 while the service is silent, or when a
     stream has been anything but live for `stalled_after_s`. Raises `UsageError`, or `BusError` for a port in use.
     """
-    until = Until(seconds)
+    until = StopRequest(seconds)
     token = None if token_file is None else read_token(token_file)
-    board = Board(stalled_after_s)
+    board = MetricsCollector(stalled_after_s)
     with (
         stop_on_signals(until.request),
         Server(host, port, board.pages(), token) as server,
@@ -69,7 +69,7 @@ def run_metrics(
     return 0
 
 
-class Board:
+class MetricsCollector:
     """All numbers, and the judgement over them. `take` and `note` from one thread, the pages from any."""
 
     def __init__(self, stalled_after_s: float) -> None:
@@ -77,7 +77,7 @@ class Board:
         self._lock = threading.Lock()
         self._streams: set[str] = set()
         self._labels: set[str] = set()
-        self._vigil = Vigil(stalled_after_s)
+        self._vigil = HealthCheck(stalled_after_s)
         self._told = _Told()
         self._registry.register(self._told)
         self._make_metrics(self._registry)

@@ -27,7 +27,7 @@ class _Watched:
     heard_s: float
 
 
-class Vigil:
+class HealthCheck:
     """Fed with heartbeats and statuses; gives the answer of `/healthz`."""
 
     def __init__(self, stalled_after_s: float) -> None:

@@ -16,8 +16,8 @@ from urllib.parse import unquote, urlsplit
 
 from streamclf.errors import BusError, UsageError
 from streamclf.redact import register_secret
-from streamclf.subscribers.delivery import Until, say
-from streamclf.subscribers.mqtt.home_assistant import Message
+from streamclf.subscribers.delivery import StopRequest, say
+from streamclf.subscribers.mqtt.home_assistant import MqttMessage
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client
@@ -35,7 +35,7 @@ _TURN_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
+class BrokerAddress:
     """A broker and who we are to it."""
 
     host: str
@@ -48,7 +48,7 @@ class Address:
         return f"mqtt{'s' if self.tls else ''}://{self.host}:{self.port}"
 
 
-def parse_broker(url: str, environ: Mapping[str, str]) -> Address:
+def parse_broker(url: str, environ: Mapping[str, str]) -> BrokerAddress:
     """The parts of `url`, its password masked everywhere from now on. Raises `UsageError` that shows no part of it."""
     remedy = "give mqtt://host[:port] or mqtts://host[:port], and the password as " + PASSWORD_VARIABLE
     try:
@@ -67,7 +67,9 @@ def parse_broker(url: str, environ: Mapping[str, str]) -> Address:
         if not user:
             raise UsageError(f"a password without a user; set {USER_VARIABLE}, too")
     tls = parts.scheme == "mqtts"
-    return Address(host=parts.hostname, port=port or (8883 if tls else 1883), tls=tls, user=user, password=password)
+    return BrokerAddress(
+        host=parts.hostname, port=port or (8883 if tls else 1883), tls=tls, user=user, password=password
+    )
 
 
 def client_id(prefix: str, position: Path) -> str:
@@ -81,7 +83,7 @@ class Broker:
 
     _client: Client
 
-    def __init__(self, address: Address, client_id: str, will: Message) -> None:
+    def __init__(self, address: BrokerAddress, client_id: str, will: MqttMessage) -> None:
         self._address, self._client_id, self._will = address, client_id, will
         self._changed = threading.Condition()
         # Written by the library's thread, under the condition.
@@ -94,7 +96,7 @@ class Broker:
         self._greeted = 0
         self._open()
 
-    def close(self, last: Message) -> None:
+    def close(self, last: MqttMessage) -> None:
         """Say `last` if there is somebody to say it to, and leave."""
         if self._is_connected:
             self._wait_for(self._send([last]), _GOODBYE_S)
@@ -120,7 +122,7 @@ class Broker:
                     "and let the broker allow this user to publish"
                 )
 
-    def publish(self, messages: Iterable[Message], until: Until) -> bool:
+    def publish(self, messages: Iterable[MqttMessage], until: StopRequest) -> bool:
         """True once the broker has confirmed all, however long it is away; False if `until` was over before."""
         waiting = iter(messages)
         while chunk := list(islice(waiting, _CHUNK)):
@@ -132,7 +134,7 @@ class Broker:
                 self._open()
         return True
 
-    def _publish_chunk(self, chunk: Sequence[Message], until: Until) -> bool:
+    def _publish_chunk(self, chunk: Sequence[MqttMessage], until: StopRequest) -> bool:
         """False when it is over, or when a connected broker has not confirmed it in time."""
         pending = self._send(chunk)
         deadline = time.monotonic() + _CONFIRM_S
@@ -144,7 +146,7 @@ class Broker:
                 return False
         return True
 
-    def _send(self, messages: Sequence[Message]) -> set[int]:
+    def _send(self, messages: Sequence[MqttMessage]) -> set[int]:
         with self._changed:
             self._confirmed.clear()
         # What a connection did not confirm the library sends again on the next one, in this order.

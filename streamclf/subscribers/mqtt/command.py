@@ -13,7 +13,7 @@ from streamclf.client.subscription import START, subscribe
 from streamclf.events.types import Heartbeat, Lost
 from streamclf.runtime.signals import stop_on_signals
 from streamclf.subscribers.checkpoint import PositionFile
-from streamclf.subscribers.delivery import Item, Pump, Until, say
+from streamclf.subscribers.delivery import DeliveryLoop, Item, StopRequest, say
 from streamclf.subscribers.mqtt.broker import Broker, client_id, library, parse_broker
 from streamclf.subscribers.mqtt.home_assistant import Topics
 
@@ -42,14 +42,14 @@ def run_mqtt(
     """
     library()
     address = parse_broker(broker_url, os.environ)
-    until = Until(seconds)
+    until = StopRequest(seconds)
     with PositionFile(position, _NAME) as file, stop_on_signals(until.request):
         topics = Topics(prefix, discovery=discovery, every=every, memory=file.memory)
         outlet = _Mqtt(topics, Broker(address, client_id(prefix, position), topics.online(False)), until)
         after = file.position or (START if from_start else None)
         try:
             with subscribe(endpoint, replay=True, after=after) as events:
-                Pump(events, outlet, file, max_batch=_BATCH, linger_s=_LINGER_S).run(until)
+                DeliveryLoop(events, outlet, file, max_batch=_BATCH, linger_s=_LINGER_S).run(until)
         finally:
             outlet.close()
     return 0
@@ -60,7 +60,7 @@ class _Mqtt:
 
     name = _NAME
 
-    def __init__(self, topics: Topics, broker: Broker, until: Until) -> None:
+    def __init__(self, topics: Topics, broker: Broker, until: StopRequest) -> None:
         self._topics, self._broker, self._until = topics, broker, until
         self._clock = ServiceClock()
         self._is_alive = False

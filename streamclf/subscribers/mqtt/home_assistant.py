@@ -36,7 +36,7 @@ _OUTSIDE_TOPIC = re.compile(r"[^A-Za-z0-9_-]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
+class MqttMessage:
     """What goes to the broker, QoS 1."""
 
     topic: str
@@ -74,11 +74,11 @@ class Topics:
         """As the constructor takes it."""
         return {"streams": {name: {"label": s.label, "actions": dict(s.actions)} for name, s in self._streams.items()}}
 
-    def online(self, is_online: bool) -> Message:
+    def online(self, is_online: bool) -> MqttMessage:
         """Whether what is retained is being kept up."""
-        return Message(topic=self.status_topic, payload=b"online" if is_online else b"offline", retain=True)
+        return MqttMessage(topic=self.status_topic, payload=b"online" if is_online else b"offline", retain=True)
 
-    def everything(self) -> Iterator[Message]:
+    def everything(self) -> Iterator[MqttMessage]:
         """All that is retained: for a broker that may have forgotten it."""
         for name, stream in self._streams.items():
             yield from self._describe_stream(name)
@@ -86,7 +86,7 @@ class Topics:
             for label in stream.actions:
                 yield from self._describe_action(name, label)
             for topic, payload in stream.shown.items():
-                yield Message(topic=topic, payload=payload, retain=True)
+                yield MqttMessage(topic=topic, payload=payload, retain=True)
 
     def _renew(self, name: str, stream: _Stream) -> None:
         """What another process said cannot be said again in full: the next event does, and what is off stays off."""
@@ -99,11 +99,11 @@ class Topics:
             elif topic not in stream.shown and is_on is False:
                 stream.shown[topic] = orjson.dumps({"state": "OFF", "label": label})
 
-    def messages(self, item: StreamEvent | Lost, age_s: float) -> Iterator[Message]:
+    def messages(self, item: StreamEvent | Lost, age_s: float) -> Iterator[MqttMessage]:
         """What `item`, published `age_s` ago, has to say, in order."""
         if isinstance(item, Lost):
             body = {"type": "lost", "epoch": item.epoch, "first": item.first, "last": item.last}
-            yield Message(topic=f"{self._prefix}/lost", payload=orjson.dumps(body))
+            yield MqttMessage(topic=f"{self._prefix}/lost", payload=orjson.dumps(body))
             return
         stream = self._streams.get(item.stream)
         if stream is None and len(self._streams) < MAX_STREAMS:
@@ -111,13 +111,13 @@ class Topics:
             yield from self._describe_stream(item.stream)
         is_end = isinstance(item, Action) and item.phase != "update"
         if is_end or self._every:
-            yield Message(topic=f"{self._prefix}/{item.stream}/{item.type}", payload=published(item))
+            yield MqttMessage(topic=f"{self._prefix}/{item.stream}/{item.type}", payload=published(item))
         if stream is None:
             self.folded += 1
         else:
             yield from self._state(stream, item, is_stale=age_s > STALE_S)
 
-    def _state(self, stream: _Stream, item: StreamEvent, *, is_stale: bool) -> Iterator[Message]:
+    def _state(self, stream: _Stream, item: StreamEvent, *, is_stale: bool) -> Iterator[MqttMessage]:
         match item:
             case Status():
                 yield from self._live(stream, item.stream, item.state == "live")
@@ -128,12 +128,12 @@ class Topics:
                     yield from self._live(stream, item.stream, True)
                 yield from self._label(stream, item)
 
-    def _live(self, stream: _Stream, name: str, is_live: bool) -> Iterator[Message]:
+    def _live(self, stream: _Stream, name: str, is_live: bool) -> Iterator[MqttMessage]:
         if stream.live is not is_live:
             stream.live = is_live
             yield self._retained(stream, f"{self._prefix}/{name}/availability", b"online" if is_live else b"offline")
 
-    def _label(self, stream: _Stream, item: Prediction) -> Iterator[Message]:
+    def _label(self, stream: _Stream, item: Prediction) -> Iterator[MqttMessage]:
         label, probability = item.top[0]
         if label == stream.label:
             return
@@ -141,7 +141,7 @@ class Topics:
         body = {"label": label, "probability": probability, "model": item.model, **_source(item)}
         yield self._retained(stream, f"{self._prefix}/{item.stream}/label", orjson.dumps(body))
 
-    def _action(self, stream: _Stream, item: Action, *, is_stale: bool) -> Iterator[Message]:
+    def _action(self, stream: _Stream, item: Action, *, is_stale: bool) -> Iterator[MqttMessage]:
         if item.label not in stream.actions:
             if len(stream.actions) >= MAX_LABELS:
                 self.folded += 1
@@ -155,7 +155,7 @@ class Topics:
         if stream.actions[item.label] is not is_on or item.phase == "start":
             yield self._switch(stream, item, is_on)
 
-    def _switch(self, stream: _Stream, item: Action, is_on: bool) -> Message:
+    def _switch(self, stream: _Stream, item: Action, is_on: bool) -> MqttMessage:
         stream.actions[item.label] = is_on
         body = {
             "state": "ON" if is_on else "OFF", "label": item.label, "probability": item.probability,
@@ -163,25 +163,25 @@ class Topics:
         }  # fmt: skip
         return self._retained(stream, self._action_topic(item.stream, item.label), orjson.dumps(body))
 
-    def _retained(self, stream: _Stream, topic: str, payload: bytes) -> Message:
+    def _retained(self, stream: _Stream, topic: str, payload: bytes) -> MqttMessage:
         stream.shown[topic] = payload
-        return Message(topic=topic, payload=payload, retain=True)
+        return MqttMessage(topic=topic, payload=payload, retain=True)
 
     def _action_topic(self, stream: str, label: str) -> str:
         return f"{self._prefix}/{stream}/active/{slug(label)}"
 
-    def _describe_stream(self, stream: str) -> Iterator[Message]:
+    def _describe_stream(self, stream: str) -> Iterator[MqttMessage]:
         topic = f"{self._prefix}/{stream}/label"
         more = {"name": "Label", "icon": "mdi:eye", "value_template": "{{ value_json.label }}"}
         return self._describe("sensor", stream, "label", topic, more)
 
-    def _describe_action(self, stream: str, label: str) -> Iterator[Message]:
+    def _describe_action(self, stream: str, label: str) -> Iterator[MqttMessage]:
         more = {"name": label, "icon": "mdi:run", "value_template": "{{ value_json.state }}"}
         return self._describe("binary_sensor", stream, f"active_{slug(label)}", self._action_topic(stream, label), more)
 
     def _describe(
         self, component: str, stream: str, entity: str, topic: str, more: dict[str, str]
-    ) -> Iterator[Message]:
+    ) -> Iterator[MqttMessage]:
         """https://www.home-assistant.io/integrations/mqtt/#mqtt-discovery."""
         if not self._discovery:
             return
@@ -197,7 +197,7 @@ class Topics:
             "device": {"identifiers": [node], "name": stream, "manufacturer": "streamclf", "model": "video stream"},
             "origin": {"name": "streamclf", "sw_version": __version__},
         }
-        yield Message(
+        yield MqttMessage(
             topic=f"{DISCOVERY_PREFIX}/{component}/{node}/{entity}/config", payload=orjson.dumps(config), retain=True
         )
 

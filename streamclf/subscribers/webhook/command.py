@@ -22,7 +22,7 @@ from streamclf.net.backoff import Backoff
 from streamclf.redact import register_secret
 from streamclf.runtime.signals import stop_on_signals
 from streamclf.subscribers.checkpoint import PositionFile
-from streamclf.subscribers.delivery import Item, Pump, Until, say
+from streamclf.subscribers.delivery import DeliveryLoop, Item, StopRequest, say
 from streamclf.subscribers.webhook.http_post import Answer, Poster, Target, UnreachableError, parse_target
 
 MAX_BATCH: Final = 1000
@@ -58,7 +58,7 @@ def run_webhook(
     kinds: set[Kind] = {"heartbeat", *(checked_type(kind) for kind in types)}
     target = parse_target(url)
     secret = None if secret_file is None else read_secret(secret_file)
-    until = Until(seconds)
+    until = StopRequest(seconds)
     with PositionFile(position, _NAME) as file, stop_on_signals(until.request):
         poster = Poster(target, until)
         dead = DeadLetters(position.with_name(position.name + ".dead.jsonl"))
@@ -66,7 +66,7 @@ def run_webhook(
         after = file.position or (START if from_start else None)
         try:
             with subscribe(endpoint, streams=streams, types=kinds, replay=True, after=after) as events:
-                Pump(events, outlet, file, max_batch=batch, linger_s=_LINGER_S if batch > 1 else 0.0).run(until)
+                DeliveryLoop(events, outlet, file, max_batch=batch, linger_s=_LINGER_S if batch > 1 else 0.0).run(until)
         finally:
             poster.close()
             if outlet.refused:
@@ -155,7 +155,7 @@ class Webhook:
         target: Target,
         poster: Poster,
         dead: DeadLetters,
-        until: Until,
+        until: StopRequest,
         *,
         secret: bytes | None,
         batched: bool,

@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 from streamclf import __version__
 from streamclf.errors import StreamclfError, UsageError
 from streamclf.redact import register_secret
-from streamclf.subscribers.delivery import Until
+from streamclf.subscribers.delivery import StopRequest
 
 MAX_RETRY_AFTER_S = 3600.0
 _TIMEOUT_S = 10.0
@@ -94,7 +94,7 @@ def parse_target(url: str) -> Target:
 class Poster:
     """Keeps one connection to a target. One thread."""
 
-    def __init__(self, target: Target, until: Until, *, timeout_s: float = _TIMEOUT_S) -> None:
+    def __init__(self, target: Target, until: StopRequest, *, timeout_s: float = _TIMEOUT_S) -> None:
         self._target, self._until, self._timeout_s = target, until, timeout_s
         if target.scheme == "https":
             context = ssl.create_default_context()

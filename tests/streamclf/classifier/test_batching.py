@@ -6,18 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamclf.classifier.batching import ALIVE_S, HOLD_S, Gathering, hold
+from streamclf.classifier.batching import ALIVE_S, HOLD_S, DynamicBatcher, hold
 
 WAIT_S = 0.02
 
 
-def heard(gathering: Gathering, *streams: str, at_s: float = 0.0) -> None:
+def heard(gathering: DynamicBatcher, *streams: str, at_s: float = 0.0) -> None:
     for stream in streams:
         gathering.heard(stream, at_s)
 
 
 def test_nothing_is_begun_for_nothing() -> None:
-    gathering = Gathering(WAIT_S)
+    gathering = DynamicBatcher(WAIT_S)
     heard(gathering, "a")
     assert not gathering.is_time([], 0, 8, 0.0)
     assert not gathering.is_time([], 9, 8, 0.0)  # chunks that complete no window may be many
@@ -25,7 +25,7 @@ def test_nothing_is_begun_for_nothing() -> None:
 
 
 def test_one_stream_alone_never_waits_also_beside_those_that_bring_nothing() -> None:
-    gathering = Gathering(WAIT_S)
+    gathering = DynamicBatcher(WAIT_S)
     heard(gathering, "a", "b", "c")
     later = ALIVE_S + 0.1
     heard(gathering, "a", at_s=later)
@@ -33,7 +33,7 @@ def test_one_stream_alone_never_waits_also_beside_those_that_bring_nothing() -> 
 
 
 def test_a_chunk_waits_until_its_time_is_up() -> None:
-    gathering = Gathering(WAIT_S)
+    gathering = DynamicBatcher(WAIT_S)
     heard(gathering, "a", "b")
     assert not gathering.is_time([0.1], 1, 8, 0.1)
     assert gathering.left_s(0.11) == pytest.approx(WAIT_S - 0.01)
@@ -44,21 +44,21 @@ def test_a_chunk_waits_until_its_time_is_up() -> None:
 
 def test_time_spent_elsewhere_counts_as_waiting() -> None:
     """A chunk that came while another batch ran has waited since."""
-    gathering = Gathering(WAIT_S)
+    gathering = DynamicBatcher(WAIT_S)
     heard(gathering, "a", "b")
     assert gathering.is_time([0.05], 1, 8, 0.08)
 
 
 def test_what_is_complete_or_enough_waits_no_longer() -> None:
     for due, waiting in (([0.0, 0.0, 0.0], 3), ([0.0], 4), ([0.0, 0.0], 4)):
-        gathering = Gathering(WAIT_S)
+        gathering = DynamicBatcher(WAIT_S)
         heard(gathering, "a", "b", "c")
         assert not gathering.is_time([0.0], 1, 4, 0.0)
         assert gathering.is_time(due, waiting, 4, 0.001)
 
 
 def test_without_a_time_to_wait_there_is_no_waiting() -> None:
-    gathering = Gathering(0.0)
+    gathering = DynamicBatcher(0.0)
     heard(gathering, "a", "b")
     assert gathering.is_time([0.0], 1, 8, 0.0)
 
@@ -74,7 +74,7 @@ def test_chunks_are_held_back_while_encoding_them_together_takes_no_time_to_spea
     enough=st.integers(1, 8),
 )
 def test_no_chunk_ever_waits_longer_than_it_may(steps: list[tuple[float, list[int]]], enough: int) -> None:
-    gathering, now_s, since_s = Gathering(WAIT_S), 0.0, None
+    gathering, now_s, since_s = DynamicBatcher(WAIT_S), 0.0, None
     for pause_s, waiting in steps:
         now_s += pause_s
         for stream, count in zip("abc", waiting, strict=True):

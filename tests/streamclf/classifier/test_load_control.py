@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from streamclf.classifier.load_control import FULL, LOOK_S, ROOM, Governor, Look, Turns
+from streamclf.classifier.load_control import FULL, LOOK_S, ROOM, LoadController, LoadSample, RoundRobin
 
 STREAMS = 8
 TOP = 6
@@ -32,17 +32,19 @@ class Plant:
         share = min(1.0, self.chunks / 2**level)
         return (self.encodes * share + self.heads / 2**level) * served / STREAMS
 
-    def look(self, level: int, served: int) -> Look:
+    def look(self, level: int, served: int) -> LoadSample:
         """A tenth of the chunks of a stream that is overloaded by a tenth wait; beyond 20 some are lost."""
         needed = self.mistaken * self.demand(level, served)
         arrived = 10 * served
         taken = arrived if needed <= 1 else int(arrived / needed)
         self.backlog = max(0.0, self.backlog + (needed - 1) * arrived)
         lost, self.backlog = max(0, int(self.backlog - 20)), min(self.backlog, 20.0)
-        return Look(busy=1.0 if self.backlog else min(1.0, needed), arrived=arrived, taken=taken, lost=lost)
+        return LoadSample(busy=1.0 if self.backlog else min(1.0, needed), arrived=arrived, taken=taken, lost=lost)
 
 
-def govern(governor: Governor, plant: Plant, looks: int, top: int = TOP, start_s: float = 0.0) -> list[tuple[int, int]]:
+def govern(
+    governor: LoadController, plant: Plant, looks: int, top: int = TOP, start_s: float = 0.0
+) -> list[tuple[int, int]]:
     """(level, resting) after each look."""
     found = []
     for i in range(looks):
@@ -57,37 +59,37 @@ def changes(states: list[tuple[int, int]]) -> int:
 
 
 def test_hops_grow_before_any_stream_rests() -> None:
-    states = govern(Governor(), Plant(encodes=0.3, heads=1.5), 100)
+    states = govern(LoadController(), Plant(encodes=0.3, heads=1.5), 100)
     assert states[-1] == (2, 0)
     assert all(resting == 0 for _, resting in states)
 
 
 def test_without_adaptive_streams_some_rest_and_the_others_have_room() -> None:
     plant = Plant(encodes=2.0, heads=0.1)
-    level, resting = govern(Governor(), plant, 100, top=0)[-1]
+    level, resting = govern(LoadController(), plant, 100, top=0)[-1]
     assert level == 0
     assert plant.demand(0, STREAMS - resting) <= FULL < plant.demand(0, STREAMS - resting + 1)
 
 
 def test_streams_rest_where_the_longest_hop_does_not_do() -> None:
     plant = Plant(encodes=100.0, heads=1.0)
-    level, resting = govern(Governor(), plant, 200, top=5)[-1]
+    level, resting = govern(LoadController(), plant, 200, top=5)[-1]
     assert (level, resting) == (5, STREAMS - 1)  # one is always served
 
 
 def test_a_burst_that_is_worked_off_changes_nothing() -> None:
-    governor = Governor()
+    governor = LoadController()
     for i in range(50):
-        look = Look(busy=1.0, arrived=10, taken=14, lost=0)
+        look = LoadSample(busy=1.0, arrived=10, taken=14, lost=0)
         governor.judge(look, now_s=i * LOOK_S, streams=STREAMS, top_level=TOP, demand=lambda *_: 0.5)
     assert (governor.level, governor.resting) == (0, 0)
 
 
 def test_one_look_at_full_load_is_no_overload() -> None:
-    governor = Governor()
+    governor = LoadController()
     for i in range(100):
-        bad = Look(busy=1.0, arrived=10, taken=5, lost=3)
-        good = Look(busy=0.5, arrived=10, taken=10, lost=0)
+        bad = LoadSample(busy=1.0, arrived=10, taken=5, lost=3)
+        good = LoadSample(busy=0.5, arrived=10, taken=10, lost=0)
         governor.judge(good if i % 2 else bad, now_s=i * LOOK_S, streams=STREAMS, top_level=TOP, demand=lambda *_: 0.75)
         assert (governor.level, governor.resting) == (0, 0)
 
@@ -97,7 +99,7 @@ def test_one_look_at_full_load_is_no_overload() -> None:
 def test_a_constant_load_settles_and_a_fallen_one_is_forgotten_within_a_second(
     encodes: float, heads: float, chunks: int, top: int
 ) -> None:
-    governor, plant = Governor(), Plant(encodes, heads, chunks)
+    governor, plant = LoadController(), Plant(encodes, heads, chunks)
     govern(governor, plant, 50, top)
     assert changes(govern(governor, plant, 300, top, start_s=50 * LOOK_S)) <= 2
     best = (plant.demand(governor.level, STREAMS - governor.resting), governor.level, governor.resting)
@@ -115,7 +117,7 @@ def test_a_constant_load_settles_and_a_fallen_one_is_forgotten_within_a_second(
 def test_it_does_not_oscillate_where_expectations_are_wrong(
     encodes: float, heads: float, mistaken: float, top: int
 ) -> None:
-    governor, plant = Governor(), Plant(encodes, heads, mistaken=mistaken)
+    governor, plant = LoadController(), Plant(encodes, heads, mistaken=mistaken)
     minute = int(60 / LOOK_S)
     states = govern(governor, plant, 5 * minute, top)
     assert changes(states[minute:]) <= 4 * 4 * 2  # a few attempts, each with its end, once a minute
@@ -125,7 +127,7 @@ def test_it_does_not_oscillate_where_expectations_are_wrong(
 @given(
     st.lists(
         st.builds(
-            Look,
+            LoadSample,
             busy=st.floats(0, 1.2),
             arrived=st.integers(0, 50),
             taken=st.integers(0, 50),
@@ -136,8 +138,10 @@ def test_it_does_not_oscillate_where_expectations_are_wrong(
     st.lists(st.tuples(st.integers(0, 5), st.integers(0, 6)), min_size=60, max_size=60),
     st.floats(0, 4),
 )
-def test_whatever_happens_it_keeps_its_bounds(looks: list[Look], there: list[tuple[int, int]], share: float) -> None:
-    governor = Governor()
+def test_whatever_happens_it_keeps_its_bounds(
+    looks: list[LoadSample], there: list[tuple[int, int]], share: float
+) -> None:
+    governor = LoadController()
     for i, (look, (streams, top)) in enumerate(zip(looks, there, strict=False)):
         before = (governor.level, governor.resting)
         changed = governor.judge(
@@ -154,8 +158,8 @@ def test_whatever_happens_it_keeps_its_bounds(looks: list[Look], there: list[tup
 
 def test_who_was_wrong_asks_for_more_room() -> None:
     """Taken back at a demand of 0.75, overloaded again at once: not taken back at the same demand a second time."""
-    governor, tries, at_s = Governor(), 0, 0.0
-    bad, good = Look(busy=1.0, arrived=10, taken=5, lost=3), Look(busy=0.4, arrived=10, taken=10, lost=0)
+    governor, tries, at_s = LoadController(), 0, 0.0
+    bad, good = LoadSample(busy=1.0, arrived=10, taken=5, lost=3), LoadSample(busy=0.4, arrived=10, taken=10, lost=0)
     for _ in range(100):
         before = governor.level
         look = good if governor.level else bad
@@ -167,7 +171,7 @@ def test_who_was_wrong_asks_for_more_room() -> None:
 
 
 def test_a_load_that_rises_and_falls_makes_it_no_warier() -> None:
-    governor, at_s = Governor(), 0.0
+    governor, at_s = LoadController(), 0.0
     for _ in range(20):
         plant = Plant(encodes=0.1, heads=3.0)
         govern(governor, plant, 20, start_s=at_s)
@@ -182,7 +186,7 @@ def test_a_load_that_rises_and_falls_makes_it_no_warier() -> None:
     st.lists(st.tuples(st.integers(1, 9), st.integers(0, 8), st.floats(0.01, 30)), max_size=60),
 )
 def test_turns_let_as_many_rest_as_was_said(steps: list[tuple[int, int, float]]) -> None:
-    turns, now_s = Turns(5.0), 0.0
+    turns, now_s = RoundRobin(5.0), 0.0
     for count, resting, passed_s in steps:
         now_s += passed_s
         names = [f"s{i}" for i in range(count)]
@@ -193,7 +197,7 @@ def test_turns_let_as_many_rest_as_was_said(steps: list[tuple[int, int, float]])
 
 @pytest.mark.parametrize(("streams", "resting"), [(8, 1), (8, 5), (3, 2), (5, 2), (40, 20)])
 def test_turns_are_fair(streams: int, resting: int) -> None:
-    turns, names = Turns(4.0), [f"s{i}" for i in range(streams)]
+    turns, names = RoundRobin(4.0), [f"s{i}" for i in range(streams)]
     served = dict.fromkeys(names, 0)
     for step in range(streams * 400):
         turns.deal(names, resting, step * 0.2)

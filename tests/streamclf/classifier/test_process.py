@@ -19,7 +19,7 @@ from engines.opening import open_engine
 from engines.parity import softmax
 from engines.protocol import Engine
 from streamclf.classifier.feed import BURST, CATCH_UP, HELD, Feed, bank_slots, ring_slots
-from streamclf.classifier.feed_registry import Roster
+from streamclf.classifier.feed_registry import FeedRegistry
 from streamclf.classifier.process import Classifier
 from streamclf.config.actions import ActionConfig, StreamActions
 from streamclf.errors import RingError
@@ -342,7 +342,7 @@ def starts(posted: Posted, stream: str) -> list[float]:
 def test_streams_join_and_leave_and_the_others_numbers_stay_right(engine: Engine) -> None:
     stays, goes, comes = (Camera(name, engine, 0) for name in ("stays", "goes", "comes"))
     classifier, posted = serve(engine)
-    roster = Roster(engine.spec, capacity=2)
+    roster = FeedRegistry(engine.spec, capacity=2)
     for camera in (goes, stays):
         classifier.join(roster.join(join_of(camera), camera.fds), StreamActions())
     for round_ in range(20):
@@ -366,7 +366,7 @@ def test_streams_join_and_leave_and_the_others_numbers_stay_right(engine: Engine
 
 def test_a_full_bank_takes_no_other_stream_and_leaks_no_descriptor(engine: Engine) -> None:
     first, second = Camera("first", engine, 0), Camera("second", engine, 1)
-    roster = Roster(engine.spec, capacity=1)
+    roster = FeedRegistry(engine.spec, capacity=1)
     roster.join(join_of(first), first.fds)
     with pytest.raises(RingError, match="second with 2 descriptors cannot join"):
         roster.join(join_of(second), second.fds)

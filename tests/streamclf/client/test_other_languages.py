@@ -14,7 +14,7 @@ import pytest
 from support.hub_process import HubProcess, prediction, status, wait_until
 from support.repository import ROOT
 
-from streamclf.producer.link import HubLink
+from streamclf.producer.link import EventProducer
 
 CLIENTS = ROOT / "docs" / "clients"
 DEADLINE_S = 30.0
@@ -88,7 +88,7 @@ def running(*arguments: str | Path) -> Iterator[Program]:
         program.kill()
 
 
-def post_until(link: HubLink, program: Program) -> None:
+def post_until(link: EventProducer, program: Program) -> None:
     """A subscriber hears what is published after it has come: go on until it prints something."""
 
     def heard() -> bool:
@@ -101,13 +101,13 @@ def post_until(link: HubLink, program: Program) -> None:
 
 
 def test_javascript_prints_predictions(hub: HubProcess, node: str) -> None:
-    with HubLink(hub.link, "test") as link, running(node, CLIENTS / "live.js", hub.events) as program:
+    with EventProducer(hub.link, "test") as link, running(node, CLIENTS / "live.js", hub.events) as program:
         post_until(link, program)
         assert set(program.lines) == {"door wave 0.91", "yard wave 0.91"}
 
 
 def test_c_prints_the_events_of_its_topic(hub: HubProcess, live_c: Path) -> None:
-    with HubLink(hub.link, "test") as link, running(live_c, hub.events, "prediction/door/") as program:
+    with EventProducer(hub.link, "test") as link, running(live_c, hub.events, "prediction/door/") as program:
         post_until(link, program)
         events = [json.loads(line) for line in program.lines]
     assert {(event["type"], event["stream"]) for event in events} == {("prediction", "door")}
@@ -127,7 +127,7 @@ def test_javascript_misses_nothing_when_it_or_the_hub_is_killed(hub: HubProcess,
 
     def post(count: int) -> None:
         nonlocal posted
-        with HubLink(hub.link, "test") as link:
+        with EventProducer(hub.link, "test") as link:
             for number in range(posted, posted + count):
                 link.post(prediction(f"cam{number % 3}", number=number))
             wait_until(lambda: link.unacknowledged == 0, "confirmation")

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from support.hub_process import HubProcess, action, prediction, status, wait_until
 
 import streamclf
-from streamclf.client.gaps import Tracker
-from streamclf.client.replay import Page, Puller
+from streamclf.client.gaps import GapTracker
+from streamclf.client.replay import Page, ReplayClient
 from streamclf.client.subscription import START, Position, Received, Subscription, _reachable, subscribe
 from streamclf.errors import BusError, UsageError
 from streamclf.events.types import Heartbeat, Lost, Prediction, Status, StreamEvent
-from streamclf.producer.link import HubLink
+from streamclf.producer.link import EventProducer
 
 EPOCH = "ab" * 16
 NOW = datetime.now(timezone.utc)
@@ -37,12 +37,12 @@ def hub() -> Iterator[HubProcess]:
 
 
 @pytest.fixture
-def link(hub: HubProcess) -> Iterator[HubLink]:
-    with HubLink(hub.link, "test") as link:
+def link(hub: HubProcess) -> Iterator[EventProducer]:
+    with EventProducer(hub.link, "test") as link:
         yield link
 
 
-def settled(link: HubLink) -> None:
+def settled(link: EventProducer) -> None:
     wait_until(lambda: link.unacknowledged == 0, "confirmation")
 
 
@@ -62,7 +62,7 @@ def offsets(events: list[Received]) -> list[int | None]:
     return [event.offset for event in events if not isinstance(event, Lost | Heartbeat)]
 
 
-def test_live_events_are_typed_and_filtered(hub: HubProcess, link: HubLink) -> None:
+def test_live_events_are_typed_and_filtered(hub: HubProcess, link: EventProducer) -> None:
     with subscribe(hub.events, streams=["door"], types=["prediction", "heartbeat"]) as events:
         assert isinstance(events.receive(5.0), Heartbeat)
         for draft in (status("door"), prediction("yard"), prediction("door"), prediction("door2")):
@@ -72,7 +72,9 @@ def test_live_events_are_typed_and_filtered(hub: HubProcess, link: HubLink) -> N
         assert (event.stream, event.offset) == ("door", 3)
 
 
-def test_of_more_streams_than_a_service_takes_topics_only_those_asked_for_come(hub: HubProcess, link: HubLink) -> None:
+def test_of_more_streams_than_a_service_takes_topics_only_those_asked_for_come(
+    hub: HubProcess, link: EventProducer
+) -> None:
     with subscribe(hub.events, streams=[f"cam{number}" for number in range(400)]) as events:
         assert isinstance(events.receive(5.0), Heartbeat)
         for draft in (status("door"), prediction("cam7"), prediction("cam400"), prediction("cam399")):
@@ -80,7 +82,7 @@ def test_of_more_streams_than_a_service_takes_topics_only_those_asked_for_come(h
         assert [(event.stream, event.offset) for event in take(events, 2)] == [("cam7", 2), ("cam399", 4)]
 
 
-def test_what_was_published_before_is_replayed_from_the_start(hub: HubProcess, link: HubLink) -> None:
+def test_what_was_published_before_is_replayed_from_the_start(hub: HubProcess, link: EventProducer) -> None:
     for number in range(3000):
         link.post(prediction(f"cam{number % 4}", number=number))
     settled(link)
@@ -94,7 +96,7 @@ def test_what_was_published_before_is_replayed_from_the_start(hub: HubProcess, l
         assert offsets(take(events, 1)) == [3001]
 
 
-def test_from_now_on_means_from_now_on(hub: HubProcess, link: HubLink) -> None:
+def test_from_now_on_means_from_now_on(hub: HubProcess, link: EventProducer) -> None:
     link.post(prediction())
     settled(link)
     with subscribe(hub.events, replay=True) as events:
@@ -103,7 +105,7 @@ def test_from_now_on_means_from_now_on(hub: HubProcess, link: HubLink) -> None:
         assert offsets(take(events, 1)) == [2]
 
 
-def test_an_event_loop_can_read_them_and_cancel(hub: HubProcess, link: HubLink) -> None:
+def test_an_event_loop_can_read_them_and_cancel(hub: HubProcess, link: EventProducer) -> None:
     for number in range(500):
         link.post(prediction(number=number))
     settled(link)
@@ -125,7 +127,7 @@ def test_an_event_loop_can_read_them_and_cancel(hub: HubProcess, link: HubLink) 
     assert offsets(asyncio.run(read())) == list(range(1, 501))
 
 
-def test_filters_apply_to_replay_too(hub: HubProcess, link: HubLink) -> None:
+def test_filters_apply_to_replay_too(hub: HubProcess, link: EventProducer) -> None:
     for number in range(300):
         link.post(prediction(f"cam{number % 3}", number=number))
         link.post(status(f"cam{number % 3}"))
@@ -141,7 +143,7 @@ def test_filters_apply_to_replay_too(hub: HubProcess, link: HubLink) -> None:
 
 
 def test_a_slow_reader_with_replay_gets_all_and_without_it_some(
-    hub: HubProcess, link: HubLink, monkeypatch: pytest.MonkeyPatch
+    hub: HubProcess, link: EventProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("streamclf.client.subscription._RECEIVE_HIGH_WATER", 10)
     count = 20_000
@@ -162,7 +164,7 @@ def test_a_slow_reader_with_replay_gets_all_and_without_it_some(
         assert offsets(take(sure, count, deadline_s=60)) == list(range(1, count + 1))
 
 
-def test_what_retention_removed_is_told_once(link: HubLink, hub: HubProcess) -> None:
+def test_what_retention_removed_is_told_once(link: EventProducer, hub: HubProcess) -> None:
     for number in range(20):
         link.post(prediction(number=number))
     settled(link)
@@ -183,7 +185,7 @@ def test_what_retention_removed_is_told_once(link: HubLink, hub: HubProcess) -> 
         assert offsets(take(events, 5)) == [16, 17, 18, 19, 20]
 
 
-def test_a_new_journal_is_a_new_epoch_and_the_old_ones_end_is_unknown(hub: HubProcess, link: HubLink) -> None:
+def test_a_new_journal_is_a_new_epoch_and_the_old_ones_end_is_unknown(hub: HubProcess, link: EventProducer) -> None:
     link.post(prediction())
     settled(link)
     with subscribe(hub.events, replay=True, after=START) as events:
@@ -273,7 +275,7 @@ steps = st.lists(
 def test_whatever_is_lost_on_the_way_each_event_is_returned_once(
     steps: list[tuple[str, str, bool]], streams: frozenset[str] | None, limit: int
 ) -> None:
-    service, tracker = FakeService(), Tracker(streams, START)
+    service, tracker = FakeService(), GapTracker(streams, START)
     got: list[Received] = []
 
     def pull() -> None:
@@ -302,7 +304,7 @@ def test_whatever_is_lost_on_the_way_each_event_is_returned_once(
     assert tracker.position == Position(EPOCH, len(service.events))
 
 
-def test_a_snapshot_has_the_last_event_of_each_stream_and_type(hub: HubProcess, link: HubLink) -> None:
+def test_a_snapshot_has_the_last_event_of_each_stream_and_type(hub: HubProcess, link: EventProducer) -> None:
     for number in range(20):
         link.post(prediction(f"cam{number % 2}", number=number))
     link.post(status("cam0", "stalled"))
@@ -320,7 +322,7 @@ def test_a_snapshot_has_the_last_event_of_each_stream_and_type(hub: HubProcess, 
     assert streamclf.snapshot(hub.events, streams=["nobody"], timeout_s=10).events == ()
 
 
-def test_behind_a_snapshot_one_goes_on_without_a_gap(hub: HubProcess, link: HubLink) -> None:
+def test_behind_a_snapshot_one_goes_on_without_a_gap(hub: HubProcess, link: EventProducer) -> None:
     for number in range(5):
         link.post(prediction(number=number))
     settled(link)
@@ -332,7 +334,7 @@ def test_behind_a_snapshot_one_goes_on_without_a_gap(hub: HubProcess, link: HubL
         assert offsets(take(events, 5)) == [6, 7, 8, 9, 10]
 
 
-def test_a_snapshot_takes_nothing_from_what_is_received(hub: HubProcess, link: HubLink) -> None:
+def test_a_snapshot_takes_nothing_from_what_is_received(hub: HubProcess, link: EventProducer) -> None:
     with subscribe(hub.events) as events:
         events.snapshot(10.0)
         for number in range(3):
@@ -368,7 +370,7 @@ def test_an_answer_that_makes_no_sense_is_asked_for_again() -> None:
 
         server = threading.Thread(target=serve)
         server.start()
-        puller = Puller(context, f"tcp://127.0.0.1:{port}", [])
+        puller = ReplayClient(context, f"tcp://127.0.0.1:{port}", [])
         found = puller.snapshot([], time.monotonic() + 10)
         puller.close()
         server.join(10)

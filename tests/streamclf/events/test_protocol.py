@@ -12,7 +12,7 @@ from support.hub_process import HubProcess, action, prediction, status, wait_unt
 from support.repository import ROOT
 
 from streamclf.events.types import json_schema
-from streamclf.producer.link import HubLink
+from streamclf.producer.link import EventProducer
 
 DOCS = ROOT / "docs"
 
@@ -28,7 +28,7 @@ def test_the_schema_is_up_to_date() -> None:
 
 def test_the_documented_programs_run_and_print_events() -> None:
     plain, ours, replay = programs()
-    with HubProcess() as hub, HubLink(hub.link, "test") as link:
+    with HubProcess() as hub, EventProducer(hub.link, "test") as link:
         stop = threading.Event()
 
         def post() -> None:

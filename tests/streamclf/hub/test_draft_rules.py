@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from streamclf.events.types import MAX_HOP, Draft, Prediction, Status, check_event, parse_event, to_json
-from streamclf.hub.draft_rules import MAX_STREAMS, Hops
+from streamclf.hub.draft_rules import MAX_STREAMS, AdaptiveHopStatus
 
 LIVE = {"state": "live", "reason": None, "codec": "h264", "counters": {"frames": 5}}
 
@@ -25,13 +25,13 @@ def told(drafts: list[Draft]) -> list[tuple[str, Any]]:
 
 
 def test_streams_that_do_not_adapt_pass_as_they_are() -> None:
-    hops = Hops()
+    hops = AdaptiveHopStatus()
     for draft in (prediction(), status(), prediction(), Draft("action", "door", {"phase": "start"})):
         assert hops.admit(draft) == [draft]
 
 
 def test_a_new_hop_is_told_at_once_and_in_every_status_after_it() -> None:
-    hops = Hops()
+    hops = AdaptiveHopStatus()
     assert told(hops.admit(status())) == [("status", None)]
     assert told(hops.admit(prediction(1))) == [("prediction", 1), ("status", 1)]
     assert told(hops.admit(prediction(1))) == [("prediction", 1)]
@@ -42,14 +42,14 @@ def test_a_new_hop_is_told_at_once_and_in_every_status_after_it() -> None:
 
 
 def test_the_repeated_status_is_the_streams_last_one() -> None:
-    hops = Hops()
+    hops = AdaptiveHopStatus()
     hops.admit(status(counters={"frames": 9}))
     _, repeated = hops.admit(prediction(2))
     assert repeated == Draft("status", "door", LIVE | {"counters": {"frames": 9}, "hop": 2})
 
 
 def test_a_stream_that_adapts_no_longer_says_so() -> None:
-    hops = Hops()
+    hops = AdaptiveHopStatus()
     for draft in (status(), prediction(8)):
         hops.admit(draft)
     assert told(hops.admit(prediction())) == [("prediction", None), ("status", None)]
@@ -57,21 +57,21 @@ def test_a_stream_that_adapts_no_longer_says_so() -> None:
 
 
 def test_a_hub_that_began_anew_learns_it_from_the_next_prediction() -> None:
-    hops = Hops()
+    hops = AdaptiveHopStatus()
     assert told(hops.admit(prediction(4))) == [("prediction", 4)]  # no status is known that could be repeated
     assert told(hops.admit(status())) == [("status", None)]
     assert told(hops.admit(prediction(4))) == [("prediction", 4), ("status", 4)]
 
 
 def test_streams_have_nothing_to_do_with_each_other() -> None:
-    hops = Hops()
+    hops = AdaptiveHopStatus()
     for draft in (status("a"), status("b"), prediction(4, "a")):
         hops.admit(draft)
     assert told(hops.admit(status("b"))) == [("status", None)]
 
 
 def test_nonsense_from_a_producer_spoils_no_status() -> None:
-    hops = Hops()
+    hops = AdaptiveHopStatus()
     hops.admit(status())
     for hop in ("4", 0, -1, MAX_HOP + 1, 2.0, True, [4]):
         assert told(hops.admit(prediction(hop)))[1:] == []
@@ -79,7 +79,7 @@ def test_nonsense_from_a_producer_spoils_no_status() -> None:
 
 
 def test_it_remembers_a_bounded_number_of_streams() -> None:
-    hops = Hops()
+    hops = AdaptiveHopStatus()
     for i in range(2 * MAX_STREAMS):
         hops.admit(status(f"s{i}"))
         hops.admit(prediction(2, f"s{i}"))

@@ -19,7 +19,7 @@ from streamclf.client.subscription import subscribe
 from streamclf.errors import JournalError
 from streamclf.events.types import Heartbeat, Prediction
 from streamclf.hub.journal import Journal
-from streamclf.producer.link import HubLink
+from streamclf.producer.link import EventProducer
 
 pytestmark = pytest.mark.flaky(reruns=0)  # what fails here once in a hundred times is a loss
 
@@ -42,7 +42,7 @@ def fill_and_free(hub: HubProcess, free: Callable[[], None]) -> tuple[int, int]:
     """Post until events are no longer durable, `free`, and on until they are; the counts (live, not durable)."""
     live: list[Prediction] = []
     not_durable = 0
-    with HubLink(hub.link, "test") as link, subscribe(hub.events) as events:
+    with EventProducer(hub.link, "test") as link, subscribe(hub.events) as events:
         assert isinstance(events.receive(10.0), Heartbeat)
         number, freed, durable_again = 0, False, 0
         end = time.monotonic() + 40

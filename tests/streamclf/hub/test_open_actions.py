@@ -12,7 +12,7 @@ from support.hub_process import HubProcess, action, wait_until
 
 from streamclf.events.types import Draft
 from streamclf.hub.draft_rules import SILENT_BEATS, OpenActions
-from streamclf.producer.link import HubLink
+from streamclf.producer.link import EventProducer
 
 A, B = b"a" * 16, b"b" * 16
 
@@ -82,13 +82,13 @@ def test_whatever_comes_starts_and_ends_alternate(steps: list[tuple[str, bytes, 
 
 def test_the_journal_pairs_them_over_crashes_of_hub_and_classifier() -> None:
     with HubProcess() as hub:
-        old = HubLink(hub.link, "classifier")
+        old = EventProducer(hub.link, "classifier")
         old.post(action("start"))
         wait_until(lambda: old.unacknowledged == 0, "confirmation")
         old.close(0.0)
         hub.kill()
         hub.start()
-        with HubLink(hub.link, "classifier") as new:
+        with EventProducer(hub.link, "classifier") as new:
             new.post(action("start", label="walk"))
             new.post(action("end", label="walk"))
 

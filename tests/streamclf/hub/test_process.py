@@ -19,7 +19,7 @@ from support.hub_process import HubProcess, ask, prediction, read_ready_line, st
 from support.processes import wakes
 
 from streamclf.events.types import Draft
-from streamclf.producer.link import HubLink
+from streamclf.producer.link import EventProducer
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ print(topic.decode(), body.decode(), flush=True)
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "heartbeat/\n"
-        with HubLink(hub.link, "test") as link:
+        with EventProducer(hub.link, "test") as link:
             link.post(prediction("yard"))
             link.post(prediction("door", number=12))
             topic, _, body = process.stdout.readline().partition(" ")
@@ -74,7 +74,7 @@ print(topic.decode(), body.decode(), flush=True)
 
 
 def test_a_clean_stop_journals_what_producers_left_behind(hub: HubProcess) -> None:
-    link = HubLink(hub.link, "test")
+    link = EventProducer(hub.link, "test")
     for number in range(2000):
         link.post(prediction(number=number))
     closing = threading.Thread(target=link.close, args=(5.0,))
@@ -88,7 +88,7 @@ def test_a_clean_stop_journals_what_producers_left_behind(hub: HubProcess) -> No
 
 
 def test_a_hub_killed_again_and_again_journals_everything_once_and_in_order(hub: HubProcess) -> None:
-    link = HubLink(hub.link, "test")
+    link = EventProducer(hub.link, "test")
     posted = 0
     for _ in range(4):
         end = time.monotonic() + 0.4
@@ -119,7 +119,7 @@ def test_a_status_tells_the_hop_that_predictions_tell(hub: HubProcess, context: 
     subscriber = context.socket(zmq.SUB)
     subscriber.subscribe(b"")
     subscriber.connect(hub.events)
-    with HubLink(hub.link, "capture") as capture, HubLink(hub.link, "classifier") as classifier:
+    with EventProducer(hub.link, "capture") as capture, EventProducer(hub.link, "classifier") as classifier:
         wait_until(lambda: subscriber.poll(100) > 0, "a heartbeat")
         capture.post(status("door", "live", frames=3))
         wait_until(lambda: capture.unacknowledged == 0, "confirmation")
@@ -144,7 +144,7 @@ def test_a_status_tells_the_hop_that_predictions_tell(hub: HubProcess, context: 
 
 def test_what_producers_had_to_drop_is_told(hub: HubProcess, context: zmq.Context[zmq.Socket[bytes]]) -> None:
     hub.kill()
-    link = HubLink(hub.link, "test", max_drafts=10)
+    link = EventProducer(hub.link, "test", max_drafts=10)
     for number in range(30):
         link.post(prediction(number=number))
     hub.start()
@@ -171,7 +171,7 @@ def test_what_producers_had_to_drop_is_told(hub: HubProcess, context: zmq.Contex
 
 
 def test_a_draft_that_is_no_event_is_refused_and_the_next_is_not(hub: HubProcess) -> None:
-    with HubLink(hub.link, "test") as link:
+    with EventProducer(hub.link, "test") as link:
         link.post(Draft("prediction", "door", {"window": "broken"}))
         link.post(Draft("status", "door", {"state": "confused"}))
         link.post(status())
@@ -195,7 +195,7 @@ def test_a_port_in_use_is_one_line_and_exit_code_1(hub: HubProcess) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="sleeps are counted in /proc")
 def test_a_service_without_events_sleeps(hub: HubProcess) -> None:
     """Fewer than 10 wakes a second were seen, heartbeat and hello included; 110 when somebody looked every 10 ms."""
-    with HubLink(hub.link, "idle") as link:
+    with EventProducer(hub.link, "idle") as link:
         link.post(prediction())
         wait_until(lambda: link.unacknowledged == 0, "confirmation")
         before, began_s = wakes(hub.pid), time.monotonic()
@@ -246,7 +246,7 @@ REQUESTS = [
 def test_hostile_requests_are_answered_with_an_error_and_reveal_nothing(
     hub: HubProcess, context: zmq.Context[zmq.Socket[bytes]]
 ) -> None:
-    with HubLink(hub.link, "test") as link:
+    with EventProducer(hub.link, "test") as link:
         link.post(prediction())
         wait_until(lambda: link.unacknowledged == 0, "confirmation")
     for request in REQUESTS:

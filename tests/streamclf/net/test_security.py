@@ -30,12 +30,12 @@ from streamclf.client.subscription import START, Subscription, subscribe
 from streamclf.config.service import load_config, parse_config
 from streamclf.errors import BusError, ConfigError, UsageError
 from streamclf.events.types import Heartbeat, Prediction
-from streamclf.hub.guard.curve_gate import AllowList, Gatekeeper
+from streamclf.hub.guard.curve_gate import AllowList, CurveGate
 from streamclf.hub.publisher import Publisher
 from streamclf.net.curve_keys import load_certificate, make_keys
 from streamclf.net.endpoints import bind
 from streamclf.net.zeromq import open_socket
-from streamclf.producer.link import HubLink
+from streamclf.producer.link import EventProducer
 from streamclf.supervisor.preflight import preflight
 
 DOCS = ROOT / "docs"
@@ -76,15 +76,15 @@ def keyed(tmp_path: Path) -> Iterator[Keyed]:
 
 
 @pytest.fixture
-def link(keyed: Keyed) -> Iterator[HubLink]:
-    with HubLink(keyed.hub.link, "test") as link:
+def link(keyed: Keyed) -> Iterator[EventProducer]:
+    with EventProducer(keyed.hub.link, "test") as link:
         yield link
 
 
 class Posting:
     """Posts predictions all the time, each with its number and a mark to look for."""
 
-    def __init__(self, link: HubLink) -> None:
+    def __init__(self, link: EventProducer) -> None:
         self.posted = 0
         self._link = link
         self._stop = threading.Event()
@@ -124,7 +124,7 @@ def listen_in_vain(endpoint: str | Path, keys: Path | None = None, server_key: P
         return refused(lambda: next(iter(events)))
 
 
-def test_one_file_is_all_that_a_subscriber_needs_for_events_and_replay(keyed: Keyed, link: HubLink) -> None:
+def test_one_file_is_all_that_a_subscriber_needs_for_events_and_replay(keyed: Keyed, link: EventProducer) -> None:
     for number in range(50):
         link.post(prediction(number=number))
     wait_until(lambda: link.unacknowledged == 0, "confirmation")
@@ -135,7 +135,7 @@ def test_one_file_is_all_that_a_subscriber_needs_for_events_and_replay(keyed: Ke
         assert events.snapshot().head == 51
 
 
-def test_what_goes_over_the_wire_cannot_be_read(keyed: Keyed, link: HubLink) -> None:
+def test_what_goes_over_the_wire_cannot_be_read(keyed: Keyed, link: EventProducer) -> None:
     secret = keyed.client("viewer")
     with (
         Tap(keyed.hub.events) as tap,
@@ -150,7 +150,7 @@ def test_what_goes_over_the_wire_cannot_be_read(keyed: Keyed, link: HubLink) -> 
 
 
 @pytest.mark.parametrize("mechanism", [b"NULL", b"PLAIN", b"CURVE"])
-def test_a_stranger_gets_no_byte_of_an_event(keyed: Keyed, link: HubLink, mechanism: bytes) -> None:
+def test_a_stranger_gets_no_byte_of_an_event(keyed: Keyed, link: EventProducer, mechanism: bytes) -> None:
     shakes = {
         b"NULL": ready(b"SUB"),
         b"PLAIN": frame(b"\x05HELLO\x05admin\x05admin", flags=4) + frame(b"\x08INITIATE", flags=4),
@@ -167,7 +167,7 @@ def test_a_stranger_gets_no_byte_of_an_event(keyed: Keyed, link: HubLink, mechan
 
 
 @pytest.mark.parametrize("wrong", ["no keys", "not on the list", "other service"])
-def test_who_is_not_let_in_is_told_why_and_gets_nothing(keyed: Keyed, link: HubLink, wrong: str) -> None:
+def test_who_is_not_let_in_is_told_why_and_gets_nothing(keyed: Keyed, link: EventProducer, wrong: str) -> None:
     other_public, _ = make_keys(keyed.directory, "other")
     with Tap(keyed.hub.events) as tap, Posting(link):
         if wrong == "no keys":
@@ -203,7 +203,7 @@ def test_keys_for_a_service_without_are_told(tmp_path: Path) -> None:
         assert "does not use keys" in listen_in_vain(hub.events, secret)
 
 
-def test_the_list_is_followed_while_the_hub_runs_and_nobody_else_notices(keyed: Keyed, link: HubLink) -> None:
+def test_the_list_is_followed_while_the_hub_runs_and_nobody_else_notices(keyed: Keyed, link: EventProducer) -> None:
     good, late = keyed.client("good"), keyed.client("late", allowed=False)
     with Posting(link) as posting, subscribe(good, types=["prediction"]) as plain:
         first = next_prediction(plain)
@@ -251,7 +251,7 @@ def test_nobody_gets_in_when_the_gate_is_gone(tmp_path: Path, monkeypatch: pytes
     public, secret = make_keys(tmp_path, "viewer", service=server)
     shutil.copy(public, tmp_path / "allowed")
     context = zmq.Context()
-    gate = Gatekeeper(context, load_certificate(server_secret, secret=True), AllowList(tmp_path / "allowed"))
+    gate = CurveGate(context, load_certificate(server_secret, secret=True), AllowList(tmp_path / "allowed"))
     publisher = Publisher(context, "tcp://127.0.0.1:*", gate=gate)
     gate.close()
     with subscribe(publisher.endpoint, keys=secret) as events:
@@ -356,7 +356,7 @@ def test_the_network_is_open_to_those_with_keys_only(tmp_path: Path, endpoint: s
     context = zmq.Context()
     with pytest.raises(BusError, match=r"publish\.keys and publish\.allow"):
         Publisher(context, endpoint)
-    gate = Gatekeeper(context, load_certificate(secret, secret=True), AllowList(tmp_path / "allowed"))
+    gate = CurveGate(context, load_certificate(secret, secret=True), AllowList(tmp_path / "allowed"))
     publisher = Publisher(context, endpoint, gate=gate)
     assert int(publisher.endpoint.rpartition(":")[2]) > 0
     publisher.close()
@@ -404,7 +404,7 @@ def test_a_journals_size_is_kept_by_the_hub(tmp_path: Path) -> None:
     raw = {"streams": {"a": {"camera": 0}}, "publish": {"keep_size": "1MB"}}
     publish = parse_config(raw, base=tmp_path, origin="x").publish
     assert publish.keep_bytes == 1_000_000
-    with HubProcess(keep_bytes=publish.keep_bytes) as hub, HubLink(hub.link, "test") as link:
+    with HubProcess(keep_bytes=publish.keep_bytes) as hub, EventProducer(hub.link, "test") as link:
         with subscribe(hub.events, types=["heartbeat"]) as events:
             for number in range(3000):
                 link.post(prediction(number=number))

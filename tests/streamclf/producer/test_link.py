@@ -20,9 +20,9 @@ from support.processes import wakes
 
 from streamclf.errors import BusError, EventError
 from streamclf.events.types import Draft
-from streamclf.hub.link_server import Intake, LinkServer
+from streamclf.hub.link_server import LinkServer, ReceivedBatch
 from streamclf.producer.connection import U64
-from streamclf.producer.link import MAX_DRAFT_BYTES, MAX_PREVIEW_BYTES, HubLink
+from streamclf.producer.link import MAX_DRAFT_BYTES, MAX_PREVIEW_BYTES, EventProducer
 
 
 class FakeHub:
@@ -39,7 +39,7 @@ class FakeHub:
     def start(self) -> None:
         self.server = LinkServer(self.context, self.endpoint, lambda instance: self.sequences.get(instance, 0))
 
-    def turn(self, *, commit: bool = True) -> Intake:
+    def turn(self, *, commit: bool = True) -> ReceivedBatch:
         self.server.socket.poll(20)
         turn = self.server.receive()
         self.previews += turn.previews
@@ -84,7 +84,7 @@ def numbers(drafts: list[Draft]) -> list[int]:
 
 
 def test_drafts_arrive_once_in_order_and_are_let_go(hub: FakeHub) -> None:
-    with HubLink(hub.endpoint, "test") as link:
+    with EventProducer(hub.endpoint, "test") as link:
         for number in range(3000):
             link.post(prediction(number=number))
         hub.until(3000)
@@ -94,7 +94,7 @@ def test_drafts_arrive_once_in_order_and_are_let_go(hub: FakeHub) -> None:
 
 
 def test_a_hub_that_dies_before_the_commit_gets_everything_again_once(hub: FakeHub) -> None:
-    with HubLink(hub.endpoint, "test") as link:
+    with EventProducer(hub.endpoint, "test") as link:
         for number in range(500):
             link.post(prediction(number=number))
         hub.until(100)
@@ -107,7 +107,7 @@ def test_a_hub_that_dies_before_the_commit_gets_everything_again_once(hub: FakeH
 
 
 def test_a_lost_acknowledgement_leads_to_no_repetition(hub: FakeHub) -> None:
-    with HubLink(hub.endpoint, "test") as link:
+    with EventProducer(hub.endpoint, "test") as link:
         for number in range(50):
             link.post(prediction(number=number))
         while len(hub.drafts) < 50:
@@ -123,7 +123,7 @@ def test_a_lost_acknowledgement_leads_to_no_repetition(hub: FakeHub) -> None:
 
 
 def test_a_new_journal_that_knows_less_is_sent_what_is_still_held(hub: FakeHub) -> None:
-    with HubLink(hub.endpoint, "test") as link:
+    with EventProducer(hub.endpoint, "test") as link:
         link.post(prediction(number=0))
         hub.until(1)
         wait_until(lambda: link.unacknowledged == 0, "confirmation")
@@ -147,7 +147,7 @@ def test_nothing_may_be_stepped_over(hub: FakeHub) -> None:
 
 
 def test_without_a_hub_the_oldest_predictions_go_and_are_counted(endpoint: str) -> None:
-    link = HubLink(endpoint, "test", max_drafts=100)
+    link = EventProducer(endpoint, "test", max_drafts=100)
     link.post(status())
     for number in range(150):
         link.post(prediction(number=number))
@@ -164,7 +164,7 @@ def test_without_a_hub_the_oldest_predictions_go_and_are_counted(endpoint: str) 
 
 
 def test_bytes_are_bounded_too(endpoint: str) -> None:
-    with HubLink(endpoint, "test", max_bytes=100_000) as link:
+    with EventProducer(endpoint, "test", max_bytes=100_000) as link:
         for number in range(100):
             link.post(prediction(number=number, model="m" * 5000))
         assert link.unacknowledged < 20
@@ -173,7 +173,7 @@ def test_bytes_are_bounded_too(endpoint: str) -> None:
 
 
 def test_only_statuses_without_a_hub_are_bounded_as_well(endpoint: str) -> None:
-    link = HubLink(endpoint, "test", max_drafts=10)
+    link = EventProducer(endpoint, "test", max_drafts=10)
     for _ in range(30):
         link.post(status())
     assert (link.unacknowledged, link.dropped) == (10, {"door": 20})
@@ -182,7 +182,7 @@ def test_only_statuses_without_a_hub_are_bounded_as_well(endpoint: str) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="sleeps are counted in /proc")
 def test_with_nothing_to_say_it_sleeps_between_hellos(hub: FakeHub) -> None:
-    with HubLink(hub.endpoint, "idle") as link:
+    with EventProducer(hub.endpoint, "idle") as link:
         link.post(prediction())
         hub.until(1)
         wait_until(lambda: link.unacknowledged == 0, "confirmation")
@@ -194,7 +194,7 @@ def test_with_nothing_to_say_it_sleeps_between_hellos(hub: FakeHub) -> None:
 
 
 def test_after_close_posting_is_harmless(hub: FakeHub) -> None:
-    link = HubLink(hub.endpoint, "test")
+    link = EventProducer(hub.endpoint, "test")
     assert link.close(1.0) == 0
     link.post(prediction())
     link.post_preview("door", b"jpeg")
@@ -219,7 +219,7 @@ def test_a_draft_that_could_forge_an_envelope_is_refused(
 
 
 def test_a_draft_that_is_too_large_or_not_json_is_refused_in_the_callers_face(hub: FakeHub) -> None:
-    with HubLink(hub.endpoint, "test") as link:
+    with EventProducer(hub.endpoint, "test") as link:
         with pytest.raises(EventError, match=str(MAX_DRAFT_BYTES)):
             link.post(status(**{"x" * MAX_DRAFT_BYTES: 1}))
         with pytest.raises(EventError, match="not JSON"):
@@ -230,11 +230,11 @@ def test_a_draft_that_is_too_large_or_not_json_is_refused_in_the_callers_face(hu
 
 def test_an_endpoint_that_is_none_is_told_at_once() -> None:
     with pytest.raises(BusError, match="give the hub's"):
-        HubLink("nonsense", "test")
+        EventProducer("nonsense", "test")
 
 
 def test_previews_flow_only_while_wanted_and_the_newest_wins(hub: FakeHub) -> None:
-    with HubLink(hub.endpoint, "test") as link:
+    with EventProducer(hub.endpoint, "test") as link:
         assert not link.preview_wanted("door")
         hub.server.want_previews(frozenset({"door"}))
         wait_until(lambda: bool(hub.turn() or True) and link.preview_wanted("door"), "wanted")
@@ -250,7 +250,7 @@ def test_previews_flow_only_while_wanted_and_the_newest_wins(hub: FakeHub) -> No
 
 
 def test_previews_to_a_hub_that_is_away_are_dropped_and_counted(endpoint: str) -> None:
-    with HubLink(endpoint, "test") as link:
+    with EventProducer(endpoint, "test") as link:
         for _ in range(5):
             link.post_preview("door", b"jpeg")
         wait_until(lambda: link.previews_dropped == 5, "all five dropped")
@@ -277,7 +277,7 @@ def test_nothing_that_is_sent_breaks_the_hub(messages: list[list[bytes]], items:
     server._peers, server._producers, server._heard = {}, {}, set()
     answers: list[tuple[bytes, ...]] = []
     server._send = lambda route, *frames: answers.append(frames)  # type: ignore[method-assign]
-    turn = Intake()
+    turn = ReceivedBatch()
     try:
         hostile = orjson.dumps(items)
     except orjson.JSONEncodeError:

@@ -15,7 +15,7 @@ import pytest
 from streamclf.errors import RingError
 from streamclf.runtime.child import Stop
 from streamclf.runtime.jobs import Job
-from streamclf.runtime.liveness import GRACE_NS, LINES, NS, OVERSLEPT_NS, Pulse, PulseBoard, Watch
+from streamclf.runtime.liveness import GRACE_NS, LINES, NS, OVERSLEPT_NS, Liveness, LivenessTable, LivenessWatch
 
 HANGING_CHILD = """
 import threading, time
@@ -35,17 +35,17 @@ run_child("test", Job, main)
 
 
 @pytest.fixture
-def board() -> Iterator[PulseBoard]:
-    board = PulseBoard()
+def board() -> Iterator[LivenessTable]:
+    board = LivenessTable()
     yield board
     board.close()
 
 
-def test_a_promise_is_kept_until_it_is_broken(board: PulseBoard) -> None:
+def test_a_promise_is_kept_until_it_is_broken(board: LivenessTable) -> None:
     line = board.take()
     board.begin(line, 60)
     assert board.read(line).phase == "starting"
-    pulse = Pulse(board.fd, line)
+    pulse = Liveness(board.fd, line)
     pulse.expect("reading", 2.0)
     promise = board.read(line)
     assert promise.phase == "reading"
@@ -56,12 +56,12 @@ def test_a_promise_is_kept_until_it_is_broken(board: PulseBoard) -> None:
     assert board.read(line).due_ns > promise.due_ns
 
 
-def test_each_child_has_a_line_of_its_own(board: PulseBoard) -> None:
+def test_each_child_has_a_line_of_its_own(board: LivenessTable) -> None:
     lines = [board.take() for _ in range(LINES)]
     assert len(set(lines)) == LINES
     with pytest.raises(RingError, match=rf"more than {LINES} processes; serve fewer"):
         board.take()
-    pulses = [Pulse(board.fd, line) for line in (lines[0], lines[-1])]
+    pulses = [Liveness(board.fd, line) for line in (lines[0], lines[-1])]
     pulses[0].expect("serving", 1)
     pulses[1].expect("reading", 1000)
     assert board.read(lines[0]).due_ns < board.read(lines[-1]).due_ns
@@ -70,14 +70,14 @@ def test_each_child_has_a_line_of_its_own(board: PulseBoard) -> None:
 
 
 def test_a_pulse_that_nobody_watches_may_beat() -> None:
-    Pulse().expect("serving", 1)
-    Pulse().beat()
+    Liveness().expect("serving", 1)
+    Liveness().beat()
 
 
-def test_who_asks_whether_to_stop_is_alive_but_only_in_the_thread_that_works(board: PulseBoard) -> None:
+def test_who_asks_whether_to_stop_is_alive_but_only_in_the_thread_that_works(board: LivenessTable) -> None:
     line = board.take()
     stop = Stop()
-    stop.pulse = Pulse(board.fd, line)
+    stop.pulse = Liveness(board.fd, line)
     stop.pulse.expect("reading", 5.0)
 
     def moved() -> bool:
@@ -106,10 +106,10 @@ def test_who_asks_whether_to_stop_is_alive_but_only_in_the_thread_that_works(boa
     assert not moved()
 
 
-def test_a_wait_of_any_length_keeps_beating_and_ends_with_the_request(board: PulseBoard) -> None:
+def test_a_wait_of_any_length_keeps_beating_and_ends_with_the_request(board: LivenessTable) -> None:
     line = board.take()
     stop = Stop()
-    stop.pulse = Pulse(board.fd, line)
+    stop.pulse = Liveness(board.fd, line)
     stop.pulse.expect("reading", 0.8)
     late: list[float] = []
 
@@ -127,7 +127,7 @@ def test_a_wait_of_any_length_keeps_beating_and_ends_with_the_request(board: Pul
     assert late == []
 
 
-def test_a_hung_child_is_found_though_its_threads_go_on(board: PulseBoard) -> None:
+def test_a_hung_child_is_found_though_its_threads_go_on(board: LivenessTable) -> None:
     line = board.take()
     board.begin(line, 60)
     job = Job(link="ipc:///nowhere", pulse_fd=board.fd, pulse_line=line)
@@ -144,7 +144,7 @@ def test_a_hung_child_is_found_though_its_threads_go_on(board: PulseBoard) -> No
         process.stdin.write(job.model_dump_json().encode() + b"\n")
         process.stdin.flush()
         assert process.stdout.readline() == b"hanging\n"
-        watch = Watch(board, time.monotonic_ns())
+        watch = LivenessWatch(board, time.monotonic_ns())
         deadline = time.monotonic() + 20
         while not (found := list(watch.hung([("test", line)], time.monotonic_ns()))):
             assert time.monotonic() < deadline
@@ -158,11 +158,11 @@ def test_a_hung_child_is_found_though_its_threads_go_on(board: PulseBoard) -> No
         process.communicate()
 
 
-def test_a_judge_that_overslept_judges_nobody(board: PulseBoard) -> None:
+def test_a_judge_that_overslept_judges_nobody(board: LivenessTable) -> None:
     line = board.take()
     board.begin(line, 1.0)
     due = board.read(line).due_ns
-    watch = Watch(board, due - NS)
+    watch = LivenessWatch(board, due - NS)
     lines = [("child", line)]
     assert list(watch.hung(lines, due - 1)) == []
     woke = due + OVERSLEPT_NS + 1  # the whole machine was suspended, say
@@ -178,8 +178,8 @@ def test_memory_that_is_not_there_is_an_error_with_its_size(monkeypatch: pytest.
 
     monkeypatch.setattr("streamclf.runtime.liveness.allocate", full)
     with pytest.raises(RingError, match="64 KiB of shared memory: No space left"):
-        PulseBoard()
+        LivenessTable()
 
 
-def test_nothing_has_a_name(board: PulseBoard) -> None:
+def test_nothing_has_a_name(board: LivenessTable) -> None:
     assert not any("streamclf" in path.name for path in Path("/dev/shm").glob("*"))

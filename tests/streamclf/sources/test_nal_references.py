@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.clips import film, write_clip
 
-from streamclf.sources.nal_references import KEY, NEEDED, SPARE, Look, References
+from streamclf.sources.nal_references import KEY, NEEDED, SPARE, References, SliceReferences
 
 START = b"\0\0\0\1"
 BFRAMES = (("preset", "ultrafast"), ("bf", "2"), ("x264-params", "b-pyramid=none:b-adapt=0:scenecut=0:threads=1"))
@@ -49,7 +49,7 @@ def hevc_sps(sub_layers: int) -> bytes:
         ((), NEEDED),
     ],
 )
-def test_h264_by_its_headers(nals: tuple[bytes, ...], expected: Look) -> None:
+def test_h264_by_its_headers(nals: tuple[bytes, ...], expected: SliceReferences) -> None:
     assert References("h264").look(annex_b(*nals)) == expected
     assert References("h264", b"\x01\x42\x00\x1e\xff\xe1").look(memoryview(prefixed(*nals))) == expected
 
@@ -81,8 +81,8 @@ def test_other_codecs_have_none() -> None:
 @given(data=st.binary(max_size=200), extradata=st.one_of(st.none(), st.binary(max_size=40)))
 def test_no_bytes_are_an_error(data: bytes, extradata: bytes | None) -> None:
     for codec in ("h264", "hevc"):
-        assert isinstance(References(codec, extradata).look(data), Look)
-        assert isinstance(References(codec, b"\1" + (extradata or b"")).look(memoryview(data)), Look)
+        assert isinstance(References(codec, extradata).look(data), SliceReferences)
+        assert isinstance(References(codec, b"\1" + (extradata or b"")).look(memoryview(data)), SliceReferences)
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])

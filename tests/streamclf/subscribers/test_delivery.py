@@ -14,7 +14,7 @@ from streamclf.errors import BusError, JournalError, UsageError
 from streamclf.events.types import START, Action, Heartbeat, Lost, Position, Received
 from streamclf.subscribers import checkpoint as room
 from streamclf.subscribers.checkpoint import PositionFile
-from streamclf.subscribers.delivery import Item, Pump, Until
+from streamclf.subscribers.delivery import DeliveryLoop, Item, StopRequest
 
 EPOCH = "9f" * 16
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=timezone.utc)
@@ -95,7 +95,7 @@ class Events:
 
     endpoint = "tcp://test"
 
-    def __init__(self, items: Sequence[Received], until: Until) -> None:
+    def __init__(self, items: Sequence[Received], until: StopRequest) -> None:
         self._items, self._until = list(items), until
         self.position: Position | None = None
 
@@ -134,10 +134,10 @@ class Basket:
 
 
 def pump(folder: Path, basket: Basket, items: Sequence[Received], *, max_batch: int = 2) -> tuple[Position | None, Any]:
-    until = Until()
+    until = StopRequest()
     with PositionFile(folder / "p", "test") as file:
         events: Any = Events(items, until)
-        Pump(events, basket, file, max_batch=max_batch, linger_s=1.0).run(until)
+        DeliveryLoop(events, basket, file, max_batch=max_batch, linger_s=1.0).run(until)
     with PositionFile(folder / "p", "test") as file:
         return file.position, file.memory
 
@@ -172,19 +172,19 @@ def test_the_first_position_is_stored_before_anything_happens(tmp_path: Path) ->
 
 
 def test_the_beginning_of_the_journal_is_no_position_to_store(tmp_path: Path) -> None:
-    until = Until()
+    until = StopRequest()
     events: Any = Events([], until)
     events.position = START
     with PositionFile(tmp_path / "p", "test") as file:
-        Pump(events, Basket(), file, max_batch=1, linger_s=0.0).run(until)
+        DeliveryLoop(events, Basket(), file, max_batch=1, linger_s=0.0).run(until)
     assert not (tmp_path / "p").exists()
 
 
 def test_a_wait_ends_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    until = Until()
+    until = StopRequest()
     naps: list[float] = []
     monkeypatch.setattr(time, "sleep", lambda seconds: (naps.append(seconds), until.request()))
     assert until.wait(3600)
     assert len(naps) == 1
-    assert Until(0.0).over
-    assert not Until().over
+    assert StopRequest(0.0).over
+    assert not StopRequest().over

@@ -22,14 +22,14 @@ from support.hub_process import HubProcess, action, prediction, status, wait_unt
 
 from streamclf.errors import BusError
 from streamclf.events.types import Draft, Prediction, Status, Window
-from streamclf.producer.link import HubLink
-from streamclf.render.terminal_table import Board, short_age
+from streamclf.producer.link import EventProducer
+from streamclf.render.terminal_table import LiveTable, short_age
 from streamclf.subscribers.status import run_status
 
 
 @pytest.fixture
 def hub() -> Iterator[HubProcess]:
-    with HubProcess() as hub, HubLink(hub.link, "test") as link:
+    with HubProcess() as hub, EventProducer(hub.link, "test") as link:
         for number in range(30):
             link.post(prediction(f"cam{number % 2}", number=number))
         link.post(status("cam0", "live", chunks=15))
@@ -96,7 +96,7 @@ def test_in_a_terminal_it_lives_until_ctrl_c_and_says_when_the_service_is_gone(h
 
     try:
         wait_until(lambda: shows(b"events 1 to 34"), "the table", 30)
-        with HubLink(hub.link, "test") as link:
+        with EventProducer(hub.link, "test") as link:
             link.post(prediction("late"))
             wait_until(lambda: shows(b"events 1 to 35"), "the next heartbeat", 20)
         assert shows(b"late")
@@ -138,7 +138,7 @@ def test_ages_are_short(seconds: float, text: str) -> None:
 
 
 def test_an_old_event_shows_its_age_and_makes_no_rate() -> None:
-    board = Board("")
+    board = LiveTable("")
     window = Window(start_s=0, end_s=1, frames=8)
     common = {"epoch": "ab" * 16, "offset": 1, "previous": 0, "time": datetime.now(timezone.utc)}
     for _ in range(30):
@@ -156,7 +156,7 @@ def test_an_old_event_shows_its_age_and_makes_no_rate() -> None:
 
 
 def test_the_hop_of_an_adaptive_stream_is_shown_and_so_is_its_change() -> None:
-    board = Board("")
+    board = LiveTable("")
     common = {"stream": "cam", "epoch": "ab" * 16, "offset": 1, "previous": 0, "time": datetime.now(timezone.utc)}
     for hop in (None, 1, 4, 4):
         board.apply(Status(state="live", hop=hop, **common))

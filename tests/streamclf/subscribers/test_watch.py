@@ -18,11 +18,11 @@ from support.hub_process import HubProcess, prediction, status
 
 from streamclf.errors import SourceError, UsageError
 from streamclf.events.types import Action, Prediction, Status, Window
-from streamclf.producer.link import HubLink
+from streamclf.producer.link import EventProducer
 from streamclf.render.film_writer import FilmWriter, fitted
 from streamclf.render.overlay import OverlayState, draw
 from streamclf.render.palette import label_bgr
-from streamclf.subscribers.watch import Board, run_watch, tiled
+from streamclf.subscribers.watch import PreviewWall, run_watch, tiled
 
 EPOCH = "ab" * 16
 NOW = datetime.now(timezone.utc)
@@ -99,7 +99,7 @@ def predicted(stream: str, label: str) -> Prediction:
 
 
 def test_the_board_shows_each_stream_and_what_goes_on() -> None:
-    board = Board()
+    board = PreviewWall()
     board.take(predicted("door", "wave"), 1.0)
     board.take(predicted("yard", "wave"), 1.0)
     assert list(board.pictures()) == ["door", "yard"]
@@ -119,7 +119,7 @@ def test_the_board_shows_each_stream_and_what_goes_on() -> None:
 
 
 def test_previews_that_are_no_pictures_are_left_out() -> None:
-    board = Board()
+    board = PreviewWall()
     for junk in (b"", b"\xff\xd8junk", b"x" * 1000):
         board.take_preview("door", junk)
     assert board.pictures() == {}
@@ -176,7 +176,7 @@ def test_watching_records_previews_that_nobody_would_make_otherwise(hub: HubProc
     jpeg = cv2.imencode(".jpg", picture(300, 400))[1].tobytes()
     wanted = threading.Event()
     stop = threading.Event()
-    with HubLink(hub.link, "test") as link:
+    with EventProducer(hub.link, "test") as link:
 
         def serve() -> None:
             while not stop.wait(0.05):

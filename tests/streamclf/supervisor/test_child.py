@@ -181,7 +181,7 @@ def test_what_streams_are_told_of_the_engine_needs_no_new_classifier() -> None:
     from types import SimpleNamespace
     from typing import Any, cast
 
-    from streamclf.supervisor.shared_children import Core
+    from streamclf.supervisor.shared_children import SharedChildren
 
     def differs(**engine: object) -> bool:
         old, new = (
@@ -194,7 +194,7 @@ def test_what_streams_are_told_of_the_engine_needs_no_new_classifier() -> None:
             )
             for each in ({}, engine)
         )
-        return Core.has_another_model(cast(Any, None), old, new)
+        return SharedChildren.has_another_model(cast(Any, None), old, new)
 
     assert not differs(adaptive=True, max_staleness_ms=300, spare_streams=9)
     assert differs(max_batch=3)

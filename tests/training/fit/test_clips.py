@@ -27,7 +27,7 @@ from training.errors import LossError, OutOfMemoryError, RecipeError, RunError
 from training.evaluation.evaluate import evaluate_on, evaluate_run
 from training.evaluation.report import run_evaluate
 from training.export.bundle import export_run
-from training.fit.lightning_module import Trainee
+from training.fit.lightning_module import ClipModule
 from training.fit.run_folder import build_model, load_run, load_weights
 from training.fit.train import open_work, train
 from training.recipe import Recipe, parse_recipe
@@ -347,13 +347,13 @@ def test_other_files_are_no_weights(films, tmp_path):
 
 
 def test_a_loss_that_is_not_a_number_stops_and_says_where(films, tmp_path, monkeypatch):
-    plain = Trainee.losses
+    plain = ClipModule.losses
 
     def breaks(self, batch):
         parts = plain(self, batch)
         return {name: part * (float("nan") if self.global_step == 1 else 1) for name, part in parts.items()}
 
-    monkeypatch.setattr(Trainee, "losses", breaks)
+    monkeypatch.setattr(ClipModule, "losses", breaks)
     with pytest.raises(LossError, match=r"step 1: the loss is nan \(label part nan\); lower optimiser\.learning_rate"):
         train(recipe_of(films), tmp_path / "run")
 
@@ -371,7 +371,7 @@ def test_out_of_memory_says_which_key_to_lower(films, tmp_path, monkeypatch, err
     def breaks(*_args, **_words):
         raise error
 
-    target = Trainee if where == "losses" else torch.Tensor
+    target = ClipModule if where == "losses" else torch.Tensor
     monkeypatch.setattr(target, where, breaks)
     with pytest.raises(OutOfMemoryError, match=r"step 0: out of memory; lower optimiser\.batch=6"):
         train(recipe_of(films), tmp_path / "run")

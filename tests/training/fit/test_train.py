@@ -9,7 +9,7 @@ import torch
 from engines.bundle import load_bundle
 from training.errors import LossError, RunError
 from training.export.bundle import export_run
-from training.fit.train import Trainee, build_model, load_run, load_weights, train
+from training.fit.train import ClipModule, build_model, load_run, load_weights, train
 from training.recipe import parse_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning.*", "ignore::FutureWarning:lightning.*")
@@ -41,7 +41,7 @@ def test_from_recipe_to_bundle(tiny, tmp_path):
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(tiny, tmp_path, monkeypatch):
     recipe = with_changes(tiny, optimiser={"steps": 4})
-    step, plain = [], Trainee.training_step
+    step, plain = [], ClipModule.training_step
 
     def dies(self, batch, index):
         step.append(self.global_step)
@@ -49,13 +49,13 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tiny, tmp_path, monkeypat
             raise RuntimeError("power cut")
         return plain(self, batch, index)
 
-    monkeypatch.setattr(Trainee, "training_step", dies)
+    monkeypatch.setattr(ClipModule, "training_step", dies)
     with pytest.raises(RuntimeError, match="power cut"):
         train(recipe, tmp_path / "broken")
-    monkeypatch.setattr(Trainee, "training_step", plain)
+    monkeypatch.setattr(ClipModule, "training_step", plain)
     steps = []
     monkeypatch.setattr(
-        Trainee,
+        ClipModule,
         "training_step",
         lambda self, batch, i: steps.append(self.global_step) or plain(self, batch, i),
     )

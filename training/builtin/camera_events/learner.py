@@ -17,7 +17,7 @@ from training.builtin.camera_events.dataset import BETWEEN, THUMBNAIL, TRUTHS, F
 from training.data.batches import Batch, my_part, rank, world
 from training.data.recipes import CameraEventsData
 from training.errors import RecipeError, RunError
-from training.fit.lightning_module import Trainee
+from training.fit.lightning_module import ClipModule
 from training.models.compact_vivit import FactorisedViViT, VivitFactorisedRecipe
 from training.recipe import Recipe
 
@@ -105,7 +105,7 @@ class HeldBackWindows(IterableDataset[Batch]):
             }
 
 
-class CameraEventsTrainee(Trainee):
+class CameraEventsModule(ClipModule):
     """Asked, per chunk, how the camera moved and what the picture is like; looks at some of the patches only."""
 
     def __init__(self, recipe: Recipe, model: FactorisedViViT, *, truth: npt.NDArray[np.int64]) -> None:

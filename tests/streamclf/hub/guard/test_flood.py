@@ -15,7 +15,7 @@ from support.strangers import join
 
 from streamclf.hub.guard import flood as bouncer_module
 from streamclf.hub.guard.cpu_timer import CpuAlarm
-from streamclf.hub.guard.flood import Bouncer
+from streamclf.hub.guard.flood import FloodGuard
 from streamclf.hub.guard.peers import hang_up
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux tells what a connection has brought")
@@ -91,7 +91,7 @@ def test_shows_out_who_came_last_when_too_few_descriptors_are_left(
     endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT)
     with join(endpoint, b"SUB") as stays:
         stays.settimeout(0.0)
-        bouncer = Bouncer.at(endpoint)
+        bouncer = FloodGuard.at(endpoint)
         assert bouncer is not None
         try:
             with join(endpoint, b"SUB") as last:
@@ -126,7 +126,7 @@ def _has_ended(peer: sockets.socket) -> bool:
 
 
 def test_ends_when_told_though_nothing_happens(socket: zmq.Socket[bytes]) -> None:
-    bouncer = Bouncer.at(socket.getsockopt_string(zmq.LAST_ENDPOINT))
+    bouncer = FloodGuard.at(socket.getsockopt_string(zmq.LAST_ENDPOINT))
     assert bouncer is not None
     bouncer.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "bouncer"]

@@ -41,7 +41,7 @@ from streamclf.events.types import Heartbeat, Lost
 from streamclf.hub.publisher import MAX_SUBSCRIPTIONS
 from streamclf.net.curve_keys import make_keys
 from streamclf.producer.connection import U64
-from streamclf.producer.link import HubLink
+from streamclf.producer.link import EventProducer
 
 pytestmark = pytest.mark.flaky(reruns=0)  # what fails here once in a hundred times is a loss
 
@@ -96,7 +96,7 @@ class Witness:
         db.close()
 
     def _post(self) -> None:
-        link = HubLink(self._hub.link, "witness")
+        link = EventProducer(self._hub.link, "witness")
         while not self._stop.wait(PACE_S):
             link.post(prediction("good", number=self._posted))
             self._posted += 1
@@ -251,7 +251,7 @@ def closes(peer: socket.socket, seconds: float = 10.0) -> bool:
 def test_requests_of_10_mb_and_questions_whose_answers_nobody_reads(
     hub: HubProcess, context: zmq.Context[zmq.Socket[bytes]]
 ) -> None:
-    with HubLink(hub.link, "filler") as link:
+    with EventProducer(hub.link, "filler") as link:
         for number in range(3000):
             link.post(prediction("old", number=number))
         wait_until(lambda: link.unacknowledged == 0, "confirmation", 30)
@@ -319,7 +319,7 @@ def test_producers_come_while_strangers_take_all_descriptors_that_they_can_get(h
                     with contextlib.suppress(OSError):
                         peers.append(connect(endpoint))
                 time.sleep(0.04)
-                with HubLink(hub.link, "comes") as link:
+                with EventProducer(hub.link, "comes") as link:
                     link.post(status("came"))
                     wait_until(lambda link=link: link.unacknowledged == 0, "a producer to be heard")
                 while len(peers) > 2000:

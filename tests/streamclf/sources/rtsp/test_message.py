@@ -17,7 +17,7 @@ from streamclf.sources.rtsp.auth import Authenticator, choose
 from streamclf.sources.rtsp.connection import tls_context
 from streamclf.sources.rtsp.fallback import FORGET_S, Memory, NotUnderstoodError
 from streamclf.sources.rtsp.framing import Data, Framing
-from streamclf.sources.rtsp.message import MalformedMessageError, Message, request_bytes
+from streamclf.sources.rtsp.message import MalformedMessageError, RtspMessage, request_bytes
 from streamclf.sources.rtsp.sdp import parse_sdp
 
 SPS, PPS = b"\x67\x42\x00\x1e\xab", b"\x68\xce\x3c\x80"
@@ -202,9 +202,9 @@ def test_packets_and_messages_are_cut_out_wherever_the_reads_end(step: int) -> N
         items += frames.feed(stream[begin : begin + step])
     first, told, second, request, last = items
     assert [item.channel for item in (first, second, last) if isinstance(item, Data)] == [0, 1, 0]
-    assert isinstance(told, Message)
+    assert isinstance(told, RtspMessage)
     assert (told.status, told.sequence, told.body, told.headers["x"]) == (200, 5, b"$$$$", ["1", "2"])
-    assert isinstance(request, Message)
+    assert isinstance(request, RtspMessage)
     assert (request.method, request.status) == ("OPTIONS", 0)
     assert frames.junk == 0
 

@@ -23,7 +23,7 @@ from support.hub_process import HubProcess, action, prediction, status, wait_unt
 
 from streamclf.errors import BusError, JournalError, UsageError
 from streamclf.events.types import Draft
-from streamclf.producer.link import HubLink
+from streamclf.producer.link import EventProducer
 from streamclf.subscribers.log.command import run_log
 from streamclf.subscribers.log.rotation import completed
 from streamclf.subscribers.log.sinks import SqliteSink, open_sink
@@ -104,7 +104,7 @@ def test_hub_and_loggers_killed_at_random_the_log_equals_the_journal(hub: HubPro
     names = ["events.db", "plain.jsonl", "events.jsonl", "events.csv", *(["events.parquet"] if HAS_PYARROW else [])]
     outputs = [tmp_path / name for name in names]
     loggers = {path: start_logger(hub.events, path) for path in outputs}
-    link = HubLink(hub.link, "test")
+    link = EventProducer(hub.link, "test")
     stop = threading.Event()
     posted = 0
 
@@ -164,7 +164,7 @@ def test_once_without_a_service_is_an_error_with_a_remedy(tmp_path: Path, monkey
 
 
 def test_labels_and_probabilities_are_columns(hub: HubProcess, tmp_path: Path) -> None:
-    with HubLink(hub.link, "test") as link:
+    with EventProducer(hub.link, "test") as link:
         for draft in (prediction(), action("start"), status()):
             link.post(draft)
         wait_until(lambda: link.unacknowledged == 0, "confirmation")
@@ -184,7 +184,7 @@ def test_what_retention_removed_is_recorded_as_lost(hub: HubProcess, tmp_path: P
     outputs = [tmp_path / "events.db", tmp_path / "events.jsonl", tmp_path / "events.csv"]
     if HAS_PYARROW:
         outputs.append(tmp_path / "events.parquet")
-    with HubLink(hub.link, "test") as link:
+    with EventProducer(hub.link, "test") as link:
         for upto in (5, 20):
             for number in range(upto):
                 link.post(prediction(number=number))
@@ -265,7 +265,7 @@ def test_the_command_line_refuses_in_one_line(tmp_path: Path, arguments: list[st
 
 
 def test_the_command_line_rotates(hub: HubProcess, tmp_path: Path) -> None:
-    with HubLink(hub.link, "test") as link:
+    with EventProducer(hub.link, "test") as link:
         for number in range(3000):
             link.post(prediction(number=number))
         wait_until(lambda: link.unacknowledged == 0, "confirmation")

@@ -16,7 +16,7 @@ from support.hub_process import HubProcess, action, prediction, status
 from streamclf.cli import _main
 from streamclf.errors import JournalError, UsageError
 from streamclf.events.types import Action, Position, Prediction, Status, StreamEvent, Window
-from streamclf.producer.link import HubLink
+from streamclf.producer.link import EventProducer
 from streamclf.subscribers.log import query
 from streamclf.subscribers.log.command import run_log
 from streamclf.subscribers.log.query import run_query
@@ -165,7 +165,7 @@ def test_a_query_without_end_is_ended(db: Path, monkeypatch: pytest.MonkeyPatch)
 def test_it_reads_what_a_logger_writes_and_cannot_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "events.db"
     with HubProcess() as hub:
-        with HubLink(hub.link, "test") as link:
+        with EventProducer(hub.link, "test") as link:
             for number in range(50):
                 link.post(prediction(number=number))
             link.post(action("start"))

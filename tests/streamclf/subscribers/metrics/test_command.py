@@ -20,10 +20,10 @@ from support.service import Service
 
 from streamclf.errors import BusError, UsageError
 from streamclf.events.types import Action, Draft, Heartbeat, Latency, Lost, Prediction, Status, Window
-from streamclf.producer.link import HubLink
+from streamclf.producer.link import EventProducer
 from streamclf.subscribers.metrics import http_server
-from streamclf.subscribers.metrics.command import MAX_LABELS, MAX_STREAMS, Board
-from streamclf.subscribers.metrics.health import MAX_REASONS, SILENT_S, UNHEARD_S, Vigil
+from streamclf.subscribers.metrics.command import MAX_LABELS, MAX_STREAMS, MetricsCollector
+from streamclf.subscribers.metrics.health import MAX_REASONS, SILENT_S, UNHEARD_S, HealthCheck
 from streamclf.subscribers.metrics.http_server import MAX_CONNECTIONS, Server, read_token
 
 EPOCH = "9f" * 16
@@ -60,7 +60,7 @@ def beat(**more: Any) -> Heartbeat:
     )
 
 
-def samples(board: Board) -> dict[tuple[str, tuple[str, ...]], float]:
+def samples(board: MetricsCollector) -> dict[tuple[str, tuple[str, ...]], float]:
     status, _, body = board.pages()["/metrics"]()
     assert status == 200
     return parsed(body.decode())
@@ -76,7 +76,7 @@ def parsed(text: str) -> dict[tuple[str, tuple[str, ...]], float]:
 
 
 def test_events_become_the_numbers_that_prometheus_reads() -> None:
-    board = Board(60.0)
+    board = MetricsCollector(60.0)
     for event in (
         beat(not_durable=3, dropped={"door": 5}),
         predicted(), predicted(), predicted("still"),
@@ -114,7 +114,7 @@ def test_events_become_the_numbers_that_prometheus_reads() -> None:
 
 
 def test_overload_and_still_scenes_have_numbers_and_no_sample_comes_twice() -> None:
-    board = Board(60.0)
+    board = MetricsCollector(60.0)
     board.take(replace(told("live", dropped_stale=4), hop=4))
     board.take(replace(predicted(), gated=70, dropped={"overload": 3, "outdated": 2, "hop": 9}))
     found = samples(board)
@@ -128,7 +128,7 @@ def test_overload_and_still_scenes_have_numbers_and_no_sample_comes_twice() -> N
 
 
 def test_labels_and_streams_without_end_become_other_and_are_counted() -> None:
-    board = Board(60.0)
+    board = MetricsCollector(60.0)
     for number in range(MAX_LABELS + 7):
         board.take(predicted(f"label{number}"))
     for number in range(MAX_STREAMS + 5):
@@ -142,7 +142,7 @@ def test_labels_and_streams_without_end_become_other_and_are_counted() -> None:
     assert len(states) == MAX_STREAMS
 
 
-def reasons(vigil: Vigil, now_s: float) -> list[str]:
+def reasons(vigil: HealthCheck, now_s: float) -> list[str]:
     code, _, body = vigil.page(now_s)
     page = json.loads(body)
     assert (code, page["status"]) == ((503, "unhealthy") if page["reasons"] else (200, "ok"))
@@ -150,7 +150,7 @@ def reasons(vigil: Vigil, now_s: float) -> list[str]:
 
 
 def test_a_silent_service_is_unhealthy_and_one_that_speaks_again_is_not() -> None:
-    vigil = Vigil(60.0)
+    vigil = HealthCheck(60.0)
     assert reasons(vigil, 0.0) == ["nothing heard of the service yet"]
     vigil.beat(0.0)
     assert reasons(vigil, SILENT_S) == []
@@ -160,7 +160,7 @@ def test_a_silent_service_is_unhealthy_and_one_that_speaks_again_is_not() -> Non
 
 
 def test_a_stream_that_is_away_for_too_long_is_named_with_its_reason() -> None:
-    vigil = Vigil(60.0)
+    vigil = HealthCheck(60.0)
 
     def at(now_s: float) -> list[str]:
         vigil.beat(now_s)
@@ -265,7 +265,7 @@ def hub() -> Iterator[HubProcess]:
 def test_a_real_service_is_counted_and_its_health_follows_it(hub: HubProcess, tmp_path: Path) -> None:
     with (
         Service("metrics", hub.events, "--port", "0", "--stalled-after", "1", cwd=tmp_path) as outlet,
-        HubLink(hub.link, "test") as link,
+        EventProducer(hub.link, "test") as link,
     ):
         address = outlet.wait_for_line(r"http://(\S+)/metrics")[1]
 

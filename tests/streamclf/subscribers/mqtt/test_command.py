@@ -18,8 +18,8 @@ from support.service import Service
 
 from streamclf.errors import UsageError
 from streamclf.events.types import Action, Lost, Prediction, Status, Window
-from streamclf.producer.link import HubLink
-from streamclf.subscribers.mqtt.broker import Address, client_id, parse_broker
+from streamclf.producer.link import EventProducer
+from streamclf.subscribers.mqtt.broker import BrokerAddress, client_id, parse_broker
 from streamclf.subscribers.mqtt.command import ServiceClock, run_mqtt
 from streamclf.subscribers.mqtt.home_assistant import MAX_LABELS, MAX_STREAMS, STALE_S, Topics, slug
 
@@ -202,7 +202,7 @@ def test_what_is_no_broker_is_refused_without_showing_it(url: str) -> None:
 
 def test_user_and_password_come_from_the_url_or_the_environment_and_are_not_shown() -> None:
     given = parse_broker("mqtts://u%40x:p%2Fw-in-url@[::1]", {"STREAMCLF_MQTT_PASSWORD": "other-one"})
-    assert given == Address(host="::1", port=8883, tls=True, user="u@x", password="p/w-in-url")
+    assert given == BrokerAddress(host="::1", port=8883, tls=True, user="u@x", password="p/w-in-url")
     assert "p/w" not in repr(given)
     found = parse_broker("mqtt://h:1", {"STREAMCLF_MQTT_USER": "u", "STREAMCLF_MQTT_PASSWORD": "from-environment"})
     assert (found.user, found.password, str(found)) == ("u", "from-environment", "mqtt://h:1")
@@ -248,7 +248,7 @@ def test_killed_without_a_word_and_with_the_broker_away_every_action_arrives_in_
 
     with (
         MqttBroker(user="home", password=PASSWORD) as broker,
-        HubLink(hub.link, "test") as link,
+        EventProducer(hub.link, "test") as link,
     ):
         with start(hub, broker, tmp_path) as first:
             broker.wait_for(lambda: broker.retained.get("streamclf/status") == "online", "the first greeting")
@@ -293,7 +293,7 @@ def test_while_the_service_is_silent_the_broker_is_told_so(hub: HubProcess, tmp_
         MqttBroker(user="home", password=PASSWORD) as broker,
         start(hub, broker, tmp_path) as outlet,
     ):
-        with HubLink(hub.link, "test") as link:
+        with EventProducer(hub.link, "test") as link:
             broker.wait_for(lambda: broker.retained.get("streamclf/status") == "online", "the greeting")
             link.post(status(state="live"))
             broker.wait_for(lambda: broker.retained.get("streamclf/door/availability") == "online", "a live stream")

@@ -26,8 +26,8 @@ from support.service import Service
 from streamclf.errors import JournalError, UsageError
 from streamclf.events.types import Action, Lost
 from streamclf.net.backoff import Backoff
-from streamclf.producer.link import HubLink
-from streamclf.subscribers.delivery import Until
+from streamclf.producer.link import EventProducer
+from streamclf.subscribers.delivery import StopRequest
 from streamclf.subscribers.webhook import command
 from streamclf.subscribers.webhook.command import (
     DeadLetters,
@@ -57,7 +57,7 @@ def receiver() -> Iterator[Receiver]:
         yield receiver
 
 
-class Naps(Until):
+class Naps(StopRequest):
     """Notes how long it is asked to wait, and does not."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class Naps(Until):
 
 
 @contextmanager
-def made(receiver: Receiver, folder: Path, until: Until, *, batched: bool = False) -> Iterator[Webhook]:
+def made(receiver: Receiver, folder: Path, until: StopRequest, *, batched: bool = False) -> Iterator[Webhook]:
     target = parse_target(receiver.url)
     with closing(Poster(target, until)) as poster:
         yield Webhook(target, poster, DeadLetters(folder / "dead"), until, secret=SECRET.encode(), batched=batched)
@@ -303,7 +303,7 @@ def test_killed_without_a_word_and_with_the_receiver_away_every_action_arrives_i
             link.post(prediction())
 
     url = receiver.url.replace("://", "://someone:pass-in-url@") + "/path-secret"
-    with HubLink(hub.link, "test") as link:
+    with EventProducer(hub.link, "test") as link:
         with start(hub, url, tmp_path) as first:
             wait_until(position.exists, "the first position", 20)
             act(30)
@@ -337,7 +337,7 @@ def test_killed_without_a_word_and_with_the_receiver_away_every_action_arrives_i
 
 def test_what_the_journal_no_longer_has_is_said_told_and_counted(tmp_path: Path, receiver: Receiver) -> None:
     with HubProcess() as hub:
-        with HubLink(hub.link, "test") as link, start(hub, receiver.url, tmp_path) as first:
+        with EventProducer(hub.link, "test") as link, start(hub, receiver.url, tmp_path) as first:
             wait_until((tmp_path / "webhook.position").exists, "the first position", 20)
             link.post(action("start"))
             receiver.wait_for(lambda: len(receiver.taken) == 1, "an action")
@@ -347,7 +347,7 @@ def test_what_the_journal_no_longer_has_is_said_told_and_counted(tmp_path: Path,
         for file in hub.directory.glob("journal*"):
             file.unlink()
         hub.start()
-        with HubLink(hub.link, "test") as link, start(hub, receiver.url, tmp_path) as second:
+        with EventProducer(hub.link, "test") as link, start(hub, receiver.url, tmp_path) as second:
             link.post(action("start"))
             receiver.wait_for(lambda: len(receiver.taken) == 3, "what is lost, and an action")
             second.interrupt()
@@ -361,7 +361,7 @@ def test_https_with_a_certificate_that_is_trusted_from_the_beginning_of_the_jour
     hub: HubProcess, tmp_path: Path
 ) -> None:
     pem = make_certificate(tmp_path, "receiver")
-    with HubLink(hub.link, "test") as link:
+    with EventProducer(hub.link, "test") as link:
         for number in range(5):
             link.post(action("start", at_s=float(number)))
         wait_until(lambda: link.unacknowledged == 0, "confirmation")
