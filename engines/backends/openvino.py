@@ -31,7 +31,7 @@ CAPABILITY: Final = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16", "int8": "IN
 
 def open_adapter(bundle: Bundle, options: EngineOptions) -> OpenVinoEngine:
     """Compile both graphs. Raises `CompileError` for a graph that OpenVINO does not take."""
-    core = ov.SharedChildren()
+    core = ov.Core()
     capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     precision: str = options.precision
     if precision == "auto":
@@ -53,7 +53,7 @@ def parallel_requests(*, streams: int, threads: int, max_batch: int) -> int:
 class OpenVinoEngine(CheckedEngine):
     """Two compiled graphs; inputs are read where they lie, without a copy."""
 
-    def __init__(self, core: ov.SharedChildren, bundle: Bundle, options: EngineOptions, precision: str) -> None:
+    def __init__(self, core: ov.Core, bundle: Bundle, options: EngineOptions, precision: str) -> None:
         device = str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
         opener = _Opener(core, bundle, options, precision, device)
         self._encoder, self._head = map(opener.open, PARTS, bundle.graphs(precision))
@@ -90,7 +90,7 @@ class OpenVinoEngine(CheckedEngine):
 class _Opener:
     """What the two graphs of an engine have in common."""
 
-    core: ov.SharedChildren
+    core: ov.Core
     bundle: Bundle
     options: EngineOptions
     precision: str
@@ -161,9 +161,7 @@ class _Requests:
         return [(begin, request.get_output_tensor().data) for begin, request in busy]
 
 
-def _compiled(
-    core: ov.SharedChildren, cache: CompiledCache, name: str, path: Path, settings: dict[str, Any]
-) -> ov.CompiledModel:
+def _compiled(core: ov.Core, cache: CompiledCache, name: str, path: Path, settings: dict[str, Any]) -> ov.CompiledModel:
     def restore(blob: bytes) -> ov.CompiledModel:
         try:
             return core.import_model(blob, "CPU", settings)

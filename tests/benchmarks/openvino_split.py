@@ -19,7 +19,7 @@ hint: dict[str, Any] = {
     "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[job.precision],
     **({"INFERENCE_NUM_THREADS": job.threads} if job.threads else {}),
 }
-core = ov.SharedChildren()
+core = ov.Core()
 encoder, head = (
     core.compile_model(Path(job.bundle) / f"{name}.onnx", "CPU", hint).create_infer_request()
     for name in ("encoder", "head")

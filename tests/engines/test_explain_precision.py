@@ -18,7 +18,7 @@ from engines.parity import ParityReport, check_parity
 from engines.protocol import Engine, EngineOptions
 from streamclf.builtin_models import BUNDLES
 
-NO_BF16 = "BF16" not in openvino.SharedChildren().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+NO_BF16 = "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 @pytest.fixture(autouse=True)

@@ -393,9 +393,9 @@ def test_openvino_compiles_once_and_says_when_it_must_again(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     compiled = []
-    compile_model = openvino.SharedChildren.compile_model
+    compile_model = openvino.Core.compile_model
     monkeypatch.setattr(
-        openvino.SharedChildren,
+        openvino.Core,
         "compile_model",
         lambda core, path, *rest: compiled.append(path) or compile_model(core, path, *rest),
     )
