@@ -14,8 +14,8 @@ from typing import Any, Final, Literal, NoReturn
 import orjson
 
 from engines.backends.names import Backend, Precision
-from streamclf.bench.capacity import find_capacity
-from streamclf.bench.film import FilmSpec, make_film, save_film
+from streamclf.bench.cameras.film import FilmSpec, make_film, save_film
+from streamclf.bench.service.capacity import find_capacity
 from streamclf.builtin_models import DEFAULT_MODEL, find_bundle
 from streamclf.config.service import MAX_STREAMS, EngineConfig, load_config
 from streamclf.errors import BenchError, UsageError
@@ -60,12 +60,12 @@ def run_bench(
                 raise UsageError(
                     "--suite gpu measures bundles on TensorRT: leave out cameras, --capacity and --backend"
                 )
-            from streamclf.bench.gpu import DEFAULTS, bench_gpu, lines
+            from streamclf.bench.gpu.suite import DEFAULTS, bench_gpu, lines
 
             request = replace(DEFAULTS, max_batch=max_batch or DEFAULTS.max_batch, seconds=seconds or DEFAULTS.seconds)
             found = bench_gpu(target, precision=precision, only=only, keep=keep, request=request)
         elif not of_service:
-            from streamclf.bench.models import bench_bundle, lines
+            from streamclf.bench.bundle_speed import bench_bundle, lines
 
             found = bench_bundle(
                 find_bundle(target or DEFAULT_MODEL),
@@ -75,7 +75,7 @@ def run_bench(
                 seconds=ROUND_S if seconds is None else seconds,
             )
         else:
-            from streamclf.bench.figures import lines
+            from streamclf.bench.service.report import lines
 
             options = {"backend": backend, "precision": precision, "max_batch": max_batch}
             chosen = {key: value for key, value in options.items() if value is not None}
@@ -98,9 +98,9 @@ def _service(
     chosen: dict[str, Any],
     capacity: bool,
 ) -> dict[str, Any]:
-    from streamclf.bench.figures import figures
-    from streamclf.bench.limit import Limit, measure_limit
-    from streamclf.bench.load import Load, run_load
+    from streamclf.bench.service.cpu_limit import CpuLimit, measure_cpu_limit
+    from streamclf.bench.service.report import figures
+    from streamclf.bench.service.run import ServiceLoad, measure_service
 
     if not sys.platform.startswith("linux"):
         raise BenchError(f"{sys.platform}: what processes take is read from /proc, which only Linux has")
@@ -110,7 +110,7 @@ def _service(
         model, engine = config.model, config.engine
         streams = streams or len(config.streams)
         hop = hop or next(iter(config.streams.values())).hop
-    load = Load(
+    load = ServiceLoad(
         bundle=find_bundle(model),
         engine=engine.model_copy(update=chosen),
         streams=streams or 1,
@@ -129,8 +129,8 @@ def _service(
             part = Path(tempfile.mkdtemp(dir=folder))
             wanted = replace(load, streams=count)
             _tell(f"{count} streams: the limit, then {load.seconds:g} s of service")
-            limit: Limit = measure_limit(load.bundle, wanted.engine, shown, streams=count)
-            found[count] = figures(wanted, run_load(wanted, folder / "film", part), limit)
+            limit: CpuLimit = measure_cpu_limit(load.bundle, wanted.engine, shown, streams=count)
+            found[count] = figures(wanted, measure_service(wanted, folder / "film", part), limit)
             return found[count]
 
         if not capacity:

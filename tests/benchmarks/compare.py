@@ -19,15 +19,15 @@ from typing import Any
 from benchmarks.peer import Job
 
 from engines.bundle import Bundle, load_bundle
-from streamclf.bench.cameras import CamerasJob
-from streamclf.bench.figures import figures, machine
-from streamclf.bench.film import FilmSpec, make_film, save_film
-from streamclf.bench.helper import Helper
-from streamclf.bench.latency import percentile
-from streamclf.bench.limit import measure_limit
-from streamclf.bench.load import Load, run_load
-from streamclf.bench.rtsp import HOST
-from streamclf.bench.usage import Meter
+from streamclf.bench.cameras.camera_process import CamerasJob
+from streamclf.bench.cameras.film import FilmSpec, make_film, save_film
+from streamclf.bench.cameras.rtsp_server import HOST
+from streamclf.bench.helper_process import HelperProcess
+from streamclf.bench.service.cpu_limit import measure_cpu_limit
+from streamclf.bench.service.latency import percentile
+from streamclf.bench.service.process_usage import UsageSampler
+from streamclf.bench.service.report import figures, machine
+from streamclf.bench.service.run import ServiceLoad, measure_service
 from streamclf.config.service import EngineConfig
 from streamclf.errors import BenchError
 
@@ -52,16 +52,16 @@ def run_peer(name: str, job: dict[str, Any], film: Path, seconds: float, python:
     with tempfile.TemporaryDirectory(prefix="peer-") as directory:
         folder = Path(directory)
         told = CamerasJob(film=film, cameras=streams).model_dump_json().encode()
-        with Helper("streamclf.bench.cameras", told, log=folder / "cameras.log") as cameras:
+        with HelperProcess("streamclf.bench.cameras.camera_process", told, log=folder / "cameras.log") as cameras:
             port = cameras.hear(START_S)["port"]
             urls = [f"rtsp://{HOST}:{port}/cam{i}" for i in range(streams)]
             cameras.tell(b"begin")
             own = Job(bundle=job["bundle"], urls=urls, fps=job["fps"], hop=job["hop"], spec=spec, **settings)
-            with Helper(module, json.dumps(asdict(own)).encode(), log=folder / "log", python=python) as peer:
+            with HelperProcess(module, json.dumps(asdict(own)).encode(), log=folder / "log", python=python) as peer:
                 peer.hear(START_S)
                 window_s = spec["chunks"] * spec["frames_per_chunk"] / spec["fps"]
                 time.sleep(window_s + WARM_UP_S)
-                meter, began_ns = Meter(peer.pid), time.monotonic_ns()
+                meter, began_ns = UsageSampler(peer.pid), time.monotonic_ns()
                 meter.sample()
                 while time.monotonic_ns() - began_ns < seconds * 1e9:
                     time.sleep(SAMPLE_S)
@@ -75,7 +75,7 @@ def run_peer(name: str, job: dict[str, Any], film: Path, seconds: float, python:
 
 
 def _figures(
-    heard: list[Any], played: dict[str, Any], meter: Meter, began_ns: int, ended_ns: int, job: dict[str, Any]
+    heard: list[Any], played: dict[str, Any], meter: UsageSampler, began_ns: int, ended_ns: int, job: dict[str, Any]
 ) -> dict[str, Any]:
     took_s = (ended_ns - began_ns) / 1e9
     seen = [(stream, number, at_ns) for stream, number, at_ns in heard if began_ns <= at_ns < ended_ns]
@@ -101,12 +101,12 @@ def _figures(
 def run_streamclf(bundle: Bundle, engine: EngineConfig, film_spec: FilmSpec, film: Any, path: Path, arguments: Any,
                   streams: int) -> dict[str, Any]:  # fmt: skip
     """The service, measured by `streamclf bench`'s own parts; the limit beside it."""
-    load = Load(
+    load = ServiceLoad(
         bundle=bundle, engine=engine, streams=streams, film=film_spec, hop=arguments.hop, seconds=arguments.seconds
     )
-    limit = measure_limit(bundle, engine, film, streams=streams)
+    limit = measure_cpu_limit(bundle, engine, film, streams=streams)
     with tempfile.TemporaryDirectory(prefix="streamclf-bench-") as folder:
-        found = figures(load, run_load(load, path, Path(folder)), limit)
+        found = figures(load, measure_service(load, path, Path(folder)), limit)
     wanted = found["predictions_per_s_by_stream"]["wanted"] * streams
     return {
         **{key: found[key] for key in ("predictions_per_s", "cpu_s_per_s", "cpu_ms_per_prediction", "rss_mb")},

@@ -20,7 +20,7 @@ import av
 import numpy as np
 
 from engines.arrays import U8
-from streamclf.bench.film import BITS_PER_PIXEL, GOP_S, FilmSpec, _pictures
+from streamclf.bench.cameras.film import BITS_PER_PIXEL, GOP_S, FilmSpec, _pictures
 from streamclf.sources.file import FileSource
 from streamclf.windows.chunks import ChunkBuilder
 from streamclf.windows.sampling import ChunkMeta, ChunkSampler

@@ -22,7 +22,7 @@ from support.rtsp_server import RtspServer
 from support.service import DEADLINE_S, Service, wait_gone
 from support.watcher import Watcher
 
-from streamclf.bench.usage import descendants
+from streamclf.bench.service.process_usage import descendants
 
 RECOVERY_S = 2.0
 STOP_S = 2.0

@@ -19,9 +19,9 @@ from typing import Any
 
 from support.gpu_models import MODELS
 
-from streamclf.bench.gpu import CEILINGS, DEFAULTS, PART_S, report
-from streamclf.bench.gpupart import measure_apart, run_apart
-from streamclf.bench.ledger import Ledger
+from streamclf.bench.gpu.part import measure_in_process, run_in_process
+from streamclf.bench.gpu.part_log import PartLog
+from streamclf.bench.gpu.suite import CEILINGS, DEFAULTS, PART_S, report
 
 FIRST, REST = ("fp16",), ("int8", "fp32")
 AIM = {"model": "vivit-encoder", "precision": "fp16", "per_s": 6250.0, "p99_ms": 50.0, "times_compile": 12.0}
@@ -43,16 +43,16 @@ def measure(
     name, _, what = part.partition("/")
     request = replace(DEFAULTS, streams=streams, seconds=seconds)
     if part == CEILINGS:
-        return measure_apart(request, limit_s, python=trt_python)
+        return measure_in_process(request, limit_s, python=trt_python)
     if part == "torch-ceilings":
-        return run_apart([sys.executable, "-m", "support.gpu_torch", "ceilings"], limit_s)
+        return run_in_process([sys.executable, "-m", "support.gpu_torch", "ceilings"], limit_s)
     if what == "bundle":
         code = f"{MAKE}gpu_bundle(Path(sys.argv[1]), sys.argv[2]); print('{{}}')"
-        return run_apart([sys.executable, "-c", code, str(bundles), name], limit_s)
+        return run_in_process([sys.executable, "-c", code, str(bundles), name], limit_s)
     if what.startswith("torch-"):
-        return run_apart([sys.executable, "-m", "support.gpu_torch", name, what.removeprefix("torch-")], limit_s)
+        return run_in_process([sys.executable, "-m", "support.gpu_torch", name, what.removeprefix("torch-")], limit_s)
     one = replace(request, bundle=str(bundles / name), precision=what)  # type: ignore[arg-type]
-    return measure_apart(one, limit_s, python=trt_python)
+    return measure_in_process(one, limit_s, python=trt_python)
 
 
 def compared(results: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -103,7 +103,7 @@ def main() -> int:
     parser.add_argument("--streams", type=int, default=DEFAULTS.streams)
     parser.add_argument("--seconds", type=float, default=DEFAULTS.seconds)
     arguments = parser.parse_args()
-    ledger = Ledger(arguments.keep)
+    ledger = PartLog(arguments.keep)
     left = ledger.measure(
         [part for part in parts() if fnmatch.fnmatch(part, arguments.only)],
         lambda part, limit_s: measure(

@@ -16,7 +16,7 @@ import torch
 from support.gpu_models import random_weights, words_of
 from support.model_kinds import parse, windows
 
-from streamclf.bench.limit import measure
+from streamclf.bench.timing import measure
 from training.models import ClipModel
 
 MODES = ("eager", "compile", "graph")

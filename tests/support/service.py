@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from streamclf.bench.usage import descendants
+from streamclf.bench.service.process_usage import descendants
 
 DEADLINE_S = 30.0
 

@@ -22,15 +22,16 @@ from support.bundles import make_brightness_bundle
 
 from engines.bundle import Bundle
 from engines.opening import open_engine
-from streamclf.bench.capacity import find_capacity
-from streamclf.bench.film import Film, FilmSpec, load_film, make_film, save_film
-from streamclf.bench.flops import count_flops
-from streamclf.bench.latency import Heard, completing_picture, latencies_ms, percentile
-from streamclf.bench.limit import batches, measure, measure_limit
-from streamclf.bench.models import bench_bundle, lines
-from streamclf.bench.paced import paced_load
-from streamclf.bench.rtsp import HOST, Cameras
-from streamclf.bench.usage import Meter, process_cpu_s
+from streamclf.bench.bundle_speed import bench_bundle, lines
+from streamclf.bench.cameras.film import Film, FilmSpec, load_film, make_film, save_film
+from streamclf.bench.cameras.rtsp_server import HOST, CameraServer
+from streamclf.bench.gpu.live_load import run_live_load
+from streamclf.bench.graph_cost import count_flops
+from streamclf.bench.service.capacity import find_capacity
+from streamclf.bench.service.cpu_limit import measure_cpu_limit
+from streamclf.bench.service.latency import ReceivedPrediction, completing_frame, latencies_ms, percentile
+from streamclf.bench.service.process_usage import UsageSampler, process_cpu_s
+from streamclf.bench.timing import batch_sizes, measure
 from streamclf.builtin_models import BUNDLES
 from streamclf.cli import _main
 from streamclf.config.service import EngineConfig, StreamConfig
@@ -79,11 +80,11 @@ def test_a_camera_that_nobody_has_is_refused(spec: tuple[int, int, float], messa
 
 
 @contextmanager
-def serving(film: Film, count: int) -> Iterator[tuple[Cameras, str]]:
+def serving(film: Film, count: int) -> Iterator[tuple[CameraServer, str]]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    cameras = Cameras(film, count)
+    cameras = CameraServer(film, count)
     try:
         port = asyncio.run_coroutine_threadsafe(cameras.listen(), loop).result(10)
         loop.call_soon_threadsafe(cameras.began.set)
@@ -137,7 +138,7 @@ def test_the_completing_picture_is_the_one_with_which_sampling_completes_the_win
         seen += [(pick.chunk.end_pts_ns / 1e9, number) for pick in picks if pick.chunk is not None]
     assert len(seen) > 10
     for end_s, number in seen:
-        assert completing_picture(end_s, model_rate=model_rate, rate=rate) == number
+        assert completing_frame(end_s, model_rate=model_rate, rate=rate) == number
 
 
 def test_latencies_are_those_of_the_first_segment_in_the_measured_time() -> None:
@@ -145,19 +146,19 @@ def test_latencies_are_those_of_the_first_segment_in_the_measured_time() -> None
     sent_ns = [1000 * MS + 40 * MS * i for i in range(60)]
     heard = [
         # Windows of 0.4 s every 0.2 s, on a clock that begins at 7 s, each 30 ms after its last picture.
-        Heard(
+        ReceivedPrediction(
             segment=4,
             start_s=7 + 0.2 * i,
             end_s=7.4 + 0.2 * i,
-            at_ns=sent_ns[completing_picture(0.4 + 0.2 * i, **rates)] + 30 * MS,
+            at_ns=sent_ns[completing_frame(0.4 + 0.2 * i, **rates)] + 30 * MS,
         )
         for i in range(8)
     ]
-    later = Heard(segment=5, start_s=9, end_s=9.4, at_ns=heard[-1].at_ns)
+    later = ReceivedPrediction(segment=5, start_s=9, end_s=9.4, at_ns=heard[-1].at_ns)
     since_ns, until_ns = heard[2].at_ns, heard[6].at_ns
     found = latencies_ms([*heard, later], sent_ns, since_ns=since_ns, until_ns=until_ns, **rates)
     assert found == pytest.approx([30.0] * 4)
-    sent_ns[completing_picture(1.0, **rates)] = 0  # a picture that the camera dropped
+    sent_ns[completing_frame(1.0, **rates)] = 0  # a picture that the camera dropped
     assert len(latencies_ms(heard, sent_ns, since_ns=since_ns, until_ns=until_ns, **rates)) == 3
     assert latencies_ms([], sent_ns, since_ns=0, until_ns=1, **rates) == []
 
@@ -166,9 +167,10 @@ def test_latency_where_the_first_windows_were_given_up() -> None:
     """Media time counts from the first picture; where it does not, nothing is matched rather than something wrong."""
     rates = {"model_rate": Fraction(10), "rate": Fraction(25)}
     sent_ns = [i * 40 * MS for i in range(100)]
-    windows = [(i, completing_picture(i / 10 + 1.6, **rates)) for i in range(4, 12)]
+    windows = [(i, completing_frame(i / 10 + 1.6, **rates)) for i in range(4, 12)]
     heard = [
-        Heard(segment=1, start_s=i / 10, end_s=i / 10 + 1.6, at_ns=sent_ns[number] + 50 * MS) for i, number in windows
+        ReceivedPrediction(segment=1, start_s=i / 10, end_s=i / 10 + 1.6, at_ns=sent_ns[number] + 50 * MS)
+        for i, number in windows
     ]
     found = latencies_ms(heard, sent_ns, lost_first=True, since_ns=0, until_ns=1 << 62, **rates)
     assert found == pytest.approx([50.0] * 8)
@@ -201,7 +203,7 @@ def test_capacity_is_found_with_few_measurements(capacity: int, first: int) -> N
 
 
 def test_batches_are_powers_of_two_and_the_largest() -> None:
-    assert [batches(most) for most in (1, 2, 6, 16)] == [[1], [1, 2], [1, 2, 4, 6], [1, 2, 4, 8, 16]]
+    assert [batch_sizes(most) for most in (1, 2, 6, 16)] == [[1], [1, 2], [1, 2, 4, 6], [1, 2, 4, 8, 16]]
 
 
 def test_a_measurement_counts_calls_and_separates_work_from_waiting() -> None:
@@ -219,8 +221,8 @@ def test_a_measurement_counts_calls_and_separates_work_from_waiting() -> None:
 
 
 def test_the_limit_is_the_sum_of_its_parts(bundle: Bundle, film: Film, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streamclf.bench.limit.ROUND_S", 0.02)
-    limit = measure_limit(bundle, EngineConfig(backend="onnxruntime", max_batch=2), film, streams=2)
+    monkeypatch.setattr("streamclf.bench.service.cpu_limit.ROUND_S", 0.02)
+    limit = measure_cpu_limit(bundle, EngineConfig(backend="onnxruntime", max_batch=2), film, streams=2)
     assert min(limit.decode_s, limit.encode_s, limit.head_s) > 0
     total = limit.cpu_s_per_s(pictures_per_s=50, chunks_per_s=10, windows_per_s=5)
     assert total == pytest.approx(50 * limit.decode_s + 10 * limit.encode_s + 5 * limit.head_s)
@@ -240,7 +242,7 @@ def test_a_paced_load_classifies_every_chunk_of_every_stream(bundle: Bundle) -> 
         return classify(slots)
 
     engine.classify = counting  # type: ignore[method-assign]
-    found = paced_load(engine, streams=streams, chunks_per_s=rate, seconds=seconds)
+    found = run_live_load(engine, streams=streams, chunks_per_s=rate, seconds=seconds)
     engine.close()
     assert windows == 4 + streams * int(seconds * rate)  # 4: the warm-up
     assert found["chunks_per_s_wanted"] == streams * rate
@@ -300,7 +302,7 @@ def test_a_bundle_is_measured_by_backend_precision_and_batch(bundle: Bundle) -> 
 
 
 def test_a_bundle_that_nothing_can_run_says_why(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streamclf.bench.models.missing_libraries", lambda backend: [backend])
+    monkeypatch.setattr("streamclf.bench.bundle_speed.missing_libraries", lambda backend: [backend])
     with pytest.raises(BenchError, match="no inference library is installed"):
         bench_bundle(bundle, backend=None, precision=None, max_batch=1, seconds=0.01)
     monkeypatch.undo()
@@ -314,7 +316,7 @@ def test_a_bundle_that_nothing_can_run_says_why(bundle: Bundle, monkeypatch: pyt
 def test_a_process_is_metered_with_its_name_and_its_work() -> None:
     import os
 
-    meter = Meter(os.getpid())
+    meter = UsageSampler(os.getpid())
     meter.sample()
     began = time.process_time()
     while time.process_time() - began < 0.1:
@@ -329,10 +331,12 @@ def test_a_process_is_metered_with_its_name_and_its_work() -> None:
 
 
 def test_memorys_slope_is_that_of_the_line_through_it() -> None:
-    from streamclf.bench.usage import Usage
+    from streamclf.bench.service.process_usage import ProcessUsage
 
     at_s = [float(i) for i in range(100)]
-    usage = Usage(name="hub", pid=1, at_s=at_s, rss_mb=[50 + i / 3600 for i in at_s], cpu_s=[i / 4 for i in at_s])
+    usage = ProcessUsage(
+        name="hub", pid=1, at_s=at_s, rss_mb=[50 + i / 3600 for i in at_s], cpu_s=[i / 4 for i in at_s]
+    )
     assert usage.slope_mb_per_h == pytest.approx(1.0)
     assert usage.cpu_s_per_s == pytest.approx(0.25)
 

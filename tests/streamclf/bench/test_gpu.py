@@ -15,10 +15,10 @@ from support.gpu_double import double_platform
 import engines.backends.tensorrt
 import engines.backends.tensorrt.requirements
 from engines.backends.gpu import Gpu
-from streamclf.bench import gpu
-from streamclf.bench.ceilings import PRODUCTS, products_graph, weight_bytes
-from streamclf.bench.gpu import bench_gpu, lines, with_shares
-from streamclf.bench.gpupart import PartRequest, main, measure_apart, measure_part, run_apart
+from streamclf.bench.gpu import suite as gpu
+from streamclf.bench.gpu.device_limits import PRODUCTS, products_graph, weight_bytes
+from streamclf.bench.gpu.part import PartRequest, main, measure_in_process, measure_part, run_in_process
+from streamclf.bench.gpu.suite import bench_gpu, lines, with_shares
 from streamclf.cli import _main
 from streamclf.errors import BenchError
 
@@ -138,7 +138,7 @@ def test_a_part_in_a_process_of_its_own_fails_alone(tmp_path: Path) -> None:
     """Here without a GPU: what the library says is the error, and no traceback."""
     bundle = make_brightness_bundle(tmp_path / "brightness")
     with pytest.raises(BenchError, match=r"tensorrt"):
-        measure_apart(replace(SMALL, bundle=str(bundle.path), precision="fp32"), 60)
+        measure_in_process(replace(SMALL, bundle=str(bundle.path), precision="fp32"), 60)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_part_in_a_process_of_its_own_fails_alone(tmp_path: Path) -> None:
 )
 def test_how_a_part_ended_is_said(code: str, said: str) -> None:
     with pytest.raises(BenchError, match=said):
-        run_apart([sys.executable, "-c", code], 1 if "sleep" in code else 60)
+        run_in_process([sys.executable, "-c", code], 1 if "sleep" in code else 60)
 
 
 def test_a_part_prints_one_object(capsys: pytest.CaptureFixture[str]) -> None:

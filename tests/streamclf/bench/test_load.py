@@ -109,7 +109,7 @@ def test_capacity_measures_a_configurations_service_until_it_knows(tmp_path: Pat
     }
     (tmp_path / "s.yaml").write_text(json.dumps(config))
     program = (
-        "import streamclf.bench.command as command, streamclf.bench.limit as limit\n"
+        "import streamclf.bench.command as command, streamclf.bench.service.cpu_limit as limit\n"
         "command.MAX_STREAMS, limit.ROUND_S = 2, 0.02\n"
         "from streamclf.cli import main; main()"
     )

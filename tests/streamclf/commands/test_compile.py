@@ -38,9 +38,7 @@ def test_it_builds_ahead_and_says_how_good_and_fast(
     assert report["golden"]["max_dp"] <= report["golden"]["allowed"] == 1e-4  # type: ignore[index]
     assert report["max_batch"] == 4
     assert report["encodes_per_s"] > 0  # type: ignore[operator]
-    monkeypatch.setattr(
-        "openvino.Core.compile_model", lambda *_: pytest.fail("it was to be compiled already")
-    )
+    monkeypatch.setattr("openvino.Core.compile_model", lambda *_: pytest.fail("it was to be compiled already"))
     open_engine(load_bundle(Path(model)), backend="openvino", precision="fp32").close()
 
 

@@ -1,7 +1,7 @@
-"""The process of the bench's cameras: `python -m streamclf.bench.cameras`, told what to do on standard input.
+"""Run the bench's cameras in a process: `python -m streamclf.bench.cameras.camera_process`.
 
-In: one line of JSON, a `CamerasJob`; then any other, from which on clients are answered. Out: one line with the port;
-and once its input ends, one with all that was sent.
+Standard input: one line of JSON, a `CamerasJob`; then any second line, from which on the server answers clients.
+Standard output: one line with the port; and once the input has ended, one line with the send times of all frames.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 import orjson
 from pydantic import BaseModel, ConfigDict
 
-from streamclf.bench.film import load_film
-from streamclf.bench.rtsp import Cameras
+from streamclf.bench.cameras.film import load_film
+from streamclf.bench.cameras.rtsp_server import CameraServer
 
 
 class CamerasJob(BaseModel):
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 async def _serve(job: CamerasJob) -> None:
-    cameras = Cameras(load_film(job.film), job.cameras)
+    cameras = CameraServer(load_film(job.film), job.cameras)
     _say({"port": await cameras.listen()})
     done, loop = asyncio.Event(), asyncio.get_running_loop()
 

@@ -17,7 +17,7 @@ MIN_SLOPE_S: Final = 60.0
 
 
 @dataclass(slots=True, kw_only=True)
-class Usage:
+class ProcessUsage:
     """Samples of one process: seconds (monotonic), resident MiB, and seconds of processor time so far."""
 
     name: str
@@ -40,12 +40,12 @@ class Usage:
         return statistics.linear_regression(self.at_s, self.rss_mb).slope * 3600
 
 
-class Meter:
+class UsageSampler:
     """Samples a process and all below it."""
 
     def __init__(self, root: int) -> None:
         self._root = root
-        self._seen: dict[int, Usage] = {}
+        self._seen: dict[int, ProcessUsage] = {}
 
     def sample(self) -> None:
         """Look at all of them now."""
@@ -53,7 +53,7 @@ class Meter:
             try:
                 stat = (PROC / str(pid) / "stat").read_text()
                 pages = int((PROC / str(pid) / "statm").read_text().split()[1])
-                usage = self._seen.get(pid) or Usage(name=_name(pid), pid=pid)
+                usage = self._seen.get(pid) or ProcessUsage(name=_name(pid), pid=pid)
             except OSError:
                 continue  # it has just ended
             fields = stat.rpartition(")")[2].split()
@@ -63,14 +63,14 @@ class Meter:
             usage.cpu_s.append((int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"))
 
     @property
-    def usages(self) -> list[Usage]:
+    def usages(self) -> list[ProcessUsage]:
         """All that were there for at least two samples, in the order in which they were found."""
         return [usage for usage in self._seen.values() if len(usage.at_s) > 1]
 
 
 def process_cpu_s(pid: int) -> float:
     """Seconds of processor time of one process so far; 0 for one that is gone."""
-    meter = Meter(pid)
+    meter = UsageSampler(pid)
     meter.sample()
     return meter._seen[pid].cpu_s[-1] if pid in meter._seen else 0.0
 
@@ -79,7 +79,7 @@ def _name(pid: int) -> str:
     """What it is in a service: the module that it runs."""
     arguments = (PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
     module = arguments[2].decode(errors="replace") if len(arguments) > 2 else "?"
-    return {"streamclf.bench.serve": "supervisor"}.get(module, module.rpartition(".")[2])
+    return {"streamclf.bench.service.service_process": "supervisor"}.get(module, module.rpartition(".")[2])
 
 
 def descendants(pid: int) -> Iterator[int]:

@@ -8,9 +8,9 @@ import statistics
 from typing import Any, Final
 
 from engines.backends.cores import usable
-from streamclf.bench.latency import latencies_ms, percentile
-from streamclf.bench.limit import Limit
-from streamclf.bench.load import Load, Run
+from streamclf.bench.service.cpu_limit import CpuLimit
+from streamclf.bench.service.latency import latencies_ms, percentile
+from streamclf.bench.service.run import ServiceLoad, ServiceRun
 from streamclf.runtime.profiling import STAGES
 from streamclf.windows.sampling import exact_fps
 
@@ -21,7 +21,7 @@ HELD_P99_MS: Final = 500.0
 PERCENTILES: Final = (50, 90, 99)
 
 
-def figures(load: Load, run: Run, limit: Limit) -> dict[str, Any]:
+def figures(load: ServiceLoad, run: ServiceRun, limit: CpuLimit) -> dict[str, Any]:
     """All figures of one run; times and counts are of its measured seconds."""
     wanted = wanted_per_s(load)
     rates = [
@@ -90,7 +90,7 @@ def figures(load: Load, run: Run, limit: Limit) -> dict[str, Any]:
     }
 
 
-def wanted_per_s(load: Load) -> float:
+def wanted_per_s(load: ServiceLoad) -> float:
     """Predictions of one stream in a second, by the model's own rate."""
     spec = load.bundle.spec
     return spec.fps / (spec.frames_per_chunk * load.hop)
@@ -107,7 +107,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _processes(run: Run) -> list[dict[str, Any]]:
+def _processes(run: ServiceRun) -> list[dict[str, Any]]:
     return [
         {
             "name": usage.name,
@@ -120,7 +120,7 @@ def _processes(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def _stages(run: Run, processes: list[dict[str, Any]], total: float) -> dict[str, float]:
+def _stages(run: ServiceRun, processes: list[dict[str, Any]], total: float) -> dict[str, float]:
     """The hub does nothing but publish; `other` is what no stage accounts for."""
     spent = {stage: run.stages.get(stage, (0, 0))[0] / 1e9 / run.seconds for stage in STAGES}
     spent["publish"] += sum(each["cpu_s_per_s"] for each in processes if each["name"] == "hub")
@@ -128,7 +128,7 @@ def _stages(run: Run, processes: list[dict[str, Any]], total: float) -> dict[str
     return {stage: _short(value) for stage, value in spent.items()}
 
 
-def _latencies(load: Load, run: Run) -> list[float]:
+def _latencies(load: ServiceLoad, run: ServiceRun) -> list[float]:
     rates = {"model_rate": exact_fps(load.bundle.spec.fps), "rate": load.film.rate}
     found: list[float] = []
     for stream, connections in run.played.items():
@@ -141,12 +141,12 @@ def _latencies(load: Load, run: Run) -> list[float]:
                 until_ns=run.ended_ns,
                 **rates,
             )
-            # Heard before it was sent: the source counts its media time from another picture than the camera's first.
+            # A negative latency: the source counts media time from another frame than the camera's first.
             found += own if min(own, default=0) >= 0 else []
     return found
 
 
-def _late_ms(run: Run) -> float | None:
+def _late_ms(run: ServiceRun) -> float | None:
     late = [
         late_ns / 1e6
         for connections in run.played.values()

@@ -1,4 +1,4 @@
-"""One part of the GPU suite, the card's ceilings or one bundle: `python -m streamclf.bench.gpupart JSON`.
+"""One part of the GPU suite, the card's ceilings or one bundle: `python -m streamclf.bench.gpu.part JSON`.
 
 Parts run in processes of their own: what a library does to a process, from a lost context to a crash, ends one part.
 """
@@ -24,11 +24,11 @@ from engines.errors import EngineError
 from engines.opening import open_engine
 from engines.parity import TOLERANCE, check_parity
 from engines.protocol import Engine
-from streamclf.bench.ceilings import COPY_BYTES, SIDE, measure_ceilings, weight_bytes
-from streamclf.bench.flops import count_flops
-from streamclf.bench.latency import percentile
-from streamclf.bench.limit import batches, engine_calls, measure
-from streamclf.bench.paced import paced_load
+from streamclf.bench.gpu.device_limits import COPY_BYTES, SIDE, measure_ceilings, weight_bytes
+from streamclf.bench.gpu.live_load import run_live_load
+from streamclf.bench.graph_cost import count_flops
+from streamclf.bench.service.latency import percentile
+from streamclf.bench.timing import batch_sizes, engine_calls, measure
 from streamclf.errors import BenchError
 
 ROUND_S: Final = 0.5
@@ -63,13 +63,13 @@ def measure_part(request: PartRequest) -> dict[str, Any]:
         raise BenchError(str(error)) from error
 
 
-def measure_apart(request: PartRequest, limit_s: float, *, python: str = sys.executable) -> dict[str, Any]:
+def measure_in_process(request: PartRequest, limit_s: float, *, python: str = sys.executable) -> dict[str, Any]:
     """`measure_part` in a process of its own, under `python`, for at most `limit_s`. Raises `BenchError`."""
-    command = [python, "-m", "streamclf.bench.gpupart", json.dumps(asdict(request))]
-    return run_apart(command, limit_s)
+    command = [python, "-m", "streamclf.bench.gpu.part", json.dumps(asdict(request))]
+    return run_in_process(command, limit_s)
 
 
-def run_apart(command: Sequence[str], limit_s: float) -> dict[str, Any]:
+def run_in_process(command: Sequence[str], limit_s: float) -> dict[str, Any]:
     """The JSON object in the last line that `command` prints. Raises `BenchError` saying how it ended otherwise."""
     try:
         done = subprocess.run(list(command), capture_output=True, text=True, timeout=limit_s, errors="replace")
@@ -108,7 +108,7 @@ def _prove(bundle: Bundle, precision: Precision, request: PartRequest) -> dict[s
 
 def _figures(engine: Engine, bundle: Bundle, request: PartRequest) -> dict[str, Any]:
     parity = check_parity(engine, bundle.golden())
-    rows = measure_batches(engine, batches(engine.max_batch), seconds=request.round_s)
+    rows = measure_batches(engine, batch_sizes(engine.max_batch), seconds=request.round_s)
     whole = max(row["whole_windows_per_s"] for row in rows)
     best = max(row["predictions_per_s"] for row in rows)
     rate = engine.spec.fps / engine.spec.frames_per_chunk
@@ -127,7 +127,7 @@ def _figures(engine: Engine, bundle: Bundle, request: PartRequest) -> dict[str, 
 
 
 def _live(engine: Engine, streams: int, rate: float, seconds: float) -> dict[str, Any]:
-    found = paced_load(engine, streams=streams, chunks_per_s=rate, seconds=seconds, patience_s=PATIENCE_S)
+    found = run_live_load(engine, streams=streams, chunks_per_s=rate, seconds=seconds, patience_s=PATIENCE_S)
     return {**found, "held": found["kept_up"] and found["latency_ms"]["p99"] <= LATE_MS}
 
 

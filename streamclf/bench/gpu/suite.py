@@ -18,8 +18,8 @@ from engines.backends.choice import missing_libraries
 from engines.backends.gpu import find_gpus
 from engines.backends.names import Precision
 from engines.bundle import SPEC_FILE, Bundle, load_bundle
-from streamclf.bench.gpupart import PartRequest, measure_apart
-from streamclf.bench.ledger import Ledger
+from streamclf.bench.gpu.part import PartRequest, measure_in_process
+from streamclf.bench.gpu.part_log import PartLog
 from streamclf.builtin_models import BUNDLES, builtin_models, find_bundle
 from streamclf.errors import BenchError
 
@@ -41,7 +41,7 @@ def bench_gpu(
     keep: Path | None = None,
     within_s: float | None = None,
     request: PartRequest = DEFAULTS,
-    measured: MeasurePart = measure_apart,
+    measured: MeasurePart = measure_in_process,
 ) -> dict[str, Any]:
     """`target`, or each built-in bundle and each in the folder `$STREAMCLF_GPU_BUNDLES`; every precision, or one.
 
@@ -61,7 +61,7 @@ def bench_gpu(
         requests = {part: wanted for part, wanted in requests.items() if fnmatch.fnmatch(part, only)}
         if not requests:
             raise BenchError(f"--only {only}: no part is called so; they are BUNDLE/PRECISION and {CEILINGS}")
-    ledger = Ledger(keep)
+    ledger = PartLog(keep)
     left = ledger.measure(
         list(requests),
         lambda part, limit_s: measured(requests[part], limit_s),

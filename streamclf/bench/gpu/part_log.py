@@ -24,7 +24,7 @@ Measure = Callable[[str, float], Result]
 """(part, seconds it may take) -> its figures; raises `BenchError`."""
 
 
-class Ledger:
+class PartLog:
     """What is known of each part; in the file `path`, or without one for this run alone."""
 
     def __init__(self, path: Path | None = None) -> None:

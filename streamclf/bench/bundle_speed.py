@@ -11,8 +11,8 @@ from engines.bundle import Bundle
 from engines.errors import EngineError
 from engines.opening import open_engine
 from engines.protocol import Engine
-from streamclf.bench.figures import machine
-from streamclf.bench.limit import Cost, batches, engine_calls, measure
+from streamclf.bench.service.report import machine
+from streamclf.bench.timing import CallCost, batch_sizes, engine_calls, measure
 from streamclf.errors import BenchError
 
 MANY: Final = 4
@@ -48,7 +48,7 @@ def _is_here(backend: str) -> bool:
 def _bench(
     bundle: Bundle, backend: Backend, precision: Precision, max_batch: int, seconds: float
 ) -> list[dict[str, Any]]:
-    sizes = batches(max_batch)
+    sizes = batch_sizes(max_batch)
     rows: list[dict[str, Any]] = []
     for streams, part in ((1, [n for n in sizes if n < MANY]), (max_batch, [n for n in sizes if n >= MANY])):
         if part:
@@ -77,7 +77,7 @@ def _rows(engine: Engine, sizes: Sequence[int], seconds: float) -> list[dict[str
     return rows
 
 
-def _figures(cost: Cost, batch: int) -> dict[str, float]:
+def _figures(cost: CallCost, batch: int) -> dict[str, float]:
     """Of one call, the medians of some rounds; `spread` is (slowest - fastest) / median of them."""
     return {
         "ms": round(1e3 * cost.wall_s, 4),

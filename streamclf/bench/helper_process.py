@@ -21,7 +21,7 @@ STOP_S: Final = 5.0
 MAX_TOLD_CHARS: Final = 300
 
 
-class Helper:
+class HelperProcess:
     """`python -m MODULE` in a session of its own, so that Ctrl-C in a terminal reaches the bench alone."""
 
     def __init__(
@@ -48,7 +48,7 @@ class Helper:
         self._reader.start()
         self.tell(told)
 
-    def __enter__(self) -> Helper:
+    def __enter__(self) -> HelperProcess:
         return self
 
     def __exit__(

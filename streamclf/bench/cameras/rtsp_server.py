@@ -19,7 +19,7 @@ from fractions import Fraction
 from typing import Final
 from urllib.parse import urlsplit
 
-from streamclf.bench.film import Film
+from streamclf.bench.cameras.film import Film
 
 HOST: Final = "127.0.0.1"
 CLOCK_HZ: Final = 90_000
@@ -38,7 +38,7 @@ _INTERLEAVED: Final = struct.Struct(">cBH")
 
 
 @dataclass(slots=True, kw_only=True)
-class Played:
+class SentFrames:
     """One client's pictures, in their order: when each was sent, CLOCK_MONOTONIC; 0 for one that was dropped."""
 
     sent_ns: list[int] = field(default_factory=list)
@@ -46,13 +46,13 @@ class Played:
     """How much later than it was due."""
 
 
-class Cameras:
+class CameraServer:
     """Serves `film` at `rtsp://…/cam0` and so on, from its beginning to each client and over and over."""
 
     def __init__(self, film: Film, count: int) -> None:
         self.count = count
         self.rate = film.rate
-        self.played: dict[str, list[Played]] = {f"cam{i}": [] for i in range(count)}
+        self.played: dict[str, list[SentFrames]] = {f"cam{i}": [] for i in range(count)}
         self.pictures = [tuple(_payloads(unit)) for unit in film.units]
         self.description = _description(film)
         self.began = asyncio.Event()
@@ -89,7 +89,7 @@ class Cameras:
 class _Connection:
     """One client: its requests, and the task that plays to it."""
 
-    def __init__(self, cameras: Cameras, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, cameras: CameraServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._cameras, self._reader, self._writer = cameras, reader, writer
         self._session = secrets.token_hex(4)
         self._player: asyncio.Task[None] | None = None
@@ -151,7 +151,7 @@ class _Connection:
         self._writer.write("\r\n".join(lines).encode())
 
     async def _play(self, name: str) -> None:
-        cameras, played = self._cameras, Played()
+        cameras, played = self._cameras, SentFrames()
         cameras.played[name].append(played)
         pictures, interval_s = cameras.pictures, float(1 / cameras.rate)
         share = list(cameras.played).index(name) / cameras.count

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Heard:
+class ReceivedPrediction:
     """One prediction as a subscriber had it: media time of its window, and when it came, CLOCK_MONOTONIC."""
 
     segment: int
@@ -18,7 +18,7 @@ class Heard:
     at_ns: int
 
 
-def completing_picture(elapsed_s: float, *, model_rate: Fraction, rate: Fraction) -> int:
+def completing_frame(elapsed_s: float, *, model_rate: Fraction, rate: Fraction) -> int:
     """The number of the picture with which a window was complete, counted from its segment's first.
 
     `elapsed_s`: from the segment's first picture to the window's end. The window's last sampled point lies one
@@ -38,7 +38,7 @@ OFF_GRID = 0.01
 
 
 def latencies_ms(
-    heard: Sequence[Heard],
+    heard: Sequence[ReceivedPrediction],
     sent_ns: Sequence[int],
     *,
     lost_first: bool = False,
@@ -65,7 +65,7 @@ def latencies_ms(
     for each in heard:
         if each.segment != first.segment or not since_ns <= each.at_ns < until_ns:
             continue
-        number = completing_picture(each.end_s - began_s, model_rate=model_rate, rate=rate)
+        number = completing_frame(each.end_s - began_s, model_rate=model_rate, rate=rate)
         if 0 <= number < len(sent_ns) and sent_ns[number]:
             found.append((each.at_ns - sent_ns[number]) / 1e6)
     return found

@@ -1,7 +1,7 @@
-"""The process of the service that the bench measures: `python -m streamclf.bench.serve`, the supervisor in it.
+"""Run the supervisor of the measured service in a process: `python -m streamclf.bench.service.service_process`.
 
-In: one line with the path of a configuration. Out: one line of JSON once it is up. It ends with its standard input, so
-that nothing is left however the bench ends.
+Standard input: one line with the path of a configuration file. Standard output: one line of JSON once the service is
+ready. The process stops the service when its standard input ends, so no process is left over however the bench ends.
 """
 
 from __future__ import annotations

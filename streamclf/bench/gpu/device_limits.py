@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from engines.errors import EngineError
-from streamclf.bench.limit import measure
+from streamclf.bench.timing import measure
 
 if TYPE_CHECKING:
     from engines.backends.tensorrt.interface import Platform

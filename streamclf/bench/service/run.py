@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from engines.bundle import Bundle
-from streamclf.bench.cameras import CamerasJob
-from streamclf.bench.film import FilmSpec
-from streamclf.bench.helper import Helper
-from streamclf.bench.latency import Heard
-from streamclf.bench.rtsp import HOST
-from streamclf.bench.usage import Meter, process_cpu_s
+from streamclf.bench.cameras.camera_process import CamerasJob
+from streamclf.bench.cameras.film import FilmSpec
+from streamclf.bench.cameras.rtsp_server import HOST
+from streamclf.bench.helper_process import HelperProcess
+from streamclf.bench.service.latency import ReceivedPrediction
+from streamclf.bench.service.process_usage import UsageSampler, process_cpu_s
 from streamclf.client.subscription import START, Received, Subscription, subscribe
 from streamclf.config.service import EngineConfig
 from streamclf.errors import BenchError
@@ -36,7 +36,7 @@ DROP_COUNTERS: Final = ("dropped_stale", "dropped_partial", "dropped_corrupt", "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
+class ServiceLoad:
     """What is to be measured."""
 
     bundle: Bundle
@@ -48,17 +48,17 @@ class Load:
 
 
 @dataclass(slots=True, kw_only=True)
-class Run:
+class ServiceRun:
     """What was seen; all counts and times are of the measured seconds alone, `heard` and `played` of all."""
 
     engine: str
     seconds: float = 0.0
     began_ns: int = 0
     ended_ns: int = 0
-    meter: Meter
+    meter: UsageSampler
     stages: dict[str, tuple[int, int]] = field(default_factory=dict)
     """(nanoseconds, items), of all processes."""
-    heard: dict[str, list[Heard]] = field(default_factory=lambda: defaultdict(list))
+    heard: dict[str, list[ReceivedPrediction]] = field(default_factory=lambda: defaultdict(list))
     """Predictions, by stream."""
     lost_first: set[str] = field(default_factory=set)
     """Streams whose first windows were given up."""
@@ -71,30 +71,34 @@ class Run:
     own_cpu_s: float = 0.0
 
 
-def run_load(load: Load, film: Path, folder: Path) -> Run:
+def measure_service(load: ServiceLoad, film: Path, folder: Path) -> ServiceRun:
     """Measure once. Raises `BenchError` where the service or its cameras cannot be started, or end."""
     stages = folder / "stages"
     stages.mkdir()
     with ExitStack() as stack:
         job = CamerasJob(film=film, cameras=load.streams)
         log = folder / "cameras.log"
-        cameras = stack.enter_context(Helper("streamclf.bench.cameras", job.model_dump_json().encode(), log=log))
+        cameras = stack.enter_context(
+            HelperProcess("streamclf.bench.cameras.camera_process", job.model_dump_json().encode(), log=log)
+        )
         config = folder / "service.yaml"
         config.write_text(json.dumps(_config(load, cameras.hear(CAMERAS_S)["port"], folder)))
         env = {VARIABLE: str(stages), "STREAMCLF_LOG": "warning"}
         log = folder / "service.log"
-        service = stack.enter_context(Helper("streamclf.bench.serve", str(config).encode(), log=log, env=env))
+        service = stack.enter_context(
+            HelperProcess("streamclf.bench.service.service_process", str(config).encode(), log=log, env=env)
+        )
         ready = service.hear(READY_S)
         events = stack.enter_context(subscribe(ready["events"], replay=True, after=START))
         cameras.tell(b"begin")
-        run = Run(engine=ready["engine"], meter=Meter(service.pid))
+        run = ServiceRun(engine=ready["engine"], meter=UsageSampler(service.pid))
         _Watch(load, run, service, events).measure(stages, cameras)
         run.played = cameras.finish(CAMERAS_S)["played"]
     return run
 
 
-def _config(load: Load, port: int, folder: Path) -> dict[str, Any]:
-    # Cameras answer nobody before the engine is there, and their film is so short that it would count as frozen.
+def _config(load: ServiceLoad, port: int, folder: Path) -> dict[str, Any]:
+    # CameraServer answer nobody before the engine is there, and their film is so short that it would count as frozen.
     stream = {"hop": load.hop, "open_timeout_s": 120.0, "frozen_s": 3600.0}
     return {
         "model": str(load.bundle.path),
@@ -112,12 +116,12 @@ def _config(load: Load, port: int, folder: Path) -> dict[str, Any]:
 class _Watch:
     """The subscriber, and everything that is read while it waits."""
 
-    def __init__(self, load: Load, run: Run, service: Helper, events: Subscription) -> None:
+    def __init__(self, load: ServiceLoad, run: ServiceRun, service: HelperProcess, events: Subscription) -> None:
         self._load, self._run, self._service, self._events = load, run, service, events
         self._lost: dict[str, dict[str, int]] = defaultdict(dict)
         """By stream: the newest totals of its drops."""
 
-    def measure(self, stages: Path, cameras: Helper) -> None:
+    def measure(self, stages: Path, cameras: HelperProcess) -> None:
         """Wait until all goes, then look on for `load.seconds`."""
         spec, run = self._load.bundle.spec, self._run
         window_s = spec.frames_per_chunk * spec.chunks / spec.fps
@@ -158,7 +162,7 @@ class _Watch:
             if event.dropped and event.stream not in self._run.heard:
                 self._run.lost_first.add(event.stream)
             self._run.heard[event.stream].append(
-                Heard(segment=window.segment, start_s=window.start_s, end_s=window.end_s, at_ns=at_ns)
+                ReceivedPrediction(segment=window.segment, start_s=window.start_s, end_s=window.end_s, at_ns=at_ns)
             )
             self._lost[event.stream].update(event.dropped)
         elif isinstance(event, Status):

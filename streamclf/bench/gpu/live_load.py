@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from engines.protocol import Engine
-from streamclf.bench.latency import percentile
+from streamclf.bench.service.latency import percentile
 
 
-def paced_load(
+def run_live_load(
     engine: Engine, *, streams: int, chunks_per_s: float, seconds: float, patience_s: float = math.inf
 ) -> dict[str, Any]:
     """`streams` streams of `chunks_per_s` chunks each, their clocks spread: each is encoded and its window classified.

@@ -1,0 +1,1 @@
+"""RTSP cameras for the bench: a rendered film, a server, the process that runs it."""

@@ -1,0 +1,1 @@
+"""Measure bundles on an NVIDIA GPU through TensorRT: `streamclf bench --suite gpu`."""

@@ -1,0 +1,1 @@
+"""Measure the whole service: cameras made by the bench, every process, a subscriber."""
