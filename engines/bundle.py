@@ -24,6 +24,7 @@ CARD_FILE = "README.md"
 INT8_ENCODER_FILE = "encoder.int8.onnx"
 INT8_HEAD_FILE = "head.int8.onnx"
 """Optional: the same graphs with quantised weights and activations (QDQ), made by `engines.graphs.quantise`."""
+GRAPH_NAMES: Final = ("encoder", "head")
 REQUIRED_FILES = (ENCODER_FILE, HEAD_FILE, GOLDEN_FILE, CARD_FILE)
 
 FORMAT: Final = 2

@@ -12,7 +12,7 @@ from engines.backends.names import INSTALL, Backend, Precision
 from engines.bundle import Bundle
 from engines.errors import BackendMissingError, DeviceMemoryError, ParityError
 from engines.parity import check_parity
-from engines.protocol import FP32_PARTS, Engine, EngineOptions
+from engines.protocol import FP32_TRIAL_ORDER, Engine, EngineOptions
 
 log = logging.getLogger("engine")
 
@@ -46,38 +46,38 @@ def open_engine(
         may_build=may_build,
     )
     if backend != "auto":
-        return _open_precise(bundle, backend, options)
+        return _open_with_fallback(bundle, backend, options)
     choice = choose_backend()
     log.info("auto: %s (%s)", choice.order[0] if choice.order else "no backend", choice.reason)
     for first, after in zip(choice.order, choice.order[1:], strict=False):
         try:
-            return _open_precise(bundle, first, options)
+            return _open_with_fallback(bundle, first, options)
         except (BackendMissingError, DeviceMemoryError) as error:  # noqa: PERF203 - each one may fail
             log.warning("%s: %s; trying %s", first, error, after)
     if not choice.order:
         raise BackendMissingError(f"backend auto: no inference library is installed; pip install {INSTALL['openvino']}")
-    return _open_precise(bundle, choice.order[-1], options)
+    return _open_with_fallback(bundle, choice.order[-1], options)
 
 
-def _open_precise(bundle: Bundle, backend: str, options: EngineOptions) -> Engine:
+def _open_with_fallback(bundle: Bundle, backend: str, options: EngineOptions) -> Engine:
     """With `auto`: lowered as a whole, else all but one graph, else not at all."""
     try:
-        return _open_checked(bundle, backend, options)
+        return _open_verified(bundle, backend, options)
     except ParityError as error:
         if options.precision != "auto" or error.precision == "fp32":
             raise
         log.warning("%s; trying it with one of its two graphs in fp32", error)
-    for part in FP32_PARTS:
+    for part in FP32_TRIAL_ORDER:
         try:
-            return _open_checked(bundle, backend, replace(options, fp32_part=part))
+            return _open_verified(bundle, backend, replace(options, fp32_graph=part))
         except ParityError as error:  # noqa: PERF203 - each one may fail
             log.info("%s", error)
     log.warning("%s: continuing in fp32", bundle.spec.id)
-    return _open_checked(bundle, backend, replace(options, precision="fp32"))
+    return _open_verified(bundle, backend, replace(options, precision="fp32"))
 
 
-def _open_checked(bundle: Bundle, backend: str, options: EngineOptions) -> Engine:
-    engine = open_unproven(bundle, backend, options)
+def _open_verified(bundle: Bundle, backend: str, options: EngineOptions) -> Engine:
+    engine = open_unverified(bundle, backend, options)
     try:
         report = check_parity(engine, bundle.golden())
     except BaseException:
@@ -87,7 +87,7 @@ def _open_checked(bundle: Bundle, backend: str, options: EngineOptions) -> Engin
     return engine
 
 
-def open_unproven(bundle: Bundle, backend: str, options: EngineOptions) -> Engine:
+def open_unverified(bundle: Bundle, backend: str, options: EngineOptions) -> Engine:
     """An engine that has not passed the golden clip: for one who asks how far off it is, never for serving."""
     if backend not in get_args(Backend):
         raise BackendMissingError(f"backend={backend!r}: one of {', '.join(get_args(Backend))}")

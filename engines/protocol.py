@@ -9,7 +9,7 @@ from engines.arrays import F32, I32, U8
 from engines.backends.names import Precision
 from engines.bundle import ModelSpec
 
-FP32_PARTS: Final = ("head", "encoder")
+FP32_TRIAL_ORDER: Final = ("head", "encoder")
 """What is tried first to stay in fp32: most of the work is the encoder's."""
 
 
@@ -52,11 +52,11 @@ class EngineOptions:
     threads: int
     streams: int = 1
     """How many streams it will serve: one wants each answer soon, many want the most answers."""
-    fp32_part: str | None = None
+    fp32_graph: str | None = None
     """The graph, `encoder` or `head`, that stays in fp32 whatever `precision` says."""
     may_build: bool = True
     """False: what would take minutes to compile is not; `NotBuiltError` instead."""
 
     def computes(self, precision: str) -> str:
         """`precision`, and which graph is excepted, as an engine's description says it."""
-        return precision if self.fp32_part is None else f"{precision} ({self.fp32_part} fp32)"
+        return precision if self.fp32_graph is None else f"{precision} ({self.fp32_graph} fp32)"

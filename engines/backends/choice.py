@@ -14,7 +14,7 @@ ON_A_CPU: Final[tuple[tuple[Backend, str], ...]] = (("openvino", "the fastest on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class BackendChoice:
     """The backends to try, best first, why the first is first, and what would make it better."""
 
     order: tuple[Backend, ...]
@@ -24,7 +24,7 @@ class Choice:
 
 def choose_backend(
     *, gpus: Callable[[], Sequence[Gpu]] = find_gpus, missing: Callable[[str], Sequence[str]] | None = None
-) -> Choice:
+) -> BackendChoice:
     """What `auto` would take; `order` is empty where no backend's library is installed."""
     missing = missing or missing_libraries
     found, advice, reasons = list(gpus()), [], []
@@ -44,7 +44,7 @@ def choose_backend(
             order.append(backend)
         elif backend == "openvino":
             advice.append(f"pip install {INSTALL[backend]} brings openvino, 2 to 4 times onnxruntime on a CPU")
-    return Choice(order=tuple(order), reason="; ".join(reasons), advice=tuple(advice))
+    return BackendChoice(order=tuple(order), reason="; ".join(reasons), advice=tuple(advice))
 
 
 def missing_libraries(backend: str) -> list[str]:

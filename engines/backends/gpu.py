@@ -34,12 +34,12 @@ def find_gpus(root: Path = Path("/"), *, smi: str | None = None) -> list[Gpu]:
         return []
     smi = smi or shutil.which("nvidia-smi")
     for fields in (FIELDS, OLD_FIELDS) if smi else ():
-        if gpus := _ask(smi or "", fields):
+        if gpus := _query_smi(smi or "", fields):
             return gpus
     return _from_proc(root) or _from_tegra(root)
 
 
-def _ask(smi: str, fields: tuple[str, ...]) -> list[Gpu]:
+def _query_smi(smi: str, fields: tuple[str, ...]) -> list[Gpu]:
     command = [smi, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=QUERY_S, check=True).stdout
@@ -64,10 +64,10 @@ def _ask(smi: str, fields: tuple[str, ...]) -> list[Gpu]:
 
 
 def _from_proc(root: Path) -> list[Gpu]:
-    version = re.search(r"Kernel Module\s+(?:for \S+\s+)?([\d.]+)", _text(root / "proc/driver/nvidia/version"))
+    version = re.search(r"Kernel Module\s+(?:for \S+\s+)?([\d.]+)", _read_text(root / "proc/driver/nvidia/version"))
     gpus = []
     for path in sorted((root / "proc/driver/nvidia/gpus").glob("*/information")):
-        model = re.search(r"^Model:\s*(.+)$", _text(path), re.MULTILINE)
+        model = re.search(r"^Model:\s*(.+)$", _read_text(path), re.MULTILINE)
         gpus.append(Gpu(name=model[1].strip() if model else "NVIDIA GPU", driver=version[1] if version else None))
     return gpus
 
@@ -75,11 +75,11 @@ def _from_proc(root: Path) -> list[Gpu]:
 def _from_tegra(root: Path) -> list[Gpu]:
     if not (root / "etc/nv_tegra_release").exists():
         return []
-    model = _text(root / "proc/device-tree/model").strip("\0 \n")
+    model = _read_text(root / "proc/device-tree/model").strip("\0 \n")
     return [Gpu(name=model or "NVIDIA Jetson")]
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -14,9 +14,8 @@ from engines.arrays import F32, I32, U8
 from engines.backends import cores
 from engines.backends.base import CheckedEngine, HostBank
 from engines.backends.signature import TensorView, check_signature
-from engines.bundle import Bundle, ModelSpec
+from engines.bundle import GRAPH_NAMES, Bundle, ModelSpec
 from engines.errors import BackendMissingError, CompileError
-from engines.graphs.fp32_layers import PARTS
 from engines.parity import softmax
 from engines.protocol import EngineOptions
 
@@ -78,10 +77,10 @@ class OnnxRuntimeEngine(CheckedEngine):
         )
         chosen = [(provider, settings[precision]), *([] if provider == CPU else [CPU])]
         sessions = {}
-        for name, path in zip(PARTS, bundle.graphs(precision), strict=True):
+        for name, path in zip(GRAPH_NAMES, bundle.graphs(precision), strict=True):
             session = _session(path, provider, chosen, 1 if provider == CPU else options.threads)
             check_signature(bundle.spec, name, path, _tensors(session))
-            may_share = provider == CPU and (options.threads or cores.usable()) > 1
+            may_share = provider == CPU and (options.threads or cores.usable_cores()) > 1
             if may_share and _is_heavy(session, bundle.spec, name, options):
                 session = _session(path, provider, chosen, options.threads)
             sessions[name] = session
@@ -122,9 +121,9 @@ def _session(path: Path, provider: str, chosen: list[Any], threads: int) -> ort.
 
 def _is_heavy(session: ort.InferenceSession, spec: ModelSpec, part: str, options: EngineOptions) -> bool:
     """Whether one core, which `session` has, is too few."""
-    feed = {session.get_inputs()[0].name: cores.blank_item(spec, part)}
-    item_s = cores.seconds_of(lambda: session.run(None, feed))
-    return cores.wants_more_than_one(item_s, streams=options.streams, max_batch=options.max_batch)
+    feed = {session.get_inputs()[0].name: cores.blank_input(spec, part)}
+    item_s = cores.measure_call_s(lambda: session.run(None, feed))
+    return cores.needs_more_cores(item_s, streams=options.streams, max_batch=options.max_batch)
 
 
 def _tensors(session: ort.InferenceSession) -> dict[str, TensorView]:

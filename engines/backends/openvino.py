@@ -16,10 +16,9 @@ from engines.arrays import F32, I32, U8
 from engines.backends import cores
 from engines.backends.base import CheckedEngine, HostBank
 from engines.backends.signature import TensorView, check_signature
-from engines.bundle import Bundle
+from engines.bundle import GRAPH_NAMES, Bundle
 from engines.cache import CompiledCache, StaleBlobError, open_cache
 from engines.errors import BackendMissingError, CompileError
-from engines.graphs.fp32_layers import PARTS
 from engines.parity import softmax
 from engines.protocol import EngineOptions
 
@@ -56,7 +55,7 @@ class OpenVinoEngine(CheckedEngine):
     def __init__(self, core: ov.Core, bundle: Bundle, options: EngineOptions, precision: str) -> None:
         device = str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
         opener = _Opener(core, bundle, options, precision, device)
-        self._encoder, self._head = map(opener.open, PARTS, bundle.graphs(precision))
+        self._encoder, self._head = map(opener.open, GRAPH_NAMES, bundle.graphs(precision))
         requests = max(self._encoder.count, self._head.count)
         parts = "" if requests == 1 else f", batches in up to {requests} parts"
         super().__init__(
@@ -98,11 +97,11 @@ class _Opener:
 
     def open(self, part: str, path: Path) -> _Requests:
         """One core computes it, unless it has too much to do: then all share each batch, or each item of it."""
-        options, item = self.options, cores.blank_item(self.bundle.spec, part)
+        options, item = self.options, cores.blank_input(self.bundle.spec, part)
         graph = self._on(part, path, threads=1, requests=1)
         item_s = graph.measure(item)
-        threads = options.threads or cores.usable()
-        if threads > 1 and cores.wants_more_than_one(item_s, streams=options.streams, max_batch=options.max_batch):
+        threads = options.threads or cores.usable_cores()
+        if threads > 1 and cores.needs_more_cores(item_s, streams=options.streams, max_batch=options.max_batch):
             requests = parallel_requests(streams=options.streams, threads=threads, max_batch=options.max_batch)
             del graph  # the memory of two is not needed
             graph = self._on(part, path, threads=threads, requests=requests)
@@ -111,7 +110,7 @@ class _Opener:
 
     def _on(self, part: str, path: Path, *, threads: int, requests: int) -> _Requests:
         spec = self.bundle.spec
-        computed = "fp32" if part == self.options.fp32_part else self.precision
+        computed = "fp32" if part == self.options.fp32_graph else self.precision
         cache = open_cache(
             {
                 "graph": spec.files[path.name],
@@ -144,12 +143,12 @@ class _Requests:
 
     def measure(self, item: npt.NDArray[Any]) -> float:
         """Seconds that a batch of one, (1, …), takes: `run` goes by it from now on."""
-        self._item_s = cores.seconds_of(lambda: self.run(item))
+        self._item_s = cores.measure_call_s(lambda: self.run(item))
         return self._item_s
 
     def run(self, array: npt.NDArray[Any]) -> list[tuple[int, F32]]:
         """(N, …) -> for each part where it begins and its result, which is OpenVINO's, good until the next call."""
-        parts = min(len(self._requests), 1 + int(len(array) * self._item_s / cores.PART_S))
+        parts = min(len(self._requests), 1 + int(len(array) * self._item_s / cores.MIN_WORK_S))
         size = -(-len(array) // parts)
         begins = range(0, len(array), size)
         busy = list(zip(begins, self._requests, strict=False))

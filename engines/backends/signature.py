@@ -19,7 +19,7 @@ class TensorView:
     """NumPy's name of it."""
 
 
-def promised(spec: ModelSpec, part: str) -> dict[str, tuple[tuple[int, ...], str]]:
+def expected_signature(spec: ModelSpec, part: str) -> dict[str, tuple[tuple[int, ...], str]]:
     """(shape without the batch, dtype) of the input and the output of `encoder` or `head`, by name."""
     if part == "encoder":
         return {"frames": (spec.chunk_shape, "uint8"), "features": (spec.feature_shape, "float32")}
@@ -31,7 +31,7 @@ def promised(spec: ModelSpec, part: str) -> dict[str, tuple[tuple[int, ...], str
 
 def check_signature(spec: ModelSpec, part: str, path: Path, found: Mapping[str, TensorView]) -> None:
     """Raise `BundleError` where the graph at `path` is not what the spec promises: buffers are sized by the spec."""
-    wanted = promised(spec, part)
+    wanted = expected_signature(spec, part)
     for name, (item, dtype) in wanted.items():
         tensor = found.get(name)
         if tensor is None:

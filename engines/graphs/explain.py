@@ -9,10 +9,10 @@ from typing import Any, Final
 import numpy as np
 import onnxruntime as ort
 
-from engines.bundle import Bundle
+from engines.bundle import GRAPH_NAMES, Bundle
 from engines.errors import ParityError
-from engines.graphs.fp32_layers import PARTS, Kept
-from engines.graphs.lower import LARGEST, lowerable, simulate
+from engines.graphs.fp32_layers import Fp32Layers
+from engines.graphs.lower import LARGEST, lowerable_nodes, simulate_lowering
 from engines.graphs.surgery import Model, parse_model
 from engines.parity import TOLERANCE, softmax
 
@@ -24,7 +24,7 @@ Layer = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Guilty:
+class SensitiveLayer:
     """A layer without which the model would not collapse."""
 
     part: str
@@ -41,7 +41,7 @@ class Guilty:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
+class LayerPrecisionReport:
     """What lowering does to a bundle's golden clip, and what it takes to make it harmless."""
 
     precision: str
@@ -49,20 +49,22 @@ class Explanation:
     """With everything lowered; NaN where the output is not finite."""
     max_dp_after: float
     layers: int
-    guilty: tuple[Guilty, ...]
+    sensitive_layers: tuple[SensitiveLayer, ...]
 
     @property
-    def kept(self) -> Kept:
+    def fp32_layers(self) -> Fp32Layers:
         """The layers that must stay in FP32, by part."""
-        return {part: tuple(item.node for item in self.guilty if item.part == part) for part in PARTS}
+        return {part: tuple(item.node for item in self.sensitive_layers if item.part == part) for part in GRAPH_NAMES}
 
 
-def explain(bundle: Bundle, precision: str, *, told: Callable[[str], None] = lambda _: None) -> Explanation:
+def explain_by_layer(
+    bundle: Bundle, precision: str, *, on_progress: Callable[[str], None] = lambda _: None
+) -> LayerPrecisionReport:
     """Lower the bundle in simulation and name the layers that take its golden clip over the tolerance.
 
-    `told` hears of progress. Raises `ParityError` where more than a quarter of the layers would have to stay.
+    `on_progress` hears of progress. Raises `ParityError` where more than a quarter of the layers would have to stay.
     """
-    trial = _Trial(bundle, precision)
+    trial = _LoweringTrial(bundle, precision)
     layers = trial.layers()
     before = trial.max_dp(layers)
     kept: list[Layer] = []
@@ -72,19 +74,19 @@ def explain(bundle: Bundle, precision: str, *, told: Callable[[str], None] = lam
                 f"{bundle.spec.id}: collapses in {precision} (max |dp| {before:.2g}, allowed "
                 f"{TOLERANCE[precision]:.0e}) even with {len(kept)} of {len(layers)} layers in fp32; use fp32 or bf16"
             )
-        kept.append(bisect(lowered, trial.collapses))
-        told(f"{kept[-1][0]} {kept[-1][1]} must stay in fp32")
+        kept.append(find_first_harmful(lowered, trial.collapses))
+        on_progress(f"{kept[-1][0]} {kept[-1][1]} must stay in fp32")
     after = trial.max_dp([layer for layer in layers if layer not in kept])
-    return Explanation(
+    return LayerPrecisionReport(
         precision=precision,
         max_dp_before=before,
         max_dp_after=after,
         layers=len(layers),
-        guilty=tuple(trial.guilty(layer) for layer in kept),
+        sensitive_layers=tuple(trial.measure_layer(layer) for layer in kept),
     )
 
 
-def bisect(layers: Sequence[Layer], collapses: Callable[[Sequence[Layer]], bool]) -> Layer:
+def find_first_harmful(layers: Sequence[Layer], collapses: Callable[[Sequence[Layer]], bool]) -> Layer:
     """The first layer such that lowering it and all before it collapses; lowering all of `layers` does.
 
     About log2(len(layers)) trials. Example: of 8 layers the 3rd overflows: trials of the first 4, 2 and 3.
@@ -99,12 +101,12 @@ def bisect(layers: Sequence[Layer], collapses: Callable[[Sequence[Layer]], bool]
     return layers[harmful - 1]
 
 
-class _Trial:
+class _LoweringTrial:
     """The bundle's golden clip through both graphs, with any set of layers lowered in simulation."""
 
     def __init__(self, bundle: Bundle, precision: str) -> None:
         self._precision = precision
-        self._data = {part: path.read_bytes() for part, path in zip(PARTS, bundle.graphs("fp32"), strict=True)}
+        self._data = {part: path.read_bytes() for part, path in zip(GRAPH_NAMES, bundle.graphs("fp32"), strict=True)}
         golden = bundle.golden()
         self._frames, self._expected = golden.frames, softmax(golden.logits)
         self._features: dict[frozenset[str], Any] = {}
@@ -112,7 +114,7 @@ class _Trial:
 
     def layers(self) -> list[Layer]:
         """Everything that can be lowered, in the order in which it is computed."""
-        return [(part, node) for part in PARTS for node in lowerable(self._model(part), self._precision)]
+        return [(part, node) for part in GRAPH_NAMES for node in lowerable_nodes(self._model(part), self._precision)]
 
     def max_dp(self, lowered: Collection[Layer]) -> float:
         """Largest difference of any probability; NaN where the output is not finite."""
@@ -124,7 +126,7 @@ class _Trial:
         """Whether the engine would be refused."""
         return not self.max_dp(lowered) <= TOLERANCE[self._precision]
 
-    def guilty(self, layer: Layer) -> Guilty:
+    def measure_layer(self, layer: Layer) -> SensitiveLayer:
         """How large the layer's outputs are, in FP32."""
         part, name = layer
         model = self._model(part)
@@ -133,7 +135,7 @@ class _Trial:
         model.graph.output.add().name = node.output[0]
         source = {"frames": self._frames} if part == "encoder" else {"features": self._encoded(frozenset())[None]}
         (values,) = _session(model).run(None, source)
-        return Guilty(
+        return SensitiveLayer(
             part=part,
             node=name,
             operator=node.op_type,
@@ -142,7 +144,7 @@ class _Trial:
         )
 
     def _logits(self, lowered: Collection[Layer]) -> Any:
-        chosen = {part: [name for where, name in lowered if where == part] for part in PARTS}
+        chosen = {part: [name for where, name in lowered if where == part] for part in GRAPH_NAMES}
         features = self._encoded(frozenset(chosen["encoder"]))
         return self._run("head", {"features": features[None]}, chosen["head"])[0]
 
@@ -153,7 +155,7 @@ class _Trial:
 
     def _run(self, part: str, source: dict[str, Any], lowered: Collection[str]) -> Any:
         model = self._model(part)
-        simulate(model, self._precision, lowered)
+        simulate_lowering(model, self._precision, lowered)
         return _session(model).run(None, source)[0]
 
     def _model(self, part: str) -> Model:

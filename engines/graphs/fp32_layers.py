@@ -5,24 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from engines.bundle import ENCODER_FILE, HEAD_FILE, Bundle
+from engines.bundle import ENCODER_FILE, GRAPH_NAMES, HEAD_FILE, Bundle
 from engines.cache import CompiledCache, open_cache
 
-PARTS = ("encoder", "head")
-Kept = Mapping[str, tuple[str, ...]]
+Fp32Layers = Mapping[str, tuple[str, ...]]
 """Names of nodes, by part."""
 
 
-def load_kept_fp32(bundle: Bundle, precision: str) -> Kept:
+def load_fp32_layers(bundle: Bundle, precision: str) -> Fp32Layers:
     """What was found for this bundle and precision; nothing where nobody has looked, or nothing was guilty."""
     blob = _cache(bundle, precision).load("fp32-layers")
     found = json.loads(blob) if blob else {}
-    return {part: tuple(found.get(part, ())) for part in PARTS}
+    return {part: tuple(found.get(part, ())) for part in GRAPH_NAMES}
 
 
-def store_kept_fp32(bundle: Bundle, precision: str, kept: Kept) -> None:
+def store_fp32_layers(bundle: Bundle, precision: str, layers: Fp32Layers) -> None:
     """Remember the layers for later builds on this machine."""
-    _cache(bundle, precision).store("fp32-layers", json.dumps({part: list(kept[part]) for part in PARTS}).encode())
+    _cache(bundle, precision).store(
+        "fp32-layers", json.dumps({part: list(layers[part]) for part in GRAPH_NAMES}).encode()
+    )
 
 
 def _cache(bundle: Bundle, precision: str) -> CompiledCache:

@@ -26,7 +26,7 @@ FP32_OPERATORS: Final = frozenset(
 )
 
 
-def lowerable(model: Model, precision: str) -> list[str]:
+def lowerable_nodes(model: Model, precision: str) -> list[str]:
     """The names of the nodes that `lower` would lower, in the graph's order."""
     types, opset = tensor_types(model), opset_of(model)
     return [node.name for node in model.graph.node if _can_be_low(node, types, opset, precision)]
@@ -101,7 +101,7 @@ class _Lowering:
         return new
 
 
-def simulate(model: Model, precision: str, lowered: Collection[str]) -> None:
+def simulate_lowering(model: Model, precision: str, lowered: Collection[str]) -> None:
     """Round as `lower` would in the nodes `lowered`, and compute in FP32. In place.
 
     A CPU has no FP16 arithmetic, and ONNX Runtime would compute a lowered graph in FP32 without rounding between
@@ -164,11 +164,13 @@ def _can_be_low(node: Node, types: dict[str, int], opset: int, precision: str) -
         return False
     if node.op_type == "Cast" and types.get(node.input[0]) != TensorProto.FLOAT:
         return False
-    return _takes(node.op_type, node.domain, opset, "tensor(float16)" if precision == "fp16" else "tensor(bfloat16)")
+    return _accepts_type(
+        node.op_type, node.domain, opset, "tensor(float16)" if precision == "fp16" else "tensor(bfloat16)"
+    )
 
 
 @functools.cache
-def _takes(operator: str, domain: str, opset: int, kind: str) -> bool:
+def _accepts_type(operator: str, domain: str, opset: int, kind: str) -> bool:
     """Whether ONNX defines the operator for this type; Conv, for one, takes BF16 from opset 22 on."""
     if domain not in ("", "ai.onnx"):
         return False

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from engines.errors import BackendMissingError
 
 if TYPE_CHECKING:
-    from engines.backends.tensorrt.interface import Traits
+    from engines.backends.tensorrt.interface import TensorRtTraits
 
 log = logging.getLogger("engine")
 
@@ -39,7 +39,7 @@ class Prepared:
     """Nodes that a builder which chooses types itself must leave in FP32."""
 
 
-def profile_for(traits: Traits) -> Profile:
+def profile_for(traits: TensorRtTraits) -> Profile:
     """The profile of the TensorRT that has these traits."""
     if not traits.layer_norm:
         return "trt85"
@@ -49,7 +49,7 @@ def profile_for(traits: Traits) -> Profile:
 
 
 def prepare_for_tensorrt(
-    onnx: bytes, *, name: str, traits: Traits, precision: str, keep_fp32: tuple[str, ...] = ()
+    onnx: bytes, *, name: str, traits: TensorRtTraits, precision: str, keep_fp32: tuple[str, ...] = ()
 ) -> Prepared:
     """The graph for the TensorRT with `traits`. Raises `CompileError`, or `BackendMissingError` without `onnx`."""
     return prepare(onnx, name=name, profile=profile_for(traits), precision=precision, keep_fp32=keep_fp32)

@@ -47,14 +47,14 @@ BATCH_BYTES: Final = 8 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Windows:
+class CalibrationWindows:
     """Windows in a bundle's recipe: `frames` (N, T, t, H, W, 3) uint8 RGB, `labels` (N,) indices where known."""
 
     frames: U8
     labels: npt.NDArray[np.int64] | None
 
 
-def load_windows(path: Path, spec: ModelSpec) -> Windows:
+def load_windows(path: Path, spec: ModelSpec) -> CalibrationWindows:
     """`windows`, and `labels` if they are there, of the .npz file. Raises `BundleError`."""
     try:
         with np.load(path, allow_pickle=False) as npz:
@@ -76,7 +76,7 @@ def load_windows(path: Path, spec: ModelSpec) -> Windows:
         raise BundleError(
             f"{path}: labels are {labels.shape}; one for each of {len(windows)} windows, 0 to {len(spec.labels) - 1}"
         )
-    return Windows(frames=windows, labels=labels)
+    return CalibrationWindows(frames=windows, labels=labels)
 
 
 def quantise_bundle(

@@ -16,8 +16,8 @@ from engines.backends.choice import choose_backend
 from engines.backends.names import Backend, Precision
 from engines.bundle import Bundle
 from engines.errors import BackendMissingError
-from engines.explain_precision import PartsExplanation, explain_parts
-from engines.graphs.fp32_layers import store_kept_fp32
+from engines.explain_precision import GraphPrecisionReport, explain_by_graph
+from engines.graphs.fp32_layers import store_fp32_layers
 from engines.opening import open_engine
 from engines.parity import TOLERANCE, check_parity
 from engines.protocol import Engine
@@ -27,8 +27,8 @@ from streamclf.errors import UsageError
 from streamclf.runtime.child import configure_logging
 
 if TYPE_CHECKING:
-    from engines.graphs.explain import Explanation
-    from engines.graphs.quantise import Windows
+    from engines.graphs.explain import LayerPrecisionReport
+    from engines.graphs.quantise import CalibrationWindows
 
 COMPILE_EXTRA = "streamclf[compile]"
 
@@ -94,7 +94,7 @@ def _explain(report: dict[str, Any], bundle: Bundle, backend: Backend, precision
     runs_on = choose_backend().order[:1] if backend == "auto" else (backend,)
     if runs_on == ("openvino",) and precision != "fp16":
         try:
-            parts = explain_parts(bundle, "openvino", "bf16")
+            parts = explain_by_graph(bundle, "openvino", "bf16")
         except BackendMissingError:
             if precision == "bf16":
                 raise
@@ -102,25 +102,25 @@ def _explain(report: dict[str, Any], bundle: Bundle, backend: Backend, precision
             report["explanation"] = {
                 "precision": "bf16",
                 "max_dp": {part or "none": _finite(found.max_dp) for part, found in parts.reports.items()},
-                "keep_fp32": list(parts.kept),
+                "keep_fp32": list(parts.fp32_graphs),
             }
             return _parts_lines(parts)
     found = _explained(bundle, "bf16" if precision == "bf16" else "fp16")
     report["explanation"] = {
         **asdict(found),
         "max_dp_before": _finite(found.max_dp_before),
-        "guilty": [item.describe() for item in found.guilty],
+        "sensitive_layers": [item.describe() for item in found.sensitive_layers],
     }
     return _explanation_lines(report["explanation"])
 
 
-def _explained(bundle: Bundle, precision: str) -> Explanation:
+def _explained(bundle: Bundle, precision: str) -> LayerPrecisionReport:
     """Find the layers that must stay in FP32, and let every later build on this machine keep them so."""
     _need("onnx", "onnxruntime")
-    from engines.graphs.explain import explain
+    from engines.graphs.explain import explain_by_layer
 
-    found = explain(bundle, precision, told=lambda text: print(text, file=sys.stderr))
-    store_kept_fp32(bundle, precision, found.kept)
+    found = explain_by_layer(bundle, precision, on_progress=lambda text: print(text, file=sys.stderr))
+    store_fp32_layers(bundle, precision, found.fp32_layers)
     return found
 
 
@@ -163,7 +163,7 @@ def _compared(
         exact.close()
 
 
-def _accuracy(engine: Engine, exact: Engine, windows: Windows) -> dict[str, Any]:
+def _accuracy(engine: Engine, exact: Engine, windows: CalibrationWindows) -> dict[str, Any]:
     lowered, full = (np.stack([_classify(it, window) for window in windows.frames]) for it in (engine, exact))
     result: dict[str, Any] = {
         "windows": len(windows.frames),
@@ -190,14 +190,14 @@ def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def _parts_lines(found: PartsExplanation) -> list[str]:
+def _parts_lines(found: GraphPrecisionReport) -> list[str]:
     limit = TOLERANCE[found.precision]
     lines = [f"{found.precision} on openvino; golden clip, of which {limit:.0e} is allowed:"]
     for part, report in found.reports.items():
         what = "both graphs lowered" if part is None else f"the {part} kept in fp32"
         label = "" if report.actual == report.expected else f", and another label ({report.actual})"
         lines.append(f"  {what}: max |dp| {report.max_dp:.1e}{label}")
-    kept = " and ".join(f"the {part}" for part in found.kept) or "nothing"
+    kept = " and ".join(f"the {part}" for part in found.fp32_graphs) or "nothing"
     return [*lines, f"  --precision auto keeps {kept} in fp32"]
 
 
@@ -207,8 +207,8 @@ def _explanation_lines(found: dict[str, Any]) -> list[str]:
         f"{found['precision']}: with all {found['layers']} layers lowered max |dp| is "
         f"{'not a number' if before is None else f'{before:.1e}'} (simulated, as TensorRT would)"
     ]
-    lines += [f"  keep in fp32: {item}" for item in found["guilty"]]
-    if found["guilty"]:
+    lines += [f"  keep in fp32: {item}" for item in found["sensitive_layers"]]
+    if found["sensitive_layers"]:
         lines.append(f"  with these in fp32: {found['max_dp_after']:.1e}; kept for later builds on this machine")
     return lines
 

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import orjson
 
-from engines.backends.choice import Choice, choose_backend
-from engines.backends.cores import usable
+from engines.backends.choice import BackendChoice, choose_backend
+from engines.backends.cores import usable_cores
 from engines.backends.gpu import Gpu, find_gpus
 from engines.backends.names import INSTALL
 from engines.errors import EngineError
@@ -124,7 +124,7 @@ def _cpu(proc: Path) -> dict[str, Any]:
     return {
         "model": model[1].strip() if model else platform.processor() or platform.machine(),
         "cores": os.cpu_count() or 1,
-        "usable_cores": usable(),
+        "usable_cores": usable_cores(),
         "features": [name for name in CPU_FEATURES if name in known],
     }
 
@@ -150,7 +150,7 @@ def _decoding() -> dict[str, Any]:
 
 
 def _advice(
-    choice: Choice, gpus: Sequence[Gpu], cameras: Sequence[Camera], libraries: dict[str, str | None]
+    choice: BackendChoice, gpus: Sequence[Gpu], cameras: Sequence[Camera], libraries: dict[str, str | None]
 ) -> list[str]:
     advice = list(choice.advice)
     if not choice.order:

@@ -14,7 +14,7 @@ from support.repository import ROOT
 import engines.backends.tensorrt
 import engines.background_upgrade
 import engines.opening
-from engines.backends.choice import Choice
+from engines.backends.choice import BackendChoice
 from engines.background_upgrade import Upgrade, open_serving
 from engines.build_process import BuildRequest, main
 from engines.bundle import Bundle
@@ -22,7 +22,7 @@ from engines.errors import NotBuiltError
 from engines.opening import open_engine
 from engines.protocol import Engine
 
-CHILD = ROOT / "tests" / "support" / "prebuild_on_double.py"
+CHILD = ROOT / "tests" / "support" / "build_process_on_double.py"
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def _with_double(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMCLF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(engines.opening, "missing_libraries", lambda backend: [])
     monkeypatch.setattr(engines.backends.tensorrt, "load_platform", double_platform)
-    order = Choice(order=("tensorrt", "onnxruntime"), reason="a test")
+    order = BackendChoice(order=("tensorrt", "onnxruntime"), reason="a test")
     for module in (engines.opening, engines.background_upgrade):
         monkeypatch.setattr(module, "choose_backend", lambda: order)
 
@@ -99,7 +99,7 @@ def test_without_another_backend_it_is_built_at_once(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(
-        engines.background_upgrade, "choose_backend", lambda: Choice(order=("tensorrt",), reason="a test")
+        engines.background_upgrade, "choose_backend", lambda: BackendChoice(order=("tensorrt",), reason="a test")
     )
     opening = serving(bundle)
     assert opening.engine.description.startswith("tensorrt")

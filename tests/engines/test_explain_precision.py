@@ -12,8 +12,8 @@ import engines.opening
 from engines.backends.tensorrt.interface import PlanRequest
 from engines.bundle import Bundle, load_bundle
 from engines.errors import ParityError
-from engines.explain_precision import PartsExplanation, explain_parts
-from engines.opening import open_engine, open_unproven
+from engines.explain_precision import GraphPrecisionReport, explain_by_graph
+from engines.opening import open_engine, open_unverified
 from engines.parity import ParityReport, check_parity
 from engines.protocol import Engine, EngineOptions
 from streamclf.builtin_models import BUNDLES
@@ -81,20 +81,22 @@ def report(max_dp: float, *, right: bool = True) -> ParityReport:
 )
 def test_what_is_kept(whole: ParityReport, head: ParityReport, encoder: ParityReport, kept: tuple[str, ...]) -> None:
     reports = {None: whole, "head": head, "encoder": encoder}
-    assert PartsExplanation(precision="bf16", reports=reports).kept == kept
+    assert GraphPrecisionReport(precision="bf16", reports=reports).fp32_graphs == kept
 
 
 @pytest.mark.skipif(NO_BF16, reason="this CPU has no BF16")
 def test_openvino_lowers_graph_by_graph() -> None:
     """Either graph alone in fp32 gives other numbers than both lowered; the explanation is what auto does."""
     bundle: Bundle = load_bundle(BUNDLES / "gestures")
-    found = explain_parts(bundle, "openvino", "bf16")
+    found = explain_by_graph(bundle, "openvino", "bf16")
     assert len({item.max_dp for item in found.reports.values()}) == 3
     whole = EngineOptions(precision="fp32", max_batch=16, bank_slots=16, threads=0)
-    exact = open_unproven(bundle, "openvino", whole)
+    exact = open_unverified(bundle, "openvino", whole)
     assert check_parity(exact, bundle.golden()).max_dp < min(item.max_dp for item in found.reports.values())
     exact.close()
     engine = open_engine(bundle, backend="openvino")
-    said = {(): " bf16,", ("head",): "bf16 (head fp32)", ("encoder",): "bf16 (encoder fp32)"}.get(found.kept, " fp32,")
+    said = {(): " bf16,", ("head",): "bf16 (head fp32)", ("encoder",): "bf16 (encoder fp32)"}.get(
+        found.fp32_graphs, " fp32,"
+    )
     assert said in engine.description
     engine.close()

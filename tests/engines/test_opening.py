@@ -347,7 +347,7 @@ def test_batches_of_many_streams_are_shared_out_among_cores(streams: int, thread
     ],
 )
 def test_more_than_one_core_is_for_those_who_have_too_much_to_do(item_s: float, streams: int, wants: bool) -> None:
-    assert engines.backends.cores.wants_more_than_one(item_s, streams=streams, max_batch=16) is wants
+    assert engines.backends.cores.needs_more_cores(item_s, streams=streams, max_batch=16) is wants
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
@@ -355,7 +355,7 @@ def test_more_than_one_core_is_for_those_who_have_too_much_to_do(item_s: float, 
 def test_a_small_graph_has_one_core_a_large_one_all(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, backend: Backend, part_s: float, threads: list[int]
 ) -> None:
-    monkeypatch.setattr(engines.backends.cores, "PART_S", part_s)
+    monkeypatch.setattr(engines.backends.cores, "MIN_WORK_S", part_s)
     asked: list[int] = []
     if backend == "openvino":
         restore = engines.backends.openvino._compiled
@@ -375,8 +375,8 @@ def test_a_small_graph_has_one_core_a_large_one_all(
 
 def test_a_shared_out_batch_gives_the_same_numbers(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """Five chunks and five windows in three parts: the last part is smaller."""
-    monkeypatch.setattr(engines.backends.cores, "PART_S", 1e-9)
-    monkeypatch.setattr(engines.backends.cores, "ROUND_S", 1e-9)
+    monkeypatch.setattr(engines.backends.cores, "MIN_WORK_S", 1e-9)
+    monkeypatch.setattr(engines.backends.cores, "MAX_ROUND_S", 1e-9)
     engine = open_engine(
         bundle, backend="openvino", precision="fp32", max_batch=MAX_BATCH, bank_slots=SLOTS, threads=3, streams=8
     )

@@ -19,23 +19,23 @@ import onnx
 import onnxruntime as ort
 
 from engines.backends.tensorrt.interface import (
+    AllocationError,
     GpuIdentity,
-    OutOfMemoryError,
     Plan,
     PlanRequest,
     Platform,
     Tensor,
-    Traits,
+    TensorRtTraits,
 )
 from engines.cache import StaleBlobError
 from engines.errors import CompileError
 
 ALL = frozenset({"fp16", "bf16", "int8"})
 TRAITS = {
-    "8.5.3.1": Traits(layer_norm=False, flags=frozenset({"fp16", "int8"}), strongly_typed=False),
-    "8.6.1": Traits(layer_norm=True, flags=frozenset({"fp16", "int8"}), strongly_typed=False),
-    "10.3.0": Traits(layer_norm=True, flags=ALL, strongly_typed=True),
-    "11.4.0": Traits(layer_norm=True, flags=frozenset(), strongly_typed=True),
+    "8.5.3.1": TensorRtTraits(layer_norm=False, flags=frozenset({"fp16", "int8"}), strongly_typed=False),
+    "8.6.1": TensorRtTraits(layer_norm=True, flags=frozenset({"fp16", "int8"}), strongly_typed=False),
+    "10.3.0": TensorRtTraits(layer_norm=True, flags=ALL, strongly_typed=True),
+    "11.4.0": TensorRtTraits(layer_norm=True, flags=frozenset(), strongly_typed=True),
 }
 
 
@@ -105,7 +105,7 @@ class DoubleCuda:
         self.check()
         assert nbytes > 0
         if self.used + nbytes > self.gpu.memory_bytes:
-            raise OutOfMemoryError(nbytes)
+            raise AllocationError(nbytes)
         self.allocations += 1
         self.used += nbytes
         address = self._next

@@ -17,7 +17,7 @@ import engines.backends.tensorrt
 import engines.backends.tensorrt.cuda
 import engines.opening
 from engines.backends.tensorrt.cuda import PyCudaDevice
-from engines.backends.tensorrt.interface import OutOfMemoryError, Platform
+from engines.backends.tensorrt.interface import AllocationError, Platform
 from engines.errors import DeviceMemoryError
 from engines.opening import open_engine
 from engines.parity import softmax
@@ -110,7 +110,7 @@ def moves_rows(device: PyCudaDevice) -> None:
     device.synchronize(event)
     try:
         device.allocate(1 << 40)
-    except OutOfMemoryError as error:
+    except AllocationError as error:
         assert error.nbytes == 1 << 40  # noqa: PT017 - not run by pytest
     else:
         raise AssertionError("2 ** 40 bytes were there")

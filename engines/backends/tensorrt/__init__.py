@@ -6,13 +6,13 @@ import logging
 
 from engines.backends.signature import TensorView, check_signature
 from engines.backends.tensorrt.engine import TensorRtEngine
-from engines.backends.tensorrt.interface import OutOfMemoryError, Plan, Platform
-from engines.backends.tensorrt.memory import MIB, Layout
-from engines.backends.tensorrt.plans import Recipe, load_plan
+from engines.backends.tensorrt.interface import AllocationError, Plan, Platform
+from engines.backends.tensorrt.memory import MIB, MemoryLayout
+from engines.backends.tensorrt.plans import PlanSpec, load_plan
 from engines.backends.tensorrt.requirements import load_platform
-from engines.bundle import Bundle
+from engines.bundle import GRAPH_NAMES, Bundle
 from engines.errors import BackendMissingError, DeviceMemoryError
-from engines.graphs.fp32_layers import PARTS, load_kept_fp32
+from engines.graphs.fp32_layers import load_fp32_layers
 from engines.protocol import EngineOptions
 
 log = logging.getLogger("engine")
@@ -46,21 +46,21 @@ def _open(platform: Platform, bundle: Bundle, options: EngineOptions) -> TensorR
     while True:
         plans: dict[str, Plan] = {}
         try:
-            for name, path in zip(PARTS, bundle.graphs(precision), strict=True):
-                lowered = name != options.fp32_part
-                recipe = Recipe(
+            for name, path in zip(GRAPH_NAMES, bundle.graphs(precision), strict=True):
+                lowered = name != options.fp32_graph
+                plan_spec = PlanSpec(
                     name=name,
                     path=path,
                     sha256=bundle.spec.files[path.name],
                     spec=bundle.spec,
                     precision=precision if lowered else "fp32",
                     max_batch=batch,
-                    keep_fp32=load_kept_fp32(bundle, precision)[name] if lowered else (),
+                    keep_fp32=load_fp32_layers(bundle, precision)[name] if lowered else (),
                 )
-                plans[name] = _matching(load_plan(platform, recipe, may_build=options.may_build), recipe)
+                plans[name] = _matching(load_plan(platform, plan_spec, may_build=options.may_build), plan_spec)
             layout = _layout(bundle, options, batch, plans)
             return TensorRtEngine(platform, plans, layout, precision, computes=options.computes(precision))
-        except OutOfMemoryError as error:
+        except AllocationError as error:
             asked = "" if error.nbytes is None else f", {error.nbytes / MIB:,.1f} of them at once"
             figures = (
                 f"{platform.cuda.gpu.name}: {_layout(bundle, options, batch, plans).describe()}{asked}; "
@@ -74,8 +74,8 @@ def _open(platform: Platform, bundle: Bundle, options: EngineOptions) -> TensorR
             log.warning("%s; trying batch %d", figures, batch)
 
 
-def _layout(bundle: Bundle, options: EngineOptions, batch: int, plans: dict[str, Plan]) -> Layout:
-    return Layout(
+def _layout(bundle: Bundle, options: EngineOptions, batch: int, plans: dict[str, Plan]) -> MemoryLayout:
+    return MemoryLayout(
         spec=bundle.spec,
         max_batch=batch,
         bank_slots=options.bank_slots,
@@ -83,8 +83,8 @@ def _layout(bundle: Bundle, options: EngineOptions, batch: int, plans: dict[str,
     )
 
 
-def _matching(plan: Plan, recipe: Recipe) -> Plan:
+def _matching(plan: Plan, plan_spec: PlanSpec) -> Plan:
     """The plan, if its tensors are those that the spec promises."""
     found = {name: TensorView(shape=tensor.shape, dtype=tensor.dtype.name) for name, tensor in plan.tensors.items()}
-    check_signature(recipe.spec, recipe.name, recipe.path, found)
+    check_signature(plan_spec.spec, plan_spec.name, plan_spec.path, found)
     return plan

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pycuda.driver as driver
 
-from engines.backends.tensorrt.interface import Array, Event, GpuIdentity, Graph, OutOfMemoryError, Stream
+from engines.backends.tensorrt.interface import AllocationError, Array, CudaEvent, CudaGraph, CudaStream, GpuIdentity
 
 NON_BLOCKING: Final = 1
 """CU_STREAM_NON_BLOCKING"""
@@ -69,7 +69,7 @@ class PyCudaDevice:
         try:
             memory = driver.mem_alloc(nbytes)
         except driver.MemoryError as error:
-            raise OutOfMemoryError(nbytes) from error
+            raise AllocationError(nbytes) from error
         address = int(memory)
         self._memory[address] = memory  # PyCUDA frees what nobody holds
         return address
@@ -83,65 +83,67 @@ class PyCudaDevice:
         try:
             array: Array = driver.pagelocked_zeros(shape, np.dtype(dtype))
         except driver.MemoryError as error:
-            raise OutOfMemoryError(int(np.prod(shape)) * np.dtype(dtype).itemsize) from error
+            raise AllocationError(int(np.prod(shape)) * np.dtype(dtype).itemsize) from error
         return array
 
-    def stream(self) -> Stream:
+    def stream(self) -> CudaStream:
         """See `Cuda.stream`."""
-        stream: Stream = driver.Stream(NON_BLOCKING)
+        stream: CudaStream = driver.Stream(NON_BLOCKING)
         return stream
 
-    def event(self) -> Event:
+    def event(self) -> CudaEvent:
         """See `Cuda.event`."""
-        event: Event = driver.Event(driver.event_flags.DISABLE_TIMING)
+        event: CudaEvent = driver.Event(driver.event_flags.DISABLE_TIMING)
         return event
 
-    def upload(self, to: int, array: Array, stream: Stream) -> None:
+    def upload(self, to: int, array: Array, stream: CudaStream) -> None:
         """See `Cuda.upload`."""
         driver.memcpy_htod_async(to, array, stream)
 
-    def download(self, array: Array, source: int, stream: Stream) -> None:
+    def download(self, array: Array, source: int, stream: CudaStream) -> None:
         """See `Cuda.download`."""
         driver.memcpy_dtoh_async(array, source, stream)
 
-    def copy(self, to: int, source: int, nbytes: int, stream: Stream) -> None:
+    def copy(self, to: int, source: int, nbytes: int, stream: CudaStream) -> None:
         """See `Cuda.copy`."""
         driver.memcpy_dtod_async(to, source, nbytes, stream)
 
-    def clear(self, address: int, nbytes: int, stream: Stream) -> None:
+    def clear(self, address: int, nbytes: int, stream: CudaStream) -> None:
         """See `Cuda.clear`."""
         driver.memset_d8_async(address, 0, nbytes, stream)
 
-    def gather_rows(self, to: int, source: int, rows: int, count: int, row_bytes: int, stream: Stream) -> None:
+    def gather_rows(self, to: int, source: int, rows: int, count: int, row_bytes: int, stream: CudaStream) -> None:
         """See `Cuda.gather_rows`."""
         self._move("gather_rows", to, source, rows, count, row_bytes, stream)
 
-    def scatter_rows(self, to: int, source: int, rows: int, count: int, row_bytes: int, stream: Stream) -> None:
+    def scatter_rows(self, to: int, source: int, rows: int, count: int, row_bytes: int, stream: CudaStream) -> None:
         """See `Cuda.scatter_rows`."""
         self._move("scatter_rows", to, source, rows, count, row_bytes, stream)
 
-    def _move(self, kernel: str, to: int, source: int, rows: int, count: int, row_bytes: int, stream: Stream) -> None:
+    def _move(
+        self, kernel: str, to: int, source: int, rows: int, count: int, row_bytes: int, stream: CudaStream
+    ) -> None:
         words = row_bytes // 4
         columns = min(-(-words // THREADS), MAX_COLUMNS)
         self._kernels[kernel].prepared_async_call((count, columns), (THREADS, 1, 1), stream, to, source, rows, words)
 
-    def record(self, event: Event, stream: Stream) -> None:
+    def record(self, event: CudaEvent, stream: CudaStream) -> None:
         """See `Cuda.record`."""
         event.record(stream)  # type: ignore[attr-defined]  # PyCUDA's own
 
-    def wait(self, stream: Stream, event: Event) -> None:
+    def wait(self, stream: CudaStream, event: CudaEvent) -> None:
         """See `Cuda.wait`."""
         stream.wait_for_event(event)  # type: ignore[attr-defined]
 
-    def synchronize(self, event: Event) -> None:
+    def synchronize(self, event: CudaEvent) -> None:
         """See `Cuda.synchronize`."""
         _wait(event)
 
-    def finish(self, stream: Stream) -> None:
+    def finish(self, stream: CudaStream) -> None:
         """See `Cuda.finish`."""
         _wait(stream)
 
-    def capture(self, stream: Stream, enqueue: Callable[[], None]) -> Graph | None:
+    def capture(self, stream: CudaStream, enqueue: Callable[[], None]) -> CudaGraph | None:
         """See `Cuda.capture`."""
         library = ctypes.CDLL("libcuda.so.1")
         if not hasattr(library, "cuGraphInstantiateWithFlags"):  # drivers before CUDA 11.4
@@ -159,7 +161,7 @@ class PyCudaDevice:
             _check(code, "cuGraphInstantiate")
         finally:
             library.cuGraphDestroy(graph)
-        return _CudaGraph(library=library, executable=executable)
+        return _ExecutableGraph(library=library, executable=executable)
 
     def close(self) -> None:
         """See `Cuda.close`."""
@@ -171,11 +173,11 @@ class PyCudaDevice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _CudaGraph:
+class _ExecutableGraph:
     library: Any
     executable: ctypes.c_void_p
 
-    def launch(self, stream: Stream) -> None:
+    def launch(self, stream: CudaStream) -> None:
         _check(self.library.cuGraphLaunch(self.executable, ctypes.c_void_p(stream.handle)), "cuGraphLaunch")
 
     def __del__(self) -> None:
@@ -184,7 +186,7 @@ class _CudaGraph:
 
 def _check(code: int, call: str) -> None:
     if code == 2:  # CUDA_ERROR_OUT_OF_MEMORY
-        raise OutOfMemoryError
+        raise AllocationError
     if code:
         raise RuntimeError(f"{call} failed with CUresult {code}")
 

@@ -21,8 +21,8 @@ import numpy as np
 
 from engines.arrays import F32, I32, U8
 from engines.backends.base import CheckedEngine
-from engines.backends.tensorrt.interface import Array, Event, Graph, Plan, Platform
-from engines.backends.tensorrt.memory import Layout, prepared_batches
+from engines.backends.tensorrt.interface import Array, CudaEvent, CudaGraph, Plan, Platform
+from engines.backends.tensorrt.memory import MemoryLayout, prepared_batches
 from engines.errors import DeviceError
 from engines.parity import softmax
 
@@ -37,8 +37,8 @@ class _Staging:
     host_slots: Array
     frames: int
     slots: int
-    uploaded: Event
-    free: Event
+    uploaded: CudaEvent
+    free: CudaEvent
 
 
 class TensorRtEngine(CheckedEngine):
@@ -48,7 +48,7 @@ class TensorRtEngine(CheckedEngine):
         self,
         platform: Platform,
         plans: Mapping[str, Plan],
-        layout: Layout,
+        layout: MemoryLayout,
         precision: str,
         *,
         computes: str,
@@ -209,7 +209,7 @@ class TensorRtEngine(CheckedEngine):
         self._cuda.finish(self._compute)
         if not self._graphs:
             return work
-        graph: Graph | None
+        graph: CudaGraph | None
         try:
             graph = self._cuda.capture(self._compute, work)
         except RuntimeError as error:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 
-class OutOfMemoryError(Exception):
+class AllocationError(Exception):
     """The device has not the memory that was asked for."""
 
     def __init__(self, nbytes: int | None = None) -> None:
@@ -35,7 +35,7 @@ class GpuIdentity:
     memory_bytes: int
 
 
-class Stream(Protocol):
+class CudaStream(Protocol):
     """A queue of work on the device, in which nothing waits for the default stream."""
 
     @property
@@ -43,14 +43,14 @@ class Stream(Protocol):
         """CUDA's own handle, for TensorRT."""
 
 
-class Event(Protocol):
+class CudaEvent(Protocol):
     """A mark in a stream."""
 
 
-class Graph(Protocol):
+class CudaGraph(Protocol):
     """Work recorded once, that is launched whole."""
 
-    def launch(self, stream: Stream) -> None:
+    def launch(self, stream: CudaStream) -> None:
         """Queue all of it."""
 
 
@@ -66,7 +66,7 @@ class Cuda(Protocol):
         """Device memory that can still be allocated."""
 
     def allocate(self, nbytes: int) -> int:
-        """An address aligned to 256 bytes. Raises `OutOfMemoryError`."""
+        """An address aligned to 256 bytes. Raises `AllocationError`."""
 
     def release(self, address: int) -> None:
         """Give memory back that `allocate` gave."""
@@ -74,43 +74,43 @@ class Cuda(Protocol):
     def pinned(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         """Host memory that copies read and write while the CPU does other things."""
 
-    def stream(self) -> Stream:
+    def stream(self) -> CudaStream:
         """A new non-blocking stream."""
 
-    def event(self) -> Event:
+    def event(self) -> CudaEvent:
         """A new event, not recorded: waiting for it returns at once."""
 
-    def upload(self, to: int, array: Array, stream: Stream) -> None:
+    def upload(self, to: int, array: Array, stream: CudaStream) -> None:
         """Contiguous pinned `array` to device memory; it must stay as it is until the copy is done."""
 
-    def download(self, array: Array, source: int, stream: Stream) -> None:
+    def download(self, array: Array, source: int, stream: CudaStream) -> None:
         """Device memory into contiguous pinned `array`."""
 
-    def copy(self, to: int, source: int, nbytes: int, stream: Stream) -> None:
+    def copy(self, to: int, source: int, nbytes: int, stream: CudaStream) -> None:
         """Device memory to device memory."""
 
-    def clear(self, address: int, nbytes: int, stream: Stream) -> None:
+    def clear(self, address: int, nbytes: int, stream: CudaStream) -> None:
         """Device memory to zero bytes."""
 
-    def gather_rows(self, to: int, source: int, rows: int, count: int, row_bytes: int, stream: Stream) -> None:
+    def gather_rows(self, to: int, source: int, rows: int, count: int, row_bytes: int, stream: CudaStream) -> None:
         """to[i] = source[rows[i]] for i < count; `rows` is the address of int32; `row_bytes` a multiple of 4."""
 
-    def scatter_rows(self, to: int, source: int, rows: int, count: int, row_bytes: int, stream: Stream) -> None:
+    def scatter_rows(self, to: int, source: int, rows: int, count: int, row_bytes: int, stream: CudaStream) -> None:
         """to[rows[i]] = source[i] for i < count."""
 
-    def record(self, event: Event, stream: Stream) -> None:
+    def record(self, event: CudaEvent, stream: CudaStream) -> None:
         """Mark the work queued so far."""
 
-    def wait(self, stream: Stream, event: Event) -> None:
+    def wait(self, stream: CudaStream, event: CudaEvent) -> None:
         """Let the stream's later work begin only after the mark. The CPU does not wait."""
 
-    def synchronize(self, event: Event) -> None:
+    def synchronize(self, event: CudaEvent) -> None:
         """Let the CPU wait for the mark."""
 
-    def finish(self, stream: Stream) -> None:
+    def finish(self, stream: CudaStream) -> None:
         """Let the CPU wait for everything in the stream. Raises `RuntimeError` where some of it failed."""
 
-    def capture(self, stream: Stream, enqueue: Callable[[], None]) -> Graph | None:
+    def capture(self, stream: CudaStream, enqueue: Callable[[], None]) -> CudaGraph | None:
         """What `enqueue` puts into the stream, recorded instead of done; None where the driver cannot."""
 
     def close(self) -> None:
@@ -118,7 +118,7 @@ class Cuda(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Traits:
+class TensorRtTraits:
     """What an installed TensorRT has, found out by looking, not by its version number."""
 
     layer_norm: bool
@@ -162,7 +162,7 @@ class Tensor:
 class Execution(Protocol):
     """One plan at one batch size, its tensors at fixed addresses."""
 
-    def enqueue(self, stream: Stream) -> None:
+    def enqueue(self, stream: CudaStream) -> None:
         """Queue one inference. Raises `RuntimeError` where TensorRT refuses."""
 
 
@@ -175,7 +175,7 @@ class Plan(Protocol):
     def execution(self, batch: int, addresses: Mapping[str, int], scratch: int) -> Execution:
         """Fix the batch size, the tensors and the scratch memory, which executions may share if they take turns.
 
-        Raises `OutOfMemoryError`.
+        Raises `AllocationError`.
         """
 
 
@@ -183,10 +183,10 @@ class Compiler(Protocol):
     """TensorRT: ONNX in, plan out."""
 
     version: str
-    traits: Traits
+    traits: TensorRtTraits
 
     def build(self, request: PlanRequest) -> tuple[bytes, bytes]:
-        """(plan, timing cache). Raises `CompileError` naming what is not taken, `OutOfMemoryError`."""
+        """(plan, timing cache). Raises `CompileError` naming what is not taken, `AllocationError`."""
 
     def load(self, plan: bytes) -> Plan:
         """Raises `StaleBlobError` for a plan of another version or device, or a damaged one."""

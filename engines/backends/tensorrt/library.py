@@ -10,7 +10,15 @@ from typing import Any, Final
 import numpy as np
 import tensorrt as trt
 
-from engines.backends.tensorrt.interface import Execution, OutOfMemoryError, Plan, PlanRequest, Stream, Tensor, Traits
+from engines.backends.tensorrt.interface import (
+    AllocationError,
+    CudaStream,
+    Execution,
+    Plan,
+    PlanRequest,
+    Tensor,
+    TensorRtTraits,
+)
 from engines.cache import StaleBlobError
 from engines.errors import BackendMissingError, CompileError
 
@@ -81,7 +89,7 @@ class TensorRtCompiler:
         plan = builder.build_serialized_network(network, config)
         if plan is None:
             if self._logger.out_of_memory():
-                raise OutOfMemoryError
+                raise AllocationError
             raise CompileError(f"{request.name}: TensorRT {self.version} cannot build it: {self._logger.last()}")
         return bytes(memoryview(plan)), bytes(memoryview(config.get_timing_cache().serialize()))
 
@@ -91,16 +99,16 @@ class TensorRtCompiler:
         engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
             if self._logger.out_of_memory():
-                raise OutOfMemoryError
+                raise AllocationError
             raise StaleBlobError(f"TensorRT {self.version} does not take the plan: {self._logger.last()}")
         return _LoadedPlan(engine, self._logger)
 
 
-def find_traits() -> Traits:
+def find_traits() -> TensorRtTraits:
     """What the installed TensorRT has."""
     creation = trt.NetworkDefinitionCreationFlag
     flags = frozenset(name for name, flag in FLAGS.items() if hasattr(trt.BuilderFlag, flag))
-    return Traits(
+    return TensorRtTraits(
         layer_norm=hasattr(trt.INetworkDefinition, "add_normalization"),
         flags=flags,
         # In 11 every network is strongly typed, and the flag may stay for compatibility.
@@ -215,7 +223,7 @@ class _LoadedPlan:
         context = self._context_without_memory()
         if context is None:
             if self._logger.out_of_memory():
-                raise OutOfMemoryError
+                raise AllocationError
             raise RuntimeError(f"TensorRT makes no execution context: {self._logger.last()}")
         if hasattr(context, "set_device_memory"):
             context.set_device_memory(scratch, self.scratch_bytes)
@@ -242,7 +250,7 @@ class _Execution:
     context: Any
     logger: _Logger
 
-    def enqueue(self, stream: Stream) -> None:
+    def enqueue(self, stream: CudaStream) -> None:
         if not self.context.execute_async_v3(stream.handle):
             raise RuntimeError(f"TensorRT does not run the plan: {self.logger.last()}")
 

@@ -11,7 +11,7 @@ MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
+class MemoryLayout:
     """Sizes in bytes of everything that the engine allocates on the device."""
 
     spec: ModelSpec

@@ -23,7 +23,7 @@ log = logging.getLogger("engine")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
+class PlanSpec:
     """How one graph is to be compiled."""
 
     name: str
@@ -35,63 +35,65 @@ class Recipe:
     keep_fp32: tuple[str, ...] = ()
 
 
-def load_plan(platform: Platform, recipe: Recipe, *, may_build: bool = True) -> Plan:
+def load_plan(platform: Platform, plan_spec: PlanSpec, *, may_build: bool = True) -> Plan:
     """The plan, built if it must be and `may_build`.
 
-    Raises `CompileError`, `BackendMissingError`, `OutOfMemoryError`, `NotBuiltError`.
+    Raises `CompileError`, `BackendMissingError`, `AllocationError`, `NotBuiltError`.
     """
     compiler = platform.compiler
 
     def build() -> tuple[Plan, bytes]:
-        plan = _build(platform, recipe)
+        plan = _build(platform, plan_spec)
         return compiler.load(plan), plan
 
-    cache = open_cache(plan_key(platform, recipe), subject=("graph", "precision"))
-    name = f"{recipe.name}.plan"
+    cache = open_cache(plan_key(platform, plan_spec), subject=("graph", "precision"))
+    name = f"{plan_spec.name}.plan"
     if may_build:
         return cache.get(name, restore=compiler.load, build=build)
     plan = cache.restored(name, compiler.load)
     if plan is None:
-        raise NotBuiltError(f"{recipe.spec.id}: no {recipe.precision} plan of its {recipe.name} for this GPU yet")
+        raise NotBuiltError(
+            f"{plan_spec.spec.id}: no {plan_spec.precision} plan of its {plan_spec.name} for this GPU yet"
+        )
     return plan
 
 
-def plan_key(platform: Platform, recipe: Recipe) -> Key:
+def plan_key(platform: Platform, plan_spec: PlanSpec) -> Key:
     """Everything that makes a plan another one."""
-    kept = hashlib.sha256("\n".join(recipe.keep_fp32).encode()).hexdigest()[:12] if recipe.keep_fp32 else "none"
+    kept = hashlib.sha256("\n".join(plan_spec.keep_fp32).encode()).hexdigest()[:12] if plan_spec.keep_fp32 else "none"
     return {
-        "graph": recipe.sha256,
-        "precision": recipe.precision,
+        "graph": plan_spec.sha256,
+        "precision": plan_spec.precision,
         "tensorrt": platform.compiler.version,
         **_device_key(platform),
-        "max_batch": recipe.max_batch,
-        "shapes": f"{recipe.spec.chunk_shape} {recipe.spec.chunks} {recipe.spec.feature_shape}",
+        "max_batch": plan_spec.max_batch,
+        "shapes": f"{plan_spec.spec.chunk_shape} {plan_spec.spec.chunks} {plan_spec.spec.feature_shape}",
         "kept_fp32": kept,
     }
 
 
-def _build(platform: Platform, recipe: Recipe) -> bytes:
+def _build(platform: Platform, plan_spec: PlanSpec) -> bytes:
     from engines.graphs.profiles import prepare_for_tensorrt
 
     compiler = platform.compiler
     graph = prepare_for_tensorrt(
-        recipe.path.read_bytes(),
-        name=recipe.path.name,
+        plan_spec.path.read_bytes(),
+        name=plan_spec.path.name,
         traits=compiler.traits,
-        precision=recipe.precision,
-        keep_fp32=recipe.keep_fp32,
+        precision=plan_spec.precision,
+        keep_fp32=plan_spec.keep_fp32,
     )
     timing = open_cache({"tensorrt": compiler.version, **_device_key(platform)}, subject=("gpu",))
-    what = f"{recipe.spec.id} {recipe.name} for {platform.cuda.gpu.name} in {recipe.precision}"
+    what = f"{plan_spec.spec.id} {plan_spec.name} for {platform.cuda.gpu.name} in {plan_spec.precision}"
     with _Progress(what) as progress:
         plan, measured = compiler.build(
             PlanRequest(
-                name=recipe.path.name,
+                name=plan_spec.path.name,
                 onnx=graph.onnx,
-                precision=recipe.precision,
+                precision=plan_spec.precision,
                 strongly_typed=graph.strongly_typed,
                 keep_fp32=graph.keep_fp32,
-                max_batch=recipe.max_batch,
+                max_batch=plan_spec.max_batch,
                 workspace_bytes=min(MAX_WORKSPACE_BYTES, platform.cuda.free_bytes() // 2),
                 timing_cache=timing.load("timing") or b"",
                 progress=progress.phase,

@@ -7,7 +7,7 @@ import platform
 import statistics
 from typing import Any, Final
 
-from engines.backends.cores import usable
+from engines.backends.cores import usable_cores
 from streamclf.bench.service.cpu_limit import CpuLimit
 from streamclf.bench.service.latency import latencies_ms, percentile
 from streamclf.bench.service.run import ServiceLoad, ServiceRun
@@ -99,7 +99,7 @@ def wanted_per_s(load: ServiceLoad) -> float:
 def machine() -> dict[str, Any]:
     """Where it was measured, and what else was going on there."""
     return {
-        "cores": usable(),
+        "cores": usable_cores(),
         "architecture": platform.machine(),
         "system": platform.system(),
         "python": platform.python_version(),

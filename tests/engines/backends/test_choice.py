@@ -9,7 +9,7 @@ import pytest
 from support.bundles import make_brightness_bundle
 
 import engines.opening
-from engines.backends.choice import Choice, choose_backend
+from engines.backends.choice import BackendChoice, choose_backend
 from engines.backends.gpu import Gpu, find_gpus
 from engines.errors import BackendMissingError
 from engines.opening import open_engine
@@ -17,7 +17,7 @@ from engines.opening import open_engine
 CARD = Gpu(name="NVIDIA H200", driver="570.1", memory_mib=143771, compute_capability="9.0")
 
 
-def choose(gpus: Sequence[Gpu], *absent: str) -> Choice:
+def choose(gpus: Sequence[Gpu], *absent: str) -> BackendChoice:
     lacking = {"tensorrt": [n for n in ("tensorrt", "pycuda") if n in absent]}
     return choose_backend(
         gpus=lambda: gpus, missing=lambda b: lacking.get(b, []) if b == "tensorrt" else [b] * (b in absent)
@@ -55,7 +55,7 @@ def test_auto_goes_on_where_the_first_cannot_run(
     caplog.set_level(logging.INFO, "engine")
     monkeypatch.setenv("STREAMCLF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(
-        engines.opening, "choose_backend", lambda: Choice(order=("tensorrt", "onnxruntime"), reason="r")
+        engines.opening, "choose_backend", lambda: BackendChoice(order=("tensorrt", "onnxruntime"), reason="r")
     )
     monkeypatch.setattr(engines.opening, "missing_libraries", lambda b: ["tensorrt"] if b == "tensorrt" else [])
     engine = open_engine(make_brightness_bundle(tmp_path / "b"))
@@ -66,7 +66,7 @@ def test_auto_goes_on_where_the_first_cannot_run(
 
 
 def test_no_library_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines.opening, "choose_backend", lambda: Choice(order=(), reason="nothing"))
+    monkeypatch.setattr(engines.opening, "choose_backend", lambda: BackendChoice(order=(), reason="nothing"))
     with pytest.raises(BackendMissingError, match="pip install streamclf"):
         open_engine(make_brightness_bundle(tmp_path / "b"))
 

@@ -16,10 +16,10 @@ import engines.backends.tensorrt
 import engines.opening
 from engines.bundle import INT8_ENCODER_FILE, Bundle, load_bundle, write_spec
 from engines.errors import BackendMissingError, BundleError, CompileError, ParityError
-from engines.graphs.explain import bisect, explain
-from engines.graphs.fp32_layers import load_kept_fp32, store_kept_fp32
+from engines.graphs.explain import explain_by_layer, find_first_harmful
+from engines.graphs.fp32_layers import load_fp32_layers, store_fp32_layers
 from engines.graphs.lint import check_graph, lint
-from engines.graphs.lower import FP32_OPERATORS, lower, lowerable, round_array, simulate
+from engines.graphs.lower import FP32_OPERATORS, lower, lowerable_nodes, round_array, simulate_lowering
 from engines.graphs.operators import PROFILES, supported
 from engines.graphs.profiles import Profile, prepare
 from engines.graphs.qdq import quantised_nodes
@@ -183,10 +183,10 @@ def test_generations_only_gain_operators() -> None:
 def test_the_simulation_rounds_as_the_lowered_graph_would(shipped: Bundle, precision: str) -> None:
     """Casts are NumPy's own definition of rounding: what comes out of a lowered node is a value of that type."""
     model = parse_model(shipped.head_path.read_bytes(), "head")
-    names = lowerable(model, precision)
+    names = lowerable_nodes(model, precision)
     last = next(node for node in model.graph.node if node.output[0] == "logits")
     assert last.name in names
-    simulate(model, precision, names)
+    simulate_lowering(model, precision, names)
     _, name, array = inputs_of(shipped)["head"]
     logits = run(model.SerializeToString(), array, name)
     np.testing.assert_array_equal(logits, round_array(logits, precision))
@@ -223,22 +223,25 @@ def overflowing(path: Path, source: Bundle, part: str, after: str) -> Bundle:
 def test_the_layers_of_an_overflow_are_found(tmp_path: Path, shipped: Bundle, part: str, after: str) -> None:
     """Among all layers of a real model the two that leave FP16's range, and no others."""
     bundle = overflowing(tmp_path / "b", shipped, part, after)
-    told: list[str] = []
-    explanation = explain(bundle, "fp16", told=told.append)
+    progress: list[str] = []
+    explanation = explain_by_layer(bundle, "fp16", on_progress=progress.append)
     assert not explanation.max_dp_before <= 2e-2
     assert explanation.max_dp_after < 2e-2
     assert explanation.layers > 100
-    assert {(item.part, item.node) for item in explanation.guilty} == {(part, "blow_up"), (part, "shrink_back")}
-    blown = next(item for item in explanation.guilty if item.node == "blow_up")
+    assert {(item.part, item.node) for item in explanation.sensitive_layers} == {
+        (part, "blow_up"),
+        (part, "shrink_back"),
+    }
+    blown = next(item for item in explanation.sensitive_layers if item.node == "blow_up")
     assert blown.largest > 65504
     assert "over the largest number there is, 65504" in blown.describe()
-    assert len(told) == 2
+    assert len(progress) == 2
     if part == "head":
-        assert explain(bundle, "bf16").guilty == ()  # its range is FP32's
+        assert explain_by_layer(bundle, "bf16").sensitive_layers == ()  # its range is FP32's
 
 
 def test_a_healthy_model_has_no_guilty_layers(shipped: Bundle) -> None:
-    assert explain(shipped, "fp16").guilty == ()
+    assert explain_by_layer(shipped, "fp16").sensitive_layers == ()
 
 
 def test_a_model_that_collapses_throughout_is_refused(tmp_path: Path) -> None:
@@ -248,7 +251,7 @@ def test_a_model_that_collapses_throughout_is_refused(tmp_path: Path) -> None:
     np.savez(bundle.path / "golden.npz", frames=golden.frames, logits=golden.logits + np.float32([0, 9]))
     broken = write_spec(bundle.path, bundle.spec.model_dump(exclude={"files"}))
     with pytest.raises(ParityError, match=r"brightness@1: collapses in fp16 .* layers in fp32; use fp32 or bf16"):
-        explain(broken, "fp16")
+        explain_by_layer(broken, "fp16")
 
 
 @pytest.mark.parametrize("culprit", range(1, 12))
@@ -260,7 +263,7 @@ def test_bisection_finds_the_first_culprit(culprit: int) -> None:
         return ("encoder", f"n{culprit}") in layers  # type: ignore[operator]
 
     layers = [("encoder", f"n{i}") for i in range(1, 12)]
-    assert bisect(layers, collapses) == ("encoder", f"n{culprit}")
+    assert find_first_harmful(layers, collapses) == ("encoder", f"n{culprit}")
     assert len(trials) <= 4
 
 
@@ -269,9 +272,9 @@ def test_what_was_found_guilty_stays_in_fp32(
     tmp_path: Path, shipped: Bundle, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
     bundle = overflowing(tmp_path / "b", shipped, "encoder", "Softmax")
-    store_kept_fp32(bundle, "fp16", {"encoder": ("blow_up", "shrink_back"), "head": ()})
-    assert set(load_kept_fp32(bundle, "fp16")["encoder"]) == {"blow_up", "shrink_back"}
-    assert load_kept_fp32(bundle, "bf16") == {"encoder": (), "head": ()}
+    store_fp32_layers(bundle, "fp16", {"encoder": ("blow_up", "shrink_back"), "head": ()})
+    assert set(load_fp32_layers(bundle, "fp16")["encoder"]) == {"blow_up", "shrink_back"}
+    assert load_fp32_layers(bundle, "bf16") == {"encoder": (), "head": ()}
     platform = double_platform(version=version)
     monkeypatch.setattr(engines.backends.tensorrt, "load_platform", lambda: platform)
     monkeypatch.setattr(engines.opening, "missing_libraries", lambda backend: [])

@@ -8,7 +8,7 @@ import pytest
 from support.bundles import make_brightness_bundle
 
 from engines.bundle import load_bundle
-from engines.explain_precision import PartsExplanation
+from engines.explain_precision import GraphPrecisionReport
 from engines.opening import open_engine
 from engines.parity import TOLERANCE, ParityReport
 from streamclf.builtin_models import BUNDLES
@@ -111,8 +111,8 @@ def test_what_openvino_breaks_is_said_by_graph(
         "head": ParityReport(max_dp=float("nan"), actual="bright", expected="bright"),
         "encoder": ParityReport(max_dp=0.01, actual="bright", expected="bright"),
     }
-    found = PartsExplanation(precision="bf16", reports=reports)
-    monkeypatch.setattr("streamclf.commands.compile.explain_parts", lambda *_: found)
+    found = GraphPrecisionReport(precision="bf16", reports=reports)
+    monkeypatch.setattr("streamclf.commands.compile.explain_by_graph", lambda *_: found)
     assert _main(["compile", model, "--backend", "openvino", "--explain"]) == 0
     out = capsys.readouterr().out
     assert "both graphs lowered: max |dp| 5.0e-01, and another label (dark)" in out

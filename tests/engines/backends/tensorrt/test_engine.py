@@ -19,7 +19,7 @@ import engines.backends.tensorrt
 import engines.opening
 from engines.backends.gpu import Gpu
 from engines.backends.tensorrt.interface import Platform
-from engines.backends.tensorrt.memory import Layout, prepared_batches
+from engines.backends.tensorrt.memory import MemoryLayout, prepared_batches
 from engines.backends.tensorrt.requirements import load_platform
 from engines.bundle import Bundle, load_bundle, write_spec
 from engines.cache import cache_root
@@ -318,6 +318,6 @@ def test_a_batch_is_padded_by_less_than_half() -> None:
 def test_the_layout_counts_every_buffer(bundle: Bundle, use: Use) -> None:
     cuda, _ = use(scratch_bytes=1000)
     engine = opened(bundle, max_batch=4)
-    layout = Layout(spec=bundle.spec, max_batch=4, bank_slots=SLOTS, scratch_bytes=4000)
+    layout = MemoryLayout(spec=bundle.spec, max_batch=4, bank_slots=SLOTS, scratch_bytes=4000)
     assert cuda.used == layout.total_bytes
     engine.close()

@@ -1,4 +1,4 @@
-"""`engines.build_process` on a machine whose GPU is the double: `python prebuild_on_double.py WAIT_FOR JSON`.
+"""`engines.build_process` on a machine whose GPU is the double: `python build_process_on_double.py WAIT_FOR JSON`.
 
 It builds once the file WAIT_FOR is there, or ends after a minute without it.
 """
