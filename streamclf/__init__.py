@@ -1,6 +1,6 @@
 """Real-time streaming video classifier: capture, classify, journal, publish.
 
-What programs use is here, and nothing is loaded before it is used:
+The public names are here; each is loaded at its first use:
 
     with streamclf.subscribe("tcp://127.0.0.1:5555", types=["action"], replay=True) as events:
         for event in events: ...
@@ -23,18 +23,8 @@ if TYPE_CHECKING:
         StreamclfError,
         UsageError,
     )
-    from streamclf.events.types import (
-        START,
-        Action,
-        Heartbeat,
-        Latency,
-        Lost,
-        Position,
-        Prediction,
-        Status,
-        Window,
-        parse_event,
-    )
+    from streamclf.events.positions import START, Position
+    from streamclf.events.types import Action, Heartbeat, Latency, Lost, Prediction, Status, Window, parse_event
 
 __version__ = "0.2.0"
 
@@ -65,7 +55,7 @@ __all__ = [
     "subscribe",
 ]
 
-_ROOMS: Final = {
+_PUBLIC_NAMES: Final = {
     "streamclf.errors": (
         "BusError",
         "ConfigError",
@@ -88,22 +78,22 @@ _ROOMS: Final = {
     "streamclf.client.replay": ("Snapshot",),
     "streamclf.client.push": ("PushSink", "push"),
     "streamclf.client.subscription": ("Subscription", "snapshot", "subscribe"),
-    "streamclf.client.gaps": ("START", "Position"),
+    "streamclf.events.positions": ("START", "Position"),
 }
-"""Where each name lives; no room may be called like a public name, or importing it would hide that name."""
-_ROOM_OF: Final = {name: room for room, names in _ROOMS.items() for name in names}
+"""The public names by module. No submodule of `streamclf` may have a public name: importing it would hide that name."""
+_MODULE_OF: Final = {name: module for module, names in _PUBLIC_NAMES.items() for name in names}
 
 
-if not TYPE_CHECKING:  # else mypy would let any misspelt name through
+if not TYPE_CHECKING:  # otherwise mypy would accept any misspelt name
 
     def __getattr__(name: str) -> Any:
-        """Load a public name's room when it is first asked for (PEP 562)."""
-        room = _ROOM_OF.get(name)
-        if room is None:
+        """Load a public name's module at its first use (PEP 562)."""
+        module = _MODULE_OF.get(name)
+        if module is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from importlib import import_module
 
-        value = getattr(import_module(room), name)
+        value = getattr(import_module(module), name)
         globals()[name] = value
         return value
 

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Protocol
 
 from streamclf.capture.stream_state import Health, Report
-from streamclf.events.types import Draft
+from streamclf.events.drafts import Draft
 from streamclf.redact import redact
 from streamclf.sources import Frame, Source
 from streamclf.windows.sampling import NS, ChunkSampler

@@ -22,7 +22,7 @@ from streamclf.classifier.feed import Features, Feed, Pending
 from streamclf.classifier.load_control import LOOK_S
 from streamclf.classifier.overload import Overload
 from streamclf.config.actions import StreamActions
-from streamclf.events.types import Draft
+from streamclf.events.drafts import Draft
 from streamclf.producer.link import EventProducer
 from streamclf.runtime.child import EXIT_DONE, Stop
 from streamclf.runtime.jobs import ClassifierChange, ClassifierJob, StreamSettings

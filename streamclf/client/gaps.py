@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from streamclf.events.types import START, Heartbeat, Lost, Position, Received, StreamEvent
+from streamclf.events.positions import START, Position
+from streamclf.events.types import Heartbeat, Lost, Received, StreamEvent
 
 if TYPE_CHECKING:
     from streamclf.client.replay import Page

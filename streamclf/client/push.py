@@ -21,14 +21,14 @@ from streamclf.net.push_protocol import (
     HEADER,
     HEADER_MAGIC,
     MAGIC,
-    MAX_PICTURE_BYTES,
+    MAX_FRAME_BYTES,
     MAX_SIDE,
     NONCE_BYTES,
     REFUSED,
     VERDICT_BYTES,
     PushAddress,
-    address_of,
-    proof,
+    make_proof,
+    parse_push_address,
 )
 
 IO_S = 2.0
@@ -46,15 +46,15 @@ def push(where: str, *, width: int, height: int, secret: str = "", queue: int = 
     `tcp://127.0.0.1:PORT` with `secret`. The service may start later, and again; `write` never waits for it: of more
     than `queue` waiting pictures the oldest is dropped and counted. Raises `SourceError` for an address that cannot be.
     """
-    return PushSink(address_of(where), width=width, height=height, secret=secret, queue=queue)
+    return PushSink(parse_push_address(where), width=width, height=height, secret=secret, queue=queue)
 
 
 class PushSink:
     """Takes pictures; a thread of its own connects and sends. Made by `streamclf.push`."""
 
     def __init__(self, address: PushAddress, *, width: int, height: int, secret: str, queue: int) -> None:
-        if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and width * height * 3 <= MAX_PICTURE_BYTES):
-            raise SourceError(f"push of {width}x{height}: 1 to {MAX_SIDE} a side, at most {MAX_PICTURE_BYTES} bytes")
+        if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and width * height * 3 <= MAX_FRAME_BYTES):
+            raise SourceError(f"push of {width}x{height}: 1 to {MAX_SIDE} a side, at most {MAX_FRAME_BYTES} bytes")
         if not 1 <= queue <= MAX_QUEUE:
             raise SourceError(f"push with a queue of {queue}: 1 to {MAX_QUEUE} pictures")
         self._address = address
@@ -160,9 +160,9 @@ class PushSink:
         challenge, nonce = greeting[len(MAGIC) :], os.urandom(NONCE_BYTES)
         if not greeting.startswith(MAGIC):
             raise SourceError(f"push {self._address}: what listens there is no stream of ours; check name and port")
-        connection.sendall(nonce + proof(self._secret, b"program", challenge, nonce))
+        connection.sendall(nonce + make_proof(self._secret, b"program", challenge, nonce))
         verdict = _receive(connection, VERDICT_BYTES)
-        genuine = hmac.compare_digest(verdict[1:], proof(self._secret, b"server", challenge, nonce))
+        genuine = hmac.compare_digest(verdict[1:], make_proof(self._secret, b"server", challenge, nonce))
         if verdict[:1] == REFUSED or (verdict[:1] == ACCEPTED and not genuine):
             raise SourceError(f"push {self._address}: refused; the secret is not the stream's push_secret")
 

@@ -23,13 +23,13 @@ import zmq
 from streamclf.client.gaps import GapTracker
 from streamclf.client.replay import ReplayClient, Snapshot
 from streamclf.errors import BusError, EventError, UsageError
+from streamclf.events.positions import Position
 from streamclf.events.types import (
     HEARTBEAT_TOPIC,
     JOURNALLED,
-    START,
+    MAX_PREVIEW_BYTES,
     Heartbeat,
     Lost,
-    Position,
     Received,
     StreamEvent,
     parse_event,
@@ -38,9 +38,6 @@ from streamclf.events.types import (
 from streamclf.net.curve_client import Access, HandshakeWatch, open_access
 from streamclf.net.names import valid_stream_name
 from streamclf.net.zeromq import open_socket, receive_now
-from streamclf.producer.link import MAX_PREVIEW_BYTES
-
-__all__ = ["KINDS", "START", "Kind", "Position", "Received", "Snapshot", "Subscription", "snapshot", "subscribe"]
 
 Kind: TypeAlias = Literal["prediction", "action", "status", "heartbeat"]
 KINDS: Final = (*JOURNALLED, "heartbeat")

@@ -18,11 +18,12 @@ from rich.live import Live
 from engines.cache import cache_root
 from streamclf import __version__
 from streamclf.builtin_models import DEFAULT_MODEL, find_bundle
-from streamclf.client.subscription import START, Received, subscribe
+from streamclf.client.subscription import subscribe
 from streamclf.commands.demo_film import render_clip
 from streamclf.config.service import PublishConfig, ServiceConfig, StreamConfig
 from streamclf.errors import BusError, SourceError
-from streamclf.events.types import Prediction, Status
+from streamclf.events.positions import START
+from streamclf.events.types import Prediction, Received, Status
 from streamclf.render.terminal_table import LiveTable
 from streamclf.runtime.child import LOG_VARIABLE
 from streamclf.runtime.signals import stop_on_signals

@@ -17,12 +17,13 @@ from streamclf.config.actions import UNKNOWN, ActionConfig, ActionOverride, Stre
 from streamclf.config.hours import zone_of
 from streamclf.errors import ConfigError, SourceError
 from streamclf.net.endpoints import ENDPOINT
-from streamclf.net.push_protocol import MIN_SECRET_CHARS, address_of
+from streamclf.net.names import STREAM_NAME_PATTERN
+from streamclf.net.push_protocol import MIN_SECRET_CHARS, parse_push_address
 
 MAX_CONFIG_BYTES = 1 << 20
 MAX_STREAMS = 400
 
-StreamName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+StreamName = Annotated[str, Field(pattern=STREAM_NAME_PATTERN)]
 SOURCES = ("camera", "url", "images", "push")
 URL_SCHEMES = ("rtsp", "rtsps", "http", "https", "file")
 FROZEN_S = 30.0
@@ -124,7 +125,7 @@ class StreamConfig(_Section):
                 f"push over tcp needs a push_secret of at least {MIN_SECRET_CHARS} characters, like ${{PUSH_SECRET}}"
             )
         try:
-            address_of(self.push)
+            parse_push_address(self.push)
         except SourceError as error:
             raise ValueError(str(error)) from None
 

@@ -1,39 +1,39 @@
-"""What the service tells the world: typed events and their JSON (docs/protocol.md).
+"""Define the service's events: their types, their bounds, and their JSON (docs/protocol.md).
 
-One event is one JSON object. Everything here is bounded, because it is parsed from bytes that anybody may have sent.
+One event is one JSON object. Every field is bounded, because events are parsed from bytes that anybody may have sent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import lru_cache
-from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import orjson
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.json_schema import SkipJsonSchema
 
-from streamclf.config.service import StreamName
 from streamclf.errors import EventError
-from streamclf.net.names import valid_stream_name
+from streamclf.net.names import STREAM_NAME_PATTERN
 
-VERSION: Final = 1
 MAX_EVENT_BYTES: Final = 64 * 1024
 MAX_HEARTBEAT_BYTES: Final = 256 * 1024
+MAX_PREVIEW_BYTES: Final = 512 * 1024
 MAX_OFFSET: Final = 2**62
 MAX_HOP: Final = 2**16
 MAX_LISTED_STREAMS: Final = 1024
-"""Streams that a heartbeat names; older ones are still in the journal."""
+"""Streams that a heartbeat lists, the most recently active ones; the journal still holds the others."""
 
 JOURNALLED: Final = ("prediction", "action", "status")
 HEARTBEAT_TOPIC: Final = b"heartbeat/"
+TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%S.%f"
 
-DraftType: TypeAlias = Literal["prediction", "action", "status"]
+JournalledType: TypeAlias = Literal["prediction", "action", "status"]
 State: TypeAlias = Literal["connecting", "live", "frozen", "stalled", "offline"]
 Phase: TypeAlias = Literal["start", "update", "end"]
 
+StreamName = Annotated[str, Field(pattern=STREAM_NAME_PATTERN)]
 Offset = Annotated[int, Field(ge=0, le=MAX_OFFSET)]
 Epoch = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Label = Annotated[str, Field(min_length=1, max_length=128)]
@@ -43,12 +43,12 @@ Hop = Annotated[int, Field(ge=1, le=MAX_HOP)]
 Reason = Annotated[str, Field(max_length=512)]
 CounterName = Annotated[str, Field(min_length=1, max_length=64)]
 
-_WIRE = ConfigDict(extra="ignore", allow_inf_nan=False)  # later versions may add keys, never change one
+_WIRE = ConfigDict(extra="ignore", allow_inf_nan=False)  # later versions may add keys, but never change one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """The stretch of media time that one prediction looked at, in seconds of the stream's own clock."""
+    """The stretch of media time that one prediction covers, in seconds of the stream's own clock."""
 
     __pydantic_config__ = _WIRE
     start_s: float
@@ -61,7 +61,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
-    """Where the time went, in milliseconds; `capture_to_publish` is the hub's, up to the journal's commit."""
+    """The milliseconds that each step took. The hub sets `capture_to_publish`, which ends at the journal's commit."""
 
     __pydantic_config__ = _WIRE
     capture_to_publish: float | None = None
@@ -70,11 +70,11 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Journalled:
-    """What every event of a stream has.
+class _JournalledEvent:
+    """The fields that every event of a stream has.
 
-    `offset` is None, and `durable` False, for an event that could be published but not journalled (disk full).
-    `previous` is the same stream's offset before it, 0 for the first.
+    `offset` is None, and `durable` False, for an event that was published but could not be journalled (disk full).
+    `previous` is the offset of the same stream's event before it, 0 for the first.
     """
 
     __pydantic_config__ = _WIRE
@@ -90,17 +90,18 @@ class _Journalled:
 
     @property
     def raw(self) -> bytes:
-        """Its JSON, byte for byte as published, with keys that we may not know; empty if it was not received."""
+        """The event's JSON, byte for byte as published, unknown keys included; empty for an event made here."""
         return self._raw
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction(_Journalled):
-    """What the model says of one window; `top` holds (label, probability), most probable first.
+class Prediction(_JournalledEvent):
+    """The model's result for one window; `top` holds (label, probability), most probable first.
 
-    `engine`: what the model ran on, backend, version and precision. `dropped`: what the classifier has given up of this
-    stream since it started, by cause; empty where nothing. `gated`: chunks of it whose features were reused, since
-    nothing moved. `hop`: chunks between two predictions at that time, where the stream is adaptive.
+    `engine` names the backend, its version and the precision that ran the model. `dropped` counts, by cause, the chunks
+    of this stream that the classifier has dropped since it started; it is empty if there were none. `gated` counts the
+    stream's chunks that reused an earlier feature because nothing moved. `hop` is the number of chunks between two
+    predictions at that time, for a stream with an adaptive hop.
     """
 
     __pydantic_config__ = _WIRE
@@ -116,8 +117,8 @@ class Prediction(_Journalled):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Action(_Journalled):
-    """An action starts, goes on, or ends. Each start has exactly one end; `started_s` ties them together."""
+class Action(_JournalledEvent):
+    """The start, an update or the end of an action. Each start has exactly one end, with the same `started_s`."""
 
     __pydantic_config__ = _WIRE
     type: Literal["action"] = "action"
@@ -132,10 +133,13 @@ class Action(_Journalled):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Status(_Journalled):
-    """How a stream is, why, and what was counted since its process started. `codec` is the source's, once known; `note`
-    says in what a stream that works is not as it should be; `finished`: it is offline because all has been shown;
-    `hop`: that of its latest predictions, where the stream is adaptive."""
+class Status(_JournalledEvent):
+    """A stream's state, the reason for it, and counters since its process started.
+
+    `codec` is the source's codec, once known. `note` describes what is wrong with a stream that works. `finished` means
+    that the stream is offline because its source has ended. `hop` is the hop of its latest predictions, for a stream
+    with an adaptive hop.
+    """
 
     __pydantic_config__ = _WIRE
     type: Literal["status"] = "status"
@@ -150,7 +154,7 @@ class Status(_Journalled):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
-    """Once a second: where the journal stands, and where to ask for what was missed."""
+    """The journal's range and the replay endpoint, sent once a second so that subscribers notice what they missed."""
 
     __pydantic_config__ = _WIRE
     v: Literal[1] = 1
@@ -167,9 +171,9 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lost:
-    """Offsets that a consumer asked for and that nobody has any more; `last` is None where the end is unknown.
+    """A range of offsets that a consumer asked for and that is gone; `last` is None where the end is unknown.
 
-    Made by the subscriber, never sent: retention removed them, or the journal was replaced.
+    The subscriber makes it; it is never sent. Either retention removed the events, or the journal was replaced.
     """
 
     epoch: str
@@ -179,16 +183,16 @@ class Lost:
 
 StreamEvent: TypeAlias = Prediction | Action | Status
 Event: TypeAlias = StreamEvent | Heartbeat
+Received: TypeAlias = Event | Lost
 
 _ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])
 _VALIDATOR: Final = _ADAPTER.validator
 
 
 def parse_event(payload: bytes) -> Event:
-    """One event from its JSON. Raises `EventError` naming the key that is wrong; unknown keys are let through."""
-    limit = MAX_HEARTBEAT_BYTES
-    if len(payload) > limit:
-        raise EventError(f"event of {len(payload)} bytes: at most {limit}")
+    """Parse one event from its JSON, ignoring unknown keys. Raises `EventError` that names the wrong key."""
+    if len(payload) > MAX_HEARTBEAT_BYTES:
+        raise EventError(f"event of {len(payload)} bytes: at most {MAX_HEARTBEAT_BYTES}")
     try:
         event: Event = _VALIDATOR.validate_json(payload)
     except ValidationError as error:
@@ -207,10 +211,10 @@ def check_event(event: dict[str, Any]) -> None:
 
 
 def to_json(event: Event) -> bytes:
-    """The JSON of `event` as on the wire; `parse_event` is its inverse."""
+    """Encode `event` as the JSON that is published; `parse_event` is the inverse."""
     body = orjson.loads(orjson.dumps(event, option=orjson.OPT_UTC_Z))
     if body.get("durable") is True:
-        del body["durable"]  # said only where it is not so
+        del body["durable"]  # published only where it is false
     if body.get("finished") is False:
         del body["finished"]
     for key in ("dropped", "gated") if body["type"] == "prediction" else ():
@@ -222,24 +226,34 @@ def to_json(event: Event) -> bytes:
     return orjson.dumps(body)
 
 
+def published_json(event: StreamEvent) -> bytes:
+    """Return the event's JSON on one line: as it was published, or encoded again if that holds line breaks."""
+    return event.raw if event.raw and b"\n" not in event.raw else to_json(event)
+
+
 def json_schema() -> dict[str, Any]:
-    """JSON Schema of every message body."""
+    """Make the JSON Schema of every message body."""
     return _ADAPTER.json_schema()
 
 
 def topic_of(kind: str, stream: str) -> bytes:
-    """`prediction/door/`: the end slash keeps `cam1` from matching `cam10`."""
+    """Return a topic like `prediction/door/`; the slash at the end keeps `cam1` from matching `cam10`."""
     return f"{kind}/{stream}/".encode()
 
 
-def timestamp(time_ns: int) -> str:
-    """Wall clock as RFC 3339 in UTC with microseconds, `2026-01-31T12:00:00.000000Z`."""
-    seconds, rest = divmod(time_ns, 1_000_000_000)
-    return f"{_second(seconds)}.{rest // 1000:06d}Z"
+def format_wall_time(time_ns: int) -> str:
+    """Format wall-clock nanoseconds as RFC 3339 in UTC with microseconds, like `2026-01-31T12:00:00.000000Z`."""
+    seconds, nanoseconds = divmod(time_ns, 1_000_000_000)
+    return f"{_format_second(seconds)}.{nanoseconds // 1000:06d}Z"
+
+
+def format_event_time(event: StreamEvent) -> str:
+    """Format the event's time like `2026-01-31T12:00:00.000000Z`, which sorts as text."""
+    return f"{event.time.astimezone(timezone.utc):{TIME_FORMAT}}Z"
 
 
 @lru_cache(maxsize=2)
-def _second(seconds: int) -> str:
+def _format_second(seconds: int) -> str:
     return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%dT%H:%M:%S}"
 
 
@@ -248,56 +262,3 @@ def _first_fault(error: ValidationError) -> str:
     where = ".".join(str(part) for part in first["loc"][:6])
     tail = f" (and {len(more)} more)" if more else ""
     return f"{where[:200]}: {first['msg'][:300]}{tail}" if where else f"{first['msg'][:300]}{tail}"
-
-
-ENVELOPE: Final = frozenset({"v", "type", "stream", "epoch", "offset", "previous", "time", "durable"})
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """An event before the hub gives it epoch, offset and time.
-
-    `body` holds the keys of its type in `streamclf.events.types`. `captured_ns` (CLOCK_MONOTONIC) is when its newest
-    frame was captured.
-    """
-
-    type: DraftType
-    stream: str
-    body: Mapping[str, Any]
-    captured_ns: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.type not in get_args(DraftType):
-            raise EventError(f"draft of type {self.type!r}: one of {', '.join(get_args(DraftType))}")
-        if not valid_stream_name(self.stream):
-            raise EventError(f"stream {self.stream[:80]!r}: 1 to 64 of letters, digits, _ and -")
-        if reserved := ENVELOPE & self.body.keys():
-            raise EventError(f"draft with {', '.join(sorted(reserved))}: the hub sets these itself")
-
-
-Received: TypeAlias = Event | Lost
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Everything up to `offset` of journal `epoch` has been delivered."""
-
-    epoch: str
-    offset: int
-
-
-START: Final = Position("", 0)
-"""The beginning of what the journal still holds, whichever journal that is."""
-
-
-def published(event: StreamEvent) -> bytes:
-    """As it was published; JSON may hold line breaks between its tokens, a line of ours may not."""
-    return event.raw if event.raw and b"\n" not in event.raw else to_json(event)
-
-
-def written_time(event: StreamEvent) -> str:
-    """`2026-01-31T12:00:00.000000Z`, which sorts as text."""
-    return f"{event.time.astimezone(timezone.utc):{TIME_FORMAT}}Z"
-
-
-TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%S.%f"

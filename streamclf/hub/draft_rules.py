@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import orjson
 
-from streamclf.events.types import MAX_HOP, Draft
+from streamclf.events.drafts import Draft
+from streamclf.events.types import MAX_HOP
 
 SILENT_BEATS: Final = 5
 """Heartbeats that a producer may be silent (it says hello in each) before its actions are taken to be over."""

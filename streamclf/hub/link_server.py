@@ -15,13 +15,12 @@ import orjson
 import zmq
 
 from streamclf.errors import BusError, EventError
-from streamclf.events.types import Draft
+from streamclf.events.drafts import Draft
+from streamclf.events.types import MAX_PREVIEW_BYTES
 from streamclf.hub.publisher import LINK_IO_THREAD
-from streamclf.net.endpoints import bind
 from streamclf.net.names import valid_stream_name
-from streamclf.net.zeromq import is_readable, open_socket, receive_now, send_now
+from streamclf.net.zeromq import bind, is_readable, open_socket, receive_now, send_now
 from streamclf.producer.connection import MAX_LINK_MESSAGE_BYTES, U64
-from streamclf.producer.link import MAX_PREVIEW_BYTES
 
 log = logging.getLogger(__name__)
 

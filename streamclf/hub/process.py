@@ -18,7 +18,8 @@ import orjson
 import zmq
 
 from streamclf.errors import EventError
-from streamclf.events.types import HEARTBEAT_TOPIC, Draft, check_event, timestamp, topic_of
+from streamclf.events.drafts import Draft
+from streamclf.events.types import HEARTBEAT_TOPIC, check_event, format_wall_time, topic_of
 from streamclf.hub.draft_rules import AdaptiveHopStatus, OpenActions
 from streamclf.hub.guard.curve_gate import AllowList, CurveGate
 from streamclf.hub.guard.flood import FloodGuard
@@ -190,7 +191,7 @@ class Hub:
         now_ns = time.monotonic_ns()
         event: dict[str, Any] = {
             "v": 1, "type": draft.type, "stream": draft.stream, "epoch": self.journal.epoch,
-            "offset": 0, "previous": 0, "time": timestamp(time.time_ns()), **draft.body,
+            "offset": 0, "previous": 0, "time": format_wall_time(time.time_ns()), **draft.body,
         }  # fmt: skip
         if draft.type == "prediction" and isinstance(latency := event.get("latency_ms", {}), dict):
             elapsed = None if draft.captured_ns is None else round((now_ns - draft.captured_ns) / 1e6, 3)
@@ -210,7 +211,7 @@ class Hub:
     def _heartbeat(self) -> None:
         journal = self.journal
         message = {
-            "v": 1, "type": "heartbeat", "epoch": journal.epoch, "time": timestamp(time.time_ns()),
+            "v": 1, "type": "heartbeat", "epoch": journal.epoch, "time": format_wall_time(time.time_ns()),
             "head": journal.head, "oldest": journal.oldest, "last": journal.last(),
             "replay": self._replay.endpoint, "not_durable": journal.not_durable,
             "dropped": dict(list(self._links.dropped().items())[:1024]),

@@ -17,9 +17,8 @@ from streamclf.errors import BusError
 from streamclf.events.types import topic_of
 from streamclf.hub.guard.peers import Peers
 from streamclf.hub.journal import Entry
-from streamclf.net.endpoints import bind
 from streamclf.net.names import valid_stream_name
-from streamclf.net.zeromq import open_socket, send_now
+from streamclf.net.zeromq import bind, open_socket, send_now
 
 if TYPE_CHECKING:
     from streamclf.hub.guard.curve_gate import CurveGate

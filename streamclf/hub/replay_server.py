@@ -18,14 +18,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from streamclf.config.service import MAX_STREAMS, StreamName
 from streamclf.errors import BusError
-from streamclf.events.types import MAX_OFFSET, DraftType, Epoch
+from streamclf.events.types import MAX_OFFSET, Epoch, JournalledType
 from streamclf.hub.guard.curve_gate import CurveGate
 from streamclf.hub.guard.peers import Peers
 from streamclf.hub.journal_reader import JournalReader
 from streamclf.hub.publisher import MAX_REQUEST_BYTES, PUBLIC_IO_THREAD
 from streamclf.hub.socket_thread import SocketThread
-from streamclf.net.endpoints import bind
-from streamclf.net.zeromq import open_socket
+from streamclf.net.zeromq import bind, open_socket
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +49,7 @@ class Request(BaseModel):
     after: Annotated[int, Field(ge=0, le=MAX_OFFSET)] = 0
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = MAX_LIMIT
     streams: Annotated[tuple[StreamName, ...], Field(max_length=MAX_STREAMS)] = ()
-    types: Annotated[tuple[DraftType, ...], Field(max_length=3)] = ()
+    types: Annotated[tuple[JournalledType, ...], Field(max_length=3)] = ()
 
 
 def answer(reader: JournalReader, request: Request) -> list[bytes]:

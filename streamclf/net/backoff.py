@@ -1,4 +1,4 @@
-"""The wait before the next attempt. No I/O, no clock."""
+"""Compute the wait before the next attempt to connect. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import random
 
 
 class Backoff:
-    """Waits between attempts: quick at first, and never so long that a camera which is back is seen later than 2 s.
+    """Compute growing waits between attempts, with jitter and a longer limit after a refusal.
 
-    A camera that answers, and refuses, gets 10 s: its answer will not change soon, and many lock an account after a
-    few wrong passwords. With jitter, so that 400 cameras behind one switch do not all come at the same moment.
+    The waits stay short enough that a camera is seen again at most 2 s after it came back. After a refusal (the camera
+    answers and says no) they grow to 10 s: the answer will not change soon, and many cameras lock an account after a
+    few wrong passwords. The jitter keeps 400 cameras behind one switch from reconnecting at the same moment.
     """
 
     FIRST_S = 0.2
@@ -22,11 +23,11 @@ class Backoff:
         self._attempts = 0
 
     def reset(self) -> None:
-        """The last connection was a good one."""
+        """Start again from the shortest wait, after a connection that worked."""
         self._attempts = 0
 
     def next_s(self, *, refused: bool = False) -> float:
-        """Seconds to wait before the next attempt."""
+        """Return the seconds to wait before the next attempt."""
         last_s = self.LAST_REFUSED_S if refused else self.LAST_S
         wait_s: float = min(self.FIRST_S * self.FACTOR ** min(self._attempts, 30), last_s)
         self._attempts += 1

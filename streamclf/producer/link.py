@@ -30,14 +30,14 @@ import orjson
 import zmq
 
 from streamclf.errors import BusError, EventError
-from streamclf.events.types import MAX_EVENT_BYTES, Draft
+from streamclf.events.drafts import Draft
+from streamclf.events.types import MAX_EVENT_BYTES, MAX_PREVIEW_BYTES
 from streamclf.net.names import valid_stream_name
 from streamclf.producer.connection import TICK_S, U64, ProducerConnection
 
 log = logging.getLogger(__name__)
 
 MAX_DRAFT_BYTES: Final = MAX_EVENT_BYTES - 1024  # the hub adds its envelope
-MAX_PREVIEW_BYTES: Final = 512 * 1024
 
 _BATCH = 128
 _BATCH_BYTES = 256 * 1024

@@ -12,8 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from streamclf.client.subscription import Received
-from streamclf.events.types import Action, Prediction, Status
+from streamclf.events.types import Action, Prediction, Received, Status
 from streamclf.render.palette import INK, STATES, label_hex
 
 RATE_WINDOW_S = 3.0

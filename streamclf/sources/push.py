@@ -20,15 +20,15 @@ from streamclf.net.push_protocol import (
     HEADER,
     HEADER_MAGIC,
     MAGIC,
-    MAX_PICTURE_BYTES,
+    MAX_FRAME_BYTES,
     MAX_SIDE,
     NONCE_BYTES,
     PROOF_BYTES,
     REFUSED,
     PushAddress,
-    address_of,
-    make_private,
-    proof,
+    make_private_folder,
+    make_proof,
+    parse_push_address,
 )
 from streamclf.sources.frame import Frame, Source, SourceInfo
 from streamclf.sources.resize import place, scaled_size
@@ -56,7 +56,7 @@ class PushSource(Source):
         self._open_timeout_s = open_timeout_s
         self._read_timeout_s = read_timeout_s
         self._stop = stop or threading.Event()
-        self._address = address_of(where)
+        self._address = parse_push_address(where)
         self._info = SourceInfo(codec="raw", width=0, height=0, fps=None)
         self._listener = _listen(self._address, self._shown)
         self._peer: socket.socket | None = None
@@ -102,7 +102,7 @@ class PushSource(Source):
     def _picture(self, header: bytearray) -> tuple[U8 | None, int]:
         magic, width, height, pts_ns, dropped = HEADER.unpack(header)
         size = width * height * 3
-        fits = 0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and size <= MAX_PICTURE_BYTES
+        fits = 0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and size <= MAX_FRAME_BYTES
         if magic != HEADER_MAGIC or not fits:
             raise SourceError(f"{self._shown}: bytes that are no picture ({width}x{height}); send with streamclf.push")
         self.dropped_by_sender = dropped
@@ -139,11 +139,11 @@ class PushSource(Source):
                     return False
                 answer += part
             nonce = bytes(answer[:NONCE_BYTES])
-            known = proof(self._secret, b"program", challenge, nonce)
+            known = make_proof(self._secret, b"program", challenge, nonce)
             if not hmac.compare_digest(bytes(answer[NONCE_BYTES:]), known):
                 peer.sendall(REFUSED + bytes(PROOF_BYTES))
                 return False
-            peer.sendall(ACCEPTED + proof(self._secret, b"server", challenge, nonce))
+            peer.sendall(ACCEPTED + make_proof(self._secret, b"server", challenge, nonce))
         except OSError:
             return False
         return True
@@ -185,7 +185,7 @@ def _listen(address: PushAddress, shown: str) -> socket.socket:
     listener = address.socket()
     try:
         if address.path is not None:
-            make_private(address.path.parent)
+            make_private_folder(address.path.parent)
             _remove_dead(address, shown)
         else:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from streamclf.errors import JournalError, UsageError
-from streamclf.events.types import Epoch, Offset, Position
+from streamclf.events.positions import Position
+from streamclf.events.types import Epoch, Offset
 from streamclf.runtime.file_lock import open_locked
 
 MAX_POSITION_BYTES = 16 << 20

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
 
 from streamclf.client.subscription import Subscription
-from streamclf.events.types import START, Heartbeat, Lost, Position, StreamEvent
+from streamclf.events.positions import START, Position
+from streamclf.events.types import Heartbeat, Lost, StreamEvent
 from streamclf.redact import redact
 from streamclf.subscribers.checkpoint import PositionFile
 

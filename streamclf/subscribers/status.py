@@ -13,8 +13,10 @@ import orjson
 from rich.console import Console
 from rich.live import Live
 
-from streamclf.client.subscription import Position, Snapshot, Subscription, subscribe
+from streamclf.client.replay import Snapshot
+from streamclf.client.subscription import Subscription, subscribe
 from streamclf.errors import BusError
+from streamclf.events.positions import Position
 from streamclf.events.types import Action, Heartbeat, Prediction, Received, Status
 from streamclf.render.terminal_table import LiveTable
 from streamclf.runtime.signals import stop_on_signals

@@ -18,9 +18,9 @@ import cv2
 import numpy as np
 
 from engines.arrays import U8
-from streamclf.client.subscription import Received, Subscription, subscribe
+from streamclf.client.subscription import Subscription, subscribe
 from streamclf.errors import UsageError
-from streamclf.events.types import Action, Prediction, Status
+from streamclf.events.types import Action, Prediction, Received, Status
 from streamclf.render.film_writer import FilmWriter, fitted
 from streamclf.render.overlay import OverlayState, draw
 from streamclf.runtime.signals import stop_on_signals

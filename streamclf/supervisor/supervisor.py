@@ -17,7 +17,7 @@ from engines.bundle import Bundle
 from engines.errors import EngineError
 from streamclf.config.service import ServiceConfig
 from streamclf.errors import ConfigError, StreamclfError
-from streamclf.events.types import Draft
+from streamclf.events.drafts import Draft
 from streamclf.producer.link import EventProducer
 from streamclf.runtime.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED
 from streamclf.runtime.liveness import LivenessTable, LivenessWatch

@@ -21,7 +21,8 @@ with atheris.instrument_imports(include=["streamclf"]):
     from streamclf.client.gaps import GapTracker
     from streamclf.client.replay import ReplayClient
     from streamclf.errors import ConfigError, EventError, UsageError
-    from streamclf.events.types import HEARTBEAT_TOPIC, START, Heartbeat, Position, parse_event, to_json
+    from streamclf.events.positions import START, Position
+    from streamclf.events.types import HEARTBEAT_TOPIC, Heartbeat, parse_event, to_json
     from streamclf.hub.guard.curve_gate import AllowList, CurveGate
     from streamclf.hub.journal import Journal, Record
     from streamclf.hub.journal_reader import JournalReader

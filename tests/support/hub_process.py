@@ -16,7 +16,7 @@ from typing import Any
 
 import zmq
 
-from streamclf.events.types import Draft
+from streamclf.events.drafts import Draft
 from streamclf.runtime.jobs import HubJob
 
 READY_S = 20.0

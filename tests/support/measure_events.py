@@ -12,7 +12,8 @@ import orjson
 import zmq
 from support.hub_process import HubProcess, prediction, wait_until
 
-from streamclf.client.subscription import START, subscribe
+from streamclf.client.subscription import subscribe
+from streamclf.events.positions import START
 from streamclf.hub.journal import Journal, Record
 from streamclf.net.curve_keys import Certificate, load_certificate, make_keys
 from streamclf.producer.link import EventProducer

@@ -13,7 +13,7 @@ from engines.bundle import ModelSpec
 from streamclf.classifier.feed import Feed, bank_slots, ring_slots
 from streamclf.classifier.process import Classifier
 from streamclf.config.actions import StreamActions
-from streamclf.events.types import Draft
+from streamclf.events.drafts import Draft
 from streamclf.runtime.jobs import StreamSettings
 from streamclf.windows.ring import RingReader, RingWriter, create_ring
 from streamclf.windows.sampling import ChunkMeta

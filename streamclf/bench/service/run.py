@@ -18,10 +18,11 @@ from streamclf.bench.cameras.rtsp_server import HOST
 from streamclf.bench.helper_process import HelperProcess
 from streamclf.bench.service.latency import ReceivedPrediction
 from streamclf.bench.service.process_usage import UsageSampler, process_cpu_s
-from streamclf.client.subscription import START, Received, Subscription, subscribe
+from streamclf.client.subscription import Subscription, subscribe
 from streamclf.config.service import EngineConfig
 from streamclf.errors import BenchError
-from streamclf.events.types import Heartbeat, Prediction, Status
+from streamclf.events.positions import START
+from streamclf.events.types import Heartbeat, Prediction, Received, Status
 from streamclf.runtime.profiling import VARIABLE, read_stages
 
 READY_S: Final = 1800.0

@@ -8,8 +8,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from streamclf.client.subscription import START, Position, Received, Subscription, subscribe
-from streamclf.events.types import Heartbeat, Lost, StreamEvent
+from streamclf.client.subscription import Subscription, subscribe
+from streamclf.events.positions import START, Position
+from streamclf.events.types import Heartbeat, Lost, Received, StreamEvent
 from streamclf.runtime.signals import stop_on_signals
 from streamclf.subscribers.log.rotation import parse_rotation
 from streamclf.subscribers.log.sinks import Sink, open_sink

@@ -10,16 +10,16 @@ from typing import Final, Protocol
 
 import orjson
 
+from streamclf.events.positions import Position
 from streamclf.events.types import (
     TIME_FORMAT,
     Action,
     Lost,
-    Position,
     Prediction,
     Status,
     StreamEvent,
-    published,
-    written_time,
+    format_event_time,
+    published_json,
 )
 
 COLUMNS: Final = (
@@ -59,7 +59,7 @@ class Jsonl:
     def line(self, item: StreamEvent | Lost) -> bytes:
         """One JSON object."""
         if not isinstance(item, Lost):
-            return published(item) + b"\n"
+            return published_json(item) + b"\n"
         return orjson.dumps({"type": "lost", "epoch": item.epoch, "first": item.first, "last": item.last}) + b"\n"
 
     def position(self, line: bytes) -> Position | None:
@@ -112,8 +112,12 @@ def _cells(item: StreamEvent | Lost) -> dict[str, object]:
     if isinstance(item, Lost):
         return {"offset": item.first, "last": item.last, "type": "lost", "epoch": item.epoch}
     common: dict[str, object] = {
-        "offset": item.offset, "time": written_time(item), "stream": item.stream, "type": item.type, "epoch": item.epoch
-    }  # fmt: skip
+        "offset": item.offset,
+        "time": format_event_time(item),
+        "stream": item.stream,
+        "type": item.type,
+        "epoch": item.epoch,
+    }
     match item:
         case Prediction():
             label, probability = item.top[0]

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from streamclf.errors import JournalError, UsageError
-from streamclf.events.types import Action, Lost, Position, Prediction, Status, StreamEvent, published
+from streamclf.events.positions import Position
+from streamclf.events.types import Action, Lost, Prediction, Status, StreamEvent, published_json
 from streamclf.runtime.file_lock import open_locked
 from streamclf.subscribers.log.rotation import Rotation, drop_oldest, sorted_by_number, sync_directory
 
@@ -214,7 +215,7 @@ def _row(item: StreamEvent | Lost) -> dict[str, Any]:
         return {"epoch": item.epoch, "offset": item.first, "last": item.last, "type": "lost"}
     row: dict[str, Any] = {
         "epoch": item.epoch, "offset": item.offset, "time": item.time, "stream": item.stream, "type": item.type,
-        "body": published(item).decode(),
+        "body": published_json(item).decode(),
     }  # fmt: skip
     match item:
         case Prediction():

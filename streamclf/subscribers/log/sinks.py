@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from streamclf.errors import JournalError, UsageError
-from streamclf.events.types import Action, Lost, Position, Prediction, Status, StreamEvent, published, written_time
+from streamclf.events.positions import Position
+from streamclf.events.types import Action, Lost, Prediction, Status, StreamEvent, format_event_time, published_json
 from streamclf.subscribers.log.line_formats import Csv, Jsonl
 from streamclf.subscribers.log.parquet import ParquetSink
 from streamclf.subscribers.log.rotation import Rotation
@@ -147,11 +148,11 @@ def _row(event: StreamEvent) -> tuple[str, int | None, str, str, str, str | None
             label, probability = event.label, event.probability
         case Status():
             label = event.state
-    body = published(event)
+    body = published_json(event)
     return (
         event.epoch,
         event.offset,
-        written_time(event),
+        format_event_time(event),
         event.stream,
         event.type,
         label,

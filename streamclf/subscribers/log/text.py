@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from streamclf.errors import JournalError
-from streamclf.events.types import Lost, Position, StreamEvent
+from streamclf.events.positions import Position
+from streamclf.events.types import Lost, StreamEvent
 from streamclf.runtime.file_lock import open_locked
 from streamclf.subscribers.log.line_formats import LineFormat
 from streamclf.subscribers.log.rotation import Rotation, completed, drop_oldest, next_name, sync_directory

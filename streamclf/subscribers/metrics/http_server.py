@@ -9,13 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from streamclf.errors import BusError, UsageError
+from streamclf.net.endpoints import is_loopback_host
 from streamclf.redact import register_secret
 
 Reply: TypeAlias = Callable[[], tuple[int, str, bytes]]
@@ -53,7 +53,7 @@ class Server:
     def __init__(self, host: str, port: int, pages: Mapping[str, Reply], token: str | None) -> None:
         if not 0 <= port <= 65535:
             raise UsageError(f"port={port}: 0 (any free one) to 65535")
-        is_loopback = _is_loopback(host)
+        is_loopback = is_loopback_host(host)
         if not is_loopback and token is None:
             raise UsageError(
                 f"host {host}: anybody in the network could read it; give --token-file FILE, or stay on 127.0.0.1"
@@ -158,7 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _is_asked_for_here(self) -> bool:
         """A web page must not read this through a name of its own that it points to 127.0.0.1."""
         try:
-            return _is_loopback(urlsplit(f"//{self.headers.get('Host', '')}").hostname or "127.0.0.1")
+            return is_loopback_host(urlsplit(f"//{self.headers.get('Host', '')}").hostname or "127.0.0.1")
         except ValueError:
             return False
 
@@ -174,12 +174,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
         """Every scrape would be a line."""
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -9,7 +9,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from streamclf.client.subscription import START, subscribe
+from streamclf.client.subscription import subscribe
+from streamclf.events.positions import START
 from streamclf.events.types import Heartbeat, Lost
 from streamclf.runtime.signals import stop_on_signals
 from streamclf.subscribers.checkpoint import PositionFile

@@ -24,7 +24,7 @@ import orjson
 
 from streamclf import __version__
 from streamclf.errors import UsageError
-from streamclf.events.types import Action, Lost, Prediction, Status, StreamEvent, published, written_time
+from streamclf.events.types import Action, Lost, Prediction, Status, StreamEvent, format_event_time, published_json
 
 STALE_S: Final = 60.0
 DISCOVERY_PREFIX: Final = "homeassistant"
@@ -111,7 +111,7 @@ class Topics:
             yield from self._describe_stream(item.stream)
         is_end = isinstance(item, Action) and item.phase != "update"
         if is_end or self._every:
-            yield MqttMessage(topic=f"{self._prefix}/{item.stream}/{item.type}", payload=published(item))
+            yield MqttMessage(topic=f"{self._prefix}/{item.stream}/{item.type}", payload=published_json(item))
         if stream is None:
             self.folded += 1
         else:
@@ -221,4 +221,4 @@ def slug(label: str) -> str:
 
 
 def _source(item: StreamEvent) -> dict[str, Any]:
-    return {"time": written_time(item), "epoch": item.epoch, "offset": item.offset}
+    return {"time": format_event_time(item), "epoch": item.epoch, "offset": item.offset}

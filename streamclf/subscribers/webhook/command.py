@@ -15,9 +15,10 @@ from typing import Any, Final, cast, get_args
 
 import orjson
 
-from streamclf.client.subscription import START, Kind, subscribe
+from streamclf.client.subscription import Kind, subscribe
 from streamclf.errors import JournalError, UsageError
-from streamclf.events.types import DraftType, Heartbeat, Lost, published
+from streamclf.events.positions import START
+from streamclf.events.types import Heartbeat, JournalledType, Lost, published_json
 from streamclf.net.backoff import Backoff
 from streamclf.redact import register_secret
 from streamclf.runtime.signals import stop_on_signals
@@ -74,12 +75,12 @@ def run_webhook(
     return 0
 
 
-def checked_type(kind: str) -> DraftType:
+def checked_type(kind: str) -> JournalledType:
     """`kind`, which can be asked for. Raises `UsageError`."""
-    for known in get_args(DraftType):
+    for known in get_args(JournalledType):
         if kind == known:
-            return cast(DraftType, known)
-    raise UsageError(f"type {kind!r}: one of {', '.join(get_args(DraftType))}")
+            return cast(JournalledType, known)
+    raise UsageError(f"type {kind!r}: one of {', '.join(get_args(JournalledType))}")
 
 
 def read_secret(path: Path) -> bytes:
@@ -236,7 +237,7 @@ def _key(item: Item) -> str:
     if isinstance(item, Lost):
         return f"{item.epoch}-lost-{item.first}"
     if item.offset is None:  # published, but not journalled: it comes once, and has nothing else to be told by
-        return f"{item.epoch}-{hashlib.sha256(published(item)).hexdigest()[:16]}"
+        return f"{item.epoch}-{hashlib.sha256(published_json(item)).hexdigest()[:16]}"
     return f"{item.epoch}-{item.offset}"
 
 
@@ -244,4 +245,4 @@ def _body(item: Item) -> bytes:
     if isinstance(item, Lost):
         body = {"v": 1, "type": "lost", "epoch": item.epoch, "first": item.first, "last": item.last}
         return orjson.dumps(body)
-    return published(item)
+    return published_json(item)

@@ -24,7 +24,7 @@ from engines.arrays import U8
 from streamclf.capture.process import Capture
 from streamclf.config.service import StreamConfig
 from streamclf.errors import RingError, SourceError
-from streamclf.events.types import Draft
+from streamclf.events.drafts import Draft
 from streamclf.runtime.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED
 from streamclf.runtime.jobs import CaptureJob
 from streamclf.windows.ring import RingReader, create_ring

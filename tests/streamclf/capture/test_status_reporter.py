@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from streamclf.capture.status_reporter import LOOK_NS, StreamStatus
-from streamclf.events.types import Draft
+from streamclf.events.drafts import Draft
 from streamclf.sources import Frame, Source, SourceInfo
 from streamclf.windows.sampling import NS, ChunkSampler
 

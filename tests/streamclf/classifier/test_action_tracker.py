@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from streamclf.classifier.action_tracker import ActionChange, ActionTracker
 from streamclf.config.actions import ActionConfig, StreamActions
 from streamclf.config.hours import parse_hours, within
-from streamclf.events.types import Draft
+from streamclf.events.drafts import Draft
 from streamclf.hub.draft_rules import SILENT_BEATS, OpenActions
 
 CONFIG = ActionConfig(on=0.8, off=0.5, min_s=0.6, cooldown_s=3.0)

@@ -23,7 +23,7 @@ from streamclf.classifier.feed_registry import FeedRegistry
 from streamclf.classifier.process import Classifier
 from streamclf.config.actions import ActionConfig, StreamActions
 from streamclf.errors import RingError
-from streamclf.events.types import Draft
+from streamclf.events.drafts import Draft
 from streamclf.runtime.child import Stop
 from streamclf.runtime.jobs import FeedJoin, StreamSettings
 from streamclf.windows.ring import RingReader, RingWriter, create_ring

@@ -21,9 +21,10 @@ from support.hub_process import HubProcess, action, prediction, status, wait_unt
 import streamclf
 from streamclf.client.gaps import GapTracker
 from streamclf.client.replay import Page, ReplayClient
-from streamclf.client.subscription import START, Position, Received, Subscription, _reachable, subscribe
+from streamclf.client.subscription import Subscription, _reachable, subscribe
 from streamclf.errors import BusError, UsageError
-from streamclf.events.types import Heartbeat, Lost, Prediction, Status, StreamEvent
+from streamclf.events.positions import START, Position
+from streamclf.events.types import Heartbeat, Lost, Prediction, Received, Status, StreamEvent
 from streamclf.producer.link import EventProducer
 
 EPOCH = "ab" * 16

@@ -21,9 +21,9 @@ from streamclf.events.types import (
     Status,
     Window,
     check_event,
+    format_wall_time,
     json_schema,
     parse_event,
-    timestamp,
     to_json,
     topic_of,
 )
@@ -202,7 +202,7 @@ def test_topics_of_one_stream_do_not_match_another() -> None:
 
 @given(st.integers(0, 4_000_000_000_000_000_000))
 def test_timestamps_are_exact_to_the_microsecond(time_ns: int) -> None:
-    moment = datetime.fromisoformat(timestamp(time_ns).replace("Z", "+00:00"))
+    moment = datetime.fromisoformat(format_wall_time(time_ns).replace("Z", "+00:00"))
     whole, micros = divmod(time_ns // 1000, 1_000_000)
     assert (int(moment.replace(microsecond=0).timestamp()), moment.microsecond) == (whole, micros)
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import orjson
 
-from streamclf.events.types import MAX_HOP, Draft, Prediction, Status, check_event, parse_event, to_json
+from streamclf.events.drafts import Draft
+from streamclf.events.types import MAX_HOP, Prediction, Status, check_event, parse_event, to_json
 from streamclf.hub.draft_rules import MAX_STREAMS, AdaptiveHopStatus
 
 LIVE = {"state": "live", "reason": None, "codec": "h264", "counters": {"frames": 5}}

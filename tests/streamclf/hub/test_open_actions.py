@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.hub_process import HubProcess, action, wait_until
 
-from streamclf.events.types import Draft
+from streamclf.events.drafts import Draft
 from streamclf.hub.draft_rules import SILENT_BEATS, OpenActions
 from streamclf.producer.link import EventProducer
 

@@ -18,7 +18,7 @@ import zmq
 from support.hub_process import HubProcess, ask, prediction, read_ready_line, start_hub, status, wait_until
 from support.processes import wakes
 
-from streamclf.events.types import Draft
+from streamclf.events.drafts import Draft
 from streamclf.producer.link import EventProducer
 
 

@@ -16,8 +16,7 @@ from support.hub_process import wait_until
 from streamclf.errors import BusError
 from streamclf.hub.journal import Entry
 from streamclf.hub.publisher import Publisher
-from streamclf.net.endpoints import bind
-from streamclf.net.zeromq import open_socket
+from streamclf.net.zeromq import bind, open_socket
 
 
 @pytest.fixture

@@ -26,15 +26,15 @@ from support.repository import ROOT
 from support.service import Service
 from support.strangers import Tap, connect, frame, greeting, hear, ready
 
-from streamclf.client.subscription import START, Subscription, subscribe
+from streamclf.client.subscription import Subscription, subscribe
 from streamclf.config.service import load_config, parse_config
 from streamclf.errors import BusError, ConfigError, UsageError
+from streamclf.events.positions import START
 from streamclf.events.types import Heartbeat, Prediction
 from streamclf.hub.guard.curve_gate import AllowList, CurveGate
 from streamclf.hub.publisher import Publisher
 from streamclf.net.curve_keys import load_certificate, make_keys
-from streamclf.net.endpoints import bind
-from streamclf.net.zeromq import open_socket
+from streamclf.net.zeromq import bind, open_socket
 from streamclf.producer.link import EventProducer
 from streamclf.supervisor.preflight import preflight
 

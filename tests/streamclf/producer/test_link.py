@@ -19,10 +19,11 @@ from support.hub_process import action, prediction, status, wait_until
 from support.processes import wakes
 
 from streamclf.errors import BusError, EventError
-from streamclf.events.types import Draft
+from streamclf.events.drafts import Draft
+from streamclf.events.types import MAX_PREVIEW_BYTES
 from streamclf.hub.link_server import LinkServer, ReceivedBatch
 from streamclf.producer.connection import U64
-from streamclf.producer.link import MAX_DRAFT_BYTES, MAX_PREVIEW_BYTES, EventProducer
+from streamclf.producer.link import MAX_DRAFT_BYTES, EventProducer
 
 
 class FakeHub:

@@ -15,7 +15,7 @@ from support.clips import draw, read_number
 import streamclf
 from streamclf.config.service import StreamConfig
 from streamclf.errors import ConfigError, SourceError, SourceWaitingError
-from streamclf.net.push_protocol import HEADER, address_of, make_private, socket_dir
+from streamclf.net.push_protocol import HEADER, make_private_folder, parse_push_address, socket_dir
 from streamclf.sources import Source, open_source
 
 DEADLINE_S = 30.0
@@ -77,7 +77,7 @@ def test_a_socket_is_open_to_nobody_else_and_leaves_nothing(private: Path) -> No
 
 
 def test_the_socket_of_a_killed_service_is_taken_over(private: Path) -> None:
-    make_private(private.parent)
+    make_private_folder(private.parent)
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(private))
     assert private.exists()
@@ -184,11 +184,11 @@ def test_anything_else_is_refused_before_memory_is_taken(private: Path, header: 
 
 
 def _introduce(peer: socket.socket, path: Path) -> None:
-    from streamclf.net.push_protocol import GREETING_BYTES, proof
+    from streamclf.net.push_protocol import GREETING_BYTES, make_proof
 
     peer.connect(str(path))
     greeting = peer.recv(GREETING_BYTES, socket.MSG_WAITALL)
-    peer.sendall(bytes(32) + proof("", b"program", greeting[8:], bytes(32)))
+    peer.sendall(bytes(32) + make_proof("", b"program", greeting[8:], bytes(32)))
     assert peer.recv(33, socket.MSG_WAITALL)[:1] == b"\1"
 
 
@@ -209,7 +209,7 @@ def test_wrong_pictures_and_addresses_are_refused_at_once(private: Path) -> None
         sink.write(np.zeros((2, 4, 3), np.uint8))
     for where in ("tcp://10.0.0.1:9000", "tcp://127.0.0.1:0", "two words", "udp://x", "/" + "x" * 200):
         with pytest.raises(SourceError, match="push"):
-            address_of(where)
+            parse_push_address(where)
 
 
 def test_a_bare_name_is_the_same_for_service_and_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

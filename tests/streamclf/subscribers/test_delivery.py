@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from streamclf.errors import BusError, JournalError, UsageError
-from streamclf.events.types import START, Action, Heartbeat, Lost, Position, Received
+from streamclf.events.positions import START, Position
+from streamclf.events.types import Action, Heartbeat, Lost, Received
 from streamclf.subscribers import checkpoint as room
 from streamclf.subscribers.checkpoint import PositionFile
 from streamclf.subscribers.delivery import DeliveryLoop, Item, StopRequest

@@ -21,7 +21,8 @@ from rich.console import Console
 from support.hub_process import HubProcess, action, prediction, status, wait_until
 
 from streamclf.errors import BusError
-from streamclf.events.types import Draft, Prediction, Status, Window
+from streamclf.events.drafts import Draft
+from streamclf.events.types import Prediction, Status, Window
 from streamclf.producer.link import EventProducer
 from streamclf.render.terminal_table import LiveTable, short_age
 from streamclf.subscribers.status import run_status

@@ -22,7 +22,7 @@ import pytest
 from support.hub_process import HubProcess, action, prediction, status, wait_until
 
 from streamclf.errors import BusError, JournalError, UsageError
-from streamclf.events.types import Draft
+from streamclf.events.drafts import Draft
 from streamclf.producer.link import EventProducer
 from streamclf.subscribers.log.command import run_log
 from streamclf.subscribers.log.rotation import completed

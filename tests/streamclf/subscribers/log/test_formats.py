@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamclf.errors import JournalError, UsageError
-from streamclf.events.types import Action, Lost, Position, Prediction, Status, StreamEvent, Window
+from streamclf.events.positions import Position
+from streamclf.events.types import Action, Lost, Prediction, Status, StreamEvent, Window
 from streamclf.subscribers.log import parquet
 from streamclf.subscribers.log.line_formats import COLUMNS, Csv, Jsonl
 from streamclf.subscribers.log.parquet import ParquetSink

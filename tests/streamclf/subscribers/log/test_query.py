@@ -15,7 +15,8 @@ from support.hub_process import HubProcess, action, prediction, status
 
 from streamclf.cli import _main
 from streamclf.errors import JournalError, UsageError
-from streamclf.events.types import Action, Position, Prediction, Status, StreamEvent, Window
+from streamclf.events.positions import Position
+from streamclf.events.types import Action, Prediction, Status, StreamEvent, Window
 from streamclf.producer.link import EventProducer
 from streamclf.subscribers.log import query
 from streamclf.subscribers.log.command import run_log

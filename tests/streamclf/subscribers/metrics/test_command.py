@@ -19,7 +19,8 @@ from support.hub_process import HubProcess, action, prediction, status, wait_unt
 from support.service import Service
 
 from streamclf.errors import BusError, UsageError
-from streamclf.events.types import Action, Draft, Heartbeat, Latency, Lost, Prediction, Status, Window
+from streamclf.events.drafts import Draft
+from streamclf.events.types import Action, Heartbeat, Latency, Lost, Prediction, Status, Window
 from streamclf.producer.link import EventProducer
 from streamclf.subscribers.metrics import http_server
 from streamclf.subscribers.metrics.command import MAX_LABELS, MAX_STREAMS, MetricsCollector
