@@ -72,7 +72,7 @@ def test_a_socket_is_open_to_nobody_else_and_leaves_nothing(private: Path) -> No
             listening(str(private))
     assert not private.exists()
     private.parent.chmod(0o755)
-    with pytest.raises(SourceError, match="other users may enter it, or own it; chmod 700"):
+    with pytest.raises(SourceError, match="another user owns it or may enter it; chmod 700"):
         listening(str(private))
 
 
