@@ -14,7 +14,7 @@ from support.model_kinds import parse, windows
 from engines.bundle import SPEC_FILE, Bundle, load_bundle
 from engines.graphs.quantise import quantise_bundle
 from training.export.onnx import export_bundle
-from training.models import ClipModel, build
+from training.models import ClipModel
 
 # ViViT-B/16x2, 32 frames, in the four variants of its paper (Arnab et al. 2021, table 2).
 _VIVIT = {"kind": "vivit", "size": "B", "height": 224, "width": 224, "frames_per_chunk": 2, "chunks": 16}
@@ -53,7 +53,7 @@ def random_weights(name: str, *, small: bool = False) -> ClipModel:
     """Far enough from fresh weights that every part of the network matters."""
     words = words_of(name, small=small)
     torch.manual_seed(7)
-    model = build(parse(words), labels=8 if small else LABELS)
+    model = parse(words).build(labels=8 if small else LABELS)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter) * parameter.std().nan_to_num(0.0).clamp(0.02, 1.0))

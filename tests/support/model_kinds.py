@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 
-from training.models import ClipModel, ModelRecipe, build
+from training.models import ClipModel, ModelRecipe
 
 SIZE = {"height": 32, "width": 48, "chunks": 3}
 VIVIT = {"kind": "vivit", "dim": 32, "heads": 2, "layers": 2, "frames_per_chunk": 2, **SIZE}
@@ -32,12 +32,12 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "conv": {"kind": "conv_transformer", "widths": [16, 32], "blocks": [1, 1], "layers": 2, **SIZE},
     "keypoint": {
-        "kind": "keypoint", "frames_per_chunk": 2, "width_of_stages": [8, 8, 8, 8], "points": 2, "described": 4,
+        "kind": "keypoint", "frames_per_chunk": 2, "stage_channels": [8, 8, 8, 8], "points": 2, "described_channels": 4,
         "dim": 16, "heads": 2, **SIZE,
     },
     "pose": {"kind": "pose", "multiplier": 0.25, "dim": 16, "members": 2, "height": 64, "width": 96, "chunks": 3},
-    "motion": {"kind": "motion", "frames_per_chunk": 3, "rounds": 1, "height": 32, "width": 64, "chunks": 3},
-    "attentive": {"kind": "attentive", "backbone": "mobilenetv3_small_050", "dim": 16, "pooled": 8, **SIZE},
+    "motion": {"kind": "motion", "frames_per_chunk": 3, "iterations": 1, "height": 32, "width": 64, "chunks": 3},
+    "attentive": {"kind": "attentive", "backbone": "mobilenetv3_small_050", "dim": 16, "pooled_channels": 8, **SIZE},
 }  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def parse(words: dict[str, Any]) -> ModelRecipe:
 def random_model(words: dict[str, Any], *, labels: int = 5) -> ClipModel:
     """Weights away from their initial values, so that every part of the network matters."""
     torch.manual_seed(3)
-    model = build(parse(words), labels=labels)
+    model = parse(words).build(labels=labels)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter) * parameter.std(correction=0).clamp(0.02, 1.0))

@@ -6,8 +6,8 @@ from typing import Any
 
 from training.errors import DataError
 from training.fit.run_folder import labels_of
-from training.models import ClipModel, build
-from training.models.flops import Counts, count
+from training.models import ClipModel
+from training.models.flops import ModelCost, compute_cost
 from training.recipe import Recipe
 
 
@@ -26,10 +26,10 @@ def summarise(recipe: Recipe) -> dict[str, Any]:
         labels, known = 2, False
 
     def fresh() -> ClipModel:
-        return build(model.unstarted(), labels=labels)
+        return model.without_weights().build(labels=labels)
 
-    def counted(*, whole: bool) -> Counts:
-        return count(
+    def counted(*, whole: bool) -> ModelCost:
+        return compute_cost(
             fresh,
             chunks=model.chunks,
             frames_per_chunk=model.frames_per_chunk,

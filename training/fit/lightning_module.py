@@ -181,7 +181,7 @@ class ClipModule(lightning.LightningModule):
         if not self.truth_names:
             return self.model.features(frames), None
         if self.answer is None:
-            features, answers = self.model.encoder.with_answers(frames.flatten(0, 1))  # type: ignore[operator]
+            features, answers = self.model.encoder.with_point(frames.flatten(0, 1))  # type: ignore[operator]
             return features.unflatten(0, frames.shape[:2]), answers.unflatten(0, frames.shape[:2])
         features = self.model.features(frames)
         flat = features if features.ndim == 3 else features.flatten(2, -2).mean(dim=2)
@@ -232,8 +232,8 @@ class ClipModule(lightning.LightningModule):
 
 
 def answers_itself(model: nn.Module) -> bool:
-    """Whether the encoder answers the truths by itself: `with_answers(frames) -> (features, answers)`."""
-    return hasattr(model.encoder, "with_answers")
+    """Whether the encoder answers the truths by itself: `with_point(frames) -> (features, answers)`."""
+    return hasattr(model.encoder, "with_point")
 
 
 def answer(model: nn.Module, batch: Batch) -> Tensor:

@@ -14,7 +14,7 @@ from training.builtin.camera_events import LABELS as CAMERA_EVENTS
 from training.data.datasets import label_names
 from training.data.recipes import CameraEventsData
 from training.errors import RunError
-from training.models import ClipModel, build
+from training.models import ClipModel
 from training.recipe import Recipe, parse_recipe
 from training.weights import WEIGHTS_FILE, read_weights
 
@@ -35,7 +35,7 @@ def labels_of(recipe: Recipe) -> tuple[str, ...]:
 
 def build_model(recipe: Recipe, labels: int | None = None) -> ClipModel:
     """The recipe's network with fresh weights, or those of `start_from`. `labels`: how many, where that is known."""
-    model = build(recipe.model, labels=len(labels_of(recipe)) if labels is None else labels)
+    model = recipe.model.build(labels=len(labels_of(recipe)) if labels is None else labels)
     if recipe.start_from is not None:
         if recipe.start_strict:
             load_weights(model, recipe.start_from)
@@ -82,7 +82,7 @@ def read_recipe(run: Path) -> Recipe:
 def load_run(run: Path) -> tuple[Recipe, ClipModel]:
     """A finished run's recipe and best weights, ready to evaluate."""
     recipe = read_recipe(run)
-    plain = recipe.model_copy(update={"start_from": None, "model": recipe.model.unstarted()})
+    plain = recipe.model_copy(update={"start_from": None, "model": recipe.model.without_weights()})
     model = build_model(plain, len(run_labels(run, recipe)))
     load_weights(model, run / WEIGHTS_FILE)
     model.eval()

@@ -11,10 +11,10 @@ from training.data.recipes import Shape
 from training.errors import FolderError
 from training.export.golden import drawn_windows
 from training.export.onnx import export_bundle
-from training.importing.folder import ACTIVATIONS, Config, read_config, read_state
-from training.importing.names import our_state
-from training.importing.networks import DividedHead, Embedding, Imported, JointHead
-from training.importing.processor import Processor, read_processor
+from training.importing.folder import ACTIVATIONS, FolderConfig, read_config, read_state
+from training.importing.names import convert_state
+from training.importing.networks import DividedAttentionHead, ImportedEmbedding, ImportedModel, JointAttentionHead
+from training.importing.processor import ImageProcessor, read_processor
 
 FPS: Final = {"vivit": 12.5, "videomae": 6.25, "timesformer": 0.78125}
 """At which the published models saw Kinetics, of 25 fps: every 2nd, 4th and 32nd frame. No folder says it."""
@@ -61,14 +61,14 @@ def import_folder(folder: Path, output: Path, *, fps: float | None = None) -> Bu
     return export_bundle(model, fields=fields, golden=golden, card=card, path=output)
 
 
-def load_model(folder: Path, config: Config, processor: Processor) -> Imported:
+def load_model(folder: Path, config: FolderConfig, processor: ImageProcessor) -> ImportedModel:
     """The folder's network with its weights. Raises `FolderError`."""
     dim, gelu = config.hidden_size, ACTIVATIONS[config.hidden_act]
     frames, *patch = config.tubelet
-    encoder = Embedding(processor=processor, frames=frames, patch=(patch[0], patch[1]), dim=dim)
-    head: JointHead | DividedHead
+    encoder = ImportedEmbedding(processor=processor, frames=frames, patch=(patch[0], patch[1]), dim=dim)
+    head: JointAttentionHead | DividedAttentionHead
     if config.model_type == "timesformer" and config.attention_type == "divided_space_time":
-        head = DividedHead(
+        head = DividedAttentionHead(
             chunks=config.chunks,
             patches=config.patches,
             dim=dim,
@@ -81,7 +81,7 @@ def load_model(folder: Path, config: Config, processor: Processor) -> Imported:
         )
     else:
         mean = config.model_type == "videomae" and config.use_mean_pooling
-        head = JointHead(
+        head = JointAttentionHead(
             places=config.chunks * config.patches,
             dim=dim,
             heads=config.num_attention_heads,
@@ -93,8 +93,8 @@ def load_model(folder: Path, config: Config, processor: Processor) -> Imported:
             pool="mean" if mean else "first",
             labels=len(config.id2label),
         )
-    model = Imported(encoder=encoder, head=head)
-    state = our_state(config, read_state(folder), str(folder / "model.safetensors"))
+    model = ImportedModel(encoder=encoder, head=head)
+    state = convert_state(config, read_state(folder), str(folder / "model.safetensors"))
     own = model.state_dict()
     for name, tensor in state.items():
         if tensor.shape != own[name].shape:
@@ -106,13 +106,13 @@ def load_model(folder: Path, config: Config, processor: Processor) -> Imported:
     return model.eval()
 
 
-def _name(folder: Path, config: Config) -> str:
+def _name(folder: Path, config: FolderConfig) -> str:
     """The folder's, in the letters that a bundle's may have."""
     name = re.sub(r"[^a-z0-9_-]+", "-", folder.resolve().name.lower()).strip("-_")[:64]
     return name or config.model_type
 
 
-def _labels(folder: Path, config: Config) -> tuple[str, ...]:
+def _labels(folder: Path, config: FolderConfig) -> tuple[str, ...]:
     labels = tuple(config.id2label[index].strip() for index in range(len(config.id2label)))
     for label in labels:
         if not 1 <= len(label) <= 64:
@@ -123,7 +123,7 @@ def _labels(folder: Path, config: Config) -> tuple[str, ...]:
     return labels
 
 
-def _card(config: Config, processor: Processor, fps: float, *, guessed: bool) -> str:
+def _card(config: FolderConfig, processor: ImageProcessor, fps: float, *, guessed: bool) -> str:
     """A model card, with what the bundle does otherwise than the folder."""
     notes = [
         *processor.notes,

@@ -37,7 +37,7 @@ Side = Annotated[int, Field(ge=8, le=4096)]
 Patch = Annotated[int, Field(ge=1, le=4096)]
 
 
-class Config(BaseModel):
+class FolderConfig(BaseModel):
     """What of config.json says how to build the network; the defaults are transformers' own."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -72,7 +72,7 @@ class Config(BaseModel):
         return {**own.get(str(given.get("model_type")), {}), **given} if isinstance(given, dict) else given
 
     @model_validator(mode="after")
-    def _fits(self) -> Config:
+    def _fits(self) -> FolderConfig:
         if self.hidden_act not in ACTIVATIONS:
             raise ValueError(f"hidden_act={self.hidden_act}: not one of {', '.join(ACTIVATIONS)}")
         if self.hidden_size % self.num_attention_heads:
@@ -107,14 +107,14 @@ class Config(BaseModel):
         return math.prod(self.image_size) // (height * width)
 
 
-def read_config(folder: Path) -> Config:
+def read_config(folder: Path) -> FolderConfig:
     """Raises `FolderError` with the key, the value and what is wrong."""
     tree = read_json(folder / CONFIG_FILE)
     kind = tree.get("model_type")
     if kind not in ("vivit", "videomae", "timesformer"):
         raise FolderError(f"{folder / CONFIG_FILE}: model_type={kind!r}: only vivit, videomae and timesformer are read")
     try:
-        config = Config.model_validate(tree)
+        config = FolderConfig.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -8,67 +8,67 @@ import torch
 from torch import Tensor
 
 from training.errors import FolderError
-from training.importing.folder import Config
+from training.importing.folder import FolderConfig
 from training.weights import State
 
 
-class Taken:
+class CheckpointTensors:
     """Tensors by their names in the folder; knows which nobody asked for."""
 
     def __init__(self, state: State, where: str) -> None:
         self.state, self.where = dict(state), where
 
-    def take(self, name: str) -> Tensor:
+    def pop(self, name: str) -> Tensor:
         """Raises `FolderError` where it is not there."""
         if name not in self.state:
             raise FolderError(f"{self.where}: has no {name}; config.json describes another model")
         return self.state.pop(name)
 
-    def optional(self, *names: str) -> Tensor | None:
+    def pop_first(self, *names: str) -> Tensor | None:
         """The first of these that is there."""
         return next((self.state.pop(name) for name in names if name in self.state), None)
 
-    def finish(self) -> None:
+    def check_all_used(self) -> None:
         """Raises `FolderError` for a tensor that would be left out, unless nothing reads it to classify."""
         left = sorted(name for name in self.state if ".pooler." not in name and not name.startswith("decoder."))
         if left:
             raise FolderError(f"{self.where}: {len(left)} tensors that the model has no place for, such as {left[0]}")
 
 
-def our_state(config: Config, state: State, where: str) -> State:
-    """State of an `Imported` model. Raises `FolderError`."""
-    taken, prefix = Taken(state, where), config.model_type
-    ours = _embedding(config, taken, f"{prefix}.embeddings.patch_embeddings.projection")
-    ours |= _positions(config, taken, f"{prefix}.embeddings")
+def convert_state(config: FolderConfig, state: State, where: str) -> State:
+    """State of an `ImportedModel` model. Raises `FolderError`."""
+    tensors, prefix = CheckpointTensors(state, where), config.model_type
+    ours = _embedding(config, tensors, f"{prefix}.embeddings.patch_embeddings.projection")
+    ours |= _positions(config, tensors, f"{prefix}.embeddings")
     for index in range(config.num_hidden_layers):
-        ours |= _layer(config, taken, f"{prefix}.encoder.layer.{index}", f"head.layers.{index}")
+        ours |= _layer(config, tensors, f"{prefix}.encoder.layer.{index}", f"head.layers.{index}")
     norm = "fc_norm" if prefix == "videomae" and config.use_mean_pooling else f"{prefix}.layernorm"
-    ours |= _both(taken, norm, "head.norm") | _both(taken, "classifier", "head.classify")
-    taken.finish()
+    ours |= _both(tensors, norm, "head.norm") | _both(tensors, "classifier", "head.classify")
+    tensors.check_all_used()
     return ours
 
 
-def _both(taken: Taken, theirs: str, ours: str) -> State:
-    return {f"{ours}.{kind}": taken.take(f"{theirs}.{kind}") for kind in ("weight", "bias")}
+def _both(tensors: CheckpointTensors, theirs: str, ours: str) -> State:
+    return {f"{ours}.{kind}": tensors.pop(f"{theirs}.{kind}") for kind in ("weight", "bias")}
 
 
-def _embedding(config: Config, taken: Taken, name: str) -> State:
+def _embedding(config: FolderConfig, tensors: CheckpointTensors, name: str) -> State:
     """A 3D convolution (D, 3, t, p, p) as a 2D one over t frames' channels, frames outermost."""
-    weight = taken.take(f"{name}.weight")
+    weight = tensors.pop(f"{name}.weight")
     if config.model_type != "timesformer":
         if weight.ndim != 5:
-            raise FolderError(f"{taken.where}: {name}.weight has {weight.ndim} axes, a tubelet's has 5")
+            raise FolderError(f"{tensors.where}: {name}.weight has {weight.ndim} axes, a tubelet's has 5")
         weight = weight.transpose(1, 2).flatten(1, 2)
-    return {"encoder.project.weight": weight.contiguous(), "encoder.project.bias": taken.take(f"{name}.bias")}
+    return {"encoder.project.weight": weight.contiguous(), "encoder.project.bias": tensors.pop(f"{name}.bias")}
 
 
-def _positions(config: Config, taken: Taken, name: str) -> State:
+def _positions(config: FolderConfig, tensors: CheckpointTensors, name: str) -> State:
     if config.model_type == "videomae":
         return {"head.positions": sinusoids(config.chunks * config.patches, config.hidden_size)}
-    table = taken.take(f"{name}.position_embeddings")
-    state = {"head.class_token": taken.take(f"{name}.cls_token")}
+    table = tensors.pop(f"{name}.position_embeddings")
+    state = {"head.class_token": tensors.pop(f"{name}.cls_token")}
     if config.model_type == "timesformer":
-        time = taken.take(f"{name}.time_embeddings")  # (1, T, D); the class token has none
+        time = tensors.pop(f"{name}.time_embeddings")  # (1, T, D); the class token has none
         both = (table[:, None, 1:] + time[:, :, None]).flatten(1, 2)
         table = torch.cat([table[:, :1], both], dim=1)
     return state | {"head.positions": table}
@@ -83,37 +83,37 @@ def sinusoids(places: int, dim: int) -> Tensor:
     return torch.where(odd, angle.cos(), angle.sin()).to(torch.float32)[None]
 
 
-def _layer(config: Config, taken: Taken, theirs: str, ours: str) -> State:
+def _layer(config: FolderConfig, tensors: CheckpointTensors, theirs: str, ours: str) -> State:
     divided = config.model_type == "timesformer" and config.attention_type == "divided_space_time"
-    state = _attention(config, taken, f"{theirs}.attention", f"{ours}.attention")
+    state = _attention(config, tensors, f"{theirs}.attention", f"{ours}.attention")
     for name, kept in (
         ("layernorm_before", "norm1"),
         ("layernorm_after", "norm2"),
         ("intermediate.dense", "mlp.0"),
         ("output.dense", "mlp.2"),
     ):
-        state |= _both(taken, f"{theirs}.{name}", f"{ours}.{kept}")
+        state |= _both(tensors, f"{theirs}.{name}", f"{ours}.{kept}")
     if divided:
-        state |= _attention(config, taken, f"{theirs}.temporal_attention", f"{ours}.time_attention")
-        state |= _both(taken, f"{theirs}.temporal_layernorm", f"{ours}.norm_time")
-        state |= _both(taken, f"{theirs}.temporal_dense", f"{ours}.time_out")
+        state |= _attention(config, tensors, f"{theirs}.temporal_attention", f"{ours}.time_attention")
+        state |= _both(tensors, f"{theirs}.temporal_layernorm", f"{ours}.norm_time")
+        state |= _both(tensors, f"{theirs}.temporal_dense", f"{ours}.time_out")
     return state
 
 
-def _attention(config: Config, taken: Taken, theirs: str, ours: str) -> State:
+def _attention(config: FolderConfig, tensors: CheckpointTensors, theirs: str, ours: str) -> State:
     """Biases that a model does without are zeros here: VideoMAE's keys have none."""
     inner, zeros = f"{theirs}.attention", torch.zeros(config.hidden_size)
-    state = _both(taken, f"{theirs}.output.dense", f"{ours}.out")
+    state = _both(tensors, f"{theirs}.output.dense", f"{ours}.out")
     if config.model_type == "timesformer":
-        weights: tuple[Tensor, ...] = taken.take(f"{inner}.qkv.weight").chunk(3)
-        joined = taken.optional(f"{inner}.qkv.bias")
+        weights: tuple[Tensor, ...] = tensors.pop(f"{inner}.qkv.weight").chunk(3)
+        joined = tensors.pop_first(f"{inner}.qkv.bias")
         biases: list[Tensor] = [zeros] * 3 if joined is None else list(joined.chunk(3))
     else:
-        weights = tuple(taken.take(f"{inner}.{name}.weight") for name in ("query", "key", "value"))
+        weights = tuple(tensors.pop(f"{inner}.{name}.weight") for name in ("query", "key", "value"))
         found = [
-            taken.optional(f"{inner}.query.bias", f"{inner}.q_bias"),
-            taken.optional(f"{inner}.key.bias"),
-            taken.optional(f"{inner}.value.bias", f"{inner}.v_bias"),
+            tensors.pop_first(f"{inner}.query.bias", f"{inner}.q_bias"),
+            tensors.pop_first(f"{inner}.key.bias"),
+            tensors.pop_first(f"{inner}.value.bias", f"{inner}.v_bias"),
         ]
         biases = [zeros if bias is None else bias for bias in found]
     for name, weight, bias in zip("qkv", weights, biases, strict=True):

@@ -10,21 +10,21 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from training.importing.processor import Processor
+from training.importing.processor import ImageProcessor
 from training.models.base import ClipModel
-from training.models.input_pixels import Pixels
+from training.models.input_pixels import PixelInput
 from training.models.layers import Attention, Gelu, Layer, new_mlp
 
 
-class Embedding(nn.Module):
+class ImportedEmbedding(nn.Module):
     """Frames (N, t, H, W, 3) uint8 RGB -> (N, P, D): the folder's processor and its tubelet or patch embedding."""
 
-    def __init__(self, *, processor: Processor, frames: int, patch: tuple[int, int], dim: int) -> None:
+    def __init__(self, *, processor: ImageProcessor, frames: int, patch: tuple[int, int], dim: int) -> None:
         super().__init__()
         height, width = processor.crop
         self.top, self.left = (processor.height - height) // 2, (processor.width - width) // 2
         self.height, self.width = height, width
-        self.pixels = Pixels(frames=frames, mean=processor.mean, std=processor.std)
+        self.pixels = PixelInput(frames=frames, mean=processor.mean, std=processor.std)
         self.project = nn.Conv2d(frames * 3, dim, patch, stride=patch)
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ class Embedding(nn.Module):
         return embedded.flatten(2).transpose(1, 2)
 
 
-class JointHead(nn.Module):
+class JointAttentionHead(nn.Module):
     """Embedded tubelets (N, T, P, D), oldest first -> logits (N, K); all attend to all.
 
     `pool`: the normed first place, a class token or not, or the norm of the mean of all.
@@ -119,7 +119,7 @@ class DividedLayer(nn.Module):
         return token, x
 
 
-class DividedHead(nn.Module):
+class DividedAttentionHead(nn.Module):
     """Embedded patches (N, T, P, D), oldest first -> logits (N, K)."""
 
     def __init__(
@@ -155,9 +155,9 @@ class DividedHead(nn.Module):
         return logits
 
 
-class Imported(ClipModel):
+class ImportedModel(ClipModel):
     """A network from elsewhere."""
 
-    def __init__(self, *, encoder: Embedding, head: JointHead | DividedHead) -> None:
+    def __init__(self, *, encoder: ImportedEmbedding, head: JointAttentionHead | DividedAttentionHead) -> None:
         super().__init__()
         self.encoder, self.head = encoder, head

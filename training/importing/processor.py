@@ -16,7 +16,7 @@ _HARMLESS = {"do_convert_rgb", "do_sample_frames", "do_resize", "do_center_crop"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Processor:
+class ImageProcessor:
     """`height`, `width`: of frames in the bundle; the encoder keeps the `crop` (height, width) in their centre.
 
     A pixel from 0 to 1 becomes (pixel - mean) / std. `notes`: what differs from the folder's own, for the model card.
@@ -31,7 +31,7 @@ class Processor:
     notes: tuple[str, ...]
 
 
-def read_processor(folder: Path, image_size: Pair) -> Processor:
+def read_processor(folder: Path, image_size: Pair) -> ImageProcessor:
     """Raises `FolderError` for what a bundle cannot say."""
     path = folder / PROCESSOR_FILE
     tree = read_json(path)
@@ -45,7 +45,7 @@ def read_processor(folder: Path, image_size: Pair) -> Processor:
         raise FolderError(f"{path}: {odd[0]}=true: not something that a bundle does")
     mean, std = _affine(path, tree, vivit=kind == "vivit")
     height, width, resize, notes = _geometry(path, tree, image_size, shortest=256 if kind == "vivit" else 224)
-    return Processor(height=height, width=width, resize=resize, crop=image_size, mean=mean, std=std, notes=notes)
+    return ImageProcessor(height=height, width=width, resize=resize, crop=image_size, mean=mean, std=std, notes=notes)
 
 
 def _affine(path: Path, tree: dict[str, Any], *, vivit: bool) -> tuple[Triple, Triple]:

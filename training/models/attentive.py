@@ -19,20 +19,20 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from training.errors import RecipeError
-from training.models.base import ClipModel, ClipRecipe
+from training.models.base import BaseModelRecipe, ClipModel
 from training.models.image_backbones import load_backbone, new_timm
-from training.models.input_pixels import Pixels
+from training.models.input_pixels import PixelInput
 
 Triple = tuple[float, float, float]
 
 
-class AttentiveRecipe(ClipRecipe):
+class AttentiveRecipe(BaseModelRecipe):
     """The words of `AttentiveModel`."""
 
     kind: Literal["attentive"] = "attentive"
     frames_per_chunk: Literal[1] = 1
     backbone: str = Field("mobilenetv2_100", description="timm's name of a CNN that has features_only")
-    backbone_words: dict[str, bool | int | float | str] = Field({}, description="further words for timm.create_model")
+    backbone_kwargs: dict[str, bool | int | float | str] = Field({}, description="further words for timm.create_model")
     weights: Path | Literal["timm"] | None = Field(
         None, description="a .safetensors, or timm: its own, from the network"
     )
@@ -40,17 +40,21 @@ class AttentiveRecipe(ClipRecipe):
     std: Triple = Field((0.5, 0.5, 0.5), description="of pixels from 0 to 1")
     stage: int = Field(-1, description="which of the backbone's maps: -1 the last, at 1/32; -2 the one before it")
     queries: int = Field(4, ge=1, le=64, description="places to look at in a frame")
-    pooled: int = Field(64, ge=4, description="channels of what is seen there")
+    pooled_channels: int = Field(64, ge=4, description="channels of what is seen there")
     dim: int = Field(128, ge=8, description="width of the head")
     layers: int = Field(2, ge=1, le=16, description="temporal convolutions")
     dropout: float = Field(0.4, ge=0, lt=1)
 
-    def unstarted(self) -> AttentiveRecipe:
-        """See `ClipRecipe`."""
+    def without_weights(self) -> AttentiveRecipe:
+        """See `BaseModelRecipe`."""
         return self.model_copy(update={"weights": None})
 
+    def build(self, *, labels: int) -> ClipModel:
+        """See `BaseModelRecipe`."""
+        return AttentiveModel(recipe=self, labels=labels)
 
-class Encoder(nn.Module):
+
+class AttentiveEncoder(nn.Module):
     """One frame (N, 1, H, W, 3) uint8 RGB -> the backbone's map (N, P, C), rows first."""
 
     def __init__(
@@ -59,16 +63,16 @@ class Encoder(nn.Module):
         height: int,
         width: int,
         backbone: str,
-        words: Mapping[str, bool | int | float | str],
+        kwargs: Mapping[str, bool | int | float | str],
         weights: Path | Literal["timm"] | None,
         mean: Triple,
         std: Triple,
         stage: int,
     ) -> None:
         super().__init__()
-        self.pixels = Pixels(frames=1, mean=mean, std=std)
+        self.pixels = PixelInput(frames=1, mean=mean, std=std)
         self.backbone = new_timm(
-            backbone, pretrained=weights == "timm", **{"features_only": True, "out_indices": (stage,), **words}
+            backbone, pretrained=weights == "timm", **{"features_only": True, "out_indices": (stage,), **kwargs}
         )
         if isinstance(weights, Path):
             load_backbone(self.backbone, weights)
@@ -87,7 +91,7 @@ class Encoder(nn.Module):
         return x.flatten(2).transpose(1, 2)
 
 
-class Head(nn.Module):
+class AttentiveHead(nn.Module):
     """The maps of one window (N, T, P, C), oldest first -> logits (N, K)."""
 
     def __init__(
@@ -97,7 +101,7 @@ class Head(nn.Module):
         columns: int,
         channels: int,
         queries: int,
-        pooled: int,
+        pooled_channels: int,
         dim: int,
         layers: int,
         dropout: float,
@@ -105,10 +109,10 @@ class Head(nn.Module):
     ) -> None:
         super().__init__()
         self.norm = nn.BatchNorm1d(channels)
-        self.see, self.attend = nn.Linear(channels, pooled), nn.Linear(channels, queries)
+        self.project, self.attend = nn.Linear(channels, pooled_channels), nn.Linear(channels, queries)
         y, x = torch.meshgrid(torch.linspace(-1, 1, rows), torch.linspace(-1, 1, columns), indexing="ij")
         self.register_buffer("places", torch.stack([x, y], dim=-1).reshape(-1, 2), persistent=False)
-        self.embed = nn.Linear(2 * (queries * (pooled + 2) + pooled), dim)
+        self.embed = nn.Linear(2 * (queries * (pooled_channels + 2) + pooled_channels), dim)
         self.near = nn.ModuleList(nn.Conv1d(dim, dim, 3, padding=1) for _ in range(layers))
         self.dropout = nn.Dropout(dropout)
         self.classify = nn.Linear(2 * dim, labels)
@@ -117,7 +121,7 @@ class Head(nn.Module):
         """The graph that serving runs once per window."""
         n, t, p, c = features.shape
         maps = self.norm(features.reshape(-1, c)).reshape(-1, p, c)
-        seen = self.see(maps).relu()  # (N T, P, pooled)
+        seen = self.project(maps).relu()  # (N T, P, pooled_channels)
         where = self.attend(maps).transpose(1, 2).softmax(dim=2)  # (N T, Q, P)
         parts = [(where @ seen).flatten(1), (where @ self.places).flatten(1), seen.mean(dim=1)]
         x = torch.cat(parts, dim=1).reshape(n, t, -1)
@@ -133,27 +137,27 @@ class Head(nn.Module):
 class AttentiveModel(ClipModel):
     """Built from its recipe, whose words say what each means."""
 
-    encoder: Encoder
-    head: Head
+    encoder: AttentiveEncoder
+    head: AttentiveHead
 
     def __init__(self, *, recipe: AttentiveRecipe, labels: int) -> None:
         super().__init__()
-        self.encoder = Encoder(
+        self.encoder = AttentiveEncoder(
             height=recipe.height,
             width=recipe.width,
             backbone=recipe.backbone,
-            words=recipe.backbone_words,
+            kwargs=recipe.backbone_kwargs,
             weights=recipe.weights,
             mean=recipe.mean,
             std=recipe.std,
             stage=recipe.stage,
         )
-        self.head = Head(
+        self.head = AttentiveHead(
             rows=self.encoder.rows,
             columns=self.encoder.columns,
             channels=self.encoder.channels,
             queries=recipe.queries,
-            pooled=recipe.pooled,
+            pooled_channels=recipe.pooled_channels,
             dim=recipe.dim,
             layers=recipe.layers,
             dropout=recipe.dropout,

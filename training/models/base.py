@@ -1,7 +1,8 @@
-"""What every model is: an encoder and a head (design, section 2)."""
+"""Define what every model has: a recipe, an encoder and a head."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 
 from pydantic import Field
@@ -11,16 +12,23 @@ from typing_extensions import Self
 from training.section import Section
 
 
-class ClipRecipe(Section):
-    """What every model's recipe says."""
+class BaseModelRecipe(Section):
+    """The keys that every model's recipe has."""
 
     height: int = Field(ge=8, le=4096, description="pixels")
     width: int = Field(ge=8, le=4096, description="pixels")
     frames_per_chunk: int = Field(ge=1, le=64)
     chunks: int = Field(ge=1, le=1024, description="of one window")
 
-    def unstarted(self) -> Self:
-        """The same model without the weights that it starts from: nothing is read or fetched to build it."""
+    @abstractmethod
+    def build(self, *, labels: int) -> ClipModel:
+        """Build the model for `labels` classes, with fresh weights or with those that the recipe names.
+
+        Raises `RecipeError` where the weights do not fit the model, `RunError` where they cannot be read.
+        """
+
+    def without_weights(self) -> Self:
+        """Return the recipe of the same model with fresh weights: building it reads and downloads no file."""
         return self
 
 

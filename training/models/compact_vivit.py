@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from training.models.base import ClipModel, ClipRecipe
+from training.models.base import BaseModelRecipe, ClipModel
 from training.models.layers import ClassStack
 
 # Pixels come as 0..255. Sums are centred and brought to about unit variance; differences between frames are
@@ -25,7 +25,7 @@ from training.models.layers import ClassStack
 _MEAN_CENTRE, _MEAN_SCALE, _DIFFERENCE_SCALE = 127.5, 64.0, 16.0
 
 
-class VivitFactorisedRecipe(ClipRecipe):
+class VivitFactorisedRecipe(BaseModelRecipe):
     """The words of `FactorisedViViT`."""
 
     kind: Literal["vivit_factorised"] = "vivit_factorised"
@@ -38,6 +38,10 @@ class VivitFactorisedRecipe(ClipRecipe):
     mlp_ratio: float = Field(4.0, gt=0)
     drop_path: float = Field(0.0, ge=0, lt=1)
     changes: bool = Field(False, description="the head also reads what changed from chunk to chunk")
+
+    def build(self, *, labels: int) -> ClipModel:
+        """See `BaseModelRecipe`."""
+        return FactorisedViViT(labels=labels, **self.model_dump(exclude={"kind"}))
 
 
 class TubeletEmbedding(nn.Module):
@@ -83,7 +87,7 @@ class TubeletEmbedding(nn.Module):
         return embedded
 
 
-class Encoder(nn.Module):
+class CompactViViTEncoder(nn.Module):
     """One chunk's frames (N, t, H, W, 3) uint8 RGB -> feature (N, D)."""
 
     def __init__(
@@ -118,7 +122,7 @@ class Encoder(nn.Module):
         return feature
 
 
-class Changes(nn.Module):
+class ChunkDifferences(nn.Module):
     """Adds to each chunk's feature what changed since the chunk before: (N, T, D) -> (N, T, D).
 
     What happens between two chunks, a knock or a switched light, is in neither of their features. Attention
@@ -136,7 +140,7 @@ class Changes(nn.Module):
         return change
 
 
-class Head(nn.Module):
+class CompactViViTHead(nn.Module):
     """The features of one window (N, T, D), oldest first -> logits (N, K)."""
 
     def __init__(
@@ -152,7 +156,7 @@ class Head(nn.Module):
         labels: int,
     ) -> None:
         super().__init__()
-        self.changes = Changes(dim=dim) if changes else None
+        self.changes = ChunkDifferences(dim=dim) if changes else None
         self.stack = ClassStack(
             tokens=chunks, dim=dim, heads=heads, layers=layers, mlp_ratio=mlp_ratio, drop_path=drop_path
         )
@@ -160,9 +164,9 @@ class Head(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """The graph that serving runs once per window."""
-        return self.with_changes(features)[0]
+        return self.with_differences(features)[0]
 
-    def with_changes(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
+    def with_differences(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits (N, K), and what changed from chunk to chunk (N, T, D), where the recipe says that it is read."""
         changes = None if self.changes is None else self.changes(features)
         logits: Tensor = self.classify(self.stack(features if changes is None else features + changes))
@@ -172,8 +176,8 @@ class Head(nn.Module):
 class FactorisedViViT(ClipModel):
     """The two transformers; its words are those of its recipe."""
 
-    encoder: Encoder
-    head: Head
+    encoder: CompactViViTEncoder
+    head: CompactViViTHead
 
     def __init__(
         self,
@@ -194,7 +198,7 @@ class FactorisedViViT(ClipModel):
         changes: bool = False,
     ) -> None:
         super().__init__()
-        self.encoder = Encoder(
+        self.encoder = CompactViViTEncoder(
             height=height,
             width=width,
             frames_per_chunk=frames_per_chunk,
@@ -206,7 +210,7 @@ class FactorisedViViT(ClipModel):
             mlp_ratio=mlp_ratio,
             drop_path=drop_path,
         )
-        self.head = Head(
+        self.head = CompactViViTHead(
             chunks=chunks,
             dim=dim,
             heads=heads,

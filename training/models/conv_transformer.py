@@ -15,13 +15,13 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from training.models.base import ClipModel, ClipRecipe
-from training.models.input_pixels import Pixels, Reads
-from training.models.layers import DropPath, Layer, attend, depths, split_heads
+from training.models.base import BaseModelRecipe, ClipModel
+from training.models.input_pixels import InputKind, PixelInput
+from training.models.layers import DropPath, Layer, attend, drop_path_rates, split_heads
 from training.models.positions import Positions
 
 
-class ConvTransformerRecipe(ClipRecipe):
+class ConvTransformerRecipe(BaseModelRecipe):
     """The words of `ConvTransformer`."""
 
     kind: Literal["conv_transformer"] = "conv_transformer"
@@ -34,7 +34,7 @@ class ConvTransformerRecipe(ClipRecipe):
     mlp_ratio: float = Field(2.0, gt=0)
     drop_path: float = Field(0.1, ge=0, lt=1)
     dropout: float = Field(0.2, ge=0, lt=1, description="before the classifier")
-    input: Reads = Field("rgb", description="frames, differences of neighbouring frames within a chunk, or both")
+    input: InputKind = Field("rgb", description="frames, differences of neighbouring frames within a chunk, or both")
     channels: Literal[1, 3] = Field(3, description="1 for grey pictures: the first of the three channels alone")
 
     @model_validator(mode="after")
@@ -49,8 +49,12 @@ class ConvTransformerRecipe(ClipRecipe):
             raise ValueError(f"input={self.input}: needs frames_per_chunk of 2 or more")
         return self
 
+    def build(self, *, labels: int) -> ClipModel:
+        """See `BaseModelRecipe`."""
+        return ConvTransformer(recipe=self, labels=labels)
 
-class Block(nn.Module):
+
+class ConvNextBlock(nn.Module):
     """A residual block: depthwise 5 x 5, then a pointwise MLP (ConvNeXt's order, with batch norms): (N, C, h, w)."""
 
     def __init__(self, *, width: int, drop_path: float) -> None:
@@ -72,7 +76,7 @@ class Block(nn.Module):
         return x + dropped
 
 
-class Encoder(nn.Module):
+class ConvTransformerEncoder(nn.Module):
     """One chunk's frames (N, t, H, W, 3) uint8 RGB -> feature (N, D), D the last stage's width.
 
     A chunk's frames are read together, as channels. The first stage works at a quarter of the size, each next at half.
@@ -85,18 +89,18 @@ class Encoder(nn.Module):
         widths: tuple[int, ...],
         blocks: tuple[int, ...],
         drop_path: float,
-        reads: Reads,
+        input_kind: InputKind,
         channels: Literal[1, 3],
     ) -> None:
         super().__init__()
-        self.pixels = Pixels(frames=frames_per_chunk, reads=reads, channels=channels)
-        drops = iter(depths(sum(blocks), drop_path))
+        self.pixels = PixelInput(frames=frames_per_chunk, input_kind=input_kind, channels=channels)
+        drops = iter(drop_path_rates(sum(blocks), drop_path))
         stages: list[nn.Module] = []
         before = self.pixels.images * channels
         for index, (width, count) in enumerate(zip(widths, blocks, strict=True)):
             size, stride = (7, 4) if index == 0 else (3, 2)
             stages += [nn.Conv2d(before, width, size, stride, size // 2, bias=False), nn.BatchNorm2d(width)]
-            stages += [Block(width=width, drop_path=next(drops)) for _ in range(count)]
+            stages += [ConvNextBlock(width=width, drop_path=next(drops)) for _ in range(count)]
             before = width
         self.stages = nn.Sequential(*stages)
         self.norm = nn.LayerNorm(before)
@@ -133,7 +137,7 @@ class ConvAttention(nn.Module):
         return out
 
 
-class Head(nn.Module):
+class ConvTransformerHead(nn.Module):
     """The features of one window (N, T, D), oldest first -> logits (N, K)."""
 
     def __init__(
@@ -159,7 +163,7 @@ class Head(nn.Module):
                     mlp_ratio=mlp_ratio,
                     drop_path=drop,
                 )
-                for index, drop in enumerate(depths(layers, drop_path))
+                for index, drop in enumerate(drop_path_rates(layers, drop_path))
             )
         )
         self.norm = nn.LayerNorm(dim)
@@ -176,20 +180,20 @@ class Head(nn.Module):
 class ConvTransformer(ClipModel):
     """Built from its recipe, whose words say what each means."""
 
-    encoder: Encoder
-    head: Head
+    encoder: ConvTransformerEncoder
+    head: ConvTransformerHead
 
     def __init__(self, *, recipe: ConvTransformerRecipe, labels: int) -> None:
         super().__init__()
-        self.encoder = Encoder(
+        self.encoder = ConvTransformerEncoder(
             frames_per_chunk=recipe.frames_per_chunk,
             widths=recipe.widths,
             blocks=recipe.blocks,
             drop_path=recipe.drop_path,
-            reads=recipe.input,
+            input_kind=recipe.input,
             channels=recipe.channels,
         )
-        self.head = Head(
+        self.head = ConvTransformerHead(
             chunks=recipe.chunks,
             dim=recipe.widths[-1],
             heads=recipe.heads,

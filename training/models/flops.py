@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from training.models.base import ClipModel
-from training.models.layers import whole_last_layers
+from training.models.layers import full_last_layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
+class ModelCost:
     """Of one model; FLOPs are for one chunk, one window's head, and a whole window chunk by chunk."""
 
     encoder_parameters: int
@@ -42,18 +42,18 @@ class Counts:
         return self.encoder_flops * self.chunks + self.head_flops
 
 
-def count(
+def compute_cost(
     build: Callable[[], ClipModel], *, chunks: int, frames_per_chunk: int, height: int, width: int, whole: bool
-) -> Counts:
+) -> ModelCost:
     """What `build()` has and does. It is built on torch's meta device: no memory is taken, nothing is computed."""
     with torch.device("meta"), torch.no_grad():
         model = build().eval()
-        with whole_last_layers(model) if whole else nullcontext():
+        with full_last_layers(model) if whole else nullcontext():
             frames = torch.empty(1, frames_per_chunk, height, width, 3, dtype=torch.uint8)
             feature, encoder = _run(model.encoder, frames)
             window = torch.empty(1, chunks, *feature.shape[1:])
             _, head = _run(model.head, window)
-    return Counts(
+    return ModelCost(
         encoder_parameters=_parameters(model.encoder),
         head_parameters=_parameters(model.head),
         encoder_flops=encoder,

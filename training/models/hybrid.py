@@ -19,28 +19,28 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from training.errors import RecipeError
-from training.models.base import ClipModel, ClipRecipe
+from training.models.base import BaseModelRecipe, ClipModel
 from training.models.image_backbones import load_backbone, new_timm
-from training.models.input_pixels import Pixels, Reads, images_in
+from training.models.input_pixels import InputKind, PixelInput, images_in
 from training.models.layers import Attention, Stack, new_mlp
 from training.models.positions import Positions
 
 Triple = tuple[float, float, float]
 
 
-class HybridRecipe(ClipRecipe):
+class HybridRecipe(BaseModelRecipe):
     """The words of `Hybrid`."""
 
     kind: Literal["hybrid"] = "hybrid"
     frames_per_chunk: int = Field(1, ge=1, le=64)
     backbone: str = Field("densenet121", description="timm's name of a CNN or image transformer")
-    backbone_words: dict[str, bool | int | float | str] = Field({}, description="further words for timm.create_model")
+    backbone_kwargs: dict[str, bool | int | float | str] = Field({}, description="further words for timm.create_model")
     weights: Path | Literal["timm"] | None = Field(
         None, description="a .safetensors, or timm: its own, from the network"
     )
     mean: Triple | None = Field(None, description="of pixels from 0 to 1; the backbone's own by default")
     std: Triple | None = Field(None, description="of pixels from 0 to 1; the backbone's own by default")
-    input: Reads = Field("rgb", description="frames, differences of neighbouring frames within a chunk, or both")
+    input: InputKind = Field("rgb", description="frames, differences of neighbouring frames within a chunk, or both")
     channels: Literal[1, 3] = Field(3, description="1 for grey pictures: the first of the three channels alone")
     fusion: Literal["channels", "features"] = Field(
         "channels", description="a chunk's images enter the backbone together, as channels, or each by itself"
@@ -63,12 +63,16 @@ class HybridRecipe(ClipRecipe):
             raise ValueError(f"input={self.input}: needs frames_per_chunk of 2 or more")
         return self
 
-    def unstarted(self) -> HybridRecipe:
-        """See `ClipRecipe`."""
+    def without_weights(self) -> HybridRecipe:
+        """See `BaseModelRecipe`."""
         return self.model_copy(update={"weights": None})
 
+    def build(self, *, labels: int) -> ClipModel:
+        """See `BaseModelRecipe`."""
+        return Hybrid(recipe=self, labels=labels)
 
-class Encoder(nn.Module):
+
+class HybridEncoder(nn.Module):
     """One chunk's frames (N, t, H, W, 3) uint8 RGB -> feature (N, F), what the backbone pools to.
 
     `fusion` channels: M images as M C channels, F as the backbone has it. Features: each image alone, F times M.
@@ -81,28 +85,28 @@ class Encoder(nn.Module):
         width: int,
         frames_per_chunk: int,
         backbone: str,
-        words: Mapping[str, bool | int | float | str],
+        kwargs: Mapping[str, bool | int | float | str],
         weights: Path | Literal["timm"] | None,
         mean: Triple | None,
         std: Triple | None,
-        reads: Reads,
+        input_kind: InputKind,
         channels: Literal[1, 3],
         fusion: Literal["channels", "features"],
     ) -> None:
         super().__init__()
-        self.images = images_in(frames_per_chunk, reads)
+        self.images = images_in(frames_per_chunk, input_kind)
         self.joined = fusion == "channels"
         inputs = channels * (self.images if self.joined else 1)
         self.backbone = new_timm(
-            backbone, pretrained=weights == "timm", **{"num_classes": 0, "in_chans": inputs, **words}
+            backbone, pretrained=weights == "timm", **{"num_classes": 0, "in_chans": inputs, **kwargs}
         )
         if isinstance(weights, Path):
             load_backbone(self.backbone, weights)
         own = getattr(self.backbone, "pretrained_cfg", {})
         half = (0.5, 0.5, 0.5)
-        self.pixels = Pixels(
+        self.pixels = PixelInput(
             frames=frames_per_chunk,
-            reads=reads,
+            input_kind=input_kind,
             channels=channels,
             mean=mean or own.get("mean", half),
             std=std or own.get("std", half),
@@ -196,21 +200,21 @@ class StrongHead(nn.Module):
 class Hybrid(ClipModel):
     """Built from its recipe, whose words say what each means."""
 
-    encoder: Encoder
+    encoder: HybridEncoder
     head: PublishedHead | StrongHead
 
     def __init__(self, *, recipe: HybridRecipe, labels: int) -> None:
         super().__init__()
-        self.encoder = Encoder(
+        self.encoder = HybridEncoder(
             height=recipe.height,
             width=recipe.width,
             frames_per_chunk=recipe.frames_per_chunk,
             backbone=recipe.backbone,
-            words=recipe.backbone_words,
+            kwargs=recipe.backbone_kwargs,
             weights=recipe.weights,
             mean=recipe.mean,
             std=recipe.std,
-            reads=recipe.input,
+            input_kind=recipe.input,
             channels=recipe.channels,
             fusion=recipe.fusion,
         )

@@ -10,17 +10,17 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-Reads = Literal["rgb", "difference", "rgb+difference"]
+InputKind = Literal["rgb", "difference", "rgb+difference"]
 
 _DIFFERENCE_GAIN = 4.0  # neighbouring frames differ by an order of magnitude less than a frame's pixels do
 
 
-def images_in(frames: int, reads: Reads) -> int:
+def images_in(frames: int, input_kind: InputKind) -> int:
     """M: how many images a chunk of `frames` gives."""
-    return {"rgb": frames, "difference": frames - 1, "rgb+difference": 2 * frames - 1}[reads]
+    return {"rgb": frames, "difference": frames - 1, "rgb+difference": 2 * frames - 1}[input_kind]
 
 
-class Pixels(nn.Module):
+class PixelInput(nn.Module):
     """Frames (N, t, H, W, 3) uint8 RGB -> (N, M, C, H, W), about centred on 0 and of unit size.
 
     `reads`: the t frames, the t - 1 differences of each to the one before it, or both, frames first.
@@ -34,16 +34,18 @@ class Pixels(nn.Module):
         self,
         *,
         frames: int,
-        reads: Reads = "rgb",
+        input_kind: InputKind = "rgb",
         channels: Literal[1, 3] = 3,
         mean: tuple[float, float, float] = (0.5, 0.5, 0.5),
         std: tuple[float, float, float] = (0.5, 0.5, 0.5),
     ) -> None:
         super().__init__()
-        if reads != "rgb" and frames < 2:
-            raise ValueError(f"reads={reads}: a chunk of frames_per_chunk={frames} has no differences; give 2 or more")
-        self.reads, self.channels = reads, channels
-        self.images = images_in(frames, reads)
+        if input_kind != "rgb" and frames < 2:
+            raise ValueError(
+                f"input_kind={input_kind}: a chunk of frames_per_chunk={frames} has no differences; give 2 or more"
+            )
+        self.input_kind, self.channels = input_kind, channels
+        self.images = images_in(frames, input_kind)
         scale = 1 / (255 * torch.tensor(std[:channels]))
         self.register_buffer("scale", scale.reshape(1, 1, -1, 1, 1), persistent=False)
         shift = -torch.tensor(mean[:channels]) / torch.tensor(std[:channels])
@@ -55,7 +57,7 @@ class Pixels(nn.Module):
         if self.channels == 1:
             x = x[:, :, :1]
         x = x * self.scale + self.shift
-        if self.reads == "rgb":
+        if self.input_kind == "rgb":
             return x
         change = (x[:, 1:] - x[:, :-1]) * _DIFFERENCE_GAIN
-        return change if self.reads == "difference" else torch.cat([x, change], dim=1)
+        return change if self.input_kind == "difference" else torch.cat([x, change], dim=1)

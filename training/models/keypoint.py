@@ -3,7 +3,7 @@
 For gestures drawn in the air the class is the fingertip's path, and what the hand, the sleeve and the room look like is
 not. So the feature of a chunk is not a picture's description but a few points, each the expectation of a heat map (the
 spatial soft-argmax of Levine et al. 2016, "End-to-end training of deep visuomotor policies", section 4.2: a softmax and
-two products), and a short description of the whole. The first point can be supervised: `with_answers`.
+two products), and a short description of the whole. The first point can be supervised: `with_point`.
 
 Shapes: N chunks or windows, T chunks, t frames per chunk, P points, C described channels, F = 3 P + C + 1, K labels.
 """
@@ -17,26 +17,30 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from training.models.base import ClipModel, ClipRecipe
+from training.models.base import BaseModelRecipe, ClipModel
 from training.models.layers import ClassStack
 
 
-class KeypointRecipe(ClipRecipe):
+class KeypointRecipe(BaseModelRecipe):
     """The words of `KeypointModel`."""
 
     kind: Literal["keypoint"] = "keypoint"
     height: int = Field(ge=16, le=4096, multiple_of=16, description="pixels")
     width: int = Field(ge=16, le=4096, multiple_of=16, description="pixels")
-    width_of_stages: tuple[int, int, int, int] = Field((16, 32, 64, 96), description="channels at 1/2, 1/4, 1/8, 1/16")
+    stage_channels: tuple[int, int, int, int] = Field((16, 32, 64, 96), description="channels at 1/2, 1/4, 1/8, 1/16")
     points: int = Field(8, ge=1, le=256)
-    described: int = Field(24, ge=0, le=4096, description="channels of the description of the whole picture")
+    described_channels: int = Field(24, ge=0, le=4096, description="channels of the description of the whole picture")
     dim: int = Field(96, ge=8, description="width of the head")
     heads: int = Field(4, ge=1)
     layers: int = Field(2, ge=1, description="of the head's transformer")
     dropout: float = Field(0.1, ge=0, lt=1)
 
+    def build(self, *, labels: int) -> ClipModel:
+        """See `BaseModelRecipe`."""
+        return KeypointModel(labels=labels, **self.model_dump(exclude={"kind"}))
 
-class Residual(nn.Module):
+
+class InvertedResidual(nn.Module):
     """An inverted residual (Sandler et al. 2018) of expansion 2: (N, C, h, w) -> the same."""
 
     def __init__(self, width: int) -> None:
@@ -58,13 +62,13 @@ class Residual(nn.Module):
         return out
 
 
-def _halve(wide: int, wider: int) -> nn.Sequential:
+def _downsample(wide: int, wider: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(wide, wider, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(wider), nn.ReLU(inplace=True)
     )
 
 
-def _double(x: Tensor) -> Tensor:
+def _upsample(x: Tensor) -> Tensor:
     """(N, C, h, w) -> (N, C, 2 h, 2 w), each place four times; torch's own becomes a Resize that opset 17 lacks."""
     n, c, h, w = x.shape
     return x[:, :, :, None, :, None].expand(n, c, h, 2, w, 2).reshape(n, c, 2 * h, 2 * w)
@@ -75,7 +79,7 @@ def _mean(x: Tensor) -> Tensor:
     return x.mean(dim=3, keepdim=True).mean(dim=2, keepdim=True).mean(dim=1, keepdim=True)
 
 
-class Encoder(nn.Module):
+class KeypointEncoder(nn.Module):
     """One chunk's frames (N, t, H, W, 3) uint8 RGB -> feature (N, F)."""
 
     def __init__(
@@ -84,20 +88,20 @@ class Encoder(nn.Module):
         height: int,
         width: int,
         frames_per_chunk: int,
-        width_of_stages: tuple[int, int, int, int],
+        stage_channels: tuple[int, int, int, int],
         points: int,
-        described: int,
+        described_channels: int,
     ) -> None:
         super().__init__()
-        a, b, c, d = width_of_stages
-        self.stem = _halve(3 * frames_per_chunk, a)
-        self.fine = nn.Sequential(_halve(a, b), Residual(b))
-        self.middle = nn.Sequential(_halve(b, c), Residual(c), Residual(c))
-        self.coarse = nn.Sequential(_halve(c, d), Residual(d), Residual(d))
+        a, b, c, d = stage_channels
+        self.stem = _downsample(3 * frames_per_chunk, a)
+        self.fine = nn.Sequential(_downsample(a, b), InvertedResidual(b))
+        self.middle = nn.Sequential(_downsample(b, c), InvertedResidual(c), InvertedResidual(c))
+        self.coarse = nn.Sequential(_downsample(c, d), InvertedResidual(d), InvertedResidual(d))
         self.to_middle, self.to_fine = nn.Conv2d(d, c, 1), nn.Conv2d(c, b, 1)
-        self.mix_middle, self.mix_fine = Residual(c), Residual(b)
+        self.mix_middle, self.mix_fine = InvertedResidual(c), InvertedResidual(b)
         self.maps = nn.Conv2d(b, points, 1)
-        self.describe = nn.Linear(d, described + 1)
+        self.describe = nn.Linear(d, described_channels + 1)
         rows, columns = height // 4, width // 4
         y, x = torch.meshgrid((torch.arange(rows) + 0.5) / rows, (torch.arange(columns) + 0.5) / columns, indexing="ij")
         self.register_buffer("places", torch.stack([x, y], dim=-1).reshape(-1, 2), persistent=False)
@@ -108,8 +112,8 @@ class Encoder(nn.Module):
         fine = self.fine(self.stem(x))
         middle = self.middle(fine)
         coarse = self.coarse(middle)
-        middle = self.mix_middle(middle + _double(self.to_middle(coarse)))
-        fine = self.mix_fine(fine + _double(self.to_fine(middle)))
+        middle = self.mix_middle(middle + _upsample(self.to_middle(coarse)))
+        fine = self.mix_fine(fine + _upsample(self.to_fine(middle)))
         maps = self.maps(fine).flatten(2)  # (N, P, h w)
         where = maps.softmax(dim=2)
         points = where @ self.places  # (N, P, 2)
@@ -118,7 +122,7 @@ class Encoder(nn.Module):
         described = self.describe(coarse.mean(dim=(2, 3)))
         return torch.cat([points[..., 0] * 4 - 2, points[..., 1] * 4 - 2, peaks, described], dim=1)
 
-    def with_answers(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+    def with_point(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Features (N, F), and what they say of the first point (N, 3): x, y in shares, logit of being visible."""
         features = self(frames)
         count = self.maps.out_channels
@@ -135,7 +139,7 @@ class Encoder(nn.Module):
         return torch.cat([centred / spread, 2 * changed / spread], dim=1)
 
 
-class Head(nn.Module):
+class KeypointHead(nn.Module):
     """The features of one window (N, T, F), oldest first -> logits (N, K)."""
 
     def __init__(
@@ -161,8 +165,8 @@ class Head(nn.Module):
 class KeypointModel(ClipModel):
     """Window (N, T, t, H, W, 3) uint8 RGB -> logits (N, K); `head(encoder(chunk) for each chunk)`."""
 
-    encoder: Encoder
-    head: Head
+    encoder: KeypointEncoder
+    head: KeypointHead
 
     def __init__(
         self,
@@ -172,24 +176,24 @@ class KeypointModel(ClipModel):
         width: int,
         frames_per_chunk: int,
         chunks: int,
-        width_of_stages: tuple[int, int, int, int] = (16, 32, 64, 96),
+        stage_channels: tuple[int, int, int, int] = (16, 32, 64, 96),
         points: int = 8,
-        described: int = 24,
+        described_channels: int = 24,
         dim: int = 96,
         heads: int = 4,
         layers: int = 2,
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        self.encoder = Encoder(
+        self.encoder = KeypointEncoder(
             height=height,
             width=width,
             frames_per_chunk=frames_per_chunk,
-            width_of_stages=width_of_stages,
+            stage_channels=stage_channels,
             points=points,
-            described=described,
+            described_channels=described_channels,
         )
-        features = 3 * points + described + 1
-        self.head = Head(
+        features = 3 * points + described_channels + 1
+        self.head = KeypointHead(
             features=features, chunks=chunks, dim=dim, heads=heads, layers=layers, dropout=dropout, labels=labels
         )

@@ -114,7 +114,7 @@ class Layer(nn.Module):
         return x + dropped
 
 
-def depths(layers: int, drop_path: float) -> list[float]:
+def drop_path_rates(layers: int, drop_path: float) -> list[float]:
     """Stochastic depth of each layer: from 0 to `drop_path`, evenly."""
     return [drop_path * i / max(layers - 1, 1) for i in range(layers)]
 
@@ -145,7 +145,7 @@ class Stack(nn.Module):
                 eps=eps,
                 gelu=gelu,
             )
-            for i, drop in enumerate(depths(layers, drop_path))
+            for i, drop in enumerate(drop_path_rates(layers, drop_path))
         )
         self.norm = nn.LayerNorm(dim, eps=eps)
 
@@ -178,7 +178,7 @@ class ClassStack(Stack):
 
 
 @contextmanager
-def whole_last_layers(model: nn.Module) -> Iterator[None]:
+def full_last_layers(model: nn.Module) -> Iterator[None]:
     """Meanwhile every layer computes every token, though nothing reads it: how publications count operations."""
     changed = [part for part in model.modules() if isinstance(part, Attention) and part.class_only]
     for part in changed:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from training.models.base import ClipModel, ClipRecipe
+from training.models.base import BaseModelRecipe, ClipModel
 
 LEVELS: Final = 3
 """Sizes, each half the one before. At the coarsest, 1/8 of the picture, a round finds up to 16 of its pixels."""
@@ -31,7 +31,7 @@ _FLOOR: Final = 0.01  # under a logarithm: what is smaller than this counts as n
 _MOVES: Final = (0.4, 0.6)  # below it nothing moves, above it something does; between, in part
 
 
-class MotionRecipe(ClipRecipe):
+class MotionRecipe(BaseModelRecipe):
     """The words of `MotionModel`."""
 
     kind: Literal["motion"] = "motion"
@@ -39,20 +39,24 @@ class MotionRecipe(ClipRecipe):
     width: int = Field(ge=32, le=4096, multiple_of=32, description="pixels")
     frames_per_chunk: int = Field(4, ge=3, le=64, description="motion and its change are measured within a chunk")
     window: int = Field(7, ge=3, le=31, description="side of the patch that is matched, of a picture of half the size")
-    steadiness: float = Field(0.02, gt=0, description="contrast, squared, from which a patch is matched at all")
-    rounds: int = Field(3, ge=1, le=10, description="of matching, at each of three sizes")
+    damping: float = Field(0.02, gt=0, description="contrast, squared, from which a patch is matched at all")
+    iterations: int = Field(3, ge=1, le=10, description="of matching, at each of three sizes")
     dropout: float = Field(0.2, ge=0, lt=1)
 
+    def build(self, *, labels: int) -> ClipModel:
+        """See `BaseModelRecipe`."""
+        return MotionModel(recipe=self, labels=labels)
 
-class Flow(nn.Module):
+
+class LucasKanadeFlow(nn.Module):
     """Grey pictures (Q, 1, h, w) before and after -> how each place moved (Q, 2, h, w), x first.
 
     Where a patch has too little contrast to be matched, it is said not to move.
     """
 
-    def __init__(self, *, height: int, width: int, window: int, steadiness: float, rounds: int) -> None:
+    def __init__(self, *, height: int, width: int, window: int, damping: float, iterations: int) -> None:
         super().__init__()
-        self.window, self.steadiness, self.rounds = window, steadiness, rounds
+        self.window, self.damping, self.iterations = window, damping, iterations
         self.sizes = [(height >> level, width >> level) for level in range(LEVELS)]
         for level, (h, w) in enumerate(self.sizes):
             y, x = torch.meshgrid(torch.arange(h) + 0.5, torch.arange(w) + 0.5, indexing="ij")
@@ -73,14 +77,14 @@ class Flow(nn.Module):
         return flow
 
     def _matched(self, flow: Tensor, before: Tensor, after: Tensor, level: int) -> Tensor:
-        """Newton's steps on the patch's squared difference; `steadiness` keeps its 2 x 2 matrix from being singular."""
+        """Newton's steps on the patch's squared difference; `damping` keeps its 2 x 2 matrix from being singular."""
         wide = F.pad(before, (1, 1, 1, 1), mode="replicate")
         dx = (wide[:, :, 1:-1, 2:] - wide[:, :, 1:-1, :-2]) / 2
         dy = (wide[:, :, 2:, 1:-1] - wide[:, :, :-2, 1:-1]) / 2
-        squares = self._patch(torch.cat([dx * dx, dy * dy], dim=1)) + self.steadiness
+        squares = self._patch(torch.cat([dx * dx, dy * dy], dim=1)) + self.damping
         xx, yy, xy = squares[:, :1], squares[:, 1:], self._patch(dx * dy)
         determinant = xx * yy - xy * xy
-        for _ in range(self.rounds):
+        for _ in range(self.iterations):
             gap = self._sampled(after, flow, level) - before
             pulls = self._patch(torch.cat([dx * gap, dy * gap], dim=1))
             bx, by = pulls[:, :1], pulls[:, 1:]
@@ -120,25 +124,29 @@ def _mean(x: Tensor) -> Tensor:
     return x.mean(dim=3).mean(dim=2)
 
 
-class Encoder(nn.Module):
+class MotionEncoder(nn.Module):
     """One chunk's frames (N, t, H, W, 3) uint8 RGB -> logarithms of V numbers (N, V). It has nothing that learns."""
 
-    ways: Tensor
+    directions: Tensor
 
     def __init__(
-        self, *, height: int, width: int, frames_per_chunk: int, window: int, steadiness: float, rounds: int
+        self, *, height: int, width: int, frames_per_chunk: int, window: int, damping: float, iterations: int
     ) -> None:
         super().__init__()
         self.frames = frames_per_chunk
         self.sides: tuple[int, int] = height // 2, width // 2
-        self.flow = Flow(height=self.sides[0], width=self.sides[1], window=window, steadiness=steadiness, rounds=rounds)
+        self.flow = LucasKanadeFlow(
+            height=self.sides[0], width=self.sides[1], window=window, damping=damping, iterations=iterations
+        )
         angles = torch.arange(8) * (math.pi / 4)
-        self.register_buffer("ways", torch.stack([angles.cos(), angles.sin()], 1)[:, :, None, None], persistent=False)
+        self.register_buffer(
+            "directions", torch.stack([angles.cos(), angles.sin()], 1)[:, :, None, None], persistent=False
+        )
 
     def extra_repr(self) -> str:
         """What tells this encoder's features from another's."""
         flow = self.flow
-        return f"{self.frames} frames, window={flow.window}, steadiness={flow.steadiness}, rounds={flow.rounds}"
+        return f"{self.frames} frames, window={flow.window}, damping={flow.damping}, iterations={flow.iterations}"
 
     def forward(self, frames: Tensor) -> Tensor:
         """The graph that serving runs once per chunk."""
@@ -148,13 +156,18 @@ class Encoder(nn.Module):
         spread = centred.square().mean(dim=3, keepdim=True).mean(dim=2, keepdim=True).mean(dim=1, keepdim=True).sqrt()
         grey = centred / (spread + 8)
         before, after = (x.reshape(-1, 1, h, w) for x in (grey[:, :-1], grey[:, 1:]))
-        flow = self._without_camera(self.flow(before, after))
-        pairs = torch.cat([self._speeds(flow), self._differences(after - before), self._disorder(flow)], dim=1)
+        flow = self._without_camera_motion(self.flow(before, after))
+        pairs = torch.cat(
+            [self._speed_features(flow), self._difference_features(after - before), self._disorder_features(flow)],
+            dim=1,
+        )
         pairs = pairs.reshape(-1, self.frames - 1, pairs.shape[1])
-        numbers = torch.cat([pairs.mean(dim=1), self._changes(flow.reshape(-1, self.frames - 1, 2, h, w))], dim=1)
+        numbers = torch.cat(
+            [pairs.mean(dim=1), self._acceleration_features(flow.reshape(-1, self.frames - 1, 2, h, w))], dim=1
+        )
         return (numbers.clamp(min=0) + _FLOOR).log()
 
-    def _without_camera(self, flow: Tensor) -> Tensor:
+    def _without_camera_motion(self, flow: Tensor) -> Tensor:
         """Less what most of the picture does: a mean that counts what is far from it for little."""
         common = _mean(flow)[:, :, None, None]
         for _ in range(3):
@@ -163,29 +176,29 @@ class Encoder(nn.Module):
             common = (_mean(weight * flow) / _mean(weight))[:, :, None, None]
         return flow - common
 
-    def _speeds(self, flow: Tensor) -> Tensor:
+    def _speed_features(self, flow: Tensor) -> Tensor:
         """How much of the picture moves how fast; means of speed that more and more favour its peaks."""
         speed = _size(flow)
         moves = _mean(_ramp(speed, *_MOVES))
         faster = [_mean(_ramp(speed, 0.8 * limit, 1.2 * limit)) for limit in (0.5, 1, 2, 4)]
         power = [_mean(speed), _mean(speed.square()).sqrt(), _mean(speed.square().square()).sqrt().sqrt()]
         where = _mean(speed * _ramp(speed, *_MOVES)) / (moves + 1e-4)
-        return torch.cat([*faster, *power, where, self._ways(flow, speed)], dim=1)
+        return torch.cat([*faster, *power, where, self._direction_entropy(flow, speed)], dim=1)
 
-    def _ways(self, flow: Tensor, speed: Tensor) -> Tensor:
+    def _direction_entropy(self, flow: Tensor, speed: Tensor) -> Tensor:
         """Entropy of the directions of what moves, (Q, 1)."""
-        along = (flow[:, None] * self.ways).sum(dim=2).clamp(min=0).square() / (speed + 0.1)  # (Q, 8, h, w)
+        along = (flow[:, None] * self.directions).sum(dim=2).clamp(min=0).square() / (speed + 0.1)  # (Q, 8, h, w)
         share = _mean(along * _ramp(speed, *_MOVES))
         share = share / (share.sum(dim=1, keepdim=True) + 1e-5)
         return -(share * (share + 1e-6).log()).sum(dim=1, keepdim=True)
 
-    def _differences(self, change: Tensor) -> Tensor:
+    def _difference_features(self, change: Tensor) -> Tensor:
         """What changed, in parts of the picture's own contrast, where matching fails too."""
         change = change.abs()
         parts = [_mean(_ramp(change, low, high)) for low, high in ((0.08, 0.12), (0.25, 0.35), (0.7, 0.9))]
         return torch.cat([_mean(change), *parts], dim=1)
 
-    def _disorder(self, flow: Tensor) -> Tensor:
+    def _disorder_features(self, flow: Tensor) -> Tensor:
         """In blocks of each size: how far motion cancels out, and how it is spread."""
         speed, out = _size(flow), []
         for side in BLOCKS:
@@ -204,7 +217,7 @@ class Encoder(nn.Module):
             ]
         return torch.cat(out, dim=1)
 
-    def _changes(self, flow: Tensor) -> Tensor:
+    def _acceleration_features(self, flow: Tensor) -> Tensor:
         """(N, t - 1, 2, h, w) -> (N, 4): how motion changes from pair to pair, where it moves and everywhere."""
         moves = _ramp(_size(flow), *_MOVES)
         change, either = _size(flow[:, 1:] - flow[:, :-1])[:, :, 0], torch.maximum(moves[:, 1:], moves[:, :-1])[:, :, 0]
@@ -214,7 +227,7 @@ class Encoder(nn.Module):
         return torch.stack([there.mean(dim=1), mean.mean(dim=1), rms, mean.amax(dim=1)], dim=1)
 
 
-class Head(nn.Module):
+class MotionHead(nn.Module):
     """The numbers of one window (N, T, V), oldest first -> logits (N, K)."""
 
     def __init__(self, *, numbers: int, dropout: float, labels: int) -> None:
@@ -234,14 +247,14 @@ class Head(nn.Module):
 class MotionModel(ClipModel):
     """Built from its recipe, whose words say what each means."""
 
-    encoder: Encoder
-    head: Head
+    encoder: MotionEncoder
+    head: MotionHead
 
     def __init__(self, *, recipe: MotionRecipe, labels: int) -> None:
         super().__init__()
         words: dict[str, Any] = recipe.model_dump(exclude={"kind", "chunks", "dropout"})
-        self.encoder = Encoder(**words)
+        self.encoder = MotionEncoder(**words)
         with torch.inference_mode():
             chunk = torch.zeros(1, recipe.frames_per_chunk, recipe.height, recipe.width, 3, dtype=torch.uint8)
             numbers = self.encoder(chunk).shape[1]
-        self.head = Head(numbers=numbers, dropout=recipe.dropout, labels=labels)
+        self.head = MotionHead(numbers=numbers, dropout=recipe.dropout, labels=labels)

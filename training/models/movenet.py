@@ -48,18 +48,18 @@ _STAGES: Final = (
     (6, 320, 1, 1),
 )
 """MobileNetV2's table 2: expansion, channels, blocks, stride of the first."""
-_DEEPEST: Final = 1280
-_TAPPED: Final = (9, 5, 2)
+_TRUNK_CHANNELS: Final = 1280
+_PYRAMID_BLOCKS: Final = (9, 5, 2)
 """The blocks, at 1/16, 1/8 and 1/4 of the picture, that the pyramid takes up."""
-_PYRAMID: Final = (64, 64, 32, 24)
+_PYRAMID_CHANNELS: Final = (64, 64, 32, 24)
 """Channels in which it takes them up, the deepest first."""
-_LAST: Final = 24
+_HEAD_CHANNELS: Final = 24
 _HEADS: Final = {"center": 1, "kpt_regress": 2 * JOINTS, "kpt_heatmap": JOINTS, "kpt_offset": 2 * JOINTS}
 _MAX_GRAPH_BYTES: Final = 1 << 24
 _MAX_WEIGHT_BYTES: Final = 1 << 26
 
 
-class Maps(NamedTuple):
+class MoveNetMaps(NamedTuple):
     """What MoveNet says of every cell, (N, C, h/4, w/4): logits, or distances in cells, y before x for each joint."""
 
     centre: Tensor
@@ -73,45 +73,48 @@ class Maps(NamedTuple):
 
 
 class MoveNet(nn.Module):
-    """Pictures (N, 3, h, w) RGB from -1 to 1 -> `Maps`."""
+    """Pictures (N, 3, h, w) RGB from -1 to 1 -> `MoveNetMaps`."""
 
     def __init__(self, *, multiplier: float) -> None:
         super().__init__()
-        wide = _wide(32, multiplier)
-        self.stem = _Conv(3, wide, size=3, stride=2, act=nn.ReLU6)
+        wide = _scaled_channels(32, multiplier)
+        self.stem = _PaddedConv(3, wide, size=3, stride=2, act=nn.ReLU6)
         blocks = []
         for expansion, channels, count, stride in _STAGES:
             for number in range(count):
-                after = _wide(channels, multiplier)
-                blocks.append(_Block(wide, after, expansion=expansion, stride=stride if number == 0 else 1))
+                after = _scaled_channels(channels, multiplier)
+                blocks.append(_MobileNetBlock(wide, after, expansion=expansion, stride=stride if number == 0 else 1))
                 wide = after
         self.blocks = nn.ModuleList(blocks)
-        self.deepest = _Conv(wide, _DEEPEST, act=nn.ReLU6)
-        taken = (_DEEPEST, *(blocks[index].wide for index in _TAPPED))
-        self.taken = nn.ModuleList(_Conv(a, b) for a, b in zip(taken, _PYRAMID, strict=True))
-        self.mixed = nn.ModuleList(_Separable(a, b) for a, b in pairwise((*_PYRAMID[1:], _LAST)))
+        self.deepest = _PaddedConv(wide, _TRUNK_CHANNELS, act=nn.ReLU6)
+        lateral = (_TRUNK_CHANNELS, *(blocks[index].wide for index in _PYRAMID_BLOCKS))
+        self.lateral = nn.ModuleList(_PaddedConv(a, b) for a, b in zip(lateral, _PYRAMID_CHANNELS, strict=True))
+        self.smooth = nn.ModuleList(_SeparableConv(a, b) for a, b in pairwise((*_PYRAMID_CHANNELS[1:], _HEAD_CHANNELS)))
         self.heads = nn.ModuleDict(
-            {name: nn.Sequential(_Separable(_LAST, 96), _Conv(96, count)) for name, count in _HEADS.items()}
+            {
+                name: nn.Sequential(_SeparableConv(_HEAD_CHANNELS, 96), _PaddedConv(96, count))
+                for name, count in _HEADS.items()
+            }
         )
         for part in self.modules():
             if isinstance(part, nn.Conv2d):
                 nn.init.kaiming_normal_(part.weight, nonlinearity="relu")  # without norms the default dies out
 
-    def forward(self, pictures: Tensor) -> Maps:
+    def forward(self, pictures: Tensor) -> MoveNetMaps:
         """See the class."""
         x = self.stem(pictures)
         tapped = []
         for index, block in enumerate(self.blocks):
             x = block(x)
-            if index in _TAPPED:
+            if index in _PYRAMID_BLOCKS:
                 tapped.append(x)
-        x = self.taken[0](self.deepest(x))
-        for take, mix, finer in zip(self.taken[1:], self.mixed, reversed(tapped), strict=True):
-            x = mix(_twice(_twice(x, 2), 3) + take(finer))
-        return Maps(*(head(x) for head in self.heads.values()))
+        x = self.lateral[0](self.deepest(x))
+        for take, mix, finer in zip(self.lateral[1:], self.smooth, reversed(tapped), strict=True):
+            x = mix(_upsample_bilinear(_upsample_bilinear(x, 2), 3) + take(finer))
+        return MoveNetMaps(*(head(x) for head in self.heads.values()))
 
 
-class _Conv(nn.Module):
+class _PaddedConv(nn.Module):
     """A convolution with TensorFlow's padding, then `act`."""
 
     def __init__(
@@ -135,15 +138,15 @@ class _Conv(nn.Module):
         return out
 
 
-class _Block(nn.Module):
+class _MobileNetBlock(nn.Module):
     """MobileNetV2's inverted residual, (N, C, h, w) -> (N, `wide`, h / stride, w / stride)."""
 
     def __init__(self, wide: int, after: int, *, expansion: int, stride: int) -> None:
         super().__init__()
         inner = wide * expansion
-        self.expand = _Conv(wide, inner, act=nn.ReLU6) if expansion > 1 else nn.Identity()
-        self.depthwise = _Conv(inner, inner, size=3, stride=stride, groups=inner, act=nn.ReLU6)
-        self.project = _Conv(inner, after)
+        self.expand = _PaddedConv(wide, inner, act=nn.ReLU6) if expansion > 1 else nn.Identity()
+        self.depthwise = _PaddedConv(inner, inner, size=3, stride=stride, groups=inner, act=nn.ReLU6)
+        self.project = _PaddedConv(inner, after)
         self.wide, self.adds = after, stride == 1 and wide == after
 
     def forward(self, x: Tensor) -> Tensor:
@@ -151,22 +154,22 @@ class _Block(nn.Module):
         return x + y if self.adds else y
 
 
-class _Separable(nn.Sequential):
+class _SeparableConv(nn.Sequential):
     """A 3 x 3 convolution of each channel, then one over channels, then ReLU."""
 
     def __init__(self, wide: int, wider: int) -> None:
         depthwise = nn.Conv2d(wide, wide, 3, padding=1, groups=wide, bias=False)
-        super().__init__(depthwise, _Conv(wide, wider, act=nn.ReLU))
+        super().__init__(depthwise, _PaddedConv(wide, wider, act=nn.ReLU))
 
 
-def _wide(channels: int, multiplier: float) -> int:
+def _scaled_channels(channels: int, multiplier: float) -> int:
     """MobileNet's rounding to multiples of 8, never down by more than a tenth."""
     wanted = channels * multiplier
     rounded = max(8, int(wanted + 4) // 8 * 8)
     return rounded if rounded >= 0.9 * wanted else rounded + 8
 
 
-def _twice(x: Tensor, dim: int) -> Tensor:
+def _upsample_bilinear(x: Tensor, dim: int) -> Tensor:
     """Twice as long along `dim`, bilinear between cells' middles; torch's own becomes a Resize that opset 17 lacks."""
     length = x.shape[dim]
     before = torch.cat([x.narrow(dim, 0, 1), x.narrow(dim, 0, length - 1)], dim)
@@ -181,7 +184,7 @@ def load_movenet(net: MoveNet, path: Path) -> None:
     """
     given = _read_tfjs(path)
     with torch.no_grad():
-        for conv, weight, bias in _names(net):
+        for conv, weight, bias in _tensor_names(net):
             for target, pattern in ((conv.weight, weight), (conv.bias, bias)):
                 if target is None:
                     continue
@@ -199,26 +202,26 @@ def load_movenet(net: MoveNet, path: Path) -> None:
                 target.copy_(value.reshape(target.shape))
 
 
-def _names(net: MoveNet) -> Iterator[tuple[nn.Conv2d, str, str]]:
+def _tensor_names(net: MoveNet) -> Iterator[tuple[nn.Conv2d, str, str]]:
     """Each convolution with the ends of its two tensors' names."""
     blocks: Any = net.blocks  # what is in them, no type checker knows
-    taken: Any = net.taken
-    mixed: Any = net.mixed
+    lateral: Any = net.lateral
+    smooth: Any = net.smooth
     heads: Any = net.heads
     trunk = "/model_1/model/"
     yield net.stem.conv, f"{trunk}Conv1/Conv2D_weights", f"{trunk}Conv1/Conv2D_bn_offset"
     for index, block in enumerate(blocks):
         name = f"{trunk}block_{index}" if index else f"{trunk}expanded_conv"
-        if isinstance(block.expand, _Conv):
+        if isinstance(block.expand, _PaddedConv):
             yield block.expand.conv, f"{name}_expand/Conv2D_weights", f"{name}_expand/Conv2D_bn_offset"
         depthwise, project = block.depthwise, block.project
         yield depthwise.conv, f"{name}_depthwise/depthwise_weights", f"{name}_depthwise/depthwise_bn_offset"
         yield project.conv, f"{name}_project/Conv2D_weights", f"{name}_project/Conv2D_bn_offset"
     yield net.deepest.conv, f"{trunk}Conv_1/Conv2D_weights", f"{trunk}Conv_1/Conv2D_bn_offset"
-    for index, take in enumerate(taken):
+    for index, take in enumerate(lateral):
         name = f"/model_1/conv2d_{index}" if index else "/model_1/conv2d"
         yield take.conv, f"{name}/Conv2D/ReadVariableOp", f"{name}/BiasAdd/ReadVariableOp"
-    for index, (depthwise, pointwise) in enumerate(mixed):
+    for index, (depthwise, pointwise) in enumerate(smooth):
         name = f"/model_1/separable_conv2d_{index}" if index else "/model_1/separable_conv2d"
         yield depthwise, f"{name}/separable_conv2d/ReadVariableOp", ""
         yield pointwise.conv, f"{name}/separable_conv2d_weights", f"{name}/separable_conv2d_bn_offset"

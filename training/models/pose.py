@@ -24,8 +24,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from training.models.base import ClipModel, ClipRecipe
-from training.models.input_pixels import Pixels
+from training.models.base import BaseModelRecipe, ClipModel
+from training.models.input_pixels import PixelInput
 from training.models.movenet import JOINTS, MIRRORED, STRIDE, MoveNet, load_movenet
 
 _NEAR = 1.8
@@ -35,7 +35,7 @@ _PAIRS = ((9, 10), (9, 0), (10, 0), (9, 6), (10, 5), (9, 11), (10, 12), (15, 16)
 """Joints whose distance is told outright: wrists and ankles; wrist and nose, far shoulder, hip."""
 
 
-class PoseRecipe(ClipRecipe):
+class PoseRecipe(BaseModelRecipe):
     """The words of `PoseModel`."""
 
     kind: Literal["pose"] = "pose"
@@ -49,18 +49,26 @@ class PoseRecipe(ClipRecipe):
     dilations: tuple[int, ...] = Field((1, 1, 2), min_length=1, description="of the temporal convolutions")
     members: int = Field(3, ge=1, le=32, description="heads that learn apart and are averaged")
     dropout: float = Field(0.4, ge=0, lt=1)
-    unseen: float = Field(0.1, ge=0, lt=1, description="share of what is told of the joints that training leaves out")
-    lost: float = Field(0.05, ge=0, lt=1, description="share of joints that training puts in the body's middle")
+    feature_dropout: float = Field(
+        0.1, ge=0, lt=1, description="share of what is told of the joints that training leaves out"
+    )
+    joint_dropout: float = Field(
+        0.05, ge=0, lt=1, description="share of joints that training puts in the body's middle"
+    )
     noise: float = Field(0.01, ge=0, le=0.5, description="of the person's size, on every joint, while it learns")
     rotate: float = Field(8.0, ge=0, le=90, description="degrees, to either side, while it learns")
     stretch: float = Field(0.12, ge=0, le=0.5, description="width and height, up to this share more or less")
 
-    def unstarted(self) -> PoseRecipe:
-        """See `ClipRecipe`."""
+    def without_weights(self) -> PoseRecipe:
+        """See `BaseModelRecipe`."""
         return self.model_copy(update={"weights": None})
 
+    def build(self, *, labels: int) -> ClipModel:
+        """See `BaseModelRecipe`."""
+        return PoseModel(recipe=self, labels=labels)
 
-class Encoder(nn.Module):
+
+class PoseEncoder(nn.Module):
     """One frame (N, 1, H, W, 3) uint8 RGB -> (N, F): J times x and y, J times how sure, the person's size, how sure."""
 
     y: Tensor
@@ -68,7 +76,7 @@ class Encoder(nn.Module):
 
     def __init__(self, *, height: int, width: int, multiplier: float) -> None:
         super().__init__()
-        self.pixels = Pixels(frames=1)
+        self.pixels = PixelInput(frames=1)
         self.net = MoveNet(multiplier=multiplier)
         rows, columns = height // STRIDE, width // STRIDE
         y, x = torch.meshgrid(torch.arange(float(rows)), torch.arange(float(columns)), indexing="ij")
@@ -100,23 +108,23 @@ class Encoder(nn.Module):
         return torch.cat([points.flatten(1), known, size, sure.gather(1, person)], dim=1)
 
 
-class Member(nn.Module):
+class TemporalConvNet(nn.Module):
     """Temporal convolutions: what is told of each chunk (N, T, D) -> logits (N, K)."""
 
     def __init__(
         self,
         *,
-        told: int,
+        features: int,
         dim: int,
         kernel: int,
         dilations: tuple[int, ...],
         dropout: float,
-        unseen: float,
+        feature_dropout: float,
         labels: int,
     ) -> None:
         super().__init__()
-        self.norm, self.unseen = nn.BatchNorm1d(told), nn.Dropout1d(unseen)
-        self.embed = nn.Conv1d(told, dim, 1)
+        self.norm, self.feature_dropout = nn.BatchNorm1d(features), nn.Dropout1d(feature_dropout)
+        self.embed = nn.Conv1d(features, dim, 1)
         self.near = nn.ModuleList(
             nn.Sequential(
                 nn.Conv1d(dim, dim, kernel, padding=kernel // 2 * dilation, dilation=dilation),
@@ -129,32 +137,37 @@ class Member(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.classify = nn.Linear(2 * dim, labels)
 
-    def forward(self, told: Tensor) -> Tensor:
+    def forward(self, features: Tensor) -> Tensor:
         """See the class."""
-        x = self.embed(self.unseen(self.norm(told.transpose(1, 2)))).relu()
+        x = self.embed(self.feature_dropout(self.norm(features.transpose(1, 2)))).relu()
         for near in self.near:
             x = x + near(x)
         logits: Tensor = self.classify(self.dropout(torch.cat([x.mean(dim=2), x.amax(dim=2)], dim=1)))
         return logits
 
 
-class Head(nn.Module):
+class PoseHead(nn.Module):
     """The features of one window (N, T, F), oldest first -> logits (N, K)."""
 
     mirrored: Tensor
 
     def __init__(self, *, recipe: PoseRecipe, labels: int) -> None:
         super().__init__()
-        self.lost, self.noise, self.rotate, self.stretch = recipe.lost, recipe.noise, recipe.rotate, recipe.stretch
+        self.joint_dropout, self.noise, self.rotate, self.stretch = (
+            recipe.joint_dropout,
+            recipe.noise,
+            recipe.rotate,
+            recipe.stretch,
+        )
         self.register_buffer("mirrored", torch.tensor(MIRRORED), persistent=False)
         self.members = nn.ModuleList(
-            Member(
-                told=5 * JOINTS + 3 + len(_PAIRS),
+            TemporalConvNet(
+                features=5 * JOINTS + 3 + len(_PAIRS),
                 dim=recipe.dim,
                 kernel=recipe.kernel,
                 dilations=recipe.dilations,
                 dropout=recipe.dropout,
-                unseen=recipe.unseen,
+                feature_dropout=recipe.feature_dropout,
                 labels=labels,
             )
             for _ in range(recipe.members)
@@ -168,16 +181,16 @@ class Head(nn.Module):
         person = features[:, :, 3 * JOINTS + 1 :]
         points = points / features[:, :, 3 * JOINTS].mean(dim=1).clamp(min=1e-3)[:, None, None, None]
         if self.training:
-            points, sure = self._disturbed(points, sure)
+            points, sure = self._augmented(points, sure)
             # Each window teaches one member: what the members say differs only as far as it is not known.
-            parts = torch.cat([_told(points, sure), person], dim=2).tensor_split(len(self.members))
+            parts = torch.cat([_motion_features(points, sure), person], dim=2).tensor_split(len(self.members))
             return torch.cat([member(part) for member, part in zip(self.members, parts, strict=True) if len(part)])
         turned = torch.stack([-points[..., 0], points[..., 1]], dim=3)[:, :, self.mirrored]
-        ways = [_told(points, sure), _told(turned, sure[:, :, self.mirrored])]
+        ways = [_motion_features(points, sure), _motion_features(turned, sure[:, :, self.mirrored])]
         logits = [member(torch.cat([way, person], dim=2)) for member in self.members for way in ways]
         return torch.stack(logits).mean(dim=0)
 
-    def _disturbed(self, points: Tensor, sure: Tensor) -> tuple[Tensor, Tensor]:
+    def _augmented(self, points: Tensor, sure: Tensor) -> tuple[Tensor, Tensor]:
         """The same motion of another body before another camera, in a mirror for half of the windows."""
         n, device = len(points), points.device
         angle = (2 * torch.rand(n, device=device) - 1) * math.radians(self.rotate)
@@ -185,16 +198,16 @@ class Head(nn.Module):
         turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1).reshape(n, 2, 2)
         points = points @ (sides[:, :, None] * turn).transpose(1, 2)[:, None]
         points = points + self.noise * torch.randn_like(points)
-        lost = torch.rand(n, 1, JOINTS, device=device) < self.lost
-        points = torch.where(lost[..., None], points[:, :, 5:13].mean(dim=2, keepdim=True), points)
-        sure = sure.masked_fill(lost, 0.0)
+        hidden = torch.rand(n, 1, JOINTS, device=device) < self.joint_dropout
+        points = torch.where(hidden[..., None], points[:, :, 5:13].mean(dim=2, keepdim=True), points)
+        sure = sure.masked_fill(hidden, 0.0)
         turned = torch.rand(n, device=device) < 0.5
         flipped = torch.stack([-points[..., 0], points[..., 1]], dim=3)[:, :, self.mirrored]
         points = torch.where(turned[:, None, None, None], flipped, points)
         return points, torch.where(turned[:, None, None], sure[:, :, self.mirrored], sure)
 
 
-def _told(points: Tensor, sure: Tensor) -> Tensor:
+def _motion_features(points: Tensor, sure: Tensor) -> Tensor:
     """Joints (N, T, J, 2) in units of the person's size, and how sure (N, T, J) -> (N, T, 5 J + 2 + pairs).
 
     Joints around the trunk's middle, their motion, how sure they are, the trunk's motion, distances of pairs.
@@ -203,13 +216,13 @@ def _told(points: Tensor, sure: Tensor) -> Tensor:
     trunk = (shoulders + hips) / 2
     around = points - trunk[:, :, None]
     # Half a person's size from one chunk to the next is another person.
-    moved = _changes(trunk).clamp(-0.5, 0.5)
+    moved = _differences(trunk).clamp(-0.5, 0.5)
     first, second = (list(part) for part in zip(*_PAIRS, strict=True))
     apart = (around[:, :, first] - around[:, :, second]).square().sum(dim=3).add(1e-8).sqrt()
-    return torch.cat([around.flatten(2), _changes(around.flatten(2)), sure, moved, apart], dim=2)
+    return torch.cat([around.flatten(2), _differences(around.flatten(2)), sure, moved, apart], dim=2)
 
 
-def _changes(x: Tensor) -> Tensor:
+def _differences(x: Tensor) -> Tensor:
     """(N, T, D): by how much each chunk differs from the one before it; the first by nothing."""
     return F.pad(x[:, 1:] - x[:, :-1], (0, 0, 1, 0))
 
@@ -217,12 +230,12 @@ def _changes(x: Tensor) -> Tensor:
 class PoseModel(ClipModel):
     """Built from its recipe, whose words say what each means."""
 
-    encoder: Encoder
-    head: Head
+    encoder: PoseEncoder
+    head: PoseHead
 
     def __init__(self, *, recipe: PoseRecipe, labels: int) -> None:
         super().__init__()
-        self.encoder = Encoder(height=recipe.height, width=recipe.width, multiplier=recipe.multiplier)
+        self.encoder = PoseEncoder(height=recipe.height, width=recipe.width, multiplier=recipe.multiplier)
         if recipe.weights is not None:
             load_movenet(self.encoder.net, recipe.weights)
-        self.head = Head(recipe=recipe, labels=labels)
+        self.head = PoseHead(recipe=recipe, labels=labels)

@@ -9,15 +9,22 @@ import torch
 from safetensors.torch import save_file
 
 from training.errors import RecipeError, RunError
-from training.models import build
 from training.models.attentive import AttentiveModel, AttentiveRecipe
 
-WORDS = {"height": 64, "width": 96, "chunks": 4, "backbone": "mobilenetv2_050", "pooled": 8, "dim": 16, "queries": 2}
+WORDS = {
+    "height": 64,
+    "width": 96,
+    "chunks": 4,
+    "backbone": "mobilenetv2_050",
+    "pooled_channels": 8,
+    "dim": 16,
+    "queries": 2,
+}
 
 
 def small(**words: object) -> AttentiveModel:
     torch.manual_seed(0)
-    model = build(AttentiveRecipe.model_validate(WORDS | words), labels=5)
+    model = AttentiveRecipe.model_validate(WORDS | words).build(labels=5)
     assert isinstance(model, AttentiveModel)
     return model.eval()
 
@@ -56,8 +63,8 @@ def test_weights_come_from_a_file_by_path(tmp_path: Path) -> None:
     with torch.inference_mode():
         expected = source.eval().blocks(source.bn1(source.conv_stem(picture[:, 0].permute(0, 3, 1, 2) / 127.5 - 1)))
         torch.testing.assert_close(model.encoder(picture), expected.flatten(2).transpose(1, 2), atol=1e-4, rtol=1e-4)
-    unstarted = AttentiveRecipe.model_validate(WORDS | {"weights": "gone.safetensors"}).unstarted()
-    assert build(unstarted, labels=5) is not None
+    without_weights = AttentiveRecipe.model_validate(WORDS | {"weights": "gone.safetensors"}).without_weights()
+    assert without_weights.build(labels=5) is not None
 
 
 def test_what_cannot_be_built_says_so(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.models.compact_vivit import Changes, ClassStack, FactorisedViViT, TubeletEmbedding
+from training.models.compact_vivit import ChunkDifferences, ClassStack, FactorisedViViT, TubeletEmbedding
 
 
 def build(**changes) -> FactorisedViViT:
@@ -47,7 +47,7 @@ def test_whole_window_equals_features_computed_one_chunk_at_a_time(changes):
 
 def test_changes_are_those_from_chunk_to_chunk():
     torch.manual_seed(0)
-    changes, same = Changes(dim=24), torch.randn(1, 1, 24).expand(1, 4, 24).clone()
+    changes, same = ChunkDifferences(dim=24), torch.randn(1, 1, 24).expand(1, 4, 24).clone()
     other = same.clone()
     other[:, 2:] += 1
     with torch.inference_mode():
@@ -66,7 +66,7 @@ def test_order_of_chunks_matters_to_the_head():
 
 def test_class_only_last_layer_is_exact():
     torch.manual_seed(0)
-    stack = ClassStack(chunks=6, dim=24, heads=3, layers=2, mlp_ratio=2.0, drop_path=0.0).eval()
+    stack = ClassStack(tokens=6, dim=24, heads=3, layers=2, mlp_ratio=2.0, drop_path=0.0).eval()
     x = torch.randn(2, 6, 24)
     with torch.inference_mode():
         short = stack(x)

@@ -3,16 +3,16 @@
 import pytest
 import torch
 
-from training.models import build
 from training.models.keypoint import KeypointModel, KeypointRecipe
 
 
 def small(**words: object) -> KeypointModel:
     torch.manual_seed(0)
     recipe = KeypointRecipe.model_validate(
-        {"height": 32, "width": 48, "frames_per_chunk": 2, "chunks": 4, "points": 3, "described": 5, "dim": 16} | words
+        {"height": 32, "width": 48, "frames_per_chunk": 2, "chunks": 4, "points": 3, "described_channels": 5, "dim": 16}
+        | words
     )
-    model = build(recipe, labels=6)
+    model = recipe.build(labels=6)
     assert isinstance(model, KeypointModel)
     return model.eval()
 
@@ -32,7 +32,7 @@ def test_chunk_by_chunk_is_the_whole_window() -> None:
 def test_answers_are_the_first_point_and_visibility() -> None:
     model, chunks = small(), films()[0]
     with torch.inference_mode():
-        features, answers = model.encoder.with_answers(chunks)
+        features, answers = model.encoder.with_point(chunks)
         torch.testing.assert_close(features, model.encoder(chunks))
     assert answers.shape == (4, 3)
     assert ((answers[:, :2] > 0) & (answers[:, :2] < 1)).all()
@@ -41,7 +41,7 @@ def test_answers_are_the_first_point_and_visibility() -> None:
 
 def test_a_point_follows_what_it_learned_to_follow() -> None:
     """A white square on noise: after a few steps the first point is on it, in places it never was in."""
-    model = small(width_of_stages=(8, 8, 16, 16))
+    model = small(stage_channels=(8, 8, 16, 16))
     rng = torch.Generator().manual_seed(2)
 
     def squares(n: int, columns: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -56,14 +56,14 @@ def test_a_point_follows_what_it_learned_to_follow() -> None:
     model.train()
     for _ in range(60):
         frames, where = squares(24, (0, 42))
-        loss = torch.nn.functional.smooth_l1_loss(model.encoder.with_answers(frames)[1][:, :2] * 10, where * 10)
+        loss = torch.nn.functional.smooth_l1_loss(model.encoder.with_point(frames)[1][:, :2] * 10, where * 10)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     model.eval()
     frames, where = squares(32, (0, 42))
     with torch.inference_mode():
-        error = (model.encoder.with_answers(frames)[1][:, :2] - where).abs().mean()
+        error = (model.encoder.with_point(frames)[1][:, :2] - where).abs().mean()
     assert error < 0.06
 
 

@@ -11,10 +11,9 @@ from support.model_kinds import KINDS, VIVIT, parse, random_model, windows
 
 from training.errors import RecipeError, RunError
 from training.models import KINDS as REGISTERED
-from training.models import build
-from training.models.flops import Counts, count
+from training.models.flops import ModelCost, compute_cost
 from training.models.hybrid import PublishedHead, StrongHead
-from training.models.layers import whole_last_layers
+from training.models.layers import full_last_layers
 from training.models.positions import Positions, resize_grid
 from training.models.vivit.recipe import SIZES
 from training.models.vivit.tubelets import Tubelets
@@ -22,10 +21,10 @@ from training.models.vivit.tubelets import Tubelets
 B16X2 = {"kind": "vivit", "size": "B", "patch": 16, "height": 224, "width": 224, "frames_per_chunk": 2, "chunks": 16}
 
 
-def counted(words: dict, *, labels: int, whole: bool = True) -> Counts:
+def counted(words: dict, *, labels: int, whole: bool = True) -> ModelCost:
     recipe = parse(words)
-    return count(
-        lambda: build(recipe, labels=labels),
+    return compute_cost(
+        lambda: recipe.build(labels=labels),
         chunks=recipe.chunks,
         frames_per_chunk=recipe.frames_per_chunk,
         height=recipe.height,
@@ -87,7 +86,7 @@ def test_class_only_last_layers_save_operations_and_change_nothing():
     model, x = random_model(words), windows(words)
     with torch.inference_mode():
         short = model(x)
-        with whole_last_layers(model):
+        with full_last_layers(model):
             long = model(x)
     assert torch.allclose(short, long, atol=1e-5)
     assert counted(words, labels=5, whole=False).head_flops < 0.7 * counted(words, labels=5).head_flops
@@ -98,7 +97,7 @@ def test_sizes_of_the_paper_can_all_be_built(variant):
     parameters = []
     with torch.device("meta"):
         for size in SIZES:
-            model = build(parse({**B16X2, "size": size, "variant": variant}), labels=400)
+            model = parse({**B16X2, "size": size, "variant": variant}).build(labels=400)
             parameters.append(sum(parameter.numel() for parameter in model.parameters()))
     assert parameters == sorted(parameters)
     assert parameters[3] > 300e6
@@ -143,7 +142,7 @@ def test_positions_are_interpolated_when_size_or_length_change():
     old = random_model(KINDS["vivit-joint"])
     for changed in ({"chunks": 5}, {"height": 64}, {"chunks": 2, "width": 32}):
         words = {**KINDS["vivit-joint"], **changed}
-        new = build(parse(words), labels=5).eval()
+        new = parse(words).build(labels=5).eval()
         new.load_state_dict(old.state_dict())
         assert torch.equal(new.head.positions.table[:, 0], old.head.positions.table[:, 0])
         with torch.inference_mode():
@@ -183,7 +182,7 @@ def image_vit(tmp_path_factory):
 def test_an_inflated_encoder_sees_a_still_picture_as_the_image_model_does(image_vit, inflation):
     model, path = image_vit
     words = {**VIVIT, "width": 32, "image_vit": str(path), "inflation": inflation}
-    video = build(parse(words), labels=3).eval()
+    video = parse(words).build(labels=3).eval()
     picture = windows(words)[:, 0, :1].expand(-1, 2, -1, -1, -1)
     pixels = picture[:, 0].permute(0, 3, 1, 2) / 127.5 - 1
     with torch.inference_mode():
@@ -207,43 +206,43 @@ def test_central_frame_starts_blind_to_the_others_and_filter_does_not():
 def test_every_variant_starts_from_an_image_model(image_vit, variant):
     model, path = image_vit
     words = {**VIVIT, "width": 48, "variant": variant, "image_vit": str(path)}
-    video = build(parse(words), labels=3)
+    video = parse(words).build(labels=3)
     layer = video.head.stack.layers[1] if variant == "joint" else video.head.layers[1]
     assert torch.equal(layer.attention.k.weight, model.blocks[1].attn.qkv.weight[32:64])
     assert torch.equal(layer.mlp[2].bias, model.blocks[1].mlp.fc2.bias)
     if variant == "factorised_self":
         assert layer.time_attention.out.weight.abs().max() == 0
         assert layer.time_attention.v.weight.abs().max() > 0
-    fresh = parse(words).unstarted()
+    fresh = parse(words).without_weights()
     assert fresh.image_vit is None
-    assert build(fresh, labels=3).state_dict().keys() == video.state_dict().keys()
+    assert fresh.build(labels=3).state_dict().keys() == video.state_dict().keys()
 
 
 def test_a_hybrid_takes_a_backbone_from_a_file_and_refuses_a_wrong_one(tmp_path):
-    words = {**KINDS["hybrid"], "backbone_words": {"pad_type": "same"}}
+    words = {**KINDS["hybrid"], "backbone_kwargs": {"pad_type": "same"}}
     torch.manual_seed(1)
     whole = timm.create_model("mobilenetv3_small_050", pretrained=False, num_classes=7, pad_type="same").eval()
     save_file(whole.state_dict(), tmp_path / "good.safetensors")
     recipe = {**words, "weights": str(tmp_path / "good.safetensors"), "mean": [0.5] * 3, "std": [0.5] * 3}
-    encoder = build(parse(recipe), labels=3).eval().encoder
+    encoder = parse(recipe).build(labels=3).eval().encoder
     picture = windows(words)[:, 0]
     pixels = picture[:, 0].permute(0, 3, 1, 2) / 127.5 - 1
     with torch.inference_mode():
         expected = whole.forward_head(whole.forward_features(pixels), pre_logits=True)
         assert (encoder(picture) - expected).abs().max() < 1e-4
-    build(parse({**recipe, "frames_per_chunk": 2}), labels=3)  # six channels: its three are repeated
+    parse({**recipe, "frames_per_chunk": 2}).build(labels=3)  # six channels: its three are repeated
     cut = {name: value for name, value in whole.state_dict().items() if "blocks.1" not in name}
     save_file(cut, tmp_path / "cut.safetensors")
     with pytest.raises(RecipeError, match="do not fit the backbone"):
-        build(parse({**recipe, "weights": str(tmp_path / "cut.safetensors")}), labels=3)
+        parse({**recipe, "weights": str(tmp_path / "cut.safetensors")}).build(labels=3)
     (tmp_path / "pickle.pth").write_bytes(b"\x80\x04")
     with pytest.raises(RunError, match="a pickle may run anything"):
-        build(parse({**recipe, "weights": str(tmp_path / "pickle.pth")}), labels=3)
+        parse({**recipe, "weights": str(tmp_path / "pickle.pth")}).build(labels=3)
     (tmp_path / "torn.safetensors").write_bytes(b"torn")
     with pytest.raises(RunError, match="not weights that can be read"):
-        build(parse({**recipe, "weights": str(tmp_path / "torn.safetensors")}), labels=3)
+        parse({**recipe, "weights": str(tmp_path / "torn.safetensors")}).build(labels=3)
     with pytest.raises(RecipeError, match="timm has no such model"):
-        build(parse({**words, "backbone": "mobilenet_of_nobody"}), labels=3)
+        parse({**words, "backbone": "mobilenet_of_nobody"}).build(labels=3)
 
 
 def test_weights_of_another_image_model_are_named(image_vit, tmp_path):
@@ -255,16 +254,16 @@ def test_weights_of_another_image_model_are_named(image_vit, tmp_path):
         ({"frames_per_chunk": 2, "input": "difference"}, "reads no frames"),
     ):
         with pytest.raises(RecipeError, match=said):
-            build(parse({**VIVIT, "image_vit": str(path), **changes}), labels=3)
+            parse({**VIVIT, "image_vit": str(path), **changes}).build(labels=3)
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(RecipeError, match="not an image ViT"):
-        build(parse({**VIVIT, "image_vit": str(tmp_path / "other.safetensors")}), labels=3)
+        parse({**VIVIT, "image_vit": str(tmp_path / "other.safetensors")}).build(labels=3)
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ({"kind": "lstm"}, "kind: there are"),
+        ({"kind": "lstm"}, "'lstm' found using 'kind' does not match"),
         ({**VIVIT, "height": 40}, "height=40"),
         ({**VIVIT, "heads": 5}, "heads=5"),
         ({**VIVIT, "variant": "factorised_dot", "heads": 1}, "give 2 or more"),

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 
 from training.export import onnx as onnx_export
-from training.models import build
 from training.models.motion import MotionModel, MotionRecipe
 
 WORDS = {"height": 64, "width": 96, "chunks": 3, "frames_per_chunk": 4}
@@ -16,7 +15,7 @@ WORDS = {"height": 64, "width": 96, "chunks": 3, "frames_per_chunk": 4}
 
 def small(**words: object) -> MotionModel:
     torch.manual_seed(0)
-    model = build(MotionRecipe.model_validate(WORDS | words), labels=2)
+    model = MotionRecipe.model_validate(WORDS | words).build(labels=2)
     assert isinstance(model, MotionModel)
     with torch.no_grad():
         model.head.classify.weight.normal_(std=0.1)
@@ -89,7 +88,7 @@ def test_parts_that_move_apart_are_told_from_a_whole_that_moves() -> None:
 
 def test_settings_are_told_apart_where_there_are_no_weights() -> None:
     assert not small().encoder.state_dict()
-    assert small().encoder.extra_repr() != small(rounds=1).encoder.extra_repr()
+    assert small().encoder.extra_repr() != small(iterations=1).encoder.extra_repr()
     with pytest.raises(ValueError, match="multiple of 32"):
         MotionRecipe.model_validate(WORDS | {"height": 72})
 

@@ -14,8 +14,7 @@ from torch import Tensor
 from engines.graphs.lint import check_graph
 from training.errors import RecipeError, RunError
 from training.export import onnx as onnx_export
-from training.models import build
-from training.models.movenet import JOINTS, MIRRORED, Maps, MoveNet, _names, load_movenet
+from training.models.movenet import JOINTS, MIRRORED, MoveNet, MoveNetMaps, _tensor_names, load_movenet
 from training.models.pose import PoseModel, PoseRecipe
 
 WORDS: dict[str, Any] = {"height": 64, "width": 96, "chunks": 5, "multiplier": 0.25, "dim": 16, "members": 2}
@@ -24,7 +23,7 @@ ROWS, COLUMNS = 16, 24
 
 def small(**words: object) -> PoseModel:
     torch.manual_seed(0)
-    model = build(PoseRecipe.model_validate(WORDS | words), labels=4)
+    model = PoseRecipe.model_validate(WORDS | words).build(labels=4)
     assert isinstance(model, PoseModel)
     return model.eval()
 
@@ -59,7 +58,7 @@ class Told(torch.nn.Module):
         super().__init__()
         self.people = people
 
-    def forward(self, pictures: Tensor) -> Maps:
+    def forward(self, pictures: Tensor) -> MoveNetMaps:
         n = len(pictures)
         centre = torch.full((n, 1, ROWS, COLUMNS), -8.0)
         reach, heat = torch.zeros(n, 2 * JOINTS, ROWS, COLUMNS), torch.full((n, JOINTS, ROWS, COLUMNS), -8.0)
@@ -71,7 +70,7 @@ class Told(torch.nn.Module):
                 reach[:, 2 * joint, row, column] = at - row
                 heat[:, joint, at, column + 1] = 2.0  # a cell beside where the middle says it should be
                 offset[:, 2 * joint, at, column + 1], offset[:, 2 * joint + 1, at, column + 1] = 0.25, -0.5
-        return Maps(centre, reach, heat, offset)
+        return MoveNetMaps(centre, reach, heat, offset)
 
 
 def test_chunk_by_chunk_is_the_whole_window() -> None:
@@ -159,7 +158,7 @@ def write_tfjs(net: MoveNet, folder: Path, **changes: Any) -> Path:
     """`net` as its publishers write it: TensorFlow's names and order of axes, halves, one .bin."""
     tensors: list[dict[str, Any]] = []
     data = b""
-    for conv, weight, bias in _names(net):
+    for conv, weight, bias in _tensor_names(net):
         axes = (2, 3, 0, 1) if conv.groups > 1 else (2, 3, 1, 0)
         for name, value in ((weight, conv.weight.permute(axes)), (bias, conv.bias)):
             if value is not None:
@@ -183,7 +182,7 @@ def test_weights_come_from_the_published_files(tmp_path: Path) -> None:
     with torch.inference_mode():
         for ours, theirs in zip(model.encoder.net(pictures), net(pictures), strict=True):
             torch.testing.assert_close(ours, theirs)
-    assert build(PoseRecipe.model_validate(WORDS | {"weights": "gone.json"}).unstarted(), labels=4) is not None
+    assert PoseRecipe.model_validate(WORDS | {"weights": "gone.json"}).without_weights().build(labels=4) is not None
 
 
 def test_weights_that_are_not_say_so(tmp_path: Path) -> None:

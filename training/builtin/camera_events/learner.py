@@ -124,7 +124,7 @@ class CameraEventsModule(ClipModule):
             patches = model.encoder.patches
             keep = torch.randperm(patches)[: max(round(patches * loss.patch_keep), 1)].sort().values
         features = model.features(frames=batch["frames"], keep=keep)
-        logits, changes = model.head.with_changes(features)
+        logits, changes = model.head.with_differences(features)
         said = self.truths(features).float()
         shown = truths[..., : said.shape[-1]]
         known = gap(said[..., : len(TRUTHS)], shown[..., : len(TRUTHS)])

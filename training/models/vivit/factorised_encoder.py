@@ -17,7 +17,7 @@ from training.models.positions import Positions
 from training.models.vivit.tubelets import Inflation, Tubelets
 
 
-class Encoder(nn.Module):
+class SpatialTransformer(nn.Module):
     """One chunk's frames (N, t, H, W, 3) uint8 RGB -> feature (N, D)."""
 
     def __init__(self, *, tubelets: Tubelets, stack: Stack, dim: int) -> None:
@@ -32,7 +32,7 @@ class Encoder(nn.Module):
         return feature
 
 
-class Head(nn.Module):
+class TemporalTransformer(nn.Module):
     """The features of one window (N, T, D), oldest first -> logits (N, K)."""
 
     def __init__(self, *, chunks: int, stack: Stack, dim: int, dropout: float, labels: int) -> None:
@@ -51,8 +51,8 @@ class Head(nn.Module):
 class FactorisedEncoderViViT(ClipModel):
     """Sizes of the paper: see `training.models.vivit.recipe.SIZES`; there the temporal transformer has 4 layers."""
 
-    encoder: Encoder
-    head: Head
+    encoder: SpatialTransformer
+    head: TemporalTransformer
 
     def __init__(
         self,
@@ -74,8 +74,8 @@ class FactorisedEncoderViViT(ClipModel):
             Stack(dim=dim, heads=heads, layers=count, mlp_ratio=mlp_ratio, drop_path=drop_path, pool=pool, eps=1e-6)
             for count in (layers, temporal_layers)
         )
-        self.encoder = Encoder(tubelets=tubelets, stack=spatial, dim=dim)
-        self.head = Head(chunks=chunks, stack=temporal, dim=dim, dropout=dropout, labels=labels)
+        self.encoder = SpatialTransformer(tubelets=tubelets, stack=spatial, dim=dim)
+        self.head = TemporalTransformer(chunks=chunks, stack=temporal, dim=dim, dropout=dropout, labels=labels)
 
     def start_from_image(self, image: ImageVit, inflation: Inflation) -> None:
         """The spatial transformer takes an image ViT's weights; the temporal one learns from scratch."""

@@ -6,15 +6,15 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, model_validator
 
-from training.models.base import ClipModel, ClipRecipe
+from training.models.base import BaseModelRecipe, ClipModel
 from training.models.image_backbones import ImageVit
-from training.models.input_pixels import Reads
+from training.models.input_pixels import InputKind
 from training.models.layers import Pool
 from training.models.vivit.factorised_dot import FactorisedDotHead
 from training.models.vivit.factorised_encoder import FactorisedEncoderViViT
 from training.models.vivit.factorised_self import FactorisedSelfHead
 from training.models.vivit.joint import JointHead
-from training.models.vivit.tubelets import Embedding, Inflation, Tubelets
+from training.models.vivit.tubelets import EmbeddingKind, Inflation, Tubelets
 from training.models.vivit.window import WindowViViT
 
 Size = Literal["Ti", "S", "B", "L"]
@@ -28,7 +28,7 @@ SIZES: Final[dict[Size, dict[str, int]]] = {
 """Those of the image ViTs; MLPs are four times as wide. B/16x2 is size B, patch 16, 2 frames per chunk."""
 
 
-class VivitRecipe(ClipRecipe):
+class VivitRecipe(BaseModelRecipe):
     """The words of all four variants: a `size`, any part of which may be said otherwise."""
 
     kind: Literal["vivit"] = "vivit"
@@ -41,8 +41,10 @@ class VivitRecipe(ClipRecipe):
     mlp_ratio: float = Field(4.0, gt=0)
     patch: int = Field(16, ge=1, description="pixels")
     pool: Pool | None = Field(None, description="class or mean; by default class where the variant has a class token")
-    embedding: Embedding = Field("tubelet", description="tubelet reads all frames of a chunk, uniform the middle one")
-    input: Reads = Field("rgb", description="frames, differences of neighbouring frames within a chunk, or both")
+    embedding: EmbeddingKind = Field(
+        "tubelet", description="tubelet reads all frames of a chunk, uniform the middle one"
+    )
+    input: InputKind = Field("rgb", description="frames, differences of neighbouring frames within a chunk, or both")
     channels: Literal[1, 3] = Field(3, description="1 for grey pictures: the first of the three channels alone")
     drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth of the last layer; falls to 0 at the first")
     dropout: float = Field(0.0, ge=0, lt=1, description="before the classifier")
@@ -74,42 +76,41 @@ class VivitRecipe(ClipRecipe):
         own = {"dim": self.dim, "heads": self.heads, "layers": self.layers}
         return SIZES[self.size] | {name: value for name, value in own.items() if value is not None}
 
-    def unstarted(self) -> VivitRecipe:
-        """See `ClipRecipe`."""
+    def without_weights(self) -> VivitRecipe:
+        """See `BaseModelRecipe`."""
         return self.model_copy(update={"image_vit": None})
 
-
-def build_vivit(recipe: VivitRecipe, *, labels: int) -> ClipModel:
-    """The variant with fresh weights, or with an image ViT's where the recipe names one."""
-    sizes = recipe.sizes()
-    tubelets = Tubelets(
-        height=recipe.height,
-        width=recipe.width,
-        frames=recipe.frames_per_chunk,
-        patch=recipe.patch,
-        dim=sizes["dim"],
-        embedding=recipe.embedding,
-        reads=recipe.input,
-        channels=recipe.channels,
-    )
-    words: dict[str, Any] = {
-        "labels": labels,
-        "chunks": recipe.chunks,
-        "mlp_ratio": recipe.mlp_ratio,
-        "drop_path": recipe.drop_path,
-        "dropout": recipe.dropout,
-        **sizes,
-    }
-    pool = recipe.pool or "class"
-    model: WindowViViT | FactorisedEncoderViViT
-    if recipe.variant == "joint":
-        model = WindowViViT(tubelets, JointHead(grid=tubelets.grid, pool=pool, **words))
-    elif recipe.variant == "factorised_encoder":
-        model = FactorisedEncoderViViT(tubelets, pool=pool, temporal_layers=recipe.temporal_layers or 4, **words)
-    elif recipe.variant == "factorised_self":
-        model = WindowViViT(tubelets, FactorisedSelfHead(grid=tubelets.grid, **words))
-    else:
-        model = WindowViViT(tubelets, FactorisedDotHead(grid=tubelets.grid, **words))
-    if recipe.image_vit is not None:
-        model.start_from_image(ImageVit.open(recipe.image_vit), recipe.inflation)
-    return model
+    def build(self, *, labels: int) -> ClipModel:
+        """See `BaseModelRecipe`; `image_vit` names an image model whose weights the ViViT starts from."""
+        sizes = self.sizes()
+        tubelets = Tubelets(
+            height=self.height,
+            width=self.width,
+            frames=self.frames_per_chunk,
+            patch=self.patch,
+            dim=sizes["dim"],
+            embedding=self.embedding,
+            input_kind=self.input,
+            channels=self.channels,
+        )
+        words: dict[str, Any] = {
+            "labels": labels,
+            "chunks": self.chunks,
+            "mlp_ratio": self.mlp_ratio,
+            "drop_path": self.drop_path,
+            "dropout": self.dropout,
+            **sizes,
+        }
+        pool = self.pool or "class"
+        model: WindowViViT | FactorisedEncoderViViT
+        if self.variant == "joint":
+            model = WindowViViT(tubelets, JointHead(grid=tubelets.grid, pool=pool, **words))
+        elif self.variant == "factorised_encoder":
+            model = FactorisedEncoderViViT(tubelets, pool=pool, temporal_layers=self.temporal_layers or 4, **words)
+        elif self.variant == "factorised_self":
+            model = WindowViViT(tubelets, FactorisedSelfHead(grid=tubelets.grid, **words))
+        else:
+            model = WindowViViT(tubelets, FactorisedDotHead(grid=tubelets.grid, **words))
+        if self.image_vit is not None:
+            model.start_from_image(ImageVit.open(self.image_vit), self.inflation)
+        return model

@@ -1,6 +1,6 @@
 """Tubelet embedding (ViViT, section 3.2), and how it starts from an image model's patch embedding (section 3.4).
 
-Shapes: N chunks of t frames, P = h w patches of p x p pixels, D width, C channels, M images (see `Pixels`).
+Shapes: N chunks of t frames, P = h w patches of p x p pixels, D width, C channels, M images (see `PixelInput`).
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from training.models.input_pixels import Pixels, Reads
+from training.models.input_pixels import InputKind, PixelInput
 
-Embedding = Literal["tubelet", "uniform"]
+EmbeddingKind = Literal["tubelet", "uniform"]
 Inflation = Literal["central", "filter"]
 
 
@@ -31,19 +31,21 @@ class Tubelets(nn.Module):
         frames: int,
         patch: int,
         dim: int,
-        embedding: Embedding = "tubelet",
-        reads: Reads = "rgb",
+        embedding: EmbeddingKind = "tubelet",
+        input_kind: InputKind = "rgb",
         channels: Literal[1, 3] = 3,
     ) -> None:
         super().__init__()
         for name, size in (("height", height), ("width", width)):
             if size % patch:
                 raise ValueError(f"{name}={size}: must be a multiple of patch={patch}")
-        if embedding == "uniform" and reads != "rgb":
-            raise ValueError(f"embedding=uniform: reads one frame of a chunk, which has no {reads}; use tubelet")
+        if embedding == "uniform" and input_kind != "rgb":
+            raise ValueError(f"embedding=uniform: reads one frame of a chunk, which has no {input_kind}; use tubelet")
         self.grid = (height // patch, width // patch)
         self.middle = frames // 2 if embedding == "uniform" else None
-        self.pixels = Pixels(frames=1 if embedding == "uniform" else frames, reads=reads, channels=channels)
+        self.pixels = PixelInput(
+            frames=1 if embedding == "uniform" else frames, input_kind=input_kind, channels=channels
+        )
         self.project = nn.Conv2d(self.pixels.images * channels, dim, patch, stride=patch)
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -57,10 +59,10 @@ class Tubelets(nn.Module):
         """Take an image model's patch embedding: weight (D, 3, p, p), bias (D,). Differences start at zero."""
         d, inputs, p, _ = self.project.weight.shape
         channels = self.pixels.channels
-        frames = (self.pixels.images + 1) // 2 if self.pixels.reads == "rgb+difference" else self.pixels.images
+        frames = (self.pixels.images + 1) // 2 if self.pixels.input_kind == "rgb+difference" else self.pixels.images
         if weight.shape != (d, 3, p, p):
             raise ValueError(f"its patches are {tuple(weight.shape)}, this model's {(d, 3, p, p)}: take one that fits")
-        if self.pixels.reads == "difference":
+        if self.pixels.input_kind == "difference":
             raise ValueError("input: difference reads no frames, an image model's patches say nothing to it")
         # A grey picture is the same in all three channels, so one channel does the work of all.
         weight = weight if channels == 3 else weight.sum(dim=1, keepdim=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from training.models.base import ClipModel
 from training.models.image_backbones import ImageVit
-from training.models.layers import depths
+from training.models.layers import drop_path_rates
 from training.models.positions import Positions
 from training.models.vivit.tubelets import Inflation, Tubelets
 
@@ -48,7 +48,7 @@ class LayeredHead(WindowHead):
         self.positions = Positions(grid=(chunks, *grid), dim=dim, class_token=False)
         self.layers = nn.ModuleList(
             self.new_layer(dim=dim, heads=heads, mlp_ratio=mlp_ratio, drop_path=drop)
-            for drop in depths(layers, drop_path)
+            for drop in drop_path_rates(layers, drop_path)
         )
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.dropout = nn.Dropout(dropout)
