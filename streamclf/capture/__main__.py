@@ -1,4 +1,4 @@
-"""`python -m streamclf.capture`, as the supervisor starts it."""
+"""Run `python -m streamclf.capture`, the command with which the supervisor starts a capture process."""
 
 from streamclf.capture.process import main
 from streamclf.runtime.child import run_child

@@ -1,4 +1,4 @@
-"""Which frames of a live source are taken: no old ones, and not more than a camera makes."""
+"""Drop old frames of a live source, and read it no faster than a camera can send."""
 
 from __future__ import annotations
 
@@ -9,64 +9,67 @@ from streamclf.sources import Frame
 from streamclf.windows.sampling import NS
 
 MAX_LIVE_FPS = 250
-TURN_NS = NS // 10
-"""Evenly, a tenth of a second at a time: a second's worth at once would run over the ring."""
-STALE_FOR_NS = 5 * NS
-"""A stream that is late for this long is opened anew: what waits in its buffers will only get older."""
+INTERVAL_NS = NS // 10
+"""The limit applies to each tenth of a second: the frames of a whole second at once would overrun the ring."""
+MAX_STALE_NS = 5 * NS
+"""A stream that is late for this long is opened again: the frames in its buffers only get older."""
 
 
-class FloodGate:
-    """Takes no more pictures a second from a live source than any camera makes: the others wait in the connection, so
-    that their sender has to. Decoding a flood would take the core that other streams need."""
+class FrameRateLimit:
+    """Read no more frames per second from a live source than any camera sends.
+
+    The other frames wait in the connection, so their sender has to wait. Decoding all of them would take the processor
+    core that other streams need.
+    """
 
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
-        self._since_ns = 0
-        self._taken = 0
+        self._interval_start_ns = 0
+        self._count = 0
 
-    def hold(self, now_ns: int) -> bool:
-        """Count a picture, and wait where it is one too many; whether it was."""
-        if now_ns - self._since_ns >= TURN_NS:
-            self._since_ns, self._taken = now_ns, 0
-        self._taken += 1
-        if self._taken <= MAX_LIVE_FPS * TURN_NS // NS:
+    def wait_if_over(self, now_ns: int) -> bool:
+        """Count a frame, and wait for the next interval if the limit is exceeded. Returns whether it was."""
+        if now_ns - self._interval_start_ns >= INTERVAL_NS:
+            self._interval_start_ns, self._count = now_ns, 0
+        self._count += 1
+        if self._count <= MAX_LIVE_FPS * INTERVAL_NS // NS:
             return False
-        self._stop.wait((self._since_ns + TURN_NS - now_ns) / NS)
+        self._stop.wait((self._interval_start_ns + INTERVAL_NS - now_ns) / NS)
         return True
 
 
-class FreshOnly:
-    """Lets no picture through that comes much later than its time stamp promises."""
+class StaleFrameFilter:
+    """Reject frames that come much later than their time stamps say."""
 
     def __init__(self, max_stale_s: float | None) -> None:
         self._max_ns = None if max_stale_s is None else round(max_stale_s * NS)
-        self._freshness = Freshness()
+        self._estimator = DelayEstimator()
         self._stale_since_ns: int | None = None
 
     def passes(self, frame: Frame) -> bool:
-        """Whether `frame` is fresh. Raises `SourceError` when the stream has been late for too long."""
+        """Return whether `frame` is fresh. Raises `SourceError` when the stream has been late for too long."""
         if self._max_ns is None:
             return True
-        late_ns = self._freshness.late_ns(frame.pts_ns, frame.captured_ns)
-        if late_ns <= self._max_ns:
+        delay_ns = self._estimator.delay_ns(frame.pts_ns, frame.captured_ns)
+        if delay_ns <= self._max_ns:
             self._stale_since_ns = None
             return True
         if self._stale_since_ns is None:
             self._stale_since_ns = frame.captured_ns
-        if frame.captured_ns - self._stale_since_ns > STALE_FOR_NS:
-            raise SourceError(f"pictures come {late_ns / NS:.1f} s late; opening the stream anew to see the present")
+        if frame.captured_ns - self._stale_since_ns > MAX_STALE_NS:
+            raise SourceError(f"frames arrive {delay_ns / NS:.1f} s late; opening the stream again to skip them")
         return False
 
 
 CLOCK_DRIFT = 1000
-"""A camera's clock may be off by a thousandth; more than that counts as delay."""
+"""A camera's clock may be off by one part in this many; a larger difference counts as delay."""
 
 
-class Freshness:
-    """How late a frame is, judged by its own time stamp: after a stall, old pictures arrive as if they were new.
+class DelayEstimator:
+    """Estimate how late a frame is from its own time stamp: after a stall, old frames arrive as if they were new.
 
-    The promptest frame so far tells the offset between the camera's clock and ours. Time that goes backwards is
-    a new clock.
+    The frame with the least delay so far gives the offset between the camera's clock and ours. Time that goes backwards
+    is a new clock.
     """
 
     def __init__(self) -> None:
@@ -74,8 +77,8 @@ class Freshness:
         self._pts_ns = 0
         self._captured_ns = 0
 
-    def late_ns(self, pts_ns: int, captured_ns: int) -> int:
-        """Nanoseconds by which this frame came later than the promptest one."""
+    def delay_ns(self, pts_ns: int, captured_ns: int) -> int:
+        """Return by how many nanoseconds this frame came later than the one with the least delay."""
         offset_ns = captured_ns - pts_ns
         if self._offset_ns is None or pts_ns < self._pts_ns:
             self._offset_ns = offset_ns

@@ -1,4 +1,4 @@
-"""Whether pictures that arrive are new ones: a camera whose sensor or encoder hangs goes on sending. Pure."""
+"""Detect frozen video: a camera whose sensor or encoder hangs keeps sending old images. Pure: no I/O, no clock."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from engines.arrays import U8
 from streamclf.windows.sampling import NS
 
 REMEMBERED = 64
-"""Pictures that are known again. An encoder that is fed one picture for ever makes as many different ones as lie
-between two key frames; a film that somebody plays over and over for a test is longer than this."""
+"""Frames that are recognised when they repeat. An encoder that is fed one image for ever produces as many different
+frames as lie between two key frames. A film that is played in a loop for a test is longer than this."""
 LONGEST_NS = 2 * NS
-"""A longer pause between two pictures is an outage, and nobody's picture stands still in it."""
+"""A longer interval between two frames is an outage and counts as this much at most."""
 ROWS = 4
-"""Every fourth row is compared: nothing that a model could see moves between them, and it costs 20 us."""
+"""Only every fourth row is compared: a model sees no motion between them, and the hash takes 20 us."""
 
 
-class Stillness:
-    """Tells for how long every picture has been one that was seen before.
+class FrozenDetector:
+    """Measure for how long every frame has repeated one of the last frames.
 
-    Pictures are compared as the model gets them, exactly: a sensor's noise makes each one new, also of an empty room
-    at night, while a tolerance that let noise through would also let a person far away through.
-    Time is CLOCK_MONOTONIC of the pictures' capture; memory and time per picture do not grow.
+    Frames are compared exactly, at the model's input size. A sensor's noise makes every frame new, even of an empty
+    room at night. A tolerance large enough for noise would also hide a person far away. Time is CLOCK_MONOTONIC of the
+    capture. Memory and time per frame are constant.
     """
 
     def __init__(self) -> None:
-        self._seen: OrderedDict[int, None] = OrderedDict()
+        self._hashes: OrderedDict[int, None] = OrderedDict()
         self._previous_ns: int | None = None
-        self._still_ns = 0
+        self._frozen_ns = 0
 
-    def offer(self, picture: U8, captured_ns: int) -> float:
-        """Take the next sampled picture, (H, W, 3) uint8 RGB; seconds of pictures since the last new one."""
-        key = hash(picture[::ROWS].tobytes())
-        is_known = key in self._seen
-        self._seen[key] = None
-        self._seen.move_to_end(key)
-        if len(self._seen) > REMEMBERED:
-            self._seen.popitem(last=False)
+    def update(self, frame: U8, captured_ns: int) -> float:
+        """Add the next sampled frame, (H, W, 3) uint8 RGB. Returns the seconds of video since the last new frame."""
+        key = hash(frame[::ROWS].tobytes())
+        is_known = key in self._hashes
+        self._hashes[key] = None
+        self._hashes.move_to_end(key)
+        if len(self._hashes) > REMEMBERED:
+            self._hashes.popitem(last=False)
         if is_known and self._previous_ns is not None:
-            self._still_ns += min(captured_ns - self._previous_ns, LONGEST_NS)
+            self._frozen_ns += min(captured_ns - self._previous_ns, LONGEST_NS)
         else:
-            self._still_ns = 0
+            self._frozen_ns = 0
         self._previous_ns = captured_ns
-        return self._still_ns / NS
+        return self._frozen_ns / NS

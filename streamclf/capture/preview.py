@@ -1,4 +1,4 @@
-"""Small JPEG pictures of a stream, made only while somebody watches."""
+"""Make small JPEG previews of a stream while somebody watches it."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ INTERVAL_NS = NS // 12
 JPEG_QUALITY = 75
 
 
-class PreviewLink(Protocol):
+class PreviewProducer(Protocol):
     """The part of `streamclf.producer.link.EventProducer` that previews need."""
 
     def preview_wanted(self, stream: str) -> bool:
-        """Whether somebody watches this stream now."""
+        """Return whether somebody watches this stream now."""
 
     def post_preview(self, stream: str, jpeg: bytes) -> None:
-        """Show `jpeg` to those who do."""
+        """Send `jpeg` to those who watch."""
 
 
 class Previewer:
-    """Posts at most 12 pictures per second of one stream."""
+    """Post at most 12 previews per second of one stream."""
 
-    def __init__(self, link: PreviewLink, stream: str) -> None:
-        self._link = link
+    def __init__(self, producer: PreviewProducer, stream: str) -> None:
+        self._producer = producer
         self._stream = stream
         self._due_ns = 0
         self._rgb: npt.NDArray[np.uint8] | None = None
@@ -37,16 +37,16 @@ class Previewer:
     @property
     def wanted(self) -> bool:
         """Whether somebody watches."""
-        return self._link.preview_wanted(self._stream)
+        return self._producer.preview_wanted(self._stream)
 
-    def offer(self, frame: Frame) -> None:
-        """Post `frame` if it is wanted, was decoded, and the last one is not too recent."""
-        if frame.captured_ns < self._due_ns or frame.picture is None:
+    def update(self, frame: Frame) -> None:
+        """Post `frame` if somebody watches, it was decoded, and the last preview is old enough."""
+        if frame.captured_ns < self._due_ns or frame.image is None:
             return
-        self._due_ns = frame.captured_ns + INTERVAL_NS  # nor is it asked more often whether anybody watches
+        self._due_ns = frame.captured_ns + INTERVAL_NS  # this also limits how often `wanted` is checked
         if not self.wanted:
             return
-        import cv2  # 30 MB and a quarter of a second that a stream which nobody watches can do without
+        import cv2  # 30 MB and a quarter of a second, which a stream without viewers does not pay
 
         height, width = preview_size(frame.height, frame.width)
         if self._rgb is None or self._rgb.shape != (height, width, 3):
@@ -54,11 +54,11 @@ class Previewer:
         bgr = cv2.cvtColor(frame.to_rgb(height, width, out=self._rgb), cv2.COLOR_RGB2BGR)
         ok, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
         if ok:
-            self._link.post_preview(self._stream, jpeg.tobytes())
+            self._producer.post_preview(self._stream, jpeg.tobytes())
 
 
 def preview_size(height: int, width: int) -> tuple[int, int]:
-    """(height, width) of the preview of a picture; never larger than the picture."""
+    """Return the (height, width) of the preview of a frame; a preview is never larger than its frame."""
     longest = max(height, width)
     if longest <= LONGEST_SIDE:
         return height, width

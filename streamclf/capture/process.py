@@ -1,4 +1,4 @@
-"""The process of one stream: source -> sampling -> ring, and how the stream is. `python -m streamclf.capture`"""
+"""Run the capture process of one stream (`python -m streamclf.capture`): source -> sampling -> ring, and statuses."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from collections.abc import Callable
 from typing import Protocol
 
 from engines.arrays import U8
-from streamclf.capture.freshness import FloodGate, FreshOnly
-from streamclf.capture.frozen import Stillness
-from streamclf.capture.preview import Previewer, PreviewLink
-from streamclf.capture.status_reporter import Link as StatusLink
-from streamclf.capture.status_reporter import StreamStatus
+from streamclf.capture.freshness import FrameRateLimit, StaleFrameFilter
+from streamclf.capture.frozen import FrozenDetector
+from streamclf.capture.preview import Previewer, PreviewProducer
+from streamclf.capture.status_reporter import StatusProducer, StatusReporter
 from streamclf.errors import RingError, SourceError, SourceRefusedError, SourceWaitingError
 from streamclf.net.backoff import Backoff
 from streamclf.redact import register_secret, register_url
 from streamclf.runtime.child import EXIT_DONE, EXIT_ENDED, Stop
 from streamclf.runtime.jobs import CaptureJob
 from streamclf.runtime.liveness import Liveness
-from streamclf.runtime.profiling import Stages, open_stages
+from streamclf.runtime.profiling import open_stages
 from streamclf.sources import Source, open_source
 from streamclf.windows.chunks import ChunkBuilder
 from streamclf.windows.ring import RingWriter
@@ -32,47 +31,50 @@ from streamclf.windows.sampling import ChunkMeta, ChunkSampler
 log = logging.getLogger(__name__)
 
 GOOD_CONNECTION_S = 5.0
-"""A connection that held this long was a good one: after it, the first new attempt follows at once."""
+"""After a connection that lasted this long, the first new attempt follows at once."""
 LEAVE_S = 0.7
-"""After a request to stop, the time for a blocked read to end by itself."""
+"""After a stop request, the time in which a blocked read may end by itself."""
 CONNECTING_MARGIN_S = 15.0
-"""On top of twice the time-outs, which is what FFmpeg makes of them: names are looked up without any."""
+"""Added to twice the time-outs, which FFmpeg may need: resolving a host name has no time-out."""
 READING_MARGIN_S = 1.0
-"""On top of twice the time-out: a read comes back within it, and there is a sign of life after each."""
-PATIENT_HANG_S = 60.0
-"""Files have no time-outs, and a disk may be at the other end of a network; playlists grow every few seconds only."""
+"""Added to twice the time-out: a read returns within that time, and the loop beats after each read."""
+MAX_PAUSE_S = 60.0
+"""Files have no time-outs, and a disk may be at the other end of a network; playlists grow only every few seconds."""
 
 
-class Link(StatusLink, PreviewLink, Protocol):
-    """What capture needs of `streamclf.producer.link.EventProducer`."""
+class CaptureProducer(StatusProducer, PreviewProducer, Protocol):
+    """The part of `streamclf.producer.link.EventProducer` that capture needs."""
 
 
 class Capture:
-    """Reads one stream until it ends or is asked to stop, and says how it is."""
+    """Read one stream until it ends or a stop is requested, and report its state."""
 
-    def __init__(self, job: CaptureJob, link: Link, stop: threading.Event, pulse: Liveness | None = None) -> None:
+    def __init__(
+        self, job: CaptureJob, producer: CaptureProducer, stop: threading.Event, pulse: Liveness | None = None
+    ) -> None:
         self._job = job
         self._stop = stop
         self._pulse = pulse or Liveness()
-        self._previews = Previewer(link, job.stream)
-        writer = RingWriter(job.ring_fd)
-        shape = (job.frames_per_chunk, job.height, job.width, 3)
-        if writer.chunk_shape != shape:
-            raise RingError(
-                f"stream {job.stream}: the ring holds {writer.chunk_shape}, the job wants {shape}; restart all"
-            )
-        self._sampler = ChunkSampler(job.fps, job.frames_per_chunk, first_segment=writer.next_segment)
-        # A film may hold a picture for as long as it likes.
-        self._status = StreamStatus(job.stream, link, self._sampler, watched=not job.source.ends)
+        self._previews = Previewer(producer, job.stream)
         progress = None if job.progress_fd is None else ProgressWaiter(job.progress_fd, stop)
+        detect = [self._detect_frozen] if job.source.frozen_after_s else []
+        self._ring = RingWriter(job.ring_fd, progress=progress, on_commit=[*detect, self._wake_reader])
+        shape = (job.frames_per_chunk, job.height, job.width, 3)
+        if self._ring.chunk_shape != shape:
+            raise RingError(
+                f"stream {job.stream}: the ring holds {self._ring.chunk_shape}, the job needs {shape}; "
+                "restart the whole service"
+            )
+        self._sampler = ChunkSampler(job.fps, job.frames_per_chunk, first_segment=self._ring.next_segment)
+        # Between two frames of a file any time may pass, so silence is a stall only in live sources.
+        self._status = StatusReporter(job.stream, producer, self._sampler, silence_is_stall=not job.source.ends)
         self._stages = open_stages(f"capture-{job.stream}")
-        self._sink = _WakingRing(writer, job.wake_fd, progress, self._stages)
-        frozen_s = job.source.frozen_after_s
-        self._watch = _StillWatch(self._sink, self._status, frozen_s) if frozen_s else None
+        self._frozen_detector = FrozenDetector()
+        self._is_frozen = False
         self._backoff = Backoff()
 
     def run(self) -> int:
-        """The process's exit code. Raises `SourceError` for a file that cannot be played, now or ever."""
+        """Return the process's exit code. Raises `SourceError` for a file that cannot be played, now or ever."""
         with self._status:
             while not self._stop.is_set():
                 began_s, refused = time.monotonic(), False
@@ -81,9 +83,9 @@ class Capture:
                         return EXIT_ENDED
                 except SourceError as error:
                     if self._job.source.ends:
-                        self._status.end(str(error))
+                        self._status.on_end(str(error))
                         raise
-                    self._status.fault(str(error))
+                    self._status.on_fault(str(error))
                     refused = isinstance(error, SourceRefusedError)
                     if isinstance(error, SourceWaitingError):
                         self._backoff.reset()
@@ -94,10 +96,9 @@ class Capture:
         return EXIT_DONE
 
     def _play(self) -> bool:
-        """Open the source once and read it; whether it has come to its end."""
+        """Open the source once and read it. Returns whether it came to its end."""
         config = self._job.source
-        patient = config.ends or ".m3u8" in (config.url or "")
-        reading_s = PATIENT_HANG_S if patient else 2 * config.read_timeout_s + READING_MARGIN_S
+        reading_s = MAX_PAUSE_S if config.may_pause else 2 * config.read_timeout_s + READING_MARGIN_S
         connecting_s = reading_s + 2 * config.open_timeout_s + CONNECTING_MARGIN_S
         self._pulse.expect("connecting", connecting_s)
         with open_source(config, stop=self._stop) as source:
@@ -105,111 +106,72 @@ class Capture:
             try:
                 self._read(source)
             finally:
-                self._pulse.expect("connecting", connecting_s)  # to hang up may take as long
+                self._pulse.expect("connecting", connecting_s)  # closing the connection may take as long
             if self._stop.is_set():
                 return False
             if source.live:
                 raise SourceError(f"{self._job.stream}: the stream ended; a live source does not")
-        self._sink.settle()
-        self._status.end("end of the file", finished=True)
+        self._ring.wait_until_read()
+        self._status.on_end("end of the file", finished=True)
         return True
 
     def _read(self, source: Source) -> None:
         job = self._job
-        filler = ChunkBuilder(
-            self._sampler, self._watch or self._sink, height=job.height, width=job.width, resize=job.resize
-        )
-        source.heed(_Interest(filler, self._previews))
-        gate = FreshOnly(source.max_stale_s)
-        flood = FloodGate(self._stop) if source.live else None
+        builder = ChunkBuilder(self._sampler, self._ring, height=job.height, width=job.width, resize=job.resize)
+        source.set_frame_selector(_PreviewOrSampler(self._sampler, self._previews))
+        stale_filter = StaleFrameFilter(source.max_stale_s)
+        rate_limit = FrameRateLimit(self._stop) if source.live else None
         is_first = True
         try:
             for frame in self._stages.through("decode", source):
-                if flood and flood.hold(frame.captured_ns):
+                if rate_limit and rate_limit.wait_if_over(frame.captured_ns):
                     self._status.count(held=1)
-                if not gate.passes(frame):
+                if not stale_filter.passes(frame):
                     self._status.count(dropped_stale=1)
                     continue
-                self._status.frame(frame, source)
-                if chosen := filler.choose(frame, discontinuity=is_first):
+                self._status.on_frame(frame, source)
+                if placements := builder.sample(frame, discontinuity=is_first):
                     with self._stages("convert"):
-                        filler.fill(chosen)
+                        builder.render(placements)
                 is_first = False
-                self._previews.offer(frame)
+                self._previews.update(frame)
         finally:
-            self._status.left(source)
+            self._status.on_disconnect(source)
+
+    def _wake_reader(self, chunk: ChunkMeta, pixels: U8) -> None:
+        # A full pipe already holds enough bytes to wake the classifier; a broken one means that it is being restarted.
+        # Capture waits for neither.
+        with self._stages("ring"), contextlib.suppress(BlockingIOError, BrokenPipeError):
+            os.write(self._job.wake_fd, b"\1")
+
+    def _detect_frozen(self, chunk: ChunkMeta, pixels: U8) -> None:
+        """Check sampled frames only, so that a higher frame rate costs no more."""
+        for frame in pixels:
+            frozen_s = self._frozen_detector.update(frame, chunk.captured_ns)
+        was_frozen, self._is_frozen = self._is_frozen, frozen_s > self._job.source.frozen_after_s
+        if was_frozen or self._is_frozen:
+            self._status.set_frozen(frozen_s if self._is_frozen else None)
 
 
-class _Interest:
-    """Chunks want what sampling wants; whoever watches wants all, since nobody knows what is due when."""
+class _PreviewOrSampler:
+    """Select the frames that sampling may need, and all frames while somebody watches the preview.
 
-    def __init__(self, filler: ChunkBuilder, previews: Previewer) -> None:
-        self._filler = filler
+    A preview needs every frame, because the time of its next picture is not known in advance.
+    """
+
+    def __init__(self, sampler: ChunkSampler, previews: Previewer) -> None:
+        self._sampler = sampler
         self._previews = previews
 
-    def may_want(self, before_ns: int, at_ns: int, after_ns: int, longest_ns: int) -> bool:
-        return self._previews.wanted or self._filler.may_want(before_ns, at_ns, after_ns, longest_ns)
+    def may_need(self, before_ns: int, at_ns: int, after_ns: int, longest_ns: int) -> bool:
+        return self._previews.wanted or self._sampler.may_need(before_ns, at_ns, after_ns, longest_ns)
 
-    def may_look_back(self, before_ns: int, at_ns: int, shortest_ns: int) -> bool:
-        return self._filler.may_look_back(before_ns, at_ns, shortest_ns)
-
-
-class _WakingRing:
-    """The ring, whose reader is woken after each chunk, and waited for only where `progress` is given."""
-
-    def __init__(self, writer: RingWriter, wake_fd: int, progress: ProgressWaiter | None, stages: Stages) -> None:
-        self._writer = writer
-        self._wake_fd = wake_fd
-        self._progress = progress
-        self._stages = stages
-
-    def begin(self) -> U8:
-        if self._progress:
-            self._progress.wait_for(self._writer.head - self._writer.slots + 2)
-        return self._writer.begin()
-
-    def settle(self) -> None:
-        """Wait until all has been read."""
-        if self._progress:
-            self._progress.wait_for(self._writer.head)
-
-    def commit(self, chunk: ChunkMeta) -> int:
-        with self._stages("ring"):
-            number = self._writer.commit(chunk)
-            # Full: the reader has enough bytes to wake up. Broken: it is being restarted. Capture waits for neither.
-            with contextlib.suppress(BlockingIOError, BrokenPipeError):
-                os.write(self._wake_fd, b"\1")
-        return number
-
-
-class _StillWatch:
-    """The ring, with an eye on whether the pictures that go into it are new ones: sampled frames only, so that a flood
-    of frames costs no more."""
-
-    def __init__(self, ring: _WakingRing, status: StreamStatus, frozen_s: float) -> None:
-        self._ring = ring
-        self._status = status
-        self._frozen_s = frozen_s
-        self._stillness = Stillness()
-        self._place: U8 | None = None
-        self._is_still = False
-
-    def begin(self) -> U8:
-        self._place = self._ring.begin()
-        return self._place
-
-    def commit(self, chunk: ChunkMeta) -> int:
-        assert self._place is not None  # begun before
-        for picture in self._place:
-            still_s = self._stillness.offer(picture, chunk.captured_ns)
-        was_still, self._is_still = self._is_still, still_s > self._frozen_s
-        if was_still or self._is_still:
-            self._status.still(still_s if self._is_still else None)
-        return self._ring.commit(chunk)
+    def may_need_previous(self, before_ns: int, at_ns: int, shortest_ns: int) -> bool:
+        return self._sampler.may_need_previous(before_ns, at_ns, shortest_ns)
 
 
 def main(job: CaptureJob, stop: Stop) -> int:
-    """Read one stream until its end (exit code 3) or the request to stop (0)."""
+    """Read one stream until it ends (exit code 3) or a stop is requested (0)."""
     from streamclf.producer.link import EventProducer
 
     if job.source.url is not None:
@@ -217,17 +179,19 @@ def main(job: CaptureJob, stop: Stop) -> int:
     if job.source.push_secret:
         register_secret(job.source.push_secret)
     done = threading.Event()
-    link = EventProducer(job.link, f"capture-{job.stream}")
-    threading.Thread(target=_leave, args=(stop.event, done, link.close), name="leave", daemon=True).start()
+    producer = EventProducer(job.link, f"capture-{job.stream}")
+    threading.Thread(
+        target=_exit_if_blocked, args=(stop.event, done, producer.close), name="leave", daemon=True
+    ).start()
     try:
-        return Capture(job, link, stop.event, stop.pulse).run()
+        return Capture(job, producer, stop.event, stop.pulse).run()
     finally:
         done.set()
-        link.close(0.5 if stop.event.is_set() else 2.0)
+        producer.close(0.5 if stop.event.is_set() else 2.0)
 
 
-def _leave(stop: threading.Event, done: threading.Event, close: Callable[[float], object]) -> None:
-    """A read can block longer than a stop may take: nothing of ours is lost by leaving in the middle of it."""
+def _exit_if_blocked(stop: threading.Event, done: threading.Event, close: Callable[[float], object]) -> None:
+    """Exit if a read blocks for longer than a stop may take: leaving in the middle of a read loses no data of ours."""
     stop.wait()
     if not done.wait(LEAVE_S):
         close(0.2)

@@ -1,4 +1,4 @@
-"""How one stream is, counted and posted by its capture process."""
+"""Count what happens to one stream, and post its status events, in its capture process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from types import TracebackType
 from typing import Protocol
 
-from streamclf.capture.stream_state import Health, Report
+from streamclf.capture.stream_state import StatusReport, StreamStateMachine
 from streamclf.events.drafts import Draft
 from streamclf.redact import redact
 from streamclf.sources import Frame, Source
@@ -18,38 +18,38 @@ log = logging.getLogger(__name__)
 
 SHORTEST_TICK_S = 0.05
 LONGEST_TICK_S = 1.0
-LOOK_NS = NS // 4
-"""What a source says and counts of itself is taken over so often: to ask it costs as much as all the rest here."""
+SOURCE_POLL_NS = NS // 4
+"""How often a source's info and counters are copied: reading them costs as much as all the rest of this module."""
 MAX_REASON_CHARS = 500
 
 
-class Link(Protocol):
-    """What statuses need of `streamclf.producer.link.EventProducer`."""
+class StatusProducer(Protocol):
+    """The part of `streamclf.producer.link.EventProducer` that statuses need."""
 
     def post(self, draft: Draft) -> None:
-        """Take charge of an event; never blocks."""
+        """Queue an event for delivery; never blocks."""
 
 
-class StreamStatus:
-    """Counts, and posts status events: on every change at once, else every few seconds. Has a thread for the clock."""
+class StatusReporter:
+    """Count, and post status events: each change at once, else every few seconds. A thread checks the clock."""
 
-    def __init__(self, stream: str, link: Link, sampler: ChunkSampler, *, watched: bool) -> None:
-        """`sampler` counts what it takes, and is asked when that is told. `watched`: silence is a stall."""
+    def __init__(self, stream: str, producer: StatusProducer, sampler: ChunkSampler, *, silence_is_stall: bool) -> None:
+        """Add the counters of `sampler` to each event. `silence_is_stall`: a stream without frames is stalled."""
         self._stream = stream
-        self._link = link
+        self._producer = producer
         self._sampler = sampler
-        self._watched = watched
+        self._silence_is_stall = silence_is_stall
         self._lock = threading.Lock()
-        self._health = Health(time.monotonic_ns())
+        self._state = StreamStateMachine(time.monotonic_ns())
         self._source: Source | None = None
-        self._taken = (0, 0, 0)
-        self._look_ns = 0
+        self._counted = (0, 0, 0)  # undecodable, dropped by the sender, lost: what this source has been counted for
+        self._poll_ns = 0
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._tick, name="status", daemon=True)
 
-    def __enter__(self) -> StreamStatus:
+    def __enter__(self) -> StatusReporter:
         with self._lock:
-            self._post(self._health.begin(time.monotonic_ns()))
+            self._post(self._state.start(time.monotonic_ns()))
         self._thread.start()
         return self
 
@@ -59,85 +59,85 @@ class StreamStatus:
         self._done.set()
         self._thread.join(LONGEST_TICK_S)
 
-    def frame(self, frame: Frame, source: Source) -> None:
-        """A fresh frame is there."""
+    def on_frame(self, frame: Frame, source: Source) -> None:
+        """Count a fresh frame."""
         with self._lock:
-            health, wall_ns = self._health, frame.wall_ns
-            health.clocks = None if wall_ns is None else (wall_ns, frame.pts_ns)
-            health.counters["skipped"] += frame.picture is None
-            if frame.corrupt or frame.captured_ns >= self._look_ns or health.state != "live":
-                self._look(frame, source)
-            if report := health.frame(frame.captured_ns):
+            state, wall_ns = self._state, frame.wall_ns
+            state.clocks = None if wall_ns is None else (wall_ns, frame.pts_ns)
+            state.counters["skipped"] += frame.image is None
+            if frame.corrupt or frame.captured_ns >= self._poll_ns or state.state != "live":
+                self._poll_source(frame, source)
+            if report := state.on_frame(frame.captured_ns):
                 self._post(report)
 
-    def left(self, source: Source) -> None:
-        """Nothing more comes of this connection: what it has counted is final."""
+    def on_disconnect(self, source: Source) -> None:
+        """Copy the final counters of a connection that is closed."""
         with self._lock:
-            self._count_of(source)
-            self._health.counters["dropped_stale"] += source.stale
+            self._copy_counters(source)
+            self._state.counters["dropped_stale"] += source.stale
 
-    def _look(self, frame: Frame, source: Source) -> None:
-        self._look_ns = frame.captured_ns + LOOK_NS
-        self._count_of(source)
-        info, health = source.info, self._health
-        health.codec, health.note = info.codec, info.note
-        counters = health.counters
+    def set_frozen(self, seconds: float | None) -> None:
+        """Record that no new image has come for `seconds`, which is too long, or None: that new ones come."""
+        with self._lock:
+            self._post(self._state.set_frozen(seconds, time.monotonic_ns()))
+
+    def count(self, **increments: int) -> None:
+        """Add to counters by name."""
+        with self._lock:
+            self._state.counters.update(increments)
+
+    def on_fault(self, reason: str) -> None:
+        """Record that the connection failed; another attempt follows."""
+        log.warning("%s: %s", self._stream, reason)
+        with self._lock:
+            self._post(self._state.on_fault(_one_line(reason), time.monotonic_ns()))
+
+    def on_end(self, reason: str, *, finished: bool = False) -> None:
+        """Record the end of the stream. `finished`: it was read to its end."""
+        with self._lock:
+            self._post(self._state.on_end(_one_line(reason), time.monotonic_ns(), finished=finished))
+
+    def _poll_source(self, frame: Frame, source: Source) -> None:
+        self._poll_ns = frame.captured_ns + SOURCE_POLL_NS
+        self._copy_counters(source)
+        info, state = source.info, self._state
+        state.codec, state.note = info.codec, info.note
+        counters = state.counters
         counters["corrupt"] += frame.corrupt
         counters["width"], counters["height"] = frame.width, frame.height
 
-    def _count_of(self, source: Source) -> None:
-        """Take over what `source` counts from its own beginning, so that it never goes back with a new connection."""
+    def _copy_counters(self, source: Source) -> None:
+        """Add what `source` has counted since the last call. Each source counts from 0; the stream's totals go on."""
         if source is not self._source:
-            self._source, self._taken = source, (0, 0, 0)
+            self._source, self._counted = source, (0, 0, 0)
         now = (source.undecodable, source.dropped_by_sender, source.lost)
-        counters = self._health.counters
-        counters["undecodable"] += now[0] - self._taken[0]
-        counters["dropped_sender"] += now[1] - self._taken[1]
-        counters["lost"] += now[2] - self._taken[2]
-        self._taken = now
-
-    def still(self, seconds: float | None) -> None:
-        """For so long no new picture has come, which is too long, or None."""
-        with self._lock:
-            self._post(self._health.still(seconds, time.monotonic_ns()))
-
-    def count(self, **by: int) -> None:
-        """Add to counters."""
-        with self._lock:
-            self._health.counters.update(by)
-
-    def fault(self, reason: str) -> None:
-        """The connection failed; another attempt follows."""
-        log.warning("%s: %s", self._stream, reason)
-        with self._lock:
-            self._post(self._health.fault(_one_line(reason), time.monotonic_ns()))
-
-    def end(self, reason: str, *, finished: bool = False) -> None:
-        """Nothing more will come; `finished`: because all has been shown."""
-        with self._lock:
-            self._post(self._health.end(_one_line(reason), time.monotonic_ns(), finished=finished))
+        counters = self._state.counters
+        counters["undecodable"] += now[0] - self._counted[0]
+        counters["dropped_sender"] += now[1] - self._counted[1]
+        counters["lost"] += now[2] - self._counted[2]
+        self._counted = now
 
     def _tick(self) -> None:
         wait_s = SHORTEST_TICK_S
         while not self._done.wait(wait_s):
             with self._lock:
                 now_ns = time.monotonic_ns()
-                self._post(self._health.tick(now_ns, watched=self._watched))
-                due_s = (self._health.due_ns(watched=self._watched) - now_ns) / NS
-            # A new picture or a fault makes it later, nothing sooner by more than this.
+                self._post(self._state.tick(now_ns, silence_is_stall=self._silence_is_stall))
+                due_s = (self._state.next_tick_ns(silence_is_stall=self._silence_is_stall) - now_ns) / NS
+            # A frame or a fault only makes the next tick later, or sooner by no more than the limits here.
             wait_s = min(max(SHORTEST_TICK_S, due_s), LONGEST_TICK_S)
 
-    def _post(self, report: Report | None) -> None:
+    def _post(self, report: StatusReport | None) -> None:
         if report is None:
             return
         body, sampler = report.body, self._sampler
         body["counters"] |= {
             "chunks": sampler.completed,
             "sampled": sampler.sampled,
-            "dropped_partial": sampler.abandoned,
-            "dropped_corrupt": sampler.refused,
+            "dropped_partial": sampler.dropped_partial,
+            "dropped_corrupt": sampler.dropped_corrupt,
         }
-        self._link.post(Draft(type="status", stream=self._stream, body=body))
+        self._producer.post(Draft(type="status", stream=self._stream, body=body))
 
 
 def _one_line(reason: str) -> str:

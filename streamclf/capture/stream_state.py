@@ -1,4 +1,4 @@
-"""How a stream is: its states and counters, freshness by media time. No I/O, no clock."""
+"""Derive a stream's state from its frames, faults and silence, and keep its counters. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from streamclf.events.types import State
 from streamclf.windows.sampling import NS
 
 STALLED_NS = NS
-"""Without a picture for this long a live stream is stalled, or three of its frame intervals if it is slow."""
+"""A live stream is stalled after this long without a frame; a slow one, after three of its frame intervals."""
 OFFLINE_NS = 3 * NS
 STATUS_NS = 5 * NS
-"""Counters are told this often even if nothing changes."""
+"""Counters are reported at least this often, even if nothing changes."""
 RATE_NS = 9 * NS // 10
-"""The rate is that of the pictures since a moment at least so long ago."""
+"""The frame rate is measured over at least this long."""
 
 TRANSITIONS: frozenset[tuple[State, State]] = frozenset(
     {
         ("connecting", "live"),
         ("connecting", "frozen"),  # a hung camera is still hung after a new connection
         ("connecting", "offline"),
-        ("live", "frozen"),  # pictures come, but no new ones
+        ("live", "frozen"),  # frames arrive, but no new ones
         ("frozen", "live"),
         ("frozen", "stalled"),
         ("frozen", "connecting"),
         ("frozen", "offline"),
-        ("live", "stalled"),  # connected, but no picture comes
-        ("live", "connecting"),  # the connection is gone
+        ("live", "stalled"),  # connected, but no frame arrives
+        ("live", "connecting"),  # the connection is lost
         ("live", "offline"),  # the end of a file
         ("stalled", "live"),
         ("stalled", "frozen"),
         ("stalled", "connecting"),
         ("stalled", "offline"),
-        ("offline", "live"),  # attempts go on while it is offline
+        ("offline", "live"),  # attempts to connect continue while the stream is offline
         ("offline", "frozen"),
     }
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """What is to be said now: the body of a status event."""
+class StatusReport:
+    """The content of a status event that is due."""
 
     state: State
     reason: str | None
@@ -53,7 +53,7 @@ class Report:
 
     @property
     def body(self) -> dict[str, Any]:
-        """As a status event carries it."""
+        """The body of the status event."""
         body: dict[str, Any] = {
             "state": self.state,
             "reason": self.reason,
@@ -67,8 +67,8 @@ class Report:
         return body
 
 
-class Health:
-    """The state of one stream. Times are CLOCK_MONOTONIC; each method gives a `Report` if there is one to make."""
+class StreamStateMachine:
+    """The state of one stream. Times are CLOCK_MONOTONIC. Each method returns a `StatusReport` if one is due."""
 
     def __init__(self, now_ns: int) -> None:
         self.state: State = "connecting"
@@ -76,7 +76,7 @@ class Health:
         self.codec: str | None = None
         self.note: str | None = None
         self.clocks: tuple[int, int] | None = None
-        """(Unix time by the camera's own clock, media time) of the last picture, in nanoseconds, where it said."""
+        """(Unix time by the camera's own clock, media time) of the latest frame, in ns, if the camera sends it."""
         self._reason: str | None = None
         self._since_ns = self._reported_ns = self._rated_ns = now_ns
         self._rated_frames = 0
@@ -84,92 +84,92 @@ class Health:
         self._interval_ns = 0
         self._has_frame = False
         self._ended = self._finished = False
-        self._still_s: float | None = None
+        self._frozen_s: float | None = None
 
-    def begin(self, now_ns: int) -> Report:
-        """The first attempt to connect."""
+    def start(self, now_ns: int) -> StatusReport:
+        """Report the first attempt to connect."""
         return self._report(now_ns)
 
-    def frame(self, now_ns: int) -> Report | None:
-        """A fresh picture is there."""
+    def on_frame(self, now_ns: int) -> StatusReport | None:
+        """Count a fresh frame."""
         self.counters["frames"] += 1
         if self._has_frame and self.state in ("live", "frozen"):
             self._interval_ns = (7 * self._interval_ns + now_ns - self._since_ns) // 8
         self._since_ns = now_ns
         self._has_frame = True
-        if self._still_s is None and self.state == "live":
+        if self._frozen_s is None and self.state == "live":
             return None
-        if self._still_s is not None:
-            return self._change("frozen", f"no new picture for {self._still_s:.0f} s, though pictures arrive", now_ns)
+        if self._frozen_s is not None:
+            return self._change("frozen", f"no new image for {self._frozen_s:.0f} s, though frames arrive", now_ns)
         return self._change("live", None, now_ns)
 
-    def still(self, seconds: float | None, now_ns: int) -> Report | None:
-        """For too many `seconds` the pictures have been old ones; None: they have not."""
-        self._still_s = seconds
+    def set_frozen(self, seconds: float | None, now_ns: int) -> StatusReport | None:
+        """Record that the frames have repeated old ones for too many `seconds`, or None: that they do not."""
+        self._frozen_s = seconds
         if seconds is None and self.state == "frozen":
             return self._change("live", None, now_ns)
-        return None  # the next frame will tell
+        return None  # the next frame changes the state
 
-    def fault(self, reason: str, now_ns: int) -> Report | None:
-        """The connection could not be made, or is lost; another attempt will follow."""
+    def on_fault(self, reason: str, now_ns: int) -> StatusReport | None:
+        """Record that a connection failed or was lost; another attempt follows."""
         self._has_frame = False
         if self.state in ("connecting", "offline"):
-            told, self._reason = self._reason == reason, reason
-            return None if told else self._report(now_ns)
+            was_reported, self._reason = self._reason == reason, reason
+            return None if was_reported else self._report(now_ns)
         return self._change("connecting", reason, now_ns)
 
-    def end(self, reason: str, now_ns: int, *, finished: bool = False) -> Report | None:
-        """Nothing more will come, ever; `finished`: because all has been shown."""
+    def on_end(self, reason: str, now_ns: int, *, finished: bool = False) -> StatusReport | None:
+        """Record the end of the stream, for ever. `finished`: it was read to its end."""
         self._ended, self._finished = True, finished
         return self._change("offline", reason, now_ns) or self._report(now_ns)
 
-    def tick(self, now_ns: int, *, watched: bool = True) -> Report | None:
-        """Time goes by: stalled or offline, if pictures are `watched` for, or the counters' turn."""
+    def tick(self, now_ns: int, *, silence_is_stall: bool = True) -> StatusReport | None:
+        """Check the clock: a stall or an outage, if `silence_is_stall`, or counters that are due."""
         if now_ns - self._rated_ns >= RATE_NS:
             self._fps = (self.counters["frames"] - self._rated_frames) * NS / (now_ns - self._rated_ns)
             self._rated_ns, self._rated_frames = now_ns, self.counters["frames"]
         if self._ended:
             return None
         silent_ns = now_ns - self._since_ns
-        stalled_ns, offline_ns = self._patience_ns
-        if watched and self.state != "offline" and silent_ns > offline_ns:
+        stalled_ns, offline_ns = self._silence_limits_ns
+        if silence_is_stall and self.state != "offline" and silent_ns > offline_ns:
             reason = self._reason if self.state == "connecting" else None
-            return self._change("offline", reason or f"no picture for {silent_ns / NS:.1f} s", now_ns)
-        if watched and self.state in ("live", "frozen") and silent_ns > stalled_ns:
-            return self._change("stalled", f"no picture for {silent_ns / NS:.1f} s", now_ns)
+            return self._change("offline", reason or f"no frame for {silent_ns / NS:.1f} s", now_ns)
+        if silence_is_stall and self.state in ("live", "frozen") and silent_ns > stalled_ns:
+            return self._change("stalled", f"no frame for {silent_ns / NS:.1f} s", now_ns)
         return self._report(now_ns) if now_ns - self._reported_ns >= STATUS_NS else None
 
-    def due_ns(self, *, watched: bool = True) -> int:
-        """When `tick` may next have something to say, or to measure, if no picture comes until then."""
+    def next_tick_ns(self, *, silence_is_stall: bool = True) -> int:
+        """Return when `tick` may next have something to report or measure, if no frame comes before."""
         due_ns = min(self._rated_ns + RATE_NS, self._reported_ns + STATUS_NS)
-        if watched and not self._ended and self.state != "offline":
-            stalled_ns, offline_ns = self._patience_ns
-            silence_ns = stalled_ns if self.state in ("live", "frozen") else offline_ns
-            due_ns = min(due_ns, self._since_ns + silence_ns + 1)
+        if silence_is_stall and not self._ended and self.state != "offline":
+            stalled_ns, offline_ns = self._silence_limits_ns
+            limit_ns = stalled_ns if self.state in ("live", "frozen") else offline_ns
+            due_ns = min(due_ns, self._since_ns + limit_ns + 1)
         return due_ns
 
     @property
-    def _patience_ns(self) -> tuple[int, int]:
-        """Longer silence than the first is a stall; than the second, an outage."""
+    def _silence_limits_ns(self) -> tuple[int, int]:
+        """(silence after which the stream is stalled, silence after which it is offline)."""
         stalled_ns = max(STALLED_NS, 3 * self._interval_ns)
         return stalled_ns, max(OFFLINE_NS, stalled_ns + 2 * NS)
 
-    def _change(self, state: State, reason: str | None, now_ns: int) -> Report | None:
+    def _change(self, state: State, reason: str | None, now_ns: int) -> StatusReport | None:
         if state == self.state:
             return None
         if (self.state, state) not in TRANSITIONS:
-            raise AssertionError(f"{self.state} -> {state} is no legal transition")
+            raise AssertionError(f"{self.state} -> {state} is not a legal transition")
         self.state, self._reason = state, reason
         return self._report(now_ns)
 
-    def _report(self, now_ns: int) -> Report:
+    def _report(self, now_ns: int) -> StatusReport:
         self._reported_ns = now_ns
         counters: dict[str, int | float] = {**self.counters, "fps": round(self._fps, 2)}
         if self.clocks is not None:
-            # What to add to a window's media time to have Unix time.
+            # Unix time = a window's media time + this offset.
             wall_ns, media_ns = self.clocks
             counters["wall_offset_s"] = round((wall_ns - media_ns) / NS, 6)
-        return Report(
+        return StatusReport(
             state=self.state,
             reason=self._reason,
             codec=self.codec,

@@ -188,7 +188,7 @@ class Feed:
         waiting = self.waiting
         if waiting <= 0:
             return None
-        ahead = 1 if self.awaited else min(self._assembler.ahead(), hold, HELD)
+        ahead = 1 if self.awaited else min(self._assembler.chunks_until_window(), hold, HELD)
         if waiting < ahead:
             return None
         captured_ns = self._reader.captured_ns(self._next + ahead - 1)
@@ -230,8 +230,8 @@ class Feed:
                 self.drops["overrun"] += is_new
                 continue
             self.taken += is_new
-            promised = is_new and self._promised.offer(meta.segment, meta.index) is not None
-            if not self._assembler.wants(meta):
+            promised = is_new and self._promised.push(meta.segment, meta.index) is not None
+            if not self._assembler.needs(meta):
                 self._assembler.skip()
                 self._skip(promised)
                 continue

@@ -141,11 +141,11 @@ def _decoding() -> dict[str, Any]:
     """Codecs that PyAV decodes, and of each device that `decode:` knows why it cannot be opened; None: it can."""
     import av
 
-    from streamclf.sources.hw_decode import DEVICES, unopened
+    from streamclf.sources.hw_decode import DEVICES, opening_failure
 
     return {
         "software": [name for name in DECODERS if name in av.codecs_available],
-        "hardware": {device: unopened(device) for device in DEVICES},
+        "hardware": {device: opening_failure(device) for device in DEVICES},
     }
 
 

@@ -63,8 +63,8 @@ def _images(config: StreamConfig, stop: threading.Event | None) -> Source:
     assert config.images is not None
     assert config.fps is not None  # they go together
     try:
-        from streamclf.sources.images import ImagesSource
+        from streamclf.sources.images import ImageFolderSource
     except ImportError as error:
         raise SourceError("folders of images need OpenCV; pip install opencv-python") from error
     realtime = config.pace == "realtime"
-    return ImagesSource(Path(config.images), fps=config.fps, realtime=realtime, loop=config.loop, stop=stop)
+    return ImageFolderSource(Path(config.images), fps=config.fps, realtime=realtime, loop=config.loop, stop=stop)

@@ -20,21 +20,29 @@ from av.video.stream import VideoStream
 
 from streamclf.errors import SourceError, SourceRefusedError
 from streamclf.redact import redact
-from streamclf.sources.corruption import Damage
+from streamclf.sources.corruption import DamageTracker
+from streamclf.sources.decoded_frame import DecodedFrame, oriented, sound_aspect
 from streamclf.sources.failure_messages import (
-    NO_PICTURE_S,
+    NO_FRAME_S,
     REFUSALS,
     UNTRUSTED,
     Timeouts,
-    no_picture,
-    reason_of,
-    too_slow,
+    error_message,
+    no_frame_message,
+    timeout_message,
 )
 from streamclf.sources.frame import SourceInfo
-from streamclf.sources.frame_skipping import Interest, Skipped, Skipper
-from streamclf.sources.hw_decode import CPU, DISTRUST, Choice, HardwareError, is_used, options_for, said_of
-from streamclf.sources.nal_references import References
-from streamclf.sources.picture import Picture, oriented, sound_aspect
+from streamclf.sources.frame_skipping import FrameSelector, PacketSkipper, SkippedPacket
+from streamclf.sources.hw_decode import (
+    CPU,
+    FAILED_DEVICES,
+    DecodeDevice,
+    HardwareError,
+    decoder_options,
+    device_note,
+    is_used,
+)
+from streamclf.sources.nal_references import ReferenceParser
 
 NS = 1_000_000_000
 TOLERANT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
@@ -48,7 +56,7 @@ UNTIMED_FORMATS = frozenset({"mpjpeg", "mjpeg", "h264", "hevc", "m4v"})
 """Without time stamps; FFmpeg makes some up, 25 per second, which a live source does not keep to."""
 
 
-class Container:
+class AvContainer:
     """One opened file or connection and the decoder of its video."""
 
     def __init__(
@@ -59,7 +67,7 @@ class Container:
         options: dict[str, str],
         timeouts: Timeouts | None = None,
         low_delay: bool = False,
-        hardware: Choice = CPU,
+        hardware: DecodeDevice = CPU,
         stop: threading.Event | None = None,
     ) -> None:
         """Open `url`; errors call it `shown`. `low_delay`: a picture as soon as its data is there, on one thread.
@@ -70,7 +78,7 @@ class Container:
         self._shown = redact(shown)
         self._timeouts = timeouts
         self._held_s = 0.0
-        self._damage = Damage()
+        self._damage = DamageTracker()
         self._listening = low_delay
         self.lost = 0
         """Holes in what came: FFmpeg says that packets were missed, once for each."""
@@ -88,9 +96,9 @@ class Container:
         self._pixel_aspect = sound_aspect(self._stream.sample_aspect_ratio)
         context = self._stream.codec_context
         self._size = (context.width, context.height)
-        self._note = said_of(hardware, context, context.name)
-        self._references = References(context.name, context.extradata)
-        self._skipper: Skipper[Packet[Any]] = Skipper(prompt=low_delay)
+        self._note = device_note(hardware, context, context.name)
+        self._references = ReferenceParser(context.name, context.extradata)
+        self._skipper: PacketSkipper[Packet[Any]] = PacketSkipper(prompt=low_delay)
 
     @property
     def info(self) -> SourceInfo:
@@ -120,7 +128,7 @@ class Container:
         start = self._stream.start_time
         return 0 if start is None else _to_ns(start, self._stream.time_base)
 
-    def heed(self, interest: Interest) -> None:
+    def set_frame_selector(self, interest: FrameSelector) -> None:
         """Skip what `interest` will not want."""
         self._skipper.interest = interest
 
@@ -128,7 +136,7 @@ class Container:
         """Close the file or connection."""
         self._container.close()
 
-    def pictures(self) -> Iterator[Picture]:
+    def pictures(self) -> Iterator[DecodedFrame]:
         """All pictures until the end. Raises `SourceError` for a fault, a time-out, or where there is none at all;
         `HardwareError` where a device is at fault for that."""
         made = 0
@@ -171,7 +179,7 @@ class Container:
             sound=sound,
         )
 
-    def _decoded(self, packet: Packet[Any]) -> Iterator[Picture]:
+    def _decoded(self, packet: Packet[Any]) -> Iterator[DecodedFrame]:
         """The pictures that come of `packet`, and before each those that were skipped."""
         if packet.is_corrupt:
             self._damage.note()
@@ -193,11 +201,11 @@ class Container:
         device = self._hardware.device
         if device is not None and is_used(self._stream.codec_context):
             message = f"{self._shown}: {device} does not decode it: {reason}"
-            DISTRUST.add(device, message)
+            FAILED_DEVICES.add(device, message)
             raise HardwareError(message)
 
-    def _told(self, skipped: Skipped[Packet[Any]]) -> Picture:
-        return Picture(
+    def _told(self, skipped: SkippedPacket[Packet[Any]]) -> DecodedFrame:
+        return DecodedFrame(
             oriented=None,
             width=self._size[0],
             height=self._size[1],
@@ -251,10 +259,10 @@ class Container:
         assert self._timeouts is not None
         if packet is None and waited_s > self._timeouts.read_s:
             raise SourceError(f"{self._shown}: no video for {waited_s:.1f} s though other data arrives")
-        if waited_s > max(NO_PICTURE_S, self._timeouts.read_s):
-            raise SourceError(f"{self._shown}: {no_picture(waited_s, self.undecodable)}")
+        if waited_s > max(NO_FRAME_S, self._timeouts.read_s):
+            raise SourceError(f"{self._shown}: {no_frame_message(waited_s, self.undecodable)}")
 
-    def _picture(self, frame: av.VideoFrame) -> Picture:
+    def _picture(self, frame: av.VideoFrame) -> DecodedFrame:
         corrupt, broken = self._damage.picture(is_key=bool(frame.key_frame), is_corrupt=frame.is_corrupt)
         turned = oriented(frame, self._pixel_aspect)
         self._size = (turned.width, turned.height)
@@ -262,7 +270,7 @@ class Container:
             self._skipper.distrust(self._time_ns(frame))
         if frame.interlaced_frame:
             self._skipper.refuse()  # a packet may be half a picture
-        return Picture(
+        return DecodedFrame(
             oriented=turned,
             width=turned.width,
             height=turned.height,
@@ -280,14 +288,14 @@ class Container:
         self._over_tls = url.lower().startswith(("rtsps:", "https:"))
         try:
             opened: InputContainer = av.open(
-                url, "r", options=options, timeout=timeout, **TOLERANT, **options_for(self._hardware.device)
+                url, "r", options=options, timeout=timeout, **TOLERANT, **decoder_options(self._hardware.device)
             )
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise self._translated(error, opening=True) from None
         if limits is not None and time.monotonic() - began >= limits.open_s:
             # The time-out of its probing is no error for FFmpeg: it would now wait for the first packet as well.
             opened.close()
-            raise SourceError(f"{self._shown}: {too_slow(limits, opening=True)}")
+            raise SourceError(f"{self._shown}: {timeout_message(limits, opening=True)}")
         return opened
 
     def _choose(self) -> VideoStream:
@@ -320,13 +328,13 @@ class Container:
             limit_s = limits.open_s if opening else limits.read_s
             # What FFmpeg reports when it was interrupted depends on where that happened; the clock tells.
             if isinstance(error, av.error.ExitError) or time.monotonic() - self._waiting_since >= limit_s:
-                return SourceError(f"{self._shown}: {too_slow(limits, opening=opening)}")
+                return SourceError(f"{self._shown}: {timeout_message(limits, opening=opening)}")
             if opening and isinstance(error, av.error.InvalidDataError):
                 return SourceError(f"{self._shown}: no video stream to be had there; check address, port and path")
             if opening and self._over_tls and getattr(error, "errno", None) == errno.EIO:
                 return SourceError(f"{self._shown}: {UNTRUSTED}")
         kind = SourceRefusedError if isinstance(error, REFUSALS) else SourceError
-        return kind(f"{self._shown}: {reason_of(error, opening=opening)}")
+        return kind(f"{self._shown}: {error_message(error, opening=opening)}")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Webcams through OpenCV: V4L2, AVFoundation and Media Foundation behind one call."""
+"""Webcams through OpenCV: V4L2, AVFoundation and TrackReceiver Foundation behind one call."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Camera:
     name: str
 
 
-class Device(Protocol):
+class VideoCaptureDevice(Protocol):
     """What we use of `cv2.VideoCapture`."""
 
     def read(self) -> tuple[bool, Any]:
@@ -69,7 +69,7 @@ class CameraSource(Source):
         *,
         read_timeout_s: float = 2.0,
         stop: threading.Event | None = None,
-        device: Device | None = None,
+        device: VideoCaptureDevice | None = None,
     ) -> None:
         """Open the camera with this index, path (/dev/video2) or name; `device` is an opened one instead."""
         self._shown = f"camera {camera}"
@@ -110,7 +110,7 @@ class CameraSource(Source):
             captured_ns=captured_ns,
             width=picture.shape[1],
             height=picture.shape[0],
-            picture=picture,
+            image=picture,
             render=render_bgr,
         )
 
@@ -149,7 +149,7 @@ def _known() -> str:
     return "Cameras here: " + ", ".join(f"{camera.index} ({camera.name})" for camera in cameras)
 
 
-def _open(camera: int | str, shown: str, read_timeout_s: float) -> Device:
+def _open(camera: int | str, shown: str, read_timeout_s: float) -> VideoCaptureDevice:
     # OpenCV waits 10 s for a picture otherwise, and takes this from nowhere else; whole seconds only.
     os.environ["OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT"] = str(max(1, round(read_timeout_s)))
     level = cv2.utils.logging.getLogLevel()
@@ -190,7 +190,7 @@ def _has_open(process: Path, device: Path) -> bool:
     return False
 
 
-def _info(device: Device) -> SourceInfo:
+def _info(device: VideoCaptureDevice) -> SourceInfo:
     code = int(device.get(cv2.CAP_PROP_FOURCC))
     codec = "".join(chr(code >> shift & 255) for shift in (0, 8, 16, 24)).strip("\0 ").lower()
     fps = device.get(cv2.CAP_PROP_FPS)

@@ -7,7 +7,7 @@ REFRESHED_AFTER = 300
 key frame but refreshes it bit by bit: ten seconds and more at any usual rate."""
 
 
-class Damage:
+class DamageTracker:
     """Follows damage through one decoder.
 
     A picture is *broken* when its own data was lost, marked as damaged or could not be decoded. It is *corrupt* when it

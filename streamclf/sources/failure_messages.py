@@ -8,7 +8,7 @@ import av.error
 
 from streamclf.redact import redact
 
-NO_PICTURE_S = 10.0
+NO_FRAME_S = 10.0
 """Packets that arrive for this long without one picture: a live source waits for its next key frame, not longer."""
 
 REASONS: dict[type[Exception], str] = {
@@ -42,14 +42,14 @@ class Timeouts:
     read_s: float
 
 
-def too_slow(limits: Timeouts, *, opening: bool) -> str:
+def timeout_message(limits: Timeouts, *, opening: bool) -> str:
     """What a time-out means."""
     if opening:
         return f"no video within {limits.open_s:g} s (open_timeout_s); check address, network and that it sends"
     return f"no data for {limits.read_s:g} s (read_timeout_s); check that the source is up and sends"
 
 
-def no_picture(waited_s: float, undecodable: int) -> str:
+def no_frame_message(waited_s: float, undecodable: int) -> str:
     """What packets without a picture mean."""
     return (
         f"data arrives, but no picture could be decoded for {waited_s:.0f} s ({undecodable} broken packets); "
@@ -57,7 +57,7 @@ def no_picture(waited_s: float, undecodable: int) -> str:
     )
 
 
-def reason_of(error: Exception, *, opening: bool) -> str:
+def error_message(error: Exception, *, opening: bool) -> str:
     """What an error of FFmpeg means; never its own text, which may hold a password."""
     for kind, text in REASONS.items():
         if isinstance(error, kind):

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from streamclf.errors import SourceError
-from streamclf.sources.av_container import NS, Container
+from streamclf.sources.av_container import NS, AvContainer
+from streamclf.sources.decoded_frame import DecodedFrame
 from streamclf.sources.frame import Frame, Source, SourceInfo
-from streamclf.sources.frame_skipping import Interest, Shifted
-from streamclf.sources.hw_decode import Decode, HardwareError, choose
-from streamclf.sources.picture import Picture
+from streamclf.sources.frame_skipping import FrameSelector, ShiftedFrameSelector
+from streamclf.sources.hw_decode import Decode, HardwareError, choose_device
 from streamclf.sources.resize import FrameRenderer
 
 ASSUMED_FPS = 25.0
@@ -45,9 +45,9 @@ class FileSource(Source):
         self._path = path
         self._loop = loop
         self._stop = stop or threading.Event()
-        self._pace = Pace(self._stop) if realtime else None
+        self._pace = RealtimePacer(self._stop) if realtime else None
         self._decode = decode
-        self._interest: Shifted | None = None
+        self._interest: ShiftedFrameSelector | None = None
         self._render = FrameRenderer()
         self._index = 0
         self._container = self._open()
@@ -66,21 +66,21 @@ class FileSource(Source):
         """Packets of this run through the file that could not be decoded."""
         return self._container.undecodable
 
-    def heed(self, interest: Interest) -> None:
+    def set_frame_selector(self, interest: FrameSelector) -> None:
         """See `Source`."""
-        self._interest = Shifted(interest)
+        self._interest = ShiftedFrameSelector(interest)
 
     def close(self) -> None:
         """Close the file."""
         self._container.close()
 
-    def _open(self) -> Container:
+    def _open(self) -> AvContainer:
         # Without a whitelist, a playlist that somebody names .mp4 could have any URL fetched.
-        return Container(
+        return AvContainer(
             f"file:{self._path}",
             shown=str(self._path),
             options={"protocol_whitelist": "file,crypto,data"},
-            hardware=choose(self._decode),
+            hardware=choose_device(self._decode),
         )
 
     def _read(self) -> Iterator[Frame]:
@@ -91,11 +91,11 @@ class FileSource(Source):
             self._container = self._open()  # by opening anew: not every format can seek
             yield from self._run(first_run=False)
 
-    def _pictures(self) -> Iterator[Picture]:
+    def _pictures(self) -> Iterator[DecodedFrame]:
         while True:
             if self._interest is not None:
                 self._interest.shift_ns = -self._container.start_ns
-                self._container.heed(self._interest)
+                self._container.set_frame_selector(self._interest)
             try:
                 yield from self._container.pictures()
                 return
@@ -120,7 +120,7 @@ class FileSource(Source):
                 return
             yield self._frame(picture, pts_ns, discontinuity=is_first and not first_run)
 
-    def _frame(self, picture: Picture, pts_ns: int, *, discontinuity: bool) -> Frame:
+    def _frame(self, picture: DecodedFrame, pts_ns: int, *, discontinuity: bool) -> Frame:
         self._index += 1
         return Frame(
             index=self._index - 1,
@@ -131,12 +131,12 @@ class FileSource(Source):
             corrupt=picture.corrupt,
             broken=picture.broken,
             discontinuity=discontinuity,
-            picture=picture.oriented,
+            image=picture.oriented,
             render=self._render,
         )
 
 
-class Pace:
+class RealtimePacer:
     """Holds each frame until its time has come on the monotonic clock."""
 
     def __init__(self, stop: threading.Event) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engines.arrays import U8
-from streamclf.sources.frame_skipping import Interest
+from streamclf.sources.frame_skipping import FrameSelector
 from streamclf.sources.resize import Resize
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ class Frame:
     `discontinuity`: time or content does not continue the frame before (the loop of a file). `width` and `height` are
     the picture's as one should see it, rotation and pixel shape applied. A frame may be kept as long as one likes, and
     rendered by one thread at a time as its source. `wall_ns` is the Unix time at which the camera says that it took the
-    picture, by its own clock (RTCP sender reports); None where it says nothing. `picture` is None for a frame that was
-    not decoded, because whoever reads the source had promised not to want it (`Source.heed`); it still has its time.
+    picture, by its own clock (RTCP sender reports); None where it says nothing. `image` is None for a frame that was
+    not decoded, because the frame selector does not need it (`Source.set_frame_selector`); it still has its time.
     """
 
     index: int
@@ -44,13 +44,13 @@ class Frame:
     broken: bool = False
     discontinuity: bool = False
     wall_ns: int | None = None
-    picture: Any = field(repr=False, compare=False)
+    image: Any = field(repr=False, compare=False)
     render: Render = field(repr=False, compare=False)
 
     @property
     def skipped(self) -> bool:
         """Whether it was not decoded."""
-        return self.picture is None
+        return self.image is None
 
     def to_rgb(self, height: int, width: int, resize: Resize = "stretch", out: U8 | None = None) -> U8:
         """The picture as (height, width, 3) uint8 RGB, in `out` where given (any strides), else in a new array."""
@@ -60,7 +60,7 @@ class Frame:
             raise ValueError(f"out is {out.dtype} {out.shape}: must be uint8 {(height, width, 3)}")
         if self.skipped:
             raise ValueError(f"frame {self.index} was not decoded: its reader had promised not to want it")
-        self.render(self.picture, height, width, resize, out)
+        self.render(self.image, height, width, resize, out)
         return out
 
 
@@ -103,7 +103,7 @@ class Source(ABC):
     def __next__(self) -> Frame:
         """The next frame. Raises `StopIteration` at the end and `SourceError` on a fault or time-out."""
 
-    def heed(self, interest: Interest) -> None:
+    def set_frame_selector(self, interest: FrameSelector) -> None:
         """From now on leave undecoded, where the codec allows it, what `interest` will not want: such frames are
         `skipped`. Few sources can; the others give all their frames as before."""
         return

@@ -1,9 +1,9 @@
 """Which packets need not be decoded: no other picture is predicted from theirs, and nobody will want it. Pure.
 
 A picture that is left out still counts with its time: sampling goes by times, and is to choose the same pictures as if
-all had been decoded. What it may choose depends on the pictures before and after (`Interest`), so that a spare packet
-waits, undecoded, for the next packet's time where its own is not enough; that costs nothing, since nothing is predicted
-from it. Wherever times or data are not as they should be, everything is decoded until the next key frame.
+all had been decoded. What it may choose depends on the pictures before and after (`FrameSelector`), so that a spare
+packet waits, undecoded, for the next packet's time where its own is not enough; that costs nothing, since nothing is
+predicted from it. Wherever times or data are not as they should be, everything is decoded until the next key frame.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Generic, Protocol, TypeVar
 
 ItemT = TypeVar("ItemT")
 
-MAX_UNTOLD = 64
-MAX_UNTOLD_NS = 250_000_000
+MAX_PENDING_SKIPPED = 64
+MAX_PENDING_SKIPPED_NS = 250_000_000
 """What was skipped is told of when the next picture comes out. Before so many, or so long, have gone untold one is
 decoded: a stream of which nobody heard for a second would count as stalled."""
 FAR_NS = 1 << 62
@@ -25,10 +25,10 @@ MAX_TIMES = 256
 """Packets of which no picture has come, while others may be skipped: a decoder holds back a few for each thread."""
 
 
-class Interest(Protocol):
+class FrameSelector(Protocol):
     """Who takes the pictures, and can say beforehand which of them it will not want."""
 
-    def may_want(self, before_ns: int, at_ns: int, after_ns: int, longest_ns: int) -> bool:
+    def may_need(self, before_ns: int, at_ns: int, after_ns: int, longest_ns: int) -> bool:
         """False is a promise: the picture at `at_ns` will not be wanted, neither when it is there nor when the next
         one is, if that comes at `after_ns` or sooner.
 
@@ -36,34 +36,34 @@ class Interest(Protocol):
         pictures since the last one that was given out.
         """
 
-    def may_look_back(self, before_ns: int, at_ns: int, shortest_ns: int) -> bool:
+    def may_need_previous(self, before_ns: int, at_ns: int, shortest_ns: int) -> bool:
         """False is a promise: the picture before, at `before_ns`, will not be wanted only because the next one is there
         and has the time `at_ns`. `shortest_ns`: the shortest interval since the last one that was given out, or more.
         """
 
 
-class Shifted:
+class ShiftedFrameSelector:
     """An interest in times of another clock, which is ahead by `shift_ns`; as long as that is unknown, in all."""
 
-    def __init__(self, interest: Interest) -> None:
+    def __init__(self, interest: FrameSelector) -> None:
         self._interest = interest
         self.shift_ns: int | None = None
 
-    def may_want(self, before_ns: int, at_ns: int, after_ns: int, longest_ns: int) -> bool:
-        """See `Interest`."""
+    def may_need(self, before_ns: int, at_ns: int, after_ns: int, longest_ns: int) -> bool:
+        """See `FrameSelector`."""
         shift_ns = self.shift_ns
-        return shift_ns is None or self._interest.may_want(
+        return shift_ns is None or self._interest.may_need(
             before_ns + shift_ns, at_ns + shift_ns, after_ns + shift_ns, longest_ns
         )
 
-    def may_look_back(self, before_ns: int, at_ns: int, shortest_ns: int) -> bool:
-        """See `Interest`."""
+    def may_need_previous(self, before_ns: int, at_ns: int, shortest_ns: int) -> bool:
+        """See `FrameSelector`."""
         shift_ns = self.shift_ns
-        return shift_ns is None or self._interest.may_look_back(before_ns + shift_ns, at_ns + shift_ns, shortest_ns)
+        return shift_ns is None or self._interest.may_need_previous(before_ns + shift_ns, at_ns + shift_ns, shortest_ns)
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Skipped(Generic[ItemT]):
+class SkippedPacket(Generic[ItemT]):
     """A packet that was not decoded, the media time of its picture, and when it came (CLOCK_MONOTONIC)."""
 
     at_ns: int
@@ -71,19 +71,19 @@ class Skipped(Generic[ItemT]):
     item: ItemT = field(compare=False)
 
 
-class Skipper(Generic[ItemT]):
+class PacketSkipper(Generic[ItemT]):
     """Between the packets of one stream, in decoding order, and its decoder."""
 
     def __init__(self, *, prompt: bool) -> None:
         """`prompt`: no picture that is wanted may come a moment later because another one is left out."""
-        self.interest: Interest | None = None
+        self.interest: FrameSelector | None = None
         """None: everything is decoded."""
         self._prompt = prompt
         self._times: list[int] = []  # of the picture given out last, if any, and of all packets beyond it
         self._has_out = False
         self._decoding: set[int] = set()
-        self._skipped: list[Skipped[ItemT]] = []  # not yet told
-        self._held: Skipped[ItemT] | None = None
+        self._skipped: list[SkippedPacket[ItemT]] = []  # not yet told
+        self._held: SkippedPacket[ItemT] | None = None
         self._key_ns: int | None = None  # of the last key frame; None: something was amiss since
         self._refuses = False
 
@@ -120,16 +120,16 @@ class Skipper(Generic[ItemT]):
             self._decoding.add(at_ns)
             items.append(item)
         elif wants is None:
-            self._held = Skipped(at_ns, arrived_ns, item)
+            self._held = SkippedPacket(at_ns, arrived_ns, item)
         else:
-            insort(self._skipped, Skipped(at_ns, arrived_ns, item))
+            insort(self._skipped, SkippedPacket(at_ns, arrived_ns, item))
         return items
 
     def finish(self) -> list[ItemT]:
         """What is still to be decoded when no more packets come."""
         return self._resolve(sound=True)
 
-    def out(self, at_ns: int | None) -> Sequence[Skipped[ItemT]]:
+    def out(self, at_ns: int | None) -> Sequence[SkippedPacket[ItemT]]:
         """The decoder's next picture, in the order of showing, is the one at `at_ns`: what was skipped before it."""
         if self.interest is None:
             return ()
@@ -150,7 +150,7 @@ class Skipper(Generic[ItemT]):
         self._decoding = {time_ns for time_ns in self._decoding if time_ns > at_ns}
         return told
 
-    def rest(self) -> Sequence[Skipped[ItemT]]:
+    def rest(self) -> Sequence[SkippedPacket[ItemT]]:
         """What was skipped and not told yet: no picture follows it."""
         told, self._skipped = self._skipped, []
         return told
@@ -171,7 +171,9 @@ class Skipper(Generic[ItemT]):
         if not self._has_out or len(self._times) > MAX_TIMES:
             return False
         untold = self._skipped
-        return not untold or (len(untold) < MAX_UNTOLD and now_ns - untold[0].arrived_ns < MAX_UNTOLD_NS)
+        return not untold or (
+            len(untold) < MAX_PENDING_SKIPPED and now_ns - untold[0].arrived_ns < MAX_PENDING_SKIPPED_NS
+        )
 
     def _forget(self) -> None:
         self._times, self._has_out, self._key_ns = [], False, None
@@ -195,11 +197,11 @@ class Skipper(Generic[ItemT]):
         place = bisect_left(self._times, at_ns)
         before_ns = self._times[place - 1]
         longest_ns = max(later - earlier for earlier, later in pairwise(self._times[: place + 1]))
-        if self.interest.may_want(before_ns, at_ns, at_ns, longest_ns):
+        if self.interest.may_need(before_ns, at_ns, at_ns, longest_ns):
             return True
         if place + 1 == len(self._times):
             return None
-        return None if self.interest.may_want(before_ns, at_ns, self._times[place + 1], longest_ns) else False
+        return None if self.interest.may_need(before_ns, at_ns, self._times[place + 1], longest_ns) else False
 
     def _is_known(self, at_ns: int) -> bool:
         """Whether its time, and one before, are known still."""
@@ -213,6 +215,6 @@ class Skipper(Generic[ItemT]):
             return False
         place = bisect_left(self._times, at_ns)
         shortest_ns = min((later - earlier for earlier, later in pairwise(self._times[:place])), default=FAR_NS)
-        if self.interest.may_look_back(self._times[place - 1], at_ns, shortest_ns):
+        if self.interest.may_need_previous(self._times[place - 1], at_ns, shortest_ns):
             return True
         return any(earlier_ns < at_ns and self._wants(earlier_ns) is not False for earlier_ns in self._decoding)

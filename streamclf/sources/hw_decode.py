@@ -16,10 +16,10 @@ import av.error
 
 from streamclf.errors import SourceError
 
-Device = Literal["cuda", "vaapi", "videotoolbox"]
+HardwareDevice = Literal["cuda", "vaapi", "videotoolbox"]
 Decode = Literal["auto", "cpu", "cuda", "vaapi", "videotoolbox"]
 
-DEVICES: Final[tuple[Device, ...]] = ("cuda", "vaapi", "videotoolbox")
+DEVICES: Final[tuple[HardwareDevice, ...]] = ("cuda", "vaapi", "videotoolbox")
 """In the order in which `auto` tries them."""
 CODEC: Final = "h264"
 """Whether a device is there is asked for this codec: whatever decodes video decodes it."""
@@ -31,52 +31,52 @@ class HardwareError(SourceError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class DecodeDevice:
     """Where to decode: on `device`, None: the CPU; `note`: what is to be said of it, if anything."""
 
-    device: Device | None = None
+    device: HardwareDevice | None = None
     note: str | None = None
 
 
-CPU: Final = Choice()
+CPU: Final = DecodeDevice()
 
 
-class Distrust:
+class FailedDevices:
     """The devices that opened and decoded nothing, and what was wrong, as long as this process lives."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._reasons: dict[Device, str] = {}
+        self._reasons: dict[HardwareDevice, str] = {}
 
-    def add(self, device: Device, reason: str) -> None:
+    def add(self, device: HardwareDevice, reason: str) -> None:
         """`device` is not to be tried again."""
         with self._lock:
             self._reasons[device] = reason
 
-    def of(self, device: Device) -> str | None:
+    def of(self, device: HardwareDevice) -> str | None:
         """Why not to try `device`, None: no reason."""
         with self._lock:
             return self._reasons.get(device)
 
 
-DISTRUST = Distrust()
+FAILED_DEVICES = FailedDevices()
 
 
-def choose(decode: Decode) -> Choice:
+def choose_device(decode: Decode) -> DecodeDevice:
     """What `decode` of a stream's configuration comes to on this machine."""
     if decode == "cpu":
         return CPU
     wanted = DEVICES if decode == "auto" else (decode,)
     failed = {}
     for device in wanted:
-        reason = DISTRUST.of(device) or unopened(device)
+        reason = FAILED_DEVICES.of(device) or opening_failure(device)
         if reason is None:
-            return Choice(device=device, note=f"decoded by {device}")
+            return DecodeDevice(device=device, note=f"decoded by {device}")
         failed[device] = reason
-    return Choice(note=f"decoded by the CPU ({_list(failed)})")
+    return DecodeDevice(note=f"decoded by the CPU ({_list(failed)})")
 
 
-def unopened(device: Device) -> str | None:
+def opening_failure(device: HardwareDevice) -> str | None:
     """Why `device` cannot be opened on this machine now; None: it can."""
     try:
         make_accelerator(device).create(av.Codec(CODEC, "r"))
@@ -90,14 +90,14 @@ def unopened(device: Device) -> str | None:
     return None
 
 
-def make_accelerator(device: Device) -> Any:
+def make_accelerator(device: HardwareDevice) -> Any:
     """PyAV's settings for `device`; a codec that it does not know is the CPU's. Raises `ImportError` before PyAV 14."""
     from av.codec.hwaccel import HWAccel
 
     return HWAccel(device_type=device, allow_software_fallback=True)
 
 
-def options_for(device: Device | None) -> dict[str, Any]:
+def decoder_options(device: HardwareDevice | None) -> dict[str, Any]:
     """What PyAV is to be called with."""
     return {} if device is None else {"hwaccel": make_accelerator(device)}
 
@@ -107,12 +107,12 @@ def is_used(context: Any) -> bool:
     return bool(getattr(context, "is_hwaccel", False))
 
 
-def said_of(choice: Choice, context: Any, codec: str) -> str | None:
+def device_note(choice: DecodeDevice, context: Any, codec: str) -> str | None:
     """The note for a decoder made with `choice`."""
     if choice.device is not None and not is_used(context):
         return f"decoded by the CPU ({choice.device} does not decode {codec})"
     return choice.note
 
 
-def _list(failed: Mapping[Device, str]) -> str:
+def _list(failed: Mapping[HardwareDevice, str]) -> str:
     return "; ".join(f"{device}: {reason}" for device, reason in failed.items())

@@ -14,7 +14,7 @@ import numpy as np
 
 from engines.arrays import U8
 from streamclf.errors import SourceError
-from streamclf.sources.file import Pace
+from streamclf.sources.file import RealtimePacer
 from streamclf.sources.frame import Frame, Source, SourceInfo
 from streamclf.sources.resize import render_bgr
 
@@ -44,7 +44,7 @@ def list_images(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(names, key=lambda name: (natural_key(name), name))]
 
 
-class ImagesSource(Source):
+class ImageFolderSource(Source):
     """Frames of the pictures in `folder`, `fps` of them a second of media time, which begins at 0.
 
     A picture that cannot be read is left out and counted (`undecodable`); its time passes. `loop`: at the end begin
@@ -66,7 +66,7 @@ class ImagesSource(Source):
         self._fps = fps
         self._loop = loop
         self._stop = stop or threading.Event()
-        self._pace = Pace(self._stop) if realtime else None
+        self._pace = RealtimePacer(self._stop) if realtime else None
         self._index = 0
         self._info = SourceInfo(codec="images", width=0, height=0, fps=fps)
         self._images = list_images(folder)
@@ -119,7 +119,7 @@ class ImagesSource(Source):
             width=width,
             height=height,
             discontinuity=discontinuity,
-            picture=picture,
+            image=picture,
             render=render_bgr,
         )
 

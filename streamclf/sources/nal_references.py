@@ -11,19 +11,19 @@ MAX_NALS: Final = 64
 START: Final = b"\0\0\1"
 
 
-class SliceReferences(NamedTuple):
+class PacketKind(NamedTuple):
     """`key`: decoding can begin here. `spare`: a picture that no other one is predicted from, and nothing else."""
 
     key: bool
     spare: bool
 
 
-NEEDED: Final = SliceReferences(key=False, spare=False)
-KEY: Final = SliceReferences(key=True, spare=False)
-SPARE: Final = SliceReferences(key=False, spare=True)
+NEEDED: Final = PacketKind(key=False, spare=False)
+KEY: Final = PacketKind(key=True, spare=False)
+SPARE: Final = PacketKind(key=False, spare=True)
 
 
-class References:
+class ReferenceParser:
     """Looks at the packets of one stream.
 
     H.264: `nal_ref_idc` of a slice is 0 (section 7.4.1). H.265: a sub-layer non-reference picture (table 7-1) in the
@@ -47,7 +47,7 @@ class References:
             layers = extradata[21] >> 3 & 7
             self._top_layer = layers - 1 if layers else None
 
-    def look(self, data: bytes | memoryview) -> SliceReferences:
+    def look(self, data: bytes | memoryview) -> PacketKind:
         """What the packet `data` holds."""
         if self._look is None:
             return NEEDED
@@ -73,7 +73,7 @@ class References:
             yield head[at + 3 : at + 7]
             at = head.find(START, at + 3)
 
-    def _h264(self, heads: Iterator[bytes | memoryview]) -> SliceReferences:
+    def _h264(self, heads: Iterator[bytes | memoryview]) -> PacketKind:
         is_alone = True
         for head in heads:
             kind = head[0] & 31
@@ -81,11 +81,11 @@ class References:
                 return KEY
             if kind == 1:
                 return SPARE if is_alone and not head[0] & 0x60 else NEEDED
-            # A delimiter, a remark, filler, or a prefix for decoders of several layers.
+            # A delimiter, a remark, builder, or a prefix for decoders of several layers.
             is_alone = is_alone and kind in (6, 9, 12, 14)
         return NEEDED
 
-    def _h265(self, heads: Iterator[bytes | memoryview]) -> SliceReferences:
+    def _h265(self, heads: Iterator[bytes | memoryview]) -> PacketKind:
         is_alone = True
         for head in heads:
             kind = head[0] >> 1 & 63

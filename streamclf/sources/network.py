@@ -14,16 +14,16 @@ import av
 
 from streamclf.errors import SourceError
 from streamclf.redact import redact, register_url
-from streamclf.sources.av_container import NS, Container
+from streamclf.sources.av_container import NS, AvContainer
+from streamclf.sources.decoded_frame import DecodedFrame
 from streamclf.sources.failure_messages import Timeouts
-from streamclf.sources.file import Pace
+from streamclf.sources.file import RealtimePacer
 from streamclf.sources.frame import Frame, Source, SourceInfo
-from streamclf.sources.frame_skipping import Interest, Shifted
-from streamclf.sources.hw_decode import Decode, choose
+from streamclf.sources.frame_skipping import FrameSelector, ShiftedFrameSelector
+from streamclf.sources.hw_decode import Decode, choose_device
 from streamclf.sources.media_clock import MediaClock
-from streamclf.sources.picture import Picture
 from streamclf.sources.resize import FrameRenderer
-from streamclf.sources.rtsp.fallback import MEMORY, NotUnderstoodError
+from streamclf.sources.rtsp.fallback import FALLBACK_CACHE, UnsupportedStreamError
 from streamclf.sources.rtsp.reader import RtspReader
 
 MAX_STALE_S = 2.0
@@ -65,8 +65,8 @@ Demuxer = Literal["auto", "rtp", "ffmpeg"]
 Transport = Literal["tcp", "udp"]
 
 
-class Reader(Protocol):
-    """A connection that gives pictures: `Container` or `RtspReader`."""
+class FrameReader(Protocol):
+    """A connection that gives pictures: `AvContainer` or `RtspReader`."""
 
     @property
     def info(self) -> SourceInfo:
@@ -88,10 +88,10 @@ class Reader(Protocol):
     def lost(self) -> int:
         """Packets of this connection that never came."""
 
-    def heed(self, interest: Interest) -> None:
+    def set_frame_selector(self, interest: FrameSelector) -> None:
         """Skip what `interest` will not want."""
 
-    def pictures(self) -> Iterator[Picture]:
+    def pictures(self) -> Iterator[DecodedFrame]:
         """All pictures until the end. Raises `SourceError` for a fault or a time-out, `HardwareError` where a device
         decodes none of it."""
 
@@ -129,10 +129,10 @@ class NetworkSource(Source):
             read_timeout_s = max(read_timeout_s, HLS_READ_S)
         self._url, self._transport, self._tls = url, transport, (tls_ca, tls_verify)
         self._timeouts = Timeouts(open_s=open_timeout_s, read_s=read_timeout_s)
-        self._hardware = choose(decode)
-        self._interest: Shifted | None = None
+        self._hardware = choose_device(decode)
+        self._interest: ShiftedFrameSelector | None = None
         self._note: str | None = None
-        self._reader: Reader
+        self._reader: FrameReader
         if not rtsp:
             self._reader = self._container(dict(HTTP_OPTIONS), over_tls=parts.scheme.lower() == "https")
         elif demuxer == "ffmpeg":
@@ -141,7 +141,7 @@ class NetworkSource(Source):
             self._reader = self._rtsp(alone=demuxer == "rtp")
         self.live = rtsp or self._reader.endless
         # A playlist brings seconds of video at once, then nothing for as long.
-        self._pace = Pace(self._stop) if not self.live or self._reader.in_pieces else None
+        self._pace = RealtimePacer(self._stop) if not self.live or self._reader.in_pieces else None
         self.max_stale_s = MAX_STALE_S if rtsp else None
         self._render = FrameRenderer()
         self._frames = self._read()
@@ -167,19 +167,19 @@ class NetworkSource(Source):
         """Packets of this connection that never came."""
         return self._reader.lost
 
-    def heed(self, interest: Interest) -> None:
+    def set_frame_selector(self, interest: FrameSelector) -> None:
         """See `Source`."""
-        self._interest = Shifted(interest)
-        self._reader.heed(self._interest)
+        self._interest = ShiftedFrameSelector(interest)
+        self._reader.set_frame_selector(self._interest)
 
     def close(self) -> None:
         """Hang up."""
         self._reader.close()
 
-    def _rtsp(self, *, alone: bool) -> Reader:
+    def _rtsp(self, *, alone: bool) -> FrameReader:
         """Our own client, or FFmpeg where that does not understand the server, unless it is to be `alone`."""
         began = time.monotonic()
-        why = None if alone else MEMORY.recall(self._url)
+        why = None if alone else FALLBACK_CACHE.recall(self._url)
         if why is None:
             tls_ca, tls_verify = self._tls
             try:
@@ -193,7 +193,7 @@ class NetworkSource(Source):
                     hardware=self._hardware,
                     stop=self._stop,
                 )
-            except NotUnderstoodError as error:
+            except UnsupportedStreamError as error:
                 why = str(error)
                 if alone:
                     raise SourceError(f"{self._shown}: {why}; demuxer: ffmpeg may read it") from None
@@ -202,11 +202,11 @@ class NetworkSource(Source):
             reader = self._ffmpeg_rtsp(open_s=left_s, multicast="461" in why)
         except SourceError as error:
             raise type(error)(f"{error} (our own RTSP client: {why})") from None
-        MEMORY.learn(self._url, why)  # only now: what FFmpeg cannot read either is no lesson
+        FALLBACK_CACHE.learn(self._url, why)  # only now: what FFmpeg cannot read either is no lesson
         self._note = f"read through FFmpeg's demuxer, a frame interval later: {why}"
         return reader
 
-    def _ffmpeg_rtsp(self, *, open_s: float | None = None, multicast: bool = False) -> Reader:
+    def _ffmpeg_rtsp(self, *, open_s: float | None = None, multicast: bool = False) -> FrameReader:
         over_tls = self._url.lower().startswith("rtsps:")
         if over_tls and self._tls[1] and not CHECKS_RTSPS:
             raise SourceError(
@@ -218,10 +218,10 @@ class NetworkSource(Source):
             options["rtsp_transport"] += MULTICAST
         return self._container(options, over_tls=over_tls, open_s=open_s)
 
-    def _container(self, options: dict[str, str], *, over_tls: bool, open_s: float | None = None) -> Reader:
+    def _container(self, options: dict[str, str], *, over_tls: bool, open_s: float | None = None) -> FrameReader:
         timeouts = self._timeouts if open_s is None else replace(self._timeouts, open_s=open_s)
         trust = _trust(*self._tls) if over_tls else {}
-        return Container(
+        return AvContainer(
             self._url,
             shown=self._shown,
             options=options | trust,
@@ -260,7 +260,7 @@ class NetworkSource(Source):
                 corrupt=picture.corrupt,
                 broken=picture.broken,
                 wall_ns=picture.wall_ns,
-                picture=picture.oriented,
+                image=picture.oriented,
                 render=self._render,
             )
         if self.live and not self._stop.is_set():

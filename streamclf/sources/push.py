@@ -94,7 +94,7 @@ class PushSource(Source):
                 captured_ns=time.monotonic_ns(),
                 width=picture.shape[1],
                 height=picture.shape[0],
-                picture=picture,
+                image=picture,
                 render=render_rgb,
             )
             index += 1

@@ -59,7 +59,7 @@ def _middle(have: int, want: int) -> tuple[slice, slice]:
     return slice(cut, cut + length), slice(margin, margin + length)
 
 
-class Oriented(NamedTuple):
+class OrientedFrame(NamedTuple):
     """A PyAV frame, its quarter turns counter-clockwise, and its size as one should see it."""
 
     frame: av.VideoFrame
@@ -80,7 +80,7 @@ class FrameRenderer:
         # Left to itself, PyAV 17 and later starts a thread per core for each scaler.
         self._options: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 
-    def __call__(self, picture: Oriented, height: int, width: int, resize: Resize, out: U8) -> None:
+    def __call__(self, picture: OrientedFrame, height: int, width: int, resize: Resize, out: U8) -> None:
         """Fill `out` (height, width, 3) uint8 RGB."""
         size = scaled_size((picture.height, picture.width), (height, width), resize)
         turned = size[::-1] if picture.quarter_turns % 2 else size

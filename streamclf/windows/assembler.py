@@ -1,4 +1,4 @@
-"""Chunks of one stream -> bank slots and complete windows; the same live and offline."""
+"""Assign bank slots to the chunks of one stream and assemble complete windows; the same live and offline."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from streamclf.windows.sampling import ChunkMeta, WindowTracker
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """A complete window: its bank slots, (T,) int32 oldest first, and the sum of its chunks' bookkeeping.
+    """A complete window: its bank slots, (T,) int32 oldest first, and its chunks' metadata, summed up.
 
-    Media times in nanoseconds; `captured_ns` is CLOCK_MONOTONIC of the newest frame.
+    Media times are in nanoseconds. `captured_ns` is CLOCK_MONOTONIC of the newest frame.
     """
 
     slots: I32
@@ -29,11 +29,11 @@ class Window:
 
 
 class WindowAssembler:
-    """Gives each chunk a bank slot and says which window it completes.
+    """Assign a bank slot to each chunk and return each window that a chunk completes.
 
-    Slots are taken in turn from `slots` of them, beginning at `first_slot`; with `chunks + n - 1` slots, n chunks can
-    be encoded in one batch before any of their windows is classified. That holds where chunks are `reused`, too: they
-    take no slot, so the features of a window are among the last `chunks` that were encoded.
+    The assembler uses `slots` bank slots in rotation, beginning with `first_slot`. With `chunks + n - 1` slots, n
+    chunks can be encoded in one batch before any of their windows is classified. `reused` chunks keep that true:
+    they need no slot of their own, so a window's features are always among the last `chunks` encoded ones.
     """
 
     def __init__(self, *, chunks: int, hop: int, slots: int, first_slot: int = 0) -> None:
@@ -44,38 +44,38 @@ class WindowAssembler:
         self._slots = slots
         self._first_slot = first_slot
         self.encoded = 0
-        """Chunks that have a slot of their own; the newest one's holds its feature until `slots` more have one."""
+        """Chunks with a slot of their own. The newest keeps its feature until `slots` more chunks have one."""
 
     @property
     def run(self) -> int:
-        """Chunks placed so far that follow each other without a gap."""
+        """Number of the latest chunks that follow each other without a gap."""
         return self._tracker.run
 
-    def ahead(self) -> int:
-        """Chunks up to the next one that completes a window: see `WindowTracker.ahead`."""
-        return self._tracker.ahead()
+    def chunks_until_window(self) -> int:
+        """Return the number of chunks until the next window: see `WindowTracker.chunks_until_window`."""
+        return self._tracker.chunks_until_window()
 
     def set_hop(self, hop: int, phase: int = 0) -> None:
-        """From the next chunk on, windows come every `hop` chunks, `phase` later than they would."""
+        """From the next chunk on, complete a window every `hop` chunks, `phase` chunks later than without a phase."""
         self._tracker.hop, self._tracker.phase = hop, phase
 
-    def wants(self, meta: ChunkMeta) -> bool:
-        """Whether a window may hold the next chunk; if not, it may be skipped."""
-        return self._tracker.wants(meta.segment, meta.index)
+    def needs(self, meta: ChunkMeta) -> bool:
+        """Return whether a window may contain the next chunk; if not, the caller may skip it."""
+        return self._tracker.needs(meta.segment, meta.index)
 
     def skip(self) -> None:
-        """The next chunk is not placed."""
+        """Record that the next chunk is not placed."""
         self._tracker.skip()
 
     def place(self, meta: ChunkMeta, *, reused: bool = False) -> tuple[int, Window | None]:
-        """The slot for the feature of the next chunk, and the window that ends with it, if one does.
+        """Return the slot for the next chunk's feature, and the window that ends with the chunk, if any.
 
-        `reused`: its feature is that of the last chunk that was not, which lies in its slot already.
+        `reused`: the chunk shares the feature, and the slot, of the last chunk that was encoded.
         """
         self.encoded += not reused
         slot = self._first_slot + (self.encoded - 1) % self._slots
         self._recent.append((slot, meta))
-        complete = self._tracker.offer(meta.segment, meta.index) is not None
+        complete = self._tracker.push(meta.segment, meta.index) is not None
         return slot, self._window() if complete else None
 
     def _window(self) -> Window:

@@ -1,8 +1,8 @@
-"""A ring of chunks in shared memory: one writer, any number of readers, nobody waits for anybody.
+"""Share chunks between processes through a ring in shared memory: one writer, any number of readers, no locks.
 
-The memory is that of `streamclf.runtime.shared_memory`; its file descriptor is handed to the processes. Each slot
-carries a sequence number, odd while it is written (a sequence lock), by which a reader knows that what it copied is
-whole. Python has no memory barriers. On anything but x86, whose stores are seen in order, a checksum must agree too.
+The memory comes from `streamclf.runtime.shared_memory`; the processes receive its file descriptor. Each slot carries a
+sequence number that is odd while the slot is written (a sequence lock). It tells a reader whether its copy is whole.
+Python has no memory barriers. x86 makes stores visible in order; on other processors a checksum must agree, too.
 
 Layout, in 8-byte words: a header (`_Head`), then per slot a header (`_Slot`) and (t, H, W, 3) uint8 RGB.
 """
@@ -13,6 +13,7 @@ import mmap
 import os
 import platform
 import zlib
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 
 import numpy as np
@@ -20,9 +21,13 @@ import numpy as np
 from engines.arrays import U8
 from streamclf.errors import RingError
 from streamclf.runtime.shared_memory import allocate, available_bytes
+from streamclf.windows.ring_progress import ProgressWaiter
 from streamclf.windows.sampling import ChunkMeta
 
 ChunkShape = tuple[int, int, int, int]
+"""(t, H, W, 3)."""
+CommitCallback = Callable[[ChunkMeta, U8], None]
+"""Called with a committed chunk and its pixels (t, H, W, 3) uint8 RGB. The ring owns the pixels: do not keep them."""
 
 MAGIC = 0x53434C5254494E47
 VERSION = 1
@@ -30,7 +35,7 @@ HEADER_BYTES = 128
 SLOT_HEADER_BYTES = 128
 MAX_SLOTS = 4096
 RESERVE_BYTES = 64 << 20
-"""Memory that a ring leaves for everything else: taking the last of it gets processes killed."""
+"""Memory that a ring leaves for everything else: the kernel kills processes when memory runs out."""
 STORES_IN_ORDER = platform.machine().lower() in ("x86_64", "amd64", "i686")
 
 
@@ -68,10 +73,10 @@ _CAPTURED = _Slot.META + META_FIELDS.index("captured_ns")
 
 
 def create_ring(slots: int, chunk_shape: ChunkShape, *, checked: bool = not STORES_IN_ORDER) -> int:
-    """Make a ring of `slots` chunks (t, H, W, 3) uint8 and return its file descriptor, which the caller closes.
+    """Create a ring of `slots` chunks (t, H, W, 3) uint8 and return its file descriptor, which the caller closes.
 
-    One slot is always being written: `slots - 1` chunks can be read. `checked` adds a checksum to each chunk. Raises
-    `RingError` naming the memory that it needs.
+    The writer always owns one slot, so `slots - 1` chunks can be read. `checked` adds a checksum to each chunk. Raises
+    `RingError`, which names the memory that the ring needs.
     """
     if not 2 <= slots <= MAX_SLOTS:
         raise RingError(f"a ring of {slots} slots: 2 to {MAX_SLOTS}")
@@ -96,12 +101,12 @@ def create_ring(slots: int, chunk_shape: ChunkShape, *, checked: bool = not STOR
 
 
 def ring_bytes(slots: int, chunk_shape: ChunkShape) -> int:
-    """Shared memory that a ring of `slots` chunks (t, H, W, 3) uint8 takes."""
+    """Return the bytes of shared memory that a ring of `slots` chunks (t, H, W, 3) uint8 needs."""
     return HEADER_BYTES + slots * _stride(chunk_shape)
 
 
 class _Ring:
-    """A ring attached to this process. The descriptor may be closed afterwards."""
+    """A ring mapped into this process. The caller may close the descriptor afterwards."""
 
     def __init__(self, fd: int, *, writable: bool) -> None:
         try:
@@ -109,7 +114,7 @@ class _Ring:
             protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
             memory = mmap.mmap(fd, size, flags=mmap.MAP_SHARED, prot=protection)
         except (OSError, ValueError) as error:
-            raise RingError(f"file descriptor {fd}: no shared memory to attach ({error})") from error
+            raise RingError(f"file descriptor {fd}: no shared memory to map ({error})") from error
         view = memoryview(memory)
         if size < HEADER_BYTES:
             raise RingError(f"file descriptor {fd}: {size} bytes are not a ring")
@@ -130,7 +135,7 @@ class _Ring:
         self._pixels = [np.ndarray(shape, np.uint8, view, start + SLOT_HEADER_BYTES) for start in starts]
 
     def close(self) -> None:
-        """Let go of the memory, for a process that outlives its rings; nothing of this ring may be used afterwards."""
+        """Unmap the memory, in a process that outlives its rings. This object may not be used afterwards."""
         self._metas.clear()
         self._pixels.clear()
         self._head.release()
@@ -138,43 +143,54 @@ class _Ring:
 
     @property
     def head(self) -> int:
-        """Chunks committed so far; the newest has the number `head - 1`."""
+        """Number of chunks committed so far; the newest chunk has the number `head - 1`."""
         return self._head[_Head.COMMITTED]
 
 
 class RingWriter(_Ring):
-    """The one writer. A new one takes over where a killed one stopped, and repairs the slot it left half written."""
+    """The one writer. A new writer continues after a killed one, and repairs the slot that it left half written."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(
+        self, fd: int, *, progress: ProgressWaiter | None = None, on_commit: Sequence[CommitCallback] = ()
+    ) -> None:
+        """Attach to the ring `fd`.
+
+        With `progress`, `begin` waits until the reader has read the slot's chunk; else the writer waits for no reader.
+        `commit` calls each of `on_commit`, in order, after readers can see the chunk.
+        """
         super().__init__(fd, writable=True)
+        self._progress = progress
+        self._on_commit = tuple(on_commit)
         self._head[_Head.GENERATION] += 1
 
     @property
     def generation(self) -> int:
-        """How many writers this ring has had."""
+        """Number of writers that this ring has had."""
         return self._head[_Head.GENERATION]
 
     @property
     def next_segment(self) -> int:
-        """A segment number above all that were committed: segments stay unique over restarts of the writer."""
+        """The lowest segment number above all committed ones: segments stay unique over restarts of the writer."""
         return self._head[_Head.SEGMENT] + 1
 
     def begin(self) -> U8:
-        """The next chunk's place, (t, H, W, 3) uint8 RGB, to be filled and then committed.
+        """Return the memory of the next chunk, (t, H, W, 3) uint8 RGB, which the caller fills and then commits.
 
-        The array is the ring's: valid until `commit`. A chunk that is begun again was abandoned.
+        The ring owns the array; it is valid until `commit`. A second call abandons the chunk begun before.
         """
+        if self._progress is not None:
+            self._progress.wait_for(self.head - self.slots + 2)
         number = self.head % self.slots
         meta = self._metas[number]
         meta[_Slot.SEQUENCE] += 1 if meta[_Slot.SEQUENCE] % 2 == 0 else 2  # odd: being written
         return self._pixels[number]
 
     def commit(self, chunk: ChunkMeta) -> int:
-        """Let readers have the chunk begun last; its number."""
+        """Make the chunk begun last visible to readers. Returns its number."""
         number = self.head
         meta = self._metas[number % self.slots]
         if meta[_Slot.SEQUENCE] % 2 == 0:
-            raise RingError(f"chunk {number} is committed without begin()")
+            raise RingError(f"chunk {number} was committed without begin()")
         meta[_Slot.NUMBER] = number
         for i, name in enumerate(META_FIELDS, _Slot.META):
             meta[i] = getattr(chunk, name)
@@ -183,28 +199,35 @@ class RingWriter(_Ring):
         self._head[_Head.SEGMENT] = max(chunk.segment, self._head[_Head.SEGMENT])
         meta[_Slot.SEQUENCE] += 1
         self._head[_Head.COMMITTED] = number + 1
+        for callback in self._on_commit:
+            callback(chunk, self._pixels[number % self.slots])
         return number
+
+    def wait_until_read(self) -> None:
+        """Wait until the reader has read every committed chunk; return at once without `progress`."""
+        if self._progress is not None:
+            self._progress.wait_for(self.head)
 
 
 class RingReader(_Ring):
-    """A reader. It never disturbs the writer: the memory is read-only here."""
+    """A reader. It cannot disturb the writer, because its mapping is read-only."""
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd, writable=False)
 
     @property
     def oldest(self) -> int:
-        """Number of the oldest chunk that can still be there: the writer has the slot before it."""
+        """Number of the oldest chunk that may still be readable: the writer owns the slot before it."""
         return max(0, self.head - self.slots + 1)
 
     def captured_ns(self, number: int) -> int | None:
-        """When the newest frame of chunk `number` was captured (CLOCK_MONOTONIC); None if it is not there."""
+        """Return when chunk `number`'s newest frame was captured (CLOCK_MONOTONIC); None if the ring lacks it."""
         meta = self._metas[number % self.slots]
         captured_ns = meta[_CAPTURED]
         return captured_ns if 0 <= number < self.head and meta[_Slot.NUMBER] == number else None
 
     def read(self, number: int, out: U8) -> ChunkMeta | None:
-        """Copy chunk `number` into `out` (t, H, W, 3) uint8; None if it is not there yet, or not whole any more."""
+        """Copy chunk `number` into `out` (t, H, W, 3) uint8. Returns None if it is not, or no longer, complete."""
         if not 0 <= number < self.head:
             return None
         meta = self._metas[number % self.slots]

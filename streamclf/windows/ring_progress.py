@@ -1,7 +1,7 @@
-"""How far a ring has been read, told by the reader to a writer that must not overtake it: a file read at full speed.
+"""Report how far a ring has been read, to a writer that must not overtake its reader: a file read at full speed.
 
-One message is the number of chunks read so far, 8 bytes, little endian. A position and not a count: a reader that
-starts again says it again, and nothing has to be added up over restarts.
+Each message is the number of chunks read so far: 8 bytes, little endian. It is an absolute position, not an increment.
+So a reader that restarts repeats its position, and no count has to be added up over restarts.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ import struct
 import threading
 
 POSITION = struct.Struct("<Q")
-LOOK_S = 0.25
+POLL_S = 0.25
 
 
 class ProgressReporter:
-    """The reader's end: a pipe's non-blocking write end."""
+    """The reader's end: the non-blocking write end of a pipe."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
     def read_up_to(self, number: int) -> None:
-        """Everything before chunk `number` has been read."""
-        # Full: the writer has not looked for thousands of messages, and the next one says it all.
+        """Report that every chunk before chunk `number` has been read."""
+        # If the pipe is full, the writer has missed thousands of messages; the next one holds the newest position.
         with contextlib.suppress(BlockingIOError, BrokenPipeError):
             os.write(self._fd, POSITION.pack(number))
 
 
 class ProgressWaiter:
-    """The writer's end: the same pipe's non-blocking read end."""
+    """The writer's end: the non-blocking read end of the same pipe."""
 
     def __init__(self, fd: int, stop: threading.Event) -> None:
         self._fd = fd
@@ -38,9 +38,9 @@ class ProgressWaiter:
         self._position = 0
 
     def wait_for(self, number: int) -> bool:
-        """Return when everything before chunk `number` has been read; False when asked to stop before."""
+        """Wait until every chunk before chunk `number` has been read. Returns False if `stop` is set before."""
         while self._position < number and not self._stop.is_set():
-            select.select([self._fd], [], [], LOOK_S)
+            select.select([self._fd], [], [], POLL_S)
             with contextlib.suppress(BlockingIOError):
                 data = os.read(self._fd, POSITION.size * 512)
                 whole = len(data) - len(data) % POSITION.size

@@ -1,6 +1,9 @@
-"""Timestamps -> frames at the model's rate -> chunks -> windows. Pure: no I/O, no pixels, no clock.
+"""Sample frames at the model's rate by their time stamps, and group them into chunks and windows.
 
-Capture, offline classification and training all sample through this module, so a window means the same everywhere.
+This module is pure: it does no I/O and reads no pixels and no clock.
+
+Capture, offline classification and training all sample through this module, so a window means the same
+everywhere.
 """
 
 from __future__ import annotations
@@ -13,40 +16,40 @@ from typing import Final, NamedTuple
 
 NS = 1_000_000_000
 INTERVALS = 8
-"""Recent frame intervals whose shortest is taken for the next one."""
+"""The shortest of this many recent frame intervals is the estimate of the next one."""
 SLOW_SOURCE_INTERVALS = 2.5
-"""A source slower than the chunk rate has no gap until it misses two of its own frames."""
+"""In a source slower than the chunk rate, a gap is an interval longer than this many of its own intervals."""
 SLOWEST_INTERVAL_NS = 2 * NS
-"""A longer interval is a gap for any source, and never taken for its frame rate."""
+"""A longer interval is a gap for any source, and never counts as its frame interval."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picks:
-    """How many grid points the previous frame fills now that this one is here, then how many this one fills."""
+class PointCounts:
+    """The numbers of grid points that the latest frame settles: for the frame before it, then for itself."""
 
     previous: int
     current: int
     new_segment: bool
 
 
-NOTHING: Final = Picks(previous=0, current=0, new_segment=False)
-"""What most frames are wanted for: no other object is made for them."""
+NO_POINTS: Final = PointCounts(previous=0, current=0, new_segment=False)
+"""The result for most frames, which fill no point: a constant saves creating an object for each."""
 
 
 def exact_fps(fps: float) -> Fraction:
-    """The rate that was meant: 29.97002997 is 30000/1001, 0.1 is 1/10."""
+    """Return the exact rate behind a rounded one: 29.97002997 is 30000/1001, 0.1 is 1/10."""
     return Fraction(fps).limit_denominator(1001)
 
 
 class Sampler:
-    """Choose for every point of the grid `anchor + k / fps` the nearest frame, as early as that is known.
+    """Choose the nearest frame for every point of the grid `anchor + k / fps`, as early as it is known.
 
-    `anchor` is the segment's first frame. A frame fills the points up to `pts + d/2` at once, where `d`, the shortest
-    of the last intervals, is the earliest that the next frame can be expected: so regular streams are sampled without
-    any delay, and exactly. Points that turn out to lie nearer to the previous frame than to the one that came late
-    are then filled from the previous one. A point halfway between two frames takes the earlier.
+    `anchor` is the time of the segment's first frame. A frame fills the points up to `pts + d/2` at once. `d` is the
+    shortest of the last intervals: the next frame is not expected sooner. So regular streams are sampled exactly and
+    without any delay. If the next frame comes late, the points that lie nearer to the frame before it are filled from
+    that one. A point halfway between two frames takes the earlier.
 
-    All times are integer nanoseconds and the grid is exact: nothing drifts over days.
+    All times are integer nanoseconds and the grid is exact: it does not drift over days.
 
     A worked example, fps=10 (points every 100 ms) on a 25 fps camera (frames every 40 ms), d=40 ms:
 
@@ -60,39 +63,39 @@ class Sampler:
     | 240 | 260 | none |
     | 280 is lost, 320 | 340 | 300 (320 is nearer than 240) |
 
-    A segment ends with a `discontinuity`, with time that goes backwards, and with a gap longer than `gap_ns` (one
-    chunk) or, where the source itself is slower than that, longer than two and a half of its intervals.
+    A segment ends at a `discontinuity`, when time goes backwards, and at a gap. A gap is longer than `gap_ns` (one
+    chunk); in a source whose own intervals are longer, it is longer than two and a half of them.
     """
 
     def __init__(self, fps: Fraction, gap_ns: int) -> None:
         if fps <= 0 or gap_ns <= 0:
             raise ValueError(f"fps={fps}, gap_ns={gap_ns}: both must be positive")
         self._num = fps.numerator
-        self._period = 2 * NS * fps.denominator  # 1 / fps in units of 1 / (2 * num) ns, as are all products below
+        self._period = 2 * NS * fps.denominator  # 1 / fps in units of 1 / (2 * num) ns, like all products below
         self._due = 0  # the next point, in these units
         self._gap_ns = gap_ns
         self._intervals: deque[int] = deque(maxlen=INTERVALS)
-        self._shortest_ns = 0  # of those; 0: none yet
+        self._shortest_ns = 0  # of `_intervals`; 0: none yet
         self._anchor_ns = 0
         self._previous_ns: int | None = None
 
     @property
     def anchor_ns(self) -> int:
-        """Media time of the segment's first frame."""
+        """Media time of the segment's first frame, in nanoseconds."""
         return self._anchor_ns
 
     def point_ns(self, point: int) -> int:
-        """Media time of grid point `point` of this segment, rounded to nanoseconds."""
+        """Return the media time of grid point `point` of this segment, rounded to nanoseconds."""
         return self._anchor_ns + (point * self._period + self._num) // (2 * self._num)
 
-    def offer(self, pts_ns: int, discontinuity: bool = False) -> Picks:
-        """Take the next frame's time and say which frames are wanted now."""
+    def push(self, pts_ns: int, discontinuity: bool = False) -> PointCounts:
+        """Add the next frame's time and return how many points it and the frame before it fill now."""
         previous_ns = self._previous_ns
         if previous_ns is None or discontinuity or pts_ns < previous_ns:
             return self._begin(pts_ns)
         interval = pts_ns - previous_ns
-        if interval == 0:  # the same instant twice: the first picture of it stands
-            return NOTHING
+        if interval == 0:  # the same time twice: the first frame counts
+            return NO_POINTS
         is_gap = interval > self._gap_ns and interval > int(SLOW_SOURCE_INTERVALS * self._shortest_ns)
         if interval <= SLOWEST_INTERVAL_NS:
             self._intervals.append(interval)
@@ -102,30 +105,30 @@ class Sampler:
         self._previous_ns = pts_ns
         until = self._num * (2 * pts_ns + self._shortest_ns)
         if until < self._due:
-            return NOTHING
-        late = self._points_until(self._num * (previous_ns + pts_ns))  # which is sooner
+            return NO_POINTS
+        late = self._points_until(self._num * (previous_ns + pts_ns))  # up to halfway, which is before `until`
         count = self._points_until(until)
         self._due += count * self._period
-        return Picks(previous=late, current=count - late, new_segment=False)
+        return PointCounts(previous=late, current=count - late, new_segment=False)
 
-    def may_want(self, before_ns: int, at_ns: int, after_ns: int, longest_ns: int) -> bool:
-        """Whether a frame at `at_ns`, of this segment or the next, may fill a grid point.
+    def may_need(self, before_ns: int, at_ns: int, after_ns: int, longest_ns: int) -> bool:
+        """Return whether a frame at `at_ns`, of this segment or the next, may fill a grid point.
 
-        False is a promise, if the frame before it comes at `before_ns` or later and the next one at `after_ns` or
-        sooner; `longest_ns` is the longest interval between frames since the last one offered.
+        False is certain if the frame before it comes at `before_ns` or later and the next one at `after_ns` or
+        sooner. `longest_ns` is the longest interval between frames since the last one pushed.
         """
         if self._previous_ns is None or longest_ns > self._gap_ns:
             return True  # a segment may begin
-        # What lies nearer to the frame before is that one's; early or late, this one fills no more than to here.
+        # Points before `low` lie nearer to the frame before. Even if it comes late, this frame fills none after `high`.
         low = self._num * (before_ns + at_ns)
         high = self._num * (2 * at_ns + max(at_ns - before_ns, after_ns - at_ns))
         anchor = 2 * self._num * self._anchor_ns
         return (high - anchor) // self._period > (low - anchor) // self._period
 
-    def may_look_back(self, before_ns: int, at_ns: int, shortest_ns: int) -> bool:
-        """Whether a frame at `at_ns` may show that a point is the frame's before it, at `before_ns`.
+    def may_need_previous(self, before_ns: int, at_ns: int, shortest_ns: int) -> bool:
+        """Return whether a frame at `at_ns` may cause the frame before it, at `before_ns`, to fill another point.
 
-        False is a promise, if no interval since the last frame offered is shorter than `shortest_ns`.
+        False is certain if no interval since the last frame pushed is shorter than `shortest_ns`.
         """
         if self._previous_ns is None:
             return True
@@ -134,29 +137,30 @@ class Sampler:
         anchor = 2 * self._num * self._anchor_ns
         return (high - anchor) // self._period > (low - anchor) // self._period
 
-    def foresee(self, pts_ns: int, discontinuity: bool = False) -> Picks:
-        """What `offer` would say, which this is not."""
+    def peek(self, pts_ns: int, discontinuity: bool = False) -> PointCounts:
+        """Return the result that `push` would have, without pushing."""
         other = copy.copy(self)
         other._intervals = deque(self._intervals, INTERVALS)
-        return other.offer(pts_ns, discontinuity)
+        return other.push(pts_ns, discontinuity)
 
-    def _begin(self, pts_ns: int) -> Picks:
+    def _begin(self, pts_ns: int) -> PointCounts:
         self._anchor_ns = self._previous_ns = pts_ns
         self._due = 2 * self._num * pts_ns + self._period
-        # A source that is slower than the grid fills several points with its first frame too; its next frame tells.
-        return Picks(previous=0, current=1, new_segment=True)
+        # The first frame of a source slower than the grid fills several points, too: the next frame settles them.
+        return PointCounts(previous=0, current=1, new_segment=True)
 
     def _points_until(self, until: int) -> int:
-        """How many grid points up to the time `until` (in 1 / (2 * num) ns) are not filled yet."""
+        """Return how many grid points up to the time `until` (in 1 / (2 * num) ns) are not filled yet."""
         return max(0, (until - self._due) // self._period + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkMeta:
-    """What is known of one chunk besides its pixels.
+    """The metadata of one chunk.
 
-    Chunks of a segment abut: `end_pts_ns` is the next one's `start_pts_ns`. `captured_ns` is CLOCK_MONOTONIC of its
-    newest frame. `frames` sampled frames, of which `duplicates` repeat the one before and `corrupt` are damaged.
+    Chunks of a segment abut: `end_pts_ns` is the next chunk's `start_pts_ns`. `captured_ns` is CLOCK_MONOTONIC of the
+    chunk's newest frame. The chunk has `frames` sampled frames; `duplicates` of them repeat the frame before, and
+    `corrupt` of them are damaged.
     """
 
     segment: int
@@ -170,11 +174,11 @@ class ChunkMeta:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pick:
-    """Put a frame into place `position` (0 to t - 1) of the chunk that is being filled.
+class FramePlacement:
+    """An instruction to put a frame at `position` (0 to t - 1) of the current chunk.
 
-    `previous`: not the frame just offered but the one before it. `duplicate`: the same frame as in the place before.
-    `chunk`: the chunk that this completes.
+    `previous`: put the frame before the one just pushed. `duplicate`: the frame is the same as at the position before.
+    `chunk`: the metadata of the chunk that this placement completes, if it does.
     """
 
     position: int
@@ -183,7 +187,7 @@ class Pick:
     chunk: ChunkMeta | None
 
 
-class _Seen(NamedTuple):
+class _LastFrame(NamedTuple):
     pts_ns: int
     captured_ns: int
     corrupt: bool
@@ -193,12 +197,12 @@ class _Seen(NamedTuple):
 class ChunkSampler:
     """Sample frames at `fps` and group every `frames_per_chunk` of them into a chunk.
 
-    Counts, for whoever reports them: `completed` chunks; `sampled` frames put into chunks; `abandoned` of those, in
-    chunks that their segment's end left incomplete; `refused` broken frames beyond one chunk's length, which end the
-    segment.
+    Counters for the stream's status: `completed` chunks; `sampled` frames put into chunks; `dropped_partial`, the
+    sampled frames in chunks that the end of their segment left incomplete; `dropped_corrupt`, the broken frames beyond
+    one chunk's length, which end the segment.
 
-    Frames that are only predicted from a broken one (`corrupt`, not `broken`) are sampled like any other and counted:
-    every loss makes some, up to the next key frame, and a lossy link is no reason to stop classifying.
+    Frames that are only predicted from a broken one (`corrupt`, not `broken`) are sampled and counted like any other.
+    Every loss makes some, up to the next key frame, and a lossy link is no reason to stop classifying.
     """
 
     def __init__(self, fps: float, frames_per_chunk: int, *, first_segment: int = 1) -> None:
@@ -208,7 +212,7 @@ class ChunkSampler:
         self._sampler = Sampler(rate, self._chunk_ns)
         self._segment = first_segment - 1
         self._point = 0
-        self._seen: _Seen | None = None
+        self._seen: _LastFrame | None = None
         self._damaged_since_ns: int | None = None
         self._broken = False
         self._newest_ns = 0
@@ -216,15 +220,15 @@ class ChunkSampler:
         self._corrupt = 0
         self.completed = 0
         self.sampled = 0
-        self.abandoned = 0
-        self.refused = 0
+        self.dropped_partial = 0
+        self.dropped_corrupt = 0
 
     @property
     def segment(self) -> int:
         """Number of the current segment."""
         return self._segment
 
-    def offer(
+    def push(
         self,
         pts_ns: int,
         captured_ns: int,
@@ -232,51 +236,51 @@ class ChunkSampler:
         corrupt: bool = False,
         broken: bool = False,
         discontinuity: bool = False,
-    ) -> tuple[Pick, ...]:
-        """Take the next frame; which frames go where now, in order."""
+    ) -> tuple[FramePlacement, ...]:
+        """Add the next frame. Returns the placements that it causes, in order."""
         if not broken:
             self._damaged_since_ns = None
         elif self._too_damaged(pts_ns, discontinuity):
-            self.refused += 1
+            self.dropped_corrupt += 1
             self._broken = True
             return ()
-        picks = self._sampler.offer(pts_ns, discontinuity or self._broken)
+        counts = self._sampler.push(pts_ns, discontinuity or self._broken)
         self._broken = False
-        previous, current = self._seen, _Seen(pts_ns, captured_ns, corrupt or broken, picks.current)
-        if picks.new_segment:
+        previous, current = self._seen, _LastFrame(pts_ns, captured_ns, corrupt or broken, counts.current)
+        if counts.new_segment:
             self._begin_segment()
         elif previous is not None and pts_ns == previous.pts_ns:
             return ()
-        if not (picks.previous or picks.current):
+        if not (counts.previous or counts.current):
             self._seen = current
             return ()
-        made: list[Pick] = []
-        if picks.previous and previous is not None:
-            made += [self._place(previous, True, previous.points > 0 or i > 0) for i in range(picks.previous)]
-        made += [self._place(current, False, i > 0) for i in range(picks.current)]
+        placements: list[FramePlacement] = []
+        if counts.previous and previous is not None:
+            placements += [self._place(previous, True, previous.points > 0 or i > 0) for i in range(counts.previous)]
+        placements += [self._place(current, False, i > 0) for i in range(counts.current)]
         self._seen = current
-        return tuple(made)
+        return tuple(placements)
 
-    def may_want(self, before_ns: int, at_ns: int, after_ns: int, longest_ns: int) -> bool:
-        """See `Sampler.may_want`."""
-        return self._broken or self._sampler.may_want(before_ns, at_ns, after_ns, longest_ns)
+    def may_need(self, before_ns: int, at_ns: int, after_ns: int, longest_ns: int) -> bool:
+        """See `Sampler.may_need`."""
+        return self._broken or self._sampler.may_need(before_ns, at_ns, after_ns, longest_ns)
 
-    def may_look_back(self, before_ns: int, at_ns: int, shortest_ns: int) -> bool:
-        """See `Sampler.may_look_back`."""
-        return self._broken or self._sampler.may_look_back(before_ns, at_ns, shortest_ns)
+    def may_need_previous(self, before_ns: int, at_ns: int, shortest_ns: int) -> bool:
+        """See `Sampler.may_need_previous`."""
+        return self._broken or self._sampler.may_need_previous(before_ns, at_ns, shortest_ns)
 
-    def foresee(self, pts_ns: int, *, discontinuity: bool = False) -> Picks:
-        """Which frames an undamaged one at `pts_ns` would have picked."""
-        return self._sampler.foresee(pts_ns, discontinuity or self._broken)
+    def peek(self, pts_ns: int, *, discontinuity: bool = False) -> PointCounts:
+        """Return the point counts that pushing an undamaged frame at `pts_ns` would have, without pushing it."""
+        return self._sampler.peek(pts_ns, discontinuity or self._broken)
 
     def _too_damaged(self, pts_ns: int, discontinuity: bool) -> bool:
-        """Whether broken frames have come for longer than a chunk, this one included."""
+        """Return whether the broken frames, this one included, last longer than a chunk."""
         if self._damaged_since_ns is None or discontinuity or pts_ns < self._damaged_since_ns:
             self._damaged_since_ns = pts_ns
         return pts_ns - self._damaged_since_ns > self._chunk_ns
 
     def _begin_segment(self) -> None:
-        self.abandoned += self._point % self._frames_per_chunk
+        self.dropped_partial += self._point % self._frames_per_chunk
         self._segment += 1
         self._point = 0
         self._begin_chunk()
@@ -284,7 +288,7 @@ class ChunkSampler:
     def _begin_chunk(self) -> None:
         self._newest_ns = self._duplicates = self._corrupt = 0
 
-    def _place(self, frame: _Seen, is_previous: bool, duplicate: bool) -> Pick:
+    def _place(self, frame: _LastFrame, is_previous: bool, duplicate: bool) -> FramePlacement:
         position = self._point % self._frames_per_chunk
         self._point += 1
         self._newest_ns = max(self._newest_ns, frame.captured_ns)
@@ -292,7 +296,7 @@ class ChunkSampler:
         self._corrupt += frame.corrupt
         self.sampled += 1
         chunk = self._finish() if position == self._frames_per_chunk - 1 else None
-        return Pick(position=position, previous=is_previous, duplicate=duplicate, chunk=chunk)
+        return FramePlacement(position=position, previous=is_previous, duplicate=duplicate, chunk=chunk)
 
     def _finish(self) -> ChunkMeta:
         chunk = ChunkMeta(
@@ -311,11 +315,11 @@ class ChunkSampler:
 
 
 class WindowTracker:
-    """Tell when `chunks` consecutive chunks of one segment make a window, every `hop` chunks.
+    """Detect when `chunks` consecutive chunks of one segment make a window, every `hop` chunks.
 
-    Windows of a segment end at its chunk `chunks - 1`, `chunks - 1 + hop`, ... whatever was dropped before, so live and
-    offline classification see the same ones. A window with a chunk missing does not exist. With a `phase` all of them
-    are so many chunks later.
+    Windows of a segment end at its chunks `chunks - 1`, `chunks - 1 + hop`, ... Dropped chunks do not shift them, so
+    live and offline classification produce the same windows. A window that lacks a chunk does not exist. `phase` shifts
+    all windows of a segment by that many chunks.
     """
 
     def __init__(self, chunks: int, hop: int = 1) -> None:
@@ -323,14 +327,14 @@ class WindowTracker:
             raise ValueError(f"chunks={chunks}, hop={hop}: both at least 1")
         self._chunks = chunks
         self.hop = hop
-        """May be changed at any time, as may `phase`; windows go on in the new raster."""
+        """May be changed at any time, like `phase`; the next windows follow the new values."""
         self.phase = 0
         self._last: tuple[int, int] | None = None
         self.run = 0
-        """Chunks, up to the last one, that follow each other in one segment."""
+        """Number of the latest chunks that follow each other in one segment."""
 
-    def offer(self, segment: int, index: int) -> range | None:
-        """Take the next chunk; the indices, in its segment, of the window that it completes, if any."""
+    def push(self, segment: int, index: int) -> range | None:
+        """Add the next chunk. Returns the chunk indices, in its segment, of the window that it completes, if any."""
         self.run = self.run + 1 if self._last == (segment, index - 1) else 1
         self._last = (segment, index)
         first = index - self._chunks + 1
@@ -338,8 +342,8 @@ class WindowTracker:
             return None
         return range(first, index + 1)
 
-    def ahead(self) -> int:
-        """Chunks up to the next one that completes a window, if none is missing; 1 where nobody knows."""
+    def chunks_until_window(self) -> int:
+        """Return how many chunks, if none is missing, complete the next window; 1 while that is unknown."""
         if self._last is None:
             return 1
         need = max(1, self._chunks - self.run)
@@ -347,11 +351,14 @@ class WindowTracker:
         return need + (self.phase - first) % self.hop
 
     def skip(self) -> None:
-        """The next chunk is missing."""
+        """Record that the next chunk is missing."""
         self._last, self.run = None, 0
 
-    def wants(self, segment: int, index: int) -> bool:
-        """Whether a window may come to hold the next chunk: not if it lies between two, or in one that lacks others."""
-        into = (index - self.phase) % self.hop  # chunks between the last window's beginning and this one
+    def needs(self, segment: int, index: int) -> bool:
+        """Return whether a window may contain the next chunk.
+
+        It cannot if the chunk lies between two windows, or in a window that already lacks another chunk.
+        """
+        into = (index - self.phase) % self.hop  # chunks between the beginning of the last window and this one
         run = self.run if self._last == (segment, index - 1) else 0
         return into < self._chunks and into <= run

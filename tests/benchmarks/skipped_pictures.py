@@ -67,14 +67,15 @@ def write(path: Path, codec: str, options: dict[str, str], pictures: list[U8], s
 def cost(path: Path, fps: float, *, skip: bool) -> tuple[float, int, int]:
     """(CPU seconds of all threads, pictures, of them skipped) for all chunks of the film."""
     sink = Sink()
-    filler = ChunkBuilder(ChunkSampler(fps, 1), sink, height=SIDE, width=SIDE, resize="stretch")
+    sampler = ChunkSampler(fps, 1)
+    builder = ChunkBuilder(sampler, sink, height=SIDE, width=SIDE, resize="stretch")
     pictures = skipped = 0
     began = time.process_time()
     with FileSource(path) as source:
         if skip:
-            source.heed(filler)
+            source.set_frame_selector(sampler)
         for frame in source:
-            filler.offer(frame)
+            builder.push(frame)
             pictures += 1
             skipped += frame.skipped
     return time.process_time() - began, pictures, skipped

@@ -57,11 +57,11 @@ def decode_clip(path: Path, spec: DecodeSpec) -> Decoded:
     """
     sampler = ChunkSampler(spec.fps * spec.steps, spec.frames_per_chunk * spec.steps)
     sink = _Runs(sampler, (spec.frames_per_chunk * spec.steps, spec.height, spec.width, 3))
-    filler = ChunkBuilder(sampler, sink, height=spec.height, width=spec.width, resize=spec.resize)
+    builder = ChunkBuilder(sampler, sink, height=spec.height, width=spec.width, resize=spec.resize)
     try:
         with open_source(file_stream(path)) as source:
             for frame in source:
-                filler.offer(frame)
+                builder.push(frame)
                 if sampler.sampled * spec.frame_bytes > MAX_CLIP_BYTES:
                     raise DataError(
                         f"{path}: over {sampler.sampled} frames of {spec.width}x{spec.height}, at most "
@@ -94,8 +94,8 @@ class _Runs:
 
     def begin(self) -> U8:
         """A new place; the one before may have been left unfinished by its segment's end."""
-        self._keep(self._sampler.abandoned - self._abandoned)
-        self._abandoned = self._sampler.abandoned
+        self._keep(self._sampler.dropped_partial - self._abandoned)
+        self._abandoned = self._sampler.dropped_partial
         self._segment = self._sampler.segment
         self._place = np.empty(self._shape, np.uint8)
         return self._place
@@ -109,7 +109,7 @@ class _Runs:
     def runs(self) -> list[U8]:
         """Frames of each run without a gap, once everything was offered."""
         s = self._sampler
-        self._keep((s.sampled - s.abandoned) % self._shape[0])
+        self._keep((s.sampled - s.dropped_partial) % self._shape[0])
         return [np.concatenate(run) for run in self._runs.values()]
 
     def _keep(self, frames: int) -> None:

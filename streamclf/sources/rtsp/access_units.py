@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from streamclf.sources.rtsp.nal import MAX_NAL_BYTES, Depacketizer
-from streamclf.sources.rtsp.reorder import Arrival
+from streamclf.sources.rtsp.reorder import OrderedRun
 
 START_CODE = b"\0\0\0\1"
 MAX_NALS = 2048
@@ -22,7 +22,7 @@ class AccessUnit(NamedTuple):
     waited_s: float
 
 
-class Assembler:
+class AccessUnitAssembler:
     """Ends a picture at the packet with the marker bit, which is its last one (RFC 6184, section 5.1).
 
     Where the bit is lost or never set, a picture ends when the next one begins: at another time stamp, or at a slice
@@ -43,7 +43,7 @@ class Assembler:
         self.oversized = 0
         """Pictures that were given up because they had too many bytes or NAL units."""
 
-    def push(self, arrival: Arrival, timestamp: int, now: float) -> list[AccessUnit]:
+    def push(self, arrival: OrderedRun, timestamp: int, now: float) -> list[AccessUnit]:
         """Take the next packets, whose time is `timestamp` (ticks); the pictures that are complete."""
         run, lost = arrival
         depacketizer = self._depacketizer

@@ -52,7 +52,7 @@ def parse_url(url: str, shown: str) -> tuple[RtspAddress, Credentials | None]:
     return address, credentials
 
 
-def joined(base: str, control: str) -> str:
+def join_control(base: str, control: str) -> str:
     """The URL of a track: `control` as it is where it is a whole one, else appended, as all servers expect.
 
     Not by the rules for links: `rtsp://camera/live?channel=1` and `track1` make `rtsp://camera/live?channel=1/track1`.
@@ -64,7 +64,7 @@ def joined(base: str, control: str) -> str:
     return base + control if base.endswith("/") else f"{base}/{control}"
 
 
-def redirected(address: RtspAddress, location: str, shown: str) -> RtspAddress:
+def resolve_redirect(address: RtspAddress, location: str, shown: str) -> RtspAddress:
     """Where `location` leads to. Raises `SourceError` for another host, or where it would give up TLS: a server must
     not be able to send our password, or our requests, elsewhere."""
     found, _ = parse_url(location, f"{shown}: redirected to a place that is none")

@@ -81,7 +81,7 @@ class Authenticator:
         return "Digest " + ", ".join(text)
 
 
-def choose(headers: Sequence[str]) -> Challenge | None:
+def choose_challenge(headers: Sequence[str]) -> Challenge | None:
     """The best of the challenges in the `WWW-Authenticate` headers; None if we can answer none."""
     challenges = [challenge for header in headers for challenge in _challenges(header)]
     return min((challenge for challenge in challenges if _rank(challenge) is not None), key=_rank_of, default=None)

@@ -13,17 +13,17 @@ import av.error
 from streamclf.errors import SourceError, SourceRefusedError
 from streamclf.sources.failure_messages import REASONS
 from streamclf.sources.rtsp.address import Credentials
-from streamclf.sources.rtsp.auth import Authenticator, choose
-from streamclf.sources.rtsp.connection import Connection, UdpPair, wait
-from streamclf.sources.rtsp.fallback import NotUnderstoodError
-from streamclf.sources.rtsp.framing import Data, Framing
-from streamclf.sources.rtsp.message import MalformedMessageError, RtspMessage, answer_bytes, request_bytes
+from streamclf.sources.rtsp.auth import Authenticator, choose_challenge
+from streamclf.sources.rtsp.connection import RtspConnection, UdpPair, wait
+from streamclf.sources.rtsp.fallback import UnsupportedStreamError
+from streamclf.sources.rtsp.framing import InterleavedParser, ReceivedPackets
+from streamclf.sources.rtsp.message import MalformedMessageError, RtspMessage, request_bytes, response_bytes
 
 USER_AGENT = "streamclf"
 SEND_S = 1.0
 MAX_EARLY = 4096
 """Packets that come before the answer to a request, PLAY mostly: a few pictures."""
-MAX_PROOFS = 3
+MAX_AUTH_ATTEMPTS = 3
 """Attempts at one request: without credentials, with them, with a new nonce."""
 REASON_OF_STATUS: dict[int, type[Exception]] = {
     400: av.error.HTTPBadRequestError,
@@ -33,15 +33,15 @@ REASON_OF_STATUS: dict[int, type[Exception]] = {
 }
 
 
-class EndedError(Exception):
+class StreamEndedError(Exception):
     """The server has closed the connection, or says that there will be no more."""
 
 
-class Client:
+class RtspClient:
     """One side of a conversation. The URL's user and password stay in here."""
 
     def __init__(
-        self, connection: Connection, credentials: Credentials | None, *, shown: str, stop: threading.Event
+        self, connection: RtspConnection, credentials: Credentials | None, *, shown: str, stop: threading.Event
     ) -> None:
         self._connection = connection
         self._credentials = credentials
@@ -49,13 +49,13 @@ class Client:
         self._stop = stop
         self._authenticator: Authenticator | None = None
         self._sequence = 0
-        self._early: list[Data] = []
+        self._early: list[ReceivedPackets] = []
         self._answers: deque[RtspMessage] = deque(maxlen=16)
         self._udp: UdpPair | None = None
         self._polls = select.poll()
         self._fileno = connection.fileno()
         self._polls.register(self._fileno, select.POLLIN)
-        self.framing = Framing()
+        self.framing = InterleavedParser()
         self.session = ""
         """The server's name of our session, sent back with each request."""
 
@@ -68,12 +68,12 @@ class Client:
     def request(self, method: str, url: str, deadline: float, **headers: str) -> RtspMessage:
         """The answer to a request, whatever its status but 401, for which it raises `SourceRefusedError`."""
         answer = self._answer(self.tell(method, url, deadline, **headers), deadline)
-        for attempt in range(MAX_PROOFS - 1):
+        for attempt in range(MAX_AUTH_ATTEMPTS - 1):
             if answer.status != 401 or self._credentials is None:
                 break
-            challenge = choose(answer.headers.get("www-authenticate", []))
+            challenge = choose_challenge(answer.headers.get("www-authenticate", []))
             if challenge is None:
-                raise NotUnderstoodError("a way to authenticate that is neither basic nor digest")
+                raise UnsupportedStreamError("a way to authenticate that is neither basic nor digest")
             if attempt and not challenge.is_stale:
                 break
             self._authenticator = Authenticator(self._credentials, challenge)
@@ -89,7 +89,7 @@ class Client:
         if self._authenticator is not None:
             fields["Authorization"] = self._authenticator.header(method, url)
         if self.session:
-            fields["Session"] = self.session
+            fields["RtspSession"] = self.session
         try:
             data = request_bytes(method, url, fields | headers)
         except MalformedMessageError:
@@ -99,7 +99,7 @@ class Client:
 
     def answered(self, answer: RtspMessage) -> None:
         """An answer to something told: its challenge is the one to answer from now on."""
-        challenge = choose(answer.headers.get("www-authenticate", [])) if answer.status == 401 else None
+        challenge = choose_challenge(answer.headers.get("www-authenticate", [])) if answer.status == 401 else None
         if challenge is not None and self._credentials is not None:
             self._authenticator = Authenticator(self._credentials, challenge)
 
@@ -116,8 +116,8 @@ class Client:
         head = bytes([0x24, channel]) + len(data).to_bytes(2, "big")
         self._connection.send(head + data, time.monotonic() + SEND_S)
 
-    def receive(self, until: float) -> tuple[list[Data], list[RtspMessage]]:
-        """Packets, and answers nobody waited for; nothing after `until`. Raises `EndedError`."""
+    def receive(self, until: float) -> tuple[list[ReceivedPackets], list[RtspMessage]]:
+        """Packets, and answers nobody waited for; nothing after `until`. Raises `StreamEndedError`."""
         if not self._early and not self._answers:
             self._collect(until)
         packets, self._early = self._early, []
@@ -161,13 +161,13 @@ class Client:
         if data is None:
             return False
         if not data:
-            raise EndedError
+            raise StreamEndedError
         try:
             items = self.framing.feed(data)
         except MalformedMessageError as error:
-            raise NotUnderstoodError(str(error)) from None
+            raise UnsupportedStreamError(str(error)) from None
         for item in items:
-            if isinstance(item, Data):
+            if isinstance(item, ReceivedPackets):
                 self._early.append(item)
             elif item.status:
                 self._answers.append(item)
@@ -178,7 +178,7 @@ class Client:
     def _serve(self, request: RtspMessage) -> None:
         """A server may ask as well: whether we are there, or to go away."""
         known = request.method in ("OPTIONS", "GET_PARAMETER", "SET_PARAMETER", "ANNOUNCE", "REDIRECT", "TEARDOWN")
-        answer = answer_bytes(200 if known else 501, request.sequence)
+        answer = response_bytes(200 if known else 501, request.sequence)
         self._connection.send(answer, time.monotonic() + SEND_S)
         if request.method in ("REDIRECT", "TEARDOWN"):
-            raise EndedError
+            raise StreamEndedError

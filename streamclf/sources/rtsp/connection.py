@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from streamclf.errors import SourceError
 from streamclf.sources.rtsp.address import RtspAddress
-from streamclf.sources.rtsp.framing import Data
+from streamclf.sources.rtsp.framing import ReceivedPackets
 
 READ_BYTES = 1 << 16
 LOOK_S = 0.25
@@ -29,12 +29,12 @@ Addresses = list[tuple[Any, ...]]
 ResultT = TypeVar("ResultT")
 
 
-class StoppedError(Exception):
+class StopRequestedError(Exception):
     """We were asked to stop."""
 
 
-class Connection:
-    """One TCP or TLS connection. Raises `OSError`, `TimeoutError` after a deadline, `StoppedError`."""
+class RtspConnection:
+    """One TCP or TLS connection. Raises `OSError`, `TimeoutError` after a deadline, `StopRequestedError`."""
 
     def __init__(
         self, address: RtspAddress, *, context: ssl.SSLContext | None, deadline: float, stop: threading.Event
@@ -126,7 +126,7 @@ class Connection:
 class UdpPair:
     """Two neighbouring ports, an even one for RTP and the next for RTCP. Takes packets of `peer` alone."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: RtspConnection) -> None:
         self._peer = connection.peer
         self._ports: list[int | None] = [None, None]  # of the peer, once it has sent from there
         self._named: tuple[int, int] | None = None
@@ -148,9 +148,9 @@ class UdpPair:
         """For `select.poll`: RTP's and RTCP's."""
         return self._sockets[0].fileno(), self._sockets[1].fileno()
 
-    def receive(self, ready: Container[int]) -> list[Data]:
+    def receive(self, ready: Container[int]) -> list[ReceivedPackets]:
         """What is there at those of our sockets that are among `ready`, at most `MAX_DATAGRAMS` at each."""
-        found: list[Data] = []
+        found: list[ReceivedPackets] = []
         for channel, sock in enumerate(self._sockets):
             packets: list[bytes] = []
             for _ in range(MAX_DATAGRAMS if sock.fileno() in ready else 0):
@@ -165,7 +165,7 @@ class UdpPair:
                 else:
                     self.foreign += 1
             if packets:
-                found.append(Data(channel, packets))
+                found.append(ReceivedPackets(channel, packets))
         return found
 
     def _is_peer(self, channel: int, source: Any) -> bool:
@@ -190,11 +190,11 @@ class UdpPair:
 
 
 def wait(poll: select.poll, deadline: float, stop: threading.Event) -> list[tuple[int, int]]:
-    """What is ready (descriptor, events), as soon as something is. Raises `TimeoutError` at `deadline`, `StoppedError`
-    when asked to stop."""
+    """What is ready (descriptor, events), as soon as something is. Raises `TimeoutError` at `deadline`,
+    `StopRequestedError` when asked to stop."""
     while True:
         if stop.is_set():
-            raise StoppedError
+            raise StopRequestedError
         left_s = deadline - time.monotonic()
         if ready := poll.poll(max(0.0, min(left_s, LOOK_S)) * 1000):
             return ready
@@ -248,7 +248,7 @@ def _resolve(address: RtspAddress, deadline: float, stop: threading.Event) -> Ad
         if isinstance(found, OSError):
             raise found
         return found
-    raise StoppedError
+    raise StopRequestedError
 
 
 def _neighbours(family: socket.AddressFamily, local: str) -> tuple[socket.socket, socket.socket]:

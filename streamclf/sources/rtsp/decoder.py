@@ -10,26 +10,36 @@ import av
 import av.error
 from av.packet import Packet
 
-from streamclf.sources.corruption import Damage
-from streamclf.sources.frame_skipping import Interest, Skipped, Skipper
-from streamclf.sources.hw_decode import CPU, DISTRUST, Choice, choose, is_used, options_for, said_of
-from streamclf.sources.nal_references import References
-from streamclf.sources.picture import SQUARE, Picture, oriented, sound_aspect
+from streamclf.sources.corruption import DamageTracker
+from streamclf.sources.decoded_frame import SQUARE, DecodedFrame, oriented, sound_aspect
+from streamclf.sources.frame_skipping import FrameSelector, PacketSkipper, SkippedPacket
+from streamclf.sources.hw_decode import (
+    CPU,
+    FAILED_DEVICES,
+    DecodeDevice,
+    choose_device,
+    decoder_options,
+    device_note,
+    is_used,
+)
+from streamclf.sources.nal_references import ReferenceParser
 from streamclf.sources.rtsp.access_units import START_CODE, AccessUnit
-from streamclf.sources.rtsp.media import Media
-from streamclf.sources.rtsp.sdp import Track
+from streamclf.sources.rtsp.media import TrackReceiver
+from streamclf.sources.rtsp.sdp import VideoTrack
 
 MAX_FPS = 1000
 
 
-class Decoder:
+class RtspDecoder:
     """The decoder of one connection."""
 
-    def __init__(self, media: Media, track: Track, *, held_after_s: float, hardware: Choice = CPU) -> None:
+    def __init__(
+        self, media: TrackReceiver, track: VideoTrack, *, held_after_s: float, hardware: DecodeDevice = CPU
+    ) -> None:
         """`held_after_s`: a picture that was complete for that long before anybody could know is an old one."""
         self._held_after_s = held_after_s
         self._media = media
-        self._damage = Damage()
+        self._damage = DamageTracker()
         # With the first picture, in case the server sends them only in its description; those in the stream follow.
         self._parameter_sets = b"".join(START_CODE + nal for nal in track.parameter_sets)
         self._fps = track.fps
@@ -37,8 +47,8 @@ class Decoder:
         self._coded_size = (0, 0)
         self._pixel_aspect = SQUARE
         self.undecodable = 0
-        self._references = References(media.codec)
-        self._skipper: Skipper[AccessUnit] = Skipper(prompt=True)
+        self._references = ReferenceParser(media.codec)
+        self._skipper: PacketSkipper[AccessUnit] = PacketSkipper(prompt=True)
         self._hardware = hardware
         self._made = 0
         self._context = self._made_context()
@@ -57,14 +67,14 @@ class Decoder:
     @property
     def note(self) -> str | None:
         """Where it decodes, if that is worth saying."""
-        return said_of(self._hardware, self._context, self._media.codec)
+        return device_note(self._hardware, self._context, self._media.codec)
 
-    def heed(self, interest: Interest) -> None:
+    def set_frame_selector(self, interest: FrameSelector) -> None:
         """Skip what `interest` will not want."""
         self._skipper.interest = interest
 
     def _made_context(self) -> Any:
-        context: Any = av.CodecContext.create(self._media.codec, "r", **options_for(self._hardware.device))
+        context: Any = av.CodecContext.create(self._media.codec, "r", **decoder_options(self._hardware.device))
         # Every frame thread of a decoder holds one picture back.
         context.thread_type = "NONE"
         context.thread_count = 1
@@ -87,7 +97,7 @@ class Decoder:
             sound=not (unit.damaged or self._damage.pending or unit.waited_s >= self._held_after_s),
         )
 
-    def decoded(self, unit: AccessUnit) -> list[Picture]:
+    def decoded(self, unit: AccessUnit) -> list[DecodedFrame]:
         """The pictures that are complete with `unit`, one, except at the beginning or where it is damaged; before each
         those that were skipped."""
         if unit.damaged:
@@ -106,7 +116,7 @@ class Decoder:
             return []
         finally:
             self._parameter_sets = b""
-        pictures: list[Picture] = []
+        pictures: list[DecodedFrame] = []
         for frame in frames:
             self._made += 1
             ticks = unit.timestamp if frame.pts is None else frame.pts
@@ -122,14 +132,14 @@ class Decoder:
             return False
         if not self._references.look(unit.data).key:
             return False
-        DISTRUST.add(device, f"does not decode this {self._media.codec} ({type(error).__name__})")
-        self._hardware = choose(device)
+        FAILED_DEVICES.add(device, f"does not decode this {self._media.codec} ({type(error).__name__})")
+        self._hardware = choose_device(device)
         self._context = self._made_context()
         return True
 
-    def _told(self, skipped: Skipped[AccessUnit]) -> Picture:
+    def _told(self, skipped: SkippedPacket[AccessUnit]) -> DecodedFrame:
         width, height = self._size
-        return Picture(
+        return DecodedFrame(
             oriented=None,
             width=width,
             height=height,
@@ -139,7 +149,7 @@ class Decoder:
             arrived_ns=skipped.arrived_ns,
         )
 
-    def _picture(self, frame: av.VideoFrame, unit: AccessUnit, ticks: int, media_ns: int) -> Picture:
+    def _picture(self, frame: av.VideoFrame, unit: AccessUnit, ticks: int, media_ns: int) -> DecodedFrame:
         is_key, coded_size = bool(frame.key_frame), (frame.width, frame.height)
         if is_key or coded_size != self._coded_size:
             self._coded_size = coded_size
@@ -151,7 +161,7 @@ class Decoder:
             self._skipper.distrust(media_ns)
         if frame.interlaced_frame:
             self._skipper.refuse()  # a unit may be half a picture
-        return Picture(
+        return DecodedFrame(
             oriented=turned,
             width=turned.width,
             height=turned.height,

@@ -11,11 +11,11 @@ FORGET_S = 3600.0
 MAX_KNOWN = 400
 
 
-class NotUnderstoodError(SourceError):
+class UnsupportedStreamError(SourceError):
     """The server or its video is beyond this client; FFmpeg may know better. Its text says what, in a few words."""
 
 
-class Memory:
+class FallbackCache:
     """Which URLs were not understood, and why, so that each attempt after the first goes the right way at once."""
 
     def __init__(self) -> None:
@@ -37,5 +37,5 @@ class Memory:
         return why
 
 
-MEMORY = Memory()
+FALLBACK_CACHE = FallbackCache()
 """Of this process, which reads one stream."""

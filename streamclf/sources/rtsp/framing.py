@@ -21,14 +21,14 @@ MAX_JUNK_BYTES = 256 << 10
 RTCP_TYPES = range(200, 208)
 
 
-class Data(NamedTuple):
+class ReceivedPackets(NamedTuple):
     """Packets that came one after another, on channel 0, RTP, or 1, RTCP."""
 
     channel: int
     packets: list[bytes]
 
 
-class Framing:
+class InterleavedParser:
     """Cuts what comes in. Some cameras lose bytes of their stream or write a log into it: then the next packet is
     looked for, by what its header must be."""
 
@@ -45,11 +45,11 @@ class Framing:
         """From now on packets may come: RTP and RTCP on these channels, of whatever number."""
         self._channels, self._payload_types = channels, payload_types
 
-    def feed(self, data: bytes) -> list[Data | RtspMessage]:
+    def feed(self, data: bytes) -> list[ReceivedPackets | RtspMessage]:
         """What `data` completes. Raises `MalformedMessageError` where nothing can be made of it."""
         # What is left over from before is less than a packet or a message, and most often nothing.
         buffer = self._buffer = self._buffer + data if self._buffer else data
-        items: list[Data | RtspMessage] = []
+        items: list[ReceivedPackets | RtspMessage] = []
         at = 0
         while at < len(buffer):
             begun = self._packets(at, items)
@@ -59,7 +59,7 @@ class Framing:
         self._buffer = buffer[at:]
         return items
 
-    def _packets(self, at: int, items: list[Data | RtspMessage]) -> int:
+    def _packets(self, at: int, items: list[ReceivedPackets | RtspMessage]) -> int:
         """Cut out the RTP that begins here, packet after packet, which most of the time is all there is; where
         something else begins: `_next` tells what it is, or that it is not complete yet."""
         if self._channels is None or self._body is not None or self._skipped:
@@ -78,10 +78,10 @@ class Framing:
             packets.append(buffer[at + 4 : after])
             at = after
         if packets:
-            items.append(Data(0, packets))
+            items.append(ReceivedPackets(0, packets))
         return at
 
-    def _next(self, at: int, items: list[Data | RtspMessage]) -> int:
+    def _next(self, at: int, items: list[ReceivedPackets | RtspMessage]) -> int:
         """Where the next item begins, `at` if this one is not complete yet."""
         buffer = self._buffer
         if self._body is not None:
@@ -95,7 +95,7 @@ class Framing:
                 end = at + 4 + length
                 if end > len(buffer):
                     return at
-                items.append(Data(int(buffer[at + 1] != self._channels[0]), [buffer[at + 4 : end]]))
+                items.append(ReceivedPackets(int(buffer[at + 1] != self._channels[0]), [buffer[at + 4 : end]]))
                 self._in_step()
                 return end
         elif first in b"\r\n":
@@ -104,7 +104,7 @@ class Framing:
             return self._message(at, items)
         return self._resync(at + 1, at)
 
-    def _finish_body(self, at: int, items: list[Data | RtspMessage]) -> int:
+    def _finish_body(self, at: int, items: list[ReceivedPackets | RtspMessage]) -> int:
         assert self._body is not None  # asked before
         message, length = self._body
         if len(self._buffer) - at < length:
@@ -113,7 +113,7 @@ class Framing:
         self._body = None
         return at + length
 
-    def _message(self, at: int, items: list[Data | RtspMessage]) -> int:
+    def _message(self, at: int, items: list[ReceivedPackets | RtspMessage]) -> int:
         end = self._buffer.find(b"\r\n\r\n", at, at + MAX_HEAD_BYTES)
         if end < 0:
             return at if len(self._buffer) - at < MAX_HEAD_BYTES else self._resync(at + 1, at)

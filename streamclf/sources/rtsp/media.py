@@ -5,34 +5,34 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable
 
-from streamclf.sources.rtsp.access_units import AccessUnit, Assembler
+from streamclf.sources.rtsp.access_units import AccessUnit, AccessUnitAssembler
 from streamclf.sources.rtsp.nal import DEPACKETIZERS
-from streamclf.sources.rtsp.reorder import Arrival, Reorder
-from streamclf.sources.rtsp.rtcp import Reception, SenderReport, parse_rtcp
-from streamclf.sources.rtsp.rtp import Run, Timeline, runs_of
-from streamclf.sources.rtsp.sdp import Track
+from streamclf.sources.rtsp.reorder import OrderedRun, ReorderBuffer
+from streamclf.sources.rtsp.rtcp import ReceptionStats, SenderReport, parse_rtcp
+from streamclf.sources.rtsp.rtp import PacketRun, RtpTimeline, runs_of
+from streamclf.sources.rtsp.sdp import VideoTrack
 
 NS = 1_000_000_000
 MAX_REPORT_AGE_S = 60
 """Senders report every few seconds; an older report says nothing of the clock as it is now."""
 
 
-class Media:
+class TrackReceiver:
     """Follows one track through losses, new senders and jumps of its clock. Times `now` are monotonic seconds."""
 
-    def __init__(self, track: Track, *, reorder_s: float) -> None:
+    def __init__(self, track: VideoTrack, *, reorder_s: float) -> None:
         """`reorder_s`: how long a missing packet is waited for; 0 over TCP."""
         self._track = track
         self._depacketizer = DEPACKETIZERS[track.codec]()
-        self._assembler = Assembler(self._depacketizer)
-        self._reorder = Reorder(reorder_s)
+        self._assembler = AccessUnitAssembler(self._depacketizer)
+        self._reorder = ReorderBuffer(reorder_s)
         self.reorders = reorder_s > 0
         """Whether packets may wait for others, so that `deadline` and `expire` have something to say."""
-        self._timeline = Timeline(track.clock_hz)
-        self._reception = Reception(track.clock_hz)
+        self._timeline = RtpTimeline(track.clock_hz)
+        self._reception = ReceptionStats(track.clock_hz)
         self._own_ssrc = secrets.randbits(32)
         self._ssrc: int | None = None
-        self._candidate: Run | None = None  # of one packet
+        self._candidate: PacketRun | None = None  # of one packet
         self._damaged = False
         self._clock: tuple[int, int] | None = None  # Unix time in ns at so many ticks
         self._early_report: SenderReport | None = None
@@ -119,7 +119,7 @@ class Media:
             return None
         return wall_ns + self.media_ns(ticks - since)
 
-    def _other_sender(self, run: Run, now: float) -> list[AccessUnit]:
+    def _other_sender(self, run: PacketRun, now: float) -> list[AccessUnit]:
         """Two packets of another one and none of the known one between: that is gone. One alone is somebody's error."""
         first = self._candidate
         if first is None or first.ssrc != run.ssrc:
@@ -138,17 +138,17 @@ class Media:
         self._damaged = True
         return units + self._accept(first, now) + self._accept(run, now)
 
-    def _accept(self, run: Run, now: float) -> list[AccessUnit]:
+    def _accept(self, run: PacketRun, now: float) -> list[AccessUnit]:
         self._reception.packets(run, now)
         return self._assemble(self._reorder.push(run, now), now)
 
-    def _assemble(self, arrivals: list[Arrival], now: float) -> list[AccessUnit]:
+    def _assemble(self, arrivals: list[OrderedRun], now: float) -> list[AccessUnit]:
         units: list[AccessUnit] = []
         for arrival in arrivals:
             self.lost += arrival.lost
             if self._damaged:
                 self._damaged = False
-                arrival = Arrival(arrival.run, max(1, arrival.lost))
+                arrival = OrderedRun(arrival.run, max(1, arrival.lost))
             ticks = self._timeline.at(arrival.run.timestamp, now)
             if self._timeline.jumped:
                 self._clock = None  # the sender's clock was set, or its stream begins anew

@@ -65,7 +65,7 @@ def request_bytes(method: str, url: str, headers: Mapping[str, str]) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
-def answer_bytes(status: int, sequence: int | None) -> bytes:
+def response_bytes(status: int, sequence: int | None) -> bytes:
     """Our answer to a server's request."""
     text = {200: "OK"}.get(status, "Not Implemented")
     cseq = "" if sequence is None else f"CSeq: {sequence}\r\n"

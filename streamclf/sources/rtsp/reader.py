@@ -13,23 +13,30 @@ from typing import Literal
 import av.error
 
 from streamclf.errors import SourceError
-from streamclf.sources.failure_messages import NO_PICTURE_S, REASONS, UNTRUSTED, Timeouts, no_picture, too_slow
+from streamclf.sources.decoded_frame import DecodedFrame
+from streamclf.sources.failure_messages import (
+    NO_FRAME_S,
+    REASONS,
+    UNTRUSTED,
+    Timeouts,
+    no_frame_message,
+    timeout_message,
+)
 from streamclf.sources.frame import SourceInfo
-from streamclf.sources.frame_skipping import Interest
-from streamclf.sources.hw_decode import CPU, Choice
-from streamclf.sources.picture import Picture
+from streamclf.sources.frame_skipping import FrameSelector
+from streamclf.sources.hw_decode import CPU, DecodeDevice
 from streamclf.sources.rtsp.access_units import AccessUnit
-from streamclf.sources.rtsp.client import EndedError
-from streamclf.sources.rtsp.connection import StoppedError
-from streamclf.sources.rtsp.decoder import Decoder
-from streamclf.sources.rtsp.fallback import MEMORY, NotUnderstoodError
-from streamclf.sources.rtsp.session import Session
+from streamclf.sources.rtsp.client import StreamEndedError
+from streamclf.sources.rtsp.connection import StopRequestedError
+from streamclf.sources.rtsp.decoder import RtspDecoder
+from streamclf.sources.rtsp.fallback import FALLBACK_CACHE, UnsupportedStreamError
+from streamclf.sources.rtsp.session import RtspSession
 
 GOODBYE_S = 0.5
 """After a sender's goodbye (RTCP BYE), the time for another one to begin."""
 MAX_UNSUPPORTED = 10
 """Packets of a kind that we do not take apart, before the first picture: one may be a damaged packet."""
-TROUBLE = (NotUnderstoodError, EndedError, StoppedError, OSError)
+TROUBLE = (UnsupportedStreamError, StreamEndedError, StopRequestedError, OSError)
 """What a connection may end with, besides a `SourceError` that says all there is to say."""
 WRONG_MARKERS = "its marker bits are wrong: each picture waits for the next one"
 
@@ -49,10 +56,10 @@ class RtspReader:
         timeouts: Timeouts,
         tls_ca: str | None = None,
         tls_verify: bool = True,
-        hardware: Choice = CPU,
+        hardware: DecodeDevice = CPU,
         stop: threading.Event | None = None,
     ) -> None:
-        """Raises `NotUnderstoodError` for a server or video beyond this client, `SourceError` for any other fault."""
+        """Raises `UnsupportedStreamError` for a server or video beyond this client, else `SourceError` for a fault."""
         self._url = url
         self._shown = shown
         self._timeouts = timeouts
@@ -64,7 +71,7 @@ class RtspReader:
         began = time.monotonic()
         deadline = began + timeouts.open_s
         try:
-            self._session = Session(
+            self._session = RtspSession(
                 url,
                 shown=shown,
                 transport=transport,
@@ -79,7 +86,7 @@ class RtspReader:
         try:
             # Without marker bits the picture before a stall comes after it, as with FFmpeg: the same rule as there.
             track = self._session.offer.track
-            self._decoder = Decoder(self._media, track, held_after_s=timeouts.read_s / 2, hardware=hardware)
+            self._decoder = RtspDecoder(self._media, track, held_after_s=timeouts.read_s / 2, hardware=hardware)
             self._data_at = time.monotonic()
             self._await_first(deadline)
         except BaseException:
@@ -105,15 +112,15 @@ class RtspReader:
         """Packets that never came."""
         return self._media.lost
 
-    def heed(self, interest: Interest) -> None:
+    def set_frame_selector(self, interest: FrameSelector) -> None:
         """Skip what `interest` will not want."""
-        self._decoder.heed(interest)
+        self._decoder.set_frame_selector(interest)
 
     def close(self) -> None:
         """Hang up."""
         self._session.close()
 
-    def pictures(self) -> Iterator[Picture]:
+    def pictures(self) -> Iterator[DecodedFrame]:
         """All pictures until the server ends the stream or we are asked to stop. Raises `SourceError` for a fault."""
         waiting_since = time.monotonic()
         try:
@@ -125,23 +132,23 @@ class RtspReader:
                             self._made += 1
                             yield picture
                 waited_s = time.monotonic() - waiting_since
-                if waited_s > max(NO_PICTURE_S, self._timeouts.read_s):
+                if waited_s > max(NO_FRAME_S, self._timeouts.read_s):
                     if not self._made:
-                        MEMORY.learn(self._url, "its pictures could not be decoded")
-                    raise SourceError(f"{self._shown}: {no_picture(waited_s, self.undecodable)}")
+                        FALLBACK_CACHE.learn(self._url, "its pictures could not be decoded")
+                    raise SourceError(f"{self._shown}: {no_frame_message(waited_s, self.undecodable)}")
                 self._read(self._data_at + self._timeouts.read_s)
-        except (EndedError, StoppedError):
+        except (StreamEndedError, StopRequestedError):
             return
 
     def _await_first(self, deadline: float) -> None:
         while not self._units:
             self._read(deadline)
             if self._media.unsupported >= MAX_UNSUPPORTED:
-                raise NotUnderstoodError("its packets are of a kind that cameras do not send (interleaved)")
+                raise UnsupportedStreamError("its packets are of a kind that cameras do not send (interleaved)")
 
     def _read(self, until: float) -> None:
         """Wait for packets, and assemble what they bring. Raises our error for a fault, or when none has come until
-        then; `EndedError` and `StoppedError` are their caller's."""
+        then; `StreamEndedError` and `StopRequestedError` are their caller's."""
         media, soonest = self._media, until
         if media.reorders and media.deadline is not None:
             soonest = min(soonest, media.deadline)
@@ -160,7 +167,7 @@ class RtspReader:
             if media.reorders:
                 self._units += media.expire(now)
             if media.left_at is not None and now - media.left_at >= GOODBYE_S:
-                raise EndedError
+                raise StreamEndedError
             # Data that was there before the reader came back from elsewhere is no silence.
             if now >= until and not (self._units if self._opening else self._data_at + self._timeouts.read_s > now):
                 raise TimeoutError
@@ -171,17 +178,17 @@ class RtspReader:
         """Our error for one of `TROUBLE`; never with a text that might hold more than it should."""
         if isinstance(error, OSError):
             return SourceError(f"{self._shown}: {self._reason(error)}")
-        if isinstance(error, NotUnderstoodError):
+        if isinstance(error, UnsupportedStreamError):
             return error if self._opening else SourceError(f"{self._shown}: {error}; check the camera and the network")
         if not self._opening:
             return error  # the end, which our caller knows
-        ended = isinstance(error, EndedError)
+        ended = isinstance(error, StreamEndedError)
         reason = REASONS[av.error.EOFError] if ended else "asked to stop before it was opened"
         return SourceError(f"{self._shown}: {reason}")
 
     def _reason(self, error: OSError) -> str:
         if isinstance(error, TimeoutError):
-            return too_slow(self._timeouts, opening=self._opening)
+            return timeout_message(self._timeouts, opening=self._opening)
         if isinstance(error, ssl.SSLError):
             return UNTRUSTED if self._opening else "the encrypted connection broke; check the network"
         if isinstance(error, socket.gaierror):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from streamclf.sources.rtsp.rtp import VERSION, Run, distance
+from streamclf.sources.rtsp.rtp import VERSION, PacketRun, distance
 
 SENDER_REPORT, RECEIVER_REPORT, DESCRIPTION, BYE = 200, 201, 202, 203
 NTP_EPOCH_S = 2_208_988_800
@@ -57,7 +57,7 @@ def _sender_report(data: bytes, begin: int) -> list[SenderReport]:
     return [SenderReport(ssrc, time_ns, timestamp, (seconds & 0xFFFF) << 16 | fraction >> 16)]
 
 
-class Reception:
+class ReceptionStats:
     """Counts the packets of one sender, for receiver reports (RFC 3550, appendices A.3 and A.8)."""
 
     def __init__(self, clock_hz: int) -> None:
@@ -74,7 +74,7 @@ class Reception:
         self._report: SenderReport | None = None
         self._reported_at = 0.0
 
-    def packets(self, run: Run, now: float) -> None:
+    def packets(self, run: PacketRun, now: float) -> None:
         """Packets came, in whatever order."""
         if run.ssrc != self.ssrc:
             self._begin(run.ssrc, run.sequence)

@@ -46,7 +46,7 @@ def parse_rtp(data: bytes) -> RtpPacket | None:
 
 
 @dataclass(slots=True)
-class Run:
+class PacketRun:
     """Packets that continue each other: one sender, one time stamp, numbers in a row, and no marker but the last one's.
 
     Where nothing is lost a picture is one run or a few; a packet that continues nothing is a run of one. All that
@@ -59,26 +59,26 @@ class Run:
     marker: bool
     payloads: list[bytes]
 
-    def singles(self) -> list[Run]:
+    def singles(self) -> list[PacketRun]:
         """The same packets as runs of one."""
         if len(self.payloads) == 1:
             return [self]
         last = len(self.payloads) - 1
         return [
-            Run((self.sequence + i) & 0xFFFF, self.timestamp, self.ssrc, self.marker and i == last, [payload])
+            PacketRun((self.sequence + i) & 0xFFFF, self.timestamp, self.ssrc, self.marker and i == last, [payload])
             for i, payload in enumerate(self.payloads)
         ]
 
-    def divided(self, count: int) -> tuple[Run, Run]:
+    def divided(self, count: int) -> tuple[PacketRun, PacketRun]:
         """The first `count` packets, of at least one more, and the others."""
         sequence = (self.sequence + count) & 0xFFFF
-        first = Run(self.sequence, self.timestamp, self.ssrc, False, self.payloads[:count])
-        return first, Run(sequence, self.timestamp, self.ssrc, self.marker, self.payloads[count:])
+        first = PacketRun(self.sequence, self.timestamp, self.ssrc, False, self.payloads[:count])
+        return first, PacketRun(sequence, self.timestamp, self.ssrc, self.marker, self.payloads[count:])
 
 
-def runs_of(packets: Iterable[bytes], payload_types: frozenset[int]) -> tuple[list[Run], int]:
+def runs_of(packets: Iterable[bytes], payload_types: frozenset[int]) -> tuple[list[PacketRun], int]:
     """`packets` as runs, and how many of them are none, or of other types."""
-    runs: list[Run] = []
+    runs: list[PacketRun] = []
     foreign = 0
     payloads: list[bytes] = []
     unpack = LINK.unpack_from
@@ -100,7 +100,7 @@ def runs_of(packets: Iterable[bytes], payload_types: frozenset[int]) -> tuple[li
             foreign += 1
             continue
         payloads = [packet.payload]
-        runs.append(Run(packet.sequence, packet.timestamp, packet.ssrc, packet.marker, payloads))
+        runs.append(PacketRun(packet.sequence, packet.timestamp, packet.ssrc, packet.marker, payloads))
         # After a marker nothing goes on; and what has padding or an extension is not compared, but read as a whole.
         plain = PLAIN | packet.payload_type
         marked = plain | MARKER
@@ -114,7 +114,7 @@ def distance(later: int, earlier: int, bits: int) -> int:
     return ((later - earlier + half) & ((1 << bits) - 1)) - half
 
 
-class Timeline:
+class RtpTimeline:
     """The media time of one track in ticks of its clock, from 0 at the first packet, without wrap-around.
 
     Jumps are passed on, up to half the counter's range (6.6 h at 90 kHz). A new sender (SSRC) counts from anywhere: its

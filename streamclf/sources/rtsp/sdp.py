@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from streamclf.errors import SourceError
-from streamclf.sources.rtsp.fallback import NotUnderstoodError
+from streamclf.sources.rtsp.fallback import UnsupportedStreamError
 
 MAX_SDP_BYTES = 64 << 10
 MAX_LINES = 1024
@@ -26,7 +26,7 @@ SPROPS = ("sprop-vps", "sprop-sps", "sprop-pps", "sprop-parameter-sets")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Track:
+class VideoTrack:
     """A video track. `parameter_sets` are NAL units that its packets may leave out; `fps` is None if not said."""
 
     codec: str
@@ -38,15 +38,15 @@ class Track:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
+class Presentation:
     """A track, and what the whole presentation is controlled by (empty if not said)."""
 
-    track: Track
+    track: VideoTrack
     control: str
 
 
 @dataclass(slots=True, kw_only=True)
-class _Section:
+class _SdpSection:
     """The lines that belong to one `m=`, or those before the first."""
 
     kind: str = ""
@@ -66,31 +66,31 @@ class _Section:
         return ""
 
 
-def parse_sdp(body: bytes) -> Offer:
+def parse_sdp(body: bytes) -> Presentation:
     """The first video track that we can read.
 
-    Raises `NotUnderstoodError` where somebody else may be able to read one, `SourceError` where there is no video.
+    Raises `UnsupportedStreamError` where somebody else may be able to read one, `SourceError` where there is no video.
     """
     if len(body) > MAX_SDP_BYTES:
-        raise NotUnderstoodError(f"a description of {len(body)} bytes; at most {MAX_SDP_BYTES} are read")
+        raise UnsupportedStreamError(f"a description of {len(body)} bytes; at most {MAX_SDP_BYTES} are read")
     session, *media = _sections(body.decode("utf-8", "replace"))
     videos = [section for section in media if section.kind == "video"]
     if not videos:
         kinds = ", ".join(sorted({section.kind for section in media if section.kind.isalpha()})) or "nothing"
         if kinds == "nothing":
-            raise NotUnderstoodError("a description without media")
+            raise UnsupportedStreamError("a description without media")
         raise SourceError(f"holds {kinds[:80]}, no video; give a source with a video stream")
     reasons: list[str] = []
     for section in videos:
         track = _track(section)
-        if isinstance(track, Track):
-            return Offer(track=track, control=_control(session))
+        if isinstance(track, VideoTrack):
+            return Presentation(track=track, control=_control(session))
         reasons.append(track)
-    raise NotUnderstoodError(reasons[0])
+    raise UnsupportedStreamError(reasons[0])
 
 
-def _sections(text: str) -> list[_Section]:
-    sections = [_Section()]
+def _sections(text: str) -> list[_SdpSection]:
+    sections = [_SdpSection()]
     for line in text.splitlines()[:MAX_LINES]:
         kind, _, value = line.strip().partition("=")
         if kind == "m":
@@ -103,14 +103,14 @@ def _sections(text: str) -> list[_Section]:
     return sections
 
 
-def _media(value: str) -> _Section:
+def _media(value: str) -> _SdpSection:
     kind, *rest = value.split()[:64] or [""]
     protocol = rest[1] if len(rest) > 1 else ""
     numbers = tuple(int(number) for number in rest[2:] if number.isascii() and number.isdigit() and len(number) <= 3)
-    return _Section(kind=kind.lower(), protocol=protocol.upper(), payload_types=numbers)
+    return _SdpSection(kind=kind.lower(), protocol=protocol.upper(), payload_types=numbers)
 
 
-def _track(section: _Section) -> Track | str:
+def _track(section: _SdpSection) -> VideoTrack | str:
     """The track, or why we cannot read it."""
     encrypted = section.of("crypto") or section.of("key-mgmt") or "SAVP" in section.protocol
     if encrypted:
@@ -127,7 +127,7 @@ def _track(section: _Section) -> Track | str:
         fmtp = _pairs(section.numbered("fmtp", payload_type))
         if (reason := _unusual(codec, fmtp)) is not None:
             return reason
-        return Track(
+        return VideoTrack(
             codec=codec,
             payload_types=frozenset({payload_type}),
             clock_hz=_clock_hz(clock),
@@ -181,11 +181,11 @@ def _fps(text: str) -> float | None:
     return fps if 0 < fps < MAX_FPS else None
 
 
-def _control(section: _Section) -> str:
+def _control(section: _SdpSection) -> str:
     """What goes into a request's first line must not end it."""
     control = section.of("control")
     if len(control) > MAX_CONTROL_CHARS or not all("!" <= char <= "~" for char in control):
-        raise NotUnderstoodError("a control address that is none")
+        raise UnsupportedStreamError("a control address that is none")
     return control
 
 

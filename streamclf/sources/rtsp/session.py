@@ -11,14 +11,14 @@ import time
 from typing import Literal
 
 from streamclf.errors import SourceError
-from streamclf.sources.rtsp.address import RtspAddress, joined, parse_url, redirected
-from streamclf.sources.rtsp.client import Client, EndedError
-from streamclf.sources.rtsp.connection import Connection, StoppedError, UdpPair, tls_context
-from streamclf.sources.rtsp.fallback import NotUnderstoodError
-from streamclf.sources.rtsp.framing import Data
-from streamclf.sources.rtsp.media import Media
+from streamclf.sources.rtsp.address import RtspAddress, join_control, parse_url, resolve_redirect
+from streamclf.sources.rtsp.client import RtspClient, StreamEndedError
+from streamclf.sources.rtsp.connection import RtspConnection, StopRequestedError, UdpPair, tls_context
+from streamclf.sources.rtsp.fallback import UnsupportedStreamError
+from streamclf.sources.rtsp.framing import ReceivedPackets
+from streamclf.sources.rtsp.media import TrackReceiver
 from streamclf.sources.rtsp.message import RtspMessage
-from streamclf.sources.rtsp.sdp import Offer, parse_sdp
+from streamclf.sources.rtsp.sdp import Presentation, parse_sdp
 
 MAX_REDIRECTIONS = 3
 TIMEOUT_S = 60.0
@@ -33,8 +33,8 @@ PUNCH = bytes([0x80, 0]) + bytes(10)
 """An empty RTP packet: it opens the way through a firewall for those that come back."""
 
 
-class Session:
-    """One playing track. Raises `SourceError`, `OSError`, `TimeoutError`, `EndedError`, `StoppedError`."""
+class RtspSession:
+    """One playing track. Raises `SourceError`, `OSError`, `TimeoutError`, `StreamEndedError`, `StopRequestedError`."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Session:
             self._offer, base = self._describe(address)
             # Over TLS the packets have to be in it: what goes by UDP everybody can read.
             self._media = self._set_up(base, udp=transport == "udp" and not address.tls)
-            self._control = joined(base, self._offer.control)
+            self._control = join_control(base, self._offer.control)
             self._play()
         except BaseException:
             self.close(goodbye=False)
@@ -72,16 +72,16 @@ class Session:
         self._keep_alive_at, self._report_at = now + self._keep_alive_s(), now
 
     @property
-    def offer(self) -> Offer:
+    def offer(self) -> Presentation:
         """What is played."""
         return self._offer
 
     @property
-    def media(self) -> Media:
+    def media(self) -> TrackReceiver:
         """Where the packets go."""
         return self._media
 
-    def receive(self, until: float) -> list[Data]:
+    def receive(self, until: float) -> list[ReceivedPackets]:
         """Packets in the order in which they came; none after `until`. Keeps the session alive meanwhile."""
         client = self._client
         junk = client.framing.junk
@@ -98,22 +98,22 @@ class Session:
     def close(self, *, goodbye: bool = True) -> None:
         """Hang up, and say so where that takes no time."""
         if goodbye and self._client.session:
-            with contextlib.suppress(OSError, SourceError, StoppedError):
+            with contextlib.suppress(OSError, SourceError, StopRequestedError):
                 self._client.tell("TEARDOWN", self._control, time.monotonic() + GOODBYE_S)
         self._client.session = ""
         self._connection.close()
         if self._udp is not None:
             self._udp.close()
 
-    def _connect(self, address: RtspAddress) -> tuple[Client, Connection]:
+    def _connect(self, address: RtspAddress) -> tuple[RtspClient, RtspConnection]:
         context: ssl.SSLContext | None = None
         if address.tls:
             tls_ca, verify = self._tls
             context = tls_context(tls_ca, verify=verify, shown=self._shown)
-        connection = Connection(address, context=context, deadline=self._deadline, stop=self._stop)
-        return Client(connection, self._credentials, shown=self._shown, stop=self._stop), connection
+        connection = RtspConnection(address, context=context, deadline=self._deadline, stop=self._stop)
+        return RtspClient(connection, self._credentials, shown=self._shown, stop=self._stop), connection
 
-    def _describe(self, address: RtspAddress) -> tuple[Offer, str]:
+    def _describe(self, address: RtspAddress) -> tuple[Presentation, str]:
         """What is offered, and the URL that its controls are relative to."""
         for redirections in range(MAX_REDIRECTIONS + 1):
             if redirections:
@@ -127,7 +127,7 @@ class Session:
                 return parse_sdp(answer.body), self._base(base, address)
             if answer.status not in (301, 302, 303, 305, 307, 308):
                 self._client.refuse(answer.status)
-            address = redirected(address, answer.header("location"), self._shown)
+            address = resolve_redirect(address, answer.header("location"), self._shown)
         raise SourceError(f"{self._shown}: redirects more than {MAX_REDIRECTIONS} times; check the server")
 
     def _base(self, base: str, address: RtspAddress) -> str:
@@ -139,7 +139,7 @@ class Session:
             return address.url
         return found.url
 
-    def _set_up(self, base: str, *, udp: bool) -> Media:
+    def _set_up(self, base: str, *, udp: bool) -> TrackReceiver:
         track = self._offer.track
         self._client.framing.expect(self._channels, track.payload_types)
         if udp:
@@ -147,17 +147,17 @@ class Session:
             wanted = f"RTP/AVP;unicast;client_port={self._udp.port}-{self._udp.port + 1}"
         else:
             wanted = "RTP/AVP/TCP;unicast;interleaved=0-1"
-        url = joined(base, track.control)
+        url = join_control(base, track.control)
         answer = self._client.request("SETUP", url, self._deadline, Transport=wanted)
         if answer.status == 461:
             wanted, other = ("UDP", "tcp") if udp else ("TCP", "udp")
-            raise NotUnderstoodError(f"no unicast over {wanted} (461), transport: {other} may do")
+            raise UnsupportedStreamError(f"no unicast over {wanted} (461), transport: {other} may do")
         if answer.status != 200:
             self._client.refuse(answer.status)
         self._begin_session(answer.header("session"))
         transport = answer.header("transport").lower()
         if (udp and "/tcp" in transport) or (not udp and "client_port" in transport and "/tcp" not in transport):
-            raise NotUnderstoodError("a server that takes another transport than it was asked for")
+            raise UnsupportedStreamError("a server that takes another transport than it was asked for")
         if self._udp is not None:
             self._client.listen(self._udp)
             self._server_ports = _pair("server_port", transport, 65535)
@@ -166,13 +166,13 @@ class Session:
         else:
             self._channels = _pair("interleaved", transport, 255) or self._channels
             self._client.framing.expect(self._channels, track.payload_types)
-        return Media(track, reorder_s=REORDER_S if udp else 0.0)
+        return TrackReceiver(track, reorder_s=REORDER_S if udp else 0.0)
 
     def _begin_session(self, header: str) -> None:
         name, *parameters = header.split(";")
         name = name.strip()
         if len(name) > 256 or not all("!" <= char <= "~" for char in name):
-            raise NotUnderstoodError("a session without a usable name")
+            raise UnsupportedStreamError("a session without a usable name")
         self._client.session = name
         for parameter in parameters:
             key, _, value = parameter.partition("=")
@@ -215,7 +215,7 @@ class Session:
             # Its nonce has expired; three at once would be a wrong password, which it was not.
             self._keep_alive_at = min(self._keep_alive_at, time.monotonic() + KEEP_ALIVE_S[0])
         elif answer.status == 454:
-            raise EndedError  # no such session (any more)
+            raise StreamEndedError  # no such session (any more)
         elif answer.status in (405, 501):
             self._public = ""
 

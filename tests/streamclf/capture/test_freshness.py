@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from streamclf.capture.freshness import MAX_LIVE_FPS, STALE_FOR_NS, TURN_NS, FloodGate, FreshOnly
+from streamclf.capture.freshness import INTERVAL_NS, MAX_LIVE_FPS, MAX_STALE_NS, FrameRateLimit, StaleFrameFilter
 from streamclf.errors import SourceError
 from streamclf.sources import Frame
 from streamclf.windows.sampling import NS
@@ -29,36 +29,36 @@ class Waits(threading.Event):
 def frame(pts_ns: int, captured_ns: int) -> Frame:
     picture = np.zeros((2, 2, 3), np.uint8)
     return Frame(
-        index=0, pts_ns=pts_ns, captured_ns=captured_ns, width=2, height=2, picture=picture, render=lambda *_: None
+        index=0, pts_ns=pts_ns, captured_ns=captured_ns, width=2, height=2, image=picture, render=lambda *_: None
     )
 
 
 def test_no_camera_is_held_back_and_a_flood_is_to_the_most_a_camera_makes() -> None:
     stop = Waits()
-    gate = FloodGate(stop)
-    assert not any(gate.hold(NS + i * NS // MAX_LIVE_FPS) for i in range(1000))
+    gate = FrameRateLimit(stop)
+    assert not any(gate.wait_if_over(NS + i * NS // MAX_LIVE_FPS) for i in range(1000))
     now_ns, taken = 100 * NS, 0
     while now_ns < 110 * NS:
         taken += 1
-        if gate.hold(now_ns):
-            assert 0 < stop.seconds[-1] <= TURN_NS / NS
+        if gate.wait_if_over(now_ns):
+            assert 0 < stop.seconds[-1] <= INTERVAL_NS / NS
             now_ns += round(stop.seconds[-1] * NS)
         now_ns += NS // 10_000
     assert taken <= 1.1 * 10 * MAX_LIVE_FPS
 
 
 def test_late_frames_are_left_out_until_the_stream_is_opened_anew() -> None:
-    gate = FreshOnly(2.0)
+    gate = StaleFrameFilter(2.0)
     assert gate.passes(frame(0, 0))
     assert gate.passes(frame(NS, 2 * NS)), "one second late"
     assert not gate.passes(frame(2 * NS, 5 * NS))
     assert gate.passes(frame(6 * NS, 6 * NS)), "the present again"
     assert not gate.passes(frame(7 * NS, 10 * NS))
-    with pytest.raises(SourceError, match="late; opening the stream anew to see the present"):
-        gate.passes(frame(8 * NS, 10 * NS + STALE_FOR_NS + 1))
+    with pytest.raises(SourceError, match="late; opening the stream again"):
+        gate.passes(frame(8 * NS, 10 * NS + MAX_STALE_NS + 1))
 
 
 def test_a_source_without_a_clock_is_never_late() -> None:
-    gate = FreshOnly(None)
+    gate = StaleFrameFilter(None)
     assert gate.passes(frame(0, 0))
     assert gate.passes(frame(1, 100 * NS))

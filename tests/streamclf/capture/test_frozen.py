@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from streamclf.capture.frozen import LONGEST_NS, REMEMBERED, Stillness
+from streamclf.capture.frozen import LONGEST_NS, REMEMBERED, FrozenDetector
 from streamclf.windows.sampling import NS
 
 
@@ -13,34 +13,34 @@ def noise(seed: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
 
 
 def test_one_picture_for_ever_is_still_since_it_was_new() -> None:
-    stillness = Stillness()
-    assert [stillness.offer(noise(1), i * NS) for i in range(5)] == [0, 1, 2, 3, 4]
-    assert stillness.offer(noise(2), 5 * NS) == 0
-    assert stillness.offer(noise(1), 6 * NS) == 1
+    stillness = FrozenDetector()
+    assert [stillness.update(noise(1), i * NS) for i in range(5)] == [0, 1, 2, 3, 4]
+    assert stillness.update(noise(2), 5 * NS) == 0
+    assert stillness.update(noise(1), 6 * NS) == 1
 
 
 def test_an_outage_is_no_still_picture() -> None:
-    stillness = Stillness()
-    stillness.offer(noise(1), 0)
-    assert stillness.offer(noise(1), 3600 * NS) == LONGEST_NS / NS
+    stillness = FrozenDetector()
+    stillness.update(noise(1), 0)
+    assert stillness.update(noise(1), 3600 * NS) == LONGEST_NS / NS
 
 
 def test_the_pictures_between_two_key_frames_again_and_again_are_still() -> None:
-    stillness = Stillness()
-    told = [stillness.offer(noise(i % 25), i * NS) for i in range(100)]
+    stillness = FrozenDetector()
+    told = [stillness.update(noise(i % 25), i * NS) for i in range(100)]
     assert told[:25] == [0] * 25
     assert told[25:] == [i + 1 for i in range(75)]
 
 
 def test_the_least_change_is_a_new_picture() -> None:
-    stillness, picture = Stillness(), noise(1)
-    stillness.offer(picture, 0)
+    stillness, picture = FrozenDetector(), noise(1)
+    stillness.update(picture, 0)
     picture[4 * 5, 33, 1] ^= 1
-    assert stillness.offer(picture, NS) == 0
+    assert stillness.update(picture, NS) == 0
 
 
 def test_a_long_film_over_and_over_is_none_and_memory_is_bounded() -> None:
-    stillness = Stillness()
+    stillness = FrozenDetector()
     count = REMEMBERED + 1
-    assert not any(stillness.offer(noise(i % count), i * NS) for i in range(3 * count))
-    assert len(stillness._seen) == REMEMBERED
+    assert not any(stillness.update(noise(i % count), i * NS) for i in range(3 * count))
+    assert len(stillness._hashes) == REMEMBERED

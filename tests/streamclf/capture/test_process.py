@@ -269,7 +269,7 @@ def test_a_stall_is_told_and_the_old_picture_after_it_is_not_shown_as_new(demuxe
         rig.wait_chunks(2)
         seen = link.wait_for("live")
         server.fault("cam", stalled=True)
-        seen = link.wait_for("stalled", seen, "no picture for")
+        seen = link.wait_for("stalled", seen, "no frame for")
         seen = link.wait_for("connecting", seen, "no data for 1.5 s")
         server.heal("cam")
         before = rig.reader.head

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streamclf.capture.status_reporter import LOOK_NS, StreamStatus
+from streamclf.capture.status_reporter import SOURCE_POLL_NS, StatusReporter
 from streamclf.events.drafts import Draft
 from streamclf.sources import Frame, Source, SourceInfo
 from streamclf.windows.sampling import NS, ChunkSampler
@@ -58,7 +58,7 @@ def frame(at_ns: int, **keys: Any) -> Frame:
         captured_ns=NS + at_ns,
         width=2,
         height=2,
-        picture=np.zeros((2, 2, 3), np.uint8),
+        image=np.zeros((2, 2, 3), np.uint8),
         render=lambda *_: None,
     )
     return replace(made, **keys)
@@ -75,65 +75,65 @@ def sampler() -> ChunkSampler:
 
 
 @pytest.fixture
-def status(posted: Posted, sampler: ChunkSampler) -> StreamStatus:
-    return StreamStatus("door", posted, sampler, watched=True)  # its clock does not run: nobody enters it
+def status(posted: Posted, sampler: ChunkSampler) -> StatusReporter:
+    return StatusReporter("door", posted, sampler, silence_is_stall=True)  # its clock does not run: nobody enters it
 
 
-def test_a_source_is_asked_a_few_times_a_second(status: StreamStatus) -> None:
+def test_a_source_is_asked_a_few_times_a_second(status: StatusReporter) -> None:
     source = Asked()
     for i in range(100):
-        status.frame(frame(i * 40 * MS), source)
-    assert source.asked <= 1 + 100 * 40 * MS // LOOK_NS
+        status.on_frame(frame(i * 40 * MS), source)
+    assert source.asked <= 1 + 100 * 40 * MS // SOURCE_POLL_NS
 
 
-def test_at_the_end_of_a_connection_every_count_is_there(status: StreamStatus, posted: Posted) -> None:
+def test_at_the_end_of_a_connection_every_count_is_there(status: StatusReporter, posted: Posted) -> None:
     source = Asked()
-    status.frame(frame(0), source)
-    status.frame(frame(40 * MS), source)
+    status.on_frame(frame(0), source)
+    status.on_frame(frame(40 * MS), source)
     source.lost, source.undecodable, source.dropped_by_sender, source.stale = 3, 2, 1, 4
-    status.frame(frame(80 * MS), source)
-    status.left(source)
-    status.fault("connection reset")
+    status.on_frame(frame(80 * MS), source)
+    status.on_disconnect(source)
+    status.on_fault("connection reset")
     counters = ("frames", "lost", "undecodable", "dropped_sender", "dropped_stale")
     assert [posted.last[name] for name in counters] == [3, 3, 2, 1, 4]
     again = Asked()  # it counts from its own beginning
     again.lost, again.note = 1, "decoded by the CPU"
-    status.frame(frame(120 * MS), again)
+    status.on_frame(frame(120 * MS), again)
     assert (posted.bodies[-1]["state"], posted.bodies[-1]["note"]) == ("live", again.note), "at once"
-    status.left(again)
-    status.end("gone")
+    status.on_disconnect(again)
+    status.on_end("gone")
     assert [posted.last[name] for name in counters] == [4, 4, 2, 1, 4]
 
 
-def test_what_is_told_of_a_first_picture_is_that_pictures(status: StreamStatus, posted: Posted) -> None:
+def test_what_is_told_of_a_first_picture_is_that_pictures(status: StatusReporter, posted: Posted) -> None:
     source = Asked()
     source.note = "read through FFmpeg's demuxer"
-    status.frame(frame(0, width=640, height=360, corrupt=True, wall_ns=1_700_000_000 * NS), source)
+    status.on_frame(frame(0, width=640, height=360, corrupt=True, wall_ns=1_700_000_000 * NS), source)
     (body,) = posted.bodies
     assert (body["state"], body["codec"], body["note"]) == ("live", "h264", source.note)
     assert {"frames": 1, "corrupt": 1, "skipped": 0, "width": 640, "height": 360}.items() <= posted.last.items()
     assert posted.last["wall_offset_s"] == 1_700_000_000
 
 
-def test_damage_is_told_with_the_picture_that_shows_it(status: StreamStatus, posted: Posted) -> None:
+def test_damage_is_told_with_the_picture_that_shows_it(status: StatusReporter, posted: Posted) -> None:
     source = Asked()
     for i in range(3):
-        status.frame(frame(i * 20 * MS), source)
+        status.on_frame(frame(i * 20 * MS), source)
     source.lost = 7
-    status.frame(frame(60 * MS, corrupt=True), source)
-    status.still(11.0)
-    status.frame(frame(80 * MS), source)
+    status.on_frame(frame(60 * MS, corrupt=True), source)
+    status.set_frozen(11.0)
+    status.on_frame(frame(80 * MS), source)
     assert posted.bodies[-1]["state"] == "frozen"
     assert (posted.last["lost"], posted.last["corrupt"]) == (7, 1)
 
 
 def test_what_the_sampler_counts_is_told_as_it_stands(
-    status: StreamStatus, posted: Posted, sampler: ChunkSampler
+    status: StatusReporter, posted: Posted, sampler: ChunkSampler
 ) -> None:
     source = Asked()
     for i in range(5):
-        status.frame(frame(i * 40 * MS), source)
-        sampler.offer(i * 40 * MS, NS)
-    status.left(source)
-    status.end("end of the file", finished=True)
+        status.on_frame(frame(i * 40 * MS), source)
+        sampler.push(i * 40 * MS, NS)
+    status.on_disconnect(source)
+    status.on_end("end of the file", finished=True)
     assert {"chunks": 2, "sampled": 5, "dropped_partial": 0, "dropped_corrupt": 0}.items() <= posted.last.items()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from typing import get_args
 
-from streamclf.capture.freshness import Freshness
-from streamclf.capture.stream_state import OFFLINE_NS, TRANSITIONS, Health
+from streamclf.capture.freshness import DelayEstimator
+from streamclf.capture.stream_state import OFFLINE_NS, TRANSITIONS, StreamStateMachine
 from streamclf.events.types import State
 from streamclf.net.backoff import Backoff
 from streamclf.windows.sampling import NS
@@ -14,18 +14,18 @@ from streamclf.windows.sampling import NS
 MS = 1_000_000
 
 
-def playing(health: Health, start_ns: int, seconds: float, interval_ns: int = 40 * MS) -> int:
+def playing(health: StreamStateMachine, start_ns: int, seconds: float, interval_ns: int = 40 * MS) -> int:
     now_ns = start_ns
     for _ in range(int(seconds * NS / interval_ns)):
         now_ns += interval_ns
-        health.frame(now_ns)
+        health.on_frame(now_ns)
         health.tick(now_ns)
     return now_ns
 
 
 def test_a_stream_that_falls_silent_is_stalled_then_offline_then_live_at_once() -> None:
-    health = Health(0)
-    report = health.begin(0)
+    health = StreamStateMachine(0)
+    report = health.start(0)
     assert (report.state, report.reason) == ("connecting", None)
     now_ns = playing(health, 0, 2)
     assert health.state == "live"
@@ -37,45 +37,45 @@ def test_a_stream_that_falls_silent_is_stalled_then_offline_then_live_at_once() 
     assert [state for state, _ in states] == ["stalled", "offline"]
     assert states[0][1] == 11
     assert states[1][1] == OFFLINE_NS // (100 * MS) + 1
-    report = health.frame(now_ns + 6 * NS)
+    report = health.on_frame(now_ns + 6 * NS)
     assert report is not None
     assert (report.state, report.reason) == ("live", None)
 
 
 def test_a_lost_connection_is_told_at_once_with_its_reason_and_offline_keeps_it() -> None:
-    health = Health(0)
+    health = StreamStateMachine(0)
     now_ns = playing(health, 0, 1)
-    report = health.fault("connection refused", now_ns + 1)
+    report = health.on_fault("connection refused", now_ns + 1)
     assert report is not None
     assert (report.state, report.reason) == ("connecting", "connection refused")
-    assert health.fault("connection refused", now_ns + 2) is None, "the same reason is said once"
+    assert health.on_fault("connection refused", now_ns + 2) is None, "the same reason is said once"
     report = health.tick(now_ns + 4 * NS)
     assert report is not None
     assert (report.state, report.reason) == ("offline", "connection refused")
-    report = health.fault("not found (404)", now_ns + 5 * NS)
+    report = health.on_fault("not found (404)", now_ns + 5 * NS)
     assert report is not None
     assert (report.state, report.reason) == ("offline", "not found (404)")
 
 
 def test_a_camera_of_two_seconds_a_frame_is_not_stalled() -> None:
-    health = Health(0)
+    health = StreamStateMachine(0)
     now_ns = playing(health, 0, 60, interval_ns=2 * NS)
     assert health.state == "live"
     assert health.tick(now_ns + 5 * NS - 1) is None or health.state == "live"
 
 
 def test_a_film_may_hold_a_picture() -> None:
-    health = Health(0)
+    health = StreamStateMachine(0)
     now_ns = playing(health, 0, 1)
-    health.tick(now_ns + 60 * NS, watched=False)
+    health.tick(now_ns + 60 * NS, silence_is_stall=False)
     assert health.state == "live"
 
 
 def test_counters_are_told_now_and_then_and_the_rate_is_measured() -> None:
-    health = Health(0)
+    health = StreamStateMachine(0)
     reports = []
     for i in range(1, 301):
-        health.frame(i * 40 * MS)
+        health.on_frame(i * 40 * MS)
         report = health.tick(i * 40 * MS)
         if report is not None:
             reports.append(report)
@@ -86,27 +86,27 @@ def test_counters_are_told_now_and_then_and_the_rate_is_measured() -> None:
 
 
 def test_after_the_end_nothing_more_is_said() -> None:
-    health = Health(0)
+    health = StreamStateMachine(0)
     now_ns = playing(health, 0, 1)
-    report = health.end("end of the file", now_ns, finished=True)
+    report = health.on_end("end of the file", now_ns, finished=True)
     assert report is not None
     assert (report.state, report.reason, report.body["finished"]) == ("offline", "end of the file", True)
     assert health.tick(now_ns + 60 * NS) is None
 
 
 def test_old_pictures_are_frozen_until_a_new_one_or_silence() -> None:
-    health = Health(0)
+    health = StreamStateMachine(0)
     now_ns = playing(health, 0, 1)
-    assert health.still(11.0, now_ns) is None
-    report = health.frame(now_ns + 40 * MS)
+    assert health.set_frozen(11.0, now_ns) is None
+    report = health.on_frame(now_ns + 40 * MS)
     assert report is not None
-    assert (report.state, report.reason) == ("frozen", "no new picture for 11 s, though pictures arrive")
+    assert (report.state, report.reason) == ("frozen", "no new image for 11 s, though frames arrive")
     now_ns = playing(health, now_ns + 40 * MS, 2)
     assert health.state == "frozen"
-    report = health.still(None, now_ns)
+    report = health.set_frozen(None, now_ns)
     assert report is not None
     assert (report.state, report.reason) == ("live", None)
-    health.still(12.0, now_ns)
+    health.set_frozen(12.0, now_ns)
     now_ns = playing(health, now_ns, 1)
     report = health.tick(now_ns + 1500 * MS)
     assert report is not None
@@ -114,12 +114,12 @@ def test_old_pictures_are_frozen_until_a_new_one_or_silence() -> None:
 
 
 def test_a_hung_camera_is_still_hung_after_a_new_connection() -> None:
-    health = Health(0)
-    health.still(11.0, playing(health, 0, 1))
+    health = StreamStateMachine(0)
+    health.set_frozen(11.0, playing(health, 0, 1))
     now_ns = playing(health, NS, 1)
-    health.fault("connection reset", now_ns)
+    health.on_fault("connection reset", now_ns)
     assert health.state == "connecting"
-    report = health.frame(now_ns + NS)
+    report = health.on_frame(now_ns + NS)
     assert report is not None
     assert report.state == "frozen"
 
@@ -131,24 +131,24 @@ def test_no_transition_leads_out_of_the_five_states() -> None:
 
 
 def test_old_pictures_after_a_stall_are_late_and_new_ones_are_not() -> None:
-    freshness = Freshness()
+    freshness = DelayEstimator()
     for i in range(100):
-        assert freshness.late_ns(i * 40 * MS, 5 * NS + i * 40 * MS) == 0
+        assert freshness.delay_ns(i * 40 * MS, 5 * NS + i * 40 * MS) == 0
     # Five seconds of silence; then what had been waiting in the socket, then the present.
     now_ns = 5 * NS + 99 * 40 * MS + 5 * NS
-    assert freshness.late_ns(100 * 40 * MS, now_ns) > 4 * NS
-    assert freshness.late_ns(99 * 40 * MS + 5 * NS, now_ns) < 10 * MS
+    assert freshness.delay_ns(100 * 40 * MS, now_ns) > 4 * NS
+    assert freshness.delay_ns(99 * 40 * MS + 5 * NS, now_ns) < 10 * MS
 
 
 def test_jumps_of_media_time_are_no_delay() -> None:
-    freshness = Freshness()
+    freshness = DelayEstimator()
     for i, pts_ns in enumerate([0, 40, 40_000_000, 40_000_040, 80, 120, 160]):
-        assert freshness.late_ns(pts_ns * MS, i * 40 * MS) == 0
+        assert freshness.delay_ns(pts_ns * MS, i * 40 * MS) == 0
 
 
 def test_a_clock_that_runs_slow_is_followed() -> None:
-    freshness = Freshness()
-    day = [freshness.late_ns(i * NS, round(i * NS * 1.0005)) for i in range(86400)]
+    freshness = DelayEstimator()
+    day = [freshness.delay_ns(i * NS, round(i * NS * 1.0005)) for i in range(86400)]
     assert max(day) < 10 * MS
 
 
@@ -171,23 +171,26 @@ def changes(reports: list[tuple[State, int]]) -> list[tuple[State, int]]:
 def test_whoever_ticks_when_it_is_due_misses_nothing() -> None:
     """Ticks at `due_ns` alone tell the same, and no later, as ticks without end."""
     for watched in (True, False):
-        often, seldom = Health(0), Health(0)
+        often, seldom = StreamStateMachine(0), StreamStateMachine(0)
         told: list[list[tuple[State, int]]] = [[], []]
         pictures = {*range(40 * MS, 3 * NS, 40 * MS), *range(9 * NS, 11 * NS, 200 * MS)}
-        due_ns = seldom.due_ns(watched=watched)
+        due_ns = seldom.next_tick_ns(silence_is_stall=watched)
         ticks = 0
         for now_ns in range(0, 20 * NS, 10 * MS):
             for health, reports in ((often, told[0]), (seldom, told[1])):
-                made = [health.frame(now_ns)] if now_ns in pictures else []
+                made = [health.on_frame(now_ns)] if now_ns in pictures else []
                 if now_ns == 12 * NS:
-                    made.append(health.fault("gone", now_ns))
+                    made.append(health.on_fault("gone", now_ns))
                 if health is often or now_ns >= due_ns:
-                    made.append(health.tick(now_ns, watched=watched))
+                    made.append(health.tick(now_ns, silence_is_stall=watched))
                     if health is seldom:
-                        due_ns = health.due_ns(watched=watched)
+                        due_ns = health.next_tick_ns(silence_is_stall=watched)
                         ticks += 1
                 reports += [(report.state, now_ns) for report in made if report is not None]
         assert changes(told[0]) == changes(told[1])
         assert [state for state, _ in changes(told[0])][-1] == ("offline" if watched else "connecting")
         assert ticks < 50, "twice a second, at most"
-        assert all(due_ns > now_ns for due_ns in (often.due_ns(watched=watched), seldom.due_ns(watched=watched)))
+        assert all(
+            due_ns > now_ns
+            for due_ns in (often.next_tick_ns(silence_is_stall=watched), seldom.next_tick_ns(silence_is_stall=watched))
+        )

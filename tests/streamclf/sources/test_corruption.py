@@ -11,12 +11,12 @@ from support.rtsp_server import RtspServer
 
 from streamclf.config.service import StreamConfig
 from streamclf.sources import Frame, open_source
-from streamclf.sources.corruption import REFRESHED_AFTER, Damage
+from streamclf.sources.corruption import REFRESHED_AFTER, DamageTracker
 
 FILM = film(frames=250, gop=25)
 
 
-def flags(damage: Damage, *pictures: str) -> str:
+def flags(damage: DamageTracker, *pictures: str) -> str:
     """`k` key frame, `p` predicted, `x` broken, `!` a loss before the next: `.` whole, `c` corrupt, `b` also broken."""
     told = ""
     for picture in pictures:
@@ -30,17 +30,17 @@ def flags(damage: Damage, *pictures: str) -> str:
 
 
 def test_what_is_predicted_from_a_broken_picture_is_corrupt_until_a_whole_key_frame() -> None:
-    assert flags(Damage(), *"kppxppkpp") == "...bcc..."
-    assert flags(Damage(), *"kp!ppkp") == "..bc.."
+    assert flags(DamageTracker(), *"kppxppkpp") == "...bcc..."
+    assert flags(DamageTracker(), *"kp!ppkp") == "..bc.."
 
 
 def test_a_damaged_key_frame_ends_nothing() -> None:
-    assert flags(Damage(), *"kpxpKppkp") == "..bcbcc.."
-    assert flags(Damage(), *"kpxp!kppkp") == "..bcbcc.."
+    assert flags(DamageTracker(), *"kpxpKppkp") == "..bcbcc.."
+    assert flags(DamageTracker(), *"kpxp!kppkp") == "..bcbcc.."
 
 
 def test_a_camera_without_key_frames_is_whole_again_when_all_has_been_sent_anew() -> None:
-    damage = Damage()
+    damage = DamageTracker()
     told = flags(damage, *("kx" + "p" * (REFRESHED_AFTER + 5)))
     assert told.count("c") == REFRESHED_AFTER - 1
     assert told.endswith(".....")

@@ -18,7 +18,7 @@ from support.rtsp_server import RtspServer
 from engines.arrays import U8
 from streamclf.config.service import StreamConfig
 from streamclf.sources import Frame, Source, open_source
-from streamclf.sources.frame_skipping import MAX_TIMES, MAX_UNTOLD, MAX_UNTOLD_NS, Skipper
+from streamclf.sources.frame_skipping import MAX_PENDING_SKIPPED, MAX_PENDING_SKIPPED_NS, MAX_TIMES, PacketSkipper
 from streamclf.sources.resize import Resize
 from streamclf.windows.chunks import ChunkBuilder
 from streamclf.windows.sampling import ChunkMeta, ChunkSampler
@@ -99,10 +99,11 @@ def played(
 ) -> tuple[Chunks, list[int]]:
     """The chunks of a video, and the pictures that were skipped."""
     sink = Chunks((frames_per_chunk, 1, 1, 3))
-    filler = ChunkBuilder(ChunkSampler(fps, frames_per_chunk), sink, height=1, width=1, resize="stretch")
-    skipper: Skipper[Made] = Skipper(prompt=prompt)
+    sampler = ChunkSampler(fps, frames_per_chunk)
+    builder = ChunkBuilder(sampler, sink, height=1, width=1, resize="stretch")
+    skipper: PacketSkipper[Made] = PacketSkipper(prompt=prompt)
     if skip:
-        skipper.interest = filler
+        skipper.interest = sampler
     inside: list[Made] = []
     ready: list[Made] = []
     skipped: list[int] = []
@@ -110,7 +111,7 @@ def played(
 
     def show(made: Made, picture: int | None) -> None:
         seen.append(made.number)
-        filler.offer(Frame(index=made.number, pts_ns=made.at_ns, captured_ns=0, width=1, height=1, picture=picture,
+        builder.push(Frame(index=made.number, pts_ns=made.at_ns, captured_ns=0, width=1, height=1, image=picture,
                            render=render))  # fmt: skip
 
     def render(picture: int, height: int, width: int, resize: Resize, out: U8) -> None:
@@ -189,16 +190,16 @@ def test_of_a_regular_video_only_what_is_wanted_is_decoded() -> None:
 class Nobody:
     """Wants nothing, ever."""
 
-    def may_want(self, before_ns: int, at_ns: int, after_ns: int, longest_ns: int) -> bool:
+    def may_need(self, before_ns: int, at_ns: int, after_ns: int, longest_ns: int) -> bool:
         assert before_ns < at_ns <= after_ns
         return False
 
-    def may_look_back(self, before_ns: int, at_ns: int, shortest_ns: int) -> bool:
+    def may_need_previous(self, before_ns: int, at_ns: int, shortest_ns: int) -> bool:
         assert before_ns < at_ns
         return False
 
 
-def admitted(skipper: Skipper[int], at_ns: int | None, *, key: bool = False, sound: bool = True) -> list[int]:
+def admitted(skipper: PacketSkipper[int], at_ns: int | None, *, key: bool = False, sound: bool = True) -> list[int]:
     item = -1 if at_ns is None else at_ns
     made = list(skipper.admit(item, at_ns, arrived_ns=0, key=key, spare=not key, sound=sound))
     for one in made:
@@ -206,8 +207,8 @@ def admitted(skipper: Skipper[int], at_ns: int | None, *, key: bool = False, sou
     return made
 
 
-def fresh() -> Skipper[int]:
-    skipper: Skipper[int] = Skipper(prompt=True)
+def fresh() -> PacketSkipper[int]:
+    skipper: PacketSkipper[int] = PacketSkipper(prompt=True)
     skipper.interest = Nobody()
     assert admitted(skipper, 10, key=True) == [10]
     assert admitted(skipper, 20) == [], "it waits for the next one's time"
@@ -237,7 +238,7 @@ def test_time_that_goes_back_or_is_unknown_ends_it_too() -> None:
 
 
 def test_nothing_is_skipped_before_the_first_picture_or_twice_at_one_time() -> None:
-    skipper: Skipper[int] = Skipper(prompt=False)
+    skipper: PacketSkipper[int] = PacketSkipper(prompt=False)
     skipper.interest = Nobody()
     assert list(skipper.admit(10, 10, arrived_ns=0, key=True, spare=False, sound=True)) == [10]
     assert list(skipper.admit(20, 20, arrived_ns=0, key=False, spare=True, sound=True)) == [20], "none has come out yet"
@@ -256,7 +257,7 @@ def test_one_is_decoded_in_time_for_the_stream_to_be_heard_of() -> None:
             told.append(made)
     assert told == [i * 10 for i in range(2, 2 + len(told))]
     assert len(told) > 85
-    assert len(list(skipper.rest())) <= MAX_UNTOLD_NS // (40 * MS) + 1
+    assert len(list(skipper.rest())) <= MAX_PENDING_SKIPPED_NS // (40 * MS) + 1
 
 
 def test_what_never_comes_out_is_not_kept_for_ever() -> None:
@@ -265,7 +266,7 @@ def test_what_never_comes_out_is_not_kept_for_ever() -> None:
         assert skipper.admit(i, i * 10, arrived_ns=0, key=not i % 50, spare=bool(i % 50), sound=True) is not None
     assert len(skipper._times) <= 2 * MAX_TIMES + 1
     assert len(skipper._decoding) <= 2 * MAX_TIMES + 1
-    assert len(skipper._skipped) <= MAX_UNTOLD
+    assert len(skipper._skipped) <= MAX_PENDING_SKIPPED
 
 
 def test_a_picture_without_a_time_ends_it_also_for_the_one_that_waits() -> None:
@@ -289,15 +290,16 @@ def test_half_pictures_end_it_for_good() -> None:
 
 def chunks_of(source: Source, fps: float, frames_per_chunk: int, *, skip: bool, chunks: int = 0) -> tuple[Chunks, int]:
     sink = Chunks((frames_per_chunk, 90, 160, 3))
-    filler = ChunkBuilder(ChunkSampler(fps, frames_per_chunk), sink, height=90, width=160, resize="stretch")
+    sampler = ChunkSampler(fps, frames_per_chunk)
+    builder = ChunkBuilder(sampler, sink, height=90, width=160, resize="stretch")
     if skip:
-        source.heed(filler)
+        source.set_frame_selector(sampler)
     skipped, before = 0, -1
     for frame in source:
         assert frame.pts_ns > before, "in the order of showing"
         before = frame.pts_ns
         assert (frame.width, frame.height) == (320, 180)
-        filler.offer(frame)
+        builder.push(frame)
         skipped += frame.skipped
         if chunks and len(sink.all) >= chunks:
             break
@@ -380,7 +382,7 @@ def test_a_camera_without_b_pictures_is_read_as_before() -> None:
 def test_a_frame_that_was_skipped_says_so_instead_of_a_picture(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "flat.mp4", frames=30, options=FLAT)
     with open_source(StreamConfig(url=str(path), pace="fast")) as source:
-        source.heed(Nobody())
+        source.set_frame_selector(Nobody())
         frames = list(source)
     left_out = [frame for frame in frames if frame.skipped]
     assert [frame.index for frame in frames] == list(range(30))
@@ -397,7 +399,7 @@ def frames_at(times_ms: Sequence[int], skipped: Sequence[int]) -> Iterator[Frame
     for i, at_ms in enumerate(times_ms):
         picture = None if i in skipped else i
         yield Frame(
-            index=i, pts_ns=at_ms * MS, captured_ns=0, width=8, height=8, picture=picture, render=render
+            index=i, pts_ns=at_ms * MS, captured_ns=0, width=8, height=8, image=picture, render=render
         )  # fmt: skip
 
 
@@ -414,9 +416,9 @@ def test_what_was_skipped_and_is_wanted_after_all_is_a_picture_lost(
 ) -> None:
     """Damage or a stall may change what is wanted after it was decided. No other picture may stand in silently."""
     sink = Chunks((1, 8, 8, 3))
-    filler = ChunkBuilder(ChunkSampler(10, 1), sink, height=8, width=8, resize="stretch")
+    builder = ChunkBuilder(ChunkSampler(10, 1), sink, height=8, width=8, resize="stretch")
     for frame in frames_at(times_ms, skipped):
-        filler.offer(frame)
+        builder.push(frame)
     assert {meta.segment for meta, _ in sink.all} == set(range(1, segments + 1))
     for meta, chunk in sink.all:
         assert chunk[0] not in skipped
@@ -426,16 +428,17 @@ def test_what_was_skipped_and_is_wanted_after_all_is_a_picture_lost(
 def test_what_is_predicted_from_damage_is_decoded_and_skipping_goes_on_with_the_next_key_frame() -> None:
     """Skipping must not hide what was lost."""
     movie = film(frames=100, gop=25, codec="libx264", options=tuple(FLAT.items()))
-    filler = ChunkBuilder(ChunkSampler(5, 1), Chunks((1, 90, 160, 3)), height=90, width=160, resize="stretch")
+    sampler = ChunkSampler(5, 1)
+    builder = ChunkBuilder(sampler, Chunks((1, 90, 160, 3)), height=90, width=160, resize="stretch")
     with (
         RtspServer({"cam": movie}) as server,
         open_source(StreamConfig(url=server.url("cam"), demuxer="rtp")) as source,
     ):
-        source.heed(filler)
+        source.set_frame_selector(sampler)
         server.fault("cam", drop=0.3)
         smeared, whole_since = False, 0
         for frame in source:
-            filler.offer(frame)
+            builder.push(frame)
             assert not (frame.skipped and (frame.broken or smeared)), "predicted from a damaged one"
             if frame.corrupt and not smeared:
                 server.fault("cam", drop=0.0)

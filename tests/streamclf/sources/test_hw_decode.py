@@ -15,8 +15,8 @@ from streamclf.commands import doctor
 from streamclf.config.service import StreamConfig, parse_config
 from streamclf.errors import ConfigError, SourceError
 from streamclf.sources import hw_decode, open_source
-from streamclf.sources.hw_decode import CPU, DEVICES, Choice, HardwareError, choose, unopened
-from streamclf.sources.resize import FrameRenderer, Oriented
+from streamclf.sources.hw_decode import CPU, DEVICES, DecodeDevice, HardwareError, choose_device, opening_failure
+from streamclf.sources.resize import FrameRenderer, OrientedFrame
 
 PICTURES = 50
 
@@ -26,7 +26,7 @@ class Device:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, works: bool = True) -> None:
         self.made: list[str] = []
-        monkeypatch.setattr(hw_decode, "unopened", lambda device: None if device == "cuda" else "not here")
+        monkeypatch.setattr(hw_decode, "opening_failure", lambda device: None if device == "cuda" else "not here")
         monkeypatch.setattr(hw_decode, "make_accelerator", self._make)
         for module in (
             "streamclf.sources.hw_decode",
@@ -44,15 +44,15 @@ class Device:
 
 @pytest.fixture(autouse=True)
 def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
-    fresh = hw_decode.Distrust()
+    fresh = hw_decode.FailedDevices()
     for module in ("hw_decode", "av_container", "rtsp.decoder"):
-        monkeypatch.setattr(f"streamclf.sources.{module}.DISTRUST", fresh)
+        monkeypatch.setattr(f"streamclf.sources.{module}.FAILED_DEVICES", fresh)
 
 
 @pytest.fixture
 def nothing_opens(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the tests run on a machine that has one."""
-    monkeypatch.setattr(hw_decode, "unopened", lambda device: f"no {device} here")
+    monkeypatch.setattr(hw_decode, "opening_failure", lambda device: f"no {device} here")
 
 
 def numbers(config: StreamConfig) -> tuple[list[int], str | None]:
@@ -63,13 +63,13 @@ def numbers(config: StreamConfig) -> tuple[list[int], str | None]:
 
 def test_the_default_is_the_cpu_and_says_nothing(clip: Path) -> None:
     assert StreamConfig(url=str(clip)).decode == "cpu"
-    assert choose("cpu") is CPU
+    assert choose_device("cpu") is CPU
     assert numbers(StreamConfig(url=str(clip), pace="fast")) == (list(range(PICTURES)), None)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_to_look_for_a_device_is_never_an_error(device: hw_decode.Device) -> None:
-    reason = unopened(device)
+    reason = opening_failure(device)
     assert reason is None or reason.startswith(("cannot be opened: ", "not in this FFmpeg"))
 
 
@@ -78,7 +78,7 @@ def test_a_library_without_hardware_decoding_is_said(monkeypatch: pytest.MonkeyP
         raise ImportError("No module named 'av.codec.hwaccel'")
 
     monkeypatch.setattr(hw_decode, "make_accelerator", old)
-    assert "has no hardware decoding; pip install 'av>=15'" in str(unopened("cuda"))
+    assert "has no hardware decoding; pip install 'av>=15'" in str(opening_failure("cuda"))
 
 
 @pytest.mark.parametrize("decode", ["auto", *DEVICES])
@@ -154,7 +154,7 @@ def test_a_device_that_decodes_nothing_of_a_camera_is_left_for_the_cpu(monkeypat
         assert seen[:10] == list(range(10))
         assert "decoded by the CPU (cuda: does not decode this h264" in str(note)
         assert len(created) == 2
-        assert "cuda: does not decode" in str(choose("cuda").note), "nor is it tried again"
+        assert "cuda: does not decode" in str(choose_device("cuda").note), "nor is it tried again"
 
 
 def spoiled(path: Path) -> Path:
@@ -191,7 +191,7 @@ def test_a_device_that_cannot_decode_a_films_key_frame_is_left_for_the_cpu(
 def test_a_broken_film_is_blamed_on_the_device_only_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What the CPU cannot decode either ends with the film's own error."""
     Device(monkeypatch)
-    monkeypatch.setattr("streamclf.sources.av_container.Container._decoded", lambda self, packet: iter(()))
+    monkeypatch.setattr("streamclf.sources.av_container.AvContainer._decoded", lambda self, packet: iter(()))
     path = write_clip(tmp_path / "film.mp4", frames=5)
     with pytest.raises(SourceError, match="not one picture could be decoded") as caught:
         numbers(StreamConfig(url=str(path), pace="fast", decode="cuda"))
@@ -206,7 +206,7 @@ def test_pictures_as_devices_give_them_are_rendered_alike(clip: Path) -> None:
     pictures = []
     for one in (frame, frame.reformat(format="nv12")):
         out = np.empty((90, 160, 3), np.uint8)
-        render(Oriented(frame=one, quarter_turns=0, width=320, height=180), 90, 160, "stretch", out)
+        render(OrientedFrame(frame=one, quarter_turns=0, width=320, height=180), 90, 160, "stretch", out)
         pictures.append(out)
     assert np.abs(pictures[0].astype(int) - pictures[1]).max() <= 2
     assert read_number(pictures[1], 320, 180) == 0
@@ -219,7 +219,7 @@ def test_only_files_and_urls_are_decoded_by_a_device(tmp_path: Path) -> None:
 
 
 def test_doctor_lists_what_opens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hw_decode, "unopened", lambda device: None if device == "vaapi" else "not here")
+    monkeypatch.setattr(hw_decode, "opening_failure", lambda device: None if device == "vaapi" else "not here")
     report = doctor.examine(gpus=list, cameras=list)
     assert report["decoding"]["hardware"] == {"cuda": "not here", "vaapi": None, "videotoolbox": "not here"}
     lines = doctor.render(report)
@@ -228,5 +228,5 @@ def test_doctor_lists_what_opens(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_choice_without_anything_to_say() -> None:
-    assert Choice() == CPU
+    assert DecodeDevice() == CPU
     assert (CPU.device, CPU.note) == (None, None)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.clips import film, write_clip
 
-from streamclf.sources.nal_references import KEY, NEEDED, SPARE, References, SliceReferences
+from streamclf.sources.nal_references import KEY, NEEDED, SPARE, PacketKind, ReferenceParser
 
 START = b"\0\0\0\1"
 BFRAMES = (("preset", "ultrafast"), ("bf", "2"), ("x264-params", "b-pyramid=none:b-adapt=0:scenecut=0:threads=1"))
@@ -49,14 +49,14 @@ def hevc_sps(sub_layers: int) -> bytes:
         ((), NEEDED),
     ],
 )
-def test_h264_by_its_headers(nals: tuple[bytes, ...], expected: SliceReferences) -> None:
-    assert References("h264").look(annex_b(*nals)) == expected
-    assert References("h264", b"\x01\x42\x00\x1e\xff\xe1").look(memoryview(prefixed(*nals))) == expected
+def test_h264_by_its_headers(nals: tuple[bytes, ...], expected: PacketKind) -> None:
+    assert ReferenceParser("h264").look(annex_b(*nals)) == expected
+    assert ReferenceParser("h264", b"\x01\x42\x00\x1e\xff\xe1").look(memoryview(prefixed(*nals))) == expected
 
 
 def test_h265_only_in_the_highest_sub_layer() -> None:
     """In a lower one, a picture of a higher may still be predicted from it, though its type says "non-reference"."""
-    looks = References("hevc")
+    looks = ReferenceParser("hevc")
     assert looks.look(annex_b(hevc(0))) == NEEDED, "nobody has said how many there are"
     assert looks.look(annex_b(hevc_sps(1), hevc(34), hevc(19))) == KEY
     assert looks.look(annex_b(hevc(0))) == SPARE
@@ -71,18 +71,18 @@ def test_h265_only_in_the_highest_sub_layer() -> None:
 
 
 def test_a_picture_that_begins_far_behind_is_taken_for_needed() -> None:
-    assert References("h264").look(annex_b(b"\x06" + b"\x01" * 5000, SPARE_SLICE)) == NEEDED
+    assert ReferenceParser("h264").look(annex_b(b"\x06" + b"\x01" * 5000, SPARE_SLICE)) == NEEDED
 
 
 def test_other_codecs_have_none() -> None:
-    assert References("mpeg4").look(annex_b(SPARE_SLICE)) == NEEDED
+    assert ReferenceParser("mpeg4").look(annex_b(SPARE_SLICE)) == NEEDED
 
 
 @given(data=st.binary(max_size=200), extradata=st.one_of(st.none(), st.binary(max_size=40)))
 def test_no_bytes_are_an_error(data: bytes, extradata: bytes | None) -> None:
     for codec in ("h264", "hevc"):
-        assert isinstance(References(codec, extradata).look(data), SliceReferences)
-        assert isinstance(References(codec, b"\1" + (extradata or b"")).look(memoryview(data)), SliceReferences)
+        assert isinstance(ReferenceParser(codec, extradata).look(data), PacketKind)
+        assert isinstance(ReferenceParser(codec, b"\1" + (extradata or b"")).look(memoryview(data)), PacketKind)
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
@@ -94,14 +94,14 @@ def test_b_pictures_of_real_films(tmp_path: Path, codec: str, suffix: str) -> No
     path = write_clip(tmp_path / f"film.{suffix}", frames=31, gop=60, codec=codec, options=options)
     with av.open(str(path)) as container:
         context = container.streams.video[0].codec_context
-        looks = References(context.name, context.extradata)
+        looks = ReferenceParser(context.name, context.extradata)
         found = [looks.look(memoryview(packet)) for packet in container.demux(video=0) if packet.size]
     assert found[0] == KEY
     assert found[1:] == [NEEDED, SPARE, SPARE] * 10
 
 
 def test_a_camera_without_b_pictures_has_none() -> None:
-    looks = References("h264")
+    looks = ReferenceParser("h264")
     found = [looks.look(annex_b(*unit)) for unit in film(frames=50).units]
     assert [i for i, look in enumerate(found) if look.key] == [0, 25]
     assert not any(look.spare for look in found)

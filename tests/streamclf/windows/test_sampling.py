@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamclf.windows.sampling import NS, ChunkMeta, ChunkSampler, Pick, Sampler, WindowTracker, exact_fps
+from streamclf.windows.sampling import NS, ChunkMeta, ChunkSampler, FramePlacement, Sampler, WindowTracker, exact_fps
 
 MS = 1_000_000
 NEVER = 10**15
@@ -23,7 +23,7 @@ def sampled(times: Iterable[int], fps: Fraction, gap_ns: int = NEVER) -> list[in
     sampler = Sampler(fps, gap_ns)
     frames: list[int] = []
     for i, pts_ns in enumerate(times):
-        picks = sampler.offer(pts_ns)
+        picks = sampler.push(pts_ns)
         assert picks.new_segment == (i == 0)
         frames += [i - 1] * picks.previous + [i] * picks.current
     return frames
@@ -79,9 +79,9 @@ def test_the_worked_example_of_the_docstring() -> None:
 def test_a_frame_that_comes_late_leaves_its_points_to_the_one_before() -> None:
     sampler = Sampler(Fraction(20), NEVER)
     for t in (0, 50, 100):
-        assert sampler.offer(t * MS).current == 1
+        assert sampler.push(t * MS).current == 1
     # 150 and 200 are nearer to 100 or as near as to 300; 250 is nearer to 300.
-    late = sampler.offer(300 * MS)
+    late = sampler.push(300 * MS)
     assert (late.previous, late.current) == (2, 2)
 
 
@@ -95,7 +95,7 @@ def test_the_rate_that_was_meant(fps: float, meant: Fraction) -> None:
 def test_the_grid_does_not_drift_over_years() -> None:
     fps = Fraction(30000, 1001)
     sampler = Sampler(fps, NEVER)
-    sampler.offer(7)
+    sampler.push(7)
     year = int(fps * 365 * 86400)
     assert abs(sampler.point_ns(year) - 7 - year * NS / fps) <= Fraction(1, 2)
 
@@ -104,7 +104,7 @@ def chunks(
     times_ms: Iterable[float], fps: float = 10, frames_per_chunk: int = 2, broken: frozenset[int] = frozenset()
 ) -> tuple[ChunkSampler, list[ChunkMeta]]:
     sampler = ChunkSampler(fps, frames_per_chunk)
-    picks = [pick for i, t in enumerate(times_ms) for pick in sampler.offer(round(t * MS), i, broken=i in broken)]
+    picks = [pick for i, t in enumerate(times_ms) for pick in sampler.push(round(t * MS), i, broken=i in broken)]
     return sampler, [pick.chunk for pick in picks if pick.chunk]
 
 
@@ -141,7 +141,7 @@ def test_a_gap_longer_than_a_chunk_ends_the_segment(gap_ms: int) -> None:
     assert made[5].index == 0
     assert made[5].start_pts_ns == after[0] * MS
     assert made[5].duplicates == 0
-    assert sampler.sampled == sum(chunk.frames for chunk in made) + sampler.abandoned
+    assert sampler.sampled == sum(chunk.frames for chunk in made) + sampler.dropped_partial
 
 
 @pytest.mark.parametrize("jump_ms", [-10_000, -1, 40_000_000])
@@ -160,13 +160,13 @@ def test_the_same_instant_twice_is_one_frame() -> None:
 
 def test_damage_longer_than_a_chunk_ends_the_segment_and_is_counted() -> None:
     sampler, made = chunks(range(0, 2000, 40), broken=frozenset(range(10, 30)))
-    assert sampler.refused == 14  # 200 ms of damage are let through
+    assert sampler.dropped_corrupt == 14  # 200 ms of damage are let through
     assert {chunk.segment for chunk in made} == {1, 2}
 
 
 def test_segments_go_on_where_an_earlier_process_stopped() -> None:
     sampler = ChunkSampler(10, 1, first_segment=7)
-    (pick,) = sampler.offer(0, 0)
+    (pick,) = sampler.push(0, 0)
     assert pick.chunk is not None
     assert pick.chunk.segment == 7
 
@@ -186,7 +186,7 @@ def test_whatever_comes_chunks_stay_whole(
     for i, step in enumerate(steps):
         now += step * MS
         segment = sampler.segment
-        for pick in sampler.offer(now, i, broken=i in damaged):
+        for pick in sampler.push(now, i, broken=i in damaged):
             if sampler.segment != segment:
                 segment, position = sampler.segment, 0
             all_picks += 1
@@ -196,10 +196,10 @@ def test_whatever_comes_chunks_stay_whole(
             last = checked(pick, last, frames_per_chunk) or last
             made += pick.chunk is not None
     assert sampler.sampled == all_picks
-    assert sampler.sampled == frames_per_chunk * made + sampler.abandoned + position
+    assert sampler.sampled == frames_per_chunk * made + sampler.dropped_partial + position
 
 
-def checked(pick: Pick, last: ChunkMeta | None, frames_per_chunk: int) -> ChunkMeta | None:
+def checked(pick: FramePlacement, last: ChunkMeta | None, frames_per_chunk: int) -> ChunkMeta | None:
     chunk = pick.chunk
     if chunk is None:
         return None
@@ -218,7 +218,7 @@ def checked(pick: Pick, last: ChunkMeta | None, frames_per_chunk: int) -> ChunkM
 def windows(seen: Iterable[tuple[int, int]], size: int, hop: int) -> Iterator[tuple[int, range]]:
     tracker = WindowTracker(size, hop)
     for segment, index in seen:
-        if (window := tracker.offer(segment, index)) is not None:
+        if (window := tracker.push(segment, index)) is not None:
             yield segment, window
 
 
@@ -250,9 +250,9 @@ def test_only_chunks_that_a_window_can_hold_are_wanted() -> None:
     for index in range(24):
         if index == 9:
             continue  # lost
-        if tracker.wants(1, index):
+        if tracker.needs(1, index):
             wanted.append(index)
-            if (window := tracker.offer(1, index)) is not None:
+            if (window := tracker.push(1, index)) is not None:
                 windows.append(window)
         else:
             tracker.skip()
@@ -270,14 +270,14 @@ def test_how_far_the_next_window_is(size: int, hop: int, phase: int, jumps: list
     """Whatever was missing before: as many chunks later as it says, and no sooner, a window is complete."""
     tracker = WindowTracker(size, hop)
     tracker.phase = phase
-    assert tracker.ahead() == 1
+    assert tracker.chunks_until_window() == 1
     index = 0
     for jump in jumps:
         index += jump
-        tracker.offer(1, index)
+        tracker.push(1, index)
         index += 1
     if not jumps:
         return
-    ahead = tracker.ahead()
-    windows = [tracker.offer(1, index + i) is not None for i in range(ahead)]
+    ahead = tracker.chunks_until_window()
+    windows = [tracker.push(1, index + i) is not None for i in range(ahead)]
     assert windows == [False] * (ahead - 1) + [True]

@@ -67,7 +67,7 @@ def clip_with_gaps(seconds: float) -> list[Frame]:
                 width=SIDE,
                 height=SIDE,
                 corrupt=1000 < index < 1020,
-                picture=picture.astype(np.uint8),
+                image=picture.astype(np.uint8),
                 render=render,
             )
         )
@@ -110,9 +110,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[FactorisedViViT,
 @pytest.fixture(scope="module")
 def chunks() -> list[tuple[ChunkMeta, np.ndarray]]:
     sink = Collected()
-    filler = ChunkBuilder(ChunkSampler(FPS, FRAMES), sink, height=SIDE, width=SIDE, resize="stretch")
+    builder = ChunkBuilder(ChunkSampler(FPS, FRAMES), sink, height=SIDE, width=SIDE, resize="stretch")
     for frame in clip_with_gaps(60):
-        filler.offer(frame)
+        builder.push(frame)
     assert len({meta.segment for meta, _ in sink.chunks}) >= 5  # without gaps nothing would be proven about them
     return sink.chunks
 

@@ -29,9 +29,9 @@ MJPEG = "v=0\r\ns=x\r\nt=0 0\r\nm=video 0 RTP/AVP 26\r\na=control:track0\r\n"
 
 @pytest.fixture(autouse=True)
 def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
-    memory = fallback.Memory()
-    monkeypatch.setattr("streamclf.sources.network.MEMORY", memory)
-    monkeypatch.setattr("streamclf.sources.rtsp.reader.MEMORY", memory)
+    memory = fallback.FallbackCache()
+    monkeypatch.setattr("streamclf.sources.network.FALLBACK_CACHE", memory)
+    monkeypatch.setattr("streamclf.sources.rtsp.reader.FALLBACK_CACHE", memory)
 
 
 def live(url: str, **keys: Any) -> Source:

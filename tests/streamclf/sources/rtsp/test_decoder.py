@@ -5,11 +5,11 @@ from __future__ import annotations
 from support.clips import Film, film
 
 from streamclf.sources.rtsp.access_units import START_CODE, AccessUnit
-from streamclf.sources.rtsp.decoder import Decoder
-from streamclf.sources.rtsp.media import Media
-from streamclf.sources.rtsp.sdp import Track
+from streamclf.sources.rtsp.decoder import RtspDecoder
+from streamclf.sources.rtsp.media import TrackReceiver
+from streamclf.sources.rtsp.sdp import VideoTrack
 
-TRACK = Track(codec="H264", payload_types=frozenset({96}))
+TRACK = VideoTrack(codec="H264", payload_types=frozenset({96}))
 
 
 def shaped(sar: str, width: int = 160) -> Film:
@@ -20,7 +20,7 @@ def shaped(sar: str, width: int = 160) -> Film:
 
 def test_pictures_have_the_shape_that_their_key_frame_says() -> None:
     """Somebody changes the camera's settings while it plays: its pixels are other ones, then its pictures."""
-    decoder = Decoder(Media(TRACK, reorder_s=0.0), TRACK, held_after_s=1.0)
+    decoder = RtspDecoder(TrackReceiver(TRACK, reorder_s=0.0), TRACK, held_after_s=1.0)
     sizes = []
     films = [shaped("1/1"), shaped("2/1"), shaped("0/0"), shaped("4/3"), shaped("4/3", width=120), shaped("9/2")]
     for number, unit in enumerate(unit for one in films for unit in one.units):

@@ -12,13 +12,13 @@ from support.rtp import Packetizer
 from streamclf.errors import SourceError
 from streamclf.sources.rtsp.access_units import START_CODE
 from streamclf.sources.rtsp.address import parse_url
-from streamclf.sources.rtsp.auth import Authenticator, Credentials, choose
-from streamclf.sources.rtsp.framing import Data, Framing
-from streamclf.sources.rtsp.media import Media
+from streamclf.sources.rtsp.auth import Authenticator, Credentials, choose_challenge
+from streamclf.sources.rtsp.framing import InterleavedParser, ReceivedPackets
+from streamclf.sources.rtsp.media import TrackReceiver
 from streamclf.sources.rtsp.message import MAX_BODY_BYTES, MAX_HEADERS, MalformedMessageError, parse_head, request_bytes
 from streamclf.sources.rtsp.rtcp import parse_rtcp
 from streamclf.sources.rtsp.rtp import parse_rtp
-from streamclf.sources.rtsp.sdp import MAX_PARAMETER_SETS, Track, parse_sdp
+from streamclf.sources.rtsp.sdp import MAX_PARAMETER_SETS, VideoTrack, parse_sdp
 from streamclf.sources.rtsp.session import _pair
 
 PROFILE = settings(max_examples=150, deadline=None)
@@ -47,7 +47,7 @@ def test_descriptions(body: bytes) -> None:
 @given(st.lists(TEXTS, max_size=4), TEXTS, TEXTS)
 @PROFILE
 def test_challenges(headers: list[str], user: str, password: str) -> None:
-    challenge = choose(headers)
+    challenge = choose_challenge(headers)
     if challenge is not None:
         told = Authenticator(Credentials(user=user, password=password), challenge).header("PLAY", "rtsp://c/")
         assert told.startswith(("Digest ", "Basic "))
@@ -93,13 +93,13 @@ def test_streams_give_the_same_however_they_are_cut(parts: list[bytes], step: in
     stream = b"".join(parts)
     told = []
     for size in (step, len(stream) + 1):
-        framing, items = Framing(), []
+        framing, items = InterleavedParser(), []
         framing.expect((0, 1), frozenset({96}))
         with suppress(MalformedMessageError):
             for begin in range(0, len(stream), size):
                 items += framing.feed(stream[begin : begin + size])
         assert len(framing._buffer) <= 1 << 17
-        cut = [item for item in items if isinstance(item, Data)]
+        cut = [item for item in items if isinstance(item, ReceivedPackets)]
         told.append([(data.channel, packet) for data in cut for packet in data.packets])
     assert {channel for items in told for channel, _ in items} <= {0, 1}
     # After junk, what may be the beginning of a packet or an answer is judged by as much of it as is there: only then
@@ -131,7 +131,7 @@ RTP = st.builds(
 @given(st.lists(RTP, max_size=60), st.sampled_from(["H264", "H265"]), st.sampled_from([0.0, 0.1]), st.booleans())
 @PROFILE
 def test_packets_of_every_kind(packets: list[bytes], codec: str, wait_s: float, damage: bool) -> None:
-    media = Media(Track(codec=codec, payload_types=frozenset({96})), reorder_s=wait_s)
+    media = TrackReceiver(VideoTrack(codec=codec, payload_types=frozenset({96})), reorder_s=wait_s)
     units = []
     for i, packet in enumerate(packets):
         now = 100 + i * 0.01
@@ -169,7 +169,7 @@ def test_whatever_a_camera_encodes_comes_out_as_it_was(
 ) -> None:
     head, follow = (b"\x26\x01\x80", b"\x26\x01\x00") if hevc else (b"\x65\x80", b"\x65\x00")
     sender = Packetizer(ssrc=7, sequence=65_530, hevc=hevc, aggregate=aggregate)
-    media = Media(Track(codec="H265" if hevc else "H264", payload_types=frozenset({96})), reorder_s=0.0)
+    media = TrackReceiver(VideoTrack(codec="H265" if hevc else "H264", payload_types=frozenset({96})), reorder_s=0.0)
     for i, picture in enumerate(pictures):
         nals = [(follow if j else head) + body for j, body in enumerate(picture)]
         units = [unit for packet in sender.packets(nals, i * 3600) for unit in media.rtp([packet], i * 0.04)]

@@ -12,16 +12,16 @@ from support.rtp import NTP_EPOCH, Packetizer
 
 from streamclf.sources.rtsp import nal
 from streamclf.sources.rtsp.access_units import MAX_NALS, AccessUnit
-from streamclf.sources.rtsp.media import Media
-from streamclf.sources.rtsp.reorder import MAX_WAITING, Reorder
-from streamclf.sources.rtsp.rtcp import Reception, parse_rtcp
-from streamclf.sources.rtsp.rtp import RtpPacket, Run, Timeline, distance, parse_rtp
-from streamclf.sources.rtsp.sdp import Track
+from streamclf.sources.rtsp.media import TrackReceiver
+from streamclf.sources.rtsp.reorder import MAX_WAITING, ReorderBuffer
+from streamclf.sources.rtsp.rtcp import ReceptionStats, parse_rtcp
+from streamclf.sources.rtsp.rtp import PacketRun, RtpPacket, RtpTimeline, distance, parse_rtp
+from streamclf.sources.rtsp.sdp import VideoTrack
 
 SPS, PPS, SEI = b"\x67sps", b"\x68pps", b"\x06sei"
 STEP = 3600
-H264 = Track(codec="H264", payload_types=frozenset({96}))
-H265 = Track(codec="H265", payload_types=frozenset({96}))
+H264 = VideoTrack(codec="H264", payload_types=frozenset({96}))
+H265 = VideoTrack(codec="H265", payload_types=frozenset({96}))
 
 
 def key(number: int, size: int = 50) -> bytes:
@@ -38,7 +38,9 @@ def packer(**keys: Any) -> Packetizer:
     return Packetizer(**{"ssrc": 7, "sequence": 65_530, **keys})
 
 
-def fed(media: Media, packets: Iterable[bytes], *, begin: float = 100.0, step: float = 0.001) -> list[AccessUnit]:
+def fed(
+    media: TrackReceiver, packets: Iterable[bytes], *, begin: float = 100.0, step: float = 0.001
+) -> list[AccessUnit]:
     units = []
     for i, packet in enumerate(packets):
         units += media.rtp([packet], begin + i * step)
@@ -67,11 +69,11 @@ def test_what_is_no_packet(data: bytes) -> None:
 
 @pytest.mark.parametrize(("codec", "track"), [(False, H264), (True, H265)], ids=["H264", "H265"])
 @pytest.mark.parametrize("aggregate", [False, True])
-def test_units_come_whole_with_their_last_packet(codec: bool, track: Track, aggregate: bool) -> None:
+def test_units_come_whole_with_their_last_packet(codec: bool, track: VideoTrack, aggregate: bool) -> None:
     sets = [b"\x40\x01vps", b"\x42\x01sps", b"\x44\x01pps"] if codec else [SPS, PPS]
     big = (b"\x26\x01\x80" if codec else b"\x65\x88") + bytes(range(1, 256)) * 20
     small = (b"\x02\x01\x80" if codec else b"\x41\x9a") + b"small"
-    sender, media = packer(hevc=codec, aggregate=aggregate), Media(track, reorder_s=0.0)
+    sender, media = packer(hevc=codec, aggregate=aggregate), TrackReceiver(track, reorder_s=0.0)
     packets = list(sender.packets([*sets, big], 0))
     assert fed(media, packets[:-1]) == []
     assert [unit.data for unit in fed(media, packets[-1:])] == [annex_b(*sets, big)]
@@ -81,7 +83,7 @@ def test_units_come_whole_with_their_last_packet(codec: bool, track: Track, aggr
 
 
 def test_markers_that_are_lost_or_never_set_end_pictures_with_the_next_one() -> None:
-    sender, media = packer(marker="never"), Media(H264, reorder_s=0.0)
+    sender, media = packer(marker="never"), TrackReceiver(H264, reorder_s=0.0)
     packets = [packet for i in range(3) for packet in sender.packets([SPS, PPS, key(i)], i * STEP)]
     units = fed(media, packets)
     assert [unit.data for unit in units] == [annex_b(SPS, PPS, key(0)), annex_b(SPS, PPS, key(1))]
@@ -90,7 +92,7 @@ def test_markers_that_are_lost_or_never_set_end_pictures_with_the_next_one() -> 
 
 
 def test_a_marker_on_parameter_sets_ends_no_picture() -> None:
-    sender, media = packer(), Media(H264, reorder_s=0.0)
+    sender, media = packer(), TrackReceiver(H264, reorder_s=0.0)
     units = fed(media, sender.packets([SPS, PPS], 0))  # marked, as some cameras do
     units += fed(media, sender.packets([key(1)], STEP))
     assert [unit.data for unit in units] == [annex_b(SPS, PPS, key(1))]
@@ -98,7 +100,7 @@ def test_a_marker_on_parameter_sets_ends_no_picture() -> None:
 
 
 def test_markers_on_every_slice_are_believed_once() -> None:
-    sender, media = packer(marker="every"), Media(H264, reorder_s=0.0)
+    sender, media = packer(marker="every"), TrackReceiver(H264, reorder_s=0.0)
     packets = [packet for i in range(4) for packet in sender.packets([key(i), rest(i), rest(i)], i * STEP)]
     units = fed(media, packets)
     assert not media.trusts_marker
@@ -108,14 +110,14 @@ def test_markers_on_every_slice_are_believed_once() -> None:
 def test_pictures_of_one_time_stamp_are_told_apart_by_their_first_slice() -> None:
     """A camera whose clock stands still, with and without marker bits."""
     for marker in ("last", "never"):
-        sender, media = packer(marker=marker), Media(H264, reorder_s=0.0)
+        sender, media = packer(marker=marker), TrackReceiver(H264, reorder_s=0.0)
         units = fed(media, [packet for i in range(3) for packet in sender.packets([SEI, key(i), rest(i)], 0)])
         assert [unit.data for unit in units][:2] == [annex_b(SEI, key(i), rest(i)) for i in (0, 1)]
         assert media.trusts_marker
 
 
 def test_a_hole_spoils_the_pictures_around_it_and_no_others() -> None:
-    sender, media = packer(), Media(H264, reorder_s=0.0)
+    sender, media = packer(), TrackReceiver(H264, reorder_s=0.0)
     pictures = [list(sender.packets([key(i, 5000)], i * STEP)) for i in range(4)]
     assert len(pictures[0]) == 4
     lost = [pictures[1][2]]
@@ -127,18 +129,18 @@ def test_a_hole_spoils_the_pictures_around_it_and_no_others() -> None:
 
 
 def test_a_hole_between_pictures_spoils_both_only_where_it_may_hold_an_end() -> None:
-    sender, media = packer(), Media(H264, reorder_s=0.0)
+    sender, media = packer(), TrackReceiver(H264, reorder_s=0.0)
     pictures = [list(sender.packets([key(i, 2000)], i * STEP)) for i in range(4)]
     units = fed(media, [*pictures[0], *pictures[1][:-1], *pictures[2], *pictures[3]])
     assert [unit.damaged for unit in units] == [False, True, True, False]
-    media = Media(H264, reorder_s=0.0)
+    media = TrackReceiver(H264, reorder_s=0.0)
     units = fed(media, [*pictures[0], *pictures[2], *pictures[3]])
     assert [unit.damaged for unit in units] == [False, True, False], "a picture is missing before the second"
     assert media.lost == 2
 
 
 def test_half_a_parameter_set_is_thrown_away() -> None:
-    sender, media = packer(), Media(H264, reorder_s=0.0)
+    sender, media = packer(), TrackReceiver(H264, reorder_s=0.0)
     packets = list(sender.packets([b"\x67" + b"s" * 3000, key(1)], 0))
     (unit,) = fed(media, [packets[0], *packets[2:]])
     assert unit.data == annex_b(key(1))
@@ -167,7 +169,7 @@ def test_kinds_that_cameras_do_not_send_are_counted() -> None:
 def test_nothing_grows_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streamclf.sources.rtsp.nal.MAX_NAL_BYTES", 10_000)
     monkeypatch.setattr("streamclf.sources.rtsp.access_units.MAX_NAL_BYTES", 10_000)
-    sender, media = packer(), Media(H264, reorder_s=0.0)
+    sender, media = packer(), TrackReceiver(H264, reorder_s=0.0)
     assert fed(media, sender.packets([key(1, 20_000)], 0)) == []
     assert fed(media, sender.packets([SEI] * (MAX_NALS + 10), STEP)) == []
     assert fed(media, sender.packets([key(1, 4000), rest(1, 4000), rest(1, 4000)], 2 * STEP)) == []
@@ -176,16 +178,16 @@ def test_nothing_grows_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     assert unit.data.endswith(annex_b(key(2)))
 
 
-def numbers(reorder: Reorder, arrivals: Sequence[int], now: float = 0.0) -> list[tuple[int, int]]:
+def numbers(reorder: ReorderBuffer, arrivals: Sequence[int], now: float = 0.0) -> list[tuple[int, int]]:
     return [
         (arrival.run.sequence, arrival.lost)
         for number in arrivals
-        for arrival in reorder.push(Run(number & 0xFFFF, 0, 7, False, [b""]), now)
+        for arrival in reorder.push(PacketRun(number & 0xFFFF, 0, 7, False, [b""]), now)
     ]
 
 
 def test_packets_wait_for_those_before_them_and_not_for_ever() -> None:
-    reorder = Reorder(0.1)
+    reorder = ReorderBuffer(0.1)
     assert numbers(reorder, [65_534, 65_535]) == [(65_534, 0), (65_535, 0)]
     assert numbers(reorder, [1, 3], 1.0) == []
     assert reorder.deadline == pytest.approx(1.1)
@@ -198,7 +200,7 @@ def test_packets_wait_for_those_before_them_and_not_for_ever() -> None:
 
 
 def test_no_more_wait_than_there_is_room_for() -> None:
-    reorder = Reorder(1e9)
+    reorder = ReorderBuffer(1e9)
     numbers(reorder, [10])
     told = numbers(reorder, range(12, 12 + MAX_WAITING + 1))
     assert told[0] == (12, 1)
@@ -210,7 +212,7 @@ def test_any_order_within_the_wait_comes_out_in_order() -> None:
     for _ in range(50):
         first = rng.randrange(1 << 16)
         order = sorted(range(200), key=lambda i: i + rng.uniform(0, 20))
-        reorder = Reorder(10.0)
+        reorder = ReorderBuffer(10.0)
         begun = numbers(reorder, [first - 1])
         told = begun + numbers(reorder, [first + i for i in order])
         assert [number for number, _ in told] == [(first - 1 + i) & 0xFFFF for i in range(201)]
@@ -218,10 +220,10 @@ def test_any_order_within_the_wait_comes_out_in_order() -> None:
 
 
 def test_a_sender_that_counts_anew_is_followed() -> None:
-    reorder = Reorder(0.1)
+    reorder = ReorderBuffer(0.1)
     numbers(reorder, [10, 11, 13])
     assert numbers(reorder, [30_000, 30_001]) == [(13, 1), (30_000, 1), (30_001, 0)]
-    assert numbers(Reorder(0.0), [10, 12, 11]) == [(10, 0), (12, 1)], "a transport in order waits for nothing"
+    assert numbers(ReorderBuffer(0.0), [10, 12, 11]) == [(10, 0), (12, 1)], "a transport in order waits for nothing"
 
 
 def test_distances_on_a_circle() -> None:
@@ -229,7 +231,7 @@ def test_distances_on_a_circle() -> None:
 
 
 def test_time_goes_on_over_a_wrap_and_passes_jumps_on() -> None:
-    timeline = Timeline(90_000)
+    timeline = RtpTimeline(90_000)
     assert timeline.at(2**32 - 1800, 0.0) == 0
     assert timeline.at(1800, 0.04) == 3600
     assert not timeline.jumped
@@ -242,7 +244,7 @@ def test_time_goes_on_over_a_wrap_and_passes_jumps_on() -> None:
 
 def test_one_packet_of_a_stranger_is_left_out_and_two_are_a_new_sender() -> None:
     ours, other = packer(), packer(ssrc=8, sequence=99)
-    media = Media(H264, reorder_s=0.0)
+    media = TrackReceiver(H264, reorder_s=0.0)
     units = fed(media, ours.packets([key(0)], 0))
     stray, first, second = (next(other.packets([key(100 + i)], 10**6 + i * STEP)) for i in range(3))
     units += fed(media, [stray, *ours.packets([key(1)], STEP)], begin=100.04)
@@ -261,7 +263,7 @@ def test_one_packet_of_a_stranger_is_left_out_and_two_are_a_new_sender() -> None
 
 
 def test_a_sender_report_gives_the_time_of_day_and_a_jump_takes_it_away() -> None:
-    sender, media = packer(), Media(H264, reorder_s=0.0)
+    sender, media = packer(), TrackReceiver(H264, reorder_s=0.0)
     media.rtcp([sender.sender_report(1_700_000_000.25, 0)], 100.0)
     (unit,) = fed(media, sender.packets([key(0)], 0))
     assert media.wall_ns(unit.timestamp) == 1_700_000_000_250_000_000
@@ -283,9 +285,9 @@ def test_reports_of_ntp_s_next_era_and_of_nobody() -> None:
 
 def test_what_we_report_is_what_came() -> None:
     """RFC 3550, section 6.4.2: loss as a fraction of 256 since the last report, and in all."""
-    reception = Reception(90_000)
+    reception = ReceptionStats(90_000)
     for i in (0, 1, 2, 4, 5, 6, 8, 9):
-        reception.packets(Run((65_530 + i) & 0xFFFF, i * STEP, 7, False, [b""]), i * 0.04)
+        reception.packets(PacketRun((65_530 + i) & 0xFFFF, i * STEP, 7, False, [b""]), i * 0.04)
     (sent,), _ = parse_rtcp(packer().sender_report(1.5, 0))
     reception.sender(sent, 0.36)
     report = reception.report(42, 1.36)

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from streamclf.errors import SourceError
-from streamclf.sources.rtsp.address import Credentials, joined, parse_url, redirected
-from streamclf.sources.rtsp.auth import Authenticator, choose
+from streamclf.sources.rtsp.address import Credentials, join_control, parse_url, resolve_redirect
+from streamclf.sources.rtsp.auth import Authenticator, choose_challenge
 from streamclf.sources.rtsp.connection import tls_context
-from streamclf.sources.rtsp.fallback import FORGET_S, Memory, NotUnderstoodError
-from streamclf.sources.rtsp.framing import Data, Framing
+from streamclf.sources.rtsp.fallback import FORGET_S, FallbackCache, UnsupportedStreamError
+from streamclf.sources.rtsp.framing import InterleavedParser, ReceivedPackets
 from streamclf.sources.rtsp.message import MalformedMessageError, RtspMessage, request_bytes
 from streamclf.sources.rtsp.sdp import parse_sdp
 
@@ -44,16 +44,16 @@ def test_what_is_no_rtsp_url(url: str) -> None:
 
 
 def test_a_track_s_url_is_what_servers_expect_not_what_links_are() -> None:
-    assert joined("rtsp://c/live?channel=1", "track1") == "rtsp://c/live?channel=1/track1"
-    assert joined("rtsp://c/live/", "track1") == "rtsp://c/live/track1"
-    assert joined("rtsp://c/live/", "rtsp://10.0.0.1/live/1") == "rtsp://10.0.0.1/live/1"
-    assert joined("rtsp://c/live", "*") == joined("rtsp://c/live", "") == "rtsp://c/live"
+    assert join_control("rtsp://c/live?channel=1", "track1") == "rtsp://c/live?channel=1/track1"
+    assert join_control("rtsp://c/live/", "track1") == "rtsp://c/live/track1"
+    assert join_control("rtsp://c/live/", "rtsp://10.0.0.1/live/1") == "rtsp://10.0.0.1/live/1"
+    assert join_control("rtsp://c/live", "*") == join_control("rtsp://c/live", "") == "rtsp://c/live"
 
 
 def test_no_server_leads_us_elsewhere_or_out_of_its_encryption() -> None:
     plain, _ = parse_url("rtsp://cam/a", "cam")
     safe, _ = parse_url("rtsps://cam/a", "cam")
-    assert redirected(plain, "rtsps://CAM:555/b", "cam").port == 555
+    assert resolve_redirect(plain, "rtsps://CAM:555/b", "cam").port == 555
     for address, location, why in (
         (plain, "rtsp://cam.evil/a", "another host"),
         (plain, "rtsp://cam@evil/a", "another host"),
@@ -62,7 +62,7 @@ def test_no_server_leads_us_elsewhere_or_out_of_its_encryption() -> None:
         (plain, "", "a place that is none"),
     ):
         with pytest.raises(SourceError, match=why):
-            redirected(address, location, "cam")
+            resolve_redirect(address, location, "cam")
 
 
 MUFASA = Credentials(user="Mufasa", password="Circle of Life")
@@ -80,7 +80,7 @@ RFC_7616 = (
     ],
 )
 def test_the_digest_of_rfc_7616_section_3_9_1(algorithm: str, response: str) -> None:
-    challenge = choose([RFC_7616.format(algorithm)])
+    challenge = choose_challenge([RFC_7616.format(algorithm)])
     assert challenge
     told = Authenticator(MUFASA, challenge).header(
         "GET", "/dir/index.html", "f2/wE4q74E6zIJEtWaHKaf5wv/H5QzzpXusqGemxURZJ"
@@ -95,7 +95,7 @@ def test_the_digest_of_rfc_2617_section_3_5() -> None:
         'Digest realm="testrealm@host.com", qop="auth,auth-int", nonce="dcd98b7102dd2f0e8b11d0f600bfb0c093", '
         'opaque="5ccc069c403ebaf9f0171e9517f40e41"'
     )
-    challenge = choose([header])
+    challenge = choose_challenge([header])
     assert challenge
     told = Authenticator(Credentials(user="Mufasa", password="Circle Of Life"), challenge)
     assert 'response="6629fae49393a05397450978507c4ef1"' in told.header("GET", "/dir/index.html", "0a4f113b")
@@ -106,18 +106,18 @@ def test_the_digest_of_rfc_2617_section_3_5() -> None:
 def test_the_best_of_several_proofs_is_given() -> None:
     both = 'Basic realm="a, b", Digest realm="x", nonce="1", Digest realm="x", nonce="2", algorithm=SHA-256'
     for headers in ([both], ['Digest realm="x", nonce="2", algorithm=SHA-256', "Basic realm=q", "Digest nonce=1"]):
-        challenge = choose(headers)
+        challenge = choose_challenge(headers)
         assert challenge
         assert (challenge.scheme, challenge.parameters["nonce"]) == ("digest", "2")
-    basic = choose(["Negotiate abc=", 'Digest realm="x", nonce="n", qop="auth-int"', 'Basic realm="q\\"q"'])
+    basic = choose_challenge(["Negotiate abc=", 'Digest realm="x", nonce="n", qop="auth-int"', 'Basic realm="q\\"q"'])
     assert basic
     assert Authenticator(MUFASA, basic).header("X", "y") == "Basic TXVmYXNhOkNpcmNsZSBvZiBMaWZl"
     assert basic.parameters["realm"] == 'q"q'
-    assert choose(["Negotiate", "Digest algorithm=X", ""]) is None
+    assert choose_challenge(["Negotiate", "Digest algorithm=X", ""]) is None
 
 
 def test_a_session_digest_has_the_nonces_in_its_secret() -> None:
-    challenge = choose(['Digest realm="r", nonce="n", algorithm=MD5-sess'])
+    challenge = choose_challenge(['Digest realm="r", nonce="n", algorithm=MD5-sess'])
     assert challenge
     told = Authenticator(Credentials(user="u", password="p"), challenge).header("PLAY", "rtsp://c/", "c")
     secret = md5(b"%s:n:c" % md5(b"u:r:p").hexdigest().encode()).hexdigest()
@@ -175,7 +175,7 @@ def test_a_description_of_h265_with_nonsense_in_it() -> None:
     ],
 )
 def test_what_is_beyond_us_is_said_in_plain_words(lines: list[str], why: str) -> None:
-    with pytest.raises(NotUnderstoodError, match=why) as caught:
+    with pytest.raises(UnsupportedStreamError, match=why) as caught:
         parse_sdp(sdp(*lines))
     assert str(caught.value).isprintable()
 
@@ -186,8 +186,8 @@ def packet(number: int, size: int = 200, channel: int = 0) -> bytes:
     return struct.pack(">cBH", b"$", channel, len(body)) + body
 
 
-def framing() -> Framing:
-    found = Framing()
+def framing() -> InterleavedParser:
+    found = InterleavedParser()
     found.expect((0, 1), frozenset({96}))
     return found
 
@@ -201,7 +201,7 @@ def test_packets_and_messages_are_cut_out_wherever_the_reads_end(step: int) -> N
     for begin in range(0, len(stream), step):
         items += frames.feed(stream[begin : begin + step])
     first, told, second, request, last = items
-    assert [item.channel for item in (first, second, last) if isinstance(item, Data)] == [0, 1, 0]
+    assert [item.channel for item in (first, second, last) if isinstance(item, ReceivedPackets)] == [0, 1, 0]
     assert isinstance(told, RtspMessage)
     assert (told.status, told.sequence, told.body, told.headers["x"]) == (200, 5, b"$$$$", ["1", "2"])
     assert isinstance(request, RtspMessage)
@@ -220,7 +220,7 @@ def test_after_junk_the_next_packet_is_found() -> None:
         found = []
         for begin in range(0, len(stream), 777):
             found += frames.feed(stream[begin : begin + 777])
-        packets = [each for item in found if isinstance(item, Data) for each in item.packets]
+        packets = [each for item in found if isinstance(item, ReceivedPackets) for each in item.packets]
         sequences = {struct.unpack_from(">H", each, 2)[0] for each in packets}
         assert 1 in sequences
         # Junk that looks like the head of a packet swallows as much as that would be long: one in some hundred.
@@ -233,27 +233,27 @@ def test_a_stream_of_junk_alone_is_given_up() -> None:
     for piece in (b"\1", b"$", b"$\0", b"RTSP/1.0 20", b"$\0RTSP/", b"A"):
         frames = framing()
 
-        def flood(frames: Framing = frames, piece: bytes = piece) -> None:
+        def flood(frames: InterleavedParser = frames, piece: bytes = piece) -> None:
             for _ in range(40):
                 frames.feed(piece * (65_536 // len(piece)))
 
         with pytest.raises(MalformedMessageError, match="bytes without a packet"):
             flood()
     with pytest.raises(MalformedMessageError, match="not RTSP"):
-        Framing().feed(b"HTTP/1.1 200 OK\r\n\r\n")
+        InterleavedParser().feed(b"HTTP/1.1 200 OK\r\n\r\n")
 
 
 def test_no_part_of_a_request_ends_its_line() -> None:
     assert request_bytes("PLAY", "rtsp://c/", {"CSeq": "1"}) == b"PLAY rtsp://c/ RTSP/1.0\r\nCSeq: 1\r\n\r\n"
     for url, value in (("a\nb", "c"), ("a", "b\r\nEvil: 1")):
         with pytest.raises(MalformedMessageError):
-            request_bytes("PLAY", url, {"Session": value})
+            request_bytes("PLAY", url, {"RtspSession": value})
 
 
 def test_what_is_learnt_is_forgotten_after_an_hour_and_never_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr("streamclf.sources.rtsp.fallback.time.monotonic", lambda: clock[0])
-    memory = Memory()
+    memory = FallbackCache()
     for i in range(1000):
         memory.learn(f"rtsp://c/{i}", "JPEG")
     assert memory.recall("rtsp://c/0") is None

@@ -10,10 +10,10 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from support.rtp import MAX_PAYLOAD, PAYLOAD_TYPE, Packetizer
 
-from streamclf.sources.rtsp.framing import Data, Framing
-from streamclf.sources.rtsp.media import Media
+from streamclf.sources.rtsp.framing import InterleavedParser, ReceivedPackets
+from streamclf.sources.rtsp.media import TrackReceiver
 from streamclf.sources.rtsp.rtp import parse_rtp, runs_of
-from streamclf.sources.rtsp.sdp import Track
+from streamclf.sources.rtsp.sdp import VideoTrack
 
 PROFILE = settings(max_examples=250, deadline=None)
 TYPES = frozenset({PAYLOAD_TYPE})
@@ -115,21 +115,21 @@ def _stranger(came: list[Came], at: int, value: int) -> None:
 FAULTS = {f.__name__: f for f in (_lose, _repeat, _delay, _flip, _mark, _empty, _pad, _replace, _stranger)}
 
 
-def told(media: Media, now: float) -> dict[str, Any]:
+def told(media: TrackReceiver, now: float) -> dict[str, Any]:
     """All that anybody can ask of it."""
     names = ("lost", "foreign", "malformed", "unsupported", "trusts_marker", "came_at", "left_at", "deadline")
     found = {name: getattr(media, name) for name in names}
     return found | {"report": media.report(now), "wall_ns": [media.wall_ns(i * STEP) for i in range(8)]}
 
 
-def cut(came: Sequence[Came], ends: Sequence[int]) -> list[list[Data]]:
+def cut(came: Sequence[Came], ends: Sequence[int]) -> list[list[ReceivedPackets]]:
     """What is there at each read, by the framing of a connection that is read up to these bytes."""
     stream = b"".join(struct.pack(">cBH", b"$", 6 + channel, len(data)) + data for channel, data in came)
-    framing = Framing()
+    framing = InterleavedParser()
     framing.expect((6, 7), TYPES)
     at, reads = 0, []
     for end in sorted({min(end, len(stream)) for end in ends} | {len(stream)}):
-        reads.append([item for item in framing.feed(stream[at:end]) if isinstance(item, Data)])
+        reads.append([item for item in framing.feed(stream[at:end]) if isinstance(item, ReceivedPackets)])
         at = end
     assert framing.junk == 0
     return reads
@@ -147,8 +147,8 @@ def test_runs_come_to_the_same_as_single_packets(data: st.DataObject, hevc: bool
     came = [(channel, packet) for channel, packet in came if len(packet) >= 8 and packet[0] >> 6 == 2]
     reads = cut(came, data.draw(st.lists(st.integers(0, 40_000), max_size=6)))
     assert [(item.channel, packet) for items in reads for item in items for packet in item.packets] == came
-    track = Track(codec="H265" if hevc else "H264", payload_types=TYPES)
-    together, alone = Media(track, reorder_s=wait_s), Media(track, reorder_s=wait_s)
+    track = VideoTrack(codec="H265" if hevc else "H264", payload_types=TYPES)
+    together, alone = TrackReceiver(track, reorder_s=wait_s), TrackReceiver(track, reorder_s=wait_s)
     together._own_ssrc = alone._own_ssrc  # made up by each
     alone._depacketizer.follow = take_none  # type: ignore[method-assign] # each packet is pushed
     now = 100.0
@@ -201,7 +201,7 @@ def test_a_picture_that_ends_in_the_middle_of_a_run_has_waited_for_nothing() -> 
     """A camera whose clock stands still and that sets no marker: the next picture's first slice is all that tells."""
     sender = Packetizer(ssrc=7, sequence=1, marker="never")
     first, *others = (list(sender.packets([b"\x65\x88" + bytes([i]) * 9], 0)) for i in range(3))
-    media = Media(Track(codec="H264", payload_types=TYPES), reorder_s=0.0)
+    media = TrackReceiver(VideoTrack(codec="H264", payload_types=TYPES), reorder_s=0.0)
     assert media.rtp(first, 100.0) == []
     units = media.rtp([packet for packets in others for packet in packets], 105.0)
     assert [unit.waited_s for unit in units] == [5.0, 0.0]

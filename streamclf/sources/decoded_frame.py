@@ -7,13 +7,13 @@ from typing import Final, NamedTuple
 
 import av
 
-from streamclf.sources.resize import Oriented
+from streamclf.sources.resize import OrientedFrame
 
 SQUARE: Final = Fraction(1)
 """The shape of most cameras' pixels."""
 
 
-class Picture(NamedTuple):
+class DecodedFrame(NamedTuple):
     """A picture and its size as one should see it; `pts_ns` is None where the container does not say.
 
     `oriented` is None for one that was skipped: not decoded, because nobody wants it. Then `arrived_ns` is when its
@@ -24,7 +24,7 @@ class Picture(NamedTuple):
     was taken, by the camera's clock, where the camera says.
     """
 
-    oriented: Oriented | None
+    oriented: OrientedFrame | None
     width: int
     height: int
     pts_ns: int | None
@@ -35,7 +35,7 @@ class Picture(NamedTuple):
     wall_ns: int | None = None
 
 
-def oriented(frame: av.VideoFrame, pixel_aspect: Fraction) -> Oriented:
+def oriented(frame: av.VideoFrame, pixel_aspect: Fraction) -> OrientedFrame:
     """`frame` as one should see it: its rotation and the shape of its pixels."""
     degrees = getattr(frame, "rotation", 0)
     turns = round(degrees / 90) % 4 if degrees else 0
@@ -44,7 +44,7 @@ def oriented(frame: av.VideoFrame, pixel_aspect: Fraction) -> Oriented:
         width = max(1, round(width * pixel_aspect))
     if turns % 2:
         width, height = height, width
-    return Oriented(frame=frame, quarter_turns=turns, width=width, height=height)
+    return OrientedFrame(frame=frame, quarter_turns=turns, width=width, height=height)
 
 
 def sound_aspect(aspect: Fraction | None) -> Fraction:
