@@ -18,7 +18,7 @@ from streamclf.capture.status_reporter import StatusProducer, StatusReporter
 from streamclf.errors import RingError, SourceError, SourceRefusedError, SourceWaitingError
 from streamclf.net.backoff import Backoff
 from streamclf.redact import register_secret, register_url
-from streamclf.runtime.child import EXIT_DONE, EXIT_ENDED, Stop
+from streamclf.runtime.child import EXIT_DONE, EXIT_ENDED, ChildControl
 from streamclf.runtime.jobs import CaptureJob
 from streamclf.runtime.liveness import Liveness
 from streamclf.runtime.profiling import open_stages
@@ -50,11 +50,11 @@ class Capture:
     """Read one stream until it ends or a stop is requested, and report its state."""
 
     def __init__(
-        self, job: CaptureJob, producer: CaptureProducer, stop: threading.Event, pulse: Liveness | None = None
+        self, job: CaptureJob, producer: CaptureProducer, stop: threading.Event, liveness: Liveness | None = None
     ) -> None:
         self._job = job
         self._stop = stop
-        self._pulse = pulse or Liveness()
+        self._liveness = liveness or Liveness()
         self._previews = Previewer(producer, job.stream)
         progress = None if job.progress_fd is None else ProgressWaiter(job.progress_fd, stop)
         detect = [self._detect_frozen] if job.source.frozen_after_s else []
@@ -100,13 +100,13 @@ class Capture:
         config = self._job.source
         reading_s = MAX_PAUSE_S if config.may_pause else 2 * config.read_timeout_s + READING_MARGIN_S
         connecting_s = reading_s + 2 * config.open_timeout_s + CONNECTING_MARGIN_S
-        self._pulse.expect("connecting", connecting_s)
+        self._liveness.enter_phase("connecting", connecting_s)
         with open_source(config, stop=self._stop) as source:
-            self._pulse.expect("reading", reading_s)
+            self._liveness.enter_phase("reading", reading_s)
             try:
                 self._read(source)
             finally:
-                self._pulse.expect("connecting", connecting_s)  # closing the connection may take as long
+                self._liveness.enter_phase("connecting", connecting_s)  # closing the connection may take as long
             if self._stop.is_set():
                 return False
             if source.live:
@@ -170,7 +170,7 @@ class _PreviewOrSampler:
         return self._sampler.may_need_previous(before_ns, at_ns, shortest_ns)
 
 
-def main(job: CaptureJob, stop: Stop) -> int:
+def main(job: CaptureJob, control: ChildControl) -> int:
     """Read one stream until it ends (exit code 3) or a stop is requested (0)."""
     from streamclf.producer.link import EventProducer
 
@@ -181,13 +181,13 @@ def main(job: CaptureJob, stop: Stop) -> int:
     done = threading.Event()
     producer = EventProducer(job.link, f"capture-{job.stream}")
     threading.Thread(
-        target=_exit_if_blocked, args=(stop.event, done, producer.close), name="leave", daemon=True
+        target=_exit_if_blocked, args=(control.stop_event, done, producer.close), name="leave", daemon=True
     ).start()
     try:
-        return Capture(job, producer, stop.event, stop.pulse).run()
+        return Capture(job, producer, control.stop_event, control.liveness).run()
     finally:
         done.set()
-        producer.close(0.5 if stop.event.is_set() else 2.0)
+        producer.close(0.5 if control.stop_event.is_set() else 2.0)
 
 
 def _exit_if_blocked(stop: threading.Event, done: threading.Event, close: Callable[[float], object]) -> None:

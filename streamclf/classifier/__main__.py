@@ -1,4 +1,4 @@
-"""`python -m streamclf.classifier`, as the supervisor starts it."""
+"""Run the classifier process: `python -m streamclf.classifier`, as the supervisor starts it."""
 
 from streamclf.classifier.process import main
 from streamclf.runtime.child import run_child

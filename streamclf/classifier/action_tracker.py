@@ -1,12 +1,12 @@
-"""Predictions of one stream -> the start, the course and the end of actions. Pure: time is media time, in seconds.
+"""Turn the predictions of one stream into actions with a start and an end. Pure: time is media time in seconds.
 
 A label's probability is smoothed exponentially over `smooth_s`. An action starts when the smoothed value has been at
 `on` or above for `min_s`, and ends when it falls below `off`, or when its hours, the segment or the stream end. Between
-an end and the next start of the same label lie at least `cooldown_s`. Labels know nothing of each other: several
-actions may go on at once. A window in which no label reaches `unknown_below` is evidence for `unknown` alone.
+an end and the next start of the same label lie at least `cooldown_s`. Labels are independent: several actions may run
+at once. A window in which no label reaches `unknown_below` is evidence for `unknown` alone.
 
-Example, predictions every 0.2 s, `on=0.8, off=0.5, min_s=0.6`: 0.9 from 10.0 s on starts it at 10.6 s with
-`started_s=10.0`; one prediction of 0.3 pulls the smoothed value to 0.61 and ends nothing; 0.3 for longer does.
+Example, predictions every 0.2 s, `on=0.8, off=0.5, min_s=0.6`: 0.9 from 10.0 s on starts an action at
+10.6 s with `started_s=10.0`. One prediction of 0.3 lowers the smoothed value to 0.61 and does not end it; several do.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from streamclf.config.actions import UNKNOWN, ActionConfig, StreamActions
 from streamclf.config.hours import Hours, local_time, parse_hours, within, zone_of
 from streamclf.events.types import Phase
 
-UPDATE_S: Final = 1.0
+UPDATE_INTERVAL_S: Final = 1.0
 """Media time between two updates of a running action."""
 _EPSILON_S = 1e-6
 """Media times are rounded to microseconds; 10.6 - 10.0 must count as 0.6."""
@@ -56,7 +56,7 @@ class ActionChange:
 
 @dataclass(slots=True)
 class _Label:
-    """What is known of one label in the running segment."""
+    """The state of one label in the present segment."""
 
     config: ActionConfig
     hours: tuple[Hours, ...] | None = None
@@ -65,10 +65,10 @@ class _Label:
     started_s: float | None = None
     updated_s: float = 0.0
     peak: float = 0.0
-    rest_until_s: float = -math.inf
+    cooldown_until_s: float = -math.inf
 
     def smooth(self, probability: float, elapsed_s: float) -> float:
-        """Feed one value; a gapless exponential mean whose weight follows the time elapsed, not the call count."""
+        """Add one value to the exponential mean, weighted by the elapsed time and not by the number of calls."""
         tau_s = self.config.min_s / 2 if self.config.smooth_s is None else self.config.smooth_s
         if self.smoothed is None or tau_s == 0:
             self.smoothed = probability
@@ -77,9 +77,9 @@ class _Label:
         return self.smoothed
 
     def ready_to_start(self, at_s: float) -> bool:
-        """Whether it is high for long enough; keeps the moment since when it is."""
+        """Return whether the value has been at `on` or above for `min_s`, and remember since when it is."""
         assert self.smoothed is not None
-        if self.smoothed < self.config.on or at_s < self.rest_until_s - _EPSILON_S:
+        if self.smoothed < self.config.on or at_s < self.cooldown_until_s - _EPSILON_S:
             self.above_since_s = None
             return False
         if self.above_since_s is None:
@@ -89,12 +89,12 @@ class _Label:
 
 @dataclass(slots=True)
 class ActionTracker:
-    """The actions of one stream. Every start that `update` returns is followed by exactly one end."""
+    """Track the actions of one stream. Every start that it returns is followed by exactly one end."""
 
     config: Mapping[str, ActionConfig]
     unknown_below: float = 0.0
     zone: ZoneInfo | None = None
-    """Of the hours; None is the machine's."""
+    """Time zone of the hours; None is the machine's."""
     _labels: dict[str, _Label] = field(default_factory=dict)
     _segment: int | None = None
     _at_s: float = 0.0
@@ -104,7 +104,7 @@ class ActionTracker:
 
     @classmethod
     def of(cls, actions: StreamActions) -> ActionTracker:
-        """For one stream of the configuration."""
+        """Make the tracker of one stream of the configuration."""
         return cls(actions.labels, actions.unknown_below, zone_of(actions.timezone))
 
     def update(
@@ -115,12 +115,12 @@ class ActionTracker:
         segment: int,
         time_s: float | None = None,
     ) -> list[ActionChange]:
-        """Take one prediction; a label that is not in it counts as 0.
+        """Evaluate one prediction and return the changes. A label that is not in `probabilities` counts as 0.
 
-        `start_s` and `end_s` are the window's, segments only grow. `time_s` is the wall clock, in seconds since 1970;
-        only hours need it.
+        `start_s` and `end_s` are the window's; segment numbers only grow. `time_s` is the wall clock in seconds since
+        1970; only hours need it.
         """
-        changes = self.look_at_clock(time_s)
+        changes = self.end_outside_hours(time_s)
         if segment != self._segment or end_s < self._at_s:
             changes += self._begin_segment(segment, end_s)
         elapsed_s, self._at_s = end_s - self._at_s, end_s
@@ -131,8 +131,8 @@ class ActionTracker:
                 changes.append(change)
         return changes
 
-    def look_at_clock(self, time_s: float | None) -> list[ActionChange]:
-        """End what goes on beyond its hours; also while no prediction comes."""
+    def end_outside_hours(self, time_s: float | None) -> list[ActionChange]:
+        """End the actions whose hours are over; works without a prediction, too."""
         return [
             self._end(name, label, "schedule")
             for name, label in self._labels.items()
@@ -140,7 +140,10 @@ class ActionTracker:
         ]
 
     def reconfigure(self, actions: StreamActions) -> list[ActionChange]:
-        """Other thresholds from the next prediction on. What runs goes on; a label that is gone ends with `stopped`."""
+        """Apply other thresholds from the next prediction on.
+
+        Running actions continue. The action of a label that is no longer configured ends with `stopped`.
+        """
         ends = [
             self._end(name, label, "stopped")
             for name, label in self._labels.items()
@@ -154,7 +157,7 @@ class ActionTracker:
         return ends
 
     def close(self, reason: str) -> list[ActionChange]:
-        """End whatever is running, because the stream ends or the service stops."""
+        """End all running actions, because the stream ends or the service stops."""
         ends = [self._end(name, label, reason) for name, label in self._labels.items() if label.started_s is not None]
         self._segment = None
         return ends
@@ -163,8 +166,8 @@ class ActionTracker:
         ends = self.close("gap")
         for label in self._labels.values():
             label.smoothed = label.above_since_s = None
-            if end_s < self._at_s:  # the clock began again (a looped file): the rest of the pause goes along
-                label.rest_until_s += end_s - self._at_s
+            if end_s < self._at_s:  # the clock began again (a looped file): shift the cooldown with it
+                label.cooldown_until_s += end_s - self._at_s
         self._segment, self._at_s = segment, end_s
         return ends
 
@@ -175,7 +178,7 @@ class ActionTracker:
         return within(label.hours, local_time(time_s, self.zone))
 
     def _evidence(self, probabilities: Mapping[str, float]) -> dict[str, float]:
-        """What this window says for each label: its probability, unless none of them is likely enough."""
+        """Return the probability of each label, or `unknown` alone where no label is likely enough."""
         values = {label: _probability(value) for label, value in probabilities.items()}
         if self.unknown_below == 0:
             return values
@@ -191,7 +194,7 @@ class ActionTracker:
         if label.smoothed < label.config.off:
             return self._end(name, label, "below")
         label.peak = max(label.peak, label.smoothed)
-        if self._at_s - label.updated_s < UPDATE_S - _EPSILON_S:
+        if self._at_s - label.updated_s < UPDATE_INTERVAL_S - _EPSILON_S:
             return None
         label.updated_s = self._at_s
         return self._change(name, label, "update")
@@ -204,7 +207,7 @@ class ActionTracker:
     def _end(self, name: str, label: _Label, reason: str) -> ActionChange:
         change = self._change(name, label, "end", reason)
         label.started_s = label.above_since_s = None
-        label.rest_until_s = self._at_s + label.config.cooldown_s
+        label.cooldown_until_s = self._at_s + label.config.cooldown_s
         return change
 
     def _change(self, name: str, label: _Label, phase: Phase, reason: str | None = None) -> ActionChange:
@@ -228,5 +231,5 @@ def _hours(config: ActionConfig) -> tuple[Hours, ...] | None:
 
 
 def _probability(value: float) -> float:
-    """A NaN from a broken model is no evidence for anything."""
+    """Limit a probability to 0..1; a NaN from a broken model counts as 0."""
     return min(1.0, max(0.0, value)) if math.isfinite(value) else 0.0

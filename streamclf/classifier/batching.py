@@ -1,9 +1,9 @@
-"""When a batch is begun: at once, or a little later, when other streams' chunks are there too. Pure.
+"""Decide when a batch starts: at once, or a little later with the chunks of other streams. Pure: no clock, no engine.
 
-An engine that is called for one chunk costs two to five times as much of a processor for it as one that is called for
-eight. So a chunk waits for those of other streams, but never for longer than it was said, and one stream alone never.
-And a chunk that completes no window is needed by nobody before the next one that does: as long as the few milliseconds
-that it adds to that one's batch are no more than `HOLD_S`, it waits for it.
+Encoding one chunk in a call of its own costs two to five times as much processor time as encoding it in a call with
+eight. So a chunk waits for the chunks of other streams, but never longer than `max_wait_s`, and a single stream never
+waits. A chunk that completes no window is not needed before the next chunk that does. It waits for that one as long as
+it makes the later batch at most `MAX_ADDED_S` longer.
 """
 
 from __future__ import annotations
@@ -12,50 +12,56 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-ALIVE_S: Final = 1.0
-"""A stream that has brought no chunk for this long is not waited for."""
-LOOK_S: Final = ALIVE_S / 4
-HOLD_S: Final = 0.004
-"""Time by which a chunk may make another one's batch longer."""
+ACTIVE_S: Final = 1.0
+"""A batch does not wait for a stream that has brought no chunk for this long."""
+MAX_ADDED_S: Final = 0.004
+"""Time by which a chunk that was held back may make another chunk's batch longer."""
+_EXPIRY_INTERVAL_S: Final = ACTIVE_S / 4
+"""Inactive streams are searched for this often only: with hundreds of streams a search is not free."""
 
 
 class DynamicBatcher:
-    """Times are monotonic seconds."""
+    """Decide when to start a batch. Times are monotonic seconds."""
 
     def __init__(self, max_wait_s: float) -> None:
         self._max_wait_s = max_wait_s
-        self._heard: dict[str, float] = {}
+        self._chunk_at_s: dict[str, float] = {}
         self._until_s = math.inf
-        self._looked_s = -math.inf
+        self._expired_at_s = -math.inf
 
-    def heard(self, stream: str, now_s: float) -> None:
-        """A stream has brought a chunk."""
-        self._heard[stream] = now_s
+    def note_chunk(self, stream: str, now_s: float) -> None:
+        """Record that `stream` has brought a chunk."""
+        self._chunk_at_s[stream] = now_s
 
-    def left_s(self, now_s: float) -> float:
-        """Seconds until what waits may wait no longer; infinite while nothing does."""
+    def remaining_s(self, now_s: float) -> float:
+        """Return the seconds until the waiting chunks may wait no longer; infinite while none waits."""
         return max(0.0, self._until_s - now_s)
 
-    def is_time(self, due: Sequence[float], waiting: int, enough: int, now_s: float) -> bool:
-        """Whether to begin a batch. `due`: when the chunk was captured that each of the streams has to be encoded now;
-        `waiting`: chunks in all. Where there are `enough` of them nobody is waited for."""
+    def should_start(self, due: Sequence[float], waiting: int, enough: int, now_s: float) -> bool:
+        """Return whether to start a batch now.
+
+        `due` has one time for each stream with something to encode now: when that chunk was captured. `waiting` is the
+        number of waiting chunks in all; with `enough` of them the batch waits for no other stream.
+        """
         self._until_s = math.inf
         if not due:
             return False
         until_s = min(due) + self._max_wait_s
         if now_s >= until_s or waiting >= enough:
             return True
-        if now_s - self._looked_s >= LOOK_S:
-            self._looked_s = now_s
-            self._heard = {stream: at_s for stream, at_s in self._heard.items() if now_s - at_s <= ALIVE_S}
-        # Each of those that are there has brought one: more than that is the next round's.
-        if len(due) >= len(self._heard):
+        if now_s - self._expired_at_s >= _EXPIRY_INTERVAL_S:
+            self._expired_at_s = now_s
+            self._chunk_at_s = {stream: at_s for stream, at_s in self._chunk_at_s.items() if now_s - at_s <= ACTIVE_S}
+        # Every active stream has brought a chunk; the next ones belong to the next batch.
+        if len(due) >= len(self._chunk_at_s):
             return True
         self._until_s = until_s
         return False
 
 
-def hold(chunk_s: float) -> int:
-    """How many chunks of a stream may wait for the one that completes a window, that one included, where encoding one
-    takes `chunk_s`; 0 where nobody knows yet."""
-    return 1 + int(HOLD_S / chunk_s) if chunk_s > 0 else 1
+def max_held_chunks(chunk_s: float) -> int:
+    """Return how many chunks of a stream may wait for the one that completes a window, including that one.
+
+    `chunk_s` is the time that encoding one chunk takes; 0 while it is not known.
+    """
+    return 1 + int(MAX_ADDED_S / chunk_s) if chunk_s > 0 else 1

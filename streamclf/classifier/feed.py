@@ -1,4 +1,4 @@
-"""One stream as the classifier sees it: which chunk is next, and what is given up when the machine can't keep up."""
+"""Read one stream's ring: which chunk is next, and what to give up when the machine cannot keep up."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ from streamclf.windows.ring import RingReader
 from streamclf.windows.ring_progress import ProgressReporter
 from streamclf.windows.sampling import ChunkMeta, WindowTracker
 
-BURST = 4
-"""Chunks of one stream in one batch, at most: others wait for the same encode."""
-HELD = 2
-"""Waiting chunks beyond which none is held back any more: `CATCH_UP` is not far."""
+MAX_BURST = 4
+"""Most chunks of one stream in one batch: other streams wait for the same encode."""
+MAX_HELD = 2
+"""Most waiting chunks that are held back for a window: with more of them `CATCH_UP` is near."""
 CATCH_UP = 4
-"""Waiting chunks up to which every window is still classified; beyond, only the newest one is worth its cost."""
+"""With at most this many waiting chunks every window is classified; with more, only the newest is worth its cost."""
 RING_MARGIN = 8
-"""Ring slots beyond one window: what capture may write while a batch runs."""
-LONGEST = 4
-"""Windows to which an adaptive hop may grow: then a quarter of the chunks is encoded."""
-LEAST_LONGEST = 8
-"""Chunks to which it may grow with windows of one chunk, say."""
+"""Ring slots beyond one window, for the chunks that capture writes while a batch runs."""
+MAX_HOP_WINDOWS = 4
+"""An adaptive hop grows to this many windows at most: then a quarter of the chunks is encoded."""
+MIN_MAX_HOP = 8
+"""An adaptive hop may always grow to this many chunks, also with windows of one chunk."""
 GOLDEN = 0x9E3779B1
-"""Multiples of it are spread evenly over 32 bits (Knuth, The Art of Computer Programming, 6.4)."""
+"""Its multiples are spread evenly over 32 bits (Knuth, The Art of Computer Programming, 6.4)."""
 
 
 def bank_slots(spec: ModelSpec) -> int:
-    """Bank slots of one stream: one window, and room for a burst that must not overwrite it."""
-    return spec.chunks + BURST - 1
+    """Return the bank slots of one stream: one window, and a burst that must not overwrite it."""
+    return spec.chunks + MAX_BURST - 1
 
 
 def ring_slots(spec: ModelSpec) -> int:
-    """Ring slots of one stream."""
+    """Return the ring slots of one stream."""
     return spec.chunks + RING_MARGIN
 
 
-Features = tuple[int, bytes]
-"""Tells the features of a stream's window from those of its others: chunks encoded by then, and the window's slots."""
+FeatureKey = tuple[int, bytes]
+"""Identifies the features of one window of a stream: chunks encoded by then, and the window's bank slots."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pending:
-    """A chunk copied into the batch, the window that it completes, if any, and what the feed had dropped by then.
+class PendingChunk:
+    """A chunk in the batch, the window that it completes, if any, and the feed's drops so far.
 
-    `reused`: the slot holds its feature already, and the batch need not hold it. `hop`: where it is adaptive.
-    `features`, and `gated` (chunks reused so far): where there is a motion gate.
+    `reused`: the bank slot holds the chunk's feature already, so the batch does not hold the chunk. `hop`: the present
+    hop, if it is adaptive. `gated` (chunks reused so far) and `features`: only with a motion gate.
     """
 
     stream: str
@@ -59,16 +59,16 @@ class Pending:
     reused: bool = False
     gated: int = 0
     hop: int | None = None
-    features: Features | None = None
+    features: FeatureKey | None = None
 
 
 class Feed:
     """The reading side of one stream's ring.
 
-    Overload: real time wins. A feed that has fallen behind by a whole window gives up what waits and goes on with
-    the newest chunk, in a new run of chunks; `drops` counts each chunk and window lost, by cause. A `resumed` feed
-    begins with what capture writes next: an earlier classifier has had the rest. With `progress`, capture waits for
-    this feed, and nothing is given up.
+    Under overload real time wins: a feed that has fallen behind by a whole window gives up its waiting chunks and
+    continues with the newest one, in a new run of chunks. `drops` counts each lost chunk and window by cause. A
+    `resumed` feed begins with the chunk that capture writes next, because an earlier classifier read the others. With
+    `progress`, capture waits for this feed, and nothing is given up.
     """
 
     def __init__(
@@ -87,134 +87,145 @@ class Feed:
         self.wake_fd = wake_fd
         self.drops: Counter[str] = Counter()
         self.gated = 0
-        """Chunks whose feature was that of an earlier one."""
-        self.taken = 0
-        """Chunks read."""
-        self.resting = False
-        """Not served for the moment, see `rest`."""
+        """Chunks that reused the feature of an earlier chunk."""
+        self.chunks_read = 0
+        self.paused = False
+        """Whether the feed is not served at present, see `pause`."""
         self._reader = reader
         self._chunks = spec.chunks
         self._limit = spec.chunks + RING_MARGIN // 2
         slots = bank_slots(spec)
         self._assembler = WindowAssembler(chunks=spec.chunks, hop=settings.hop, slots=slots, first_slot=index * slots)
-        self._promised = WindowTracker(chunks=spec.chunks, hop=settings.hop)
+        self._configured = WindowTracker(chunks=spec.chunks, hop=settings.hop)
+        """Finds the windows that are due with the configured hop, to count those that a longer hop leaves out."""
         self._spread = (index * GOLDEN >> 16) & 0xFFFF
-        # Capture starts at the same moment and is ready sooner: the first one takes what waits already.
+        # Capture starts at the same moment and is ready sooner: the first classifier also reads what waits already.
         self._next = reader.head if resumed and not progress else reader.oldest
         self._unread = self._next
-        """The first chunk that has never been read; `_next` may be one before it."""
+        """The first chunk that was never read; `_next` may be an earlier one."""
         self._progress = progress
         self._burst = 0
         self._gate: MotionGate | None = None
         self.level = 0
-        self._settings = settings
+        self.settings = settings
         self.configure(settings)
 
     def configure(self, settings: StreamSettings) -> None:
-        """Go on with these from the next chunk on."""
-        self._settings = settings
+        """Apply other settings from the next chunk on."""
+        self.settings = settings
         if not settings.motion_gate:
             self._gate = None
         elif self._gate is None:
             self._gate = MotionGate(settings.motion_gate)
         else:
             self._gate.threshold = settings.motion_gate
-        self._promised.hop = settings.hop
-        self.lengthen(self.level)
+        self._configured.hop = settings.hop
+        self.set_level(self.level)
 
     @property
-    def awaited(self) -> bool:
-        """Whether capture waits for this feed: it has all the time that it needs, and loses nothing."""
+    def capture_waits(self) -> bool:
+        """Whether capture waits for this feed, so that it has all the time it needs and loses nothing."""
         return self._progress is not None
 
     @property
-    def top_level(self) -> int:
-        """How many times the hop may be doubled: up to `LONGEST` windows; 0 where it is not to be."""
-        if not self._settings.adaptive or self.awaited:
+    def max_level(self) -> int:
+        """How many times the hop may be doubled: up to `MAX_HOP_WINDOWS`; 0 where it is not adaptive."""
+        if not self.settings.adaptive or self.capture_waits:
             return 0
-        return max(0, (max(LEAST_LONGEST, LONGEST * self._chunks) // self._settings.hop).bit_length() - 1)
+        return max(0, (max(MIN_MAX_HOP, MAX_HOP_WINDOWS * self._chunks) // self.settings.hop).bit_length() - 1)
 
     @property
     def hop(self) -> int:
-        """Chunks between two predictions now."""
+        """Chunks between two predictions at present."""
         return self.hop_at(self.level)
 
-    def lengthen(self, level: int) -> None:
-        """Make the hop 2^level times as long as it is configured, or as `top_level` allows. Each raster is part of the
-        shorter one, and streams that began together are spread over it: their windows are not all due at once."""
-        self.level = level
-        self._assembler.set_hop(self.hop, self._settings.hop * (self._spread % (self.hop // self._settings.hop)))
+    def set_level(self, level: int) -> None:
+        """Make the hop 2^level times as long as configured, or as long as `max_level` allows.
 
-    def encodes(self, level: int) -> float:
-        """Share of the chunks that have to be encoded at `level`: what lies between two windows need not be."""
+        The windows of a longer hop are among those of the shorter one. Streams that began together get different
+        offsets, so that their windows are not all due at once.
+        """
+        self.level = level
+        self._assembler.set_hop(self.hop, self.settings.hop * (self._spread % (self.hop // self.settings.hop)))
+
+    def encoded_share(self, level: int) -> float:
+        """Return the share of chunks that are encoded at `level`: chunks between two windows need not be."""
         return min(1.0, self._chunks / self.hop_at(level))
 
     def hop_at(self, level: int) -> int:
-        """Chunks between two predictions at `level`."""
-        return self._settings.hop << min(level, self.top_level)
+        """Return the chunks between two predictions at `level`."""
+        return self.settings.hop << min(level, self.max_level)
 
-    def rest(self) -> None:
-        """Give others the time: until `resume` what waits is given up, all but the chunks of one window."""
-        self.resting = True
+    def pause(self) -> None:
+        """Leave the time to other feeds: until `resume`, give up all waiting chunks but those of one window."""
+        self.paused = True
 
     def resume(self) -> None:
         """Be served again, beginning with the newest chunk."""
-        self.resting = False
+        self.paused = False
         self._give_up(1)
 
     def catch_up(self) -> None:
-        """There is time for as many encodes as a window has chunks: complete one with a chunk that waits, or the next
-        one, of those that are still in the ring, where it would otherwise take a window's length of new ones."""
-        self.resting = False
+        """Be served again at once, from chunks that are still in the ring.
+
+        There is time for as many encodes as a window has chunks. So a window is complete with a waiting chunk or with
+        the next one, instead of only after a window's length of new chunks.
+        """
+        self.paused = False
         if self._assembler.run < self._chunks - 1:
             first = max(self._reader.head - self._chunks, self._unread - self._chunks + 1)
             self._next = min(self._next, max(self._reader.oldest, first))
 
     @property
-    def arrived(self) -> int:
+    def chunks_written(self) -> int:
         """Chunks that capture has written in all."""
         return self._reader.head
 
     @property
+    def unread(self) -> int:
+        """Chunks in the ring that were never read, also those that wait while the feed is paused."""
+        return self._reader.head - self._unread
+
+    @property
     def waiting(self) -> int:
-        """Chunks in the ring that are to be taken."""
-        return 0 if self.resting else self._reader.head - self._next
+        """Chunks in the ring that are to be read."""
+        return 0 if self.paused else self._reader.head - self._next
 
-    def due_s(self, hold: int) -> float | None:
-        """When what is to be encoded now was captured (monotonic seconds); None while nothing is.
+    def due_s(self, max_held: int) -> float | None:
+        """Return when the chunk to be encoded now was captured (monotonic seconds); None while there is none.
 
-        A chunk that completes no window may wait for the next one, to be encoded with it: up to `hold` chunks may.
+        A chunk that completes no window may wait, to be encoded with a later one: up to `max_held` chunks may.
         """
         waiting = self.waiting
         if waiting <= 0:
             return None
-        ahead = 1 if self.awaited else min(self._assembler.chunks_until_window(), hold, HELD)
+        ahead = 1 if self.capture_waits else min(self._assembler.chunks_until_window(), max_held, MAX_HELD)
         if waiting < ahead:
             return None
         captured_ns = self._reader.captured_ns(self._next + ahead - 1)
-        return 0.0 if captured_ns is None else captured_ns / 1e9  # overrun: the sooner the better
+        return 0.0 if captured_ns is None else captured_ns / 1e9  # overwritten already: due at once
 
     @property
     def is_late(self) -> bool:
-        """Whether so much waits that windows are given up, so that it catches up; `awaited` feeds have the time."""
+        """Whether so many chunks wait that windows are given up to catch up."""
         return not self._progress and self.waiting > CATCH_UP
 
     def begin_batch(self) -> None:
-        """A new batch: this feed may fill up to `BURST` places of it."""
+        """Begin a new batch, of which this feed may fill up to `MAX_BURST` places."""
         self._burst = 0
-        if self.resting:
+        if self.paused:
             self._give_up(self._chunks)
 
     def _give_up(self, keep: int) -> None:
-        """Let go of all that waits but the newest `keep`."""
+        """Drop all waiting chunks but the newest `keep`."""
         first = self._reader.head - keep
         self.drops["overload"] += max(0, first - max(self._next, self._unread))
         self._next = max(self._next, first)
         self._unread = max(self._next, self._unread)
 
-    def take(self, out: U8) -> Pending | None:
+    def read_chunk(self, out: U8) -> PendingChunk | None:
         """Copy the next waiting chunk, (t, H, W, 3), into `out`; None when none waits or the burst is used up."""
-        if self._burst == BURST:
+        if self._burst == MAX_BURST:
             return None
         while (waiting := self.waiting) > 0:
             if waiting > self._limit and not self._progress:
@@ -229,44 +240,47 @@ class Feed:
             if meta is None:
                 self.drops["overrun"] += is_new
                 continue
-            self.taken += is_new
-            promised = is_new and self._promised.push(meta.segment, meta.index) is not None
+            self.chunks_read += is_new
+            due = is_new and self._configured.push(meta.segment, meta.index) is not None
             if not self._assembler.needs(meta):
                 self._assembler.skip()
-                self._skip(promised)
+                self._count_left_out(due)
                 continue
             self._burst += 1
-            return self._place(meta, out, promised, late=waiting > CATCH_UP and not self._progress)
+            return self._place(meta, out, due, late=waiting > CATCH_UP and not self._progress)
         return None
 
-    def _place(self, meta: ChunkMeta, chunk: U8, promised: bool, *, late: bool) -> Pending:
-        reused = self._gate is not None and self._gate.unchanged(chunk)
+    def _place(self, meta: ChunkMeta, chunk: U8, due: bool, *, late: bool) -> PendingChunk:
+        reused = self._gate is not None and self._gate.is_unchanged(chunk)
         self.gated += reused
         slot, window = self._assembler.place(meta, reused=reused)
         if window and late:
             self.drops["window"] += 1
             window = None
         elif not window:
-            self._skip(promised)
-        return Pending(
+            self._count_left_out(due)
+        return PendingChunk(
             stream=self.stream,
             slot=slot,
             window=window,
             dropped=dict(+self.drops) if window else {},
             reused=reused,
             gated=self.gated,
-            hop=self.hop if self._settings.adaptive and not self.awaited else None,
+            hop=self.hop if self.settings.adaptive and not self.capture_waits else None,
             features=(self._assembler.encoded, window.slots.tobytes()) if window and self._gate else None,
         )
 
-    def _skip(self, promised: bool) -> None:
-        """A chunk that completes no window, though in the configured raster it may."""
-        if promised:
+    def _count_left_out(self, due: bool) -> None:
+        """Count a window that the configured hop makes `due` and the present, longer hop leaves out."""
+        if due:
             self.drops["hop"] += 1
 
-    def in_time(self, pending: Pending, now_ns: int) -> Pending | None:
-        """What is to be classified at `now_ns` (CLOCK_MONOTONIC): nothing, and counted, if the window is too old."""
-        window, limit_ms = pending.window, self._settings.max_staleness_ms
+    def drop_if_stale(self, pending: PendingChunk, now_ns: int) -> PendingChunk | None:
+        """Return `pending` if its window is to be classified at `now_ns` (CLOCK_MONOTONIC), else None.
+
+        A window older than `max_staleness_ms` is counted as dropped.
+        """
+        window, limit_ms = pending.window, self.settings.max_staleness_ms
         if window is None:
             return None
         if limit_ms is not None and not self._progress and now_ns - window.captured_ns > limit_ms * 1e6:

@@ -1,4 +1,4 @@
-"""The streams of one classifier: they join and leave while it runs, and each has its own part of the bank."""
+"""Keep the feeds of one classifier: streams come and go while it runs, each with its own part of the feature bank."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from streamclf.windows.ring_progress import ProgressReporter
 
 
 class FeedRegistry:
-    """Makes feeds of what the supervisor sends, and gives back all that was theirs.
+    """Make feeds from the supervisor's messages, and release their descriptors, memory and bank slots afterwards.
 
-    An engine's bank has a fixed size, so there is room for `capacity` streams: the supervisor starts the classifier
-    anew, with a larger bank, before there are more.
+    An engine's bank has a fixed size, so there is room for `capacity` streams. The supervisor starts a classifier with
+    a larger bank before there are more.
     """
 
     def __init__(self, spec: ModelSpec, capacity: int) -> None:
@@ -27,14 +27,14 @@ class FeedRegistry:
 
     @staticmethod
     def bank_slots(spec: ModelSpec, capacity: int) -> int:
-        """Slots that an engine for `capacity` streams needs."""
+        """Return the bank slots that an engine for `capacity` streams needs."""
         return capacity * bank_slots(spec)
 
     def __iter__(self) -> Iterator[Feed]:
         return (feed for feed, _, _, _ in self._feeds.values())
 
-    def join(self, join: FeedJoin, fds: Sequence[int]) -> Feed:
-        """The feed of a stream that begins now; its descriptors are the roster's from here on."""
+    def add(self, join: FeedJoin, fds: Sequence[int]) -> Feed:
+        """Return the feed of a new stream. The registry owns `fds` from now on, also when it raises `RingError`."""
         if join.stream in self._feeds or not self._free or not 2 <= len(fds) <= 3:
             for fd in fds:
                 os.close(fd)
@@ -56,8 +56,8 @@ class FeedRegistry:
         self._feeds[join.stream] = (feed, reader, index, tuple(fds))
         return feed
 
-    def leave(self, stream: str) -> None:
-        """The stream's feed must not be used any more: its place, memory and descriptors are free for others."""
+    def remove(self, stream: str) -> None:
+        """Release all that the stream's feed used. The feed must not be used any more."""
         _, reader, index, fds = self._feeds.pop(stream)
         reader.close()
         for fd in fds:

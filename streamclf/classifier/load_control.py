@@ -1,4 +1,4 @@
-"""What to give up while the machine can't keep up, and when to take it back. Pure: no clock, no engine, no streams."""
+"""Decide what to give up while the machine cannot keep up, and when to restore it. Pure: no clock, no streams."""
 
 from __future__ import annotations
 
@@ -7,32 +7,37 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-LOOK_S: Final = 0.2
+SAMPLE_INTERVAL_S: Final = 0.2
 """Time over which the load is measured, at least: a batch may take longer."""
-FULL: Final = 0.9
-"""Share of its time at work beyond which a classifier has no room for a backlog."""
-ROOM: Final = 0.8
-"""Share of its time that a classifier may be expected to be at work for something to be taken back."""
-AMPLE: Final = 0.5
-LEAST_ROOM: Final = 0.1
-WARIER: Final = 0.7
+FULL_LOAD: Final = 0.9
+"""Share of its time at work beyond which a classifier cannot work off a backlog."""
+TARGET_LOAD: Final = 0.8
+"""Largest expected share of its time at work with which a classifier restores something."""
+RESERVE_LOAD: Final = 0.5
+"""Expected share up to which there is time to catch up with waiting chunks, too."""
+MIN_TARGET_LOAD: Final = 0.1
+TARGET_BACKOFF: Final = 0.7
+"""Factor for the target after each restoration that proved to be wrong."""
 RELAPSE_S: Final = 30.0
-AS_EXPECTED: Final = 1.25
-"""Overload so soon after something was taken back says that the expectation was wrong, unless costs are more than so
-many times the expected ones: then the load has risen."""
-FORGET_S: Final = 60.0
-LOOKS_TO_LENGTHEN: Final = 2
-LOOKS_TO_REST: Final = 5
-"""A second at least: for a hiccup of the machine no stream shall lose a window that it would have had late."""
+COST_TOLERANCE: Final = 1.25
+"""Overload within `RELAPSE_S` of a restoration shows that its expectation was wrong. If the cost has grown by more than
+this factor, the load has risen instead."""
+TARGET_RESET_S: Final = 60.0
+SAMPLES_TO_LENGTHEN: Final = 2
+SAMPLES_TO_PAUSE: Final = 5
+"""At least a second: a hiccup of the machine must cost no stream a window that would only have been late."""
 
 Demand = Callable[[int, int], float]
-"""(level, streams served) -> share of its time that a classifier would be at work, by what things cost at present."""
+"""(level, streams served) -> the share of its time that a classifier would be at work, at present costs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadSample:
-    """What happened in some tenths of a second: share of the time at work; chunks `arrived` from the streams that are
-    served, `taken` of those, and `lost`: given up, or windows of theirs."""
+    """The load over some tenths of a second.
+
+    `busy` is the share of the time at work. `arrived` counts the chunks of the served streams, `taken` those that were
+    read, and `lost` the chunks given up and the windows dropped.
+    """
 
     busy: float
     arrived: int
@@ -41,131 +46,134 @@ class LoadSample:
 
 
 class LoadController:
-    """Two means against overload, in this order: longer hops (where streams allow it), then streams that rest.
+    """Decide by which of two means to shed load: first longer hops, where streams allow it, then paused streams.
 
-    `level`: hops are 2^level times as long. `resting`: how many streams are not served for the moment; serving some of
-    them well beats serving all of them too late, since a window needs every one of its chunks.
+    `level`: hops are 2^level times as long. `paused`: how many streams are not served at present. Serving some streams
+    well is better than serving all of them too late, since a window needs every one of its chunks.
 
-    Hysteresis: something is given up when the classifier is at work all the time and still loses; it is taken back
-    when what it would then have to do, by what things cost at present, fits into `ROOM`. Where that was wrong, more
-    room is asked for the next time, for a minute: so a constant load is soon left alone, and a load that falls is
-    answered after one look.
+    Hysteresis: the controller gives something up when the classifier is at work all the time and still loses chunks.
+    It restores something when the expected load, at present costs, is at most `TARGET_LOAD`. Where that expectation was
+    wrong, it lowers the target for a minute. So a constant load soon causes no more changes, and a load that falls is
+    answered after one sample.
     """
 
     def __init__(self) -> None:
         self.level = 0
-        self.resting = 0
-        self.ample = False
-        """Whether what was taken back last leaves time to catch up with what waits."""
-        self._looks: deque[LoadSample] = deque(maxlen=LOOKS_TO_REST)
+        self.paused = 0
+        self.has_reserve = False
+        """Whether the last restoration leaves time to catch up with waiting chunks."""
+        self._samples: deque[LoadSample] = deque(maxlen=SAMPLES_TO_PAUSE)
         self._settling = False
-        self._room = ROOM
+        self._target = TARGET_LOAD
         self._expected = 0.0
-        self._taken_back_s = self._relapsed_s = float("-inf")
+        self._restored_s = self._relapsed_s = float("-inf")
 
-    def judge(self, look: LoadSample, *, now_s: float, streams: int, top_level: int, demand: Demand) -> bool:
-        """Take the next look; whether `level` or `resting` is another now.
+    def update(self, sample: LoadSample, *, now_s: float, streams: int, max_level: int, demand: Demand) -> bool:
+        """Evaluate the next sample; return whether `level` or `paused` has changed.
 
-        `streams` may rest, all but one; `top_level` is the highest that any stream allows, 0 where none does.
+        All but one of `streams` may be paused; `max_level` is the highest level that any stream allows, 0 for none.
         """
-        before = (self.level, self.resting)
-        self.level = min(self.level, top_level)
-        self.resting = min(self.resting, max(0, streams - 1))
-        if self._settling:  # half of this look was before the change
+        before = (self.level, self.paused)
+        self.level = min(self.level, max_level)
+        self.paused = min(self.paused, max(0, streams - 1))
+        if self._settling:  # half of this sample was measured before the last change
             self._settling = False
         else:
-            self._looks.append(look)
-            self._judge(now_s, streams, top_level, demand)
-        if (self.level, self.resting) == before:
+            self._samples.append(sample)
+            self._decide(now_s, streams, max_level, demand)
+        if (self.level, self.paused) == before:
             return False
-        self._looks.clear()
+        self._samples.clear()
         self._settling = True
         return True
 
-    def _judge(self, now_s: float, streams: int, top_level: int, demand: Demand) -> None:
-        served = streams - self.resting
-        wanted = demand(self.level, served)
-        if self.level < top_level and (last := self._full(LOOKS_TO_LENGTHEN)):
-            if any(look.lost for look in last) or (_backlog_grows(last) and wanted > ROOM):
-                higher = range(self.level + 1, top_level + 1)
-                self.level = next((level for level in higher if demand(level, served) <= FULL), top_level)
-                self._gave_up(now_s, wanted)
-        elif self.level == top_level and served > 1 and (last := self._full(LOOKS_TO_REST)):
-            if all(look.lost for look in last) or (_backlog_grows(last) and wanted > 1):
+    def _decide(self, now_s: float, streams: int, max_level: int, demand: Demand) -> None:
+        served = streams - self.paused
+        needed = demand(self.level, served)
+        if self.level < max_level and (last := self._overloaded(SAMPLES_TO_LENGTHEN)):
+            if any(sample.lost for sample in last) or (_backlog_grows(last) and needed > TARGET_LOAD):
+                higher = range(self.level + 1, max_level + 1)
+                self.level = next((level for level in higher if demand(level, served) <= FULL_LOAD), max_level)
+                self._note_relapse(now_s, needed)
+        elif self.level == max_level and served > 1 and (last := self._overloaded(SAMPLES_TO_PAUSE)):
+            if all(sample.lost for sample in last) or (_backlog_grows(last) and needed > 1):
                 fewer = range(served - 1, 0, -1)
-                self.resting = streams - next((some for some in fewer if demand(self.level, some) <= FULL), 1)
-                self._gave_up(now_s, wanted)
-        elif not self._looks[-1].lost and self._looks[-1].busy < FULL:
-            self._take_back(now_s, streams, demand)
+                self.paused = streams - next((count for count in fewer if demand(self.level, count) <= FULL_LOAD), 1)
+                self._note_relapse(now_s, needed)
+        elif not self._samples[-1].lost and self._samples[-1].busy < FULL_LOAD:
+            self._restore(now_s, streams, demand)
 
-    def _full(self, looks: int) -> list[LoadSample]:
-        """The last `looks` if the classifier was at work all the time, else none."""
-        last = list(self._looks)[-looks:]
-        return last if len(last) == looks and all(look.busy >= FULL for look in last) else []
+    def _overloaded(self, count: int) -> list[LoadSample]:
+        """Return the last `count` samples if the classifier was at work all the time, else an empty list."""
+        last = list(self._samples)[-count:]
+        return last if len(last) == count and all(sample.busy >= FULL_LOAD for sample in last) else []
 
-    def _gave_up(self, now_s: float, wanted: float) -> None:
-        if now_s - self._taken_back_s < RELAPSE_S and wanted <= AS_EXPECTED * self._expected:
-            self._room = max(LEAST_ROOM, self._room * WARIER)
+    def _note_relapse(self, now_s: float, needed: float) -> None:
+        if now_s - self._restored_s < RELAPSE_S and needed <= COST_TOLERANCE * self._expected:
+            self._target = max(MIN_TARGET_LOAD, self._target * TARGET_BACKOFF)
             self._relapsed_s = now_s
 
-    def _take_back(self, now_s: float, streams: int, demand: Demand) -> None:
-        if now_s - self._relapsed_s > FORGET_S:
-            self._room = ROOM
-        served = streams - self.resting
-        if self.resting:
+    def _restore(self, now_s: float, streams: int, demand: Demand) -> None:
+        if now_s - self._relapsed_s > TARGET_RESET_S:
+            self._target = TARGET_LOAD
+        served = streams - self.paused
+        if self.paused:
             served = next(
                 more for more in range(streams, served - 1, -1) if self._fits(demand(self.level, more), more, served)
             )
         level = self.level
-        if served == streams and not self.resting:
+        if served == streams and not self.paused:
             level = next(lower for lower in range(level + 1) if self._fits(demand(lower, streams), lower, level))
-        if (served, level) == (streams - self.resting, self.level):
+        if (served, level) == (streams - self.paused, self.level):
             return
-        self.resting, self.level = streams - served, level
+        self.paused, self.level = streams - served, level
         self._expected = demand(level, served)
-        self.ample = self._expected <= AMPLE
-        self._taken_back_s = now_s
+        self.has_reserve = self._expected <= RESERVE_LOAD
+        self._restored_s = now_s
 
-    def _fits(self, share: float, what: int, present: int) -> bool:
-        return what == present or share <= self._room
+    def _fits(self, share: float, candidate: int, present: int) -> bool:
+        return candidate == present or share <= self._target
 
 
-def _backlog_grows(looks: list[LoadSample]) -> bool:
-    return sum(look.taken for look in looks) < sum(look.arrived for look in looks)
+def _backlog_grows(samples: list[LoadSample]) -> bool:
+    return sum(sample.taken for sample in samples) < sum(sample.arrived for sample in samples)
 
 
 class RoundRobin:
-    """The streams that are served, and those that rest, both in the order in which they began to."""
+    """Choose which streams are paused, so that all are served for the same time.
 
-    def __init__(self, turn_s: float) -> None:
-        """`turn_s`: how long a stream is served before one that rests takes its place."""
-        self._turn_s = turn_s
+    Served and paused streams are both kept in the order in which they began to be.
+    """
+
+    def __init__(self, period_s: float) -> None:
+        """`period_s`: how long a stream is served before a paused one takes its place."""
+        self._period_s = period_s
         self._served: dict[str, float] = {}
-        self._resting: dict[str, float] = {}
+        self._paused: dict[str, float] = {}
 
     @property
-    def resting(self) -> frozenset[str]:
-        """Who rests now."""
-        return frozenset(self._resting)
+    def paused(self) -> frozenset[str]:
+        """The streams that are paused now."""
+        return frozenset(self._paused)
 
-    def deal(self, streams: Sequence[str], resting: int, now_s: float) -> None:
-        """Let `resting` of `streams` rest; who was served longest rests first, who rested longest is back first."""
+    def update(self, streams: Sequence[str], count: int, now_s: float) -> None:
+        """Pause `count` of `streams`: those served longest first. Those paused longest are served again first."""
         known = set(streams)
-        for part in (self._served, self._resting):
+        for part in (self._served, self._paused):
             for gone in part.keys() - known:
                 del part[gone]
         for new in streams:
-            if new not in self._served and new not in self._resting:
+            if new not in self._served and new not in self._paused:
                 self._served[new] = now_s
-        while len(self._resting) > resting:
-            self._move(self._resting, self._served, now_s)
-        while len(self._resting) < min(resting, len(streams)):
-            self._move(self._served, self._resting, now_s)
-        for _ in range(min(len(self._served), len(self._resting))):
-            if now_s - next(iter(self._served.values())) < self._turn_s:
+        while len(self._paused) > count:
+            self._move(self._paused, self._served, now_s)
+        while len(self._paused) < min(count, len(streams)):
+            self._move(self._served, self._paused, now_s)
+        for _ in range(min(len(self._served), len(self._paused))):
+            if now_s - next(iter(self._served.values())) < self._period_s:
                 break
-            self._move(self._served, self._resting, now_s)
-            self._move(self._resting, self._served, now_s)
+            self._move(self._served, self._paused, now_s)
+            self._move(self._paused, self._served, now_s)
 
     @staticmethod
     def _move(source: dict[str, float], target: dict[str, float], now_s: float) -> None:

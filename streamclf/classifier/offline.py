@@ -1,4 +1,4 @@
-"""Files classified as fast as they decode, in this process: the same sampling, chunks and windows as live."""
+"""Classify files in this process as fast as they decode, with the same sampling, chunks and windows as live."""
 
 from __future__ import annotations
 
@@ -45,25 +45,25 @@ class WindowResult:
 
 
 def offline_bank_slots(spec: ModelSpec, max_batch: int) -> int:
-    """Bank slots for one window and a batch that must not overwrite it."""
+    """Return the bank slots for one window and a batch that must not overwrite it."""
     return spec.chunks + max_batch - 1
 
 
 def ranked(result: WindowResult, labels: Sequence[str]) -> list[tuple[str, float]]:
-    """(label, probability), the most probable first, at most `TOP_K`."""
+    """Return (label, probability) of at most `TOP_K` labels, the most probable first."""
     best = result.probabilities.argsort()[::-1][:TOP_K]
     return [(labels[i], round(float(result.probabilities[i]), 6)) for i in best]
 
 
 def file_stream(path: Path) -> StreamConfig:
-    """A file as a source that is read as fast as it decodes."""
+    """Return the configuration of a file that is read as fast as it decodes."""
     return StreamConfig(url=str(path), pace="fast")
 
 
 def file_chunks(spec: ModelSpec, path: Path) -> Generator[tuple[ChunkMeta, U8], None, None]:
-    """Chunks of the file as the model sees it, each with its own (t, H, W, 3) uint8 RGB. Raises `SourceError`.
+    """Yield the chunks of a file, each with its own (t, H, W, 3) uint8 RGB. Raises `SourceError`.
 
-    Close it where it is not read to its end: the file is open until then.
+    The file stays open until the generator ends: close it if you do not read it to its end.
     """
     with open_source(file_stream(path)) as source:
         yield from read_chunks(
@@ -77,7 +77,7 @@ def file_chunks(spec: ModelSpec, path: Path) -> Generator[tuple[ChunkMeta, U8], 
 
 
 def classify_file(engine: Engine, path: Path, *, hop: int = 1) -> Iterator[WindowResult]:
-    """Windows of the file, in order, each as soon as it is known. Raises `SourceError`.
+    """Yield the classified windows of a file in order, each as soon as it is known. Raises `SourceError`.
 
     The engine's bank needs `offline_bank_slots`.
     """

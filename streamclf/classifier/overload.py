@@ -1,4 +1,4 @@
-"""A classifier under overload: measures what things cost, and has its feeds do what the governor decides."""
+"""Shed load under overload: measure costs, and apply the load controller's decisions to the feeds."""
 
 from __future__ import annotations
 
@@ -9,115 +9,120 @@ from typing import Final
 
 from engines.bundle import ModelSpec
 from streamclf.classifier.feed import Feed
-from streamclf.classifier.load_control import LOOK_S, LoadController, LoadSample, RoundRobin
+from streamclf.classifier.load_control import SAMPLE_INTERVAL_S, LoadController, LoadSample, RoundRobin
 
-TURN_WINDOWS: Final = 4
-"""A turn begins with a window for which nothing is to be had yet: a quarter of it at most."""
-LEAST_TURN_S: Final = 4.0
+PERIOD_WINDOWS: Final = 4
+"""Windows for which a stream is served at a time. For the first one it yields no prediction: a quarter at most."""
+MIN_PERIOD_S: Final = 4.0
 SILENT_S: Final = 2.0
 """A stream that has brought nothing for this long, or for two of its chunks, takes no time."""
-SAID_EVERY_S: Final = 60.0
+LOG_INTERVAL_S: Final = 60.0
 
 log = logging.getLogger("classifier")
 
 
-class Overload:
-    """Called with each batch; times are monotonic seconds. Feeds that capture waits for have no part in it."""
+class LoadShedder:
+    """Measure the load of each batch, and lengthen hops or pause feeds where it is too high.
+
+    Times are monotonic seconds. Feeds that capture waits for are left alone.
+    """
 
     def __init__(self, spec: ModelSpec, now_s: float) -> None:
         chunk_s = spec.frames_per_chunk / spec.fps
         self._chunks_per_s = 1 / chunk_s
         self._silent_s = max(SILENT_S, 2 * chunk_s)
-        self._governor = LoadController()
-        self._turns = RoundRobin(max(LEAST_TURN_S, TURN_WINDOWS * spec.chunks * chunk_s))
+        self._controller = LoadController()
+        self._rotation = RoundRobin(max(MIN_PERIOD_S, PERIOD_WINDOWS * spec.chunks * chunk_s))
         self._since_s = now_s
         self._busy_s = 0.0
         self.chunk_cost_s = 0.0
-        """Of one chunk in the last batch; 0 before the first."""
+        """Time that one chunk took in the last batch; 0 before the first batch."""
         self._window_cost_s = 0.0
         self._counts: dict[str, tuple[int, int, int]] = {}
-        self._heard_s: dict[str, float] = {}
-        self._said_s = float("-inf")
+        self._chunk_at_s: dict[str, float] = {}
+        self._logged_s = float("-inf")
 
-    def worked(self, encode_s: float, chunks: int, head_s: float, windows: int) -> None:
-        """A batch took so long. What a chunk costs is taken from the last batch: that is how a fallen load shows."""
+    def record_batch(self, encode_s: float, chunks: int, head_s: float, windows: int) -> None:
+        """Record the times of one batch. The costs are those of the last batch, so that a fallen load shows at once."""
         self._busy_s += encode_s + head_s
         self.chunk_cost_s = encode_s / chunks
         if windows:
             self._window_cost_s = head_s / windows
 
-    def look(self, feeds: Sequence[Feed], now_s: float) -> None:
-        """Judge the load if it is time to; lengthen or shorten hops, let streams rest or be served."""
+    def update(self, feeds: Sequence[Feed], now_s: float) -> None:
+        """Once per `SAMPLE_INTERVAL_S`, evaluate the load and apply the decision to `feeds`."""
         span_s = now_s - self._since_s
-        if span_s < LOOK_S:
+        if span_s < SAMPLE_INTERVAL_S:
             return
-        live = [feed for feed in feeds if not feed.awaited]
-        counted = self._counted(live, now_s)
-        look = LoadSample(
+        live = [feed for feed in feeds if not feed.capture_waits]
+        counted = self._count(live, now_s)
+        sample = LoadSample(
             busy=self._busy_s / span_s, arrived=counted["arrived"], taken=counted["taken"], lost=counted["lost"]
         )
         self._since_s, self._busy_s = now_s, 0.0
-        governor = self._governor
-        before = (governor.level, governor.resting)
-        speaking = [feed for feed in live if now_s - self._heard_s.get(feed.stream, now_s) <= self._silent_s]
-        changed = governor.judge(
-            look,
+        controller = self._controller
+        before = (controller.level, controller.paused)
+        active = [feed for feed in live if now_s - self._chunk_at_s.get(feed.stream, now_s) <= self._silent_s]
+        changed = controller.update(
+            sample,
             now_s=now_s,
             streams=len(live),
-            top_level=max((feed.top_level for feed in live), default=0),
-            demand=lambda level, served: self._demand(speaking, level) * served / max(1, len(live)),
+            max_level=max((feed.max_level for feed in live), default=0),
+            demand=lambda level, served: self._demand(active, level) * served / max(1, len(live)),
         )
         if changed:
-            self._say(before, look, now_s)
-        at_once = governor.ample and (governor.level, governor.resting) < before
-        self._apply(live, now_s, at_once=at_once)
+            self._log_change(before, sample, now_s)
+        catch_up = controller.has_reserve and (controller.level, controller.paused) < before
+        self._apply(live, now_s, catch_up=catch_up)
 
     def _demand(self, feeds: Sequence[Feed], level: int) -> float:
-        """Share of its time that all of `feeds` would take at `level`, by what the last batch cost."""
-        each = (feed.encodes(level) * self.chunk_cost_s + self._window_cost_s / feed.hop_at(level) for feed in feeds)
+        """Return the share of its time that serving all of `feeds` at `level` takes, at the last batch's costs."""
+        each = (
+            feed.encoded_share(level) * self.chunk_cost_s + self._window_cost_s / feed.hop_at(level) for feed in feeds
+        )
         return self._chunks_per_s * sum(each)
 
-    def _counted(self, feeds: Sequence[Feed], now_s: float) -> Counter[str]:
-        """Chunks arrived and taken, chunks and windows lost, of the feeds that are served, since it was asked last."""
+    def _count(self, feeds: Sequence[Feed], now_s: float) -> Counter[str]:
+        """Count chunks arrived and taken, and chunks and windows lost, of the served feeds since the last call."""
         total: Counter[str] = Counter()
         counts = {}
         for feed in feeds:
             lost = sum(feed.drops.values()) - feed.drops["hop"]
-            counts[feed.stream] = now = (feed.arrived, feed.taken, lost)
+            counts[feed.stream] = now = (feed.chunks_written, feed.chunks_read, lost)
             then = self._counts.get(feed.stream, now)
             if now[0] > then[0] or feed.stream not in self._counts:
-                self._heard_s[feed.stream] = now_s
-            if not feed.resting:
+                self._chunk_at_s[feed.stream] = now_s
+            if not feed.paused:
                 total.update(arrived=now[0] - then[0], taken=now[1] - then[1], lost=now[2] - then[2])
-        self._heard_s = {stream: at_s for stream, at_s in self._heard_s.items() if stream in counts}
+        self._chunk_at_s = {stream: at_s for stream, at_s in self._chunk_at_s.items() if stream in counts}
         self._counts = counts
         return total
 
-    def _apply(self, feeds: Sequence[Feed], now_s: float, *, at_once: bool) -> None:
-        self._turns.deal([feed.stream for feed in feeds], self._governor.resting, now_s)
+    def _apply(self, feeds: Sequence[Feed], now_s: float, *, catch_up: bool) -> None:
+        self._rotation.update([feed.stream for feed in feeds], self._controller.paused, now_s)
         for feed in feeds:
-            if feed.level != self._governor.level:
-                feed.lengthen(self._governor.level)
-            if feed.stream in self._turns.resting:
-                feed.rest()
-            elif at_once:
+            if feed.level != self._controller.level:
+                feed.set_level(self._controller.level)
+            if feed.stream in self._rotation.paused:
+                feed.pause()
+            elif catch_up:
                 feed.catch_up()
-            elif feed.resting:
+            elif feed.paused:
                 feed.resume()
 
-    def _say(self, before: tuple[int, int], look: LoadSample, now_s: float) -> None:
-        """The first change and the last one at once, those between now and then: an overload may last for days."""
-        level, resting = self._governor.level, self._governor.resting
-        if now_s - self._said_s < SAID_EVERY_S and (level, resting) != (0, 0):
+    def _log_change(self, before: tuple[int, int], sample: LoadSample, now_s: float) -> None:
+        """Log the first and the last change at once, others once a minute: an overload may last for days."""
+        level, paused = self._controller.level, self._controller.paused
+        if now_s - self._logged_s < LOG_INTERVAL_S and (level, paused) != (0, 0):
             return
-        self._said_s = now_s
+        self._logged_s = now_s
         log.info(
-            "%.0f %% busy, %d of %d chunks taken: hops times %d (before %d), %d streams rest (before %d)",
-            100 * look.busy,
-            look.taken,
-            look.arrived,
+            "%.0f %% busy, %d of %d chunks read: hops times %d (before %d), %d streams paused (before %d)",
+            100 * sample.busy,
+            sample.taken,
+            sample.arrived,
             2**level,
             2 ** before[0],
-            resting,
+            paused,
             before[1],
         )

@@ -1,4 +1,4 @@
-"""The classifier process: rings -> engine -> predictions and actions. `python -m streamclf.classifier`."""
+"""Run the classifier process: rings -> engine -> predictions and actions."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ import numpy.typing as npt
 import orjson
 
 from engines.arrays import F32, U8
-from streamclf.classifier.action_tracker import ActionTracker
-from streamclf.classifier.batching import DynamicBatcher, hold
-from streamclf.classifier.feed import Features, Feed, Pending
-from streamclf.classifier.load_control import LOOK_S
-from streamclf.classifier.overload import Overload
+from streamclf.classifier.action_tracker import ActionChange, ActionTracker
+from streamclf.classifier.batching import DynamicBatcher, max_held_chunks
+from streamclf.classifier.feed import FeatureKey, Feed, PendingChunk
+from streamclf.classifier.load_control import SAMPLE_INTERVAL_S
+from streamclf.classifier.overload import LoadShedder
 from streamclf.config.actions import StreamActions
 from streamclf.events.drafts import Draft
 from streamclf.producer.link import EventProducer
-from streamclf.runtime.child import EXIT_DONE, Stop
+from streamclf.runtime.child import EXIT_DONE, ChildControl
 from streamclf.runtime.jobs import ClassifierChange, ClassifierJob, StreamSettings
 from streamclf.runtime.profiling import open_stages
 
@@ -37,72 +37,74 @@ if TYPE_CHECKING:
 TOP_K = 10
 IDLE_S = 1.0
 DRAIN_S = 0.4
-"""After the request to stop, time to classify what capture had already finished."""
+"""After the request to stop, time to classify the chunks that capture has written already."""
 LINK_CLOSE_S = 0.6
 LEAVE_S = 0.5
-"""Time to classify what a stream that leaves has still waiting."""
+"""Time to classify the waiting chunks of a stream that is removed."""
 COMPILING_S = 1800.0
-"""Building an engine for a device takes minutes at worst, in a library that cannot give a sign of life meanwhile."""
+"""Building an engine for a device takes minutes at worst, in a library that cannot extend the liveness deadline."""
 FIRST_BATCH_S = 60.0
 BATCH_S = 10.0
-SLOWER = 10
-"""A batch may take this many times longer than the slowest so far before it is taken to hang."""
+MAX_SLOWDOWN = 10
+"""A batch may take this many times longer than the slowest so far before the supervisor considers it hung."""
 
 log = logging.getLogger("classifier")
 
 
 class Classifier:
-    """Takes the ready chunks of all feeds, fairly, into one encode, and classifies the windows that they complete."""
+    """Encode the waiting chunks of all feeds together, fairly, and classify the windows that they complete."""
 
     def __init__(
         self,
         engine: Engine,
         feeds: Sequence[Feed],
         actions: Mapping[str, StreamActions],
-        link: EventProducer,
+        producer: EventProducer,
         *,
         max_wait_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._link = link
+        self._producer = producer
         self._clock = clock
-        self._overload = Overload(engine.spec, clock())
-        self._answers: dict[str, tuple[Features, F32]] = {}
-        self._gathering = DynamicBatcher(max_wait_s)
-        self._use(engine)
-        self._turn = 0
-        self._feeds: list[Feed] = []  # in the order of their turns
+        self._shedder = LoadShedder(engine.spec, clock())
+        self._last_results: dict[str, tuple[FeatureKey, F32]] = {}
+        """By stream with a motion gate: the last window's features and their probabilities."""
+        self._batcher = DynamicBatcher(max_wait_s)
+        self._use_engine(engine)
+        self._feeds: list[Feed] = []  # in the order in which they are served
+        self._next_feed = 0
+        """Index of the feed with which the next batch begins."""
         self._by_stream: dict[str, Feed] = {}
         self._woken: set[Feed] = set()
-        """Those in whose rings something may wait."""
+        """Feeds whose rings may hold waiting chunks."""
         self._actions: dict[str, ActionTracker] = {}
         self._slowest_s = 0.0
-        self._stages = open_stages("classifier", clock=time.process_time_ns)  # engines compute on threads of their own
+        self._stages = open_stages("classifier", clock=time.process_time_ns)  # engines compute in threads of their own
         self._selector = selectors.DefaultSelector()
         for feed in feeds:
-            self.join(feed, actions.get(feed.stream, StreamActions()))
+            self.add_stream(feed, actions.get(feed.stream, StreamActions()))
 
-    def _use(self, engine: Engine) -> None:
+    def _use_engine(self, engine: Engine) -> None:
         self._engine = engine
         self._batch: U8 = np.empty((engine.max_batch, *engine.spec.chunk_shape), np.uint8)
-        self._answers.clear()
-        self._ran_on = engine.description.partition(",")[0]
+        self._last_results.clear()
+        self._engine_name = engine.description.partition(",")[0]
 
     def close(self) -> None:
-        """Close the engine that serves now."""
+        """Close the engine in use."""
         self._engine.close()
 
-    def exchange(self, engine: Engine) -> None:
-        """Go on with another engine of the same bundle; the windows under way go on, too. The one before is closed."""
+    def switch_engine(self, engine: Engine) -> None:
+        """Continue with another engine of the same bundle, and close the present one. Unfinished windows continue."""
         from engines.background_upgrade import move_features
 
         before = self._engine
         move_features(before, engine)
-        self._use(engine)
+        self._use_engine(engine)
         before.close()
         log.info("now on %s, before on %s", engine.description, before.description)
 
-    def join(self, feed: Feed, actions: StreamActions) -> None:
+    def add_stream(self, feed: Feed, actions: StreamActions) -> None:
         """Serve another stream from now on."""
         self._feeds.append(feed)
         self._woken.add(feed)
@@ -110,154 +112,190 @@ class Classifier:
         self._actions[feed.stream] = ActionTracker.of(actions)
         self._selector.register(feed.wake_fd, selectors.EVENT_READ, feed)
 
-    def leave(self, stream: str) -> Feed:
-        """Classify what the stream has waiting, end its actions and serve it no longer."""
+    def remove_stream(self, stream: str) -> Feed:
+        """Classify the stream's waiting chunks for at most `LEAVE_S`, end its actions, and serve it no longer."""
         feed = self._by_stream[stream]
-        if feed.resting:
+        if feed.paused:
             feed.resume()
         deadline = time.monotonic() + LEAVE_S
         while feed.waiting > 0 and time.monotonic() < deadline and self.step():
             pass
-        feed.drops["left"] += max(0, feed.waiting)
+        feed.drops["left"] += max(0, feed.unread)
         self._post_actions(stream, self._actions.pop(stream).close("stopped"))
         if feed.wake_fd in self._selector.get_map():
             self._selector.unregister(feed.wake_fd)
         self._feeds.remove(feed)
         self._woken.discard(feed)
         del self._by_stream[stream]
-        self._answers.pop(stream, None)
-        self._turn = 0
+        self._last_results.pop(stream, None)
+        self._next_feed = 0
         return feed
 
-    def change(self, stream: str, settings: StreamSettings) -> None:
-        """Go on with another hop and other thresholds, say; no window and no running action is lost by it."""
+    def update_stream(self, stream: str, settings: StreamSettings) -> None:
+        """Apply other settings to a stream. Unfinished windows and running actions continue."""
         if feed := self._by_stream.get(stream):
             feed.configure(settings)
             self._post_actions(stream, self._actions[stream].reconfigure(settings.actions))
 
     def run(
-        self, stop: Stop, roster: FeedRegistry | None = None, better: Callable[[], Engine | None] = lambda: None
+        self,
+        control: ChildControl,
+        registry: FeedRegistry | None = None,
+        next_engine: Callable[[], Engine | None] = lambda: None,
     ) -> None:
-        """Serve until `stop`; then classify what is already in the rings, for at most `DRAIN_S`.
+        """Serve until the request to stop; then classify the chunks in the rings, for at most `DRAIN_S`.
 
-        With a `roster`, streams join and leave as the supervisor says. `better` is asked between batches for an engine
-        to go on with.
+        With a `registry`, the supervisor adds and removes streams through `control`. `next_engine` is called between
+        batches; when it returns an engine, the classifier switches to it.
         """
-        stop.pulse.expect("classifying", FIRST_BATCH_S)
+        control.liveness.enter_phase("classifying", FIRST_BATCH_S)
         with self._selector as selector:
-            selector.register(stop.fd, selectors.EVENT_READ)
-            selector.register(stop.change_fd, selectors.EVENT_READ)
-            look_s = 0.0
-            while not stop.event.is_set():
-                for key, _ in selector.select(min(IDLE_S, self._gathering.left_s(time.monotonic()))):
-                    if key.data is not None:
-                        self._woken.add(key.data)
-                        if not key.data.resting:
-                            self._gathering.heard(key.data.stream, time.monotonic())
-                        if not _drain(key.fd):
-                            selector.unregister(key.fd)  # an ended pipe would stay readable for ever
-                for message in stop.changes():
-                    if roster:
-                        self._take(message, roster)
-                while self._is_time() and not (stop.event.is_set() or stop.changed) and self._timed_step(stop):
-                    if (engine := better()) is not None:
-                        self.exchange(engine)
-                if (now_s := time.monotonic()) >= look_s:  # not for each chunk that begins no batch
-                    look_s = now_s + LOOK_S
-                    self._overload.look(self._feeds, self._clock())
-                    self._woken.update(self._feeds)  # some may be served again
-                    self._look_at_clock()
-                    if (engine := better()) is not None:
-                        self.exchange(engine)
-            deadline = time.monotonic() + DRAIN_S
-            while time.monotonic() < deadline and self.step():
-                pass
-            for stream, tracker in self._actions.items():
-                self._post_actions(stream, tracker.close("stopped"))
+            selector.register(control.stop_fd, selectors.EVENT_READ)
+            selector.register(control.change_fd, selectors.EVENT_READ)
+            housekeeping_s = 0.0
+            while not control.stop_event.is_set():
+                self._drain_wakes(selector.select(min(IDLE_S, self._batcher.remaining_s(time.monotonic()))))
+                self._apply_changes(control, registry)
+                self._serve_ready(control, next_engine)
+                if (now_s := time.monotonic()) >= housekeeping_s:  # not for each chunk that starts no batch
+                    housekeeping_s = now_s + SAMPLE_INTERVAL_S
+                    self._housekeep(next_engine)
+            self._finish()
 
-    def _take(self, message: ControlMessage, roster: FeedRegistry) -> None:
+    def _drain_wakes(self, ready: Sequence[tuple[selectors.SelectorKey, int]]) -> None:
+        """Empty the wake pipes that are readable, and note which feeds have chunks."""
+        for key, _ in ready:
+            feed: Feed | None = key.data
+            if feed is None:
+                continue
+            self._woken.add(feed)
+            if not feed.paused:
+                self._batcher.note_chunk(feed.stream, time.monotonic())
+            if not _empty_pipe(key.fd):
+                self._selector.unregister(key.fd)  # an ended pipe would stay readable for ever
+
+    def _apply_changes(self, control: ChildControl, registry: FeedRegistry | None) -> None:
+        """Apply the changes that the supervisor has sent."""
+        for message in control.pop_changes():
+            if registry:
+                self._apply_change(message, registry)
+
+    def _apply_change(self, message: ControlMessage, registry: FeedRegistry) -> None:
         change = ClassifierChange.model_validate_json(message.body)
         if change.join:
-            self.join(roster.join(change.join, message.fds), change.join.settings.actions)
+            self.add_stream(registry.add(change.join, message.fds), change.join.settings.actions)
         if change.leave is not None:
-            _log_drops(self.leave(change.leave))
-            roster.leave(change.leave)
+            _log_drops(self.remove_stream(change.leave))
+            registry.remove(change.leave)
         for stream, settings in change.update.items():
-            self.change(stream, settings)
+            self.update_stream(stream, settings)
 
-    def _is_time(self) -> bool:
-        """Whether to begin a batch now. Of hundreds of streams only those are asked that have brought something."""
+    def _serve_ready(self, control: ChildControl, next_engine: Callable[[], Engine | None]) -> None:
+        """Classify batches for as long as they are due and no request waits."""
+        while self._batch_is_due() and not (control.stop_event.is_set() or control.has_changes):
+            if not self._timed_step(control):
+                return
+            self._switch_if_ready(next_engine)
+
+    def _housekeep(self, next_engine: Callable[[], Engine | None]) -> None:
+        """Do the work that is due every `SAMPLE_INTERVAL_S`."""
+        self._shedder.update(self._feeds, self._clock())
+        self._woken.update(self._feeds)  # a paused feed may be served again
+        self._end_scheduled_actions()
+        self._switch_if_ready(next_engine)
+
+    def _finish(self) -> None:
+        """Classify the chunks that are left, for at most `DRAIN_S`, and end all actions."""
+        deadline = time.monotonic() + DRAIN_S
+        while time.monotonic() < deadline and self.step():
+            pass
+        for stream, tracker in self._actions.items():
+            self._post_actions(stream, tracker.close("stopped"))
+
+    def _switch_if_ready(self, next_engine: Callable[[], Engine | None]) -> None:
+        if (engine := next_engine()) is not None:
+            self.switch_engine(engine)
+
+    def _batch_is_due(self) -> bool:
+        """Return whether to start a batch now. Only feeds with chunks are checked: there may be hundreds of others."""
         self._woken = {feed for feed in self._woken if feed.waiting > 0}
-        may_wait = hold(self._overload.chunk_cost_s)
-        due = [due_s for feed in self._woken if (due_s := feed.due_s(may_wait)) is not None]
+        max_held = max_held_chunks(self._shedder.chunk_cost_s)
+        due = [due_s for feed in self._woken if (due_s := feed.due_s(max_held)) is not None]
         waiting = sum(feed.waiting for feed in self._woken)
-        return self._gathering.is_time(due, waiting, self._engine.max_batch, time.monotonic())
+        return self._batcher.should_start(due, waiting, self._engine.max_batch, time.monotonic())
 
-    def _timed_step(self, stop: Stop) -> bool:
+    def _timed_step(self, control: ChildControl) -> bool:
+        """Classify one batch, and extend the liveness limit when it is the slowest so far."""
         began = time.monotonic()
         busy = self.step()
         took_s = time.monotonic() - began
         if busy and took_s > self._slowest_s:
             self._slowest_s = took_s
-            stop.pulse.expect("classifying", max(BATCH_S, SLOWER * took_s))
+            control.liveness.enter_phase("classifying", max(BATCH_S, MAX_SLOWDOWN * took_s))
         return busy
 
     def step(self) -> bool:
-        """One batch; False when no chunk was waiting."""
+        """Encode and classify one batch; return False when no chunk was waiting."""
         began_s = self._clock()
         with self._stages("ring"):
             for feed in self._feeds:
                 feed.begin_batch()
             batch = list(self._collect())
         if not batch:
-            self._overload.look(self._feeds, began_s)
+            self._shedder.update(self._feeds, began_s)
             return False
         collected_s = self._clock()
         self._encode(batch)
         encoded_s = self._clock()
-        if due := [each for pending in batch if (each := self._in_time(pending, encoded_s))]:
+        if due := [fresh for pending in batch if (fresh := self._drop_if_stale(pending, encoded_s))]:
             rows = self._classify(due)
             encode_ms, classify_ms = (encoded_s - collected_s) * 1e3, (self._clock() - encoded_s) * 1e3
             with self._stages("publish", len(due)):
                 for pending, row in zip(due, rows, strict=True):
                     self._publish(pending, row, {"encode": round(encode_ms, 3), "classify": round(classify_ms, 3)})
         now_s = self._clock()
-        self._overload.worked(encoded_s - began_s, len(batch), now_s - encoded_s, len(due))
-        self._overload.look(self._feeds, now_s)
+        self._shedder.record_batch(encoded_s - began_s, len(batch), now_s - encoded_s, len(due))
+        self._shedder.update(self._feeds, now_s)
         return True
 
-    def _collect(self) -> Iterator[Pending]:
-        """One chunk of each feed in turn, two where it is late, until the batch is full or nobody has one; the next
-        batch goes on there. Who is late loses windows, and would for ever with no more chunks than the others."""
+    def _collect(self) -> Iterator[PendingChunk]:
+        """Yield one chunk of each feed in order, two of a late feed, until the batch is full or no chunk waits.
+
+        The next batch begins with the feed after the last one. A late feed loses windows; with no more chunks than the
+        others it would do so for ever.
+        """
         count = encoded = idle = 0
         while count < self._engine.max_batch and idle < len(self._feeds):
-            feed = self._feeds[self._turn]
-            self._turn = (self._turn + 1) % len(self._feeds)
+            feed = self._feeds[self._next_feed]
+            self._next_feed = (self._next_feed + 1) % len(self._feeds)
             idle += 1
             for _ in range(2 if feed.is_late else 1):
-                if count == self._engine.max_batch or (pending := feed.take(self._batch[encoded])) is None:
+                if count == self._engine.max_batch or (pending := feed.read_chunk(self._batch[encoded])) is None:
                     break
                 idle = 0
                 count += 1
                 encoded += not pending.reused
                 yield pending
 
-    def _encode(self, batch: Sequence[Pending]) -> None:
-        """The batch array holds the chunks whose features are not there already, in the same order."""
+    def _encode(self, batch: Sequence[PendingChunk]) -> None:
+        """Encode the chunks in the batch array: those of `batch` whose features are not in the bank, in that order."""
         slots = np.array([pending.slot for pending in batch if not pending.reused], np.int32)
         if len(slots):
             with self._stages("encode", len(slots)):
                 self._engine.encode(self._batch[: len(slots)], slots)
 
-    def _in_time(self, pending: Pending, now_s: float) -> Pending | None:
-        return self._by_stream[pending.stream].in_time(pending, int(now_s * 1e9))
+    def _drop_if_stale(self, pending: PendingChunk, now_s: float) -> PendingChunk | None:
+        return self._by_stream[pending.stream].drop_if_stale(pending, int(now_s * 1e9))
 
-    def _classify(self, due: Sequence[Pending]) -> list[F32]:
-        """Probabilities of each; those of the window before where a motion gate found nothing new in this one."""
+    def _classify(self, due: Sequence[PendingChunk]) -> list[F32]:
+        """Return the probabilities (K,) of each window.
+
+        Where a motion gate found nothing new in a window, these are the probabilities of the window before.
+        """
         rows = {
             i: known[1]
             for i, pending in enumerate(due)
-            if pending.features and (known := self._answers.get(pending.stream)) and known[0] == pending.features
+            if pending.features and (known := self._last_results.get(pending.stream)) and known[0] == pending.features
         }
         if fresh := [i for i in range(len(due)) if i not in rows]:
             windows = np.stack([window.slots for i in fresh if (window := due[i].window) is not None])
@@ -265,12 +303,14 @@ class Classifier:
                 rows.update(zip(fresh, self._engine.classify(windows), strict=True))
         for i in fresh:
             if features := due[i].features:
-                self._answers[due[i].stream] = (features, rows[i])
+                self._last_results[due[i].stream] = (features, rows[i])
         return [rows[i] for i in range(len(due))]
 
-    def _publish(self, pending: Pending, probabilities: npt.NDArray[np.float32], latency_ms: dict[str, float]) -> None:
+    def _publish(
+        self, pending: PendingChunk, probabilities: npt.NDArray[np.float32], latency_ms: dict[str, float]
+    ) -> None:
         stream, window = pending.stream, pending.window
-        assert window is not None  # `due` holds no others
+        assert window is not None  # every chunk in `due` completes a window
         spec = self._engine.spec
         best = np.argsort(probabilities)[::-1][:TOP_K]
         start_s, end_s = round(window.start_pts_ns / 1e9, 6), round(window.end_pts_ns / 1e9, 6)
@@ -285,7 +325,7 @@ class Classifier:
             },
             "top": [[spec.labels[i], round(float(probabilities[i]), 6)] for i in best],
             "model": spec.id,
-            "engine": self._ran_on,
+            "engine": self._engine_name,
             "latency_ms": latency_ms,
         }
         if pending.hop is not None:
@@ -294,29 +334,29 @@ class Classifier:
             body["gated"] = pending.gated
         if pending.dropped:
             body["dropped"] = pending.dropped
-        self._link.post(Draft(type="prediction", stream=stream, body=body, captured_ns=window.captured_ns))
+        self._producer.post(Draft(type="prediction", stream=stream, body=body, captured_ns=window.captured_ns))
         tracker = self._actions[stream]
         if tracker.config:
             by_label = dict(zip(spec.labels, probabilities.tolist(), strict=True))
             self._post_actions(stream, tracker.update(by_label, start_s, end_s, window.segment, time.time()))
 
-    def _look_at_clock(self) -> None:
-        """An action ends with its hours, also while its stream shows nothing."""
+    def _end_scheduled_actions(self) -> None:
+        """End the actions whose hours are over, also of streams that bring nothing."""
         for stream, tracker in self._actions.items():
-            self._post_actions(stream, tracker.look_at_clock(time.time()))
+            self._post_actions(stream, tracker.end_outside_hours(time.time()))
 
-    def _post_actions(self, stream: str, changes: Sequence[Any]) -> None:
+    def _post_actions(self, stream: str, changes: Sequence[ActionChange]) -> None:
         for change in changes:
-            self._link.post(Draft(type="action", stream=stream, body=change.body(), captured_ns=None))
+            self._producer.post(Draft(type="action", stream=stream, body=change.body(), captured_ns=None))
 
 
-def main(job: ClassifierJob, stop: Stop) -> int:
-    """Open the engine, say so on stdout in one JSON line, and serve until `stop`."""
+def main(job: ClassifierJob, control: ChildControl) -> int:
+    """Open the engine, report it on stdout in one JSON line, and serve until the request to stop."""
     from engines.background_upgrade import open_serving
     from engines.bundle import load_bundle
     from streamclf.classifier.feed_registry import FeedRegistry
 
-    stop.pulse.expect("compiling", COMPILING_S)
+    control.liveness.enter_phase("compiling", COMPILING_S)
     bundle = load_bundle(job.bundle)
     opening = open_serving(
         bundle,
@@ -327,18 +367,18 @@ def main(job: ClassifierJob, stop: Stop) -> int:
         threads=job.engine.threads,
         streams=job.streams,
     )
-    roster = FeedRegistry(bundle.spec, job.capacity)
-    link = EventProducer(job.link, "classifier")
+    registry = FeedRegistry(bundle.spec, job.capacity)
+    producer = EventProducer(job.link, "classifier")
     print(orjson.dumps({"engine": opening.engine.description}).decode(), flush=True)
-    classifier = Classifier(opening.engine, (), {}, link, max_wait_s=job.engine.max_wait_ms / 1e3)
+    classifier = Classifier(opening.engine, (), {}, producer, max_wait_s=job.engine.max_wait_ms / 1e3)
     try:
-        classifier.run(stop, roster, opening.better)
+        classifier.run(control, registry, opening.better)
     finally:
         opening.close()
-        left = link.close(LINK_CLOSE_S)
+        left = producer.close(LINK_CLOSE_S)
         if left:
             log.error("%d events could not be handed to the hub before the end", left)
-        for feed in roster:
+        for feed in registry:
             _log_drops(feed)
         classifier.close()
     return EXIT_DONE
@@ -349,8 +389,8 @@ def _log_drops(feed: Feed) -> None:
         log.info("%s: dropped %s", feed.stream, dict(drops))
 
 
-def _drain(fd: int) -> bool:
-    """Empty the pipe; False when nobody can write to it any more."""
+def _empty_pipe(fd: int) -> bool:
+    """Read all that a non-blocking pipe holds; return False when its write end is closed."""
     with contextlib.suppress(BlockingIOError):
         while data := os.read(fd, 4096):
             if len(data) < 4096:

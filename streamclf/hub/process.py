@@ -28,7 +28,7 @@ from streamclf.hub.link_server import LinkServer
 from streamclf.hub.publisher import Publisher
 from streamclf.hub.replay_server import ReplayServer
 from streamclf.net.curve_keys import load_certificate
-from streamclf.runtime.child import EXIT_DONE, Stop
+from streamclf.runtime.child import EXIT_DONE, ChildControl
 from streamclf.runtime.jobs import HubChange, HubJob
 
 log = logging.getLogger(__name__)
@@ -84,22 +84,22 @@ class Hub:
         """Where subscribers really find it."""
         return {"events": self._publisher.endpoint, "replay": self._replay.endpoint}
 
-    def run(self, stop: Stop) -> None:
+    def run(self, control: ChildControl) -> None:
         """Serve until asked to stop, then until the producers have nothing more to send."""
         poller = zmq.Poller()
         poller.register(self._links.socket, zmq.POLLIN)
         poller.register(self._publisher.socket, zmq.POLLIN)
-        poller.register(stop.fd, zmq.POLLIN)
-        poller.register(stop.change_fd, zmq.POLLIN)
-        stop.pulse.expect("serving", _TURN_S)
-        while not stop.event.is_set():
+        poller.register(control.stop_fd, zmq.POLLIN)
+        poller.register(control.change_fd, zmq.POLLIN)
+        control.liveness.enter_phase("serving", _TURN_S)
+        while not control.stop_event.is_set():
             ready = self._wait(poller, self._heartbeat_at - time.monotonic())
-            if stop.change_fd in ready:
-                for change in stop.changes():
+            if control.change_fd in ready:
+                for change in control.pop_changes():
                     self._change(HubChange.model_validate_json(change.body))
             self._turn(ready)
-        poller.unregister(stop.fd)
-        poller.unregister(stop.change_fd)
+        poller.unregister(control.stop_fd)
+        poller.unregister(control.change_fd)
         end = time.monotonic() + _DRAIN_S
         quiet_at = time.monotonic() + _QUIET_S
         while time.monotonic() < min(end, quiet_at):
@@ -244,13 +244,13 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def main(job: HubJob, stop: Stop) -> int:
+def main(job: HubJob, control: ChildControl) -> int:
     """Run the hub; one line on stdout tells the supervisor the endpoints, and nothing else is ever written there."""
     _raise_descriptor_limit()
     with Hub(job) as hub:
         sys.stdout.write(orjson.dumps(hub.endpoints).decode() + "\n")
         sys.stdout.flush()
-        hub.run(stop)
+        hub.run(control)
     # The supervisor does this too, but may have been killed; the hub is the last process to leave.
     if job.link.startswith("ipc://"):
         socket = Path(job.link.removeprefix("ipc://"))

@@ -1,4 +1,4 @@
-"""How a child process begins, takes changes and ends: all on standard input, whose end means the supervisor is gone."""
+"""Run a child process: read its job and later changes from standard input, whose end is the request to stop."""
 
 from __future__ import annotations
 
@@ -31,38 +31,38 @@ LOG_LEVELS = {
     "error": logging.ERROR,
 }
 STOP_GRACE_S = 1.5
-"""After a request to stop, a child that is stuck in a library call leaves by itself before it would be killed."""
+"""After a request to stop, a child whose main thread is stuck in a library exits by itself after this time."""
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
-"""An error of ours, said in one line: a restart would only repeat it."""
+"""An error of the project's own, reported in one line: a restart would only repeat it."""
 EXIT_ENDED = 3
-"""A file that was played to its end."""
+"""A file was played to its end."""
 EXIT_CRASHED = 70
-"""A bug, with its traceback: worth a restart."""
-
+"""A bug, reported with its traceback: worth a restart."""
 
 MAX_CHANGES = 1024
-"""Changes that wait for a child's loop to take them; one that lets more gather has stopped looking."""
-SLICE_S = 0.5
+"""Changes that may wait for a child's loop; a loop with more of them no longer reads them."""
+BEAT_INTERVAL_S = 0.5
+"""Longest time between two beats of a loop that waits for the request to stop."""
 PR_SET_PDEATHSIG = 1
 
 
-class _Asked(threading.Event):
-    """The request to end. To ask for it is a sign of life: a work loop that looks or waits for it is no hung one.
+class _StopEvent(threading.Event):
+    """The request to stop. Checking or awaiting it extends the liveness deadline: such a work loop does not hang.
 
-    Only the main thread's asking counts, in which every child does its work: no thread beside a loop that hangs in a
-    library can pretend for it.
+    This holds for the main thread only, in which every child does its work. So no other thread can keep a child alive
+    whose work loop hangs in a library.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.pulse = Liveness()
+        self.liveness = Liveness()
         self._main = threading.main_thread().ident
 
     def is_set(self) -> bool:
         if threading.get_ident() == self._main:
-            self.pulse.beat()
+            self.liveness.beat()
         return super().is_set()
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -70,109 +70,109 @@ class _Asked(threading.Event):
             return super().wait(timeout)
         end = None if timeout is None else time.monotonic() + timeout
         while True:
-            self.pulse.beat()
-            left = SLICE_S if end is None else min(SLICE_S, end - time.monotonic())
+            self.liveness.beat()
+            left = BEAT_INTERVAL_S if end is None else min(BEAT_INTERVAL_S, end - time.monotonic())
             if super().wait(max(0.0, left)) or (end is not None and time.monotonic() >= end):
-                self.pulse.beat()
+                self.liveness.beat()
                 return super().is_set()
 
 
-class Stop:
-    """What the supervisor wants of this process: that it ends, or takes a change; and its signs of life in return.
+class ChildControl:
+    """Requests of the supervisor to this process, to stop or to apply a change, and this process's liveness.
 
-    `fd` becomes readable with the request to end, for loops that wait on descriptors; `event` is for the others.
-    `change_fd` becomes readable when there are `changes` to take.
+    `stop_fd` becomes readable with the request to stop, for loops that wait on descriptors; other loops use
+    `stop_event`. `change_fd` becomes readable when a change has arrived.
     """
 
     def __init__(self) -> None:
-        self._event = _Asked()
-        self.event: threading.Event = self._event
-        self.fd, self._write_fd = os.pipe()
+        self._event = _StopEvent()
+        self.stop_event: threading.Event = self._event
+        self.stop_fd, self._stop_write_fd = os.pipe()
         self.change_fd, self._change_write_fd = os.pipe()
-        for fd in (self._write_fd, self.change_fd, self._change_write_fd):
+        for fd in (self._stop_write_fd, self.change_fd, self._change_write_fd):
             os.set_blocking(fd, False)
         self._changes: deque[ControlMessage] = deque()
 
     @property
-    def pulse(self) -> Liveness:
-        """Where the work loop says how long its next step may take."""
-        return self._event.pulse
+    def liveness(self) -> Liveness:
+        """The deadline of the work loop, which sets how long its next steps may take."""
+        return self._event.liveness
 
-    @pulse.setter
-    def pulse(self, pulse: Liveness) -> None:
-        self._event.pulse = pulse
+    @liveness.setter
+    def liveness(self, liveness: Liveness) -> None:
+        self._event.liveness = liveness
 
-    def request(self) -> None:
-        """Ask for the end; safe from a signal handler and any number of times."""
-        if not self.event.is_set():
-            self.event.set()
-            os.write(self._write_fd, b"x")
+    def request_stop(self) -> None:
+        """Ask the process to stop. Safe from a signal handler, and when called more than once."""
+        if not self.stop_event.is_set():
+            self.stop_event.set()
+            os.write(self._stop_write_fd, b"x")
 
-    def offer(self, change: ControlMessage) -> None:
-        """A change has come."""
+    def push_change(self, change: ControlMessage) -> None:
+        """Queue a change for the work loop. Exits the process where `MAX_CHANGES` wait already."""
         if len(self._changes) >= MAX_CHANGES:
-            os._exit(EXIT_CRASHED)  # its successor is told how everything stands
+            os._exit(EXIT_CRASHED)  # the process started in its place gets the whole present configuration
         self._changes.append(change)
-        with contextlib.suppress(BlockingIOError):  # full: it is readable already
+        with contextlib.suppress(BlockingIOError):  # a full pipe is readable already
             os.write(self._change_write_fd, b"x")
 
     @property
-    def changed(self) -> bool:
-        """Whether there are changes to take."""
+    def has_changes(self) -> bool:
+        """Whether a change waits."""
         return bool(self._changes)
 
-    def changes(self) -> list[ControlMessage]:
-        """The changes that have come since the last call, in their order."""
+    def pop_changes(self) -> list[ControlMessage]:
+        """Return the changes that have arrived since the last call, oldest first."""
         with contextlib.suppress(BlockingIOError):
             os.read(self.change_fd, 4096)
         return [self._changes.popleft() for _ in range(len(self._changes))]
 
 
-def run_child(name: str, job_type: type[JobT], main: Callable[[JobT, Stop], int]) -> None:
-    """Read the job, run `main(job, stop)` and exit with the code that it returns, or with one for its error."""
-    # Ctrl-C in a terminal reaches the whole process group; only the supervisor decides when children end.
+def run_child(name: str, job_type: type[JobT], main: Callable[[JobT, ChildControl], int]) -> None:
+    """Read the job, run `main(job, control)` and exit with the code that it returns, or with the code of its error."""
+    # Ctrl-C in a terminal reaches the whole process group; only the supervisor decides when children stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     _wake_when_orphaned()
-    stop = Stop()
-    signal.signal(signal.SIGTERM, lambda *_: stop.request())
-    _watch_signals(stop)
+    control = ChildControl()
+    signal.signal(signal.SIGTERM, lambda *_: control.request_stop())
+    _watch_signals(control)
     configure_logging()
-    control = ControlReader(0)
-    told = control.next()
-    if told is None:
-        os._exit(EXIT_DONE)  # the supervisor was gone before it said what to do
-    job = job_type.model_validate_json(told.body)
-    stop.pulse = Liveness(job.pulse_fd, job.pulse_line)
-    threading.Thread(target=_watch_parent, args=(control, stop), name="control", daemon=True).start()
-    threading.Thread(target=_leave_in_time, args=(stop,), name="grace", daemon=True).start()
+    reader = ControlReader(0)
+    message = reader.next()
+    if message is None:
+        os._exit(EXIT_DONE)  # the supervisor ended before it sent the job
+    job = job_type.model_validate_json(message.body)
+    control.liveness = Liveness(job.liveness_fd, job.liveness_row)
+    threading.Thread(target=_read_changes, args=(reader, control), name="control", daemon=True).start()
+    threading.Thread(target=_exit_after_grace, args=(control,), name="grace", daemon=True).start()
     try:
-        code = main(job, stop)
+        code = main(job, control)
     except (StreamclfError, EngineError) as error:
         logging.getLogger(name).error("%s", error)
         code = EXIT_FAILED
     except BaseException:
         logging.getLogger(name).exception("stopped by a bug")
         code = EXIT_CRASHED
-    # Libraries' worker threads (decoders, inference) can delay an interpreter's shutdown; all our state is safe by now.
+    # Worker threads of libraries (decoders, inference) can delay the interpreter's shutdown; all state is saved by now.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
 def configure_logging(level: str = "info") -> None:
-    """Log to stderr, one line a record, credentials removed; `$STREAMCLF_LOG` goes before `level`.
+    """Log to stderr, one line a record, with credentials removed. `$STREAMCLF_LOG` overrides `level`.
 
-    An environment variable, because child processes are to follow it too.
+    It is an environment variable because child processes have to follow it, too.
     """
-    wanted = os.environ.get(LOG_VARIABLE, level).lower()
+    chosen = os.environ.get(LOG_VARIABLE, level).lower()
     handler = logging.StreamHandler()
     handler.setFormatter(RedactingFormatter(LOG_FORMAT, "%H:%M:%S"))
-    logging.basicConfig(level=LOG_LEVELS.get(wanted, logging.INFO), handlers=[handler], force=True)
+    logging.basicConfig(level=LOG_LEVELS.get(chosen, logging.INFO), handlers=[handler], force=True)
 
 
-def _watch_signals(stop: Stop) -> None:
-    """Take a signal also while the main thread, where Python runs handlers, is blocked in a library."""
+def _watch_signals(control: ChildControl) -> None:
+    """Handle SIGTERM also while a library blocks the main thread, in which Python runs signal handlers."""
     read_fd, write_fd = os.pipe()
     os.set_blocking(write_fd, False)
     signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
@@ -180,20 +180,23 @@ def _watch_signals(stop: Stop) -> None:
     def wait() -> None:
         while os.read(read_fd, 1) != bytes([signal.SIGTERM]):
             pass
-        stop.request()
+        control.request_stop()
 
     threading.Thread(target=wait, name="signals", daemon=True).start()
 
 
-def _watch_parent(control: ControlReader, stop: Stop) -> None:
-    while (change := control.next()) is not None:
-        stop.offer(change)
-    stop.request()
+def _read_changes(reader: ControlReader, control: ChildControl) -> None:
+    while (change := reader.next()) is not None:
+        control.push_change(change)
+    control.request_stop()
 
 
 def _wake_when_orphaned() -> None:
-    """A child that is stopped (SIGSTOP) when its supervisor is killed would never read the end of its input: have the
-    kernel continue it then. It still leaves in order, which a SIGKILL at this moment would not let it."""
+    """Have the kernel continue this process when its supervisor is killed.
+
+    A child that is stopped (SIGSTOP) at that moment would never read the end of its input. SIGCONT lets it stop in
+    order; SIGKILL would not.
+    """
     if sys.platform != "linux":
         return
     import ctypes
@@ -201,7 +204,7 @@ def _wake_when_orphaned() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
 
 
-def _leave_in_time(stop: Stop) -> None:
-    stop.event.wait()
+def _exit_after_grace(control: ChildControl) -> None:
+    control.stop_event.wait()
     threading.Event().wait(STOP_GRACE_S)
     os._exit(EXIT_FAILED)

@@ -23,9 +23,9 @@ class Job(_Message):
 
     link: str
     """ZeroMQ endpoint on which the hub takes events from producers."""
-    pulse_fd: int | None = None
+    liveness_fd: int | None = None
     """Shared memory for signs of life (`streamclf.runtime.liveness`); None where nobody watches."""
-    pulse_line: int = 0
+    liveness_row: int = 0
 
 
 class CaptureJob(Job):

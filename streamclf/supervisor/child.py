@@ -26,10 +26,10 @@ MAX_CRASHES = 5
 """Crashes within `CRASH_WINDOW_S` after which a child is parked: it would only burn the machine."""
 PARKED_S = (60.0, 120.0, 300.0, 600.0, 900.0)
 """Until a parked child is tried again: what made it crash may have been mended outside."""
-SOUND_S = 600.0
+STABLE_S = 600.0
 """A child that ran for this long is no longer the one that was parked."""
 MAX_LINE_BYTES = 4096
-CAN_SEE_STOPS = hasattr(os, "waitid")
+CAN_DETECT_STOPS = hasattr(os, "waitid")
 """Whether this system tells when a child is stopped; where not (macOS before 3.13), only missing signs of life do."""
 
 log = logging.getLogger("service")
@@ -39,7 +39,7 @@ _runs = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Notice:
+class ChildEvent:
     """What became of a child, in the words of the kernel or its own; `run` says which of its lives it was."""
 
     what: Literal["exit", "line", "stopped", "continued"]
@@ -54,19 +54,19 @@ class Child:
     """A module run with our interpreter (`spawn`, never `fork`), its job and later changes on its standard input.
 
     `notify` is called from threads, with its end, with its being stopped and continued by signals, and, where it
-    `speaks`, with its first line of output. A child that was told to end is `ending`: its exit is no crash.
+    `reports_ready`, with its first line of output. A child that was told to end is `ending`: its exit is no crash.
     """
 
     name: str
     module: str
-    notify: Callable[[Notice], None]
+    notify: Callable[[ChildEvent], None]
     job: Job | None = None
     """Assigned before the first start, and anew whenever the next life is to be another one."""
-    speaks: bool = False
+    reports_ready: bool = False
     pass_fds: Sequence[int] = ()
     run: int = 0
     ending: bool = False
-    verdict: str = ""
+    kill_reason: str = ""
     """Why the supervisor killed it."""
     started_s: float = 0.0
     crashes: deque[float] = field(default_factory=deque)
@@ -80,18 +80,18 @@ class Child:
         assert self.job is not None
         assert not self.running
         self.run = next(_runs)
-        self.ending, self.verdict = False, ""
+        self.ending, self.kill_reason = False, ""
         self.started_s = time.monotonic()
         control = self._control = ControlSender()
         process = self._process = subprocess.Popen(
             [sys.executable, "-m", self.module],
             stdin=control.child_end.fileno(),
-            stdout=subprocess.PIPE if self.speaks else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if self.reports_ready else subprocess.DEVNULL,
             pass_fds=self.pass_fds,
         )
         control.child_end.close()
         control.send(self.job.model_dump_json().encode())  # if it died at once, its exit is reported by the watcher
-        if self.speaks:
+        if self.reports_ready:
             self._thread("output", self._read_line, process.stdout, self.run)
         self._thread("exit", self._wait, process, self.run)
 
@@ -109,7 +109,7 @@ class Child:
         """Whether the child took `change`; one that did not is unsound and must be killed."""
         return self._control is not None and self._control.send(change.model_dump_json().encode(), fds)
 
-    def ask_to_stop(self) -> None:
+    def request_stop(self) -> None:
         """Close its standard input, which every child takes as the request to end."""
         self.ending = True
         if self._control:
@@ -120,10 +120,10 @@ class Child:
         if self._process and self._process.poll() is None:
             self._process.kill()
 
-    def condemn(self, reason: str) -> None:
+    def kill_because(self, reason: str) -> None:
         """Kill it because of `reason`, which stands for its exit code from then on."""
         log.warning("%s: %s: killed", self.name, reason)
-        self.verdict = reason
+        self.kill_reason = reason
         self.kill()
 
     def join(self, deadline: float) -> None:
@@ -136,10 +136,10 @@ class Child:
             self._process.kill()
             self._process.wait()
 
-    def note_crash(self) -> float | None:
+    def record_crash(self) -> float | None:
         """Count a crash now; seconds to wait before the restart, or None when the child is to be parked."""
         now = time.monotonic()
-        if now - self.started_s > SOUND_S:
+        if now - self.started_s > STABLE_S:
             self.parked = 0
         self.crashes.append(now)
         while now - self.crashes[0] > CRASH_WINDOW_S:
@@ -160,21 +160,21 @@ class Child:
     def _read_line(self, stdout: IO[bytes], run: int) -> None:
         with stdout:
             if line := stdout.readline(MAX_LINE_BYTES):
-                self.notify(Notice(what="line", child=self.name, run=run, line=line))
+                self.notify(ChildEvent(what="line", child=self.name, run=run, line=line))
             while stdout.read(MAX_LINE_BYTES):  # a full pipe would stop the child
                 pass
 
     def _wait(self, process: subprocess.Popen[bytes], run: int) -> None:
         control = self._control
-        if CAN_SEE_STOPS:
+        if CAN_DETECT_STOPS:
             with contextlib.suppress(ChildProcessError):  # reaped by `join` while we looked
-                self._tell_stops(process.pid, run)
+                self._report_stops(process.pid, run)
         code = process.wait()
         if control:
             control.close()
-        self.notify(Notice(what="exit", child=self.name, run=run, code=code))
+        self.notify(ChildEvent(what="exit", child=self.name, run=run, code=code))
 
-    def _tell_stops(self, pid: int, run: int) -> None:
+    def _report_stops(self, pid: int, run: int) -> None:
         """Return when the process has ended, which is left for `Popen` to reap."""
         while True:
             seen = os.waitid(os.P_PID, pid, os.WEXITED | os.WSTOPPED | os.WCONTINUED | os.WNOWAIT)
@@ -182,10 +182,10 @@ class Child:
                 return
             os.waitid(os.P_PID, pid, os.WSTOPPED | os.WCONTINUED | os.WNOHANG)  # taken note of
             stopped = seen.si_code == os.CLD_STOPPED
-            self.notify(Notice(what="stopped" if stopped else "continued", child=self.name, run=run))
+            self.notify(ChildEvent(what="stopped" if stopped else "continued", child=self.name, run=run))
 
 
-def reap_strangers(ours: Collection[int | None]) -> int:
+def reap_orphans(ours: Collection[int | None]) -> int:
     """Reap ended processes that we did not start; how many. Nothing to do unless we are process 1.
 
     Our own are left to those who wait for them; one of these in front hides strangers until the next call.

@@ -19,13 +19,13 @@ FIXED = ("events", "replay", "journal", "keys", "allow")
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class CheckedConfig:
     """A configuration that can be served, with its model."""
 
     config: ServiceConfig
     bundle: Bundle
 
-    def differences(self, old: Wanted) -> str:
+    def differences(self, old: CheckedConfig) -> str:
         """What is new in it, in a few words; empty if nothing is."""
         streams, before = self.config.streams, old.config.streams
         added, removed = sorted(streams.keys() - before.keys()), sorted(before.keys() - streams.keys())
@@ -58,11 +58,11 @@ class ConfigFile:
         before, self._seen = self._seen, _signature(self._path)
         return self._seen is not None and self._seen == before and self._seen != self._taken
 
-    def read(self) -> Wanted:
+    def read(self) -> CheckedConfig:
         """What it says now. Raises `ConfigError` or `BundleError`; it then has to change again to be read again."""
         self._taken = self._seen = _signature(self._path)
         config = self._load(self._path)
-        return Wanted(config, preflight(config))
+        return CheckedConfig(config, preflight(config))
 
 
 def check_reload(running: PublishConfig, wanted: PublishConfig) -> None:

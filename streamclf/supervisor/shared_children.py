@@ -11,8 +11,8 @@ import orjson
 from streamclf.config.service import PublishConfig
 from streamclf.runtime.jobs import ClassifierChange, ClassifierJob, HubChange, HubJob
 from streamclf.runtime.liveness import LivenessTable
-from streamclf.supervisor.child import Child, Notice
-from streamclf.supervisor.config_watch import Wanted
+from streamclf.supervisor.child import Child, ChildEvent
+from streamclf.supervisor.config_watch import CheckedConfig
 
 HUB, CLASSIFIER = "hub", "classifier"
 BOTH = frozenset({HUB, CLASSIFIER})
@@ -32,11 +32,11 @@ class Ready:
 class SharedChildren:
     """Hub and classifier: their jobs, and what they said of themselves."""
 
-    def __init__(self, link: str, board: LivenessTable, notify: Callable[[Notice], None]) -> None:
-        self._link, self._board = link, board
-        self.hub = Child(HUB, "streamclf.hub", notify, speaks=True, pass_fds=[board.fd])
-        self.classifier = Child(CLASSIFIER, "streamclf.classifier", notify, speaks=True, pass_fds=[board.fd])
-        self._lines = {HUB: board.take(), CLASSIFIER: board.take()}
+    def __init__(self, link: str, table: LivenessTable, notify: Callable[[ChildEvent], None]) -> None:
+        self._link, self._table = link, table
+        self.hub = Child(HUB, "streamclf.hub", notify, reports_ready=True, pass_fds=[table.fd])
+        self.classifier = Child(CLASSIFIER, "streamclf.classifier", notify, reports_ready=True, pass_fds=[table.fd])
+        self._rows = {HUB: table.claim(), CLASSIFIER: table.claim()}
         self._said: dict[str, dict[str, str]] = {}
         self._up: set[str] = set()
 
@@ -44,26 +44,24 @@ class SharedChildren:
         """The one with this name."""
         return {HUB: self.hub, CLASSIFIER: self.classifier}.get(name)
 
-    def line(self, child: Child) -> int:
-        """Its line on the board."""
-        return self._lines[child.name]
+    def row(self, child: Child) -> int:
+        """Its line on the table."""
+        return self._rows[child.name]
 
     @property
-    def lines(self) -> list[tuple[str, int]]:
+    def watched_rows(self) -> list[tuple[str, int]]:
         """(name, line) of those that run and are not ending."""
         return [
-            (child.name, self.line(child))
-            for child in (self.hub, self.classifier)
-            if child.running and not child.ending
+            (child.name, self.row(child)) for child in (self.hub, self.classifier) if child.running and not child.ending
         ]
 
-    def assign(self, wanted: Wanted) -> None:
+    def assign(self, wanted: CheckedConfig) -> None:
         """What both are to do when they start next."""
         publish = wanted.config.publish
         self.hub.job = HubJob(
             link=self._link,
-            pulse_fd=self._board.fd,
-            pulse_line=self._lines[HUB],
+            liveness_fd=self._table.fd,
+            liveness_row=self._rows[HUB],
             events=publish.events,
             replay=publish.replay,
             journal=publish.journal,
@@ -74,13 +72,13 @@ class SharedChildren:
         )
         self.assign_classifier(wanted)
 
-    def assign_classifier(self, wanted: Wanted) -> None:
+    def assign_classifier(self, wanted: CheckedConfig) -> None:
         """What the classifier is to do when it starts next."""
         streams, engine = len(wanted.config.streams), wanted.config.engine
         self.classifier.job = ClassifierJob(
             link=self._link,
-            pulse_fd=self._board.fd,
-            pulse_line=self._lines[CLASSIFIER],
+            liveness_fd=self._table.fd,
+            liveness_row=self._rows[CLASSIFIER],
             bundle=wanted.bundle.path,
             engine=engine,
             streams=streams,
@@ -93,7 +91,7 @@ class SharedChildren:
         assert isinstance(self.classifier.job, ClassifierJob)
         return self.classifier.job.capacity
 
-    def heard(self, child: Child, line: bytes) -> None:
+    def record_ready(self, child: Child, line: bytes) -> None:
         """It is up, and says where or how."""
         self._said[child.name] = orjson.loads(line)
         self._up.add(child.name)
@@ -101,7 +99,7 @@ class SharedChildren:
             # A port that the system chose must be the same one after a restart, or every subscriber is lost.
             child.job = child.job.model_copy(update=self._said[HUB])
 
-    def gone(self, child: Child) -> bool:
+    def mark_down(self, child: Child) -> bool:
         """Its process is gone or going; whether it had been up."""
         was_up = child.name in self._up
         self._up.discard(child.name)
@@ -129,9 +127,9 @@ class SharedChildren:
             return False
         if self.classifier.send(change, fds):
             return True
-        self.gone(self.classifier)
+        self.mark_down(self.classifier)
         if self.classifier.running:
-            self.classifier.condemn("takes no messages")
+            self.classifier.kill_because("takes no messages")
         return False
 
     def keep(self, publish: PublishConfig) -> None:
@@ -141,7 +139,7 @@ class SharedChildren:
             self.hub.job = self.hub.job.model_copy(update=change.model_dump())
         self.hub.send(change)  # one that is not there reads it in its next job
 
-    def has_another_model(self, old: Wanted, new: Wanted) -> bool:
+    def needs_new_classifier(self, old: CheckedConfig, new: CheckedConfig) -> bool:
         """Whether the classifier of `old` is of no use for `new`."""
         # How large the next one's bank will be, and what the streams are told.
         spare = {"spare_streams": 0, "adaptive": False, "max_staleness_ms": None}

@@ -81,9 +81,9 @@ class StreamPlan:
     def same_capture(self, other: StreamPlan) -> bool:
         """Whether the capture process of one would do for the other."""
         mine = {key: getattr(self.source, key) for key in OF_THE_CLASSIFIER}
-        return self.same_wires(other) and self.source == other.source.model_copy(update=mine)
+        return self.same_channels(other) and self.source == other.source.model_copy(update=mine)
 
-    def same_wires(self, other: StreamPlan) -> bool:
+    def same_channels(self, other: StreamPlan) -> bool:
         """Whether ring and pipes of one would do for the other."""
         return self.geometry == other.geometry and self.waits == other.waits
 
@@ -120,22 +120,22 @@ class StreamChannels:
                 os.close(fd)
 
     @property
-    def of_capture(self) -> list[int]:
+    def capture_fds(self) -> list[int]:
         """What the capture process inherits."""
         return _given(self.ring, self.wake_write, self.progress_read)
 
     @property
-    def of_classifier(self) -> list[int]:
+    def classifier_fds(self) -> list[int]:
         """What is sent to the classifier, in the order of `streamclf.runtime.jobs.FeedJoin`."""
         return _given(self.ring, self.wake_read, self.progress_write)
 
-    def capture_job(self, stream: str, plan: StreamPlan, link: str, pulse_fd: int, pulse_line: int) -> CaptureJob:
+    def capture_job(self, stream: str, plan: StreamPlan, link: str, liveness_fd: int, liveness_row: int) -> CaptureJob:
         """The job of this stream's capture process."""
         geometry = plan.geometry
         return CaptureJob(
             link=link,
-            pulse_fd=pulse_fd,
-            pulse_line=pulse_line,
+            liveness_fd=liveness_fd,
+            liveness_row=liveness_row,
             stream=stream,
             source=plan.source,
             fps=geometry.fps,

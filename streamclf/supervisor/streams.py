@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from streamclf.errors import RingError
 from streamclf.runtime.jobs import ClassifierChange, FeedJoin
 from streamclf.runtime.liveness import LivenessTable
-from streamclf.supervisor.child import Child, Notice
+from streamclf.supervisor.child import Child, ChildEvent
 from streamclf.supervisor.stream_plan import StreamChannels, StreamPlan
 
 log = logging.getLogger("service")
@@ -27,8 +27,8 @@ class Stream:
     plan: StreamPlan
     wanted: StreamPlan | None
     """What it is to become; the same as `plan` where nothing is under way, None if it is to go."""
-    wires: StreamChannels
-    line: int
+    channels: StreamChannels
+    row: int
     child: Child
     joined: bool = False
     """Whether the classifier that runs now has been told of it."""
@@ -44,14 +44,14 @@ class StreamSet:
     def __init__(
         self,
         link: str,
-        board: LivenessTable,
-        notify: Callable[[Notice], None],
+        table: LivenessTable,
+        notify: Callable[[ChildEvent], None],
         *,
         tell: Callable[[ClassifierChange, Sequence[int]], bool],
         begin: Callable[[Child], None],
         report: Callable[[str, str], None],
     ) -> None:
-        self._link, self._board, self._notify = link, board, notify
+        self._link, self._table, self._notify = link, table, notify
         self._tell, self._begin, self._report = tell, begin, report
         self._streams: dict[str, Stream] = {}
         self._by_child: dict[str, Stream] = {}
@@ -72,9 +72,9 @@ class StreamSet:
 
     def add(self, name: str, plan: StreamPlan) -> None:
         """A new stream, and its capture process. Raises `RingError` where there is no memory for it."""
-        wires = StreamChannels.open(plan)
+        channels = StreamChannels.open(plan)
         child = Child(f"capture[{name}]", "streamclf.capture", self._notify)
-        stream = Stream(name=name, plan=plan, wanted=plan, wires=wires, line=self._board.take(), child=child)
+        stream = Stream(name=name, plan=plan, wanted=plan, channels=channels, row=self._table.claim(), child=child)
         self._streams[name] = self._by_child[child.name] = stream
         self._start(stream)
 
@@ -90,7 +90,7 @@ class StreamSet:
                 if not stream.child.ending:
                     self._assign(stream)
                     continue
-            stream.child.ask_to_stop()
+            stream.child.request_stop()
             if stream.child.running:
                 ending.append(stream.child)
             else:
@@ -101,15 +101,15 @@ class StreamSet:
     def settle(self, stream: Stream) -> None:
         """Its capture process, asked to end, is gone: now it becomes what it is wanted to be."""
         wanted = stream.wanted
-        if wanted is None or not stream.plan.same_wires(wanted):
+        if wanted is None or not stream.plan.same_channels(wanted):
             self._leave(stream)
-            stream.wires.close()
+            stream.channels.close()
         if wanted is None:
             self._forget(stream, "removed from the configuration")
             return
-        if not stream.plan.same_wires(wanted):
+        if not stream.plan.same_channels(wanted):
             try:
-                stream.wires = StreamChannels.open(wanted)
+                stream.channels = StreamChannels.open(wanted)
             except RingError as error:
                 self._forget(stream, str(error))
                 return
@@ -124,7 +124,7 @@ class StreamSet:
             if stream.joined or joined >= self.room:
                 continue
             join = FeedJoin(stream=stream.name, settings=stream.plan.settings, resumed=stream.read)
-            fds = stream.wires.of_classifier
+            fds = stream.channels.classifier_fds
             if not self._tell(ClassifierChange(join=join, descriptors=len(fds)), fds):
                 return
             stream.joined = stream.read = True
@@ -139,7 +139,7 @@ class StreamSet:
     def close(self) -> None:
         """Let go of all descriptors; the processes have ended."""
         for stream in self.all:
-            stream.wires.close()
+            stream.channels.close()
         self._streams.clear()
 
     def _add_missing(self, plans: Mapping[str, StreamPlan]) -> None:
@@ -154,7 +154,7 @@ class StreamSet:
 
     def _forget(self, stream: Stream, reason: str) -> None:
         log.info("%s: %s", stream.name, reason)
-        self._board.give_back(stream.line)
+        self._table.release(stream.row)
         del self._streams[stream.name], self._by_child[stream.child.name]
         self._report(stream.name, reason)
         self.join_waiting()  # there is room for another one now
@@ -166,8 +166,8 @@ class StreamSet:
         self.join_waiting()
 
     def _assign(self, stream: Stream) -> None:
-        stream.child.job = stream.wires.capture_job(stream.name, stream.plan, self._link, self._board.fd, stream.line)
-        stream.child.pass_fds = [*stream.wires.of_capture, self._board.fd]
+        stream.child.job = stream.channels.capture_job(stream.name, stream.plan, self._link, self._table.fd, stream.row)
+        stream.child.pass_fds = [*stream.channels.capture_fds, self._table.fd]
 
     def _leave(self, stream: Stream) -> None:
         if stream.joined:
@@ -175,6 +175,6 @@ class StreamSet:
             stream.joined = False
 
 
-def lines_of(streams: Iterable[Stream]) -> list[tuple[str, int]]:
-    """(name of the capture process, its line on the board) of each that runs and is not ending."""
-    return [(each.child.name, each.line) for each in streams if each.child.running and not each.child.ending]
+def watched_rows_of(streams: Iterable[Stream]) -> list[tuple[str, int]]:
+    """(name of the capture process, its line on the table) of each that runs and is not ending."""
+    return [(each.child.name, each.row) for each in streams if each.child.running and not each.child.ending]

@@ -21,12 +21,12 @@ from streamclf.events.drafts import Draft
 from streamclf.producer.link import EventProducer
 from streamclf.runtime.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED
 from streamclf.runtime.liveness import LivenessTable, LivenessWatch
-from streamclf.supervisor.child import Child, Notice, reap_strangers
-from streamclf.supervisor.config_watch import ConfigFile, Wanted, check_reload
+from streamclf.supervisor.child import Child, ChildEvent, reap_orphans
+from streamclf.supervisor.config_watch import CheckedConfig, ConfigFile, check_reload
 from streamclf.supervisor.machine_limits import check_memory, secure_descriptors
 from streamclf.supervisor.shared_children import BOTH, Ready, SharedChildren
 from streamclf.supervisor.stream_plan import Geometry, StreamPlan
-from streamclf.supervisor.streams import Stream, StreamSet, lines_of
+from streamclf.supervisor.streams import Stream, StreamSet, watched_rows_of
 from streamclf.supervisor.systemd import Notifier
 from streamclf.supervisor.timers import Timer, Timers
 
@@ -52,7 +52,7 @@ class _Ask:
     """What came from outside: a request, or the configuration that was read because of one."""
 
     what: Literal["stop", "reload", "read"]
-    wanted: Wanted | None = None
+    wanted: CheckedConfig | None = None
     error: str = ""
 
 
@@ -72,14 +72,14 @@ class Supervisor:
         file: ConfigFile | None = None,
         notifier: Notifier | None = None,
     ) -> None:
-        self._wanted = Wanted(config, bundle)
-        self._before: Wanted | None = None
+        self._wanted = CheckedConfig(config, bundle)
+        self._before: CheckedConfig | None = None
         """The configuration to go back to if the classifier cannot be started with the new one."""
         self._on_ready = on_ready
         self._file = file
         self._notifier = notifier or Notifier({})
         # SimpleQueue alone may be put to from a signal handler.
-        self._notices: queue.SimpleQueue[Notice | _Ask] = queue.SimpleQueue()
+        self._notices: queue.SimpleQueue[ChildEvent | _Ask] = queue.SimpleQueue()
         self._timers = Timers()
         self._stopped: set[tuple[str, int]] = set()
         self._reading = False
@@ -97,13 +97,13 @@ class Supervisor:
         """Serve until the end, for at most `seconds`; the process's exit code."""
         secure_descriptors(len(self._wanted.config.streams))
         check_memory(len(self._wanted.config.streams), Geometry.of(self._wanted.bundle.spec))
-        self._board = LivenessTable()
-        self._watch = LivenessWatch(self._board, time.monotonic_ns())
+        self._table = LivenessTable()
+        self._watch = LivenessWatch(self._table, time.monotonic_ns())
         runtime = Path(tempfile.mkdtemp(prefix="streamclf-"))  # mode 0700: the link's socket is ours alone
         link = f"ipc://{runtime}/link"
-        self._core = SharedChildren(link, self._board, self._notices.put)
+        self._core = SharedChildren(link, self._table, self._notices.put)
         self._streams = StreamSet(
-            link, self._board, self._notices.put, tell=self._core.tell, begin=self._begin, report=self._report
+            link, self._table, self._notices.put, tell=self._core.tell, begin=self._begin, report=self._report
         )
         if seconds is not None:
             self._timers.add(seconds, "end")
@@ -117,7 +117,7 @@ class Supervisor:
                 self._link.close(0.0)
             self._stop_children()
             self._streams.close()
-            self._board.close()
+            self._table.close()
             shutil.rmtree(runtime, ignore_errors=True)
 
     def _start(self, link: str) -> None:
@@ -166,19 +166,19 @@ class Supervisor:
             log.warning("%s: did not end in %.1f s: killed", child.name, CHANGE_STOP_S)
             child.kill()
         elif timer.what == "stopped" and (child.name, child.run) in self._stopped:
-            child.condemn(f"stopped by a signal for {STOPPED_S} s")
+            child.kill_because(f"stopped by a signal for {STOPPED_S} s")
         return None
 
     def _tick(self) -> int | None:
-        core = self._core.lines
+        core = self._core.watched_rows
         well = len(core) == len(BOTH)
-        for name, reason in self._watch.hung([*core, *lines_of(self._streams.all)], time.monotonic_ns()):
+        for name, reason in self._watch.find_overdue([*core, *watched_rows_of(self._streams.all)], time.monotonic_ns()):
             child = self._child(name)
             assert child is not None
             well = well and name not in BOTH
-            if child.verdict:
+            if child.kill_reason:
                 continue  # it is dying already, as quickly as the kernel lets it
-            child.condemn(reason)
+            child.kill_because(reason)
             if name in BOTH and not self._core.was_up(child):
                 log.error("%s: never got ready: given up", name)
                 return EXIT_FAILED
@@ -188,7 +188,7 @@ class Supervisor:
             self._notifier.still_starting(STARTING_GRACE_S)
         if self._file and not self._reading and self._file.changed():
             self.request_reload()
-        reap_strangers({child.pid for child in self._all_children()})
+        reap_orphans({child.pid for child in self._all_children()})
         return None
 
     def _asked(self, ask: _Ask) -> int | None:
@@ -209,7 +209,7 @@ class Supervisor:
         self._notifier.ready("serving")
         return self._all_finished()
 
-    def _noticed(self, notice: Notice) -> int | None:
+    def _noticed(self, notice: ChildEvent) -> int | None:
         child = self._child(notice.child)
         if child is None or child.run != notice.run:
             return None
@@ -236,12 +236,12 @@ class Supervisor:
 
     def _begin(self, child: Child) -> None:
         stream = self._streams.of_child(child.name)
-        self._board.begin(stream.line if stream else self._core.line(child), START_S)
+        self._table.start(stream.row if stream else self._core.row(child), START_S)
         child.start()
 
     def _note_ready(self, child: Child, line: bytes) -> None:
         first = self._core.ready is None
-        self._core.heard(child, line)
+        self._core.record_ready(child, line)
         if child is self._core.classifier:
             self._before = None
             self._streams.room = self._core.capacity
@@ -253,7 +253,7 @@ class Supervisor:
 
     def _note_exit(self, child: Child, code: int) -> int | None:
         stream = self._streams.of_child(child.name)
-        was_up = self._core.gone(child)
+        was_up = self._core.mark_down(child)
         if child is self._core.classifier:
             self._streams.classifier_gone()
         if child.ending:
@@ -270,8 +270,8 @@ class Supervisor:
         return self._note_crash(child, stream, code)
 
     def _note_crash(self, child: Child, stream: Stream | None, code: int) -> int | None:
-        reason = child.verdict or (f"signal {-code}" if code < 0 else f"exit code {code}")
-        delay = child.note_crash()
+        reason = child.kill_reason or (f"signal {-code}" if code < 0 else f"exit code {code}")
+        delay = child.record_crash()
         if delay is not None:
             log.warning("%s: ended (%s); starting it again in %.1f s", child.name, reason, delay)
         elif stream:
@@ -316,7 +316,7 @@ class Supervisor:
         )
         for children, limit_s in stages:
             for child in children:
-                child.ask_to_stop()
+                child.request_stop()
             deadline = time.monotonic() + limit_s
             for child in children:
                 child.join(deadline)
@@ -342,7 +342,7 @@ class Supervisor:
         finally:
             self._notices.put(ask)
 
-    def _admit(self, wanted: Wanted) -> None:
+    def _admit(self, wanted: CheckedConfig) -> None:
         """Raise `ConfigError` unless the running service can become what is wanted."""
         check_reload(self._wanted.config.publish, wanted.config.publish)
         geometry = Geometry.of(wanted.bundle.spec)
@@ -351,7 +351,7 @@ class Supervisor:
         secure_descriptors(len(wanted.config.streams))
         check_memory(len(new), geometry)
 
-    def _apply(self, wanted: Wanted) -> None:
+    def _apply(self, wanted: CheckedConfig) -> None:
         old, self._wanted = self._wanted, wanted
         differences = wanted.differences(old)
         if not differences:
@@ -364,10 +364,10 @@ class Supervisor:
             self._core.keep(wanted.config.publish)
         log.info("new configuration taken: %s", differences)
 
-    def _change_classifier(self, old: Wanted) -> None:
+    def _change_classifier(self, old: CheckedConfig) -> None:
         """Start the classifier anew where its model or engine changes, or its bank is too small for the streams."""
         classifier, streams = self._core.classifier, len(self._wanted.config.streams)
-        if self._core.has_another_model(old, self._wanted):
+        if self._core.needs_new_classifier(old, self._wanted):
             if self._core.is_up(classifier):
                 self._before = old
         elif streams > self._core.capacity:
@@ -379,9 +379,9 @@ class Supervisor:
             )
         else:
             return
-        self._core.gone(classifier)
+        self._core.mark_down(classifier)
         self._streams.classifier_gone()
-        classifier.ask_to_stop()
+        classifier.request_stop()
         if classifier.running:
             self._kill_later(classifier)
         else:

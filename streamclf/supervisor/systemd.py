@@ -12,7 +12,7 @@ MAX_STATUS_CHARS = 200
 
 
 class Notifier:
-    """Takes systemd's variables out of `environ`, so that no child process speaks for the service."""
+    """Takes systemd's variables out of `environ`, so that no child process reports_ready for the service."""
 
     def __init__(self, environ: MutableMapping[str, str] = os.environ) -> None:
         address = environ.pop("NOTIFY_SOCKET", "")

@@ -12,7 +12,7 @@ from typing import Any, Final
 from support.slow_engine import Rig
 
 from streamclf.classifier.feed import Feed
-from streamclf.classifier.overload import Overload
+from streamclf.classifier.overload import LoadShedder
 
 STREAMS: Final = 8
 SETTLE_S: Final = 30.0
@@ -47,11 +47,11 @@ def measure(load: dict[str, Any], change: dict[str, Any]) -> str:
 def main() -> None:
     """Print a table."""
     print("overload by | | predictions/s | of one stream | age p50 / p99, ms")
-    look, is_late = Overload.look, Feed.is_late
+    update, is_late = LoadShedder.update, Feed.is_late
     for name, load in LOADS.items():
         for mode, change in MODES.items():
             as_ever = mode == "as ever"
-            Overload.look = (lambda *_: None) if as_ever else look  # type: ignore[method-assign]
+            LoadShedder.update = (lambda *_: None) if as_ever else update  # type: ignore[method-assign]
             Feed.is_late = False if as_ever else is_late  # type: ignore[assignment, method-assign]
             print(f"{name} | {mode} | {measure(load, change)}", flush=True)
 

@@ -32,11 +32,11 @@ HIGH_WATER = 50
 CLASSIFIER = """
 import signal, sys, threading, time
 from support.hub_process import action, prediction, status
-from streamclf.producer.link import HubLink
+from streamclf.producer.link import EventProducer
 
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
-link, life, number = HubLink(sys.argv[1], "classifier"), int(sys.argv[2]), 0
+link, life, number = EventProducer(sys.argv[1], "classifier"), int(sys.argv[2]), 0
 while not stop.wait(0.0007):
     stream = f"cam{number % 5}"
     if number % 11 == 0:

@@ -151,10 +151,10 @@ def test_an_action_that_goes_on_ends_with_its_hours_and_starts_with_the_next() -
 def test_hours_end_also_while_no_prediction_comes() -> None:
     tracker = ActionTracker({"wave": ActionConfig(min_s=0, active=("17:00-18:00",))}, zone=BERLIN)
     tracker.update({"wave": 1.0}, 0.0, 1.0, 4, FRIDAY_S)
-    assert tracker.look_at_clock(FRIDAY_S + 3599) == []
-    (end,) = tracker.look_at_clock(FRIDAY_S + 3600)
+    assert tracker.end_outside_hours(FRIDAY_S + 3599) == []
+    (end,) = tracker.end_outside_hours(FRIDAY_S + 3600)
     assert (end.phase, end.reason, end.at_s, end.segment) == ("end", "schedule", 1.0, 4)
-    assert tracker.look_at_clock(FRIDAY_S + 3660) == []
+    assert tracker.end_outside_hours(FRIDAY_S + 3660) == []
 
 
 def test_no_hours_at_all_is_never() -> None:
@@ -251,7 +251,7 @@ def test_every_start_has_one_end_and_nothing_flickers(
         forward = forward and elapsed_s >= 0
         media_s += elapsed_s
         clock_s += elapsed_s + jump_s
-        post(tracker.look_at_clock(clock_s))
+        post(tracker.end_outside_hours(clock_s))
         post(tracker.update(values, media_s - 1, media_s, segment, clock_s))
         for name, each in labels.items():
             open_now = [body for body, its_life, _ in journal if body["label"] == name and its_life == life][-1:]

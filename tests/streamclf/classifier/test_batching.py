@@ -6,67 +6,67 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamclf.classifier.batching import ALIVE_S, HOLD_S, DynamicBatcher, hold
+from streamclf.classifier.batching import ACTIVE_S, MAX_ADDED_S, DynamicBatcher, max_held_chunks
 
 WAIT_S = 0.02
 
 
-def heard(gathering: DynamicBatcher, *streams: str, at_s: float = 0.0) -> None:
+def note_chunks(batcher: DynamicBatcher, *streams: str, at_s: float = 0.0) -> None:
     for stream in streams:
-        gathering.heard(stream, at_s)
+        batcher.note_chunk(stream, at_s)
 
 
 def test_nothing_is_begun_for_nothing() -> None:
-    gathering = DynamicBatcher(WAIT_S)
-    heard(gathering, "a")
-    assert not gathering.is_time([], 0, 8, 0.0)
-    assert not gathering.is_time([], 9, 8, 0.0)  # chunks that complete no window may be many
-    assert gathering.left_s(0.0) == math.inf
+    batcher = DynamicBatcher(WAIT_S)
+    note_chunks(batcher, "a")
+    assert not batcher.should_start([], 0, 8, 0.0)
+    assert not batcher.should_start([], 9, 8, 0.0)  # chunks that complete no window may be many
+    assert batcher.remaining_s(0.0) == math.inf
 
 
 def test_one_stream_alone_never_waits_also_beside_those_that_bring_nothing() -> None:
-    gathering = DynamicBatcher(WAIT_S)
-    heard(gathering, "a", "b", "c")
-    later = ALIVE_S + 0.1
-    heard(gathering, "a", at_s=later)
-    assert gathering.is_time([later], 1, 8, later)
+    batcher = DynamicBatcher(WAIT_S)
+    note_chunks(batcher, "a", "b", "c")
+    later = ACTIVE_S + 0.1
+    note_chunks(batcher, "a", at_s=later)
+    assert batcher.should_start([later], 1, 8, later)
 
 
 def test_a_chunk_waits_until_its_time_is_up() -> None:
-    gathering = DynamicBatcher(WAIT_S)
-    heard(gathering, "a", "b")
-    assert not gathering.is_time([0.1], 1, 8, 0.1)
-    assert gathering.left_s(0.11) == pytest.approx(WAIT_S - 0.01)
-    assert not gathering.is_time([0.1], 1, 8, 0.11)
-    assert gathering.is_time([0.1], 1, 8, 0.1 + WAIT_S)
-    assert gathering.left_s(0.12) == math.inf
+    batcher = DynamicBatcher(WAIT_S)
+    note_chunks(batcher, "a", "b")
+    assert not batcher.should_start([0.1], 1, 8, 0.1)
+    assert batcher.remaining_s(0.11) == pytest.approx(WAIT_S - 0.01)
+    assert not batcher.should_start([0.1], 1, 8, 0.11)
+    assert batcher.should_start([0.1], 1, 8, 0.1 + WAIT_S)
+    assert batcher.remaining_s(0.12) == math.inf
 
 
 def test_time_spent_elsewhere_counts_as_waiting() -> None:
     """A chunk that came while another batch ran has waited since."""
-    gathering = DynamicBatcher(WAIT_S)
-    heard(gathering, "a", "b")
-    assert gathering.is_time([0.05], 1, 8, 0.08)
+    batcher = DynamicBatcher(WAIT_S)
+    note_chunks(batcher, "a", "b")
+    assert batcher.should_start([0.05], 1, 8, 0.08)
 
 
 def test_what_is_complete_or_enough_waits_no_longer() -> None:
     for due, waiting in (([0.0, 0.0, 0.0], 3), ([0.0], 4), ([0.0, 0.0], 4)):
-        gathering = DynamicBatcher(WAIT_S)
-        heard(gathering, "a", "b", "c")
-        assert not gathering.is_time([0.0], 1, 4, 0.0)
-        assert gathering.is_time(due, waiting, 4, 0.001)
+        batcher = DynamicBatcher(WAIT_S)
+        note_chunks(batcher, "a", "b", "c")
+        assert not batcher.should_start([0.0], 1, 4, 0.0)
+        assert batcher.should_start(due, waiting, 4, 0.001)
 
 
 def test_without_a_time_to_wait_there_is_no_waiting() -> None:
-    gathering = DynamicBatcher(0.0)
-    heard(gathering, "a", "b")
-    assert gathering.is_time([0.0], 1, 8, 0.0)
+    batcher = DynamicBatcher(0.0)
+    note_chunks(batcher, "a", "b")
+    assert batcher.should_start([0.0], 1, 8, 0.0)
 
 
 def test_chunks_are_held_back_while_encoding_them_together_takes_no_time_to_speak_of() -> None:
-    assert hold(0.0) == 1  # nothing is known yet
-    assert hold(HOLD_S / 2.5) == 3
-    assert hold(2 * HOLD_S) == 1
+    assert max_held_chunks(0.0) == 1  # nothing is known yet
+    assert max_held_chunks(MAX_ADDED_S / 2.5) == 3
+    assert max_held_chunks(2 * MAX_ADDED_S) == 1
 
 
 @given(
@@ -74,15 +74,15 @@ def test_chunks_are_held_back_while_encoding_them_together_takes_no_time_to_spea
     enough=st.integers(1, 8),
 )
 def test_no_chunk_ever_waits_longer_than_it_may(steps: list[tuple[float, list[int]]], enough: int) -> None:
-    gathering, now_s, since_s = DynamicBatcher(WAIT_S), 0.0, None
+    batcher, now_s, since_s = DynamicBatcher(WAIT_S), 0.0, None
     for pause_s, waiting in steps:
         now_s += pause_s
         for stream, count in zip("abc", waiting, strict=True):
             if count:
-                gathering.heard(stream, now_s)
+                batcher.note_chunk(stream, now_s)
         captured_s = now_s if since_s is None else since_s
         due = [captured_s for count in waiting if count]
-        holds = bool(due) and not gathering.is_time(due, sum(waiting), enough, now_s)
+        holds = bool(due) and not batcher.should_start(due, sum(waiting), enough, now_s)
         since_s = captured_s if holds else None
         assert since_s is None or now_s - since_s < WAIT_S
-        assert not holds or gathering.left_s(now_s) <= WAIT_S + 1e-9
+        assert not holds or batcher.remaining_s(now_s) <= WAIT_S + 1e-9

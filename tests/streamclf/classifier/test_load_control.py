@@ -9,7 +9,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from streamclf.classifier.load_control import FULL, LOOK_S, ROOM, LoadController, LoadSample, RoundRobin
+from streamclf.classifier.load_control import (
+    FULL_LOAD,
+    SAMPLE_INTERVAL_S,
+    TARGET_LOAD,
+    LoadController,
+    LoadSample,
+    RoundRobin,
+)
 
 STREAMS = 8
 TOP = 6
@@ -42,15 +49,17 @@ class Plant:
         return LoadSample(busy=1.0 if self.backlog else min(1.0, needed), arrived=arrived, taken=taken, lost=lost)
 
 
-def govern(
-    governor: LoadController, plant: Plant, looks: int, top: int = TOP, start_s: float = 0.0
+def run(
+    controller: LoadController, plant: Plant, looks: int, top: int = TOP, start_s: float = 0.0
 ) -> list[tuple[int, int]]:
-    """(level, resting) after each look."""
+    """(level, paused) after each look."""
     found = []
     for i in range(looks):
-        look = plant.look(governor.level, STREAMS - governor.resting)
-        governor.judge(look, now_s=start_s + LOOK_S * i, streams=STREAMS, top_level=top, demand=plant.demand)
-        found.append((governor.level, governor.resting))
+        look = plant.look(controller.level, STREAMS - controller.paused)
+        controller.update(
+            look, now_s=start_s + SAMPLE_INTERVAL_S * i, streams=STREAMS, max_level=top, demand=plant.demand
+        )
+        found.append((controller.level, controller.paused))
     return found
 
 
@@ -59,39 +68,41 @@ def changes(states: list[tuple[int, int]]) -> int:
 
 
 def test_hops_grow_before_any_stream_rests() -> None:
-    states = govern(LoadController(), Plant(encodes=0.3, heads=1.5), 100)
+    states = run(LoadController(), Plant(encodes=0.3, heads=1.5), 100)
     assert states[-1] == (2, 0)
-    assert all(resting == 0 for _, resting in states)
+    assert all(paused == 0 for _, paused in states)
 
 
 def test_without_adaptive_streams_some_rest_and_the_others_have_room() -> None:
     plant = Plant(encodes=2.0, heads=0.1)
-    level, resting = govern(LoadController(), plant, 100, top=0)[-1]
+    level, paused = run(LoadController(), plant, 100, top=0)[-1]
     assert level == 0
-    assert plant.demand(0, STREAMS - resting) <= FULL < plant.demand(0, STREAMS - resting + 1)
+    assert plant.demand(0, STREAMS - paused) <= FULL_LOAD < plant.demand(0, STREAMS - paused + 1)
 
 
 def test_streams_rest_where_the_longest_hop_does_not_do() -> None:
     plant = Plant(encodes=100.0, heads=1.0)
-    level, resting = govern(LoadController(), plant, 200, top=5)[-1]
-    assert (level, resting) == (5, STREAMS - 1)  # one is always served
+    level, paused = run(LoadController(), plant, 200, top=5)[-1]
+    assert (level, paused) == (5, STREAMS - 1)  # one is always served
 
 
 def test_a_burst_that_is_worked_off_changes_nothing() -> None:
-    governor = LoadController()
+    controller = LoadController()
     for i in range(50):
         look = LoadSample(busy=1.0, arrived=10, taken=14, lost=0)
-        governor.judge(look, now_s=i * LOOK_S, streams=STREAMS, top_level=TOP, demand=lambda *_: 0.5)
-    assert (governor.level, governor.resting) == (0, 0)
+        controller.update(look, now_s=i * SAMPLE_INTERVAL_S, streams=STREAMS, max_level=TOP, demand=lambda *_: 0.5)
+    assert (controller.level, controller.paused) == (0, 0)
 
 
 def test_one_look_at_full_load_is_no_overload() -> None:
-    governor = LoadController()
+    controller = LoadController()
     for i in range(100):
         bad = LoadSample(busy=1.0, arrived=10, taken=5, lost=3)
         good = LoadSample(busy=0.5, arrived=10, taken=10, lost=0)
-        governor.judge(good if i % 2 else bad, now_s=i * LOOK_S, streams=STREAMS, top_level=TOP, demand=lambda *_: 0.75)
-        assert (governor.level, governor.resting) == (0, 0)
+        controller.update(
+            good if i % 2 else bad, now_s=i * SAMPLE_INTERVAL_S, streams=STREAMS, max_level=TOP, demand=lambda *_: 0.75
+        )
+        assert (controller.level, controller.paused) == (0, 0)
 
 
 @settings(max_examples=200, deadline=None)
@@ -99,16 +110,16 @@ def test_one_look_at_full_load_is_no_overload() -> None:
 def test_a_constant_load_settles_and_a_fallen_one_is_forgotten_within_a_second(
     encodes: float, heads: float, chunks: int, top: int
 ) -> None:
-    governor, plant = LoadController(), Plant(encodes, heads, chunks)
-    govern(governor, plant, 50, top)
-    assert changes(govern(governor, plant, 300, top, start_s=50 * LOOK_S)) <= 2
-    best = (plant.demand(governor.level, STREAMS - governor.resting), governor.level, governor.resting)
-    assert best[0] <= 1 or (governor.level, governor.resting) == (top, STREAMS - 1)
+    controller, plant = LoadController(), Plant(encodes, heads, chunks)
+    run(controller, plant, 50, top)
+    assert changes(run(controller, plant, 300, top, start_s=50 * SAMPLE_INTERVAL_S)) <= 2
+    best = (plant.demand(controller.level, STREAMS - controller.paused), controller.level, controller.paused)
+    assert best[0] <= 1 or (controller.level, controller.paused) == (top, STREAMS - 1)
     plant.encodes, plant.heads, plant.backlog = 0.02, 0.02, 0.0
-    states = govern(governor, plant, int(1 / LOOK_S), top, start_s=1000)
+    states = run(controller, plant, int(1 / SAMPLE_INTERVAL_S), top, start_s=1000)
     assert states[-1] == (0, 0)
     if best[1:] != (0, 0):
-        assert governor.ample
+        assert controller.has_reserve
 
 
 @settings(max_examples=100, deadline=None)
@@ -117,9 +128,9 @@ def test_a_constant_load_settles_and_a_fallen_one_is_forgotten_within_a_second(
 def test_it_does_not_oscillate_where_expectations_are_wrong(
     encodes: float, heads: float, mistaken: float, top: int
 ) -> None:
-    governor, plant = LoadController(), Plant(encodes, heads, mistaken=mistaken)
-    minute = int(60 / LOOK_S)
-    states = govern(governor, plant, 5 * minute, top)
+    controller, plant = LoadController(), Plant(encodes, heads, mistaken=mistaken)
+    minute = int(60 / SAMPLE_INTERVAL_S)
+    states = run(controller, plant, 5 * minute, top)
     assert changes(states[minute:]) <= 4 * 4 * 2  # a few attempts, each with its end, once a minute
 
 
@@ -141,44 +152,44 @@ def test_it_does_not_oscillate_where_expectations_are_wrong(
 def test_whatever_happens_it_keeps_its_bounds(
     looks: list[LoadSample], there: list[tuple[int, int]], share: float
 ) -> None:
-    governor = LoadController()
+    controller = LoadController()
     for i, (look, (streams, top)) in enumerate(zip(looks, there, strict=False)):
-        before = (governor.level, governor.resting)
-        changed = governor.judge(
+        before = (controller.level, controller.paused)
+        changed = controller.update(
             look,
-            now_s=i * LOOK_S,
+            now_s=i * SAMPLE_INTERVAL_S,
             streams=streams,
-            top_level=top,
+            max_level=top,
             demand=lambda level, served: share * served / 2**level,
         )
-        assert 0 <= governor.level <= top
-        assert 0 <= governor.resting <= max(0, streams - 1)
-        assert changed == (before != (governor.level, governor.resting))
+        assert 0 <= controller.level <= top
+        assert 0 <= controller.paused <= max(0, streams - 1)
+        assert changed == (before != (controller.level, controller.paused))
 
 
 def test_who_was_wrong_asks_for_more_room() -> None:
     """Taken back at a demand of 0.75, overloaded again at once: not taken back at the same demand a second time."""
-    governor, tries, at_s = LoadController(), 0, 0.0
+    controller, tries, at_s = LoadController(), 0, 0.0
     bad, good = LoadSample(busy=1.0, arrived=10, taken=5, lost=3), LoadSample(busy=0.4, arrived=10, taken=10, lost=0)
     for _ in range(100):
-        before = governor.level
-        look = good if governor.level else bad
-        governor.judge(look, now_s=at_s, streams=1, top_level=1, demand=lambda level, _: 0.75 if level == 0 else 0.4)
-        tries += governor.level < before
-        at_s += LOOK_S
+        before = controller.level
+        look = good if controller.level else bad
+        controller.update(look, now_s=at_s, streams=1, max_level=1, demand=lambda level, _: 0.75 if level == 0 else 0.4)
+        tries += controller.level < before
+        at_s += SAMPLE_INTERVAL_S
     assert tries == 1
-    assert ROOM > 0.75  # the first time it seems to fit
+    assert TARGET_LOAD > 0.75  # the first time it seems to fit
 
 
 def test_a_load_that_rises_and_falls_makes_it_no_warier() -> None:
-    governor, at_s = LoadController(), 0.0
+    controller, at_s = LoadController(), 0.0
     for _ in range(20):
         plant = Plant(encodes=0.1, heads=3.0)
-        govern(governor, plant, 20, start_s=at_s)
-        assert governor.level == 2
+        run(controller, plant, 20, start_s=at_s)
+        assert controller.level == 2
         plant.encodes, plant.heads, plant.backlog = 0.1, 0.6, 0.0  # 0.7 of its time: fits, just
-        govern(governor, plant, 5, start_s=at_s + 5)
-        assert governor.level == 0
+        run(controller, plant, 5, start_s=at_s + 5)
+        assert controller.level == 0
         at_s += 10
 
 
@@ -186,22 +197,22 @@ def test_a_load_that_rises_and_falls_makes_it_no_warier() -> None:
     st.lists(st.tuples(st.integers(1, 9), st.integers(0, 8), st.floats(0.01, 30)), max_size=60),
 )
 def test_turns_let_as_many_rest_as_was_said(steps: list[tuple[int, int, float]]) -> None:
-    turns, now_s = RoundRobin(5.0), 0.0
-    for count, resting, passed_s in steps:
+    rotation, now_s = RoundRobin(5.0), 0.0
+    for count, paused, passed_s in steps:
         now_s += passed_s
         names = [f"s{i}" for i in range(count)]
-        turns.deal(names, min(resting, count - 1), now_s)
-        assert len(turns.resting) == min(resting, count - 1)
-        assert turns.resting <= set(names)
+        rotation.update(names, min(paused, count - 1), now_s)
+        assert len(rotation.paused) == min(paused, count - 1)
+        assert rotation.paused <= set(names)
 
 
-@pytest.mark.parametrize(("streams", "resting"), [(8, 1), (8, 5), (3, 2), (5, 2), (40, 20)])
-def test_turns_are_fair(streams: int, resting: int) -> None:
-    turns, names = RoundRobin(4.0), [f"s{i}" for i in range(streams)]
+@pytest.mark.parametrize(("streams", "paused"), [(8, 1), (8, 5), (3, 2), (5, 2), (40, 20)])
+def test_turns_are_fair(streams: int, paused: int) -> None:
+    rotation, names = RoundRobin(4.0), [f"s{i}" for i in range(streams)]
     served = dict.fromkeys(names, 0)
     for step in range(streams * 400):
-        turns.deal(names, resting, step * 0.2)
+        rotation.update(names, paused, step * 0.2)
         for name in names:
-            served[name] += name not in turns.resting
-    assert max(served.values()) - min(served.values()) <= 2 * 4.0 / 0.2  # two turns
+            served[name] += name not in rotation.paused
+    assert max(served.values()) - min(served.values()) <= 2 * 4.0 / 0.2  # two rotation
     assert min(served.values()) > 0

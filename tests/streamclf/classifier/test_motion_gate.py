@@ -79,12 +79,12 @@ def test_one_frame_of_a_chunk_is_enough() -> None:
 def test_the_reference_is_the_last_chunk_that_counted() -> None:
     gate = MotionGate(3.0)
     levels = [100, 101, 102, 103, 104, 105, 106, 99, 100]
-    found = [gate.unchanged(np.full(SHAPE, level, np.uint8)) for level in levels]
+    found = [gate.is_unchanged(np.full(SHAPE, level, np.uint8)) for level in levels]
     assert found == [False, True, True, False, True, True, False, False, True]
 
 
 def test_the_reference_is_a_copy() -> None:
     gate, chunk = MotionGate(3.0), scene()
-    assert not gate.unchanged(chunk)
+    assert not gate.is_unchanged(chunk)
     chunk[:] = 255 - chunk  # the next chunk in the same place of the batch
-    assert not gate.unchanged(chunk)
+    assert not gate.is_unchanged(chunk)

@@ -12,7 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.slow_engine import Rig, SlowCamera, answer
 
-from streamclf.classifier.feed import BURST, LONGEST
+from streamclf.classifier.feed import MAX_BURST, MAX_HOP_WINDOWS
+from streamclf.classifier.overload import LoadShedder
 from streamclf.windows.assembler import WindowAssembler
 from streamclf.windows.sampling import ChunkMeta
 
@@ -50,15 +51,15 @@ def check_accounts(rig: Rig, events: Events) -> None:
     chunks = rig.engine.spec.chunks
     for camera in rig.cameras:
         feed, drops = camera.feed, camera.feed.drops
-        waiting = feed.arrived - feed._unread
+        waiting = feed.unread
         lost = drops["overload"] + drops["overrun"]
-        assert len(camera.written) == feed.taken + lost + waiting
+        assert len(camera.written) == feed.chunks_read + lost + waiting
         complete = [
             i
             for i in range(chunks - 1, len(camera.written) - waiting)
             if camera.written[i][0] == camera.written[i - chunks + 1][0]
         ]
-        promised = sum((camera.written[i][1] - chunks + 1) % feed._settings.hop == 0 for i in complete)
+        promised = sum((camera.written[i][1] - chunks + 1) % feed.settings.hop == 0 for i in complete)
         missing = promised - (predicted[camera.name] + drops["window"] + drops["outdated"] + drops["hop"])
         assert 0 <= missing <= lost * chunks
         if not lost:
@@ -116,7 +117,7 @@ def test_chunks_between_two_windows_are_not_encoded() -> None:
         before = rig.engine.encoded
         events = rig.run(60)
         check_answers(rig, events)
-        assert {body["hop"] for _, _, body in events} <= {LONGEST * 16, LONGEST * 8}
+        assert {body["hop"] for _, _, body in events} <= {MAX_HOP_WINDOWS * 16, MAX_HOP_WINDOWS * 8}
         assert rig.engine.encoded - before < 0.6 * 60 * 8 * CHUNKS_PER_S
         assert min(per_stream(rig, events)) >= 4
         assert ages(events)[-1] < 0.5
@@ -192,12 +193,12 @@ def test_chunks_that_are_read_again_are_not_counted_again(monkeypatch: pytest.Mo
     """It catches up, and at that moment falls behind so far that it has to give up, too."""
     with Rig(streams=1, chunks=8, encode_s=0.001, head_s=0.001, settings=adaptive) as rig:
         (camera,) = rig.cameras
-        monkeypatch.setattr(rig.classifier._overload, "look", lambda *_: None)
-        camera.feed.lengthen(camera.feed.top_level)
+        monkeypatch.setattr(LoadShedder, "update", lambda *_: None)
+        camera.feed.set_level(camera.feed.max_level)
         events = rig.run(4)
-        assert camera.feed._assembler.run == 0  # between two windows
+        assert camera.feed.waiting == camera.feed.unread == 0  # between two windows
         camera.feed.catch_up()
-        assert camera.feed._next < camera.feed._unread == len(camera.written)
+        assert camera.feed.waiting > camera.feed.unread == 0
         for _ in range(9):
             camera.chunk(5, rig.now_s)
         events += rig.run(4)
@@ -208,7 +209,7 @@ def test_chunks_that_are_read_again_are_not_counted_again(monkeypatch: pytest.Mo
 def test_who_is_late_catches_up_with_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """Served like the others, a stream that fell behind would stay behind, and lose each of its windows for ever."""
     with Rig(streams=3, chunks=4, encode_s=0.005, head_s=0.005, max_batch=3) as rig:
-        monkeypatch.setattr(rig.classifier._overload, "look", lambda *_: None)
+        monkeypatch.setattr(LoadShedder, "update", lambda *_: None)
         rig.run(2)
         for camera in rig.cameras:
             for _ in range(8 if camera is rig.cameras[0] else 4):
@@ -222,9 +223,12 @@ def test_who_is_late_catches_up_with_the_others(monkeypatch: pytest.MonkeyPatch)
 def test_a_stream_that_leaves_while_it_rests_is_counted_to_its_end() -> None:
     with Rig(**ENCODE_BOUND) as rig:
         rig.run(20)
-        resting = next(camera for camera in rig.cameras if camera.feed.resting)
-        feed = rig.classifier.leave(resting.name)
-        assert len(resting.written) == feed.taken + feed.drops["overload"] + feed.drops["overrun"] + feed.drops["left"]
+        paused = next(camera for camera in rig.cameras if camera.feed.paused)
+        feed = rig.classifier.remove_stream(paused.name)
+        assert (
+            len(paused.written)
+            == feed.chunks_read + feed.drops["overload"] + feed.drops["overrun"] + feed.drops["left"]
+        )
 
 
 @settings(max_examples=40, deadline=None)
@@ -265,14 +269,14 @@ def test_any_load_keeps_its_accounts_and_its_answers(
 @settings(max_examples=200, deadline=None)
 @given(
     st.integers(1, 9),
-    st.lists(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=BURST)),
+    st.lists(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=MAX_BURST)),
     st.data(),
 )
 def test_a_slot_holds_its_feature_for_as_long_as_a_window_refers_to_it(
     chunks: int, batches: list[list[tuple[bool, bool]]], data: st.DataObject
 ) -> None:
     """As the classifier does it: a burst of chunks is placed, those that are new are encoded, windows are read last."""
-    slots, first = chunks + BURST - 1, data.draw(st.integers(0, 50))
+    slots, first = chunks + MAX_BURST - 1, data.draw(st.integers(0, 50))
     assembler = WindowAssembler(chunks=chunks, hop=data.draw(st.integers(1, 3)), slots=slots, first_slot=first)
     bank: dict[int, int] = {}
     segment, index, newest, features = 1, 0, -1, []
@@ -334,7 +338,7 @@ def test_a_gated_stream_has_the_features_of_its_last_encoded_chunks(levels: list
                 want = answer(held[first : first + chunks])
                 assert dict(body["top"])["a"] == pytest.approx(want, abs=1e-5)
             assert mine[-1].get("gated", 0) == camera.feed.gated
-            encoded += camera.feed.taken - camera.feed.gated
+            encoded += camera.feed.chunks_read - camera.feed.gated
         assert rig.engine.encoded == encoded
 
 
@@ -379,11 +383,11 @@ def test_a_scene_without_any_change_takes_neither_encodes_nor_heads() -> None:
 
 def test_a_gate_is_set_and_lifted_while_the_stream_runs() -> None:
     with Rig(streams=1, chunks=4, encode_s=0.001, head_s=0.001) as rig:
-        settings_now = rig.cameras[0].feed._settings
+        settings_now = rig.cameras[0].feed.settings
         encoded = []
         for threshold in (0.0, 2.0, 0.0):
             before = rig.engine.encoded
-            rig.classifier.change("cam0", settings_now.model_copy(update={"motion_gate": threshold}))
+            rig.classifier.update_stream("cam0", settings_now.model_copy(update={"motion_gate": threshold}))
             rig.run(10, number=lambda *_: grey(9))
             encoded.append(rig.engine.encoded - before)
         assert encoded[1] == 1
@@ -395,7 +399,7 @@ def test_answers_are_those_of_the_engine_that_serves() -> None:
     with Rig(streams=1, chunks=4, encode_s=0.001, head_s=0.001, settings=gated) as rig:
         rig.run(5, number=lambda *_: grey(9))
         before = rig.engine.classified
-        rig.classifier._use(rig.engine)
+        rig.classifier._use_engine(rig.engine)
         rig.run(5, number=lambda *_: grey(9))
         assert rig.engine.classified == before + 1
 

@@ -18,13 +18,13 @@ from engines.errors import EngineInputError
 from engines.opening import open_engine
 from engines.parity import softmax
 from engines.protocol import Engine
-from streamclf.classifier.feed import BURST, CATCH_UP, HELD, Feed, bank_slots, ring_slots
+from streamclf.classifier.feed import CATCH_UP, MAX_BURST, MAX_HELD, Feed, bank_slots, ring_slots
 from streamclf.classifier.feed_registry import FeedRegistry
 from streamclf.classifier.process import Classifier
 from streamclf.config.actions import ActionConfig, StreamActions
 from streamclf.errors import RingError
 from streamclf.events.drafts import Draft
-from streamclf.runtime.child import Stop
+from streamclf.runtime.child import ChildControl
 from streamclf.runtime.jobs import FeedJoin, StreamSettings
 from streamclf.windows.ring import RingReader, RingWriter, create_ring
 from streamclf.windows.ring_progress import ProgressReporter
@@ -121,13 +121,13 @@ def serve(engine: Engine, *cameras: Camera) -> tuple[Classifier, Posted]:
 @contextmanager
 def running(classifier: Classifier) -> Iterator[threading.Thread]:
     """Its loop in a thread, which is asked to stop at the end."""
-    stop = Stop()
-    thread = threading.Thread(target=classifier.run, args=(stop,))
+    control = ChildControl()
+    thread = threading.Thread(target=classifier.run, args=(control,))
     thread.start()
     try:
         yield thread
     finally:
-        stop.request()
+        control.request_stop()
         thread.join(10)
 
 
@@ -146,7 +146,7 @@ def test_each_window_has_the_whole_windows_numbers_across_gaps_and_batches(engin
     random = np.random.default_rng(1)
     for _ in range(60):
         for camera in cameras:
-            for _ in range(int(random.integers(0, BURST))):
+            for _ in range(int(random.integers(0, MAX_BURST))):
                 if random.random() < 0.1:
                     camera.gap()
                 camera.chunk()
@@ -199,7 +199,7 @@ def test_hop_thins_the_predictions_out(engine: Engine) -> None:
 def test_a_chunk_waits_for_the_other_streams_and_is_encoded_with_theirs(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streamclf.classifier.batching.ALIVE_S", 3600.0)  # however slow this machine is
+    monkeypatch.setattr("streamclf.classifier.batching.ACTIVE_S", 3600.0)  # however slow this machine is
     batches: list[int] = []
     encode = engine.encode
     monkeypatch.setattr(engine, "encode", lambda chunks, slots: (batches.append(len(slots)), encode(chunks, slots)))
@@ -213,11 +213,11 @@ def test_a_chunk_waits_for_the_other_streams_and_is_encoded_with_theirs(
         before = len(batches)
         for camera in (one, other):
             assert len(batches) == before
-            for _ in range(HELD):
+            for _ in range(MAX_HELD):
                 camera.chunk()
             os.write(camera.wake_write, b"\1")
         wait_until(lambda: len(batches) > before, "the batch")
-        assert batches[before:] == [2 * HELD]
+        assert batches[before:] == [2 * MAX_HELD]
 
 
 def test_a_chunk_of_which_no_wake_tells_is_found_all_the_same(engine: Engine) -> None:
@@ -226,7 +226,7 @@ def test_a_chunk_of_which_no_wake_tells_is_found_all_the_same(engine: Engine) ->
     classifier, _ = serve(engine, camera)
     with running(classifier):
         for _ in range(2):
-            for _ in range(HELD):
+            for _ in range(MAX_HELD):
                 camera.chunk()
             wait_until(lambda: camera.feed.waiting == 0, "the chunks to be taken")
 
@@ -238,7 +238,7 @@ def test_a_chunk_that_completes_no_window_is_encoded_with_the_one_that_does(engi
     due = []
     for _ in range(8):
         camera.chunk()
-        due.append(camera.feed.due_s(hold=4))
+        due.append(camera.feed.due_s(max_held=4))
         if due[-1] is not None:
             drain(classifier)
     captured_s = [time_ns / 1e9 for time_ns in camera.captured_ns]
@@ -252,9 +252,9 @@ def test_where_encoding_takes_long_no_chunk_waits_for_another(engine: Engine) ->
     classifier, _ = serve(engine, camera)
     for i in range(6):
         camera.chunk()
-        assert camera.feed.due_s(hold=1) == camera.captured_ns[i] / 1e9
+        assert camera.feed.due_s(max_held=1) == camera.captured_ns[i] / 1e9
         drain(classifier)
-    assert camera.feed.due_s(hold=1) is None
+    assert camera.feed.due_s(max_held=1) is None
 
 
 def test_a_file_that_waits_for_its_chunks_is_never_made_to(engine: Engine) -> None:
@@ -263,7 +263,7 @@ def test_a_file_that_waits_for_its_chunks_is_never_made_to(engine: Engine) -> No
     classifier, _ = serve(engine, camera)
     for i in range(6):
         camera.chunk()
-        assert camera.feed.due_s(hold=4) == camera.captured_ns[i] / 1e9
+        assert camera.feed.due_s(max_held=4) == camera.captured_ns[i] / 1e9
         drain(classifier)
     os.close(read_fd)
     os.close(write_fd)
@@ -276,8 +276,8 @@ def test_a_busy_stream_does_not_starve_the_others(engine: Engine) -> None:
         busy.chunk()
     quiet.chunk()
     classifier.step()
-    assert quiet.feed._next == 1
-    assert busy.feed._next == BURST
+    assert quiet.feed.chunks_read == 1
+    assert busy.feed.chunks_read == MAX_BURST
 
 
 def test_overload_gives_up_the_oldest_and_counts_it(engine: Engine) -> None:
@@ -324,9 +324,9 @@ def test_what_capture_had_finished_is_classified_before_the_end(engine: Engine, 
     classifier, posted = serve(engine, camera)
     for _ in range(4):
         camera.chunk()
-    stop = Stop()
-    stop.request()
-    classifier.run(stop)
+    control = ChildControl()
+    control.request_stop()
+    classifier.run(control)
     assert len(posted.of("cam")) == 1
 
 
@@ -342,17 +342,17 @@ def starts(posted: Posted, stream: str) -> list[float]:
 def test_streams_join_and_leave_and_the_others_numbers_stay_right(engine: Engine) -> None:
     stays, goes, comes = (Camera(name, engine, 0) for name in ("stays", "goes", "comes"))
     classifier, posted = serve(engine)
-    roster = FeedRegistry(engine.spec, capacity=2)
+    registry = FeedRegistry(engine.spec, capacity=2)
     for camera in (goes, stays):
-        classifier.join(roster.join(join_of(camera), camera.fds), StreamActions())
+        classifier.add_stream(registry.add(join_of(camera), camera.fds), StreamActions())
     for round_ in range(20):
         stays.chunk()
         (goes if round_ < 10 else comes).chunk()
         if round_ == 9:
-            classifier.leave("goes")  # its last chunk has not been classified yet
-            roster.leave("goes")
+            classifier.remove_stream("goes")  # its last chunk has not been classified yet
+            registry.remove("goes")
             assert all(closed(fd) for fd in goes.fds)
-            classifier.join(roster.join(join_of(comes), comes.fds), StreamActions())
+            classifier.add_stream(registry.add(join_of(comes), comes.fds), StreamActions())
         drain(classifier)
     assert starts(posted, "stays") == [round(0.2 * i, 1) for i in range(17)]
     assert starts(posted, "goes") == [round(0.2 * i, 1) for i in range(7)]
@@ -366,10 +366,10 @@ def test_streams_join_and_leave_and_the_others_numbers_stay_right(engine: Engine
 
 def test_a_full_bank_takes_no_other_stream_and_leaks_no_descriptor(engine: Engine) -> None:
     first, second = Camera("first", engine, 0), Camera("second", engine, 1)
-    roster = FeedRegistry(engine.spec, capacity=1)
-    roster.join(join_of(first), first.fds)
+    registry = FeedRegistry(engine.spec, capacity=1)
+    registry.add(join_of(first), first.fds)
     with pytest.raises(RingError, match="second with 2 descriptors cannot join"):
-        roster.join(join_of(second), second.fds)
+        registry.add(join_of(second), second.fds)
     assert all(closed(fd) for fd in second.fds)
 
 
@@ -377,7 +377,7 @@ def test_another_hop_goes_on_in_its_own_raster_without_a_gap(engine: Engine) -> 
     camera = Camera("cam", engine, 0)
     classifier, posted = serve(engine, camera)
     for hop in (1, 3, 1):
-        classifier.change("cam", StreamSettings(hop=hop, actions=StreamActions()))
+        classifier.update_stream("cam", StreamSettings(hop=hop, actions=StreamActions()))
         for _ in range(7):
             camera.chunk()
             drain(classifier)
@@ -433,7 +433,7 @@ def test_it_goes_on_with_another_engine_in_the_middle_of_a_window(engine: Engine
                 camera.chunk()
                 drain(classifier)
         if count == 6:
-            classifier.exchange(second)
+            classifier.switch_engine(second)
     with pytest.raises(EngineInputError, match="the engine is closed"):
         first.classify(np.zeros((1, 4), np.int32))
     for camera in cameras:
@@ -453,8 +453,8 @@ def test_a_better_engine_is_asked_for_between_batches(engine: Engine, tmp_path: 
     camera = Camera("a", first, 0)
     classifier, posted = serve(first, camera)
     ready = [better]
-    stop = Stop()
-    thread = threading.Thread(target=lambda: classifier.run(stop, None, lambda: ready.pop() if ready else None))
+    control = ChildControl()
+    thread = threading.Thread(target=lambda: classifier.run(control, None, lambda: ready.pop() if ready else None))
     thread.start()
     try:
         for _ in range(5):
@@ -465,7 +465,7 @@ def test_a_better_engine_is_asked_for_between_batches(engine: Engine, tmp_path: 
         os.write(camera.wake_write, b"x")
         wait_until(lambda: len(posted.drafts) == 3, "the third")
     finally:
-        stop.request()
+        control.request_stop()
         thread.join(20)
     assert posted.of("a")[-1]["engine"].startswith("onnxruntime")
     classifier.close()

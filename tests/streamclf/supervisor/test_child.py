@@ -16,7 +16,7 @@ from streamclf.config.service import PublishConfig, ServiceConfig
 from streamclf.errors import ConfigError
 from streamclf.supervisor import child as child_module
 from streamclf.supervisor import machine_limits
-from streamclf.supervisor.child import BACKOFF_S, MAX_CRASHES, PARKED_S, SOUND_S, Child, reap_strangers
+from streamclf.supervisor.child import BACKOFF_S, MAX_CRASHES, PARKED_S, STABLE_S, Child, reap_orphans
 from streamclf.supervisor.config_watch import ConfigFile, check_reload
 from streamclf.supervisor.machine_limits import check_memory, needed_descriptors, secure_descriptors
 from streamclf.supervisor.stream_plan import Geometry
@@ -50,12 +50,12 @@ def child() -> Child:
 def test_five_crashes_a_minute_park_a_child_and_fewer_never_do(clock: Clock) -> None:
     often, seldom = child(), child()
     for i in range(MAX_CRASHES - 1):
-        assert often.note_crash() == BACKOFF_S[i]
+        assert often.record_crash() == BACKOFF_S[i]
         clock.now += 5
-    assert often.note_crash() is None
+    assert often.record_crash() is None
     for _ in range(50):
         clock.now += 60 / (MAX_CRASHES - 1) + 1
-        assert seldom.note_crash() is not None
+        assert seldom.record_crash() is not None
 
 
 def test_a_parked_child_is_tried_again_ever_more_seldom_until_it_runs_for_long(clock: Clock) -> None:
@@ -64,14 +64,14 @@ def test_a_parked_child_is_tried_again_ever_more_seldom_until_it_runs_for_long(c
     for _ in range(len(PARKED_S) + 2):
         parked.started_s = clock.now
         for _ in range(MAX_CRASHES):
-            delay = parked.note_crash()
+            delay = parked.record_crash()
         assert delay is None
         waits.append(parked.park())
         clock.now += waits[-1]
     assert waits == [*PARKED_S, PARKED_S[-1], PARKED_S[-1]]
     parked.started_s = clock.now
-    clock.now += SOUND_S + 1
-    parked.note_crash()
+    clock.now += STABLE_S + 1
+    parked.record_crash()
     assert parked.park() == PARKED_S[0]
 
 
@@ -171,8 +171,8 @@ def test_actions_and_hop_are_no_business_of_a_capture_process() -> None:
     assert plan().same_capture(plan(hop=3, actions={"wave": {"on": 0.9}}, unknown_below=0.3))
     assert plan().settings != plan(hop=3).settings
     assert not plan().same_capture(plan(read_timeout_s=9))
-    assert plan().same_wires(plan(read_timeout_s=9))
-    assert not plan().same_wires(plan(pace="fast"))
+    assert plan().same_channels(plan(read_timeout_s=9))
+    assert not plan().same_channels(plan(pace="fast"))
     assert plan().same_capture(plan(adaptive=True, max_staleness_ms=200, motion_gate=2))
     assert plan().settings != plan(motion_gate=2).settings
 
@@ -194,7 +194,7 @@ def test_what_streams_are_told_of_the_engine_needs_no_new_classifier() -> None:
             )
             for each in ({}, engine)
         )
-        return SharedChildren.has_another_model(cast(Any, None), old, new)
+        return SharedChildren.needs_new_classifier(cast(Any, None), old, new)
 
     assert not differs(adaptive=True, max_staleness_ms=300, spare_streams=9)
     assert differs(max_batch=3)
@@ -258,12 +258,12 @@ def test_process_one_buries_strangers_and_leaves_its_own(monkeypatch: pytest.Mon
         return ended
 
     stranger = start()
-    assert reap_strangers(set()) == 0  # we are not process 1
-    monkeypatch.setattr("streamclf.supervisor.strangers.os.getpid", lambda: 1)
-    assert reap_strangers(set()) == 1
+    assert reap_orphans(set()) == 0  # we are not process 1
+    monkeypatch.setattr("streamclf.supervisor.child.os.getpid", lambda: 1)
+    assert reap_orphans(set()) == 1
     with pytest.raises(ChildProcessError):
         os.waitpid(stranger.pid, os.WNOHANG)
     stranger.returncode = 0
     ours = start()
-    assert reap_strangers({ours.pid}) == 0
+    assert reap_orphans({ours.pid}) == 0
     assert ours.wait(10) == 0
