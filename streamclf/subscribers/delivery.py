@@ -14,6 +14,7 @@ from streamclf.client.subscription import Subscription
 from streamclf.events.positions import START, Position
 from streamclf.events.types import Heartbeat, Lost, StreamEvent
 from streamclf.redact import redact
+from streamclf.runtime.stop_request import StopRequest
 from streamclf.subscribers.checkpoint import PositionFile
 
 Item: TypeAlias = StreamEvent | Lost
@@ -22,31 +23,6 @@ SILENT_S = 5.0
 """A heartbeat comes each second: after this long without one the service is away."""
 _TURN_S = 0.25
 _IDLE_SAVE_S = 5.0
-_NAP_S = 0.1
-
-
-class StopRequest:
-    """How long a command goes on: until it is asked to end, or for `seconds`."""
-
-    def __init__(self, seconds: float | None = None) -> None:
-        self._end = None if seconds is None else time.monotonic() + seconds
-        self._asked = False
-
-    def request(self) -> None:
-        """Ask for the end; safe in a signal handler, where an Event's lock may be held by the thread it interrupts."""
-        self._asked = True
-
-    @property
-    def over(self) -> bool:
-        """Whether it is time to end."""
-        return self._asked or (self._end is not None and time.monotonic() >= self._end)
-
-    def wait(self, seconds: float) -> bool:
-        """Sleep, but not past the end; True if that has come."""
-        wake = time.monotonic() + seconds
-        while not self.over and (rest := wake - time.monotonic()) > 0:
-            time.sleep(min(rest, _NAP_S))
-        return self.over
 
 
 class Outlet(Protocol):
@@ -87,10 +63,10 @@ class DeliveryLoop:
         self.lost = 0
         """Ranges that were gone from the journal before they could be delivered."""
 
-    def run(self, until: StopRequest) -> None:
-        """Deliver until `until` is over."""
+    def run(self, stop: StopRequest) -> None:
+        """Deliver batches until `stop` is set."""
         try:
-            while not until.over:
+            while not stop.is_set:
                 batch = self._collect()
                 if batch and not self._outlet.deliver(batch):
                     break

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from streamclf.events.positions import Position
 from streamclf.events.types import Action, Heartbeat, Prediction, Received, Status
 from streamclf.render.terminal_table import LiveTable
 from streamclf.runtime.signals import stop_on_signals
+from streamclf.runtime.stop_request import StopRequest
 
 _REFRESH_HZ = 8
 _TURN_S = 0.25
@@ -80,16 +80,15 @@ class _Seen:
 
 
 def _follow(events: Subscription, board: LiveTable, seen: _Seen, console: Console, seconds: float | None) -> None:
-    asked: list[bool] = []  # an Event's lock may be held by the very thread that a signal interrupts
+    stop = StopRequest(seconds)
     heard_at = time.monotonic()
-    end = math.inf if seconds is None else heard_at + seconds
     for early in seen.early:
         board.apply(early)
     with (
-        stop_on_signals(lambda: asked.append(True)),
+        stop_on_signals(stop.request),
         Live(console=console, refresh_per_second=_REFRESH_HZ, get_renderable=board.render),
     ):
-        while not asked and time.monotonic() < end:
+        while not stop.is_set:
             event = events.receive(_TURN_S)
             now = time.monotonic()
             if event is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
@@ -24,6 +23,7 @@ from streamclf.events.types import Action, Prediction, Received, Status
 from streamclf.render.film_writer import FilmWriter, fitted
 from streamclf.render.overlay import OverlayState, draw
 from streamclf.runtime.signals import stop_on_signals
+from streamclf.runtime.stop_request import StopRequest
 
 __all__ = ["OverlayState", "PreviewWall", "draw", "run_watch"]
 
@@ -50,10 +50,10 @@ def run_watch(
 
     Raises `UsageError` where there is no display to show windows on.
     """
-    stop = threading.Event()
+    stop = StopRequest(seconds)
     screen = _Windows() if record is None else None
     with (
-        stop_on_signals(stop.set),
+        stop_on_signals(stop.request),
         subscribe(endpoint, streams=streams) as events,
         FilmWriter(record) if record else nullcontext(None) as film,
     ):
@@ -61,7 +61,7 @@ def run_watch(
         shown: _Shown = screen or _Film(film)  # type: ignore[arg-type]
         board = PreviewWall()
         began = time.monotonic()
-        while not stop.is_set() and (seconds is None or time.monotonic() - began < seconds):
+        while not stop.is_set:
             _gather(events, board, time.monotonic() + _FRAME_S)
             if not shown.show(board.pictures(), time.monotonic() - began):
                 break

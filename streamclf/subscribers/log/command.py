@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from streamclf.client.subscription import Subscription, subscribe
 from streamclf.events.positions import START, Position
 from streamclf.events.types import Heartbeat, Lost, Received, StreamEvent
 from streamclf.runtime.signals import stop_on_signals
+from streamclf.runtime.stop_request import StopRequest
 from streamclf.subscribers.log.rotation import parse_rotation
 from streamclf.subscribers.log.sinks import Sink, open_sink
 
@@ -36,14 +36,14 @@ def run_log(
     """
     sink = open_sink(output, parse_rotation(rotate, keep))
     try:
-        stop = threading.Event()
+        stop = StopRequest(seconds)
         known = sink.position()
         patience_s = _ONCE_PATIENCE_S if once else None
         with (
-            stop_on_signals(stop.set),
+            stop_on_signals(stop.request),
             subscribe(endpoint, replay=True, after=known or START, patience_s=patience_s) as events,
         ):
-            return _Logger(events, sink, output).run(stop, once, seconds)
+            return _Logger(events, sink, output).run(stop, once)
     finally:
         sink.close()
 
@@ -61,12 +61,9 @@ class _Logger:
         self._written = 0
         self._lost = 0
 
-    def run(self, stop: threading.Event, once: bool, seconds: float | None) -> int:
-        end = None if seconds is None else time.monotonic() + seconds
+    def run(self, stop: StopRequest, once: bool) -> int:
         try:
-            while not stop.is_set() and not (once and self._caught_up()):
-                if end is not None and time.monotonic() >= end:
-                    break
+            while not stop.is_set and not (once and self._caught_up()):
                 self._take(self._events.receive(_BATCH_S))
                 self._sink.tend()
                 if len(self._batch) >= _BATCH or (self._batch and time.monotonic() - self._oldest_at >= _BATCH_S):

@@ -21,7 +21,8 @@ from streamclf import __version__
 from streamclf.client.subscription import Subscription, subscribe
 from streamclf.events.types import Action, Heartbeat, Lost, Prediction, Received, State, Status
 from streamclf.runtime.signals import stop_on_signals
-from streamclf.subscribers.delivery import StopRequest, say
+from streamclf.runtime.stop_request import StopRequest
+from streamclf.subscribers.delivery import say
 from streamclf.subscribers.metrics.health import HealthCheck
 from streamclf.subscribers.metrics.http_server import Reply, Server, read_token
 
@@ -52,16 +53,16 @@ def run_metrics(
     Beyond loopback a token is required, in `token_file`. `/healthz` answers 503 while the service is silent, or when a
     stream has been anything but live for `stalled_after_s`. Raises `UsageError`, or `BusError` for a port in use.
     """
-    until = StopRequest(seconds)
+    stop = StopRequest(seconds)
     token = None if token_file is None else read_token(token_file)
     board = MetricsCollector(stalled_after_s)
     with (
-        stop_on_signals(until.request),
+        stop_on_signals(stop.request),
         Server(host, port, board.pages(), token) as server,
         subscribe(endpoint, replay=True) as events,
     ):
         say(_NAME, f"http://{server.address}/metrics and /healthz of {endpoint}")
-        while not until.over:
+        while not stop.is_set:
             event = events.receive(_TURN_S)
             if event is not None:
                 board.take(event)

@@ -16,7 +16,8 @@ from urllib.parse import unquote, urlsplit
 
 from streamclf.errors import BusError, UsageError
 from streamclf.redact import register_secret
-from streamclf.subscribers.delivery import StopRequest, say
+from streamclf.runtime.stop_request import StopRequest
+from streamclf.subscribers.delivery import say
 from streamclf.subscribers.mqtt.home_assistant import MqttMessage
 
 if TYPE_CHECKING:
@@ -122,19 +123,19 @@ class Broker:
                     "and let the broker allow this user to publish"
                 )
 
-    def publish(self, messages: Iterable[MqttMessage], until: StopRequest) -> bool:
+    def publish(self, messages: Iterable[MqttMessage], stop: StopRequest) -> bool:
         """True once the broker has confirmed all, however long it is away; False if `until` was over before."""
         waiting = iter(messages)
         while chunk := list(islice(waiting, _CHUNK)):
-            while not self._publish_chunk(chunk, until):
-                if until.over:
+            while not self._publish_chunk(chunk, stop):
+                if stop.is_set:
                     return False
                 say("mqtt", f"{self._address}: nothing confirmed for {_CONFIRM_S:.0f} s; connecting anew")
                 self._leave()
                 self._open()
         return True
 
-    def _publish_chunk(self, chunk: Sequence[MqttMessage], until: StopRequest) -> bool:
+    def _publish_chunk(self, chunk: Sequence[MqttMessage], stop: StopRequest) -> bool:
         """False when it is over, or when a connected broker has not confirmed it in time."""
         pending = self._send(chunk)
         deadline = time.monotonic() + _CONFIRM_S
@@ -142,7 +143,7 @@ class Broker:
             self.check()
             if not self._is_connected:
                 deadline = time.monotonic() + _CONFIRM_S
-            if until.over or time.monotonic() > deadline:
+            if stop.is_set or time.monotonic() > deadline:
                 return False
         return True
 

@@ -13,8 +13,9 @@ from streamclf.client.subscription import subscribe
 from streamclf.events.positions import START
 from streamclf.events.types import Heartbeat, Lost
 from streamclf.runtime.signals import stop_on_signals
+from streamclf.runtime.stop_request import StopRequest
 from streamclf.subscribers.checkpoint import PositionFile
-from streamclf.subscribers.delivery import DeliveryLoop, Item, StopRequest, say
+from streamclf.subscribers.delivery import DeliveryLoop, Item, say
 from streamclf.subscribers.mqtt.broker import Broker, client_id, library, parse_broker
 from streamclf.subscribers.mqtt.home_assistant import Topics
 
@@ -43,14 +44,14 @@ def run_mqtt(
     """
     library()
     address = parse_broker(broker_url, os.environ)
-    until = StopRequest(seconds)
-    with PositionFile(position, _NAME) as file, stop_on_signals(until.request):
+    stop = StopRequest(seconds)
+    with PositionFile(position, _NAME) as file, stop_on_signals(stop.request):
         topics = Topics(prefix, discovery=discovery, every=every, memory=file.memory)
-        outlet = _Mqtt(topics, Broker(address, client_id(prefix, position), topics.online(False)), until)
+        outlet = _Mqtt(topics, Broker(address, client_id(prefix, position), topics.online(False)), stop)
         after = file.position or (START if from_start else None)
         try:
             with subscribe(endpoint, replay=True, after=after) as events:
-                DeliveryLoop(events, outlet, file, max_batch=_BATCH, linger_s=_LINGER_S).run(until)
+                DeliveryLoop(events, outlet, file, max_batch=_BATCH, linger_s=_LINGER_S).run(stop)
         finally:
             outlet.close()
     return 0
@@ -61,8 +62,8 @@ class _Mqtt:
 
     name = _NAME
 
-    def __init__(self, topics: Topics, broker: Broker, until: StopRequest) -> None:
-        self._topics, self._broker, self._until = topics, broker, until
+    def __init__(self, topics: Topics, broker: Broker, stop: StopRequest) -> None:
+        self._topics, self._broker, self._stop = topics, broker, stop
         self._clock = ServiceClock()
         self._is_alive = False
         self._is_told: bool | None = None
@@ -71,7 +72,7 @@ class _Mqtt:
         """True once the broker has confirmed the whole batch."""
         ages = ((item, 0.0 if isinstance(item, Lost) else self._clock.age_s(item.time)) for item in batch)
         messages = (message for item, age_s in ages for message in self._topics.messages(item, age_s))
-        return self._broker.publish(messages, self._until)
+        return self._broker.publish(messages, self._stop)
 
     def tend(self, beat: Heartbeat | None, silent: bool) -> None:
         """Keep up what the broker shows of us."""
@@ -83,10 +84,10 @@ class _Mqtt:
             return
         if self._broker.is_new():  # its last will has just been said, and it may have forgotten all the rest
             self._is_told = None
-            self._broker.publish(self._topics.everything(), self._until)
+            self._broker.publish(self._topics.everything(), self._stop)
         if self._is_told is not self._is_alive:
             self._is_told = self._is_alive
-            self._broker.publish([self._topics.online(self._is_alive)], self._until)
+            self._broker.publish([self._topics.online(self._is_alive)], self._stop)
 
     def memory(self) -> dict[str, Any]:
         """What the broker was told."""

@@ -22,8 +22,9 @@ from streamclf.events.types import Heartbeat, JournalledType, Lost, published_js
 from streamclf.net.backoff import Backoff
 from streamclf.redact import register_secret
 from streamclf.runtime.signals import stop_on_signals
+from streamclf.runtime.stop_request import StopRequest
 from streamclf.subscribers.checkpoint import PositionFile
-from streamclf.subscribers.delivery import DeliveryLoop, Item, StopRequest, say
+from streamclf.subscribers.delivery import DeliveryLoop, Item, say
 from streamclf.subscribers.webhook.http_post import Answer, Poster, Target, UnreachableError, parse_target
 
 MAX_BATCH: Final = 1000
@@ -59,15 +60,15 @@ def run_webhook(
     kinds: set[Kind] = {"heartbeat", *(checked_type(kind) for kind in types)}
     target = parse_target(url)
     secret = None if secret_file is None else read_secret(secret_file)
-    until = StopRequest(seconds)
-    with PositionFile(position, _NAME) as file, stop_on_signals(until.request):
-        poster = Poster(target, until)
+    stop = StopRequest(seconds)
+    with PositionFile(position, _NAME) as file, stop_on_signals(stop.request):
+        poster = Poster(target, stop)
         dead = DeadLetters(position.with_name(position.name + ".dead.jsonl"))
-        outlet = Webhook(target, poster, dead, until, secret=secret, batched=batch > 1)
+        outlet = Webhook(target, poster, dead, stop, secret=secret, batched=batch > 1)
         after = file.position or (START if from_start else None)
         try:
             with subscribe(endpoint, streams=streams, types=kinds, replay=True, after=after) as events:
-                DeliveryLoop(events, outlet, file, max_batch=batch, linger_s=_LINGER_S if batch > 1 else 0.0).run(until)
+                DeliveryLoop(events, outlet, file, max_batch=batch, linger_s=_LINGER_S if batch > 1 else 0.0).run(stop)
         finally:
             poster.close()
             if outlet.refused:
@@ -156,13 +157,13 @@ class Webhook:
         target: Target,
         poster: Poster,
         dead: DeadLetters,
-        until: StopRequest,
+        stop: StopRequest,
         *,
         secret: bytes | None,
         batched: bool,
         rng: random.Random | None = None,
     ) -> None:
-        self._target, self._poster, self._dead, self._until = target, poster, dead, until
+        self._target, self._poster, self._dead, self._stop = target, poster, dead, stop
         self._secret, self._batched, self._rng = secret, batched, rng
         self.refused = 0
         """Requests that the receiver refused for good."""
@@ -199,7 +200,7 @@ class Webhook:
         """The answer that settles it; None if it is time to end before one came."""
         patience = _Patience(self._rng)
         attempts = 0
-        while not self._until.over:
+        while not self._stop.is_set:
             attempts += 1
             try:
                 answer = self._poster.post(letter.body, self._headers(letter))
@@ -214,7 +215,7 @@ class Webhook:
             wait_s = max(patience.next_s(), wait_s or 0.0)
             if attempts in (1, 10) or attempts % 100 == 0:
                 say(_NAME, f"{self._target}: {fault}; attempt {attempts}, again in {wait_s:.1f} s; nothing is lost")
-            self._until.wait(wait_s)
+            self._stop.wait(wait_s)
         return None
 
     def _headers(self, letter: _Letter) -> dict[str, str]:

@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 from streamclf import __version__
 from streamclf.errors import StreamclfError, UsageError
 from streamclf.redact import register_secret
-from streamclf.subscribers.delivery import StopRequest
+from streamclf.runtime.stop_request import StopRequest
 
 MAX_RETRY_AFTER_S = 3600.0
 _TIMEOUT_S = 10.0
@@ -94,8 +94,8 @@ def parse_target(url: str) -> Target:
 class Poster:
     """Keeps one connection to a target. One thread."""
 
-    def __init__(self, target: Target, until: StopRequest, *, timeout_s: float = _TIMEOUT_S) -> None:
-        self._target, self._until, self._timeout_s = target, until, timeout_s
+    def __init__(self, target: Target, stop: StopRequest, *, timeout_s: float = _TIMEOUT_S) -> None:
+        self._target, self._stop, self._timeout_s = target, stop, timeout_s
         if target.scheme == "https":
             context = ssl.create_default_context()
             self._connection: http.client.HTTPConnection = http.client.HTTPSConnection(
@@ -157,7 +157,7 @@ class Poster:
         end = time.monotonic() + self._timeout_s
         while not done.wait(_TURN_S):
             now = time.monotonic()
-            if self._until.over:
+            if self._stop.is_set:
                 end = min(end, now + _GRACE_S)
             if now >= end:
                 expired.set()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -11,11 +10,11 @@ from typing import Any
 import pytest
 
 from streamclf.errors import BusError, JournalError, UsageError
-from streamclf.events.positions import START, Position
-from streamclf.events.types import Action, Heartbeat, Lost, Received
+from streamclf.events.types import START, Action, Heartbeat, Lost, Position, Received
+from streamclf.runtime.stop_request import StopRequest
 from streamclf.subscribers import checkpoint as room
 from streamclf.subscribers.checkpoint import PositionFile
-from streamclf.subscribers.delivery import DeliveryLoop, Item, StopRequest
+from streamclf.subscribers.delivery import DeliveryLoop, Item
 
 EPOCH = "9f" * 16
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=timezone.utc)
@@ -96,13 +95,13 @@ class Events:
 
     endpoint = "tcp://test"
 
-    def __init__(self, items: Sequence[Received], until: StopRequest) -> None:
-        self._items, self._until = list(items), until
+    def __init__(self, items: Sequence[Received], stop: StopRequest) -> None:
+        self._items, self._stop = list(items), stop
         self.position: Position | None = None
 
     def receive(self, timeout_s: float) -> Received | None:
         if not self._items:
-            self._until.request()
+            self._stop.request()
             return None
         item = self._items.pop(0)
         if isinstance(item, Heartbeat):
@@ -135,10 +134,10 @@ class Basket:
 
 
 def pump(folder: Path, basket: Basket, items: Sequence[Received], *, max_batch: int = 2) -> tuple[Position | None, Any]:
-    until = StopRequest()
+    stop = StopRequest()
     with PositionFile(folder / "p", "test") as file:
-        events: Any = Events(items, until)
-        DeliveryLoop(events, basket, file, max_batch=max_batch, linger_s=1.0).run(until)
+        events: Any = Events(items, stop)
+        DeliveryLoop(events, basket, file, max_batch=max_batch, linger_s=1.0).run(stop)
     with PositionFile(folder / "p", "test") as file:
         return file.position, file.memory
 
@@ -173,19 +172,9 @@ def test_the_first_position_is_stored_before_anything_happens(tmp_path: Path) ->
 
 
 def test_the_beginning_of_the_journal_is_no_position_to_store(tmp_path: Path) -> None:
-    until = StopRequest()
-    events: Any = Events([], until)
+    stop = StopRequest()
+    events: Any = Events([], stop)
     events.position = START
     with PositionFile(tmp_path / "p", "test") as file:
-        DeliveryLoop(events, Basket(), file, max_batch=1, linger_s=0.0).run(until)
+        DeliveryLoop(events, Basket(), file, max_batch=1, linger_s=0.0).run(stop)
     assert not (tmp_path / "p").exists()
-
-
-def test_a_wait_ends_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    until = StopRequest()
-    naps: list[float] = []
-    monkeypatch.setattr(time, "sleep", lambda seconds: (naps.append(seconds), until.request()))
-    assert until.wait(3600)
-    assert len(naps) == 1
-    assert StopRequest(0.0).over
-    assert not StopRequest().over

@@ -79,7 +79,7 @@ def test_where_nobody_watches_the_table_is_printed_once(hub: HubProcess) -> None
     assert "events 1 to 34" in done.stdout
 
 
-def test_in_a_terminal_it_lives_until_ctrl_c_and_says_when_the_service_is_gone(hub: HubProcess) -> None:
+def test_in_a_terminal_it_lives_stop_ctrl_c_and_says_when_the_service_is_gone(hub: HubProcess) -> None:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "streamclf", "status", hub.events],

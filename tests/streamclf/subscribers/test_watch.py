@@ -50,7 +50,7 @@ def picture(height: int, width: int) -> np.ndarray[tuple[int, ...], np.dtype[np.
         ((640, 300), (640, 300)),
     ],
 )
-def test_small_pictures_are_enlarged_until_text_can_be_read(size: tuple[int, int], drawn: tuple[int, int]) -> None:
+def test_small_pictures_are_enlarged_stop_text_can_be_read(size: tuple[int, int], drawn: tuple[int, int]) -> None:
     result = draw(picture(*size), STATE)
     assert result.shape == (*drawn, 3)
     assert result.dtype == np.uint8

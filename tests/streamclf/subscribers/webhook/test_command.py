@@ -27,7 +27,7 @@ from streamclf.errors import JournalError, UsageError
 from streamclf.events.types import Action, Lost
 from streamclf.net.backoff import Backoff
 from streamclf.producer.link import EventProducer
-from streamclf.subscribers.delivery import StopRequest
+from streamclf.runtime.stop_request import StopRequest
 from streamclf.subscribers.webhook import command
 from streamclf.subscribers.webhook.command import (
     DeadLetters,
@@ -70,10 +70,10 @@ class Naps(StopRequest):
 
 
 @contextmanager
-def made(receiver: Receiver, folder: Path, until: StopRequest, *, batched: bool = False) -> Iterator[Webhook]:
+def made(receiver: Receiver, folder: Path, stop: StopRequest, *, batched: bool = False) -> Iterator[Webhook]:
     target = parse_target(receiver.url)
-    with closing(Poster(target, until)) as poster:
-        yield Webhook(target, poster, DeadLetters(folder / "dead"), until, secret=SECRET.encode(), batched=batched)
+    with closing(Poster(target, stop)) as poster:
+        yield Webhook(target, poster, DeadLetters(folder / "dead"), stop, secret=SECRET.encode(), batched=batched)
 
 
 def verify(request: Request, secret: bytes, *, now_s: float) -> bool:
