@@ -157,13 +157,15 @@ def doctor(as_json: Json = False) -> int:
 @app.command()
 def log(
     endpoint: Endpoint,
-    output: Annotated[Path, typer.Option("-o", "--output", help="events.db (SQLite), .jsonl, .csv or .parquet.")],
-    rotate: Annotated[list[str] | None, typer.Option(help="Begin a new file at 100MB, or after 1d; or both.")] = None,
-    keep: Annotated[int | None, typer.Option(min=1, help="How many complete files stay; else all.")] = None,
-    once: Annotated[bool, typer.Option("--once", help="Catch up with the journal, then end.")] = False,
+    output: Annotated[Path, typer.Option("-o", "--output", help="events.db (SQLite) or events.jsonl.")],
+    rotate: Annotated[
+        list[str] | None, typer.Option(help="For .jsonl: begin a new file at 100MB, or after 1d; may be given twice.")
+    ] = None,
+    keep: Annotated[int | None, typer.Option(min=1, help="Complete files to keep; all by default.")] = None,
+    once: Annotated[bool, typer.Option("--once", help="Catch up with the journal, then exit.")] = False,
     seconds: Seconds = None,
 ) -> int:
-    """Write every event of a service to a file, exactly once, whatever happens in between."""
+    """Write every event of a service to a file, exactly once, even if a process is killed."""
     from streamclf.subscribers.log.command import run_log
 
     return run_log(endpoint, output, rotate=rotate or (), keep=keep, once=once, seconds=seconds)
@@ -197,17 +199,24 @@ def watch(
 
 @app.command()
 def query(
-    db: Annotated[Path, typer.Argument(metavar="EVENTS.DB", help="What `streamclf log ENDPOINT -o events.db` writes.")],
-    label: Annotated[str | None, typer.Option(help="Only this label; a status has its state as label.")] = None,
+    db: Annotated[Path, typer.Argument(metavar="EVENTS.DB", help="Written by: streamclf log ENDPOINT -o events.db")],
+    label: Annotated[str | None, typer.Option(help="Only this label; the label of a status is its state.")] = None,
     stream: Annotated[str | None, typer.Option(help="Only this stream.")] = None,
     type_: Annotated[str | None, typer.Option("--type", help="prediction, action or status.")] = None,
     since: Annotated[str | None, typer.Option(help="An age like 90s, 1h, 7d, or a time like 2026-01-31T12:00.")] = None,
-    until: Annotated[str | None, typer.Option(help="The same.")] = None,
-    min_p: Annotated[float | None, typer.Option(min=0, max=1, help="Only this probability and above.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="Only the newest so many.")] = 100,
+    until: Annotated[str | None, typer.Option(help="An age or a time, as for --since.")] = None,
+    min_p: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Only events with at least this probability.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=100_000, help="Only the newest events: 100, or all for an export.")
+    ] = None,
     as_json: Json = False,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Export to this .csv or .parquet file instead of printing.")
+    ] = None,
 ) -> int:
-    """Find events in a log: the newest that match, oldest first."""
+    """Find events in a log, and print or export the newest that match, oldest first."""
     from streamclf.subscribers.log.query import run_query
 
     return run_query(
@@ -220,6 +229,7 @@ def query(
         min_p=min_p,
         limit=limit,
         as_json=as_json,
+        output=output,
     )
 
 

@@ -1,6 +1,7 @@
-"""What every outlet does: take events in small batches, deliver them, then store the position. At least once, in order.
+"""Deliver a service's events to another system in small batches: at least once, in order.
 
-While the other side is away nothing is read, and nothing is kept but the batch in hand: the journal is the buffer.
+While the other system is away, no events are read and only the current batch is kept in memory: the service's journal
+is the buffer.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
 
+from streamclf.client.stream_views import SERVICE_SILENT_S
 from streamclf.client.subscription import Subscription
 from streamclf.events.positions import START, Position
 from streamclf.events.types import Heartbeat, Lost, StreamEvent
@@ -19,47 +21,58 @@ from streamclf.subscribers.checkpoint import PositionFile
 
 Item: TypeAlias = StreamEvent | Lost
 
-SILENT_S = 5.0
-"""A heartbeat comes each second: after this long without one the service is away."""
-_TURN_S = 0.25
+_POLL_S = 0.25
 _IDLE_SAVE_S = 5.0
 
 
 class Outlet(Protocol):
-    """Where events go."""
+    """A system that events are delivered to."""
 
     name: str
-    """Its command's name."""
+    """The name of its command."""
+    outcome: str
+    """What the last message of the command says about the delivered events, like "delivered"."""
 
-    def deliver(self, batch: Sequence[Item]) -> bool:
-        """True once the other side has confirmed the whole batch; False if it is time to end before that."""
+    def deliver(self, batch: Sequence[Item], position: Position | None) -> bool:
+        """Deliver `batch` in order. Return True once the other system has confirmed all of it.
+
+        Delivery resumes at `position` after this batch. Return False if the command must end before the confirmation.
+        """
         ...
 
-    def tend(self, beat: Heartbeat | None, silent: bool) -> None:
-        """Called between batches, several times a second; `beat` if the service has just been heard."""
+    def update(self, heartbeat: Heartbeat | None, is_silent: bool) -> None:
+        """Do what is due between two batches. The loop calls this several times a second.
+
+        `heartbeat` is the latest one since the last call. `is_silent`: the service has sent nothing for
+        `SERVICE_SILENT_S`.
+        """
         ...
 
     def memory(self) -> dict[str, Any]:
-        """What it must know when it starts again, as a copy; stored together with the position."""
+        """Return a copy of what the outlet must know when it starts again; it is stored together with the position."""
         ...
 
 
 class DeliveryLoop:
-    """Moves events from a subscription with `replay` to an outlet."""
+    """Move events from a subscription with `replay` to an outlet.
+
+    `file` stores how far delivery has come. It is None for an outlet that stores the position together with the events.
+    """
 
     def __init__(
-        self, events: Subscription, outlet: Outlet, file: PositionFile, *, max_batch: int, linger_s: float
+        self, events: Subscription, outlet: Outlet, file: PositionFile | None, *, max_batch: int, linger_s: float
     ) -> None:
         self._events, self._outlet, self._file = events, outlet, file
         self._max_batch, self._linger_s = max_batch, linger_s
-        self._heard_at = time.monotonic()
-        self._silent = False
-        self._beat: Heartbeat | None = None
-        self._saved_at = 0.0
-        self._done: Position | None = None
-        """Everything up to here has been delivered, or was not asked for."""
-        self._memory = file.memory
+        self._received_at_s = time.monotonic()
+        self._is_silent = False
+        self._heartbeat: Heartbeat | None = None
+        self._saved_at_s = 0.0
+        self._position: Position | None = None
+        """Every event up to here has been delivered, or was not subscribed to."""
+        self._memory = {} if file is None else file.memory
         self.delivered = 0
+        """Events that the outlet has confirmed."""
         self.lost = 0
         """Ranges that were gone from the journal before they could be delivered."""
 
@@ -68,66 +81,70 @@ class DeliveryLoop:
         try:
             while not stop.is_set:
                 batch = self._collect()
-                if batch and not self._outlet.deliver(batch):
+                position = self._events.position
+                if batch and not self._outlet.deliver(batch, position):
                     break
-                self._done = self._events.position
+                self._position = position
                 if batch:
-                    self._memory = self._outlet.memory()  # now: a batch that fails must leave nothing in it
+                    self._memory = self._outlet.memory()  # now: a batch that fails later must not change it
                 self.delivered += sum(not isinstance(item, Lost) for item in batch)
-                self._save(now=bool(batch) or self._file.position is None)
-                beat, self._beat = self._beat, None
-                self._outlet.tend(beat, self._silent)
+                self._save(is_due=bool(batch))
+                heartbeat, self._heartbeat = self._heartbeat, None
+                self._outlet.update(heartbeat, self._is_silent)
         finally:
-            self._save(now=True)
+            self._save(is_due=True)
             lost = f", {self.lost} ranges lost before they could be read" if self.lost else ""
-            self._say(f"{self.delivered} events delivered{lost}")
+            self._notify(f"{self.delivered} events {self._outlet.outcome}{lost}")
 
     def _collect(self) -> list[Item]:
+        """Wait for the first event, then collect more for `linger_s` or until the batch is full."""
         batch: list[Item] = []
-        wait_s, end = _TURN_S, 0.0
+        wait_s, end_s = _POLL_S, 0.0
         while len(batch) < self._max_batch and wait_s >= 0:
             event = self._events.receive(wait_s)
-            self._listen(heard=event is not None)
+            self._check_silence(is_received=event is not None)
             if isinstance(event, Heartbeat):
-                self._beat = event
+                self._heartbeat = event
             elif event is not None:
                 if not batch:
-                    end = time.monotonic() + self._linger_s
+                    end_s = time.monotonic() + self._linger_s
                 if isinstance(event, Lost):
-                    self._note_lost(event)
+                    self._report_lost(event)
                 batch.append(event)
             if not batch:
                 break
-            wait_s = end - time.monotonic()
+            wait_s = end_s - time.monotonic()
         return batch
 
-    def _listen(self, *, heard: bool) -> None:
-        now = time.monotonic()
-        if heard:
-            self._heard_at = now
-            if self._silent:
-                self._silent = False
-                self._say(f"connected to {self._events.endpoint}")
-        elif not self._silent and now - self._heard_at > SILENT_S:
-            self._silent = True
-            self._say(f"waiting for a service at {self._events.endpoint}")
+    def _check_silence(self, *, is_received: bool) -> None:
+        now_s = time.monotonic()
+        if is_received:
+            self._received_at_s = now_s
+            if self._is_silent:
+                self._is_silent = False
+                self._notify(f"connected to {self._events.endpoint}")
+        elif not self._is_silent and now_s - self._received_at_s > SERVICE_SILENT_S:
+            self._is_silent = True
+            self._notify(f"waiting for a service at {self._events.endpoint}")
 
-    def _note_lost(self, lost: Lost) -> None:
+    def _report_lost(self, lost: Lost) -> None:
         self.lost += 1
-        upto = "an unknown offset" if lost.last is None else lost.last
-        self._say(f"lost: offsets {lost.first} to {upto} of journal {lost.epoch[:8]}, no longer there")
+        last = "an unknown offset" if lost.last is None else lost.last
+        self._notify(f"lost: offsets {lost.first} to {last} of journal {lost.epoch[:8]}, no longer there")
 
-    def _save(self, *, now: bool) -> None:
-        if self._done is None or self._done in (self._file.position, START):
+    def _save(self, *, is_due: bool) -> None:
+        """Store the position if it has changed: at once where `is_due` or nothing is stored yet, else every 5 s."""
+        if self._file is None or self._position is None or self._position in (self._file.position, START):
             return
-        if now or time.monotonic() - self._saved_at >= _IDLE_SAVE_S:
-            self._file.save(self._done, self._memory)
-            self._saved_at = time.monotonic()
+        is_due = is_due or self._file.position is None
+        if is_due or time.monotonic() - self._saved_at_s >= _IDLE_SAVE_S:
+            self._file.save(self._position, self._memory)
+            self._saved_at_s = time.monotonic()
 
-    def _say(self, text: str) -> None:
-        say(self._outlet.name, text)
+    def _notify(self, message: str) -> None:
+        print_notice(self._outlet.name, message)
 
 
-def say(command: str, text: str) -> None:
-    """One line for people, without credentials."""
-    print(f"streamclf {command}: {redact(text)}", file=sys.stderr, flush=True)
+def print_notice(command: str, message: str) -> None:
+    """Print one line for people on stderr, with credentials masked."""
+    print(f"streamclf {command}: {redact(message)}", file=sys.stderr, flush=True)

@@ -1,9 +1,10 @@
-"""`streamclf query`: the newest events that match, from the file that `streamclf log` writes, while it writes."""
+"""`streamclf query`: find events in a log that `streamclf log` writes, also while it writes; print or export them."""
 
 from __future__ import annotations
 
 import re
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -17,12 +18,14 @@ from streamclf.config.service import DURATION, DURATION_S
 from streamclf.errors import JournalError, UsageError
 from streamclf.events.types import JOURNALLED
 from streamclf.net.names import valid_stream_name
+from streamclf.subscribers.log.export import LogRow, check_output, export
+from streamclf.subscribers.log.sinks import APPLICATION_ID
 
 MAX_LIMIT: Final = 100_000
-_APPLICATION_ID: Final = 0x73636C67  # "sclg", as streamclf.subscribers.log.sinks marks its files
+DEFAULT_LIMIT: Final = 100
 _DEADLINE_S = 30.0
 _STEPS = 100_000
-"""SQLite's virtual machine instructions between two looks at the clock: some milliseconds."""
+"""SQLite's virtual machine instructions between two checks of the deadline: some milliseconds."""
 _MAX_LABEL_CHARS = 128
 _MAX_DURATION_S = 100 * 366 * 86400
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -37,16 +40,22 @@ def run_query(
     since: str | None = None,
     until: str | None = None,
     min_p: float | None = None,
-    limit: int = 100,
+    limit: int | None = None,
     as_json: bool = False,
+    output: Path | None = None,
 ) -> int:
-    """Print at most `limit` of the newest events that match, oldest first; the exit code.
+    """Print or export the newest events that match, oldest first; return the exit code.
 
-    `since` and `until` are a time like 2026-01-31T12:00 (local unless it says otherwise) or an age like 90s, 1h, 7d.
-    `as_json` prints each event as it was on the wire, one a line. Raises `UsageError`, or `JournalError` for a file
-    that is not such a log.
+    `limit` is 100 for printing, and no limit for an export, unless it is given. `since` and `until` are a time like
+    2026-01-31T12:00 (local unless it names a zone) or an age like 90s, 1h, 7d. `as_json` prints each event as it was
+    published, one a line. `output` is a .csv or .parquet file, which is replaced where it exists. Raises `UsageError`,
+    and `JournalError` for a file that is not a log.
     """
-    query = _Query(limit)
+    if output is not None:
+        if as_json:
+            raise UsageError("--json prints and -o exports; give one of them")
+        check_output(output)
+    query = _Query(DEFAULT_LIMIT if limit is None and output is None else limit)
     query.equals("label", _checked_label(label))
     query.equals("stream", _checked_stream(stream))
     query.equals("type", _checked_type(type))
@@ -54,59 +63,75 @@ def run_query(
     query.compare("time", "<=", None if until is None else _moment(until, "until"))
     query.compare("probability", ">=", _checked_probability(min_p))
     with _opened(db) as connection:
-        rows = query.rows(connection, db)
+        if output is not None:
+            count = export(output, query.oldest_first(connection))
+            print(f"streamclf query: {count} events exported to {output}", file=sys.stderr)
+            return 0
+        rows = query.newest_first(connection, db)
     for row in reversed(rows):
         print(row[-1] if as_json else _line(*row))
     return 0
 
 
 class _Query:
-    """A SELECT whose values never become SQL."""
+    """Build a SELECT statement; values are bound and never become part of the SQL. A limit of None finds all events."""
 
-    def __init__(self, limit: int) -> None:
-        if not 1 <= limit <= MAX_LIMIT:
+    def __init__(self, limit: int | None) -> None:
+        if limit is not None and not 1 <= limit <= MAX_LIMIT:
             raise UsageError(f"limit={limit}: 1 to {MAX_LIMIT}")
         self._limit = limit
         self._terms: list[str] = []
         self._values: list[object] = []
 
     def equals(self, column: str, value: str | None) -> None:
-        """Only rows with this value; None means any."""
+        """Find only rows with this value; None means any."""
         self.compare(column, "=", value)
 
     def compare(self, column: str, operator: str, value: object) -> None:
-        """Only rows where it holds; None means any."""
+        """Find only rows where the comparison holds; None means any."""
         if value is not None:
             self._terms.append(f"{column}{operator}?")
             self._values.append(value)
 
-    def rows(self, connection: sqlite3.Connection, db: Path) -> list[tuple[Any, ...]]:
-        """(time, stream, type, label, probability, body), newest first."""
-        where = f" WHERE {' AND '.join(self._terms)}" if self._terms else ""
-        # Nothing but time is filtered or nothing at all: the table's own order is time's order, without an index.
-        order = "time DESC, id DESC" if self._terms else "id DESC"
-        sql = f"SELECT time, stream, type, label, probability, body FROM events{where} ORDER BY {order} LIMIT ?"  # noqa: S608
-        end = time.monotonic() + _DEADLINE_S
-        connection.set_progress_handler(lambda: time.monotonic() > end, _STEPS)
+    def newest_first(self, connection: sqlite3.Connection, db: Path) -> list[tuple[Any, ...]]:
+        """Return (time, stream, type, label, probability, body) of each row. Raises `JournalError` after 30 s."""
+        end_s = time.monotonic() + _DEADLINE_S
+        connection.set_progress_handler(lambda: time.monotonic() > end_s, _STEPS)
         try:
-            return connection.execute(sql, (*self._values, self._limit)).fetchall()
+            sql = self._sql("time, stream, type, label, probability, body")
+            return connection.execute(sql, self._bound()).fetchall()
         except sqlite3.OperationalError as error:
-            if time.monotonic() > end:
+            if time.monotonic() > end_s:
                 raise JournalError(
                     f"{db}: no answer within {_DEADLINE_S:.0f} s; give --since, --stream or --label"
                 ) from error
             raise
 
+    def oldest_first(self, connection: sqlite3.Connection) -> Iterator[LogRow]:
+        """Return a cursor over the rows of an export, which has no deadline."""
+        columns = "epoch, offset, time, stream, type, label, probability, body"
+        sql = self._sql(f"id, {columns}")
+        return connection.execute(f"SELECT {columns} FROM ({sql}) ORDER BY time, id", self._bound())  # noqa: S608
+
+    def _sql(self, columns: str) -> str:
+        where = f" WHERE {' AND '.join(self._terms)}" if self._terms else ""
+        # Without a filter, the order of the ids serves as the order of time: it needs no index.
+        order = "time DESC, id DESC" if self._terms else "id DESC"
+        return f"SELECT {columns} FROM events{where} ORDER BY {order} LIMIT ?"  # noqa: S608
+
+    def _bound(self) -> tuple[object, ...]:
+        return (*self._values, -1 if self._limit is None else self._limit)
+
 
 @contextmanager
 def _opened(db: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that can only read. Raises `JournalError` for what is not a log, also while it is read."""
+    """Open a log for reading only. Raises `JournalError` for a file that is not a log, also while it is read."""
     if not db.is_file():
         raise UsageError(f"{db}: no such file; give the one of: streamclf log ENDPOINT -o {db.name}")
     try:
         with closing(sqlite3.connect(f"{db.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)) as connection:
             owner = int(connection.execute("PRAGMA application_id").fetchone()[0])
-            if owner != _APPLICATION_ID:
+            if owner != APPLICATION_ID:
                 raise JournalError(f"{db}: not a log of events; give the .db file of: streamclf log ENDPOINT -o FILE")
             yield connection
     except sqlite3.Error as error:
@@ -114,8 +139,8 @@ def _opened(db: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _line(at: str, stream: str, kind: str, label: str | None, probability: float | None, body: str) -> str:
-    shown = "" if probability is None else f"{probability:.3f}"
-    text = f"{at:<27}  {stream:<16}  {kind:<10}  {shown:>5}  {label or '':<20}  {_detail(kind, body)}"
+    p = "" if probability is None else f"{probability:.3f}"
+    text = f"{at:<27}  {stream:<16}  {kind:<10}  {p:>5}  {label or '':<20}  {_detail(kind, body)}"
     return _CONTROL.sub("�", text.rstrip())  # a label must not steer the terminal
 
 
@@ -131,7 +156,7 @@ def _detail(kind: str, body: str) -> str:
 
 
 def _moment(text: str, option: str) -> str:
-    """`text` as the log writes times, which compare as text."""
+    """Convert a time or an age to the log's form of a time, which sorts as text. Raises `UsageError`."""
     if match := DURATION.match(text):
         age_s = float(match[1]) * DURATION_S[match[2]]
         if age_s > _MAX_DURATION_S:

@@ -1,4 +1,4 @@
-"""Files that hold every event once: position and data are written together, so neither can be ahead of the other."""
+"""Store every event exactly once: a log file holds the position together with the events."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typing import Final, Protocol
 from streamclf.errors import JournalError, UsageError
 from streamclf.events.positions import Position
 from streamclf.events.types import Action, Lost, Prediction, Status, StreamEvent, format_event_time, published_json
-from streamclf.subscribers.log.line_formats import Csv, Jsonl
-from streamclf.subscribers.log.parquet import ParquetSink
+from streamclf.subscribers.log.jsonl import JsonlSink
 from streamclf.subscribers.log.rotation import Rotation
-from streamclf.subscribers.log.text import TextSink
 
-_APPLICATION_ID: Final = 0x73636C67  # "sclg": a log, not the service's own journal
+APPLICATION_ID: Final = 0x73636C67
+"""The bytes "sclg" mark an SQLite file as a log; a service's journal has another mark."""
 
 _SCHEMA = """
 PRAGMA journal_mode=WAL;
@@ -30,49 +29,48 @@ CREATE INDEX IF NOT EXISTS events_by_type ON events(type, time);
 CREATE TABLE IF NOT EXISTS lost(epoch TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER, UNIQUE(epoch, first, last));
 CREATE TABLE IF NOT EXISTS position(id INTEGER PRIMARY KEY CHECK(id=1), epoch TEXT NOT NULL, offset INTEGER NOT NULL);
 """
+_EXPORTED_SUFFIXES = (".csv", ".parquet")
 
 
 class Sink(Protocol):
-    """A file of events that knows how far it has come."""
+    """A log file, which stores events together with the position."""
 
     def position(self) -> Position | None:
-        """Where to go on; None for a new file."""
+        """Return where to resume; None for a new log."""
         ...
 
-    def write(self, events: Sequence[StreamEvent | Lost], position: Position | None) -> int:
-        """Write all or nothing, in order; return how many were new."""
-        ...
-
-    def tend(self) -> None:
-        """Called several times a second, also while nothing comes."""
+    def write(self, events: Sequence[StreamEvent | Lost], position: Position | None) -> None:
+        """Write all events in order and the position, or nothing. Events that are there already are left out."""
         ...
 
     def close(self) -> None:
-        """Finish the file."""
+        """Close the file."""
         ...
 
 
 def open_sink(path: Path, rotation: Rotation | None = None) -> Sink:
-    """The sink that the file's name asks for. Raises `UsageError` or, for a file that cannot be had, `JournalError`."""
+    """Open the log that the suffix of `path` asks for.
+
+    Raises `UsageError` for a name without a known suffix, and `JournalError` for a file that cannot be used.
+    """
     if not path.parent.is_dir():
         raise UsageError(f"{path}: directory {path.parent} does not exist; create it first")
     if path.suffix in (".db", ".sqlite", ".sqlite3"):
         if rotation and rotation != Rotation():
-            raise UsageError(f"{path}: SQLite stays one file; rotate .jsonl, .csv or .parquet")
+            raise UsageError(f"{path}: a SQLite log is one file; rotate a .jsonl log instead")
         return SqliteSink(path)
     if path.suffix in (".jsonl", ".ndjson"):
-        return TextSink(path, Jsonl(), rotation)
-    if path.suffix == ".csv":
-        return TextSink(path, Csv(), rotation)
-    if path.suffix == ".parquet":
-        return ParquetSink(path, rotation)
-    raise UsageError(
-        f"{path}: ends in {path.suffix or 'nothing'}; give a name that ends in .db, .jsonl, .csv or .parquet"
-    )
+        return JsonlSink(path, rotation)
+    if path.suffix in _EXPORTED_SUFFIXES:
+        raise UsageError(
+            f"{path}: a log is a .db or .jsonl file; log to {path.stem}.db, "
+            f"then export it with: streamclf query {path.stem}.db -o {path.name}"
+        )
+    raise UsageError(f"{path}: ends in {path.suffix or 'no suffix'}; give a name that ends in .db or .jsonl")
 
 
 class SqliteSink:
-    """Events in a table with indexes on stream and label; position and data in one transaction."""
+    """Write events into a table with indexes on stream, label, type and time, in one transaction with the position."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -83,27 +81,27 @@ class SqliteSink:
             self._db.executescript(_SCHEMA)
         except sqlite3.Error as error:
             self.close()
-            raise JournalError(f"{path}: {error}; give a new or an own file on a writable disk") from error
+            raise JournalError(f"{path}: {error}; give a new file or a log, on a writable disk") from error
         except JournalError:
             self.close()
             raise
 
     def _claim(self, db: sqlite3.Connection) -> None:
+        """Mark a new database as a log. Raise `JournalError` for a database of another program."""
         owner = int(db.execute("PRAGMA application_id").fetchone()[0])
-        if owner != _APPLICATION_ID and db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            raise JournalError(f"{self._path}: another program's database (or a service's journal); give a new file")
-        db.execute(f"PRAGMA application_id={_APPLICATION_ID}")
+        if owner != APPLICATION_ID and db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            raise JournalError(f"{self._path}: another program's database, or a service's journal; give a new file")
+        db.execute(f"PRAGMA application_id={APPLICATION_ID}")
 
     def position(self) -> Position | None:
-        """Where to go on."""
+        """Return where to resume; None for a new log."""
         assert self._db is not None
         row = self._db.execute("SELECT epoch, offset FROM position").fetchone()
         return Position(str(row[0]), int(row[1])) if row else None
 
-    def write(self, events: Sequence[StreamEvent | Lost], position: Position | None) -> int:
-        """One transaction."""
+    def write(self, events: Sequence[StreamEvent | Lost], position: Position | None) -> None:
+        """Write events, lost ranges and position in one transaction. Raises `JournalError`."""
         assert self._db is not None
-        before = self._db.total_changes
         rows = [_row(event) for event in events if not isinstance(event, Lost)]
         lost = [(event.epoch, event.first, event.last) for event in events if isinstance(event, Lost)]
         try:
@@ -113,7 +111,6 @@ class SqliteSink:
                 "VALUES(?,?,?,?,?,?,?,?)",
                 rows,
             )
-            written = self._db.total_changes - before
             self._db.executemany("INSERT OR IGNORE INTO lost VALUES(?,?,?)", lost)
             if position:
                 self._db.execute(
@@ -126,12 +123,8 @@ class SqliteSink:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise JournalError(
-                f"{self._path}: {error}; nothing is lost: free space or mend it, and start this command again"
+                f"{self._path}: {error}; nothing is lost: free space or repair the disk, and start this command again"
             ) from error
-        return written
-
-    def tend(self) -> None:
-        """Nothing waits here: `write` commits all."""
 
     def close(self) -> None:
         """Close the file."""
@@ -140,6 +133,7 @@ class SqliteSink:
 
 
 def _row(event: StreamEvent) -> tuple[str, int | None, str, str, str, str | None, float | None, str]:
+    """The row of `event` in table `events`. The label of a status is its state."""
     label, probability = None, None
     match event:
         case Prediction():
@@ -148,7 +142,6 @@ def _row(event: StreamEvent) -> tuple[str, int | None, str, str, str, str | None
             label, probability = event.label, event.probability
         case Status():
             label = event.state
-    body = published_json(event)
     return (
         event.epoch,
         event.offset,
@@ -157,5 +150,5 @@ def _row(event: StreamEvent) -> tuple[str, int | None, str, str, str, str | None
         event.type,
         label,
         probability,
-        body.decode(),
+        published_json(event).decode(),
     )

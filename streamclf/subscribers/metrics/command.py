@@ -22,7 +22,7 @@ from streamclf.client.subscription import Subscription, subscribe
 from streamclf.events.types import Action, Heartbeat, Lost, Prediction, Received, State, Status
 from streamclf.runtime.signals import stop_on_signals
 from streamclf.runtime.stop_request import StopRequest
-from streamclf.subscribers.delivery import say
+from streamclf.subscribers.delivery import print_notice
 from streamclf.subscribers.metrics.health import HealthCheck
 from streamclf.subscribers.metrics.http_server import Reply, Server, read_token
 
@@ -61,7 +61,7 @@ def run_metrics(
         Server(host, port, board.pages(), token) as server,
         subscribe(endpoint, replay=True) as events,
     ):
-        say(_NAME, f"http://{server.address}/metrics and /healthz of {endpoint}")
+        print_notice(_NAME, f"http://{server.address}/metrics and /healthz of {endpoint}")
         while not stop.is_set:
             event = events.receive(_TURN_S)
             if event is not None:

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from streamclf.errors import BusError, UsageError
 from streamclf.redact import register_secret
 from streamclf.runtime.stop_request import StopRequest
-from streamclf.subscribers.delivery import say
+from streamclf.subscribers.delivery import print_notice
 from streamclf.subscribers.mqtt.home_assistant import MqttMessage
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class Broker:
             while not self._publish_chunk(chunk, stop):
                 if stop.is_set:
                     return False
-                say("mqtt", f"{self._address}: nothing confirmed for {_CONFIRM_S:.0f} s; connecting anew")
+                print_notice("mqtt", f"{self._address}: nothing confirmed for {_CONFIRM_S:.0f} s; connecting anew")
                 self._leave()
                 self._open()
         return True
@@ -196,14 +196,14 @@ class Broker:
             self._connections += self._is_connected
             self._changed.notify_all()
         if not reason.is_failure:
-            say("mqtt", f"connected to {self._address}")
+            print_notice("mqtt", f"connected to {self._address}")
         elif known is None:
-            say("mqtt", f"{self._address}: {reason}; trying again")
+            print_notice("mqtt", f"{self._address}: {reason}; trying again")
 
     def _on_connect_fail(self, client: Client, userdata: Any) -> None:
         if not self._is_unreachable:
             self._is_unreachable = True
-            say("mqtt", f"{self._address}: {self._fault()}; trying again, with growing waits; nothing is lost")
+            print_notice("mqtt", f"{self._address}: {self._fault()}; trying again, with growing waits; nothing is lost")
 
     def _on_disconnect(self, client: Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         with self._changed:
@@ -211,7 +211,7 @@ class Broker:
                 return
             was_connected, self._is_connected = self._is_connected, False
         if was_connected and reason.is_failure:
-            say("mqtt", f"{self._address}: connection lost; connecting again; nothing is lost")
+            print_notice("mqtt", f"{self._address}: connection lost; connecting again; nothing is lost")
 
     def _on_publish(self, client: Client, userdata: Any, mid: int, reason: Any, properties: Any) -> None:
         with self._changed:

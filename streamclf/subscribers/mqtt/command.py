@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from streamclf.client.subscription import subscribe
-from streamclf.events.positions import START
+from streamclf.events.positions import START, Position
 from streamclf.events.types import Heartbeat, Lost
 from streamclf.runtime.signals import stop_on_signals
 from streamclf.runtime.stop_request import StopRequest
 from streamclf.subscribers.checkpoint import PositionFile
-from streamclf.subscribers.delivery import DeliveryLoop, Item, say
+from streamclf.subscribers.delivery import DeliveryLoop, Item, print_notice
 from streamclf.subscribers.mqtt.broker import Broker, client_id, library, parse_broker
 from streamclf.subscribers.mqtt.home_assistant import Topics
 
@@ -61,6 +61,7 @@ class _Mqtt:
     """Topics and a broker as an outlet."""
 
     name = _NAME
+    outcome = "delivered"
 
     def __init__(self, topics: Topics, broker: Broker, stop: StopRequest) -> None:
         self._topics, self._broker, self._stop = topics, broker, stop
@@ -68,18 +69,18 @@ class _Mqtt:
         self._is_alive = False
         self._is_told: bool | None = None
 
-    def deliver(self, batch: Sequence[Item]) -> bool:
+    def deliver(self, batch: Sequence[Item], position: Position | None) -> bool:
         """True once the broker has confirmed the whole batch."""
         ages = ((item, 0.0 if isinstance(item, Lost) else self._clock.age_s(item.time)) for item in batch)
         messages = (message for item, age_s in ages for message in self._topics.messages(item, age_s))
         return self._broker.publish(messages, self._stop)
 
-    def tend(self, beat: Heartbeat | None, silent: bool) -> None:
+    def update(self, heartbeat: Heartbeat | None, is_silent: bool) -> None:
         """Keep up what the broker shows of us."""
         self._broker.check()
-        if beat:
-            self._clock.note(beat.time)
-        self._is_alive = not silent and (self._is_alive or beat is not None)
+        if heartbeat:
+            self._clock.note(heartbeat.time)
+        self._is_alive = not is_silent and (self._is_alive or heartbeat is not None)
         if not self._broker.is_connected:
             return
         if self._broker.is_new():  # its last will has just been said, and it may have forgotten all the rest
@@ -97,7 +98,7 @@ class _Mqtt:
         """Leave; what is retained is not kept up any more."""
         self._broker.close(self._topics.online(False))
         if self._topics.folded:
-            say(_NAME, f"{self._topics.folded} events became no entity: too many streams or labels")
+            print_notice(_NAME, f"{self._topics.folded} events became no entity: too many streams or labels")
 
 
 class ServiceClock:

@@ -17,14 +17,14 @@ import orjson
 
 from streamclf.client.subscription import Kind, subscribe
 from streamclf.errors import JournalError, UsageError
-from streamclf.events.positions import START
+from streamclf.events.positions import START, Position
 from streamclf.events.types import Heartbeat, JournalledType, Lost, published_json
 from streamclf.net.backoff import Backoff
 from streamclf.redact import register_secret
 from streamclf.runtime.signals import stop_on_signals
 from streamclf.runtime.stop_request import StopRequest
 from streamclf.subscribers.checkpoint import PositionFile
-from streamclf.subscribers.delivery import DeliveryLoop, Item, say
+from streamclf.subscribers.delivery import DeliveryLoop, Item, print_notice
 from streamclf.subscribers.webhook.http_post import Answer, Poster, Target, UnreachableError, parse_target
 
 MAX_BATCH: Final = 1000
@@ -72,7 +72,7 @@ def run_webhook(
         finally:
             poster.close()
             if outlet.refused:
-                say(_NAME, f"{outlet.refused} refused for good, kept in {dead.path}")
+                print_notice(_NAME, f"{outlet.refused} refused for good, kept in {dead.path}")
     return 0
 
 
@@ -151,6 +151,7 @@ class Webhook:
     """Requests as an outlet."""
 
     name = _NAME
+    outcome = "delivered"
 
     def __init__(
         self,
@@ -168,7 +169,7 @@ class Webhook:
         self.refused = 0
         """Requests that the receiver refused for good."""
 
-    def deliver(self, batch: Sequence[Item]) -> bool:
+    def deliver(self, batch: Sequence[Item], position: Position | None) -> bool:
         """True once the receiver has taken, or refused for good, every event of `batch`."""
         answer = self._post(self._letter(batch))
         if answer is None:
@@ -176,13 +177,15 @@ class Webhook:
         if answer.status in _DELIVERED:
             return True
         if len(batch) > 1:  # one bad event, or too many of them, must not take the good ones along
-            return all(self.deliver([item]) for item in batch)
+            return all(self.deliver([item], None) for item in batch)
         self.refused += 1
-        say(_NAME, f"{self._target}: {answer.status} {answer.reason}: kept in {self._dead.path}, {self.refused} so far")
+        print_notice(
+            _NAME, f"{self._target}: {answer.status} {answer.reason}: kept in {self._dead.path}, {self.refused} so far"
+        )
         self._dead.keep(self._target, self._letter(batch), answer)
         return True
 
-    def tend(self, beat: Heartbeat | None, silent: bool) -> None:
+    def update(self, heartbeat: Heartbeat | None, is_silent: bool) -> None:
         """Nothing to keep up."""
 
     def memory(self) -> dict[str, Any]:
@@ -209,12 +212,14 @@ class Webhook:
             else:
                 if answer.status not in _TRY_AGAIN:
                     if attempts > 1:
-                        say(_NAME, f"{self._target}: answers again, after {attempts} attempts")
+                        print_notice(_NAME, f"{self._target}: answers again, after {attempts} attempts")
                     return answer
                 fault, wait_s = f"{answer.status} {answer.reason}", answer.retry_after_s
             wait_s = max(patience.next_s(), wait_s or 0.0)
             if attempts in (1, 10) or attempts % 100 == 0:
-                say(_NAME, f"{self._target}: {fault}; attempt {attempts}, again in {wait_s:.1f} s; nothing is lost")
+                print_notice(
+                    _NAME, f"{self._target}: {fault}; attempt {attempts}, again in {wait_s:.1f} s; nothing is lost"
+                )
             self._stop.wait(wait_s)
         return None
 

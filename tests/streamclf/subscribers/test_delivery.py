@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from streamclf.errors import BusError, JournalError, UsageError
-from streamclf.events.types import START, Action, Heartbeat, Lost, Position, Received
+from streamclf.errors import BusError
+from streamclf.events.positions import START, Position
+from streamclf.events.types import Action, Heartbeat, Lost, Received
 from streamclf.runtime.stop_request import StopRequest
-from streamclf.subscribers import checkpoint as room
 from streamclf.subscribers.checkpoint import PositionFile
 from streamclf.subscribers.delivery import DeliveryLoop, Item
 
@@ -29,65 +29,6 @@ def acted(offset: int) -> Action:
 
 def beat(head: int) -> Heartbeat:
     return Heartbeat(epoch=EPOCH, time=NOW, head=head, oldest=1, last={}, replay="tcp://127.0.0.1:1")
-
-
-def test_a_position_is_there_again_after_it_was_saved(tmp_path: Path) -> None:
-    path = tmp_path / "p"
-    with PositionFile(path, "mqtt") as file:
-        assert (file.position, file.memory) == (None, {})
-        file.save(Position(EPOCH, 7), {"streams": {"door": [1, None, True]}})
-    path.with_name("p.new").write_bytes(b'{"v":1,"outl')  # as a crash in the middle of the next save leaves it
-    with PositionFile(path, "mqtt") as file:
-        assert (file.position, file.memory) == (Position(EPOCH, 7), {"streams": {"door": [1, None, True]}})
-        file.save(Position(EPOCH, 8), {})
-    assert path.stat().st_mode & 0o077 == 0
-    with PositionFile(path, "mqtt") as file:
-        assert (file.position, file.memory) == (Position(EPOCH, 8), {})
-
-
-def test_a_position_is_for_one_process_of_one_outlet(tmp_path: Path) -> None:
-    path = tmp_path / "p"
-    with PositionFile(path, "mqtt") as file:
-        file.save(Position(EPOCH, 7), {})
-        with pytest.raises(JournalError, match="another process works with it"):
-            PositionFile(path, "mqtt")
-    with pytest.raises(
-        UsageError, match=r"the position of `streamclf mqtt`; give `streamclf webhook` a file of its own"
-    ):
-        PositionFile(path, "webhook")
-    with PositionFile(path, "mqtt"):
-        pass  # the refused ones let it go
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"{", b"null", b'{"v":1}', b'{"v":1,"outlet":"mqtt","epoch":"x","offset":7}', b"\xff" * 100,
-     b'{"v":2,"outlet":"mqtt","epoch":"%s","offset":7}' % EPOCH.encode()],
-)  # fmt: skip
-def test_a_file_that_is_no_position_is_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "p").write_bytes(content)
-    with pytest.raises(UsageError, match=r"not a position of ours .* give another path, or remove it"):
-        PositionFile(tmp_path / "p", "mqtt")
-    assert (tmp_path / "p").read_bytes() == content
-
-
-def test_where_none_can_be_had_the_error_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match="create it first"):
-        PositionFile(tmp_path / "none" / "p", "mqtt")
-    (tmp_path / "directory").mkdir()
-    with pytest.raises(JournalError, match="cannot be read"):
-        PositionFile(tmp_path / "directory", "mqtt")
-    with PositionFile(tmp_path / "p", "mqtt") as file:
-        file.save(Position(EPOCH, 7), {})
-
-        def full(fd: int) -> None:
-            raise OSError(28, "No space left on device")
-
-        monkeypatch.setattr(room.os, "fsync", full)
-        with pytest.raises(JournalError, match="No space left on device; nothing is lost"):
-            file.save(Position(EPOCH, 8), {})
-        assert file.position == Position(EPOCH, 7)
-    assert not (tmp_path / "p.new").exists()
 
 
 class Events:
@@ -116,18 +57,18 @@ class Basket:
     """Takes batches until it is told to refuse."""
 
     name = "test"
+    outcome = "delivered"
 
     def __init__(self, takes: int = 1000) -> None:
         self.batches: list[list[int]] = []
-        self.tended = 0
         self._takes = takes
 
-    def deliver(self, batch: Sequence[Item]) -> bool:
+    def deliver(self, batch: Sequence[Item], position: Position | None) -> bool:
         self.batches.append([item.first if isinstance(item, Lost) else item.offset or 0 for item in batch])
         return len(self.batches) <= self._takes
 
-    def tend(self, beat: Heartbeat | None, silent: bool) -> None:
-        self.tended += 1
+    def update(self, heartbeat: Heartbeat | None, is_silent: bool) -> None:
+        pass
 
     def memory(self) -> dict[str, Any]:
         return {"batches": len(self.batches)}
@@ -160,7 +101,7 @@ def test_what_was_not_delivered_is_neither_in_the_position_nor_in_the_memory(tmp
 
 def test_an_outlet_that_fails_keeps_what_was_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     basket = Basket()
-    monkeypatch.setattr(basket, "tend", lambda beat, silent: (_ for _ in ()).throw(BusError("gone")))
+    monkeypatch.setattr(basket, "update", lambda heartbeat, is_silent: (_ for _ in ()).throw(BusError("gone")))
     with pytest.raises(BusError, match="gone"):
         pump(tmp_path, basket, [acted(1), acted(2), acted(3)])
     with PositionFile(tmp_path / "p", "test") as file:

@@ -66,7 +66,7 @@ class Naps(StopRequest):
 
     def wait(self, seconds: float) -> bool:
         self.asked_s.append(seconds)
-        return self.over
+        return self.is_set
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def test_one_event_a_request_with_a_signature_that_holds_for_this_body_and_time_
     receiver: Receiver, tmp_path: Path
 ) -> None:
     with made(receiver, tmp_path, Naps()) as outlet:
-        assert outlet.deliver([acted(7)])
+        assert outlet.deliver([acted(7)], None)
     (request,) = receiver.taken
     assert request.json["offset"] == 7
     assert request.json["phase"] == "start"
@@ -130,8 +130,8 @@ def test_the_documented_receivers_tell_a_genuine_request_from_a_forged_one() -> 
 
 def test_a_batch_is_one_request_and_lost_offsets_are_told(receiver: Receiver, tmp_path: Path) -> None:
     with made(receiver, tmp_path, Naps(), batched=True) as outlet:
-        assert outlet.deliver([acted(7), Lost(epoch=EPOCH, first=8, last=9), acted(None), acted(10)])
-        assert outlet.deliver([acted(11)])
+        assert outlet.deliver([acted(7), Lost(epoch=EPOCH, first=8, last=9), acted(None), acted(10)], None)
+        assert outlet.deliver([acted(11)], None)
     first, second = receiver.taken
     assert [event.get("offset") for event in first.json["events"]] == [7, None, None, 10]
     assert first.json["events"][1] == {"v": 1, "type": "lost", "epoch": EPOCH, "first": 8, "last": 9}
@@ -144,7 +144,7 @@ def test_what_may_pass_is_tried_again_with_growing_waits(receiver: Receiver, tmp
     receiver.answer = lambda request: Say(status if len(receiver.requests) < 9 else 204)
     naps = Naps()
     with made(receiver, tmp_path, naps) as outlet:
-        assert outlet.deliver([acted(7)])
+        assert outlet.deliver([acted(7)], None)
     assert len({request.headers["Idempotency-Key"] for request in receiver.requests}) == 1
     assert len(naps.asked_s) >= 5
     assert naps.asked_s[0] < 1 < naps.asked_s[4] < 60 * 1.2
@@ -180,7 +180,7 @@ def test_the_receiver_may_ask_for_a_longer_wait(
     receiver.answer = lambda request: Say(200) if receiver.requests else Say(503, {"Retry-After": asked})
     naps = Naps()
     with made(receiver, tmp_path, naps) as outlet:
-        assert outlet.deliver([acted(7)])
+        assert outlet.deliver([acted(7)], None)
     assert least <= naps.asked_s[0] <= most
 
 
@@ -192,7 +192,7 @@ def test_what_is_refused_for_good_is_kept_with_the_reason_and_holds_up_nothing(
         status if request.json["offset"] == 8 else 200, {"Location": f"{receiver.url}/elsewhere"}
     )
     with made(receiver, tmp_path, Naps()) as outlet:
-        assert all(outlet.deliver([acted(offset)]) for offset in (7, 8, 9))
+        assert all(outlet.deliver([acted(offset)], None) for offset in (7, 8, 9))
     assert [request.json["offset"] for request in receiver.taken] == [7, 9]
     assert {request.path for request in receiver.requests} == {"/hook"}  # a redirect is not followed
     (line,) = (tmp_path / "dead").read_text().splitlines()
@@ -206,7 +206,7 @@ def test_what_is_refused_for_good_is_kept_with_the_reason_and_holds_up_nothing(
 def test_one_bad_event_does_not_take_its_batch_along(receiver: Receiver, tmp_path: Path) -> None:
     receiver.answer = lambda request: Say(422 if 8 in [e["offset"] for e in request.json["events"]] else 200)
     with made(receiver, tmp_path, Naps(), batched=True) as outlet:
-        assert outlet.deliver([acted(7), acted(8), acted(9)])
+        assert outlet.deliver([acted(7), acted(8), acted(9)], None)
     assert [e["offset"] for request in receiver.taken for e in request.json["events"]] == [7, 9]
     assert outlet.refused == 1
 

@@ -1,0 +1,122 @@
+"""Reduce a service's events to what each stream shows now. No input or output; the caller gives the monotonic time."""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+from streamclf.events.types import MAX_LISTED_STREAMS, Action, Heartbeat, Prediction, Received, State, Status
+
+SERVICE_SILENT_S: Final = 5.0
+"""Treat a service as silent when it has sent nothing for this long.
+
+A service sends a heartbeat every second, so this is five missed heartbeats. The supervisor replaces a hub that died
+within about two seconds; a shorter limit would turn each such restart into an alarm, and into an "offline" in Home
+Assistant. A longer one would show dead pictures as live ones.
+"""
+RATE_WINDOW_S: Final = 3.0
+_MAX_ARRIVALS = 1024
+_MAX_HISTORY = 600
+_MAX_LATENCIES = 64
+
+
+@dataclass(slots=True)
+class StreamView:
+    """The latest events of one stream, and what follows from them. Times are monotonic seconds."""
+
+    status: Status | None = None
+    status_at_s: float | None = None
+    changed_at_s: float | None = None
+    """When the stream last became live, or stopped being live. From connecting to offline is not such a change."""
+    prediction: Prediction | None = None
+    predicted_at_s: float | None = None
+    predictions: int = 0
+    action: Action | None = None
+    active: dict[str, Action] = field(default_factory=dict)
+    """The actions that go on now, by label, oldest first."""
+    history: deque[tuple[str, float]] = field(default_factory=lambda: deque(maxlen=_MAX_HISTORY))
+    """(label, probability) of the latest predictions, oldest first."""
+    _arrivals_s: deque[float] = field(default_factory=lambda: deque(maxlen=_MAX_ARRIVALS))
+    _latencies_ms: deque[float] = field(default_factory=lambda: deque(maxlen=_MAX_LATENCIES))
+
+    def apply(self, event: Prediction | Action | Status, now_s: float) -> None:
+        """Update the view with an event of this stream that arrived at `now_s`."""
+        match event:
+            case Prediction():
+                self.prediction, self.predicted_at_s = event, now_s
+                self.predictions += 1
+                self.history.append(event.top[0])
+                self._arrivals_s.append(now_s)
+                if event.latency_ms.capture_to_publish is not None:
+                    self._latencies_ms.append(event.latency_ms.capture_to_publish)
+            case Action():
+                self.action = event
+                if event.phase == "end":
+                    self.active.pop(event.label, None)
+                else:
+                    self.active[event.label] = event
+            case Status():
+                if self.status is None or (self.status.state == "live") != (event.state == "live"):
+                    self.changed_at_s = now_s
+                self.status, self.status_at_s = event, now_s
+
+    @property
+    def state(self) -> State:
+        """The state in the last status. A stream with a prediction and no status yet is live."""
+        if self.status:
+            return self.status.state
+        return "live" if self.prediction else "connecting"
+
+    @property
+    def reason(self) -> str | None:
+        """The reason in the last status."""
+        return self.status.reason if self.status else None
+
+    @property
+    def hop(self) -> int | None:
+        """Chunks between two predictions, where the stream is adaptive."""
+        return self.status.hop if self.status else None
+
+    @property
+    def top(self) -> tuple[tuple[str, float], ...]:
+        """(label, probability) of the last prediction, most probable first."""
+        return self.prediction.top if self.prediction else ()
+
+    @property
+    def latency_ms(self) -> float | None:
+        """The median time from captured frame to published prediction, over the last 64 predictions."""
+        return statistics.median(self._latencies_ms) if self._latencies_ms else None
+
+    def rate_per_s(self, now_s: float) -> float:
+        """Count the predictions per second over the last three seconds."""
+        return sum(now_s - arrival_s <= RATE_WINDOW_S for arrival_s in self._arrivals_s) / RATE_WINDOW_S
+
+
+class ServiceView:
+    """The streams of one service, at most 1,024. Events of further streams are ignored."""
+
+    def __init__(self) -> None:
+        self.streams: dict[str, StreamView] = {}
+        self.heartbeat: Heartbeat | None = None
+        self.received_at_s: float | None = None
+        """When the last event or heartbeat arrived."""
+
+    def apply(self, event: Received, now_s: float) -> None:
+        """Update the view with an event that arrived at `now_s`. An older event, of a snapshot, has an earlier time."""
+        self.received_at_s = now_s if self.received_at_s is None else max(self.received_at_s, now_s)
+        if isinstance(event, Heartbeat):
+            self.heartbeat = event
+        elif isinstance(event, Prediction | Action | Status) and (view := self.stream(event.stream)):
+            view.apply(event, now_s)
+
+    def stream(self, name: str) -> StreamView | None:
+        """The view of stream `name`, made if it is new; None if there are too many streams."""
+        if name not in self.streams and len(self.streams) < MAX_LISTED_STREAMS:
+            self.streams[name] = StreamView()
+        return self.streams.get(name)
+
+    def is_silent(self, now_s: float) -> bool:
+        """Whether nothing has been received for `SERVICE_SILENT_S`, or ever."""
+        return self.received_at_s is None or now_s - self.received_at_s > SERVICE_SILENT_S

@@ -1,0 +1,39 @@
+"""Limits of a log file are a size, an age or both; any other limit is refused with a message that names it."""
+
+from __future__ import annotations
+
+import pytest
+
+from streamclf.errors import UsageError
+from streamclf.subscribers.log.rotation import Rotation, parse_rotation
+
+
+@pytest.mark.parametrize(
+    ("limits", "keep", "expected"),
+    [
+        ([], None, Rotation()),
+        (["100MB"], None, Rotation(max_bytes=100_000_000)),
+        (["1d", "1.5KiB"], 4, Rotation(max_bytes=1536, max_age_s=86400, keep=4)),
+    ],
+)
+def test_a_rotation_is_a_size_an_age_or_both(limits: list[str], keep: int | None, expected: Rotation) -> None:
+    assert parse_rotation(limits, keep) == expected
+
+
+@pytest.mark.parametrize(
+    ("limits", "keep", "message"),
+    [
+        (["100"], None, "rotate=100: give one size like 100MB"),
+        (["1KB", "2KB"], None, "rotate=2KB: give one size"),
+        (["1d", "2d"], None, "rotate=2d: give one size"),
+        (["1.0001KiBs"], None, "give one size"),
+        (["0KB"], None, "rotate=0KB: at least 1KB"),
+        (["0s"], None, "rotate=0s: at least 1s"),
+        (["99999999999GB"], None, "at most 10000GB"),
+        ([], 3, "keep=3: only together with --rotate"),
+        (["1d"], 0, "keep=0: at least 1"),
+    ],
+)
+def test_an_impossible_rotation_is_refused(limits: list[str], keep: int | None, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse_rotation(limits, keep)

@@ -1,0 +1,51 @@
+"""The suffix chooses the log; files of other programs are refused and left untouched."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from support.hub_process import HubProcess
+
+from streamclf.errors import JournalError, UsageError
+from streamclf.subscribers.log.rotation import Rotation
+from streamclf.subscribers.log.sinks import SqliteSink, open_sink
+
+
+@pytest.mark.parametrize("name", ["events.txt", "events", "missing/events.db"])
+def test_a_name_without_a_known_suffix_is_a_usage_error(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError):
+        open_sink(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["door.csv", "door.parquet"])
+def test_csv_and_parquet_are_refused_with_the_command_that_exports_them(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match=rf"log to door\.db, .* with: streamclf query door\.db -o {name}"):
+        open_sink(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sqlite_log_cannot_be_rotated(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"a SQLite log is one file; rotate a \.jsonl log"):
+        open_sink(tmp_path / "events.db", Rotation(max_bytes=10_000))
+
+
+def test_files_of_other_programs_are_refused_and_unchanged(tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign.db"
+    with sqlite3.connect(foreign) as db:
+        db.execute("CREATE TABLE mine(x)")
+    db.close()
+    (tmp_path / "poem.jsonl").write_text("roses are red\n")
+    (tmp_path / "text.db").write_text("roses are red\n" * 100)
+    (tmp_path / "half.jsonl").write_text("violets")
+    for name in ("foreign.db", "poem.jsonl", "text.db", "half.jsonl"):
+        before = (tmp_path / name).read_bytes()
+        with pytest.raises(JournalError, match="give a new file"):
+            open_sink(tmp_path / name)
+        assert (tmp_path / name).read_bytes() == before
+
+
+def test_the_journal_of_a_service_is_not_opened_as_a_log() -> None:
+    with HubProcess() as hub, pytest.raises(JournalError, match="journal"):
+        SqliteSink(hub.journal)
