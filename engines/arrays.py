@@ -1,4 +1,4 @@
-"""Name the array types that cross a boundary: the element type stands in the name, the axes in each docstring."""
+"""Name the array types of public functions: the name gives the element type, the docstring of the user the axes."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Serving meanwhile: an engine that is there at once, while the one that was wanted is compiled by another process.
+"""Serve with an engine that is ready at once while another process compiles the wanted one.
 
-opening = open_serving(bundle, ...)     the engine to begin with
-better = opening.better()               between two batches: the wanted one, once, when it is ready
-move_features(old, better)              what the bank of the first knows; then close the first
+serving = open_serving(bundle, ...)     serving.engine is ready to use
+wanted = serving.claim_upgrade()        between two batches: the wanted engine, once, when it is ready
+move_features(serving.engine, wanted)   copy the bank, then close the first engine
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ from engines.backends.names import Backend, Precision
 from engines.build_process import BuildRequest
 from engines.bundle import Bundle
 from engines.errors import EngineError, NotBuiltError
-from engines.opening import open_engine
+from engines.opening import load_backend, open_engine
 from engines.protocol import Engine
 
-BUILD_S: Final = 1800.0
-"""A build that takes longer is given up; the service goes on as it is."""
-BUILDER: Final = (sys.executable, "-m", "engines.build_process")
+BUILD_TIMEOUT_S: Final = 1800.0
+"""After this time the build is stopped, and the service keeps the engine that it has."""
+BUILD_COMMAND: Final = (sys.executable, "-m", "engines.build_process")
 POLL_S: Final = 0.2
-LEAVE_S: Final = 5.0
+CLOSE_TIMEOUT_S: Final = 5.0
 
 log = logging.getLogger("engine")
 
 
 class ServingEngine:
-    """An engine to serve with now, and perhaps a better one later. One thread may use it."""
+    """An engine to serve with now, and perhaps a better one later. Only one thread may use it."""
 
-    def __init__(self, engine: Engine, upgrade: Upgrade | None = None) -> None:
+    def __init__(self, engine: Engine, upgrade: EngineUpgrade | None = None) -> None:
         self.engine = engine
-        self._upgrade = upgrade
+        self.upgrade = upgrade
 
-    def better(self) -> Engine | None:
-        """The engine that was wanted, once, as soon as it is ready; never waits. It is the caller's then."""
-        return self._upgrade.take() if self._upgrade is not None else None
+    def claim_upgrade(self) -> Engine | None:
+        """Return the wanted engine, once, as soon as it is ready, else None at once. The caller owns it then."""
+        return self.upgrade.claim() if self.upgrade is not None else None
 
     def close(self) -> None:
-        """End a build that is still under way. The engines that were given out are their owner's to close."""
-        if self._upgrade is not None:
-            self._upgrade.close()
+        """Stop a build that is still running. `engine`, and an engine that was claimed, stay the caller's to close."""
+        if self.upgrade is not None:
+            self.upgrade.close()
 
 
 def open_serving(
@@ -63,84 +63,93 @@ def open_serving(
     threads: int = 0,
     streams: int = 1,
 ) -> ServingEngine:
-    """As `open_engine`, but where that would first take minutes to compile, another backend serves until it is done.
+    """Open an engine as `open_engine` does, but let another backend serve while a slow one compiles the model.
 
-    Raises what `open_engine` raises. A build that fails is logged, and what serves goes on serving.
+    Raises what `open_engine` raises. If the build fails, the log reports it, and the first engine goes on serving.
     """
     opened = partial(open_engine, bundle, max_batch=max_batch, bank_slots=bank_slots, threads=threads, streams=streams)
     try:
         return ServingEngine(opened(backend=backend, precision=precision, may_build=False))
     except NotBuiltError as error:
         log.info("%s", error)
-    others = [name for name in choose_backend().order if name not in ("tensorrt", backend)]
-    if not others:
+    order = choose_backend().order
+    slow = next(name for name in (backend, *order) if name != "auto" and load_backend(name).SLOW_TO_BUILD)
+    stand_in = next((name for name in order if not load_backend(name).SLOW_TO_BUILD), None)
+    if stand_in is None:
         log.warning("%s: no other backend is installed that could serve meanwhile", bundle.spec.id)
         return ServingEngine(opened(backend=backend, precision=precision))
-    engine = opened(backend=others[0])
+    engine = opened(backend=stand_in)
     log.warning(
-        "%s: serving on %s while tensorrt compiles; `streamclf compile %s --max-batch %d` ahead of a start avoids that",
+        "%s: serving on %s while %s compiles; `streamclf compile %s --max-batch %d` ahead of a start avoids that",
         bundle.spec.id,
         engine.description,
+        slow,
         bundle.path,
         max_batch,
     )
-    wish = BuildRequest(
+    request = BuildRequest(
         bundle=str(bundle.path),
-        backend="tensorrt",
+        backend=slow,
         precision=precision,
         max_batch=max_batch,
         bank_slots=engine.bank_slots,
         streams=streams,
     )
-    return ServingEngine(engine, Upgrade(bundle, wish, [*BUILDER, wish.as_json()]))
+    return ServingEngine(engine, EngineUpgrade(bundle, request, [*BUILD_COMMAND, request.as_json()]))
 
 
-class Upgrade:
-    """A build in a process of its own, then the engine, loaded in a thread: whoever serves waits for neither."""
+class EngineUpgrade:
+    """Build an engine in another process, then load it in a thread, so that the serving thread waits for neither."""
 
-    def __init__(self, bundle: Bundle, wish: BuildRequest, command: Sequence[str], *, build_s: float = BUILD_S) -> None:
-        self._bundle, self._wish, self._command, self._build_s = bundle, wish, list(command), build_s
+    def __init__(
+        self, bundle: Bundle, request: BuildRequest, command: Sequence[str], *, timeout_s: float = BUILD_TIMEOUT_S
+    ) -> None:
+        self._bundle, self._request, self._command, self._timeout_s = bundle, request, list(command), timeout_s
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._ready: Engine | None = None
         self.finished = threading.Event()
-        """It has succeeded or failed; there is nothing more to come than what `take` gives."""
+        """Set when the upgrade has succeeded or failed: `claim` returns the engine from then on, or never."""
         self._thread = threading.Thread(target=self._run, name="engine-upgrade", daemon=True)
         self._thread.start()
 
-    def take(self) -> Engine | None:
-        """The engine, once, when it is ready."""
+    def claim(self) -> Engine | None:
+        """Return the engine, once, when it is ready."""
         with self._lock:
             engine, self._ready = self._ready, None
             return engine
 
     def close(self) -> None:
-        """End it, and close an engine that nobody took."""
+        """Stop the build, and close an engine that was not claimed."""
         self._stop.set()
-        self._thread.join(LEAVE_S)
-        if (engine := self.take()) is not None:
+        self._thread.join(CLOSE_TIMEOUT_S)
+        if (engine := self.claim()) is not None:
             engine.close()
 
     def _run(self) -> None:
         try:
             self._upgrade()
         except (EngineError, OSError, RuntimeError) as error:
-            log.error("%s: no tensorrt engine: %s; what serves now goes on", self._bundle.spec.id, error)
+            log.error(
+                "%s: no %s engine: %s; the present engine goes on serving",
+                self._bundle.spec.id,
+                self._request.backend,
+                error,
+            )
         finally:
             self.finished.set()
 
     def _upgrade(self) -> None:
-        batch = self._build()
-        if batch is None:
+        max_batch = self._build()
+        if max_batch is None:
             return
-        wish = self._wish
         engine = open_engine(
             self._bundle,
-            backend=wish.backend,
-            precision=wish.precision,
-            max_batch=batch,
-            bank_slots=wish.bank_slots,
-            streams=wish.streams,
+            backend=self._request.backend,
+            precision=self._request.precision,
+            max_batch=max_batch,
+            bank_slots=self._request.bank_slots,
+            streams=self._request.streams,
             may_build=False,
         )
         with self._lock:
@@ -150,23 +159,23 @@ class Upgrade:
         engine.close()
 
     def _build(self) -> int | None:
-        """The batch that the engine was compiled for; None where it was stopped. Raises `EngineError`."""
+        """Return the batch that the engine was compiled for, None if `close` stopped it. Raises `EngineError`."""
         child = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         try:
             waited_s = 0.0
-            while child.poll() is None and waited_s < self._build_s:
+            while child.poll() is None and waited_s < self._timeout_s:
                 if self._stop.wait(POLL_S):
                     return None
                 waited_s += POLL_S
             if child.returncode is None:
-                raise EngineError(f"compiling takes more than {self._build_s:.0f} s")
+                raise EngineError(f"compiling takes more than {self._timeout_s:.0f} s")
             assert child.stdout is not None  # it is a pipe
-            found = {}
+            result = {}
             with contextlib.suppress(ValueError, IndexError):
-                found = json.loads(child.stdout.read().strip().splitlines()[-1])
-            if "max_batch" not in found:
-                raise EngineError(str(found.get("error", f"compiling ended with code {child.returncode}")))
-            return int(found["max_batch"])
+                result = json.loads(child.stdout.read().strip().splitlines()[-1])
+            if "max_batch" not in result:
+                raise EngineError(str(result.get("error", f"compiling ended with code {child.returncode}")))
+            return int(result["max_batch"])
         finally:
             child.kill()
             child.communicate()

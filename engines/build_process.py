@@ -1,7 +1,7 @@
-"""A process that compiles an engine into the cache and ends: `python -m engines.build_process JSON`.
+"""Compile an engine into the cache in a process that ends afterwards: `python -m engines.build_process JSON`.
 
-Apart from the process that serves: a build takes minutes in a library that nobody can interrupt, and may crash. It ends
-with whoever started it, whose end of its stdin closes then.
+A build runs apart from the process that serves, because it takes minutes in a library that cannot be interrupted, and
+may crash. The process exits when its parent does: its stdin is a pipe, whose other end closes then.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,15 @@ from engines.backends.names import Backend, Precision
 from engines.bundle import load_bundle
 from engines.errors import EngineError
 from engines.opening import open_engine
-from engines.protocol import Engine
 
 FORMAT = "%(asctime)s %(levelname)-7s %(name)s  %(message)s"
-NICE = 10
-"""Streams are served meanwhile, on the same cores."""
+NICENESS = 10
+"""The service classifies streams on the same cores meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
-    """The engine that is to be in the cache; as `open_engine` takes it."""
+    """The engine to put into the cache, in the arguments of `open_engine`."""
 
     bundle: str
     backend: Backend
@@ -40,15 +39,15 @@ class BuildRequest:
     streams: int
 
     def as_json(self) -> str:
-        """For the command line."""
+        """Return the request as the argument of the command line."""
         return json.dumps(asdict(self))
 
 
-def main(arguments: Sequence[str], *, open_: Callable[..., Engine] = open_engine) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Build the engine of a `BuildRequest`, the one argument, as JSON; print one JSON object with its `max_batch`."""
-    wish: dict[str, Any] = json.loads(arguments[0])
+    request: dict[str, Any] = json.loads(arguments[0])
     try:
-        engine = open_(load_bundle(Path(wish.pop("bundle"))), **wish)
+        engine = open_engine(load_bundle(Path(request.pop("bundle"))), **request)
     except EngineError as error:
         print(json.dumps({"error": str(error)}), flush=True)
         return 1
@@ -57,7 +56,8 @@ def main(arguments: Sequence[str], *, open_: Callable[..., Engine] = open_engine
     return 0
 
 
-def _end_with_parent() -> None:
+def exit_with_parent() -> None:
+    """Wait until stdin ends, which is when the parent process has ended, then exit at once."""
     while os.read(0, 1):
         pass
     os._exit(1)
@@ -65,7 +65,7 @@ def _end_with_parent() -> None:
 
 if __name__ == "__main__":
     with contextlib.suppress(OSError):
-        os.nice(NICE)
+        os.nice(NICENESS)
     logging.basicConfig(level=logging.INFO, format=FORMAT, datefmt="%H:%M:%S")
-    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    threading.Thread(target=exit_with_parent, name="parent", daemon=True).start()
     sys.exit(main(sys.argv[1:]))

@@ -1,18 +1,18 @@
-"""The `Engine` protocol and the only place that chooses a backend."""
+"""Open a bundle on an inference backend; this is the only module that chooses one."""
 
 from __future__ import annotations
 
 import importlib
 import logging
 from dataclasses import replace
-from typing import get_args
+from typing import cast, get_args
 
 from engines.backends.choice import choose_backend, missing_libraries
 from engines.backends.names import INSTALL, Backend, Precision
 from engines.bundle import Bundle
 from engines.errors import BackendMissingError, DeviceMemoryError, ParityError
 from engines.parity import check_parity
-from engines.protocol import FP32_TRIAL_ORDER, Engine, EngineOptions
+from engines.protocol import FP32_TRIAL_ORDER, BackendModule, Engine, EngineOptions
 
 log = logging.getLogger("engine")
 
@@ -28,14 +28,17 @@ def open_engine(
     streams: int = 1,
     may_build: bool = True,
 ) -> Engine:
-    """Load `bundle` on the best backend that this machine has, or on the one asked for, and check its numbers.
+    """Load `bundle` on the best backend of this machine, or on the given one, and check its numbers.
 
-    `bank_slots` defaults to one window. `threads`: at most, 0 for all cores; a small graph takes one. The engine's
-    `max_batch` may be smaller than the one asked for, where the device's memory holds no more. With `backend="auto"` a
-    backend that cannot run here is left for the next best; with `precision="auto"` a reduced precision that fails the
-    golden clip is left for fp32 in one of the two graphs, or both; each with a notice. Without `may_build` what is not
-    in the cache and would take minutes is not compiled. Raises `BackendMissingError`, `BundleError`,
-    `DeviceMemoryError`, `ParityError`, `NotBuiltError`.
+    `bank_slots` defaults to one window. `threads` is an upper limit, 0 for all cores; a small graph uses one core. The
+    engine's `max_batch` is smaller than the given one if the device's memory holds no more.
+
+    With `backend="auto"`, a backend that cannot run here is replaced by the next best. With `precision="auto"`, an
+    engine whose reduced precision fails the golden clip is opened again with one graph, or both, in fp32. The log
+    reports each of these steps. Without `may_build`, an engine that is not in the cache and takes minutes to compile
+    is not opened.
+
+    Raises `BackendMissingError`, `BundleError`, `DeviceMemoryError`, `ParityError`, `NotBuiltError`.
     """
     options = EngineOptions(
         precision=precision,
@@ -59,17 +62,33 @@ def open_engine(
     return _open_with_fallback(bundle, choice.order[-1], options)
 
 
+def load_backend(backend: str) -> BackendModule:
+    """Import the backend's module, and with it the backend's library. Raises `ImportError` if that is not installed."""
+    return cast("BackendModule", importlib.import_module(f"engines.backends.{backend}"))
+
+
+def open_unverified(bundle: Bundle, backend: str, options: EngineOptions) -> Engine:
+    """Open an engine without the check against the golden clip: for measuring its error, never for serving."""
+    if backend not in get_args(Backend):
+        raise BackendMissingError(f"backend={backend!r}: one of {', '.join(get_args(Backend))}")
+    if missing := missing_libraries(backend):
+        raise BackendMissingError(
+            f"backend {backend}: {' and '.join(missing)} not installed; pip install '{INSTALL[backend]}'"
+        )
+    return load_backend(backend).open_adapter(bundle, options)
+
+
 def _open_with_fallback(bundle: Bundle, backend: str, options: EngineOptions) -> Engine:
-    """With `auto`: lowered as a whole, else all but one graph, else not at all."""
+    """Open the engine; if precision `auto` fails the golden clip, keep one graph in fp32, then both."""
     try:
         return _open_verified(bundle, backend, options)
     except ParityError as error:
         if options.precision != "auto" or error.precision == "fp32":
             raise
         log.warning("%s; trying it with one of its two graphs in fp32", error)
-    for part in FP32_TRIAL_ORDER:
+    for graph in FP32_TRIAL_ORDER:
         try:
-            return _open_verified(bundle, backend, replace(options, fp32_graph=part))
+            return _open_verified(bundle, backend, replace(options, fp32_graph=graph))
         except ParityError as error:  # noqa: PERF203 - each one may fail
             log.info("%s", error)
     log.warning("%s: continuing in fp32", bundle.spec.id)
@@ -84,16 +103,4 @@ def _open_verified(bundle: Bundle, backend: str, options: EngineOptions) -> Engi
         engine.close()
         raise
     log.info("%s on %s; golden clip: max |dp| %.1e", bundle.spec.id, engine.description, report.max_dp)
-    return engine
-
-
-def open_unverified(bundle: Bundle, backend: str, options: EngineOptions) -> Engine:
-    """An engine that has not passed the golden clip: for one who asks how far off it is, never for serving."""
-    if backend not in get_args(Backend):
-        raise BackendMissingError(f"backend={backend!r}: one of {', '.join(get_args(Backend))}")
-    if missing := missing_libraries(backend):
-        raise BackendMissingError(
-            f"backend {backend}: {' and '.join(missing)} not installed; pip install '{INSTALL[backend]}'"
-        )
-    engine: Engine = importlib.import_module(f"engines.backends.{backend}").open_adapter(bundle, options)
     return engine

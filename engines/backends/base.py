@@ -1,4 +1,4 @@
-"""What every adapter shares: each call is checked once, here, and a CPU engine's feature bank."""
+"""Provide what the adapters share: a base class that checks each call, and the feature bank of a CPU engine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from engines.errors import EngineInputError
 
 
 class CheckedEngine(ABC):
-    """Shapes, dtypes, slots, thread and state are checked here, so that adapters only compute."""
+    """Check the shapes, dtypes, slots, thread and state of each call, so that the adapters only compute."""
 
     def __init__(self, spec: ModelSpec, *, max_batch: int, bank_slots: int, description: str, precision: str) -> None:
         self.spec = spec
@@ -26,15 +26,15 @@ class CheckedEngine(ABC):
         self._closed = False
 
     def encode(self, frames: U8, slots: I32) -> None:
-        """See `Engine.encode`. Raises `EngineInputError`; the bank is then as it was."""
+        """See `Engine.encode`. Raises `EngineInputError` and leaves the bank unchanged then."""
         self._check_batch("frames", frames, np.dtype(np.uint8), self.spec.chunk_shape)
         if slots.shape != (len(frames),) or slots.dtype != np.int32:
             raise EngineInputError(
-                f"slots: {slots.dtype} {slots.shape}, expected int32 ({len(frames)},): one for each chunk"
+                f"slots: {slots.dtype} {slots.shape}, expected int32 ({len(frames)},): one slot for each chunk"
             )
         self._check_slots("slots", slots)
         if len(np.unique(slots)) != len(slots):
-            raise EngineInputError("slots: one slot occurs twice in a batch; each chunk needs its own")
+            raise EngineInputError("slots: a slot occurs twice in this batch; give each chunk a slot of its own")
         with self._exclusive():
             self._encode(np.ascontiguousarray(frames), slots)
 
@@ -53,12 +53,12 @@ class CheckedEngine(ABC):
             return self._read_features(slots)
 
     def write_features(self, features: F32, slots: I32) -> None:
-        """See `Engine.write_features`. Raises `EngineInputError`; the bank is then as it was."""
+        """See `Engine.write_features`. Raises `EngineInputError` and leaves the bank unchanged then."""
         self._check_batch("features", features, np.dtype(np.float32), self.spec.feature_shape)
         self._check_batch("slots", slots, np.dtype(np.int32), ())
         self._check_slots("slots", slots)
         if len(features) != len(slots):
-            raise EngineInputError(f"features: {len(features)} for {len(slots)} slots; one for each")
+            raise EngineInputError(f"features: {len(features)} for {len(slots)} slots; give one feature for each slot")
         with self._exclusive():
             self._write_features(np.ascontiguousarray(features), slots)
 
@@ -88,8 +88,8 @@ class CheckedEngine(ABC):
         self, name: str, array: npt.NDArray[np.generic], dtype: np.dtype[np.generic], item: tuple[int, ...]
     ) -> None:
         if array.dtype != dtype or array.shape[1:] != item or not 1 <= len(array) <= self.max_batch:
-            want = ", ".join(map(str, (f"1 to {self.max_batch}", *item)))
-            raise EngineInputError(f"{name}: {array.dtype} {array.shape}, expected {dtype} ({want})")
+            expected = ", ".join(map(str, (f"1 to {self.max_batch}", *item)))
+            raise EngineInputError(f"{name}: {array.dtype} {array.shape}, expected {dtype} ({expected})")
 
     def _check_slots(self, name: str, slots: I32) -> None:
         low, high = int(slots.min()), int(slots.max())
@@ -103,7 +103,7 @@ class CheckedEngine(ABC):
 
 
 class _Exclusive:
-    """Refuses a second thread at once: waiting would hide that two owners share one bank."""
+    """Refuse a second thread at once instead of letting it wait: two threads that share one bank are a bug."""
 
     def __init__(self, lock: threading.Lock) -> None:
         self._lock = lock
@@ -117,22 +117,22 @@ class _Exclusive:
 
 
 class HostBank:
-    """Features in the host's memory: (slots, *F) float32, gathered into one reused (max_batch, T, *F) array."""
+    """A feature bank (slots, *F) float32 in host memory, with one reused array (max_batch, T, *F) for windows."""
 
     def __init__(self, spec: ModelSpec, *, slots: int, max_batch: int) -> None:
         self._features = np.zeros((slots, *spec.feature_shape), np.float32)
         self._windows = np.empty((max_batch, spec.chunks, *spec.feature_shape), np.float32)
 
     def store(self, features: F32, slots: I32) -> None:
-        """(N, *F) into `slots` (N,)."""
+        """Write features (N, *F) into `slots` (N,)."""
         self._features[slots] = features
 
     def read(self, slots: I32) -> F32:
-        """(N,) slots -> (N, *F); the array is the caller's."""
+        """Copy the features in `slots` (N,) into a new array (N, *F)."""
         return self._features[slots]
 
     def gather(self, windows: I32) -> F32:
-        """(N, T) slots -> (N, T, *F); the array is the bank's, good until the next call."""
+        """Collect the features of (N, T) slots in an array (N, T, *F) that the next call overwrites."""
         out = self._windows[: len(windows)]
-        np.take(self._features, windows, axis=0, out=out, mode="clip")  # in range: checked; clip avoids a buffer
+        np.take(self._features, windows, axis=0, out=out, mode="clip")  # the slots are checked; "clip" spares a buffer
         return out

@@ -1,4 +1,4 @@
-"""What `auto` takes on this machine, and why: the fastest backend whose library and device are both there."""
+"""Choose the backend for `auto`: the fastest one whose library and device this machine has."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from typing import Final
 from engines.backends.gpu import Gpu, find_gpus
 from engines.backends.names import INSTALL, LIBRARIES, Backend
 
-ON_A_CPU: Final[tuple[tuple[Backend, str], ...]] = (("openvino", "the fastest on a CPU"), ("onnxruntime", "portable"))
+CPU_BACKENDS: Final[tuple[tuple[Backend, str], ...]] = (
+    ("openvino", "the fastest on a CPU"),
+    ("onnxruntime", "portable"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendChoice:
-    """The backends to try, best first, why the first is first, and what would make it better."""
+    """The backends to try, best first, why the first one is first, and how to get a better one."""
 
     order: tuple[Backend, ...]
     reason: str
@@ -25,7 +28,10 @@ class BackendChoice:
 def choose_backend(
     *, gpus: Callable[[], Sequence[Gpu]] = find_gpus, missing: Callable[[str], Sequence[str]] | None = None
 ) -> BackendChoice:
-    """What `auto` would take; `order` is empty where no backend's library is installed."""
+    """Rank the installed backends for this machine; `order` is empty if no backend's library is installed.
+
+    `gpus` finds the NVIDIA GPUs, `missing` the libraries of a backend that are not installed; tests replace both.
+    """
     missing = missing or missing_libraries
     found, advice, reasons = list(gpus()), [], []
     order: list[Backend] = []
@@ -37,7 +43,7 @@ def choose_backend(
         advice.append(f"pip install '{INSTALL['tensorrt']}' to run on {found[0].name}")
     else:
         reasons.append("no NVIDIA GPU is visible")
-    for backend, speed in ON_A_CPU:
+    for backend, speed in CPU_BACKENDS:
         if not missing(backend):
             if not order:
                 reasons.append(f"{backend} is {speed}")
@@ -48,5 +54,5 @@ def choose_backend(
 
 
 def missing_libraries(backend: str) -> list[str]:
-    """The libraries of `backend` that are not installed."""
+    """List the libraries of `backend` that are not installed."""
     return [name for name in LIBRARIES[backend] if importlib.util.find_spec(name) is None]

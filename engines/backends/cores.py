@@ -1,4 +1,4 @@
-"""How many cores there are, and how many a graph is worth by how long it takes: for engines on the CPU."""
+"""Decide how many CPU cores a graph gets, by how long one core takes for it."""
 
 from __future__ import annotations
 
@@ -14,31 +14,32 @@ if TYPE_CHECKING:
     from engines.bundle import ModelSpec
 
 MANY_STREAMS: Final = 4
-"""From so many streams on batches are large enough that a core for each part of one gains more than all on one."""
+"""With at least this many streams, batches are so large that one core for each part of a batch is faster than all
+cores together on the whole batch."""
 MIN_WORK_S: Final = 0.008
-"""Another core is not worth waking for less work than this: its caches are cold, and the first one waits for it. Two
-cores take half as much processor time again for a batch of 2 ms as one does, and save no time at all."""
+"""Do not wake another core for less work than this: its caches are cold, and the first core waits for it.
+For a batch of 2 ms, two cores take one and a half times the processor time of one core and save no time."""
 MAX_ROUND_S: Final = 0.02
-"""One core computes an item of each stream in this time, or more are wanted."""
+"""If one core takes longer than this for one item of each stream, the graph gets more cores."""
 MEASURE_S: Final = 0.05
-"""Time after which a measurement is believed."""
+"""Stop measuring after this total time."""
 ROUNDS: Final = 3
 
 
 def usable_cores() -> int:
-    """Cores that this process may use: a container's share, not the machine's."""
+    """Count the cores that this process may use: a container's share, not the machine's."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def blank_input(spec: ModelSpec, part: str) -> npt.NDArray[Any]:
-    """A batch of one for the graph `encoder`, (1, t, H, W, 3) uint8, or `head`, (1, T, *F) float32."""
-    if part == "encoder":
+def blank_input(spec: ModelSpec, graph: str) -> npt.NDArray[Any]:
+    """Make a batch of one for the graph `encoder`, (1, t, H, W, 3) uint8, or `head`, (1, T, *F) float32."""
+    if graph == "encoder":
         return np.zeros((1, *spec.chunk_shape), np.uint8)
     return np.zeros((1, spec.chunks, *spec.feature_shape), np.float32)
 
 
 def measure_call_s(compute: Callable[[], object]) -> float:
-    """What `compute` takes: the shortest of a few times, of which the first, that allocates, is none."""
+    """Return the shortest duration of a few calls in seconds; the first call, which allocates, does not count."""
     compute()
     times: list[float] = []
     while len(times) < ROUNDS and sum(times) < MEASURE_S:
@@ -49,7 +50,7 @@ def measure_call_s(compute: Callable[[], object]) -> float:
 
 
 def needs_more_cores(item_s: float, *, streams: int, max_batch: int) -> bool:
-    """Whether one core is too few for a graph that takes it `item_s` for a batch of one."""
+    """Tell whether one core is too slow for a graph, if it takes `item_s` for a batch of one."""
     if streams < MANY_STREAMS:
         return item_s > MIN_WORK_S
     return item_s * min(streams, max_batch) > MAX_ROUND_S

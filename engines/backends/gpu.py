@@ -1,4 +1,4 @@
-"""Whether there is an NVIDIA GPU, and which, without loading CUDA: asking must not cost a context or a crash."""
+"""Find the NVIDIA GPUs without loading CUDA, which would allocate a context and could crash."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Final
 
 QUERY_S: Final = 10.0
-"""`nvidia-smi` on a machine with a broken driver can hang."""
+"""Time limit for `nvidia-smi`, which can hang on a machine with a broken driver."""
 FIELDS: Final = ("name", "driver_version", "memory.total", "compute_cap")
 OLD_FIELDS: Final = FIELDS[:3]
-"""`nvidia-smi` knows `compute_cap` since driver 510."""
-NODES: Final = ("proc/driver/nvidia/version", "dev/nvidiactl", "dev/dxg", "etc/nv_tegra_release")
-"""Any of these says that an NVIDIA driver may be there: Linux, containers, WSL, Jetson."""
+"""The fields for drivers before 510, whose `nvidia-smi` does not know `compute_cap`."""
+DRIVER_PATHS: Final = ("proc/driver/nvidia/version", "dev/nvidiactl", "dev/dxg", "etc/nv_tegra_release")
+"""An NVIDIA driver may be installed if one of these exists: on Linux, in containers, in WSL, on a Jetson."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """One NVIDIA GPU as the system, not CUDA, describes it; None where the system does not say."""
+    """An NVIDIA GPU as the operating system describes it, not CUDA; None for what the system does not report."""
 
     name: str
     driver: str | None = None
@@ -29,8 +29,8 @@ class Gpu:
 
 
 def find_gpus(root: Path = Path("/"), *, smi: str | None = None) -> list[Gpu]:
-    """The NVIDIA GPUs of this machine. `smi`: the path of `nvidia-smi`, found by itself otherwise."""
-    if not any((root / node).exists() for node in NODES):
+    """List the NVIDIA GPUs of this machine. `smi` is the path of `nvidia-smi`; by default it is searched in PATH."""
+    if not any((root / node).exists() for node in DRIVER_PATHS):
         return []
     smi = smi or shutil.which("nvidia-smi")
     for fields in (FIELDS, OLD_FIELDS) if smi else ():
@@ -42,22 +42,22 @@ def find_gpus(root: Path = Path("/"), *, smi: str | None = None) -> list[Gpu]:
 def _query_smi(smi: str, fields: tuple[str, ...]) -> list[Gpu]:
     command = [smi, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=QUERY_S, check=True).stdout
+        output = subprocess.run(command, capture_output=True, text=True, timeout=QUERY_S, check=True).stdout
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return []
     gpus = []
-    for line in answer.splitlines():
+    for line in output.splitlines():
         cells = [cell.strip() for cell in line.split(",")]
         if len(cells) != len(fields):
             return []
-        known = dict(zip(fields, cells, strict=True))
-        memory = known["memory.total"]
+        values = dict(zip(fields, cells, strict=True))
+        memory = values["memory.total"]
         gpus.append(
             Gpu(
-                name=known["name"],
-                driver=known["driver_version"],
+                name=values["name"],
+                driver=values["driver_version"],
                 memory_mib=int(memory) if memory.isdigit() else None,
-                compute_capability=known.get("compute_cap"),
+                compute_capability=values.get("compute_cap"),
             )
         )
     return gpus

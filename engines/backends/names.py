@@ -1,4 +1,4 @@
-"""Names of the backends and precisions, and what to install for each; imported by command lines, so it is light."""
+"""Name the backends, the precisions and the packages to install; light, because every command line imports it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ INSTALL: Final = {
     "onnxruntime": "streamclf[onnxruntime]",
     "tensorrt": "streamclf[tensorrt]",
 }
-"""What to `pip install` for each backend's libraries."""
+"""The argument of `pip install` that brings each backend's libraries."""
 
 LIBRARIES: Final = {"openvino": ("openvino",), "onnxruntime": ("onnxruntime",), "tensorrt": ("tensorrt", "pycuda")}
 """The modules that each backend imports."""

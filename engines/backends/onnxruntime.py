@@ -1,4 +1,4 @@
-"""ONNX Runtime: the portable backend; fp32 on any CPU, and on the GPUs that the installed build knows."""
+"""Run bundles with ONNX Runtime, the portable backend: fp32 on any CPU and on the GPUs of the installed build."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from engines.errors import BackendMissingError, CompileError
 from engines.parity import softmax
 from engines.protocol import EngineOptions
 
+SLOW_TO_BUILD: Final = False
 NUMPY_TYPES: Final = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
-"""By ONNX Runtime's name; of those that a bundle may have."""
+"""NumPy's name by ONNX Runtime's name, for the element types that a bundle may have."""
 CPU: Final = "CPUExecutionProvider"
 PROVIDERS: Final[dict[str, tuple[str, dict[str, dict[str, Any]]]]] = {
-    # By name: what people call it, and its options by precision. In order of preference.
+    # By name: what people call it, and its options for each precision. The preferred provider comes first.
     "CUDAExecutionProvider": ("CUDA", {"fp32": {"use_tf32": "0"}, "int8": {}}),
     "TensorrtExecutionProvider": (
         "TensorRT",
@@ -38,10 +39,10 @@ log = logging.getLogger("engine")
 
 
 def open_adapter(bundle: Bundle, options: EngineOptions) -> OnnxRuntimeEngine:
-    """Load both graphs on the best provider that works here, and say which.
+    """Load both graphs on the best provider that works on this machine; the engine's description names it.
 
-    Raises `CompileError` for a graph that ONNX Runtime does not take, `BackendMissingError` for a precision that no
-    installed provider computes in.
+    Raises `CompileError` if ONNX Runtime cannot load a graph, and `BackendMissingError` if no installed provider
+    computes in the precision.
     """
     precision: str = "fp32" if options.precision == "auto" else options.precision
     providers = usable_providers(ort.get_available_providers(), precision)
@@ -59,30 +60,30 @@ def open_adapter(bundle: Bundle, options: EngineOptions) -> OnnxRuntimeEngine:
 
 
 def usable_providers(installed: Sequence[str], precision: str) -> list[str]:
-    """The installed providers that compute in `precision`, best first."""
+    """List the installed providers that compute in `precision`, best first."""
     return [name for name, (_, options) in PROVIDERS.items() if name in installed and precision in options]
 
 
 class OnnxRuntimeEngine(CheckedEngine):
-    """Two sessions over one thread-pool size; workers sleep between calls instead of spinning."""
+    """Two sessions, whose worker threads sleep between calls instead of spinning."""
 
     def __init__(self, bundle: Bundle, options: EngineOptions, provider: str, precision: str) -> None:
-        shown, settings = PROVIDERS[provider]
+        device, settings = PROVIDERS[provider]
         super().__init__(
             bundle.spec,
             max_batch=options.max_batch,
             bank_slots=options.bank_slots,
-            description=f"onnxruntime {ort.__version__} {precision}, {shown}",
+            description=f"onnxruntime {ort.__version__} {precision}, {device}",
             precision=precision,
         )
-        chosen = [(provider, settings[precision]), *([] if provider == CPU else [CPU])]
+        providers = [(provider, settings[precision]), *([] if provider == CPU else [CPU])]
         sessions = {}
         for name, path in zip(GRAPH_NAMES, bundle.graphs(precision), strict=True):
-            session = _session(path, provider, chosen, 1 if provider == CPU else options.threads)
-            check_signature(bundle.spec, name, path, _tensors(session))
-            may_share = provider == CPU and (options.threads or cores.usable_cores()) > 1
-            if may_share and _is_heavy(session, bundle.spec, name, options):
-                session = _session(path, provider, chosen, options.threads)
+            session = _open_session(path, provider, providers, 1 if provider == CPU else options.threads)
+            check_signature(bundle.spec, name, path, _describe_tensors(session))
+            may_use_more = provider == CPU and (options.threads or cores.usable_cores()) > 1
+            if may_use_more and _needs_more_cores(session, bundle.spec, name, options):
+                session = _open_session(path, provider, providers, options.threads)
             sessions[name] = session
         self._encoder, self._head = sessions["encoder"], sessions["head"]
         self._bank = HostBank(bundle.spec, slots=options.bank_slots, max_batch=options.max_batch)
@@ -103,30 +104,30 @@ class OnnxRuntimeEngine(CheckedEngine):
         del self._encoder, self._head, self._bank
 
 
-def _session(path: Path, provider: str, chosen: list[Any], threads: int) -> ort.InferenceSession:
+def _open_session(path: Path, provider: str, providers: list[Any], threads: int) -> ort.InferenceSession:
     settings = ort.SessionOptions()
-    settings.log_severity_level = 3  # what it warns of is retold below, in one line
+    settings.log_severity_level = 3  # errors only: the exceptions below report the rest in one line
     settings.intra_op_num_threads = threads
-    # A spinning worker takes a whole core from capture for nothing (twice the CPU time per prediction).
+    # A spinning worker wastes a core that capture needs: twice the CPU time per prediction.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = ort.InferenceSession(str(path), settings, providers=chosen)
+        session = ort.InferenceSession(str(path), settings, providers=providers)
     except Exception as error:
         reason = str(error).strip().splitlines()[-1]
         raise CompileError(f"{path}: ONNX Runtime cannot load it: {reason}") from error
-    if session.get_providers()[0] != provider:  # it falls back to the CPU without an error
+    if session.get_providers()[0] != provider:  # ONNX Runtime falls back to the CPU without an error
         raise BackendMissingError(f"{provider} is installed but does not start on this machine")
     return session
 
 
-def _is_heavy(session: ort.InferenceSession, spec: ModelSpec, part: str, options: EngineOptions) -> bool:
-    """Whether one core, which `session` has, is too few."""
-    feed = {session.get_inputs()[0].name: cores.blank_input(spec, part)}
+def _needs_more_cores(session: ort.InferenceSession, spec: ModelSpec, graph: str, options: EngineOptions) -> bool:
+    """Tell whether the one core that `session` has is too slow for this graph."""
+    feed = {session.get_inputs()[0].name: cores.blank_input(spec, graph)}
     item_s = cores.measure_call_s(lambda: session.run(None, feed))
     return cores.needs_more_cores(item_s, streams=options.streams, max_batch=options.max_batch)
 
 
-def _tensors(session: ort.InferenceSession) -> dict[str, TensorView]:
+def _describe_tensors(session: ort.InferenceSession) -> dict[str, TensorView]:
     return {
         item.name: TensorView(
             shape=[size if isinstance(size, int) else None for size in item.shape],

@@ -1,4 +1,4 @@
-"""OpenVINO: the default on a CPU, in bf16 where the CPU has it, else fp32."""
+"""Run bundles with OpenVINO, the default on a CPU: in bf16 if the CPU has it, else in fp32."""
 
 from __future__ import annotations
 
@@ -22,47 +22,56 @@ from engines.errors import BackendMissingError, CompileError
 from engines.parity import softmax
 from engines.protocol import EngineOptions
 
+SLOW_TO_BUILD: Final = False
 HINTS: Final = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
-"""OpenVINO's name of the precision that its CPU plugin computes in; an INT8 graph says itself what is quantised."""
+"""OpenVINO's name of the precision that the CPU plugin computes in; an INT8 graph itself marks what is quantised."""
 CAPABILITY: Final = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16", "int8": "INT8"}
-"""What the CPU must list for it. Every CPU lists FP32."""
+"""The capability that the CPU must list for each precision. Every CPU lists FP32."""
 
 
 def open_adapter(bundle: Bundle, options: EngineOptions) -> OpenVinoEngine:
-    """Compile both graphs. Raises `CompileError` for a graph that OpenVINO does not take."""
+    """Compile both graphs, or load them from the cache.
+
+    Raises `CompileError` if OpenVINO cannot compile a graph, and `BackendMissingError` if this CPU does not compute in
+    the precision.
+    """
     core = ov.Core()
     capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     precision: str = options.precision
     if precision == "auto":
         precision = "bf16" if "BF16" in capabilities else "fp32"
     if CAPABILITY[precision] not in capabilities:
-        able = ", ".join(name for name, capability in CAPABILITY.items() if capability in capabilities)
+        supported = ", ".join(name for name, capability in CAPABILITY.items() if capability in capabilities)
         raise BackendMissingError(
-            f"precision={precision}: openvino on this CPU computes in {able}; choose one, or auto"
+            f"precision={precision}: openvino on this CPU computes in {supported}; choose one of them, or auto"
         )
     return OpenVinoEngine(core, bundle, options, precision)
 
 
 def parallel_requests(*, streams: int, threads: int, max_batch: int) -> int:
-    """Into how many parts, each on cores of its own, a batch is split. Every part has a graph of its own, whose caches
-    are colder, and which prepares itself anew for each size that a batch has."""
+    """Return the number of parts that a batch is split into, each on its own cores.
+
+    More parts are not always faster: each has its own inference request, whose caches are colder, and which prepares
+    itself again for each new batch size.
+    """
     return 1 if streams < cores.MANY_STREAMS else max(1, min(threads, max_batch))
 
 
 class OpenVinoEngine(CheckedEngine):
-    """Two compiled graphs; inputs are read where they lie, without a copy."""
+    """Two compiled graphs that read their inputs without a copy."""
 
     def __init__(self, core: ov.Core, bundle: Bundle, options: EngineOptions, precision: str) -> None:
         device = str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
-        opener = _Opener(core, bundle, options, precision, device)
-        self._encoder, self._head = map(opener.open, GRAPH_NAMES, bundle.graphs(precision))
+        loader = _GraphLoader(core, bundle, options, precision, device)
+        self._encoder, self._head = map(loader.load, GRAPH_NAMES, bundle.graphs(precision))
         requests = max(self._encoder.count, self._head.count)
+        version = ov.get_version().split("-")[0]
         parts = "" if requests == 1 else f", batches in up to {requests} parts"
         super().__init__(
             bundle.spec,
             max_batch=options.max_batch,
             bank_slots=options.bank_slots,
-            description=f"openvino {ov.get_version().split('-')[0]} {options.computes(precision)}, {device}{parts}",
+            description=f"openvino {version} {options.describe_precision(precision)}, {device}{parts}",
             precision=precision,
         )
         self._bank = HostBank(bundle.spec, slots=options.bank_slots, max_batch=options.max_batch)
@@ -86,8 +95,8 @@ class OpenVinoEngine(CheckedEngine):
 
 
 @dataclass(frozen=True, slots=True)
-class _Opener:
-    """What the two graphs of an engine have in common."""
+class _GraphLoader:
+    """Load the two graphs of one engine, each with as many cores as it needs."""
 
     core: ov.Core
     bundle: Bundle
@@ -95,28 +104,31 @@ class _Opener:
     precision: str
     device: str
 
-    def open(self, part: str, path: Path) -> _Requests:
-        """One core computes it, unless it has too much to do: then all share each batch, or each item of it."""
-        options, item = self.options, cores.blank_input(self.bundle.spec, part)
-        graph = self._on(part, path, threads=1, requests=1)
+    def load(self, name: str, path: Path) -> _SplitGraph:
+        """Load the graph on one core; if that is too slow, load it again on all allowed cores.
+
+        All cores then share each batch (many streams), or each item of a batch (few streams).
+        """
+        options, item = self.options, cores.blank_input(self.bundle.spec, name)
+        graph = self._load_on(name, path, threads=1, requests=1)
         item_s = graph.measure(item)
         threads = options.threads or cores.usable_cores()
         if threads > 1 and cores.needs_more_cores(item_s, streams=options.streams, max_batch=options.max_batch):
             requests = parallel_requests(streams=options.streams, threads=threads, max_batch=options.max_batch)
-            del graph  # the memory of two is not needed
-            graph = self._on(part, path, threads=threads, requests=requests)
+            del graph  # free its memory before the second one is loaded
+            graph = self._load_on(name, path, threads=threads, requests=requests)
             graph.measure(item)
         return graph
 
-    def _on(self, part: str, path: Path, *, threads: int, requests: int) -> _Requests:
+    def _load_on(self, name: str, path: Path, *, threads: int, requests: int) -> _SplitGraph:
         spec = self.bundle.spec
-        computed = "fp32" if part == self.options.fp32_graph else self.precision
+        precision = "fp32" if name == self.options.fp32_graph else self.precision
         cache = open_cache(
             {
                 "graph": spec.files[path.name],
                 "backend": f"openvino {ov.get_version()}",
                 "device": f"{platform.machine()} {self.device}",
-                "precision": computed,
+                "precision": precision,
                 "requests": requests,
                 "threads": threads,
             },
@@ -126,15 +138,15 @@ class _Opener:
             "PERFORMANCE_HINT": "LATENCY" if requests == 1 else "THROUGHPUT",
             "NUM_STREAMS": requests,
             "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": HINTS[computed],
+            "INFERENCE_PRECISION_HINT": HINTS[precision],
         }
-        compiled = _compiled(self.core, cache, part, path, settings)
-        check_signature(spec, part, path, _tensors(compiled))
-        return _Requests(compiled, requests)
+        compiled = _load_or_compile(self.core, cache, name, path, settings)
+        check_signature(spec, name, path, _describe_tensors(compiled))
+        return _SplitGraph(compiled, requests)
 
 
-class _Requests:
-    """One compiled graph and its requests, among which a batch is shared out where that is worth it."""
+class _SplitGraph:
+    """A compiled graph that splits a batch among its inference requests if the batch is large enough."""
 
     def __init__(self, compiled: ov.CompiledModel, count: int) -> None:
         self.count = count
@@ -142,36 +154,38 @@ class _Requests:
         self._item_s = 0.0
 
     def measure(self, item: npt.NDArray[Any]) -> float:
-        """Seconds that a batch of one, (1, …), takes: `run` goes by it from now on."""
+        """Return how many seconds a batch of one, (1, …), takes; `run` decides by this figure how to split a batch."""
         self._item_s = cores.measure_call_s(lambda: self.run(item))
         return self._item_s
 
     def run(self, array: npt.NDArray[Any]) -> list[tuple[int, F32]]:
-        """(N, …) -> for each part where it begins and its result, which is OpenVINO's, good until the next call."""
+        """Compute (N, …) in parts; return each part's first index and its result, which the next call overwrites."""
         parts = min(len(self._requests), 1 + int(len(array) * self._item_s / cores.MIN_WORK_S))
         size = -(-len(array) // parts)
-        begins = range(0, len(array), size)
-        busy = list(zip(begins, self._requests, strict=False))
-        for begin, request in busy:
+        starts = range(0, len(array), size)
+        running = list(zip(starts, self._requests, strict=False))
+        for begin, request in running:
             request.set_input_tensor(ov.Tensor(array[begin : begin + size], shared_memory=True))
             request.start_async()
-        for _, request in busy:
+        for _, request in running:
             request.wait()
-        return [(begin, request.get_output_tensor().data) for begin, request in busy]
+        return [(begin, request.get_output_tensor().data) for begin, request in running]
 
 
-def _compiled(core: ov.Core, cache: CompiledCache, name: str, path: Path, settings: dict[str, Any]) -> ov.CompiledModel:
+def _load_or_compile(
+    core: ov.Core, cache: CompiledCache, name: str, path: Path, settings: dict[str, Any]
+) -> ov.CompiledModel:
     def restore(blob: bytes) -> ov.CompiledModel:
         try:
             return core.import_model(blob, "CPU", settings)
         except RuntimeError as error:
-            raise StaleBlobError(_reason(error)) from error
+            raise StaleBlobError(_last_line(error)) from error
 
     def build() -> tuple[ov.CompiledModel, bytes]:
         try:
             compiled = core.compile_model(path, "CPU", settings)
         except RuntimeError as error:
-            raise CompileError(f"{path}: OpenVINO cannot compile it: {_reason(error)}") from error
+            raise CompileError(f"{path}: OpenVINO cannot compile it: {_last_line(error)}") from error
         blob = io.BytesIO()
         compiled.export_model(blob)
         return compiled, blob.getvalue()
@@ -179,7 +193,7 @@ def _compiled(core: ov.Core, cache: CompiledCache, name: str, path: Path, settin
     return cache.get(name, restore=restore, build=build)
 
 
-def _tensors(compiled: ov.CompiledModel) -> dict[str, TensorView]:
+def _describe_tensors(compiled: ov.CompiledModel) -> dict[str, TensorView]:
     return {
         port.get_any_name(): TensorView(
             shape=[dim.get_length() if dim.is_static else None for dim in port.get_partial_shape()],
@@ -189,6 +203,6 @@ def _tensors(compiled: ov.CompiledModel) -> dict[str, TensorView]:
     }
 
 
-def _reason(error: RuntimeError) -> str:
-    """The last line of OpenVINO's account; those before it name its own source files."""
+def _last_line(error: RuntimeError) -> str:
+    """Return the last line of OpenVINO's message; the lines before it name its own source files."""
     return str(error).strip().splitlines()[-1].strip()

@@ -1,4 +1,4 @@
-"""What a bundle's graphs take and give, as its spec promises: checked on each backend's own view of them."""
+"""Check that the inputs and outputs of a bundle's graphs, as a backend reports them, are those of its spec."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from engines.errors import BundleError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorView:
-    """A graph's input or output as a backend describes it; a size is None, or below 0, where it is dynamic."""
+    """A graph's input or output as a backend describes it; a dynamic size is None or negative."""
 
     shape: Sequence[int | None]
     dtype: str
-    """NumPy's name of it."""
+    """NumPy's name of the element type."""
 
 
-def expected_signature(spec: ModelSpec, part: str) -> dict[str, tuple[tuple[int, ...], str]]:
-    """(shape without the batch, dtype) of the input and the output of `encoder` or `head`, by name."""
-    if part == "encoder":
+def expected_signature(spec: ModelSpec, graph: str) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Map the input and the output of the graph `encoder` or `head` to (shape without the batch, dtype)."""
+    if graph == "encoder":
         return {"frames": (spec.chunk_shape, "uint8"), "features": (spec.feature_shape, "float32")}
     return {
         "features": ((spec.chunks, *spec.feature_shape), "float32"),
@@ -29,26 +29,28 @@ def expected_signature(spec: ModelSpec, part: str) -> dict[str, tuple[tuple[int,
     }
 
 
-def check_signature(spec: ModelSpec, part: str, path: Path, found: Mapping[str, TensorView]) -> None:
-    """Raise `BundleError` where the graph at `path` is not what the spec promises: buffers are sized by the spec."""
-    wanted = expected_signature(spec, part)
-    for name, (item, dtype) in wanted.items():
+def check_signature(spec: ModelSpec, graph: str, path: Path, found: Mapping[str, TensorView]) -> None:
+    """Raise `BundleError` if the graph at `path` differs from the spec, which gives the sizes of all buffers."""
+    expected = expected_signature(spec, graph)
+    for name, (shape, dtype) in expected.items():
         tensor = found.get(name)
         if tensor is None:
             there = ", ".join(found) or "none"
             raise BundleError(f"{path}: has no {name} (it has {there}); export the bundle again")
-        if tuple(tensor.shape[1:]) != item or tensor.dtype != dtype:
-            is_ = f"{tensor.dtype} {_shown(tensor.shape[1:])}"
+        if tuple(tensor.shape[1:]) != shape or tensor.dtype != dtype:
+            actual = f"{tensor.dtype} {_describe_shape(tensor.shape[1:])}"
             raise BundleError(
-                f"{path}: its {name} is {is_}, the spec says {dtype} {_shown(item)}; export the bundle again"
+                f"{path}: its {name} is {actual}, the spec says {dtype} {_describe_shape(shape)}; "
+                "export the bundle again"
             )
         if tensor.shape[0] is not None and tensor.shape[0] >= 0:
             raise BundleError(
-                f"{path}: its {name} has a batch of {tensor.shape[0]}, it must be dynamic; export the bundle again"
+                f"{path}: its {name} has a fixed batch of {tensor.shape[0]}; its first axis must be dynamic: "
+                "export the bundle again"
             )
-    if extra := [name for name in found if name not in wanted]:
-        raise BundleError(f"{path}: has {', '.join(extra)}, too, which the spec does not promise; export it again")
+    if extra := [name for name in found if name not in expected]:
+        raise BundleError(f"{path}: has also {', '.join(extra)}, which the spec does not list; export the bundle again")
 
 
-def _shown(shape: Sequence[int | None]) -> str:
+def _describe_shape(shape: Sequence[int | None]) -> str:
     return f"({', '.join('?' if size is None or size < 0 else str(size) for size in shape)},)".replace(" ,", " ")

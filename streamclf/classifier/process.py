@@ -372,7 +372,7 @@ def main(job: ClassifierJob, control: ChildControl) -> int:
     print(orjson.dumps({"engine": opening.engine.description}).decode(), flush=True)
     classifier = Classifier(opening.engine, (), {}, producer, max_wait_s=job.engine.max_wait_ms / 1e3)
     try:
-        classifier.run(control, registry, opening.better)
+        classifier.run(control, registry, opening.claim_upgrade)
     finally:
         opening.close()
         left = producer.close(LINK_CLOSE_S)

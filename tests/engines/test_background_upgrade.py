@@ -1,4 +1,4 @@
-"""While TensorRT compiles, in a process of its own, another backend serves; then the compiled engine takes over."""
+"""While another process compiles for TensorRT, a fast backend serves; then the compiled engine replaces it."""
 
 import sys
 import time
@@ -15,7 +15,7 @@ import engines.backends.tensorrt
 import engines.background_upgrade
 import engines.opening
 from engines.backends.choice import BackendChoice
-from engines.background_upgrade import Upgrade, open_serving
+from engines.background_upgrade import EngineUpgrade, ServingEngine, open_serving
 from engines.build_process import BuildRequest, main
 from engines.bundle import Bundle
 from engines.errors import NotBuiltError
@@ -41,128 +41,134 @@ def _with_double(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Builds in other processes begin when this is called."""
-    monkeypatch.setattr(engines.background_upgrade, "BUILDER", (sys.executable, str(CHILD), str(tmp_path / "go")))
+def start_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Let build processes wait until the returned function is called."""
+    command = (sys.executable, str(CHILD), str(tmp_path / "go"))
+    monkeypatch.setattr(engines.background_upgrade, "BUILD_COMMAND", command)
     return (tmp_path / "go").touch
 
 
-def serving(bundle: Bundle, **words: object) -> engines.background_upgrade.ServingEngine:
-    return open_serving(bundle, precision="fp32", max_batch=4, bank_slots=9, **words)  # type: ignore[arg-type]
+def open_brightness(bundle: Bundle, **options: object) -> ServingEngine:
+    return open_serving(bundle, precision="fp32", max_batch=4, bank_slots=9, **options)  # type: ignore[arg-type]
 
 
-def soon(opening: engines.background_upgrade.ServingEngine) -> Engine:
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        if (engine := opening.better()) is not None:
+def wait_for_upgrade(serving: ServingEngine) -> Engine:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if (engine := serving.claim_upgrade()) is not None:
             return engine
         time.sleep(0.02)
-    pytest.fail("no better engine came")
+    pytest.fail("the upgrade is not ready after 60 s")
 
 
 @pytest.mark.parametrize("backend", ["auto", "tensorrt"])
 def test_another_backend_serves_until_the_plan_is_built(
     bundle: Bundle,
-    go: Callable[[], None],
+    start_builds: Callable[[], None],
     backend: str,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    opening = serving(bundle, backend=backend)
-    assert opening.engine.description.startswith("onnxruntime")
+    serving = open_brightness(bundle, backend=backend)
+    assert serving.engine.description.startswith("onnxruntime")
     assert "serving on onnxruntime" in caplog.text
-    assert opening.better() is None
-    opening.engine.encode(bundle.golden().frames, np.arange(4, dtype=np.int32))
-    monkeypatch.setattr(DoubleCompiler, "build", lambda *_: pytest.fail("this process is not to build"))
-    go()
-    better = soon(opening)
-    assert better.description.startswith("tensorrt")
-    assert (better.max_batch, better.bank_slots) == (4, 9)
-    assert opening.better() is None  # it is given once
-    for engine in (better, opening.engine):
+    assert serving.claim_upgrade() is None
+    serving.engine.encode(bundle.golden().frames, np.arange(4, dtype=np.int32))
+    monkeypatch.setattr(DoubleCompiler, "build", lambda *_: pytest.fail("the serving process must not build"))
+    start_builds()
+    wanted = wait_for_upgrade(serving)
+    assert wanted.description.startswith("tensorrt")
+    assert (wanted.max_batch, wanted.bank_slots) == (4, 9)
+    assert serving.claim_upgrade() is None  # it is returned only once
+    for engine in (wanted, serving.engine):
         engine.close()
-    opening.close()
-    again = serving(bundle, backend=backend)
-    assert again.engine.description.startswith("tensorrt")  # it is in the cache: nobody stands in
+    serving.close()
+    again = open_brightness(bundle, backend=backend)
+    assert again.engine.description.startswith("tensorrt")  # from the cache, so no other backend serves first
     again.engine.close()
     again.close()
 
 
-def test_nothing_to_build_nobody_stands_in(bundle: Bundle, go: Callable[[], None]) -> None:
-    opening = serving(bundle, backend="onnxruntime")
-    assert opening.engine.description.startswith("onnxruntime")
-    opening.close()
-    opening.engine.close()
+def test_a_fast_backend_opens_without_an_upgrade(bundle: Bundle, start_builds: Callable[[], None]) -> None:
+    serving = open_brightness(bundle, backend="onnxruntime")
+    assert serving.engine.description.startswith("onnxruntime")
+    assert serving.upgrade is None
+    serving.close()
+    serving.engine.close()
 
 
-def test_without_another_backend_it_is_built_at_once(
+def test_without_another_backend_the_engine_is_built_at_once(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(
-        engines.background_upgrade, "choose_backend", lambda: BackendChoice(order=("tensorrt",), reason="a test")
-    )
-    opening = serving(bundle)
-    assert opening.engine.description.startswith("tensorrt")
+    only = BackendChoice(order=("tensorrt",), reason="a test")
+    monkeypatch.setattr(engines.background_upgrade, "choose_backend", lambda: only)
+    serving = open_brightness(bundle)
+    assert serving.engine.description.startswith("tensorrt")
     assert "no other backend is installed that could serve meanwhile" in caplog.text
-    opening.engine.close()
+    serving.engine.close()
 
 
-def test_a_service_that_ends_ends_the_build(bundle: Bundle, go: Callable[[], None]) -> None:
-    opening = serving(bundle)
-    upgrade = opening._upgrade
-    assert upgrade is not None
-    opening.close()
-    assert upgrade.finished.is_set()
-    assert opening.better() is None
+def test_closing_the_service_stops_the_build(bundle: Bundle, start_builds: Callable[[], None]) -> None:
+    serving = open_brightness(bundle)
+    assert serving.upgrade is not None
+    serving.close()
+    assert serving.upgrade.finished.is_set()
+    assert serving.claim_upgrade() is None
     with pytest.raises(NotBuiltError, match="no fp32 plan of its encoder for this GPU yet"):
         open_engine(bundle, backend="tensorrt", precision="fp32", max_batch=4, may_build=False)
-    opening.engine.close()
+    serving.engine.close()
 
 
-def wish_for(bundle: Bundle) -> BuildRequest:
+def request_for(bundle: Bundle, *, max_batch: int = 4, bank_slots: int = 9) -> BuildRequest:
     return BuildRequest(
-        bundle=str(bundle.path), backend="tensorrt", precision="fp32", max_batch=4, bank_slots=9, streams=1
-    )  # fmt: skip
+        bundle=str(bundle.path),
+        backend="tensorrt",
+        precision="fp32",
+        max_batch=max_batch,
+        bank_slots=bank_slots,
+        streams=1,
+    )
 
 
 @pytest.mark.parametrize(
-    ("code", "build_s", "said"),
+    ("code", "timeout_s", "message"),
     [
         ("import os; os.kill(os.getpid(), 11)", 60, "compiling ended with code -11"),
         ("print('Traceback'); raise SystemExit(3)", 60, "compiling ended with code 3"),
         ('print(\'{"error": "operator Det"}\')', 60, "operator Det"),
         ("import time; time.sleep(60)", 0.2, "compiling takes more than 0 s"),
-        ("print('{\"max_batch\": 4}')", 60, "no fp32 plan of its encoder for this GPU yet"),  # it lies
+        # The process reports success, but the cache has no plan.
+        ("print('{\"max_batch\": 4}')", 60, "no fp32 plan of its encoder for this GPU yet"),
     ],
 )
-def test_a_build_that_fails_is_said_and_no_more(
-    bundle: Bundle, code: str, build_s: float, said: str, caplog: pytest.LogCaptureFixture
+def test_a_build_that_fails_is_logged_and_gives_no_engine(
+    bundle: Bundle, code: str, timeout_s: float, message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    upgrade = Upgrade(bundle, wish_for(bundle), [sys.executable, "-c", code], build_s=build_s)
+    upgrade = EngineUpgrade(bundle, request_for(bundle), [sys.executable, "-c", code], timeout_s=timeout_s)
     assert upgrade.finished.wait(60)
-    assert upgrade.take() is None
-    assert f"{said}; what serves now goes on" in caplog.text
+    assert upgrade.claim() is None
+    assert f"{message}; the present engine goes on serving" in caplog.text
     upgrade.close()
 
 
-def test_an_engine_that_nobody_took_is_closed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_is_not_claimed_is_closed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     open_engine(bundle, backend="tensorrt", precision="fp32", max_batch=4, bank_slots=9).close()
     platform = double_platform()
     monkeypatch.setattr(engines.backends.tensorrt, "load_platform", lambda: platform)
-    upgrade = Upgrade(bundle, wish_for(bundle), [sys.executable, "-c", "print('{\"max_batch\": 4}')"])
+    upgrade = EngineUpgrade(bundle, request_for(bundle), [sys.executable, "-c", "print('{\"max_batch\": 4}')"])
     assert upgrade.finished.wait(60)
     assert not platform.cuda.closed  # type: ignore[attr-defined]
     upgrade.close()
     assert platform.cuda.closed  # type: ignore[attr-defined]
 
 
-def test_the_builder_says_what_went_wrong(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_build_process_prints_why_it_failed(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
     (bundle.path / "encoder.onnx").write_bytes(b"altered")
-    assert main([wish_for(bundle).as_json()]) == 1
+    assert main([request_for(bundle).as_json()]) == 1
     assert "encoder.onnx: sha256 is" in capsys.readouterr().out
 
 
-def test_the_batch_that_memory_holds_is_the_one_that_is_loaded(
+def test_the_upgrade_loads_the_batch_that_the_build_could_fit_into_memory(
     bundle: Bundle,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -171,15 +177,13 @@ def test_the_batch_that_memory_holds_is_the_one_that_is_loaded(
     monkeypatch.setattr(
         engines.backends.tensorrt, "load_platform", lambda: double_platform(memory_bytes=300_000, scratch_bytes=20_000)
     )
-    wish = BuildRequest(
-        bundle=str(bundle.path), backend="tensorrt", precision="fp32", max_batch=64, bank_slots=64, streams=1
-    )  # fmt: skip
-    assert main([wish.as_json()]) == 0
-    said = capsys.readouterr().out
-    assert said == '{"max_batch": 8}\n'
-    upgrade = Upgrade(bundle, wish, [sys.executable, "-c", f"print({said!r})"])
+    request = request_for(bundle, max_batch=64, bank_slots=64)
+    assert main([request.as_json()]) == 0
+    printed = capsys.readouterr().out
+    assert printed == '{"max_batch": 8}\n'
+    upgrade = EngineUpgrade(bundle, request, [sys.executable, "-c", f"print({printed!r})"])
     assert upgrade.finished.wait(60)
-    engine = upgrade.take()
+    engine = upgrade.claim()
     assert engine is not None
     assert engine.max_batch == 8
     engine.close()

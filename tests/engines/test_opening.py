@@ -152,7 +152,7 @@ def test_frames_may_be_a_view_of_a_larger_array(engine: Engine) -> None:
         (np.zeros((0, 2, 16, 16, 3), np.uint8), np.arange(0, dtype=np.int32), r"expected uint8 \(1 to 5"),
         (np.zeros((1, 2, 16, 17, 3), np.uint8), np.arange(1, dtype=np.int32), "frames: uint8"),
         (np.zeros((1, 2, 16, 16, 3), np.float32), np.arange(1, dtype=np.int32), "frames: float32"),
-        (np.zeros((2, 2, 16, 16, 3), np.uint8), np.arange(1, dtype=np.int32), "one for each chunk"),
+        (np.zeros((2, 2, 16, 16, 3), np.uint8), np.arange(1, dtype=np.int32), "one slot for each chunk"),
         (np.zeros((1, 2, 16, 16, 3), np.uint8), np.array([12], np.int32), "slot 12; the bank has 0 to 11"),
         (np.zeros((1, 2, 16, 16, 3), np.uint8), np.array([-1], np.int32), "slot -1"),
         (np.zeros((2, 2, 16, 16, 3), np.uint8), np.array([1, 1], np.int32), "occurs twice"),
@@ -278,7 +278,7 @@ def _swapped(path: Path) -> None:
         ({"feature_shape": (4,)}, None, r"encoder\.onnx: its features is float32 \(3,\), the spec says float32 \(4,\)"),
         ({"labels": ("a", "b", "c")}, None, r"head\.onnx: its logits is float32 \(2,\), the spec says float32 \(3,\)"),
         ({}, _swapped, r"encoder\.onnx: has no frames \(it has features, logits\)"),
-        ({}, _frozen_batch, r"head\.onnx: its features has a batch of 1|input features is \[1, 4, 3\]"),
+        ({}, _frozen_batch, r"head\.onnx: its features has a fixed batch of 1|input features is \[1, 4, 3\]"),
     ],
 )
 def test_graphs_that_are_not_what_the_spec_promises(
@@ -358,16 +358,18 @@ def test_a_small_graph_has_one_core_a_large_one_all(
     monkeypatch.setattr(engines.backends.cores, "MIN_WORK_S", part_s)
     asked: list[int] = []
     if backend == "openvino":
-        restore = engines.backends.openvino._compiled
+        restore = engines.backends.openvino._load_or_compile
         monkeypatch.setattr(
             engines.backends.openvino,
-            "_compiled",
+            "_load_or_compile",
             lambda *given: asked.append(given[-1]["INFERENCE_NUM_THREADS"]) or restore(*given),
         )
     else:
-        open_session = engines.backends.onnxruntime._session
+        open_session = engines.backends.onnxruntime._open_session
         monkeypatch.setattr(
-            engines.backends.onnxruntime, "_session", lambda *given: asked.append(given[-1]) or open_session(*given)
+            engines.backends.onnxruntime,
+            "_open_session",
+            lambda *given: asked.append(given[-1]) or open_session(*given),
         )
     open_engine(bundle, backend=backend, precision="fp32", max_batch=MAX_BATCH, threads=3).close()
     assert asked == threads

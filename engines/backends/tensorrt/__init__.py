@@ -1,8 +1,9 @@
-"""TensorRT with PyCUDA: the default where there is an NVIDIA GPU. No torch, and no CUDA toolkit at run time."""
+"""Run bundles with TensorRT and PyCUDA, the default on an NVIDIA GPU; needs neither torch nor the CUDA toolkit."""
 
 from __future__ import annotations
 
 import logging
+from typing import Final
 
 from engines.backends.signature import TensorView, check_signature
 from engines.backends.tensorrt.engine import TensorRtEngine
@@ -15,13 +16,15 @@ from engines.errors import BackendMissingError, DeviceMemoryError
 from engines.graphs.fp32_layers import load_fp32_layers
 from engines.protocol import EngineOptions
 
+SLOW_TO_BUILD: Final = True
+
 log = logging.getLogger("engine")
 
 
 def open_adapter(bundle: Bundle, options: EngineOptions) -> TensorRtEngine:
-    """Load or build both plans, with as large a batch up to `options.max_batch` as the GPU's memory holds.
+    """Load or build both plans; halve `options.max_batch` until the engine fits into the GPU's memory.
 
-    Raises `BackendMissingError`, `CompileError`, `DeviceMemoryError`.
+    Raises `BackendMissingError`, `CompileError`, `DeviceMemoryError`, `NotBuiltError`.
     """
     platform = load_platform()
     try:
@@ -33,13 +36,13 @@ def open_adapter(bundle: Bundle, options: EngineOptions) -> TensorRtEngine:
 
 
 def _open(platform: Platform, bundle: Bundle, options: EngineOptions) -> TensorRtEngine:
-    able = platform.compiler.traits.precisions
+    supported = platform.compiler.traits.precisions
     precision: str = options.precision
     if precision == "auto":
-        precision = "fp16" if "fp16" in able else "fp32"
-    if precision not in able:
+        precision = "fp16" if "fp16" in supported else "fp32"
+    if precision not in supported:
         raise BackendMissingError(
-            f"precision={precision}: TensorRT {platform.compiler.version} computes in {', '.join(able)}; "
+            f"precision={precision}: TensorRT {platform.compiler.version} computes in {', '.join(supported)}; "
             "choose one of them, or auto"
         )
     batch = options.max_batch
@@ -57,18 +60,21 @@ def _open(platform: Platform, bundle: Bundle, options: EngineOptions) -> TensorR
                     max_batch=batch,
                     keep_fp32=load_fp32_layers(bundle, precision)[name] if lowered else (),
                 )
-                plans[name] = _matching(load_plan(platform, plan_spec, may_build=options.may_build), plan_spec)
+                plans[name] = load_plan(platform, plan_spec, may_build=options.may_build)
+                _check_tensors(plans[name], plan_spec)
             layout = _layout(bundle, options, batch, plans)
-            return TensorRtEngine(platform, plans, layout, precision, computes=options.computes(precision))
+            return TensorRtEngine(
+                platform, plans, layout, precision, precision_text=options.describe_precision(precision)
+            )
         except AllocationError as error:
-            asked = "" if error.nbytes is None else f", {error.nbytes / MIB:,.1f} of them at once"
+            failed = "" if error.nbytes is None else f", {error.nbytes / MIB:,.1f} MiB in the allocation that failed"
             figures = (
-                f"{platform.cuda.gpu.name}: {_layout(bundle, options, batch, plans).describe()}{asked}; "
+                f"{platform.cuda.gpu.name}: {_layout(bundle, options, batch, plans).describe()}{failed}; "
                 f"{platform.cuda.free_bytes() / MIB:,.1f} of {platform.cuda.gpu.memory_bytes / MIB:,.0f} MiB are free"
             )
             if batch == 1:
                 raise DeviceMemoryError(
-                    f"{figures}: give each GPU fewer streams, stop what else runs on it, or use backend openvino"
+                    f"{figures}: give each GPU fewer streams, stop other programs that use it, or use backend openvino"
                 ) from error
             batch //= 2
             log.warning("%s; trying batch %d", figures, batch)
@@ -83,8 +89,7 @@ def _layout(bundle: Bundle, options: EngineOptions, batch: int, plans: dict[str,
     )
 
 
-def _matching(plan: Plan, plan_spec: PlanSpec) -> Plan:
-    """The plan, if its tensors are those that the spec promises."""
+def _check_tensors(plan: Plan, plan_spec: PlanSpec) -> None:
+    """Raise `BundleError` if the plan's inputs and outputs differ from the bundle's spec."""
     found = {name: TensorView(shape=tensor.shape, dtype=tensor.dtype.name) for name, tensor in plan.tensors.items()}
     check_signature(plan_spec.spec, plan_spec.name, plan_spec.path, found)
-    return plan

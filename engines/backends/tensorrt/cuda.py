@@ -1,4 +1,4 @@
-"""CUDA through PyCUDA: the primary context, memory, streams, and graphs, which PyCUDA lacks, through ctypes."""
+"""Use CUDA through PyCUDA: the primary context, memory and streams; graphs, which PyCUDA lacks, through ctypes."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from engines.backends.tensorrt.interface import AllocationError, Array, CudaEven
 NON_BLOCKING: Final = 1
 """CU_STREAM_NON_BLOCKING"""
 THREAD_LOCAL: Final = 1
-"""CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: what other threads do with CUDA meanwhile does not end the capture."""
-THREADS: Final = 128
+"""CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: CUDA calls of other threads do not invalidate the capture."""
+THREADS_PER_BLOCK: Final = 128
 MAX_COLUMNS: Final = 64
-"""Blocks that share one row; beyond, threads walk on."""
+"""At most this many blocks share one row; in longer rows each thread moves several words."""
 MAX_WAIT_S: Final = 60.0
-"""No batch takes so long on any GPU."""
+"""No batch takes this long on any GPU, so the GPU hangs."""
 
 
 class PyCudaDevice:
-    """The first GPU. It uses the primary context, which TensorRT and other libraries in this process share."""
+    """The first GPU, in its primary context, which it shares with TensorRT and other libraries of this process."""
 
     def __init__(self, index: int = 0) -> None:
         driver.init()
@@ -44,7 +44,7 @@ class PyCudaDevice:
         )
         self._memory: dict[int, Any] = {}
         with self.active():
-            # Page-locked: the driver reads the kernels once, here.
+            # The driver compiles the kernels once, here.
             self._module = driver.module_from_buffer(resources.files(__package__).joinpath("kernels.ptx").read_bytes())
             self._kernels = {}
             for name in ("gather_rows", "scatter_rows"):
@@ -71,7 +71,7 @@ class PyCudaDevice:
         except driver.MemoryError as error:
             raise AllocationError(nbytes) from error
         address = int(memory)
-        self._memory[address] = memory  # PyCUDA frees what nobody holds
+        self._memory[address] = memory  # PyCUDA frees memory without a reference
         return address
 
     def release(self, address: int) -> None:
@@ -114,22 +114,24 @@ class PyCudaDevice:
 
     def gather_rows(self, to: int, source: int, rows: int, count: int, row_bytes: int, stream: CudaStream) -> None:
         """See `Cuda.gather_rows`."""
-        self._move("gather_rows", to, source, rows, count, row_bytes, stream)
+        self._launch_row_kernel("gather_rows", to, source, rows, count, row_bytes, stream)
 
     def scatter_rows(self, to: int, source: int, rows: int, count: int, row_bytes: int, stream: CudaStream) -> None:
         """See `Cuda.scatter_rows`."""
-        self._move("scatter_rows", to, source, rows, count, row_bytes, stream)
+        self._launch_row_kernel("scatter_rows", to, source, rows, count, row_bytes, stream)
 
-    def _move(
+    def _launch_row_kernel(
         self, kernel: str, to: int, source: int, rows: int, count: int, row_bytes: int, stream: CudaStream
     ) -> None:
         words = row_bytes // 4
-        columns = min(-(-words // THREADS), MAX_COLUMNS)
-        self._kernels[kernel].prepared_async_call((count, columns), (THREADS, 1, 1), stream, to, source, rows, words)
+        columns = min(-(-words // THREADS_PER_BLOCK), MAX_COLUMNS)
+        self._kernels[kernel].prepared_async_call(
+            (count, columns), (THREADS_PER_BLOCK, 1, 1), stream, to, source, rows, words
+        )
 
     def record(self, event: CudaEvent, stream: CudaStream) -> None:
         """See `Cuda.record`."""
-        event.record(stream)  # type: ignore[attr-defined]  # PyCUDA's own
+        event.record(stream)  # type: ignore[attr-defined]  # PyCUDA's type
 
     def wait(self, stream: CudaStream, event: CudaEvent) -> None:
         """See `Cuda.wait`."""
@@ -137,11 +139,11 @@ class PyCudaDevice:
 
     def synchronize(self, event: CudaEvent) -> None:
         """See `Cuda.synchronize`."""
-        _wait(event)
+        _wait_until_done(event)
 
     def finish(self, stream: CudaStream) -> None:
         """See `Cuda.finish`."""
-        _wait(stream)
+        _wait_until_done(stream)
 
     def capture(self, stream: CudaStream, enqueue: Callable[[], None]) -> CudaGraph | None:
         """See `Cuda.capture`."""
@@ -153,7 +155,9 @@ class PyCudaDevice:
         try:
             enqueue()
         finally:
-            code = library.cuStreamEndCapture(handle, ctypes.byref(graph))  # always, or the stream stays in capture
+            code = library.cuStreamEndCapture(
+                handle, ctypes.byref(graph)
+            )  # even after an error, or the stream stays in capture mode
         _check(code, "cuStreamEndCapture")
         executable = ctypes.c_void_p()
         try:
@@ -191,12 +195,12 @@ def _check(code: int, call: str) -> None:
         raise RuntimeError(f"{call} failed with CUresult {code}")
 
 
-def _wait(mark: Any) -> None:
-    """Let the CPU wait for a stream or event, giving way to other threads; a GPU that hangs must not hang us."""
-    done = mark.is_done if hasattr(mark, "is_done") else mark.query  # a stream's, an event's
+def _wait_until_done(mark: Any) -> None:
+    """Let the CPU wait for a stream or event while other threads run; raise `RuntimeError` if the GPU hangs."""
+    is_done = mark.is_done if hasattr(mark, "is_done") else mark.query  # a stream has `is_done`, an event `query`
     deadline = time.monotonic() + MAX_WAIT_S
     try:
-        while not done():
+        while not is_done():
             if time.monotonic() > deadline:
                 raise RuntimeError(f"the GPU has not finished its work within {MAX_WAIT_S:.0f} s")
             time.sleep(0)

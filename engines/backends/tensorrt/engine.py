@@ -1,13 +1,13 @@
-"""The engine on a GPU: frames go up once, features stay, logits come back.
+"""Run an engine on a GPU: frames are uploaded once, features stay on the device, only logits come back.
 
-Two streams. Uploads go through two pairs of staging buffers on one, all computing is on the other, so a batch is on
-its way while the one before is computed. `encode` returns when its frames have been copied into pinned memory, not
-when they are encoded; `classify` waits for its own result, and with it for everything before. All memory is allocated
-at the start, and a call with a prepared batch size replays one CUDA graph.
+The engine has two CUDA streams. One uploads frames through two sets of staging buffers, the other computes, so a batch
+is uploaded while the batch before it is computed. `encode` returns when its frames are copied into pinned memory, not
+when they are encoded. `classify` waits for its own result, and so for all work queued before it. The constructor
+allocates all memory; a call replays one CUDA graph, made for the smallest prepared batch size that fits.
 
-The head's gather is a kernel of ours rather than an operator in the graph: as an operator the bank would be one of
-the plan's inputs, and the plan would have to be built again for every number of streams. Softmax is done on the host,
-in float32: logits are as many bytes as probabilities, and the plan's precision does not touch them then.
+A kernel of this package, not an operator in the head's graph, gathers the features of a window. An operator would make
+the bank an input of the plan, and the plan would have to be built again for each number of streams. The host computes
+softmax in float32: logits take as many bytes as probabilities, and the plan's precision does not affect them then.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ log = logging.getLogger("engine")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Staging:
-    """One upload's way: pinned memory, device memory, and when each may be written again."""
+class _StagingBuffers:
+    """The pinned and the device memory of one upload, and the events after which each may be written again."""
 
     host_frames: Array
     host_slots: Array
@@ -42,7 +42,7 @@ class _Staging:
 
 
 class TensorRtEngine(CheckedEngine):
-    """Two plans, one bank. Everything between the constructor and `close` allocates nothing on the device."""
+    """Two plans and one bank. The constructor allocates all device memory; `encode` and `classify` allocate none."""
 
     def __init__(
         self,
@@ -51,26 +51,26 @@ class TensorRtEngine(CheckedEngine):
         layout: MemoryLayout,
         precision: str,
         *,
-        computes: str,
+        precision_text: str,
     ) -> None:
-        """`computes`: the precision as the description is to say it."""
+        """`precision_text` is the precision as the engine's description shows it."""
         gpu = platform.cuda.gpu
         super().__init__(
             layout.spec,
             max_batch=layout.max_batch,
             bank_slots=layout.bank_slots,
-            description=f"tensorrt {platform.compiler.version} {computes}, {gpu.name} ({gpu.compute_capability})",
+            description=f"tensorrt {platform.compiler.version} {precision_text}, {gpu.name} ({gpu.compute_capability})",
             precision=precision,
         )
         self._cuda, self._layout = platform.cuda, layout
         self._plans = plans
-        self._owned: list[int] = []
+        self._allocated: list[int] = []
         self._batches = prepared_batches(layout.max_batch)
         try:
             self._allocate()
             self._graphs = True
-            self._encoders = {size: self._step(self._encoder_work(size)) for size in self._batches}
-            self._heads = {size: self._step(self._head_work(size)) for size in self._batches}
+            self._encoders = {size: self._prepare_launch(self._encoder_work(size)) for size in self._batches}
+            self._heads = {size: self._prepare_launch(self._head_work(size)) for size in self._batches}
             self._cuda.finish(self._compute)
         except BaseException:
             self._release()
@@ -80,22 +80,22 @@ class TensorRtEngine(CheckedEngine):
         cuda, layout, spec = self._cuda, self._layout, self.spec
         batch = layout.max_batch
         self._upload, self._compute = cuda.stream(), cuda.stream()
-        self._bank = self._memory(layout.bank_bytes)
-        self._frames = self._memory(batch * layout.chunk_bytes)
-        self._slots = self._memory(batch * 4)
-        self._features = self._memory(batch * layout.row_bytes)
-        self._rows = self._memory(batch * spec.chunks * 4)
-        self._windows = self._memory(batch * spec.chunks * layout.row_bytes)
-        self._logits = self._memory(batch * len(spec.labels) * 4)
-        self._scratch = self._memory(layout.scratch_bytes) if layout.scratch_bytes else 0
+        self._bank = self._allocate_owned(layout.bank_bytes)
+        self._frames = self._allocate_owned(batch * layout.chunk_bytes)
+        self._slots = self._allocate_owned(batch * 4)
+        self._features = self._allocate_owned(batch * layout.row_bytes)
+        self._rows = self._allocate_owned(batch * spec.chunks * 4)
+        self._windows = self._allocate_owned(batch * spec.chunks * layout.row_bytes)
+        self._logits = self._allocate_owned(batch * len(spec.labels) * 4)
+        self._scratch = self._allocate_owned(layout.scratch_bytes) if layout.scratch_bytes else 0
         self._host_rows = cuda.pinned((batch, spec.chunks), np.int32)
         self._host_logits = cuda.pinned((batch, len(spec.labels)), np.float32)
         self._staging = [
-            _Staging(
+            _StagingBuffers(
                 host_frames=cuda.pinned((batch, *spec.chunk_shape), np.uint8),
                 host_slots=cuda.pinned((batch,), np.int32),
-                frames=self._memory(batch * layout.chunk_bytes),
-                slots=self._memory(batch * 4),
+                frames=self._allocate_owned(batch * layout.chunk_bytes),
+                slots=self._allocate_owned(batch * 4),
                 uploaded=cuda.event(),
                 free=cuda.event(),
             )
@@ -107,14 +107,14 @@ class TensorRtEngine(CheckedEngine):
 
     def _encode(self, frames: U8, slots: I32) -> None:
         cuda, count = self._cuda, len(frames)
-        size = self._prepared(count)
+        size = self._padded_size(count)
         staging = self._staging[0]
         self._staging.reverse()
-        with self._reported(), cuda.active():
-            cuda.synchronize(staging.free)  # the batch before the last has left it
+        with _DeviceErrors(self), cuda.active():
+            cuda.synchronize(staging.free)  # the device has copied the batch before the last one
             staging.host_frames[:count] = frames
             staging.host_slots[:count] = slots
-            staging.host_slots[count:size] = self.bank_slots  # the slot that nobody reads
+            staging.host_slots[count:size] = self.bank_slots  # padding goes to the extra slot, which is never read
             cuda.upload(staging.frames, staging.host_frames[:count], self._upload)
             cuda.upload(staging.slots, staging.host_slots[:size], self._upload)
             cuda.record(staging.uploaded, self._upload)
@@ -126,8 +126,8 @@ class TensorRtEngine(CheckedEngine):
 
     def _classify(self, windows: I32) -> F32:
         count = len(windows)
-        size = self._prepared(count)
-        with self._reported(), self._cuda.active():
+        size = self._padded_size(count)
+        with _DeviceErrors(self), self._cuda.active():
             self._host_rows[:count] = windows
             self._host_rows[count:size] = 0
             self._heads[size]()
@@ -136,7 +136,7 @@ class TensorRtEngine(CheckedEngine):
 
     def _read_features(self, slots: I32) -> F32:
         cuda, count = self._cuda, len(slots)
-        with self._reported(), cuda.active():
+        with _DeviceErrors(self), cuda.active():
             host = self._host_features(count)
             self._upload_slots(slots)
             cuda.gather_rows(self._features, self._bank, self._slots, count, self._layout.row_bytes, self._compute)
@@ -146,7 +146,7 @@ class TensorRtEngine(CheckedEngine):
 
     def _write_features(self, features: F32, slots: I32) -> None:
         cuda, count = self._cuda, len(slots)
-        with self._reported(), cuda.active():
+        with _DeviceErrors(self), cuda.active():
             host = self._host_features(count)
             host[:] = features
             self._upload_slots(slots)
@@ -155,14 +155,14 @@ class TensorRtEngine(CheckedEngine):
             cuda.finish(self._compute)
 
     def _host_features(self, count: int) -> Array:
-        """Pinned for this call alone: a bank is moved once in an engine's life, if ever."""
+        """Allocate pinned memory for this call only: an engine's bank is moved once, if ever."""
         return self._cuda.pinned((count, *self.spec.feature_shape), np.float32)
 
     def _upload_slots(self, slots: I32) -> None:
         host = self._cuda.pinned(slots.shape, np.int32)
         host[:] = slots
         self._cuda.upload(self._slots, host, self._compute)
-        self._cuda.finish(self._compute)  # `host` is gone when this returns
+        self._cuda.finish(self._compute)  # `host` is freed when this returns
 
     def _close(self) -> None:
         with self._cuda.active():
@@ -170,12 +170,12 @@ class TensorRtEngine(CheckedEngine):
                 self._cuda.finish(self._upload)
                 self._cuda.finish(self._compute)
             except RuntimeError as error:
-                log.warning("%s: %s", self.spec.id, error)  # it is being closed because of that, most likely
+                log.warning("%s: %s", self.spec.id, error)  # most likely the reason why the engine is closed
             self._release()
         self._cuda.close()
 
     def _encoder_work(self, size: int) -> Callable[[], None]:
-        """Frames and slots as they lie in device memory -> features in the bank."""
+        """Make the function that queues an encode: frames and slots in device memory -> features in the bank."""
         cuda, row = self._cuda, self._layout.row_bytes
         execution = self._plans["encoder"].execution(
             size, {"frames": self._frames, "features": self._features}, self._scratch
@@ -188,7 +188,7 @@ class TensorRtEngine(CheckedEngine):
         return work
 
     def _head_work(self, size: int) -> Callable[[], None]:
-        """Bank slots in pinned memory -> logits in pinned memory."""
+        """Make the function that queues a classify: bank slots in pinned memory -> logits in pinned memory."""
         cuda, row = self._cuda, self._layout.row_bytes
         execution = self._plans["head"].execution(
             size, {"features": self._windows, "logits": self._logits}, self._scratch
@@ -203,9 +203,12 @@ class TensorRtEngine(CheckedEngine):
 
         return work
 
-    def _step(self, work: Callable[[], None]) -> Callable[[], None]:
-        """`work` as one launch of a CUDA graph; as it is where the driver or a layer cannot be captured."""
-        work()  # once outside: what libraries allocate at first use must not happen during capture
+    def _prepare_launch(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Capture `work` in a CUDA graph and return its launch, or return `work` if it cannot be captured.
+
+        Old drivers, and some layers, prevent the capture.
+        """
+        work()  # first without capture: libraries may allocate at first use, and must not during capture
         self._cuda.finish(self._compute)
         if not self._graphs:
             return work
@@ -216,31 +219,28 @@ class TensorRtEngine(CheckedEngine):
             log.info("%s: without CUDA graphs: %s", self.description, error)
             graph = None
         if graph is None:
-            self._graphs = False  # of the other sizes neither
+            self._graphs = False  # do not try the other sizes
             return work
         launch, stream = graph.launch, self._compute
         return lambda: launch(stream)
 
-    def _prepared(self, count: int) -> int:
+    def _padded_size(self, count: int) -> int:
         return self._batches[bisect.bisect_left(self._batches, count)]
 
-    def _memory(self, nbytes: int) -> int:
+    def _allocate_owned(self, nbytes: int) -> int:
         address = self._cuda.allocate(nbytes)
-        self._owned.append(address)
+        self._allocated.append(address)
         return address
 
     def _release(self) -> None:
         self._encoders, self._heads = {}, {}
         self._plans = {}
-        while self._owned:
-            self._cuda.release(self._owned.pop())
-
-    def _reported(self) -> _Reported:
-        return _Reported(self)
+        while self._allocated:
+            self._cuda.release(self._allocated.pop())
 
 
-class _Reported:
-    """Turns what CUDA and TensorRT report while running into our error. The device may be lost after one."""
+class _DeviceErrors:
+    """Translate a `RuntimeError` of CUDA or TensorRT into `DeviceError`. The device may be unusable afterwards."""
 
     def __init__(self, engine: TensorRtEngine) -> None:
         self._engine = engine
@@ -249,4 +249,6 @@ class _Reported:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if isinstance(error, RuntimeError):
-            raise DeviceError(f"{self._engine.spec.id} on {self._engine.description}: {error}; restart it") from error
+            raise DeviceError(
+                f"{self._engine.spec.id} on {self._engine.description}: {error}; restart the process"
+            ) from error

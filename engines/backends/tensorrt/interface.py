@@ -1,7 +1,8 @@
-"""All that the TensorRT engine asks of CUDA and of TensorRT, and nothing else.
+"""Define what the TensorRT engine needs of CUDA and TensorRT, and nothing else.
 
-Two implementations: `cuda` and `library` over PyCUDA and TensorRT, and the test double, which computes on the CPU.
-Addresses are those of device memory. Whatever takes a stream returns at once; the work happens in the stream's order.
+There are two implementations: the modules `cuda` and `library` use PyCUDA and TensorRT; the test double computes on the
+CPU. All addresses are in device memory. A call with a stream only queues its work there and returns at once; the device
+does the work of one stream in order.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ Array = npt.NDArray[Any]
 
 
 class AllocationError(Exception):
-    """The device has not the memory that was asked for."""
+    """The device does not have enough memory for an allocation of `nbytes`, if the size is known."""
 
     def __init__(self, nbytes: int | None = None) -> None:
         super().__init__("" if nbytes is None else f"{nbytes} bytes")
@@ -27,7 +28,7 @@ class AllocationError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuIdentity:
-    """What a plan depends on besides TensorRT: plans are built for one kind of GPU under one driver."""
+    """The GPU and driver that a plan is built for; it also depends on the version of TensorRT."""
 
     name: str
     compute_capability: str
@@ -36,115 +37,115 @@ class GpuIdentity:
 
 
 class CudaStream(Protocol):
-    """A queue of work on the device, in which nothing waits for the default stream."""
+    """A queue of work on the device that does not wait for the default stream."""
 
     @property
     def handle(self) -> int:
-        """CUDA's own handle, for TensorRT."""
+        """CUDA's handle of the stream, for TensorRT."""
 
 
 class CudaEvent(Protocol):
-    """A mark in a stream."""
+    """A mark in a stream that the CPU or another stream can wait for."""
 
 
 class CudaGraph(Protocol):
-    """Work recorded once, that is launched whole."""
+    """Work that was captured once and is launched as a whole."""
 
     def launch(self, stream: CudaStream) -> None:
-        """Queue all of it."""
+        """Queue all of the captured work."""
 
 
 class Cuda(Protocol):
-    """One GPU: memory, streams, copies and the two kernels that move rows."""
+    """A GPU with its memory, streams, copies and the two kernels that move rows."""
 
     gpu: GpuIdentity
 
     def active(self) -> AbstractContextManager[None]:
-        """Every other call must be made within it: contexts belong to threads."""
+        """Make the context current in this thread; every other call must be inside this `with` block."""
 
     def free_bytes(self) -> int:
-        """Device memory that can still be allocated."""
+        """Return how many bytes of device memory can still be allocated."""
 
     def allocate(self, nbytes: int) -> int:
-        """An address aligned to 256 bytes. Raises `AllocationError`."""
+        """Allocate device memory; return its address, aligned to 256 bytes. Raises `AllocationError`."""
 
     def release(self, address: int) -> None:
-        """Give memory back that `allocate` gave."""
+        """Free memory that `allocate` returned."""
 
     def pinned(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
-        """Host memory that copies read and write while the CPU does other things."""
+        """Allocate page-locked host memory, which copies read and write while the CPU does other work."""
 
     def stream(self) -> CudaStream:
-        """A new non-blocking stream."""
+        """Create a non-blocking stream."""
 
     def event(self) -> CudaEvent:
-        """A new event, not recorded: waiting for it returns at once."""
+        """Create an event that is not recorded yet; waiting for it returns at once."""
 
     def upload(self, to: int, array: Array, stream: CudaStream) -> None:
-        """Contiguous pinned `array` to device memory; it must stay as it is until the copy is done."""
+        """Copy the contiguous pinned `array` to device memory; it must not change until the copy is done."""
 
     def download(self, array: Array, source: int, stream: CudaStream) -> None:
-        """Device memory into contiguous pinned `array`."""
+        """Copy device memory into the contiguous pinned `array`."""
 
     def copy(self, to: int, source: int, nbytes: int, stream: CudaStream) -> None:
-        """Device memory to device memory."""
+        """Copy device memory to device memory."""
 
     def clear(self, address: int, nbytes: int, stream: CudaStream) -> None:
-        """Device memory to zero bytes."""
+        """Set device memory to zero bytes."""
 
     def gather_rows(self, to: int, source: int, rows: int, count: int, row_bytes: int, stream: CudaStream) -> None:
-        """to[i] = source[rows[i]] for i < count; `rows` is the address of int32; `row_bytes` a multiple of 4."""
+        """Set to[i] = source[rows[i]] for i < count. `rows` is an address of int32, `row_bytes` a multiple of 4."""
 
     def scatter_rows(self, to: int, source: int, rows: int, count: int, row_bytes: int, stream: CudaStream) -> None:
-        """to[rows[i]] = source[i] for i < count."""
+        """Set to[rows[i]] = source[i] for i < count. `rows` is an address of int32, `row_bytes` a multiple of 4."""
 
     def record(self, event: CudaEvent, stream: CudaStream) -> None:
-        """Mark the work queued so far."""
+        """Let the event mark the work that is queued in the stream so far."""
 
     def wait(self, stream: CudaStream, event: CudaEvent) -> None:
-        """Let the stream's later work begin only after the mark. The CPU does not wait."""
+        """Let the stream's later work begin only after the event's mark. The CPU does not wait."""
 
     def synchronize(self, event: CudaEvent) -> None:
-        """Let the CPU wait for the mark."""
+        """Let the CPU wait for the event's mark."""
 
     def finish(self, stream: CudaStream) -> None:
-        """Let the CPU wait for everything in the stream. Raises `RuntimeError` where some of it failed."""
+        """Let the CPU wait for all work in the stream. Raises `RuntimeError` if some of it failed."""
 
     def capture(self, stream: CudaStream, enqueue: Callable[[], None]) -> CudaGraph | None:
-        """What `enqueue` puts into the stream, recorded instead of done; None where the driver cannot."""
+        """Record the work that `enqueue` queues, instead of doing it; return None if the driver cannot capture."""
 
     def close(self) -> None:
-        """Give the context back."""
+        """Free the memory that is still allocated, and give the context back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorRtTraits:
-    """What an installed TensorRT has, found out by looking, not by its version number."""
+    """The features of the installed TensorRT, probed one by one instead of derived from its version number."""
 
     layer_norm: bool
-    """LayerNormalization is an operator (8.6 and later)."""
+    """Whether LayerNormalization is an operator (8.6 and later)."""
     flags: frozenset[str]
-    """Precisions that the builder may choose by itself, tensor by tensor; none in 11."""
+    """Precisions that the builder may choose for each tensor; empty in 11."""
     strongly_typed: bool
-    """The types of the graph can be made binding (10 and later)."""
+    """Whether the builder can be made to keep the types of the graph (10 and later)."""
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """All that it computes in."""
+        """List all precisions that this TensorRT computes in."""
         typed = {"fp16", "bf16", "int8"} if self.strongly_typed else set()
         return ("fp32", *sorted(self.flags | typed))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanRequest:
-    """One graph to compile."""
+    """A graph to compile, and how."""
 
     name: str
     onnx: bytes
     precision: str
     strongly_typed: bool
     keep_fp32: tuple[str, ...]
-    """Names of nodes that the builder may not lower, where the types are not binding."""
+    """Names of nodes that the builder must not lower, if the network is not strongly typed."""
     max_batch: int
     workspace_bytes: int
     timing_cache: bytes
@@ -153,48 +154,51 @@ class PlanRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensor:
-    """An input or output; the batch is -1."""
+    """An input or output of a plan; the size of its batch axis is -1."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
 
 class Execution(Protocol):
-    """One plan at one batch size, its tensors at fixed addresses."""
+    """A plan at one batch size, with its tensors at fixed addresses."""
 
     def enqueue(self, stream: CudaStream) -> None:
-        """Queue one inference. Raises `RuntimeError` where TensorRT refuses."""
+        """Queue one inference. Raises `RuntimeError` if TensorRT refuses."""
 
 
 class Plan(Protocol):
-    """A loaded plan. The caller owns all memory that it works in."""
+    """A loaded plan. The caller owns all memory that the plan uses."""
 
     tensors: Mapping[str, Tensor]
     scratch_bytes: int
 
     def execution(self, batch: int, addresses: Mapping[str, int], scratch: int) -> Execution:
-        """Fix the batch size, the tensors and the scratch memory, which executions may share if they take turns.
+        """Prepare the plan for one batch size, with its tensors and scratch memory at the given addresses.
 
-        Raises `AllocationError`.
+        Executions that never run at the same time may share scratch memory. Raises `AllocationError`.
         """
 
 
 class Compiler(Protocol):
-    """TensorRT: ONNX in, plan out."""
+    """TensorRT as a compiler from ONNX to plans."""
 
     version: str
     traits: TensorRtTraits
 
     def build(self, request: PlanRequest) -> tuple[bytes, bytes]:
-        """(plan, timing cache). Raises `CompileError` naming what is not taken, `AllocationError`."""
+        """Compile a graph to (plan, timing cache).
+
+        Raises `CompileError`, which names the operators or layers that TensorRT refuses, and `AllocationError`.
+        """
 
     def load(self, plan: bytes) -> Plan:
-        """Raises `StaleBlobError` for a plan of another version or device, or a damaged one."""
+        """Load a plan. Raises `StaleBlobError` if it is damaged, or of another version or device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Platform:
-    """The two libraries, ready to work."""
+    """CUDA and TensorRT, both initialised."""
 
     cuda: Cuda
     compiler: Compiler

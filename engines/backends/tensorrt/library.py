@@ -1,4 +1,4 @@
-"""TensorRT 8.5, 8.6, 10 and 11 through one set of calls. What differs is found by looking for it, never by version."""
+"""Use TensorRT 8.5, 8.6, 10 and 11 through one set of calls; probe for each feature instead of comparing versions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from engines.cache import StaleBlobError
 from engines.errors import BackendMissingError, CompileError
 
 NUMPY_TYPES: Final = {
-    # By TensorRT's name; its own `nptype` breaks with NumPy 1.24 and later on 8.5.
+    # By TensorRT's name. On 8.5, TensorRT's `nptype` breaks with NumPy 1.24 and later.
     "FLOAT": np.float32,
     "HALF": np.float16,
     "INT8": np.int8,
@@ -33,8 +33,8 @@ NUMPY_TYPES: Final = {
     "UINT8": np.uint8,
 }
 FLAGS: Final = {"fp16": "FP16", "bf16": "BF16", "int8": "INT8"}
-EXTERNAL: Final = ("CUBLAS", "CUBLAS_LT", "CUDNN")
-NEEDED: Final = (
+EXTERNAL_TACTICS: Final = ("CUBLAS", "CUBLAS_LT", "CUDNN")
+REQUIRED_API: Final = (
     ("ICudaEngine", "num_io_tensors"),
     ("ICudaEngine", "get_tensor_mode"),
     ("IExecutionContext", "set_input_shape"),
@@ -43,25 +43,25 @@ NEEDED: Final = (
     ("IBuilderConfig", "set_memory_pool_limit"),
     ("Builder", "build_serialized_network"),
 )
-"""What every version from 8.5 on has; an older one lacks some of it."""
+"""Every version from 8.5 on has all of these; an older one lacks some."""
 
 log = logging.getLogger("engine")
 
 
 class TensorRtCompiler:
-    """The installed TensorRT. Make it only while a CUDA context is current: without one TensorRT crashes."""
+    """The installed TensorRT. Create it only while a CUDA context is current, or TensorRT crashes."""
 
     def __init__(self) -> None:
-        lacking = [f"{owner}.{name}" for owner, name in NEEDED if not hasattr(getattr(trt, owner, None), name)]
-        if lacking:
+        missing = [f"{owner}.{name}" for owner, name in REQUIRED_API if not hasattr(getattr(trt, owner, None), name)]
+        if missing:
             raise BackendMissingError(
-                f"tensorrt {trt.__version__} has no {lacking[0]}: at least 8.5 is needed; pip install -U tensorrt"
+                f"tensorrt {trt.__version__} has no {missing[0]}: 8.5 or later is needed; pip install -U tensorrt"
             )
         self.version: str = trt.__version__
         self.traits = find_traits()
         self._logger = _Logger()
         if hasattr(trt, "init_libnvinfer_plugins"):
-            trt.init_libnvinfer_plugins(self._logger, "")  # 8.5 needs one for InstanceNormalization
+            trt.init_libnvinfer_plugins(self._logger, "")  # 8.5 needs a plugin for InstanceNormalization
         self._runtime = trt.Runtime(self._logger)
 
     def build(self, request: PlanRequest) -> tuple[bytes, bytes]:
@@ -73,16 +73,16 @@ class TensorRtCompiler:
         if not parser.parse(request.onnx):
             errors = [parser.get_error(i) for i in range(parser.num_errors)]
             raise CompileError(
-                f"{request.name}: TensorRT {self.version} does not take the graph: {_refusals(errors)}; "
+                f"{request.name}: TensorRT {self.version} cannot read the graph: {_parser_errors(errors)}; "
                 "export the bundle again, or use backend openvino or onnxruntime"
             )
         config = builder.create_builder_config()
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request.workspace_bytes)
-        _leave_external_libraries(config)
+        _disable_external_tactics(config)
         _set_precision(config, network, request)
         config.add_optimization_profile(_profile(builder, network, request.max_batch))
         cache = config.create_timing_cache(request.timing_cache)
-        if not config.set_timing_cache(cache, False):  # of another device: begin a new one
+        if not config.set_timing_cache(cache, False):  # it is of another device: begin a new one
             cache = config.create_timing_cache(b"")
             config.set_timing_cache(cache, False)
         _report_progress(config, request)
@@ -100,51 +100,56 @@ class TensorRtCompiler:
         if engine is None:
             if self._logger.out_of_memory():
                 raise AllocationError
-            raise StaleBlobError(f"TensorRT {self.version} does not take the plan: {self._logger.last()}")
+            raise StaleBlobError(f"TensorRT {self.version} cannot load the plan: {self._logger.last()}")
         return _LoadedPlan(engine, self._logger)
 
 
 def find_traits() -> TensorRtTraits:
-    """What the installed TensorRT has."""
+    """Probe the features of the installed TensorRT."""
     creation = trt.NetworkDefinitionCreationFlag
     flags = frozenset(name for name, flag in FLAGS.items() if hasattr(trt.BuilderFlag, flag))
     return TensorRtTraits(
         layer_norm=hasattr(trt.INetworkDefinition, "add_normalization"),
         flags=flags,
-        # In 11 every network is strongly typed, and the flag may stay for compatibility.
+        # In 11 every network is strongly typed; the flag may still exist for compatibility.
         strongly_typed=hasattr(creation, "STRONGLY_TYPED") or not flags,
     )
 
 
 def _network_flags(request: PlanRequest) -> int:
     creation = trt.NetworkDefinitionCreationFlag
-    wanted = ["EXPLICIT_BATCH"]  # 8.x needs it, 10 ignores it, 11 has removed it
+    names = ["EXPLICIT_BATCH"]  # 8.x needs it, 10 ignores it, 11 has removed it
     if request.strongly_typed:
-        wanted.append("STRONGLY_TYPED")
-    return sum(1 << int(getattr(creation, name)) for name in wanted if hasattr(creation, name))
+        names.append("STRONGLY_TYPED")
+    return sum(1 << int(getattr(creation, name)) for name in names if hasattr(creation, name))
 
 
-def _leave_external_libraries(config: Any) -> None:
-    """Let TensorRT use its own kernels alone, as 10 and later do: cuBLAS and cuDNN are gigabytes that a serving machine
-    may not have, hundreds of MiB of device memory where it has, and another version that a plan would depend on."""
+def _disable_external_tactics(config: Any) -> None:
+    """Let TensorRT use only its own kernels, as 10 and later do.
+
+    cuBLAS and cuDNN are gigabytes that a serving machine may not have. With them a plan takes hundreds of MiB more of
+    device memory and depends on their versions too.
+    """
     feature = getattr(getattr(trt, "PreviewFeature", None), "DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805", None)
     if feature is not None:
         config.set_preview_feature(feature, True)
     sources = trt.TacticSource.__members__
-    if any(name in sources for name in EXTERNAL):
-        config.set_tactic_sources(sum(1 << int(source) for name, source in sources.items() if name not in EXTERNAL))
+    if any(name in sources for name in EXTERNAL_TACTICS):
+        config.set_tactic_sources(
+            sum(1 << int(source) for name, source in sources.items() if name not in EXTERNAL_TACTICS)
+        )
 
 
 def _set_precision(config: Any, network: Any, request: PlanRequest) -> None:
-    """Let the builder lower precision where the graph's types do not say it themselves."""
+    """Let the builder lower the precision, except for `keep_fp32`, if the graph's types do not define it."""
     if request.strongly_typed or request.precision == "fp32":
         tf32 = getattr(trt.BuilderFlag, "TF32", None)
         if tf32 is not None and request.precision == "fp32":
-            config.clear_flag(tf32)  # 10 bits of mantissa: not what "fp32" promises
+            config.clear_flag(tf32)  # TF32 has 10 bits of mantissa, which is not fp32
         return
     config.set_flag(getattr(trt.BuilderFlag, FLAGS[request.precision]))
     if request.precision == "int8":
-        config.set_flag(trt.BuilderFlag.FP16)  # what is not quantised
+        config.set_flag(trt.BuilderFlag.FP16)  # for the layers that are not quantised
     kept = set(request.keep_fp32)
     if not kept:
         return
@@ -160,7 +165,7 @@ def _set_precision(config: Any, network: Any, request: PlanRequest) -> None:
 
 
 def _profile(builder: Any, network: Any, max_batch: int) -> Any:
-    """Batches from 1 to `max_batch`, tuned for the largest: that is where throughput is decided."""
+    """Make a profile for batches of 1 to `max_batch`, tuned for the largest, which decides the throughput."""
     profile = builder.create_optimization_profile()
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
@@ -171,10 +176,10 @@ def _profile(builder: Any, network: Any, max_batch: int) -> Any:
 
 def _report_progress(config: Any, request: PlanRequest) -> None:
     base = getattr(trt, "IProgressMonitor", None)
-    if base is None or not hasattr(config, "progress_monitor"):  # before 10
+    if base is None or not hasattr(config, "progress_monitor"):  # TensorRT before 10
         return
 
-    class Monitor(base):  # type: ignore[misc, valid-type]  # TensorRT's own, known only at run time
+    class Monitor(base):  # type: ignore[misc, valid-type]  # TensorRT's class, known only at run time
         def phase_start(self, name: str, parent: str | None, steps: int) -> None:
             if parent is None:
                 request.progress(f"{name} ({steps} steps)")
@@ -188,15 +193,15 @@ def _report_progress(config: Any, request: PlanRequest) -> None:
     config.progress_monitor = Monitor()
 
 
-def _refusals(errors: list[Any]) -> str:
-    """The parser's errors, each operator once."""
+def _parser_errors(errors: list[Any]) -> str:
+    """Describe the parser's errors, each distinct one once."""
     texts = []
     for error in errors:
         operator = error.node_operator() if hasattr(error, "node_operator") else ""
         node = error.node_name() if hasattr(error, "node_name") else f"node {error.node()}"
         text = f"{operator} ({node}): {error.desc()}" if operator else f"{node}: {error.desc()}"
         texts.append(" ".join(text.split())[:300])
-    return "; ".join(dict.fromkeys(texts[:5])) or "no reason was given"
+    return "; ".join(dict.fromkeys(texts[:5])) or "TensorRT gives no reason"
 
 
 class _LoadedPlan:
@@ -213,7 +218,7 @@ class _LoadedPlan:
             for name in names
         }
         self._inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
-        # `device_memory_size` is gone in 11, `_v2` is not there before 10.
+        # 11 has no `device_memory_size`, versions before 10 have no `_v2`.
         size = getattr(engine, "device_memory_size_v2", None)
         self.scratch_bytes = int(engine.device_memory_size if size is None else size)
 
@@ -224,7 +229,7 @@ class _LoadedPlan:
         if context is None:
             if self._logger.out_of_memory():
                 raise AllocationError
-            raise RuntimeError(f"TensorRT makes no execution context: {self._logger.last()}")
+            raise RuntimeError(f"TensorRT cannot create an execution context: {self._logger.last()}")
         if hasattr(context, "set_device_memory"):
             context.set_device_memory(scratch, self.scratch_bytes)
         else:
@@ -236,7 +241,7 @@ class _LoadedPlan:
             raise RuntimeError(f"TensorRT cannot infer the shapes of {', '.join(missing)}")
         for name, address in addresses.items():
             if not context.set_tensor_address(name, address):
-                raise RuntimeError(f"TensorRT refuses the memory of {name}: {self._logger.last()}")
+                raise RuntimeError(f"TensorRT refuses the address of {name}: {self._logger.last()}")
         return _Execution(context=context, logger=self._logger)
 
     def _context_without_memory(self) -> Any:
@@ -252,30 +257,30 @@ class _Execution:
 
     def enqueue(self, stream: CudaStream) -> None:
         if not self.context.execute_async_v3(stream.handle):
-            raise RuntimeError(f"TensorRT does not run the plan: {self.logger.last()}")
+            raise RuntimeError(f"TensorRT cannot run the plan: {self.logger.last()}")
 
 
-class _Logger(trt.ILogger):  # type: ignore[misc]  # TensorRT's own class
-    """TensorRT's messages: warnings and errors into our log, errors kept for the exception that follows them."""
+class _Logger(trt.ILogger):  # type: ignore[misc]  # TensorRT's class has no type
+    """Write TensorRT's warnings and errors to the log, and keep the errors for the exception that follows them."""
 
     def __init__(self) -> None:
         trt.ILogger.__init__(self)
         self.errors: list[str] = []
 
     def log(self, severity: Any, message: str) -> None:
-        """Called by TensorRT, from any thread."""
+        """Receive a message; TensorRT calls this from any thread."""
         text = " ".join(message.split())[:500]
         if int(severity) <= int(trt.ILogger.ERROR):
             self.errors = [*self.errors[-19:], text]
-            log.debug("TensorRT: %s", text)
+            log.debug("TensorRT error: %s", text)
         elif severity == trt.ILogger.WARNING:
-            log.debug("TensorRT warns: %s", text)
+            log.debug("TensorRT warning: %s", text)
 
     def last(self) -> str:
-        """The newest error."""
-        return self.errors[-1] if self.errors else "it gives no reason"
+        """Return the newest error."""
+        return self.errors[-1] if self.errors else "TensorRT gives no reason"
 
     def out_of_memory(self) -> bool:
-        """Whether one of the errors since the last call is about memory."""
+        """Tell whether one of the errors since the last call is about memory."""
         words = ("out of memory", "outofmemory", "insufficient memory", "memory allocation")
         return any(word in error.lower() for error in self.errors for word in words)

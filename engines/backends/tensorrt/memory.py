@@ -1,4 +1,4 @@
-"""How much device memory an engine needs, and for what; and the batch sizes that it is prepared for."""
+"""Compute the device memory that an engine needs, and the batch sizes that it is prepared for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryLayout:
-    """Sizes in bytes of everything that the engine allocates on the device."""
+    """The sizes in bytes of all buffers that the engine allocates on the device."""
 
     spec: ModelSpec
     max_batch: int
@@ -21,45 +21,49 @@ class MemoryLayout:
 
     @property
     def row_bytes(self) -> int:
-        """One feature, float32."""
+        """The size of one feature, float32."""
         return math.prod(self.spec.feature_shape) * 4
 
     @property
     def chunk_bytes(self) -> int:
-        """One chunk's frames, uint8."""
+        """The size of one chunk's frames, uint8."""
         return math.prod(self.spec.chunk_shape)
 
     @property
     def bank_bytes(self) -> int:
-        """Every slot, and one more in which the padding of a batch ends up."""
+        """The size of all slots and of one more slot, which receives the padding of a batch."""
         return (self.bank_slots + 1) * self.row_bytes
 
     @property
     def batch_bytes(self) -> int:
-        """What grows with the batch: frames three times (two uploads under way, one in work), features, windows."""
+        """The size of the buffers that grow with the batch: features, windows, and frames three times.
+
+        Two batches of frames can be in upload while a third one is computed.
+        """
         frames = 3 * (self.chunk_bytes + 4)
         windows = self.spec.chunks * (self.row_bytes + 4) + 4 * len(self.spec.labels)
         return self.max_batch * (frames + self.row_bytes + windows)
 
     @property
     def total_bytes(self) -> int:
-        """All of it; the plan's weights come on top."""
+        """The size of all buffers; the plans' weights are not included."""
         return self.bank_bytes + self.batch_bytes + self.scratch_bytes
 
     def describe(self) -> str:
-        """The figures in words."""
+        """Describe the figures for an error or log message."""
         bank, batch, scratch = (x / MIB for x in (self.bank_bytes, self.batch_bytes, self.scratch_bytes))
         return (
-            f"batch {self.max_batch} needs {self.total_bytes / MIB:,.1f} MiB beside the weights "
+            f"batch {self.max_batch} needs {self.total_bytes / MIB:,.1f} MiB besides the weights "
             f"({self.bank_slots} bank slots {bank:,.1f}, batch {batch:,.1f}, scratch {scratch:,.1f})"
         )
 
 
 def prepared_batches(max_batch: int) -> tuple[int, ...]:
-    """1, 2, 3, 4, 6, 8, 12, 16, … and `max_batch`: a batch is padded to the next of them, by less than half of it.
+    """List the batch sizes to prepare: 1, 2, 3, 4, 6, 8, 12, 16, … and `max_batch`.
 
-    Each has an execution with fixed shapes and addresses and a CUDA graph of its own, made at the start; a graph for
-    every size would take as many contexts as there are sizes.
+    A batch is padded to the next of these sizes, by less than half of its own size. For each size the engine makes, at
+    the start, an execution with fixed shapes and addresses and a CUDA graph. To prepare every size up to `max_batch`
+    would take that many execution contexts.
     """
     sizes = {1, max_batch}
     power = 2

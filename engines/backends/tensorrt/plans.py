@@ -1,4 +1,4 @@
-"""One graph of a bundle as a loaded plan: from the cache where this machine built it before, else built now."""
+"""Load the plan of one of a bundle's graphs: from the cache if this machine has built it before, else build it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from engines.cache import Key, open_cache
 from engines.errors import NotBuiltError
 
 MAX_WORKSPACE_BYTES: Final = 4 << 30
-REPORT_S: Final = 10.0
+REPORT_INTERVAL_S: Final = 10.0
 
 log = logging.getLogger("engine")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanSpec:
-    """How one graph is to be compiled."""
+    """Describe how to compile one graph."""
 
     name: str
     path: Path
@@ -36,7 +36,7 @@ class PlanSpec:
 
 
 def load_plan(platform: Platform, plan_spec: PlanSpec, *, may_build: bool = True) -> Plan:
-    """The plan, built if it must be and `may_build`.
+    """Load the plan from the cache, or build it if `may_build`.
 
     Raises `CompileError`, `BackendMissingError`, `AllocationError`, `NotBuiltError`.
     """
@@ -59,8 +59,10 @@ def load_plan(platform: Platform, plan_spec: PlanSpec, *, may_build: bool = True
 
 
 def plan_key(platform: Platform, plan_spec: PlanSpec) -> Key:
-    """Everything that makes a plan another one."""
-    kept = hashlib.sha256("\n".join(plan_spec.keep_fp32).encode()).hexdigest()[:12] if plan_spec.keep_fp32 else "none"
+    """Return the cache key of a plan: everything that the compiled plan depends on."""
+    kept_fp32 = (
+        hashlib.sha256("\n".join(plan_spec.keep_fp32).encode()).hexdigest()[:12] if plan_spec.keep_fp32 else "none"
+    )
     return {
         "graph": plan_spec.sha256,
         "precision": plan_spec.precision,
@@ -68,7 +70,7 @@ def plan_key(platform: Platform, plan_spec: PlanSpec) -> Key:
         **_device_key(platform),
         "max_batch": plan_spec.max_batch,
         "shapes": f"{plan_spec.spec.chunk_shape} {plan_spec.spec.chunks} {plan_spec.spec.feature_shape}",
-        "kept_fp32": kept,
+        "kept_fp32": kept_fp32,
     }
 
 
@@ -83,10 +85,10 @@ def _build(platform: Platform, plan_spec: PlanSpec) -> bytes:
         precision=plan_spec.precision,
         keep_fp32=plan_spec.keep_fp32,
     )
-    timing = open_cache({"tensorrt": compiler.version, **_device_key(platform)}, subject=("gpu",))
-    what = f"{plan_spec.spec.id} {plan_spec.name} for {platform.cuda.gpu.name} in {plan_spec.precision}"
-    with _Progress(what) as progress:
-        plan, measured = compiler.build(
+    timing_cache = open_cache({"tensorrt": compiler.version, **_device_key(platform)}, subject=("gpu",))
+    subject = f"{plan_spec.spec.id} {plan_spec.name} for {platform.cuda.gpu.name} in {plan_spec.precision}"
+    with _BuildProgress(subject) as progress:
+        plan, timings = compiler.build(
             PlanRequest(
                 name=plan_spec.path.name,
                 onnx=graph.onnx,
@@ -95,11 +97,11 @@ def _build(platform: Platform, plan_spec: PlanSpec) -> bytes:
                 keep_fp32=graph.keep_fp32,
                 max_batch=plan_spec.max_batch,
                 workspace_bytes=min(MAX_WORKSPACE_BYTES, platform.cuda.free_bytes() // 2),
-                timing_cache=timing.load("timing") or b"",
-                progress=progress.phase,
+                timing_cache=timing_cache.load("timing") or b"",
+                progress=progress.set_phase,
             )
         )
-    timing.store("timing", measured)
+    timing_cache.store("timing", timings)
     return plan
 
 
@@ -108,21 +110,21 @@ def _device_key(platform: Platform) -> dict[str, str | int]:
     return {"driver": gpu.driver, "gpu": gpu.name, "compute_capability": gpu.compute_capability}
 
 
-class _Progress(contextlib.AbstractContextManager["_Progress"]):
-    """Says every few seconds that a build goes on, how long it has taken, and its phase where TensorRT tells."""
+class _BuildProgress(contextlib.AbstractContextManager["_BuildProgress"]):
+    """Log every few seconds how long a build has taken, and its phase if TensorRT reports it."""
 
-    def __init__(self, what: str) -> None:
-        self._what, self._phase = what, ""
+    def __init__(self, subject: str) -> None:
+        self._subject, self._phase = subject, ""
         self._began = time.monotonic()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._report, name="build-progress", daemon=True)
 
-    def phase(self, name: str) -> None:
-        """What it is doing now; called by TensorRT."""
+    def set_phase(self, name: str) -> None:
+        """Note the phase that the build is in; TensorRT calls this."""
         self._phase = f", {name}"
 
-    def __enter__(self) -> _Progress:
-        log.info("compiling %s; this may take minutes, once", self._what)
+    def __enter__(self) -> _BuildProgress:
+        log.info("compiling %s; this may take minutes, but only once", self._subject)
         self._thread.start()
         return self
 
@@ -130,8 +132,8 @@ class _Progress(contextlib.AbstractContextManager["_Progress"]):
         self._done.set()
         self._thread.join(5)
         if kind is None:
-            log.info("compiled %s in %.1f s", self._what, time.monotonic() - self._began)
+            log.info("compiled %s in %.1f s", self._subject, time.monotonic() - self._began)
 
     def _report(self) -> None:
-        while not self._done.wait(REPORT_S):
-            log.info("compiling %s: %.0f s%s", self._what, time.monotonic() - self._began, self._phase)
+        while not self._done.wait(REPORT_INTERVAL_S):
+            log.info("compiling %s: %.0f s%s", self._subject, time.monotonic() - self._began, self._phase)

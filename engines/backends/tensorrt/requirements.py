@@ -1,4 +1,4 @@
-"""What must be there before TensorRT may be touched: it crashes, rather than fails, on a machine without a driver."""
+"""Check the GPU and its driver before TensorRT is imported, because TensorRT crashes without a driver."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engines.errors import BackendMissingError
 
 
 def load_platform(*, gpus: Callable[[], Sequence[Gpu]] = find_gpus) -> Platform:
-    """PyCUDA and TensorRT, ready to work. Raises `BackendMissingError` saying what is missing, and what to do."""
+    """Initialise PyCUDA and TensorRT. Raises `BackendMissingError`, which says what is missing and what to do."""
     if not gpus():
         raise BackendMissingError(
             "backend tensorrt: no NVIDIA driver is running here (no /proc/driver/nvidia, no /dev/nvidiactl); "
@@ -20,10 +20,10 @@ def load_platform(*, gpus: Callable[[], Sequence[Gpu]] = find_gpus) -> Platform:
     try:
         from engines.backends.tensorrt.cuda import PyCudaDevice
     except ImportError as error:
-        raise _not_loading("pycuda", error) from error
+        raise _import_failure("pycuda", error) from error
     try:
         cuda = PyCudaDevice()
-    except Exception as error:  # PyCUDA's own kinds, which can be named only where it loads
+    except Exception as error:  # PyCUDA's exceptions can be named only after its import, which may have failed
         raise BackendMissingError(
             f"backend tensorrt: CUDA does not start: {error}; run nvidia-smi to see whether the driver works"
         ) from error
@@ -37,8 +37,8 @@ def load_platform(*, gpus: Callable[[], Sequence[Gpu]] = find_gpus) -> Platform:
         raise
     except ImportError as error:
         cuda.close()
-        raise _not_loading("tensorrt", error) from error
-    except (RuntimeError, TypeError) as error:  # pybind's word for a null pointer is TypeError
+        raise _import_failure("tensorrt", error) from error
+    except (RuntimeError, TypeError) as error:  # pybind raises TypeError for a null pointer
         cuda.close()
         raise BackendMissingError(
             f"backend tensorrt: TensorRT does not start on {cuda.gpu.name} under driver {cuda.gpu.driver}: {error}; "
@@ -47,8 +47,9 @@ def load_platform(*, gpus: Callable[[], Sequence[Gpu]] = find_gpus) -> Platform:
     return Platform(cuda=cuda, compiler=compiler)
 
 
-def _not_loading(library: str, error: ImportError) -> BackendMissingError:
+def _import_failure(library: str, error: ImportError) -> BackendMissingError:
     reason = " ".join(str(error).split())[:300]
     return BackendMissingError(
-        f"backend tensorrt: {library} does not load: {reason}; pip install --force-reinstall '{INSTALL['tensorrt']}'"
+        f"backend tensorrt: {library} cannot be imported: {reason}; "
+        f"pip install --force-reinstall '{INSTALL['tensorrt']}'"
     )

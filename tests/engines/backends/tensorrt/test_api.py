@@ -1,4 +1,4 @@
-"""Whether the installed TensorRT has what the adapter calls. Needs its Python bindings, no GPU."""
+"""The installed TensorRT has every name that the adapter uses. Needs its Python bindings, but no GPU."""
 
 import ast
 import functools
@@ -13,10 +13,10 @@ if importlib.util.find_spec("tensorrt") is None:
 import tensorrt as trt
 
 import engines.backends.tensorrt
-from engines.backends.tensorrt.library import NEEDED, NUMPY_TYPES, _Logger, find_traits
+from engines.backends.tensorrt.library import NUMPY_TYPES, REQUIRED_API, _Logger, find_traits
 
 LATER = {"ExecutionContextAllocationStrategy", "IProgressMonitor"}
-"""Named only behind a look whether they are there; added in 10."""
+"""Names that the adapter uses only after it has checked that they exist; added in 10."""
 METHODS = {
     "Builder": ["create_network", "create_builder_config", "create_optimization_profile", "build_serialized_network"],
     "OnnxParser": ["parse", "num_errors", "get_error"],
@@ -40,7 +40,7 @@ GONE_IN_11 = {("ILayer", "precision"), ("ILayer", "set_output_type")}
 
 
 def names_in_adapter() -> set[str]:
-    """Every `trt.A.B` of the adapter's source."""
+    """Collect every `trt.A.B` in the adapter's source."""
     source = Path(engines.backends.tensorrt.__file__).with_name("library.py").read_text()
     chains = set()
     for node in ast.walk(ast.parse(source)):
@@ -56,31 +56,31 @@ def names_in_adapter() -> set[str]:
 @pytest.mark.parametrize("name", sorted(names_in_adapter()))
 def test_every_name_exists(name: str) -> None:
     if name in ("BuilderFlag.FP16", "BuilderFlag.OBEY_PRECISION_CONSTRAINTS") and not find_traits().flags:
-        pytest.skip("gone in 11, used only where the builder has precision flags")
+        pytest.skip("gone in 11; used only if the builder has precision flags")
     assert functools.reduce(getattr, name.split("."), trt) is not None
 
 
 @pytest.mark.parametrize(("owner", "method"), [(owner, name) for owner, names in METHODS.items() for name in names])
 def test_every_method_exists(owner: str, method: str) -> None:
     if (owner, method) in GONE_IN_11 and not find_traits().flags:
-        pytest.skip("gone in 11, used only where the builder has precision flags")
+        pytest.skip("gone in 11; used only if the builder has precision flags")
     assert hasattr(getattr(trt, owner), method)
 
 
-def test_what_is_probed_fits_together() -> None:
-    assert all(hasattr(getattr(trt, owner), name) for owner, name in NEEDED)
+def test_the_probed_features_are_consistent() -> None:
+    assert all(hasattr(getattr(trt, owner), name) for owner, name in REQUIRED_API)
     traits = find_traits()
     assert traits.flags or traits.strongly_typed
     assert "fp16" in traits.precisions
     assert {"FLOAT", "HALF", "INT8", "INT32", "UINT8"} <= set(NUMPY_TYPES) & set(trt.DataType.__members__)
-    # One way to give scratch memory, one to make a context without its own.
+    # There is a way to set scratch memory, and one to create a context without memory.
     assert hasattr(trt.IExecutionContext, "set_device_memory") or hasattr(trt.IExecutionContext, "device_memory")
     assert hasattr(trt.ICudaEngine, "create_execution_context_without_device_memory") or hasattr(
         trt, "ExecutionContextAllocationStrategy"
     )
 
 
-def test_the_logger_keeps_errors_and_knows_memory() -> None:
+def test_the_logger_keeps_errors_and_detects_out_of_memory() -> None:
     logger = _Logger()
     assert isinstance(logger, trt.ILogger)
     logger.log(trt.ILogger.INFO, "hello")

@@ -1,6 +1,6 @@
-"""The TensorRT engine's host side, on a double whose streams run only when somebody waits for them.
+"""The host side of the TensorRT engine, on a double whose streams run only when the CPU waits for them.
 
-What a double cannot show, that TensorRT and a GPU do what its interface says, is tests/gpu's.
+The tests in tests/gpu show that TensorRT and a real GPU behave as the interface says, which a double cannot show.
 """
 
 import logging
@@ -43,12 +43,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return make_brightness_bundle(tmp_path_factory.mktemp("bundles") / "brightness")
 
 
-Use = Callable[..., tuple[DoubleCuda, DoubleCompiler]]
+InstallDouble = Callable[..., tuple[DoubleCuda, DoubleCompiler]]
 
 
 @pytest.fixture
-def use(monkeypatch: pytest.MonkeyPatch) -> Use:
-    """Make this machine one with such a GPU and TensorRT."""
+def install_double(monkeypatch: pytest.MonkeyPatch) -> InstallDouble:
+    """Let the engine find a double of a GPU and TensorRT with the given settings."""
 
     def install(**settings: object) -> tuple[DoubleCuda, DoubleCompiler]:
         platform: Platform = double_platform(**settings)  # type: ignore[arg-type]
@@ -58,7 +58,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Use:
     return install
 
 
-def opened(bundle: Bundle, *, precision: str = "fp32", max_batch: int = 5, bank_slots: int = SLOTS) -> Engine:
+def open_tensorrt(bundle: Bundle, *, precision: str = "fp32", max_batch: int = 5, bank_slots: int = SLOTS) -> Engine:
     return open_engine(
         bundle,
         backend="tensorrt",
@@ -73,15 +73,15 @@ def chunks_of(count: int, seed: int = 0) -> np.ndarray:
     return (random.integers(30, 220, (count, 1, 1, 1, 1)) + np.zeros((2, 16, 16, 3))).astype(np.uint8)
 
 
-def wrong_by(engine: Engine) -> float:
-    """Encode in bursts without waiting in between, then classify: the largest error of any probability."""
+def largest_error(engine: Engine) -> float:
+    """Encode in bursts without waiting in between, then classify; return the largest error of any probability."""
     chunks = chunks_of(SLOTS)
     order = np.random.default_rng(1).permutation(SLOTS).astype(np.int32)
     begin = 0
     for size in (5, 1, 4, 2):
         part = chunks[begin : begin + size].copy()
         engine.encode(part, order[begin : begin + size])
-        part[:] = 0  # the caller's to reuse at once
+        part[:] = 0  # the caller may reuse its array at once
         begin += size
     at = {int(slot): i for i, slot in enumerate(order)}
     windows = np.array([[0, 1, 2, 3], [11, 10, 9, 8], [4, 4, 7, 5]], np.int32)
@@ -90,41 +90,41 @@ def wrong_by(engine: Engine) -> float:
 
 
 @pytest.mark.parametrize("graphs", [True, False])
-def test_bursts_of_uploads_overlap_and_nothing_overtakes(bundle: Bundle, use: Use, graphs: bool) -> None:
-    cuda, _ = use(graphs=graphs)
-    engine = opened(bundle)
+def test_overlapping_uploads_keep_their_order(bundle: Bundle, install_double: InstallDouble, graphs: bool) -> None:
+    cuda, _ = install_double(graphs=graphs)
+    engine = open_tensorrt(bundle)
     before = cuda.launches[0]
-    assert wrong_by(engine) < TOLERANCE["fp32"]
-    assert cuda.launches[0] - before == (5 if graphs else 0)  # four encodes, one classify
+    assert largest_error(engine) < TOLERANCE["fp32"]
+    assert cuda.launches[0] - before == (5 if graphs else 0)  # four encodes and one classify
     engine.close()
     assert not cuda.memory
     assert cuda.closed
 
 
-def test_the_double_shows_pinned_memory_written_too_early(
-    bundle: Bundle, use: Use, monkeypatch: pytest.MonkeyPatch
+def test_the_double_detects_pinned_memory_that_is_overwritten_too_early(
+    bundle: Bundle, install_double: InstallDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The proof above is worth what the double catches: without this wait the numbers must be wrong."""
-    use()
-    engine = opened(bundle)
+    """The test above proves something only if the double detects errors: without this wait the numbers are wrong."""
+    install_double()
+    engine = open_tensorrt(bundle)
     monkeypatch.setattr(DoubleCuda, "synchronize", lambda *_: None)
-    assert wrong_by(engine) > 0.01
+    assert largest_error(engine) > 0.01
 
 
-def test_the_double_shows_computing_that_overtakes_the_upload(
-    bundle: Bundle, use: Use, monkeypatch: pytest.MonkeyPatch
+def test_the_double_detects_a_computation_that_does_not_wait_for_the_upload(
+    bundle: Bundle, install_double: InstallDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Slots that have not arrived yet are whatever lay in memory."""
-    use()
-    engine = opened(bundle)
+    """Before their upload, the slots in device memory have arbitrary values."""
+    install_double()
+    engine = open_tensorrt(bundle)
     monkeypatch.setattr(DoubleCuda, "wait", lambda *_: None)
     with pytest.raises(AssertionError, match="illegal memory access"):
-        wrong_by(engine)
+        largest_error(engine)
 
 
-def test_after_the_start_nothing_is_allocated(bundle: Bundle, use: Use) -> None:
-    cuda, compiler = use()
-    engine = opened(bundle)
+def test_calls_allocate_no_memory(bundle: Bundle, install_double: InstallDouble) -> None:
+    cuda, compiler = install_double()
+    engine = open_tensorrt(bundle)
     before = (cuda.allocations, cuda.used, len(compiler.requests))
     for seed in range(20):
         count = seed % 5 + 1
@@ -134,12 +134,12 @@ def test_after_the_start_nothing_is_allocated(bundle: Bundle, use: Use) -> None:
     engine.close()
 
 
-def test_another_thread_may_go_on_with_the_engine(bundle: Bundle, use: Use) -> None:
-    """CUDA contexts belong to threads: one that has not made it current gets "invalid context"."""
-    use()
-    engine = opened(bundle)
+def test_another_thread_can_use_the_engine(bundle: Bundle, install_double: InstallDouble) -> None:
+    """A CUDA context is current in one thread: a call in another thread fails with "invalid context" otherwise."""
+    install_double()
+    engine = open_tensorrt(bundle)
     results: list[float] = []
-    thread = threading.Thread(target=lambda: results.append(wrong_by(engine)))
+    thread = threading.Thread(target=lambda: results.append(largest_error(engine)))
     thread.start()
     thread.join(20)
     assert results
@@ -149,10 +149,12 @@ def test_another_thread_may_go_on_with_the_engine(bundle: Bundle, use: Use) -> N
 
 @pytest.mark.parametrize("version", list(TRAITS))
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_the_shipped_model_on_every_generation(use: Use, version: str, precision: str) -> None:
-    """LayerNormalization, attention, GELU: what each generation is given passes the golden clip."""
-    _, compiler = use(version=version)
-    engine = opened(load_bundle(BUNDLES / "camera-events"), precision=precision, max_batch=8, bank_slots=16)
+def test_the_built_in_model_opens_on_every_tensorrt_generation(
+    install_double: InstallDouble, version: str, precision: str
+) -> None:
+    """The graph prepared for each generation (LayerNormalization, attention, GELU) passes the golden clip."""
+    _, compiler = install_double(version=version)
+    engine = open_tensorrt(load_bundle(BUNDLES / "camera-events"), precision=precision, max_batch=8, bank_slots=16)
     assert version in engine.description
     encoder, head = compiler.requests
     typed = version.startswith(("10", "11"))
@@ -165,90 +167,99 @@ def test_the_shipped_model_on_every_generation(use: Use, version: str, precision
     engine.close()
 
 
-def test_auto_takes_fp16_and_a_precision_that_is_not_there_is_named(bundle: Bundle, use: Use) -> None:
-    use(version="8.5.3.1")
-    engine = opened(bundle, precision="auto")
+def test_auto_chooses_fp16_and_a_missing_precision_is_named(bundle: Bundle, install_double: InstallDouble) -> None:
+    install_double(version="8.5.3.1")
+    engine = open_tensorrt(bundle, precision="auto")
     assert engine.precision == "fp16"
     engine.close()
-    use(version="8.5.3.1")
+    install_double(version="8.5.3.1")
     with pytest.raises(BackendMissingError, match=r"precision=bf16: TensorRT 8.5.3.1 computes in fp32, fp16, int8"):
-        opened(bundle, precision="bf16")
+        open_tensorrt(bundle, precision="bf16")
 
 
-def test_a_plan_is_built_once(bundle: Bundle, use: Use, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_plan_is_built_only_once(
+    bundle: Bundle, install_double: InstallDouble, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, "engine")
-    _, first = use()
-    opened(bundle).close()
+    _, first = install_double()
+    open_tensorrt(bundle).close()
     assert [request.name for request in first.requests] == ["encoder.onnx", "head.onnx"]
     assert [request.timing_cache for request in first.requests] == [b"", b"timing"]
-    assert "compiling brightness@1 encoder for Double in fp32; this may take minutes, once" in caplog.text
-    _, second = use()
-    opened(bundle).close()
+    assert "compiling brightness@1 encoder for Double in fp32; this may take minutes, but only once" in caplog.text
+    _, second = install_double()
+    open_tensorrt(bundle).close()
     assert second.requests == []
 
 
-def test_a_truncated_plan_is_built_again(bundle: Bundle, use: Use, caplog: pytest.LogCaptureFixture) -> None:
-    use()
-    opened(bundle).close()
+def test_a_truncated_plan_is_built_again(
+    bundle: Bundle, install_double: InstallDouble, caplog: pytest.LogCaptureFixture
+) -> None:
+    install_double()
+    open_tensorrt(bundle).close()
     (path,) = cache_root().glob("engines/*/encoder.plan")
     path.write_bytes(path.read_bytes()[:-200])
-    _, compiler = use()
-    opened(bundle).close()
+    _, compiler = install_double()
+    open_tensorrt(bundle).close()
     assert [request.name for request in compiler.requests] == ["encoder.onnx"]
     assert "encoder.plan: truncated" in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("change", "said"), [({"name": "Other"}, "gpu Double (here: Other)"), ({"version": "11.4.0"}, "tensorrt 10.3.0")]
+    ("change", "difference"),
+    [({"name": "Other"}, "gpu Double (here: Other)"), ({"version": "11.4.0"}, "tensorrt 10.3.0")],
 )
 def test_a_plan_of_another_gpu_or_version_is_built_again(
-    bundle: Bundle, use: Use, caplog: pytest.LogCaptureFixture, change: dict[str, str], said: str
+    bundle: Bundle,
+    install_double: InstallDouble,
+    caplog: pytest.LogCaptureFixture,
+    change: dict[str, str],
+    difference: str,
 ) -> None:
-    use()
-    opened(bundle).close()
-    _, compiler = use(**change)
-    opened(bundle).close()
+    install_double()
+    open_tensorrt(bundle).close()
+    _, compiler = install_double(**change)
+    open_tensorrt(bundle).close()
     assert len(compiler.requests) == 2
-    assert f"was built for {said}" in caplog.text
+    assert f"was built for {difference}" in caplog.text
 
 
-def test_a_plan_that_somebody_else_put_there_is_refused(
-    bundle: Bundle, use: Use, caplog: pytest.LogCaptureFixture
+def test_a_plan_with_a_foreign_seal_is_built_again(
+    bundle: Bundle, install_double: InstallDouble, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A plan is executable code; with another secret beside it, it looks like one from another machine."""
-    use()
-    opened(bundle).close()
+    """A plan is executable code. With another secret beside it, it looks like a plan from another machine."""
+    install_double()
+    open_tensorrt(bundle).close()
     (cache_root() / "machine.key").write_bytes(bytes(32))
-    _, compiler = use()
-    opened(bundle).close()
+    _, compiler = install_double()
+    open_tensorrt(bundle).close()
     assert len(compiler.requests) == 2
     assert "encoder.plan: not built by this user on this machine" in caplog.text
 
 
-def test_out_of_memory_names_the_figures_and_goes_on_with_less(
-    bundle: Bundle, use: Use, caplog: pytest.LogCaptureFixture
+def test_out_of_memory_is_logged_with_figures_and_the_batch_is_halved(
+    bundle: Bundle, install_double: InstallDouble, caplog: pytest.LogCaptureFixture
 ) -> None:
-    use(memory_bytes=300_000, scratch_bytes=20_000)
-    engine = opened(bundle, max_batch=64)
+    install_double(memory_bytes=300_000, scratch_bytes=20_000)
+    engine = open_tensorrt(bundle, max_batch=64)
     assert engine.max_batch == 8
     assert "Double: batch 64 needs 1." in caplog.text
-    assert "MiB beside the weights (64 bank slots" in caplog.text
+    assert "MiB besides the weights (64 bank slots" in caplog.text
     assert "0.3 of 0 MiB are free; trying batch 32" in caplog.text
     assert "trying batch 8" in caplog.text
     engine.encode(chunks_of(8), np.arange(8, dtype=np.int32))
     engine.close()
 
 
-def test_a_gpu_too_small_for_one_chunk(bundle: Bundle, use: Use) -> None:
-    cuda, _ = use(memory_bytes=6_000)
+def test_a_gpu_too_small_for_one_chunk_is_refused_with_figures(bundle: Bundle, install_double: InstallDouble) -> None:
+    cuda, _ = install_double(memory_bytes=6_000)
     with pytest.raises(DeviceMemoryError, match=r"batch 1 needs .* MiB are free: give each GPU fewer streams"):
-        opened(bundle)
+        open_tensorrt(bundle)
     assert cuda.closed
 
 
-def test_a_failing_device_is_said_so(bundle: Bundle, use: Use) -> None:
-    cuda, _ = use()
-    engine = opened(bundle)
+def test_a_device_failure_is_reported_as_device_error(bundle: Bundle, install_double: InstallDouble) -> None:
+    cuda, _ = install_double()
+    engine = open_tensorrt(bundle)
     cuda.fail_with = "the GPU reports: an illegal memory access was encountered"
     with pytest.raises(DeviceError, match=r"brightness@1 on tensorrt .*: the GPU reports: an illegal memory"):
         engine.classify(np.zeros((1, 4), np.int32))
@@ -264,39 +275,43 @@ def with_graph(bundle: Bundle, path: Path, change: Callable[[onnx.ModelProto], N
     return write_spec(path, bundle.spec.model_dump(exclude={"files"}))
 
 
-def test_unknown_operators_are_named(bundle: Bundle, use: Use, tmp_path: Path) -> None:
+def test_unknown_operators_are_named_in_the_error(
+    bundle: Bundle, install_double: InstallDouble, tmp_path: Path
+) -> None:
     def change(model: onnx.ModelProto) -> None:
         model.opset_import.append(helper.make_opsetid("com.example", 1))
         model.graph.node[0].output[0] = "before"
         model.graph.node.insert(1, helper.make_node("Sharpen", ["before"], ["float"], domain="com.example"))
         model.graph.node.insert(2, helper.make_node("Det", ["float"], ["unused"]))
 
-    use()
+    install_double()
     broken = with_graph(bundle, tmp_path / "b", change, "encoder.onnx")
     with pytest.raises(CompileError, match=r"operator com\.example::Sharpen \(1 of them\); operator Det"):
-        opened(broken)
+        open_tensorrt(broken)
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime", "tensorrt"])
-def test_a_head_with_other_labels_than_the_spec(bundle: Bundle, use: Use, tmp_path: Path, backend: str) -> None:
+def test_a_head_with_another_number_of_labels_than_the_spec_is_refused(
+    bundle: Bundle, install_double: InstallDouble, tmp_path: Path, backend: str
+) -> None:
     def change(model: onnx.ModelProto) -> None:
         model.graph.initializer[2].CopyFrom(onnx.numpy_helper.from_array(np.ones((1, 3), np.float32), "weight"))
         model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 3
 
-    use()
+    install_double()
     broken = with_graph(bundle, tmp_path / "b", change, "head.onnx")
     with pytest.raises(BundleError, match=r"its head gives 3 logits, its spec has 2|logits is float32 \(3,\)"):
         open_engine(broken, backend=backend, precision="fp32")  # type: ignore[arg-type]
 
 
-def test_without_a_driver_no_library_is_touched() -> None:
+def test_without_a_driver_no_library_is_imported() -> None:
     with pytest.raises(BackendMissingError, match=r"no NVIDIA driver is running here.*use backend openvino"):
         load_platform(gpus=list)
 
 
-def test_a_library_that_does_not_load_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pycuda", None)
-    with pytest.raises(BackendMissingError, match=r"pycuda does not load: .*pip install --force-reinstall"):
+    with pytest.raises(BackendMissingError, match=r"pycuda cannot be imported: .*pip install --force-reinstall"):
         load_platform(gpus=lambda: [Gpu(name="NVIDIA H200")])
 
 
@@ -304,20 +319,20 @@ def test_a_library_that_does_not_load_is_named(monkeypatch: pytest.MonkeyPatch) 
     ("max_batch", "sizes"),
     [(1, (1,)), (2, (1, 2)), (5, (1, 2, 3, 4, 5)), (16, (1, 2, 3, 4, 6, 8, 12, 16)), (10, (1, 2, 3, 4, 6, 8, 10))],
 )
-def test_prepared_batches(max_batch: int, sizes: tuple[int, ...]) -> None:
+def test_the_prepared_batch_sizes(max_batch: int, sizes: tuple[int, ...]) -> None:
     assert prepared_batches(max_batch) == sizes
 
 
-def test_a_batch_is_padded_by_less_than_half() -> None:
+def test_a_batch_is_padded_by_less_than_half_its_size() -> None:
     sizes = prepared_batches(256)
     assert len(sizes) == 16
     for count in range(1, 257):
         assert min(size for size in sizes if size >= count) < 1.5 * count or count == 1
 
 
-def test_the_layout_counts_every_buffer(bundle: Bundle, use: Use) -> None:
-    cuda, _ = use(scratch_bytes=1000)
-    engine = opened(bundle, max_batch=4)
+def test_the_memory_layout_counts_every_buffer(bundle: Bundle, install_double: InstallDouble) -> None:
+    cuda, _ = install_double(scratch_bytes=1000)
+    engine = open_tensorrt(bundle, max_batch=4)
     layout = MemoryLayout(spec=bundle.spec, max_batch=4, bank_slots=SLOTS, scratch_bytes=4000)
     assert cuda.used == layout.total_bytes
     engine.close()

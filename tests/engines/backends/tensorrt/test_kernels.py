@@ -1,4 +1,4 @@
-"""The PTX kernels, instruction by instruction: an interpreter of the subset that they are written in."""
+"""The PTX kernels move the right rows, as an interpreter of their instructions shows without a GPU."""
 
 import re
 import shutil
@@ -14,11 +14,11 @@ import engines.backends.tensorrt.memory
 
 PTX = Path(engines.backends.tensorrt.memory.__file__).with_name("kernels.ptx")
 BASE = {"p_to": 0x10_0000_0000, "p_source": 0x20_0000_0000, "p_rows": 0x30_0000_0000}
-"""Beyond 32 bits, so that an address kept in a 32-bit register would miss."""
+"""Addresses of more than 32 bits, so that a kernel with an address in a 32-bit register fails."""
 
 
 def run(name: str, words: int, rows: np.ndarray, sizes: dict[str, int], grid_y: int, threads: int) -> dict[str, Any]:
-    """Run a kernel over the whole grid, one thread after the other; returns the arrays of words."""
+    """Run a kernel over the whole grid, one thread after the other; return the arrays of words."""
     memory = {
         "p_to": np.full(sizes["p_to"], 0xDEAD, np.uint32),
         "p_source": np.arange(sizes["p_source"], dtype=np.uint32),
@@ -94,7 +94,7 @@ def _thread(code: list[str], labels: dict[str, int], memory: dict[str, Any], reg
 
 
 @pytest.mark.parametrize(("words", "grid_y", "threads"), [(1, 1, 4), (5, 1, 4), (8, 1, 4), (23, 2, 4), (7, 3, 4)])
-def test_gather_takes_the_rows_it_is_told(words: int, grid_y: int, threads: int) -> None:
+def test_gather_copies_the_requested_rows(words: int, grid_y: int, threads: int) -> None:
     rows = np.array([3, 0, 3, 6])
     memory = run("gather_rows", words, rows, {"p_to": 4 * words, "p_source": 7 * words}, grid_y, threads)
     source = memory["p_source"].reshape(7, words)
@@ -102,7 +102,7 @@ def test_gather_takes_the_rows_it_is_told(words: int, grid_y: int, threads: int)
 
 
 @pytest.mark.parametrize(("words", "grid_y", "threads"), [(1, 1, 4), (5, 1, 4), (8, 1, 4), (23, 2, 4), (7, 3, 4)])
-def test_scatter_writes_those_rows_and_no_others(words: int, grid_y: int, threads: int) -> None:
+def test_scatter_writes_only_the_requested_rows(words: int, grid_y: int, threads: int) -> None:
     rows = np.array([5, 0, 3])
     memory = run("scatter_rows", words, rows, {"p_to": 7 * words, "p_source": 3 * words}, grid_y, threads)
     expected = np.full((7, words), 0xDEAD, np.uint32)
@@ -111,5 +111,5 @@ def test_scatter_writes_those_rows_and_no_others(words: int, grid_y: int, thread
 
 
 @pytest.mark.skipif(shutil.which("ptxas") is None, reason="needs the CUDA toolkit's assembler")
-def test_nvidias_assembler_takes_the_kernels(tmp_path: Path) -> None:
+def test_nvidias_assembler_accepts_the_kernels(tmp_path: Path) -> None:
     subprocess.run(["ptxas", "-arch=sm_90", str(PTX), "-o", str(tmp_path / "out")], check=True, timeout=60)

@@ -1,4 +1,4 @@
-"""The CUDA half of the TensorRT adapter on the real PyCUDA, over a driver of our own that works in host memory."""
+"""The CUDA half of the TensorRT adapter on the real PyCUDA, over a substitute driver that uses host memory."""
 
 import importlib.util
 import os
@@ -17,10 +17,9 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def test_pycuda_does_what_the_engine_asks_of_it(tmp_path: Path) -> None:
+def test_the_device_and_the_engine_work_on_pycuda(tmp_path: Path) -> None:
     build(tmp_path)
-    root = ROOT
-    path = os.pathsep.join([str(root), str(root / "tests"), *sys.path])
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), *sys.path])
     cache = str(tmp_path / "cache")
     environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path), "PYTHONPATH": path, "STREAMCLF_CACHE": cache}
     command = [sys.executable, "-m", "support.pycuda_checks", str(tmp_path)]
