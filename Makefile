@@ -1,32 +1,46 @@
-# The three commands that people use, each with an environment of its own that it makes when it is missing:
-#   make demo    serve only: no torch         make test    everything the tests need
-#   make check   style, types, import directions
-#   make soak    eight cameras under random faults for SECONDS (an hour)
-# PYTHON=python3.12 make demo   chooses the interpreter; ARGS="--seconds 10" is handed on.
+# make demo    classify a camera, or a film made for it, in the terminal; installs what serving needs into .venv (no torch)
+# make check   style, types, import contracts, documentation; installs everything into .venv-dev
+# make test    all tests, in parallel; then those that measure time, one by one; in .venv-dev
+# make soak    eight cameras under random faults for SECONDS (one hour by default)
+# make docs    write the generated pages again
+# make format  format the code and sort the imports
+#
+# PYTHON=python3.12 chooses the interpreter of a new environment. ARGS="..." is passed on: make test ARGS="tests/engines -x"
 PYTHON ?= python3
 ARGS ?=
 SECONDS ?= 3600
+WORKERS ?= 3
+BIN := .venv-dev/bin
 
-.PHONY: demo soak test check format clean
+.PHONY: demo soak test check docs format clean
 
 demo: .venv/.ready
 	.venv/bin/streamclf demo $(ARGS)
 
 test: .venv-dev/.ready
-	.venv-dev/bin/python -m pytest $(ARGS)
+ifeq ($(strip $(ARGS)),)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not alone"
+	$(BIN)/python -m pytest -m "alone and not slow"
+else
+	$(BIN)/python -m pytest $(ARGS)
+endif
 
 soak: .venv-dev/.ready
-	PYTHONPATH=tests .venv-dev/bin/python tests/soak.py --seconds $(SECONDS) $(ARGS)
+	PYTHONPATH=tests $(BIN)/python tests/soak.py --seconds $(SECONDS) $(ARGS)
 
 check: .venv-dev/.ready
-	.venv-dev/bin/ruff check .
-	.venv-dev/bin/ruff format --check .
-	.venv-dev/bin/mypy
-	.venv-dev/bin/lint-imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/repository
+
+docs: .venv-dev/.ready
+	$(BIN)/python tests/support/configuration_page.py
 
 format: .venv-dev/.ready
-	.venv-dev/bin/ruff check --fix .
-	.venv-dev/bin/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 .venv/.ready: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -36,8 +50,8 @@ format: .venv-dev/.ready
 
 .venv-dev/.ready: pyproject.toml
 	$(PYTHON) -m venv .venv-dev
-	.venv-dev/bin/python -m pip install --quiet --upgrade pip
-	.venv-dev/bin/python -m pip install --quiet -e '.[dev,train]'
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[dev,train]'
 	touch $@
 
 clean:

@@ -1,0 +1,21 @@
+"""No module imports itself by a detour. `lint-imports` checks the directions; this checks that there are no circles."""
+
+from __future__ import annotations
+
+from graphlib import CycleError, TopologicalSorter
+
+import grimp
+import pytest
+
+
+@pytest.mark.parametrize("package", ["engines", "streamclf", "training"])
+def test_no_modules_import_each_other_in_a_circle(package: str) -> None:
+    graph = grimp.build_graph(package)
+    imports = {
+        module: {name for name in graph.find_modules_directly_imported_by(module) if name.startswith(package)}
+        for module in graph.modules
+    }
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))

@@ -1,0 +1,95 @@
+"""Generate docs/configuration.md from the configuration's schema: `python tests/support/configuration_page.py`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # for `make docs`, which runs this file by its path
+
+from streamclf.config.service import ServiceConfig
+
+PAGE: Final = Path(__file__).parents[2] / "docs" / "configuration.md"
+NAME_RULE: Final = "1 to 64 characters of `A-Z a-z 0-9 _ -`"
+INTRODUCTION: Final = """\
+# Configuration reference
+
+`streamclf run FILE` and `streamclf check FILE` read one YAML file. This page lists every key. `make docs` generates it
+from the code, and a test compares the two. [sources.md](sources.md) and [actions.md](actions.md) explain the keys with
+examples; [operations.md](operations.md#change-the-configuration-while-it-runs) says which changes apply to a running
+service.
+
+- Unknown keys are errors.
+- `${NAME}` in a value is replaced from the environment. Keep credentials there.
+- Relative paths are relative to the directory of the file.
+"""
+
+
+def configuration_page() -> str:
+    """Return the text of docs/configuration.md."""
+    schema = ServiceConfig.model_json_schema()
+    definitions = schema["$defs"]
+    parts = [INTRODUCTION]
+    sections = (
+        ("Top level", "", schema),
+        ("engine", "`engine:` says how the model runs.", definitions["EngineConfig"]),
+        (
+            "streams",
+            "`streams:` maps a name (1 to 64 characters of `A-Z a-z 0-9 _ -`) to one stream.",
+            definitions["StreamConfig"],
+        ),
+        ("actions", "`actions:` maps a label to its rules.", definitions["ActionConfig"]),
+        ("publish", "`publish:` says where events go.", definitions["PublishConfig"]),
+    )
+    for title, text, section in sections:
+        parts.append(f"## {title}\n")
+        if text:
+            parts.append(f"{text}\n")
+        parts.append("| key | type | default | meaning |\n|---|---|---|---|")
+        required = section.get("required", [])
+        parts.extend(_row(key, value, key in required, definitions) for key, value in section["properties"].items())
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _row(key: str, value: dict[str, Any], required: bool, definitions: dict[str, Any]) -> str:
+    default = "required" if required else _default(value)
+    meaning = value.get("description", "").replace("|", "\\|").replace("\n", " ")
+    return f"| `{key}` | {_type(value, definitions)} | {default} | {meaning} |"
+
+
+def _default(value: dict[str, Any]) -> str:
+    default = value.get("default")
+    if default in (None, {}, []) or isinstance(default, dict):
+        return ""
+    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+
+def _type(value: dict[str, Any], definitions: dict[str, Any]) -> str:
+    if "$ref" in value:
+        name = value["$ref"].rpartition("/")[2]
+        return "section" if definitions[name].get("type") == "object" else _type(definitions[name], definitions)
+    if "anyOf" in value:
+        kinds = [_type(kind, definitions) for kind in value["anyOf"] if kind.get("type") != "null"]
+        return " or ".join(dict.fromkeys(kinds))
+    if "enum" in value:
+        return ", ".join(f"`{item}`" for item in value["enum"])
+    kind = value.get("type", "any")
+    if kind == "object":
+        return "mapping"
+    if kind == "array":
+        return f"list of {_type(value.get('items', {}), definitions)}"
+    name = {"boolean": "`true`, `false`", "integer": "integer", "number": "number", "string": "text"}.get(kind, kind)
+    low = value.get("minimum", value.get("exclusiveMinimum"))
+    high = value.get("maximum", value.get("exclusiveMaximum"))
+    if low is not None and high is not None:
+        more = "more than " if "exclusiveMinimum" in value else ""
+        return f"{name}, {more}{low:g} to {high:g}"
+    if low is not None:
+        return f"{name}, {'more than' if 'exclusiveMinimum' in value else 'at least'} {low:g}"
+    return name
+
+
+if __name__ == "__main__":
+    PAGE.write_text(configuration_page())
