@@ -1,4 +1,4 @@
-"""A bundle: the directory that training hands to serving, checked file by file before anything runs."""
+"""Load and verify a bundle, the directory that training hands to serving: each file is checked before it is used."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ GOLDEN_FILE = "golden.npz"
 CARD_FILE = "README.md"
 INT8_ENCODER_FILE = "encoder.int8.onnx"
 INT8_HEAD_FILE = "head.int8.onnx"
-"""Optional: the same graphs with quantised weights and activations (QDQ), made by `engines.graphs.quantise`."""
+"""Optional files: the same graphs with quantised weights and activations (QDQ), from `engines.graphs.quantise`."""
 GRAPH_NAMES: Final = ("encoder", "head")
 REQUIRED_FILES = (ENCODER_FILE, HEAD_FILE, GOLDEN_FILE, CARD_FILE)
 
 FORMAT: Final = 2
-"""Format 1 called a chunk a token: its `frames_per_token` and `tokens` are `frames_per_chunk` and `chunks` now."""
+"""In format 1, a chunk was called a token: `frames_per_chunk` and `chunks` were `frames_per_token` and `tokens`."""
 MAX_SPEC_BYTES = 1 << 20
 
 Label = Annotated[str, Field(min_length=1, max_length=64)]
@@ -36,11 +36,11 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class ModelSpec(BaseModel):
-    """Everything that serving must know of a model, besides its weights.
+    """Everything that serving must know about a model besides its weights.
 
-    Graphs: `encoder.onnx` takes `frames`, uint8 (N, frames_per_chunk, height, width, 3) RGB, and gives
-    `features`, float32 (N, *feature_shape); `head.onnx` takes `features`, float32 (N, chunks, *feature_shape),
-    oldest first, and gives `logits`, float32 (N, len(labels)). N is the only dynamic axis.
+    `encoder.onnx` maps `frames`, uint8 (N, frames_per_chunk, height, width, 3) RGB, to `features`, float32
+    (N, *feature_shape). `head.onnx` maps `features`, float32 (N, chunks, *feature_shape), oldest first, to `logits`,
+    float32 (N, len(labels)). N is the only dynamic axis.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,14 +52,14 @@ class ModelSpec(BaseModel):
     height: int = Field(ge=8, le=4096, description="pixels")
     width: int = Field(ge=8, le=4096, description="pixels")
     resize: Literal["stretch", "crop", "letterbox"] = Field(
-        "stretch", description="how a frame of another shape becomes height x width"
+        "stretch", description="how to turn a frame of another shape into height x width"
     )
     fps: float = Field(gt=0, le=240, description="sampled frames per second of media time")
-    frames_per_chunk: int = Field(ge=1, le=64, description="t: sampled frames that one encode takes")
+    frames_per_chunk: int = Field(ge=1, le=64, description="t: sampled frames in one encode")
     chunks: int = Field(ge=1, le=1024, description="T: chunks in one window")
     whole_clips: Literal["windows", "stretch"] = Field(
         "windows",
-        description="how a whole clip is shown to it: in windows at `fps`, or stretched to one window (measuring only; "
+        description="how to classify a whole clip: in windows at `fps`, or stretched to one window (evaluation only; "
         "a live stream always comes in windows)",
     )
     feature_shape: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1, max_length=3)
@@ -69,7 +69,7 @@ class ModelSpec(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> ModelSpec:
         if len(set(self.labels)) != len(self.labels):
-            raise ValueError("labels: each may occur once")
+            raise ValueError("labels: each label may occur only once")
         missing = [name for name in REQUIRED_FILES if name not in self.files]
         if missing:
             raise ValueError(f"files: no entry for {', '.join(missing)}")
@@ -80,28 +80,28 @@ class ModelSpec(BaseModel):
 
     @property
     def id(self) -> str:
-        """`name@version`, as predictions carry it."""
+        """Return `name@version`, as in predictions."""
         return f"{self.name}@{self.version}"
 
     @property
     def chunk_s(self) -> float:
-        """Seconds of media time that one chunk spans."""
+        """Return the media time of one chunk in seconds."""
         return self.frames_per_chunk / self.fps
 
     @property
     def window_s(self) -> float:
-        """Seconds of media time that one window spans."""
+        """Return the media time of one window in seconds."""
         return self.chunks * self.chunk_s
 
     @property
     def chunk_shape(self) -> tuple[int, int, int, int]:
-        """(frames_per_chunk, height, width, 3)."""
+        """Return (frames_per_chunk, height, width, 3)."""
         return (self.frames_per_chunk, self.height, self.width, 3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Golden:
-    """One real window and what PyTorch made of it in fp32.
+    """One real window and PyTorch's fp32 logits for it.
 
     `frames`: (chunks, frames_per_chunk, height, width, 3) uint8 RGB; `logits`: (K,) float32.
     """
@@ -112,23 +112,23 @@ class Golden:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """A bundle on disk whose every file has been checked against its spec."""
+    """A bundle on disk, all of whose files match the sha256 in its spec."""
 
     path: Path
     spec: ModelSpec
 
     @property
     def encoder_path(self) -> Path:
-        """The encoder's ONNX file."""
+        """Return the path of the encoder's ONNX file."""
         return self.path / ENCODER_FILE
 
     @property
     def head_path(self) -> Path:
-        """The head's ONNX file."""
+        """Return the path of the head's ONNX file."""
         return self.path / HEAD_FILE
 
     def graphs(self, precision: str) -> tuple[Path, Path]:
-        """The encoder's and the head's ONNX files for `precision`. Raises `BundleError` where it has none for int8."""
+        """Return the ONNX files of encoder and head for `precision`. Raises `BundleError` if int8 files are missing."""
         if precision != "int8":
             return self.encoder_path, self.head_path
         for name in (INT8_ENCODER_FILE, INT8_HEAD_FILE):
@@ -141,30 +141,30 @@ class Bundle:
         return self.path / INT8_ENCODER_FILE, self.path / INT8_HEAD_FILE
 
     def golden(self) -> Golden:
-        """The golden clip. Raises `BundleError` where its shapes are not the spec's."""
+        """Load the golden clip. Raises `BundleError` if its shapes differ from the spec."""
         spec = self.spec
         try:
             with np.load(self.path / GOLDEN_FILE, allow_pickle=False) as npz:
                 frames, logits = npz["frames"], npz["logits"]
         except (OSError, ValueError, KeyError) as error:
             raise BundleError(f"{self.path / GOLDEN_FILE}: not a golden clip ({error})") from error
-        want = (spec.chunks, *spec.chunk_shape)
-        if frames.shape != want or frames.dtype != np.uint8:
+        shape = (spec.chunks, *spec.chunk_shape)
+        if frames.shape != shape or frames.dtype != np.uint8:
             raise BundleError(
-                f"{self.path / GOLDEN_FILE}: frames are {frames.dtype} {frames.shape}, the spec says uint8 {want}"
+                f"{self.path / GOLDEN_FILE}: frames are {frames.dtype} {frames.shape}, the spec says uint8 {shape}"
             )
         if logits.shape != (len(spec.labels),) or logits.dtype != np.float32:
             raise BundleError(
                 f"{self.path / GOLDEN_FILE}: logits are {logits.dtype} {logits.shape}, "
-                f"the spec's {len(spec.labels)} labels ask for float32 ({len(spec.labels)},)"
+                f"the spec's {len(spec.labels)} labels need float32 ({len(spec.labels)},)"
             )
         return Golden(frames=frames, logits=logits)
 
 
 def load_bundle(path: Path) -> Bundle:
-    """Read and verify the bundle in directory `path`: spec, presence and sha256 of every file.
+    """Read and verify the bundle in directory `path`: its spec, and the presence and sha256 of every file.
 
-    Raises `BundleError` naming the file, what is wrong with it and what to do.
+    Raises `BundleError`, which names the file, the defect and the remedy.
     """
     if not path.is_dir():
         raise BundleError(f"{path}: no such bundle; a bundle is a directory with {SPEC_FILE} in it")
@@ -195,9 +195,9 @@ def load_bundle(path: Path) -> Bundle:
 
 
 def write_spec(path: Path, fields: Mapping[str, Any]) -> Bundle:
-    """Hash the files already in directory `path`, write `spec.json` last, and return the verified bundle.
+    """Hash the files in directory `path`, then write `spec.json`, and return the verified bundle.
 
-    `fields` are those of `ModelSpec` without `files`.
+    `fields` are the fields of `ModelSpec` without `files`.
     """
     names = sorted(item.name for item in path.iterdir() if item.is_file() and item.name != SPEC_FILE)
     spec = ModelSpec.model_validate({**fields, "files": {name: _sha256(path / name) for name in names}})
@@ -208,7 +208,7 @@ def write_spec(path: Path, fields: Mapping[str, Any]) -> Bundle:
 
 def _sha256(path: Path) -> str:
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for, for ever
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would block for ever
             raise BundleError(f"{path}: not a file; copy or export the bundle again")
         with path.open("rb") as file:
             return _digest(file)

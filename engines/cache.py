@@ -1,8 +1,8 @@
-"""Where compiled engines are kept: one private directory for each combination of everything that invalidates them.
+"""Cache compiled engines: one private directory for each cache key, which holds everything that invalidates an engine.
 
-A compiled engine is executable code. It is taken back only if this user built it on this machine: the file carries
-its whole key, its sha256 and a seal (HMAC) made with a secret that never leaves the cache. Whatever does not fit is
-built again, with a notice; nothing is ever half written, since a file appears under its name only when complete.
+A compiled engine is executable code. The cache returns it only if this user built it on this machine: the file contains
+its whole key, its sha256 and a seal (HMAC) made with a secret that never leaves the cache. If one of them does not
+match, the engine is built again, and the log says why. A file appears under its name only when it is complete.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-Key = Mapping[str, str | int]
+CacheKey = Mapping[str, str | int]
 T = TypeVar("T")
 
 MAGIC: Final = b"streamclf compiled engine 1\n"
@@ -31,18 +31,18 @@ SECRET_FILE: Final = "machine.key"  # noqa: S105 - a name
 MACHINE_ID: Final = Path("/etc/machine-id")
 MAX_MANIFEST_BYTES: Final = 64 * 1024
 WAIT_S: Final = 1800.0
-"""How long to wait for another process that compiles the same engine; the slowest TensorRT builds take minutes."""
+"""Time to wait for another process that compiles the same engine; the slowest TensorRT builds take minutes."""
 POLL_S: Final = 0.05
 
 log = logging.getLogger("engine")
 
 
 class StaleBlobError(Exception):
-    """A kept engine that its own library does not take back; the message is the reason."""
+    """A cached engine cannot be used; the message is the reason."""
 
 
 def cache_root() -> Path:
-    """`$STREAMCLF_CACHE`, else the platform's cache directory."""
+    """Return `$STREAMCLF_CACHE`, or the platform's cache directory if that is not set."""
     if explicit := os.environ.get("STREAMCLF_CACHE"):
         return Path(explicit)
     if sys.platform == "darwin":
@@ -52,12 +52,12 @@ def cache_root() -> Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompiledCache:
-    """Engines compiled under one key. Without a directory nothing is kept and everything is built."""
+    """The cache of the engines for one key. Without a directory it keeps nothing, and every engine is built."""
 
-    key: Key
+    key: CacheKey
     directory: Path | None
 
-    def get(
+    def get_or_build(
         self,
         name: str,
         *,
@@ -65,24 +65,25 @@ class CompiledCache:
         build: Callable[[], tuple[T, bytes]],
         wait_s: float = WAIT_S,
     ) -> T:
-        """`restore` the engine kept as `name`, else `build` it and keep its bytes.
+        """Return the engine cached as `name`, or build it and cache its bytes.
 
-        Of several processes that want the same engine one builds, the others wait up to `wait_s`, then build for
-        themselves. `restore` raises `StaleBlobError` for bytes that it does not take.
+        `restore` makes an engine of cached bytes and raises `StaleBlobError` if it cannot; `build` returns a new engine
+        and its bytes. If several processes need the same engine, one builds it. The others wait up to `wait_s`, then
+        build it themselves.
         """
-        found = self.restored(name, restore)
+        found = self.get(name, restore)
         if found is not None:
             return found
-        with self._turn(name, wait_s) as waited:
-            if waited and (found := self.restored(name, restore)) is not None:
+        with self._build_lock(name, wait_s) as waited:
+            if waited and (found := self.get(name, restore)) is not None:
                 return found
-            self._tell_of_others(name)
+            self._log_other_builds(name)
             value, blob = build()
             self.store(name, blob)
             return value
 
     def load(self, name: str) -> bytes | None:
-        """The bytes kept as `name`, or None, with a notice where they are there and cannot be trusted."""
+        """Return the bytes cached as `name`, or None; if they exist but cannot be trusted, delete them and log why."""
         if self.directory is None:
             return None
         path = self.directory / name
@@ -91,11 +92,11 @@ class CompiledCache:
         except FileNotFoundError:
             return None
         except (OSError, StaleBlobError) as error:
-            self._refuse(path, error)
+            self._discard(path, error)
             return None
 
     def store(self, name: str, blob: bytes) -> None:
-        """Keep `blob` as `name`, whole or not at all; where that fails a notice says why."""
+        """Cache `blob` as `name`, completely or not at all; if that fails, the log says why."""
         if self.directory is None:
             return
         path = self.directory / name
@@ -114,29 +115,29 @@ class CompiledCache:
             if temporary is not None:
                 Path(temporary).unlink(missing_ok=True)
             log.warning(
-                "%s: the compiled engine (%.1f MB) is not kept: %s; it will be built at each start: "
+                "%s: the compiled engine (%.1f MB) cannot be cached: %s; each start will build it again: "
                 "free some space, or point STREAMCLF_CACHE elsewhere",
                 path,
                 len(blob) / 1e6,
                 error.strerror or error,
             )
 
-    def restored(self, name: str, restore: Callable[[bytes], T]) -> T | None:
-        """The engine kept as `name`, or None: nothing is built, and nobody is waited for."""
+    def get(self, name: str, restore: Callable[[bytes], T]) -> T | None:
+        """Return the engine cached as `name`, or None; build nothing, and do not wait for a build."""
         blob = self.load(name)
         if blob is None:
             return None
-        assert self.directory is not None  # nothing was kept without one
+        assert self.directory is not None  # without one, `load` returns None
         try:
             return restore(blob)
         except StaleBlobError as error:
-            self._refuse(self.directory / name, error)
+            self._discard(self.directory / name, error)
             return None
 
     def _verified(self, data: bytes) -> bytes:
-        """The engine in a kept file. Raises `StaleBlobError` for one that is damaged, foreign or of another key."""
+        """Return the engine in a cached file; raise `StaleBlobError` if it is damaged, foreign or of another key."""
         if not data.startswith(MAGIC):
-            raise StaleBlobError("not a file of ours")
+            raise StaleBlobError("not a file of this cache")
         line, newline, blob = data[len(MAGIC) :].partition(b"\n")
         if not newline or len(line) > MAX_MANIFEST_BYTES:
             raise StaleBlobError("truncated")
@@ -149,7 +150,7 @@ class CompiledCache:
         if len(blob) != size:
             raise StaleBlobError(f"truncated: {len(blob)} of {size} bytes")
         if hashlib.sha256(blob).hexdigest() != digest:
-            raise StaleBlobError("damaged: its sha256 is not the manifest's")
+            raise StaleBlobError("damaged: its sha256 differs from its manifest")
         if not isinstance(seal, str) or not hmac.compare_digest(seal, _seal(manifest)):
             raise StaleBlobError("not built by this user on this machine")
         if key != dict(self.key):
@@ -157,14 +158,14 @@ class CompiledCache:
         return blob
 
     @staticmethod
-    def _refuse(path: Path, reason: Exception) -> None:
+    def _discard(path: Path, reason: Exception) -> None:
         log.warning("%s: %s; building the engine again", path, reason)
         with contextlib.suppress(OSError):
             path.unlink()
 
     @contextlib.contextmanager
-    def _turn(self, name: str, wait_s: float) -> Iterator[bool]:
-        """Hold the key's lock for one engine; yields whether another process had it first."""
+    def _build_lock(self, name: str, wait_s: float) -> Iterator[bool]:
+        """Hold the lock of one engine; yield whether another process held it first."""
         if self.directory is None:
             yield False
             return
@@ -173,11 +174,11 @@ class CompiledCache:
         except OSError:
             yield False
             return
-        with file:  # closing lets the lock go, and so does the death of the process
-            yield _lock(file.fileno(), self.directory / name, wait_s)
+        with file:  # closing the file, or the end of the process, releases the lock
+            yield _wait_for_lock(file.fileno(), self.directory / name, wait_s)
 
-    def _tell_of_others(self, name: str) -> None:
-        """Say why a build is needed where one for another version, device or precision is there."""
+    def _log_other_builds(self, name: str) -> None:
+        """If the cache has this engine for another version or device, log why it cannot be used."""
         if self.directory is None:
             return
         subject = self.directory.name.split("-")[0]
@@ -190,30 +191,37 @@ class CompiledCache:
                 return
 
 
-def open_cache(key: Key, *, subject: tuple[str, ...]) -> CompiledCache:
-    """The cache of engines compiled under `key`, in a directory of mode 0700.
+def open_cache(key: CacheKey, *, subject: tuple[str, ...]) -> CompiledCache:
+    """Open the cache of the engines for `key`, in a directory of mode 0700.
 
-    `subject`: the names in `key` of what an engine computes; the others are versions and devices, for which the
-    same thing may have been compiled before. A directory that other users may write to is not used.
+    `subject` lists the entries of `key` that define what an engine computes. The other entries are versions and
+    devices: the same computation may have been compiled before for others. A directory that other users may write to
+    is not used.
     """
-    name = f"{_short({part: key[part] for part in subject})}-{_short(key)}"
+    name = f"{_hash_key({part: key[part] for part in subject})}-{_hash_key(key)}"
     path = cache_root() / "engines" / name
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = path.stat()
         private = not status.st_mode & 0o022 and status.st_uid == os.getuid() and os.access(path, os.W_OK)
     except OSError as error:
-        log.warning("%s: %s; compiled engines are not kept: set STREAMCLF_CACHE", path, error.strerror)
+        log.warning(
+            "%s: %s; compiled engines are not cached: set STREAMCLF_CACHE to another directory", path, error.strerror
+        )
         return CompiledCache(key=key, directory=None)
     if not private:
         log.warning(
-            "%s: others may write there; compiled engines are not kept: chmod go-w, or set STREAMCLF_CACHE", path
+            "%s: other users may write there; compiled engines are not cached: run chmod go-w, or set STREAMCLF_CACHE",
+            path,
         )
     return CompiledCache(key=key, directory=path if private else None)
 
 
-def _lock(descriptor: int, path: Path, wait_s: float) -> bool:
-    """Take the lock, waiting up to `wait_s`; whether another process had it."""
+def _wait_for_lock(descriptor: int, path: Path, wait_s: float) -> bool:
+    """Lock the file, waiting up to `wait_s`, and return whether another process held the lock.
+
+    After `wait_s`, or on a file system without locks, return without the lock.
+    """
     deadline = time.monotonic() + wait_s
     waited = False
     while True:
@@ -224,11 +232,15 @@ def _lock(descriptor: int, path: Path, wait_s: float) -> bool:
                 log.info("%s: another process is compiling this engine; waiting up to %.0f s", path, wait_s)
                 waited = True
             if time.monotonic() >= deadline:
-                log.warning("%s: another process still compiles it after %.0f s; building it here too", path, wait_s)
+                log.warning(
+                    "%s: another process is still compiling it after %.0f s; building it here too", path, wait_s
+                )
                 return waited
             time.sleep(POLL_S)
         except OSError:
-            return waited  # a file system without locks: both build, the later file replaces the earlier
+            return (
+                waited  # a file system without locks: both processes build, and the later file replaces the earlier one
+            )
         else:
             return waited
 
@@ -239,7 +251,10 @@ def _seal(manifest: Mapping[str, Any]) -> str:
 
 
 def _secret() -> bytes:
-    """This user's secret for this machine; made at first use. A cache copied to another machine is not believed."""
+    """Return this user's secret for this machine; create it at first use.
+
+    It depends on the machine's id, so that a cache copied to another machine is not trusted.
+    """
     path = cache_root() / SECRET_FILE
     if not path.exists():
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{SECRET_FILE}-")
@@ -247,7 +262,7 @@ def _secret() -> bytes:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(secrets.token_bytes(32))
             with contextlib.suppress(FileExistsError):
-                os.link(temporary, path)  # complete when it appears, and the first of two processes wins
+                os.link(temporary, path)  # the file is complete when it appears, and the first of two processes wins
         finally:
             Path(temporary).unlink()  # also where the disk is full
     try:
@@ -257,12 +272,12 @@ def _secret() -> bytes:
     return hashlib.sha256(path.read_bytes() + machine).digest()
 
 
-def _short(key: Key) -> str:
+def _hash_key(key: CacheKey) -> str:
     return hashlib.sha256(json.dumps(dict(key), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _difference(theirs: Any, ours: Key) -> str:
-    """Which parts of a key differ, in words."""
+def _difference(theirs: Any, ours: CacheKey) -> str:
+    """Describe which entries of two keys differ."""
     if not isinstance(theirs, dict):
         return "something else"
     parts = [f"{name} {theirs.get(name)} (here: {ours[name]})" for name in ours if theirs.get(name) != ours[name]]

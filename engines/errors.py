@@ -1,47 +1,47 @@
-"""What can go wrong in this package.
+"""Define the errors of this package.
 
 EngineError
-├── BundleError           a bundle that is incomplete, altered or not one at all
-│   └── CompileError      its graph is not what a backend's compiler takes; names the operators or layers
-├── BackendMissingError   a library or device that is not installed; names the extra that brings it
+├── BundleError           the bundle is incomplete or altered, or the directory is not a bundle
+│   └── CompileError      a backend cannot compile the bundle's graph; names the operators or layers
+├── BackendMissingError   a library or device is missing; names the extra to install
 ├── NotBuiltError         the engine is not in the cache, and the caller did not want to wait for a build
-├── DeviceMemoryError     the device's memory does not hold the model; says how much for which batch
-├── DeviceError           the GPU or its driver failed in the middle of work
-├── ParityError           the compiled engine's numbers are not PyTorch's
-└── EngineInputError      a call with wrong shapes, dtypes or slots
+├── DeviceMemoryError     the model does not fit into the device's memory; gives the sizes and the batch
+├── DeviceError           the GPU or its driver failed during a call
+├── ParityError           the compiled engine's numbers differ from PyTorch's
+└── EngineInputError      a call has wrong shapes, dtypes or slots
 """
 
 
 class EngineError(Exception):
-    """Root of every error that `engines` raises on purpose."""
+    """The base class of every error that `engines` raises on purpose."""
 
 
 class BundleError(EngineError):
-    """A bundle that is incomplete, altered or not one at all."""
+    """The bundle is incomplete or altered, or the directory is not a bundle."""
 
 
 class BackendMissingError(EngineError):
-    """A backend whose library or device is not there; the message names the extra to install."""
+    """A backend's library or device is missing; the message names the extra to install."""
 
 
 class CompileError(BundleError):
-    """A bundle whose graph a backend cannot compile; the message names what it does not take."""
+    """A backend cannot compile the bundle's graph; the message names the operators or layers that it refuses."""
 
 
 class NotBuiltError(EngineError):
-    """An engine that would have to be compiled first; raised only where a build was ruled out."""
+    """The engine would have to be compiled first, and the caller has excluded a build."""
 
 
 class DeviceMemoryError(EngineError):
-    """A device whose memory does not hold the model, its bank and one batch; the message has the figures."""
+    """The model, its bank and one batch do not fit into the device's memory; the message has the figures."""
 
 
 class DeviceError(EngineError):
-    """The device failed in the middle of work; the engine, and often the process, must be started again."""
+    """The device failed during a call; the engine, and often the process, must be restarted."""
 
 
 class ParityError(EngineError):
-    """An engine whose probabilities on the golden clip differ from PyTorch's beyond the tolerance of `precision`."""
+    """The engine's probabilities on the golden clip differ from PyTorch's by more than `precision` allows."""
 
     def __init__(self, message: str, *, precision: str | None = None) -> None:
         super().__init__(message)

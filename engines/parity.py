@@ -1,4 +1,4 @@
-"""The gate that every engine passes before it runs: golden clip in, PyTorch's probabilities out."""
+"""Compare an engine with PyTorch on the golden clip; every engine must pass this check before it serves."""
 
 from __future__ import annotations
 
@@ -21,29 +21,32 @@ TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 2e-2, "int8": 5e-2}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParityReport:
-    """How far the engine is from PyTorch on the golden clip."""
+    """The difference between the engine and PyTorch on the golden clip."""
 
     max_dp: float
-    """NaN where the engine's probabilities are not finite."""
+    """Largest difference of any probability; NaN if the engine's probabilities are not finite."""
     actual: str
     """The label of the engine's largest probability."""
     expected: str
-    """PyTorch's."""
+    """The label of PyTorch's largest probability."""
 
     def within(self, limit: float) -> bool:
-        """Same top-1 and no probability further off than `limit`."""
-        return self.actual == self.expected and self.max_dp <= limit  # NaN is not
+        """Tell whether the top-1 labels agree and no probability differs by more than `limit`."""
+        return self.actual == self.expected and self.max_dp <= limit  # False for NaN
 
 
 def softmax(logits: F32) -> F32:
-    """(..., K) logits -> (..., K) float32 probabilities; the array is new."""
+    """Map logits (..., K) to float32 probabilities (..., K) in a new array."""
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
     probabilities: F32 = shifted / shifted.sum(axis=-1, keepdims=True)
     return probabilities
 
 
-def compare(engine: Engine, golden: Golden) -> ParityReport:
-    """Classify the golden clip in the bank's first T slots. Raises `BundleError` where the labels do not match."""
+def compare_with_golden(engine: Engine, golden: Golden) -> ParityReport:
+    """Classify the golden clip, in the bank's first T slots, and compare the result with PyTorch's.
+
+    Raises `BundleError` if the head gives another number of logits than the spec has labels.
+    """
     actual, expected = _classify(engine, golden), softmax(golden.logits)
     if actual.shape != expected.shape:
         raise BundleError(
@@ -58,8 +61,8 @@ def compare(engine: Engine, golden: Golden) -> ParityReport:
 
 
 def check_parity(engine: Engine, golden: Golden) -> ParityReport:
-    """`compare`, and raise `ParityError` with the figures if the engine is off."""
-    report = compare(engine, golden)
+    """Compare as `compare_with_golden` does; raise `ParityError` with the figures if the tolerance is exceeded."""
+    report = compare_with_golden(engine, golden)
     limit = TOLERANCE[engine.precision]
     if not report.within(limit):
         advice = "use fp32, or export the bundle again" if engine.precision != "fp32" else "export the bundle again"

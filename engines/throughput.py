@@ -1,4 +1,4 @@
-"""How fast an engine is on this machine, right now: full batches, nothing else."""
+"""Measure how fast an engine is on this machine at present, with full batches only."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 MIN_ROUNDS = 3
 
-Work: TypeAlias = Callable[[], None]
+Call: TypeAlias = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speed:
-    """Of full batches; other load on the machine shows in it."""
+    """The speed of full batches; other load on the machine lowers it."""
 
     batch: int
     encodes_per_s: float
@@ -33,7 +33,7 @@ def measure_speed(engine: Engine, *, seconds: float = 0.6) -> Speed:
     slots = np.arange(batch, dtype=np.int32)
     windows = np.zeros((batch, spec.chunks), np.int32)
     engine.encode(frames, slots)
-    engine.classify(windows)  # both once, so that nothing is measured that happens once
+    engine.classify(windows)  # once before the measurement, so that work at the first call does not count
 
     def encode() -> None:
         engine.encode(frames, slots)
@@ -42,12 +42,12 @@ def measure_speed(engine: Engine, *, seconds: float = 0.6) -> Speed:
         engine.classify(windows)
 
     classify_s = _per_call(classify, seconds / 2, lambda: None)
-    # An encode may still be under way when its call returns; a classify waits for it, and is taken off again.
+    # An encode may still run when its call returns. A classify waits for it; its own time is subtracted.
     encode_s = _per_call(encode, seconds / 2, classify, extra_s=classify_s)
     return Speed(batch=batch, encodes_per_s=batch / encode_s, windows_per_s=batch / classify_s)
 
 
-def _per_call(call: Work, seconds: float, finish: Work, *, extra_s: float = 0.0) -> float:
+def _per_call(call: Call, seconds: float, finish: Call, *, extra_s: float = 0.0) -> float:
     rounds, began = 0, time.perf_counter()
     while rounds < MIN_ROUNDS or time.perf_counter() - began < seconds:
         call()

@@ -190,7 +190,7 @@ def _load_or_compile(
         compiled.export_model(blob)
         return compiled, blob.getvalue()
 
-    return cache.get(name, restore=restore, build=build)
+    return cache.get_or_build(name, restore=restore, build=build)
 
 
 def _describe_tensors(compiled: ov.CompiledModel) -> dict[str, TensorView]:

@@ -1,3 +1,5 @@
+"""A bundle loads only if each of its files is what the spec says."""
+
 import json
 import os
 from pathlib import Path
@@ -6,7 +8,7 @@ import numpy as np
 import pytest
 from support.bundles import make_brightness_bundle
 
-from engines.bundle import load_bundle
+from engines.bundle import Bundle, load_bundle, write_spec
 from engines.errors import BundleError
 
 
@@ -20,7 +22,14 @@ def edit_spec(path: Path, **changes: object) -> None:
     (path / "spec.json").write_text(json.dumps({**spec, **changes}))
 
 
-def test_a_bundle_loads_with_its_times(path: Path) -> None:
+def rehash(path: Path) -> Bundle:
+    """Write the spec again with the sha256 of the present files."""
+    fields = json.loads((path / "spec.json").read_text())
+    del fields["files"]
+    return write_spec(path, fields)
+
+
+def test_a_bundle_loads_and_computes_its_durations(path: Path) -> None:
     spec = load_bundle(path).spec
     assert spec.id == "brightness@1"
     assert spec.chunk_s == pytest.approx(0.2)
@@ -29,7 +38,7 @@ def test_a_bundle_loads_with_its_times(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["encoder.onnx", "head.onnx", "golden.npz", "README.md"])
-def test_one_altered_byte_is_refused_and_named(path: Path, name: str) -> None:
+def test_an_altered_file_is_refused_and_named(path: Path, name: str) -> None:
     data = bytearray((path / name).read_bytes())
     data[len(data) // 2] ^= 1
     (path / name).write_bytes(data)
@@ -48,7 +57,7 @@ def test_a_missing_file_is_named(path: Path, name: str) -> None:
     ("changes", "message"),
     [
         ({"labels": ["one"]}, "labels"),
-        ({"labels": ["same", "same"]}, "each may occur once"),
+        ({"labels": ["same", "same"]}, "each label may occur only once"),
         ({"fps": 0}, "fps"),
         ({"surprise": 1}, "surprise"),
         ({"files": {"encoder.onnx": "0" * 64}}, "no entry for head.onnx"),
@@ -62,20 +71,20 @@ def test_a_bad_spec_is_refused_with_its_key(path: Path, changes: dict[str, objec
         load_bundle(path)
 
 
-def test_file_names_cannot_leave_the_directory(path: Path) -> None:
+def test_a_file_name_with_a_path_is_refused(path: Path) -> None:
     spec = json.loads((path / "spec.json").read_text())
     edit_spec(path, files={**spec["files"], "../../etc/passwd": "0" * 64})
     with pytest.raises(BundleError, match="not a plain file name"):
         load_bundle(path)
 
 
-def test_a_spec_that_is_not_json(path: Path) -> None:
+def test_a_spec_that_is_not_json_is_refused(path: Path) -> None:
     (path / "spec.json").write_bytes(b"\x00\x01")
     with pytest.raises(BundleError, match=r"spec\.json"):
         load_bundle(path)
 
 
-def test_a_directory_that_is_no_bundle(tmp_path: Path) -> None:
+def test_a_directory_without_a_spec_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"is .* a bundle\?"):
         load_bundle(tmp_path)
     with pytest.raises(BundleError, match="no such bundle"):
@@ -84,27 +93,19 @@ def test_a_directory_that_is_no_bundle(tmp_path: Path) -> None:
 
 def test_a_golden_clip_of_another_shape_is_refused(path: Path) -> None:
     np.savez(path / "golden.npz", frames=np.zeros((1, 2, 3), np.uint8), logits=np.zeros(2, np.float32))
-    from engines.bundle import write_spec
-
-    fields = json.loads((path / "spec.json").read_text())
-    del fields["files"]
-    bundle = write_spec(path, fields)
+    bundle = rehash(path)
     with pytest.raises(BundleError, match=r"frames are uint8 \(1, 2, 3\)"):
         bundle.golden()
 
 
 def test_a_pickle_in_the_golden_clip_is_never_loaded(path: Path) -> None:
     np.savez(path / "golden.npz", frames=np.array([{"a": 1}], dtype=object), logits=np.zeros(2, np.float32))
-    from engines.bundle import write_spec
-
-    fields = json.loads((path / "spec.json").read_text())
-    del fields["files"]
-    bundle = write_spec(path, fields)
+    bundle = rehash(path)
     with pytest.raises(BundleError, match="not a golden clip"):
         bundle.golden()
 
 
-def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_in_place_of_a_file_is_refused_without_blocking(tmp_path: Path) -> None:
     bundle = make_brightness_bundle(tmp_path / "b")
     (bundle.path / "head.onnx").unlink()
     os.mkfifo(bundle.path / "head.onnx")

@@ -1,4 +1,4 @@
-"""What is kept of compiled engines, and what is never taken back."""
+"""The cache returns only engines that this user built on this machine for the same key."""
 
 import errno
 import json
@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-import engines.cache
 from engines.cache import MAGIC, SECRET_FILE, CompiledCache, StaleBlobError, open_cache
 
 KEY = {"model": "m", "precision": "fp16", "device": "card A", "version": "8.6"}
@@ -25,27 +24,27 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def get(cache: CompiledCache, blob: bytes = BLOB, *, wait_s: float = 5.0) -> tuple[bytes, bool]:
-    """The engine, and whether it had to be built."""
+def get_or_build(cache: CompiledCache, blob: bytes = BLOB, *, wait_s: float = 5.0) -> tuple[bytes, bool]:
+    """Return the engine, and whether it had to be built."""
     built = []
 
     def build() -> tuple[bytes, bytes]:
         built.append(True)
         return blob, blob
 
-    return cache.get("plan", restore=lambda data: data, build=build, wait_s=wait_s), bool(built)
+    return cache.get_or_build("plan", restore=lambda data: data, build=build, wait_s=wait_s), bool(built)
 
 
 def cache_of(**changes: str) -> CompiledCache:
     return open_cache({**KEY, **changes}, subject=SUBJECT)
 
 
-def test_what_was_built_is_taken_back() -> None:
-    assert get(cache_of()) == (BLOB, True)
-    assert get(cache_of(), b"another") == (BLOB, False)
-    file = cache_of().directory
-    assert file is not None
-    assert (file.stat().st_mode & 0o777, (file / "plan").stat().st_mode & 0o777) == (0o700, 0o600)
+def test_an_engine_that_was_built_is_returned_from_the_cache() -> None:
+    assert get_or_build(cache_of()) == (BLOB, True)
+    assert get_or_build(cache_of(), b"another") == (BLOB, False)
+    directory = cache_of().directory
+    assert directory is not None
+    assert (directory.stat().st_mode & 0o777, (directory / "plan").stat().st_mode & 0o777) == (0o700, 0o600)
 
 
 @pytest.mark.parametrize(
@@ -53,111 +52,111 @@ def test_what_was_built_is_taken_back() -> None:
     [
         (lambda data: data[:-100], "truncated: 10140 of 10240 bytes"),
         (lambda data: data[: len(MAGIC) + 20], "truncated"),
-        (lambda data: b"", "not a file of ours"),
-        (lambda data: b"\x7fELF" + data, "not a file of ours"),
+        (lambda data: b"", "not a file of this cache"),
+        (lambda data: b"\x7fELF" + data, "not a file of this cache"),
         (lambda data: data[:-1] + b"x", "sha256"),
         (lambda data: data.replace(b'"seal": "', b'"seal": "0'), "not built by this user on this machine"),
         (lambda data: data.replace(b'"card A"', b'"card B"'), "not built by this user on this machine"),
         (lambda data: MAGIC + b"{}\n" + BLOB, "manifest is damaged"),
     ],
 )
-def test_a_damaged_or_forged_file_is_built_again_with_a_notice(
+def test_a_damaged_or_forged_file_is_logged_and_built_again(
     damage: object, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    get(cache_of())
+    get_or_build(cache_of())
     directory = cache_of().directory
     assert directory is not None
     path = directory / "plan"
     path.write_bytes(damage(path.read_bytes()))  # type: ignore[operator]
-    assert get(cache_of()) == (BLOB, True)
+    assert get_or_build(cache_of()) == (BLOB, True)
     assert reason in caplog.text
     assert "building the engine again" in caplog.text
-    assert get(cache_of()) == (BLOB, False)
+    assert get_or_build(cache_of()) == (BLOB, False)
 
 
-def test_a_file_of_another_key_put_in_place_is_not_taken(caplog: pytest.LogCaptureFixture) -> None:
-    get(cache_of(device="card B"))
+def test_a_file_copied_from_another_key_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
+    get_or_build(cache_of(device="card B"))
     theirs, ours = cache_of(device="card B").directory, cache_of().directory
     assert theirs is not None
     assert ours is not None
     (ours / "plan").write_bytes((theirs / "plan").read_bytes())
-    assert get(cache_of(), b"ours") == (b"ours", True)
+    assert get_or_build(cache_of(), b"ours") == (b"ours", True)
     assert "built for device card B (here: card A)" in caplog.text
 
 
-def test_a_cache_copied_from_another_machine_is_not_taken(root: Path, caplog: pytest.LogCaptureFixture) -> None:
-    get(cache_of())
+def test_a_cache_copied_from_another_machine_is_not_used(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    get_or_build(cache_of())
     (root / SECRET_FILE).write_bytes(b"x" * 32)
-    assert get(cache_of()) == (BLOB, True)
+    assert get_or_build(cache_of()) == (BLOB, True)
     assert "not built by this user on this machine" in caplog.text
 
 
-def test_an_engine_for_another_device_is_named_when_one_is_built_for_this(caplog: pytest.LogCaptureFixture) -> None:
-    get(cache_of())
-    get(cache_of(device="card B", version="10.3"))
+def test_building_logs_the_engine_that_exists_for_another_device(caplog: pytest.LogCaptureFixture) -> None:
+    get_or_build(cache_of())
+    get_or_build(cache_of(device="card B", version="10.3"))
     assert "was built for device card A (here: card B), version 8.6 (here: 10.3)" in caplog.text
 
 
-def test_a_library_that_does_not_take_its_own_bytes_back(caplog: pytest.LogCaptureFixture) -> None:
-    get(cache_of())
+def test_bytes_that_the_library_refuses_are_built_again(caplog: pytest.LogCaptureFixture) -> None:
+    get_or_build(cache_of())
 
     def refuse(data: bytes) -> bytes:
         raise StaleBlobError("serialisation version 3, expected 4")
 
     cache = cache_of()
-    assert cache.get("plan", restore=refuse, build=lambda: (b"new", b"new")) == b"new"
+    assert cache.get_or_build("plan", restore=refuse, build=lambda: (b"new", b"new")) == b"new"
     assert "serialisation version 3, expected 4; building the engine again" in caplog.text
 
 
-def test_a_full_disk_leaves_nothing_behind(caplog: pytest.LogCaptureFixture) -> None:
-    """The kernel's own error: files of this process may not grow beyond 4 KiB."""
+def test_a_full_disk_leaves_no_partial_file(caplog: pytest.LogCaptureFixture) -> None:
+    """A limit of 4 KiB on the files of this process makes the kernel raise the error of a full disk."""
     cache = cache_of()
     assert cache.directory is not None
-    get(cache_of(device="other"))  # the secret exists
+    get_or_build(cache_of(device="other"))  # creates the secret
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
     try:
-        assert get(cache) == (BLOB, True)
+        assert get_or_build(cache) == (BLOB, True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert "is not kept: File too large" in caplog.text
+    assert "cannot be cached: File too large" in caplog.text
     assert "STREAMCLF_CACHE" in caplog.text
     assert [path.name for path in cache.directory.iterdir()] == [".plan.lock"]
 
 
-def test_a_directory_that_others_may_write_to_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_directory_that_other_users_may_write_to_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
     directory = cache_of().directory
     assert directory is not None
     directory.chmod(0o777)
     assert cache_of().directory is None
-    assert "others may write there" in caplog.text
-    assert get(cache_of()) == (BLOB, True)
+    assert "other users may write there" in caplog.text
+    assert get_or_build(cache_of()) == (BLOB, True)
 
 
-def test_a_cache_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_directory_nothing_is_cached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("STREAMCLF_CACHE", str(tmp_path / "file"))
     assert cache_of().directory is None
 
 
-def _compile(root: str, log: str, barrier: object) -> None:
+def _compile_once(root: str, log: str, barrier: object) -> None:
     os.environ["STREAMCLF_CACHE"] = root
 
     def build() -> tuple[bytes, bytes]:
         with Path(log).open("a") as file:
             file.write(f"{os.getpid()}\n")
-        time.sleep(0.5)  # long enough that the others ask meanwhile
+        time.sleep(0.5)  # long enough that the other processes ask meanwhile
         return BLOB, BLOB
 
     barrier.wait(20)  # type: ignore[attr-defined]
-    assert cache_of().get("plan", restore=lambda data: data, build=build, wait_s=20) == BLOB
+    assert cache_of().get_or_build("plan", restore=lambda data: data, build=build, wait_s=20) == BLOB
 
 
-def test_of_three_processes_one_compiles(root: Path, tmp_path: Path) -> None:
+def test_only_one_of_three_processes_compiles(root: Path, tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(3)
     log = tmp_path / "builds"
-    workers = [context.Process(target=_compile, args=(str(root), str(log), barrier)) for _ in range(3)]
+    workers = [context.Process(target=_compile_once, args=(str(root), str(log), barrier)) for _ in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -166,17 +165,20 @@ def test_of_three_processes_one_compiles(root: Path, tmp_path: Path) -> None:
     assert len(log.read_text().split()) == 1
 
 
-def test_waiting_has_a_deadline(caplog: pytest.LogCaptureFixture) -> None:
+def test_waiting_for_another_build_has_a_deadline(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "engine")
-    cache = cache_of()
-    with cache._turn("plan", 1.0):
-        assert get(cache_of(), wait_s=0.2) == (BLOB, True)
+
+    def build_while_another_waits() -> tuple[bytes, bytes]:
+        assert get_or_build(cache_of(), b"theirs", wait_s=0.2) == (b"theirs", True)
+        return BLOB, BLOB
+
+    cache_of().get_or_build("plan", restore=lambda data: data, build=build_while_another_waits)
     assert "waiting up to 0 s" in caplog.text
     assert "building it here too" in caplog.text
 
 
-def test_the_manifest_can_be_read_by_people() -> None:
-    get(cache_of())
+def test_the_manifest_is_readable_json() -> None:
+    get_or_build(cache_of())
     directory = cache_of().directory
     assert directory is not None
     head = (directory / "plan").read_bytes().split(b"\n")[:2]
@@ -186,16 +188,15 @@ def test_the_manifest_can_be_read_by_people() -> None:
     assert manifest["bytes"] == len(BLOB)
 
 
-def test_the_secret_is_the_users_own(root: Path) -> None:
-    get(cache_of())
+def test_only_the_user_can_read_the_secret(root: Path) -> None:
+    get_or_build(cache_of())
     assert (root / SECRET_FILE).stat().st_mode & 0o777 == 0o600
-    assert engines.cache._secret() == engines.cache._secret()
 
 
-def test_a_full_disk_leaves_no_half_of_the_secret(
+def test_a_full_disk_leaves_no_partial_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The very first file that a new cache gets is the secret; without it nothing can be sealed, so nothing is kept."""
+    """The secret is the first file of a new cache; without it no engine can be sealed, so none is cached."""
     monkeypatch.setenv("STREAMCLF_CACHE", str(tmp_path / "cache"))
     cache = open_cache({"graph": "a"}, subject=("graph",))
     link = os.link
@@ -205,7 +206,7 @@ def test_a_full_disk_leaves_no_half_of_the_secret(
 
     monkeypatch.setattr("engines.cache.os.link", full)
     cache.store("plan", b"code")
-    assert "is not kept: No space left on device" in caplog.text
+    assert "cannot be cached: No space left on device" in caplog.text
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     monkeypatch.setattr("engines.cache.os.link", link)
     cache.store("plan", b"code")

@@ -13,7 +13,7 @@ from typing import Final
 
 from engines.backends.tensorrt.interface import Plan, PlanRequest, Platform
 from engines.bundle import ModelSpec
-from engines.cache import Key, open_cache
+from engines.cache import CacheKey, open_cache
 from engines.errors import NotBuiltError
 
 MAX_WORKSPACE_BYTES: Final = 4 << 30
@@ -49,8 +49,8 @@ def load_plan(platform: Platform, plan_spec: PlanSpec, *, may_build: bool = True
     cache = open_cache(plan_key(platform, plan_spec), subject=("graph", "precision"))
     name = f"{plan_spec.name}.plan"
     if may_build:
-        return cache.get(name, restore=compiler.load, build=build)
-    plan = cache.restored(name, compiler.load)
+        return cache.get_or_build(name, restore=compiler.load, build=build)
+    plan = cache.get(name, compiler.load)
     if plan is None:
         raise NotBuiltError(
             f"{plan_spec.spec.id}: no {plan_spec.precision} plan of its {plan_spec.name} for this GPU yet"
@@ -58,7 +58,7 @@ def load_plan(platform: Platform, plan_spec: PlanSpec, *, may_build: bool = True
     return plan
 
 
-def plan_key(platform: Platform, plan_spec: PlanSpec) -> Key:
+def plan_key(platform: Platform, plan_spec: PlanSpec) -> CacheKey:
     """Return the cache key of a plan: everything that the compiled plan depends on."""
     kept_fp32 = (
         hashlib.sha256("\n".join(plan_spec.keep_fp32).encode()).hexdigest()[:12] if plan_spec.keep_fp32 else "none"
