@@ -1,4 +1,4 @@
-"""Checkpoints from elsewhere: a Hugging Face folder of ViViT, VideoMAE or TimeSformer becomes a bundle."""
+"""Convert Hugging Face checkpoints of ViViT, VideoMAE and TimeSformer to bundles."""
 
 from __future__ import annotations
 
@@ -12,30 +12,32 @@ from training.errors import FolderError
 from training.export.golden import drawn_windows
 from training.export.onnx import export_bundle
 from training.importing.folder import ACTIVATIONS, FolderConfig, read_config, read_state
-from training.importing.names import convert_state
 from training.importing.networks import DividedAttentionHead, ImportedEmbedding, ImportedModel, JointAttentionHead
 from training.importing.processor import ImageProcessor, read_processor
+from training.importing.state_dict import convert_state
 
 FPS: Final = {"vivit": 12.5, "videomae": 6.25, "timesformer": 0.78125}
-"""At which the published models saw Kinetics, of 25 fps: every 2nd, 4th and 32nd frame. No folder says it."""
+"""Frame rates at which the published models sampled Kinetics (25 fps): every 2nd, 4th and 32nd frame. A checkpoint
+folder does not contain the rate."""
 
 
 def import_folder(folder: Path, output: Path, *, fps: float | None = None) -> Bundle:
     """Read `folder` (config.json, preprocessor_config.json, model.safetensors) and write the bundle `output`.
 
-    Its logits are those of transformers for what the folder's own image processor makes of the same frames. `fps`:
-    sampled frames per second, where the folder's model was not trained as the published one of its kind (`FPS`).
-    Raises `FolderError` where the folder is not whole or not of a known model, or says what no bundle can;
-    `RunError` where the graphs do not compute what the model does.
+    The bundle's logits equal those of transformers for the same frames after the folder's own image processor. `fps`
+    is the rate of sampled frames, by default that of the published model of this kind (`FPS`).
+
+    Raises `FolderError` where the folder is incomplete, holds an unknown model or uses something that a bundle cannot
+    express; `RunError` where an exported graph differs from the PyTorch model.
     """
     if not folder.is_dir():
-        raise FolderError(f"{folder}: no such folder; give one with config.json in it")
+        raise FolderError(f"{folder}: no such folder; give a folder that contains config.json")
     config = read_config(folder)
     processor = read_processor(folder, config.image_size)
     model = load_model(folder, config, processor)
     rate = FPS[config.model_type] if fps is None else fps
     if not 0 < rate <= 240:
-        raise FolderError(f"fps={rate}: more than 0 and at most 240 frames per second are wanted")
+        raise FolderError(f"fps={rate}: must be more than 0 and at most 240 frames per second")
     shape = Shape(
         fps=rate,
         frames_per_chunk=config.tubelet[0],
@@ -44,7 +46,9 @@ def import_folder(folder: Path, output: Path, *, fps: float | None = None) -> Bu
         width=processor.width,
     )
     if shape.frames_per_chunk > 64 or shape.chunks > 1024:
-        raise FolderError(f"{shape.chunks} chunks of {shape.frames_per_chunk} frames: a bundle has 1024 of 64 at most")
+        raise FolderError(
+            f"{shape.chunks} chunks of {shape.frames_per_chunk} frames: a bundle has at most 1024 chunks of 64 frames"
+        )
     fields = {
         "name": _name(folder, config),
         "version": "1",
@@ -57,12 +61,12 @@ def import_folder(folder: Path, output: Path, *, fps: float | None = None) -> Bu
         "chunks": shape.chunks,
     }
     golden = next(drawn_windows(shape, count=1))
-    card = _card(config, processor, rate, guessed=fps is None)
+    card = _card(config, processor, rate, assumed_fps=fps is None)
     return export_bundle(model, fields=fields, golden=golden, card=card, path=output)
 
 
 def load_model(folder: Path, config: FolderConfig, processor: ImageProcessor) -> ImportedModel:
-    """The folder's network with its weights. Raises `FolderError`."""
+    """Build the folder's network and load its weights. Raises `FolderError`."""
     dim, gelu = config.hidden_size, ACTIVATIONS[config.hidden_act]
     frames, *patch = config.tubelet
     encoder = ImportedEmbedding(processor=processor, frames=frames, patch=(patch[0], patch[1]), dim=dim)
@@ -82,7 +86,7 @@ def load_model(folder: Path, config: FolderConfig, processor: ImageProcessor) ->
     else:
         mean = config.model_type == "videomae" and config.use_mean_pooling
         head = JointAttentionHead(
-            places=config.chunks * config.patches,
+            length=config.chunks * config.patches,
             dim=dim,
             heads=config.num_attention_heads,
             layers=config.num_hidden_layers,
@@ -99,47 +103,52 @@ def load_model(folder: Path, config: FolderConfig, processor: ImageProcessor) ->
     for name, tensor in state.items():
         if tensor.shape != own[name].shape:
             raise FolderError(
-                f"{folder}: {name} is {tuple(tensor.shape)}, config.json asks for {tuple(own[name].shape)}; "
-                "the folder's files are not of one model"
+                f"{folder}: {name} has shape {tuple(tensor.shape)}, but config.json implies {tuple(own[name].shape)}; "
+                "config.json and model.safetensors belong to different models"
             )
     model.load_state_dict(state)
     return model.eval()
 
 
 def _name(folder: Path, config: FolderConfig) -> str:
-    """The folder's, in the letters that a bundle's may have."""
+    """Return the folder's name, restricted to the characters that a bundle's name may have."""
     name = re.sub(r"[^a-z0-9_-]+", "-", folder.resolve().name.lower()).strip("-_")[:64]
     return name or config.model_type
 
 
 def _labels(folder: Path, config: FolderConfig) -> tuple[str, ...]:
+    """Return the class names in order. Raises `FolderError` for an empty, long or repeated name."""
     labels = tuple(config.id2label[index].strip() for index in range(len(config.id2label)))
     for label in labels:
         if not 1 <= len(label) <= 64:
-            raise FolderError(f"{folder}: id2label: {label[:80]!r} has {len(label)} characters, 1 to 64 are wanted")
-    twice = sorted({label for label in labels if labels.count(label) > 1})
-    if twice:
-        raise FolderError(f"{folder}: id2label: {twice[0]!r} stands there twice; give each class a name of its own")
+            raise FolderError(f"{folder}: id2label: {label[:80]!r} has {len(label)} characters, must have 1 to 64")
+    repeated = sorted({label for label in labels if labels.count(label) > 1})
+    if repeated:
+        raise FolderError(f"{folder}: id2label: {repeated[0]!r} appears more than once; give each class a unique name")
     return labels
 
 
-def _card(config: FolderConfig, processor: ImageProcessor, fps: float, *, guessed: bool) -> str:
-    """A model card, with what the bundle does otherwise than the folder."""
+def _card(config: FolderConfig, processor: ImageProcessor, fps: float, *, assumed_fps: bool) -> str:
+    """Write the model card; it lists the differences between the bundle and the folder."""
     notes = [
         *processor.notes,
-        *(["fps is that of the published model of this kind; the folder does not say it"] if guessed else []),
+        *(
+            ["fps is that of the published model of this kind, because the folder does not contain it"]
+            if assumed_fps
+            else []
+        ),
     ]
     return "\n".join(
         [
             f"# {config.model_type}, imported",
             "",
-            f"From a Hugging Face folder of {' / '.join(config.architectures) or config.model_type}: "
+            f"Imported from a Hugging Face folder of {' / '.join(config.architectures) or config.model_type}: "
             f"{config.num_hidden_layers} layers of width {config.hidden_size}, {config.num_frames} frames at {fps:g} "
-            f"fps, {len(config.id2label)} classes. Its logits are those of transformers.",
+            f"fps, {len(config.id2label)} classes. Its logits equal those of transformers.",
             "",
             *(f"- {note}" for note in notes),
             "",
-            "**Data and metrics**: see the model's own card. Nothing was measured here.",
+            "**Data and metrics**: see the model's own card. The import measures nothing.",
             "",
             "**Licence**: that of the weights; see the model's own card.",
             "",

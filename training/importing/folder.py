@@ -1,4 +1,4 @@
-"""A Hugging Face model folder, read and checked: config.json, preprocessor_config.json, model.safetensors."""
+"""Read and check a Hugging Face model folder: config.json, preprocessor_config.json, model.safetensors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ACTIVATIONS: dict[str, Gelu] = {
 
 
 def _pair(given: Any) -> Any:
-    """A number stands for both height and width."""
+    """Expand one number to (height, width)."""
     return (given, given) if isinstance(given, int) else given
 
 
@@ -38,7 +38,7 @@ Patch = Annotated[int, Field(ge=1, le=4096)]
 
 
 class FolderConfig(BaseModel):
-    """What of config.json says how to build the network; the defaults are transformers' own."""
+    """The keys of config.json that define the network; the defaults are those of transformers."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -63,7 +63,8 @@ class FolderConfig(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _defaults(cls, given: Any) -> Any:
+    def _add_defaults(cls, given: Any) -> Any:
+        """Add the defaults of the model type, where they differ from the fields' defaults."""
         own: dict[str, dict[str, Any]] = {
             "vivit": {"num_frames": 32, "tubelet_size": (2, 16, 16), "hidden_act": "gelu_fast"},
             "videomae": {"num_frames": 16, "layer_norm_eps": 1e-12},
@@ -74,45 +75,47 @@ class FolderConfig(BaseModel):
     @model_validator(mode="after")
     def _fits(self) -> FolderConfig:
         if self.hidden_act not in ACTIVATIONS:
-            raise ValueError(f"hidden_act={self.hidden_act}: not one of {', '.join(ACTIVATIONS)}")
+            raise ValueError(f"hidden_act={self.hidden_act}: must be one of {', '.join(ACTIVATIONS)}")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(f"hidden_size={self.hidden_size}: not a multiple of {self.num_attention_heads} heads")
         if sorted(self.id2label) != list(range(len(self.id2label))):
-            raise ValueError("id2label: its numbers do not count from 0 without a gap")
+            raise ValueError("id2label: its numbers must count from 0 without a gap")
         frames, *patch = self.tubelet
         if self.num_frames % frames:
             raise ValueError(f"num_frames={self.num_frames}: not a multiple of the tubelet's {frames} frames")
         if any(size % part for size, part in zip(self.image_size, patch, strict=True)):
             raise ValueError(f"image_size={self.image_size}: not a multiple of patches of {tuple(patch)} pixels")
         if self.attention_type == "space_only":
-            raise ValueError("attention_type=space_only: transformers gives one answer per frame, not per clip")
+            raise ValueError("attention_type=space_only: it classifies frames, not clips; a bundle needs another type")
         return self
 
     @property
     def tubelet(self) -> tuple[int, int, int]:
-        """Frames, height and width of one tubelet."""
+        """Return frames, height and width of one tubelet."""
         if self.model_type == "timesformer":
             return (1, *self.patch_size)
         return self.tubelet_size if isinstance(self.tubelet_size, tuple) else (self.tubelet_size, *self.patch_size)
 
     @property
     def chunks(self) -> int:
-        """Of one window."""
+        """Return the number of chunks in one window."""
         return self.num_frames // self.tubelet[0]
 
     @property
     def patches(self) -> int:
-        """Of one chunk."""
+        """Return the number of patches in one chunk."""
         _, height, width = self.tubelet
         return math.prod(self.image_size) // (height * width)
 
 
 def read_config(folder: Path) -> FolderConfig:
-    """Raises `FolderError` with the key, the value and what is wrong."""
+    """Read and check config.json. Raises `FolderError` with the key, the value and the reason."""
     tree = read_json(folder / CONFIG_FILE)
     kind = tree.get("model_type")
     if kind not in ("vivit", "videomae", "timesformer"):
-        raise FolderError(f"{folder / CONFIG_FILE}: model_type={kind!r}: only vivit, videomae and timesformer are read")
+        raise FolderError(
+            f"{folder / CONFIG_FILE}: model_type={kind!r}: only vivit, videomae and timesformer can be imported"
+        )
     try:
         config = FolderConfig.model_validate(tree)
     except ValidationError as error:
@@ -122,13 +125,13 @@ def read_config(folder: Path) -> FolderConfig:
     if config.architectures and not any(name.endswith("ForVideoClassification") for name in config.architectures):
         raise FolderError(
             f"{folder / CONFIG_FILE}: architectures={list(config.architectures)}: has no classifier; "
-            "give the folder of a model that was fine-tuned to classify"
+            "give the folder of a model fine-tuned for video classification"
         )
     return config
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """An object of JSON. Raises `FolderError`."""
+    """Read a JSON object of at most `MAX_JSON_BYTES`. Raises `FolderError`."""
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise FolderError(f"{path}: {path.stat().st_size} bytes, at most {MAX_JSON_BYTES}")
@@ -140,26 +143,26 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise FolderError(f"{path}: not JSON ({str(error).splitlines()[0]}); download it again") from error
     if not isinstance(tree, dict):
-        raise FolderError(f"{path}: an object is wanted, this is {type(tree).__name__}")
+        raise FolderError(f"{path}: must be a JSON object, this is {type(tree).__name__}")
     return tree
 
 
 def read_state(folder: Path) -> State:
-    """The folder's tensors as float32. Raises `FolderError`; never unpickles."""
+    """Read the folder's tensors as float32; never unpickles. Raises `FolderError`."""
     path = folder / WEIGHTS_FILE
     if not path.is_file():
         pickles = sorted(item.name for item in folder.glob("*.bin"))
         if pickles:
             raise FolderError(
-                f"{folder}: has {pickles[0]}, a pickle, which may run anything and is never read; where you trust it, "
-                f"write {WEIGHTS_FILE} with transformers' save_pretrained"
+                f"{folder}: has {pickles[0]}, a pickle, which can run any code and is never read; if you trust it, "
+                f"convert it to {WEIGHTS_FILE} with transformers' save_pretrained"
             )
-        raise FolderError(f"{path}: not there (one whole file, not shards); download the folder again")
+        raise FolderError(f"{path}: missing (one whole file is needed, not shards); download the folder again")
     try:
         state = read_weights(path)
     except RunError as error:
         raise FolderError(str(error)) from error
     for name, tensor in state.items():
         if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
-            raise FolderError(f"{path}: {name} is not made of finite numbers; download it again")
+            raise FolderError(f"{path}: {name} has values that are not finite numbers; download it again")
     return {name: tensor.to(torch.float32) for name, tensor in state.items()}

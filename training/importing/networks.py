@@ -1,4 +1,4 @@
-"""The networks that folders hold, in our parts: the encoder embeds one chunk's frames, the head is the transformer.
+"""Implement the imported networks: the encoder embeds one chunk's frames, the head is the transformer.
 
 Shapes: N windows or chunks, T chunks of t frames, P patches of one chunk, D width, K labels.
 """
@@ -17,7 +17,7 @@ from training.models.layers import Attention, Gelu, Layer, new_mlp
 
 
 class ImportedEmbedding(nn.Module):
-    """Frames (N, t, H, W, 3) uint8 RGB -> (N, P, D): the folder's processor and its tubelet or patch embedding."""
+    """Crop and normalise frames (N, t, H, W, 3) uint8 RGB as the image processor does, and embed them: (N, P, D)."""
 
     def __init__(self, *, processor: ImageProcessor, frames: int, patch: tuple[int, int], dim: int) -> None:
         super().__init__()
@@ -28,22 +28,22 @@ class ImportedEmbedding(nn.Module):
         self.project = nn.Conv2d(frames * 3, dim, patch, stride=patch)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """One row of patches after the other."""
+        """Embed all patches of one chunk, row by row."""
         frames = frames[:, :, self.top : self.top + self.height, self.left : self.left + self.width]
         embedded: Tensor = self.project(self.pixels(frames).flatten(1, 2))
         return embedded.flatten(2).transpose(1, 2)
 
 
 class JointAttentionHead(nn.Module):
-    """Embedded tubelets (N, T, P, D), oldest first -> logits (N, K); all attend to all.
+    """Classify embedded tubelets (N, T, P, D), oldest first, into logits (N, K) with joint attention over all.
 
-    `pool`: the normed first place, a class token or not, or the norm of the mean of all.
+    `pool`: `first` classifies the normalised first token, `mean` the normalised mean of all tokens.
     """
 
     def __init__(
         self,
         *,
-        places: int,
+        length: int,
         dim: int,
         heads: int,
         layers: int,
@@ -56,7 +56,7 @@ class JointAttentionHead(nn.Module):
     ) -> None:
         super().__init__()
         self.class_token = nn.Parameter(torch.zeros(1, 1, dim)) if class_token else None
-        self.positions = nn.Parameter(torch.zeros(1, int(class_token) + places, dim))
+        self.positions = nn.Parameter(torch.zeros(1, int(class_token) + length, dim))
         self.pool = pool
         self.layers = nn.ModuleList(
             Layer(
@@ -72,7 +72,7 @@ class JointAttentionHead(nn.Module):
         self.classify = nn.Linear(dim, labels)
 
     def forward(self, features: Tensor) -> Tensor:
-        """The graph that serving runs once per window."""
+        """Classify one window; serving runs this graph once per window."""
         x = features.flatten(1, 2)
         if self.class_token is None:
             x = x + self.positions
@@ -87,10 +87,10 @@ class JointAttentionHead(nn.Module):
 
 
 class DividedLayer(nn.Module):
-    """TimeSformer's divided attention (Bertasius et al. 2021, section 3): time, then space, then the MLP.
+    """A layer with TimeSformer's divided attention (Bertasius et al. 2021, section 3): time, space, then the MLP.
 
-    (N, 1, D) and (N, T, P, D) -> the same. With `class_only` just the class token is carried to the end, which is
-    exact in the last layer.
+    Shapes: class token (N, 1, D) and patches (N, T, P, D) -> the same shapes. With `class_only` the layer computes the
+    class token alone, which is exact in the last layer.
     """
 
     def __init__(self, *, dim: int, heads: int, hidden: int, eps: float, gelu: Gelu, class_only: bool) -> None:
@@ -103,7 +103,7 @@ class DividedLayer(nn.Module):
         self.mlp = new_mlp(dim=dim, hidden=hidden, gelu=gelu)
 
     def forward(self, token: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The class token knows no time: each chunk's patches see a copy of it, and it takes the copies' mean."""
+        """Attend over time without the class token, then over space with a copy of it per chunk; average the copies."""
         _, chunks, patches, dim = x.shape
         along = self.norm_time(x).transpose(1, 2).reshape(-1, chunks, dim)
         along = self.time_attention(along).reshape(-1, patches, chunks, dim).transpose(1, 2)
@@ -120,7 +120,7 @@ class DividedLayer(nn.Module):
 
 
 class DividedAttentionHead(nn.Module):
-    """Embedded patches (N, T, P, D), oldest first -> logits (N, K)."""
+    """Classify embedded patches (N, T, P, D), oldest first, into logits (N, K) with divided attention."""
 
     def __init__(
         self,
@@ -146,7 +146,7 @@ class DividedAttentionHead(nn.Module):
         self.classify = nn.Linear(dim, labels)
 
     def forward(self, features: Tensor) -> Tensor:
-        """The graph that serving runs once per window."""
+        """Classify one window; serving runs this graph once per window."""
         token = (self.class_token + self.positions[:, :1]).expand(features.shape[0], -1, -1)
         x = features + self.positions[:, 1:].reshape(1, *features.shape[1:])
         for layer in self.layers:
@@ -156,7 +156,7 @@ class DividedAttentionHead(nn.Module):
 
 
 class ImportedModel(ClipModel):
-    """A network from elsewhere."""
+    """An imported network, as an encoder and a head."""
 
     def __init__(self, *, encoder: ImportedEmbedding, head: JointAttentionHead | DividedAttentionHead) -> None:
         super().__init__()

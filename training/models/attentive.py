@@ -1,11 +1,11 @@
-"""A pretrained CNN looks at each frame, and a small head chooses where in it to look and what changed.
+"""Encode each frame with a pretrained CNN; a small head learns where in the feature map to attend.
 
-The published CNN+Transformer hybrid averages the CNN's last map over the picture. Where the actor is a tenth of the
-picture, as a player on a court or two people in a street, that buries them. Here the map itself is the feature,
-F = (P, C), and the head pools it with a few learned attention maps, adds where they look, and reads the sequence with
-temporal convolutions. The CNN can stay frozen: everything that is learned from a small set is in the head.
+The published CNN+Transformer hybrid averages the CNN's last feature map over the frame. That average hides an actor
+who fills a tenth of the frame, such as a player on a court or two people in a street. Here the feature is the map
+itself, F = (P, C). The head pools the map with a few learned attention maps, adds their mean positions and reads the
+sequence with temporal convolutions. The CNN can stay frozen: the head learns everything that a small set teaches.
 
-Shapes: N chunks or windows, T chunks of one frame, P places of the last map, C its channels, Q queries, K labels.
+Shapes: N chunks or windows, T chunks of one frame, P positions of the last map, C its channels, Q queries, K labels.
 """
 
 from __future__ import annotations
@@ -27,20 +27,24 @@ Triple = tuple[float, float, float]
 
 
 class AttentiveRecipe(BaseModelRecipe):
-    """The words of `AttentiveModel`."""
+    """The recipe keys of `AttentiveModel`."""
 
     kind: Literal["attentive"] = "attentive"
     frames_per_chunk: Literal[1] = 1
-    backbone: str = Field("mobilenetv2_100", description="timm's name of a CNN that has features_only")
-    backbone_kwargs: dict[str, bool | int | float | str] = Field({}, description="further words for timm.create_model")
-    weights: Path | Literal["timm"] | None = Field(
-        None, description="a .safetensors, or timm: its own, from the network"
+    backbone: str = Field("mobilenetv2_100", description="a CNN by its name in timm; it must support features_only")
+    backbone_kwargs: dict[str, bool | int | float | str] = Field(
+        {}, description="further arguments of timm.create_model"
     )
-    mean: Triple = Field((0.5, 0.5, 0.5), description="of pixels from 0 to 1")
-    std: Triple = Field((0.5, 0.5, 0.5), description="of pixels from 0 to 1")
-    stage: int = Field(-1, description="which of the backbone's maps: -1 the last, at 1/32; -2 the one before it")
-    queries: int = Field(4, ge=1, le=64, description="places to look at in a frame")
-    pooled_channels: int = Field(64, ge=4, description="channels of what is seen there")
+    weights: Path | Literal["timm"] | None = Field(
+        None, description="a .safetensors file, or timm: the published weights, downloaded"
+    )
+    mean: Triple = Field((0.5, 0.5, 0.5), description="of pixels scaled to 0..1")
+    std: Triple = Field((0.5, 0.5, 0.5), description="of pixels scaled to 0..1")
+    stage: int = Field(
+        -1, description="which feature map of the backbone: -1 the last, at 1/32 of the size; -2 the one before"
+    )
+    queries: int = Field(4, ge=1, le=64, description="attention maps per frame")
+    pooled_channels: int = Field(64, ge=4, description="channels that each attention map pools")
     dim: int = Field(128, ge=8, description="width of the head")
     layers: int = Field(2, ge=1, le=16, description="temporal convolutions")
     dropout: float = Field(0.4, ge=0, lt=1)
@@ -55,7 +59,7 @@ class AttentiveRecipe(BaseModelRecipe):
 
 
 class AttentiveEncoder(nn.Module):
-    """One frame (N, 1, H, W, 3) uint8 RGB -> the backbone's map (N, P, C), rows first."""
+    """Encode one frame (N, 1, H, W, 3) uint8 RGB into the backbone's feature map (N, P, C), row by row."""
 
     def __init__(
         self,
@@ -80,19 +84,19 @@ class AttentiveEncoder(nn.Module):
             out = self.backbone.eval()(torch.zeros(1, 3, height, width))[0].shape
         if len(out) != 4:
             raise RecipeError(
-                f"backbone={backbone}: its map is {tuple(out[1:])}, wanted (C, rows, columns); take a CNN"
+                f"backbone={backbone}: its feature map is {tuple(out[1:])}, expected (C, rows, columns); use a CNN"
             )
         self.backbone.train()
         self.channels, self.rows, self.columns = (int(n) for n in out[1:])
 
     def forward(self, frames: Tensor) -> Tensor:
-        """The graph that serving runs once per chunk."""
+        """Encode one chunk; serving runs this graph once per chunk."""
         x: Tensor = self.backbone(self.pixels(frames).flatten(0, 1))[0]
         return x.flatten(2).transpose(1, 2)
 
 
 class AttentiveHead(nn.Module):
-    """The maps of one window (N, T, P, C), oldest first -> logits (N, K)."""
+    """Classify the feature maps of one window (N, T, P, C), oldest first, into logits (N, K)."""
 
     def __init__(
         self,
@@ -118,14 +122,14 @@ class AttentiveHead(nn.Module):
         self.classify = nn.Linear(2 * dim, labels)
 
     def forward(self, features: Tensor) -> Tensor:
-        """The graph that serving runs once per window."""
+        """Classify one window; serving runs this graph once per window."""
         n, t, p, c = features.shape
         maps = self.norm(features.reshape(-1, c)).reshape(-1, p, c)
-        seen = self.project(maps).relu()  # (N T, P, pooled_channels)
-        where = self.attend(maps).transpose(1, 2).softmax(dim=2)  # (N T, Q, P)
-        parts = [(where @ seen).flatten(1), (where @ self.places).flatten(1), seen.mean(dim=1)]
+        projected = self.project(maps).relu()  # (N T, P, pooled_channels)
+        weights = self.attend(maps).transpose(1, 2).softmax(dim=2)  # (N T, Q, P)
+        parts = [(weights @ projected).flatten(1), (weights @ self.places).flatten(1), projected.mean(dim=1)]
         x = torch.cat(parts, dim=1).reshape(n, t, -1)
-        # What changed since the frame before; nothing is known before the first.
+        # The difference to the frame before; zero for the first frame.
         change = torch.cat([torch.zeros_like(x[:, :1]), x[:, 1:] - x[:, :-1]], dim=1)
         x = self.embed(self.dropout(torch.cat([x, change], dim=2))).relu().transpose(1, 2)  # (N, dim, T)
         for near in self.near:
@@ -135,7 +139,7 @@ class AttentiveHead(nn.Module):
 
 
 class AttentiveModel(ClipModel):
-    """Built from its recipe, whose words say what each means."""
+    """A CNN encoder and a head with learned spatial attention; `AttentiveRecipe` describes each key."""
 
     encoder: AttentiveEncoder
     head: AttentiveHead

@@ -17,8 +17,8 @@ class BaseModelRecipe(Section):
 
     height: int = Field(ge=8, le=4096, description="pixels")
     width: int = Field(ge=8, le=4096, description="pixels")
-    frames_per_chunk: int = Field(ge=1, le=64)
-    chunks: int = Field(ge=1, le=1024, description="of one window")
+    frames_per_chunk: int = Field(ge=1, le=64, description="sampled frames that one encode reads")
+    chunks: int = Field(ge=1, le=1024, description="chunks in one window")
 
     @abstractmethod
     def build(self, *, labels: int) -> ClipModel:
@@ -33,27 +33,29 @@ class BaseModelRecipe(Section):
 
 
 class ClipModel(nn.Module):
-    """Window (N, T, t, H, W, 3) uint8 RGB -> logits (N, K); `head(encoder(chunk) for each chunk)`.
+    """Classify windows (N, T, t, H, W, 3) uint8 RGB into logits (N, K): encode each chunk, then apply the head.
 
-    N windows or chunks, T chunks of t frames, F the shape of one chunk's feature, K labels. A subclass sets:
+    Shapes: N windows or chunks, T chunks of t frames, F the shape of one chunk's feature, K labels. A subclass sets:
 
-    - `encoder`: one chunk's frames (N, t, H, W, 3) uint8 RGB -> feature (N, *F); normalisation is inside
-    - `head`: the features of one window (N, T, *F), oldest first -> logits (N, K)
+    - `encoder`: one chunk's frames (N, t, H, W, 3) uint8 RGB -> feature (N, *F). The encoder normalises the pixels.
+    - `head`: the features of one window (N, T, *F), oldest first -> logits (N, K).
+
+    Serving runs the two as separate graphs: it encodes each chunk once and applies the head to each window.
     """
 
     encoder: nn.Module
     head: nn.Module
 
     def features(self, frames: Tensor) -> Tensor:
-        """Every chunk of every window: (N, T, t, H, W, 3) -> (N, T, *F)."""
+        """Encode every chunk of every window: (N, T, t, H, W, 3) -> (N, T, *F)."""
         feature: Tensor = self.encoder(frames.flatten(0, 1))
         return feature.reshape(frames.shape[0], frames.shape[1], *feature.shape[1:])
 
     def forward(self, frames: Tensor) -> Tensor:
-        """The whole window at once, as training sees it."""
+        """Classify whole windows, as training does: (N, T, t, H, W, 3) -> logits (N, K)."""
         logits: Tensor = self.head(self.features(frames))
         return logits
 
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
-        """What a recipe may freeze, or train more slowly than the rest."""
+        """Return the parameters that a recipe can freeze or train at a lower rate than the rest."""
         return self.encoder.parameters()

@@ -1,8 +1,11 @@
-"""ViViT's factorised encoder (Arnab et al. 2021, section 3.3.2, "model 2"), split where serving splits it.
+"""Implement a compact ViViT factorised encoder (Arnab et al. 2021, section 3.3.2, "model 2").
 
-A window of T chunks, each t frames. `encoder` is the spatial transformer: one chunk's frames to one feature.
-`head` is the temporal transformer: the window's features to logits. Neither sees what the other holds, so a
-feature computed once serves every window that contains its frames.
+A window has T chunks of t frames. `encoder` is the spatial transformer: it turns one chunk's frames into one feature.
+`head` is the temporal transformer: it turns the window's features into logits. The encoder reads nothing outside its
+chunk, so a feature that is computed once serves every window that contains the chunk.
+
+Compared with `training.models.vivit.factorised_encoder`: the patch embedding is a tree of small convolutions, training
+can leave out patches, and the head can read the differences between neighbouring chunks.
 
 Shapes: N windows or chunks, T chunks, t frames per chunk, P patches of p x p pixels, D width, K labels.
 """
@@ -20,24 +23,26 @@ from torch import Tensor, nn
 from training.models.base import BaseModelRecipe, ClipModel
 from training.models.layers import ClassStack
 
-# Pixels come as 0..255. Sums are centred and brought to about unit variance; differences between frames are
-# an order of magnitude smaller, and are what tells motion, so they are amplified.
+# Pixels are 0..255. The frames' mean is centred and scaled to about unit variance. Differences between frames, which
+# show motion, are an order of magnitude smaller, so they are scaled up.
 _MEAN_CENTRE, _MEAN_SCALE, _DIFFERENCE_SCALE = 127.5, 64.0, 16.0
 
 
 class VivitFactorisedRecipe(BaseModelRecipe):
-    """The words of `FactorisedViViT`."""
+    """The recipe keys of `FactorisedViViT`."""
 
     kind: Literal["vivit_factorised"] = "vivit_factorised"
     patch: int = Field(16, ge=1, description="pixels")
-    stem: tuple[tuple[int, int], ...] = Field((), description="(size, width) of the tree under a patch; none is linear")
+    stem: tuple[tuple[int, int], ...] = Field(
+        (), description="(size, width) of each convolution before the patch embedding; empty: a linear embedding"
+    )
     dim: int = Field(ge=8)
     heads: int = Field(ge=1)
     spatial_layers: int = Field(ge=1)
     temporal_layers: int = Field(ge=1)
     mlp_ratio: float = Field(4.0, gt=0)
     drop_path: float = Field(0.0, ge=0, lt=1)
-    changes: bool = Field(False, description="the head also reads what changed from chunk to chunk")
+    changes: bool = Field(False, description="the head also reads the differences between neighbouring chunks")
 
     def build(self, *, labels: int) -> ClipModel:
         """See `BaseModelRecipe`."""
@@ -45,12 +50,12 @@ class VivitFactorisedRecipe(BaseModelRecipe):
 
 
 class TubeletEmbedding(nn.Module):
-    """Frames (N, t, H, W, 3) uint8 -> embedded tubelets (N, P, D), each of t x p x p voxels.
+    """Embed frames (N, t, H, W, 3) uint8 as tubelets (N, P, D), each of t x p x p voxels.
 
-    The tubelet is first written in another basis: the mean of its frames, and the difference of each frame to
-    the one before it. That loses nothing, and puts motion where a small network finds it. It is then embedded
-    by a tree of convolutions that do not overlap (the hMLP stem of Touvron et al. 2022, section 5): patches
-    stay independent, so any of them can be left out, and a non-linearity sees detail of a few pixels.
+    First the tubelet changes basis: to the mean of its frames and the difference of each frame to the one before.
+    This loses nothing and presents motion directly to a small network. Then a tree of convolutions that do not
+    overlap embeds it (the hMLP stem of Touvron et al. 2022, section 5). Patches stay independent, so training can
+    leave out any of them, and the first non-linearity acts on details of a few pixels.
     """
 
     def __init__(self, *, frames: int, patch: int, dim: int, stem: Sequence[tuple[int, int]]) -> None:
@@ -69,17 +74,17 @@ class TubeletEmbedding(nn.Module):
         self.tree = nn.Sequential(*layers)
 
     def forward(self, frames: Tensor, keep: Tensor | None = None) -> Tensor:
-        """`keep`: (P',) indices of the patches to embed; the others cost nothing."""
+        """Embed the patches with indices `keep` (P',), or all. Left-out patches cost nothing."""
         n, t, height, width, _ = frames.shape
         if keep is not None:
             p = self.patch
             tiles = frames.reshape(n, t, height // p, p, width // p, p, 3).permute(0, 2, 4, 1, 3, 5, 6)
-            tiles = tiles.reshape(n, -1, t, p, p, 3)[:, keep]  # (N, P', t, p, p, 3), still bytes
+            tiles = tiles.reshape(n, -1, t, p, p, 3)[:, keep]  # (N, P', t, p, p, 3) uint8
             return self._embed(tiles.flatten(0, 1)).reshape(n, keep.numel(), -1)
         return self._embed(frames).flatten(2).transpose(1, 2)
 
     def _embed(self, frames: Tensor) -> Tensor:
-        """(N, t, h, w, 3) uint8 -> (N, D, h/p, w/p)."""
+        """Change basis, then convolve: (N, t, h, w, 3) uint8 -> (N, D, h/p, w/p)."""
         x = frames.to(torch.float32).permute(0, 1, 4, 2, 3)  # (N, t, 3, h, w)
         mean = (x.sum(dim=1) / x.shape[1] - _MEAN_CENTRE) / _MEAN_SCALE
         change = (x[:, 1:] - x[:, :-1]).flatten(1, 2) / _DIFFERENCE_SCALE
@@ -88,7 +93,7 @@ class TubeletEmbedding(nn.Module):
 
 
 class CompactViViTEncoder(nn.Module):
-    """One chunk's frames (N, t, H, W, 3) uint8 RGB -> feature (N, D)."""
+    """Encode one chunk's frames (N, t, H, W, 3) uint8 RGB into a feature (N, D)."""
 
     def __init__(
         self,
@@ -117,16 +122,16 @@ class CompactViViTEncoder(nn.Module):
         )
 
     def forward(self, frames: Tensor, keep: Tensor | None = None) -> Tensor:
-        """`keep`: (P',) indices of the patches to look at; in serving, all."""
+        """Encode one chunk from the patches with indices `keep` (P',); serving uses all patches."""
         feature: Tensor = self.stack(self.embedding(frames, keep), keep)
         return feature
 
 
 class ChunkDifferences(nn.Module):
-    """Adds to each chunk's feature what changed since the chunk before: (N, T, D) -> (N, T, D).
+    """Describe how each chunk's feature differs from the one before: (N, T, D) -> (N, T, D).
 
-    What happens between two chunks, a knock or a switched light, is in neither of their features. Attention
-    finds it slowly; the difference of neighbours shows it at once.
+    An event between two chunks, such as a knock against the camera or a switched light, is in neither of their
+    features. Attention learns to find it slowly; the difference of neighbours shows it directly.
     """
 
     def __init__(self, *, dim: int) -> None:
@@ -134,14 +139,14 @@ class ChunkDifferences(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(2 * dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
 
     def forward(self, features: Tensor) -> Tensor:
-        """The first chunk has none before it: its change is zero."""
+        """Return the differences; the first chunk has no predecessor, so it is compared with itself."""
         before = torch.cat([features[:, :1], features[:, :-1]], dim=1)
         change: Tensor = self.mlp(torch.cat([features, features - before], dim=2))
         return change
 
 
 class CompactViViTHead(nn.Module):
-    """The features of one window (N, T, D), oldest first -> logits (N, K)."""
+    """Classify the features of one window (N, T, D), oldest first, into logits (N, K)."""
 
     def __init__(
         self,
@@ -163,18 +168,18 @@ class CompactViViTHead(nn.Module):
         self.classify = nn.Linear(dim, labels)
 
     def forward(self, features: Tensor) -> Tensor:
-        """The graph that serving runs once per window."""
+        """Classify one window; serving runs this graph once per window."""
         return self.with_differences(features)[0]
 
     def with_differences(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits (N, K), and what changed from chunk to chunk (N, T, D), where the recipe says that it is read."""
+        """Return logits (N, K) and the chunk differences (N, T, D); None where the recipe sets `changes: false`."""
         changes = None if self.changes is None else self.changes(features)
         logits: Tensor = self.classify(self.stack(features if changes is None else features + changes))
         return logits, changes
 
 
 class FactorisedViViT(ClipModel):
-    """The two transformers; its words are those of its recipe."""
+    """A spatial and a temporal transformer; `VivitFactorisedRecipe` describes each argument."""
 
     encoder: CompactViViTEncoder
     head: CompactViViTHead
@@ -222,6 +227,6 @@ class FactorisedViViT(ClipModel):
         )
 
     def features(self, frames: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Every chunk of every window: (N, T, t, H, W, 3) -> (N, T, D); `keep` as the encoder's."""
+        """Encode every chunk of every window: (N, T, t, H, W, 3) -> (N, T, D); `keep` as in the encoder."""
         feature: Tensor = self.encoder(frames.flatten(0, 1), keep)
         return feature.reshape(frames.shape[0], frames.shape[1], *feature.shape[1:])

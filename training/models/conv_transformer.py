@@ -1,8 +1,8 @@
-"""Convolutional video transformer: convolutions over space, then convolutions and attention over time.
+"""Implement a convolutional video transformer: convolutions over space, convolutions and attention over time.
 
-Its article describes it in words: a convolutional stage sees each frame; over time, a convolution mixes neighbours
-before attention, and a class token, which has no neighbours, goes around the convolution and gathers the answer. The
-attention's q, k and v are projected by that convolution, as CvT does it in space (Wu et al. 2021, section 3.2).
+A convolutional network encodes each chunk. Over time, a convolution mixes neighbouring chunks before attention. The
+class token has no neighbours, so it bypasses the convolution; its output is classified. The convolution projects the
+attention's q, k and v, as CvT does over space (Wu et al. 2021, section 3.2).
 
 Shapes: N windows or chunks, T chunks, t frames per chunk, M images of C channels, D width, K labels.
 """
@@ -22,20 +22,20 @@ from training.models.positions import Positions
 
 
 class ConvTransformerRecipe(BaseModelRecipe):
-    """The words of `ConvTransformer`."""
+    """The recipe keys of `ConvTransformer`."""
 
     kind: Literal["conv_transformer"] = "conv_transformer"
     frames_per_chunk: int = Field(1, ge=1, le=64)
     widths: tuple[int, ...] = Field((48, 96, 192), min_length=1, max_length=6, description="channels of each stage")
     blocks: tuple[int, ...] = Field((2, 2, 4), min_length=1, max_length=6, description="residual blocks of each stage")
     heads: int = Field(4, ge=1)
-    layers: int = Field(3, ge=1, description="of the temporal transformer")
-    kernel: int = Field(3, ge=1, le=15, description="chunks that the temporal convolution sees; odd")
+    layers: int = Field(3, ge=1, description="layers of the temporal transformer")
+    kernel: int = Field(3, ge=1, le=15, description="chunks that the temporal convolution covers; odd")
     mlp_ratio: float = Field(2.0, gt=0)
     drop_path: float = Field(0.1, ge=0, lt=1)
     dropout: float = Field(0.2, ge=0, lt=1, description="before the classifier")
     input: InputKind = Field("rgb", description="frames, differences of neighbouring frames within a chunk, or both")
-    channels: Literal[1, 3] = Field(3, description="1 for grey pictures: the first of the three channels alone")
+    channels: Literal[1, 3] = Field(3, description="1 for grey frames: reads the first of the three channels")
 
     @model_validator(mode="after")
     def _fits(self) -> ConvTransformerRecipe:
@@ -55,7 +55,7 @@ class ConvTransformerRecipe(BaseModelRecipe):
 
 
 class ConvNextBlock(nn.Module):
-    """A residual block: depthwise 5 x 5, then a pointwise MLP (ConvNeXt's order, with batch norms): (N, C, h, w)."""
+    """A residual block (N, C, h, w): depthwise 5 x 5, then a pointwise MLP, as in ConvNeXt but with batch norms."""
 
     def __init__(self, *, width: int, drop_path: float) -> None:
         super().__init__()
@@ -71,15 +71,16 @@ class ConvNextBlock(nn.Module):
         self.drop = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Same shape in and out."""
+        """Add the branch to the input; the shape stays the same."""
         dropped: Tensor = self.drop(self.body(x))
         return x + dropped
 
 
 class ConvTransformerEncoder(nn.Module):
-    """One chunk's frames (N, t, H, W, 3) uint8 RGB -> feature (N, D), D the last stage's width.
+    """Encode one chunk's frames (N, t, H, W, 3) uint8 RGB into a feature (N, D), D the last stage's width.
 
-    A chunk's frames are read together, as channels. The first stage works at a quarter of the size, each next at half.
+    The frames of a chunk enter as channels of one image. The first stage works at a quarter of the height and width;
+    each further stage halves them.
     """
 
     def __init__(
@@ -106,27 +107,30 @@ class ConvTransformerEncoder(nn.Module):
         self.norm = nn.LayerNorm(before)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """The graph that serving runs once per chunk."""
+        """Encode one chunk; serving runs this graph once per chunk."""
         feature: Tensor = self.norm(self.stages(self.pixels(frames).flatten(1, 2)).mean(dim=(2, 3)))
         return feature
 
 
 class ConvAttention(nn.Module):
-    """Attention over time whose q, k and v come from convolutions over time: (N, 1 + T, D) -> (N, 1 + T or 1, D)."""
+    """Attention over time with convolutional projections: (N, 1 + T, D) -> (N, 1 + T, D), or (N, 1, D).
+
+    With `class_only` it computes the class token alone, for the last layer.
+    """
 
     def __init__(self, *, dim: int, heads: int, kernel: int, class_only: bool) -> None:
         super().__init__()
         self.heads, self.class_only = heads, class_only
         self.scale = float((dim // heads) ** -0.5)
         self.near = nn.ModuleList(
-            # The class token alone asks in the last layer, and it has no neighbours: q needs no convolution there.
+            # In the last layer the class token is the only query, and it bypasses the convolution: q needs none.
             nn.Identity() if class_only and name == "q" else nn.Conv1d(dim, dim, kernel, padding="same", groups=dim)
             for name in "qkv"
         )
         self.q, self.k, self.v, self.out = (nn.Linear(dim, dim) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The class token goes around the convolutions."""
+        """Mix the tokens; the class token bypasses the convolutions."""
         first, rest = x[:, :1], x[:, 1:].transpose(1, 2)
         near_q, near_k, near_v = self.near
         k, v = (torch.cat([first, near(rest).transpose(1, 2)], dim=1) for near in (near_k, near_v))
@@ -138,7 +142,7 @@ class ConvAttention(nn.Module):
 
 
 class ConvTransformerHead(nn.Module):
-    """The features of one window (N, T, D), oldest first -> logits (N, K)."""
+    """Classify the features of one window (N, T, D), oldest first, into logits (N, K)."""
 
     def __init__(
         self,
@@ -171,14 +175,14 @@ class ConvTransformerHead(nn.Module):
         self.classify = nn.Linear(dim, labels)
 
     def forward(self, features: Tensor) -> Tensor:
-        """The graph that serving runs once per window."""
+        """Classify one window; serving runs this graph once per window."""
         token = self.norm(self.layers(self.positions(features)))[:, 0]
         logits: Tensor = self.classify(self.dropout(token))
         return logits
 
 
 class ConvTransformer(ClipModel):
-    """Built from its recipe, whose words say what each means."""
+    """A convolutional encoder and a temporal transformer; `ConvTransformerRecipe` describes each key."""
 
     encoder: ConvTransformerEncoder
     head: ConvTransformerHead

@@ -1,9 +1,9 @@
-"""Parameters and operations of a model, counted before it has any weights.
+"""Count a model's parameters and operations without allocating its weights.
 
-The convention is that of the papers, ViViT's table 2 among them: one multiply-add is one FLOP, and what is counted is
-convolutions, linear layers and the two products of attention; norms, softmax and activations are left out (they are
-under 1% of a ViViT). `whole` counts every token of every layer, as publications do. What runs here is less where a
-stack ends in a class token, since its last layer computes only that (`training.models.layers.Layer`).
+The convention is that of the papers, ViViT's table 2 among them: one multiply-add is one FLOP. Convolutions, linear
+layers and the two matrix products of attention count. Norms, softmax and activations do not; they are under 1% of a
+ViViT. With `whole`, every layer computes every token, as publications count. Serving computes less where a stack ends
+in a class token, since its last layer computes that token alone (`training.models.layers.Layer`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from training.models.layers import full_last_layers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCost:
-    """Of one model; FLOPs are for one chunk, one window's head, and a whole window chunk by chunk."""
+    """The cost of one model. FLOPs: `encoder_flops` for one chunk, `head_flops` for one window's features."""
 
     encoder_parameters: int
     head_parameters: int
@@ -33,19 +33,19 @@ class ModelCost:
 
     @property
     def parameters(self) -> int:
-        """All of the model's."""
+        """Count the parameters of encoder and head."""
         return self.encoder_parameters + self.head_parameters
 
     @property
     def window_flops(self) -> int:
-        """Every chunk encoded once, and the head."""
+        """Count the FLOPs of a whole window: every chunk encoded once, then the head."""
         return self.encoder_flops * self.chunks + self.head_flops
 
 
 def compute_cost(
     build: Callable[[], ClipModel], *, chunks: int, frames_per_chunk: int, height: int, width: int, whole: bool
 ) -> ModelCost:
-    """What `build()` has and does. It is built on torch's meta device: no memory is taken, nothing is computed."""
+    """Build the model on torch's meta device, which allocates and computes nothing, and count its cost."""
     with torch.device("meta"), torch.no_grad():
         model = build().eval()
         with full_last_layers(model) if whole else nullcontext():
@@ -64,7 +64,7 @@ def compute_cost(
 
 
 def _run(module: nn.Module, given: Tensor) -> tuple[Tensor, int]:
-    """What the module gives, and its multiply-adds; torch counts each as two operations."""
+    """Run the module; return its output and its multiply-adds. torch counts a multiply-add as two operations."""
     with FlopCounterMode(display=False) as counter:
         out: Tensor = module(given)
     return out, int(counter.get_total_flops()) // 2

@@ -1,9 +1,9 @@
-"""CNN and transformer: any of timm's backbones sees one chunk, a small transformer reads the window.
+"""Implement CNN+Transformer hybrids: a timm backbone encodes each chunk, a small transformer reads the window.
 
-Two heads. `published` is the one of Keras's example "Video Classification with Transformers" (20 frames, DenseNet121's
-1,024 features, one post-norm layer of one attention head whose MLP is 4 wide, max pooling: 4,237,321 parameters for 5
-classes). `strong` is ours: features are normed and narrowed first, layers are pre-norm, and the change from chunk to
-chunk is said outright.
+There are two heads. `published` is that of Keras's example "Video Classification with Transformers": 20 frames,
+DenseNet121's 1,024 features, one post-norm layer with one attention head and an MLP of width 4, max pooling; 4,237,321
+parameters for 5 classes. `strong` is this project's own: it normalises the features and projects them to a smaller
+width, adds the difference to the chunk before, and uses pre-norm layers.
 
 Shapes: N windows or chunks, T chunks, t frames per chunk, M images of them, F features, D width, K labels.
 """
@@ -29,34 +29,36 @@ Triple = tuple[float, float, float]
 
 
 class HybridRecipe(BaseModelRecipe):
-    """The words of `Hybrid`."""
+    """The recipe keys of `Hybrid`."""
 
     kind: Literal["hybrid"] = "hybrid"
     frames_per_chunk: int = Field(1, ge=1, le=64)
-    backbone: str = Field("densenet121", description="timm's name of a CNN or image transformer")
-    backbone_kwargs: dict[str, bool | int | float | str] = Field({}, description="further words for timm.create_model")
-    weights: Path | Literal["timm"] | None = Field(
-        None, description="a .safetensors, or timm: its own, from the network"
+    backbone: str = Field("densenet121", description="a CNN or image transformer by its name in timm")
+    backbone_kwargs: dict[str, bool | int | float | str] = Field(
+        {}, description="further arguments of timm.create_model"
     )
-    mean: Triple | None = Field(None, description="of pixels from 0 to 1; the backbone's own by default")
-    std: Triple | None = Field(None, description="of pixels from 0 to 1; the backbone's own by default")
+    weights: Path | Literal["timm"] | None = Field(
+        None, description="a .safetensors file, or timm: the published weights, downloaded"
+    )
+    mean: Triple | None = Field(None, description="of pixels scaled to 0..1; by default the backbone's own")
+    std: Triple | None = Field(None, description="of pixels scaled to 0..1; by default the backbone's own")
     input: InputKind = Field("rgb", description="frames, differences of neighbouring frames within a chunk, or both")
-    channels: Literal[1, 3] = Field(3, description="1 for grey pictures: the first of the three channels alone")
+    channels: Literal[1, 3] = Field(3, description="1 for grey frames: reads the first of the three channels")
     fusion: Literal["channels", "features"] = Field(
-        "channels", description="a chunk's images enter the backbone together, as channels, or each by itself"
+        "channels", description="channels: the backbone reads all images of a chunk at once; features: one by one"
     )
     head: Literal["published", "strong"] = "strong"
     dim: int = Field(256, ge=8, description="strong: width of the transformer")
-    heads: int = Field(4, ge=1, description="strong")
-    layers: int = Field(2, ge=1, description="strong")
+    heads: int = Field(4, ge=1, description="strong: attention heads")
+    layers: int = Field(2, ge=1, description="strong: layers of the transformer")
     drop_path: float = Field(0.1, ge=0, lt=1, description="strong: stochastic depth")
     dropout: float = Field(0.5, ge=0, lt=1, description="before the classifier")
 
     @model_validator(mode="after")
     def _fits(self) -> HybridRecipe:
-        said = self.model_fields_set & {"dim", "heads", "layers", "drop_path"}
-        if self.head == "published" and said:
-            raise ValueError(f"{min(said)}: head published has the published sizes; leave it out, or take strong")
+        given = self.model_fields_set & {"dim", "heads", "layers", "drop_path"}
+        if self.head == "published" and given:
+            raise ValueError(f"{min(given)}: head published has fixed sizes; remove the key, or set head: strong")
         if self.dim % self.heads:
             raise ValueError(f"dim={self.dim}: must be a multiple of heads={self.heads}")
         if self.input != "rgb" and self.frames_per_chunk < 2:
@@ -73,9 +75,10 @@ class HybridRecipe(BaseModelRecipe):
 
 
 class HybridEncoder(nn.Module):
-    """One chunk's frames (N, t, H, W, 3) uint8 RGB -> feature (N, F), what the backbone pools to.
+    """Encode one chunk's frames (N, t, H, W, 3) uint8 RGB into the backbone's pooled feature (N, F).
 
-    `fusion` channels: M images as M C channels, F as the backbone has it. Features: each image alone, F times M.
+    With `fusion: channels` the M images enter as M C channels and F is the backbone's width. With `fusion: features`
+    the backbone encodes each image by itself and F is M times that width.
     """
 
     def __init__(
@@ -111,16 +114,16 @@ class HybridEncoder(nn.Module):
             mean=mean or own.get("mean", half),
             std=std or own.get("std", half),
         )
-        # timm's num_features is not what comes out of every family, so a picture is asked.
+        # timm's num_features is not the output width of every family, so run one image and look at the shape.
         with torch.no_grad():
             out = self.backbone.eval()(torch.zeros(1, inputs, height, width)).shape
         if len(out) != 2:
-            raise RecipeError(f"backbone={backbone}: gives {tuple(out[1:])} for a picture, one vector is wanted")
+            raise RecipeError(f"backbone={backbone}: returns shape {tuple(out[1:])} for an image, expected one vector")
         self.backbone.train()
         self.width = int(out[1]) * (1 if self.joined else self.images)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """The graph that serving runs once per chunk."""
+        """Encode one chunk; serving runs this graph once per chunk."""
         x = self.pixels(frames)
         if self.joined:
             feature: Tensor = self.backbone(x.flatten(1, 2))
@@ -130,7 +133,7 @@ class HybridEncoder(nn.Module):
 
 
 class PublishedLayer(nn.Module):
-    """A post-norm layer, (N, T, F) -> the same; Keras's norms have an epsilon of 1e-3, its attention drops 0.3."""
+    """A post-norm layer (N, T, F) -> (N, T, F), with Keras's norm epsilon of 1e-3 and attention dropout of 0.3."""
 
     def __init__(self, *, dim: int, hidden: int) -> None:
         super().__init__()
@@ -139,14 +142,14 @@ class PublishedLayer(nn.Module):
         self.mlp = new_mlp(dim=dim, hidden=hidden)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """`mask` (N, 1, 1, T): True where a chunk counts."""
+        """Apply the layer; `mask` (N, 1, 1, T) is True where a chunk counts."""
         x = self.norm1(x + self.attention(x, mask))
         out: Tensor = self.norm2(x + self.mlp(x))
         return out
 
 
 class PublishedHead(nn.Module):
-    """The features of one window (N, T, F), oldest first -> logits (N, K)."""
+    """Classify the features of one window (N, T, F), oldest first, into logits (N, K)."""
 
     def __init__(self, *, chunks: int, features: int, dropout: float, labels: int) -> None:
         super().__init__()
@@ -156,7 +159,7 @@ class PublishedHead(nn.Module):
         self.classify = nn.Linear(features, labels)
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
-        """`mask` (N, T): True where a chunk counts; a short clip's others are as if they were not there."""
+        """Classify one window; `mask` (N, T) is True where a chunk counts. The others do not affect the result."""
         x = self.layer(self.positions(features), None if mask is None else mask[:, None, None])
         if mask is not None:
             x = x.masked_fill(~mask[..., None], float("-inf"))
@@ -165,7 +168,7 @@ class PublishedHead(nn.Module):
 
 
 class StrongHead(nn.Module):
-    """The features of one window (N, T, F), oldest first -> logits (N, K)."""
+    """Classify the features of one window (N, T, F), oldest first, into logits (N, K)."""
 
     def __init__(
         self,
@@ -188,7 +191,7 @@ class StrongHead(nn.Module):
         self.classify = nn.Linear(dim, labels)
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
-        """`mask` as `PublishedHead`'s. The first chunk has none before it: its change is zero."""
+        """Classify one window; `mask` as in `PublishedHead`. The first chunk's difference is zero."""
         x = self.norm(features)
         before = torch.cat([x[:, :1], x[:, :-1]], dim=1)
         x = self.positions(self.dropout(self.narrow(x) + self.change(x - before)))
@@ -198,7 +201,7 @@ class StrongHead(nn.Module):
 
 
 class Hybrid(ClipModel):
-    """Built from its recipe, whose words say what each means."""
+    """A timm backbone and a temporal transformer; `HybridRecipe` describes each key."""
 
     encoder: HybridEncoder
     head: PublishedHead | StrongHead
@@ -235,6 +238,6 @@ class Hybrid(ClipModel):
         )
 
     def forward(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
-        """`mask` (N, T): True where a chunk counts, for clips shorter than a window."""
+        """Classify whole windows; `mask` (N, T) is True where a chunk counts, for clips shorter than a window."""
         logits: Tensor = self.head(self.features(frames), mask)
         return logits

@@ -1,6 +1,6 @@
-"""Bytes to what a network reads. The first operation of every encoder, so that serving cannot get it wrong.
+"""Normalise uint8 frames inside the encoder, so that training and serving cannot differ.
 
-Shapes: N chunks of t frames; M images of C channels that come out.
+Shapes: N chunks of t frames; M output images of C channels.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from torch import Tensor, nn
 
 InputKind = Literal["rgb", "difference", "rgb+difference"]
 
-_DIFFERENCE_GAIN = 4.0  # neighbouring frames differ by an order of magnitude less than a frame's pixels do
+_DIFFERENCE_GAIN = 4.0  # differences of neighbouring frames are an order of magnitude smaller than pixels
 
 
 def images_in(frames: int, input_kind: InputKind) -> int:
-    """M: how many images a chunk of `frames` gives."""
+    """Return M, the number of images that a chunk of `frames` frames becomes."""
     return {"rgb": frames, "difference": frames - 1, "rgb+difference": 2 * frames - 1}[input_kind]
 
 
 class PixelInput(nn.Module):
-    """Frames (N, t, H, W, 3) uint8 RGB -> (N, M, C, H, W), about centred on 0 and of unit size.
+    """Convert frames (N, t, H, W, 3) uint8 RGB to images (N, M, C, H, W) float32 of about zero mean and unit variance.
 
-    `reads`: the t frames, the t - 1 differences of each to the one before it, or both, frames first.
-    `channels`: 1 reads the first channel alone, for grey pictures that are written three times.
+    `input_kind`: `rgb` gives the t frames, `difference` the t - 1 differences of each frame to the one before,
+    `rgb+difference` both, frames first. `channels`: 1 reads the first channel, for grey frames stored three times.
     """
 
     scale: Tensor
@@ -52,7 +52,7 @@ class PixelInput(nn.Module):
         self.register_buffer("shift", shift.reshape(1, 1, -1, 1, 1), persistent=False)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Mean and standard deviation are of pixels from 0 to 1, per channel."""
+        """Scale pixels to 0..1, then apply mean and standard deviation per channel."""
         x = frames.to(torch.float32).permute(0, 1, 4, 2, 3)
         if self.channels == 1:
             x = x[:, :, :1]

@@ -1,9 +1,9 @@
-"""A model that reads where things are: a small CNN points, the head reads the path that the points take.
+"""Implement a keypoint model: a small CNN locates points, the head reads the path of the points.
 
-For gestures drawn in the air the class is the fingertip's path, and what the hand, the sleeve and the room look like is
-not. So the feature of a chunk is not a picture's description but a few points, each the expectation of a heat map (the
-spatial soft-argmax of Levine et al. 2016, "End-to-end training of deep visuomotor policies", section 4.2: a softmax and
-two products), and a short description of the whole. The first point can be supervised: `with_point`.
+The class of a gesture drawn in the air is the fingertip's path; it does not depend on how the hand, the sleeve or the
+background look. So the feature of a chunk is a few points and a short description of the whole frame. Each point is
+the expectation of a heat map, the spatial soft-argmax of Levine et al. 2016 ("End-to-end training of deep visuomotor
+policies", section 4.2): a softmax and two products. Training can supervise the first point: `with_point`.
 
 Shapes: N chunks or windows, T chunks, t frames per chunk, P points, C described channels, F = 3 P + C + 1, K labels.
 """
@@ -22,17 +22,19 @@ from training.models.layers import ClassStack
 
 
 class KeypointRecipe(BaseModelRecipe):
-    """The words of `KeypointModel`."""
+    """The recipe keys of `KeypointModel`."""
 
     kind: Literal["keypoint"] = "keypoint"
     height: int = Field(ge=16, le=4096, multiple_of=16, description="pixels")
     width: int = Field(ge=16, le=4096, multiple_of=16, description="pixels")
-    stage_channels: tuple[int, int, int, int] = Field((16, 32, 64, 96), description="channels at 1/2, 1/4, 1/8, 1/16")
-    points: int = Field(8, ge=1, le=256)
-    described_channels: int = Field(24, ge=0, le=4096, description="channels of the description of the whole picture")
+    stage_channels: tuple[int, int, int, int] = Field(
+        (16, 32, 64, 96), description="channels at 1/2, 1/4, 1/8, 1/16 of the size"
+    )
+    points: int = Field(8, ge=1, le=256, description="points per chunk")
+    described_channels: int = Field(24, ge=0, le=4096, description="channels that describe the whole frame")
     dim: int = Field(96, ge=8, description="width of the head")
-    heads: int = Field(4, ge=1)
-    layers: int = Field(2, ge=1, description="of the head's transformer")
+    heads: int = Field(4, ge=1, description="attention heads of the head's transformer")
+    layers: int = Field(2, ge=1, description="layers of the head's transformer")
     dropout: float = Field(0.1, ge=0, lt=1)
 
     def build(self, *, labels: int) -> ClipModel:
@@ -41,7 +43,7 @@ class KeypointRecipe(BaseModelRecipe):
 
 
 class InvertedResidual(nn.Module):
-    """An inverted residual (Sandler et al. 2018) of expansion 2: (N, C, h, w) -> the same."""
+    """An inverted residual block (Sandler et al. 2018) with expansion 2: (N, C, h, w) -> (N, C, h, w)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -57,30 +59,31 @@ class InvertedResidual(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Same shape in and out."""
+        """Add the branch to the input; the shape stays the same."""
         out: Tensor = x + self.body(x)
         return out
 
 
-def _downsample(wide: int, wider: int) -> nn.Sequential:
+def _downsample(inputs: int, outputs: int) -> nn.Sequential:
+    """(N, inputs, h, w) -> (N, outputs, h/2, w/2)."""
     return nn.Sequential(
-        nn.Conv2d(wide, wider, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(wider), nn.ReLU(inplace=True)
+        nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
     )
 
 
 def _upsample(x: Tensor) -> Tensor:
-    """(N, C, h, w) -> (N, C, 2 h, 2 w), each place four times; torch's own becomes a Resize that opset 17 lacks."""
+    """(N, C, h, w) -> (N, C, 2 h, 2 w), nearest; torch's own function exports a Resize that opset 17 lacks."""
     n, c, h, w = x.shape
     return x[:, :, :, None, :, None].expand(n, c, h, 2, w, 2).reshape(n, c, 2 * h, 2 * w)
 
 
 def _mean(x: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, 1, 1, 1), row by row: one long sum in single precision differs from engine to engine."""
+    """Average (N, C, H, W) -> (N, 1, 1, 1) axis by axis: one long sum in single precision differs between engines."""
     return x.mean(dim=3, keepdim=True).mean(dim=2, keepdim=True).mean(dim=1, keepdim=True)
 
 
 class KeypointEncoder(nn.Module):
-    """One chunk's frames (N, t, H, W, 3) uint8 RGB -> feature (N, F)."""
+    """Encode one chunk's frames (N, t, H, W, 3) uint8 RGB into a feature (N, F)."""
 
     def __init__(
         self,
@@ -107,7 +110,7 @@ class KeypointEncoder(nn.Module):
         self.register_buffer("places", torch.stack([x, y], dim=-1).reshape(-1, 2), persistent=False)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """-> (N, P x, P y, P peaks, C, visibility logit), lengths as shares of the picture centred on 0."""
+        """Encode one chunk: (N, F) = P x, P y, P peaks, C channels, a visibility logit; x and y run from -2 to 2."""
         x = self._input(frames)
         fine = self.fine(self.stem(x))
         middle = self.middle(fine)
@@ -115,32 +118,32 @@ class KeypointEncoder(nn.Module):
         middle = self.mix_middle(middle + _upsample(self.to_middle(coarse)))
         fine = self.mix_fine(fine + _upsample(self.to_fine(middle)))
         maps = self.maps(fine).flatten(2)  # (N, P, h w)
-        where = maps.softmax(dim=2)
-        points = where @ self.places  # (N, P, 2)
-        # How sure: near 1 where a map has one sharp peak, near 0 where it is spread out.
-        peaks = where.amax(dim=2)
+        weights = maps.softmax(dim=2)
+        points = weights @ self.places  # (N, P, 2)
+        # The confidence: near 1 where a map has one sharp peak, near 0 where it is spread out.
+        peaks = weights.amax(dim=2)
         described = self.describe(coarse.mean(dim=(2, 3)))
         return torch.cat([points[..., 0] * 4 - 2, points[..., 1] * 4 - 2, peaks, described], dim=1)
 
     def with_point(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (N, F), and what they say of the first point (N, 3): x, y in shares, logit of being visible."""
+        """Return features (N, F) and the first point (N, 3): x and y from 0 to 1, the logit that it is visible."""
         features = self(frames)
         count = self.maps.out_channels
         x, y = (features[:, 0] + 2) / 4, (features[:, count] + 2) / 4
         return features, torch.stack([x, y, features[:, -1]], dim=1)
 
     def _input(self, frames: Tensor) -> Tensor:
-        """(N, 3 t, H, W): the last frame, and what changed since each one before it, whatever the light's strength."""
+        """Return (N, 3 t, H, W): the last frame and its differences to the earlier ones, normalised for brightness."""
         x = frames.to(torch.float32).permute(0, 1, 4, 2, 3)
         last = x[:, -1]
         centred = last - _mean(last)
-        spread = _mean(centred.square()).sqrt() + 8.0
-        changed = (last[:, None] - x[:, :-1]).flatten(1, 2)
-        return torch.cat([centred / spread, 2 * changed / spread], dim=1)
+        deviation = _mean(centred.square()).sqrt() + 8.0
+        differences = (last[:, None] - x[:, :-1]).flatten(1, 2)
+        return torch.cat([centred / deviation, 2 * differences / deviation], dim=1)
 
 
 class KeypointHead(nn.Module):
-    """The features of one window (N, T, F), oldest first -> logits (N, K)."""
+    """Classify the features of one window (N, T, F), oldest first, into logits (N, K)."""
 
     def __init__(
         self, *, features: int, chunks: int, dim: int, heads: int, layers: int, dropout: float, labels: int
@@ -153,7 +156,7 @@ class KeypointHead(nn.Module):
         self.classify = nn.Linear(dim, labels)
 
     def forward(self, features: Tensor) -> Tensor:
-        """The graph that serving runs once per window."""
+        """Classify one window; serving runs this graph once per window."""
         before = torch.cat([features[:, :1], features[:, :-1]], dim=1)
         x = self.embed(torch.cat([features, 4 * (features - before)], dim=2))
         for near in self.near:
@@ -163,7 +166,7 @@ class KeypointHead(nn.Module):
 
 
 class KeypointModel(ClipModel):
-    """Window (N, T, t, H, W, 3) uint8 RGB -> logits (N, K); `head(encoder(chunk) for each chunk)`."""
+    """A CNN that locates points and a head that reads their path; `KeypointRecipe` describes each argument."""
 
     encoder: KeypointEncoder
     head: KeypointHead

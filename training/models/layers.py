@@ -1,6 +1,6 @@
-"""The transformer that most models share: attention, a pre-norm layer, and stacks of layers.
+"""Implement the transformer that most models share: attention, a pre-norm layer, stacks of layers.
 
-Shapes: N windows or chunks, S places in a sequence, D width.
+Shapes: N windows or chunks, S tokens in a sequence, D width.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from torch import Tensor, nn
 
 Pool = Literal["class", "mean"]
 Gelu = Literal["none", "tanh"]
-"""Whether GELU is exact or takes tanh for the error function."""
+"""GELU's approximation in PyTorch's terms: `none` is exact, `tanh` approximates the error function."""
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
-    """(N, S, D) -> (N, heads, S, D / heads)."""
+    """Split the width into heads: (N, S, D) -> (N, heads, S, D / heads)."""
     n, s, d = x.shape
     return x.reshape(n, s, heads, d // heads).transpose(1, 2)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, drop: float = 0.0) -> Tensor:
-    """Softmax(q k') v, for q that is scaled already; `mask` is True where a key counts.
+    """Compute softmax(q k') v; `mask` is True where a key counts, `drop` is the attention dropout.
 
-    Scaled before the product: after it, half precision could overflow. `drop`: share of the attention left out.
+    The caller scales q. Scaling after the product could overflow in half precision.
     """
     if drop or (q.requires_grad and not torch.compiler.is_exporting()):
-        # While training, the fused form: it never holds the matrix of a long sequence.
+        # Training uses the fused form, which never stores the S x S matrix of a long sequence.
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=drop, scale=1.0)
     scores = q @ k.transpose(-2, -1)
     if mask is not None:
@@ -39,28 +39,28 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, drop:
 
 
 class DropPath(nn.Module):
-    """Stochastic depth (Huang et al. 2016), per sample; the identity outside training."""
+    """Stochastic depth (Huang et al. 2016), drawn per sample; the identity outside training."""
 
     def __init__(self, share: float) -> None:
         super().__init__()
         self.share = share
 
     def forward(self, branch: Tensor) -> Tensor:
-        """A residual branch (N, ...) -> the same, or zeros."""
+        """Set the residual branch (N, ...) of some samples to zero and scale up the others."""
         if not self.training or self.share == 0:
             return branch
         kept = 1 - self.share
-        one_each = (branch.shape[0],) + (1,) * (branch.ndim - 1)
-        return branch * (torch.rand(one_each, device=branch.device) < kept) / kept
+        shape = (branch.shape[0],) + (1,) * (branch.ndim - 1)
+        return branch * (torch.rand(shape, device=branch.device) < kept) / kept
 
 
 def new_mlp(*, dim: int, hidden: int, gelu: Gelu = "none") -> nn.Sequential:
-    """(..., D) -> (..., D)."""
+    """Create a two-layer MLP with GELU: (..., D) -> (..., D)."""
     return nn.Sequential(nn.Linear(dim, hidden), nn.GELU(approximate=gelu), nn.Linear(hidden, dim))
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention, or, with `class_only`, attention of the first token to all."""
+    """Multi-head self-attention; with `class_only`, the first token is the only query."""
 
     def __init__(self, *, dim: int, heads: int, class_only: bool = False, dropout: float = 0.0) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(N, S, D) -> (N, S or 1, D); `mask` (N, 1, 1, S): True where a place counts."""
+        """(N, S, D) -> (N, S, D), or (N, 1, D) with `class_only`; `mask` (N, 1, 1, S) is True where a token counts."""
         q = split_heads(self.q(x[:, :1] if self.class_only else x) * self.scale, self.heads)
         k, v = split_heads(self.k(x), self.heads), split_heads(self.v(x), self.heads)
         mixed = attend(q, k, v, mask=mask, drop=self.dropout if self.training else 0.0)
@@ -85,8 +85,8 @@ class Attention(nn.Module):
 class Layer(nn.Module):
     """A pre-norm transformer layer with stochastic depth, around any attention.
 
-    Where the attention gives its first place alone (`class_only`), so does the layer. For a stack's last layer that is
-    exact, since nothing after it reads the other places, and it saves most of the layer.
+    If the attention returns the first token alone (`class_only`), so does the layer. In a stack's last layer this is
+    exact, because later steps read only that token, and it saves most of the layer.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Layer(nn.Module):
         self.drop = DropPath(drop_path)
 
     def forward(self, x: Tensor, *mask: Tensor | None) -> Tensor:
-        """(N, S, D) -> (N, S or 1, D), or (N, T, P, D) -> the same; `mask` as the attention's, where it takes one."""
+        """Apply attention and MLP: (N, S, D) -> (N, S, D) or (N, 1, D); (N, T, P, D) keeps its shape."""
         mixed = self.attention(self.norm1(x), *mask)
         residual = x if mixed.shape[1] == x.shape[1] else x[:, :1]
         x = residual + self.drop(mixed)
@@ -115,12 +115,12 @@ class Layer(nn.Module):
 
 
 def drop_path_rates(layers: int, drop_path: float) -> list[float]:
-    """Stochastic depth of each layer: from 0 to `drop_path`, evenly."""
+    """Return each layer's rate of stochastic depth, rising evenly from 0 to `drop_path`."""
     return [drop_path * i / max(layers - 1, 1) for i in range(layers)]
 
 
 class Stack(nn.Module):
-    """Layers, a norm, and one vector of what comes out: the first place's, or the mean of all."""
+    """Transformer layers, a norm, and pooling to one vector: the first token's, or the mean of all tokens."""
 
     def __init__(
         self,
@@ -150,7 +150,7 @@ class Stack(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=eps)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(N, S, D) -> (N, D); `mask` as the attention's."""
+        """(N, S, D) -> (N, D); `mask` as in `Attention`."""
         for layer in self.layers:
             x = layer(x, mask)
         out: Tensor = self.norm(x)
@@ -163,7 +163,7 @@ class Stack(nn.Module):
 
 
 class ClassStack(Stack):
-    """Tokens (N, S, D) -> class token (N, D): class token and learned positions in, transformer, norm."""
+    """A `Stack` with a class token and learned positions: tokens (N, S, D) -> (N, D)."""
 
     def __init__(self, *, tokens: int, dim: int, heads: int, layers: int, mlp_ratio: float, drop_path: float) -> None:
         super().__init__(dim=dim, heads=heads, layers=layers, mlp_ratio=mlp_ratio, drop_path=drop_path)
@@ -171,7 +171,7 @@ class ClassStack(Stack):
         self.positions = nn.Parameter(torch.randn(1, tokens + 1, dim) * 0.02)
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        """`keep`: which of the positions the tokens in `x` have, where some were left out."""
+        """Apply the stack; `keep` (S',) gives the positions of the tokens in `x` where some are left out."""
         positions = self.positions[:, 1:] if keep is None else self.positions[:, 1:][:, keep]
         first = (self.class_token + self.positions[:, :1]).expand(x.shape[0], -1, -1)
         return super().forward(torch.cat([first, x + positions], dim=1))
@@ -179,7 +179,7 @@ class ClassStack(Stack):
 
 @contextmanager
 def full_last_layers(model: nn.Module) -> Iterator[None]:
-    """Meanwhile every layer computes every token, though nothing reads it: how publications count operations."""
+    """Make every layer compute every token within the context, as publications count operations."""
     changed = [part for part in model.modules() if isinstance(part, Attention) and part.class_only]
     for part in changed:
         part.class_only = False

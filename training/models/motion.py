@@ -1,13 +1,13 @@
-"""How disorderly things move, and nothing else: no picture reaches the head, so it cannot learn a scene by heart.
+"""Measure how disorderly things move; the encoder has no weights, so the model cannot memorise a scene.
 
-A set of a few dozen cameras teaches a network the cameras. Here the encoder learns nothing: it measures the motion
-between frames by matching (Lucas and Kanade 1981, coarse to fine as in Bouguet 2001), takes the camera's own out, and
-describes what is left by a few numbers. One of them says most where people fight: in blocks that move, how far the
-motion of the parts cancels out in their mean. Walkers and cars move as a whole, a brawl does not. The head is a
-linear rule on those numbers' mean and peak over the window.
+A network that learns from a few dozen cameras memorises the cameras. This encoder learns nothing. It measures optical
+flow between frames (Lucas and Kanade 1981, coarse to fine as in Bouguet 2001), subtracts the camera's own motion, and
+describes the rest by a few numbers. The number that best indicates a fight: how far, in blocks that move, the motion
+of the parts cancels out in their mean. Walkers and cars move as a whole; people who fight do not. The head is a
+linear classifier on the mean and the maximum of these numbers over the window.
 
-Shapes: N chunks or windows, T chunks of t frames, Q = N (t - 1) pairs of frames, h and w half the picture's sides,
-V numbers of a chunk, K labels. Motion is in pixels of 1/2 the picture per frame interval.
+Shapes: N chunks or windows, T chunks of t frames, Q = N (t - 1) pairs of frames, h and w half the frame's height and
+width, V numbers per chunk, K labels. Motion is in pixels of the half-size frame per frame interval.
 """
 
 from __future__ import annotations
@@ -23,24 +23,27 @@ from torch import Tensor, nn
 from training.models.base import BaseModelRecipe, ClipModel
 
 LEVELS: Final = 3
-"""Sizes, each half the one before. At the coarsest, 1/8 of the picture, a round finds up to 16 of its pixels."""
+"""Pyramid levels, each half the size of the one before. At the coarsest, 1/8 of the frame, an iteration moves a match
+by up to 16 of the frame's pixels."""
 BLOCKS: Final = (4, 8, 16)
-"""Sides of the blocks in which motion is compared with its mean."""
+"""Sides, in pixels, of the blocks in which motion is compared with its mean."""
 _TINY: Final = 1e-8
-_FLOOR: Final = 0.01  # under a logarithm: what is smaller than this counts as nothing
-_MOVES: Final = (0.4, 0.6)  # below it nothing moves, above it something does; between, in part
+_FLOOR: Final = 0.01  # added before the logarithm, so that much smaller values all count as zero
+_MOVES: Final = (0.4, 0.6)  # speeds: still below the first, moving above the second, partly in between
 
 
 class MotionRecipe(BaseModelRecipe):
-    """The words of `MotionModel`."""
+    """The recipe keys of `MotionModel`."""
 
     kind: Literal["motion"] = "motion"
     height: int = Field(ge=32, le=4096, multiple_of=32, description="pixels")
     width: int = Field(ge=32, le=4096, multiple_of=32, description="pixels")
-    frames_per_chunk: int = Field(4, ge=3, le=64, description="motion and its change are measured within a chunk")
-    window: int = Field(7, ge=3, le=31, description="side of the patch that is matched, of a picture of half the size")
-    damping: float = Field(0.02, gt=0, description="contrast, squared, from which a patch is matched at all")
-    iterations: int = Field(3, ge=1, le=10, description="of matching, at each of three sizes")
+    frames_per_chunk: int = Field(4, ge=3, le=64, description="motion and acceleration are measured within a chunk")
+    patch_size: int = Field(7, ge=3, le=31, description="side of the matched patch, in pixels of the half-size frame")
+    damping: float = Field(
+        0.02, gt=0, description="squared contrast that a patch needs to be matched; regularises the flow"
+    )
+    iterations: int = Field(3, ge=1, le=10, description="matching iterations at each of three sizes")
     dropout: float = Field(0.2, ge=0, lt=1)
 
     def build(self, *, labels: int) -> ClipModel:
@@ -49,22 +52,22 @@ class MotionRecipe(BaseModelRecipe):
 
 
 class LucasKanadeFlow(nn.Module):
-    """Grey pictures (Q, 1, h, w) before and after -> how each place moved (Q, 2, h, w), x first.
+    """Compute optical flow (Q, 2, h, w), x first, between grey frames (Q, 1, h, w).
 
-    Where a patch has too little contrast to be matched, it is said not to move.
+    Where a patch has too little contrast to be matched, the flow is zero.
     """
 
-    def __init__(self, *, height: int, width: int, window: int, damping: float, iterations: int) -> None:
+    def __init__(self, *, height: int, width: int, patch_size: int, damping: float, iterations: int) -> None:
         super().__init__()
-        self.window, self.damping, self.iterations = window, damping, iterations
+        self.patch_size, self.damping, self.iterations = patch_size, damping, iterations
         self.sizes = [(height >> level, width >> level) for level in range(LEVELS)]
         for level, (h, w) in enumerate(self.sizes):
             y, x = torch.meshgrid(torch.arange(h) + 0.5, torch.arange(w) + 0.5, indexing="ij")
-            # Where each place lies, in grid_sample's units: from -1 to 1 between the picture's borders.
-            self.register_buffer(f"places_{level}", torch.stack([2 * x / w - 1, 2 * y / h - 1], -1), persistent=False)
+            # Pixel centres in grid_sample's units: -1 and 1 are the borders of the frame.
+            self.register_buffer(f"centres_{level}", torch.stack([2 * x / w - 1, 2 * y / h - 1], -1), persistent=False)
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
-        """From the coarsest size to the finest, each starting from what the one before it found."""
+        """Match from the coarsest level to the finest; each level starts from the flow of the one before."""
         befores, afters = [before], [after]
         for _ in range(1, LEVELS):
             befores.append(F.avg_pool2d(befores[-1], 2))
@@ -72,71 +75,72 @@ class LucasKanadeFlow(nn.Module):
         flow = torch.zeros_like(befores[-1]).expand(-1, 2, -1, -1)
         for level in reversed(range(LEVELS)):
             if level < LEVELS - 1:
-                flow = 2 * self._sampled(_box(flow, 3), torch.zeros_like(befores[level]).expand(-1, 2, -1, -1), level)
-            flow = self._matched(flow, befores[level], afters[level], level)
+                flow = 2 * self._sample(_box(flow, 3), torch.zeros_like(befores[level]).expand(-1, 2, -1, -1), level)
+            flow = self._match(flow, befores[level], afters[level], level)
         return flow
 
-    def _matched(self, flow: Tensor, before: Tensor, after: Tensor, level: int) -> Tensor:
-        """Newton's steps on the patch's squared difference; `damping` keeps its 2 x 2 matrix from being singular."""
+    def _match(self, flow: Tensor, before: Tensor, after: Tensor, level: int) -> Tensor:
+        """Minimise the patch's squared difference by Newton's method; `damping` keeps the 2 x 2 matrix regular."""
         wide = F.pad(before, (1, 1, 1, 1), mode="replicate")
         dx = (wide[:, :, 1:-1, 2:] - wide[:, :, 1:-1, :-2]) / 2
         dy = (wide[:, :, 2:, 1:-1] - wide[:, :, :-2, 1:-1]) / 2
-        squares = self._patch(torch.cat([dx * dx, dy * dy], dim=1)) + self.damping
-        xx, yy, xy = squares[:, :1], squares[:, 1:], self._patch(dx * dy)
+        squares = self._patch_mean(torch.cat([dx * dx, dy * dy], dim=1)) + self.damping
+        xx, yy, xy = squares[:, :1], squares[:, 1:], self._patch_mean(dx * dy)
         determinant = xx * yy - xy * xy
         for _ in range(self.iterations):
-            gap = self._sampled(after, flow, level) - before
-            pulls = self._patch(torch.cat([dx * gap, dy * gap], dim=1))
-            bx, by = pulls[:, :1], pulls[:, 1:]
+            residual = self._sample(after, flow, level) - before
+            gradient = self._patch_mean(torch.cat([dx * residual, dy * residual], dim=1))
+            bx, by = gradient[:, :1], gradient[:, 1:]
             step = torch.cat([xy * by - yy * bx, xy * bx - xx * by], dim=1) / determinant
             flow = flow + step.clamp(-2, 2)
         return flow
 
-    def _patch(self, x: Tensor) -> Tensor:
-        return _box(_box(x, self.window), self.window)
+    def _patch_mean(self, x: Tensor) -> Tensor:
+        """Average around each pixel with the triangular weights of two box filters."""
+        return _box(_box(x, self.patch_size), self.patch_size)
 
-    def _sampled(self, x: Tensor, flow: Tensor, level: int) -> Tensor:
-        """`x`, of any size, where the places of `level` have gone to."""
+    def _sample(self, x: Tensor, flow: Tensor, level: int) -> Tensor:
+        """Sample `x`, of any size, at the pixels of `level` displaced by the flow."""
         h, w = self.sizes[level]
-        places: Tensor = getattr(self, f"places_{level}")
-        moved = torch.stack([flow[:, 0] * (2 / w), flow[:, 1] * (2 / h)], dim=-1)
-        return F.grid_sample(x, places + moved, mode="bilinear", padding_mode="border", align_corners=False)
+        centres: Tensor = getattr(self, f"centres_{level}")
+        displacement = torch.stack([flow[:, 0] * (2 / w), flow[:, 1] * (2 / h)], dim=-1)
+        return F.grid_sample(x, centres + displacement, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def _box(x: Tensor, side: int) -> Tensor:
-    """The mean of `side` x `side` places around each, by rows, then by columns: the same, quicker."""
+    """Average `side` x `side` pixels around each; separate passes over rows and columns are faster."""
     x = F.avg_pool2d(x, (side, 1), 1, (side // 2, 0), count_include_pad=False)
     return F.avg_pool2d(x, (1, side), 1, (0, side // 2), count_include_pad=False)
 
 
-def _size(flow: Tensor) -> Tensor:
-    """(…, 2, h, w) -> (…, 1, h, w)."""
+def _magnitude(flow: Tensor) -> Tensor:
+    """Return the length of each flow vector: (…, 2, h, w) -> (…, 1, h, w)."""
     return (flow.square().sum(dim=-3, keepdim=True) + _TINY).sqrt()
 
 
 def _ramp(x: Tensor, low: float, high: float) -> Tensor:
-    """0 below `low`, 1 above `high`: a threshold that no rounding can flip."""
+    """Rise linearly from 0 at `low` to 1 at `high`: a threshold that rounding cannot flip."""
     return ((x - low) / (high - low)).clamp(0, 1)
 
 
 def _mean(x: Tensor) -> Tensor:
-    """(Q, C, h, w) -> (Q, C), row by row: one long sum in single precision differs from engine to engine."""
+    """Average (Q, C, h, w) -> (Q, C) axis by axis: one long sum in single precision differs between engines."""
     return x.mean(dim=3).mean(dim=2)
 
 
 class MotionEncoder(nn.Module):
-    """One chunk's frames (N, t, H, W, 3) uint8 RGB -> logarithms of V numbers (N, V). It has nothing that learns."""
+    """Describe the motion in one chunk (N, t, H, W, 3) uint8 RGB by the logarithms of V numbers (N, V); no weights."""
 
     directions: Tensor
 
     def __init__(
-        self, *, height: int, width: int, frames_per_chunk: int, window: int, damping: float, iterations: int
+        self, *, height: int, width: int, frames_per_chunk: int, patch_size: int, damping: float, iterations: int
     ) -> None:
         super().__init__()
         self.frames = frames_per_chunk
         self.sides: tuple[int, int] = height // 2, width // 2
         self.flow = LucasKanadeFlow(
-            height=self.sides[0], width=self.sides[1], window=window, damping=damping, iterations=iterations
+            height=self.sides[0], width=self.sides[1], patch_size=patch_size, damping=damping, iterations=iterations
         )
         angles = torch.arange(8) * (math.pi / 4)
         self.register_buffer(
@@ -144,17 +148,21 @@ class MotionEncoder(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        """What tells this encoder's features from another's."""
+        """Return the settings, which identify cached features, since there are no weights to identify them."""
         flow = self.flow
-        return f"{self.frames} frames, window={flow.window}, damping={flow.damping}, iterations={flow.iterations}"
+        return (
+            f"{self.frames} frames, patch_size={flow.patch_size}, damping={flow.damping}, iterations={flow.iterations}"
+        )
 
     def forward(self, frames: Tensor) -> Tensor:
-        """The graph that serving runs once per chunk."""
+        """Encode one chunk; serving runs this graph once per chunk."""
         h, w = self.sides
         grey = F.avg_pool2d(frames.to(torch.float32).mean(dim=4), 2)  # (N, t, h, w)
         centred = grey - grey.mean(dim=3, keepdim=True).mean(dim=2, keepdim=True).mean(dim=1, keepdim=True)
-        spread = centred.square().mean(dim=3, keepdim=True).mean(dim=2, keepdim=True).mean(dim=1, keepdim=True).sqrt()
-        grey = centred / (spread + 8)
+        deviation = (
+            centred.square().mean(dim=3, keepdim=True).mean(dim=2, keepdim=True).mean(dim=1, keepdim=True).sqrt()
+        )
+        grey = centred / (deviation + 8)
         before, after = (x.reshape(-1, 1, h, w) for x in (grey[:, :-1], grey[:, 1:]))
         flow = self._without_camera_motion(self.flow(before, after))
         pairs = torch.cat(
@@ -168,41 +176,41 @@ class MotionEncoder(nn.Module):
         return (numbers.clamp(min=0) + _FLOOR).log()
 
     def _without_camera_motion(self, flow: Tensor) -> Tensor:
-        """Less what most of the picture does: a mean that counts what is far from it for little."""
+        """Subtract the motion of most of the frame, a robust mean in which outliers have little weight."""
         common = _mean(flow)[:, :, None, None]
         for _ in range(3):
-            gap = 4 * (flow - common).square().sum(dim=1, keepdim=True)
-            weight = 1 - gap / (1 + gap)  # 1 / (1 + gap), but TensorRT 8.6 has no reciprocal
+            distance = 4 * (flow - common).square().sum(dim=1, keepdim=True)
+            weight = 1 - distance / (1 + distance)  # 1 / (1 + distance), but TensorRT 8.6 has no reciprocal
             common = (_mean(weight * flow) / _mean(weight))[:, :, None, None]
         return flow - common
 
     def _speed_features(self, flow: Tensor) -> Tensor:
-        """How much of the picture moves how fast; means of speed that more and more favour its peaks."""
-        speed = _size(flow)
-        moves = _mean(_ramp(speed, *_MOVES))
+        """Measure the share of the frame above each of four speeds, and power means of the speed."""
+        speed = _magnitude(flow)
+        moving = _mean(_ramp(speed, *_MOVES))
         faster = [_mean(_ramp(speed, 0.8 * limit, 1.2 * limit)) for limit in (0.5, 1, 2, 4)]
         power = [_mean(speed), _mean(speed.square()).sqrt(), _mean(speed.square().square()).sqrt().sqrt()]
-        where = _mean(speed * _ramp(speed, *_MOVES)) / (moves + 1e-4)
-        return torch.cat([*faster, *power, where, self._direction_entropy(flow, speed)], dim=1)
+        moving_speed = _mean(speed * _ramp(speed, *_MOVES)) / (moving + 1e-4)
+        return torch.cat([*faster, *power, moving_speed, self._direction_entropy(flow, speed)], dim=1)
 
     def _direction_entropy(self, flow: Tensor, speed: Tensor) -> Tensor:
-        """Entropy of the directions of what moves, (Q, 1)."""
+        """Return the entropy of the directions of motion, (Q, 1)."""
         along = (flow[:, None] * self.directions).sum(dim=2).clamp(min=0).square() / (speed + 0.1)  # (Q, 8, h, w)
         share = _mean(along * _ramp(speed, *_MOVES))
         share = share / (share.sum(dim=1, keepdim=True) + 1e-5)
         return -(share * (share + 1e-6).log()).sum(dim=1, keepdim=True)
 
     def _difference_features(self, change: Tensor) -> Tensor:
-        """What changed, in parts of the picture's own contrast, where matching fails too."""
+        """Measure how much pixels change, relative to the frame's contrast; this works where matching fails, too."""
         change = change.abs()
         parts = [_mean(_ramp(change, low, high)) for low, high in ((0.08, 0.12), (0.25, 0.35), (0.7, 0.9))]
         return torch.cat([_mean(change), *parts], dim=1)
 
     def _disorder_features(self, flow: Tensor) -> Tensor:
-        """In blocks of each size: how far motion cancels out, and how it is spread."""
-        speed, out = _size(flow), []
+        """Measure, in blocks of each size, how far motion cancels out and how much it varies."""
+        speed, out = _magnitude(flow), []
         for side in BLOCKS:
-            whole, each = _size(F.avg_pool2d(flow, side)), F.avg_pool2d(speed, side)
+            whole, each = _magnitude(F.avg_pool2d(flow, side)), F.avg_pool2d(speed, side)
             cancels = (1 - whole / (each + 1e-3)).clamp(min=0)
             lost = cancels * each
             moving = _ramp(each, *_MOVES)
@@ -218,9 +226,12 @@ class MotionEncoder(nn.Module):
         return torch.cat(out, dim=1)
 
     def _acceleration_features(self, flow: Tensor) -> Tensor:
-        """(N, t - 1, 2, h, w) -> (N, 4): how motion changes from pair to pair, where it moves and everywhere."""
-        moves = _ramp(_size(flow), *_MOVES)
-        change, either = _size(flow[:, 1:] - flow[:, :-1])[:, :, 0], torch.maximum(moves[:, 1:], moves[:, :-1])[:, :, 0]
+        """Measure how flow changes over time, in moving pixels and overall: (N, t - 1, 2, h, w) -> (N, 4)."""
+        moves = _ramp(_magnitude(flow), *_MOVES)
+        change, either = (
+            _magnitude(flow[:, 1:] - flow[:, :-1])[:, :, 0],
+            torch.maximum(moves[:, 1:], moves[:, :-1])[:, :, 0],
+        )
         rms = change.square().mean(dim=3).mean(dim=2).mean(dim=1).sqrt()
         there = (change * either).sum(dim=3).sum(dim=2) / (either.sum(dim=3).sum(dim=2) + 1)
         mean = change.mean(dim=3).mean(dim=2)
@@ -228,7 +239,7 @@ class MotionEncoder(nn.Module):
 
 
 class MotionHead(nn.Module):
-    """The numbers of one window (N, T, V), oldest first -> logits (N, K)."""
+    """Classify the numbers of one window (N, T, V), oldest first, into logits (N, K)."""
 
     def __init__(self, *, numbers: int, dropout: float, labels: int) -> None:
         super().__init__()
@@ -238,22 +249,22 @@ class MotionHead(nn.Module):
         nn.init.zeros_(self.classify.weight)
 
     def forward(self, features: Tensor) -> Tensor:
-        """The graph that serving runs once per window."""
+        """Classify one window; serving runs this graph once per window."""
         pooled = torch.cat([features.mean(dim=1), features.amax(dim=1)], dim=1)
         logits: Tensor = self.classify(self.dropout(self.norm(pooled)))
         return logits
 
 
 class MotionModel(ClipModel):
-    """Built from its recipe, whose words say what each means."""
+    """An encoder that measures motion and a linear head; `MotionRecipe` describes each key."""
 
     encoder: MotionEncoder
     head: MotionHead
 
     def __init__(self, *, recipe: MotionRecipe, labels: int) -> None:
         super().__init__()
-        words: dict[str, Any] = recipe.model_dump(exclude={"kind", "chunks", "dropout"})
-        self.encoder = MotionEncoder(**words)
+        sizes: dict[str, Any] = recipe.model_dump(exclude={"kind", "chunks", "dropout"})
+        self.encoder = MotionEncoder(**sizes)
         with torch.inference_mode():
             chunk = torch.zeros(1, recipe.frames_per_chunk, recipe.height, recipe.width, 3, dtype=torch.uint8)
             numbers = self.encoder(chunk).shape[1]

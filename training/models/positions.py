@@ -1,4 +1,4 @@
-"""Learned positions that know their grid, so that weights of another size or length can be read.
+"""Implement learned position embeddings that store their grid, so that weights for another grid can be loaded.
 
 Shapes: D width; a grid is (T, h, w), (h, w) or (T,).
 """
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 
 def resize_grid(table: Tensor, old: tuple[int, ...], new: tuple[int, ...]) -> Tensor:
-    """(1, prod(old), D) -> (1, prod(new), D): bicubic over space, linear over time (ViViT, section 3.4).
+    """Interpolate (1, prod(old), D) -> (1, prod(new), D): bicubic over space, linear over time (ViViT, section 3.4).
 
-    A grid with no time, read as one with time, is repeated: an image's positions hold for every frame.
+    If only the new grid has a time axis, the positions of the image are repeated for every chunk.
     """
     if old == new:
         return table
@@ -28,15 +28,15 @@ def resize_grid(table: Tensor, old: tuple[int, ...], new: tuple[int, ...]) -> Te
         h, w = old[-2:]
         x = F.interpolate(x.reshape(1, -1, h, w), size=new[-2:], mode="bicubic", align_corners=False)
     if len(old) in (1, 3):
-        x = x.reshape(dim, old[0], -1).transpose(1, 2)  # (D, places, T)
+        x = x.reshape(dim, old[0], -1).transpose(1, 2)  # (D, h w, T)
         x = F.interpolate(x, size=new[0], mode="linear", align_corners=False).transpose(1, 2)
     return x.reshape(dim, -1).T[None].contiguous()
 
 
 class Positions(nn.Module):
-    """A class token, where asked for, and what is learned of each place in a grid.
+    """Learned position embeddings for the cells of a grid, and optionally a class token.
 
-    Weights say which grid they were learned on. Those of another are resized as they are read.
+    The state holds the grid that the positions were learned on. Loading interpolates those of another grid.
     """
 
     def __init__(self, *, grid: tuple[int, ...], dim: int, class_token: bool) -> None:
@@ -47,25 +47,25 @@ class Positions(nn.Module):
         self.register_buffer("grid", torch.tensor(grid, dtype=torch.int32))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, S, D) -> (N, 1 + S or S, D)."""
+        """Add positions: (N, S, D) -> (N, S, D), or (N, 1 + S, D) with a class token in front."""
         if self.class_token is None:
             return x + self.table
         first = (self.class_token + self.table[:, :1]).expand(x.shape[0], -1, -1)
         return torch.cat([first, x + self.table[:, 1:]], dim=1)
 
     def start_from(self, table: Tensor, grid: tuple[int, ...], class_token: Tensor | None) -> None:
-        """Take learned positions (1, [1 +] prod(grid), D) of another grid, and a class token (1, 1, D)."""
+        """Copy positions (1, [1 +] prod(grid), D) learned on another grid, and a class token (1, 1, D)."""
         with torch.no_grad():
             self.table.copy_(self._resized(table, grid))
             if self.class_token is not None and class_token is not None:
                 self.class_token.copy_(class_token)
 
     def _resized(self, table: Tensor, grid: tuple[int, ...]) -> Tensor:
-        """From whatever grid, with or without a class token, to this one."""
+        """Interpolate a table from any grid, with or without a class token, to this one."""
         extra = table.shape[1] - math.prod(grid)
         if extra not in (0, 1):
             raise ValueError(
-                f"{table.shape[1]} positions: a grid of {grid} has {math.prod(grid)}, one more for a class"
+                f"{table.shape[1]} positions: grid {grid} has {math.prod(grid)}, or one more with a class token"
             )
         first, rest = table[:, :extra], resize_grid(table[:, extra:], grid, self.shape)
         if self.class_token is None:
@@ -77,7 +77,7 @@ class Positions(nn.Module):
         if grid is not None and table is not None:
             old = tuple(int(size) for size in grid.flatten().tolist())
             whole = table.ndim == 3 and table.shape[1] - math.prod(old) in (0, 1)
-            # What does not add up is left as it is, and refused by size as any other tensor is.
+            # A table that does not match its own grid stays as it is; PyTorch then reports the size mismatch.
             if old != self.shape and len(old) == len(self.shape) and min(old) > 0 and whole:
                 state_dict[prefix + "table"] = self._resized(table, old)
                 state_dict[prefix + "grid"] = torch.tensor(self.shape, dtype=torch.int32)

@@ -188,12 +188,12 @@ def test_weights_come_from_the_published_files(tmp_path: Path) -> None:
 def test_weights_that_are_not_say_so(tmp_path: Path) -> None:
     net = MoveNet(multiplier=0.25)
     path = write_tfjs(net, tmp_path / "net")
-    with pytest.raises(RecipeError, match=r"net\.json: .* this net's .*model\.multiplier"):
+    with pytest.raises(RecipeError, match=r"net\.json: .* this network's .*model\.multiplier"):
         load_movenet(MoveNet(multiplier=1.0), path)
-    with pytest.raises(RunError, match=r"none\.json: not a TensorFlow\.js graph"):
+    with pytest.raises(RunError, match=r"none\.json: not a TensorFlow\.js model"):
         load_movenet(net, tmp_path / "none.json")
     (tmp_path / "net/net.bin").write_bytes(b"short")
-    with pytest.raises(RunError, match=r"net\.json: not a TensorFlow\.js graph"):
+    with pytest.raises(RunError, match=r"net\.json: not a TensorFlow\.js model"):
         load_movenet(net, path)
     empty = write_tfjs(net, tmp_path / "other", weightsManifest=[])
     with pytest.raises(RecipeError, match="has 0 tensors"):

@@ -1,7 +1,7 @@
-"""ViViT with factorised dot-product attention (Arnab et al. 2021, section 3.3.4, "model 4").
+"""Implement ViViT with factorised dot-product attention (Arnab et al. 2021, section 3.3.4, "model 4").
 
-As many parameters as joint attention: of every layer's heads, half attend among the patches of one chunk, the other
-half among the chunks of one patch, and one projection mixes both.
+It has as many parameters as joint attention. In every layer, half of the heads attend among the patches of one chunk
+and the other half among the chunks of one patch. One projection combines both.
 
 Shapes: N windows, T chunks, P = h w patches, D width, d = D / heads, K labels.
 """
@@ -16,13 +16,13 @@ from training.models.vivit.window import LayeredHead
 
 
 class DotProductAttention(nn.Module):
-    """(N, T, P, D) -> (N, T, P, D): half of the heads look around, half look back and forth."""
+    """Attention (N, T, P, D) -> (N, T, P, D): half of the heads attend over space, half over time."""
 
     def __init__(self, *, dim: int, heads: int) -> None:
         super().__init__()
         if dim % heads or heads < 2:
             raise ValueError(f"heads={heads}: must divide dim={dim} and be at least 2, one for space, one for time")
-        self.time_heads = heads // 2  # of an odd number, as size Ti has, space takes one more
+        self.time_heads = heads // 2  # for an odd number of heads, as in size Ti, space gets one more
         self.space_heads = heads - self.time_heads
         self.scale = float((dim // heads) ** -0.5)
         self.q = nn.Linear(dim, dim)
@@ -31,7 +31,7 @@ class DotProductAttention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The first heads are space's, the others time's (equation 7)."""
+        """Apply attention; the first heads attend over space, the others over time (equation 7)."""
         chunks, patches, dim = x.shape[1:]
         q, k, v = self.q(x) * self.scale, self.k(x), self.v(x)
         cut = dim * self.space_heads // (self.space_heads + self.time_heads)
@@ -43,18 +43,18 @@ class DotProductAttention(nn.Module):
         return out
 
     def _in_space(self, x: Tensor) -> Tensor:
-        """(N, T, P, heads d) -> (N T, heads, P, d)."""
+        """Split the heads, with patches as the sequence: (N, T, P, heads d) -> (N T, heads, P, d)."""
         heads, patches = self.space_heads, x.shape[2]
         return x.reshape(-1, patches, heads, x.shape[3] // heads).transpose(1, 2)
 
     def _in_time(self, x: Tensor) -> Tensor:
-        """(N, T, P, heads d) -> (N P, heads, T, d)."""
+        """Split the heads, with chunks as the sequence: (N, T, P, heads d) -> (N P, heads, T, d)."""
         heads, chunks = self.time_heads, x.shape[1]
         return x.transpose(1, 2).reshape(-1, chunks, heads, x.shape[3] // heads).transpose(1, 2)
 
 
 class FactorisedDotHead(LayeredHead):
-    """Sizes of the paper: see `training.models.vivit.recipe.SIZES`."""
+    """The head of variant `factorised_dot`; `training.models.vivit.recipe.SIZES` has the paper's sizes."""
 
     @staticmethod
     def new_layer(*, dim: int, heads: int, mlp_ratio: float, drop_path: float) -> nn.Module:

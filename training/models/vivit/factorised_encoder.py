@@ -1,7 +1,7 @@
-"""ViViT's factorised encoder (Arnab et al. 2021, section 3.3.2, "model 2"), as published.
+"""Implement ViViT's factorised encoder as published (Arnab et al. 2021, section 3.3.2, "model 2").
 
-A spatial transformer turns each chunk's frames into one vector, a temporal one reads the vectors of a window: the
-split that serving makes. (`vivit_factorised` is the same design for small models, with another stem.)
+A spatial transformer turns each chunk's frames into one vector; a temporal transformer reads the vectors of a window.
+Serving splits the model in the same way. `training.models.compact_vivit` is the same design for small models.
 
 Shapes: N windows or chunks, T chunks, t frames per chunk, P = h w patches, D width, K labels.
 """
@@ -18,7 +18,7 @@ from training.models.vivit.tubelets import Inflation, Tubelets
 
 
 class SpatialTransformer(nn.Module):
-    """One chunk's frames (N, t, H, W, 3) uint8 RGB -> feature (N, D)."""
+    """Encode one chunk's frames (N, t, H, W, 3) uint8 RGB into a feature (N, D)."""
 
     def __init__(self, *, tubelets: Tubelets, stack: Stack, dim: int) -> None:
         super().__init__()
@@ -27,13 +27,13 @@ class SpatialTransformer(nn.Module):
         self.stack = stack
 
     def forward(self, frames: Tensor) -> Tensor:
-        """The graph that serving runs once per chunk."""
+        """Encode one chunk; serving runs this graph once per chunk."""
         feature: Tensor = self.stack(self.positions(self.tubelets(frames)))
         return feature
 
 
 class TemporalTransformer(nn.Module):
-    """The features of one window (N, T, D), oldest first -> logits (N, K)."""
+    """Classify the features of one window (N, T, D), oldest first, into logits (N, K)."""
 
     def __init__(self, *, chunks: int, stack: Stack, dim: int, dropout: float, labels: int) -> None:
         super().__init__()
@@ -43,13 +43,13 @@ class TemporalTransformer(nn.Module):
         self.classify = nn.Linear(dim, labels)
 
     def forward(self, features: Tensor) -> Tensor:
-        """The graph that serving runs once per window."""
+        """Classify one window; serving runs this graph once per window."""
         logits: Tensor = self.classify(self.dropout(self.stack(self.positions(features))))
         return logits
 
 
 class FactorisedEncoderViViT(ClipModel):
-    """Sizes of the paper: see `training.models.vivit.recipe.SIZES`; there the temporal transformer has 4 layers."""
+    """Variant `factorised_encoder`; `SIZES` has the paper's sizes, with 4 layers in the temporal transformer."""
 
     encoder: SpatialTransformer
     head: TemporalTransformer
@@ -78,7 +78,7 @@ class FactorisedEncoderViViT(ClipModel):
         self.head = TemporalTransformer(chunks=chunks, stack=temporal, dim=dim, dropout=dropout, labels=labels)
 
     def start_from_image(self, image: ImageVit, inflation: Inflation) -> None:
-        """The spatial transformer takes an image ViT's weights; the temporal one learns from scratch."""
-        image.give_embedding(self.encoder.tubelets, inflation)
-        image.give_positions(self.encoder.positions)
-        image.give_stack(self.encoder.stack)
+        """Copy an image ViT's weights to the spatial transformer; the temporal one keeps its fresh weights."""
+        image.copy_embedding(self.encoder.tubelets, inflation)
+        image.copy_positions(self.encoder.positions)
+        image.copy_stack(self.encoder.stack)

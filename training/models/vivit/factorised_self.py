@@ -1,7 +1,7 @@
-"""ViViT with factorised self-attention (Arnab et al. 2021, section 3.3.3, "model 3").
+"""Implement ViViT with factorised self-attention (Arnab et al. 2021, section 3.3.3, "model 3").
 
 Each layer attends twice: first among the patches of one chunk, then among the chunks of one patch. There is no class
-chunk, which would belong to neither; the mean of all tubelets is classified.
+token, since it would belong to neither; the mean of all tubelets is classified.
 
 Shapes: N windows, T chunks, P = h w patches, D width, K labels.
 """
@@ -16,7 +16,7 @@ from training.models.vivit.window import LayeredHead
 
 
 class FactorisedSelfLayer(nn.Module):
-    """Space, then time, then the MLP, each pre-norm with a residual (equations 4 to 6): (N, T, P, D) -> the same."""
+    """A layer (N, T, P, D) -> (N, T, P, D): space, time, MLP, each pre-norm with a residual (equations 4 to 6)."""
 
     def __init__(self, *, dim: int, heads: int, mlp_ratio: float, drop_path: float) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class FactorisedSelfLayer(nn.Module):
         self.drop = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Patches of one chunk are one sequence, chunks of one patch another."""
+        """Attend over the patches of each chunk, then over the chunks of each patch, then apply the MLP."""
         _, chunks, patches, dim = x.shape
         inside = self.attention(self.norm1(x).reshape(-1, patches, dim)).reshape(-1, chunks, patches, dim)
         x = x + self.drop(inside)
@@ -39,7 +39,7 @@ class FactorisedSelfLayer(nn.Module):
 
 
 class FactorisedSelfHead(LayeredHead):
-    """Sizes of the paper: see `training.models.vivit.recipe.SIZES`."""
+    """The head of variant `factorised_self`; `training.models.vivit.recipe.SIZES` has the paper's sizes."""
 
     @staticmethod
     def new_layer(*, dim: int, heads: int, mlp_ratio: float, drop_path: float) -> nn.Module:
@@ -49,7 +49,7 @@ class FactorisedSelfHead(LayeredHead):
     def start_from_image(self, image: ImageVit) -> None:
         """See `WindowHead`; attention over time adds nothing at first (section 3.4).
 
-        Its last projection starts at zero and the others do not, or no gradient would ever reach them.
+        Only its last projection starts at zero. If the others did, too, no gradient would ever reach them.
         """
         super().start_from_image(image)
         for layer in self.layers:

@@ -1,7 +1,7 @@
-"""ViViT with joint space-time attention (Arnab et al. 2021, section 3.3.1, "model 1").
+"""Implement ViViT with joint space-time attention (Arnab et al. 2021, section 3.3.1, "model 1").
 
-Every tubelet attends to every other, whenever and wherever. What one chunk's frames say by themselves is their
-embedding alone; the transformer is the head.
+Every tubelet attends to every other tubelet of the window. Only the tubelet embedding depends on one chunk alone, so
+it is the encoder, and the whole transformer is the head.
 
 Shapes: N windows, T chunks, P = h w patches, D width, K labels.
 """
@@ -17,7 +17,7 @@ from training.models.vivit.window import WindowHead
 
 
 class JointHead(WindowHead):
-    """All tubelets of a window are one sequence; a class token or the mean of all is classified."""
+    """A transformer over all tubelets of a window; it classifies a class token or the mean of all tubelets."""
 
     def __init__(
         self,
@@ -42,12 +42,12 @@ class JointHead(WindowHead):
         self.classify = nn.Linear(dim, labels)
 
     def forward(self, features: Tensor) -> Tensor:
-        """The graph that serving runs once per window."""
+        """Classify one window; serving runs this graph once per window."""
         pooled = self.stack(self.positions(features.flatten(1, 2)))
         logits: Tensor = self.classify(self.dropout(pooled))
         return logits
 
     def start_from_image(self, image: ImageVit) -> None:
         """See `WindowHead`."""
-        image.give_positions(self.positions)
-        image.give_stack(self.stack)
+        image.copy_positions(self.positions)
+        image.copy_stack(self.stack)

@@ -1,4 +1,4 @@
-"""The recipe of ViViT in its four published variants, and their sizes (Arnab et al. 2021, sections 3.3 and 4.1)."""
+"""Define the recipe of ViViT's four published variants and their sizes (Arnab et al. 2021, sections 3.3 and 4.1)."""
 
 from __future__ import annotations
 
@@ -25,45 +25,49 @@ SIZES: Final[dict[Size, dict[str, int]]] = {
     "B": {"dim": 768, "heads": 12, "layers": 12},
     "L": {"dim": 1024, "heads": 16, "layers": 24},
 }
-"""Those of the image ViTs; MLPs are four times as wide. B/16x2 is size B, patch 16, 2 frames per chunk."""
+"""The sizes of the image ViTs; MLPs are four times as wide. B/16x2 is size B, patch 16, 2 frames per chunk."""
 
 
 class VivitRecipe(BaseModelRecipe):
-    """The words of all four variants: a `size`, any part of which may be said otherwise."""
+    """The recipe keys of all four variants; `dim`, `heads` and `layers` override parts of `size`."""
 
     kind: Literal["vivit"] = "vivit"
     variant: Literal["joint", "factorised_encoder", "factorised_self", "factorised_dot"] = "factorised_encoder"
     size: Size = Field("B", description="dim, heads and layers of the paper's Ti, S, B and L")
-    dim: int | None = Field(None, ge=8, description="instead of the size's")
-    heads: int | None = Field(None, ge=1, description="instead of the size's")
-    layers: int | None = Field(None, ge=1, description="instead of the size's")
-    temporal_layers: int | None = Field(None, ge=1, description="factorised_encoder's second transformer; 4")
+    dim: int | None = Field(None, ge=8, description="overrides the size")
+    heads: int | None = Field(None, ge=1, description="overrides the size")
+    layers: int | None = Field(None, ge=1, description="overrides the size")
+    temporal_layers: int | None = Field(
+        None, ge=1, description="layers of factorised_encoder's temporal transformer; 4 by default"
+    )
     mlp_ratio: float = Field(4.0, gt=0)
     patch: int = Field(16, ge=1, description="pixels")
-    pool: Pool | None = Field(None, description="class or mean; by default class where the variant has a class token")
+    pool: Pool | None = Field(None, description="class or mean; by default class if the variant has a class token")
     embedding: EmbeddingKind = Field(
-        "tubelet", description="tubelet reads all frames of a chunk, uniform the middle one"
+        "tubelet", description="tubelet embeds all frames of a chunk, uniform the middle one"
     )
     input: InputKind = Field("rgb", description="frames, differences of neighbouring frames within a chunk, or both")
-    channels: Literal[1, 3] = Field(3, description="1 for grey pictures: the first of the three channels alone")
-    drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth of the last layer; falls to 0 at the first")
+    channels: Literal[1, 3] = Field(3, description="1 for grey frames: reads the first of the three channels")
+    drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth of the last layer; 0 at the first")
     dropout: float = Field(0.0, ge=0, lt=1, description="before the classifier")
     image_vit: str | None = Field(
-        None, description="an image ViT to start from: a .safetensors in timm's words, or a name"
+        None, description="image ViT to start from: a .safetensors with timm's tensor names, or a name in timm"
     )
-    inflation: Inflation = Field("central", description="how its patch embedding becomes one of several frames")
+    inflation: Inflation = Field("central", description="how its patch embedding is extended to several frames")
 
     @model_validator(mode="after")
     def _fits_the_variant(self) -> VivitRecipe:
         if self.variant in ("factorised_self", "factorised_dot") and self.pool == "class":
-            raise ValueError(f"pool=class: variant {self.variant} has no class token; leave it out or say mean")
+            raise ValueError(f"pool=class: variant {self.variant} has no class token; remove the key or set it to mean")
         if self.variant != "factorised_encoder" and self.temporal_layers is not None:
-            raise ValueError(f"temporal_layers={self.temporal_layers}: only variant factorised_encoder has them")
+            raise ValueError(
+                f"temporal_layers={self.temporal_layers}: only factorised_encoder has them; remove the key"
+            )
         sizes = self.sizes()
         if sizes["dim"] % sizes["heads"]:
             raise ValueError(f"dim={sizes['dim']}: must be a multiple of heads={sizes['heads']}")
         if self.variant == "factorised_dot" and sizes["heads"] < 2:
-            raise ValueError("heads=1: half of factorised_dot's are for space and half for time, give 2 or more")
+            raise ValueError("heads=1: factorised_dot splits its heads between space and time; give 2 or more")
         for name in ("height", "width"):
             if getattr(self, name) % self.patch:
                 raise ValueError(f"{name}={getattr(self, name)}: must be a multiple of patch={self.patch}")
@@ -72,7 +76,7 @@ class VivitRecipe(BaseModelRecipe):
         return self
 
     def sizes(self) -> dict[str, int]:
-        """dim, heads and layers."""
+        """Return dim, heads and layers."""
         own = {"dim": self.dim, "heads": self.heads, "layers": self.layers}
         return SIZES[self.size] | {name: value for name, value in own.items() if value is not None}
 
@@ -93,7 +97,7 @@ class VivitRecipe(BaseModelRecipe):
             input_kind=self.input,
             channels=self.channels,
         )
-        words: dict[str, Any] = {
+        arguments: dict[str, Any] = {
             "labels": labels,
             "chunks": self.chunks,
             "mlp_ratio": self.mlp_ratio,
@@ -104,13 +108,13 @@ class VivitRecipe(BaseModelRecipe):
         pool = self.pool or "class"
         model: WindowViViT | FactorisedEncoderViViT
         if self.variant == "joint":
-            model = WindowViViT(tubelets, JointHead(grid=tubelets.grid, pool=pool, **words))
+            model = WindowViViT(tubelets, JointHead(grid=tubelets.grid, pool=pool, **arguments))
         elif self.variant == "factorised_encoder":
-            model = FactorisedEncoderViViT(tubelets, pool=pool, temporal_layers=self.temporal_layers or 4, **words)
+            model = FactorisedEncoderViViT(tubelets, pool=pool, temporal_layers=self.temporal_layers or 4, **arguments)
         elif self.variant == "factorised_self":
-            model = WindowViViT(tubelets, FactorisedSelfHead(grid=tubelets.grid, **words))
+            model = WindowViViT(tubelets, FactorisedSelfHead(grid=tubelets.grid, **arguments))
         else:
-            model = WindowViViT(tubelets, FactorisedDotHead(grid=tubelets.grid, **words))
+            model = WindowViViT(tubelets, FactorisedDotHead(grid=tubelets.grid, **arguments))
         if self.image_vit is not None:
             model.start_from_image(ImageVit.open(self.image_vit), self.inflation)
         return model

@@ -1,4 +1,4 @@
-"""What the ViViTs share whose encoder is the tubelet embedding alone: a transformer over a whole window is their head.
+"""Define what ViViT variants 1, 3 and 4 share: the tubelet embedding is the encoder, the transformer is the head.
 
 Shapes: N windows, T chunks, P = h w patches, D width, K labels.
 """
@@ -18,18 +18,18 @@ from training.models.vivit.tubelets import Inflation, Tubelets
 
 
 class WindowHead(nn.Module, ABC):
-    """The embedded tubelets of one window (N, T, P, D), oldest first -> logits (N, K).
+    """Classify the embedded tubelets of one window (N, T, P, D), oldest first, into logits (N, K).
 
-    Its classifier is called `classify`; all else in it counts as backbone.
+    The classifier's attribute is `classify`; all other parts count as backbone.
     """
 
     @abstractmethod
     def start_from_image(self, image: ImageVit) -> None:
-        """Take an image ViT's layers, and its positions repeated for every chunk. Raises `RecipeError`."""
+        """Copy an image ViT's layers, and its positions for every chunk. Raises `RecipeError` for other sizes."""
 
 
 class LayeredHead(WindowHead):
-    """Layers that keep chunks and patches apart, without a class token; the mean of all tubelets is classified."""
+    """Layers that keep chunks and patches as separate axes; the mean of all tubelets is classified."""
 
     def __init__(
         self,
@@ -57,10 +57,10 @@ class LayeredHead(WindowHead):
     @staticmethod
     @abstractmethod
     def new_layer(*, dim: int, heads: int, mlp_ratio: float, drop_path: float) -> nn.Module:
-        """A variant's layer: (N, T, P, D) -> the same."""
+        """Create one layer of the variant: (N, T, P, D) -> (N, T, P, D)."""
 
     def forward(self, features: Tensor) -> Tensor:
-        """The graph that serving runs once per window."""
+        """Classify one window; serving runs this graph once per window."""
         _, chunks, patches, dim = features.shape
         x = self.positions(features.flatten(1, 2)).reshape(-1, chunks, patches, dim)
         for layer in self.layers:
@@ -70,12 +70,12 @@ class LayeredHead(WindowHead):
 
     def start_from_image(self, image: ImageVit) -> None:
         """See `WindowHead`."""
-        image.give_positions(self.positions)
-        image.give_layers(self.layers, self.norm)
+        image.copy_positions(self.positions)
+        image.copy_layers(self.layers, self.norm)
 
 
 class WindowViViT(ClipModel):
-    """Variants 1, 3 and 4: they differ in their heads alone."""
+    """ViViT variants 1, 3 and 4, which differ only in the head."""
 
     encoder: Tubelets
     head: WindowHead
@@ -85,12 +85,12 @@ class WindowViViT(ClipModel):
         self.encoder, self.head = tubelets, head
 
     def start_from_image(self, image: ImageVit, inflation: Inflation) -> None:
-        """Take an image ViT's weights: patch embedding, positions, layers. Raises `RecipeError`."""
-        image.give_embedding(self.encoder, inflation)
+        """Copy an image ViT's patch embedding, positions and layers. Raises `RecipeError` for other sizes."""
+        image.copy_embedding(self.encoder, inflation)
         self.head.start_from_image(image)
 
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
-        """All but the classifier: the embedding alone is no backbone."""
+        """Return all parameters but the classifier's: the embedding alone is not a useful backbone."""
         yield from self.encoder.parameters()
         for name, part in self.head.named_children():
             if name != "classify":

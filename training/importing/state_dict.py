@@ -1,4 +1,4 @@
-"""The tensors of a folder, renamed and reshaped to those of our parts (`training.importing.networks`)."""
+"""Rename and reshape a checkpoint's tensors for `training.importing.networks`."""
 
 from __future__ import annotations
 
@@ -13,97 +13,100 @@ from training.weights import State
 
 
 class CheckpointTensors:
-    """Tensors by their names in the folder; knows which nobody asked for."""
+    """A checkpoint's tensors by name. Each can be popped once, so unused tensors are found at the end."""
 
     def __init__(self, state: State, where: str) -> None:
         self.state, self.where = dict(state), where
 
     def pop(self, name: str) -> Tensor:
-        """Raises `FolderError` where it is not there."""
+        """Remove and return a tensor. Raises `FolderError` if it is missing."""
         if name not in self.state:
             raise FolderError(f"{self.where}: has no {name}; config.json describes another model")
         return self.state.pop(name)
 
     def pop_first(self, *names: str) -> Tensor | None:
-        """The first of these that is there."""
+        """Remove and return the first of these tensors that exists, or None."""
         return next((self.state.pop(name) for name in names if name in self.state), None)
 
     def check_all_used(self) -> None:
-        """Raises `FolderError` for a tensor that would be left out, unless nothing reads it to classify."""
-        left = sorted(name for name in self.state if ".pooler." not in name and not name.startswith("decoder."))
-        if left:
-            raise FolderError(f"{self.where}: {len(left)} tensors that the model has no place for, such as {left[0]}")
+        """Raise `FolderError` for a tensor that was not popped, except those that classification does not read."""
+        unused = sorted(name for name in self.state if ".pooler." not in name and not name.startswith("decoder."))
+        if unused:
+            raise FolderError(f"{self.where}: {len(unused)} tensors do not belong to the model, such as {unused[0]}")
 
 
 def convert_state(config: FolderConfig, state: State, where: str) -> State:
-    """State of an `ImportedModel` model. Raises `FolderError`."""
+    """Return the `state_dict` of an `ImportedModel`. Raises `FolderError` for missing or unused tensors."""
     tensors, prefix = CheckpointTensors(state, where), config.model_type
     ours = _embedding(config, tensors, f"{prefix}.embeddings.patch_embeddings.projection")
     ours |= _positions(config, tensors, f"{prefix}.embeddings")
     for index in range(config.num_hidden_layers):
         ours |= _layer(config, tensors, f"{prefix}.encoder.layer.{index}", f"head.layers.{index}")
     norm = "fc_norm" if prefix == "videomae" and config.use_mean_pooling else f"{prefix}.layernorm"
-    ours |= _both(tensors, norm, "head.norm") | _both(tensors, "classifier", "head.classify")
+    ours |= _weight_and_bias(tensors, norm, "head.norm") | _weight_and_bias(tensors, "classifier", "head.classify")
     tensors.check_all_used()
     return ours
 
 
-def _both(tensors: CheckpointTensors, theirs: str, ours: str) -> State:
+def _weight_and_bias(tensors: CheckpointTensors, theirs: str, ours: str) -> State:
+    """Rename a module's weight and bias."""
     return {f"{ours}.{kind}": tensors.pop(f"{theirs}.{kind}") for kind in ("weight", "bias")}
 
 
 def _embedding(config: FolderConfig, tensors: CheckpointTensors, name: str) -> State:
-    """A 3D convolution (D, 3, t, p, p) as a 2D one over t frames' channels, frames outermost."""
+    """Convert the 3D convolution (D, 3, t, p, p) to a 2D one (D, 3 t, p, p), frames outermost."""
     weight = tensors.pop(f"{name}.weight")
     if config.model_type != "timesformer":
         if weight.ndim != 5:
-            raise FolderError(f"{tensors.where}: {name}.weight has {weight.ndim} axes, a tubelet's has 5")
+            raise FolderError(f"{tensors.where}: {name}.weight has {weight.ndim} axes, expected 5")
         weight = weight.transpose(1, 2).flatten(1, 2)
     return {"encoder.project.weight": weight.contiguous(), "encoder.project.bias": tensors.pop(f"{name}.bias")}
 
 
 def _positions(config: FolderConfig, tensors: CheckpointTensors, name: str) -> State:
+    """Return position embeddings and the class token; TimeSformer's positions are the sum of space and time."""
     if config.model_type == "videomae":
         return {"head.positions": sinusoids(config.chunks * config.patches, config.hidden_size)}
     table = tensors.pop(f"{name}.position_embeddings")
     state = {"head.class_token": tensors.pop(f"{name}.cls_token")}
     if config.model_type == "timesformer":
-        time = tensors.pop(f"{name}.time_embeddings")  # (1, T, D); the class token has none
-        both = (table[:, None, 1:] + time[:, :, None]).flatten(1, 2)
-        table = torch.cat([table[:, :1], both], dim=1)
+        time = tensors.pop(f"{name}.time_embeddings")  # (1, T, D); none for the class token
+        patches = (table[:, None, 1:] + time[:, :, None]).flatten(1, 2)
+        table = torch.cat([table[:, :1], patches], dim=1)
     return state | {"head.positions": table}
 
 
-def sinusoids(places: int, dim: int) -> Tensor:
-    """(1, places, D): VideoMAE's fixed positions (Vaswani et al. 2017, section 3.5), sine and cosine in turn."""
-    place = torch.arange(places, dtype=torch.float64)[:, None]
+def sinusoids(length: int, dim: int) -> Tensor:
+    """Compute VideoMAE's fixed positions (1, length, dim), alternately sine and cosine (Vaswani 2017, section 3.5)."""
+    position = torch.arange(length, dtype=torch.float64)[:, None]
     pair = torch.arange(dim) // 2
-    angle = place * torch.exp(-math.log(10_000) * 2 * pair / dim)
+    angle = position * torch.exp(-math.log(10_000) * 2 * pair / dim)
     odd = torch.arange(dim) % 2 == 1
     return torch.where(odd, angle.cos(), angle.sin()).to(torch.float32)[None]
 
 
 def _layer(config: FolderConfig, tensors: CheckpointTensors, theirs: str, ours: str) -> State:
+    """Rename the tensors of one transformer layer."""
     divided = config.model_type == "timesformer" and config.attention_type == "divided_space_time"
     state = _attention(config, tensors, f"{theirs}.attention", f"{ours}.attention")
-    for name, kept in (
+    for their_name, our_name in (
         ("layernorm_before", "norm1"),
         ("layernorm_after", "norm2"),
         ("intermediate.dense", "mlp.0"),
         ("output.dense", "mlp.2"),
     ):
-        state |= _both(tensors, f"{theirs}.{name}", f"{ours}.{kept}")
+        state |= _weight_and_bias(tensors, f"{theirs}.{their_name}", f"{ours}.{our_name}")
     if divided:
         state |= _attention(config, tensors, f"{theirs}.temporal_attention", f"{ours}.time_attention")
-        state |= _both(tensors, f"{theirs}.temporal_layernorm", f"{ours}.norm_time")
-        state |= _both(tensors, f"{theirs}.temporal_dense", f"{ours}.time_out")
+        state |= _weight_and_bias(tensors, f"{theirs}.temporal_layernorm", f"{ours}.norm_time")
+        state |= _weight_and_bias(tensors, f"{theirs}.temporal_dense", f"{ours}.time_out")
     return state
 
 
 def _attention(config: FolderConfig, tensors: CheckpointTensors, theirs: str, ours: str) -> State:
-    """Biases that a model does without are zeros here: VideoMAE's keys have none."""
+    """Split and rename q, k and v. A missing bias, such as that of VideoMAE's keys, becomes zeros."""
     inner, zeros = f"{theirs}.attention", torch.zeros(config.hidden_size)
-    state = _both(tensors, f"{theirs}.output.dense", f"{ours}.out")
+    state = _weight_and_bias(tensors, f"{theirs}.output.dense", f"{ours}.out")
     if config.model_type == "timesformer":
         weights: tuple[Tensor, ...] = tensors.pop(f"{inner}.qkv.weight").chunk(3)
         joined = tensors.pop_first(f"{inner}.qkv.bias")
