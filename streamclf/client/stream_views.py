@@ -12,9 +12,9 @@ from streamclf.events.types import MAX_LISTED_STREAMS, Action, Heartbeat, Predic
 SERVICE_SILENT_S: Final = 5.0
 """Treat a service as silent when it has sent nothing for this long.
 
-A service sends a heartbeat every second, so this is five missed heartbeats. The supervisor replaces a hub that died
-within about two seconds; a shorter limit would turn each such restart into an alarm, and into an "offline" in Home
-Assistant. A longer one would show dead pictures as live ones.
+A service sends a heartbeat every second, so this is five missed heartbeats. The supervisor restarts a hub that died
+after 0.2 s, and the hub takes about a second to publish again: a limit near that would turn each restart into an alarm
+and into an "offline" in Home Assistant. A longer limit would show outdated predictions as current ones.
 """
 RATE_WINDOW_S: Final = 3.0
 _MAX_ARRIVALS = 1024
@@ -108,11 +108,11 @@ class ServiceView:
         self.received_at_s = now_s if self.received_at_s is None else max(self.received_at_s, now_s)
         if isinstance(event, Heartbeat):
             self.heartbeat = event
-        elif isinstance(event, Prediction | Action | Status) and (view := self.stream(event.stream)):
+        elif isinstance(event, Prediction | Action | Status) and (view := self.find_or_add(event.stream)):
             view.apply(event, now_s)
 
-    def stream(self, name: str) -> StreamView | None:
-        """The view of stream `name`, made if it is new; None if there are too many streams."""
+    def find_or_add(self, name: str) -> StreamView | None:
+        """Return the view of stream `name`, and add it if it is new; None if there are too many streams."""
         if name not in self.streams and len(self.streams) < MAX_LISTED_STREAMS:
             self.streams[name] = StreamView()
         return self.streams.get(name)

@@ -1,4 +1,4 @@
-"""What the model says, drawn over a picture: pure, and the same for windows, recordings and films."""
+"""Draw predictions over a frame: the same for windows, recordings and annotated films. No input or output."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engines.arrays import U8
 from streamclf.render.palette import STATES, Colour, bgr, label_bgr
 
 MIN_SIDE: Final = 270
-"""Smaller pictures are enlarged to this: text on fewer pixels cannot be read."""
+"""Frames with a shorter side are enlarged to this many pixels, since text on fewer could not be read."""
 _WHITE: Final[Colour] = (255, 255, 255)
 _MUTED: Final[Colour] = (205, 200, 196)
 _INK: Final[Colour] = (24, 18, 14)
@@ -26,7 +26,10 @@ _STATE_COLOURS: Final = {state: bgr(colour) for state, colour in STATES.items()}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OverlayState:
-    """What is known of one stream now. `top` and `history` hold (label, probability); history is oldest first."""
+    """The values to draw for one stream.
+
+    `top` holds (label, probability), most probable first; `history` the same of earlier predictions, oldest first.
+    """
 
     stream: str
     state: str = "live"
@@ -36,37 +39,40 @@ class OverlayState:
     rate_per_s: float | None = None
     latency_ms: float | None = None
     actions: Sequence[str] = ()
-    """Labels of actions that go on now."""
+    """Labels of the actions that go on now."""
 
 
 def draw(frame: U8, state: OverlayState) -> U8:
-    """(H, W, 3) uint8 BGR -> a new picture with label, bars, timeline and state; sides below 270 px are enlarged."""
-    canvas = _enlarged(frame)
+    """Draw label, bars, timeline and state over a copy of `frame`.
+
+    (H, W, 3) uint8 BGR -> (H', W', 3) uint8 BGR. The copy is enlarged by a whole factor where a side is below 270 px.
+    """
+    canvas = _enlarge(frame)
     height, width = canvas.shape[:2]
     unit = max(0.75, min(height, width) / 400)
     if state.state == "live" and state.top:
-        _verdict(canvas, state, unit)
+        _draw_labels(canvas, state, unit)
     elif state.state != "live":
-        _notice(canvas, state, unit)
-    _header(canvas, state, unit)
-    _timeline(canvas, state.history, unit)
+        _draw_notice(canvas, state, unit)
+    _draw_header(canvas, state, unit)
+    _draw_timeline(canvas, state.history, unit)
     return canvas
 
 
-def _enlarged(frame: U8) -> U8:
+def _enlarge(frame: U8) -> U8:
     height, width = frame.shape[:2]
     factor = math.ceil(MIN_SIDE / min(height, width))
     if factor <= 1:
         return np.ascontiguousarray(frame).copy()
-    # Pixels of a tiny picture are shown as they are: a blur would hide what the model sees.
+    # Nearest neighbour keeps the pixels that the model gets; interpolation would blur them.
     size = (width * factor, height * factor)
     return np.ascontiguousarray(cv2.resize(frame, size, interpolation=cv2.INTER_NEAREST))
 
 
-def _header(canvas: U8, state: OverlayState, unit: float) -> None:
+def _draw_header(canvas: U8, state: OverlayState, unit: float) -> None:
     width = canvas.shape[1]
     pad, size = round(12 * unit), round(14 * unit)
-    _fade(canvas, 0, round(64 * unit), upward=False)
+    _darken_rows(canvas, 0, round(64 * unit), upward=False)
     colour = _STATE_COLOURS.get(state.state, _MUTED)
     baseline = pad + size
     cv2.circle(canvas, (pad + size // 3, baseline - size // 3), max(3, round(4.5 * unit)), colour, -1, cv2.LINE_AA)
@@ -77,13 +83,13 @@ def _header(canvas: U8, state: OverlayState, unit: float) -> None:
     if state.latency_ms is not None:
         figures.append(f"{state.latency_ms:.0f} ms")
     right_text = "   ".join(figures)
-    right_width = _text_size(right_text, size, bold=False)
-    _text(canvas, right_text, (width - pad - right_width, baseline), size, _MUTED, bold=False)
-    name = _fitted(state.stream, size, width - left - right_width - 3 * pad, bold=True)
-    _text(canvas, name, (left, baseline), size, _WHITE, bold=True)
+    right_width = _text_width(right_text, size, bold=False)
+    _draw_text(canvas, right_text, (width - pad - right_width, baseline), size, _MUTED, bold=False)
+    name = _shorten(state.stream, size, width - left - right_width - 3 * pad, bold=True)
+    _draw_text(canvas, name, (left, baseline), size, _WHITE, bold=True)
 
 
-def _verdict(canvas: U8, state: OverlayState, unit: float) -> None:
+def _draw_labels(canvas: U8, state: OverlayState, unit: float) -> None:
     height, width = canvas.shape[:2]
     pad = round(12 * unit)
     bottom = height - _timeline_height(unit) - pad
@@ -91,94 +97,96 @@ def _verdict(canvas: U8, state: OverlayState, unit: float) -> None:
     row = round(19 * unit)
     top = list(state.top[:bars])
     panel_width = min(round(330 * unit), width - 2 * pad)
-    _fade(canvas, height - round((100 + 19 * bars + 52) * unit), height, upward=True)
+    _darken_rows(canvas, height - round((100 + 19 * bars + 52) * unit), height, upward=True)
     y = bottom - row * (len(top) - 1)
     for index, (label, probability) in enumerate(top):
-        _bar(canvas, (pad, y + index * row), panel_width, label, probability, unit)
-    _chip(canvas, state, (pad, bottom - row * len(top) - round(6 * unit)), unit)
+        _draw_bar(canvas, (pad, y + index * row), panel_width, label, probability, unit)
+    _draw_chip(canvas, state, (pad, bottom - row * len(top) - round(6 * unit)), unit)
 
 
-def _chip(canvas: U8, state: OverlayState, corner: tuple[int, int], unit: float) -> None:
-    """The label on a coloured plate whose bottom left is `corner`; an action that goes on gets a ring."""
+def _draw_chip(canvas: U8, state: OverlayState, corner: tuple[int, int], unit: float) -> None:
+    """Draw the label on a coloured plate with its bottom left at `corner`, and a ring while its action goes on."""
     label, probability = state.top[0]
     x, bottom = corner
     size = round(22 * unit)
     percent = f"{100 * probability:.0f}%"
-    room = canvas.shape[1] - 2 * x - round(30 * unit) - _text_size(percent, size, bold=False)
-    text = _fitted(label, size, room, bold=True)
-    text_width = _text_size(text, size, bold=True)
+    max_width = canvas.shape[1] - 2 * x - round(30 * unit) - _text_width(percent, size, bold=False)
+    text = _shorten(label, size, max_width, bold=True)
+    text_width = _text_width(text, size, bold=True)
     gap, inner = round(9 * unit), round(11 * unit)
-    box_width = text_width + gap + _text_size(percent, size, bold=False) + 2 * inner
+    box_width = text_width + gap + _text_width(percent, size, bold=False) + 2 * inner
     box_height = round(size * 1.62)
     colour = label_bgr(label)
     top = bottom - box_height
     if label in state.actions:
         ring = max(2, round(2.5 * unit))
-        _plate(canvas, (x - ring, top - ring, box_width + 2 * ring, box_height + 2 * ring), _WHITE, 0.95)
-    _plate(canvas, (x, top, box_width, box_height), colour, 0.94)
+        _blend_plate(canvas, (x - ring, top - ring, box_width + 2 * ring, box_height + 2 * ring), _WHITE, 0.95)
+    _blend_plate(canvas, (x, top, box_width, box_height), colour, 0.94)
     baseline = bottom - round(box_height * 0.3)
-    _text(canvas, text, (x + inner, baseline), size, _INK, bold=True)
-    _text(canvas, percent, (x + inner + text_width + gap, baseline), size, _INK, bold=False)
+    _draw_text(canvas, text, (x + inner, baseline), size, _INK, bold=True)
+    _draw_text(canvas, percent, (x + inner + text_width + gap, baseline), size, _INK, bold=False)
     others = [action for action in state.actions if action != label]
     if others:
-        note = _fitted(
+        note = _shorten(
             "+ " + ", ".join(others), round(14 * unit), canvas.shape[1] - x - box_width - 3 * gap, bold=False
         )
-        _text(canvas, note, (x + box_width + gap, baseline), round(14 * unit), _WHITE, bold=False)
+        _draw_text(canvas, note, (x + box_width + gap, baseline), round(14 * unit), _WHITE, bold=False)
 
 
-def _bar(canvas: U8, corner: tuple[int, int], width: int, label: str, probability: float, unit: float) -> None:
+def _draw_bar(canvas: U8, corner: tuple[int, int], width: int, label: str, probability: float, unit: float) -> None:
     x, baseline = corner
     size = round(13 * unit)
     name_width, value_width = round(width * 0.36), round(38 * unit)
-    _text(canvas, _fitted(label, size, name_width - round(6 * unit), bold=False), corner, size, _WHITE, bold=False)
+    _draw_text(
+        canvas, _shorten(label, size, name_width - round(6 * unit), bold=False), corner, size, _WHITE, bold=False
+    )
     track = width - name_width - value_width
     thick = max(4, round(7 * unit))
     top = baseline - round(size * 0.36) - thick // 2
-    _plate(canvas, (x + name_width, top, track, thick), _TRACK, 0.55)
+    _blend_plate(canvas, (x + name_width, top, track, thick), _TRACK, 0.55)
     filled = round(track * min(1.0, max(0.0, probability)))
     if filled >= thick:
-        _plate(canvas, (x + name_width, top, filled, thick), label_bgr(label), 1.0)
+        _blend_plate(canvas, (x + name_width, top, filled, thick), label_bgr(label), 1.0)
     value = f"{100 * probability:.0f}%"
-    _text(canvas, value, (x + width - _text_size(value, size, bold=False), baseline), size, _MUTED, bold=False)
+    _draw_text(canvas, value, (x + width - _text_width(value, size, bold=False), baseline), size, _MUTED, bold=False)
 
 
 def _timeline_height(unit: float) -> int:
     return max(8, round(20 * unit))
 
 
-def _timeline(canvas: U8, history: Sequence[tuple[str, float]], unit: float) -> None:
-    """Recent predictions along the lower edge, the newest at the right: colour is the label, height its probability."""
+def _draw_timeline(canvas: U8, history: Sequence[tuple[str, float]], unit: float) -> None:
+    """Draw recent predictions at the lower edge, newest at the right: colour is the label, height the probability."""
     if not history:
         return
     height, width = canvas.shape[:2]
-    tall = _timeline_height(unit)
-    band = canvas[height - tall :]
+    band_height = _timeline_height(unit)
+    band = canvas[height - band_height :]
     band[:] = band * 0.25 + np.array(_INK) * 0.75
     step = max(2, round(4 * unit))
-    shown = list(history)[-(width // step) :]
-    for index, (label, probability) in enumerate(reversed(shown)):
+    latest = list(history)[-(width // step) :]
+    for index, (label, probability) in enumerate(reversed(latest)):
         right = width - index * step
-        rise = max(1, round((tall - 2) * min(1.0, max(0.0, probability))))
+        rise = max(1, round((band_height - 2) * min(1.0, max(0.0, probability))))
         cv2.rectangle(canvas, (right - step, height - rise), (right - 2, height), label_bgr(label), -1)
 
 
-def _notice(canvas: U8, state: OverlayState, unit: float) -> None:
-    """Says in the middle why there is nothing new to see."""
+def _draw_notice(canvas: U8, state: OverlayState, unit: float) -> None:
+    """Darken the frame and write the state and its reason in the middle."""
     height, width = canvas.shape[:2]
     canvas[:] = canvas * 0.45
     size, small = round(24 * unit), round(14 * unit)
-    title = _fitted(state.state, size, width - 20, bold=True)
-    x = (width - _text_size(title, size, bold=True)) // 2
-    _text(canvas, title, (x, height // 2), size, _STATE_COLOURS.get(state.state, _WHITE), bold=True)
+    title = _shorten(state.state, size, width - 20, bold=True)
+    x = (width - _text_width(title, size, bold=True)) // 2
+    _draw_text(canvas, title, (x, height // 2), size, _STATE_COLOURS.get(state.state, _WHITE), bold=True)
     if state.reason:
-        reason = _fitted(state.reason, small, width - 24, bold=False)
-        x = (width - _text_size(reason, small, bold=False)) // 2
-        _text(canvas, reason, (x, height // 2 + round(26 * unit)), small, _WHITE, bold=False)
+        reason = _shorten(state.reason, small, width - 24, bold=False)
+        x = (width - _text_width(reason, small, bold=False)) // 2
+        _draw_text(canvas, reason, (x, height // 2 + round(26 * unit)), small, _WHITE, bold=False)
 
 
-def _fade(canvas: U8, top: int, bottom: int, *, upward: bool) -> None:
-    """Darken rows so that white text reads on any picture, without an edge."""
+def _darken_rows(canvas: U8, top: int, bottom: int, *, upward: bool) -> None:
+    """Darken rows gradually, so that white text can be read on any frame."""
     top = max(0, top)
     depth = np.linspace(0.0, 1.0, bottom - top, dtype=np.float32)
     keep = 1 - 0.8 * _smooth(depth if upward else depth[::-1])
@@ -186,14 +194,14 @@ def _fade(canvas: U8, top: int, bottom: int, *, upward: bool) -> None:
 
 
 def _smooth(ramp: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """0..1 -> 0..1, level at both ends."""
+    """Map 0..1 to 0..1 with a slope of zero at both ends."""
     return ramp * ramp * (3 - 2 * ramp)
 
 
-def _plate(canvas: U8, box: tuple[int, int, int, int], colour: Colour, alpha: float) -> None:
-    """A filled rectangle (x, y, width, height) with round corners, blended in."""
+def _blend_plate(canvas: U8, box: tuple[int, int, int, int], colour: Colour, alpha: float) -> None:
+    """Blend a filled rectangle (x, y, width, height) with round corners into the canvas."""
     x, y, width, height = box
-    mask = _rounded(width, height)
+    mask = _rounded_mask(width, height)
     left, top = max(0, x), max(0, y)
     right, bottom = min(canvas.shape[1], x + width), min(canvas.shape[0], y + height)
     if right <= left or bottom <= top:
@@ -204,8 +212,11 @@ def _plate(canvas: U8, box: tuple[int, int, int, int], colour: Colour, alpha: fl
 
 
 @lru_cache(maxsize=256)
-def _rounded(width: int, height: int) -> npt.NDArray[np.float32]:
-    """(height, width) float32 coverage in [0, 1]: four times oversampled, so that corners are smooth."""
+def _rounded_mask(width: int, height: int) -> npt.NDArray[np.float32]:
+    """Return the coverage of a rounded rectangle, (height, width) float32 in [0, 1].
+
+    It is drawn at four times the size and averaged, so that the corners are smooth.
+    """
     over = 4
     radius = over * min(width, height) // (2 if height <= 20 else 4)
     mask = np.zeros((height * over, width * over), np.uint8)
@@ -219,23 +230,23 @@ def _rounded(width: int, height: int) -> npt.NDArray[np.float32]:
     return np.asarray(small, np.float32) / np.float32(255)
 
 
-def _fitted(text: str, size: int, room: int, *, bold: bool) -> str:
-    """`text`, shortened with an ellipsis until it fits into `room` pixels."""
+def _shorten(text: str, size: int, max_width: int, *, bold: bool) -> str:
+    """Shorten `text` with an ellipsis until it is at most `max_width` pixels wide."""
     text = " ".join(text.split())[:200]
-    if _text_size(text, size, bold=bold) <= room:
+    if _text_width(text, size, bold=bold) <= max_width:
         return text
     low, high = 0, len(text)
     while low < high:
         middle = (low + high + 1) // 2
-        if _text_size(text[:middle] + "...", size, bold=bold) <= room:
+        if _text_width(text[:middle] + "...", size, bold=bold) <= max_width:
             low = middle
         else:
             high = middle - 1
     return text[:low] + "..." if low else ""
 
 
-# OpenCV 5 draws a scalable sans-serif face; OpenCV 4 has stroke letters in ASCII only.
-_HAS_FONT_FACE: Final = hasattr(cv2, "FontFace")
+# OpenCV 5 draws a scalable sans-serif font; OpenCV 4 has only stroke letters, in ASCII.
+_HAS_SCALABLE_FONT: Final = hasattr(cv2, "FontFace")
 
 
 @lru_cache(maxsize=1)
@@ -244,26 +255,28 @@ def _font() -> Any:
 
 
 @lru_cache(maxsize=1024)
-def _text_size(text: str, size: int, *, bold: bool) -> int:
-    """Width in pixels of a line whose capitals are about 0.7 `size` tall."""
+def _text_width(text: str, size: int, *, bold: bool) -> int:
+    """Return the width in pixels of one line. Its capitals are about 0.7 `size` pixels tall."""
     if not text:
         return 0
-    if _HAS_FONT_FACE:
+    if _HAS_SCALABLE_FONT:
         box = cv2.getTextSize((4096, 4096), text, (0, 0), _font(), size, 600 if bold else 400)
         return int(box[2])
-    (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size / 30, _stroke(size, bold))
+    (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size / 30, _stroke_width(size, bold))
     return int(width)
 
 
-def _text(canvas: U8, text: str, origin: tuple[int, int], size: int, colour: Colour, *, bold: bool) -> None:
-    """One line; `origin` is the left end of its baseline."""
+def _draw_text(canvas: U8, text: str, origin: tuple[int, int], size: int, colour: Colour, *, bold: bool) -> None:
+    """Draw one line of text; `origin` is the left end of its baseline."""
     if not text:
         return
-    if _HAS_FONT_FACE:
+    if _HAS_SCALABLE_FONT:
         cv2.putText(canvas, text, origin, colour, _font(), size, 600 if bold else 400)
     else:
-        cv2.putText(canvas, text, origin, cv2.FONT_HERSHEY_SIMPLEX, size / 30, colour, _stroke(size, bold), cv2.LINE_AA)
+        cv2.putText(
+            canvas, text, origin, cv2.FONT_HERSHEY_SIMPLEX, size / 30, colour, _stroke_width(size, bold), cv2.LINE_AA
+        )
 
 
-def _stroke(size: int, bold: bool) -> int:
+def _stroke_width(size: int, bold: bool) -> int:
     return max(1, round(size / (10 if bold else 16)))

@@ -1,4 +1,4 @@
-"""One colour for each label and state, the same in the terminal, over the picture and in films. Needs no library."""
+"""Choose the colour of each label and state, the same in the terminal, in windows and in films. Imports no library."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ Colour: TypeAlias = tuple[int, int, int]
 
 CALM_LABELS: Final = frozenset({"normal", "none", "other", "still", "unknown", "background", "idle"})
 CALM: Final = "#7bd88f"
-"""What needs nobody's attention is green, and nothing else is."""
-LABELS: Final = (  # far apart, none green, light enough to carry dark text (contrast of at least 7)
+"""Labels that need no attention are green; no other label is."""
+LABELS: Final = (  # far apart, not green, and light enough for dark text (contrast of at least 7)
     "#4fc3f7",
     "#ffb74d",
     "#ff8fb1",
@@ -22,7 +22,7 @@ LABELS: Final = (  # far apart, none green, light enough to carry dark text (con
     "#d6b694",
 )
 INK: Final = "#0e1218"
-"""Dark text on any of them."""
+"""The colour of text on any of them."""
 STATES: Final = {
     "live": "#50c878",
     "connecting": "#5aaae6",
@@ -32,12 +32,12 @@ STATES: Final = {
 }
 
 _SALT: Final = 28
-"""With it the built-in model's six labels that are not calm get six colours."""
+"""With this salt, the six labels of the built-in model that are not calm get six different colours."""
 
 
 @lru_cache(maxsize=4096)
 def label_hex(label: str) -> str:
-    """`#rrggbb`: the same for a label everywhere and in every run; labels like `normal` are green."""
+    """Return the colour of a label as `#rrggbb`. It is the same in every run; labels like `normal` are green."""
     if label.casefold() in CALM_LABELS:
         return CALM
     return LABELS[zlib.crc32(label.encode("utf-8", "replace"), _SALT) % len(LABELS)]
@@ -45,11 +45,11 @@ def label_hex(label: str) -> str:
 
 @lru_cache(maxsize=4096)
 def label_bgr(label: str) -> Colour:
-    """The same colour in OpenCV's order."""
+    """Return the colour of a label in OpenCV's order."""
     return bgr(label_hex(label))
 
 
 def bgr(colour: str) -> Colour:
-    """`#rrggbb` as (blue, green, red)."""
+    """Convert `#rrggbb` to (blue, green, red)."""
     red, green, blue = bytes.fromhex(colour.removeprefix("#"))
     return blue, green, red

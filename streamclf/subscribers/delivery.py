@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
 
-from streamclf.client.stream_views import SERVICE_SILENT_S
+from streamclf.client import stream_views
 from streamclf.client.subscription import Subscription
 from streamclf.events.positions import START, Position
 from streamclf.events.types import Heartbeat, Lost, StreamEvent
@@ -123,7 +123,7 @@ class DeliveryLoop:
             if self._is_silent:
                 self._is_silent = False
                 self._notify(f"connected to {self._events.endpoint}")
-        elif not self._is_silent and now_s - self._received_at_s > SERVICE_SILENT_S:
+        elif not self._is_silent and now_s - self._received_at_s > stream_views.SERVICE_SILENT_S:
             self._is_silent = True
             self._notify(f"waiting for a service at {self._events.endpoint}")
 

@@ -1,10 +1,9 @@
-"""`streamclf status`: how each stream of a service is, as a live table or as one JSON object."""
+"""`streamclf status`: show the state of each stream of a service, as a live table or as one JSON object."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.live import Live
 
 from streamclf.client.replay import Snapshot
+from streamclf.client.stream_views import ServiceView, StreamView
 from streamclf.client.subscription import Subscription, subscribe
 from streamclf.errors import BusError
 from streamclf.events.positions import Position
@@ -22,144 +22,146 @@ from streamclf.runtime.signals import stop_on_signals
 from streamclf.runtime.stop_request import StopRequest
 
 _REFRESH_HZ = 8
-_TURN_S = 0.25
-_SILENT_S = 3.0
-_RATE_S = 10.0
-_RATE_EVENTS = 2000
+_POLL_S = 0.25
+_RATE_WINDOW_S = 10.0
+_MAX_RATE_EVENTS = 2000
 
 
 def run_status(endpoint: str, *, as_json: bool = False, seconds: float | None = None, timeout_s: float = 5.0) -> int:
-    """Show the table until Ctrl-C or for `seconds`; once, where nobody watches or `as_json`. The exit code.
+    """Show the live table until Ctrl-C or for `seconds`; return the exit code.
 
-    Raises `BusError` when nobody answers within `timeout_s`.
+    Print once and return where stdout is not a terminal, or with `as_json`. Raises `BusError` when the service does not
+    answer within `timeout_s`.
     """
-    deadline = time.monotonic() + timeout_s
+    deadline_s = time.monotonic() + timeout_s
     with subscribe(endpoint) as events:
-        found = events.snapshot(timeout_s)
-        beat, early = _first_beat(events, deadline)
+        snapshot = events.snapshot(timeout_s)
+        heartbeat, received = _first_heartbeat(events, deadline_s)
         if as_json:
-            rates = _rates(endpoint, found, beat.time, deadline)
-            print(orjson.dumps(_report(endpoint, found, beat, rates), option=orjson.OPT_UTC_Z).decode())
+            rates = _rates(endpoint, snapshot, heartbeat.time, deadline_s)
+            report = _report(endpoint, snapshot, heartbeat, rates)
+            print(orjson.dumps(report, option=orjson.OPT_UTC_Z).decode())
             return 0
-        board = LiveTable(f"[bold]streamclf status[/]  {endpoint}")
-        for event in found.events:
-            board.apply(event, age_s=max(1e-3, (beat.time - event.time).total_seconds()))
-        board.footer = _footer(beat)
+        table = LiveTable(f"[bold]streamclf status[/]  {endpoint}")
+        for event in snapshot.events:
+            table.apply(event, age_s=max(1e-3, (heartbeat.time - event.time).total_seconds()))
+        table.apply(heartbeat)
+        table.footer = _footer(heartbeat)
         console = Console()
         if not console.is_terminal:
-            console.print(board.render())
+            console.print(table.render())
             return 0
-        _follow(events, board, _Seen(found, early), console, seconds)
+        for new in received:
+            if _is_newer(new, snapshot.position):
+                table.apply(new)
+        _follow(events, table, snapshot.position, console, StopRequest(seconds))
     return 0
 
 
-def _first_beat(events: Subscription, deadline: float) -> tuple[Heartbeat, list[Received]]:
-    """The service's own clock and counts; and what came before them."""
-    early: list[Received] = []
-    while (rest := deadline - time.monotonic()) > 0:
-        event = events.receive(rest)
+def _first_heartbeat(events: Subscription, deadline_s: float) -> tuple[Heartbeat, list[Received]]:
+    """Wait for a heartbeat, which holds the service's clock and counts; also return the events before it."""
+    received: list[Received] = []
+    while (remaining_s := deadline_s - time.monotonic()) > 0:
+        event = events.receive(remaining_s)
         if isinstance(event, Heartbeat):
-            return event, early
+            return event, received
         if event is not None:
-            early.append(event)
+            received.append(event)
     raise BusError(f"{events.endpoint}: no heartbeat in time; is the service running? Give a longer --timeout")
 
 
-class _Seen:
-    """Events that are both in the snapshot and on the live socket are shown once."""
-
-    def __init__(self, found: Snapshot, early: Sequence[Received]) -> None:
-        self._position = found.position
-        self.early = [event for event in early if self.is_new(event)]
-
-    def is_new(self, event: Received) -> bool:
-        """Whether the snapshot was made before `event`."""
-        if not isinstance(event, Prediction | Action | Status) or event.offset is None:
-            return True
-        return event.epoch != self._position.epoch or event.offset > self._position.offset
+def _is_newer(event: Received, position: Position) -> bool:
+    """Whether `event` is missing in the snapshot at `position`. The live socket repeats events of the snapshot."""
+    if not isinstance(event, Prediction | Action | Status) or event.offset is None:
+        return True
+    return event.epoch != position.epoch or event.offset > position.offset
 
 
-def _follow(events: Subscription, board: LiveTable, seen: _Seen, console: Console, seconds: float | None) -> None:
-    stop = StopRequest(seconds)
-    heard_at = time.monotonic()
-    for early in seen.early:
-        board.apply(early)
+def _follow(events: Subscription, table: LiveTable, position: Position, console: Console, stop: StopRequest) -> None:
+    """Update the table on the terminal with events behind `position` until `stop` is set."""
     with (
         stop_on_signals(stop.request),
-        Live(console=console, refresh_per_second=_REFRESH_HZ, get_renderable=board.render),
+        Live(console=console, refresh_per_second=_REFRESH_HZ, get_renderable=table.render),
     ):
         while not stop.is_set:
-            event = events.receive(_TURN_S)
-            now = time.monotonic()
-            if event is None:
-                if now - heard_at > _SILENT_S:
-                    board.footer = f"[bold red]nothing heard for {now - heard_at:.0f} s: the service is gone[/]"
-                continue
-            heard_at = now
+            event = events.receive(_POLL_S)
+            if event is not None and _is_newer(event, position):
+                table.apply(event)
             if isinstance(event, Heartbeat):
-                board.footer = _footer(event)
-            elif seen.is_new(event):
-                board.apply(event)
+                table.footer = _footer(event)
+            elif table.service.is_silent(now_s := time.monotonic()):
+                silent_s = now_s - (table.service.received_at_s or now_s)
+                table.footer = f"[bold red]nothing received for {silent_s:.0f} s: the service is gone[/]"
 
 
-def _footer(beat: Heartbeat) -> str:
-    lost = sum(beat.dropped.values())
-    trouble = f"  ·  [bold red]{beat.not_durable} not kept[/]" if beat.not_durable else ""
-    trouble += f"  ·  [bold red]{lost} dropped[/]" if lost else ""
-    return f"journal {beat.epoch[:8]}  ·  events {beat.oldest} to {beat.head}{trouble}  ·  Ctrl-C ends"
+def _footer(heartbeat: Heartbeat) -> str:
+    dropped = sum(heartbeat.dropped.values())
+    trouble = f"  ·  [bold red]{heartbeat.not_durable} not kept[/]" if heartbeat.not_durable else ""
+    trouble += f"  ·  [bold red]{dropped} dropped[/]" if dropped else ""
+    return f"journal {heartbeat.epoch[:8]}  ·  events {heartbeat.oldest} to {heartbeat.head}{trouble}  ·  Ctrl-C ends"
 
 
-def _rates(endpoint: str, found: Snapshot, now: datetime, deadline: float) -> dict[str, float]:
-    """Predictions per second of each stream over the last seconds, from the journal; {} if it cannot tell in time."""
-    after = Position(found.epoch, max(0, found.head - _RATE_EVENTS))
+def _rates(endpoint: str, snapshot: Snapshot, now: datetime, deadline_s: float) -> dict[str, float]:
+    """Count each stream's predictions per second over the last 10 s, from the journal; {} if that takes too long.
+
+    Where the newest 2,000 events do not reach back 10 s, the rate is over the time that they cover.
+    """
+    after = Position(snapshot.epoch, max(0, snapshot.head - _MAX_RATE_EVENTS))
     recent: Counter[str] = Counter()
-    reach_s = 0.0
+    covered_s = 0.0
     with subscribe(endpoint, replay=True, after=after) as events:
-        while events.position is None or events.position.offset < found.head:
-            if (rest := deadline - time.monotonic()) <= 0:
+        while events.position is None or events.position.offset < snapshot.head:
+            if (remaining_s := deadline_s - time.monotonic()) <= 0:
                 return {}
-            event = events.receive(min(rest, _TURN_S))
+            event = events.receive(min(remaining_s, _POLL_S))
             if isinstance(event, Prediction | Action | Status):
                 age_s = (now - event.time).total_seconds()
-                reach_s = max(reach_s, age_s)
-                recent[event.stream] += isinstance(event, Prediction) and 0 <= age_s <= _RATE_S
-    if after.offset == 0 or reach_s > _RATE_S:
-        reach_s = _RATE_S
-    return {stream: round(count / reach_s, 3) for stream, count in recent.items()} if reach_s > 0 else {}
+                covered_s = max(covered_s, age_s)
+                recent[event.stream] += isinstance(event, Prediction) and 0 <= age_s <= _RATE_WINDOW_S
+    if after.offset == 0 or covered_s > _RATE_WINDOW_S:
+        covered_s = _RATE_WINDOW_S
+    return {stream: round(count / covered_s, 3) for stream, count in recent.items()} if covered_s > 0 else {}
 
 
-def _report(endpoint: str, found: Snapshot, beat: Heartbeat, rates: dict[str, float]) -> dict[str, Any]:
-    streams: dict[str, dict[str, Any]] = {}
-    for event in found.events:
-        stream = streams.setdefault(event.stream, _nothing_yet(rates.get(event.stream, 0.0 if rates else None)))
-        age_s = round((beat.time - event.time).total_seconds(), 3)
-        match event:
-            case Status():
-                stream |= {"state": event.state, "reason": event.reason, "state_age_s": age_s}
-                stream["counters"], stream["hop"] = event.counters, event.hop
-            case Prediction():
-                stream |= {"top": event.top, "model": event.model, "age_s": age_s}
-                stream["latency_ms"] = event.latency_ms.capture_to_publish
-            case Action():
-                stream["action"] = {
-                    "label": event.label, "phase": event.phase, "started_s": event.started_s, "age_s": age_s
-                }  # fmt: skip
+def _report(endpoint: str, snapshot: Snapshot, heartbeat: Heartbeat, rates: dict[str, float]) -> dict[str, Any]:
+    service = ServiceView()
+    for event in snapshot.events:
+        service.apply(event, time.monotonic())
+    streams = {
+        name: _stream_report(view, heartbeat.time, rates.get(name, 0.0 if rates else None))
+        for name, view in service.streams.items()
+    }
     return {
         "endpoint": endpoint,
-        "replay": beat.replay,
-        "time": beat.time,
-        "epoch": found.epoch,
-        "oldest": found.oldest,
-        "head": found.head,
-        "not_durable": beat.not_durable,
-        "dropped": beat.dropped,
+        "replay": heartbeat.replay,
+        "time": heartbeat.time,
+        "epoch": snapshot.epoch,
+        "oldest": snapshot.oldest,
+        "head": snapshot.head,
+        "not_durable": heartbeat.not_durable,
+        "dropped": heartbeat.dropped,
         "streams": streams,
     }
 
 
-def _nothing_yet(rate_per_s: float | None) -> dict[str, Any]:
-    """All keys, so that who reads them need not ask whether they are there."""
+def _stream_report(view: StreamView, now: datetime, rate_per_s: float | None) -> dict[str, Any]:
+    """Report one stream. Every key is there for every stream, so that readers need not check for it."""
+
+    def age_s(event: Prediction | Action | Status | None) -> float | None:
+        return None if event is None else round((now - event.time).total_seconds(), 3)
+
+    status, prediction, action = view.status, view.prediction, view.action
     return {
-        "state": None, "reason": None, "state_age_s": None, "counters": {}, "hop": None,
-        "top": [], "model": None, "age_s": None, "latency_ms": None, "rate_per_s": rate_per_s, "action": None,
-    }  # fmt: skip
+        "state": status.state if status else None,
+        "reason": view.reason,
+        "state_age_s": age_s(status),
+        "counters": status.counters if status else {},
+        "hop": view.hop,
+        "top": view.top,
+        "model": prediction.model if prediction else None,
+        "age_s": age_s(prediction),
+        "latency_ms": prediction.latency_ms.capture_to_publish if prediction else None,
+        "rate_per_s": rate_per_s,
+        "action": action
+        and {"label": action.label, "phase": action.phase, "started_s": action.started_s, "age_s": age_s(action)},
+    }

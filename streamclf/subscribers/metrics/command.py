@@ -1,7 +1,7 @@
-"""`streamclf metrics`: what Prometheus asks for, from the events of a service.
+"""`streamclf metrics`: serve Prometheus metrics and `/healthz`, made from the events of a service.
 
-Counters of predictions, actions and latencies begin when this process begins, which Prometheus expects of a restart;
-so there is no position to keep. Frames, chunks and drops are passed on as the streams count them.
+Counters of predictions, actions and latencies begin at zero with this process, as Prometheus expects of a restart, so
+no position is stored. Frames, chunks and drops are passed on as the streams count them.
 """
 
 from __future__ import annotations
@@ -18,25 +18,28 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from streamclf import __version__
+from streamclf.client.stream_views import ServiceView
 from streamclf.client.subscription import Subscription, subscribe
-from streamclf.events.types import Action, Heartbeat, Lost, Prediction, Received, State, Status
+from streamclf.events.types import MAX_LISTED_STREAMS, Action, Lost, Prediction, Received, State
 from streamclf.runtime.signals import stop_on_signals
 from streamclf.runtime.stop_request import StopRequest
 from streamclf.subscribers.delivery import print_notice
 from streamclf.subscribers.metrics.health import HealthCheck
-from streamclf.subscribers.metrics.http_server import Reply, Server, read_token
+from streamclf.subscribers.metrics.http_server import PageFunction, PageServer, read_token
 
-MAX_STREAMS: Final = 1024
+MAX_STREAMS: Final = MAX_LISTED_STREAMS
 MAX_LABELS: Final = 256
 OTHER: Final = "other"
+"""The label or stream of events beyond these limits."""
 STATES: Final[tuple[State, ...]] = get_args(State)
 _NAME = "metrics"
-_TURN_S = 0.25
+_POLL_S = 0.25
 _CAPTURE_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _COMPUTE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
-_DROPS: Final = ("dropped_", "link_dropped")
-_COUNTED: Final = frozenset({"frames", "chunks", "sampled", "skipped", "corrupt", "undecodable", "reconnects"})
-"""What a status counts up, and becomes a counter of its name; all else in it is a value."""
+_LINK_DROPPED: Final = "link_dropped"
+_DROPPED_PREFIX: Final = "dropped_"
+_COUNTERS: Final = frozenset({"frames", "chunks", "sampled", "skipped", "corrupt", "undecodable", "reconnects"})
+"""The numbers in a status that only grow; each becomes a counter of its name. All others become values."""
 
 
 def run_metrics(
@@ -48,39 +51,39 @@ def run_metrics(
     stalled_after_s: float = 60.0,
     seconds: float | None = None,
 ) -> int:
-    """Serve `/metrics` and `/healthz` until SIGINT or SIGTERM; the exit code.
+    """Serve `/metrics` and `/healthz` until SIGINT or SIGTERM, or for `seconds`; return the exit code.
 
-    Beyond loopback a token is required, in `token_file`. `/healthz` answers 503 while the service is silent, or when a
-    stream has been anything but live for `stalled_after_s`. Raises `UsageError`, or `BusError` for a port in use.
+    An address beyond loopback requires the token in `token_file`. `/healthz` answers 503 while the service is silent,
+    or when a stream has not been live for `stalled_after_s`. Raises `UsageError`, and `BusError` for a port in use.
     """
     stop = StopRequest(seconds)
     token = None if token_file is None else read_token(token_file)
-    board = MetricsCollector(stalled_after_s)
+    collector = MetricsCollector(stalled_after_s)
     with (
         stop_on_signals(stop.request),
-        Server(host, port, board.pages(), token) as server,
+        PageServer(host, port, collector.pages(), token) as server,
         subscribe(endpoint, replay=True) as events,
     ):
         print_notice(_NAME, f"http://{server.address}/metrics and /healthz of {endpoint}")
         while not stop.is_set:
-            event = events.receive(_TURN_S)
+            event = events.receive(_POLL_S)
             if event is not None:
-                board.take(event)
-            board.note(events)
+                collector.apply(event)
+            collector.copy_counts(events)
     return 0
 
 
 class MetricsCollector:
-    """All numbers, and the judgement over them. `take` and `note` from one thread, the pages from any."""
+    """Count events and make the pages. One thread calls `apply` and `copy_counts`; any thread may ask for a page."""
 
     def __init__(self, stalled_after_s: float) -> None:
         self._registry = CollectorRegistry()
         self._lock = threading.Lock()
         self._streams: set[str] = set()
         self._labels: set[str] = set()
-        self._vigil = HealthCheck(stalled_after_s)
-        self._told = _Told()
-        self._registry.register(self._told)
+        self._service = ServiceView()
+        self._health = HealthCheck(self._service, stalled_after_s)
+        self._registry.register(_ServiceCollector(self._service))
         self._make_metrics(self._registry)
 
     def _make_metrics(self, registry: CollectorRegistry) -> None:
@@ -96,7 +99,9 @@ class MetricsCollector:
         self._predictions = counter("predictions", "Windows classified, by most probable label.", "stream", "label")
         self._actions = counter("actions", "Starts and ends of actions.", "stream", "label", "phase")
         self._active = gauge("action_active", "1 while the action goes on.", "stream", "label")
-        self._predicted_at = gauge("last_prediction_timestamp_seconds", "When the last one was published.", "stream")
+        self._predicted_at = gauge(
+            "last_prediction_timestamp_seconds", "Time of the stream's last prediction.", "stream"
+        )
         self._capture = histogram("capture_to_publish", "Newest frame to journal.", _CAPTURE_BUCKETS_S, "stream")
         self._encode = histogram("encode", "One batch of chunks through the encoder.", _COMPUTE_BUCKETS_S)
         self._classify = histogram("classify", "One batch of windows through the head.", _COMPUTE_BUCKETS_S)
@@ -106,41 +111,31 @@ class MetricsCollector:
         self._folded = counter("folded", "Events counted as 'other': too many streams or labels.")
         gauge("info", "This exporter.", "version").labels(__version__).set(1)
 
-    def pages(self) -> dict[str, Reply]:
-        """What the server serves, by path."""
+    def pages(self) -> dict[str, PageFunction]:
+        """Return the function that makes each page, by path."""
         return {"/metrics": self._metrics_page, "/healthz": self._health_page}
 
-    def take(self, event: Received) -> None:
-        """Count one event."""
+    def apply(self, event: Received) -> None:
+        """Count one event that has just arrived."""
         with self._lock:
+            self._service.apply(event, time.monotonic())
             match event:
-                case Heartbeat():
-                    self._vigil.beat(time.monotonic())
-                    self._told.heartbeat = event
                 case Lost():
                     self._lost.inc()
                 case Prediction():
-                    self._take_prediction(event)
+                    self._count_prediction(event)
                 case Action():
-                    self._take_action(event)
-                case Status():
-                    self._vigil.status(event, time.monotonic())
-                    if event.stream in self._told.statuses or len(self._told.statuses) < MAX_STREAMS:
-                        self._told.statuses[event.stream] = event
+                    self._count_action(event)
 
-    def note(self, events: Subscription) -> None:
-        """Take over what the subscription counts."""
+    def copy_counts(self, events: Subscription) -> None:
+        """Copy the subscription's own counts of missed and refused messages."""
         self._missed.set(events.missed)
         self._refused.set(events.refused)
 
-    def _take_prediction(self, event: Prediction) -> None:
-        stream, label = self._known(event.stream, event.top[0][0])
+    def _count_prediction(self, event: Prediction) -> None:
+        stream, label = self._series(event.stream, event.top[0][0])
         self._predictions.labels(stream, label).inc()
         self._predicted_at.labels(stream).set(event.time.timestamp())
-        if stream == event.stream:
-            self._told.given_up[stream] = event.dropped
-            if event.gated:
-                self._told.gated[stream] = event.gated
         latency = event.latency_ms
         for milliseconds, histogram in (
             (latency.capture_to_publish, self._capture.labels(stream)),
@@ -150,14 +145,17 @@ class MetricsCollector:
             if milliseconds is not None:
                 histogram.observe(milliseconds / 1000)
 
-    def _take_action(self, event: Action) -> None:
-        stream, label = self._known(event.stream, event.label)
+    def _count_action(self, event: Action) -> None:
+        stream, label = self._series(event.stream, event.label)
         self._active.labels(stream, label).set(event.phase != "end")
         if event.phase != "update":
             self._actions.labels(stream, label, event.phase).inc()
 
-    def _known(self, stream: str, label: str) -> tuple[str, str]:
-        """Names that may become series: each lives as long as this process, so there is an end to them."""
+    def _series(self, stream: str, label: str) -> tuple[str, str]:
+        """Return the stream and label to count an event under; beyond a limit that is 'other'.
+
+        A time series lives as long as this process, so their number must be limited.
+        """
         names = []
         for name, known, limit in ((stream, self._streams, MAX_STREAMS), (label, self._labels, MAX_LABELS)):
             if name not in known and len(known) >= limit:
@@ -170,70 +168,66 @@ class MetricsCollector:
 
     def _metrics_page(self) -> tuple[int, str, bytes]:
         with self._lock:
-            self._told.is_up = not self._vigil.is_silent(time.monotonic())
             return 200, "text/plain; version=0.0.4; charset=utf-8", generate_latest(self._registry)
 
     def _health_page(self) -> tuple[int, str, bytes]:
         with self._lock:
-            return self._vigil.page(time.monotonic())
+            return self._health.page(time.monotonic())
 
 
-class _Told(Collector):
-    """What streams and heartbeats say of themselves, passed on as it is."""
+class _ServiceCollector(Collector):
+    """Pass on the numbers in heartbeats, statuses and predictions as they are."""
 
-    def __init__(self) -> None:
-        self.statuses: dict[str, Status] = {}
-        self.given_up: dict[str, dict[str, int]] = {}
-        """By the classifier, as its predictions say: stream, cause, number."""
-        self.gated: dict[str, int] = {}
-        self.heartbeat: Heartbeat | None = None
-        self.is_up = False
+    def __init__(self, service: ServiceView) -> None:
+        self._service = service
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: the registry would otherwise collect to find out."""
+        """Return nothing: the registry would otherwise call `collect` to learn the names."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Called while the board's lock is held."""
-        yield GaugeMetricFamily("streamclf_up", "1 while the service's heartbeats come.", value=float(self.is_up))
-        if beat := self.heartbeat:
-            yield GaugeMetricFamily("streamclf_journal_head", "The newest event's offset.", value=beat.head)
-            yield GaugeMetricFamily("streamclf_journal_oldest", "The oldest event's offset.", value=beat.oldest)
+        """Yield all metrics. The caller holds the lock of `MetricsCollector`."""
+        is_up = not self._service.is_silent(time.monotonic())
+        yield GaugeMetricFamily("streamclf_up", "1 while the service's heartbeats arrive.", value=float(is_up))
+        if heartbeat := self._service.heartbeat:
+            yield GaugeMetricFamily("streamclf_journal_head", "The newest event's offset.", value=heartbeat.head)
+            yield GaugeMetricFamily("streamclf_journal_oldest", "The oldest event's offset.", value=heartbeat.oldest)
             yield CounterMetricFamily(
-                "streamclf_not_durable", "Events published that the disk did not take.", value=beat.not_durable
+                "streamclf_not_durable", "Events published but not written to disk.", value=heartbeat.not_durable
             )
-        yield from self._streams()
+        yield from self._stream_metrics()
 
-    def _streams(self) -> Iterator[Metric]:
+    def _stream_metrics(self) -> Iterator[Metric]:
         state = GaugeMetricFamily("streamclf_stream_state", "1 for the state it is in.", labels=("stream", "state"))
         drops = CounterMetricFamily("streamclf_dropped", "Never classified, by cause.", labels=("stream", "cause"))
-        value = GaugeMetricFamily("streamclf_stream_value", "What else it says.", labels=("stream", "name"))
-        counted = {
+        value = GaugeMetricFamily("streamclf_stream_value", "Other numbers of a status.", labels=("stream", "name"))
+        gated = CounterMetricFamily("streamclf_gated", "Chunks not encoded: nothing moved.", labels=("stream",))
+        counters = {
             name: CounterMetricFamily(f"streamclf_{name}", f"{name.capitalize()} of a stream.", labels=("stream",))
-            for name in sorted(_COUNTED)
+            for name in sorted(_COUNTERS)
         }
-        link_dropped = dict(self.heartbeat.dropped) if self.heartbeat else {}
-        for stream, status in self.statuses.items():
-            for each in STATES:
-                state.add_metric((stream, each), float(status.state == each))
-            if status.hop is not None:
-                value.add_metric((stream, "hop"), status.hop)
-            for name, number in status.counters.items():
-                if name.startswith(_DROPS):
-                    if name != "link_dropped":
-                        drops.add_metric((stream, name.removeprefix("dropped_")), number)
+        heartbeat = self._service.heartbeat
+        link_dropped = dict(heartbeat.dropped) if heartbeat else {}
+        for stream, view in self._service.streams.items():
+            if status := view.status:
+                for each in STATES:
+                    state.add_metric((stream, each), float(status.state == each))
+                if status.hop is not None:
+                    value.add_metric((stream, "hop"), status.hop)
+                for name, number in status.counters.items():
+                    if name == _LINK_DROPPED:
+                        link_dropped.setdefault(stream, int(number))  # the heartbeat's number is newer
+                    elif name.startswith(_DROPPED_PREFIX):
+                        drops.add_metric((stream, name.removeprefix(_DROPPED_PREFIX)), number)
+                    elif name in _COUNTERS:
+                        counters[name].add_metric((stream,), number)
                     else:
-                        link_dropped.setdefault(stream, int(number))
-                elif name in _COUNTED:
-                    counted[name].add_metric((stream,), number)
-                else:
-                    value.add_metric((stream, name), number)
-        for stream, causes in self.given_up.items():
-            for cause, number in causes.items():
-                drops.add_metric((stream, cause), number)
+                        value.add_metric((stream, name), number)
+            if prediction := view.prediction:
+                for cause, number in prediction.dropped.items():
+                    drops.add_metric((stream, cause), number)
+                if prediction.gated:
+                    gated.add_metric((stream,), prediction.gated)
         for stream, dropped in link_dropped.items():
             drops.add_metric((stream, "link"), dropped)
-        gated = CounterMetricFamily("streamclf_gated", "Chunks not encoded: nothing moved.", labels=("stream",))
-        for stream, number in self.gated.items():
-            gated.add_metric((stream,), number)
-        yield from (state, drops, value, gated, *counted.values())
+        yield from (state, drops, value, gated, *counters.values())

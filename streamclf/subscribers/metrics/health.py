@@ -1,79 +1,48 @@
-"""Whether a service does what it should: heard of lately, no stream away for too long. Pure; times are monotonic."""
+"""Check the health of a service: it sends heartbeats, and no stream is away for too long. Times are monotonic."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 import orjson
 
-from streamclf.events.types import State, Status
+from streamclf.client.stream_views import ServiceView
 
-SILENT_S: Final = 5.0
-"""A heartbeat comes each second."""
-UNHEARD_S: Final = 30.0
-"""A stream that is not offline tells its counters every 5 s."""
-MAX_STREAMS: Final = 1024
+STATUS_OVERDUE_S: Final = 30.0
+"""A live stream publishes a status with its counters every 5 s; report one that is missing for this long."""
 MAX_REASONS: Final = 20
 
 
-@dataclass(slots=True)
-class _Watched:
-    state: State
-    reason: str | None
-    finished: bool
-    since_s: float
-    heard_s: float
-
-
 class HealthCheck:
-    """Fed with heartbeats and statuses; gives the answer of `/healthz`."""
+    """Make the answer of `/healthz` from what is known of a service."""
 
-    def __init__(self, stalled_after_s: float) -> None:
+    def __init__(self, service: ServiceView, stalled_after_s: float) -> None:
+        self._service = service
         self._stalled_after_s = stalled_after_s
-        self._beat_s: float | None = None
-        self._streams: dict[str, _Watched] = {}
-
-    def beat(self, now_s: float) -> None:
-        """A heartbeat came."""
-        self._beat_s = now_s
-
-    def status(self, status: Status, now_s: float) -> None:
-        """A stream told its state."""
-        known = self._streams.get(status.stream)
-        if known is None:
-            if len(self._streams) < MAX_STREAMS:
-                self._streams[status.stream] = _Watched(status.state, status.reason, status.finished, now_s, now_s)
-            return
-        # From connecting to offline and back is one absence: only live ends it.
-        if (known.state == "live") != (status.state == "live"):
-            known.since_s = now_s
-        known.state, known.reason, known.finished = status.state, status.reason, status.finished
-        known.heard_s = now_s
-
-    def is_silent(self, now_s: float) -> bool:
-        """Whether no heartbeat has come for too long, or ever."""
-        return self._beat_s is None or now_s - self._beat_s > SILENT_S
 
     def reasons(self, now_s: float) -> Iterator[str]:
-        """What is wrong, one line each."""
-        if self._beat_s is None:
-            yield "nothing heard of the service yet"
+        """Yield one line for each fault at monotonic `now_s`; a healthy service has none."""
+        service = self._service
+        if service.received_at_s is None:
+            yield "nothing received from the service yet"
             return
-        if self.is_silent(now_s):
-            yield f"service silent for {now_s - self._beat_s:.0f} s"
-            return  # its streams could not tell
-        for name, stream in self._streams.items():
-            if stream.state == "live":
-                if now_s - stream.heard_s > UNHEARD_S:
-                    yield f"stream {name}: no word for {now_s - stream.heard_s:.0f} s"
-            elif now_s - stream.since_s > self._stalled_after_s and not stream.finished:
-                because = f" ({stream.reason})" if stream.reason else ""
-                yield f"stream {name}: {stream.state}, not live for {now_s - stream.since_s:.0f} s{because}"
+        if service.is_silent(now_s):
+            yield f"service silent for {now_s - service.received_at_s:.0f} s"
+            return  # the states of its streams are outdated
+        for name, stream in service.streams.items():
+            status = stream.status
+            if status is None or stream.status_at_s is None or stream.changed_at_s is None:
+                continue
+            if status.state == "live":
+                if now_s - stream.status_at_s > STATUS_OVERDUE_S:
+                    yield f"stream {name}: no status for {now_s - stream.status_at_s:.0f} s"
+            elif now_s - stream.changed_at_s > self._stalled_after_s and not status.finished:
+                reason = f" ({status.reason})" if status.reason else ""
+                yield f"stream {name}: {status.state}, not live for {now_s - stream.changed_at_s:.0f} s{reason}"
 
     def page(self, now_s: float) -> tuple[int, str, bytes]:
-        """HTTP status, content type and body."""
+        """Return HTTP status, content type and body: 200 if healthy, else 503 with at most 20 reasons."""
         reasons = list(self.reasons(now_s))
         more = [f"and {len(reasons) - MAX_REASONS} more"] if len(reasons) > MAX_REASONS else []
         body = {"status": "unhealthy" if reasons else "ok", "reasons": reasons[:MAX_REASONS] + more}

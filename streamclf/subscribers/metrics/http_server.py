@@ -1,4 +1,4 @@
-"""A small web server for pages that machines read: few connections, each with a deadline, a token beyond loopback."""
+"""Serve pages for other programs over HTTP: few connections, each with a deadline, and a token beyond loopback."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from streamclf.errors import BusError, UsageError
 from streamclf.net.endpoints import is_loopback_host
 from streamclf.redact import register_secret
 
-Reply: TypeAlias = Callable[[], tuple[int, str, bytes]]
-"""Makes a page: HTTP status, content type, body."""
+PageFunction: TypeAlias = Callable[[], tuple[int, str, bytes]]
+"""Make a page: return HTTP status, content type and body."""
 
 MIN_TOKEN_CHARS: Final = 16
 MAX_CONNECTIONS: Final = 16
@@ -30,7 +30,7 @@ _POLL_S = 0.2
 
 
 def read_token(path: Path) -> str:
-    """The token in `path`, without white space at its ends. Raises `UsageError`."""
+    """Read the token in `path`, without white space at its ends. Raises `UsageError`."""
     try:
         with path.open(encoding="ascii") as file:
             token = file.read(_MAX_TOKEN_CHARS + 1).strip()
@@ -41,34 +41,39 @@ def read_token(path: Path) -> str:
     if not MIN_TOKEN_CHARS <= len(token) <= _MAX_TOKEN_CHARS:
         raise UsageError(
             f"{path}: a token of {len(token)} characters; {MIN_TOKEN_CHARS} to {_MAX_TOKEN_CHARS}, "
-            "like from: openssl rand -hex 32"
+            "for example from: openssl rand -hex 32"
         )
     register_secret(token)
     return token
 
 
-class Server:
-    """Serves `pages` from threads of its own while inside `with`."""
+class PageServer:
+    """Serve `pages` in threads of its own while inside `with`.
 
-    def __init__(self, host: str, port: int, pages: Mapping[str, Reply], token: str | None) -> None:
+    Raises `UsageError` for an address beyond loopback without a token, and `BusError` for a port in use.
+    """
+
+    def __init__(self, host: str, port: int, pages: Mapping[str, PageFunction], token: str | None) -> None:
         if not 0 <= port <= 65535:
-            raise UsageError(f"port={port}: 0 (any free one) to 65535")
+            raise UsageError(f"port={port}: 0 (any free port) to 65535")
         is_loopback = is_loopback_host(host)
         if not is_loopback and token is None:
             raise UsageError(
-                f"host {host}: anybody in the network could read it; give --token-file FILE, or stay on 127.0.0.1"
+                f"host {host}: anybody in the network could read the pages; give --token-file FILE, "
+                "or stay on 127.0.0.1"
             )
-        kind = _Server6 if ":" in host else _Server
+        server_class = _Ipv6HttpServer if ":" in host else _HttpServer
         try:
-            self._server = kind((host, port), _Handler)
+            self._server = server_class((host, port), _Handler)
         except OSError as error:
             raise BusError(f"{host}:{port}: {error.strerror}; give another --host or --port") from error
-        self._server.pages, self._server.token, self._server.is_local = pages, token, is_loopback and token is None
+        self._server.pages, self._server.token = pages, token
+        self._server.checks_host = is_loopback and token is None
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(_POLL_S,), name="metrics-http", daemon=True
         )
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> PageServer:
         self._thread.start()
         return self
 
@@ -79,75 +84,81 @@ class Server:
 
     @property
     def address(self) -> str:
-        """HOST:PORT as really bound."""
+        """The bound address as HOST:PORT."""
         host, port = self._server.server_address[:2]
         return f"[{host!s}]:{port}" if ":" in str(host) else f"{host!s}:{port}"
 
 
-class _Server(ThreadingHTTPServer):
+class _HttpServer(ThreadingHTTPServer):
+    """Limit the number of connections and the duration of each."""
+
     daemon_threads = True
     block_on_close = False
     request_queue_size = 32
-    pages: Mapping[str, Reply]
+    pages: Mapping[str, PageFunction]
     token: str | None = None
-    is_local = True
+    checks_host = True
+    """Whether a request must name this machine in its Host header."""
 
     def __init__(self, *arguments: Any) -> None:
-        self._open: dict[socket.socket, float] = {}
-        self._open_lock = threading.Lock()
+        self._deadlines_s: dict[socket.socket, float] = {}
+        self._lock = threading.Lock()
         super().__init__(*arguments)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        with self._open_lock:
-            is_full = len(self._open) >= MAX_CONNECTIONS
+        with self._lock:
+            is_full = len(self._deadlines_s) >= MAX_CONNECTIONS
             if not is_full:
-                self._open[request] = time.monotonic() + _CONNECTION_S
+                self._deadlines_s[request] = time.monotonic() + _CONNECTION_S
         if is_full:
             self.shutdown_request(request)
         else:
             super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        with self._open_lock:
-            self._open.pop(request, None)
+        with self._lock:
+            self._deadlines_s.pop(request, None)
         super().shutdown_request(request)
 
     def service_actions(self) -> None:
-        """Between connections, and a few times a second: who sends a byte now and then is no reader."""
-        with self._open_lock:
-            late = [request for request, end in self._open.items() if time.monotonic() > end]
-        for request in late:
+        """Cut connections whose deadline has passed, such as one that sends a byte now and then.
+
+        `serve_forever` calls this between connections and several times a second.
+        """
+        with self._lock:
+            overdue = [request for request, end_s in self._deadlines_s.items() if time.monotonic() > end_s]
+        for request in overdue:
             with contextlib.suppress(OSError):
                 request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no news."""
+        """Ignore a client that disconnected; the library would print a traceback."""
 
 
-class _Server6(_Server):
+class _Ipv6HttpServer(_HttpServer):
     address_family = socket.AF_INET6
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One request a connection."""
+    """Answer one request a connection."""
 
-    server: _Server
+    server: _HttpServer
     server_version = "streamclf"
     sys_version = ""
     timeout = _REQUEST_S
 
     def do_GET(self) -> None:
-        """A page, if this client may have it."""
+        """Send the page if this client may read it."""
         path = urlsplit(self.path).path
         page = self.server.pages.get(path)
         if page is None:
             return self._send(404, "text/plain", f"one of {', '.join(self.server.pages)}\n".encode())
-        if self.server.is_local and not self._is_asked_for_here():
-            return self._send(403, "text/plain", b"asked for under another name than this machine's\n")
+        if self.server.checks_host and not self._names_this_machine():
+            return self._send(403, "text/plain", b"the Host header does not name this machine\n")
         if not self._may_read():
             if path != "/healthz":
                 return self._send(401, "text/plain", b"Authorization: Bearer TOKEN\n", {"WWW-Authenticate": "Bearer"})
-            return self._send(page()[0], "text/plain", b"")  # a probe needs no more; reasons name streams
+            return self._send(page()[0], "text/plain", b"")  # a probe needs the status only; the body names streams
         return self._send(*page())
 
     def _may_read(self) -> bool:
@@ -155,22 +166,22 @@ class _Handler(BaseHTTPRequestHandler):
         given = self.headers.get("Authorization", "").encode("utf-8", "replace")
         return token is None or hmac.compare_digest(given, f"Bearer {token}".encode())
 
-    def _is_asked_for_here(self) -> bool:
-        """A web page must not read this through a name of its own that it points to 127.0.0.1."""
+    def _names_this_machine(self) -> bool:
+        """Check the Host header. A web page could otherwise read this through a domain that resolves to 127.0.0.1."""
         try:
             return is_loopback_host(urlsplit(f"//{self.headers.get('Host', '')}").hostname or "127.0.0.1")
         except ValueError:
             return False
 
-    def _send(self, status: int, kind: str, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+    def _send(self, status: int, content_type: str, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         self.send_response(status)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
-        self.send_header("Content-Type", kind)
+        self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("X-Content-Type-Options", "nosniff")
         self.end_headers()
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
-        """Every scrape would be a line."""
+        """Log nothing: each scrape would add a line."""

@@ -1,9 +1,8 @@
-"""`streamclf status` says how every stream is, from a snapshot, and says so when nobody answers."""
+"""`streamclf status` reports every stream from a snapshot, and fails within its time limit without a service."""
 
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import pty
@@ -17,14 +16,11 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from rich.console import Console
 from support.hub_process import HubProcess, action, prediction, status, wait_until
 
 from streamclf.errors import BusError
 from streamclf.events.drafts import Draft
-from streamclf.events.types import Prediction, Status, Window
 from streamclf.producer.link import EventProducer
-from streamclf.render.terminal_table import LiveTable, short_age
 from streamclf.subscribers.status import run_status
 
 
@@ -41,7 +37,7 @@ def hub() -> Iterator[HubProcess]:
         yield hub
 
 
-def test_one_json_object_says_how_all_streams_are(hub: HubProcess, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_reports_every_stream_with_the_same_keys(hub: HubProcess, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_status(hub.events, as_json=True, timeout_s=15) == 0
     out = capsys.readouterr().out
     report = json.loads(out)
@@ -67,7 +63,7 @@ def test_one_json_object_says_how_all_streams_are(hub: HubProcess, capsys: pytes
     assert cam0.keys() == cam1.keys() == cam2.keys()
 
 
-def test_where_nobody_watches_the_table_is_printed_once(hub: HubProcess) -> None:
+def test_without_a_terminal_the_table_is_printed_once(hub: HubProcess) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "streamclf", "status", hub.events, "--timeout", "20"],
         capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "120"},
@@ -79,7 +75,7 @@ def test_where_nobody_watches_the_table_is_printed_once(hub: HubProcess) -> None
     assert "events 1 to 34" in done.stdout
 
 
-def test_in_a_terminal_it_lives_stop_ctrl_c_and_says_when_the_service_is_gone(hub: HubProcess) -> None:
+def test_in_a_terminal_the_table_is_live_and_names_a_silent_service(hub: HubProcess) -> None:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "streamclf", "status", hub.events],
@@ -112,7 +108,7 @@ def test_in_a_terminal_it_lives_stop_ctrl_c_and_says_when_the_service_is_gone(hu
         os.close(ours)
 
 
-def test_nobody_there_is_one_line_and_exit_code_1() -> None:
+def test_without_a_service_it_prints_one_line_and_exits_with_1() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "streamclf", "status", "tcp://127.0.0.1:9", "--json", "--timeout", "0.3"],
         capture_output=True, text=True, timeout=60,
@@ -122,49 +118,9 @@ def test_nobody_there_is_one_line_and_exit_code_1() -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_a_stopped_service_is_an_error_within_the_deadline(hub: HubProcess) -> None:
+def test_a_stopped_service_is_an_error(hub: HubProcess) -> None:
     hub.signal(signal.SIGSTOP)
     began = time.monotonic()
     with pytest.raises(BusError):
         run_status(hub.events, as_json=True, timeout_s=0.5)
     assert time.monotonic() - began < 10
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(-1, "0.0 s"), (0.44, "0.4 s"), (42, "42 s"), (600, "10 min"), (10_000, "3 h"), (900_000, "10 d")],
-)
-def test_ages_are_short(seconds: float, text: str) -> None:
-    assert short_age(seconds) == text
-
-
-def test_an_old_event_shows_its_age_and_makes_no_rate() -> None:
-    board = LiveTable("")
-    window = Window(start_s=0, end_s=1, frames=8)
-    common = {"epoch": "ab" * 16, "offset": 1, "previous": 0, "time": datetime.now(timezone.utc)}
-    for _ in range(30):
-        board.apply(Prediction(stream="old", window=window, top=(("wave", 0.9),), model="m", **common), age_s=4000)
-        board.apply(Prediction(stream="new", window=window, top=(("wave", 0.9),), model="m", **common))
-    board.apply(Status(stream="old", state="offline", reason="unplugged", **common))
-    console = Console(width=120, file=io.StringIO())
-    with console.capture() as capture:
-        console.print(board.render())
-    lines = {line.split()[1]: line for line in capture.get().splitlines() if " wave " in line}
-    assert "0.0/s" in lines["old"]
-    assert "67 min" in lines["old"]
-    assert "unplugged" in lines["old"]
-    assert "10.0/s" in lines["new"]
-
-
-def test_the_hop_of_an_adaptive_stream_is_shown_and_so_is_its_change() -> None:
-    board = LiveTable("")
-    common = {"stream": "cam", "epoch": "ab" * 16, "offset": 1, "previous": 0, "time": datetime.now(timezone.utc)}
-    for hop in (None, 1, 4, 4):
-        board.apply(Status(state="live", hop=hop, **common))
-    console = Console(width=140, file=io.StringIO())
-    with console.capture() as capture:
-        console.print(board.render())
-    text = capture.get()
-    assert "0.0/s hop 4" in text
-    assert text.count("it was 1") == 1
-    assert "it was None" not in text

@@ -1,0 +1,131 @@
+"""Views of a service hold what its latest events say, and tell a silent service from one that sends."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+
+from streamclf.client.stream_views import RATE_WINDOW_S, SERVICE_SILENT_S, ServiceView, StreamView
+from streamclf.events.types import (
+    MAX_LISTED_STREAMS,
+    Action,
+    Heartbeat,
+    Latency,
+    Lost,
+    Prediction,
+    Status,
+    Window,
+)
+
+EPOCH = "ab" * 16
+NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
+
+
+def common(stream: str = "door") -> dict[str, Any]:
+    return {"stream": stream, "epoch": EPOCH, "offset": 1, "previous": 0, "time": NOON}
+
+
+def prediction(label: str = "wave", stream: str = "door", latency_ms: float | None = None) -> Prediction:
+    return Prediction(
+        window=Window(start_s=0, end_s=1, frames=8), top=((label, 0.9), ("still", 0.1)), model="m",
+        latency_ms=Latency(capture_to_publish=latency_ms), **common(stream),
+    )  # fmt: skip
+
+
+def status(state: Any, stream: str = "door", reason: str | None = None, hop: int | None = None) -> Status:
+    return Status(state=state, reason=reason, hop=hop, **common(stream))
+
+
+def action(phase: Any, label: str = "wave") -> Action:
+    return Action(label=label, phase=phase, started_s=1.0, at_s=2.0, probability=0.9, peak=0.9, **common())
+
+
+def heartbeat() -> Heartbeat:
+    return Heartbeat(epoch=EPOCH, time=NOON, head=1, oldest=1, last={}, replay="tcp://127.0.0.1:1")
+
+
+def test_a_new_stream_is_connecting_and_has_no_values() -> None:
+    view = StreamView()
+    assert (view.state, view.reason, view.hop, view.top, view.latency_ms) == ("connecting", None, None, (), None)
+    assert view.rate_per_s(100.0) == 0
+
+
+def test_a_status_sets_state_reason_and_hop() -> None:
+    view = StreamView()
+    view.apply(status("offline", reason="unplugged", hop=4), 10.0)
+    assert (view.state, view.reason, view.hop, view.status_at_s) == ("offline", "unplugged", 4, 10.0)
+
+
+def test_a_prediction_makes_a_stream_live_only_until_its_first_status() -> None:
+    """A subscriber that starts late may miss the status; a late prediction must not hide a later status."""
+    view = StreamView()
+    view.apply(prediction(), 1.0)
+    assert view.state == "live"
+    view.apply(status("frozen"), 2.0)
+    view.apply(prediction(), 2.1)
+    assert view.state == "frozen"
+
+
+def test_an_absence_lasts_until_the_stream_is_live_again() -> None:
+    view = StreamView()
+    changes = []
+    for now_s, state in ((0.0, "live"), (10.0, "stalled"), (40.0, "connecting"), (65.0, "offline"), (72.0, "live")):
+        view.apply(status(state), now_s)
+        changes.append(view.changed_at_s)
+    assert changes == [0.0, 10.0, 10.0, 10.0, 72.0]
+
+
+def test_active_actions_end_with_their_end() -> None:
+    view = StreamView()
+    for each in (action("start"), action("update"), action("start", "fall")):
+        view.apply(each, 1.0)
+    assert list(view.active) == ["wave", "fall"]
+    view.apply(action("end"), 2.0)
+    view.apply(action("end", "never started"), 2.0)
+    assert list(view.active) == ["fall"]
+    assert view.action is not None
+    assert view.action.label == "never started"
+
+
+def test_rate_history_and_latency_follow_the_predictions() -> None:
+    view = StreamView()
+    for number in range(30):
+        view.apply(prediction(f"label{number}", latency_ms=float(number)), 100 + number / 10)
+    assert view.predictions == 30
+    assert view.rate_per_s(102.9) == pytest.approx(30 / RATE_WINDOW_S)
+    assert view.rate_per_s(102.9 + RATE_WINDOW_S + 0.1) == 0
+    assert view.history[-1] == ("label29", 0.9)
+    assert view.top[0] == ("label29", 0.9)
+    assert view.latency_ms == 14.5
+    view.apply(prediction(latency_ms=None), 103.0)
+    assert view.latency_ms == 14.5
+
+
+def test_a_service_is_silent_before_the_first_event_and_after_a_pause() -> None:
+    service = ServiceView()
+    assert service.is_silent(0.0)
+    service.apply(heartbeat(), 0.0)
+    assert not service.is_silent(SERVICE_SILENT_S)
+    assert service.is_silent(SERVICE_SILENT_S + 0.1)
+    service.apply(Lost(epoch=EPOCH, first=1, last=2), 10.0)
+    assert not service.is_silent(10.0)
+    assert service.heartbeat == heartbeat()
+
+
+def test_an_event_of_a_snapshot_does_not_set_the_time_back() -> None:
+    service = ServiceView()
+    service.apply(heartbeat(), 100.0)
+    service.apply(prediction(), 40.0)
+    assert service.received_at_s == 100.0
+    assert service.streams["door"].predicted_at_s == 40.0
+
+
+def test_the_number_of_streams_is_limited() -> None:
+    service = ServiceView()
+    for number in range(MAX_LISTED_STREAMS + 5):
+        service.apply(status("live", f"cam{number}"), 1.0)
+    assert len(service.streams) == MAX_LISTED_STREAMS
+    service.apply(status("offline", "cam0"), 2.0)
+    assert service.streams["cam0"].state == "offline"

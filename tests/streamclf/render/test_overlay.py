@@ -1,0 +1,75 @@
+"""The overlay draws any text on a frame of any size, and leaves the frame itself unchanged."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamclf.render.overlay import OverlayState, draw
+from streamclf.render.palette import label_bgr
+
+STATE = OverlayState(
+    stream="door",
+    top=[("wave", 0.9), ("still", 0.08), ("other", 0.02)],
+    history=[("wave", 0.5), ("still", 0.7)] * 50,
+    rate_per_s=12.0,
+    latency_ms=48.0,
+    actions=("wave",),
+)
+
+
+def frame(height: int, width: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    return np.full((height, width, 3), 128, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("size", "drawn"),
+    [
+        ((360, 640), (360, 640)),
+        ((1080, 1920), (1080, 1920)),
+        ((28, 28), (280, 280)),
+        ((1, 1), (270, 270)),
+        ((640, 300), (640, 300)),
+    ],
+)
+def test_small_pictures_are_enlarged_stop_text_can_be_read(size: tuple[int, int], drawn: tuple[int, int]) -> None:
+    result = draw(frame(*size), STATE)
+    assert result.shape == (*drawn, 3)
+    assert result.dtype == np.uint8
+
+
+def test_the_given_frame_is_not_changed() -> None:
+    original = frame(360, 640)
+    draw(original, STATE)
+    assert (original == 128).all()
+
+
+def test_plate_bar_and_timeline_have_the_colour_of_the_label() -> None:
+    result = draw(frame(360, 640), STATE)
+    colour = np.array(label_bgr("wave"))
+    near = (np.abs(result.astype(int) - colour) < 12).all(axis=2)
+    assert near[230:280, :150].sum() > 500  # the chip
+    assert near[280:330, 120:280].sum() > 200  # its bar
+    assert near[345:].sum() > 300  # the timeline
+    assert not near[:200].any()
+
+
+@given(
+    label=st.text(max_size=200),
+    stream=st.text(max_size=80),
+    probability=st.floats(0, 1),
+    state=st.sampled_from(["live", "offline", "stalled", "?"]),
+    height=st.integers(1, 700),
+    width=st.integers(1, 700),
+)
+def test_any_text_on_any_size_can_be_drawn(
+    label: str, stream: str, probability: float, state: str, height: int, width: int
+) -> None:
+    if max(height, width) / min(height, width) > 20:
+        height = width
+    overlay = OverlayState(
+        stream=stream, state=state, reason=label, top=[(label, probability)], history=[(label, probability)]
+    )
+    assert min(draw(frame(height, width), overlay).shape[:2]) >= 270

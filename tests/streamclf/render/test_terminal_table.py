@@ -1,0 +1,73 @@
+"""The live table shows the age of an old event, the rate of new ones, and lists changes once."""
+
+from __future__ import annotations
+
+import io
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from streamclf.events.types import Action, Prediction, Status, Window
+from streamclf.render.terminal_table import LiveTable, short_age
+
+COMMON: dict[str, Any] = {"epoch": "ab" * 16, "offset": 1, "previous": 0, "time": datetime.now(timezone.utc)}
+WINDOW = Window(start_s=0, end_s=1, frames=8)
+
+
+def text_of(table: LiveTable, width: int = 140) -> str:
+    console = Console(width=width, file=io.StringIO())
+    with console.capture() as capture:
+        console.print(table.render())
+    return capture.get()
+
+
+def predicted(stream: str, label: str = "wave") -> Prediction:
+    return Prediction(stream=stream, window=WINDOW, top=((label, 0.9),), model="m", **COMMON)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-1, "0.0 s"), (0.44, "0.4 s"), (42, "42 s"), (600, "10 min"), (10_000, "3 h"), (900_000, "10 d")],
+)
+def test_an_age_is_shown_in_one_unit(seconds: float, text: str) -> None:
+    assert short_age(seconds) == text
+
+
+def test_an_old_event_shows_its_age_and_counts_for_no_rate() -> None:
+    table = LiveTable("")
+    for _ in range(30):
+        table.apply(predicted("old"), age_s=4000)
+        table.apply(predicted("new"))
+    table.apply(Status(stream="old", state="offline", reason="unplugged", **COMMON))
+    lines = {line.split()[1]: line for line in text_of(table, 120).splitlines() if " wave " in line}
+    assert "0.0/s" in lines["old"]
+    assert "67 min" in lines["old"]
+    assert "unplugged" in lines["old"]
+    assert "10.0/s" in lines["new"]
+
+
+def test_the_hop_of_an_adaptive_stream_and_its_change_are_shown() -> None:
+    table = LiveTable("")
+    for hop in (None, 1, 4, 4):
+        table.apply(Status(stream="cam", state="live", hop=hop, **COMMON))
+    text = text_of(table)
+    assert "0.0/s hop 4" in text
+    assert text.count("it was 1") == 1
+    assert "it was None" not in text
+
+
+def test_changes_of_label_state_and_actions_are_listed_unless_they_are_old() -> None:
+    table = LiveTable("")
+    table.apply(predicted("door", "still"), age_s=10)
+    table.apply(Status(stream="door", state="live", reason="old news", **COMMON), age_s=10)
+    table.apply(predicted("door", "wave"))
+    for phase in ("start", "update", "end"):
+        action: Any = {"label": "fall", "started_s": 1.0, "at_s": 2.0, "probability": 0.9, "peak": 0.9}
+        table.apply(Action(stream="door", phase=phase, **action, **COMMON))
+    text = text_of(table)
+    assert "old news" not in text
+    assert text.count("0.90 at 1.0 s") == 1
+    assert text.count("fall start") == text.count("fall end") == 1
+    assert "fall update" not in text
