@@ -28,7 +28,7 @@ GRAPH_NAMES: Final = ("encoder", "head")
 REQUIRED_FILES = (ENCODER_FILE, HEAD_FILE, GOLDEN_FILE, CARD_FILE)
 
 FORMAT: Final = 2
-"""In format 1, a chunk was called a token: `frames_per_chunk` and `chunks` were `frames_per_token` and `tokens`."""
+"""Format 1 had other names for `frames_per_chunk` and `chunks`."""
 MAX_SPEC_BYTES = 1 << 20
 
 Label = Annotated[str, Field(min_length=1, max_length=64)]
