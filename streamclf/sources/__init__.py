@@ -1,4 +1,4 @@
-"""Cameras, URLs and files -> frames. The only place that reads through PyAV or `cv2.VideoCapture`."""
+"""Read cameras, URLs and files as frames. The only package that reads through PyAV or `cv2.VideoCapture`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["Frame", "Resize", "Source", "SourceInfo", "open_source"]
 
 
 def open_source(config: StreamConfig, *, stop: threading.Event | None = None) -> Source:
-    """Open what `config` names; iteration ends early when `stop` is set.
+    """Open the source that `config` describes; iteration ends early when `stop` is set.
 
-    Raises `SourceError`: one line with value and remedy, without credentials. It blocks no longer than
-    `config.open_timeout_s`.
+    Blocks for at most `config.open_timeout_s`. Raises `SourceError`: one line with value and remedy, without
+    credentials.
     """
     if config.camera is not None:
         try:
@@ -26,7 +26,7 @@ def open_source(config: StreamConfig, *, stop: threading.Event | None = None) ->
             raise SourceError(f"camera {config.camera}: OpenCV is missing; pip install opencv-python") from error
         return CameraSource(config.camera, read_timeout_s=config.read_timeout_s, stop=stop)
     if config.images is not None:
-        return _images(config, stop)
+        return _open_images(config, stop)
     if config.push is not None:
         from streamclf.sources.push import PushSource
 
@@ -37,7 +37,7 @@ def open_source(config: StreamConfig, *, stop: threading.Event | None = None) ->
             read_timeout_s=config.read_timeout_s,
             stop=stop,
         )
-    assert config.url is not None  # the configuration has one of the four
+    assert config.url is not None  # the configuration requires one of the four
     try:
         from streamclf.sources.file import FileSource
         from streamclf.sources.network import NetworkSource
@@ -59,9 +59,9 @@ def open_source(config: StreamConfig, *, stop: threading.Event | None = None) ->
     )
 
 
-def _images(config: StreamConfig, stop: threading.Event | None) -> Source:
+def _open_images(config: StreamConfig, stop: threading.Event | None) -> Source:
     assert config.images is not None
-    assert config.fps is not None  # they go together
+    assert config.fps is not None  # the configuration requires both or neither
     try:
         from streamclf.sources.images import ImageFolderSource
     except ImportError as error:

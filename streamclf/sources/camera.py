@@ -1,4 +1,4 @@
-"""Webcams through OpenCV: V4L2, AVFoundation and TrackReceiver Foundation behind one call."""
+"""Read webcams through OpenCV: V4L2, AVFoundation and Media Foundation behind one call."""
 
 from __future__ import annotations
 
@@ -34,32 +34,32 @@ class Camera:
 
 
 class VideoCaptureDevice(Protocol):
-    """What we use of `cv2.VideoCapture`."""
+    """The part of `cv2.VideoCapture` that we use."""
 
     def read(self) -> tuple[bool, Any]:
-        """Wait for the next picture: (whether there is one, (h, w, 3) uint8 BGR)."""
+        """Wait for the next frame. Returns (whether there is one, (h, w, 3) uint8 BGR)."""
 
     def get(self, prop: int) -> float:
-        """A property, 0 where unknown."""
+        """Return a property; 0 if unknown."""
 
     def release(self) -> None:
-        """Give the device back."""
+        """Release the device."""
 
 
 def list_cameras() -> list[Camera]:
-    """The cameras under /dev/video*. Linux only: elsewhere the system lists none without opening them."""
+    """List the cameras under /dev/video*. Linux only: other systems list no cameras without opening them."""
     cameras = []
     for entry in SYSFS.glob("video*") if SYSFS.is_dir() else ():
         match = re.fullmatch(r"video(\d+)", entry.name)
         path = Path("/dev") / entry.name
-        # One camera shows several nodes; those after the first carry its metadata, not pictures.
+        # One camera has several nodes; those after the first carry metadata, not video.
         if match and path.exists() and _text(entry / "index") in ("0", ""):
             cameras.append(Camera(index=int(match[1]), path=path, name=_text(entry / "name") or entry.name))
     return sorted(cameras, key=lambda camera: camera.index)
 
 
 class CameraSource(Source):
-    """Frames of a webcam. Its media time is the clock: webcams send no time stamps that one could trust."""
+    """The frames of a webcam. Media time is our own clock, because webcams send no reliable time stamps."""
 
     live = True
 
@@ -71,7 +71,7 @@ class CameraSource(Source):
         stop: threading.Event | None = None,
         device: VideoCaptureDevice | None = None,
     ) -> None:
-        """Open the camera with this index, path (/dev/video2) or name; `device` is an opened one instead."""
+        """Open the camera with this index, path (/dev/video2) or name, or use `device`, which is already open."""
         self._shown = f"camera {camera}"
         self._stop = stop or threading.Event()
         self._device = device or _open(_resolve(camera), self._shown, read_timeout_s)
@@ -83,46 +83,46 @@ class CameraSource(Source):
 
     @property
     def info(self) -> SourceInfo:
-        """Codec, size and nominal rate, as the driver says."""
+        """Codec, size and nominal rate, as the driver reports them."""
         return self._info
 
     def close(self) -> None:
-        """Give the camera back."""
+        """Release the camera."""
         self._device.release()
 
     def _read(self) -> Iterator[Frame]:
         index = 0
         while not self._stop.is_set():
             try:
-                ok, picture = self._device.read()
+                ok, image = self._device.read()
             except cv2.error:
-                ok, picture = False, None
+                ok, image = False, None
             captured_ns = time.monotonic_ns()
-            if not ok or picture is None:
-                raise SourceError(_no_picture(self._shown, first=index == 0))
-            yield self._frame(index, picture, captured_ns)
+            if not ok or image is None:
+                raise SourceError(_no_frame_message(self._shown, first=index == 0))
+            yield self._frame(index, image, captured_ns)
             index += 1
 
-    def _frame(self, index: int, picture: U8, captured_ns: int) -> Frame:
+    def _frame(self, index: int, image: U8, captured_ns: int) -> Frame:
         return Frame(
             index=index,
             pts_ns=captured_ns,
             captured_ns=captured_ns,
-            width=picture.shape[1],
-            height=picture.shape[0],
-            image=picture,
+            width=image.shape[1],
+            height=image.shape[0],
+            image=image,
             render=render_bgr,
         )
 
 
-def _no_picture(shown: str, *, first: bool) -> str:
+def _no_frame_message(shown: str, *, first: bool) -> str:
     if first:
-        return f"{shown}: opened, but gives no picture; is another program using it? Close that one"
-    return f"{shown}: gives no more pictures; was it unplugged? {_known()}"
+        return f"{shown}: opened, but sends no frame; is another program using it? Close that one"
+    return f"{shown}: sends no more frames; was it unplugged? {_known_cameras()}"
 
 
 def _resolve(camera: int | str) -> int | str:
-    """An index or device path for an index, a path or a camera's name. Raises `SourceError` if there is none."""
+    """Return the index or device path for an index, a path or a name. Raises `SourceError`."""
     if isinstance(camera, str) and camera.isdigit():
         camera = int(camera)
     if not LINUX:
@@ -130,19 +130,19 @@ def _resolve(camera: int | str) -> int | str:
     if isinstance(camera, str) and not camera.startswith("/"):
         found = next((known for known in list_cameras() if camera.lower() in known.name.lower()), None)
         if found is None:
-            raise SourceError(f"camera {camera!r}: no camera of that name. {_known()}")
+            raise SourceError(f"camera {camera!r}: no camera of that name. {_known_cameras()}")
         return str(found.path)
     path = Path(f"/dev/video{camera}") if isinstance(camera, int) else Path(camera)
     if not path.exists():
-        raise SourceError(f"camera {camera}: {path} does not exist. {_known()}")
+        raise SourceError(f"camera {camera}: {path} does not exist. {_known_cameras()}")
     if not path.is_char_device():
-        raise SourceError(f"camera {camera}: {path} is not a camera; give a file's path as url. {_known()}")
+        raise SourceError(f"camera {camera}: {path} is not a camera; give a file's path as url. {_known_cameras()}")
     if not os.access(path, os.R_OK | os.W_OK):
-        raise SourceError(f"camera {camera}: {path} may not be opened; add this user to the group video")
+        raise SourceError(f"camera {camera}: {path} cannot be opened; add this user to the group video")
     return str(path)
 
 
-def _known() -> str:
+def _known_cameras() -> str:
     cameras = list_cameras()
     if not cameras:
         return "No camera was found under /dev/video*: plug one in, or give a url" if LINUX else "Try another index"
@@ -150,29 +150,29 @@ def _known() -> str:
 
 
 def _open(camera: int | str, shown: str, read_timeout_s: float) -> VideoCaptureDevice:
-    # OpenCV waits 10 s for a picture otherwise, and takes this from nowhere else; whole seconds only.
+    # By default OpenCV waits 10 s for a frame. It has no other way to set the time-out, in whole seconds.
     os.environ["OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT"] = str(max(1, round(read_timeout_s)))
     level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our error says it better, on one line
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our own error is clearer, and one line
     try:
         device = cv2.VideoCapture(camera, cv2.CAP_V4L2 if LINUX else cv2.CAP_ANY)
     except cv2.error:
-        raise SourceError(f"{shown}: cannot be opened. {_known()}") from None
+        raise SourceError(f"{shown}: cannot be opened. {_known_cameras()}") from None
     finally:
         cv2.utils.logging.setLogLevel(level)
     if not device.isOpened():
         device.release()
         if users := _users(camera):
             raise SourceError(f"{shown}: in use by {users}; a camera serves one program at a time, stop that one")
-        raise SourceError(f"{shown}: cannot be opened; is another program using it? {_known()}")
-    # Uncompressed, USB 2 carries 5 to 10 frames per second of HD; and each buffer more is a frame of delay.
+        raise SourceError(f"{shown}: cannot be opened; is another program using it? {_known_cameras()}")
+    # USB 2 carries only 5 to 10 uncompressed HD frames per second. Each additional buffer delays by a frame.
     device.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
     device.set(cv2.CAP_PROP_BUFFERSIZE, 1)
     return device
 
 
 def _users(camera: int | str) -> str:
-    """Other processes that have the device open, as far as this user may see them; empty where that cannot be told."""
+    """Name the other processes that have the device open, if this user may see them; empty if that is unknown."""
     if not isinstance(camera, str) or not LINUX:
         return ""
     device = Path(camera).resolve()
@@ -182,7 +182,7 @@ def _users(camera: int | str) -> str:
 
 
 def _has_open(process: Path, device: Path) -> bool:
-    with contextlib.suppress(OSError):  # another user's, or gone meanwhile
+    with contextlib.suppress(OSError):  # a process of another user, or one that has ended
         for fd in (process / "fd").iterdir():
             with contextlib.suppress(OSError):
                 if fd.readlink() == device:

@@ -1,4 +1,4 @@
-"""What decoders give, as one should see it, before it becomes a frame of a source."""
+"""Describe what a decoder returns, before it becomes a `Frame` of a source."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import av
 from streamclf.sources.resize import OrientedFrame
 
 SQUARE: Final = Fraction(1)
-"""The shape of most cameras' pixels."""
+"""The pixel shape of most cameras."""
 
 
 class DecodedFrame(NamedTuple):
-    """A picture and its size as one should see it; `pts_ns` is None where the container does not say.
+    """A frame and its size in display orientation. `pts_ns` is None if the container gives no time stamp.
 
-    `oriented` is None for one that was skipped: not decoded, because nobody wants it. Then `arrived_ns` is when its
-    data came (CLOCK_MONOTONIC), which is earlier than when it is told of.
+    `oriented` is None for a skipped frame: it was not decoded, because no consumer needs it. `arrived_ns` is then when
+    its data came (CLOCK_MONOTONIC), which is earlier than when it is returned.
 
-    `held_s`: FFmpeg knows that a picture is complete when the next one begins. In a stall it holds the last one back,
-    and gives it out, so many seconds old, when its time-out strikes; 0 for all others. `wall_ns`: Unix time at which it
-    was taken, by the camera's clock, where the camera says.
+    `held_s`: FFmpeg detects the end of a frame only when the next one begins. In a stall it holds the last frame back
+    and returns it when its time-out expires, this many seconds old; 0 for all other frames. `wall_ns` is the Unix time
+    of the exposure by the camera's clock, if the camera sends it.
     """
 
     oriented: OrientedFrame | None
@@ -36,7 +36,7 @@ class DecodedFrame(NamedTuple):
 
 
 def oriented(frame: av.VideoFrame, pixel_aspect: Fraction) -> OrientedFrame:
-    """`frame` as one should see it: its rotation and the shape of its pixels."""
+    """Return `frame` with its display orientation: its rotation and the shape of its pixels applied."""
     degrees = getattr(frame, "rotation", 0)
     turns = round(degrees / 90) % 4 if degrees else 0
     width, height = frame.width, frame.height
@@ -47,7 +47,7 @@ def oriented(frame: av.VideoFrame, pixel_aspect: Fraction) -> OrientedFrame:
     return OrientedFrame(frame=frame, quarter_turns=turns, width=width, height=height)
 
 
-def sound_aspect(aspect: Fraction | None) -> Fraction:
-    """Width of a pixel by its height; 1 where it is not said."""
+def plausible_aspect(aspect: Fraction | None) -> Fraction:
+    """Return a pixel's width divided by its height; 1 if it is unknown or implausible."""
     # Some encoders write nonsense; no camera has pixels longer than 4:1.
     return aspect if aspect and aspect != 1 and Fraction(1, 4) <= aspect <= 4 else SQUARE

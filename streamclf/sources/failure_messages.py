@@ -1,4 +1,4 @@
-"""Why a video cannot be had, in words that say what to do: FFmpeg's errors, time-outs, packets without a picture."""
+"""Explain why a video cannot be read, and what to do: FFmpeg's errors, time-outs, data without a frame."""
 
 from __future__ import annotations
 
@@ -9,56 +9,56 @@ import av.error
 from streamclf.redact import redact
 
 NO_FRAME_S = 10.0
-"""Packets that arrive for this long without one picture: a live source waits for its next key frame, not longer."""
+"""A live source waits for its next key frame for this long, while packets arrive and none gives a frame."""
 
 REASONS: dict[type[Exception], str] = {
     av.error.HTTPUnauthorizedError: "authentication refused (401); check user name and password",
     av.error.HTTPForbiddenError: "access forbidden (403); check the user's rights",
     av.error.HTTPNotFoundError: "not found (404); check the path in the URL",
-    av.error.HTTPServerError: "the server reports an error of its own (5xx); look at the camera or server",
+    av.error.HTTPServerError: "the server reports an error of its own (5xx); check the camera or server",
     av.error.HTTPBadRequestError: "the server refuses the request (400); check the URL",
     av.error.ConnectionRefusedError: "connection refused; check address and port, and that the server runs",
     av.error.ConnectionResetError: "the connection was reset by the other side",
     av.error.BrokenPipeError: "the connection was closed by the other side",
     av.error.FileNotFoundError: "not found; check the path",
-    av.error.PermissionError: "may not be read; check its permissions and what it refers to",
+    av.error.PermissionError: "cannot be read; check its permissions and the files that it refers to",
     av.error.ProtocolNotFoundError: "a protocol that is not allowed here or not built in",
     av.error.DecoderNotFoundError: "no decoder for its codec in this FFmpeg; convert it, to H.264 for instance",
     av.error.InvalidDataError: "not a video that FFmpeg can read; check the source, or convert it",
-    av.error.EOFError: "ended before a picture was there; the video is cut off or the server closed at once",
+    av.error.EOFError: "ended before its first frame; the video is cut off or the server closed the connection at once",
 }
-REFUSALS = (av.error.HTTPClientError,)
-UNTRUSTED = (
-    "no TLS, or its certificate is not trusted or not for this name; give the camera's own certificate as tls_ca "
+REFUSED_ERRORS = (av.error.HTTPClientError,)
+TLS_FAILURE = (
+    "no TLS, or its certificate is not trusted or has another name; give the camera's own certificate as tls_ca "
     "(openssl s_client -connect HOST:PORT shows it)"
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """Seconds until opening, and waiting for a packet, have failed."""
+    """Seconds after which opening a source, and waiting for a packet, fail."""
 
     open_s: float
     read_s: float
 
 
 def timeout_message(limits: Timeouts, *, opening: bool) -> str:
-    """What a time-out means."""
+    """Explain a time-out."""
     if opening:
         return f"no video within {limits.open_s:g} s (open_timeout_s); check address, network and that it sends"
     return f"no data for {limits.read_s:g} s (read_timeout_s); check that the source is up and sends"
 
 
 def no_frame_message(waited_s: float, undecodable: int) -> str:
-    """What packets without a picture mean."""
+    """Explain that packets arrive and none of them gives a frame."""
     return (
-        f"data arrives, but no picture could be decoded for {waited_s:.0f} s ({undecodable} broken packets); "
+        f"data arrives, but no frame could be decoded for {waited_s:.0f} s ({undecodable} broken packets); "
         "check the camera's codec and key frame interval"
     )
 
 
 def error_message(error: Exception, *, opening: bool) -> str:
-    """What an error of FFmpeg means; never its own text, which may hold a password."""
+    """Explain an error of FFmpeg, without its own text, which may contain a password."""
     for kind, text in REASONS.items():
         if isinstance(error, kind):
             return text

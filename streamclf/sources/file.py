@@ -1,4 +1,4 @@
-"""A video file: by its own clock or as fast as it decodes, once or over and over."""
+"""Read a video file: at its own rate or as fast as it decodes, once or in a loop."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from streamclf.sources.decoded_frame import DecodedFrame
 from streamclf.sources.frame import Frame, Source, SourceInfo
 from streamclf.sources.frame_skipping import FrameSelector, ShiftedFrameSelector
 from streamclf.sources.hw_decode import Decode, HardwareError, choose_device
+from streamclf.sources.pacing import RealtimePacer
 from streamclf.sources.resize import FrameRenderer
 
 ASSUMED_FPS = 25.0
-"""For a file whose pictures carry no time stamps and that does not tell its rate, as FFmpeg assumes too."""
-BEHIND_NS = NS // 2
-"""Further behind its clock than this, a film goes on from now instead of rushing after it."""
+"""The rate of a file whose frames have no time stamps and that does not declare a rate; FFmpeg assumes the same."""
 
 
 class FileSource(Source):
-    """Frames of the file `path`; media time begins at 0.
+    """The frames of the file `path`; media time begins at 0.
 
-    `realtime`: each frame at its time, as a camera would give it. `loop`: at the end begin again, with a
+    `realtime`: return each frame at its time, as a camera would. `loop`: at the end begin again, with a
     `discontinuity`.
     """
 
@@ -45,9 +44,9 @@ class FileSource(Source):
         self._path = path
         self._loop = loop
         self._stop = stop or threading.Event()
-        self._pace = RealtimePacer(self._stop) if realtime else None
+        self._pacer = RealtimePacer(self._stop) if realtime else None
         self._decode = decode
-        self._interest: ShiftedFrameSelector | None = None
+        self._selector: ShiftedFrameSelector | None = None
         self._render = FrameRenderer()
         self._index = 0
         self._container = self._open()
@@ -63,19 +62,19 @@ class FileSource(Source):
 
     @property
     def undecodable(self) -> int:  # type: ignore[override]
-        """Packets of this run through the file that could not be decoded."""
+        """Number of packets of this run through the file that could not be decoded."""
         return self._container.undecodable
 
-    def set_frame_selector(self, interest: FrameSelector) -> None:
+    def set_frame_selector(self, selector: FrameSelector) -> None:
         """See `Source`."""
-        self._interest = ShiftedFrameSelector(interest)
+        self._selector = ShiftedFrameSelector(selector)
 
     def close(self) -> None:
         """Close the file."""
         self._container.close()
 
     def _open(self) -> AvContainer:
-        # Without a whitelist, a playlist that somebody names .mp4 could have any URL fetched.
+        # Without a whitelist, a playlist with the name of an .mp4 file could make FFmpeg fetch any URL.
         return AvContainer(
             f"file:{self._path}",
             shown=str(self._path),
@@ -88,18 +87,18 @@ class FileSource(Source):
         while self._loop and not self._stop.is_set():
             self._container.close()
             check_file(self._path)
-            self._container = self._open()  # by opening anew: not every format can seek
+            self._container = self._open()  # opened again, because not every format can seek
             yield from self._run(first_run=False)
 
-    def _pictures(self) -> Iterator[DecodedFrame]:
+    def _decoded_frames(self) -> Iterator[DecodedFrame]:
         while True:
-            if self._interest is not None:
-                self._interest.shift_ns = -self._container.start_ns
-                self._container.set_frame_selector(self._interest)
+            if self._selector is not None:
+                self._selector.shift_ns = -self._container.start_ns
+                self._container.set_frame_selector(self._selector)
             try:
-                yield from self._container.pictures()
+                yield from self._container.frames()
                 return
-            except HardwareError:  # before the first picture
+            except HardwareError:  # before the first frame
                 self._container.close()
                 self._container = self._open()
 
@@ -108,56 +107,32 @@ class FileSource(Source):
         interval_ns = round(NS / (info.fps or ASSUMED_FPS))
         start_ns = self._container.start_ns
         pts_ns: int | None = None
-        for picture in self._pictures():
+        for decoded in self._decoded_frames():
             is_first = pts_ns is None
-            if picture.pts_ns is not None:
-                pts_ns = picture.pts_ns - start_ns
+            if decoded.pts_ns is not None:
+                pts_ns = decoded.pts_ns - start_ns
             else:
                 pts_ns = 0 if pts_ns is None else pts_ns + interval_ns
-            if self._pace is not None:
-                self._pace.wait(pts_ns, interval_ns, restart=is_first)
+            if self._pacer is not None:
+                self._pacer.wait(pts_ns, interval_ns, restart=is_first)
             if self._stop.is_set():
                 return
-            yield self._frame(picture, pts_ns, discontinuity=is_first and not first_run)
+            yield self._frame(decoded, pts_ns, discontinuity=is_first and not first_run)
 
-    def _frame(self, picture: DecodedFrame, pts_ns: int, *, discontinuity: bool) -> Frame:
+    def _frame(self, decoded: DecodedFrame, pts_ns: int, *, discontinuity: bool) -> Frame:
         self._index += 1
         return Frame(
             index=self._index - 1,
             pts_ns=pts_ns,
             captured_ns=time.monotonic_ns(),
-            width=picture.width,
-            height=picture.height,
-            corrupt=picture.corrupt,
-            broken=picture.broken,
+            width=decoded.width,
+            height=decoded.height,
+            corrupt=decoded.corrupt,
+            broken=decoded.broken,
             discontinuity=discontinuity,
-            image=picture.oriented,
+            image=decoded.oriented,
             render=self._render,
         )
-
-
-class RealtimePacer:
-    """Holds each frame until its time has come on the monotonic clock."""
-
-    def __init__(self, stop: threading.Event) -> None:
-        self._stop = stop
-        self._offset_ns: int | None = None
-        self._last_due_ns = 0
-        self._last_pts_ns = 0
-
-    def wait(self, pts_ns: int, interval_ns: int, *, restart: bool) -> None:
-        """Return when the frame at `pts_ns` is due, or with the request to stop."""
-        now_ns = time.monotonic_ns()
-        if self._offset_ns is None:
-            self._offset_ns = now_ns - pts_ns
-        elif restart or pts_ns < self._last_pts_ns:
-            self._offset_ns = self._last_due_ns + interval_ns - pts_ns
-        due_ns = self._offset_ns + pts_ns
-        if now_ns - due_ns > BEHIND_NS:
-            self._offset_ns, due_ns = now_ns - pts_ns, now_ns
-        self._last_due_ns, self._last_pts_ns = due_ns, pts_ns
-        if due_ns > now_ns:
-            self._stop.wait((due_ns - now_ns) / NS)
 
 
 def check_file(path: Path) -> None:
@@ -176,4 +151,4 @@ def check_file(path: Path) -> None:
     if status.st_size == 0:
         raise SourceError(f"{path}: an empty file (0 bytes); copy or record it again")
     if not os.access(path, os.R_OK):
-        raise SourceError(f"{path}: may not be read; check its permissions")
+        raise SourceError(f"{path}: cannot be read; check its permissions")

@@ -1,4 +1,4 @@
-"""The values that a source gives, and what every source can do."""
+"""Define a frame, and the interface of every source of frames."""
 
 from __future__ import annotations
 
@@ -18,21 +18,26 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-Render = Callable[[Any, int, int, Resize, U8], None]
-"""(decoder's picture, height, width, policy, out (height, width, 3) uint8 RGB): fill `out`."""
+RenderFunction = Callable[[Any, int, int, Resize, U8], None]
+"""(decoder's image, height, width, policy, out (height, width, 3) uint8 RGB): fill `out`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """One decoded picture, not yet converted: frames that sampling does not want cost no conversion.
+    """One decoded frame, not converted to RGB yet: a frame that sampling does not choose costs no conversion.
 
-    `pts_ns` is media time, `captured_ns` CLOCK_MONOTONIC right after decoding. `corrupt`: not what the camera sent;
-    `broken`: by damage of its own, not only of one that it is predicted from (`streamclf.sources.corruption`).
-    `discontinuity`: time or content does not continue the frame before (the loop of a file). `width` and `height` are
-    the picture's as one should see it, rotation and pixel shape applied. A frame may be kept as long as one likes, and
-    rendered by one thread at a time as its source. `wall_ns` is the Unix time at which the camera says that it took the
-    picture, by its own clock (RTCP sender reports); None where it says nothing. `image` is None for a frame that was
-    not decoded, because the frame selector does not need it (`Source.set_frame_selector`); it still has its time.
+    `pts_ns` is media time, `captured_ns` CLOCK_MONOTONIC right after decoding. `wall_ns` is the Unix time of the
+    exposure by the camera's own clock (RTCP sender reports); None if the camera does not send it.
+
+    `corrupt`: the image differs from what the camera sent. `broken`: it does so by damage of its own, not only because
+    it is predicted from a damaged frame (`streamclf.sources.corruption`). `discontinuity`: time or content does not
+    continue the frame before, as when a file begins again.
+
+    `width` and `height` are the image's in display orientation, with rotation and pixel shape applied. `image` is None
+    for a frame that was not decoded, because the consumer does not need it (`Source.set_frame_selector`); such a frame
+    still has its times.
+
+    A frame may be kept for any time. Only one thread at a time may render frames of the same source.
     """
 
     index: int
@@ -45,7 +50,7 @@ class Frame:
     discontinuity: bool = False
     wall_ns: int | None = None
     image: Any = field(repr=False, compare=False)
-    render: Render = field(repr=False, compare=False)
+    render: RenderFunction = field(repr=False, compare=False)
 
     @property
     def skipped(self) -> bool:
@@ -53,21 +58,23 @@ class Frame:
         return self.image is None
 
     def to_rgb(self, height: int, width: int, resize: Resize = "stretch", out: U8 | None = None) -> U8:
-        """The picture as (height, width, 3) uint8 RGB, in `out` where given (any strides), else in a new array."""
+        """Render the image as (height, width, 3) uint8 RGB, into `out` if given (any strides), else a new array."""
         if out is None:
             out = np.empty((height, width, 3), np.uint8)
         elif out.shape != (height, width, 3) or out.dtype != np.uint8:
             raise ValueError(f"out is {out.dtype} {out.shape}: must be uint8 {(height, width, 3)}")
         if self.skipped:
-            raise ValueError(f"frame {self.index} was not decoded: its reader had promised not to want it")
+            raise ValueError(f"frame {self.index} was not decoded: the source's frame selector does not need it")
         self.render(self.image, height, width, resize, out)
         return out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceInfo:
-    """What a source says of itself; it may change with any frame. `fps` is None where nobody knows it. `note`: in what
-    it is not as one would like it, though it works; None: in nothing."""
+    """The current properties of a source; they may change with any frame.
+
+    `fps` is None if it is unknown. `note` describes a limitation of a source that works; None if there is none.
+    """
 
     codec: str
     width: int
@@ -77,45 +84,47 @@ class SourceInfo:
 
 
 class Source(ABC):
-    """An iterator of frames and a context manager. One thread reads; `close` may be called more than once.
+    """An iterator of frames and a context manager. One thread reads it; `close` may be called more than once.
 
-    Iteration ends at the end of a file or after a request to stop; anything else that ends it is a `SourceError`
-    whose message is one line without credentials.
+    Iteration ends at the end of a file or after a stop request. Any other end raises `SourceError`, whose message is
+    one line without credentials.
     """
 
     live: bool
     """A live source has no end: one that ends has failed."""
     max_stale_s: float | None = None
-    """Seconds a frame may arrive later than its time stamp promises, and still count as live; None: no such clock."""
+    """Seconds that a frame may arrive later than its time stamp says, and still count as live; None: unknown."""
     undecodable: int = 0
-    """Packets that could not be decoded, so far."""
+    """Number of packets so far that could not be decoded."""
     lost: int = 0
-    """Packets that the network lost, so far, where the source can tell."""
+    """Number of packets so far that the network lost, if the source can count them."""
     dropped_by_sender: int = 0
-    """Pictures that the sender says it has dropped, so far."""
+    """Number of frames so far that the sender reports as dropped."""
     stale: int = 0
-    """Pictures that a stall had made old, and that were left out, so far."""
+    """Number of frames so far that a stall had made old, and that the source dropped."""
 
     def __iter__(self) -> Self:
         return self
 
     @abstractmethod
     def __next__(self) -> Frame:
-        """The next frame. Raises `StopIteration` at the end and `SourceError` on a fault or time-out."""
+        """Return the next frame. Raises `StopIteration` at the end and `SourceError` on a fault or time-out."""
 
-    def set_frame_selector(self, interest: FrameSelector) -> None:
-        """From now on leave undecoded, where the codec allows it, what `interest` will not want: such frames are
-        `skipped`. Few sources can; the others give all their frames as before."""
+    def set_frame_selector(self, selector: FrameSelector) -> None:
+        """From now on skip decoding of frames that `selector` does not need, if the codec allows it.
+
+        Such frames are returned as `skipped`. Most sources cannot skip and return every frame decoded.
+        """
         return
 
     @property
     @abstractmethod
     def info(self) -> SourceInfo:
-        """What is known of the stream by now."""
+        """The properties of the stream that are known by now."""
 
     @abstractmethod
     def close(self) -> None:
-        """Give the device, file or connection back."""
+        """Release the device, file or connection."""
 
     def __enter__(self) -> Self:
         return self

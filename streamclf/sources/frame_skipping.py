@@ -1,9 +1,10 @@
-"""Which packets need not be decoded: no other picture is predicted from theirs, and nobody will want it. Pure.
+"""Skip decoding of frames that no consumer needs and that no other frame is predicted from. Pure: no I/O, no clock.
 
-A picture that is left out still counts with its time: sampling goes by times, and is to choose the same pictures as if
-all had been decoded. What it may choose depends on the pictures before and after (`FrameSelector`), so that a spare
-packet waits, undecoded, for the next packet's time where its own is not enough; that costs nothing, since nothing is
-predicted from it. Wherever times or data are not as they should be, everything is decoded until the next key frame.
+A skipped frame still counts with its time stamp: sampling goes by times, and must choose the same frames as if all had
+been decoded. Whether a frame is needed depends on the frames before and after it (`FrameSelector`). If its own time is
+not enough to decide, a disposable packet waits, undecoded, for the next packet's time. Waiting costs nothing, because
+no frame is predicted from it. Where times or data are not as expected, all packets are decoded until the next key
+frame.
 """
 
 from __future__ import annotations
@@ -14,94 +15,95 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Generic, Protocol, TypeVar
 
-ItemT = TypeVar("ItemT")
+PacketT = TypeVar("PacketT")
 
 MAX_PENDING_SKIPPED = 64
 MAX_PENDING_SKIPPED_NS = 250_000_000
-"""What was skipped is told of when the next picture comes out. Before so many, or so long, have gone untold one is
-decoded: a stream of which nobody heard for a second would count as stalled."""
-FAR_NS = 1 << 62
+"""Skipped frames are returned when the next decoded frame comes out. Before so many of them, or the oldest for so long,
+are waiting for that, one packet is decoded: a stream that returns no frame for a second would count as stalled."""
+NO_INTERVAL_NS = 1 << 62
 MAX_TIMES = 256
-"""Packets of which no picture has come, while others may be skipped: a decoder holds back a few for each thread."""
+"""Skipping needs fewer packets than this inside the decoder: a decoder holds back a few for each of its threads."""
 
 
 class FrameSelector(Protocol):
-    """Who takes the pictures, and can say beforehand which of them it will not want."""
+    """A consumer of frames that knows in advance which frames it does not need."""
 
     def may_need(self, before_ns: int, at_ns: int, after_ns: int, longest_ns: int) -> bool:
-        """False is a promise: the picture at `at_ns` will not be wanted, neither when it is there nor when the next
-        one is, if that comes at `after_ns` or sooner.
+        """Return whether the consumer may need the frame at `at_ns`.
 
-        `before_ns`: the time of the picture before, or of an earlier one. `longest_ns`: the longest interval between
-        pictures since the last one that was given out.
+        False is certain: the consumer needs the frame neither when it arrives nor when the next one does, if that comes
+        at `after_ns` or sooner. `before_ns` is the time of the frame before, or of an earlier one. `longest_ns` is the
+        longest interval between frames since the last one that was returned.
         """
 
     def may_need_previous(self, before_ns: int, at_ns: int, shortest_ns: int) -> bool:
-        """False is a promise: the picture before, at `before_ns`, will not be wanted only because the next one is there
-        and has the time `at_ns`. `shortest_ns`: the shortest interval since the last one that was given out, or more.
+        """Return whether a next frame at `at_ns` may make the consumer need the frame before it, at `before_ns`.
+
+        False is certain. `shortest_ns` is the shortest interval since the last frame that was returned, or more.
         """
 
 
 class ShiftedFrameSelector:
-    """An interest in times of another clock, which is ahead by `shift_ns`; as long as that is unknown, in all."""
+    """Translate times for a selector whose clock is ahead by `shift_ns`; while that is None, need every frame."""
 
-    def __init__(self, interest: FrameSelector) -> None:
-        self._interest = interest
+    def __init__(self, selector: FrameSelector) -> None:
+        self._selector = selector
         self.shift_ns: int | None = None
 
     def may_need(self, before_ns: int, at_ns: int, after_ns: int, longest_ns: int) -> bool:
         """See `FrameSelector`."""
         shift_ns = self.shift_ns
-        return shift_ns is None or self._interest.may_need(
+        return shift_ns is None or self._selector.may_need(
             before_ns + shift_ns, at_ns + shift_ns, after_ns + shift_ns, longest_ns
         )
 
     def may_need_previous(self, before_ns: int, at_ns: int, shortest_ns: int) -> bool:
         """See `FrameSelector`."""
         shift_ns = self.shift_ns
-        return shift_ns is None or self._interest.may_need_previous(before_ns + shift_ns, at_ns + shift_ns, shortest_ns)
+        return shift_ns is None or self._selector.may_need_previous(before_ns + shift_ns, at_ns + shift_ns, shortest_ns)
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class SkippedPacket(Generic[ItemT]):
-    """A packet that was not decoded, the media time of its picture, and when it came (CLOCK_MONOTONIC)."""
+class SkippedPacket(Generic[PacketT]):
+    """A packet that was not decoded, the media time of its frame, and its arrival time (CLOCK_MONOTONIC)."""
 
     at_ns: int
     arrived_ns: int = field(compare=False)
-    item: ItemT = field(compare=False)
+    packet: PacketT = field(compare=False)
 
 
-class PacketSkipper(Generic[ItemT]):
-    """Between the packets of one stream, in decoding order, and its decoder."""
+class PacketSkipper(Generic[PacketT]):
+    """Decide which packets of one stream go to its decoder. Packets come in decoding order."""
 
-    def __init__(self, *, prompt: bool) -> None:
-        """`prompt`: no picture that is wanted may come a moment later because another one is left out."""
-        self.interest: FrameSelector | None = None
-        """None: everything is decoded."""
-        self._prompt = prompt
-        self._times: list[int] = []  # of the picture given out last, if any, and of all packets beyond it
-        self._has_out = False
+    def __init__(self, *, low_delay: bool) -> None:
+        """`low_delay`: skipping a packet must not delay another frame that is needed."""
+        self.selector: FrameSelector | None = None
+        """None: decode everything."""
+        self._low_delay = low_delay
+        self._times: list[int] = []  # of the frame that came out last, if any, and of all packets beyond it
+        self._has_output = False
         self._decoding: set[int] = set()
-        self._skipped: list[SkippedPacket[ItemT]] = []  # not yet told
-        self._held: SkippedPacket[ItemT] | None = None
-        self._key_ns: int | None = None  # of the last key frame; None: something was amiss since
-        self._refuses = False
+        self._skipped: list[SkippedPacket[PacketT]] = []  # not returned yet
+        self._held: SkippedPacket[PacketT] | None = None
+        self._key_ns: int | None = None  # of the last key frame; None: data or times were wrong since
+        self._disabled = False
 
-    def admit(
-        self, item: ItemT, at_ns: int | None, *, arrived_ns: int, key: bool, spare: bool, sound: bool
-    ) -> Sequence[ItemT]:
-        """Take the next packet: those to decode now, in this order.
+    def push(
+        self, packet: PacketT, at_ns: int | None, *, arrived_ns: int, key: bool, disposable: bool, intact: bool
+    ) -> Sequence[PacketT]:
+        """Add the next packet. Returns the packets to decode now, in this order.
 
-        `key`, `spare`: see `streamclf.sources.nal_references.Look`. `sound`: nothing is known to be wrong with it.
+        `key`, `disposable`: see `streamclf.sources.packet_kind.PacketKind`. `intact`: no damage is known.
         """
-        if self.interest is None:
-            return (item,)
+        if self.selector is None:
+            return (packet,)
         if len(self._times) > 2 * MAX_TIMES:
-            self._forget()  # of a decoder that gives nothing out
-        if at_ns is None or (self._has_out and at_ns <= self._times[0]):
-            items = [*self.finish(), item]
-            self._forget()
-            return items
+            self._reset()  # the decoder returns nothing
+        if at_ns is None or (self._has_output and at_ns <= self._times[0]):
+            packets = [*self.flush(), packet]
+            self._reset()
+            return packets
         if not self._times or at_ns > self._times[-1]:
             is_new = True
             self._times.append(at_ns)
@@ -110,111 +112,113 @@ class PacketSkipper(Generic[ItemT]):
             is_new = self._times[place] != at_ns
             if is_new:
                 self._times.insert(place, at_ns)
-        items = [] if self._held is None else self._resolve(sound)
-        if not sound:
+        packets = [] if self._held is None else self._release_held(intact)
+        if not intact:
             self._key_ns = None
-        elif key and not self._refuses:
+        elif key and not self._disabled:
             self._key_ns = at_ns
-        may_skip = spare and is_new and self._key_ns is not None and at_ns > self._key_ns and self._has_room(arrived_ns)
-        if not may_skip or self._is_waited_for(at_ns) or (wants := self._wants(at_ns)):
+        follows_key = self._key_ns is not None and at_ns > self._key_ns
+        may_skip = disposable and is_new and follows_key and self._may_skip_another(arrived_ns)
+        if not may_skip or self._delays_another(at_ns) or (needed := self._needs(at_ns)):
             self._decoding.add(at_ns)
-            items.append(item)
-        elif wants is None:
-            self._held = SkippedPacket(at_ns, arrived_ns, item)
+            packets.append(packet)
+        elif needed is None:
+            self._held = SkippedPacket(at_ns, arrived_ns, packet)
         else:
-            insort(self._skipped, SkippedPacket(at_ns, arrived_ns, item))
-        return items
+            insort(self._skipped, SkippedPacket(at_ns, arrived_ns, packet))
+        return packets
 
-    def finish(self) -> list[ItemT]:
-        """What is still to be decoded when no more packets come."""
-        return self._resolve(sound=True)
+    def flush(self) -> list[PacketT]:
+        """Return the packets to decode when no more packets come."""
+        return self._release_held(intact=True)
 
-    def out(self, at_ns: int | None) -> Sequence[SkippedPacket[ItemT]]:
-        """The decoder's next picture, in the order of showing, is the one at `at_ns`: what was skipped before it."""
-        if self.interest is None:
+    def pop_skipped_before(self, at_ns: int | None) -> Sequence[SkippedPacket[PacketT]]:
+        """Return what was skipped before the decoder's next output, the frame at `at_ns` in display order."""
+        if self.selector is None:
             return ()
         if at_ns is None:
-            self._forget()
-            return self.rest()
+            self._reset()
+            return self.pop_skipped()
         if not self._skipped and self._times and self._times[-1] == at_ns:
-            # As nearly always, nothing was skipped, and the decoder holds nothing back.
-            self._times, self._has_out = [at_ns], True
+            # The usual case: nothing was skipped, and the decoder holds nothing back.
+            self._times, self._has_output = [at_ns], True
             self._decoding.clear()
             return ()
-        jumped = self._has_out and at_ns <= self._times[0]
-        count = len(self._skipped) if jumped else bisect_left(self._skipped, at_ns, key=lambda one: one.at_ns)
-        told, self._skipped = self._skipped[:count], self._skipped[count:]
+        jumped = self._has_output and at_ns <= self._times[0]
+        count = len(self._skipped) if jumped else bisect_left(self._skipped, at_ns, key=lambda skipped: skipped.at_ns)
+        popped, self._skipped = self._skipped[:count], self._skipped[count:]
         place = bisect_left(self._times, at_ns)
         self._times[:place] = [] if self._times[place : place + 1] == [at_ns] else [at_ns]
-        self._has_out = True
+        self._has_output = True
         self._decoding = {time_ns for time_ns in self._decoding if time_ns > at_ns}
-        return told
+        return popped
 
-    def rest(self) -> Sequence[SkippedPacket[ItemT]]:
-        """What was skipped and not told yet: no picture follows it."""
-        told, self._skipped = self._skipped, []
-        return told
+    def pop_skipped(self) -> Sequence[SkippedPacket[PacketT]]:
+        """Return everything that was skipped and not returned yet; no decoded frame follows it."""
+        popped, self._skipped = self._skipped, []
+        return popped
 
-    def distrust(self, at_ns: int | None = None) -> None:
-        """Something is wrong with what was decoded, with the picture at `at_ns` if known: skip nothing until the next
-        key frame. Pictures shown before the last one come out after it was admitted; they are of no consequence to it.
+    def pause_until_key(self, at_ns: int | None = None) -> None:
+        """Skip nothing until the next key frame, because a decoded frame, at `at_ns` if known, is damaged.
+
+        Frames that are shown before the last key frame come out after it was pushed. Damage in them does not affect it.
         """
         if at_ns is None or self._key_ns is None or at_ns >= self._key_ns:
             self._key_ns = None
 
-    def refuse(self) -> None:
-        """Skip nothing any more: a packet is not a picture here."""
-        self._refuses, self._key_ns = True, None
+    def disable(self) -> None:
+        """Skip nothing from now on: in this stream a packet is not always a whole frame."""
+        self._disabled, self._key_ns = True, None
 
-    def _has_room(self, now_ns: int) -> bool:
-        """Whether one more may be left untold. Nothing may before the first picture: it may not be decodable."""
-        if not self._has_out or len(self._times) > MAX_TIMES:
+    def _may_skip_another(self, now_ns: int) -> bool:
+        """Return whether one more packet may be skipped; never before the first frame, which may be undecodable."""
+        if not self._has_output or len(self._times) > MAX_TIMES:
             return False
-        untold = self._skipped
-        return not untold or (
-            len(untold) < MAX_PENDING_SKIPPED and now_ns - untold[0].arrived_ns < MAX_PENDING_SKIPPED_NS
+        pending = self._skipped
+        return not pending or (
+            len(pending) < MAX_PENDING_SKIPPED and now_ns - pending[0].arrived_ns < MAX_PENDING_SKIPPED_NS
         )
 
-    def _forget(self) -> None:
-        self._times, self._has_out, self._key_ns = [], False, None
+    def _reset(self) -> None:
+        self._times, self._has_output, self._key_ns = [], False, None
         self._decoding.clear()
 
-    def _resolve(self, sound: bool) -> list[ItemT]:
-        """Decode or skip the packet that waited for the next one's time."""
+    def _release_held(self, intact: bool) -> list[PacketT]:
+        """Decode or skip the packet that waited for the next packet's time."""
         held, self._held = self._held, None
         if held is None:
             return []
-        is_sure = sound and self._key_ns is not None and self._is_known(held.at_ns)
-        if is_sure and self._wants(held.at_ns) is False:
+        is_sure = intact and self._key_ns is not None and self._is_known(held.at_ns)
+        if is_sure and self._needs(held.at_ns) is False:
             insort(self._skipped, held)
             return []
         self._decoding.add(held.at_ns)
-        return [held.item]
+        return [held.packet]
 
-    def _wants(self, at_ns: int) -> bool | None:
-        """Whether the picture may be wanted; None: only when the one after it comes, whose time may still change."""
-        assert self.interest is not None
+    def _needs(self, at_ns: int) -> bool | None:
+        """Return whether the frame may be needed. None: it depends on the next frame's time, which may still change."""
+        assert self.selector is not None
         place = bisect_left(self._times, at_ns)
         before_ns = self._times[place - 1]
         longest_ns = max(later - earlier for earlier, later in pairwise(self._times[: place + 1]))
-        if self.interest.may_need(before_ns, at_ns, at_ns, longest_ns):
+        if self.selector.may_need(before_ns, at_ns, at_ns, longest_ns):
             return True
         if place + 1 == len(self._times):
             return None
-        return None if self.interest.may_need(before_ns, at_ns, self._times[place + 1], longest_ns) else False
+        return None if self.selector.may_need(before_ns, at_ns, self._times[place + 1], longest_ns) else False
 
     def _is_known(self, at_ns: int) -> bool:
-        """Whether its time, and one before, are known still."""
+        """Return whether the frame's time, and one before it, are still known."""
         place = bisect_left(self._times, at_ns)
         return 0 < place < len(self._times) and self._times[place] == at_ns
 
-    def _is_waited_for(self, at_ns: int) -> bool:
-        """Whether an earlier picture may be wanted as soon as this one is told of, or the decoder has it."""
-        assert self.interest is not None
-        if not self._prompt:
+    def _delays_another(self, at_ns: int) -> bool:
+        """Return whether an earlier frame may be needed, or come out of the decoder, only once this frame does."""
+        assert self.selector is not None
+        if not self._low_delay:
             return False
         place = bisect_left(self._times, at_ns)
-        shortest_ns = min((later - earlier for earlier, later in pairwise(self._times[:place])), default=FAR_NS)
-        if self.interest.may_need_previous(self._times[place - 1], at_ns, shortest_ns):
+        shortest_ns = min((later - earlier for earlier, later in pairwise(self._times[:place])), default=NO_INTERVAL_NS)
+        if self.selector.may_need_previous(self._times[place - 1], at_ns, shortest_ns):
             return True
-        return any(earlier_ns < at_ns and self._wants(earlier_ns) is not False for earlier_ns in self._decoding)
+        return any(earlier_ns < at_ns and self._needs(earlier_ns) is not False for earlier_ns in self._decoding)

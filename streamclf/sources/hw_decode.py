@@ -1,7 +1,7 @@
-"""Decoding on a GPU or video chip, where one can be opened; else on the CPU, which is said and is no error.
+"""Decode on a GPU or video chip if one can be opened; else on the CPU, with a note in the status but no error.
 
-Which one opens is found by opening it. What was decoded there comes back as an ordinary picture (PyAV copies it), so
-that all else is as with the CPU. It has never run on hardware: none was to be had.
+The only test of a device is to open it. PyAV copies what the device decodes into an ordinary frame, so the rest of the
+code is the same as with the CPU. This code has never run on such hardware, because none was available.
 """
 
 from __future__ import annotations
@@ -21,18 +21,20 @@ Decode = Literal["auto", "cpu", "cuda", "vaapi", "videotoolbox"]
 
 DEVICES: Final[tuple[HardwareDevice, ...]] = ("cuda", "vaapi", "videotoolbox")
 """In the order in which `auto` tries them."""
-CODEC: Final = "h264"
-"""Whether a device is there is asked for this codec: whatever decodes video decodes it."""
+PROBE_CODEC: Final = "h264"
+"""A device is opened for this codec to see whether it is available: every video decoder supports it."""
 
 
 class HardwareError(SourceError):
-    """A device that opened decodes nothing of this video, and is distrusted from now on. Whoever reads the video opens
-    it again, and has the CPU then."""
+    """A device that opened decodes nothing of this video, and is not used again.
+
+    The reader of the video opens it once more, and gets the CPU then.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeDevice:
-    """Where to decode: on `device`, None: the CPU; `note`: what is to be said of it, if anything."""
+    """The device that decodes, or None for the CPU. `note`: a remark for the status, if any."""
 
     device: HardwareDevice | None = None
     note: str | None = None
@@ -42,19 +44,19 @@ CPU: Final = DecodeDevice()
 
 
 class FailedDevices:
-    """The devices that opened and decoded nothing, and what was wrong, as long as this process lives."""
+    """The devices that opened but decoded nothing, each with the reason, until this process ends."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._reasons: dict[HardwareDevice, str] = {}
 
     def add(self, device: HardwareDevice, reason: str) -> None:
-        """`device` is not to be tried again."""
+        """Record that `device` is not to be tried again."""
         with self._lock:
             self._reasons[device] = reason
 
-    def of(self, device: HardwareDevice) -> str | None:
-        """Why not to try `device`, None: no reason."""
+    def reason(self, device: HardwareDevice) -> str | None:
+        """Return why `device` is not to be tried; None if it may be."""
         with self._lock:
             return self._reasons.get(device)
 
@@ -63,23 +65,23 @@ FAILED_DEVICES = FailedDevices()
 
 
 def choose_device(decode: Decode) -> DecodeDevice:
-    """What `decode` of a stream's configuration comes to on this machine."""
+    """Choose the device for `decode` of a stream's configuration on this machine."""
     if decode == "cpu":
         return CPU
     wanted = DEVICES if decode == "auto" else (decode,)
     failed = {}
     for device in wanted:
-        reason = FAILED_DEVICES.of(device) or opening_failure(device)
+        reason = FAILED_DEVICES.reason(device) or opening_failure(device)
         if reason is None:
             return DecodeDevice(device=device, note=f"decoded by {device}")
         failed[device] = reason
-    return DecodeDevice(note=f"decoded by the CPU ({_list(failed)})")
+    return DecodeDevice(note=f"decoded by the CPU ({_join_reasons(failed)})")
 
 
 def opening_failure(device: HardwareDevice) -> str | None:
-    """Why `device` cannot be opened on this machine now; None: it can."""
+    """Return why `device` cannot be opened on this machine now; None if it can."""
     try:
-        make_accelerator(device).create(av.Codec(CODEC, "r"))
+        make_accelerator(device).create(av.Codec(PROBE_CODEC, "r"))
     except ImportError:
         return f"PyAV {av.__version__} has no hardware decoding; pip install 'av>=15'"
     except NotImplementedError:
@@ -91,28 +93,28 @@ def opening_failure(device: HardwareDevice) -> str | None:
 
 
 def make_accelerator(device: HardwareDevice) -> Any:
-    """PyAV's settings for `device`; a codec that it does not know is the CPU's. Raises `ImportError` before PyAV 14."""
+    """Return PyAV's settings for `device`; the CPU decodes codecs it lacks. Raises `ImportError` before PyAV 14."""
     from av.codec.hwaccel import HWAccel
 
     return HWAccel(device_type=device, allow_software_fallback=True)
 
 
 def decoder_options(device: HardwareDevice | None) -> dict[str, Any]:
-    """What PyAV is to be called with."""
+    """Return the keyword arguments with which PyAV uses `device`."""
     return {} if device is None else {"hwaccel": make_accelerator(device)}
 
 
-def is_used(context: Any) -> bool:
-    """Whether a decoder has a device at all."""
+def uses_hardware(context: Any) -> bool:
+    """Return whether a decoder uses a device at all."""
     return bool(getattr(context, "is_hwaccel", False))
 
 
-def device_note(choice: DecodeDevice, context: Any, codec: str) -> str | None:
-    """The note for a decoder made with `choice`."""
-    if choice.device is not None and not is_used(context):
-        return f"decoded by the CPU ({choice.device} does not decode {codec})"
-    return choice.note
+def device_note(chosen: DecodeDevice, context: Any, codec: str) -> str | None:
+    """Return the status note for a decoder made with `chosen`."""
+    if chosen.device is not None and not uses_hardware(context):
+        return f"decoded by the CPU ({chosen.device} does not decode {codec})"
+    return chosen.note
 
 
-def _list(failed: Mapping[HardwareDevice, str]) -> str:
+def _join_reasons(failed: Mapping[HardwareDevice, str]) -> str:
     return "; ".join(f"{device}: {reason}" for device, reason in failed.items())

@@ -1,22 +1,22 @@
-"""Media time that goes where the camera's clock goes: wrapped counters unwrapped, missing time stamps filled in."""
+"""Compute media time that follows the camera's clock: counters unwrapped, missing time stamps estimated."""
 
 from __future__ import annotations
 
 NS = 1_000_000_000
 WRAPS_NS = (round(2**33 * NS / 90_000), round(2**32 * NS / 90_000))
-"""After 26.5 h MPEG's 33 bits at 90 kHz begin again at 0, after 13.3 h RTP's 32 bits. FFmpeg follows the first wrap of
-a connection, not all of them."""
+"""MPEG's 33 bits at 90 kHz wrap around to 0 after 26.5 h, RTP's 32 bits after 13.3 h. FFmpeg unwraps the first time of
+a connection, not the later ones."""
 WRAP_SLACK_NS = 60 * NS
-"""A jump back that lands this near to where a wrap would lead is one."""
+"""A jump back is a wrap-around if it lands this near to where a wrap-around would."""
 ESTIMATE_SLACK_NS = NS
-"""A time stamp that is this little before an estimated one is later in truth."""
+"""A time stamp that is less than this before an estimated one counts as later: the estimate was too late."""
 
 
 class MediaClock:
-    """The media time of each picture of one connection, in nanoseconds.
+    """The media time of each frame of one connection, in nanoseconds.
 
-    Jumps are passed on as they are: sampling begins a new segment with them. A counter that wraps around is no jump.
-    A picture without a time stamp gets the one that it should have by the clock, since the picture before it.
+    Jumps are passed on unchanged; sampling begins a new segment with them. A counter that wraps around is not a jump.
+    A frame without a time stamp gets the time of the frame before, plus the time that has passed on our clock.
     """
 
     def __init__(self) -> None:
@@ -25,19 +25,19 @@ class MediaClock:
         self._captured_ns = 0
         self._estimated = False
 
-    def at(self, pts_ns: int | None, captured_ns: int) -> int:
-        """Media time of the picture stamped `pts_ns`, or unstamped, that was decoded at `captured_ns` (monotonic)."""
+    def media_ns(self, pts_ns: int | None, captured_ns: int) -> int:
+        """Return the media time of the frame with time stamp `pts_ns`, if any, decoded at `captured_ns` (monotonic)."""
         last_ns = self._last_ns
         if last_ns is None:
-            # FFmpeg may know no time for the first picture of an RTSP stream, from which it counts the others'.
+            # FFmpeg may not know the time of an RTSP stream's first frame, although it counts the others from it.
             media_ns = 0 if pts_ns is None else pts_ns
         else:
             expected_ns = last_ns + captured_ns - self._captured_ns
-            media_ns = expected_ns if pts_ns is None else self._continued(pts_ns, last_ns, expected_ns)
+            media_ns = expected_ns if pts_ns is None else self._unwrapped(pts_ns, last_ns, expected_ns)
         self._last_ns, self._captured_ns, self._estimated = media_ns, captured_ns, pts_ns is None
         return media_ns
 
-    def _continued(self, pts_ns: int, last_ns: int, expected_ns: int) -> int:
+    def _unwrapped(self, pts_ns: int, last_ns: int, expected_ns: int) -> int:
         media_ns = pts_ns + self._offset_ns
         if media_ns > last_ns:
             return media_ns

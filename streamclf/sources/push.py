@@ -1,4 +1,4 @@
-"""Raw pictures that another program pushes (`streamclf.push`): this end listens."""
+"""Receive the raw images that another program pushes (`streamclf.push`): this end listens."""
 
 from __future__ import annotations
 
@@ -31,14 +31,15 @@ from streamclf.net.push_protocol import (
     parse_push_address,
 )
 from streamclf.sources.frame import Frame, Source, SourceInfo
-from streamclf.sources.resize import place, scaled_size
+from streamclf.sources.resize import paste_centred, scaled_size
 
-LOOK_S = 0.25
+POLL_S = 0.25
+"""A stop request is noticed within this time."""
 HANDSHAKE_S = 2.0
 
 
 class PushSource(Source):
-    """Frames from one program at a time. Where it gives no time stamps, its monotonic clock at `write` is the time."""
+    """The frames that one program at a time pushes. Without time stamps, media time is its monotonic clock."""
 
     live = True
 
@@ -67,11 +68,11 @@ class PushSource(Source):
 
     @property
     def info(self) -> SourceInfo:
-        """Size of the latest picture."""
+        """Size of the latest frame."""
         return self._info
 
     def close(self) -> None:
-        """Hang up and listen no more."""
+        """Close the connection and stop listening."""
         if self._peer is not None:
             self._peer.close()
         if self._listener.fileno() >= 0 and self._address.path is not None:
@@ -84,49 +85,51 @@ class PushSource(Source):
             return
         header, index = bytearray(HEADER.size), 0
         while self._receive(memoryview(header)):
-            picture, pts_ns = self._picture(header)
-            if picture is None:
+            image, pts_ns = self._receive_image(header)
+            if image is None:
                 return
-            self._info = SourceInfo(codec="raw", width=picture.shape[1], height=picture.shape[0], fps=None)
+            self._info = SourceInfo(codec="raw", width=image.shape[1], height=image.shape[0], fps=None)
             yield Frame(
                 index=index,
                 pts_ns=pts_ns,
                 captured_ns=time.monotonic_ns(),
-                width=picture.shape[1],
-                height=picture.shape[0],
-                image=picture,
+                width=image.shape[1],
+                height=image.shape[0],
+                image=image,
                 render=render_rgb,
             )
             index += 1
 
-    def _picture(self, header: bytearray) -> tuple[U8 | None, int]:
+    def _receive_image(self, header: bytearray) -> tuple[U8 | None, int]:
         magic, width, height, pts_ns, dropped = HEADER.unpack(header)
         size = width * height * 3
         fits = 0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and size <= MAX_FRAME_BYTES
         if magic != HEADER_MAGIC or not fits:
-            raise SourceError(f"{self._shown}: bytes that are no picture ({width}x{height}); send with streamclf.push")
+            raise SourceError(
+                f"{self._shown}: received bytes that are not an image ({width}x{height}); send with streamclf.push"
+            )
         self.dropped_by_sender = dropped
-        picture = np.empty((height, width, 3), np.uint8)  # a new one each time: a frame may be kept
-        return (picture, pts_ns) if self._receive(picture.data.cast("B")) else (None, 0)
+        image = np.empty((height, width, 3), np.uint8)  # a new array each time: a frame may be kept
+        return (image, pts_ns) if self._receive(image.data.cast("B")) else (None, 0)
 
     def _accept(self) -> socket.socket | None:
-        """The first program that may send; None when asked to stop."""
+        """Return the first program's connection that authenticates; None if a stop is requested before."""
         deadline = time.monotonic() + self._open_timeout_s
-        self._listener.settimeout(LOOK_S)
+        self._listener.settimeout(POLL_S)
         while not self._stop.is_set():
             with contextlib.suppress(TimeoutError):
                 peer, _ = self._listener.accept()
-                if self._greet(peer):
+                if self._authenticate(peer):
                     return peer
                 peer.close()
             if time.monotonic() > deadline:
                 raise SourceWaitingError(
-                    f"{self._shown}: no program within {self._open_timeout_s:g} s (open_timeout_s); start the one that "
-                    "pushes"
+                    f"{self._shown}: no program connected within {self._open_timeout_s:g} s (open_timeout_s); "
+                    "start the program that pushes"
                 )
         return None
 
-    def _greet(self, peer: socket.socket) -> bool:
+    def _authenticate(self, peer: socket.socket) -> bool:
         challenge = os.urandom(NONCE_BYTES)
         peer.settimeout(HANDSHAKE_S)
         try:
@@ -149,10 +152,10 @@ class PushSource(Source):
         return True
 
     def _receive(self, into: memoryview) -> bool:
-        """Fill `into`; False when asked to stop. Raises `SourceError` for a program that falls silent or goes."""
+        """Fill `into`. Returns False if a stop is requested. Raises `SourceError` if the program stalls or leaves."""
         assert self._peer is not None  # accepted before
         deadline = time.monotonic() + self._read_timeout_s
-        self._peer.settimeout(LOOK_S)
+        self._peer.settimeout(POLL_S)
         done = 0
         while done < len(into):
             if self._stop.is_set():
@@ -162,23 +165,23 @@ class PushSource(Source):
             except TimeoutError:
                 count = None
             except OSError as error:
-                raise SourceError(f"{self._shown}: the program is gone ({error.strerror})") from None
+                raise SourceError(f"{self._shown}: the program has left ({error.strerror})") from None
             if count == 0:
-                raise SourceWaitingError(f"{self._shown}: the program closed it; start it again")
+                raise SourceWaitingError(f"{self._shown}: the program closed the connection; start it again")
             done += count or 0
             if time.monotonic() > deadline and done < len(into):
                 raise SourceError(
-                    f"{self._shown}: no picture for {self._read_timeout_s:g} s (read_timeout_s); check the program"
+                    f"{self._shown}: no frame for {self._read_timeout_s:g} s (read_timeout_s); check the program"
                 )
         return True
 
 
-def render_rgb(picture: U8, height: int, width: int, resize: str, out: U8) -> None:
+def render_rgb(image: U8, height: int, width: int, resize: str, out: U8) -> None:
     """Fill `out` (height, width, 3) uint8 RGB from (h, w, 3) uint8 RGB."""
     import cv2
 
-    size = scaled_size((picture.shape[0], picture.shape[1]), (height, width), resize)  # type: ignore[arg-type]
-    place(np.asarray(cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA), np.uint8), out)
+    size = scaled_size((image.shape[0], image.shape[1]), (height, width), resize)  # type: ignore[arg-type]
+    paste_centred(np.asarray(cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA), np.uint8), out)
 
 
 def _listen(address: PushAddress, shown: str) -> socket.socket:
@@ -186,25 +189,25 @@ def _listen(address: PushAddress, shown: str) -> socket.socket:
     try:
         if address.path is not None:
             make_private_folder(address.path.parent)
-            _remove_dead(address, shown)
+            _remove_stale_socket(address, shown)
         else:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address.target)
         listener.listen(1)
     except OSError as error:
         listener.close()
-        raise SourceError(f"{shown}: cannot listen on {address} ({error.strerror}); give another one") from None
+        raise SourceError(f"{shown}: cannot listen on {address} ({error.strerror}); give another address") from None
     except BaseException:
         listener.close()
         raise
     return listener
 
 
-def _remove_dead(address: PushAddress, shown: str) -> None:
-    """Take away the socket of a process that was killed; one that answers is another stream's."""
+def _remove_stale_socket(address: PushAddress, shown: str) -> None:
+    """Remove the socket of a process that was killed. A socket that answers belongs to another stream."""
     assert address.path is not None
     with address.socket() as probe:
-        probe.settimeout(LOOK_S)
+        probe.settimeout(POLL_S)
         try:
             probe.connect(address.target)
         except (ConnectionRefusedError, FileNotFoundError):
@@ -212,4 +215,4 @@ def _remove_dead(address: PushAddress, shown: str) -> None:
             return
         except OSError:
             pass
-    raise SourceError(f"{shown}: another stream or service listens there; give each a name of its own")
+    raise SourceError(f"{shown}: another stream or service listens there; give each its own name")

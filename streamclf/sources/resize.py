@@ -1,7 +1,7 @@
-"""The one way from a decoded picture to the model's input, for serving and training alike.
+"""Resize a decoded frame to the model's input. Serving and training both use this code.
 
-Area averaging, in swscale for PyAV's frames (it never makes a full-size RGB picture) and in OpenCV for arrays: the two
-agree to 55 dB and better, while swscale's FAST_BILINEAR and OpenCV's INTER_LINEAR alias.
+The method is area averaging: in swscale for PyAV's frames (it never makes a full-size RGB image), in OpenCV for arrays.
+The two agree to 55 dB and better, while swscale's FAST_BILINEAR and OpenCV's INTER_LINEAR alias.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 Resize = Literal["stretch", "crop", "letterbox"]
 
 MAX_STRETCH = 16
-"""`crop` scales the whole picture first: one 16 times as elongated as the model's input would take much memory."""
+"""`crop` scales the whole image first: one 16 times as elongated as the model's input would need much memory."""
 MAX_SCALERS = 4
-"""A scaler keeps its tables for one target size: the model's, the preview's and two to spare."""
+"""A scaler keeps its tables for one target size: the model's, the preview's and two spare ones."""
 
 
 def scaled_size(source: tuple[int, int], target: tuple[int, int], resize: Resize) -> tuple[int, int]:
-    """(height, width) to which a whole picture of size `source` is scaled before it is cut or framed to `target`."""
+    """Return the (height, width) to which a whole image of size `source` is scaled, before it is cropped or padded."""
     (source_h, source_w), (height, width) = source, target
     if resize == "stretch":
         return target
-    # Integers throughout: the same size on every machine.
+    # Integer arithmetic gives the same size on every machine.
     wider = source_w * height > source_h * width
     if wider == (resize == "letterbox"):
         size = (max(1, (2 * source_h * width + source_w) // (2 * source_w)), width)
@@ -37,21 +37,21 @@ def scaled_size(source: tuple[int, int], target: tuple[int, int], resize: Resize
         size = (height, max(1, (2 * source_w * height + source_h) // (2 * source_h)))
     if size[0] > MAX_STRETCH * height or size[1] > MAX_STRETCH * width:
         raise SourceError(
-            f"a picture of {source_w}x{source_h} is too elongated to crop to {width}x{height} "
+            f"an image of {source_w}x{source_h} is too elongated to crop to {width}x{height} "
             f"(at most {MAX_STRETCH} times); use a model with resize stretch or letterbox"
         )
     return size
 
 
-def place(picture: U8, out: U8) -> None:
-    """Copy the middle of `picture` (h, w, 3) into the middle of `out` (H, W, 3), black where it does not reach."""
-    if picture.shape == out.shape:
-        out[...] = picture
+def paste_centred(image: U8, out: U8) -> None:
+    """Copy the middle of `image` (h, w, 3) into the middle of `out` (H, W, 3); the rest of `out` becomes black."""
+    if image.shape == out.shape:
+        out[...] = image
         return
-    if picture.shape[0] < out.shape[0] or picture.shape[1] < out.shape[1]:
+    if image.shape[0] < out.shape[0] or image.shape[1] < out.shape[1]:
         out[...] = 0
-    (from_y, to_y), (from_x, to_x) = (_middle(picture.shape[i], out.shape[i]) for i in (0, 1))
-    out[to_y, to_x] = picture[from_y, from_x]
+    (from_y, to_y), (from_x, to_x) = (_middle(image.shape[i], out.shape[i]) for i in (0, 1))
+    out[to_y, to_x] = image[from_y, from_x]
 
 
 def _middle(have: int, want: int) -> tuple[slice, slice]:
@@ -60,7 +60,7 @@ def _middle(have: int, want: int) -> tuple[slice, slice]:
 
 
 class OrientedFrame(NamedTuple):
-    """A PyAV frame, its quarter turns counter-clockwise, and its size as one should see it."""
+    """A PyAV frame, its quarter turns counter-clockwise, and its size in display orientation."""
 
     frame: av.VideoFrame
     quarter_turns: int
@@ -69,7 +69,7 @@ class OrientedFrame(NamedTuple):
 
 
 class FrameRenderer:
-    """Renders PyAV frames: one reused scaler for each target size, so that its tables are made once."""
+    """Render PyAV frames with one reused scaler for each target size, whose tables are made once."""
 
     def __init__(self) -> None:
         import av
@@ -77,30 +77,30 @@ class FrameRenderer:
 
         self._make = VideoReformatter
         self._scalers: dict[tuple[int, int], VideoReformatter] = {}
-        # Left to itself, PyAV 17 and later starts a thread per core for each scaler.
+        # By default, PyAV 17 and later starts one thread per core for each scaler.
         self._options: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 
-    def __call__(self, picture: OrientedFrame, height: int, width: int, resize: Resize, out: U8) -> None:
+    def __call__(self, frame: OrientedFrame, height: int, width: int, resize: Resize, out: U8) -> None:
         """Fill `out` (height, width, 3) uint8 RGB."""
-        size = scaled_size((picture.height, picture.width), (height, width), resize)
-        turned = size[::-1] if picture.quarter_turns % 2 else size
+        size = scaled_size((frame.height, frame.width), (height, width), resize)
+        turned = size[::-1] if frame.quarter_turns % 2 else size
         scaler = self._scalers.get(turned)
         if scaler is None:
             if len(self._scalers) >= MAX_SCALERS:
                 self._scalers.clear()
             scaler = self._scalers[turned] = self._make()
         rgb = scaler.reformat(
-            picture.frame, width=turned[1], height=turned[0], format="rgb24", interpolation="AREA", **self._options
+            frame.frame, width=turned[1], height=turned[0], format="rgb24", interpolation="AREA", **self._options
         )
         plane = rgb.planes[0]
         array = np.ndarray((*turned, 3), np.uint8, buffer=memoryview(plane), strides=(plane.line_size, 3, 1))
-        place(np.rot90(array, picture.quarter_turns) if picture.quarter_turns else array, out)
+        paste_centred(np.rot90(array, frame.quarter_turns) if frame.quarter_turns else array, out)
 
 
-def render_bgr(picture: U8, height: int, width: int, resize: Resize, out: U8) -> None:
+def render_bgr(image: U8, height: int, width: int, resize: Resize, out: U8) -> None:
     """Fill `out` (height, width, 3) uint8 RGB from OpenCV's (h, w, 3) uint8 BGR."""
     import cv2
 
-    size = scaled_size((picture.shape[0], picture.shape[1]), (height, width), resize)
-    scaled = cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA)
-    place(np.asarray(scaled, np.uint8)[..., ::-1], out)
+    size = scaled_size((image.shape[0], image.shape[1]), (height, width), resize)
+    scaled = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+    paste_centred(np.asarray(scaled, np.uint8)[..., ::-1], out)

@@ -175,7 +175,7 @@ def test_silence_is_stalled_in_time_and_no_old_picture_is_shown_after_it(rig: Ri
     with rig.others_blink_not():
         since = time.monotonic()
         rig.door.fault("victim", **{fault: True})
-        rig.watcher.state("victim", "stalled", since=since, within=2 * READ_S + 1 + SLACK_S, reason="no picture for")
+        rig.watcher.state("victim", "stalled", since=since, within=2 * READ_S + 1 + SLACK_S, reason="no frame for")
         rig.watcher.state("victim", "connecting", "offline", since=since, within=3 * READ_S + SLACK_S)
         silent_since = time.monotonic()
         # What it shows from now on is dark: a bright prediction would be an old picture.

@@ -1,14 +1,15 @@
-"""RTSP without FFmpeg's demuxer: a picture is decoded when its last packet is there, not when the next one begins.
+"""Read RTSP without FFmpeg's demuxer: a frame is decoded once its last packet arrives, not when the next frame begins.
 
-| module | room for |
+| module | content |
 |---|---|
-| `message`, `framing` | RTSP's requests and answers; cutting them and the interleaved packets out of one TCP stream |
-| `auth`, `sdp`, `address` | who we are; what a server offers; where it is |
+| `message`, `framing` | RTSP requests and responses; separating them from the interleaved packets of one TCP stream |
+| `auth`, `sdp`, `address` | authentication; the server's description of its media; URLs |
 | `rtp`, `reorder`, `rtcp` | packets, their order, and the reports about them |
-| `nal`, `units` | packets -> NAL units -> access units, one a picture |
+| `nal`, `access_units` | packets -> NAL units -> access units, one for each frame |
 | `media` | all of that for one track; pure: bytes and a clock in, access units out |
-| `connection`, `client`, `session` | sockets with deadlines; requests and answers; from a URL to packets |
-| `decoder`, `reader` | access units -> pictures; the whole, as `streamclf.sources.network` reads it |
+| `connection`, `client`, `session` | sockets with deadlines; requests and responses; from a URL to packets |
+| `decoder`, `reader` | access units -> frames; the whole client, as `streamclf.sources.network` uses it |
+| `fallback` | streams that this client does not support, which FFmpeg reads instead |
 
-The server is nobody that we trust: whatever it sends is bounded in size and number, and every wait has a deadline.
+The client does not trust the server: everything received is bounded in size and number, and every wait has a deadline.
 """

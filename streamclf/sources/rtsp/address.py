@@ -1,4 +1,4 @@
-"""Where a server is, and who we are to it: an RTSP URL taken apart."""
+"""Parse RTSP URLs into a server's address and our credentials."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PORTS = {"rtsp": 554, "rtsps": 322}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """Never shown: not by `repr` either."""
+    """A user name and password, which `repr` hides."""
 
     user: str
     password: str
@@ -24,7 +24,7 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RtspAddress:
-    """`url` is what stands in requests: without user and password."""
+    """The address of a server. `url` is for requests, without user and password."""
 
     url: str
     host: str
@@ -33,17 +33,19 @@ class RtspAddress:
 
 
 def parse_url(url: str, shown: str) -> tuple[RtspAddress, Credentials | None]:
-    """Raises `SourceError`, which calls it `shown`, for what is no RTSP URL."""
-    # What cannot stand in a request's line is encoded, so that a URL cannot end that line.
+    """Parse an RTSP URL. Raises `SourceError`, which calls the URL `shown`, if it is not one."""
+    # Encode the characters that a request line cannot contain, so that a URL cannot end that line.
     text = "".join(char if "!" <= char <= "~" else _encoded(char) for char in url.strip())
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise SourceError(f"{shown}: not a URL; like rtsp://HOST:PORT/PATH") from None
+        raise SourceError(f"{shown}: not a URL; give one like rtsp://HOST:PORT/PATH") from None
     scheme = parts.scheme.lower()
     if scheme not in PORTS or not host or len(text) > MAX_CONTROL_CHARS:
-        raise SourceError(f"{shown}: not an RTSP URL; like rtsp://HOST:PORT/PATH, at most {MAX_CONTROL_CHARS} long")
+        raise SourceError(
+            f"{shown}: not an RTSP URL; give one like rtsp://HOST:PORT/PATH, of at most {MAX_CONTROL_CHARS} characters"
+        )
     user_part, _, place = parts.netloc.rpartition("@")
     user, _, password = user_part.partition(":")
     bare = f"{scheme}://{place}{parts.path}" + (f"?{parts.query}" if parts.query else "")
@@ -53,9 +55,10 @@ def parse_url(url: str, shown: str) -> tuple[RtspAddress, Credentials | None]:
 
 
 def join_control(base: str, control: str) -> str:
-    """The URL of a track: `control` as it is where it is a whole one, else appended, as all servers expect.
+    """Return the URL of a track: `control` itself if it is a URL, else appended to `base`, as all servers expect.
 
-    Not by the rules for links: `rtsp://camera/live?channel=1` and `track1` make `rtsp://camera/live?channel=1/track1`.
+    The rules for relative links do not apply: `rtsp://camera/live?channel=1` and `track1` give
+    `rtsp://camera/live?channel=1/track1`.
     """
     if control in ("", "*"):
         return base
@@ -65,13 +68,18 @@ def join_control(base: str, control: str) -> str:
 
 
 def resolve_redirect(address: RtspAddress, location: str, shown: str) -> RtspAddress:
-    """Where `location` leads to. Raises `SourceError` for another host, or where it would give up TLS: a server must
-    not be able to send our password, or our requests, elsewhere."""
-    found, _ = parse_url(location, f"{shown}: redirected to a place that is none")
+    """Return the address that `location` redirects to.
+
+    Raises `SourceError` for another host, or one without TLS where we had it: a server must not be able to redirect our
+    password, or our requests, elsewhere.
+    """
+    found, _ = parse_url(location, f"{shown}: redirected to an invalid address")
     if found.host != address.host:
-        raise SourceError(f"{shown}: redirects to another host; give the URL of that one, if you trust it")
+        raise SourceError(f"{shown}: redirects to another host; configure the URL of that host if you trust it")
     if address.tls and not found.tls:
-        raise SourceError(f"{shown}: redirects from rtsps to rtsp, without encryption; give that URL, if you trust it")
+        raise SourceError(
+            f"{shown}: redirects from rtsps to rtsp, without encryption; configure that URL if you trust it"
+        )
     return found
 
 

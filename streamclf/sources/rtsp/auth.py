@@ -1,4 +1,4 @@
-"""Basic and digest authentication (RFC 7617, RFC 7616 and RFC 2617, on which RTSP relies)."""
+"""Authenticate with the basic and digest schemes (RFC 7617, RFC 7616 and RFC 2617, on which RTSP relies)."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from streamclf.sources.rtsp.address import Credentials
 
 MAX_CHALLENGES = 16
 HASHES = {"SHA-256": "sha256", "SHA-512-256": "sha512_256", "MD5": "md5"}
-"""Digest algorithms, the best first; each also as `-sess`."""
+"""Digest algorithms, strongest first; each also as `-sess`."""
 _SCHEME = re.compile(r"\s*,?\s*([A-Za-z][A-Za-z0-9-]*)(?:\s+(?=[A-Za-z0-9-]+\s*=)|\s*(?=,|$))")
 _PARAMETER = re.compile(r'\s*,?\s*([A-Za-z0-9*-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Challenge:
-    """How a server wants it proven who asks."""
+    """A server's demand for authentication (`WWW-Authenticate`)."""
 
     scheme: str
     parameters: dict[str, str]
 
     @property
     def is_stale(self) -> bool:
-        """Whether the last proof was right, but with a nonce that has expired."""
+        """Whether the last credentials were right, but their nonce has expired."""
         return self.parameters.get("stale", "").lower() == "true"
 
 
 class Authenticator:
-    """Answers one challenge, for as many requests as its nonce lasts."""
+    """Respond to one challenge, for as many requests as its nonce is valid."""
 
     def __init__(self, credentials: Credentials, challenge: Challenge) -> None:
         self._credentials = credentials
@@ -40,7 +40,7 @@ class Authenticator:
         self._count = 0
 
     def header(self, method: str, uri: str, cnonce: str | None = None) -> str:
-        """The value of `Authorization`; `cnonce` is a random one unless given."""
+        """Return the value of the `Authorization` header; `cnonce` is random by default."""
         user, password = self._credentials.user, self._credentials.password
         if self._challenge.scheme == "basic":
             return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
@@ -56,7 +56,7 @@ class Authenticator:
 
         def digest(*parts: str) -> str:
             name = HASHES[algorithm.upper().removesuffix("-SESS")]
-            # Not by our choice: it is what the server knows.
+            # The server chooses the algorithm.
             return hashlib.new(name, ":".join(parts).encode(), usedforsecurity=False).hexdigest()
 
         secret = digest(user, realm, password)
@@ -82,7 +82,7 @@ class Authenticator:
 
 
 def choose_challenge(headers: Sequence[str]) -> Challenge | None:
-    """The best of the challenges in the `WWW-Authenticate` headers; None if we can answer none."""
+    """Choose the strongest challenge in `WWW-Authenticate` headers that we can respond to; None if there is none."""
     challenges = [challenge for header in headers for challenge in _challenges(header)]
     return min((challenge for challenge in challenges if _rank(challenge) is not None), key=_rank_of, default=None)
 
@@ -99,12 +99,12 @@ def _rank(challenge: Challenge) -> int | None:
 
 def _rank_of(challenge: Challenge) -> int:
     rank = _rank(challenge)
-    assert rank is not None  # the others have been sorted out
+    assert rank is not None  # `choose_challenge` has removed the others
     return rank
 
 
 def _challenges(header: str) -> list[Challenge]:
-    """One header may hold several, parted by the commas that also part their parameters."""
+    """Parse the challenges of one header. Commas separate the challenges, and also their parameters."""
     found: list[Challenge] = []
     at = 0
     while len(found) < MAX_CHALLENGES and (scheme := _SCHEME.match(header, at)):

@@ -1,4 +1,4 @@
-"""Sockets with deadlines: TCP or TLS to a server, and the pair of UDP ports for its packets."""
+"""Connect with deadlines: TCP or TLS to a server, and the pair of UDP ports for its packets."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from streamclf.sources.rtsp.address import RtspAddress
 from streamclf.sources.rtsp.framing import ReceivedPackets
 
 READ_BYTES = 1 << 16
-LOOK_S = 0.25
-"""A request to stop is seen within this time, also where nothing is sent."""
+POLL_S = 0.25
+"""A stop request is noticed within this time, even if the server sends nothing."""
 MAX_DATAGRAMS = 64
 UDP_BUFFER_BYTES = 2 << 20
-"""A key frame's burst must fit the socket."""
+"""A key frame's burst must fit into the socket."""
 PORT_TRIES = 32
 Addresses = list[tuple[Any, ...]]
 ResultT = TypeVar("ResultT")
 
 
 class StopRequestedError(Exception):
-    """We were asked to stop."""
+    """A stop was requested."""
 
 
 class RtspConnection:
@@ -42,7 +42,7 @@ class RtspConnection:
         """Connect until `deadline` (monotonic seconds)."""
         self._stop = stop
         self.holds_data = context is not None
-        """Whether there may be something that waiting for the socket would not tell of: TLS decrypts ahead."""
+        """Whether data may be available although polling the socket does not show it: TLS decrypts ahead."""
         self._socket = self._connected(address, deadline)
         try:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -59,11 +59,11 @@ class RtspConnection:
             raise
 
     def fileno(self) -> int:
-        """For `select.poll`."""
+        """Return the file descriptor for `select.poll`."""
         return self._socket.fileno()
 
     def receive(self) -> bytes | None:
-        """What is there, None for nothing yet, empty at the end."""
+        """Return the available data; None if there is none yet, empty at the end of the connection."""
         try:
             return self._socket.recv(READ_BYTES)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError, InterruptedError):
@@ -72,13 +72,13 @@ class RtspConnection:
             return b""
 
     def send(self, data: bytes, deadline: float) -> None:
-        """Send all of it."""
+        """Send all of `data`."""
         rest = memoryview(data)
         while rest:
             rest = rest[self._until_done(partial(self._socket.send, rest), deadline) :]
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._socket.close()
 
     def _until_done(self, step: Callable[[], ResultT], deadline: float) -> ResultT:
@@ -93,13 +93,13 @@ class RtspConnection:
     def _wait(self, events: int, deadline: float) -> None:
         poll = select.poll()
         poll.register(self._socket.fileno(), events)
-        wait(poll, deadline, self._stop)
+        wait_ready(poll, deadline, self._stop)
 
     def _connected(self, address: RtspAddress, deadline: float) -> socket.socket:
         places = _resolve(address, deadline, self._stop)
         for i, (family, kind, protocol, _, place) in enumerate(places):
             now = time.monotonic()
-            # Each address its share of the time: the first may be one that nobody answers at.
+            # Each address gets an equal share of the time, because the first may be unreachable.
             until = now + (deadline - now) / (len(places) - i)
             sock = socket.socket(family, kind, protocol)
             try:
@@ -120,36 +120,36 @@ class RtspConnection:
                 raise
             else:
                 return sock
-        raise OSError(errno.EADDRNOTAVAIL, "no address of that name")
+        raise OSError(errno.EADDRNOTAVAIL, "the host name has no address")
 
 
 class UdpPair:
-    """Two neighbouring ports, an even one for RTP and the next for RTCP. Takes packets of `peer` alone."""
+    """Two consecutive UDP ports, an even one for RTP and the next for RTCP. Accepts packets of the server only."""
 
     def __init__(self, connection: RtspConnection) -> None:
         self._peer = connection.peer
-        self._ports: list[int | None] = [None, None]  # of the peer, once it has sent from there
-        self._named: tuple[int, int] | None = None
-        self._sockets = _neighbours(connection.family, connection.local)
+        self._ports: list[int | None] = [None, None]  # the server's ports, once it has sent from them
+        self._declared: tuple[int, int] | None = None
+        self._sockets = _bind_pair(connection.family, connection.local)
         self.foreign = 0
-        """Datagrams from somewhere else."""
+        """Number of datagrams from other senders."""
 
     @property
     def port(self) -> int:
-        """The even one."""
+        """The even port, for RTP."""
         port: int = self._sockets[0].getsockname()[1]
         return port
 
-    def expect(self, ports: tuple[int, int]) -> None:
-        """Where the peer says that it sends from. Some send from elsewhere: that counts only while these are silent."""
-        self._named = ports
+    def set_peer_ports(self, ports: tuple[int, int]) -> None:
+        """Set the ports that the server declares. Other ports of it are accepted until it sends from these."""
+        self._declared = ports
 
     def filenos(self) -> tuple[int, int]:
-        """For `select.poll`: RTP's and RTCP's."""
+        """Return the file descriptors of RTP and RTCP, for `select.poll`."""
         return self._sockets[0].fileno(), self._sockets[1].fileno()
 
     def receive(self, ready: Container[int]) -> list[ReceivedPackets]:
-        """What is there at those of our sockets that are among `ready`, at most `MAX_DATAGRAMS` at each."""
+        """Return the packets at the sockets that are in `ready`, at most `MAX_DATAGRAMS` from each."""
         found: list[ReceivedPackets] = []
         for channel, sock in enumerate(self._sockets):
             packets: list[bytes] = []
@@ -159,7 +159,7 @@ class UdpPair:
                 except (BlockingIOError, InterruptedError):
                     break
                 except ConnectionError:
-                    continue  # the other side's port is closed, of which the packets' silence tells enough
+                    continue  # the server's port is closed; the read time-out covers that
                 if self._is_peer(channel, source):
                     packets.append(data)
                 else:
@@ -171,39 +171,41 @@ class UdpPair:
     def _is_peer(self, channel: int, source: Any) -> bool:
         if source[0] != self._peer:
             return False
-        named = self._named is not None and source[1] == self._named[channel]
-        if named or self._ports[channel] is None:
+        is_declared = self._declared is not None and source[1] == self._declared[channel]
+        if is_declared or self._ports[channel] is None:
             self._ports[channel] = source[1]
         return bool(self._ports[channel] == source[1])
 
     def send(self, channel: int, data: bytes, port: int) -> None:
-        """To the peer's `port`; what cannot be sent is lost, as with UDP anything may be."""
+        """Send to the server's `port`. A packet that cannot be sent is lost, like any UDP packet may be."""
         try:
             self._sockets[channel].sendto(data, (self._peer, port))
         except OSError:
             return
 
     def close(self) -> None:
-        """Give the ports back."""
+        """Close the sockets."""
         for sock in self._sockets:
             sock.close()
 
 
-def wait(poll: select.poll, deadline: float, stop: threading.Event) -> list[tuple[int, int]]:
-    """What is ready (descriptor, events), as soon as something is. Raises `TimeoutError` at `deadline`,
-    `StopRequestedError` when asked to stop."""
+def wait_ready(poll: select.poll, deadline: float, stop: threading.Event) -> list[tuple[int, int]]:
+    """Wait until a descriptor is ready and return all that are, as (descriptor, events).
+
+    Raises `TimeoutError` at `deadline` and `StopRequestedError` when a stop is requested.
+    """
     while True:
         if stop.is_set():
             raise StopRequestedError
         left_s = deadline - time.monotonic()
-        if ready := poll.poll(max(0.0, min(left_s, LOOK_S)) * 1000):
+        if ready := poll.poll(max(0.0, min(left_s, POLL_S)) * 1000):
             return ready
         if left_s <= 0:
             raise TimeoutError
 
 
 def tls_context(tls_ca: str | None, *, verify: bool, shown: str) -> ssl.SSLContext:
-    """Trusts the certificates in the PEM file `tls_ca`, else the system's; nobody is checked where not `verify`."""
+    """Make a TLS context that trusts the PEM file `tls_ca`, else the system's certificates; all, if not `verify`."""
     if not verify:
         context = ssl.create_default_context()
         context.check_hostname = False
@@ -214,7 +216,7 @@ def tls_context(tls_ca: str | None, *, verify: bool, shown: str) -> ssl.SSLConte
     except (OSError, ssl.SSLError) as error:
         detail = error.strerror if not isinstance(error, ssl.SSLError) else "no certificate in it"
         raise SourceError(f"{shown}: tls_ca {tls_ca}: cannot be read ({detail}); give a PEM file") from None
-    # Cameras' own certificates lack what new ones must have; and one that is named is trusted whoever signed it.
+    # Cameras' own certificates lack fields that strict checks require. A certificate in `tls_ca` is trusted by itself.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if tls_ca is not None:
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
@@ -222,7 +224,7 @@ def tls_context(tls_ca: str | None, *, verify: bool, shown: str) -> ssl.SSLConte
 
 
 def _resolve(address: RtspAddress, deadline: float, stop: threading.Event) -> Addresses:
-    """Addresses of the host. A resolver knows no deadline: it has a thread, which is left behind after ours."""
+    """Return the host's addresses. A resolver has no deadline, so it runs in a thread, abandoned after ours."""
     kind = socket.SOCK_STREAM
     try:
         return list(socket.getaddrinfo(address.host, address.port, type=kind, flags=socket.AI_NUMERICHOST))
@@ -242,7 +244,7 @@ def _resolve(address: RtspAddress, deadline: float, stop: threading.Event) -> Ad
         if left_s <= 0:
             raise TimeoutError
         try:
-            found = answer.get(timeout=min(left_s, LOOK_S))
+            found = answer.get(timeout=min(left_s, POLL_S))
         except queue.Empty:
             continue
         if isinstance(found, OSError):
@@ -251,7 +253,7 @@ def _resolve(address: RtspAddress, deadline: float, stop: threading.Event) -> Ad
     raise StopRequestedError
 
 
-def _neighbours(family: socket.AddressFamily, local: str) -> tuple[socket.socket, socket.socket]:
+def _bind_pair(family: socket.AddressFamily, local: str) -> tuple[socket.socket, socket.socket]:
     for _ in range(PORT_TRIES):
         first, second = socket.socket(family, socket.SOCK_DGRAM), socket.socket(family, socket.SOCK_DGRAM)
         try:
@@ -271,4 +273,4 @@ def _neighbours(family: socket.AddressFamily, local: str) -> tuple[socket.socket
             second.close()
         else:
             return first, second
-    raise OSError(errno.EADDRINUSE, "no two neighbouring UDP ports are free")
+    raise OSError(errno.EADDRINUSE, "no two consecutive UDP ports are free")

@@ -1,4 +1,4 @@
-"""Access units -> pictures, each as soon as its data is there, on the reader's own thread."""
+"""Decode access units into frames, each once its data is there, on the reader's own thread."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import av.error
 from av.packet import Packet
 
 from streamclf.sources.corruption import DamageTracker
-from streamclf.sources.decoded_frame import SQUARE, DecodedFrame, oriented, sound_aspect
+from streamclf.sources.decoded_frame import SQUARE, DecodedFrame, oriented, plausible_aspect
 from streamclf.sources.frame_skipping import FrameSelector, PacketSkipper, SkippedPacket
 from streamclf.sources.hw_decode import (
     CPU,
@@ -20,9 +20,9 @@ from streamclf.sources.hw_decode import (
     choose_device,
     decoder_options,
     device_note,
-    is_used,
+    uses_hardware,
 )
-from streamclf.sources.nal_references import ReferenceParser
+from streamclf.sources.packet_kind import PacketClassifier
 from streamclf.sources.rtsp.access_units import START_CODE, AccessUnit
 from streamclf.sources.rtsp.media import TrackReceiver
 from streamclf.sources.rtsp.sdp import VideoTrack
@@ -31,136 +31,138 @@ MAX_FPS = 1000
 
 
 class RtspDecoder:
-    """The decoder of one connection."""
+    """Decode the access units of one connection."""
 
     def __init__(
         self, media: TrackReceiver, track: VideoTrack, *, held_after_s: float, hardware: DecodeDevice = CPU
     ) -> None:
-        """`held_after_s`: a picture that was complete for that long before anybody could know is an old one."""
+        """`held_after_s`: a frame is stale if it was complete for this long before that could be detected."""
         self._held_after_s = held_after_s
         self._media = media
         self._damage = DamageTracker()
-        # With the first picture, in case the server sends them only in its description; those in the stream follow.
+        # Decoded with the first frame, in case the server sends them only in its SDP. Those in the stream come later.
         self._parameter_sets = b"".join(START_CODE + nal for nal in track.parameter_sets)
         self._fps = track.fps
         self._size = (0, 0)
         self._coded_size = (0, 0)
         self._pixel_aspect = SQUARE
         self.undecodable = 0
-        self._references = ReferenceParser(media.codec)
-        self._skipper: PacketSkipper[AccessUnit] = PacketSkipper(prompt=True)
+        self._classifier = PacketClassifier(media.codec)
+        self._skipper: PacketSkipper[AccessUnit] = PacketSkipper(low_delay=True)
         self._hardware = hardware
-        self._made = 0
-        self._context = self._made_context()
+        self._frame_count = 0
+        self._context = self._create_context()
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height) of the latest picture."""
+        """(width, height) of the latest frame."""
         return self._size
 
     @property
     def fps(self) -> float | None:
-        """The nominal rate, as the description or the stream says."""
+        """The nominal rate, from the SDP or the stream; None if neither has it."""
         rate = getattr(self._context, "framerate", None)
         return self._fps or (float(rate) if rate and 0 < rate < MAX_FPS else None)
 
     @property
     def note(self) -> str | None:
-        """Where it decodes, if that is worth saying."""
+        """The status note about the decoding device, if any."""
         return device_note(self._hardware, self._context, self._media.codec)
 
-    def set_frame_selector(self, interest: FrameSelector) -> None:
-        """Skip what `interest` will not want."""
-        self._skipper.interest = interest
+    def set_frame_selector(self, selector: FrameSelector) -> None:
+        """Skip frames that `selector` does not need."""
+        self._skipper.selector = selector
 
-    def _made_context(self) -> Any:
+    def _create_context(self) -> Any:
         context: Any = av.CodecContext.create(self._media.codec, "r", **decoder_options(self._hardware.device))
-        # Every frame thread of a decoder holds one picture back.
+        # Every frame thread of a decoder holds one frame back.
         context.thread_type = "NONE"
         context.thread_count = 1
         context.options = {"flags": "low_delay"}
         return context
 
-    def admitted(self, unit: AccessUnit) -> Sequence[AccessUnit]:
-        """What is to be decoded, now that `unit` is there."""
-        if self._skipper.interest is None:
+    def units_to_decode(self, unit: AccessUnit) -> Sequence[AccessUnit]:
+        """Return the units to decode, now that `unit` has arrived."""
+        if self._skipper.selector is None:
             return (unit,)
         if self._parameter_sets:
-            self._references.look(self._parameter_sets)
-        look = self._references.look(unit.data)
-        return self._skipper.admit(
+            self._classifier.classify(self._parameter_sets)
+        kind = self._classifier.classify(unit.data)
+        return self._skipper.push(
             unit,
             self._media.media_ns(unit.timestamp),
             arrived_ns=time.monotonic_ns(),
-            key=look.key,
-            spare=look.spare,
-            sound=not (unit.damaged or self._damage.pending or unit.waited_s >= self._held_after_s),
+            key=kind.key,
+            disposable=kind.disposable,
+            intact=not (unit.damaged or self._damage.pending or unit.waited_s >= self._held_after_s),
         )
 
     def decoded(self, unit: AccessUnit) -> list[DecodedFrame]:
-        """The pictures that are complete with `unit`, one, except at the beginning or where it is damaged; before each
-        those that were skipped."""
+        """Decode `unit` and return its frames, each after the frames skipped before it.
+
+        A unit gives one frame, except at the beginning or after damage.
+        """
         if unit.damaged:
-            self._damage.note()
+            self._damage.add_damage()
         packet = Packet(self._parameter_sets + unit.data)
         packet.pts = unit.timestamp
         try:
             frames = self._context.decode(packet)
         except (av.error.FFmpegError, ValueError) as error:
-            if self._has_left_device(unit, error):
+            if self._switched_to_cpu(unit, error):
                 return self.decoded(unit)  # with the same parameter sets
-            # One broken picture is not the end of a stream; without any picture after it, the reader is.
+            # One broken frame does not end a stream. If no frame follows, the reader ends it.
             self.undecodable += 1
-            self._damage.note()
-            self._skipper.distrust()
+            self._damage.add_damage()
+            self._skipper.pause_until_key()
             return []
         finally:
             self._parameter_sets = b""
-        pictures: list[DecodedFrame] = []
+        decoded: list[DecodedFrame] = []
         for frame in frames:
-            self._made += 1
+            self._frame_count += 1
             ticks = unit.timestamp if frame.pts is None else frame.pts
             media_ns = self._media.media_ns(ticks)
-            pictures += map(self._told, self._skipper.out(media_ns))
-            pictures.append(self._picture(frame, unit, ticks, media_ns))
-        return pictures
+            decoded += map(self._skipped_frame, self._skipper.pop_skipped_before(media_ns))
+            decoded.append(self._decoded_frame(frame, unit, ticks, media_ns))
+        return decoded
 
-    def _has_left_device(self, unit: AccessUnit, error: Exception) -> bool:
-        """Go on with the CPU, if a device ought to have decoded `unit`: before a key frame nothing could."""
+    def _switched_to_cpu(self, unit: AccessUnit, error: Exception) -> bool:
+        """Switch to the CPU if a device failed at `unit` and should not have. Only a key frame can be decoded first."""
         device = self._hardware.device
-        if device is None or self._made or unit.damaged or not is_used(self._context):
+        if device is None or self._frame_count or unit.damaged or not uses_hardware(self._context):
             return False
-        if not self._references.look(unit.data).key:
+        if not self._classifier.classify(unit.data).key:
             return False
         FAILED_DEVICES.add(device, f"does not decode this {self._media.codec} ({type(error).__name__})")
         self._hardware = choose_device(device)
-        self._context = self._made_context()
+        self._context = self._create_context()
         return True
 
-    def _told(self, skipped: SkippedPacket[AccessUnit]) -> DecodedFrame:
+    def _skipped_frame(self, skipped: SkippedPacket[AccessUnit]) -> DecodedFrame:
         width, height = self._size
         return DecodedFrame(
             oriented=None,
             width=width,
             height=height,
             pts_ns=skipped.at_ns,
-            corrupt=self._damage.smeared,
-            wall_ns=self._media.wall_ns(skipped.item.timestamp),
+            corrupt=self._damage.corrupt,
+            wall_ns=self._media.wall_ns(skipped.packet.timestamp),
             arrived_ns=skipped.arrived_ns,
         )
 
-    def _picture(self, frame: av.VideoFrame, unit: AccessUnit, ticks: int, media_ns: int) -> DecodedFrame:
+    def _decoded_frame(self, frame: av.VideoFrame, unit: AccessUnit, ticks: int, media_ns: int) -> DecodedFrame:
         is_key, coded_size = bool(frame.key_frame), (frame.width, frame.height)
         if is_key or coded_size != self._coded_size:
             self._coded_size = coded_size
-            self._pixel_aspect = sound_aspect(self._context.sample_aspect_ratio)  # of its parameter sets
-        corrupt, broken = self._damage.picture(is_key=is_key, is_corrupt=frame.is_corrupt)
+            self._pixel_aspect = plausible_aspect(self._context.sample_aspect_ratio)  # from its parameter sets
+        corrupt, broken = self._damage.add_frame(is_key=is_key, is_corrupt=frame.is_corrupt)
         turned = oriented(frame, self._pixel_aspect)
         self._size = (turned.width, turned.height)
         if corrupt:
-            self._skipper.distrust(media_ns)
+            self._skipper.pause_until_key(media_ns)
         if frame.interlaced_frame:
-            self._skipper.refuse()  # a unit may be half a picture
+            self._skipper.disable()  # a unit may be one field, half a frame
         return DecodedFrame(
             oriented=turned,
             width=turned.width,

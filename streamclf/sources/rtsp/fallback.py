@@ -1,4 +1,4 @@
-"""Servers that this client does not understand, so that FFmpeg's demuxer reads them instead."""
+"""Remember the streams that this client does not support, so that FFmpeg's demuxer reads them instead."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ import time
 
 from streamclf.errors import SourceError
 
-FORGET_S = 3600.0
-"""Cameras get new firmware, and other settings."""
-MAX_KNOWN = 400
+MAX_AGE_S = 3600.0
+"""After this, our own client tries again: cameras get new firmware and other settings."""
+MAX_ENTRIES = 400
 
 
 class UnsupportedStreamError(SourceError):
-    """The server or its video is beyond this client; FFmpeg may know better. Its text says what, in a few words."""
+    """This client does not support the server or its video, but FFmpeg may. The text says why, in a few words."""
 
 
 class FallbackCache:
-    """Which URLs were not understood, and why, so that each attempt after the first goes the right way at once."""
+    """The URLs that this client does not support, each with the reason. Later attempts use FFmpeg at once."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[str, float]] = {}
+        self._entries: dict[str, tuple[str, float]] = {}
 
-    def learn(self, url: str, why: str) -> None:
-        """Remember for an hour."""
-        self._known.pop(url, None)
-        while len(self._known) >= MAX_KNOWN:
-            del self._known[next(iter(self._known))]
-        self._known[url] = (why, time.monotonic())
+    def add(self, url: str, reason: str) -> None:
+        """Remember `url` for an hour."""
+        self._entries.pop(url, None)
+        while len(self._entries) >= MAX_ENTRIES:
+            del self._entries[next(iter(self._entries))]
+        self._entries[url] = (reason, time.monotonic())
 
-    def recall(self, url: str) -> str | None:
-        """Why `url` is not to be tried; None: it is."""
-        why, since = self._known.get(url, (None, 0.0))
-        if why is not None and time.monotonic() - since > FORGET_S:
-            del self._known[url]
+    def reason(self, url: str) -> str | None:
+        """Return why our own client is not to try `url`; None if it may."""
+        reason, since = self._entries.get(url, (None, 0.0))
+        if reason is not None and time.monotonic() - since > MAX_AGE_S:
+            del self._entries[url]
             return None
-        return why
+        return reason
 
 
 FALLBACK_CACHE = FallbackCache()
-"""Of this process, which reads one stream."""
+"""One cache per process; a capture process reads one stream."""

@@ -1,4 +1,4 @@
-"""One track: RTP and RTCP as they come -> access units, in order and with their time. Pure: bytes and a clock in."""
+"""Turn the RTP and RTCP packets of one track into access units, in order and with their times. Pure: no I/O."""
 
 from __future__ import annotations
 
@@ -14,64 +14,64 @@ from streamclf.sources.rtsp.sdp import VideoTrack
 
 NS = 1_000_000_000
 MAX_REPORT_AGE_S = 60
-"""Senders report every few seconds; an older report says nothing of the clock as it is now."""
+"""Senders report every few seconds; an older report does not describe the current clock."""
 
 
 class TrackReceiver:
-    """Follows one track through losses, new senders and jumps of its clock. Times `now` are monotonic seconds."""
+    """Receive one track through losses, new senders and clock jumps. Times `now` are monotonic seconds."""
 
     def __init__(self, track: VideoTrack, *, reorder_s: float) -> None:
-        """`reorder_s`: how long a missing packet is waited for; 0 over TCP."""
+        """`reorder_s`: how long to wait for a missing packet; 0 over TCP."""
         self._track = track
         self._depacketizer = DEPACKETIZERS[track.codec]()
         self._assembler = AccessUnitAssembler(self._depacketizer)
         self._reorder = ReorderBuffer(reorder_s)
         self.reorders = reorder_s > 0
-        """Whether packets may wait for others, so that `deadline` and `expire` have something to say."""
+        """Whether packets may wait for others; only then are `deadline` and `expire` needed."""
         self._timeline = RtpTimeline(track.clock_hz)
         self._reception = ReceptionStats(track.clock_hz)
         self._own_ssrc = secrets.randbits(32)
         self._ssrc: int | None = None
-        self._candidate: PacketRun | None = None  # of one packet
+        self._candidate: PacketRun | None = None  # one packet of another sender
         self._damaged = False
         self._clock: tuple[int, int] | None = None  # Unix time in ns at so many ticks
         self._early_report: SenderReport | None = None
         self.codec = self._depacketizer.codec
         self.lost = 0
-        """Packets that never came."""
+        """Number of packets that never arrived."""
         self.foreign = 0
-        """Packets that are none of this track."""
-        self.came_at: float | None = None
-        """When the last packet of this track came."""
+        """Number of packets that do not belong to this track."""
+        self.received_at: float | None = None
+        """When the last packet of this track arrived."""
         self.left_at: float | None = None
-        """When the sender said goodbye, unless it has sent since."""
+        """When the sender sent a BYE, unless it has sent packets since."""
 
     @property
     def trusts_marker(self) -> bool:
-        """Whether pictures end at the marker bit."""
+        """Whether frames end at the marker bit."""
         return self._assembler.trusts_marker
 
     @property
     def malformed(self) -> int:
-        """Packets that were none of this codec, and pictures of more bytes than any has."""
+        """Number of packets that are not of this codec, plus frames that were too large."""
         return self._depacketizer.malformed + self._assembler.oversized
 
     @property
     def unsupported(self) -> int:
-        """Packets of kinds that we do not take apart."""
+        """Number of packets of unsupported types."""
         return self._depacketizer.unsupported.total()
 
     @property
     def deadline(self) -> float | None:
-        """When `expire` has something to do."""
+        """When `expire` is due; None if it is not."""
         return self._reorder.deadline
 
-    def note_damage(self) -> None:
-        """Bytes of the connection were lost between the packets."""
+    def add_damage(self) -> None:
+        """Record that bytes of the connection were lost between packets."""
         self._damaged = True
 
-    def rtp(self, packets: Iterable[bytes], now: float) -> list[AccessUnit]:
-        """The pictures that these packets complete, which came one after another."""
+    def push_rtp(self, packets: Iterable[bytes], now: float) -> list[AccessUnit]:
+        """Add RTP packets that came one after another. Returns the frames that they complete."""
         runs, foreign = runs_of(packets, self._track.payload_types)
         self.foreign += foreign
         units: list[AccessUnit] = []
@@ -80,18 +80,18 @@ class TrackReceiver:
             if self._ssrc is None:
                 self._ssrc = run.ssrc
             if run.ssrc == self._ssrc:
-                self._candidate, self.came_at = None, now
+                self._candidate, self.received_at = None, now
                 units += self._accept(run, now)
             else:
                 units += self._other_sender(run, now)
         return units
 
     def expire(self, now: float) -> list[AccessUnit]:
-        """The pictures that are complete, or as complete as they will be, since nobody waits for more."""
+        """End the waits for missing packets that are due. Returns the frames that this completes, gaps included."""
         return self._assemble(self._reorder.expire(now), now)
 
-    def rtcp(self, packets: Iterable[bytes], now: float) -> None:
-        """Take the sender's reports."""
+    def push_rtcp(self, packets: Iterable[bytes], now: float) -> None:
+        """Add RTCP packets: the sender's reports and its BYE."""
         for data in packets:
             reports, leaving = parse_rtcp(data)
             for report in reports:
@@ -102,16 +102,16 @@ class TrackReceiver:
             if self._ssrc in leaving:
                 self.left_at = now
 
-    def report(self, now: float) -> bytes:
-        """What to tell the sender every few seconds."""
+    def receiver_report(self, now: float) -> bytes:
+        """Write the report to send to the sender every few seconds."""
         return self._reception.report(self._own_ssrc, now)
 
     def media_ns(self, ticks: int) -> int:
-        """Media time in nanoseconds, 0 at the first packet."""
+        """Convert ticks to media time in nanoseconds, 0 at the first packet."""
         return ticks * NS // self._track.clock_hz
 
     def wall_ns(self, ticks: int) -> int | None:
-        """Unix time at which the picture with this time stamp was taken, by the sender's clock; None if unknown."""
+        """Return the Unix time of the exposure at `ticks`, by the sender's clock, in nanoseconds; None if unknown."""
         if self._clock is None:
             return None
         wall_ns, since = self._clock
@@ -120,17 +120,17 @@ class TrackReceiver:
         return wall_ns + self.media_ns(ticks - since)
 
     def _other_sender(self, run: PacketRun, now: float) -> list[AccessUnit]:
-        """Two packets of another one and none of the known one between: that is gone. One alone is somebody's error."""
+        """Switch to another sender after two packets from it in a row. A single one is a stray packet."""
         first = self._candidate
         if first is None or first.ssrc != run.ssrc:
             self.foreign += first is not None
             if first is None:
-                self.came_at = now
+                self.received_at = now
             if len(run.payloads) == 1:
                 self._candidate = run
                 return []
-            first, run = run.divided(1)
-        self._candidate, self.came_at = None, now
+            first, run = run.split(1)
+        self._candidate, self.received_at = None, now
         units = self._assemble(self._reorder.drain(), now)
         self._ssrc = run.ssrc
         self._timeline.restart()
@@ -139,7 +139,7 @@ class TrackReceiver:
         return units + self._accept(first, now) + self._accept(run, now)
 
     def _accept(self, run: PacketRun, now: float) -> list[AccessUnit]:
-        self._reception.packets(run, now)
+        self._reception.add_run(run, now)
         return self._assemble(self._reorder.push(run, now), now)
 
     def _assemble(self, arrivals: list[OrderedRun], now: float) -> list[AccessUnit]:
@@ -149,9 +149,9 @@ class TrackReceiver:
             if self._damaged:
                 self._damaged = False
                 arrival = OrderedRun(arrival.run, max(1, arrival.lost))
-            ticks = self._timeline.at(arrival.run.timestamp, now)
+            ticks = self._timeline.push(arrival.run.timestamp, now)
             if self._timeline.jumped:
-                self._clock = None  # the sender's clock was set, or its stream begins anew
+                self._clock = None  # the sender's clock was set, or its stream began again
             units += self._assembler.push(arrival, ticks, now)
             if self._early_report is not None:
                 report, self._early_report = self._early_report, None
@@ -160,7 +160,7 @@ class TrackReceiver:
         return units
 
     def _set_clock(self, report: SenderReport, now: float) -> None:
-        self._reception.sender(report, now)
-        ticks = self._timeline.of(report.timestamp)
+        self._reception.add_sender_report(report, now)
+        ticks = self._timeline.ticks_of(report.timestamp)
         if ticks is not None:
             self._clock = (report.time_ns, ticks)

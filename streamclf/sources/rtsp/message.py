@@ -1,4 +1,4 @@
-"""RTSP's messages (RFC 2326): requests and answers as bytes and back."""
+"""Parse and write RTSP messages (RFC 2326): requests and responses."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _REQUEST = re.compile(r"([A-Z_]{3,20}) (\S{1,2048}) RTSP/\d\.\d$")
 
 
 class MalformedMessageError(ValueError):
-    """Bytes that begin like a message and are none."""
+    """The bytes begin like a message but are not one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RtspMessage:
-    """An answer if `status` is set, else a request by the server. Names of headers are in lower case."""
+    """A response if `status` is set, else a request by the server. Header names are in lower case."""
 
     status: int = 0
     method: str = ""
@@ -27,22 +27,22 @@ class RtspMessage:
     body: bytes = b""
 
     def header(self, name: str) -> str:
-        """The first header of that name, empty if there is none."""
+        """Return the first header of that name; empty if there is none."""
         return self.headers.get(name, [""])[0]
 
     @property
     def sequence(self) -> int | None:
-        """Its `CSeq`."""
+        """Its `CSeq`; None if it is missing or invalid."""
         text = self.header("cseq")
         return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 def parse_head(head: bytes) -> tuple[RtspMessage, int]:
-    """The message whose first line and headers are `head`, and the length of the body that follows."""
+    """Parse the first line and headers, `head`. Returns the message and the length of the body that follows."""
     first, *lines = head.decode("utf-8", "replace").split("\r\n")
     status, request = _STATUS.match(first), _REQUEST.match(first)
     if status is None and request is None:
-        raise MalformedMessageError("neither a request nor an answer")
+        raise MalformedMessageError("neither a request nor a response")
     if len(lines) > MAX_HEADERS:
         raise MalformedMessageError(f"{len(lines)} headers; at most {MAX_HEADERS}")
     headers: dict[str, list[str]] = {}
@@ -58,15 +58,15 @@ def parse_head(head: bytes) -> tuple[RtspMessage, int]:
 
 
 def request_bytes(method: str, url: str, headers: Mapping[str, str]) -> bytes:
-    """A request of ours. None of its parts can end a line: they are checked where they come from, and here again."""
+    """Write a request of ours. Line breaks in its parts raise an error; their origins have checked that before."""
     lines = [f"{method} {url} RTSP/1.0", *(f"{name}: {value}" for name, value in headers.items())]
     if any(char in line for line in lines for char in "\r\n\0"):
-        raise MalformedMessageError("a line that would be two")
+        raise MalformedMessageError("a header line with a line break")
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
 def response_bytes(status: int, sequence: int | None) -> bytes:
-    """Our answer to a server's request."""
+    """Write our response to a server's request."""
     text = {200: "OK"}.get(status, "Not Implemented")
     cseq = "" if sequence is None else f"CSeq: {sequence}\r\n"
     return f"RTSP/1.0 {status} {text}\r\n{cseq}\r\n".encode()

@@ -1,4 +1,4 @@
-"""An RTSP URL as `streamclf.sources.network` reads it: pictures, time-outs, and every fault as a `SourceError`."""
+"""Read an RTSP URL for `streamclf.sources.network`: frames, time-outs, and every fault as a `SourceError`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from streamclf.sources.decoded_frame import DecodedFrame
 from streamclf.sources.failure_messages import (
     NO_FRAME_S,
     REASONS,
-    UNTRUSTED,
+    TLS_FAILURE,
     Timeouts,
     no_frame_message,
     timeout_message,
@@ -32,20 +32,20 @@ from streamclf.sources.rtsp.decoder import RtspDecoder
 from streamclf.sources.rtsp.fallback import FALLBACK_CACHE, UnsupportedStreamError
 from streamclf.sources.rtsp.session import RtspSession
 
-GOODBYE_S = 0.5
-"""After a sender's goodbye (RTCP BYE), the time for another one to begin."""
+BYE_WAIT_S = 0.5
+"""After a sender's BYE (RTCP), the time in which another sender may begin."""
 MAX_UNSUPPORTED = 10
-"""Packets of a kind that we do not take apart, before the first picture: one may be a damaged packet."""
-TROUBLE = (UnsupportedStreamError, StreamEndedError, StopRequestedError, OSError)
-"""What a connection may end with, besides a `SourceError` that says all there is to say."""
-WRONG_MARKERS = "its marker bits are wrong: each picture waits for the next one"
+"""Packets of unsupported types before the first frame. Fewer may be damaged packets."""
+CONNECTION_ERRORS = (UnsupportedStreamError, StreamEndedError, StopRequestedError, OSError)
+"""The exceptions that end a connection, besides `SourceError`, which needs no translation."""
+WRONG_MARKERS = "its marker bits are wrong: each frame is returned only when the next one begins"
 
 
 class RtspReader:
-    """One connection to an RTSP server, opened when its first picture's data is there."""
+    """One connection to an RTSP server. The constructor returns once the first frame's data has arrived."""
 
-    endless = True
-    in_pieces = False
+    is_endless = True
+    is_segmented = False
 
     def __init__(
         self,
@@ -59,14 +59,14 @@ class RtspReader:
         hardware: DecodeDevice = CPU,
         stop: threading.Event | None = None,
     ) -> None:
-        """Raises `UnsupportedStreamError` for a server or video beyond this client, else `SourceError` for a fault."""
+        """Raises `UnsupportedStreamError` if this client does not support the server or video, else `SourceError`."""
         self._url = url
         self._shown = shown
         self._timeouts = timeouts
         self._stop = stop or threading.Event()
         self._units: deque[AccessUnit] = deque()
         self._opening = True
-        self._made = 0
+        self._frame_count = 0
         self._over_tls = url.lower().startswith("rtsps:")
         began = time.monotonic()
         deadline = began + timeouts.open_s
@@ -80,12 +80,12 @@ class RtspReader:
                 tls_verify=tls_verify,
                 stop=self._stop,
             )
-        except TROUBLE as error:
+        except CONNECTION_ERRORS as error:
             raise self._translated(error) from None
         self._media = self._session.media
         try:
-            # Without marker bits the picture before a stall comes after it, as with FFmpeg: the same rule as there.
-            track = self._session.offer.track
+            # Without marker bits, a stall delays the frame before it, as with FFmpeg. The same rule applies as there.
+            track = self._session.presentation.track
             self._decoder = RtspDecoder(self._media, track, held_after_s=timeouts.read_s / 2, hardware=hardware)
             self._data_at = time.monotonic()
             self._await_first(deadline)
@@ -96,7 +96,7 @@ class RtspReader:
 
     @property
     def info(self) -> SourceInfo:
-        """Codec, size and nominal rate; what is not as it should be."""
+        """Codec, size and nominal rate. The note names the decoding device and wrong marker bits."""
         width, height = self._decoder.size
         notes = [self._decoder.note, None if self._media.trusts_marker else WRONG_MARKERS]
         note = "; ".join(filter(None, notes)) or None
@@ -104,37 +104,37 @@ class RtspReader:
 
     @property
     def undecodable(self) -> int:
-        """Packets and pictures that could not be decoded."""
+        """Number of packets and frames that could not be decoded."""
         return self._decoder.undecodable + self._media.malformed + self._media.unsupported
 
     @property
     def lost(self) -> int:
-        """Packets that never came."""
+        """Number of packets that never arrived."""
         return self._media.lost
 
-    def set_frame_selector(self, interest: FrameSelector) -> None:
-        """Skip what `interest` will not want."""
-        self._decoder.set_frame_selector(interest)
+    def set_frame_selector(self, selector: FrameSelector) -> None:
+        """Skip frames that `selector` does not need."""
+        self._decoder.set_frame_selector(selector)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._session.close()
 
-    def pictures(self) -> Iterator[DecodedFrame]:
-        """All pictures until the server ends the stream or we are asked to stop. Raises `SourceError` for a fault."""
+    def frames(self) -> Iterator[DecodedFrame]:
+        """Iterate over all frames until the server ends the stream or a stop is requested. Raises `SourceError`."""
         waiting_since = time.monotonic()
         try:
             while True:
                 while self._units:
-                    for unit in self._decoder.admitted(self._units.popleft()):
-                        for picture in self._decoder.decoded(unit):
+                    for unit in self._decoder.units_to_decode(self._units.popleft()):
+                        for frame in self._decoder.decoded(unit):
                             waiting_since = time.monotonic()
-                            self._made += 1
-                            yield picture
+                            self._frame_count += 1
+                            yield frame
                 waited_s = time.monotonic() - waiting_since
                 if waited_s > max(NO_FRAME_S, self._timeouts.read_s):
-                    if not self._made:
-                        FALLBACK_CACHE.learn(self._url, "its pictures could not be decoded")
+                    if not self._frame_count:
+                        FALLBACK_CACHE.add(self._url, "its frames could not be decoded")
                     raise SourceError(f"{self._shown}: {no_frame_message(waited_s, self.undecodable)}")
                 self._read(self._data_at + self._timeouts.read_s)
         except (StreamEndedError, StopRequestedError):
@@ -144,55 +144,57 @@ class RtspReader:
         while not self._units:
             self._read(deadline)
             if self._media.unsupported >= MAX_UNSUPPORTED:
-                raise UnsupportedStreamError("its packets are of a kind that cameras do not send (interleaved)")
+                raise UnsupportedStreamError("its packets are of a type that cameras do not send (interleaved)")
 
     def _read(self, until: float) -> None:
-        """Wait for packets, and assemble what they bring. Raises our error for a fault, or when none has come until
-        then; `StreamEndedError` and `StopRequestedError` are their caller's."""
+        """Wait for packets and assemble their frames. Raises `SourceError` for a fault, or if none arrives by `until`.
+
+        The caller handles `StreamEndedError` and `StopRequestedError`.
+        """
         media, soonest = self._media, until
         if media.reorders and media.deadline is not None:
             soonest = min(soonest, media.deadline)
         if media.left_at is not None:
-            soonest = min(soonest, media.left_at + GOODBYE_S)
+            soonest = min(soonest, media.left_at + BYE_WAIT_S)
         try:
-            came = self._session.receive(soonest)
+            received = self._session.receive(soonest)
             now = time.monotonic()
-            for channel, packets in came:
+            for channel, packets in received:
                 if channel:
-                    media.rtcp(packets, now)
+                    media.push_rtcp(packets, now)
                 else:
-                    self._units += media.rtp(packets, now)
-            if media.came_at is not None and media.came_at > self._data_at:
-                self._data_at = media.came_at
+                    self._units += media.push_rtp(packets, now)
+            if media.received_at is not None and media.received_at > self._data_at:
+                self._data_at = media.received_at
             if media.reorders:
                 self._units += media.expire(now)
-            if media.left_at is not None and now - media.left_at >= GOODBYE_S:
+            if media.left_at is not None and now - media.left_at >= BYE_WAIT_S:
                 raise StreamEndedError
-            # Data that was there before the reader came back from elsewhere is no silence.
+            # Data may have arrived while the caller was busy: that is not silence.
             if now >= until and not (self._units if self._opening else self._data_at + self._timeouts.read_s > now):
                 raise TimeoutError
-        except TROUBLE as error:
+        except CONNECTION_ERRORS as error:
             raise self._translated(error) from None
 
     def _translated(self, error: Exception) -> Exception:
-        """Our error for one of `TROUBLE`; never with a text that might hold more than it should."""
+        """Return our error for one of `CONNECTION_ERRORS`, without a text that may contain a password."""
         if isinstance(error, OSError):
             return SourceError(f"{self._shown}: {self._reason(error)}")
         if isinstance(error, UnsupportedStreamError):
             return error if self._opening else SourceError(f"{self._shown}: {error}; check the camera and the network")
         if not self._opening:
-            return error  # the end, which our caller knows
+            return error  # the caller handles the end
         ended = isinstance(error, StreamEndedError)
-        reason = REASONS[av.error.EOFError] if ended else "asked to stop before it was opened"
+        reason = REASONS[av.error.EOFError] if ended else "a stop was requested before it was opened"
         return SourceError(f"{self._shown}: {reason}")
 
     def _reason(self, error: OSError) -> str:
         if isinstance(error, TimeoutError):
             return timeout_message(self._timeouts, opening=self._opening)
         if isinstance(error, ssl.SSLError):
-            return UNTRUSTED if self._opening else "the encrypted connection broke; check the network"
+            return TLS_FAILURE if self._opening else "the encrypted connection broke; check the network"
         if isinstance(error, socket.gaierror):
-            return "its host name is not known; check the address"
+            return "its host name is unknown; check the address"
         kinds: list[tuple[type[OSError], type[Exception]]] = [
             (ConnectionRefusedError, av.error.ConnectionRefusedError),
             (ConnectionResetError, av.error.ConnectionResetError),

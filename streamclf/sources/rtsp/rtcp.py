@@ -1,4 +1,4 @@
-"""RTCP (RFC 3550, section 6): what the sender says of its clock, and what we say of its packets."""
+"""Parse RTCP sender reports and write receiver reports (RFC 3550, section 6)."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from streamclf.sources.rtsp.rtp import VERSION, PacketRun, distance
 
 SENDER_REPORT, RECEIVER_REPORT, DESCRIPTION, BYE = 200, 201, 202, 203
 NTP_EPOCH_S = 2_208_988_800
-"""NTP counts from 1900."""
+"""Unix time of the year 1900, from which NTP counts, with the sign reversed."""
 NTP_HALF_ERA_S = 1 << 31
-"""Its 32 bits of seconds begin again in 2036; cameras whose clock was never set say 1970."""
+"""NTP's 32 bits of seconds wrap around in 2036. A camera whose clock was never set sends 1970."""
 MAX_PARTS = 32
 NS = 1_000_000_000
 
 
 class SenderReport(NamedTuple):
-    """At `time_ns` (Unix time, by the sender's clock) its media clock stood at `timestamp` (raw, 32 bits)."""
+    """A pair of clock readings: at `time_ns` (the sender's Unix time) its media clock was `timestamp` (32 bits)."""
 
     ssrc: int
     time_ns: int
     timestamp: int
     ntp_middle: int
-    """The 32 bits that a receiver report gives back, so that the sender can tell the round trip."""
+    """The 32 bits that a receiver report returns, so that the sender can measure the round trip."""
 
 
 def parse_rtcp(data: bytes) -> tuple[list[SenderReport], list[int]]:
-    """The sender reports, and the SSRCs that say goodbye. What is none of those is left out."""
+    """Return the sender reports, and the SSRCs that leave (BYE); all other parts are ignored."""
     reports: list[SenderReport] = []
     leaving: list[int] = []
     begin = 0
@@ -58,7 +58,7 @@ def _sender_report(data: bytes, begin: int) -> list[SenderReport]:
 
 
 class ReceptionStats:
-    """Counts the packets of one sender, for receiver reports (RFC 3550, appendices A.3 and A.8)."""
+    """Count the packets of one sender, for receiver reports (RFC 3550, appendices A.3 and A.8)."""
 
     def __init__(self, clock_hz: int) -> None:
         self._clock_hz = clock_hz
@@ -74,8 +74,8 @@ class ReceptionStats:
         self._report: SenderReport | None = None
         self._reported_at = 0.0
 
-    def packets(self, run: PacketRun, now: float) -> None:
-        """Packets came, in whatever order."""
+    def add_run(self, run: PacketRun, now: float) -> None:
+        """Count packets that arrived, in any order."""
         if run.ssrc != self.ssrc:
             self._begin(run.ssrc, run.sequence)
         count = len(run.payloads)
@@ -89,16 +89,16 @@ class ReceptionStats:
             if step < self._clock_hz:  # more is a jump or a wrap, not jitter
                 self._jitter += (step - self._jitter) / 16
         self._transit = transit
-        for _ in range(count - 1):  # the others came at the same moment and have the same time stamp
+        for _ in range(count - 1):  # the others arrived together and have the same time stamp
             self._jitter -= self._jitter / 16
 
-    def sender(self, report: SenderReport, now: float) -> None:
-        """A sender report came."""
+    def add_sender_report(self, report: SenderReport, now: float) -> None:
+        """Remember the latest sender report."""
         if report.ssrc == self.ssrc:
             self._report, self._reported_at = report, now
 
     def report(self, own_ssrc: int, now: float) -> bytes:
-        """A receiver report and our name, which is the least that a compound packet must hold."""
+        """Write a receiver report and our name, the minimum content of a compound packet."""
         return self._receiver_report(own_ssrc, now) + _description(own_ssrc)
 
     def _receiver_report(self, own_ssrc: int, now: float) -> bytes:
@@ -121,7 +121,7 @@ class ReceptionStats:
 
 
 def _description(own_ssrc: int) -> bytes:
-    name = b"streamclf"  # neither host nor user: nobody's business
+    name = b"streamclf"  # not the host or user name, which are private
     item = bytes([1, len(name)]) + name
     padded = item + bytes(4 - len(item) % 4)  # ends with at least one zero
     return struct.pack(">BBHI", VERSION << 6 | 1, DESCRIPTION, 1 + len(padded) // 4, own_ssrc) + padded

@@ -1,4 +1,4 @@
-"""RTP packets (RFC 3550, section 5.1), and counters that wrap around."""
+"""Parse RTP packets (RFC 3550, section 5.1), group them into runs, and unwrap their counters."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 HEADER = struct.Struct(">BBHII")
 VERSION = 2
-LINK = struct.Struct(">HHQ")
-"""A header as one packet's is compared with the next one's: version, marker and type; the number; all the rest."""
-LINK_BYTES = LINK.size
+HEADER_PARTS = struct.Struct(">HHQ")
+"""The parts of a header that are compared between packets: version, marker and type; the sequence number; the rest."""
+HEADER_PARTS_BYTES = HEADER_PARTS.size
 MARKER = 0x80
 PLAIN = VERSION << 14
-"""The first word of a header without padding, extension and contributing sources, but for marker and type."""
+"""The first word, without marker and type, of a header without padding, extension and contributing sources."""
 
 
 class RtpPacket(NamedTuple):
@@ -29,16 +29,16 @@ class RtpPacket(NamedTuple):
 
 
 def parse_rtp(data: bytes) -> RtpPacket | None:
-    """The packet in `data`, None if it is none."""
+    """Parse the packet `data`; returns None if it is not RTP."""
     if len(data) < HEADER.size:
         return None
     first, second, sequence, timestamp, ssrc = HEADER.unpack_from(data)
     if first >> 6 != VERSION:
         return None
     begin, end = HEADER.size + 4 * (first & 15), len(data)
-    if first & 0x10:  # a header extension, its length in words of 4 bytes
+    if first & 0x10:  # a header extension; its length is in words of 4 bytes
         begin += 4 + 4 * int.from_bytes(data[begin + 2 : begin + 4], "big")
-    if first & 0x20:  # padding, whose last byte counts it
+    if first & 0x20:  # padding; its last byte is its length
         end -= data[-1]
     if begin > end or (first & 0x20 and not data[-1]):
         return None
@@ -47,20 +47,20 @@ def parse_rtp(data: bytes) -> RtpPacket | None:
 
 @dataclass(slots=True)
 class PacketRun:
-    """Packets that continue each other: one sender, one time stamp, numbers in a row, and no marker but the last one's.
+    """Consecutive packets: one sender, one time stamp, sequence numbers in a row, a marker at most on the last.
 
-    Where nothing is lost a picture is one run or a few; a packet that continues nothing is a run of one. All that
-    follows packets takes them by the run, because there are thousands of packets a second.
+    Without losses, a frame is one run or a few; a packet that continues no other is a run of one. The next stages work
+    on runs, because thousands of packets arrive per second.
     """
 
-    sequence: int  # of the first
+    sequence: int  # of the first packet
     timestamp: int
     ssrc: int
     marker: bool
     payloads: list[bytes]
 
     def singles(self) -> list[PacketRun]:
-        """The same packets as runs of one."""
+        """Return the same packets as runs of one packet each."""
         if len(self.payloads) == 1:
             return [self]
         last = len(self.payloads) - 1
@@ -69,30 +69,30 @@ class PacketRun:
             for i, payload in enumerate(self.payloads)
         ]
 
-    def divided(self, count: int) -> tuple[PacketRun, PacketRun]:
-        """The first `count` packets, of at least one more, and the others."""
+    def split(self, count: int) -> tuple[PacketRun, PacketRun]:
+        """Return the first `count` packets and the others; the run must have more than `count`."""
         sequence = (self.sequence + count) & 0xFFFF
         first = PacketRun(self.sequence, self.timestamp, self.ssrc, False, self.payloads[:count])
         return first, PacketRun(sequence, self.timestamp, self.ssrc, self.marker, self.payloads[count:])
 
 
 def runs_of(packets: Iterable[bytes], payload_types: frozenset[int]) -> tuple[list[PacketRun], int]:
-    """`packets` as runs, and how many of them are none, or of other types."""
+    """Group `packets` into runs. Returns the runs and the number of packets that are not RTP or of other types."""
     runs: list[PacketRun] = []
     foreign = 0
     payloads: list[bytes] = []
-    unpack = LINK.unpack_from
-    plain = marked = number = rest = -1  # of the header that continues the last run, without and with a marker
+    unpack = HEADER_PARTS.unpack_from
+    plain = marked = number = rest = -1  # the header that would continue the last run
     for data in packets:
-        if len(data) >= LINK_BYTES:
+        if len(data) >= HEADER_PARTS_BYTES:
             first, sequence, others = unpack(data)
             if sequence == number and others == rest:
                 if first == plain:
-                    payloads.append(data[LINK_BYTES:])
-                    number += 1  # never the one after 65535: a run ends there
+                    payloads.append(data[HEADER_PARTS_BYTES:])
+                    number += 1  # 65536 matches no packet: a run ends at 65535
                     continue
                 if first == marked:
-                    payloads.append(data[LINK_BYTES:])
+                    payloads.append(data[HEADER_PARTS_BYTES:])
                     runs[-1].marker, number = True, -1
                     continue
         packet = parse_rtp(data)
@@ -101,7 +101,7 @@ def runs_of(packets: Iterable[bytes], payload_types: frozenset[int]) -> tuple[li
             continue
         payloads = [packet.payload]
         runs.append(PacketRun(packet.sequence, packet.timestamp, packet.ssrc, packet.marker, payloads))
-        # After a marker nothing goes on; and what has padding or an extension is not compared, but read as a whole.
+        # A marker ends the run. Packets with padding or an extension are always parsed in full.
         plain = PLAIN | packet.payload_type
         marked = plain | MARKER
         number, rest = sequence + 1 if first == plain else -1, others
@@ -109,7 +109,7 @@ def runs_of(packets: Iterable[bytes], payload_types: frozenset[int]) -> tuple[li
 
 
 def distance(later: int, earlier: int, bits: int) -> int:
-    """How far `later` is ahead of `earlier` on a counter of so many bits: less than half its range, either way."""
+    """Return how far `later` is ahead of `earlier` on a counter of `bits` bits: at most half its range, either way."""
     half = 1 << (bits - 1)
     return ((later - earlier + half) & ((1 << bits) - 1)) - half
 
@@ -117,8 +117,8 @@ def distance(later: int, earlier: int, bits: int) -> int:
 class RtpTimeline:
     """The media time of one track in ticks of its clock, from 0 at the first packet, without wrap-around.
 
-    Jumps are passed on, up to half the counter's range (6.6 h at 90 kHz). A new sender (SSRC) counts from anywhere: its
-    first packet gets the time that has gone by since the last one.
+    Jumps are passed on, up to half the counter's range (6.6 h at 90 kHz). A new sender (SSRC) begins at any value: its
+    first packet gets the last packet's time, plus the time that has passed since.
     """
 
     def __init__(self, clock_hz: int) -> None:
@@ -128,10 +128,10 @@ class RtpTimeline:
         self._at = 0.0
         self._restarted = False
         self.jumped = False
-        """Whether the last packet's time does not continue the one before it within a second."""
+        """Whether the last packet's time stamp differs by over a second from the time passed since the one before."""
 
-    def at(self, raw: int, now: float) -> int:
-        """Ticks of the packet stamped `raw` (32 bits) that came at `now` (monotonic seconds)."""
+    def push(self, raw: int, now: float) -> int:
+        """Return the ticks of the next packet: time stamp `raw` (32 bits), arrived at `now` (monotonic seconds)."""
         if self._raw is None:
             self._raw, self._at, self.jumped = raw, now, True
             return 0
@@ -143,9 +143,9 @@ class RtpTimeline:
         return self._ticks
 
     def restart(self) -> None:
-        """The next packet is another sender's."""
+        """Record that the next packet comes from another sender."""
         self._restarted = True
 
-    def of(self, raw: int) -> int | None:
-        """Ticks of another time stamp of the same clock, as sender reports hold; None before the first packet."""
+    def ticks_of(self, raw: int) -> int | None:
+        """Convert another time stamp of the clock, as in sender reports, to ticks; None before the first packet."""
         return None if self._raw is None else self._ticks + distance(raw, self._raw, 32)

@@ -1,4 +1,4 @@
-"""What a server offers (SDP, RFC 8866): the video track that we can read, or why there is none."""
+"""Parse a server's session description (SDP, RFC 8866): the video track that we can read, or why there is none."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SPROPS = ("sprop-vps", "sprop-sps", "sprop-pps", "sprop-parameter-sets")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoTrack:
-    """A video track. `parameter_sets` are NAL units that its packets may leave out; `fps` is None if not said."""
+    """A video track. `parameter_sets`: NAL units that its packets may omit. `fps`: None if the SDP does not say."""
 
     codec: str
     payload_types: frozenset[int]
@@ -39,7 +39,7 @@ class VideoTrack:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Presentation:
-    """A track, and what the whole presentation is controlled by (empty if not said)."""
+    """A track, and the control URL of the whole presentation (empty if the SDP does not say)."""
 
     track: VideoTrack
     control: str
@@ -47,7 +47,7 @@ class Presentation:
 
 @dataclass(slots=True, kw_only=True)
 class _SdpSection:
-    """The lines that belong to one `m=`, or those before the first."""
+    """The lines that belong to one `m=` line, or the lines before the first one."""
 
     kind: str = ""
     protocol: str = ""
@@ -58,7 +58,7 @@ class _SdpSection:
         return next((value for key, value in self.attributes if key == name), "")
 
     def numbered(self, name: str, payload_type: int) -> str:
-        """The value of `a=name:96 value` for this payload type."""
+        """Return the value of `a=name:96 value` for this payload type."""
         for key, value in self.attributes:
             number, _, rest = value.partition(" ")
             if key == name and number.strip() == str(payload_type):
@@ -67,9 +67,9 @@ class _SdpSection:
 
 
 def parse_sdp(body: bytes) -> Presentation:
-    """The first video track that we can read.
+    """Parse an SDP and return its first video track that we can read.
 
-    Raises `UnsupportedStreamError` where somebody else may be able to read one, `SourceError` where there is no video.
+    Raises `UnsupportedStreamError` if FFmpeg may be able to read one, `SourceError` if there is no video.
     """
     if len(body) > MAX_SDP_BYTES:
         raise UnsupportedStreamError(f"a description of {len(body)} bytes; at most {MAX_SDP_BYTES} are read")
@@ -111,7 +111,7 @@ def _media(value: str) -> _SdpSection:
 
 
 def _track(section: _SdpSection) -> VideoTrack | str:
-    """The track, or why we cannot read it."""
+    """Return the track, or why we cannot read it."""
     encrypted = section.of("crypto") or section.of("key-mgmt") or "SAVP" in section.protocol
     if encrypted:
         return "encrypted media (SRTP)"
@@ -144,7 +144,7 @@ def _pairs(fmtp: str) -> dict[str, str]:
 
 
 def _unusual(codec: str, fmtp: dict[str, str]) -> str | None:
-    """Ways to send slices that cameras do not use, and that we do not take apart."""
+    """Return the name of a packetization that cameras do not use and that we do not support; None for the others."""
     if codec == "H264" and fmtp.get("packetization-mode", "0") not in ("", "0", "1"):
         return "H.264 with its slices out of order (packetization-mode 2)"
     if fmtp.get("sprop-max-don-diff", "0") not in ("", "0") or fmtp.get("tx-mode", "SRST").upper() != "SRST":
@@ -162,7 +162,7 @@ def _decoded(text: str) -> Iterator[bytes]:
         try:
             nal = base64.b64decode(part + "=" * (-len(part) % 4), validate=True)
         except (binascii.Error, ValueError):
-            continue  # they come with the pictures as well
+            continue  # the packets usually contain them as well
         if 2 < len(nal) <= MAX_PARAMETER_SET_BYTES:
             yield nal
 
@@ -182,13 +182,13 @@ def _fps(text: str) -> float | None:
 
 
 def _control(section: _SdpSection) -> str:
-    """What goes into a request's first line must not end it."""
+    """Return the control URL. It becomes part of a request's first line, so it must not be able to end that line."""
     control = section.of("control")
     if len(control) > MAX_CONTROL_CHARS or not all("!" <= char <= "~" for char in control):
-        raise UnsupportedStreamError("a control address that is none")
+        raise UnsupportedStreamError("an invalid control URL")
     return control
 
 
 def _word(text: str) -> str:
-    """A server's word, fit for a line of ours."""
+    """Make a word that a server sent safe for our own messages."""
     return "".join(char for char in text[:32] if char.isascii() and (char.isalnum() or char in "-_./ ")) or "?"

@@ -1,4 +1,4 @@
-"""From a URL to packets that come: OPTIONS, DESCRIBE, SETUP, PLAY; then what keeps a session alive."""
+"""Play an RTSP URL (OPTIONS, DESCRIBE, SETUP, PLAY) and keep the session alive."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ from streamclf.sources.rtsp.sdp import Presentation, parse_sdp
 
 MAX_REDIRECTIONS = 3
 TIMEOUT_S = 60.0
-"""After which a server ends a session that it hears nothing of, unless it says otherwise."""
+"""A server ends a session after this long without a request, unless it declares another time-out."""
 KEEP_ALIVE_S = (1.0, 30.0)
+"""The shortest and the longest interval between keep-alive requests."""
 REPORT_S = 5.0
 REORDER_S = 0.1
-"""How long a datagram that is missing is waited for."""
-GOODBYE_S = 0.2
+"""How long to wait for a missing datagram."""
+TEARDOWN_S = 0.2
 SEND_S = 1.0
 PUNCH = bytes([0x80, 0]) + bytes(10)
-"""An empty RTP packet: it opens the way through a firewall for those that come back."""
+"""An empty RTP packet, which opens the way through a firewall for the packets that come back."""
 
 
 class RtspSession:
@@ -47,7 +48,7 @@ class RtspSession:
         tls_verify: bool,
         stop: threading.Event,
     ) -> None:
-        """Play `url`; all of it takes no longer than until `deadline` (monotonic seconds)."""
+        """Play `url`; all requests together end by `deadline` (monotonic seconds)."""
         self._shown = shown
         self._stop = stop
         self._deadline = deadline
@@ -56,50 +57,50 @@ class RtspSession:
         self._server_ports: tuple[int, int] | None = None
         self._channels = (0, 1)
         self._timeout_s = TIMEOUT_S
-        self._random = random.Random()  # noqa: S311 - nothing secret
+        self._random = random.Random()  # noqa: S311 - only for jitter
         address, self._credentials = parse_url(url, shown)
         self._client, self._connection = self._connect(address)
         try:
-            self._offer, base = self._describe(address)
-            # Over TLS the packets have to be in it: what goes by UDP everybody can read.
+            self._presentation, base = self._describe(address)
+            # With TLS the packets must use the same connection: everybody on the way can read UDP.
             self._media = self._set_up(base, udp=transport == "udp" and not address.tls)
-            self._control = join_control(base, self._offer.control)
+            self._control = join_control(base, self._presentation.control)
             self._play()
         except BaseException:
-            self.close(goodbye=False)
+            self.close(teardown=False)
             raise
         now = time.monotonic()
         self._keep_alive_at, self._report_at = now + self._keep_alive_s(), now
 
     @property
-    def offer(self) -> Presentation:
-        """What is played."""
-        return self._offer
+    def presentation(self) -> Presentation:
+        """The server's description of the stream."""
+        return self._presentation
 
     @property
     def media(self) -> TrackReceiver:
-        """Where the packets go."""
+        """The receiver that turns packets into frames."""
         return self._media
 
     def receive(self, until: float) -> list[ReceivedPackets]:
-        """Packets in the order in which they came; none after `until`. Keeps the session alive meanwhile."""
+        """Return packets in the order of arrival; an empty list at `until`. Also keeps the session alive."""
         client = self._client
         junk = client.framing.junk
-        packets, answers = client.receive(min(until, self._keep_alive_at, self._report_at))
-        for answer in answers:
-            self._take(answer)
+        packets, responses = client.receive(min(until, self._keep_alive_at, self._report_at))
+        for response in responses:
+            self._handle_response(response)
         if client.framing.junk != junk:
-            self._media.note_damage()
+            self._media.add_damage()
         now = time.monotonic()
         if now >= self._keep_alive_at or now >= self._report_at:
-            self._keep(now)
+            self._send_due(now)
         return packets
 
-    def close(self, *, goodbye: bool = True) -> None:
-        """Hang up, and say so where that takes no time."""
-        if goodbye and self._client.session:
+    def close(self, *, teardown: bool = True) -> None:
+        """Close the connection, after a TEARDOWN request if that can be sent at once."""
+        if teardown and self._client.session:
             with contextlib.suppress(OSError, SourceError, StopRequestedError):
-                self._client.tell("TEARDOWN", self._control, time.monotonic() + GOODBYE_S)
+                self._client.send_request("TEARDOWN", self._control, time.monotonic() + TEARDOWN_S)
         self._client.session = ""
         self._connection.close()
         if self._udp is not None:
@@ -114,25 +115,27 @@ class RtspSession:
         return RtspClient(connection, self._credentials, shown=self._shown, stop=self._stop), connection
 
     def _describe(self, address: RtspAddress) -> tuple[Presentation, str]:
-        """What is offered, and the URL that its controls are relative to."""
+        """Return the server's description, and the URL that its control URLs are relative to."""
         for redirections in range(MAX_REDIRECTIONS + 1):
             if redirections:
                 self._connection.close()
                 self._client, self._connection = self._connect(address)
             options = self._client.request("OPTIONS", address.url, self._deadline)
             self._public = options.header("public").upper() if options.status == 200 else ""
-            answer = self._client.request("DESCRIBE", address.url, self._deadline, Accept="application/sdp")
-            if answer.status == 200:
-                base = answer.header("content-base") or answer.header("content-location") or address.url
-                return parse_sdp(answer.body), self._base(base, address)
-            if answer.status not in (301, 302, 303, 305, 307, 308):
-                self._client.refuse(answer.status)
-            address = resolve_redirect(address, answer.header("location"), self._shown)
+            response = self._client.request("DESCRIBE", address.url, self._deadline, Accept="application/sdp")
+            if response.status == 200:
+                base = response.header("content-base") or response.header("content-location") or address.url
+                return parse_sdp(response.body), self._base(base, address)
+            if response.status not in (301, 302, 303, 305, 307, 308):
+                self._client.raise_for_status(response.status)
+            address = resolve_redirect(address, response.header("location"), self._shown)
         raise SourceError(f"{self._shown}: redirects more than {MAX_REDIRECTIONS} times; check the server")
 
     def _base(self, base: str, address: RtspAddress) -> str:
-        """The server's name of itself, if it is one: cameras behind a router give one that nobody can reach, but which
-        they expect in requests."""
+        """Return the base URL that the server declares, if it is valid.
+
+        Cameras behind a router declare one that cannot be reached from here, but they expect it in requests.
+        """
         try:
             found, _ = parse_url(base, self._shown)
         except SourceError:
@@ -140,39 +143,39 @@ class RtspSession:
         return found.url
 
     def _set_up(self, base: str, *, udp: bool) -> TrackReceiver:
-        track = self._offer.track
-        self._client.framing.expect(self._channels, track.payload_types)
+        track = self._presentation.track
+        self._client.framing.set_channels(self._channels, track.payload_types)
         if udp:
             self._udp = UdpPair(self._connection)
             wanted = f"RTP/AVP;unicast;client_port={self._udp.port}-{self._udp.port + 1}"
         else:
             wanted = "RTP/AVP/TCP;unicast;interleaved=0-1"
         url = join_control(base, track.control)
-        answer = self._client.request("SETUP", url, self._deadline, Transport=wanted)
-        if answer.status == 461:
+        response = self._client.request("SETUP", url, self._deadline, Transport=wanted)
+        if response.status == 461:
             wanted, other = ("UDP", "tcp") if udp else ("TCP", "udp")
             raise UnsupportedStreamError(f"no unicast over {wanted} (461), transport: {other} may do")
-        if answer.status != 200:
-            self._client.refuse(answer.status)
-        self._begin_session(answer.header("session"))
-        transport = answer.header("transport").lower()
+        if response.status != 200:
+            self._client.raise_for_status(response.status)
+        self._begin_session(response.header("session"))
+        transport = response.header("transport").lower()
         if (udp and "/tcp" in transport) or (not udp and "client_port" in transport and "/tcp" not in transport):
-            raise UnsupportedStreamError("a server that takes another transport than it was asked for")
+            raise UnsupportedStreamError("a server that uses another transport than the requested one")
         if self._udp is not None:
-            self._client.listen(self._udp)
+            self._client.add_udp(self._udp)
             self._server_ports = _pair("server_port", transport, 65535)
             if self._server_ports is not None:
-                self._udp.expect(self._server_ports)
+                self._udp.set_peer_ports(self._server_ports)
         else:
             self._channels = _pair("interleaved", transport, 255) or self._channels
-            self._client.framing.expect(self._channels, track.payload_types)
+            self._client.framing.set_channels(self._channels, track.payload_types)
         return TrackReceiver(track, reorder_s=REORDER_S if udp else 0.0)
 
     def _begin_session(self, header: str) -> None:
         name, *parameters = header.split(";")
         name = name.strip()
         if len(name) > 256 or not all("!" <= char <= "~" for char in name):
-            raise UnsupportedStreamError("a session without a usable name")
+            raise UnsupportedStreamError("a session with an unusable identifier")
         self._client.session = name
         for parameter in parameters:
             key, _, value = parameter.partition("=")
@@ -181,47 +184,47 @@ class RtspSession:
 
     def _play(self) -> None:
         self._punch()
-        answer = self._client.request("PLAY", self._control, self._deadline, Range="npt=0.000-")
-        if answer.status != 200:
-            self._client.refuse(answer.status)
+        response = self._client.request("PLAY", self._control, self._deadline, Range="npt=0.000-")
+        if response.status != 200:
+            self._client.raise_for_status(response.status)
 
     def _punch(self) -> None:
         if self._udp is not None and self._server_ports is not None:
             self._udp.send(0, PUNCH, self._server_ports[0])
-            self._udp.send(1, self._media.report(time.monotonic()), self._server_ports[1])
+            self._udp.send(1, self._media.receiver_report(time.monotonic()), self._server_ports[1])
 
     def _keep_alive_s(self) -> float:
-        """Twice in the time that the server waits."""
+        """Return the seconds until the next keep-alive: at least two fit into the server's time-out."""
         least, most = KEEP_ALIVE_S
         return max(least, min(most, self._timeout_s / 2)) * self._random.uniform(0.8, 0.95)
 
-    def _keep(self, now: float) -> None:
+    def _send_due(self, now: float) -> None:
         if now >= self._keep_alive_at:
             self._keep_alive_at = now + self._keep_alive_s()
             method = "GET_PARAMETER" if "GET_PARAMETER" in self._public else "OPTIONS"
-            self._client.tell(method, self._control, now + SEND_S)
+            self._client.send_request(method, self._control, now + SEND_S)
         if now >= self._report_at:
             self._report_at = now + REPORT_S * self._random.uniform(0.5, 1.5)
-            report = self._media.report(now)
+            report = self._media.receiver_report(now)
             if self._udp is None:
                 self._client.send_packet(self._channels[1], report)
             elif self._server_ports is not None:
                 self._udp.send(1, report, self._server_ports[1])
 
-    def _take(self, answer: RtspMessage) -> None:
-        """An answer to a sign of life."""
-        self._client.answered(answer)
-        if answer.status == 401:
-            # Its nonce has expired; three at once would be a wrong password, which it was not.
+    def _handle_response(self, response: RtspMessage) -> None:
+        """Handle the response to a keep-alive request."""
+        self._client.update_challenge(response)
+        if response.status == 401:
+            # The nonce has expired. Wait before the next attempt: the server may count several as wrong passwords.
             self._keep_alive_at = min(self._keep_alive_at, time.monotonic() + KEEP_ALIVE_S[0])
-        elif answer.status == 454:
-            raise StreamEndedError  # no such session (any more)
-        elif answer.status in (405, 501):
+        elif response.status == 454:
+            raise StreamEndedError  # the session does not exist, or no longer
+        elif response.status in (405, 501):
             self._public = ""
 
 
 def _pair(name: str, transport: str, most: int) -> tuple[int, int] | None:
-    """`interleaved=0-1`: two numbers, or the first and its successor."""
+    """Parse a field like `interleaved=0-1`: two numbers, or one number and its successor."""
     match = re.search(rf"(?:^|;)\s*{name}\s*=\s*(\d{{1,5}})(?:\s*-\s*(\d{{1,5}}))?", transport)
     if match is None:
         return None

@@ -47,7 +47,7 @@ def test_a_camera_that_goes_away_is_a_fault_not_an_end(tmp_path: Path) -> None:
     with CameraSource(3, device=device) as source:
         for _ in range(3):
             next(source)
-        with pytest.raises(SourceError, match="camera 3: gives no more pictures; was it unplugged"):
+        with pytest.raises(SourceError, match="camera 3: sends no more frames; was it unplugged"):
             next(source)
     with CameraSource(3, device=cv2.VideoCapture()) as busy, pytest.raises(SourceError, match="another program"):
         next(busy)

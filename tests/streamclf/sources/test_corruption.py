@@ -11,7 +11,7 @@ from support.rtsp_server import RtspServer
 
 from streamclf.config.service import StreamConfig
 from streamclf.sources import Frame, open_source
-from streamclf.sources.corruption import REFRESHED_AFTER, DamageTracker
+from streamclf.sources.corruption import REFRESH_FRAMES, DamageTracker
 
 FILM = film(frames=250, gop=25)
 
@@ -21,9 +21,9 @@ def flags(damage: DamageTracker, *pictures: str) -> str:
     told = ""
     for picture in pictures:
         if picture == "!":
-            damage.note()
+            damage.add_damage()
             continue
-        corrupt, broken = damage.picture(is_key=picture in "kK", is_corrupt=picture in "xK")
+        corrupt, broken = damage.add_frame(is_key=picture in "kK", is_corrupt=picture in "xK")
         assert corrupt or not broken
         told += "b" if broken else "c" if corrupt else "."
     return told
@@ -41,8 +41,8 @@ def test_a_damaged_key_frame_ends_nothing() -> None:
 
 def test_a_camera_without_key_frames_is_whole_again_when_all_has_been_sent_anew() -> None:
     damage = DamageTracker()
-    told = flags(damage, *("kx" + "p" * (REFRESHED_AFTER + 5)))
-    assert told.count("c") == REFRESHED_AFTER - 1
+    told = flags(damage, *("kx" + "p" * (REFRESH_FRAMES + 5)))
+    assert told.count("c") == REFRESH_FRAMES - 1
     assert told.endswith(".....")
 
 

@@ -229,8 +229,8 @@ def only_a_header(path: Path) -> Path:
         (nothing, "an empty file"),
         (audio, "holds audio, no video"),
         (a_pipe, "not a regular file"),
-        (a_playlist_to_elsewhere, "may not be read|not allowed|not a video"),
-        (only_a_header, "not one picture could be decoded|not a video"),
+        (a_playlist_to_elsewhere, "cannot be read|not allowed|not a video"),
+        (only_a_header, "no frame could be decoded|not a video"),
     ],
 )
 def test_what_is_no_video_is_said_in_one_line(tmp_path: Path, make: object, message: str) -> None:
@@ -249,7 +249,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, clip: Path) -> None:
     path = tmp_path / "secret.mp4"
     path.write_bytes(clip.read_bytes())
     path.chmod(0)
-    with pytest.raises(SourceError, match="may not be read"):
+    with pytest.raises(SourceError, match="cannot be read"):
         frames_of(path)
 
 

@@ -63,14 +63,14 @@ class Made:
     number: int
     at_ns: int
     key: bool
-    spare: bool
+    disposable: bool
 
 
 def video(
     intervals_ms: Sequence[int], groups: Sequence[int], pyramid: bool, loose: Sequence[bool], gop: int
 ) -> tuple[list[Made], int]:
     """Packets in decoding order, and how many pictures the decoder holds back. `groups`: B pictures before each other
-    one; `loose`: whether such a one, if no B picture refers to it, is spare."""
+    one; `loose`: whether such a one, if no B picture refers to it, is disposable."""
     times = [0]
     for interval in intervals_ms:
         times.append(times[-1] + interval * MS)
@@ -82,8 +82,8 @@ def video(
             break
         turn += 1
         key = turn % gop == 0
-        spare = not key and not between and not groups[turn % len(groups)] and loose[turn % len(loose)]
-        packets.append(Made(last, times[last], key, spare))
+        disposable = not key and not between and not groups[turn % len(groups)] and loose[turn % len(loose)]
+        packets.append(Made(last, times[last], key, disposable))
         inner = list(range(number + 1, last))
         if pyramid and between > 1:
             middle = inner.pop(between // 2)
@@ -95,15 +95,15 @@ def video(
 
 
 def played(
-    packets: Sequence[Made], depth: int, threads: int, *, fps: float, frames_per_chunk: int, prompt: bool, skip: bool
+    packets: Sequence[Made], depth: int, threads: int, *, fps: float, frames_per_chunk: int, low_delay: bool, skip: bool
 ) -> tuple[Chunks, list[int]]:
     """The chunks of a video, and the pictures that were skipped."""
     sink = Chunks((frames_per_chunk, 1, 1, 3))
     sampler = ChunkSampler(fps, frames_per_chunk)
     builder = ChunkBuilder(sampler, sink, height=1, width=1, resize="stretch")
-    skipper: PacketSkipper[Made] = PacketSkipper(prompt=prompt)
+    skipper: PacketSkipper[Made] = PacketSkipper(low_delay=low_delay)
     if skip:
-        skipper.interest = sampler
+        skipper.selector = sampler
     inside: list[Made] = []
     ready: list[Made] = []
     skipped: list[int] = []
@@ -120,9 +120,9 @@ def played(
     def give_out(count: int) -> None:
         while len(ready) > count:
             made = ready.pop(0)
-            for one in skipper.out(made.at_ns):
-                skipped.append(one.item.number)
-                show(one.item, None)
+            for one in skipper.pop_skipped_before(made.at_ns):
+                skipped.append(one.packet.number)
+                show(one.packet, None)
             show(made, made.number)
 
     def decode(made: Made) -> None:
@@ -134,16 +134,18 @@ def played(
 
     for packet in packets:
         sink.packets += 1
-        admitted = skipper.admit(packet, packet.at_ns, arrived_ns=0, key=packet.key, spare=packet.spare, sound=True)
+        admitted = skipper.push(
+            packet, packet.at_ns, arrived_ns=0, key=packet.key, disposable=packet.disposable, intact=True
+        )
         for made in admitted:
             decode(made)
-    for made in skipper.finish():
+    for made in skipper.flush():
         decode(made)
     ready += inside
     give_out(0)
-    for one in skipper.rest():
-        skipped.append(one.item.number)
-        show(one.item, None)
+    for one in skipper.pop_skipped():
+        skipped.append(one.packet.number)
+        show(one.packet, None)
     assert seen == sorted(packet.number for packet in packets), "each once, in the order of showing"
     return sink, skipped
 
@@ -162,29 +164,29 @@ INTERVALS = st.lists(
     threads=st.integers(0, 5),
     fps=st.sampled_from([1, 2.5, 5, 7.3, 10, 12.5, 25, 30]),
     frames_per_chunk=st.integers(1, 6),
-    prompt=st.booleans(),
+    low_delay=st.booleans(),
 )
 def test_chunks_are_the_same_whatever_the_video(
     intervals_ms: list[int], groups: list[int], pyramid: bool, loose: list[bool], gop: int, threads: int, fps: float,
-    frames_per_chunk: int, prompt: bool,
+    frames_per_chunk: int, low_delay: bool,
 ) -> None:  # fmt: skip
     packets, depth = video(intervals_ms, groups, pyramid, loose, gop)
-    keys: dict[str, Any] = {"fps": fps, "frames_per_chunk": frames_per_chunk, "prompt": prompt}
+    keys: dict[str, Any] = {"fps": fps, "frames_per_chunk": frames_per_chunk, "low_delay": low_delay}
     plain, none = played(packets, depth, threads, skip=False, **keys)
     saving, skipped = played(packets, depth, threads, skip=True, **keys)
     assert not none
     assert saving.all == plain.all
-    assert {packet.number for packet in packets if not packet.spare}.isdisjoint(skipped)
-    if prompt and not threads:
+    assert {packet.number for packet in packets if not packet.disposable}.isdisjoint(skipped)
+    if low_delay and not threads:
         assert saving.after == plain.after, "a chunk may not come later"
 
 
 def test_of_a_regular_video_only_what_is_wanted_is_decoded() -> None:
     packets, depth = video([40] * 200, [0], False, [True], 50)
-    _, skipped = played(packets, depth, 0, fps=5, frames_per_chunk=1, prompt=True, skip=True)
-    # All but the first of four pictures are spare; of those, one of five is wanted.
-    spare = {packet.number for packet in packets if packet.spare}
-    assert spare - set(skipped) == {number for number in spare if number % 5 == 0}
+    _, skipped = played(packets, depth, 0, fps=5, frames_per_chunk=1, low_delay=True, skip=True)
+    # All but the first of four pictures are disposable; of those, one of five is wanted.
+    disposable = {packet.number for packet in packets if packet.disposable}
+    assert disposable - set(skipped) == {number for number in disposable if number % 5 == 0}
 
 
 class Nobody:
@@ -199,17 +201,17 @@ class Nobody:
         return False
 
 
-def admitted(skipper: PacketSkipper[int], at_ns: int | None, *, key: bool = False, sound: bool = True) -> list[int]:
+def admitted(skipper: PacketSkipper[int], at_ns: int | None, *, key: bool = False, intact: bool = True) -> list[int]:
     item = -1 if at_ns is None else at_ns
-    made = list(skipper.admit(item, at_ns, arrived_ns=0, key=key, spare=not key, sound=sound))
+    made = list(skipper.push(item, at_ns, arrived_ns=0, key=key, disposable=not key, intact=intact))
     for one in made:
-        skipper.out(None if one < 0 else one)
+        skipper.pop_skipped_before(None if one < 0 else one)
     return made
 
 
 def fresh() -> PacketSkipper[int]:
-    skipper: PacketSkipper[int] = PacketSkipper(prompt=True)
-    skipper.interest = Nobody()
+    skipper: PacketSkipper[int] = PacketSkipper(low_delay=True)
+    skipper.selector = Nobody()
     assert admitted(skipper, 10, key=True) == [10]
     assert admitted(skipper, 20) == [], "it waits for the next one's time"
     assert admitted(skipper, 30) == []
@@ -218,13 +220,13 @@ def fresh() -> PacketSkipper[int]:
 
 def test_damage_ends_it_until_the_next_key_frame() -> None:
     skipper = fresh()
-    assert admitted(skipper, 40, sound=False) == [30, 40], "what follows is not sure: the waiting one is decoded too"
+    assert admitted(skipper, 40, intact=False) == [30, 40], "what follows is not sure: the waiting one is decoded too"
     assert admitted(skipper, 50) == [50]
     assert admitted(skipper, 60, key=True) == [60]
     assert admitted(skipper, 70) == []
-    skipper.distrust(50)
+    skipper.pause_until_key(50)
     assert admitted(skipper, 80) == [], "what is shown before the key frame does not matter"
-    skipper.distrust(60)
+    skipper.pause_until_key(60)
     assert admitted(skipper, 90) == [80, 90]
 
 
@@ -238,32 +240,34 @@ def test_time_that_goes_back_or_is_unknown_ends_it_too() -> None:
 
 
 def test_nothing_is_skipped_before_the_first_picture_or_twice_at_one_time() -> None:
-    skipper: PacketSkipper[int] = PacketSkipper(prompt=False)
-    skipper.interest = Nobody()
-    assert list(skipper.admit(10, 10, arrived_ns=0, key=True, spare=False, sound=True)) == [10]
-    assert list(skipper.admit(20, 20, arrived_ns=0, key=False, spare=True, sound=True)) == [20], "none has come out yet"
-    skipper.out(10)
-    assert list(skipper.admit(20, 20, arrived_ns=0, key=False, spare=True, sound=True)) == [20]
+    skipper: PacketSkipper[int] = PacketSkipper(low_delay=False)
+    skipper.selector = Nobody()
+    assert list(skipper.push(10, 10, arrived_ns=0, key=True, disposable=False, intact=True)) == [10]
+    assert list(skipper.push(20, 20, arrived_ns=0, key=False, disposable=True, intact=True)) == [20], (
+        "none has come out yet"
+    )
+    skipper.pop_skipped_before(10)
+    assert list(skipper.push(20, 20, arrived_ns=0, key=False, disposable=True, intact=True)) == [20]
 
 
 def test_one_is_decoded_in_time_for_the_stream_to_be_heard_of() -> None:
-    """All but the key frames of some cameras are spare, and a slow model wants few: it would look stalled."""
+    """All but the key frames of some cameras are disposable, and a slow model wants few: it would look stalled."""
     skipper = fresh()
     told: list[int] = []
     for i in range(4, 100):
         now_ns = i * 40 * MS
-        for made in skipper.admit(i * 10, i * 10, arrived_ns=now_ns, key=False, spare=True, sound=True):
-            told += [one.item for one in skipper.out(made)]
+        for made in skipper.push(i * 10, i * 10, arrived_ns=now_ns, key=False, disposable=True, intact=True):
+            told += [one.packet for one in skipper.pop_skipped_before(made)]
             told.append(made)
     assert told == [i * 10 for i in range(2, 2 + len(told))]
     assert len(told) > 85
-    assert len(list(skipper.rest())) <= MAX_PENDING_SKIPPED_NS // (40 * MS) + 1
+    assert len(list(skipper.pop_skipped())) <= MAX_PENDING_SKIPPED_NS // (40 * MS) + 1
 
 
 def test_what_never_comes_out_is_not_kept_for_ever() -> None:
     skipper = fresh()
     for i in range(4, 5 * MAX_TIMES):
-        assert skipper.admit(i, i * 10, arrived_ns=0, key=not i % 50, spare=bool(i % 50), sound=True) is not None
+        assert skipper.push(i, i * 10, arrived_ns=0, key=not i % 50, disposable=bool(i % 50), intact=True) is not None
     assert len(skipper._times) <= 2 * MAX_TIMES + 1
     assert len(skipper._decoding) <= 2 * MAX_TIMES + 1
     assert len(skipper._skipped) <= MAX_PENDING_SKIPPED
@@ -271,15 +275,15 @@ def test_what_never_comes_out_is_not_kept_for_ever() -> None:
 
 def test_a_picture_without_a_time_ends_it_also_for_the_one_that_waits() -> None:
     skipper = fresh()
-    assert list(skipper.admit(40, 40, arrived_ns=0, key=False, spare=True, sound=True)) == []
-    assert [one.item for one in skipper.out(None)] == [20, 30]
-    skipper.out(90)
-    assert list(skipper.admit(100, 100, arrived_ns=0, key=False, spare=True, sound=True)) == [40, 100]
+    assert list(skipper.push(40, 40, arrived_ns=0, key=False, disposable=True, intact=True)) == []
+    assert [one.packet for one in skipper.pop_skipped_before(None)] == [20, 30]
+    skipper.pop_skipped_before(90)
+    assert list(skipper.push(100, 100, arrived_ns=0, key=False, disposable=True, intact=True)) == [40, 100]
 
 
 def test_half_pictures_end_it_for_good() -> None:
     skipper = fresh()
-    skipper.refuse()
+    skipper.disable()
     assert admitted(skipper, 40) == [30, 40]
     assert admitted(skipper, 50, key=True) == [50]
     assert admitted(skipper, 60) == [60]

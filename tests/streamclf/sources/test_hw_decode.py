@@ -33,7 +33,7 @@ class Device:
             "streamclf.sources.av_container",
             "streamclf.sources.rtsp.decoder",
         ):
-            monkeypatch.setattr(f"{module}.is_used", lambda context: works)
+            monkeypatch.setattr(f"{module}.uses_hardware", lambda context: works)
 
     def _make(self, device: str) -> Any:
         from av.codec.hwaccel import HWAccel
@@ -68,7 +68,7 @@ def test_the_default_is_the_cpu_and_says_nothing(clip: Path) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_to_look_for_a_device_is_never_an_error(device: hw_decode.Device) -> None:
+def test_to_look_for_a_device_is_never_an_error(device: hw_decode.HardwareDevice) -> None:
     reason = opening_failure(device)
     assert reason is None or reason.startswith(("cannot be opened: ", "not in this FFmpeg"))
 
@@ -193,7 +193,7 @@ def test_a_broken_film_is_blamed_on_the_device_only_once(monkeypatch: pytest.Mon
     Device(monkeypatch)
     monkeypatch.setattr("streamclf.sources.av_container.AvContainer._decoded", lambda self, packet: iter(()))
     path = write_clip(tmp_path / "film.mp4", frames=5)
-    with pytest.raises(SourceError, match="not one picture could be decoded") as caught:
+    with pytest.raises(SourceError, match="no frame could be decoded") as caught:
         numbers(StreamConfig(url=str(path), pace="fast", decode="cuda"))
     assert not isinstance(caught.value, HardwareError)
 

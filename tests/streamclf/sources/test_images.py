@@ -78,10 +78,10 @@ def test_pictures_of_any_size_follow_each_other(tmp_path: Path) -> None:
 
 def test_what_cannot_be_played_is_said_with_its_remedy(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SourceError, match=r"no pictures in it; known are \.bmp"):
+    with pytest.raises(SourceError, match=r"no images in it; known suffixes are \.bmp"):
         frames_of(tmp_path / "empty")
     with pytest.raises(SourceError, match="No such file or directory; give the path of a folder"):
         frames_of(tmp_path / "absent")
     (tmp_path / "empty" / "a.jpg").write_bytes(b"x")
-    with pytest.raises(SourceError, match=r"none of its 1 pictures can be read; look at a\.jpg"):
+    with pytest.raises(SourceError, match=r"none of its 1 images can be read; check a\.jpg"):
         frames_of(tmp_path / "empty")

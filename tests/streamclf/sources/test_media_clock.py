@@ -13,7 +13,7 @@ FRAME_NS = NS // 25
 
 def played(stamps: list[int | None], interval_ns: int = FRAME_NS) -> list[int]:
     clock = MediaClock()
-    return [clock.at(stamp, 7 * NS + i * interval_ns) for i, stamp in enumerate(stamps)]
+    return [clock.media_ns(stamp, 7 * NS + i * interval_ns) for i, stamp in enumerate(stamps)]
 
 
 @pytest.mark.parametrize("bits", [32, 33])
@@ -26,7 +26,7 @@ def test_a_counter_that_wraps_goes_on_also_the_second_time(bits: int) -> None:
     assert all(abs(step - FRAME_NS) <= 2 for step in steps)
     clock = MediaClock()
     period_s = 2**bits / 90_000
-    told = [clock.at(round(t % period_s * NS), t * NS) for t in range(0, int(2.5 * period_s), 600)]
+    told = [clock.media_ns(round(t % period_s * NS), t * NS) for t in range(0, int(2.5 * period_s), 600)]
     assert all(abs(after - before - 600 * NS) <= 2 for before, after in itertools.pairwise(told))
 
 
@@ -47,10 +47,10 @@ def test_a_missing_time_stamp_is_what_it_should_have_been() -> None:
 def test_an_estimate_that_was_too_late_makes_no_time_run_backwards() -> None:
     clock = MediaClock()
     told = [
-        clock.at(0, 0),
-        clock.at(None, 3 * FRAME_NS),
-        clock.at(2 * FRAME_NS, 3 * FRAME_NS),
-        clock.at(4 * FRAME_NS, 4 * FRAME_NS),
+        clock.media_ns(0, 0),
+        clock.media_ns(None, 3 * FRAME_NS),
+        clock.media_ns(2 * FRAME_NS, 3 * FRAME_NS),
+        clock.media_ns(4 * FRAME_NS, 4 * FRAME_NS),
     ]
     assert told == sorted(set(told))
     assert told[-1] == 4 * FRAME_NS

@@ -90,7 +90,7 @@ def test_the_wrong_secret_is_refused_and_shown_nowhere(caplog: pytest.LogCapture
     where = f"tcp://127.0.0.1:{free_port()}"
     with listening(where, push_secret=SECRET, open_timeout_s=1) as source:
         with streamclf.push(where, width=4, height=2, secret="something else") as sink:
-            with pytest.raises(SourceWaitingError, match=r"no program within 1 s \(open_timeout_s\)"):
+            with pytest.raises(SourceWaitingError, match=r"no program connected within 1 s \(open_timeout_s\)"):
                 next(source)
             with pytest.raises(SourceError, match="refused; the secret is not the stream's push_secret") as caught:
                 sink.write(np.zeros((2, 4, 3), np.uint8))
@@ -153,13 +153,13 @@ def test_silence_and_goodbye_are_told_apart(private: Path) -> None:
     with reading as source, streamclf.push(str(private), width=4, height=2) as sink:
         sink.write(np.zeros((2, 4, 3), np.uint8))
         next(source)
-        with pytest.raises(SourceError, match=r"no picture for 0\.5 s \(read_timeout_s\)"):
+        with pytest.raises(SourceError, match=r"no frame for 0\.5 s \(read_timeout_s\)"):
             next(source)
     with listening(str(private)) as source:
         with streamclf.push(str(private), width=4, height=2) as sink:
             sink.write(np.zeros((2, 4, 3), np.uint8))
             next(source)
-        with pytest.raises(SourceWaitingError, match="the program closed it"):
+        with pytest.raises(SourceWaitingError, match="the program closed the connection"):
             next(source)
 
 
@@ -180,7 +180,7 @@ def test_anything_else_is_refused_before_memory_is_taken(private: Path, header: 
         peer.sendall(header)
         thread.join(DEADLINE_S)
         assert not thread.is_alive()
-        assert "bytes that are no picture" in str(failures[0])
+        assert "bytes that are not an image" in str(failures[0])
 
 
 def _introduce(peer: socket.socket, path: Path) -> None:

@@ -45,7 +45,7 @@ def test_a_certificate_for_another_address_is_none_for_this_one(tmp_path: Path, 
     elsewhere = make_certificate(tmp_path, "elsewhere", address="10.0.0.9")
     with (
         RtspServer({"cam": FILM}, tls=server_context(elsewhere)) as server,
-        pytest.raises(SourceError, match="not for this name"),
+        pytest.raises(SourceError, match="has another name"),
     ):
         open_source(secure(server.url("cam"), tls_ca=str(elsewhere), demuxer=demuxer))
 

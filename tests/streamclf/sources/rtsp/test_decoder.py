@@ -27,7 +27,7 @@ def test_pictures_have_the_shape_that_their_key_frame_says() -> None:
         data = b"".join(START_CODE + nal for nal in unit)
         sizes += [
             (picture.width, picture.height)
-            for wanted in decoder.admitted(AccessUnit(data, number * 3600, False, 0.0))
+            for wanted in decoder.units_to_decode(AccessUnit(data, number * 3600, False, 0.0))
             for picture in decoder.decoded(wanted)
         ]
     expected = [(160, 90), (320, 90), (160, 90), (213, 90), (160, 90), (160, 90)]

@@ -94,7 +94,7 @@ def test_streams_give_the_same_however_they_are_cut(parts: list[bytes], step: in
     told = []
     for size in (step, len(stream) + 1):
         framing, items = InterleavedParser(), []
-        framing.expect((0, 1), frozenset({96}))
+        framing.set_channels((0, 1), frozenset({96}))
         with suppress(MalformedMessageError):
             for begin in range(0, len(stream), size):
                 items += framing.feed(stream[begin : begin + size])
@@ -136,12 +136,12 @@ def test_packets_of_every_kind(packets: list[bytes], codec: str, wait_s: float, 
     for i, packet in enumerate(packets):
         now = 100 + i * 0.01
         if damage and i % 7 == 0:
-            media.note_damage()
-        units += media.rtp([packet], now)
-        media.rtcp([packet], now)
+            media.add_damage()
+        units += media.push_rtp([packet], now)
+        media.push_rtcp([packet], now)
         units += media.expire(now)
         assert media.deadline is None or media.deadline > now
-        assert 0 < len(media.report(now)) < 100
+        assert 0 < len(media.receiver_report(now)) < 100
     assert all(unit.data.startswith(START_CODE) and unit.waited_s >= 0 for unit in units)
     # Bytes come from packets: nothing is made up, and nothing comes twice.
     assert sum(len(unit.data) for unit in units) <= sum(map(len, packets)) + 8 * 20 * len(packets)
@@ -172,6 +172,6 @@ def test_whatever_a_camera_encodes_comes_out_as_it_was(
     media = TrackReceiver(VideoTrack(codec="H265" if hevc else "H264", payload_types=frozenset({96})), reorder_s=0.0)
     for i, picture in enumerate(pictures):
         nals = [(follow if j else head) + body for j, body in enumerate(picture)]
-        units = [unit for packet in sender.packets(nals, i * 3600) for unit in media.rtp([packet], i * 0.04)]
+        units = [unit for packet in sender.packets(nals, i * 3600) for unit in media.push_rtp([packet], i * 0.04)]
         assert [unit.data for unit in units] == [b"".join(START_CODE + nal for nal in nals)]
         assert not units[0].damaged

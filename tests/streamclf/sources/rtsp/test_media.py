@@ -43,7 +43,7 @@ def fed(
 ) -> list[AccessUnit]:
     units = []
     for i, packet in enumerate(packets):
-        units += media.rtp([packet], begin + i * step)
+        units += media.push_rtp([packet], begin + i * step)
     return units
 
 
@@ -153,14 +153,14 @@ def test_half_a_parameter_set_is_thrown_away() -> None:
     ids=["cut", "short", "empty", "FU", "FU of nothing", "type 0", "type 31"],
 )
 def test_packets_that_are_no_h264_are_counted_or_ignored(payload: bytes) -> None:
-    depacketizer = nal.H264()
+    depacketizer = nal.H264Depacketizer()
     assert depacketizer.push(payload, after_loss=False) == []
     assert depacketizer.push(b"\x65\x88abc", after_loss=False) == [b"\x65\x88abc"]
     assert depacketizer.malformed == (payload != b"\x78\0")
 
 
 def test_kinds_that_cameras_do_not_send_are_counted() -> None:
-    old, new = nal.H264(), nal.H265()
+    old, new = nal.H264Depacketizer(), nal.H265Depacketizer()
     assert old.push(b"\x79\0\0\0\x01a", after_loss=False) == []
     assert new.push(b"\x64\x01abc", after_loss=False) == []
     assert (old.unsupported, new.unsupported) == ({25: 1}, {50: 1})
@@ -232,14 +232,14 @@ def test_distances_on_a_circle() -> None:
 
 def test_time_goes_on_over_a_wrap_and_passes_jumps_on() -> None:
     timeline = RtpTimeline(90_000)
-    assert timeline.at(2**32 - 1800, 0.0) == 0
-    assert timeline.at(1800, 0.04) == 3600
+    assert timeline.push(2**32 - 1800, 0.0) == 0
+    assert timeline.push(1800, 0.04) == 3600
     assert not timeline.jumped
-    assert timeline.at(1800 - 900_000, 0.08) == 3600 - 900_000
+    assert timeline.push(1800 - 900_000, 0.08) == 3600 - 900_000
     assert timeline.jumped
-    assert timeline.of(1800) == 3600
+    assert timeline.ticks_of(1800) == 3600
     timeline.restart()
-    assert timeline.at(12_345, 0.12) == 3600 - 900_000 + 3600
+    assert timeline.push(12_345, 0.12) == 3600 - 900_000 + 3600
 
 
 def test_one_packet_of_a_stranger_is_left_out_and_two_are_a_new_sender() -> None:
@@ -254,17 +254,17 @@ def test_one_packet_of_a_stranger_is_left_out_and_two_are_a_new_sender() -> None
     assert units[0].damaged
     assert 0 < units[0].timestamp - STEP < 2 * STEP * 2, "by the clock on the wall, not by the stranger's"
     foreign = media.foreign
-    assert media.rtp([next(packer(ssrc=8).packets([key(1)], 0)).replace(b"\xe0", b"\xe1", 1)], 101.0) == []
+    assert media.push_rtp([next(packer(ssrc=8).packets([key(1)], 0)).replace(b"\xe0", b"\xe1", 1)], 101.0) == []
     assert media.foreign == foreign + 1, "another payload type"
     strangers = [next(packer(ssrc=ssrc).packets([key(1)], 0)) for ssrc in (20, 21, 22)]
-    assert media.rtp(strangers, 101.0) == []
+    assert media.push_rtp(strangers, 101.0) == []
     assert media.foreign == foreign + 3, "all but the last, which may be a new sender's first"
-    assert media.came_at == 101.0, "the first of them might have been one"
+    assert media.received_at == 101.0, "the first of them might have been one"
 
 
 def test_a_sender_report_gives_the_time_of_day_and_a_jump_takes_it_away() -> None:
     sender, media = packer(), TrackReceiver(H264, reorder_s=0.0)
-    media.rtcp([sender.sender_report(1_700_000_000.25, 0)], 100.0)
+    media.push_rtcp([sender.sender_report(1_700_000_000.25, 0)], 100.0)
     (unit,) = fed(media, sender.packets([key(0)], 0))
     assert media.wall_ns(unit.timestamp) == 1_700_000_000_250_000_000
     (unit,) = fed(media, sender.packets([key(1)], STEP), begin=100.04)
@@ -287,9 +287,9 @@ def test_what_we_report_is_what_came() -> None:
     """RFC 3550, section 6.4.2: loss as a fraction of 256 since the last report, and in all."""
     reception = ReceptionStats(90_000)
     for i in (0, 1, 2, 4, 5, 6, 8, 9):
-        reception.packets(PacketRun((65_530 + i) & 0xFFFF, i * STEP, 7, False, [b""]), i * 0.04)
+        reception.add_run(PacketRun((65_530 + i) & 0xFFFF, i * STEP, 7, False, [b""]), i * 0.04)
     (sent,), _ = parse_rtcp(packer().sender_report(1.5, 0))
-    reception.sender(sent, 0.36)
+    reception.add_sender_report(sent, 0.36)
     report = reception.report(42, 1.36)
     first, kind, words, own, ssrc, loss, highest, jitter, middle, delay = struct.unpack_from(">BBH7I", report)
     assert (first, kind, words, own, ssrc) == (0x81, 201, 7, 42, 7)

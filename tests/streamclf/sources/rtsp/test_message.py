@@ -15,7 +15,7 @@ from streamclf.errors import SourceError
 from streamclf.sources.rtsp.address import Credentials, join_control, parse_url, resolve_redirect
 from streamclf.sources.rtsp.auth import Authenticator, choose_challenge
 from streamclf.sources.rtsp.connection import tls_context
-from streamclf.sources.rtsp.fallback import FORGET_S, FallbackCache, UnsupportedStreamError
+from streamclf.sources.rtsp.fallback import MAX_AGE_S, FallbackCache, UnsupportedStreamError
 from streamclf.sources.rtsp.framing import InterleavedParser, ReceivedPackets
 from streamclf.sources.rtsp.message import MalformedMessageError, RtspMessage, request_bytes
 from streamclf.sources.rtsp.sdp import parse_sdp
@@ -39,7 +39,7 @@ def test_a_url_without_who_asks() -> None:
     "url", ["rtsp://", "http://cam/", "rtsp://cam:port/", "rtsp://[::1/", "rtsp://c/" + "x" * 3000]
 )
 def test_what_is_no_rtsp_url(url: str) -> None:
-    with pytest.raises(SourceError, match="like rtsp://HOST:PORT/PATH"):
+    with pytest.raises(SourceError, match="give one like rtsp://HOST:PORT/PATH"):
         parse_url(url, "cam")
 
 
@@ -58,8 +58,8 @@ def test_no_server_leads_us_elsewhere_or_out_of_its_encryption() -> None:
         (plain, "rtsp://cam.evil/a", "another host"),
         (plain, "rtsp://cam@evil/a", "another host"),
         (safe, "rtsp://cam/a", "without encryption"),
-        (plain, "http://cam/a", "a place that is none"),
-        (plain, "", "a place that is none"),
+        (plain, "http://cam/a", "an invalid address"),
+        (plain, "", "an invalid address"),
     ):
         with pytest.raises(SourceError, match=why):
             resolve_redirect(address, location, "cam")
@@ -168,7 +168,7 @@ def test_a_description_of_h265_with_nonsense_in_it() -> None:
         (["m=video 0 udp 96", "a=rtpmap:96 H264/90000"], "media over UDP, not RTP"),
         (["m=video 0 RTP/AVP 96", "a=rtpmap:96 H264/9", "a=fmtp:96 packetization-mode=2"], "out of order"),
         (["m=video 0 RTP/AVP 96", "a=rtpmap:96 H265/9", "a=fmtp:96 sprop-max-don-diff=2"], "out of order"),
-        (["m=video 0 RTP/AVP 96", "a=rtpmap:96 H264/9", "a=control:a b"], "control address"),
+        (["m=video 0 RTP/AVP 96", "a=rtpmap:96 H264/9", "a=control:a b"], "invalid control URL"),
         (["m=video"], "not RTP"),
         ([], "without media"),
         (["x" * 70_000], "at most 65536 are read"),
@@ -188,7 +188,7 @@ def packet(number: int, size: int = 200, channel: int = 0) -> bytes:
 
 def framing() -> InterleavedParser:
     found = InterleavedParser()
-    found.expect((0, 1), frozenset({96}))
+    found.set_channels((0, 1), frozenset({96}))
     return found
 
 
@@ -247,19 +247,19 @@ def test_no_part_of_a_request_ends_its_line() -> None:
     assert request_bytes("PLAY", "rtsp://c/", {"CSeq": "1"}) == b"PLAY rtsp://c/ RTSP/1.0\r\nCSeq: 1\r\n\r\n"
     for url, value in (("a\nb", "c"), ("a", "b\r\nEvil: 1")):
         with pytest.raises(MalformedMessageError):
-            request_bytes("PLAY", url, {"RtspSession": value})
+            request_bytes("PLAY", url, {"Session": value})
 
 
 def test_what_is_learnt_is_forgotten_after_an_hour_and_never_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr("streamclf.sources.rtsp.fallback.time.monotonic", lambda: clock[0])
-    memory = FallbackCache()
+    cache = FallbackCache()
     for i in range(1000):
-        memory.learn(f"rtsp://c/{i}", "JPEG")
-    assert memory.recall("rtsp://c/0") is None
-    assert memory.recall("rtsp://c/999") == "JPEG"
-    clock[0] = FORGET_S + 1
-    assert memory.recall("rtsp://c/999") is None
+        cache.add(f"rtsp://c/{i}", "JPEG")
+    assert cache.reason("rtsp://c/0") is None
+    assert cache.reason("rtsp://c/999") == "JPEG"
+    clock[0] = MAX_AGE_S + 1
+    assert cache.reason("rtsp://c/999") is None
 
 
 def test_certificates_that_cannot_be_read_are_named(tmp_path: Path) -> None:

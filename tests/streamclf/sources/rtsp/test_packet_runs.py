@@ -117,16 +117,16 @@ FAULTS = {f.__name__: f for f in (_lose, _repeat, _delay, _flip, _mark, _empty, 
 
 def told(media: TrackReceiver, now: float) -> dict[str, Any]:
     """All that anybody can ask of it."""
-    names = ("lost", "foreign", "malformed", "unsupported", "trusts_marker", "came_at", "left_at", "deadline")
+    names = ("lost", "foreign", "malformed", "unsupported", "trusts_marker", "received_at", "left_at", "deadline")
     found = {name: getattr(media, name) for name in names}
-    return found | {"report": media.report(now), "wall_ns": [media.wall_ns(i * STEP) for i in range(8)]}
+    return found | {"report": media.receiver_report(now), "wall_ns": [media.wall_ns(i * STEP) for i in range(8)]}
 
 
 def cut(came: Sequence[Came], ends: Sequence[int]) -> list[list[ReceivedPackets]]:
     """What is there at each read, by the framing of a connection that is read up to these bytes."""
     stream = b"".join(struct.pack(">cBH", b"$", 6 + channel, len(data)) + data for channel, data in came)
     framing = InterleavedParser()
-    framing.expect((6, 7), TYPES)
+    framing.set_channels((6, 7), TYPES)
     at, reads = 0, []
     for end in sorted({min(end, len(stream)) for end in ends} | {len(stream)}):
         reads.append([item for item in framing.feed(stream[at:end]) if isinstance(item, ReceivedPackets)])
@@ -136,7 +136,7 @@ def cut(came: Sequence[Came], ends: Sequence[int]) -> list[list[ReceivedPackets]
 
 
 def take_none(payloads: Sequence[bytes], begin: int) -> int:
-    """In the place of `Depacketizer.follow`."""
+    """In the place of `Depacketizer.push_middle`."""
     return begin
 
 
@@ -150,24 +150,24 @@ def test_runs_come_to_the_same_as_single_packets(data: st.DataObject, hevc: bool
     track = VideoTrack(codec="H265" if hevc else "H264", payload_types=TYPES)
     together, alone = TrackReceiver(track, reorder_s=wait_s), TrackReceiver(track, reorder_s=wait_s)
     together._own_ssrc = alone._own_ssrc  # made up by each
-    alone._depacketizer.follow = take_none  # type: ignore[method-assign] # each packet is pushed
+    alone._depacketizer.push_middle = take_none  # type: ignore[method-assign] # each packet is pushed
     now = 100.0
     for items in reads:
         now += data.draw(st.sampled_from([0.0, 0.01, 0.04, 1.5]))
         if data.draw(st.integers(0, 9)) == 0:
-            together.note_damage()
-            alone.note_damage()
+            together.add_damage()
+            alone.add_damage()
         units, expected = [], []
         for channel, packets in items:
             if channel:
-                together.rtcp(packets, now)
+                together.push_rtcp(packets, now)
             else:
-                units += together.rtp(packets, now)
+                units += together.push_rtp(packets, now)
             for packet in packets:
                 if channel:
-                    alone.rtcp([packet], now)
+                    alone.push_rtcp([packet], now)
                 else:
-                    expected += alone.rtp([packet], now)
+                    expected += alone.push_rtp([packet], now)
         units += together.expire(now)
         expected += alone.expire(now)
         assert units == expected
@@ -202,6 +202,6 @@ def test_a_picture_that_ends_in_the_middle_of_a_run_has_waited_for_nothing() -> 
     sender = Packetizer(ssrc=7, sequence=1, marker="never")
     first, *others = (list(sender.packets([b"\x65\x88" + bytes([i]) * 9], 0)) for i in range(3))
     media = TrackReceiver(VideoTrack(codec="H264", payload_types=TYPES), reorder_s=0.0)
-    assert media.rtp(first, 100.0) == []
-    units = media.rtp([packet for packets in others for packet in packets], 105.0)
+    assert media.push_rtp(first, 100.0) == []
+    units = media.push_rtp([packet for packets in others for packet in packets], 105.0)
     assert [unit.waited_s for unit in units] == [5.0, 0.0]

@@ -1,4 +1,4 @@
-"""What a packet of H.264 or H.265 holds, from its first bytes: a picture that others are predicted from, or none."""
+"""Classify packets of H.264 and H.265 by their first bytes: is another picture predicted from this one or not?"""
 
 from __future__ import annotations
 
@@ -6,40 +6,40 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 HEAD_BYTES: Final = 4096
-"""A picture's first slice begins within these; a packet where it does not is taken for one that is needed."""
+"""The parser looks for a picture's first slice within these bytes; without one, it counts the packet as needed."""
 MAX_NALS: Final = 64
 START: Final = b"\0\0\1"
 
 
 class PacketKind(NamedTuple):
-    """`key`: decoding can begin here. `spare`: a picture that no other one is predicted from, and nothing else."""
+    """`key`: decoding can begin here. `disposable`: only a picture that no other picture is predicted from."""
 
     key: bool
-    spare: bool
+    disposable: bool
 
 
-NEEDED: Final = PacketKind(key=False, spare=False)
-KEY: Final = PacketKind(key=True, spare=False)
-SPARE: Final = PacketKind(key=False, spare=True)
+NEEDED: Final = PacketKind(key=False, disposable=False)
+KEY: Final = PacketKind(key=True, disposable=False)
+DISPOSABLE: Final = PacketKind(key=False, disposable=True)
 
 
-class ReferenceParser:
-    """Looks at the packets of one stream.
+class PacketClassifier:
+    """Classify the packets of one stream.
 
-    H.264: `nal_ref_idc` of a slice is 0 (section 7.4.1). H.265: a sub-layer non-reference picture (table 7-1) in the
-    highest temporal sub-layer; in a lower one, pictures of the higher may still be predicted from it. Leading pictures
-    are left alone, and so is a packet with parameter sets, which others need.
+    H.264: a slice with `nal_ref_idc` 0 is disposable (section 7.4.1). H.265: a sub-layer non-reference picture (table
+    7-1) is disposable in the highest temporal sub-layer; in a lower one, pictures of the higher sub-layers may still be
+    predicted from it. Leading pictures count as needed, like packets with parameter sets.
     """
 
     def __init__(self, codec: str, extradata: bytes | None = None) -> None:
-        """`codec` as FFmpeg calls it. `extradata`: the container's parameter sets; they say how packets are made up."""
-        self._look = {"h264": self._h264, "hevc": self._h265}.get(codec)
-        self._length_bytes = 0  # of each NAL unit's size; 0: start codes divide them
+        """`codec`: FFmpeg's name. `extradata`: the container's parameter sets, which say how packets are built."""
+        self._classify = {"h264": self._h264, "hevc": self._h265}.get(codec)
+        self._length_bytes = 0  # bytes of each NAL unit's length; 0: start codes separate the units
         self._top_layer: int | None = None
-        if not extradata or self._look is None:
+        if not extradata or self._classify is None:
             return
         if extradata[0] != 1:
-            self.look(extradata)
+            self.classify(extradata)
         elif codec == "h264" and len(extradata) > 4:  # AVCDecoderConfigurationRecord (ISO/IEC 14496-15, section 5.3)
             self._length_bytes = (extradata[4] & 3) + 1
         elif codec == "hevc" and len(extradata) > 22:  # HEVCDecoderConfigurationRecord (section 8.3)
@@ -47,17 +47,17 @@ class ReferenceParser:
             layers = extradata[21] >> 3 & 7
             self._top_layer = layers - 1 if layers else None
 
-    def look(self, data: bytes | memoryview) -> PacketKind:
-        """What the packet `data` holds."""
-        if self._look is None:
+    def classify(self, data: bytes | memoryview) -> PacketKind:
+        """Return the kind of the packet `data`."""
+        if self._classify is None:
             return NEEDED
         try:
-            return self._look(self._heads(data))
-        except IndexError:  # cut off in the middle of a header
+            return self._classify(self._heads(data))
+        except IndexError:  # the data ends in the middle of a header
             return NEEDED
 
     def _heads(self, data: bytes | memoryview) -> Iterator[bytes | memoryview]:
-        """The NAL units, each from its header on."""
+        """Iterate over the NAL units, each from its header on."""
         if self._length_bytes:
             at = 0
             for _ in range(MAX_NALS):
@@ -80,8 +80,8 @@ class ReferenceParser:
             if kind == 5:
                 return KEY
             if kind == 1:
-                return SPARE if is_alone and not head[0] & 0x60 else NEEDED
-            # A delimiter, a remark, builder, or a prefix for decoders of several layers.
+                return DISPOSABLE if is_alone and not head[0] & 0x60 else NEEDED
+            # SEI, access unit delimiter, filler, or a prefix for decoders of several layers.
             is_alone = is_alone and kind in (6, 9, 12, 14)
         return NEEDED
 
@@ -94,8 +94,8 @@ class ReferenceParser:
             if kind < 32:
                 is_only_layer = not (head[0] & 1 or head[1] >> 3)
                 is_top = self._top_layer is not None and (head[1] & 7) - 1 == self._top_layer
-                return SPARE if is_alone and is_only_layer and is_top and kind in (0, 2, 4) else NEEDED
-            if kind == 33:  # its third byte has sps_max_sub_layers_minus1
+                return DISPOSABLE if is_alone and is_only_layer and is_top and kind in (0, 2, 4) else NEEDED
+            if kind == 33:  # its third byte holds sps_max_sub_layers_minus1
                 self._top_layer = max(self._top_layer or 0, head[2] >> 1 & 7)
             is_alone = is_alone and kind in (35, 38, 39)
         return NEEDED

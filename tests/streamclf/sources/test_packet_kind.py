@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.clips import film, write_clip
 
-from streamclf.sources.nal_references import KEY, NEEDED, SPARE, PacketKind, ReferenceParser
+from streamclf.sources.packet_kind import DISPOSABLE, KEY, NEEDED, PacketClassifier, PacketKind
 
 START = b"\0\0\0\1"
 BFRAMES = (("preset", "ultrafast"), ("bf", "2"), ("x264-params", "b-pyramid=none:b-adapt=0:scenecut=0:threads=1"))
 DELIMITER, REMARK, SPS, PPS = b"\x09\xf0", b"\x06\x01\x01\x00\x80", b"\x67\x42\x00\x1e", b"\x68\xce"
-IDR, SLICE, SPARE_SLICE = b"\x65\x88\x84", b"\x41\x9a\x21", b"\x01\x9e\x21"
+IDR, SLICE, DISPOSABLE_SLICE = b"\x65\x88\x84", b"\x41\x9a\x21", b"\x01\x9e\x21"
 
 
 def annex_b(*nals: bytes) -> bytes:
@@ -39,50 +39,53 @@ def hevc_sps(sub_layers: int) -> bytes:
     [
         ((DELIMITER, SPS, PPS, IDR), KEY),
         ((SLICE,), NEEDED),
-        ((SPARE_SLICE,), SPARE),
-        ((DELIMITER, REMARK, SPARE_SLICE, SPARE_SLICE), SPARE),
-        ((PPS, SPARE_SLICE), NEEDED),  # others need the parameters
-        ((b"\x6e\x00", SPARE_SLICE), SPARE),  # the prefix of scalable video, which an ordinary decoder ignores
+        ((DISPOSABLE_SLICE,), DISPOSABLE),
+        ((DELIMITER, REMARK, DISPOSABLE_SLICE, DISPOSABLE_SLICE), DISPOSABLE),
+        ((PPS, DISPOSABLE_SLICE), NEEDED),  # others need the parameters
+        (
+            (b"\x6e\x00", DISPOSABLE_SLICE),
+            DISPOSABLE,
+        ),  # the prefix of scalable video, which an ordinary decoder ignores
         ((b"\x02\x9e",), NEEDED),  # data partitions
-        ((b"\x0b", SPARE_SLICE), NEEDED),  # the end of a stream
+        ((b"\x0b", DISPOSABLE_SLICE), NEEDED),  # the end of a stream
         ((DELIMITER,), NEEDED),
         ((), NEEDED),
     ],
 )
 def test_h264_by_its_headers(nals: tuple[bytes, ...], expected: PacketKind) -> None:
-    assert ReferenceParser("h264").look(annex_b(*nals)) == expected
-    assert ReferenceParser("h264", b"\x01\x42\x00\x1e\xff\xe1").look(memoryview(prefixed(*nals))) == expected
+    assert PacketClassifier("h264").classify(annex_b(*nals)) == expected
+    assert PacketClassifier("h264", b"\x01\x42\x00\x1e\xff\xe1").classify(memoryview(prefixed(*nals))) == expected
 
 
 def test_h265_only_in_the_highest_sub_layer() -> None:
     """In a lower one, a picture of a higher may still be predicted from it, though its type says "non-reference"."""
-    looks = ReferenceParser("hevc")
-    assert looks.look(annex_b(hevc(0))) == NEEDED, "nobody has said how many there are"
-    assert looks.look(annex_b(hevc_sps(1), hevc(34), hevc(19))) == KEY
-    assert looks.look(annex_b(hevc(0))) == SPARE
-    assert looks.look(annex_b(hevc(39), hevc(0))) == SPARE
-    assert looks.look(annex_b(hevc(34), hevc(0))) == NEEDED
-    assert looks.look(annex_b(hevc(1))) == NEEDED
-    assert looks.look(annex_b(hevc(8))) == NEEDED, "a leading picture may not be decodable at all"
-    assert looks.look(annex_b(hevc(0, layer=1))) == NEEDED
-    looks.look(annex_b(hevc_sps(3)))
-    assert looks.look(annex_b(hevc(0))) == NEEDED
-    assert looks.look(annex_b(hevc(2, temporal_id=2))) == SPARE
+    classifier = PacketClassifier("hevc")
+    assert classifier.classify(annex_b(hevc(0))) == NEEDED, "nobody has said how many there are"
+    assert classifier.classify(annex_b(hevc_sps(1), hevc(34), hevc(19))) == KEY
+    assert classifier.classify(annex_b(hevc(0))) == DISPOSABLE
+    assert classifier.classify(annex_b(hevc(39), hevc(0))) == DISPOSABLE
+    assert classifier.classify(annex_b(hevc(34), hevc(0))) == NEEDED
+    assert classifier.classify(annex_b(hevc(1))) == NEEDED
+    assert classifier.classify(annex_b(hevc(8))) == NEEDED, "a leading picture may not be decodable at all"
+    assert classifier.classify(annex_b(hevc(0, layer=1))) == NEEDED
+    classifier.classify(annex_b(hevc_sps(3)))
+    assert classifier.classify(annex_b(hevc(0))) == NEEDED
+    assert classifier.classify(annex_b(hevc(2, temporal_id=2))) == DISPOSABLE
 
 
 def test_a_picture_that_begins_far_behind_is_taken_for_needed() -> None:
-    assert ReferenceParser("h264").look(annex_b(b"\x06" + b"\x01" * 5000, SPARE_SLICE)) == NEEDED
+    assert PacketClassifier("h264").classify(annex_b(b"\x06" + b"\x01" * 5000, DISPOSABLE_SLICE)) == NEEDED
 
 
 def test_other_codecs_have_none() -> None:
-    assert ReferenceParser("mpeg4").look(annex_b(SPARE_SLICE)) == NEEDED
+    assert PacketClassifier("mpeg4").classify(annex_b(DISPOSABLE_SLICE)) == NEEDED
 
 
 @given(data=st.binary(max_size=200), extradata=st.one_of(st.none(), st.binary(max_size=40)))
 def test_no_bytes_are_an_error(data: bytes, extradata: bytes | None) -> None:
     for codec in ("h264", "hevc"):
-        assert isinstance(ReferenceParser(codec, extradata).look(data), PacketKind)
-        assert isinstance(ReferenceParser(codec, b"\1" + (extradata or b"")).look(memoryview(data)), PacketKind)
+        assert isinstance(PacketClassifier(codec, extradata).classify(data), PacketKind)
+        assert isinstance(PacketClassifier(codec, b"\1" + (extradata or b"")).classify(memoryview(data)), PacketKind)
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
@@ -94,14 +97,14 @@ def test_b_pictures_of_real_films(tmp_path: Path, codec: str, suffix: str) -> No
     path = write_clip(tmp_path / f"film.{suffix}", frames=31, gop=60, codec=codec, options=options)
     with av.open(str(path)) as container:
         context = container.streams.video[0].codec_context
-        looks = ReferenceParser(context.name, context.extradata)
-        found = [looks.look(memoryview(packet)) for packet in container.demux(video=0) if packet.size]
+        classifier = PacketClassifier(context.name, context.extradata)
+        found = [classifier.classify(memoryview(packet)) for packet in container.demux(video=0) if packet.size]
     assert found[0] == KEY
-    assert found[1:] == [NEEDED, SPARE, SPARE] * 10
+    assert found[1:] == [NEEDED, DISPOSABLE, DISPOSABLE] * 10
 
 
 def test_a_camera_without_b_pictures_has_none() -> None:
-    looks = ReferenceParser("h264")
-    found = [looks.look(annex_b(*unit)) for unit in film(frames=50).units]
-    assert [i for i, look in enumerate(found) if look.key] == [0, 25]
-    assert not any(look.spare for look in found)
+    classifier = PacketClassifier("h264")
+    found = [classifier.classify(annex_b(*unit)) for unit in film(frames=50).units]
+    assert [i for i, kind in enumerate(found) if kind.key] == [0, 25]
+    assert not any(kind.disposable for kind in found)
