@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from streamclf.errors import BusError, EventError
 from streamclf.events.positions import Position
 from streamclf.events.types import MAX_EVENT_BYTES, Epoch, Heartbeat, Offset, StreamEvent, parse_event
-from streamclf.net.curve_client import Access
+from streamclf.net.curve_client import ServiceAddress
 from streamclf.net.zeromq import open_socket
 
 _ANSWER_S = 2.0
@@ -80,10 +80,10 @@ class ReplayClient:
         context: zmq.Context[zmq.Socket[bytes]],
         endpoint: str,
         streams: Sequence[str],
-        access: Access | None = None,
+        address: ServiceAddress | None = None,
     ) -> None:
         self.endpoint = endpoint
-        self._access = access
+        self._address = address
         self._context, self._streams = context, list(streams)
         self._socket: zmq.Socket[bytes] | None = None
         self._asked: Position | None = None
@@ -154,8 +154,8 @@ class ReplayClient:
     def _send(self, question: dict[str, Any]) -> zmq.Socket[bytes]:
         if self._socket is None:
             self._socket = open_socket(self._context, zmq.DEALER, max_bytes=MAX_EVENT_BYTES)
-            if self._access:
-                self._access.arm(self._socket)
+            if self._address:
+                self._address.configure(self._socket)
             try:
                 self._socket.connect(self.endpoint)
             except zmq.ZMQError as error:

@@ -35,7 +35,7 @@ from streamclf.events.types import (
     parse_event,
     topic_of,
 )
-from streamclf.net.curve_client import Access, HandshakeWatch, open_access
+from streamclf.net.curve_client import HandshakeMonitor, ServiceAddress, resolve_service_address
 from streamclf.net.names import valid_stream_name
 from streamclf.net.zeromq import open_socket, receive_now
 
@@ -68,7 +68,7 @@ def subscribe(
     (with `replay`) resumes behind a stored `Subscription.position`, or at `START`; None begins now. `patience_s`: raise
     `BusError` when a service has been silent for so long (a heartbeat comes each second); None waits for ever.
     """
-    access = open_access(endpoint, keys, server_key)
+    address = resolve_service_address(endpoint, keys, server_key)
     for stream in streams or ():
         if not valid_stream_name(stream):
             raise UsageError(f"stream {stream!r}: 1 to 64 of letters, digits, _ and -")
@@ -77,7 +77,7 @@ def subscribe(
             raise UsageError(f"type {kind!r}: one of {', '.join(KINDS)}")
     if after is not None and not replay:
         raise UsageError("after=: only together with replay=True")
-    return Subscription(access, streams, types, replay, after, patience_s)
+    return Subscription(address, streams, types, replay, after, patience_s)
 
 
 def snapshot(
@@ -99,16 +99,16 @@ class Subscription:
 
     def __init__(
         self,
-        access: Access,
+        address: ServiceAddress,
         streams: Collection[str] | None,
         types: Collection[Kind] | None,
         replay: bool,
         after: Position | None,
         patience_s: float | None,
     ) -> None:
-        self.endpoint = access.endpoint
-        self._access = access
-        self._handshakes = HandshakeWatch(access)
+        self.endpoint = address.endpoint
+        self._address = address
+        self._handshakes = HandshakeMonitor(address)
         self._streams = None if streams is None else frozenset(streams)
         self._types = frozenset(KINDS if types is None else types)
         self._patience_s = patience_s
@@ -202,7 +202,7 @@ class Subscription:
                 f"{self.endpoint}: nothing heard for {timeout_s:g} s; is the service running, and is this its "
                 "`publish.events` endpoint?"
             )
-        puller = ReplayClient(self._context, self._replay_endpoint, sorted(self._streams or ()), self._access)
+        puller = ReplayClient(self._context, self._replay_endpoint, sorted(self._streams or ()), self._address)
         try:
             found = puller.snapshot(self._types.intersection(JOURNALLED), deadline)
         finally:
@@ -241,7 +241,7 @@ class Subscription:
         socket.subscribe(HEARTBEAT_TOPIC)
         for topic in (*self._event_topics(), *self._preview_topics):
             socket.subscribe(topic)
-        self._access.arm(socket)
+        self._address.configure(socket)
         handshakes = self._handshakes.attach(socket)
         self._poller = zmq.Poller()
         for each in (socket, handshakes):
@@ -325,7 +325,7 @@ class Subscription:
             self._puller.close()
             self._puller = None
         if self._puller is None and replay is not None:
-            self._puller = ReplayClient(self._context, replay, sorted(self._streams or ()), self._access)
+            self._puller = ReplayClient(self._context, replay, sorted(self._streams or ()), self._address)
 
     def _pull(self, timeout_s: float) -> None:
         assert self._tracker is not None

@@ -1,4 +1,4 @@
-"""A subscriber's side of CURVE: which service, with which keys; and why it does not let us in."""
+"""Connect to a service with CURVE keys, and find out why it refuses the connection."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from streamclf.net.endpoints import ENDPOINT
 from streamclf.net.zeromq import is_readable
 
 REFUSED_S: Final = 5.0
-"""So long a service may refuse us before that is an error: a key that was just put on the list is read by then."""
-_REST_S = 1.0
-_QUICK_S = 1.5
-_ENOUGH = 3
+"""Refusals for this long are an error; by then the service has read a key that was just added to its list."""
+_REOPEN_AFTER_S = 1.0
+_QUICK_CLOSE_S = 1.5
+_MIN_REFUSALS = 3
 _EVENTS: Final = (
     zmq.EVENT_CONNECTED
     | zmq.EVENT_HANDSHAKE_SUCCEEDED
@@ -31,135 +31,142 @@ _CLOSED, _NOT_ALLOWED, _MISMATCH = "closed", "not allowed", "mismatch"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Access:
-    """Where a service is, and the keys to it; None for a service without."""
+class ServiceAddress:
+    """A service's endpoint, and the keys for it; the keys are None for a service without keys."""
 
     endpoint: str
     keys: Certificate | None = None
-    server: bytes | None = None
+    server_key: bytes | None = None
 
-    def arm(self, socket: zmq.Socket[bytes]) -> None:
-        """Make a socket a CURVE client, before it connects."""
+    def configure(self, socket: zmq.Socket[bytes]) -> None:
+        """Make a socket a CURVE client of this service, before it connects."""
         if "[" in self.endpoint:
             socket.ipv6 = True
-        if self.keys and self.keys.secret and self.server:
+        if self.keys and self.keys.secret and self.server_key:
             socket.curve_publickey, socket.curve_secretkey = self.keys.public, self.keys.secret
-            socket.curve_serverkey = self.server
+            socket.curve_serverkey = self.server_key
 
 
-def open_access(endpoint: str | Path, keys: str | Path | None = None, server_key: str | Path | None = None) -> Access:
-    """`endpoint` is one (tcp://…, ipc://…), or a key file that holds one. Raises `UsageError`.
+def resolve_service_address(
+    endpoint: str | Path, keys: str | Path | None = None, server_key: str | Path | None = None
+) -> ServiceAddress:
+    """Find the endpoint and the keys of a service. Raises `UsageError`.
 
-    `keys` is the subscriber's secret file, `server_key` the service's public one; the latter may stand in the former.
+    `endpoint` is an endpoint (tcp://…, ipc://…), or a key file that holds one. `keys` is the subscriber's secret file,
+    `server_key` the service's public one; the secret file may also hold the service's public key.
     """
     found: str | None = str(endpoint)
     if "://" not in str(endpoint):
         if not Path(endpoint).is_file():
             raise UsageError(
-                f"endpoint {str(endpoint)!r}: like tcp://127.0.0.1:5555, or a file made by `streamclf keys`"
+                f"endpoint {str(endpoint)!r}: must be like tcp://127.0.0.1:5555, or a file made by `streamclf keys`"
             )
         keys, found = keys or endpoint, None
     certificate = None if keys is None else load_certificate(Path(keys), secret=True)
     found = found or (certificate.endpoint if certificate else None)
     if found is None:
-        raise UsageError(f"{endpoint}: names no endpoint; make it with --endpoint tcp://…, or give the endpoint itself")
+        raise UsageError(
+            f"{endpoint}: names no endpoint; make the file with --endpoint tcp://…, or give the endpoint itself"
+        )
     if not ENDPOINT.match(found):
-        raise UsageError(f"endpoint {found!r}: like tcp://127.0.0.1:5555")
+        raise UsageError(f"endpoint {found!r}: must be like tcp://127.0.0.1:5555")
     server = load_certificate(Path(server_key)).public if server_key is not None else None
     if certificate is None:
         if server is not None:
             raise UsageError("server_key: only together with keys, the subscriber's own secret file")
-        return Access(endpoint=found)
+        return ServiceAddress(endpoint=found)
     server = server or certificate.server
     if server is None:
         raise UsageError(
-            f"{certificate.path}: names no service; make it with --service SERVER.key, or give server_key, the "
+            f"{certificate.path}: names no service; make the file with --service SERVER.key, or give server_key, the "
             "service's public file"
         )
-    return Access(endpoint=found, keys=certificate, server=server)
+    return ServiceAddress(endpoint=found, keys=certificate, server_key=server)
 
 
-class HandshakeWatch:
-    """Listens how the handshakes of one client socket end; ZeroMQ itself says nothing and, at times, gives up."""
+class HandshakeMonitor:
+    """Monitor how the handshakes of one client socket end.
 
-    def __init__(self, access: Access) -> None:
-        self._access = access
+    ZeroMQ reports a failed handshake to monitors only, and after some failures it does not try again.
+    """
+
+    def __init__(self, address: ServiceAddress) -> None:
+        self._address = address
         self._socket: zmq.Socket[bytes] | None = None
         self._events: zmq.Socket[bytes] | None = None
         self._connected_at = 0.0
-        self._first_at: float | None = None
+        self._refused_since: float | None = None
         self._refusals = 0
-        self._why = ""
+        self._reason = ""
         self._reopen_at: float | None = None
 
     def attach(self, socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
-        """Begin with `socket`, before it connects; return what to poll besides it."""
+        """Start to monitor `socket`, before it connects; return the monitor socket, to be polled too."""
         self._socket = socket
         self._events = socket.get_monitor_socket(_EVENTS)
         self._reopen_at = None
         return self._events
 
     def detach(self) -> None:
-        """Let go of the socket, before it is closed."""
+        """Stop monitoring, before the socket is closed."""
         if self._socket and self._events:
-            self._read()  # a full queue of events would hold up the thread that closes the socket
+            self._read()  # a full queue of events would block the thread that closes the socket
             self._socket.disable_monitor()
             self._events.close(0)
         self._socket = self._events = None
 
     def check(self) -> bool:
-        """Whether the socket must be opened anew; raises `BusError` when the service goes on refusing us."""
+        """Return whether the socket must be opened again. Raises `BusError` if the service refuses for `REFUSED_S`."""
         self._read()
-        if self._first_at is None:
+        if self._refused_since is None:
             return False
         now = time.monotonic()
-        if self._refusals >= _ENOUGH and now - self._first_at >= REFUSED_S:
-            self._first_at = None
-            raise BusError(f"{self._access.endpoint}: {self._reason()}")
+        if self._refusals >= _MIN_REFUSALS and now - self._refused_since >= REFUSED_S:
+            self._refused_since = None
+            raise BusError(f"{self._address.endpoint}: {self._explain_refusal()}")
         return self._reopen_at is not None and now >= self._reopen_at
 
     def _read(self) -> None:
         assert self._events is not None
         while is_readable(self._events):
-            event = recv_monitor_message(self._events)
-            self._note(event["event"])
+            self._handle(recv_monitor_message(self._events)["event"])
 
-    def _note(self, event: int) -> None:
+    def _handle(self, event: int) -> None:
         now = time.monotonic()
         if event == zmq.EVENT_CONNECTED:
             self._connected_at = now
         elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-            self._first_at, self._refusals = None, 0
+            self._refused_since, self._refusals = None, 0
         elif event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
-            if now - self._connected_at < _QUICK_S:  # a service that is stopped or overloaded takes longer
-                self._refused(_CLOSED)
+            if now - self._connected_at < _QUICK_CLOSE_S:  # a service that is stopped or overloaded takes longer
+                self._count_refusal(_CLOSED)
         else:
-            self._refused(_NOT_ALLOWED if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH else _MISMATCH)
-            self._reopen_at = now + _REST_S  # after these libzmq does not try again
+            self._count_refusal(_NOT_ALLOWED if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH else _MISMATCH)
+            self._reopen_at = now + _REOPEN_AFTER_S  # libzmq does not try again after these
 
-    def _refused(self, why: str) -> None:
-        self._first_at = self._first_at or time.monotonic()
+    def _count_refusal(self, reason: str) -> None:
+        self._refused_since = self._refused_since or time.monotonic()
         self._refusals += 1
-        # Whether the service closes before it has said why is a race: one reason outlives closings without any.
-        if why != _CLOSED or not self._why:
-            self._why = why
+        # The service may close the connection before its reason arrives; so a later closing keeps an earlier reason.
+        if reason != _CLOSED or not self._reason:
+            self._reason = reason
 
-    def _reason(self) -> str:
-        keys, why = self._access.keys, self._why
-        self._why = ""
+    def _explain_refusal(self) -> str:
+        keys, reason = self._address.keys, self._reason
+        self._reason = ""
         if keys is None:
             return (
-                "what answers there does not let us in without keys, or is no streamclf service; ask for a key file "
-                "(`streamclf keys`) and give it in place of the endpoint"
+                "the service refuses clients without keys, or it is not a streamclf service; ask its operator for a "
+                "key file (`streamclf keys`) and give that file in place of the endpoint"
             )
-        if why == _NOT_ALLOWED:
+        if reason == _NOT_ALLOWED:
             return (
-                f"the service does not know our key {keys.public.decode()}; put the public file that belongs to "
+                f"the service does not know the key {keys.public.decode()}; copy the public file that belongs to "
                 f"{keys.path} into its `publish.allow` directory"
             )
-        if why == _MISMATCH:
-            return f"the service does not use keys; give its endpoint instead of {keys.path}, or its `publish.keys`"
+        if reason == _MISMATCH:
+            return f"the service does not use keys; give its endpoint instead of {keys.path}, or set its `publish.keys`"
         return (
             f"closed during the handshake: the service's key is not the one that {keys.path} was made for (ask for "
-            "the service's public file again), or no streamclf service answers there"
+            "the service's public file again), or it is not a streamclf service"
         )

@@ -28,7 +28,7 @@ with atheris.instrument_imports(include=["streamclf"]):
     from streamclf.hub.journal_reader import JournalReader
     from streamclf.hub.link_server import LinkServer, ReceivedBatch
     from streamclf.hub.replay_server import ReplayServer, Request, answer
-    from streamclf.net.curve_client import open_access
+    from streamclf.net.curve_client import resolve_service_address
     from streamclf.net.curve_keys import load_certificate, make_keys
 
 ROOM = Path(tempfile.mkdtemp(prefix="fuzz-"))
@@ -87,7 +87,7 @@ def key_file(data: bytes) -> None:
     path = ROOM / "some.key_secret"
     path.write_bytes(data)
     path.chmod(0o600)
-    for read in (load_certificate, open_access):
+    for read in (load_certificate, resolve_service_address):
         _one_line(read, path, UsageError)
 
 
