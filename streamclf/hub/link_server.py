@@ -20,7 +20,7 @@ from streamclf.events.types import MAX_PREVIEW_BYTES
 from streamclf.hub.publisher import LINK_IO_THREAD
 from streamclf.net.names import valid_stream_name
 from streamclf.net.zeromq import bind, is_readable, open_socket, receive_now, send_now
-from streamclf.producer.connection import MAX_LINK_MESSAGE_BYTES, U64
+from streamclf.producer.link_protocol import MAX_LINK_MESSAGE_BYTES, U64
 
 log = logging.getLogger(__name__)
 

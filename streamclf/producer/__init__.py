@@ -1,1 +1,1 @@
-"""Hand events to the hub, which acknowledges each after it is journalled."""
+"""Hand events to the hub: hold each one until the hub confirms that it is journalled."""

@@ -1,17 +1,4 @@
-"""A producer's acknowledged way to the hub: what was posted is held until the hub has journalled it.
-
-Messages, each a few ZeroMQ frames, little endian:
-
-    producer -> hub   hello    instance(16) name dropped-totals-JSON           every second
-                      drafts   instance(16) name after(u64) JSON [[seq, type, stream, captured_ns, body], ...]
-                      preview  stream JPEG                                     on a socket of its own
-    hub -> producer   ack      seq(u64)                after the commit
-                      again    seq(u64)                something before these drafts is missing: go back to seq
-                      wanted   hub-run(16) JSON [stream, ...]                  answers hello, and on every change
-
-`after` is the number before the first draft of a message in the producer's own order. The hub takes a message only if
-it knows everything up to `after`; so nothing that an earlier connection swallowed can be stepped over.
-"""
+"""Send a process's events to the hub, and hold each one until the hub has journalled it."""
 
 from __future__ import annotations
 
@@ -31,54 +18,54 @@ import zmq
 
 from streamclf.errors import BusError, EventError
 from streamclf.events.drafts import Draft
-from streamclf.events.types import MAX_EVENT_BYTES, MAX_PREVIEW_BYTES
+from streamclf.events.types import MAX_PREVIEW_BYTES
 from streamclf.net.names import valid_stream_name
-from streamclf.producer.connection import TICK_S, U64, ProducerConnection
+from streamclf.producer.connection import RETRY_SEND_S, ProducerConnection
+from streamclf.producer.link_protocol import MAX_DRAFT_BYTES, MAX_NAME_BYTES, U64
 
 log = logging.getLogger(__name__)
 
-MAX_DRAFT_BYTES: Final = MAX_EVENT_BYTES - 1024  # the hub adds its envelope
-
-_BATCH = 128
-_BATCH_BYTES = 256 * 1024
-_WINDOW = 1024
-"""Drafts under way at once: enough for a slow disk's commit, little enough to resend."""
-_WANTED_FRESH_S = 5.0
+_MAX_BATCH_DRAFTS: Final = 128
+_MAX_BATCH_BYTES: Final = 256 * 1024
+_MAX_IN_FLIGHT: Final = 1024
+"""Drafts sent and not confirmed: enough for a slow disk's commit, few enough to resend."""
+_WANTED_VALID_S: Final = 5.0
+"""The hub's list of wanted previews expires after this long without a hello's answer."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
+class _PendingDraft:
     stream: str
     encoded: bytes
 
 
 class EventProducer:
-    """Holds drafts until the hub acknowledges them; a thread of its own sends, and sends again after a hub's restart.
+    """Hold drafts until the hub acknowledges them; a thread sends them, and sends them again after a hub's restart.
 
-    `post` and the preview methods are thread-safe and never block. At most `max_drafts` (and `max_bytes`) are held:
-    beyond that the oldest prediction goes, counted in `dropped` and told to the hub, which puts it into statuses and
-    heartbeats.
+    `post` and the preview methods are thread-safe and never block. At most `max_drafts` (and `max_bytes`) are held.
+    Beyond that the producer drops the oldest prediction, counts it in `dropped` and reports it to the hub, which puts
+    the count into statuses and heartbeats.
     """
 
     def __init__(self, endpoint: str, producer: str, *, max_drafts: int = 8192, max_bytes: int = 16 << 20) -> None:
-        if not 1 <= len(producer.encode()) <= 128:
-            raise BusError(f"producer name of {len(producer.encode())} bytes: 1 to 128")
+        if not 1 <= len(producer.encode()) <= MAX_NAME_BYTES:
+            raise BusError(f"producer name of {len(producer.encode())} bytes: must be 1 to {MAX_NAME_BYTES}")
         self._endpoint, self._name = endpoint, producer.encode()
         self._max_drafts, self._max_bytes = max_drafts, max_bytes
         self._instance = uuid.uuid4().bytes
         self._lock = threading.Lock()
-        # Everything from here to the next blank line belongs to the lock.
+        # The lock guards everything from here to the next blank line.
         self._seq = 0
-        self._held: OrderedDict[int, _Held] = OrderedDict()
-        self._held_bytes = 0
+        self._pending: OrderedDict[int, _PendingDraft] = OrderedDict()
+        self._pending_bytes = 0
         self._predictions: deque[int] = deque()
         self._unsent: deque[int] = deque()
         self._dropped: dict[str, int] = {}
         self._previews: dict[str, bytes] = {}
         self._previews_dropped = 0
         self._close_by: float | None = None
-        self._woken = False
-        """Whether a byte is on its way to the thread, which takes this back without the lock."""
+        self._wake_sent = False
+        """Whether a wake byte is on its way to the thread; the thread clears this without the lock."""
 
         self._wanted: frozenset[str] = frozenset()
         self._wanted_until = 0.0
@@ -101,26 +88,26 @@ class EventProducer:
         self.close(1.0)
 
     def post(self, draft: Draft) -> None:
-        """Take charge of `draft`. Raises `EventError` if it is too large or not JSON; never blocks."""
+        """Queue `draft` for the hub. Raises `EventError` if it is too large or not JSON; never blocks."""
         with self._lock:
             seq = self._seq + 1
             encoded = _encode(seq, draft)
             self._seq = seq
-            self._held[seq] = _Held(draft.stream, encoded)
-            self._held_bytes += len(encoded)
+            self._pending[seq] = _PendingDraft(draft.stream, encoded)
+            self._pending_bytes += len(encoded)
             self._unsent.append(seq)
             if draft.type == "prediction":
                 self._predictions.append(seq)
-            while len(self._held) > self._max_drafts or self._held_bytes > self._max_bytes:
+            while len(self._pending) > self._max_drafts or self._pending_bytes > self._max_bytes:
                 self._drop_oldest()
             self._wake()
 
     def preview_wanted(self, stream: str) -> bool:
-        """Whether somebody watches `preview/STREAM/` now."""
+        """Return whether somebody subscribes to `preview/STREAM/` now."""
         return bool(self._wanted & {stream, "*"}) and time.monotonic() < self._wanted_until
 
     def post_preview(self, stream: str, jpeg: bytes) -> None:
-        """Show `jpeg` (at most 512 KiB) to those who watch; one that is overtaken by the next is dropped, counted."""
+        """Publish `jpeg` (at most 512 KiB); a preview that the next one overtakes is dropped and counted."""
         with self._lock:
             if len(jpeg) > MAX_PREVIEW_BYTES or not valid_stream_name(stream) or stream in self._previews:
                 self._previews_dropped += 1
@@ -130,19 +117,19 @@ class EventProducer:
 
     @property
     def dropped(self) -> dict[str, int]:
-        """Drafts given up because the hub was away too long, by stream."""
+        """The number of drafts dropped because the hub was away too long, by stream."""
         with self._lock:
             return dict(self._dropped)
 
     @property
     def previews_dropped(self) -> int:
-        """Previews that were too large or overtaken."""
+        """The number of previews that were too large or overtaken."""
         return self._previews_dropped
 
     @property
     def unacknowledged(self) -> int:
-        """Drafts that the hub has not confirmed yet."""
-        return len(self._held)
+        """The number of drafts that the hub has not confirmed yet."""
+        return len(self._pending)
 
     def close(self, deadline_s: float) -> int:
         """Wait up to `deadline_s` for the hub to confirm everything; return how many drafts it did not confirm."""
@@ -151,23 +138,26 @@ class EventProducer:
                 self._close_by = time.monotonic() + deadline_s
             self._wake()
         self._thread.join(deadline_s + 1.0)
-        return len(self._held)
+        return len(self._pending)
 
     def _wake(self) -> None:
-        """With the lock. One byte is enough until it is read; and a post that makes no system call keeps the
-        interpreter, so what is posted together goes out together, and is committed so."""
-        if self._wake_write >= 0 and not self._woken:
-            self._woken = True
+        """Wake the thread; call this with the lock.
+
+        One byte is enough until the thread reads it. A post without a system call keeps the interpreter lock, so drafts
+        that are posted together are sent together and committed together.
+        """
+        if self._wake_write >= 0 and not self._wake_sent:
+            self._wake_sent = True
             os.write(self._wake_write, b"x")
 
     def _drop_oldest(self) -> None:
-        while self._predictions and self._predictions[0] not in self._held:
+        while self._predictions and self._predictions[0] not in self._pending:
             self._predictions.popleft()
-        # Actions and statuses are few and matter more; they go only when nothing else is left to go.
-        seq = self._predictions.popleft() if self._predictions else next(iter(self._held))
-        gone = self._held.pop(seq)
-        self._held_bytes -= len(gone.encoded)
-        self._dropped[gone.stream] = self._dropped.get(gone.stream, 0) + 1
+        # Actions and statuses are few and matter more: drop one only if no prediction is left.
+        seq = self._predictions.popleft() if self._predictions else next(iter(self._pending))
+        dropped = self._pending.pop(seq)
+        self._pending_bytes -= len(dropped.encoded)
+        self._dropped[dropped.stream] = self._dropped.get(dropped.stream, 0) + 1
 
     def _run(self, connection: ProducerConnection) -> None:
         try:
@@ -184,51 +174,51 @@ class EventProducer:
     def _serve(self, connection: ProducerConnection) -> None:
         while not self._finished():
             if connection.wait(self._wake_read, self._pause_s(connection)):
-                self._drain_wake()
+                self._clear_wake()
             for frames in connection.receive():
-                self._take(frames, connection)
-            if connection.overdue():
+                self._handle_reply(frames, connection)
+            if connection.ack_overdue():
                 connection.reopen()
-                self._rewind(connection, connection.acked)
+                self._rewind(connection, connection.confirmed)
             if connection.hello_due():
-                connection.hello(self.dropped)
+                connection.send_hello(self.dropped)
             self._send_drafts(connection)
             self._send_previews(connection)
 
     def _pause_s(self, connection: ProducerConnection) -> float:
         if self._unsent:
-            return TICK_S
+            return RETRY_SEND_S
         closing_s = math.inf if self._close_by is None else self._close_by - time.monotonic()
         return min(connection.due_s, closing_s)
 
     def _finished(self) -> bool:
         with self._lock:
-            return self._close_by is not None and (not self._held or time.monotonic() >= self._close_by)
+            return self._close_by is not None and (not self._pending or time.monotonic() >= self._close_by)
 
-    def _drain_wake(self) -> None:
-        self._woken = False  # before what was posted is looked at: the next post wakes again
+    def _clear_wake(self) -> None:
+        self._wake_sent = False  # before the thread looks at the queue: the next post wakes it again
         os.read(self._wake_read, 1)
 
-    def _take(self, frames: list[bytes], connection: ProducerConnection) -> None:
+    def _handle_reply(self, frames: list[bytes], connection: ProducerConnection) -> None:
         kind = frames[0]
         if kind in (b"ack", b"again") and len(frames) == 2 and len(frames[1]) == U64.size:
             (seq,) = U64.unpack(frames[1])
-            self._acknowledged(seq)
+            self._release_confirmed(seq)
             if kind == b"ack":
-                connection.progress(seq)
+                connection.confirm(seq)
             else:
                 self._rewind(connection, seq)
         elif kind == b"wanted" and len(frames) == 3:
             self._wanted = frozenset(orjson.loads(frames[2]))
-            self._wanted_until = time.monotonic() + _WANTED_FRESH_S
+            self._wanted_until = time.monotonic() + _WANTED_VALID_S
             if connection.is_new_hub(frames[1]):
-                self._rewind(connection, connection.acked)
+                self._rewind(connection, connection.confirmed)
 
-    def _acknowledged(self, seq: int) -> None:
+    def _release_confirmed(self, seq: int) -> None:
         with self._lock:
-            while self._held and next(iter(self._held)) <= seq:
-                _, held = self._held.popitem(last=False)
-                self._held_bytes -= len(held.encoded)
+            while self._pending and next(iter(self._pending)) <= seq:
+                _, pending = self._pending.popitem(last=False)
+                self._pending_bytes -= len(pending.encoded)
             while self._predictions and self._predictions[0] <= seq:
                 self._predictions.popleft()
             while self._unsent and self._unsent[0] <= seq:
@@ -236,11 +226,11 @@ class EventProducer:
 
     def _rewind(self, connection: ProducerConnection, seq: int) -> None:
         with self._lock:
-            self._unsent = deque(self._held)
+            self._unsent = deque(self._pending)
         connection.rewind(seq)
 
     def _send_drafts(self, connection: ProducerConnection) -> None:
-        while connection.in_flight < _WINDOW:
+        while connection.in_flight < _MAX_IN_FLIGHT:
             with self._lock:
                 batch = self._next_batch()
             if not batch:
@@ -253,10 +243,10 @@ class EventProducer:
     def _next_batch(self) -> list[tuple[int, bytes]]:
         batch: list[tuple[int, bytes]] = []
         size = 0
-        while self._unsent and len(batch) < _BATCH and size < _BATCH_BYTES:
+        while self._unsent and len(batch) < _MAX_BATCH_DRAFTS and size < _MAX_BATCH_BYTES:
             seq = self._unsent.popleft()
-            if seq in self._held:
-                batch.append((seq, self._held[seq].encoded))
+            if seq in self._pending:
+                batch.append((seq, self._pending[seq].encoded))
                 size += len(batch[-1][1])
         return batch
 

@@ -22,8 +22,8 @@ from streamclf.errors import BusError, EventError
 from streamclf.events.drafts import Draft
 from streamclf.events.types import MAX_PREVIEW_BYTES
 from streamclf.hub.link_server import LinkServer, ReceivedBatch
-from streamclf.producer.connection import U64
-from streamclf.producer.link import MAX_DRAFT_BYTES, EventProducer
+from streamclf.producer.link_protocol import MAX_DRAFT_BYTES, U64
+from streamclf.producer.link import EventProducer
 
 
 class FakeHub:

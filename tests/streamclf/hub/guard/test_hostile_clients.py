@@ -40,7 +40,7 @@ from streamclf.client.subscription import Subscription, subscribe
 from streamclf.events.types import Heartbeat, Lost
 from streamclf.hub.publisher import MAX_SUBSCRIPTIONS
 from streamclf.net.curve_keys import make_keys
-from streamclf.producer.connection import U64
+from streamclf.producer.link_protocol import U64
 from streamclf.producer.link import EventProducer
 
 pytestmark = pytest.mark.flaky(reruns=0)  # what fails here once in a hundred times is a loss
