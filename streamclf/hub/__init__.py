@@ -1,1 +1,1 @@
-"""Journal each event, then publish it, and replay what a subscriber missed."""
+"""Journal each event, then publish it, and replay the events that a subscriber missed."""

@@ -1,4 +1,4 @@
-"""`python -m streamclf.hub`, as the supervisor starts it."""
+"""Run `python -m streamclf.hub`, as the supervisor starts it."""
 
 from streamclf.hub.process import main
 from streamclf.runtime.child import run_child

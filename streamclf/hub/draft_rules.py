@@ -1,4 +1,9 @@
-"""Each start of an action has one end, also when the process that should have sent it was killed."""
+"""Amend producers' drafts before they are journalled.
+
+Two rules need memory of earlier drafts. Each start of an action gets exactly one end, even if the process that should
+have sent the end was killed. And each status of a stream with an adaptive hop shows the hop of the latest prediction,
+though another process sends the predictions.
+"""
 
 from __future__ import annotations
 
@@ -11,42 +16,51 @@ import orjson
 from streamclf.events.drafts import Draft
 from streamclf.events.types import MAX_HOP
 
-SILENT_BEATS: Final = 5
-"""Heartbeats that a producer may be silent (it says hello in each) before its actions are taken to be over."""
+MAX_SILENT_HEARTBEATS: Final = 5
+"""Heartbeats without a message from a producer (it sends a hello in each) after which the hub ends its actions."""
+MAX_STREAMS: Final = 1024
+"""Streams whose hop and last status are remembered, the most recent ones."""
 
 
 @dataclass(slots=True)
-class _Open:
+class _OpenAction:
     owner: str
     body: dict[str, Any]
-    silent_beats: int = 0
+    silent_heartbeats: int = 0
 
 
 class OpenActions:
-    """The actions that go on, each with the life of the producer that started it. Pure; the hub keeps `stored`."""
+    """Pair starts and ends of actions; each open action belongs to the producer that started it. No I/O.
+
+    The hub journals `stored` whenever `changed` is set, and passes it to the constructor after a restart.
+    """
 
     def __init__(self, stored: bytes | None = None) -> None:
-        self._open: dict[tuple[str, str], _Open] = {}
+        self._open: dict[tuple[str, str], _OpenAction] = {}
         for stream, owner, body in orjson.loads(stored) if stored else []:
-            self._open[stream, body["label"]] = _Open(owner, body)
+            self._open[stream, body["label"]] = _OpenAction(owner, body)
         self.changed = False
-        """Whether `stored` differs from what was stored last; the hub takes it back once that is committed."""
+        """Whether `stored` differs from the journal's copy; the hub resets it once that is committed."""
 
     @property
     def stored(self) -> bytes:
-        """All that the constructor needs."""
+        """The open actions as JSON, for the constructor."""
         return orjson.dumps([[stream, each.owner, each.body] for (stream, _), each in self._open.items()])
 
-    def admit(self, draft: Draft, owner: bytes) -> list[Draft]:
-        """What to journal for the `action` draft of a producer: with an end before it, as it is, or nothing."""
+    def apply(self, draft: Draft, owner: bytes) -> list[Draft]:
+        """Return the drafts to journal for an `action` draft of the producer `owner`.
+
+        That is the draft itself, or the draft behind the end of an older action, or nothing for an action that the hub
+        has already ended.
+        """
         key = (draft.stream, draft.body["label"])
         running = self._open.get(key)
         if draft.body["phase"] == "start":
-            self._open[key] = _Open(owner.hex(), dict(draft.body))
+            self._open[key] = _OpenAction(owner.hex(), dict(draft.body))
             self.changed = True
-            return [draft] if running is None else [_lost_end(key[0], running), draft]
+            return [draft] if running is None else [_end_lost(key[0], running), draft]
         if running is None or running.owner != owner.hex():
-            return []  # it was ended for a producer that seemed gone, and comes late
+            return []  # the hub ended it because the producer seemed to be gone; this draft comes too late
         if draft.body["phase"] == "end":
             del self._open[key]
             self.changed = True
@@ -54,43 +68,41 @@ class OpenActions:
             running.body = dict(draft.body)
         return [draft]
 
-    def beat(self, heard: Collection[bytes]) -> list[Draft]:
-        """Once a heartbeat, with the producers heard since the last: the ends of what nobody continues."""
-        owners = {owner.hex() for owner in heard}
+    def end_abandoned(self, active: Collection[bytes]) -> list[Draft]:
+        """Return ends for the actions whose producer is gone; call this once a heartbeat.
+
+        `active` holds the producers that sent anything since the last call.
+        """
+        owners = {owner.hex() for owner in active}
         ends = []
         for key, each in list(self._open.items()):
-            each.silent_beats = 0 if each.owner in owners else each.silent_beats + 1
-            if each.silent_beats >= SILENT_BEATS:
+            each.silent_heartbeats = 0 if each.owner in owners else each.silent_heartbeats + 1
+            if each.silent_heartbeats >= MAX_SILENT_HEARTBEATS:
                 del self._open[key]
                 self.changed = True
-                ends.append(_lost_end(key[0], each))
+                ends.append(_end_lost(key[0], each))
         return ends
 
 
-def _lost_end(stream: str, each: _Open) -> Draft:
-    return Draft("action", stream, {**each.body, "phase": "end", "reason": "lost"})
-
-
-MAX_STREAMS: Final = 1024
-
-
 class AdaptiveHopStatus:
-    """Puts the hop of a stream's latest prediction into its statuses, and repeats the last one when the hop changes."""
+    """Add the hop of a stream's latest prediction to its statuses; repeat the last status when the hop changes."""
 
     def __init__(self) -> None:
         self._hops: dict[str, int] = {}
         self._statuses: dict[str, Mapping[str, Any]] = {}
 
-    def admit(self, draft: Draft) -> list[Draft]:
-        """What to journal for a draft: itself, a status with the hop, and behind a prediction perhaps such a status."""
+    def __len__(self) -> int:
+        return len(self._statuses)
+
+    def apply(self, draft: Draft) -> list[Draft]:
+        """Return the drafts to journal for `draft`.
+
+        A status gets the stream's hop. A prediction with a new hop is followed by the stream's last status, with that
+        hop. Any other draft stays as it is.
+        """
         stream = draft.stream
         if draft.type == "status":
-            self._statuses.pop(stream, None)
-            self._statuses[stream] = draft.body
-            if len(self._statuses) > MAX_STREAMS:
-                gone = next(iter(self._statuses))
-                del self._statuses[gone]
-                self._hops.pop(gone, None)
+            self._remember_status(stream, draft.body)
             return [self._status(stream)]
         if draft.type != "prediction" or stream not in self._statuses:
             return [draft]
@@ -105,8 +117,20 @@ class AdaptiveHopStatus:
             self._hops[stream] = hop
         return [draft, self._status(stream)]
 
+    def _remember_status(self, stream: str, body: Mapping[str, Any]) -> None:
+        self._statuses.pop(stream, None)
+        self._statuses[stream] = body
+        if len(self._statuses) > MAX_STREAMS:
+            oldest = next(iter(self._statuses))
+            del self._statuses[oldest]
+            self._hops.pop(oldest, None)
+
     def _status(self, stream: str) -> Draft:
         body = dict(self._statuses[stream])
         if stream in self._hops:
             body["hop"] = self._hops[stream]
         return Draft("status", stream, body)
+
+
+def _end_lost(stream: str, action: _OpenAction) -> Draft:
+    return Draft("action", stream, {**action.body, "phase": "end", "reason": "lost"})

@@ -1,8 +1,8 @@
-"""The durable log of events, written: one SQLite file, committed before anything is published.
+"""Write the journal, the durable log of events: one SQLite file, committed before anything is published.
 
-One writer (the hub); readers are in `streamclf.hub.journal_reader`. Offsets come from AUTOINCREMENT's own counter, so
-retention never makes SQLite hand one out twice. Producers' sequence numbers are committed together with their events:
-that makes a resend harmless.
+The hub is the only writer; readers are in `streamclf.hub.journal_reader`. Offsets come from AUTOINCREMENT's own
+counter, so SQLite never assigns one twice, not even after retention. Producers' sequence numbers are committed together
+with their events, which makes a resend harmless.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from streamclf.runtime.file_lock import open_locked
 log = logging.getLogger(__name__)
 
 FORMAT: Final = 1
-_APPLICATION_ID: Final = 0x73636C66  # "sclf": tells a journal from any other SQLite file
+_APPLICATION_ID: Final = 0x73636C66  # "sclf": distinguishes a journal from any other SQLite file
 RETENTION_STEP: Final = 500
 """Events removed in one transaction: about a millisecond, so that publishing never waits for retention."""
-_MARK_BYTES = 64
-_CHECK_S = 10.0
+_HEAD_MARK_BYTES = 64
+_MAX_CHECK_S = 10.0
 _BUSY_MS = 250
 _RETRY_S = (0.5, 5.0)
-_PRODUCER_KEEP_S = 86400.0
+_KEEP_PRODUCERS_S = 86400.0
 
 _SCHEMA = """
 PRAGMA auto_vacuum=INCREMENTAL;
@@ -55,7 +55,7 @@ COMMIT;
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One event to be journalled. `body(offset, previous)` makes its JSON once both are known."""
+    """One event to journal; `body(offset, previous)` makes its JSON once both offsets are known."""
 
     stream: str
     type: str
@@ -64,7 +64,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One event as journalled and published; `offset` is None for one that could not be journalled."""
+    """One event as journalled and published; `offset` is None if it could not be journalled."""
 
     offset: int | None
     stream: str
@@ -73,14 +73,14 @@ class Entry:
 
 
 class Journal:
-    """The writer. Holds an exclusive lock on `PATH.lock` for its whole life."""
+    """The journal's only writer, which holds an exclusive lock on `PATH.lock` until it is closed."""
 
     def __init__(self, path: Path, *, keep_s: float, keep_bytes: int | None = None) -> None:
         self.path = path
         self.epoch, self.head, self.oldest = "", 0, 1
         self._last_by_stream: dict[str, int] = {}
         self.keep_s = keep_s
-        """Retention in seconds; may be changed at any time, like `keep_bytes`."""
+        """Retention in seconds; it may be changed at any time, like `keep_bytes`."""
         self.keep_bytes = keep_bytes
         self._lock_fd = _lock(path)
         try:
@@ -89,7 +89,7 @@ class Journal:
             os.close(self._lock_fd)
             raise
         self._retry_at = 0.0
-        self._patience_s = _RETRY_S[0]
+        self._retry_wait_s = _RETRY_S[0]
         self.durable = True
         self.not_durable = 0
 
@@ -100,7 +100,7 @@ class Journal:
         self.close()
 
     def close(self) -> None:
-        """Fold the write-ahead log into the file and let go of the lock."""
+        """Fold the write-ahead log into the file and release the lock."""
         try:
             self._db.close()
         except sqlite3.Error as error:
@@ -112,8 +112,8 @@ class Journal:
     ) -> list[Entry]:
         """Commit `records`, the producers' sequence numbers and `notes` in one transaction; return what to publish.
 
-        Never raises for a disk that is full or failing: the events come back without offset, `durable` is False and
-        `not_durable` counts them; the next append after a short pause tries the disk again.
+        A full or failing disk raises no error. Then the events are returned without an offset, `durable` is False, and
+        `not_durable` counts them. After a short pause the next append tries the disk again.
         """
         if time.monotonic() >= self._retry_at:
             try:
@@ -128,31 +128,31 @@ class Journal:
         return [Entry(None, r.stream, r.type, r.body(None, previous.get(r.stream, 0))) for r in records]
 
     def sequence_of(self, instance: bytes) -> int:
-        """The highest sequence number of a producer that is in the journal, 0 for an unknown one."""
+        """Return a producer's highest sequence number in the journal, 0 for an unknown producer."""
         row = self._db.execute("SELECT seq FROM producers WHERE instance=?", (instance,)).fetchone()
         return int(row[0]) if row else 0
 
     def note(self, key: str) -> bytes | None:
-        """What was committed last under `key`."""
+        """Return the note that was committed last under `key`."""
         row = self._db.execute("SELECT value FROM notes WHERE key=?", (key,)).fetchone()
         return bytes(row[0]) if row else None
 
     def last(self) -> dict[str, int]:
-        """The last offset of each stream, the most recently active ones if there are very many."""
+        """Return the last offset of each stream, or of the most recently active ones if there are very many."""
         if len(self._last_by_stream) <= MAX_LISTED_STREAMS:
             return self._last_by_stream
         recent = sorted(self._last_by_stream.items(), key=lambda item: -item[1])[:MAX_LISTED_STREAMS]
         return dict(recent)
 
     def retain(self) -> int:
-        """Remove up to `RETENTION_STEP` events that are too old or too many; return how many went.
+        """Remove up to `RETENTION_STEP` events that are too old or too many; return how many were removed.
 
-        Everything before an expired event is expired too, whatever a clock that was set back stamped on it.
+        Every event before an expired one counts as expired too, even if a clock that was set back gave it a later time.
         """
         try:
             return self._retain()
         except sqlite3.DatabaseError as error:
-            log.warning("journal %s: retention put off: %s", self.path, error)
+            log.warning("journal %s: retention postponed: %s", self.path, error)
             return 0
 
     def _retain(self) -> int:
@@ -163,7 +163,7 @@ class Journal:
         try:
             removed = self._db.execute("DELETE FROM events WHERE offset<=?", (upto,)).rowcount
             self._db.execute("DELETE FROM gone WHERE last<=?", (upto,))
-            self._db.execute("DELETE FROM producers WHERE seen_ns<?", (time.time_ns() - int(_PRODUCER_KEEP_S * 1e9),))
+            self._db.execute("DELETE FROM producers WHERE seen_ns<?", (time.time_ns() - int(_KEEP_PRODUCERS_S * 1e9),))
             self._db.execute("COMMIT")
         except BaseException:
             self._roll_back()
@@ -232,7 +232,7 @@ class Journal:
             self._db.execute("ROLLBACK")
 
     def _failed(self, error: sqlite3.DatabaseError) -> None:
-        if not isinstance(error, sqlite3.OperationalError):  # damaged under our hands: no retry can mend it
+        if not isinstance(error, sqlite3.OperationalError):  # the file was damaged while open: a retry cannot help
             log.error("journal %s: %s", self.path, error)
             self._db.close()
             self._set_aside(str(error))
@@ -240,20 +240,20 @@ class Journal:
             return
         if self.durable:
             log.error(
-                "journal %s: %s; events go on without being kept until it can be written again "
+                "journal %s: %s; events are published without being kept until it can be written again "
                 "(free space on its disk)",
                 self.path,
                 error,
             )
         self.durable = False
-        self._retry_at = time.monotonic() + self._patience_s
-        self._patience_s = min(2 * self._patience_s, _RETRY_S[1])
+        self._retry_at = time.monotonic() + self._retry_wait_s
+        self._retry_wait_s = min(2 * self._retry_wait_s, _RETRY_S[1])
 
     def _succeeded(self) -> None:
         if not self.durable:
             log.warning("journal %s: events are kept again; %d were not", self.path, self.not_durable)
         self.durable = True
-        self._patience_s = _RETRY_S[0]
+        self._retry_wait_s = _RETRY_S[0]
 
     def _open_or_replace(self) -> sqlite3.Connection:
         try:
@@ -308,11 +308,11 @@ class Journal:
         }
 
     def _skip_published(self, db: sqlite3.Connection) -> None:
-        """Never hand out an offset again that was published from commits which the disk has not kept.
+        """Skip the offsets of events that were published but that the disk has not kept, so that none is reused.
 
-        SQLite takes a write-ahead log that is cut off or damaged as one that ends there, and says nothing.
+        SQLite silently treats a truncated or damaged write-ahead log as one that ends there.
         """
-        epoch, _, head = os.pread(self._lock_fd, _MARK_BYTES, 0).decode("ascii", "replace").partition(" ")
+        epoch, _, head = os.pread(self._lock_fd, _HEAD_MARK_BYTES, 0).decode("ascii", "replace").partition(" ")
         if epoch != self.epoch or not head.strip().isdigit() or int(head) <= self.head:
             return
         first, last = self.head + 1, int(head)
@@ -325,18 +325,18 @@ class Journal:
         self._load(db)
 
     def _mark_head(self) -> None:
-        os.pwrite(self._lock_fd, f"{self.epoch} {self.head}".ljust(_MARK_BYTES).encode(), 0)
+        os.pwrite(self._lock_fd, f"{self.epoch} {self.head}".ljust(_HEAD_MARK_BYTES).encode(), 0)
 
     def _check(self, db: sqlite3.Connection) -> None:
-        """Raise `sqlite3.DatabaseError` for a damaged file; a very large one is checked as far as the time allows."""
-        give_up_at = time.monotonic() + _CHECK_S
+        """Raise `sqlite3.DatabaseError` for a damaged file; the check of a large file ends after `_MAX_CHECK_S`."""
+        give_up_at = time.monotonic() + _MAX_CHECK_S
         db.set_progress_handler(lambda: time.monotonic() > give_up_at, 100_000)
         try:
             verdict = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
         except sqlite3.OperationalError as error:
             if "interrupted" not in str(error):
                 raise
-            log.warning("journal %s: large; its check was ended after %.0f s", self.path, _CHECK_S)
+            log.warning("journal %s: large; its check was stopped after %.0f s", self.path, _MAX_CHECK_S)
             return
         finally:
             db.set_progress_handler(None, 0)
@@ -355,7 +355,7 @@ class Journal:
             raise JournalError(
                 f"journal {self.path}: damaged ({why}) and cannot be set aside ({error.strerror}); move it away"
             ) from error
-        log.error("journal %s: damaged (%s); set aside as %s, a new one begins", self.path, why, target.name)
+        log.error("journal %s: damaged (%s); set aside as %s, a new journal begins", self.path, why, target.name)
 
 
 def _lock(path: Path) -> int:
@@ -368,6 +368,6 @@ def _lock(path: Path) -> int:
         ) from error
     if fd is None:
         raise JournalError(
-            f"journal {path}: another service writes it; stop that one, or give this one another publish.journal"
+            f"journal {path}: another service writes it; stop that service, or give this one another publish.journal"
         )
     return fd

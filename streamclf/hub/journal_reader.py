@@ -1,4 +1,4 @@
-"""The durable log of events, read: bounded pages for replay, while the hub goes on writing."""
+"""Read the journal in bounded pages, for replay, while the hub goes on writing it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class JournalReader:
-    """A reader's own connection: bounded pages for replay, from any thread but one at a time."""
+    """A read-only connection to the journal; any thread may use it, but one at a time."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -22,12 +22,12 @@ class JournalReader:
         self._db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=1.0)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._db.close()
 
     @contextmanager
-    def at_one_moment(self) -> Iterator[None]:
-        """What is read inside belongs together, whatever is written or retained meanwhile."""
+    def consistent_view(self) -> Iterator[None]:
+        """Give all reads in the `with` block one state of the journal, whatever is written or removed meanwhile."""
         if self._path.stat().st_ino != self._inode:  # the writer set a damaged file aside
             self._db.close()
             self._connect()
@@ -38,7 +38,7 @@ class JournalReader:
             self._db.execute("COMMIT")
 
     def bounds(self) -> tuple[str, int, int]:
-        """Epoch, oldest offset still there (head + 1 if none) and head."""
+        """Return the epoch, the oldest offset that is left (head + 1 if there is none) and the head."""
         epoch = str(self._db.execute("SELECT value FROM meta WHERE key='epoch'").fetchone()[0])
         row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name='events'").fetchone()
         head = int(row[0]) if row else 0
@@ -48,8 +48,8 @@ class JournalReader:
     def page(
         self, after: int, upto: int, limit: int, streams: Sequence[str] = (), types: Sequence[str] = ()
     ) -> Iterator[tuple[int, bytes | None]]:
-        """(offset, body) in order for `after < offset <= upto`; the body is None where its checksum fails."""
-        where, values = _only(streams, types)
+        """Yield (offset, body) in order for `after < offset <= upto`; the body is None if its checksum is wrong."""
+        where, values = _conditions(streams, types)
         rows = self._db.execute(
             f"SELECT offset, crc, body FROM events WHERE offset>? AND offset<=?{where} ORDER BY offset LIMIT ?",  # noqa: S608
             (after, upto, *values, limit),
@@ -58,15 +58,15 @@ class JournalReader:
             yield int(offset), bytes(body) if zlib.crc32(body) == crc else None
 
     def gone(self, after: int, upto: int) -> list[tuple[int, int]]:
-        """Ranges within `after < offset <= upto` that were published and that the disk then did not keep."""
+        """Return the ranges within `after < offset <= upto` that were published but that the disk did not keep."""
         rows = self._db.execute(
             "SELECT max(first, ?), min(last, ?) FROM gone WHERE last>? AND first<=?", (after + 1, upto, after, upto)
         )
         return [(int(first), int(last)) for first, last in rows]
 
     def snapshot(self, limit: int, streams: Sequence[str] = (), types: Sequence[str] = ()) -> list[bytes]:
-        """The last event of each stream and type that is still there and whole, oldest first."""
-        where, values = _only(streams, types)
+        """Return the last event of each stream and type that is left and undamaged, oldest first."""
+        where, values = _conditions(streams, types)
         rows = self._db.execute(
             f"SELECT crc, body FROM events WHERE offset IN (SELECT offset FROM last WHERE 1{where} "  # noqa: S608
             "ORDER BY offset DESC LIMIT ?) ORDER BY offset",
@@ -75,8 +75,8 @@ class JournalReader:
         return [bytes(body) for crc, body in rows if zlib.crc32(body) == crc]
 
 
-def _only(streams: Sequence[str], types: Sequence[str]) -> tuple[str, list[str]]:
-    """More SQL conditions and their values; none for an empty sequence."""
+def _conditions(streams: Sequence[str], types: Sequence[str]) -> tuple[str, list[str]]:
+    """Return further SQL conditions and their values; an empty sequence adds none."""
     where = ""
     values: list[str] = []
     for column, wanted in (("stream", streams), ("type", types)):

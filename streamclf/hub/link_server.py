@@ -1,4 +1,4 @@
-"""The hub's end of the producers' links: each draft once, in each producer's order, whatever was sent again."""
+"""Receive the producers' drafts: each draft once, in each producer's order, whatever was sent again."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from streamclf.events.types import MAX_PREVIEW_BYTES
 from streamclf.hub.publisher import LINK_IO_THREAD
 from streamclf.net.names import valid_stream_name
 from streamclf.net.zeromq import bind, is_readable, open_socket, receive_now, send_now
-from streamclf.producer.link_protocol import MAX_LINK_MESSAGE_BYTES, U64
+from streamclf.producer.link_protocol import INSTANCE_BYTES, MAX_LINK_MESSAGE_BYTES, MAX_NAME_BYTES, U64
 
 log = logging.getLogger(__name__)
 
-_PEER_SILENT_S: Final = 10.0
-_MAX_PEERS: Final = 1024
-_MESSAGES_A_TURN = 64
-_DRAFTS_A_TURN = 1024
+_CONNECTION_TIMEOUT_S: Final = 10.0
+_MAX_CONNECTIONS: Final = 1024
+_MAX_BATCH_MESSAGES: Final = 64
+_MAX_BATCH_DRAFTS: Final = 1024
 
 
 @dataclass(slots=True)
-class _Peer:
+class _Connection:
     """One connection of a producer."""
 
     instance: bytes
-    heard_at: float
+    last_message_at: float
     ack_due: bool = False
 
 
 @dataclass(slots=True)
 class _Producer:
-    """One life of one producing process, over any number of connections."""
+    """One run of a producing process, over any number of connections."""
 
     name: str
     seq: int
@@ -50,21 +50,23 @@ class _Producer:
 
 @dataclass(slots=True)
 class ReceivedBatch:
-    """What came in one turn of the hub's loop."""
+    """The messages that one call of `LinkServer.receive` returns."""
 
     drafts: list[Draft] = field(default_factory=list)
     senders: list[bytes] = field(default_factory=list)
     """The instance that sent each draft."""
     sequences: dict[bytes, int] = field(default_factory=dict)
+    """The last sequence number of each instance, to be committed with the drafts."""
     previews: list[tuple[str, bytes]] = field(default_factory=list)
 
 
 class LinkServer:
-    """Binds the link; hands out new drafts and acknowledges them once they are committed."""
+    """Bind the link, return new drafts, and acknowledge them once they are committed."""
 
     def __init__(
         self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, sequence_of: Callable[[bytes], int]
     ) -> None:
+        """Bind `endpoint`; `sequence_of` returns the last journalled sequence number of a producer's instance."""
         self.socket = open_socket(context, zmq.ROUTER, max_bytes=MAX_LINK_MESSAGE_BYTES, io_thread=LINK_IO_THREAD)
         try:
             self.endpoint = bind(self.socket, endpoint, "link")
@@ -73,116 +75,119 @@ class LinkServer:
             raise
         self._sequence_of = sequence_of
         self._run = uuid.uuid4().bytes
-        self._peers: dict[bytes, _Peer] = {}
+        self._connections: dict[bytes, _Connection] = {}
         self._producers: dict[bytes, _Producer] = {}
-        self._heard: set[bytes] = set()
+        self._active: set[bytes] = set()
         self._wanted = b"[]"
         self.refused = 0
-        """Messages and drafts that were not what a link sends."""
+        """The number of messages and drafts that were malformed."""
 
     def close(self) -> None:
-        """Unbind; producers keep what was not acknowledged."""
+        """Unbind; producers keep the drafts that were not acknowledged."""
         self.socket.close(0)
 
     def receive(self) -> ReceivedBatch:
-        """Everything that waits, up to one turn's worth. Call `acknowledge` after the commit."""
-        turn = ReceivedBatch()
-        for _ in range(_MESSAGES_A_TURN):
-            if len(turn.drafts) >= _DRAFTS_A_TURN or not is_readable(self.socket):
+        """Return the waiting messages, up to one batch. Call `acknowledge` after the commit."""
+        batch = ReceivedBatch()
+        for _ in range(_MAX_BATCH_MESSAGES):
+            if len(batch.drafts) >= _MAX_BATCH_DRAFTS or not is_readable(self.socket):
                 break
-            self._offer(receive_now(self.socket), turn)
-        return turn
+            self._handle(receive_now(self.socket), batch)
+        return batch
 
     def acknowledge(self) -> None:
-        """Tell the producers what is committed."""
-        for route, peer in self._peers.items():
-            if peer.ack_due:
-                peer.ack_due = False
-                self._send(route, b"ack", U64.pack(self._producers[peer.instance].seq))
+        """Tell the producers which drafts are committed."""
+        for route, connection in self._connections.items():
+            if connection.ack_due:
+                connection.ack_due = False
+                self._send(route, b"ack", U64.pack(self._producers[connection.instance].seq))
 
     def want_previews(self, streams: frozenset[str]) -> None:
-        """Tell all producers which previews are watched from now on."""
+        """Tell all producers which previews are wanted from now on."""
         self._wanted = orjson.dumps(sorted(streams))
-        for route in self._peers:
+        for route in self._connections:
             self._send(route, b"wanted", self._run, self._wanted)
 
     def dropped(self) -> dict[str, int]:
-        """Drafts that producers gave up because the hub was away, by stream, summed over those still known."""
+        """Return how many drafts producers dropped while the hub was away, by stream, over all known producers."""
         total: dict[str, int] = {}
         for producer in self._producers.values():
             for stream, count in producer.dropped.items():
                 total[stream] = total.get(stream, 0) + count
         return total
 
-    def heard(self) -> set[bytes]:
-        """The producers' instances that sent anything since the last call."""
-        heard, self._heard = self._heard, set()
-        return heard
+    def active_producers(self) -> set[bytes]:
+        """Return the instances that sent anything since the last call."""
+        active, self._active = self._active, set()
+        return active
 
     def forget_silent(self) -> None:
-        """Let go of connections and producers that are gone; the journal still knows their sequence numbers."""
-        now = time.monotonic()
-        self._peers = {route: peer for route, peer in self._peers.items() if now - peer.heard_at < _PEER_SILENT_S}
-        if len(self._producers) > _MAX_PEERS:
-            present = {peer.instance for peer in self._peers.values()}
+        """Forget connections and producers that are gone; the journal still has their sequence numbers."""
+        oldest = time.monotonic() - _CONNECTION_TIMEOUT_S
+        self._connections = {route: each for route, each in self._connections.items() if each.last_message_at > oldest}
+        if len(self._producers) > _MAX_CONNECTIONS:
+            present = {connection.instance for connection in self._connections.values()}
             self._producers = {key: value for key, value in self._producers.items() if key in present}
 
-    def _offer(self, frames: list[bytes], turn: ReceivedBatch) -> None:
+    def _handle(self, frames: list[bytes], batch: ReceivedBatch) -> None:
         try:
-            self._take(frames, turn)
+            self._parse(frames, batch)
         except (EventError, ValueError, TypeError, struct.error) as error:
             self._refuse(str(error))
 
-    def _take(self, frames: list[bytes], turn: ReceivedBatch) -> None:
+    def _parse(self, frames: list[bytes], batch: ReceivedBatch) -> None:
         match frames:
             case [_, b"preview", stream, jpeg]:
                 name = stream.decode()
                 if not valid_stream_name(name) or len(jpeg) > MAX_PREVIEW_BYTES:
                     raise EventError(f"preview of {len(jpeg)} bytes for {name[:64]!r}")
-                turn.previews.append((name, jpeg))
+                batch.previews.append((name, jpeg))
             case [route, b"hello", instance, name_bytes, dropped]:
-                _, producer = self._known(route, instance, name_bytes)
-                producer.dropped = _counts(orjson.loads(dropped))
+                _, producer = self._identify(route, instance, name_bytes)
+                producer.dropped = _parse_counts(orjson.loads(dropped))
                 self._send(route, b"wanted", self._run, self._wanted)
             case [route, b"drafts", instance, name_bytes, after, body]:
-                peer, producer = self._known(route, instance, name_bytes)
+                connection, producer = self._identify(route, instance, name_bytes)
                 if U64.unpack(after)[0] > producer.seq:
-                    # Something before these was on its way to a hub that is gone.
+                    # Drafts before these were lost with an earlier hub.
                     self._send(route, b"again", U64.pack(producer.seq))
                     return
-                peer.ack_due = True
-                self._new_drafts(orjson.loads(body), producer, turn)
-                turn.senders += [instance] * (len(turn.drafts) - len(turn.senders))
-                turn.sequences[instance] = producer.seq
+                connection.ack_due = True
+                self._add_drafts(orjson.loads(body), producer, batch)
+                batch.senders += [instance] * (len(batch.drafts) - len(batch.senders))
+                batch.sequences[instance] = producer.seq
             case _:
-                raise EventError(f"{len(frames)} frames that no link sends")
+                raise EventError(f"{len(frames)} frames that are no message of the link")
 
-    def _known(self, route: bytes, instance: bytes, name: bytes) -> tuple[_Peer, _Producer]:
-        if len(instance) != 16 or not 1 <= len(name) <= 128:
-            raise EventError(f"instance of {len(instance)} bytes, name of {len(name)}: 16, and 1 to 128")
+    def _identify(self, route: bytes, instance: bytes, name: bytes) -> tuple[_Connection, _Producer]:
+        if len(instance) != INSTANCE_BYTES or not 1 <= len(name) <= MAX_NAME_BYTES:
+            raise EventError(
+                f"instance of {len(instance)} bytes, name of {len(name)}: must be {INSTANCE_BYTES}, "
+                f"and 1 to {MAX_NAME_BYTES}"
+            )
         now = time.monotonic()
         if instance not in self._producers:
             self._producers[instance] = _Producer(name.decode(), self._sequence_of(instance))
-        if route not in self._peers:
-            if len(self._peers) >= _MAX_PEERS:
-                raise EventError(f"more than {_MAX_PEERS} producers at once")
-            self._peers[route] = _Peer(instance, now)
-        producer, peer = self._producers[instance], self._peers[route]
-        peer.heard_at = now
-        self._heard.add(instance)
-        peer.instance = instance
-        return peer, producer
+        if route not in self._connections:
+            if len(self._connections) >= _MAX_CONNECTIONS:
+                raise EventError(f"more than {_MAX_CONNECTIONS} producers at once")
+            self._connections[route] = _Connection(instance, now)
+        producer, connection = self._producers[instance], self._connections[route]
+        connection.last_message_at = now
+        self._active.add(instance)
+        connection.instance = instance
+        return connection, producer
 
-    def _new_drafts(self, items: Any, producer: _Producer, turn: ReceivedBatch) -> None:
+    def _add_drafts(self, items: Any, producer: _Producer, batch: ReceivedBatch) -> None:
         if not isinstance(items, list):
             raise EventError("drafts that are not a list")
         for item in items:
             seq, kind, stream, captured_ns, body = item
             if type(seq) is not int or seq <= producer.seq:
-                continue  # sent again, and committed before
+                continue  # sent again, but already committed
             producer.seq = seq
             try:
-                turn.drafts.append(_draft(kind, stream, body, captured_ns))
+                batch.drafts.append(_parse_draft(kind, stream, body, captured_ns))
             except EventError as error:
                 self._refuse(f"{producer.name}: {error}")
 
@@ -192,19 +197,19 @@ class LinkServer:
             log.warning("link: refused message %d: %s", self.refused, why)
 
     def _send(self, route: bytes, *frames: bytes) -> None:
-        # A producer that is gone or does not read asks again by itself.
+        # A producer that does not read now asks again by itself.
         with contextlib.suppress(zmq.Again):
             send_now(self.socket, route, *frames)
 
 
-def _draft(kind: Any, stream: Any, body: Any, captured_ns: Any) -> Draft:
+def _parse_draft(kind: Any, stream: Any, body: Any, captured_ns: Any) -> Draft:
     if not isinstance(body, dict) or not isinstance(captured_ns, int | None):
-        raise EventError("a draft's body is an object, its captured_ns a number or null")
+        raise EventError("a draft's body must be an object, its captured_ns a number or null")
     return Draft(kind, stream, body, captured_ns)
 
 
-def _counts(value: Any) -> dict[str, int]:
-    if not isinstance(value, dict) or len(value) > _MAX_PEERS:
+def _parse_counts(value: Any) -> dict[str, int]:
+    if not isinstance(value, dict) or len(value) > _MAX_CONNECTIONS:
         raise EventError("dropped totals that are not an object")
     return {
         stream: count

@@ -1,4 +1,4 @@
-"""The hub process: producers' drafts in, journalled, published, acknowledged, in that order."""
+"""Run the hub process: receive producers' drafts, journal, publish and acknowledge them, in that order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import zmq
 
 from streamclf.errors import EventError
 from streamclf.events.drafts import Draft
-from streamclf.events.types import HEARTBEAT_TOPIC, check_event, format_wall_time, topic_of
+from streamclf.events.types import HEARTBEAT_TOPIC, MAX_LISTED_STREAMS, check_event, format_wall_time, topic_of
 from streamclf.hub.draft_rules import AdaptiveHopStatus, OpenActions
 from streamclf.hub.guard.curve_gate import AllowList, CurveGate
 from streamclf.hub.guard.flood import FloodGuard
@@ -33,22 +33,25 @@ from streamclf.runtime.jobs import HubChange, HubJob
 
 log = logging.getLogger(__name__)
 
-_OPEN_ACTIONS = "open actions"
+_OPEN_ACTIONS_NOTE = "open actions"
 _HEARTBEAT_S = 1.0
-_NEWCOMER_S = 0.05
+_EARLY_HEARTBEAT_S = 0.05
+"""A new subscriber gets a heartbeat after this long, together with others that subscribe at the same time."""
 _RETAIN_S = 5.0
-_DESCRIPTORS = 65_536
-_DRAIN_S = 0.4
+_RETAIN_AGAIN_S = 0.02
+"""The pause between two steps of retention while there is more to remove."""
+_MAX_DESCRIPTORS = 65_536
+_MAX_DRAIN_S = 0.4
 _TRIM_AFTER = 256
-"""Subscriptions that came or went since memory was given back: less is not worth the call."""
-_TURN_S = 30.0
-"""One turn is a commit at most, which a disk can hold up for long; a hub is not the better for a restart then."""
+"""Subscriptions and cancellations after which free memory is returned to the system; fewer do not pay for the call."""
+_LOOP_DEADLINE_S = 30.0
+"""The longest step of the loop is a commit. A disk can delay one for long, and a restart of the hub would not help."""
 _QUIET_S = 0.15
-"""Producers are closed before the hub; when none has sent for this long, all have been heard."""
+"""Producers are closed before the hub; after this long without a draft, the hub has received all of them."""
 
 
 class Hub:
-    """Journal, publisher, replay and links, driven by one loop."""
+    """The journal, the publisher, the replay server and the producers' link, driven by one loop."""
 
     def __init__(self, job: HubJob) -> None:
         with contextlib.ExitStack() as stack:
@@ -62,15 +65,15 @@ class Hub:
             stack.callback(self._publisher.close)
             self._replay = ReplayServer(self._context, job.replay, job.journal, gate=gate)
             stack.callback(self._replay.close)
-            if bouncer := FloodGuard.at(*self.endpoints.values()):
-                stack.callback(bouncer.close)
+            if flood_guard := FloodGuard.for_endpoints(*self.endpoints.values()):
+                stack.callback(flood_guard.close)
             self._links = LinkServer(self._context, job.link, self.journal.sequence_of)
             stack.callback(self._links.close)
             self._resources = stack.pop_all()
-        self._open_actions = OpenActions(self.journal.note(_OPEN_ACTIONS))
-        self._hops = AdaptiveHopStatus()
-        self._heartbeat_at = self._retain_at = self._orphans_at = 0.0
-        self._heard = 0
+        self._open_actions = OpenActions(self.journal.note(_OPEN_ACTIONS_NOTE))
+        self._adaptive_hops = AdaptiveHopStatus()
+        self._heartbeat_at = self._retain_at = self._check_producers_at = 0.0
+        self._trimmed_at = 0
         self._refused = 0
 
     def __enter__(self) -> Hub:
@@ -81,95 +84,97 @@ class Hub:
 
     @property
     def endpoints(self) -> dict[str, str]:
-        """Where subscribers really find it."""
+        """The public endpoints as bound, with real ports."""
         return {"events": self._publisher.endpoint, "replay": self._replay.endpoint}
 
     def run(self, control: ChildControl) -> None:
-        """Serve until asked to stop, then until the producers have nothing more to send."""
+        """Serve until asked to stop, then until the producers send nothing more."""
         poller = zmq.Poller()
         poller.register(self._links.socket, zmq.POLLIN)
         poller.register(self._publisher.socket, zmq.POLLIN)
         poller.register(control.stop_fd, zmq.POLLIN)
         poller.register(control.change_fd, zmq.POLLIN)
-        control.liveness.enter_phase("serving", _TURN_S)
+        control.liveness.enter_phase("serving", _LOOP_DEADLINE_S)
         while not control.stop_event.is_set():
             ready = self._wait(poller, self._heartbeat_at - time.monotonic())
             if control.change_fd in ready:
                 for change in control.pop_changes():
-                    self._change(HubChange.model_validate_json(change.body))
-            self._turn(ready)
+                    self._apply_change(HubChange.model_validate_json(change.body))
+            self._run_once(ready)
         poller.unregister(control.stop_fd)
         poller.unregister(control.change_fd)
-        end = time.monotonic() + _DRAIN_S
+        end = time.monotonic() + _MAX_DRAIN_S
         quiet_at = time.monotonic() + _QUIET_S
         while time.monotonic() < min(end, quiet_at):
-            if self._turn(self._wait(poller, _QUIET_S / 3)):
+            if self._run_once(self._wait(poller, _QUIET_S / 3)):
                 quiet_at = time.monotonic() + _QUIET_S
-        self._heartbeat()  # the last word says where the journal ends
+        self._send_heartbeat()  # the last message tells where the journal ends
 
-    def _change(self, change: HubChange) -> None:
+    def _apply_change(self, change: HubChange) -> None:
         self.journal.keep_s, self.journal.keep_bytes = change.keep_s, change.keep_bytes
 
     @staticmethod
     def _wait(poller: zmq.Poller, timeout_s: float) -> dict[object, int]:
-        """What there is to do; nothing when only time is up."""
-        # To the next millisecond: what wakes earlier finds nothing due, and goes round until it is.
+        """Return the sockets that are ready, or nothing after `timeout_s`."""
+        # Round up to a millisecond: after a shorter wait nothing would be due yet, and the loop would spin until then.
         return dict(poller.poll(max(0, math.ceil(1000 * timeout_s))))
 
-    def _turn(self, ready: Mapping[object, int]) -> int:
-        """Do everything that is due once; return how many drafts came."""
-        drafts = self._take_drafts() if self._links.socket in ready else 0
-        if self._publisher.socket in ready and self._publisher.hear():
+    def _run_once(self, ready: Mapping[object, int]) -> int:
+        """Do once everything that is due; return how many drafts arrived."""
+        drafts = self._handle_drafts() if self._links.socket in ready else 0
+        if self._publisher.socket in ready and self._publisher.receive_subscriptions():
             self._links.want_previews(self._publisher.watched)
         now = time.monotonic()
-        if self._publisher.newcomers:
-            self._publisher.newcomers = False
-            self._heartbeat_at = min(self._heartbeat_at, now + _NEWCOMER_S)
+        if self._publisher.has_new_subscriber:
+            self._publisher.has_new_subscriber = False
+            self._heartbeat_at = min(self._heartbeat_at, now + _EARLY_HEARTBEAT_S)
         if now >= self._heartbeat_at:
-            self._heartbeat()
-        if now >= self._orphans_at:  # not with each heartbeat: newcomers make these come sooner than hellos do
-            self._orphans_at = now + _HEARTBEAT_S
-            self._end_orphans()
-            self._publisher.peers.cut_revoked()
+            self._send_heartbeat()
+        if (
+            now >= self._check_producers_at
+        ):  # not with each heartbeat: new subscribers cause more heartbeats than hellos
+            self._check_producers_at = now + _HEARTBEAT_S
+            self._end_abandoned_actions()
+            self._publisher.peers.disconnect_revoked()
         if now >= self._retain_at:
             removed = self.journal.retain()
-            self._retain_at = now + (0.02 if removed >= RETENTION_STEP else _RETAIN_S)
+            self._retain_at = now + (_RETAIN_AGAIN_S if removed >= RETENTION_STEP else _RETAIN_S)
         return drafts
 
-    def _take_drafts(self) -> int:
-        turn = self._links.receive()
-        if turn.drafts or turn.sequences:
-            tells = any(draft.type == "status" for draft in turn.drafts)
-            dropped = self._links.dropped() if tells else {}
+    def _handle_drafts(self) -> int:
+        batch = self._links.receive()
+        if batch.drafts or batch.sequences:
+            has_status = any(draft.type == "status" for draft in batch.drafts)
+            dropped = self._links.dropped() if has_status else {}
             records = [
                 record
-                for draft, sender in zip(turn.drafts, turn.senders, strict=True)
-                for record in self._records(draft, sender, dropped)
+                for draft, sender in zip(batch.drafts, batch.senders, strict=True)
+                for record in self._make_records(draft, sender, dropped)
             ]
-            self._commit(records, turn.sequences)
+            self._commit(records, batch.sequences)
             self._links.acknowledge()
-        for stream, jpeg in turn.previews:
+        for stream, jpeg in batch.previews:
             self._publisher.send(topic_of("preview", stream), jpeg)
-        return len(turn.drafts)
+        return len(batch.drafts)
 
     def _commit(self, records: list[Record], sequences: dict[bytes, int]) -> None:
-        notes = {_OPEN_ACTIONS: self._open_actions.stored} if self._open_actions.changed else {}
+        notes = {_OPEN_ACTIONS_NOTE: self._open_actions.stored} if self._open_actions.changed else {}
         self._publisher.publish(self.journal.append(records, sequences, notes))
         if self.journal.durable:
             self._open_actions.changed = False
 
-    def _records(self, draft: Draft, sender: bytes, dropped: dict[str, int]) -> list[Record]:
+    def _make_records(self, draft: Draft, sender: bytes, dropped: dict[str, int]) -> list[Record]:
         if draft.type != "action":
-            return [record for each in self._hops.admit(draft) if (record := self._record(each, dropped))]
-        record = self._record(draft, dropped)
+            return [record for each in self._adaptive_hops.apply(draft) if (record := self._make_record(each, dropped))]
+        record = self._make_record(draft, dropped)
         if record is None:
             return []
-        admitted = self._open_actions.admit(draft, sender)
-        ends = [end for each in admitted if each is not draft if (end := self._record(each, dropped))]
-        return [*ends, record] if draft in admitted else ends
+        drafts = self._open_actions.apply(draft, sender)
+        ends = [end for each in drafts if each is not draft if (end := self._make_record(each, dropped))]
+        return [*ends, record] if draft in drafts else ends
 
-    def _record(self, draft: Draft, dropped: dict[str, int]) -> Record | None:
-        event = self._event(draft, dropped)
+    def _make_record(self, draft: Draft, dropped: dict[str, int]) -> Record | None:
+        event = self._make_event(draft, dropped)
         try:
             check_event(event)
         except EventError as error:
@@ -187,7 +192,7 @@ class Hub:
 
         return Record(draft.stream, draft.type, body)
 
-    def _event(self, draft: Draft, dropped: dict[str, int]) -> dict[str, Any]:
+    def _make_event(self, draft: Draft, dropped: dict[str, int]) -> dict[str, Any]:
         now_ns = time.monotonic_ns()
         event: dict[str, Any] = {
             "v": 1, "type": draft.type, "stream": draft.stream, "epoch": self.journal.epoch,
@@ -201,31 +206,34 @@ class Hub:
             event["counters"] = {**counters, "link_dropped": lost}
         return event
 
-    def _end_orphans(self) -> None:
-        ends = self._open_actions.beat(self._links.heard())
+    def _end_abandoned_actions(self) -> None:
+        ends = self._open_actions.end_abandoned(self._links.active_producers())
         if ends:
-            log.warning("%d actions ended whose producer is gone", len(ends))
-            self._commit([record for end in ends if (record := self._record(end, {}))], {})
+            log.warning("ended %d actions whose producer is gone", len(ends))
+            self._commit([record for end in ends if (record := self._make_record(end, {}))], {})
         self._links.forget_silent()
 
-    def _heartbeat(self) -> None:
+    def _send_heartbeat(self) -> None:
         journal = self.journal
         message = {
             "v": 1, "type": "heartbeat", "epoch": journal.epoch, "time": format_wall_time(time.time_ns()),
             "head": journal.head, "oldest": journal.oldest, "last": journal.last(),
             "replay": self._replay.endpoint, "not_durable": journal.not_durable,
-            "dropped": dict(list(self._links.dropped().items())[:1024]),
+            "dropped": dict(list(self._links.dropped().items())[:MAX_LISTED_STREAMS]),
         }  # fmt: skip
         self._publisher.send(HEARTBEAT_TOPIC, orjson.dumps(message))
         self._heartbeat_at = time.monotonic() + _HEARTBEAT_S
-        if self._publisher.heard - self._heard >= _TRIM_AFTER:
-            self._heard = self._publisher.heard
-            _give_memory_back()
+        if self._publisher.subscription_messages - self._trimmed_at >= _TRIM_AFTER:
+            self._trimmed_at = self._publisher.subscription_messages
+            _return_free_memory()
 
 
-def _give_memory_back() -> None:
-    """What subscriptions had filled that are given up is free for us but not yet for others: glibc keeps it until it is
-    asked. They are given up some time after their peer is gone, so it is they that are counted, not the peers."""
+def _return_free_memory() -> None:
+    """Return free memory to the system.
+
+    glibc keeps the memory of cancelled subscriptions for this process until asked. libzmq cancels subscriptions some
+    time after their peer is gone, so the hub counts cancellations and not peers.
+    """
     with contextlib.suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -237,21 +245,24 @@ def _open_gate(context: zmq.Context[zmq.Socket[bytes]], job: HubJob) -> CurveGat
 
 
 def _raise_descriptor_limit() -> None:
-    """Each connection takes a descriptor: 1,024, the usual limit, are few for a service that strangers can reach."""
+    """Raise the limit of descriptors: the usual 1,024 are few for a service that any client can reach."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
+    wanted = _MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_MAX_DESCRIPTORS, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def main(job: HubJob, control: ChildControl) -> int:
-    """Run the hub; one line on stdout tells the supervisor the endpoints, and nothing else is ever written there."""
+    """Run the hub until it is asked to stop; return its exit code.
+
+    One line on stdout tells the supervisor the endpoints. Nothing else is written there.
+    """
     _raise_descriptor_limit()
     with Hub(job) as hub:
         sys.stdout.write(orjson.dumps(hub.endpoints).decode() + "\n")
         sys.stdout.flush()
         hub.run(control)
-    # The supervisor does this too, but may have been killed; the hub is the last process to leave.
+    # The supervisor does this too, but it may have been killed; the hub is the last process to end.
     if job.link.startswith("ipc://"):
         socket = Path(job.link.removeprefix("ipc://"))
         with contextlib.suppress(OSError):

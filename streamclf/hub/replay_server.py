@@ -1,7 +1,7 @@
-"""What a consumer missed, on request: SNAPSHOT and REPLAY, in a thread of its own with its own view of the journal.
+"""Answer consumers' SNAPSHOT and REPLAY requests from the journal, in a thread with its own reader.
 
-A request is one JSON frame, a reply is a JSON header and then one frame per event, byte for byte as published. REQ and
-DEALER sockets both work. The consumer pulls page by page, so a slow one holds up nobody.
+A request is one JSON frame. A reply is a JSON header and then one frame per event, byte for byte as published. REQ and
+DEALER sockets both work. The consumer requests page by page, so a slow consumer delays nobody else.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import orjson
 import zmq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from streamclf.config.service import MAX_STREAMS, StreamName
+from streamclf.config.service import MAX_STREAMS
 from streamclf.errors import BusError
-from streamclf.events.types import MAX_OFFSET, Epoch, JournalledType
+from streamclf.events.types import MAX_OFFSET, Epoch, JournalledType, StreamName
 from streamclf.hub.guard.curve_gate import CurveGate
 from streamclf.hub.guard.peers import Peers
 from streamclf.hub.journal_reader import JournalReader
@@ -30,15 +30,15 @@ log = logging.getLogger(__name__)
 
 MAX_LIMIT: Final = 1024
 _MAX_REPLY_BYTES = 512 * 1024
-_SCAN: Final = 20_000
-"""Offsets looked at for one reply: bounds the time that a filter which matches nothing can take."""
+_MAX_SCANNED: Final = 20_000
+"""Offsets scanned for one reply: this bounds the time of a request whose filter matches nothing."""
 _SNAPSHOT_LIMIT = 3 * MAX_STREAMS
-_REPLIES_QUEUED = 2
-_REQUESTS_QUEUED = 8
+_SEND_HIGH_WATER = 2
+_RECEIVE_HIGH_WATER = 8
 
 
 class Request(BaseModel):
-    """A consumer's question, docs/protocol.md."""
+    """A consumer's request (docs/protocol.md)."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -53,11 +53,11 @@ class Request(BaseModel):
 
 
 def answer(reader: JournalReader, request: Request) -> list[bytes]:
-    """Header and events for one request, of one moment of the journal."""
-    with reader.at_one_moment():
+    """Return the header and the events for one request, from one consistent view of the journal."""
+    with reader.consistent_view():
         if request.request == "snapshot":
-            return _snapshot(reader, request)
-        return _replay(reader, request)
+            return _answer_snapshot(reader, request)
+        return _answer_replay(reader, request)
 
 
 def _header(request: Request, epoch: str, oldest: int, head: int, **more: Any) -> bytes:
@@ -65,17 +65,17 @@ def _header(request: Request, epoch: str, oldest: int, head: int, **more: Any) -
     return orjson.dumps({**common, **more})
 
 
-def _snapshot(reader: JournalReader, request: Request) -> list[bytes]:
+def _answer_snapshot(reader: JournalReader, request: Request) -> list[bytes]:
     epoch, oldest, head = reader.bounds()
     return [_header(request, epoch, oldest, head), *reader.snapshot(_SNAPSHOT_LIMIT, request.streams, request.types)]
 
 
-def _replay(reader: JournalReader, request: Request) -> list[bytes]:
+def _answer_replay(reader: JournalReader, request: Request) -> list[bytes]:
     epoch, oldest, head = reader.bounds()
-    # Another epoch's offset means nothing here: that consumer begins at the beginning.
+    # An offset of another epoch means nothing in this journal, so that consumer starts at the beginning.
     after = 0 if request.epoch not in (None, epoch) else request.after
     lost = [(after + 1, oldest - 1)] if after + 1 < oldest else []
-    upto = min(max(after, oldest - 1) + _SCAN, max(head, after))
+    upto = min(max(after, oldest - 1) + _MAX_SCANNED, max(head, after))
     events: list[bytes] = []
     size = 0
     page = reader.page(after, upto, request.limit, request.streams, request.types)
@@ -93,7 +93,7 @@ def _replay(reader: JournalReader, request: Request) -> list[bytes]:
 
 
 class ReplayServer:
-    """Serves `answer` on a ROUTER socket until closed."""
+    """Answer requests on a ROUTER socket, in a thread, until closed."""
 
     def __init__(
         self,
@@ -104,10 +104,10 @@ class ReplayServer:
         gate: CurveGate | None = None,
     ) -> None:
         self._socket = open_socket(context, zmq.ROUTER, max_bytes=MAX_REQUEST_BYTES, io_thread=PUBLIC_IO_THREAD)
-        self._socket.sndhwm, self._socket.rcvhwm = _REPLIES_QUEUED, _REQUESTS_QUEUED
-        self._socket.router_mandatory = True  # say it when somebody asks on without reading the answers
+        self._socket.sndhwm, self._socket.rcvhwm = _SEND_HIGH_WATER, _RECEIVE_HIGH_WATER
+        self._socket.router_mandatory = True  # fail if a peer sends more requests without reading the replies
         if gate:
-            gate.guard(self._socket)
+            gate.protect(self._socket)
         try:
             self.endpoint = bind(self._socket, endpoint, "publish.replay", guarded=gate is not None)
         except BusError:
@@ -117,17 +117,17 @@ class ReplayServer:
         self._journal = journal
         self._reader: JournalReader | None = None
         self.refused = 0
-        self._attendant = SocketThread("replay", self._socket, self._serve_one, self._close_reader)
+        self._thread = SocketThread("replay", self._socket, self._serve_one, self._close_reader)
 
     def close(self) -> None:
         """End the thread and its socket."""
-        self._attendant.close()
+        self._thread.close()
 
     def _serve_one(self) -> None:
         *envelope, body = self._socket.recv_multipart(copy=False)
         peer = self._peers.sender(body)
         if peer is None:
-            return  # gone, or no longer allowed
+            return  # the peer is gone, or its key is no longer allowed
         route = [frame.bytes for frame in envelope]
         if len(route) not in (1, 2) or route[1:] not in ([], [b""]):
             self.refused += 1
@@ -135,9 +135,9 @@ class ReplayServer:
         try:
             self._socket.send_multipart([*route, *self._reply(body.bytes)], zmq.NOBLOCK)
         except zmq.Again:
-            self._peers.cut(peer, "it asks on and on without reading the answers")
+            self._peers.disconnect(peer, "it sends requests without reading the replies")
         except zmq.ZMQError as error:
-            if error.errno != errno.EHOSTUNREACH:  # it left meanwhile
+            if error.errno != errno.EHOSTUNREACH:  # the peer left meanwhile
                 raise
 
     def _reply(self, body: bytes) -> list[bytes]:
@@ -148,7 +148,7 @@ class ReplayServer:
             fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
             return [_error("", f"{'.'.join(str(part)[:64] for part in fault['loc'][:4])}: {fault['msg'][:200]}")]
         try:
-            # Kept open: opening it takes descriptors, of which a flood of connections may have left none.
+            # The reader stays open: a flood of connections may leave no descriptor to open it again.
             self._reader = self._reader or JournalReader(self._journal)
             return answer(self._reader, request)
         except (sqlite3.Error, OSError) as error:

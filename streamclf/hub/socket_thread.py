@@ -1,4 +1,4 @@
-"""A thread that answers on one socket until it is closed, and sleeps while nobody asks."""
+"""Run a thread that answers the messages on one socket, and sleeps while there are none."""
 
 from __future__ import annotations
 
@@ -10,22 +10,25 @@ from typing import Final
 import zmq
 
 _POLL_MS: Final = 60_000
-"""A wait has an end; it is no one's who asks."""
+"""Every wait in the project has a limit; this one only repeats the poll."""
 _CLOSE_S: Final = 2.0
 
 
 class SocketThread:
-    """Owns the socket: closes it at the end, after `leave`."""
+    """Call `answer` for each message on a socket, in a thread, until closed; the thread then closes the socket."""
 
     def __init__(
         self,
         name: str,
         socket: zmq.Socket[bytes],
         answer: Callable[[], object],
-        leave: Callable[[], object] = lambda: None,
+        clean_up: Callable[[], object] = lambda: None,
     ) -> None:
-        """`answer` takes one message and answers it; like `leave` it runs in the thread, called `name`."""
-        self._socket, self._answer, self._leave = socket, answer, leave
+        """Start the thread, called `name`.
+
+        `answer` reads one message and answers it. `clean_up` runs after the socket is closed. Both run in the thread.
+        """
+        self._socket, self._answer, self._clean_up = socket, answer, clean_up
         self._stopped, self._stop = os.pipe()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -45,5 +48,5 @@ class SocketThread:
                     self._answer()
         finally:
             self._socket.close(0)
-            self._leave()
+            self._clean_up()
             os.close(self._stopped)

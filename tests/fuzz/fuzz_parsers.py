@@ -68,18 +68,18 @@ def reply(data: bytes) -> None:
 
 def link(data: bytes) -> None:
     """A message of a producer."""
-    _LINK._offer([b"route", *data.split(b"\xfe")], ReceivedBatch())
+    _LINK._handle([b"route", *data.split(b"\xfe")], ReceivedBatch())
     _LINK._producers.clear()
-    _LINK._peers.clear()
+    _LINK._connections.clear()
 
 
 def subscription(data: bytes) -> None:
     """What comes up a publisher's socket."""
-    from streamclf.hub.publisher import _TOPIC, _watched_stream
+    from streamclf.hub.publisher import _TOPIC, _preview_stream
 
     if _TOPIC.fullmatch(data[1:]):
         assert len(data) <= 81
-    _watched_stream(data[1:])
+    _preview_stream(data[1:])
 
 
 def key_file(data: bytes) -> None:

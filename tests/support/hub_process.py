@@ -1,4 +1,4 @@
-"""A real hub process, and what tests post to it."""
+"""Run a real hub process, and make drafts for tests to post to it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,19 @@ from streamclf.events.drafts import Draft
 from streamclf.runtime.jobs import HubJob
 
 READY_S = 20.0
+_FAST_HUB = """
+import runpy, streamclf.hub.process
+streamclf.hub.process._HEARTBEAT_S = {heartbeat_s}
+runpy.run_module("streamclf.hub", run_name="__main__")
+"""
 
 
 class HubProcess:
-    """`python -m streamclf.hub` on ports of its own; it can be killed and started again on the same ones."""
+    """A `python -m streamclf.hub` process on free ports; it can be killed and started again on the same ports."""
 
-    def __init__(self, *, keep_s: float = 3600.0, **more: Any) -> None:
+    def __init__(self, *, keep_s: float = 3600.0, heartbeat_s: float | None = None, **more: Any) -> None:
+        """Prepare a hub; `heartbeat_s` makes its heartbeats more frequent, for tests that wait for several."""
+        self._heartbeat_s = heartbeat_s
         # Not pytest's tmp_path: a socket's path has at most 107 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix="hub-"))
         self.job = HubJob(
@@ -69,11 +76,11 @@ class HubProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether the process that was started last still runs."""
+        """Whether the process still runs."""
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        self._process = start_hub(self.job)
+        self._process = start_hub(self.job, heartbeat_s=self._heartbeat_s)
         line = read_ready_line(self._process)
         self.job = self.job.model_copy(update=json.loads(line))
 
@@ -88,7 +95,7 @@ class HubProcess:
         self._close_pipes()
 
     def stop(self) -> int:
-        """Ask it to end as the supervisor does; its exit code."""
+        """Ask the process to end, as the supervisor does; return its exit code."""
         assert self._process is not None
         assert self._process.stdin is not None
         self._process.stdin.close()
@@ -105,10 +112,12 @@ class HubProcess:
                 pipe.close()
 
 
-def start_hub(job: HubJob, *, stderr: int | None = None) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "streamclf.hub"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr
-    )
+def start_hub(job: HubJob, *, stderr: int | None = None, heartbeat_s: float | None = None) -> subprocess.Popen[bytes]:
+    """Start a hub; read its first line with `read_ready_line`."""
+    command = ["-m", "streamclf.hub"]
+    if heartbeat_s is not None:
+        command = ["-c", _FAST_HUB.format(heartbeat_s=heartbeat_s)]
+    process = subprocess.Popen([sys.executable, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr)
     assert process.stdin is not None
     process.stdin.write(job.model_dump_json().encode() + b"\n")
     process.stdin.flush()
@@ -116,6 +125,7 @@ def start_hub(job: HubJob, *, stderr: int | None = None) -> subprocess.Popen[byt
 
 
 def read_ready_line(process: subprocess.Popen[bytes]) -> bytes:
+    """Return the line with the endpoints, which a hub writes once it is ready."""
     assert process.stdout is not None
     line = process.stdout.readline()
     assert line, f"the hub ended with code {process.wait(READY_S)} before it was ready"
@@ -123,7 +133,7 @@ def read_ready_line(process: subprocess.Popen[bytes]) -> bytes:
 
 
 def prediction(stream: str = "door", number: int = 0, **more: Any) -> Draft:
-    """A prediction whose window starts at `number`, to tell one from another."""
+    """Make a prediction; its window starts at `number`, so that a test can tell one from another."""
     body = {
         "window": {
             "start_s": float(number), "end_s": number + 2.5, "frames": 32,
@@ -138,16 +148,18 @@ def prediction(stream: str = "door", number: int = 0, **more: Any) -> Draft:
 
 
 def status(stream: str = "door", state: str = "live", **counters: int) -> Draft:
+    """Make a status with counters."""
     return Draft("status", stream, {"state": state, "reason": None, "counters": counters})
 
 
 def action(phase: str, stream: str = "door", label: str = "wave", at_s: float = 1.0) -> Draft:
+    """Make the start, an update or the end of an action."""
     body = {"label": label, "phase": phase, "started_s": 1.0, "at_s": at_s, "probability": 0.9, "peak": 0.9}
     return Draft("action", stream, body)
 
 
 def wait_until(condition: Callable[[], bool], what: str, deadline_s: float = 10.0) -> None:
-    """Poll `condition` until it holds; fail with `what` when the deadline passes."""
+    """Poll `condition` until it holds; fail and name `what` when the deadline passes."""
     end = time.monotonic() + deadline_s
     while not condition():
         assert time.monotonic() < end, f"not within {deadline_s} s: {what}"
@@ -155,7 +167,7 @@ def wait_until(condition: Callable[[], bool], what: str, deadline_s: float = 10.
 
 
 def ask(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, request: bytes) -> list[bytes]:
-    """One request to a hub's replay endpoint, and its answer."""
+    """Send one request to a hub's replay endpoint; return the frames of the reply."""
     with context.socket(zmq.REQ) as socket:
         socket.linger = 0
         socket.connect(endpoint)

@@ -1,8 +1,9 @@
-"""Wakes a thread each time that this process has used so much more processor time. Linux only.
+"""Wake a thread each time this process has used a given amount of processor time. Linux only.
 
-POSIX timers count processor time, too, and cost nothing while none of it is used: so a watcher's own cost is a share of
-what it watches, where one that looks at intervals costs most when there is least to see. The kernel looks at such a
-timer with its scheduler's tick (1 to 10 ms), while a thread of the process runs.
+POSIX timers can count processor time too, and cost nothing while the process uses none. So the cost of a watching
+thread is a share of the work that it watches. A thread that looks at fixed intervals would cost most when there is
+least to see. The kernel checks such a timer at its scheduler's tick (every 1 to 10 ms), while a thread of the process
+runs.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _PROCESS_CPU: Final = 2
 _TO_THREAD: Final = 4
 """SIGEV_THREAD_ID (asm-generic/siginfo.h)."""
 _EVENT: Final = struct.Struct("@Piii44x")
-"""`struct sigevent`: value, signal, how, thread; 64 bytes."""
+"""`struct sigevent`: value, signal, notification kind, thread; 64 bytes."""
 _SPEC: Final = struct.Struct("@llll")
 """`struct itimerspec`: interval and first expiry, each in seconds and nanoseconds."""
 _SIGSET_BYTES: Final = 128
@@ -29,10 +30,11 @@ _INFO_BYTES: Final = 128
 _NONBLOCK_CLOEXEC: Final = os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0)
 
 
-class CpuAlarm:
-    """Made, waited for and closed by one thread, which alone is sent the signal and never handles it.
+class CpuTimer:
+    """A timer that expires each time this process has used `every_s` seconds of processor time.
 
-    Raises `OSError` where the system has no such timers.
+    One thread makes it, waits for it and closes it; the kernel sends the signal to that thread, which never handles it
+    (it reads the signal from a descriptor). Raises `OSError` where the system has no such timers.
     """
 
     def __init__(self, every_s: float) -> None:
@@ -47,11 +49,11 @@ class CpuAlarm:
             raise
 
     def fileno(self) -> int:
-        """Readable, for the thread that made this, when so much was used since `take`, or since it was made."""
+        """Return a descriptor that is readable, in the making thread, after the timer has expired until `clear`."""
         return self._fd
 
-    def take(self) -> bool:
-        """Whether it rang since the last call."""
+    def clear(self) -> bool:
+        """Return whether the timer has expired since the last call."""
         try:
             return bool(os.read(self._fd, _INFO_BYTES))
         except BlockingIOError:
@@ -60,7 +62,7 @@ class CpuAlarm:
     def close(self) -> None:
         """Stop the timer."""
         self._libc.timer_delete(self._timer)
-        self.take()
+        self.clear()
         os.close(self._fd)
 
     def _open_signals(self) -> int:
@@ -71,9 +73,10 @@ class CpuAlarm:
     def _start(self, every_s: float) -> None:
         event = _EVENT.pack(0, _SIGNAL, _TO_THREAD, threading.get_native_id())
         self._call("timer_create", _PROCESS_CPU, event, ctypes.byref(self._timer))
-        seconds, rest = divmod(round(every_s * 1e9), 1_000_000_000)
+        seconds, nanoseconds = divmod(round(every_s * 1e9), 1_000_000_000)
         try:
-            self._call("timer_settime", self._timer, 0, _SPEC.pack(seconds, rest, seconds, rest), None)
+            spec = _SPEC.pack(seconds, nanoseconds, seconds, nanoseconds)
+            self._call("timer_settime", self._timer, 0, spec, None)
         except BaseException:
             self._libc.timer_delete(self._timer)
             raise

@@ -1,4 +1,4 @@
-"""The hub's side of CURVE: who may connect (ZAP, ZeroMQ RFC 27), read again whenever the allow-list changes."""
+"""Decide which CURVE keys may connect to the hub (ZAP, ZeroMQ RFC 27), following changes of the allow-list."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ log = logging.getLogger(__name__)
 MAX_ALLOWED: Final = 4096
 _ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"
 _DOMAIN: Final = b"streamclf"
-_FRESH_S = 1.0
+_REFRESH_S = 1.0
 
 
 class AllowList:
-    """The public keys of `*.key` files in a directory. A directory that cannot be read allows nobody. Thread-safe."""
+    """The public keys of the `*.key` files in a directory; if it cannot be read, no key is allowed. Thread-safe."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -39,28 +39,28 @@ class AllowList:
         return len(self._names)
 
     def name_of(self, public: bytes) -> str | None:
-        """The name of the file that allows this key (Z85), or None: at most a second after that has changed."""
+        """Return the name of the file that allows this key (Z85), or None; a change counts after at most a second."""
         with self._lock:
-            self._refresh(_FRESH_S)
+            self._refresh(_REFRESH_S)
             if public not in self._names:
-                # It may have been put there a moment ago, and most clients do not come again when they are refused.
+                # The file may be new, and most clients do not try again after a refusal.
                 self._refresh(0.0)
             return self._names.get(public)
 
-    def _refresh(self, fresh_s: float) -> None:
+    def _refresh(self, max_age_s: float) -> None:
         now = time.monotonic()
-        if self._state is not None and now - self._read_at < fresh_s:
+        if self._state is not None and now - self._read_at < max_age_s:
             return
         self._read_at = now
-        state = self._look()
+        state = self._read_state()
         if state == self._state:
             return
         self._state = state
         self._names = self._load()
         log.info("%s: %d keys may connect", self._directory, len(self._names))
 
-    def _look(self) -> object:
-        """Changes whenever a file comes, goes or is written."""
+    def _read_state(self) -> object:
+        """Return a value that differs whenever a file is added, removed or written."""
         try:
             with os.scandir(self._directory) as entries:
                 names = sorted(entry.name for entry in entries if entry.name.endswith(".key"))
@@ -70,7 +70,7 @@ class AllowList:
 
     def _load(self) -> dict[bytes, str]:
         if isinstance(self._state, str):
-            log.error("%s: %s; nobody may connect until it can be", self._directory, self._state)
+            log.error("%s: %s; nobody may connect until it can be read", self._directory, self._state)
             return {}
         names: dict[bytes, str] = {}
         for path in sorted(self._directory.glob("*.key"))[:MAX_ALLOWED]:
@@ -80,7 +80,7 @@ class AllowList:
                 log.error("allow-list: %s", error)
                 continue
             if certificate.secret is not None:
-                log.error("allow-list: %s holds a secret key, which belongs to its user alone; make a new pair", path)
+                log.error("allow-list: %s holds a secret key, which only its user should have; make a new pair", path)
             names[certificate.public] = path.stem
         return names
 
@@ -89,12 +89,15 @@ def _stamp(path: Path) -> tuple[int, ...]:
     try:
         status = path.stat()
     except OSError:
-        return ()  # a file that has just been removed must not lock out all the others
+        return ()  # a file that was just removed must not lock out all other keys
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 class CurveGate:
-    """Answers ZeroMQ's question about each client that has proven to own its key, in a thread of its own."""
+    """Answer libzmq's request about each client that has proven to own its key; runs in a thread.
+
+    libzmq asks over the ZAP socket whether the key may connect.
+    """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], keys: Certificate, allow: AllowList) -> None:
         self._keys, self._allow = keys, allow
@@ -102,24 +105,24 @@ class CurveGate:
         self._socket.linger = 0
         self._socket.bind(_ZAP_ENDPOINT)
         self.refused = 0
-        self._attendant = SocketThread("gate", self._socket, self._answer_one)
+        self._thread = SocketThread("gate", self._socket, self._answer_one)
 
-    def guard(self, socket: zmq.Socket[bytes]) -> None:
+    def protect(self, socket: zmq.Socket[bytes]) -> None:
         """Make a socket a CURVE server that asks this gate, before it is bound."""
-        assert self._keys.secret is not None  # checked when it was loaded
+        assert self._keys.secret is not None  # load_certificate has checked it
         socket.curve_server = True
         socket.curve_secretkey = self._keys.secret
         socket.zap_domain = _DOMAIN
-        # Without this libzmq lets everybody in when nobody answers its question.
+        # Without this option libzmq accepts every client when its request is not answered.
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
 
     def permits(self, user: str | None) -> bool:
-        """Whether the peer whose key is `user` may still be there."""
+        """Return whether the peer with the key `user` may stay connected."""
         return user is not None and self._allow.name_of(user.encode()) is not None
 
     def close(self) -> None:
-        """End the thread; from then on nobody new can connect."""
-        self._attendant.close()
+        """End the thread; from then on no new client can connect."""
+        self._thread.close()
 
     def _answer_one(self) -> None:
         self._socket.send_multipart(self._answer(self._socket.recv_multipart()))
@@ -129,15 +132,15 @@ class CurveGate:
             case [b"1.0", sequence, domain, address, _, b"CURVE", key] if domain == _DOMAIN and len(key) == 32:
                 public = z85.encode(key)
                 if self._allow.name_of(public) is not None:
-                    # The key is the user: its name in the list may change hands.
+                    # The user id is the key: the name of its file may later belong to another key.
                     return [b"1.0", sequence, b"200", b"OK", public, b""]
-                self._note_refused(address, public)
+                self._count_refused(address, public)
                 return [b"1.0", sequence, b"400", b"not on the allow-list", b"", b""]
             case _:
                 sequence = request[1] if len(request) > 1 else b""
-                return [b"1.0", sequence, b"500", b"not a question of ours", b"", b""]
+                return [b"1.0", sequence, b"500", b"not a CURVE request for this domain", b"", b""]
 
-    def _note_refused(self, address: bytes, public: bytes) -> None:
+    def _count_refused(self, address: bytes, public: bytes) -> None:
         self.refused += 1
         if self.refused <= 10 or self.refused % 1000 == 0:
             log.warning(

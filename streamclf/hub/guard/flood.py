@@ -1,13 +1,13 @@
-"""Shows the door to connections that pour or crowd, from beside: libzmq has no limit of its own for either.
+"""Disconnect clients that flood the hub with subscriptions or open too many connections; runs in a thread. Linux only.
 
-libzmq takes in what a connection subscribes to for as long as more comes, inside whatever call happens to be under way,
-and keeps 3 kB for a topic: peers that never pause would fill the memory before the hub's own limits are asked. And it
-accepts connections until no descriptor is left; then it aborts the process when a producer comes over ipc://
-(errno_assert in ipc_listener.cpp, version 4.3.5). So a thread looks how busy the loop is and which connections have
-brought how much lately, which the kernel knows (TCP_INFO), and how many descriptors are left. Linux only.
+libzmq itself has no limit for either. It reads a connection's subscriptions for as long as more arrive, inside whatever
+call the hub has made, and keeps 3 kB for each topic. So peers that never pause would fill the memory before the hub
+could apply its own limits. And libzmq accepts connections until no descriptor is left. Then it aborts the process when
+a producer connects over ipc:// (errno_assert in ipc_listener.cpp, version 4.3.5). So a thread checks how busy the hub's
+loop is, how many bytes each connection has sent lately (the kernel knows, TCP_INFO), and how many descriptors are left.
 
-No stranger can do harm without costing this process processor time. So the thread sleeps until some of that was used
-(`streamclf.hub.guard.cpu_timer`), and looks again and again from then until all is calm.
+A hostile client cannot do harm without costing this process processor time. So the thread sleeps until the process has
+used some (`streamclf.hub.guard.cpu_timer`). From then on it checks again and again until there is no flood.
 """
 
 from __future__ import annotations
@@ -28,75 +28,78 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from streamclf.hub.guard.cpu_timer import CpuAlarm
-from streamclf.hub.guard.peers import borrowed, hang_up
+from streamclf.hub.guard.cpu_timer import CpuTimer
+from streamclf.hub.guard.peers import borrow_socket, shut_down
 
 log = logging.getLogger(__name__)
 
 INTERNET: Final = (sockets.AF_INET, sockets.AF_INET6)
-ALARM_S: Final = 0.005
-"""Of processor time, after which there is a look: who pours can bring 10 kB with that."""
-SLEEP_S: Final = 5.0
-"""At most, should an alarm not come."""
-LOOK_S: Final = 0.01
-AGAIN_S: Final = 0.002
-"""To the next look at a loop that strangers keep busy."""
+TIMER_S: Final = 0.005
+"""Processor time after which the thread checks: within it, a flood can bring 10 kB."""
+MAX_SLEEP_S: Final = 5.0
+"""Longest sleep, in case the timer does not expire."""
+CHECK_S: Final = 0.01
+RECHECK_S: Final = 0.002
+"""Time to the next check while a flood keeps the loop busy."""
 BUSY: Final = 0.3
-"""Of a processor, from look to look: topics that share no beginning keep libzmq busier than that at 2 MB/s."""
+"""Share of a processor, between two checks. Topics without a common prefix keep libzmq busier than this at 2 MB/s."""
 WINDOW_S: Final = 0.2
-ALLOWED_BYTES: Final = 128 * 1024
-"""From all connections together within `WINDOW_S`: 1,500 topics of the longest kind. When a service comes back, so do
-all its subscribers at once; those who are cut then are in within a second."""
-TRICKLE_BYTES: Final = ALLOWED_BYTES // 16
-LEISURE: Final = 4
-"""Times as long as it took to look at all connections, which are thousands at worst, nobody is looked at."""
-SPARE: Final = (16, 1024)
-"""Descriptors that are kept free, a quarter of all between these: more than can be taken from one look to the next, for
-producers that come back, journal files and the like."""
+MAX_WINDOW_BYTES: Final = 128 * 1024
+"""Bytes that all connections together may send within `WINDOW_S`: 1,500 topics of the longest kind. After a restart of
+the service, all its subscribers reconnect at once; those that are disconnected then are back within a second."""
+MIN_FLOOD_BYTES: Final = MAX_WINDOW_BYTES // 16
+"""With fewer bytes than this, the service's own producers keep the loop busy, and not its clients."""
+SCAN_PAUSE: Final = 4
+"""A scan of all connections, thousands at worst, is followed by a pause of this many times its duration."""
+SPARE_DESCRIPTORS: Final = (16, 1024)
+"""Bounds for the descriptors to keep free, a quarter of the limit between them.
+
+This is more than clients can take between two checks. They are for producers that reconnect, journal files and so on.
+"""
+REOPEN_FACTOR: Final = 1.25
+"""New connections are accepted again when this many times the spare descriptors are free."""
 _HANDSHAKE_BYTES: Final = 90
-"""Greeting and READY of the shortest kind: who has brought less is not a peer yet."""
-REOPEN: Final = 1.25
-"""Times as many free ones let newcomers in again."""
+"""Greeting and READY of the shortest kind: a connection that has sent fewer bytes is not a peer yet."""
 _ATTACH_FILTER, _DETACH_FILTER = 26, 27
 """SO_ATTACH_FILTER and SO_DETACH_FILTER (asm-generic/socket.h)."""
-_NOTHING: Final = struct.pack("@HBBI", 6, 0, 0, 0)
+_DROP_ALL: Final = struct.pack("@HBBI", 6, 0, 0, 0)
 """The socket filter that lets nothing through: BPF_RET of 0 bytes."""
-_GAP: Final = 64
-"""Descriptors are given out from below: after so many unused ones in a row there are no more."""
-_RECEIVED: Final = struct.Struct("@Q")
-_RECEIVED_AT: Final = 128
-"""Where Linux's `struct tcp_info` has `tcpi_bytes_received` (linux/tcp.h)."""
+_UNUSED_AT_END: Final = 64
+"""The system assigns the lowest free descriptor: after this many unused ones in a row, there are no more."""
+_BYTES_RECEIVED: Final = struct.Struct("@Q")
+_BYTES_RECEIVED_AT: Final = 128
+"""The offset of `tcpi_bytes_received` in Linux's `struct tcp_info` (linux/tcp.h)."""
 
 
 @dataclass(slots=True)
-class _Heard:
+class _Connection:
     fd: int
-    total: int
+    received_bytes: int
 
 
 class FloodGuard:
-    """A thread beside the one that makes it, which is to drive the sockets bound to `ports` for as long."""
+    """A thread that guards the sockets bound to `ports`; the thread that makes it must be the one that drives them."""
 
     def __init__(self, ports: Iterable[int]) -> None:
         self._ports = frozenset(ports)
         self._stopped, self._stop = os.pipe()
-        self._shown: dict[str, int] = {}
-        """Connections that were shut down, by what for."""
-        self._leaving: set[int] = set()
-        """Of these, whose descriptors libzmq has still to close."""
-        self._ours: dict[int, bool] = {}
-        """By inode, which sockets are connections to one of our ports: most of a look went into asking again."""
-        self._doors = self._find_doors()
-        self._closed = False
-        self._rested_s = 0.0
-        self._remember(self._connections())
+        self._disconnected: dict[str, int] = {}
+        """The number of connections that were shut down, by reason."""
+        self._closing: set[int] = set()
+        """The inodes of shut down connections whose descriptors libzmq has still to close."""
+        self._known: dict[int, bool] = {}
+        """By inode, whether a socket is a connection to a guarded port; without it, most of a scan asks this again."""
+        self._listeners = self._find_listeners()
+        self._is_accepting = True
+        self._next_scan_s = 0.0
+        self._start_window(self._scan())
         self._clock = time.pthread_getcpuclockid(threading.get_ident())
-        self._thread = threading.Thread(target=self._run, name="bouncer", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="flood-guard", daemon=True)
         self._thread.start()
 
     @classmethod
-    def at(cls, *endpoints: str) -> FloodGuard | None:
-        """For those endpoints that are tcp://, where this system can tell what a connection has brought."""
+    def for_endpoints(cls, *endpoints: str) -> FloodGuard | None:
+        """Guard the endpoints that are tcp://; return None if there are none, or if the system is not Linux."""
         ports = [endpoint.rpartition(":")[2] for endpoint in endpoints if endpoint.startswith("tcp://")]
         return cls(int(port) for port in ports) if sys.platform == "linux" and ports else None
 
@@ -111,164 +114,168 @@ class FloodGuard:
         stopped = select.poll()
         stopped.register(self._stopped, select.POLLIN)
         try:
-            alarm = CpuAlarm(ALARM_S)
+            timer = CpuTimer(TIMER_S)
         except OSError as error:
-            log.info("publish: looks for floods every %.0f ms (%s)", 1000 * LOOK_S, error)
-            while not stopped.poll(1000 * LOOK_S):
-                self._attend(stopped)
+            log.info("publish: checks for floods every %.0f ms (%s)", 1000 * CHECK_S, error)
+            while not stopped.poll(1000 * CHECK_S):
+                self._check_until_calm(stopped)
             return
         either = select.poll()
         either.register(self._stopped, select.POLLIN)
-        either.register(alarm, select.POLLIN)
-        with contextlib.closing(alarm):
+        either.register(timer, select.POLLIN)
+        with contextlib.closing(timer):
             while not stopped.poll(0):
-                either.poll(1000 * SLEEP_S)
-                alarm.take()
-                self._attend(stopped)
+                either.poll(1000 * MAX_SLEEP_S)
+                timer.clear()
+                self._check_until_calm(stopped)
 
-    def _attend(self, stopped: select.poll) -> None:
-        """Look again and again until nobody keeps the loop busy with topics and enough descriptors are left."""
-        self._keep_room()
-        pause_s, is_pouring = LOOK_S, False
+    def _check_until_calm(self, stopped: select.poll) -> None:
+        """Check again and again until no flood keeps the loop busy and enough descriptors are left."""
+        self._keep_descriptors_free()
+        pause_s, is_flooded = CHECK_S, False
         while True:
             at_s, used_s = time.monotonic(), self._used_s()
             if stopped.poll(1000 * pause_s):
                 return
-            self._keep_room()
+            self._keep_descriptors_free()
             now_s = time.monotonic()
             is_busy = self._used_s() - used_s >= BUSY * (now_s - at_s)
-            may_look = now_s >= self._rested_s
-            if may_look:
-                is_pouring = is_busy and self._end_pouring()
-                if now_s - self._before_s >= WINDOW_S:
-                    self._remember(self._connections())
-            pause_s = AGAIN_S if is_pouring else LOOK_S
-            if not is_pouring and not self._closed and (may_look or not is_busy):
+            may_scan = now_s >= self._next_scan_s
+            if may_scan:
+                is_flooded = is_busy and self._end_flood()
+                if now_s - self._window_start_s >= WINDOW_S:
+                    self._start_window(self._scan())
+            pause_s = RECHECK_S if is_flooded else CHECK_S
+            if not is_flooded and self._is_accepting and (may_scan or not is_busy):
                 return
-
-    def _remember(self, now: dict[int, _Heard]) -> None:
-        """What to compare with from now on."""
-        self._before, self._before_s = now, time.monotonic()
-
-    def _keep_room(self) -> None:
-        left, spare = _descriptors()
-        if left < spare:
-            self._close_doors()
-            self._make_room(spare - left)
-        elif self._closed and left >= REOPEN * spare:
-            self._open_doors()
 
     def _used_s(self) -> float:
         return time.clock_gettime(self._clock)
 
-    def _end_pouring(self) -> bool:
-        """If more came than is allowed, disconnect those who brought most until what the others brought is little.
+    def _start_window(self, connections: dict[int, _Connection]) -> None:
+        """Count the bytes that connections send from now on."""
+        self._window_start, self._window_start_s = connections, time.monotonic()
 
-        Whether so much came that it is they who keep the loop busy, and not our own producers.
+    def _end_flood(self) -> bool:
+        """Disconnect the connections that sent most, if all together have sent more than allowed in this window.
+
+        Return whether clients, and not the service's own producers, keep the loop busy.
         """
-        now = self._connections()
-        none = _Heard(-1, 0)
-        brought = {inode: heard.total - self._before.get(inode, none).total for inode, heard in now.items()}
-        left = sum(brought.values())
-        if left <= ALLOWED_BYTES:
-            return left > TRICKLE_BYTES
-        for inode in sorted(brought, key=lambda inode: -brought[inode]):
-            if left <= ALLOWED_BYTES:
+        connections = self._scan()
+        none = _Connection(-1, 0)
+        sent = {
+            inode: each.received_bytes - self._window_start.get(inode, none).received_bytes
+            for inode, each in connections.items()
+        }
+        total = sum(sent.values())
+        if total <= MAX_WINDOW_BYTES:
+            return total > MIN_FLOOD_BYTES
+        for inode in sorted(sent, key=lambda inode: -sent[inode]):
+            if total <= MAX_WINDOW_BYTES:
                 break
-            left -= brought[inode]
-            self._show_out(now[inode].fd, inode, f"more than {ALLOWED_BYTES} bytes of subscriptions at once")
-        self._remember(now)
+            total -= sent[inode]
+            self._disconnect(
+                connections[inode].fd, inode, f"more than {MAX_WINDOW_BYTES} bytes of subscriptions at once"
+            )
+        self._start_window(connections)
         return True
 
-    def _close_doors(self) -> None:
-        """Newcomers wait from now on, without a word from us: their SYN is dropped, and TCP repeats it.
+    def _keep_descriptors_free(self) -> None:
+        free, spare = _descriptors()
+        if free < spare:
+            self._stop_accepting()
+            self._disconnect_newest(spare - free)
+        elif not self._is_accepting and free >= REOPEN_FACTOR * spare:
+            self._resume_accepting()
 
-        To hang up alone is not enough, because libzmq accepts faster than it closes.
+    def _disconnect_newest(self, count: int) -> None:
+        """Disconnect `count` connections: first those without a handshake, then the newest."""
+        connections = self._scan()
+        newest = sorted(connections, key=lambda inode: (connections[inode].received_bytes >= _HANDSHAKE_BYTES, -inode))
+        for inode in newest[: max(0, count - len(self._closing))]:
+            self._disconnect(connections[inode].fd, inode, "too few descriptors were left (ulimit -n)")
+
+    def _stop_accepting(self) -> None:
+        """Drop the SYN packets of new connections; their TCP repeats them until connections are accepted again.
+
+        Disconnecting alone is not enough, because libzmq accepts connections faster than it closes them.
         """
-        if self._closed:
+        if not self._is_accepting:
             return
-        self._closed = True
-        program = ctypes.create_string_buffer(_NOTHING)
-        how = struct.pack("@HP", 1, ctypes.addressof(program))
-        for fd in self._doors:
-            with contextlib.suppress(OSError), borrowed(fd) as door:
-                door.setsockopt(sockets.SOL_SOCKET, _ATTACH_FILTER, how)
+        self._is_accepting = False
+        program = ctypes.create_string_buffer(_DROP_ALL)
+        filter_ = struct.pack("@HP", 1, ctypes.addressof(program))
+        for fd in self._listeners:
+            with contextlib.suppress(OSError), borrow_socket(fd) as listener:
+                listener.setsockopt(sockets.SOL_SOCKET, _ATTACH_FILTER, filter_)
 
-    def _open_doors(self) -> None:
-        self._closed = False
-        for fd in self._doors:
-            with contextlib.suppress(OSError), borrowed(fd) as door:
-                door.setsockopt(sockets.SOL_SOCKET, _DETACH_FILTER, 0)
+    def _resume_accepting(self) -> None:
+        self._is_accepting = True
+        for fd in self._listeners:
+            with contextlib.suppress(OSError), borrow_socket(fd) as listener:
+                listener.setsockopt(sockets.SOL_SOCKET, _DETACH_FILTER, 0)
 
-    def _find_doors(self) -> list[int]:
-        """Beforehand: when they have to be closed, there is no time to look for them."""
+    def _find_listeners(self) -> list[int]:
+        """Find the listening descriptors in advance: there is no time for it when descriptors run out."""
         found = []
         for fd, _ in _open_sockets():
-            with contextlib.suppress(OSError), borrowed(fd) as door:
-                if self._is_ours(door) and door.getsockopt(sockets.SOL_SOCKET, sockets.SO_ACCEPTCONN):
+            with contextlib.suppress(OSError), borrow_socket(fd) as listener:
+                if self._is_guarded(listener) and listener.getsockopt(sockets.SOL_SOCKET, sockets.SO_ACCEPTCONN):
                     found.append(fd)
         return found
 
-    def _make_room(self, wanted: int) -> None:
-        """Disconnect so many: first who has not said who he is, then who came last."""
-        now = self._connections()
-        newest = sorted(now, key=lambda inode: (now[inode].total >= _HANDSHAKE_BYTES, -inode))
-        for inode in newest[: max(0, wanted - len(self._leaving))]:
-            self._show_out(now[inode].fd, inode, "too few descriptors were left (ulimit -n)")
-
-    def _connections(self) -> dict[int, _Heard]:
-        """Those that are not leaving."""
+    def _scan(self) -> dict[int, _Connection]:
+        """Return the connections to the guarded ports by inode, without those that are closing."""
         began_s = time.monotonic()
-        found: dict[int, _Heard] = {}
-        still_leaving = set()
-        ours: dict[int, bool] = {}
+        found: dict[int, _Connection] = {}
+        still_closing = set()
+        known: dict[int, bool] = {}
         for fd, inode in _open_sockets():
-            if inode in self._leaving:
-                still_leaving.add(inode)
+            if inode in self._closing:
+                still_closing.add(inode)
                 continue
-            ours[inode] = self._ours[inode] if inode in self._ours else self._is_connection(fd)
-            if ours[inode] and (total := _received(fd)) is not None:
-                found[inode] = _Heard(fd, total)
-        self._leaving, self._ours = still_leaving, ours
+            known[inode] = self._known[inode] if inode in self._known else self._is_guarded_connection(fd)
+            if known[inode] and (received := _received_bytes(fd)) is not None:
+                found[inode] = _Connection(fd, received)
+        self._closing, self._known = still_closing, known
         now_s = time.monotonic()
-        self._rested_s = now_s + LEISURE * (now_s - began_s)
+        self._next_scan_s = now_s + SCAN_PAUSE * (now_s - began_s)
         return found
 
-    def _is_ours(self, socket: sockets.socket) -> bool:
+    def _is_guarded(self, socket: sockets.socket) -> bool:
         return socket.family in INTERNET and socket.getsockname()[1] in self._ports
 
-    def _is_connection(self, fd: int) -> bool:
-        """Whether it leads to one of our ports."""
-        with contextlib.suppress(OSError), borrowed(fd) as connection:
-            if self._is_ours(connection):
-                connection.getpeername()  # raises for one that listens
+    def _is_guarded_connection(self, fd: int) -> bool:
+        with contextlib.suppress(OSError), borrow_socket(fd) as connection:
+            if self._is_guarded(connection):
+                connection.getpeername()  # raises for a listening socket
                 return True
         return False
 
-    def _show_out(self, fd: int, inode: int, why: str) -> None:
+    def _disconnect(self, fd: int, inode: int, why: str) -> None:
         with contextlib.suppress(OSError):
             if os.fstat(fd).st_ino != inode:
                 return
-            hang_up(fd)
-            self._leaving.add(inode)
-            count = self._shown[why] = self._shown.get(why, 0) + 1
+            shut_down(fd)
+            self._closing.add(inode)
+            count = self._disconnected[why] = self._disconnected.get(why, 0) + 1
             if count <= 10 or count % 1000 == 0:
                 log.warning("publish: disconnected a peer (%d so far): %s", count, why)
 
 
-def _received(fd: int) -> int | None:
-    """Bytes so far over a TCP connection; None where this is not known."""
-    with contextlib.suppress(OSError), borrowed(fd) as connection:
+def _received_bytes(fd: int) -> int | None:
+    """Return the bytes received so far over a TCP connection; None where the system does not tell."""
+    with contextlib.suppress(OSError), borrow_socket(fd) as connection:
         info = connection.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_INFO, 256)
-        if len(info) >= _RECEIVED_AT + _RECEIVED.size:
-            return int(_RECEIVED.unpack_from(info, _RECEIVED_AT)[0])
+        if len(info) >= _BYTES_RECEIVED_AT + _BYTES_RECEIVED.size:
+            return int(_BYTES_RECEIVED.unpack_from(info, _BYTES_RECEIVED_AT)[0])
     return None
 
 
 def _open_sockets() -> Iterator[tuple[int, int]]:
-    """(descriptor, inode)"""
+    """Yield (descriptor, inode) of each socket of this process."""
     fd = unused = 0
-    while unused < _GAP:
+    while unused < _UNUSED_AT_END:
         try:
             status = os.fstat(fd)
         except OSError:
@@ -281,13 +288,16 @@ def _open_sockets() -> Iterator[tuple[int, int]]:
 
 
 def _descriptors() -> tuple[int, int]:
-    """How many are left at least, since they are given out from below, and how many should be."""
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    least, enough = SPARE
-    spare = max(least, min(most // 4, enough))
+    """Return how many descriptors are free, at least, and how many should be.
+
+    The system assigns the lowest free descriptor, so at least those above a new one are free.
+    """
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    least, enough = SPARE_DESCRIPTORS
+    spare = max(least, min(limit // 4, enough))
     try:
         newest = os.dup(0)
     except OSError:
         return 0, spare
     os.close(newest)
-    return most - newest, spare
+    return limit - newest, spare

@@ -1,7 +1,7 @@
-"""The connections behind a public socket: told apart, counted, and cut where one asks too much or may no longer.
+"""Track the connections behind a public socket: tell them apart, count their messages, disconnect single ones.
 
-ZeroMQ has no call that disconnects one peer. It does say which descriptor a message came over (ZMQ_SRCFD): shutting
-that connection down looks to libzmq as if the peer had left, which frees all that it held for it.
+ZeroMQ has no call that disconnects one peer. It does tell which descriptor a message came over (ZMQ_SRCFD). Shutting
+that connection down looks to libzmq as if the peer had left, and libzmq frees everything that it held for the peer.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import zmq
 
 log = logging.getLogger(__name__)
 
-_AT_ONCE = struct.pack("ii", 1, 0)
-"""SO_LINGER for a close that waits for nothing to be sent."""
+_LINGER_NONE = struct.pack("ii", 1, 0)
+"""SO_LINGER for a close that does not wait until the data is sent."""
 
 
 @dataclass(slots=True)
 class Peer:
-    """One connection; the inode tells it from a later one with the same descriptor."""
+    """One connection; the inode tells it from a later connection with the same descriptor."""
 
     fd: int
     inode: int
@@ -34,73 +34,83 @@ class Peer:
 
 
 class Peers:
-    """Who sent something over one socket. Used by the thread that reads the socket."""
+    """Count the messages of each peer of one socket; used by the thread that reads the socket."""
 
-    def __init__(self, role: str, *, permits: Callable[[str | None], bool] | None, most: int = 1024) -> None:
-        self._role, self._permits, self._most = role, permits, most
+    def __init__(self, role: str, *, permits: Callable[[str | None], bool] | None, max_peers: int = 1024) -> None:
+        """Start without peers.
+
+        `role` names the socket in the log. `permits` returns whether the peer with a key may be connected; None means
+        that every peer may. `max_peers` bounds how many are remembered.
+        """
+        self._role, self._permits, self._max_peers = role, permits, max_peers
         self._peers: dict[int, Peer] = {}
-        self._cut_off: dict[int, None] = {}
-        """Inodes: what these had sent before is still to come, and is not worth a look."""
-        self.cuts = 0
-        """Connections that were shut down."""
+        self._disconnected_inodes: dict[int, None] = {}
+        """Messages that these peers sent earlier are still to come, and are ignored."""
+        self.disconnections = 0
+        """The number of connections that were shut down."""
 
     def sender(self, frame: zmq.Frame) -> Peer | None:
-        """The connection that a message came over; None if it is gone, or was cut because it may no longer be here."""
+        """Return the peer that sent a message, and count the message.
+
+        Return None if the peer is gone, or if its key is no longer allowed and it was disconnected for that.
+        """
         fd = _property(frame, zmq.SRCFD)
         inode = _inode(fd) if isinstance(fd, int) else None
-        if not isinstance(fd, int) or inode is None or inode in self._cut_off:
+        if not isinstance(fd, int) or inode is None or inode in self._disconnected_inodes:
             return None
         peer = self._peers.get(inode)
         if peer is None:
-            if len(self._peers) >= self._most:
+            if len(self._peers) >= self._max_peers:
                 self._forget_gone()
             user = _property(frame, "User-Id")
             peer = self._peers[inode] = Peer(fd, inode, user if isinstance(user, str) else None)
         peer.messages += 1
         if self._permits and not self._permits(peer.user):
-            self.cut(peer, "its key is not on the allow-list")
+            self.disconnect(peer, "its key is not on the allow-list")
             return None
         return peer
 
-    def cut_revoked(self) -> None:
-        """Disconnect those whose keys have been taken off the list."""
+    def disconnect_revoked(self) -> None:
+        """Disconnect the peers whose keys have been removed from the allow-list."""
         if self._permits:
             for peer in [peer for peer in self._peers.values() if not self._permits(peer.user)]:
-                self.cut(peer, "its key was taken off the allow-list")
+                self.disconnect(peer, "its key was removed from the allow-list")
 
-    def cut_busiest(self, most: int, why: str) -> None:
-        """If those who are still there have sent more than `most` together, disconnect who has sent most, and so on
-        until it is half as much: to stop right below the limit would mean to be back in a moment."""
+    def disconnect_busiest(self, max_messages: int, why: str) -> None:
+        """If the connected peers have sent more than `max_messages` together, disconnect the busiest of them.
+
+        This goes on until the rest have sent half of the limit: just below it, the next call would disconnect again.
+        """
         self._forget_gone()
-        left = sum(peer.messages for peer in self._peers.values())
-        if left > most:
+        total = sum(peer.messages for peer in self._peers.values())
+        if total > max_messages:
             for peer in sorted(self._peers.values(), key=lambda peer: -peer.messages):
-                if left <= most // 2:
+                if total <= max_messages // 2:
                     break
-                left -= peer.messages
-                self.cut(peer, why)
+                total -= peer.messages
+                self.disconnect(peer, why)
 
-    def cut(self, peer: Peer, why: str) -> None:
-        """Disconnect a peer; a good one comes back by itself and catches up."""
+    def disconnect(self, peer: Peer, why: str) -> None:
+        """Disconnect a peer; a proper client reconnects by itself and catches up."""
         self._peers.pop(peer.inode, None)
         if _inode(peer.fd) != peer.inode:
             return
-        self._cut_off[peer.inode] = None
-        if len(self._cut_off) > self._most:
-            del self._cut_off[next(iter(self._cut_off))]
-        self.cuts += 1
-        if self.cuts <= 10 or self.cuts % 1000 == 0:
-            log.warning("%s: disconnected a peer (%d so far): %s", self._role, self.cuts, why)
-        hang_up(peer.fd)
+        self._disconnected_inodes[peer.inode] = None
+        if len(self._disconnected_inodes) > self._max_peers:
+            del self._disconnected_inodes[next(iter(self._disconnected_inodes))]
+        self.disconnections += 1
+        if self.disconnections <= 10 or self.disconnections % 1000 == 0:
+            log.warning("%s: disconnected a peer (%d so far): %s", self._role, self.disconnections, why)
+        shut_down(peer.fd)
 
     def _forget_gone(self) -> None:
         self._peers = {inode: peer for inode, peer in self._peers.items() if _inode(peer.fd) == inode}
 
 
 @contextlib.contextmanager
-def borrowed(fd: int) -> Iterator[sockets.socket]:
-    """libzmq's connection `fd` as a socket, for looking at it. Raises `OSError` if it is none."""
-    # No copy of the descriptor: there may be none left when this is needed most.
+def borrow_socket(fd: int) -> Iterator[sockets.socket]:
+    """Wrap libzmq's descriptor `fd` in a Python socket for a moment. Raises `OSError` if it is not a socket."""
+    # Do not duplicate the descriptor: there may be none left when this is needed most.
     connection = sockets.socket(fileno=fd)
     try:
         yield connection
@@ -108,10 +118,10 @@ def borrowed(fd: int) -> Iterator[sockets.socket]:
         connection.detach()
 
 
-def hang_up(fd: int) -> None:
-    """Disconnect what is at the other end of libzmq's connection `fd`; what it has not taken yet is thrown away."""
-    with contextlib.suppress(OSError), borrowed(fd) as connection:
-        connection.setsockopt(sockets.SOL_SOCKET, sockets.SO_LINGER, _AT_ONCE)
+def shut_down(fd: int) -> None:
+    """Shut down libzmq's connection `fd`, and throw away what its peer has not read yet."""
+    with contextlib.suppress(OSError), borrow_socket(fd) as connection:
+        connection.setsockopt(sockets.SOL_SOCKET, sockets.SO_LINGER, _LINGER_NONE)
         connection.shutdown(sockets.SHUT_RDWR)
 
 

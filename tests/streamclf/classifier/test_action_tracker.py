@@ -16,7 +16,7 @@ from streamclf.classifier.action_tracker import ActionChange, ActionTracker
 from streamclf.config.actions import ActionConfig, StreamActions
 from streamclf.config.hours import parse_hours, within
 from streamclf.events.drafts import Draft
-from streamclf.hub.draft_rules import SILENT_BEATS, OpenActions
+from streamclf.hub.draft_rules import MAX_SILENT_HEARTBEATS, OpenActions
 
 CONFIG = ActionConfig(on=0.8, off=0.5, min_s=0.6, cooldown_s=3.0)
 STEP_S = 0.2
@@ -235,7 +235,7 @@ def test_every_start_has_one_end_and_nothing_flickers(
 
     def post(changes: list[ActionChange]) -> None:
         for change in changes:
-            for draft in hub.admit(Draft("action", "door", change.body()), bytes([life])):
+            for draft in hub.apply(Draft("action", "door", change.body()), bytes([life])):
                 journal.append((draft.body, life, clock_s))
 
     for number, (elapsed_s, new_segment, values, jump_s, killed) in enumerate(inputs):
@@ -258,8 +258,8 @@ def test_every_start_has_one_end_and_nothing_flickers(
             if open_now and open_now[0]["phase"] != "end":
                 assert each.active is None or within_hours(each, clock_s)
     post(tracker.close("stopped"))
-    for _ in range(SILENT_BEATS):
-        journal += [(draft.body, life, clock_s) for draft in hub.beat(set())]
+    for _ in range(MAX_SILENT_HEARTBEATS):
+        journal += [(draft.body, life, clock_s) for draft in hub.end_abandoned(set())]
     for name, each in {"wave": config, "walk": other, "unknown": config}.items():
         entries = [entry for entry in journal if entry[0]["label"] == name]
         check_one_label(entries, LAX if changed else each, forward=forward)

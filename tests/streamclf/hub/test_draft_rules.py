@@ -1,16 +1,24 @@
-"""An adaptive stream's hop in its statuses, which another process sends than its predictions."""
+"""Test the rules that amend drafts: starts and ends of actions in pairs, and the hop of an adaptive stream."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import orjson
+from hypothesis import given
+from hypothesis import strategies as st
+from support.hub_process import action
 
 from streamclf.events.drafts import Draft
 from streamclf.events.types import MAX_HOP, Prediction, Status, check_event, parse_event, to_json
-from streamclf.hub.draft_rules import MAX_STREAMS, AdaptiveHopStatus
+from streamclf.hub.draft_rules import MAX_SILENT_HEARTBEATS, MAX_STREAMS, AdaptiveHopStatus, OpenActions
 
+A, B = b"a" * 16, b"b" * 16
 LIVE = {"state": "live", "reason": None, "codec": "h264", "counters": {"frames": 5}}
+
+
+def phases(drafts: list[Draft]) -> list[str]:
+    return [draft.body["phase"] for draft in drafts]
 
 
 def prediction(hop: Any = None, stream: str = "door") -> Draft:
@@ -21,73 +29,134 @@ def status(stream: str = "door", **body: Any) -> Draft:
     return Draft("status", stream, LIVE | body)
 
 
-def told(drafts: list[Draft]) -> list[tuple[str, Any]]:
+def types_and_hops(drafts: list[Draft]) -> list[tuple[str, Any]]:
     return [(draft.type, draft.body.get("hop")) for draft in drafts]
 
 
-def test_streams_that_do_not_adapt_pass_as_they_are() -> None:
+def test_action_of_a_dead_producer_ends_at_its_last_update() -> None:
+    actions = OpenActions()
+    actions.apply(action("start"), A)
+    actions.apply(action("update", at_s=7.0), A)
+    for _ in range(MAX_SILENT_HEARTBEATS - 1):
+        assert actions.end_abandoned({B}) == []
+    (end,) = actions.end_abandoned(set())
+    assert (end.stream, end.body["phase"], end.body["at_s"], end.body["reason"]) == ("door", "end", 7.0, "lost")
+    assert actions.end_abandoned(set()) == []
+    assert actions.apply(action("end"), A) == []  # the producer was only slow
+
+
+def test_action_of_an_active_producer_goes_on() -> None:
+    actions = OpenActions()
+    actions.apply(action("start"), A)
+    for _ in range(20):
+        assert actions.end_abandoned({A}) == []
+
+
+def test_start_from_a_new_producer_first_ends_the_old_action() -> None:
+    actions = OpenActions()
+    actions.apply(action("start"), A)
+    assert phases(actions.apply(action("start"), B)) == ["end", "start"]
+    assert actions.apply(action("end"), A) == []
+    assert phases(actions.apply(action("end"), B)) == ["end"]
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["start", "update", "end", "heartbeat", "restart"]),
+        st.sampled_from([A, B]),
+        st.sampled_from(["wave", "walk"]),
+    ),
+    max_size=60,
+)
+
+
+@given(steps)
+def test_starts_and_ends_alternate_in_any_order_of_drafts(steps: list[tuple[str, bytes, str]]) -> None:
+    actions = OpenActions()
+    journal: list[Draft] = []
+    for kind, owner, label in steps:
+        if kind == "heartbeat":
+            journal += actions.end_abandoned({owner})
+        elif kind == "restart":
+            actions = OpenActions(actions.stored)
+        else:
+            journal += actions.apply(action(kind, label=label), owner)
+    for _ in range(MAX_SILENT_HEARTBEATS):
+        journal += actions.end_abandoned(set())
+    for label in ("wave", "walk"):
+        running = False
+        for draft in journal:
+            if draft.body["label"] == label:
+                assert running == (draft.body["phase"] != "start")
+                running = draft.body["phase"] != "end"
+        assert not running
+
+
+def test_drafts_of_a_stream_with_a_fixed_hop_stay_as_they_are() -> None:
     hops = AdaptiveHopStatus()
     for draft in (prediction(), status(), prediction(), Draft("action", "door", {"phase": "start"})):
-        assert hops.admit(draft) == [draft]
+        assert hops.apply(draft) == [draft]
 
 
-def test_a_new_hop_is_told_at_once_and_in_every_status_after_it() -> None:
+def test_new_hop_repeats_the_status_and_stays_in_later_ones() -> None:
     hops = AdaptiveHopStatus()
-    assert told(hops.admit(status())) == [("status", None)]
-    assert told(hops.admit(prediction(1))) == [("prediction", 1), ("status", 1)]
-    assert told(hops.admit(prediction(1))) == [("prediction", 1)]
-    assert told(hops.admit(prediction(4))) == [("prediction", 4), ("status", 4)]
-    (later,) = hops.admit(status(state="stalled"))
+    assert types_and_hops(hops.apply(status())) == [("status", None)]
+    assert types_and_hops(hops.apply(prediction(1))) == [("prediction", 1), ("status", 1)]
+    assert types_and_hops(hops.apply(prediction(1))) == [("prediction", 1)]
+    assert types_and_hops(hops.apply(prediction(4))) == [("prediction", 4), ("status", 4)]
+    (later,) = hops.apply(status(state="stalled"))
     assert later.body == LIVE | {"state": "stalled", "hop": 4}
-    assert told(hops.admit(prediction(2))) == [("prediction", 2), ("status", 2)]
+    assert types_and_hops(hops.apply(prediction(2))) == [("prediction", 2), ("status", 2)]
 
 
-def test_the_repeated_status_is_the_streams_last_one() -> None:
+def test_repeated_status_is_the_last_one() -> None:
     hops = AdaptiveHopStatus()
-    hops.admit(status(counters={"frames": 9}))
-    _, repeated = hops.admit(prediction(2))
+    hops.apply(status(counters={"frames": 9}))
+    _, repeated = hops.apply(prediction(2))
     assert repeated == Draft("status", "door", LIVE | {"counters": {"frames": 9}, "hop": 2})
 
 
-def test_a_stream_that_adapts_no_longer_says_so() -> None:
+def test_stream_that_no_longer_adapts_has_no_hop_in_its_status() -> None:
     hops = AdaptiveHopStatus()
     for draft in (status(), prediction(8)):
-        hops.admit(draft)
-    assert told(hops.admit(prediction())) == [("prediction", None), ("status", None)]
-    assert told(hops.admit(status())) == [("status", None)]
+        hops.apply(draft)
+    assert types_and_hops(hops.apply(prediction())) == [("prediction", None), ("status", None)]
+    assert types_and_hops(hops.apply(status())) == [("status", None)]
 
 
-def test_a_hub_that_began_anew_learns_it_from_the_next_prediction() -> None:
+def test_restarted_hub_learns_the_hop_from_the_next_prediction() -> None:
     hops = AdaptiveHopStatus()
-    assert told(hops.admit(prediction(4))) == [("prediction", 4)]  # no status is known that could be repeated
-    assert told(hops.admit(status())) == [("status", None)]
-    assert told(hops.admit(prediction(4))) == [("prediction", 4), ("status", 4)]
+    assert types_and_hops(hops.apply(prediction(4))) == [("prediction", 4)]  # there is no status yet to repeat
+    assert types_and_hops(hops.apply(status())) == [("status", None)]
+    assert types_and_hops(hops.apply(prediction(4))) == [("prediction", 4), ("status", 4)]
 
 
-def test_streams_have_nothing_to_do_with_each_other() -> None:
+def test_hop_of_one_stream_does_not_reach_another() -> None:
     hops = AdaptiveHopStatus()
     for draft in (status("a"), status("b"), prediction(4, "a")):
-        hops.admit(draft)
-    assert told(hops.admit(status("b"))) == [("status", None)]
+        hops.apply(draft)
+    assert types_and_hops(hops.apply(status("b"))) == [("status", None)]
 
 
-def test_nonsense_from_a_producer_spoils_no_status() -> None:
+def test_invalid_hop_leaves_the_status_unchanged() -> None:
     hops = AdaptiveHopStatus()
-    hops.admit(status())
+    hops.apply(status())
     for hop in ("4", 0, -1, MAX_HOP + 1, 2.0, True, [4]):
-        assert told(hops.admit(prediction(hop)))[1:] == []
-    assert told(hops.admit(status())) == [("status", None)]
+        assert types_and_hops(hops.apply(prediction(hop)))[1:] == []
+    assert types_and_hops(hops.apply(status())) == [("status", None)]
 
 
-def test_it_remembers_a_bounded_number_of_streams() -> None:
+def test_number_of_remembered_streams_is_bounded() -> None:
     hops = AdaptiveHopStatus()
     for i in range(2 * MAX_STREAMS):
-        hops.admit(status(f"s{i}"))
-        hops.admit(prediction(2, f"s{i}"))
-    assert len(hops._statuses) == len(hops._hops) == MAX_STREAMS
+        hops.apply(status(f"s{i}"))
+        hops.apply(prediction(2, f"s{i}"))
+    assert len(hops) == MAX_STREAMS
+    assert types_and_hops(hops.apply(prediction(3, "s0"))) == [("prediction", 3)]
+    assert types_and_hops(hops.apply(status("s0"))) == [("status", None)]
 
 
-def test_events_carry_the_hop_and_what_was_gated_only_where_there_is_any() -> None:
+def test_events_hold_hop_and_gated_only_where_set() -> None:
     envelope = {
         "v": 1, "stream": "door", "epoch": "0" * 32, "offset": 2, "previous": 1, "time": "2026-01-02T03:04:05.678901Z"
     }  # fmt: skip

@@ -45,7 +45,7 @@ def journal(path: Path) -> Iterator[Journal]:
 def stored(path: Path) -> list[tuple[int, bytes | None]]:
     reader = JournalReader(path)
     try:
-        with reader.at_one_moment():
+        with reader.consistent_view():
             return list(reader.page(0, 2**60, 100_000))
     finally:
         reader.close()
@@ -208,7 +208,7 @@ def test_a_file_replaced_under_its_hands_is_noticed_by_readers(path: Path) -> No
         journal._db.close()
         journal._set_aside("test")
         journal._db = journal._open()
-        with reader.at_one_moment():
+        with reader.consistent_view():
             assert reader.bounds() == (journal.epoch, 1, 0)
         reader.close()
 

@@ -1,4 +1,4 @@
-"""The hub as a process: what any subscriber in any language sees, and what strangers cannot do to it."""
+"""Test the hub as a process: its messages to any subscriber, kills and restarts, and hostile requests."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import zmq
-from support.hub_process import HubProcess, ask, prediction, read_ready_line, start_hub, status, wait_until
+from support.hub_process import HubProcess, action, ask, prediction, read_ready_line, start_hub, status, wait_until
 from support.processes import wakes
 
 from streamclf.events.drafts import Draft
@@ -35,7 +36,7 @@ def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
     context.destroy(linger=0)
 
 
-def test_ten_lines_without_our_package_receive_a_prediction(hub: HubProcess) -> None:
+def test_plain_zeromq_subscriber_receives_a_prediction(hub: HubProcess) -> None:
     subscriber = f"""
 import json, zmq
 socket = zmq.Context().socket(zmq.SUB)
@@ -73,7 +74,7 @@ print(topic.decode(), body.decode(), flush=True)
     assert 0 < event["latency_ms"]["capture_to_publish"] < 60_000
 
 
-def test_a_clean_stop_journals_what_producers_left_behind(hub: HubProcess) -> None:
+def test_clean_stop_journals_every_posted_draft(hub: HubProcess) -> None:
     link = EventProducer(hub.link, "test")
     for number in range(2000):
         link.post(prediction(number=number))
@@ -87,7 +88,7 @@ def test_a_clean_stop_journals_what_producers_left_behind(hub: HubProcess) -> No
     db.close()
 
 
-def test_a_hub_killed_again_and_again_journals_everything_once_and_in_order(hub: HubProcess) -> None:
+def test_hub_killed_repeatedly_journals_everything_once_and_in_order(hub: HubProcess) -> None:
     link = EventProducer(hub.link, "test")
     posted = 0
     for _ in range(4):
@@ -115,7 +116,7 @@ def test_a_hub_killed_again_and_again_journals_everything_once_and_in_order(hub:
         last[body["stream"]] = body["offset"]
 
 
-def test_a_status_tells_the_hop_that_predictions_tell(hub: HubProcess, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+def test_status_shows_the_hop_of_the_predictions(hub: HubProcess, context: zmq.Context[zmq.Socket[bytes]]) -> None:
     subscriber = context.socket(zmq.SUB)
     subscriber.subscribe(b"")
     subscriber.connect(hub.events)
@@ -142,7 +143,7 @@ def test_a_status_tells_the_hop_that_predictions_tell(hub: HubProcess, context: 
     assert all(later["previous"] == event["offset"] for event, later in pairwise(seen))
 
 
-def test_what_producers_had_to_drop_is_told(hub: HubProcess, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+def test_drafts_that_producers_dropped_are_reported(hub: HubProcess, context: zmq.Context[zmq.Socket[bytes]]) -> None:
     hub.kill()
     link = EventProducer(hub.link, "test", max_drafts=10)
     for number in range(30):
@@ -155,7 +156,7 @@ def test_what_producers_had_to_drop_is_told(hub: HubProcess, context: zmq.Contex
     wait_until(lambda: link.unacknowledged == 0, "confirmation")
     seen: dict[str, dict[str, object]] = {}
 
-    def told() -> bool:
+    def reported() -> bool:
         link.post(status(chunks=5))
         while subscriber.poll(100):
             topic, body = subscriber.recv_multipart()
@@ -165,12 +166,12 @@ def test_what_producers_had_to_drop_is_told(hub: HubProcess, context: zmq.Contex
             and seen.get("status/door/", {}).get("counters") == {"chunks": 5, "link_dropped": 20}
         )  # fmt: skip
 
-    wait_until(told, "the count of dropped predictions")
+    wait_until(reported, "the count of dropped predictions")
     link.close(1.0)
     subscriber.close(0)
 
 
-def test_a_draft_that_is_no_event_is_refused_and_the_next_is_not(hub: HubProcess) -> None:
+def test_invalid_draft_is_refused_and_the_next_is_journalled(hub: HubProcess) -> None:
     with EventProducer(hub.link, "test") as link:
         link.post(Draft("prediction", "door", {"window": "broken"}))
         link.post(Draft("status", "door", {"state": "confused"}))
@@ -182,7 +183,7 @@ def test_a_draft_that_is_no_event_is_refused_and_the_next_is_not(hub: HubProcess
     db.close()
 
 
-def test_a_port_in_use_is_one_line_and_exit_code_1(hub: HubProcess) -> None:
+def test_port_in_use_gives_one_line_and_exit_code_1(hub: HubProcess) -> None:
     job = hub.job.model_copy(update={"journal": hub.directory / "other.db", "link": f"{hub.link}2"})
     process = start_hub(job, stderr=subprocess.PIPE)
     out, err = process.communicate(timeout=20)
@@ -192,9 +193,30 @@ def test_a_port_in_use_is_one_line_and_exit_code_1(hub: HubProcess) -> None:
     assert err.count(b"\n") == 1
 
 
+def test_actions_stay_paired_when_hub_and_classifier_crash() -> None:
+    with HubProcess(heartbeat_s=0.1) as hub:
+        old = EventProducer(hub.link, "classifier")
+        old.post(action("start"))
+        wait_until(lambda: old.unacknowledged == 0, "confirmation")
+        old.close(0.0)
+        hub.kill()
+        hub.start()
+        with EventProducer(hub.link, "classifier") as new:
+            new.post(action("start", label="walk"))
+            new.post(action("end", label="walk"))
+
+            def paired() -> bool:
+                with sqlite3.connect(hub.journal) as db:
+                    bodies = [json.loads(body) for (body,) in db.execute("SELECT body FROM events ORDER BY offset")]
+                db.close()
+                return Counter(body["phase"] for body in bodies) == {"start": 2, "end": 2}
+
+            wait_until(paired, "the end of an action whose producer is gone", deadline_s=20)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="sleeps are counted in /proc")
-def test_a_service_without_events_sleeps(hub: HubProcess) -> None:
-    """Fewer than 10 wakes a second were seen, heartbeat and hello included; 110 when somebody looked every 10 ms."""
+def test_hub_without_events_sleeps(hub: HubProcess) -> None:
+    """Measured: under 10 wakes a second, heartbeat and hello included; 110 with a thread that polled every 10 ms."""
     with EventProducer(hub.link, "idle") as link:
         link.post(prediction())
         wait_until(lambda: link.unacknowledged == 0, "confirmation")
@@ -204,12 +226,12 @@ def test_a_service_without_events_sleeps(hub: HubProcess) -> None:
         assert 2 <= woken < 30 * (time.monotonic() - began_s)
 
 
-def test_sigterm_ends_it_too(hub: HubProcess) -> None:
+def test_sigterm_ends_the_hub(hub: HubProcess) -> None:
     hub.signal(signal.SIGTERM)
     assert hub.stop() == 0
 
 
-def test_a_hub_whose_parent_is_gone_ends(hub: HubProcess) -> None:
+def test_hub_ends_when_its_parent_is_gone(hub: HubProcess) -> None:
     process = start_hub(
         hub.job.model_copy(
             update={
@@ -243,7 +265,7 @@ REQUESTS = [
 ]
 
 
-def test_hostile_requests_are_answered_with_an_error_and_reveal_nothing(
+def test_hostile_requests_get_an_error_that_reveals_nothing(
     hub: HubProcess, context: zmq.Context[zmq.Socket[bytes]]
 ) -> None:
     with EventProducer(hub.link, "test") as link:

@@ -107,7 +107,10 @@ def test_previews_are_wanted_only_while_somebody_watches(
     context: zmq.Context[zmq.Socket[bytes]], publisher: Publisher
 ) -> None:
     def watched_becomes(streams: set[str]) -> None:
-        wait_until(lambda: bool(publisher.hear() or True) and publisher.watched == streams, f"watched {streams}")
+        wait_until(
+            lambda: bool(publisher.receive_subscriptions() or True) and publisher.watched == streams,
+            f"watched {streams}",
+        )
 
     everything = context.socket(zmq.SUB)
     everything.subscribe(b"")
@@ -133,7 +136,9 @@ def test_a_subscriber_that_does_not_read_holds_up_nobody(
     good = context.socket(zmq.SUB)
     good.subscribe(b"prediction/last/")
     good.connect(publisher.endpoint)
-    wait_until(lambda: bool(publisher.hear() or True) and publisher.newcomers, "a subscription")
+    wait_until(
+        lambda: bool(publisher.receive_subscriptions() or True) and publisher.has_new_subscriber, "a subscription"
+    )
     entry = Entry(1, "door", "prediction", b"x" * 2000)
 
     def last_arrives() -> bool:
@@ -151,7 +156,9 @@ def test_topics_match_whole_names_only(context: zmq.Context[zmq.Socket[bytes]], 
     subscriber = context.socket(zmq.SUB)
     subscriber.subscribe(b"prediction/cam1/")
     subscriber.connect(publisher.endpoint)
-    wait_until(lambda: bool(publisher.hear() or True) and publisher.newcomers, "a subscription")
+    wait_until(
+        lambda: bool(publisher.receive_subscriptions() or True) and publisher.has_new_subscriber, "a subscription"
+    )
     publisher.publish([Entry(1, "cam10", "prediction", b"wrong"), Entry(2, "cam1", "prediction", b"right")])
     assert subscriber.poll(5000)
     assert subscriber.recv_multipart() == [b"prediction/cam1/", b"right"]

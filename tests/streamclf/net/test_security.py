@@ -21,10 +21,10 @@ import zmq
 import zmq.auth
 from support.bundles import make_brightness_bundle
 from support.clips import write_clip
+from support.hostile_clients import RecordingRelay, connect, frame, greeting, ready, receive_until_quiet
 from support.hub_process import HubProcess, prediction, wait_until
 from support.repository import ROOT
 from support.service import Service
-from support.strangers import Tap, connect, frame, greeting, hear, ready
 
 from streamclf.client.subscription import Subscription, subscribe
 from streamclf.config.service import load_config, parse_config
@@ -138,7 +138,7 @@ def test_one_file_is_all_that_a_subscriber_needs_for_events_and_replay(keyed: Ke
 def test_what_goes_over_the_wire_cannot_be_read(keyed: Keyed, link: EventProducer) -> None:
     secret = keyed.client("viewer")
     with (
-        Tap(keyed.hub.events) as tap,
+        RecordingRelay(keyed.hub.events) as tap,
         Posting(link),
         subscribe(tap.endpoint, keys=secret, types=["prediction"]) as events,
     ):
@@ -161,7 +161,7 @@ def test_a_stranger_gets_no_byte_of_an_event(keyed: Keyed, link: EventProducer, 
             peer.sendall(greeting(mechanism) + shakes[mechanism])
             with contextlib.suppress(ConnectionError):
                 peer.sendall(frame(b"\1") + frame(b"", flags=1) + frame(b'{"v":1,"request":"snapshot"}'))
-            heard = hear(peer, 0.7)
+            heard = receive_until_quiet(peer, 0.7)
             assert len(heard) <= 64, "more than ZeroMQ's greeting"
             assert MARK.encode() not in heard
 
@@ -169,7 +169,7 @@ def test_a_stranger_gets_no_byte_of_an_event(keyed: Keyed, link: EventProducer, 
 @pytest.mark.parametrize("wrong", ["no keys", "not on the list", "other service"])
 def test_who_is_not_let_in_is_told_why_and_gets_nothing(keyed: Keyed, link: EventProducer, wrong: str) -> None:
     other_public, _ = make_keys(keyed.directory, "other")
-    with Tap(keyed.hub.events) as tap, Posting(link):
+    with RecordingRelay(keyed.hub.events) as tap, Posting(link):
         if wrong == "no keys":
             error = listen_in_vain(tap.endpoint)
             assert "refuses clients without keys" in error
@@ -257,11 +257,11 @@ def test_nobody_gets_in_when_the_gate_is_gone(tmp_path: Path, monkeypatch: pytes
     with subscribe(publisher.endpoint, keys=secret) as events:
         end = time.monotonic() + 1.5
         while time.monotonic() < end:
-            publisher.hear()
+            publisher.receive_subscriptions()
             publisher.send(b"heartbeat/", b"{}")
             assert events.receive(0.05) is None
             assert events.refused == 0, "something came through"
-    assert not publisher.newcomers
+    assert not publisher.has_new_subscriber
     publisher.close()
     context.term()
 

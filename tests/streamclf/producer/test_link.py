@@ -22,8 +22,8 @@ from streamclf.errors import BusError, EventError
 from streamclf.events.drafts import Draft
 from streamclf.events.types import MAX_PREVIEW_BYTES
 from streamclf.hub.link_server import LinkServer, ReceivedBatch
-from streamclf.producer.link_protocol import MAX_DRAFT_BYTES, U64
 from streamclf.producer.link import EventProducer
+from streamclf.producer.link_protocol import MAX_DRAFT_BYTES, U64
 
 
 class FakeHub:
@@ -275,7 +275,7 @@ hostile_drafts = st.recursive(
 def test_nothing_that_is_sent_breaks_the_hub(messages: list[list[bytes]], items: list[object]) -> None:
     server = LinkServer.__new__(LinkServer)
     server._sequence_of, server._run, server._wanted, server.refused = (lambda _: 0), b"r" * 16, b"[]", 11
-    server._peers, server._producers, server._heard = {}, {}, set()
+    server._connections, server._producers, server._active = {}, {}, set()
     answers: list[tuple[bytes, ...]] = []
     server._send = lambda route, *frames: answers.append(frames)  # type: ignore[method-assign]
     turn = ReceivedBatch()
@@ -284,7 +284,7 @@ def test_nothing_that_is_sent_breaks_the_hub(messages: list[list[bytes]], items:
     except orjson.JSONEncodeError:
         hostile = b"[1"
     for message in [*messages, [b"drafts", b"i" * 16, b"test", U64.pack(0), hostile]]:
-        server._offer([b"route", *message], turn)
+        server._handle([b"route", *message], turn)
     assert all(isinstance(draft, Draft) for draft in turn.drafts)
 
 

@@ -23,25 +23,25 @@ from pathlib import Path
 import orjson
 import pytest
 import zmq
+from support.hostile_clients import (
+    announce_huge_frames,
+    connect,
+    connect_as_peer,
+    frame,
+    peak_resident_mb,
+    resident_mb,
+    send_malformed_handshakes,
+    send_subscriptions,
+)
 from support.hub_process import HubProcess, ask, prediction, status, wait_until
 from support.processes import descriptors
-from support.strangers import (
-    connect,
-    frame,
-    huge_announcements,
-    join,
-    malformed_handshakes,
-    most_resident_mb,
-    resident_mb,
-    subscriptions,
-)
 
 from streamclf.client.subscription import Subscription, subscribe
 from streamclf.events.types import Heartbeat, Lost
 from streamclf.hub.publisher import MAX_SUBSCRIPTIONS
 from streamclf.net.curve_keys import make_keys
-from streamclf.producer.link_protocol import U64
 from streamclf.producer.link import EventProducer
+from streamclf.producer.link_protocol import U64
 
 pytestmark = pytest.mark.flaky(reruns=0)  # what fails here once in a hundred times is a loss
 
@@ -88,7 +88,7 @@ class Witness:
         end = time.monotonic() + 6.0
         while (growth := resident_mb(self._hub.pid) - self._before_mb) >= GROWTH_MB and time.monotonic() < end:
             time.sleep(0.2)
-        self.peak_mb = most_resident_mb(self._hub.pid) - self._before_mb
+        self.peak_mb = peak_resident_mb(self._hub.pid) - self._before_mb
         print(f"{self._posted} events, none missed; {growth:.0f} MB more, {self.peak_mb:.0f} MB at most")
         assert growth < GROWTH_MB, f"{growth:.0f} MB more"
         with sqlite3.connect(f"{self._hub.journal.as_uri()}?mode=ro", uri=True) as db:
@@ -145,17 +145,17 @@ def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
 def test_3000_malformed_handshakes_and_huge_frames(hub: HubProcess) -> None:
     with Witness(hub):
         for endpoint in (hub.events, hub.replay):
-            malformed_handshakes(endpoint, 1500 * TIMES)
-            huge_announcements(endpoint, 50 * TIMES)
+            send_malformed_handshakes(endpoint, 1500 * TIMES)
+            announce_huge_frames(endpoint, 50 * TIMES)
 
 
 def test_the_same_against_a_hub_with_keys(keyed_hub: tuple[HubProcess, Path]) -> None:
     hub, secret = keyed_hub
     with Witness(hub, secret):
         for endpoint in (hub.events, hub.replay):
-            malformed_handshakes(endpoint, 1500 * TIMES)
-            huge_announcements(endpoint, 50 * TIMES)
-        subscriptions(hub.events, (b"preview/%d/" % number for number in range(20_000)), 20 * TIMES)
+            send_malformed_handshakes(endpoint, 1500 * TIMES)
+            announce_huge_frames(endpoint, 50 * TIMES)
+        send_subscriptions(hub.events, (b"preview/%d/" % number for number in range(20_000)), 20 * TIMES)
 
 
 def test_300000_subscriptions(hub: HubProcess) -> None:
@@ -164,7 +164,7 @@ def test_300000_subscriptions(hub: HubProcess) -> None:
     # Random and long: what shares no beginning takes most memory in a trie.
     topics = (f"preview/{''.join(chance.choices(letters, k=64))}/".encode() for _ in range(300_000 * TIMES))
     with Witness(hub) as witness:
-        connections = subscriptions(hub.events, topics)
+        connections = send_subscriptions(hub.events, topics)
     assert connections > 1, "nobody was disconnected"
     assert witness.peak_mb < GROWTH_MB
 
@@ -183,7 +183,7 @@ def test_subscriptions_without_a_pause(hub: HubProcess) -> None:
         waiting = iter(batches)
         batch = next(waiting, None)
         while batch is not None:
-            with contextlib.suppress(OSError), join(hub.events, b"SUB") as peer:
+            with contextlib.suppress(OSError), connect_as_peer(hub.events, b"SUB") as peer:
                 while batch is not None:
                     data, batch = batch, next(waiting, None)
                     peer.sendall(data)
@@ -196,7 +196,7 @@ def test_connections_that_wait_until_they_are_many_and_then_pour_at_once(hub: Hu
     with Witness(hub) as witness:
         try:
             while len(peers) < 100:
-                peers.append(join(hub.events, b"SUB"))
+                peers.append(connect_as_peer(hub.events, b"SUB"))
             pouring = [threading.Thread(target=_pour, args=(peer, batch)) for peer in peers]
             for thread in pouring:
                 thread.start()
@@ -217,10 +217,10 @@ def test_topics_that_are_none_and_many_connections_that_ask_for_a_little_less_th
     odd = [b"\0" * 70, b"preview/../../etc/passwd", b"x' OR 1=1 --", b"a" * 900, bytes(range(1, 250)), b"/" * 81]
     with Witness(hub):
         for topic in odd * 20 * TIMES:
-            with join(hub.events, b"SUB") as peer:
+            with connect_as_peer(hub.events, b"SUB") as peer:
                 peer.sendall(frame(b"\1" + topic))
                 assert closes(peer), topic
-        peers = [join(hub.events, b"SUB") for _ in range(12)]
+        peers = [connect_as_peer(hub.events, b"SUB") for _ in range(12)]
         try:
             for number, peer in enumerate(peers):
                 with_own_names = (frame(b"\1preview/%d_%d/" % (number, i)) for i in range(MAX_SUBSCRIPTIONS - 10))
@@ -256,7 +256,7 @@ def test_requests_of_10_mb_and_questions_whose_answers_nobody_reads(
             link.post(prediction("old", number=number))
         wait_until(lambda: link.unacknowledged == 0, "confirmation", 30)
     question = frame(b"", flags=1) + frame(b'{"request":"replay"}')
-    peers = [join(hub.replay, b"REQ") for _ in range(20)]
+    peers = [connect_as_peer(hub.replay, b"REQ") for _ in range(20)]
     before_mb = resident_mb(hub.pid)
     try:
         for peer in peers:
@@ -356,7 +356,7 @@ def test_peers_that_take_nothing_are_let_go(hub: HubProcess) -> None:
         pytest.skip("descriptors are counted in /proc")
     before = descriptors(hub.pid)
     with Witness(hub):
-        peers = [join(hub.events, b"SUB") for _ in range(40)]
+        peers = [connect_as_peer(hub.events, b"SUB") for _ in range(40)]
         try:
             for peer in peers:
                 peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
