@@ -130,9 +130,8 @@ class Hub:
             self._heartbeat_at = min(self._heartbeat_at, now + _EARLY_HEARTBEAT_S)
         if now >= self._heartbeat_at:
             self._send_heartbeat()
-        if (
-            now >= self._check_producers_at
-        ):  # not with each heartbeat: new subscribers cause more heartbeats than hellos
+        # Not with each heartbeat: new subscribers cause extra heartbeats, and producers say hello once a second.
+        if now >= self._check_producers_at:
             self._check_producers_at = now + _HEARTBEAT_S
             self._end_abandoned_actions()
             self._publisher.peers.disconnect_revoked()

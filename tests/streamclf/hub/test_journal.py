@@ -100,7 +100,7 @@ def test_sequence_numbers_are_committed_with_their_events_or_not_at_all(journal:
 
 
 def test_a_second_service_is_refused_with_a_remedy(journal: Journal, path: Path) -> None:
-    with pytest.raises(JournalError, match="another service writes it; stop that one, or give this one another"):
+    with pytest.raises(JournalError, match="another service writes it; stop that service, or give this one another"):
         Journal(path, keep_s=1)
 
 
