@@ -1,4 +1,4 @@
-"""An MQTT 3.1.1 broker as far as a publisher sees one: sign-in, last will, retained messages, QoS 1 (OASIS, 2014)."""
+"""A broker for MQTT 3.1.1 publishers: sign-in, last will, retained messages and QoS 1 (OASIS, 2014)."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class Published:
 
 
 class MqttBroker:
-    """Listens on a port of its own, can go away and come back there, and keeps all it has been told."""
+    """Keep all published messages. The broker can stop, and start again on the same port."""
 
     def __init__(self, *, user: str = "", password: str = "", tls: ssl.SSLContext | None = None) -> None:
-        self._sign_in, self._tls = (user, password), tls
+        self._credentials, self._tls = (user, password), tls
         self._changed = threading.Condition()
         self._connections: set[socket.socket] = set()
         self._listener: socket.socket | None = None
         self.port = 0
         self.confirms = True
-        """Whether it answers with PUBACK; what it does not confirm has not arrived."""
+        """Whether to answer with PUBACK. An unconfirmed message is not kept."""
         self.published: list[Published] = []
         self.unconfirmed = 0
         self.retained: dict[str, str] = {}
@@ -56,20 +56,20 @@ class MqttBroker:
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
-    def stop(self, *, forget: bool = False) -> None:
-        """Go away; `forget`: as a broker without a disk does."""
+    def stop(self, *, lose_retained: bool = False) -> None:
+        """Stop listening and cut all connections; optionally lose the retained messages, as without a disk."""
         listener, self._listener = self._listener, None
         if listener:
             with contextlib.suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)  # wakes the thread in accept
             listener.close()
-        self.drop()
+        self.disconnect_all()
         with self._changed:
             assert self._changed.wait_for(lambda: not self._connections, DEADLINE_S)
-            if forget:
+            if lose_retained:
                 self.retained.clear()
 
-    def drop(self) -> None:
+    def disconnect_all(self) -> None:
         """Cut all connections."""
         with self._changed:
             for connection in self._connections:
@@ -81,11 +81,8 @@ class MqttBroker:
             if not self._changed.wait_for(condition, DEADLINE_S):
                 raise AssertionError(f"not within {DEADLINE_S} s: {what}; last: {self.published[-5:]}")
 
-    def wait_for_connections(self, count: int) -> None:
-        self.wait_for(lambda: len(self.sign_ins) >= count, f"{count} connections")
-
     def on(self, topic: str) -> list[str]:
-        """Payloads of all messages on `topic`, in order."""
+        """Return the payloads of all messages on `topic`, in order."""
         with self._changed:
             return [each.payload for each in self.published if each.topic == topic]
 
@@ -106,13 +103,13 @@ class MqttBroker:
                 with self._changed:
                     self._connections.symmetric_difference_update({connection, served})
             with served.makefile("rb") as stream:
-                will = self._greet(served, stream)
+                will = self._sign_in(served, stream)
                 while (packet := _read(stream)) is not None:
                     kind, flags, body = packet
                     if kind == _DISCONNECT:
                         will = None
                         break
-                    self._take(served, kind, flags, body)
+                    self._handle(served, kind, flags, body)
         except OSError:
             pass
         except Exception as error:
@@ -125,7 +122,7 @@ class MqttBroker:
                 self._connections.discard(served)
                 self._changed.notify_all()
 
-    def _greet(self, connection: socket.socket, stream: BinaryIO) -> Published | None:
+    def _sign_in(self, connection: socket.socket, stream: BinaryIO) -> Published | None:
         packet = _read(stream)
         if packet is None:
             return None
@@ -145,7 +142,7 @@ class MqttBroker:
             user, rest = _string(rest)
         if flags & 0x40:
             password, rest = _string(rest)
-        is_known = (user, password) == self._sign_in
+        is_known = (user, password) == self._credentials
         connection.sendall(bytes([0x20, 2, 0, 0 if is_known else 4]))
         if not is_known:
             raise OSError("refused")
@@ -154,7 +151,7 @@ class MqttBroker:
             self._changed.notify_all()
         return will
 
-    def _take(self, connection: socket.socket, kind: int, flags: int, body: bytes) -> None:
+    def _handle(self, connection: socket.socket, kind: int, flags: int, body: bytes) -> None:
         if kind == _PINGREQ:
             connection.sendall(b"\xd0\0")
             return

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -21,9 +22,15 @@ DEADLINE_S = 30.0
 class Service:
     """`streamclf ARGUMENTS` in a process group of its own; stderr is read line by line as it comes."""
 
-    def __init__(self, *arguments: str, cwd: Path, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        cwd: Path,
+        env: dict[str, str] | None = None,
+        program: Sequence[str] = ("-m", "streamclf"),
+    ) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "streamclf", *arguments],
+            [sys.executable, *program, *arguments],
             cwd=cwd,
             env={**os.environ, "STREAMCLF_CACHE": str(cwd / "cache"), "PYTHONUNBUFFERED": "1", **(env or {})},
             stdout=subprocess.PIPE,

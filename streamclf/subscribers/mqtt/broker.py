@@ -1,4 +1,4 @@
-"""A connection to an MQTT broker that says when something has arrived; the only user of paho-mqtt."""
+"""Publish to an MQTT broker and wait for its confirmations. This is the only module that uses paho-mqtt."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 
 USER_VARIABLE: Final = "STREAMCLF_MQTT_USER"
 PASSWORD_VARIABLE: Final = "STREAMCLF_MQTT_PASSWORD"  # noqa: S105 - a name
-_CHUNK = 200
-"""Messages handed to the library at once: its queue is never longer."""
+_MAX_PENDING = 200
+"""Messages given to the library at once, which limits its queue."""
 _KEEPALIVE_S = 15
 _RECONNECT_S = (1, 60)
 _CONFIRM_S = 30.0
 _CONNECT_S = 10.0
-_GOODBYE_S = 2.0
-_TURN_S = 0.1
+_CLOSE_S = 2.0
+_POLL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerAddress:
-    """A broker and who we are to it."""
+    """The address of a broker, and the user to sign in as."""
 
     host: str
     port: int
@@ -50,23 +50,26 @@ class BrokerAddress:
 
 
 def parse_broker(url: str, environ: Mapping[str, str]) -> BrokerAddress:
-    """The parts of `url`, its password masked everywhere from now on. Raises `UsageError` that shows no part of it."""
+    """Parse the URL of a broker. User and password may come from the environment instead.
+
+    The password is masked in all output from now on. Raises `UsageError`, which shows no part of the URL.
+    """
     remedy = "give mqtt://host[:port] or mqtts://host[:port], and the password as " + PASSWORD_VARIABLE
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise UsageError(f"the broker's URL: not a URL, or its port not 1 to 65535; {remedy}") from None
+        raise UsageError(f"the broker's URL: not a URL, or its port is not 1 to 65535; {remedy}") from None
     if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or port == 0:
-        raise UsageError(f"the broker's URL: no host, or a scheme that is not mqtt or mqtts; {remedy}")
+        raise UsageError(f"the broker's URL: no host, or the scheme is not mqtt or mqtts; {remedy}")
     if parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise UsageError(f"the broker's URL: more than host and port; {remedy}, and the topic as --prefix")
+        raise UsageError(f"the broker's URL: holds more than host and port; {remedy}, and the topic as --prefix")
     user = unquote(parts.username) if parts.username else environ.get(USER_VARIABLE)
     password = unquote(parts.password) if parts.password else environ.get(PASSWORD_VARIABLE)
     if password:
         register_secret(password)
         if not user:
-            raise UsageError(f"a password without a user; set {USER_VARIABLE}, too")
+            raise UsageError(f"a password without a user; set {USER_VARIABLE} as well")
     tls = parts.scheme == "mqtts"
     return BrokerAddress(
         host=parts.hostname, port=port or (8883 if tls else 1883), tls=tls, user=user, password=password
@@ -74,83 +77,89 @@ def parse_broker(url: str, environ: Mapping[str, str]) -> BrokerAddress:
 
 
 def client_id(prefix: str, position: Path) -> str:
-    """The same after a restart: the broker then ends our old session, and its last will, before the new one begins."""
+    """Make a client id that is the same after a restart.
+
+    The broker then ends the old session, and publishes its last will, before the new session begins.
+    """
     name = f"{socket.gethostname()}\0{position.absolute()}\0{prefix}"
-    return f"sclf-{hashlib.sha256(name.encode()).hexdigest()[:16]}"  # MQTT 3.1.1 promises 23 characters
+    return f"sclf-{hashlib.sha256(name.encode()).hexdigest()[:16]}"  # MQTT 3.1.1 guarantees 23 characters
 
 
 class Broker:
-    """One connection, made again by the library with backoff; `publish` returns when all is confirmed."""
+    """Keep a connection to a broker. The library connects again with backoff; `publish` waits for confirmations."""
 
     _client: Client
 
     def __init__(self, address: BrokerAddress, client_id: str, will: MqttMessage) -> None:
         self._address, self._client_id, self._will = address, client_id, will
         self._changed = threading.Condition()
-        # Written by the library's thread, under the condition.
+        # The library's thread writes these while it holds the condition.
         self._confirmed: set[int] = set()
         self._is_connected = False
         self._connections = 0
         self._refusal: str | None = None
         self._is_unreachable = False
 
-        self._greeted = 0
+        self._seen_connections = 0
         self._open()
 
     def close(self, last: MqttMessage) -> None:
-        """Say `last` if there is somebody to say it to, and leave."""
+        """Publish `last` if the broker is connected, and disconnect."""
         if self._is_connected:
-            self._wait_for(self._send([last]), _GOODBYE_S)
-        self._leave()
+            self._wait_for(self._send([last]), _CLOSE_S)
+        self._disconnect()
 
-    def is_new(self) -> bool:
-        """Whether a connection has been made since this was last asked."""
+    def has_reconnected(self) -> bool:
+        """Return whether a new connection has been made since the last call."""
         with self._changed:
-            known, self._greeted = self._greeted, self._connections
-            return known != self._connections
+            seen, self._seen_connections = self._seen_connections, self._connections
+            return seen != self._connections
 
     @property
     def is_connected(self) -> bool:
-        """Whether something published now can be confirmed now."""
+        """Whether the broker is connected and can confirm messages."""
         return self._is_connected
 
     def check(self) -> None:
-        """Raise `BusError` where the broker refused us from the start: trying again would not help."""
+        """Raise `BusError` if the broker has refused every connection so far: another attempt would not help."""
         with self._changed:
             if self._refusal and not self._connections:
                 raise BusError(
                     f"{self._address}: {self._refusal}; set {USER_VARIABLE} and {PASSWORD_VARIABLE}, "
-                    "and let the broker allow this user to publish"
+                    "and allow this user to publish in the broker's configuration"
                 )
 
     def publish(self, messages: Iterable[MqttMessage], stop: StopRequest) -> bool:
-        """True once the broker has confirmed all, however long it is away; False if `until` was over before."""
+        """Publish `messages` in order, and wait however long the broker is away.
+
+        Return True once the broker has confirmed all; False if `stop` was set before that.
+        """
         waiting = iter(messages)
-        while chunk := list(islice(waiting, _CHUNK)):
-            while not self._publish_chunk(chunk, stop):
+        while batch := list(islice(waiting, _MAX_PENDING)):
+            while not self._publish_batch(batch, stop):
                 if stop.is_set:
                     return False
-                print_notice("mqtt", f"{self._address}: nothing confirmed for {_CONFIRM_S:.0f} s; connecting anew")
-                self._leave()
+                print_notice("mqtt", f"{self._address}: no confirmation for {_CONFIRM_S:.0f} s; connecting again")
+                self._disconnect()
                 self._open()
         return True
 
-    def _publish_chunk(self, chunk: Sequence[MqttMessage], stop: StopRequest) -> bool:
-        """False when it is over, or when a connected broker has not confirmed it in time."""
-        pending = self._send(chunk)
-        deadline = time.monotonic() + _CONFIRM_S
-        while not self._wait_for(pending, _TURN_S):
+    def _publish_batch(self, batch: Sequence[MqttMessage], stop: StopRequest) -> bool:
+        """Return False if `stop` is set, or if a connected broker has not confirmed the batch within 30 s."""
+        pending = self._send(batch)
+        deadline_s = time.monotonic() + _CONFIRM_S
+        while not self._wait_for(pending, _POLL_S):
             self.check()
             if not self._is_connected:
-                deadline = time.monotonic() + _CONFIRM_S
-            if stop.is_set or time.monotonic() > deadline:
+                deadline_s = time.monotonic() + _CONFIRM_S
+            if stop.is_set or time.monotonic() > deadline_s:
                 return False
         return True
 
     def _send(self, messages: Sequence[MqttMessage]) -> set[int]:
         with self._changed:
             self._confirmed.clear()
-        # What a connection did not confirm the library sends again on the next one, in this order.
+        # On a new connection, the library sends all unconfirmed messages again, in this order.
         return {self._client.publish(m.topic, m.payload, qos=1, retain=m.retain).mid for m in messages}
 
     def _wait_for(self, pending: set[int], timeout_s: float) -> bool:
@@ -158,15 +167,15 @@ class Broker:
             return self._changed.wait_for(lambda: pending <= self._confirmed, timeout_s)
 
     def _open(self) -> None:
-        mqtt = library()
+        mqtt = import_paho()
         client: Client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=self._client_id)
         if self._address.user:
             client.username_pw_set(self._address.user, self._address.password)
         if self._address.tls:
             client.tls_set_context(ssl.create_default_context())
         client.will_set(self._will.topic, self._will.payload, qos=1, retain=True)
-        client.max_queued_messages_set(2 * _CHUNK)
-        client.max_inflight_messages_set(_CHUNK)
+        client.max_queued_messages_set(2 * _MAX_PENDING)
+        client.max_inflight_messages_set(_MAX_PENDING)
         client.reconnect_delay_set(*_RECONNECT_S)
         client.connect_timeout = _CONNECT_S
         client.on_connect = self._on_connect
@@ -178,32 +187,34 @@ class Broker:
             self._client, self._is_connected = client, False
         client.loop_start()
 
-    def _leave(self) -> None:
+    def _disconnect(self) -> None:
         client = self._client
         client.disconnect()
-        # The library joins its thread without a deadline: one that hangs in a dead connection must not hold us up.
+        # The library joins its thread without a deadline, and that thread may hang in a dead connection.
         stopper = threading.Thread(target=client.loop_stop, name="mqtt-stop", daemon=True)
         stopper.start()
-        stopper.join(_GOODBYE_S)
+        stopper.join(_CLOSE_S)
 
     def _on_connect(self, client: Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         with self._changed:
             if client is not self._client:
                 return
-            known, self._refusal = self._refusal, str(reason) if reason.is_failure else None
+            previous, self._refusal = self._refusal, str(reason) if reason.is_failure else None
             self._is_connected = not reason.is_failure
             self._is_unreachable = False
             self._connections += self._is_connected
             self._changed.notify_all()
         if not reason.is_failure:
             print_notice("mqtt", f"connected to {self._address}")
-        elif known is None:
+        elif previous is None:
             print_notice("mqtt", f"{self._address}: {reason}; trying again")
 
     def _on_connect_fail(self, client: Client, userdata: Any) -> None:
         if not self._is_unreachable:
             self._is_unreachable = True
-            print_notice("mqtt", f"{self._address}: {self._fault()}; trying again, with growing waits; nothing is lost")
+            print_notice(
+                "mqtt", f"{self._address}: {self._fault()}; trying again with growing intervals; nothing is lost"
+            )
 
     def _on_disconnect(self, client: Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         with self._changed:
@@ -220,7 +231,7 @@ class Broker:
                 self._changed.notify_all()
 
     def _fault(self) -> str:
-        """The library does not say why it could not connect: once more, to see it."""
+        """Connect once more to learn why it failed, since the library does not report the reason."""
         try:
             with socket.create_connection((self._address.host, self._address.port), _CONNECT_S) as plain:
                 if self._address.tls:
@@ -228,11 +239,11 @@ class Broker:
                         pass
         except OSError as error:
             return error.strerror or str(error) or type(error).__name__
-        return "could not be reached"
+        return "no connection"
 
 
-def library() -> Any:
-    """`paho.mqtt.client`. Raises `UsageError` that names the extra where it is not installed."""
+def import_paho() -> Any:
+    """Import `paho.mqtt.client`. Raises `UsageError` that names the extra to install."""
     try:
         from paho.mqtt import client
     except ImportError as error:

@@ -1,4 +1,7 @@
-"""`streamclf mqtt`: actions, labels and availability for home automation. Confirmed by the broker, then remembered."""
+"""`streamclf mqtt`: publish actions, labels and availability to an MQTT broker for home automation.
+
+The position is stored after the broker has confirmed the messages.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,13 @@ from streamclf.runtime.signals import stop_on_signals
 from streamclf.runtime.stop_request import StopRequest
 from streamclf.subscribers.checkpoint import PositionFile
 from streamclf.subscribers.delivery import DeliveryLoop, Item, print_notice
-from streamclf.subscribers.mqtt.broker import Broker, client_id, library, parse_broker
+from streamclf.subscribers.mqtt.broker import Broker, client_id, import_paho, parse_broker
 from streamclf.subscribers.mqtt.home_assistant import Topics
 
 _NAME = "mqtt"
-_BATCH = 100
+_MAX_BATCH = 100
 _LINGER_S = 0.05
-_CLOCK_S = 60.0
+_CLOCK_PERIOD_S = 60.0
 
 
 def run_mqtt(
@@ -36,29 +39,30 @@ def run_mqtt(
     from_start: bool = False,
     seconds: float | None = None,
 ) -> int:
-    """Publish a service's events at `mqtt[s]://[user:password@]host[:port]` until SIGINT or SIGTERM; the exit code.
+    """Publish events to `mqtt[s]://[user:password@]host[:port]` until SIGINT or SIGTERM; return the exit code.
 
     User and password may come from the environment instead: STREAMCLF_MQTT_USER, STREAMCLF_MQTT_PASSWORD. `every` also
-    sends predictions, statuses and updates of actions. The first run begins with what happens from now on, or with all
-    that the journal still holds (`from_start`). Raises `UsageError`, or `BusError` where the broker refuses us.
+    publishes predictions, statuses and updates of actions. Without a position file, publishing starts with new events,
+    or, with `from_start`, with the oldest event in the journal. Raises `UsageError`, and `BusError` if the broker
+    refuses the connection.
     """
-    library()
+    import_paho()
     address = parse_broker(broker_url, os.environ)
     stop = StopRequest(seconds)
     with PositionFile(position, _NAME) as file, stop_on_signals(stop.request):
         topics = Topics(prefix, discovery=discovery, every=every, memory=file.memory)
-        outlet = _Mqtt(topics, Broker(address, client_id(prefix, position), topics.online(False)), stop)
+        outlet = MqttOutlet(topics, Broker(address, client_id(prefix, position), topics.online(False)), stop)
         after = file.position or (START if from_start else None)
         try:
             with subscribe(endpoint, replay=True, after=after) as events:
-                DeliveryLoop(events, outlet, file, max_batch=_BATCH, linger_s=_LINGER_S).run(stop)
+                DeliveryLoop(events, outlet, file, max_batch=_MAX_BATCH, linger_s=_LINGER_S).run(stop)
         finally:
             outlet.close()
     return 0
 
 
-class _Mqtt:
-    """Topics and a broker as an outlet."""
+class MqttOutlet:
+    """Publish batches of events to a broker, and keep its retained messages up to date."""
 
     name = _NAME
     outcome = "delivered"
@@ -66,63 +70,69 @@ class _Mqtt:
     def __init__(self, topics: Topics, broker: Broker, stop: StopRequest) -> None:
         self._topics, self._broker, self._stop = topics, broker, stop
         self._clock = ServiceClock()
-        self._is_alive = False
-        self._is_told: bool | None = None
+        self._is_online = False
+        """Whether the service sends heartbeats."""
+        self._published_online: bool | None = None
+        """What has been published on this connection; None at its beginning."""
 
     def deliver(self, batch: Sequence[Item], position: Position | None) -> bool:
-        """True once the broker has confirmed the whole batch."""
+        """Publish the messages of a batch; return True once the broker has confirmed all of them."""
         ages = ((item, 0.0 if isinstance(item, Lost) else self._clock.age_s(item.time)) for item in batch)
         messages = (message for item, age_s in ages for message in self._topics.messages(item, age_s))
         return self._broker.publish(messages, self._stop)
 
     def update(self, heartbeat: Heartbeat | None, is_silent: bool) -> None:
-        """Keep up what the broker shows of us."""
+        """Publish whether the service is online, and everything retained after a new connection."""
         self._broker.check()
         if heartbeat:
-            self._clock.note(heartbeat.time)
-        self._is_alive = not is_silent and (self._is_alive or heartbeat is not None)
+            self._clock.update(heartbeat.time)
+        self._is_online = not is_silent and (self._is_online or heartbeat is not None)
         if not self._broker.is_connected:
             return
-        if self._broker.is_new():  # its last will has just been said, and it may have forgotten all the rest
-            self._is_told = None
-            self._broker.publish(self._topics.everything(), self._stop)
-        if self._is_told is not self._is_alive:
-            self._is_told = self._is_alive
-            self._broker.publish([self._topics.online(self._is_alive)], self._stop)
+        if self._broker.has_reconnected():  # the broker has published the last will, and may have lost all the rest
+            self._published_online = None
+            self._broker.publish(self._topics.retained(), self._stop)
+        if self._published_online is not self._is_online:
+            self._published_online = self._is_online
+            self._broker.publish([self._topics.online(self._is_online)], self._stop)
 
     def memory(self) -> dict[str, Any]:
-        """What the broker was told."""
+        """Return what the broker shows of each stream."""
         return self._topics.memory()
 
     def close(self) -> None:
-        """Leave; what is retained is not kept up any more."""
+        """Publish that the service is offline, and disconnect."""
         self._broker.close(self._topics.online(False))
-        if self._topics.folded:
-            print_notice(_NAME, f"{self._topics.folded} events became no entity: too many streams or labels")
+        if self._topics.unlisted:
+            print_notice(
+                _NAME, f"{self._topics.unlisted} events have no entity in Home Assistant: too many streams or labels"
+            )
 
 
 class ServiceClock:
-    """How old an event is by the service's own clock, which need not agree with ours: its heartbeats tell it.
+    """Measure the age of events by the service's own clock, which may differ from this machine's.
 
-    A heartbeat that waited in a queue tells a time that has passed, so the promptest of the last minute or two counts.
+    Heartbeats hold the service's time. One that waited in a queue holds a time that has passed, so the fastest
+    heartbeat of the last one or two minutes counts.
     """
 
     def __init__(self) -> None:
-        self._before_s: float | None = None
-        self._best_s: float | None = None
+        self._previous_s: float | None = None
+        self._offset_s: float | None = None
+        """The largest difference between the service's time and our monotonic clock in the current minute."""
         self._since_s = 0.0
 
-    def note(self, told: datetime) -> None:
-        """A heartbeat, just received."""
+    def update(self, service_time: datetime) -> None:
+        """Note the time in a heartbeat that has just been received."""
         now_s = time.monotonic()
-        ahead_s = told.timestamp() - now_s
-        if self._best_s is None or now_s - self._since_s > _CLOCK_S:
-            self._before_s, self._best_s, self._since_s = self._best_s, ahead_s, now_s
-        self._best_s = max(self._best_s, ahead_s)
+        offset_s = service_time.timestamp() - now_s
+        if self._offset_s is None or now_s - self._since_s > _CLOCK_PERIOD_S:
+            self._previous_s, self._offset_s, self._since_s = self._offset_s, offset_s, now_s
+        self._offset_s = max(self._offset_s, offset_s)
 
     def age_s(self, at: datetime) -> float:
-        """Seconds since `at`; by our own clock until the service has told its own."""
-        if self._best_s is None:
+        """Return the seconds since `at`. Before the first heartbeat, this machine's clock counts."""
+        if self._offset_s is None:
             return (datetime.now(timezone.utc) - at).total_seconds()
-        ahead_s = self._best_s if self._before_s is None else max(self._before_s, self._best_s)
-        return time.monotonic() + ahead_s - at.timestamp()
+        offset_s = self._offset_s if self._previous_s is None else max(self._previous_s, self._offset_s)
+        return time.monotonic() + offset_s - at.timestamp()

@@ -1,15 +1,16 @@
-"""Events -> MQTT messages, and what Home Assistant needs to show them. Pure: no connection, no clock of its own.
+"""Convert events to MQTT messages, and describe them to Home Assistant. No connection and no clock.
 
     PREFIX/status                      online, offline          retained; the last will
     PREFIX/STREAM/availability         online, offline          retained: whether the stream is live
     PREFIX/STREAM/label                JSON, each new label     retained
     PREFIX/STREAM/active/LABEL         JSON, ON and OFF         retained
     PREFIX/STREAM/action               JSON, every start and end, as in the journal
-    PREFIX/lost                        JSON, offsets that nobody has any more
+    PREFIX/lost                        JSON, offsets that are lost
     PREFIX/STREAM/prediction, status   JSON, with `every` only
 
-Retained topics say what is, so an old event must not switch anything on when the outlet catches up after an outage:
-what is older than a minute goes to `action` alone. A running action is told again each second, an old end still ends.
+Retained topics describe the present, so an old event must not switch anything on when the outlet catches up after an
+outage: an event older than a minute goes to `action` only. An action that still goes on has an update each second,
+which switches it on. The end of an action always switches it off.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ STALE_S: Final = 60.0
 DISCOVERY_PREFIX: Final = "homeassistant"
 MAX_STREAMS: Final = 1024
 MAX_LABELS: Final = 64
-"""Per stream: each becomes an entity that stays until somebody removes it."""
+"""The limit of one stream. Each label becomes an entity in Home Assistant, which stays until the user removes it."""
 _PREFIX = re.compile(r"[A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64}){0,3}")
 _OUTSIDE_TOPIC = re.compile(r"[^A-Za-z0-9_-]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MqttMessage:
-    """What goes to the broker, QoS 1."""
+    """One message for the broker, with QoS 1."""
 
     topic: str
     payload: bytes
@@ -45,25 +46,32 @@ class MqttMessage:
 
 
 @dataclass(slots=True)
-class _Stream:
-    """What the broker has been told of one stream: None is what we do not know. `shown`: retained in this run."""
+class _PublishedStream:
+    """The values of one stream that the broker holds; None means unknown."""
 
     label: str | None = None
     live: bool | None = None
     actions: dict[str, bool | None] = field(default_factory=dict)
-    shown: dict[str, bytes] = field(default_factory=dict)
+    """Whether each action is on, by label."""
+    retained: dict[str, bytes] = field(default_factory=dict)
+    """The payloads that this process has published, by topic."""
 
 
 class Topics:
-    """Turns events into messages; `memory` is what it must know to go on in another process."""
+    """Convert events to messages. `memory` is that of an earlier process, whose work this one continues.
+
+    Raises `UsageError` for an invalid prefix or memory.
+    """
 
     def __init__(self, prefix: str, *, discovery: bool = True, every: bool = False, memory: dict[str, Any]) -> None:
         if not _PREFIX.fullmatch(prefix):
-            raise UsageError(f"prefix {prefix!r}: letters, digits, _ and -, at most 4 levels of 64, like streamclf")
+            raise UsageError(
+                f"prefix {prefix!r}: letters, digits, _ and -, in at most 4 levels of 64 characters, like streamclf"
+            )
         self._prefix, self._discovery, self._every = prefix, discovery, every
-        self._streams = _remembered(memory)
-        self.folded = 0
-        """Events that became no entity because there are too many streams or labels."""
+        self._streams = _restore(memory)
+        self.unlisted = 0
+        """Events without an entity in Home Assistant, because there are too many streams or labels."""
 
     @property
     def status_topic(self) -> str:
@@ -71,100 +79,103 @@ class Topics:
         return f"{self._prefix}/status"
 
     def memory(self) -> dict[str, Any]:
-        """As the constructor takes it."""
+        """Return the memory for the constructor of a later process."""
         return {"streams": {name: {"label": s.label, "actions": dict(s.actions)} for name, s in self._streams.items()}}
 
     def online(self, is_online: bool) -> MqttMessage:
-        """Whether what is retained is being kept up."""
+        """Make the message that tells whether the retained messages are kept up to date."""
         return MqttMessage(topic=self.status_topic, payload=b"online" if is_online else b"offline", retain=True)
 
-    def everything(self) -> Iterator[MqttMessage]:
-        """All that is retained: for a broker that may have forgotten it."""
+    def retained(self) -> Iterator[MqttMessage]:
+        """Make all retained messages again, for a broker that may have lost them."""
         for name, stream in self._streams.items():
             yield from self._describe_stream(name)
-            self._renew(name, stream)
+            self._forget_unknown(name, stream)
             for label in stream.actions:
                 yield from self._describe_action(name, label)
-            for topic, payload in stream.shown.items():
+            for topic, payload in stream.retained.items():
                 yield MqttMessage(topic=topic, payload=payload, retain=True)
 
-    def _renew(self, name: str, stream: _Stream) -> None:
-        """What another process said cannot be said again in full: the next event does, and what is off stays off."""
-        if f"{self._prefix}/{name}/label" not in stream.shown:
+    def _forget_unknown(self, name: str, stream: _PublishedStream) -> None:
+        """Forget values whose full message only an earlier process knew; the next event publishes them again.
+
+        An action that was off is published as off again.
+        """
+        if f"{self._prefix}/{name}/label" not in stream.retained:
             stream.label = None
         for label, is_on in stream.actions.items():
             topic = self._action_topic(name, label)
-            if topic not in stream.shown and is_on:
+            if topic not in stream.retained and is_on:
                 stream.actions[label] = None
-            elif topic not in stream.shown and is_on is False:
-                stream.shown[topic] = orjson.dumps({"state": "OFF", "label": label})
+            elif topic not in stream.retained and is_on is False:
+                stream.retained[topic] = orjson.dumps({"state": "OFF", "label": label})
 
     def messages(self, item: StreamEvent | Lost, age_s: float) -> Iterator[MqttMessage]:
-        """What `item`, published `age_s` ago, has to say, in order."""
+        """Make the messages of `item`, which was published `age_s` ago, in order."""
         if isinstance(item, Lost):
             body = {"type": "lost", "epoch": item.epoch, "first": item.first, "last": item.last}
             yield MqttMessage(topic=f"{self._prefix}/lost", payload=orjson.dumps(body))
             return
         stream = self._streams.get(item.stream)
         if stream is None and len(self._streams) < MAX_STREAMS:
-            stream = self._streams[item.stream] = _Stream()
+            stream = self._streams[item.stream] = _PublishedStream()
             yield from self._describe_stream(item.stream)
-        is_end = isinstance(item, Action) and item.phase != "update"
-        if is_end or self._every:
+        is_start_or_end = isinstance(item, Action) and item.phase != "update"
+        if is_start_or_end or self._every:
             yield MqttMessage(topic=f"{self._prefix}/{item.stream}/{item.type}", payload=published_json(item))
         if stream is None:
-            self.folded += 1
+            self.unlisted += 1
         else:
-            yield from self._state(stream, item, is_stale=age_s > STALE_S)
+            yield from self._state_messages(stream, item, is_stale=age_s > STALE_S)
 
-    def _state(self, stream: _Stream, item: StreamEvent, *, is_stale: bool) -> Iterator[MqttMessage]:
+    def _state_messages(self, stream: _PublishedStream, item: StreamEvent, *, is_stale: bool) -> Iterator[MqttMessage]:
         match item:
             case Status():
-                yield from self._live(stream, item.stream, item.state == "live")
+                yield from self._availability(stream, item.stream, item.state == "live")
             case Action():
-                yield from self._action(stream, item, is_stale=is_stale)
+                yield from self._action_message(stream, item, is_stale=is_stale)
             case Prediction() if not is_stale:
-                if stream.live is None:  # nothing predicts on a stream that is not there
-                    yield from self._live(stream, item.stream, True)
-                yield from self._label(stream, item)
+                if stream.live is None:  # a prediction means that the stream is live
+                    yield from self._availability(stream, item.stream, True)
+                yield from self._label_message(stream, item)
 
-    def _live(self, stream: _Stream, name: str, is_live: bool) -> Iterator[MqttMessage]:
+    def _availability(self, stream: _PublishedStream, name: str, is_live: bool) -> Iterator[MqttMessage]:
         if stream.live is not is_live:
             stream.live = is_live
-            yield self._retained(stream, f"{self._prefix}/{name}/availability", b"online" if is_live else b"offline")
+            yield self._retain(stream, f"{self._prefix}/{name}/availability", b"online" if is_live else b"offline")
 
-    def _label(self, stream: _Stream, item: Prediction) -> Iterator[MqttMessage]:
+    def _label_message(self, stream: _PublishedStream, item: Prediction) -> Iterator[MqttMessage]:
         label, probability = item.top[0]
         if label == stream.label:
             return
         stream.label = label
-        body = {"label": label, "probability": probability, "model": item.model, **_source(item)}
-        yield self._retained(stream, f"{self._prefix}/{item.stream}/label", orjson.dumps(body))
+        body = {"label": label, "probability": probability, "model": item.model, **_origin(item)}
+        yield self._retain(stream, f"{self._prefix}/{item.stream}/label", orjson.dumps(body))
 
-    def _action(self, stream: _Stream, item: Action, *, is_stale: bool) -> Iterator[MqttMessage]:
+    def _action_message(self, stream: _PublishedStream, item: Action, *, is_stale: bool) -> Iterator[MqttMessage]:
         if item.label not in stream.actions:
             if len(stream.actions) >= MAX_LABELS:
-                self.folded += 1
+                self.unlisted += 1
                 return
             stream.actions[item.label] = None
             yield from self._describe_action(item.stream, item.label)
         is_on = item.phase != "end"
         if is_on and is_stale:
             return
-        # A start is told even if it is on already: since when is news.
+        # A start is published even if the action is on already, because it has a new start time.
         if stream.actions[item.label] is not is_on or item.phase == "start":
-            yield self._switch(stream, item, is_on)
+            yield self._switch_message(stream, item, is_on)
 
-    def _switch(self, stream: _Stream, item: Action, is_on: bool) -> MqttMessage:
+    def _switch_message(self, stream: _PublishedStream, item: Action, is_on: bool) -> MqttMessage:
         stream.actions[item.label] = is_on
         body = {
             "state": "ON" if is_on else "OFF", "label": item.label, "probability": item.probability,
-            "peak": item.peak, "started_s": item.started_s, "at_s": item.at_s, **_source(item),
+            "peak": item.peak, "started_s": item.started_s, "at_s": item.at_s, **_origin(item),
         }  # fmt: skip
-        return self._retained(stream, self._action_topic(item.stream, item.label), orjson.dumps(body))
+        return self._retain(stream, self._action_topic(item.stream, item.label), orjson.dumps(body))
 
-    def _retained(self, stream: _Stream, topic: str, payload: bytes) -> MqttMessage:
-        stream.shown[topic] = payload
+    def _retain(self, stream: _PublishedStream, topic: str, payload: bytes) -> MqttMessage:
+        stream.retained[topic] = payload
         return MqttMessage(topic=topic, payload=payload, retain=True)
 
     def _action_topic(self, stream: str, label: str) -> str:
@@ -182,7 +193,7 @@ class Topics:
     def _describe(
         self, component: str, stream: str, entity: str, topic: str, more: dict[str, str]
     ) -> Iterator[MqttMessage]:
-        """https://www.home-assistant.io/integrations/mqtt/#mqtt-discovery."""
+        """Describe an entity as in https://www.home-assistant.io/integrations/mqtt/#mqtt-discovery."""
         if not self._discovery:
             return
         node = f"{self._prefix.replace('/', '_')}_{stream}"
@@ -202,23 +213,23 @@ class Topics:
         )
 
 
-def _remembered(memory: dict[str, Any]) -> dict[str, _Stream]:
+def _restore(memory: dict[str, Any]) -> dict[str, _PublishedStream]:
     try:
         return {
-            name: _Stream(label=kept["label"], actions=dict(kept["actions"]))
-            for name, kept in memory.get("streams", {}).items()
+            name: _PublishedStream(label=stored["label"], actions=dict(stored["actions"]))
+            for name, stored in memory.get("streams", {}).items()
         }
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise UsageError("the position file names streams as we never do; remove it to begin anew") from None
+        raise UsageError("the position file holds streams in an unknown form; remove the file to start anew") from None
 
 
 def slug(label: str) -> str:
-    """`label` as one level of a topic; where that changes it, a few digits of its hash keep two labels apart."""
+    """Convert `label` to one level of a topic. A changed label gets seven digits of its hash to stay unique."""
     plain = _OUTSIDE_TOPIC.sub("_", label)
     if plain == label and len(label) <= 64:
         return label
     return f"{plain[:56]}_{hashlib.sha256(label.encode()).hexdigest()[:7]}"
 
 
-def _source(item: StreamEvent) -> dict[str, Any]:
+def _origin(item: StreamEvent) -> dict[str, Any]:
     return {"time": format_event_time(item), "epoch": item.epoch, "offset": item.offset}

@@ -1,4 +1,4 @@
-"""`streamclf webhook`: events as HTTP POSTs, signed, in order, repeated until they are taken."""
+"""`streamclf webhook`: send events as signed HTTP POSTs, in order, and repeat each until the receiver accepts it."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from streamclf.subscribers.delivery import DeliveryLoop, Item, print_notice
 from streamclf.subscribers.webhook.http_post import Answer, Poster, Target, UnreachableError, parse_target
 
 MAX_BATCH: Final = 1000
-MAX_DEAD_BYTES: Final = 64 << 20
+MAX_DEAD_LETTER_BYTES: Final = 64 << 20
 MIN_SECRET_BYTES: Final = 16
 _MAX_SECRET_BYTES = 4096
 _NAME = "webhook"
 _LINGER_S = 0.25
-_TRY_AGAIN: Final = frozenset({408, 425, 429, *range(500, 600)})
-_DELIVERED: Final = range(200, 300)
+_RETRIED_STATUSES: Final = frozenset({408, 425, 429, *range(500, 600)})
+_ACCEPTED_STATUSES: Final = range(200, 300)
 
 
 def run_webhook(
@@ -49,35 +49,38 @@ def run_webhook(
     from_start: bool = False,
     seconds: float | None = None,
 ) -> int:
-    """POST a service's events to `url` until SIGINT or SIGTERM; the exit code.
+    """POST a service's events to `url` until SIGINT or SIGTERM, or for `seconds`; return the exit code.
 
-    One event a request, or with `batch` above 1 up to so many as `{"v": 1, "events": [...]}`. `secret_file` holds the
-    key of the signature. What the receiver refuses for good goes to `<position>.dead.jsonl`. The first run begins with
-    what happens from now on, or with all that the journal still holds (`from_start`). Raises `UsageError`.
+    A request holds one event, or with `batch` above 1 up to `batch` events as `{"v": 1, "events": [...]}`.
+    `secret_file` holds the key of the signature. Events that the receiver refuses for good go to
+    `<position>.dead.jsonl`. Without a position file, delivery starts with new events, or, with `from_start`, with the
+    oldest event in the journal. Raises `UsageError`, and `JournalError` where position or refused events cannot be
+    stored.
     """
     if not 1 <= batch <= MAX_BATCH:
         raise UsageError(f"batch={batch}: 1 to {MAX_BATCH}")
-    kinds: set[Kind] = {"heartbeat", *(checked_type(kind) for kind in types)}
+    kinds: set[Kind] = {"heartbeat", *(check_type(kind) for kind in types)}
     target = parse_target(url)
     secret = None if secret_file is None else read_secret(secret_file)
     stop = StopRequest(seconds)
     with PositionFile(position, _NAME) as file, stop_on_signals(stop.request):
         poster = Poster(target, stop)
-        dead = DeadLetters(position.with_name(position.name + ".dead.jsonl"))
-        outlet = Webhook(target, poster, dead, stop, secret=secret, batched=batch > 1)
+        dead_letters = DeadLetters(position.with_name(position.name + ".dead.jsonl"))
+        outlet = WebhookOutlet(target, poster, dead_letters, stop, secret=secret, is_batched=batch > 1)
         after = file.position or (START if from_start else None)
+        linger_s = _LINGER_S if batch > 1 else 0.0
         try:
             with subscribe(endpoint, streams=streams, types=kinds, replay=True, after=after) as events:
-                DeliveryLoop(events, outlet, file, max_batch=batch, linger_s=_LINGER_S if batch > 1 else 0.0).run(stop)
+                DeliveryLoop(events, outlet, file, max_batch=batch, linger_s=linger_s).run(stop)
         finally:
             poster.close()
             if outlet.refused:
-                print_notice(_NAME, f"{outlet.refused} refused for good, kept in {dead.path}")
+                print_notice(_NAME, f"{outlet.refused} refused for good, kept in {dead_letters.path}")
     return 0
 
 
-def checked_type(kind: str) -> JournalledType:
-    """`kind`, which can be asked for. Raises `UsageError`."""
+def check_type(kind: str) -> JournalledType:
+    """Return `kind` if it is a type of events in the journal. Raises `UsageError`."""
     for known in get_args(JournalledType):
         if kind == known:
             return cast(JournalledType, known)
@@ -85,7 +88,7 @@ def checked_type(kind: str) -> JournalledType:
 
 
 def read_secret(path: Path) -> bytes:
-    """The key in `path`, without white space at its ends. Raises `UsageError`."""
+    """Read the key in `path`, without white space at its ends. Raises `UsageError`."""
     try:
         with path.open("rb") as file:
             secret = file.read(_MAX_SECRET_BYTES + 1).strip()
@@ -94,50 +97,56 @@ def read_secret(path: Path) -> bytes:
     if not MIN_SECRET_BYTES <= len(secret) <= _MAX_SECRET_BYTES:
         raise UsageError(
             f"{path}: a secret of {len(secret)} bytes; {MIN_SECRET_BYTES} to {_MAX_SECRET_BYTES}, "
-            "like from: openssl rand -hex 32"
+            "for example from: openssl rand -hex 32"
         )
     register_secret(secret.decode("utf-8", "replace"))
     return secret
 
 
 def signature(secret: bytes, timestamp: int, body: bytes) -> str:
-    """What the receiver computes, too: HMAC-SHA256 over `TIMESTAMP.BODY`; the time stops a replay (docs/outlets.md)."""
+    """Sign a request: HMAC-SHA256 over `TIMESTAMP.BODY`. The timestamp prevents a replay (docs/outlets.md)."""
     return "sha256=" + hmac.new(secret, f"{timestamp}.".encode() + body, hashlib.sha256).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
-class _Letter:
-    """One request's content."""
+class RequestContent:
+    """The body of one request, and the key by which a receiver recognises a repetition."""
 
     key: str
     body: bytes
 
 
 class DeadLetters:
-    """One JSON object a line: what the receiver refused, and why. On disk before the position moves on."""
+    """A dead letter queue: the requests that the receiver refused, with the reason, as one JSON object a line.
+
+    A refused request is on disk before the position moves on.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def keep(self, target: Target, letter: _Letter, answer: Answer) -> None:
-        """Append. Raises `JournalError` when the disk or the file is full; the event is then delivered again later."""
+    def append(self, target: Target, content: RequestContent, answer: Answer) -> None:
+        """Append a refused request. Raises `JournalError` if the disk is full or the file holds 64 MiB.
+
+        The next start of the command then sends the request again.
+        """
         line = orjson.dumps(
             {
                 "time": datetime.now(timezone.utc),
                 "receiver": str(target),
                 "status": answer.status,
                 "reason": answer.reason,
-                "key": letter.key,
-                "body": orjson.Fragment(letter.body),
+                "key": content.key,
+                "body": orjson.Fragment(content.body),
             }
         )
         try:
             fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             with open(fd, "ab", buffering=0) as file:  # noqa: PTH123 - a descriptor
-                if file.tell() + len(line) > MAX_DEAD_BYTES:
+                if file.tell() + len(line) > MAX_DEAD_LETTER_BYTES:
                     raise JournalError(
-                        f"{self.path}: holds {MAX_DEAD_BYTES >> 20} MiB of refused events; "
-                        "mend the receiver, move this file away, and start this command again"
+                        f"{self.path}: holds {MAX_DEAD_LETTER_BYTES >> 20} MiB of refused events; "
+                        "repair the receiver, move this file away, and start this command again"
                     )
                 file.write(line + b"\n")
                 os.fsync(file.fileno())
@@ -147,8 +156,8 @@ class DeadLetters:
             ) from error
 
 
-class Webhook:
-    """Requests as an outlet."""
+class WebhookOutlet:
+    """Send batches of events to a receiver, each as one request."""
 
     name = _NAME
     outcome = "delivered"
@@ -157,82 +166,84 @@ class Webhook:
         self,
         target: Target,
         poster: Poster,
-        dead: DeadLetters,
+        dead_letters: DeadLetters,
         stop: StopRequest,
         *,
         secret: bytes | None,
-        batched: bool,
+        is_batched: bool,
         rng: random.Random | None = None,
     ) -> None:
-        self._target, self._poster, self._dead, self._stop = target, poster, dead, stop
-        self._secret, self._batched, self._rng = secret, batched, rng
+        self._target, self._poster, self._dead_letters, self._stop = target, poster, dead_letters, stop
+        self._secret, self._is_batched, self._rng = secret, is_batched, rng
         self.refused = 0
         """Requests that the receiver refused for good."""
 
     def deliver(self, batch: Sequence[Item], position: Position | None) -> bool:
-        """True once the receiver has taken, or refused for good, every event of `batch`."""
-        answer = self._post(self._letter(batch))
+        """Return True once the receiver has accepted, or refused for good, every event of `batch`.
+
+        The events of a refused batch are sent again one by one.
+        """
+        content = self._content(batch)
+        answer = self._post(content)
         if answer is None:
             return False
-        if answer.status in _DELIVERED:
+        if answer.status in _ACCEPTED_STATUSES:
             return True
-        if len(batch) > 1:  # one bad event, or too many of them, must not take the good ones along
+        if len(batch) > 1:  # one invalid event, or a batch that is too large, must not discard the valid events
             return all(self.deliver([item], None) for item in batch)
         self.refused += 1
-        print_notice(
-            _NAME, f"{self._target}: {answer.status} {answer.reason}: kept in {self._dead.path}, {self.refused} so far"
-        )
-        self._dead.keep(self._target, self._letter(batch), answer)
+        reason = f"{answer.status} {answer.reason}"
+        print_notice(_NAME, f"{self._target}: {reason}: kept in {self._dead_letters.path}, {self.refused} so far")
+        self._dead_letters.append(self._target, content, answer)
         return True
 
     def update(self, heartbeat: Heartbeat | None, is_silent: bool) -> None:
-        """Nothing to keep up."""
+        """Do nothing: the receiver gets events only."""
 
     def memory(self) -> dict[str, Any]:
-        """The position says it all."""
+        """Return nothing: the position is all that the next start needs."""
         return {}
 
-    def _letter(self, batch: Sequence[Item]) -> _Letter:
+    def _content(self, batch: Sequence[Item]) -> RequestContent:
         keys, bodies = [_key(item) for item in batch], [_body(item) for item in batch]
-        if not self._batched:
-            return _Letter(keys[0], bodies[0])
+        if not self._is_batched:
+            return RequestContent(keys[0], bodies[0])
         body = orjson.dumps({"v": 1, "events": [orjson.Fragment(body) for body in bodies]})
-        return _Letter(keys[0] if len(keys) == 1 else f"{keys[0]}+{keys[-1]}", body)
+        return RequestContent(keys[0] if len(keys) == 1 else f"{keys[0]}+{keys[-1]}", body)
 
-    def _post(self, letter: _Letter) -> Answer | None:
-        """The answer that settles it; None if it is time to end before one came."""
-        patience = _Patience(self._rng)
+    def _post(self, content: RequestContent) -> Answer | None:
+        """Repeat the request until the receiver accepts or refuses it. Return None if `stop` is set before that."""
+        backoff = WebhookBackoff(self._rng)
         attempts = 0
         while not self._stop.is_set:
             attempts += 1
             try:
-                answer = self._poster.post(letter.body, self._headers(letter))
+                answer = self._poster.post(content.body, self._headers(content))
             except UnreachableError as error:
                 fault, wait_s = str(error), None
             else:
-                if answer.status not in _TRY_AGAIN:
+                if answer.status not in _RETRIED_STATUSES:
                     if attempts > 1:
                         print_notice(_NAME, f"{self._target}: answers again, after {attempts} attempts")
                     return answer
                 fault, wait_s = f"{answer.status} {answer.reason}", answer.retry_after_s
-            wait_s = max(patience.next_s(), wait_s or 0.0)
+            wait_s = max(backoff.next_s(), wait_s or 0.0)
             if attempts in (1, 10) or attempts % 100 == 0:
-                print_notice(
-                    _NAME, f"{self._target}: {fault}; attempt {attempts}, again in {wait_s:.1f} s; nothing is lost"
-                )
+                notice = f"{fault}; attempt {attempts}, again in {wait_s:.1f} s; nothing is lost"
+                print_notice(_NAME, f"{self._target}: {notice}")
             self._stop.wait(wait_s)
         return None
 
-    def _headers(self, letter: _Letter) -> dict[str, str]:
+    def _headers(self, content: RequestContent) -> dict[str, str]:
         timestamp = int(time.time())
-        headers = {"Idempotency-Key": letter.key, "X-Streamclf-Timestamp": str(timestamp)}
+        headers = {"Idempotency-Key": content.key, "X-Streamclf-Timestamp": str(timestamp)}
         if self._secret is not None:
-            headers["X-Streamclf-Signature"] = signature(self._secret, timestamp, letter.body)
+            headers["X-Streamclf-Signature"] = signature(self._secret, timestamp, content.body)
         return headers
 
 
-class _Patience(Backoff):
-    """Half a second to a minute, doubled each time, with jitter."""
+class WebhookBackoff(Backoff):
+    """Wait half a second before the first repetition, then twice as long each time up to a minute, with jitter."""
 
     FIRST_S = 0.5
     FACTOR = 2.0
@@ -242,7 +253,7 @@ class _Patience(Backoff):
 def _key(item: Item) -> str:
     if isinstance(item, Lost):
         return f"{item.epoch}-lost-{item.first}"
-    if item.offset is None:  # published, but not journalled: it comes once, and has nothing else to be told by
+    if item.offset is None:  # published but not in the journal: it arrives once and has no offset, so hash its content
         return f"{item.epoch}-{hashlib.sha256(published_json(item)).hexdigest()[:16]}"
     return f"{item.epoch}-{item.offset}"
 

@@ -1,4 +1,4 @@
-"""One POST, with a deadline that holds whatever the other side does; no redirect is followed, no proxy asked."""
+"""Send one POST with a deadline for the whole exchange. Redirects and proxies are not followed."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from streamclf.runtime.stop_request import StopRequest
 MAX_RETRY_AFTER_S = 3600.0
 _TIMEOUT_S = 10.0
 _GRACE_S = 1.0
-"""An answer that is under way when we are asked to end may still come."""
+"""When the command must end, an answer that is under way has this much time to arrive."""
 _MAX_ANSWER_BYTES = 64 * 1024
-_TURN_S = 0.1
+_POLL_S = 0.1
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]+")
 
 
 class UnreachableError(StreamclfError):
-    """No answer, or none of HTTP; another attempt may help."""
+    """The receiver gave no valid HTTP answer; another attempt may help."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a receiver said."""
+    """The HTTP answer of a receiver."""
 
     status: int
     reason: str
@@ -46,7 +46,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where to POST; shown without path and query, which in many services are the secret."""
+    """The address of a receiver. Its text leaves out path and query, which for many services are the secret."""
 
     scheme: str
     host: str
@@ -60,13 +60,13 @@ class Target:
 
 
 def parse_target(url: str) -> Target:
-    """The parts of an http or https URL. Raises `UsageError`, which shows nothing of the URL."""
+    """Parse an http or https URL. Raises `UsageError`, which shows no part of the URL."""
     remedy = "give http://host[:port]/path or https://…"
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise UsageError(f"the webhook's URL: not a URL, or its port not 1 to 65535; {remedy}") from None
+        raise UsageError(f"the webhook's URL: not a URL, or its port is not 1 to 65535; {remedy}") from None
     if (
         parts.scheme not in ("http", "https")
         or not parts.hostname
@@ -74,7 +74,7 @@ def parse_target(url: str) -> Target:
         or _UNPRINTABLE.search(url)
         or " " in url
     ):
-        raise UsageError(f"the webhook's URL: scheme not http or https, no host, or a character to encode; {remedy}")
+        raise UsageError(f"the webhook's URL: no http or https, no host, or a character that must be encoded; {remedy}")
     authorization = None
     if parts.username is not None:
         user, password = unquote(parts.username), unquote(parts.password or "")
@@ -92,7 +92,7 @@ def parse_target(url: str) -> Target:
 
 
 class Poster:
-    """Keeps one connection to a target. One thread."""
+    """Keep one connection to a target. Not thread-safe."""
 
     def __init__(self, target: Target, stop: StopRequest, *, timeout_s: float = _TIMEOUT_S) -> None:
         self._target, self._stop, self._timeout_s = target, stop, timeout_s
@@ -105,21 +105,21 @@ class Poster:
             self._connection = http.client.HTTPConnection(target.host, target.port, timeout=timeout_s)
 
     def close(self) -> None:
-        """Disconnect."""
+        """Close the connection."""
         self._connection.close()
 
     def post(self, body: bytes, headers: Mapping[str, str]) -> Answer:
-        """Send `body` and wait for the answer. Raises `UnreachableError`."""
-        more = {"Content-Type": "application/json", "User-Agent": f"streamclf/{__version__}", **headers}
+        """Send `body` and wait for the answer. Raises `UnreachableError`, also after `timeout_s`."""
+        all_headers = {"Content-Type": "application/json", "User-Agent": f"streamclf/{__version__}", **headers}
         if self._target.authorization:
-            more["Authorization"] = self._target.authorization
-        is_kept = self._connection.sock is not None
+            all_headers["Authorization"] = self._target.authorization
+        is_reused = self._connection.sock is not None
         try:
-            return self._exchange(body, more)
+            return self._exchange(body, all_headers)
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
-            if is_kept and isinstance(error, ConnectionError):
-                # It may have been closed while it was idle, which shows only now: no failure of the receiver.
+            if is_reused and isinstance(error, ConnectionError):
+                # The receiver may have closed the idle connection, which shows only now and is no failure.
                 return self.post(body, headers)
             raise UnreachableError(_fault(error)) from error
 
@@ -129,23 +129,25 @@ class Poster:
             try:
                 connection.request("POST", self._target.path, body, dict(headers))
                 response = connection.getresponse()
-                rest = response.read(_MAX_ANSWER_BYTES)
+                content = response.read(_MAX_ANSWER_BYTES)
             except (OSError, http.client.HTTPException):
                 if not expired.is_set():
                     raise
-        if expired.is_set():  # the library takes headers that are cut off for whole ones
+        if expired.is_set():  # the library accepts headers that are cut off
             connection.close()
             raise TimeoutError(f"no complete answer within {self._timeout_s:g} s")
-        if len(rest) == _MAX_ANSWER_BYTES or response.will_close:
+        if len(content) == _MAX_ANSWER_BYTES or response.will_close:
             connection.close()
         reason = _UNPRINTABLE.sub(" ", response.reason)[:100]
         return Answer(response.status, reason, _retry_after_s(response.getheader("Retry-After")))
 
     @contextlib.contextmanager
     def _deadline(self) -> Iterator[threading.Event]:
-        """A socket's own time-out begins anew with every byte: this one does not."""
+        """Limit the time of the whole exchange. The time-out of a socket starts again with every byte."""
         done, expired = threading.Event(), threading.Event()
-        thread = threading.Thread(target=self._watch, args=(done, expired), name="post-deadline", daemon=True)
+        thread = threading.Thread(
+            target=self._enforce_deadline, args=(done, expired), name="post-deadline", daemon=True
+        )
         thread.start()
         try:
             yield expired
@@ -153,13 +155,13 @@ class Poster:
             done.set()
             thread.join(_GRACE_S)
 
-    def _watch(self, done: threading.Event, expired: threading.Event) -> None:
-        end = time.monotonic() + self._timeout_s
-        while not done.wait(_TURN_S):
-            now = time.monotonic()
+    def _enforce_deadline(self, done: threading.Event, expired: threading.Event) -> None:
+        end_s = time.monotonic() + self._timeout_s
+        while not done.wait(_POLL_S):
+            now_s = time.monotonic()
             if self._stop.is_set:
-                end = min(end, now + _GRACE_S)
-            if now >= end:
+                end_s = min(end_s, now_s + _GRACE_S)
+            if now_s >= end_s:
                 expired.set()
                 if (connected := self._connection.sock) is not None:
                     with contextlib.suppress(OSError):
@@ -167,7 +169,7 @@ class Poster:
 
 
 def _retry_after_s(text: str | None) -> float | None:
-    """RFC 9110, 10.2.3: seconds or a date; an hour at most, however much is asked for."""
+    """Parse a Retry-After header (RFC 9110, 10.2.3), seconds or a date; at most one hour."""
     if text is None:
         return None
     try:

@@ -17,6 +17,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 from support.hub_process import HubProcess, action, prediction, status, wait_until
+from support.short_silence import short_silence_program
 
 from streamclf.errors import BusError
 from streamclf.events.drafts import Draft
@@ -78,7 +79,7 @@ def test_without_a_terminal_the_table_is_printed_once(hub: HubProcess) -> None:
 def test_in_a_terminal_the_table_is_live_and_names_a_silent_service(hub: HubProcess) -> None:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "streamclf", "status", hub.events],
+        [sys.executable, *short_silence_program(), "status", hub.events],
         stdout=theirs, stdin=theirs, stderr=subprocess.PIPE, env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
     )  # fmt: skip
     os.close(theirs)

@@ -15,6 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.hub_process import HubProcess, action, prediction, status, wait_until
 from support.service import Service
+from support.short_silence import short_silence_program
 
 from streamclf.events.drafts import Draft
 from streamclf.events.types import Action, Heartbeat, Latency, Lost, Prediction, Status, Window
@@ -154,7 +155,16 @@ def hub() -> Iterator[HubProcess]:
 
 def test_the_command_serves_the_metrics_and_the_health_of_a_service(hub: HubProcess, tmp_path: Path) -> None:
     with (
-        Service("metrics", hub.events, "--port", "0", "--stalled-after", "1", cwd=tmp_path) as outlet,
+        Service(
+            "metrics",
+            hub.events,
+            "--port",
+            "0",
+            "--stalled-after",
+            "1",
+            cwd=tmp_path,
+            program=short_silence_program(),
+        ) as outlet,
         EventProducer(hub.link, "test") as link,
     ):
         address = outlet.wait_for_line(r"http://(\S+)/metrics")[1]

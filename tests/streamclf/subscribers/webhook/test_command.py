@@ -1,4 +1,4 @@
-"""Webhooks: signed, in order, repeated until taken, and what is refused for good is kept and counted."""
+"""`streamclf webhook` signs events, repeats them in order until they are accepted, and keeps the refused ones."""
 
 from __future__ import annotations
 
@@ -25,26 +25,27 @@ from support.service import Service
 
 from streamclf.errors import JournalError, UsageError
 from streamclf.events.types import Action, Lost
-from streamclf.net.backoff import Backoff
 from streamclf.producer.link import EventProducer
 from streamclf.runtime.stop_request import StopRequest
 from streamclf.subscribers.webhook import command
 from streamclf.subscribers.webhook.command import (
     DeadLetters,
-    Webhook,
-    checked_type,
+    RequestContent,
+    WebhookBackoff,
+    WebhookOutlet,
+    check_type,
     read_secret,
     run_webhook,
     signature,
 )
-from streamclf.subscribers.webhook.http_post import MAX_RETRY_AFTER_S, Answer, Poster, UnreachableError, parse_target
+from streamclf.subscribers.webhook.http_post import MAX_RETRY_AFTER_S, Answer, Poster, parse_target
 
 EPOCH = "9f" * 16
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=timezone.utc)
 SECRET = "0123456789abcdef-of-the-webhook"
 
 
-def acted(offset: int | None) -> Action:
+def action_event(offset: int | None) -> Action:
     return Action(
         stream="door", epoch=EPOCH, offset=offset, previous=0, time=NOW, label="wave", phase="start",
         started_s=1.0, at_s=2.0, probability=0.9, peak=0.95, durable=offset is not None,
@@ -57,27 +58,31 @@ def receiver() -> Iterator[Receiver]:
         yield receiver
 
 
-class Naps(StopRequest):
-    """Notes how long it is asked to wait, and does not."""
+class RecordedWaits(StopRequest):
+    """Record the waits and return at once."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked_s: list[float] = []
+        self.waits_s: list[float] = []
 
     def wait(self, seconds: float) -> bool:
-        self.asked_s.append(seconds)
+        self.waits_s.append(seconds)
         return self.is_set
 
 
 @contextmanager
-def made(receiver: Receiver, folder: Path, stop: StopRequest, *, batched: bool = False) -> Iterator[Webhook]:
+def opened_outlet(
+    receiver: Receiver, folder: Path, stop: StopRequest, *, is_batched: bool = False
+) -> Iterator[WebhookOutlet]:
     target = parse_target(receiver.url)
     with closing(Poster(target, stop)) as poster:
-        yield Webhook(target, poster, DeadLetters(folder / "dead"), stop, secret=SECRET.encode(), batched=batched)
+        yield WebhookOutlet(
+            target, poster, DeadLetters(folder / "dead"), stop, secret=SECRET.encode(), is_batched=is_batched
+        )
 
 
 def verify(request: Request, secret: bytes, *, now_s: float) -> bool:
-    """As docs/outlets.md tells a receiver to."""
+    """Verify a signature as docs/outlets.md describes it for receivers."""
     timestamp = request.headers["X-Streamclf-Timestamp"]
     if abs(now_s - int(timestamp)) > 300:
         return False
@@ -85,11 +90,9 @@ def verify(request: Request, secret: bytes, *, now_s: float) -> bool:
     return hmac.compare_digest(expected, request.headers["X-Streamclf-Signature"])
 
 
-def test_one_event_a_request_with_a_signature_that_holds_for_this_body_and_time_alone(
-    receiver: Receiver, tmp_path: Path
-) -> None:
-    with made(receiver, tmp_path, Naps()) as outlet:
-        assert outlet.deliver([acted(7)], None)
+def test_a_signature_is_valid_for_its_body_and_time_only(receiver: Receiver, tmp_path: Path) -> None:
+    with opened_outlet(receiver, tmp_path, RecordedWaits()) as outlet:
+        assert outlet.deliver([action_event(7)], None)
     (request,) = receiver.taken
     assert request.json["offset"] == 7
     assert request.json["phase"] == "start"
@@ -104,10 +107,10 @@ def test_one_event_a_request_with_a_signature_that_holds_for_this_body_and_time_
     assert not verify(Request(request.path, later, request.body), SECRET.encode(), now_s=now_s)
 
 
-def test_the_documented_receivers_tell_a_genuine_request_from_a_forged_one() -> None:
+def test_the_documented_receivers_refuse_forged_requests() -> None:
     text = (ROOT / "docs" / "outlets.md").read_text()
     names: dict[str, Any] = {}
-    exec(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0], names)  # our own documentation
+    exec(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0], names)  # the project's own documentation
     script = re.findall(r"```js\n(.*?)```", text, re.DOTALL)[0]
     now, body = int(time.time()), b'{"v":1}'
     requests = [
@@ -128,10 +131,12 @@ def test_the_documented_receivers_tell_a_genuine_request_from_a_forged_one() -> 
         assert out.split() == [str(is_genuine).lower() for _, _, is_genuine in requests]
 
 
-def test_a_batch_is_one_request_and_lost_offsets_are_told(receiver: Receiver, tmp_path: Path) -> None:
-    with made(receiver, tmp_path, Naps(), batched=True) as outlet:
-        assert outlet.deliver([acted(7), Lost(epoch=EPOCH, first=8, last=9), acted(None), acted(10)], None)
-        assert outlet.deliver([acted(11)], None)
+def test_a_batch_is_one_request_and_holds_lost_ranges(receiver: Receiver, tmp_path: Path) -> None:
+    with opened_outlet(receiver, tmp_path, RecordedWaits(), is_batched=True) as outlet:
+        assert outlet.deliver(
+            [action_event(7), Lost(epoch=EPOCH, first=8, last=9), action_event(None), action_event(10)], None
+        )
+        assert outlet.deliver([action_event(11)], None)
     first, second = receiver.taken
     assert [event.get("offset") for event in first.json["events"]] == [7, None, None, 10]
     assert first.json["events"][1] == {"v": 1, "type": "lost", "epoch": EPOCH, "first": 8, "last": 9}
@@ -140,25 +145,23 @@ def test_a_batch_is_one_request_and_lost_offsets_are_told(receiver: Receiver, tm
 
 
 @pytest.mark.parametrize("status", [500, 503, 429, 408, 0])
-def test_what_may_pass_is_tried_again_with_growing_waits(receiver: Receiver, tmp_path: Path, status: int) -> None:
+def test_a_temporary_failure_is_retried_with_growing_waits(receiver: Receiver, tmp_path: Path, status: int) -> None:
     receiver.answer = lambda request: Say(status if len(receiver.requests) < 9 else 204)
-    naps = Naps()
-    with made(receiver, tmp_path, naps) as outlet:
-        assert outlet.deliver([acted(7)], None)
+    stop = RecordedWaits()
+    with opened_outlet(receiver, tmp_path, stop) as outlet:
+        assert outlet.deliver([action_event(7)], None)
     assert len({request.headers["Idempotency-Key"] for request in receiver.requests}) == 1
-    assert len(naps.asked_s) >= 5
-    assert naps.asked_s[0] < 1 < naps.asked_s[4] < 60 * 1.2
-    assert all(later > earlier for earlier, later in zip(naps.asked_s[:5], naps.asked_s[1:5], strict=False))
+    assert len(stop.waits_s) >= 5
+    assert stop.waits_s[0] < 1 < stop.waits_s[4] < 60 * 1.2
+    assert all(later > earlier for earlier, later in zip(stop.waits_s[:5], stop.waits_s[1:5], strict=False))
     assert not (tmp_path / "dead").exists()
 
 
-def test_waits_end_at_a_minute_and_differ() -> None:
-    patience = [command._Patience() for _ in range(2)]
-    waits = [[each.next_s() for _ in range(40)] for each in patience]
+def test_waits_grow_to_a_minute_and_have_jitter() -> None:
+    waits = [[backoff.next_s() for _ in range(40)] for backoff in (WebhookBackoff(), WebhookBackoff())]
     assert waits[0] != waits[1]
     assert max(waits[0]) <= 72
     assert min(waits[0][10:]) >= 48
-    assert isinstance(patience[0], Backoff)
 
 
 @pytest.mark.parametrize(
@@ -172,27 +175,27 @@ def test_waits_end_at_a_minute_and_differ() -> None:
         ("-5", 0, 1),
     ],
 )
-def test_the_receiver_may_ask_for_a_longer_wait(
+def test_retry_after_lengthens_the_wait_up_to_an_hour(
     receiver: Receiver, tmp_path: Path, asked: str, least: float, most: float
 ) -> None:
-    if asked == "in 900 s":  # a date, which must not be older than the test
+    if asked == "in 900 s":  # a date, computed when the test runs
         asked = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=900))
     receiver.answer = lambda request: Say(200) if receiver.requests else Say(503, {"Retry-After": asked})
-    naps = Naps()
-    with made(receiver, tmp_path, naps) as outlet:
-        assert outlet.deliver([acted(7)], None)
-    assert least <= naps.asked_s[0] <= most
+    stop = RecordedWaits()
+    with opened_outlet(receiver, tmp_path, stop) as outlet:
+        assert outlet.deliver([action_event(7)], None)
+    assert least <= stop.waits_s[0] <= most
 
 
 @pytest.mark.parametrize("status", [400, 404, 410, 301, 307])
-def test_what_is_refused_for_good_is_kept_with_the_reason_and_holds_up_nothing(
+def test_a_refused_event_is_kept_with_the_reason_and_delays_no_other(
     receiver: Receiver, tmp_path: Path, status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     receiver.answer = lambda request: Say(
         status if request.json["offset"] == 8 else 200, {"Location": f"{receiver.url}/elsewhere"}
     )
-    with made(receiver, tmp_path, Naps()) as outlet:
-        assert all(outlet.deliver([acted(offset)], None) for offset in (7, 8, 9))
+    with opened_outlet(receiver, tmp_path, RecordedWaits()) as outlet:
+        assert all(outlet.deliver([action_event(offset)], None) for offset in (7, 8, 9))
     assert [request.json["offset"] for request in receiver.taken] == [7, 9]
     assert {request.path for request in receiver.requests} == {"/hook"}  # a redirect is not followed
     (line,) = (tmp_path / "dead").read_text().splitlines()
@@ -203,71 +206,34 @@ def test_what_is_refused_for_good_is_kept_with_the_reason_and_holds_up_nothing(
     assert f": {status} " in capsys.readouterr().err
 
 
-def test_one_bad_event_does_not_take_its_batch_along(receiver: Receiver, tmp_path: Path) -> None:
+def test_a_refused_event_does_not_discard_its_batch(receiver: Receiver, tmp_path: Path) -> None:
     receiver.answer = lambda request: Say(422 if 8 in [e["offset"] for e in request.json["events"]] else 200)
-    with made(receiver, tmp_path, Naps(), batched=True) as outlet:
-        assert outlet.deliver([acted(7), acted(8), acted(9)], None)
+    with opened_outlet(receiver, tmp_path, RecordedWaits(), is_batched=True) as outlet:
+        assert outlet.deliver([action_event(7), action_event(8), action_event(9)], None)
     assert [e["offset"] for request in receiver.taken for e in request.json["events"]] == [7, 9]
     assert outlet.refused == 1
 
 
-def test_dead_letters_without_end_end_it_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "MAX_DEAD_BYTES", 2000)
+def test_a_full_dead_letter_file_is_an_error_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "MAX_DEAD_LETTER_BYTES", 2000)
     letters = DeadLetters(tmp_path / "dead")
-    letter = command._Letter("key", b'"' + b"x" * 800 + b'"')
+    content = RequestContent("key", b'"' + b"x" * 800 + b'"')
     target = parse_target("http://127.0.0.1:1/")
-    letters.keep(target, letter, Answer(400, "Bad"))
-    letters.keep(target, letter, Answer(400, "Bad"))
+    letters.append(target, content, Answer(400, "Bad"))
+    letters.append(target, content, Answer(400, "Bad"))
     with pytest.raises(JournalError, match="move this file away"):
-        letters.keep(target, letter, Answer(400, "Bad"))
+        letters.append(target, content, Answer(400, "Bad"))
     assert len(letters.path.read_text().splitlines()) == 2
 
 
-def test_a_receiver_that_sends_for_ever_meets_the_deadline(receiver: Receiver) -> None:
-    receiver.answer = lambda request: Say(200, drip=True)
-    with (
-        closing(Poster(parse_target(receiver.url), Naps(), timeout_s=0.5)) as poster,
-        pytest.raises(UnreachableError, match=r"no complete answer within 0\.5 s"),
-    ):
-        poster.post(b"{}", {})
-
-
-def test_a_connection_closed_while_idle_is_made_again_without_a_word(receiver: Receiver) -> None:
-    with closing(Poster(parse_target(receiver.url), Naps())) as poster:
-        assert poster.post(b"{}", {}).status == 200
-        receiver.stop()
-        with pytest.raises(UnreachableError):
-            poster.post(b"{}", {})
-        receiver.start()
-        assert poster.post(b"{}", {}).status == 200
-
-
-@pytest.mark.parametrize(
-    "url",
-    ["", "ftp://h/", "file:///etc/passwd", "http://", "http://h:x/s3cret", "http://h/a b?s3cret", "http://h/\n", "h/p"],
-)
-def test_only_http_is_taken_and_a_wrong_url_is_not_shown(url: str) -> None:
-    with pytest.raises(UsageError, match="give http://host") as refused:
-        parse_target(url)
-    assert "s3cret" not in str(refused.value)
-
-
-def test_a_target_is_shown_without_what_may_be_secret() -> None:
-    target = parse_target("https://user:s3cret-pw@[::1]/s3cret-path?token=s3cret")
-    assert str(target) == "https://[::1]:443"
-    assert "s3cret" not in repr(target)
-    assert target.authorization is not None
-    assert target.authorization.startswith("Basic ")
-
-
-def test_arguments_that_cannot_work_name_value_limit_and_remedy(tmp_path: Path) -> None:
+def test_an_invalid_argument_is_an_error_with_value_limit_and_remedy(tmp_path: Path) -> None:
     (tmp_path / "short").write_text("123\n")
     with pytest.raises(UsageError, match="a secret of 3 bytes; 16 to 4096"):
         read_secret(tmp_path / "short")
     with pytest.raises(UsageError, match="cannot be read"):
         read_secret(tmp_path / "none")
     with pytest.raises(UsageError, match="'heartbeat': one of prediction, action, status"):
-        checked_type("heartbeat")
+        check_type("heartbeat")
     with pytest.raises(UsageError, match="batch=0: 1 to 1000"):
         run_webhook("tcp://127.0.0.1:1", "http://h/", position=tmp_path / "p", batch=0)
 
@@ -285,12 +251,12 @@ def start(hub: HubProcess, url: str, folder: Path, *more: str, **env: str) -> Se
 
 
 def first_arrivals(receiver: Receiver) -> list[Any]:
-    """Each event once, in the order of its first arrival; `Idempotency-Key` tells the repetitions."""
+    """Each event once, in the order of arrival. The `Idempotency-Key` identifies repetitions."""
     found = {request.headers["Idempotency-Key"]: request.json["at_s"] for request in list(receiver.taken)}
     return list(found.values())
 
 
-def test_killed_without_a_word_and_with_the_receiver_away_every_action_arrives_in_order(
+def test_every_action_arrives_in_order_after_a_kill_and_without_the_receiver(
     hub: HubProcess, tmp_path: Path, receiver: Receiver
 ) -> None:
     expected: list[float] = []
@@ -325,7 +291,7 @@ def test_killed_without_a_word_and_with_the_receiver_away_every_action_arrives_i
             second.interrupt()
             assert second.wait() == 0
     assert first_arrivals(receiver) == [at_s for at_s in expected if at_s != 45.0]
-    assert len(receiver.taken) <= 60  # a kill repeats one at most
+    assert len(receiver.taken) <= 60  # a kill repeats at most one
     (line,) = (tmp_path / "webhook.position.dead.jsonl").read_text().splitlines()
     assert json.loads(line)["body"]["at_s"] == 45.0
     assert all(verify(request, SECRET.encode(), now_s=time.time()) for request in receiver.taken)
@@ -335,7 +301,7 @@ def test_killed_without_a_word_and_with_the_receiver_away_every_action_arrives_i
         assert secret not in output
 
 
-def test_what_the_journal_no_longer_has_is_said_told_and_counted(tmp_path: Path, receiver: Receiver) -> None:
+def test_a_lost_range_is_posted_reported_and_counted(tmp_path: Path, receiver: Receiver) -> None:
     with HubProcess() as hub:
         with EventProducer(hub.link, "test") as link, start(hub, receiver.url, tmp_path) as first:
             wait_until((tmp_path / "webhook.position").exists, "the first position", 20)
@@ -349,7 +315,7 @@ def test_what_the_journal_no_longer_has_is_said_told_and_counted(tmp_path: Path,
         hub.start()
         with EventProducer(hub.link, "test") as link, start(hub, receiver.url, tmp_path) as second:
             link.post(action("start"))
-            receiver.wait_for(lambda: len(receiver.taken) == 3, "what is lost, and an action")
+            receiver.wait_for(lambda: len(receiver.taken) == 3, "a lost range and an action")
             second.interrupt()
             assert second.wait() == 0
     assert [request.json["type"] for request in receiver.taken] == ["action", "lost", "action"]
@@ -357,7 +323,7 @@ def test_what_the_journal_no_longer_has_is_said_told_and_counted(tmp_path: Path,
     assert any("lost: offsets 2 to an unknown offset" in line for line in second.lines)
 
 
-def test_https_with_a_certificate_that_is_trusted_from_the_beginning_of_the_journal(
+def test_https_requires_a_trusted_certificate_and_can_start_at_the_oldest_event(
     hub: HubProcess, tmp_path: Path
 ) -> None:
     pem = make_certificate(tmp_path, "receiver")
