@@ -1,4 +1,4 @@
-"""Layers that must stay in FP32 when a model is lowered: found by `streamclf compile --explain`, used ever after."""
+"""Store the layers that must stay in FP32: `streamclf compile --explain` finds them, every later build uses them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from engines.bundle import ENCODER_FILE, GRAPH_NAMES, HEAD_FILE, Bundle
 from engines.cache import CompiledCache, open_cache
 
 Fp32Layers = Mapping[str, tuple[str, ...]]
-"""Names of nodes, by part."""
+"""Names of nodes, by graph."""
 
 
 def load_fp32_layers(bundle: Bundle, precision: str) -> Fp32Layers:
-    """What was found for this bundle and precision; nothing where nobody has looked, or nothing was guilty."""
+    """Load the layers found for this bundle and precision; empty if none were found or nobody has searched."""
     blob = _cache(bundle, precision).load("fp32-layers")
     found = json.loads(blob) if blob else {}
-    return {part: tuple(found.get(part, ())) for part in GRAPH_NAMES}
+    return {graph: tuple(found.get(graph, ())) for graph in GRAPH_NAMES}
 
 
 def store_fp32_layers(bundle: Bundle, precision: str, layers: Fp32Layers) -> None:
-    """Remember the layers for later builds on this machine."""
+    """Store the layers for later builds on this machine."""
     _cache(bundle, precision).store(
-        "fp32-layers", json.dumps({part: list(layers[part]) for part in GRAPH_NAMES}).encode()
+        "fp32-layers", json.dumps({graph: list(layers[graph]) for graph in GRAPH_NAMES}).encode()
     )
 
 

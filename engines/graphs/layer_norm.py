@@ -1,4 +1,4 @@
-"""LayerNormalization in primitives, for compilers that lack the operator (TensorRT 8.5)."""
+"""Replace LayerNormalization by primitive operators, for compilers without it (TensorRT 8.5)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engines.graphs.surgery import Model, Node, attribute, opset_of, replace_nod
 
 OPERATOR = "LayerNormalization"
 OPSET = 16
-"""The newest without the operator."""
+"""The newest opset without the operator."""
 
 
 def decompose_layer_norms(model: Model, name: str) -> tuple[str, ...]:
@@ -27,17 +27,20 @@ def decompose_layer_norms(model: Model, name: str) -> tuple[str, ...]:
             nodes.append(node)
             continue
         if any(node.output[1:]):
-            raise CompileError(f"{name}: {node.name} gives its mean or deviation, which nothing in primitives does")
+            raise CompileError(
+                f"{name}: {node.name} outputs its mean or deviation, which the primitive operators cannot replace; "
+                "export the bundle again without these outputs"
+            )
         rank = len(shapes.get(node.input[0]) or ())
         axis = int(attribute(node, "axis", -1))
         if axis >= 0 and not rank:
-            raise CompileError(f"{name}: the rank of {node.name}'s input is not known; export it with axis=-1")
+            raise CompileError(f"{name}: the rank of {node.name}'s input is unknown; export the bundle with axis=-1")
         axes = list(range(axis if axis < 0 else axis - rank, 0))
         new = _primitives(model, node, axes)
         added += [item.name for item in new]
         nodes += new
     replace_nodes(model.graph, nodes)
-    if opset_of(model) == OPSET + 1:  # which added this operator and signal processing, and changed none
+    if opset_of(model) == OPSET + 1:  # opset 17 only added this operator and signal processing
         set_opset(model, OPSET)
     return tuple(added)
 

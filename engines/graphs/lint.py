@@ -1,4 +1,4 @@
-"""What a generation of TensorRT would refuse, or run slowly, in a graph: said before an hour of building, not after."""
+"""Find what a generation of TensorRT would refuse or run slowly in a graph, before an hour of building."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from typing import Any, Final, Literal
 from onnx import TensorProto, numpy_helper
 
 from engines.errors import CompileError
-from engines.graphs.operators import OPSETS, supported
+from engines.graphs.operators import OPSETS, supported_operators
 from engines.graphs.surgery import Model, Node, opset_of, parse_model, tensor_shapes, tensor_types
 
 WIDE: Final = (TensorProto.INT64, TensorProto.DOUBLE)
 HEAD_SIZES: Final = range(16, 257, 8)
-"""Sizes of an attention head that TensorRT's fused kernels take."""
+"""The sizes of an attention head for which TensorRT has fused kernels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """`error`: TensorRT refuses it. `note`: it runs, but not as fast as it could."""
+    """A result of the lint. `error`: TensorRT refuses the graph. `note`: the graph runs, but slower than it could."""
 
     level: Literal["error", "note"]
     text: str
 
 
 def check_graph(data: bytes, *, name: str, profile: str) -> list[Finding]:
-    """The notes of `lint`. Raises `CompileError` with all errors."""
+    """Lint a serialised graph and return the notes. Raises `CompileError` with all errors."""
     findings = lint(parse_model(data, name), profile)
     errors = [finding.text for finding in findings if finding.level == "error"]
     if errors:
         raise CompileError(
-            f"{name}: not for TensorRT ({profile}): {'; '.join(errors[:8])}: "
+            f"{name}: TensorRT ({profile}) cannot compile it: {'; '.join(errors[:8])}: "
             "export the bundle again, or use backend openvino or onnxruntime"
         )
     return findings
 
 
 def lint(model: Model, profile: str) -> list[Finding]:
-    """Everything that is known to be wrong with `model` for TensorRT of `profile`."""
+    """List everything in `model` that TensorRT of `profile` is known to refuse or to run slowly."""
     return [*_operators(model, profile), *_inputs(model), *_quantisation(model), *_attentions(model, profile)]
 
 
@@ -47,16 +47,19 @@ def _operators(model: Model, profile: str) -> Iterator[Finding]:
     opset = opset_of(model)
     if opset > OPSETS[profile]:
         yield Finding(level="error", text=f"opset {opset}, at most {OPSETS[profile]}")
-    known = supported(profile)
+    known = supported_operators(profile)
     for (domain, kind), count in Counter((node.domain, node.op_type) for node in model.graph.node).items():
         if domain not in ("", "ai.onnx"):
             yield Finding(level="error", text=f"operator {domain}::{kind} ({count} of them)")
         elif kind not in known:
             yield Finding(level="error", text=f"operator {kind} ({count} of them)")
         if kind.startswith("Reduce") and kind != "ReduceSum" and opset >= 18 and profile in ("trt85", "trt86"):
-            yield Finding(level="error", text=f"{kind} with axes as an input ({count} of them), read from 10 on")
+            yield Finding(
+                level="error",
+                text=f"{kind} with axes as an input ({count} of them): only TensorRT 10 and later read it",
+            )
         if kind in ("If", "Loop", "Scan", "NonZero"):
-            yield Finding(level="note", text=f"{kind} ({count} of them): shapes that depend on data end fusion")
+            yield Finding(level="note", text=f"{kind} ({count} of them): shapes that depend on data prevent fusion")
 
 
 def _inputs(model: Model) -> Iterator[Finding]:
@@ -79,12 +82,12 @@ def _quantisation(model: Model) -> Iterator[Finding]:
             continue
         zero = constants.get(node.input[2])
         if zero is None or zero.data_type != TensorProto.INT8 or numpy_helper.to_array(zero).any():
-            yield Finding(level="error", text=f"{node.name}: only symmetric int8 is taken (zero point 0)")
+            yield Finding(level="error", text=f"{node.name}: only symmetric int8 (zero point 0) is supported")
             return
 
 
 def _attentions(model: Model, profile: str) -> Iterator[Finding]:
-    """Softmaxes that the fused attention kernels will not take, and why."""
+    """Find the attentions that TensorRT does not fuse, and why."""
     types, shapes = tensor_types(model), tensor_shapes(model)
     producers = {output: node for node in model.graph.node for output in node.output}
     consumers: dict[str, list[Node]] = defaultdict(list)
@@ -99,15 +102,15 @@ def _attentions(model: Model, profile: str) -> Iterator[Finding]:
         if product is None or not _product_after(node, consumers):
             continue  # not an attention
         if {"Mul", "Div"} & between:
-            reasons["the scale stands between the product and the softmax: scale Q before it"] += 1
+            reasons["the scale is between the product and the softmax: scale Q before the product"] += 1
         size = (shapes.get(product.input[0]) or [None])[-1]
         if size not in HEAD_SIZES:
-            reasons[f"head size {size or 'not known'}: a multiple of 8 from 16 to 256 is wanted"] += 1
+            reasons[f"head size {size or 'unknown'}: must be a multiple of 8 from 16 to 256"] += 1
         low = types.get(product.input[0]) in (TensorProto.FLOAT16, TensorProto.BFLOAT16)
         if profile == "trt11" and not low:
-            reasons["its product is not in FP16 or BF16"] += 1
+            reasons["the product is not in FP16 or BF16"] += 1
         if profile == "trt85":
-            reasons["attention is fused from 8.6 on"] += 1
+            reasons["only TensorRT 8.6 and later fuse attention"] += 1
     for reason, count in reasons.items():
         yield Finding(level="note", text=f"{count} attentions are not fused: {reason}")
 

@@ -1,4 +1,4 @@
-"""Graphs with types of FP16 or BF16: what a strongly typed TensorRT compiles, and a simulation of it on the CPU."""
+"""Lower a graph to FP16 or BF16 for a strongly typed TensorRT, and simulate such a graph on the CPU."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ LARGEST: Final = {"fp16": 65504.0, "bf16": 3.39e38}
 
 FP32_OPERATORS: Final = frozenset(
     {
-        # Statistics: sums of many squares overflow FP16, and their rounding shows in everything after them.
+        # Statistics: sums of many squares overflow FP16, and their rounding affects all later layers.
         *("LayerNormalization", "InstanceNormalization", "GroupNormalization", "BatchNormalization"),
         *("ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2", "ReduceLogSumExp", "CumSum"),
-        # Their scales are FP32 by definition, or are read when the graph is compiled.
+        # Their scales are FP32 by definition, or the compiler reads them.
         *("QuantizeLinear", "DequantizeLinear", "Resize", "Range"),
     }
 )
 
 
 def lowerable_nodes(model: Model, precision: str) -> list[str]:
-    """The names of the nodes that `lower` would lower, in the graph's order."""
+    """List the names of the nodes that `lower` lowers, in the graph's order."""
     types, opset = tensor_types(model), opset_of(model)
     return [node.name for node in model.graph.node if _can_be_low(node, types, opset, precision)]
 
 
 def lower(model: Model, precision: str, *, keep_fp32: Collection[str] = ()) -> None:
-    """Give every tensor of floats the type `precision`, except around statistics and `keep_fp32`. In place.
+    """Change all float tensors to `precision`, in place, except those of statistics and of the nodes `keep_fp32`.
 
-    Inputs and outputs of the graph keep their types. Casts are put where the two kinds meet, one for each tensor.
+    Inputs and outputs of the graph keep their types. A tensor that both kinds of nodes use is cast once.
     """
     _Lowering(model, precision, keep_fp32).run()
 
@@ -48,7 +48,7 @@ class _Lowering:
         self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
         self._nodes: list[Node] = []
         self._low: set[str] = set()
-        """Tensors that now have the lower type under their own name."""
+        """The tensors that have the lower type now and have kept their name."""
         self._cast: dict[tuple[str, int], str] = {}
 
     def run(self) -> None:
@@ -57,7 +57,7 @@ class _Lowering:
             low = node.name not in self._keep and _can_be_low(node, self._types, self._opset, self._precision)
             for index, name in enumerate(node.input):
                 if name and self._types.get(name) == TensorProto.FLOAT:
-                    node.input[index] = self._as(name, self._target if low else TensorProto.FLOAT)
+                    node.input[index] = self._in_type(name, self._target if low else TensorProto.FLOAT)
             self._nodes.append(node)
             if low:
                 self._lower_outputs(node, outputs)
@@ -82,10 +82,10 @@ class _Lowering:
             node.output[index] = inner
             self._nodes.append(_cast(inner, name, TensorProto.FLOAT))
 
-    def _as(self, name: str, wanted: int) -> str:
-        """The tensor `name` in the type `wanted`."""
-        now = self._target if name in self._low else TensorProto.FLOAT
-        if now == wanted:
+    def _in_type(self, name: str, wanted: int) -> str:
+        """Return the name of the tensor `name` in the type `wanted`; cast it if necessary."""
+        current = self._target if name in self._low else TensorProto.FLOAT
+        if current == wanted:
             return name
         if (name, wanted) in self._cast:
             return self._cast[name, wanted]
@@ -93,7 +93,7 @@ class _Lowering:
         if name in self._constants:
             array = numpy_helper.to_array(self._constants[name])
             self._graph.initializer.append(
-                helper.make_tensor(new, wanted, array.shape, _finite(array, wanted).flatten().tolist())
+                helper.make_tensor(new, wanted, array.shape, _clip_constant(array, wanted).flatten().tolist())
             )
         else:
             self._nodes.append(_cast(name, new, wanted))
@@ -102,10 +102,10 @@ class _Lowering:
 
 
 def simulate_lowering(model: Model, precision: str, lowered: Collection[str]) -> None:
-    """Round as `lower` would in the nodes `lowered`, and compute in FP32. In place.
+    """Change the graph, in place, to round like a lowered one in the nodes `lowered`, and to compute in FP32.
 
-    A CPU has no FP16 arithmetic, and ONNX Runtime would compute a lowered graph in FP32 without rounding between
-    its nodes. Products summed in FP32 and rounded once are also what a GPU's matrix units do.
+    A CPU has no FP16 arithmetic, and ONNX Runtime would compute a lowered graph in FP32 without rounding between its
+    nodes. Matrix units of a GPU also sum products in FP32 and round once.
     """
     types = tensor_types(model)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -142,24 +142,27 @@ def simulate_lowering(model: Model, precision: str, lowered: Collection[str]) ->
 
 
 def round_array(array: Any, precision: str) -> Any:
-    """float32 -> the nearest values of `precision`, as float32."""
+    """Round float32 to the nearest values of `precision`; return them as float32."""
     if precision == "fp16":
         with np.errstate(over="ignore"):
             return array.astype(np.float16).astype(np.float32)
     bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
-    even = bits + 0x7FFF + ((bits >> 16) & 1)  # to nearest, ties to even
+    even = bits + 0x7FFF + ((bits >> 16) & 1)  # round to nearest, ties to even
     return (even & np.uint32(0xFFFF0000)).view(np.float32)
 
 
-def _finite(array: Any, wanted: int) -> Any:
-    """A constant like -1e9 in a mask means "very small", not minus infinity."""
+def _clip_constant(array: Any, wanted: int) -> Any:
+    """Clip finite constants to FP16's range: -1e9 in a mask means "very small", not minus infinity."""
     if wanted != TensorProto.FLOAT16:
         return array
     return np.where(np.isinf(array), array, np.clip(array, -LARGEST["fp16"], LARGEST["fp16"]))
 
 
 def _can_be_low(node: Node, types: dict[str, int], opset: int, precision: str) -> bool:
-    """Not statistics; not casts of bytes, which get lower one node later, where it is a plain cast of floats."""
+    """Tell whether a node can compute in `precision`.
+
+    Statistics cannot, nor can casts of bytes: their float result is cast to the lower type by the next node.
+    """
     if node.op_type in FP32_OPERATORS or not any(types.get(name) == TensorProto.FLOAT for name in node.output):
         return False
     if node.op_type == "Cast" and types.get(node.input[0]) != TensorProto.FLOAT:
@@ -171,7 +174,7 @@ def _can_be_low(node: Node, types: dict[str, int], opset: int, precision: str) -
 
 @functools.cache
 def _accepts_type(operator: str, domain: str, opset: int, kind: str) -> bool:
-    """Whether ONNX defines the operator for this type; Conv, for one, takes BF16 from opset 22 on."""
+    """Tell whether ONNX defines the operator for this type; Conv, for example, has BF16 from opset 22 on."""
     if domain not in ("", "ai.onnx"):
         return False
     constraints = onnx.defs.get_schema(operator, opset, "").type_constraints

@@ -1,7 +1,7 @@
-"""Which ONNX operators each generation of TensorRT takes.
+"""List the ONNX operators that each generation of TensorRT supports.
 
-The base is the support matrix of onnx-tensorrt for 8.4 (docs/operators.md there); the rest is what later releases
-say they added.
+The base is the support matrix of onnx-tensorrt for 8.4 (its docs/operators.md). The operators of later generations come
+from the release notes.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ ADDED: Final = {
     "trt10": frozenset({"Gelu", "Hardmax", "Mish"}),
     "trt11": frozenset({"Attention", "RMSNormalization"}),
 }
-"""By profile, on top of all profiles before it."""
+"""The operators that each profile adds to the profiles before it."""
 OPSETS: Final = {"trt85": 16, "trt86": 17, "trt10": 20, "trt11": 24}
-"""The newest opset that each profile may be written in. 8.5 nominally takes 17, without LayerNormalization."""
+"""The newest opset of a graph for each profile. 8.5 nominally supports 17, but without LayerNormalization."""
 PROFILES: Final = tuple(OPSETS)
 
 
-def supported(profile: str) -> frozenset[str]:
-    """The operators that TensorRT of this profile takes."""
-    upto = PROFILES[: PROFILES.index(profile) + 1]
-    return BASE.union(*(ADDED[name] for name in upto))
+def supported_operators(profile: str) -> frozenset[str]:
+    """Return the operators that TensorRT of this profile supports."""
+    included = PROFILES[: PROFILES.index(profile) + 1]
+    return BASE.union(*(ADDED[name] for name in included))

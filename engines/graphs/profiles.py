@@ -1,11 +1,11 @@
-"""What each generation of TensorRT is given: one profile for each, chosen by what the library has.
+"""Prepare a graph for each generation of TensorRT: one profile for each, chosen by the features of the library.
 
-| profile | for | graph |
+| profile | TensorRT | graph |
 |---|---|---|
-| trt85 | 8.5 | opset 16, LayerNormalization in primitives that stay in FP32 |
-| trt86 | 8.6 | as exported (opset 17); the builder lowers precision |
-| trt10 | 10 | typed by us: FP16 or BF16 with statistics in FP32; the builder obeys |
-| trt11 | 11 | the same; the builder knows no other way |
+| trt85 | 8.5 | opset 16, LayerNormalization in primitive operators that stay in FP32 |
+| trt86 | 8.6 | as exported (opset 17); the builder lowers the precision |
+| trt10 | 10 | typed by this module: FP16 or BF16 with statistics in FP32; the builder keeps the types |
+| trt11 | 11 | as for 10; this builder always keeps the types |
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ log = logging.getLogger("engine")
 Profile: TypeAlias = Literal["trt85", "trt86", "trt10", "trt11"]
 TYPED: Final = ("trt10", "trt11")
 OLD_IR_VERSION: Final = 8
-"""ONNX 1.10 to 1.12, which TensorRT 8.5 and 8.6 were built with."""
+"""The IR version of ONNX 1.10 to 1.12, with which TensorRT 8.5 and 8.6 were built."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """A graph as a compiler takes it."""
+class PreparedGraph:
+    """A graph that is ready for the compiler."""
 
     profile: Profile
     onnx: bytes
     strongly_typed: bool
     keep_fp32: tuple[str, ...]
-    """Nodes that a builder which chooses types itself must leave in FP32."""
+    """Nodes that the builder must leave in FP32, if it chooses the types."""
 
 
 def profile_for(traits: TensorRtTraits) -> Profile:
-    """The profile of the TensorRT that has these traits."""
+    """Return the profile of the TensorRT with these traits."""
     if not traits.layer_norm:
         return "trt85"
     if not traits.strongly_typed:
@@ -50,13 +50,18 @@ def profile_for(traits: TensorRtTraits) -> Profile:
 
 def prepare_for_tensorrt(
     onnx: bytes, *, name: str, traits: TensorRtTraits, precision: str, keep_fp32: tuple[str, ...] = ()
-) -> Prepared:
-    """The graph for the TensorRT with `traits`. Raises `CompileError`, or `BackendMissingError` without `onnx`."""
-    return prepare(onnx, name=name, profile=profile_for(traits), precision=precision, keep_fp32=keep_fp32)
+) -> PreparedGraph:
+    """Prepare the graph for the TensorRT with `traits`.
+
+    Raises `CompileError`, or `BackendMissingError` if the graph must be changed and `onnx` is not installed.
+    """
+    return prepare_graph(onnx, name=name, profile=profile_for(traits), precision=precision, keep_fp32=keep_fp32)
 
 
-def prepare(onnx: bytes, *, name: str, profile: Profile, precision: str, keep_fp32: tuple[str, ...] = ()) -> Prepared:
-    """The graph in `profile`: changed, checked and linted. A graph that needs no change is passed on as it is."""
+def prepare_graph(
+    onnx: bytes, *, name: str, profile: Profile, precision: str, keep_fp32: tuple[str, ...] = ()
+) -> PreparedGraph:
+    """Change, check and lint the graph for `profile`. Without `onnx`, return a graph that needs no change as it is."""
     typed = profile in TYPED
     lowered = precision in ("fp16", "bf16")
     if importlib.util.find_spec("onnx") is None:
@@ -64,22 +69,22 @@ def prepare(onnx: bytes, *, name: str, profile: Profile, precision: str, keep_fp
             raise BackendMissingError(
                 f"{name}: preparing it for this TensorRT in {precision} needs onnx; pip install 'streamclf[tensorrt]'"
             )
-        return Prepared(profile=profile, onnx=onnx, strongly_typed=typed, keep_fp32=())
+        return PreparedGraph(profile=profile, onnx=onnx, strongly_typed=typed, keep_fp32=())
     from engines.graphs.layer_norm import decompose_layer_norms
     from engines.graphs.lint import check_graph
     from engines.graphs.lower import lower
-    from engines.graphs.surgery import finished, parse_model
+    from engines.graphs.surgery import parse_model, serialise_checked
 
     model = parse_model(onnx, name)
-    if not typed:  # their parsers know no newer format of the file; what it holds is the same
+    if not typed:  # the older parsers refuse a newer file format; the content is the same
         model.ir_version = min(model.ir_version, OLD_IR_VERSION)
-    kept = keep_fp32
+    fp32_nodes = keep_fp32
     if profile == "trt85":
-        kept = (*kept, *decompose_layer_norms(model, name))
+        fp32_nodes = (*fp32_nodes, *decompose_layer_norms(model, name))
     if typed and lowered:
-        lower(model, precision, keep_fp32=kept)
-        kept = ()
-    data = finished(model, name)
+        lower(model, precision, keep_fp32=fp32_nodes)
+        fp32_nodes = ()
+    data = serialise_checked(model, name)
     for finding in check_graph(data, name=name, profile=profile):
         log.info("%s: %s", name, finding.text)
-    return Prepared(profile=profile, onnx=data, strongly_typed=typed, keep_fp32=kept if lowered else ())
+    return PreparedGraph(profile=profile, onnx=data, strongly_typed=typed, keep_fp32=fp32_nodes if lowered else ())

@@ -1,4 +1,4 @@
-"""Which nodes of a QDQ graph compute in INT8, and the same graph with some of them as they were."""
+"""List the nodes of a QDQ graph that compute in INT8, and return some of them to fp32."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ QUANTISE, DEQUANTISE = "QuantizeLinear", "DequantizeLinear"
 
 
 def quantised_nodes(model: Model) -> list[str]:
-    """Names of the nodes that read dequantised tensors, in the graph's order."""
+    """List the names of the nodes that read dequantised tensors, in the graph's order."""
     rounded = {node.output[0] for node in model.graph.node if node.op_type == DEQUANTISE}
     return [
         node.name
@@ -22,22 +22,25 @@ def quantised_nodes(model: Model) -> list[str]:
 
 
 def without_quantisation(model: Model, names: Collection[str]) -> Model:
-    """A copy in which the nodes `names` read what would have been quantised; pairs that nobody reads are left out."""
+    """Copy the graph, let the nodes `names` read the tensors before quantisation, and remove unused Q/DQ pairs."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     graph, chosen = copy.graph, set(names)
-    made_by = {node.output[0]: node for node in graph.node}
+    producers = {node.output[0]: node for node in graph.node}
     for node in graph.node:
         if node.name not in chosen:
             continue
         for index, name in enumerate(node.input):
-            dequantise = made_by.get(name)
+            dequantise = producers.get(name)
             if dequantise is None or dequantise.op_type != DEQUANTISE:
                 continue
-            quantise = made_by.get(dequantise.input[0])
+            quantise = producers.get(dequantise.input[0])
             if quantise is not None and quantise.op_type == QUANTISE:
                 node.input[index] = quantise.input[0]
-    for kind in (DEQUANTISE, QUANTISE):  # in this order: the second is unused only without the first
+    for kind in (
+        DEQUANTISE,
+        QUANTISE,
+    ):  # in this order: a QuantizeLinear is unused only after its DequantizeLinear is gone
         used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
         replace_nodes(graph, [node for node in graph.node if node.op_type != kind or node.output[0] in used])
     used = {name for node in graph.node for name in node.input}
