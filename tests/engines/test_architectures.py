@@ -1,6 +1,6 @@
-"""Every architecture that ships, in small: the graphs for each TensorRT generation, and the engine on the double.
+"""Every built-in architecture, in a small size: its graphs for each TensorRT generation, and its engine on the double.
 
-The full shapes, ViViT-B/16x2 among them, go through the same in `pytest -m slow tests/engines/test_architectures.py`.
+`pytest -m slow tests/engines/test_architectures.py` runs the same for the full sizes, ViViT-B/16x2 among them.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import engines.backends.tensorrt
 import engines.opening
 from engines.bundle import Bundle
 from engines.graphs.operators import OPSETS, PROFILES
-from engines.graphs.profiles import Profile, prepare
+from engines.graphs.profiles import Profile, prepare_graph
 from engines.graphs.surgery import opset_of
 from engines.opening import open_engine
 from engines.parity import TOLERANCE, check_parity
 
 
-# DenseNet121 is no small network in small either: half a minute of the whole suite.
+# DenseNet121 is a large network even at this size: it would take half a minute of the whole suite.
 @pytest.fixture(
     scope="module",
     params=[pytest.param(name, marks=pytest.mark.slow if "densenet" in name else ()) for name in MODELS],
@@ -35,27 +35,28 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def check_profiles(bundle: Bundle, profiles: tuple[Profile, ...], precision: str, *, items: int) -> None:
-    """onnx.checker and the lint pass, and ONNX Runtime computes what it computes from the graph that was exported."""
+    """Check that each prepared graph is valid and computes the same as the exported one in ONNX Runtime."""
     frames = bundle.golden().frames
-    features = _run(bundle.encoder_path.read_bytes(), "frames", frames)
+    features = run_in_pairs(bundle.encoder_path.read_bytes(), "frames", frames)
     for path, name, array in (
         (bundle.graphs(precision)[0], "frames", frames[:items]),
         (bundle.graphs(precision)[1], "features", features[None]),
     ):
         data = path.read_bytes()
-        expected = _run(data, name, array)
+        expected = run_in_pairs(data, name, array)
         for profile in profiles:
-            prepared = prepare(data, name=path.name, profile=profile, precision=precision)  # lints, and raises
+            prepared = prepare_graph(data, name=path.name, profile=profile, precision=precision)  # also lints
             model = onnx.load_model_from_string(prepared.onnx)
             onnx.checker.check_model(model, full_check=True)
             assert opset_of(model) <= OPSETS[profile]
-            error = np.abs(_run(prepared.onnx, name, array) - expected).max() / np.abs(expected).max()
-            # A rounding to INT8 falls to the other side where LayerNorm's sum was added up in another order.
+            error = np.abs(run_in_pairs(prepared.onnx, name, array) - expected).max() / np.abs(expected).max()
+            # LayerNorm adds up its sum in another order, so some values round to the other neighbour in INT8.
             limit = {"fp32": 1e-5, "int8": 2e-2, "fp16": 2e-2}[precision]
             assert error < limit, f"{path.name} for {profile} in {precision}: {error:.1e}"
 
 
-def _run(data: bytes, name: str, array: np.ndarray) -> np.ndarray:
+def run_in_pairs(data: bytes, name: str, array: np.ndarray) -> np.ndarray:
+    """Run the graph on two items at a time, which bounds the memory of the full sizes."""
     settings = ort.SessionOptions()
     settings.log_severity_level = 3
     session = ort.InferenceSession(data, settings, providers=["CPUExecutionProvider"])
@@ -63,17 +64,16 @@ def _run(data: bytes, name: str, array: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_the_graphs_of_every_generation(bundle: Bundle, precision: str) -> None:
+def test_the_prepared_graphs_of_every_generation_compute_the_same(bundle: Bundle, precision: str) -> None:
     check_profiles(bundle, PROFILES, precision, items=4)
 
 
 @pytest.mark.parametrize("version", ["8.5.3.1", "11.4.0"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_the_engine_on_the_double(
-    bundle: Bundle, version: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_engine_on_the_double_passes_the_golden_clip(
+    bundle: Bundle, version: str, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Host side, profile and bank with features of every shape: the golden clip passes."""
-    monkeypatch.setenv("STREAMCLF_CACHE", str(tmp_path / "cache"))
+    """This covers the host side, the profile and the bank with features of every shape."""
     monkeypatch.setattr(
         engines.backends.tensorrt, "load_platform", lambda: double_platform(version=version, memory_bytes=1 << 32)
     )
@@ -87,7 +87,10 @@ def test_the_engine_on_the_double(
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("name", list(MODELS))
-def test_the_full_shapes(name: str, precision: str, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Minutes, 4 GB and more; with $STREAMCLF_GPU_BUNDLES the bundles that `tests/gpu/bench.py` made there."""
+def test_the_full_sizes(name: str, precision: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """This takes minutes, and 4 GB or more.
+
+    With $STREAMCLF_GPU_BUNDLES it uses the bundles that `tests/gpu/bench.py` made there.
+    """
     folder = os.environ.get("STREAMCLF_GPU_BUNDLES") or str(tmp_path_factory.getbasetemp() / "full")
     check_profiles(gpu_bundle(Path(folder), name), PROFILES, precision, items=2)
