@@ -1,4 +1,4 @@
-"""One small recipe of every kind of model, and the model that it builds."""
+"""Build a small model of every kind, and random windows for it."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def parse(words: dict[str, Any]) -> ModelRecipe:
-    """As a recipe file's `model` section is read."""
+    """Parse a recipe's `model` section."""
     return TypeAdapter(ModelRecipe).validate_python(words)
 
 
 def random_model(words: dict[str, Any], *, labels: int = 5) -> ClipModel:
-    """Weights away from their initial values, so that every part of the network matters."""
+    """Build the model and move its weights away from their initial values, so that every part matters."""
     torch.manual_seed(3)
     model = parse(words).build(labels=labels)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter) * parameter.std(correction=0).clamp(0.02, 1.0))
-        # Batch norms take what they see for the truth, or what comes out of a CNN this small is all but nothing.
+        # Batch norms adopt the statistics of one batch; otherwise the output of so small a CNN is nearly zero.
         for part in model.modules():
             if isinstance(part, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
                 part.momentum = 1.0
@@ -62,10 +62,10 @@ def random_model(words: dict[str, Any], *, labels: int = 5) -> ClipModel:
 
 
 def windows(words: dict[str, Any], *, count: int = 2, seed: int = 1) -> torch.Tensor:
-    """(count, T, t, H, W, 3) uint8."""
+    """Return random windows (count, T, t, H, W, 3) uint8."""
     recipe = parse(words)
     rough = (count, recipe.chunks, recipe.frames_per_chunk, recipe.height // 8, recipe.width // 8, 3)
     generator = torch.Generator().manual_seed(seed)
-    # Blocks of 8 x 8 pixels: noise in every pixel is the same grey to a CNN.
+    # Blocks of 8 x 8 pixels: a CNN averages single-pixel noise to the same grey.
     blocks = torch.randint(0, 256, rough, dtype=torch.uint8, generator=generator)
     return blocks.repeat_interleave(8, dim=3).repeat_interleave(8, dim=4)

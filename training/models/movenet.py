@@ -187,7 +187,7 @@ def load_movenet(net: MoveNet, path: Path) -> None:
     """
     given = _read_tfjs(path)
     with torch.no_grad():
-        for conv, weight, bias in _tensor_names(net):
+        for conv, weight, bias in tensor_names(net):
             for target, pattern in ((conv.weight, weight), (conv.bias, bias)):
                 if target is None:
                     continue
@@ -205,7 +205,7 @@ def load_movenet(net: MoveNet, path: Path) -> None:
                 target.copy_(value.reshape(target.shape))
 
 
-def _tensor_names(net: MoveNet) -> Iterator[tuple[nn.Conv2d, str, str]]:
+def tensor_names(net: MoveNet) -> Iterator[tuple[nn.Conv2d, str, str]]:
     """Yield each convolution with patterns for the ends of its weight's and its bias's names; '' for no bias."""
     blocks: Any = net.blocks  # mypy does not know what these lists hold
     lateral: Any = net.lateral

@@ -1,4 +1,4 @@
-"""A Hugging Face folder's bundle says what transformers says of the same frames through the folder's own processor."""
+"""An imported bundle gives the logits of transformers for the same frames after the folder's own image processor."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ PROCESSORS = {
 
 
 def save_folder(path, kind, processor="edge", **changes):
-    """A random model of transformers' own, saved by it; weights far enough from their initial values to matter."""
+    """Save a random model with transformers; its weights are moved away from their initial values."""
     name, words, image_processor = KINDS[kind]
     torch.manual_seed(4)
     config = getattr(transformers, f"{name}Config")(**{**SIZES, **words, **changes})
@@ -59,8 +59,8 @@ def save_folder(path, kind, processor="edge", **changes):
     return path
 
 
-def theirs(folder, kind, frames):
-    """Logits of the folder's model, for (F, H, W, 3) uint8 frames through the folder's processor."""
+def transformers_logits(folder, kind, frames):
+    """Return the logits of transformers for frames (F, H, W, 3) uint8 after the folder's image processor."""
     name, _, image_processor = KINDS[kind]
     model = getattr(transformers, f"{name}ForVideoClassification").from_pretrained(folder).eval()
     pixels = getattr(transformers, image_processor).from_pretrained(folder)(list(frames), return_tensors="pt")
@@ -68,7 +68,7 @@ def theirs(folder, kind, frames):
         return model(pixel_values=pixels["pixel_values"]).logits[0].numpy()
 
 
-def film(frames, height, width, seed=0):
+def random_frames(frames, height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
 
 
@@ -78,18 +78,18 @@ def test_logits_equal_transformers(kind, processor, tmp_path):
     folder = save_folder(tmp_path / "saved", kind, processor)
     config = read_config(folder)
     bundled = read_processor(folder, config.image_size)
-    frames = film(4, bundled.height, bundled.width)
+    frames = random_frames(4, bundled.height, bundled.width)
     model = load_model(folder, config, bundled)
     chunks = torch.from_numpy(frames).reshape(1, config.chunks, -1, bundled.height, bundled.width, 3)
     with torch.inference_mode():
         ours = model(chunks)[0].numpy()
-    expected = theirs(folder, kind, frames)
+    expected = transformers_logits(folder, kind, frames)
     assert np.ptp(expected) > 0.05
     assert np.abs(ours - expected).max() < 1e-5
 
 
 @pytest.mark.parametrize("kind", ["vivit", "videomae", "timesformer"])
-def test_the_bundle_says_what_transformers_says(kind, tmp_path):
+def test_the_bundle_gives_the_logits_of_transformers(kind, tmp_path):
     folder = save_folder(tmp_path / "My Model", kind, "centre")
     bundle = import_folder(folder, tmp_path / "bundle", fps=5)
     spec = load_bundle(bundle.path).spec
@@ -98,11 +98,11 @@ def test_the_bundle_says_what_transformers_says(kind, tmp_path):
     assert (spec.height, spec.width, spec.frames_per_chunk, spec.chunks) == (37, 37, tubelet, 4 // tubelet)
     assert spec.feature_shape == (4, 32)
     assert "area filter" in (bundle.path / "README.md").read_text(encoding="utf-8")
-    frames = film(4, 37, 37, seed=1)
+    frames = random_frames(4, 37, 37, seed=1)
     encoder, head = (onnxruntime.InferenceSession(path) for path in (bundle.encoder_path, bundle.head_path))
     (features,) = encoder.run(None, {"frames": frames.reshape(-1, *spec.chunk_shape)})
     (logits,) = head.run(None, {"features": features[None]})
-    assert np.abs(logits[0] - theirs(folder, kind, frames)).max() < 1e-4
+    assert np.abs(logits[0] - transformers_logits(folder, kind, frames)).max() < 1e-4
 
 
 def change_json(path, **changes):
@@ -116,12 +116,12 @@ def change_json(path, **changes):
 
 
 @pytest.fixture(scope="module")
-def good(tmp_path_factory):
-    return save_folder(tmp_path_factory.mktemp("hf") / "good", "vivit")
+def saved_vivit(tmp_path_factory):
+    return save_folder(tmp_path_factory.mktemp("hf") / "saved", "vivit")
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"model_type": "bert"}, "model_type='bert'"),
         ({"architectures": ["VivitModel"]}, "has no classifier"),
@@ -139,18 +139,18 @@ def good(tmp_path_factory):
         ({"num_hidden_layers": "many"}, "num_hidden_layers"),
     ],
 )
-def test_a_config_that_no_bundle_can_hold_is_refused(good, tmp_path, changes, said):
+def test_a_config_that_a_bundle_cannot_express_is_refused(saved_vivit, tmp_path, changes, message):
     folder = tmp_path / "bad"
-    shutil.copytree(good, folder)
+    shutil.copytree(saved_vivit, folder)
     change_json(folder / "config.json", **changes)
     with pytest.raises(FolderError) as caught:
         import_folder(folder, tmp_path / "bundle")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert not (tmp_path / "bundle").exists()
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"image_processor_type": "CLIPImageProcessor"}, "CLIPImageProcessor"),
         ({"do_pad": True}, "do_pad=true"),
@@ -164,19 +164,19 @@ def test_a_config_that_no_bundle_can_hold_is_refused(good, tmp_path, changes, sa
         ({"rescale_factor": "1/255"}, "must be a number"),
     ],
 )
-def test_a_processor_that_no_bundle_can_follow_is_refused(good, tmp_path, changes, said):
+def test_a_processor_that_a_bundle_cannot_express_is_refused(saved_vivit, tmp_path, changes, message):
     folder = tmp_path / "bad"
-    shutil.copytree(good, folder)
+    shutil.copytree(saved_vivit, folder)
     change_json(folder / "preprocessor_config.json", **changes)
     with pytest.raises(FolderError) as caught:
         import_folder(folder, tmp_path / "bundle")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "model.safetensors"])
-def test_missing_and_torn_files_are_named(good, tmp_path, name):
+def test_missing_and_damaged_files_are_named(saved_vivit, tmp_path, name):
     folder = tmp_path / "bad"
-    shutil.copytree(good, folder)
+    shutil.copytree(saved_vivit, folder)
     (folder / name).write_bytes(b"\x80\x04torn")
     with pytest.raises(FolderError, match=name.replace(".", r"\.")):
         import_folder(folder, tmp_path / "bundle")
@@ -185,9 +185,9 @@ def test_missing_and_torn_files_are_named(good, tmp_path, name):
         import_folder(folder, tmp_path / "bundle")
 
 
-def test_pickles_are_never_read_and_broken_numbers_are_found(good, tmp_path):
+def test_pickles_and_numbers_that_are_not_finite_are_refused(saved_vivit, tmp_path):
     folder = tmp_path / "bad"
-    shutil.copytree(good, folder)
+    shutil.copytree(saved_vivit, folder)
     state = load_file(folder / "model.safetensors")
     state["classifier.bias"][0] = float("nan")
     save_file(state, folder / "model.safetensors")
@@ -203,8 +203,8 @@ def test_pickles_are_never_read_and_broken_numbers_are_found(good, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_the_full_b16x2_equals_transformers(tmp_path):
-    """The published google/vivit-b-16x2-kinetics400 layout: 32 frames of 224 x 224 cut from 256, 400 classes."""
+def test_full_size_b16x2_equals_transformers(tmp_path):
+    """The layout of google/vivit-b-16x2-kinetics400: 32 frames of 224 x 224, cropped from 256 x 256, 400 classes."""
     torch.manual_seed(0)
     labels = {index: f"action {index}" for index in range(400)}
     config = transformers.VivitConfig(id2label=labels, label2id={name: index for index, name in labels.items()})
@@ -212,10 +212,10 @@ def test_the_full_b16x2_equals_transformers(tmp_path):
     transformers.VivitForVideoClassification(config).save_pretrained(folder)
     transformers.VivitImageProcessor().save_pretrained(folder)
     bundle = import_folder(folder, tmp_path / "bundle")
-    frames = film(32, 256, 256)
+    frames = random_frames(32, 256, 256)
     encoder, head = (onnxruntime.InferenceSession(path) for path in (bundle.encoder_path, bundle.head_path))
     (features,) = encoder.run(None, {"frames": frames.reshape(16, 2, 256, 256, 3)})
     (logits,) = head.run(None, {"features": features[None]})
-    expected = theirs(folder, "vivit", frames)
+    expected = transformers_logits(folder, "vivit", frames)
     assert np.ptp(expected) > 0.5
     assert np.abs(logits[0] - expected).max() < 1e-4

@@ -1,4 +1,4 @@
-"""The model is one network, whether asked chunk by chunk or for a whole window."""
+"""The compact ViViT gives the same logits for a whole window as for its chunks, encoded one at a time."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def windows(count: int = 2) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("changes", [False, True])
-def test_whole_window_equals_features_computed_one_chunk_at_a_time(changes):
+def test_whole_window_equals_chunks_encoded_one_at_a_time(changes):
     model, x = build(changes=changes), windows()
     with torch.inference_mode():
         whole = model(x)
@@ -42,10 +42,10 @@ def test_whole_window_equals_features_computed_one_chunk_at_a_time(changes):
         split = model.head(features)
     assert whole.shape == (2, 5)
     assert (whole - split).abs().max() < 1e-5
-    assert whole.std() > 1e-3, "the logits say nothing; the comparison would not either"
+    assert whole.std() > 1e-3, "all logits are equal, so the comparison above proves nothing"
 
 
-def test_changes_are_those_from_chunk_to_chunk():
+def test_chunk_differences_depend_on_the_two_neighbours_only():
     torch.manual_seed(0)
     changes, same = ChunkDifferences(dim=24), torch.randn(1, 1, 24).expand(1, 4, 24).clone()
     other = same.clone()
@@ -58,7 +58,7 @@ def test_changes_are_those_from_chunk_to_chunk():
     assert not torch.allclose(stepped[:, 2], stepped[:, 3], atol=1e-3)
 
 
-def test_order_of_chunks_matters_to_the_head():
+def test_head_depends_on_the_order_of_chunks():
     model, x = build(), windows()
     with torch.inference_mode():
         assert (model(x) - model(x.flip(1))).abs().max() > 1e-4
@@ -76,7 +76,7 @@ def test_class_only_last_layer_is_exact():
 
 
 @pytest.mark.parametrize("stem", [[], [(4, 8)], [(4, 8), (2, 12)]])
-def test_patches_left_out_do_not_change_the_others(stem):
+def test_left_out_patches_do_not_change_the_others(stem):
     torch.manual_seed(0)
     embedding = TubeletEmbedding(frames=2, patch=16, dim=24, stem=stem)
     frames, keep = windows()[:, 0], torch.tensor([1, 4, 5])
@@ -84,8 +84,7 @@ def test_patches_left_out_do_not_change_the_others(stem):
         assert torch.allclose(embedding(frames)[:, keep], embedding(frames, keep), atol=1e-5)
 
 
-def test_still_frames_embed_the_same_in_any_number():
-    """Normalisation is inside: a grey picture is a grey picture, whatever t."""
+def test_a_change_in_one_patch_changes_its_embedding_only():
     torch.manual_seed(0)
     embedding = TubeletEmbedding(frames=2, patch=16, dim=24, stem=[])
     grey = torch.full((1, 2, 32, 48, 3), 200, dtype=torch.uint8)
@@ -97,7 +96,7 @@ def test_still_frames_embed_the_same_in_any_number():
     assert differs.tolist() == [True] + [False] * 5
 
 
-def test_stochastic_depth_rests_outside_training():
+def test_stochastic_depth_is_off_in_eval():
     model, x = build(drop_path=0.9), windows()
     with torch.inference_mode():
         assert torch.equal(model(x), model(x))
@@ -109,6 +108,6 @@ def test_stochastic_depth_rests_outside_training():
     ("changes", "named"),
     [({"height": 40}, "height=40"), ({"heads": 5}, "heads=5"), ({"stem": [(3, 8)]}, "multiply to 3")],
 )
-def test_sizes_that_do_not_fit_are_named(changes, named):
+def test_sizes_that_do_not_fit_are_refused(changes, named):
     with pytest.raises(ValueError, match=named):
         build(**changes)

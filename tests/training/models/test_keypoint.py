@@ -1,4 +1,4 @@
-"""The keypoint model: points are where heat is, light does not matter, and both graphs give the whole's numbers."""
+"""The keypoint model: points follow their heat maps and do not depend on brightness."""
 
 import pytest
 import torch
@@ -6,41 +6,41 @@ import torch
 from training.models.keypoint import KeypointModel, KeypointRecipe
 
 
-def small(**words: object) -> KeypointModel:
+def small(**changes: object) -> KeypointModel:
     torch.manual_seed(0)
     recipe = KeypointRecipe.model_validate(
         {"height": 32, "width": 48, "frames_per_chunk": 2, "chunks": 4, "points": 3, "described_channels": 5, "dim": 16}
-        | words
+        | changes
     )
     model = recipe.build(labels=6)
     assert isinstance(model, KeypointModel)
     return model.eval()
 
 
-def films(n: int = 2) -> torch.Tensor:
+def random_windows(n: int = 2) -> torch.Tensor:
     return torch.randint(0, 256, (n, 4, 2, 32, 48, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
-def test_chunk_by_chunk_is_the_whole_window() -> None:
-    model, window = small(), films()
+def test_whole_window_equals_chunks_encoded_one_at_a_time() -> None:
+    model, window = small(), random_windows()
     with torch.inference_mode():
         features = torch.stack([model.encoder(window[:, i]) for i in range(4)], dim=1)
         assert features.shape == (2, 4, 3 * 3 + 5 + 1)
         torch.testing.assert_close(model.head(features), model(window), atol=1e-5, rtol=1e-5)
 
 
-def test_answers_are_the_first_point_and_visibility() -> None:
-    model, chunks = small(), films()[0]
+def test_with_point_returns_the_first_point_and_its_visibility() -> None:
+    model, chunks = small(), random_windows()[0]
     with torch.inference_mode():
-        features, answers = model.encoder.with_point(chunks)
+        features, point = model.encoder.with_point(chunks)
         torch.testing.assert_close(features, model.encoder(chunks))
-    assert answers.shape == (4, 3)
-    assert ((answers[:, :2] > 0) & (answers[:, :2] < 1)).all()
-    torch.testing.assert_close(answers[:, 2], features[:, -1])
+    assert point.shape == (4, 3)
+    assert ((point[:, :2] > 0) & (point[:, :2] < 1)).all()
+    torch.testing.assert_close(point[:, 2], features[:, -1])
 
 
-def test_a_point_follows_what_it_learned_to_follow() -> None:
-    """A white square on noise: after a few steps the first point is on it, in places it never was in."""
+def test_first_point_can_be_trained_to_follow_a_square() -> None:
+    """After 60 steps the first point is within 6 % of a white square on noise, on unseen frames."""
     model = small(stage_channels=(8, 8, 16, 16))
     rng = torch.Generator().manual_seed(2)
 
@@ -67,8 +67,8 @@ def test_a_point_follows_what_it_learned_to_follow() -> None:
     assert error < 0.06
 
 
-def test_half_the_light_moves_no_point() -> None:
-    model, chunks = small(), films()[0]
+def test_points_do_not_depend_on_brightness() -> None:
+    model, chunks = small(), random_windows()[0]
     chunks = chunks // 2 * 2
     with torch.inference_mode():
         bright, dim = model.encoder(chunks), model.encoder(chunks // 2)

@@ -1,4 +1,4 @@
-"""The project's one idea, proven: windows classified chunk by chunk equal the whole window through PyTorch."""
+"""Encode-once is exact: windows classified from cached features equal whole windows through PyTorch."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ MAX_BATCH = 4
 
 
 def random_model() -> FactorisedViViT:
-    """Weights far from their initial values, so that every part of the network matters."""
+    """Move the weights far from their initial values, so that every part of the network matters."""
     torch.manual_seed(11)
     model = FactorisedViViT(
         height=SIDE,
@@ -42,7 +42,7 @@ def random_model() -> FactorisedViViT:
 
 
 def clip_with_gaps(seconds: float) -> list[Frame]:
-    """25 fps with jitter, frames lost, gaps of a second, a jump back in time, a damaged run."""
+    """Return frames at 25 fps with jitter, lost frames, gaps of a second, a jump back in time and damage."""
     random = np.random.default_rng(3)
     picture = random.integers(0, 255, (SIDE, SIDE, 3)).astype(np.int16)
 
@@ -74,7 +74,7 @@ def clip_with_gaps(seconds: float) -> list[Frame]:
     return frames
 
 
-class Collected:
+class CollectingSink:
     """A sink that keeps every chunk."""
 
     def __init__(self) -> None:
@@ -109,11 +109,11 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[FactorisedViViT,
 
 @pytest.fixture(scope="module")
 def chunks() -> list[tuple[ChunkMeta, np.ndarray]]:
-    sink = Collected()
+    sink = CollectingSink()
     builder = ChunkBuilder(ChunkSampler(FPS, FRAMES), sink, height=SIDE, width=SIDE, resize="stretch")
     for frame in clip_with_gaps(60):
         builder.push(frame)
-    assert len({meta.segment for meta, _ in sink.chunks}) >= 5  # without gaps nothing would be proven about them
+    assert len({meta.segment for meta, _ in sink.chunks}) >= 5  # otherwise the test covers no gaps
     return sink.chunks
 
 
@@ -153,5 +153,5 @@ def test_incremental_windows_equal_whole_windows_through_pytorch(
     with torch.inference_mode():
         expected = model(torch.from_numpy(np.stack(whole))).softmax(-1).numpy()
     assert len(actual) > 200
-    assert expected.std(axis=0).min() > 0.01  # a model that always says the same would agree with anything
+    assert expected.std(axis=0).min() > 0.01  # a constant model would agree with anything
     assert np.abs(np.stack(actual) - expected).max() <= 1e-4
