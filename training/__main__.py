@@ -1,4 +1,4 @@
-"""`python -m training`: data, training, evaluation, windows for INT8, bundles, and the built-in model's benchmark."""
+"""The command line `python -m training`: download data, train, evaluate, export and import models."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from training.errors import RecipeError, TrainingError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
-Json = Annotated[bool, typer.Option("--json", help="one JSON object on stdout")]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="such as optimiser.steps=100")]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="override keys of the recipe, such as optimiser.steps=100"),
+]
 
 
 @app.callback()
 def main() -> None:
-    """Train models, measure them, and hand them to serving."""
+    """Train models, evaluate them, and export them for serving."""
 
 
 @app.command()
@@ -28,11 +31,11 @@ def train(
     recipe: Annotated[Path, typer.Argument(help="YAML recipe")],
     overrides: Overrides = None,
     run: Annotated[
-        Path | None, typer.Option("--run", "--folder", help="folder of the run; runs/NAME by default")
+        Path | None, typer.Option("--run", "--folder", help="folder of the run; by default runs/NAME")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train, or go on with a run that was killed."""
+    """Train a recipe, or resume a run that was killed."""
     from training.data.batches import rank
     from training.fit.train import train as train_recipe
     from training.recipe import load_recipe
@@ -43,7 +46,7 @@ def train(
     except TrainingError as error:
         _fail(error)
     if rank() == 0:
-        _say(metrics, as_json=as_json)
+        _print_result(metrics, as_json=as_json)
 
 
 @app.command()
@@ -52,7 +55,7 @@ def summary(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """What a recipe builds: parameters, sizes, window."""
+    """Show what a recipe builds: parameters, FLOPs, sizes, window."""
     from training.evaluation.summary import summarise
     from training.recipe import load_recipe
 
@@ -60,25 +63,26 @@ def summary(
         result = summarise(load_recipe(recipe, overrides or []))
     except TrainingError as error:
         _fail(error)
-    _say(result, as_json=as_json)
+    _print_result(result, as_json=as_json)
 
 
 @app.command()
 def evaluate(
     target: Annotated[Path, typer.Argument(metavar="BUNDLE_OR_RUN", help="folder of a bundle or of a finished run")],
     data: Annotated[
-        Path | None, typer.Option(help="CSV list, folder of classes or .npz; without it, what the run held back")
+        Path | None, typer.Option(help="CSV list, folder of classes or .npz; by default the run's own validation clips")
     ] = None,
-    split: Annotated[str | None, typer.Option(help="only this split of the list")] = None,
-    windows: Annotated[int | None, typer.Option(min=0, help="of a clip, averaged; 0: all")] = None,
-    backend: Annotated[str, typer.Option(help="of a bundle: auto, openvino, onnxruntime, tensorrt")] = "auto",
-    precision: Annotated[str, typer.Option(help="of a bundle: auto, fp32, fp16, bf16, int8")] = "fp32",
+    split: Annotated[str | None, typer.Option(help="use only this split of the list")] = None,
+    windows: Annotated[int | None, typer.Option(min=0, help="windows of a clip to average; 0: all windows")] = None,
+    backend: Annotated[str, typer.Option(help="backend of a bundle: auto, openvino, onnxruntime, tensorrt")] = "auto",
+    precision: Annotated[str, typer.Option(help="precision of a bundle: auto, fp32, fp16, bf16, int8")] = "fp32",
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="folder for confusion matrix, curves and a page of clips")
+        Path | None,
+        typer.Option("-o", "--output", help="folder for the confusion matrix, learning curves and a page of clips"),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure a run or a bundle: top-1, top-5, balanced accuracy, AUC, every class, the confusion matrix."""
+    """Evaluate a run or a bundle: top-1, top-5, balanced accuracy, AUC, every class, the confusion matrix."""
     from training.evaluation.report import run_evaluate
 
     try:
@@ -98,28 +102,30 @@ def evaluate(
 @app.command()
 def download(
     name: Annotated[str, typer.Argument(help="organmnist3d or ucf101top5")],
-    folder: Annotated[Path, typer.Option(help="where to")] = Path("data"),
-    url: Annotated[str | None, typer.Option(help="a mirror")] = None,
+    folder: Annotated[Path, typer.Option(help="folder to write to")] = Path("data"),
+    url: Annotated[str | None, typer.Option(help="address of a mirror")] = None,
 ) -> None:
-    """Fetch a published data set; stopped, it goes on where it was."""
-    from training.data.download import PUBLISHED
-    from training.data.download import download as fetch
+    """Download a published data set. A stopped download resumes where it stopped."""
+    from training.data.download import DATA_SETS
+    from training.data.download import download as download_data
 
     try:
-        path = fetch(name, folder, url=url)
+        path = download_data(name, folder, url=url)
     except TrainingError as error:
         _fail(error)
     print(path)
-    print(f"{PUBLISHED[name].source}; licence: {PUBLISHED[name].licence}", file=sys.stderr)
+    print(f"{DATA_SETS[name].source}; licence: {DATA_SETS[name].licence}", file=sys.stderr)
 
 
 @app.command("import-hf")
 def import_hf(
-    folder: Annotated[Path, typer.Argument(help="config.json, model.safetensors, preprocessor_config.json")],
+    folder: Annotated[
+        Path, typer.Argument(help="folder with config.json, model.safetensors, preprocessor_config.json")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="the bundle's folder")],
-    fps: Annotated[float | None, typer.Option(help="sampled frames per second, which no folder says")] = None,
+    fps: Annotated[float | None, typer.Option(help="sampled frames per second; such folders do not contain it")] = None,
 ) -> None:
-    """A Hugging Face video model's folder becomes a bundle."""
+    """Import a Hugging Face video model's folder as a bundle."""
     from training.importing import import_folder
 
     try:
@@ -133,10 +139,12 @@ def import_hf(
 def export(
     run: Annotated[Path, typer.Argument(help="folder of a finished run")],
     output: Annotated[Path, typer.Option("-o", "--output", help="the bundle's folder")],
-    figures: Annotated[Path | None, typer.Option(help="camera-events-benchmark's JSON, for the model card")] = None,
-    bias: Annotated[list[str] | None, typer.Option(metavar="LABEL=VALUE", help="added to that label's logit")] = None,
+    figures: Annotated[Path | None, typer.Option(help="JSON of camera-events-benchmark, for the model card")] = None,
+    bias: Annotated[
+        list[str] | None, typer.Option(metavar="LABEL=VALUE", help="add VALUE to the label's logit")
+    ] = None,
 ) -> None:
-    """Write a run's best weights as a bundle, and check it."""
+    """Export a run's best weights as a bundle, and check it."""
     from training.export.bundle import export_run
 
     try:
@@ -151,10 +159,11 @@ def windows(
     model: Annotated[Path, typer.Argument(metavar="BUNDLE", help="folder or name of a bundle")],
     data: Annotated[Path, typer.Option(help="CSV list or folder of classes")],
     output: Annotated[Path, typer.Option("-o", "--output", help=".npz file to write")],
-    split: Annotated[str | None, typer.Option(help="only this split of the list: train to calibrate")] = None,
-    count: Annotated[int, typer.Option(min=1, help="of all windows, the same of each class")] = 256,
+    split: Annotated[str | None, typer.Option(help="use only this split of the list; train to calibrate")] = None,
+    count: Annotated[int, typer.Option(min=1, help="number of windows; all classes get the same share")] = 256,
     disturbed: Annotated[
-        bool, typer.Option("--disturbed", help="camera-events-benchmark's film; its splits: tuning, held-out")
+        bool,
+        typer.Option("--disturbed", help="use the film of camera-events-benchmark; its splits are tuning and held-out"),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -165,35 +174,35 @@ def windows(
         written = write_windows(model, data, output, split=split, count=count, disturbed=disturbed)
     except TrainingError as error:
         _fail(error)
-    _say(written, as_json=as_json)
+    _print_result(written, as_json=as_json)
 
 
 @app.command("camera-events-benchmark")
 def camera_events_benchmark(
     data: Annotated[Path, typer.Option(help="folder with clips/ and fight/")],
     bundle: Annotated[Path, typer.Option(help="the bundle to measure")] = Path("streamclf/bundles/camera-events"),
-    precision: Annotated[Precision, typer.Option(help="of its engine")] = "fp32",
+    precision: Annotated[Precision, typer.Option(help="precision of its engine")] = "fp32",
     as_json: Json = False,
 ) -> None:
-    """Measure the built-in model on real film: as it is, and disturbed in every way. Takes minutes."""
+    """Measure the built-in model on real film, undisturbed and with each disturbance. Takes minutes."""
     from engines.bundle import load_bundle
     from engines.errors import EngineError
     from engines.opening import open_engine
     from streamclf.errors import StreamclfError
     from training.builtin.camera_events.benchmark import cases, real_films
-    from training.builtin.camera_events.figures import answers, as_text, figures
+    from training.builtin.camera_events.figures import as_text, classify_cases, compute_figures
 
     try:
         loaded = load_bundle(bundle)
         engine = open_engine(loaded, precision=precision)
-        result = figures(answers(engine, cases(real_films(data), loaded.spec)))
+        result = compute_figures(classify_cases(engine, cases(real_films(data), loaded.spec)))
     except (TrainingError, EngineError, StreamclfError) as error:
         _fail(error)
     print(json.dumps(result) if as_json else as_text(result))
 
 
 def _biases(given: list[str]) -> dict[str, float]:
-    """`["noise=0.5"]` -> `{"noise": 0.5}`."""
+    """Parse `["noise=0.5"]` into `{"noise": 0.5}`."""
     biases = {}
     for item in given:
         label, _, value = item.partition("=")
@@ -205,12 +214,12 @@ def _biases(given: list[str]) -> dict[str, float]:
 
 
 def _fail(error: Exception) -> NoReturn:
-    """One line, no traceback; 2 for wrong usage, 1 for what failed while running."""
+    """Print one line without a traceback, and exit: with 2 for wrong usage, with 1 for a failure while running."""
     print(f"training: {error}", file=sys.stderr)
     raise typer.Exit(2 if isinstance(error, RecipeError) else 1)
 
 
-def _say(result: dict[str, Any], *, as_json: bool) -> None:
+def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(result))
         return

@@ -1,25 +1,25 @@
-"""What can go wrong in this package.
+"""The errors of this package.
 
 TrainingError
 ├── RecipeError   a recipe that cannot be used: unknown key, wrong value
-├── DataError     footage or a data set that is not what it should be
+├── DataError     a data set or a file of it that is missing, damaged or of another format
 ├── RunError      a run's folder that cannot be resumed, evaluated or exported
-├── FolderError   a model's folder from elsewhere that cannot become a bundle
-├── LossError     the loss is not a number any more
+├── FolderError   a folder of another framework that cannot be imported as a bundle
+├── LossError     the loss is not finite
 └── OutOfMemoryError  a step that does not fit into memory
 """
 
 
 class TrainingError(Exception):
-    """Root of every error that `training` raises on purpose."""
+    """The base class of all errors that `training` raises on purpose."""
 
 
 class RecipeError(TrainingError):
-    """A recipe that cannot be used; the message names key, value and remedy."""
+    """A recipe that cannot be used; the message names the key, the value and the remedy."""
 
 
 class DataError(TrainingError):
-    """Footage or a data set that is not what it should be."""
+    """A data set or a file of it that is missing, damaged or of another format."""
 
 
 class RunError(TrainingError):
@@ -27,11 +27,11 @@ class RunError(TrainingError):
 
 
 class FolderError(TrainingError):
-    """A model's folder from elsewhere that cannot become a bundle; the message names file, key and value."""
+    """A folder of another framework that cannot be imported; the message names the file, the key and the value."""
 
 
 class LossError(TrainingError):
-    """The loss is not a number any more; the message says at which step, and of which part."""
+    """The loss is not finite; the message names the step and the part of the loss."""
 
 
 class OutOfMemoryError(TrainingError):

@@ -1,9 +1,9 @@
-"""What every part of a recipe has in common."""
+"""The base class of all sections of a recipe."""
 
 from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
-    """Frozen, and unknown keys are refused."""
+    """A part of a recipe: frozen, and unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,4 +1,4 @@
-"""Weights are safetensors: read here, by whoever needs them. A pickle is never read."""
+"""Read weights from safetensors. Pickles are never read."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from training.errors import RunError
 State = dict[str, Tensor]
 
 WEIGHTS_FILE: Final = "model.safetensors"
-"""As a run's folder has it, and those of Hugging Face."""
+"""The name of the weights in a run's folder and in Hugging Face's folders."""
 
 
 def read_weights(path: Path) -> State:
-    """The tensors of a safetensors file, or of that in folder `path`.
+    """Read the tensors of a safetensors file, or of `model.safetensors` in the folder `path`.
 
-    Raises `RunError` where there is none, or another format; what starts as a pickle does is not even parsed.
+    Raises `RunError` where the file is missing or has another format. A file that starts like a pickle is not parsed.
     """
     file = path / WEIGHTS_FILE if path.is_dir() else path
     try:
         with file.open("rb") as opened:
             start = opened.read(9)
-        # A zip, as torch writes them, or a bare pickle; but a header's length, with which safetensors begins, may look
-        # like either, and only there JSON follows.
+        # A pickle is bare or in a zip, as torch writes it. A safetensors file begins with the length of its header,
+        # which may look like either; but only there a JSON object follows.
         if start.startswith((b"PK", b"\x80")) and start[8:] != b"{":
             raise RunError(
-                f"{file}: weights are read from .safetensors alone, since a pickle may run anything: load it where you "
-                "trust it and write it with safetensors.torch.save_file"
+                f"{file}: this looks like a pickle, and a pickle may run any code, so only .safetensors are read; load "
+                "it on a machine where you trust it and write it with safetensors.torch.save_file"
             )
         return load_file(file)
     except OSError as error:
         raise RunError(
-            f"{file}: not weights that can be read ({error.strerror or error}); give a .safetensors, or the folder of "
-            "a finished run"
+            f"{file}: weights cannot be read ({error.strerror or error}); give a .safetensors, or the folder of a "
+            "finished run"
         ) from error
     except SafetensorError as error:
-        said = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0]
         raise RunError(
-            f"{file}: not weights that can be read (not safetensors: {said}); write or download it again"
+            f"{file}: weights cannot be read (not safetensors: {reason}); write or download the file again"
         ) from error

@@ -1,4 +1,7 @@
-"""Decoded clips on disk, one file each, named by a digest of all that they depend on. Nothing is decoded twice."""
+"""Keep decoded clips on disk, so that no clip is decoded twice.
+
+Each clip is one file. Its name is a digest of the film and of all settings that decoding depends on.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +21,18 @@ import numpy as np
 import numpy.typing as npt
 
 from training.data.decode import DecodeSpec, decode_clip
-from training.data.pool import pooled
+from training.data.pool import map_in_processes
 from training.errors import DataError
 
 VERSION = 1
-"""Raise it when the code decodes the same file otherwise."""
+"""Raise this number when a change of the code changes the frames decoded from the same file."""
 MAX_UNREADABLE = 0.05
-"""A larger share of clips that cannot be read is no accident."""
+"""The largest share of unreadable clips that is accepted. A larger share points at a wrong path or a cut download."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
-    """What became of one clip: where its frames lie, or why there are none."""
+class StoredClip:
+    """The result of decoding one clip: the file with its frames, or the reason why there is none."""
 
     frames: Path | None
     facts: dict[str, int]
@@ -37,16 +40,16 @@ class Stored:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process: of several that start together, one decodes and the others wait for it."""
+def exclusive_folder(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process. Of several processes that start together, one decodes and the others wait."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # no deadline: the kernel gives it back when its holder dies
+        fcntl.flock(file, fcntl.LOCK_EX)  # needs no deadline: the kernel releases the lock when its holder dies
         yield
 
 
 def write_array(path: Path, array: npt.NDArray[np.generic]) -> None:
-    """Write `array` as .npy, whole or not at all."""
+    """Write `array` as .npy, completely or not at all."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with partial.open("wb") as file:
@@ -54,56 +57,59 @@ def write_array(path: Path, array: npt.NDArray[np.generic]) -> None:
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise DataError(f"{path}: cannot be written ({error.strerror}); give data.cache a folder with room") from error
+        raise DataError(
+            f"{path}: cannot be written ({error.strerror}); give data.cache a folder with free space"
+        ) from error
 
 
 def read_array(path: Path) -> npt.NDArray[np.generic]:
-    """A read-only view of an .npy file. Raises `DataError` where it is gone or damaged."""
+    """Open an .npy file as a read-only view. Raises `DataError` where it is missing or damaged."""
     try:
         array: npt.NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path}: not a cached clip any more ({error}); delete it and start again") from error
+        raise DataError(
+            f"{path}: missing or damaged file of the clip cache ({error}); delete it and start again"
+        ) from error
     return array
 
 
-def store_clips(paths: Sequence[Path], spec: DecodeSpec, folder: Path, *, workers: int) -> list[Stored]:
-    """Decode what `folder` lacks, with `workers` processes; killed, it goes on where it stopped.
+def store_clips(paths: Sequence[Path], spec: DecodeSpec, folder: Path, *, workers: int) -> list[StoredClip]:
+    """Decode the clips that `folder` lacks, with `workers` processes. A killed call resumes where it stopped.
 
-    A clip that cannot be read is said on stderr and left out. Raises `DataError` where that happens to more than
-    5 % of them.
+    Clips that cannot be read are returned with their reason. Raises `DataError` where they are more than 5 % of all.
     """
-    with alone(folder):
+    with exclusive_folder(folder):
         keys = [_key(path, spec) for path in paths]
         missing = [
             (path, spec, folder / key)
             for path, key in zip(paths, keys, strict=True)
             if key is not None and not (folder / f"{key}.json").is_file()
         ]
-        for count, _ in enumerate(pooled(_store, missing, workers=workers, at_once=4), start=1):
+        for count, _ in enumerate(map_in_processes(_store, missing, workers=workers, chunksize=4), start=1):
             if count % 100 == 0 or count == len(missing):
                 print(f"decoded {count} of {len(missing)} clips", file=sys.stderr, flush=True)
     stored = [
-        Stored(frames=None, facts={}, reason=f"{path}: no such file, or it may not be read")
+        StoredClip(frames=None, facts={}, reason=f"{path}: no such file, or no permission to read it")
         if key is None
         else _read(folder / key)
         for path, key in zip(paths, keys, strict=True)
     ]
-    _judge(stored)
+    check_unreadable([item.reason for item in stored if item.frames is None], len(stored))
     return stored
 
 
-def _judge(stored: Sequence[Stored]) -> None:
-    unreadable = [item.reason for item in stored if item.frames is None]
-    if len(unreadable) > MAX_UNREADABLE * len(stored):
+def check_unreadable(reasons: Sequence[str], clips: int) -> None:
+    """Raise `DataError` where more than 5 % of `clips` cannot be read; `reasons` has one entry for each of these."""
+    if len(reasons) > MAX_UNREADABLE * clips:
         raise DataError(
-            f"{len(unreadable)} of {len(stored)} clips cannot be read, at most {MAX_UNREADABLE:.0%} may: "
-            + "; ".join(unreadable[:5])
-            + ("; …" if len(unreadable) > 5 else "")
+            f"{len(reasons)} of {clips} clips cannot be read, at most {MAX_UNREADABLE:.0%} may: "
+            + "; ".join(reasons[:5])
+            + ("; …" if len(reasons) > 5 else "")
         )
 
 
 def _key(path: Path, spec: DecodeSpec) -> str | None:
-    """The digest under which a clip is kept; None where it cannot be read at all."""
+    """Return the digest that names the decoded clip; None where the file cannot be read at all."""
     digest = hashlib.sha256(
         json.dumps([VERSION, av.__version__, cv2.__version__, asdict(spec)], sort_keys=True).encode()
     )
@@ -117,7 +123,7 @@ def _key(path: Path, spec: DecodeSpec) -> str | None:
 
 
 def _store(job: tuple[Path, DecodeSpec, Path]) -> None:
-    """Decode one clip; its JSON comes last, so that what has one is whole."""
+    """Decode one clip. Its JSON is written last, so a clip that has a JSON file is complete."""
     path, spec, stem = job
     try:
         decoded = decode_clip(path, spec)
@@ -131,11 +137,11 @@ def _store(job: tuple[Path, DecodeSpec, Path]) -> None:
     partial.replace(stem.with_name(f"{stem.name}.json"))
 
 
-def _read(stem: Path) -> Stored:
+def _read(stem: Path) -> StoredClip:
     path = stem.with_name(f"{stem.name}.json")
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         reason = facts.pop("reason", "")
     except (OSError, ValueError, AttributeError) as error:
-        raise DataError(f"{path}: not what was written there ({error}); delete it and start again") from error
-    return Stored(frames=None if reason else stem.with_name(f"{stem.name}.npy"), facts=facts, reason=reason)
+        raise DataError(f"{path}: damaged file of the clip cache ({error}); delete it and start again") from error
+    return StoredClip(frames=None if reason else stem.with_name(f"{stem.name}.npy"), facts=facts, reason=reason)

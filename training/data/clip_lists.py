@@ -1,4 +1,4 @@
-"""Lists of clips, all read as rows of path, label, split and group: CSV files, folders of class names, UCF101's."""
+"""Read lists of clips: CSV files, folders named for classes, and UCF101's lists. All become the same rows."""
 
 from __future__ import annotations
 
@@ -23,12 +23,16 @@ UCF101_LINE = re.compile(r"(?P<path>(?P<label>[^/\\\s]+)/\S+?)(?:\s+\d+)?$")
 
 
 def read_rows(path: Path, *, ucf101_list: int = 1) -> tuple[list[Row], Path]:
-    """All rows of `path` and the folder that their paths are relative to.
+    """Read all rows of `path`. Also returns the folder that their paths are relative to.
 
-    `path` may be a CSV with columns path and label, and perhaps split and group; a folder with `train.csv` and
-    `test.csv` or `val.csv` (video_name, tag) as UCF101's 5-class subset has; a folder with UCF101's own
-    `trainlist01.txt` and `testlist01.txt` (`ucf101_list`: which of the three); or a folder of classes, alone or
-    below folders named train, val and test. Raises `DataError` naming file, line and remedy.
+    `path` is one of:
+
+    - a CSV with the columns path and label, and optionally split and group
+    - a folder with `train.csv` and `test.csv` or `val.csv` (columns video_name and tag), as in UCF101's 5-class subset
+    - a folder with UCF101's own `trainlist01.txt` and `testlist01.txt`; `ucf101_list` chooses one of the three pairs
+    - a folder with one folder for each class, or with such folders inside folders named train, val and test
+
+    Raises `DataError` that names the file, the line and the remedy.
     """
     if path.is_file():
         rows, base = _table(path), path.parent
@@ -45,29 +49,32 @@ def read_rows(path: Path, *, ucf101_list: int = 1) -> tuple[list[Row], Path]:
     else:
         rows, base = _folders(path), path
     if not rows:
-        raise DataError(f"{path}: no clip in it; known are {', '.join(sorted(VIDEO_SUFFIXES))}")
+        raise DataError(f"{path}: no clip in it; clips are files that end in {', '.join(sorted(VIDEO_SUFFIXES))}")
     if len(rows) > MAX_CLIPS:
-        raise DataError(f"{path}: {len(rows)} clips, at most {MAX_CLIPS}; make several lists of it")
+        raise DataError(f"{path}: {len(rows)} clips, at most {MAX_CLIPS}; divide it into several lists")
     return rows, base
 
 
 def _table(path: Path, split: str = "") -> list[Row]:
-    """A CSV with a header. `split`: that of rows that have none of their own."""
+    """Read a CSV with a header. Rows without a split of their own get `split`."""
     try:
         if path.stat().st_size > MAX_LIST_BYTES:
             raise DataError(f"{path}: {path.stat().st_size} bytes, at most {MAX_LIST_BYTES}; is it a list of clips?")
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             columns = reader.fieldnames or []
-            where, what = _column(path, columns, PATH_COLUMNS), _column(path, columns, LABEL_COLUMNS)
+            path_column = _column(path, columns, PATH_COLUMNS)
+            label_column = _column(path, columns, LABEL_COLUMNS)
             rows = []
             for line in reader:
-                name, label = (line[where] or "").strip(), (line[what] or "").strip()
+                name, label = (line[path_column] or "").strip(), (line[label_column] or "").strip()
                 if not name or not label:
-                    raise DataError(f"{path}, line {reader.line_num}: {where}={name!r}, {what}={label!r}; give both")
-                part = (line.get("split") or split).strip()
+                    raise DataError(
+                        f"{path}, line {reader.line_num}: {path_column}={name!r}, {label_column}={label!r}; give both"
+                    )
+                own_split = (line.get("split") or split).strip()
                 group = (line.get("group") or "").strip() or _group(name)
-                rows.append(Row(path=name, label=label, split=_split(path, part), group=group))
+                rows.append(Row(path=name, label=label, split=_split(path, own_split), group=group))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except (csv.Error, UnicodeDecodeError) as error:
@@ -86,7 +93,7 @@ def _column(path: Path, columns: Sequence[str], known: Sequence[str]) -> str:
 
 
 def _split(path: Path, name: str) -> str:
-    """Our word for a split; "" where there is none."""
+    """Return this package's name of a split; "" for none."""
     if not name:
         return ""
     known = SPLITS.get(name.lower())
@@ -96,13 +103,13 @@ def _split(path: Path, name: str) -> str:
 
 
 def _group(name: str) -> str:
-    """UCF101 writes into a file's name which films it shares a source with; others say nothing."""
+    """Return the group in the name of a UCF101 file, which tells files with the same source; "" for other names."""
     found = UCF101_NAME.search(name)
     return f"{found['label']}-g{found['group']}" if found else ""
 
 
 def _split_table(path: Path) -> list[Row]:
-    """`train.csv` beside a folder `train`, as in UCF101's 5-class subset: names are relative to that folder."""
+    """Read `train.csv`. In UCF101's 5-class subset its paths are relative to the folder `train` beside it."""
     rows = _table(path, split=SPLITS[path.stem.lower()])
     if not (path.parent / path.stem).is_dir():
         return rows
@@ -110,7 +117,7 @@ def _split_table(path: Path) -> list[Row]:
 
 
 def _ucf101(path: Path) -> list[Row]:
-    """`trainlist01.txt` (path and number) or `testlist01.txt` (path): the class is the path's folder."""
+    """Read `trainlist01.txt` (path and number) or `testlist01.txt` (path): the path's folder is the class."""
     split = "train" if path.name.startswith("train") else "test"
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -122,21 +129,23 @@ def _ucf101(path: Path) -> list[Row]:
             continue
         found = UCF101_LINE.match(line.strip())
         if found is None:
-            raise DataError(f"{path}, line {number}: {line[:80]!r} is not Class/video.avi; take UCF101's own lists")
+            raise DataError(f"{path}, line {number}: {line[:80]!r} is not Class/video.avi; use UCF101's own lists")
         rows.append(Row(path=found["path"], label=found["label"], split=split, group=_group(found["path"])))
     return rows
 
 
 def _folders(path: Path) -> list[Row]:
-    """`class/clip.mp4`, or `train/class/clip.mp4` where every folder is named for a split."""
+    """Read `class/clip.mp4`, or `train/class/clip.mp4` where every folder has a split's name."""
     children = sorted(item for item in path.iterdir() if item.is_dir() and not item.name.startswith("."))
     if children and all(child.name.lower() in SPLITS for child in children):
-        parts = [(SPLITS[child.name.lower()], child) for child in children]
+        splits = [(SPLITS[child.name.lower()], child) for child in children]
     else:
-        parts = [("", path)]
+        splits = [("", path)]
     rows = []
-    for split, part in parts:
-        for folder in sorted(item for item in part.iterdir() if item.is_dir() and not item.name.startswith(".")):
+    for split, split_folder in splits:
+        for folder in sorted(
+            item for item in split_folder.iterdir() if item.is_dir() and not item.name.startswith(".")
+        ):
             clips = _videos(folder)
             if not clips:
                 raise DataError(f"{folder}: no clip of class {folder.name!r} in it; add some or remove the folder")

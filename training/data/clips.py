@@ -1,23 +1,23 @@
-"""What a data set is to the trainer: clips at a known rate, each with a label, some held back."""
+"""Labelled clips, as the trainer reads them, and the rows of the lists that name them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from engines.arrays import F32, I64, U8
+from training.errors import DataError
 
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""Names of splits as lists and folders spell them, and as we do."""
+"""The names that lists and folders give to splits, and the name that this package uses for each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One line of a list: where a clip is, what it shows, which part it belongs to and whom it shares a source with."""
+    """One row of a list of clips. Clips that come from the same source have the same `group`."""
 
     path: str
     label: str
@@ -26,39 +26,66 @@ class Row:
 
 
 class Clips(Protocol):
-    """Decoded clips in one order for ever."""
+    """Decoded clips in an order that never changes."""
 
     labels: I64
     """(C,) index of each clip's label."""
     names: Sequence[str]
     groups: Sequence[str]
-    truth_names: Sequence[str]
-    """What is known of every frame besides: names of the A columns of `truths`."""
+    aux_names: Sequence[str]
+    """The names of the A columns of `aux_targets`: the values that are known of each frame besides the label."""
 
     def key(self, index: int) -> str:
-        """What tells this clip's pixels from any other's."""
+        """Return a string that differs for clips with different pixels."""
 
     def steps(self, index: int) -> int:
-        """How many of a clip's frames there are for each one at the recipe's fps."""
+        """Return how many frames the clip holds for each frame at the recipe's fps."""
 
     def frames(self, index: int) -> U8:
-        """(F, h, w, 3) uint8 RGB, read-only."""
+        """Return (F, h, w, 3) uint8 RGB, read-only."""
 
-    def truths(self, index: int) -> F32 | None:
-        """(F, A) float32, NaN where unknown; x and y are shares of the picture's width and height."""
+    def aux_targets(self, index: int) -> F32 | None:
+        """Return (F, A) float32, NaN where unknown; x and y are shares of the frame's width and height."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataSet:
-    """What a recipe trains on and is measured on, and what was noticed while it was read.
+class ConcatenatedClips(Clips):
+    """The clips of several sources, one source after the other."""
 
-    `odds`: (C,) chance of each training clip to be drawn, before classes are balanced.
-    """
+    def __init__(self, sources: Sequence[Clips]) -> None:
+        self._sources = list(sources)
+        self._starts = np.cumsum([0, *(len(source.labels) for source in sources)])
+        self.labels: I64 = np.concatenate([source.labels for source in sources])
+        self.names = [name for source in sources for name in source.names]
+        self.groups = [group for source in sources for group in source.groups]
+        self.aux_names = max((source.aux_names for source in sources), key=len)
+        for source in sources:
+            if source.aux_names and list(source.aux_names) != list(self.aux_names):
+                raise DataError(
+                    f"parts: one has the auxiliary targets {list(source.aux_names)}, another {list(self.aux_names)}; "
+                    "mix parts that have the same"
+                )
 
-    labels: tuple[str, ...]
-    training: Clips
-    held_back: Clips
-    odds: npt.NDArray[np.float64]
-    notes: list[str] = field(default_factory=list)
-    public: bool = False
-    """Whether its pictures may be shipped in a bundle: made ones may, people's may not."""
+    def _locate(self, index: int) -> tuple[Clips, int]:
+        """Return the source of clip `index`, and the clip's index there."""
+        number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return self._sources[number], index - int(self._starts[number])
+
+    def key(self, index: int) -> str:
+        """Return the key that the clip has in its source."""
+        source, own_index = self._locate(index)
+        return source.key(own_index)
+
+    def steps(self, index: int) -> int:
+        """Return the steps that the clip has in its source."""
+        source, own_index = self._locate(index)
+        return source.steps(own_index)
+
+    def frames(self, index: int) -> U8:
+        """Return (F, h, w, 3) from the clip's source."""
+        source, own_index = self._locate(index)
+        return source.frames(own_index)
+
+    def aux_targets(self, index: int) -> F32 | None:
+        """Return (F, A) from the clip's source, or None where it has no targets."""
+        source, own_index = self._locate(index)
+        return source.aux_targets(own_index)

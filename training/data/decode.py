@@ -1,4 +1,4 @@
-"""A video file -> its frames at the model's rate and size, through the service's own sources, sampling and scaling."""
+"""Decode a video file to frames at the model's rate and size, with the service's own sources, sampling and scaling."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ MAX_CLIP_BYTES = 2 << 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeSpec:
-    """What a file's frames depend on besides the file. `steps` frames are taken for each one of the recipe's `fps`."""
+    """The parameters of decoding. A file and a spec determine the frames.
+
+    `steps` frames are taken for each frame at the recipe's `fps`.
+    """
 
     fps: float
     frames_per_chunk: int
@@ -31,13 +34,13 @@ class DecodeSpec:
 
     @property
     def frame_bytes(self) -> int:
-        """Of one frame of RGB."""
+        """Return the bytes of one RGB frame."""
         return self.height * self.width * 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decoded:
-    """`frames` (F, h, w, 3) uint8 RGB of the longest run without a gap; `elsewhere`: frames in other runs."""
+class DecodedClip:
+    """The longest segment of a clip: `frames` (F, h, w, 3) uint8 RGB. `elsewhere` counts frames of other segments."""
 
     frames: U8
     elsewhere: int
@@ -46,17 +49,17 @@ class Decoded:
 
     @property
     def facts(self) -> dict[str, int]:
-        """Everything but the pixels."""
+        """Return the counts, with the number of frames instead of the pixels."""
         return {name: value for name, value in asdict(self).items() if name != "frames"} | {"frames": len(self.frames)}
 
 
-def decode_clip(path: Path, spec: DecodeSpec) -> Decoded:
-    """The frames that the service would sample from `path`. Raises `DataError` for what it cannot read.
+def decode_clip(path: Path, spec: DecodeSpec) -> DecodedClip:
+    """Decode the frames that the service would sample from `path`. Raises `DataError` where it cannot be read.
 
-    Serving leaves a last chunk that is not full aside; here its frames are kept, since clips are short.
+    Serving drops a last chunk that is not full. Here its frames are kept, because clips are short.
     """
     sampler = ChunkSampler(spec.fps * spec.steps, spec.frames_per_chunk * spec.steps)
-    sink = _Runs(sampler, (spec.frames_per_chunk * spec.steps, spec.height, spec.width, 3))
+    sink = _SegmentSink(sampler, (spec.frames_per_chunk * spec.steps, spec.height, spec.width, 3))
     builder = ChunkBuilder(sampler, sink, height=spec.height, width=spec.width, resize=spec.resize)
     try:
         with open_source(file_stream(path)) as source:
@@ -70,49 +73,49 @@ def decode_clip(path: Path, spec: DecodeSpec) -> Decoded:
             undecodable = source.undecodable
     except SourceError as error:
         raise DataError(str(error)) from error
-    runs = sink.runs()
-    if not runs:
-        raise DataError(f"{path}: not one frame of it could be sampled; play it elsewhere or record it again")
-    longest = max(runs, key=len)
-    return Decoded(
+    segments = sink.segments()
+    if not segments:
+        raise DataError(f"{path}: no frame of it could be sampled; play the file to check it, or record it again")
+    longest = max(segments, key=len)
+    return DecodedClip(
         frames=longest,
-        elsewhere=sum(len(run) for run in runs) - len(longest),
+        elsewhere=sum(len(segment) for segment in segments) - len(longest),
         duplicates=sink.duplicates,
         undecodable=undecodable,
     )
 
 
-class _Runs:
-    """A sink that keeps every chunk, the unfinished ones too, by the segment that each belongs to."""
+class _SegmentSink:
+    """Keep every chunk of a file, unfinished chunks too, sorted by segment."""
 
     def __init__(self, sampler: ChunkSampler, shape: tuple[int, int, int, int]) -> None:
         self._sampler, self._shape = sampler, shape
-        self._runs: dict[int, list[U8]] = {}
-        self._place: U8 | None = None
+        self._segments: dict[int, list[U8]] = {}
+        self._buffer: U8 | None = None
         self._segment = self._abandoned = 0
         self.duplicates = 0
 
     def begin(self) -> U8:
-        """A new place; the one before may have been left unfinished by its segment's end."""
+        """Return the buffer of a new chunk. If a segment's end left the last chunk unfinished, keep its frames."""
         self._keep(self._sampler.dropped_partial - self._abandoned)
         self._abandoned = self._sampler.dropped_partial
         self._segment = self._sampler.segment
-        self._place = np.empty(self._shape, np.uint8)
-        return self._place
+        self._buffer = np.empty(self._shape, np.uint8)
+        return self._buffer
 
     def commit(self, chunk: ChunkMeta) -> int:
-        """The place begun last is full."""
+        """Keep the current chunk, which is full."""
         self._keep(chunk.frames)
         self.duplicates += chunk.duplicates
         return 0
 
-    def runs(self) -> list[U8]:
-        """Frames of each run without a gap, once everything was offered."""
-        s = self._sampler
-        self._keep((s.sampled - s.dropped_partial) % self._shape[0])
-        return [np.concatenate(run) for run in self._runs.values()]
+    def segments(self) -> list[U8]:
+        """Return the frames of each segment, after the last frame of the file."""
+        sampler = self._sampler
+        self._keep((sampler.sampled - sampler.dropped_partial) % self._shape[0])
+        return [np.concatenate(chunks) for chunks in self._segments.values()]
 
     def _keep(self, frames: int) -> None:
-        if self._place is not None and frames:
-            self._runs.setdefault(self._segment, []).append(self._place[:frames])
-        self._place = None
+        if self._buffer is not None and frames:
+            self._segments.setdefault(self._segment, []).append(self._buffer[:frames])
+        self._buffer = None

@@ -1,4 +1,4 @@
-"""The same work on many things, by several processes."""
+"""Run one function on many jobs in several processes."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ import cv2
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-WORTH_IT = 16
-"""Jobs; a process takes longer to start than fewer of them to do."""
+MIN_JOBS = 16
+"""Below this many jobs, starting processes costs more time than it saves."""
 
 
-def pooled(work: Callable[[Job], Result], jobs: Sequence[Job], *, workers: int, at_once: int = 8) -> Iterator[Result]:
-    """What `work` gives for each of `jobs`, in the order in which they are done; `at_once`: handed over together.
+def map_in_processes(
+    function: Callable[[Job], Result], jobs: Sequence[Job], *, workers: int, chunksize: int = 8
+) -> Iterator[Result]:
+    """Yield `function(job)` for each of `jobs`, in the order in which the jobs finish.
 
-    `work` is a function of a module, which the processes can import. What it raises is raised here.
+    `function` must be importable from a module. Each process receives `chunksize` jobs at a time. An exception in a
+    process is raised here.
     """
-    if workers < 2 or len(jobs) < WORTH_IT:
-        yield from map(work, jobs)
+    if workers < 2 or len(jobs) < MIN_JOBS:
+        yield from map(function, jobs)
         return
-    # Each with OpenCV on one thread: the processes are what keeps the cores busy.
+    # OpenCV uses one thread in each process, because the processes already keep all cores busy.
     with multiprocessing.get_context("spawn").Pool(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        yield from pool.imap_unordered(work, jobs, chunksize=at_once)
+        yield from pool.imap_unordered(function, jobs, chunksize=chunksize)

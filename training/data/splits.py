@@ -1,9 +1,9 @@
-"""Which clips train and which are held back: as the list says, or drawn by whole groups."""
+"""Split clips into training and validation: as their list says, or by whole groups."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -12,7 +12,10 @@ from training.errors import DataError
 
 
 def class_names(rows: Sequence[Row], wanted: Sequence[str] = ()) -> tuple[str, ...]:
-    """The classes, in the order wanted or of the alphabet. Raises `DataError` for one that is not in the other."""
+    """Return the classes in the order `wanted`, or alphabetically.
+
+    Raises `DataError` where `wanted` and the list do not name the same classes.
+    """
     found = {row.label for row in rows}
     if not wanted:
         names = tuple(sorted(found))
@@ -21,80 +24,81 @@ def class_names(rows: Sequence[Row], wanted: Sequence[str] = ()) -> tuple[str, .
         if unknown := found - set(names):
             raise DataError(
                 f"label {min(unknown)!r}: in the list, but not among data.labels ({', '.join(names)}); "
-                "add it there or take its clips out"
+                "add it to data.labels or remove its clips"
             )
         if missing := [name for name in names if name not in found]:
             raise DataError(
                 f"label {missing[0]!r}: among data.labels, but no clip of the list has it "
-                f"(it has {', '.join(sorted(found))}); add clips or take it out"
+                f"(it has {', '.join(sorted(found))}); add clips or remove the label"
             )
     if len(names) < 2:
         raise DataError(f"one class only, {names[0]!r}; give clips of at least two")
     return names
 
 
-def check_groups(training: Sequence[Row], held_back: Sequence[Row]) -> None:
-    """Raise `DataError` for a group that is on both sides: its held-back clips would not be unseen."""
-    mine = {row.group: row.path for row in training if row.group}
-    for row in held_back:
-        if row.group in mine:
+def check_groups(training: Sequence[Row], validation: Sequence[Row]) -> None:
+    """Raise `DataError` for a group in both splits, because its validation clips would not be unseen."""
+    by_group = {row.group: row.path for row in training if row.group}
+    for row in validation:
+        if row.group in by_group:
             raise DataError(
-                f"group {row.group!r}: {mine[row.group]} trains and {row.path} is held back, though they share a "
-                "source; put the whole group into one split"
+                f"group {row.group!r}: {by_group[row.group]} is a training clip and {row.path} a validation clip, "
+                "but they share a source; put the whole group into one split"
             )
 
 
-def check_classes(rows: Sequence[Row], names: Sequence[str], part: str) -> None:
-    """Raise `DataError` for a class without a clip."""
-    counts = Counter(row.label for row in rows)
+def check_classes(found: Iterable[str], names: Sequence[str], part: str) -> None:
+    """Raise `DataError` for a class of `names` that is not among `found`, the labels of all clips in `part`."""
+    known = set(found)
     for name in names:
-        if not counts[name]:
+        if name not in known:
             raise DataError(f"class {name!r}: no clip of it in {part}; add some, or give other splits")
 
 
-def by_list(rows: Sequence[Row], train: str, held_back: str) -> tuple[list[Row], list[Row]]:
-    """The rows of the two splits named. Raises `DataError` where one has none."""
-    parts = [[row for row in rows if row.split == name] for name in (train, held_back)]
-    for name, part in zip((train, held_back), parts, strict=True):
-        if not part:
-            have = Counter(row.split or "none" for row in rows)
-            told = ", ".join(f"{count} in {split}" for split, count in sorted(have.items()))
-            raise DataError(f"split {name!r}: no clip in it ({told}); give data.train_split and data.held_back_split")
-    return parts[0], parts[1]
+def split_by_list(rows: Sequence[Row], train: str, validation: str) -> tuple[list[Row], list[Row]]:
+    """Return the rows of the two splits named. Raises `DataError` where a split has no rows."""
+    splits = [[row for row in rows if row.split == name] for name in (train, validation)]
+    for name, split in zip((train, validation), splits, strict=True):
+        if not split:
+            counts = Counter(row.split or "none" for row in rows)
+            found = ", ".join(f"{count} in {known}" for known, count in sorted(counts.items()))
+            raise DataError(f"split {name!r}: no clip in it ({found}); give data.train_split and data.validation_split")
+    return splits[0], splits[1]
 
 
-def by_groups(rows: Sequence[Row], *, parts: int, part: int, seed: int) -> tuple[list[Row], list[Row]]:
-    """Deal whole groups into `parts` of about equal class shares; part number `part` is held back.
+def split_by_groups(rows: Sequence[Row], *, folds: int, fold: int, seed: int) -> tuple[list[Row], list[Row]]:
+    """Distribute whole groups over `folds` of about equal class shares; fold number `fold` is for validation.
 
-    A clip without a group is one of its own. Classes stay as even as groups allow: the largest groups are dealt
-    first, each to the part that lacks its classes most. Raises `DataError` where a class has too few groups.
+    A clip without a group is a group of its own. Classes stay as even as groups allow: the largest groups are
+    distributed first, each to the fold that lacks its classes most. Raises `DataError` where a class has too few
+    groups.
     """
     groups: dict[str, list[Row]] = defaultdict(list)
     for number, row in enumerate(rows):
         groups[row.group or f"clip {number}"].append(row)
-    of_class: dict[str, int] = Counter(label for clips in groups.values() for label in {row.label for row in clips})
-    short = min(of_class, key=lambda label: (of_class[label], label))
-    if of_class[short] < 2:
-        clips = sum(row.label == short for row in rows)
+    groups_of: dict[str, int] = Counter(label for clips in groups.values() for label in {row.label for row in clips})
+    rarest = min(groups_of, key=lambda label: (groups_of[label], label))
+    if groups_of[rarest] < 2:
+        clips = sum(row.label == rarest for row in rows)
         raise DataError(
-            f"class {short!r}: {clips} clip{'s' if clips > 1 else ''} of one source; at least two are needed, one "
-            "to train on and one to hold back"
+            f"class {rarest!r}: {clips} clip{'s' if clips > 1 else ''} of one source; at least two sources are needed, "
+            "one for training and one for validation"
         )
-    order = np.random.default_rng([seed, parts]).permutation(len(groups))
+    order = np.random.default_rng([seed, folds]).permutation(len(groups))
     names = list(groups)
     shuffled = sorted((names[i] for i in order), key=lambda name: -len(groups[name]))
-    wanted = Counter(row.label for row in rows)
-    filled: list[Counter[str]] = [Counter() for _ in range(parts)]
-    dealt: list[list[Row]] = [[] for _ in range(parts)]
+    totals = Counter(row.label for row in rows)
+    counts: list[Counter[str]] = [Counter() for _ in range(folds)]
+    members: list[list[Row]] = [[] for _ in range(folds)]
     for name in shuffled:
         inside = Counter(row.label for row in groups[name])
 
         def fullness(i: int, inside: Counter[str] = inside) -> tuple[float, int]:
-            return sum(count * filled[i][label] / wanted[label] for label, count in inside.items()), len(dealt[i])
+            return sum(count * counts[i][label] / totals[label] for label, count in inside.items()), len(members[i])
 
-        target = min(range(parts), key=fullness)
-        filled[target].update(inside)
-        dealt[target] += groups[name]
-    held_back = dealt[part]
-    kept = {id(row) for row in held_back}
-    return [row for row in rows if id(row) not in kept], held_back
+        target = min(range(folds), key=fullness)
+        counts[target].update(inside)
+        members[target] += groups[name]
+    validation = members[fold]
+    chosen = {id(row) for row in validation}
+    return [row for row in rows if id(row) not in chosen], validation

@@ -1,27 +1,96 @@
-"""MedMNIST's volumes, one .npz with the arrays train_images, train_labels, …: a volume is a clip of slices."""
+"""The data kind `volumes`: MedMNIST's volumes as clips of slices, from one .npz file.
+
+The file has the arrays train_images, train_labels, val_images and so on.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import zipfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from engines.arrays import F32, I64, U8
 from streamclf.sources.resize import render_bgr
+from training.data.base import ClipSection, given_path
 from training.data.clips import Clips
+from training.data.dataset import ClipDataSet
+from training.data.shape import Shape
 from training.errors import DataError
 
 MAX_BYTES = 16 << 30
 
 
-class VolumeClips(Clips):
-    """Grey volumes (N, D, H, W) uint8 as clips of D frames of the size asked for, grey in all three channels."""
+class VolumesData(ClipSection):
+    """MedMNIST's .npz of grey volumes: slices become frames, and grey is copied into three channels."""
 
-    truth_names: Sequence[str] = ()
+    kind: Literal["volumes"] = "volumes"
+    path: Path | None = Field(None, description="the .npz, with train_images, train_labels, val_images, …")
+    train_split: str = "train"
+    validation_split: str = "val"
+    keep: tuple[int, int, int] | None = Field(
+        None, description="use only so many first voxels of depth, height and width; all by default"
+    )
+
+    @property
+    def volume_crop(self) -> tuple[int, int, int] | None:
+        """Return how many first voxels of depth, height and width are used."""
+        return self.keep
+
+    def given_path(self) -> Path:
+        """Return the .npz. Raises `RecipeError` where the recipe gives none."""
+        return given_path(self.path, "the .npz file in MedMNIST's format")
+
+    def label_names(self) -> tuple[str, ...]:
+        """Return the classes; numbers where the recipe does not name them."""
+        path = self.given_path()
+        return self.labels or _label_names(path, read_volumes(path, self.train_split, crop=None)[1], ())
+
+    def open(self, shape: Shape, *, seed: int, stretch: bool) -> ClipDataSet:
+        """Read both splits."""
+        path = self.given_path()
+        volumes, classes = read_volumes(path, self.train_split, crop=self.keep)
+        labels = _label_names(path, classes, self.labels)
+        counts = Counter(classes.tolist())
+        for number, name in enumerate(labels):
+            if not counts[number]:
+                raise DataError(
+                    f"class {name!r}: no volume of it in {self.train_split}_labels of {path}; is the file complete?"
+                )
+        others, other_classes = read_volumes(path, self.validation_split, crop=self.keep)
+        _label_names(path, other_classes, labels)
+        notes = []
+        if volumes.shape[1] != shape.window:
+            notes.append(f"volumes have {volumes.shape[1]} slices, a window takes {shape.window} of them")
+        trained = {volume.tobytes() for volume in volumes}
+        if duplicates := sum(volume.tobytes() in trained for volume in others):
+            notes.append(
+                f"{duplicates} of {len(others)} validation volumes are also training volumes; the figures are too good"
+            )
+        return ClipDataSet(
+            labels=labels,
+            training=VolumeClips(volumes, classes, split=self.train_split, size=shape.enlarged(self.train_scale)),
+            validation=VolumeClips(
+                others, other_classes, split=self.validation_split, size=(shape.height, shape.width)
+            ),
+            notes=notes,
+        )
+
+    def card_text(self) -> str:
+        """Name the file and its validation split."""
+        return f"volumes of `{self.given_path().name}`; `{self.validation_split}` is for validation."
+
+
+class VolumeClips(Clips):
+    """Grey volumes (N, D, H, W) uint8 as clips of D frames of `size` (h, w), the same grey in all three channels."""
+
+    aux_names: Sequence[str] = ()
 
     def __init__(self, volumes: U8, labels: I64, *, split: str, size: tuple[int, int]) -> None:
         self._volumes, self._size = volumes, size
@@ -30,30 +99,30 @@ class VolumeClips(Clips):
         self.groups = [""] * len(labels)
 
     def key(self, index: int) -> str:
-        """Of its voxels."""
+        """Return the digest of the voxels."""
         return hashlib.sha256(self._volumes[index].tobytes()).hexdigest()
 
     def steps(self, index: int) -> int:
-        """Slices are not sampled in time."""
+        """Return 1, because slices are not sampled in time."""
         return 1
 
     def frames(self, index: int) -> U8:
-        """(D, h, w, 3)."""
+        """Return (D, h, w, 3)."""
         volume = self._volumes[index]
         if volume.shape[1:] == self._size:
             return np.broadcast_to(volume[..., None], (*volume.shape, 3))
         out = np.empty((len(volume), *self._size, 3), np.uint8)
-        for plane, place in zip(volume, out, strict=True):
-            render_bgr(np.repeat(plane[..., None], 3, axis=2), *self._size, "stretch", place)
+        for plane, target in zip(volume, out, strict=True):
+            render_bgr(np.repeat(plane[..., None], 3, axis=2), *self._size, "stretch", target)
         return out
 
-    def truths(self, index: int) -> F32 | None:
-        """Volumes tell nothing but their label."""
+    def aux_targets(self, index: int) -> F32 | None:
+        """Return None: volumes have no auxiliary targets."""
         return None
 
 
-def read_volumes(path: Path, split: str, *, keep: tuple[int, int, int] | None) -> tuple[U8, I64]:
-    """((N, D, H, W) uint8, (N,) labels) of one split. Raises `DataError` for what is not such a file."""
+def read_volumes(path: Path, split: str, *, crop: tuple[int, int, int] | None) -> tuple[U8, I64]:
+    """Read ((N, D, H, W) uint8, (N,) labels) of one split. Raises `DataError` for a file of another format."""
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(item.file_size for item in archive.infolist())
@@ -66,7 +135,8 @@ def read_volumes(path: Path, split: str, *, keep: tuple[int, int, int] | None) -
             images, labels = (np.asarray(arrays[name]) for name in names)
     except OSError as error:
         raise DataError(
-            f"{path}: cannot be read ({error.strerror}); python -m training download organmnist3d"
+            f"{path}: cannot be read ({error.strerror}); `python -m training download organmnist3d` fetches one set, "
+            "and data.path=PATH gives another file"
         ) from error
     except (ValueError, zipfile.BadZipFile, EOFError) as error:
         raise DataError(f"{path}: not a .npz of plain arrays ({error}); download it again") from error
@@ -77,18 +147,18 @@ def read_volumes(path: Path, split: str, *, keep: tuple[int, int, int] | None) -
     labels = labels.reshape(len(labels), -1)
     if labels.shape != (len(images), 1) or not np.issubdtype(labels.dtype, np.integer) or (labels < 0).any():
         raise DataError(f"{path}: {split}_labels is {labels.dtype} {labels.shape}; expected one class for each volume")
-    if keep is not None:
-        if any(want > have for want, have in zip(keep, images.shape[1:], strict=True)):
-            raise DataError(f"data.keep={list(keep)}: volumes in {path} have {list(images.shape[1:])} voxels")
-        images = images[:, : keep[0], : keep[1], : keep[2]]
+    if crop is not None:
+        if any(wanted > available for wanted, available in zip(crop, images.shape[1:], strict=True)):
+            raise DataError(f"data.keep={list(crop)}: volumes in {path} have {list(images.shape[1:])} voxels")
+        images = images[:, : crop[0], : crop[1], : crop[2]]
     return images, labels[:, 0].astype(np.int64)
 
 
-def volume_labels(path: Path, labels: npt.NDArray[np.int64], wanted: Sequence[str]) -> tuple[str, ...]:
-    """The classes' names: those wanted, or their numbers. Raises `DataError` where there are too few."""
+def _label_names(path: Path, labels: npt.NDArray[np.int64], wanted: Sequence[str]) -> tuple[str, ...]:
+    """Return the names `wanted`, or the classes' numbers. Raises `DataError` where there are too few names."""
     classes = int(labels.max()) + 1 if len(labels) else 0
     if not wanted:
         return tuple(str(number) for number in range(classes))
     if classes > len(wanted):
-        raise DataError(f"{path}: has class {classes - 1}, data.labels only {len(wanted)} names; give them all")
+        raise DataError(f"{path}: has class {classes - 1}, but data.labels has only {len(wanted)} names; name them all")
     return tuple(wanted)

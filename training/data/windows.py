@@ -1,4 +1,4 @@
-"""Which frames of a clip make a window: drawn for training, laid evenly over the clip for measuring. Pure."""
+"""Choose the frames of a clip that make a window: drawn at random for training, spread evenly for validation."""
 
 from __future__ import annotations
 
@@ -6,21 +6,55 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from pydantic import Field, model_validator
 
 from engines.arrays import I64
+from training.data.shape import Shape
+from training.section import Section
 
 Fill = Literal["hold", "loop"]
-"""What stands where a clip is shorter than a window: its outermost frames, or the clip again."""
+"""How to fill a window that is longer than its clip: hold the first and last frame, or loop the clip."""
 
 SHORTER_SHARE = 0.85
-"""Of a stretched clip: how much of it the windows after the first one show."""
+"""The share of a stretched clip that its second and later windows show."""
+
+
+class WindowsRecipe(Section):
+    """The `windows` section of a recipe: how windows are cut from clips."""
+
+    fit: Literal["rate", "stretch"] = Field(
+        "rate", description="rate: windows at the recipe's fps, as in serving; stretch: the whole clip is one window"
+    )
+    span: tuple[float, float] = Field(
+        (0.8, 1.0), description="with fit: stretch, the smallest and largest share of a clip in a training window"
+    )
+    jitter: float = Field(
+        0.3, ge=0, le=0.5, description="training shifts each sampling time by up to this share of a frame interval"
+    )
+    short_clips: Fill = Field(
+        "hold", description="how to fill a window that is longer than its clip: hold its last frame, or loop it"
+    )
+    measured: int = Field(
+        5, ge=0, le=1000, description="windows of a validation clip whose probabilities are averaged; 0: all windows"
+    )
+    balanced: bool = Field(True, description="draw all classes equally often, however many clips each of them has")
+    views: int = Field(
+        0, ge=0, le=256, description="with a frozen encoder: augmented versions of each clip to encode and cache"
+    )
+
+    @model_validator(mode="after")
+    def _check_span(self) -> WindowsRecipe:
+        if not 0.1 <= self.span[0] <= self.span[1] <= 1:
+            raise ValueError(f"span={list(self.span)}: give two shares between 0.1 and 1, the smaller first")
+        return self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """`frames`: (n * t,) indices into the clip, t for each of n chunks. `windows`: (W, T) chunk numbers.
+    """The chunks of a clip, and the windows that they form.
 
-    `filled`: how many of `frames` stand for frames that the clip does not have.
+    `frames`: (n * t,) indices into the clip, t for each of n chunks. `windows`: (W, T) chunk numbers. `filled`: how
+    many of `frames` replace frames that the clip does not have.
     """
 
     frames: I64
@@ -28,43 +62,61 @@ class Layout:
     filled: int
 
 
-def fill(positions: I64, length: int, how: Fill) -> I64:
-    """Positions outside 0..length - 1, brought inside."""
-    return positions % length if how == "loop" else positions.clip(0, length - 1)
+def validation_layout(length: int, shape: Shape, windows: WindowsRecipe) -> Layout:
+    """Lay out the windows in which a validation clip of `length` frames is measured."""
+    if windows.fit == "stretch":
+        return stretch_windows(
+            length, frames_per_chunk=shape.frames_per_chunk, chunks=shape.chunks, count=max(windows.measured, 1)
+        )
+    return spread_windows(
+        length,
+        frames_per_chunk=shape.frames_per_chunk,
+        chunks=shape.chunks,
+        count=windows.measured,
+        fill=windows.short_clips,
+    )
 
 
-def lay_windows(length: int, *, frames_per_chunk: int, chunks: int, count: int, how: Fill) -> Layout:
-    """`count` windows spread evenly over a clip of `length` frames, at chunks' borders, where serving has them too.
+def fill_indices(indices: I64, length: int, fill: Fill) -> I64:
+    """Replace indices outside 0..length - 1 by indices inside."""
+    return indices % length if fill == "loop" else indices.clip(0, length - 1)
 
-    0 takes them all, as `streamclf classify` does. A clip shorter than a window gives one, filled.
 
-    Ten frames, t=2, T=3, count=2: chunks 01 23 45 67 89, windows (0, 1, 2) and (2, 3, 4).
+def spread_windows(length: int, *, frames_per_chunk: int, chunks: int, count: int, fill: Fill) -> Layout:
+    """Spread `count` windows evenly over a clip of `length` frames. Windows begin where serving begins a chunk.
+
+    A `count` of 0 takes every window, as `streamclf classify` does. A clip shorter than a window gives one window,
+    with frames filled in.
+
+    Ten frames, t=2, T=3, count=2: the chunks are 01 23 45 67 89, the windows (0, 1, 2) and (2, 3, 4).
     """
-    made = max(length // frames_per_chunk, chunks)
-    frames = np.arange(made * frames_per_chunk)
-    last = made - chunks
+    total = max(length // frames_per_chunk, chunks)
+    frames = np.arange(total * frames_per_chunk)
+    last = total - chunks
     starts = np.arange(last + 1)
     if 0 < count <= last:
         starts = np.unique(
             (np.linspace(0, last, count + 2)[1:-1] if count == 1 else np.linspace(0, last, count)).round()
         )
     windows = starts.astype(np.int64)[:, None] + np.arange(chunks)
-    return Layout(frames=fill(frames, length, how), windows=windows, filled=max(frames_per_chunk * chunks - length, 0))
+    return Layout(
+        frames=fill_indices(frames, length, fill), windows=windows, filled=max(frames_per_chunk * chunks - length, 0)
+    )
 
 
 def stretch_windows(length: int, *, frames_per_chunk: int, chunks: int, count: int) -> Layout:
-    """The whole clip of `length` frames as one window, whatever its duration, and `count` - 1 of most of it.
+    """Lay out the whole clip of `length` frames as one window, and `count` - 1 windows over most of it.
 
-    Its frames are repeated or left out evenly. Each window has chunks of its own.
+    Frames are repeated or left out evenly to fill a window. Windows share no chunks.
     """
     window = frames_per_chunk * chunks
     spans = [(0.0, 1.0)]
     if count > 1:
         starts = np.linspace(0, 1 - SHORTER_SHARE, count - 1)
         spans += [(float(start), float(start) + SHORTER_SHARE) for start in starts]
-    places = [_spread(begin * (length - 1), end * (length - 1), window) for begin, end in spans]
+    indices = [_spread(begin * (length - 1), end * (length - 1), window) for begin, end in spans]
     return Layout(
-        frames=np.concatenate(places),
+        frames=np.concatenate(indices),
         windows=np.arange(len(spans) * chunks).reshape(-1, chunks),
         filled=max(window - length, 0),
     )
@@ -78,34 +130,35 @@ def draw_window(
     steps: int,
     speed: tuple[float, float],
     jitter: float,
-    how: Fill,
+    fill: Fill,
 ) -> I64:
-    """(window,) indices into a clip that holds `length` frames, `steps` for each one of the model's.
+    """Draw (window,) indices into a clip that has `length` frames, `steps` for each frame of the model.
 
-    The speed is drawn between the two of `speed` (evenly in its logarithm), the start anywhere it fits; a clip that
-    is too short lies anywhere in the window. Where there are several `steps`, each time is off by up to `jitter` of
-    the model's frame interval.
+    The speed is drawn between the two values of `speed`, evenly in its logarithm. The start is drawn among all starts
+    at which the window fits into the clip. A clip that is too short is placed anywhere in the window. With several
+    `steps`, each time is shifted by up to `jitter` of the model's frame interval.
     """
     low, high = np.log(speed)
     pace = steps * float(np.exp(rng.uniform(low, high)))
-    room = length - 1 - pace * (window - 1)
-    start = rng.uniform(min(room, 0), max(room, 0))
-    off = rng.uniform(-jitter, jitter, window) * pace if steps > 1 else np.zeros(window)
-    return fill(np.round(start + np.arange(window) * pace + off).astype(np.int64), length, how)
+    slack = length - 1 - pace * (window - 1)
+    start = rng.uniform(min(slack, 0), max(slack, 0))
+    shift = rng.uniform(-jitter, jitter, window) * pace if steps > 1 else np.zeros(window)
+    return fill_indices(np.round(start + np.arange(window) * pace + shift).astype(np.int64), length, fill)
 
 
 def draw_stretched(
     rng: np.random.Generator, length: int, *, window: int, span: tuple[float, float], jitter: float
 ) -> I64:
-    """(window,) indices, spread over a part of the clip that is drawn: of share `span`, anywhere it fits.
+    """Draw (window,) indices, spread over a random part of the clip.
 
-    Each is off the even ones by up to `jitter` of their distance.
+    The part's share of the clip is drawn between the two values of `span`. Each index is shifted by up to `jitter` of
+    the distance between two indices.
     """
     share = rng.uniform(*span)
     begin = rng.uniform(0, 1 - share) * (length - 1)
     end = begin + share * (length - 1)
-    off = rng.uniform(-jitter, jitter, window) * (end - begin) / max(window - 1, 1)
-    return np.round(np.linspace(begin, end, window) + off).astype(np.int64).clip(0, length - 1)
+    shift = rng.uniform(-jitter, jitter, window) * (end - begin) / max(window - 1, 1)
+    return np.round(np.linspace(begin, end, window) + shift).astype(np.int64).clip(0, length - 1)
 
 
 def _spread(begin: float, end: float, window: int) -> I64:

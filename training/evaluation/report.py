@@ -1,4 +1,4 @@
-"""The figures as pictures, and a page of clips with what was said of them."""
+"""Run the evaluate command, and write its report: charts, and a page of clips with their predictions."""
 
 from __future__ import annotations
 
@@ -12,21 +12,18 @@ import matplotlib as mpl
 import numpy as np
 
 from engines.backends.names import Backend, Precision
-from training.errors import RecipeError
-from training.evaluation.evaluate import evaluate_on, evaluate_run
+from streamclf.render.film_writer import GifWriter
+from training.errors import RecipeError, RunError
+from training.evaluation.evaluate import ClipPrediction, evaluate_on, evaluate_run
+from training.fit.metrics import table
 from training.fit.run_folder import HISTORY_FILE, RECIPE_FILE, read_json, read_recipe, run_labels
 
 mpl.use("agg")
 
 from matplotlib.figure import Figure
 
-from streamclf.render.film_writer import GifWriter
-from training.errors import RunError
-from training.evaluation.evaluate import Answered
-from training.fit.metrics import table
-
 MAX_WRONG, MAX_RIGHT = 120, 60
-"""Clips on the page: it is for looking at."""
+"""The most wrong and correct clips on the page, so that a person can look through it."""
 SHOWN_SIDE, SHOWN_FPS, SHOWN_FRAMES = 160, 8, 32
 
 _STYLE = """
@@ -42,7 +39,7 @@ img.figure { max-width: 100%; }
 
 
 class Report:
-    """Collects clips while they are answered, and writes `folder` in the end."""
+    """Collect clips during an evaluation, and write them with the charts to `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -51,22 +48,22 @@ class Report:
         try:
             (folder / "clips").mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"{folder}: cannot be made ({error.strerror}); give -o another folder") from error
+            raise RunError(f"{folder}: cannot be created ({error.strerror}); give -o another folder") from error
 
-    def see(self, answered: Answered, labels: Sequence[str]) -> None:
-        """Keep a clip's film: wrong ones sooner than right ones."""
-        best = answered.probabilities.argsort()[::-1][:3]
-        right = bool(best[0] == answered.truth)
+    def add_clip(self, prediction: ClipPrediction, labels: Sequence[str]) -> None:
+        """Write a clip's film for the page, unless the page already has enough clips of its sort, wrong or right."""
+        best = prediction.probabilities.argsort()[::-1][:3]
+        right = bool(best[0] == prediction.truth)
         if self._counts[right] >= (MAX_RIGHT if right else MAX_WRONG):
             return
         self._counts[right] += 1
         name = f"{len(self._clips):04}.gif"
-        write_gif(self._folder / "clips" / name, answered)
-        said = [(labels[i], float(answered.probabilities[i])) for i in best]
-        self._clips.append((answered.name, labels[answered.truth], said, name, right))
+        write_gif(self._folder / "clips" / name, prediction)
+        top = [(labels[i], float(prediction.probabilities[i])) for i in best]
+        self._clips.append((prediction.name, labels[prediction.truth], top, name, right))
 
     def write(self, result: dict[str, Any], labels: Sequence[str], history: Sequence[dict[str, Any]]) -> None:
-        """`index.html`, `confusion.png` and, of a run, `curves.png`."""
+        """Write `index.html`, `confusion.png` and, for a run, `curves.png`."""
         draw_confusion(self._folder / "confusion.png", result["confusion"], labels)
         if history:
             draw_curves(self._folder / "curves.png", history)
@@ -82,30 +79,31 @@ class Report:
         )
 
 
-def _figure(name: str, truth: str, said: Sequence[tuple[str, float]], file: str, right: bool) -> str:
-    told = ", ".join(f"{html.escape(label)} {share:.0%}" for label, share in said)
+def _figure(name: str, truth: str, top: Sequence[tuple[str, float]], file: str, right: bool) -> str:
+    predicted = ", ".join(f"{html.escape(label)} {share:.0%}" for label, share in top)
     return (
         f'<figure class="{"right" if right else "wrong"}"><img src="clips/{file}" alt="" loading="lazy">'
-        f"<figcaption>is <b>{html.escape(truth)}</b><br>said {told}<br><small>{html.escape(name)}</small></figcaption>"
+        f"<figcaption>true: <b>{html.escape(truth)}</b><br>"
+        f"predicted: {predicted}<br><small>{html.escape(name)}</small></figcaption>"
         "</figure>"
     )
 
 
-def write_gif(path: Path, answered: Answered) -> None:
-    """The frames that the model was shown, at most `SHOWN_FRAMES` of them."""
-    frames = answered.frames
+def write_gif(path: Path, prediction: ClipPrediction) -> None:
+    """Write the frames that the model received as a GIF of at most `SHOWN_FRAMES` frames."""
+    frames = prediction.frames
     chosen = np.unique(np.linspace(0, len(frames) - 1, SHOWN_FRAMES).round().astype(int))
     scale = SHOWN_SIDE / max(frames.shape[1:3])
     size = (max(round(frames.shape[2] * scale), 1), max(round(frames.shape[1] * scale), 1))
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
     with GifWriter(path) as film:
         for number, index in enumerate(chosen):
-            picture = cv2.resize(np.ascontiguousarray(frames[index][..., ::-1]), size, interpolation=how)
-            film.write(np.asarray(picture, np.uint8), number / SHOWN_FPS)
+            scaled = cv2.resize(np.ascontiguousarray(frames[index][..., ::-1]), size, interpolation=interpolation)
+            film.write(np.asarray(scaled, np.uint8), number / SHOWN_FPS)
 
 
 def draw_confusion(path: Path, matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> None:
-    """Rows are the truth; colour is the share of a row, numbers are clips."""
+    """Draw the confusion matrix: rows are the true classes, colours are shares of a row, numbers count clips."""
     counts = np.asarray(matrix)
     shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
     side = 1.8 + 0.42 * len(labels)
@@ -125,14 +123,14 @@ def draw_confusion(path: Path, matrix: Sequence[Sequence[int]], labels: Sequence
 
 
 def draw_curves(path: Path, history: Sequence[dict[str, Any]]) -> None:
-    """Losses on the left, shares of right answers on the right, over steps."""
+    """Draw the learning curves over steps: losses on the left, accuracies and AUC on the right."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for axes, names in ((left, ("train_label", "train_truth", "loss")), (right, ("top1", "balanced_accuracy", "auc"))):
+    for axes, names in ((left, ("train_label", "train_aux", "loss")), (right, ("top1", "balanced_accuracy", "auc"))):
         for name in names:
             points = [(row["step"], row[name]) for row in history if row.get(name) is not None]
             if points:
-                label = {"loss": "held back", "train_label": "training", "train_truth": "training, besides"}.get(
+                label = {"loss": "validation", "train_label": "training", "train_aux": "training, auxiliary"}.get(
                     name, name
                 )
                 axes.plot(*zip(*points, strict=True), label=label, marker="." if len(points) < 40 else None)
@@ -140,7 +138,7 @@ def draw_curves(path: Path, history: Sequence[dict[str, Any]]) -> None:
         axes.grid(alpha=0.3)
         axes.legend()
     left.set_ylabel("loss")
-    right.set_ylabel("on clips held back")
+    right.set_ylabel("on validation clips")
     right.set_ylim(0, 1.02)
     figure.savefig(path, dpi=110)
 
@@ -155,36 +153,45 @@ def run_evaluate(
     precision: Any,
     output: Path | None,
 ) -> dict[str, Any]:
-    """See the command. Raises `TrainingError`; `RecipeError` for options that do not go together."""
+    """Evaluate as the command's options say, and write the report where `output` is given.
+
+    Raises `TrainingError`; `RecipeError` for options that do not go together.
+    """
     for name, value, known in (("backend", backend, get_args(Backend)), ("precision", precision, get_args(Precision))):
         if value not in known:
             raise RecipeError(f"--{name} {value}: one of {', '.join(known)}")
-    is_run = (target / RECIPE_FILE).is_file()
     if data is None:
         if split is not None or windows is not None:
             raise RecipeError("--split and --windows go with --data; without it a run is measured as its recipe says")
-        return _own_part(target, output)
-    if output is None:
-        return evaluate_on(target, data, split=split, windows=windows, backend=backend, precision=precision)
-    from training.evaluation.report import Report
-
-    report = Report(output)
+        return _evaluate_validation_clips(target, output)
+    report = None if output is None else Report(output)
     result = evaluate_on(
-        target, data, split=split, windows=windows, backend=backend, precision=precision, see=report.see
+        target,
+        data,
+        split=split,
+        windows=windows,
+        backend=backend,
+        precision=precision,
+        on_clip=None if report is None else report.add_clip,
     )
-    history = read_json(target / HISTORY_FILE) if is_run and (target / HISTORY_FILE).is_file() else []
-    report.write(result, list(result["per_class"]), history)
+    if report is not None:
+        report.write(result, list(result["per_class"]), _read_history(target))
     return result
 
 
-def _own_part(run: Path, output: Path | None) -> dict[str, Any]:
-    """What the run held back."""
+def _evaluate_validation_clips(run: Path, output: Path | None) -> dict[str, Any]:
+    """Evaluate a run on its own validation clips."""
     result = evaluate_run(run)
     if output is not None:
-        from training.evaluation.report import Report
-
         recipe = read_recipe(run)
-        named = {**result, "model": f"{recipe.name}@{recipe.version}", "data": "clips held back"}
-        history = read_json(run / HISTORY_FILE) if (run / HISTORY_FILE).is_file() else []
-        Report(output).write(named, run_labels(run, recipe), history)
+        named = {**result, "model": f"{recipe.name}@{recipe.version}", "data": "validation clips"}
+        Report(output).write(named, run_labels(run, recipe), _read_history(run))
     return result
+
+
+def _read_history(target: Path) -> list[dict[str, Any]]:
+    """Read the learning curve of a run; a bundle has none."""
+    if not (target / RECIPE_FILE).is_file() or not (target / HISTORY_FILE).is_file():
+        return []
+    history: list[dict[str, Any]] = read_json(target / HISTORY_FILE)
+    return history

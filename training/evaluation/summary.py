@@ -1,28 +1,27 @@
-"""What a recipe builds, before anything is trained or downloaded."""
+"""Summarise the model that a recipe builds, before anything is trained or downloaded."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from training.errors import DataError
-from training.fit.run_folder import labels_of
+from training.errors import DataError, RecipeError
 from training.models import ClipModel
 from training.models.flops import ModelCost, compute_cost
 from training.recipe import Recipe
 
 
 def summarise(recipe: Recipe) -> dict[str, Any]:
-    """Parameters, operations, fp32 megabytes and the window of the recipe's model.
+    """Count parameters, FLOPs, fp32 megabytes and the window of the recipe's model.
 
-    FLOPs count as publications do (see `training.models.flops`): `window_flops` is a window in which every chunk is
-    encoded, and `served_flops` what one more prediction costs here: one encode and one head, in which the last layers
-    compute no more than is read. Where neither the recipe nor its data, not yet here, names the classes, two are
-    assumed and `labels_known` is false.
+    FLOPs are counted as publications do (see `training.models.flops`). `window_flops` is the cost of a window whose
+    chunks are all encoded. `served_flops` is the cost of one more prediction in serving: one encode and one head,
+    whose last layers compute only the outputs that are read. Where the recipe does not name the classes and its data
+    are missing, two classes are assumed and `labels_known` is false.
     """
     model = recipe.model
     try:
-        labels, known = len(labels_of(recipe)), True
-    except DataError:
+        labels, known = len(recipe.data.label_names()), True
+    except (DataError, RecipeError):
         labels, known = 2, False
 
     def fresh() -> ClipModel:

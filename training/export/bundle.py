@@ -1,33 +1,29 @@
-"""A run's folder -> a bundle: chooses the golden window, applies the calibration, writes the card, exports."""
+"""Export a run as a bundle: choose the golden window, apply biases, write the model card and the graphs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from engines.arrays import U8
 from engines.bundle import Bundle
-from training.builtin.camera_events import LABELS as CAMERA_EVENTS
-from training.builtin.camera_events.dataset import Footage
-from training.builtin.camera_events.learner import footage_of
-from training.data.batches import HeldBackBatches
-from training.data.datasets import open_data
-from training.data.recipes import CameraEventsData, ClipRecipe
 from training.errors import RunError
-from training.export.golden import CANDIDATES, drawn_windows, telling_window
-from training.export.model_card import camera_events_card, model_card
+from training.export.camera_events_card import camera_events_card
+from training.export.golden import CANDIDATES, choose_golden_window, render_windows
+from training.export.model_card import CardContent, model_card
 from training.export.onnx import export_bundle
 from training.fit.run_folder import METRICS_FILE, NOTES_FILE, load_run, read_json, run_labels
-from training.fit.train import measure, open_work
+from training.fit.train import open_session, validate
 from training.models import ClipModel
-from training.recipe import Recipe, resize_of
+from training.recipe import Recipe
 
-GOLDEN_LABEL = "moved"
+CARDS = {"camera_events": camera_events_card}
+"""The functions that write model cards, for those kinds of data that need one of their own."""
 
 
 def export_run(
@@ -35,103 +31,70 @@ def export_run(
 ) -> Bundle:
     """Export the best weights of `run` to the bundle at `path`.
 
-    `figures`: the camera-events benchmark's JSON, for the card and the spec. `biases`, by label, go into the head's
-    last bias. Raises `RunError` for a label that the model does not have.
+    `figures`: the JSON of a benchmark on other data (camera-events has one), for the card and the spec. `biases`, by
+    label, are added to the head's last bias. Raises `RunError` for a label that the model does not have.
     """
     recipe, model = load_run(run)
     labels = run_labels(run, recipe)
     torch.set_num_threads(recipe.threads)
     if unknown := set(biases or {}) - set(labels):
         raise RunError(f"bias for {min(unknown)!r}: no such label; there are {', '.join(labels)}")
-    calibration, metrics = "none.", _figures(run)
+    if figures is not None and not recipe.data.has_benchmark:
+        raise RunError(f"--figures {figures}: only for camera-events; other cards contain the run's own figures")
+    calibration, metrics = "none.", _read_metrics(run)
     if biases:
         bias = last_bias(model, len(labels))
         with torch.no_grad():
             for label, value in biases.items():
                 bias[labels.index(label)] += value
-        work = open_work(recipe, model)
-        metrics = work.trainee.judge(measure(model, work.held_back, len(labels)))
+        metrics = validate(open_session(recipe, model), model)
         added = ", ".join(f"{value:+g} on `{label}`" for label, value in biases.items())
         calibration = f"last bias: {added}. All figures include it."
-    if isinstance(recipe.data, CameraEventsData):
-        real = read_json(figures) if figures is not None else None
-        measured = _camera_events_metrics(metrics, real)
-        card = camera_events_card(recipe, recipe.data, labels, metrics, real, calibration)
-        golden = telling_window(model, _moved_windows(footage_of(recipe, validation=True), recipe))
-    else:
-        if figures is not None:
-            raise RunError(f"--figures {figures}: only for camera-events; other cards take the run's own figures")
-        names = ("top1", "top5", "balanced_accuracy", "auc", "clips")
-        measured = {name: metrics[name] for name in names if metrics.get(name) is not None}
-        notes = read_json(run / NOTES_FILE) if (run / NOTES_FILE).is_file() else []
-        card = model_card(recipe, labels, metrics, calibration=calibration, notes=notes)
-        golden = telling_window(model, _windows(recipe, recipe.data))
+    benchmark = read_json(figures) if figures is not None else None
+    content = CardContent(
+        recipe=recipe,
+        labels=labels,
+        metrics=metrics,
+        benchmark=benchmark,
+        calibration=calibration,
+        notes=read_json(run / NOTES_FILE) if (run / NOTES_FILE).is_file() else [],
+    )
+    card = CARDS.get(recipe.data.kind, model_card)(content)
+    golden = choose_golden_window(model, islice(_golden_candidates(recipe), CANDIDATES))
+    spec_metrics = recipe.data.spec_metrics(metrics, benchmark)
     fields = {
         "name": recipe.name,
         "version": recipe.version,
         "labels": labels,
         "height": recipe.model.height,
         "width": recipe.model.width,
-        "resize": resize_of(recipe),
+        "resize": recipe.resize,
         "fps": recipe.fps,
         "frames_per_chunk": recipe.model.frames_per_chunk,
         "chunks": recipe.model.chunks,
         "whole_clips": "stretch" if recipe.windows.fit == "stretch" else "windows",
-        "metrics": {name: round(float(value), 5) for name, value in measured.items()},
+        "metrics": {name: round(float(value), 5) for name, value in spec_metrics.items()},
     }
     return export_bundle(model, fields=fields, golden=golden, card=card, path=path)
 
 
 def last_bias(model: ClipModel, labels: int) -> torch.Tensor:
-    """The bias of the layer that gives the logits. Raises `RunError` where there is none."""
+    """Return the bias of the layer that computes the logits. Raises `RunError` where there is none."""
     layers = [layer for layer in model.head.modules() if isinstance(layer, nn.Linear) and layer.out_features == labels]
     if not layers or layers[-1].bias is None:
-        raise RunError("bias: this model's last layer has none; train without --bias")
+        raise RunError("--bias: this model's last layer has no bias; export without --bias")
     return layers[-1].bias
 
 
-def _windows(recipe: Recipe, data: ClipRecipe) -> Iterator[U8]:
-    """Candidates for the golden window: made ones, unless the recipe says that its own may be shipped."""
-    found = None
-    if recipe.golden == "held_back" or data.kind == "gestures_made":
-        found = open_data(data, recipe.shape, seed=recipe.seed, stretch=recipe.windows.fit == "stretch")
-    if found is None:
-        yield from drawn_windows(recipe.shape)
-        return
-    taken = 0
-    for batch in HeldBackBatches(found.held_back, recipe.shape, recipe.windows):
-        for window in batch["windows"]:
-            yield batch["frames"][window].numpy()
-            taken += 1
-            if taken == CANDIDATES:
-                return
+def _golden_candidates(recipe: Recipe) -> Iterator[U8]:
+    """Yield candidates for the golden window: rendered ones, unless the recipe's own clips may be published."""
+    if recipe.golden == "validation" or recipe.data.synthetic:
+        data = recipe.data.open(recipe.shape, seed=recipe.seed, stretch=recipe.windows.fit == "stretch")
+        return data.golden_candidates(recipe.shape, recipe.windows)
+    return render_windows(recipe.shape)
 
 
-def _moved_windows(footage: Footage, recipe: Recipe) -> Iterator[U8]:
-    """Windows (T, t, H, W, 3) in which the camera moves."""
-    spec = footage.spec
-    found = np.argwhere(footage.labels == CAMERA_EVENTS.index(GOLDEN_LABEL))[:CANDIDATES]
-    if not len(found):
-        raise RunError(f"no made window is {GOLDEN_LABEL!r}; raise data.validation_clips={spec.clips}")
-    for clip, i in found:
-        start = spec.offsets[i]
-        frames = footage.frames[clip, start : start + spec.window]
-        yield frames.reshape(-1, recipe.model.frames_per_chunk, *frames.shape[1:])
-
-
-def _camera_events_metrics(metrics: dict[str, Any], real: dict[str, Any] | None) -> dict[str, float]:
-    measured = {
-        "made_balanced_accuracy": metrics["balanced_accuracy"],
-        "made_false_alarms": metrics["false_alarms"],
-    }
-    if real is not None:
-        for part in ("all", "tuning", "held-out"):
-            for name in ("balanced_accuracy", "false_alarms"):
-                measured[f"real_{part.replace('-', '_')}_{name}"] = real[part][name]
-    return measured
-
-
-def _figures(run: Path) -> dict[str, Any]:
+def _read_metrics(run: Path) -> dict[str, Any]:
     result = read_json(run / METRICS_FILE)
     if not isinstance(result, dict):
         raise RunError(f"{run / METRICS_FILE}: one JSON object expected, this is {type(result).__name__}")

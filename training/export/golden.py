@@ -1,4 +1,4 @@
-"""The golden window of a bundle: one on which a wrong number would be noticed, and that shows nobody."""
+"""Choose the golden window of a bundle: wrong numbers must show on it, and it must not show real people."""
 
 from __future__ import annotations
 
@@ -10,41 +10,45 @@ import torch
 from torch import nn
 
 from engines.arrays import U8
-from training.data.recipes import Shape
+from training.data.shape import Shape
 
 CANDIDATES = 24
+"""The number of windows from which one is chosen."""
 CLEAR_LEAD = 0.22
-"""Of the best class's probability over the second's: twice what INT8, the coarsest precision, may be off, and a bit."""
+"""The smallest accepted lead of the best class's probability over the second's.
+
+It is slightly more than twice the tolerance of INT8, the coarsest precision.
+"""
 
 
-def telling_window(model: nn.Module, windows: Iterable[U8]) -> U8:
-    """Of the windows, each (T, t, H, W, 3) uint8, the least sure one that is no near tie.
+def choose_golden_window(model: nn.Module, windows: Iterable[U8]) -> U8:
+    """Choose from the windows (T, t, H, W, 3) uint8 the least certain one whose two best classes are far apart.
 
-    Where probabilities are near 0 or 1, wrong numbers would go unnoticed; where two are nearly equal, the best class of
-    an engine that is right within its precision's tolerance would be the other one.
+    With probabilities near 0 or 1, wrong numbers would not be noticed. With two nearly equal probabilities, an engine
+    within its precision's tolerance could have another best class.
     """
-    seen = []
+    ranked = []
     with torch.inference_mode():
         for window in windows:
             best, second = model(torch.from_numpy(np.array(window))[None]).softmax(dim=-1)[0].topk(2).values.tolist()
-            seen.append((best - second < CLEAR_LEAD, best if best - second >= CLEAR_LEAD else second - best, window))
-    assert seen  # there is at least one
-    return np.array(min(seen, key=lambda item: item[:2])[2])
+            ranked.append((best - second < CLEAR_LEAD, best if best - second >= CLEAR_LEAD else second - best, window))
+    assert ranked  # there is at least one window
+    return np.array(min(ranked, key=lambda item: item[:2])[2])
 
 
-def drawn_windows(shape: Shape, *, count: int = CANDIDATES) -> Iterator[U8]:
-    """Windows of coloured discs and bars that drift over a soft background: the same on every machine."""
+def render_windows(shape: Shape, *, count: int = CANDIDATES) -> Iterator[U8]:
+    """Render windows of coloured discs and bars that drift over a soft background: the same on every machine."""
     for seed in range(count):
         rng = np.random.default_rng([seed, 17])
         coarse = rng.integers(30, 220, (4, 5, 3)).astype(np.uint8)
         ground = np.asarray(cv2.resize(coarse, (shape.width, shape.height), interpolation=cv2.INTER_CUBIC), np.uint8)
-        things = [_thing(rng) for _ in range(rng.integers(2, 6))]
-        frames = np.stack([_picture(ground, things, i / max(shape.window - 1, 1)) for i in range(shape.window)])
+        objects = [_draw_object(rng) for _ in range(rng.integers(2, 6))]
+        frames = np.stack([_render_frame(ground, objects, i / max(shape.window - 1, 1)) for i in range(shape.window)])
         yield frames.reshape(shape.chunks, shape.frames_per_chunk, shape.height, shape.width, 3)
 
 
-def _thing(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, float, tuple[int, int, int], bool]:
-    """(where from, where to, as shares of the picture, size, colour, whether it is round)."""
+def _draw_object(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, float, tuple[int, int, int], bool]:
+    """Draw (start, end, size, colour, whether it is a disc); places and size are shares of the frame."""
     colour = rng.integers(0, 256, 3)
     return (
         rng.uniform(0, 1, 2),
@@ -55,18 +59,18 @@ def _thing(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, float, tup
     )
 
 
-def _picture(
-    ground: U8, things: list[tuple[np.ndarray, np.ndarray, float, tuple[int, int, int], bool]], at: float
+def _render_frame(
+    ground: U8, objects: list[tuple[np.ndarray, np.ndarray, float, tuple[int, int, int], bool]], progress: float
 ) -> U8:
-    picture = ground.copy()
-    height, width = picture.shape[:2]
-    for begin, end, size, colour, is_round in things:
-        x, y = begin + (end - begin) * at
+    frame = ground.copy()
+    height, width = frame.shape[:2]
+    for begin, end, size, colour, is_disc in objects:
+        x, y = begin + (end - begin) * progress
         radius = max(int(size * height), 1)
         centre = (int(x * width), int(y * height))
-        if is_round:
-            cv2.circle(picture, centre, radius, colour, -1)
+        if is_disc:
+            cv2.circle(frame, centre, radius, colour, -1)
         else:
             corner = (centre[0] + radius, centre[1] + max(radius // 3, 1))
-            cv2.rectangle(picture, (centre[0] - radius, centre[1] - max(radius // 3, 1)), corner, colour, -1)
-    return np.asarray(picture, np.uint8)
+            cv2.rectangle(frame, (centre[0] - radius, centre[1] - max(radius // 3, 1)), corner, colour, -1)
+    return np.asarray(frame, np.uint8)

@@ -1,5 +1,7 @@
-"""Windows of labelled clips in a bundle's own recipe, as `streamclf compile` takes them to calibrate INT8 and to say
-what it costs: the pixels that the model is shown, cut and resized as evaluation does."""
+"""Write windows of labelled clips, with which `streamclf compile` calibrates INT8 and measures its loss of accuracy.
+
+The windows have a bundle's own rate and size. They are cut and resized as in evaluation.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +19,13 @@ from engines.bundle import Bundle
 from engines.errors import EngineError
 from streamclf.builtin_models import find_bundle
 from streamclf.errors import StreamclfError
-from training.data.batches import layout
+from training.data.windows import validation_layout
 from training.errors import DataError, RunError
-from training.evaluation.evaluate import Counted, bundle_subject, read_clips
+from training.evaluation.evaluate import ReadCounts, bundle_reader, read_clips
 
 COUNT: Final = 256
 MAX_BYTES: Final = 4 << 30
-"""Of all windows: they are in memory together."""
+"""The most bytes of all windows together, because all are in memory at the same time."""
 
 Labelled = tuple[int, U8]
 """(class, window (T, t, H, W, 3))."""
@@ -32,11 +34,11 @@ Labelled = tuple[int, U8]
 def write_windows(
     model: Path, data: Path, output: Path, *, split: str | None = None, count: int = COUNT, disturbed: bool = False
 ) -> dict[str, Any]:
-    """Write up to `count` windows of `data` and their classes to the .npz file `output`, replacing it whole.
+    """Write up to `count` windows of `data` and their classes to the .npz file `output`, completely or not at all.
 
-    Each class gets an even share, drawn from its windows by a fixed seed. `data`: a list or folder of clips, of one
-    `split` or all; with `disturbed` the folder of the camera-events benchmark, whose splits are `tuning` and
-    `held-out`. Returns what was written, by label. Raises `TrainingError`.
+    Each class gets an equal share, drawn from its windows with a fixed seed. `data` is a list or folder of clips, of
+    one `split` or of all. With `disturbed` it is the folder of the camera-events benchmark, whose splits are `tuning`
+    and `held-out`. Returns the number of windows by label. Raises `TrainingError`.
     """
     try:
         bundle = find_bundle(str(model))
@@ -47,60 +49,60 @@ def write_windows(
     if count < 1 or nbytes > MAX_BYTES:
         raise DataError(f"--count {count}: {nbytes / 1e9:.1f} GB of pixels; 1 window to {MAX_BYTES / 1e9:.1f} GB")
     try:
-        source = _cases(bundle, data, split) if disturbed else _clips(bundle, data, split)
-        drawn = _drawn(source, classes=len(spec.labels), count=count)
+        source = _benchmark_windows(bundle, data, split) if disturbed else _clip_windows(bundle, data, split)
+        sampled = _sample_per_class(source, classes=len(spec.labels), count=count)
     except (EngineError, StreamclfError) as error:
         raise RunError(str(error)) from error
-    if not drawn:
-        raise DataError(f"{data}: not one window of it can be used; is --split {split} there?")
-    labels = np.array([label for label, _ in drawn], np.int64)
-    _write(output, np.stack([window for _, window in drawn]), labels)
+    if not sampled:
+        raise DataError(f"{data}: no window of it can be used; does the split --split {split} exist?")
+    labels = np.array([label for label, _ in sampled], np.int64)
+    _write(output, np.stack([window for _, window in sampled]), labels)
     found = {name: int((labels == index).sum()) for index, name in enumerate(spec.labels)}
     return {"model": spec.id, "windows": len(labels), **{name: number for name, number in found.items() if number}}
 
 
-def _clips(bundle: Bundle, data: Path, split: str | None) -> Iterator[Labelled]:
-    subject = bundle_subject(bundle, None)
-    for _, truth, frames in read_clips(subject, data, split, Counted()):
-        laid = layout(len(frames), subject.shape, subject.windows)
-        chunks = frames[laid.frames].reshape(-1, subject.shape.frames_per_chunk, *frames.shape[1:])
-        for window in laid.windows:
+def _clip_windows(bundle: Bundle, data: Path, split: str | None) -> Iterator[Labelled]:
+    reader = bundle_reader(bundle, None)
+    for _, truth, frames in read_clips(reader, data, split, ReadCounts()):
+        layout = validation_layout(len(frames), reader.shape, reader.windows)
+        chunks = frames[layout.frames].reshape(-1, reader.shape.frames_per_chunk, *frames.shape[1:])
+        for window in layout.windows:
             yield truth, chunks[window]
 
 
-def _cases(bundle: Bundle, data: Path, split: str | None) -> Iterator[Labelled]:
+def _benchmark_windows(bundle: Bundle, data: Path, split: str | None) -> Iterator[Labelled]:
     from training.builtin.camera_events.benchmark import NOT_FIXED, cases, real_films
 
     films = [film for film in real_films(data) if film.path.name not in NOT_FIXED and split in (None, film.half)]
     for case in cases(films, bundle.spec):
         if case.label not in bundle.spec.labels:
-            raise DataError(f"--disturbed: {bundle.spec.id} has no label {case.label}; it is for camera-events")
+            raise DataError(f"--disturbed: {bundle.spec.id} has no label {case.label}; the option is for camera-events")
         yield bundle.spec.labels.index(case.label), case.frames
 
 
 @dataclass(slots=True)
 class _Reservoir:
-    """A fair draw of `size` items of a row whose length nobody knows yet."""
+    """A uniform random sample of up to `size` items from a stream of unknown length (reservoir sampling)."""
 
     size: int
-    seen: int = 0
+    added: int = 0
     kept: list[U8] = field(default_factory=list)
 
-    def offer(self, item: U8, rng: np.random.Generator) -> None:
-        self.seen += 1
+    def add(self, item: U8, rng: np.random.Generator) -> None:
+        self.added += 1
         if len(self.kept) < self.size:
             self.kept.append(item.copy())
-        elif (place := int(rng.integers(self.seen))) < self.size:
+        elif (place := int(rng.integers(self.added))) < self.size:
             self.kept[place] = item.copy()
 
 
-def _drawn(source: Iterable[Labelled], *, classes: int, count: int) -> list[Labelled]:
-    """At most `count`, of each class its share; one that has fewer leaves the rest of its share unused."""
+def _sample_per_class(source: Iterable[Labelled], *, classes: int, count: int) -> list[Labelled]:
+    """Sample up to `count` windows, the same number of each class; a class with too few windows gives all it has."""
     share, more = divmod(count, classes)
     reservoirs = [_Reservoir(size=share + (label < more)) for label in range(classes)]
     rng = np.random.default_rng(0)
     for label, window in source:
-        reservoirs[label].offer(window, rng)
+        reservoirs[label].add(window, rng)
     return [(label, window) for label, reservoir in enumerate(reservoirs) for window in reservoir.kept]
 
 

@@ -1,4 +1,4 @@
-"""A model -> a bundle: two ONNX graphs, a golden window, a model card, `spec.json`; checked before it is kept."""
+"""Write a model as a bundle, and check it: two ONNX graphs, a golden window, a model card and `spec.json`."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from training.models import ClipModel
 
 OPSET = 17
 MAX_GRAPH_BYTES = (1 << 31) - (1 << 24)
-"""Protobuf's limit, less what nodes and names may take."""
+"""Protobuf's limit of 2 GiB, less room for nodes and names."""
 TOLERANCE = 1e-5
-"""Largest difference between PyTorch's and ONNX Runtime's fp32 outputs, relative to the largest output."""
+"""The largest accepted difference between PyTorch's and ONNX Runtime's fp32 outputs, relative to the largest output."""
 
 
 def export_bundle(
     model: ClipModel, *, fields: dict[str, Any], golden: npt.NDArray[np.uint8], card: str, path: Path
 ) -> Bundle:
-    """Write the bundle at `path`, replacing one that is there only once the new one is complete and verified.
+    """Write the bundle at `path`. An older bundle there is replaced only when the new one is complete and verified.
 
-    `fields`: those of `ModelSpec` without `files` and `feature_shape`. `golden`: (T, t, H, W, 3) uint8 RGB.
-    Raises `RunError` where the graphs do not compute what the model does.
+    `fields`: the fields of `ModelSpec` without `files` and `feature_shape`. `golden`: (T, t, H, W, 3) uint8 RGB.
+    Raises `RunError` where the graphs do not compute the same outputs as the model.
     """
     if path.exists() and not (path / SPEC_FILE).is_file() and any(path.iterdir()):
         raise RunError(f"{path}: exists and is not a bundle; choose another folder")
@@ -44,7 +44,7 @@ def export_bundle(
         new = Path(folder) / "bundle"
         new.mkdir()
         chunks, features = window[0], model.encoder(window[0])
-        # Two of each, though a window may have one chunk: torch.export takes a batch of one for a constant.
+        # Each example has a batch of two, because torch.export treats a batch of one as a constant.
         write_graph(model.encoder, torch.stack([chunks[0], chunks[0]]), new / ENCODER_FILE, "frames", "features")
         write_graph(model.head, torch.stack([features, features]), new / HEAD_FILE, "features", "logits")
         check_graph(model.encoder, chunks, new / ENCODER_FILE)
@@ -60,20 +60,20 @@ def export_bundle(
 
 
 def write_graph(module: nn.Module, example: Tensor, path: Path, source: str, target: str) -> None:
-    """One module as ONNX, opset 17, in which the batch, N, is the only dynamic axis.
+    """Write one module as ONNX, opset 17. Only the batch axis N is dynamic.
 
-    Raises `RunError` where it cannot be written so: a graph and its weights are one file of at most 2 GiB.
+    Raises `RunError` where that is not possible: a graph and its weights are one file of at most 2 GiB.
     """
     size = sum(tensor.numel() * tensor.element_size() for tensor in (*module.parameters(), *module.buffers()))
     if size > MAX_GRAPH_BYTES:
         raise RunError(
             f"{path.name}: {size / 1e9:.1f} GB of weights, at most {MAX_GRAPH_BYTES / 1e9:.1f} in one ONNX file; "
-            "take a smaller size"
+            "choose a smaller model"
         )
     for noisy in ("torch.onnx", "onnxscript"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter warns of its own parts
+        warnings.simplefilter("ignore")  # the exporter warns about its own code
         program = torch.onnx.export(
             module.eval(),
             (example,),
@@ -88,25 +88,28 @@ def write_graph(module: nn.Module, example: Tensor, path: Path, source: str, tar
     assert program is not None
     graph = program.model_proto
     for node in graph.graph.node:
-        node.ClearField("metadata_props")  # traces of where in the source each node came from; a third of the file
+        node.ClearField("metadata_props")  # each node's place in the source code; a third of the file
         node.doc_string = ""
     del graph.graph.value_info[:]
     _lower_opset(graph)
     try:
         onnx.checker.check_model(graph, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        said = str(error).strip().splitlines()[0]
-        raise RunError(f"{path.name}: cannot be written in opset {OPSET} ({said}); take another backbone") from error
+        reason = str(error).strip().splitlines()[0]
+        raise RunError(
+            f"{path.name}: cannot be written in opset {OPSET} ({reason}); choose another backbone"
+        ) from error
     onnx.save_model(graph, path)
     dynamic = [dim.dim_param for tensor in graph.graph.input for dim in tensor.type.tensor_type.shape.dim]
     if [bool(name) for name in dynamic] != [True] + [False] * (len(dynamic) - 1):
-        raise RunError(f"{path.name}: its dynamic axes are {dynamic}; only the first may be")
+        raise RunError(f"{path.name}: its dynamic axes are {dynamic}; only the first axis may be dynamic")
 
 
 def _lower_opset(graph: onnx.ModelProto) -> None:
-    """Write what opset 18 says of reductions as opset 17 does; the exporter's own conversion gives up on them.
+    """Rewrite reductions from opset 18 to opset 17, which the exporter's own converter cannot do.
 
-    Of the operators that models here use, 18 changed only these: axes are an input there, an attribute before.
+    Of the operators that models here use, opset 18 changed only the reductions: their axes became an input, where
+    opset 17 has an attribute.
     """
     (main,) = (opset for opset in graph.opset_import if opset.domain in ("", "ai.onnx"))
     if main.version == OPSET:
@@ -116,7 +119,7 @@ def _lower_opset(graph: onnx.ModelProto) -> None:
         if node.op_type in ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceL2", "ReduceProd") and len(node.input) == 2:
             axes = constants.get(node.input[1])
             if axes is None:
-                raise RunError(f"{node.name}: its axes are not known before it runs; write the model with fixed ones")
+                raise RunError(f"{node.name}: its axes are computed at run time; write the model with fixed axes")
             kept = [attribute for attribute in node.attribute if attribute.name != "noop_with_empty_axes"]
             del node.attribute[:]
             node.attribute.extend(kept)
@@ -129,7 +132,10 @@ def _lower_opset(graph: onnx.ModelProto) -> None:
 
 
 def check_graph(module: nn.Module, example: Tensor, path: Path) -> float:
-    """The relative difference between the module and its graph in ONNX Runtime; `RunError` above the tolerance."""
+    """Return the relative difference between a module and its graph in ONNX Runtime.
+
+    Raises `RunError` above the tolerance.
+    """
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     with torch.inference_mode():
         expected = module(example).numpy()

@@ -1,4 +1,4 @@
-"""Probabilities and truth -> the figures that `evaluate` prints and the best checkpoint is chosen by."""
+"""Compute the figures that `evaluate` prints and by which the best checkpoint is chosen."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from engines.arrays import F32, I64
 
 
 def scores(probabilities: F32, truth: I64, labels: Sequence[str]) -> dict[str, Any]:
-    """All figures of N clips: `probabilities` (N, K), rows sum to 1; `truth` (N,) classes.
+    """Compute all figures of N clips from `probabilities` (N, K), whose rows sum to 1, and the classes `truth` (N,).
 
-    Balanced accuracy and AUC (one against the rest) are means over the classes that occur; `loss` is the mean
-    negative logarithm of the right class's probability. Rows of `confusion` are the truth.
+    Balanced accuracy and AUC (one class against the rest) are means over the classes that occur. `loss` is the mean
+    negative logarithm of the correct class's probability. Rows of `confusion` are the true classes.
     """
     classes = len(labels)
     matrix = np.zeros((classes, classes), np.int64)
     predicted = probabilities.argmax(axis=1)
     np.add.at(matrix, (truth, predicted), 1)
-    right = probabilities[np.arange(len(truth)), truth]
-    better = (probabilities > right[:, None]).sum(axis=1)
-    support, called = matrix.sum(axis=1), matrix.sum(axis=0)
+    correct = probabilities[np.arange(len(truth)), truth]
+    better = (probabilities > correct[:, None]).sum(axis=1)
+    support, predictions = matrix.sum(axis=1), matrix.sum(axis=0)
     hits = matrix.diagonal()
     recall = hits / support.clip(min=1)
-    precision = hits / called.clip(min=1)
+    precision = hits / predictions.clip(min=1)
     auc = class_auc(probabilities, truth, classes)
     return {
         "clips": len(truth),
@@ -37,12 +37,12 @@ def scores(probabilities: F32, truth: I64, labels: Sequence[str]) -> dict[str, A
         "top5": float((better < 5).mean()),
         "balanced_accuracy": float(recall[support > 0].mean()),
         "auc": None if np.isnan(auc).all() else float(np.nanmean(auc)),
-        "loss": float(-np.log(right.clip(min=1e-12)).mean()),
+        "loss": float(-np.log(correct.clip(min=1e-12)).mean()),
         "per_class": {
             label: {
                 "clips": int(support[i]),
                 "recall": float(recall[i]) if support[i] else None,
-                "precision": float(precision[i]) if called[i] else None,
+                "precision": float(precision[i]) if predictions[i] else None,
                 "auc": None if np.isnan(auc[i]) else float(auc[i]),
             }
             for i, label in enumerate(labels)
@@ -52,10 +52,10 @@ def scores(probabilities: F32, truth: I64, labels: Sequence[str]) -> dict[str, A
 
 
 def class_auc(probabilities: F32, truth: I64, classes: int) -> npt.NDArray[np.float64]:
-    """(K,) area under each class's ROC curve, NaN for one that all or none of the clips are of."""
+    """Return (K,) areas under the ROC curves; NaN for a class that all clips or no clips belong to."""
     counts = np.bincount(truth, minlength=classes)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns of classes that do not occur, which are left out here
+        warnings.simplefilter("ignore")  # it warns about classes that do not occur; these become NaN below
         found = multiclass_auroc(
             torch.from_numpy(np.ascontiguousarray(probabilities)),
             torch.from_numpy(truth),
@@ -68,7 +68,7 @@ def class_auc(probabilities: F32, truth: I64, classes: int) -> npt.NDArray[np.fl
 
 
 def table(result: dict[str, Any]) -> str:
-    """The figures of `scores` for a person to read."""
+    """Format the figures of `scores` as text."""
     lines = [
         f"{name}: {result[name]:.4f}"
         for name in ("top1", "top5", "balanced_accuracy", "auc", "loss")

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from engines.bundle import Bundle
-from training.data.recipes import Shape
+from training.data.shape import Shape
 from training.errors import FolderError
-from training.export.golden import drawn_windows
+from training.export.golden import render_windows
 from training.export.onnx import export_bundle
 from training.importing.folder import ACTIVATIONS, FolderConfig, read_config, read_state
 from training.importing.networks import DividedAttentionHead, ImportedEmbedding, ImportedModel, JointAttentionHead
@@ -60,7 +60,7 @@ def import_folder(folder: Path, output: Path, *, fps: float | None = None) -> Bu
         "frames_per_chunk": shape.frames_per_chunk,
         "chunks": shape.chunks,
     }
-    golden = next(drawn_windows(shape, count=1))
+    golden = next(render_windows(shape, count=1))
     card = _card(config, processor, rate, assumed_fps=fps is None)
     return export_bundle(model, fields=fields, golden=golden, card=card, path=output)
 

@@ -9,7 +9,7 @@ from support.labelled import write_list
 
 from training.data.clip_lists import read_rows
 from training.data.clips import Row
-from training.data.splits import by_groups, by_list, check_classes, check_groups, class_names
+from training.data.splits import check_classes, check_groups, class_names, split_by_groups, split_by_list
 from training.errors import DataError
 
 
@@ -117,31 +117,31 @@ def test_labels_that_are_in_only_one_of_list_and_recipe_are_named():
 
 
 def test_a_group_on_both_sides_is_named():
-    training, held_back = by_list(rows_of(("a", "train", "film7"), ("a", "val", "film7")), "train", "val")
-    with pytest.raises(DataError, match=r"group 'film7': 0\.mp4 trains and 1\.mp4 is held back"):
-        check_groups(training, held_back)
+    training, validation = split_by_list(rows_of(("a", "train", "film7"), ("a", "val", "film7")), "train", "val")
+    with pytest.raises(DataError, match=r"group 'film7': 0\.mp4 is a training clip and 1\.mp4 a validation clip"):
+        check_groups(training, validation)
 
 
 def test_a_split_without_clips_is_told_with_those_there_are():
     with pytest.raises(DataError, match=r"split 'val': no clip in it \(1 in test, 1 in train\)"):
-        by_list(rows_of(("a", "train", ""), ("a", "test", "")), "train", "val")
+        split_by_list(rows_of(("a", "train", ""), ("a", "test", "")), "train", "val")
     with pytest.raises(DataError, match="class 'b': no clip of it in the training split"):
-        check_classes(rows_of(("a", "train", "")), ("a", "b"), "the training split")
+        check_classes(["a"], ("a", "b"), "the training split")
 
 
 def test_whole_groups_are_dealt_and_classes_stay_even():
     rows = rows_of(*[(label, "", f"{label}{i // 3}") for label in "abc" for i in range(15)])
     seen = set()
     for part in range(5):
-        training, held_back = by_groups(rows, parts=5, part=part, seed=4)
-        check_groups(training, held_back)
-        assert len(training) + len(held_back) == len(rows)
-        assert sorted(row.label for row in held_back) == ["a"] * 3 + ["b"] * 3 + ["c"] * 3
-        seen |= {row.path for row in held_back}
+        training, validation = split_by_groups(rows, folds=5, fold=part, seed=4)
+        check_groups(training, validation)
+        assert len(training) + len(validation) == len(rows)
+        assert sorted(row.label for row in validation) == ["a"] * 3 + ["b"] * 3 + ["c"] * 3
+        seen |= {row.path for row in validation}
     assert len(seen) == len(rows), "every clip is held back in one of the parts"
-    assert by_groups(rows, parts=5, part=0, seed=4) == by_groups(rows, parts=5, part=0, seed=4)
+    assert split_by_groups(rows, folds=5, fold=0, seed=4) == split_by_groups(rows, folds=5, fold=0, seed=4)
 
 
 def test_a_class_of_one_clip_cannot_be_split():
     with pytest.raises(DataError, match="class 'b': 1 clip of one source"):
-        by_groups(rows_of(("a", "", ""), ("a", "", ""), ("b", "", "")), parts=2, part=0, seed=0)
+        split_by_groups(rows_of(("a", "", ""), ("a", "", ""), ("b", "", "")), folds=2, fold=0, seed=0)

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from training.__main__ import app
 from training.data import download as download_module
 from training.data.clip_lists import read_rows
-from training.data.download import PUBLISHED, Published, download, unpack
+from training.data.download import DATA_SETS, DataSetFile, download, unpack
 from training.data.volumes import read_volumes
 from training.errors import DataError
 
@@ -85,11 +85,11 @@ def organs(site, tmp_path, monkeypatch) -> bytes:
     data = write_volumes(tmp_path / "made" / "organmnist3d.npz", each=1).read_bytes()
     site.files["/organmnist3d.npz"] = data
     known = replace(
-        PUBLISHED["organmnist3d"],
+        DATA_SETS["organmnist3d"],
         url=f"{site.url}/organmnist3d.npz",
         digest=f"md5:{hashlib.md5(data).hexdigest()}",
     )
-    monkeypatch.setitem(download_module.PUBLISHED, "organmnist3d", known)
+    monkeypatch.setitem(download_module.DATA_SETS, "organmnist3d", known)
     return data
 
 
@@ -114,7 +114,7 @@ TOP5 = archive(
 def test_a_file_comes_whole_and_is_not_fetched_again(site, organs, tmp_path):
     path = download("organmnist3d", tmp_path / "data")
     assert path.read_bytes() == organs
-    images, labels = read_volumes(path, "train", keep=None)
+    images, labels = read_volumes(path, "train", crop=None)
     assert (images.shape, labels.tolist()) == ((11, 28, 28, 28), list(range(11)))
     assert download("organmnist3d", tmp_path / "data") == path
     assert len(site.asked) == 1
@@ -132,18 +132,18 @@ def test_what_was_cut_off_goes_on_where_it_stopped(site, organs, tmp_path):
 def test_a_stopped_command_keeps_its_part(site, organs, tmp_path, monkeypatch):
     part = tmp_path / "organmnist3d.npz.part"
     site.cut_after = 1000
-    plain = download_module._go_on
+    plain = download_module._fetch_rest
 
     def once(*args):
         if part.is_file():
             raise KeyboardInterrupt
         return plain(*args)
 
-    monkeypatch.setattr(download_module, "_go_on", once)
+    monkeypatch.setattr(download_module, "_fetch_rest", once)
     with pytest.raises(KeyboardInterrupt):
         download("organmnist3d", tmp_path)
     assert part.stat().st_size == 1000
-    monkeypatch.setattr(download_module, "_go_on", plain)
+    monkeypatch.setattr(download_module, "_fetch_rest", plain)
     site.cut_after = None
     assert download("organmnist3d", tmp_path).read_bytes() == organs
     assert site.asked[-1][1] == "bytes=1000-"
@@ -166,35 +166,35 @@ def test_a_server_without_ranges_sends_it_all_again(site, organs, tmp_path):
 
 def test_a_damaged_file_is_refused_and_deleted(site, organs, tmp_path):
     site.files["/organmnist3d.npz"] = organs[:-1] + b"x"
-    with pytest.raises(DataError, match=r"md5:[0-9a-f]{32}, md5:[0-9a-f]{32} is right; it was damaged or replaced"):
+    with pytest.raises(DataError, match=r"md5:[0-9a-f]{32}, expected md5:[0-9a-f]{32}; it was damaged or replaced"):
         download("organmnist3d", tmp_path)
     assert not (tmp_path / "organmnist3d.npz").exists()
 
 
 def test_a_server_that_fails_is_tried_again_and_then_told(site, organs, tmp_path):
     site.status = 503
-    with pytest.raises(DataError, match=r"the server says 503, 5 times; 0 bytes are kept"):
+    with pytest.raises(DataError, match=r"the server answered 503, 5 times; 0 bytes are kept"):
         download("organmnist3d", tmp_path)
     assert len(site.asked) == 5
 
 
 def test_a_file_that_moved_is_told_and_a_mirror_taken(site, organs, tmp_path):
-    with pytest.raises(DataError, match="the server says 404"):
+    with pytest.raises(DataError, match="the server answered 404"):
         download("organmnist3d", tmp_path, url=f"{site.url}/elsewhere.npz")
     assert download("organmnist3d", tmp_path, url=f"{site.url}/moved/organmnist3d.npz").read_bytes() == organs
 
 
 def test_more_than_expected_is_not_taken(site, organs, tmp_path, monkeypatch):
-    known = replace(download_module.PUBLISHED["organmnist3d"], max_bytes=1000)
-    monkeypatch.setitem(download_module.PUBLISHED, "organmnist3d", known)
+    known = replace(download_module.DATA_SETS["organmnist3d"], max_bytes=1000)
+    monkeypatch.setitem(download_module.DATA_SETS, "organmnist3d", known)
     with pytest.raises(DataError, match="at most 1000 are expected"):
         download("organmnist3d", tmp_path)
 
 
 def top5(site, monkeypatch, data: bytes) -> None:
     site.files["/ucf101_top5.tar.gz"] = data
-    known = replace(PUBLISHED["ucf101top5"], url=f"{site.url}/ucf101_top5.tar.gz")
-    monkeypatch.setitem(download_module.PUBLISHED, "ucf101top5", known)
+    known = replace(DATA_SETS["ucf101top5"], url=f"{site.url}/ucf101_top5.tar.gz")
+    monkeypatch.setitem(download_module.DATA_SETS, "ucf101top5", known)
 
 
 def test_an_archive_becomes_a_folder_that_the_recipe_reads(site, tmp_path, monkeypatch, capsys):
@@ -204,7 +204,7 @@ def test_an_archive_becomes_a_folder_that_the_recipe_reads(site, tmp_path, monke
     rows, base = read_rows(folder)
     assert {(row.label, row.split) for row in rows} == {("Punch", "train"), ("Punch", "test")}
     assert all((base / row.path).read_bytes() == b"film" for row in rows)
-    assert f"this one is sha256:{hashlib.sha256(TOP5).hexdigest()}" in capsys.readouterr().err
+    assert f"this copy has sha256:{hashlib.sha256(TOP5).hexdigest()}" in capsys.readouterr().err
 
 
 def test_a_digest_that_nobody_told_is_remembered(site, tmp_path, monkeypatch):
@@ -212,7 +212,7 @@ def test_a_digest_that_nobody_told_is_remembered(site, tmp_path, monkeypatch):
     download("ucf101top5", tmp_path)
     (tmp_path / "ucf101_top5.tar.gz").unlink()
     top5(site, monkeypatch, archive(("evil.txt", b"else")))
-    with pytest.raises(DataError, match="is right; it was damaged or replaced"):
+    with pytest.raises(DataError, match="it was damaged or replaced"):
         download("ucf101top5", tmp_path)
 
 
@@ -261,6 +261,6 @@ def test_the_command_tells_where_it_lies(site, organs, tmp_path):
 
 
 def test_what_is_published_is_fetched_safely():
-    for name, published in PUBLISHED.items():
-        assert isinstance(published, Published)
+    for name, published in DATA_SETS.items():
+        assert isinstance(published, DataSetFile)
         assert published.url.startswith("https://"), name

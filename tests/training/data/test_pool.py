@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from training.data.pool import WORTH_IT, pooled
+from training.data.pool import MIN_JOBS, map_in_processes
 
 
-@pytest.mark.parametrize("jobs", [range(WORTH_IT - 1), range(WORTH_IT + 4)], ids=["few", "many"])
+@pytest.mark.parametrize("jobs", [range(MIN_JOBS - 1), range(MIN_JOBS + 4)], ids=["few", "many"])
 def test_every_job_is_done_once(jobs: Sequence[int]) -> None:
-    assert sorted(pooled(math.sqrt, jobs, workers=2, at_once=3)) == [math.sqrt(job) for job in jobs]
+    assert sorted(map_in_processes(math.sqrt, jobs, workers=2, chunksize=3)) == [math.sqrt(job) for job in jobs]
     assert multiprocessing.active_children() == []
 
 
@@ -21,13 +21,13 @@ def test_other_processes_do_it_where_there_is_enough() -> None:
     def cannot_be_imported(job: int) -> int:
         return job
 
-    assert list(pooled(cannot_be_imported, range(WORTH_IT - 1), workers=2)) == list(range(WORTH_IT - 1))
-    assert list(pooled(cannot_be_imported, range(WORTH_IT), workers=1)) == list(range(WORTH_IT))
+    assert list(map_in_processes(cannot_be_imported, range(MIN_JOBS - 1), workers=2)) == list(range(MIN_JOBS - 1))
+    assert list(map_in_processes(cannot_be_imported, range(MIN_JOBS), workers=1)) == list(range(MIN_JOBS))
     with pytest.raises((AttributeError, TypeError), match="cannot_be_imported"):
-        list(pooled(cannot_be_imported, range(WORTH_IT), workers=2))
+        list(map_in_processes(cannot_be_imported, range(MIN_JOBS), workers=2))
 
 
 def test_an_error_there_is_raised_here_and_leaves_no_process() -> None:
     with pytest.raises(ValueError, match=r"math domain error|nonnegative"):
-        list(pooled(math.sqrt, [4] * WORTH_IT + [-1], workers=2))
+        list(map_in_processes(math.sqrt, [4] * MIN_JOBS + [-1], workers=2))
     assert multiprocessing.active_children() == []

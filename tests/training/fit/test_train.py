@@ -9,7 +9,9 @@ import torch
 from engines.bundle import load_bundle
 from training.errors import LossError, RunError
 from training.export.bundle import export_run
-from training.fit.train import ClipModule, build_model, load_run, load_weights, train
+from training.fit.lightning_module import ClipModule
+from training.fit.run_folder import build_model, load_run, load_weights
+from training.fit.train import train
 from training.recipe import parse_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning.*", "ignore::FutureWarning:lightning.*")

@@ -1,3 +1,3 @@
-"""`camera-events`: footage of cameras that are covered, moved, shaken…, made by rule, so that labels are exact."""
+"""Synthetic footage of cameras that are covered, moved, shaken and so on, with exact labels: `camera-events`."""
 
 LABELS = ("normal", "covered", "defocused", "moved", "shaking", "flashing", "noise")

@@ -1,7 +1,8 @@
-"""The independent test: real film, disturbed at its own size by code that shares nothing with the data maker.
+"""The benchmark of camera-events: real film, disturbed by code that shares nothing with the training data's code.
 
-Every film is read and sampled by the service's own code. Undisturbed, each of its windows should be `normal`.
-Then each disturbance is applied to excerpts, in three strengths, written as H.264 and read back the same way.
+The service's own code reads and samples every film. Each window of an undisturbed film should be `normal`. Each
+disturbance is also applied to excerpts at the film's own size, in three strengths. These are written as H.264 and read
+in the same way.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from engines.arrays import U8
 from engines.bundle import ModelSpec
 from streamclf.classifier.offline import file_chunks
 from training.builtin.camera_events import LABELS
-from training.builtin.camera_events.tampering import STRENGTHS, TAMPERINGS, Film
+from training.builtin.camera_events.tampering import STRENGTHS, TAMPERINGS, Excerpt
 from training.errors import DataError
 
 EXCERPT_S = 2.4
 EXCERPTS_PER_FILM = 12
-"""From a film that is longer than one excerpt: this many, spread evenly."""
+"""The number of excerpts from a longer film; they are spread evenly."""
 QUALITIES = (12, 23, 30)
-"""H.264 CRF after tampering: nearly lossless, usual, coarse."""
+"""H.264 CRF after tampering: nearly lossless, usual and coarse."""
 
 _MILLISECOND = Fraction(1, 1000)
 
@@ -52,12 +53,12 @@ NOT_FIXED = {
     "nofi143.mp4": "the whole view shifts by 2.3 % and brightens from a fade",
     "nofi150.mp4": "a monitor, filmed by hand; its frame moves by 1.4 %",
 }
-"""Films whose camera is seen to move or whose picture is cut, and what is seen; see docs/camera-events.md."""
+"""Films whose camera moves or whose picture is cut, with what can be seen; see docs/camera-events.md."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One window of the benchmark and what it is: `strength` is "" where nothing was done to it."""
+    """One window of the benchmark with its label; `strength` is "" for an undisturbed window."""
 
     film: str
     source: str
@@ -70,7 +71,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RealFilm:
-    """A film of the data folder: `source` is the set it is from, `half` is "tuning" or "held-out"."""
+    """A film of the data folder; `source` is the set that it comes from, `half` is "tuning" or "held-out"."""
 
     path: Path
     source: str
@@ -78,7 +79,7 @@ class RealFilm:
 
 
 def real_films(data: Path) -> list[RealFilm]:
-    """The clips and the `no_fight` films below `data`, each group wholly in one half."""
+    """List the clips and the `no_fight` films in `data`. All films of a group are in the same half."""
     clips = [(path, "signs" if path.suffix == ".mkv" else path.stem) for path in sorted((data / "clips").glob("*.m*"))]
     try:
         with (data / "fight" / "clips.csv").open(newline="") as table:
@@ -88,13 +89,13 @@ def real_films(data: Path) -> list[RealFilm]:
             f"{data}/fight/clips.csv: {error.strerror}; --data is the folder with clips/ and fight/"
         ) from error
     if not clips or not rows:
-        raise DataError(f"{data}: no film in it; --data is the folder with clips/ and fight/")
+        raise DataError(f"{data}: contains no film; --data is the folder with clips/ and fight/")
     fixed = [(data / "fight" / row["path"], row["group"]) for row in rows]
     return [*_halves("clips", clips), *_halves("no_fight", fixed)]
 
 
 def _halves(source: str, films: list[tuple[Path, str]]) -> Iterator[RealFilm]:
-    """Groups, largest first, are dealt out in the order of a snake, so that the halves are about even."""
+    """Assign whole groups to halves, the largest first and in serpentine order, so that the halves are about even."""
     sizes = Counter(group for _, group in films)
     ranked = sorted(sizes, key=lambda group: (-sizes[group], group))
     half = {group: "tuning" if rank % 4 in (0, 3) else "held-out" for rank, group in enumerate(ranked)}
@@ -102,18 +103,18 @@ def _halves(source: str, films: list[tuple[Path, str]]) -> Iterator[RealFilm]:
 
 
 def cases(films: list[RealFilm], spec: ModelSpec, *, kinds: tuple[str, ...] = LABELS) -> Iterator[Case]:
-    """Every window of the benchmark, film by film."""
+    """Yield every window of the benchmark, film by film."""
     for number, film in enumerate(films):
         if "normal" in kinds:
             for start_s, frames in _windows(film.path, spec):
                 yield _case(film, "normal", "", start_s, frames)
         wanted = [kind for kind in kinds if kind != "normal"]
         for part, original in enumerate(_excerpts(film.path) if wanted else ()):
-            for turn, kind in enumerate(wanted):
+            for offset, kind in enumerate(wanted):
                 seed = int.from_bytes(hashlib.sha256(f"{film.path.name}/{part}/{kind}".encode()).digest()[:4], "big")
-                strength = STRENGTHS[(number + part + turn) % len(STRENGTHS)]
-                tampered, counts = TAMPERINGS[kind](np.random.default_rng(seed), original, strength)
-                yield from _tampered(film, kind, strength, tampered, counts, spec, QUALITIES[seed % len(QUALITIES)])
+                strength = STRENGTHS[(number + part + offset) % len(STRENGTHS)]
+                tampered, rule = TAMPERINGS[kind](np.random.default_rng(seed), original, strength)
+                yield from _tampered(film, kind, strength, tampered, rule, spec, QUALITIES[seed % len(QUALITIES)])
 
 
 def _case(film: RealFilm, label: str, strength: str, start_s: float, frames: U8) -> Case:
@@ -133,8 +134,8 @@ def _tampered(
     film: RealFilm,
     kind: str,
     strength: str,
-    tampered: Film,
-    counts: Callable[[float, float], bool],
+    tampered: Excerpt,
+    rule: Callable[[float, float], bool],
     spec: ModelSpec,
     crf: int,
 ) -> Iterator[Case]:
@@ -142,12 +143,12 @@ def _tampered(
         path = Path(folder) / "tampered.mkv"
         _write(path, tampered, crf)
         for start_s, frames in _windows(path, spec):
-            if counts(start_s, start_s + spec.window_s):
+            if rule(start_s, start_s + spec.window_s):
                 yield _case(film, kind, strength, start_s, frames)
 
 
 def _windows(path: Path, spec: ModelSpec) -> Iterator[tuple[float, U8]]:
-    """(start in seconds, (T, t, H, W, 3)) of every window with a hop of one chunk, none across a gap."""
+    """Yield (start in seconds, (T, t, H, W, 3)) of every window with a hop of one chunk. No window spans a gap."""
     recent: list[tuple[int, float, U8]] = []
     with closing(file_chunks(spec, path)) as chunks:
         for meta, pixels in chunks:
@@ -157,8 +158,8 @@ def _windows(path: Path, spec: ModelSpec) -> Iterator[tuple[float, U8]]:
                 yield recent[0][1], np.stack([item[2] for item in recent])
 
 
-def _excerpts(path: Path) -> Iterator[Film]:
-    """The film, or excerpts of it, decoded at its own size."""
+def _excerpts(path: Path) -> Iterator[Excerpt]:
+    """Decode the film, or excerpts of it, at its own size."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         frames = [(frame.time, frame) for frame in container.decode(stream) if frame.time is not None]
@@ -166,20 +167,20 @@ def _excerpts(path: Path) -> Iterator[Film]:
         count = min(EXCERPTS_PER_FILM, max(1, int((last - first) / EXCERPT_S)))
         for start in np.linspace(first, max(first, last - EXCERPT_S), count):
             part = [(t, f) for t, f in frames if start <= t <= start + EXCERPT_S]
-            pictures = np.stack([np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for _, frame in part])
-            yield Film(pictures=pictures, times_s=np.array([t - part[0][0] for t, _ in part]))
+            stacked = np.stack([np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for _, frame in part])
+            yield Excerpt(frames=stacked, times_s=np.array([t - part[0][0] for t, _ in part]))
 
 
-def _write(path: Path, film: Film, crf: int) -> None:
-    """H.264 with the film's own times."""
-    height, width = (size // 2 * 2 for size in film.pictures.shape[1:3])
+def _write(path: Path, excerpt: Excerpt, crf: int) -> None:
+    """Write H.264 with the excerpt's own times."""
+    height, width = (size // 2 * 2 for size in excerpt.frames.shape[1:3])
     with av.open(str(path), "w") as out:
         stream = out.add_stream("libx264", rate=30, options={"preset": "veryfast", "crf": str(crf)})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.thread_count = 1
         stream.codec_context.time_base = stream.time_base = _MILLISECOND
-        for picture, time_s in zip(film.pictures, film.times_s, strict=True):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), format="rgb24")
+        for image, time_s in zip(excerpt.frames, excerpt.times_s, strict=True):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[:height, :width]), format="rgb24")
             frame.pts, frame.time_base = round(time_s * 1000), _MILLISECOND
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))

@@ -1,4 +1,4 @@
-"""What can happen to a camera, as signals over time, and how each signal changes a picture."""
+"""Disturbances of a camera: signals over time, and the rendering of their effect on frames."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from training.builtin.camera_events.scenes import Rng, fractal_noise, texture
 
 
 @dataclass(slots=True, kw_only=True)
-class Track:
-    """The camera's true state at each of F frames. Lengths are in picture widths.
+class CameraTrack:
+    """The camera's true state at each of F frames. Lengths are in frame widths.
 
-    x, y: where it points; angle: radians; zoom: factor; gain: natural logarithm of brightness; exposure: what the
-    camera's own control adds to it, without hurry;
-    cover: covered share of the picture; blur: sigma of defocus; noise: standard deviation in grey levels, at
-    the model's size; shake: whether it shakes; view: 0, or 1 after it was turned to another scene.
+    x, y: the direction; angle: radians; zoom: factor; gain: natural logarithm of brightness; exposure: the slow change
+    of that logarithm by the camera's own control; cover: covered share of the frame; blur: sigma of defocus; noise:
+    standard deviation in grey levels, at the model's size; shake: whether the camera shakes; view: 0, or 1 after the
+    camera was turned to another scene.
     """
 
     x: F64
@@ -36,34 +36,34 @@ class Track:
     view: F64
 
     @classmethod
-    def still(cls, frames: int) -> Track:
-        """A camera to which nothing happens."""
+    def still(cls, frames: int) -> CameraTrack:
+        """Return the track of an undisturbed camera."""
         zeros = {name: np.zeros(frames) for name in cls.__slots__ if name != "zoom"}
         return cls(zoom=np.ones(frames), **zeros)
 
-    def take(self, indices: npt.NDArray[np.int64]) -> Track:
-        """The state at `indices` only."""
-        return Track(**{name: getattr(self, name)[indices] for name in self.__slots__})
+    def select(self, indices: npt.NDArray[np.int64]) -> CameraTrack:
+        """Return the states at `indices` only."""
+        return CameraTrack(**{name: getattr(self, name)[indices] for name in self.__slots__})
 
 
 def _ramp(times: F64, start: float, duration: float) -> F64:
-    """0 before `start`, 1 after start + duration, smooth between."""
+    """Return 0 before `start`, 1 after start + duration, and a smooth transition between."""
     u = np.clip((times - start) / max(duration, 1e-3), 0, 1)
     return np.asarray(u * u * (3 - 2 * u))
 
 
 def _presence(rng: Rng, times: F64) -> F64:
-    """Always there (60 %), coming, or going."""
+    """Draw when a state is present: always (60 %), from some time on, or until some time."""
     if rng.random() < 0.6:
         return np.ones_like(times)
     ramp = _ramp(times, float(rng.uniform(0.1, 1.6)), float(rng.choice([0.05, rng.uniform(0.1, 0.8)])))
     return ramp if rng.random() < 0.7 else 1 - ramp
 
 
-def plan(rng: Rng, kind: str, times: F64) -> Track:
-    """The track of one clip in which `kind`, a label, happens. `times` in seconds."""
-    track = Track.still(len(times))
-    _unrest(rng, track, times)
+def draw_track(rng: Rng, kind: str, times: F64) -> CameraTrack:
+    """Draw the track of a clip in which `kind`, a label, happens. `times` in seconds."""
+    track = CameraTrack.still(len(times))
+    _add_normal_changes(rng, track, times)
     if kind == "covered":
         track.cover = rng.uniform(0.64, 1.0) * _presence(rng, times)
     elif kind == "defocused":
@@ -79,8 +79,8 @@ def plan(rng: Rng, kind: str, times: F64) -> Track:
     return track
 
 
-def _unrest(rng: Rng, track: Track, times: F64) -> None:
-    """What stays normal: wind on the pole, mains hum, automatic exposure, a sensor's ordinary noise."""
+def _add_normal_changes(rng: Rng, track: CameraTrack, times: F64) -> None:
+    """Add changes that are still normal: wind, mains hum, automatic exposure, a sensor's ordinary noise."""
     if rng.random() < 0.3:
         size = rng.uniform(0.0003, 0.0025)
         phase = 2 * np.pi * times[:, None] * rng.uniform(0.5, 8, 3) + rng.uniform(0, 6, 3)
@@ -90,7 +90,7 @@ def _unrest(rng: Rng, track: Track, times: F64) -> None:
         track.gain += rng.uniform(-0.2, 0.2) * (times - times.mean())
     if rng.random() < 0.15:
         track.gain += rng.uniform(0.005, 0.025) * np.sin(2 * np.pi * rng.uniform(0.5, 5) * times)
-    if rng.random() < 0.3:  # something bright or dark came into the picture, or left it
+    if rng.random() < 0.3:  # something bright or dark enters or leaves the frame
         size = rng.uniform(0.1, 0.4) * rng.choice([-1, 1], p=[0.65, 0.35])
         start, duration = float(rng.uniform(-0.5, 1.4)), float(rng.uniform(0.7, 2))
         track.exposure += size * _ramp(times, start, duration)
@@ -101,8 +101,8 @@ def _unrest(rng: Rng, track: Track, times: F64) -> None:
     np.clip(track.noise, 0, 2.5, out=track.noise)
 
 
-def _move(rng: Rng, track: Track, times: F64) -> None:
-    """A pan, a tilt, a zoom, a turn, a bump that swings out, or a knock to another view."""
+def _move(rng: Rng, track: CameraTrack, times: F64) -> None:
+    """Add a pan, a tilt, a zoom, a rotation, a bump with or without swinging, or a knock to another view."""
     direction = rng.uniform(0, 2 * np.pi) if rng.random() < 0.5 else rng.integers(4) * np.pi / 2
     size = float(np.exp(rng.uniform(np.log(0.06), np.log(0.9))))
     kind = rng.choice(["pan", "steady", "bump", "zoom", "other"], p=[0.33, 0.17, 0.28, 0.08, 0.14])
@@ -112,7 +112,7 @@ def _move(rng: Rng, track: Track, times: F64) -> None:
     elif kind == "bump":
         settled = np.clip(times - start, 0, None)
         ring = np.exp(-settled * rng.uniform(3, 12)) * np.cos(2 * np.pi * rng.uniform(1.5, 6) * settled)
-        swing_out = rng.uniform(0, 1) if rng.random() < 0.6 else 0.0  # or it stays at once where it was knocked to
+        swing_out = rng.uniform(0, 1) if rng.random() < 0.6 else 0.0  # 0: it stays where it was knocked to
         way = min(size, 0.4) * (times >= start) * (1 - swing_out * ring)
     elif kind == "other":
         track.view = (times >= start).astype(np.float64)
@@ -128,8 +128,8 @@ def _move(rng: Rng, track: Track, times: F64) -> None:
         track.angle = rng.uniform(-0.8, 0.8) * way
 
 
-def _shake(rng: Rng, track: Track, times: F64) -> None:
-    """Swinging with one main frequency (a pole), or at random (a hand)."""
+def _shake(rng: Rng, track: CameraTrack, times: F64) -> None:
+    """Add swinging with one main frequency (a pole) or random swinging (a hand)."""
     size = np.exp(rng.uniform(np.log(0.008), np.log(0.08)))
     if rng.random() < 0.5:
         hz = rng.uniform(1.5, 11, (3, 2)) * [[1, 1]]
@@ -149,7 +149,7 @@ def _shake(rng: Rng, track: Track, times: F64) -> None:
 
 
 def _flash(rng: Rng, times: F64) -> F64:
-    """A light switched, a light that flickers, lightning: the logarithm of brightness."""
+    """Draw the logarithm of brightness of a switched light, a flickering light, or lightning."""
     size = rng.choice([-1.0, 1.0]) * np.exp(rng.uniform(np.log(0.3), np.log(1.7)))
     kind = rng.choice(["switch", "flicker", "strobe", "bursts"], p=[0.45, 0.25, 0.15, 0.15])
     if kind == "switch":
@@ -165,8 +165,8 @@ def _flash(rng: Rng, times: F64) -> F64:
 
 
 @dataclass(slots=True, kw_only=True)
-class Painter:
-    """Applies a track to pictures of (height, width); what it covers or lights with stays the same all along."""
+class TrackRenderer:
+    """Apply a track to frames of (height, width). The cover, the light and the kind of noise stay the same."""
 
     rng: Rng
     height: int
@@ -180,22 +180,24 @@ class Painter:
 
     def __post_init__(self) -> None:
         rng, height, width = self.rng, self.height, self.width
-        look: npt.NDArray[Any]
+        cover: npt.NDArray[Any]
         kind = rng.choice(["black", "plain", "cloth", "hand", "smear"], p=[0.22, 0.22, 0.28, 0.18, 0.1])
         if kind == "black":
-            look = np.full((height, width, 3), rng.uniform(0, 25), np.float32)
+            cover = np.full((height, width, 3), rng.uniform(0, 25), np.float32)
         elif kind == "plain":
-            look = np.full((height, width, 3), rng.uniform(10, 230, 3), np.float32)
-            look = look * (0.85 + 0.3 * fractal_noise(rng, height, width, roughness=0.2))
+            cover = np.full((height, width, 3), rng.uniform(10, 230, 3), np.float32)
+            cover = cover * (0.85 + 0.3 * fractal_noise(rng, height, width, roughness=0.2))
         elif kind == "hand":
-            look = np.array([215, 130, 105]) * rng.uniform(0.15, 1.0) * fractal_noise(rng, height, width, roughness=0.3)
+            cover = (
+                np.array([215, 130, 105]) * rng.uniform(0.15, 1.0) * fractal_noise(rng, height, width, roughness=0.3)
+            )
         else:
-            look = np.clip(texture(rng, height, width), 0, 255)
+            cover = np.clip(texture(rng, height, width), 0, 255)
             if kind == "smear":
-                look = look * 0.3 + rng.uniform(60, 230, 3) * 0.7
-            # It lies on the lens: far out of focus, though a bag or a sheet may show some weave.
-            look = cv2.GaussianBlur(look, (0, 0), float(rng.choice([0.01, 0.03, 0.08])) * width)
-        self._cover = np.clip(look, 0, 255).astype(np.uint8)
+                cover = cover * 0.3 + rng.uniform(60, 230, 3) * 0.7
+            # The cover lies on the lens: far out of focus, though a bag or a sheet may show some weave.
+            cover = cv2.GaussianBlur(cover, (0, 0), float(rng.choice([0.01, 0.03, 0.08])) * width)
+        self._cover = np.clip(cover, 0, 255).astype(np.uint8)
         y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
         angle = rng.uniform(0, 2 * np.pi)
         front = (
@@ -203,7 +205,7 @@ class Painter:
             + y * np.sin(angle)
             + 0.5 * (fractal_noise(rng, height, width, roughness=0.3)[..., 0] - 0.5)
         )
-        # Ranked, so that `front < c` covers the share c of the picture, whatever its shape.
+        # Ranks, so that `edge < c` covers the share c of the frame, whatever the shape of `front`.
         ranks = np.argsort(np.argsort(front[::4, ::4], axis=None)).reshape(front[::4, ::4].shape) / front[::4, ::4].size
         self._edge = cv2.resize(ranks.astype(np.float32), (width, height))
         light = fractal_noise(rng, height, width, roughness=0.3)
@@ -216,8 +218,8 @@ class Painter:
         )
         self._drift = (float(rng.uniform(-20, 20)), float(rng.uniform(0, 10)))
 
-    def view(self, world: U8, track: Track, i: int, velocity: float) -> U8:
-        """What the camera sees of `world`, a larger picture: (height, width, 3). `velocity` in widths per frame."""
+    def view(self, world: U8, track: CameraTrack, i: int, velocity: float) -> U8:
+        """Render the camera's view (height, width, 3) of the larger image `world`. `velocity` in widths per frame."""
         height, width = self.height, self.width
         margin_y, margin_x = (world.shape[0] - height) / 2, (world.shape[1] - width) / 2
         cos, sin = np.cos(track.angle[i]) / track.zoom[i], np.sin(track.angle[i]) / track.zoom[i]
@@ -230,7 +232,7 @@ class Painter:
             ]
         )
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        seen = cv2.warpAffine(world, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT)
+        frame = cv2.warpAffine(world, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT)
         streak = int(velocity * width)
         if streak >= 2 and i > 0:
             kernel = np.zeros((2 * streak + 1, 2 * streak + 1), np.float32)
@@ -238,31 +240,31 @@ class Painter:
             way = way / (np.hypot(*way) + 1e-9) * streak / 2
             start, stop = (tuple(round(float(streak + s * v)) for v in way) for s in (-1, 1))
             cv2.line(kernel, start, stop, 1.0, 1)
-            seen = cv2.filter2D(seen, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT)
-        return np.asarray(seen, np.uint8)
+            frame = cv2.filter2D(frame, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT)
+        return np.asarray(frame, np.uint8)
 
-    def paint(self, seen: U8, track: Track, i: int) -> U8:
-        """Light, cover, defocus and noise, in the order in which a camera meets them."""
+    def disturb(self, frame: U8, track: CameraTrack, i: int) -> U8:
+        """Apply light, cover, defocus and noise, in this order, as in a camera."""
         if abs(track.gain[i]) > 1e-3 or abs(track.exposure[i]) > 1e-3:
             gain = np.exp(track.gain[i] * self._light + track.exposure[i])
-            seen = np.clip(seen * gain, 0, 255).astype(np.uint8)
+            frame = np.clip(frame * gain, 0, 255).astype(np.uint8)
         if track.cover[i] > 0.01:
             alpha = np.clip((track.cover[i] * 1.06 - self._edge) * 12, 0, 1)[..., None]
             moved = np.roll(self._cover, int(self._drift[1] * np.sin(i / 3)), axis=1)
-            seen = (seen + (moved.astype(np.float32) - seen) * alpha).astype(np.uint8)
+            frame = (frame + (moved.astype(np.float32) - frame) * alpha).astype(np.uint8)
         if track.blur[i] > 2e-4:
-            seen = _defocus(seen, float(track.blur[i] * self.width))
+            frame = _defocus(frame, float(track.blur[i] * self.width))
         if track.noise[i] > 0.1:
-            seen = np.clip(seen + self._noise(float(track.noise[i])), 0, 255).astype(np.uint8)
-        return seen
+            frame = np.clip(frame + self._noise(float(track.noise[i])), 0, 255).astype(np.uint8)
+        return frame
 
     def _noise(self, sigma: float) -> npt.NDArray[np.float32]:
-        """(height, width, 3 or 1) of noise that still has about `sigma` after scaling to the model's width."""
+        """Draw noise (height, width, 3 or 1) whose deviation is about `sigma` after scaling to the model's width."""
         rng, height, width = self.rng, self.height, self.width
-        # Averaging k x k pixels divides white noise by k, so the camera's is that much stronger, within reason.
+        # Averaging k x k pixels divides white noise by k, so the camera's noise is k times stronger, up to a limit.
         fine = min(sigma * max(width / self.model_width, 1.0), 110.0)
         grain = self._grain if self._grain != "mixed" else str(rng.choice(["white", "coarse", "rows"]))
-        if grain == "snow":  # a weak analogue signal: bands of the picture drown in it, others hardly
+        if grain == "snow":  # a weak analogue signal: strong noise in some bands of the frame, little in others
             band = 1 + 0.6 * np.sin(np.linspace(0, rng.uniform(2, 14), height, dtype=np.float32) + rng.uniform(0, 6))
             flakes = rng.random((height, width, 1), dtype=np.float32) - 0.5
             return np.asarray(flakes * band[:, None, None] * min(fine * 3.2, 255.0), np.float32)
@@ -281,16 +283,16 @@ class Painter:
         return rng.standard_normal((height, width, 1), dtype=np.float32) * fine
 
 
-def _defocus(seen: U8, sigma: float) -> U8:
-    """A disc, as a lens makes it, when wide; a Gaussian when narrow, where they look the same."""
+def _defocus(frame: U8, sigma: float) -> U8:
+    """Blur with a disc, like a lens; with a Gaussian where sigma is small and both look the same."""
     if sigma < 2.5:
-        return np.asarray(cv2.GaussianBlur(seen, (0, 0), sigma), np.uint8)
+        return np.asarray(cv2.GaussianBlur(frame, (0, 0), sigma), np.uint8)
     shrink = 1 if sigma < 6 else 2
     radius = 2 * sigma / shrink  # a disc of radius r has the variance of a Gaussian of r / 2
     size = 2 * int(np.ceil(radius)) + 1
     y, x = np.mgrid[:size, :size] - size // 2
     disc = np.clip(radius + 0.5 - np.hypot(x, y), 0, 1).astype(np.float32)
-    height, width = seen.shape[:2]
-    small = cv2.resize(seen, (width // shrink, height // shrink), interpolation=cv2.INTER_AREA)
+    height, width = frame.shape[:2]
+    small = cv2.resize(frame, (width // shrink, height // shrink), interpolation=cv2.INTER_AREA)
     small = cv2.filter2D(small, -1, disc / disc.sum(), borderType=cv2.BORDER_REFLECT)
     return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)

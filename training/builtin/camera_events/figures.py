@@ -1,4 +1,4 @@
-"""The benchmark's figures: what an engine made of every case, counted and said in full."""
+"""Compute and print the benchmark's figures from an engine's predictions of all cases."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from training.builtin.camera_events.benchmark import NOT_FIXED, Case
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What was predicted for one case, without its pixels."""
+class CasePrediction:
+    """The prediction of one case, without its pixels."""
 
     film: str
     source: str
@@ -25,8 +25,8 @@ class Answer:
     predicted: str
 
 
-def answers(engine: Engine, cases: Iterable[Case]) -> list[Answer]:
-    """Classify every case: its top-1 label. The engine's bank needs a window's slots."""
+def classify_cases(engine: Engine, cases: Iterable[Case]) -> list[CasePrediction]:
+    """Predict the top-1 label of every case. The engine's bank needs slots for one window."""
     spec = engine.spec
     slots = np.arange(spec.chunks, dtype=np.int32)
     result = []
@@ -34,7 +34,7 @@ def answers(engine: Engine, cases: Iterable[Case]) -> list[Answer]:
         engine.encode(case.frames, slots)
         predicted = spec.labels[int(engine.classify(slots[None])[0].argmax())]
         result.append(
-            Answer(
+            CasePrediction(
                 film=case.film,
                 source=case.source,
                 half=case.half,
@@ -46,42 +46,42 @@ def answers(engine: Engine, cases: Iterable[Case]) -> list[Answer]:
     return result
 
 
-def figures(given: list[Answer]) -> dict[str, Any]:
-    """False alarms, balanced accuracy and recalls: of all films, of each half, and with the films not fixed."""
-    fixed = [answer for answer in given if answer.film not in NOT_FIXED]
+def compute_figures(predictions: list[CasePrediction]) -> dict[str, Any]:
+    """Compute false alarms, balanced accuracy and recalls: of all films, of each half, and with moving cameras."""
+    fixed = [prediction for prediction in predictions if prediction.film not in NOT_FIXED]
     return {
-        "all": _of(fixed),
-        "tuning": _of([answer for answer in fixed if answer.half == "tuning"]),
-        "held-out": _of([answer for answer in fixed if answer.half == "held-out"]),
-        "with films whose camera is not fixed": _of(given),
-        "films with false alarms": _alarming(given),
+        "all": _summarise(fixed),
+        "tuning": _summarise([prediction for prediction in fixed if prediction.half == "tuning"]),
+        "held-out": _summarise([prediction for prediction in fixed if prediction.half == "held-out"]),
+        "with films whose camera is not fixed": _summarise(predictions),
+        "films with false alarms": _films_with_false_alarms(predictions),
     }
 
 
-def _of(given: list[Answer]) -> dict[str, Any]:
+def _summarise(predictions: list[CasePrediction]) -> dict[str, Any]:
     matrix = np.zeros((len(LABELS), len(LABELS)), np.int64)
-    for answer in given:
-        matrix[LABELS.index(answer.label), LABELS.index(answer.predicted)] += 1
-    seen = matrix.sum(axis=1) > 0
+    for prediction in predictions:
+        matrix[LABELS.index(prediction.label), LABELS.index(prediction.predicted)] += 1
+    occurs = matrix.sum(axis=1) > 0
     recall = matrix.diagonal() / np.maximum(matrix.sum(axis=1), 1)
-    strengths = sorted({(a.label, a.strength) for a in given if a.strength})
-    sources = sorted({a.source for a in given})
+    strengths = sorted({(a.label, a.strength) for a in predictions if a.strength})
+    sources = sorted({a.source for a in predictions})
     return {
-        "windows": len(given),
-        "false_alarms": _share(given, lambda a: a.label == "normal", lambda a: a.predicted != "normal"),
+        "windows": len(predictions),
+        "false_alarms": _share(predictions, lambda a: a.label == "normal", lambda a: a.predicted != "normal"),
         "false_alarms_by_source": {
             source: _share(
-                given,
+                predictions,
                 lambda a, s=source: a.label == "normal" and a.source == s,
                 lambda a: a.predicted != "normal",
             )
             for source in sources
         },
-        "balanced_accuracy": round(float(recall[seen].mean()), 4) if seen.any() else None,
-        "recall": {label: round(float(recall[i]), 4) for i, label in enumerate(LABELS) if seen[i]},
+        "balanced_accuracy": round(float(recall[occurs].mean()), 4) if occurs.any() else None,
+        "recall": {label: round(float(recall[i]), 4) for i, label in enumerate(LABELS) if occurs[i]},
         "recall_by_strength": {
             f"{label} {strength}": _share(
-                given,
+                predictions,
                 lambda a, key=(label, strength): (a.label, a.strength) == key,
                 lambda a: a.predicted == a.label,
             )
@@ -91,17 +91,17 @@ def _of(given: list[Answer]) -> dict[str, Any]:
     }
 
 
-def _share(given: list[Answer], chosen: Any, hit: Any) -> float | None:
-    among = [answer for answer in given if chosen(answer)]
-    return round(sum(map(hit, among)) / len(among), 4) if among else None
+def _share(predictions: list[CasePrediction], is_chosen: Any, is_hit: Any) -> float | None:
+    chosen = [prediction for prediction in predictions if is_chosen(prediction)]
+    return round(sum(map(is_hit, chosen)) / len(chosen), 4) if chosen else None
 
 
-def _alarming(given: list[Answer]) -> dict[str, str]:
-    """film -> what was wrongly reported of it, and what is known of the film."""
+def _films_with_false_alarms(predictions: list[CasePrediction]) -> dict[str, str]:
+    """Map each film to its false alarms, with what is known of the film."""
     wrong: dict[str, list[str]] = {}
-    for answer in given:
-        if answer.label == "normal" and answer.predicted != "normal":
-            wrong.setdefault(answer.film, []).append(answer.predicted)
+    for prediction in predictions:
+        if prediction.label == "normal" and prediction.predicted != "normal":
+            wrong.setdefault(prediction.film, []).append(prediction.predicted)
     notes = {film: f" ({NOT_FIXED[film]})" if film in NOT_FIXED else "" for film in wrong}
     return {
         film: ", ".join(f"{labels.count(name)} {name}" for name in sorted(set(labels))) + notes[film]
@@ -110,7 +110,7 @@ def _alarming(given: list[Answer]) -> dict[str, str]:
 
 
 def as_text(result: dict[str, Any]) -> str:
-    """The figures for a person to read."""
+    """Format the figures as text."""
     lines = []
     for part in ("all", "tuning", "held-out", "with films whose camera is not fixed"):
         f = result[part]
@@ -125,7 +125,7 @@ def as_text(result: dict[str, Any]) -> str:
     lines.append(f"confusion, all (rows: truth; {', '.join(LABELS)})")
     lines += ["  " + " ".join(f"{count:6d}" for count in row) for row in result["all"]["confusion"]]
     lines.append("films with false alarms")
-    lines += [f"  {film}: {what}" for film, what in result["films with false alarms"].items()]
+    lines += [f"  {film}: {alarms}" for film, alarms in result["films with false alarms"].items()]
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Still scenes, as a fixed camera would see them: rooms, streets, walls, clutter, textures."""
+"""Render still scenes, as a fixed camera sees them: rooms, streets, walls, clutter, textures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Rng = np.random.Generator
 
 
 def fractal_noise(rng: Rng, height: int, width: int, *, roughness: float, channels: int = 1) -> F32:
-    """(height, width, channels) noise in 0..1 whose octaves fall off by `roughness` (0 smooth, 1 white)."""
+    """Draw noise (height, width, channels) in 0..1 whose octaves fall off by `roughness` (0 smooth, 1 white)."""
     total = np.zeros((height, width, channels), np.float32)
     size, weight = 2, 1.0
     while size < max(height, width):
@@ -33,7 +33,7 @@ def _colour(rng: Rng, *, saturation: float = 0.35, low: float = 20, high: float 
 
 
 def texture(rng: Rng, height: int, width: int) -> F32:
-    """A surface: plain, mottled, striped, tiled, leafy or printed; (height, width, 3) in 0..255."""
+    """Draw a plain, mottled, striped, tiled, leafy or printed surface; (height, width, 3) in 0..255."""
     base = np.full((height, width, 3), _colour(rng), np.float32)
     other = _colour(rng)
     kind = rng.choice(["plain", "mottled", "stripes", "tiles", "leaves", "print"], p=[0.25, 0.25, 0.1, 0.15, 0.15, 0.1])
@@ -82,7 +82,7 @@ def _fill(rng: Rng, canvas: F32, polygon: npt.NDArray[np.float64], *, shade: flo
 
 
 def _box(rng: Rng, canvas: F32, x: float, base: float, w: float, h: float) -> None:
-    """A piece of furniture or a building: a front face, a side, and sometimes rows of things on it."""
+    """Draw a piece of furniture or a building: a front, a side, and sometimes rows of things on it."""
     height, width = canvas.shape[:2]
     side = w * rng.uniform(-0.5, 0.5)
     front = np.array([[x, base - h], [x + w, base - h], [x + w, base], [x, base]])
@@ -181,7 +181,7 @@ def _street(rng: Rng, height: int, width: int) -> F32:
 
 
 def _leaves(rng: Rng, height: int, width: int) -> F32:
-    """The dead-leaves model (Lee et al. 2001): occluding shapes of power-law sizes, as natural images have."""
+    """Draw the dead-leaves model (Lee et al. 2001): occluding shapes of power-law sizes, as in natural images."""
     canvas = texture(rng, height, width)
     for _ in range(int(rng.integers(40, 220))):
         radius = min(0.012 * width * rng.pareto(1.2) + 2, 0.35 * width)
@@ -201,7 +201,7 @@ def _leaves(rng: Rng, height: int, width: int) -> F32:
 
 
 def _wall(rng: Rng, height: int, width: int) -> F32:
-    """Little to hold on to: a wall, a corridor's end, a yard in fog, with a few lines and things."""
+    """Draw a scene with little detail: a wall, a corridor's end, a yard in fog, with a few lines and things."""
     canvas = np.full((height, width, 3), _colour(rng, saturation=0.2, low=70), np.float32)
     canvas *= 0.85 + 0.3 * fractal_noise(rng, height, width, roughness=0.3)
     for _ in range(rng.integers(1, 6)):
@@ -222,7 +222,7 @@ def _wall(rng: Rng, height: int, width: int) -> F32:
 
 
 def _ground(rng: Rng, height: int, width: int) -> F32:
-    """A road, a floor, a car park or snow from above: one surface, its grain, and now and then a marking."""
+    """Draw a road, a floor, a car park or snow from above: one surface with grain and sometimes markings."""
     canvas = np.full((height, width, 3), _colour(rng, saturation=0.15, low=50, high=210), np.float32)
     canvas *= 0.92 + 0.16 * fractal_noise(rng, height, width, roughness=rng.uniform(0.2, 0.6))
     canvas += rng.uniform(0.5, 9) * rng.standard_normal((height, width, 1), dtype=np.float32)
@@ -237,7 +237,7 @@ def _ground(rng: Rng, height: int, width: int) -> F32:
 
 
 def _shelf(rng: Rng, height: int, width: int) -> F32:
-    """A few small things before a plain wall: bottles on a table, goods on a counter, pictures, sockets."""
+    """Draw a few small things before a plain wall: bottles on a table, goods on a counter, pictures, sockets."""
     canvas = np.full((height, width, 3), _colour(rng, saturation=0.15, low=60, high=240), np.float32)
     canvas *= 0.9 + 0.2 * fractal_noise(rng, height, width, roughness=0.2)
     edge = rng.uniform(0.5, 1.05) * height
@@ -250,7 +250,7 @@ def _shelf(rng: Rng, height: int, width: int) -> F32:
         base = edge + rng.uniform(0, 0.12) * height if rng.random() < 0.75 else rng.uniform(0.2, 0.6) * height
         body, cap = (tuple(float(v) for v in _colour(rng, saturation=0.6)) for _ in range(2))
         cv2.rectangle(canvas, (int(x - w / 2), int(base - h)), (int(x + w / 2), int(base)), body, -1)
-        if rng.random() < 0.7:  # a bottle's neck and cap, with its gleam
+        if rng.random() < 0.7:  # a bottle's neck and cap, with a reflection
             neck = w * rng.uniform(0.25, 0.6)
             top = base - h * rng.uniform(1.15, 1.5)
             cv2.rectangle(canvas, (int(x - neck / 2), int(top)), (int(x + neck / 2), int(base - h)), body, -1)
@@ -276,11 +276,11 @@ _SCENES: tuple[tuple[Callable[[Rng, int, int], F32], float], ...] = (
 
 
 def light_and_lens(rng: Rng, canvas: F32) -> F32:
-    """Uneven light, shadows, contrast, haze, tint, infra-red grey, night lamps, and a lens less than sharp."""
+    """Apply uneven light, shadows, contrast, haze, tint, infra-red grey, night lamps, and a lens that is not sharp."""
     height, width = canvas.shape[:2]
     light = 1 + rng.uniform(0.1, 0.9) * (fractal_noise(rng, height, width, roughness=0.25) - 0.5)
     canvas = canvas * light
-    if rng.random() < 0.3:  # a detector's view of an indoor scene rarely lacks hard shadows
+    if rng.random() < 0.3:  # indoor scenes often have hard shadows
         shadow = (fractal_noise(rng, height, width, roughness=0.5) > rng.uniform(0.4, 0.7)).astype(np.float32)
         canvas = canvas * (1 - rng.uniform(0.2, 0.6) * shadow)
     mood = rng.choice(["day", "dim", "infrared", "night", "haze"], p=[0.5, 0.15, 0.13, 0.12, 0.1])
@@ -310,14 +310,14 @@ def light_and_lens(rng: Rng, canvas: F32) -> F32:
     softness *= width / 1.3 / 400
     if softness > 0.2:
         canvas = np.asarray(cv2.GaussianBlur(canvas.astype(np.float32), (0, 0), softness), np.float32)
-        if rng.random() < 0.5:  # cameras sharpen what their lens softened
+        if rng.random() < 0.5:  # cameras sharpen the soft image of their lens
             wide = np.asarray(cv2.GaussianBlur(canvas, (0, 0), softness * 1.5), np.float32)
             canvas = canvas + rng.uniform(0.3, 1.2) * (canvas - wide)
     return np.asarray(np.clip(canvas, 0, 255), np.float32)
 
 
 def scene(rng: Rng, height: int, width: int) -> U8:
-    """(height, width, 3) uint8 RGB of a random kind, lit, and seen through a random lens."""
+    """Render a scene of a random kind, with random light and a random lens: (height, width, 3) uint8 RGB."""
     makers, weights = zip(*_SCENES, strict=True)
     maker = makers[int(rng.choice(len(makers), p=weights))]
     return light_and_lens(rng, maker(rng, height, width)).astype(np.uint8)

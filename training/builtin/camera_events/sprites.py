@@ -1,4 +1,4 @@
-"""What moves in a scene while the camera does not: people, cars, blobs, shadows, lamps, rain."""
+"""Moving things in a scene: people, cars, blobs, shadows, lamps, rain and swaying regions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ POSES = 6
 
 
 def person(rng: Rng, size: int) -> list[U8]:
-    """One walking cycle as RGBA pictures, `size` pixels high: head, trunk, arms and legs, dressed."""
+    """Draw a dressed person's walking cycle as RGBA images, `size` pixels high: head, trunk, arms and legs."""
     height, width = size, max(int(size * 0.6), 4)
     shirt, trousers = (np.clip(texture(rng, height, width), 0, 255) * rng.uniform(0.3, 1) for _ in range(2))
     skin = tuple(float(v) for v in np.array([225, 170, 140]) * rng.uniform(0.3, 1.05))
@@ -61,15 +61,15 @@ def person(rng: Rng, size: int) -> list[U8]:
             -1,
         )
         rgba = np.zeros((height, width, 4), np.uint8)
-        for part, look in ((1, shirt), (2, trousers), (3, skin), (4, hair)):
-            rgba[..., :3] = np.where((parts == part)[..., None], np.asarray(look), rgba[..., :3])
+        for part, surface in ((1, shirt), (2, trousers), (3, skin), (4, hair)):
+            rgba[..., :3] = np.where((parts == part)[..., None], np.asarray(surface), rgba[..., :3])
         rgba[..., 3] = (parts > 0) * np.uint8(255)
         poses.append(np.asarray(cv2.GaussianBlur(rgba, (3, 3), 0), np.uint8))
     return poses
 
 
 def car(rng: Rng, size: int) -> list[U8]:
-    """A vehicle seen from the side, `size` pixels high: body, cabin, wheels, sometimes a box on its back."""
+    """Draw a vehicle from the side, `size` pixels high: body, cabin, wheels, sometimes a box on its back."""
     height, width = size, int(size * rng.uniform(1.6, 3.0))
     body = texture(rng, height, width) * 0.3 + rng.uniform(10, 230, 3) * 0.7
     mask = np.zeros((height, width), np.uint8)
@@ -84,19 +84,19 @@ def car(rng: Rng, size: int) -> list[U8]:
         cv2.circle(mask, (int(x * width), int(0.83 * height)), int(0.16 * height), 3, -1)
         cv2.circle(mask, (int(x * width), int(0.83 * height)), int(0.08 * height), 4, -1)
     rgba = np.zeros((height, width, 4), np.uint8)
-    for part, look in (
+    for part, surface in (
         (1, np.clip(body, 0, 255)),
         (2, rng.uniform(20, 120, 3)),
         (3, (20, 20, 20)),
         (4, (150, 150, 150)),
     ):
-        rgba[..., :3] = np.where((mask == part)[..., None], np.asarray(look), rgba[..., :3])
+        rgba[..., :3] = np.where((mask == part)[..., None], np.asarray(surface), rgba[..., :3])
     rgba[..., 3] = (mask > 0) * np.uint8(255)
     return [rgba]
 
 
 def car_from_above(rng: Rng, size: int) -> list[U8]:
-    """A vehicle seen by a camera over the road, `size` pixels across: a rounded body, roof, two panes, lights."""
+    """Draw a vehicle from above, `size` pixels across: a rounded body, roof, two panes, lights."""
     height, width = size, max(int(size * rng.uniform(1.6, 3.2)), 8)
     scale = np.array([width, height])
     tone = rng.uniform(8, 245) * (1 + 0.25 * rng.normal(0, 1, 3) * (rng.random() < 0.5))
@@ -118,7 +118,7 @@ def car_from_above(rng: Rng, size: int) -> list[U8]:
 
 
 def blob(rng: Rng, size: int) -> list[U8]:
-    """Anything else: an animal, an arm, a bag, a bird; a textured shape with a soft or a hard edge."""
+    """Draw a textured shape with a soft or a hard edge, for anything else: an animal, an arm, a bag, a bird."""
     width = max(int(size * rng.uniform(0.4, 2.5)), 4)
     noise = fractal_noise(rng, size, width, roughness=0.4)[..., 0]
     y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : width * 1j]
@@ -129,7 +129,7 @@ def blob(rng: Rng, size: int) -> list[U8]:
 
 
 def shadow(rng: Rng, size: int) -> list[U8]:
-    """A dark, half transparent shape."""
+    """Draw a dark, semi-transparent shape."""
     (rgba,) = blob(rng, size)
     rgba[..., :3] = 0
     rgba[..., 3] = rgba[..., 3] * rng.uniform(0.2, 0.6)
@@ -137,7 +137,7 @@ def shadow(rng: Rng, size: int) -> list[U8]:
 
 
 def lamp(rng: Rng, size: int) -> list[U8]:
-    """A glow: headlights, a torch, an insect in infra-red light."""
+    """Draw a glow: headlights, a torch, an insect in infra-red light."""
     y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
     alpha = np.clip(np.exp(-(x**2 + y**2) * rng.uniform(3, 9)) * rng.uniform(0.8, 2.5) - 0.05, 0, 1)
     rgb = np.full((size, size, 3), np.array([255, 250, 235]) * rng.uniform(0.8, 1))
@@ -145,8 +145,8 @@ def lamp(rng: Rng, size: int) -> list[U8]:
 
 
 @dataclass(slots=True, kw_only=True)
-class Actor:
-    """A sprite and its way: position, speed in frame widths per second, growth per second, gait, stops."""
+class MovingSprite:
+    """A sprite with its motion: position, speed in frame widths per second, growth per second, gait, pause."""
 
     poses: list[U8]
     x: float
@@ -159,7 +159,7 @@ class Actor:
     wobble: float
 
     def draw(self, frame: U8, time_s: float) -> None:
-        """Blend into `frame` (H, W, 3) in place, as seen at `time_s`."""
+        """Blend the sprite at `time_s` into `frame` (H, W, 3), in place."""
         start, stop = self.pause
         walked = time_s - max(min(time_s, stop) - start, 0)
         pose = self.poses[int(walked * self.gait_hz * POSES) % len(self.poses)]
@@ -177,7 +177,7 @@ class Actor:
 
 
 def blend(frame: U8, rgba: U8, x: int, y: int) -> None:
-    """Alpha-blend `rgba` into `frame` with its top left corner at (x, y), clipped at the edges."""
+    """Alpha-blend `rgba` into `frame`, with its top left corner at (x, y), clipped at the edges."""
     x0, y0 = max(x, 0), max(y, 0)
     x1, y1 = min(x + rgba.shape[1], frame.shape[1]), min(y + rgba.shape[0], frame.shape[0])
     if x0 >= x1 or y0 >= y1:
@@ -188,8 +188,8 @@ def blend(frame: U8, rgba: U8, x: int, y: int) -> None:
     region[:] = ((region * (255 - alpha) + part[..., :3] * alpha + 127) // 255).astype(np.uint8)
 
 
-def actors(rng: Rng, height: int, width: int) -> list[Actor]:
-    """Nobody, a few, a crowd, or somebody very large who passes close."""
+def draw_sprites(rng: Rng, height: int, width: int) -> list[MovingSprite]:
+    """Draw no sprites, a few, a crowd, or one that is very large because it passes close to the camera."""
     count = int(rng.choice([0, 1, 2, 4, 12], p=[0.14, 0.26, 0.3, 0.22, 0.08]))
     makers = {
         "person": person,
@@ -199,16 +199,16 @@ def actors(rng: Rng, height: int, width: int) -> list[Actor]:
         "shadow": shadow,
         "lamp": lamp,
     }
-    cast = []
+    sprites = []
     for _ in range(count):
         kind = str(rng.choice(list(makers), p=[0.38, 0.15, 0.13, 0.17, 0.1, 0.07]))
-        # Sizes in frame heights: most small, some that fill the picture for a moment.
+        # Sizes in frame heights: most are small, some fill the frame for a moment.
         relative = float(np.exp(rng.uniform(np.log(0.05), np.log(1.5 if count <= 4 else 0.4))))
         size = int(np.clip(relative * height, 6, 1.6 * height))
         speed = relative * rng.exponential(0.35) * rng.choice([-1, 1])
         moving = rng.random() < 0.85
-        cast.append(
-            Actor(
+        sprites.append(
+            MovingSprite(
                 poses=makers[kind](rng, size),
                 x=float(rng.uniform(-0.1, 1.1)) - (speed if rng.random() < 0.5 else 0),
                 y=float(rng.uniform(0.25, 0.95)),
@@ -220,11 +220,11 @@ def actors(rng: Rng, height: int, width: int) -> list[Actor]:
                 wobble=float(rng.choice([0, 0.01, 0.05], p=[0.6, 0.3, 0.1])) * relative,
             )
         )
-    return cast
+    return sprites
 
 
-def rain(rng: Rng, frame: U8, *, drops: int, slant: float) -> None:
-    """Fresh streaks on every frame, in place: rain or snow between camera and scene."""
+def draw_rain(rng: Rng, frame: U8, *, drops: int, slant: float) -> None:
+    """Draw new streaks into a frame, in place: rain or snow between camera and scene."""
     height, width = frame.shape[:2]
     overlay = frame.copy()
     for x, y, length in zip(
@@ -238,8 +238,8 @@ def rain(rng: Rng, frame: U8, *, drops: int, slant: float) -> None:
 
 
 @dataclass(slots=True, kw_only=True)
-class Sway:
-    """Leaves in the wind, a flag, water, a lit screen: one region of the scene that never rests."""
+class SwayingRegion:
+    """A region of the scene that moves all the time: leaves in the wind, a flag, water, a lit screen."""
 
     box: tuple[int, int, int, int]
     hz: float
@@ -249,7 +249,7 @@ class Sway:
     map_y: npt.NDArray[np.float32]
 
     def draw(self, frame: U8, time_s: float) -> None:
-        """Distort the region, in place."""
+        """Distort the region as at `time_s`, in place."""
         x0, y0, x1, y1 = self.box
         phase = 2 * np.pi * self.hz * time_s
         dx = self.amplitude * np.sin(phase + self.map_y / 17 + self.map_x / 31)
@@ -266,12 +266,12 @@ class Sway:
         region[:] = cv2.convertScaleAbs(moved, alpha=float(gain))
 
 
-def sway(rng: Rng, height: int, width: int) -> Sway:
-    """A region of up to a third of the picture, swaying by at most 1.5 % of its width."""
+def draw_swaying_region(rng: Rng, height: int, width: int) -> SwayingRegion:
+    """Draw a region of up to a third of the frame, which sways by at most 1.5 % of the width."""
     w, h = int(rng.uniform(0.1, 0.6) * width), int(rng.uniform(0.1, 0.6) * height)
     x, y = int(rng.uniform(0, width - w)), int(rng.uniform(0, height - h))
     map_y, map_x = np.mgrid[:h, :w].astype(np.float32)
-    return Sway(
+    return SwayingRegion(
         box=(x, y, x + w, y + h),
         hz=float(rng.uniform(0.3, 3)),
         amplitude=float(rng.uniform(0.002, 0.015) * width),

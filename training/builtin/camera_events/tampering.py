@@ -1,7 +1,7 @@
-"""Disturbances of real film, for the benchmark alone: written apart from the data maker, and never trained on.
+"""Disturbances of real film, for the benchmark alone. They share no code with the training data's disturbances.
 
-Each takes a film at its own size and a strength, and gives the disturbed film and the rule by which a window
-[start_s, end_s) of it counts: what a user would expect to be told.
+Each function takes an excerpt at its own size and a strength. It returns the disturbed excerpt and a rule, which tells
+for a window [start_s, end_s) whether a user would expect the disturbance to be reported.
 """
 
 from __future__ import annotations
@@ -19,48 +19,48 @@ Rng = np.random.Generator
 
 STRENGTHS = ("weak", "medium", "strong")
 MARGIN_S = 0.2
-"""A change counts where it lies at least this far inside the window: nobody can tell half a change."""
+"""A change counts where it lies at least this far inside the window, because half a change cannot be recognised."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Film:
-    """pictures: (F, H, W, 3) uint8 RGB at the film's own size; times_s: (F,), from 0."""
+class Excerpt:
+    """frames: (F, H, W, 3) uint8 RGB at the film's own size; times_s: (F,), from 0."""
 
-    pictures: U8
+    frames: U8
     times_s: npt.NDArray[np.float64]
 
 
 Rule = Callable[[float, float], bool]
-Tampering = Callable[[Rng, Film, str], tuple[Film, Rule]]
+Tampering = Callable[[Rng, Excerpt, str], tuple[Excerpt, Rule]]
 
 
 def _most_after(onset_s: float) -> Rule:
-    """More than half of the window lies after the onset."""
+    """Return a rule: more than half of the window lies after the onset."""
     return lambda start_s, end_s: end_s - max(start_s, onset_s) > 0.55 * (end_s - start_s)
 
 
 def _inside(begin_s: float, finish_s: float) -> Rule:
-    """[begin, finish] lies inside the window."""
+    """Return a rule: [begin, finish] lies inside the window."""
     return lambda start_s, end_s: start_s + MARGIN_S <= begin_s and finish_s <= end_s - MARGIN_S
 
 
 def _onset(rng: Rng) -> float:
-    """From the start (0) or coming in the excerpt's first half."""
+    """Draw the onset: the start (0), or a time in the excerpt's first half."""
     return 0.0 if rng.random() < 0.5 else float(rng.uniform(0.2, 0.9))
 
 
-def _replace(film: Film, pictures: list[U8]) -> Film:
-    return Film(pictures=np.stack(pictures), times_s=film.times_s)
+def _replace(excerpt: Excerpt, frames: list[U8]) -> Excerpt:
+    return Excerpt(frames=np.stack(frames), times_s=excerpt.times_s)
 
 
-def covered(rng: Rng, film: Film, strength: str) -> tuple[Film, Rule]:
-    """A cap, a rag, or fingers slide over 70, 85 or 100 % of the picture within a quarter of a second."""
+def covered(rng: Rng, excerpt: Excerpt, strength: str) -> tuple[Excerpt, Rule]:
+    """Slide a cap, a rag, or fingers over 70, 85 or 100 % of the frame within a quarter of a second."""
     share = {"weak": 0.7, "medium": 0.85, "strong": 1.0}[strength]
-    _, h, w, _ = film.pictures.shape
-    what, side, onset = rng.choice(["cap", "rag", "fingers"]), int(rng.integers(4)), _onset(rng)
-    if what == "cap":
+    _, h, w, _ = excerpt.frames.shape
+    kind, side, onset = rng.choice(["cap", "rag", "fingers"]), int(rng.integers(4)), _onset(rng)
+    if kind == "cap":
         lid = np.full((h, w, 3), float(rng.uniform(2, 30)))
-    elif what == "rag":
+    elif kind == "rag":
         rows, columns = np.indices((h, w))
         folds = np.sin(columns / w * rng.uniform(4, 15) + np.sin(rows / h * 5)) * 0.25 + 0.75
         lid = folds[..., None] * rng.uniform(20, 200, 3)
@@ -69,8 +69,8 @@ def covered(rng: Rng, film: Film, strength: str) -> tuple[Film, Rule]:
         for gap in rng.uniform(0.1, 0.9, 3):
             lid[:, int(gap * w) : int((gap + 0.03) * w)] *= 0.5
         lid = cv2.blur(cv2.blur(lid, (w // 12, w // 12)), (w // 12, w // 12))
-    pictures = []
-    for picture, time_s in zip(film.pictures, film.times_s, strict=True):
+    frames = []
+    for frame, time_s in zip(excerpt.frames, excerpt.times_s, strict=True):
         reach = share * (1.0 if onset == 0 else float(np.clip((time_s - onset) / 0.25, 0, 1)))
         length = h if side < 2 else w
         ramp = (
@@ -79,65 +79,65 @@ def covered(rng: Rng, film: Film, strength: str) -> tuple[Film, Rule]:
         ramp = ramp[::-1] if side % 2 else ramp
         alpha = ramp[:, None, None] if side < 2 else ramp[None, :, None]
         grain = rng.normal(0, 1.5, (h, w, 1))
-        pictures.append(np.clip(picture * (1 - alpha) + (lid + grain) * alpha, 0, 255).astype(np.uint8))
-    return _replace(film, pictures), _most_after(onset + (0.25 if onset else 0))
+        frames.append(np.clip(frame * (1 - alpha) + (lid + grain) * alpha, 0, 255).astype(np.uint8))
+    return _replace(excerpt, frames), _most_after(onset + (0.25 if onset else 0))
 
 
-def defocused(rng: Rng, film: Film, strength: str) -> tuple[Film, Rule]:
-    """Three box filters, whose sum is nearly a Gaussian of sigma 1.1, 1.8 or 3.2 % of the picture's width."""
-    sigma = {"weak": 0.011, "medium": 0.018, "strong": 0.032}[strength] * film.pictures.shape[2]
+def defocused(rng: Rng, excerpt: Excerpt, strength: str) -> tuple[Excerpt, Rule]:
+    """Apply three box filters, which together are nearly a Gaussian of sigma 1.1, 1.8 or 3.2 % of the width."""
+    sigma = {"weak": 0.011, "medium": 0.018, "strong": 0.032}[strength] * excerpt.frames.shape[2]
     onset = _onset(rng)
-    pictures = []
-    for picture, time_s in zip(film.pictures, film.times_s, strict=True):
+    frames = []
+    for frame, time_s in zip(excerpt.frames, excerpt.times_s, strict=True):
         amount = sigma * (1.0 if onset == 0 else float(np.clip((time_s - onset) / 0.4, 0, 1)))
         size = 2 * round(amount) + 1  # variance of three boxes of n: (n^2 - 1) / 4
         for _ in range(3):
-            picture = cv2.blur(picture, (size, size), borderType=cv2.BORDER_REPLICATE)
-        pictures.append(picture)
-    return _replace(film, pictures), _most_after(onset + (0.4 if onset else 0))
+            frame = cv2.blur(frame, (size, size), borderType=cv2.BORDER_REPLICATE)
+        frames.append(frame)
+    return _replace(excerpt, frames), _most_after(onset + (0.4 if onset else 0))
 
 
-def _crops(film: Film, way: npt.NDArray[np.float64], roll_deg: npt.NDArray[np.float64]) -> list[U8]:
-    """The picture through a window of 70 % of it, enlarged, that moves by `way` (F, 2) of that window's width.
+def _crops(excerpt: Excerpt, shift: npt.NDArray[np.float64], roll_deg: npt.NDArray[np.float64]) -> list[U8]:
+    """Crop 70 % of each frame and enlarge it; the crop moves by `shift` (F, 2), in widths of the crop.
 
-    Only real pixels are shown, so nothing at the edges betrays the motion.
+    Only real pixels are shown, so that no artefact at the edges reveals the motion.
     """
-    _, h, w, _ = film.pictures.shape
-    room = 0.15 * w
-    pictures = []
-    for picture, (dx, dy), roll in zip(film.pictures, way, roll_deg, strict=True):
-        centre = np.array([w / 2, h / 2]) + np.clip(np.array([dx, dy]) * 0.7 * w, -room, [room, room])
+    _, h, w, _ = excerpt.frames.shape
+    limit = 0.15 * w
+    frames = []
+    for frame, (dx, dy), roll in zip(excerpt.frames, shift, roll_deg, strict=True):
+        centre = np.array([w / 2, h / 2]) + np.clip(np.array([dx, dy]) * 0.7 * w, -limit, [limit, limit])
         centre[1] = np.clip(centre[1], 0.35 * h, 0.65 * h)
         matrix = cv2.getRotationMatrix2D((float(centre[0]), float(centre[1])), float(roll), 1 / 0.7)
         matrix[:, 2] += np.array([w / 2, h / 2]) - centre
-        seen = cv2.warpAffine(picture, matrix, (w, h), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-        pictures.append(np.asarray(seen, np.uint8))
-    return pictures
+        seen = cv2.warpAffine(frame, matrix, (w, h), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        frames.append(np.asarray(seen, np.uint8))
+    return frames
 
 
-def moved(rng: Rng, film: Film, strength: str) -> tuple[Film, Rule]:
-    """Turned by 8, 16 or 28 % of the picture, at an even speed in 0.2 to 0.9 s, or knocked there at once."""
+def moved(rng: Rng, excerpt: Excerpt, strength: str) -> tuple[Excerpt, Rule]:
+    """Turn the camera by 8, 16 or 28 % of the frame: evenly in 0.2 to 0.9 s, or at once, as after a knock."""
     size = {"weak": 0.08, "medium": 0.16, "strong": 0.28}[strength]
-    _, h, w, _ = film.pictures.shape
+    _, h, w, _ = excerpt.frames.shape
     begin = float(rng.uniform(0.45, 0.9))
     duration = 0.05 if rng.random() < 0.3 else float(rng.uniform(0.2, 0.9))
-    done = np.clip((film.times_s - begin) / duration, 0, 1)
+    done = np.clip((excerpt.times_s - begin) / duration, 0, 1)
     tilt = rng.random() < 0.4
-    # From one side of the middle to the other, so that the window's room of 15 % either way suffices.
+    # From one side of the middle to the other, so that the crop's 15 % on either side suffice.
     path = (done - 0.5) * size * rng.choice([-1, 1])
-    way = np.zeros((len(done), 2))
-    way[:, 1 if tilt else 0] = path * (h / w if tilt else 1)
+    shift = np.zeros((len(done), 2))
+    shift[:, 1 if tilt else 0] = path * (h / w if tilt else 1)
     if rng.random() < 0.3:
-        way[:, 0 if tilt else 1] = path * 0.4
-    pictures = _crops(film, way, np.zeros(len(done)))
-    return _replace(film, pictures), _inside(begin, begin + duration)
+        shift[:, 0 if tilt else 1] = path * 0.4
+    frames = _crops(excerpt, shift, np.zeros(len(done)))
+    return _replace(excerpt, frames), _inside(begin, begin + duration)
 
 
-def shaking(rng: Rng, film: Film, strength: str) -> tuple[Film, Rule]:
-    """A damped swing kicked at random (a pole in a storm, a hand), of 0.8, 1.6 or 3 % of the width (RMS)."""
+def shaking(rng: Rng, excerpt: Excerpt, strength: str) -> tuple[Excerpt, Rule]:
+    """Swing the camera like a pole in a storm or a hand, kicked at random: RMS 0.8, 1.6 or 3 % of the width."""
     rms = {"weak": 0.008, "medium": 0.016, "strong": 0.03}[strength]
     step = 1 / 200
-    count = int(film.times_s[-1] / step) + 400
+    count = int(excerpt.times_s[-1] / step) + 400
     hz, damping = rng.uniform(2, 7, 3), rng.uniform(0.05, 0.3)
     swing = np.zeros((count, 3))
     speed = np.zeros(3)
@@ -147,17 +147,17 @@ def shaking(rng: Rng, film: Film, strength: str) -> tuple[Film, Rule]:
         speed = speed + step * (-(omega**2) * swing[i - 1] - 2 * damping * omega * speed) + kicks[i] * np.sqrt(step)
         swing[i] = swing[i - 1] + step * speed
     swing = swing[200:] / swing[200:].std(axis=0)
-    at = np.clip((film.times_s / step).astype(int), 0, len(swing) - 1)
+    at = np.clip((excerpt.times_s / step).astype(int), 0, len(swing) - 1)
     weights = np.array([1.0, rng.uniform(0.3, 1.0), rng.choice([0.0, 40.0])])
     shifts = swing[at] * rms * weights
-    return _replace(film, _crops(film, shifts[:, :2], shifts[:, 2])), lambda start_s, end_s: True
+    return _replace(excerpt, _crops(excerpt, shifts[:, :2], shifts[:, 2])), lambda start_s, end_s: True
 
 
-def flashing(rng: Rng, film: Film, strength: str) -> tuple[Film, Rule]:
-    """The light falls to 45, 25 or 10 %, or rises by as much, once; or flickers between the two; in linear light."""
+def flashing(rng: Rng, excerpt: Excerpt, strength: str) -> tuple[Excerpt, Rule]:
+    """Lower the light to 45, 25 or 10 %, or raise it by the same factor, once or flickering; in linear light."""
     ratio = {"weak": 0.45, "medium": 0.25, "strong": 0.1}[strength]
     kind, begin = rng.choice(["off", "on", "flicker", "blink"]), float(rng.uniform(0.45, 1.2))
-    times = film.times_s
+    times = excerpt.times_s
     rule = _inside(begin, begin + 0.05)
     if kind == "off":
         light = np.where(times < begin, 1.0, ratio)
@@ -166,28 +166,28 @@ def flashing(rng: Rng, film: Film, strength: str) -> tuple[Film, Rule]:
     elif kind == "flicker":
         hz = rng.uniform(1.2, 4)
         light = np.where((times * hz) % 1 < rng.uniform(0.35, 0.65), 1.0, ratio)
-        rule = lambda start_s, end_s: True  # noqa: E731 - it is a value here
+        rule = lambda start_s, end_s: True  # noqa: E731 - a value, not a function definition
     else:
         light = np.where((times >= begin) & (times < begin + 0.25), ratio, 1.0)
         rule = _inside(begin, begin + 0.25)
     levels = np.arange(256) / 255.0
     tables = [np.clip(255 * (levels**2.2 * gain) ** (1 / 2.2), 0, 255).astype(np.uint8) for gain in light]
-    return _replace(film, [cv2.LUT(p, t) for p, t in zip(film.pictures, tables, strict=True)]), rule
+    return _replace(excerpt, [cv2.LUT(p, t) for p, t in zip(excerpt.frames, tables, strict=True)]), rule
 
 
-def noise(rng: Rng, film: Film, strength: str) -> tuple[Film, Rule]:
-    """Grain, salt and pepper, or an analogue link's snow; on larger pictures coarser, as an upscaled signal is."""
+def noise(rng: Rng, excerpt: Excerpt, strength: str) -> tuple[Excerpt, Rule]:
+    """Add grain, salt and pepper, or an analogue link's snow; coarser on larger frames, like an upscaled signal."""
     level = {"weak": 0.09, "medium": 0.16, "strong": 0.3}[strength]
-    _, h, w, _ = film.pictures.shape
+    _, h, w, _ = excerpt.frames.shape
     kind, onset = rng.choice(["grain", "pepper", "snow"]), _onset(rng)
     coarse = max(1, round(w / 320))
     small = (-(-h // coarse), -(-w // coarse))
-    pictures = []
-    for picture, time_s in zip(film.pictures, film.times_s, strict=True):
+    frames = []
+    for frame, time_s in zip(excerpt.frames, excerpt.times_s, strict=True):
         if time_s < onset:
-            pictures.append(picture)
+            frames.append(frame)
             continue
-        signal = picture.astype(np.float64)
+        signal = frame.astype(np.float64)
         if kind == "grain":
             grain = rng.normal(0, 255 * level, (*small, 3)) * [1, 0.8, 1.2]
             signal = signal + np.kron(grain, np.ones((coarse, coarse, 1)))[:h, :w]
@@ -199,8 +199,8 @@ def noise(rng: Rng, film: Film, strength: str) -> tuple[Film, Rule]:
             snow = np.kron(rng.random((*small, 1)), np.ones((coarse, coarse, 1)))[:h, :w] * 255
             share = level * 1.2 + 0.1 * np.sin(np.arange(h) / h * 9 + time_s * 5)[:, None, None]
             signal = signal * (1 - np.clip(share, 0.05, 0.9)) + snow * np.clip(share, 0.05, 0.9)
-        pictures.append(np.clip(signal, 0, 255).astype(np.uint8))
-    return _replace(film, pictures), _most_after(onset)
+        frames.append(np.clip(signal, 0, 255).astype(np.uint8))
+    return _replace(excerpt, frames), _most_after(onset)
 
 
 TAMPERINGS: dict[str, Tampering] = {

@@ -1,3 +1,3 @@
-"""Made first-person films of a finger that draws a shape in the air, as many as one likes, its tip known exactly."""
+"""Synthetic first-person clips of a finger that draws a shape in the air, with the exact place of its tip."""
 
 LABELS = ("caret", "circle", "delete", "down", "left", "other", "right", "square", "star", "tick", "up")

@@ -1,7 +1,7 @@
-"""A hand and its forearm as a sprite: a finger that points, or another pose, with skin, sleeve, light and shade.
+"""Sprites of a hand and its forearm: a pointing finger or another pose, with skin, sleeve, light and shade.
 
-Drawn in units of the palm's width, the tip of the index finger at the origin, the finger along +y. A sprite is
-premultiplied RGBA, float32 in 0..255 and 0..1, with the tip's place in it and its scale.
+Coordinates are in units of the palm's width. The tip of the index finger is at the origin, and the finger lies along
++y. A sprite is premultiplied RGBA, float32 in 0..255 and 0..1, with the place of its tip and its scale.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ POSES = ("point", "open", "fist", "two", "flat")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Person:
-    """What stays the same of a hand during a film."""
+class HandStyle:
+    """The appearance of a hand, which stays the same during a clip."""
 
     skin: npt.NDArray[np.float64]
     light: float
@@ -40,15 +40,15 @@ class Person:
     curl: float
 
 
-def make_person(rng: Rng) -> Person:
-    """Skin tones from all over the world, in lights from a torch's to a silhouette's."""
+def draw_hand_style(rng: Rng) -> HandStyle:
+    """Draw a skin tone from all over the world, and a light between a torch's and a silhouette's."""
     a, b = int(rng.integers(len(_SKINS))), rng.random()
     skin = _SKINS[a] * b + _SKINS[max(a - 1, 0)] * (1 - b)
     light = float(
         rng.choice([rng.uniform(0.75, 1.2), rng.uniform(0.3, 0.8), rng.uniform(0.03, 0.3)], p=[0.6, 0.28, 0.12])
     )
     tint = rng.normal(1, 0.07, 3) * np.exp(rng.normal(0, 0.12) * np.array([1, 0, -1]))
-    return Person(
+    return HandStyle(
         skin=skin * tint,
         light=light,
         sleeve_from=float(rng.choice([99.0, rng.uniform(2.5, 6.0)], p=[0.55, 0.45])),
@@ -63,7 +63,7 @@ def make_person(rng: Rng) -> Person:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sprite:
+class HandSprite:
     """`rgba` (h, w, 4) float32, premultiplied; `tip` (x, y) and `palm_width` in its pixels."""
 
     rgba: F32
@@ -71,14 +71,14 @@ class Sprite:
     palm_width: float = _SCALE
 
 
-def hand_sprite(rng: Rng, person: Person, pose: str) -> Sprite:
-    """`person`'s right hand in `pose`, one of POSES, as its owner sees it."""
-    parts = np.zeros((_HEIGHT, _WIDTH), np.float32)  # how far it stands out: gives edges between fingers
+def hand_sprite(rng: Rng, style: HandStyle, pose: str) -> HandSprite:
+    """Draw a right hand in `pose`, one of POSES, from its owner's point of view."""
+    parts = np.zeros((_HEIGHT, _WIDTH), np.float32)  # height above the background, which gives edges between fingers
     mask = np.zeros((_HEIGHT, _WIDTH), np.uint8)
-    s = person.slim
+    s = style.slim
 
     def limb(points: list[tuple[float, float]], radii: list[float], depth: float) -> None:
-        """A limb through `points` with `radii`, over what is there."""
+        """Draw a limb through `points` with `radii`, over the limbs drawn before."""
         shape = np.zeros_like(mask)
         for (p, q), (a, b) in zip(pairwise(points), pairwise(radii), strict=True):
             _capsule(shape, p, q, a * s, b * s)
@@ -89,7 +89,7 @@ def hand_sprite(rng: Rng, person: Person, pose: str) -> Sprite:
 
     wrist = (0.38, 2.35)
     reach = 9.0
-    elbow = (wrist[0] + reach * np.sin(person.bend), wrist[1] + reach * np.cos(person.bend))
+    elbow = (wrist[0] + reach * np.sin(style.bend), wrist[1] + reach * np.cos(style.bend))
     limb([wrist, elbow], [0.36, 0.75], 0.0)
     limb([(0.35, 1.5), (0.4, 1.95), wrist], [0.5, 0.48, 0.38], 0.1)
     if pose in ("open", "two", "flat"):
@@ -104,19 +104,19 @@ def hand_sprite(rng: Rng, person: Person, pose: str) -> Sprite:
         for i in range(1, 4):
             knuckle = (0.08 + 0.25 * i, 1.08 + 0.07 * i + rng.normal(0, 0.03))
             limb([knuckle, (knuckle[0] - 0.03, knuckle[1] + 0.45)], [0.17, 0.16], 0.3)
-    thumb_out = 0.55 if pose == "open" else 0.1 * person.thumb
-    if pose != "flat" or person.thumb > 0.5:
+    thumb_out = 0.55 if pose == "open" else 0.1 * style.thumb
+    if pose != "flat" or style.thumb > 0.5:
         base = (0.0, 1.85)
         limb([base, (-0.16 - thumb_out * 0.6, 1.5), (-0.05 - thumb_out, 1.18)], [0.2, 0.16, 0.12], 0.35)
     if pose == "fist":
         limb([(0.05, 1.0), (0.05, 1.4)], [0.17, 0.16], 0.3)
     else:
-        limb([(0.0, 0.14), (0.02 + person.curl, 0.6), (0.06, 1.15), (0.15, 1.5)], [0.12, 0.15, 0.17, 0.2], 0.4)
-    return Sprite(rgba=_paint(rng, person, parts, mask, pose))
+        limb([(0.0, 0.14), (0.02 + style.curl, 0.6), (0.06, 1.15), (0.15, 1.5)], [0.12, 0.15, 0.17, 0.2], 0.4)
+    return HandSprite(rgba=_shade(rng, style, parts, mask, pose))
 
 
 def _capsule(out: npt.NDArray[np.uint8], p: tuple[float, float], q: tuple[float, float], a: float, b: float) -> None:
-    """A line from p to q that widens from radius a to b, in palm widths."""
+    """Draw a line from p to q whose radius changes from a to b, in palm widths."""
     start, stop = (np.array(v) * _SCALE + _TIP for v in (p, q))
     way = stop - start
     across = np.array([-way[1], way[0]]) / (np.hypot(*way) + 1e-6) * _SCALE
@@ -127,27 +127,27 @@ def _capsule(out: npt.NDArray[np.uint8], p: tuple[float, float], q: tuple[float,
         cv2.circle(out, place, int(radius * _SCALE * 16), 255, -1, cv2.LINE_8, 4)
 
 
-def _paint(rng: Rng, person: Person, parts: F32, mask: npt.NDArray[np.uint8], pose: str) -> F32:
+def _shade(rng: Rng, style: HandStyle, parts: F32, mask: npt.NDArray[np.uint8], pose: str) -> F32:
     y, x = np.mgrid[:_HEIGHT, :_WIDTH].astype(np.float32)
     along = (y - _TIP[1]) / _SCALE
     depth = cv2.GaussianBlur(parts, (0, 0), 1.2)
-    slope = cv2.Sobel(depth, cv2.CV_32F, 1, 0, ksize=3) * person.shade - 0.3 * cv2.Sobel(
+    slope = cv2.Sobel(depth, cv2.CV_32F, 1, 0, ksize=3) * style.shade - 0.3 * cv2.Sobel(
         depth, cv2.CV_32F, 0, 1, ksize=3
     )
     tone = 0.82 + 0.22 * np.clip(depth, 0, 1.4) / 1.4 - 0.5 * np.clip(slope, -0.35, 0.35)
     tone *= 0.9 + 0.2 * fractal_noise(rng, _HEIGHT, _WIDTH, roughness=0.7)[..., 0]
-    rgb = tone[..., None] * person.skin.astype(np.float32)
-    if pose == "point" and person.thumb < 0.7:  # the nail
+    rgb = tone[..., None] * style.skin.astype(np.float32)
+    if pose == "point" and style.thumb < 0.7:  # the nail
         nail = (int(_TIP[0]), int(_TIP[1] + 0.13 * _SCALE))
-        cv2.ellipse(rgb, nail, (3, 5), 0, 0, 360, [float(v) for v in person.skin * 1.12 + 12], -1, cv2.LINE_AA)
-    if person.sleeve_from < 50:
-        # Measured along the forearm, which leaves the wrist at an angle.
-        down = (y - _TIP[1]) / _SCALE * np.cos(person.bend) + (x - _TIP[0]) / _SCALE * np.sin(person.bend)
-        worn = down > person.sleeve_from
-        rgb[worn] = (person.cloth * (0.6 + 0.4 * np.clip(depth, 0, 1))[..., None])[worn]
-    elif person.band is not None:
-        ring = np.abs(along - person.band - 0.15 * np.sin(x / 30)) < 0.09
-        rgb[ring] = person.cloth[ring]
+        cv2.ellipse(rgb, nail, (3, 5), 0, 0, 360, [float(v) for v in style.skin * 1.12 + 12], -1, cv2.LINE_AA)
+    if style.sleeve_from < 50:
+        # Distance along the forearm, which leaves the wrist at an angle.
+        down = (y - _TIP[1]) / _SCALE * np.cos(style.bend) + (x - _TIP[0]) / _SCALE * np.sin(style.bend)
+        worn = down > style.sleeve_from
+        rgb[worn] = (style.cloth * (0.6 + 0.4 * np.clip(depth, 0, 1))[..., None])[worn]
+    elif style.band is not None:
+        ring = np.abs(along - style.band - 0.15 * np.sin(x / 30)) < 0.09
+        rgb[ring] = style.cloth[ring]
     alpha = cv2.GaussianBlur(mask, (0, 0), 0.9).astype(np.float32) / 255
-    lit = np.clip(rgb * person.light, 0, 255)
+    lit = np.clip(rgb * style.light, 0, 255)
     return np.asarray(np.dstack([lit * alpha[..., None], alpha]), np.float32)

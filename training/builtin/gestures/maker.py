@@ -1,4 +1,4 @@
-"""One made clip: a scene, a camera on a head or in a hand, a hand in front of it, and where its tip was."""
+"""Render one clip: a scene, a camera on a head or in a hand, a hand in front of it, and the fingertip's place."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import numpy as np
 from engines.arrays import F32, F64, U8
 from training.builtin.camera_events.scenes import Rng, scene
 from training.builtin.gestures import LABELS
-from training.builtin.gestures.hands import Sprite, hand_sprite, make_person
+from training.builtin.gestures.hands import HandSprite, draw_hand_style, hand_sprite
 from training.builtin.gestures.shapes import DrawnPaths, gesture_path, other_path
 
-VERSION = 1  # raise when what is made changes: it names the cache of made clips
+VERSION = 1
+"""Raise this number when the rendered clips change; the name of their cache depends on it."""
 
 _POSES_OF_OTHER = ("point", "open", "fist", "two", "flat")
 
@@ -22,7 +23,7 @@ _POSES_OF_OTHER = ("point", "open", "fist", "two", "flat")
 class GestureClip:
     """`frames` (F, H, W, 3) uint8 RGB; `tips` (F, 2) float32, the fingertip as shares of width and height.
 
-    Tips are NaN where no finger points or the tip is outside.
+    Tips are NaN where no finger points or the tip is outside the frame.
     """
 
     frames: U8
@@ -32,10 +33,10 @@ class GestureClip:
 def make_clip(
     rng: Rng, label: str, *, frames: int, fps: float, height: int, width: int, drawn: DrawnPaths | None = None
 ) -> GestureClip:
-    """A clip of `label`, one of LABELS: the whole gesture fills `frames`, whatever it took.
+    """Render a clip of `label`, one of LABELS. The whole gesture fills `frames`, whatever its duration.
 
-    `fps`: frames a second; the more, the less the camera moves between two. `drawn`: paths that people drew, used for
-    some of the clips. Raises `ValueError` for a label that there is not.
+    `fps`: frames per second; with more, the camera moves less between two frames. `drawn`: paths that people drew, used
+    for some of the clips. Raises `ValueError` for an unknown label.
     """
     if label not in LABELS:
         raise ValueError(f"label={label!r}: one of {', '.join(LABELS)}")
@@ -47,8 +48,8 @@ def make_clip(
     if label == "other" and rng.random() < 0.08:
         present[:] = False
     left_handed = rng.random() < 0.06
-    person = make_person(rng)
-    sprites = {pose: hand_sprite(rng, person, _POSES_OF_OTHER[pose]) for pose in sorted(set(poses))}
+    style = draw_hand_style(rng)
+    sprites = {pose: hand_sprite(rng, style, _POSES_OF_OTHER[pose]) for pose in sorted(set(poses))}
     turn = rng.normal(-0.12, 0.22) + (0.35 + rng.normal(0, 0.2)) * (path[:, 0] - 0.5)
     if label == "other":
         turn = turn + _drift(rng, frames, float(rng.choice([0.05, 0.6], p=[0.6, 0.4])))
@@ -60,21 +61,21 @@ def make_clip(
     if rng.random() < 0.2:  # the head follows the hand
         shake = shake + rng.uniform(0, 0.15) * (path - path[:1])
     shutter = rng.uniform(0, 0.6)
-    pictures = []
+    images = []
     for i in range(frames):
-        seen = _view(world, shake[i], h, w)
+        image = _view(world, shake[i], h, w)
         if present[i]:
             step = path[i] - path[i - 1] if i else np.zeros(2)
-            _lay(seen, sprites[poses[i]], path[i], step * shutter, float(turn[i]), float(palm[i]), left_handed)
-        pictures.append(seen)
-    small = _through_camera(rng, pictures, height, width)
+            _blend_hand(image, sprites[poses[i]], path[i], step * shutter, float(turn[i]), float(palm[i]), left_handed)
+        images.append(image)
+    small = _through_camera(rng, images, height, width)
     pointing = present & np.isin(poses, (0,)) & (path > -0.01).all(axis=1) & (path < 1.01).all(axis=1)
     tips = np.where(pointing[:, None], path, np.nan).astype(np.float32)
     return GestureClip(frames=small, tips=tips)
 
 
 def _poses(rng: Rng, frames: int) -> list[int]:
-    """Which pose a hand has that draws nothing: some only point, most open and close."""
+    """Draw the poses of a hand that draws no shape: some only point, most open and close."""
     if rng.random() < 0.4:
         return [0] * frames
     poses: list[int] = []
@@ -85,7 +86,7 @@ def _poses(rng: Rng, frames: int) -> list[int]:
 
 
 def _drift(rng: Rng, frames: int, size: float, columns: int = 0) -> F64:
-    """Smooth noise (F,) or (F, columns)."""
+    """Draw smooth noise (F,) or (F, columns)."""
     knots = max(frames // 5, 3)
     noise = np.asarray(rng.normal(0, size, (knots, max(columns, 1))), np.float32)
     grown = cv2.resize(noise, (noise.shape[1], frames), interpolation=cv2.INTER_CUBIC).astype(np.float64)
@@ -100,9 +101,9 @@ def _view(world: F32, shift: F64, h: int, w: int) -> F32:
     return np.asarray(cv2.warpAffine(world, move, (w, h), flags=flags, borderMode=cv2.BORDER_REFLECT), np.float32)
 
 
-def _lay(seen: F32, sprite: Sprite, tip: F64, step: F64, turn: float, palm: float, mirrored: bool) -> None:
-    """Put the sprite over `seen`, its tip at `tip`, blurred along `step` (shares of the picture)."""
-    h, w = seen.shape[:2]
+def _blend_hand(image: F32, sprite: HandSprite, tip: F64, step: F64, turn: float, palm: float, mirrored: bool) -> None:
+    """Blend the sprite into `image` with its tip at `tip`, blurred along `step` (both in shares of the frame)."""
+    h, w = image.shape[:2]
     scale = palm / sprite.palm_width
     c, s = np.cos(turn) * scale, np.sin(turn) * scale
     sign = -1.0 if mirrored else 1.0
@@ -115,20 +116,20 @@ def _lay(seen: F32, sprite: Sprite, tip: F64, step: F64, turn: float, palm: floa
         move = np.array([[sign * c, -s, x - sign * c * tx + s * ty], [sign * s, c, y - sign * s * tx - c * ty]])
         hand += cv2.warpAffine(sprite.rgba, move, (w, h), flags=cv2.INTER_LINEAR)
     hand /= len(times)
-    seen *= 1 - hand[..., 3:]
-    seen += hand[..., :3]
+    image *= 1 - hand[..., 3:]
+    image += hand[..., :3]
 
 
-def _through_camera(rng: Rng, pictures: list[F32], height: int, width: int) -> U8:
-    """Exposure that follows the hand, white balance, softness, grain and JPEG; then to the model's size."""
-    frames = len(pictures)
+def _through_camera(rng: Rng, images: list[F32], height: int, width: int) -> U8:
+    """Apply exposure, white balance, softness, grain and JPEG, then scale to the model's size."""
+    frames = len(images)
     gain = np.exp(_drift(rng, frames, float(rng.choice([0.01, 0.08], p=[0.7, 0.3]))))
     balance = np.exp(_drift(rng, frames, float(rng.choice([0.0, 0.06], p=[0.7, 0.3])), 3))
     level, grain = np.exp(rng.normal(0, 0.12)), rng.exponential(2.0)
     quality, soft = int(rng.uniform(25, 95)), rng.choice([0.0, rng.uniform(0.5, 1.6)])
     out = np.empty((frames, height, width, 3), np.uint8)
-    for i, picture in enumerate(pictures):
-        shown = picture * (gain[i] * level * balance[i]).astype(np.float32)
+    for i, image in enumerate(images):
+        shown = image * (gain[i] * level * balance[i]).astype(np.float32)
         if soft:
             shown = np.asarray(cv2.GaussianBlur(shown, (0, 0), soft), np.float32)
         shown = shown + grain * rng.standard_normal(shown.shape, dtype=np.float32)

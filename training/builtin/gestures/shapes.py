@@ -1,7 +1,7 @@
-"""Where a fingertip goes: the ten shapes, drawn by people or from templates, and what people do otherwise.
+"""Paths of a fingertip: the ten shapes, drawn by people or from templates, and other motions.
 
-Paths are (F, 2) float64: x and y as shares of the picture's width and height, y downwards. Direction is the class: a
-circle goes against the clock, a square with it, as in EgoGestAR (Mohatta et al. 2017).
+Paths are (F, 2) float64: x and y as shares of the frame's width and height, y downwards. The class includes the
+direction: a circle is drawn counter-clockwise, a square clockwise, as in EgoGestAR (Mohatta et al. 2017).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from training.errors import DataError
 
 Rng = np.random.Generator
 
-DRAWN_SIZE = (640.0, 480.0)  # pixels that recorded paths are in
+DRAWN_SIZE = (640.0, 480.0)  # width and height, in pixels, of the frames in which people drew paths
 _ASPECT = DRAWN_SIZE[0] / DRAWN_SIZE[1]
 
 _STAR = [(-0.45, 0.95), (0.0, -1.0), (0.5, 0.95), (-0.95, -0.2), (0.95, -0.3), (-0.5, 1.0)]
@@ -37,14 +37,14 @@ _STRAIGHT = ("down", "left", "right", "up")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrawnPaths:
-    """Paths that people drew: `points` (P, 2) pixels of 640x480, path i from offsets[i] to offsets[i + 1]."""
+    """Paths that people drew: `points` (P, 2) pixels of 640x480; path i is offsets[i] to offsets[i + 1]."""
 
     points: npt.NDArray[np.float32]
     offsets: npt.NDArray[np.int64]
     labels: tuple[str, ...]
 
     def choose(self, rng: Rng, label: str) -> F64 | None:
-        """One of the paths of `label`, (P, 2) shares of the picture, or None where there is none."""
+        """Choose a path of `label`, (P, 2) shares of the frame, or None where there is none."""
         found = [i for i, name in enumerate(self.labels) if name == label]
         if not found:
             return None
@@ -53,23 +53,23 @@ class DrawnPaths:
 
 
 def load_paths(path: Path) -> DrawnPaths:
-    """Read an .npz with `points`, `offsets` and `labels`. Raises `DataError` where it is something else."""
+    """Read an .npz with `points`, `offsets` and `labels`. Raises `DataError` for a file of another format."""
     try:
         with np.load(path, allow_pickle=False) as npz:
             points, offsets, labels = npz["points"], npz["offsets"].astype(np.int64), npz["labels"]
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path}: no drawn paths ({error}); it must hold points, offsets and labels") from error
+        raise DataError(f"{path}: no drawn paths ({error}); the file must hold points, offsets and labels") from error
     if points.ndim != 2 or points.shape[1] != 2 or len(offsets) != len(labels) + 1 or offsets[-1] != len(points):
         raise DataError(
             f"{path}: points {points.shape}, {len(offsets)} offsets and {len(labels)} labels do not fit together"
         )
     if (np.diff(offsets) < 2).any():
-        raise DataError(f"{path}: path {int((np.diff(offsets) < 2).argmax())} has under two points; leave it out")
+        raise DataError(f"{path}: path {int((np.diff(offsets) < 2).argmax())} has fewer than two points; remove it")
     return DrawnPaths(points=points.astype(np.float32), offsets=offsets, labels=tuple(str(name) for name in labels))
 
 
 def gesture_path(rng: Rng, label: str, frames: int, drawn: DrawnPaths | None) -> F64:
-    """One of the ten shapes, drawn somewhere in the picture; some begin or end with the finger at rest."""
+    """Draw one of the ten shapes somewhere in the frame; sometimes the finger rests at the start or the end."""
     path = drawn.choose(rng, label) if drawn is not None and rng.random() < 0.6 else None
     if path is None:
         path = _template(rng, label)
@@ -81,7 +81,7 @@ def gesture_path(rng: Rng, label: str, frames: int, drawn: DrawnPaths | None) ->
 
 
 def other_path(rng: Rng, frames: int) -> F64:
-    """What is none of the ten: at rest, to and fro, up and down, a wave, a scribble, an eight, a spiral, in and out."""
+    """Draw another motion: rest, to and fro, up and down, a wave, a scribble, an eight, a spiral, in and out."""
     kind = rng.choice(["rest", "fro", "scribble", "eight", "pass", "shake"], p=[0.15, 0.27, 0.25, 0.08, 0.1, 0.15])
     t = np.linspace(0, 1, 120)
     if kind == "rest":
@@ -97,7 +97,7 @@ def other_path(rng: Rng, frames: int) -> F64:
     elif kind == "eight":
         turn = rng.uniform(0, 2 * np.pi) + rng.choice([-1, 1]) * 2 * np.pi * t * rng.uniform(0.9, 2.2)
         path = np.stack([np.sin(turn), np.sin(2 * turn) * rng.uniform(0.3, 0.7)], axis=1)
-    elif kind == "pass":  # the hand comes, points at something and goes, by the way it came
+    elif kind == "pass":  # the hand comes, points at something, and leaves the way it came
         path = np.array([[0.2, 1.6], [0.0, 0.0], [0.05, 0.05], [0.3, 1.7]]) * rng.uniform(0.7, 1.2, 2)
         path = _through(path + rng.normal(0, 0.12, path.shape), 120, 0.06, rng)
     else:
@@ -118,7 +118,7 @@ def _template(rng: Rng, label: str) -> F64:
 
 
 def _tilted(rng: Rng, path: F64) -> F64:
-    """Turned a little; from square to about the proportions that people draw in, as shares of a 4:3 picture."""
+    """Rotate a square path a little, and give it about the size and proportions of people's drawings in a 4:3 frame."""
     a = rng.normal(0, 0.09)
     turned = path @ np.array([[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]])
     size = rng.uniform(0.14, 0.36)
@@ -136,7 +136,7 @@ def _vary(rng: Rng, path: F64) -> F64:
 
 
 def _through(corners: F64, points: int, roundness: float, rng: Rng) -> F64:
-    """A line through `corners` at about constant speed, its corners rounded and its strokes bent a little."""
+    """Draw a line through `corners` at about constant speed, with rounded corners and slightly bent strokes."""
     lengths = np.hypot(*np.diff(corners, axis=0).T)
     at = np.concatenate([[0], np.cumsum(lengths)]) / lengths.sum()
     t = np.linspace(0, 1, points)
@@ -155,7 +155,7 @@ def _smooth(path: F64, sigma: float) -> F64:
 
 
 def _wobble(rng: Rng, points: int, size: float) -> F64:
-    """Smooth noise, (P, 2), of about `size`."""
+    """Draw smooth noise (P, 2) of about `size`."""
     knots = int(rng.integers(4, 11))
     noise = rng.normal(0, size, (knots, 2))
     t = np.linspace(0, knots - 1, points)
@@ -163,11 +163,11 @@ def _wobble(rng: Rng, points: int, size: float) -> F64:
 
 
 def _placed(rng: Rng, path: F64, *, squeeze: bool = True) -> F64:
-    """Moved, and if need be shrunk, so that the tip mostly stays in the picture; now and then it leaves it."""
+    """Move the path, and shrink it where needed, so that the tip rarely leaves the frame."""
     low, high = path.min(axis=0), path.max(axis=0)
     if squeeze:
-        room = rng.uniform([0.5, 0.45], [0.95, 0.9])
-        path = (path - (low + high) / 2) * np.minimum(1, room / np.maximum(high - low, 1e-6))
+        limit = rng.uniform([0.5, 0.45], [0.95, 0.9])
+        path = (path - (low + high) / 2) * np.minimum(1, limit / np.maximum(high - low, 1e-6))
     else:
         path = path - (low + high) / 2
     half = (path.max(axis=0) - path.min(axis=0)) / 2
@@ -179,7 +179,7 @@ def _placed(rng: Rng, path: F64, *, squeeze: bool = True) -> F64:
 
 
 def _timed(rng: Rng, path: F64, frames: int) -> F64:
-    """Resampled to `frames` at a pace that varies, with rests before and after in some films."""
+    """Resample the path to `frames` at a varying pace, in some clips with rests before and after."""
     pace = np.exp(_wobble(rng, 64, rng.uniform(0.1, 0.5))[:, 0])
     at = np.concatenate([[0], np.cumsum(pace)])
     at = at / at[-1]

@@ -89,7 +89,7 @@ def test_drawn_paths_are_used_and_checked(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="do not fit together"):
         load_paths(bad)
     np.savez(bad, points=points, offsets=np.array([0, 1, 30], np.int32), labels=np.array(["up", "right"]))
-    with pytest.raises(DataError, match="path 0 has under two points"):
+    with pytest.raises(DataError, match="path 0 has fewer than two points"):
         load_paths(bad)
     bad.write_text("no numbers")
     with pytest.raises(DataError, match="no drawn paths"):

@@ -12,9 +12,11 @@ from streamclf.sources import open_source
 from streamclf.windows.chunks import read_chunks
 from training.data import clip_cache
 from training.data.clip_cache import store_clips
-from training.data.datasets import open_data
 from training.data.decode import DecodeSpec, decode_clip
-from training.data.recipes import ClipsData, MixedData, Shape, VolumesData
+from training.data.shape import Shape
+from training.data.video_files import ClipsData
+from training.data.volumes import VolumesData
+from training.data_section import MixedData
 from training.errors import DataError
 
 SHAPE = Shape(fps=10.0, frames_per_chunk=2, chunks=4, height=32, width=48)
@@ -95,20 +97,19 @@ def clips_data(films, tmp_path, **keys) -> ClipsData:
 
 
 def test_a_set_is_split_as_its_list_says(films, tmp_path):
-    data = open_data(clips_data(films, tmp_path, train_scale=1.25, steps=2), SHAPE, seed=1, stretch=False)
+    data = clips_data(films, tmp_path, train_scale=1.25, steps=2).open(SHAPE, seed=1, stretch=False)
     assert data.labels == CLASSES
     assert np.bincount(data.training.labels).tolist() == [6, 6, 6]
-    assert np.bincount(data.held_back.labels).tolist() == [4, 4, 4]
+    assert np.bincount(data.validation.labels).tolist() == [4, 4, 4]
     assert data.training.frames(0).shape == (24, 40, 60, 3)
-    assert data.held_back.frames(0).shape == (12, 32, 48, 3)
-    assert not data.public
+    assert data.validation.frames(0).shape == (12, 32, 48, 3)
 
 
 def test_corrupt_videos_among_good_ones_are_listed_and_left_out(films, tmp_path, capsys):
     rows = [tuple(line.split(",")) for line in (films / "clips.csv").read_text().splitlines()[1:]]
     (films / "bad.mp4").write_bytes(b"not a film" * 100)
     path = write_list(films / "with_bad.csv", [*rows * 2, ("bad.mp4", "left", "train", "x")])
-    data = open_data(ClipsData(path=path, cache=tmp_path, workers=1, find_twins=False), SHAPE, seed=1, stretch=False)
+    data = ClipsData(path=path, cache=tmp_path, workers=1, find_duplicates=False).open(SHAPE, seed=1, stretch=False)
     assert len(data.training.labels) == 36
     (note,) = [note for note in data.notes if "cannot be read" in note]
     assert note.startswith("training: 1 of 37 clips cannot be read and are left out")
@@ -124,12 +125,12 @@ def test_over_five_percent_of_corrupt_videos_fail(films, tmp_path):
     with pytest.raises(
         DataError, match=r"2 of 20 clips cannot be read, at most 5% may: .*sound.mp4.*gone.mp4: no such file"
     ):
-        open_data(ClipsData(path=path, cache=tmp_path, workers=1), SHAPE, seed=1, stretch=False)
+        ClipsData(path=path, cache=tmp_path, workers=1).open(SHAPE, seed=1, stretch=False)
 
 
 def test_short_clips_are_counted(films, tmp_path):
     long = Shape(fps=10.0, frames_per_chunk=4, chunks=5, height=32, width=48)
-    data = open_data(clips_data(films, tmp_path), long, seed=1, stretch=False)
+    data = clips_data(films, tmp_path).open(long, seed=1, stretch=False)
     assert any("18 of 18 clips are shorter than a window (shortest 12 of 20 frames)" in note for note in data.notes)
 
 
@@ -145,16 +146,16 @@ def test_near_duplicates_across_the_split_are_said(tmp_path):
         write_film(tmp_path / name, pictures)
         rows.append((name, name[-5], split, name))
     path = write_list(tmp_path / "clips.csv", rows)
-    data = open_data(ClipsData(path=path, cache=tmp_path / "cache", workers=1), SHAPE, seed=1, stretch=False)
+    data = ClipsData(path=path, cache=tmp_path / "cache", workers=1).open(SHAPE, seed=1, stretch=False)
     (note,) = [note for note in data.notes if "near-duplicates" in note]
-    assert "1 of 2 held-back clips" in note
+    assert "1 of 2 validation clips" in note
     assert "copy_a.mp4 and original_a.mp4" in note
 
 
 def test_volumes_are_clips_of_slices(tmp_path):
     path = write_volumes(tmp_path / "organmnist3d.npz")
     shape = Shape(fps=28.0, frames_per_chunk=4, chunks=7, height=28, width=28)
-    data = open_data(VolumesData(path=path), shape, seed=1, stretch=False)
+    data = VolumesData(path=path).open(shape, seed=1, stretch=False)
     assert data.labels == tuple(str(i) for i in range(11))
     assert np.bincount(data.training.labels).tolist() == [3] * 11
     with np.load(path) as arrays:
@@ -162,8 +163,7 @@ def test_volumes_are_clips_of_slices(tmp_path):
     frames = data.training.frames(4)
     assert frames.shape == (28, 28, 28, 3)
     assert all(np.array_equal(frames[..., channel], volume) for channel in range(3)), "no voxel is lost"
-    smaller = open_data(
-        VolumesData(path=path, keep=(24, 24, 24)),
+    smaller = VolumesData(path=path, keep=(24, 24, 24)).open(
         Shape(fps=28.0, frames_per_chunk=8, chunks=3, height=24, width=24),
         seed=1,
         stretch=False,
@@ -188,7 +188,7 @@ def test_volumes_are_clips_of_slices(tmp_path):
 def test_volumes_that_are_none_are_refused(tmp_path, arrays, said):
     np.savez(tmp_path / "v.npz", **arrays)
     with pytest.raises(DataError, match=said):
-        open_data(VolumesData(path=tmp_path / "v.npz"), SHAPE, seed=1, stretch=False)
+        VolumesData(path=tmp_path / "v.npz").open(SHAPE, seed=1, stretch=False)
 
 
 def test_sources_are_mixed_by_share_with_the_same_classes(films, tmp_path):
@@ -197,14 +197,14 @@ def test_sources_are_mixed_by_share_with_the_same_classes(films, tmp_path):
         {
             "parts": [
                 {"share": 3, "data": one.model_dump()},
-                {"share": 1, "held_back": False, "data": other.model_dump()},
+                {"share": 1, "validation": False, "data": other.model_dump()},
             ]
         }
     )
-    data = open_data(mixed, SHAPE, seed=1, stretch=False)
+    data = mixed.open(SHAPE, seed=1, stretch=False)
     assert len(data.training.labels) == 36
     assert data.odds[:18].sum() == pytest.approx(0.75)
-    assert len(data.held_back.labels) == 12
+    assert len(data.validation.labels) == 12
     assert (data.training.steps(17), data.training.steps(18)) == (1, 2)
     assert len(data.training.frames(18)) == 2 * len(data.training.frames(0))
     wrong = MixedData.model_validate(
@@ -216,4 +216,4 @@ def test_sources_are_mixed_by_share_with_the_same_classes(films, tmp_path):
         }
     )
     with pytest.raises(DataError, match=r"the same data\.labels"):
-        open_data(wrong, SHAPE, seed=1, stretch=False)
+        wrong.open(SHAPE, seed=1, stretch=False)

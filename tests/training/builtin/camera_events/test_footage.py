@@ -1,0 +1,43 @@
+"""Rendered clips have the model's rate and size, and window labels follow the camera's track."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from support.camera_tracks import HALF, camera_track
+
+from training.builtin.camera_events.disturbances import CameraTrack
+from training.builtin.camera_events.footage import make_clip, window_label
+
+
+@pytest.mark.parametrize(
+    ("track", "label"),
+    [
+        (camera_track(), "normal"),
+        (camera_track(cover=0.9), "covered"),
+        (camera_track(cover=0.9 * HALF), "covered"),
+        (camera_track(cover=0.9 * (np.arange(16) >= 12)), None),
+        (camera_track(blur=0.02), "defocused"),
+        (camera_track(blur=0.005), None),
+        (camera_track(noise=20), "noise"),
+        (camera_track(noise=2), "normal"),
+        (camera_track(x=0.2 * HALF), "moved"),
+        (camera_track(y=np.linspace(0, 0.1, 16)), "moved"),
+        (camera_track(view=HALF), "moved"),
+        (camera_track(x=0.2 * (np.arange(16) >= 15)), "normal"),  # one frame does not show a change
+        (camera_track(x=0.03 * HALF), None),
+        (camera_track(x=0.002 * np.sin(np.arange(16))), "normal"),  # wind
+        (camera_track(shake=1.0, x=0.03 * np.sin(np.arange(16) * 2)), "shaking"),
+        (camera_track(gain=-0.8 * HALF), "flashing"),
+        (camera_track(gain=np.linspace(0, 0.3, 16)), "normal"),  # automatic exposure
+    ],
+)
+def test_window_label_is_what_a_user_would_say(track: CameraTrack, label: str | None) -> None:
+    assert window_label(track, fps=10) == label
+
+
+def test_clip_has_the_models_rate_and_size() -> None:
+    clip = make_clip(np.random.default_rng(2), "normal", frames=8, fps=10, height=32, width=48)
+    assert clip.frames.shape == (8, 32, 48, 3)
+    assert clip.frames.dtype == np.uint8
+    assert len(clip.track.x) == 8
