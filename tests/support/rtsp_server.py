@@ -320,6 +320,8 @@ class Connection:
         elif method == "SETUP":
             self._mount = mount
             self._reply(sequence, 200, self._transport(headers["transport"]), f"{session};timeout={traits.timeout_s}")
+        elif method in ("PLAY", "TEARDOWN", "GET_PARAMETER", "PAUSE") and headers.get("session") != self._session:
+            self._reply(sequence, 454)  # a request must name its session (RFC 2326, section 12.37)
         elif method == "PLAY" and self._mount is mount:
             self._reply(sequence, 200, session, f"RTP-Info: url={url}/track0")
             if self._player is None:

@@ -89,7 +89,7 @@ class RtspClient:
         if self._authenticator is not None:
             fields["Authorization"] = self._authenticator.header(method, url)
         if self.session:
-            fields["RtspSession"] = self.session
+            fields["Session"] = self.session
         try:
             data = request_bytes(method, url, fields | headers)
         except MalformedMessageError:
