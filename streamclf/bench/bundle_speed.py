@@ -1,4 +1,4 @@
-"""A bundle alone: encode and classify, by backend, precision and batch."""
+"""Measure a bundle alone: encode and classify, by backend, precision and batch size."""
 
 from __future__ import annotations
 
@@ -11,46 +11,53 @@ from engines.bundle import Bundle
 from engines.errors import EngineError
 from engines.opening import open_engine
 from engines.protocol import Engine
-from streamclf.bench.service.report import machine
-from streamclf.bench.timing import CallCost, batch_sizes, engine_calls, measure
+from streamclf.bench.machine import describe_machine
+from streamclf.bench.timing import CallCost, batch_sizes, engine_calls, time_calls
 from streamclf.errors import BenchError
 
-MANY: Final = 4
-"""Batches from here on are what a service of many streams makes, which engines are opened for in another way."""
+MANY_STREAMS_BATCH: Final = 4
+"""From this batch size on, open the engine as for a service of many streams: backends then choose other options."""
 PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "bf16", "fp16", "int8")
 
 
 def bench_bundle(
     bundle: Bundle, *, backend: Backend | None, precision: Precision | None, max_batch: int, seconds: float
 ) -> dict[str, Any]:
-    """Every backend and precision that can run here, or the one asked for. Raises `BenchError` where none can."""
-    backends = [backend] if backend else [name for name in get_args(Backend) if name != "auto" and _is_here(name)]
+    """Measure every backend and precision that this machine can run, or only the given ones.
+
+    Each round takes `seconds`. The result is ready for JSON; `refused` lists what could not run, with the reason.
+    Raises `BenchError` if nothing can run the bundle, and the engine's own error if both are given.
+    """
+    backends = [backend] if backend else [name for name in get_args(Backend) if name != "auto" and _is_installed(name)]
     results: list[dict[str, Any]] = []
     refused: list[dict[str, str]] = []
     for each in backends:
         for wanted in [precision] if precision else PRECISIONS:
             try:
-                results += _bench(bundle, each, wanted, max_batch, seconds)
+                results += _measure(bundle, each, wanted, max_batch, seconds)
             except EngineError as error:  # noqa: PERF203 - each one may fail
                 if backend and precision:
                     raise
                 refused.append({"backend": each, "precision": wanted, "reason": str(error)})
     if not results:
         reasons = "; ".join(each["reason"] for each in refused) or "no inference library is installed"
-        raise BenchError(f"{bundle.spec.id}: nothing here can run it: {reasons}")
-    return {"model": bundle.spec.id, "results": results, "refused": refused, "machine": machine()}
+        raise BenchError(f"{bundle.spec.id}: no backend on this machine can run it: {reasons}")
+    return {"model": bundle.spec.id, "results": results, "refused": refused, "machine": describe_machine()}
 
 
-def _is_here(backend: str) -> bool:
+def _is_installed(backend: str) -> bool:
     return not missing_libraries(backend)
 
 
-def _bench(
+def _measure(
     bundle: Bundle, backend: Backend, precision: Precision, max_batch: int, seconds: float
 ) -> list[dict[str, Any]]:
+    """Open the engine once for small batches and once for large ones; return a row for each batch size."""
     sizes = batch_sizes(max_batch)
+    small = [size for size in sizes if size < MANY_STREAMS_BATCH]
+    large = [size for size in sizes if size >= MANY_STREAMS_BATCH]
     rows: list[dict[str, Any]] = []
-    for streams, part in ((1, [n for n in sizes if n < MANY]), (max_batch, [n for n in sizes if n >= MANY])):
+    for streams, part in ((1, small), (max_batch, large)):
         if part:
             engine = open_engine(bundle, backend=backend, precision=precision, max_batch=max(part), streams=streams)
             try:
@@ -70,15 +77,14 @@ def _rows(engine: Engine, sizes: Sequence[int], seconds: float) -> list[dict[str
                 "precision": engine.precision,
                 "engine": engine.description,
                 "batch": batch,
-                "encode": _figures(measure(encode, finish=classify, seconds=seconds), batch),
-                "classify": _figures(measure(classify, seconds=seconds), batch),
+                "encode": _figures(time_calls(encode, finish=classify, seconds=seconds), batch),
+                "classify": _figures(time_calls(classify, seconds=seconds), batch),
             }
         )
     return rows
 
 
 def _figures(cost: CallCost, batch: int) -> dict[str, float]:
-    """Of one call, the medians of some rounds; `spread` is (slowest - fastest) / median of them."""
     return {
         "ms": round(1e3 * cost.wall_s, 4),
         "items_per_s": round(batch / cost.wall_s, 1),
@@ -87,21 +93,21 @@ def _figures(cost: CallCost, batch: int) -> dict[str, float]:
     }
 
 
-def lines(found: dict[str, Any]) -> list[str]:
-    """For people."""
-    text = [
-        f"{found['model']}, {found['machine']['cores']} cores, load {found['machine']['load_1_min']:g}",
+def format_result(result: dict[str, Any]) -> list[str]:
+    """Format the result of `bench_bundle` as lines of a table."""
+    lines = [
+        f"{result['model']}, {result['machine']['cores']} cores, load {result['machine']['load_1_min']:g}",
         "",
         f"{'':30}{'encode':<37}classify",
         "backend      precision batch  ms       chunks/s   CPU ms   spread  ms       windows/s  CPU ms   spread",
     ]
-    text += [
+    lines += [
         f"{row['backend']:12} {row['precision']:9} {row['batch']:<5}  {_columns(row['encode'])}  "
         f"{_columns(row['classify'])}"
-        for row in found["results"]
+        for row in result["results"]
     ]
-    text += [f"not here: {each['backend']} {each['precision']}: {each['reason']}" for each in found["refused"]]
-    return text
+    lines += [f"cannot run: {each['backend']} {each['precision']}: {each['reason']}" for each in result["refused"]]
+    return lines
 
 
 def _columns(part: dict[str, float]) -> str:

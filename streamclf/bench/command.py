@@ -1,11 +1,10 @@
-"""`streamclf bench`: what was asked for is found out, measured and printed."""
+"""Run `streamclf bench`: measure a bundle, a whole service or the GPU suite, and print the result."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,20 +13,20 @@ from typing import Any, Final, Literal, NoReturn
 import orjson
 
 from engines.backends.names import Backend, Precision
-from streamclf.bench.cameras.film import FilmSpec, make_film, save_film
-from streamclf.bench.service.capacity import find_capacity
+from streamclf.bench.cameras.film import FilmSpec
 from streamclf.builtin_models import DEFAULT_MODEL, find_bundle
-from streamclf.config.service import MAX_STREAMS, EngineConfig, load_config
+from streamclf.config.service import EngineConfig, load_config
 from streamclf.errors import BenchError, UsageError
 from streamclf.runtime.child import configure_logging
 
 SECONDS: Final = 20.0
-PROBE_S: Final = 10.0
+"""Measured time of one run of a service."""
+CAPACITY_SECONDS: Final = 10.0
+"""Measured time of each run while the capacity is searched."""
 SIZE: Final = "1280x720"
 FPS: Final = 25.0
-ROUND_S: Final = 0.25
-PROBED: Final = ("streams", "held", "missed", "dropped", "cpu_s_per_s", "efficiency", "latency_ms", "error")
-CONFIGS: Final = (".yaml", ".yml", ".json")
+BUNDLE_ROUND_S: Final = 0.25
+CONFIG_SUFFIXES: Final = (".yaml", ".yml", ".json")
 
 
 def run_bench(
@@ -47,63 +46,73 @@ def run_bench(
     keep: Path | None,
     as_json: bool,
 ) -> int:
-    """Measure and print; the exit code. Raises `BenchError` where it is ended before the end."""
+    """Measure what the options ask for, print the result and return the exit code.
+
+    Raises `UsageError` for options that do not fit together, and `BenchError` for a measurement that fails or is
+    interrupted.
+    """
     configure_logging("warning")
-    of_service = streams is not None or capacity or _is_config(target)
-    with _one_end():
-        if not of_service:
-            _refuse({"--hop": hop, "--size": size, "--fps": fps})
+    measures_service = streams is not None or capacity or _is_config(target)
+    with _interrupt_on_signals():
+        if not measures_service:
+            _refuse_camera_options({"--hop": hop, "--size": size, "--fps": fps})
         if suite is None and (only is not None or keep is not None):
-            raise UsageError("--only and --keep: they are for the parts of a suite; give --suite gpu, too")
+            raise UsageError("--only and --keep select parts of the GPU suite; add --suite gpu")
         if suite == "gpu":
-            if of_service or backend is not None:
+            if measures_service or backend is not None:
                 raise UsageError(
-                    "--suite gpu measures bundles on TensorRT: leave out cameras, --capacity and --backend"
+                    "--suite gpu measures bundles on TensorRT; leave out --streams, CONFIG, --capacity and --backend"
                 )
-            from streamclf.bench.gpu.suite import DEFAULTS, bench_gpu, lines
+            from streamclf.bench.gpu.suite import DEFAULTS, bench_gpu, format_result
 
             request = replace(DEFAULTS, max_batch=max_batch or DEFAULTS.max_batch, seconds=seconds or DEFAULTS.seconds)
-            found = bench_gpu(target, precision=precision, only=only, keep=keep, request=request)
-        elif not of_service:
-            from streamclf.bench.bundle_speed import bench_bundle, lines
+            result = bench_gpu(target, precision=precision, only=only, keep=keep, request=request)
+        elif not measures_service:
+            from streamclf.bench.bundle_speed import bench_bundle, format_result
 
-            found = bench_bundle(
+            result = bench_bundle(
                 find_bundle(target or DEFAULT_MODEL),
                 backend=backend,
                 precision=precision,
                 max_batch=max_batch or EngineConfig().max_batch,
-                seconds=ROUND_S if seconds is None else seconds,
+                seconds=BUNDLE_ROUND_S if seconds is None else seconds,
             )
         else:
-            from streamclf.bench.service.report import lines
+            from streamclf.bench.service.report import format_result
 
-            options = {"backend": backend, "precision": precision, "max_batch": max_batch}
-            chosen = {key: value for key, value in options.items() if value is not None}
-            found = _service(
-                target, streams, _film(size or SIZE, FPS if fps is None else fps), seconds, hop, chosen, capacity
+            overrides = {"backend": backend, "precision": precision, "max_batch": max_batch}
+            result = _bench_service(
+                target,
+                streams=streams,
+                film=_film_spec(size or SIZE, FPS if fps is None else fps),
+                seconds=seconds,
+                hop=hop,
+                engine_overrides={key: value for key, value in overrides.items() if value is not None},
+                capacity=capacity,
             )
     if as_json:
-        sys.stdout.buffer.write(orjson.dumps(found) + b"\n")
+        sys.stdout.buffer.write(orjson.dumps(result) + b"\n")
     else:
-        print("\n".join(lines(found)))
+        print("\n".join(format_result(result)))
     return 0
 
 
-def _service(
+def _bench_service(
     target: str | None,
+    *,
     streams: int | None,
     film: FilmSpec,
     seconds: float | None,
     hop: int | None,
-    chosen: dict[str, Any],
+    engine_overrides: dict[str, Any],
     capacity: bool,
 ) -> dict[str, Any]:
-    from streamclf.bench.service.cpu_limit import CpuLimit, measure_cpu_limit
-    from streamclf.bench.service.report import figures
-    from streamclf.bench.service.run import ServiceLoad, measure_service
+    """Measure the service of a bundle or a configuration; its cameras are replaced by the bench's."""
+    from streamclf.bench.service.bench import bench_service
+    from streamclf.bench.service.run import ServiceLoad
 
     if not sys.platform.startswith("linux"):
-        raise BenchError(f"{sys.platform}: what processes take is read from /proc, which only Linux has")
+        raise BenchError(f"{sys.platform}: a service can be measured on Linux only, from what /proc says of processes")
     model, engine = DEFAULT_MODEL if target is None else target, EngineConfig()
     if target is not None and _is_config(target):
         config = load_config(Path(target))
@@ -112,81 +121,45 @@ def _service(
         hop = hop or next(iter(config.streams.values())).hop
     load = ServiceLoad(
         bundle=find_bundle(model),
-        engine=engine.model_copy(update=chosen),
+        engine=engine.model_copy(update=engine_overrides),
         streams=streams or 1,
         film=film,
         hop=hop or 1,
-        seconds=seconds or (PROBE_S if capacity else SECONDS),
+        seconds=seconds or (CAPACITY_SECONDS if capacity else SECONDS),
     )
-    with tempfile.TemporaryDirectory(prefix="streamclf-bench-") as name:
-        folder = Path(name)
-        _tell(f"making a film of {film.width}x{film.height}")
-        shown = make_film(film)
-        save_film(shown, folder / "film")
-        found: dict[int, dict[str, Any]] = {}
-
-        def measured(count: int) -> dict[str, Any]:
-            part = Path(tempfile.mkdtemp(dir=folder))
-            wanted = replace(load, streams=count)
-            _tell(f"{count} streams: the limit, then {load.seconds:g} s of service")
-            limit: CpuLimit = measure_cpu_limit(load.bundle, wanted.engine, shown, streams=count)
-            found[count] = figures(wanted, measure_service(wanted, folder / "film", part), limit)
-            return found[count]
-
-        if not capacity:
-            return measured(load.streams)
-
-        probes: list[dict[str, Any]] = []
-
-        def held(count: int) -> bool:
-            try:
-                result = measured(count)
-            except BenchError as error:
-                if count == 1:
-                    raise
-                result = {"streams": count, "held": False, "error": str(error)}  # so many do not even start
-            _tell(f"{count} streams: {'held' if result['held'] else 'not held'}")
-            probes.append({key: result[key] for key in PROBED if key in result})
-            return bool(result["held"])
-
-        most = find_capacity(held, first=load.streams, most=MAX_STREAMS)
-        return {**found[most or 1], "capacity": most, "probes": probes}
+    return bench_service(load, capacity=capacity)
 
 
-def _refuse(of_cameras: dict[str, object]) -> None:
-    for name, value in of_cameras.items():
+def _refuse_camera_options(options: dict[str, object]) -> None:
+    for name, value in options.items():
         if value is not None:
-            raise UsageError(f"{name} {value}: give --streams, too; a bundle alone has no cameras")
+            raise UsageError(f"{name} {value} describes cameras, and a bundle alone has none; add --streams")
 
 
 def _is_config(target: str | None) -> bool:
-    return target is not None and Path(target).suffix.lower() in CONFIGS
+    return target is not None and Path(target).suffix.lower() in CONFIG_SUFFIXES
 
 
-def _film(text: str, fps: float) -> FilmSpec:
-    width, _, height = text.lower().partition("x")
+def _film_spec(size: str, fps: float) -> FilmSpec:
+    width, _, height = size.lower().partition("x")
     if not (width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
-        raise UsageError(f"--size {text}: like 1280x720")
+        raise UsageError(f"--size {size}: give WIDTHxHEIGHT, like 1280x720")
     return FilmSpec(width=int(width[:6]), height=int(height[:6]), fps=fps)
 
 
-def _tell(text: str) -> None:
-    print(f"bench: {text}", file=sys.stderr, flush=True)
-
-
 @contextlib.contextmanager
-def _one_end() -> Iterator[None]:
-    """SIGTERM ends it as Ctrl-C does: everything that was started is taken down on the way out."""
+def _interrupt_on_signals() -> Iterator[None]:
+    """Let SIGTERM interrupt the bench as Ctrl-C does, so that it ends every process that it has started."""
 
     def interrupt(*_: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    # Ctrl-C's own, too: a shell starts what runs in its background deaf to it.
+    # SIGINT needs a handler, too: a shell starts its background jobs with SIGINT ignored.
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     except KeyboardInterrupt:
-        raise BenchError("ended before the end: nothing was measured") from None
+        raise BenchError("interrupted: nothing was measured") from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

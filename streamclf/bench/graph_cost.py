@@ -1,15 +1,20 @@
-"""Floating-point operations of a graph, counted from its shapes: matrix products and convolutions, two for each
-multiply-add. What else a graph does takes memory, not arithmetic."""
+"""Count what an ONNX graph costs at least: floating-point operations and bytes of weights. Needs `onnx`.
+
+Only matrix products and convolutions are counted, two operations for each multiply-add. The other nodes of a graph
+take memory bandwidth rather than arithmetic.
+"""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+WEIGHT_BYTES: Final = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 
 
 def count_flops(path: Path) -> int:
-    """Of one item (batch 1) through the ONNX graph at `path`. Needs `onnx`; 0 for products whose shapes are unknown."""
+    """Count the operations of one item (batch 1) in the graph at `path`; a product of unknown shape counts 0."""
     import onnx
     from onnx import shape_inference
 
@@ -22,17 +27,26 @@ def count_flops(path: Path) -> int:
         for item in (*graph.input, *graph.output, *graph.value_info)
     }
     shapes |= {item.name: tuple(item.dims) for item in graph.initializer}
-    return sum(_of_node(node, shapes) for node in graph.node)
+    return sum(_node_flops(node, shapes) for node in graph.node)
 
 
-def _of_node(node: Any, shapes: dict[str, tuple[int, ...]]) -> int:
-    given = [shapes.get(name, ()) for name in node.input]
-    out = math.prod(shapes.get(node.output[0], (0,)))
-    if node.op_type == "MatMul" and given[0]:
-        return 2 * out * given[0][-1]
-    if node.op_type == "Gemm" and given[0]:
+def _node_flops(node: Any, shapes: dict[str, tuple[int, ...]]) -> int:
+    inputs = [shapes.get(name, ()) for name in node.input]
+    outputs = math.prod(shapes.get(node.output[0], (0,)))
+    if node.op_type == "MatMul" and inputs[0]:
+        return 2 * outputs * inputs[0][-1]
+    if node.op_type == "Gemm" and inputs[0]:
         transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
-        return 2 * out * given[0][0 if transposed else -1]
-    if node.op_type == "Conv" and given[1]:
-        return 2 * out * math.prod(given[1][1:])
+        return 2 * outputs * inputs[0][0 if transposed else -1]
+    if node.op_type == "Conv" and inputs[1]:
+        return 2 * outputs * math.prod(inputs[1][1:])
     return 0
+
+
+def weight_bytes(path: Path, precision: str) -> int:
+    """Return the bytes of the graph's constants as an engine in `precision` reads them."""
+    import onnx
+
+    graph = onnx.load(str(path)).graph
+    weights: int = sum(math.prod(tensor.dims) for tensor in graph.initializer)
+    return weights * WEIGHT_BYTES[precision]

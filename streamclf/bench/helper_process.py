@@ -1,4 +1,4 @@
-"""A process that the bench starts: told one line, heard line by line, ended by the end of its standard input."""
+"""Start a Python module as a process and exchange lines of JSON with it over its standard input and output."""
 
 from __future__ import annotations
 
@@ -18,16 +18,20 @@ import orjson
 from streamclf.errors import BenchError
 
 STOP_S: Final = 5.0
-MAX_TOLD_CHARS: Final = 300
+MAX_ERROR_CHARS: Final = 300
 
 
 class HelperProcess:
-    """`python -m MODULE` in a session of its own, so that Ctrl-C in a terminal reaches the bench alone."""
+    """Run `python -m MODULE` and exchange lines with it; the end of its standard input asks it to end.
+
+    The process has a session of its own, so that Ctrl-C in a terminal reaches only the bench. Its standard error goes
+    to the file `log`. As a context manager, it ends the process on exit, by force after `STOP_S`.
+    """
 
     def __init__(
         self,
         module: str,
-        told: bytes,
+        first_line: bytes,
         *,
         log: Path,
         env: Mapping[str, str] | None = None,
@@ -46,7 +50,7 @@ class HelperProcess:
             )
         self._reader = threading.Thread(target=self._read, name=module, daemon=True)
         self._reader.start()
-        self.tell(told)
+        self.send_line(first_line)
 
     def __enter__(self) -> HelperProcess:
         return self
@@ -54,7 +58,7 @@ class HelperProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._hang_up()
+        self._close_input()
         try:
             self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:
@@ -64,56 +68,57 @@ class HelperProcess:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id."""
         return self._process.pid
 
     @property
     def running(self) -> bool:
-        """Whether it is there."""
+        """Whether the process has not ended."""
         return self._process.poll() is None
 
-    def tell(self, line: bytes) -> None:
-        """Send it a line; its end is noticed by whoever waits for its answer."""
+    def send_line(self, line: bytes) -> None:
+        """Write a line to the process. If it has ended, the next `receive` raises the error."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(line + b"\n")
             self._process.stdin.flush()
 
-    def hear(self, deadline_s: float) -> Any:
-        """Its next line, JSON. Raises `BenchError` when it has ended, or says nothing for so long."""
+    def receive(self, timeout_s: float) -> Any:
+        """Return the next line that the process prints, parsed. Raises `BenchError` if it ends or prints nothing."""
         try:
-            line = self._lines.get(timeout=deadline_s)
+            line = self._lines.get(timeout=timeout_s)
         except queue.Empty:
-            raise BenchError(f"{self._module}: no answer within {deadline_s:g} s{self.last_words()}") from None
+            raise BenchError(f"{self._module}: no answer within {timeout_s:g} s{self.log_tail()}") from None
         if not line:
             self._lines.put(b"")
-            raise BenchError(f"{self._module} ended{self.last_words()}")
+            raise BenchError(f"{self._module} ended{self.log_tail()}")
         return orjson.loads(line)
 
-    def heard(self) -> list[Any]:
-        """All that it has said and nobody has heard yet."""
+    def receive_waiting(self) -> list[Any]:
+        """Return, parsed, all lines that have arrived and were not received yet."""
         lines = [self._lines.get() for _ in range(self._lines.qsize())]
         return [orjson.loads(line) for line in lines if line]
 
-    def finish(self, deadline_s: float) -> Any:
-        """End its input, and hear its last line."""
-        self._hang_up()
-        return self.hear(deadline_s)
+    def finish(self, timeout_s: float) -> Any:
+        """Close the standard input of the process and return its next line, parsed. Raises `BenchError`."""
+        self._close_input()
+        return self.receive(timeout_s)
 
-    def last_words(self) -> str:
-        """What it last wrote to its log, ready to be put behind an error."""
+    def log_tail(self) -> str:
+        """Return ": " and the last line of the log, to be appended to an error; empty if there is none."""
         with contextlib.suppress(OSError):
             lines = self._log.read_text(errors="replace").strip().splitlines()
             if lines:
-                return f": {lines[-1][:MAX_TOLD_CHARS]}"
+                return f": {lines[-1][:MAX_ERROR_CHARS]}"
         return ""
 
-    def _hang_up(self) -> None:
+    def _close_input(self) -> None:
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
 
     def _read(self) -> None:
+        """Queue each line of standard output, and an empty line at its end."""
         assert self._process.stdout is not None
         with self._process.stdout as lines:
             for line in lines:

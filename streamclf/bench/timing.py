@@ -1,27 +1,27 @@
-"""What the machine cannot do without: decoding, encoding and classifying, each alone in a tight loop."""
+"""Time calls: clock and processor time of one call over several rounds, and percentiles of samples."""
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
 from engines.protocol import Engine
 
-if TYPE_CHECKING:  # a machine that only measures a GPU has no need of what these import
-    pass
-
 ROUNDS: Final = 5
-ROUND_S: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallCost:
-    """Of one call, over several rounds: median seconds of the clock and of processor time, and their spread."""
+    """The cost of one call: medians over the rounds, in seconds of the clock and of processor time (all threads).
+
+    A spread is (highest - lowest) / median of the rounds.
+    """
 
     wall_s: float
     cpu_s: float
@@ -29,41 +29,17 @@ class CallCost:
     cpu_spread: float
 
 
-def batch_sizes(most: int) -> list[int]:
-    """1, 2, 4, … and `most` itself."""
-    sizes = [1]
-    while sizes[-1] * 2 < most:
-        sizes.append(sizes[-1] * 2)
-    return sizes if most == 1 else [*sizes, most]
-
-
-def engine_calls(engine: Engine, batch: int) -> tuple[Callable[[], None], Callable[[], None]]:
-    """(encode, classify) of `batch` chunks and as many windows, on random pixels."""
-    spec = engine.spec
-    frames = np.random.default_rng(0).integers(0, 256, (batch, *spec.chunk_shape), np.uint8)
-    slots = np.arange(batch, dtype=np.int32)
-    windows = np.random.default_rng(1).integers(0, batch, (batch, spec.chunks)).astype(np.int32)
-
-    def encode() -> None:
-        engine.encode(frames, slots)
-
-    def classify() -> None:
-        engine.classify(windows)
-
-    return encode, classify
-
-
-def measure(
+def time_calls(
     call: Callable[[], None],
     *,
     finish: Callable[[], None] | None = None,
     seconds: float,
     rounds: int = ROUNDS,
 ) -> CallCost:
-    """Of one `call`, of many in a row, after one that is not counted.
+    """Repeat `call` for about `seconds` in each of `rounds` rounds and return the cost of one call.
 
-    An encode may still be under way when its call returns: `finish`, which waits for it, ends each round, and one of it
-    is taken off again.
+    The first call warms up and is not counted. An encode may still be running when its call returns. `finish` waits for
+    it: it ends each round, and the time of one `finish` is subtracted again.
     """
     finish_s = 0.0
     call()
@@ -89,3 +65,35 @@ def measure(
 def _spread(values: list[float]) -> float:
     middle = statistics.median(values)
     return (max(values) - min(values)) / middle if middle > 0 else 0.0
+
+
+def batch_sizes(most: int) -> list[int]:
+    """Return the powers of two below `most`, and `most` itself: 6 gives [1, 2, 4, 6]."""
+    sizes = [1]
+    while sizes[-1] * 2 < most:
+        sizes.append(sizes[-1] * 2)
+    return sizes if most == 1 else [*sizes, most]
+
+
+def engine_calls(engine: Engine, batch: int) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Return (encode, classify): functions that process `batch` chunks and `batch` windows of random pixels."""
+    spec = engine.spec
+    frames = np.random.default_rng(0).integers(0, 256, (batch, *spec.chunk_shape), np.uint8)
+    slots = np.arange(batch, dtype=np.int32)
+    windows = np.random.default_rng(1).integers(0, batch, (batch, spec.chunks)).astype(np.int32)
+
+    def encode() -> None:
+        engine.encode(frames, slots)
+
+    def classify() -> None:
+        engine.classify(windows)
+
+    return encode, classify
+
+
+def percentile(values: Iterable[float], percent: float) -> float | None:
+    """Return the smallest value that at least `percent` % of all values do not exceed; None if there are no values."""
+    ordered = sorted(values)
+    if not ordered:
+        return None
+    return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]

@@ -21,7 +21,7 @@ from support.gpu_models import MODELS
 
 from streamclf.bench.gpu.part import measure_in_process, run_in_process
 from streamclf.bench.gpu.part_log import PartLog
-from streamclf.bench.gpu.suite import CEILINGS, DEFAULTS, PART_S, report
+from streamclf.bench.gpu.suite import CEILINGS, DEFAULTS, PART_S, build_report
 
 FIRST, REST = ("fp16",), ("int8", "fp32")
 AIM = {"model": "vivit-encoder", "precision": "fp16", "per_s": 6250.0, "p99_ms": 50.0, "times_compile": 12.0}
@@ -116,12 +116,12 @@ def main() -> int:
         ),
         part_s=PART_S,
         within_s=arguments.within,
-        again=arguments.again,
-        told=lambda text: print(text, file=sys.stderr, flush=True),
+        retry_failed=arguments.again,
+        progress=lambda text: print(text, file=sys.stderr, flush=True),
     )
     engines = {part: found for part, found in ledger.results.items() if "torch" not in part and "/bundle" not in part}
     rows = compared(ledger.results)
-    print(json.dumps({**report(engines), "compared": rows, "aim": aim_met(rows), "left": left}, indent=1))
+    print(json.dumps({**build_report(engines), "compared": rows, "aim": aim_met(rows), "left": left}, indent=1))
     failed = {part: found["error"] for part, found in ledger.results.items() if "error" in found}
     for part, error in failed.items():
         print(f"{part}: {error}", file=sys.stderr)

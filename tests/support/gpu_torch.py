@@ -16,7 +16,7 @@ import torch
 from support.gpu_models import random_weights, words_of
 from support.model_kinds import parse, windows
 
-from streamclf.bench.timing import measure
+from streamclf.bench.timing import time_calls
 from training.models import ClipModel
 
 MODES = ("eager", "compile", "graph")
@@ -77,7 +77,7 @@ def _row(work: str, batch: int, mode: str, call: Call, device: str, seconds: flo
     finish = torch.cuda.synchronize if device == "cuda" else lambda: None
     try:
         run = _run_as(mode, call)
-        cost = measure(run, finish=finish, seconds=seconds)
+        cost = time_calls(run, finish=finish, seconds=seconds)
     except Exception as error:  # torch and its compiler raise all kinds, out of memory among them
         torch.compiler.reset()
         return {**row, "error": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
@@ -115,11 +115,11 @@ def measure_ceilings(
     for precision, kind in TYPES.items():
         square = torch.randn(side, side, device=device, dtype=kind)
         out = torch.empty_like(square)
-        cost = measure(lambda: torch.mm(square, square, out=out), finish=finish, seconds=seconds)  # noqa: B023
+        cost = time_calls(lambda: torch.mm(square, square, out=out), finish=finish, seconds=seconds)  # noqa: B023
         found[f"products_{precision}_gflops"] = 2 * side**3 / cost.wall_s / 1e9
     source = torch.randint(0, 255, (nbytes,), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    cost = measure(lambda: target.copy_(source), finish=finish, seconds=seconds)
+    cost = time_calls(lambda: target.copy_(source), finish=finish, seconds=seconds)
     found["copy_gb_per_s"] = 2 * nbytes / cost.wall_s / 1e9
     return found
 

@@ -19,7 +19,7 @@ from streamclf.bench.cameras.rtsp_server import CameraServer
 
 
 class CamerasJob(BaseModel):
-    """What this process is told."""
+    """The film to serve, a file of `save_film`, and the number of cameras."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -28,29 +28,29 @@ class CamerasJob(BaseModel):
 
 
 def main() -> None:
-    """Serve until standard input ends: whoever started this is then done, or gone."""
+    """Serve until standard input ends: the process that started this one is then done, or has ended."""
     job = CamerasJob.model_validate_json(sys.stdin.buffer.readline())
     asyncio.run(_serve(job))
 
 
 async def _serve(job: CamerasJob) -> None:
-    cameras = CameraServer(load_film(job.film), job.cameras)
-    _say({"port": await cameras.listen()})
+    server = CameraServer(load_film(job.film), job.cameras)
+    _print_line({"port": await server.listen()})
     done, loop = asyncio.Event(), asyncio.get_running_loop()
 
-    def wait() -> None:
+    def read_input() -> None:
         if sys.stdin.buffer.readline():
-            loop.call_soon_threadsafe(cameras.began.set)
+            loop.call_soon_threadsafe(server.answering.set)
             sys.stdin.buffer.read()
         loop.call_soon_threadsafe(done.set)
 
-    threading.Thread(target=wait, name="input", daemon=True).start()
+    threading.Thread(target=read_input, name="input", daemon=True).start()
     await done.wait()
-    await cameras.close()
-    _say({"played": cameras.played})
+    await server.close()
+    _print_line({"sent": server.sent})
 
 
-def _say(message: object) -> None:
+def _print_line(message: object) -> None:
     sys.stdout.buffer.write(orjson.dumps(message) + b"\n")
     sys.stdout.buffer.flush()
 

@@ -1,8 +1,9 @@
-"""The film that the bench's cameras show: made once, as a camera would send it, so that decoding costs what it does."""
+"""Render the film that the bench's cameras send, encoded as cameras do, so that decoding costs what it usually does."""
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -10,14 +11,16 @@ from typing import Any, Final
 
 import numpy as np
 
+from engines.arrays import U8
 from streamclf.errors import UsageError
 from streamclf.windows.sampling import exact_fps
 
 SECONDS: Final = 4.0
 GOP_S: Final = 2.0
 BITS_PER_PIXEL: Final = 0.1
-"""Of a camera's usual 2.3 Mbit/s at 1280x720 and 25 frames/s."""
+"""From a camera's usual 2.3 Mbit/s at 1280x720 and 25 frames/s."""
 NOISE: Final = 3
+"""Largest sensor noise, in grey levels."""
 MAX_PIXELS: Final = 7680 * 4320
 _COUNT: Final = struct.Struct(">I")
 _HEAD: Final = struct.Struct(">IIII")
@@ -25,7 +28,7 @@ _HEAD: Final = struct.Struct(">IIII")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilmSpec:
-    """What a camera is set to."""
+    """Frame size in pixels and frames per second of a camera. Raises `UsageError` outside the limits of each."""
 
     width: int
     height: int
@@ -33,38 +36,32 @@ class FilmSpec:
 
     def __post_init__(self) -> None:
         if self.width < 64 or self.height < 64 or self.width * self.height > MAX_PIXELS:
-            raise UsageError(f"--size {self.width}x{self.height}: 64x64 to 7680x4320")
+            raise UsageError(f"--size {self.width}x{self.height}: must be 64x64 to 7680x4320")
         if self.width % 2 or self.height % 2:
-            raise UsageError(f"--size {self.width}x{self.height}: H.264 has even sizes")
+            raise UsageError(f"--size {self.width}x{self.height}: width and height must be even for H.264")
         if not 1 <= self.fps <= 240:
-            raise UsageError(f"--fps {self.fps:g}: 1 to 240")
+            raise UsageError(f"--fps {self.fps:g}: must be 1 to 240")
 
     @property
     def rate(self) -> Fraction:
-        """Frames per second, exactly."""
+        """Frames per second as an exact fraction."""
         return exact_fps(self.fps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Film:
-    """H.264 access units, each a tuple of NAL units without start codes; the first one is a key frame."""
+class EncodedFilm:
+    """H.264 access units, one for each frame: tuples of NAL units without start codes. The first is a key frame."""
 
     units: tuple[tuple[bytes, ...], ...]
     rate: Fraction
 
     def parameter_set(self, kind: int) -> bytes:
-        """The sequence (7) or picture (8) parameter set."""
+        """Return the sequence (kind 7) or picture (kind 8) parameter set."""
         return next(nal for nal in self.units[0] if nal[0] & 31 == kind)
 
-    @property
-    def bits_per_s(self) -> float:
-        """Of the video alone."""
-        size = sum(len(nal) for unit in self.units for nal in unit)
-        return 8 * size * float(self.rate) / len(self.units)
 
-
-def make_film(spec: FilmSpec) -> Film:
-    """A street seen by a fixed camera with a noisy sensor: things that move before things that do not."""
+def make_film(spec: FilmSpec) -> EncodedFilm:
+    """Render and encode a film of 4 s: boxes that move before a still background, seen by a noisy sensor."""
     import av
 
     encoder: Any = av.CodecContext.create("libx264", "w")
@@ -74,16 +71,16 @@ def make_film(spec: FilmSpec) -> Film:
     encoder.bit_rate = int(BITS_PER_PIXEL * spec.width * spec.height * spec.fps)
     encoder.options = {"preset": "veryfast", "tune": "zerolatency", "bf": "0", "x264-params": "threads=1:scenecut=0"}
     units = []
-    for number, picture in enumerate(_pictures(spec, max(2, round(SECONDS * spec.fps)))):
-        frame = av.VideoFrame.from_ndarray(picture, "yuv420p")
+    for number, pixels in enumerate(render_frames(spec, max(2, round(SECONDS * spec.fps)))):
+        frame = av.VideoFrame.from_ndarray(pixels, "yuv420p")
         frame.pts = number
         units += [_nal_units(bytes(packet)) for packet in encoder.encode(frame)]
     units += [_nal_units(bytes(packet)) for packet in encoder.encode(None)]
-    return Film(units=tuple(units), rate=spec.rate)
+    return EncodedFilm(units=tuple(units), rate=spec.rate)
 
 
-def _pictures(spec: FilmSpec, count: int) -> Any:
-    """`count` pictures as (3 H / 2, W) uint8, planes of YUV 4:2:0."""
+def render_frames(spec: FilmSpec, count: int) -> Iterator[U8]:
+    """Yield `count` frames, (3 H / 2, W) uint8, the planes of YUV 4:2:0. The array is reused for the next frame."""
     width, height = spec.width, spec.height
     rng = np.random.default_rng(1)
     coarse = rng.integers(40, 200, (height // 16 + 2, width // 16 + 2))
@@ -93,25 +90,25 @@ def _pictures(spec: FilmSpec, count: int) -> Any:
     boxes = [(rng.integers(0, height * 3 // 4), 0.05 + 0.2 * rng.random(), rng.random()) for _ in range(6)]
     box_h, box_w = height // 5, width // 10
     box = rng.integers(30, 220, (box_h, box_w), np.int16)
-    picture = np.full((height * 3 // 2, width), 128, np.uint8)
+    frame = np.full((height * 3 // 2, width), 128, np.uint8)
     for number in range(count):
         scene = ground.copy()
         for top, speed, begin in boxes:
             left = int((begin + speed * number / spec.fps) % 1 * (width - box_w))
             scene[top : top + box_h, left : left + box_w] = box[: min(box_h, height - top)]
         scene += noise[number % len(noise)]
-        picture[:height] = scene.clip(16, 235)
-        yield picture
+        frame[:height] = scene.clip(16, 235)
+        yield frame
 
 
 def _nal_units(annex_b: bytes) -> tuple[bytes, ...]:
-    # A start code is 00 00 01; the zero before it, where there is one, belongs to it.
+    # A start code is 00 00 01. If a zero precedes it, that zero belongs to the start code.
     parts = annex_b.split(b"\0\0\1")[1:]
     return tuple(part.rstrip(b"\0") if i + 1 < len(parts) else part for i, part in enumerate(parts))
 
 
-def save_film(film: Film, path: Path) -> None:
-    """For the process that serves it."""
+def save_film(film: EncodedFilm, path: Path) -> None:
+    """Write a film to a file, for the process that serves it."""
     with path.open("wb") as file:
         file.write(_HEAD.pack(film.rate.numerator, film.rate.denominator, len(film.units), 0))
         for unit in film.units:
@@ -120,8 +117,8 @@ def save_film(film: Film, path: Path) -> None:
                 file.write(_COUNT.pack(len(nal)) + nal)
 
 
-def load_film(path: Path) -> Film:
-    """What `save_film` wrote."""
+def load_film(path: Path) -> EncodedFilm:
+    """Read a film that `save_film` wrote."""
     data = memoryview(path.read_bytes())
     numerator, denominator, count, _ = _HEAD.unpack_from(data)
     at = _HEAD.size
@@ -136,4 +133,4 @@ def load_film(path: Path) -> Film:
             unit.append(bytes(data[at : at + size]))
             at += size
         units.append(tuple(unit))
-    return Film(units=tuple(units), rate=Fraction(numerator, denominator))
+    return EncodedFilm(units=tuple(units), rate=Fraction(numerator, denominator))

@@ -1,14 +1,13 @@
-"""What a GPU can do at most: copy, and multiply matrices, each measured by itself on the card and through TensorRT."""
+"""Measure the most that a GPU can do: copies, and matrix products through TensorRT, each alone on the card."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from engines.errors import EngineError
-from streamclf.bench.timing import measure
+from streamclf.bench.timing import time_calls
 
 if TYPE_CHECKING:
     from engines.backends.tensorrt.interface import Platform
@@ -16,31 +15,35 @@ if TYPE_CHECKING:
 COPY_BYTES: Final = 256 << 20
 SIDE: Final = 8192
 PRODUCTS: Final = 8
-"""In a row, so that reading the first and writing the last hardly count."""
+"""Matrix products in a row: enough that reading the first operand and writing the last result hardly count."""
 ROUND_S: Final = 0.5
-WEIGHT_BYTES: Final = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 
 
-def measure_ceilings(*, copy_bytes: int = COPY_BYTES, side: int = SIDE, round_s: float = ROUND_S) -> dict[str, Any]:
-    """Copies in GB/s, and matrix products in GFLOP/s by precision (`{"error": ...}` for one that cannot be built)."""
+def measure_device_limits(
+    *, copy_bytes: int = COPY_BYTES, side: int = SIDE, round_s: float = ROUND_S
+) -> dict[str, Any]:
+    """Return copies in GB/s, and products of (side, side) matrices in GFLOP/s by precision, ready for JSON.
+
+    A precision that TensorRT cannot build has the key `products_PRECISION_error` instead.
+    """
     from engines.backends.tensorrt.requirements import load_platform
 
     platform = load_platform()
     try:
         with platform.cuda.active():
-            found: dict[str, Any] = dict(_copies(platform, copy_bytes, round_s))
+            limits: dict[str, Any] = dict(_measure_copies(platform, copy_bytes, round_s))
             for precision in ("fp16", "int8", "fp32"):
                 try:
-                    found[f"products_{precision}_gflops"] = _products(platform, precision, side, round_s)
+                    limits[f"products_{precision}_gflops"] = _measure_products(platform, precision, side, round_s)
                 except (EngineError, RuntimeError) as error:  # noqa: PERF203 - each one may fail
-                    found[f"products_{precision}_error"] = str(error)
+                    limits[f"products_{precision}_error"] = str(error)
     finally:
         platform.cuda.close()
-    return found
+    return limits
 
 
-def _copies(platform: Platform, nbytes: int, round_s: float) -> dict[str, float]:
-    """From pinned memory to the card, and within its own, read and write counted."""
+def _measure_copies(platform: Platform, nbytes: int, round_s: float) -> dict[str, float]:
+    """Return GB/s from pinned memory to the card, and within the card; the latter counts reads and writes."""
     cuda = platform.cuda
     host = cuda.pinned((nbytes,), np.uint8)
     stream, source, target = cuda.stream(), cuda.allocate(nbytes), cuda.allocate(nbytes)
@@ -48,15 +51,15 @@ def _copies(platform: Platform, nbytes: int, round_s: float) -> dict[str, float]
     def finish() -> None:
         cuda.finish(stream)
 
-    upload = measure(lambda: cuda.upload(source, host, stream), finish=finish, seconds=round_s)
-    copy = measure(lambda: cuda.copy(target, source, nbytes, stream), finish=finish, seconds=round_s)
+    upload = time_calls(lambda: cuda.upload(source, host, stream), finish=finish, seconds=round_s)
+    copy = time_calls(lambda: cuda.copy(target, source, nbytes, stream), finish=finish, seconds=round_s)
     cuda.release(source)
     cuda.release(target)
     return {"upload_gb_per_s": nbytes / upload.wall_s / 1e9, "copy_gb_per_s": 2 * nbytes / copy.wall_s / 1e9}
 
 
-def _products(platform: Platform, precision: str, side: int, round_s: float) -> float:
-    """GFLOP/s of square products, one after the other, with one constant matrix."""
+def _measure_products(platform: Platform, precision: str, side: int, round_s: float) -> float:
+    """Return the GFLOP/s of square matrix products in a row with one constant matrix."""
     from engines.backends.tensorrt.interface import PlanRequest
     from engines.graphs.profiles import prepare_for_tensorrt
 
@@ -84,29 +87,33 @@ def _products(platform: Platform, precision: str, side: int, round_s: float) -> 
     )
     plan = compiler.load(plan_bytes)
     stream = cuda.stream()
-    owned = {name: cuda.allocate(side * side * 4) for name in ("x", "y")}
+    buffers = {name: cuda.allocate(side * side * 4) for name in ("x", "y")}
     scratch = cuda.allocate(plan.scratch_bytes) if plan.scratch_bytes else 0
-    cuda.clear(owned["x"], side * side * 4, stream)
+    cuda.clear(buffers["x"], side * side * 4, stream)
     host = cuda.pinned((side, side), np.float32)
-    host[:] = np.random.default_rng(0).standard_normal((side, side), np.float32)  # zeros are multiplied faster
-    cuda.upload(owned["x"], host, stream)
-    execution = plan.execution(side, owned, scratch)
-    cost = measure(lambda: execution.enqueue(stream), finish=lambda: cuda.finish(stream), seconds=round_s)
-    for address in (*owned.values(), *([scratch] if scratch else [])):
+    host[:] = np.random.default_rng(0).standard_normal((side, side), np.float32)  # a GPU multiplies zeros faster
+    cuda.upload(buffers["x"], host, stream)
+    execution = plan.execution(side, buffers, scratch)
+    cost = time_calls(lambda: execution.enqueue(stream), finish=lambda: cuda.finish(stream), seconds=round_s)
+    for address in (*buffers.values(), *([scratch] if scratch else [])):
         cuda.release(address)
     return 2 * PRODUCTS * side**3 / cost.wall_s / 1e9
 
 
 def products_graph(side: int, *, quantised: bool) -> bytes:
-    """ONNX: (N, side) float32 times a constant (side, side), `PRODUCTS` times; in INT8 as `quantise` would write it."""
+    """Return an ONNX graph: (N, side) float32, multiplied `PRODUCTS` times by a constant (side, side).
+
+    If `quantised`, it has QuantizeLinear and DequantizeLinear where `engines.graphs.quantise` would write them.
+    """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
     weight = np.random.default_rng(1).standard_normal((side, side), np.float32) / np.float32(side**0.5)
-    constants = {"weight": weight, "scale": np.float32(0.03), "fine": np.float32(0.05 / side**0.5), "zero": np.int8(0)}
+    weight_scale = np.float32(0.05 / side**0.5)
+    constants = {"weight": weight, "scale": np.float32(0.03), "weight_scale": weight_scale, "zero": np.int8(0)}
     nodes: list[Any] = []
 
-    def rounded(name: str, scale: str) -> str:
+    def quantise(name: str, scale: str) -> str:
         if not quantised:
             return name
         nodes.append(helper.make_node("QuantizeLinear", [name, scale, "zero"], [f"{name}/q"], name=f"{name}/quantise"))
@@ -117,35 +124,20 @@ def products_graph(side: int, *, quantised: bool) -> bytes:
         )
         return f"{name}/dq"
 
-    constant, value = rounded("weight", "fine"), "x"
+    constant, value = quantise("weight", "weight_scale"), "x"
     for index in range(PRODUCTS):
         target = "y" if index == PRODUCTS - 1 else f"x{index}"
-        nodes.append(helper.make_node("MatMul", [rounded(value, "scale"), constant], [target], name=f"product{index}"))
+        nodes.append(helper.make_node("MatMul", [quantise(value, "scale"), constant], [target], name=f"product{index}"))
         value = target
+    inputs = {name for node in nodes for name in node.input}
     graph = helper.make_graph(
         nodes,
         "products",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", side])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", side])],
-        [
-            numpy_helper.from_array(np.asarray(array), name)
-            for name, array in constants.items()
-            if _is_read(name, nodes)
-        ],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items() if name in inputs],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 16)], ir_version=8)
     data: bytes = model.SerializeToString()
     onnx.checker.check_model(model)
     return data
-
-
-def _is_read(name: str, nodes: list[Any]) -> bool:
-    return any(name in node.input for node in nodes)
-
-
-def weight_bytes(path: Path, precision: str) -> int:
-    """Bytes of an ONNX graph's constants as an engine in `precision` reads them. Needs `onnx`."""
-    import onnx
-
-    graph = onnx.load(str(path)).graph
-    return sum(int(np.prod(tensor.dims)) for tensor in graph.initializer) * WEIGHT_BYTES[precision]

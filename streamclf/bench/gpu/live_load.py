@@ -1,4 +1,4 @@
-"""Many live streams on one engine, without cameras: chunks come by the clock, each with a prediction to be made."""
+"""Run many live streams on one engine without cameras: chunks arrive by the clock, and each is classified."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from typing import Any
 import numpy as np
 
 from engines.protocol import Engine
-from streamclf.bench.service.latency import percentile
+from streamclf.bench.timing import percentile
 
 
 def run_live_load(
-    engine: Engine, *, streams: int, chunks_per_s: float, seconds: float, patience_s: float = math.inf
+    engine: Engine, *, streams: int, chunks_per_s: float, seconds: float, max_lag_s: float = math.inf
 ) -> dict[str, Any]:
-    """`streams` streams of `chunks_per_s` chunks each, their clocks spread: each is encoded and its window classified.
+    """Encode each chunk of `streams` streams of `chunks_per_s` chunks each, and classify its window.
 
-    The engine's bank needs `streams * (chunks + 1)` slots. Latency is from the moment at which a chunk was due to its
-    probabilities; a machine that cannot keep up shows in it, for nothing is dropped. One that is `patience_s` behind
-    is not waited for: `kept_up` is false, and the figures are those until then.
+    The clocks of the streams are spread evenly. The engine's bank needs `streams * (chunks + 1)` slots. Latency counts
+    from the moment at which a chunk is due until its probabilities are there. Nothing is dropped, so a machine that
+    cannot keep up shows a growing latency. If it falls `max_lag_s` behind, the run ends: `kept_up` is then false, and
+    the figures are those until then. The result is ready for JSON.
     """
     spec, most = engine.spec, engine.max_batch
-    own = spec.chunks + 1
+    slots_per_stream = spec.chunks + 1
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (most, *spec.chunk_shape), np.uint8)
     rounds = max(1, int(seconds * chunks_per_s))
@@ -31,40 +32,40 @@ def run_live_load(
     order = np.argsort(due_s, kind="stable")
     due_s = due_s[order]
     number, stream = np.divmod(order, streams)
-    slots = (stream * own + number % own).astype(np.int32)
-    back = np.arange(spec.chunks - 1, -1, -1)
-    windows = (stream[:, None] * own + (number[:, None] - back) % own).astype(np.int32)
+    slots = (stream * slots_per_stream + number % slots_per_stream).astype(np.int32)
+    ages = np.arange(spec.chunks - 1, -1, -1)
+    windows = (stream[:, None] * slots_per_stream + (number[:, None] - ages) % slots_per_stream).astype(np.int32)
     engine.encode(frames, np.arange(most, dtype=np.int32))
     engine.classify(windows[: min(most, len(windows))])
 
-    taken_ms = np.empty(len(due_s))
+    latencies_ms = np.empty(len(due_s))
     sizes: list[int] = []
     done, began = 0, time.perf_counter()
     while done < len(due_s):
         now = time.perf_counter() - began
-        if now - due_s[done] > patience_s:
+        if now - due_s[done] > max_lag_s:
             break
         ready = int(np.searchsorted(due_s, now, side="right"))
         if ready == done:
             time.sleep(due_s[done] - now)
             continue
-        # So many chunks in a row are those of as many streams: no slot comes twice in a batch.
+        # At most `streams` chunks in a row come from as many streams, so no slot appears twice in a batch.
         part = slice(done, min(ready, done + most, done + streams))
         done = part.stop
         engine.encode(frames[: part.stop - part.start], slots[part])
         engine.classify(windows[part])
-        taken_ms[part] = 1e3 * (time.perf_counter() - began - due_s[part])
+        latencies_ms[part] = 1e3 * (time.perf_counter() - began - due_s[part])
         sizes.append(part.stop - part.start)
-    took_s = time.perf_counter() - began
-    waited_ms: list[float] = taken_ms[:done].tolist()
+    elapsed_s = time.perf_counter() - began
+    samples: list[float] = latencies_ms[:done].tolist()
     return {
         "streams": streams,
         "chunks_per_s_wanted": round(streams * chunks_per_s, 1),
-        "predictions_per_s": round(done / took_s, 1),
+        "predictions_per_s": round(done / elapsed_s, 1),
         "kept_up": done == len(due_s),
         "latency_ms": {
-            **{f"p{percent}": round(percentile(waited_ms, percent) or 0.0, 3) for percent in (50, 90, 99)},
-            "max": round(max(waited_ms), 3),
+            **{f"p{percent}": round(percentile(samples, percent) or 0.0, 3) for percent in (50, 90, 99)},
+            "max": round(max(samples), 3),
         },
         "batch_mean": round(sum(sizes) / len(sizes), 2),
     }

@@ -1,18 +1,20 @@
-"""How many streams are held: doubled until too many, then halved in between. Pure."""
+"""Search the largest number of streams that a machine sustains, with few measurements. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 
-def find_capacity(held: Callable[[int], bool], *, first: int, most: int) -> int:
-    """The largest number up to `most` for which `held` is true, by as few calls as possible; 0 where 1 is too many.
+def find_capacity(is_sustained: Callable[[int], bool], *, first: int, most: int) -> int:
+    """Find the largest number up to `most` for which `is_sustained` is true; 0 if it is false for 1.
 
-    It takes `held` to be true up to some number and false beyond. Noise near the edge costs exactness, not an end.
+    The search doubles the number, beginning with `first`, until it is too large; then it bisects. It assumes that
+    `is_sustained` is true up to some number and false beyond it. If noise breaks this near the edge, the result is less
+    exact, but the search still ends.
     """
     good, bad, number = 0, most + 1, min(first, most)
     while good + 1 < bad:
-        if held(number):
+        if is_sustained(number):
             good = number
         else:
             bad = number

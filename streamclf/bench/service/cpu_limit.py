@@ -1,4 +1,4 @@
-"""Measure the processor time that a machine needs at least: decode, encode and classify alone in tight loops."""
+"""Measure the least processor time that a service needs: decode, encode and classify, each alone in a tight loop."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from engines.bundle import Bundle
 from engines.opening import open_engine
-from streamclf.bench.cameras.film import Film
-from streamclf.bench.timing import batch_sizes, engine_calls, measure
+from streamclf.bench.cameras.film import EncodedFilm
+from streamclf.bench.timing import batch_sizes, engine_calls, time_calls
 from streamclf.config.service import EngineConfig
 
 ROUND_S: Final = 0.25
@@ -17,9 +17,9 @@ ROUND_S: Final = 0.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CpuLimit:
-    """Seconds of processor time, of all threads: of a decoded picture, an encoded chunk, a classified window.
+    """Seconds of processor time, of all threads, for one decoded frame, one encoded chunk and one classified window.
 
-    `spread` is that of the noisiest of the three over its rounds, (highest - lowest) / median.
+    `spread` is the largest of the three spreads over the rounds, each (highest - lowest) / median.
     """
 
     decode_s: float
@@ -27,13 +27,16 @@ class CpuLimit:
     head_s: float
     spread: float
 
-    def cpu_s_per_s(self, *, pictures_per_s: float, chunks_per_s: float, windows_per_s: float) -> float:
-        """Processor time that so much work takes at least."""
-        return self.decode_s * pictures_per_s + self.encode_s * chunks_per_s + self.head_s * windows_per_s
+    def cpu_s_per_s(self, *, frames_per_s: float, chunks_per_s: float, windows_per_s: float) -> float:
+        """Return the processor time, in seconds per second, that this much work needs at least."""
+        return self.decode_s * frames_per_s + self.encode_s * chunks_per_s + self.head_s * windows_per_s
 
 
-def measure_cpu_limit(bundle: Bundle, engine: EngineConfig, film: Film, *, streams: int) -> CpuLimit:
-    """`engine` as the service with so many streams would open it; of the batches that they can fill, the cheapest."""
+def measure_cpu_limit(bundle: Bundle, engine: EngineConfig, film: EncodedFilm, *, streams: int) -> CpuLimit:
+    """Measure with an engine opened as the service would open it for `streams` streams.
+
+    Encode and classify count at their cheapest batch size, among those that this many streams can fill.
+    """
     opened = open_engine(
         bundle,
         backend=engine.backend,
@@ -47,12 +50,12 @@ def measure_cpu_limit(bundle: Bundle, engine: EngineConfig, film: Film, *, strea
         head: list[tuple[float, float]] = []
         for batch in batch_sizes(min(streams, opened.max_batch)):
             calls = engine_calls(opened, batch)
-            for found, call in zip((encode, head), calls, strict=True):
-                cost = measure(call, finish=calls[1], seconds=ROUND_S)
-                found.append((cost.cpu_s / batch, cost.cpu_spread))
+            for costs, call in zip((encode, head), calls, strict=True):
+                cost = time_calls(call, finish=calls[1], seconds=ROUND_S)
+                costs.append((cost.cpu_s / batch, cost.cpu_spread))
     finally:
         opened.close()
-    decode = measure(_decoding(film), seconds=ROUND_S)
+    decode = time_calls(_decoder_call(film), seconds=ROUND_S)
     (encode_s, encode_spread), (head_s, head_spread) = min(encode), min(head)
     return CpuLimit(
         decode_s=decode.cpu_s / len(film.units),
@@ -62,8 +65,8 @@ def measure_cpu_limit(bundle: Bundle, engine: EngineConfig, film: Film, *, strea
     )
 
 
-def _decoding(film: Film) -> Callable[[], None]:
-    """Decode the whole film once, as capture does: one thread, no delay."""
+def _decoder_call(film: EncodedFilm) -> Callable[[], None]:
+    """Return a function that decodes the whole film once as capture does: one thread, no delay."""
     import av
 
     packets = [b"".join(b"\0\0\0\1" + nal for nal in unit) for unit in film.units]
@@ -72,10 +75,10 @@ def _decoding(film: Film) -> Callable[[], None]:
         decoder: Any = av.CodecContext.create("h264", "r")
         decoder.thread_type, decoder.thread_count = "NONE", 1
         decoder.options = {"flags": "low_delay"}
-        pictures = 0
+        frames = 0
         for packet in packets:
-            pictures += len(decoder.decode(av.Packet(packet)))
-        pictures += len(decoder.decode(None))
-        assert pictures == len(packets)  # the film is ours
+            frames += len(decoder.decode(av.Packet(packet)))
+        frames += len(decoder.decode(None))
+        assert frames == len(packets)  # `make_film` encoded it
 
     return decode

@@ -1,4 +1,4 @@
-"""What the processes of a service take: processor time and memory, from Linux's /proc."""
+"""Sample the processor time and memory of a process and its descendants from Linux's /proc."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from typing import Final
 PROC: Final = Path("/proc")
 MIB: Final = 1 << 20
 MIN_SLOPE_S: Final = 60.0
-"""Over a shorter time a slope of memory is that of caches which fill."""
+"""Over a shorter time, the growth of memory shows caches that fill."""
+SUPERVISOR_MODULE: Final = "streamclf.bench.service.service_process"
 
 
 @dataclass(slots=True, kw_only=True)
 class ProcessUsage:
-    """Samples of one process: seconds (monotonic), resident MiB, and seconds of processor time so far."""
+    """Samples of one process: CLOCK_MONOTONIC in seconds, resident MiB, and seconds of processor time so far."""
 
     name: str
     pid: int
@@ -28,62 +29,54 @@ class ProcessUsage:
 
     @property
     def cpu_s_per_s(self) -> float:
-        """Of one processor, between the first and the last sample."""
-        took_s = self.at_s[-1] - self.at_s[0]
-        return (self.cpu_s[-1] - self.cpu_s[0]) / took_s if took_s else 0.0
+        """Processor time per second between the first and the last sample; 1 is one core."""
+        elapsed_s = self.at_s[-1] - self.at_s[0]
+        return (self.cpu_s[-1] - self.cpu_s[0]) / elapsed_s if elapsed_s else 0.0
 
     @property
     def slope_mb_per_h(self) -> float | None:
-        """Of the least squares line through its memory; None where too little of it was seen."""
+        """Slope of the least squares line through the memory; None if the samples span too little time."""
         if self.at_s[-1] - self.at_s[0] < MIN_SLOPE_S:
             return None
         return statistics.linear_regression(self.at_s, self.rss_mb).slope * 3600
 
 
 class UsageSampler:
-    """Samples a process and all below it."""
+    """Sample a process and all its descendants."""
 
     def __init__(self, root: int) -> None:
         self._root = root
-        self._seen: dict[int, ProcessUsage] = {}
+        self._by_pid: dict[int, ProcessUsage] = {}
 
     def sample(self) -> None:
-        """Look at all of them now."""
+        """Add one sample of each process that runs now."""
         for pid in (self._root, *descendants(self._root)):
             try:
-                stat = (PROC / str(pid) / "stat").read_text()
-                pages = int((PROC / str(pid) / "statm").read_text().split()[1])
-                usage = self._seen.get(pid) or ProcessUsage(name=_name(pid), pid=pid)
+                rss_mb, cpu_s = _read_usage(pid)
+                usage = self._by_pid.get(pid) or ProcessUsage(name=_process_name(pid), pid=pid)
             except OSError:
                 continue  # it has just ended
-            fields = stat.rpartition(")")[2].split()
-            self._seen[pid] = usage
+            self._by_pid[pid] = usage
             usage.at_s.append(time.monotonic())
-            usage.rss_mb.append(pages * os.sysconf("SC_PAGE_SIZE") / MIB)
-            usage.cpu_s.append((int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"))
+            usage.rss_mb.append(rss_mb)
+            usage.cpu_s.append(cpu_s)
 
     @property
     def usages(self) -> list[ProcessUsage]:
-        """All that were there for at least two samples, in the order in which they were found."""
-        return [usage for usage in self._seen.values() if len(usage.at_s) > 1]
+        """All processes with at least two samples, in the order in which they were found."""
+        return [usage for usage in self._by_pid.values() if len(usage.at_s) > 1]
 
 
 def process_cpu_s(pid: int) -> float:
-    """Seconds of processor time of one process so far; 0 for one that is gone."""
-    meter = UsageSampler(pid)
-    meter.sample()
-    return meter._seen[pid].cpu_s[-1] if pid in meter._seen else 0.0
-
-
-def _name(pid: int) -> str:
-    """What it is in a service: the module that it runs."""
-    arguments = (PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
-    module = arguments[2].decode(errors="replace") if len(arguments) > 2 else "?"
-    return {"streamclf.bench.service.service_process": "supervisor"}.get(module, module.rpartition(".")[2])
+    """Return the seconds of processor time that a process has used so far; 0 if it has ended."""
+    try:
+        return _read_usage(pid)[1]
+    except OSError:
+        return 0.0
 
 
 def descendants(pid: int) -> Iterator[int]:
-    """Process ids of all below it, children of children too; none for one that is gone."""
+    """Yield the process ids of all children, and of their children; nothing if the process has ended."""
     try:
         threads = list((PROC / str(pid) / "task").iterdir())
         children = [child for thread in threads for child in (thread / "children").read_text().split()]
@@ -92,3 +85,18 @@ def descendants(pid: int) -> Iterator[int]:
     for child in children:
         yield int(child)
         yield from descendants(int(child))
+
+
+def _read_usage(pid: int) -> tuple[float, float]:
+    """Return (resident MiB, seconds of processor time so far). Raises `OSError` if the process has ended."""
+    fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    pages = int((PROC / str(pid) / "statm").read_text().split()[1])
+    cpu_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return pages * os.sysconf("SC_PAGE_SIZE") / MIB, cpu_s
+
+
+def _process_name(pid: int) -> str:
+    """Name a process of a service by the module that it runs."""
+    arguments = (PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
+    module = arguments[2].decode(errors="replace") if len(arguments) > 2 else "?"
+    return "supervisor" if module == SUPERVISOR_MODULE else module.rpartition(".")[2]

@@ -1,31 +1,30 @@
-"""What a measured run says, as one JSON object and as a table."""
+"""Turn a measured run of a service into figures: an object for JSON, and a table."""
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
 from typing import Any, Final
 
-from engines.backends.cores import usable_cores
+from streamclf.bench.machine import describe_machine
 from streamclf.bench.service.cpu_limit import CpuLimit
-from streamclf.bench.service.latency import latencies_ms, percentile
+from streamclf.bench.service.latency import latencies_ms
 from streamclf.bench.service.run import ServiceLoad, ServiceRun
+from streamclf.bench.timing import percentile
 from streamclf.runtime.profiling import STAGES
 from streamclf.windows.sampling import exact_fps
 
-NOISY: Final = 0.2
-"""Where the limit's own rounds differ by more than this, the machine was busy."""
-HELD_P99_MS: Final = 500.0
-"""A service whose predictions come later than this falls behind, even if it has not dropped anything yet."""
+BUSY_SPREAD: Final = 0.2
+"""If the rounds of the processor time limit differ by more than this, other programs kept the machine busy."""
+SUSTAINED_P99_MS: Final = 500.0
+"""A service with a later 99th percentile is falling behind, even if it has not dropped anything yet."""
 PERCENTILES: Final = (50, 90, 99)
 
 
-def figures(load: ServiceLoad, run: ServiceRun, limit: CpuLimit) -> dict[str, Any]:
-    """All figures of one run; times and counts are of its measured seconds."""
+def build_report(load: ServiceLoad, run: ServiceRun, limit: CpuLimit) -> dict[str, Any]:
+    """Return all figures of one run, ready for JSON; times and counts are those of the measured seconds."""
     wanted = wanted_per_s(load)
     rates = [
-        sum(run.began_ns <= each.at_ns < run.ended_ns for each in run.heard.get(f"cam{i}", ())) / run.seconds
+        sum(run.began_ns <= each.received_ns < run.ended_ns for each in run.received.get(f"cam{i}", ())) / run.seconds
         for i in range(load.streams)
     ]
     predictions_per_s = sum(rates)
@@ -34,12 +33,13 @@ def figures(load: ServiceLoad, run: ServiceRun, limit: CpuLimit) -> dict[str, An
     processes = _processes(run)
     cpu_s_per_s = sum(each["cpu_s_per_s"] for each in processes)
     limit_cpu_s_per_s = limit.cpu_s_per_s(
-        pictures_per_s=items["decode"], chunks_per_s=items["encode"], windows_per_s=items["head"]
+        frames_per_s=items["decode"], chunks_per_s=items["encode"], windows_per_s=items["head"]
     )
     latencies = _latencies(load, run)
     p99 = percentile(latencies, 99)
     dropped = sum(run.drops.values())
-    held = not dropped and missed <= load.streams and p99 is not None and p99 <= HELD_P99_MS
+    # A run may cut off one prediction of each stream at its end.
+    sustained = not dropped and missed <= load.streams and p99 is not None and p99 <= SUSTAINED_P99_MS
     backend, _, precision = run.engine.partition(",")[0].split()[:3]
     return {
         "model": load.bundle.spec.id,
@@ -50,61 +50,50 @@ def figures(load: ServiceLoad, run: ServiceRun, limit: CpuLimit) -> dict[str, An
         "size": f"{load.film.width}x{load.film.height}",
         "fps": load.film.fps,
         "hop": load.hop,
-        "seconds": _short(run.seconds),
-        "predictions_per_s": _short(predictions_per_s),
+        "seconds": _rounded(run.seconds),
+        "predictions_per_s": _rounded(predictions_per_s),
         "predictions_per_s_by_stream": {
-            "wanted": _short(wanted),
-            "lowest": _short(min(rates)),
-            "median": _short(statistics.median(rates)),
+            "wanted": _rounded(wanted),
+            "lowest": _rounded(min(rates)),
+            "median": _rounded(statistics.median(rates)),
         },
         "missed": missed,
         "dropped": dropped,
         "drops": dict(+run.drops),
         "states": dict(+run.states),
-        "held": held,
-        "cpu_s_per_s": _short(cpu_s_per_s),
-        "cpu_ms_per_prediction": _short(1e3 * cpu_s_per_s / predictions_per_s) if predictions_per_s else None,
-        "limit_cpu_s_per_s": _short(limit_cpu_s_per_s),
-        "efficiency": _short(limit_cpu_s_per_s / cpu_s_per_s) if cpu_s_per_s else None,
+        "held": sustained,
+        "cpu_s_per_s": _rounded(cpu_s_per_s),
+        "cpu_ms_per_prediction": _rounded(1e3 * cpu_s_per_s / predictions_per_s) if predictions_per_s else None,
+        "limit_cpu_s_per_s": _rounded(limit_cpu_s_per_s),
+        "efficiency": _rounded(limit_cpu_s_per_s / cpu_s_per_s) if cpu_s_per_s else None,
         "limit": {
-            "decode_ms_per_picture": _short(1e3 * limit.decode_s),
-            "encode_ms_per_chunk": _short(1e3 * limit.encode_s),
-            "head_ms_per_window": _short(1e3 * limit.head_s),
-            "spread": _short(limit.spread),
+            "decode_ms_per_picture": _rounded(1e3 * limit.decode_s),
+            "encode_ms_per_chunk": _rounded(1e3 * limit.encode_s),
+            "head_ms_per_window": _rounded(1e3 * limit.head_s),
+            "spread": _rounded(limit.spread),
         },
         "stages_cpu_s_per_s": _stages(run, processes, cpu_s_per_s),
-        "items_per_s": {stage: _short(items[stage]) for stage in ("decode", "encode", "head")},
+        "items_per_s": {stage: _rounded(items[stage]) for stage in ("decode", "encode", "head")},
         "latency_ms": {
-            **{f"p{percent}": _optional(percentile(latencies, percent)) for percent in PERCENTILES},
-            "max": _optional(max(latencies, default=None)),
+            **{f"p{percent}": _rounded_or_none(percentile(latencies, percent)) for percent in PERCENTILES},
+            "max": _rounded_or_none(max(latencies, default=None)),
             "matched": len(latencies),
         },
-        "rss_mb": _short(sum(each["rss_mb"] for each in processes)),
+        "rss_mb": _rounded(sum(each["rss_mb"] for each in processes)),
         "processes": processes,
         "bench": {
-            "cameras_cpu_s_per_s": _short(run.cameras_cpu_s / run.seconds),
-            "subscriber_cpu_s_per_s": _short(run.own_cpu_s / run.seconds),
-            "cameras_late_ms_p99": _optional(_late_ms(run)),
+            "cameras_cpu_s_per_s": _rounded(run.cameras_cpu_s / run.seconds),
+            "subscriber_cpu_s_per_s": _rounded(run.own_cpu_s / run.seconds),
+            "cameras_late_ms_p99": _rounded_or_none(_cameras_late_ms(run)),
         },
-        "machine": machine(),
+        "machine": describe_machine(),
     }
 
 
 def wanted_per_s(load: ServiceLoad) -> float:
-    """Predictions of one stream in a second, by the model's own rate."""
+    """Return the predictions per second of one stream at the model's own rate."""
     spec = load.bundle.spec
     return spec.fps / (spec.frames_per_chunk * load.hop)
-
-
-def machine() -> dict[str, Any]:
-    """Where it was measured, and what else was going on there."""
-    return {
-        "cores": usable_cores(),
-        "architecture": platform.machine(),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "load_1_min": _short(os.getloadavg()[0]),
-    }
 
 
 def _processes(run: ServiceRun) -> list[dict[str, Any]]:
@@ -112,29 +101,32 @@ def _processes(run: ServiceRun) -> list[dict[str, Any]]:
         {
             "name": usage.name,
             "pid": usage.pid,
-            "cpu_s_per_s": _short(usage.cpu_s_per_s),
-            "rss_mb": _short(usage.rss_mb[-1]),
-            "slope_mb_per_h": _optional(usage.slope_mb_per_h),
+            "cpu_s_per_s": _rounded(usage.cpu_s_per_s),
+            "rss_mb": _rounded(usage.rss_mb[-1]),
+            "slope_mb_per_h": _rounded_or_none(usage.slope_mb_per_h),
         }
-        for usage in run.meter.usages
+        for usage in run.usage.usages
     ]
 
 
 def _stages(run: ServiceRun, processes: list[dict[str, Any]], total: float) -> dict[str, float]:
-    """The hub does nothing but publish; `other` is what no stage accounts for."""
+    """Return seconds of processor time per second by stage; `other` is the time outside all stages.
+
+    The hub only publishes, so all its time counts as `publish`.
+    """
     spent = {stage: run.stages.get(stage, (0, 0))[0] / 1e9 / run.seconds for stage in STAGES}
     spent["publish"] += sum(each["cpu_s_per_s"] for each in processes if each["name"] == "hub")
     spent["other"] = max(0.0, total - sum(spent.values()))
-    return {stage: _short(value) for stage, value in spent.items()}
+    return {stage: _rounded(value) for stage, value in spent.items()}
 
 
 def _latencies(load: ServiceLoad, run: ServiceRun) -> list[float]:
     rates = {"model_rate": exact_fps(load.bundle.spec.fps), "rate": load.film.rate}
-    found: list[float] = []
-    for stream, connections in run.played.items():
+    latencies: list[float] = []
+    for stream, connections in run.sent.items():
         if connections:
-            own = latencies_ms(
-                run.heard.get(stream, []),
+            of_stream = latencies_ms(
+                run.received.get(stream, []),
                 connections[0]["sent_ns"],
                 lost_first=stream in run.lost_first,
                 since_ns=run.began_ns,
@@ -142,14 +134,15 @@ def _latencies(load: ServiceLoad, run: ServiceRun) -> list[float]:
                 **rates,
             )
             # A negative latency: the source counts media time from another frame than the camera's first.
-            found += own if min(own, default=0) >= 0 else []
-    return found
+            latencies += of_stream if min(of_stream, default=0) >= 0 else []
+    return latencies
 
 
-def _late_ms(run: ServiceRun) -> float | None:
+def _cameras_late_ms(run: ServiceRun) -> float | None:
+    """Return the 99th percentile of how much later than due the cameras sent their frames."""
     late = [
         late_ns / 1e6
-        for connections in run.played.values()
+        for connections in run.sent.values()
         for connection in connections
         for sent_ns, late_ns in zip(connection["sent_ns"], connection["late_ns"], strict=True)
         if run.began_ns <= sent_ns < run.ended_ns
@@ -157,55 +150,58 @@ def _late_ms(run: ServiceRun) -> float | None:
     return percentile(late, 99)
 
 
-def _short(value: float) -> float:
+def _rounded(value: float) -> float:
+    """Round to four significant digits."""
     return float(f"{value:.4g}")
 
 
-def _optional(value: float | None) -> float | None:
-    return None if value is None else _short(value)
+def _rounded_or_none(value: float | None) -> float | None:
+    return None if value is None else _rounded(value)
 
 
-def lines(found: dict[str, Any]) -> list[str]:
-    """For people."""
-    rates, latency, own = found["predictions_per_s_by_stream"], found["latency_ms"], found["bench"]
-    spent, least = f"{found['cpu_s_per_s']:g} s/s", f"{found['limit_cpu_s_per_s']:g} s/s"
-    drops = ", ".join(f"{cause} {count}" for cause, count in found["drops"].items())
-    text = [
-        f"{found['model']} on {found['engine']}",
-        f"{found['streams']} streams of {found['size']}, {found['fps']:g} pictures/s each, for {found['seconds']:g} s",
+def format_result(result: dict[str, Any]) -> list[str]:
+    """Format a report as lines of text; s/s is seconds of processor time per second."""
+    rates, latency, bench = result["predictions_per_s_by_stream"], result["latency_ms"], result["bench"]
+    spent, least = f"{result['cpu_s_per_s']:g} s/s", f"{result['limit_cpu_s_per_s']:g} s/s"
+    drops = ", ".join(f"{cause} {count}" for cause, count in result["drops"].items())
+    lines = [
+        f"{result['model']} on {result['engine']}",
+        f"{result['streams']} streams of {result['size']} at {result['fps']:g} frames/s, for {result['seconds']:g} s",
         "",
-        f"predictions/s     {found['predictions_per_s']:g}; of one stream {rates['median']:g}, the lowest "
+        f"predictions/s     {result['predictions_per_s']:g}; per stream: median {rates['median']:g}, lowest "
         f"{rates['lowest']:g}, wanted {rates['wanted']:g}",
-        f"missed, dropped   {found['missed']}, {found['dropped']}{f' ({drops})' if drops else ''}: "
-        f"{'held' if found['held'] else 'NOT HELD'}",
+        f"missed, dropped   {result['missed']}, {result['dropped']}{f' ({drops})' if drops else ''}: "
+        f"{'sustained' if result['held'] else 'NOT SUSTAINED'}",
         "latency           "
-        + ", ".join(f"{key} {_shown(latency[key])}" for key in ("p50", "p90", "p99", "max"))
-        + " ms from picture sent to event received",
-        f"processor time    {spent}, {_shown(found['cpu_ms_per_prediction'])} ms a prediction; limit {least}; "
-        f"efficiency {_shown(found['efficiency'])}",
+        + ", ".join(f"{key} {_number(latency[key])}" for key in ("p50", "p90", "p99", "max"))
+        + " ms from frame sent to event received",
+        f"processor time    {spent}, {_number(result['cpu_ms_per_prediction'])} ms per prediction; at least {least} "
+        f"are needed; efficiency {_number(result['efficiency'])}",
         "",
         "stage             s/s",
     ]
-    text += [f"  {stage:15} {value:.4f}" for stage, value in found["stages_cpu_s_per_s"].items()]
-    text += ["", "process           s/s      RSS MB   MB/h"]
-    text += [
-        f"  {each['name']:15} {each['cpu_s_per_s']:<8.4f} {each['rss_mb']:<8.1f} {_shown(each['slope_mb_per_h'])}"
-        for each in found["processes"]
+    lines += [f"  {stage:15} {value:.4f}" for stage, value in result["stages_cpu_s_per_s"].items()]
+    lines += ["", "process           s/s      RSS MB   MB/h"]
+    lines += [
+        f"  {each['name']:15} {each['cpu_s_per_s']:<8.4f} {each['rss_mb']:<8.1f} {_number(each['slope_mb_per_h'])}"
+        for each in result["processes"]
     ]
-    text += [
+    lines += [
         "",
-        f"the bench's own   cameras {own['cameras_cpu_s_per_s']:g} s/s "
-        f"(p99 {_shown(own['cameras_late_ms_p99'])} ms late), subscriber {own['subscriber_cpu_s_per_s']:g} s/s",
+        f"bench itself      cameras {bench['cameras_cpu_s_per_s']:g} s/s "
+        f"(p99 {_number(bench['cameras_late_ms_p99'])} ms late), subscriber {bench['subscriber_cpu_s_per_s']:g} s/s",
     ]
-    if found["limit"]["spread"] > NOISY:
-        text.append(
-            f"doubtful          the limit's own rounds differ by {found['limit']['spread']:.0%}: this machine is busy "
-            f"(load {found['machine']['load_1_min']:g})"
+    if result["limit"]["spread"] > BUSY_SPREAD:
+        lines.append(
+            f"doubtful          rounds of the limit differ by {result['limit']['spread']:.0%}; this machine is busy "
+            f"(load {result['machine']['load_1_min']:g})"
         )
-    if found["states"]:
-        text.append(f"not live          {', '.join(f'{key} {count}' for key, count in found['states'].items())}")
-    return text
+    if result["states"]:
+        lines.append(f"not live          {', '.join(f'{key} {count}' for key, count in result['states'].items())}")
+    if "capacity" in result:
+        lines.append(f"capacity          {result['capacity']} streams")
+    return lines
 
 
-def _shown(value: float | None) -> str:
+def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:g}"

@@ -24,26 +24,26 @@ from streamclf.supervisor.supervisor import Supervisor
 
 
 def main() -> int:
-    """Serve until standard input ends; the exit code."""
+    """Serve until standard input ends; return the exit code."""
     configure_logging("warning")
     path = Path(sys.stdin.readline().strip())
     try:
         config = load_config(path)
-        supervisor = Supervisor(config, preflight(config), on_ready=_say)
+        supervisor = Supervisor(config, preflight(config), on_ready=_print_ready)
         signal.signal(signal.SIGTERM, lambda *_: supervisor.request_stop())
-        threading.Thread(target=_wait, args=(supervisor,), name="input", daemon=True).start()
+        threading.Thread(target=_stop_at_end_of_input, args=(supervisor,), name="input", daemon=True).start()
         return supervisor.run()
     except (StreamclfError, EngineError) as error:
         print(error, file=sys.stderr)
         return 1
 
 
-def _wait(supervisor: Supervisor) -> None:
+def _stop_at_end_of_input(supervisor: Supervisor) -> None:
     sys.stdin.read()
     supervisor.request_stop()
 
 
-def _say(ready: Ready) -> None:
+def _print_ready(ready: Ready) -> None:
     sys.stdout.buffer.write(orjson.dumps(asdict(ready)) + b"\n")
     sys.stdout.buffer.flush()
 

@@ -1,0 +1,68 @@
+"""Measure a service once, or search how many streams the machine sustains."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from streamclf.bench.cameras.film import make_film, save_film
+from streamclf.bench.service.capacity import find_capacity
+from streamclf.bench.service.cpu_limit import measure_cpu_limit
+from streamclf.bench.service.report import build_report
+from streamclf.bench.service.run import ServiceLoad, measure_service
+from streamclf.config.service import MAX_STREAMS
+from streamclf.errors import BenchError
+
+PROBE_KEYS: Final = ("streams", "held", "missed", "dropped", "cpu_s_per_s", "efficiency", "latency_ms", "error")
+"""What the result of a capacity search keeps of each run."""
+
+
+def bench_service(load: ServiceLoad, *, capacity: bool) -> dict[str, Any]:
+    """Measure `load` and return the report of `build_report`, ready for JSON.
+
+    With `capacity`, search the largest number of streams that the machine sustains, beginning with `load.streams`. The
+    result is then the report of that number (of one stream if it sustains none), with the keys `capacity` and `probes`.
+    Raises `BenchError` if a service cannot be started or ends.
+    """
+    with tempfile.TemporaryDirectory(prefix="streamclf-bench-") as name:
+        folder = Path(name)
+        _print_progress(f"rendering a film of {load.film.width}x{load.film.height} for the cameras")
+        film = make_film(load.film)
+        save_film(film, folder / "film")
+        reports: dict[int, dict[str, Any]] = {}
+
+        def measure(streams: int) -> dict[str, Any]:
+            wanted = replace(load, streams=streams)
+            _print_progress(
+                f"{streams} streams: measuring the least processor time, then {load.seconds:g} s of the service"
+            )
+            limit = measure_cpu_limit(load.bundle, wanted.engine, film, streams=streams)
+            run = measure_service(wanted, folder / "film", Path(tempfile.mkdtemp(dir=folder)))
+            reports[streams] = build_report(wanted, run, limit)
+            return reports[streams]
+
+        if not capacity:
+            return measure(load.streams)
+
+        probes: list[dict[str, Any]] = []
+
+        def is_sustained(streams: int) -> bool:
+            try:
+                report = measure(streams)
+            except BenchError as error:
+                if streams == 1:
+                    raise
+                report = {"streams": streams, "held": False, "error": str(error)}  # with this many it does not start
+            _print_progress(f"{streams} streams: {'sustained' if report['held'] else 'not sustained'}")
+            probes.append({key: report[key] for key in PROBE_KEYS if key in report})
+            return bool(report["held"])
+
+        most = find_capacity(is_sustained, first=load.streams, most=MAX_STREAMS)
+        return {**reports[most or 1], "capacity": most, "probes": probes}
+
+
+def _print_progress(text: str) -> None:
+    print(f"bench: {text}", file=sys.stderr, flush=True)
