@@ -1,8 +1,9 @@
-"""streamclf and its peers on the same weights and cameras, one after the other in one run, measured the same way:
+"""Compare streamclf with its peers on the same weights and cameras, one after the other, measured the same way.
 
     PYTHONPATH=tests python -m benchmarks.compare --bundle FOLDER/hybrid --streams 1 4 8
 
-For each number of streams: the machine's limit, each peer, streamclf, and a table; JSON with `--json FILE`.
+For each number of streams, it measures each peer and then streamclf, and prints a row of the table. `--json FILE`
+writes all rows.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ from streamclf.bench.cameras.camera_process import CamerasJob
 from streamclf.bench.cameras.film import FilmSpec, make_film, save_film
 from streamclf.bench.cameras.rtsp_server import HOST
 from streamclf.bench.helper_process import HelperProcess
+from streamclf.bench.machine import describe_machine
 from streamclf.bench.service.cpu_limit import measure_cpu_limit
-from streamclf.bench.service.latency import percentile
 from streamclf.bench.service.process_usage import UsageSampler
-from streamclf.bench.service.report import figures, machine
+from streamclf.bench.service.report import build_report
 from streamclf.bench.service.run import ServiceLoad, measure_service
+from streamclf.bench.timing import percentile
 from streamclf.config.service import EngineConfig
 from streamclf.errors import BenchError
 
@@ -39,86 +41,90 @@ PEERS: dict[str, tuple[str, dict[str, Any]]] = {
     "openvino-split-bf16-1": ("benchmarks.openvino_split", {"precision": "bf16", "threads": 1}),
     "roboflow": ("benchmarks.roboflow_pipeline", {}),
 }
-"""By name: module, and what it is told besides the job."""
-START_S = 300.0
+"""By name: the module of the peer, and its settings beside the job."""
+START_TIMEOUT_S = 300.0
 WARM_UP_S = 3.0
 SAMPLE_S = 0.5
 
 
 def run_peer(name: str, job: dict[str, Any], film: Path, seconds: float, python: str) -> dict[str, Any]:
-    """One peer, its cameras its own; figures of the measured seconds."""
+    """Run one peer with its own cameras; return the figures of the measured seconds."""
     module, settings = PEERS[name]
     spec, streams = job["spec"], job["streams"]
     with tempfile.TemporaryDirectory(prefix="peer-") as directory:
         folder = Path(directory)
-        told = CamerasJob(film=film, cameras=streams).model_dump_json().encode()
-        with HelperProcess("streamclf.bench.cameras.camera_process", told, log=folder / "cameras.log") as cameras:
-            port = cameras.hear(START_S)["port"]
+        cameras_job = CamerasJob(film=film, cameras=streams).model_dump_json().encode()
+        with HelperProcess(
+            "streamclf.bench.cameras.camera_process", cameras_job, log=folder / "cameras.log"
+        ) as cameras:
+            port = cameras.receive(START_TIMEOUT_S)["port"]
             urls = [f"rtsp://{HOST}:{port}/cam{i}" for i in range(streams)]
-            cameras.tell(b"begin")
-            own = Job(bundle=job["bundle"], urls=urls, fps=job["fps"], hop=job["hop"], spec=spec, **settings)
-            with HelperProcess(module, json.dumps(asdict(own)).encode(), log=folder / "log", python=python) as peer:
-                peer.hear(START_S)
+            cameras.send_line(b"begin")
+            peer_job = Job(bundle=job["bundle"], urls=urls, fps=job["fps"], hop=job["hop"], spec=spec, **settings)
+            with HelperProcess(
+                module, json.dumps(asdict(peer_job)).encode(), log=folder / "log", python=python
+            ) as peer:
+                peer.receive(START_TIMEOUT_S)
                 window_s = spec["chunks"] * spec["frames_per_chunk"] / spec["fps"]
                 time.sleep(window_s + WARM_UP_S)
-                meter, began_ns = UsageSampler(peer.pid), time.monotonic_ns()
-                meter.sample()
+                sampler, began_ns = UsageSampler(peer.pid), time.monotonic_ns()
+                sampler.sample()
                 while time.monotonic_ns() - began_ns < seconds * 1e9:
                     time.sleep(SAMPLE_S)
-                    meter.sample()
+                    sampler.sample()
                 ended_ns = time.monotonic_ns()
                 if not peer.running:
-                    raise BenchError(f"{module} ended{peer.last_words()}")
-                heard = peer.heard()
-            played = cameras.finish(START_S)["played"]
-    return _figures(heard, played, meter, began_ns, ended_ns, job)
+                    raise BenchError(f"{module} ended{peer.log_tail()}")
+                received = peer.receive_waiting()
+            sent = cameras.finish(START_TIMEOUT_S)["sent"]
+    return _figures(received, sent, sampler, began_ns, ended_ns, job)
 
 
 def _figures(
-    heard: list[Any], played: dict[str, Any], meter: UsageSampler, began_ns: int, ended_ns: int, job: dict[str, Any]
+    received: list[Any], sent: dict[str, Any], sampler: UsageSampler, began_ns: int, ended_ns: int, job: dict[str, Any]
 ) -> dict[str, Any]:
-    took_s = (ended_ns - began_ns) / 1e9
-    seen = [(stream, number, at_ns) for stream, number, at_ns in heard if began_ns <= at_ns < ended_ns]
-    wanted = job["streams"] * job["spec"]["fps"] / (job["spec"]["frames_per_chunk"] * job["hop"]) * took_s
-    # A client that probes first connects once more: the last connection is the one that it reads.
-    sent = {stream: connections[-1]["sent_ns"] for stream, connections in played.items() if connections}
-    late = [
-        (at_ns - sent[f"cam{stream}"][number]) / 1e6
-        for stream, number, at_ns in seen
-        if number < len(sent.get(f"cam{stream}", ()))
+    elapsed_s = (ended_ns - began_ns) / 1e9
+    counted = [(stream, number, at_ns) for stream, number, at_ns in received if began_ns <= at_ns < ended_ns]
+    wanted = job["streams"] * job["spec"]["fps"] / (job["spec"]["frames_per_chunk"] * job["hop"]) * elapsed_s
+    # A client that probes the stream first connects twice; it reads from the last connection.
+    sent_ns = {stream: connections[-1]["sent_ns"] for stream, connections in sent.items() if connections}
+    latencies_ms = [
+        (at_ns - sent_ns[f"cam{stream}"][number]) / 1e6
+        for stream, number, at_ns in counted
+        if number < len(sent_ns.get(f"cam{stream}", ()))
     ]
-    cpu_s = sum(usage.cpu_s_per_s for usage in meter.usages)
+    cpu_s = sum(usage.cpu_s_per_s for usage in sampler.usages)
     return {
-        "predictions_per_s": len(seen) / took_s,
-        "missed": max(0.0, 1 - len(seen) / wanted),
+        "predictions_per_s": len(counted) / elapsed_s,
+        "missed": max(0.0, 1 - len(counted) / wanted),
         "cpu_s_per_s": cpu_s,
-        "cpu_ms_per_prediction": 1e3 * cpu_s * took_s / len(seen) if seen else None,
-        "latency_ms": {f"p{percent}": percentile(late, percent) for percent in (50, 99)},
-        "rss_mb": sum(usage.rss_mb[-1] for usage in meter.usages),
+        "cpu_ms_per_prediction": 1e3 * cpu_s * elapsed_s / len(counted) if counted else None,
+        "latency_ms": {f"p{percent}": percentile(latencies_ms, percent) for percent in (50, 99)},
+        "rss_mb": sum(usage.rss_mb[-1] for usage in sampler.usages),
     }
 
 
 def run_streamclf(bundle: Bundle, engine: EngineConfig, film_spec: FilmSpec, film: Any, path: Path, arguments: Any,
                   streams: int) -> dict[str, Any]:  # fmt: skip
-    """The service, measured by `streamclf bench`'s own parts; the limit beside it."""
+    """Measure the service with the parts of `streamclf bench`, and its least processor time."""
     load = ServiceLoad(
         bundle=bundle, engine=engine, streams=streams, film=film_spec, hop=arguments.hop, seconds=arguments.seconds
     )
     limit = measure_cpu_limit(bundle, engine, film, streams=streams)
     with tempfile.TemporaryDirectory(prefix="streamclf-bench-") as folder:
-        found = figures(load, measure_service(load, path, Path(folder)), limit)
-    wanted = found["predictions_per_s_by_stream"]["wanted"] * streams
+        report = build_report(load, measure_service(load, path, Path(folder)), limit)
+    wanted = report["predictions_per_s_by_stream"]["wanted"] * streams
     return {
-        **{key: found[key] for key in ("predictions_per_s", "cpu_s_per_s", "cpu_ms_per_prediction", "rss_mb")},
-        "missed": max(0.0, 1 - found["predictions_per_s"] / wanted),
-        "latency_ms": {key: found["latency_ms"][key] for key in ("p50", "p99")},
-        "limit_ms_per_prediction": 1e3 * found["limit_cpu_s_per_s"] / found["predictions_per_s"],
-        "efficiency": found["efficiency"],
+        **{key: report[key] for key in ("predictions_per_s", "cpu_s_per_s", "cpu_ms_per_prediction", "rss_mb")},
+        "missed": max(0.0, 1 - report["predictions_per_s"] / wanted),
+        "latency_ms": {key: report["latency_ms"][key] for key in ("p50", "p99")},
+        "limit_ms_per_prediction": 1e3 * report["limit_cpu_s_per_s"] / report["predictions_per_s"],
+        "efficiency": report["efficiency"],
     }
 
 
 def main() -> None:
-    """Measure all, print a table."""
+    """Measure all peers and streamclf; print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 4, 8])
@@ -127,8 +133,12 @@ def main() -> None:
     parser.add_argument("--size", default="1280x720")
     parser.add_argument("--fps", type=float, default=25.0)
     parser.add_argument("--peers", nargs="*", default=[name for name in PEERS if name != "roboflow"], choices=PEERS)
-    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], help="of streamclf")
-    parser.add_argument("--roboflow-python", default="", help="interpreter of the environment that holds `inference`")
+    parser.add_argument(
+        "--precisions", nargs="+", default=["fp32", "bf16"], help="precisions in which streamclf is measured"
+    )
+    parser.add_argument(
+        "--roboflow-python", default="", help="Python of the environment in which `inference` is installed"
+    )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     bundle = load_bundle(arguments.bundle)
@@ -138,7 +148,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="film-") as folder:
         film, path = make_film(film_spec), Path(folder) / "film"
         save_film(film, path)
-        print(f"{bundle.spec.id}, {machine()}", flush=True)
+        print(f"{bundle.spec.id}, {describe_machine()}", flush=True)
         print(f"{'':22} K  predictions/s  missed  CPU ms  p50 ms  p99 ms  RSS MB  limit ms  efficiency", flush=True)
         for streams in arguments.streams:
             for name in arguments.peers:
@@ -158,11 +168,13 @@ def main() -> None:
                     print(f"{name}: {error}", flush=True)
             for precision in arguments.precisions:
                 engine = EngineConfig(precision=precision)
-                found = run_streamclf(bundle, engine, film_spec, film, path, arguments, streams)
-                rows.append({"name": f"streamclf {precision}", "streams": streams, **found})
+                figures = run_streamclf(bundle, engine, film_spec, film, path, arguments, streams)
+                rows.append({"name": f"streamclf {precision}", "streams": streams, **figures})
                 print(_row(rows[-1]), flush=True)
     if arguments.json:
-        arguments.json.write_text(json.dumps({"machine": machine(), "model": bundle.spec.id, "rows": rows}, indent=1))
+        arguments.json.write_text(
+            json.dumps({"machine": describe_machine(), "model": bundle.spec.id, "rows": rows}, indent=1)
+        )
 
 
 def _row(row: dict[str, Any]) -> str:

@@ -27,8 +27,8 @@ def test_the_completing_frame_is_the_one_that_completes_the_window_in_the_sample
     for number in range(200):
         ticks = number * 90_000 * rate.denominator // rate.numerator  # RTP's clock
         pts_ns = round(Fraction(ticks * 1_000_000_000, 90_000))
-        picks = sampler.offer(pts_ns, 0)
-        completed += [(pick.chunk.end_pts_ns / 1e9, number) for pick in picks if pick.chunk is not None]
+        placements = sampler.push(pts_ns, 0)
+        completed += [(each.chunk.end_pts_ns / 1e9, number) for each in placements if each.chunk is not None]
     assert len(completed) > 10
     for end_s, number in completed:
         assert completing_frame(end_s, model_rate=model_rate, rate=rate) == number
