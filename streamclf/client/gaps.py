@@ -1,4 +1,4 @@
-"""What a subscription has seen and what is missing: offsets only, no input or output."""
+"""Find the events that a subscription has missed, from offsets alone. No I/O."""
 
 from __future__ import annotations
 
@@ -12,35 +12,41 @@ if TYPE_CHECKING:
 
 
 class GapTracker:
-    """Takes what arrives, in whatever order, and says what to return; see `subscription` for the promise."""
+    """Decide which events to return, whatever arrives in whatever order; see `subscription` for the guarantees.
+
+    The live socket, heartbeats and pages of the journal are its inputs.
+    """
 
     def __init__(self, streams: frozenset[str] | None, after: Position | None) -> None:
         self._streams = streams
         self._from_start = after == START
         self.position = after
+        """Everything up to here has been passed on."""
         self.returned = after
+        """Everything up to here has been returned to the consumer; it may store this."""
         self._seen: dict[str, int] = {}
-        """Live offsets of a stream beyond `position`, of a subscription that is filtered."""
+        """The last live offset of each stream beyond `position`, for a subscription with a stream filter."""
         self._target = 0
-        self._retired: set[str] = set()
+        """The offset up to which events are known to exist."""
+        self._old_epochs: set[str] = set()
 
     @property
-    def behind(self) -> bool:
-        """Whether something is missing that the journal may have."""
+    def is_behind(self) -> bool:
+        """Whether events are missing that the journal may still have."""
         return self.position is not None and self.position.offset < self._target
 
-    def live(self, event: StreamEvent) -> list[Received]:
-        """What to return now that `event` arrived; if something before it is missing, nothing yet."""
+    def add_event(self, event: StreamEvent) -> list[Received]:
+        """Add an event of the live socket; return it, or nothing while an event before it is missing."""
         if event.offset is None:
             return [event]
-        if event.epoch in self._retired:
+        if event.epoch in self._old_epochs:
             return []
         if self.position is None:
             self.position = Position(event.epoch, event.offset - 1)
         if event.epoch != self.position.epoch:
-            self._target = max(self._target, 1)  # the heartbeat or the first page says how to go on
+            self._target = max(self._target, 1)  # the heartbeat or the first page tells how to go on
             return []
-        if self.behind:
+        if self.is_behind:
             self._target = max(self._target, event.offset)
             return []
         reached = max(self.position.offset, self._seen.get(event.stream, 0))
@@ -56,31 +62,31 @@ class GapTracker:
             self._seen[event.stream] = event.offset
         return [event]
 
-    def heartbeat(self, beat: Heartbeat) -> list[Received]:
-        """Find out what is missing at the end, where no later event would tell."""
-        if beat.epoch in self._retired:
+    def add_heartbeat(self, heartbeat: Heartbeat) -> list[Received]:
+        """Add a heartbeat, which shows that the latest events are missing when no later event does."""
+        if heartbeat.epoch in self._old_epochs:
             return []
         if self.position is None:
-            self.position = Position(beat.epoch, beat.head)
+            self.position = Position(heartbeat.epoch, heartbeat.head)
             return []
-        if beat.epoch != self.position.epoch:
-            return self._new_epoch(beat.epoch, beat.head)
-        wanted = beat.last if self._streams is None else {s: beat.last.get(s, 0) for s in self._streams}
+        if heartbeat.epoch != self.position.epoch:
+            return self._new_epoch(heartbeat.epoch, heartbeat.head)
+        wanted = heartbeat.last if self._streams is None else {s: heartbeat.last.get(s, 0) for s in self._streams}
         complete = all(offset <= max(self.position.offset, self._seen.get(s, 0)) for s, offset in wanted.items())
-        if self._streams is not None and complete and not self.behind:
-            self._advance(beat.head)
-        elif beat.head > self.position.offset:
-            self._target = max(self._target, beat.head)
+        if self._streams is not None and complete and not self.is_behind:
+            self._advance(heartbeat.head)
+        elif heartbeat.head > self.position.offset:
+            self._target = max(self._target, heartbeat.head)
         return []
 
-    def page(self, page: Page) -> list[Received]:
-        """What to return of one page of the journal."""
+    def add_page(self, page: Page) -> list[Received]:
+        """Add a page of the journal; return its events that were not returned before."""
         assert self.position is not None
         out: list[Received] = []
         if page.epoch != self.position.epoch:
             out += self._new_epoch(page.epoch, page.head)
             if not page.from_start:
-                return out  # it answers a question about the old journal
+                return out  # the page answers a request about the old journal
         found: list[tuple[int, Received]] = [
             (first, Lost(epoch=page.epoch, first=first, last=last))
             for first, last in page.lost
@@ -98,7 +104,7 @@ class GapTracker:
         return out
 
     def note_returned(self, event: Received) -> None:
-        """Keep up what a consumer may store as its position while more is waiting."""
+        """Record that the consumer got `event`, to update `returned` while more events wait."""
         if isinstance(event, Lost):
             if event.last is not None:
                 self.returned = Position(event.epoch, event.last)
@@ -111,11 +117,11 @@ class GapTracker:
         self._seen = {stream: seen for stream, seen in self._seen.items() if seen > self.position.offset}
 
     def _new_epoch(self, epoch: str, head: int) -> list[Received]:
-        """Another journal took the place of the one we know: what it still had for us is lost, how much is unknown."""
+        """Switch to a new journal: the missing events of the old one are lost, and their number is unknown."""
         assert self.position is not None
         old = self.position
-        # Its last messages may still wait in our queue, behind a page of the new one.
-        self._retired.add(old.epoch)
+        # The last messages of the old journal may still wait in the queue, behind a page of the new one.
+        self._old_epochs.add(old.epoch)
         lost: list[Received] = [] if old == START else [Lost(epoch=old.epoch, first=old.offset + 1, last=None)]
         self.position, self._seen, self._target = Position(epoch, 0), {}, head
         return lost

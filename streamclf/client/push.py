@@ -1,4 +1,4 @@
-"""`streamclf.push`: hand pictures that a program has made to a stream of a service on the same machine."""
+"""Push frames that a program has made to a stream of a service on the same machine (`streamclf.push`)."""
 
 from __future__ import annotations
 
@@ -31,38 +31,41 @@ from streamclf.net.push_protocol import (
     parse_push_address,
 )
 
-IO_S = 2.0
+IO_TIMEOUT_S = 2.0
 FIRST_WAIT_S, LAST_WAIT_S = 0.1, 1.0
+"""The first wait between two attempts to connect, and the longest after it has doubled."""
 MAX_QUEUE = 64
 
 
 def push(where: str, *, width: int, height: int, secret: str = "", queue: int = 2) -> PushSink:
-    """A sink for pictures of one size, to be used in a `with` block.
+    """Open a sink for frames of one size, to be used in a `with` block.
 
         with streamclf.push("screen", width=1280, height=720) as sink:
             sink.write(rgb)
 
-    `where` is what the stream has as `push` in the service's configuration: a name, a socket's path, or
-    `tcp://127.0.0.1:PORT` with `secret`. The service may start later, and again; `write` never waits for it: of more
-    than `queue` waiting pictures the oldest is dropped and counted. Raises `SourceError` for an address that cannot be.
+    `where` is the stream's `push` in the service's configuration: a name, a socket's path, or `tcp://127.0.0.1:PORT`
+    with `secret`. The service may start later, and restart; `write` never waits for it. When more than `queue` frames
+    wait, the oldest is dropped and counted. Raises `SourceError` for an invalid address.
     """
     return PushSink(parse_push_address(where), width=width, height=height, secret=secret, queue=queue)
 
 
 class PushSink:
-    """Takes pictures; a thread of its own connects and sends. Made by `streamclf.push`."""
+    """Send frames to a stream; a thread connects and sends. Made by `streamclf.push`."""
 
     def __init__(self, address: PushAddress, *, width: int, height: int, secret: str, queue: int) -> None:
         if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and width * height * 3 <= MAX_FRAME_BYTES):
-            raise SourceError(f"push of {width}x{height}: 1 to {MAX_SIDE} a side, at most {MAX_FRAME_BYTES} bytes")
+            raise SourceError(
+                f"push of {width}x{height}: must be 1 to {MAX_SIDE} a side and at most {MAX_FRAME_BYTES} bytes"
+            )
         if not 1 <= queue <= MAX_QUEUE:
-            raise SourceError(f"push with a queue of {queue}: 1 to {MAX_QUEUE} pictures")
+            raise SourceError(f"push with a queue of {queue}: must be 1 to {MAX_QUEUE} frames")
         self._address = address
         self._shape = (height, width, 3)
         self._secret = secret
         self._queue_length = queue
         self._changed = threading.Condition()
-        # Everything from here to the next blank line belongs to the condition.
+        # The condition guards everything from here to the next blank line.
         self._waiting: deque[tuple[int, U8]] = deque()
         self._dropped = 0
         self._sent = 0
@@ -81,31 +84,31 @@ class PushSink:
 
     @property
     def dropped(self) -> int:
-        """Pictures that were not sent because nobody took them in time."""
+        """The number of frames that were dropped because the service did not read them in time."""
         with self._changed:
             return self._dropped
 
     @property
     def sent(self) -> int:
-        """Pictures handed to the service."""
+        """The number of frames sent to the service."""
         with self._changed:
             return self._sent
 
     def write(self, rgb: npt.ArrayLike, pts_ns: int | None = None) -> None:
-        """Send a copy of `rgb`, (height, width, 3) uint8 RGB; never blocks.
+        """Queue a copy of `rgb`, (height, width, 3) uint8 RGB; never blocks.
 
-        `pts_ns` is its media time, by default the monotonic clock now. Raises `ValueError` for another shape or dtype,
-        `SourceError` when the service has refused this program.
+        `pts_ns` is the frame's media time, by default the monotonic clock now. Raises `ValueError` for
+        another shape or dtype, `SourceError` when the service has refused this program.
         """
-        picture = np.asarray(rgb)
-        if picture.shape != self._shape or picture.dtype != np.uint8:
-            raise ValueError(f"picture is {picture.dtype} {picture.shape}: must be uint8 {self._shape}")
-        copy = np.array(picture, order="C")
+        frame = np.asarray(rgb)
+        if frame.shape != self._shape or frame.dtype != np.uint8:
+            raise ValueError(f"frame is {frame.dtype} {frame.shape}: must be uint8 {self._shape}")
+        copy = np.array(frame, order="C")
         with self._changed:
             if self._refused:
                 raise SourceError(self._refused)
             if self._closing:
-                raise SourceError(f"push {self._address}: is closed")
+                raise SourceError(f"push {self._address}: closed")
             self._waiting.append((time.monotonic_ns() if pts_ns is None else pts_ns, copy))
             if len(self._waiting) > self._queue_length:
                 self._waiting.popleft()
@@ -113,13 +116,13 @@ class PushSink:
             self._changed.notify_all()
 
     def close(self, timeout_s: float = 1.0) -> None:
-        """Send what waits, for at most `timeout_s`, and hang up. What was not sent by then is dropped and counted."""
+        """Send the waiting frames, for at most `timeout_s`, and disconnect; drop and count the rest."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
         self._thread.join(timeout_s)
         self._done.set()
-        self._thread.join(IO_S + LAST_WAIT_S)
+        self._thread.join(IO_TIMEOUT_S + LAST_WAIT_S)
         with self._changed:
             self._dropped += len(self._waiting)
             self._waiting.clear()
@@ -129,19 +132,19 @@ class PushSink:
         while not self._finished():
             if self._connect_and_send():
                 wait_s = FIRST_WAIT_S
-            # Not there yet, or gone: the service comes back, and the newest pictures wait for it.
+            # The service is not there yet, or gone: it will come back, and the newest frames wait for it.
             self._done.wait(wait_s)
             wait_s = min(2 * wait_s, LAST_WAIT_S)
 
     def _connect_and_send(self) -> bool:
-        """Whether there was a connection."""
-        introduced = False
+        """Send frames until the connection ends; return whether there was one."""
+        connected = False
         try:
             with self._address.socket() as connection:
-                connection.settimeout(IO_S)
+                connection.settimeout(IO_TIMEOUT_S)
                 connection.connect(self._address.target)
-                self._introduce(connection)
-                introduced = True
+                self._handshake(connection)
+                connected = True
                 self._send_all(connection)
         except SourceError as error:
             with self._changed:
@@ -149,17 +152,17 @@ class PushSink:
             self._done.set()
         except OSError:
             pass
-        return introduced
+        return connected
 
     def _finished(self) -> bool:
         with self._changed:
             return self._done.is_set() or (self._closing and not self._waiting)
 
-    def _introduce(self, connection: socket.socket) -> None:
+    def _handshake(self, connection: socket.socket) -> None:
         greeting = _receive(connection, GREETING_BYTES)
         challenge, nonce = greeting[len(MAGIC) :], os.urandom(NONCE_BYTES)
         if not greeting.startswith(MAGIC):
-            raise SourceError(f"push {self._address}: what listens there is no stream of ours; check name and port")
+            raise SourceError(f"push {self._address}: no streamclf stream listens there; check name and port")
         connection.sendall(nonce + make_proof(self._secret, b"program", challenge, nonce))
         verdict = _receive(connection, VERDICT_BYTES)
         genuine = hmac.compare_digest(verdict[1:], make_proof(self._secret, b"server", challenge, nonce))
@@ -174,12 +177,12 @@ class PushSink:
                     return
                 if not self._waiting:
                     continue
-                pts_ns, picture = self._waiting.popleft()
+                pts_ns, frame = self._waiting.popleft()
                 dropped = self._dropped
             height, width, _ = self._shape
             try:
                 connection.sendall(HEADER.pack(HEADER_MAGIC, width, height, pts_ns, dropped))
-                connection.sendall(picture.data)
+                connection.sendall(frame.data)
             except OSError:
                 with self._changed:
                     self._dropped += 1
@@ -193,6 +196,6 @@ def _receive(connection: socket.socket, count: int) -> bytes:
     while len(data) < count:
         part = connection.recv(count - len(data))
         if not part:
-            raise ConnectionResetError("closed during the introduction")
+            raise ConnectionResetError("closed during the handshake")
         data += part
     return data

@@ -1,4 +1,4 @@
-"""Asking the replay endpoint, page by page: one question at a time, a deadline, a fresh socket after silence."""
+"""Request events from the replay endpoint, page by page: one request at a time, each with a deadline."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from streamclf.events.types import MAX_EVENT_BYTES, Epoch, Heartbeat, Offset, St
 from streamclf.net.curve_client import ServiceAddress
 from streamclf.net.zeromq import open_socket
 
-_ANSWER_S = 2.0
-_REST_S = (0.1, 2.0)
+_REPLY_TIMEOUT_S = 2.0
+_RETRY_PAUSE_S = (0.1, 2.0)
+"""The first pause after a request without a reply, and the longest after it has doubled."""
 _MAX_FRAMES = 2048
 _AnyHeader = TypeVar("_AnyHeader", bound="_Header")
 
@@ -46,7 +47,7 @@ class _PageHeader(_Header):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """One answer: everything that matches up to `upto`, except what `lost` names."""
+    """One reply: all events up to `upto` that match the filter, without those in the `lost` ranges."""
 
     epoch: str
     head: int
@@ -54,12 +55,12 @@ class Page:
     lost: tuple[tuple[int, int], ...]
     events: tuple[StreamEvent, ...]
     from_start: bool
-    """Whether `upto` and the events follow from the beginning of this epoch."""
+    """Whether the events start at the beginning of this epoch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """The last event of each stream and type, oldest first, and where the journal stood at that moment."""
+    """The last event of each stream and type, oldest first, and the journal's range at that moment."""
 
     epoch: str
     oldest: int
@@ -68,12 +69,15 @@ class Snapshot:
 
     @property
     def position(self) -> Position:
-        """`subscribe(…, replay=True, after=snapshot.position)` goes on right behind it."""
+        """The position to continue from: `subscribe(…, replay=True, after=snapshot.position)`."""
         return Position(self.epoch, self.head)
 
 
 class ReplayClient:
-    """Lazy Pirate (ZeroMQ guide, chapter 4): after a deadline a fresh socket, and after a rest the question again."""
+    """Request pages and snapshots with the Lazy Pirate pattern (ZeroMQ guide, chapter 4).
+
+    After a deadline without a reply, the client closes its socket, and repeats the request after a pause.
+    """
 
     def __init__(
         self,
@@ -86,72 +90,72 @@ class ReplayClient:
         self._address = address
         self._context, self._streams = context, list(streams)
         self._socket: zmq.Socket[bytes] | None = None
-        self._asked: Position | None = None
+        self._requested: Position | None = None
         self._id = 0
-        self._answer_by = 0.0
-        self._rest_until = 0.0
-        self._rest_s = _REST_S[0]
+        self._reply_due_at = 0.0
+        self._pause_until = 0.0
+        self._pause_s = _RETRY_PAUSE_S[0]
         self.refused = 0
-        """Events in answers that were not events."""
+        """The number of frames in replies that were not events."""
 
     def close(self) -> None:
-        """Give up the socket."""
+        """Close the socket."""
         if self._socket:
             self._socket.close(0)
         self._socket = None
 
     @property
-    def resting(self) -> bool:
-        """Whether the last question went unanswered a moment ago."""
-        return time.monotonic() < self._rest_until
+    def is_pausing(self) -> bool:
+        """Whether the client pauses after a request without a reply."""
+        return time.monotonic() < self._pause_until
 
-    def pull(self, after: Position | None, timeout_s: float) -> Page | None:
-        """The page after a position, or None if it has not come within `timeout_s`: call again."""
+    def fetch_page(self, after: Position | None, timeout_s: float) -> Page | None:
+        """Return the page after a position, or None if it has not arrived within `timeout_s`: then call again."""
         assert after is not None
-        if self.resting:
+        if self.is_pausing:
             return None
-        if self._socket is None or self._asked != after:
-            self._ask(after)
+        if self._socket is None or self._requested != after:
+            self._request_page(after)
         assert self._socket is not None
-        deadline = min(time.monotonic() + timeout_s, self._answer_by)
+        deadline = min(time.monotonic() + timeout_s, self._reply_due_at)
         while self._socket.poll(max(0, math.ceil(1000 * (deadline - time.monotonic())))):
             try:
                 page = self._parse(self._socket.recv_multipart())
             except EventError:
-                self._give_up()
+                self._start_pause()
                 return None
             if page is not None:
-                self._asked = None
-                self._rest_s = _REST_S[0]
+                self._requested = None
+                self._pause_s = _RETRY_PAUSE_S[0]
                 return page
-        if time.monotonic() >= self._answer_by:
-            self._give_up()
+        if time.monotonic() >= self._reply_due_at:
+            self._start_pause()
         return None
 
     def snapshot(self, types: Collection[str], deadline: float) -> Snapshot | None:
-        """The last event of each stream and type, or None if there was no answer by the monotonic `deadline`."""
-        self._asked = None
+        """Return the last event of each stream and type, or None without a reply by the monotonic `deadline`."""
+        self._requested = None
         while (now := time.monotonic()) < deadline:
-            if self.resting:
-                time.sleep(max(0.0, min(self._rest_until, deadline) - now))
+            if self.is_pausing:
+                time.sleep(max(0.0, min(self._pause_until, deadline) - now))
                 continue
             socket = self._send({"request": "snapshot", "streams": self._streams, "types": sorted(types)})
-            while socket.poll(max(0, math.ceil(1000 * (min(deadline, self._answer_by) - time.monotonic())))):
+            while socket.poll(max(0, math.ceil(1000 * (min(deadline, self._reply_due_at) - time.monotonic())))):
                 try:
                     header, events = self._read(socket.recv_multipart(), _SnapshotHeader)
-                except EventError:  # or the journal cannot be read now: the same question, a little later
+                except EventError:  # or the journal cannot be read now: repeat the request a little later
                     break
                 if header.id == str(self._id):
-                    self._rest_s = _REST_S[0]
+                    self._pause_s = _RETRY_PAUSE_S[0]
                     return Snapshot(epoch=header.epoch, oldest=header.oldest, head=header.head, events=events)
-            self._give_up()
+            self._start_pause()
         return None
 
-    def _ask(self, after: Position) -> None:
-        self._asked = after
+    def _request_page(self, after: Position) -> None:
+        self._requested = after
         self._send({"request": "replay", "epoch": after.epoch or None, "after": after.offset, "streams": self._streams})
 
-    def _send(self, question: dict[str, Any]) -> zmq.Socket[bytes]:
+    def _send(self, request: dict[str, Any]) -> zmq.Socket[bytes]:
         if self._socket is None:
             self._socket = open_socket(self._context, zmq.DEALER, max_bytes=MAX_EVENT_BYTES)
             if self._address:
@@ -161,31 +165,31 @@ class ReplayClient:
             except zmq.ZMQError as error:
                 raise BusError(f"replay {self.endpoint}: {error.strerror}") from error
         self._id += 1
-        self._answer_by = time.monotonic() + _ANSWER_S
-        self._socket.send(orjson.dumps({"v": 1, "id": str(self._id), **question}), zmq.NOBLOCK)
+        self._reply_due_at = time.monotonic() + _REPLY_TIMEOUT_S
+        self._socket.send(orjson.dumps({"v": 1, "id": str(self._id), **request}), zmq.NOBLOCK)
         return self._socket
 
     def _parse(self, frames: list[bytes]) -> Page | None:
         header, events = self._read(frames, _PageHeader)
         if header.id != str(self._id):
-            return None  # answers an older question
-        assert self._asked is not None
+            return None  # the reply to an older request
+        assert self._requested is not None
         return Page(
             epoch=header.epoch,
             head=header.head,
             upto=header.upto,
             lost=header.lost,
             events=events,
-            from_start=self._asked.offset == 0 or self._asked.epoch not in ("", header.epoch),
+            from_start=self._requested.offset == 0 or self._requested.epoch not in ("", header.epoch),
         )
 
     def _read(self, frames: list[bytes], kind: type[_AnyHeader]) -> tuple[_AnyHeader, tuple[StreamEvent, ...]]:
         if len(frames) > _MAX_FRAMES:
-            raise EventError(f"an answer of {len(frames)} frames: at most {_MAX_FRAMES}")
+            raise EventError(f"a reply of {len(frames)} frames: at most {_MAX_FRAMES}")
         try:
             header = kind.model_validate_json(frames[0])
         except ValidationError as error:
-            raise EventError(f"header of an answer: {error.error_count()} faults") from None
+            raise EventError(f"header of a reply: {error.error_count()} faults") from None
         if header.id != str(self._id):
             return header, ()
         events = [self._event(frame) for frame in frames[1:]]
@@ -197,12 +201,12 @@ class ReplayClient:
         except EventError:
             event = None
         if event is None or isinstance(event, Heartbeat):
-            self.refused += 1  # one event that we cannot read must not hold up all behind it
+            self.refused += 1  # one event that cannot be read must not block all later ones
             return None
         return event
 
-    def _give_up(self) -> None:
+    def _start_pause(self) -> None:
         self.close()
-        self._asked = None
-        self._rest_until = time.monotonic() + self._rest_s
-        self._rest_s = min(2 * self._rest_s, _REST_S[1])
+        self._requested = None
+        self._pause_until = time.monotonic() + self._pause_s
+        self._pause_s = min(2 * self._pause_s, _RETRY_PAUSE_S[1])

@@ -1,10 +1,11 @@
-"""Check ZeroMQ endpoints: their form, and whether only programs on this machine can reach them."""
+"""Check ZeroMQ endpoints: their form, who can reach them, and how another machine reaches them."""
 
 from __future__ import annotations
 
 import re
 from ipaddress import ip_address
 from typing import Final
+from urllib.parse import urlsplit
 
 from streamclf.errors import BusError
 
@@ -31,3 +32,15 @@ def is_loopback_host(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False  # an interface's name, * or a host name: it may lead to the network
+
+
+def reachable_endpoint(own: str, used: str) -> str:
+    """Return a service's endpoint as this machine reaches it, given another endpoint of it that this machine uses.
+
+    The service names `own` as it sees itself. From another machine only the port is right, so the host is that of
+    `used`.
+    """
+    own_url, used_url = urlsplit(own), urlsplit(used)
+    if own_url.scheme != "tcp" or used_url.scheme != "tcp":
+        return own
+    return f"tcp://{used_url.netloc.rpartition(':')[0]}:{own_url.netloc.rpartition(':')[2]}"

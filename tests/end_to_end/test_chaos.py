@@ -51,9 +51,9 @@ sys.exit(0 if left == 0 and link.dropped == {} else 1)
 LOGGER = """
 import sys
 from pathlib import Path
-import streamclf.client.subscription
+import streamclf.client.event_socket
 from streamclf.subscribers.log.command import run_log
-streamclf.client.subscription._RECEIVE_HIGH_WATER = int(sys.argv[3])
+streamclf.client.event_socket.RECEIVE_HIGH_WATER = int(sys.argv[3])
 sys.exit(run_log(sys.argv[1], Path(sys.argv[2])))
 """
 

@@ -44,7 +44,7 @@ def event(data: bytes) -> None:
         return
     assert parse_event(to_json(found)) == found
     tracker = GapTracker(None, Position(EPOCH, 5))
-    tracker.heartbeat(found) if isinstance(found, Heartbeat) else tracker.live(found)
+    tracker.add_heartbeat(found) if isinstance(found, Heartbeat) else tracker.add_event(found)
 
 
 def request(data: bytes) -> None:
@@ -63,7 +63,7 @@ def reply(data: bytes) -> None:
         return
     if page is not None:
         tracker = GapTracker(None, START)
-        tracker.page(page)
+        tracker.add_page(page)
 
 
 def link(data: bytes) -> None:
@@ -155,7 +155,7 @@ _SERVER = ReplayServer(CONTEXT, "tcp://127.0.0.1:*", ROOM / "journal.db")
 _SERVER.close()
 _SERVER._reader = None
 _PULLER = ReplayClient(CONTEXT, "tcp://127.0.0.1:9", [])
-_PULLER._id, _PULLER._asked = 1, START
+_PULLER._id, _PULLER._requested = 1, START
 (ROOM / "allowed").mkdir()
 _GATE = CurveGate(CONTEXT, load_certificate(make_keys(ROOM, "server")[1], secret=True), AllowList(ROOM / "allowed"))
 

@@ -201,11 +201,11 @@ def test_the_request_to_stop_ends_the_wait(private: Path) -> None:
 
 def test_wrong_pictures_and_addresses_are_refused_at_once(private: Path) -> None:
     with streamclf.push(str(private), width=4, height=2) as sink:
-        with pytest.raises(ValueError, match=r"picture is uint8 \(4, 2, 3\): must be uint8 \(2, 4, 3\)"):
+        with pytest.raises(ValueError, match=r"frame is uint8 \(4, 2, 3\): must be uint8 \(2, 4, 3\)"):
             sink.write(np.zeros((4, 2, 3), np.uint8))
-        with pytest.raises(ValueError, match="picture is float32"):
+        with pytest.raises(ValueError, match="frame is float32"):
             sink.write(np.zeros((2, 4, 3), np.float32))
-    with pytest.raises(SourceError, match="is closed"):
+    with pytest.raises(SourceError, match="closed"):
         sink.write(np.zeros((2, 4, 3), np.uint8))
     for where in ("tcp://10.0.0.1:9000", "tcp://127.0.0.1:0", "two words", "udp://x", "/" + "x" * 200):
         with pytest.raises(SourceError, match="push"):

@@ -115,7 +115,7 @@ def test_without_a_service_it_prints_one_line_and_exits_with_1() -> None:
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (1, "")
-    assert "nothing heard for 0.3 s; is the service running" in done.stderr
+    assert "no message for 0.3 s; is the service running" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
