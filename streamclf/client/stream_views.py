@@ -32,7 +32,6 @@ class StreamView:
     """When the stream last became live, or stopped being live. From connecting to offline is not such a change."""
     prediction: Prediction | None = None
     predicted_at_s: float | None = None
-    predictions: int = 0
     action: Action | None = None
     active: dict[str, Action] = field(default_factory=dict)
     """The actions that go on now, by label, oldest first."""
@@ -46,7 +45,6 @@ class StreamView:
         match event:
             case Prediction():
                 self.prediction, self.predicted_at_s = event, now_s
-                self.predictions += 1
                 self.history.append(event.top[0])
                 self._arrivals_s.append(now_s)
                 if event.latency_ms.capture_to_publish is not None:

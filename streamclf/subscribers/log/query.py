@@ -62,7 +62,7 @@ def run_query(
     query.compare("time", ">=", None if since is None else _moment(since, "since"))
     query.compare("time", "<=", None if until is None else _moment(until, "until"))
     query.compare("probability", ">=", _checked_probability(min_p))
-    with _opened(db) as connection:
+    with open_log(db) as connection:
         if output is not None:
             count = export(output, query.oldest_first(connection))
             print(f"streamclf query: {count} events exported to {output}", file=sys.stderr)
@@ -124,7 +124,7 @@ class _Query:
 
 
 @contextmanager
-def _opened(db: Path) -> Iterator[sqlite3.Connection]:
+def open_log(db: Path) -> Iterator[sqlite3.Connection]:
     """Open a log for reading only. Raises `JournalError` for a file that is not a log, also while it is read."""
     if not db.is_file():
         raise UsageError(f"{db}: no such file; give the one of: streamclf log ENDPOINT -o {db.name}")

@@ -14,12 +14,12 @@ from streamclf.subscribers.checkpoint import PositionFile
 EPOCH = "9f" * 16
 
 
-def test_a_position_is_there_again_after_it_was_saved(tmp_path: Path) -> None:
+def test_a_saved_position_is_restored(tmp_path: Path) -> None:
     path = tmp_path / "p"
     with PositionFile(path, "mqtt") as file:
         assert (file.position, file.memory) == (None, {})
         file.save(Position(EPOCH, 7), {"streams": {"door": [1, None, True]}})
-    path.with_name("p.new").write_bytes(b'{"v":1,"outl')  # as a crash in the middle of the next save leaves it
+    path.with_name("p.new").write_bytes(b'{"v":1,"outl')  # left by a crash during the next save
     with PositionFile(path, "mqtt") as file:
         assert (file.position, file.memory) == (Position(EPOCH, 7), {"streams": {"door": [1, None, True]}})
         file.save(Position(EPOCH, 8), {})
@@ -28,7 +28,7 @@ def test_a_position_is_there_again_after_it_was_saved(tmp_path: Path) -> None:
         assert (file.position, file.memory) == (Position(EPOCH, 8), {})
 
 
-def test_a_position_is_for_one_process_of_one_outlet(tmp_path: Path) -> None:
+def test_a_position_file_belongs_to_one_process_of_one_outlet(tmp_path: Path) -> None:
     path = tmp_path / "p"
     with PositionFile(path, "mqtt") as file:
         file.save(Position(EPOCH, 7), {})
@@ -39,7 +39,7 @@ def test_a_position_is_for_one_process_of_one_outlet(tmp_path: Path) -> None:
     ):
         PositionFile(path, "webhook")
     with PositionFile(path, "mqtt"):
-        pass  # the refused ones let it go
+        pass  # the refused openings released the lock
 
 
 @pytest.mark.parametrize(
@@ -47,14 +47,14 @@ def test_a_position_is_for_one_process_of_one_outlet(tmp_path: Path) -> None:
     [b"", b"{", b"null", b'{"v":1}', b'{"v":1,"outlet":"mqtt","epoch":"x","offset":7}', b"\xff" * 100,
      b'{"v":2,"outlet":"mqtt","epoch":"%s","offset":7}' % EPOCH.encode()],
 )  # fmt: skip
-def test_a_file_that_is_no_position_is_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
+def test_another_file_is_refused_and_unchanged(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "p").write_bytes(content)
     with pytest.raises(UsageError, match=r"not a position file of streamclf .* give another path, or remove the file"):
         PositionFile(tmp_path / "p", "mqtt")
     assert (tmp_path / "p").read_bytes() == content
 
 
-def test_where_none_can_be_had_the_error_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_cannot_be_used_is_an_error_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="create it first"):
         PositionFile(tmp_path / "none" / "p", "mqtt")
     (tmp_path / "directory").mkdir()

@@ -1,4 +1,4 @@
-"""Queries of a log: the newest that match, while it is written, and nothing but a log."""
+"""A query prints the newest events that match, also while the log is written, and refuses other files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NOW = datetime.now(timezone.utc)
 
 
 def events(count: int) -> list[StreamEvent]:
-    """One a minute, the last one now: predictions of two labels on three streams, each tenth an action or a status."""
+    """One event a minute up to now: predictions of two labels on three streams, each tenth an action or status."""
     found: list[StreamEvent] = []
     for number in range(count):
         at = NOW - timedelta(minutes=count - 1 - number)
@@ -50,7 +50,7 @@ def events(count: int) -> list[StreamEvent]:
 
 @pytest.fixture(autouse=True)
 def _now() -> None:
-    """This test's own now: the module may have been read minutes before."""
+    """Set the time of the test: the module may have been imported minutes before."""
     global NOW
     NOW = datetime.now(timezone.utc)
 
@@ -69,7 +69,7 @@ def found(capsys: pytest.CaptureFixture[str], db: Path, **filters: Any) -> list[
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-def test_the_newest_that_match_come_oldest_first(db: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_newest_events_that_match_are_printed_oldest_first(db: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [event["offset"] for event in found(capsys, db, limit=3)] == [298, 299, 300]
     assert len(found(capsys, db)) == 100
     assert len(found(capsys, db, limit=1000)) == 300
@@ -88,7 +88,7 @@ def test_the_newest_that_match_come_oldest_first(db: Path, capsys: pytest.Captur
     assert len(found(capsys, db, until=earlier, limit=1000)) == 290
 
 
-def test_people_get_a_table_that_no_label_can_break(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_label_can_break_the_printed_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "events.db"
     sink = SqliteSink(path)
     window = Window(start_s=1.0, end_s=3.5, frames=32)
@@ -129,12 +129,12 @@ def test_no_value_becomes_sql_or_a_traceback(label: str, moment: str) -> None:
         ({"label": ""}, "label of 0 characters"),
     ],
 )
-def test_an_argument_that_cannot_work_names_value_and_limit(db: Path, filters: dict[str, Any], message: str) -> None:
+def test_an_invalid_argument_is_refused_with_value_and_limit(db: Path, filters: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         run_query(db, **filters)
 
 
-def test_what_is_no_log_is_refused_with_the_remedy(
+def test_a_file_that_is_not_a_log_is_refused_with_a_remedy(
     tmp_path: Path, db: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "text.db").write_text("hello " * 1000)
@@ -156,14 +156,16 @@ def test_what_is_no_log_is_refused_with_the_remedy(
     assert not (tmp_path / "none.db").exists()
 
 
-def test_a_query_without_end_is_ended(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_query_that_takes_too_long_is_stopped(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(query, "_DEADLINE_S", -1.0)
     monkeypatch.setattr(query, "_STEPS", 10)
     with pytest.raises(JournalError, match="give --since, --stream or --label"):
         run_query(db, min_p=0.5)
 
 
-def test_it_reads_what_a_logger_writes_and_cannot_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_reads_a_log_while_it_is_written_and_cannot_write(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "events.db"
     with HubProcess() as hub:
         with EventProducer(hub.link, "test") as link:
@@ -174,12 +176,12 @@ def test_it_reads_what_a_logger_writes_and_cannot_write(tmp_path: Path, capsys: 
         assert run_log(hub.events, path, once=True) == 0
     before = path.read_bytes()
     writer = sqlite3.connect(path, isolation_level=None)
-    writer.execute("BEGIN IMMEDIATE")  # a logger in the middle of a batch
+    writer.execute("BEGIN IMMEDIATE")  # as `streamclf log` does during a batch
     capsys.readouterr()
     assert [event["type"] for event in found(capsys, path, limit=3)] == ["prediction", "action", "status"]
     assert len(found(capsys, path, label="wave", since="1h")) == 51
     writer.execute("ROLLBACK")
     writer.close()
     assert path.read_bytes() == before
-    with query._opened(path) as connection, pytest.raises(sqlite3.OperationalError, match="readonly"):
+    with query.open_log(path) as connection, pytest.raises(sqlite3.OperationalError, match="readonly"):
         connection.execute("DELETE FROM events")
