@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from engines.arrays import U8
 from engines.bundle import ModelSpec
 from streamclf.classifier.motion_gate import MotionGate
-from streamclf.runtime.jobs import StreamSettings
+from streamclf.config.classify import StreamSettings
 from streamclf.windows.assembler import Window, WindowAssembler
 from streamclf.windows.ring import RingReader
 from streamclf.windows.ring_progress import ProgressReporter

@@ -13,7 +13,7 @@ import numpy as np
 
 from engines.arrays import F32, U8
 from engines.bundle import ModelSpec
-from streamclf.config.service import StreamConfig
+from streamclf.config.source import SourceConfig
 from streamclf.sources import open_source
 from streamclf.windows.assembler import Window, WindowAssembler
 from streamclf.windows.chunks import read_chunks
@@ -55,9 +55,9 @@ def ranked(result: WindowResult, labels: Sequence[str]) -> list[tuple[str, float
     return [(labels[i], round(float(result.probabilities[i]), 6)) for i in best]
 
 
-def file_stream(path: Path) -> StreamConfig:
+def file_stream(path: Path) -> SourceConfig:
     """Return the configuration of a file that is read as fast as it decodes."""
-    return StreamConfig(url=str(path), pace="fast")
+    return SourceConfig(url=str(path), pace="fast")
 
 
 def file_chunks(spec: ModelSpec, path: Path) -> Generator[tuple[ChunkMeta, U8], None, None]:

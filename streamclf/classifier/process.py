@@ -22,10 +22,11 @@ from streamclf.classifier.feed import FeatureKey, Feed, PendingChunk
 from streamclf.classifier.load_control import SAMPLE_INTERVAL_S
 from streamclf.classifier.overload import LoadShedder
 from streamclf.config.actions import StreamActions
+from streamclf.config.classify import StreamSettings
 from streamclf.events.drafts import Draft
 from streamclf.producer.link import EventProducer
 from streamclf.runtime.child import EXIT_DONE, ChildControl
-from streamclf.runtime.jobs import ClassifierChange, ClassifierJob, StreamSettings
+from streamclf.runtime.jobs import ClassifierChange, ClassifierJob
 from streamclf.runtime.profiling import open_stages
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""Read and check the service's YAML file."""
+"""Define, read and check the configuration of the service: one YAML file."""

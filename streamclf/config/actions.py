@@ -1,15 +1,16 @@
-"""When a label's probability becomes an action: thresholds, times and hours, for all streams and for one."""
+"""Define when a label's probability becomes an action: thresholds, times and hours, for all streams and for one."""
 
 from __future__ import annotations
 
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from streamclf.config.hours import parse_hours
+from streamclf.config.section import Section
 
 UNKNOWN: Final = "unknown"
-"""The label of an action of windows in which no label is likely enough."""
+"""Label of the action that reports windows in which no label is likely enough."""
 MAX_ENTRIES: Final = 64
 
 
@@ -23,37 +24,44 @@ def _checked_hours(entries: tuple[str, ...]) -> tuple[str, ...]:
     return entries
 
 
-On: TypeAlias = Annotated[float, Field(gt=0, le=1, description="smoothed probability at which it starts")]
-Off: TypeAlias = Annotated[float, Field(ge=0, lt=1, description="smoothed probability below which it ends")]
-MinS: TypeAlias = Annotated[float, Field(ge=0, le=3600, description="seconds at `on` or above before it starts")]
-SmoothS: TypeAlias = Annotated[
-    float, Field(ge=0, le=3600, description="seconds of smoothing; half of `min_s` if not set")
-]
-CooldownS: TypeAlias = Annotated[float, Field(ge=0, le=86400, description="seconds after an end without a new start")]
+On: TypeAlias = Annotated[float, Field(gt=0, le=1)]
+Off: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
+UpToAnHour: TypeAlias = Annotated[float, Field(ge=0, le=3600)]
+UpToADay: TypeAlias = Annotated[float, Field(ge=0, le=86400)]
 Active: TypeAlias = Annotated[
     tuple[Annotated[str, Field(max_length=64)], ...],
-    Field(max_length=MAX_ENTRIES, description="hours like `mon-fri 08:00-18:00`; [] is never, not set is always"),
+    Field(max_length=MAX_ENTRIES),
     AfterValidator(_checked_hours),
     BeforeValidator(_listed),
 ]
 UnknownBelow: TypeAlias = Annotated[
-    float, Field(ge=0, le=1, description="windows whose best label is below this are `unknown`; 0 is never")
+    float,
+    Field(
+        ge=0,
+        le=1,
+        description="Probability of the best label below which a window is `unknown`; 0 is never.",
+    ),
 ]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class ActionConfig(_Section):
+class ActionConfig(Section):
     """When a label's probability becomes the start and the end of an action."""
 
-    on: On = 0.8
-    off: Off = 0.5
-    min_s: MinS = 0.6
-    smooth_s: SmoothS | None = None
-    cooldown_s: CooldownS = 3.0
-    active: Active | None = None
+    on: On = Field(0.8, description="Smoothed probability at which the action starts; above 0, at most 1.")
+    off: Off = Field(0.5, description="Smoothed probability below which the action ends; lower than `on`.")
+    min_s: UpToAnHour = Field(
+        0.6, description="Seconds that the probability has to stay at `on` or above to start the action."
+    )
+    smooth_s: UpToAnHour | None = Field(
+        None,
+        description="Seconds of smoothing (time constant); 0 for none. If not set, half of `min_s`.",
+    )
+    cooldown_s: UpToADay = Field(3.0, description="Seconds after an end in which the action does not start again.")
+    active: Active | None = Field(
+        None,
+        description="Hours in which the action may run, like `mon-fri 08:00-18:00`, or a list of them. [] is never; if "
+        "not set, always.",
+    )
 
     @model_validator(mode="after")
     def _hysteresis(self) -> ActionConfig:
@@ -62,18 +70,22 @@ class ActionConfig(_Section):
         return self
 
 
-class ActionOverride(_Section):
-    """What one stream has otherwise; what is not set is as for all streams."""
+def _override(key: str) -> Any:
+    return Field(None, description=ActionConfig.model_fields[key].description)
 
-    on: On | None = None
-    off: Off | None = None
-    min_s: MinS | None = None
-    smooth_s: SmoothS | None = None
-    cooldown_s: CooldownS | None = None
-    active: Active | None = None
 
-    def over(self, base: ActionConfig | None, key: str) -> ActionConfig:
-        """The action as this stream has it. Raises `ValueError`, beginning with `key`, where the two do not agree."""
+class ActionOverride(Section):
+    """The keys of an action that differ on one stream; keys that are not set are as for all streams."""
+
+    on: On | None = _override("on")
+    off: Off | None = _override("off")
+    min_s: UpToAnHour | None = _override("min_s")
+    smooth_s: UpToAnHour | None = _override("smooth_s")
+    cooldown_s: UpToADay | None = _override("cooldown_s")
+    active: Active | None = _override("active")
+
+    def applied_to(self, base: ActionConfig | None, key: str) -> ActionConfig:
+        """Return `base` with this override. Raises `ValueError`, which begins with `key`, where they contradict."""
         common = {} if base is None else base.model_dump(exclude_unset=True)
         try:
             return ActionConfig.model_validate({**common, **self.model_dump(exclude_unset=True)})
@@ -81,8 +93,8 @@ class ActionOverride(_Section):
             raise ValueError(f"{key}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
 
 
-class StreamActions(_Section):
-    """All that an `ActionTracker` follows on one stream."""
+class StreamActions(Section):
+    """Everything that an `ActionTracker` needs to know of one stream."""
 
     labels: dict[str, ActionConfig] = Field(default_factory=dict)
     unknown_below: float = 0.0

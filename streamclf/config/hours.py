@@ -1,11 +1,11 @@
-"""Hours of the week, like `mon-fri 08:00-18:00`. Pure: a time goes in, whether it is within them comes out.
+"""Parse hours of the week, like `mon-fri 08:00-18:00`, and test whether a time is within them. Pure.
 
-An entry names days, hours, or both: `sat,sun`, `08:00-18:00`, `mon-fri 08:00-18:00`. The end is not part of it; `24:00`
-is midnight. Hours that end before they begin go on into the next day and belong to the day on which they begin:
+An entry names days, hours, or both: `sat,sun`, `08:00-18:00`, `mon-fri 08:00-18:00`. The end is excluded; `24:00` is
+midnight. Hours that end before they begin continue into the next day and belong to the day on which they begin:
 `fri 22:00-06:00` ends on Saturday at six.
 
-What counts is what a clock on the wall shows, in the service's `timezone` or, without one, in the machine's. So an hour
-that summer time skips is not there, one that it repeats is there twice, and no edge ever moves to another time of day.
+The hours are those of a wall clock in the service's `timezone` or, without one, in the machine's. So an hour that
+summer time skips does not occur, an hour that it repeats occurs twice, and no limit moves to another time of day.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _REMEDY: Final = "like mon-fri 08:00-18:00, sat,sun or 22:00-06:00"
 
 @dataclass(frozen=True, slots=True)
 class Hours:
-    """`days` count from Monday, 0, and are those of the beginning; minutes from local midnight, `end_min` excluded."""
+    """One entry: the `days` on which it begins (Monday is 0), and minutes from midnight; `end_min` is excluded."""
 
     days: frozenset[int]
     begin_min: int
     end_min: int
 
     def cover(self, day: int, minute: int) -> bool:
-        """Whether that minute of that day is within."""
+        """Return whether the hours include `minute` of `day`."""
         if self.begin_min < self.end_min:
             return day in self.days and self.begin_min <= minute < self.end_min
         began_yesterday = (day - 1) % 7 in self.days and minute < self.end_min
@@ -42,18 +42,18 @@ class Hours:
 
 
 def within(hours: Sequence[Hours], local: datetime) -> bool:
-    """Whether `local` is in any of `hours`; never in none."""
+    """Return whether `local` is within any of `hours`; False if there are none."""
     minute = 60 * local.hour + local.minute
     return any(each.cover(local.weekday(), minute) for each in hours)
 
 
 def local_time(time_s: float, zone: ZoneInfo | None) -> datetime:
-    """Seconds since 1970 as a wall clock shows them in `zone`, or in the machine's time zone."""
+    """Convert seconds since 1970 to the wall clock's time in `zone`, or in the machine's time zone."""
     return datetime.fromtimestamp(time_s, zone)
 
 
 def zone_of(name: str | None) -> ZoneInfo | None:
-    """The time zone of that name, None for the machine's. Raises `ValueError` for one that is not known here."""
+    """Return the time zone called `name`, None for the machine's. Raises `ValueError` for an unknown name."""
     if name is None:
         return None
     try:
@@ -66,7 +66,7 @@ def zone_of(name: str | None) -> ZoneInfo | None:
 
 @lru_cache(maxsize=256)
 def parse_hours(text: str) -> Hours:
-    """One entry. Raises `ValueError` naming what is wrong with it."""
+    """Parse one entry. Raises `ValueError` that names the mistake."""
     words = text.casefold().split()
     times = words.pop() if words and ":" in words[-1] else "00:00-24:00"
     if len(words) > 1 or not text.strip():
@@ -76,7 +76,7 @@ def parse_hours(text: str) -> Hours:
     if match is None:
         raise ValueError(f"{text!r}: hours {times!r}; {_REMEDY}")
     begin, end = _minute(match[1], match[2], text), _minute(match[3], match[4], text)
-    if begin == end or begin == _DAY_MIN:  # noqa: SIM109 - two mistakes, one remedy
+    if begin == end or begin == _DAY_MIN:  # noqa: SIM109 - two mistakes with one remedy
         raise ValueError(f"{text!r}: no time lies in between; for a whole day write 00:00-24:00")
     return Hours(days, begin, end)
 

@@ -1,4 +1,4 @@
-"""The service's configuration: one YAML file, unknown keys refused, every error with key, value and remedy."""
+"""Read the service's configuration from one YAML file; every error names key, value and remedy."""
 
 from __future__ import annotations
 
@@ -6,174 +6,106 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from urllib.parse import quote, urlsplit
+from typing import Annotated, Any
+from urllib.parse import quote
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from engines.backends.names import Backend, Precision
 from streamclf.config.actions import UNKNOWN, ActionConfig, ActionOverride, StreamActions, UnknownBelow
+from streamclf.config.classify import ClassifyConfig, FeedOptions, StreamSettings
 from streamclf.config.hours import zone_of
-from streamclf.errors import ConfigError, SourceError
+from streamclf.config.section import Section
+from streamclf.config.source import SourceConfig
+from streamclf.config.units import Duration, Size
+from streamclf.errors import ConfigError
 from streamclf.net.endpoints import ENDPOINT
 from streamclf.net.names import STREAM_NAME_PATTERN
-from streamclf.net.push_protocol import MIN_SECRET_CHARS, parse_push_address
 
 MAX_CONFIG_BYTES = 1 << 20
 MAX_STREAMS = 400
 
 StreamName = Annotated[str, Field(pattern=STREAM_NAME_PATTERN)]
-SOURCES = ("camera", "url", "images", "push")
-URL_SCHEMES = ("rtsp", "rtsps", "http", "https", "file")
-FROZEN_S = 30.0
-"""Cameras that save bits send a key frame every 10 to 20 s, and of an empty room exact copies in between."""
-DURATION = re.compile(r"^(\d+(?:\.\d+)?)(s|m|h|d|w)$")
-DURATION_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-SIZE = re.compile(r"^(\d+(?:\.\d+)?)(MB|GB|TB)$")
-SIZE_BYTES = {"MB": 1e6, "GB": 1e9, "TB": 1e12}
 PLACEHOLDER = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+class EngineConfig(Section):
+    """How the model runs, for all streams together."""
 
-
-class EngineConfig(_Section):
-    """How the model runs."""
-
-    backend: Backend = "auto"
-    precision: Precision = "auto"
-    max_batch: int = Field(16, ge=1, le=256, description="chunks in one encode, windows in one classify")
+    backend: Backend = Field(
+        "auto",
+        description="Inference library: `auto` takes TensorRT where it and a GPU are available, else OpenVINO, else "
+        "onnxruntime.",
+    )
+    precision: Precision = Field(
+        "auto",
+        description="Numerical precision: `auto` takes the fastest that reproduces the model's reference clip on this "
+        "device, at worst fp32.",
+    )
+    max_batch: int = Field(
+        16, ge=1, le=256, description="Most chunks in one encode, and most windows in one classification."
+    )
     max_wait_ms: float = Field(
-        20.0, ge=0, le=1000, description="a chunk waits for those of other streams, to be encoded together; 0: never"
+        20.0,
+        ge=0,
+        le=1000,
+        description="Milliseconds that a chunk waits at most for chunks of other streams, to be encoded together. 0 "
+        "never waits.",
     )
     max_staleness_ms: float | None = Field(
-        None, ge=1, le=3_600_000, description="a window whose newest frame is older is dropped, not classified"
+        None,
+        ge=1,
+        le=3_600_000,
+        description="Age in milliseconds of a window's newest frame beyond which the window is dropped instead of "
+        "classified. If not set, there is no limit.",
     )
-    adaptive: bool = Field(False, description="predict less often while the machine cannot keep up")
-    threads: int = Field(0, ge=0, le=256, description="CPU threads of inference, at most; 0: all cores")
+    adaptive: bool = Field(False, description="Predict less often, with longer hops, while the machine cannot keep up.")
+    threads: int = Field(0, ge=0, le=256, description="Most CPU threads of inference; 0 uses all cores.")
     spare_streams: int = Field(
-        4, ge=0, le=400, description="streams that may join a running service before its classifier is started anew"
+        4,
+        ge=0,
+        le=400,
+        description="Streams that may be added to a running service before its classifier has to restart.",
     )
 
 
-class StreamConfig(_Section):
-    """One named source and how it is sampled."""
-
-    camera: int | str | None = Field(None, description="index or device path of a webcam")
-    url: str | None = Field(None, min_length=1, max_length=2048, description="RTSP, HTTP, HLS or a file's path")
-    images: str | None = Field(None, min_length=1, max_length=1024, description="folder of pictures, by name")
-    push: str | None = Field(
-        None, min_length=1, max_length=1024, description="name, socket or tcp://127.0.0.1:PORT for streamclf.push"
-    )
-    push_secret: str | None = Field(None, max_length=1024, description="what a program that pushes has to know")
-    fps: float | None = Field(None, gt=0, le=1000, description="images only: pictures per second")
-    transport: Literal["tcp", "udp"] = "tcp"
-    demuxer: Literal["auto", "rtp", "ffmpeg"] = Field(
-        "auto", description="RTSP only: rtp, our own client; ffmpeg, which adds a frame interval; auto, who understands"
-    )
-    decode: Literal["auto", "cpu", "cuda", "vaapi", "videotoolbox"] = Field(
-        "cpu", description="files and URLs: where; auto, the first device that opens; what cannot be had is the cpu's"
-    )
-    tls_ca: str | None = Field(
-        None, max_length=1024, description="rtsps and https: PEM file of the certificates to trust; else the system's"
-    )
-    tls_verify: bool = Field(True, description="rtsps and https: false trusts whoever answers")
-    pace: Literal["realtime", "fast"] = Field("realtime", description="files, images: by their clock, or at once")
-    loop: bool = Field(False, description="files, images: begin again at the end")
-    hop: int = Field(1, ge=1, le=1024, description="chunks between two predictions")
-    adaptive: bool | None = Field(None, description="if it differs here from engine.adaptive")
-    max_staleness_ms: float | None = Field(
-        None, ge=1, le=3_600_000, description="if it differs here from engine.max_staleness_ms"
-    )
-    motion_gate: float = Field(
-        0.0, ge=0, le=255, description="grey levels by which a chunk must differ to be encoded anew; 0: every chunk is"
-    )
-    open_timeout_s: float = Field(5.0, gt=0, le=120)
-    read_timeout_s: float = Field(2.0, gt=0, le=120)
-    actions: dict[str, ActionOverride] = Field(default_factory=dict, description="by label: what differs here")
-    unknown_below: UnknownBelow | None = Field(None, description="if it differs here")
-    frozen_s: float | None = Field(
-        None, ge=0, le=86400, description="seconds without a new picture until the stream is frozen; 0: never"
-    )
-
-    @model_validator(mode="after")
-    def _one_source(self) -> StreamConfig:
-        given = [key for key in SOURCES if getattr(self, key) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give one of {', '.join(SOURCES)}; {' and '.join(given) or 'none'} was given")
-        if isinstance(self.camera, int) and not 0 <= self.camera <= 99:
-            raise ValueError(f"camera={self.camera}: 0 to 99")
-        if not self.ends and (self.loop or self.pace == "fast"):
-            raise ValueError("pace: fast and loop: true are for files and images; a live source has its own clock")
-        if self.url is None and self.decode != "cpu":
-            raise ValueError(f"decode: {self.decode} is for files and URLs; leave it out")
-        if (self.images is None) != (self.fps is None):
-            raise ValueError("images and fps go together: a folder of pictures has no rate of its own, others do")
-        self._check_push()
-        return self
-
-    def _check_push(self) -> None:
-        if self.push is None:
-            if self.push_secret is not None:
-                raise ValueError("push_secret without push")
-            return
-        secret = self.push_secret or ""
-        if self.push.startswith("tcp:") and len(secret) < MIN_SECRET_CHARS:
-            raise ValueError(
-                f"push over tcp needs a push_secret of at least {MIN_SECRET_CHARS} characters, like ${{PUSH_SECRET}}"
-            )
-        try:
-            parse_push_address(self.push)
-        except SourceError as error:
-            raise ValueError(str(error)) from None
-
-    @field_validator("url")
-    @classmethod
-    def _known_scheme(cls, url: str | None) -> str | None:
-        if url is not None and "://" in url:
-            scheme = urlsplit(url).scheme.lower()
-            if scheme not in URL_SCHEMES:
-                raise ValueError(f"scheme {scheme!r}: one of {', '.join(URL_SCHEMES)}, or a file's path")
-        return url
+class StreamConfig(ClassifyConfig, SourceConfig):
+    """One named stream: its source, and how it is classified."""
 
     @property
-    def frozen_after_s(self) -> float:
-        """`frozen_s`, or what suits the source: cameras make noise; films and programs may show one picture."""
-        if self.frozen_s is not None:
-            return self.frozen_s
-        return 0.0 if self.ends or self.push is not None else FROZEN_S
-
-    @property
-    def ends(self) -> bool:
-        """Whether the source has an end: a file or a folder of images."""
-        return self.is_file or self.images is not None
-
-    @property
-    def may_pause(self) -> bool:
-        """Whether the source may send nothing for longer than `read_timeout_s`: it has an end, or it is HLS.
-
-        An HLS playlist grows by a segment every few seconds.
-        """
-        return self.ends or ".m3u8" in (self.url or "")
-
-    @property
-    def is_file(self) -> bool:
-        """Whether the source is a file on this machine."""
-        return self.url is not None and ("://" not in self.url or self.url.startswith("file://"))
+    def source(self) -> SourceConfig:
+        """The keys that concern the capture process."""
+        return SourceConfig.model_construct(**{key: getattr(self, key) for key in SourceConfig.model_fields})
 
 
-class PublishConfig(_Section):
-    """Where events go."""
+class PublishConfig(Section):
+    """Where events are published and kept."""
 
-    events: str = Field("tcp://127.0.0.1:5555", description="ZeroMQ PUB endpoint")
-    replay: str = Field("tcp://127.0.0.1:5556", description="ZeroMQ ROUTER endpoint for snapshot and replay")
-    journal: Path = Field(Path("streamclf.db"), description="SQLite file of every event")
-    keep: str = Field("7d", description="age after which events leave the journal: 90s, 30m, 12h, 7d, 4w")
-    keep_size: str | None = Field(None, description="size at which the oldest leave it sooner: 500MB, 10GB")
-    keys: Path | None = Field(None, description="the service's secret key file, of `streamclf keys`")
-    allow: Path | None = Field(None, description="directory of the public keys (*.key) that may connect")
+    events: str = Field(
+        "tcp://127.0.0.1:5555",
+        description="ZeroMQ endpoint of live events (PUB), tcp:// or ipc://. Port * takes a free one.",
+    )
+    replay: str = Field(
+        "tcp://127.0.0.1:5556", description="ZeroMQ endpoint for snapshots and replay (ROUTER), tcp:// or ipc://."
+    )
+    journal: Path = Field(Path("streamclf.db"), description="Path of the SQLite file in which every event is stored.")
+    keep: Duration = Field(
+        "7d",
+        validate_default=True,
+        description="Age after which events are removed from the journal: a number and s, m, h, d or w.",
+    )
+    keep_size: Size | None = Field(
+        None,
+        description="Size of the journal beyond which the oldest events are removed sooner: a number and MB, GB or TB, "
+        "at least 1MB.",
+    )
+    keys: Path | None = Field(
+        None, description="Path of the service's secret key file, made by `streamclf keys`. Needs `allow`."
+    )
+    allow: Path | None = Field(
+        None, description="Path of a directory with the public keys (*.key) that may connect. Needs `keys`."
+    )
 
     @field_validator("events", "replay")
     @classmethod
@@ -185,55 +117,35 @@ class PublishConfig(_Section):
             raise ValueError(f"port {match[2]}: 1 to 65535")
         return value
 
-    @field_validator("keep")
-    @classmethod
-    def _duration(cls, value: str) -> str:
-        if not DURATION.match(value):
-            raise ValueError(f"{value!r}: a number and s, m, h, d or w, like 7d")
-        return value
-
-    @field_validator("keep_size")
-    @classmethod
-    def _size(cls, value: str | None) -> str | None:
-        if value is not None and (not (match := SIZE.match(value)) or float(match[1]) * SIZE_BYTES[match[2]] < 1e6):
-            raise ValueError(f"{value!r}: a number and MB, GB or TB, like 10GB; at least 1MB")
-        return value
-
     @model_validator(mode="after")
     def _keys_and_allow(self) -> PublishConfig:
         if (self.keys is None) != (self.allow is None):
             raise ValueError("keys and allow go together: the service's own secret, and who may connect")
         return self
 
-    @property
-    def keep_bytes(self) -> int | None:
-        """Size of the journal beyond which the oldest events leave it; None for no limit."""
-        if self.keep_size is None:
-            return None
-        match = SIZE.match(self.keep_size)
-        assert match is not None  # the validator let it through
-        return int(float(match[1]) * SIZE_BYTES[match[2]])
 
-    @property
-    def keep_s(self) -> float:
-        """Retention in seconds."""
-        match = DURATION.match(self.keep)
-        assert match is not None  # the validator let it through
-        return float(match[1]) * DURATION_S[match[2]]
+class ServiceConfig(Section):
+    """The whole configuration of `streamclf run`."""
 
-
-class ServiceConfig(_Section):
-    """Everything `streamclf run` needs."""
-
-    model: str = Field("camera-events", min_length=1, description="a bundle's directory, or a built-in name")
-    engine: EngineConfig = EngineConfig()
-    streams: dict[StreamName, StreamConfig] = Field(min_length=1, max_length=MAX_STREAMS)
-    actions: dict[str, ActionConfig] = Field(default_factory=dict, description="by label")
+    model: str = Field(
+        "camera-events",
+        min_length=1,
+        description="Name of a built-in model, or path of a bundle's directory, relative to the configuration.",
+    )
+    engine: EngineConfig = Field(EngineConfig(), description="How the model runs.")
+    streams: dict[StreamName, StreamConfig] = Field(
+        min_length=1, max_length=MAX_STREAMS, description=f"Streams by name, 1 to {MAX_STREAMS}."
+    )
+    actions: dict[str, ActionConfig] = Field(
+        default_factory=dict, description="Labels that are reported as actions, with their thresholds and times."
+    )
     unknown_below: UnknownBelow = 0.0
     timezone: str | None = Field(
-        None, max_length=128, description="of `active`, like Europe/Berlin; else the machine's"
+        None,
+        max_length=128,
+        description="Time zone of the hours in `active`, like Europe/Berlin. If not set, the machine's.",
     )
-    publish: PublishConfig = PublishConfig()
+    publish: PublishConfig = Field(PublishConfig(), description="Where events are published and kept.")
 
     @field_validator("timezone")
     @classmethod
@@ -242,21 +154,28 @@ class ServiceConfig(_Section):
         return value
 
     @model_validator(mode="after")
-    def _actions_of_streams(self) -> ServiceConfig:
+    def _check_overrides(self) -> ServiceConfig:
         for name in self.streams:
             self.actions_of(name)
         return self
 
     def actions_of(self, stream: str) -> StreamActions:
-        """What is reported of one stream: the common actions, and what is otherwise there."""
+        """Return the actions of one stream: the common ones with the stream's overrides."""
         own = self.streams[stream]
         labels = dict(self.actions)
         for label, override in own.actions.items():
-            labels[label] = override.over(self.actions.get(label), f"streams.{stream}.actions.{label}")
+            labels[label] = override.applied_to(self.actions.get(label), f"streams.{stream}.actions.{label}")
         unknown_below = self.unknown_below if own.unknown_below is None else own.unknown_below
         if unknown_below > 0:
             labels.setdefault(UNKNOWN, ActionConfig())
         return StreamActions(labels=labels, unknown_below=unknown_below, timezone=self.timezone)
+
+    def settings_of(self, stream: str) -> StreamSettings:
+        """Return how the classifier treats one stream: its own keys, and where they are not set, those of `engine`."""
+        own = self.streams[stream]
+        options = {key: getattr(own, key) for key in FeedOptions.model_fields}
+        common = {key: getattr(self.engine, key) for key, value in options.items() if value is None}
+        return StreamSettings(**{**options, **common}, actions=self.actions_of(stream))
 
 
 def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> ServiceConfig:
@@ -282,19 +201,21 @@ def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> ServiceC
 
 
 def parse_config(raw: Mapping[str, Any], *, base: Path, origin: str) -> ServiceConfig:
-    """Validate `raw`; paths are taken relative to `base`, errors begin with `origin`."""
+    """Validate `raw`. Relative paths in it are relative to `base`; errors begin with `origin`."""
     try:
         config = ServiceConfig.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(f"{origin}: {'; '.join(_messages(error))}") from None  # its text would show passwords
-    return _anchored(config, base)
+        raise ConfigError(f"{origin}: {'; '.join(_messages(error))}") from None  # its text may show passwords
+    return _with_absolute_paths(config, base)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people mean it: a key given twice is refused, since it would silently lose the first stream of that
-    name, and only true and false are booleans, since `on` and `off` are keys of ours."""
+    """A YAML loader that refuses repeated keys and reads only true and false as booleans.
 
-    yaml_implicit_resolvers = {  # noqa: RUF012 - the base class keeps it so
+    A repeated key would silently lose the first stream of that name; `on` and `off` are keys of an action.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - a class attribute of the base class, too
         letter: [item for item in resolvers if item[0] != "tag:yaml.org,2002:bool"]
         for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
@@ -326,15 +247,15 @@ def _substitute(value: Any, environ: Mapping[str, str], where: tuple[str, ...]) 
         name = match[1]
         if name not in environ:
             raise ConfigError(f"{'.'.join(where)}: environment variable {name} is not set; export it first")
-        # A password may hold @ : / % ?, which would end the user part of a URL early.
+        # A password may contain @ : / % ?, which would end the user part of a URL too early.
         in_user_part = "://" in value[: match.start()] and "@" in value[match.end() :]
         return quote(environ[name], safe="") if in_user_part else environ[name]
 
     return PLACEHOLDER.sub(replacement, value)
 
 
-def _anchored(config: ServiceConfig, base: Path) -> ServiceConfig:
-    streams = {name: stream.model_copy(update=_anchored_paths(stream, base)) for name, stream in config.streams.items()}
+def _with_absolute_paths(config: ServiceConfig, base: Path) -> ServiceConfig:
+    streams = {name: stream.model_copy(update=_absolute_paths(stream, base)) for name, stream in config.streams.items()}
     publish = config.publish.model_copy(
         update={
             key: base / path
@@ -347,7 +268,7 @@ def _anchored(config: ServiceConfig, base: Path) -> ServiceConfig:
     return config.model_copy(update={"streams": streams, "publish": publish, "model": model})
 
 
-def _anchored_paths(stream: StreamConfig, base: Path) -> dict[str, str]:
+def _absolute_paths(stream: StreamConfig, base: Path) -> dict[str, str]:
     found = {"images": stream.images, "tls_ca": stream.tls_ca}
     if stream.is_file and stream.url is not None:
         found["url"] = stream.url.removeprefix("file://")

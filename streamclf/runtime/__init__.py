@@ -1,1 +1,1 @@
-"""Start and watch child processes: jobs, liveness, control channel, signals, shared memory."""
+"""Run and watch child processes: jobs, liveness, control channel, signals, shared memory."""

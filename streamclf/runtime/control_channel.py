@@ -1,8 +1,8 @@
-"""The supervisor's line to a child: the job, later changes with the descriptors that they need, and the request to end.
+"""Send a child its job, later changes with their file descriptors, and the request to stop.
 
-A Unix socket that is the child's standard input. One message is one line of JSON; its key `descriptors` says how many
-file descriptors travel with it. The end of the input is the request to end, and also how a child learns that its
-supervisor was killed. A plain pipe will do for a child that gets no descriptors.
+The channel is a Unix socket that is the child's standard input. One message is one line of JSON; its key `descriptors`
+says how many file descriptors come with it. The end of the input is the request to stop, and also tells a child that
+its supervisor was killed. A child that gets no descriptors can read from a plain pipe instead.
 """
 
 from __future__ import annotations
@@ -20,44 +20,44 @@ import orjson
 
 MAX_MESSAGE_BYTES: Final = 4 << 20
 SEND_S: Final = 1.0
-"""A child's control thread does nothing but read: one that takes no message for this long is no longer sound."""
+"""A child's control thread only reads: a child that does not read a message within this time is unsound."""
 _MAX_FDS: Final = 64
 _CHUNK: Final = 65536
 
 
 @dataclass(frozen=True, slots=True)
 class ControlMessage:
-    """One line of JSON, and the descriptors that came with it, which are the receiver's to close."""
+    """One line of JSON, and the descriptors that came with it, which the receiver has to close."""
 
     body: bytes
     fds: tuple[int, ...] = ()
 
 
 class ControlSender:
-    """The supervisor's end; `child_end` goes to the child as its standard input and is closed here afterwards."""
+    """The supervisor's end. `child_end` becomes the child's standard input and is closed here afterwards."""
 
     def __init__(self) -> None:
         self._socket, self.child_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(SEND_S)
 
     def send(self, body: bytes, fds: Sequence[int] = ()) -> bool:
-        """Whether the child took the message; it must be killed if not, for half of it may have been sent."""
+        """Send a message; return False if the child did not read it. It must then be killed: it may have read half."""
         assert b"\n" not in body
         try:
             sent = socket.send_fds(self._socket, [body + b"\n"], list(fds)) if fds else 0
             self._socket.sendall((body + b"\n")[sent:])
-        except OSError:  # a time-out is one too
+        except OSError:  # a time-out, too
             return False
         return True
 
     def close(self) -> None:
-        """Ask the child to end."""
+        """Ask the child to stop."""
         self._socket.close()
         self.child_end.close()
 
 
 class ControlReader:
-    """The child's end, from its standard input; for one thread at a time."""
+    """The child's end, read from its standard input; for one thread at a time."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -69,7 +69,7 @@ class ControlReader:
         self._fds: deque[int] = deque()
 
     def next(self) -> ControlMessage | None:
-        """The next message; None when there will be none, or when what comes is no message."""
+        """Wait for the next message; return None at the end of the input, or after data that is no message."""
         while not self._lines:
             data = self._receive()
             if not data or len(self._rest) + len(data) > MAX_MESSAGE_BYTES:
@@ -77,13 +77,13 @@ class ControlReader:
             *lines, self._rest = (self._rest + data).split(b"\n")
             self._lines.extend(lines)
         body = self._lines.popleft()
-        count = _descriptors(body)
+        count = _descriptor_count(body)
         if count > len(self._fds):
             return None
         return ControlMessage(body, tuple(self._fds.popleft() for _ in range(count)))
 
     def close(self) -> None:
-        """Let go of the socket; what was read and not taken is closed with it."""
+        """Close the socket, and the descriptors that were received with messages still unread."""
         if self._socket is not None:
             self._socket.close()
         while self._fds:
@@ -99,7 +99,7 @@ class ControlReader:
         return b""
 
 
-def _descriptors(body: bytes) -> int:
+def _descriptor_count(body: bytes) -> int:
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:

@@ -1,4 +1,4 @@
-"""Files that one process of this machine at a time may have."""
+"""Lock a file for one process of this machine at a time."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 
 
 def open_locked(path: Path, flags: int = 0, *, mode: int = 0o600) -> int | None:
-    """A descriptor of `path` to read and write, made where there is none; None where another process has it.
+    """Open `path` to read and write, creating it if needed, and lock it; return None where another process has it.
 
-    It is held until it is closed, or its process dies. Raises `OSError` where it cannot be opened or locked.
+    The lock lasts until the descriptor is closed or the process ends. Raises `OSError` where the file cannot be opened
+    or locked.
     """
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | flags, mode)
     try:

@@ -1,6 +1,6 @@
-"""What the supervisor tells each child process, as one line of JSON on its standard input.
+"""Define what the supervisor sends to each child process, as one line of JSON on its standard input.
 
-Never on the command line: a source's URL may carry a password, and `ps` shows arguments to everybody.
+Nothing of it is on the command line: the URL of a source may contain a password, and `ps` shows arguments to everybody.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from streamclf.config.actions import StreamActions
-from streamclf.config.service import EngineConfig, StreamConfig
+from streamclf.config.classify import StreamSettings
+from streamclf.config.service import EngineConfig
+from streamclf.config.source import SourceConfig
 
 
 class _Message(BaseModel):
@@ -19,20 +20,20 @@ class _Message(BaseModel):
 
 
 class Job(_Message):
-    """What every child is told."""
+    """The part of a job that every child gets."""
 
     link: str
-    """ZeroMQ endpoint on which the hub takes events from producers."""
+    """ZeroMQ endpoint on which the hub receives events from producers."""
     liveness_fd: int | None = None
-    """Shared memory for signs of life (`streamclf.runtime.liveness`); None where nobody watches."""
+    """Shared memory for liveness deadlines (`streamclf.runtime.liveness`); None where nobody watches them."""
     liveness_row: int = 0
 
 
 class CaptureJob(Job):
-    """One stream: read `source`, sample it, write chunks of (t, H, W, 3) uint8 RGB into the ring."""
+    """The job of one stream: read `source`, sample it, and write chunks of (t, H, W, 3) uint8 RGB into the ring."""
 
     stream: str
-    source: StreamConfig
+    source: SourceConfig
     fps: float
     frames_per_chunk: int
     height: int
@@ -40,62 +41,55 @@ class CaptureJob(Job):
     resize: Literal["stretch", "crop", "letterbox"]
     ring_fd: int
     wake_fd: int
-    """Write end of a non-blocking pipe: one byte after each committed chunk."""
+    """Write end of a non-blocking pipe: capture writes one byte after each committed chunk."""
     progress_fd: int | None = None
-    """Read end of a pipe that says how far the ring has been read; None where the stream waits for nobody."""
+    """Read end of a pipe that reports how far the classifier has read; None where capture does not wait for it."""
 
 
 class ClassifierJob(Job):
-    """One engine; the streams that it serves join and leave through `ClassifierChange`."""
+    """The job of one engine. Its streams join and leave through `ClassifierChange`."""
 
     bundle: Path
     engine: EngineConfig
     streams: int
-    """How many streams it will begin with."""
+    """Number of streams at the start."""
     capacity: int
-    """How many streams its bank must have room for."""
-
-
-class StreamSettings(_Message):
-    """What of a stream is the classifier's business alone, and may change while it runs."""
-
-    hop: int
-    actions: StreamActions
-    adaptive: bool = False
-    max_staleness_ms: float | None = None
-    motion_gate: float = 0.0
+    """Number of streams for which the bank must have room."""
 
 
 class FeedJoin(_Message):
-    """A stream that is to be classified from now on. Its ring's descriptor comes with it, then the read end of its wake
-    pipe, then, where capture waits for the classifier, the write end of its progress pipe."""
+    """A stream to be classified from now on.
+
+    Its descriptors come with the message: the ring, the read end of its wake pipe and, where capture waits for the
+    classifier, the write end of its progress pipe.
+    """
 
     stream: str
     settings: StreamSettings
     resumed: bool
-    """Another classifier read this ring before: what it holds may have been classified already."""
+    """Whether another classifier read this ring before, so that its chunks may have been classified already."""
 
 
 class ClassifierChange(_Message):
-    """What is different for a running classifier; absent keys change nothing."""
+    """Changes for a running classifier. Keys that are not set change nothing."""
 
     descriptors: int = 0
     join: FeedJoin | None = None
     leave: str | None = None
-    """A stream whose capture has ended: what waits in its ring is still classified."""
+    """A stream whose capture has ended: the chunks that wait in its ring are still classified."""
     update: dict[str, StreamSettings] = {}
-    """By stream."""
+    """New settings by stream."""
 
 
 class HubChange(_Message):
-    """What is different for a running hub."""
+    """Changes for a running hub."""
 
     keep_s: float
     keep_bytes: int | None
 
 
 class HubJob(Job):
-    """The journal and the sockets of the outside world."""
+    """The job of the hub: the journal, and the sockets to the outside."""
 
     events: str
     replay: str

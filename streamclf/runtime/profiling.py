@@ -1,7 +1,7 @@
-"""Where a process's processor time goes, by stage: for `streamclf bench`, and nothing else pays for it.
+"""Measure the processor time of each stage of a process, for `streamclf bench` only.
 
-With `$STREAMCLF_STAGES`, a directory, each process maps a file of its own there and counts in it; whoever reads the
-files twice knows what happened in between. Without it the same calls do nothing.
+With `$STREAMCLF_STAGES`, a directory, each process maps a file in it and counts there. A reader compares the files at
+two moments. Without the variable the same calls do nothing.
 """
 
 from __future__ import annotations
@@ -27,26 +27,28 @@ ItemT = TypeVar("ItemT")
 
 
 class Stages:
-    """Counts nothing: what a process has when nobody measures it."""
+    """Stages that count nothing, for a process that is not measured."""
 
     def __call__(self, stage: str, items: int = 1) -> AbstractContextManager[None]:
-        """What runs inside is `stage`'s, for so many items of it."""
+        """Return a context whose time counts for `stage`, with so many items."""
         return _NOTHING
 
     def through(self, stage: str, source: Iterable[ItemT]) -> Iterable[ItemT]:
-        """The items of `source`; making each one is `stage`'s."""
+        """Return the items of `source`; the time to produce each one counts for `stage`."""
         return source
 
 
 class CountedStages(Stages):
-    """Nanoseconds of `clock` and items, by stage. A stage inside another one is not counted twice: the inner one has
-    its time. One thread alone may use it."""
+    """Count nanoseconds of `clock` and items by stage; for one thread only.
+
+    A stage inside another one is not counted twice: its time counts for the inner stage alone.
+    """
 
     def __init__(self, path: Path, clock: Callable[[], int]) -> None:
         self._clock = clock
         self._since = 0
         self._open: list[int] = []
-        self._single = {stage: _Inside(self, place, 1) for place, stage in enumerate(STAGES)}
+        self._single = {stage: _OpenStage(self, place, 1) for place, stage in enumerate(STAGES)}
         with path.open("w+b") as file:
             file.truncate(_BYTES)
             memory = mmap.mmap(file.fileno(), _BYTES)
@@ -54,7 +56,7 @@ class CountedStages(Stages):
 
     def __call__(self, stage: str, items: int = 1) -> AbstractContextManager[None]:
         """See `Stages`."""
-        return self._single[stage] if items == 1 else _Inside(self, STAGES.index(stage), items)
+        return self._single[stage] if items == 1 else _OpenStage(self, STAGES.index(stage), items)
 
     def through(self, stage: str, source: Iterable[ItemT]) -> Iterator[ItemT]:
         """See `Stages`."""
@@ -72,7 +74,7 @@ class CountedStages(Stages):
             yield item
 
     def enter(self, place: int) -> None:
-        """The stage at `place` begins."""
+        """Begin the stage at `place`."""
         now = self._clock()
         if self._open:
             self._counts[2 * self._open[-1]] += now - self._since
@@ -80,7 +82,7 @@ class CountedStages(Stages):
         self._since = now
 
     def leave(self, items: int) -> None:
-        """The stage begun last has done `items`."""
+        """End the stage that began last, with `items` done."""
         now = self._clock()
         place = self._open.pop()
         self._counts[2 * place] += now - self._since
@@ -88,7 +90,7 @@ class CountedStages(Stages):
         self._since = now
 
 
-class _Inside:
+class _OpenStage:
     def __init__(self, stages: CountedStages, place: int, items: int) -> None:
         self._stages, self._place, self._items = stages, place, items
 
@@ -102,14 +104,16 @@ class _Inside:
 
 
 def open_stages(process: str, *, clock: Callable[[], int] = time.thread_time_ns) -> Stages:
-    """The counters of this process, called `process`. `clock`: its thread's time, or where a library computes on
-    threads of its own, `time.process_time_ns`."""
+    """Return the counters of this process, called `process`.
+
+    `clock` is the thread's time, or `time.process_time_ns` where a library computes in threads of its own.
+    """
     folder = os.environ.get(VARIABLE)
     return CountedStages(Path(folder) / f"{process}.{os.getpid()}", clock) if folder else Stages()
 
 
 def read_stages(folder: Path) -> dict[str, dict[str, tuple[int, int]]]:
-    """By process, also of those that have ended, and stage: (nanoseconds, items) so far."""
+    """Return (nanoseconds, items) so far by process, also of ended processes, and stage."""
     found = {}
     for path in sorted(folder.iterdir()):
         counts = np.frombuffer(path.read_bytes().ljust(_BYTES, b"\0"), np.int64).tolist()

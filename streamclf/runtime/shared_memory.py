@@ -1,7 +1,7 @@
-"""Memory without a name that processes share: nothing is left behind however they die, and all of it is really there.
+"""Allocate memory that processes share and that has no name, so that nothing is left however they end.
 
-A memfd on Linux, elsewhere a temporary file that is already unlinked. It is allocated when it is made: a full memory is
-an error then, and not a SIGBUS in whoever writes to it first.
+It is a memfd on Linux, elsewhere a temporary file that is already unlinked. All of it is allocated at once: where
+memory is short, that is an error now and not a SIGBUS later in the process that writes to it first.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from pathlib import Path
 
 
 def allocate(size: int) -> int:
-    """A descriptor of `size` zeroed bytes, which the caller closes. Raises `OSError` if there is no room for them."""
+    """Return a descriptor of `size` zeroed bytes, which the caller closes. Raises `OSError` without enough memory."""
     return _memfd(size) if sys.platform == "linux" else _unlinked_file(size)
 
 
 def available_bytes() -> int | None:
-    """Memory that this machine or container can still give; None where the system does not tell."""
+    """Return the bytes that this machine or container can still allocate; None where the system does not tell."""
     meminfo = _text(Path("/proc/meminfo")).splitlines()
     found = [int(line.split()[1]) * 1024 for line in meminfo if line.startswith("MemAvailable:")]
     limit = _text(Path("/sys/fs/cgroup/memory.max")).strip()
@@ -36,7 +36,7 @@ def _memfd(size: int) -> int:
 
     def fill() -> None:
         os.posix_fallocate(fd, 0, size)
-        # Nobody can cut it short under a process that has it mapped, which would be a SIGBUS there.
+        # No process can shrink it: that would be a SIGBUS in every process that has mapped it.
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
 
     return _or_close(fd, fill)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as requests, not as exceptions in the middle of something."""
+"""Turn Ctrl-C, SIGTERM and SIGHUP into requests, instead of exceptions in the middle of an operation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def stop_on_signals(request: Callable[[], None]) -> Iterator[None]:
-    """While inside, SIGINT and SIGTERM ask for a clean end instead of raising in the middle of something."""
+    """Call `request` on SIGINT and SIGTERM while the context is open."""
     before = {number: signal.signal(number, lambda *_: request()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
@@ -21,9 +21,9 @@ def stop_on_signals(request: Callable[[], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def reload_on_hangup(reload: Callable[[], None], stop: Callable[[], None]) -> Iterator[None]:
-    """While inside, SIGHUP asks for the configuration to be read again, as daemons take it.
+    """Call `reload` on SIGHUP while the context is open, as daemons do.
 
-    In a terminal that was closed it means what it says, and asks for the end.
+    If the process had a terminal and the terminal was closed, call `stop` instead.
     """
     had_terminal = os.isatty(2)
 

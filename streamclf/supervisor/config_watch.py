@@ -1,4 +1,4 @@
-"""A configuration that changes while its service runs: noticed, read, judged."""
+"""Notice that the configuration of a running service has changed, read it and check it."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from streamclf.supervisor.preflight import preflight
 
 log = logging.getLogger("service")
 
-FIXED = ("events", "replay", "journal", "keys", "allow")
-"""Keys of `publish` that subscribers and the journal's one writer rely on for the service's whole life."""
+RESTART_KEYS = ("events", "replay", "journal", "keys", "allow")
+"""Keys of `publish` that only a restart can change: subscribers and the journal's one writer rely on them."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedConfig:
-    """A configuration that can be served, with its model."""
+    """A configuration that can be served, with its bundle."""
 
     config: ServiceConfig
     bundle: Bundle
 
     def differences(self, old: CheckedConfig) -> str:
-        """What is new in it, in a few words; empty if nothing is."""
+        """Summarise the changes since `old`; empty if nothing has changed."""
         streams, before = self.config.streams, old.config.streams
         added, removed = sorted(streams.keys() - before.keys()), sorted(before.keys() - streams.keys())
         changed = sorted(name for name in streams.keys() & before.keys() if streams[name] != before[name])
         parts = [
-            f"{what} {', '.join(names)}"
-            for what, names in (("added", added), ("removed", removed), ("changed", changed))
+            f"{change} {', '.join(names)}"
+            for change, names in (("added", added), ("removed", removed), ("changed", changed))
             if names
         ]
         keys = ("model", "engine", "actions", "unknown_below", "timezone", "publish")
@@ -41,42 +41,49 @@ class CheckedConfig:
             parts.append("the bundle's files")
         return "; ".join(parts)
 
+    def needs_new_classifier(self, old: CheckedConfig) -> bool:
+        """Return whether the classifier of `old` cannot serve this configuration."""
+        # These keys concern the next classifier's bank or single streams, not the engine that is open.
+        irrelevant = {"spare_streams": 0, "adaptive": False, "max_staleness_ms": None}
+        engines = [each.config.engine.model_copy(update=irrelevant) for each in (old, self)]
+        return old.bundle != self.bundle or engines[0] != engines[1]
+
 
 class ConfigFile:
-    """The YAML file of a running service. Cheap to look at: one `stat` each time."""
+    """The YAML file of a running service. Checking it for changes is cheap: one `stat` each time."""
 
     def __init__(self, path: Path, load: Callable[[Path], ServiceConfig] = load_config) -> None:
         self._path = path
         self._load = load
-        self._seen = self._taken = _signature(path)
+        self._seen = self._read = _signature(path)
 
     def changed(self) -> bool:
-        """Whether it differs from what was read last, and has been as it is for two looks.
+        """Return whether the file differs from the one read last, and has not changed since the previous call.
 
         An editor may be in the middle of writing it, and half of a list of streams is a valid list of streams.
         """
         before, self._seen = self._seen, _signature(self._path)
-        return self._seen is not None and self._seen == before and self._seen != self._taken
+        return self._seen is not None and self._seen == before and self._seen != self._read
 
     def read(self) -> CheckedConfig:
-        """What it says now. Raises `ConfigError` or `BundleError`; it then has to change again to be read again."""
-        self._taken = self._seen = _signature(self._path)
+        """Read and check the file. Raises `ConfigError` or `BundleError`; `changed` then waits for another change."""
+        self._read = self._seen = _signature(self._path)
         config = self._load(self._path)
         return CheckedConfig(config, preflight(config))
 
 
-def check_reload(running: PublishConfig, wanted: PublishConfig) -> None:
-    """Raise `ConfigError` where only a restart can change what was changed."""
-    for key in FIXED:
-        old, new = getattr(running, key), getattr(wanted, key)
-        if old != new:
+def check_reload(running: PublishConfig, new: PublishConfig) -> None:
+    """Raise `ConfigError` where `new` differs from `running` in a key that only a restart can change."""
+    for key in RESTART_KEYS:
+        before, after = getattr(running, key), getattr(new, key)
+        if before != after:
             raise ConfigError(
-                f"publish.{key}={new}: cannot change while the service runs (it is {old}); restart the service"
+                f"publish.{key}={after}: cannot change while the service runs (it is {before}); restart the service"
             )
 
 
 def _signature(path: Path) -> tuple[int, int, int] | None:
-    """What changes with a file's contents; None while it is not there, as in the middle of being replaced."""
+    """Return values that change with the contents of the file; None while it is absent, as during a replacement."""
     try:
         status = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""What this machine allows a service: file descriptors and memory, compared with what its streams need."""
+"""Compare what the streams need with what this machine allows: file descriptors and shared memory."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from streamclf.supervisor.stream_plan import Geometry
 from streamclf.windows.ring import RESERVE_BYTES
 
 SUPERVISOR_FDS = (64, 6)
-"""In each process: file descriptors of its own, and for each stream. Here ring, four pipe ends, control socket."""
+"""Descriptors of the process itself, and for each stream: its ring, four pipe ends and the control socket."""
 CLASSIFIER_FDS = (256, 3)
 HUB_FDS = (256, 4)
-"""Two connections of each capture, and as many subscribers again."""
+"""For each stream two connections of its capture process, and as many subscribers again."""
 
 
 def needed_descriptors(streams: int) -> int:
-    """File descriptors of the process that needs most of them."""
-    return max(own + each * streams for own, each in (SUPERVISOR_FDS, CLASSIFIER_FDS, HUB_FDS))
+    """Return the file descriptors of the process that needs most of them."""
+    return max(base + each * streams for base, each in (SUPERVISOR_FDS, CLASSIFIER_FDS, HUB_FDS))
 
 
-def secure_descriptors(streams: int) -> None:
+def raise_descriptor_limit(streams: int) -> None:
     """Raise the soft limit, which children inherit, to what `streams` need; `ConfigError` where that is forbidden."""
     need = needed_descriptors(streams)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -37,7 +37,7 @@ def secure_descriptors(streams: int) -> None:
 
 
 def check_memory(new_streams: int, geometry: Geometry) -> None:
-    """Raise `ConfigError` unless the rings of so many more streams find room."""
+    """Raise `ConfigError` unless the rings of `new_streams` more streams fit into memory."""
     available = available_bytes()
     need = new_streams * geometry.ring_bytes
     if available is not None and need > max(0, available - RESERVE_BYTES):

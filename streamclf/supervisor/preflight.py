@@ -1,4 +1,4 @@
-"""What can be known of a configuration before anything starts: bundle, files, labels, hops."""
+"""Check a configuration before anything starts: its bundle, files, labels, hops and keys."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from streamclf.net.endpoints import is_loopback
 
 
 def preflight(config: ServiceConfig) -> Bundle:
-    """The configuration's bundle, verified. Raises `ConfigError` naming the first key that cannot work here."""
+    """Return the configuration's bundle, verified. Raises `ConfigError` that names the first key that cannot work."""
     bundle = find_bundle(config.model)
     pushed: dict[str, str] = {}
     for name, stream in config.streams.items():
         _check_stream(f"streams.{name}", stream, bundle.spec)
         if stream.push is not None and pushed.setdefault(stream.push, name) != name:
             raise ConfigError(
-                f"streams.{name}.push={stream.push}: is {pushed[stream.push]}'s already; give another name"
+                f"streams.{name}.push={stream.push}: {pushed[stream.push]} has this address; give another name"
             )
     _check_actions(config, bundle.spec)
     _check_journal(config.publish.journal)
@@ -73,7 +73,7 @@ def _check_journal(path: Path) -> None:
 
 
 def _check_access(publish: PublishConfig) -> None:
-    """Nothing that strangers can reach without keys; keys that can be used."""
+    """Check that endpoints which the network can reach have keys, and that keys can be used."""
     if publish.keys is None or publish.allow is None:
         for key in ("events", "replay"):
             endpoint: str = getattr(publish, key)

@@ -1,4 +1,4 @@
-"""The two processes that all streams share: the hub, and the classifier with its changes while it runs."""
+"""Control the two processes that all streams share, the hub and the classifier, and change them while they run."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from streamclf.supervisor.child import Child, ChildEvent
 from streamclf.supervisor.config_watch import CheckedConfig
 
 HUB, CLASSIFIER = "hub", "classifier"
-BOTH = frozenset({HUB, CLASSIFIER})
+SHARED = frozenset({HUB, CLASSIFIER})
 
 log = logging.getLogger("service")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """What a service that is up tells whoever started it."""
+    """What the caller learns when the service is ready: its endpoints and its engine."""
 
     events: str
     replay: str
@@ -30,34 +30,38 @@ class Ready:
 
 
 class SharedChildren:
-    """Hub and classifier: their jobs, and what they said of themselves."""
+    """The hub and the classifier with their jobs, and the reports that they were ready."""
 
     def __init__(self, link: str, table: LivenessTable, notify: Callable[[ChildEvent], None]) -> None:
         self._link, self._table = link, table
         self.hub = Child(HUB, "streamclf.hub", notify, reports_ready=True, pass_fds=[table.fd])
         self.classifier = Child(CLASSIFIER, "streamclf.classifier", notify, reports_ready=True, pass_fds=[table.fd])
         self._rows = {HUB: table.claim(), CLASSIFIER: table.claim()}
-        self._said: dict[str, dict[str, str]] = {}
-        self._up: set[str] = set()
+        self._reports: dict[str, dict[str, str]] = {}
+        """By child: its last report that it was ready."""
+        self._ready: set[str] = set()
+        """Children that are ready now."""
 
     def child(self, name: str) -> Child | None:
-        """The one with this name."""
+        """Return the child with this name."""
         return {HUB: self.hub, CLASSIFIER: self.classifier}.get(name)
 
     def row(self, child: Child) -> int:
-        """Its line on the table."""
+        """Return the child's row of the liveness table."""
         return self._rows[child.name]
 
     @property
     def watched_rows(self) -> list[tuple[str, int]]:
-        """(name, line) of those that run and are not ending."""
+        """(name, row of the liveness table) of the children that run and are not stopping."""
         return [
-            (child.name, self.row(child)) for child in (self.hub, self.classifier) if child.running and not child.ending
+            (child.name, self.row(child))
+            for child in (self.hub, self.classifier)
+            if child.running and not child.stopping
         ]
 
-    def assign(self, wanted: CheckedConfig) -> None:
-        """What both are to do when they start next."""
-        publish = wanted.config.publish
+    def assign(self, current: CheckedConfig) -> None:
+        """Set the jobs of both for their next start."""
+        publish = current.config.publish
         self.hub.job = HubJob(
             link=self._link,
             liveness_fd=self._table.fd,
@@ -65,21 +69,21 @@ class SharedChildren:
             events=publish.events,
             replay=publish.replay,
             journal=publish.journal,
-            keep_s=publish.keep_s,
-            keep_bytes=publish.keep_bytes,
+            keep_s=publish.keep,
+            keep_bytes=publish.keep_size,
             keys=publish.keys,
             allow=publish.allow,
         )
-        self.assign_classifier(wanted)
+        self.assign_classifier(current)
 
-    def assign_classifier(self, wanted: CheckedConfig) -> None:
-        """What the classifier is to do when it starts next."""
-        streams, engine = len(wanted.config.streams), wanted.config.engine
+    def assign_classifier(self, current: CheckedConfig) -> None:
+        """Set the classifier's job for its next start."""
+        streams, engine = len(current.config.streams), current.config.engine
         self.classifier.job = ClassifierJob(
             link=self._link,
             liveness_fd=self._table.fd,
             liveness_row=self._rows[CLASSIFIER],
-            bundle=wanted.bundle.path,
+            bundle=current.bundle.path,
             engine=engine,
             streams=streams,
             capacity=streams + engine.spare_streams,
@@ -87,43 +91,43 @@ class SharedChildren:
 
     @property
     def capacity(self) -> int:
-        """Streams that the classifier's bank has room for."""
+        """Number of streams for which the classifier's bank has room."""
         assert isinstance(self.classifier.job, ClassifierJob)
         return self.classifier.job.capacity
 
     def record_ready(self, child: Child, line: bytes) -> None:
-        """It is up, and says where or how."""
-        self._said[child.name] = orjson.loads(line)
-        self._up.add(child.name)
+        """Record the child's report that it is ready: its endpoints, or its engine."""
+        self._reports[child.name] = orjson.loads(line)
+        self._ready.add(child.name)
         if child is self.hub and child.job:
-            # A port that the system chose must be the same one after a restart, or every subscriber is lost.
-            child.job = child.job.model_copy(update=self._said[HUB])
+            # After a restart, the hub must use the ports that the system chose at first, or every subscriber is lost.
+            child.job = child.job.model_copy(update=self._reports[HUB])
 
     def mark_down(self, child: Child) -> bool:
-        """Its process is gone or going; whether it had been up."""
-        was_up = child.name in self._up
-        self._up.discard(child.name)
-        return was_up
+        """Record that the child is ending or has ended; return whether it was ready."""
+        was_ready = child.name in self._ready
+        self._ready.discard(child.name)
+        return was_ready
 
-    def is_up(self, child: Child) -> bool:
-        """Whether it runs and has said that it is ready."""
-        return child.name in self._up
+    def is_ready(self, child: Child) -> bool:
+        """Return whether the child runs and has reported that it is ready."""
+        return child.name in self._ready
 
-    def was_up(self, child: Child) -> bool:
-        """Whether it was ready at some time."""
-        return child.name in self._said
+    def was_ever_ready(self, child: Child) -> bool:
+        """Return whether the child has reported that it was ready, in this run or an earlier one."""
+        return child.name in self._reports
 
     @property
     def ready(self) -> Ready | None:
-        """What the service tells those who started it; None before both were up."""
-        if self._said.keys() != BOTH:
+        """The report for the caller; None until both children were ready."""
+        if self._reports.keys() != SHARED:
             return None
-        hub, classifier = self._said[HUB], self._said[CLASSIFIER]
+        hub, classifier = self._reports[HUB], self._reports[CLASSIFIER]
         return Ready(events=hub["events"], replay=hub["replay"], engine=classifier["engine"])
 
-    def tell(self, change: ClassifierChange, fds: Sequence[int] = ()) -> bool:
-        """Send `change` to the classifier; False where it is not up, and will be told everything once it is."""
-        if not self.is_up(self.classifier):
+    def send_to_classifier(self, change: ClassifierChange, fds: Sequence[int] = ()) -> bool:
+        """Send `change` to the classifier; return False where it is not ready. It gets the whole state once it is."""
+        if not self.is_ready(self.classifier):
             return False
         if self.classifier.send(change, fds):
             return True
@@ -132,16 +136,9 @@ class SharedChildren:
             self.classifier.kill_because("takes no messages")
         return False
 
-    def keep(self, publish: PublishConfig) -> None:
-        """Another retention, from now on."""
-        change = HubChange(keep_s=publish.keep_s, keep_bytes=publish.keep_bytes)
+    def change_retention(self, publish: PublishConfig) -> None:
+        """Apply another retention to the journal from now on."""
+        change = HubChange(keep_s=publish.keep, keep_bytes=publish.keep_size)
         if self.hub.job:
             self.hub.job = self.hub.job.model_copy(update=change.model_dump())
-        self.hub.send(change)  # one that is not there reads it in its next job
-
-    def needs_new_classifier(self, old: CheckedConfig, new: CheckedConfig) -> bool:
-        """Whether the classifier of `old` is of no use for `new`."""
-        # How large the next one's bank will be, and what the streams are told.
-        spare = {"spare_streams": 0, "adaptive": False, "max_staleness_ms": None}
-        engines = [each.config.engine.model_copy(update=spare) for each in (old, new)]
-        return old.bundle != new.bundle or engines[0] != engines[1]
+        self.hub.send(change)  # a hub that does not run reads it in its next job

@@ -1,25 +1,22 @@
-"""What runs between the processes of one stream: its ring and pipes, and the job of its capture process."""
+"""Plan one stream: the ring and pipes between its processes, and the job of its capture process."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass, fields
-from typing import Final, Literal
+from typing import Literal
 
 from engines.bundle import ModelSpec
 from streamclf.classifier.feed import ring_slots
-from streamclf.config.actions import StreamActions
-from streamclf.config.service import EngineConfig, StreamConfig
-from streamclf.runtime.jobs import CaptureJob, StreamSettings
+from streamclf.config.classify import StreamSettings
+from streamclf.config.source import SourceConfig
+from streamclf.runtime.jobs import CaptureJob
 from streamclf.windows.ring import create_ring, ring_bytes
-
-OF_THE_CLASSIFIER: Final = ("hop", "adaptive", "max_staleness_ms", "motion_gate", "actions", "unknown_below")
-"""Keys of a stream that its capture process has nothing to do with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Geometry:
-    """What a model wants of a stream: models that agree in it can take over from each other without a new ring."""
+    """What a model requires of a stream. A model with the same geometry can use the same ring."""
 
     fps: float
     frames_per_chunk: int
@@ -30,7 +27,7 @@ class Geometry:
 
     @classmethod
     def of(cls, spec: ModelSpec) -> Geometry:
-        """That of one model."""
+        """Return the geometry of a model."""
         return cls(
             fps=spec.fps,
             frames_per_chunk=spec.frames_per_chunk,
@@ -47,50 +44,35 @@ class Geometry:
 
     @property
     def ring_bytes(self) -> int:
-        """Shared memory of one stream."""
+        """Shared memory of one stream in bytes."""
         return ring_bytes(self.slots, self.chunk_shape)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamPlan:
-    """What one stream is to be."""
+    """Everything that defines one stream: for its capture process, and for the classifier."""
 
-    source: StreamConfig
+    source: SourceConfig
     geometry: Geometry
-    actions: StreamActions
-    engine: EngineConfig
-    """For what a stream may have of its own, and else all have in common."""
+    settings: StreamSettings
 
     @property
-    def waits(self) -> bool:
-        """A file read as fast as possible waits for the classifier; everything else has a clock that does not."""
+    def capture_waits(self) -> bool:
+        """Whether capture waits for the classifier: a file read as fast as possible does, a live source cannot."""
         return self.source.pace == "fast"
 
-    @property
-    def settings(self) -> StreamSettings:
-        """What of it is the classifier's business alone."""
-        own, common = self.source, self.engine
-        return StreamSettings(
-            hop=own.hop,
-            actions=self.actions,
-            adaptive=common.adaptive if own.adaptive is None else own.adaptive,
-            max_staleness_ms=own.max_staleness_ms or common.max_staleness_ms,
-            motion_gate=own.motion_gate,
-        )
-
     def same_capture(self, other: StreamPlan) -> bool:
-        """Whether the capture process of one would do for the other."""
-        mine = {key: getattr(self.source, key) for key in OF_THE_CLASSIFIER}
-        return self.same_channels(other) and self.source == other.source.model_copy(update=mine)
+        """Return whether the same capture process can serve both plans."""
+        return self.same_channels(other) and self.source == other.source
 
     def same_channels(self, other: StreamPlan) -> bool:
-        """Whether ring and pipes of one would do for the other."""
-        return self.geometry == other.geometry and self.waits == other.waits
+        """Return whether the same ring and pipes can serve both plans."""
+        return self.geometry == other.geometry and self.capture_waits == other.capture_waits
 
 
 @dataclass(slots=True, kw_only=True)
 class StreamChannels:
-    """A stream's ring and pipes, open in the supervisor for as long as the stream is there: processes come and go."""
+    """A stream's ring and pipes. The supervisor keeps them open while the stream exists; processes come and go."""
 
     ring: int
     wake_read: int
@@ -100,10 +82,10 @@ class StreamChannels:
 
     @classmethod
     def open(cls, plan: StreamPlan) -> StreamChannels:
-        """Make them. Raises `RingError` where there is no memory for the ring."""
+        """Create the ring and the pipes. Raises `RingError` where there is no memory for the ring."""
         ring = create_ring(plan.geometry.slots, plan.geometry.chunk_shape)
         wake = _pipe()
-        progress = _pipe() if plan.waits else (None, None)
+        progress = _pipe() if plan.capture_waits else (None, None)
         return cls(
             ring=ring,
             wake_read=wake[0],
@@ -113,7 +95,7 @@ class StreamChannels:
         )
 
     def close(self) -> None:
-        """Close all of them; the memory goes with the last process that has it mapped."""
+        """Close all descriptors. The memory is freed with the last process that has mapped it."""
         for each in fields(self):
             fd = getattr(self, each.name)
             if fd is not None:
@@ -121,16 +103,16 @@ class StreamChannels:
 
     @property
     def capture_fds(self) -> list[int]:
-        """What the capture process inherits."""
-        return _given(self.ring, self.wake_write, self.progress_read)
+        """The descriptors that the capture process inherits."""
+        return _present(self.ring, self.wake_write, self.progress_read)
 
     @property
     def classifier_fds(self) -> list[int]:
-        """What is sent to the classifier, in the order of `streamclf.runtime.jobs.FeedJoin`."""
-        return _given(self.ring, self.wake_read, self.progress_write)
+        """The descriptors that are sent to the classifier, in the order of `streamclf.runtime.jobs.FeedJoin`."""
+        return _present(self.ring, self.wake_read, self.progress_write)
 
     def capture_job(self, stream: str, plan: StreamPlan, link: str, liveness_fd: int, liveness_row: int) -> CaptureJob:
-        """The job of this stream's capture process."""
+        """Return the job of this stream's capture process."""
         geometry = plan.geometry
         return CaptureJob(
             link=link,
@@ -150,12 +132,12 @@ class StreamChannels:
 
 
 def _pipe() -> tuple[int, int]:
-    """(read end, write end), neither of which ever blocks."""
+    """Return the read end and the write end of a pipe that never block."""
     ends = os.pipe()
     for fd in ends:
         os.set_blocking(fd, False)
     return ends
 
 
-def _given(*fds: int | None) -> list[int]:
+def _present(*fds: int | None) -> list[int]:
     return [fd for fd in fds if fd is not None]

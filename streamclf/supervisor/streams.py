@@ -1,7 +1,7 @@
-"""The streams of a running service: what each is, what it is wanted to be, and how one becomes the other.
+"""Keep the streams of a running service, and change each from its present plan to the one that is configured.
 
-A stream changes in one way only: its capture process is asked to end, and when it is gone (`settle`), whatever the
-stream is wanted to be by then is made of it. So a new wish may come at any moment of an older one's fulfilment.
+A stream changes in one way only. The supervisor asks its capture process to stop. When that has ended (`settle`), the
+stream becomes what its target plan is by then. So the configuration may change again in the middle of a change.
 """
 
 from __future__ import annotations
@@ -21,25 +21,30 @@ log = logging.getLogger("service")
 
 @dataclass(slots=True, kw_only=True)
 class Stream:
-    """One stream as it is."""
+    """One stream in its present state."""
 
     name: str
     plan: StreamPlan
-    wanted: StreamPlan | None
-    """What it is to become; the same as `plan` where nothing is under way, None if it is to go."""
+    target: StreamPlan | None
+    """The plan that it is to have: the same as `plan` where no change is under way, None if it is to be removed."""
     channels: StreamChannels
     row: int
+    """The capture process's row of the liveness table."""
     child: Child
     joined: bool = False
-    """Whether the classifier that runs now has been told of it."""
-    read: bool = False
-    """Whether some classifier has read its ring."""
+    """Whether the present classifier serves it."""
+    was_read: bool = False
+    """Whether any classifier has read its ring."""
     code: int | None = None
-    """Exit code of a capture that came to its end for good."""
+    """Exit code of a capture process that has ended for good."""
 
 
 class StreamSet:
-    """All streams. `tell` sends a change to the classifier, `begin` starts a child, `report` says why."""
+    """All streams of the service.
+
+    `send` sends a change to the classifier, `start_child` starts a process, and `report` publishes why a stream is
+    offline.
+    """
 
     def __init__(
         self,
@@ -47,22 +52,22 @@ class StreamSet:
         table: LivenessTable,
         notify: Callable[[ChildEvent], None],
         *,
-        tell: Callable[[ClassifierChange, Sequence[int]], bool],
-        begin: Callable[[Child], None],
+        send: Callable[[ClassifierChange, Sequence[int]], bool],
+        start_child: Callable[[Child], None],
         report: Callable[[str, str], None],
     ) -> None:
         self._link, self._table, self._notify = link, table, notify
-        self._tell, self._begin, self._report = tell, begin, report
+        self._send, self._start_child, self._report = send, start_child, report
         self._streams: dict[str, Stream] = {}
         self._by_child: dict[str, Stream] = {}
-        self.room = 0
-        """Streams that the running classifier can hold; 0 while there is none."""
+        self.capacity = 0
+        """Streams for which the running classifier has room; 0 while there is none."""
 
     def __len__(self) -> int:
         return len(self._streams)
 
     def of_child(self, child: str) -> Stream | None:
-        """The stream whose capture process has this name."""
+        """Return the stream whose capture process has this name."""
         return self._by_child.get(child)
 
     @property
@@ -71,73 +76,73 @@ class StreamSet:
         return list(self._streams.values())
 
     def add(self, name: str, plan: StreamPlan) -> None:
-        """A new stream, and its capture process. Raises `RingError` where there is no memory for it."""
+        """Add a stream and start its capture process. Raises `RingError` where there is no memory for it."""
         channels = StreamChannels.open(plan)
         child = Child(f"capture[{name}]", "streamclf.capture", self._notify)
-        stream = Stream(name=name, plan=plan, wanted=plan, channels=channels, row=self._table.claim(), child=child)
+        stream = Stream(name=name, plan=plan, target=plan, channels=channels, row=self._table.claim(), child=child)
         self._streams[name] = self._by_child[child.name] = stream
         self._start(stream)
 
     def apply(self, plans: Mapping[str, StreamPlan]) -> list[Child]:
-        """Make the streams what `plans` says, without touching any that stays as it is; who was asked to end for it."""
-        ending: list[Child] = []
+        """Change the streams to `plans`; unchanged streams go on. Return the children that were asked to stop."""
+        stopping: list[Child] = []
         for stream in self.all:
-            stream.wanted = plans.get(stream.name)
-            if stream.wanted is not None and stream.plan.same_capture(stream.wanted):
-                if stream.joined and stream.wanted.settings != stream.plan.settings:
-                    self._tell(ClassifierChange(update={stream.name: stream.wanted.settings}), ())
-                stream.plan = stream.wanted
-                if not stream.child.ending:
+            stream.target = plans.get(stream.name)
+            if stream.target is not None and stream.plan.same_capture(stream.target):
+                if stream.joined and stream.target.settings != stream.plan.settings:
+                    self._send(ClassifierChange(update={stream.name: stream.target.settings}), ())
+                stream.plan = stream.target
+                if not stream.child.stopping:
                     self._assign(stream)
                     continue
             stream.child.request_stop()
             if stream.child.running:
-                ending.append(stream.child)
+                stopping.append(stream.child)
             else:
                 self.settle(stream)
         self._add_missing(plans)
-        return ending
+        return stopping
 
     def settle(self, stream: Stream) -> None:
-        """Its capture process, asked to end, is gone: now it becomes what it is wanted to be."""
-        wanted = stream.wanted
-        if wanted is None or not stream.plan.same_channels(wanted):
+        """Change a stream to its target, after its capture process was asked to stop and has ended."""
+        target = stream.target
+        if target is None or not stream.plan.same_channels(target):
             self._leave(stream)
             stream.channels.close()
-        if wanted is None:
-            self._forget(stream, "removed from the configuration")
+        if target is None:
+            self._remove(stream, "removed from the configuration")
             return
-        if not stream.plan.same_channels(wanted):
+        if not stream.plan.same_channels(target):
             try:
-                stream.channels = StreamChannels.open(wanted)
+                stream.channels = StreamChannels.open(target)
             except RingError as error:
-                self._forget(stream, str(error))
+                self._remove(stream, str(error))
                 return
-            stream.read = False
-        stream.plan = wanted
+            stream.was_read = False
+        stream.plan = target
         self._start(stream)
 
     def join_waiting(self) -> None:
-        """Tell the classifier of the streams that it does not know, as many as it has room for."""
+        """Send the classifier the streams that it does not serve yet, as many as it has room for."""
         joined = sum(stream.joined for stream in self.all)
         for stream in self.all:
-            if stream.joined or joined >= self.room:
+            if stream.joined or joined >= self.capacity:
                 continue
-            join = FeedJoin(stream=stream.name, settings=stream.plan.settings, resumed=stream.read)
+            join = FeedJoin(stream=stream.name, settings=stream.plan.settings, resumed=stream.was_read)
             fds = stream.channels.classifier_fds
-            if not self._tell(ClassifierChange(join=join, descriptors=len(fds)), fds):
+            if not self._send(ClassifierChange(join=join, descriptors=len(fds)), fds):
                 return
-            stream.joined = stream.read = True
+            stream.joined = stream.was_read = True
             joined += 1
 
     def classifier_gone(self) -> None:
-        """The next classifier has to be told of all streams again."""
-        self.room = 0
+        """Record that no classifier serves the streams any more: the next one has to get all of them."""
+        self.capacity = 0
         for stream in self.all:
             stream.joined = False
 
     def close(self) -> None:
-        """Let go of all descriptors; the processes have ended."""
+        """Close all descriptors, after the processes have ended."""
         for stream in self.all:
             stream.channels.close()
         self._streams.clear()
@@ -152,17 +157,17 @@ class StreamSet:
                 log.error("%s: %s", name, error)
                 self._report(name, str(error))
 
-    def _forget(self, stream: Stream, reason: str) -> None:
+    def _remove(self, stream: Stream, reason: str) -> None:
         log.info("%s: %s", stream.name, reason)
         self._table.release(stream.row)
         del self._streams[stream.name], self._by_child[stream.child.name]
         self._report(stream.name, reason)
-        self.join_waiting()  # there is room for another one now
+        self.join_waiting()  # the classifier has room for another stream now
 
     def _start(self, stream: Stream) -> None:
         self._assign(stream)
         stream.code = None
-        self._begin(stream.child)
+        self._start_child(stream.child)
         self.join_waiting()
 
     def _assign(self, stream: Stream) -> None:
@@ -171,10 +176,10 @@ class StreamSet:
 
     def _leave(self, stream: Stream) -> None:
         if stream.joined:
-            self._tell(ClassifierChange(leave=stream.name), ())
+            self._send(ClassifierChange(leave=stream.name), ())
             stream.joined = False
 
 
 def watched_rows_of(streams: Iterable[Stream]) -> list[tuple[str, int]]:
-    """(name of the capture process, its line on the table) of each that runs and is not ending."""
-    return [(each.child.name, each.row) for each in streams if each.child.running and not each.child.ending]
+    """Return (name, row of the liveness table) of the capture processes that run and are not stopping."""
+    return [(each.child.name, each.row) for each in streams if each.child.running and not each.child.stopping]

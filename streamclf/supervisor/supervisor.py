@@ -1,4 +1,4 @@
-"""Starts, watches, restarts, reconfigures and stops the processes of one service."""
+"""Start, watch, restart, reconfigure and stop the processes of one service."""
 
 from __future__ import annotations
 
@@ -23,44 +23,44 @@ from streamclf.runtime.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED
 from streamclf.runtime.liveness import LivenessTable, LivenessWatch
 from streamclf.supervisor.child import Child, ChildEvent, reap_orphans
 from streamclf.supervisor.config_watch import CheckedConfig, ConfigFile, check_reload
-from streamclf.supervisor.machine_limits import check_memory, secure_descriptors
-from streamclf.supervisor.shared_children import BOTH, Ready, SharedChildren
+from streamclf.supervisor.machine_limits import check_memory, raise_descriptor_limit
+from streamclf.supervisor.shared_children import SHARED, Ready, SharedChildren
 from streamclf.supervisor.stream_plan import Geometry, StreamPlan
 from streamclf.supervisor.streams import Stream, StreamSet, watched_rows_of
 from streamclf.supervisor.systemd import Notifier
 from streamclf.supervisor.timers import Timer, Timers
 
 TICK_S = 1.0
-"""The supervisor wakes this often to look at promises and at the configuration's time stamp; else only for events."""
+"""Interval at which the supervisor checks liveness and the configuration's time stamp; else it waits for events."""
 START_S = 120.0
-"""Until a child's first sign of life: an interpreter, its imports, and for the hub a look through a large journal."""
+"""Time until a child's first beat: interpreter, imports, and for the hub a scan of a large journal."""
 STOPPED_S = 0.4
-"""A child that a signal stopped (SIGSTOP) may stay so for this long."""
+"""Time that a child may stay stopped by a signal (SIGSTOP)."""
 CAPTURE_STOP_S = 0.6
 CLASSIFIER_STOP_S = 0.6
 HUB_STOP_S = 0.6
 """Captures end first, then the classifier with what they left, then the hub with all its events: 2 s in all."""
 CHANGE_STOP_S = 1.5
-"""A child that ends for a new configuration holds up nobody but itself."""
+"""Time for a child to end for a new configuration. It delays only its own restart."""
 STARTING_GRACE_S = 30.0
 
 log = logging.getLogger("service")
 
 
 @dataclass(frozen=True, slots=True)
-class _Ask:
-    """What came from outside: a request, or the configuration that was read because of one."""
+class _Request:
+    """A request from outside, or (`read`) the configuration that was read after a request to reload."""
 
-    what: Literal["stop", "reload", "read"]
-    wanted: CheckedConfig | None = None
+    kind: Literal["stop", "reload", "read"]
+    config: CheckedConfig | None = None
     error: str = ""
 
 
 class Supervisor:
-    """One service: a hub, a classifier and a capture process for each stream.
+    """Run one service: a hub, a classifier and a capture process for each stream.
 
-    `run` blocks until every stream has ended, `request_stop` is called, or something cannot be mended. With `file`, the
-    service follows the changes of that configuration.
+    `run` blocks until every stream has ended, `request_stop` is called, or a failure cannot be repaired. With `file`,
+    the service follows the changes of that configuration.
     """
 
     def __init__(
@@ -72,38 +72,44 @@ class Supervisor:
         file: ConfigFile | None = None,
         notifier: Notifier | None = None,
     ) -> None:
-        self._wanted = CheckedConfig(config, bundle)
-        self._before: CheckedConfig | None = None
-        """The configuration to go back to if the classifier cannot be started with the new one."""
+        self._current = CheckedConfig(config, bundle)
+        self._previous: CheckedConfig | None = None
+        """The configuration to return to if the classifier cannot start with the new one."""
         self._on_ready = on_ready
         self._file = file
         self._notifier = notifier or Notifier({})
-        # SimpleQueue alone may be put to from a signal handler.
-        self._notices: queue.SimpleQueue[ChildEvent | _Ask] = queue.SimpleQueue()
+        # Only a SimpleQueue is safe for `put` in a signal handler.
+        self._events: queue.SimpleQueue[ChildEvent | _Request] = queue.SimpleQueue()
         self._timers = Timers()
         self._stopped: set[tuple[str, int]] = set()
+        """(name, run) of the children that a signal has stopped."""
         self._reading = False
-        self._link: EventProducer | None = None
+        self._producer: EventProducer | None = None
 
     def request_stop(self) -> None:
         """Ask `run` to end everything; safe from signal handlers and other threads."""
-        self._notices.put(_Ask("stop"))
+        self._events.put(_Request("stop"))
 
     def request_reload(self) -> None:
         """Ask `run` to read its configuration again; safe from signal handlers and other threads."""
-        self._notices.put(_Ask("reload"))
+        self._events.put(_Request("reload"))
 
     def run(self, seconds: float | None = None) -> int:
-        """Serve until the end, for at most `seconds`; the process's exit code."""
-        secure_descriptors(len(self._wanted.config.streams))
-        check_memory(len(self._wanted.config.streams), Geometry.of(self._wanted.bundle.spec))
+        """Serve until the end, for at most `seconds`; return the process's exit code."""
+        raise_descriptor_limit(len(self._current.config.streams))
+        check_memory(len(self._current.config.streams), Geometry.of(self._current.bundle.spec))
         self._table = LivenessTable()
         self._watch = LivenessWatch(self._table, time.monotonic_ns())
-        runtime = Path(tempfile.mkdtemp(prefix="streamclf-"))  # mode 0700: the link's socket is ours alone
+        runtime = Path(tempfile.mkdtemp(prefix="streamclf-"))  # mode 0700: no other user can open the link's socket
         link = f"ipc://{runtime}/link"
-        self._core = SharedChildren(link, self._table, self._notices.put)
+        self._shared = SharedChildren(link, self._table, self._events.put)
         self._streams = StreamSet(
-            link, self._table, self._notices.put, tell=self._core.tell, begin=self._begin, report=self._report
+            link,
+            self._table,
+            self._events.put,
+            send=self._shared.send_to_classifier,
+            start_child=self._start_child,
+            report=self._report_offline,
         )
         if seconds is not None:
             self._timers.add(seconds, "end")
@@ -113,163 +119,165 @@ class Supervisor:
             return self._serve()
         finally:
             self._notifier.stopping()
-            if self._link:
-                self._link.close(0.0)
+            if self._producer:
+                self._producer.close(0.0)
             self._stop_children()
             self._streams.close()
             self._table.close()
             shutil.rmtree(runtime, ignore_errors=True)
 
     def _start(self, link: str) -> None:
-        self._core.assign(self._wanted)
-        self._begin(self._core.hub)
-        self._begin(self._core.classifier)
-        self._link = EventProducer(link, "supervisor")
+        self._shared.assign(self._current)
+        self._start_child(self._shared.hub)
+        self._start_child(self._shared.classifier)
+        self._producer = EventProducer(link, "supervisor")
         for name, plan in self._plans().items():
             self._streams.add(name, plan)
 
     def _plans(self) -> dict[str, StreamPlan]:
-        config, geometry = self._wanted.config, Geometry.of(self._wanted.bundle.spec)
+        config, geometry = self._current.config, Geometry.of(self._current.bundle.spec)
         return {
-            name: StreamPlan(source=source, geometry=geometry, actions=config.actions_of(name), engine=config.engine)
-            for name, source in config.streams.items()
+            name: StreamPlan(source=stream.source, geometry=geometry, settings=config.settings_of(name))
+            for name, stream in config.streams.items()
         }
 
-    # The loop: timers and notices, each handled in an instant; what takes time happens in processes and threads.
+    # The loop handles timers and events, each within milliseconds. Slow work runs in other processes and threads.
 
     def _serve(self) -> int:
         while True:
-            while timer := self._timers.due():
-                code = self._fire(timer)
+            while timer := self._timers.pop_due():
+                code = self._handle_timer(timer)
                 if code is not None:
                     return code
             try:
-                notice = self._notices.get(timeout=self._timers.wait_s())
+                event = self._events.get(timeout=self._timers.wait_s())
             except queue.Empty:
                 continue
-            code = self._asked(notice) if isinstance(notice, _Ask) else self._noticed(notice)
+            code = self._handle_request(event) if isinstance(event, _Request) else self._handle_child_event(event)
             if code is not None:
                 return code
 
-    def _fire(self, timer: Timer) -> int | None:
-        if timer.what == "end":
+    def _handle_timer(self, timer: Timer) -> int | None:
+        if timer.kind == "end":
             return EXIT_DONE
-        if timer.what == "tick":
+        if timer.kind == "tick":
             self._timers.add(TICK_S, "tick")
             return self._tick()
         child = self._child(timer.child)
         if child is None or child.run != timer.run:
-            return None  # it is gone, or another one by now
-        if timer.what == "start" and not child.running and not child.ending:
-            self._begin(child)
-        elif timer.what == "kill" and child.running:
+            return None  # the child no longer exists, or runs anew by now
+        if timer.kind == "start" and not child.running and not child.stopping:
+            self._start_child(child)
+        elif timer.kind == "kill" and child.running:
             log.warning("%s: did not end in %.1f s: killed", child.name, CHANGE_STOP_S)
             child.kill()
-        elif timer.what == "stopped" and (child.name, child.run) in self._stopped:
+        elif timer.kind == "stopped" and (child.name, child.run) in self._stopped:
             child.kill_because(f"stopped by a signal for {STOPPED_S} s")
         return None
 
     def _tick(self) -> int | None:
-        core = self._core.watched_rows
-        well = len(core) == len(BOTH)
-        for name, reason in self._watch.find_overdue([*core, *watched_rows_of(self._streams.all)], time.monotonic_ns()):
+        """Kill hung children, notify systemd, check the configuration file, and reap orphans."""
+        shared_rows = self._shared.watched_rows
+        healthy = len(shared_rows) == len(SHARED)
+        rows = [*shared_rows, *watched_rows_of(self._streams.all)]
+        for name, reason in self._watch.find_overdue(rows, time.monotonic_ns()):
             child = self._child(name)
             assert child is not None
-            well = well and name not in BOTH
+            healthy = healthy and name not in SHARED
             if child.kill_reason:
-                continue  # it is dying already, as quickly as the kernel lets it
+                continue  # it was killed already; the kernel has not finished that yet
             child.kill_because(reason)
-            if name in BOTH and not self._core.was_up(child):
+            if name in SHARED and not self._shared.was_ever_ready(child):
                 log.error("%s: never got ready: given up", name)
                 return EXIT_FAILED
-        if well:
+        if healthy:
             self._notifier.alive()
-        if not self._core.ready:
+        if not self._shared.ready:
             self._notifier.still_starting(STARTING_GRACE_S)
         if self._file and not self._reading and self._file.changed():
             self.request_reload()
         reap_orphans({child.pid for child in self._all_children()})
         return None
 
-    def _asked(self, ask: _Ask) -> int | None:
-        if ask.what == "stop":
+    def _handle_request(self, request: _Request) -> int | None:
+        if request.kind == "stop":
             return EXIT_DONE
-        if ask.what == "reload":
-            self._read_again()
+        if request.kind == "reload":
+            self._start_reading()
             return None
         self._reading = False
         try:
-            if ask.wanted is None:
-                raise ConfigError(ask.error)
-            self._admit(ask.wanted)
+            if request.config is None:
+                raise ConfigError(request.error)
+            self._check_reload(request.config)
         except ConfigError as error:
             log.error("the new configuration is refused, the old one stays: %s", error)
         else:
-            self._apply(ask.wanted)
+            self._apply(request.config)
         self._notifier.ready("serving")
-        return self._all_finished()
+        return self._exit_code_if_finished()
 
-    def _noticed(self, notice: ChildEvent) -> int | None:
-        child = self._child(notice.child)
-        if child is None or child.run != notice.run:
+    def _handle_child_event(self, event: ChildEvent) -> int | None:
+        child = self._child(event.child)
+        if child is None or child.run != event.run:
             return None
-        if notice.what == "line":
-            self._note_ready(child, notice.line)
-        elif notice.what == "stopped":
+        if event.kind == "line":
+            self._handle_ready(child, event.line)
+        elif event.kind == "stopped":
             self._stopped.add((child.name, child.run))
             self._timers.add(STOPPED_S, "stopped", child.name, child.run)
-        elif notice.what == "continued":
+        elif event.kind == "continued":
             self._stopped.discard((child.name, child.run))
         else:
             self._stopped.discard((child.name, child.run))
-            return self._note_exit(child, notice.code)
+            return self._handle_exit(child, event.code)
         return None
 
-    # Children: how they begin and end.
+    # Children: start and end.
 
     def _child(self, name: str) -> Child | None:
         stream = self._streams.of_child(name)
-        return stream.child if stream else self._core.child(name)
+        return stream.child if stream else self._shared.child(name)
 
     def _all_children(self) -> list[Child]:
-        return [self._core.hub, self._core.classifier, *(stream.child for stream in self._streams.all)]
+        return [self._shared.hub, self._shared.classifier, *(stream.child for stream in self._streams.all)]
 
-    def _begin(self, child: Child) -> None:
+    def _start_child(self, child: Child) -> None:
         stream = self._streams.of_child(child.name)
-        self._table.start(stream.row if stream else self._core.row(child), START_S)
+        self._table.start(stream.row if stream else self._shared.row(child), START_S)
         child.start()
 
-    def _note_ready(self, child: Child, line: bytes) -> None:
-        first = self._core.ready is None
-        self._core.record_ready(child, line)
-        if child is self._core.classifier:
-            self._before = None
-            self._streams.room = self._core.capacity
+    def _handle_ready(self, child: Child, line: bytes) -> None:
+        first = self._shared.ready is None
+        self._shared.record_ready(child, line)
+        if child is self._shared.classifier:
+            self._previous = None
+            self._streams.capacity = self._shared.capacity
             self._streams.join_waiting()
-        if first and (ready := self._core.ready):
+        if first and (ready := self._shared.ready):
             self._notifier.ready(f"publishing on {ready.events}")
             if self._on_ready:
                 self._on_ready(ready)
 
-    def _note_exit(self, child: Child, code: int) -> int | None:
+    def _handle_exit(self, child: Child, code: int) -> int | None:
         stream = self._streams.of_child(child.name)
-        was_up = self._core.mark_down(child)
-        if child is self._core.classifier:
+        was_ready = self._shared.mark_down(child)
+        if child is self._shared.classifier:
             self._streams.classifier_gone()
-        if child.ending:
-            self._resume(child, stream)
-            return self._all_finished()
+        if child.stopping:
+            self._restart_changed(child, stream)
+            return self._exit_code_if_finished()
         if stream and code in (EXIT_ENDED, EXIT_FAILED):
             stream.code = code
-            return self._all_finished()
-        if child is self._core.classifier and self._before and not was_up:
-            self._go_back()
+            return self._exit_code_if_finished()
+        if child is self._shared.classifier and self._previous and not was_ready:
+            self._return_to_previous()
             return None
-        if code == EXIT_FAILED and not stream and not self._core.was_up(child):
-            return EXIT_FAILED  # its one-line error stands in the log; there is nothing to go on with
-        return self._note_crash(child, stream, code)
+        if code == EXIT_FAILED and not stream and not self._shared.was_ever_ready(child):
+            return EXIT_FAILED  # the child has logged its one-line error; the service cannot run without it
+        return self._handle_crash(child, stream, code)
 
-    def _note_crash(self, child: Child, stream: Stream | None, code: int) -> int | None:
+    def _handle_crash(self, child: Child, stream: Stream | None, code: int) -> int | None:
         reason = child.kill_reason or (f"signal {-code}" if code < 0 else f"exit code {code}")
         delay = child.record_crash()
         if delay is not None:
@@ -284,24 +292,25 @@ class Supervisor:
             )
             return EXIT_FAILED
         if stream:
-            self._report(stream.name, f"capture process ended ({reason}); starting it again in {delay:.1f} s")
+            self._report_offline(stream.name, f"capture process ended ({reason}); starting it again in {delay:.1f} s")
         self._timers.add(delay, "start", child.name, child.run)
         return None
 
-    def _resume(self, child: Child, stream: Stream | None) -> None:
-        """A child that ended because it was asked to, for a new configuration."""
+    def _restart_changed(self, child: Child, stream: Stream | None) -> None:
+        """Start a child anew that was asked to stop for a new configuration and has ended."""
         if stream:
             self._streams.settle(stream)
         else:
-            self._core.assign_classifier(self._wanted)
-            self._begin(child)
+            self._shared.assign_classifier(self._current)
+            self._start_child(child)
 
-    def _report(self, stream: str, reason: str) -> None:
-        """A capture process that is gone cannot say so itself."""
-        if self._link:
-            self._link.post(Draft(type="status", stream=stream, body={"state": "offline", "reason": reason[:500]}))
+    def _report_offline(self, stream: str, reason: str) -> None:
+        """Publish that a stream is offline: a capture process that has ended cannot do it."""
+        if self._producer:
+            self._producer.post(Draft(type="status", stream=stream, body={"state": "offline", "reason": reason[:500]}))
 
-    def _all_finished(self) -> int | None:
+    def _exit_code_if_finished(self) -> int | None:
+        """Return the service's exit code if every stream has ended, else None."""
         codes = [stream.code for stream in self._streams.all]
         if any(code is None for code in codes):
             return None
@@ -311,8 +320,8 @@ class Supervisor:
         captures = [stream.child for stream in self._streams.all]
         stages = (
             (captures, CAPTURE_STOP_S),
-            ([self._core.classifier], CLASSIFIER_STOP_S),
-            ([self._core.hub], HUB_STOP_S),
+            ([self._shared.classifier], CLASSIFIER_STOP_S),
+            ([self._shared.hub], HUB_STOP_S),
         )
         for children, limit_s in stages:
             for child in children:
@@ -323,75 +332,76 @@ class Supervisor:
 
     # Live reconfiguration.
 
-    def _read_again(self) -> None:
+    def _start_reading(self) -> None:
+        """Read the configuration file in a thread, and start parked capture processes again."""
         if self._file is None or self._reading:
             return
         self._reading = True
         self._notifier.reloading()
-        for stream in self._streams.all:  # whoever asks for this may have mended what made them crash
-            if not stream.child.running and stream.code is None and stream.child.parked:
-                self._begin(stream.child)
+        for stream in self._streams.all:  # the cause of their crashes may have been repaired
+            if not stream.child.running and stream.code is None and stream.child.times_parked:
+                self._start_child(stream.child)
         threading.Thread(target=self._read, args=(self._file,), name="reload", daemon=True).start()
 
     def _read(self, file: ConfigFile) -> None:
-        ask = _Ask("read", error="reading it failed by a bug; see the log")
+        request = _Request("read", error="reading it failed by a bug; see the log")
         try:
-            ask = _Ask("read", wanted=file.read())
+            request = _Request("read", config=file.read())
         except (StreamclfError, EngineError) as error:
-            ask = _Ask("read", error=str(error))
+            request = _Request("read", error=str(error))
         finally:
-            self._notices.put(ask)
+            self._events.put(request)
 
-    def _admit(self, wanted: CheckedConfig) -> None:
-        """Raise `ConfigError` unless the running service can become what is wanted."""
-        check_reload(self._wanted.config.publish, wanted.config.publish)
-        geometry = Geometry.of(wanted.bundle.spec)
-        same = geometry == Geometry.of(self._wanted.bundle.spec)
-        new = wanted.config.streams.keys() - self._wanted.config.streams.keys() if same else wanted.config.streams
-        secure_descriptors(len(wanted.config.streams))
-        check_memory(len(new), geometry)
+    def _check_reload(self, new: CheckedConfig) -> None:
+        """Raise `ConfigError` unless the running service can change to `new`."""
+        check_reload(self._current.config.publish, new.config.publish)
+        geometry = Geometry.of(new.bundle.spec)
+        same = geometry == Geometry.of(self._current.bundle.spec)
+        added = new.config.streams.keys() - self._current.config.streams.keys() if same else new.config.streams
+        raise_descriptor_limit(len(new.config.streams))
+        check_memory(len(added), geometry)
 
-    def _apply(self, wanted: CheckedConfig) -> None:
-        old, self._wanted = self._wanted, wanted
-        differences = wanted.differences(old)
+    def _apply(self, new: CheckedConfig) -> None:
+        old, self._current = self._current, new
+        differences = new.differences(old)
         if not differences:
             log.info("configuration read again: nothing has changed")
             return
         self._change_classifier(old)
         for child in self._streams.apply(self._plans()):
             self._kill_later(child)
-        if wanted.config.publish != old.config.publish:
-            self._core.keep(wanted.config.publish)
+        if new.config.publish != old.config.publish:
+            self._shared.change_retention(new.config.publish)
         log.info("new configuration taken: %s", differences)
 
     def _change_classifier(self, old: CheckedConfig) -> None:
-        """Start the classifier anew where its model or engine changes, or its bank is too small for the streams."""
-        classifier, streams = self._core.classifier, len(self._wanted.config.streams)
-        if self._core.needs_new_classifier(old, self._wanted):
-            if self._core.is_up(classifier):
-                self._before = old
-        elif streams > self._core.capacity:
+        """Restart the classifier where its model or engine changes, or its bank has no room for all streams."""
+        classifier, streams = self._shared.classifier, len(self._current.config.streams)
+        if self._current.needs_new_classifier(old):
+            if self._shared.is_ready(classifier):
+                self._previous = old
+        elif streams > self._shared.capacity:
             log.warning(
                 "%d streams, and the classifier has room for %d: it is started anew, which costs each stream a window; "
                 "engine.spare_streams says how many may join without that",
                 streams,
-                self._core.capacity,
+                self._shared.capacity,
             )
         else:
             return
-        self._core.mark_down(classifier)
+        self._shared.mark_down(classifier)
         self._streams.classifier_gone()
         classifier.request_stop()
         if classifier.running:
             self._kill_later(classifier)
         else:
-            self._resume(classifier, None)
+            self._restart_changed(classifier, None)
 
     def _kill_later(self, child: Child) -> None:
         self._timers.add(CHANGE_STOP_S, "kill", child.name, child.run)
 
-    def _go_back(self) -> None:
-        assert self._before is not None
+    def _return_to_previous(self) -> None:
+        assert self._previous is not None
         log.error("the new configuration is refused: the classifier cannot start with it; back to the one before")
-        before, self._before = self._before, None
-        self._apply(before)
+        previous, self._previous = self._previous, None
+        self._apply(previous)

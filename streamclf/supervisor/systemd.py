@@ -1,4 +1,4 @@
-"""Tell systemd how the service is: one datagram to the socket that it names (sd_notify(3)); silent elsewhere."""
+"""Report the service's state to systemd, one datagram to the socket that it names (sd_notify(3)); silent elsewhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_STATUS_CHARS = 200
 
 
 class Notifier:
-    """Takes systemd's variables out of `environ`, so that no child process reports_ready for the service."""
+    """Send notifications to systemd. It removes systemd's variables from `environ`, so that no child sends any."""
 
     def __init__(self, environ: MutableMapping[str, str] = os.environ) -> None:
         address = environ.pop("NOTIFY_SOCKET", "")
@@ -25,30 +25,30 @@ class Notifier:
             self.watchdog_s = int(watchdog_us) / 1e6
 
     def ready(self, status: str) -> None:
-        """The service does what it is there for."""
+        """Report that the service is ready, at the start or after a reload."""
         self._send("READY=1", f"STATUS={status[:MAX_STATUS_CHARS]}")
 
     def reloading(self) -> None:
-        """It is taking a new configuration; `ready` says when that is over."""
+        """Report that a new configuration is being applied; `ready` ends that."""
         self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        """It is about to end."""
+        """Report that the service is about to end."""
         self._send("STOPPING=1")
 
     def still_starting(self, seconds: float) -> None:
-        """An engine is being built: it may take `seconds` more, counted from now, before it is ready."""
+        """Ask for `seconds` more until the service is ready, counted from now: an engine is being built."""
         self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
 
     def alive(self) -> None:
-        """Its processes are well."""
+        """Report that the shared processes are alive, where systemd's watchdog asks for it."""
         if self.watchdog_s is not None:
             self._send("WATCHDOG=1")
 
     def _send(self, *lines: str) -> None:
         if not self._address:
             return
-        # Whoever listens there may be gone or busy: the service goes on without it.
+        # Where the receiver is gone or busy, the service continues without it.
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
             out.setblocking(False)
             out.sendto("\n".join(lines).encode(), self._address)

@@ -26,8 +26,8 @@ from streamclf.classifier.motion_gate import motion_between
 from streamclf.classifier.offline import file_chunks
 from streamclf.classifier.process import Classifier
 from streamclf.config.actions import StreamActions
+from streamclf.config.classify import StreamSettings
 from streamclf.events.drafts import Draft
-from streamclf.runtime.jobs import StreamSettings
 from streamclf.windows.ring import RingReader, RingWriter, create_ring
 from streamclf.windows.sampling import ChunkMeta
 

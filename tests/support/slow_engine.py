@@ -13,8 +13,8 @@ from engines.bundle import ModelSpec
 from streamclf.classifier.feed import Feed, bank_slots, ring_slots
 from streamclf.classifier.process import Classifier
 from streamclf.config.actions import StreamActions
+from streamclf.config.classify import StreamSettings
 from streamclf.events.drafts import Draft
-from streamclf.runtime.jobs import StreamSettings
 from streamclf.windows.ring import RingReader, RingWriter, create_ring
 from streamclf.windows.sampling import ChunkMeta
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import orjson
 
-from streamclf.config.service import DURATION, DURATION_S
+from streamclf.config.units import match_duration
 from streamclf.errors import JournalError, UsageError
 from streamclf.events.types import JOURNALLED
 from streamclf.net.names import valid_stream_name
@@ -157,8 +157,7 @@ def _detail(kind: str, body: str) -> str:
 
 def _moment(text: str, option: str) -> str:
     """Convert a time or an age to the log's form of a time, which sorts as text. Raises `UsageError`."""
-    if match := DURATION.match(text):
-        age_s = float(match[1]) * DURATION_S[match[2]]
+    if (age_s := match_duration(text)) is not None:
         if age_s > _MAX_DURATION_S:
             raise UsageError(f"{option}={text!r}: at most 100 years")
         moment = datetime.now(timezone.utc) - timedelta(seconds=age_s)

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from streamclf.config.service import DURATION, DURATION_S
+from streamclf.config.units import match_duration, match_size
 from streamclf.errors import UsageError
 
-_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)(KB|MB|GB|KiB|MiB|GiB)")
-_UNIT_BYTES: Final = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _MIN_BYTES: Final = 1000
 _MIN_AGE_S: Final = 1.0
 _MAX_LIMIT: Final = 10**13
@@ -43,10 +41,10 @@ def parse_rotation(limits: Sequence[str], keep: int | None) -> Rotation:
     max_bytes: int | None = None
     max_age_s: float | None = None
     for text in limits:
-        if (size := _SIZE.fullmatch(text)) and max_bytes is None:
-            max_bytes = int(_checked(text, float(size[1]) * _UNIT_BYTES[size[2]], _MIN_BYTES, "1KB"))
-        elif (age := DURATION.match(text)) and max_age_s is None:
-            max_age_s = _checked(text, float(age[1]) * DURATION_S[age[2]], _MIN_AGE_S, "1s")
+        if max_bytes is None and (size := match_size(text)) is not None:
+            max_bytes = int(_checked(text, size, _MIN_BYTES, "1KB"))
+        elif max_age_s is None and (age_s := match_duration(text)) is not None:
+            max_age_s = _checked(text, age_s, _MIN_AGE_S, "1s")
         else:
             raise UsageError(f"rotate={text}: give one size like 100MB, one age like 12h or 1d, or both")
     if keep is not None and not limits:

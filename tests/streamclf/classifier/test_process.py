@@ -22,10 +22,11 @@ from streamclf.classifier.feed import CATCH_UP, MAX_BURST, MAX_HELD, Feed, bank_
 from streamclf.classifier.feed_registry import FeedRegistry
 from streamclf.classifier.process import Classifier
 from streamclf.config.actions import ActionConfig, StreamActions
+from streamclf.config.classify import StreamSettings
 from streamclf.errors import RingError
 from streamclf.events.drafts import Draft
 from streamclf.runtime.child import ChildControl
-from streamclf.runtime.jobs import FeedJoin, StreamSettings
+from streamclf.runtime.jobs import FeedJoin
 from streamclf.windows.ring import RingReader, RingWriter, create_ring
 from streamclf.windows.ring_progress import ProgressReporter
 from streamclf.windows.sampling import ChunkMeta

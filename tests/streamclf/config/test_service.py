@@ -1,14 +1,14 @@
-import re
+"""The configuration file: defaults, paths, environment variables, errors, and what one stream inherits."""
+
 from pathlib import Path
 
 import pytest
-from support.bundles import make_brightness_bundle
-from support.repository import ROOT
+from pydantic import BaseModel
 
-from streamclf.config.actions import ActionConfig, StreamActions
-from streamclf.config.service import load_config
-from streamclf.errors import ConfigError, UsageError
-from streamclf.supervisor.preflight import preflight
+from streamclf.config.actions import ActionConfig, ActionOverride, StreamActions
+from streamclf.config.service import EngineConfig, PublishConfig, ServiceConfig, StreamConfig, load_config
+from streamclf.config.source import SourceConfig
+from streamclf.errors import ConfigError
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -22,7 +22,7 @@ def test_the_smallest_configuration(tmp_path: Path) -> None:
     assert config.model == "camera-events"
     assert config.streams["desk"].camera == 0
     assert config.publish.events == "tcp://127.0.0.1:5555"
-    assert config.publish.keep_s == 7 * 86400
+    assert config.publish.keep == 7 * 86400
     assert config.publish.journal == tmp_path / "streamclf.db"
 
 
@@ -32,14 +32,14 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert config.publish.journal == Path("/var/log/x.db")
 
 
-def test_a_password_with_every_awkward_character_stays_one_password(tmp_path: Path) -> None:
+def test_a_password_with_special_characters_is_quoted_in_a_url(tmp_path: Path) -> None:
     environ = {"USER_NAME": "ann", "PASSWORD": "p@:/%?#w"}
     path = write(tmp_path, 'streams: {door: {url: "rtsp://${USER_NAME}:${PASSWORD}@10.0.0.5/stream1"}}')
     url = load_config(path, environ).streams["door"].url
     assert url == "rtsp://ann:p%40%3A%2F%25%3F%23w@10.0.0.5/stream1"
 
 
-def test_a_whole_url_from_the_environment_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_a_whole_url_from_the_environment_is_not_quoted(tmp_path: Path) -> None:
     path = write(tmp_path, 'streams: {door: {url: "${DOOR}"}}')
     assert load_config(path, {"DOOR": "rtsp://a:b@c/d"}).streams["door"].url == "rtsp://a:b@c/d"
 
@@ -93,20 +93,20 @@ def test_a_whole_url_from_the_environment_is_taken_as_it_is(tmp_path: Path) -> N
         ("!!python/object/apply:os.system ['true']", r"could not determine a constructor"),
     ],
 )
-def test_a_mistake_is_one_line_with_key_and_remedy(tmp_path: Path, text: str, message: str) -> None:
+def test_a_mistake_is_reported_in_one_line_with_key_and_remedy(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         load_config(write(tmp_path, text), {})
     assert "\n" not in str(caught.value)
 
 
-def test_a_password_never_stands_in_an_error(tmp_path: Path) -> None:
+def test_an_error_contains_no_password(tmp_path: Path) -> None:
     path = write(tmp_path, 'streams: {door: {url: "ftp://ann:${P}@host/x", camera: 0}}')
     with pytest.raises(ConfigError) as caught:
         load_config(path, {"P": "s3cret"})
     assert "s3cret" not in str(caught.value)
 
 
-def test_files_that_are_no_configuration(tmp_path: Path) -> None:
+def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         load_config(tmp_path / "absent.yaml")
     with pytest.raises(ConfigError, match="Is a directory"):
@@ -119,44 +119,7 @@ def test_files_that_are_no_configuration(tmp_path: Path) -> None:
         load_config(tmp_path / "large.yaml")
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("streams: {film: {url: absent.mp4}}", r"streams\.film\.url=.*absent\.mp4: no such file"),
-        ("streams: {film: {url: .}}", r"streams\.film\.url=.*: not a file"),
-        ("streams: {a: {camera: 0, hop: 40}}", r"streams\.a\.hop=40: at most 4 \(chunks in a window of brightness@1"),
-        (
-            "streams: {a: {camera: 0}}\nactions: {wave: {}}",
-            r"actions\.wave: brightness@1 has no such label; it has dark, bright",
-        ),
-        (
-            "streams: {a: {camera: 0, actions: {wave: {}}}}",
-            r"streams\.a\.actions\.wave: brightness@1 has no such label; it has dark, bright",
-        ),
-        ("streams: {a: {camera: 0}}\nactions: {unknown: {}}", r"actions\.unknown: give unknown_below, too, like 0\.4"),
-        ("streams: {a: {camera: 0}}\npublish: {journal: absent/x.db}", r"publish\.journal=.*create it first"),
-        ("streams: {a: {camera: 0}}\npublish: {journal: .}", r"publish\.journal=.*is a directory"),
-    ],
-)
-def test_what_cannot_work_here_is_known_before_anything_starts(tmp_path: Path, text: str, message: str) -> None:
-    make_brightness_bundle(tmp_path / "brightness")
-    with pytest.raises(ConfigError, match=message):
-        preflight(load_config(write(tmp_path, f"{text}\nmodel: brightness")))
-
-
-def test_an_absent_model_names_the_built_in_ones(tmp_path: Path) -> None:
-    path = write(tmp_path, "streams: {a: {camera: 0}}\nmodel: absent")
-    with pytest.raises(UsageError, match=r"model=absent: no such directory; .* camera-events"):
-        preflight(load_config(path))
-
-
-def test_a_bundle_beside_the_file_is_found(tmp_path: Path) -> None:
-    make_brightness_bundle(tmp_path / "models" / "brightness")
-    config = load_config(write(tmp_path, "model: models/brightness\nstreams: {a: {camera: 0}}"))
-    assert preflight(config).spec.id == "brightness@1"
-
-
-def test_a_stream_takes_the_common_actions_and_says_what_differs(tmp_path: Path) -> None:
+def test_a_stream_has_the_common_actions_with_its_overrides(tmp_path: Path) -> None:
     text = """
         actions: {wave: {on: 0.9, min_s: 2, active: "mon-fri 08:00-18:00"}, walk: {}}
         unknown_below: 0.4
@@ -185,16 +148,30 @@ def test_a_stream_takes_the_common_actions_and_says_what_differs(tmp_path: Path)
     assert StreamActions.model_validate_json(job) == config.actions_of("door")
 
 
-def test_the_documented_actions_can_be_run(tmp_path: Path) -> None:
-    docs = ROOT / "docs" / "actions.md"
-    (example,) = re.findall(r"```yaml\n(.*?)```", docs.read_text(), re.S)
-    config = load_config(write(tmp_path, example))
-    preflight(config)
-    assert config.actions_of("desk").labels.keys() == {"covered", "moved", "unknown"}
-    assert config.actions_of("door").labels["covered"] == ActionConfig(on=0.9, off=0.5, min_s=0.6, cooldown_s=3)
+def test_a_stream_inherits_the_keys_of_engine_that_it_does_not_set(tmp_path: Path) -> None:
+    def settings(engine: str, stream: str = "") -> tuple[bool | None, float | None]:
+        text = f"engine: {{{engine}}}\nstreams: {{a: {{camera: 0, {stream}}}}}"
+        resolved = load_config(write(tmp_path, text)).settings_of("a")
+        return resolved.adaptive, resolved.max_staleness_ms
+
+    common = "adaptive: true, max_staleness_ms: 300"
+    assert settings("") == (False, None)
+    assert settings(common) == (True, 300)
+    assert settings(common, "adaptive: false, max_staleness_ms: 90") == (False, 90)
+    assert settings("", "adaptive: true, max_staleness_ms: 90") == (True, 90)
 
 
-def test_the_example_in_configs_works() -> None:
-    config = load_config(ROOT / "configs" / "cameras.yaml")
-    assert preflight(config).spec.name == "camera-events"
-    assert config.actions.keys() == {"covered", "moved"}
+def test_the_source_of_a_stream_has_no_keys_of_the_classifier(tmp_path: Path) -> None:
+    stream = load_config(write(tmp_path, "streams: {a: {url: a.mp4, pace: fast, hop: 3}}")).streams["a"]
+    assert stream.source.pace == "fast"
+    assert "hop" not in SourceConfig.model_fields
+    assert SourceConfig.model_validate_json(stream.source.model_dump_json()) == stream.source
+
+
+@pytest.mark.parametrize(
+    "section", [ActionConfig, ActionOverride, EngineConfig, PublishConfig, ServiceConfig, StreamConfig]
+)
+def test_every_key_has_a_description(section: type[BaseModel]) -> None:
+    for key, field in section.model_fields.items():
+        assert field.description, key
+        assert field.description.endswith("."), key

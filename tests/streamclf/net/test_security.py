@@ -403,8 +403,8 @@ def test_a_configuration_that_would_let_strangers_in_is_refused(
 def test_a_journals_size_is_kept_by_the_hub(tmp_path: Path) -> None:
     raw = {"streams": {"a": {"camera": 0}}, "publish": {"keep_size": "1MB"}}
     publish = parse_config(raw, base=tmp_path, origin="x").publish
-    assert publish.keep_bytes == 1_000_000
-    with HubProcess(keep_bytes=publish.keep_bytes) as hub, EventProducer(hub.link, "test") as link:
+    assert publish.keep_size == 1_000_000
+    with HubProcess(keep_bytes=publish.keep_size) as hub, EventProducer(hub.link, "test") as link:
         with subscribe(hub.events, types=["heartbeat"]) as events:
             for number in range(3000):
                 link.post(prediction(number=number))

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from support.repository import ROOT
 
-from streamclf.config.service import FROZEN_S, StreamConfig, load_config
+from streamclf.config.service import StreamConfig, load_config
+from streamclf.config.source import FROZEN_S
 
 TEXT = (ROOT / "docs" / "sources.md").read_text()
 

@@ -1,0 +1,54 @@
+"""Define how the classifier treats one stream: as the configuration says it, and resolved for the classifier."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from streamclf.config.actions import ActionOverride, StreamActions, UnknownBelow
+from streamclf.config.section import Section
+
+
+class FeedOptions(Section):
+    """The keys of a stream that its feed in the classifier follows. None takes the value of `engine`."""
+
+    hop: int = Field(
+        1,
+        ge=1,
+        le=1024,
+        description="Chunks between two predictions, at most as many as a window of the model has.",
+    )
+    adaptive: bool | None = Field(
+        None, description="Overrides `engine.adaptive` for this stream; if not set, that value applies."
+    )
+    max_staleness_ms: float | None = Field(
+        None,
+        ge=1,
+        le=3_600_000,
+        description="Overrides `engine.max_staleness_ms` for this stream, in milliseconds; if not set, that value "
+        "applies.",
+    )
+    motion_gate: float = Field(
+        0.0,
+        ge=0,
+        le=255,
+        description="Motion, in grey levels of 255, below which a chunk counts as unchanged and is not encoded again. "
+        "0 encodes every chunk.",
+    )
+
+
+class ClassifyConfig(FeedOptions):
+    """The keys of a stream that concern the classifier alone, as the configuration has them."""
+
+    actions: dict[str, ActionOverride] = Field(
+        default_factory=dict,
+        description="Actions of this stream by label. Keys that are not set here follow the top-level `actions`.",
+    )
+    unknown_below: UnknownBelow | None = Field(
+        None, description="Overrides the top-level `unknown_below` for this stream, 0 to 1."
+    )
+
+
+class StreamSettings(FeedOptions):
+    """How the classifier treats one stream, with every default filled in. It may change while the stream runs."""
+
+    actions: StreamActions = StreamActions()

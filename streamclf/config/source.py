@@ -1,0 +1,162 @@
+"""Define where the frames of one stream come from, and how they are read."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from streamclf.config.section import Section
+from streamclf.errors import SourceError
+from streamclf.net.push_protocol import MIN_SECRET_CHARS, parse_push_address
+
+SOURCES = ("camera", "url", "images", "push")
+URL_SCHEMES = ("rtsp", "rtsps", "http", "https", "file")
+FROZEN_S = 30.0
+"""Cameras that save bits send a key frame every 10 to 20 s and, of an empty room, exact copies in between."""
+
+SelfT = TypeVar("SelfT", bound="SourceConfig")
+
+
+class SourceConfig(Section):
+    """The source of one stream: a camera, a URL or file, a folder of images, or a program that pushes frames."""
+
+    camera: int | str | None = Field(
+        None,
+        description="Webcam: index, 0 to 99, or path of its device. Give one of camera, url, images, push.",
+    )
+    url: str | None = Field(
+        None,
+        min_length=1,
+        max_length=2048,
+        description="URL of a stream (rtsp, rtsps, http, https, HLS too) or path of a video file. A relative path is "
+        "relative to the configuration.",
+    )
+    images: str | None = Field(
+        None,
+        min_length=1,
+        max_length=1024,
+        description="Path of a folder of images, read in the order of their names. Needs `fps`.",
+    )
+    push: str | None = Field(
+        None,
+        min_length=1,
+        max_length=1024,
+        description="Address at which a program delivers frames with `streamclf.push`: a name, the path of a Unix "
+        "socket, or tcp://127.0.0.1:PORT.",
+    )
+    push_secret: str | None = Field(
+        None,
+        max_length=1024,
+        description=f"Secret that a pushing program has to know. Required for tcp, with at least {MIN_SECRET_CHARS} "
+        "characters.",
+    )
+    fps: float | None = Field(None, gt=0, le=1000, description="Images per second; for `images` only, and required.")
+    transport: Literal["tcp", "udp"] = Field("tcp", description="RTSP only: the transport of the video packets.")
+    demuxer: Literal["auto", "rtp", "ffmpeg"] = Field(
+        "auto",
+        description="RTSP only: the client. `rtp` is the project's own; `ffmpeg` adds a delay of one frame interval; "
+        "`auto` uses `rtp` where it supports the stream, else `ffmpeg`.",
+    )
+    decode: Literal["auto", "cpu", "cuda", "vaapi", "videotoolbox"] = Field(
+        "cpu",
+        description="Files and URLs only: the device that decodes. `auto` uses the first device that opens. Where a "
+        "device cannot be used, the CPU decodes.",
+    )
+    tls_ca: str | None = Field(
+        None,
+        max_length=1024,
+        description="rtsps and https only: path of a PEM file with the certificates to trust, instead of the system's.",
+    )
+    tls_verify: bool = Field(
+        True, description="rtsps and https only: check the server's certificate. `false` trusts any server."
+    )
+    pace: Literal["realtime", "fast"] = Field(
+        "realtime",
+        description="Files and images only: `realtime` plays them by their clock; `fast` reads them as fast as the "
+        "classifier can follow.",
+    )
+    loop: bool = Field(False, description="Files and images only: begin again at the end.")
+    open_timeout_s: float = Field(
+        5.0, gt=0, le=120, description="Seconds within which a connection has to deliver its first frame."
+    )
+    read_timeout_s: float = Field(
+        2.0, gt=0, le=120, description="Seconds without a frame after which a live stream counts as stalled."
+    )
+    frozen_s: float | None = Field(
+        None,
+        ge=0,
+        le=86400,
+        description="Seconds of identical frames after which the stream counts as frozen; 0 never. If not set: "
+        f"{FROZEN_S:g} for cameras and URLs, 0 for files, images and push.",
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self: SelfT) -> SelfT:
+        given = [key for key in SOURCES if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give one of {', '.join(SOURCES)}; {' and '.join(given) or 'none'} was given")
+        if isinstance(self.camera, int) and not 0 <= self.camera <= 99:
+            raise ValueError(f"camera={self.camera}: 0 to 99")
+        if not self.ends and (self.loop or self.pace == "fast"):
+            raise ValueError("pace: fast and loop: true are for files and images; a live source has its own clock")
+        if self.url is None and self.decode != "cpu":
+            raise ValueError(f"decode: {self.decode} is for files and URLs; leave it out")
+        if (self.images is None) != (self.fps is None):
+            raise ValueError("images and fps go together: a folder of pictures has no rate of its own, others do")
+        self._check_push()
+        return self
+
+    def _check_push(self) -> None:
+        if self.push is None:
+            if self.push_secret is not None:
+                raise ValueError("push_secret without push")
+            return
+        secret = self.push_secret or ""
+        if self.push.startswith("tcp:") and len(secret) < MIN_SECRET_CHARS:
+            raise ValueError(
+                f"push over tcp needs a push_secret of at least {MIN_SECRET_CHARS} characters, like ${{PUSH_SECRET}}"
+            )
+        try:
+            parse_push_address(self.push)
+        except SourceError as error:
+            raise ValueError(str(error)) from None
+
+    @field_validator("url")
+    @classmethod
+    def _known_scheme(cls, url: str | None) -> str | None:
+        if url is not None and "://" in url:
+            scheme = urlsplit(url).scheme.lower()
+            if scheme not in URL_SCHEMES:
+                raise ValueError(f"scheme {scheme!r}: one of {', '.join(URL_SCHEMES)}, or a file's path")
+        return url
+
+    @property
+    def frozen_after_s(self) -> float:
+        """Seconds of identical frames after which the stream counts as frozen; 0 for never.
+
+        If `frozen_s` is not set, this depends on the source: cameras make noise, but a film or a program may show one
+        image for long.
+        """
+        if self.frozen_s is not None:
+            return self.frozen_s
+        return 0.0 if self.ends or self.push is not None else FROZEN_S
+
+    @property
+    def ends(self) -> bool:
+        """Whether the source has an end: a file or a folder of images."""
+        return self.is_file or self.images is not None
+
+    @property
+    def may_pause(self) -> bool:
+        """Whether the source may send nothing for longer than `read_timeout_s`: it has an end, or it is HLS.
+
+        An HLS playlist grows by a segment every few seconds.
+        """
+        return self.ends or ".m3u8" in (self.url or "")
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the source is a file on this machine."""
+        return self.url is not None and ("://" not in self.url or self.url.startswith("file://"))

@@ -1,0 +1,48 @@
+"""Parse durations and sizes with a unit, such as `7d` and `10GB`, into seconds and bytes."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final, TypeAlias
+
+from pydantic import BeforeValidator
+
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d|w)")
+_UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)(KB|MB|GB|TB|KiB|MiB|GiB)")
+_UNIT_BYTES: Final = {
+    "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30,
+}  # fmt: skip
+_MIN_SIZE_BYTES: Final = 10**6
+
+
+def match_duration(text: str) -> float | None:
+    """Return the seconds of a duration like `90s`, `30m`, `12h`, `7d` or `4w`; None for other text."""
+    match = _DURATION.fullmatch(text)
+    return float(match[1]) * _UNIT_S[match[2]] if match else None
+
+
+def match_size(text: str) -> int | None:
+    """Return the bytes of a size like `500MB` (10^6) or `512MiB` (2^20); None for other text."""
+    match = _SIZE.fullmatch(text)
+    return int(float(match[1]) * _UNIT_BYTES[match[2]]) if match else None
+
+
+def _to_seconds(value: object) -> float:
+    seconds = match_duration(value) if isinstance(value, str) else None
+    if seconds is None:
+        raise ValueError(f"{value!r}: a number and s, m, h, d or w, like 7d")
+    return seconds
+
+
+def _to_bytes(value: object) -> int:
+    size = match_size(value) if isinstance(value, str) else None
+    if size is None or size < _MIN_SIZE_BYTES:
+        raise ValueError(f"{value!r}: a number and MB, GB or TB, like 10GB; at least 1MB")
+    return size
+
+
+Duration: TypeAlias = Annotated[float, BeforeValidator(_to_seconds)]
+"""Seconds, written with a unit: `90s`, `30m`, `12h`, `7d`, `4w`."""
+Size: TypeAlias = Annotated[int, BeforeValidator(_to_bytes)]
+"""Bytes, at least 1 MB, written with a unit: `500MB`, `10GB`, `1TB`."""

@@ -1,0 +1,49 @@
+"""Limits of the machine: file descriptors and shared memory, each compared with the streams' needs."""
+
+from __future__ import annotations
+
+import resource
+
+import pytest
+
+from streamclf.errors import ConfigError
+from streamclf.supervisor import machine_limits
+from streamclf.supervisor.machine_limits import check_memory, needed_descriptors, raise_descriptor_limit
+from streamclf.supervisor.stream_plan import Geometry
+
+GEOMETRY = Geometry(fps=10, frames_per_chunk=2, height=224, width=224, resize="stretch", slots=24)
+
+
+def test_descriptors_are_counted_for_the_process_that_needs_most() -> None:
+    assert needed_descriptors(1) == 260
+    assert needed_descriptors(400) == 64 + 6 * 400
+
+
+def test_a_soft_limit_is_raised_and_a_hard_limit_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    raised: list[tuple[int, int]] = []
+    monkeypatch.setattr(machine_limits.resource, "getrlimit", lambda _: (64, 1000))
+    monkeypatch.setattr(machine_limits.resource, "setrlimit", lambda _, to: raised.append(to))
+    raise_descriptor_limit(10)
+    assert raised == [(needed_descriptors(10), 1000)]
+
+    def refuse(_: int, to: tuple[int, int]) -> None:
+        raise ValueError("not allowed to raise maximum limit")
+
+    monkeypatch.setattr(machine_limits.resource, "setrlimit", refuse)
+    with pytest.raises(ConfigError, match=r"400 of them need 2464 file descriptors, and at most 1000 .* LimitNOFILE="):
+        raise_descriptor_limit(400)
+
+
+def test_a_sufficient_limit_is_not_changed() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    raise_descriptor_limit(1)
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == before
+
+
+def test_memory_is_compared_with_the_need_of_all_rings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine_limits, "available_bytes", lambda: 200 << 20)
+    check_memory(10, GEOMETRY)
+    with pytest.raises(ConfigError, match=r"100 of them need 689\.\d MiB of shared memory, and 136 MiB are free"):
+        check_memory(100, GEOMETRY)
+    monkeypatch.setattr(machine_limits, "available_bytes", lambda: None)
+    check_memory(100, GEOMETRY)

@@ -1,0 +1,75 @@
+"""Checks of a configuration before anything starts."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from support.bundles import make_brightness_bundle
+from support.repository import ROOT
+
+from streamclf.config.actions import ActionConfig
+from streamclf.config.service import load_config
+from streamclf.errors import ConfigError, UsageError
+from streamclf.supervisor.preflight import preflight
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "service.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("streams: {film: {url: absent.mp4}}", r"streams\.film\.url=.*absent\.mp4: no such file"),
+        ("streams: {film: {url: .}}", r"streams\.film\.url=.*: not a file"),
+        ("streams: {a: {camera: 0, hop: 40}}", r"streams\.a\.hop=40: at most 4 \(chunks in a window of brightness@1"),
+        (
+            "streams: {a: {camera: 0}}\nactions: {wave: {}}",
+            r"actions\.wave: brightness@1 has no such label; it has dark, bright",
+        ),
+        (
+            "streams: {a: {camera: 0, actions: {wave: {}}}}",
+            r"streams\.a\.actions\.wave: brightness@1 has no such label; it has dark, bright",
+        ),
+        ("streams: {a: {camera: 0}}\nactions: {unknown: {}}", r"actions\.unknown: give unknown_below, too, like 0\.4"),
+        ("streams: {a: {camera: 0}}\npublish: {journal: absent/x.db}", r"publish\.journal=.*create it first"),
+        ("streams: {a: {camera: 0}}\npublish: {journal: .}", r"publish\.journal=.*is a directory"),
+    ],
+)
+def test_a_configuration_that_cannot_work_is_refused_before_anything_starts(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    make_brightness_bundle(tmp_path / "brightness")
+    with pytest.raises(ConfigError, match=message):
+        preflight(load_config(write(tmp_path, f"{text}\nmodel: brightness")))
+
+
+def test_an_error_about_an_absent_model_names_the_built_in_models(tmp_path: Path) -> None:
+    path = write(tmp_path, "streams: {a: {camera: 0}}\nmodel: absent")
+    with pytest.raises(UsageError, match=r"model=absent: no such directory; .* camera-events"):
+        preflight(load_config(path))
+
+
+def test_a_bundle_is_found_relative_to_the_configuration(tmp_path: Path) -> None:
+    make_brightness_bundle(tmp_path / "models" / "brightness")
+    config = load_config(write(tmp_path, "model: models/brightness\nstreams: {a: {camera: 0}}"))
+    assert preflight(config).spec.id == "brightness@1"
+
+
+def test_the_example_in_the_documentation_of_actions_is_valid(tmp_path: Path) -> None:
+    docs = ROOT / "docs" / "actions.md"
+    (example,) = re.findall(r"```yaml\n(.*?)```", docs.read_text(), re.S)
+    config = load_config(write(tmp_path, example))
+    preflight(config)
+    assert config.actions_of("desk").labels.keys() == {"covered", "moved", "unknown"}
+    assert config.actions_of("door").labels["covered"] == ActionConfig(on=0.9, off=0.5, min_s=0.6, cooldown_s=3)
+
+
+def test_the_example_in_configs_is_valid() -> None:
+    config = load_config(ROOT / "configs" / "cameras.yaml")
+    assert preflight(config).spec.name == "camera-events"
+    assert config.actions.keys() == {"covered", "moved"}
