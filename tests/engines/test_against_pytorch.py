@@ -1,6 +1,4 @@
-"""Random clips through every backend, chunk by chunk, against the whole windows through PyTorch."""
-
-from pathlib import Path
+"""Every backend, fed chunk by chunk, gives the probabilities of PyTorch for whole windows of random clips."""
 
 import numpy as np
 import pytest
@@ -19,27 +17,25 @@ MAX_BATCH = 6
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[FactorisedViViT, Bundle]:
+def model_and_bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[FactorisedViViT, Bundle]:
     return make_vivit_bundle(tmp_path_factory.mktemp("bundles") / "tiny", TINY)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime", *(f"tensorrt {version}" for version in TRAITS)])
 def test_random_clips_give_pytorchs_probabilities(
-    made: tuple[FactorisedViViT, Bundle],
+    model_and_bundle: tuple[FactorisedViViT, Bundle],
     backend: str,
     precision: str,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("STREAMCLF_CACHE", str(tmp_path / "cache"))
     name, _, version = backend.partition(" ")
     if version:
         monkeypatch.setattr(engines.backends.tensorrt, "load_platform", lambda: double_platform(version=version))
         monkeypatch.setattr(engines.opening, "missing_libraries", lambda name: [])
         if precision == "bf16" and "bf16" in TRAITS[version].precisions:
-            pytest.skip("ONNX Runtime, which stands in for TensorRT here, has no BF16 on a CPU")
-    model, bundle = made
+            pytest.skip("the double of TensorRT uses ONNX Runtime, which has no BF16 on a CPU")
+    model, bundle = model_and_bundle
     try:
         engine = open_engine(
             bundle,
@@ -49,21 +45,21 @@ def test_random_clips_give_pytorchs_probabilities(
             bank_slots=20,
         )
     except BackendMissingError as error:
-        assert f"precision={precision}" in str(error)  # noqa: PT017 - which precisions there are depends on the CPU
+        assert f"precision={precision}" in str(error)  # noqa: PT017 - the precisions depend on the CPU
         pytest.skip(str(error))
     spec = bundle.spec
     clip = np.random.default_rng(4).integers(0, 256, (20, *spec.chunk_shape), np.uint8)
-    order = np.random.default_rng(5).permutation(20).astype(np.int32)
+    slots = np.random.default_rng(5).permutation(20).astype(np.int32)
     begin = 0
     for size in (1, 2, 3, 4, 5, 5):
-        engine.encode(clip[begin : begin + size], order[begin : begin + size])
+        engine.encode(clip[begin : begin + size], slots[begin : begin + size])
         begin += size
     first = np.arange(17)
-    windows = np.stack([order[at : at + spec.chunks] for at in first])
+    windows = np.stack([slots[at : at + spec.chunks] for at in first])
     expected = probabilities(model, np.stack([clip[at : at + spec.chunks] for at in first]))
     for size in range(1, MAX_BATCH + 1):
         for at in range(0, len(windows), size):
             actual = engine.classify(windows[at : at + size])
             np.testing.assert_allclose(actual, expected[at : at + size], atol=TOLERANCE[precision])
-    assert expected.std(0).max() > 10 * TOLERANCE["fp32"]  # the clips do differ
+    assert expected.std(0).max() > 10 * TOLERANCE["fp32"]  # the windows differ from each other
     engine.close()

@@ -31,8 +31,7 @@ def bundle(tmp_path: Path) -> Bundle:
 
 
 @pytest.fixture(autouse=True)
-def _with_double(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STREAMCLF_CACHE", str(tmp_path / "cache"))
+def _with_double(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines.opening, "missing_libraries", lambda backend: [])
     monkeypatch.setattr(engines.backends.tensorrt, "load_platform", double_platform)
     order = BackendChoice(order=("tensorrt", "onnxruntime"), reason="a test")

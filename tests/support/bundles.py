@@ -1,4 +1,4 @@
-"""A model whose numbers anybody can work out: `bright` or `dark`, by the mean of a window's pixels."""
+"""Make a model whose results are easy to compute by hand: `bright` or `dark`, by the mean of a window's pixels."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from engines.bundle import Bundle, write_spec
 
 LABELS = ("dark", "bright")
 SHARPNESS = 0.05
-"""Logit for each grey level that a window is brighter than the middle."""
+"""The logit for each grey level by which a window is brighter than 128."""
 
 
 def make_brightness_bundle(
     path: Path, *, chunks: int = 4, frames_per_chunk: int = 2, size: int = 16, fps: float = 10.0
 ) -> Bundle:
-    """A bundle in the new directory `path`: feature (3,) = mean of each channel, logits = +-0.05 (mean - 128)."""
+    """Write a bundle to the new directory `path`: feature (3,) = mean of each channel, logits = +-0.05 (mean - 128)."""
     path.mkdir(parents=True)
     chunk = (frames_per_chunk, size, size, 3)
     encoder = _graph(
@@ -70,23 +70,30 @@ def make_brightness_bundle(
 
 
 def expected_logits(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """(T, t, H, W, 3) -> (2,): what the two graphs compute."""
+    """Compute the logits (2,) of the two graphs for a window (T, t, H, W, 3)."""
     above = float(frames.astype(np.float64).mean()) - 128
     return np.array([-SHARPNESS * above, SHARPNESS * above], np.float32)
+
+
+def random_chunks(count: int, seed: int = 0) -> npt.NDArray[np.uint8]:
+    """Make `count` chunks (count, 2, 16, 16, 3) of different brightness, with some noise."""
+    random = np.random.default_rng(seed)
+    levels = random.integers(30, 220, (count, 1, 1, 1, 1))
+    return (levels + random.integers(-20, 20, (count, 2, 16, 16, 3))).astype(np.uint8)
 
 
 def _graph(
     name: str,
     nodes: list[onnx.NodeProto],
-    given: tuple[str, int, list[str | int]],
-    result: tuple[str, list[str | int]],
+    input_: tuple[str, int, list[str | int]],
+    output: tuple[str, list[str | int]],
     constants: dict[str, npt.NDArray[np.generic]],
 ) -> onnx.ModelProto:
     graph = helper.make_graph(
         nodes,
         name,
-        [helper.make_tensor_value_info(*given)],
-        [helper.make_tensor_value_info(result[0], TensorProto.FLOAT, result[1])],
+        [helper.make_tensor_value_info(*input_)],
+        [helper.make_tensor_value_info(output[0], TensorProto.FLOAT, output[1])],
         [numpy_helper.from_array(value, key) for key, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

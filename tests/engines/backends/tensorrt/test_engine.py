@@ -21,26 +21,19 @@ from engines.backends.gpu import Gpu
 from engines.backends.tensorrt.interface import Platform
 from engines.backends.tensorrt.memory import MemoryLayout, prepared_batches
 from engines.backends.tensorrt.requirements import load_platform
-from engines.bundle import Bundle, load_bundle, write_spec
+from engines.bundle import Bundle, write_spec
 from engines.cache import cache_root
 from engines.errors import BackendMissingError, BundleError, CompileError, DeviceError, DeviceMemoryError
 from engines.opening import open_engine
 from engines.parity import TOLERANCE, softmax
 from engines.protocol import Engine
-from streamclf.builtin_models import BUNDLES
 
 SLOTS = 12
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STREAMCLF_CACHE", str(tmp_path / "cache"))
+def _libraries_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines.opening, "missing_libraries", lambda backend: [])
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return make_brightness_bundle(tmp_path_factory.mktemp("bundles") / "brightness")
 
 
 InstallDouble = Callable[..., tuple[DoubleCuda, DoubleCompiler]]
@@ -90,9 +83,9 @@ def largest_error(engine: Engine) -> float:
 
 
 @pytest.mark.parametrize("graphs", [True, False])
-def test_overlapping_uploads_keep_their_order(bundle: Bundle, install_double: InstallDouble, graphs: bool) -> None:
+def test_overlapping_uploads_keep_their_order(brightness: Bundle, install_double: InstallDouble, graphs: bool) -> None:
     cuda, _ = install_double(graphs=graphs)
-    engine = open_tensorrt(bundle)
+    engine = open_tensorrt(brightness)
     before = cuda.launches[0]
     assert largest_error(engine) < TOLERANCE["fp32"]
     assert cuda.launches[0] - before == (5 if graphs else 0)  # four encodes and one classify
@@ -102,29 +95,29 @@ def test_overlapping_uploads_keep_their_order(bundle: Bundle, install_double: In
 
 
 def test_the_double_detects_pinned_memory_that_is_overwritten_too_early(
-    bundle: Bundle, install_double: InstallDouble, monkeypatch: pytest.MonkeyPatch
+    brightness: Bundle, install_double: InstallDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The test above proves something only if the double detects errors: without this wait the numbers are wrong."""
     install_double()
-    engine = open_tensorrt(bundle)
+    engine = open_tensorrt(brightness)
     monkeypatch.setattr(DoubleCuda, "synchronize", lambda *_: None)
     assert largest_error(engine) > 0.01
 
 
 def test_the_double_detects_a_computation_that_does_not_wait_for_the_upload(
-    bundle: Bundle, install_double: InstallDouble, monkeypatch: pytest.MonkeyPatch
+    brightness: Bundle, install_double: InstallDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before their upload, the slots in device memory have arbitrary values."""
     install_double()
-    engine = open_tensorrt(bundle)
+    engine = open_tensorrt(brightness)
     monkeypatch.setattr(DoubleCuda, "wait", lambda *_: None)
     with pytest.raises(AssertionError, match="illegal memory access"):
         largest_error(engine)
 
 
-def test_calls_allocate_no_memory(bundle: Bundle, install_double: InstallDouble) -> None:
+def test_calls_allocate_no_memory(brightness: Bundle, install_double: InstallDouble) -> None:
     cuda, compiler = install_double()
-    engine = open_tensorrt(bundle)
+    engine = open_tensorrt(brightness)
     before = (cuda.allocations, cuda.used, len(compiler.requests))
     for seed in range(20):
         count = seed % 5 + 1
@@ -134,10 +127,10 @@ def test_calls_allocate_no_memory(bundle: Bundle, install_double: InstallDouble)
     engine.close()
 
 
-def test_another_thread_can_use_the_engine(bundle: Bundle, install_double: InstallDouble) -> None:
+def test_another_thread_can_use_the_engine(brightness: Bundle, install_double: InstallDouble) -> None:
     """A CUDA context is current in one thread: a call in another thread fails with "invalid context" otherwise."""
     install_double()
-    engine = open_tensorrt(bundle)
+    engine = open_tensorrt(brightness)
     results: list[float] = []
     thread = threading.Thread(target=lambda: results.append(largest_error(engine)))
     thread.start()
@@ -150,11 +143,11 @@ def test_another_thread_can_use_the_engine(bundle: Bundle, install_double: Insta
 @pytest.mark.parametrize("version", list(TRAITS))
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_the_built_in_model_opens_on_every_tensorrt_generation(
-    install_double: InstallDouble, version: str, precision: str
+    built_in: Bundle, install_double: InstallDouble, version: str, precision: str
 ) -> None:
     """The graph prepared for each generation (LayerNormalization, attention, GELU) passes the golden clip."""
     _, compiler = install_double(version=version)
-    engine = open_tensorrt(load_bundle(BUNDLES / "camera-events"), precision=precision, max_batch=8, bank_slots=16)
+    engine = open_tensorrt(built_in, precision=precision, max_batch=8, bank_slots=16)
     assert version in engine.description
     encoder, head = compiler.requests
     typed = version.startswith(("10", "11"))
@@ -167,39 +160,39 @@ def test_the_built_in_model_opens_on_every_tensorrt_generation(
     engine.close()
 
 
-def test_auto_chooses_fp16_and_a_missing_precision_is_named(bundle: Bundle, install_double: InstallDouble) -> None:
+def test_auto_chooses_fp16_and_a_missing_precision_is_named(brightness: Bundle, install_double: InstallDouble) -> None:
     install_double(version="8.5.3.1")
-    engine = open_tensorrt(bundle, precision="auto")
+    engine = open_tensorrt(brightness, precision="auto")
     assert engine.precision == "fp16"
     engine.close()
     install_double(version="8.5.3.1")
     with pytest.raises(BackendMissingError, match=r"precision=bf16: TensorRT 8.5.3.1 computes in fp32, fp16, int8"):
-        open_tensorrt(bundle, precision="bf16")
+        open_tensorrt(brightness, precision="bf16")
 
 
 def test_a_plan_is_built_only_once(
-    bundle: Bundle, install_double: InstallDouble, caplog: pytest.LogCaptureFixture
+    brightness: Bundle, install_double: InstallDouble, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "engine")
     _, first = install_double()
-    open_tensorrt(bundle).close()
+    open_tensorrt(brightness).close()
     assert [request.name for request in first.requests] == ["encoder.onnx", "head.onnx"]
     assert [request.timing_cache for request in first.requests] == [b"", b"timing"]
     assert "compiling brightness@1 encoder for Double in fp32; this may take minutes, but only once" in caplog.text
     _, second = install_double()
-    open_tensorrt(bundle).close()
+    open_tensorrt(brightness).close()
     assert second.requests == []
 
 
 def test_a_truncated_plan_is_built_again(
-    bundle: Bundle, install_double: InstallDouble, caplog: pytest.LogCaptureFixture
+    brightness: Bundle, install_double: InstallDouble, caplog: pytest.LogCaptureFixture
 ) -> None:
     install_double()
-    open_tensorrt(bundle).close()
+    open_tensorrt(brightness).close()
     (path,) = cache_root().glob("engines/*/encoder.plan")
     path.write_bytes(path.read_bytes()[:-200])
     _, compiler = install_double()
-    open_tensorrt(bundle).close()
+    open_tensorrt(brightness).close()
     assert [request.name for request in compiler.requests] == ["encoder.onnx"]
     assert "encoder.plan: truncated" in caplog.text
 
@@ -209,38 +202,38 @@ def test_a_truncated_plan_is_built_again(
     [({"name": "Other"}, "gpu Double (here: Other)"), ({"version": "11.4.0"}, "tensorrt 10.3.0")],
 )
 def test_a_plan_of_another_gpu_or_version_is_built_again(
-    bundle: Bundle,
+    brightness: Bundle,
     install_double: InstallDouble,
     caplog: pytest.LogCaptureFixture,
     change: dict[str, str],
     difference: str,
 ) -> None:
     install_double()
-    open_tensorrt(bundle).close()
+    open_tensorrt(brightness).close()
     _, compiler = install_double(**change)
-    open_tensorrt(bundle).close()
+    open_tensorrt(brightness).close()
     assert len(compiler.requests) == 2
     assert f"was built for {difference}" in caplog.text
 
 
 def test_a_plan_with_a_foreign_seal_is_built_again(
-    bundle: Bundle, install_double: InstallDouble, caplog: pytest.LogCaptureFixture
+    brightness: Bundle, install_double: InstallDouble, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A plan is executable code. With another secret beside it, it looks like a plan from another machine."""
     install_double()
-    open_tensorrt(bundle).close()
+    open_tensorrt(brightness).close()
     (cache_root() / "machine.key").write_bytes(bytes(32))
     _, compiler = install_double()
-    open_tensorrt(bundle).close()
+    open_tensorrt(brightness).close()
     assert len(compiler.requests) == 2
     assert "encoder.plan: not built by this user on this machine" in caplog.text
 
 
 def test_out_of_memory_is_logged_with_figures_and_the_batch_is_halved(
-    bundle: Bundle, install_double: InstallDouble, caplog: pytest.LogCaptureFixture
+    brightness: Bundle, install_double: InstallDouble, caplog: pytest.LogCaptureFixture
 ) -> None:
     install_double(memory_bytes=300_000, scratch_bytes=20_000)
-    engine = open_tensorrt(bundle, max_batch=64)
+    engine = open_tensorrt(brightness, max_batch=64)
     assert engine.max_batch == 8
     assert "Double: batch 64 needs 1." in caplog.text
     assert "MiB besides the weights (64 bank slots" in caplog.text
@@ -250,16 +243,18 @@ def test_out_of_memory_is_logged_with_figures_and_the_batch_is_halved(
     engine.close()
 
 
-def test_a_gpu_too_small_for_one_chunk_is_refused_with_figures(bundle: Bundle, install_double: InstallDouble) -> None:
+def test_a_gpu_too_small_for_one_chunk_is_refused_with_figures(
+    brightness: Bundle, install_double: InstallDouble
+) -> None:
     cuda, _ = install_double(memory_bytes=6_000)
     with pytest.raises(DeviceMemoryError, match=r"batch 1 needs .* MiB are free: give each GPU fewer streams"):
-        open_tensorrt(bundle)
+        open_tensorrt(brightness)
     assert cuda.closed
 
 
-def test_a_device_failure_is_reported_as_device_error(bundle: Bundle, install_double: InstallDouble) -> None:
+def test_a_device_failure_is_reported_as_device_error(brightness: Bundle, install_double: InstallDouble) -> None:
     cuda, _ = install_double()
-    engine = open_tensorrt(bundle)
+    engine = open_tensorrt(brightness)
     cuda.fail_with = "the GPU reports: an illegal memory access was encountered"
     with pytest.raises(DeviceError, match=r"brightness@1 on tensorrt .*: the GPU reports: an illegal memory"):
         engine.classify(np.zeros((1, 4), np.int32))
@@ -276,7 +271,7 @@ def with_graph(bundle: Bundle, path: Path, change: Callable[[onnx.ModelProto], N
 
 
 def test_unknown_operators_are_named_in_the_error(
-    bundle: Bundle, install_double: InstallDouble, tmp_path: Path
+    brightness: Bundle, install_double: InstallDouble, tmp_path: Path
 ) -> None:
     def change(model: onnx.ModelProto) -> None:
         model.opset_import.append(helper.make_opsetid("com.example", 1))
@@ -285,21 +280,21 @@ def test_unknown_operators_are_named_in_the_error(
         model.graph.node.insert(2, helper.make_node("Det", ["float"], ["unused"]))
 
     install_double()
-    broken = with_graph(bundle, tmp_path / "b", change, "encoder.onnx")
+    broken = with_graph(brightness, tmp_path / "b", change, "encoder.onnx")
     with pytest.raises(CompileError, match=r"operator com\.example::Sharpen \(1 of them\); operator Det"):
         open_tensorrt(broken)
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime", "tensorrt"])
 def test_a_head_with_another_number_of_labels_than_the_spec_is_refused(
-    bundle: Bundle, install_double: InstallDouble, tmp_path: Path, backend: str
+    brightness: Bundle, install_double: InstallDouble, tmp_path: Path, backend: str
 ) -> None:
     def change(model: onnx.ModelProto) -> None:
         model.graph.initializer[2].CopyFrom(onnx.numpy_helper.from_array(np.ones((1, 3), np.float32), "weight"))
         model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 3
 
     install_double()
-    broken = with_graph(bundle, tmp_path / "b", change, "head.onnx")
+    broken = with_graph(brightness, tmp_path / "b", change, "head.onnx")
     with pytest.raises(BundleError, match=r"its head gives 3 logits, its spec has 2|logits is float32 \(3,\)"):
         open_engine(broken, backend=backend, precision="fp32")  # type: ignore[arg-type]
 
@@ -330,9 +325,9 @@ def test_a_batch_is_padded_by_less_than_half_its_size() -> None:
         assert min(size for size in sizes if size >= count) < 1.5 * count or count == 1
 
 
-def test_the_memory_layout_counts_every_buffer(bundle: Bundle, install_double: InstallDouble) -> None:
+def test_the_memory_layout_counts_every_buffer(brightness: Bundle, install_double: InstallDouble) -> None:
     cuda, _ = install_double(scratch_bytes=1000)
-    engine = open_tensorrt(bundle, max_batch=4)
-    layout = MemoryLayout(spec=bundle.spec, max_batch=4, bank_slots=SLOTS, scratch_bytes=4000)
+    engine = open_tensorrt(brightness, max_batch=4)
+    layout = MemoryLayout(spec=brightness.spec, max_batch=4, bank_slots=SLOTS, scratch_bytes=4000)
     assert cuda.used == layout.total_bytes
     engine.close()

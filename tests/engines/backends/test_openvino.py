@@ -1,0 +1,58 @@
+"""What only the OpenVINO backend does: split batches among cores, and cache its compiled graphs."""
+
+import numpy as np
+import openvino
+import pytest
+from support.bundles import expected_logits, random_chunks
+
+import engines.backends.cores
+import engines.backends.openvino
+import engines.cache
+from engines.bundle import Bundle
+from engines.opening import open_engine
+from engines.parity import TOLERANCE, softmax
+
+
+@pytest.mark.parametrize(("streams", "threads", "parts"), [(1, 8, 1), (3, 8, 1), (4, 8, 8), (400, 32, 16), (4, 1, 1)])
+def test_batches_of_many_streams_are_split_among_cores(streams: int, threads: int, parts: int) -> None:
+    assert engines.backends.openvino.parallel_requests(streams=streams, threads=threads, max_batch=16) == parts
+
+
+def test_a_split_batch_gives_the_same_numbers(brightness: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five chunks and five windows are split into three parts, of which the last is smaller."""
+    monkeypatch.setattr(engines.backends.cores, "MIN_WORK_S", 1e-9)
+    monkeypatch.setattr(engines.backends.cores, "MAX_ROUND_S", 1e-9)
+    engine = open_engine(
+        brightness, backend="openvino", precision="fp32", max_batch=5, bank_slots=12, threads=3, streams=8
+    )
+    assert "batches in up to 3 parts" in engine.description
+    chunks = random_chunks(5)
+    engine.encode(chunks, np.arange(5, dtype=np.int32)[::-1].copy())
+    windows = np.array([np.roll(np.arange(5), -shift)[:4] for shift in range(5)], np.int32)
+    expected = [softmax(expected_logits(chunks[4 - window])) for window in windows]
+    np.testing.assert_allclose(engine.classify(windows), expected, atol=TOLERANCE["fp32"])
+    engine.close()
+
+
+def test_a_graph_is_compiled_only_once_unless_its_cached_file_is_damaged(
+    brightness: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    compiled = []
+    compile_model = openvino.Core.compile_model
+    monkeypatch.setattr(
+        openvino.Core,
+        "compile_model",
+        lambda core, path, *rest: compiled.append(path) or compile_model(core, path, *rest),
+    )
+
+    def count_compiled() -> int:
+        compiled.clear()
+        open_engine(brightness, backend="openvino", precision="fp32").close()
+        return len(compiled)
+
+    assert count_compiled() == 2
+    assert count_compiled() == 0
+    (path,) = engines.cache.cache_root().glob("engines/*/encoder")
+    path.write_bytes(path.read_bytes()[:-10])
+    assert count_compiled() == 1
+    assert "truncated" in caplog.text
