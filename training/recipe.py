@@ -23,6 +23,7 @@ MAX_RECIPE_BYTES = 1 << 20
 RENAMED_KEYS = {
     "average": "ema_decay",
     "backbone_words": "backbone_kwargs",
+    "described": "described_channels",
     "find_twins": "find_duplicates",
     "frames_per_token": "frames_per_chunk",
     "held_back": "validation",
@@ -30,8 +31,14 @@ RENAMED_KEYS = {
     "held_back_share": "validation_fraction",
     "held_back_split": "validation_split",
     "loaders": "num_workers",
+    "lost": "joint_dropout",
+    "pooled": "pooled_channels",
+    "rounds": "iterations",
+    "steadiness": "damping",
     "tokens": "chunks",
     "truth_weight": "aux_weight",
+    "unseen": "feature_dropout",
+    "width_of_stages": "stage_channels",
 }
 """Keys of older recipes, and the keys that replace them; errors name the new key."""
 RENAMED_VALUES = {

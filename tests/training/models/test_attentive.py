@@ -68,7 +68,7 @@ def test_weights_are_read_from_a_file(tmp_path: Path) -> None:
 
 
 def test_invalid_weights_backbone_and_chunks_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="not weights that can be read"):
+    with pytest.raises(RunError, match="weights cannot be read"):
         small(weights=str(tmp_path / "none.safetensors"))
     with pytest.raises(RecipeError, match="no such model"):
         small(backbone="mobilenetv2_999")

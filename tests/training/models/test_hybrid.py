@@ -68,10 +68,10 @@ def test_backbone_is_read_from_a_file_and_a_wrong_file_is_refused(tmp_path):
     with pytest.raises(RecipeError, match="do not fit the backbone"):
         parse({**recipe, "weights": str(tmp_path / "cut.safetensors")}).build(labels=3)
     (tmp_path / "pickle.pth").write_bytes(b"\x80\x04")
-    with pytest.raises(RunError, match="a pickle may run anything"):
+    with pytest.raises(RunError, match="a pickle may run any code"):
         parse({**recipe, "weights": str(tmp_path / "pickle.pth")}).build(labels=3)
     (tmp_path / "torn.safetensors").write_bytes(b"torn")
-    with pytest.raises(RunError, match="not weights that can be read"):
+    with pytest.raises(RunError, match="weights cannot be read"):
         parse({**recipe, "weights": str(tmp_path / "torn.safetensors")}).build(labels=3)
     with pytest.raises(RecipeError, match="timm has no such model"):
         parse({**words, "backbone": "mobilenet_unknown"}).build(labels=3)
