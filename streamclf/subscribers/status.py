@@ -91,7 +91,7 @@ def _follow(events: Subscription, table: LiveTable, position: Position, console:
                 table.footer = _footer(event)
             elif table.service.is_silent(now_s := time.monotonic()):
                 silent_s = now_s - (table.service.received_at_s or now_s)
-                table.footer = f"[bold red]nothing received for {silent_s:.0f} s: the service is gone[/]"
+                table.footer = f"[bold red]nothing received for {silent_s:.0f} s: the service is silent[/]"
 
 
 def _footer(heartbeat: Heartbeat) -> str:

@@ -1,4 +1,4 @@
-"""A web server that takes events, or does what receivers do on bad days."""
+"""A web server that accepts webhook requests, or fails in the ways that real receivers do."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Say:
-    """What it answers; `status` 0: it hangs up without a word. `drip`: one header after another, without end."""
+class Response:
+    """An answer. With `status` 0 the server closes the connection; with `is_endless` it sends headers forever."""
 
     status: int
     headers: dict[str, str] = field(default_factory=dict)
-    drip: bool = False
+    is_endless: bool = False
 
 
 class Receiver:
-    """`answer` chooses what is said to each request; by default it takes all."""
+    """Record all requests. `answer` chooses the response to each; by default that is 200."""
 
     def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
         self._changed = threading.Condition()
         self._tls = tls
         self.port = 0
         self.requests: list[Request] = []
-        self.taken: list[Request] = []
-        """Those answered with 2xx."""
-        self.answer: Callable[[Request], Say] = lambda request: Say(200)
-        self.leaving = threading.Event()
+        self.accepted: list[Request] = []
+        """The requests answered with 2xx."""
+        self.answer: Callable[[Request], Response] = lambda request: Response(200)
+        self.stopping = threading.Event()
         self.start()
 
     def __enter__(self) -> Receiver:
@@ -60,7 +60,7 @@ class Receiver:
         return f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}/hook"
 
     def start(self) -> None:
-        self.leaving.clear()
+        self.stopping.clear()
         self._server = _Server(("127.0.0.1", self.port), _Handler)
         self._server.receiver = self
         if self._tls:
@@ -70,9 +70,9 @@ class Receiver:
         self._thread.start()
 
     def stop(self) -> None:
-        if self.leaving.is_set():
+        if self.stopping.is_set():
             return
-        self.leaving.set()
+        self.stopping.set()
         self._server.shutdown()
         self._thread.join(DEADLINE_S)
         self._server.server_close()
@@ -82,14 +82,14 @@ class Receiver:
             if not self._changed.wait_for(condition, DEADLINE_S):
                 raise AssertionError(f"not within {DEADLINE_S} s: {what}; {len(self.requests)} requests")
 
-    def take(self, request: Request) -> Say:
-        said = self.answer(request)
+    def handle(self, request: Request) -> Response:
+        response = self.answer(request)
         with self._changed:
             self.requests.append(request)
-            if 200 <= said.status < 300:
-                self.taken.append(request)
+            if 200 <= response.status < 300:
+                self.accepted.append(request)
             self._changed.notify_all()
-        return said
+        return response
 
 
 class _Server(ThreadingHTTPServer):
@@ -109,19 +109,19 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         receiver = self.server.receiver
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        if receiver.leaving.is_set():
+        if receiver.stopping.is_set():
             self.close_connection = True
             return
-        said = receiver.take(Request(self.path, dict(self.headers), body))
-        if said.status == 0:
+        response = receiver.handle(Request(self.path, dict(self.headers), body))
+        if response.status == 0:
             self.close_connection = True
             return
-        self.send_response(said.status)
-        for name, value in said.headers.items():
+        self.send_response(response.status)
+        for name, value in response.headers.items():
             self.send_header(name, value)
-        if said.drip:
+        if response.is_endless:
             self.flush_headers()
-        while said.drip and not receiver.leaving.wait(0.05):
+        while response.is_endless and not receiver.stopping.wait(0.05):
             self.wfile.write(b"X-More: 1\r\n")
         self.send_header("Content-Length", "0")
         self.end_headers()

@@ -48,14 +48,14 @@ def run_log(
                 patience_s=_ONCE_SILENCE_S if once else None,
             ) as events,
         ):
-            outlet = _LogOutlet(sink, output, _CatchUp(events, stop) if once else None)
+            outlet = _LogOutlet(sink, output, CatchUp(events, stop) if once else None)
             DeliveryLoop(events, outlet, None, max_batch=_MAX_BATCH, linger_s=_LINGER_S).run(stop)
     finally:
         sink.close()
     return 0
 
 
-class _CatchUp:
+class CatchUp:
     """Request the stop when everything that was in the journal at the first heartbeat has been written."""
 
     def __init__(self, events: Subscription, stop: StopRequest) -> None:
@@ -63,6 +63,7 @@ class _CatchUp:
         self._goal: Position | None = None
 
     def update(self, heartbeat: Heartbeat | None) -> None:
+        """Request the stop if the position has reached the goal. Called several times a second."""
         if heartbeat and (self._goal is None or self._goal.epoch != heartbeat.epoch):  # a new journal has a new head
             self._goal = Position(heartbeat.epoch, heartbeat.head)
         goal, position = self._goal, self._events.position
@@ -75,7 +76,7 @@ class _LogOutlet:
 
     name = "log"
 
-    def __init__(self, sink: Sink, path: Path, catch_up: _CatchUp | None) -> None:
+    def __init__(self, sink: Sink, path: Path, catch_up: CatchUp | None) -> None:
         self._sink, self._catch_up = sink, catch_up
         self.outcome = f"written to {path}"
 

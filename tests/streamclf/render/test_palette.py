@@ -1,4 +1,4 @@
-"""The terminal and the picture show a label in one colour, and one can tell the colours apart."""
+"""A label has one colour in the terminal and in films, and no two colours look alike."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from streamclf.render.palette import CALM, CALM_LABELS, INK, LABELS, STATES, bgr
 
 
 def luminance(colour: str) -> float:
-    """WCAG 2.1, relative luminance."""
+    """Relative luminance as in WCAG 2.1."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in bgr(colour))]
     return 0.0722 * linear[0] + 0.7152 * linear[1] + 0.2126 * linear[2]
 
@@ -26,7 +26,7 @@ def contrast(one: str, other: str) -> float:
 
 
 def lab(colour: str) -> tuple[float, float, float]:
-    """OKLab (Ottosson 2020): distances in it are about as people see them."""
+    """Convert to OKLab (Ottosson 2020), where distances are about as people perceive them."""
     b, g, r = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in bgr(colour)))
     long = (0.4122214708 * r + 0.5363325363 * g + 0.0514459929 * b) ** (1 / 3)
     medium = (0.2119034982 * r + 0.6806995451 * g + 0.1073969566 * b) ** (1 / 3)
@@ -38,7 +38,7 @@ def lab(colour: str) -> tuple[float, float, float]:
     )
 
 
-def test_terminal_and_picture_show_the_same_colour() -> None:
+def test_terminal_and_overlay_use_the_same_colour() -> None:
     for label in ("normal", "covered", "wave", ""):
         assert bgr(label_hex(label)) == label_bgr(label)
     assert terminal_table.label_hex is label_hex
@@ -46,11 +46,11 @@ def test_terminal_and_picture_show_the_same_colour() -> None:
 
 
 @pytest.mark.parametrize("label", ["normal", "Normal", "none", "unknown", "background"])
-def test_what_needs_no_attention_is_green(label: str) -> None:
+def test_labels_that_need_no_attention_are_green(label: str) -> None:
     assert label_hex(label) == CALM
 
 
-def test_the_built_in_models_labels_have_colours_of_their_own() -> None:
+def test_the_labels_of_the_built_in_model_have_different_colours() -> None:
     labels = ["normal", "covered", "defocused", "moved", "shaking", "flashing", "noise"]
     assert len({label_hex(label) for label in labels}) == len(labels)
 
@@ -61,19 +61,19 @@ def test_any_other_label_is_not_green(label: str) -> None:
     assert label_hex(label) in (*LABELS, CALM)
 
 
-def test_dark_text_can_be_read_on_each() -> None:
+def test_dark_text_has_enough_contrast_on_each_colour() -> None:
     assert min(contrast(colour, INK) for colour in (*LABELS, CALM)) >= 7
     assert min(contrast(colour, INK) for colour in STATES.values()) >= 4.5
 
 
-def test_no_two_look_alike() -> None:
+def test_no_two_colours_look_alike() -> None:
     def distance(one: str, other: str) -> float:
         return sum((a - b) ** 2 for a, b in zip(lab(one), lab(other), strict=True)) ** 0.5
 
     assert min(distance(a, b) for a, b in combinations((*LABELS, CALM), 2)) >= 0.06
 
 
-def test_it_needs_no_library() -> None:
+def test_the_palette_imports_no_library() -> None:
     code = (
         "import sys, streamclf.render.palette; sys.exit(bool({'cv2', 'numpy', 'rich', 'pydantic'} & set(sys.modules)))"
     )

@@ -99,7 +99,7 @@ def test_in_a_terminal_the_table_is_live_and_names_a_silent_service(hub: HubProc
             wait_until(lambda: shows(b"events 1 to 35"), "the next heartbeat", 20)
         assert shows(b"late")
         hub.kill()
-        wait_until(lambda: shows(b"the service is gone"), "the end of the service", 20)
+        wait_until(lambda: shows(b"the service is silent"), "the end of the service", 20)
         process.send_signal(signal.SIGINT)
         wait_until(lambda: (shows(b"\0"), process.poll())[1] is not None, "the end", 20)
         assert process.returncode == 0
@@ -124,4 +124,4 @@ def test_a_stopped_service_is_an_error(hub: HubProcess) -> None:
     began = time.monotonic()
     with pytest.raises(BusError):
         run_status(hub.events, as_json=True, timeout_s=0.5)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 0.5 + 2.0

@@ -12,15 +12,21 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from support.hub_process import HubProcess, action, prediction, status, wait_until
 
 from streamclf.errors import BusError
 from streamclf.events.drafts import Draft
+from streamclf.events.positions import Position
+from streamclf.events.types import Heartbeat
 from streamclf.producer.link import EventProducer
-from streamclf.subscribers.log.command import run_log
+from streamclf.runtime.stop_request import StopRequest
+from streamclf.subscribers.log.command import CatchUp, run_log
 from streamclf.subscribers.log.rotation import complete_files
 
 CHAOS_S = float(os.environ.get("STREAMCLF_CHAOS_S", "2.5"))
@@ -33,10 +39,10 @@ def hub() -> Iterator[HubProcess]:
         yield hub
 
 
-def start_logger(endpoint: str, output: Path) -> subprocess.Popen[bytes]:
+def start_log(endpoint: str, output: Path) -> subprocess.Popen[bytes]:
     code = (
         "import sys; from pathlib import Path; from streamclf.client import stream_views\n"
-        "from streamclf.subscribers.log.command import run_log\n"
+        "from streamclf.subscribers.log.command import CatchUp, run_log\n"
         "stream_views.SERVICE_SILENT_S = 0.5\n"
         "sys.exit(run_log(sys.argv[1], Path(sys.argv[2]), rotate=sys.argv[3:]))"
     )
@@ -49,7 +55,7 @@ def rotation(output: Path) -> list[str]:
     return [] if output.suffix == ".db" or output.stem == "plain" else ["20KB"]
 
 
-def end_logger(process: subprocess.Popen[bytes], number: int) -> tuple[int, str]:
+def end_log(process: subprocess.Popen[bytes], number: int) -> tuple[int, str]:
     process.send_signal(number)
     _, err = process.communicate(timeout=20)
     return process.returncode, err.decode()
@@ -86,7 +92,7 @@ def logged_rows(path: Path) -> list[tuple[int, str]]:
 def test_the_log_equals_the_journal_after_hub_and_logs_were_killed_at_random(hub: HubProcess, tmp_path: Path) -> None:
     chance = random.Random(1)
     outputs = [tmp_path / name for name in ("events.db", "plain.jsonl", "events.jsonl")]
-    loggers = {path: start_logger(hub.events, path) for path in outputs}
+    logs = {path: start_log(hub.events, path) for path in outputs}
     link = EventProducer(hub.link, "test")
     stop = threading.Event()
     posted = 0
@@ -109,15 +115,15 @@ def test_the_log_equals_the_journal_after_hub_and_logs_were_killed_at_random(hub
                 time.sleep(chance.uniform(0.0, 0.3))
                 hub.start()
             else:
-                end_logger(loggers[victim], signal.SIGKILL)
-                loggers[victim] = start_logger(hub.events, victim)
+                end_log(logs[victim], signal.SIGKILL)
+                logs[victim] = start_log(hub.events, victim)
     finally:
         stop.set()
         poster.join()
     assert link.close(20.0) == 0
     assert link.dropped == {}
-    for path, logger in loggers.items():
-        end_logger(logger, signal.SIGKILL)
+    for path, log in logs.items():
+        end_log(log, signal.SIGKILL)
         assert run_log(hub.events, path, once=True, seconds=60, rotate=rotation(path)) == 0
     assert hub.stop() == 0
     journal = journal_rows(hub.journal)
@@ -127,11 +133,11 @@ def test_the_log_equals_the_journal_after_hub_and_logs_were_killed_at_random(hub
 
 
 def test_it_reports_that_it_waits_for_a_service_and_ends_on_sigint(tmp_path: Path) -> None:
-    loggers = [start_logger("tcp://127.0.0.1:9", tmp_path / name) for name in ("events.db", "events.jsonl")]
-    for logger in loggers:
-        assert logger.stderr is not None
-        assert b"waiting for a service at tcp://127.0.0.1:9" in logger.stderr.readline()
-        code, err = end_logger(logger, signal.SIGINT)
+    logs = [start_log("tcp://127.0.0.1:9", tmp_path / name) for name in ("events.db", "events.jsonl")]
+    for log in logs:
+        assert log.stderr is not None
+        assert b"waiting for a service at tcp://127.0.0.1:9" in log.stderr.readline()
+        code, err = end_log(log, signal.SIGINT)
         assert code == 0
         assert "0 events written" in err
 
@@ -140,6 +146,28 @@ def test_once_without_a_service_is_an_error_with_a_remedy(tmp_path: Path, monkey
     monkeypatch.setattr("streamclf.subscribers.log.command._ONCE_SILENCE_S", 0.2)
     with pytest.raises(BusError, match="is the service running"):
         run_log("tcp://127.0.0.1:9", tmp_path / "events.db", once=True)
+
+
+def test_once_ends_at_the_head_of_the_first_heartbeat_or_of_a_new_journal() -> None:
+    stop = StopRequest()
+    events: Any = SimpleNamespace(position=None)
+    catch_up = CatchUp(events, stop)
+    catch_up.update(heartbeat("ab" * 16, head=5))
+    events.position = Position("ab" * 16, 4)
+    catch_up.update(heartbeat("ab" * 16, head=9))
+    assert not stop.is_set
+    catch_up.update(heartbeat("cd" * 16, head=2))
+    events.position = Position("cd" * 16, 1)
+    catch_up.update(None)
+    assert not stop.is_set
+    events.position = Position("cd" * 16, 2)
+    catch_up.update(None)
+    assert stop.is_set
+
+
+def heartbeat(epoch: str, head: int) -> Heartbeat:
+    now = datetime.now(timezone.utc)
+    return Heartbeat(epoch=epoch, time=now, head=head, oldest=1, last={}, replay="tcp://127.0.0.1:1")
 
 
 def test_label_and_probability_are_columns(hub: HubProcess, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_wherever_a_write_is_cut_off_each_event_is_written_once(
     write(sink, items)
     sink.close()
     whole = path.read_bytes()
-    monkeypatch.setattr(os, "fsync", lambda fd: None)  # 600 opened files: the disk would take most of the time
+    monkeypatch.setattr(os, "fsync", lambda fd: None)  # the disk would need most of the time for some 600 files
     for cut in range(len(whole)):
         path.write_bytes(whole[:cut])
         sink = JsonlSink(path)

@@ -1,4 +1,4 @@
-"""Events become the messages and descriptions that Home Assistant needs, and old events switch nothing on."""
+"""Events become the messages and descriptions that Home Assistant needs. An old event does not switch an entity on."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ def test_a_stream_is_described_as_a_device_with_a_sensor_and_a_binary_sensor_for
     assert sensor["availability_mode"] == "all"
     assert sensor["availability"] == [{"topic": "streamclf/status"}, {"topic": "streamclf/door/availability"}]
     assert all(config["qos"] == 1 and config["origin"]["name"] == "streamclf" for config in configs.values())
-    assert not [m for m in topics.messages(action("start"), 0.0) if m.topic.startswith("homeassistant/")]  # once
+    assert not [
+        m for m in topics.messages(action("start"), 0.0) if m.topic.startswith("homeassistant/")
+    ]  # an action is described once
     quiet = Topics("streamclf", discovery=False, memory={})
     assert not [m for m in quiet.messages(action("start"), 0.0) if m.topic.startswith("homeassistant/")]
 
@@ -92,7 +94,7 @@ def test_labels_are_published_when_they_change_and_actions_when_they_start_and_e
     ]  # fmt: skip
 
 
-def test_an_old_event_switches_nothing_on_but_an_old_end_switches_off() -> None:
+def test_an_old_start_does_not_switch_on_but_an_old_end_switches_off() -> None:
     topics = Topics("streamclf", memory={})
     old = STALE_S + 1
     assert [topic for topic, _, _ in messages(topics, action("start"), prediction("wave"), age_s=old)] == [
@@ -139,7 +141,7 @@ def test_labels_that_cannot_be_topics_stay_different() -> None:
             Topics(prefix, memory={})
 
 
-def test_streams_and_labels_without_end_become_no_entities_but_their_actions_are_status() -> None:
+def test_streams_and_labels_beyond_the_limits_have_no_entity_but_their_actions_are_published() -> None:
     topics = Topics("streamclf", memory={})
     for number in range(MAX_LABELS + 3):
         assert messages(topics, action("start", f"label{number}"))[0][0] == "streamclf/door/action"
@@ -150,7 +152,7 @@ def test_streams_and_labels_without_end_become_no_entities_but_their_actions_are
     assert len(topics.memory()["streams"]) == MAX_STREAMS
 
 
-def test_lost_offsets_are_status() -> None:
+def test_a_lost_range_is_published() -> None:
     ((topic, payload, retain),) = messages(Topics("streamclf", memory={}), Lost(epoch=EPOCH, first=3, last=None))
     assert (topic, retain) == ("streamclf/lost", False)
     assert json.loads(payload) == {"type": "lost", "epoch": EPOCH, "first": 3, "last": None}

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from support.certificates import make_certificate, server_context
 from support.hub_process import HubProcess, action, prediction, wait_until
-from support.receiver import Receiver, Request, Say
+from support.receiver import Receiver, Request, Response
 from support.repository import ROOT
 from support.service import Service
 
@@ -93,7 +93,7 @@ def verify(request: Request, secret: bytes, *, now_s: float) -> bool:
 def test_a_signature_is_valid_for_its_body_and_time_only(receiver: Receiver, tmp_path: Path) -> None:
     with opened_outlet(receiver, tmp_path, RecordedWaits()) as outlet:
         assert outlet.deliver([action_event(7)], None)
-    (request,) = receiver.taken
+    (request,) = receiver.accepted
     assert request.json["offset"] == 7
     assert request.json["phase"] == "start"
     assert request.headers["Idempotency-Key"] == f"{EPOCH}-7"
@@ -137,7 +137,7 @@ def test_a_batch_is_one_request_and_holds_lost_ranges(receiver: Receiver, tmp_pa
             [action_event(7), Lost(epoch=EPOCH, first=8, last=9), action_event(None), action_event(10)], None
         )
         assert outlet.deliver([action_event(11)], None)
-    first, second = receiver.taken
+    first, second = receiver.accepted
     assert [event.get("offset") for event in first.json["events"]] == [7, None, None, 10]
     assert first.json["events"][1] == {"v": 1, "type": "lost", "epoch": EPOCH, "first": 8, "last": 9}
     assert first.headers["Idempotency-Key"] == f"{EPOCH}-7+{EPOCH}-10"
@@ -146,7 +146,7 @@ def test_a_batch_is_one_request_and_holds_lost_ranges(receiver: Receiver, tmp_pa
 
 @pytest.mark.parametrize("status", [500, 503, 429, 408, 0])
 def test_a_temporary_failure_is_retried_with_growing_waits(receiver: Receiver, tmp_path: Path, status: int) -> None:
-    receiver.answer = lambda request: Say(status if len(receiver.requests) < 9 else 204)
+    receiver.answer = lambda request: Response(status if len(receiver.requests) < 9 else 204)
     stop = RecordedWaits()
     with opened_outlet(receiver, tmp_path, stop) as outlet:
         assert outlet.deliver([action_event(7)], None)
@@ -165,7 +165,7 @@ def test_waits_grow_to_a_minute_and_have_jitter() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "least", "most"),
+    ("retry_after", "minimum_s", "maximum_s"),
     [
         ("7", 7, 7),
         ("999999999", MAX_RETRY_AFTER_S, MAX_RETRY_AFTER_S),
@@ -176,27 +176,29 @@ def test_waits_grow_to_a_minute_and_have_jitter() -> None:
     ],
 )
 def test_retry_after_lengthens_the_wait_up_to_an_hour(
-    receiver: Receiver, tmp_path: Path, asked: str, least: float, most: float
+    receiver: Receiver, tmp_path: Path, retry_after: str, minimum_s: float, maximum_s: float
 ) -> None:
-    if asked == "in 900 s":  # a date, computed when the test runs
-        asked = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=900))
-    receiver.answer = lambda request: Say(200) if receiver.requests else Say(503, {"Retry-After": asked})
+    if retry_after == "in 900 s":  # a date, computed when the test runs
+        retry_after = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=900))
+    receiver.answer = lambda request: (
+        Response(200) if receiver.requests else Response(503, {"Retry-After": retry_after})
+    )
     stop = RecordedWaits()
     with opened_outlet(receiver, tmp_path, stop) as outlet:
         assert outlet.deliver([action_event(7)], None)
-    assert least <= stop.waits_s[0] <= most
+    assert minimum_s <= stop.waits_s[0] <= maximum_s
 
 
 @pytest.mark.parametrize("status", [400, 404, 410, 301, 307])
 def test_a_refused_event_is_kept_with_the_reason_and_delays_no_other(
     receiver: Receiver, tmp_path: Path, status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    receiver.answer = lambda request: Say(
+    receiver.answer = lambda request: Response(
         status if request.json["offset"] == 8 else 200, {"Location": f"{receiver.url}/elsewhere"}
     )
     with opened_outlet(receiver, tmp_path, RecordedWaits()) as outlet:
         assert all(outlet.deliver([action_event(offset)], None) for offset in (7, 8, 9))
-    assert [request.json["offset"] for request in receiver.taken] == [7, 9]
+    assert [request.json["offset"] for request in receiver.accepted] == [7, 9]
     assert {request.path for request in receiver.requests} == {"/hook"}  # a redirect is not followed
     (line,) = (tmp_path / "dead").read_text().splitlines()
     kept = json.loads(line)
@@ -207,10 +209,10 @@ def test_a_refused_event_is_kept_with_the_reason_and_delays_no_other(
 
 
 def test_a_refused_event_does_not_discard_its_batch(receiver: Receiver, tmp_path: Path) -> None:
-    receiver.answer = lambda request: Say(422 if 8 in [e["offset"] for e in request.json["events"]] else 200)
+    receiver.answer = lambda request: Response(422 if 8 in [e["offset"] for e in request.json["events"]] else 200)
     with opened_outlet(receiver, tmp_path, RecordedWaits(), is_batched=True) as outlet:
         assert outlet.deliver([action_event(7), action_event(8), action_event(9)], None)
-    assert [e["offset"] for request in receiver.taken for e in request.json["events"]] == [7, 9]
+    assert [e["offset"] for request in receiver.accepted for e in request.json["events"]] == [7, 9]
     assert outlet.refused == 1
 
 
@@ -252,7 +254,7 @@ def start(hub: HubProcess, url: str, folder: Path, *more: str, **env: str) -> Se
 
 def first_arrivals(receiver: Receiver) -> list[Any]:
     """Each event once, in the order of arrival. The `Idempotency-Key` identifies repetitions."""
-    found = {request.headers["Idempotency-Key"]: request.json["at_s"] for request in list(receiver.taken)}
+    found = {request.headers["Idempotency-Key"]: request.json["at_s"] for request in list(receiver.accepted)}
     return list(found.values())
 
 
@@ -274,7 +276,7 @@ def test_every_action_arrives_in_order_after_a_kill_and_without_the_receiver(
             wait_until(position.exists, "the first position", 20)
             act(30)
             receiver.wait_for(lambda: len(first_arrivals(receiver)) == 30, "30 actions")
-            receiver.answer = lambda request: Say(503)
+            receiver.answer = lambda request: Response(503)
             act(10)
             first.wait_for_line("503")
             first.process.kill()
@@ -283,7 +285,7 @@ def test_every_action_arrives_in_order_after_a_kill_and_without_the_receiver(
         act(10)
         with start(hub, url, tmp_path) as second:
             second.wait_for_line("Connection refused.*nothing is lost")
-            receiver.answer = lambda request: Say(400 if request.json["at_s"] == 45.0 else 200)
+            receiver.answer = lambda request: Response(400 if request.json["at_s"] == 45.0 else 200)
             receiver.start()
             receiver.wait_for(lambda: len(first_arrivals(receiver)) == 49, "all but one")
             act(10)
@@ -291,13 +293,13 @@ def test_every_action_arrives_in_order_after_a_kill_and_without_the_receiver(
             second.interrupt()
             assert second.wait() == 0
     assert first_arrivals(receiver) == [at_s for at_s in expected if at_s != 45.0]
-    assert len(receiver.taken) <= 60  # a kill repeats at most one
+    assert len(receiver.accepted) <= 60  # a kill repeats at most one
     (line,) = (tmp_path / "webhook.position.dead.jsonl").read_text().splitlines()
     assert json.loads(line)["body"]["at_s"] == 45.0
-    assert all(verify(request, SECRET.encode(), now_s=time.time()) for request in receiver.taken)
+    assert all(verify(request, SECRET.encode(), now_s=time.time()) for request in receiver.accepted)
     output = "\n".join(first.lines + second.lines)
     assert re.search("1 refused for good", output)
-    for secret in (SECRET, "pass-in-url", "path-secret", receiver.taken[0].headers["Authorization"][6:]):
+    for secret in (SECRET, "pass-in-url", "path-secret", receiver.accepted[0].headers["Authorization"][6:]):
         assert secret not in output
 
 
@@ -306,7 +308,7 @@ def test_a_lost_range_is_posted_reported_and_counted(tmp_path: Path, receiver: R
         with EventProducer(hub.link, "test") as link, start(hub, receiver.url, tmp_path) as first:
             wait_until((tmp_path / "webhook.position").exists, "the first position", 20)
             link.post(action("start"))
-            receiver.wait_for(lambda: len(receiver.taken) == 1, "an action")
+            receiver.wait_for(lambda: len(receiver.accepted) == 1, "an action")
             first.interrupt()
             assert first.wait() == 0
         hub.kill()
@@ -315,10 +317,10 @@ def test_a_lost_range_is_posted_reported_and_counted(tmp_path: Path, receiver: R
         hub.start()
         with EventProducer(hub.link, "test") as link, start(hub, receiver.url, tmp_path) as second:
             link.post(action("start"))
-            receiver.wait_for(lambda: len(receiver.taken) == 3, "a lost range and an action")
+            receiver.wait_for(lambda: len(receiver.accepted) == 3, "a lost range and an action")
             second.interrupt()
             assert second.wait() == 0
-    assert [request.json["type"] for request in receiver.taken] == ["action", "lost", "action"]
+    assert [request.json["type"] for request in receiver.accepted] == ["action", "lost", "action"]
     assert "1 ranges lost" in second.lines[-1]
     assert any("lost: offsets 2 to an unknown offset" in line for line in second.lines)
 
@@ -336,6 +338,6 @@ def test_https_requires_a_trusted_certificate_and_can_start_at_the_oldest_event(
         with start(hub, receiver.url, tmp_path, *more) as outlet:
             outlet.wait_for_line("(?i)certificate")
         with start(hub, receiver.url, tmp_path, *more, SSL_CERT_FILE=str(pem)):
-            receiver.wait_for(lambda: bool(receiver.taken), "a batch")
-            events = [event for request in receiver.taken for event in request.json["events"]]
+            receiver.wait_for(lambda: bool(receiver.accepted), "a batch")
+            events = [event for request in receiver.accepted for event in request.json["events"]]
             assert [event["at_s"] for event in events][:1] == [0.0]

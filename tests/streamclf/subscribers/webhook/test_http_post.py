@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
-from support.receiver import Receiver, Say
+from support.receiver import Receiver, Response
 
 from streamclf.errors import UsageError
 from streamclf.runtime.stop_request import StopRequest
@@ -20,7 +20,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 def test_a_receiver_that_sends_forever_is_cut_off_at_the_deadline(receiver: Receiver) -> None:
-    receiver.answer = lambda request: Say(200, drip=True)
+    receiver.answer = lambda request: Response(200, is_endless=True)
     with (
         closing(Poster(parse_target(receiver.url), StopRequest(), timeout_s=0.5)) as poster,
         pytest.raises(UnreachableError, match=r"no complete answer within 0\.5 s"),
