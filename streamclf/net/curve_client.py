@@ -17,7 +17,8 @@ from streamclf.net.zeromq import is_readable
 
 REFUSED_S: Final = 5.0
 """Refusals for this long are an error; by then the service has read a key that was just added to its list."""
-_REOPEN_AFTER_S = 1.0
+REOPEN_AFTER_S: Final = 1.0
+"""A pause before the socket is opened again, after a refusal that libzmq does not retry by itself."""
 _QUICK_CLOSE_S = 1.5
 _MIN_REFUSALS = 3
 _EVENTS: Final = (
@@ -142,7 +143,7 @@ class HandshakeMonitor:
                 self._count_refusal(_CLOSED)
         else:
             self._count_refusal(_NOT_ALLOWED if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH else _MISMATCH)
-            self._reopen_at = now + _REOPEN_AFTER_S  # libzmq does not try again after these
+            self._reopen_at = now + REOPEN_AFTER_S  # libzmq does not try again after these
 
     def _count_refusal(self, reason: str) -> None:
         self._refused_since = self._refused_since or time.monotonic()

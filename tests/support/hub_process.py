@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,9 +20,9 @@ from streamclf.events.drafts import Draft
 from streamclf.runtime.jobs import HubJob
 
 READY_S = 20.0
-_FAST_HUB = """
+_HUB_WITH_TIMINGS = """
 import runpy, streamclf.hub.process
-streamclf.hub.process._HEARTBEAT_S = {heartbeat_s}
+vars(streamclf.hub.process).update({timings})
 runpy.run_module("streamclf.hub", run_name="__main__")
 """
 
@@ -30,9 +30,9 @@ runpy.run_module("streamclf.hub", run_name="__main__")
 class HubProcess:
     """A `python -m streamclf.hub` process on free ports; it can be killed and started again on the same ports."""
 
-    def __init__(self, *, keep_s: float = 3600.0, heartbeat_s: float | None = None, **more: Any) -> None:
-        """Prepare a hub; `heartbeat_s` makes its heartbeats more frequent, for tests that wait for several."""
-        self._heartbeat_s = heartbeat_s
+    def __init__(self, *, keep_s: float = 3600.0, timings: Mapping[str, float] | None = None, **more: Any) -> None:
+        """Prepare a hub; `timings` replaces constants of `streamclf.hub.process`, so that tests wait less."""
+        self._timings = timings
         # Not pytest's tmp_path: a socket's path has at most 107 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix="hub-"))
         self.job = HubJob(
@@ -80,7 +80,7 @@ class HubProcess:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        self._process = start_hub(self.job, heartbeat_s=self._heartbeat_s)
+        self._process = start_hub(self.job, timings=self._timings)
         line = read_ready_line(self._process)
         self.job = self.job.model_copy(update=json.loads(line))
 
@@ -112,11 +112,13 @@ class HubProcess:
                 pipe.close()
 
 
-def start_hub(job: HubJob, *, stderr: int | None = None, heartbeat_s: float | None = None) -> subprocess.Popen[bytes]:
+def start_hub(
+    job: HubJob, *, stderr: int | None = None, timings: Mapping[str, float] | None = None
+) -> subprocess.Popen[bytes]:
     """Start a hub; read its first line with `read_ready_line`."""
     command = ["-m", "streamclf.hub"]
-    if heartbeat_s is not None:
-        command = ["-c", _FAST_HUB.format(heartbeat_s=heartbeat_s)]
+    if timings:
+        command = ["-c", _HUB_WITH_TIMINGS.format(timings=dict(timings))]
     process = subprocess.Popen([sys.executable, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr)
     assert process.stdin is not None
     process.stdin.write(job.model_dump_json().encode() + b"\n")

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,10 @@ import zmq
 from support.hub_process import HubProcess, action, ask, prediction, read_ready_line, start_hub, status, wait_until
 from support.processes import wakes
 
+from streamclf.client.subscription import subscribe
+from streamclf.config.service import parse_config
 from streamclf.events.drafts import Draft
+from streamclf.events.types import Heartbeat
 from streamclf.producer.link import EventProducer
 
 
@@ -194,7 +198,7 @@ def test_port_in_use_gives_one_line_and_exit_code_1(hub: HubProcess) -> None:
 
 
 def test_actions_stay_paired_when_hub_and_classifier_crash() -> None:
-    with HubProcess(heartbeat_s=0.1) as hub:
+    with HubProcess(timings={"_HEARTBEAT_S": 0.1}) as hub:
         old = EventProducer(hub.link, "classifier")
         old.post(action("start"))
         wait_until(lambda: old.unacknowledged == 0, "confirmation")
@@ -281,3 +285,26 @@ def test_hostile_requests_get_an_error_that_reveals_nothing(
     header, event = ask(context, hub.replay, b'{"request":"replay","id":"mine","streams":["door"]}')
     assert json.loads(header)["id"] == "mine"
     assert json.loads(event)["stream"] == "door"
+
+
+def test_hub_keeps_the_journal_within_the_configured_size(tmp_path: Path) -> None:
+    raw = {"streams": {"a": {"camera": 0}}, "publish": {"keep_size": "1MB"}}
+    publish = parse_config(raw, base=tmp_path, origin="x").publish
+    assert publish.keep_size == 1_000_000
+    timings = {"_HEARTBEAT_S": 0.1, "_RETAIN_S": 0.1}
+    with (
+        HubProcess(keep_bytes=publish.keep_size, timings=timings) as hub,
+        EventProducer(hub.link, "test") as link,
+    ):
+        with subscribe(hub.events, types=["heartbeat"]) as events:
+            for number in range(3000):
+                link.post(prediction(number=number))
+                if number % 1000 == 999:
+                    wait_until(lambda: link.unacknowledged == 0, "confirmation", 30)
+            oldest = 1
+            end = time.monotonic() + 20
+            while oldest == 1:
+                assert time.monotonic() < end, "nothing was removed"
+                beat = events.receive(1.0)
+                oldest = beat.oldest if isinstance(beat, Heartbeat) else oldest
+        assert 1 < oldest <= 3000

@@ -10,8 +10,9 @@ from support.bundles import make_brightness_bundle
 from support.repository import ROOT
 
 from streamclf.config.actions import ActionConfig
-from streamclf.config.service import load_config
+from streamclf.config.service import load_config, parse_config
 from streamclf.errors import ConfigError, UsageError
+from streamclf.net.curve_keys import make_keys
 from streamclf.supervisor.preflight import preflight
 
 
@@ -73,3 +74,26 @@ def test_the_example_in_configs_is_valid() -> None:
     config = load_config(ROOT / "configs" / "cameras.yaml")
     assert preflight(config).spec.name == "camera-events"
     assert config.actions.keys() == {"covered", "moved"}
+
+
+@pytest.mark.parametrize(
+    ("publish", "message"),
+    [
+        ({"events": "tcp://0.0.0.0:5555"}, r"publish\.events=tcp://0\.0\.0\.0:5555: anybody in the network"),
+        ({"replay": "tcp://*:5556"}, r"publish\.replay=.*publish\.allow"),
+        ({"keys": "server.key_secret"}, "keys and allow go together"),
+        ({"keys": "server.key", "allow": "allowed"}, r"publish\.keys=.*public key only"),
+        ({"keys": "server.key_secret", "allow": "nowhere"}, r"publish\.allow=.*create it"),
+        ({"keep_size": "10"}, r"keep_size=10: .*10GB"),
+        ({"keep_size": "5B"}, "10GB"),
+    ],
+)
+def test_configuration_that_is_open_to_the_network_or_has_wrong_keys_is_refused(
+    tmp_path: Path, publish: dict[str, str], message: str
+) -> None:
+    make_keys(tmp_path, "server")
+    (tmp_path / "allowed").mkdir()
+    (tmp_path / "a.mp4").touch()
+    raw = {"streams": {"a": {"url": "a.mp4"}}, "publish": publish}
+    with pytest.raises(ConfigError, match=message):
+        preflight(parse_config(raw, base=tmp_path, origin="service.yaml"))

@@ -1,0 +1,70 @@
+"""Test the gate of a service with keys, and its allow-list."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+import zmq
+from support.hub_process import wait_until
+
+from streamclf.client.subscription import subscribe
+from streamclf.errors import BusError
+from streamclf.hub.guard.curve_gate import AllowList, CurveGate
+from streamclf.hub.publisher import Publisher
+from streamclf.net.curve_keys import load_certificate, make_keys
+
+
+def test_no_client_connects_after_the_gate_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamclf.net.curve_client.REFUSED_S", 60.0)
+    (tmp_path / "allowed").mkdir()
+    server, server_secret = make_keys(tmp_path, "server")
+    public, secret = make_keys(tmp_path, "viewer", service=server)
+    shutil.copy(public, tmp_path / "allowed")
+    context = zmq.Context()
+    gate = CurveGate(context, load_certificate(server_secret, secret=True), AllowList(tmp_path / "allowed"))
+    publisher = Publisher(context, "tcp://127.0.0.1:*", gate=gate)
+    gate.close()
+    with subscribe(publisher.endpoint, keys=secret) as events:
+        end = time.monotonic() + 1.0
+        while time.monotonic() < end:
+            publisher.receive_subscriptions()
+            publisher.send(b"heartbeat/", b"{}")
+            assert events.receive(0.05) is None
+            assert events.refused == 0, "a message came through"
+    assert not publisher.has_new_subscriber
+    publisher.close()
+    context.term()
+
+
+def test_unreadable_list_allows_no_key_and_bad_files_do_not_block_good_ones(tmp_path: Path) -> None:
+    allowed = tmp_path / "allowed"
+    _, secret = make_keys(allowed, "good")
+    certificate = load_certificate(secret)
+    (allowed / "notes.key").write_text("roses are red")
+    (allowed / "huge.key").write_bytes(b"x" * 100_000)
+    (allowed / "dangling.key").symlink_to("nowhere")
+    allow = AllowList(allowed)
+    assert allow.name_of(certificate.public) == "good"
+    assert len(allow) == 1
+    shutil.rmtree(allowed)
+    wait_until(lambda: allow.name_of(certificate.public) is None, "no key to be allowed")
+
+
+@pytest.mark.parametrize("endpoint", ["tcp://0.0.0.0:*", "tcp://[::]:*"])
+def test_endpoint_that_the_network_can_reach_needs_keys(tmp_path: Path, endpoint: str) -> None:
+    if "[" in endpoint and not Path("/proc/net/if_inet6").exists():
+        pytest.skip("no IPv6 here")
+    (tmp_path / "allowed").mkdir()
+    _, secret = make_keys(tmp_path, "server")
+    context = zmq.Context()
+    with pytest.raises(BusError, match=r"publish\.keys and publish\.allow"):
+        Publisher(context, endpoint)
+    gate = CurveGate(context, load_certificate(secret, secret=True), AllowList(tmp_path / "allowed"))
+    publisher = Publisher(context, endpoint, gate=gate)
+    assert int(publisher.endpoint.rpartition(":")[2]) > 0
+    publisher.close()
+    gate.close()
+    context.term()
