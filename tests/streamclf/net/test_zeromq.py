@@ -24,8 +24,15 @@ def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
 
 
 @pytest.fixture
-def server(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
-    return open_socket(context, zmq.XPUB, max_bytes=100)
+def server(context: zmq.Context[zmq.Socket[bytes]]) -> Iterator[zmq.Socket[bytes]]:
+    with open_socket(context, zmq.XPUB, max_bytes=100) as socket:
+        yield socket
+
+
+@pytest.fixture
+def second(context: zmq.Context[zmq.Socket[bytes]]) -> Iterator[zmq.Socket[bytes]]:
+    with open_socket(context, zmq.XPUB, max_bytes=100) as socket:
+        yield socket
 
 
 def test_bind_returns_the_port_that_it_got(server: zmq.Socket[bytes]) -> None:
@@ -34,12 +41,10 @@ def test_bind_returns_the_port_that_it_got(server: zmq.Socket[bytes]) -> None:
     assert int(endpoint.rpartition(":")[2]) > 0
 
 
-def test_port_in_use_names_endpoint_and_remedy(
-    context: zmq.Context[zmq.Socket[bytes]], server: zmq.Socket[bytes]
-) -> None:
+def test_port_in_use_names_endpoint_and_remedy(server: zmq.Socket[bytes], second: zmq.Socket[bytes]) -> None:
     endpoint = bind(server, "tcp://127.0.0.1:*", "publish.events")
     with pytest.raises(BusError, match=f"publish.events {endpoint}: .*another program uses it"):
-        bind(open_socket(context, zmq.XPUB, max_bytes=100), endpoint, "publish.events")
+        bind(second, endpoint, "publish.events")
 
 
 @pytest.mark.parametrize(
@@ -65,22 +70,19 @@ def test_malformed_endpoint_is_refused(server: zmq.Socket[bytes], endpoint: str)
 
 
 def test_only_its_owner_may_open_an_ipc_socket_and_a_served_one_is_kept(
-    context: zmq.Context[zmq.Socket[bytes]], server: zmq.Socket[bytes]
+    server: zmq.Socket[bytes], second: zmq.Socket[bytes]
 ) -> None:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "events"
         bind(server, f"ipc://{path}", "publish.events")
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
-        second = open_socket(context, zmq.XPUB, max_bytes=100)
         with pytest.raises(BusError, match="another program serves it"):
             bind(second, f"ipc://{path}", "publish.events")
         with pytest.raises(BusError, match="does not exist"):
             bind(second, f"ipc://{directory}/no/such/place", "publish.events")
 
 
-def test_stale_ipc_socket_is_replaced_and_a_file_is_kept(
-    context: zmq.Context[zmq.Socket[bytes]], server: zmq.Socket[bytes]
-) -> None:
+def test_stale_ipc_socket_is_replaced_and_a_file_is_kept(server: zmq.Socket[bytes], second: zmq.Socket[bytes]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         stale = Path(directory) / "stale"
         with socket.socket(socket.AF_UNIX) as gone:
@@ -89,7 +91,7 @@ def test_stale_ipc_socket_is_replaced_and_a_file_is_kept(
         file = Path(directory) / "file"
         file.write_text("precious")
         with pytest.raises(BusError, match="not a socket"):
-            bind(open_socket(context, zmq.XPUB, max_bytes=100), f"ipc://{file}", "publish.events")
+            bind(second, f"ipc://{file}", "publish.events")
         assert file.read_text() == "precious"
 
 
