@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from support.gpu_double import TRAITS, double_platform
-from support.vivit import TINY, make_vivit_bundle, probabilities
+from support.vivit import TINY, make_vivit_bundle, pytorch_probabilities
 
 import engines.backends.tensorrt
 import engines.opening
@@ -56,7 +56,7 @@ def test_random_clips_give_pytorchs_probabilities(
         begin += size
     first = np.arange(17)
     windows = np.stack([slots[at : at + spec.chunks] for at in first])
-    expected = probabilities(model, np.stack([clip[at : at + spec.chunks] for at in first]))
+    expected = pytorch_probabilities(model, np.stack([clip[at : at + spec.chunks] for at in first]))
     for size in range(1, MAX_BATCH + 1):
         for at in range(0, len(windows), size):
             actual = engine.classify(windows[at : at + size])

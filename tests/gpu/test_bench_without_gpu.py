@@ -62,11 +62,11 @@ def test_torch_is_measured_both_ways(name: str, monkeypatch: pytest.MonkeyPatch)
 def test_lowered_weights_run_through_every_architecture() -> None:
     """Half-precision weights under autocast, as on the card; BF16, which a CPU has, stands for FP16."""
     import torch
-    from support.gpu_models import MODELS, random_weights, words_of
-    from support.model_kinds import windows
+    from support.gpu_models import MODELS, model_settings, random_weights
+    from support.model_kinds import random_windows
 
     for name in MODELS:
-        shown = windows(words_of(name, small=True), count=1)
+        shown = random_windows(model_settings(name, small=True), count=1)
         model = random_weights(name, small=True)
         with torch.inference_mode():
             exact = model(shown).softmax(-1)

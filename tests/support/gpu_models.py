@@ -1,4 +1,4 @@
-"""The six architectures of the GPU proof, as bundles of random weights: built once, in full size or small."""
+"""Make bundles with random weights of the six architectures that the GPU tests measure, in full size or small."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from support.model_kinds import parse, windows
+from support.model_kinds import parse_recipe, random_windows
 
 from engines.bundle import SPEC_FILE, Bundle, load_bundle
 from engines.graphs.quantise import quantise_bundle
@@ -31,61 +31,65 @@ MODELS: dict[str, dict[str, Any]] = {
     "vivit-self": {**_VIVIT, "variant": "factorised_self"},
     "vivit-dot": {**_VIVIT, "variant": "factorised_dot"},
 }  # fmt: skip
-"""By name; the aim's own comes first."""
+"""Settings by name; the model with a performance goal comes first."""
 FPS = {"hybrid-densenet121": 10.0}
-ELSE_FPS = 12.5
+DEFAULT_FPS = 12.5
 LABELS = 400
 CALIBRATION_WINDOWS = 2
 
 
-def words_of(name: str, *, small: bool = False) -> dict[str, Any]:
-    """The recipe's words; `small`: the same parts, so few and narrow that a CPU runs them in a second."""
-    words = MODELS[name]
+def model_settings(name: str, *, small: bool = False) -> dict[str, Any]:
+    """Return the settings of the model's recipe; `small` has layers that a CPU runs in a second."""
+    settings = MODELS[name]
     if not small:
-        return words
-    less = {"height": 64, "width": 64, "chunks": 4}
-    if words["kind"] == "vivit":
-        return {**words, **_SMALL}
-    return {**words, **less, "widths": [16, 32], "blocks": [1, 1]} if name == "conv-transformer" else {**words, **less}
+        return settings
+    smaller = {"height": 64, "width": 64, "chunks": 4}
+    if settings["kind"] == "vivit":
+        return {**settings, **_SMALL}
+    return (
+        {**settings, **smaller, "widths": [16, 32], "blocks": [1, 1]}
+        if name == "conv-transformer"
+        else {**settings, **smaller}
+    )
 
 
 def random_weights(name: str, *, small: bool = False) -> ClipModel:
-    """Far enough from fresh weights that every part of the network matters."""
-    words = words_of(name, small=small)
+    """Build a model with weights away from their initial values, so that every part of the network has an effect."""
+    settings = model_settings(name, small=small)
     torch.manual_seed(7)
-    model = parse(words).build(labels=8 if small else LABELS)
+    model = parse_recipe(settings).build(labels=8 if small else LABELS)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter) * parameter.std().nan_to_num(0.0).clamp(0.02, 1.0))
     norms = [part for part in model.modules() if isinstance(part, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d))]
-    if norms:  # they take what they see for the truth, or what comes out of a CNN is all but nothing
+    if norms:  # with momentum 1 they use the statistics of these windows; otherwise a CNN's output is almost zero
         for part in norms:
             part.momentum = 1.0
         with torch.no_grad():
-            model.train()(windows(words, count=2))
+            model.train()(random_windows(settings, count=2))
     return model.eval()
 
 
 def gpu_bundle(folder: Path, name: str, *, small: bool = False) -> Bundle:
-    """The bundle in `folder`, with INT8 graphs beside the exact ones; what is there already is taken."""
+    """Return the bundle in `folder`, with INT8 graphs beside the exact ones; make it if it is not there yet."""
     path = folder / name
     if (path / SPEC_FILE).is_file():
         return load_bundle(path)
-    words = words_of(name, small=small)
-    recipe = parse(words)
+    settings = model_settings(name, small=small)
+    recipe = parse_recipe(settings)
     model = random_weights(name, small=small)
     fields = {
         "name": name,
         "version": "0",
         "labels": tuple(f"label-{i}" for i in range(8 if small else LABELS)),
-        "fps": FPS.get(name, ELSE_FPS),
+        "fps": FPS.get(name, DEFAULT_FPS),
         **{key: getattr(recipe, key) for key in ("height", "width", "frames_per_chunk", "chunks")},
     }
-    shown = windows(words, count=1 + CALIBRATION_WINDOWS, seed=2).numpy()
+    frames = random_windows(settings, count=1 + CALIBRATION_WINDOWS, seed=2).numpy()
     exact = folder / ".exact" / name
-    bundle = export_bundle(model, fields=fields, golden=shown[0], card=f"# {name}\n", path=exact)
-    # Random weights bear INT8 worse than trained ones: quantise all, for speed; the golden clip judges the numbers.
-    made = quantise_bundle(bundle, np.ascontiguousarray(shown), path, max_error=math.inf, clip=False)
+    bundle = export_bundle(model, fields=fields, golden=frames[0], card=f"# {name}\n", path=exact)
+    # Random weights lose more in INT8 than trained ones. Quantise all nodes, for speed; the golden clip is the test.
+    made = quantise_bundle(bundle, np.ascontiguousarray(frames), path, max_error=math.inf, clip=False)
     with contextlib.suppress(OSError):
         for file in exact.iterdir():
             file.unlink()

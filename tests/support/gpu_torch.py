@@ -1,7 +1,8 @@
-"""What torch makes of the GPU proof's models on the same card: `python -m support.gpu_torch NAME PRECISION`, JSON.
+"""Measure torch with the models of the GPU tests: `python -m support.gpu_torch NAME PRECISION` prints JSON.
 
-Whole windows, and encode-once with a bank of its own, each eager, compiled, and replayed as a CUDA graph of what was
-compiled. Torch is spared what the engine pays for: its frames lie on the card, and its probabilities stay there.
+Torch classifies whole windows (`whole`), and encodes each chunk once into a bank (`once`). Each runs eager, compiled,
+and as a CUDA graph of the compiled function. Unlike the engine, torch has its frames on the GPU already and leaves its
+probabilities there.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from support.gpu_models import random_weights, words_of
-from support.model_kinds import parse, windows
+from support.gpu_models import model_settings, random_weights
+from support.model_kinds import parse_recipe, random_windows
 
 from streamclf.bench.timing import time_calls
 from training.models import ClipModel
@@ -33,35 +34,35 @@ Call = Callable[[], Any]
 def measure_torch(
     name: str, precision: str, *, small: bool = False, device: str = "cuda", seconds: float = SECONDS
 ) -> dict[str, Any]:
-    """Windows/s and predictions/s by mode and batch; a mode that fails says why, and the others go on."""
+    """Measure windows/s and predictions/s for each mode and batch; the row of a mode that fails has the error."""
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     model = random_weights(name, small=small).to(device)
     if precision != "fp32":
-        model = model.to(TYPES[precision])  # here, not at each call: autocast would copy all weights every time
+        model = model.to(TYPES[precision])  # once here, because autocast would copy all weights at each call
     rows = []
     with torch.inference_mode(), _lowered(precision, device):
         for work, sizes in (("whole", WINDOW_BATCHES), ("once", CHUNK_BATCHES)):
             for batch in sizes:
-                call = _work(work, model, words_of(name, small=small), batch, device)
+                call = _work(work, model, model_settings(name, small=small), batch, device)
                 rows += [_row(work, batch, mode, call, device, seconds) for mode in MODES]
     return {"torch": torch.__version__, "device": _device(device), "rows": rows}
 
 
 def _lowered(precision: str, device: str) -> AbstractContextManager[Any]:
-    """Norms in FP32, products in `precision`."""
+    """Compute norms in FP32 and products in `precision`."""
     return torch.autocast(device, TYPES[precision], enabled=precision != "fp32")
 
 
-def _work(work: str, model: ClipModel, words: dict[str, Any], batch: int, device: str) -> Callable[[], torch.Tensor]:
-    """`batch` whole windows; or as many chunks encoded into a bank, each with a window from there."""
-    chunks = parse(words).chunks
-    shown = windows(words, count=1).to(device)
+def _work(work: str, model: ClipModel, settings: dict[str, Any], batch: int, device: str) -> Callable[[], torch.Tensor]:
+    """Make the function to measure: classify `batch` whole windows, or encode and classify `batch` chunks."""
+    chunks = parse_recipe(settings).chunks
+    window = random_windows(settings, count=1).to(device)
     if work == "whole":
-        many = shown.expand(batch, *shown.shape[1:]).contiguous()
-        return lambda: model(many).softmax(-1)
-    frames = shown[0, :1].expand(batch, *shown.shape[2:]).contiguous()
-    bank = model.encoder(shown[0]).repeat(1 + batch // chunks, *[1] * (model.encoder(shown[0, :1]).ndim - 1))
+        batched = window.expand(batch, *window.shape[1:]).contiguous()
+        return lambda: model(batched).softmax(-1)
+    frames = window[0, :1].expand(batch, *window.shape[2:]).contiguous()
+    bank = model.encoder(window[0]).repeat(1 + batch // chunks, *[1] * (model.encoder(window[0, :1]).ndim - 1))
     slots = torch.arange(batch, device=device)
     rows = torch.randint(0, len(bank), (batch, chunks), device=device)
 
@@ -78,7 +79,7 @@ def _row(work: str, batch: int, mode: str, call: Call, device: str, seconds: flo
     try:
         run = _run_as(mode, call)
         cost = time_calls(run, finish=finish, seconds=seconds)
-    except Exception as error:  # torch and its compiler raise all kinds, out of memory among them
+    except Exception as error:  # torch and its compiler raise many types, also for lack of memory
         torch.compiler.reset()
         return {**row, "error": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
     return {**row, "per_s": batch / cost.wall_s, "spread": cost.wall_spread}
@@ -88,14 +89,14 @@ def _run_as(mode: str, call: Call) -> Call:
     if mode == "eager":
         return call
     if mode == "graph" and not torch.cuda.is_available():
-        raise RuntimeError("a graph needs CUDA")  # before minutes of compiling
+        raise RuntimeError("a graph needs CUDA")  # checked before minutes of compiling
     compiled: Call = torch.compile(call, dynamic=False)
     compiled()
     if mode == "compile":
         return compiled
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):  # what is allocated at first use must not be while it is recorded
+    with torch.cuda.stream(stream):  # warm up: allocations at first use must not happen during capture
         for _ in range(3):
             compiled()
     torch.cuda.current_stream().wait_stream(stream)
@@ -108,20 +109,20 @@ def _run_as(mode: str, call: Call) -> Call:
 def measure_ceilings(
     *, device: str = "cuda", side: int = SIDE, nbytes: int = COPY_BYTES, seconds: float = SECONDS
 ) -> dict[str, Any]:
-    """Matrix products in GFLOP/s, and copies within the card in GB/s, read and write counted, as torch has them."""
+    """Measure torch's matrix products in GFLOP/s and copies within the GPU in GB/s, reads and writes counted."""
     torch.backends.cuda.matmul.allow_tf32 = False
     finish = torch.cuda.synchronize if device == "cuda" else lambda: None
-    found: dict[str, Any] = {"torch": torch.__version__, "device": _device(device)}
+    result: dict[str, Any] = {"torch": torch.__version__, "device": _device(device)}
     for precision, kind in TYPES.items():
         square = torch.randn(side, side, device=device, dtype=kind)
         out = torch.empty_like(square)
         cost = time_calls(lambda: torch.mm(square, square, out=out), finish=finish, seconds=seconds)  # noqa: B023
-        found[f"products_{precision}_gflops"] = 2 * side**3 / cost.wall_s / 1e9
+        result[f"products_{precision}_gflops"] = 2 * side**3 / cost.wall_s / 1e9
     source = torch.randint(0, 255, (nbytes,), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     cost = time_calls(lambda: target.copy_(source), finish=finish, seconds=seconds)
-    found["copy_gb_per_s"] = 2 * nbytes / cost.wall_s / 1e9
-    return found
+    result["copy_gb_per_s"] = 2 * nbytes / cost.wall_s / 1e9
+    return result
 
 
 def _device(device: str) -> str:

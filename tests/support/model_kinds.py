@@ -41,15 +41,15 @@ KINDS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def parse(words: dict[str, Any]) -> ModelRecipe:
+def parse_recipe(settings: dict[str, Any]) -> ModelRecipe:
     """Parse a recipe's `model` section."""
-    return TypeAdapter(ModelRecipe).validate_python(words)
+    return TypeAdapter(ModelRecipe).validate_python(settings)
 
 
-def random_model(words: dict[str, Any], *, labels: int = 5) -> ClipModel:
+def random_model(settings: dict[str, Any], *, labels: int = 5) -> ClipModel:
     """Build the model and move its weights away from their initial values, so that every part matters."""
     torch.manual_seed(3)
-    model = parse(words).build(labels=labels)
+    model = parse_recipe(settings).build(labels=labels)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter) * parameter.std(correction=0).clamp(0.02, 1.0))
@@ -57,15 +57,15 @@ def random_model(words: dict[str, Any], *, labels: int = 5) -> ClipModel:
         for part in model.modules():
             if isinstance(part, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
                 part.momentum = 1.0
-        model.train()(windows(words, count=4))
+        model.train()(random_windows(settings, count=4))
     return model.eval()
 
 
-def windows(words: dict[str, Any], *, count: int = 2, seed: int = 1) -> torch.Tensor:
+def random_windows(settings: dict[str, Any], *, count: int = 2, seed: int = 1) -> torch.Tensor:
     """Return random windows (count, T, t, H, W, 3) uint8."""
-    recipe = parse(words)
-    rough = (count, recipe.chunks, recipe.frames_per_chunk, recipe.height // 8, recipe.width // 8, 3)
+    recipe = parse_recipe(settings)
+    shape = (count, recipe.chunks, recipe.frames_per_chunk, recipe.height // 8, recipe.width // 8, 3)
     generator = torch.Generator().manual_seed(seed)
     # Blocks of 8 x 8 pixels: a CNN averages single-pixel noise to the same grey.
-    blocks = torch.randint(0, 256, rough, dtype=torch.uint8, generator=generator)
+    blocks = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
     return blocks.repeat_interleave(8, dim=3).repeat_interleave(8, dim=4)

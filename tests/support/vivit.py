@@ -1,4 +1,4 @@
-"""Bundles of ViViT's factorised encoder with random weights: real graphs, real PyTorch numbers, no training."""
+"""Make bundles of ViViT's factorised encoder with random weights: real graphs and PyTorch numbers without training."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BASE: dict[str, Any] = {
 
 
 def random_vivit(settings: dict[str, Any], *, labels: int = 5) -> FactorisedViViT:
-    """Weights far enough from their initial values that every part of the network matters."""
+    """Build a model with weights away from their initial values, so that every part of the network has an effect."""
     torch.manual_seed(7)
     model = FactorisedViViT(labels=labels, **settings)
     with torch.no_grad():
@@ -34,7 +34,7 @@ def random_vivit(settings: dict[str, Any], *, labels: int = 5) -> FactorisedViVi
 
 
 def make_vivit_bundle(path: Path, settings: dict[str, Any], *, labels: int = 5) -> tuple[FactorisedViViT, Bundle]:
-    """The model and its bundle."""
+    """Build a random model and write its bundle to `path`; return both."""
     model = random_vivit(settings, labels=labels)
     size = (settings["chunks"], settings["frames_per_chunk"], settings["height"], settings["width"], 3)
     fields = {
@@ -48,7 +48,7 @@ def make_vivit_bundle(path: Path, settings: dict[str, Any], *, labels: int = 5) 
     return model, export_bundle(model, fields=fields, golden=golden, card=f"# {path.name}\n", path=path)
 
 
-def probabilities(model: FactorisedViViT, windows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """(N, T, t, H, W, 3) uint8 -> (N, K): PyTorch's, each window whole."""
+def pytorch_probabilities(model: FactorisedViViT, windows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Compute (N, K) probabilities of whole windows (N, T, t, H, W, 3) uint8 with PyTorch."""
     with torch.inference_mode():
         return model(torch.from_numpy(windows)).softmax(-1).numpy()

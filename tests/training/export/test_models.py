@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from support.model_kinds import KINDS, parse, random_model, windows
+from support.model_kinds import KINDS, parse_recipe, random_model, random_windows
 
 from engines.graphs.lint import check_graph
 from engines.opening import open_engine
@@ -34,8 +34,8 @@ def test_sliding_windows_equal_whole_windows_through_pytorch(kind, chunks, tmp_p
     """A window of one chunk, too: it is the batch that may be of any size, and it must not be taken for it."""
     monkeypatch.setenv("STREAMCLF_CACHE", str(tmp_path / "cache"))
     words = KINDS[kind] | {"chunks": chunks}
-    model, recipe = random_model(words, labels=3), parse(words)
-    film = windows(words, count=12 // chunks, seed=2).flatten(0, 1)  # (12, t, H, W, 3)
+    model, recipe = random_model(words, labels=3), parse_recipe(words)
+    film = random_windows(words, count=12 // chunks, seed=2).flatten(0, 1)  # (12, t, H, W, 3)
     fields = {
         "name": kind, "version": "1", "labels": ("a", "b", "c"), "height": recipe.height, "width": recipe.width,
         "fps": 10, "frames_per_chunk": recipe.frames_per_chunk, "chunks": recipe.chunks,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.model_kinds import KINDS, parse, random_model, windows
+from support.model_kinds import KINDS, parse_recipe, random_model, random_windows
 
 from training.models.flops import ModelCost, compute_cost
 from training.models.layers import full_last_layers
@@ -13,7 +13,7 @@ B16X2 = {"kind": "vivit", "size": "B", "patch": 16, "height": 224, "width": 224,
 
 
 def cost_of(words: dict, *, labels: int, whole: bool = True) -> ModelCost:
-    recipe = parse(words)
+    recipe = parse_recipe(words)
     return compute_cost(
         lambda: recipe.build(labels=labels),
         chunks=recipe.chunks,
@@ -42,7 +42,7 @@ def test_b16x2_has_the_parameters_and_flops_of_the_paper(variant, millions, gflo
 
 def test_class_only_last_layers_save_flops_and_keep_the_logits():
     words = KINDS["vivit-joint"]
-    model, x = random_model(words), windows(words)
+    model, x = random_model(words), random_windows(words)
     with torch.inference_mode():
         short = model(x)
         with full_last_layers(model):

@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from support.model_kinds import KINDS, parse, windows
+from support.model_kinds import KINDS, parse_recipe, random_windows
 
 from training.errors import RecipeError, RunError
 from training.models.flops import compute_cost
@@ -22,7 +22,7 @@ def test_published_head_has_the_shape_and_parameters_of_keras():
     total = sum(parameter.numel() for parameter in head.parameters())
     assert total == attention + mlp + norms + positions + classifier == 4_237_321
     assert head.positions.table.shape == (1, 20, 1024)
-    recipe = parse({"kind": "hybrid", "head": "published", "height": 128, "width": 128, "chunks": 20})
+    recipe = parse_recipe({"kind": "hybrid", "head": "published", "height": 128, "width": 128, "chunks": 20})
     cost = compute_cost(
         lambda: recipe.build(labels=5), chunks=20, frames_per_chunk=1, height=128, width=128, whole=True
     )
@@ -56,22 +56,23 @@ def test_backbone_is_read_from_a_file_and_a_wrong_file_is_refused(tmp_path):
     source = timm.create_model("mobilenetv3_small_050", pretrained=False, num_classes=7, pad_type="same").eval()
     save_file(source.state_dict(), tmp_path / "good.safetensors")
     recipe = {**words, "weights": str(tmp_path / "good.safetensors"), "mean": [0.5] * 3, "std": [0.5] * 3}
-    encoder = parse(recipe).build(labels=3).eval().encoder
-    frames = windows(words)[:, 0]
+    encoder = parse_recipe(recipe).build(labels=3).eval().encoder
+    frames = random_windows(words)[:, 0]
     pixels = frames[:, 0].permute(0, 3, 1, 2) / 127.5 - 1
     with torch.inference_mode():
         expected = source.forward_head(source.forward_features(pixels), pre_logits=True)
         assert (encoder(frames) - expected).abs().max() < 1e-4
-    parse({**recipe, "frames_per_chunk": 2}).build(labels=3)  # six input channels: the three of the file are repeated
+    # With six input channels, the three of the file are repeated.
+    parse_recipe({**recipe, "frames_per_chunk": 2}).build(labels=3)
     cut = {name: value for name, value in source.state_dict().items() if "blocks.1" not in name}
     save_file(cut, tmp_path / "cut.safetensors")
     with pytest.raises(RecipeError, match="do not fit the backbone"):
-        parse({**recipe, "weights": str(tmp_path / "cut.safetensors")}).build(labels=3)
+        parse_recipe({**recipe, "weights": str(tmp_path / "cut.safetensors")}).build(labels=3)
     (tmp_path / "pickle.pth").write_bytes(b"\x80\x04")
     with pytest.raises(RunError, match="a pickle may run any code"):
-        parse({**recipe, "weights": str(tmp_path / "pickle.pth")}).build(labels=3)
+        parse_recipe({**recipe, "weights": str(tmp_path / "pickle.pth")}).build(labels=3)
     (tmp_path / "torn.safetensors").write_bytes(b"torn")
     with pytest.raises(RunError, match="weights cannot be read"):
-        parse({**recipe, "weights": str(tmp_path / "torn.safetensors")}).build(labels=3)
+        parse_recipe({**recipe, "weights": str(tmp_path / "torn.safetensors")}).build(labels=3)
     with pytest.raises(RecipeError, match="timm has no such model"):
-        parse({**words, "backbone": "mobilenet_unknown"}).build(labels=3)
+        parse_recipe({**words, "backbone": "mobilenet_unknown"}).build(labels=3)

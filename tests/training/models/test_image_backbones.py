@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from support.model_kinds import VIVIT, parse, windows
+from support.model_kinds import VIVIT, parse_recipe, random_windows
 
 from training.errors import RecipeError
 
@@ -29,8 +29,8 @@ def image_vit(tmp_path_factory):
 def test_inflated_encoder_equals_the_image_model_on_a_still_frame(image_vit, inflation):
     model, path = image_vit
     words = {**VIVIT, "width": 32, "image_vit": str(path), "inflation": inflation}
-    video = parse(words).build(labels=3).eval()
-    frames = windows(words)[:, 0, :1].expand(-1, 2, -1, -1, -1)
+    video = parse_recipe(words).build(labels=3).eval()
+    frames = random_windows(words)[:, 0, :1].expand(-1, 2, -1, -1, -1)
     pixels = frames[:, 0].permute(0, 3, 1, 2) / 127.5 - 1
     with torch.inference_mode():
         expected = model.forward_features(pixels)[:, 0]
@@ -41,14 +41,14 @@ def test_inflated_encoder_equals_the_image_model_on_a_still_frame(image_vit, inf
 def test_every_variant_copies_the_layers_of_an_image_model(image_vit, variant):
     model, path = image_vit
     words = {**VIVIT, "width": 48, "variant": variant, "image_vit": str(path)}
-    video = parse(words).build(labels=3)
+    video = parse_recipe(words).build(labels=3)
     layer = video.head.stack.layers[1] if variant == "joint" else video.head.layers[1]
     assert torch.equal(layer.attention.k.weight, model.blocks[1].attn.qkv.weight[32:64])
     assert torch.equal(layer.mlp[2].bias, model.blocks[1].mlp.fc2.bias)
     if variant == "factorised_self":
         assert layer.time_attention.out.weight.abs().max() == 0
         assert layer.time_attention.v.weight.abs().max() > 0
-    fresh = parse(words).without_weights()
+    fresh = parse_recipe(words).without_weights()
     assert fresh.image_vit is None
     assert fresh.build(labels=3).state_dict().keys() == video.state_dict().keys()
 
@@ -62,7 +62,7 @@ def test_weights_that_do_not_fit_are_refused(image_vit, tmp_path):
         ({"frames_per_chunk": 2, "input": "difference"}, "reads no frames"),
     ):
         with pytest.raises(RecipeError, match=message):
-            parse({**VIVIT, "image_vit": str(path), **changes}).build(labels=3)
+            parse_recipe({**VIVIT, "image_vit": str(path), **changes}).build(labels=3)
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(RecipeError, match="not an image ViT"):
-        parse({**VIVIT, "image_vit": str(tmp_path / "other.safetensors")}).build(labels=3)
+        parse_recipe({**VIVIT, "image_vit": str(tmp_path / "other.safetensors")}).build(labels=3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from pydantic import ValidationError
-from support.model_kinds import KINDS, VIVIT, parse, random_model, windows
+from support.model_kinds import KINDS, VIVIT, parse_recipe, random_model, random_windows
 
 from training.models import KINDS as REGISTERED
 
@@ -16,7 +16,7 @@ def test_support_has_a_recipe_of_every_kind():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_whole_window_equals_chunks_encoded_one_at_a_time(kind):
-    model, x = random_model(KINDS[kind]), windows(KINDS[kind], count=3)
+    model, x = random_model(KINDS[kind]), random_windows(KINDS[kind], count=3)
     with torch.inference_mode():
         whole = model(x)
         features = torch.stack([model.encoder(x[:, i]) for i in range(x.shape[1])], dim=1)
@@ -31,7 +31,7 @@ def test_whole_window_equals_chunks_encoded_one_at_a_time(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_eval_is_deterministic_and_every_parameter_gets_a_gradient(kind):
-    model, x = random_model(KINDS[kind]), windows(KINDS[kind])
+    model, x = random_model(KINDS[kind]), random_windows(KINDS[kind])
     with torch.inference_mode():
         assert torch.equal(model(x), model(x))
     model.train()
@@ -60,5 +60,5 @@ def test_eval_is_deterministic_and_every_parameter_gets_a_gradient(kind):
 )
 def test_invalid_recipe_is_refused_with_key_and_value(recipe, message):
     with pytest.raises(ValidationError) as caught:
-        parse(recipe)
+        parse_recipe(recipe)
     assert message in str(caught.value)

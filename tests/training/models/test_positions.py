@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.model_kinds import KINDS, parse, random_model, windows
+from support.model_kinds import KINDS, parse_recipe, random_model, random_windows
 
 from training.models.positions import Positions, resize_grid
 
@@ -13,11 +13,11 @@ def test_loading_weights_of_another_grid_interpolates_the_positions():
     old = random_model(KINDS["vivit-joint"])
     for changed in ({"chunks": 5}, {"height": 64}, {"chunks": 2, "width": 32}):
         words = {**KINDS["vivit-joint"], **changed}
-        new = parse(words).build(labels=5).eval()
+        new = parse_recipe(words).build(labels=5).eval()
         new.load_state_dict(old.state_dict())
         assert torch.equal(new.head.positions.table[:, 0], old.head.positions.table[:, 0])
         with torch.inference_mode():
-            assert new(windows(words)).isfinite().all()
+            assert new(random_windows(words)).isfinite().all()
     ramp = torch.arange(8.0).reshape(1, 8, 1)
     assert torch.allclose(resize_grid(ramp, (8,), (4,)).flatten(), torch.tensor([0.5, 2.5, 4.5, 6.5]))
     plane = torch.arange(6.0).reshape(1, 6, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.model_kinds import parse
+from support.model_kinds import parse_recipe
 
 from training.models.vivit.recipe import SIZES
 
@@ -16,7 +16,7 @@ def test_every_size_of_the_paper_can_be_built(variant):
     parameters = []
     with torch.device("meta"):
         for size in SIZES:
-            model = parse({**B16X2, "size": size, "variant": variant}).build(labels=400)
+            model = parse_recipe({**B16X2, "size": size, "variant": variant}).build(labels=400)
             parameters.append(sum(parameter.numel() for parameter in model.parameters()))
     assert parameters == sorted(parameters)
     assert parameters[3] > 300e6
