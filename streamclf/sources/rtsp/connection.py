@@ -205,7 +205,10 @@ def wait_ready(poll: select.poll, deadline: float, stop: threading.Event) -> lis
 
 
 def tls_context(tls_ca: str | None, *, verify: bool, shown: str) -> ssl.SSLContext:
-    """Make a TLS context that trusts the PEM file `tls_ca`, else the system's certificates; all, if not `verify`."""
+    """Make a TLS context that trusts the PEM file `tls_ca`, else the system's certificates.
+
+    Without `verify` it trusts every server.
+    """
     if not verify:
         context = ssl.create_default_context()
         context.check_hostname = False
@@ -216,7 +219,7 @@ def tls_context(tls_ca: str | None, *, verify: bool, shown: str) -> ssl.SSLConte
     except (OSError, ssl.SSLError) as error:
         detail = error.strerror if not isinstance(error, ssl.SSLError) else "no certificate in it"
         raise SourceError(f"{shown}: tls_ca {tls_ca}: cannot be read ({detail}); give a PEM file") from None
-    # Cameras' own certificates lack fields that strict checks require. A certificate in `tls_ca` is trusted by itself.
+    # Cameras' own certificates lack fields that strict checks require. Trust one in `tls_ca` whoever signed it.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if tls_ca is not None:
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN

@@ -128,7 +128,10 @@ class RtspDecoder:
         return decoded
 
     def _switched_to_cpu(self, unit: AccessUnit, error: Exception) -> bool:
-        """Switch to the CPU if a device failed at `unit` and should not have. Only a key frame can be decoded first."""
+        """Switch to the CPU, and return True, if the device failed to decode its first key frame, `unit`.
+
+        A failure before the first key frame is not the device's fault.
+        """
         device = self._hardware.device
         if device is None or self._frame_count or unit.damaged or not uses_hardware(self._context):
             return False

@@ -9,7 +9,7 @@ from streamclf.sources.rtsp.rtp import VERSION, PacketRun, distance
 
 SENDER_REPORT, RECEIVER_REPORT, DESCRIPTION, BYE = 200, 201, 202, 203
 NTP_EPOCH_S = 2_208_988_800
-"""Unix time of the year 1900, from which NTP counts, with the sign reversed."""
+"""Seconds from 1900, where NTP begins to count, to 1970, where Unix time does."""
 NTP_HALF_ERA_S = 1 << 31
 """NTP's 32 bits of seconds wrap around in 2036. A camera whose clock was never set sends 1970."""
 MAX_PARTS = 32

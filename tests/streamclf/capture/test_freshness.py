@@ -7,7 +7,14 @@ import threading
 import numpy as np
 import pytest
 
-from streamclf.capture.freshness import INTERVAL_NS, MAX_LIVE_FPS, MAX_STALE_NS, FrameRateLimit, StaleFrameFilter
+from streamclf.capture.freshness import (
+    INTERVAL_NS,
+    MAX_LIVE_FPS,
+    MAX_STALE_NS,
+    DelayEstimator,
+    FrameRateLimit,
+    StaleFrameFilter,
+)
 from streamclf.errors import SourceError
 from streamclf.sources import Frame
 from streamclf.windows.sampling import NS
@@ -33,7 +40,7 @@ def frame(pts_ns: int, captured_ns: int) -> Frame:
     )
 
 
-def test_no_camera_is_held_back_and_a_flood_is_to_the_most_a_camera_makes() -> None:
+def test_only_rates_above_the_limit_are_slowed_down_to_it() -> None:
     stop = Waits()
     gate = FrameRateLimit(stop)
     assert not any(gate.wait_if_over(NS + i * NS // MAX_LIVE_FPS) for i in range(1000))
@@ -47,7 +54,7 @@ def test_no_camera_is_held_back_and_a_flood_is_to_the_most_a_camera_makes() -> N
     assert taken <= 1.1 * 10 * MAX_LIVE_FPS
 
 
-def test_late_frames_are_left_out_until_the_stream_is_opened_anew() -> None:
+def test_late_frames_are_dropped_until_the_stream_must_be_opened_again() -> None:
     gate = StaleFrameFilter(2.0)
     assert gate.passes(frame(0, 0))
     assert gate.passes(frame(NS, 2 * NS)), "one second late"
@@ -58,7 +65,32 @@ def test_late_frames_are_left_out_until_the_stream_is_opened_anew() -> None:
         gate.passes(frame(8 * NS, 10 * NS + MAX_STALE_NS + 1))
 
 
-def test_a_source_without_a_clock_is_never_late() -> None:
+def test_a_source_without_max_stale_s_is_never_late() -> None:
     gate = StaleFrameFilter(None)
     assert gate.passes(frame(0, 0))
     assert gate.passes(frame(1, 100 * NS))
+
+
+MS = 1_000_000
+
+
+def test_old_frames_after_a_stall_are_late_and_new_ones_are_not() -> None:
+    freshness = DelayEstimator()
+    for i in range(100):
+        assert freshness.delay_ns(i * 40 * MS, 5 * NS + i * 40 * MS) == 0
+    # Five seconds of silence; then what had been waiting in the socket, then the present.
+    now_ns = 5 * NS + 99 * 40 * MS + 5 * NS
+    assert freshness.delay_ns(100 * 40 * MS, now_ns) > 4 * NS
+    assert freshness.delay_ns(99 * 40 * MS + 5 * NS, now_ns) < 10 * MS
+
+
+def test_jumps_of_media_time_do_not_count_as_delay() -> None:
+    freshness = DelayEstimator()
+    for i, pts_ns in enumerate([0, 40, 40_000_000, 40_000_040, 80, 120, 160]):
+        assert freshness.delay_ns(pts_ns * MS, i * 40 * MS) == 0
+
+
+def test_slow_clock_drift_does_not_count_as_delay() -> None:
+    freshness = DelayEstimator()
+    day = [freshness.delay_ns(i * NS, round(i * NS * 1.0005)) for i in range(86400)]
+    assert max(day) < 10 * MS

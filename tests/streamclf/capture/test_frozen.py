@@ -12,34 +12,34 @@ def noise(seed: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     return np.random.default_rng(seed).integers(0, 256, (48, 64, 3), np.uint8)
 
 
-def test_one_picture_for_ever_is_still_since_it_was_new() -> None:
+def test_a_repeated_frame_is_frozen_since_it_was_new() -> None:
     stillness = FrozenDetector()
     assert [stillness.update(noise(1), i * NS) for i in range(5)] == [0, 1, 2, 3, 4]
     assert stillness.update(noise(2), 5 * NS) == 0
     assert stillness.update(noise(1), 6 * NS) == 1
 
 
-def test_an_outage_is_no_still_picture() -> None:
+def test_an_outage_counts_as_one_long_interval_only() -> None:
     stillness = FrozenDetector()
     stillness.update(noise(1), 0)
     assert stillness.update(noise(1), 3600 * NS) == LONGEST_NS / NS
 
 
-def test_the_pictures_between_two_key_frames_again_and_again_are_still() -> None:
+def test_repeated_frames_between_two_key_frames_are_frozen() -> None:
     stillness = FrozenDetector()
     told = [stillness.update(noise(i % 25), i * NS) for i in range(100)]
     assert told[:25] == [0] * 25
     assert told[25:] == [i + 1 for i in range(75)]
 
 
-def test_the_least_change_is_a_new_picture() -> None:
+def test_a_change_of_one_bit_makes_a_new_frame() -> None:
     stillness, picture = FrozenDetector(), noise(1)
     stillness.update(picture, 0)
     picture[4 * 5, 33, 1] ^= 1
     assert stillness.update(picture, NS) == 0
 
 
-def test_a_long_film_over_and_over_is_none_and_memory_is_bounded() -> None:
+def test_a_long_loop_is_not_frozen_and_memory_is_bounded() -> None:
     stillness = FrozenDetector()
     count = REMEMBERED + 1
     assert not any(stillness.update(noise(i % count), i * NS) for i in range(3 * count))

@@ -180,7 +180,7 @@ def test_a_file_goes_into_the_ring_chunk_by_chunk(clip: Path) -> None:
 
 
 @pytest.mark.parametrize("watched", [False, True])
-def test_what_no_chunk_can_want_is_not_decoded_and_counted(tmp_path: Path, watched: bool) -> None:
+def test_frames_that_no_chunk_needs_are_skipped_unless_somebody_watches(tmp_path: Path, watched: bool) -> None:
     """Unless somebody watches: a preview would have fewer pictures."""
     b_pictures = {"preset": "ultrafast", "bf": "2", "x264-params": "b-pyramid=none:b-adapt=0:threads=1"}
     path = write_clip(tmp_path / "film.mp4", frames=60, gop=30, options=b_pictures)
@@ -204,7 +204,7 @@ def test_each_loop_of_a_file_is_a_segment(tmp_path: Path) -> None:
         assert segments[5:10] == [(2, i, [5 * i, 5 * i + 2]) for i in range(5)]
 
 
-def test_a_file_that_cannot_be_played_is_said_once_and_for_all(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_played_ends_capture_with_its_reason(tmp_path: Path) -> None:
     link = FakeLink()
     with rig_for(StreamConfig(url=str(tmp_path / "gone.mp4"))) as rig, pytest.raises(SourceError, match="no such file"):
         Capture(rig.job, link, rig.stop).run()
@@ -212,7 +212,7 @@ def test_a_file_that_cannot_be_played_is_said_once_and_for_all(tmp_path: Path) -
     assert "no such file" in link.bodies[-1]["reason"]
 
 
-def test_a_reader_that_does_not_read_blocks_nothing(clip: Path) -> None:
+def test_a_reader_that_does_not_read_does_not_block_capture(clip: Path) -> None:
     with rig_for(StreamConfig(url=str(clip), pace="fast"), fps=25, t=1, slots=4) as rig:
         with suppress(BlockingIOError):
             while True:
@@ -226,7 +226,7 @@ def test_a_ring_of_another_model_is_refused(clip: Path) -> None:
         Capture(rig.job.model_copy(update={"height": 91}), FakeLink(), rig.stop)
 
 
-def test_previews_are_made_for_those_who_watch(tmp_path: Path) -> None:
+def test_previews_are_made_only_while_somebody_watches(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "large.mp4", frames=25, width=1280, height=720)
     for watched in (False, True):
         link = FakeLink(watched=watched)
@@ -263,7 +263,7 @@ def test_a_live_stream_survives_the_death_of_its_server() -> None:
 
 
 @pytest.mark.parametrize(("demuxer", "held_back"), [("rtp", 0), ("ffmpeg", 1)])
-def test_a_stall_is_told_and_the_old_picture_after_it_is_not_shown_as_new(demuxer: str, held_back: int) -> None:
+def test_a_stall_is_reported_and_its_held_back_frame_is_dropped(demuxer: str, held_back: int) -> None:
     link = FakeLink()
     with RtspServer({"cam": FILM}) as server, rig_for(live(server, demuxer=demuxer)) as rig, running(rig, link):
         rig.wait_chunks(2)
@@ -280,7 +280,7 @@ def test_a_stall_is_told_and_the_old_picture_after_it_is_not_shown_as_new(demuxe
         assert rig.chunk(before)[0].segment == 2
 
 
-def test_what_the_status_says_of_a_connection() -> None:
+def test_a_status_has_losses_the_camera_clock_and_the_fallback_note() -> None:
     """Who reads it where that is not our own client, what was lost, and the camera's clock."""
     link = FakeLink()
     with RtspServer({"cam": FILM}) as server, rig_for(live(server)) as rig, running(rig, link):
@@ -301,7 +301,7 @@ def test_what_the_status_says_of_a_connection() -> None:
         assert "FFmpeg's demuxer, a frame interval later" in link.bodies[seen - 1]["note"]
 
 
-def test_a_changed_resolution_goes_on_in_the_same_connection() -> None:
+def test_a_changed_resolution_keeps_the_connection_and_the_segment() -> None:
     link = FakeLink()
     with RtspServer({"cam": FILM}) as server, rig_for(live(server)) as rig, running(rig, link):
         rig.wait_chunks(2)
@@ -314,7 +314,7 @@ def test_a_changed_resolution_goes_on_in_the_same_connection() -> None:
         assert {meta.segment for meta, _ in rig.chunks()} == {1}
 
 
-def test_a_wrong_password_is_in_no_status_and_no_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_wrong_password_appears_in_no_status_and_no_log(caplog: pytest.LogCaptureFixture) -> None:
     link = FakeLink()
     caplog.set_level(logging.DEBUG)
     with RtspServer({"cam": FILM}, auth=("admin", "right")) as server:
@@ -352,7 +352,7 @@ def by_eof(process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.mark.parametrize("ask", [subprocess.Popen.terminate, by_eof], ids=["SIGTERM", "end of standard input"])
-def test_the_child_stops_when_asked_also_in_a_blocked_read(ask: Callable[[subprocess.Popen[bytes]], None]) -> None:
+def test_the_child_stops_on_request_even_in_a_blocked_read(ask: Callable[[subprocess.Popen[bytes]], None]) -> None:
     server = RtspServer({"cam": FILM})
     with server, rig_for(live(server, read_timeout_s=60)) as rig, start_child(rig) as process:
         rig.wait_chunks(2)
@@ -361,7 +361,7 @@ def test_the_child_stops_when_asked_also_in_a_blocked_read(ask: Callable[[subpro
         assert end_of(process) == (EXIT_DONE, "")
 
 
-def test_the_child_tells_an_end_from_a_failure(clip: Path, tmp_path: Path) -> None:
+def test_the_child_has_different_exit_codes_for_an_end_and_a_failure(clip: Path, tmp_path: Path) -> None:
     with rig_for(StreamConfig(url=str(clip), pace="fast")) as rig, start_child(rig) as process:
         assert end_of(process) == (EXIT_ENDED, "")
         assert rig.reader.head == 10
@@ -372,7 +372,7 @@ def test_the_child_tells_an_end_from_a_failure(clip: Path, tmp_path: Path) -> No
         assert "a directory; give the path of one video file" in errors
 
 
-def test_a_successor_of_a_killed_child_goes_on_in_a_new_segment() -> None:
+def test_the_successor_of_a_killed_child_begins_a_new_segment() -> None:
     with RtspServer({"cam": FILM}) as server, rig_for(live(server)) as rig:
         for _ in range(2):
             with start_child(rig) as process:

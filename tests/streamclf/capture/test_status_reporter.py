@@ -79,14 +79,14 @@ def status(posted: Posted, sampler: ChunkSampler) -> StatusReporter:
     return StatusReporter("door", posted, sampler, silence_is_stall=True)  # its clock does not run: nobody enters it
 
 
-def test_a_source_is_asked_a_few_times_a_second(status: StatusReporter) -> None:
+def test_source_info_is_read_a_few_times_a_second(status: StatusReporter) -> None:
     source = Asked()
     for i in range(100):
         status.on_frame(frame(i * 40 * MS), source)
     assert source.asked <= 1 + 100 * 40 * MS // SOURCE_POLL_NS
 
 
-def test_at_the_end_of_a_connection_every_count_is_there(status: StatusReporter, posted: Posted) -> None:
+def test_all_counters_are_final_when_a_connection_ends(status: StatusReporter, posted: Posted) -> None:
     source = Asked()
     status.on_frame(frame(0), source)
     status.on_frame(frame(40 * MS), source)
@@ -105,7 +105,7 @@ def test_at_the_end_of_a_connection_every_count_is_there(status: StatusReporter,
     assert [posted.last[name] for name in counters] == [4, 4, 2, 1, 4]
 
 
-def test_what_is_told_of_a_first_picture_is_that_pictures(status: StatusReporter, posted: Posted) -> None:
+def test_the_first_report_describes_the_first_frame(status: StatusReporter, posted: Posted) -> None:
     source = Asked()
     source.note = "read through FFmpeg's demuxer"
     status.on_frame(frame(0, width=640, height=360, corrupt=True, wall_ns=1_700_000_000 * NS), source)
@@ -115,7 +115,7 @@ def test_what_is_told_of_a_first_picture_is_that_pictures(status: StatusReporter
     assert posted.last["wall_offset_s"] == 1_700_000_000
 
 
-def test_damage_is_told_with_the_picture_that_shows_it(status: StatusReporter, posted: Posted) -> None:
+def test_damage_is_counted_with_the_frame_that_shows_it(status: StatusReporter, posted: Posted) -> None:
     source = Asked()
     for i in range(3):
         status.on_frame(frame(i * 20 * MS), source)
@@ -127,9 +127,7 @@ def test_damage_is_told_with_the_picture_that_shows_it(status: StatusReporter, p
     assert (posted.last["lost"], posted.last["corrupt"]) == (7, 1)
 
 
-def test_what_the_sampler_counts_is_told_as_it_stands(
-    status: StatusReporter, posted: Posted, sampler: ChunkSampler
-) -> None:
+def test_sampler_counters_are_reported(status: StatusReporter, posted: Posted, sampler: ChunkSampler) -> None:
     source = Asked()
     for i in range(5):
         status.on_frame(frame(i * 40 * MS), source)

@@ -18,7 +18,7 @@ from streamclf.sources import open_source
 from streamclf.sources.camera import Camera, CameraSource, list_cameras
 
 
-def test_frames_carry_the_clock_and_are_rgb(tmp_path: Path) -> None:
+def test_webcam_frames_use_our_clock_and_are_rgb(tmp_path: Path) -> None:
     path = write_flat(tmp_path / "red.avi", (220, 30, 60), width=64, height=48)
     before = time.monotonic_ns()
     with CameraSource(0, device=cv2.VideoCapture(str(path))) as source:
@@ -42,7 +42,7 @@ def test_arrays_are_resized_like_decoded_frames(tmp_path: Path) -> None:
         assert read_number(b.to_rgb(180, 320)) == 0
 
 
-def test_a_camera_that_goes_away_is_a_fault_not_an_end(tmp_path: Path) -> None:
+def test_a_camera_that_is_unplugged_is_an_error(tmp_path: Path) -> None:
     device = cv2.VideoCapture(str(write_clip(tmp_path / "bars.mp4", frames=3)))
     with CameraSource(3, device=device) as source:
         for _ in range(3):
@@ -63,7 +63,7 @@ def test_a_camera_that_goes_away_is_a_fault_not_an_end(tmp_path: Path) -> None:
         ([], str(Path(__file__)), "is not a camera; give a file's path as url"),
     ],
 )
-def test_an_absent_camera_is_said_with_those_that_are_there(
+def test_a_missing_camera_is_reported_with_the_known_ones(
     monkeypatch: pytest.MonkeyPatch, known: Sequence[str], wanted: int | str, message: str
 ) -> None:
     cameras = [Camera(index=i, path=Path(f"/dev/video{i}"), name=name) for i, name in enumerate(known)]
@@ -76,7 +76,7 @@ def test_an_absent_camera_is_said_with_those_that_are_there(
     assert "\n" not in str(caught.value)
 
 
-def test_the_list_of_cameras_leaves_out_metadata_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_list_of_cameras_omits_metadata_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for node, name, index in (("video2", "Webcam", "0"), ("video3", "Webcam", "1"), ("video4", "Gone", "0")):
         (tmp_path / node).mkdir()
         (tmp_path / node / "name").write_text(name + "\n")

@@ -29,17 +29,17 @@ def flags(damage: DamageTracker, *pictures: str) -> str:
     return told
 
 
-def test_what_is_predicted_from_a_broken_picture_is_corrupt_until_a_whole_key_frame() -> None:
+def test_frames_predicted_from_a_broken_one_are_corrupt_until_an_intact_key_frame() -> None:
     assert flags(DamageTracker(), *"kppxppkpp") == "...bcc..."
     assert flags(DamageTracker(), *"kp!ppkp") == "..bc.."
 
 
-def test_a_damaged_key_frame_ends_nothing() -> None:
+def test_a_damaged_key_frame_does_not_end_corruption() -> None:
     assert flags(DamageTracker(), *"kpxpKppkp") == "..bcbcc.."
     assert flags(DamageTracker(), *"kpxp!kppkp") == "..bcbcc.."
 
 
-def test_a_camera_without_key_frames_is_whole_again_when_all_has_been_sent_anew() -> None:
+def test_without_key_frames_corruption_ends_after_a_full_refresh() -> None:
     damage = DamageTracker()
     told = flags(damage, *("kx" + "p" * (REFRESH_FRAMES + 5)))
     assert told.count("c") == REFRESH_FRAMES - 1
@@ -48,7 +48,7 @@ def test_a_camera_without_key_frames_is_whole_again_when_all_has_been_sent_anew(
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
 @pytest.mark.parametrize("fault", ["drop", "corrupt"])
-def test_every_visibly_wrong_picture_is_flagged(transport: str, fault: str) -> None:
+def test_every_visibly_wrong_frame_is_marked_corrupt(transport: str, fault: str) -> None:
     """FFmpeg itself flags one picture of a smear that lasts a second, and none at all where a packet is missing."""
     with RtspServer({"cam": FILM}) as server:
         server.fault("cam", rate=3.0, **{fault: 0.02})

@@ -13,7 +13,7 @@ from streamclf.config.source import FROZEN_S
 TEXT = (ROOT / "docs" / "sources.md").read_text()
 
 
-def test_the_example_is_a_configuration(tmp_path: Path) -> None:
+def test_the_documented_example_is_a_valid_configuration(tmp_path: Path) -> None:
     found = re.search(r"```yaml\n(.*?)```", TEXT, re.S)
     assert found
     (tmp_path / "service.yaml").write_text(found[1])

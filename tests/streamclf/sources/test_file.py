@@ -34,7 +34,7 @@ def number(frame: Frame) -> int:
     return read_number(frame.to_rgb(180, 320), frame.width, frame.height)
 
 
-def test_every_frame_in_order_with_its_time(clip: Path) -> None:
+def test_frames_come_in_order_with_their_time_stamps(clip: Path) -> None:
     with open_source(fast(clip)) as source:
         assert not source.live
         frames = list(source)
@@ -45,7 +45,7 @@ def test_every_frame_in_order_with_its_time(clip: Path) -> None:
     assert not any(frame.corrupt or frame.discontinuity for frame in frames)
 
 
-def test_the_picture_is_rgb_and_its_own(clip: Path) -> None:
+def test_a_rendered_frame_is_rgb(clip: Path) -> None:
     frame = frames_of(clip)[7]
     expected = draw(7, 320, 180)
     got = frame.to_rgb(180, 320)
@@ -55,7 +55,7 @@ def test_the_picture_is_rgb_and_its_own(clip: Path) -> None:
     assert np.abs(got.astype(int) - expected[..., ::-1])[40:].mean() > 2 * error.mean()
 
 
-def test_rendering_goes_where_it_is_told_and_says_what_does_not_fit(clip: Path) -> None:
+def test_rendering_fills_the_given_array_and_refuses_wrong_shapes(clip: Path) -> None:
     frame = frames_of(clip)[3]
     chunk = np.zeros((2, 90, 160, 3), np.uint8)
     assert frame.to_rgb(90, 160, out=chunk[1]) is not chunk
@@ -65,7 +65,7 @@ def test_rendering_goes_where_it_is_told_and_says_what_does_not_fit(clip: Path) 
         frame.to_rgb(90, 160, out=chunk[0, :80])
 
 
-def test_variable_frame_rate_goes_by_time_stamps(tmp_path: Path) -> None:
+def test_a_variable_frame_rate_is_sampled_by_time_stamps(tmp_path: Path) -> None:
     times = [0, 33, 66, 100, 250, 260, 270, 400, 433, 466, 500]
     path = write_clip(tmp_path / "vfr.mkv", times_ms=times)
     assert [frame.pts_ns // MS for frame in frames_of(path)] == times
@@ -78,7 +78,7 @@ def test_variable_frame_rate_goes_by_time_stamps(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rotation", [90, 180, 270])
-def test_a_phone_video_stands_upright(tmp_path: Path, rotation: int) -> None:
+def test_rotation_metadata_is_applied(tmp_path: Path, rotation: int) -> None:
     frame = frames_of(write_clip(tmp_path / "phone.mp4", frames=3, rotation=rotation))[2]
     turned = rotation % 180 != 0
     assert (frame.width, frame.height) == ((180, 320) if turned else (320, 180))
@@ -88,7 +88,7 @@ def test_a_phone_video_stands_upright(tmp_path: Path, rotation: int) -> None:
     assert np.abs(got.astype(int) - upright[::-1, ::-1]).mean() > 40
 
 
-def test_pixels_that_are_not_square_are_counted_in(tmp_path: Path) -> None:
+def test_the_pixel_aspect_is_applied(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "anamorphic.mkv", frames=3, width=160, height=180, pixel_aspect=Fraction(2))
     frame = frames_of(path)[0]
     assert (frame.width, frame.height) == (320, 180)
@@ -98,7 +98,7 @@ def test_pixels_that_are_not_square_are_counted_in(tmp_path: Path) -> None:
     assert boxed[75:245].any(axis=(1, 2)).all()
 
 
-def test_policies_place_the_picture(clip: Path) -> None:
+def test_resize_policies_stretch_pad_and_crop(clip: Path) -> None:
     frame = frames_of(clip)[5]
     assert read_number(frame.to_rgb(224, 224, "stretch"), 320, 180) == 5
     boxed = frame.to_rgb(224, 224, "letterbox")
@@ -119,17 +119,17 @@ def test_sizes_from_one_pixel_to_8k(tmp_path: Path, width: int, height: int) -> 
             assert np.abs(rgb.max(axis=(0, 1)).astype(int) - (200, 40, 90)).max() <= 3
 
 
-def test_a_picture_too_elongated_to_crop_is_refused(tmp_path: Path) -> None:
+def test_an_image_too_elongated_to_crop_is_refused(tmp_path: Path) -> None:
     frame = frames_of(write_flat(tmp_path / "line.avi", (9, 9, 9), width=1280, height=2))[0]
     with pytest.raises(SourceError, match=r"1280x2 is too elongated to crop to 64x64 .* stretch or letterbox"):
         frame.to_rgb(64, 64, "crop")
 
 
-def test_three_frames_are_three_frames(tmp_path: Path) -> None:
+def test_a_file_of_three_frames_gives_three_frames(tmp_path: Path) -> None:
     assert [number(frame) for frame in frames_of(write_clip(tmp_path / "short.mp4", frames=3))] == [0, 1, 2]
 
 
-def test_a_loop_begins_again_and_says_so(tmp_path: Path) -> None:
+def test_a_loop_begins_again_with_a_discontinuity(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "loop.mp4", frames=5)
     seen = []
     with open_source(fast(path, loop=True)) as source:
@@ -140,7 +140,7 @@ def test_a_loop_begins_again_and_says_so(tmp_path: Path) -> None:
     assert seen == [(i, i % 5, i % 5 * 40, i in (5, 10)) for i in range(12)]
 
 
-def test_real_time_holds_frames_back_and_a_stop_ends_the_wait(clip: Path) -> None:
+def test_realtime_pace_holds_frames_back_and_a_stop_ends_the_wait(clip: Path) -> None:
     stop = threading.Event()
     config = StreamConfig(url=str(clip), pace="realtime")
     with open_source(config, stop=stop) as source:
@@ -152,19 +152,19 @@ def test_real_time_holds_frames_back_and_a_stop_ends_the_wait(clip: Path) -> Non
         assert len(list(source)) <= 1
 
 
-def test_a_film_that_starts_late_counts_from_zero(tmp_path: Path) -> None:
+def test_media_time_begins_at_zero_in_a_file_that_starts_late(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "late.ts", frames=10)
     assert [frame.pts_ns // MS for frame in frames_of(path)] == [i * 40 for i in range(10)]
 
 
-def test_a_cut_off_file_gives_what_it_has(tmp_path: Path, clip: Path) -> None:
+def test_a_truncated_file_gives_the_frames_it_has(tmp_path: Path, clip: Path) -> None:
     whole = write_clip(tmp_path / "whole.mkv").read_bytes()
     cut = tmp_path / "cut.mkv"
     cut.write_bytes(whole[: len(whole) // 2])
     assert 5 < len(frames_of(cut)) < 50
 
 
-def test_damage_is_flagged_and_no_end(tmp_path: Path) -> None:
+def test_damage_in_a_file_marks_frames_corrupt_but_does_not_end_it(tmp_path: Path) -> None:
     data = bytearray(write_clip(tmp_path / "whole.ts", gop=10).read_bytes())
     for place in range(len(data) // 3, len(data) // 3 + 1500, 11):
         data[place] ^= 0x55
@@ -233,7 +233,7 @@ def only_a_header(path: Path) -> Path:
         (only_a_header, "no frame could be decoded|not a video"),
     ],
 )
-def test_what_is_no_video_is_said_in_one_line(tmp_path: Path, make: object, message: str) -> None:
+def test_a_path_that_is_not_a_video_is_reported_in_one_line(tmp_path: Path, make: object, message: str) -> None:
     path = make(tmp_path)  # type: ignore[operator]
     with pytest.raises(SourceError, match=message) as caught:
         frames_of(path)
@@ -243,7 +243,7 @@ def test_what_is_no_video_is_said_in_one_line(tmp_path: Path, make: object, mess
     assert caught.value.__cause__ is None
 
 
-def test_a_file_that_may_not_be_read(tmp_path: Path, clip: Path) -> None:
+def test_a_file_without_read_permission_is_reported(tmp_path: Path, clip: Path) -> None:
     if os.geteuid() == 0:
         pytest.skip("root may read everything")
     path = tmp_path / "secret.mp4"
@@ -253,7 +253,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, clip: Path) -> None:
         frames_of(path)
 
 
-def test_reading_all_chunks_of_a_file(clip: Path) -> None:
+def test_read_chunks_returns_all_chunks_of_a_file(clip: Path) -> None:
     with open_source(fast(clip)) as source:
         chunks = list(read_chunks(source, fps=10, frames_per_chunk=4, height=90, width=160, resize="stretch"))
     assert [meta.index for meta, _ in chunks] == list(range(5))

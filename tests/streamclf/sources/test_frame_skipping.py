@@ -166,7 +166,7 @@ INTERVALS = st.lists(
     frames_per_chunk=st.integers(1, 6),
     low_delay=st.booleans(),
 )
-def test_chunks_are_the_same_whatever_the_video(
+def test_skipping_gives_the_same_chunks_for_any_video(
     intervals_ms: list[int], groups: list[int], pyramid: bool, loose: list[bool], gop: int, threads: int, fps: float,
     frames_per_chunk: int, low_delay: bool,
 ) -> None:  # fmt: skip
@@ -181,7 +181,7 @@ def test_chunks_are_the_same_whatever_the_video(
         assert saving.after == plain.after, "a chunk may not come later"
 
 
-def test_of_a_regular_video_only_what_is_wanted_is_decoded() -> None:
+def test_of_a_regular_video_only_needed_frames_are_decoded() -> None:
     packets, depth = video([40] * 200, [0], False, [True], 50)
     _, skipped = played(packets, depth, 0, fps=5, frames_per_chunk=1, low_delay=True, skip=True)
     # All but the first of four pictures are disposable; of those, one of five is wanted.
@@ -218,7 +218,7 @@ def fresh() -> PacketSkipper[int]:
     return skipper
 
 
-def test_damage_ends_it_until_the_next_key_frame() -> None:
+def test_damage_pauses_skipping_until_the_next_key_frame() -> None:
     skipper = fresh()
     assert admitted(skipper, 40, intact=False) == [30, 40], "what follows is not sure: the waiting one is decoded too"
     assert admitted(skipper, 50) == [50]
@@ -230,7 +230,7 @@ def test_damage_ends_it_until_the_next_key_frame() -> None:
     assert admitted(skipper, 90) == [80, 90]
 
 
-def test_time_that_goes_back_or_is_unknown_ends_it_too() -> None:
+def test_a_time_stamp_that_goes_back_or_is_missing_pauses_skipping() -> None:
     for at_ns in (5, None):
         skipper = fresh()
         assert admitted(skipper, at_ns) == [30, -1 if at_ns is None else 5]
@@ -239,7 +239,7 @@ def test_time_that_goes_back_or_is_unknown_ends_it_too() -> None:
         assert admitted(skipper, 70) == []
 
 
-def test_nothing_is_skipped_before_the_first_picture_or_twice_at_one_time() -> None:
+def test_no_packet_is_skipped_before_the_first_frame_or_at_a_repeated_time() -> None:
     skipper: PacketSkipper[int] = PacketSkipper(low_delay=False)
     skipper.selector = Nobody()
     assert list(skipper.push(10, 10, arrived_ns=0, key=True, disposable=False, intact=True)) == [10]
@@ -250,7 +250,7 @@ def test_nothing_is_skipped_before_the_first_picture_or_twice_at_one_time() -> N
     assert list(skipper.push(20, 20, arrived_ns=0, key=False, disposable=True, intact=True)) == [20]
 
 
-def test_one_is_decoded_in_time_for_the_stream_to_be_heard_of() -> None:
+def test_a_packet_is_decoded_before_skipped_ones_wait_too_long() -> None:
     """All but the key frames of some cameras are disposable, and a slow model wants few: it would look stalled."""
     skipper = fresh()
     told: list[int] = []
@@ -264,7 +264,7 @@ def test_one_is_decoded_in_time_for_the_stream_to_be_heard_of() -> None:
     assert len(list(skipper.pop_skipped())) <= MAX_PENDING_SKIPPED_NS // (40 * MS) + 1
 
 
-def test_what_never_comes_out_is_not_kept_for_ever() -> None:
+def test_packets_that_never_come_out_of_the_decoder_are_forgotten() -> None:
     skipper = fresh()
     for i in range(4, 5 * MAX_TIMES):
         assert skipper.push(i, i * 10, arrived_ns=0, key=not i % 50, disposable=bool(i % 50), intact=True) is not None
@@ -273,7 +273,7 @@ def test_what_never_comes_out_is_not_kept_for_ever() -> None:
     assert len(skipper._skipped) <= MAX_PENDING_SKIPPED
 
 
-def test_a_picture_without_a_time_ends_it_also_for_the_one_that_waits() -> None:
+def test_a_frame_without_a_time_pauses_skipping_for_the_held_packet() -> None:
     skipper = fresh()
     assert list(skipper.push(40, 40, arrived_ns=0, key=False, disposable=True, intact=True)) == []
     assert [one.packet for one in skipper.pop_skipped_before(None)] == [20, 30]
@@ -281,7 +281,7 @@ def test_a_picture_without_a_time_ends_it_also_for_the_one_that_waits() -> None:
     assert list(skipper.push(100, 100, arrived_ns=0, key=False, disposable=True, intact=True)) == [40, 100]
 
 
-def test_half_pictures_end_it_for_good() -> None:
+def test_interlaced_video_disables_skipping() -> None:
     skipper = fresh()
     skipper.disable()
     assert admitted(skipper, 40) == [30, 40]
@@ -320,7 +320,7 @@ def movie(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.mark.parametrize(("fps", "frames_per_chunk"), [(10, 1), (5, 4), (3.3, 2), (25, 1)])
-def test_a_films_chunks_are_equal_to_the_byte(movie: Path, fps: float, frames_per_chunk: int) -> None:
+def test_skipping_gives_a_file_the_same_chunks_to_the_byte(movie: Path, fps: float, frames_per_chunk: int) -> None:
     config = StreamConfig(url=str(movie), pace="fast")
     with open_source(config) as source:
         plain, none = chunks_of(source, fps, frames_per_chunk, skip=False)
@@ -335,7 +335,7 @@ def test_a_films_chunks_are_equal_to_the_byte(movie: Path, fps: float, frames_pe
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
-def test_a_film_cut_where_pictures_lead_into_nothing(tmp_path: Path, codec: str) -> None:
+def test_skipping_a_file_that_begins_with_undecodable_leading_pictures(tmp_path: Path, codec: str) -> None:
     """Its first pictures are predicted from some that were cut off: the decoder leaves them out, and so must we."""
     whole = write_clip(
         tmp_path / "whole.mkv", frames=150, gop=25, codec=codec, options=OPEN if codec == "libx264" else HEVC
@@ -359,7 +359,7 @@ def test_a_film_cut_where_pictures_lead_into_nothing(tmp_path: Path, codec: str)
 
 @pytest.mark.parametrize("demuxer", ["rtp", "ffmpeg"])
 @pytest.mark.parametrize("kind", ["flat", "pyramid", "hevc"])
-def test_a_cameras_chunks_are_equal_to_the_byte(kind: str, demuxer: str) -> None:
+def test_skipping_gives_a_camera_the_same_chunks_to_the_byte(kind: str, demuxer: str) -> None:
     codec = "libx265" if kind == "hevc" else "libx264"
     options = tuple({"flat": FLAT, "pyramid": PYRAMID, "hevc": HEVC}[kind].items())
     movie = film(frames=100, gop=50, codec=codec, options=options)
@@ -376,14 +376,14 @@ def test_a_cameras_chunks_are_equal_to_the_byte(kind: str, demuxer: str) -> None
     assert skipped > 0 or demuxer == "ffmpeg"
 
 
-def test_a_camera_without_b_pictures_is_read_as_before() -> None:
+def test_a_camera_without_b_frames_skips_nothing() -> None:
     with RtspServer({"cam": film(frames=50)}) as server, open_source(StreamConfig(url=server.url("cam"))) as source:
         sink, skipped = chunks_of(source, 5, 2, skip=True, chunks=3)
     assert skipped == 0
     assert len(sink.all) == 3
 
 
-def test_a_frame_that_was_skipped_says_so_instead_of_a_picture(tmp_path: Path) -> None:
+def test_a_skipped_frame_has_its_times_but_cannot_be_rendered(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "flat.mp4", frames=30, options=FLAT)
     with open_source(StreamConfig(url=str(path), pace="fast")) as source:
         source.set_frame_selector(Nobody())
@@ -415,7 +415,7 @@ def frames_at(times_ms: Sequence[int], skipped: Sequence[int]) -> Iterator[Frame
         ([0, 40, 80, 125, 230, 300], [3], 2),  # wanted only when the next one was late: the segment ends
     ],
 )
-def test_what_was_skipped_and_is_wanted_after_all_is_a_picture_lost(
+def test_a_skipped_frame_that_is_needed_after_all_counts_as_lost(
     times_ms: list[int], skipped: list[int], segments: int
 ) -> None:
     """Damage or a stall may change what is wanted after it was decided. No other picture may stand in silently."""
@@ -429,7 +429,7 @@ def test_what_was_skipped_and_is_wanted_after_all_is_a_picture_lost(
         assert abs(times_ms[chunk[0]] * MS - meta.start_pts_ns) <= 50 * MS
 
 
-def test_what_is_predicted_from_damage_is_decoded_and_skipping_goes_on_with_the_next_key_frame() -> None:
+def test_frames_predicted_from_damage_are_decoded_until_the_next_key_frame() -> None:
     """Skipping must not hide what was lost."""
     movie = film(frames=100, gop=25, codec="libx264", options=tuple(FLAT.items()))
     sampler = ChunkSampler(5, 1)

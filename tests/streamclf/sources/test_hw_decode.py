@@ -61,19 +61,19 @@ def numbers(config: StreamConfig) -> tuple[list[int], str | None]:
         return seen, source.info.note
 
 
-def test_the_default_is_the_cpu_and_says_nothing(clip: Path) -> None:
+def test_the_default_device_is_the_cpu_without_a_note(clip: Path) -> None:
     assert StreamConfig(url=str(clip)).decode == "cpu"
     assert choose_device("cpu") is CPU
     assert numbers(StreamConfig(url=str(clip), pace="fast")) == (list(range(PICTURES)), None)
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_to_look_for_a_device_is_never_an_error(device: hw_decode.HardwareDevice) -> None:
+def test_probing_a_device_never_raises(device: hw_decode.HardwareDevice) -> None:
     reason = opening_failure(device)
     assert reason is None or reason.startswith(("cannot be opened: ", "not in this FFmpeg"))
 
 
-def test_a_library_without_hardware_decoding_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pyav_without_hardware_decoding_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def old(device: str) -> Any:
         raise ImportError("No module named 'av.codec.hwaccel'")
 
@@ -83,7 +83,7 @@ def test_a_library_without_hardware_decoding_is_said(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("decode", ["auto", *DEVICES])
 @pytest.mark.usefixtures("nothing_opens")
-def test_what_does_not_open_is_the_cpus_with_a_notice(clip: Path, decode: str) -> None:
+def test_the_cpu_decodes_with_a_note_if_no_device_opens(clip: Path, decode: str) -> None:
     config = StreamConfig.model_validate({"url": str(clip), "pace": "fast", "decode": decode})
     seen, note = numbers(config)
     assert seen == list(range(PICTURES))
@@ -93,7 +93,7 @@ def test_what_does_not_open_is_the_cpus_with_a_notice(clip: Path, decode: str) -
 
 @pytest.mark.usefixtures("nothing_opens")
 @pytest.mark.parametrize("demuxer", ["rtp", "ffmpeg"])
-def test_a_camera_says_so_in_its_note(demuxer: str) -> None:
+def test_a_camera_stream_has_the_same_note(demuxer: str) -> None:
     with RtspServer({"cam": film(frames=60)}) as server:
         keys = {"url": server.url("cam"), "demuxer": demuxer, "decode": "cuda"}
         seen, note = numbers(StreamConfig.model_validate(keys))
@@ -102,7 +102,7 @@ def test_a_camera_says_so_in_its_note(demuxer: str) -> None:
 
 
 @pytest.mark.parametrize("decode", ["auto", "cuda"])
-def test_a_device_that_opens_is_used_and_named(monkeypatch: pytest.MonkeyPatch, clip: Path, decode: str) -> None:
+def test_a_device_that_opens_is_used_and_noted(monkeypatch: pytest.MonkeyPatch, clip: Path, decode: str) -> None:
     device = Device(monkeypatch)
     config = StreamConfig.model_validate({"url": str(clip), "pace": "fast", "decode": decode})
     assert numbers(config) == (list(range(PICTURES)), "decoded by cuda")
@@ -113,7 +113,7 @@ def test_a_device_that_opens_is_used_and_named(monkeypatch: pytest.MonkeyPatch, 
     assert device.made == ["cuda"] * 2
 
 
-def test_a_codec_that_the_device_does_not_know_is_the_cpus(monkeypatch: pytest.MonkeyPatch, clip: Path) -> None:
+def test_the_cpu_decodes_codecs_that_the_device_lacks(monkeypatch: pytest.MonkeyPatch, clip: Path) -> None:
     Device(monkeypatch, works=False)
     config = StreamConfig(url=str(clip), pace="fast", decode="cuda")
     assert numbers(config) == (list(range(PICTURES)), "decoded by the CPU (cuda does not decode h264)")
@@ -135,7 +135,7 @@ class Broken:
         return getattr(self._real, name)
 
 
-def test_a_device_that_decodes_nothing_of_a_camera_is_left_for_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_decodes_nothing_of_a_camera_is_replaced_by_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a lost picture: the key frame is decoded again."""
     Device(monkeypatch)
     created: list[Any] = []
@@ -172,7 +172,7 @@ def spoiled(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("decode", ["auto", "cuda"])
-def test_a_device_that_cannot_decode_a_films_key_frame_is_left_for_the_cpu(
+def test_a_device_that_cannot_decode_a_files_key_frame_is_replaced_by_the_cpu(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, decode: str
 ) -> None:
     """From the beginning, as if it had never been there."""
@@ -188,7 +188,7 @@ def test_a_device_that_cannot_decode_a_films_key_frame_is_left_for_the_cpu(
     assert device.made == ["cuda"]
 
 
-def test_a_broken_film_is_blamed_on_the_device_only_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_broken_file_fails_on_the_device_only_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What the CPU cannot decode either ends with the film's own error."""
     Device(monkeypatch)
     monkeypatch.setattr("streamclf.sources.av_container.AvContainer._decoded", lambda self, packet: iter(()))
@@ -198,7 +198,7 @@ def test_a_broken_film_is_blamed_on_the_device_only_once(monkeypatch: pytest.Mon
     assert not isinstance(caught.value, HardwareError)
 
 
-def test_pictures_as_devices_give_them_are_rendered_alike(clip: Path) -> None:
+def test_nv12_frames_of_devices_are_rendered_like_the_cpus(clip: Path) -> None:
     """NV12 is what comes back from a device; it holds the same values as the CPU's planes."""
     render = FrameRenderer()
     with av.open(str(clip)) as container:
@@ -212,13 +212,13 @@ def test_pictures_as_devices_give_them_are_rendered_alike(clip: Path) -> None:
     assert read_number(pictures[1], 320, 180) == 0
 
 
-def test_only_files_and_urls_are_decoded_by_a_device(tmp_path: Path) -> None:
+def test_decode_is_refused_for_other_sources(tmp_path: Path) -> None:
     raw = {"streams": {"desk": {"camera": 0, "decode": "cuda"}}}
     with pytest.raises(ConfigError, match="decode: cuda is for files and URLs; leave it out"):
         parse_config(raw, base=tmp_path, origin="x")
 
 
-def test_doctor_lists_what_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_lists_devices_that_open(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hw_decode, "opening_failure", lambda device: None if device == "vaapi" else "not here")
     report = doctor.examine(gpus=list, cameras=list)
     assert report["decoding"]["hardware"] == {"cuda": "not here", "vaapi": None, "videotoolbox": "not here"}

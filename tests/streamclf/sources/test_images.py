@@ -32,7 +32,7 @@ def numbers(frames: list[Frame]) -> list[int]:
     return [read_number(frame.to_rgb(180, 320)) for frame in frames]
 
 
-def test_pictures_come_in_natural_order_with_the_rate_that_was_given(tmp_path: Path) -> None:
+def test_images_come_in_natural_order_at_the_configured_rate(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "a", ["f1.png", "f2.PNG", "f9.jpg", "f010.bmp", "f10.webp", "f11.tiff"])
     (folder / "notes.txt").write_text("no picture")
     (folder / "f0.png").mkdir()
@@ -43,7 +43,7 @@ def test_pictures_come_in_natural_order_with_the_rate_that_was_given(tmp_path: P
     assert (frames[0].width, frames[0].height) == (320, 180)
 
 
-def test_a_damaged_picture_is_a_hole_in_time_and_counted(tmp_path: Path) -> None:
+def test_a_damaged_image_leaves_a_gap_and_is_counted(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "a", [f"{i}.png" for i in range(5)])
     (folder / "1.png").write_bytes(b"\x89PNG, or so it says")
     (folder / "2.png").write_bytes(b"")
@@ -55,7 +55,7 @@ def test_a_damaged_picture_is_a_hole_in_time_and_counted(tmp_path: Path) -> None
     assert frames[1].pts_ns == 3 * NS // 10
 
 
-def test_a_loop_reads_the_folder_anew_and_says_that_time_begins_again(tmp_path: Path) -> None:
+def test_a_loop_lists_the_folder_again_and_marks_a_discontinuity(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "a", ["1.png", "2.png"])
     with open_source(StreamConfig(images=str(folder), fps=10, pace="fast", loop=True)) as source:
         first = [next(source), next(source)]
@@ -65,18 +65,18 @@ def test_a_loop_reads_the_folder_anew_and_says_that_time_begins_again(tmp_path: 
     assert [frame.discontinuity for frame in [*first, *second]] == [False, False, True, True]
 
 
-def test_realtime_takes_as_long_as_it_should(tmp_path: Path) -> None:
+def test_realtime_pace_waits_between_images(tmp_path: Path) -> None:
     frames = frames_of(folder_of(tmp_path / "a", ["1.png", "2.png", "3.png"]), pace="realtime")
     assert frames[-1].captured_ns - frames[0].captured_ns >= 0.19 * NS
 
 
-def test_pictures_of_any_size_follow_each_other(tmp_path: Path) -> None:
+def test_images_may_have_different_sizes(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "a", ["1.png"])
     cv2.imwrite(str(folder / "2.png"), draw(7, 640, 360)[..., ::-1])
     assert [(frame.width, frame.height) for frame in frames_of(folder)] == [(320, 180), (640, 360)]
 
 
-def test_what_cannot_be_played_is_said_with_its_remedy(tmp_path: Path) -> None:
+def test_a_folder_without_readable_images_is_reported_with_a_remedy(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(SourceError, match=r"no images in it; known suffixes are \.bmp"):
         frames_of(tmp_path / "empty")

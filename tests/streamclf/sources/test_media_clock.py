@@ -17,7 +17,7 @@ def played(stamps: list[int | None], interval_ns: int = FRAME_NS) -> list[int]:
 
 
 @pytest.mark.parametrize("bits", [32, 33])
-def test_a_counter_that_wraps_goes_on_also_the_second_time(bits: int) -> None:
+def test_a_counter_is_unwrapped_the_first_and_the_second_time(bits: int) -> None:
     ticks = [2**bits - 2 * 3600 + 3600 * i for i in range(5)]
     stamps: list[int | None] = [(tick % 2**bits) * NS // 90_000 for tick in ticks]
     assert stamps[2] == 0
@@ -37,14 +37,14 @@ def test_a_jump_is_passed_on(jump_s: int) -> None:
     assert played([*before, *after]) == [*before, *after]
 
 
-def test_a_missing_time_stamp_is_what_it_should_have_been() -> None:
+def test_a_missing_time_stamp_is_estimated_from_the_capture_clock() -> None:
     stamps = [i * FRAME_NS for i in range(6)]
     assert played([0, None, None, *stamps[3:]]) == stamps
     assert played([None, *stamps[1:]]) == stamps
     assert played([None] * 6) == stamps
 
 
-def test_an_estimate_that_was_too_late_makes_no_time_run_backwards() -> None:
+def test_an_estimate_that_was_too_late_does_not_make_time_run_backwards() -> None:
     clock = MediaClock()
     told = [
         clock.media_ns(0, 0),

@@ -62,7 +62,7 @@ def failing(message: str) -> Iterator[None]:
 
 @both
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
-def test_pictures_in_order_with_their_time(server: RtspServer, transport: str, demuxer: str) -> None:
+def test_frames_arrive_in_order_with_their_time_stamps(server: RtspServer, transport: str, demuxer: str) -> None:
     with open_source(live(server.url("cam"), transport=transport, demuxer=demuxer)) as source:
         assert source.live
         frames = take(source, 20)
@@ -76,7 +76,7 @@ def test_pictures_in_order_with_their_time(server: RtspServer, transport: str, d
 
 @both
 @pytest.mark.parametrize("scheme", ["digest", "basic"])
-def test_credentials_with_every_awkward_character(scheme: str, demuxer: str) -> None:
+def test_credentials_may_contain_reserved_characters(scheme: str, demuxer: str) -> None:
     server = RtspServer({"cam": FILM}, auth=("ad@min", PASSWORD), scheme=scheme)  # type: ignore[arg-type]
     with server, open_source(live(server.url("cam"), demuxer=demuxer)) as source:
         assert number(next(source)) == 0
@@ -84,7 +84,7 @@ def test_credentials_with_every_awkward_character(scheme: str, demuxer: str) -> 
 
 @both
 @pytest.mark.parametrize("scheme", ["digest", "basic"])
-def test_a_wrong_password_is_said_without_saying_it(
+def test_a_wrong_password_is_reported_without_showing_it(
     scheme: str, demuxer: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -101,7 +101,7 @@ def test_a_wrong_password_is_said_without_saying_it(
 @pytest.mark.parametrize(
     ("status", "message"), [(404, "not found"), (503, "error of its own"), (403, "forbidden"), (400, "refuses")]
 )
-def test_refusals_say_what_to_do(server: RtspServer, status: int, message: str, demuxer: str) -> None:
+def test_http_like_refusals_name_the_remedy(server: RtspServer, status: int, message: str, demuxer: str) -> None:
     server.fault("cam", status=status)
     with failing(message):
         open_source(live(server.url("cam"), demuxer=demuxer))
@@ -110,7 +110,7 @@ def test_refusals_say_what_to_do(server: RtspServer, status: int, message: str, 
 @both
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
 @pytest.mark.parametrize("fault", ["stalled", "frozen"])
-def test_a_stream_that_falls_silent_is_a_fault_in_time(
+def test_a_stream_that_stops_sending_fails_after_the_read_timeout(
     server: RtspServer, fault: str, transport: str, demuxer: str
 ) -> None:
     with open_source(live(server.url("cam"), transport=transport, demuxer=demuxer)) as source:
@@ -121,7 +121,7 @@ def test_a_stream_that_falls_silent_is_a_fault_in_time(
 
 
 @both
-def test_after_a_stall_shorter_than_the_time_out_pictures_are_new_again(server: RtspServer, demuxer: str) -> None:
+def test_frames_after_a_stall_shorter_than_the_timeout_are_not_stale(server: RtspServer, demuxer: str) -> None:
     """Once, all that came after such a stall counted as held back, and the stream was offline until it was cut."""
     with open_source(live(server.url("cam"), read_timeout_s=2, demuxer=demuxer)) as source:
         before = take(source, 5)[-1:]
@@ -138,7 +138,7 @@ def test_after_a_stall_shorter_than_the_time_out_pictures_are_new_again(server: 
     assert sorted(steps)[-2] < 0.1e9, "and no picture lost after it"
 
 
-def test_a_camera_of_one_picture_a_second_loses_none_to_a_time_out_of_a_second_and_a_half() -> None:
+def test_a_camera_of_1_fps_loses_no_frame_with_a_read_timeout_of_1_5_s() -> None:
     slow = RtspServer({"cam": film(frames=20, fps=1, gop=5)})
     with slow, open_source(live(slow.url("cam"), read_timeout_s=1.5, open_timeout_s=10)) as source:
         assert [number(frame) for frame in take(source, 4)][-3:] == [1, 2, 3]
@@ -146,14 +146,14 @@ def test_a_camera_of_one_picture_a_second_loses_none_to_a_time_out_of_a_second_a
 
 @both
 @pytest.mark.parametrize("fault", ["stalled", "blackhole"])
-def test_a_server_that_never_sends_is_a_fault_in_time(server: RtspServer, fault: str, demuxer: str) -> None:
+def test_a_server_that_never_sends_fails_after_the_open_timeout(server: RtspServer, fault: str, demuxer: str) -> None:
     server.fault("cam", **{fault: True})
     with failing(r"no video within 0\.5 s \(open_timeout_s\)"):
         open_source(live(server.url("cam"), open_timeout_s=0.5, demuxer=demuxer))
 
 
 @pytest.mark.parametrize("scheme", ["rtsp", "http"])
-def test_a_port_where_nobody_answers(scheme: str) -> None:
+def test_a_silent_and_a_closed_port_are_reported(scheme: str) -> None:
     with socket.socket() as silent:
         silent.bind((HOST, 0))
         silent.listen()
@@ -166,7 +166,7 @@ def test_a_port_where_nobody_answers(scheme: str) -> None:
 
 @both
 @pytest.mark.parametrize("reset", [False, True])
-def test_an_end_of_the_stream_is_a_fault(server: RtspServer, reset: bool, demuxer: str) -> None:
+def test_the_end_of_a_live_stream_is_an_error(server: RtspServer, reset: bool, demuxer: str) -> None:
     with open_source(live(server.url("cam"), demuxer=demuxer)) as source:
         take(source, 5)
         server.disconnect("cam", reset=reset)
@@ -174,7 +174,7 @@ def test_an_end_of_the_stream_is_a_fault(server: RtspServer, reset: bool, demuxe
             take(source, 1000)
 
 
-def test_a_killed_server_is_a_fault_and_comes_back(server: RtspServer) -> None:
+def test_a_killed_server_is_an_error_and_can_be_opened_again_later(server: RtspServer) -> None:
     with open_source(live(server.url("cam"))) as source:
         take(source, 5)
         server.stop()
@@ -187,7 +187,7 @@ def test_a_killed_server_is_a_fault_and_comes_back(server: RtspServer) -> None:
 
 
 @both
-def test_another_resolution_is_just_the_next_frame(server: RtspServer, demuxer: str) -> None:
+def test_a_changed_resolution_shows_in_the_next_frame(server: RtspServer, demuxer: str) -> None:
     with open_source(live(server.url("cam"), demuxer=demuxer)) as source:
         assert (next(source).width, source.info.width) == (320, 320)
         server.fault("cam", film=LARGE)
@@ -198,7 +198,7 @@ def test_another_resolution_is_just_the_next_frame(server: RtspServer, demuxer: 
 
 
 @both
-def test_time_that_jumps_is_passed_on_as_it_is(server: RtspServer, demuxer: str) -> None:
+def test_a_jump_of_time_stamps_is_passed_on_unchanged(server: RtspServer, demuxer: str) -> None:
     with open_source(live(server.url("cam"), demuxer=demuxer)) as source:
         last = take(source, 3)[-1]
         server.fault("cam", jump_s=-10.0)
@@ -207,13 +207,13 @@ def test_time_that_jumps_is_passed_on_as_it_is(server: RtspServer, demuxer: str)
 
 
 @both
-def test_damage_is_flagged(server: RtspServer, demuxer: str) -> None:
+def test_damaged_packets_mark_frames_corrupt(server: RtspServer, demuxer: str) -> None:
     server.fault("cam", corrupt=0.3)
     with open_source(live(server.url("cam"), demuxer=demuxer)) as source:
         assert any(frame.corrupt for frame in itertools.islice(source, 100))
 
 
-def test_junk_between_packets_ends_in_pictures_or_in_a_fault(server: RtspServer) -> None:
+def test_junk_between_packets_gives_frames_or_an_error(server: RtspServer) -> None:
     with open_source(live(server.url("cam"))) as source:
         take(source, 3)
         server.fault("cam", junk=3000)
@@ -260,7 +260,7 @@ def web(clip: Path) -> Iterator[str]:
         thread.join(10)
 
 
-def test_a_film_on_a_web_server_is_played_to_its_end_by_its_clock(web: str) -> None:
+def test_a_file_on_a_web_server_is_played_in_real_time_to_its_end(web: str) -> None:
     with open_source(live(f"{web}/film.mp4")) as source:
         assert not source.live
         frames = list(source)
@@ -268,7 +268,7 @@ def test_a_film_on_a_web_server_is_played_to_its_end_by_its_clock(web: str) -> N
     assert frames[-1].captured_ns - frames[0].captured_ns > 1.9e9
 
 
-def test_motion_jpeg_without_time_stamps_goes_by_the_clock_and_must_not_fall_silent(web: str) -> None:
+def test_motion_jpeg_without_time_stamps_uses_our_clock_and_times_out(web: str) -> None:
     with open_source(live(f"{web}/mjpeg")) as source:
         assert source.live
         frames = []
@@ -281,7 +281,7 @@ def test_motion_jpeg_without_time_stamps_goes_by_the_clock_and_must_not_fall_sil
     assert sum(steps) == pytest.approx(frames[-1].captured_ns - frames[0].captured_ns, rel=1e-6)
 
 
-def test_the_request_to_stop_ends_the_stream_without_a_fault(server: RtspServer) -> None:
+def test_a_stop_request_ends_the_stream_without_an_error(server: RtspServer) -> None:
     stop = threading.Event()
     with open_source(live(server.url("cam")), stop=stop) as source:
         take(source, 3)

@@ -52,12 +52,12 @@ def hevc_sps(sub_layers: int) -> bytes:
         ((), NEEDED),
     ],
 )
-def test_h264_by_its_headers(nals: tuple[bytes, ...], expected: PacketKind) -> None:
+def test_h264_packets_are_classified_by_nal_type_and_ref_idc(nals: tuple[bytes, ...], expected: PacketKind) -> None:
     assert PacketClassifier("h264").classify(annex_b(*nals)) == expected
     assert PacketClassifier("h264", b"\x01\x42\x00\x1e\xff\xe1").classify(memoryview(prefixed(*nals))) == expected
 
 
-def test_h265_only_in_the_highest_sub_layer() -> None:
+def test_h265_packets_are_disposable_only_in_the_highest_sub_layer() -> None:
     """In a lower one, a picture of a higher may still be predicted from it, though its type says "non-reference"."""
     classifier = PacketClassifier("hevc")
     assert classifier.classify(annex_b(hevc(0))) == NEEDED, "nobody has said how many there are"
@@ -73,16 +73,16 @@ def test_h265_only_in_the_highest_sub_layer() -> None:
     assert classifier.classify(annex_b(hevc(2, temporal_id=2))) == DISPOSABLE
 
 
-def test_a_picture_that_begins_far_behind_is_taken_for_needed() -> None:
+def test_a_slice_far_behind_the_packet_start_counts_as_needed() -> None:
     assert PacketClassifier("h264").classify(annex_b(b"\x06" + b"\x01" * 5000, DISPOSABLE_SLICE)) == NEEDED
 
 
-def test_other_codecs_have_none() -> None:
+def test_packets_of_other_codecs_are_never_disposable() -> None:
     assert PacketClassifier("mpeg4").classify(annex_b(DISPOSABLE_SLICE)) == NEEDED
 
 
 @given(data=st.binary(max_size=200), extradata=st.one_of(st.none(), st.binary(max_size=40)))
-def test_no_bytes_are_an_error(data: bytes, extradata: bytes | None) -> None:
+def test_any_bytes_are_classified_without_error(data: bytes, extradata: bytes | None) -> None:
     for codec in ("h264", "hevc"):
         assert isinstance(PacketClassifier(codec, extradata).classify(data), PacketKind)
         assert isinstance(PacketClassifier(codec, b"\1" + (extradata or b"")).classify(memoryview(data)), PacketKind)
@@ -90,7 +90,7 @@ def test_no_bytes_are_an_error(data: bytes, extradata: bytes | None) -> None:
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
-def test_b_pictures_of_real_films(tmp_path: Path, codec: str, suffix: str) -> None:
+def test_b_frames_of_encoded_files_are_disposable(tmp_path: Path, codec: str, suffix: str) -> None:
     options = dict(BFRAMES)
     if codec == "libx265":
         options = {"preset": "ultrafast", "x265-params": "log-level=none:bframes=2:b-adapt=0:b-pyramid=0:keyint=60"}
@@ -103,7 +103,7 @@ def test_b_pictures_of_real_films(tmp_path: Path, codec: str, suffix: str) -> No
     assert found[1:] == [NEEDED, DISPOSABLE, DISPOSABLE] * 10
 
 
-def test_a_camera_without_b_pictures_has_none() -> None:
+def test_a_stream_without_b_frames_has_no_disposable_packets() -> None:
     classifier = PacketClassifier("h264")
     found = [classifier.classify(annex_b(*unit)) for unit in film(frames=50).units]
     assert [i for i, kind in enumerate(found) if kind.key] == [0, 25]

@@ -47,7 +47,7 @@ def until(condition: object) -> None:
 
 
 @pytest.mark.parametrize("kind", ["unix", "tcp"])
-def test_pictures_arrive_as_they_were_written(private: Path, kind: str) -> None:
+def test_pushed_images_arrive_unchanged(private: Path, kind: str) -> None:
     where, secret = (str(private), "") if kind == "unix" else (f"tcp://127.0.0.1:{free_port()}", SECRET)
     keys = {"push_secret": secret} if secret else {}
     with listening(where, **keys) as source, streamclf.push(where, width=320, height=180, secret=secret) as sink:
@@ -65,7 +65,7 @@ def test_pictures_arrive_as_they_were_written(private: Path, kind: str) -> None:
         assert sink.sent == 2
 
 
-def test_a_socket_is_open_to_nobody_else_and_leaves_nothing(private: Path) -> None:
+def test_the_socket_is_private_exclusive_and_removed(private: Path) -> None:
     with listening(str(private)):
         assert stat.S_IMODE(private.parent.stat().st_mode) == 0o700
         with pytest.raises(SourceError, match="another stream or service listens there"):
@@ -76,7 +76,7 @@ def test_a_socket_is_open_to_nobody_else_and_leaves_nothing(private: Path) -> No
         listening(str(private))
 
 
-def test_the_socket_of_a_killed_service_is_taken_over(private: Path) -> None:
+def test_the_socket_of_a_killed_service_is_replaced(private: Path) -> None:
     make_private_folder(private.parent)
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(private))
@@ -86,7 +86,7 @@ def test_the_socket_of_a_killed_service_is_taken_over(private: Path) -> None:
         assert next(source).width == 4
 
 
-def test_the_wrong_secret_is_refused_and_shown_nowhere(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_wrong_secret_is_refused_and_not_shown(caplog: pytest.LogCaptureFixture) -> None:
     where = f"tcp://127.0.0.1:{free_port()}"
     with listening(where, push_secret=SECRET, open_timeout_s=1) as source:
         with streamclf.push(where, width=4, height=2, secret="something else") as sink:
@@ -97,7 +97,7 @@ def test_the_wrong_secret_is_refused_and_shown_nowhere(caplog: pytest.LogCapture
         assert SECRET not in str(caught.value) + caplog.text
 
 
-def test_a_program_that_only_pretends_to_listen_gets_no_picture() -> None:
+def test_a_listener_without_the_secret_gets_no_image() -> None:
     """Somebody who took the port first does not know the secret, and must not get to see the camera."""
     with socket.socket() as thief:
         thief.bind(("127.0.0.1", 0))
@@ -117,7 +117,7 @@ def test_a_program_that_only_pretends_to_listen_gets_no_picture() -> None:
             assert sink.sent == 0
 
 
-def test_a_program_is_never_held_up_and_what_is_dropped_is_counted(private: Path) -> None:
+def test_a_program_never_blocks_and_dropped_images_are_counted(private: Path) -> None:
     with streamclf.push(str(private), width=320, height=180, queue=3) as sink:
         for i in range(10):
             sink.write(draw(i, 320, 180))
@@ -128,7 +128,7 @@ def test_a_program_is_never_held_up_and_what_is_dropped_is_counted(private: Path
             assert source.dropped_by_sender == 7
 
 
-def test_a_service_that_comes_back_gets_pictures_again(private: Path) -> None:
+def test_a_restarted_service_gets_images_again(private: Path) -> None:
     stop = threading.Event()
 
     def produce(sink: streamclf.PushSink) -> None:
@@ -148,7 +148,7 @@ def test_a_service_that_comes_back_gets_pictures_again(private: Path) -> None:
     assert sink.dropped > 0, "while nobody listened"
 
 
-def test_silence_and_goodbye_are_told_apart(private: Path) -> None:
+def test_a_silent_program_and_a_closed_connection_are_distinguished(private: Path) -> None:
     reading = listening(str(private), read_timeout_s=0.5)
     with reading as source, streamclf.push(str(private), width=4, height=2) as sink:
         sink.write(np.zeros((2, 4, 3), np.uint8))
@@ -164,7 +164,7 @@ def test_silence_and_goodbye_are_told_apart(private: Path) -> None:
 
 
 @pytest.mark.parametrize("header", [b"GET / HTTP/1.1\r\n" * 2, HEADER.pack(b"RGB8", 1 << 20, 1 << 20, 0, 0)])
-def test_anything_else_is_refused_before_memory_is_taken(private: Path, header: bytes) -> None:
+def test_invalid_headers_are_refused_before_memory_is_allocated(private: Path, header: bytes) -> None:
     with listening(str(private)) as source, socket.socket(socket.AF_UNIX) as peer:
         failures: list[BaseException] = []
 
@@ -192,14 +192,14 @@ def _introduce(peer: socket.socket, path: Path) -> None:
     assert peer.recv(33, socket.MSG_WAITALL)[:1] == b"\1"
 
 
-def test_the_request_to_stop_ends_the_wait(private: Path) -> None:
+def test_a_stop_request_ends_the_wait_for_a_program(private: Path) -> None:
     stop = threading.Event()
     with open_source(StreamConfig(push=str(private), open_timeout_s=100), stop=stop) as source:
         threading.Timer(0.1, stop.set).start()
         assert list(source) == []
 
 
-def test_wrong_pictures_and_addresses_are_refused_at_once(private: Path) -> None:
+def test_wrong_images_and_addresses_are_refused_at_once(private: Path) -> None:
     with streamclf.push(str(private), width=4, height=2) as sink:
         with pytest.raises(ValueError, match=r"frame is uint8 \(4, 2, 3\): must be uint8 \(2, 4, 3\)"):
             sink.write(np.zeros((4, 2, 3), np.uint8))
@@ -212,7 +212,9 @@ def test_wrong_pictures_and_addresses_are_refused_at_once(private: Path) -> None
             parse_push_address(where)
 
 
-def test_a_bare_name_is_the_same_for_service_and_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bare_name_is_the_same_socket_for_service_and_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     assert socket_dir() == tmp_path / "streamclf"
     with listening("screen") as source, streamclf.push("screen", width=4, height=2) as sink:
@@ -220,7 +222,7 @@ def test_a_bare_name_is_the_same_for_service_and_program(tmp_path: Path, monkeyp
         assert next(source).height == 2
 
 
-def test_the_configuration_wants_a_secret_for_tcp_and_repeats_none() -> None:
+def test_the_configuration_requires_a_secret_for_tcp_and_does_not_show_it() -> None:
     from streamclf.config.service import parse_config
 
     for stream, message in (

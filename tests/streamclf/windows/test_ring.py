@@ -83,7 +83,7 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
 
 
 @pytest.mark.parametrize("checked", [False, True])
-def test_what_was_written_is_read_until_it_is_overwritten(checked: bool) -> None:
+def test_chunks_are_readable_until_they_are_overwritten(checked: bool) -> None:
     with new_ring(checked=checked) as fd:
         writer, reader = RingWriter(fd), RingReader(fd)
         out = np.empty(SHAPE, np.uint8)
@@ -102,7 +102,7 @@ def test_what_was_written_is_read_until_it_is_overwritten(checked: bool) -> None
         assert reader.read(-1, out) is None
 
 
-def test_a_chunk_being_written_is_not_read_and_an_abandoned_one_never_was() -> None:
+def test_unfinished_and_abandoned_chunks_are_not_readable() -> None:
     with new_ring() as fd:
         writer, reader = RingWriter(fd), RingReader(fd)
         out = np.empty(SHAPE, np.uint8)
@@ -120,7 +120,7 @@ def test_a_chunk_being_written_is_not_read_and_an_abandoned_one_never_was() -> N
             writer.commit(chunk(7))
 
 
-def test_a_checksum_finds_what_the_sequence_number_does_not() -> None:
+def test_the_checksum_detects_a_late_store() -> None:
     with new_ring(checked=True) as fd:
         writer, reader = RingWriter(fd), RingReader(fd)
         place = writer.begin()
@@ -130,7 +130,7 @@ def test_a_checksum_finds_what_the_sequence_number_does_not() -> None:
         assert reader.read(0, np.empty(SHAPE, np.uint8)) is None
 
 
-def test_readers_of_a_racing_writer_that_is_killed_again_and_again_see_nothing_torn() -> None:
+def test_readers_see_no_torn_chunk_of_a_racing_and_killed_writer() -> None:
     out = np.empty(SHAPE, np.uint8)
     whole = lost = 0
     with new_ring() as fd:
@@ -155,7 +155,7 @@ def test_readers_of_a_racing_writer_that_is_killed_again_and_again_see_nothing_t
         assert len(segments) == 5, "segments must be unique over restarts of the writer"
 
 
-def test_the_successor_of_a_writer_killed_in_the_middle_repairs_its_slot() -> None:
+def test_a_new_writer_repairs_the_slot_of_a_killed_one() -> None:
     out = np.empty(SHAPE, np.uint8)
     with new_ring() as fd:
         first, reader = RingWriter(fd), RingReader(fd)
@@ -177,7 +177,7 @@ def test_the_successor_of_a_writer_killed_in_the_middle_repairs_its_slot() -> No
         assert (out == 42).all()
 
 
-def test_nobody_can_cut_the_memory_short_and_readers_cannot_write() -> None:
+def test_the_memory_cannot_be_truncated_and_readers_cannot_write() -> None:
     with new_ring() as fd:
         if sys.platform == "linux":
             with pytest.raises(PermissionError):
@@ -196,17 +196,17 @@ def test_the_descriptor_may_be_closed_once_attached() -> None:
     assert reader.read(0, np.empty(SHAPE, np.uint8)) == chunk(0)
 
 
-def test_where_there_is_no_memfd_a_file_without_a_name_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_memfd_the_ring_uses_an_unlinked_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_memory.sys, "platform", "darwin")
-    test_what_was_written_is_read_until_it_is_overwritten(checked=True)
+    test_chunks_are_readable_until_they_are_overwritten(checked=True)
 
 
-def test_memory_that_is_not_there_is_an_error_at_once_with_its_size() -> None:
+def test_missing_memory_is_an_error_that_names_the_size() -> None:
     with pytest.raises(RingError, match=r"needs 12582912\.5 MiB .* give it .* more memory"):
         create_ring(4096, (64, 4096, 4096, 3))
 
 
-def test_a_full_memory_is_an_error_and_leaks_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_memory_is_an_error_and_leaks_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(fd: int, offset: int, size: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -224,7 +224,7 @@ def test_impossible_sizes_are_refused(slots: int, shape: tuple[int, int, int, in
         create_ring(slots, shape)
 
 
-def test_what_is_no_ring_is_not_attached() -> None:
+def test_memory_that_is_not_a_ring_is_refused() -> None:
     read_fd, write_fd = os.pipe()
     try:
         with pytest.raises(RingError, match="no shared memory"):

@@ -40,7 +40,7 @@ def point_ns(times: list[int], fps: Fraction, point: int) -> Fraction:
 
 
 @given(interval_ns=st.integers(NS // 120, 2 * NS), fps=RATES, start=st.integers(-NS, 10**14), count=st.integers(2, 25))
-def test_a_regular_stream_is_sampled_as_by_brute_force(interval_ns: int, fps: Fraction, start: int, count: int) -> None:
+def test_a_regular_stream_is_sampled_like_brute_force(interval_ns: int, fps: Fraction, start: int, count: int) -> None:
     times = [start + i * interval_ns for i in range(count)]
     frames = sampled(times, fps)
     assert frames == [nearest(times, point_ns(times, fps, point)) for point in range(len(frames))]
@@ -49,7 +49,7 @@ def test_a_regular_stream_is_sampled_as_by_brute_force(interval_ns: int, fps: Fr
 
 
 @given(camera=RATES, fps=RATES, count=st.integers(2, 25))
-def test_rounded_time_stamps_cost_nanoseconds_at_most(camera: Fraction, fps: Fraction, count: int) -> None:
+def test_rounded_time_stamps_shift_samples_by_nanoseconds_at_most(camera: Fraction, fps: Fraction, count: int) -> None:
     times = [round(i * NS / camera) for i in range(count)]
     for point, frame in enumerate(sampled(times, fps)):
         wanted = point_ns(times, fps, point)
@@ -57,7 +57,9 @@ def test_rounded_time_stamps_cost_nanoseconds_at_most(camera: Fraction, fps: Fra
 
 
 @given(steps=st.lists(st.integers(1, 200), min_size=1, max_size=60), fps=RATES)
-def test_a_variable_rate_fills_every_point_in_order_and_nearly_the_nearest(steps: list[int], fps: Fraction) -> None:
+def test_a_variable_rate_fills_every_point_in_order_with_nearly_the_nearest_frame(
+    steps: list[int], fps: Fraction
+) -> None:
     times = [0]
     for step in steps:
         times.append(times[-1] + step * MS)
@@ -76,7 +78,7 @@ def test_the_worked_example_of_the_docstring() -> None:
     assert [times[i] // MS for i in sampled(times, Fraction(10))] == [0, 80, 200, 320]
 
 
-def test_a_frame_that_comes_late_leaves_its_points_to_the_one_before() -> None:
+def test_a_late_frame_leaves_earlier_points_to_the_frame_before() -> None:
     sampler = Sampler(Fraction(20), NEVER)
     for t in (0, 50, 100):
         assert sampler.push(t * MS).current == 1
@@ -88,7 +90,7 @@ def test_a_frame_that_comes_late_leaves_its_points_to_the_one_before() -> None:
 @pytest.mark.parametrize(
     ("fps", "meant"), [(29.97002997, Fraction(30000, 1001)), (23.976, Fraction(2997, 125)), (0.1, Fraction(1, 10))]
 )
-def test_the_rate_that_was_meant(fps: float, meant: Fraction) -> None:
+def test_exact_fps_recovers_the_rational_rate(fps: float, meant: Fraction) -> None:
     assert exact_fps(fps) == meant
 
 
@@ -120,13 +122,13 @@ def test_chunks_abut_and_count_what_they_hold() -> None:
     assert made[-1].captured_ns == 22  # the frame at 880 ms is the nearest to 900
 
 
-def test_a_slow_camera_is_repeated_and_the_repetitions_are_counted() -> None:
+def test_frames_of_a_slow_camera_are_repeated_and_counted() -> None:
     _, made = chunks(range(0, 4000, 200), frames_per_chunk=4)
     assert {chunk.segment for chunk in made} == {1}
     assert all(chunk.duplicates == 2 for chunk in made[1:])
 
 
-def test_a_camera_slower_than_the_chunk_rate_is_no_series_of_gaps() -> None:
+def test_a_camera_slower_than_the_chunk_rate_makes_no_gaps() -> None:
     _, made = chunks(range(0, 6000, 500), fps=10, frames_per_chunk=1)
     assert len({chunk.segment for chunk in made}) == 2  # the first interval cannot be told from a gap
     assert sum(chunk.segment == 2 for chunk in made) > 40
@@ -151,7 +153,7 @@ def test_a_jump_of_time_ends_the_segment(jump_ms: int) -> None:
     assert {chunk.segment for chunk in made} == {1, 2}
 
 
-def test_the_same_instant_twice_is_one_frame() -> None:
+def test_two_frames_with_the_same_time_count_once() -> None:
     once, _ = chunks(range(0, 1000, 40))
     twice, made = chunks(t for t in range(0, 1000, 40) for _ in range(2))
     assert once.sampled == twice.sampled
@@ -164,7 +166,7 @@ def test_damage_longer_than_a_chunk_ends_the_segment_and_is_counted() -> None:
     assert {chunk.segment for chunk in made} == {1, 2}
 
 
-def test_segments_go_on_where_an_earlier_process_stopped() -> None:
+def test_segment_numbers_continue_after_a_restart() -> None:
     sampler = ChunkSampler(10, 1, first_segment=7)
     (pick,) = sampler.push(0, 0)
     assert pick.chunk is not None
@@ -177,7 +179,7 @@ def test_segments_go_on_where_an_earlier_process_stopped() -> None:
     frames_per_chunk=st.integers(1, 5),
     damaged=st.sets(st.integers(0, 120)),
 )
-def test_whatever_comes_chunks_stay_whole(
+def test_any_frame_times_give_whole_chunks(
     steps: list[int], fps: float, frames_per_chunk: int, damaged: set[int]
 ) -> None:
     sampler = ChunkSampler(fps, frames_per_chunk)
@@ -228,7 +230,7 @@ def windows(seen: Iterable[tuple[int, int]], size: int, hop: int) -> Iterator[tu
     hop=st.integers(1, 5),
     dropped=st.sets(st.integers(0, 150)),
 )
-def test_windows_are_all_the_whole_ones_and_no_other(
+def test_the_tracker_finds_exactly_the_complete_windows(
     lengths: list[int], size: int, hop: int, dropped: set[int]
 ) -> None:
     sent = [(segment, index) for segment, length in enumerate(lengths) for index in range(length)]
@@ -242,7 +244,7 @@ def test_windows_are_all_the_whole_ones_and_no_other(
     assert list(windows(seen, size, hop)) == expected
 
 
-def test_only_chunks_that_a_window_can_hold_are_wanted() -> None:
+def test_only_chunks_that_a_window_can_contain_are_needed() -> None:
     """Windows of 3 begin at 1, 9, 17: what lies between is not wanted, nor what belongs to one that lacks a chunk."""
     tracker = WindowTracker(3, 8)
     tracker.phase = 1
@@ -266,7 +268,7 @@ def test_only_chunks_that_a_window_can_hold_are_wanted() -> None:
     phase=st.integers(0, 5),
     jumps=st.lists(st.integers(0, 3), max_size=12),
 )
-def test_how_far_the_next_window_is(size: int, hop: int, phase: int, jumps: list[int]) -> None:
+def test_chunks_until_window_predicts_the_next_window(size: int, hop: int, phase: int, jumps: list[int]) -> None:
     """Whatever was missing before: as many chunks later as it says, and no sooner, a window is complete."""
     tracker = WindowTracker(size, hop)
     tracker.phase = phase

@@ -18,7 +18,7 @@ def shaped(sar: str, width: int = 160) -> Film:
     return film(frames=10, width=width, height=90, gop=5, options=options)
 
 
-def test_pictures_have_the_shape_that_their_key_frame_says() -> None:
+def test_frames_have_the_pixel_shape_of_their_key_frame() -> None:
     """Somebody changes the camera's settings while it plays: its pixels are other ones, then its pictures."""
     decoder = RtspDecoder(TrackReceiver(TRACK, reorder_s=0.0), TRACK, held_after_s=1.0)
     sizes = []

@@ -35,7 +35,7 @@ BYTES = st.one_of(TEXTS.map(lambda text: text.encode("utf-8", "replace")), st.bi
 
 @given(BYTES)
 @PROFILE
-def test_descriptions(body: bytes) -> None:
+def test_any_sdp_is_parsed_or_refused(body: bytes) -> None:
     with suppress(SourceError):
         offer = parse_sdp(body)
         assert len(offer.track.parameter_sets) <= MAX_PARAMETER_SETS
@@ -46,7 +46,7 @@ def test_descriptions(body: bytes) -> None:
 
 @given(st.lists(TEXTS, max_size=4), TEXTS, TEXTS)
 @PROFILE
-def test_challenges(headers: list[str], user: str, password: str) -> None:
+def test_any_challenge_is_answered_or_ignored(headers: list[str], user: str, password: str) -> None:
     challenge = choose_challenge(headers)
     if challenge is not None:
         told = Authenticator(Credentials(user=user, password=password), challenge).header("PLAY", "rtsp://c/")
@@ -57,7 +57,7 @@ def test_challenges(headers: list[str], user: str, password: str) -> None:
 
 @given(BYTES)
 @PROFILE
-def test_heads_of_messages(head: bytes) -> None:
+def test_any_message_head_is_parsed_or_refused(head: bytes) -> None:
     with suppress(MalformedMessageError):
         message, length = parse_head(head)
         assert bool(message.status) != bool(message.method)
@@ -68,7 +68,7 @@ def test_heads_of_messages(head: bytes) -> None:
 
 @given(TEXTS)
 @PROFILE
-def test_urls_and_transports(text: str) -> None:
+def test_any_url_and_transport_is_parsed_or_refused(text: str) -> None:
     with suppress(SourceError):
         address, _ = parse_url(f"rtsp://{text}", "cam")
         assert request_bytes("OPTIONS", address.url, {})
@@ -89,7 +89,7 @@ PACKET = st.builds(
 @given(st.lists(st.one_of(PACKET, BYTES), max_size=12), st.integers(1, 400))
 @example([b"$\0\0\x08\x80\x60" + bytes(6), b"\0A ", b"$\0\0\x08\x80\x60" + bytes(6)], 1)  # junk like a request
 @PROFILE
-def test_streams_give_the_same_however_they_are_cut(parts: list[bytes], step: int) -> None:
+def test_a_stream_gives_the_same_packets_with_any_read_sizes(parts: list[bytes], step: int) -> None:
     stream = b"".join(parts)
     told = []
     for size in (step, len(stream) + 1):
@@ -130,7 +130,7 @@ RTP = st.builds(
 
 @given(st.lists(RTP, max_size=60), st.sampled_from(["H264", "H265"]), st.sampled_from([0.0, 0.1]), st.booleans())
 @PROFILE
-def test_packets_of_every_kind(packets: list[bytes], codec: str, wait_s: float, damage: bool) -> None:
+def test_any_rtp_packets_give_bounded_units(packets: list[bytes], codec: str, wait_s: float, damage: bool) -> None:
     media = TrackReceiver(VideoTrack(codec=codec, payload_types=frozenset({96})), reorder_s=wait_s)
     units = []
     for i, packet in enumerate(packets):
@@ -150,7 +150,7 @@ def test_packets_of_every_kind(packets: list[bytes], codec: str, wait_s: float, 
 
 @given(st.binary(max_size=200))
 @PROFILE
-def test_single_packets(data: bytes) -> None:
+def test_any_bytes_are_parsed_as_packets_or_rejected(data: bytes) -> None:
     packet = parse_rtp(data)
     assert packet is None or len(packet.payload) <= len(data) - 12
     reports, leaving = parse_rtcp(data)
@@ -164,9 +164,7 @@ def test_single_packets(data: bytes) -> None:
     st.booleans(),
 )
 @PROFILE
-def test_whatever_a_camera_encodes_comes_out_as_it_was(
-    pictures: list[list[bytes]], hevc: bool, aggregate: bool
-) -> None:
+def test_any_nal_units_survive_packetization(pictures: list[list[bytes]], hevc: bool, aggregate: bool) -> None:
     head, follow = (b"\x26\x01\x80", b"\x26\x01\x00") if hevc else (b"\x65\x80", b"\x65\x00")
     sender = Packetizer(ssrc=7, sequence=65_530, hevc=hevc, aggregate=aggregate)
     media = TrackReceiver(VideoTrack(codec="H265" if hevc else "H264", payload_types=frozenset({96})), reorder_s=0.0)

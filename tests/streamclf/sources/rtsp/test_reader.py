@@ -56,7 +56,7 @@ def numbers(frames: list[Frame]) -> list[int]:
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
 @pytest.mark.parametrize("aggregate", [False, True], ids=["single", "aggregated"])
 @pytest.mark.parametrize("movie", [FILM, HEVC], ids=["H264", "H265"])
-def test_every_picture_in_order_with_its_time(movie: Any, aggregate: bool, transport: str) -> None:
+def test_all_frames_arrive_in_order_with_their_time_stamps(movie: Any, aggregate: bool, transport: str) -> None:
     with served(movie, aggregate=aggregate) as server, live(server.url("cam"), transport=transport) as source:
         frames = take(source, 12)
         assert source.info.codec == ("h264" if movie is FILM else "hevc")
@@ -67,7 +67,7 @@ def test_every_picture_in_order_with_its_time(movie: Any, aggregate: bool, trans
     assert not any(frame.corrupt for frame in frames)
 
 
-def test_a_picture_does_not_wait_for_the_next_one() -> None:
+def test_a_frame_is_returned_before_the_next_one_is_sent() -> None:
     """The whole point: FFmpeg's demuxer would give out the first picture of a stalled stream only with its time-out."""
     with served(film(frames=20, fps=1, gop=5)) as server, live(server.url("cam")) as source:
         for i in range(2):
@@ -77,18 +77,18 @@ def test_a_picture_does_not_wait_for_the_next_one() -> None:
 
 @pytest.mark.parametrize("movie", [FILM, HEVC], ids=["H264", "H265"])
 @pytest.mark.parametrize(("sprop", "in_band"), [(True, False), (False, True)], ids=["described", "in the stream"])
-def test_parameter_sets_from_either_place_are_enough(movie: Any, sprop: bool, in_band: bool) -> None:
+def test_parameter_sets_in_the_sdp_or_in_the_stream_are_enough(movie: Any, sprop: bool, in_band: bool) -> None:
     with served(movie, sprop=sprop, in_band=in_band) as server, live(server.url("cam")) as source:
         assert numbers(take(source, 5)) == list(range(5))
 
 
 @pytest.mark.parametrize("movie", [FILM, HEVC], ids=["H264", "H265"])
-def test_without_marker_bits_pictures_end_where_the_next_begins(movie: Any) -> None:
+def test_without_marker_bits_a_frame_ends_where_the_next_begins(movie: Any) -> None:
     with served(movie, marker="never") as server, live(server.url("cam")) as source:
         assert numbers(take(source, 5)) == list(range(5))
 
 
-def test_another_resolution_and_codec_parameters_are_the_next_frame() -> None:
+def test_new_codec_parameters_apply_from_the_next_frame() -> None:
     large = film(frames=50, width=640, height=360, first=1000)
     with served() as server, live(server.url("cam")) as source:
         take(source, 3)
@@ -99,7 +99,7 @@ def test_another_resolution_and_codec_parameters_are_the_next_frame() -> None:
         assert server.mounts["cam"].plays == 1
 
 
-def test_counters_that_wrap_around_are_no_jump() -> None:
+def test_counters_that_wrap_around_cause_no_jump() -> None:
     traits = {"timestamp": 2**32 - 4 * 3600, "sequence": 2**16 - 7}
     with served(**traits) as server, live(server.url("cam")) as source:
         frames = take(source, 12)
@@ -107,7 +107,7 @@ def test_counters_that_wrap_around_are_no_jump() -> None:
     assert [round(frame.pts_ns / 4e7) for frame in frames] == list(range(12))
 
 
-def test_packets_out_of_order_are_put_in_order() -> None:
+def test_udp_packets_are_put_back_in_order() -> None:
     big = film(frames=40, width=640, height=360)
     with served(big, shuffle=0.3) as server, live(server.url("cam"), transport="udp") as source:
         frames = take(source, 30)
@@ -117,7 +117,7 @@ def test_packets_out_of_order_are_put_in_order() -> None:
 
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
-def test_lost_packets_are_counted_and_said_of_the_pictures(transport: str) -> None:
+def test_lost_packets_are_counted_and_mark_frames_broken(transport: str) -> None:
     with served() as server, live(server.url("cam"), transport=transport) as source:
         take(source, 3)
         server.fault("cam", drop=0.2)
@@ -126,20 +126,20 @@ def test_lost_packets_are_counted_and_said_of_the_pictures(transport: str) -> No
     assert any(frame.broken for frame in frames)
 
 
-def test_a_new_sender_goes_on_where_the_old_one_ended() -> None:
+def test_a_new_sender_continues_the_media_time_of_the_old_one() -> None:
     with served(ssrc_every=25) as server, live(server.url("cam")) as source:
         frames = take(source, 60)
     steps = [after.pts_ns - before.pts_ns for before, after in itertools.pairwise(frames)]
     assert all(0 <= step < 1e9 for step in steps), "not the 1,000 s by which its time stamps differ"
 
 
-def test_audio_is_neither_set_up_nor_in_the_way() -> None:
+def test_an_audio_track_is_ignored() -> None:
     with served(audio=True) as server, live(server.url("cam")) as source:
         assert numbers(take(source, 3)) == [0, 1, 2]
     assert [url for method, url in server.requests if method == "SETUP"] == [f"rtsp://{HOST}:{server.port}/cam/track0"]
 
 
-def test_the_camera_s_wall_clock_comes_with_its_frames() -> None:
+def test_frames_carry_the_camera_clock_from_sender_reports() -> None:
     began = time.time()
     with served() as server, live(server.url("cam")) as source:
         frames = take(source, 5)
@@ -149,7 +149,7 @@ def test_the_camera_s_wall_clock_comes_with_its_frames() -> None:
     assert {round(after - before, -5) for before, after in itertools.pairwise(told)} == {40_000_000}
 
 
-def test_a_session_is_kept_alive_and_reported_on() -> None:
+def test_a_session_gets_keep_alives_receiver_reports_and_a_teardown() -> None:
     traits = {"timeout_s": 2, "enforce_timeout": True}
     with served(**traits) as server:
         with live(server.url("cam")) as source:
@@ -165,7 +165,7 @@ def test_a_session_is_kept_alive_and_reported_on() -> None:
             time.sleep(0.01)
 
 
-def test_a_server_without_get_parameter_is_asked_for_its_options() -> None:
+def test_a_server_without_get_parameter_gets_options_as_keep_alive() -> None:
     with served(timeout_s=2, enforce_timeout=True, public="DESCRIBE, SETUP, PLAY") as server:
         with live(server.url("cam")) as source:
             take(source, 60)
@@ -174,7 +174,7 @@ def test_a_server_without_get_parameter_is_asked_for_its_options() -> None:
 
 @pytest.mark.parametrize("algorithm", ["MD5", "SHA-256"])
 @pytest.mark.parametrize("qop", [False, True], ids=["RFC 2069", "qop"])
-def test_digests_of_all_kinds_with_nonces_that_expire(algorithm: str, qop: bool) -> None:
+def test_digest_authentication_survives_expiring_nonces(algorithm: str, qop: bool) -> None:
     traits = Traits(algorithm=algorithm, qop=qop, nonce_uses=2, timeout_s=2, enforce_timeout=True)
     with RtspServer({"cam": FILM}, auth=('a"nn\\', "gehe:im ü"), traits=traits) as server:
         with live(server.url("cam")) as source:
@@ -183,7 +183,7 @@ def test_digests_of_all_kinds_with_nonces_that_expire(algorithm: str, qop: bool)
             live(server.url("cam", "wrong"))
 
 
-def test_a_password_s_sake_is_no_reason_to_ask_more_than_twice() -> None:
+def test_a_wrong_password_is_sent_only_once() -> None:
     """Cameras lock an account after a few wrong passwords."""
     with RtspServer({"cam": FILM}, auth=("ann", "right")) as server:
         with pytest.raises(SourceRefusedError):
@@ -191,7 +191,7 @@ def test_a_password_s_sake_is_no_reason_to_ask_more_than_twice() -> None:
         assert [method for method, _ in server.requests] == ["OPTIONS", "DESCRIBE", "DESCRIBE"]
 
 
-def test_a_redirection_is_followed_within_the_host_and_no_further() -> None:
+def test_a_redirect_is_followed_only_within_the_host() -> None:
     end, first = RtspServer({"cam": FILM}), RtspServer({"old": FILM})
     with end, first:
         first.traits = Traits(redirect=end.url("cam"))
@@ -208,7 +208,7 @@ def test_a_redirection_is_followed_within_the_host_and_no_further() -> None:
             live(server.url("old"))
 
 
-def test_after_a_goodbye_the_end_is_told_at_once() -> None:
+def test_a_bye_ends_the_stream_before_the_read_timeout() -> None:
     with (
         served(goodbye_after=10) as server,
         live(server.url("cam"), read_timeout_s=30) as source,
@@ -217,7 +217,7 @@ def test_after_a_goodbye_the_end_is_told_at_once() -> None:
         take(source, 100)
 
 
-def test_markers_in_the_middle_of_pictures_are_found_out_and_said() -> None:
+def test_markers_on_every_slice_are_detected_and_noted() -> None:
     """Slices of one picture, each marked as its last packet."""
     import av
 
@@ -250,7 +250,7 @@ def _encoded(encoder: Any, count: int) -> Any:
 
 
 @pytest.mark.parametrize("movie", [FILM, HEVC], ids=["H264", "H265"])
-def test_ffmpeg_reads_what_we_do_not_understand_and_the_source_says_so(movie: Any) -> None:
+def test_ffmpeg_reads_an_unsupported_stream_and_the_note_says_so(movie: Any) -> None:
     """A track that claims to be out of order: we keep off, FFmpeg does not look."""
     with served(movie, unordered=True) as server:
         with live(server.url("cam"), demuxer="auto") as source:
@@ -276,12 +276,12 @@ def test_ffmpeg_reads_what_we_do_not_understand_and_the_source_says_so(movie: An
     ],
     ids=["MJPEG", "SRTP", "empty", "multicast"],
 )
-def test_what_is_beyond_us_is_said(traits: Traits, reason: str) -> None:
+def test_an_unsupported_stream_is_reported_with_its_reason(traits: Traits, reason: str) -> None:
     with RtspServer({"cam": FILM}, traits=traits) as server, pytest.raises(SourceError, match=reason):
         live(server.url("cam"))
 
 
-def test_where_ffmpeg_fails_too_both_reasons_are_said() -> None:
+def test_if_ffmpeg_fails_too_both_reasons_are_reported() -> None:
     with served(refuse=461) as server:
         with pytest.raises(
             SourceError, match=r"\(our own RTSP client: no unicast over TCP \(461\), transport: udp may do\)"
@@ -290,13 +290,13 @@ def test_where_ffmpeg_fails_too_both_reasons_are_said() -> None:
         assert [method for method, _ in server.requests].count("SETUP") == 3, "ours, then FFmpeg's, for multicast too"
 
 
-def test_a_track_without_video_is_a_fault_for_everybody() -> None:
+def test_a_stream_without_video_is_an_error_without_fallback() -> None:
     sdp = "v=0\r\nm=audio 0 RTP/AVP 0\r\na=control:a\r\n"
     with served(sdp=sdp) as server, pytest.raises(SourceError, match="holds audio, no video"):
         live(server.url("cam"), demuxer="auto")
 
 
-def test_no_password_goes_into_a_message_a_url_or_a_repr() -> None:
+def test_no_password_appears_in_an_error_or_a_request_url() -> None:
     with RtspServer({"cam": FILM}, auth=("ann", "geh/eim"), traits=Traits(refuse=454)) as server:
         with pytest.raises(SourceError, match=r"refuses the request \(454\)") as caught:
             live(server.url("cam"))
@@ -304,7 +304,7 @@ def test_no_password_goes_into_a_message_a_url_or_a_repr() -> None:
         assert not any("geh" in url or "ann" in url for _, url in server.requests)
 
 
-def test_a_request_to_stop_ends_a_wait_for_a_silent_server() -> None:
+def test_a_stop_request_ends_the_wait_for_a_silent_server() -> None:
     stop = threading.Event()
     with served() as server:
         config = StreamConfig.model_validate({"url": server.url("cam"), "read_timeout_s": 60})
@@ -350,14 +350,14 @@ def talker() -> Iterator[tuple[str, list[bytes]]]:
     ],
     ids=["HTTP", "zeros", "a huge body", "many headers", "an endless line"],
 )
-def test_answers_that_are_none_are_beyond_us(talker: tuple[str, list[bytes]], answer: bytes) -> None:
+def test_responses_that_are_not_rtsp_are_unsupported(talker: tuple[str, list[bytes]], answer: bytes) -> None:
     url, said = talker
     said.append(answer)
     with pytest.raises(SourceError, match="demuxer: ffmpeg may read it"):
         live(url, open_timeout_s=1)
 
 
-def test_an_answer_that_trickles_has_the_time_for_opening_and_no_more(talker: tuple[str, list[bytes]]) -> None:
+def test_an_incomplete_response_fails_after_the_open_timeout(talker: tuple[str, list[bytes]]) -> None:
     url, said = talker
     said.append(b"RTSP/1.0 200 OK\r\nCSeq: 1\r\n\r\n")
     said.append(b"RTSP/1.0 200 OK\r\nCSeq: 2\r\nContent-Length: 50\r\n\r\nv=0")

@@ -28,7 +28,7 @@ def numbers(frames: list[Frame]) -> list[int]:
     return [read_number(frame.to_rgb(180, 320)) for frame in frames]
 
 
-def test_a_live_playlist_is_played_by_its_clock_though_it_comes_by_the_second(segments: list[Path]) -> None:
+def test_a_live_playlist_is_played_in_real_time_although_it_arrives_in_segments(segments: list[Path]) -> None:
     with serving(HlsServer(segments)) as base, open_source(live(f"{base}/live.m3u8")) as source:
         assert source.live
         assert source.info.codec == "h264"
@@ -41,13 +41,13 @@ def test_a_live_playlist_is_played_by_its_clock_though_it_comes_by_the_second(se
     assert sorted(gaps)[len(gaps) // 2] < 0.2
 
 
-def test_a_film_as_a_playlist_ends(segments: list[Path]) -> None:
+def test_a_playlist_with_an_end_is_played_to_its_end(segments: list[Path]) -> None:
     with serving(HlsServer(segments[:2])) as base, open_source(live(f"{base}/film.m3u8")) as source:
         assert not source.live
         assert numbers(list(source)) == list(range(2 * FPS))
 
 
-def test_a_playlist_that_grows_no_more_is_a_fault_in_time(
+def test_a_playlist_that_stops_growing_fails_after_the_read_timeout(
     segments: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(network, "HLS_READ_S", 3.0)
@@ -59,12 +59,12 @@ def test_a_playlist_that_grows_no_more_is_a_fault_in_time(
             list(itertools.islice(source, 1000))
 
 
-def test_what_is_not_there_is_said(segments: list[Path]) -> None:
+def test_a_missing_playlist_is_reported(segments: list[Path]) -> None:
     with serving(HlsServer(segments)) as base, pytest.raises(SourceError, match="not found"):
         open_source(live(f"{base}/absent.m3u8"))
 
 
-def test_a_clock_that_wraps_at_33_bits_goes_on(tmp_path: Path) -> None:
+def test_a_clock_that_wraps_at_33_bits_causes_no_jump(tmp_path: Path) -> None:
     """After 26.5 h of MPEG-TS; the wrap lies in the middle of the second of three segments."""
     start = 2**33 - int(1.5 * 90_000)
     wrapping = [write_segment(tmp_path / f"{i}.ts", i, start_ticks=start) for i in range(3)]

@@ -142,7 +142,7 @@ def take_none(payloads: Sequence[bytes], begin: int) -> int:
 
 @given(data=st.data(), hevc=st.booleans(), wait_s=st.sampled_from([0.0, 0.0, 0.05]))
 @PROFILE
-def test_runs_come_to_the_same_as_single_packets(data: st.DataObject, hevc: bool, wait_s: float) -> None:
+def test_runs_give_the_same_result_as_single_packets(data: st.DataObject, hevc: bool, wait_s: float) -> None:
     came = data.draw(streams(hevc=hevc))
     came = [(channel, packet) for channel, packet in came if len(packet) >= 8 and packet[0] >> 6 == 2]
     reads = cut(came, data.draw(st.lists(st.integers(0, 40_000), max_size=6)))
@@ -177,7 +177,7 @@ def test_runs_come_to_the_same_as_single_packets(data: st.DataObject, hevc: bool
 
 @given(st.data(), st.booleans())
 @PROFILE
-def test_runs_are_the_packets_in_their_order(data: st.DataObject, hevc: bool) -> None:
+def test_runs_contain_the_packets_in_their_order(data: st.DataObject, hevc: bool) -> None:
     packets = [packet for _, packet in data.draw(streams(hevc=hevc))]
     runs, foreign = runs_of(packets, TYPES)
     alone = [packet for packet in map(parse_rtp, packets) if packet is not None and packet.payload_type in TYPES]
@@ -188,7 +188,7 @@ def test_runs_are_the_packets_in_their_order(data: st.DataObject, hevc: bool) ->
     ]
 
 
-def test_a_picture_whose_packets_all_come_is_one_run() -> None:
+def test_a_frame_without_losses_is_one_run() -> None:
     sender = Packetizer(ssrc=7, sequence=65_530)
     first, second = (list(sender.packets([b"\x65\x88" + bytes(5000)], i * STEP)) for i in range(2))
     runs, _ = runs_of([*first, *second], TYPES)
@@ -197,7 +197,7 @@ def test_a_picture_whose_packets_all_come_is_one_run() -> None:
     ], "and another one where the numbers begin again"  # fmt: skip
 
 
-def test_a_picture_that_ends_in_the_middle_of_a_run_has_waited_for_nothing() -> None:
+def test_a_frame_that_ends_inside_a_run_has_not_waited() -> None:
     """A camera whose clock stands still and that sets no marker: the next picture's first slice is all that tells."""
     sender = Packetizer(ssrc=7, sequence=1, marker="never")
     first, *others = (list(sender.packets([b"\x65\x88" + bytes([i]) * 9], 0)) for i in range(3))

@@ -25,7 +25,7 @@ def secure(url: str, **keys: object) -> StreamConfig:
 
 
 @pytest.mark.parametrize("demuxer", ["rtp", pytest.param("ffmpeg", marks=checked)])
-def test_a_camera_with_a_certificate_of_its_own_is_trusted_once_it_is_named(tmp_path: Path, demuxer: str) -> None:
+def test_a_self_signed_certificate_is_trusted_only_as_tls_ca(tmp_path: Path, demuxer: str) -> None:
     own, other = (make_certificate(tmp_path, name) for name in ("own", "other"))
     with RtspServer({"cam": FILM}, auth=("ann", "s3cret/"), tls=server_context(own)) as server:
         url = server.url("cam")
@@ -41,7 +41,7 @@ def test_a_camera_with_a_certificate_of_its_own_is_trusted_once_it_is_named(tmp_
 
 
 @pytest.mark.parametrize("demuxer", ["rtp", pytest.param("ffmpeg", marks=checked)])
-def test_a_certificate_for_another_address_is_none_for_this_one(tmp_path: Path, demuxer: str) -> None:
+def test_a_certificate_for_another_address_is_refused(tmp_path: Path, demuxer: str) -> None:
     elsewhere = make_certificate(tmp_path, "elsewhere", address="10.0.0.9")
     with (
         RtspServer({"cam": FILM}, tls=server_context(elsewhere)) as server,
@@ -50,7 +50,7 @@ def test_a_certificate_for_another_address_is_none_for_this_one(tmp_path: Path, 
         open_source(secure(server.url("cam"), tls_ca=str(elsewhere), demuxer=demuxer))
 
 
-def test_where_nothing_would_be_checked_nothing_is_opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_rtsps_is_refused_if_ffmpeg_cannot_check_certificates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(network, "CHECKS_RTSPS", False)
     with RtspServer({"cam": FILM}, tls=server_context(make_certificate(tmp_path, "own"))) as server:
         with pytest.raises(SourceError, match=r"checks no certificate of rtsps; pip install 'av>=16'"):
@@ -59,6 +59,6 @@ def test_where_nothing_would_be_checked_nothing_is_opened(monkeypatch: pytest.Mo
             assert read_number(next(source).to_rgb(180, 320)) == 0
 
 
-def test_a_server_without_tls_is_told(tmp_path: Path) -> None:
+def test_a_server_without_tls_is_reported(tmp_path: Path) -> None:
     with RtspServer({"cam": FILM}) as server, pytest.raises(SourceError, match=r"no TLS, or its certificate|no video"):
         open_source(secure(server.url("cam").replace("rtsp:", "rtsps:")))
