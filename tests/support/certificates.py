@@ -1,4 +1,4 @@
-"""Self-signed certificates as cameras have them, made with the openssl command."""
+"""Make self-signed certificates like those of cameras, with the openssl command."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def make_certificate(folder: Path, name: str, *, address: str = "127.0.0.1") -> Path:
-    """A PEM file with a key and its certificate for the IP `address`."""
+    """Write a PEM file with a key and its certificate for the IP `address`."""
     pem, key = folder / f"{name}.pem", folder / f"{name}.key"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}"]
     command += ["-addext", f"subjectAltName=IP:{address}", "-keyout", str(key), "-out", str(pem)]
@@ -17,7 +17,7 @@ def make_certificate(folder: Path, name: str, *, address: str = "127.0.0.1") -> 
 
 
 def server_context(pem: Path) -> ssl.SSLContext:
-    """What a server with this certificate needs."""
+    """Return the TLS context of a server with this certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pem, pem.with_suffix(".key"))
     return context

@@ -1,4 +1,4 @@
-"""Clips whose frames carry their number as a bar code, so that a test knows which frame it sees after any resize."""
+"""Make clips whose frames show their number as a bar code, which tests can read after any resize."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ X265 = {
 
 
 def draw(number: int, width: int, height: int) -> U8:
-    """(height, width, 3) uint8 RGB: `number` in 16 bars along the top, below it a texture that moves."""
+    """Draw (height, width, 3) uint8 RGB: `number` as 16 bars along the top, and a moving texture below."""
     yy, xx = np.mgrid[:height, :width]
     image = np.stack([xx + 3 * number, yy, (xx + yy) // 2 - 2 * number], axis=-1).astype(np.uint8)
     side = width // BITS
@@ -34,7 +34,7 @@ def draw(number: int, width: int, height: int) -> U8:
 
 
 def draw_light(number: int, width: int, height: int, light: int) -> U8:
-    """(height, width, 3) uint8 RGB of about the mean `light` (32 to 223): `number` as faint bars that all differ."""
+    """Draw (height, width, 3) uint8 RGB with a mean of about `light` (32 to 223): `number` as faint bars."""
     image = np.full((height, width, 3), light, np.uint8)
     side = width // BITS
     for bit in range(BITS):
@@ -43,7 +43,7 @@ def draw_light(number: int, width: int, height: int, light: int) -> U8:
 
 
 def read_number(rgb: U8, source_width: int | None = None, source_height: int | None = None) -> int:
-    """The number in a picture of any size, stretched from `source_width` x `source_height` (else unstretched)."""
+    """Read the number in an image of any size, stretched from `source_width` x `source_height` (else unstretched)."""
     height, width = rgb.shape[:2]
     side_x = width / BITS
     side_y = side_x if source_width is None or source_height is None else source_width // BITS * height / source_height
@@ -71,8 +71,10 @@ def write_clip(
     codec: str = "libx264",
     options: dict[str, str] | None = None,
 ) -> Path:
-    """A clip of bar codes `first`, `first + 1`, ... at `fps`, or at `times_ms`; turned by `rotation` for the viewer.
-    `options` of the encoder, instead of those without B pictures."""
+    """Write a clip of bar codes `first`, `first + 1`, ... at `fps`, or at `times_ms`.
+
+    `rotation`: degrees by which players rotate it. `options` of the encoder; by default it makes no B frames.
+    """
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream(codec, rate=fps)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
@@ -95,7 +97,7 @@ def write_clip(
 
 
 def write_flat(path: Path, colour: tuple[int, int, int], *, width: int, height: int, frames: int = 3) -> Path:
-    """A lossless clip of one colour, of any size."""
+    """Write a lossless clip of one colour, of any size."""
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("png", rate=10)
         stream.width, stream.height, stream.pix_fmt = width, height, "rgb24"
@@ -110,7 +112,7 @@ def write_flat(path: Path, colour: tuple[int, int, int], *, width: int, height: 
 
 
 def write_audio(path: Path) -> Path:
-    """A second of silence, and no video."""
+    """Write a second of silence, without video."""
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("aac", rate=16000, layout="mono")
         for i in range(16):
@@ -131,14 +133,14 @@ class Film:
     height: int
     codec: str = "libx264"
     order: tuple[int, ...] = ()
-    """Of each unit, its place in the order of showing; empty: as they come."""
+    """The place of each unit in display order; empty: the same as decoding order."""
 
     def parameter_set(self, kind: int) -> bytes:
-        """The sequence (7) or picture (8) parameter set; of H.265 the video (32), sequence (33) or picture (34) one."""
+        """Return a parameter set: sequence (7) or picture (8); in H.265 video (32), sequence (33) or picture (34)."""
         return next(nal for nal in self.units[0] if self.kind(nal) == kind)
 
     def kind(self, nal: bytes) -> int:
-        """A NAL unit's type."""
+        """Return a NAL unit's type."""
         return nal[0] & 31 if self.codec == "libx264" else nal[0] >> 1 & 63
 
 
@@ -156,10 +158,10 @@ def film(
     codec: str = "libx264",
     options: tuple[tuple[str, str], ...] = (),
 ) -> Film:
-    """Bar codes `first`, `first + 1`, ... with parameter sets before every key frame, as cameras send them.
+    """Encode bar codes `first`, `first + 1`, ... with parameter sets before every key frame, as cameras send them.
 
-    `light`: pictures of that mean instead. `still`: the first picture for ever. `codec`: libx264 or libx265. `options`
-    of the encoder, instead of those without B pictures.
+    `light`: frames of this mean instead. `still`: repeat the first frame. `codec`: libx264 or libx265. `options` of the
+    encoder; by default it makes no B frames.
     """
     encoder: Any = av.CodecContext.create(codec, "w")
     encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
@@ -169,17 +171,17 @@ def film(
     packets: list[Any] = []
     for i in range(frames):
         number = first if still else first + i
-        picture = draw(number, width, height) if light is None else draw_light(number, width, height, light)
-        frame = av.VideoFrame.from_ndarray(picture, "rgb24")
+        image = draw(number, width, height) if light is None else draw_light(number, width, height, light)
+        frame = av.VideoFrame.from_ndarray(image, "rgb24")
         frame.pts = i
         packets += encoder.encode(frame)
     packets += encoder.encode(None)
-    units = tuple(_nal_units(bytes(packet)) for packet in packets)
+    units = tuple(split_nal_units(bytes(packet)) for packet in packets)
     order = tuple(packet.pts for packet in packets)
     return Film(units=units, fps=fps, width=width, height=height, codec=codec, order=order)
 
 
-def _nal_units(annex_b: bytes) -> tuple[bytes, ...]:
-    # A start code is 00 00 01; the zero before it, where there is one, ends the NAL unit before.
+def split_nal_units(annex_b: bytes) -> tuple[bytes, ...]:
+    # A start code is 00 00 01. A zero before it, if there is one, belongs to the end of the NAL unit before.
     parts = annex_b.split(b"\0\0\1")[1:]
     return tuple(part.rstrip(b"\0") if i + 1 < len(parts) else part for i, part in enumerate(parts))

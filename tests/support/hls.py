@@ -1,4 +1,4 @@
-"""A live HLS stream from a web server: segments of MPEG-TS, a playlist that slides on with time, or stops doing so."""
+"""Serve a live HLS stream: segments of MPEG-TS, and a playlist that advances with time or stops."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LISTED = 4
 
 
 def write_segment(path: Path, number: int, *, start_ticks: int = 0) -> Path:
-    """One second of bar codes from `number * 25` on, its time stamps going on from `start_ticks` (90 kHz, 33 bits)."""
+    """Write one second of bar codes from `number * 25` on, with time stamps from `start_ticks` (90 kHz, 33 bits)."""
     with av.open(str(path), "w", format="mpegts", options={"mpegts_copyts": "1"}) as container:
         stream: Any = container.add_stream("libx264", rate=FPS)
         stream.width, stream.height, stream.pix_fmt, stream.gop_size = 320, 180, "yuv420p", FPS
@@ -35,28 +35,28 @@ def write_segment(path: Path, number: int, *, start_ticks: int = 0) -> Path:
 
 
 class HlsServer:
-    """Serves `/live.m3u8`, and `/film.m3u8` with an end. Cleared `going`: no new segment comes."""
+    """Serve `/live.m3u8`, and `/film.m3u8` with an end. While `going` is cleared, no new segment is added."""
 
     def __init__(self, segments: list[Path]) -> None:
         self.segments = segments
         self.going = threading.Event()
         self.going.set()
         self._began = time.monotonic()
-        self._stood = 0
+        self._position = 0
 
     def playlist(self, *, live: bool) -> str:
-        """As of now."""
+        """Return the playlist as of now."""
         if self.going.is_set():
-            self._stood = int((time.monotonic() - self._began) / SEGMENT_S)
-        first = min(self._stood, len(self.segments) - LISTED) if live else 0
+            self._position = int((time.monotonic() - self._began) / SEGMENT_S)
+        first = min(self._position, len(self.segments) - LISTED) if live else 0
         listed = range(first, first + LISTED) if live else range(len(self.segments))
         lines = ["#EXTM3U", "#EXT-X-VERSION:3", "#EXT-X-TARGETDURATION:1", f"#EXT-X-MEDIA-SEQUENCE:{first}"]
         for i in listed:
             lines += [f"#EXTINF:{SEGMENT_S:.3f},", f"{i}.ts"]
         return "\n".join([*lines, *([] if live else ["#EXT-X-ENDLIST"]), ""])
 
-    def answer(self, path: str) -> bytes | None:
-        """The body for `path`, or None."""
+    def body_of(self, path: str) -> bytes | None:
+        """Return the response body for `path`; None if there is none."""
         if path in ("/live.m3u8", "/film.m3u8"):
             return self.playlist(live=path == "/live.m3u8").encode()
         name = path.strip("/")
@@ -66,17 +66,17 @@ class HlsServer:
 
 @contextmanager
 def serving(hls: HlsServer) -> Iterator[str]:
-    """The base URL of `hls` while it is served."""
+    """Serve `hls`; yields its base URL."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = hls.answer(self.path)
+            body = hls.body_of(self.path)
             self.send_response(404 if body is None else 200)
             self.send_header("Content-Length", str(len(body or b"")))
             self.end_headers()
             self.wfile.write(body or b"")
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is http.server's
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server has this name
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:

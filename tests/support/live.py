@@ -1,4 +1,4 @@
-"""A service that is to be disturbed: long films, an edited configuration, and what must not show in its events."""
+"""Set up a service for tests that disturb it, and check that its events show no interruption."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from support.clips import write_clip
 from support.watcher import Watcher
 
 CHUNK_S = 0.2
-"""Of the brightness model: two frames at ten a second."""
+"""One chunk of the brightness model: two frames at ten per second."""
 
 
 class Setup:
-    """A folder with a model, a film of 60 s and a configuration on ports of its own."""
+    """A folder with a model, a video of 60 s and a configuration with free ports."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / "service.yaml"
-        self.temp = folder / "t"  # short: a socket's path in it has at most 107 bytes
+        self.temp = folder / "t"  # short, because a socket's path has at most 107 bytes
         self.temp.mkdir()
         make_brightness_bundle(folder / "brightness")
         write_clip(folder / "film.mp4", frames=600, fps=10, width=160, height=96, gop=10)
@@ -35,11 +35,11 @@ class Setup:
 
     @property
     def env(self) -> dict[str, str]:
-        """For a service whose leftovers are told from those of other services on this machine."""
+        """The environment of the service: a temporary folder of its own, so that its leftovers can be identified."""
         return {"TMPDIR": str(self.temp)}
 
     def write(self, **changes: Any) -> Path:
-        """The configuration with other values of its top-level keys, put in place in one step, as editors do."""
+        """Write the configuration with changed top-level keys, and replace the file in one step, as editors do."""
         self.config |= changes
         draft = self.path.with_suffix(".new")
         draft.write_text(json.dumps(self.config))
@@ -48,7 +48,7 @@ class Setup:
 
 
 def assert_unbroken(watcher: Watcher, stream: str, *, since: float, at_least: int, hop: int = 1) -> None:
-    """Every window of `stream` since then follows the one before: none is missing, and no new segment has begun."""
+    """Check that each window of `stream` since then follows the one before, without a gap or a new segment."""
     windows = [seen.window for seen in watcher.events("prediction", stream, since=since)]
     assert len(windows) >= at_least, windows
     for (segment, start_s, _), (next_segment, next_start_s, _) in pairwise(windows):

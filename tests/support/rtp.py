@@ -1,5 +1,7 @@
-"""Access units -> RTP packets (RFC 3550): single NAL units, fragments and, where wanted, several in one packet, of
-H.264 (RFC 6184: FU-A, STAP-A) and H.265 (RFC 7798: FU, AP)."""
+"""Packetize access units into RTP packets (RFC 3550): single NAL units, fragments and, optionally, aggregates.
+
+H.264 uses FU-A and STAP-A (RFC 6184), H.265 uses FU and AP (RFC 7798).
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ Marker = Literal["last", "never", "every"]
 
 
 class Packetizer:
-    """One RTP session's numbering. `marker`: on which packets of a picture, `every` being every NAL unit's last."""
+    """Packetize one RTP session. `marker`: the packets that have the bit; `every`: the last of each NAL unit."""
 
     def __init__(
         self,
@@ -40,23 +42,23 @@ class Packetizer:
         self._octets = 0
 
     def packets(self, unit: Sequence[bytes], timestamp: int) -> Iterator[bytes]:
-        """The packets of one access unit; the last one carries the marker bit."""
+        """Packetize one access unit; the last packet has the marker bit."""
         groups = self._grouped(unit) if self._aggregate else [[nal] for nal in unit]
         for i, group in enumerate(groups):
             marks = self._marker == "every" or (self._marker == "last" and i == len(groups) - 1)
             if len(group) > 1:
-                yield self._packet(self._together(group), timestamp, marker=marks)
+                yield self._packet(self._aggregated(group), timestamp, marker=marks)
             elif len(group[0]) <= MAX_PAYLOAD:
                 yield self._packet(group[0], timestamp, marker=marks)
             else:
                 yield from self._fragments(group[0], timestamp, marks)
 
-    def goodbye(self) -> bytes:
-        """RTCP: this sender leaves."""
+    def bye(self) -> bytes:
+        """Make an RTCP BYE packet."""
         return struct.pack(">BBHI", 0x81, 203, 1, self._ssrc)
 
     def _grouped(self, unit: Sequence[bytes]) -> list[list[bytes]]:
-        """Small NAL units with their neighbours."""
+        """Group consecutive small NAL units."""
         groups: list[list[bytes]] = []
         for nal in unit:
             if groups and sum(len(part) + 2 for part in [*groups[-1], nal]) < MAX_PAYLOAD:
@@ -65,12 +67,12 @@ class Packetizer:
                 groups.append([nal])
         return groups
 
-    def _together(self, group: Sequence[bytes]) -> bytes:
+    def _aggregated(self, group: Sequence[bytes]) -> bytes:
         head = bytes([AP << 1, 1]) if self.hevc else bytes([group[0][0] & 0xE0 | STAP_A])
         return head + b"".join(struct.pack(">H", len(nal)) + nal for nal in group)
 
     def sender_report(self, wall_s: float, timestamp: int) -> bytes:
-        """RTCP: what the wall clock said at `timestamp`."""
+        """Make an RTCP sender report: the wall clock's time at `timestamp`."""
         seconds = int(wall_s) + NTP_EPOCH
         fraction = int(wall_s % 1 * 2**32)
         words = (self._ssrc, seconds, fraction, timestamp & 0xFFFFFFFF, self._packets, self._octets)

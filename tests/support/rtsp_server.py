@@ -1,25 +1,25 @@
-"""An RTSP server for tests that can fail in every way a camera does. Loopback only.
+"""An RTSP server for tests, which can fail in every way that a camera does. Loopback only.
 
     with RtspServer({"cam": film()}) as server:
         read(server.url("cam"))
         server.fault("cam", stalled=True)
 
-Faults, per mount, from the next frame on, for all its clients:
+Faults apply to one mount, from the next frame on, for all its clients:
 
-| fault | does |
+| fault | effect |
 |---|---|
 | `stalled` | sends nothing; the connection stays open and requests are still answered |
-| `frozen` | neither sends, reads nor answers, like a process under SIGSTOP |
-| `drop`, `corrupt` | probability per RTP packet to be lost, to have bits flipped |
-| `jump_s` | added to the time stamps, negative: backwards |
-| `film` | another film: resolution, frame rate |
-| `rate` | times real time: 0.5 slow, 20 a flood |
-| `junk` | so many random bytes between two interleaved packets, once |
-| `status` | DESCRIBE is answered with this code |
-| `blackhole` | no request is answered |
+| `frozen` | does not send, read or answer, like a process under SIGSTOP |
+| `drop`, `corrupt` | probability for each RTP packet to be lost, or to have bits flipped |
+| `jump_s` | seconds added to the time stamps; negative: backwards |
+| `film` | plays another film: resolution, frame rate |
+| `rate` | speed relative to real time: 0.5 is slow, 20 is a flood |
+| `junk` | sends this many random bytes between two interleaved packets, once |
+| `status` | answers DESCRIBE with this status |
+| `blackhole` | answers no request |
 
-`disconnect` closes all connections of a mount, orderly or by RST; `stop` is the server's death. What is no fault but a
-habit of some camera is one of its `Traits`. `requests` and `reports` hold what clients have sent.
+`disconnect` closes all connections of a mount, orderly or by RST; `stop` simulates the server's death. `Traits` are
+properties of some cameras that are not faults. `requests` and `reports` contain what clients have sent.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ ResultT = TypeVar("ResultT")
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """What is wrong with a mount at the moment."""
+    """The current faults of a mount."""
 
     stalled: bool = False
     frozen: bool = False
@@ -73,41 +73,41 @@ class Faults:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traits:
-    """How a server differs from others, all its mounts alike."""
+    """The properties of a server, the same for all its mounts."""
 
     marker: Marker = "last"
     aggregate: bool = False
-    """Small NAL units together in one packet."""
+    """Send several small NAL units in one packet."""
     unordered: bool = False
-    """Say that slices come out of order, though they do not: a client that knows no such thing has to keep off."""
+    """Declare slices out of order, although they are not: a client that does not support that must refuse."""
     sprop: bool = True
-    """Parameter sets in the description."""
+    """Put the parameter sets into the SDP."""
     in_band: bool = True
-    """Parameter sets in the stream."""
+    """Put the parameter sets into the stream."""
     sdp: str | None = None
-    """Another description than the film's own; `{sets}` in it is not replaced."""
+    """Send this SDP instead of the film's own."""
     audio: bool = False
-    """An audio track, listed first, whose SETUP is an error."""
+    """List an audio track first, whose SETUP is an error."""
     algorithm: str = "MD5"
     qop: bool = False
     nonce_uses: int = 0
-    """Requests after which a nonce is stale; 0: never."""
+    """Requests after which a nonce expires; 0: never."""
     timeout_s: int = 60
     enforce_timeout: bool = False
-    """End a session of which nothing was heard for that long."""
+    """End a session without a request for that long."""
     public: str = "OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN, GET_PARAMETER"
     redirect: str = ""
-    """Where DESCRIBE of the mount `old` leads."""
+    """Redirect DESCRIBE of the mount `old` to this URL."""
     refuse: int = 0
-    """The answer to SETUP."""
+    """Answer SETUP with this status."""
     timestamp: int = CLOCK_HZ
     sequence: int = 7_000
     ssrc_every: int = 0
-    """A new sender, counting from elsewhere, after so many pictures."""
+    """Frames after which another sender, with other counters, continues; 0: never."""
     shuffle: float = 0.0
-    """Probability of a packet to change places with the next."""
-    goodbye_after: int = 0
-    """Pictures after which it says goodbye and sends no more."""
+    """Probability that a packet changes places with the next one."""
+    bye_after: int = 0
+    """Frames after which it sends a BYE and stops; 0: never."""
 
 
 @dataclass(slots=True)
@@ -117,21 +117,21 @@ class Mount:
     film: Film
     faults: Faults = Faults()
     random: random.Random = field(default_factory=lambda: random.Random(1))
-    clients: set[Connection] = field(default_factory=set)
+    clients: set[ServerConnection] = field(default_factory=set)
     plays: int = 0
     late_at: float = 0.0
-    """Monotonic time at which this server, for want of a processor, last sent a picture `LATE_S` too late or more."""
+    """Monotonic time at which this server, on a busy machine, last sent a frame at least `LATE_S` too late."""
     sent_at: dict[int, float] = field(default_factory=dict)
-    """Monotonic time at which the last packet of frame n was handed to the socket, for the newest client."""
+    """Monotonic time at which the last packet of frame n was passed to the socket, for the newest client."""
 
     @property
     def silent(self) -> bool:
-        """Whether requests go unanswered."""
+        """Whether requests get no answer."""
         return self.faults.frozen or self.faults.blackhole
 
 
 class RtspServer:
-    """Serves films, each from its beginning to every client and over and over, on an event loop of its own thread."""
+    """Serve films in a loop, from the beginning to each client, on an event loop in a thread of its own."""
 
     def __init__(
         self,
@@ -153,7 +153,7 @@ class RtspServer:
         self.tls = tls
         self._loop = asyncio.new_event_loop()
         self._server: asyncio.Server | None = None
-        self._connections: set[Connection] = set()
+        self._connections: set[ServerConnection] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, name="rtsp-server", daemon=True)
 
     def __enter__(self) -> RtspServer:
@@ -167,7 +167,7 @@ class RtspServer:
         self.stop()
 
     def url(self, name: str, password: str | None = None) -> str:
-        """The URL of a mount, with credentials where the server asks for some; `password` instead of the right one."""
+        """Return the URL of a mount, with credentials if the server needs them. `password` replaces the right one."""
         protocol = "rtsp" if self.tls is None else "rtsps"
         if self.auth is None:
             return f"{protocol}://{HOST}:{self.port}/{name}"
@@ -176,7 +176,7 @@ class RtspServer:
         return f"{protocol}://{user_part}@{HOST}:{self.port}/{name}"
 
     def fault(self, name: str, *, film: Film | None = None, **faults: Any) -> None:
-        """Set some of the faults of a mount, see the table above."""
+        """Set faults of a mount; see the table above."""
         mount = self.mounts[name]
 
         def change() -> None:
@@ -201,7 +201,7 @@ class RtspServer:
         self._call(close_all)
 
     def stop(self) -> None:
-        """Die: every connection is reset, the port is closed. May be called twice."""
+        """Reset every connection and close the port. May be called twice."""
         if not self._thread.is_alive():
             return
         asyncio.run_coroutine_threadsafe(self._shut_down(), self._loop).result(CALL_S)
@@ -214,10 +214,10 @@ class RtspServer:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = Connection(self, reader, writer)
+        connection = ServerConnection(self, reader, writer)
         self._connections.add(connection)
         try:
-            with suppress(asyncio.CancelledError):  # streams would report the server's own end as an error
+            with suppress(asyncio.CancelledError):  # asyncio would report the server's own stop as an error
                 await connection.serve()
         finally:
             self._connections.discard(connection)
@@ -239,8 +239,8 @@ class RtspServer:
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result(CALL_S)
 
 
-class Connection:
-    """One client: its requests, and the task that plays to it."""
+class ServerConnection:
+    """The connection of one client: its requests, and the task that plays to it."""
 
     def __init__(self, server: RtspServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._server = server
@@ -251,12 +251,12 @@ class Connection:
         self._mount: Mount | None = None
         self._udp: tuple[socket.socket, int] | None = None
         self._player: asyncio.Task[None] | None = None
-        self._heard_at = time.monotonic()
-        self._proofs = 0
+        self._last_request_at = time.monotonic()
+        self._authorized_requests = 0
         self._stale = False
 
     async def serve(self) -> None:
-        """Answer requests until the client goes."""
+        """Answer requests until the client disconnects."""
         with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.LimitOverrunError):
             while await self._serve_one():
                 pass
@@ -287,10 +287,10 @@ class Connection:
         text = (first + await self._reader.readuntil(b"\r\n\r\n")).decode("latin1")
         request, *lines = text.split("\r\n")
         if request.count(" ") != 2:
-            return False  # a client that took junk for the stream's end of a packet is out of step, as its camera was
+            return False  # a client that received junk may send junk, too
         method, url, _ = request.split(" ")
         self._server.requests.append((method, url))
-        self._heard_at = time.monotonic()
+        self._last_request_at = time.monotonic()
         headers = {key.strip().lower(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
         await self._reader.readexactly(int(headers.get("content-length", 0)))
         mount = self._server.mounts.get(urlsplit(url).path.strip("/").split("/")[0])
@@ -360,9 +360,9 @@ class Connection:
         right = given.get("response") == _hash(traits.algorithm, secret, self._nonce, *middle, asked)
         if given.get("username") != user or not right:
             return False
-        self._proofs += 1
-        if traits.nonce_uses and self._proofs > traits.nonce_uses:
-            self._nonce, self._proofs, self._stale = secrets.token_hex(8), 0, True
+        self._authorized_requests += 1
+        if traits.nonce_uses and self._authorized_requests > traits.nonce_uses:
+            self._nonce, self._authorized_requests, self._stale = secrets.token_hex(8), 0, True
             return False
         return True
 
@@ -406,17 +406,19 @@ class Connection:
                 await asyncio.sleep(TICK_S)
             if mount.film is not film:
                 film, position = mount.film, 0
-            if traits.enforce_timeout and time.monotonic() - self._heard_at > traits.timeout_s:
+            if traits.enforce_timeout and time.monotonic() - self._last_request_at > traits.timeout_s:
                 self.close()
                 return
             if traits.ssrc_every and position and position % traits.ssrc_every == 0:
                 packetizer = self._packetizer(mount, 0x5EED + position)
-            if traits.goodbye_after and position == traits.goodbye_after:
-                self._send(packetizer.goodbye(), channel=1)
+            if traits.bye_after and position == traits.bye_after:
+                self._send(packetizer.bye(), channel=1)
                 return
             restarts = position // traits.ssrc_every if traits.ssrc_every else 0
             place = position % len(film.units)
-            ahead_s = (film.order[place] - place) / film.fps if film.order else 0.0  # shown later, or sooner, than sent
+            ahead_s = (
+                (film.order[place] - place) / film.fps if film.order else 0.0
+            )  # displayed later, or earlier, than sent
             timestamp = traits.timestamp + int((sent_s + ahead_s + mount.faults.jump_s + 1000 * restarts) * CLOCK_HZ)
             if not mount.faults.stalled:
                 self._send_junk(mount)
@@ -465,9 +467,11 @@ class Connection:
     def _send(self, packet: bytes, *, channel: int) -> None:
         if self._udp is not None:
             sock, port = self._udp
-            with suppress(OSError):  # a full socket loses packets, as UDP does
+            with suppress(OSError):  # a full socket loses packets, like UDP
                 sock.sendto(packet, (HOST, port + channel))
-        elif self._writer.transport.get_write_buffer_size() < MAX_UNSENT_BYTES:  # a camera drops for slow readers
+        elif (
+            self._writer.transport.get_write_buffer_size() < MAX_UNSENT_BYTES
+        ):  # a camera drops packets for slow clients
             self._writer.write(struct.pack(">cBH", b"$", channel, len(packet)) + packet)
 
 

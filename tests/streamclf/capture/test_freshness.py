@@ -1,4 +1,4 @@
-"""Old frames are left out, floods are held back, and neither on a clock that a test cannot hold."""
+"""Stale frames are dropped and high frame rates are limited, with a clock of the test."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from streamclf.sources import Frame
 from streamclf.windows.sampling import NS
 
 
-class Waits(threading.Event):
-    """Takes note of how long it was waited for, and does not wait."""
+class RecordedWaits(threading.Event):
+    """Record the time-outs of all waits, and do not wait."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,56 +41,56 @@ def frame(pts_ns: int, captured_ns: int) -> Frame:
 
 
 def test_only_rates_above_the_limit_are_slowed_down_to_it() -> None:
-    stop = Waits()
-    gate = FrameRateLimit(stop)
-    assert not any(gate.wait_if_over(NS + i * NS // MAX_LIVE_FPS) for i in range(1000))
-    now_ns, taken = 100 * NS, 0
+    stop = RecordedWaits()
+    limit = FrameRateLimit(stop)
+    assert not any(limit.wait_if_over(NS + i * NS // MAX_LIVE_FPS) for i in range(1000))
+    now_ns, count = 100 * NS, 0
     while now_ns < 110 * NS:
-        taken += 1
-        if gate.wait_if_over(now_ns):
+        count += 1
+        if limit.wait_if_over(now_ns):
             assert 0 < stop.seconds[-1] <= INTERVAL_NS / NS
             now_ns += round(stop.seconds[-1] * NS)
         now_ns += NS // 10_000
-    assert taken <= 1.1 * 10 * MAX_LIVE_FPS
+    assert count <= 1.1 * 10 * MAX_LIVE_FPS
 
 
 def test_late_frames_are_dropped_until_the_stream_must_be_opened_again() -> None:
-    gate = StaleFrameFilter(2.0)
-    assert gate.passes(frame(0, 0))
-    assert gate.passes(frame(NS, 2 * NS)), "one second late"
-    assert not gate.passes(frame(2 * NS, 5 * NS))
-    assert gate.passes(frame(6 * NS, 6 * NS)), "the present again"
-    assert not gate.passes(frame(7 * NS, 10 * NS))
+    limit = StaleFrameFilter(2.0)
+    assert limit.passes(frame(0, 0))
+    assert limit.passes(frame(NS, 2 * NS)), "one second late"
+    assert not limit.passes(frame(2 * NS, 5 * NS))
+    assert limit.passes(frame(6 * NS, 6 * NS)), "new frames again"
+    assert not limit.passes(frame(7 * NS, 10 * NS))
     with pytest.raises(SourceError, match="late; opening the stream again"):
-        gate.passes(frame(8 * NS, 10 * NS + MAX_STALE_NS + 1))
+        limit.passes(frame(8 * NS, 10 * NS + MAX_STALE_NS + 1))
 
 
 def test_a_source_without_max_stale_s_is_never_late() -> None:
-    gate = StaleFrameFilter(None)
-    assert gate.passes(frame(0, 0))
-    assert gate.passes(frame(1, 100 * NS))
+    limit = StaleFrameFilter(None)
+    assert limit.passes(frame(0, 0))
+    assert limit.passes(frame(1, 100 * NS))
 
 
 MS = 1_000_000
 
 
 def test_old_frames_after_a_stall_are_late_and_new_ones_are_not() -> None:
-    freshness = DelayEstimator()
+    estimator = DelayEstimator()
     for i in range(100):
-        assert freshness.delay_ns(i * 40 * MS, 5 * NS + i * 40 * MS) == 0
-    # Five seconds of silence; then what had been waiting in the socket, then the present.
+        assert estimator.delay_ns(i * 40 * MS, 5 * NS + i * 40 * MS) == 0
+    # Five seconds of silence; then a frame that had waited in the socket, then a new one.
     now_ns = 5 * NS + 99 * 40 * MS + 5 * NS
-    assert freshness.delay_ns(100 * 40 * MS, now_ns) > 4 * NS
-    assert freshness.delay_ns(99 * 40 * MS + 5 * NS, now_ns) < 10 * MS
+    assert estimator.delay_ns(100 * 40 * MS, now_ns) > 4 * NS
+    assert estimator.delay_ns(99 * 40 * MS + 5 * NS, now_ns) < 10 * MS
 
 
 def test_jumps_of_media_time_do_not_count_as_delay() -> None:
-    freshness = DelayEstimator()
+    estimator = DelayEstimator()
     for i, pts_ns in enumerate([0, 40, 40_000_000, 40_000_040, 80, 120, 160]):
-        assert freshness.delay_ns(pts_ns * MS, i * 40 * MS) == 0
+        assert estimator.delay_ns(pts_ns * MS, i * 40 * MS) == 0
 
 
 def test_slow_clock_drift_does_not_count_as_delay() -> None:
-    freshness = DelayEstimator()
-    day = [freshness.delay_ns(i * NS, round(i * NS * 1.0005)) for i in range(86400)]
+    estimator = DelayEstimator()
+    day = [estimator.delay_ns(i * NS, round(i * NS * 1.0005)) for i in range(86400)]
     assert max(day) < 10 * MS

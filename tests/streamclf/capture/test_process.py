@@ -1,4 +1,4 @@
-"""Capture as a whole: frames into the ring and statuses to the link, in one process and as the real child."""
+"""Capture as a whole: chunks in the ring and events to the producer, in this process and as a child process."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ FILM = film(frames=100)
 LARGE = film(frames=50, width=640, height=360, first=1000)
 
 
-class FakeLink:
-    """Holds what was posted; a test waits for what it expects."""
+class FakeProducer:
+    """Record the posted events; tests wait for the ones that they expect."""
 
     def __init__(self, *, watched: bool = False) -> None:
         self.posted: list[Draft] = []
@@ -56,7 +56,7 @@ class FakeLink:
         self.previews.append(jpeg)
 
     def wait_for(self, state: str, after: int = 0, reason: str = "") -> int:
-        """The number of statuses up to the first one with this state and reason, not counting the first `after`."""
+        """Wait for a status with this state and reason after the first `after` ones. Returns the number up to it."""
 
         def found() -> int | None:
             for i, body in enumerate(self.bodies[after:], after + 1):
@@ -79,8 +79,8 @@ class FakeLink:
         return [state for i, state in enumerate(states) if i == 0 or states[i - 1] != state]
 
 
-class Rig:
-    """A ring, a pipe, and the job that fills them."""
+class CaptureSetup:
+    """A ring, a wake-up pipe, and the job that fills the ring."""
 
     def __init__(self, source: StreamConfig, *, fps: float = 10, t: int = 2, slots: int = 64) -> None:
         self.ring_fd = create_ring(slots, (t, 90, 160, 3))
@@ -112,12 +112,12 @@ class Rig:
         return meta, out
 
     def chunks(self) -> list[tuple[ChunkMeta, list[int]]]:
-        """Bookkeeping and bar codes of all chunks that are still there."""
+        """Metadata and bar codes of all chunks that are still in the ring."""
         found = [self.chunk(number) for number in range(self.reader.oldest, self.reader.head)]
         return [(meta, [read_number(picture, 16, 9) for picture in pixels]) for meta, pixels in found]
 
     def wait_chunks(self, count: int) -> None:
-        """Until `count` more chunks are there; woken through the pipe, as the classifier is."""
+        """Wait until `count` more chunks are in the ring; the pipe wakes us, like the classifier."""
         goal, deadline = self.reader.head + count, time.monotonic() + DEADLINE_S
         while self.reader.head < goal:
             ready, _, _ = select.select([self.wake_read], [], [], max(0.0, deadline - time.monotonic()))
@@ -126,21 +126,21 @@ class Rig:
 
 
 @contextmanager
-def rig_for(source: StreamConfig, **options: Any) -> Iterator[Rig]:
-    rig = Rig(source, **options)
+def make_setup(source: StreamConfig, **options: Any) -> Iterator[CaptureSetup]:
+    setup = CaptureSetup(source, **options)
     try:
-        yield rig
+        yield setup
     finally:
-        rig.close()
+        setup.close()
 
 
 @contextmanager
-def running(rig: Rig, link: FakeLink) -> Iterator[None]:
+def running(setup: CaptureSetup, producer: FakeProducer) -> Iterator[None]:
     failures: list[BaseException] = []
 
     def run() -> None:
         try:
-            Capture(rig.job, link, rig.stop).run()
+            Capture(setup.job, producer, setup.stop).run()
         except BaseException as error:
             failures.append(error)
 
@@ -149,7 +149,7 @@ def running(rig: Rig, link: FakeLink) -> Iterator[None]:
     try:
         yield
     finally:
-        rig.stop.set()
+        setup.stop.set()
         thread.join(DEADLINE_S)
     assert not thread.is_alive()
     assert not failures, failures
@@ -160,17 +160,17 @@ def live(server: RtspServer, **keys: Any) -> StreamConfig:
 
 
 def test_a_file_goes_into_the_ring_chunk_by_chunk(clip: Path) -> None:
-    link = FakeLink()
-    with rig_for(StreamConfig(url=str(clip), pace="fast"), t=4) as rig:
-        assert Capture(rig.job, link, rig.stop).run() == EXIT_ENDED
-        chunks = rig.chunks()
+    producer = FakeProducer()
+    with make_setup(StreamConfig(url=str(clip), pace="fast"), t=4) as setup:
+        assert Capture(setup.job, producer, setup.stop).run() == EXIT_ENDED
+        chunks = setup.chunks()
         assert [numbers for _, numbers in chunks] == [
             [0, 2, 5, 7], [10, 12, 15, 17], [20, 22, 25, 27], [30, 32, 35, 37], [40, 42, 45, 47]
         ]  # fmt: skip
         assert [meta.segment for meta, _ in chunks] == [1] * 5
-        assert os.read(rig.wake_read, 100) == b"\1" * 5
-    assert link.states == ["connecting", "live", "offline"]
-    last = link.bodies[-1]
+        assert os.read(setup.wake_read, 100) == b"\1" * 5
+    assert producer.states == ["connecting", "live", "offline"]
+    last = producer.bodies[-1]
     assert last["reason"] == "end of the file"
     assert last["finished"]
     assert last["codec"] == "h264"
@@ -181,204 +181,215 @@ def test_a_file_goes_into_the_ring_chunk_by_chunk(clip: Path) -> None:
 
 @pytest.mark.parametrize("watched", [False, True])
 def test_frames_that_no_chunk_needs_are_skipped_unless_somebody_watches(tmp_path: Path, watched: bool) -> None:
-    """Unless somebody watches: a preview would have fewer pictures."""
-    b_pictures = {"preset": "ultrafast", "bf": "2", "x264-params": "b-pyramid=none:b-adapt=0:threads=1"}
-    path = write_clip(tmp_path / "film.mp4", frames=60, gop=30, options=b_pictures)
-    link = FakeLink(watched=watched)
-    with rig_for(StreamConfig(url=str(path), pace="fast"), fps=5, t=1) as rig:
-        assert Capture(rig.job, link, rig.stop).run() == EXIT_ENDED
-        assert [seen for _, seen in rig.chunks()] == [[i] for i in range(0, 60, 5)]
-    counters = link.bodies[-1]["counters"]
+    """A preview needs every frame."""
+    b_frames = {"preset": "ultrafast", "bf": "2", "x264-params": "b-pyramid=none:b-adapt=0:threads=1"}
+    path = write_clip(tmp_path / "film.mp4", frames=60, gop=30, options=b_frames)
+    producer = FakeProducer(watched=watched)
+    with make_setup(StreamConfig(url=str(path), pace="fast"), fps=5, t=1) as setup:
+        assert Capture(setup.job, producer, setup.stop).run() == EXIT_ENDED
+        assert [seen for _, seen in setup.chunks()] == [[i] for i in range(0, 60, 5)]
+    counters = producer.bodies[-1]["counters"]
     assert counters["frames"] == 60
     assert (counters["skipped"] == 0) if watched else (counters["skipped"] > 20)
 
 
 def test_each_loop_of_a_file_is_a_segment(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "loop.mp4", frames=25)
-    link = FakeLink()
-    with rig_for(StreamConfig(url=str(path), pace="fast", loop=True)) as rig:
-        with running(rig, link):
-            rig.wait_chunks(20)
-        segments = [(meta.segment, meta.index, numbers) for meta, numbers in rig.chunks()]
+    producer = FakeProducer()
+    with make_setup(StreamConfig(url=str(path), pace="fast", loop=True)) as setup:
+        with running(setup, producer):
+            setup.wait_chunks(20)
+        segments = [(meta.segment, meta.index, numbers) for meta, numbers in setup.chunks()]
         assert segments[:5] == [(1, i, [5 * i, 5 * i + 2]) for i in range(5)]
         assert segments[5:10] == [(2, i, [5 * i, 5 * i + 2]) for i in range(5)]
 
 
 def test_a_file_that_cannot_be_played_ends_capture_with_its_reason(tmp_path: Path) -> None:
-    link = FakeLink()
-    with rig_for(StreamConfig(url=str(tmp_path / "gone.mp4"))) as rig, pytest.raises(SourceError, match="no such file"):
-        Capture(rig.job, link, rig.stop).run()
-    assert link.states == ["connecting", "offline"]
-    assert "no such file" in link.bodies[-1]["reason"]
+    producer = FakeProducer()
+    with (
+        make_setup(StreamConfig(url=str(tmp_path / "gone.mp4"))) as setup,
+        pytest.raises(SourceError, match="no such file"),
+    ):
+        Capture(setup.job, producer, setup.stop).run()
+    assert producer.states == ["connecting", "offline"]
+    assert "no such file" in producer.bodies[-1]["reason"]
 
 
 def test_a_reader_that_does_not_read_does_not_block_capture(clip: Path) -> None:
-    with rig_for(StreamConfig(url=str(clip), pace="fast"), fps=25, t=1, slots=4) as rig:
+    with make_setup(StreamConfig(url=str(clip), pace="fast"), fps=25, t=1, slots=4) as setup:
         with suppress(BlockingIOError):
             while True:
-                os.write(rig.wake_write, bytes(4096))
-        assert Capture(rig.job, FakeLink(), rig.stop).run() == EXIT_ENDED
-        assert rig.reader.head == 50
+                os.write(setup.wake_write, bytes(4096))
+        assert Capture(setup.job, FakeProducer(), setup.stop).run() == EXIT_ENDED
+        assert setup.reader.head == 50
 
 
 def test_a_ring_of_another_model_is_refused(clip: Path) -> None:
-    with rig_for(StreamConfig(url=str(clip))) as rig, pytest.raises(RingError, match="the ring holds"):
-        Capture(rig.job.model_copy(update={"height": 91}), FakeLink(), rig.stop)
+    with make_setup(StreamConfig(url=str(clip))) as setup, pytest.raises(RingError, match="the ring holds"):
+        Capture(setup.job.model_copy(update={"height": 91}), FakeProducer(), setup.stop)
 
 
 def test_previews_are_made_only_while_somebody_watches(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "large.mp4", frames=25, width=1280, height=720)
     for watched in (False, True):
-        link = FakeLink(watched=watched)
-        with rig_for(StreamConfig(url=str(path), pace="realtime")) as rig:
-            Capture(rig.job, link, rig.stop).run()
-        assert bool(link.previews) == watched
-    assert 1 < len(link.previews) <= 14
-    picture = cv2.imdecode(np.frombuffer(link.previews[0], np.uint8), cv2.IMREAD_COLOR)
+        producer = FakeProducer(watched=watched)
+        with make_setup(StreamConfig(url=str(path), pace="realtime" if watched else "fast")) as setup:
+            Capture(setup.job, producer, setup.stop).run()
+        assert bool(producer.previews) == watched
+    assert 1 < len(producer.previews) <= 14
+    picture = cv2.imdecode(np.frombuffer(producer.previews[0], np.uint8), cv2.IMREAD_COLOR)
     assert picture.shape == (360, 640, 3)
     assert read_number(np.asarray(picture, np.uint8)) == 0
 
 
 def test_a_live_stream_survives_the_death_of_its_server() -> None:
-    link = FakeLink()
-    with RtspServer({"cam": FILM}) as server, rig_for(live(server)) as rig, running(rig, link):
-        seen = link.wait_for("live")
-        rig.wait_chunks(3)
+    producer = FakeProducer()
+    with RtspServer({"cam": FILM}) as server, make_setup(live(server)) as setup, running(setup, producer):
+        seen = producer.wait_for("live")
+        setup.wait_chunks(3)
         server.stop()
-        seen = link.wait_for("connecting", seen)
-        assert link.bodies[seen - 1]["reason"]
-        seen = link.wait_for("offline", seen)
+        seen = producer.wait_for("connecting", seen)
+        assert producer.bodies[seen - 1]["reason"]
+        seen = producer.wait_for("offline", seen)
         with RtspServer({"cam": FILM}, port=server.port):
-            seen = link.wait_for("live", seen)
-            assert link.bodies[seen - 1]["reason"] is None
-            assert link.bodies[seen - 1]["counters"]["reconnects"] >= 1
-            rig.wait_chunks(3)
-            segments = [meta.segment for meta, _ in rig.chunks()]
+            seen = producer.wait_for("live", seen)
+            assert producer.bodies[seen - 1]["reason"] is None
+            assert producer.bodies[seen - 1]["counters"]["reconnects"] >= 1
+            setup.wait_chunks(3)
+            segments = [meta.segment for meta, _ in setup.chunks()]
             assert segments == sorted(segments)
             assert len(set(segments)) == 2
-            for meta, numbers in rig.chunks():
-                assert numbers[1] - numbers[0] in (2, 3), (meta, "one chunk, two segments")
-        rig.stop.set()
-    assert link.states[:4] == ["connecting", "live", "connecting", "offline"]
+            for meta, numbers in setup.chunks():
+                assert numbers[1] - numbers[0] in (2, 3), (meta, "a chunk with frames of two segments")
+        setup.stop.set()
+    assert producer.states[:4] == ["connecting", "live", "connecting", "offline"]
 
 
 @pytest.mark.parametrize(("demuxer", "held_back"), [("rtp", 0), ("ffmpeg", 1)])
 def test_a_stall_is_reported_and_its_held_back_frame_is_dropped(demuxer: str, held_back: int) -> None:
-    link = FakeLink()
-    with RtspServer({"cam": FILM}) as server, rig_for(live(server, demuxer=demuxer)) as rig, running(rig, link):
-        rig.wait_chunks(2)
-        seen = link.wait_for("live")
+    producer = FakeProducer()
+    with (
+        RtspServer({"cam": FILM}) as server,
+        make_setup(live(server, demuxer=demuxer)) as setup,
+        running(setup, producer),
+    ):
+        setup.wait_chunks(2)
+        seen = producer.wait_for("live")
         server.fault("cam", stalled=True)
-        seen = link.wait_for("stalled", seen, "no frame for")
-        seen = link.wait_for("connecting", seen, "no data for 1.5 s")
+        seen = producer.wait_for("stalled", seen, "no frame for")
+        seen = producer.wait_for("connecting", seen, "no data for 1.5 s")
         server.heal("cam")
-        before = rig.reader.head
-        seen = link.wait_for("live", seen)
-        rig.wait_chunks(2)
-        counters = link.bodies[-1]["counters"]
-        assert counters["dropped_stale"] == held_back, "FFmpeg's held-back picture, counted and left out"
-        assert rig.chunk(before)[0].segment == 2
+        before = setup.reader.head
+        seen = producer.wait_for("live", seen)
+        setup.wait_chunks(2)
+        counters = producer.bodies[-1]["counters"]
+        assert counters["dropped_stale"] == held_back, "FFmpeg's held-back frame is counted and dropped"
+        assert setup.chunk(before)[0].segment == 2
 
 
 def test_a_status_has_losses_the_camera_clock_and_the_fallback_note() -> None:
-    """Who reads it where that is not our own client, what was lost, and the camera's clock."""
-    link = FakeLink()
-    with RtspServer({"cam": FILM}) as server, rig_for(live(server)) as rig, running(rig, link):
-        seen = link.wait_for("live")
+    """The note names FFmpeg if it reads the stream; counters have lost packets and the camera's clock."""
+    producer = FakeProducer()
+    with RtspServer({"cam": FILM}) as server, make_setup(live(server)) as setup, running(setup, producer):
+        seen = producer.wait_for("live")
         server.fault("cam", drop=0.2)
-        rig.wait_chunks(10)
+        setup.wait_chunks(10)
         server.disconnect("cam")
-        seen = link.wait_for("connecting", seen)
-        body = link.bodies[seen - 1]
+        seen = producer.wait_for("connecting", seen)
+        body = producer.bodies[seen - 1]
         assert "note" not in body
         assert body["counters"]["lost"] > 0
         assert abs(body["counters"]["wall_offset_s"] - time.time()) < 60
-    with RtspServer({"cam": FILM}, traits=Traits(unordered=True)) as server, rig_for(live(server)) as rig:
-        link = FakeLink()
-        with running(rig, link):
-            seen = link.wait_for("live")
-            rig.wait_chunks(1)
-        assert "FFmpeg's demuxer, a frame interval later" in link.bodies[seen - 1]["note"]
+    with RtspServer({"cam": FILM}, traits=Traits(unordered=True)) as server, make_setup(live(server)) as setup:
+        producer = FakeProducer()
+        with running(setup, producer):
+            seen = producer.wait_for("live")
+            setup.wait_chunks(1)
+        assert "FFmpeg's demuxer, a frame interval later" in producer.bodies[seen - 1]["note"]
 
 
 def test_a_changed_resolution_keeps_the_connection_and_the_segment() -> None:
-    link = FakeLink()
-    with RtspServer({"cam": FILM}) as server, rig_for(live(server)) as rig, running(rig, link):
-        rig.wait_chunks(2)
+    producer = FakeProducer()
+    with RtspServer({"cam": FILM}) as server, make_setup(live(server)) as setup, running(setup, producer):
+        setup.wait_chunks(2)
         server.fault("cam", film=LARGE)
         deadline = time.monotonic() + DEADLINE_S
-        while not any(numbers[-1] >= 1000 for _, numbers in rig.chunks()):
+        while not any(numbers[-1] >= 1000 for _, numbers in setup.chunks()):
             assert time.monotonic() < deadline
-            rig.wait_chunks(1)
+            setup.wait_chunks(1)
         assert server.mounts["cam"].plays == 1
-        assert {meta.segment for meta, _ in rig.chunks()} == {1}
+        assert {meta.segment for meta, _ in setup.chunks()} == {1}
 
 
 def test_a_wrong_password_appears_in_no_status_and_no_log(caplog: pytest.LogCaptureFixture) -> None:
-    link = FakeLink()
+    producer = FakeProducer()
     caplog.set_level(logging.DEBUG)
     with RtspServer({"cam": FILM}, auth=("admin", "right")) as server:
         url = server.url("cam", "geheim/8")
-        with rig_for(StreamConfig(url=url)) as rig, running(rig, link):
-            link.wait_for("connecting", reason="authentication refused (401)")
-            link.wait_for("offline", reason="authentication refused (401)")
-    said = caplog.text + repr(link.posted)
-    assert "geheim" not in said
-    assert caplog.text.count("authentication refused") >= 2, "it goes on trying"
+        with make_setup(StreamConfig(url=url)) as setup, running(setup, producer):
+            producer.wait_for("connecting", reason="authentication refused (401)")
+            producer.wait_for("offline", reason="authentication refused (401)")
+    shown = caplog.text + repr(producer.posted)
+    assert "geheim" not in shown
+    assert caplog.text.count("authentication refused") >= 2, "it tries again"
 
 
-def start_child(rig: Rig) -> subprocess.Popen[bytes]:
+def start_child(setup: CaptureSetup) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
         [sys.executable, "-m", "streamclf.capture"],
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        pass_fds=(rig.ring_fd, rig.wake_write),
+        pass_fds=(setup.ring_fd, setup.wake_write),
     )
     assert process.stdin is not None
-    process.stdin.write(rig.job.model_dump_json().encode() + b"\n")
+    process.stdin.write(setup.job.model_dump_json().encode() + b"\n")
     process.stdin.flush()
     return process
 
 
-def end_of(process: subprocess.Popen[bytes]) -> tuple[int, str]:
+def exit_of(process: subprocess.Popen[bytes]) -> tuple[int, str]:
     assert process.stderr is not None
-    code = process.wait(DEADLINE_S)  # not communicate(): it closes standard input, which asks the child to stop
+    code = process.wait(DEADLINE_S)  # not communicate(), which closes standard input and so stops the child
     return code, process.stderr.read().decode()
 
 
-def by_eof(process: subprocess.Popen[bytes]) -> None:
+def close_stdin(process: subprocess.Popen[bytes]) -> None:
     assert process.stdin is not None
     process.stdin.close()
 
 
-@pytest.mark.parametrize("ask", [subprocess.Popen.terminate, by_eof], ids=["SIGTERM", "end of standard input"])
-def test_the_child_stops_on_request_even_in_a_blocked_read(ask: Callable[[subprocess.Popen[bytes]], None]) -> None:
+@pytest.mark.parametrize(
+    "stop_child", [subprocess.Popen.terminate, close_stdin], ids=["SIGTERM", "end of standard input"]
+)
+def test_the_child_stops_on_request_even_in_a_blocked_read(
+    stop_child: Callable[[subprocess.Popen[bytes]], None],
+) -> None:
     server = RtspServer({"cam": FILM})
-    with server, rig_for(live(server, read_timeout_s=60)) as rig, start_child(rig) as process:
-        rig.wait_chunks(2)
+    with server, make_setup(live(server, read_timeout_s=60)) as setup, start_child(setup) as process:
+        setup.wait_chunks(2)
         server.fault("cam", stalled=True)
-        ask(process)
-        assert end_of(process) == (EXIT_DONE, "")
+        stop_child(process)
+        assert exit_of(process) == (EXIT_DONE, "")
 
 
 def test_the_child_has_different_exit_codes_for_an_end_and_a_failure(clip: Path, tmp_path: Path) -> None:
-    with rig_for(StreamConfig(url=str(clip), pace="fast")) as rig, start_child(rig) as process:
-        assert end_of(process) == (EXIT_ENDED, "")
-        assert rig.reader.head == 10
-    with rig_for(StreamConfig(url=str(tmp_path))) as rig, start_child(rig) as process:
-        code, errors = end_of(process)
+    with make_setup(StreamConfig(url=str(clip), pace="fast")) as setup, start_child(setup) as process:
+        assert exit_of(process) == (EXIT_ENDED, "")
+        assert setup.reader.head == 10
+    with make_setup(StreamConfig(url=str(tmp_path))) as setup, start_child(setup) as process:
+        code, errors = exit_of(process)
         assert code == EXIT_FAILED
         assert len(errors.splitlines()) == 1
         assert "a directory; give the path of one video file" in errors
 
 
 def test_the_successor_of_a_killed_child_begins_a_new_segment() -> None:
-    with RtspServer({"cam": FILM}) as server, rig_for(live(server)) as rig:
+    with RtspServer({"cam": FILM}) as server, make_setup(live(server)) as setup:
         for _ in range(2):
-            with start_child(rig) as process:
-                rig.wait_chunks(3)
+            with start_child(setup) as process:
+                setup.wait_chunks(3)
                 process.kill()
                 process.wait(DEADLINE_S)
-        chunks = rig.chunks()
+        chunks = setup.chunks()
         assert {meta.segment for meta, _ in chunks} == {1, 2}
         assert next(meta.index for meta, _ in chunks if meta.segment == 2) == 0

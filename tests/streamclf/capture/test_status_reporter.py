@@ -1,4 +1,4 @@
-"""What statuses say of a source, though it is asked now and then only."""
+"""Status events of a stream whose source is polled only a few times a second."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from streamclf.windows.sampling import NS, ChunkSampler
 MS = 1_000_000
 
 
-class Posted:
+class RecordedPosts:
     def __init__(self) -> None:
         self.bodies: list[Mapping[str, Any]] = []
 
@@ -30,13 +30,13 @@ class Posted:
         return found
 
 
-class Asked(Source):
-    """Counts how often it is asked what it is."""
+class CountingSource(Source):
+    """A source that counts the reads of its info."""
 
     live = True
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.info_reads = 0
         self.note: str | None = None
 
     def __next__(self) -> Frame:
@@ -44,7 +44,7 @@ class Asked(Source):
 
     @property
     def info(self) -> SourceInfo:
-        self.asked += 1
+        self.info_reads += 1
         return SourceInfo(codec="h264", width=2, height=2, fps=25.0, note=self.note)
 
     def close(self) -> None:
@@ -65,8 +65,8 @@ def frame(at_ns: int, **keys: Any) -> Frame:
 
 
 @pytest.fixture
-def posted() -> Posted:
-    return Posted()
+def posted() -> RecordedPosts:
+    return RecordedPosts()
 
 
 @pytest.fixture
@@ -75,19 +75,19 @@ def sampler() -> ChunkSampler:
 
 
 @pytest.fixture
-def status(posted: Posted, sampler: ChunkSampler) -> StatusReporter:
-    return StatusReporter("door", posted, sampler, silence_is_stall=True)  # its clock does not run: nobody enters it
+def status(posted: RecordedPosts, sampler: ChunkSampler) -> StatusReporter:
+    return StatusReporter("door", posted, sampler, silence_is_stall=True)  # without `with`, its thread does not run
 
 
 def test_source_info_is_read_a_few_times_a_second(status: StatusReporter) -> None:
-    source = Asked()
+    source = CountingSource()
     for i in range(100):
         status.on_frame(frame(i * 40 * MS), source)
-    assert source.asked <= 1 + 100 * 40 * MS // SOURCE_POLL_NS
+    assert source.info_reads <= 1 + 100 * 40 * MS // SOURCE_POLL_NS
 
 
-def test_all_counters_are_final_when_a_connection_ends(status: StatusReporter, posted: Posted) -> None:
-    source = Asked()
+def test_all_counters_are_final_when_a_connection_ends(status: StatusReporter, posted: RecordedPosts) -> None:
+    source = CountingSource()
     status.on_frame(frame(0), source)
     status.on_frame(frame(40 * MS), source)
     source.lost, source.undecodable, source.dropped_by_sender, source.stale = 3, 2, 1, 4
@@ -96,7 +96,7 @@ def test_all_counters_are_final_when_a_connection_ends(status: StatusReporter, p
     status.on_fault("connection reset")
     counters = ("frames", "lost", "undecodable", "dropped_sender", "dropped_stale")
     assert [posted.last[name] for name in counters] == [3, 3, 2, 1, 4]
-    again = Asked()  # it counts from its own beginning
+    again = CountingSource()  # a new source counts from 0
     again.lost, again.note = 1, "decoded by the CPU"
     status.on_frame(frame(120 * MS), again)
     assert (posted.bodies[-1]["state"], posted.bodies[-1]["note"]) == ("live", again.note), "at once"
@@ -105,8 +105,8 @@ def test_all_counters_are_final_when_a_connection_ends(status: StatusReporter, p
     assert [posted.last[name] for name in counters] == [4, 4, 2, 1, 4]
 
 
-def test_the_first_report_describes_the_first_frame(status: StatusReporter, posted: Posted) -> None:
-    source = Asked()
+def test_the_first_report_describes_the_first_frame(status: StatusReporter, posted: RecordedPosts) -> None:
+    source = CountingSource()
     source.note = "read through FFmpeg's demuxer"
     status.on_frame(frame(0, width=640, height=360, corrupt=True, wall_ns=1_700_000_000 * NS), source)
     (body,) = posted.bodies
@@ -115,8 +115,8 @@ def test_the_first_report_describes_the_first_frame(status: StatusReporter, post
     assert posted.last["wall_offset_s"] == 1_700_000_000
 
 
-def test_damage_is_counted_with_the_frame_that_shows_it(status: StatusReporter, posted: Posted) -> None:
-    source = Asked()
+def test_damage_is_counted_with_the_frame_that_shows_it(status: StatusReporter, posted: RecordedPosts) -> None:
+    source = CountingSource()
     for i in range(3):
         status.on_frame(frame(i * 20 * MS), source)
     source.lost = 7
@@ -127,8 +127,8 @@ def test_damage_is_counted_with_the_frame_that_shows_it(status: StatusReporter, 
     assert (posted.last["lost"], posted.last["corrupt"]) == (7, 1)
 
 
-def test_sampler_counters_are_reported(status: StatusReporter, posted: Posted, sampler: ChunkSampler) -> None:
-    source = Asked()
+def test_sampler_counters_are_reported(status: StatusReporter, posted: RecordedPosts, sampler: ChunkSampler) -> None:
+    source = CountingSource()
     for i in range(5):
         status.on_frame(frame(i * 40 * MS), source)
         sampler.push(i * 40 * MS, NS)

@@ -1,4 +1,4 @@
-"""Webcams, as far as a machine without one can tell: OpenCV plays a clip in the camera's place."""
+"""Webcams, on a machine without one: OpenCV plays a clip in place of the camera."""
 
 from __future__ import annotations
 

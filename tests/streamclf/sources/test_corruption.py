@@ -1,4 +1,4 @@
-"""Damage lasts until the next key frame and is told apart from what is only predicted from it."""
+"""Corruption lasts until the next key frame; broken frames are distinguished from those predicted from them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ from streamclf.sources.corruption import REFRESH_FRAMES, DamageTracker
 FILM = film(frames=250, gop=25)
 
 
-def flags(damage: DamageTracker, *pictures: str) -> str:
-    """`k` key frame, `p` predicted, `x` broken, `!` a loss before the next: `.` whole, `c` corrupt, `b` also broken."""
-    told = ""
-    for picture in pictures:
-        if picture == "!":
+def flags(damage: DamageTracker, *frames: str) -> str:
+    """Describe frames: `k` key, `p` predicted, `x` broken, `K` broken key, `!` a loss before the next frame.
+
+    Returns for each frame: `.` intact, `c` corrupt, `b` corrupt and broken.
+    """
+    found = ""
+    for frame in frames:
+        if frame == "!":
             damage.add_damage()
             continue
-        corrupt, broken = damage.add_frame(is_key=picture in "kK", is_corrupt=picture in "xK")
+        corrupt, broken = damage.add_frame(is_key=frame in "kK", is_corrupt=frame in "xK")
         assert corrupt or not broken
-        told += "b" if broken else "c" if corrupt else "."
-    return told
+        found += "b" if broken else "c" if corrupt else "."
+    return found
 
 
 def test_frames_predicted_from_a_broken_one_are_corrupt_until_an_intact_key_frame() -> None:
@@ -41,24 +44,24 @@ def test_a_damaged_key_frame_does_not_end_corruption() -> None:
 
 def test_without_key_frames_corruption_ends_after_a_full_refresh() -> None:
     damage = DamageTracker()
-    told = flags(damage, *("kx" + "p" * (REFRESH_FRAMES + 5)))
-    assert told.count("c") == REFRESH_FRAMES - 1
-    assert told.endswith(".....")
+    found = flags(damage, *("kx" + "p" * (REFRESH_FRAMES + 5)))
+    assert found.count("c") == REFRESH_FRAMES - 1
+    assert found.endswith(".....")
 
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
 @pytest.mark.parametrize("fault", ["drop", "corrupt"])
 def test_every_visibly_wrong_frame_is_marked_corrupt(transport: str, fault: str) -> None:
-    """FFmpeg itself flags one picture of a smear that lasts a second, and none at all where a packet is missing."""
+    """FFmpeg itself marks one frame of a smear that lasts a second, and none if a packet is missing."""
     with RtspServer({"cam": FILM}) as server:
-        server.fault("cam", rate=3.0, **{fault: 0.02})
+        server.fault("cam", rate=8.0, **{fault: 0.02})
         config = StreamConfig.model_validate({"url": server.url("cam"), "transport": transport})
         with open_source(config) as source:
             frames = list(itertools.islice(source, 240))
     wrong = [frame for frame in frames if error_of(frame) > 8]
-    assert wrong, "the damage must be visible for this to prove anything"
+    assert wrong, "the test needs visible damage"
     assert all(frame.corrupt for frame in wrong)
-    assert sum(frame.corrupt for frame in frames) < 0.8 * len(frames), "key frames mend it"
+    assert sum(frame.corrupt for frame in frames) < 0.8 * len(frames), "key frames end it"
     assert sum(frame.broken for frame in frames) < sum(frame.corrupt for frame in frames)
 
 

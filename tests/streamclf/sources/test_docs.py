@@ -1,4 +1,4 @@
-"""docs/sources.md tells the truth: its configuration is accepted, its defaults are the code's."""
+"""docs/sources.md is up to date: its example is accepted, and its defaults are those of the code."""
 
 from __future__ import annotations
 

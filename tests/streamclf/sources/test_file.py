@@ -1,4 +1,4 @@
-"""Files as people have them: rotated, variable, tiny, cut off, or no video at all."""
+"""Video files of all kinds: rotated, with a variable rate, tiny, truncated, or not a video at all."""
 
 from __future__ import annotations
 

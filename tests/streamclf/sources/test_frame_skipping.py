@@ -1,4 +1,4 @@
-"""Pictures that are not decoded: chunks are the same, to the byte, and come no later."""
+"""Frames that are not decoded: the chunks are the same, to the byte, and complete no later."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ HEVC = {
 
 
 class Chunks:
-    """A sink that keeps every chunk, and how many packets had come when it was complete."""
+    """A sink that keeps every chunk, and the number of packets that had arrived when it was complete."""
 
     def __init__(self, shape: tuple[int, int, int, int]) -> None:
         self._shape = shape
@@ -53,12 +53,12 @@ class Chunks:
         return 0
 
 
-# A decoder and its video, made up: any rates, orders and intervals.
+# A simulated decoder and its video, with any rates, orders and intervals.
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """One packet: the picture's place in the order of showing, its time, and what may be done with it."""
+class FakePacket:
+    """One packet: its frame's place in display order, its time, and its kind."""
 
     number: int
     at_ns: int
@@ -68,13 +68,16 @@ class Made:
 
 def video(
     intervals_ms: Sequence[int], groups: Sequence[int], pyramid: bool, loose: Sequence[bool], gop: int
-) -> tuple[list[Made], int]:
-    """Packets in decoding order, and how many pictures the decoder holds back. `groups`: B pictures before each other
-    one; `loose`: whether such a one, if no B picture refers to it, is disposable."""
+) -> tuple[list[FakePacket], int]:
+    """Make packets in decoding order. Returns them and the number of frames that the decoder holds back.
+
+    `groups`: the numbers of B frames before each other frame. `loose`: whether such a frame is disposable, if no B
+    frame refers to it.
+    """
     times = [0]
     for interval in intervals_ms:
         times.append(times[-1] + interval * MS)
-    packets, number, turn = [Made(0, 0, True, False)], 0, 0
+    packets, number, turn = [FakePacket(0, 0, True, False)], 0, 0
     while True:
         between = groups[turn % len(groups)]
         last = number + between + 1
@@ -83,33 +86,40 @@ def video(
         turn += 1
         key = turn % gop == 0
         disposable = not key and not between and not groups[turn % len(groups)] and loose[turn % len(loose)]
-        packets.append(Made(last, times[last], key, disposable))
+        packets.append(FakePacket(last, times[last], key, disposable))
         inner = list(range(number + 1, last))
         if pyramid and between > 1:
             middle = inner.pop(between // 2)
-            packets.append(Made(middle, times[middle], False, False))
-        packets += [Made(i, times[i], False, True) for i in inner]
+            packets.append(FakePacket(middle, times[middle], False, False))
+        packets += [FakePacket(i, times[i], False, True) for i in inner]
         number = last
     deepest = max(groups)
     return packets, 0 if not deepest else 2 if pyramid and deepest > 1 else 1
 
 
 def played(
-    packets: Sequence[Made], depth: int, threads: int, *, fps: float, frames_per_chunk: int, low_delay: bool, skip: bool
+    packets: Sequence[FakePacket],
+    depth: int,
+    threads: int,
+    *,
+    fps: float,
+    frames_per_chunk: int,
+    low_delay: bool,
+    skip: bool,
 ) -> tuple[Chunks, list[int]]:
-    """The chunks of a video, and the pictures that were skipped."""
+    """Play a video. Returns its chunks and the numbers of the skipped frames."""
     sink = Chunks((frames_per_chunk, 1, 1, 3))
     sampler = ChunkSampler(fps, frames_per_chunk)
     builder = ChunkBuilder(sampler, sink, height=1, width=1, resize="stretch")
-    skipper: PacketSkipper[Made] = PacketSkipper(low_delay=low_delay)
+    skipper: PacketSkipper[FakePacket] = PacketSkipper(low_delay=low_delay)
     if skip:
         skipper.selector = sampler
-    inside: list[Made] = []
-    ready: list[Made] = []
+    inside: list[FakePacket] = []
+    ready: list[FakePacket] = []
     skipped: list[int] = []
     seen: list[int] = []
 
-    def show(made: Made, picture: int | None) -> None:
+    def show(made: FakePacket, picture: int | None) -> None:
         seen.append(made.number)
         builder.push(Frame(index=made.number, pts_ns=made.at_ns, captured_ns=0, width=1, height=1, image=picture,
                            render=render))  # fmt: skip
@@ -125,7 +135,7 @@ def played(
                 show(one.packet, None)
             show(made, made.number)
 
-    def decode(made: Made) -> None:
+    def decode(made: FakePacket) -> None:
         inside.append(made)
         inside.sort(key=lambda one: one.number)
         if len(inside) > depth:
@@ -146,7 +156,7 @@ def played(
     for one in skipper.pop_skipped():
         skipped.append(one.packet.number)
         show(one.packet, None)
-    assert seen == sorted(packet.number for packet in packets), "each once, in the order of showing"
+    assert seen == sorted(packet.number for packet in packets), "each frame once, in display order"
     return sink, skipped
 
 
@@ -178,19 +188,19 @@ def test_skipping_gives_the_same_chunks_for_any_video(
     assert saving.all == plain.all
     assert {packet.number for packet in packets if not packet.disposable}.isdisjoint(skipped)
     if low_delay and not threads:
-        assert saving.after == plain.after, "a chunk may not come later"
+        assert saving.after == plain.after, "a chunk may not complete later"
 
 
 def test_of_a_regular_video_only_needed_frames_are_decoded() -> None:
     packets, depth = video([40] * 200, [0], False, [True], 50)
     _, skipped = played(packets, depth, 0, fps=5, frames_per_chunk=1, low_delay=True, skip=True)
-    # All but the first of four pictures are disposable; of those, one of five is wanted.
+    # All but the first of 50 frames are disposable; of those, one of five is needed.
     disposable = {packet.number for packet in packets if packet.disposable}
     assert disposable - set(skipped) == {number for number in disposable if number % 5 == 0}
 
 
-class Nobody:
-    """Wants nothing, ever."""
+class NeedsNothing:
+    """A selector that needs no frame."""
 
     def may_need(self, before_ns: int, at_ns: int, after_ns: int, longest_ns: int) -> bool:
         assert before_ns < at_ns <= after_ns
@@ -201,7 +211,7 @@ class Nobody:
         return False
 
 
-def admitted(skipper: PacketSkipper[int], at_ns: int | None, *, key: bool = False, intact: bool = True) -> list[int]:
+def push(skipper: PacketSkipper[int], at_ns: int | None, *, key: bool = False, intact: bool = True) -> list[int]:
     item = -1 if at_ns is None else at_ns
     made = list(skipper.push(item, at_ns, arrived_ns=0, key=key, disposable=not key, intact=intact))
     for one in made:
@@ -209,63 +219,63 @@ def admitted(skipper: PacketSkipper[int], at_ns: int | None, *, key: bool = Fals
     return made
 
 
-def fresh() -> PacketSkipper[int]:
+def skipping() -> PacketSkipper[int]:
     skipper: PacketSkipper[int] = PacketSkipper(low_delay=True)
-    skipper.selector = Nobody()
-    assert admitted(skipper, 10, key=True) == [10]
-    assert admitted(skipper, 20) == [], "it waits for the next one's time"
-    assert admitted(skipper, 30) == []
+    skipper.selector = NeedsNothing()
+    assert push(skipper, 10, key=True) == [10]
+    assert push(skipper, 20) == [], "the packet waits for the next one's time"
+    assert push(skipper, 30) == []
     return skipper
 
 
 def test_damage_pauses_skipping_until_the_next_key_frame() -> None:
-    skipper = fresh()
-    assert admitted(skipper, 40, intact=False) == [30, 40], "what follows is not sure: the waiting one is decoded too"
-    assert admitted(skipper, 50) == [50]
-    assert admitted(skipper, 60, key=True) == [60]
-    assert admitted(skipper, 70) == []
+    skipper = skipping()
+    assert push(skipper, 40, intact=False) == [30, 40], "the waiting packet is decoded, too"
+    assert push(skipper, 50) == [50]
+    assert push(skipper, 60, key=True) == [60]
+    assert push(skipper, 70) == []
     skipper.pause_until_key(50)
-    assert admitted(skipper, 80) == [], "what is shown before the key frame does not matter"
+    assert push(skipper, 80) == [], "damage before the key frame does not matter"
     skipper.pause_until_key(60)
-    assert admitted(skipper, 90) == [80, 90]
+    assert push(skipper, 90) == [80, 90]
 
 
 def test_a_time_stamp_that_goes_back_or_is_missing_pauses_skipping() -> None:
     for at_ns in (5, None):
-        skipper = fresh()
-        assert admitted(skipper, at_ns) == [30, -1 if at_ns is None else 5]
-        assert admitted(skipper, 50) == [50]
-        assert admitted(skipper, 60, key=True) == [60]
-        assert admitted(skipper, 70) == []
+        skipper = skipping()
+        assert push(skipper, at_ns) == [30, -1 if at_ns is None else 5]
+        assert push(skipper, 50) == [50]
+        assert push(skipper, 60, key=True) == [60]
+        assert push(skipper, 70) == []
 
 
 def test_no_packet_is_skipped_before_the_first_frame_or_at_a_repeated_time() -> None:
     skipper: PacketSkipper[int] = PacketSkipper(low_delay=False)
-    skipper.selector = Nobody()
+    skipper.selector = NeedsNothing()
     assert list(skipper.push(10, 10, arrived_ns=0, key=True, disposable=False, intact=True)) == [10]
     assert list(skipper.push(20, 20, arrived_ns=0, key=False, disposable=True, intact=True)) == [20], (
-        "none has come out yet"
+        "no frame has come out yet"
     )
     skipper.pop_skipped_before(10)
     assert list(skipper.push(20, 20, arrived_ns=0, key=False, disposable=True, intact=True)) == [20]
 
 
 def test_a_packet_is_decoded_before_skipped_ones_wait_too_long() -> None:
-    """All but the key frames of some cameras are disposable, and a slow model wants few: it would look stalled."""
-    skipper = fresh()
-    told: list[int] = []
+    """All but the key frames of some cameras are disposable, and a slow model needs few: it would look stalled."""
+    skipper = skipping()
+    shown: list[int] = []
     for i in range(4, 100):
         now_ns = i * 40 * MS
         for made in skipper.push(i * 10, i * 10, arrived_ns=now_ns, key=False, disposable=True, intact=True):
-            told += [one.packet for one in skipper.pop_skipped_before(made)]
-            told.append(made)
-    assert told == [i * 10 for i in range(2, 2 + len(told))]
-    assert len(told) > 85
+            shown += [one.packet for one in skipper.pop_skipped_before(made)]
+            shown.append(made)
+    assert shown == [i * 10 for i in range(2, 2 + len(shown))]
+    assert len(shown) > 85
     assert len(list(skipper.pop_skipped())) <= MAX_PENDING_SKIPPED_NS // (40 * MS) + 1
 
 
 def test_packets_that_never_come_out_of_the_decoder_are_forgotten() -> None:
-    skipper = fresh()
+    skipper = skipping()
     for i in range(4, 5 * MAX_TIMES):
         assert skipper.push(i, i * 10, arrived_ns=0, key=not i % 50, disposable=bool(i % 50), intact=True) is not None
     assert len(skipper._times) <= 2 * MAX_TIMES + 1
@@ -274,7 +284,7 @@ def test_packets_that_never_come_out_of_the_decoder_are_forgotten() -> None:
 
 
 def test_a_frame_without_a_time_pauses_skipping_for_the_held_packet() -> None:
-    skipper = fresh()
+    skipper = skipping()
     assert list(skipper.push(40, 40, arrived_ns=0, key=False, disposable=True, intact=True)) == []
     assert [one.packet for one in skipper.pop_skipped_before(None)] == [20, 30]
     skipper.pop_skipped_before(90)
@@ -282,14 +292,14 @@ def test_a_frame_without_a_time_pauses_skipping_for_the_held_packet() -> None:
 
 
 def test_interlaced_video_disables_skipping() -> None:
-    skipper = fresh()
+    skipper = skipping()
     skipper.disable()
-    assert admitted(skipper, 40) == [30, 40]
-    assert admitted(skipper, 50, key=True) == [50]
-    assert admitted(skipper, 60) == [60]
+    assert push(skipper, 40) == [30, 40]
+    assert push(skipper, 50, key=True) == [50]
+    assert push(skipper, 60) == [60]
 
 
-# Real decoders.
+# With real decoders.
 
 
 def chunks_of(source: Source, fps: float, frames_per_chunk: int, *, skip: bool, chunks: int = 0) -> tuple[Chunks, int]:
@@ -300,7 +310,7 @@ def chunks_of(source: Source, fps: float, frames_per_chunk: int, *, skip: bool, 
         source.set_frame_selector(sampler)
     skipped, before = 0, -1
     for frame in source:
-        assert frame.pts_ns > before, "in the order of showing"
+        assert frame.pts_ns > before, "in display order"
         before = frame.pts_ns
         assert (frame.width, frame.height) == (320, 180)
         builder.push(frame)
@@ -331,12 +341,12 @@ def test_skipping_gives_a_file_the_same_chunks_to_the_byte(movie: Path, fps: flo
     assert none == 0
     assert (skipped == 0) == (fps == 25)
     if fps <= 5:
-        assert skipped > 25, "of 120, at least a third is B pictures that nobody wants"
+        assert skipped > 25, "of 120, at least a third are B frames that are not needed"
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
 def test_skipping_a_file_that_begins_with_undecodable_leading_pictures(tmp_path: Path, codec: str) -> None:
-    """Its first pictures are predicted from some that were cut off: the decoder leaves them out, and so must we."""
+    """The first frames are predicted from frames that were cut off: the decoder drops them, so we must, too."""
     whole = write_clip(
         tmp_path / "whole.mkv", frames=150, gop=25, codec=codec, options=OPEN if codec == "libx264" else HEVC
     )
@@ -363,9 +373,10 @@ def test_skipping_gives_a_camera_the_same_chunks_to_the_byte(kind: str, demuxer:
     codec = "libx265" if kind == "hevc" else "libx264"
     options = tuple({"flat": FLAT, "pyramid": PYRAMID, "hevc": HEVC}[kind].items())
     movie = film(frames=100, gop=50, codec=codec, options=options)
-    assert movie.order != tuple(range(100)), "it has B pictures"
+    assert movie.order != tuple(range(100)), "it has B frames"
     found = []
     with RtspServer({"cam": movie}) as server:
+        server.fault("cam", rate=4.0)  # faster than real time; the time stamps stay the same
         for skip in (False, True):
             config = StreamConfig.model_validate({"url": server.url("cam"), "demuxer": demuxer, "read_timeout_s": 5})
             with open_source(config) as source:
@@ -386,7 +397,7 @@ def test_a_camera_without_b_frames_skips_nothing() -> None:
 def test_a_skipped_frame_has_its_times_but_cannot_be_rendered(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "flat.mp4", frames=30, options=FLAT)
     with open_source(StreamConfig(url=str(path), pace="fast")) as source:
-        source.set_frame_selector(Nobody())
+        source.set_frame_selector(NeedsNothing())
         frames = list(source)
     left_out = [frame for frame in frames if frame.skipped]
     assert [frame.index for frame in frames] == list(range(30))
@@ -410,15 +421,19 @@ def frames_at(times_ms: Sequence[int], skipped: Sequence[int]) -> Iterator[Frame
 @pytest.mark.parametrize(
     ("times_ms", "skipped", "segments"),
     [
-        ([0, 40, 80, 120, 160, 200], [2], 1),  # wanted for 100 ms: 120 ms is taken, as if 80 had been lost
+        (
+            [0, 40, 80, 120, 160, 200],
+            [2],
+            1,
+        ),  # 80 ms is needed for 100 ms: 120 ms takes its place, as if 80 had been lost
         ([0, 40, 120, 160, 200], [1], 1),
-        ([0, 40, 80, 125, 230, 300], [3], 2),  # wanted only when the next one was late: the segment ends
+        ([0, 40, 80, 125, 230, 300], [3], 2),  # 125 ms is needed only because the next frame is late: the segment ends
     ],
 )
 def test_a_skipped_frame_that_is_needed_after_all_counts_as_lost(
     times_ms: list[int], skipped: list[int], segments: int
 ) -> None:
-    """Damage or a stall may change what is wanted after it was decided. No other picture may stand in silently."""
+    """Damage or a stall may change which frames are needed after the decision. No other frame may replace it."""
     sink = Chunks((1, 8, 8, 3))
     builder = ChunkBuilder(ChunkSampler(10, 1), sink, height=8, width=8, resize="stretch")
     for frame in frames_at(times_ms, skipped):
@@ -430,7 +445,7 @@ def test_a_skipped_frame_that_is_needed_after_all_counts_as_lost(
 
 
 def test_frames_predicted_from_damage_are_decoded_until_the_next_key_frame() -> None:
-    """Skipping must not hide what was lost."""
+    """Skipping must not hide lost packets."""
     movie = film(frames=100, gop=25, codec="libx264", options=tuple(FLAT.items()))
     sampler = ChunkSampler(5, 1)
     builder = ChunkBuilder(sampler, Chunks((1, 90, 160, 3)), height=90, width=160, resize="stretch")
@@ -443,7 +458,7 @@ def test_frames_predicted_from_damage_are_decoded_until_the_next_key_frame() -> 
         smeared, whole_since = False, 0
         for frame in source:
             builder.push(frame)
-            assert not (frame.skipped and (frame.broken or smeared)), "predicted from a damaged one"
+            assert not (frame.skipped and (frame.broken or smeared)), "predicted from a damaged frame"
             if frame.corrupt and not smeared:
                 server.fault("cam", drop=0.0)
             if smeared and not frame.corrupt:
@@ -453,4 +468,4 @@ def test_frames_predicted_from_damage_are_decoded_until_the_next_key_frame() -> 
                 break
             assert frame.index < 200
         assert source.lost > 0
-    assert frame.index - whole_since < 10, "the key frame that ended the damage is enough"
+    assert frame.index - whole_since < 10, "one key frame after the damage is enough"

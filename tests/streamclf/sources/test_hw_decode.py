@@ -1,4 +1,4 @@
-"""Decoding on a device, on machines that have none: what cannot be had is the CPU's, said, and never an error."""
+"""Decoding on a device, tested without one: the CPU replaces a device that fails, with a note and no error."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from streamclf.sources import hw_decode, open_source
 from streamclf.sources.hw_decode import CPU, DEVICES, DecodeDevice, HardwareError, choose_device, opening_failure
 from streamclf.sources.resize import FrameRenderer, OrientedFrame
 
-PICTURES = 50
+FRAMES = 50
 
 
 class Device:
-    """A device that opens. PyAV gets settings for one that does not know the codec, so that it decodes by itself."""
+    """A simulated device that opens. PyAV gets settings for a device that lacks the codec, so it decodes on the CPU."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, works: bool = True) -> None:
         self.made: list[str] = []
@@ -43,28 +43,28 @@ class Device:
 
 
 @pytest.fixture(autouse=True)
-def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
-    fresh = hw_decode.FailedDevices()
+def no_failed_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = hw_decode.FailedDevices()
     for module in ("hw_decode", "av_container", "rtsp.decoder"):
-        monkeypatch.setattr(f"streamclf.sources.{module}.FAILED_DEVICES", fresh)
+        monkeypatch.setattr(f"streamclf.sources.{module}.FAILED_DEVICES", failed)
 
 
 @pytest.fixture
 def nothing_opens(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the tests run on a machine that has one."""
+    """Let no device open, even on a machine that has one."""
     monkeypatch.setattr(hw_decode, "opening_failure", lambda device: f"no {device} here")
 
 
 def numbers(config: StreamConfig) -> tuple[list[int], str | None]:
     with open_source(config) as source:
-        seen = [read_number(frame.to_rgb(180, 320)) for frame, _ in zip(source, range(PICTURES), strict=False)]
+        seen = [read_number(frame.to_rgb(180, 320)) for frame, _ in zip(source, range(FRAMES), strict=False)]
         return seen, source.info.note
 
 
 def test_the_default_device_is_the_cpu_without_a_note(clip: Path) -> None:
     assert StreamConfig(url=str(clip)).decode == "cpu"
     assert choose_device("cpu") is CPU
-    assert numbers(StreamConfig(url=str(clip), pace="fast")) == (list(range(PICTURES)), None)
+    assert numbers(StreamConfig(url=str(clip), pace="fast")) == (list(range(FRAMES)), None)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -86,7 +86,7 @@ def test_pyav_without_hardware_decoding_is_reported(monkeypatch: pytest.MonkeyPa
 def test_the_cpu_decodes_with_a_note_if_no_device_opens(clip: Path, decode: str) -> None:
     config = StreamConfig.model_validate({"url": str(clip), "pace": "fast", "decode": decode})
     seen, note = numbers(config)
-    assert seen == list(range(PICTURES))
+    assert seen == list(range(FRAMES))
     tried = DEVICES if decode == "auto" else (decode,)
     assert note == f"decoded by the CPU ({'; '.join(f'{device}: no {device} here' for device in tried)})"
 
@@ -95,6 +95,7 @@ def test_the_cpu_decodes_with_a_note_if_no_device_opens(clip: Path, decode: str)
 @pytest.mark.parametrize("demuxer", ["rtp", "ffmpeg"])
 def test_a_camera_stream_has_the_same_note(demuxer: str) -> None:
     with RtspServer({"cam": film(frames=60)}) as server:
+        server.fault("cam", rate=4.0)
         keys = {"url": server.url("cam"), "demuxer": demuxer, "decode": "cuda"}
         seen, note = numbers(StreamConfig.model_validate(keys))
     assert seen[:5] == list(range(seen[0], seen[0] + 5))
@@ -105,9 +106,10 @@ def test_a_camera_stream_has_the_same_note(demuxer: str) -> None:
 def test_a_device_that_opens_is_used_and_noted(monkeypatch: pytest.MonkeyPatch, clip: Path, decode: str) -> None:
     device = Device(monkeypatch)
     config = StreamConfig.model_validate({"url": str(clip), "pace": "fast", "decode": decode})
-    assert numbers(config) == (list(range(PICTURES)), "decoded by cuda")
+    assert numbers(config) == (list(range(FRAMES)), "decoded by cuda")
     assert device.made == ["cuda"]
     with RtspServer({"cam": film(frames=60)}) as server:
+        server.fault("cam", rate=4.0)
         _, note = numbers(StreamConfig.model_validate({"url": server.url("cam"), "decode": decode}))
     assert note == "decoded by cuda"
     assert device.made == ["cuda"] * 2
@@ -116,11 +118,11 @@ def test_a_device_that_opens_is_used_and_noted(monkeypatch: pytest.MonkeyPatch, 
 def test_the_cpu_decodes_codecs_that_the_device_lacks(monkeypatch: pytest.MonkeyPatch, clip: Path) -> None:
     Device(monkeypatch, works=False)
     config = StreamConfig(url=str(clip), pace="fast", decode="cuda")
-    assert numbers(config) == (list(range(PICTURES)), "decoded by the CPU (cuda does not decode h264)")
+    assert numbers(config) == (list(range(FRAMES)), "decoded by the CPU (cuda does not decode h264)")
 
 
 class Broken:
-    """A decoder that a device has let down."""
+    """A decoder whose device fails at its first `uses` packets."""
 
     def __init__(self, real: Any, *, uses: int) -> None:
         self._real, self._left = real, uses
@@ -136,7 +138,7 @@ class Broken:
 
 
 def test_a_device_that_decodes_nothing_of_a_camera_is_replaced_by_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a lost picture: the key frame is decoded again."""
+    """No frame is lost, because the key frame is decoded again."""
     Device(monkeypatch)
     created: list[Any] = []
     real = av.CodecContext.create
@@ -149,16 +151,17 @@ def test_a_device_that_decodes_nothing_of_a_camera_is_replaced_by_the_cpu(monkey
 
     monkeypatch.setattr("streamclf.sources.rtsp.decoder.av.CodecContext", Creator)
     with RtspServer({"cam": film(frames=60)}) as server:
+        server.fault("cam", rate=4.0)
         config = StreamConfig(url=server.url("cam"), decode="cuda", demuxer="rtp")
         seen, note = numbers(config)
         assert seen[:10] == list(range(10))
         assert "decoded by the CPU (cuda: does not decode this h264" in str(note)
         assert len(created) == 2
-        assert "cuda: does not decode" in str(choose_device("cuda").note), "nor is it tried again"
+        assert "cuda: does not decode" in str(choose_device("cuda").note), "it is not tried again"
 
 
-def spoiled(path: Path) -> Path:
-    """A film whose first key frame nobody can decode; the next one comes after ten pictures."""
+def write_with_broken_key_frame(path: Path) -> Path:
+    """Write a file whose first key frame cannot be decoded; the next key frame comes ten frames later."""
     write_clip(path, frames=30, gop=10)
     with av.open(str(path)) as container:
         first = bytes(next(container.demux(video=0)))
@@ -175,8 +178,8 @@ def spoiled(path: Path) -> Path:
 def test_a_device_that_cannot_decode_a_files_key_frame_is_replaced_by_the_cpu(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, decode: str
 ) -> None:
-    """From the beginning, as if it had never been there."""
-    config = {"url": str(spoiled(tmp_path / "film.mkv")), "pace": "fast"}
+    """The CPU starts from the beginning, as if there were no device."""
+    config = {"url": str(write_with_broken_key_frame(tmp_path / "film.mkv")), "pace": "fast"}
     expected, _ = numbers(StreamConfig.model_validate(config))
     assert expected
     assert expected[-1] == 29
@@ -189,7 +192,7 @@ def test_a_device_that_cannot_decode_a_files_key_frame_is_replaced_by_the_cpu(
 
 
 def test_a_broken_file_fails_on_the_device_only_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What the CPU cannot decode either ends with the film's own error."""
+    """A file that the CPU cannot decode either ends with its own error."""
     Device(monkeypatch)
     monkeypatch.setattr("streamclf.sources.av_container.AvContainer._decoded", lambda self, packet: iter(()))
     path = write_clip(tmp_path / "film.mp4", frames=5)
@@ -199,17 +202,17 @@ def test_a_broken_file_fails_on_the_device_only_once(monkeypatch: pytest.MonkeyP
 
 
 def test_nv12_frames_of_devices_are_rendered_like_the_cpus(clip: Path) -> None:
-    """NV12 is what comes back from a device; it holds the same values as the CPU's planes."""
+    """Devices return NV12, which has the same values as the CPU's planes."""
     render = FrameRenderer()
     with av.open(str(clip)) as container:
         frame = next(container.decode(video=0))
-    pictures = []
+    rendered = []
     for one in (frame, frame.reformat(format="nv12")):
         out = np.empty((90, 160, 3), np.uint8)
         render(OrientedFrame(frame=one, quarter_turns=0, width=320, height=180), 90, 160, "stretch", out)
-        pictures.append(out)
-    assert np.abs(pictures[0].astype(int) - pictures[1]).max() <= 2
-    assert read_number(pictures[1], 320, 180) == 0
+        rendered.append(out)
+    assert np.abs(rendered[0].astype(int) - rendered[1]).max() <= 2
+    assert read_number(rendered[1], 320, 180) == 0
 
 
 def test_decode_is_refused_for_other_sources(tmp_path: Path) -> None:
@@ -227,6 +230,6 @@ def test_doctor_lists_devices_that_open(monkeypatch: pytest.MonkeyPatch) -> None
     assert "           cuda: not here" in lines
 
 
-def test_a_choice_without_anything_to_say() -> None:
+def test_the_cpu_has_no_device_and_no_note() -> None:
     assert DecodeDevice() == CPU
     assert (CPU.device, CPU.note) == (None, None)

@@ -1,4 +1,4 @@
-"""Folders of pictures: in the order people mean, with their faults."""
+"""Folders of images: natural order, damaged files, loops."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def numbers(frames: list[Frame]) -> list[int]:
 
 def test_images_come_in_natural_order_at_the_configured_rate(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "a", ["f1.png", "f2.PNG", "f9.jpg", "f010.bmp", "f10.webp", "f11.tiff"])
-    (folder / "notes.txt").write_text("no picture")
+    (folder / "notes.txt").write_text("not an image")
     (folder / "f0.png").mkdir()
     frames = frames_of(folder)
     assert numbers(frames) == [0, 1, 2, 3, 4, 5], "f10 and f010 are the same number"

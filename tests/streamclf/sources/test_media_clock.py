@@ -1,4 +1,4 @@
-"""Wrapped counters go on, jumps stay jumps, missing time stamps are filled in."""
+"""Wrapped counters are unwrapped, jumps stay, missing time stamps are estimated."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def test_a_counter_is_unwrapped_the_first_and_the_second_time(bits: int) -> None
     ticks = [2**bits - 2 * 3600 + 3600 * i for i in range(5)]
     stamps: list[int | None] = [(tick % 2**bits) * NS // 90_000 for tick in ticks]
     assert stamps[2] == 0
-    told = played(stamps)
-    steps = [after - before for before, after in itertools.pairwise(told)]
+    found = played(stamps)
+    steps = [after - before for before, after in itertools.pairwise(found)]
     assert all(abs(step - FRAME_NS) <= 2 for step in steps)
     clock = MediaClock()
     period_s = 2**bits / 90_000
-    told = [clock.media_ns(round(t % period_s * NS), t * NS) for t in range(0, int(2.5 * period_s), 600)]
-    assert all(abs(after - before - 600 * NS) <= 2 for before, after in itertools.pairwise(told))
+    found = [clock.media_ns(round(t % period_s * NS), t * NS) for t in range(0, int(2.5 * period_s), 600)]
+    assert all(abs(after - before - 600 * NS) <= 2 for before, after in itertools.pairwise(found))
 
 
 @pytest.mark.parametrize("jump_s", [-10, 40_000, -40_000])
@@ -46,11 +46,11 @@ def test_a_missing_time_stamp_is_estimated_from_the_capture_clock() -> None:
 
 def test_an_estimate_that_was_too_late_does_not_make_time_run_backwards() -> None:
     clock = MediaClock()
-    told = [
+    found = [
         clock.media_ns(0, 0),
         clock.media_ns(None, 3 * FRAME_NS),
         clock.media_ns(2 * FRAME_NS, 3 * FRAME_NS),
         clock.media_ns(4 * FRAME_NS, 4 * FRAME_NS),
     ]
-    assert told == sorted(set(told))
-    assert told[-1] == 4 * FRAME_NS
+    assert found == sorted(set(found))
+    assert found[-1] == 4 * FRAME_NS

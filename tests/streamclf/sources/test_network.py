@@ -1,4 +1,4 @@
-"""A real RTSP server, with every way in which it fails; passwords stay where they belong."""
+"""RTSP and HTTP sources against real servers, with every fault of the test server; passwords are never shown."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ from streamclf.sources import Frame, Source, open_source
 FILM = film(frames=100)
 LARGE = film(frames=50, width=640, height=360, first=1000)
 PASSWORD = "p@:/%? #w+d"
+SLACK_S = 4.0
+"""A busy machine may need this much longer than a time-out."""
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def live(url: str, **keys: object) -> StreamConfig:
 
 
 both = pytest.mark.parametrize("demuxer", ["rtp", "ffmpeg"])
-"""Our own client and FFmpeg's demuxer, which stands in for it; the tests without it run the one that is the default."""
+"""Run with our own client and with FFmpeg's demuxer. Tests without this use the default, our own client."""
 
 
 def number(frame: Frame) -> int:
@@ -49,12 +51,12 @@ def take(source: Source, count: int) -> list[Frame]:
 
 
 @contextmanager
-def failing(message: str) -> Iterator[None]:
+def failing(message: str, *, timeout_s: float = 3.0) -> Iterator[None]:
+    """Expect a `SourceError` in one line, without a cause, within twice the time-out (as with FFmpeg)."""
     began = time.monotonic()
     with pytest.raises(SourceError, match=message) as caught:
         yield
-    # Never for ever: that is the promise here. A busy machine may take its time.
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 2 * timeout_s + SLACK_S
     assert "\n" not in str(caught.value)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
@@ -116,26 +118,26 @@ def test_a_stream_that_stops_sending_fails_after_the_read_timeout(
     with open_source(live(server.url("cam"), transport=transport, demuxer=demuxer)) as source:
         take(source, 5)
         server.fault("cam", **{fault: True})
-        with failing(r"no data for 1 s \(read_timeout_s\)"):
+        with failing(r"no data for 1 s \(read_timeout_s\)", timeout_s=1):
             take(source, 1000)
 
 
 @both
 def test_frames_after_a_stall_shorter_than_the_timeout_are_not_stale(server: RtspServer, demuxer: str) -> None:
-    """Once, all that came after such a stall counted as held back, and the stream was offline until it was cut."""
+    """A regression: all frames after such a stall counted as held back, and the stream stayed offline."""
     with open_source(live(server.url("cam"), read_timeout_s=2, demuxer=demuxer)) as source:
         before = take(source, 5)[-1:]
         server.fault("cam", stalled=True)
         healer = threading.Timer(1.4, server.heal, ["cam"])
         healer.start()
-        # FFmpeg holds the last one before the stall back, so that it comes after it.
-        frames = (before if demuxer == "rtp" else []) + take(source, 60)
+        # FFmpeg holds the last frame before the stall back and returns it afterwards.
+        frames = (before if demuxer == "rtp" else []) + take(source, 40)
         healer.join()
         assert source.stale <= 1
     steps = [after.pts_ns - before.pts_ns for before, after in itertools.pairwise(frames)]
-    # Not its whole 1.4 s: what was under way when it began arrives, more of it on a machine that is busy.
+    # Shorter than 1.4 s: frames that were on their way when the stall began still arrive, more on a busy machine.
     assert sorted(steps)[-1] > 0.5e9, "the stall"
-    assert sorted(steps)[-2] < 0.1e9, "and no picture lost after it"
+    assert sorted(steps)[-2] < 0.1e9, "no frame is lost after it"
 
 
 def test_a_camera_of_1_fps_loses_no_frame_with_a_read_timeout_of_1_5_s() -> None:
@@ -148,7 +150,7 @@ def test_a_camera_of_1_fps_loses_no_frame_with_a_read_timeout_of_1_5_s() -> None
 @pytest.mark.parametrize("fault", ["stalled", "blackhole"])
 def test_a_server_that_never_sends_fails_after_the_open_timeout(server: RtspServer, fault: str, demuxer: str) -> None:
     server.fault("cam", **{fault: True})
-    with failing(r"no video within 0\.5 s \(open_timeout_s\)"):
+    with failing(r"no video within 0\.5 s \(open_timeout_s\)", timeout_s=0.5):
         open_source(live(server.url("cam"), open_timeout_s=0.5, demuxer=demuxer))
 
 
@@ -157,7 +159,7 @@ def test_a_silent_and_a_closed_port_are_reported(scheme: str) -> None:
     with socket.socket() as silent:
         silent.bind((HOST, 0))
         silent.listen()
-        with failing(r"no video within 0\.5 s"):
+        with failing(r"no video within 0\.5 s", timeout_s=0.5):
             open_source(live(f"{scheme}://{HOST}:{silent.getsockname()[1]}/x", open_timeout_s=0.5))
         port = silent.getsockname()[1]
     with failing("connection refused; check address and port"):
@@ -217,12 +219,12 @@ def test_junk_between_packets_gives_frames_or_an_error(server: RtspServer) -> No
     with open_source(live(server.url("cam"))) as source:
         take(source, 3)
         server.fault("cam", junk=3000)
-        with suppress(SourceError):  # reading on or giving up: both are right, hanging is not
+        with suppress(SourceError):  # continuing and failing are both allowed; hanging is not
             take(source, 20)
 
 
 class WebCamera(BaseHTTPRequestHandler):
-    """/film.mp4 of known length, and /mjpeg without an end, which stops sending after 30 pictures."""
+    """Serve /film.mp4, of known length, and /mjpeg, without an end, which stops sending after 30 images."""
 
     film: Path
 
@@ -243,7 +245,7 @@ class WebCamera(BaseHTTPRequestHandler):
             threading.Event().wait(0.02)
         self.server.silence.wait(20)  # type: ignore[attr-defined]
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is http.server's
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server has this name
         pass
 
 
@@ -272,7 +274,7 @@ def test_motion_jpeg_without_time_stamps_uses_our_clock_and_times_out(web: str) 
     with open_source(live(f"{web}/mjpeg")) as source:
         assert source.live
         frames = []
-        with failing(r"no data for 1 s \(read_timeout_s\)"):
+        with failing(r"no data for 1 s \(read_timeout_s\)", timeout_s=3):
             frames += [next(source) for _ in range(29)]
             list(source)
     assert [number(frame) for frame in frames] == list(range(29))

@@ -1,4 +1,4 @@
-"""HLS from a local web server: live and with an end, silent, and with a clock that wraps."""
+"""HLS from a local web server: live, with an end, silent, and with time stamps that wrap around."""
 
 from __future__ import annotations
 
@@ -12,12 +12,21 @@ from support.hls import FPS, HlsServer, serving, write_segment
 from streamclf.config.service import StreamConfig
 from streamclf.errors import SourceError
 from streamclf.sources import Frame, network, open_source
+from streamclf.sources.pacing import RealtimePacer
+
+SECONDS = 3
 
 
 @pytest.fixture(scope="module")
 def segments(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("hls")
     return [write_segment(folder / f"{i}.ts", i) for i in range(12)]
+
+
+@pytest.fixture
+def without_pacing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Play files as fast as they can be read."""
+    monkeypatch.setattr(RealtimePacer, "wait", lambda *_, **__: None)
 
 
 def live(url: str, **keys: object) -> StreamConfig:
@@ -32,15 +41,16 @@ def test_a_live_playlist_is_played_in_real_time_although_it_arrives_in_segments(
     with serving(HlsServer(segments)) as base, open_source(live(f"{base}/live.m3u8")) as source:
         assert source.live
         assert source.info.codec == "h264"
-        frames = list(itertools.islice(source, 5 * FPS))
-    told = numbers(frames)
-    assert told == list(range(told[0], told[0] + 5 * FPS)), "no picture lost between segments"
+        frames = list(itertools.islice(source, SECONDS * FPS))
+    seen = numbers(frames)
+    assert seen == list(range(seen[0], seen[0] + SECONDS * FPS)), "no frame is lost between segments"
     took_s = (frames[-1].captured_ns - frames[0].captured_ns) / 1e9
-    assert took_s > 4, "not a second at once, then nothing: that would look like a stall"
+    assert took_s > SECONDS - 1, "segments are not returned at once: the pause after them would look like a stall"
     gaps = [(b.captured_ns - a.captured_ns) / 1e9 for a, b in itertools.pairwise(frames)]
     assert sorted(gaps)[len(gaps) // 2] < 0.2
 
 
+@pytest.mark.usefixtures("without_pacing")
 def test_a_playlist_with_an_end_is_played_to_its_end(segments: list[Path]) -> None:
     with serving(HlsServer(segments[:2])) as base, open_source(live(f"{base}/film.m3u8")) as source:
         assert not source.live
@@ -50,12 +60,12 @@ def test_a_playlist_with_an_end_is_played_to_its_end(segments: list[Path]) -> No
 def test_a_playlist_that_stops_growing_fails_after_the_read_timeout(
     segments: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(network, "HLS_READ_S", 3.0)
+    monkeypatch.setattr(network, "HLS_READ_S", 2.0)
     hls = HlsServer(segments)
     with serving(hls) as base, open_source(live(f"{base}/live.m3u8")) as source:
         next(source)
         hls.going.clear()
-        with pytest.raises(SourceError, match=r"no data for 3 s \(read_timeout_s\)|the stream ended"):
+        with pytest.raises(SourceError, match=r"no data for 2 s \(read_timeout_s\)|the stream ended"):
             list(itertools.islice(source, 1000))
 
 
@@ -64,8 +74,9 @@ def test_a_missing_playlist_is_reported(segments: list[Path]) -> None:
         open_source(live(f"{base}/absent.m3u8"))
 
 
+@pytest.mark.usefixtures("without_pacing")
 def test_a_clock_that_wraps_at_33_bits_causes_no_jump(tmp_path: Path) -> None:
-    """After 26.5 h of MPEG-TS; the wrap lies in the middle of the second of three segments."""
+    """MPEG-TS wraps around after 26.5 h; here in the middle of the second of three segments."""
     start = 2**33 - int(1.5 * 90_000)
     wrapping = [write_segment(tmp_path / f"{i}.ts", i, start_ticks=start) for i in range(3)]
     with serving(HlsServer(wrapping)) as base, open_source(live(f"{base}/film.m3u8")) as source:

@@ -1,4 +1,4 @@
-"""RTSPS: who is trusted is what the configuration says, and nobody else."""
+"""RTSPS: only the servers that the configuration trusts are accepted."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from streamclf.config.service import StreamConfig
 from streamclf.errors import SourceError
 from streamclf.sources import network, open_source
 
-checked = pytest.mark.skipif(not network.CHECKS_RTSPS, reason="FFmpeg 7 cannot check; see the test that refuses")
-pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificates with openssl")
+checked = pytest.mark.skipif(
+    not network.CHECKS_RTSPS, reason="FFmpeg 7 cannot check certificates; another test covers that"
+)
+pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make certificates")
 
 FILM = film(frames=50)
 
@@ -61,4 +63,4 @@ def test_rtsps_is_refused_if_ffmpeg_cannot_check_certificates(monkeypatch: pytes
 
 def test_a_server_without_tls_is_reported(tmp_path: Path) -> None:
     with RtspServer({"cam": FILM}) as server, pytest.raises(SourceError, match=r"no TLS, or its certificate|no video"):
-        open_source(secure(server.url("cam").replace("rtsp:", "rtsps:")))
+        open_source(secure(server.url("cam").replace("rtsp:", "rtsps:"), open_timeout_s=1))

@@ -1,4 +1,4 @@
-"""Which packets hold a picture that no other one is predicted from, as real encoders write them and as none would."""
+"""Packets that no other packet is predicted from, as encoders write them and with arbitrary bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streamclf.sources.packet_kind import DISPOSABLE, KEY, NEEDED, PacketClassif
 
 START = b"\0\0\0\1"
 BFRAMES = (("preset", "ultrafast"), ("bf", "2"), ("x264-params", "b-pyramid=none:b-adapt=0:scenecut=0:threads=1"))
-DELIMITER, REMARK, SPS, PPS = b"\x09\xf0", b"\x06\x01\x01\x00\x80", b"\x67\x42\x00\x1e", b"\x68\xce"
+DELIMITER, SEI, SPS, PPS = b"\x09\xf0", b"\x06\x01\x01\x00\x80", b"\x67\x42\x00\x1e", b"\x68\xce"
 IDR, SLICE, DISPOSABLE_SLICE = b"\x65\x88\x84", b"\x41\x9a\x21", b"\x01\x9e\x21"
 
 
@@ -40,12 +40,12 @@ def hevc_sps(sub_layers: int) -> bytes:
         ((DELIMITER, SPS, PPS, IDR), KEY),
         ((SLICE,), NEEDED),
         ((DISPOSABLE_SLICE,), DISPOSABLE),
-        ((DELIMITER, REMARK, DISPOSABLE_SLICE, DISPOSABLE_SLICE), DISPOSABLE),
-        ((PPS, DISPOSABLE_SLICE), NEEDED),  # others need the parameters
+        ((DELIMITER, SEI, DISPOSABLE_SLICE, DISPOSABLE_SLICE), DISPOSABLE),
+        ((PPS, DISPOSABLE_SLICE), NEEDED),  # later frames need the parameters
         (
             (b"\x6e\x00", DISPOSABLE_SLICE),
             DISPOSABLE,
-        ),  # the prefix of scalable video, which an ordinary decoder ignores
+        ),  # the prefix of scalable video, which ordinary decoders ignore
         ((b"\x02\x9e",), NEEDED),  # data partitions
         ((b"\x0b", DISPOSABLE_SLICE), NEEDED),  # the end of a stream
         ((DELIMITER,), NEEDED),
@@ -58,9 +58,9 @@ def test_h264_packets_are_classified_by_nal_type_and_ref_idc(nals: tuple[bytes, 
 
 
 def test_h265_packets_are_disposable_only_in_the_highest_sub_layer() -> None:
-    """In a lower one, a picture of a higher may still be predicted from it, though its type says "non-reference"."""
+    """In a lower sub-layer, a picture of a higher one may be predicted from it, despite its type "non-reference"."""
     classifier = PacketClassifier("hevc")
-    assert classifier.classify(annex_b(hevc(0))) == NEEDED, "nobody has said how many there are"
+    assert classifier.classify(annex_b(hevc(0))) == NEEDED, "the number of sub-layers is unknown"
     assert classifier.classify(annex_b(hevc_sps(1), hevc(34), hevc(19))) == KEY
     assert classifier.classify(annex_b(hevc(0))) == DISPOSABLE
     assert classifier.classify(annex_b(hevc(39), hevc(0))) == DISPOSABLE

@@ -1,4 +1,4 @@
-"""Pictures that a program pushes: over a Unix socket and TCP, with the wrong secret, too fast, too slow, and gone."""
+"""Images that a program pushes over a Unix socket or TCP: wrong secrets, slow and fast programs, lost connections."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECRET = "correct horse battery"
 
 @pytest.fixture
 def private(tmp_path: Path) -> Path:
-    """A path for a socket, short enough on every system, in a folder that does not exist yet."""
+    """A path for a socket in a folder that does not exist yet; short enough for every system."""
     return tmp_path / "p" / "s"
 
 
@@ -60,7 +60,9 @@ def test_pushed_images_arrive_unchanged(private: Path, kind: str) -> None:
         assert read_number(frame.to_rgb(90, 160)) == 5
         sink.write(draw(6, 320, 180))
         frame = next(source)
-        assert began_ns <= frame.pts_ns <= frame.captured_ns, "without a time, that of write on the same clock"
+        assert began_ns <= frame.pts_ns <= frame.captured_ns, (
+            "without a time stamp, the time of write, on the same clock"
+        )
         assert (source.info.codec, source.info.width) == ("raw", 320)
         assert sink.sent == 2
 
@@ -98,7 +100,7 @@ def test_a_wrong_secret_is_refused_and_not_shown(caplog: pytest.LogCaptureFixtur
 
 
 def test_a_listener_without_the_secret_gets_no_image() -> None:
-    """Somebody who took the port first does not know the secret, and must not get to see the camera."""
+    """A program that took the port first does not know the secret, and must not see the images."""
     with socket.socket() as thief:
         thief.bind(("127.0.0.1", 0))
         thief.listen()
@@ -113,7 +115,7 @@ def test_a_listener_without_the_secret_gets_no_image() -> None:
                     pass
                 peer.recv(64)
                 peer.sendall(b"\1" + bytes(32))
-                assert peer.recv(1) == b"", "it hangs up"
+                assert peer.recv(1) == b"", "the sender closes the connection"
             assert sink.sent == 0
 
 
@@ -121,7 +123,7 @@ def test_a_program_never_blocks_and_dropped_images_are_counted(private: Path) ->
     with streamclf.push(str(private), width=320, height=180, queue=3) as sink:
         for i in range(10):
             sink.write(draw(i, 320, 180))
-        assert sink.dropped == 7, "nobody listens yet: the newest three wait"
+        assert sink.dropped == 7, "no service listens yet: the newest three wait"
         with listening(str(private)) as source:
             numbers = [read_number(next(source).to_rgb(180, 320)) for _ in range(3)]
             assert numbers == [7, 8, 9]
@@ -145,7 +147,7 @@ def test_a_restarted_service_gets_images_again(private: Path) -> None:
         finally:
             stop.set()
             thread.join(DEADLINE_S)
-    assert sink.dropped > 0, "while nobody listened"
+    assert sink.dropped > 0, "while no service listened"
 
 
 def test_a_silent_program_and_a_closed_connection_are_distinguished(private: Path) -> None:

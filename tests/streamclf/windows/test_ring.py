@@ -1,10 +1,11 @@
-"""The ring with real processes: nothing torn, whoever is killed, and nothing left behind."""
+"""The ring between processes: no torn chunks, even if writers are killed, and no leaks."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,9 +13,11 @@ from contextlib import contextmanager, suppress
 import numpy as np
 import pytest
 
+from engines.arrays import U8
 from streamclf.errors import RingError
 from streamclf.runtime import shared_memory
 from streamclf.windows.ring import RingReader, RingWriter, create_ring
+from streamclf.windows.ring_progress import ProgressReporter, ProgressWaiter
 from streamclf.windows.sampling import ChunkMeta
 
 SHAPE = (2, 64, 64, 3)
@@ -110,7 +113,7 @@ def test_unfinished_and_abandoned_chunks_are_not_readable() -> None:
             writer.begin()[...] = number
             writer.commit(chunk(number))
         assert reader.read(0, out) is not None
-        writer.begin()  # takes the oldest chunk's slot
+        writer.begin()  # reuses the slot of the oldest chunk
         assert reader.read(0, out) is None
         writer.begin()[...] = 99
         assert writer.commit(chunk(SLOTS)) == SLOTS
@@ -120,13 +123,57 @@ def test_unfinished_and_abandoned_chunks_are_not_readable() -> None:
             writer.commit(chunk(7))
 
 
+def test_commit_calls_back_after_the_chunk_is_readable() -> None:
+    with new_ring() as fd:
+        reader, out = RingReader(fd), np.empty(SHAPE, np.uint8)
+        calls: list[tuple[ChunkMeta, int]] = []
+
+        def record(meta: ChunkMeta, pixels: U8) -> None:
+            assert reader.read(meta.index, out) == meta
+            calls.append((meta, int(pixels[1, 2, 3, 0])))
+
+        writer = RingWriter(fd, on_commit=[record, record])
+        for number in range(SLOTS + 1):
+            writer.begin()[...] = number
+            writer.commit(chunk(number))
+        assert calls == [(chunk(number), number) for number in range(SLOTS + 1) for _ in range(2)]
+
+
+def test_a_writer_with_progress_waits_for_its_reader() -> None:
+    read_fd, write_fd = os.pipe()
+    os.set_blocking(read_fd, False)
+    stop = threading.Event()
+    with new_ring() as fd:
+        reader, reporter = RingReader(fd), ProgressReporter(write_fd)
+        writer = RingWriter(fd, progress=ProgressWaiter(read_fd, stop))
+
+        def write() -> None:
+            for number in range(3 * SLOTS):
+                writer.begin()[...] = number
+                writer.commit(chunk(number))
+            writer.wait_until_read()
+
+        thread = threading.Thread(target=write, daemon=True)
+        thread.start()
+        out = np.empty(SHAPE, np.uint8)
+        for number in range(3 * SLOTS):
+            wait_until(lambda number=number: reader.head > number, f"chunk {number}")
+            assert reader.read(number, out) == chunk(number), "no chunk is overwritten before it is read"
+            assert thread.is_alive()
+            reporter.read_up_to(number + 1)
+        thread.join(DEADLINE_S)
+        assert not thread.is_alive()
+    os.close(read_fd)
+    os.close(write_fd)
+
+
 def test_the_checksum_detects_a_late_store() -> None:
     with new_ring(checked=True) as fd:
         writer, reader = RingWriter(fd), RingReader(fd)
         place = writer.begin()
         place[...] = 1
         writer.commit(chunk(0))
-        place[1, 5, 5, 0] = 2  # as a store that another core sees late
+        place[1, 5, 5, 0] = 2  # like a store that another core sees late
         assert reader.read(0, np.empty(SHAPE, np.uint8)) is None
 
 

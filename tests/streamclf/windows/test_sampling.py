@@ -1,4 +1,4 @@
-"""Sampling by time against the brute force, for any pair of rates; segments, chunks and windows that never mix."""
+"""Sampling compared with brute force, for any pair of rates; segments, chunks and windows never mix."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ RATES = st.fractions(Fraction(1, 2), 60, max_denominator=1001)
 
 
 def sampled(times: Iterable[int], fps: Fraction, gap_ns: int = NEVER) -> list[int]:
-    """Which frame fills grid point 0, 1, 2, ...; one segment."""
+    """Return which frame fills grid points 0, 1, 2, ... of one segment."""
     sampler = Sampler(fps, gap_ns)
     frames: list[int] = []
     for i, pts_ns in enumerate(times):
-        picks = sampler.push(pts_ns)
-        assert picks.new_segment == (i == 0)
-        frames += [i - 1] * picks.previous + [i] * picks.current
+        counts = sampler.push(pts_ns)
+        assert counts.new_segment == (i == 0)
+        frames += [i - 1] * counts.previous + [i] * counts.current
     return frames
 
 
 def nearest(times: list[int], time_ns: Fraction) -> int:
-    """The nearest of sorted `times`; of two equally near the earlier."""
+    """Return the index of the nearest of the sorted `times`; of two equally near the earlier."""
     after = min(bisect(times, time_ns), len(times) - 1)
     return min(max(after - 1, 0), after, key=lambda i: abs(times[i] - time_ns))
 
@@ -68,7 +68,7 @@ def test_a_variable_rate_fills_every_point_in_order_with_nearly_the_nearest_fram
     for point, frame in enumerate(frames):
         wanted = point_ns(times, fps, point)
         best = abs(times[nearest(times, wanted)] - wanted)
-        # Taken at once, it can be beaten only by a frame that came sooner than any of the last intervals foretold.
+        # A nearer frame can only be one that comes sooner than all of the last intervals.
         assert abs(times[frame] - wanted) <= best + max(steps) * MS
     assert len(frames) >= int(times[-2] * fps / NS) + 1
 
@@ -106,8 +106,8 @@ def chunks(
     times_ms: Iterable[float], fps: float = 10, frames_per_chunk: int = 2, broken: frozenset[int] = frozenset()
 ) -> tuple[ChunkSampler, list[ChunkMeta]]:
     sampler = ChunkSampler(fps, frames_per_chunk)
-    picks = [pick for i, t in enumerate(times_ms) for pick in sampler.push(round(t * MS), i, broken=i in broken)]
-    return sampler, [pick.chunk for pick in picks if pick.chunk]
+    counts = [pick for i, t in enumerate(times_ms) for pick in sampler.push(round(t * MS), i, broken=i in broken)]
+    return sampler, [pick.chunk for pick in counts if pick.chunk]
 
 
 def test_chunks_abut_and_count_what_they_hold() -> None:
@@ -130,7 +130,7 @@ def test_frames_of_a_slow_camera_are_repeated_and_counted() -> None:
 
 def test_a_camera_slower_than_the_chunk_rate_makes_no_gaps() -> None:
     _, made = chunks(range(0, 6000, 500), fps=10, frames_per_chunk=1)
-    assert len({chunk.segment for chunk in made}) == 2  # the first interval cannot be told from a gap
+    assert len({chunk.segment for chunk in made}) == 2  # the first interval looks like a gap
     assert sum(chunk.segment == 2 for chunk in made) > 40
 
 
@@ -162,7 +162,7 @@ def test_two_frames_with_the_same_time_count_once() -> None:
 
 def test_damage_longer_than_a_chunk_ends_the_segment_and_is_counted() -> None:
     sampler, made = chunks(range(0, 2000, 40), broken=frozenset(range(10, 30)))
-    assert sampler.dropped_corrupt == 14  # 200 ms of damage are let through
+    assert sampler.dropped_corrupt == 14  # 200 ms of damage are accepted
     assert {chunk.segment for chunk in made} == {1, 2}
 
 
@@ -183,7 +183,7 @@ def test_any_frame_times_give_whole_chunks(
     steps: list[int], fps: float, frames_per_chunk: int, damaged: set[int]
 ) -> None:
     sampler = ChunkSampler(fps, frames_per_chunk)
-    now = position = all_picks = made = 0
+    now = position = all_counts = made = 0
     last: ChunkMeta | None = None
     for i, step in enumerate(steps):
         now += step * MS
@@ -191,13 +191,13 @@ def test_any_frame_times_give_whole_chunks(
         for pick in sampler.push(now, i, broken=i in damaged):
             if sampler.segment != segment:
                 segment, position = sampler.segment, 0
-            all_picks += 1
+            all_counts += 1
             assert pick.position == position
             position = (position + 1) % frames_per_chunk
             assert (pick.chunk is None) == (position != 0)
             last = checked(pick, last, frames_per_chunk) or last
             made += pick.chunk is not None
-    assert sampler.sampled == all_picks
+    assert sampler.sampled == all_counts
     assert sampler.sampled == frames_per_chunk * made + sampler.dropped_partial + position
 
 
@@ -245,20 +245,20 @@ def test_the_tracker_finds_exactly_the_complete_windows(
 
 
 def test_only_chunks_that_a_window_can_contain_are_needed() -> None:
-    """Windows of 3 begin at 1, 9, 17: what lies between is not wanted, nor what belongs to one that lacks a chunk."""
+    """Windows of 3 begin at 1, 9, 17. Chunks between them, and of a window that lacks a chunk, are not needed."""
     tracker = WindowTracker(3, 8)
     tracker.phase = 1
-    wanted, windows = [], []
+    needed, windows = [], []
     for index in range(24):
         if index == 9:
             continue  # lost
         if tracker.needs(1, index):
-            wanted.append(index)
+            needed.append(index)
             if (window := tracker.push(1, index)) is not None:
                 windows.append(window)
         else:
             tracker.skip()
-    assert wanted == [1, 2, 3, 17, 18, 19]
+    assert needed == [1, 2, 3, 17, 18, 19]
     assert windows == [range(1, 4), range(17, 20)]
 
 
@@ -269,7 +269,7 @@ def test_only_chunks_that_a_window_can_contain_are_needed() -> None:
     jumps=st.lists(st.integers(0, 3), max_size=12),
 )
 def test_chunks_until_window_predicts_the_next_window(size: int, hop: int, phase: int, jumps: list[int]) -> None:
-    """Whatever was missing before: as many chunks later as it says, and no sooner, a window is complete."""
+    """With any missing chunks before, the next window is complete after exactly that many chunks."""
     tracker = WindowTracker(size, hop)
     tracker.phase = phase
     assert tracker.chunks_until_window() == 1

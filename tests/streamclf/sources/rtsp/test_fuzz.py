@@ -1,4 +1,4 @@
-"""Whatever a server sends, nothing but the errors that callers expect, and never more than there is room for."""
+"""Any bytes from a server cause only the errors that callers expect, and stay within the limits."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ BYTES = st.one_of(TEXTS.map(lambda text: text.encode("utf-8", "replace")), st.bi
 @PROFILE
 def test_any_sdp_is_parsed_or_refused(body: bytes) -> None:
     with suppress(SourceError):
-        offer = parse_sdp(body)
-        assert len(offer.track.parameter_sets) <= MAX_PARAMETER_SETS
-        # Whatever is in it may be sent back in a request's first line.
-        for control in (offer.control, offer.track.control):
+        presentation = parse_sdp(body)
+        assert len(presentation.track.parameter_sets) <= MAX_PARAMETER_SETS
+        # Control URLs become part of a request's first line.
+        for control in (presentation.control, presentation.track.control):
             assert request_bytes("SETUP", control, {}).count(b"\r\n") == 2
 
 
@@ -49,10 +49,10 @@ def test_any_sdp_is_parsed_or_refused(body: bytes) -> None:
 def test_any_challenge_is_answered_or_ignored(headers: list[str], user: str, password: str) -> None:
     challenge = choose_challenge(headers)
     if challenge is not None:
-        told = Authenticator(Credentials(user=user, password=password), challenge).header("PLAY", "rtsp://c/")
-        assert told.startswith(("Digest ", "Basic "))
+        header = Authenticator(Credentials(user=user, password=password), challenge).header("PLAY", "rtsp://c/")
+        assert header.startswith(("Digest ", "Basic "))
         if challenge.scheme == "digest" and len(password) > 30 and password not in user + "".join(headers):
-            assert password not in told
+            assert password not in header
 
 
 @given(BYTES)
@@ -87,11 +87,13 @@ PACKET = st.builds(
 
 
 @given(st.lists(st.one_of(PACKET, BYTES), max_size=12), st.integers(1, 400))
-@example([b"$\0\0\x08\x80\x60" + bytes(6), b"\0A ", b"$\0\0\x08\x80\x60" + bytes(6)], 1)  # junk like a request
+@example(
+    [b"$\0\0\x08\x80\x60" + bytes(6), b"\0A ", b"$\0\0\x08\x80\x60" + bytes(6)], 1
+)  # junk that looks like a request
 @PROFILE
 def test_a_stream_gives_the_same_packets_with_any_read_sizes(parts: list[bytes], step: int) -> None:
     stream = b"".join(parts)
-    told = []
+    results = []
     for size in (step, len(stream) + 1):
         framing, items = InterleavedParser(), []
         framing.set_channels((0, 1), frozenset({96}))
@@ -100,13 +102,13 @@ def test_a_stream_gives_the_same_packets_with_any_read_sizes(parts: list[bytes],
                 items += framing.feed(stream[begin : begin + size])
         assert len(framing._buffer) <= 1 << 17
         cut = [item for item in items if isinstance(item, ReceivedPackets)]
-        told.append([(data.channel, packet) for data in cut for packet in data.packets])
-    assert {channel for items in told for channel, _ in items} <= {0, 1}
-    # After junk, what may be the beginning of a packet or an answer is judged by as much of it as is there: only then
-    # may the two differ.
+        results.append([(data.channel, packet) for data in cut for packet in data.packets])
+    assert {channel for items in results for channel, _ in items} <= {0, 1}
+    # After junk, the beginning of a packet or response is recognised from the bytes received so far. Only then may the
+    # results differ.
     all_packets = all(part[:1] == b"$" and part[1:2] in (b"\0", b"\1") for part in parts)
     if all_packets or not any(b"$" in part[1:] or b"RTSP" in part or part == b"$" for part in parts):
-        assert told[0] == told[1]
+        assert results[0] == results[1]
 
 
 RTP = st.builds(
@@ -143,7 +145,7 @@ def test_any_rtp_packets_give_bounded_units(packets: list[bytes], codec: str, wa
         assert media.deadline is None or media.deadline > now
         assert 0 < len(media.receiver_report(now)) < 100
     assert all(unit.data.startswith(START_CODE) and unit.waited_s >= 0 for unit in units)
-    # Bytes come from packets: nothing is made up, and nothing comes twice.
+    # Every byte comes from a packet, and only once.
     assert sum(len(unit.data) for unit in units) <= sum(map(len, packets)) + 8 * 20 * len(packets)
     assert media.lost >= 0
 
@@ -164,12 +166,12 @@ def test_any_bytes_are_parsed_as_packets_or_rejected(data: bytes) -> None:
     st.booleans(),
 )
 @PROFILE
-def test_any_nal_units_survive_packetization(pictures: list[list[bytes]], hevc: bool, aggregate: bool) -> None:
+def test_any_nal_units_survive_packetization(frames: list[list[bytes]], hevc: bool, aggregate: bool) -> None:
     head, follow = (b"\x26\x01\x80", b"\x26\x01\x00") if hevc else (b"\x65\x80", b"\x65\x00")
     sender = Packetizer(ssrc=7, sequence=65_530, hevc=hevc, aggregate=aggregate)
     media = TrackReceiver(VideoTrack(codec="H265" if hevc else "H264", payload_types=frozenset({96})), reorder_s=0.0)
-    for i, picture in enumerate(pictures):
-        nals = [(follow if j else head) + body for j, body in enumerate(picture)]
+    for i, frame in enumerate(frames):
+        nals = [(follow if j else head) + body for j, body in enumerate(frame)]
         units = [unit for packet in sender.packets(nals, i * 3600) for unit in media.push_rtp([packet], i * 0.04)]
         assert [unit.data for unit in units] == [b"".join(START_CODE + nal for nal in nals)]
         assert not units[0].damaged

@@ -27,7 +27,7 @@ def test_packets_wait_for_missing_ones_for_a_limited_time() -> None:
     assert numbers(reorder, [0], 1.05) == [(0, 0), (1, 0)]
     assert reorder.expire(1.09) == []
     assert [(arrival.run.sequence, arrival.lost) for arrival in reorder.expire(1.1)] == [(3, 1)]
-    assert numbers(reorder, [2, 3], 1.2) == [], "too late, and twice"
+    assert numbers(reorder, [2, 3], 1.2) == [], "one is too late, one comes twice"
     assert reorder.late == 2
     assert reorder.deadline is None
 
@@ -35,9 +35,9 @@ def test_packets_wait_for_missing_ones_for_a_limited_time() -> None:
 def test_the_number_of_waiting_packets_is_bounded() -> None:
     reorder = ReorderBuffer(1e9)
     numbers(reorder, [10])
-    told = numbers(reorder, range(12, 12 + MAX_WAITING + 1))
-    assert told[0] == (12, 1)
-    assert len(told) == MAX_WAITING + 1
+    released = numbers(reorder, range(12, 12 + MAX_WAITING + 1))
+    assert released[0] == (12, 1)
+    assert len(released) == MAX_WAITING + 1
 
 
 def test_packets_shuffled_within_the_wait_come_out_in_order() -> None:
@@ -46,14 +46,14 @@ def test_packets_shuffled_within_the_wait_come_out_in_order() -> None:
         first = rng.randrange(1 << 16)
         order = sorted(range(200), key=lambda i: i + rng.uniform(0, 20))
         reorder = ReorderBuffer(10.0)
-        begun = numbers(reorder, [first - 1])
-        told = begun + numbers(reorder, [first + i for i in order])
-        assert [number for number, _ in told] == [(first - 1 + i) & 0xFFFF for i in range(201)]
-        assert not any(lost for _, lost in told)
+        before = numbers(reorder, [first - 1])
+        released = before + numbers(reorder, [first + i for i in order])
+        assert [number for number, _ in released] == [(first - 1 + i) & 0xFFFF for i in range(201)]
+        assert not any(lost for _, lost in released)
 
 
 def test_a_sender_that_restarts_its_counter_is_followed() -> None:
     reorder = ReorderBuffer(0.1)
     numbers(reorder, [10, 11, 13])
     assert numbers(reorder, [30_000, 30_001]) == [(13, 1), (30_000, 1), (30_001, 0)]
-    assert numbers(ReorderBuffer(0.0), [10, 12, 11]) == [(10, 0), (12, 1)], "a transport in order waits for nothing"
+    assert numbers(ReorderBuffer(0.0), [10, 12, 11]) == [(10, 0), (12, 1)], "over an ordered transport no packet waits"

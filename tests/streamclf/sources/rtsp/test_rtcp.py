@@ -13,7 +13,7 @@ from streamclf.sources.rtsp.rtp import PacketRun
 STEP = 3600
 
 
-def packer(**keys: Any) -> Packetizer:
+def packetizer(**keys: Any) -> Packetizer:
     return Packetizer(**{"ssrc": 7, "sequence": 65_530, **keys})
 
 
@@ -22,16 +22,16 @@ def test_sender_reports_of_the_next_ntp_era_and_without_a_clock() -> None:
     (report,), _ = parse_rtcp(struct.pack(">BBH6I", 0x80, 200, 6, *words))
     assert report.time_ns == (2**32 + 100 - NTP_EPOCH) * 10**9
     assert parse_rtcp(struct.pack(">BBH6I", 0x80, 200, 6, 7, 0, 0, 0, 0, 0)) == ([], [])
-    _, leaving = parse_rtcp(packer().sender_report(1e9, 0) + packer().goodbye())
+    _, leaving = parse_rtcp(packetizer().sender_report(1e9, 0) + packetizer().bye())
     assert leaving == [7]
 
 
 def test_a_receiver_report_counts_received_and_lost_packets() -> None:
-    """RFC 3550, section 6.4.2: loss as a fraction of 256 since the last report, and in all."""
+    """RFC 3550, section 6.4.2: loss since the last report, as a fraction of 256, and in total."""
     reception = ReceptionStats(90_000)
     for i in (0, 1, 2, 4, 5, 6, 8, 9):
         reception.add_run(PacketRun((65_530 + i) & 0xFFFF, i * STEP, 7, False, [b""]), i * 0.04)
-    (sent,), _ = parse_rtcp(packer().sender_report(1.5, 0))
+    (sent,), _ = parse_rtcp(packetizer().sender_report(1.5, 0))
     reception.add_sender_report(sent, 0.36)
     report = reception.report(42, 1.36)
     first, kind, words, own, ssrc, loss, highest, jitter, middle, delay = struct.unpack_from(">BBH7I", report)
@@ -41,4 +41,4 @@ def test_a_receiver_report_counts_received_and_lost_packets() -> None:
     assert (middle, delay) == (((NTP_EPOCH + 1) & 0xFFFF) << 16 | 0x8000, 65_536)
     assert report[32:34] == b"\x81\xca"
     assert len(report) % 4 == 0
-    assert struct.unpack_from(">I", reception.report(42, 2.0), 12)[0] >> 24 == 0, "nothing lost since"
+    assert struct.unpack_from(">I", reception.report(42, 2.0), 12)[0] >> 24 == 0, "no packet lost since"

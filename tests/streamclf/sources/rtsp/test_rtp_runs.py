@@ -1,4 +1,4 @@
-"""Packets that continue each other are taken together: nothing that comes of it may differ from one after another."""
+"""Consecutive packets are processed together, as runs: the result must be the same as one packet after another."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ TYPES = frozenset({PAYLOAD_TYPE})
 STEP = 3600
 HEAD = 12
 
-Came = tuple[int, bytes]
+Packet = tuple[int, bytes]
 """(0 for RTP or 1 for RTCP, packet)."""
 
 sizes = st.one_of(st.integers(1, 60), st.sampled_from([MAX_PAYLOAD - 1, 3 * MAX_PAYLOAD, 6 * MAX_PAYLOAD]))
 pictures = st.lists(st.lists(sizes, min_size=1, max_size=4), min_size=1, max_size=6)
-"""The sizes of the NAL units of each."""
+"""The sizes of the NAL units of each frame."""
 
 
 @st.composite
-def streams(draw: st.DrawFn, *, hevc: bool) -> list[Came]:
-    """What a camera sends, and what networks, other senders and bad cameras make of it."""
+def streams(draw: st.DrawFn, *, hevc: bool) -> list[Packet]:
+    """The packets of a camera, changed by networks, other senders and faulty cameras."""
     number = draw(st.sampled_from([1000, 65_530, 65_535]))
     stamp = draw(st.sampled_from([0, 2**32 - STEP]))
     marker = draw(st.sampled_from(["last", "last", "last", "never", "every"]))
-    aggregate, stands_still = draw(st.booleans()), draw(st.integers(0, 4)) == 0
+    aggregate, is_clock_frozen = draw(st.booleans()), draw(st.integers(0, 4)) == 0
     senders = [
         Packetizer(ssrc=7, sequence=number, hevc=hevc, marker=marker, aggregate=aggregate),
         Packetizer(ssrc=8, sequence=50, hevc=hevc),
     ]
-    came: list[Came] = []
+    sent: list[Packet] = []
     for i, nals in enumerate(draw(pictures)):
         sender = senders[draw(st.sampled_from([0, 0, 0, 0, 1]))]
         begins, follows, sets = (
@@ -47,84 +47,82 @@ def streams(draw: st.DrawFn, *, hevc: bool) -> list[Came]:
         )
         heads = [sets, begins, follows, follows] if len(nals) > 1 and draw(st.booleans()) else [begins, *[follows] * 3]
         unit = [head + bytes([i + 1]) * size for head, size in zip(heads, nals, strict=False)]
-        jump = -i * STEP if stands_still else draw(st.sampled_from([0, 0, 0, 0, 10**9]))
-        came += [(0, packet) for packet in sender.packets(unit, stamp + i * STEP + jump)]
+        jump = -i * STEP if is_clock_frozen else draw(st.sampled_from([0, 0, 0, 0, 10**9]))
+        sent += [(0, packet) for packet in sender.packets(unit, stamp + i * STEP + jump)]
         if draw(st.integers(0, 5)) == 0:
-            came.append(
-                (1, sender.goodbye() if draw(st.booleans()) else sender.sender_report(1.7e9 + i, stamp + i * STEP))
-            )
+            sent.append((1, sender.bye() if draw(st.booleans()) else sender.sender_report(1.7e9 + i, stamp + i * STEP)))
     for kind in draw(st.lists(st.sampled_from(sorted(FAULTS)), max_size=5)):
-        at = draw(st.integers(0, max(0, len(came) - 1)))
-        if came:
-            FAULTS[kind](came, at, draw(st.integers(0, 255)))
-    return came
+        at = draw(st.integers(0, max(0, len(sent) - 1)))
+        if sent:
+            FAULTS[kind](sent, at, draw(st.integers(0, 255)))
+    return sent
 
 
-def _lose(came: list[Came], at: int, value: int) -> None:
-    del came[at : at + 1 + value % 3]
+def _lose(sent: list[Packet], at: int, value: int) -> None:
+    del sent[at : at + 1 + value % 3]
 
 
-def _repeat(came: list[Came], at: int, value: int) -> None:
-    came[at:at] = came[max(0, at - value % 20) : at + 1]
+def _repeat(sent: list[Packet], at: int, value: int) -> None:
+    sent[at:at] = sent[max(0, at - value % 20) : at + 1]
 
 
-def _delay(came: list[Came], at: int, value: int) -> None:
-    came.insert(min(len(came), at + value % 9), came.pop(at))
+def _delay(sent: list[Packet], at: int, value: int) -> None:
+    sent.insert(min(len(sent), at + value % 9), sent.pop(at))
 
 
-def _flip(came: list[Came], at: int, value: int) -> None:
-    """A byte is another one: of the header most often, or the first of the payload."""
-    channel, data = came[at]
+def _flip(sent: list[Packet], at: int, value: int) -> None:
+    """Change a byte: mostly of the header, else the first of the payload."""
+    channel, data = sent[at]
     place = value % 17 % len(data)
-    came[at] = (channel, data[:place] + bytes([data[place] ^ 1 << value % 8]) + data[place + 1 :])
+    sent[at] = (channel, data[:place] + bytes([data[place] ^ 1 << value % 8]) + data[place + 1 :])
 
 
-def _mark(came: list[Came], at: int, value: int) -> None:
-    channel, data = came[at]
-    came[at] = (channel, data[:1] + bytes([data[1] ^ 0x80]) + data[2:])
+def _mark(sent: list[Packet], at: int, value: int) -> None:
+    channel, data = sent[at]
+    sent[at] = (channel, data[:1] + bytes([data[1] ^ 0x80]) + data[2:])
 
 
-def _empty(came: list[Came], at: int, value: int) -> None:
-    came[at] = (came[at][0], came[at][1][: HEAD + value % 4])
+def _empty(sent: list[Packet], at: int, value: int) -> None:
+    sent[at] = (sent[at][0], sent[at][1][: HEAD + value % 4])
 
 
-def _pad(came: list[Came], at: int, value: int) -> None:
-    """With padding, or an extension, from here on for a few packets."""
-    for i in range(at, min(len(came), at + 1 + value % 4)):
-        channel, data = came[i]
+def _pad(sent: list[Packet], at: int, value: int) -> None:
+    """Add padding or an extension to a few packets."""
+    for i in range(at, min(len(sent), at + 1 + value % 4)):
+        channel, data = sent[i]
         if channel == 0 and len(data) >= HEAD:
             padded = bytes([data[0] | 0x20]) + data[1:] + b"\0\0\3"
             extended = bytes([data[0] | 0x10]) + data[1:HEAD] + b"\0\0\0\1abcd" + data[HEAD:]
-            came[i] = (channel, padded if value & 8 else extended)
+            sent[i] = (channel, padded if value & 8 else extended)
 
 
-def _replace(came: list[Came], at: int, value: int) -> None:
-    """Another kind of payload, in the middle of a NAL unit's parts perhaps."""
-    channel, data = came[at]
-    came[at] = (
+def _replace(sent: list[Packet], at: int, value: int) -> None:
+    """Replace the payload by one of another type, perhaps in the middle of a NAL unit."""
+    channel, data = sent[at]
+    sent[at] = (
         channel,
         data[:HEAD] + bytes([(0x41, 0x06, 0x02, 0x7C, 0x62, 0x78)[value % 6], value & 0xBF, 1]) + b"abc",
     )
 
 
-def _stranger(came: list[Came], at: int, value: int) -> None:
+def _insert_other_sender(sent: list[Packet], at: int, value: int) -> None:
     body = struct.pack(">BBHII", 0x80, PAYLOAD_TYPE + (value & 1), value, 0, 9 + (value >> 1 & 1)) + b"\x65\x88abc"
-    came[at:at] = [(0, body)] * (1 + value % 3)
+    sent[at:at] = [(0, body)] * (1 + value % 3)
 
 
-FAULTS = {f.__name__: f for f in (_lose, _repeat, _delay, _flip, _mark, _empty, _pad, _replace, _stranger)}
+FAULTS = {f.__name__: f for f in (_lose, _repeat, _delay, _flip, _mark, _empty, _pad, _replace, _insert_other_sender)}
 
 
-def told(media: TrackReceiver, now: float) -> dict[str, Any]:
-    """All that anybody can ask of it."""
+def state_of(media: TrackReceiver, now: float) -> dict[str, Any]:
+    """All public properties of a receiver."""
     names = ("lost", "foreign", "malformed", "unsupported", "trusts_marker", "received_at", "left_at", "deadline")
     found = {name: getattr(media, name) for name in names}
     return found | {"report": media.receiver_report(now), "wall_ns": [media.wall_ns(i * STEP) for i in range(8)]}
 
 
-def cut(came: Sequence[Came], ends: Sequence[int]) -> list[list[ReceivedPackets]]:
-    """What is there at each read, by the framing of a connection that is read up to these bytes."""
-    stream = b"".join(struct.pack(">cBH", b"$", 6 + channel, len(data)) + data for channel, data in came)
+def split_into_reads(sent: Sequence[Packet], ends: Sequence[int]) -> list[list[ReceivedPackets]]:
+    """Split the packets into reads that end at these bytes, and parse each read."""
+    stream = b"".join(struct.pack(">cBH", b"$", 6 + channel, len(data)) + data for channel, data in sent)
     framing = InterleavedParser()
     framing.set_channels((6, 7), TYPES)
     at, reads = 0, []
@@ -135,22 +133,22 @@ def cut(came: Sequence[Came], ends: Sequence[int]) -> list[list[ReceivedPackets]
     return reads
 
 
-def take_none(payloads: Sequence[bytes], begin: int) -> int:
-    """In the place of `Depacketizer.push_middle`."""
+def push_no_middle(payloads: Sequence[bytes], begin: int) -> int:
+    """Replace `Depacketizer.push_middle`: add no payload."""
     return begin
 
 
 @given(data=st.data(), hevc=st.booleans(), wait_s=st.sampled_from([0.0, 0.0, 0.05]))
 @PROFILE
 def test_runs_give_the_same_result_as_single_packets(data: st.DataObject, hevc: bool, wait_s: float) -> None:
-    came = data.draw(streams(hevc=hevc))
-    came = [(channel, packet) for channel, packet in came if len(packet) >= 8 and packet[0] >> 6 == 2]
-    reads = cut(came, data.draw(st.lists(st.integers(0, 40_000), max_size=6)))
-    assert [(item.channel, packet) for items in reads for item in items for packet in item.packets] == came
+    sent = data.draw(streams(hevc=hevc))
+    sent = [(channel, packet) for channel, packet in sent if len(packet) >= 8 and packet[0] >> 6 == 2]
+    reads = split_into_reads(sent, data.draw(st.lists(st.integers(0, 40_000), max_size=6)))
+    assert [(item.channel, packet) for items in reads for item in items for packet in item.packets] == sent
     track = VideoTrack(codec="H265" if hevc else "H264", payload_types=TYPES)
     together, alone = TrackReceiver(track, reorder_s=wait_s), TrackReceiver(track, reorder_s=wait_s)
-    together._own_ssrc = alone._own_ssrc  # made up by each
-    alone._depacketizer.push_middle = take_none  # type: ignore[method-assign] # each packet is pushed
+    together._own_ssrc = alone._own_ssrc  # random in each
+    alone._depacketizer.push_middle = push_no_middle  # type: ignore[method-assign] # each packet is pushed
     now = 100.0
     for items in reads:
         now += data.draw(st.sampled_from([0.0, 0.01, 0.04, 1.5]))
@@ -171,7 +169,7 @@ def test_runs_give_the_same_result_as_single_packets(data: st.DataObject, hevc: 
         units += together.expire(now)
         expected += alone.expire(now)
         assert units == expected
-        assert told(together, now) == told(alone, now)
+        assert state_of(together, now) == state_of(alone, now)
     event(f"lost {together.lost > 0}, markers {together.trusts_marker}, malformed {together.malformed > 0}")
 
 
@@ -194,7 +192,7 @@ def test_a_frame_without_losses_is_one_run() -> None:
     runs, _ = runs_of([*first, *second], TYPES)
     assert [(run.sequence, run.marker, len(run.payloads)) for run in runs] == [
         (65_530, True, 4), (65_534, False, 2), (0, True, 2)
-    ], "and another one where the numbers begin again"  # fmt: skip
+    ], "another run where the sequence numbers wrap around"  # fmt: skip
 
 
 def test_a_frame_that_ends_inside_a_run_has_not_waited() -> None:

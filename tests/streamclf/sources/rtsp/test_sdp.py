@@ -20,7 +20,7 @@ def sdp(*lines: str) -> bytes:
 
 
 def test_the_first_readable_video_track_is_chosen() -> None:
-    offer = parse_sdp(
+    presentation = parse_sdp(
         sdp(
             "a=control:*",
             "m=audio 0 RTP/AVP 0", "a=control:audio",
@@ -30,20 +30,20 @@ def test_the_first_readable_video_track_is_chosen() -> None:
             f"a=fmtp:96 packetization-mode=1; sprop-parameter-sets={SETS} ;profile-level-id=42001e",
         )
     )  # fmt: skip
-    track = offer.track
-    assert (offer.control, track.control, track.codec, track.fps) == ("*", "trackID=2", "H264", 12.5)
+    track = presentation.track
+    assert (presentation.control, track.control, track.codec, track.fps) == ("*", "trackID=2", "H264", 12.5)
     assert (track.payload_types, track.clock_hz, track.parameter_sets) == ({96}, 90_000, (SPS, PPS))
 
 
 def test_an_h265_description_with_invalid_values_uses_defaults() -> None:
     vps = base64.b64encode(b"\x40\x01vps").decode().rstrip("=")
-    offer = parse_sdp(
+    presentation = parse_sdp(
         sdp(
             "m=video 0 RTP/AVP 98", "a=rtpmap:98 H265/9e9", "a=framerate:nan", f"a=fmtp:98 sprop-vps={vps};sprop-sps=&&"
         )
     )
-    assert (offer.track.codec, offer.track.clock_hz, offer.track.fps) == ("H265", 90_000, None)
-    assert offer.track.parameter_sets == (b"\x40\x01vps",)
+    assert (presentation.track.codec, presentation.track.clock_hz, presentation.track.fps) == ("H265", 90_000, None)
+    assert presentation.track.parameter_sets == (b"\x40\x01vps",)
 
 
 @pytest.mark.parametrize(
