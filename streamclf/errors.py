@@ -1,21 +1,21 @@
-"""What can go wrong in this package.
+"""Define the errors of this package.
 
 StreamclfError
 ├── UsageError            wrong arguments: exit code 2
-│   └── ConfigError       a key of the configuration that cannot be used
+│   └── ConfigError       a configuration key that cannot be used
 ├── SourceError           a camera, URL or file that cannot be opened, read or decoded
-│   ├── SourceRefusedError  it is there and says no: 401, 403, 404
-│   └── SourceWaitingError  a source that others connect to, and nobody has
-├── RingError             shared memory that cannot be had or is not a ring
+│   ├── SourceRefusedError  the camera or server answers, and refuses: 401, 403, 404
+│   └── SourceWaitingError  a source that waits for a program to connect, and none has
+├── RingError             shared memory that cannot be allocated, or that is not a ring
 ├── JournalError          a journal that cannot be written or read
 ├── BusError              an endpoint that cannot be bound, reached or trusted
-├── EventError            bytes or values that are not an event of ours
+├── EventError            bytes or values that are not a valid event
 └── BenchError            a measurement that could not be made
 """
 
 
 class StreamclfError(Exception):
-    """Root of every error that `streamclf` raises on purpose; exit code 1 on the command line."""
+    """The base class of every error that `streamclf` raises on purpose; exit code 1 on the command line."""
 
 
 class UsageError(StreamclfError):
@@ -23,7 +23,7 @@ class UsageError(StreamclfError):
 
 
 class ConfigError(UsageError):
-    """A configuration that cannot be used; the message names key, value and remedy."""
+    """A configuration that cannot be used; the message names the key, its value and the remedy."""
 
 
 class SourceError(StreamclfError):
@@ -31,15 +31,15 @@ class SourceError(StreamclfError):
 
 
 class SourceRefusedError(SourceError):
-    """The other side is there and says no: trying again soon does not change its mind, and may lock an account."""
+    """A source that answers and refuses: another attempt soon gets the same answer, and may lock an account."""
 
 
 class SourceWaitingError(SourceError):
-    """Nobody has connected to a source that waits for others: waiting on costs nothing and needs no backoff."""
+    """A source that waits for a program to connect, and none has; waiting costs nothing and needs no backoff."""
 
 
 class RingError(StreamclfError):
-    """Shared memory that cannot be had, or that is not a ring."""
+    """Shared memory that cannot be allocated, or that is not a ring."""
 
 
 class JournalError(StreamclfError):
@@ -51,8 +51,8 @@ class BusError(StreamclfError):
 
 
 class EventError(StreamclfError):
-    """Bytes or values that are not an event of ours."""
+    """Bytes or values that are not a valid event."""
 
 
 class BenchError(StreamclfError):
-    """A measurement that could not be made; the message says what ended it."""
+    """A measurement that could not be made; the message tells what ended it."""

@@ -1,4 +1,4 @@
-"""Credentials never reach a log, an event or an exception's text."""
+"""Remove credentials from texts, so that none reaches a log, an event or an exception's text."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from urllib.parse import quote, quote_plus, unquote
 
 MASK = "***"
 
-# A password may hold raw / ? # or @ where nobody encoded it, so the user part ends at the last @ of the word:
-# rather one host name hidden too much than half a password shown.
+# A password that was not percent-encoded may hold / ? # or @. So the user part ends at the last @ of the word: this may
+# hide a host name, but it never shows half a password.
 _USER_PART = re.compile(r"(?<![A-Za-z0-9+.-])([A-Za-z][A-Za-z0-9+.-]*://)[^\s\"'<>]*@")
 _QUERY_SECRET = re.compile(
     r"([?&;](?:[a-z_]*(?:pass|password|passwd|pwd|token|secret|signature|api_?key|auth)|key|sig)=)[^&;#\s\"'<>]*",
@@ -20,7 +20,7 @@ _QUERY_SECRET = re.compile(
 _HEADER = re.compile(r"(authorization:\s*)[^\r\n]+", re.IGNORECASE)
 
 MIN_SECRET_CHARS = 3
-"""Masking every occurrence of one or two characters would make texts unreadable; in URLs they are masked anyway."""
+"""Masking one or two characters everywhere would make texts unreadable; in URLs they are masked anyway."""
 MAX_SECRETS = 4096
 
 _secrets: dict[str, None] = {}
@@ -28,7 +28,7 @@ _lock = threading.Lock()
 
 
 def redact(text: str) -> str:
-    """`text` without the user part of any URL, secret query values and every secret that was registered."""
+    """Return `text` without the user part of any URL, secret query values and every registered secret."""
     for secret in tuple(_secrets):
         text = text.replace(secret, MASK)
     text = _USER_PART.sub(rf"\g<1>{MASK}@", text)
@@ -37,12 +37,12 @@ def redact(text: str) -> str:
 
 
 def register_secret(secret: str) -> None:
-    """Mask `secret` from now on wherever it stands, plain, percent-encoded or in Python's `repr`."""
+    """Mask `secret` from now on in every text: plain, percent-encoded or in Python's `repr`."""
     plain = unquote(secret)
     forms = {form for text in (secret, plain) for form in (text, quote(text, safe=""), quote(text), quote_plus(text))}
     forms |= {repr(form)[1:-1] for form in (secret, plain)}
     with _lock:
-        # Longest first: a secret that is part of another must not leave the other's rest behind.
+        # Longest first: otherwise masking a secret that is part of a longer one would leave the rest of the longer one.
         known = sorted({*_secrets, *(form for form in forms if len(form) >= MIN_SECRET_CHARS)}, key=len, reverse=True)
         if len(known) > MAX_SECRETS:
             raise ValueError(f"{len(known)} secrets registered: at most {MAX_SECRETS}; register each once")
@@ -60,15 +60,15 @@ def register_url(url: str) -> None:
 
 
 class RedactingFormatter(logging.Formatter):
-    """A formatter whose records, tracebacks included, hold no credentials."""
+    """Format log records without credentials, tracebacks included."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record's line or lines, redacted."""
+        """Format the record and redact the result."""
         return redact(super().format(record))
 
     def formatException(  # noqa: N802 - the name is logging's
         self,
         ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None],
     ) -> str:
-        """The traceback, redacted: logging caches it in the record, where other handlers find it."""
+        """Format the traceback and redact it here: logging caches it in the record, where other handlers find it."""
         return redact(super().formatException(ei))

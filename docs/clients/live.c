@@ -1,4 +1,4 @@
-/* What every camera shows now, as JSON, one line an event.
+/* Print the events of a topic as JSON, one line for each event.
  *   apt-get install libzmq3-dev && cc live.c -lzmq -o live && ./live tcp://127.0.0.1:5555 prediction/door/
  */
 #include <stdio.h>

@@ -1,4 +1,4 @@
-// What every camera shows now.   npm install zeromq && node live.js tcp://127.0.0.1:5555
+// Print the latest prediction of every camera.   npm install zeromq && node live.js tcp://127.0.0.1:5555
 const zmq = require("zeromq");
 
 async function main(endpoint = "tcp://127.0.0.1:5555") {

@@ -1,4 +1,4 @@
-// Every event in order, also those published while this program was away.
+// Print every event in order, also those published while this program did not run.
 //   npm install zeromq && node replay.js tcp://127.0.0.1:5555 position.json
 const fs = require("fs");
 const zmq = require("zeromq");
@@ -11,7 +11,7 @@ async function ask(replay, question) {
     const [header, ...events] = await socket.receive();
     return { ...JSON.parse(header), events: events.map((body) => JSON.parse(body)) };
   } finally {
-    socket.close(); // after silence, too: a REQ socket would wait for ever
+    socket.close(); // also after a time-out: a REQ socket would wait for ever
   }
 }
 
@@ -29,9 +29,9 @@ async function main(endpoint = "tcp://127.0.0.1:5555", file = "position.json") {
         for (const [first, last] of page.lost) console.log(JSON.stringify({ type: "lost", first, last }));
         for (const event of page.events) console.log(JSON.stringify(event));
         position = { epoch: page.epoch, after: page.upto };
-        fs.writeFileSync(`${file}.new`, JSON.stringify(position)); // only now: a crash repeats a page, and loses none
+        fs.writeFileSync(`${file}.new`, JSON.stringify(position)); // after printing: a crash repeats a page and loses none
         fs.renameSync(`${file}.new`, file);
-        if (page.epoch !== beat.epoch) break; // an old heartbeat
+        if (page.epoch !== beat.epoch) break; // a heartbeat of the old journal
       }
     } catch (error) {
       console.error(`${beat.replay}: ${error.message}; again with the next heartbeat`);

@@ -1,4 +1,4 @@
-"""What leaks once is leaked for good: every way in which a password was seen in a log is written down here."""
+"""Test redaction with every form in which a password has been seen in a log."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ PASSWORD = "p@ss:/%?#w ö"
         ("nothing@secret here, tcp://127.0.0.1:5555", "nothing@secret here, tcp://127.0.0.1:5555"),
     ],
 )
-def test_text(text: str, expected: str) -> None:
+def test_credentials_in_text_are_masked(text: str, expected: str) -> None:
     assert redact(text) == expected
 
 
-def test_a_registered_secret_is_masked_however_it_is_written() -> None:
+def test_registered_secret_is_masked_in_every_form() -> None:
     register_secret(PASSWORD)
     for form in (PASSWORD, quote(PASSWORD, safe=""), quote(PASSWORD), repr(PASSWORD)):
-        assert PASSWORD not in redact(f"said {form}.")
-        assert "ss" not in redact(f"said {form}.").removeprefix("said")
+        assert PASSWORD not in redact(f"value {form}.")
+        assert "ss" not in redact(f"value {form}.").removeprefix("value")
 
 
-def test_the_password_of_a_url_is_masked_where_it_stands_alone() -> None:
+def test_password_of_a_registered_url_is_masked_without_the_url() -> None:
     register_url("rtsp://ad%40min:tief%40geheim@cam/x")
     assert redact("login tief@geheim refused, tief%40geheim too") == "login *** refused, *** too"
 
 
-def test_neither_log_lines_nor_tracebacks_hold_credentials() -> None:
+def test_log_lines_and_tracebacks_hold_no_credentials() -> None:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(RedactingFormatter("%(message)s"))

@@ -1,4 +1,4 @@
-"""How fast events go: `PYTHONPATH=tests python -m support.measure_events` prints figures as one JSON object."""
+"""Measure the speed of events: `PYTHONPATH=tests python -m support.measure_events` prints one JSON object."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from streamclf.producer.link import EventProducer
 
 
 def journal_commits(batch: int, seconds: float = 2.0) -> float:
-    """Events per second into the journal alone, `batch` to a commit."""
+    """Measure events per second into the journal alone, `batch` in each commit."""
     body = orjson.dumps(dict(prediction().body))
     records = [Record("door", "prediction", lambda offset, previous: body)] * batch
     with tempfile.TemporaryDirectory() as directory, Journal(Path(directory) / "j.db", keep_s=60) as journal:
@@ -31,7 +31,7 @@ def journal_commits(batch: int, seconds: float = 2.0) -> float:
 
 
 def through_the_hub(hub: HubProcess, count: int) -> float:
-    """Events per second, posted until acknowledged: journalled, published, confirmed."""
+    """Measure events per second through the hub, from `post` until they are journalled, published and confirmed."""
     with EventProducer(hub.link, "measure") as link:
         began = time.monotonic()
         for number in range(count):
@@ -43,8 +43,11 @@ def through_the_hub(hub: HubProcess, count: int) -> float:
 
 
 def latencies_ms(hub: HubProcess, rate: float, seconds: float, keys: Certificate | None = None) -> dict[str, float]:
-    """From `post` until a plain subscriber has it, the commit included; with `keys` over CURVE."""
-    stop, got = threading.Event(), list[float]()
+    """Measure the time from `post` until a plain subscriber has the event, the commit included.
+
+    With `keys` the events go over CURVE.
+    """
+    stop, latencies = threading.Event(), list[float]()
     ready = threading.Event()
 
     def listen() -> None:
@@ -64,7 +67,7 @@ def latencies_ms(hub: HubProcess, rate: float, seconds: float, keys: Certificate
                 now = time.monotonic_ns()
                 ready.set()
                 if topic != b"heartbeat/":
-                    got.append((now / 1e9 - orjson.loads(body)["window"]["start_s"]) * 1e3)
+                    latencies.append((now / 1e9 - orjson.loads(body)["window"]["start_s"]) * 1e3)
         socket.close(0)
 
     listener = threading.Thread(target=listen)
@@ -85,12 +88,16 @@ def latencies_ms(hub: HubProcess, rate: float, seconds: float, keys: Certificate
     time.sleep(0.3)
     stop.set()
     listener.join()
-    got.sort()
-    return {"p50": round(got[len(got) // 2], 3), "p99": round(got[len(got) * 99 // 100], 3), "count": len(got)}
+    latencies.sort()
+    return {
+        "p50": round(latencies[len(latencies) // 2], 3),
+        "p99": round(latencies[len(latencies) * 99 // 100], 3),
+        "count": len(latencies),
+    }
 
 
 def replay_typed(hub: HubProcess, count: int) -> float:
-    """Events per second that `subscribe(replay=True)` returns."""
+    """Measure the events per second that `subscribe(replay=True)` returns."""
     with subscribe(hub.events, replay=True, after=START, types=["prediction"]) as events:
         events.receive(1.0)
         began = time.monotonic()
@@ -100,23 +107,23 @@ def replay_typed(hub: HubProcess, count: int) -> float:
 
 
 def replay_raw(hub: HubProcess) -> float:
-    """Events per second pulled with a plain REQ socket."""
+    """Measure the events per second that a plain REQ socket receives from the replay endpoint."""
     socket = zmq.Context.instance().socket(zmq.REQ)
     socket.connect(hub.replay)
-    after = pulled = 0
+    after = received = 0
     began = time.monotonic()
     while True:
         socket.send(orjson.dumps({"request": "replay", "after": after}))
         header, *events = socket.recv_multipart()
         page = orjson.loads(header)
-        after, pulled = page["upto"], pulled + len(events)
+        after, received = page["upto"], received + len(events)
         if after >= page["head"]:
             socket.close(0)
-            return pulled / (time.monotonic() - began)
+            return received / (time.monotonic() - began)
 
 
 def recovery_s(hub: HubProcess) -> float:
-    """From kill -9 of the hub until an event posted meanwhile is confirmed by its successor."""
+    """Measure the seconds from kill -9 of the hub until the next hub confirms an event that was posted meanwhile."""
     with EventProducer(hub.link, "measure") as link:
         link.post(prediction())
         wait_until(lambda: link.unacknowledged == 0, "confirmation")

@@ -1,4 +1,4 @@
-"""A plain ZeroMQ subscriber that remembers when it received what, for tests that wait on events with a deadline."""
+"""Record published events and their arrival times, for tests that wait for an event with a deadline."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CALL_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One event, and CLOCK_MONOTONIC at its arrival here."""
+    """One event, and the monotonic time of its arrival."""
 
     at_s: float
     event: dict[str, Any]
@@ -26,17 +26,17 @@ class Seen:
 
     @property
     def window(self) -> tuple[int, float, float]:
-        """(segment, start, end) of a prediction's window."""
+        """The (segment, start, end) of a prediction's window."""
         window = self.event["window"]
         return window["segment"], window["start_s"], window["end_s"]
 
     def probability(self, label: str) -> float:
-        """What a prediction gives to `label`."""
+        """Return the probability of `label` in a prediction."""
         return float(dict(self.event["top"])[label])
 
 
 class Watcher:
-    """Everything that is published, in the order of its arrival."""
+    """Subscribe to everything with plain ZeroMQ, and record the events in the order of their arrival."""
 
     def __init__(self, endpoint: str) -> None:
         self.seen: list[Seen] = []
@@ -58,36 +58,36 @@ class Watcher:
     def wait(
         self, what: str, stream: str, *, since: float, within: float, where: Callable[[Seen], bool] = lambda _: True
     ) -> Seen:
-        """The first `what` (prediction, status) of `stream` that arrived at or after `since` and satisfies `where`.
+        """Wait for the first `what` (prediction, status) of `stream` that arrived since `since` and satisfies `where`.
 
-        It must arrive `within` so many seconds after `since`.
+        Fail unless it arrives `within` that many seconds after `since`. Return it.
         """
         deadline = since + within
-        looked = 0
+        checked = 0
         with self._changed:
             while True:
-                for seen in self.seen[looked:]:
-                    if self._is(seen, what, stream, since) and where(seen):
+                for seen in self.seen[checked:]:
+                    if self._matches(seen, what, stream, since) and where(seen):
                         assert seen.at_s <= deadline, f"after {seen.at_s - since:.2f} s, allowed {within}: {seen.event}"
                         return seen
-                looked = len(self.seen)
+                checked = len(self.seen)
                 if not self._changed.wait(max(0.0, deadline + 0.5 - time.monotonic())):
                     raise AssertionError(
-                        f"no such {what} of {stream} within {within} s of:\n{self._story(stream, since)}"
+                        f"no such {what} of {stream} within {within} s of:\n{self._describe(stream, since)}"
                     )
 
     def state(self, stream: str, *states: str, since: float, within: float, reason: str = "") -> Seen:
         """Wait for a status with one of `states` whose reason contains `reason`."""
 
-        def wanted(seen: Seen) -> bool:
+        def matches(seen: Seen) -> bool:
             return seen.event["state"] in states and reason in (seen.event["reason"] or "")
 
-        return self.wait("status", stream, since=since, within=within, where=wanted)
+        return self.wait("status", stream, since=since, within=within, where=matches)
 
     def events(self, what: str, stream: str, *, since: float = 0.0, until: float = float("inf")) -> list[Seen]:
-        """All that arrived in between."""
+        """Return the events that arrived between `since` and `until`."""
         with self._changed:
-            return [seen for seen in self.seen if self._is(seen, what, stream, since) and seen.at_s <= until]
+            return [seen for seen in self.seen if self._matches(seen, what, stream, since) and seen.at_s <= until]
 
     def _run(self) -> None:
         with zmq.Context.instance().socket(zmq.SUB) as socket:
@@ -105,9 +105,9 @@ class Watcher:
                         self._changed.notify_all()
 
     @staticmethod
-    def _is(seen: Seen, what: str, stream: str, since: float) -> bool:
+    def _matches(seen: Seen, what: str, stream: str, since: float) -> bool:
         return seen.at_s >= since and seen.event["type"] == what and seen.event.get("stream") == stream
 
-    def _story(self, stream: str, since: float) -> str:
-        told = [seen for seen in self.seen if seen.event.get("stream") == stream and seen.at_s >= since - 5]
-        return "\n".join(f"{seen.at_s - since:+7.2f} {seen.raw.decode()[:400]}" for seen in told[-25:])
+    def _describe(self, stream: str, since: float) -> str:
+        events = [seen for seen in self.seen if seen.event.get("stream") == stream and seen.at_s >= since - 5]
+        return "\n".join(f"{seen.at_s - since:+7.2f} {seen.raw.decode()[:400]}" for seen in events[-25:])
