@@ -1,4 +1,4 @@
-"""Small sets of labelled clips in the formats of real ones: what a class does is drawn, so that it can be learned."""
+"""Write small sets of labelled clips in the formats of real sets, with classes that models can learn."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ CLASSES = ("left", "right", "still")
 
 
 def draw_clip(label: str, seed: int, *, frames: int = 12, height: int = 48, width: int = 64) -> U8:
-    """(frames, height, width, 3) uint8 RGB: a bright square over a ground of its own goes left, right, or nowhere."""
+    """Draw (frames, height, width, 3) uint8 RGB: a bright square moves left, right or not at all over a background."""
     rng = np.random.default_rng(seed)
     ground = np.kron(rng.integers(0, 120, (6, 8, 3)), np.ones((8, 8, 1)))[:height, :width].astype(np.uint8)
     side, top = 12, int(rng.integers(0, height - 12))
-    way = {"left": np.linspace(1, 0, frames), "right": np.linspace(0, 1, frames), "still": np.full(frames, 0.5)}[label]
+    path = {"left": np.linspace(1, 0, frames), "right": np.linspace(0, 1, frames), "still": np.full(frames, 0.5)}[label]
     out = np.repeat(ground[None], frames, axis=0)
-    for picture, at in zip(out, way, strict=True):
-        x = int(at * (width - side))
-        picture[top : top + side, x : x + side] = 255 - rng.integers(0, 20)
+    for frame, place in zip(out, path, strict=True):
+        x = int(place * (width - side))
+        frame[top : top + side, x : x + side] = 255 - rng.integers(0, 20)
     return out
 
 
 def write_film(path: Path, frames: U8, *, fps: int = 10) -> Path:
-    """Frames (F, H, W, 3) as H.264."""
+    """Write frames (F, H, W, 3) as H.264."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("libx264", rate=fps)
         stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
         stream.options = {"preset": "ultrafast", "crf": "12", "x264-params": "threads=1"}
-        for picture in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")))
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")))
         container.mux(stream.encode(None))
     return path
 
 
 def write_set(
-    folder: Path, *, clips: int = 4, held_back: int = 2, classes: Sequence[str] = CLASSES, **drawn: Any
+    folder: Path, *, clips: int = 4, validation: int = 2, classes: Sequence[str] = CLASSES, **drawn: Any
 ) -> Path:
-    """`folder`/clips.csv with so many clips of each class in each split, each of a group of its own."""
+    """Write `folder`/clips.csv, with so many training and validation clips of each class, each its own group."""
     rows = []
     for number, label in enumerate(classes):
-        for i in range(clips + held_back):
+        for i in range(clips + validation):
             name = f"{label}/{label}_{i}.mp4"
             write_film(folder / name, draw_clip(label, 100 * number + i, **drawn))
             rows.append((name, label, "train" if i < clips else "val", f"{label}-{i}"))
@@ -55,7 +55,7 @@ def write_set(
 
 
 def write_list(path: Path, rows: Sequence[Sequence[str]], header: str = "path,label,split,group") -> Path:
-    """A CSV list."""
+    """Write a CSV list."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -65,7 +65,7 @@ def write_list(path: Path, rows: Sequence[Sequence[str]], header: str = "path,la
 
 
 def write_volumes(path: Path, *, each: int = 3, classes: int = 11, size: int = 28) -> Path:
-    """A file in MedMNIST's format: a bright ball at a depth and place of its class's own."""
+    """Write a file in MedMNIST's format: volumes with a bright ball whose place depends on the class."""
     rng = np.random.default_rng(4)
     grid = np.stack(np.mgrid[:size, :size, :size]) / size
     arrays = {}

@@ -1,8 +1,9 @@
-"""The recipes that ship, from end to end, on small made data in the real formats."""
+"""The shipped recipes run from end to end on small synthetic data in the formats of the real sets."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from support.labelled import draw_clip, write_film, write_list, write_volumes
@@ -20,34 +21,34 @@ SHORT = ["optimiser.steps=2", "validate_every=2", "optimiser.warmup_steps=1", "t
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning.*", "ignore::FutureWarning:lightning.*")
 
 
-def command(*words: str) -> str:
-    """What a command of `python -m training` prints."""
-    result = CliRunner().invoke(app, list(words))
+def run_command(*arguments: str) -> str:
+    """Run a command of `python -m training` and return its output."""
+    result = CliRunner().invoke(app, list(arguments))
     assert result.exit_code == 0, result.output
     return result.stdout
 
 
 @pytest.mark.parametrize("name", ["organmnist3d-vivit", "organmnist3d-vivit-tutorial"])
-def test_organs(name, tmp_path):
+def test_organs_run_from_training_to_bundle(name: str, tmp_path: Path) -> None:
     data = write_volumes(tmp_path / "organmnist3d.npz", each=1)
     run, bundle = str(tmp_path / "run"), tmp_path / "bundle"
-    given = [*SHORT, f"data.path={data}", "optimiser.batch=4", "model.layers=1"]
+    overrides = [*SHORT, f"data.path={data}", "optimiser.batch=4", "model.layers=1"]
     if name == "organmnist3d-vivit":
-        given.append("model.temporal_layers=1")
-    command("train", str(RECIPES / f"{name}.yaml"), *given, "--run", run)
-    figures = json.loads(command("evaluate", run, "--data", str(data), "--split", "test", "--json"))
+        overrides.append("model.temporal_layers=1")
+    run_command("train", str(RECIPES / f"{name}.yaml"), *overrides, "--run", run)
+    figures = json.loads(run_command("evaluate", run, "--data", str(data), "--split", "test", "--json"))
     assert figures["clips"] == 11
     assert figures["per_class"]["pancreas"]["clips"] == 1
-    command("export", run, "-o", str(bundle))
+    run_command("export", run, "-o", str(bundle))
     spec = load_bundle(bundle).spec
     assert len(spec.labels) == 11
-    if name == "organmnist3d-vivit":  # the tutorial's cuts volumes, which is its run's business
-        by_bundle = json.loads(command("evaluate", str(bundle), "--data", str(data), "--split", "test", "--json"))
+    if name == "organmnist3d-vivit":  # the tutorial's run crops volumes, and a bundle cannot
+        by_bundle = json.loads(run_command("evaluate", str(bundle), "--data", str(data), "--split", "test", "--json"))
         assert by_bundle["loss"] == pytest.approx(figures["loss"], abs=1e-3)
     assert spec.metrics["clips"] == 11
 
 
-def test_no_voxel_is_thrown_away_and_nothing_is_mirrored():
+def test_organ_recipe_uses_every_voxel_and_never_mirrors() -> None:
     recipe = load_recipe(RECIPES / "organmnist3d-vivit.yaml")
     assert recipe.shape.window == 28
     assert (recipe.model.height % 7, recipe.model.width % 7) == (0, 0)
@@ -58,7 +59,9 @@ def test_no_voxel_is_thrown_away_and_nothing_is_mirrored():
     )
 
 
-def test_five_actions_with_a_frozen_densenet(tmp_path):
+@pytest.mark.parametrize("backbone", [pytest.param("densenet121", marks=pytest.mark.slow), "test_efficientnet"])
+def test_five_actions_run_with_a_frozen_backbone(backbone: str, tmp_path: Path) -> None:
+    """DenseNet's export alone takes 20 s, so by default timm's small network for tests takes its place."""
     folder = tmp_path / "ucf101top5"
     for part, groups in (("train", (8, 9)), ("test", (1,))):
         rows = []
@@ -70,17 +73,18 @@ def test_five_actions_with_a_frozen_densenet(tmp_path):
                 rows.append((action, name))
         write_list(folder / f"{part}.csv", rows, "tag,video_name")
     run = str(tmp_path / "run")
-    given = [
+    overrides = [
         *SHORT, f"data.path={folder}", f"data.cache={tmp_path / 'cache'}", "data.workers=1", "model.weights=null",
+        f"model.backbone={backbone}",
         "model.height=32", "model.width=32", "optimiser.frozen_steps=2", "optimiser.batch=4", "windows.views=2",
     ]  # fmt: skip
-    command("train", str(RECIPES / "ucf101top5-hybrid.yaml"), *given, "--run", run)
+    run_command("train", str(RECIPES / "ucf101top5-hybrid.yaml"), *overrides, "--run", run)
     notes = json.loads((tmp_path / "run" / "notes.json").read_text())
     assert any("10 of 10 clips are shorter than a window" in note for note in notes)
-    figures = json.loads(command("evaluate", run, "--data", str(folder), "--split", "test", "--json"))
+    figures = json.loads(run_command("evaluate", run, "--data", str(folder), "--split", "test", "--json"))
     assert figures["clips"] == figures["shorter_than_a_window"] == 5
-    command("export", run, "-o", str(tmp_path / "bundle"))
+    run_command("export", run, "-o", str(tmp_path / "bundle"))
     by_bundle = json.loads(
-        command("evaluate", str(tmp_path / "bundle"), "--data", str(folder), "--split", "test", "--json")
+        run_command("evaluate", str(tmp_path / "bundle"), "--data", str(folder), "--split", "test", "--json")
     )
     assert by_bundle["loss"] == pytest.approx(figures["loss"], abs=1e-3)

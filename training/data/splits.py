@@ -32,7 +32,7 @@ def class_names(rows: Sequence[Row], wanted: Sequence[str] = ()) -> tuple[str, .
                 f"(it has {', '.join(sorted(found))}); add clips or remove the label"
             )
     if len(names) < 2:
-        raise DataError(f"one class only, {names[0]!r}; give clips of at least two")
+        raise DataError(f"only one class, {names[0]!r}; give clips of at least two classes")
     return names
 
 

@@ -112,7 +112,7 @@ def test_labels_that_are_in_only_one_of_list_and_recipe_are_named():
         class_names(rows, ("a", "c"))
     with pytest.raises(DataError, match=r"'c': among data\.labels, but no clip"):
         class_names(rows, ("a", "b", "c"))
-    with pytest.raises(DataError, match="one class only"):
+    with pytest.raises(DataError, match="only one class"):
         class_names(rows[:1])
 
 

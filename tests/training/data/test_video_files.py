@@ -88,7 +88,7 @@ def test_a_killed_decoding_goes_on_where_it_stopped(tmp_path, monkeypatch):
 def films(tmp_path_factory):
     """Three classes of eight clips, four of each held back."""
     folder = tmp_path_factory.mktemp("films")
-    write_set(folder, clips=6, held_back=4)
+    write_set(folder, clips=6, validation=4)
     return folder
 
 
