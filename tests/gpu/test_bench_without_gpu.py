@@ -1,4 +1,4 @@
-"""The GPU proof's own parts, as far as a machine without a GPU can run them."""
+"""The parts of tests/gpu/bench.py that a machine without a GPU can run."""
 
 from __future__ import annotations
 
@@ -28,23 +28,25 @@ def bench() -> ModuleType:
     return module
 
 
-def test_every_architecture_in_every_precision_beside_torch(bench: ModuleType) -> None:
+def test_the_parts_cover_every_architecture_precision_and_torch(bench: ModuleType) -> None:
     parts = bench.parts()
     assert len(set(parts)) == len(parts)
     for name in ("vivit-encoder", "vivit-joint", "vivit-self", "vivit-dot", "hybrid-densenet121", "conv-transformer"):
         for what in ("bundle", "fp16", "int8", "fp32", "torch-fp16", "torch-fp32"):
             assert f"{name}/{what}" in parts
-    assert parts.index("vivit-encoder/fp16") < 4  # the aim comes first: what holds the machine may end
+    assert (
+        parts.index("vivit-encoder/fp16") < 4
+    )  # the goal comes first, because the GPU may not be available until the end
     assert parts.index("conv-transformer/bundle") < parts.index("conv-transformer/fp16")
 
 
 @NEEDS_TORCH
 @pytest.mark.parametrize("name", ["vivit-joint", "hybrid-densenet121"])
-def test_torch_is_measured_both_ways(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_classifies_whole_windows_and_encodes_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from support import gpu_torch
 
     monkeypatch.setattr(gpu_torch, "MODES", ("eager", "graph"))
-    monkeypatch.setattr(gpu_torch, "CHUNK_BATCHES", (2, 6))  # fewer than a window's chunks, and more
+    monkeypatch.setattr(gpu_torch, "CHUNK_BATCHES", (2, 6))  # fewer chunks than a window has, and more
     found = gpu_torch.measure_torch(name, "fp32", small=True, device="cpu", seconds=0.01)
     rows = {(row["work"], row["batch"], row["mode"]): row for row in found["rows"]}
     assert set(rows) == {
@@ -54,30 +56,30 @@ def test_torch_is_measured_both_ways(name: str, monkeypatch: pytest.MonkeyPatch)
         for mode in ("eager", "graph")
     }
     for (_, _, mode), row in rows.items():
-        assert ("error" in row) == (mode == "graph")  # there is no CUDA here, and the others go on
+        assert ("error" in row) == (mode == "graph")  # without CUDA only the graph fails
         assert mode == "graph" or row["per_s"] > 0
 
 
 @NEEDS_TORCH
-def test_lowered_weights_run_through_every_architecture() -> None:
-    """Half-precision weights under autocast, as on the card; BF16, which a CPU has, stands for FP16."""
+def test_every_architecture_runs_with_lowered_weights() -> None:
+    """The weights are in half precision under autocast, as on a GPU. A CPU has BF16, so it replaces FP16 here."""
     import torch
     from support.gpu_models import MODELS, model_settings, random_weights
     from support.model_kinds import random_windows
 
     for name in MODELS:
-        shown = random_windows(model_settings(name, small=True), count=1)
+        frames = random_windows(model_settings(name, small=True), count=1)
         model = random_weights(name, small=True)
         with torch.inference_mode():
-            exact = model(shown).softmax(-1)
+            exact = model(frames).softmax(-1)
             with torch.autocast("cpu", torch.bfloat16):
-                lowered = model.to(torch.bfloat16)(shown).softmax(-1)
+                lowered = model.to(torch.bfloat16)(frames).softmax(-1)
         assert torch.isfinite(lowered).all()
         assert (lowered.float() - exact).abs().max() < 0.1, name
 
 
 @NEEDS_TORCH
-def test_torchs_ceilings() -> None:
+def test_torchs_ceilings_are_measured() -> None:
     from support.gpu_torch import measure_ceilings
 
     found = measure_ceilings(device="cpu", side=16, nbytes=1024, seconds=0.01)
@@ -103,19 +105,19 @@ def torch_result(compiled: float | None) -> dict[str, Any]:
         (12_000.0, None, 51.0, {"per_s": False, "p99_ms": False, "times_compile": None}),
     ],
 )
-def test_the_aim_is_judged_by_what_was_measured(
+def test_the_goal_is_compared_with_the_measurement(
     bench: ModuleType, per_s: float, compiled: float | None, p99: float, met: dict[str, Any]
 ) -> None:
     results = {"vivit-encoder/fp16": engine_result(per_s, p99), "vivit-encoder/torch-fp16": torch_result(compiled)}
-    assert bench.aim_met(bench.compared(results))["met"] == met
-    assert bench.aim_met(bench.compared({"vivit-joint/fp16": engine_result(1.0)})) is None
-    assert bench.compared({"vivit-joint/fp16": {"error": "too large"}}) == []
+    assert bench.check_goal(bench.compare_with_torch(results))["met"] == met
+    assert bench.check_goal(bench.compare_with_torch({"vivit-joint/fp16": engine_result(1.0)})) is None
+    assert bench.compare_with_torch({"vivit-joint/fp16": {"error": "too large"}}) == []
 
 
-def test_without_a_gpu_each_part_says_so_and_the_rest_goes_on(tmp_path: Path) -> None:
+def test_without_a_gpu_the_part_has_an_error_and_the_command_ends(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     if importlib.util.find_spec("tensorrt") is not None:
-        pytest.skip("this machine may have what the test is to miss")
+        pytest.skip("this machine may have a GPU")
     command = [sys.executable, str(TESTS / "gpu" / "bench.py"), "--only", "ceilings", "--keep", str(tmp_path / "kept")]
     done = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": str(TESTS)}, capture_output=True, text=True, timeout=100

@@ -1,7 +1,7 @@
-"""The TensorRT engine on a real GPU. One command: `python -m pytest tests/gpu -s`.
+"""The TensorRT engine on a real GPU; run `python -m pytest tests/gpu -s`.
 
-Without a GPU, TensorRT and PyCUDA everything here is skipped. `$STREAMCLF_GPU_BUNDLES`, a folder of bundles, is proven
-too: with it a machine without torch can prove models that were exported elsewhere.
+All tests here are skipped without a GPU, TensorRT and PyCUDA. The bundles in the folder `$STREAMCLF_GPU_BUNDLES` are
+tested too, so a machine without torch can test models that were exported elsewhere.
 """
 
 import importlib.util
@@ -27,37 +27,39 @@ from engines.protocol import Engine
 from engines.throughput import measure_speed
 from streamclf.builtin_models import BUNDLES, builtin_models
 
-LACKING = ["an NVIDIA GPU"] * (not find_gpus()) + missing_libraries("tensorrt")
-if LACKING:
-    pytest.skip(f"needs {', '.join(LACKING)}", allow_module_level=True)
+MISSING = ["an NVIDIA GPU"] * (not find_gpus()) + missing_libraries("tensorrt")
+if MISSING:
+    pytest.skip(f"needs {', '.join(MISSING)}", allow_module_level=True)
 
 pytestmark = pytest.mark.timeout(1200)
 
 PRECISIONS = ["fp32", "fp16", "bf16", "int8"]
-EXTRA = sorted(Path(os.environ.get("STREAMCLF_GPU_BUNDLES", "/nonexistent")).glob("*/spec.json"))
+EXTRA_BUNDLES = sorted(Path(os.environ.get("STREAMCLF_GPU_BUNDLES", "/nonexistent")).glob("*/spec.json"))
 KINDS = ["vivit-encoder", "vivit-joint", "vivit-self", "vivit-dot", "hybrid-densenet121", "conv-transformer"]
-MADE = [f"small {name}" for name in KINDS] if importlib.util.find_spec("torch") else []
-"""What a GPU can get wrong in an architecture shows in a small one; full sizes are tests/gpu/bench.py's."""
+SMALL_MODELS = [f"small {name}" for name in KINDS] if importlib.util.find_spec("torch") else []
+"""Small sizes show every error that a GPU can make in an architecture; tests/gpu/bench.py runs the full sizes."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One for all tests: plans of large models take minutes to build."""
+    """Share one cache among all tests, because plans of large models take minutes to build."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STREAMCLF_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 
 
-@pytest.fixture(scope="module", params=[*builtin_models(), *(str(path.parent) for path in EXTRA), *MADE])
+@pytest.fixture(
+    scope="module", params=[*builtin_models(), *(str(path.parent) for path in EXTRA_BUNDLES), *SMALL_MODELS]
+)
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    if request.param in MADE:
+    if request.param in SMALL_MODELS:
         from support.gpu_models import gpu_bundle
 
         return gpu_bundle(tmp_path_factory.mktemp("bundles"), request.param.removeprefix("small "), small=True)
     return load_bundle(BUNDLES / request.param if request.param in builtin_models() else Path(request.param))
 
 
-def opened(bundle: Bundle, precision: str = "fp32", *, max_batch: int = 16, bank_slots: int = 64) -> Engine:
+def open_tensorrt(bundle: Bundle, precision: str = "fp32", *, max_batch: int = 16, bank_slots: int = 64) -> Engine:
     return open_engine(
         bundle,
         backend="tensorrt",
@@ -67,7 +69,8 @@ def opened(bundle: Bundle, precision: str = "fp32", *, max_batch: int = 16, bank
     )
 
 
-def supported(bundle: Bundle, precision: str) -> bool:
+def is_supported(bundle: Bundle, precision: str) -> bool:
+    """Tell whether this TensorRT, and this bundle, has the precision."""
     from engines.backends.tensorrt.library import find_traits
 
     if precision == "int8" and INT8_ENCODER_FILE not in bundle.spec.files:
@@ -76,15 +79,15 @@ def supported(bundle: Bundle, precision: str) -> bool:
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_golden_clip_in_every_precision(bundle: Bundle, precision: str) -> None:
-    if not supported(bundle, precision):
+def test_every_precision_passes_the_golden_clip(bundle: Bundle, precision: str) -> None:
+    if not is_supported(bundle, precision):
         pytest.skip(f"{precision} is not in this TensorRT, or not in this bundle")
     began = time.monotonic()
-    engine = opened(bundle, precision)
+    engine = open_tensorrt(bundle, precision)
     seconds = time.monotonic() - began
     parity = check_parity(engine, bundle.golden())
     speed = measure_speed(engine)
-    print(  # what docs/gpu.md is to quote
+    print(  # for docs/gpu.md
         json.dumps(
             {
                 "model": bundle.spec.id,
@@ -100,9 +103,9 @@ def test_the_golden_clip_in_every_precision(bundle: Bundle, precision: str) -> N
     engine.close()
 
 
-def test_bursts_on_two_streams_give_onnxruntimes_numbers(bundle: Bundle) -> None:
-    """Uploads overlap computing here for real: nothing may overtake."""
-    engine = opened(bundle)
+def test_overlapping_uploads_give_the_numbers_of_onnxruntime(bundle: Bundle) -> None:
+    """On a real GPU uploads and computations overlap; the order of the work must stay the same."""
+    engine = open_tensorrt(bundle)
     random = np.random.default_rng(0)
     chunks = random.integers(0, 256, (48, *bundle.spec.chunk_shape), np.uint8)
     order = random.permutation(64)[:48].astype(np.int32)
@@ -125,11 +128,11 @@ def test_bursts_on_two_streams_give_onnxruntimes_numbers(bundle: Bundle) -> None
     engine.close()
 
 
-def test_features_of_another_engine_are_taken(bundle: Bundle) -> None:
-    """As when another backend has served while the plan was built."""
+def test_features_can_come_from_another_engine(bundle: Bundle) -> None:
+    """A service copies them after another backend has served while the plan was built."""
     chunks = bundle.spec.chunks
     exact = open_engine(bundle, backend="onnxruntime", precision="fp32", bank_slots=64)
-    engine = opened(bundle)
+    engine = open_tensorrt(bundle)
     for begin in range(0, chunks, 16):
         part = bundle.golden().frames[begin : begin + 16]
         exact.encode(part, np.arange(begin, begin + len(part), dtype=np.int32))
@@ -140,44 +143,46 @@ def test_features_of_another_engine_are_taken(bundle: Bundle) -> None:
     engine.close()
 
 
-def test_graphs_are_captured_and_calls_allocate_nothing(bundle: Bundle) -> None:
+def test_graphs_are_captured_and_calls_allocate_no_memory(bundle: Bundle) -> None:
     import pycuda.driver as driver
 
-    engine = opened(bundle)
+    engine = open_tensorrt(bundle)
     assert engine._graphs  # type: ignore[attr-defined]
     frames = np.zeros((16, *bundle.spec.chunk_shape), np.uint8)
 
-    def use() -> int:
+    def free_bytes_after_calls() -> int:
         for size in (16, 1, 7, 16):
             engine.encode(frames[:size], np.arange(size, dtype=np.int32))
             engine.classify(np.zeros((size, bundle.spec.chunks), np.int32))
         with engine._cuda.active():  # type: ignore[attr-defined]
             return int(driver.mem_get_info()[0])
 
-    use()
-    assert use() == use()
+    free_bytes_after_calls()
+    assert free_bytes_after_calls() == free_bytes_after_calls()
     engine.close()
 
 
-def test_a_plan_is_loaded_the_second_time_and_a_truncated_one_is_not(
+def test_a_cached_plan_is_loaded_and_a_truncated_one_is_built_again(
     bundle: Bundle, caplog: pytest.LogCaptureFixture
 ) -> None:
-    opened(bundle).close()
+    open_tensorrt(bundle).close()
     began = time.monotonic()
-    opened(bundle).close()
+    open_tensorrt(bundle).close()
     print(f"{bundle.spec.id}: opened from the cache in {time.monotonic() - began:.2f} s")
     assert "building" not in caplog.text
-    wanted = (bundle.spec.files["head.onnx"].encode(), b'"precision": "fp32"')
+    texts = (bundle.spec.files["head.onnx"].encode(), b'"precision": "fp32"')
     heads = {path: path.read_bytes()[:4096] for path in cache_root().glob("engines/*/head.plan")}
-    path = next(path for path, head in heads.items() if all(part in head for part in wanted))
+    path = next(path for path, head in heads.items() if all(text in head for text in texts))
     path.write_bytes(path.read_bytes()[:-1000])
-    opened(bundle).close()
+    open_tensorrt(bundle).close()
     assert "truncated" in caplog.text
 
 
-def test_a_wrong_golden_clip_never_opens(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_differs_from_the_golden_clip_is_refused(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     golden = bundle.golden()
     broken = type(golden)(frames=golden.frames, logits=-golden.logits)
     monkeypatch.setattr(Bundle, "golden", lambda self: broken)
     with pytest.raises(ParityError, match=r"max \|dp\|"):
-        opened(bundle)
+        open_tensorrt(bundle)

@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parents[2]))  # first: tests/ has folders with the names of the packages
+sys.path.insert(
+    0, str(Path(__file__).parents[2])
+)  # at the front, because tests/ has folders with the names of the packages
 
 from support.gpu_double import double_platform
 

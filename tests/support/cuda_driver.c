@@ -1,6 +1,7 @@
-/* A CUDA driver on host memory, for running PyCUDA without a GPU: copies are immediate, the two kernels of
-   engines/backends/tensorrt/kernels.ptx are done in C, and a stream can be captured into a graph and launched again.
-   Calls that need a current context fail without one, as the real ones do. Everything else is a stub (see pycuda.py). */
+/* A CUDA driver that uses host memory, to run PyCUDA without a GPU. Copies are immediate, the two kernels of
+   engines/backends/tensorrt/kernels.ptx are written in C here, and a stream can be captured into a graph and launched
+   again. As in the real driver, calls that need a current context fail without one. pycuda_driver.py makes stubs of all
+   other functions. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,7 +58,7 @@ int cuCtxSynchronize(void) { return depth ? 0 : NO_CONTEXT; }
 int cuMemGetInfo_v2(size_t *free_bytes, size_t *total) { *free_bytes = limit - used; *total = limit; return depth ? 0 : NO_CONTEXT; }
 int cuGetErrorString(int code, const char **text) { *text = code == NO_CONTEXT ? "invalid device context" : code == OUT_OF_MEMORY ? "out of memory" : "error"; return 0; }
 
-static int take(void **out, size_t size) {
+static int allocate(void **out, size_t size) {
     if (!depth) return NO_CONTEXT;
     if (used + size > limit) return OUT_OF_MEMORY;
     size_t *block;
@@ -67,16 +68,16 @@ static int take(void **out, size_t size) {
     *out = (char *)block + 512;
     return 0;
 }
-static int give(void *address) {
+static int release(void *address) {
     size_t *block = (size_t *)((char *)address - 512);
     used -= *block;
     free(block);
     return 0;
 }
-int cuMemAlloc_v2(Address *out, size_t size) { void *p = 0; int code = take(&p, size); *out = (Address)(uintptr_t)p; return code; }
-int cuMemFree_v2(Address address) { return give((void *)(uintptr_t)address); }
-int cuMemHostAlloc(void **out, size_t size, unsigned flags) { return take(out, size ? size : 1); }
-int cuMemFreeHost(void *address) { return give(address); }
+int cuMemAlloc_v2(Address *out, size_t size) { void *p = 0; int code = allocate(&p, size); *out = (Address)(uintptr_t)p; return code; }
+int cuMemFree_v2(Address address) { return release((void *)(uintptr_t)address); }
+int cuMemHostAlloc(void **out, size_t size, unsigned flags) { return allocate(out, size ? size : 1); }
+int cuMemFreeHost(void *address) { return release(address); }
 
 #define AT(address) ((void *)(uintptr_t)(address))
 int cuMemcpyHtoDAsync_v2(Address to, const void *from, size_t n, Stream *s) { return run(s, (Op){0, AT(to), from, n}); }
@@ -97,7 +98,7 @@ int cuEventSynchronize(void *event) { return depth ? 0 : NO_CONTEXT; }
 
 int cuModuleLoadDataEx(void **out, const void *image, unsigned n, int *options, void **values) {
     if (!depth) return NO_CONTEXT;
-    *out = strdup(image); /* the driver reads PTX as text that ends in a zero byte */
+    *out = strdup(image); /* the driver reads PTX as text with a zero byte at its end */
     return strstr(image, ".visible .entry gather_rows(") ? 0 : 218;
 }
 int cuModuleUnload(void *module) { free(module); return 0; }

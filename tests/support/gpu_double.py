@@ -1,7 +1,7 @@
-"""A GPU and a TensorRT that compute on the CPU, behind the interface that the engine uses.
+"""Replace a GPU and TensorRT by doubles that compute on the CPU, behind the interface that the engine uses.
 
-Streams are lazy: work runs only when somebody waits for it, and a stream runs ahead of the others unless an event
-holds it back. An engine that forgets a wait, or writes to pinned memory too early, gets wrong numbers here.
+Streams are lazy: their work runs only when the CPU or an event waits for it, and one stream does not wait for another
+without an event. An engine that forgets a wait, or overwrites pinned memory too early, gets wrong numbers here.
 """
 
 from __future__ import annotations
@@ -30,46 +30,53 @@ from engines.backends.tensorrt.interface import (
 from engines.cache import StaleBlobError
 from engines.errors import CompileError
 
-ALL = frozenset({"fp16", "bf16", "int8"})
+ALL_PRECISIONS = frozenset({"fp16", "bf16", "int8"})
 TRAITS = {
     "8.5.3.1": TensorRtTraits(layer_norm=False, flags=frozenset({"fp16", "int8"}), strongly_typed=False),
     "8.6.1": TensorRtTraits(layer_norm=True, flags=frozenset({"fp16", "int8"}), strongly_typed=False),
-    "10.3.0": TensorRtTraits(layer_norm=True, flags=ALL, strongly_typed=True),
+    "10.3.0": TensorRtTraits(layer_norm=True, flags=ALL_PRECISIONS, strongly_typed=True),
     "11.4.0": TensorRtTraits(layer_norm=True, flags=frozenset(), strongly_typed=True),
 }
 
 
 @dataclass
 class DoubleEvent:
+    """See `engines.backends.tensorrt.interface.CudaEvent`."""
+
     stream: DoubleStream | None = None
     position: int = 0
 
 
 @dataclass
 class DoubleStream:
+    """See `engines.backends.tensorrt.interface.CudaStream`."""
+
     handle: int
     queue: list[Callable[[], None]] = field(default_factory=list)
     done: int = 0
     recording: list[Callable[[], None]] | None = None
 
-    def put(self, work: Callable[[], None]) -> None:
+    def push(self, work: Callable[[], None]) -> None:
         (self.queue if self.recording is None else self.recording).append(work)
 
-    def run(self, upto: int) -> None:
-        while self.done < upto:
+    def run(self, end: int) -> None:
+        """Run the queued work up to the position `end`."""
+        while self.done < end:
             self.done += 1
             self.queue[self.done - 1]()
 
 
 @dataclass
 class DoubleGraph:
+    """See `engines.backends.tensorrt.interface.CudaGraph`."""
+
     work: list[Callable[[], None]]
     launches: list[int]
 
     def launch(self, stream: DoubleStream) -> None:
         self.launches[0] += 1
         for item in self.work:
-            stream.put(item)
+            stream.push(item)
 
 
 class DoubleCuda:
@@ -94,6 +101,7 @@ class DoubleCuda:
             self._active.depth -= 1
 
     def check(self) -> None:
+        """Fail if this thread has not made the context current."""
         assert getattr(self._active, "depth", 0) > 0, "invalid context: this thread has not made it current"
         assert not self.closed
 
@@ -109,7 +117,7 @@ class DoubleCuda:
         self.allocations += 1
         self.used += nbytes
         address = self._next
-        self._next += (nbytes + 255) // 256 * 256 + 4096  # a gap: running over an end is an error, not a neighbour
+        self._next += (nbytes + 255) // 256 * 256 + 4096  # a gap, so that an access beyond the end is an error
         self.memory[address] = np.random.default_rng(address % 97).integers(0, 255, nbytes, np.uint8)
         return address
 
@@ -131,7 +139,7 @@ class DoubleCuda:
         return DoubleEvent()
 
     def view(self, address: int, nbytes: int) -> np.ndarray[Any, Any]:
-        """The bytes at `address`, which must lie within one allocation."""
+        """Return the bytes at `address`, which must be within one allocation."""
         base = max((start for start in self.memory if start <= address), default=0)
         block = self.memory[base]
         assert address + nbytes <= base + block.nbytes, "illegal memory access"
@@ -140,20 +148,20 @@ class DoubleCuda:
     def upload(self, to: int, array: Any, stream: DoubleStream) -> None:
         self.check()
         assert array.flags.c_contiguous
-        stream.put(lambda: self.view(to, array.nbytes).__setitem__(slice(None), array.reshape(-1).view(np.uint8)))
+        stream.push(lambda: self.view(to, array.nbytes).__setitem__(slice(None), array.reshape(-1).view(np.uint8)))
 
     def download(self, array: Any, source: int, stream: DoubleStream) -> None:
         self.check()
         assert array.flags.c_contiguous
-        stream.put(lambda: array.reshape(-1).view(np.uint8).__setitem__(slice(None), self.view(source, array.nbytes)))
+        stream.push(lambda: array.reshape(-1).view(np.uint8).__setitem__(slice(None), self.view(source, array.nbytes)))
 
     def copy(self, to: int, source: int, nbytes: int, stream: DoubleStream) -> None:
         self.check()
-        stream.put(lambda: self.view(to, nbytes).__setitem__(slice(None), self.view(source, nbytes)))
+        stream.push(lambda: self.view(to, nbytes).__setitem__(slice(None), self.view(source, nbytes)))
 
     def clear(self, address: int, nbytes: int, stream: DoubleStream) -> None:
         self.check()
-        stream.put(lambda: self.view(address, nbytes).fill(0))
+        stream.push(lambda: self.view(address, nbytes).fill(0))
 
     def gather_rows(self, to: int, source: int, rows: int, count: int, row_bytes: int, stream: DoubleStream) -> None:
         self.check()
@@ -163,7 +171,7 @@ class DoubleCuda:
                 target = self.view(to + i * row_bytes, row_bytes)
                 target[:] = self.view(source + int(row) * row_bytes, row_bytes)
 
-        stream.put(work)
+        stream.push(work)
 
     def scatter_rows(self, to: int, source: int, rows: int, count: int, row_bytes: int, stream: DoubleStream) -> None:
         self.check()
@@ -173,7 +181,7 @@ class DoubleCuda:
                 target = self.view(to + int(row) * row_bytes, row_bytes)
                 target[:] = self.view(source + i * row_bytes, row_bytes)
 
-        stream.put(work)
+        stream.push(work)
 
     def record(self, event: DoubleEvent, stream: DoubleStream) -> None:
         self.check()
@@ -183,7 +191,7 @@ class DoubleCuda:
         self.check()
         other, position = event.stream, event.position
         if other is not None:
-            stream.put(lambda: other.run(position))
+            stream.push(lambda: other.run(position))
 
     def synchronize(self, event: DoubleEvent) -> None:
         self.check()
@@ -213,7 +221,7 @@ class DoubleCuda:
 
 
 class DoubleCompiler:
-    """See `engines.backends.tensorrt.interface.Compiler`. A plan is a header, for one version and GPU, and ONNX."""
+    """See `engines.backends.tensorrt.interface.Compiler`. A plan is ONNX after a header with version and GPU."""
 
     def __init__(self, cuda: DoubleCuda, *, version: str = "10.3.0", scratch_bytes: int = 4096) -> None:
         self.version, self.traits = version, TRAITS[version]
@@ -271,26 +279,30 @@ class DoublePlan:
         return DoubleExecution(self, batch, addresses)
 
     def infer(self, batch: int, addresses: Mapping[str, int]) -> None:
-        given, result = self._input.name, self._output.name
-        tensor = self.tensors[given]
+        """Compute one inference with tensors at the given addresses."""
+        input_name, output_name = self._input.name, self._output.name
+        tensor = self.tensors[input_name]
         shape = (batch, *tensor.shape[1:])
         nbytes = int(np.prod(shape)) * tensor.dtype.itemsize
-        array = self._cuda.view(addresses[given], nbytes).view(tensor.dtype).reshape(shape)
-        (out,) = self._session.run(None, {given: array})
-        self._cuda.view(addresses[result], out.nbytes)[:] = np.ascontiguousarray(out).reshape(-1).view(np.uint8)
+        array = self._cuda.view(addresses[input_name], nbytes).view(tensor.dtype).reshape(shape)
+        (out,) = self._session.run(None, {input_name: array})
+        self._cuda.view(addresses[output_name], out.nbytes)[:] = np.ascontiguousarray(out).reshape(-1).view(np.uint8)
 
 
 @dataclass
 class DoubleExecution:
+    """See `engines.backends.tensorrt.interface.Execution`."""
+
     plan: DoublePlan
     batch: int
     addresses: Mapping[str, int]
 
     def enqueue(self, stream: DoubleStream) -> None:
-        stream.put(lambda: self.plan.infer(self.batch, self.addresses))
+        stream.push(lambda: self.plan.infer(self.batch, self.addresses))
 
 
 def double_platform(*, version: str = "10.3.0", scratch_bytes: int = 4096, **gpu: Any) -> Platform:
+    """Return a platform of both doubles; `gpu` are the arguments of `DoubleCuda`."""
     cuda = DoubleCuda(**gpu)
     return Platform(cuda=cuda, compiler=DoubleCompiler(cuda, version=version, scratch_bytes=scratch_bytes))
 

@@ -1,4 +1,4 @@
-"""Run by test_pycuda.py in a process of its own, in which `libcuda.so.1` is our driver on host memory."""
+"""Check the adapter on the real PyCUDA; test_pycuda.py runs this where `libcuda.so.1` is built from cuda_driver.c."""
 
 from __future__ import annotations
 
@@ -25,20 +25,23 @@ from engines.protocol import Engine
 
 
 class HostDevice(PyCudaDevice):
-    """PyCUDA's device; with `view` so that the double of TensorRT can compute in its memory."""
+    """The adapter's device, with the methods by which the double of TensorRT computes in its memory."""
 
     def check(self) -> None:
-        self.free_bytes()  # fails without a current context
+        """Fail without a current context."""
+        self.free_bytes()
 
     def view(self, address: int, nbytes: int) -> np.ndarray[Any, Any]:
-        """The bytes at an address, which the driver took from the host."""
+        """Return the bytes at an address, which the driver allocated in host memory."""
         return np.ctypeslib.as_array((ctypes.c_uint8 * max(nbytes, 1)).from_address(address))[:nbytes]
 
     def capture(self, stream: Any, enqueue: Any) -> None:
-        return None  # the double computes outside the driver, so a graph would not hold it
+        return None  # the double computes outside the driver, so a graph would not contain its work
 
 
 class ImmediateExecution:
+    """An execution that computes at once, because the substitute driver has no queue."""
+
     def __init__(self, plan: DoublePlan, batch: int, addresses: Mapping[str, int]) -> None:
         self._plan, self._batch, self._addresses = plan, batch, addresses
 
@@ -48,28 +51,32 @@ class ImmediateExecution:
 
 
 class ImmediatePlan(DoublePlan):
+    """A plan that makes immediate executions."""
+
     def execution(self, batch: int, addresses: Mapping[str, int], scratch: int) -> Any:
         return ImmediateExecution(self, batch, addresses)
 
 
 class ImmediateCompiler(DoubleCompiler):
+    """A compiler that loads immediate plans."""
+
     def load(self, plan: bytes) -> ImmediatePlan:
         loaded = super().load(plan)
         loaded.__class__ = ImmediatePlan
         return loaded  # type: ignore[return-value]
 
 
-def device_works(driver: ctypes.CDLL) -> None:
+def check_device(driver: ctypes.CDLL) -> None:
     device = PyCudaDevice()
     assert (device.gpu.name, device.gpu.compute_capability, device.gpu.driver) == ("host memory", "9.0", "12.8")
     with device.active():
-        moves_rows(device)
-        gives_up_on_a_gpu_that_hangs(device, driver)
+        check_rows(device)
+        check_that_a_hanging_gpu_is_reported(device, driver)
     device.close()
     assert driver.live_allocations() == 0, driver.live_allocations()
 
 
-def gives_up_on_a_gpu_that_hangs(device: PyCudaDevice, driver: ctypes.CDLL) -> None:
+def check_that_a_hanging_gpu_is_reported(device: PyCudaDevice, driver: ctypes.CDLL) -> None:
     engines.backends.tensorrt.cuda.MAX_WAIT_S = 0.1  # type: ignore[misc]
     driver.hang(1)
     try:
@@ -77,11 +84,11 @@ def gives_up_on_a_gpu_that_hangs(device: PyCudaDevice, driver: ctypes.CDLL) -> N
     except RuntimeError as error:
         assert "has not finished its work" in str(error)  # noqa: PT017 - not run by pytest
     else:
-        raise AssertionError("it waited for a stream that never ends, and came back")
+        raise AssertionError("waiting for a stream that never ends has returned without an error")
     driver.hang(0)
 
 
-def moves_rows(device: PyCudaDevice) -> None:
+def check_rows(device: PyCudaDevice) -> None:
     stream = device.stream()
     rows = device.pinned((3,), np.int32)
     values = device.pinned((4, 5), np.float32)
@@ -113,10 +120,10 @@ def moves_rows(device: PyCudaDevice) -> None:
     except AllocationError as error:
         assert error.nbytes == 1 << 40  # noqa: PT017 - not run by pytest
     else:
-        raise AssertionError("2 ** 40 bytes were there")
+        raise AssertionError("an allocation of 2**40 bytes did not fail")
 
 
-def use(engine: Engine) -> bool:
+def check_classification(engine: Engine) -> bool:
     chunks = np.random.default_rng(0).integers(0, 256, (12, 2, 16, 16, 3), np.uint8)
     for begin in (0, 5, 10):
         part = chunks[begin : begin + 5]
@@ -127,7 +134,7 @@ def use(engine: Engine) -> bool:
     return True
 
 
-def engine_works(driver: ctypes.CDLL, folder: Path) -> None:
+def check_engine(driver: ctypes.CDLL, folder: Path) -> None:
     bundle = make_brightness_bundle(folder / "bundle")
     engines.opening.missing_libraries = lambda backend: []  # type: ignore[assignment]
 
@@ -139,9 +146,9 @@ def engine_works(driver: ctypes.CDLL, folder: Path) -> None:
     engine = open_engine(bundle, backend="tensorrt", precision="fp32", max_batch=5, bank_slots=12)
     before = driver.live_allocations()
     assert before > 0
-    use(engine)
+    check_classification(engine)
     done: list[bool] = []
-    thread = threading.Thread(target=lambda: done.append(use(engine)))
+    thread = threading.Thread(target=lambda: done.append(check_classification(engine)))
     thread.start()
     thread.join(20)
     assert done == [True]
@@ -153,11 +160,11 @@ def engine_works(driver: ctypes.CDLL, folder: Path) -> None:
     except DeviceMemoryError as error:
         assert "batch 1 needs" in str(error)  # noqa: PT017
     else:
-        raise AssertionError("4 KiB were enough")
+        raise AssertionError("the engine opened with 4 KiB of memory")
 
 
 if __name__ == "__main__":
     library = ctypes.CDLL("libcuda.so.1")
-    device_works(library)
-    engine_works(library, Path(sys.argv[1]))
+    check_device(library)
+    check_engine(library, Path(sys.argv[1]))
     print("all checks passed")

@@ -1,4 +1,4 @@
-"""Builds `libcuda.so.1` from cuda_driver.c, with a stub for everything else that PyCUDA links."""
+"""Build `libcuda.so.1` from cuda_driver.c, with a stub for each other function that PyCUDA links."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 SOURCE = Path(__file__).with_name("cuda_driver.c")
 
 
-def build(folder: Path) -> Path:
-    """The library, in `folder`."""
+def build_driver(folder: Path) -> Path:
+    """Build the library in `folder` and return its path."""
     spec = importlib.util.find_spec("pycuda")
     assert spec
     assert spec.origin
@@ -19,10 +19,10 @@ def build(folder: Path) -> Path:
     symbols = subprocess.run(
         ["nm", "-D", "--undefined-only", str(extension)], capture_output=True, text=True, timeout=60, check=True
     ).stdout
-    ours = set(re.findall(r"^int (cu\w+)\(", SOURCE.read_text(), re.MULTILINE))
-    needed = sorted(set(re.findall(r"U (cu[A-Z]\w+)", symbols)) - ours)
+    implemented = set(re.findall(r"^int (cu\w+)\(", SOURCE.read_text(), re.MULTILINE))
+    missing = sorted(set(re.findall(r"U (cu[A-Z]\w+)", symbols)) - implemented)
     stubs = folder / "stubs.c"
-    stubs.write_text("\n".join(f"int {name}(void) {{ return 801; }}" for name in needed))
+    stubs.write_text("\n".join(f"int {name}(void) {{ return 801; }}" for name in missing))
     target = folder / "libcuda.so.1"
     subprocess.run(
         ["gcc", "-shared", "-fPIC", "-w", str(SOURCE), str(stubs), "-o", str(target), "-Wl,-soname,libcuda.so.1"],

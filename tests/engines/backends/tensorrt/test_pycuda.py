@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.pycuda_driver import build
+from support.pycuda_driver import build_driver
 from support.repository import ROOT
 
 pytestmark = pytest.mark.skipif(
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def test_the_device_and_the_engine_work_on_pycuda(tmp_path: Path) -> None:
-    build(tmp_path)
+    build_driver(tmp_path)
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), *sys.path])
     cache = str(tmp_path / "cache")
     environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path), "PYTHONPATH": path, "STREAMCLF_CACHE": cache}
