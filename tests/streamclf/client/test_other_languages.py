@@ -1,4 +1,4 @@
-"""The programs in docs/clients run against a real hub, wherever their language is installed."""
+"""Run the programs in docs/clients against a real hub, where their language is installed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def hub() -> Iterator[HubProcess]:
 
 @pytest.fixture(scope="module")
 def node() -> str:
-    """Node with the zeromq package: beside the programs, above them, or in NODE_PATH."""
+    """Find Node with the zeromq package: beside the programs, above them, or in NODE_PATH."""
     found = shutil.which("node")
     if found is None:
         pytest.skip("Node is not installed")
@@ -40,7 +40,7 @@ def node() -> str:
 
 @pytest.fixture(scope="module")
 def live_c(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The C program, compiled with warnings as errors."""
+    """Compile the C program with warnings as errors."""
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("no C compiler")
@@ -48,7 +48,7 @@ def live_c(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [compiler, "-E", "-"], input=b"#include <zmq.h>\n", capture_output=True, timeout=60
     )  # fmt: skip
     if includes.returncode:
-        pytest.skip("zmq.h is not there: apt-get install libzmq3-dev")
+        pytest.skip("zmq.h is missing: apt-get install libzmq3-dev")
     program = tmp_path_factory.mktemp("clients") / "live"
     subprocess.run(
         [compiler, "-Wall", "-Wextra", "-Werror", "-O1", str(CLIENTS / "live.c"), "-lzmq", "-o", str(program)],
@@ -58,7 +58,7 @@ def live_c(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Program:
-    """A client that runs, and the lines that it has printed."""
+    """A running client, and the lines that it has printed."""
 
     def __init__(self, *arguments: str | Path) -> None:
         self._process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -72,7 +72,7 @@ class Program:
             self.lines.append(line.rstrip("\n"))
 
     def kill(self) -> str:
-        """`kill -9`; what it said on stderr."""
+        """Kill the client with SIGKILL; return what it printed on stderr."""
         self._process.kill()
         self._reader.join(DEADLINE_S)
         _, err = self._process.communicate(timeout=DEADLINE_S)
@@ -89,15 +89,15 @@ def running(*arguments: str | Path) -> Iterator[Program]:
 
 
 def post_until(link: EventProducer, program: Program) -> None:
-    """A subscriber hears what is published after it has come: go on until it prints something."""
+    """Post until the client prints something: it receives only what is published after it has connected."""
 
-    def heard() -> bool:
+    def has_printed() -> bool:
         for stream in ("door", "yard"):
             link.post(prediction(stream))
             link.post(status(stream))
         return len(program.lines) > 2
 
-    wait_until(heard, "a line of the client", DEADLINE_S)
+    wait_until(has_printed, "a line of the client", DEADLINE_S)
 
 
 def test_javascript_prints_predictions(hub: HubProcess, node: str) -> None:
@@ -114,7 +114,7 @@ def test_c_prints_the_events_of_its_topic(hub: HubProcess, live_c: Path) -> None
     assert all(event["top"][0] == ["wave", 0.91] for event in events)
 
 
-def test_c_says_what_is_wrong_with_an_endpoint(live_c: Path) -> None:
+def test_c_program_reports_a_malformed_endpoint(live_c: Path) -> None:
     done = subprocess.run([live_c, "nonsense"], capture_output=True, text=True, timeout=DEADLINE_S)
     assert done.returncode == 1
     assert done.stderr == "nonsense: Invalid argument\n"
@@ -140,7 +140,7 @@ def test_javascript_misses_nothing_when_it_or_the_hub_is_killed(hub: HubProcess,
     for _ in range(2):
         with running(node, CLIENTS / "replay.js", hub.events, position) as program:
             wait_until(lambda program=program: len(program.lines) > 0, "a page", DEADLINE_S)
-        printed += program.lines  # killed in the middle of it
+        printed += program.lines  # killed while it reads
         post(100)
     with running(node, CLIENTS / "replay.js", hub.events, position) as program:
         wait_until(lambda: any(f'"offset":{posted},' in line for line in program.lines), "the end", DEADLINE_S)

@@ -1,4 +1,4 @@
-"""docs/protocol.md tells the truth: its programs run, its schema is the code's."""
+"""Test docs/protocol.md: its programs run, and its schema is up to date."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def programs() -> list[str]:
     return re.findall(r"```python\n(.*?)```", (DOCS / "protocol.md").read_text(), re.S)
 
 
-def test_the_schema_is_up_to_date() -> None:
+def test_schema_is_up_to_date() -> None:
     remedy = "write it again: json.dumps(json_schema(), indent=1)"
     assert json.loads((DOCS / "events.schema.json").read_text()) == json_schema(), remedy
 
 
-def test_the_documented_programs_run_and_print_events() -> None:
-    plain, ours, replay = programs()
+def test_documented_programs_run_and_print_events() -> None:
+    plain, with_package, replay = programs()
     with HubProcess() as hub, EventProducer(hub.link, "test") as link:
         stop = threading.Event()
 
@@ -40,7 +40,7 @@ def test_the_documented_programs_run_and_print_events() -> None:
         poster.start()
         try:
             wait_until(lambda: link.unacknowledged == 0, "confirmation")
-            for program, expected in ((plain, "door wave 0.91"), (ours, "Action("), (replay, "{'v': 1")):
+            for program, expected in ((plain, "door wave 0.91"), (with_package, "Action("), (replay, "{'v': 1")):
                 code = program.replace("tcp://127.0.0.1:5555", hub.events).replace("tcp://127.0.0.1:5556", hub.replay)
                 process = subprocess.Popen([sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, text=True)
                 assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""The JSON of events: exactly as documented, bounded, and never anything but an EventError for nonsense."""
+"""Test the JSON of events: as documented, bounded, and an EventError for anything else."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ events: st.SearchStrategy[Event] = st.one_of(
 )
 
 
-def test_a_prediction_reads_and_writes_as_the_design_says() -> None:
+def test_prediction_is_read_and_written_as_documented() -> None:
     payload = json.dumps(PREDICTION, separators=(",", ":")).encode()
     event = parse_event(payload)
     assert isinstance(event, Prediction)
@@ -110,12 +110,12 @@ def test_a_prediction_reads_and_writes_as_the_design_says() -> None:
 
 
 @given(events)
-def test_what_is_written_reads_back_equal(event: Event) -> None:
+def test_written_event_is_read_back_equal(event: Event) -> None:
     assert parse_event(to_json(event)) == event
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_an_event_or_an_error(payload: bytes) -> None:
+def test_random_bytes_give_an_event_error(payload: bytes) -> None:
     with pytest.raises(EventError):
         parse_event(payload)
 
@@ -128,7 +128,7 @@ json_values = st.recursive(
 
 
 @given(key=st.sampled_from(sorted(PREDICTION)), value=json_values)
-def test_any_value_under_any_key_is_accepted_or_refused_with_the_keys_name(key: str, value: object) -> None:
+def test_any_value_is_accepted_or_refused_with_its_key(key: str, value: object) -> None:
     try:
         payload = orjson.dumps({**PREDICTION, key: value})
     except (TypeError, orjson.JSONEncodeError):
@@ -162,21 +162,21 @@ def test_any_value_under_any_key_is_accepted_or_refused_with_the_keys_name(key: 
         ({"window": None}, "window"),
     ],
 )
-def test_a_value_out_of_bounds_is_named(change: dict[str, object], named: str) -> None:
+def test_value_out_of_bounds_is_named(change: dict[str, object], named: str) -> None:
     with pytest.raises(EventError, match=named):
         parse_event(json.dumps({**PREDICTION, **change}).encode())
     with pytest.raises(EventError, match=named):
         check_event({**PREDICTION, **change})
 
 
-def test_a_key_of_a_later_version_is_let_through() -> None:
+def test_unknown_key_is_ignored_and_kept_in_raw() -> None:
     payload = json.dumps({**PREDICTION, "mood": "good", "_raw": "x"}).encode()
     event = parse_event(payload)
     assert isinstance(event, Prediction)
     assert event.raw == payload
 
 
-def test_a_huge_message_is_refused_before_it_is_parsed() -> None:
+def test_too_large_message_is_refused_before_it_is_parsed() -> None:
     with pytest.raises(EventError, match=str(MAX_HEARTBEAT_BYTES)):
         parse_event(b" " * (MAX_HEARTBEAT_BYTES + 1))
 
@@ -186,7 +186,7 @@ def test_deep_nesting_is_refused() -> None:
         parse_event(b'{"type":' + b"[" * 100_000)
 
 
-def test_heartbeat_with_as_many_streams_as_it_may_name_fits() -> None:
+def test_heartbeat_with_the_most_streams_fits() -> None:
     last = {f"{i:064d}": 2**62 for i in range(1024)}
     beat = Heartbeat(
         epoch=EPOCH, time=datetime.now(timezone.utc), head=2**62, oldest=1, last=last, replay="tcp://127.0.0.1:5556"

@@ -1,4 +1,4 @@
-"""Disks that are really full, really read-only, or fail under a running hub's hands."""
+"""Test the journal on real disks that are full, read-only, or that fail while a hub runs."""
 
 from __future__ import annotations
 
@@ -21,25 +21,29 @@ from streamclf.events.types import Heartbeat, Prediction
 from streamclf.hub.journal import Journal
 from streamclf.producer.link import EventProducer
 
-pytestmark = pytest.mark.flaky(reruns=0)  # what fails here once in a hundred times is a loss
+pytestmark = pytest.mark.flaky(reruns=0)  # a failure here, even one in a hundred runs, is a lost event
 
 BALLAST_BYTES = 1_500_000
+FAST = {"_HEARTBEAT_S": 0.2}
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 3 MB, where this user may mount one."""
+    """Mount a file system of 3 MB, if this user may."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=3m,mode=0700", "streamclf-test", str(disk)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, timeout=10).returncode != 0:
-        pytest.skip("a file system can be mounted by root only")
+        pytest.skip("only root can mount a file system")
     yield disk
     subprocess.run(["umount", "-l", str(disk)], check=True, timeout=10)
 
 
 def fill_and_free(hub: HubProcess, free: Callable[[], None]) -> tuple[int, int]:
-    """Post until events are no longer durable, `free`, and on until they are; the counts (live, not durable)."""
+    """Post until events are not durable, call `free`, and post until they are durable again.
+
+    Return how many events were received live, and how many of them were not durable.
+    """
     live: list[Prediction] = []
     not_durable = 0
     with EventProducer(hub.link, "test") as link, subscribe(hub.events) as events:
@@ -53,7 +57,7 @@ def fill_and_free(hub: HubProcess, free: Callable[[], None]) -> tuple[int, int]:
             event = events.receive(5.0)
             while not isinstance(event, Prediction):
                 event = events.receive(5.0)
-                assert event is not None, "live events have stopped"
+                assert event is not None, "no live event arrived"
             live.append(event)
             if not event.durable:
                 assert event.offset is None
@@ -80,8 +84,8 @@ def fill_and_free(hub: HubProcess, free: Callable[[], None]) -> tuple[int, int]:
     return len(live), not_durable
 
 
-def test_a_disk_that_is_full_lets_live_events_go_on_and_is_used_again(small_disk: Path) -> None:
-    hub = HubProcess()
+def test_events_are_published_on_a_full_disk_and_kept_again_later(small_disk: Path) -> None:
+    hub = HubProcess(timings=FAST)
     hub.job = hub.job.model_copy(update={"journal": small_disk / "journal.db"})
     ballast = small_disk / "ballast"
     ballast.write_bytes(b"x" * BALLAST_BYTES)
@@ -92,15 +96,15 @@ def test_a_disk_that_is_full_lets_live_events_go_on_and_is_used_again(small_disk
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of a running process are set on Linux")
-def test_a_file_that_may_not_grow_lets_live_events_go_on_and_is_used_again() -> None:
-    """What any user can try: writes beyond a size fail with an error that is not `disk full`."""
-    with HubProcess() as hub:
+def test_events_are_published_when_the_file_may_not_grow_and_kept_again_later() -> None:
+    """A limit of the file size needs no root; the error of a write beyond it is not `disk full`."""
+    with HubProcess(timings=FAST) as hub:
         _, hard = resource.prlimit(hub.pid, resource.RLIMIT_FSIZE)
         resource.prlimit(hub.pid, resource.RLIMIT_FSIZE, (400_000, hard))
         fill_and_free(hub, lambda: resource.prlimit(hub.pid, resource.RLIMIT_FSIZE, (hard, hard)) and None)
 
 
-def test_a_disk_that_is_full_at_the_start_is_one_line(small_disk: Path) -> None:
+def test_disk_that_is_full_at_the_start_gives_one_line(small_disk: Path) -> None:
     with (small_disk / "ballast").open("wb", buffering=0) as ballast, contextlib.suppress(OSError):
         while True:
             ballast.write(b"x" * 4096)
@@ -109,7 +113,7 @@ def test_a_disk_that_is_full_at_the_start_is_one_line(small_disk: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_read_only_disk_is_one_line_with_a_remedy(small_disk: Path) -> None:
+def test_read_only_disk_gives_one_line_with_a_remedy(small_disk: Path) -> None:
     path = small_disk / "journal.db"
     Journal(path, keep_s=60).close()
     before = path.read_bytes()
@@ -120,9 +124,9 @@ def test_a_read_only_disk_is_one_line_with_a_remedy(small_disk: Path) -> None:
     assert path.read_bytes() == before
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere; the read-only disk is the same for it")
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere; the test of the read-only disk covers it")
 @pytest.mark.parametrize("what", ["file", "directory"])
-def test_a_file_or_directory_without_permission_is_one_line_with_a_remedy(tmp_path: Path, what: str) -> None:
+def test_file_or_directory_without_permission_gives_a_remedy(tmp_path: Path, what: str) -> None:
     path = tmp_path / "closed" / "journal.db"
     path.parent.mkdir()
     Journal(path, keep_s=60).close()

@@ -1,4 +1,4 @@
-"""A hub under attack: it lives, the journal goes on, the good subscriber misses nothing, memory stays bounded.
+"""Attack a hub: it survives, journals, and uses bounded memory, and a well-behaved subscriber misses nothing.
 
 `STREAMCLF_HOSTILE=10 pytest tests/streamclf/hub/guard/test_hostile_clients.py` attacks ten times as long.
 """
@@ -43,16 +43,16 @@ from streamclf.net.curve_keys import make_keys
 from streamclf.producer.link import EventProducer
 from streamclf.producer.link_protocol import U64
 
-pytestmark = pytest.mark.flaky(reruns=0)  # what fails here once in a hundred times is a loss
+pytestmark = pytest.mark.flaky(reruns=0)  # a failure here, even one in a hundred runs, is a lost event
 
 TIMES = int(os.environ.get("STREAMCLF_HOSTILE", "1"))
 GROWTH_MB = 50
-"""What an attack may take, and leave: seen were 2 to 14 MB, and 327 before anybody watched who pours."""
+"""Memory that an attack may cost, at its peak and afterwards: measured 2 to 14 MB, and 327 without the flood guard."""
 PACE_S = 0.002
 
 
 class Witness:
-    """A producer and a plain subscriber that are at work during an attack; what came is compared afterwards."""
+    """Run a producer and a plain subscriber during an attack; afterwards, check that every event arrived."""
 
     def __init__(self, hub: HubProcess, keys: Path | None = None) -> None:
         self._hub = hub
@@ -61,7 +61,7 @@ class Witness:
         self._lost = 0
         self._posted = 0
         self.peak_mb = 0.0
-        """What the hub had at most beyond what it began with; known at the end."""
+        """The hub's peak memory above its memory at the start; set at the end."""
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._post), threading.Thread(target=self._listen)]
 
@@ -77,14 +77,14 @@ class Witness:
         self._stop.set()
         for thread in self._threads:
             thread.join(30)
-        missed, came = self._events.missed, self._numbers
+        missed, received = self._events.missed, self._numbers
         self._events.close()
         if kind is not None:
             return
         assert self._posted > 0
-        assert came == list(range(self._posted)), f"{len(came)} of {self._posted} came"
+        assert received == list(range(self._posted)), f"{len(received)} of {self._posted} arrived"
         assert (missed, self._lost) == (0, 0)
-        # Memory of peers that were cut is given back with a heartbeat, so it is looked at for a few of them.
+        # The hub returns the memory of disconnected peers with a heartbeat, so wait for a few heartbeats.
         end = time.monotonic() + 6.0
         while (growth := resident_mb(self._hub.pid) - self._before_mb) >= GROWTH_MB and time.monotonic() < end:
             time.sleep(0.2)
@@ -121,7 +121,7 @@ class Witness:
 def hub() -> Iterator[HubProcess]:
     with HubProcess() as hub:
         yield hub
-        assert hub.alive, "it was brought down"
+        assert hub.alive, "the attack ended the hub"
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def keyed_hub(tmp_path: Path) -> Iterator[tuple[HubProcess, Path]]:
     public.rename(tmp_path / "allowed" / "good.key")
     with HubProcess(keys=server_secret, allow=tmp_path / "allowed") as hub:
         yield hub, secret
-        assert hub.alive, "it was brought down"
+        assert hub.alive, "the attack ended the hub"
 
 
 @pytest.fixture
@@ -142,14 +142,14 @@ def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
     context.destroy(linger=0)
 
 
-def test_3000_malformed_handshakes_and_huge_frames(hub: HubProcess) -> None:
+def test_malformed_handshakes_and_huge_frames(hub: HubProcess) -> None:
     with Witness(hub):
         for endpoint in (hub.events, hub.replay):
             send_malformed_handshakes(endpoint, 1500 * TIMES)
             announce_huge_frames(endpoint, 50 * TIMES)
 
 
-def test_the_same_against_a_hub_with_keys(keyed_hub: tuple[HubProcess, Path]) -> None:
+def test_malformed_handshakes_and_huge_frames_against_a_hub_with_keys(keyed_hub: tuple[HubProcess, Path]) -> None:
     hub, secret = keyed_hub
     with Witness(hub, secret):
         for endpoint in (hub.events, hub.replay):
@@ -161,23 +161,23 @@ def test_the_same_against_a_hub_with_keys(keyed_hub: tuple[HubProcess, Path]) ->
 def test_300000_subscriptions(hub: HubProcess) -> None:
     chance = random.Random(1)
     letters = string.ascii_letters + string.digits + "_-"
-    # Random and long: what shares no beginning takes most memory in a trie.
+    # Long random topics share no prefix, so they take most memory in a trie.
     topics = (f"preview/{''.join(chance.choices(letters, k=64))}/".encode() for _ in range(300_000 * TIMES))
     with Witness(hub) as witness:
         connections = send_subscriptions(hub.events, topics)
-    assert connections > 1, "nobody was disconnected"
+    assert connections > 1, "no client was disconnected"
     assert witness.peak_mb < GROWTH_MB
 
 
 def subscriptions_to_topics(count: int) -> bytes:
-    """As they are sent, each to a long random topic."""
+    """Encode subscriptions to long random topics."""
     letters = (string.ascii_letters + string.digits + "_-").encode()
     names = (bytes(letters[byte & 63] for byte in os.urandom(64)) for _ in range(count))
     return b"".join(frame(b"\1preview/" + name + b"/") for name in names)
 
 
 def test_subscriptions_without_a_pause(hub: HubProcess) -> None:
-    """Made beforehand, so that they come faster than anybody could look at them."""
+    """The messages are made in advance, so that they arrive faster than the hub can handle each one."""
     batches = [subscriptions_to_topics(1000) for _ in range(60 * TIMES)]
     with Witness(hub) as witness:
         waiting = iter(batches)
@@ -190,17 +190,17 @@ def test_subscriptions_without_a_pause(hub: HubProcess) -> None:
     assert witness.peak_mb < GROWTH_MB
 
 
-def test_connections_that_wait_until_they_are_many_and_then_pour_at_once(hub: HubProcess) -> None:
+def test_many_connections_that_flood_at_the_same_time(hub: HubProcess) -> None:
     batch = subscriptions_to_topics(3000)
     peers: list[socket.socket] = []
     with Witness(hub) as witness:
         try:
             while len(peers) < 100:
                 peers.append(connect_as_peer(hub.events, b"SUB"))
-            pouring = [threading.Thread(target=_pour, args=(peer, batch)) for peer in peers]
-            for thread in pouring:
+            flooding = [threading.Thread(target=_send_all, args=(peer, batch)) for peer in peers]
+            for thread in flooding:
                 thread.start()
-            for thread in pouring:
+            for thread in flooding:
                 thread.join(60)
         finally:
             for peer in peers:
@@ -208,12 +208,12 @@ def test_connections_that_wait_until_they_are_many_and_then_pour_at_once(hub: Hu
     assert witness.peak_mb < GROWTH_MB
 
 
-def _pour(peer: socket.socket, data: bytes) -> None:
+def _send_all(peer: socket.socket, data: bytes) -> None:
     with contextlib.suppress(OSError):
         peer.sendall(data)
 
 
-def test_topics_that_are_none_and_many_connections_that_ask_for_a_little_less_than_too_much(hub: HubProcess) -> None:
+def test_impossible_topics_and_many_connections_just_below_the_limit(hub: HubProcess) -> None:
     odd = [b"\0" * 70, b"preview/../../etc/passwd", b"x' OR 1=1 --", b"a" * 900, bytes(range(1, 250)), b"/" * 81]
     with Witness(hub):
         for topic in odd * 20 * TIMES:
@@ -236,7 +236,7 @@ def test_topics_that_are_none_and_many_connections_that_ask_for_a_little_less_th
 
 
 def closes(peer: socket.socket, seconds: float = 10.0) -> bool:
-    """Whether the other side ends the connection in time, whatever it says before."""
+    """Return whether the other side closes the connection in time, whatever it sends before."""
     peer.settimeout(seconds)
     try:
         while peer.recv(65536):
@@ -248,25 +248,25 @@ def closes(peer: socket.socket, seconds: float = 10.0) -> bool:
     return True
 
 
-def test_requests_of_10_mb_and_questions_whose_answers_nobody_reads(
-    hub: HubProcess, context: zmq.Context[zmq.Socket[bytes]]
-) -> None:
+def test_requests_of_10_mb_and_unread_replies(hub: HubProcess, context: zmq.Context[zmq.Socket[bytes]]) -> None:
     with EventProducer(hub.link, "filler") as link:
         for number in range(3000):
             link.post(prediction("old", number=number))
         wait_until(lambda: link.unacknowledged == 0, "confirmation", 30)
-    question = frame(b"", flags=1) + frame(b'{"request":"replay"}')
+    request = frame(b"", flags=1) + frame(b'{"request":"replay"}')
     peers = [connect_as_peer(hub.replay, b"REQ") for _ in range(20)]
     before_mb = resident_mb(hub.pid)
     try:
         for peer in peers:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            peer.sendall(question * 500)
+            peer.sendall(request * 500)
         for _ in range(5 * TIMES):
             header, *events = ask(context, hub.replay, b'{"request":"replay","limit":10}')
             assert json.loads(header)["head"] == 3000
             assert len(events) == 10
-        wait_until(lambda: sum(closes(peer, 0.01) for peer in peers) == len(peers), "those to be disconnected", 30)
+        wait_until(
+            lambda: sum(closes(peer, 0.01) for peer in peers) == len(peers), "those peers to be disconnected", 30
+        )
     finally:
         for peer in peers:
             peer.close()
@@ -280,7 +280,7 @@ def test_requests_of_10_mb_and_questions_whose_answers_nobody_reads(
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="descriptors of a running process are limited on Linux")
-def test_a_slow_loris_with_few_descriptors_left(hub: HubProcess, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+def test_slow_loris_with_few_descriptors_left(hub: HubProcess, context: zmq.Context[zmq.Socket[bytes]]) -> None:
     limit = descriptors(hub.pid) + 30
     with Witness(hub):
         resource.prlimit(hub.pid, resource.RLIMIT_NOFILE, (limit, limit))
@@ -304,10 +304,13 @@ def test_a_slow_loris_with_few_descriptors_left(hub: HubProcess, context: zmq.Co
         assert isinstance(events_again.receive(15.0), Heartbeat)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only there the hub keeps some free")
-def test_producers_come_while_strangers_take_all_descriptors_that_they_can_get(hub: HubProcess) -> None:
-    """libzmq ends its process when a producer comes over ipc:// and none is left. At a pace: who takes hundreds within
-    one look of a thread that waits for a processor is faster than it."""
+@pytest.mark.skipif(sys.platform != "linux", reason="only on Linux the hub keeps some descriptors free")
+def test_producers_connect_while_clients_use_up_the_descriptors(hub: HubProcess) -> None:
+    """libzmq ends its process when a producer connects over ipc:// and no descriptor is left.
+
+    The clients connect at a limited pace. Hundreds of connections between two checks, while the guard's thread waits
+    for a processor, would be faster than the guard.
+    """
     limit = descriptors(hub.pid) + 1000
     with Witness(hub):
         resource.prlimit(hub.pid, resource.RLIMIT_NOFILE, (limit, limit))
@@ -319,9 +322,9 @@ def test_producers_come_while_strangers_take_all_descriptors_that_they_can_get(h
                     with contextlib.suppress(OSError):
                         peers.append(connect(endpoint))
                 time.sleep(0.04)
-                with EventProducer(hub.link, "comes") as link:
-                    link.post(status("came"))
-                    wait_until(lambda link=link: link.unacknowledged == 0, "a producer to be heard")
+                with EventProducer(hub.link, "late") as link:
+                    link.post(status("late"))
+                    wait_until(lambda link=link: link.unacknowledged == 0, "confirmation for a new producer")
                 while len(peers) > 2000:
                     peers.pop(0).close()
         finally:
@@ -329,7 +332,7 @@ def test_producers_come_while_strangers_take_all_descriptors_that_they_can_get(h
                 peer.close()
 
 
-def test_names_with_sql_and_paths_are_refused_and_the_next_draft_is_taken(
+def test_names_with_sql_and_paths_are_refused_and_the_next_draft_is_journalled(
     hub: HubProcess, context: zmq.Context[zmq.Socket[bytes]]
 ) -> None:
     body = prediction().body
@@ -350,8 +353,8 @@ def test_names_with_sql_and_paths_are_refused_and_the_next_draft_is_taken(
     assert sorted(path.name for path in hub.directory.iterdir() if path.suffix == ".db") == ["journal.db"]
 
 
-def test_peers_that_take_nothing_are_let_go(hub: HubProcess) -> None:
-    """They stay open, ask for everything and read none of it: their connections are free again."""
+def test_peers_that_read_nothing_are_disconnected(hub: HubProcess) -> None:
+    """The peers subscribe to everything, read nothing and stay open; the hub frees their connections."""
     if sys.platform != "linux":
         pytest.skip("descriptors are counted in /proc")
     before = descriptors(hub.pid)
@@ -362,8 +365,8 @@ def test_peers_that_take_nothing_are_let_go(hub: HubProcess) -> None:
                 peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
                 peer.sendall(frame(b"\1"))
             wait_until(lambda: descriptors(hub.pid) >= before + len(peers), "all connected")
-            # The witness has some, too.
-            wait_until(lambda: descriptors(hub.pid) <= before + 10, "all let go", 60)
+            # The witness has some connections, too.
+            wait_until(lambda: descriptors(hub.pid) <= before + 10, "all disconnected", 60)
         finally:
             for peer in peers:
                 peer.close()
