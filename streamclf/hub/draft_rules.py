@@ -50,8 +50,8 @@ class OpenActions:
     def apply(self, draft: Draft, owner: bytes) -> list[Draft]:
         """Return the drafts to journal for an `action` draft of the producer `owner`.
 
-        That is the draft itself, or the draft behind the end of an older action, or nothing for an action that the hub
-        has already ended.
+        This is the draft itself, or the end of an older action and then the draft. It is empty for an action that the
+        hub has already ended.
         """
         key = (draft.stream, draft.body["label"])
         running = self._open.get(key)

@@ -31,7 +31,7 @@ _MAX_BATCH_DRAFTS: Final = 1024
 
 
 @dataclass(slots=True)
-class _Connection:
+class _LinkConnection:
     """One connection of a producer."""
 
     instance: bytes
@@ -75,7 +75,7 @@ class LinkServer:
             raise
         self._sequence_of = sequence_of
         self._run = uuid.uuid4().bytes
-        self._connections: dict[bytes, _Connection] = {}
+        self._connections: dict[bytes, _LinkConnection] = {}
         self._producers: dict[bytes, _Producer] = {}
         self._active: set[bytes] = set()
         self._wanted = b"[]"
@@ -159,7 +159,7 @@ class LinkServer:
             case _:
                 raise EventError(f"{len(frames)} frames that are no message of the link")
 
-    def _identify(self, route: bytes, instance: bytes, name: bytes) -> tuple[_Connection, _Producer]:
+    def _identify(self, route: bytes, instance: bytes, name: bytes) -> tuple[_LinkConnection, _Producer]:
         if len(instance) != INSTANCE_BYTES or not 1 <= len(name) <= MAX_NAME_BYTES:
             raise EventError(
                 f"instance of {len(instance)} bytes, name of {len(name)}: must be {INSTANCE_BYTES}, "
@@ -171,7 +171,7 @@ class LinkServer:
         if route not in self._connections:
             if len(self._connections) >= _MAX_CONNECTIONS:
                 raise EventError(f"more than {_MAX_CONNECTIONS} producers at once")
-            self._connections[route] = _Connection(instance, now)
+            self._connections[route] = _LinkConnection(instance, now)
         producer, connection = self._producers[instance], self._connections[route]
         connection.last_message_at = now
         self._active.add(instance)

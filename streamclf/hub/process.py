@@ -254,7 +254,7 @@ def _raise_descriptor_limit() -> None:
 def main(job: HubJob, control: ChildControl) -> int:
     """Run the hub until it is asked to stop; return its exit code.
 
-    One line on stdout tells the supervisor the endpoints. Nothing else is written there.
+    The hub writes one line to stdout, which tells the supervisor the endpoints, and nothing else.
     """
     _raise_descriptor_limit()
     with Hub(job) as hub:

@@ -21,8 +21,11 @@ from streamclf.runtime.jobs import HubJob
 
 READY_S = 20.0
 _HUB_WITH_TIMINGS = """
-import runpy, streamclf.hub.process
-vars(streamclf.hub.process).update({timings})
+import importlib, runpy
+for path, value in {timings}.items():
+    module, _, name = path.rpartition(".")
+    assert hasattr(importlib.import_module(module), name), path
+    setattr(importlib.import_module(module), name, value)
 runpy.run_module("streamclf.hub", run_name="__main__")
 """
 
@@ -31,7 +34,7 @@ class HubProcess:
     """A `python -m streamclf.hub` process on free ports; it can be killed and started again on the same ports."""
 
     def __init__(self, *, keep_s: float = 3600.0, timings: Mapping[str, float] | None = None, **more: Any) -> None:
-        """Prepare a hub; `timings` replaces constants of `streamclf.hub.process`, so that tests wait less."""
+        """Prepare a hub; `timings` replaces constants, by module and name, so that tests wait less."""
         self._timings = timings
         # Not pytest's tmp_path: a socket's path has at most 107 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix="hub-"))

@@ -72,7 +72,7 @@ _BYTES_RECEIVED_AT: Final = 128
 
 
 @dataclass(slots=True)
-class _Connection:
+class _GuardedConnection:
     fd: int
     received_bytes: int
 
@@ -152,7 +152,7 @@ class FloodGuard:
     def _used_s(self) -> float:
         return time.clock_gettime(self._clock)
 
-    def _start_window(self, connections: dict[int, _Connection]) -> None:
+    def _start_window(self, connections: dict[int, _GuardedConnection]) -> None:
         """Count the bytes that connections send from now on."""
         self._window_start, self._window_start_s = connections, time.monotonic()
 
@@ -162,7 +162,7 @@ class FloodGuard:
         Return whether clients, and not the service's own producers, keep the loop busy.
         """
         connections = self._scan()
-        none = _Connection(-1, 0)
+        none = _GuardedConnection(-1, 0)
         sent = {
             inode: each.received_bytes - self._window_start.get(inode, none).received_bytes
             for inode, each in connections.items()
@@ -224,10 +224,10 @@ class FloodGuard:
                     found.append(fd)
         return found
 
-    def _scan(self) -> dict[int, _Connection]:
+    def _scan(self) -> dict[int, _GuardedConnection]:
         """Return the connections to the guarded ports by inode, without those that are closing."""
         began_s = time.monotonic()
-        found: dict[int, _Connection] = {}
+        found: dict[int, _GuardedConnection] = {}
         still_closing = set()
         known: dict[int, bool] = {}
         for fd, inode in _open_sockets():
@@ -236,7 +236,7 @@ class FloodGuard:
                 continue
             known[inode] = self._known[inode] if inode in self._known else self._is_guarded_connection(fd)
             if known[inode] and (received := _received_bytes(fd)) is not None:
-                found[inode] = _Connection(fd, received)
+                found[inode] = _GuardedConnection(fd, received)
         self._closing, self._known = still_closing, known
         now_s = time.monotonic()
         self._next_scan_s = now_s + SCAN_PAUSE * (now_s - began_s)

@@ -24,7 +24,7 @@ from streamclf.producer.link import EventProducer
 pytestmark = pytest.mark.flaky(reruns=0)  # a failure here, even one in a hundred runs, is a lost event
 
 BALLAST_BYTES = 1_500_000
-FAST = {"_HEARTBEAT_S": 0.2}
+FAST = {"streamclf.hub.process._HEARTBEAT_S": 0.2}
 
 
 @pytest.fixture

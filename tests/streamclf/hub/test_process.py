@@ -198,7 +198,7 @@ def test_port_in_use_gives_one_line_and_exit_code_1(hub: HubProcess) -> None:
 
 
 def test_actions_stay_paired_when_hub_and_classifier_crash() -> None:
-    with HubProcess(timings={"_HEARTBEAT_S": 0.1}) as hub:
+    with HubProcess(timings={"streamclf.hub.process._HEARTBEAT_S": 0.1}) as hub:
         old = EventProducer(hub.link, "classifier")
         old.post(action("start"))
         wait_until(lambda: old.unacknowledged == 0, "confirmation")
@@ -291,7 +291,7 @@ def test_hub_keeps_the_journal_within_the_configured_size(tmp_path: Path) -> Non
     raw = {"streams": {"a": {"camera": 0}}, "publish": {"keep_size": "1MB"}}
     publish = parse_config(raw, base=tmp_path, origin="x").publish
     assert publish.keep_size == 1_000_000
-    timings = {"_HEARTBEAT_S": 0.1, "_RETAIN_S": 0.1}
+    timings = {"streamclf.hub.process._HEARTBEAT_S": 0.1, "streamclf.hub.process._RETAIN_S": 0.1}
     with (
         HubProcess(keep_bytes=publish.keep_size, timings=timings) as hub,
         EventProducer(hub.link, "test") as link,
