@@ -1,4 +1,7 @@
-"""Arguments only: each command parses its own and calls the room that does the work."""
+"""Parse the command line; each command imports the module that does its work and calls it.
+
+Heavy imports stay inside the commands, so that `streamclf --help` starts quickly.
+"""
 
 from __future__ import annotations
 
@@ -12,30 +15,58 @@ import typer
 from engines.backends.names import Backend, Precision
 
 BEGAN = time.monotonic()
+"""When this process started, for the times that `demo` prints."""
 
 app = typer.Typer(
     name="streamclf",
-    help="Real-time streaming video classifier: cameras in, prediction events out.",
+    help="Classify live video: read cameras and files, publish prediction events.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-Seconds = Annotated[float | None, typer.Option(min=0.1, help="End after this long.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout, nothing else.")]
-Endpoint = Annotated[str, typer.Argument(help="Like tcp://127.0.0.1:5555; or a key file made for the service.")]
-FromStart = Annotated[bool, typer.Option("--from-start", help="First run: all that the journal holds, not from now.")]
-ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The service's YAML file.")]
+Seconds = Annotated[
+    float | None,
+    typer.Option(min=0.1, help="End after this many seconds; default: run until Ctrl-C.", show_default=False),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line on stdout, and nothing else.")]
+JsonObject = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else.")]
+Endpoint = Annotated[
+    str,
+    typer.Argument(
+        help="Address of the service's events, like tcp://127.0.0.1:5555, or a key file from `streamclf keys`."
+    ),
+]
+FromStart = Annotated[
+    bool,
+    typer.Option(
+        "--from-start", help="On the first run, begin with the oldest event of the journal, not with new events."
+    ),
+]
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file that describes the service.")]
 
 
 @app.command()
 def demo(
-    camera: Annotated[int | None, typer.Option(min=0, max=99, help="Which camera; 0 if there is one.")] = None,
-    headless: Annotated[bool, typer.Option("--headless", help="Lines instead of a live table.")] = False,
+    camera: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=99,
+            help="Index of the camera; default: the first one, or a rendered film if there is none.",
+            show_default=False,
+        ),
+    ] = None,
+    headless: Annotated[
+        bool, typer.Option("--headless", help="Print a line per event instead of a live table.")
+    ] = False,
     seconds: Seconds = None,
 ) -> int:
-    """Classify a camera, or a film made for it, live in this terminal. Nothing to configure."""
+    """Classify a camera live in this terminal; nothing to configure.
+
+    Runs the whole service until Ctrl-C and shows its predictions. Without a camera it classifies a rendered film.
+    """
     from streamclf.commands.demo import run_demo
 
     return run_demo(camera=camera, headless=headless, seconds=seconds, began=BEGAN)
@@ -43,7 +74,10 @@ def demo(
 
 @app.command()
 def run(config: ConfigFile, seconds: Seconds = None) -> int:
-    """Run the service that CONFIG describes, until Ctrl-C."""
+    """Run the service that CONFIG describes, until Ctrl-C or SIGTERM.
+
+    Logs to stderr. SIGHUP, or a change of the file, applies the new configuration.
+    """
     from streamclf.commands.run import run_service
 
     return run_service(config, seconds=seconds)
@@ -51,7 +85,10 @@ def run(config: ConfigFile, seconds: Seconds = None) -> int:
 
 @app.command()
 def check(config: ConfigFile) -> int:
-    """Say whether CONFIG can be run here: keys, model, files. Starts nothing."""
+    """Check whether CONFIG can run on this machine.
+
+    Checks keys, model and files, and starts nothing. Prints one line: what would run, or the first error.
+    """
     from streamclf.commands.run import check_service
 
     print(check_service(config))
@@ -60,15 +97,24 @@ def check(config: ConfigFile) -> int:
 
 @app.command()
 def classify(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Videos.")],
-    model: Annotated[str, typer.Option(help="A bundle's directory, or a built-in name.")] = "camera-events",
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Video files.")],
+    model: Annotated[str, typer.Option(help="Built-in model, or directory of a bundle.")] = "camera-events",
     as_json: Json = False,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Annotated film: .mp4 or .gif.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="Write the film with predictions drawn on it to this .mp4 or .gif; for one FILE."
+        ),
+    ] = None,
     hop: Annotated[int, typer.Option(min=1, help="Chunks between two windows.")] = 1,
-    backend: Annotated[Backend, typer.Option(help="What runs the model.")] = "auto",
-    precision: Annotated[Precision, typer.Option(help="What it computes in.")] = "auto",
+    backend: Annotated[Backend, typer.Option(help="Library that runs the model.")] = "auto",
+    precision: Annotated[Precision, typer.Option(help="Number format of the computation.")] = "auto",
 ) -> int:
-    """Classify the windows of video files."""
+    """Classify the windows of video files.
+
+    Prints a table for each file, or one JSON line. A file that cannot be read is reported, the others are classified,
+    and the exit code is 1.
+    """
     from streamclf.commands.classify import run_classify
 
     return run_classify(
@@ -78,17 +124,29 @@ def classify(
 
 @app.command("compile")
 def compile_(
-    model: Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle's directory, or a built-in name.")],
-    backend: Annotated[Backend, typer.Option(help="What is to run it.")] = "auto",
-    precision: Annotated[Precision, typer.Option(help="What it is to compute in.")] = "auto",
-    max_batch: Annotated[int, typer.Option(min=1, max=256, help="Chunks in one encode, as in the service.")] = 16,
-    explain: Annotated[bool, typer.Option("--explain", help="Name what fp16 or bf16 break: graph or layers.")] = False,
-    calibration: Annotated[Path | None, typer.Option(help="For INT8: .npz of `python -m training windows`.")] = None,
-    validation: Annotated[Path | None, typer.Option(help="To compare with fp32 on: another such .npz.")] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Where the INT8 bundle goes.")] = None,
+    model: Annotated[str, typer.Argument(metavar="BUNDLE", help="Built-in model, or directory of a bundle.")],
+    backend: Annotated[Backend, typer.Option(help="Library that will run the model.")] = "auto",
+    precision: Annotated[Precision, typer.Option(help="Number format of the computation.")] = "auto",
+    max_batch: Annotated[
+        int, typer.Option(min=1, max=256, help="Largest number of chunks in one encode, as in the service.")
+    ] = 16,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Name the graph or the layers that lose accuracy in fp16 or bf16.")
+    ] = False,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Windows to calibrate INT8 with: an .npz of `python -m training windows`.")
+    ] = None,
+    validation: Annotated[
+        Path | None, typer.Option(help="Windows to compare accuracy with fp32 on: another .npz.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Directory for the new INT8 bundle.")] = None,
     as_json: Json = False,
 ) -> int:
-    """Build a model's engine ahead, check its numbers, and say how fast it is."""
+    """Build, check and measure the engine of a model.
+
+    The cache keeps the engine, so the next start of a service does not wait for the build. With TensorRT a build takes
+    minutes.
+    """
     from streamclf.commands.compile import run_compile
 
     return run_compile(
@@ -107,25 +165,78 @@ def compile_(
 @app.command()
 def bench(
     target: Annotated[
-        str | None, typer.Argument(metavar="CONFIG|BUNDLE", help="A bundle is measured alone, a service as a whole.")
+        str | None,
+        typer.Argument(
+            metavar="CONFIG|BUNDLE",
+            help="Configuration of a service, or a bundle; default: camera-events.",
+            show_default=False,
+        ),
     ] = None,
-    streams: Annotated[int | None, typer.Option(min=1, max=400, help="A service with so many cameras.")] = None,
-    size: Annotated[str | None, typer.Option(help="Of the cameras' pictures; else 1280x720.")] = None,
-    fps: Annotated[float | None, typer.Option(help="Pictures per second of a camera; else 25.")] = None,
-    hop: Annotated[int | None, typer.Option(min=1, max=1024, help="Chunks between two predictions.")] = None,
+    streams: Annotated[
+        int | None,
+        typer.Option(min=1, max=400, help="Measure a service with this many simulated cameras.", show_default=False),
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Frame size of the cameras in pixels; default: 1280x720.", show_default=False)
+    ] = None,
+    fps: Annotated[
+        float | None, typer.Option(help="Frames per second of each camera; default: 25.", show_default=False)
+    ] = None,
+    hop: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=1024, help="Chunks between two predictions; default: 1, or as in CONFIG.", show_default=False
+        ),
+    ] = None,
     seconds: Annotated[
-        float | None, typer.Option(min=0.05, max=86400, help="To measure for; of a bundle, a round.")
+        float | None,
+        typer.Option(
+            min=0.05,
+            max=86400,
+            help="Seconds to measure; default: service 20, step of --capacity 10, round of a bundle 0.25, GPU suite 5.",
+            show_default=False,
+        ),
     ] = None,
-    backend: Annotated[Backend | None, typer.Option(help="Only this one.")] = None,
-    precision: Annotated[Precision | None, typer.Option(help="Only this one.")] = None,
-    max_batch: Annotated[int | None, typer.Option(min=1, max=256, help="Chunks in one encode, at most.")] = None,
-    capacity: Annotated[bool, typer.Option("--capacity", help="Find how many cameras this machine holds.")] = False,
-    suite: Annotated[Literal["gpu"] | None, typer.Option(help="gpu: prove and measure bundles on this GPU.")] = None,
-    only: Annotated[str | None, typer.Option(help="Of the suite: parts called so, like 'gestures/*'.")] = None,
-    keep: Annotated[Path | None, typer.Option(help="Of the suite: file of its parts; what is there is done.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
+    backend: Annotated[
+        Backend | None,
+        typer.Option(
+            help="Library that runs the model; default: auto for a service, all for a bundle.", show_default=False
+        ),
+    ] = None,
+    precision: Annotated[
+        Precision | None,
+        typer.Option(help="Number format; default: auto for a service, all for a bundle.", show_default=False),
+    ] = None,
+    max_batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=256,
+            help="Largest number of chunks in one encode; default: 16, in the GPU suite 256.",
+            show_default=False,
+        ),
+    ] = None,
+    capacity: Annotated[
+        bool, typer.Option("--capacity", help="Search how many cameras this machine sustains.")
+    ] = False,
+    suite: Annotated[
+        Literal["gpu"] | None, typer.Option(help="gpu: check and measure bundles in every precision on this GPU.")
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option(help="With --suite: only parts whose name matches this pattern, like 'gestures/*'.")
+    ] = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option(help="With --suite: log each part in this file, and skip parts that it already holds."),
+    ] = None,
+    as_json: JsonObject = False,
 ) -> int:
-    """Measure a model, a service with cameras made for it, or how many cameras this machine holds."""
+    """Measure a model, or a whole service with simulated cameras.
+
+    A bundle is measured alone: every backend, precision and batch size. With --streams or CONFIG the whole service is
+    measured: predictions per second, latency, processor time and memory. --capacity searches how many cameras this
+    machine sustains. Measure on a machine that does nothing else.
+    """
     from streamclf.bench.command import run_bench
 
     return run_bench(
@@ -147,8 +258,11 @@ def bench(
 
 
 @app.command()
-def doctor(as_json: Json = False) -> int:
-    """Say what this machine can do, which backend each model would take, and what to install to do better."""
+def doctor(as_json: JsonObject = False) -> int:
+    """Report what this machine can run, and what to install.
+
+    Opens each built-in model on the backend that `auto` chooses. The exit code is 1 if no model can run.
+    """
     from streamclf.commands.doctor import run_doctor
 
     return run_doctor(as_json=as_json)
@@ -165,7 +279,11 @@ def log(
     once: Annotated[bool, typer.Option("--once", help="Catch up with the journal, then exit.")] = False,
     seconds: Seconds = None,
 ) -> int:
-    """Write every event of a service to a file, exactly once, even if a process is killed."""
+    """Write every event of a service to a file, exactly once.
+
+    Even if a process is killed, no event is lost or written twice. Runs until Ctrl-C; the next run continues where
+    this one ended.
+    """
     from streamclf.subscribers.log.command import run_log
 
     return run_log(endpoint, output, rotate=rotate or (), keep=keep, once=once, seconds=seconds)
@@ -174,11 +292,14 @@ def log(
 @app.command()
 def status(
     endpoint: Endpoint,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, then end.")] = False,
-    timeout: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds to wait for an answer.")] = 5.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, then exit.")] = False,
+    timeout: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds to wait for the service to answer.")] = 5.0,
     seconds: Seconds = None,
 ) -> int:
-    """Show how each stream of a service is: a live table, or one JSON object."""
+    """Show the state of each stream of a service.
+
+    Shows a live table until Ctrl-C, or prints one JSON object.
+    """
     from streamclf.subscribers.status import run_status
 
     return run_status(endpoint, as_json=as_json, seconds=seconds, timeout_s=timeout)
@@ -187,11 +308,16 @@ def status(
 @app.command()
 def watch(
     endpoint: Endpoint,
-    stream: Annotated[list[str] | None, typer.Option(help="Only this stream; may be given again.")] = None,
-    record: Annotated[Path | None, typer.Option(help="Write what is shown to this .mp4; needs no screen.")] = None,
+    stream: Annotated[list[str] | None, typer.Option(help="Only this stream; may be given several times.")] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Write the video to this .mp4 instead of a window; needs no screen.")
+    ] = None,
     seconds: Seconds = None,
 ) -> int:
-    """Show a service's streams with their predictions drawn over the picture."""
+    """Show the streams of a service with their predictions.
+
+    Opens a window with the predictions drawn on the video. Ctrl-C, or q or Esc in the window, ends it.
+    """
     from streamclf.subscribers.watch import run_watch
 
     return run_watch(endpoint, streams=stream, record=record, seconds=seconds)
@@ -202,9 +328,12 @@ def query(
     db: Annotated[Path, typer.Argument(metavar="EVENTS.DB", help="Written by: streamclf log ENDPOINT -o events.db")],
     label: Annotated[str | None, typer.Option(help="Only this label; the label of a status is its state.")] = None,
     stream: Annotated[str | None, typer.Option(help="Only this stream.")] = None,
-    type_: Annotated[str | None, typer.Option("--type", help="prediction, action or status.")] = None,
-    since: Annotated[str | None, typer.Option(help="An age like 90s, 1h, 7d, or a time like 2026-01-31T12:00.")] = None,
-    until: Annotated[str | None, typer.Option(help="An age or a time, as for --since.")] = None,
+    type_: Annotated[str | None, typer.Option("--type", help="Only this type: prediction, action or status.")] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(help="Only events since then: an age like 90s, 1h, 7d, or a time like 2026-01-31T12:00."),
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Only events until then: an age or a time, as for --since.")] = None,
     min_p: Annotated[
         float | None, typer.Option(min=0, max=1, help="Only events with at least this probability.")
     ] = None,
@@ -216,7 +345,10 @@ def query(
         Path | None, typer.Option("-o", "--output", help="Export to this .csv or .parquet file instead of printing.")
     ] = None,
 ) -> int:
-    """Find events in a log, and print or export the newest that match, oldest first."""
+    """Find events in a log; print or export them.
+
+    Takes the newest events that match, and prints them oldest first.
+    """
     from streamclf.subscribers.log.query import run_query
 
     return run_query(
@@ -236,15 +368,32 @@ def query(
 @app.command()
 def mqtt(
     endpoint: Endpoint,
-    broker: Annotated[str, typer.Argument(help="mqtt[s]://host[:port]; user and password: see docs/outlets.md.")],
-    position: Annotated[Path, typer.Option(help="Where it remembers how far it has come.")] = Path("mqtt.position"),
-    prefix: Annotated[str, typer.Option(help="What its topics begin with.")] = "streamclf",
-    discovery: Annotated[bool, typer.Option("--discovery/--no-discovery", help="For Home Assistant.")] = True,
-    every: Annotated[bool, typer.Option("--all", help="Predictions, statuses and updates, too.")] = False,
+    broker: Annotated[
+        str,
+        typer.Argument(
+            help="Address of the broker, mqtt[s]://host[:port]; for user and password see the documentation."
+        ),
+    ],
+    position: Annotated[
+        Path, typer.Option(help="File that remembers the last delivered event, so that the next run continues there.")
+    ] = Path("mqtt.position"),
+    prefix: Annotated[str, typer.Option(help="First part of all topics.")] = "streamclf",
+    discovery: Annotated[
+        bool,
+        typer.Option(
+            "--discovery/--no-discovery", help="Publish the messages by which Home Assistant finds the entities."
+        ),
+    ] = True,
+    every: Annotated[
+        bool, typer.Option("--all", help="Also publish predictions, statuses and updates of actions.")
+    ] = False,
     from_start: FromStart = False,
     seconds: Seconds = None,
 ) -> int:
-    """Tell an MQTT broker of actions and labels; Home Assistant finds them by itself."""
+    """Publish actions and labels to an MQTT broker.
+
+    Home Assistant discovers the streams. Runs until Ctrl-C; the next run continues after the last delivered event.
+    """
     from streamclf.subscribers.mqtt.command import run_mqtt
 
     return run_mqtt(
@@ -263,17 +412,29 @@ def mqtt(
 def webhook(
     endpoint: Endpoint,
     url: Annotated[
-        str, typer.Argument(envvar="STREAMCLF_WEBHOOK_URL", help="http(s)://…, where each event is POSTed.")
+        str, typer.Argument(envvar="STREAMCLF_WEBHOOK_URL", help="Address to which events are posted, http(s)://….")
     ],
-    position: Annotated[Path, typer.Option(help="Where it remembers how far it has come.")] = Path("webhook.position"),
-    secret_file: Annotated[Path | None, typer.Option(help="Holds the key that signs each request.")] = None,
-    type_: Annotated[list[str] | None, typer.Option("--type", help="action (the default), prediction, status.")] = None,
-    stream: Annotated[list[str] | None, typer.Option(help="Only this stream; may be given again.")] = None,
-    batch: Annotated[int, typer.Option(min=1, max=1000, help="Events in one request, at most.")] = 1,
+    position: Annotated[
+        Path, typer.Option(help="File that remembers the last delivered event, so that the next run continues there.")
+    ] = Path("webhook.position"),
+    secret_file: Annotated[Path | None, typer.Option(help="File with the key that signs each request.")] = None,
+    type_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--type",
+            help="Only this type: action, prediction or status; may be given several times; default: action.",
+            show_default=False,
+        ),
+    ] = None,
+    stream: Annotated[list[str] | None, typer.Option(help="Only this stream; may be given several times.")] = None,
+    batch: Annotated[int, typer.Option(min=1, max=1000, help="Largest number of events in one request.")] = 1,
     from_start: FromStart = False,
     seconds: Seconds = None,
 ) -> int:
-    """POST events to a web address, signed, in order, again and again until they are taken."""
+    """Post events to a web address, in order.
+
+    Repeats each request until it is accepted. Runs until Ctrl-C; the next run continues after the last delivered event.
+    """
     from streamclf.subscribers.webhook.command import run_webhook
 
     return run_webhook(
@@ -293,14 +454,20 @@ def webhook(
 def metrics(
     endpoint: Endpoint,
     host: Annotated[
-        str, typer.Option(help="Address to serve on; beyond this machine with a token only.")
+        str, typer.Option(help="Address to listen on; other than loopback requires --token-file.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 9108,
-    token_file: Annotated[Path | None, typer.Option(help="Holds what a reader must give as Bearer token.")] = None,
-    stalled_after: Annotated[float, typer.Option(min=1, help="Seconds until /healthz minds a stream.")] = 60.0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes any free port.")] = 9108,
+    token_file: Annotated[Path | None, typer.Option(help="File with the bearer token that clients must send.")] = None,
+    stalled_after: Annotated[
+        float,
+        typer.Option(min=1, help="Seconds that a stream may be down before /healthz reports it."),
+    ] = 60.0,
     seconds: Seconds = None,
 ) -> int:
-    """Serve Prometheus /metrics and /healthz of a service."""
+    """Serve /metrics and /healthz of a service over HTTP.
+
+    For Prometheus and for health checks. Runs until Ctrl-C.
+    """
     from streamclf.subscribers.metrics.command import run_metrics
 
     return run_metrics(
@@ -310,13 +477,16 @@ def metrics(
 
 @app.command()
 def keys(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where the two files go.")],
-    name: Annotated[str, typer.Argument(help="Of the service, or of a subscriber.")],
-    service: Annotated[Path | None, typer.Option(help="A subscriber's: the service's public file.")] = None,
-    endpoint: Annotated[str | None, typer.Option(help="A subscriber's: where it finds the service.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace files of this name.")] = False,
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory for the two key files.")],
+    name: Annotated[str, typer.Argument(help="Name of the service or subscriber; the files are called so.")],
+    service: Annotated[Path | None, typer.Option(help="For a subscriber: the public key file of the service.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="For a subscriber: the address of the service's events.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files of this name.")] = False,
 ) -> int:
-    """Make a pair of CURVE keys, for a service or for one that subscribes to it."""
+    """Create a pair of CURVE keys, for a service or for a subscriber.
+
+    Prints which file belongs where.
+    """
     from streamclf.net.curve_keys import explain_keys, make_keys
 
     files = make_keys(directory, name, service=service, endpoint=endpoint, force=force)
@@ -325,7 +495,10 @@ def keys(
 
 
 def main() -> None:
-    """The command line: every error of ours is one line on stderr; exit code 0, 1 or 2."""
+    """Run the command line and exit: 0 done, 1 failed while running, 2 wrong usage or configuration.
+
+    Every error that the project raises is one line on stderr.
+    """
     sys.exit(_main(sys.argv[1:]))
 
 
@@ -333,16 +506,16 @@ def _main(arguments: list[str]) -> int:
     from engines.errors import EngineError
     from streamclf.errors import StreamclfError, UsageError
 
-    # Typer has moved its base of all usage errors between versions; every version derives BadParameter from it.
+    # The base class of typer's usage errors has moved between versions; BadParameter derives from it in each version.
     command_line_error: type[Exception] = next(
         kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
     )
     try:
         return app(arguments, standalone_mode=False) or 0
     except UsageError as error:
-        return _complain(error, 2)
+        return _print_error(error, 2)
     except (StreamclfError, EngineError) as error:
-        return _complain(error, 1)
+        return _print_error(error, 1)
     except (KeyboardInterrupt, typer.Abort):
         return 0
     except command_line_error as error:
@@ -350,10 +523,11 @@ def _main(arguments: list[str]) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":
             print(message)
             return 2
-        return _complain(f"{message} See: streamclf --help", 2)
+        return _print_error(f"{message} See: streamclf --help", 2)
 
 
-def _complain(error: object, code: int) -> int:
+def _print_error(error: object, code: int) -> int:
+    """Print an error on one line of stderr, without credentials; return `code`."""
     from streamclf.redact import redact
 
     print(f"streamclf: {redact(str(error))}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""A classified file as a film: its own pictures, with what the model had said by then drawn over them."""
+"""Write a classified file as a film: its own frames, with the predictions up to each frame drawn on them."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from streamclf.sources import open_source
 
 SUFFIXES = (".mp4", ".gif")
 MAX_SIDE = {".mp4": 1280, ".gif": 480}
-"""Longest side in pixels; a larger film shows nothing more of what was said."""
+"""Longest side in pixels; a larger film would not show the predictions better."""
 GIF_FPS = 10
 HISTORY = 200
 
 
 def write_annotated(source: Path, output: Path, results: Sequence[WindowResult], labels: Sequence[str]) -> None:
-    """Write `output` (.mp4 or .gif) whole or not at all. Raises `SourceError`."""
+    """Write the file `output`, .mp4 or .gif, whole or not at all. Raises `SourceError`."""
     kind = output.suffix.lower()
     partial = output.with_name(f".{output.stem}-{os.getpid()}{kind}")
     try:
         with GifWriter(partial) if kind == ".gif" else FilmWriter(partial) as film:
-            for time_s, picture in _pictures(source, results, labels, kind):
-                film.write(picture, time_s)
+            for time_s, image in _annotated_frames(source, results, labels, kind):
+                film.write(image, time_s)
         partial.replace(output)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _pictures(
+def _annotated_frames(
     source: Path, results: Sequence[WindowResult], labels: Sequence[str], kind: str
 ) -> Iterator[tuple[float, U8]]:
-    """(seconds, (H, W, 3) uint8 BGR) of every picture to be shown."""
+    """Yield (seconds, (H, W, 3) uint8 BGR) for each frame of the film; a GIF has fewer."""
     known = 0
     due_s = 0.0
     with open_source(file_stream(source)) as frames:
@@ -54,9 +54,9 @@ def _pictures(
             yield time_s, draw(np.ascontiguousarray(rgb[..., ::-1]), _state(source.stem, results[:known], labels))
 
 
-def _state(name: str, said: Sequence[WindowResult], labels: Sequence[str]) -> OverlayState:
+def _state(name: str, results: Sequence[WindowResult], labels: Sequence[str]) -> OverlayState:
     return OverlayState(
         stream=name,
-        top=ranked(said[-1], labels) if said else (),
-        history=[ranked(result, labels)[0] for result in said[-HISTORY:]],
+        top=ranked(results[-1], labels) if results else (),
+        history=[ranked(result, labels)[0] for result in results[-HISTORY:]],
     )

@@ -1,4 +1,4 @@
-"""`streamclf classify`: files in, their windows out, as text, JSON or an annotated film."""
+"""Run `streamclf classify`: classify the windows of files and print them, or write an annotated film."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ def run_classify(
     backend: Backend,
     precision: Precision,
 ) -> int:
-    """Classify each file; the exit code is 1 when one of them could not be, and the others are done all the same."""
+    """Classify each file; return the exit code, 1 if one could not be classified. The others are still classified.
+
+    Raises `UsageError` for an output or a hop that cannot be used.
+    """
     configure_logging("warning")
     if output is not None:
         _check_output(output, files)
@@ -46,8 +49,8 @@ def run_classify(
                 results = list(classify_file(engine, path, hop=hop))
                 if not results:
                     raise SourceError(
-                        f"{path}: no window in it; one of {engine.spec.id} takes {engine.spec.window_s:g} s "
-                        "without a gap: give a longer clip"
+                        f"{path}: too short; a window of {engine.spec.id} takes {engine.spec.window_s:g} s without "
+                        "a gap; give a longer clip"
                     )
                 if output is not None:
                     write_annotated(path, output, results, engine.spec.labels)
@@ -55,14 +58,14 @@ def run_classify(
                 print(f"streamclf: {error}", file=sys.stderr)
                 failed += 1
                 continue
-            _report(path, engine, results, as_json=as_json)
+            _print_results(path, engine, results, as_json=as_json)
     finally:
         engine.close()
     return 1 if failed else 0
 
 
 def to_json(path: Path, engine: Engine, results: Sequence[WindowResult]) -> dict[str, Any]:
-    """The object that `--json` prints for one file."""
+    """Return the object that `--json` prints for one file."""
     return {
         "file": str(path),
         "model": engine.spec.id,
@@ -88,23 +91,23 @@ def _open(model: str, *, hop: int, backend: Backend, precision: Precision) -> En
 
 def _check_output(output: Path, files: Sequence[Path]) -> None:
     if len(files) != 1:
-        raise UsageError(f"-o {output}: {len(files)} files, one film; give one FILE with -o")
+        raise UsageError(f"-o {output}: holds one film, and there are {len(files)} files; give one FILE with -o")
     if output.suffix.lower() not in SUFFIXES:
         raise UsageError(f"-o {output}: must end in {' or '.join(SUFFIXES)}")
     if output.exists() and output.samefile(files[0]):
-        raise UsageError(f"-o {output}: is the film itself; choose another name")
+        raise UsageError(f"-o {output}: is the input file; choose another name")
     if not output.absolute().parent.is_dir():
         raise UsageError(f"-o {output}: {output.absolute().parent} does not exist; create it first")
 
 
-def _report(path: Path, engine: Engine, results: Sequence[WindowResult], *, as_json: bool) -> None:
+def _print_results(path: Path, engine: Engine, results: Sequence[WindowResult], *, as_json: bool) -> None:
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(to_json(path, engine, results)) + b"\n")
         sys.stdout.buffer.flush()
         return
     print(f"{path}  ({engine.spec.id}, {len(results)} windows)")
     table = Table("from", "to", "label", "p", box=None)
-    for run in _runs(results):
+    for run in _group_by_label(results):
         label = engine.spec.labels[int(run[0].probabilities.argmax())]
         mean = sum(float(result.probabilities.max()) for result in run) / len(run)
         begin, end = f"{run[0].start_s:.1f} s", f"{run[-1].end_s:.1f} s"
@@ -112,8 +115,8 @@ def _report(path: Path, engine: Engine, results: Sequence[WindowResult], *, as_j
     Console().print(table)
 
 
-def _runs(results: Sequence[WindowResult]) -> list[list[WindowResult]]:
-    """Consecutive windows with the same best label."""
+def _group_by_label(results: Sequence[WindowResult]) -> list[list[WindowResult]]:
+    """Group consecutive windows with the same best label."""
     runs: list[list[WindowResult]] = []
     for result in results:
         if runs and runs[-1][-1].probabilities.argmax() == result.probabilities.argmax():

@@ -1,11 +1,10 @@
-"""`streamclf compile`: build an engine ahead, so that no start has to wait for it, and say how good and fast it is."""
+"""Run `streamclf compile`: build an engine before a service needs it, check its accuracy and measure its speed."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,92 +44,101 @@ def run_compile(
     output: Path | None,
     as_json: bool,
 ) -> int:
-    """Build, check, measure, report."""
+    """Build, check and measure the engine, print the report and return the exit code.
+
+    Raises `UsageError` for options that do not fit together, and `EngineError` if the engine cannot be built or fails
+    its golden clip.
+    """
     configure_logging("info")
     if explain and precision in ("fp32", "int8"):
-        raise UsageError(f"--explain --precision {precision}: it explains what fp16 or bf16 break; give one of these")
+        raise UsageError(f"--explain --precision {precision}: --explain is for fp16 and bf16; give one of these")
     if (calibration is None) != (output is None):
-        raise UsageError("--calibration and -o belong together: a calibration set makes a new bundle; give both")
+        raise UsageError("--calibration and -o belong together: calibration writes a new bundle; give both")
     if calibration is not None and precision != "int8":
-        raise UsageError(f"--calibration --precision {precision}: it makes an INT8 bundle; give --precision int8")
+        raise UsageError(f"--calibration --precision {precision}: calibration is for INT8; give --precision int8")
     bundle = find_bundle(model)
     report: dict[str, Any] = {"model": bundle.spec.id}
     if calibration is not None and output is not None:
-        bundle = _quantised(bundle, calibration, output)
+        bundle = _quantise(bundle, calibration, output)
         report["bundle"] = str(output)
     if explain:
         lines = _explain(report, bundle, backend, precision)
-        if not as_json:  # now: what was asked for may not be there to build on this machine
+        if not as_json:  # before the build, which may not be possible on this machine
             print("\n".join(lines), flush=True)
     began = time.monotonic()
     engine = open_engine(bundle, backend=backend, precision=precision, max_batch=max_batch)
     report["seconds"] = round(time.monotonic() - began, 2)
     try:
         speed = measure_speed(engine)
-        report |= _measured(engine, bundle, speed)
+        report |= _engine_figures(engine, bundle, speed)
         if engine.precision == "int8" or validation is not None:
-            report["against_fp32"] = _compared(engine, speed, bundle, backend, validation)
+            report["against_fp32"] = _compare_with_fp32(engine, speed, bundle, backend, validation)
     finally:
         engine.close()
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(report) + b"\n")
     else:
-        print("\n".join(_lines(report)))
+        print("\n".join(_format_report(report)))
     return 0
 
 
-def _quantised(bundle: Bundle, calibration: Path, output: Path) -> Bundle:
-    _need("onnx", "onnxruntime")
+def _quantise(bundle: Bundle, calibration: Path, output: Path) -> Bundle:
+    """Write the bundle with INT8 graphs to the directory `output`."""
+    _require("onnx", "onnxruntime")
     from engines.graphs.quantise import load_windows, quantise_bundle
 
     return quantise_bundle(bundle, load_windows(calibration, bundle.spec).frames, output)
 
 
 def _explain(report: dict[str, Any], bundle: Bundle, backend: Backend, precision: Precision) -> list[str]:
-    """What lowering breaks, into the report and in words: by graph where OpenVINO is to run it, else by layer.
+    """Find what loses accuracy in fp16 or bf16; add it to the report, and return it as lines of text.
 
-    With `auto` it is the precision that `auto` would take: BF16 on a CPU that has it.
+    For OpenVINO the smallest unit is a graph, otherwise a layer. With the precision `auto`, this explains the precision
+    that `auto` would choose: BF16 on a CPU that has it.
     """
-    runs_on = choose_backend().order[:1] if backend == "auto" else (backend,)
-    if runs_on == ("openvino",) and precision != "fp16":
+    backends = choose_backend().order[:1] if backend == "auto" else (backend,)
+    if backends == ("openvino",) and precision != "fp16":
         try:
-            parts = explain_by_graph(bundle, "openvino", "bf16")
+            by_graph = explain_by_graph(bundle, "openvino", "bf16")
         except BackendMissingError:
             if precision == "bf16":
                 raise
         else:
             report["explanation"] = {
                 "precision": "bf16",
-                "max_dp": {part or "none": _finite(found.max_dp) for part, found in parts.reports.items()},
-                "keep_fp32": list(parts.fp32_graphs),
+                "max_dp": {graph or "none": _finite(parity.max_dp) for graph, parity in by_graph.reports.items()},
+                "keep_fp32": list(by_graph.fp32_graphs),
             }
-            return _parts_lines(parts)
-    found = _explained(bundle, "bf16" if precision == "bf16" else "fp16")
+            return _format_graphs(by_graph)
+    by_layer = _explain_by_layer(bundle, "bf16" if precision == "bf16" else "fp16")
     report["explanation"] = {
-        **asdict(found),
-        "max_dp_before": _finite(found.max_dp_before),
-        "sensitive_layers": [item.describe() for item in found.sensitive_layers],
+        "precision": by_layer.precision,
+        "max_dp_before": _finite(by_layer.max_dp_before),
+        "max_dp_after": by_layer.max_dp_after,
+        "layers": by_layer.layers,
+        "guilty": [layer.describe() for layer in by_layer.sensitive_layers],
     }
-    return _explanation_lines(report["explanation"])
+    return _format_layers(report["explanation"])
 
 
-def _explained(bundle: Bundle, precision: str) -> LayerPrecisionReport:
-    """Find the layers that must stay in FP32, and let every later build on this machine keep them so."""
-    _need("onnx", "onnxruntime")
+def _explain_by_layer(bundle: Bundle, precision: str) -> LayerPrecisionReport:
+    """Find the layers that must stay in FP32, and store them for every later build on this machine."""
+    _require("onnx", "onnxruntime")
     from engines.graphs.explain import explain_by_layer
 
-    found = explain_by_layer(bundle, precision, on_progress=lambda text: print(text, file=sys.stderr))
-    store_fp32_layers(bundle, precision, found.fp32_layers)
-    return found
+    report = explain_by_layer(bundle, precision, on_progress=lambda text: print(text, file=sys.stderr))
+    store_fp32_layers(bundle, precision, report.fp32_layers)
+    return report
 
 
-def _need(*libraries: str) -> None:
+def _require(*libraries: str) -> None:
+    """Raise `BackendMissingError` if one of the libraries is not installed."""
     missing = [name for name in libraries if importlib.util.find_spec(name) is None]
     if missing:
         raise BackendMissingError(f"{' and '.join(missing)} not installed; pip install '{COMPILE_EXTRA}'")
 
 
-def _measured(engine: Engine, bundle: Bundle, speed: Speed) -> dict[str, Any]:
+def _engine_figures(engine: Engine, bundle: Bundle, speed: Speed) -> dict[str, Any]:
     parity = check_parity(engine, bundle.golden())
     return {
         "engine": engine.description,
@@ -142,10 +150,10 @@ def _measured(engine: Engine, bundle: Bundle, speed: Speed) -> dict[str, Any]:
     }
 
 
-def _compared(
+def _compare_with_fp32(
     engine: Engine, speed: Speed, bundle: Bundle, backend: Backend, validation: Path | None
 ) -> dict[str, Any]:
-    """Accuracy lost beside speed gained, on the same backend in FP32."""
+    """Compare speed, and accuracy if there is a validation set, with the same backend in FP32."""
     exact = open_engine(bundle, backend=backend, precision="fp32", max_batch=engine.max_batch)
     try:
         base = measure_speed(exact)
@@ -154,7 +162,7 @@ def _compared(
             "classify_speedup": round(speed.windows_per_s / base.windows_per_s, 2),
         }
         if validation is not None:
-            _need("onnx", "onnxruntime")
+            _require("onnx", "onnxruntime")
             from engines.graphs.quantise import load_windows
 
             result |= _accuracy(engine, exact, load_windows(validation, bundle.spec))
@@ -164,7 +172,8 @@ def _compared(
 
 
 def _accuracy(engine: Engine, exact: Engine, windows: CalibrationWindows) -> dict[str, Any]:
-    lowered, full = (np.stack([_classify(it, window) for window in windows.frames]) for it in (engine, exact))
+    """Compare the probabilities of both engines, and their accuracy if the windows have labels."""
+    lowered, full = (np.stack([_classify(each, window) for window in windows.frames]) for each in (engine, exact))
     result: dict[str, Any] = {
         "windows": len(windows.frames),
         "max_dp": float(np.abs(lowered - full).max()),
@@ -177,7 +186,7 @@ def _accuracy(engine: Engine, exact: Engine, windows: CalibrationWindows) -> dic
 
 
 def _classify(engine: Engine, window: Any) -> Any:
-    """(T, t, H, W, 3) uint8 -> (K,)."""
+    """Classify one window: (T, t, H, W, 3) uint8 RGB -> (K,) float32 probabilities."""
     slots = np.arange(len(window), dtype=np.int32)
     for begin in range(0, len(window), engine.max_batch):
         part = slice(begin, begin + engine.max_batch)
@@ -186,34 +195,36 @@ def _classify(engine: Engine, window: Any) -> Any:
 
 
 def _finite(value: float) -> float | None:
-    """JSON has no NaN."""
+    """Replace NaN and infinity, which JSON does not have, by None."""
     return value if np.isfinite(value) else None
 
 
-def _parts_lines(found: GraphPrecisionReport) -> list[str]:
-    limit = TOLERANCE[found.precision]
-    lines = [f"{found.precision} on openvino; golden clip, of which {limit:.0e} is allowed:"]
-    for part, report in found.reports.items():
-        what = "both graphs lowered" if part is None else f"the {part} kept in fp32"
-        label = "" if report.actual == report.expected else f", and another label ({report.actual})"
-        lines.append(f"  {what}: max |dp| {report.max_dp:.1e}{label}")
-    kept = " and ".join(f"the {part}" for part in found.fp32_graphs) or "nothing"
+def _format_graphs(report: GraphPrecisionReport) -> list[str]:
+    limit = TOLERANCE[report.precision]
+    lines = [f"{report.precision} on openvino; golden clip, allowed max |dp| {limit:.0e}:"]
+    for graph, parity in report.reports.items():
+        setting = f"both graphs in {report.precision}" if graph is None else f"{graph} in fp32"
+        label = "" if parity.actual == parity.expected else f", and another label ({parity.actual})"
+        lines.append(f"  {setting}: max |dp| {parity.max_dp:.1e}{label}")
+    kept = " and ".join(f"the {graph}" for graph in report.fp32_graphs) or "no graph"
     return [*lines, f"  --precision auto keeps {kept} in fp32"]
 
 
-def _explanation_lines(found: dict[str, Any]) -> list[str]:
-    before = found["max_dp_before"]
+def _format_layers(explanation: dict[str, Any]) -> list[str]:
+    before = explanation["max_dp_before"]
     lines = [
-        f"{found['precision']}: with all {found['layers']} layers lowered max |dp| is "
-        f"{'not a number' if before is None else f'{before:.1e}'} (simulated, as TensorRT would)"
+        f"{explanation['precision']}: with all {explanation['layers']} layers in it, max |dp| is "
+        f"{'not a number' if before is None else f'{before:.1e}'} (simulated as TensorRT computes)"
     ]
-    lines += [f"  keep in fp32: {item}" for item in found["sensitive_layers"]]
-    if found["sensitive_layers"]:
-        lines.append(f"  with these in fp32: {found['max_dp_after']:.1e}; kept for later builds on this machine")
+    lines += [f"  keep in fp32: {layer}" for layer in explanation["guilty"]]
+    if explanation["guilty"]:
+        lines.append(
+            f"  with these in fp32: max |dp| {explanation['max_dp_after']:.1e}; later builds here keep them so"
+        )
     return lines
 
 
-def _lines(report: dict[str, Any]) -> list[str]:
+def _format_report(report: dict[str, Any]) -> list[str]:
     lines = [
         f"{report['model']} on {report['engine']}",
         f"  built or loaded in {report['seconds']:.1f} s; batches up to {report['max_batch']}",
@@ -222,11 +233,11 @@ def _lines(report: dict[str, Any]) -> list[str]:
     ]
     if against := report.get("against_fp32"):
         lines.append(
-            f"  against fp32: encode {against['encode_speedup']:.2f} times, classify "
+            f"  compared with fp32: encode {against['encode_speedup']:.2f} times, classify "
             f"{against['classify_speedup']:.2f} times as fast"
         )
         if "windows" in against:
-            lines.append(f"  on {against['windows']} windows: same label {against['same_label']:.1%}")
+            lines.append(f"  on {against['windows']} windows: same label as fp32 in {against['same_label']:.1%}")
         if "accuracy" in against:
             lines.append(f"  accuracy {against['accuracy']:.1%}, fp32 {against['accuracy_fp32']:.1%}")
     if "bundle" in report:

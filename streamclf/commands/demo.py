@@ -1,4 +1,4 @@
-"""`streamclf demo`: the whole service on a camera, or on a film of its own, with nothing to configure."""
+"""Run `streamclf demo`: the whole service on a camera, or on a rendered film, without any configuration."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from engines.cache import cache_root
 from streamclf import __version__
 from streamclf.builtin_models import DEFAULT_MODEL, find_bundle
 from streamclf.client.subscription import subscribe
-from streamclf.commands.demo_film import render_clip
+from streamclf.commands.demo_film import render_film
 from streamclf.config.service import PublishConfig, ServiceConfig, StreamConfig
 from streamclf.errors import BusError, SourceError
 from streamclf.events.positions import START
@@ -37,9 +37,10 @@ LOOPBACK_ANY_PORT = "tcp://127.0.0.1:*"
 
 
 def run_demo(*, camera: int | None, headless: bool, seconds: float | None, began: float) -> int:
-    """Run the demo until Ctrl-C, or for `seconds`; the exit code.
+    """Run the demo until Ctrl-C, or for `seconds`; return the exit code.
 
-    `camera=None` takes camera 0 where there is one. `began` is when the process started, on the monotonic clock.
+    `camera=None` takes the first camera, or the rendered film if there is none. `began` is when the process started,
+    CLOCK_MONOTONIC in seconds. Raises `SourceError` if the given camera cannot be opened.
     """
     bundle = find_bundle(DEFAULT_MODEL)
     stream, source = _choose_source(camera)
@@ -50,64 +51,68 @@ def run_demo(*, camera: int | None, headless: bool, seconds: float | None, began
                 events=LOOPBACK_ANY_PORT, replay=LOOPBACK_ANY_PORT, journal=Path(folder) / "events.db", keep="1h"
             ),
         )
-        show = _Lines(sys.stdout, began) if headless or not sys.stdout.isatty() else _Screen(bundle.spec.id)
-        os.environ.setdefault(LOG_VARIABLE, "warning")  # notices of child processes would tear the table
-        watcher = _Watcher(show)
-        supervisor = Supervisor(config, bundle, on_ready=watcher.start)
-        watcher.on_nobody_reads = supervisor.request_stop
-        with stop_on_signals(supervisor.request_stop), show:
+        view = _LineView(sys.stdout, began) if headless or not sys.stdout.isatty() else _TableView(bundle.spec.id)
+        os.environ.setdefault(LOG_VARIABLE, "warning")  # log lines of child processes would break the table
+        subscriber = _SubscriberThread(view)
+        supervisor = Supervisor(config, bundle, on_ready=subscriber.start)
+        subscriber.on_closed_output = supervisor.request_stop
+        with stop_on_signals(supervisor.request_stop), view:
             code = supervisor.run(seconds)
-        watcher.join()
-    print(watcher.summary(began), file=sys.stderr)
+        subscriber.join()
+    print(subscriber.summary(began), file=sys.stderr)
     return code
 
 
 def _choose_source(camera: int | None) -> tuple[str, StreamConfig]:
-    """The camera asked for, else the first one, else our film. Raises `SourceError` for one that is not there."""
+    """Choose the given camera, else the first one, else the rendered film; return the stream's name and its source.
+
+    Raises `SourceError` if the given camera cannot be opened.
+    """
     if camera is not None:
-        _probe(camera)
+        _check_camera(camera)
         return f"camera{camera}", StreamConfig(camera=camera)
     if sys.platform.startswith("linux"):
         found = [known.index for known in list_cameras()]
-    else:  # other systems list none: only opening one tells
+    else:  # other systems do not list cameras: try to open one
         with contextlib.suppress(SourceError):
-            _probe(0)
+            _check_camera(0)
             return "camera0", StreamConfig(camera=0)
         found = []
     if found:
         return f"camera{found[0]}", StreamConfig(camera=found[0])
-    return "film", StreamConfig(url=str(_film()), pace="realtime", loop=True)
+    return "film", StreamConfig(url=str(_demo_film()), pace="realtime", loop=True)
 
 
-def _probe(camera: int) -> None:
+def _check_camera(camera: int) -> None:
+    """Read one frame. Raises `SourceError`."""
     with open_source(StreamConfig(camera=camera)) as source:
         next(source)
 
 
-def _film() -> Path:
-    """The rendered film, kept for the next time; where the cache cannot be written, in a temporary place."""
+def _demo_film() -> Path:
+    """Return the path of the rendered film: in the cache, or a temporary directory if the cache is not writable."""
     try:
         folder = cache_root()
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"demo-{__version__}.mp4"
         if not path.exists():
-            render_clip(path)
+            render_film(path)
     except OSError:
         path = Path(tempfile.mkdtemp(prefix="streamclf-")) / "demo.mp4"
-        render_clip(path)
+        render_film(path)
     return path
 
 
-class _Screen:
-    """The live table."""
+class _TableView:
+    """Show a live table of the streams."""
 
     def __init__(self, model: str) -> None:
-        self._board = LiveTable(f"[bold]streamclf demo[/]  {model}")
+        self._table = LiveTable(f"[bold]streamclf demo[/]  {model}")
         self._live = Live(
-            console=Console(), refresh_per_second=REFRESH_HZ, get_renderable=self._board.render, transient=False
+            console=Console(), refresh_per_second=REFRESH_HZ, get_renderable=self._table.render, transient=False
         )
 
-    def __enter__(self) -> _Screen:
+    def __enter__(self) -> _TableView:
         self._live.start()
         return self
 
@@ -115,20 +120,20 @@ class _Screen:
         self._live.stop()
 
     def ready(self, ready: Ready) -> None:
-        self._board.footer = f"{ready.engine}  ·  streamclf watch {ready.events}  ·  Ctrl-C ends"
+        self._table.footer = f"{ready.engine}  ·  streamclf watch {ready.events}  ·  Ctrl-C ends"
 
     def show(self, event: Received) -> None:
-        self._board.apply(event)
+        self._table.apply(event)
 
 
-class _Lines:
-    """One line for each event: for logs, pipes and machines without a screen."""
+class _LineView:
+    """Print a line for each event: for logs, pipes and machines without a screen."""
 
     def __init__(self, out: TextIO, began: float) -> None:
         self._out = out
         self._began = began
 
-    def __enter__(self) -> _Lines:
+    def __enter__(self) -> _LineView:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -151,41 +156,41 @@ class _Lines:
         print(f"{time.monotonic() - self._began:7.2f} s  {text}", file=self._out, flush=True)
 
 
-class _Watcher:
-    """A subscriber like any other, in a thread beside the supervisor's loop."""
+class _SubscriberThread:
+    """Subscribe to the service in a thread, because the supervisor's loop has the main thread."""
 
-    def __init__(self, show: _Screen | _Lines) -> None:
-        self.on_nobody_reads: Callable[[], None] = lambda: None
-        self._show = show
+    def __init__(self, view: _TableView | _LineView) -> None:
+        self.on_closed_output: Callable[[], None] = lambda: None
+        self._view = view
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._first: float | None = None
+        self._first_s: float | None = None
         self._predictions = 0
 
     def start(self, ready: Ready) -> None:
-        """Begin to show what the service publishes."""
-        self._show.ready(ready)
+        """Begin to show the events of the service."""
+        self._view.ready(ready)
         self._thread = threading.Thread(target=self._run, args=(ready,), name="demo-subscriber", daemon=True)
         self._thread.start()
 
     def join(self) -> None:
-        """End the thread."""
+        """Stop the thread and wait until it ends, for at most 2 s."""
         self._stop.set()
         if self._thread:
             self._thread.join(2.0)
 
     def summary(self, began: float) -> str:
-        """How it went, in one line."""
-        if self._first is None:
+        """Return one line with the number of predictions and the time to the first one."""
+        if self._first_s is None:
             return "no prediction was made"
-        return f"{self._predictions} predictions, the first {self._first - began:.2f} s after the start"
+        return f"{self._predictions} predictions, the first {self._first_s - began:.2f} s after the start"
 
     def _run(self, ready: Ready) -> None:
         try:
             self._follow(ready)
-        except BrokenPipeError:  # `| head` has seen enough
+        except BrokenPipeError:  # the reader of the pipe has ended, like `| head`
             sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - for the interpreter's last flush
-            self.on_nobody_reads()
+            self.on_closed_output()
 
     def _follow(self, ready: Ready) -> None:
         with contextlib.suppress(BusError), subscribe(ready.events, replay=True, after=START) as events:
@@ -194,5 +199,5 @@ class _Watcher:
                     return
                 if isinstance(event, Prediction):
                     self._predictions += 1
-                    self._first = self._first or time.monotonic()
-                self._show.show(event)
+                    self._first_s = self._first_s or time.monotonic()
+                self._view.show(event)

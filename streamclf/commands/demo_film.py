@@ -1,4 +1,4 @@
-"""The film that `streamclf demo` shows where there is no camera: a street, rendered here, to which things happen."""
+"""Render the film that `streamclf demo` classifies without a camera: a street whose camera is tampered with."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from engines.arrays import U8
 
 WIDTH, HEIGHT, FPS = 480, 270, 20
 MARGIN = 120
-"""Pixels of scenery beyond the picture on each side, for the camera to move over."""
+"""Pixels of scenery beyond the frame on each side, so that the camera can move."""
 HORIZON = 150
 PAN = 110
-"""Pixels by which the camera has been turned at the end of `moved`."""
+"""Pixels by which the view has shifted at the end of the scene `moved`."""
 
 SCRIPT: tuple[tuple[float, str], ...] = (
     (5.0, "normal"),
@@ -35,13 +35,15 @@ SCRIPT: tuple[tuple[float, str], ...] = (
     (4.0, "normal"),
     (3.5, "noise"),
 )
-"""What happens to the camera, and for how many seconds."""
+"""The scenes, in order: seconds, and the label of what happens to the camera."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Walker:
+    """A person who crosses the street."""
+
     start_s: float
-    speed: float  # pixels a second, to the left if negative
+    speed: float  # pixels per second; negative: to the left
     ground: int  # y of the feet
     height: int
     coat: tuple[int, int, int]
@@ -57,15 +59,15 @@ WALKERS = (
 CAR_EVERY_S, CAR_SPEED = 6.0, 130.0
 
 
-def render_clip(path: Path) -> None:
-    """Write the film to `path` as H.264, about 45 s; the file appears whole or not at all."""
+def render_film(path: Path) -> None:
+    """Write the film, about 45 s of H.264, to `path`; the file appears whole or not at all."""
     partial = path.with_name(f"{path.stem}-{os.getpid()}{path.suffix}")
     try:
         with av.open(str(partial), "w") as container:
             stream = container.add_stream("libx264", rate=FPS, options={"preset": "ultrafast", "crf": "24", "g": "40"})
             stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-            for picture in _pictures():
-                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            for pixels in _render_frames():
+                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
         partial.replace(path)
@@ -73,49 +75,50 @@ def render_clip(path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def happening(at_s: float) -> tuple[str, float]:
-    """What happens at `at_s` seconds of the film, and how far it has come, 0 to 1."""
-    for seconds, what in SCRIPT:
+def scene_at(at_s: float) -> tuple[str, float]:
+    """Return the label of the scene at `at_s` seconds of the film, and the elapsed share of the scene, 0 to 1."""
+    for seconds, label in SCRIPT:
         if at_s < seconds:
-            return what, at_s / seconds
+            return label, at_s / seconds
         at_s -= seconds
     return SCRIPT[-1][1], 1.0
 
 
-def _pictures() -> Iterator[U8]:
+def _render_frames() -> Iterator[U8]:
+    """Yield the frames of the film, (HEIGHT, WIDTH, 3) uint8 RGB."""
     random = np.random.default_rng(7)
     scenery = _scenery(random)
-    # A few fields of sensor noise, used in turn: drawing new ones would take longer than everything else.
+    # A few fields of sensor noise, used in turn: drawing a new one for each frame would take most of the time.
     grain = [random.normal(0, 2.0, (HEIGHT, WIDTH, 1)).astype(np.int16) for _ in range(8)]
     snow = [random.normal(0, 46, (HEIGHT, WIDTH, 3)).astype(np.int16) for _ in range(8)]
     total = round(sum(seconds for seconds, _ in SCRIPT) * FPS)
-    aim = 0.0
+    pan = 0.0
     for number in range(total):
         at_s = number / FPS
-        what, progress = happening(at_s)
-        if what == "moved":
-            aim = PAN * 0.5 * (1 - math.cos(math.pi * progress))
-        dx, dy = aim, 0.0
-        if what == "shaking":
+        label, progress = scene_at(at_s)
+        if label == "moved":
+            pan = PAN * 0.5 * (1 - math.cos(math.pi * progress))
+        dx, dy = pan, 0.0
+        if label == "shaking":
             dx += 9 * math.sin(at_s * 2 * math.pi * 3.1)
             dy = 7 * math.sin(at_s * 2 * math.pi * 4.3)
-        picture = _crop(_with_traffic(scenery, at_s), dx, dy).astype(np.int16)
-        picture += grain[number % len(grain)]
-        if what == "noise":
-            picture += snow[number % len(snow)]
-        if what == "flashing":
-            picture = picture * (30 if int(at_s * 2.6) % 2 else 100) // 100
-        out = np.clip(picture, 0, 255).astype(np.uint8)
-        if what == "covered":
-            _cover(out, progress)
-        if what == "defocused":
+        frame = _crop(_add_traffic(scenery, at_s), dx, dy).astype(np.int16)
+        frame += grain[number % len(grain)]
+        if label == "noise":
+            frame += snow[number % len(snow)]
+        if label == "flashing":
+            frame = frame * (30 if int(at_s * 2.6) % 2 else 100) // 100
+        out = np.clip(frame, 0, 255).astype(np.uint8)
+        if label == "covered":
+            _draw_cover(out, progress)
+        if label == "defocused":
             blur = 0.6 + 9 * math.sqrt(math.sin(math.pi * min(0.99, progress)))
             out = cv2.GaussianBlur(out, (0, 0), blur).astype(np.uint8, copy=False)
         yield out
 
 
 def _scenery(random: np.random.Generator) -> U8:
-    """(HEIGHT + 2 MARGIN, WIDTH + 2 MARGIN, 3) RGB: sky, houses, trees, pavement, road."""
+    """Draw sky, houses, trees, pavement and road: (HEIGHT + 2 MARGIN, WIDTH + 2 MARGIN, 3) uint8 RGB."""
     height, width = HEIGHT + 2 * MARGIN, WIDTH + 2 * MARGIN
     horizon = HORIZON + MARGIN
     rows = np.linspace(0, 1, height)[:, None, None]
@@ -151,7 +154,8 @@ def _scenery(random: np.random.Generator) -> U8:
     return np.clip(image + texture, 0, 255).astype(np.uint8)
 
 
-def _with_traffic(scenery: U8, at_s: float) -> U8:
+def _add_traffic(scenery: U8, at_s: float) -> U8:
+    """Return a copy of the scenery with the walkers and cars of the second `at_s`."""
     image = scenery.copy()
     for walker in WALKERS:
         travelled = (at_s - walker.start_s) * abs(walker.speed)
@@ -159,29 +163,29 @@ def _with_traffic(scenery: U8, at_s: float) -> U8:
         if not 0 <= travelled <= reach:
             continue
         x = travelled - walker.height / 2 if walker.speed > 0 else reach - travelled - walker.height / 2
-        _person(image, x, walker.ground + MARGIN, walker.height, walker.coat, at_s * 7)
+        _draw_person(image, x, walker.ground + MARGIN, walker.height, walker.coat, at_s * 7)
     for lane, (y, size, colour) in enumerate(((HORIZON + 82, 62, (150, 40, 44)), (HORIZON + 112, 88, (206, 208, 212)))):
         since = (at_s + lane * 2.5) % CAR_EVERY_S
         x = since * CAR_SPEED - size
         if lane:
             x = WIDTH + 2 * MARGIN - x
-        _car(image, x, y + MARGIN, size, colour)
+        _draw_car(image, x, y + MARGIN, size, colour)
     return image
 
 
-def _person(image: U8, x: float, ground: float, height: int, coat: tuple[int, int, int], phase: float) -> None:
+def _draw_person(image: U8, x: float, ground: float, height: int, coat: tuple[int, int, int], phase: float) -> None:
     swing = 0.16 * height * math.sin(phase)
     hip, neck = ground - 0.46 * height, ground - 0.82 * height
     for side in (1, -1):
-        _limb(image, (x, hip), (x + side * swing, ground), height * 0.11, (44, 44, 56))
-        _limb(image, (x, neck + 0.05 * height), (x - side * swing * 0.8, hip), height * 0.08, coat)
-    _limb(image, (x, neck + 0.08 * height), (x, hip), height * 0.2, coat)
+        _draw_limb(image, (x, hip), (x + side * swing, ground), height * 0.11, (44, 44, 56))
+        _draw_limb(image, (x, neck + 0.05 * height), (x - side * swing * 0.8, hip), height * 0.08, coat)
+    _draw_limb(image, (x, neck + 0.08 * height), (x, hip), height * 0.2, coat)
     cv2.circle(
         image, (round(x), round(ground - 0.91 * height)), max(2, round(height * 0.08)), (206, 168, 140), -1, cv2.LINE_AA
     )
 
 
-def _limb(
+def _draw_limb(
     image: U8, a: tuple[float, float], b: tuple[float, float], thickness: float, colour: tuple[int, int, int]
 ) -> None:
     cv2.line(
@@ -189,7 +193,7 @@ def _limb(
     )
 
 
-def _car(image: U8, x: float, ground: float, size: int, colour: tuple[int, int, int]) -> None:
+def _draw_car(image: U8, x: float, ground: float, size: int, colour: tuple[int, int, int]) -> None:
     left, right, base = round(x), round(x + size), round(ground)
     body, roof = round(ground - size * 0.22), round(ground - size * 0.4)
     cabin = np.array(
@@ -202,15 +206,15 @@ def _car(image: U8, x: float, ground: float, size: int, colour: tuple[int, int, 
 
 
 def _crop(image: U8, dx: float, dy: float) -> U8:
-    """The camera's view: the picture whose corner is (dx, dy) pixels from the resting one, between pixels too."""
+    """Return the camera's view, shifted by (dx, dy) pixels; fractions of a pixel are interpolated."""
     shift = np.array([[1, 0, MARGIN + dx - PAN / 2], [0, 1, MARGIN + dy]], np.float32)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     view: U8 = cv2.warpAffine(image, shift, (WIDTH, HEIGHT), flags=flags).astype(np.uint8, copy=False)
     return view
 
 
-def _cover(image: U8, progress: float) -> None:
-    """A hand comes down over the lens, stays, and goes."""
+def _draw_cover(image: U8, progress: float) -> None:
+    """Cover the image from the top as a hand does: it moves down over the lens, stays, and moves up again."""
     closed = min(1.0, 5 * progress, 5 * (1 - progress))
     edge = int(HEIGHT * closed)
     if edge:

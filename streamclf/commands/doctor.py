@@ -1,4 +1,4 @@
-"""`streamclf doctor`: what this machine can do, what each model would run on and why, what to install to do better."""
+"""Run `streamclf doctor`: report the machine, the backend that each model gets and why, and what to install."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from streamclf.runtime.child import configure_logging
 from streamclf.sources.camera import Camera, list_cameras
 
 LIBRARIES: Final = {
-    # By distribution: what it is for.
+    # The purpose of each distribution.
     "openvino": "inference on the CPU",
     "onnxruntime": "inference anywhere",
     "tensorrt": "inference on an NVIDIA GPU",
@@ -37,7 +37,7 @@ LIBRARIES: Final = {
     "numpy": "arrays",
 }
 CPU_FEATURES: Final = {
-    # By the kernel's name: what inference gains from it.
+    # The precision that gains from each feature, by the kernel's name of the feature.
     "avx2": "fp32",
     "avx512f": "fp32, faster",
     "avx512_vnni": "int8",
@@ -56,44 +56,44 @@ MIN_FREE_BYTES: Final = 1 << 30
 
 
 def run_doctor(*, as_json: bool) -> int:
-    """Print the report; the exit code is 1 where no model that comes with the package can be run."""
+    """Print the report; return the exit code, 1 if no built-in model can run."""
     configure_logging("error")
-    report = examine()
+    report = examine_machine()
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(report) + b"\n")
     else:
-        print("\n".join(render(report)))
+        print("\n".join(format_report(report)))
     return 0 if any(model["works"] for model in report["models"]) else 1
 
 
-def examine(
+def examine_machine(
     *,
     gpus: Callable[[], Sequence[Gpu]] = find_gpus,
     cameras: Callable[[], Sequence[Camera]] = list_cameras,
     proc: Path = Path("/proc"),
 ) -> dict[str, Any]:
-    """Everything that is known about this machine, ready for JSON."""
-    found, seen = list(gpus()), list(cameras())
-    choice = choose_backend(gpus=lambda: found)
+    """Return everything that is known about this machine, ready for JSON."""
+    found_gpus, found_cameras = list(gpus()), list(cameras())
+    choice = choose_backend(gpus=lambda: found_gpus)
     libraries = {name: _version(name) for name in LIBRARIES}
-    models = [_model(name) for name in builtin_models()]
+    models = [_check_model(name) for name in builtin_models()]
     decoding = _decoding()
     return {
         "system": {"os": platform.platform(), "python": platform.python_version()},
         "cpu": _cpu(proc),
         "memory": _memory(proc),
-        "gpus": [asdict(gpu) for gpu in found],
+        "gpus": [asdict(gpu) for gpu in found_gpus],
         "libraries": libraries,
-        "cameras": [{"index": camera.index, "path": str(camera.path), "name": camera.name} for camera in seen],
+        "cameras": [{"index": camera.index, "path": str(camera.path), "name": camera.name} for camera in found_cameras],
         "decoding": decoding,
         "auto": {"backend": choice.order[0] if choice.order else None, "reason": choice.reason},
         "models": models,
-        "advice": _advice(choice, found, seen, libraries),
+        "advice": _advice(choice, found_gpus, found_cameras, libraries),
     }
 
 
-def _model(name: str) -> dict[str, Any]:
-    """What `auto` really gives for one model: opened, checked, closed."""
+def _check_model(name: str) -> dict[str, Any]:
+    """Open one model with the backend `auto`, check its golden clip and close it."""
     from engines.bundle import load_bundle
     from engines.opening import open_engine
     from engines.parity import check_parity
@@ -138,7 +138,7 @@ def _memory(proc: Path) -> dict[str, int | None]:
 
 
 def _decoding() -> dict[str, Any]:
-    """Codecs that PyAV decodes, and of each device that `decode:` knows why it cannot be opened; None: it can."""
+    """Return the codecs that PyAV decodes, and why each device of the key `decode` cannot be opened; None if it can."""
     import av
 
     from streamclf.sources.hw_decode import DEVICES, opening_failure
@@ -154,46 +154,53 @@ def _advice(
 ) -> list[str]:
     advice = list(choice.advice)
     if not choice.order:
-        advice.append(f"pip install {INSTALL['openvino']}: no inference library is here")
+        advice.append(f"pip install {INSTALL['openvino']}: no inference library is installed")
     if gpus and libraries["tensorrt"] and not libraries["onnx"]:
-        advice.append("pip install onnx, so that graphs can be prepared for every TensorRT")
+        advice.append("pip install onnx: it prepares graphs for every version of TensorRT")
     advice += [
-        f"{camera.path}: may not be opened; add this user to the group video"
+        f"{camera.path}: no permission to open it; add this user to the group video"
         for camera in cameras
         if not os.access(camera.path, os.R_OK | os.W_OK)
     ]
     if not cameras:
-        advice.append("no camera was found: streams can be files and URLs; `streamclf demo` makes a film of its own")
+        advice.append("no camera was found; streams can be files and URLs, and `streamclf demo` renders a film")
     from engines.cache import cache_root
 
     root = next(path for path in (cache_root(), *cache_root().parents) if path.exists())
     if not os.access(root, os.W_OK):
-        advice.append(f"{root}: may not be written, so engines are compiled at each start; set STREAMCLF_CACHE")
+        advice.append(f"{root}: cannot be written, so every start compiles the engines again; set STREAMCLF_CACHE")
     elif shutil.disk_usage(root).free < MIN_FREE_BYTES:
-        advice.append(f"{root}: less than 1 GiB free; compiled engines may not be kept: set STREAMCLF_CACHE")
+        advice.append(
+            f"{root}: has less than 1 GiB free, perhaps too little to keep compiled engines; set STREAMCLF_CACHE"
+        )
     return advice
 
 
-def render(report: dict[str, Any]) -> list[str]:
-    """The report as people read it."""
+def format_report(report: dict[str, Any]) -> list[str]:
+    """Format the report as lines of text."""
     cpu, memory, decoding = report["cpu"], report["memory"], report["decoding"]
-    gains = ", ".join(f"{name} ({CPU_FEATURES[name]})" for name in cpu["features"]) or "none that are known"
+    features = (
+        ", ".join(f"{name} ({CPU_FEATURES[name]})" for name in cpu["features"]) or "no features that speed up inference"
+    )
     lines = [
         f"system     {report['system']['os']}, Python {report['system']['python']}",
         f"cpu        {cpu['model']}, {cpu['usable_cores']} of {cpu['cores']} cores usable",
-        f"           {gains}",
+        f"           {features}",
     ]
     if memory["total_mib"]:
         lines.append(f"memory     {memory['available_mib']:,} of {memory['total_mib']:,} MiB available")
-    lines += [f"gpu        {_gpu_line(gpu)}" for gpu in report["gpus"]] or ["gpu        no NVIDIA GPU is visible"]
+    lines += [f"gpu        {_gpu_line(gpu)}" for gpu in report["gpus"]] or [
+        "gpu        none (no NVIDIA GPU is visible)"
+    ]
     lines += [
-        f"library    {name} {version or '-'}  ({LIBRARIES[name]})" for name, version in report["libraries"].items()
+        f"library    {name} {version or 'not installed'} ({LIBRARIES[name]})"
+        for name, version in report["libraries"].items()
     ]
     lines += [f"camera     {item['index']}: {item['name']} ({item['path']})" for item in report["cameras"]]
     lines += [] if report["cameras"] else ["camera     none"]
     lines.append(f"decoders   {', '.join(decoding['software'])}")
-    lines += [f"           {device}: {why or 'opens'}" for device, why in decoding["hardware"].items()]
-    lines.append(f"auto       {report['auto']['backend'] or 'nothing'}: {report['auto']['reason']}")
+    lines += [f"           {device}: {failure or 'available'}" for device, failure in decoding["hardware"].items()]
+    lines.append(f"auto       {report['auto']['backend'] or 'no backend'}: {report['auto']['reason']}")
     for model in report["models"]:
         if model["works"]:
             lines.append(f"model      {model['name']}: {model['engine']}; golden clip: max |dp| {model['max_dp']:.1e}")

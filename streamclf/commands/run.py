@@ -1,4 +1,4 @@
-"""`streamclf run` and `streamclf check`: a configuration file becomes a service, or an answer why not."""
+"""Run `streamclf run` and `streamclf check`: start the service of a configuration file, or only check the file."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ log = logging.getLogger("service")
 
 
 def run_service(path: Path, *, seconds: float | None) -> int:
-    """Run what the YAML file `path` describes until it ends, Ctrl-C, or `seconds`; the exit code."""
+    """Run the service that the YAML file `path` describes, until Ctrl-C or for `seconds`; return the exit code."""
     configure_logging()
     file = ConfigFile(path)
-    wanted = file.read()
-    supervisor = Supervisor(wanted.config, wanted.bundle, on_ready=_announce, file=file, notifier=Notifier())
+    initial = file.read()
+    supervisor = Supervisor(initial.config, initial.bundle, on_ready=_log_ready, file=file, notifier=Notifier())
     with stop_on_signals(supervisor.request_stop), reload_on_hangup(supervisor.request_reload, supervisor.request_stop):
         return supervisor.run(seconds)
 
 
 def check_service(path: Path) -> str:
-    """One line that says what would run. Raises `ConfigError` with key, value and remedy."""
+    """Return one line that says what would run. Raises `ConfigError` with key, value and remedy."""
     config = load_config(path)
     spec = preflight(config).spec
     return f"{path}: ok: {len(config.streams)} stream(s), {spec.id}, events on {config.publish.events}"
 
 
-def _announce(ready: Ready) -> None:
+def _log_ready(ready: Ready) -> None:
     log.info("publishing on %s (replay %s); try: streamclf watch %s", ready.events, ready.replay, ready.events)

@@ -51,7 +51,7 @@ def test_files_that_are_no_video(here: Path, capsys: pytest.CaptureFixture[str])
 def test_a_film_too_short_for_a_window_says_how_long_one_is(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_clip(here / "short.mp4", frames=3)
     assert classify("short.mp4", "--json") == 1
-    assert "short.mp4: no window in it; one of brightness@1 takes 0.8 s" in one_line(capsys)
+    assert "short.mp4: too short; a window of brightness@1 takes 0.8 s" in one_line(capsys)
 
 
 def test_one_bad_file_among_good_ones(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,8 +91,8 @@ def test_json_is_one_object_a_line(here: Path, capsys: pytest.CaptureFixture[str
     ("arguments", "message"),
     [
         (["a.mp4", "-o", "a.avi"], "-o a.avi: must end in .mp4 or .gif"),
-        (["a.mp4", "-o", "a.mp4"], "-o a.mp4: is the film itself"),
-        (["a.mp4", "b.mp4", "-o", "c.mp4"], "2 files, one film"),
+        (["a.mp4", "-o", "a.mp4"], "-o a.mp4: is the input file"),
+        (["a.mp4", "b.mp4", "-o", "c.mp4"], "-o c.mp4: holds one film, and there are 2 files"),
         (["a.mp4", "-o", "absent/c.mp4"], "does not exist; create it first"),
         (["a.mp4", "--hop", "9"], "--hop 9: at most 4"),
         (["a.mp4", "--backend", "magic"], "'magic' is not one of"),

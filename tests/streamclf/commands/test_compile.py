@@ -1,6 +1,7 @@
 """`streamclf compile`: what it builds, measures and refuses."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from engines.bundle import load_bundle
 from engines.explain_precision import GraphPrecisionReport
 from engines.opening import open_engine
 from engines.parity import TOLERANCE, ParityReport
+from engines.throughput import measure_speed
 from streamclf.builtin_models import BUNDLES
 from streamclf.cli import _main
 
@@ -18,6 +20,11 @@ from streamclf.cli import _main
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMCLF_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def _short_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamclf.commands.compile.measure_speed", partial(measure_speed, seconds=0.02))
 
 
 @pytest.fixture
@@ -31,18 +38,18 @@ def report_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, 
     return report
 
 
-def test_it_builds_ahead_and_says_how_good_and_fast(
+def test_the_engine_is_cached_checked_and_measured(
     model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = report_of(capsys, model, "--backend", "openvino", "--precision", "fp32", "--max-batch", "4")
     assert report["golden"]["max_dp"] <= report["golden"]["allowed"] == 1e-4  # type: ignore[index]
     assert report["max_batch"] == 4
     assert report["encodes_per_s"] > 0  # type: ignore[operator]
-    monkeypatch.setattr("openvino.Core.compile_model", lambda *_: pytest.fail("it was to be compiled already"))
+    monkeypatch.setattr("openvino.Core.compile_model", lambda *_: pytest.fail("the engine must come from the cache"))
     open_engine(load_bundle(Path(model)), backend="openvino", precision="fp32").close()
 
 
-def test_the_report_for_people(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_text_report(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert _main(["compile", model, "--backend", "onnxruntime", "--explain"]) == 0
     out = capsys.readouterr().out
     assert "fp16: with all" in out
@@ -53,7 +60,7 @@ def test_the_report_for_people(model: str, capsys: pytest.CaptureFixture[str]) -
 def test_int8_from_calibration_to_accuracy(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One command quantises, writes a bundle of its own, and says what it costs and gains."""
+    """One command quantises, writes a new bundle, and reports the loss of accuracy and the gain of speed."""
     monkeypatch.setitem(TOLERANCE, "int8", 0.15)  # two noisy copies of one window calibrate poorly
     bundle = load_bundle(BUNDLES / "camera-events")
     frames = bundle.golden().frames
@@ -78,15 +85,15 @@ def test_int8_from_calibration_to_accuracy(
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--explain", "--precision", "int8"], 2, "--explain --precision int8: it explains what fp16 or bf16 break"),
+        (["--explain", "--precision", "int8"], 2, "--explain --precision int8: --explain is for fp16 and bf16"),
         (["--calibration", "w.npz"], 2, "--calibration and -o belong together"),
-        (["--calibration", "w.npz", "-o", "out", "--precision", "fp16"], 2, "it makes an INT8 bundle"),
+        (["--calibration", "w.npz", "-o", "out", "--precision", "fp16"], 2, "calibration is for INT8"),
         (["--calibration", "absent.npz", "-o", "out", "--precision", "int8"], 1, "absent.npz: not a calibration set"),
         (["--backend", "tensorrt"], 1, "pip install 'streamclf[tensorrt]'"),
         (["--max-batch", "0"], 2, "--max-batch"),
     ],
 )
-def test_wrong_input_is_one_line(
+def test_the_error_for_wrong_input_names_the_option(
     model: str, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str
 ) -> None:
     assert _main(["compile", model, *arguments]) == code
@@ -94,7 +101,7 @@ def test_wrong_input_is_one_line(
     assert message in error
 
 
-def test_what_explain_needs_is_named(
+def test_the_error_names_the_libraries_that_explain_needs(
     model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("streamclf.commands.compile.importlib.util.find_spec", lambda name: None)
@@ -102,10 +109,10 @@ def test_what_explain_needs_is_named(
     assert "onnx and onnxruntime not installed; pip install 'streamclf[compile]'" in capsys.readouterr().err
 
 
-def test_what_openvino_breaks_is_said_by_graph(
+def test_for_openvino_the_loss_is_explained_by_graph(
     model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """OpenVINO lowers what no layer of the ONNX graph says: it is asked itself, and nothing is simulated."""
+    """OpenVINO lowers operators that the ONNX graph does not name, so the command measures on OpenVINO itself."""
     reports = {
         None: ParityReport(max_dp=0.5, actual="dark", expected="bright"),
         "head": ParityReport(max_dp=float("nan"), actual="bright", expected="bright"),
@@ -115,7 +122,7 @@ def test_what_openvino_breaks_is_said_by_graph(
     monkeypatch.setattr("streamclf.commands.compile.explain_by_graph", lambda *_: found)
     assert _main(["compile", model, "--backend", "openvino", "--explain"]) == 0
     out = capsys.readouterr().out
-    assert "both graphs lowered: max |dp| 5.0e-01, and another label (dark)" in out
+    assert "both graphs in bf16: max |dp| 5.0e-01, and another label (dark)" in out
     assert "--precision auto keeps the encoder in fp32" in out
     report = report_of(capsys, model, "--backend", "openvino", "--explain")
     assert report["explanation"] == {

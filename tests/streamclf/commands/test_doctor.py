@@ -1,4 +1,4 @@
-"""`streamclf doctor`: what it reads of a machine, and what it makes of it."""
+"""`streamclf doctor`: what it reads from the machine, and the advice that it gives."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from engines.backends.choice import choose_backend
 from engines.backends.gpu import Gpu
 from engines.errors import ParityError
 from streamclf.cli import _main
-from streamclf.commands.doctor import _advice, _cpu, _memory, examine, render
+from streamclf.commands.doctor import _advice, _cpu, _memory, examine_machine, format_report
 from streamclf.sources.camera import Camera
 
 CARD = Gpu(name="NVIDIA H200", driver="570.1", memory_mib=143771, compute_capability="9.0")
@@ -21,7 +21,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMCLF_CACHE", str(tmp_path / "cache"))
 
 
-def test_json_is_one_object_and_names_what_auto_took(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_one_object_and_names_the_backend_of_auto(capsys: pytest.CaptureFixture[str]) -> None:
     assert _main(["doctor", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert set(report) == {
@@ -36,23 +36,23 @@ def test_json_is_one_object_and_names_what_auto_took(capsys: pytest.CaptureFixtu
     assert report["libraries"]["numpy"]
 
 
-def test_the_text_says_the_same(tmp_path: Path) -> None:
+def test_the_text_names_gpu_cameras_and_advice(tmp_path: Path) -> None:
     camera = Camera(index=2, path=tmp_path / "absent", name="Desk cam")
-    lines = "\n".join(render(examine(gpus=lambda: [CARD], cameras=lambda: [camera])))
+    lines = "\n".join(format_report(examine_machine(gpus=lambda: [CARD], cameras=lambda: [camera])))
     assert "gpu        NVIDIA H200, 143,771 MiB, compute capability 9.0, driver 570.1" in lines
     assert "camera     2: Desk cam" in lines
     assert "advice     pip install 'streamclf[tensorrt]' to run on NVIDIA H200" in lines
-    assert f"advice     {tmp_path}/absent: may not be opened; add this user to the group video" in lines
+    assert f"advice     {tmp_path}/absent: no permission to open it; add this user to the group video" in lines
     assert "auto       openvino: NVIDIA H200 is here, but not tensorrt and pycuda" in lines
 
 
-def test_a_model_that_cannot_run_is_a_line_and_exit_1(
+def test_a_model_that_cannot_run_is_one_line_and_exit_code_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refuse(bundle: object) -> None:
+    def fail(bundle: object) -> None:
         raise ParityError("golden clip gives dark, PyTorch bright")
 
-    monkeypatch.setattr("engines.opening.open_engine", refuse)
+    monkeypatch.setattr("engines.opening.open_engine", fail)
     assert _main(["doctor"]) == 1
     assert "model      camera-events: golden clip gives dark, PyTorch bright" in capsys.readouterr().out
 
@@ -64,22 +64,24 @@ def test_a_model_that_cannot_run_is_a_line_and_exit_1(
         ("processor\t: 0\nFeatures\t: fp asimd i8mm\nModel\t\t: Pi 5\n", "Pi 5", ["asimd", "i8mm"]),
     ],
 )
-def test_cpu_features_of_x86_and_arm(tmp_path: Path, text: str, model: str, features: list[str]) -> None:
+def test_cpu_features_are_read_on_x86_and_arm(tmp_path: Path, text: str, model: str, features: list[str]) -> None:
     (tmp_path / "cpuinfo").write_text(text)
     cpu = _cpu(tmp_path)
     assert (cpu["model"], cpu["features"]) == (model, features)
     assert 1 <= cpu["usable_cores"] <= cpu["cores"]
 
 
-def test_without_proc_nothing_is_invented(tmp_path: Path) -> None:
+def test_without_proc_memory_and_features_are_unknown(tmp_path: Path) -> None:
     assert _memory(tmp_path) == {"total_mib": None, "available_mib": None}
     assert _cpu(tmp_path)["features"] == []
 
 
-def test_a_full_or_closed_cache_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_advice_names_a_full_or_unwritable_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     choice = choose_backend(gpus=list)
     libraries = dict.fromkeys(streamclf.commands.doctor.LIBRARIES, "1")
     monkeypatch.setattr(streamclf.commands.doctor, "MIN_FREE_BYTES", 1 << 62)
-    assert "less than 1 GiB free" in " ".join(_advice(choice, [], [], libraries))
+    assert "has less than 1 GiB free" in " ".join(_advice(choice, [], [], libraries))
     monkeypatch.setattr("os.access", lambda path, mode: False)
-    assert "may not be written, so engines are compiled at each start" in " ".join(_advice(choice, [], [], libraries))
+    assert "cannot be written, so every start compiles the engines again" in " ".join(
+        _advice(choice, [], [], libraries)
+    )
