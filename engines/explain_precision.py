@@ -1,9 +1,9 @@
 """Find which of a bundle's two graphs a reduced precision breaks, by measuring on the backend itself.
 
 `engines.graphs.explain` finds layers, because it simulates the graph that TensorRT gets. OpenVINO itself chooses which
-operators it lowers: ONNX's opset 17 cannot express its BF16 convolutions, for example. It cannot reliably be told to
-keep single layers in fp32 either: 2026.4 fails with "node is not initialized" for some choices. So for OpenVINO a whole
-graph is the smallest part that stays in fp32.
+operators it lowers: ONNX's opset 17 cannot express its BF16 convolutions, for example. Nor has it a
+reliable way to keep single layers in fp32: 2026.4 fails with "node is not initialized" for some choices. So for
+OpenVINO a whole graph is the smallest part that stays in fp32.
 """
 
 from __future__ import annotations

@@ -168,8 +168,7 @@ class _LoweringSimulation:
 
 def _session(model: Model) -> ort.InferenceSession:
     settings = ort.SessionOptions()
-    settings.graph_optimization_level = (
-        ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    )  # optimisation would remove the rounding
+    # Optimisation would remove the rounding.
+    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     settings.log_severity_level = 3
     return ort.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])

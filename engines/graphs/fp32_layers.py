@@ -13,7 +13,7 @@ Fp32Layers = Mapping[str, tuple[str, ...]]
 
 
 def load_fp32_layers(bundle: Bundle, precision: str) -> Fp32Layers:
-    """Load the layers found for this bundle and precision; empty if none were found or nobody has searched."""
+    """Load the layers found for this bundle and precision; empty if there are none or no search was made."""
     blob = _cache(bundle, precision).load("fp32-layers")
     found = json.loads(blob) if blob else {}
     return {graph: tuple(found.get(graph, ())) for graph in GRAPH_NAMES}

@@ -34,9 +34,8 @@ def test_the_parts_cover_every_architecture_precision_and_torch(bench: ModuleTyp
     for name in ("vivit-encoder", "vivit-joint", "vivit-self", "vivit-dot", "hybrid-densenet121", "conv-transformer"):
         for what in ("bundle", "fp16", "int8", "fp32", "torch-fp16", "torch-fp32"):
             assert f"{name}/{what}" in parts
-    assert (
-        parts.index("vivit-encoder/fp16") < 4
-    )  # the goal comes first, because the GPU may not be available until the end
+    # The goal comes first, because the GPU may not be available until the end.
+    assert parts.index("vivit-encoder/fp16") < 4
     assert parts.index("conv-transformer/bundle") < parts.index("conv-transformer/fp16")
 
 

@@ -8,10 +8,9 @@ import threading
 import time
 from pathlib import Path
 
+# The root must come before tests/, which has folders with the names of the packages.
 sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(
-    0, str(Path(__file__).parents[2])
-)  # at the front, because tests/ has folders with the names of the packages
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from support.gpu_double import double_platform
 

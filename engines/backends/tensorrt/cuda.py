@@ -154,10 +154,8 @@ class PyCudaDevice:
         _check(library.cuStreamBeginCapture_v2(handle, ctypes.c_int(THREAD_LOCAL)), "cuStreamBeginCapture")
         try:
             enqueue()
-        finally:
-            code = library.cuStreamEndCapture(
-                handle, ctypes.byref(graph)
-            )  # even after an error, or the stream stays in capture mode
+        finally:  # even after an error, or the stream stays in capture mode
+            code = library.cuStreamEndCapture(handle, ctypes.byref(graph))
         _check(code, "cuStreamEndCapture")
         executable = ctypes.c_void_p()
         try:

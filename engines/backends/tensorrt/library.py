@@ -150,13 +150,13 @@ def _set_precision(config: Any, network: Any, request: PlanRequest) -> None:
     config.set_flag(getattr(trt.BuilderFlag, FLAGS[request.precision]))
     if request.precision == "int8":
         config.set_flag(trt.BuilderFlag.FP16)  # for the layers that are not quantised
-    kept = set(request.keep_fp32)
-    if not kept:
+    fp32_layers = set(request.keep_fp32)
+    if not fp32_layers:
         return
     config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
     for index in range(network.num_layers):
         layer = network.get_layer(index)
-        if layer.name not in kept or layer.type in (trt.LayerType.CONSTANT, trt.LayerType.SHAPE):
+        if layer.name not in fp32_layers or layer.type in (trt.LayerType.CONSTANT, trt.LayerType.SHAPE):
             continue
         layer.precision = trt.float32
         for output in range(layer.num_outputs):
