@@ -1,4 +1,4 @@
-"""`python -m streamclf`: the command line."""
+"""Run the command line as `python -m streamclf`."""
 
 from streamclf.cli import main
 

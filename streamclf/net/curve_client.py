@@ -19,8 +19,10 @@ REFUSED_S: Final = 5.0
 """Refusals for this long are an error; by then the service has read a key that was just added to its list."""
 REOPEN_AFTER_S: Final = 1.0
 """A pause before the socket is opened again, after a refusal that libzmq does not retry by itself."""
-_QUICK_CLOSE_S = 1.5
-_MIN_REFUSALS = 3
+_QUICK_CLOSE_S: Final = 1.5
+"""A connection that is closed within this time counts as refused; a stopped or overloaded service takes longer."""
+_MIN_REFUSALS: Final = 3
+"""Fewer refusals in a row are never an error: one may come from a service that is just starting or stopping."""
 _EVENTS: Final = (
     zmq.EVENT_CONNECTED
     | zmq.EVENT_HANDSHAKE_SUCCEEDED
@@ -139,7 +141,7 @@ class HandshakeMonitor:
         elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self._refused_since, self._refusals = None, 0
         elif event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
-            if now - self._connected_at < _QUICK_CLOSE_S:  # a service that is stopped or overloaded takes longer
+            if now - self._connected_at < _QUICK_CLOSE_S:
                 self._count_refusal(_CLOSED)
         else:
             self._count_refusal(_NOT_ALLOWED if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH else _MISMATCH)

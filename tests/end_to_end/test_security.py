@@ -146,15 +146,15 @@ def test_one_key_file_is_enough_for_events_and_replay(keyed: KeyedHub, link: Eve
 def test_events_on_the_wire_are_encrypted(keyed: KeyedHub, link: EventProducer) -> None:
     secret = keyed.client("viewer")
     with (
-        RecordingRelay(keyed.hub.events) as tap,
+        RecordingRelay(keyed.hub.events) as relay,
         SteadyProducer(link),
-        subscribe(tap.endpoint, keys=secret, types=["prediction"]) as events,
+        subscribe(relay.endpoint, keys=secret, types=["prediction"]) as events,
     ):
         for _ in range(20):
             assert next_prediction(events).model == MARK
-        assert len(tap.from_service) > 20 * 400
+        assert len(relay.from_service) > 20 * 400
         for word in (MARK.encode(), b"prediction", b"heartbeat", b"offset"):
-            assert word not in tap.from_service
+            assert word not in relay.from_service
 
 
 @pytest.mark.parametrize("mechanism", [b"NULL", b"PLAIN", b"CURVE"])
@@ -177,25 +177,25 @@ def test_client_without_keys_gets_no_byte_of_an_event(keyed: KeyedHub, link: Eve
 @pytest.mark.parametrize("wrong", ["no keys", "not on the list", "other service"])
 def test_refused_client_gets_the_reason_and_no_event(keyed: KeyedHub, link: EventProducer, wrong: str) -> None:
     other_public, _ = make_keys(keyed.directory, "other")
-    with RecordingRelay(keyed.hub.events) as tap, SteadyProducer(link):
+    with RecordingRelay(keyed.hub.events) as relay, SteadyProducer(link):
         if wrong == "no keys":
-            error = error_of_subscribing(tap.endpoint)
+            error = error_of_subscribing(relay.endpoint)
             assert "refuses clients without keys" in error
         elif wrong == "not on the list":
             secret = keyed.client("viewer", allowed=False)
-            error = error_of_subscribing(tap.endpoint, secret)
+            error = error_of_subscribing(relay.endpoint, secret)
             assert "does not know the key" in error
             assert "publish.allow" in error
         else:
             secret = keyed.client("viewer")
-            error = error_of_subscribing(tap.endpoint, secret, other_public)
+            error = error_of_subscribing(relay.endpoint, secret, other_public)
             assert "the service's key is not the one" in error
-        assert tap.endpoint in error
+        assert relay.endpoint in error
         assert "secret-key" not in error
         # The greetings, cookies and refusals of some attempts. One event has 400 bytes, and there is one every 5 ms.
-        assert len(tap.from_service) < 100 * 500
-        assert MARK.encode() not in tap.from_service
-        assert b"offset" not in tap.from_service
+        assert len(relay.from_service) < 100 * 500
+        assert MARK.encode() not in relay.from_service
+        assert b"offset" not in relay.from_service
     context = zmq.Context()
     with context, context.socket(zmq.REQ) as replay:
         replay.linger = 0
@@ -212,10 +212,11 @@ def test_keys_for_a_service_without_keys_give_an_error(tmp_path: Path) -> None:
 
 
 def test_changes_of_the_allow_list_apply_at_once_and_disturb_no_other_client(
-    keyed: KeyedHub, link: EventProducer
+    keyed: KeyedHub, link: EventProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("streamclf.net.curve_client.REFUSED_S", 2.0)  # longer than the refusals before the key is added
     good, late = keyed.client("good"), keyed.client("late", allowed=False)
-    with SteadyProducer(link) as posting, subscribe(good, types=["prediction"]) as plain:
+    with SteadyProducer(link) as producer, subscribe(good, types=["prediction"]) as plain:
         first = next_prediction(plain)
         with subscribe(late, types=["prediction"]) as events:
             assert events.receive(0.5) is None
@@ -223,7 +224,7 @@ def test_changes_of_the_allow_list_apply_at_once_and_disturb_no_other_client(
             next_prediction(events)
             (keyed.allowed / "late.key").unlink()
             assert "does not know the key" in error_within(events, 10.0)
-        last = posting.posted
+        last = producer.posted
         seen = [int(first.window.start_s)]
         while seen[-1] < last:
             seen.append(int(next_prediction(plain).window.start_s))
