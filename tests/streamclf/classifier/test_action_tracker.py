@@ -1,4 +1,4 @@
-"""No flicker whatever the input: hysteresis in seconds, and for each start exactly one end."""
+"""Actions never flicker: hysteresis is in seconds, and each start has exactly one end."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def phases(changes: list[ActionChange]) -> list[str]:
     return [change.phase for change in changes]
 
 
-def test_the_docstrings_example() -> None:
+def test_the_example_in_the_docstring() -> None:
     changes = run([0.9] * 10 + [0.3] + [0.9] * 3 + [0.3] * 10)
     start, *updates, end = changes
     assert (start.phase, start.started_s, start.at_s) == ("start", 10.0, pytest.approx(10.6))
@@ -47,11 +47,11 @@ def test_one_high_prediction_starts_nothing() -> None:
     assert run([0.1] * 5 + [1.0] + [0.1] * 5) == []
 
 
-def test_none_of_the_labels_is_a_valid_answer() -> None:
+def test_labels_below_the_threshold_start_nothing() -> None:
     assert run([0.4] * 50) == []
 
 
-def test_between_two_actions_lies_the_cooldown() -> None:
+def test_two_actions_are_separated_by_the_cooldown() -> None:
     changes = run(([0.95] * 8 + [0.0] * 4) * 6)
     ends = [change.at_s for change in changes if change.phase == "end"]
     starts = [change.at_s for change in changes if change.phase == "start"]
@@ -59,7 +59,7 @@ def test_between_two_actions_lies_the_cooldown() -> None:
     assert all(start - end >= CONFIG.cooldown_s - 1e-6 for end, start in zip(ends, starts[1:], strict=False))
 
 
-def test_a_gap_ends_the_action_where_it_was_last_seen() -> None:
+def test_a_gap_ends_the_action_at_its_last_prediction() -> None:
     tracker = ActionTracker({"wave": CONFIG})
     for index in range(6):
         tracker.update({"wave": 1.0}, 0.0, index * STEP_S, 0)
@@ -67,7 +67,7 @@ def test_a_gap_ends_the_action_where_it_was_last_seen() -> None:
     assert (end.phase, end.reason, end.at_s, end.segment) == ("end", "gap", 1.0, 0)
 
 
-def test_a_looped_files_clock_begins_again_and_actions_go_on() -> None:
+def test_the_clock_of_a_looped_file_begins_again_and_actions_continue() -> None:
     tracker = ActionTracker({"wave": ActionConfig(on=0.8, off=0.5, min_s=0.2, cooldown_s=1.0)})
     starts = 0
     for segment in range(3):
@@ -83,7 +83,7 @@ def test_updates_come_once_a_second() -> None:
     assert all(later - earlier == pytest.approx(1.0) for earlier, later in pairwise(times))
 
 
-def test_a_broken_models_nan_ends_nothing_wrongly_and_starts_nothing() -> None:
+def test_a_nan_from_a_broken_model_starts_nothing() -> None:
     assert run([math.nan] * 30) == []
 
 
@@ -95,7 +95,7 @@ def test_closing_twice_ends_once() -> None:
     assert tracker.close("stopped") == []
 
 
-def test_other_thresholds_end_nothing_and_a_label_that_is_gone_ends_once() -> None:
+def test_new_thresholds_end_no_action_and_a_removed_label_ends_once() -> None:
     tracker = ActionTracker({"wave": CONFIG, "walk": CONFIG})
     changes = []
     for index in range(8):
@@ -110,13 +110,13 @@ def test_other_thresholds_end_nothing_and_a_label_that_is_gone_ends_once() -> No
         for change in tracker.update({"wave": 0.9, "walk": 0.9, "new": 0.9}, 0.0, index * STEP_S, 0)
     ]
     assert [change.label for change in later if change.phase == "start"] == ["new"]
-    assert {change.started_s for change in later if change.label == "wave"} == {0.0}  # the same action goes on
+    assert {change.started_s for change in later if change.label == "wave"} == {0.0}  # the same action continues
     (below,) = (change for change in tracker.update({"wave": 0.1, "new": 0.9}, 0.0, 20 * STEP_S, 0) if change.reason)
     assert (below.label, below.reason) == ("wave", "below")
     assert phases(tracker.close("stopped")) == ["end"]
 
 
-def test_the_body_is_an_action_events() -> None:
+def test_the_body_has_the_keys_of_an_action_event() -> None:
     start = run([1.0] * 5)[0].body()
     assert start["phase"] == "start"
     assert "reason" not in start
@@ -127,7 +127,7 @@ BERLIN = ZoneInfo("Europe/Berlin")
 FRIDAY_S = datetime(2026, 1, 2, 17, 0, tzinfo=BERLIN).timestamp()
 
 
-def test_an_action_that_goes_on_ends_with_its_hours_and_starts_with_the_next() -> None:
+def test_a_continuous_action_ends_with_its_hours_and_starts_with_the_next() -> None:
     config = ActionConfig(min_s=0.6, cooldown_s=0, active=("mon-fri 08:00-18:00",))
     tracker = ActionTracker({"wave": config}, zone=BERLIN)
     changes = []
@@ -148,7 +148,7 @@ def test_an_action_that_goes_on_ends_with_its_hours_and_starts_with_the_next() -
     assert all(c.started_s == c.at_s - 600 for c in changes if c.phase == "start")  # never before the hours began
 
 
-def test_hours_end_also_while_no_prediction_comes() -> None:
+def test_an_action_ends_with_its_hours_without_a_prediction() -> None:
     tracker = ActionTracker({"wave": ActionConfig(min_s=0, active=("17:00-18:00",))}, zone=BERLIN)
     tracker.update({"wave": 1.0}, 0.0, 1.0, 4, FRIDAY_S)
     assert tracker.end_outside_hours(FRIDAY_S + 3599) == []
@@ -157,12 +157,12 @@ def test_hours_end_also_while_no_prediction_comes() -> None:
     assert tracker.end_outside_hours(FRIDAY_S + 3660) == []
 
 
-def test_no_hours_at_all_is_never() -> None:
+def test_an_empty_list_of_hours_is_never() -> None:
     tracker = ActionTracker({"wave": ActionConfig(min_s=0, active=())})
     assert all(tracker.update({"wave": 1.0}, 0.0, n / 5, 0, FRIDAY_S) == [] for n in range(20))
 
 
-def test_what_is_none_of_the_labels_is_unknown_and_nothing_else() -> None:
+def test_a_window_without_a_likely_label_is_unknown_alone() -> None:
     labels = {"wave": ActionConfig(on=0.3, off=0.1, min_s=0.4), "unknown": ActionConfig(min_s=0.4)}
     tracker = ActionTracker(labels, unknown_below=0.4)
     changes = []
@@ -179,7 +179,7 @@ def test_without_unknown_below_nothing_is_unknown() -> None:
     assert all(tracker.update({"wave": 0.01}, 0.0, n / 5, 0) == [] for n in range(20))
 
 
-def test_several_labels_go_on_at_once() -> None:
+def test_actions_of_several_labels_run_at_once() -> None:
     tracker = ActionTracker({"wave": ActionConfig(on=0.4, off=0.2), "walk": ActionConfig(on=0.4, off=0.2)})
     changes = []
     for index in range(5):
@@ -219,18 +219,18 @@ changes_of_configuration = st.dictionaries(st.integers(0, 30), st.sampled_from([
     config=configs, other=configs, unknown_below=st.sampled_from([0.0, 0.0, 0.5, 1.0]), inputs=steps,
     reloads=st.just({}) | changes_of_configuration,
 )  # fmt: skip
-def test_every_start_has_one_end_and_nothing_flickers(
+def test_every_start_has_one_end_and_no_action_flickers(
     config: ActionConfig,
     other: ActionConfig,
     unknown_below: float,
     inputs: list[tuple[float, bool, dict[str, float], int, bool]],
     reloads: dict[int, str],
 ) -> None:
-    """Through gaps, edges of hours, clocks that jump, classifiers that die and changes of the configuration."""
+    """Check this through gaps, limits of hours, clock jumps, killed classifiers and changed configurations."""
     labels = {"wave": config, "walk": other, "unknown": config}
     tracker = ActionTracker(labels, unknown_below, BERLIN)
     hub, life = OpenActions(), 0
-    journal: list[tuple[dict[str, Any], int, float]] = []  # body, the classifier's life, wall clock
+    journal: list[tuple[dict[str, Any], int, float]] = []  # body, number of the classifier's run, wall clock
     media_s, segment, forward, clock_s, changed = 0.0, 0, True, FRIDAY_S, False
 
     def post(changes: list[ActionChange]) -> None:
@@ -266,7 +266,7 @@ def test_every_start_has_one_end_and_nothing_flickers(
 
 
 LAX = ActionConfig(on=1.0, off=0.0, min_s=0, cooldown_s=0)
-"""What holds whatever the configuration was in between: each start has one end."""
+"""The requirement that holds with any change of the configuration: each start has one end."""
 
 
 def within_hours(config: ActionConfig, clock_s: float) -> bool:
@@ -283,12 +283,12 @@ def check_one_label(entries: list[tuple[dict[str, Any], int, float]], config: Ac
             assert running is None
             assert body["at_s"] - body["started_s"] >= config.min_s - 1e-5
             assert config.active is None or within_hours(config, clock_s)
-            if forward and life == ended_life:  # a classifier that starts again knows of no cooldown
+            if forward and life == ended_life:  # a classifier that starts again does not remember the cooldown
                 assert body["at_s"] - ended_s >= config.cooldown_s - 1e-5
             running = body["started_s"]
         else:
             assert running == body["started_s"]
             if body["phase"] == "end":
                 running, ended_s = None, body["at_s"]
-                ended_life = -1 if body["reason"] == "lost" else life  # the hub ends what another life began
+                ended_life = -1 if body["reason"] == "lost" else life  # the hub ended an action of a killed classifier
     assert running is None

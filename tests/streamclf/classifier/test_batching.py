@@ -1,4 +1,4 @@
-"""When a batch is begun."""
+"""When a batch starts, and how many chunks are held back for it."""
 
 import math
 
@@ -16,15 +16,15 @@ def note_chunks(batcher: DynamicBatcher, *streams: str, at_s: float = 0.0) -> No
         batcher.note_chunk(stream, at_s)
 
 
-def test_nothing_is_begun_for_nothing() -> None:
+def test_no_batch_starts_without_a_due_chunk() -> None:
     batcher = DynamicBatcher(WAIT_S)
     note_chunks(batcher, "a")
     assert not batcher.should_start([], 0, 8, 0.0)
-    assert not batcher.should_start([], 9, 8, 0.0)  # chunks that complete no window may be many
+    assert not batcher.should_start([], 9, 8, 0.0)  # chunks that complete no window wait, however many they are
     assert batcher.remaining_s(0.0) == math.inf
 
 
-def test_one_stream_alone_never_waits_also_beside_those_that_bring_nothing() -> None:
+def test_a_single_active_stream_never_waits_for_silent_ones() -> None:
     batcher = DynamicBatcher(WAIT_S)
     note_chunks(batcher, "a", "b", "c")
     later = ACTIVE_S + 0.1
@@ -32,7 +32,7 @@ def test_one_stream_alone_never_waits_also_beside_those_that_bring_nothing() -> 
     assert batcher.should_start([later], 1, 8, later)
 
 
-def test_a_chunk_waits_until_its_time_is_up() -> None:
+def test_a_chunk_waits_at_most_the_maximum_time() -> None:
     batcher = DynamicBatcher(WAIT_S)
     note_chunks(batcher, "a", "b")
     assert not batcher.should_start([0.1], 1, 8, 0.1)
@@ -42,14 +42,14 @@ def test_a_chunk_waits_until_its_time_is_up() -> None:
     assert batcher.remaining_s(0.12) == math.inf
 
 
-def test_time_spent_elsewhere_counts_as_waiting() -> None:
-    """A chunk that came while another batch ran has waited since."""
+def test_time_during_another_batch_counts_as_waiting() -> None:
+    """A chunk that arrived while another batch ran has waited since its capture."""
     batcher = DynamicBatcher(WAIT_S)
     note_chunks(batcher, "a", "b")
     assert batcher.should_start([0.05], 1, 8, 0.08)
 
 
-def test_what_is_complete_or_enough_waits_no_longer() -> None:
+def test_a_batch_starts_when_every_stream_is_due_or_enough_chunks_wait() -> None:
     for due, waiting in (([0.0, 0.0, 0.0], 3), ([0.0], 4), ([0.0, 0.0], 4)):
         batcher = DynamicBatcher(WAIT_S)
         note_chunks(batcher, "a", "b", "c")
@@ -57,14 +57,14 @@ def test_what_is_complete_or_enough_waits_no_longer() -> None:
         assert batcher.should_start(due, waiting, 4, 0.001)
 
 
-def test_without_a_time_to_wait_there_is_no_waiting() -> None:
+def test_with_a_maximum_wait_of_zero_no_chunk_waits() -> None:
     batcher = DynamicBatcher(0.0)
     note_chunks(batcher, "a", "b")
     assert batcher.should_start([0.0], 1, 8, 0.0)
 
 
-def test_chunks_are_held_back_while_encoding_them_together_takes_no_time_to_speak_of() -> None:
-    assert max_held_chunks(0.0) == 1  # nothing is known yet
+def test_chunks_are_held_back_only_where_encoding_them_is_fast() -> None:
+    assert max_held_chunks(0.0) == 1  # the cost is not known yet
     assert max_held_chunks(MAX_ADDED_S / 2.5) == 3
     assert max_held_chunks(2 * MAX_ADDED_S) == 1
 
@@ -73,7 +73,7 @@ def test_chunks_are_held_back_while_encoding_them_together_takes_no_time_to_spea
     steps=st.lists(st.tuples(st.floats(0, 0.05), st.lists(st.integers(0, 3), min_size=3, max_size=3)), max_size=60),
     enough=st.integers(1, 8),
 )
-def test_no_chunk_ever_waits_longer_than_it_may(steps: list[tuple[float, list[int]]], enough: int) -> None:
+def test_no_chunk_waits_longer_than_the_maximum_time(steps: list[tuple[float, list[int]]], enough: int) -> None:
     batcher, now_s, since_s = DynamicBatcher(WAIT_S), 0.0, None
     for pause_s, waiting in steps:
         now_s += pause_s

@@ -1,4 +1,4 @@
-"""A classifier that cannot keep up: rings and feeds as they are, an engine that takes time by a clock of the test."""
+"""A classifier that cannot keep up: real rings and feeds, and an engine that takes time by the test's clock."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from streamclf.windows.sampling import ChunkMeta
 
 CHUNKS_PER_S = 5.0
 ENCODE_BOUND = {"streams": 8, "chunks": 16, "encode_s": 0.05, "head_s": 0.001}
-"""Twice what fits."""
+"""Twice the load that the engine can serve."""
 HEAD_BOUND = {"streams": 8, "chunks": 20, "encode_s": 0.002, "head_s": 0.05}
 Events = list[tuple[float, str, dict[str, Any]]]
 
@@ -29,14 +29,14 @@ def adaptive(_: int) -> dict[str, Any]:
 
 
 def expected(camera: SlowCamera, body: dict[str, Any], chunks: int) -> float:
-    """The answer for the very chunks of the window that `body` names."""
+    """Return the probability computed from the chunks of the window that `body` names."""
     first = round(body["window"]["start_s"] * CHUNKS_PER_S)
     segment = body["window"]["segment"]
     numbers = {(written[0], written[1]): written[2] for written in camera.written}
     return answer([numbers[segment, first + i] for i in range(chunks)])
 
 
-def check_answers(rig: Rig, events: Events) -> None:
+def check_probabilities(rig: Rig, events: Events) -> None:
     cameras = {camera.name: camera for camera in rig.cameras}
     assert events
     for _, stream, body in events:
@@ -44,9 +44,11 @@ def check_answers(rig: Rig, events: Events) -> None:
         assert dict(body["top"])["a"] == pytest.approx(want, abs=1e-5)
 
 
-def check_accounts(rig: Rig, events: Events) -> None:
-    """Each chunk was read, given up or waits; each window of the configured raster was predicted or counted, but those
-    that lack a chunk which was given up."""
+def check_counters(rig: Rig, events: Events) -> None:
+    """Check that every chunk was read, given up or waits, and every window was predicted or counted as dropped.
+
+    Only windows of the configured hop count, and those that lack a dropped chunk may be missing.
+    """
     predicted = Counter(stream for _, stream, _ in events)
     chunks = rig.engine.spec.chunks
     for camera in rig.cameras:
@@ -59,8 +61,8 @@ def check_accounts(rig: Rig, events: Events) -> None:
             for i in range(chunks - 1, len(camera.written) - waiting)
             if camera.written[i][0] == camera.written[i - chunks + 1][0]
         ]
-        promised = sum((camera.written[i][1] - chunks + 1) % feed.settings.hop == 0 for i in complete)
-        missing = promised - (predicted[camera.name] + drops["window"] + drops["outdated"] + drops["hop"])
+        due = sum((camera.written[i][1] - chunks + 1) % feed.settings.hop == 0 for i in complete)
+        missing = due - (predicted[camera.name] + drops["window"] + drops["outdated"] + drops["hop"])
         assert 0 <= missing <= lost * chunks
         if not lost:
             assert missing == 0
@@ -75,34 +77,34 @@ def per_stream(rig: Rig, events: Events) -> list[int]:
     return [found[camera.name] for camera in rig.cameras]
 
 
-def test_under_its_load_nothing_is_given_up() -> None:
+def test_below_full_load_nothing_is_given_up() -> None:
     with Rig(streams=8, chunks=16, encode_s=0.01, head_s=0.005, settings=adaptive) as rig:
         events = rig.run(30)
-        check_answers(rig, events)
-        check_accounts(rig, events)
+        check_probabilities(rig, events)
+        check_counters(rig, events)
         assert not any(+camera.feed.drops for camera in rig.cameras)
         assert min(per_stream(rig, events)) >= 30 * CHUNKS_PER_S - 16
         assert {body["hop"] for _, _, body in events} == {1}
 
 
-def test_too_many_encodes_leave_some_streams_served_well_and_all_in_turn() -> None:
-    """With all of them served too slowly no window would ever be complete in time: that was so."""
+def test_with_too_many_encodes_some_streams_are_served_well_and_all_of_them_in_turn() -> None:
+    """A regression test: with all streams served too slowly, no window was ever complete in time."""
     with Rig(**ENCODE_BOUND) as rig:
         events = rig.run(10)
         later = rig.run(120)
-        check_answers(rig, events + later)
-        check_accounts(rig, events + later)
-        assert len(later) > 120 * CHUNKS_PER_S * 2  # of four streams' worth that fit, at best
+        check_probabilities(rig, events + later)
+        check_counters(rig, events + later)
+        assert len(later) > 120 * CHUNKS_PER_S * 2  # the engine can serve four streams at best
         assert min(per_stream(rig, later)) > 0.5 * max(per_stream(rig, later))
         assert ages(later)[-1] < 0.5
 
 
-def test_too_many_windows_are_answered_by_longer_hops_of_all_adaptive_streams() -> None:
+def test_with_too_many_windows_all_adaptive_streams_get_longer_hops() -> None:
     with Rig(**HEAD_BOUND, settings=adaptive) as rig:
         first = rig.run(10)
         later = rig.run(60)
-        check_answers(rig, first + later)
-        check_accounts(rig, first + later)
+        check_probabilities(rig, first + later)
+        check_counters(rig, first + later)
         assert not sum(camera.feed.drops["overload"] for camera in rig.cameras)
         assert {body["hop"] for _, _, body in later} == {4}
         assert set(per_stream(rig, later)) == {int(60 * CHUNKS_PER_S / 4)}
@@ -116,7 +118,7 @@ def test_chunks_between_two_windows_are_not_encoded() -> None:
         rig.run(30)
         before = rig.engine.encoded
         events = rig.run(60)
-        check_answers(rig, events)
+        check_probabilities(rig, events)
         assert {body["hop"] for _, _, body in events} <= {MAX_HOP_WINDOWS * 16, MAX_HOP_WINDOWS * 8}
         assert rig.engine.encoded - before < 0.6 * 60 * 8 * CHUNKS_PER_S
         assert min(per_stream(rig, events)) >= 4
@@ -125,7 +127,9 @@ def test_chunks_between_two_windows_are_not_encoded() -> None:
 
 @pytest.mark.parametrize("load", [ENCODE_BOUND, HEAD_BOUND])
 @pytest.mark.parametrize("change", [{}, {"adaptive": True}, {"max_staleness_ms": 250}])
-def test_when_the_load_falls_all_is_as_before_within_a_second(load: dict[str, Any], change: dict[str, Any]) -> None:
+def test_when_the_load_falls_everything_is_restored_within_a_second(
+    load: dict[str, Any], change: dict[str, Any]
+) -> None:
     with Rig(**load, settings=lambda _: change) as rig:
         rig.run(40)
         lost = sum(sum(camera.feed.drops.values()) for camera in rig.cameras)
@@ -140,15 +144,15 @@ def test_when_the_load_falls_all_is_as_before_within_a_second(load: dict[str, An
         assert per_stream(rig, events) == [2 * CHUNKS_PER_S] * 8
         assert [+camera.feed.drops for camera in rig.cameras] == before
         assert ages(events)[-1] < 0.05
-        check_answers(rig, events)
+        check_probabilities(rig, events)
         assert all(body.get("hop", 1) == 1 for _, _, body in events)
 
 
-def test_a_window_is_never_classified_when_it_is_older_than_it_may_be() -> None:
+def test_a_window_older_than_the_staleness_limit_is_not_classified() -> None:
     with Rig(streams=8, chunks=8, encode_s=0.027, head_s=0.002, settings=lambda _: {"max_staleness_ms": 150}) as rig:
         events = rig.run(60)
-        check_answers(rig, events)
-        check_accounts(rig, events)
+        check_probabilities(rig, events)
+        check_counters(rig, events)
         stale = sum(camera.feed.drops["outdated"] for camera in rig.cameras)
         assert stale > 0
         head_s = rig.engine.max_batch * rig.engine.head_s
@@ -158,26 +162,26 @@ def test_a_window_is_never_classified_when_it_is_older_than_it_may_be() -> None:
         assert any(body.get("dropped", {}).get("outdated") for body in last.values())
 
 
-def test_staleness_without_a_limit_is_nobodys_business() -> None:
+def test_without_a_staleness_limit_old_windows_are_classified() -> None:
     with Rig(streams=1, chunks=4, encode_s=0.15, head_s=2.0) as rig:
         events = rig.run(30)
         assert ages(events)[-1] > 1
         assert rig.cameras[0].feed.drops["outdated"] == 0
 
 
-def test_one_stream_that_may_adapt_does_and_the_other_keeps_its_hop() -> None:
+def test_only_the_adaptive_stream_gets_a_longer_hop() -> None:
     with Rig(
         streams=2, chunks=8, encode_s=0.001, head_s=0.2, settings=lambda i: {"adaptive": i == 0, "hop": 1 + i}
     ) as rig:
         rig.run(10)
         events = rig.run(30)
-        check_answers(rig, events)
+        check_probabilities(rig, events)
         hops = {(stream, body.get("hop")) for _, stream, body in events}
         assert hops == {("cam0", 4), ("cam1", None)}
         assert per_stream(rig, events) in ([37, 75], [38, 75])
 
 
-def test_streams_that_fell_silent_make_room_for_the_others() -> None:
+def test_silent_streams_leave_their_time_to_the_others() -> None:
     with Rig(**HEAD_BOUND, settings=adaptive) as rig:
         rig.run(20)
         assert rig.cameras[0].feed.hop == 4
@@ -189,8 +193,8 @@ def test_streams_that_fell_silent_make_room_for_the_others() -> None:
         assert {camera.feed.hop for camera in rig.cameras} == {4}
 
 
-def test_chunks_that_are_read_again_are_not_counted_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It catches up, and at that moment falls behind so far that it has to give up, too."""
+def test_chunks_that_are_read_twice_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The feed catches up, and at that moment falls behind so far that it has to give chunks up, too."""
     with Rig(streams=1, chunks=8, encode_s=0.001, head_s=0.001, settings=adaptive) as rig:
         (camera,) = rig.cameras
         monkeypatch.setattr(LoadShedder, "update", lambda *_: None)
@@ -203,11 +207,11 @@ def test_chunks_that_are_read_again_are_not_counted_again(monkeypatch: pytest.Mo
             camera.chunk(5, rig.now_s)
         events += rig.run(4)
         assert camera.feed.drops["overload"] == 8  # all but the newest
-        check_accounts(rig, events)
+        check_counters(rig, events)
 
 
-def test_who_is_late_catches_up_with_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Served like the others, a stream that fell behind would stay behind, and lose each of its windows for ever."""
+def test_a_late_stream_catches_up_with_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it were served like the others, a late stream would stay late and lose all its windows for ever."""
     with Rig(streams=3, chunks=4, encode_s=0.005, head_s=0.005, max_batch=3) as rig:
         monkeypatch.setattr(LoadShedder, "update", lambda *_: None)
         rig.run(2)
@@ -220,7 +224,7 @@ def test_who_is_late_catches_up_with_the_others(monkeypatch: pytest.MonkeyPatch)
         assert waiting[0] - max(waiting[1:]) < 4
 
 
-def test_a_stream_that_leaves_while_it_rests_is_counted_to_its_end() -> None:
+def test_a_stream_that_is_removed_while_paused_is_counted_to_its_end() -> None:
     with Rig(**ENCODE_BOUND) as rig:
         rig.run(20)
         paused = next(camera for camera in rig.cameras if camera.feed.paused)
@@ -244,7 +248,7 @@ def test_a_stream_that_leaves_while_it_rests_is_counted_to_its_end() -> None:
     ),
     hop=st.integers(1, 30),
 )
-def test_any_load_keeps_its_accounts_and_its_answers(
+def test_any_load_keeps_counters_and_probabilities_right(
     streams: int, chunks: int, encode_s: float, head_s: float, batch: int, change: dict[str, Any], hop: int
 ) -> None:
     with Rig(
@@ -259,8 +263,8 @@ def test_any_load_keeps_its_accounts_and_its_answers(
         rig.engine.encode_s = rig.engine.head_s = 1e-4
         events += rig.run(5)
         if events:
-            check_answers(rig, events)
-        check_accounts(rig, events)
+            check_probabilities(rig, events)
+        check_counters(rig, events)
 
 
 # The motion gate
@@ -275,7 +279,7 @@ def test_any_load_keeps_its_accounts_and_its_answers(
 def test_a_slot_holds_its_feature_for_as_long_as_a_window_refers_to_it(
     chunks: int, batches: list[list[tuple[bool, bool]]], data: st.DataObject
 ) -> None:
-    """As the classifier does it: a burst of chunks is placed, those that are new are encoded, windows are read last."""
+    """Place a burst of chunks, encode the new ones, then read the windows, in the classifier's order."""
     slots, first = chunks + MAX_BURST - 1, data.draw(st.integers(0, 50))
     assembler = WindowAssembler(chunks=chunks, hop=data.draw(st.integers(1, 3)), slots=slots, first_slot=first)
     bank: dict[int, int] = {}
@@ -296,7 +300,7 @@ def test_a_slot_holds_its_feature_for_as_long_as_a_window_refers_to_it(
             slot, window = assembler.place(meta, reused=reuse)
             assert first <= slot < first + slots
             if not reuse:
-                assert slot not in written  # an encode takes each slot once
+                assert slot not in written  # an encode writes each slot once
                 written[slot] = newest
             if window:
                 due.append((window, features[-chunks:]))
@@ -314,7 +318,7 @@ def grey(level: int) -> int:
 
 
 def gated_features(levels: list[int], threshold: float = 3.0) -> list[int]:
-    """What the bank should hold for each chunk: the last one that differed enough from the one encoded before it."""
+    """Return for each chunk the one whose feature the bank should hold: the last that differed enough."""
     held, reference = [], None
     for level in levels:
         if reference is None or abs(level - reference) >= threshold:
@@ -347,7 +351,7 @@ def test_a_gated_stream_has_the_features_of_its_last_encoded_chunks(levels: list
     st.lists(st.lists(st.lists(st.sampled_from([0, 1, 9, 18]), max_size=3), min_size=3, max_size=3), max_size=12),
     st.integers(2, 16),
 )
-def test_batches_of_new_and_unchanged_chunks_keep_them_apart(rounds: list[list[list[int]]], batch: int) -> None:
+def test_batches_with_new_and_unchanged_chunks_do_not_mix_them_up(rounds: list[list[list[int]]], batch: int) -> None:
     with Rig(streams=3, chunks=3, encode_s=0, head_s=0, max_batch=batch, settings=gated) as rig:
         levels: list[list[int]] = [[], [], []]
         for each in rounds:
@@ -370,18 +374,18 @@ def test_slow_drift_adds_up_until_it_counts() -> None:
         assert rig.cameras[0].feed.gated == pytest.approx(chunks * 5 / 6, abs=1)
 
 
-def test_a_scene_without_any_change_takes_neither_encodes_nor_heads() -> None:
+def test_an_unchanged_scene_needs_neither_encodes_nor_heads() -> None:
     with Rig(streams=3, chunks=4, encode_s=0.001, head_s=0.001, settings=lambda i: gated(i) if i else {}) as rig:
         events = rig.run(20, number=lambda stream, i: grey(9))
         free, *rest = per_stream(rig, events)
         assert free == rest[0] == rest[1]
         assert rig.engine.encoded == len(rig.cameras[0].written) - rig.cameras[0].feed.waiting + 2
         assert rig.engine.classified == free + 2
-        check_answers(rig, events)
+        check_probabilities(rig, events)
         assert "gated" not in next(body for _, stream, body in events if stream == "cam0")
 
 
-def test_a_gate_is_set_and_lifted_while_the_stream_runs() -> None:
+def test_a_gate_can_be_set_and_removed_while_the_stream_runs() -> None:
     with Rig(streams=1, chunks=4, encode_s=0.001, head_s=0.001) as rig:
         settings_now = rig.cameras[0].feed.settings
         encoded = []
@@ -394,8 +398,8 @@ def test_a_gate_is_set_and_lifted_while_the_stream_runs() -> None:
         assert encoded[0] >= 49 <= encoded[2]
 
 
-def test_answers_are_those_of_the_engine_that_serves() -> None:
-    """A still scene has its answer from before; another engine is asked again."""
+def test_another_engine_computes_the_last_window_again() -> None:
+    """A still scene reuses the probabilities of the window before, but not those of another engine."""
     with Rig(streams=1, chunks=4, encode_s=0.001, head_s=0.001, settings=gated) as rig:
         rig.run(5, number=lambda *_: grey(9))
         before = rig.engine.classified
@@ -404,7 +408,7 @@ def test_answers_are_those_of_the_engine_that_serves() -> None:
         assert rig.engine.classified == before + 1
 
 
-def test_the_head_is_asked_again_after_something_moved_and_went_back() -> None:
+def test_the_head_runs_again_after_an_object_moved_and_came_back() -> None:
     with Rig(streams=1, chunks=2, encode_s=0.001, head_s=0.001, settings=gated) as rig:
         events = rig.run(30, number=lambda _, i: grey(40 if i % 20 == 7 else 9))
         moved = [dict(body["top"])["a"] for _, _, body in events]

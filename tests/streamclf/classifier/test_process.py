@@ -1,4 +1,4 @@
-"""Rings in, drafts out: the classifier's loop against real shared memory and a real engine."""
+"""The classifier's loop with real shared memory and a real engine: rings in, event drafts out."""
 
 import os
 import threading
@@ -37,7 +37,7 @@ CHUNK_NS = 200_000_000
 
 
 class Posted:
-    """What the hub would have got."""
+    """A producer that keeps the drafts which the hub would receive."""
 
     def __init__(self) -> None:
         self.drafts: list[Draft] = []
@@ -63,7 +63,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 
 
 class Camera:
-    """The capture side of one stream, by hand."""
+    """The capture side of one stream, driven by the test."""
 
     def __init__(self, name: str, engine: Engine, index: int, hop: int = 1, progress: Any = None) -> None:
         spec = engine.spec
@@ -82,7 +82,7 @@ class Camera:
             progress=progress,
         )
         self.fds = (os.dup(fd), os.dup(self.wake_read))
-        """As the supervisor sends them."""
+        """Descriptors as the supervisor sends them."""
         self.chunks: list[np.ndarray] = []
         self.captured_ns: list[int] = []
         self.history: list[tuple[int, int]] = []
@@ -121,7 +121,7 @@ def serve(engine: Engine, *cameras: Camera) -> tuple[Classifier, Posted]:
 
 @contextmanager
 def running(classifier: Classifier) -> Iterator[threading.Thread]:
-    """Its loop in a thread, which is asked to stop at the end."""
+    """Run the classifier's loop in a thread, and stop it at the end."""
     control = ChildControl()
     thread = threading.Thread(target=classifier.run, args=(control,))
     thread.start()
@@ -141,7 +141,7 @@ def probability(body: dict[str, Any], label: str) -> float:
     return dict(body["top"])[label]
 
 
-def test_each_window_has_the_whole_windows_numbers_across_gaps_and_batches(engine: Engine) -> None:
+def test_each_window_has_the_probabilities_of_the_whole_window_across_gaps_and_batches(engine: Engine) -> None:
     cameras = [Camera(f"cam{i}", engine, i) for i in range(STREAMS)]
     classifier, posted = serve(engine, *cameras)
     random = np.random.default_rng(1)
@@ -163,7 +163,7 @@ def test_each_window_has_the_whole_windows_numbers_across_gaps_and_batches(engin
 
 
 def expected_windows(camera: Camera) -> Iterator[tuple[int, int, np.ndarray]]:
-    """(segment, index of the first chunk, probabilities) of each four consecutive chunks of one segment."""
+    """Yield (segment, index of the first chunk, probabilities) of each four consecutive chunks of one segment."""
     for i in range(3, len(camera.history)):
         (first_segment, first), (segment, index) = camera.history[i - 3], camera.history[i]
         if first_segment == segment and index - first == 3:
@@ -188,7 +188,7 @@ def test_a_window_counts_its_duplicates_and_corrupt_frames(engine: Engine) -> No
     assert set(first["latency_ms"]) == {"encode", "classify"}
 
 
-def test_hop_thins_the_predictions_out(engine: Engine) -> None:
+def test_a_longer_hop_yields_fewer_predictions(engine: Engine) -> None:
     camera = Camera("cam", engine, 0, hop=3)
     classifier, posted = serve(engine, camera)
     for _ in range(12):
@@ -206,7 +206,7 @@ def test_a_chunk_waits_for_the_other_streams_and_is_encoded_with_theirs(
     monkeypatch.setattr(engine, "encode", lambda chunks, slots: (batches.append(len(slots)), encode(chunks, slots)))
     one, other = cameras = [Camera("one", engine, 0), Camera("other", engine, 1)]
     classifier = Classifier(engine, [camera.feed for camera in cameras], {}, Posted(), max_wait_s=60.0)  # type: ignore[arg-type]
-    for camera in cameras:  # both are heard of at once, so that each knows of the other
+    for camera in cameras:  # both streams are active from the beginning
         camera.chunk()
         os.write(camera.wake_write, b"\1")
     with running(classifier):
@@ -221,8 +221,8 @@ def test_a_chunk_waits_for_the_other_streams_and_is_encoded_with_theirs(
         assert batches[before:] == [2 * MAX_HELD]
 
 
-def test_a_chunk_of_which_no_wake_tells_is_found_all_the_same(engine: Engine) -> None:
-    """As those are that wait when a stream is served again."""
+def test_a_chunk_without_a_wake_byte_is_found(engine: Engine) -> None:
+    """A paused stream that is served again has such chunks."""
     camera = Camera("cam", engine, 0)
     classifier, _ = serve(engine, camera)
     with running(classifier):
@@ -243,12 +243,12 @@ def test_a_chunk_that_completes_no_window_is_encoded_with_the_one_that_does(engi
         if due[-1] is not None:
             drain(classifier)
     captured_s = [time_ns / 1e9 for time_ns in camera.captured_ns]
-    # The first chunk of all may be anyone's; after it no more than two wait.
+    # The first chunk is due at once; after it at most two chunks wait.
     assert due == [captured_s[0], None, captured_s[2], captured_s[3], None, captured_s[5], None, captured_s[7]]
     assert len(posted.of("cam")) == 3
 
 
-def test_where_encoding_takes_long_no_chunk_waits_for_another(engine: Engine) -> None:
+def test_where_encoding_is_slow_no_chunk_waits_for_another(engine: Engine) -> None:
     camera = Camera("cam", engine, 0, hop=2)
     classifier, _ = serve(engine, camera)
     for i in range(6):
@@ -258,7 +258,7 @@ def test_where_encoding_takes_long_no_chunk_waits_for_another(engine: Engine) ->
     assert camera.feed.due_s(max_held=1) is None
 
 
-def test_a_file_that_waits_for_its_chunks_is_never_made_to(engine: Engine) -> None:
+def test_a_chunk_of_a_file_at_full_speed_never_waits(engine: Engine) -> None:
     read_fd, write_fd = os.pipe()
     camera = Camera("film", engine, 0, hop=4, progress=ProgressReporter(write_fd))
     classifier, _ = serve(engine, camera)
@@ -281,14 +281,14 @@ def test_a_busy_stream_does_not_starve_the_others(engine: Engine) -> None:
     assert busy.feed.chunks_read == MAX_BURST
 
 
-def test_overload_gives_up_the_oldest_and_counts_it(engine: Engine) -> None:
+def test_overload_drops_the_oldest_chunks_and_counts_them(engine: Engine) -> None:
     camera = Camera("cam", engine, 0)
     classifier, posted = serve(engine, camera)
     for _ in range(30):
         camera.chunk()
     drain(classifier)
     assert camera.feed.drops["overload"] == 29
-    assert posted.of("cam") == []  # one chunk is no window, and no window may span what was dropped
+    assert posted.of("cam") == []  # one chunk is no window, and no window spans dropped chunks
     for _ in range(3):
         camera.chunk()
     drain(classifier)
@@ -297,7 +297,7 @@ def test_overload_gives_up_the_oldest_and_counts_it(engine: Engine) -> None:
     assert body["dropped"] == {"overload": 29}
 
 
-def test_a_backlog_costs_windows_before_it_costs_chunks(engine: Engine) -> None:
+def test_a_backlog_drops_windows_before_it_drops_chunks(engine: Engine) -> None:
     camera = Camera("cam", engine, 0)
     classifier, posted = serve(engine, camera)
     waiting = CATCH_UP + 4
@@ -309,7 +309,7 @@ def test_a_backlog_costs_windows_before_it_costs_chunks(engine: Engine) -> None:
     assert len(posted.of("cam")) == CATCH_UP
 
 
-def test_it_wakes_by_event_and_leaves_when_asked(engine: Engine) -> None:
+def test_the_loop_wakes_by_event_and_ends_on_request(engine: Engine) -> None:
     camera = Camera("cam", engine, 0)
     classifier, posted = serve(engine, camera)
     with running(classifier) as thread:
@@ -320,7 +320,7 @@ def test_it_wakes_by_event_and_leaves_when_asked(engine: Engine) -> None:
     assert not thread.is_alive()
 
 
-def test_what_capture_had_finished_is_classified_before_the_end(engine: Engine, tmp_path: Path) -> None:
+def test_chunks_in_the_ring_are_classified_before_the_end(engine: Engine, tmp_path: Path) -> None:
     camera = Camera("cam", engine, 0)
     classifier, posted = serve(engine, camera)
     for _ in range(4):
@@ -340,7 +340,7 @@ def starts(posted: Posted, stream: str) -> list[float]:
     return [round(body["window"]["start_s"], 1) for body in posted.of(stream)]
 
 
-def test_streams_join_and_leave_and_the_others_numbers_stay_right(engine: Engine) -> None:
+def test_streams_join_and_leave_and_other_predictions_stay_right(engine: Engine) -> None:
     stays, goes, comes = (Camera(name, engine, 0) for name in ("stays", "goes", "comes"))
     classifier, posted = serve(engine)
     registry = FeedRegistry(engine.spec, capacity=2)
@@ -365,7 +365,7 @@ def test_streams_join_and_leave_and_the_others_numbers_stay_right(engine: Engine
     assert not any(closed(fd) for fd in stays.fds)
 
 
-def test_a_full_bank_takes_no_other_stream_and_leaks_no_descriptor(engine: Engine) -> None:
+def test_a_full_bank_refuses_a_stream_and_closes_its_descriptors(engine: Engine) -> None:
     first, second = Camera("first", engine, 0), Camera("second", engine, 1)
     registry = FeedRegistry(engine.spec, capacity=1)
     registry.add(join_of(first), first.fds)
@@ -374,7 +374,7 @@ def test_a_full_bank_takes_no_other_stream_and_leaks_no_descriptor(engine: Engin
     assert all(closed(fd) for fd in second.fds)
 
 
-def test_another_hop_goes_on_in_its_own_raster_without_a_gap(engine: Engine) -> None:
+def test_another_hop_applies_without_a_gap(engine: Engine) -> None:
     camera = Camera("cam", engine, 0)
     classifier, posted = serve(engine, camera)
     for hop in (1, 3, 1):
@@ -393,7 +393,7 @@ def closed(fd: int) -> bool:
     return False
 
 
-def test_an_action_ends_with_its_hours_though_its_stream_shows_nothing(
+def test_an_action_ends_with_its_hours_though_its_stream_brings_nothing(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_s = [datetime(2026, 1, 2, 17, 59, tzinfo=timezone.utc).timestamp()]
@@ -421,14 +421,14 @@ def phases(posted: Posted) -> list[tuple[str, str | None]]:
     return [(body["phase"], body.get("reason")) for body in bodies]
 
 
-def test_it_goes_on_with_another_engine_in_the_middle_of_a_window(engine: Engine, tmp_path: Path) -> None:
-    """As when TensorRT's plan is ready: no window is lost, none is computed from what the new bank never had."""
+def test_another_engine_continues_in_the_middle_of_a_window(engine: Engine, tmp_path: Path) -> None:
+    """This happens when TensorRT's plan is ready: no window is lost, and the new bank has all features."""
     bundle = make_brightness_bundle(tmp_path / "brightness")
     first = open_engine(bundle, backend="openvino", precision="fp32", max_batch=MAX_BATCH, bank_slots=engine.bank_slots)
     second = open_engine(bundle, backend="onnxruntime", max_batch=2, bank_slots=engine.bank_slots)
     cameras = [Camera("a", first, 0), Camera("b", first, 1)]
     classifier, posted = serve(first, *cameras)
-    for count in (6, 3):  # windows of 4 chunks: all of the second round's begin before the exchange
+    for count in (6, 3):  # windows of 4 chunks: those of the second round begin before the switch
         for camera in cameras:
             for _ in range(count):
                 camera.chunk()
@@ -447,7 +447,7 @@ def test_it_goes_on_with_another_engine_in_the_middle_of_a_window(engine: Engine
     classifier.close()
 
 
-def test_a_better_engine_is_asked_for_between_batches(engine: Engine, tmp_path: Path) -> None:
+def test_the_loop_switches_to_a_better_engine_between_batches(engine: Engine, tmp_path: Path) -> None:
     bundle = make_brightness_bundle(tmp_path / "brightness")
     better = open_engine(bundle, backend="onnxruntime", max_batch=4, bank_slots=engine.bank_slots)
     first = open_engine(bundle, backend="openvino", precision="fp32", max_batch=4, bank_slots=engine.bank_slots)

@@ -1,4 +1,4 @@
-"""Hours of the week hold on every day of the year, also on the two that are not 24 hours long."""
+"""Hours of the week are right on every day of the year, also on the two days that do not have 24 hours."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BERLIN = ZoneInfo("Europe/Berlin")
 
 
 def minutes_active(text: str, day: datetime, hours: int = 24) -> int:
-    """How many minutes of real time from `day` on, in Berlin, are within."""
+    """Count the minutes of real time from `day` on, in Berlin, that are within the hours."""
     begin_s = day.timestamp()
     return sum(within([parse_hours(text)], local_time(begin_s + 60 * n, BERLIN)) for n in range(60 * hours))
 
@@ -31,7 +31,7 @@ def minutes_active(text: str, day: datetime, hours: int = 24) -> int:
         ("sun-sun", {6}, 0, 1440),
     ],
 )
-def test_days_and_hours(text: str, days: set[int], begin: int, end: int) -> None:
+def test_days_and_hours_are_parsed(text: str, days: set[int], begin: int, end: int) -> None:
     assert parse_hours(text) == Hours(frozenset(days), begin, end)
 
 
@@ -51,13 +51,13 @@ def test_days_and_hours(text: str, days: set[int], begin: int, end: int) -> None
         ("24:00-06:00", "whole day write 00:00-24:00"),
     ],
 )
-def test_what_is_no_time_of_the_week_is_said(text: str, message: str) -> None:
+def test_an_error_names_the_entry_and_its_mistake(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         parse_hours(text)
     assert repr(text) in str(caught.value)
 
 
-def test_night_hours_belong_to_the_day_they_begin_on() -> None:
+def test_night_hours_belong_to_the_day_on_which_they_begin() -> None:
     night = [parse_hours("fri 22:00-06:00")]
     shown = [
         f"{moment:%a %H}"
@@ -67,14 +67,14 @@ def test_night_hours_belong_to_the_day_they_begin_on() -> None:
     assert shown == ["Fri 22", "Fri 23", "Sat 00", "Sat 01", "Sat 02", "Sat 03", "Sat 04", "Sat 05"]
 
 
-def test_an_hour_that_summer_time_skips_is_not_there() -> None:
+def test_an_hour_that_summer_time_skips_does_not_occur() -> None:
     spring = datetime(2026, 3, 29, tzinfo=BERLIN)  # 02:00 becomes 03:00
     assert minutes_active("02:00-03:00", spring, 23) == 0
     assert minutes_active("01:30-03:30", spring, 23) == 60
     assert minutes_active("sun 08:00-18:00", spring, 23) == 600
 
 
-def test_an_hour_that_winter_time_repeats_is_there_twice() -> None:
+def test_an_hour_that_winter_time_repeats_occurs_twice() -> None:
     autumn = datetime(2026, 10, 25, tzinfo=BERLIN)  # 03:00 becomes 02:00
     assert minutes_active("02:00-03:00", autumn, 25) == 120
     assert minutes_active("22:00-06:00", datetime(2026, 10, 24, 12, tzinfo=BERLIN), 24) == 9 * 60
@@ -86,13 +86,13 @@ clock = st.integers(0, 24 * 60)
 
 
 @given(moment=moments, days=st.sets(st.integers(0, 6), min_size=1), begin=st.integers(0, 1439), end=clock)
-def test_it_is_what_a_person_with_a_clock_says(moment: datetime, days: set[int], begin: int, end: int) -> None:
+def test_hours_match_a_simple_computation(moment: datetime, days: set[int], begin: int, end: int) -> None:
     if begin == end:
         end = 24 * 60
     text = f"{','.join(DAYS[day] for day in days)} {begin // 60:02}:{begin % 60:02}-{end // 60:02}:{end % 60:02}"
     midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0)
     expected = False
-    for day in (midnight - timedelta(days=1), midnight):  # whatever covers now began today or yesterday
+    for day in (midnight - timedelta(days=1), midnight):  # hours that cover this moment began today or yesterday
         length = end - begin if end > begin else end + 24 * 60 - begin
         began = day + timedelta(minutes=begin)
         expected |= day.weekday() in days and began <= moment < began + timedelta(minutes=length)
@@ -100,7 +100,7 @@ def test_it_is_what_a_person_with_a_clock_says(moment: datetime, days: set[int],
 
 
 @given(time_s=st.integers(0, 2_500_000_000), begin=st.integers(0, 1439), end=st.integers(0, 1439))
-def test_hours_and_the_rest_of_the_day_are_never_both_nor_neither(time_s: int, begin: int, end: int) -> None:
+def test_a_time_is_either_within_hours_or_within_the_rest_of_the_day(time_s: int, begin: int, end: int) -> None:
     if begin == end:
         return
     one, other = (
@@ -110,7 +110,7 @@ def test_hours_and_the_rest_of_the_day_are_never_both_nor_neither(time_s: int, b
     assert within(one, local) != within(other, local)
 
 
-def test_zones_are_known_by_name_or_refused() -> None:
+def test_an_unknown_time_zone_is_refused() -> None:
     assert zone_of(None) is None
     assert zone_of("Europe/Berlin") == BERLIN
     for name in ("Mars/Olympus", "../etc/passwd", "", "Europe"):

@@ -1,4 +1,4 @@
-"""The line from supervisor to child: whole messages, in order, each with its own descriptors, and an end."""
+"""The control channel: whole messages in order, each with its own descriptors, and an end."""
 
 from __future__ import annotations
 
@@ -64,13 +64,15 @@ def test_a_large_message_is_one_message() -> None:
     assert got.body == body
 
 
-def test_a_child_that_does_not_read_holds_the_supervisor_up_for_a_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_does_not_read_blocks_the_supervisor_only_until_the_time_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(control_channel, "SEND_S", 0.1)
     with connected() as (sender, _):
         assert not all(sender.send(b'"%s"' % (b"x" * 100_000)) for _ in range(50))
 
 
-def test_a_child_that_is_gone_takes_nothing() -> None:
+def test_sending_to_an_ended_child_fails() -> None:
     sender = ControlSender()
     sender.child_end.close()
     assert not sender.send(message(1))
@@ -78,27 +80,27 @@ def test_a_child_that_is_gone_takes_nothing() -> None:
     assert not sender.send(message(2))
 
 
-def test_a_pipe_will_do_for_a_job() -> None:
+def test_a_pipe_can_carry_a_job() -> None:
     read_end, write_end = os.pipe()
     reader = ControlReader(read_end)
     os.write(write_end, b'{"job": 1}\n{"half"')
     os.close(write_end)
-    told = reader.next()
-    assert told is not None
-    assert told.body == b'{"job": 1}'
+    first = reader.next()
+    assert first is not None
+    assert first.body == b'{"job": 1}'
     assert reader.next() is None
     os.close(read_end)
 
 
 @pytest.mark.parametrize("line", [b'{"descriptors": 2}\n', b'{"descriptors": 1}\n'])
-def test_a_message_that_promises_descriptors_and_has_none_is_the_end(line: bytes) -> None:
+def test_a_message_without_its_descriptors_ends_the_input(line: bytes) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs, closing(ControlReader(theirs.fileno())) as reader:
         ours.sendall(line)
         assert reader.next() is None
 
 
-def test_an_endless_line_is_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_line_ends_the_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control_channel, "MAX_MESSAGE_BYTES", 1000)
     ours, theirs = socket.socketpair()
     with ours, theirs, closing(ControlReader(theirs.fileno())) as reader:

@@ -1,4 +1,4 @@
-"""A locked file has one owner; that there are no locks is not taken for another owner."""
+"""A file lock has one owner, and a file system without locks is reported as such."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from streamclf.runtime.file_lock import open_locked
 
 
-def test_a_file_is_had_by_one_at_a_time(tmp_path: Path) -> None:
+def test_a_lock_has_one_owner_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     first = open_locked(path)
     assert first is not None
@@ -30,8 +30,8 @@ def test_a_file_is_had_by_one_at_a_time(tmp_path: Path) -> None:
     assert path.read_bytes() == b"kept whole"
 
 
-def test_a_file_system_without_locks_is_not_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some network file systems have none: who is told to stop another process would look for it in vain."""
+def test_a_file_system_without_locks_is_an_error_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some network file systems have no locks. A message about another process would send the user on a vain search."""
     opened: list[int] = []
 
     def without_locks(fd: int, operation: int) -> None:
@@ -45,6 +45,6 @@ def test_a_file_system_without_locks_is_not_another_process(tmp_path: Path, monk
         os.fstat(opened[0])
 
 
-def test_what_cannot_be_opened_says_so(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_opened_raises(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         open_locked(tmp_path / "nowhere" / "lock")

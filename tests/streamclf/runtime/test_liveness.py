@@ -1,4 +1,4 @@
-"""Signs of life: kept, broken, and not to be faked by a thread beside a loop that hangs."""
+"""Liveness: deadlines are extended and missed, and no other thread can hide a work loop that hangs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def main(job, control):
     for _ in range(20):
         control.stop_event.wait(0.05)
     print("hanging", flush=True)
-    time.sleep(60)  # a library that never returns
+    time.sleep(60)  # like a library that never returns
 
 run_child("test", Job, main)
 """
@@ -41,50 +41,50 @@ def table() -> Iterator[LivenessTable]:
     table.close()
 
 
-def test_a_promise_is_kept_until_it_is_broken(table: LivenessTable) -> None:
-    line = table.claim()
-    table.start(line, 60)
-    assert table.deadline(line).phase == "starting"
-    pulse = Liveness(table.fd, line)
-    pulse.enter_phase("reading", 2.0)
-    promise = table.deadline(line)
-    assert promise.phase == "reading"
-    assert promise.silence_s(promise.due_ns) is None
-    assert promise.silence_s(promise.due_ns + NS) == pytest.approx(3.0)
+def test_a_beat_extends_the_deadline_and_silence_is_measured(table: LivenessTable) -> None:
+    row = table.claim()
+    table.start(row, 60)
+    assert table.deadline(row).phase == "starting"
+    liveness = Liveness(table.fd, row)
+    liveness.enter_phase("reading", 2.0)
+    deadline = table.deadline(row)
+    assert deadline.phase == "reading"
+    assert deadline.silence_s(deadline.due_ns) is None
+    assert deadline.silence_s(deadline.due_ns + NS) == pytest.approx(3.0)
     time.sleep(0.01)
-    pulse.beat()
-    assert table.deadline(line).due_ns > promise.due_ns
+    liveness.beat()
+    assert table.deadline(row).due_ns > deadline.due_ns
 
 
-def test_each_child_has_a_line_of_its_own(table: LivenessTable) -> None:
-    lines = [table.claim() for _ in range(ROWS)]
-    assert len(set(lines)) == ROWS
+def test_each_child_has_its_own_row(table: LivenessTable) -> None:
+    rows = [table.claim() for _ in range(ROWS)]
+    assert len(set(rows)) == ROWS
     with pytest.raises(RingError, match=rf"more than {ROWS} processes; serve fewer"):
         table.claim()
-    pulses = [Liveness(table.fd, line) for line in (lines[0], lines[-1])]
-    pulses[0].enter_phase("serving", 1)
-    pulses[1].enter_phase("reading", 1000)
-    assert table.deadline(lines[0]).due_ns < table.deadline(lines[-1]).due_ns
-    table.release(lines[5])
-    assert table.claim() == lines[5]
+    both = [Liveness(table.fd, row) for row in (rows[0], rows[-1])]
+    both[0].enter_phase("serving", 1)
+    both[1].enter_phase("reading", 1000)
+    assert table.deadline(rows[0]).due_ns < table.deadline(rows[-1]).due_ns
+    table.release(rows[5])
+    assert table.claim() == rows[5]
 
 
-def test_a_pulse_that_nobody_watches_may_beat() -> None:
+def test_liveness_without_a_table_does_nothing() -> None:
     Liveness().enter_phase("serving", 1)
     Liveness().beat()
 
 
-def test_who_asks_whether_to_stop_is_alive_but_only_in_the_thread_that_works(table: LivenessTable) -> None:
-    line = table.claim()
+def test_checking_the_stop_event_beats_in_the_main_thread_only(table: LivenessTable) -> None:
+    row = table.claim()
     control = ChildControl()
-    control.liveness = Liveness(table.fd, line)
+    control.liveness = Liveness(table.fd, row)
     control.liveness.enter_phase("reading", 5.0)
 
     def moved() -> bool:
-        before = table.deadline(line).due_ns
+        before = table.deadline(row).due_ns
         time.sleep(0.002)
         action()
-        return table.deadline(line).due_ns > before
+        return table.deadline(row).due_ns > before
 
     action = control.stop_event.is_set
     assert moved()
@@ -95,27 +95,30 @@ def test_who_asks_whether_to_stop_is_alive_but_only_in_the_thread_that_works(tab
     action = wait
     assert moved()
 
-    def beside() -> None:
+    def in_other_threads() -> None:
         threads = [threading.Thread(target=call) for call in (control.stop_event.is_set, wait)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(10)
 
-    action = beside
+    action = in_other_threads
     assert not moved()
 
 
-def test_a_wait_of_any_length_keeps_beating_and_ends_with_the_request(table: LivenessTable) -> None:
-    line = table.claim()
+def test_a_long_wait_keeps_beating_and_ends_with_the_request(
+    table: LivenessTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamclf.runtime.child.BEAT_INTERVAL_S", 0.05)
+    row = table.claim()
     control = ChildControl()
-    control.liveness = Liveness(table.fd, line)
-    control.liveness.enter_phase("reading", 0.8)
+    control.liveness = Liveness(table.fd, row)
+    control.liveness.enter_phase("reading", 0.8)  # much longer than the interval: the machine may be busy
     late: list[float] = []
 
     def watch() -> None:
-        for _ in range(150):
-            if silence := table.deadline(line).silence_s(time.monotonic_ns()):
+        for _ in range(100):
+            if silence := table.deadline(row).silence_s(time.monotonic_ns()):
                 late.append(silence)
             time.sleep(0.01)
         control.request_stop()
@@ -127,10 +130,10 @@ def test_a_wait_of_any_length_keeps_beating_and_ends_with_the_request(table: Liv
     assert late == []
 
 
-def test_a_hung_child_is_found_though_its_threads_go_on(table: LivenessTable) -> None:
-    line = table.claim()
-    table.start(line, 60)
-    job = Job(link="ipc:///nowhere", liveness_fd=table.fd, liveness_row=line)
+def test_a_hung_child_is_found_although_its_other_threads_run(table: LivenessTable) -> None:
+    row = table.claim()
+    table.start(row, 60)
+    job = Job(link="ipc:///nowhere", liveness_fd=table.fd, liveness_row=row)
     process = subprocess.Popen(
         [sys.executable, "-c", HANGING_CHILD],
         stdin=subprocess.PIPE,
@@ -146,7 +149,7 @@ def test_a_hung_child_is_found_though_its_threads_go_on(table: LivenessTable) ->
         assert process.stdout.readline() == b"hanging\n"
         watch = LivenessWatch(table, time.monotonic_ns())
         deadline = time.monotonic() + 20
-        while not (found := list(watch.find_overdue([("test", line)], time.monotonic_ns()))):
+        while not (found := list(watch.find_overdue([("test", row)], time.monotonic_ns()))):
             assert time.monotonic() < deadline
             time.sleep(0.05)
         ((name, reason),) = found
@@ -158,21 +161,21 @@ def test_a_hung_child_is_found_though_its_threads_go_on(table: LivenessTable) ->
         process.communicate()
 
 
-def test_a_judge_that_overslept_judges_nobody(table: LivenessTable) -> None:
-    line = table.claim()
-    table.start(line, 1.0)
-    due = table.deadline(line).due_ns
+def test_no_child_is_overdue_after_the_supervisor_itself_was_stopped(table: LivenessTable) -> None:
+    row = table.claim()
+    table.start(row, 1.0)
+    due = table.deadline(row).due_ns
     watch = LivenessWatch(table, due - NS)
-    lines = [("child", line)]
-    assert list(watch.find_overdue(lines, due - 1)) == []
-    woke = due + MAX_CHECK_INTERVAL_NS + 1  # the whole machine was suspended, say
-    assert list(watch.find_overdue(lines, woke)) == []
-    assert list(watch.find_overdue(lines, woke + GRACE_NS // 2)) == []
+    rows = [("child", row)]
+    assert list(watch.find_overdue(rows, due - 1)) == []
+    woke = due + MAX_CHECK_INTERVAL_NS + 1  # as when the whole machine was suspended
+    assert list(watch.find_overdue(rows, woke)) == []
+    assert list(watch.find_overdue(rows, woke + GRACE_NS // 2)) == []
     steps = [woke + GRACE_NS // 2 + i * NS for i in range(1, 6)]
-    assert any(list(watch.find_overdue(lines, now)) for now in steps)
+    assert any(list(watch.find_overdue(rows, now)) for now in steps)
 
 
-def test_memory_that_is_not_there_is_an_error_with_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_memory_is_an_error_with_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(size: int) -> int:
         raise OSError(28, "No space left on device")
 
@@ -181,5 +184,5 @@ def test_memory_that_is_not_there_is_an_error_with_its_size(monkeypatch: pytest.
         LivenessTable()
 
 
-def test_nothing_has_a_name(table: LivenessTable) -> None:
+def test_the_memory_has_no_name(table: LivenessTable) -> None:
     assert not any("streamclf" in path.name for path in Path("/dev/shm").glob("*"))
