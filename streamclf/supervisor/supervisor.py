@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import shutil
 import tempfile
@@ -81,8 +82,8 @@ class Supervisor:
         # Only a SimpleQueue is safe for `put` in a signal handler.
         self._events: queue.SimpleQueue[ChildEvent | _Request] = queue.SimpleQueue()
         self._timers = Timers()
-        self._stopped: set[tuple[str, int]] = set()
-        """(name, run) of the children that a signal has stopped."""
+        self._stopped_s: dict[tuple[str, int], float] = {}
+        """By (name, run) of each child that a signal has stopped: when that was."""
         self._reading = False
         self._producer: EventProducer | None = None
 
@@ -171,9 +172,13 @@ class Supervisor:
         elif timer.kind == "kill" and child.running:
             log.warning("%s: did not end in %.1f s: killed", child.name, CHANGE_STOP_S)
             child.kill()
-        elif timer.kind == "stopped" and (child.name, child.run) in self._stopped:
+        elif timer.kind == "stopped" and self._is_stopped_for_long(child):
             child.kill_because(f"stopped by a signal for {STOPPED_S} s")
         return None
+
+    def _is_stopped_for_long(self, child: Child) -> bool:
+        """Return whether the child is stopped since `STOPPED_S`; it may have been continued and stopped once more."""
+        return time.monotonic() - self._stopped_s.get((child.name, child.run), math.inf) >= STOPPED_S
 
     def _tick(self) -> int | None:
         """Kill hung children, notify systemd, check the configuration file, and reap orphans."""
@@ -224,12 +229,12 @@ class Supervisor:
         if event.kind == "line":
             self._handle_ready(child, event.line)
         elif event.kind == "stopped":
-            self._stopped.add((child.name, child.run))
+            self._stopped_s[child.name, child.run] = time.monotonic()
             self._timers.add(STOPPED_S, "stopped", child.name, child.run)
         elif event.kind == "continued":
-            self._stopped.discard((child.name, child.run))
+            self._stopped_s.pop((child.name, child.run), None)
         else:
-            self._stopped.discard((child.name, child.run))
+            self._stopped_s.pop((child.name, child.run), None)
             return self._handle_exit(child, event.code)
         return None
 
