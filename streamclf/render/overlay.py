@@ -101,10 +101,10 @@ def _draw_labels(canvas: U8, state: OverlayState, unit: float) -> None:
     y = bottom - row * (len(top) - 1)
     for index, (label, probability) in enumerate(top):
         _draw_bar(canvas, (pad, y + index * row), panel_width, label, probability, unit)
-    _draw_chip(canvas, state, (pad, bottom - row * len(top) - round(6 * unit)), unit)
+    _draw_label_plate(canvas, state, (pad, bottom - row * len(top) - round(6 * unit)), unit)
 
 
-def _draw_chip(canvas: U8, state: OverlayState, corner: tuple[int, int], unit: float) -> None:
+def _draw_label_plate(canvas: U8, state: OverlayState, corner: tuple[int, int], unit: float) -> None:
     """Draw the label on a coloured plate with its bottom left at `corner`, and a ring while its action goes on."""
     label, probability = state.top[0]
     x, bottom = corner

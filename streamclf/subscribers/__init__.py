@@ -1,1 +1,1 @@
-"""Hand events to other systems: log, MQTT, webhook, metrics, terminal, screen."""
+"""Deliver events to other systems and people: log, MQTT, webhook, metrics, status and watch."""

@@ -1,1 +1,1 @@
-"""Write events to SQLite or JSON lines, each exactly once, and query them."""
+"""Write events to SQLite or JSON lines, each exactly once; query and export them."""

@@ -59,8 +59,8 @@ def run_query(
     query.equals("label", _checked_label(label))
     query.equals("stream", _checked_stream(stream))
     query.equals("type", _checked_type(type))
-    query.compare("time", ">=", None if since is None else _moment(since, "since"))
-    query.compare("time", "<=", None if until is None else _moment(until, "until"))
+    query.compare("time", ">=", None if since is None else _parse_moment(since, "since"))
+    query.compare("time", "<=", None if until is None else _parse_moment(until, "until"))
     query.compare("probability", ">=", _checked_probability(min_p))
     with open_log(db) as connection:
         if output is not None:
@@ -141,7 +141,7 @@ def open_log(db: Path) -> Iterator[sqlite3.Connection]:
 def _line(at: str, stream: str, kind: str, label: str | None, probability: float | None, body: str) -> str:
     p = "" if probability is None else f"{probability:.3f}"
     text = f"{at:<27}  {stream:<16}  {kind:<10}  {p:>5}  {label or '':<20}  {_detail(kind, body)}"
-    return _CONTROL.sub("�", text.rstrip())  # a label must not steer the terminal
+    return _CONTROL.sub("�", text.rstrip())  # control characters in a label must not reach the terminal
 
 
 def _detail(kind: str, body: str) -> str:
@@ -155,7 +155,7 @@ def _detail(kind: str, body: str) -> str:
             return str(event.get("reason") or "")
 
 
-def _moment(text: str, option: str) -> str:
+def _parse_moment(text: str, option: str) -> str:
     """Convert a time or an age to the log's form of a time, which sorts as text. Raises `UsageError`."""
     if (age_s := match_duration(text)) is not None:
         if age_s > _MAX_DURATION_S:

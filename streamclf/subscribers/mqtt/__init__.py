@@ -1,1 +1,1 @@
-"""Publish events to an MQTT broker, with Home Assistant's discovery."""
+"""Publish events to an MQTT broker, and describe them to Home Assistant."""
