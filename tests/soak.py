@@ -335,7 +335,7 @@ def main() -> int:
             soak.run(arguments.seconds)
             figures = report(soak, arguments.seconds, arguments.seed)
             figures["tracebacks"] = sum("Traceback" in line for line in service.lines)
-            figures["opened_anew_for_delay"] = sum("opening the stream anew" in line for line in service.lines)
+            figures["opened_anew_for_delay"] = sum("opening the stream again" in line for line in service.lines)
             figures["restarts"] = sum("starting it again" in line for line in service.lines)
             service.interrupt()
             figures["exit_code"] = service.wait()

@@ -284,7 +284,7 @@ def test_the_same_picture_again_and_again_is_frozen(rig: Rig) -> None:
     with rig.others_blink_not():
         since = time.monotonic()
         rig.cameras.fault("hung", film=STILL)
-        frozen = rig.watcher.state("hung", "frozen", since=since, within=2 + 2 + SLACK_S, reason="no new picture for")
+        frozen = rig.watcher.state("hung", "frozen", since=since, within=2 + 2 + SLACK_S, reason="no new image for")
         rig.watcher.wait("prediction", "hung", since=frozen.at_s, within=1 + SLACK_S)
         since = time.monotonic()
         rig.cameras.disconnect("hung")

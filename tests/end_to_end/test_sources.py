@@ -67,9 +67,7 @@ def test_pushed_pictures_and_folders_are_classified_like_any_camera(tmp_path: Pa
             stop.set()
             for program in programs:
                 program.join(10)
-        watcher.state(
-            "screen", "connecting", since=began, within=START_S, reason="the program closed it; start it again"
-        )
+        watcher.state("screen", "connecting", since=began, within=START_S, reason="the program closed the connection")
         service.interrupt()
         assert service.wait() == 0
     assert SECRET not in "\n".join(service.lines)

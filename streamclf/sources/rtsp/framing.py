@@ -134,7 +134,7 @@ class InterleavedParser:
         return end + 4
 
     def _begins_message(self, at: int) -> bool:
-        """Return whether a message may begin at `at`, judging by the bytes received so far."""
+        """Return whether a message may begin at `at`, as far as the received bytes show."""
         start = self._buffer[at : at + 24]
         if start[0] == RESPONSE[0]:
             # Versions and responses differ only in their digits.
@@ -181,7 +181,7 @@ class InterleavedParser:
         return found
 
     def _may_begin_packet(self, at: int) -> bool:
-        """Return whether a packet may begin with the `$` at `at`, judging by the bytes received so far."""
+        """Return whether a packet may begin with the `$` at `at`, as far as the received bytes show."""
         buffer = self._buffer
         assert self._channels is not None  # the caller has checked
         if at + 1 < len(buffer) and buffer[at + 1] not in self._channels:

@@ -34,9 +34,9 @@ class RecordedWaits(threading.Event):
 
 
 def frame(pts_ns: int, captured_ns: int) -> Frame:
-    picture = np.zeros((2, 2, 3), np.uint8)
+    image = np.zeros((2, 2, 3), np.uint8)
     return Frame(
-        index=0, pts_ns=pts_ns, captured_ns=captured_ns, width=2, height=2, image=picture, render=lambda *_: None
+        index=0, pts_ns=pts_ns, captured_ns=captured_ns, width=2, height=2, image=image, render=lambda *_: None
     )
 
 

@@ -114,7 +114,7 @@ class CaptureSetup:
     def chunks(self) -> list[tuple[ChunkMeta, list[int]]]:
         """Metadata and bar codes of all chunks that are still in the ring."""
         found = [self.chunk(number) for number in range(self.reader.oldest, self.reader.head)]
-        return [(meta, [read_number(picture, 16, 9) for picture in pixels]) for meta, pixels in found]
+        return [(meta, [read_number(image, 16, 9) for image in pixels]) for meta, pixels in found]
 
     def wait_chunks(self, count: int) -> None:
         """Wait until `count` more chunks are in the ring; the pipe wakes us, like the classifier."""
@@ -237,9 +237,9 @@ def test_previews_are_made_only_while_somebody_watches(tmp_path: Path) -> None:
             Capture(setup.job, producer, setup.stop).run()
         assert bool(producer.previews) == watched
     assert 1 < len(producer.previews) <= 14
-    picture = cv2.imdecode(np.frombuffer(producer.previews[0], np.uint8), cv2.IMREAD_COLOR)
-    assert picture.shape == (360, 640, 3)
-    assert read_number(np.asarray(picture, np.uint8)) == 0
+    image = cv2.imdecode(np.frombuffer(producer.previews[0], np.uint8), cv2.IMREAD_COLOR)
+    assert image.shape == (360, 640, 3)
+    assert read_number(np.asarray(image, np.uint8)) == 0
 
 
 def test_a_live_stream_survives_the_death_of_its_server() -> None:

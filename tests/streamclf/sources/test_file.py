@@ -258,6 +258,6 @@ def test_read_chunks_returns_all_chunks_of_a_file(clip: Path) -> None:
         chunks = list(read_chunks(source, fps=10, frames_per_chunk=4, height=90, width=160, resize="stretch"))
     assert [meta.index for meta, _ in chunks] == list(range(5))
     # every 100 ms: frames 0, 2 (80 ms, as near as 120), 5, 7, 10, ...
-    numbers = [read_number(picture, 320, 180) for _, pixels in chunks for picture in pixels]
+    numbers = [read_number(image, 320, 180) for _, pixels in chunks for image in pixels]
     assert numbers == [0, 2, 5, 7, 10, 12, 15, 17, 20, 22, 25, 27, 30, 32, 35, 37, 40, 42, 45, 47]
     assert chunks[-1][0].end_pts_ns == 2 * NS

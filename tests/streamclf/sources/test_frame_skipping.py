@@ -119,13 +119,13 @@ def played(
     skipped: list[int] = []
     seen: list[int] = []
 
-    def show(made: FakePacket, picture: int | None) -> None:
+    def show(made: FakePacket, image: int | None) -> None:
         seen.append(made.number)
-        builder.push(Frame(index=made.number, pts_ns=made.at_ns, captured_ns=0, width=1, height=1, image=picture,
+        builder.push(Frame(index=made.number, pts_ns=made.at_ns, captured_ns=0, width=1, height=1, image=image,
                            render=render))  # fmt: skip
 
-    def render(picture: int, height: int, width: int, resize: Resize, out: U8) -> None:
-        out[...] = (picture & 255, picture >> 8, height + width)
+    def render(image: int, height: int, width: int, resize: Resize, out: U8) -> None:
+        out[...] = (image & 255, image >> 8, height + width)
 
     def give_out(count: int) -> None:
         while len(ready) > count:
@@ -408,13 +408,13 @@ def test_a_skipped_frame_has_its_times_but_cannot_be_rendered(tmp_path: Path) ->
 
 
 def frames_at(times_ms: Sequence[int], skipped: Sequence[int]) -> Iterator[Frame]:
-    def render(picture: int, height: int, width: int, resize: Resize, out: U8) -> None:
-        out[...] = picture
+    def render(image: int, height: int, width: int, resize: Resize, out: U8) -> None:
+        out[...] = image
 
     for i, at_ms in enumerate(times_ms):
-        picture = None if i in skipped else i
+        image = None if i in skipped else i
         yield Frame(
-            index=i, pts_ns=at_ms * MS, captured_ns=0, width=8, height=8, image=picture, render=render
+            index=i, pts_ns=at_ms * MS, captured_ns=0, width=8, height=8, image=image, render=render
         )  # fmt: skip
 
 

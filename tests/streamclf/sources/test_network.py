@@ -93,10 +93,10 @@ def test_a_wrong_password_is_reported_without_showing_it(
     with RtspServer({"cam": FILM}, auth=("admin", "right"), scheme=scheme) as server:  # type: ignore[arg-type]
         with pytest.raises(SourceError, match=r"rtsp://\*\*\*@.*authentication refused \(401\)") as caught:
             open_source(live(server.url("cam", "geheim@7"), demuxer=demuxer))
-        said = [str(caught.value), repr(caught.value), caplog.text, *capfd.readouterr()]
+        shown = [str(caught.value), repr(caught.value), caplog.text, *capfd.readouterr()]
         assert caught.value.__cause__ is None
         for form in ("geheim@7", "geheim%407"):
-            assert not any(form in text for text in said)
+            assert not any(form in text for text in shown)
 
 
 @both

@@ -106,7 +106,7 @@ def test_a_lost_packet_damages_only_its_own_frame() -> None:
     frames = [list(sender.packets([key(i, 5000)], i * STEP)) for i in range(4)]
     assert len(frames[0]) == 4
     lost = [frames[1][2]]
-    units = push_all(media, [packet for picture in frames for packet in picture if packet not in lost])
+    units = push_all(media, [packet for frame in frames for packet in frame if packet not in lost])
     assert [unit.damaged for unit in units] == [False, True, False, False]
     assert annex_b(key(1, 5000)).startswith(units[1].data), "the data before the lost packet, and none after it"
     assert len(units[1].data) > 2000

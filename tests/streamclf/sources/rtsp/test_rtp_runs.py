@@ -24,7 +24,7 @@ Packet = tuple[int, bytes]
 """(0 for RTP or 1 for RTCP, packet)."""
 
 sizes = st.one_of(st.integers(1, 60), st.sampled_from([MAX_PAYLOAD - 1, 3 * MAX_PAYLOAD, 6 * MAX_PAYLOAD]))
-pictures = st.lists(st.lists(sizes, min_size=1, max_size=4), min_size=1, max_size=6)
+frames = st.lists(st.lists(sizes, min_size=1, max_size=4), min_size=1, max_size=6)
 """The sizes of the NAL units of each frame."""
 
 
@@ -40,7 +40,7 @@ def streams(draw: st.DrawFn, *, hevc: bool) -> list[Packet]:
         Packetizer(ssrc=8, sequence=50, hevc=hevc),
     ]
     sent: list[Packet] = []
-    for i, nals in enumerate(draw(pictures)):
+    for i, nals in enumerate(draw(frames)):
         sender = senders[draw(st.sampled_from([0, 0, 0, 0, 1]))]
         begins, follows, sets = (
             (b"\x26\x01\x80", b"\x26\x01\x00", b"\x42\x01") if hevc else (b"\x65\x88", b"\x65\x40", b"\x67")
@@ -196,7 +196,7 @@ def test_a_frame_without_losses_is_one_run() -> None:
 
 
 def test_a_frame_that_ends_inside_a_run_has_not_waited() -> None:
-    """A camera whose clock stands still and that sets no marker: the next picture's first slice is all that tells."""
+    """With equal time stamps and without markers, only the first slice of the next frame ends a frame."""
     sender = Packetizer(ssrc=7, sequence=1, marker="never")
     first, *others = (list(sender.packets([b"\x65\x88" + bytes([i]) * 9], 0)) for i in range(3))
     media = TrackReceiver(VideoTrack(codec="H264", payload_types=TYPES), reorder_s=0.0)
