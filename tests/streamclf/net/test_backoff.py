@@ -1,4 +1,4 @@
-"""Waits between attempts to connect."""
+"""Test the waits between attempts to connect."""
 
 from __future__ import annotations
 
