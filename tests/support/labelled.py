@@ -9,6 +9,7 @@ from typing import Any
 
 import av
 import numpy as np
+import numpy.typing as npt
 
 from engines.arrays import U8
 
@@ -26,6 +27,16 @@ def draw_clip(label: str, seed: int, *, frames: int = 12, height: int = 48, widt
         x = int(place * (width - side))
         frame[top : top + side, x : x + side] = 255 - rng.integers(0, 20)
     return out
+
+
+def draw_moving_dot(frames: int = 6, height: int = 60, width: int = 80) -> tuple[U8, npt.NDArray[np.float64]]:
+    """Draw a clip with a small bright dot that moves right and down: (F, H, W, 3) and its places (F, 2) as shares."""
+    clip = np.full((frames, height, width, 3), 60, np.uint8)
+    places = np.stack([np.linspace(0.35, 0.65, frames), np.linspace(0.4, 0.6, frames)], axis=1)
+    for frame, (x, y) in zip(clip, places, strict=True):
+        column, row = int(x * width), int(y * height)
+        frame[row - 1 : row + 2, column - 1 : column + 2] = 250
+    return clip, places
 
 
 def write_film(path: Path, frames: U8, *, fps: int = 10) -> Path:

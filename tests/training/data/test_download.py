@@ -1,4 +1,4 @@
-"""Data sets over a real HTTP server: in parts, damaged, moved, hostile."""
+"""Downloads from a real HTTP server: partial, damaged, moved and hostile files."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from training.errors import DataError
 
 @dataclass
 class Site:
-    """What the server has, and how it misbehaves."""
+    """The files of the server, and how it misbehaves."""
 
     url: str
     files: dict[str, bytes] = field(default_factory=dict)
     cut_after: int | None = None
     status: int | None = None
     ranges: bool = True
-    asked: list[tuple[str, str]] = field(default_factory=list)
+    requests: list[tuple[str, str]] = field(default_factory=list)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def site() -> Iterator[Site]:
 
         def do_GET(self) -> None:
             wanted = self.headers.get("Range", "")
-            here.asked.append((self.path, wanted))
+            here.requests.append((self.path, wanted))
             if here.status is not None:
                 self.send_error(here.status)
                 return
@@ -81,8 +81,8 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture
 def organs(site, tmp_path, monkeypatch) -> bytes:
-    """OrganMNIST3D's format, small, with the digest that its publisher would tell."""
-    data = write_volumes(tmp_path / "made" / "organmnist3d.npz", each=1).read_bytes()
+    """Publish a small file in OrganMNIST3D's format with its digest."""
+    data = write_volumes(tmp_path / "source" / "organmnist3d.npz", each=1).read_bytes()
     site.files["/organmnist3d.npz"] = data
     known = replace(
         DATA_SETS["organmnist3d"],
@@ -111,52 +111,52 @@ TOP5 = archive(
 )
 
 
-def test_a_file_comes_whole_and_is_not_fetched_again(site, organs, tmp_path):
+def test_file_is_downloaded_once(site, organs, tmp_path):
     path = download("organmnist3d", tmp_path / "data")
     assert path.read_bytes() == organs
     images, labels = read_volumes(path, "train", crop=None)
     assert (images.shape, labels.tolist()) == ((11, 28, 28, 28), list(range(11)))
     assert download("organmnist3d", tmp_path / "data") == path
-    assert len(site.asked) == 1
+    assert len(site.requests) == 1
     assert [item.name for item in (tmp_path / "data").iterdir() if item.name != ".lock"] == ["organmnist3d.npz"]
 
 
-def test_what_was_cut_off_goes_on_where_it_stopped(site, organs, tmp_path):
+def test_cut_download_resumes(site, organs, tmp_path):
     site.cut_after = len(organs) // 3
     assert download("organmnist3d", tmp_path).read_bytes() == organs
-    starts = [int(wanted[6:-1]) for _, wanted in site.asked if wanted]
+    starts = [int(wanted[6:-1]) for _, wanted in site.requests if wanted]
     assert starts == [len(organs) // 3, 2 * (len(organs) // 3), 3 * (len(organs) // 3)][: len(starts)]
     assert len(starts) >= 2
 
 
-def test_a_stopped_command_keeps_its_part(site, organs, tmp_path, monkeypatch):
+def test_stopped_command_keeps_the_partial_file(site, organs, tmp_path, monkeypatch):
     part = tmp_path / "organmnist3d.npz.part"
     site.cut_after = 1000
-    plain = download_module._fetch_rest
+    original = download_module._fetch_rest
 
     def once(*args):
         if part.is_file():
             raise KeyboardInterrupt
-        return plain(*args)
+        return original(*args)
 
     monkeypatch.setattr(download_module, "_fetch_rest", once)
     with pytest.raises(KeyboardInterrupt):
         download("organmnist3d", tmp_path)
     assert part.stat().st_size == 1000
-    monkeypatch.setattr(download_module, "_fetch_rest", plain)
+    monkeypatch.setattr(download_module, "_fetch_rest", original)
     site.cut_after = None
     assert download("organmnist3d", tmp_path).read_bytes() == organs
-    assert site.asked[-1][1] == "bytes=1000-"
+    assert site.requests[-1][1] == "bytes=1000-"
 
 
-def test_a_file_that_changed_meanwhile_is_begun_again(site, organs, tmp_path):
+def test_file_that_changed_is_downloaded_from_the_start(site, organs, tmp_path):
     part = tmp_path / "organmnist3d.npz.part"
     part.write_bytes(b"of another file")
     part.with_name(f"{part.name}.tag").write_text('"old"')
     assert download("organmnist3d", tmp_path).read_bytes() == organs
 
 
-def test_a_server_without_ranges_sends_it_all_again(site, organs, tmp_path):
+def test_server_without_ranges_sends_the_whole_file(site, organs, tmp_path):
     site.ranges = False
     part = tmp_path / "organmnist3d.npz.part"
     part.write_bytes(organs[:500])
@@ -164,27 +164,27 @@ def test_a_server_without_ranges_sends_it_all_again(site, organs, tmp_path):
     assert download("organmnist3d", tmp_path).read_bytes() == organs
 
 
-def test_a_damaged_file_is_refused_and_deleted(site, organs, tmp_path):
+def test_damaged_file_is_deleted(site, organs, tmp_path):
     site.files["/organmnist3d.npz"] = organs[:-1] + b"x"
     with pytest.raises(DataError, match=r"md5:[0-9a-f]{32}, expected md5:[0-9a-f]{32}; it was damaged or replaced"):
         download("organmnist3d", tmp_path)
     assert not (tmp_path / "organmnist3d.npz").exists()
 
 
-def test_a_server_that_fails_is_tried_again_and_then_told(site, organs, tmp_path):
+def test_failing_server_is_tried_five_times(site, organs, tmp_path):
     site.status = 503
     with pytest.raises(DataError, match=r"the server answered 503, 5 times; 0 bytes are kept"):
         download("organmnist3d", tmp_path)
-    assert len(site.asked) == 5
+    assert len(site.requests) == 5
 
 
-def test_a_file_that_moved_is_told_and_a_mirror_taken(site, organs, tmp_path):
+def test_missing_file_is_an_error_and_redirects_are_followed(site, organs, tmp_path):
     with pytest.raises(DataError, match="the server answered 404"):
         download("organmnist3d", tmp_path, url=f"{site.url}/elsewhere.npz")
     assert download("organmnist3d", tmp_path, url=f"{site.url}/moved/organmnist3d.npz").read_bytes() == organs
 
 
-def test_more_than_expected_is_not_taken(site, organs, tmp_path, monkeypatch):
+def test_file_larger_than_expected_is_refused(site, organs, tmp_path, monkeypatch):
     known = replace(download_module.DATA_SETS["organmnist3d"], max_bytes=1000)
     monkeypatch.setitem(download_module.DATA_SETS, "organmnist3d", known)
     with pytest.raises(DataError, match="at most 1000 are expected"):
@@ -197,7 +197,7 @@ def top5(site, monkeypatch, data: bytes) -> None:
     monkeypatch.setitem(download_module.DATA_SETS, "ucf101top5", known)
 
 
-def test_an_archive_becomes_a_folder_that_the_recipe_reads(site, tmp_path, monkeypatch, capsys):
+def test_archive_becomes_a_folder_that_recipes_read(site, tmp_path, monkeypatch, capsys):
     top5(site, monkeypatch, TOP5)
     folder = download("ucf101top5", tmp_path)
     assert folder == tmp_path / "ucf101top5"
@@ -207,7 +207,7 @@ def test_an_archive_becomes_a_folder_that_the_recipe_reads(site, tmp_path, monke
     assert f"this copy has sha256:{hashlib.sha256(TOP5).hexdigest()}" in capsys.readouterr().err
 
 
-def test_a_digest_that_nobody_told_is_remembered(site, tmp_path, monkeypatch):
+def test_digest_of_the_first_copy_is_recorded(site, tmp_path, monkeypatch):
     top5(site, monkeypatch, TOP5)
     download("ucf101top5", tmp_path)
     (tmp_path / "ucf101_top5.tar.gz").unlink()
@@ -216,7 +216,7 @@ def test_a_digest_that_nobody_told_is_remembered(site, tmp_path, monkeypatch):
         download("ucf101top5", tmp_path)
 
 
-def test_without_any_digest_plain_http_is_refused(tmp_path):
+def test_http_without_a_digest_is_refused(tmp_path):
     with pytest.raises(DataError, match="only taken over https"):
         download("ucf101top5", tmp_path, url="http://192.0.2.1/ucf101_top5.tar.gz")
     with pytest.raises(DataError, match="https or http, not file"):
@@ -224,7 +224,7 @@ def test_without_any_digest_plain_http_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../outside.txt", "/tmp/outside.txt", "a/../../outside.txt"])
-def test_nothing_is_unpacked_outside(tmp_path, name):
+def test_no_file_is_unpacked_outside_the_folder(tmp_path, name):
     path = tmp_path / "evil.tar.gz"
     path.write_bytes(archive(("good.txt", b"good"), (name, b"evil")))
     with pytest.raises(DataError, match="leads out of the folder"):
@@ -232,7 +232,7 @@ def test_nothing_is_unpacked_outside(tmp_path, name):
     assert sorted(item.name for item in tmp_path.iterdir()) == ["evil.tar.gz"]
 
 
-def test_links_are_not_unpacked(tmp_path):
+def test_link_is_not_unpacked(tmp_path):
     path = tmp_path / "evil.tar.gz"
     with tarfile.open(path, "w:gz") as tar:
         link = tarfile.TarInfo("link")
@@ -242,7 +242,7 @@ def test_links_are_not_unpacked(tmp_path):
         unpack(path, tmp_path / "target")
 
 
-def test_a_damaged_archive_is_told(tmp_path):
+def test_damaged_archive_is_an_error(tmp_path):
     path = tmp_path / "half.tar.gz"
     path.write_bytes(TOP5[: len(TOP5) // 2])
     with pytest.raises(DataError, match="cannot be unpacked"):
@@ -250,7 +250,7 @@ def test_a_damaged_archive_is_told(tmp_path):
     assert not (tmp_path / "target").exists()
 
 
-def test_the_command_tells_where_it_lies(site, organs, tmp_path):
+def test_command_prints_the_path(site, organs, tmp_path):
     result = CliRunner().invoke(app, ["download", "organmnist3d", "--folder", str(tmp_path)])
     assert result.exit_code == 0, result.output
     assert result.stdout.strip() == str(tmp_path / "organmnist3d.npz")
@@ -260,7 +260,7 @@ def test_the_command_tells_where_it_lies(site, organs, tmp_path):
     assert "there are organmnist3d, ucf101top5" in unknown.stderr
 
 
-def test_what_is_published_is_fetched_safely():
+def test_every_data_set_is_fetched_over_https():
     for name, published in DATA_SETS.items():
         assert isinstance(published, DataSetFile)
         assert published.url.startswith("https://"), name

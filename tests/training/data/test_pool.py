@@ -1,4 +1,4 @@
-"""Work is spread over processes where there is enough of it, and what goes wrong there is raised here."""
+"""Many jobs run in several processes, few jobs run in this one, and errors are raised here."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from training.data.pool import MIN_JOBS, map_in_processes
 
 
 @pytest.mark.parametrize("jobs", [range(MIN_JOBS - 1), range(MIN_JOBS + 4)], ids=["few", "many"])
-def test_every_job_is_done_once(jobs: Sequence[int]) -> None:
+def test_every_job_runs_once(jobs: Sequence[int]) -> None:
     assert sorted(map_in_processes(math.sqrt, jobs, workers=2, chunksize=3)) == [math.sqrt(job) for job in jobs]
     assert multiprocessing.active_children() == []
 
 
-def test_other_processes_do_it_where_there_is_enough() -> None:
+def test_other_processes_are_used_for_many_jobs() -> None:
     def cannot_be_imported(job: int) -> int:
         return job
 
@@ -27,7 +27,7 @@ def test_other_processes_do_it_where_there_is_enough() -> None:
         list(map_in_processes(cannot_be_imported, range(MIN_JOBS), workers=2))
 
 
-def test_an_error_there_is_raised_here_and_leaves_no_process() -> None:
+def test_error_in_a_process_is_raised_here_and_no_process_remains() -> None:
     with pytest.raises(ValueError, match=r"math domain error|nonnegative"):
         list(map_in_processes(math.sqrt, [4] * MIN_JOBS + [-1], workers=2))
     assert multiprocessing.active_children() == []

@@ -1,4 +1,4 @@
-"""`python -m training windows`: what `streamclf compile` calibrates with is what the model is shown."""
+"""`python -m training windows` writes the pixels that the model receives, for `streamclf compile`."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="module")
 def data(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three clips of each label, one of them held back; each of two windows."""
+    """Write three clips of each label, one of them for validation; each has two windows."""
     folder, spec = tmp_path_factory.mktemp("data"), bundle.spec
     frames = 2 * spec.chunks * spec.frames_per_chunk
     rows = []
     for label, grey in GREY.items():
         for i in range(3):
             name = f"{label}_{i}.mp4"
-            picture = np.full((frames, spec.height, spec.width, 3), grey + i, np.uint8)
-            write_film(folder / name, picture, fps=round(spec.fps))
+            grey_frames = np.full((frames, spec.height, spec.width, 3), grey + i, np.uint8)
+            write_film(folder / name, grey_frames, fps=round(spec.fps))
             rows.append((name, label, "val" if i == 2 else "train", f"{label}{i}"))
     return write_list(folder / "clips.csv", rows)
 
 
-def test_each_class_has_its_share_and_its_own_pixels(bundle: Bundle, data: Path, tmp_path: Path) -> None:
+def test_each_class_has_its_share_with_its_own_pixels(bundle: Bundle, data: Path, tmp_path: Path) -> None:
     written = write_windows(bundle.path, data, tmp_path / "w.npz", split="train", count=6)
     assert written == {"model": bundle.spec.id, "windows": 6, LABELS[0]: 3, LABELS[1]: 3}
     windows = load_windows(tmp_path / "w.npz", bundle.spec)
@@ -48,13 +48,13 @@ def test_each_class_has_its_share_and_its_own_pixels(bundle: Bundle, data: Path,
         assert abs(float(window.mean()) - GREY[LABELS[label]]) < 6
 
 
-def test_a_split_with_fewer_windows_gives_all_it_has(bundle: Bundle, data: Path, tmp_path: Path) -> None:
+def test_small_split_gives_all_its_windows(bundle: Bundle, data: Path, tmp_path: Path) -> None:
     few = write_windows(bundle.path, data, tmp_path / "w.npz", split="val", count=100)
-    every = write_windows(bundle.path, data, tmp_path / "w.npz", count=100)  # over the file that is there
+    every = write_windows(bundle.path, data, tmp_path / "w.npz", count=100)  # replaces the file
     assert 0 < few["windows"] < every["windows"] < 100
 
 
-def test_the_command(bundle: Bundle, data: Path, tmp_path: Path) -> None:
+def test_command_prints_json(bundle: Bundle, data: Path, tmp_path: Path) -> None:
     command = [
         "windows",
         str(bundle.path),
@@ -71,7 +71,7 @@ def test_the_command(bundle: Bundle, data: Path, tmp_path: Path) -> None:
     assert '"windows": 2' in result.stdout
 
 
-def test_wrong_wishes_are_named(bundle: Bundle, data: Path, tmp_path: Path) -> None:
+def test_wrong_arguments_are_named(bundle: Bundle, data: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="--split test: no clip of it"):
         write_windows(bundle.path, data, tmp_path / "w.npz", split="test")
     with pytest.raises(DataError, match=r"--count 10000000: .* GB of pixels"):

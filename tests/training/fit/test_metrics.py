@@ -1,4 +1,4 @@
-"""Figures worked out by hand."""
+"""Figures equal those worked out by hand."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from training.fit.metrics import scores, table
 LABELS = ("a", "b", "c", "d", "e", "f", "g")
 
 
-def test_figures_of_four_clips():
+def test_figures_of_four_clips() -> None:
     probabilities = np.zeros((4, 7), np.float32)
-    probabilities[0, :2] = 0.6, 0.4  # a, right
-    probabilities[1, :2] = 0.7, 0.3  # b, called a
-    probabilities[2, :2] = 0.2, 0.8  # b, right
+    probabilities[0, :2] = 0.6, 0.4  # a, correct
+    probabilities[1, :2] = 0.7, 0.3  # b, predicted as a
+    probabilities[2, :2] = 0.2, 0.8  # b, correct
     probabilities[3] = [0.3, 0.2, 0.15, 0.12, 0.11, 0.02, 0.1]  # f, seventh of seven
     result = scores(probabilities, np.array([0, 1, 1, 5]), LABELS)
     assert result["clips"] == 4
     assert result["top1"] == 0.5
     assert result["top5"] == 0.75
-    assert result["balanced_accuracy"] == pytest.approx((1 + 0.5 + 0) / 3), "classes that occur"
+    assert result["balanced_accuracy"] == pytest.approx((1 + 0.5 + 0) / 3), "mean over the classes that occur"
     assert result["loss"] == pytest.approx(-np.log([0.6, 0.3, 0.8, 0.02]).mean(), abs=1e-6)
     assert result["per_class"]["b"] == {"clips": 2, "recall": 0.5, "precision": 1.0, "auc": pytest.approx(0.75)}
     assert result["per_class"]["a"]["precision"] == pytest.approx(1 / 3)
@@ -34,7 +34,7 @@ def test_figures_of_four_clips():
     assert text.splitlines()[-1].split() == ["g", "0", "-", "-", "-"]
 
 
-def test_one_class_alone_has_no_auc():
+def test_single_class_has_no_auc() -> None:
     result = scores(np.array([[0.9, 0.1]], np.float32), np.array([0]), ("a", "b"))
     assert result["auc"] is None
     assert "auc:" not in table(result)

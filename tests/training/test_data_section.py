@@ -1,0 +1,50 @@
+"""Mixtures draw from several sources by share, and all sources have the same classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.labelled import write_set
+
+from training.data.shape import Shape
+from training.data_section import MixedData
+from training.errors import DataError
+
+SHAPE = Shape(fps=10.0, frames_per_chunk=2, chunks=4, height=32, width=48)
+
+
+def test_sources_are_mixed_by_share(tmp_path: Path) -> None:
+    path = write_set(tmp_path, clips=6, validation=4)
+    clips: dict[str, Any] = {"kind": "clips", "path": path, "cache": tmp_path / "cache", "workers": 1}
+    mixed = MixedData.model_validate(
+        {
+            "parts": [
+                {"share": 3, "data": clips},
+                {"share": 1, "validation": False, "data": {**clips, "steps": 2}},
+            ]
+        }
+    )
+    data = mixed.open(SHAPE, seed=1, stretch=False)
+    assert len(data.training.labels) == 36
+    assert data.odds[:18].sum() == pytest.approx(0.75)
+    assert len(data.validation.labels) == 12
+    assert (data.training.steps(17), data.training.steps(18)) == (1, 2)
+    assert len(data.training.frames(18)) == 2 * len(data.training.frames(0))
+    other_order = MixedData.model_validate(
+        {
+            "parts": [
+                {"share": 1, "data": clips},
+                {"share": 1, "data": {**clips, "labels": ("right", "left", "still")}},
+            ]
+        }
+    )
+    with pytest.raises(DataError, match=r"the same data\.labels"):
+        other_order.open(SHAPE, seed=1, stretch=False)
+
+
+def test_mixture_without_validation_is_refused(tmp_path: Path) -> None:
+    part = {"share": 1, "validation": False, "data": {"kind": "clips", "path": tmp_path}}
+    with pytest.raises(ValueError, match="at least one must have validation: true"):
+        MixedData.model_validate({"parts": [part, part]})
