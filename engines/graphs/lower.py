@@ -41,6 +41,8 @@ def lower(model: Model, precision: str, *, keep_fp32: Collection[str] = ()) -> N
 
 
 class _Lowering:
+    """Lower one graph, and cast tensors between lowered nodes and nodes in FP32."""
+
     def __init__(self, model: Model, precision: str, keep_fp32: Collection[str]) -> None:
         self._graph, self._target, self._precision = model.graph, TYPES[precision], precision
         self._types, self._opset = tensor_types(model), opset_of(model)
@@ -48,7 +50,7 @@ class _Lowering:
         self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
         self._nodes: list[Node] = []
         self._low: set[str] = set()
-        """The tensors that have the lower type now and have kept their name."""
+        """The tensors that have the lower type now, under the same name."""
         self._cast: dict[tuple[str, int], str] = {}
 
     def run(self) -> None:
