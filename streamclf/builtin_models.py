@@ -1,4 +1,4 @@
-"""Bundles that come with the package, and how a model's name or path becomes a bundle."""
+"""Find the bundle of a model: a built-in one by its name, or one in a directory."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ DEFAULT_MODEL = "camera-events"
 
 
 def builtin_models() -> list[str]:
-    """Names of the bundles in the package."""
+    """List the names of the bundles in the package."""
     return sorted(path.parent.name for path in BUNDLES.glob(f"*/{SPEC_FILE}"))
 
 
 def find_bundle(model: str) -> Bundle:
-    """Load and verify the built-in bundle of that name, or the one in that directory.
+    """Load and verify the built-in bundle named `model`, or the bundle in the directory `model`.
 
-    Raises `UsageError` where there is none, `BundleError` where it is damaged.
+    Raises `UsageError` if there is none, and `BundleError` if it is damaged.
     """
     if model in builtin_models():
         return load_bundle(BUNDLES / model)
     path = Path(model).expanduser()
     if not path.is_dir():
         raise UsageError(
-            f"model={model}: no such directory; give a bundle's, or a built-in: {', '.join(builtin_models())}"
+            f"model={model}: no such directory; give a bundle's directory, or a built-in model: "
+            f"{', '.join(builtin_models())}"
         )
     return load_bundle(path)

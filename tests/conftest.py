@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Settings and fixtures that all tests share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 from support.clips import write_clip
 
-# The machine may be busy with anything: no test judges by how long it took.
+# The machine may be busy with other work, so no test fails because an example took long.
 settings.register_profile("streamclf", deadline=None, max_examples=60)
 settings.load_profile("streamclf")
 

@@ -1,10 +1,11 @@
-"""What a prediction costs when one chunk is new, beside the whole window.
+"""Compare the cost of a prediction when one chunk is new with the cost of the whole window.
 
     PYTHONPATH=tests python -m benchmarks.encode_once BUNDLE
 
-Both ways in turn, so that a busy machine slows both: one encode and one head, and as many encodes as a window has
-chunks, in batches of several sizes, and one head. The same numbers come out; what differs is what is computed.
-`once of 8`: eight streams' new chunks in one encode and their windows in one head, a prediction's share.
+Both ways run in turn, so that other load on the machine slows both. One way is one encode and one head. The other is
+an encode for each chunk of the window, in batches of several sizes, and one head. Both give the same probabilities.
+`once of 8` is the share of one prediction when one encode takes the new chunks of eight streams, and one head their
+windows.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def main() -> None:
 
     batches = [batch for batch in (1, 2, 4, 8, 16, 32) if batch <= spec.chunks]
     for batch in batches:
-        whole(batch)  # warm
+        whole(batch)  # warm up
     for streams in STREAMS:
         for own in windows[:streams]:
             engine.encode(chunks, own)
@@ -75,9 +76,9 @@ def main() -> None:
     print(json.dumps({**figures, "times_cheaper": cheaper}))
 
 
-def _timed(what: Callable[[], None]) -> float:
+def _timed(call: Callable[[], None]) -> float:
     began = time.perf_counter()
-    what()
+    call()
     return time.perf_counter() - began
 
 

@@ -1,8 +1,8 @@
-"""The models of the comparison with peers, random weights: `PYTHONPATH=tests python -m benchmarks.make_bundles FOLDER`.
+"""Make the models of the comparison, with random weights: `PYTHONPATH=tests python -m benchmarks.make_bundles FOLDER`.
 
 `hybrid`: MobileNetV3-small at 128 px and two Transformer layers of width 1024 over 20 frames at 10 fps. `vivit-s`:
 ViViT's factorised encoder of size S (d 384, 12 + 4 layers), 32 frames of 224 px at 10 fps. `vivit-b`: the same of size
-B/16x2 (d 768). What weights a model has does not change what it costs.
+B/16x2 (d 768). The weights of a model do not change its cost.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Attention(nn.Module):
 
 
 class Layer(nn.Module):
-    """A pre-norm Transformer layer for the first `queries` chunks; what the others would become is not computed."""
+    """A pre-norm Transformer layer that computes its output for the first `queries` positions alone."""
 
     def __init__(self, width: int, heads: int, queries: int | None) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class Layer(nn.Module):
 
 
 class WindowHead(nn.Module):
-    """(N, T, 1024) -> (N, K): a class token, two layers, of which the last computes the class token alone."""
+    """(N, T, 1024) -> (N, K): a class token and two layers; the last one computes the class token alone."""
 
     def __init__(self, chunks: int, width: int = 1024, heads: int = 8) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class WindowHead(nn.Module):
 
 
 def build(name: str) -> tuple[nn.Module, nn.Module, dict[str, Any]]:
-    """(encoder, head, settings) of one of them, always with the same weights."""
+    """Return (encoder, head, settings) of the model `name`, always with the same weights."""
     torch.manual_seed(3)
     if name == "hybrid":
         return FrameEncoder().eval(), WindowHead(HYBRID["chunks"]).eval(), HYBRID
@@ -106,7 +106,7 @@ def build(name: str) -> tuple[nn.Module, nn.Module, dict[str, Any]]:
 
 
 def make(name: str, path: Path) -> Bundle:
-    """The bundle in the new directory `path`."""
+    """Write the bundle to the new directory `path` and load it."""
     encoder, head, settings = build(name)
     path.mkdir(parents=True)
     size = [settings[key] for key in ("chunks", "frames_per_chunk", "height", "width")]

@@ -1,7 +1,7 @@
-"""What a motion gate saves and costs: `PYTHONPATH=tests python -m benchmarks.motion_gate MODEL FILE...`.
+"""Measure what a motion gate saves and costs: `PYTHONPATH=tests python -m benchmarks.motion_gate MODEL FILE...`.
 
-Each film goes through ring, feed and classifier as a live stream does, chunk by chunk, once for each threshold; beside
-them runs one without a gate, whose probabilities are the truth. What is measured is the processor time of a step.
+Each film goes through ring, feed and classifier as a live stream does, chunk by chunk, once for each threshold. The
+probabilities are compared with those of a run without a gate. The processor time is that of the classifier's steps.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from streamclf.windows.sampling import ChunkMeta
 THRESHOLDS: Final = (0.0, 1.0, 2.0, 4.0, 8.0)
 MAX_CHUNKS: Final = 600
 ROUNDS: Final = 3
-"""Thresholds take turns: what else the machine does meanwhile meets all of them. The least of the rounds counts."""
+"""Each round runs every threshold, so that other load on the machine slows all of them. The fastest round counts."""
 
 Chunk = tuple[ChunkMeta, U8]
 
 
 class Posted:
-    """Probabilities by the window's end, and what the last prediction said was gated."""
+    """Record the probabilities by the end of their window, and the number of gated chunks in the newest prediction."""
 
     def __init__(self) -> None:
         self.top: dict[float, dict[str, float]] = {}
@@ -54,7 +54,7 @@ class Posted:
 
 
 def play(engine: Engine, chunks: Sequence[Chunk], threshold: float) -> tuple[float, Posted]:
-    """(processor seconds of the classifier, what it posted)."""
+    """Return (processor seconds of the classifier, its predictions)."""
     spec = engine.spec
     fd = create_ring(ring_slots(spec), spec.chunk_shape)
     writer, reader = RingWriter(fd), RingReader(fd)
@@ -77,18 +77,18 @@ def play(engine: Engine, chunks: Sequence[Chunk], threshold: float) -> tuple[flo
 
 
 def chunks_of(engine: Engine, path: Path) -> list[Chunk]:
-    """The film as the model sees it, `MAX_CHUNKS` at most."""
+    """Return the film as chunks of the model, at most `MAX_CHUNKS`."""
     with closing(file_chunks(engine.spec, path)) as found:
         return list(islice(found, MAX_CHUNKS))
 
 
 def top_label(top: dict[str, float]) -> str:
-    """The most probable one."""
+    """Return the most probable label."""
     return max(top, key=top.__getitem__)
 
 
 def report(engine: Engine, path: Path) -> None:
-    """One table."""
+    """Print the table of one film."""
     chunks = chunks_of(engine, path)
     steps = [motion_between(a, b) for (_, a), (_, b) in pairwise(chunks)]
     quarters = ", ".join(f"{np.quantile(steps, q):.1f}" for q in (0.1, 0.5, 0.9))

@@ -1,4 +1,4 @@
-"""Peer (a), what tutorials do: OpenCV threads, a deque of frames, the whole window through ONNX Runtime each time."""
+"""Run peer (a), as tutorials do: OpenCV threads, a deque of frames, the whole window through ONNX Runtime each time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
-from benchmarks.peer import Windows, opencv, read_job, ready, tell
+from benchmarks.peer import Windows, check_and_begin, opencv, read_job, send_prediction
 
 from engines.arrays import U8
 
@@ -24,7 +24,7 @@ def classify(window: U8) -> npt.NDArray[np.float32]:
     return np.asarray(head.run(None, {"features": features[None]})[0][0])
 
 
-ready(job, classify)
+check_and_begin(job, classify)
 for stream, number, window in Windows(job, opencv):
     classify(window)
-    tell(stream, number)
+    send_prediction(stream, number)

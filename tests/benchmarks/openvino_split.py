@@ -1,4 +1,4 @@
-"""Peer (c), the strongest: PyAV at low delay, encoder and head split in OpenVINO, a deque of features."""
+"""Run peer (c), the strongest: PyAV at low delay, encoder and head apart in OpenVINO, a deque of features."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import openvino as ov
-from benchmarks.peer import Chunks, pyav, read_job, ready, tell
+from benchmarks.peer import Chunks, check_and_begin, pyav, read_job, send_prediction
 
 from engines.arrays import U8
 
@@ -38,7 +38,7 @@ def decide(features: Any) -> npt.NDArray[np.float32]:
     return np.array(head.infer({0: ov.Tensor(window, shared_memory=True)})[0][0])
 
 
-ready(job, lambda window: decide([encode(np.ascontiguousarray(chunk)) for chunk in window]))
+check_and_begin(job, lambda window: decide([encode(np.ascontiguousarray(chunk)) for chunk in window]))
 kept: dict[int, deque[npt.NDArray[np.float32]]] = defaultdict(lambda: deque(maxlen=chunks))
 newest: dict[int, int] = {}
 for stream, index, number, chunk in Chunks(job, pyav):
@@ -48,4 +48,4 @@ for stream, index, number, chunk in Chunks(job, pyav):
     kept[stream].append(encode(chunk))
     if len(kept[stream]) == chunks and (index + 1 - chunks) % job.hop == 0:
         decide(kept[stream])
-        tell(stream, number)
+        send_prediction(stream, number)

@@ -1,7 +1,7 @@
-"""What eight streams get of an engine that is too slow for them: `PYTHONPATH=.:tests python -m benchmarks.overload`.
+"""Measure eight streams on an engine that is too slow for them: `PYTHONPATH=.:tests python -m benchmarks.overload`.
 
-Simulated: rings, feeds and classifier are the real ones, the engine only advances a clock. `as ever` is what the limits
-in chunks alone make of it: no longer hops, no turns, no stream that catches up.
+Rings, feeds and classifier are real; the engine is simulated and only advances a clock. The mode `as ever` has only the
+limits in chunks: no longer hops, no streams in turn, and no stream that catches up.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MODES: Final[dict[str, dict[str, Any]]] = {
 
 
 def measure(load: dict[str, Any], change: dict[str, Any]) -> str:
-    """One row: predictions/s of all, of the streams with the least and the most, age p50 and p99."""
+    """Return one row: predictions/s of all streams, of the slowest and fastest stream, and their age, p50 and p99."""
     with Rig(streams=STREAMS, **load, settings=lambda _: change) as rig:
         rig.run(SETTLE_S)
         events = rig.run(SECONDS)

@@ -1,8 +1,9 @@
-"""What all peers share: their job, cameras read by threads, and how they tell of predictions.
+"""Share what all peers need: the job, threads that read the cameras, and the messages for predictions.
 
-A peer is a module run as a process: one line of JSON on its standard input, a `Job`; on its standard output `{}` once
-it is ready, then for each prediction `[stream, picture, monotonic ns]`, `picture` being the number of the last picture
-in its window, by which the comparison counts latency as it does for streamclf. It ends with its input.
+A peer is a module that runs as a process. Its standard input has one line of JSON, a `Job`; when the input ends, the
+process ends. On standard output it prints `{}` once it is ready, and then `[stream, frame, monotonic ns]` for each
+prediction. `frame` is the number of the last frame in the window: from it the comparison counts the latency, as it does
+for streamclf.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from engines.arrays import U8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What a peer is told."""
+    """The model, the cameras and the settings of a peer."""
 
     bundle: str
     urls: list[str]
@@ -38,7 +39,7 @@ class Job:
     spec: dict[str, Any]
     precision: str = "fp32"
     threads: int = 0
-    """Of inference; 0: what its library takes."""
+    """Threads for inference; 0: the default of the library."""
 
     @property
     def frames(self) -> int:
@@ -52,14 +53,14 @@ class Job:
 
 
 class Camera(Protocol):
-    """Pictures of one stream, each with its number: media time times the camera's rate."""
+    """Yield the frames of one stream, each with its number: media time times the camera's rate."""
 
     def __call__(self, url: str, fps: float) -> Iterator[tuple[int, Callable[[int, int], U8]]]:
-        """(number, render); `render(height, width)` is the picture, uint8 RGB."""
+        """Yield (number, render); `render(height, width)` returns the frame, (H, W, 3) uint8 RGB."""
 
 
 def opencv(url: str, fps: float) -> Iterator[tuple[int, Callable[[int, int], U8]]]:
-    """`cv2.VideoCapture` as tutorials use it: every picture is decoded to full-size BGR, wanted ones are resized."""
+    """Read with `cv2.VideoCapture` as tutorials do: decode every frame to full-size BGR, resize the sampled ones."""
     import cv2
 
     os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
@@ -79,7 +80,7 @@ def opencv(url: str, fps: float) -> Iterator[tuple[int, Callable[[int, int], U8]
 
 
 def pyav(url: str, fps: float) -> Iterator[tuple[int, Callable[[int, int], U8]]]:
-    """PyAV at its quickest: low delay, one thread, decoded straight to the model's size."""
+    """Read with PyAV at its fastest: low delay, one thread, scaled directly to the model's size."""
     import av
     from av.video.reformatter import VideoReformatter
 
@@ -89,22 +90,22 @@ def pyav(url: str, fps: float) -> Iterator[tuple[int, Callable[[int, int], U8]]]
     stream.codec_context.thread_type, stream.codec_context.thread_count = "NONE", 1
     stream.codec_context.options = {"flags": "low_delay"}
     scaler = VideoReformatter()
-    # Left to itself, PyAV 17 and later starts a thread per core for each scaler.
-    alone = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
+    # By default PyAV 17 and later starts a thread per core for each scaler.
+    one_thread = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
     first = None
     for frame in container.decode(stream):
         at_s = float(frame.pts * frame.time_base) if frame.pts is not None else 0.0
         first = at_s if first is None else first
 
         def render(height: int, width: int, frame: Any = frame) -> U8:
-            rgb = scaler.reformat(frame, width=width, height=height, format="rgb24", interpolation="AREA", **alone)
+            rgb = scaler.reformat(frame, width=width, height=height, format="rgb24", interpolation="AREA", **one_thread)
             return rgb.to_ndarray()
 
         yield round((at_s - first) * fps), render
 
 
 def sampled(job: Job, camera: Camera, stream: int) -> Iterator[tuple[int, int, U8]]:
-    """(grid point, picture's number, (H, W, 3)) of one camera at the model's rate, nearest pictures."""
+    """Yield (grid point, frame number, (H, W, 3)) of one camera at the model's rate, with the nearest frames."""
     rate, model_rate = Fraction(job.fps).limit_denominator(1001), Fraction(job.spec["fps"]).limit_denominator(1001)
     point = 0
     for number, render in camera(job.urls[stream], job.fps):
@@ -114,7 +115,7 @@ def sampled(job: Job, camera: Camera, stream: int) -> Iterator[tuple[int, int, U
 
 
 class Windows:
-    """A thread a camera with a deque of its newest frames; whole windows for whoever predicts, the newest of each."""
+    """Read each camera in a thread with a deque of its newest frames, and yield the newest window of each stream."""
 
     def __init__(self, job: Job, camera: Camera) -> None:
         self._job = job
@@ -130,7 +131,7 @@ class Windows:
             full = point + 1 - self._job.frames
             if full >= 0 and full % self._job.every == 0:
                 with self._changed:
-                    self._due[stream] = (number, list(frames))  # one that nobody took is lost
+                    self._due[stream] = (number, list(frames))  # replaces a window that was not yielded
                     self._changed.notify()
 
     def __iter__(self) -> Iterator[tuple[int, int, U8]]:
@@ -146,7 +147,7 @@ class Windows:
 
 
 class Chunks:
-    """A thread a camera; chunks as they come, the oldest lost where nobody keeps up."""
+    """Read each camera in a thread and yield chunks in order of arrival; a full queue drops the oldest chunk."""
 
     WAITING = 8
 
@@ -177,7 +178,7 @@ class Chunks:
 
 
 def read_job() -> Job:
-    """From standard input; the process then ends with it."""
+    """Read the job from standard input, and end the process when the input ends."""
     job = Job(**json.loads(sys.stdin.buffer.readline()))
 
     def wait() -> None:
@@ -188,8 +189,8 @@ def read_job() -> Job:
     return job
 
 
-def ready(job: Job, classify: Callable[[U8], npt.NDArray[np.float32]], *, tolerance: float = 2e-2) -> None:
-    """The golden window gives PyTorch's probabilities, so that no peer computes something else; then begin."""
+def check_and_begin(job: Job, classify: Callable[[U8], npt.NDArray[np.float32]], *, tolerance: float = 2e-2) -> None:
+    """Check that the golden window gives PyTorch's probabilities, and print that the peer is ready."""
     with np.load(Path(job.bundle) / "golden.npz") as golden:
         frames, logits = golden["frames"], golden["logits"]
     for _ in range(2):
@@ -197,16 +198,16 @@ def ready(job: Job, classify: Callable[[U8], npt.NDArray[np.float32]], *, tolera
     difference = np.abs(_softmax(found) - _softmax(logits)).max()
     if difference > tolerance:
         sys.exit(f"the golden window is off by {difference:.1e}")
-    say({})
+    print_line({})
 
 
-def tell(stream: int, number: int) -> None:
-    """A prediction is there."""
-    say([stream, number, time.monotonic_ns()])
+def send_prediction(stream: int, number: int) -> None:
+    """Print a prediction whose window ends with the frame `number`."""
+    print_line([stream, number, time.monotonic_ns()])
 
 
-def say(message: object) -> None:
-    """One line."""
+def print_line(message: object) -> None:
+    """Print one line of JSON."""
     sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()
 

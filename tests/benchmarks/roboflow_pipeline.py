@@ -1,6 +1,6 @@
-"""Peer (d): roboflow `inference`'s InferencePipeline with custom logic, the whole window through ONNX Runtime.
+"""Run peer (d), roboflow's `InferencePipeline` with custom logic: the whole window through ONNX Runtime.
 
-Its package brings hundreds of others and pins many: it has an environment of its own, see README.md.
+The package `inference` installs hundreds of others and pins many, so it needs its own environment: see README.md.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
-from benchmarks.peer import read_job, ready, tell
+from benchmarks.peer import check_and_begin, read_job, send_prediction
 from inference import InferencePipeline
 
 from engines.arrays import U8
@@ -30,7 +30,7 @@ height, width = job.spec["height"], job.spec["width"]
 shape = (job.spec["chunks"], job.spec["frames_per_chunk"], height, width, 3)
 kept: dict[int, deque[U8]] = defaultdict(lambda: deque(maxlen=job.frames))
 points: dict[int, int] = defaultdict(int)
-"""By stream: grid points that were sampled. Pictures that the pipeline dropped are filled by the next one."""
+"""By stream: the number of sampled grid points. The next frame fills the points of frames that the pipeline dropped."""
 
 
 def classify(window: U8) -> npt.NDArray[np.float32]:
@@ -39,8 +39,8 @@ def classify(window: U8) -> npt.NDArray[np.float32]:
     return np.asarray(head.run(None, {"features": features[None]})[0][0])
 
 
-def take(frames: list[Any]) -> list[None]:
-    """The pipeline's custom logic: one batch of pictures, at most one a stream."""
+def classify_batch(frames: list[Any]) -> list[None]:
+    """Process one batch of frames, at most one per stream; the pipeline's custom logic."""
     for frame in frames:
         number, stream = frame.frame_id - 1, frame.source_id or 0
         while number >= points[stream] * job.fps / job.spec["fps"] - 0.5:
@@ -50,11 +50,11 @@ def take(frames: list[Any]) -> list[None]:
             full = points[stream] - job.frames
             if full >= 0 and full % job.every == 0:
                 classify(np.stack(kept[stream]).reshape(shape))
-                tell(stream, number)
+                send_prediction(stream, number)
     return [None] * len(frames)
 
 
-ready(job, classify)
-pipeline = InferencePipeline.init_with_custom_logic(video_reference=job.urls, on_video_frame=take)
+check_and_begin(job, classify)
+pipeline = InferencePipeline.init_with_custom_logic(video_reference=job.urls, on_video_frame=classify_batch)
 pipeline.start()
 pipeline.join()

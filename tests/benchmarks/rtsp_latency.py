@@ -1,9 +1,9 @@
-"""From the last packet sent to the picture decoded, and what it costs: our RTSP client against FFmpeg's demuxer.
+"""Compare our RTSP client with FFmpeg's demuxer: latency from last packet sent to frame decoded, and processor time.
 
     PYTHONPATH=.:tests python tests/benchmarks/rtsp_latency.py [--seconds 10] [--rounds 3] [--json]
 
-One server in a process of its own, one reader at a time, the two in turn, `rounds` times, so that whatever else the
-machine does hits both. Times are CLOCK_MONOTONIC, which processes share.
+The server has its own process. The two readers run in turn, `rounds` times, so that other load on the machine slows
+both. Times are CLOCK_MONOTONIC, which processes share.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ ANSWER_S = 60.0
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print a table or JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each demuxer in each round")
+    parser.add_argument("--seconds", type=float, default=10.0, help="seconds for each demuxer in each round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--codec", choices=("libx264", "libx265"), default="libx264")
     parser.add_argument("--transport", choices=("tcp", "udp"), default="tcp")
@@ -43,18 +43,18 @@ def main() -> None:
         for _ in range(given.rounds):
             for name in DEMUXERS:
                 measure(server, name, round(given.seconds * movie.fps), given.transport, movie.fps, found[name])
-    told = {name: summary(result) for name, result in found.items()}
+    summaries = {name: summary(result) for name, result in found.items()}
     if given.json:
-        print(json.dumps(told))
+        print(json.dumps(summaries))
         return
     print("| demuxer | p50 | p90 | p99 | max | CPU per picture | pictures |\n|---|---|---|---|---|---|---|")
-    for name, row in told.items():
+    for name, row in summaries.items():
         times = " | ".join(f"{row[key]:.1f} ms" for key in ("p50", "p90", "p99", "max", "cpu_ms"))
         print(f"| {name} | {times} | {row['pictures']} |")
 
 
 def measure(server: Connection, demuxer: str, count: int, transport: str, fps: float, into: dict[str, Any]) -> None:
-    """Read `count` pictures and add their latencies and the CPU time, all threads of this process."""
+    """Read `count` frames; add their latencies and the processor time of all threads to `into`."""
     server.send("url")
     keys = {"url": server.recv(), "demuxer": demuxer, "transport": transport, "open_timeout_s": 30}
     captured: dict[int, int] = {}
@@ -70,7 +70,7 @@ def measure(server: Connection, demuxer: str, count: int, transport: str, fps: f
     if not server.poll(ANSWER_S):
         raise SystemExit("the server does not answer")
     sent: dict[int, float] = server.recv()
-    # Of a picture whose packets had arrived before all of them were sent, the figure is small, never negative.
+    # A frame can be decoded before the server notes its last packet as sent: its latency counts as 0.
     into["latencies_ms"] += [
         max(0.0, at / 1e6 - sent[number] * 1e3) for number, at in captured.items() if number in sent
     ]
@@ -78,7 +78,7 @@ def measure(server: Connection, demuxer: str, count: int, transport: str, fps: f
 
 
 def summary(result: dict[str, Any]) -> dict[str, float]:
-    """Quantiles in milliseconds."""
+    """Return quantiles of the latency, and processor time per frame, in milliseconds."""
     times = sorted(result["latencies_ms"])
     quantiles = {f"p{q}": times[min(len(times) - 1, len(times) * q // 100)] for q in (50, 90, 99)}
     cpu_ms = 1e3 * result["cpu_s"] / result["pictures"]
@@ -87,7 +87,7 @@ def summary(result: dict[str, Any]) -> dict[str, float]:
 
 @contextmanager
 def serving(movie: Film) -> Iterator[Connection]:
-    """A pipe to the process that serves `movie`."""
+    """Start the process that serves `movie`; yield the pipe to it."""
     ours, theirs = multiprocessing.Pipe()
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=serve, args=(theirs, movie), daemon=True)
@@ -100,10 +100,10 @@ def serving(movie: Film) -> Iterator[Connection]:
 
 
 def serve(pipe: Connection, movie: Film) -> None:
-    """Answer until told to end: where the film is, when its pictures were sent."""
+    """Answer requests with the URL of the film or the send times of its frames, until the request `end`."""
     with RtspServer({"cam": movie}) as server:
-        while (asked := pipe.recv()) != "end":
-            pipe.send(server.url("cam") if asked == "url" else dict(server.mounts["cam"].sent_at))
+        while (request := pipe.recv()) != "end":
+            pipe.send(server.url("cam") if request == "url" else dict(server.mounts["cam"].sent_at))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""What leaving pictures undecoded saves: processor time of a film's chunks, all decoded and with skipping, in turn.
+"""Measure what skipping undecoded frames saves: processor time of a film's chunks with and without skipping, in turn.
 
     PYTHONPATH=.:tests python tests/benchmarks/skipped_pictures.py [--rounds 7]
 
-720p25, the street of `streamclf bench` at 2.3 Mbit/s, two seconds between key frames; no B pictures (a camera), two
-that nothing is predicted from, three of which the middle one is a reference (x264's default), and H.265 with the same.
+720p25, the film of `streamclf bench` at 2.3 Mbit/s, two seconds between key frames. The kinds: no B frames, as a camera
+sends; two B frames that no frame is predicted from; three B frames with the middle one as a reference (x264's default);
+and H.265 with the same.
+
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import av
 import numpy as np
 
 from engines.arrays import U8
-from streamclf.bench.cameras.film import BITS_PER_PIXEL, GOP_S, FilmSpec, _pictures
+from streamclf.bench.cameras.film import BITS_PER_PIXEL, GOP_S, FilmSpec, render_frames
 from streamclf.sources.file import FileSource
 from streamclf.windows.chunks import ChunkBuilder
 from streamclf.windows.sampling import ChunkMeta, ChunkSampler
@@ -83,7 +85,7 @@ def cost(path: Path, fps: float, *, skip: bool) -> tuple[float, int, int]:
 
 def rows(folder: Path, rounds: int) -> Iterator[str]:
     spec = FilmSpec(width=1280, height=720, fps=25)
-    pictures = [picture.copy() for picture in _pictures(spec, SECONDS * 25)]
+    pictures = [picture.copy() for picture in render_frames(spec, SECONDS * 25)]
     for name, (codec, options) in KINDS.items():
         path = folder / "film.mp4"
         write(path, codec, options, pictures, spec)

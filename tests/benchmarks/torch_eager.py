@@ -1,4 +1,4 @@
-"""Peer (b), Hugging Face style: OpenCV threads, a deque of frames, the whole window through the PyTorch model."""
+"""Run peer (b), Hugging Face style: OpenCV threads, a deque of frames, the whole window through the PyTorch model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from benchmarks.make_bundles import build
-from benchmarks.peer import Windows, opencv, read_job, ready, tell
+from benchmarks.peer import Windows, check_and_begin, opencv, read_job, send_prediction
 
 from engines.arrays import U8
 
@@ -20,7 +20,7 @@ def classify(window: U8) -> npt.NDArray[np.float32]:
         return np.asarray(head(encoder(torch.from_numpy(window))[None])[0].numpy())
 
 
-ready(job, classify)
+check_and_begin(job, classify)
 for stream, number, window in Windows(job, opencv):
     classify(window)
-    tell(stream, number)
+    send_prediction(stream, number)

@@ -1,9 +1,9 @@
-"""Coverage-guided fuzzing of everything that reads bytes from outside; not part of the tests that CI runs.
+"""Fuzz everything that reads bytes from outside, guided by coverage. CI does not run this.
 
     pip install atheris && PYTHONPATH=. python tests/fuzz/fuzz_parsers.py TARGET -max_total_time=120
 
-TARGET is one of the names below. Each function may raise what its callers expect; anything else ends the run and leaves
-the input in a file.
+TARGET is the name of a function in `TARGETS`. Each function may raise the errors that its callers expect. Any other
+error ends the run and leaves the input in a file.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ with atheris.instrument_imports(include=["streamclf"]):
     from streamclf.net.curve_client import resolve_service_address
     from streamclf.net.curve_keys import load_certificate, make_keys
 
-ROOM = Path(tempfile.mkdtemp(prefix="fuzz-"))
+FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-"))
 CONTEXT: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
 EPOCH = "ab" * 16
 
 
 def event(data: bytes) -> None:
-    """A message of the live socket; what is one must come back the same from its own JSON."""
+    """Parse a message of the live socket; an event must stay the same when it is serialised and parsed again."""
     try:
         found = parse_event(data)
     except EventError:
@@ -48,17 +48,17 @@ def event(data: bytes) -> None:
 
 
 def request(data: bytes) -> None:
-    """A question to the replay socket: an answer, always, and of bounded size."""
+    """Answer a request to the replay socket; there is always an answer, and its size is bounded."""
     frames = _SERVER._reply(data)
     assert 1 <= len(frames) <= 2000
     assert sum(map(len, frames)) < 4 << 20
 
 
 def reply(data: bytes) -> None:
-    """An answer of a replay socket, as a subscriber reads it."""
+    """Parse a reply of the replay socket as a subscriber does."""
     frames = data.split(b"\n")
     try:
-        page = _PULLER._parse(frames)
+        page = _REPLAY_CLIENT._parse(frames)
     except EventError:
         return
     if page is not None:
@@ -67,14 +67,14 @@ def reply(data: bytes) -> None:
 
 
 def link(data: bytes) -> None:
-    """A message of a producer."""
+    """Receive a message of a producer."""
     _LINK._handle([b"route", *data.split(b"\xfe")], ReceivedBatch())
     _LINK._producers.clear()
     _LINK._connections.clear()
 
 
 def subscription(data: bytes) -> None:
-    """What comes up a publisher's socket."""
+    """Read a subscription message from the publisher's socket."""
     from streamclf.hub.publisher import _TOPIC, _preview_stream
 
     if _TOPIC.fullmatch(data[1:]):
@@ -83,30 +83,30 @@ def subscription(data: bytes) -> None:
 
 
 def key_file(data: bytes) -> None:
-    """A file that is said to hold keys."""
-    path = ROOM / "some.key_secret"
+    """Read a file as a key file."""
+    path = FOLDER / "some.key_secret"
     path.write_bytes(data)
     path.chmod(0o600)
     for read in (load_certificate, resolve_service_address):
-        _one_line(read, path, UsageError)
+        _check_error_is_one_line(read, path, UsageError)
 
 
 def zap(data: bytes) -> None:
-    """What libzmq asks the gate: nobody is let in but by a whole, well-formed question."""
+    """Answer an authentication request of libzmq; only a complete, well-formed request may be accepted."""
     frames = _GATE._answer(data.split(b"\xfe"))
     assert frames[2] in (b"400", b"500")
 
 
 def config(data: bytes) -> None:
-    """A configuration file."""
+    """Load a configuration file."""
     from streamclf.config.service import load_config
 
-    path = ROOM / "service.yaml"
+    path = FOLDER / "service.yaml"
     path.write_bytes(data)
-    _one_line(lambda path: load_config(path, {}), path, ConfigError)
+    _check_error_is_one_line(lambda path: load_config(path, {}), path, ConfigError)
 
 
-def _one_line(read: Callable[[Path], object], path: Path, kind: type[Exception]) -> None:
+def _check_error_is_one_line(read: Callable[[Path], object], path: Path, kind: type[Exception]) -> None:
     try:
         read(path)
     except kind as error:
@@ -127,14 +127,16 @@ _HEARTBEAT = (
     b'{"v":1,"type":"heartbeat","epoch":"' + EPOCH.encode() + b'","time":"2026-01-02T03:04:05Z","head":9,"oldest":1,'
     b'"last":{"door":9},"replay":"tcp://127.0.0.1:1"}'
 )
-_ASKED = b'{"v":1,"request":"replay","id":"1","after":3,"limit":9,"streams":["door"],"types":["status"],"epoch":null}'
+_REPLAY_REQUEST = (
+    b'{"v":1,"request":"replay","id":"1","after":3,"limit":9,"streams":["door"],"types":["status"],"epoch":null}'
+)
 _PAGE = (
     b'{"v":1,"reply":"replay","id":"1","epoch":"' + EPOCH.encode() + b'","oldest":1,"head":9,"upto":9,"lost":[[1,2]]}\n'
 )
 _DRAFTS = b'[[1,"status","door",null,{"state":"live"}]]'
 SEEDS: dict[str, tuple[bytes, ...]] = {
     "event": (_EVENT, _HEARTBEAT),
-    "request": (_ASKED, b'{"request":"snapshot"}'),
+    "request": (_REPLAY_REQUEST, b'{"request":"snapshot"}'),
     "reply": (_PAGE + _EVENT,),
     "link": (
         b"\xfe".join([b"drafts", b"i" * 16, b"name", b"\0" * 8, _DRAFTS]),
@@ -146,26 +148,26 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
     "zap": (b"\xfe".join([b"1.0", b"1", b"streamclf", b"127.0.0.1", b"", b"CURVE", b"k" * 32]),),
     "config": (b"streams: {a: {url: 'rtsp://h/x'}}\npublish: {keep: 7d, keep_size: 1GB}\n",),
 }
-"""Whole messages to begin with: what is parsed in Rust shows the fuzzer no way to them."""
+"""Complete messages to begin with: the JSON parser is Rust code, whose coverage the fuzzer does not see."""
 
-_JOURNAL = Journal(ROOM / "journal.db", keep_s=3600)
+_JOURNAL = Journal(FOLDER / "journal.db", keep_s=3600)
 _JOURNAL.append([Record("door", "status", lambda offset, previous: HEARTBEAT_TOPIC)] * 50, {})
-_LINK = LinkServer(CONTEXT, f"ipc://{ROOM}/link", _JOURNAL.sequence_of)
-_SERVER = ReplayServer(CONTEXT, "tcp://127.0.0.1:*", ROOM / "journal.db")
+_LINK = LinkServer(CONTEXT, f"ipc://{FOLDER}/link", _JOURNAL.sequence_of)
+_SERVER = ReplayServer(CONTEXT, "tcp://127.0.0.1:*", FOLDER / "journal.db")
 _SERVER.close()
 _SERVER._reader = None
-_PULLER = ReplayClient(CONTEXT, "tcp://127.0.0.1:9", [])
-_PULLER._id, _PULLER._requested = 1, START
-(ROOM / "allowed").mkdir()
-_GATE = CurveGate(CONTEXT, load_certificate(make_keys(ROOM, "server")[1], secret=True), AllowList(ROOM / "allowed"))
+_REPLAY_CLIENT = ReplayClient(CONTEXT, "tcp://127.0.0.1:9", [])
+_REPLAY_CLIENT._id, _REPLAY_CLIENT._requested = 1, START
+(FOLDER / "allowed").mkdir()
+_GATE = CurveGate(CONTEXT, load_certificate(make_keys(FOLDER, "server")[1], secret=True), AllowList(FOLDER / "allowed"))
 
 
 def main() -> None:
     name = sys.argv.pop(1) if len(sys.argv) > 1 else ""
     if name not in TARGETS:
         sys.exit(f"usage: fuzz_parsers.py {'|'.join(TARGETS)} [libFuzzer's options]")
-    assert answer(JournalReader(ROOM / "journal.db"), Request(request="snapshot"))
-    corpus = ROOM / "corpus"
+    assert answer(JournalReader(FOLDER / "journal.db"), Request(request="snapshot"))
+    corpus = FOLDER / "corpus"
     corpus.mkdir()
     for number, seed in enumerate(SEEDS[name]):
         TARGETS[name](seed)

@@ -41,7 +41,6 @@ def bench_gpu(
     precision: Precision | None = None,
     only: str | None = None,
     keep: Path | None = None,
-    within_s: float | None = None,
     request: PartRequest = DEFAULTS,
     measure: MeasureRequest = measure_in_process,
 ) -> dict[str, Any]:
@@ -49,7 +48,7 @@ def bench_gpu(
 
     `precision`: only this one instead of all. `only`: a pattern for the names of the parts, which are
     "BUNDLE/PRECISION" and "ceilings". `keep`: the file that logs each part; a part with a result there is not measured
-    again. `within_s`: no part begins after this time. Raises `BenchError` with the name of the missing library, GPU or
+    again. Raises `BenchError` with the name of the missing library, GPU or
     folder. A part that fails has an error in the result.
     """
     gpus = find_gpus()
@@ -69,7 +68,6 @@ def bench_gpu(
         list(requests),
         lambda part, limit_s: measure(requests[part], limit_s),
         part_s=PART_S,
-        within_s=within_s,
         progress=lambda text: print(f"bench: {text}", file=sys.stderr, flush=True),
     )
     return {"gpu": asdict(gpus[0]), **build_report(log.results), "left": left}
