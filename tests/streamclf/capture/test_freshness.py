@@ -55,20 +55,20 @@ def test_only_rates_above_the_limit_are_slowed_down_to_it() -> None:
 
 
 def test_late_frames_are_dropped_until_the_stream_must_be_opened_again() -> None:
-    limit = StaleFrameFilter(2.0)
-    assert limit.passes(frame(0, 0))
-    assert limit.passes(frame(NS, 2 * NS)), "one second late"
-    assert not limit.passes(frame(2 * NS, 5 * NS))
-    assert limit.passes(frame(6 * NS, 6 * NS)), "new frames again"
-    assert not limit.passes(frame(7 * NS, 10 * NS))
+    stale_filter = StaleFrameFilter(2.0)
+    assert stale_filter.passes(frame(0, 0))
+    assert stale_filter.passes(frame(NS, 2 * NS)), "one second late"
+    assert not stale_filter.passes(frame(2 * NS, 5 * NS))
+    assert stale_filter.passes(frame(6 * NS, 6 * NS)), "new frames again"
+    assert not stale_filter.passes(frame(7 * NS, 10 * NS))
     with pytest.raises(SourceError, match="late; opening the stream again"):
-        limit.passes(frame(8 * NS, 10 * NS + MAX_STALE_NS + 1))
+        stale_filter.passes(frame(8 * NS, 10 * NS + MAX_STALE_NS + 1))
 
 
 def test_a_source_without_max_stale_s_is_never_late() -> None:
-    limit = StaleFrameFilter(None)
-    assert limit.passes(frame(0, 0))
-    assert limit.passes(frame(1, 100 * NS))
+    stale_filter = StaleFrameFilter(None)
+    assert stale_filter.passes(frame(0, 0))
+    assert stale_filter.passes(frame(1, 100 * NS))
 
 
 MS = 1_000_000
