@@ -1,4 +1,4 @@
-"""Decode on a GPU or video chip if one can be opened; else on the CPU, with a note in the status but no error.
+"""Decode on a GPU or video chip if one can be opened; else on the CPU, with a note in the status.
 
 The only test of a device is to open it. PyAV copies what the device decodes into an ordinary frame, so the rest of the
 code is the same as with the CPU. This code has never run on such hardware, because none was available.

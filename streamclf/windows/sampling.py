@@ -79,11 +79,6 @@ class Sampler:
         self._anchor_ns = 0
         self._previous_ns: int | None = None
 
-    @property
-    def anchor_ns(self) -> int:
-        """Media time of the segment's first frame, in nanoseconds."""
-        return self._anchor_ns
-
     def point_ns(self, point: int) -> int:
         """Return the media time of grid point `point` of this segment, rounded to nanoseconds."""
         return self._anchor_ns + (point * self._period + self._num) // (2 * self._num)

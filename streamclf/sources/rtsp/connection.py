@@ -131,8 +131,6 @@ class UdpPair:
         self._ports: list[int | None] = [None, None]  # the server's ports, once it has sent from them
         self._declared: tuple[int, int] | None = None
         self._sockets = _bind_pair(connection.family, connection.local)
-        self.foreign = 0
-        """Number of datagrams from other senders."""
 
     @property
     def port(self) -> int:
@@ -162,8 +160,6 @@ class UdpPair:
                     continue  # the server's port is closed; the read time-out covers that
                 if self._is_peer(channel, source):
                     packets.append(data)
-                else:
-                    self.foreign += 1
             if packets:
                 found.append(ReceivedPackets(channel, packets))
         return found
