@@ -35,13 +35,13 @@ Demand = Callable[[int, int], float]
 class LoadSample:
     """The load over some tenths of a second.
 
-    `busy` is the share of the time at work. `arrived` counts the chunks of the served streams, `taken` those that were
+    `busy` is the share of the time at work. `arrived` counts the chunks of the served streams, `read` those that were
     read, and `lost` the chunks given up and the windows dropped.
     """
 
     busy: float
     arrived: int
-    taken: int
+    read: int
     lost: int
 
 
@@ -136,7 +136,7 @@ class LoadController:
 
 
 def _backlog_grows(samples: list[LoadSample]) -> bool:
-    return sum(sample.taken for sample in samples) < sum(sample.arrived for sample in samples)
+    return sum(sample.read for sample in samples) < sum(sample.arrived for sample in samples)
 
 
 class RoundRobin:

@@ -57,7 +57,7 @@ class LoadShedder:
         live = [feed for feed in feeds if not feed.capture_waits]
         counted = self._count(live, now_s)
         sample = LoadSample(
-            busy=self._busy_s / span_s, arrived=counted["arrived"], taken=counted["taken"], lost=counted["lost"]
+            busy=self._busy_s / span_s, arrived=counted["arrived"], read=counted["read"], lost=counted["lost"]
         )
         self._since_s, self._busy_s = now_s, 0.0
         controller = self._controller
@@ -83,7 +83,7 @@ class LoadShedder:
         return self._chunks_per_s * sum(each)
 
     def _count(self, feeds: Sequence[Feed], now_s: float) -> Counter[str]:
-        """Count chunks arrived and taken, and chunks and windows lost, of the served feeds since the last call."""
+        """Count chunks arrived and read, and chunks and windows lost, of the served feeds since the last call."""
         total: Counter[str] = Counter()
         counts = {}
         for feed in feeds:
@@ -93,7 +93,7 @@ class LoadShedder:
             if now[0] > then[0] or feed.stream not in self._counts:
                 self._chunk_at_s[feed.stream] = now_s
             if not feed.paused:
-                total.update(arrived=now[0] - then[0], taken=now[1] - then[1], lost=now[2] - then[2])
+                total.update(arrived=now[0] - then[0], read=now[1] - then[1], lost=now[2] - then[2])
         self._chunk_at_s = {stream: at_s for stream, at_s in self._chunk_at_s.items() if stream in counts}
         self._counts = counts
         return total
@@ -119,7 +119,7 @@ class LoadShedder:
         log.info(
             "%.0f %% busy, %d of %d chunks read: hops times %d (before %d), %d streams paused (before %d)",
             100 * sample.busy,
-            sample.taken,
+            sample.read,
             sample.arrived,
             2**level,
             2 ** before[0],

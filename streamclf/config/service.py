@@ -225,7 +225,7 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = str(key_node.value)
             if key in seen and key_node.tag != "tag:yaml.org,2002:merge":
-                raise yaml.YAMLError(f"key {key!r} stands twice, again in line {key_node.start_mark.line + 1}")
+                raise yaml.YAMLError(f"key {key!r} appears twice, again in line {key_node.start_mark.line + 1}")
             seen.add(key)
         return super().construct_mapping(node, deep)
 

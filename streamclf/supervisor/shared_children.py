@@ -133,7 +133,7 @@ class SharedChildren:
             return True
         self.mark_down(self.classifier)
         if self.classifier.running:
-            self.classifier.kill_because("takes no messages")
+            self.classifier.kill_because("does not read its messages")
         return False
 
     def change_retention(self, publish: PublishConfig) -> None:

@@ -63,9 +63,6 @@ class StreamSet:
         self.capacity = 0
         """Streams for which the running classifier has room; 0 while there is none."""
 
-    def __len__(self) -> int:
-        return len(self._streams)
-
     def of_child(self, child: str) -> Stream | None:
         """Return the stream whose capture process has this name."""
         return self._by_child.get(child)

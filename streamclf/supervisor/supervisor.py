@@ -377,7 +377,7 @@ class Supervisor:
             self._kill_later(child)
         if new.config.publish != old.config.publish:
             self._shared.change_retention(new.config.publish)
-        log.info("new configuration taken: %s", differences)
+        log.info("new configuration applied: %s", differences)
 
     def _change_classifier(self, old: CheckedConfig) -> None:
         """Restart the classifier where its model or engine changes, or its bank has no room for all streams."""
@@ -387,8 +387,8 @@ class Supervisor:
                 self._previous = old
         elif streams > self._shared.capacity:
             log.warning(
-                "%d streams, and the classifier has room for %d: it is started anew, which costs each stream a window; "
-                "engine.spare_streams says how many may join without that",
+                "%d streams, and the classifier has room for %d: it restarts, which costs each stream a window; "
+                "engine.spare_streams says how many streams can join without a restart",
                 streams,
                 self._shared.capacity,
             )
