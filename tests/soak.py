@@ -1,9 +1,9 @@
-"""A service under random faults for as long as one likes: `make soak SECONDS=3600`. Not collected by pytest.
+"""Run a service under random faults for a given time: `make soak SECONDS=3600`. Not collected by pytest.
 
-Eight cameras, each with a fault every 10 to 20 s, and now and then the death of all at once. Counted, as a subscriber
-sees it: recoveries and how long they took, faults that nobody noticed, states that were false, predictions that a
-healthy stream lost; and for each process its memory's slope, descriptors and restarts. The exit code is 1 where a
-promise was broken: a slope is one only after 20 minutes.
+Each of eight cameras has a fault every 10 to 20 s, and every 2 minutes the server of all cameras is killed. As a
+subscriber, the program counts recoveries and their times, faults that were not reported, false states, and predictions
+that a healthy stream lost. For each process it records the slope of its memory, its descriptors and restarts. The exit
+code is 1 where a requirement is not met; the slope is one of them only after 20 minutes.
 """
 
 from __future__ import annotations
@@ -36,34 +36,34 @@ FILMS = (film(light=200, **SIZE), film(light=40, **SIZE), film(light=120, width=
 OPEN_S, READ_S = 2.0, 1.5
 STEP_S = 0.2
 QUIET_S = (10.0, 20.0)
-ALL_DIE_EVERY_S = 120.0
-ALL_DIE_S = 3.0
+KILL_SERVER_EVERY_S = 120.0
+SERVER_DOWN_S = 3.0
 SILENT_S = 2 * READ_S + 1.0
-"""A fault that takes away all pictures for this long must have been told."""
+"""A fault that stops all frames for this long must have been reported."""
 SETTLE_S = 2.0
-"""After its recovery a stream may still tell of the fault: windows across it, a status on its way."""
+"""For this long after its recovery a stream may still report the fault: windows across it, a late status."""
 LATE_S = 10.0
 CAMERA_LATE_S = 10.0
 SAMPLE_S = 5.0
-MOST_MIB_PER_H = 20.0
-JUDGED_S = 1200.0
-"""A slope is judged when it was observed for this long: over minutes it is mostly the beginning's growth."""
-MOST_DESCRIPTORS = 8
-"""More than at the first look: connections that come and go are open at the last one by chance."""
+MAX_MIB_PER_H = 20.0
+SLOPE_S = 1200.0
+"""Shortest time of observation for a slope: over minutes it is mostly the growth at the start."""
+MAX_NEW_DESCRIPTORS = 8
+"""More than in the first sample: some connections are open in the last sample by chance."""
 WARM_UP_S = 30.0
-"""Memory's slope is measured after this: allocators, decoders and caches have their size then."""
+"""Memory is sampled from then on, when allocators, decoders and caches have reached their size."""
 
 
 @dataclass(slots=True)
 class Camera:
-    """What happens to one stream, and what it says."""
+    """The fault of one stream, and the state that it reports."""
 
     fault: str | None = None
     previous: str = "none yet"
     began_s: float = 0.0
     until_s: float = 0.0
     next_s: float = 0.0
-    healed_s: float | None = None
+    fault_ended_s: float | None = None
     steady_since_s: float | None = None
     state: str = "connecting"
     noticed: bool = False
@@ -73,7 +73,7 @@ class Camera:
 
 @dataclass(slots=True)
 class Tally:
-    """All that is counted."""
+    """All counters of a run."""
 
     faults: Counter[str] = field(default_factory=Counter)
     recoveries_s: list[float] = field(default_factory=list)
@@ -81,16 +81,16 @@ class Tally:
     unnoticed: list[str] = field(default_factory=list)
     false_states: list[str] = field(default_factory=list)
     late_cameras: list[str] = field(default_factory=list)
-    """Not live because the camera itself, which runs in this process, got no processor: a true state."""
+    """True states: not live because the camera itself, which runs in this process, got no processor time."""
     lost: Counter[str] = field(default_factory=Counter)
-    """Predictions, by the last fault that their stream had."""
+    """Lost predictions, by the last fault of their stream."""
     predictions: int = 0
     corrupt_windows: int = 0
 
 
 @dataclass(slots=True)
 class Process:
-    """Samples of one process."""
+    """Samples of memory and descriptors of one process."""
 
     name: str
     at_s: list[float] = field(default_factory=list)
@@ -99,7 +99,7 @@ class Process:
 
 
 class Soak:
-    """Faults, events and samples in one loop."""
+    """Cause faults, receive events and take samples, in one loop."""
 
     def __init__(self, service: Service, socket: zmq.Socket[bytes], server: RtspServer, seed: int) -> None:
         self._service = service
@@ -108,33 +108,33 @@ class Soak:
         self._random = random.Random(seed)
         self._cameras = {name: Camera() for name in STREAMS}
         self._processes: dict[int, Process] = {}
-        self._revive_s: float | None = None
+        self._restart_server_s: float | None = None
         self.tally = Tally()
 
     def run(self, seconds: float) -> None:
-        """Go on for so long."""
+        """Run for so many seconds."""
         began = time.monotonic()
         for camera in self._cameras.values():
-            camera.healed_s = began
-        sample_s, all_die_s = began + WARM_UP_S, began + ALL_DIE_EVERY_S
+            camera.fault_ended_s = began
+        sample_s, kill_server_s = began + WARM_UP_S, began + KILL_SERVER_EVERY_S
         while (now := time.monotonic()) < began + seconds:
             if self._socket.poll(50):
-                self._take(json.loads(self._socket.recv_multipart()[1]))
+                self._receive(json.loads(self._socket.recv_multipart()[1]))
             if now >= sample_s:
                 sample_s = now + SAMPLE_S
                 self._sample(now)
-            if now >= all_die_s:
-                all_die_s = now + ALL_DIE_EVERY_S
-                self._all_die(now)
-            if self._revive_s is not None and now >= self._revive_s:
-                self._revive(now)
-            if self._revive_s is None:
+            if now >= kill_server_s:
+                kill_server_s = now + KILL_SERVER_EVERY_S
+                self._kill_server(now)
+            if self._restart_server_s is not None and now >= self._restart_server_s:
+                self._restart_server(now)
+            if self._restart_server_s is None:
                 for name, camera in self._cameras.items():
                     self._disturb(name, camera, now)
 
     @property
     def processes(self) -> list[Process]:
-        """Those that lived long enough to be judged."""
+        """Processes with enough samples to be evaluated."""
         return [process for process in self._processes.values() if len(process.at_s) >= 3]
 
     @property
@@ -181,27 +181,27 @@ class Soak:
         if silent and now - camera.began_s > SILENT_S and not camera.noticed:
             self.tally.unnoticed.append(f"{name}: {camera.fault} for {now - camera.began_s:.1f} s")
         self._server.heal(name)
-        camera.previous, camera.fault, camera.healed_s = camera.fault or "", None, now
+        camera.previous, camera.fault, camera.fault_ended_s = camera.fault or "", None, now
 
-    def _all_die(self, now: float) -> None:
+    def _kill_server(self, now: float) -> None:
         self.tally.faults["server killed"] += 1
         self._server.stop()
-        self._revive_s = now + ALL_DIE_S
+        self._restart_server_s = now + SERVER_DOWN_S
         for camera in self._cameras.values():
-            camera.fault, camera.steady_since_s, camera.healed_s = "server killed", None, None
+            camera.fault, camera.steady_since_s, camera.fault_ended_s = "server killed", None, None
 
-    def _revive(self, now: float) -> None:
-        self._revive_s = None
+    def _restart_server(self, now: float) -> None:
+        self._restart_server_s = None
         self._server = RtspServer(dict.fromkeys(STREAMS, FILMS[0]), port=self._server.port)
         self._server.__enter__()
         for camera in self._cameras.values():
-            camera.previous, camera.fault, camera.healed_s = "server killed", None, now
+            camera.previous, camera.fault, camera.fault_ended_s = "server killed", None, now
 
     def stop_server(self) -> None:
-        """The cameras are gone."""
+        """Stop the server of all cameras."""
         self._server.stop()
 
-    def _take(self, event: dict[str, Any]) -> None:
+    def _receive(self, event: dict[str, Any]) -> None:
         camera = self._cameras.get(event.get("stream", ""))
         if camera is None:
             return
@@ -211,9 +211,9 @@ class Soak:
             camera.state, camera.counters = event["state"], event.get("counters") or camera.counters
             camera.noticed |= event["state"] != "live"
             if event["state"] != "live" and steady:
-                told = f"{event['stream']}: {event['state']} ({event['reason']})"
+                line = f"{event['stream']}: {event['state']} ({event['reason']})"
                 is_late = now - self._server.mounts[event["stream"]].late_at < CAMERA_LATE_S
-                (self.tally.late_cameras if is_late else self.tally.false_states).append(told)
+                (self.tally.late_cameras if is_late else self.tally.false_states).append(line)
         elif event["type"] == "prediction":
             self._predicted(event["stream"], camera, event["window"], now, steady)
 
@@ -226,12 +226,12 @@ class Soak:
             lost = max(0, round((place[1] - camera.last[1]) / STEP_S) - 1) if same else 1
             self.tally.lost.update({camera.previous: lost} if lost else {})
         camera.last = place
-        if camera.fault is None and camera.healed_s is not None and camera.state == "live":
-            took_s = now - camera.healed_s
+        if camera.fault is None and camera.fault_ended_s is not None and camera.state == "live":
+            took_s = now - camera.fault_ended_s
             self.tally.recoveries_s.append(took_s)
             if took_s > LATE_S:
                 self.tally.late.append(f"{name}: {took_s:.1f} s")
-            camera.healed_s, camera.steady_since_s = None, now
+            camera.fault_ended_s, camera.steady_since_s = None, now
             camera.next_s = now + self._random.uniform(*QUIET_S)
 
     def _sample(self, now: float) -> None:
@@ -246,23 +246,23 @@ class Soak:
 
 
 def slope_mib_per_h(process: Process) -> float:
-    """Of the least squares line through its resident memory."""
+    """Return the slope of the least squares line through its resident memory."""
     return statistics.linear_regression(process.at_s, process.rss_mib).slope * 3600
 
 
 def leaks(process: Process) -> list[str]:
-    """What of this process grows as nothing may that runs for months."""
+    """Return what grows in this process and would not last for months of operation."""
     found = []
     slope, more = slope_mib_per_h(process), process.fds[-1] - process.fds[0]
-    if process.at_s[-1] - process.at_s[0] >= JUDGED_S and slope > MOST_MIB_PER_H:
+    if process.at_s[-1] - process.at_s[0] >= SLOPE_S and slope > MAX_MIB_PER_H:
         found.append(f"{process.name}: {slope:.1f} MiB an hour")
-    if more > MOST_DESCRIPTORS:
+    if more > MAX_NEW_DESCRIPTORS:
         found.append(f"{process.name}: {more} descriptors more")
     return found
 
 
 def report(soak: Soak, seconds: float, seed: int) -> dict[str, Any]:
-    """All figures, as JSON can hold them."""
+    """Return all figures of a run as JSON values."""
     tally = soak.tally
     recoveries = sorted(tally.recoveries_s)
     return {
@@ -299,7 +299,7 @@ def report(soak: Soak, seconds: float, seed: int) -> dict[str, Any]:
 
 
 def table(figures: dict[str, Any]) -> str:
-    """For people."""
+    """Format the figures as a table for people."""
     rows = [f"{key:28} {value}" for key, value in figures.items() if key != "processes"]
     rows.append(f"{'process':30} {'RSS MiB':>15} {'MiB/h':>8} {'descriptors':>12} {'s':>6}")
     for process in figures["processes"]:
@@ -312,7 +312,7 @@ def table(figures: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    """Run, print a table to stderr and JSON to stdout; 1 where a promise was broken."""
+    """Run the service, print a table to stderr and JSON to stdout; return 1 where a requirement is not met."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=3600.0)
     parser.add_argument("--seed", type=int, default=1)
@@ -335,16 +335,16 @@ def main() -> int:
             soak.run(arguments.seconds)
             figures = report(soak, arguments.seconds, arguments.seed)
             figures["tracebacks"] = sum("Traceback" in line for line in service.lines)
-            figures["opened_anew_for_delay"] = sum("opening the stream again" in line for line in service.lines)
+            figures["opened_again_for_delay"] = sum("opening the stream again" in line for line in service.lines)
             figures["restarts"] = sum("starting it again" in line for line in service.lines)
             service.interrupt()
             figures["exit_code"] = service.wait()
             soak.stop_server()
     print(table(figures), file=sys.stderr)
     print(json.dumps(figures))
-    promises = ("late", "unnoticed", "false_states", "leaks", "tracebacks", "restarts", "exit_code")
-    broken = [key for key in promises if figures[key]]
-    print(f"broken: {', '.join(broken)}" if broken else "all promises kept", file=sys.stderr)
+    requirements = ("late", "unnoticed", "false_states", "leaks", "tracebacks", "restarts", "exit_code")
+    broken = [key for key in requirements if figures[key]]
+    print(f"not met: {', '.join(broken)}" if broken else "all requirements met", file=sys.stderr)
     return 1 if broken else 0
 
 

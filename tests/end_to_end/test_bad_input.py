@@ -1,4 +1,4 @@
-"""What people do wrong: each time one line with value and remedy, the right exit code, no traceback."""
+"""Mistakes of users: each is reported in one line with value and remedy, with the right exit code and no traceback."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def one_line(capsys: pytest.CaptureFixture[str]) -> str:
-    """What stands on stderr: one line of ours, and nothing on stdout."""
+    """Return stderr after checking that it is one line of the project's own and stdout is empty."""
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("streamclf: ")
@@ -33,7 +33,7 @@ def classify(*arguments: str) -> int:
     return _main(["classify", *arguments, "--model", "brightness"])
 
 
-def test_files_that_are_no_video(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_no_video_is_reported(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "text.mp4").write_text("this is no film\n" * 200)
     (here / "empty.mp4").write_bytes(b"")
     write_audio(here / "sound.mp4")
@@ -48,13 +48,13 @@ def test_files_that_are_no_video(here: Path, capsys: pytest.CaptureFixture[str])
         assert message in one_line(capsys)
 
 
-def test_a_film_too_short_for_a_window_says_how_long_one_is(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_about_a_short_film_says_how_long_a_window_is(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_clip(here / "short.mp4", frames=3)
     assert classify("short.mp4", "--json") == 1
     assert "short.mp4: too short; a window of brightness@1 takes 0.8 s" in one_line(capsys)
 
 
-def test_one_bad_file_among_good_ones(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_file_does_not_stop_the_others(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_clip(here / "a.mp4", frames=50)
     assert classify("a.mp4", "absent.mp4", "a.mp4", "--json") == 1
     out, err = capsys.readouterr()
@@ -63,10 +63,10 @@ def test_one_bad_file_among_good_ones(here: Path, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize(("width", "height"), [(2, 2), (7680, 4320)])
-def test_the_smallest_and_the_largest_picture(
+def test_the_smallest_and_the_largest_frames_are_classified(
     here: Path, capsys: pytest.CaptureFixture[str], width: int, height: int
 ) -> None:
-    write_flat(here / "flat.mp4", (250, 250, 250), width=width, height=height, frames=26)
+    write_flat(here / "flat.mp4", (250, 250, 250), width=width, height=height, frames=10)  # 1 s; a window takes 0.8 s
     assert classify("flat.mp4", "--json") == 0
     (line,) = capsys.readouterr().out.splitlines()
     windows = json.loads(line)["windows"]
@@ -74,7 +74,7 @@ def test_the_smallest_and_the_largest_picture(
     assert all(window["top"][0][0] == "bright" and window["top"][0][1] > 0.99 for window in windows)
 
 
-def test_json_is_one_object_a_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_output_is_one_object_per_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_clip(here / "a.mp4", frames=51)
     assert classify("a.mp4", "--json") == 0
     out, err = capsys.readouterr()
@@ -99,14 +99,16 @@ def test_json_is_one_object_a_line(here: Path, capsys: pytest.CaptureFixture[str
         (["a.mp4", "--surprise"], "No such option: --surprise"),
     ],
 )
-def test_wrong_arguments(here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+def test_wrong_arguments_are_reported(
+    here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
     write_clip(here / "a.mp4", frames=26)
     assert classify(*arguments) == 2
     assert message in one_line(capsys)
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "gif"])
-def test_a_film_that_fails_half_way_leaves_no_file(
+def test_a_film_that_fails_half_way_leaves_no_output_file(
     here: Path, capsys: pytest.CaptureFixture[str], suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from streamclf.errors import SourceError
@@ -123,7 +125,7 @@ def test_a_film_that_fails_half_way_leaves_no_file(
     assert {path for path in here.iterdir() if path.name != "cache"} == {p for p in before if p.name != "cache"}
 
 
-def test_a_tampered_bundle_never_runs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_modified_bundle_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_clip(here / "a.mp4", frames=50)
     with (here / "brightness" / "head.onnx").open("ab") as file:
         file.write(b"\0")
@@ -131,7 +133,7 @@ def test_a_tampered_bundle_never_runs(here: Path, capsys: pytest.CaptureFixture[
     assert "head.onnx: sha256 is" in one_line(capsys)
 
 
-def test_check_says_what_would_run_and_what_would_not(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_reports_whether_a_configuration_is_valid(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_clip(here / "a.mp4", frames=26)
     (here / "good.yaml").write_text("model: brightness\nstreams: {film: {url: a.mp4}}")
     assert _main(["check", "good.yaml"]) == 0
@@ -150,17 +152,17 @@ def test_check_says_what_would_run_and_what_would_not(here: Path, capsys: pytest
     assert "absent.yaml: cannot be read" in one_line(capsys)
 
 
-def test_a_camera_that_is_not_there(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_absent_camera_is_reported(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _main(["demo", "--camera", "98", "--headless", "--seconds", "1"]) == 1
     assert "camera 98" in one_line(capsys)
 
 
-def test_a_command_line_without_a_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert _main([]) == 2
     assert "Commands:" in capsys.readouterr().out
 
 
-def test_help_and_errors_through_the_real_program(tmp_path: Path) -> None:
+def test_the_real_program_reports_an_error_in_one_line(tmp_path: Path) -> None:
     with Service("check", "absent.yaml", cwd=tmp_path) as program:
         assert program.wait() == 2
     assert program.lines == [

@@ -1,6 +1,6 @@
-"""A webcam that is unplugged, comes back, or is somebody else's: real services, with a double of OpenCV's device.
+"""A webcam that is unplugged, comes back, or belongs to another service: real services, OpenCV's device is a double.
 
-The device file is real enough: a link to a terminal, which is a character device that comes and goes with its link.
+The device file is a link to a terminal: a character device that appears and disappears with its link.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from support.live import Setup, assert_unbroken
 from support.service import DEADLINE_S, Service
 from support.watcher import Watcher
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="devices as Linux has them")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="uses device files of Linux")
 
 SLACK_S = 3.0
 """For a machine that is busy with other things."""
@@ -29,7 +29,7 @@ if "streamclf.capture" in sys.orig_argv:
     import cv2, numpy
 
     class Device:
-        '''A bright, noisy picture ten times a second, for one process at a time, for as long as its file is there.'''
+        '''A bright, noisy frame ten times a second, for one process at a time, as long as the device file exists.'''
 
         def __init__(self, path, api):
             self._path, self._fd = path, None
@@ -105,7 +105,7 @@ def serve(setup: Setup, path: Path) -> Service:
     return Service("run", str(path), cwd=setup.folder, env={**setup.env, "PYTHONPATH": pythonpath})
 
 
-def test_a_camera_that_is_unplugged_is_told_and_found_again(setup: Setup, webcam: Webcam) -> None:
+def test_an_unplugged_camera_is_reported_and_found_again(setup: Setup, webcam: Webcam) -> None:
     path = setup.write(streams={"desk": {"camera": str(webcam.path)}, "film": setup.film})
     with serve(setup, path) as service, Watcher(service.endpoint) as watcher:
         began = time.monotonic()
@@ -128,9 +128,7 @@ def test_a_camera_that_is_unplugged_is_told_and_found_again(setup: Setup, webcam
         assert sorted(service.descendants()) == processes, "a process was restarted"
 
 
-def test_a_camera_that_another_service_has_is_named_with_its_user_and_taken_when_it_is_free(
-    setup: Setup, webcam: Webcam
-) -> None:
+def test_a_camera_in_use_is_reported_with_its_user_and_opened_when_it_is_free(setup: Setup, webcam: Webcam) -> None:
     first = setup.write(streams={"desk": {"camera": str(webcam.path)}}).rename(setup.folder / "first.yaml")
     setup.config["publish"] |= {"journal": "other.db"}
     with serve(setup, first) as owner, Watcher(owner.endpoint) as seen:
@@ -149,7 +147,7 @@ def test_a_camera_that_another_service_has_is_named_with_its_user_and_taken_when
             watcher.wait("prediction", "desk", since=free, within=4 + SLACK_S)
 
 
-def test_a_journal_that_another_service_has_is_named_at_the_start(setup: Setup) -> None:
+def test_a_journal_in_use_is_reported_at_the_start(setup: Setup) -> None:
     path = setup.write(streams={"film": setup.film})
     with serve(setup, path) as owner, Watcher(owner.endpoint) as seen:
         began = time.monotonic()

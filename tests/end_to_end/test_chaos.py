@@ -1,6 +1,6 @@
-"""Everything that can die or hang does, at random, with queues that are too small: each event is logged once.
+"""Kill and stop the hub, the classifier and the logger at random, with small queues: each event is logged once.
 
-`STREAMCLF_CHAOS_S=60 pytest tests/end_to_end/test_chaos.py -s` makes it a minute, as in CI, and prints what was done.
+`STREAMCLF_CHAOS_S=60 pytest tests/end_to_end/test_chaos.py -s` takes a minute, as in CI, and prints the disturbances.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from support.hub_process import HubProcess
 
 from streamclf.subscribers.log.command import run_log
 
-pytestmark = pytest.mark.flaky(reruns=0)  # what fails here once in a hundred times is a loss
+pytestmark = pytest.mark.flaky(reruns=0)  # a failure once in a hundred runs is a lost event
 
 CHAOS_S = float(os.environ.get("STREAMCLF_CHAOS_S", "60" if os.environ.get("CI") else "5"))
 HIGH_WATER = 50
-"""Messages, where 2,000 and 10,000 are usual."""
+"""Messages; the usual values are 2,000 and 10,000."""
 
 CLASSIFIER = """
 import signal, sys, threading, time
@@ -91,7 +91,7 @@ class Victim:
 
 
 class PlainSubscriber:
-    """What a program gets that does not ask again."""
+    """A subscriber that never asks for a replay."""
 
     def __init__(self, endpoint: str) -> None:
         self.received = 0
@@ -147,7 +147,7 @@ def numbers_by_life(rows: list[tuple[int, str]]) -> dict[int, list[int]]:
 
 
 @pytest.mark.timeout(CHAOS_S + 180)
-def test_killed_and_stopped_at_random_every_event_is_logged_once_and_in_order(tmp_path: Path) -> None:
+def test_every_event_is_logged_once_and_in_order_despite_random_kills_and_stops(tmp_path: Path) -> None:
     chance = random.Random(7)
     done: Counter[str] = Counter()
     outputs = [tmp_path / "events.db", tmp_path / "events.jsonl"]
@@ -156,28 +156,28 @@ def test_killed_and_stopped_at_random_every_event_is_logged_once_and_in_order(tm
         classifier = Victim(CLASSIFIER, hub.link, "LIFE")
         loggers = [Victim(LOGGER, hub.events, str(path), str(HIGH_WATER)) for path in outputs]
 
-        def harm(who: str, how: str) -> None:
-            done[f"{who} {how}"] += 1
+        def disturb(process: str, how: str) -> None:
+            done[f"{process} {how}"] += 1
             seconds = chance.uniform(0.05, 0.8)
-            if who == "hub" and how == "killed":
+            if process == "hub" and how == "killed":
                 hub.kill()
                 time.sleep(seconds / 3)
                 hub.start()
-            elif who == "hub":
+            elif process == "hub":
                 hub.signal(signal.SIGSTOP)
                 time.sleep(seconds)
                 hub.signal(signal.SIGCONT)
             else:
-                victim = classifier if who == "classifier" else chance.choice(loggers)
+                victim = classifier if process == "classifier" else chance.choice(loggers)
                 victim.kill() if how == "killed" else victim.hang(seconds)
 
-        everything = [(who, how) for how in ("killed", "stopped") for who in ("hub", "classifier", "logger")]
+        everything = [(process, how) for how in ("killed", "stopped") for process in ("hub", "classifier", "logger")]
         first = list(everything)
         end = time.monotonic() + CHAOS_S
         try:
             time.sleep(1.0)
             while first or time.monotonic() < end:
-                harm(*(first.pop() if first else chance.choice(everything)))
+                disturb(*(first.pop() if first else chance.choice(everything)))
                 time.sleep(chance.uniform(0.1, 0.6))
             assert classifier.end(signal.SIGTERM) == 0, "the last classifier could not hand over all it had"
         finally:
@@ -192,7 +192,7 @@ def test_killed_and_stopped_at_random_every_event_is_logged_once_and_in_order(tm
     print(f"\n{dict(done)}\n{len(journal)} events of {len(lives)} classifiers; a plain subscriber had {plain.received}")
     assert [offset for offset, _ in journal] == list(range(1, len(journal) + 1))
     assert len(lives) >= 2
-    for numbers in lives.values():  # what a killed classifier had not handed over is its end, never a hole
+    for numbers in lives.values():  # a killed classifier may lose its last events, but leaves no hole
         assert numbers == list(range(len(numbers)))
     for path in outputs:
         assert logged_rows(path) == journal

@@ -1,10 +1,10 @@
-"""Every fault that a camera can have, on a real service: each promise is an assertion on events that a subscriber got.
+"""Every fault that a camera can have, on a real service; the assertions are about events that a subscriber received.
 
-One service with a few streams goes through all of it. `witness` has no fault, and every test ends with the proof that
-it lost nothing meanwhile. Times are the subscriber's monotonic clock; deadlines are those promised plus `SLACK_S`, for
-a machine that is busy with other things.
+One service with a few streams runs through all tests. The stream `witness` has no fault, and every test ends with
+the proof that it lost nothing. Times are the subscriber's monotonic clock. Deadlines are the documented ones plus
+`SLACK_S`, for a machine that is busy with other things.
 
-Its wall clock is ours: a `sitecustomize` moves `time.time` of every process of the service by what a file says.
+The tests control the service's wall clock: a `sitecustomize` shifts `time.time` of each process by a file's offset.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ time.time_ns = lambda: _time_ns() + _offset() * 10**9
 
 @dataclass
 class Rig:
-    """A running service, its cameras, and what was published."""
+    """A running service, its cameras, and a watcher of its events."""
 
     folder: Path
     service: Service
@@ -73,27 +73,27 @@ class Rig:
         self.captures = set(self.service.children("streamclf.capture"))
 
     @contextmanager
-    def others_blink_not(self) -> Iterator[float]:
-        """The time when it begins; at the end `witness` must have lost no prediction and said nothing."""
+    def witness_undisturbed(self) -> Iterator[float]:
+        """Yield the time at the beginning; at the end check that `witness` was live and lost no prediction."""
         since = time.monotonic()
         yield since
         assert set(self.service.children("streamclf.capture")) == self.captures, "a process was restarted"
-        self.witness_is_whole(since)
+        self.check_witness(since)
 
-    def witness_is_whole(self, since: float) -> None:
-        """Its windows follow each other without a gap, up to now, and it was live all the time."""
+    def check_witness(self, since: float) -> None:
+        """Check that the windows of `witness` have no gap until now, and that it was always live."""
         seen = self.watcher.wait("prediction", "witness", since=time.monotonic(), within=STEP_S + SLACK_S)
         seen = self.watcher.wait("prediction", "witness", since=seen.at_s + 1e-6, within=STEP_S + SLACK_S)
-        told = self.watcher.events("prediction", "witness", since=since, until=seen.at_s)
-        assert len(told) >= 2
-        for before, after in itertools.pairwise(told):
+        received = self.watcher.events("prediction", "witness", since=since, until=seen.at_s)
+        assert len(received) >= 2
+        for before, after in itertools.pairwise(received):
             assert after.event["window"]["segment"] == before.event["window"]["segment"]
             assert after.window[1] - before.window[1] == pytest.approx(STEP_S, abs=1e-3), "a prediction was lost"
         assert {status.event["state"] for status in self.watcher.events("status", "witness", since=since)} <= {"live"}
-        assert all(prediction.probability("bright") > 0.99 for prediction in told)
+        assert all(prediction.probability("bright") > 0.99 for prediction in received)
 
-    def healed(self, server: RtspServer | None = None, since: float | None = None, within: float = 30.0) -> Seen:
-        """Wait until `victim` predicts bright, whole windows again."""
+    def wait_recovered(self, since: float | None = None, within: float = 30.0) -> Seen:
+        """Wait until `victim` predicts bright for windows without damage again."""
         begin = time.monotonic() if since is None else since
 
         def whole(seen: Seen) -> bool:
@@ -143,22 +143,22 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["EOF", "RST"])
-def test_a_closed_connection_is_told_at_once_and_made_again(rig: Rig, reset: bool) -> None:
-    with rig.others_blink_not():
+def test_a_closed_connection_is_reported_at_once_and_opened_again(rig: Rig, reset: bool) -> None:
+    with rig.witness_undisturbed():
         since = time.monotonic()
         rig.door.disconnect("victim", reset=reset)
         rig.watcher.state("victim", "connecting", since=since, within=1 + SLACK_S)
         rig.watcher.state("victim", "live", since=since, within=2 + SLACK_S)
-        rig.healed(since=since)
+        rig.wait_recovered(since=since)
 
 
-def test_a_killed_server_is_told_at_once_and_found_again(rig: Rig) -> None:
-    with rig.others_blink_not():
+def test_a_killed_server_is_reported_at_once_and_found_again(rig: Rig) -> None:
+    with rig.witness_undisturbed():
         before = rig.watcher.events("prediction", "victim")[-1]
         since = time.monotonic()
         rig.door.stop()
-        told = rig.watcher.state("victim", "connecting", since=since, within=1 + SLACK_S)
-        assert told.event["reason"]
+        seen = rig.watcher.state("victim", "connecting", since=since, within=1 + SLACK_S)
+        assert seen.event["reason"]
         rig.watcher.state("victim", "offline", since=since, within=3 + SLACK_S, reason="connection refused")
         rig.door = RtspServer({"victim": BRIGHT}, port=rig.door.port)
         rig.door.__enter__()
@@ -166,33 +166,33 @@ def test_a_killed_server_is_told_at_once_and_found_again(rig: Rig) -> None:
         live = rig.watcher.state("victim", "live", since=since, within=2 + SLACK_S)
         assert live.event["codec"] == "h264"
         assert live.event["reason"] is None
-        after = rig.healed(since=since)
+        after = rig.wait_recovered(since=since)
         assert after.window[0] > before.window[0], "a new segment"
 
 
 @pytest.mark.parametrize("fault", ["stalled", "frozen"], ids=["stall without reset", "freeze"])
-def test_silence_is_stalled_in_time_and_no_old_picture_is_shown_after_it(rig: Rig, fault: str) -> None:
-    with rig.others_blink_not():
+def test_silence_is_reported_in_time_and_no_old_frame_follows_it(rig: Rig, fault: str) -> None:
+    with rig.witness_undisturbed():
         since = time.monotonic()
         rig.door.fault("victim", **{fault: True})
         rig.watcher.state("victim", "stalled", since=since, within=2 * READ_S + 1 + SLACK_S, reason="no frame for")
         rig.watcher.state("victim", "connecting", "offline", since=since, within=3 * READ_S + SLACK_S)
         silent_since = time.monotonic()
-        # What it shows from now on is dark: a bright prediction would be an old picture.
+        # The camera is dark from now on: a bright prediction would come from an old frame.
         rig.door.fault("victim", film=DARK)
         rig.door.heal("victim")
         rig.watcher.state("victim", "live", since=silent_since, within=OPEN_S + 2 + SLACK_S)
-        told = rig.watcher.wait("prediction", "victim", since=silent_since, within=OPEN_S + 4 + SLACK_S)
-        assert told.probability("dark") > 0.99
+        seen = rig.watcher.wait("prediction", "victim", since=silent_since, within=OPEN_S + 4 + SLACK_S)
+        assert seen.probability("dark") > 0.99
         rig.door.fault("victim", film=BRIGHT)
-        rig.healed()
+        rig.wait_recovered()
 
 
-def test_a_server_that_accepts_and_never_answers_is_told(rig: Rig) -> None:
-    """There has never been a picture, so that it is connecting, then offline, rather than stalled."""
+def test_a_server_that_never_answers_is_reported(rig: Rig) -> None:
+    """There was never a frame, so the stream is connecting, then offline, and not stalled."""
     reason = "no video within 2 s (open_timeout_s)"
-    with rig.others_blink_not():
-        assert not rig.watcher.events("prediction", "hole"), "so it was when the service began"
+    with rig.witness_undisturbed():
+        assert not rig.watcher.events("prediction", "hole"), "the server has not answered since the start"
         rig.watcher.state("hole", "offline", since=0.0, within=float("inf"), reason=reason)
         since = time.monotonic()
         rig.cameras.heal("hole")
@@ -207,8 +207,8 @@ def test_a_server_that_accepts_and_never_answers_is_told(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("fault", ["drop", "corrupt"])
-def test_damage_is_counted_into_windows_and_ends_nothing(rig: Rig, fault: str) -> None:
-    with rig.others_blink_not():
+def test_damage_is_counted_in_windows_and_closes_no_connection(rig: Rig, fault: str) -> None:
+    with rig.witness_undisturbed():
         since = time.monotonic()
         plays = rig.door.mounts["victim"].plays
         rig.door.fault("victim", **{fault: 0.1})
@@ -216,72 +216,72 @@ def test_damage_is_counted_into_windows_and_ends_nothing(rig: Rig, fault: str) -
             "prediction", "victim", since=since, within=20, where=lambda s: s.event["window"]["corrupt"] > 0
         )
         rig.door.heal("victim")
-        rig.healed()
+        rig.wait_recovered()
         assert rig.door.mounts["victim"].plays == plays, "in the same connection"
 
 
-def test_junk_between_packets_crashes_nothing(rig: Rig) -> None:
-    with rig.others_blink_not():
+def test_junk_between_packets_is_skipped(rig: Rig) -> None:
+    with rig.witness_undisturbed():
         rig.door.fault("victim", junk=3000)
-        rig.healed(since=time.monotonic() + 1)
+        rig.wait_recovered(since=time.monotonic() + 1)
 
 
-def test_another_resolution_and_rate_is_right_in_the_next_window(rig: Rig) -> None:
-    with rig.others_blink_not():
+def test_another_resolution_and_rate_apply_from_the_next_window_on(rig: Rig) -> None:
+    with rig.witness_undisturbed():
         since = time.monotonic()
         plays = rig.door.mounts["victim"].plays
         segment = rig.watcher.events("prediction", "victim")[-1].window[0]
         rig.door.fault("victim", film=OTHER)
         first = rig.watcher.wait("prediction", "victim", since=since, within=5 + SLACK_S, where=_dark)
-        told = rig.watcher.events("prediction", "victim", since=since, until=first.at_s)
-        mixed = [seen for seen in told if 0.01 < seen.probability("dark") < 0.99]
-        assert len(mixed) <= WINDOW_CHUNKS, "a window that began after the change has nothing of before"
+        received = rig.watcher.events("prediction", "victim", since=since, until=first.at_s)
+        mixed = [seen for seen in received if 0.01 < seen.probability("dark") < 0.99]
+        assert len(mixed) <= WINDOW_CHUNKS, "a window that began after the change has an older frame"
         status = rig.watcher.wait(
             "status", "victim", since=since, within=6 + SLACK_S, where=lambda s: s.event["counters"]["width"] == 320
         )
         assert status.event["state"] == "live"
         rig.door.fault("victim", film=BRIGHT)
-        assert rig.healed().window[0] == segment
+        assert rig.wait_recovered().window[0] == segment
         assert rig.door.mounts["victim"].plays == plays, "no restart"
 
 
 @pytest.mark.parametrize("jump_s", [-10, 40_000])
-def test_time_that_jumps_begins_a_segment_and_mixes_nothing(rig: Rig, jump_s: float) -> None:
-    with rig.others_blink_not():
+def test_a_jump_of_media_time_begins_a_segment_and_mixes_no_frames(rig: Rig, jump_s: float) -> None:
+    with rig.witness_undisturbed():
         since = time.monotonic()
         segment = rig.watcher.events("prediction", "victim")[-1].window[0]
         rig.door.fault("victim", film=DARK, jump_s=jump_s)
         rig.watcher.wait("prediction", "victim", since=since, within=3 + SLACK_S, where=_dark)
         rig.door.fault("victim", film=BRIGHT, jump_s=0.0)
-        last = rig.healed()
-        told = rig.watcher.events("prediction", "victim", since=since, until=last.at_s)
-        assert all(not 0.01 < seen.probability("dark") < 0.99 for seen in told), "a window across the jump"
-        assert sorted({seen.window[0] for seen in told if seen.window[0] > segment}) == [segment + 1, segment + 2]
+        last = rig.wait_recovered()
+        received = rig.watcher.events("prediction", "victim", since=since, until=last.at_s)
+        assert all(not 0.01 < seen.probability("dark") < 0.99 for seen in received), "a window across the jump"
+        assert sorted({seen.window[0] for seen in received if seen.window[0] > segment}) == [segment + 1, segment + 2]
         states = {seen.event["state"] for seen in rig.watcher.events("status", "victim", since=since)}
         assert states <= {"live"}, "no false stall"
 
 
-def test_the_wall_clock_is_nothing_to_us(rig: Rig) -> None:
-    with rig.others_blink_not():
+def test_a_jump_of_the_wall_clock_has_no_effect(rig: Rig) -> None:
+    with rig.witness_undisturbed():
         segment = rig.watcher.events("prediction", "victim")[-1].window[0]
         begin = time.monotonic()
         for hours in (1, -1, 0):
             since = time.monotonic()
             (rig.folder / "offset").write_text(str(hours * 3600))
-            told = rig.watcher.wait(
+            seen = rig.watcher.wait(
                 "prediction", "victim", since=since, within=5, where=lambda s, h=hours: _clock_of(s) == h
             )
-            assert told.window[0] == segment
-            # Long enough for a false stall.
-            late = told.window[1] + 1.6
+            assert seen.window[0] == segment
+            # Longer than READ_S, so that a false stall would show.
+            late = seen.window[1] + 1.6
             rig.watcher.wait("prediction", "victim", since=since, within=8, where=lambda s, t=late: s.window[1] > t)
         for stream in ("victim", "witness"):
             states = {seen.event["state"] for seen in rig.watcher.events("status", stream, since=begin)}
             assert states <= {"live"}, "no false stall"
 
 
-def test_the_same_picture_again_and_again_is_frozen(rig: Rig) -> None:
-    with rig.others_blink_not():
+def test_identical_frames_are_reported_as_frozen(rig: Rig) -> None:
+    with rig.witness_undisturbed():
         since = time.monotonic()
         rig.cameras.fault("hung", film=STILL)
         frozen = rig.watcher.state("hung", "frozen", since=since, within=2 + 2 + SLACK_S, reason="no new image for")
@@ -295,27 +295,27 @@ def test_the_same_picture_again_and_again_is_frozen(rig: Rig) -> None:
         rig.watcher.state("hung", "live", since=since, within=1 + SLACK_S)
 
 
-def test_a_flood_takes_bounded_memory_and_cpu_and_hurts_nobody(rig: Rig) -> None:
-    with rig.others_blink_not():
+def test_a_flood_takes_bounded_memory_and_cpu_and_disturbs_no_other_stream(rig: Rig) -> None:
+    with rig.witness_undisturbed():
         pids = [rig.service.process.pid, *rig.service.descendants()]
         victims = [pid for pid in rig.captures if rss_bytes(pid)]
         before, cpu_before, since = sum(map(rss_bytes, pids)), sum(map(cpu_s, victims)), time.monotonic()
         first = rig.watcher.events("prediction", "victim")[-1].window
         rig.door.fault("victim", rate=20.0)
-        # 40 s of media time: two seconds of flood, or longer where the machine or the flood gate holds it back.
+        # 40 s of media time: two seconds of flood, or longer where the machine or the rate limit slows it down.
         rig.watcher.wait("prediction", "victim", since=since, within=40, where=lambda s: s.window[1] > first[1] + 40)
         took = time.monotonic() - since
         assert sum(map(rss_bytes, pids)) - before < 64 << 20
         assert sum(map(cpu_s, victims)) - cpu_before < 2 * took, "one core for the flood, less than one for the others"
         rig.door.heal("victim")
-        rig.healed()
+        rig.wait_recovered()
         states = {seen.event["state"] for seen in rig.watcher.events("status", "victim", since=since)}
         assert states <= {"live"}
 
 
-def test_a_server_in_trouble_is_told_and_found_again(rig: Rig) -> None:
+def test_a_server_error_is_reported_and_the_server_found_again(rig: Rig) -> None:
     reason = "the server reports an error of its own (5xx)"
-    with rig.others_blink_not():
+    with rig.witness_undisturbed():
         rig.watcher.state("busy", "offline", since=0.0, within=float("inf"), reason=reason)
         since = time.monotonic()
         rig.cameras.heal("busy")
@@ -334,14 +334,14 @@ def test_a_server_in_trouble_is_told_and_found_again(rig: Rig) -> None:
         ("refused", "authentication refused (401); check user name and password"),
     ],
 )
-def test_a_refusal_is_offline_with_its_reason(rig: Rig, stream: str, reason: str) -> None:
+def test_a_refused_stream_is_offline_with_the_reason(rig: Rig, stream: str, reason: str) -> None:
     rig.watcher.state(stream, "offline", since=0.0, within=float("inf"), reason=reason)
     assert {seen.event["state"] for seen in rig.watcher.events("status", stream)} <= {"connecting", "offline"}
     assert not rig.watcher.events("prediction", stream)
 
 
-def test_awkward_credentials_work_and_stand_nowhere(rig: Rig) -> None:
-    """Last: the other tests have filled the log and the journal."""
+def test_credentials_with_special_characters_work_and_are_shown_nowhere(rig: Rig) -> None:
+    """This test is the last one: the other tests have filled the log and the journal."""
     rig.watcher.state("locked", "live", since=0.0, within=float("inf"))
     shown = {
         "events": b"\n".join(seen.raw for seen in rig.watcher.seen),
@@ -364,6 +364,6 @@ def _dark(seen: Seen) -> bool:
 
 
 def _clock_of(seen: Seen) -> int:
-    """Hours by which the service's wall clock is wrong."""
+    """Return the hours by which the service's wall clock is wrong."""
     then = datetime.fromisoformat(seen.event["time"].replace("Z", "+00:00")).timestamp()
     return round((then - time.time()) / 3600)

@@ -1,4 +1,4 @@
-"""A configuration edited while its service runs: what changes changes, and nothing else so much as blinks."""
+"""A configuration edited while its service runs: only the changed parts change, and all others are undisturbed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support.watcher import Watcher
 
 from engines.bundle import SPEC_FILE
 
-TAKEN = r"new configuration taken: "
+APPLIED = r"new configuration applied: "
 
 
 @pytest.fixture
@@ -25,8 +25,8 @@ def setup(tmp_path: Path) -> Setup:
     return Setup(tmp_path)
 
 
-def see(watcher: Watcher, stream: str, *, since: float | None = None, **fields: Any) -> float:
-    """Wait for a prediction of `stream` with these values, after `since` or from now on; when it came."""
+def wait_prediction(watcher: Watcher, stream: str, *, since: float | None = None, **fields: Any) -> float:
+    """Wait for a prediction of `stream` with these values, after `since` or from now on; return its arrival time."""
     seen = watcher.wait(
         "prediction",
         stream,
@@ -37,50 +37,50 @@ def see(watcher: Watcher, stream: str, *, since: float | None = None, **fields: 
     return seen.at_s
 
 
-def hang_up(service: Service) -> None:
+def reload(service: Service) -> None:
     service.process.send_signal(signal.SIGHUP)
 
 
-def test_streams_come_change_and_go_and_the_others_lose_no_window(setup: Setup) -> None:
+def test_streams_are_added_changed_and_removed_and_others_lose_no_window(setup: Setup) -> None:
     path = setup.write(streams={"stays": setup.film, "goes": setup.film, "changes": setup.film})
     with Service("run", str(path), cwd=setup.folder) as service, Watcher(service.endpoint) as watcher:
-        began = see(watcher, "stays")
-        see(watcher, "changes")
-        captures, core = set(service.children("streamclf.capture")), service.children("streamclf.classifier")
+        began = wait_prediction(watcher, "stays")
+        wait_prediction(watcher, "changes")
+        captures, classifier = set(service.children("streamclf.capture")), service.children("streamclf.classifier")
         (setup.folder / "other.mp4").write_bytes((setup.folder / "film.mp4").read_bytes())
         edited = time.monotonic()
         changed = {"url": "other.mp4", "loop": True}
         setup.write(streams={"stays": setup.film, "changes": changed, "comes": setup.film})
-        service.wait_for_line(TAKEN + "added comes; removed goes; changed changes")
+        service.wait_for_line(APPLIED + "added comes; removed goes; changed changes")
         gone = watcher.state("goes", "offline", since=edited, within=DEADLINE_S, reason="removed")
-        see(watcher, "comes", since=edited)
+        wait_prediction(watcher, "comes", since=edited)
         restarted = watcher.wait(
             "prediction", "changes", since=gone.at_s, within=DEADLINE_S, where=lambda seen: seen.window[0] > 1
         )
-        see(watcher, "stays", since=restarted.at_s + 1)
+        wait_prediction(watcher, "stays", since=restarted.at_s + 1)
         assert_unbroken(watcher, "stays", since=began, at_least=10)
         assert watcher.events("prediction", "goes", since=gone.at_s + 0.5) == []
-        assert service.children("streamclf.classifier") == core
+        assert service.children("streamclf.classifier") == classifier
         assert len(captures & set(service.children("streamclf.capture"))) == 1  # that of `stays`
         assert len(service.children("streamclf.capture")) == 3
         service.interrupt()
         assert service.wait() == 0
 
 
-def test_hop_thresholds_and_retention_change_without_any_process_noticing(setup: Setup) -> None:
+def test_hop_thresholds_and_retention_change_without_a_restart(setup: Setup) -> None:
     path = setup.write(streams={"one": setup.film, "two": setup.film})
     with Service("run", str(path), cwd=setup.folder) as service, Watcher(service.endpoint) as watcher:
-        began = see(watcher, "one")
-        see(watcher, "two")
+        began = wait_prediction(watcher, "one")
+        wait_prediction(watcher, "two")
         processes = sorted(service.descendants())
         always = {"on": 0.01, "off": 0.0, "min_s": 0.0}
         setup.config["publish"]["keep"] = "1h"
         setup.write(
             streams={"one": setup.film, "two": {**setup.film, "hop": 2}}, actions={"bright": always, "dark": always}
         )
-        hang_up(service)
-        service.wait_for_line(TAKEN + "changed two; actions; publish")
-        taken = time.monotonic()
+        reload(service)
+        service.wait_for_line(APPLIED + "changed two; actions; publish")
+        applied = time.monotonic()
         starts = {
             label: watcher.wait(
                 "action",
@@ -91,14 +91,14 @@ def test_hop_thresholds_and_retention_change_without_any_process_noticing(setup:
             )
             for label in ("bright", "dark")
         }
-        hopped = watcher.wait("prediction", "two", since=taken, within=DEADLINE_S)
+        hopped = watcher.wait("prediction", "two", since=applied, within=DEADLINE_S)
         watcher.wait("prediction", "two", since=hopped.at_s + 1.5, within=DEADLINE_S)
         assert_unbroken(watcher, "one", since=began, at_least=8)
         assert_unbroken(watcher, "two", since=hopped.at_s, at_least=4, hop=2)
         del setup.config["actions"]
         again = time.monotonic()
         setup.write()
-        hang_up(service)
+        reload(service)
         for label, start in starts.items():
             end = watcher.wait(
                 "action",
@@ -112,11 +112,11 @@ def test_hop_thresholds_and_retention_change_without_any_process_noticing(setup:
         assert sorted(service.descendants()) == processes
 
 
-def test_what_cannot_be_is_refused_with_its_reason_and_the_old_configuration_stays(setup: Setup) -> None:
+def test_an_impossible_configuration_is_refused_and_the_old_one_stays(setup: Setup) -> None:
     path = setup.write(streams={"one": setup.film})
     good = dict(setup.config)
     with Service("run", str(path), cwd=setup.folder) as service, Watcher(service.endpoint) as watcher:
-        began = see(watcher, "one")
+        began = wait_prediction(watcher, "one")
         processes = sorted(service.descendants())
         refused = "the new configuration is refused, the old one stays: .*"
         for edit, message in (
@@ -133,24 +133,24 @@ def test_what_cannot_be_is_refused_with_its_reason_and_the_old_configuration_sta
             ),
         ):
             path.write_text(edit)
-            hang_up(service)
+            reload(service)
             service.wait_for_line(refused + message)
         setup.write(streams={"one": setup.film, "two": setup.film})
         edited = time.monotonic()
-        see(watcher, "two", since=edited)
+        wait_prediction(watcher, "two", since=edited)
         assert_unbroken(watcher, "one", since=began, at_least=5)
         assert set(processes) < set(service.descendants())
 
 
-def test_half_a_file_is_not_taken(setup: Setup) -> None:
-    """A list of streams cut off by an editor that is still writing is a valid, shorter list of streams."""
+def test_a_half_written_file_is_not_applied(setup: Setup) -> None:
+    """A list of streams that an editor has not finished is a valid, shorter list of streams."""
     path = setup.write(streams={"one": setup.film, "two": setup.film})
     whole = (
         "model: brightness\nengine: {threads: 1}\npublish: {events: 'tcp://127.0.0.1:*', replay: 'tcp://127.0.0.1:*'}\n"
     )
     streams = ["streams:\n", *(f"  {name}: {{url: film.mp4, loop: true}}\n" for name in ("one", "two", "three"))]
     with Service("run", str(path), cwd=setup.folder) as service, Watcher(service.endpoint) as watcher:
-        see(watcher, "two")
+        wait_prediction(watcher, "two")
         edited = time.monotonic()
         with path.open("w") as file:
             file.write(whole)
@@ -159,13 +159,13 @@ def test_half_a_file_is_not_taken(setup: Setup) -> None:
                 file.flush()
                 os.fsync(file.fileno())
                 time.sleep(0.6)
-        see(watcher, "three", since=edited)
-        service.wait_for_line(TAKEN + "added three$")
+        wait_prediction(watcher, "three", since=edited)
+        service.wait_for_line(APPLIED + "added three$")
         assert not any("removed" in line for line in service.lines), service.lines
 
 
 def other_version(folder: Path, name: str, version: str) -> Path:
-    """A copy of the brightness bundle that calls itself otherwise."""
+    """Copy the brightness bundle under another name and version."""
     bundle = folder / name
     shutil.copytree(folder / "brightness", bundle)
     spec = json.loads((bundle / SPEC_FILE).read_text())
@@ -173,58 +173,58 @@ def other_version(folder: Path, name: str, version: str) -> Path:
     return bundle
 
 
-def test_another_model_is_another_classifier_and_nothing_else(setup: Setup) -> None:
+def test_another_model_restarts_the_classifier_alone(setup: Setup) -> None:
     path = setup.write(streams={"one": setup.film, "two": setup.film})
     other_version(setup.folder, "second", "2")
     broken = other_version(setup.folder, "broken", "3")
     spec = json.loads((broken / SPEC_FILE).read_text())
     with Service("run", str(path), cwd=setup.folder) as service, Watcher(service.endpoint) as watcher:
-        see(watcher, "one", model="brightness@1")
+        wait_prediction(watcher, "one", model="brightness@1")
         captures, hub = set(service.children("streamclf.capture")), service.children("streamclf.hub")
         classifier = service.children("streamclf.classifier")
         edited = time.monotonic()
         setup.write(model="second")
-        hang_up(service)
+        reload(service)
         for stream in ("one", "two"):
-            see(watcher, stream, since=edited, model="brightness@2")
+            wait_prediction(watcher, stream, since=edited, model="brightness@2")
         assert service.children("streamclf.classifier") != classifier
 
-        # One that loads and computes something else than it promises: found only by running it.
+        # This bundle loads, but computes other features than its spec says: only running it shows that.
         spec["labels"] = ["a", "b"]
         (broken / SPEC_FILE).write_text(json.dumps({**spec, "frames_per_chunk": 2, "feature_shape": [4]}))
         setup.write(model="broken")
-        hang_up(service)
+        reload(service)
         service.wait_for_line("refused: the classifier cannot start with it; back to the one before")
         again = time.monotonic()
-        see(watcher, "one", since=again, model="brightness@2")
+        wait_prediction(watcher, "one", since=again, model="brightness@2")
         assert set(service.children("streamclf.capture")) == captures
         assert service.children("streamclf.hub") == hub
         segments = {seen.window[0] for seen in watcher.events("prediction", "one")}
         assert len(segments) == 1
 
 
-def test_more_streams_than_the_bank_was_made_for_cost_a_new_classifier_and_no_capture(setup: Setup) -> None:
+def test_more_streams_than_the_bank_holds_restart_the_classifier_alone(setup: Setup) -> None:
     path = setup.write(streams={"one": setup.film}, engine={"threads": 1, "spare_streams": 0})
     with Service("run", str(path), cwd=setup.folder) as service, Watcher(service.endpoint) as watcher:
-        see(watcher, "one")
+        wait_prediction(watcher, "one")
         captures = set(service.children("streamclf.capture"))
         edited = time.monotonic()
         setup.write(streams={"one": setup.film, "two": setup.film})
-        hang_up(service)
-        service.wait_for_line("2 streams, and the classifier has room for 1: it is started anew")
-        see(watcher, "two", since=edited)
-        see(watcher, "one", since=edited)
+        reload(service)
+        service.wait_for_line("2 streams, and the classifier has room for 1: it restarts")
+        wait_prediction(watcher, "two", since=edited)
+        wait_prediction(watcher, "one", since=edited)
         assert captures < set(service.children("streamclf.capture"))
 
 
-def test_it_ends_in_the_middle_of_a_change(setup: Setup) -> None:
+def test_the_service_ends_in_the_middle_of_a_change(setup: Setup) -> None:
     path = setup.write(streams={"one": setup.film, "two": setup.film})
     with Service("run", str(path), cwd=setup.folder) as service, Watcher(service.endpoint) as watcher:
-        see(watcher, "one")
+        wait_prediction(watcher, "one")
         other_version(setup.folder, "second", "2")
         setup.write(streams={"two": {**setup.film, "pace": "fast"}, "three": setup.film}, model="second")
-        hang_up(service)
-        service.wait_for_line(TAKEN)
+        reload(service)
+        service.wait_for_line(APPLIED)
         children = service.descendants()
         began = time.monotonic()
         service.process.terminate()

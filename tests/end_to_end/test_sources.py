@@ -1,4 +1,4 @@
-"""Sources that are no camera, through the whole service: pictures that a program pushes, and a folder of them."""
+"""Sources other than cameras, through the whole service: frames that a program pushes, and a folder of images."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def grey(number: int, light: int) -> npt.NDArray[np.uint8]:
     return draw_light(number, 160, 90, light)
 
 
-def test_pushed_pictures_and_folders_are_classified_like_any_camera(tmp_path: Path) -> None:
+def test_pushed_frames_and_folders_of_images_are_classified(tmp_path: Path) -> None:
     make_brightness_bundle(tmp_path / "brightness")
     (tmp_path / "shots").mkdir()
     for i in range(20):

@@ -1,4 +1,4 @@
-"""Processes that are stopped, killed, stuck or starved: the service is whole again soon, and leaves nothing behind."""
+"""Processes that are stopped, killed, hung or starved: the service recovers soon and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -27,16 +27,20 @@ from streamclf.bench.service.process_usage import descendants
 RECOVERY_S = 2.0
 STOP_S = 2.0
 SLACK_S = 1.0
-"""For a machine that is busy with other things at that moment."""
+"""Added to each limit, for a machine that is busy with other things."""
 
 LINUX = pytest.mark.skipif(
-    sys.platform != "linux", reason="only Linux tells a parent of stops and a child of orphanhood"
+    sys.platform != "linux", reason="only Linux reports stops to a parent and orphanhood to a child"
 )
 
-HANG = """
-import ctypes, signal
-# A library that never returns and never lets go of the interpreter: no thread of the process can run any more.
+CLASSIFIER_LIMIT_S = 2.0
+HANG = f"""
+import ctypes, signal, sys
+# Like a library that never returns and never releases the interpreter: no thread of the process can run any more.
 signal.signal(signal.SIGUSR1, lambda *_: ctypes.PyDLL(None).sleep(3600))
+if "streamclf.classifier" in sys.orig_argv:
+    import streamclf.classifier.process
+    streamclf.classifier.process.BATCH_S = {CLASSIFIER_LIMIT_S}  # 10 s otherwise
 """
 
 
@@ -47,7 +51,7 @@ def setup(tmp_path: Path) -> Setup:
 
 @contextlib.contextmanager
 def two_streams(setup: Setup, env: dict[str, str] | None = None) -> Iterator[tuple[Service, Watcher, float]]:
-    """A service with two streams that both have been seen, and the seconds that it took to get there."""
+    """Start a service with two streams, wait for a prediction of each, and yield the seconds that this took."""
     began = time.monotonic()
     path = setup.write(streams={"one": setup.film, "two": setup.film})
     env = {**setup.env, **(env or {})}
@@ -58,6 +62,7 @@ def two_streams(setup: Setup, env: dict[str, str] | None = None) -> Iterator[tup
 
 
 def leftovers(setup: Setup) -> list[Path]:
+    """Return what the service has left in its directory for temporary files."""
     return list(setup.temp.iterdir())
 
 
@@ -83,12 +88,12 @@ def test_a_stopped_process_is_replaced(setup: Setup, module: str, record_propert
                 for stream in ("one", "two")
                 if len({seen.window[0] for seen in watcher.events("prediction", stream)}) > 1
             }
-            assert len(broken) == 1  # its own stream begins a new segment, the other one does not notice
+            assert len(broken) == 1  # its own stream begins a new segment; the other stream continues
             offline = watcher.state(broken.pop(), "offline", since=began, within=DEADLINE_S)
             assert offline.event["reason"].startswith("capture process ended (stopped by a signal")
         service.interrupt()
         assert service.wait() == 0
-    if module == "hub":  # what was posted while it was away is not lost
+    if module == "hub":  # no event that was posted while the hub was down is lost
         with contextlib.closing(sqlite3.connect(setup.folder / "streamclf.db")) as journal:
             rows = journal.execute("select body from events order by offset").fetchall()
         events = [event for (body,) in rows if (event := json.loads(body))["type"] == "prediction"]
@@ -97,7 +102,7 @@ def test_a_stopped_process_is_replaced(setup: Setup, module: str, record_propert
             assert all(b - a == pytest.approx(0.2) for a, b in pairwise(starts)), starts
 
 
-def test_a_stop_that_is_soon_continued_harms_nobody(setup: Setup) -> None:
+def test_a_process_that_is_soon_continued_is_left_alone(setup: Setup) -> None:
     with two_streams(setup) as (service, watcher, _):
         processes = sorted(service.descendants())
         since = time.monotonic()
@@ -112,21 +117,21 @@ def test_a_stop_that_is_soon_continued_harms_nobody(setup: Setup) -> None:
         assert_unbroken(watcher, "one", since=since, at_least=5)
 
 
-def test_a_classifier_that_hangs_in_a_library_is_found_by_its_silence(setup: Setup) -> None:
+def test_a_classifier_that_hangs_in_a_library_is_replaced(setup: Setup) -> None:
     (setup.folder / "sitecustomize.py").write_text(HANG)
     path = os.pathsep.join([str(setup.folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     with two_streams(setup, env={"PYTHONPATH": path}) as (service, watcher, _):
         pid = service.children("streamclf.classifier")[0]
         os.kill(pid, signal.SIGUSR1)
-        service.wait_for_line(r"classifier: hung: no sign of life for 1\d\.\d s while classifying: killed")
+        service.wait_for_line(r"classifier: hung: no sign of life for [234]\.\d s while classifying: killed")
         found = time.monotonic()
         for stream in ("one", "two"):
             watcher.wait("prediction", stream, since=found, within=DEADLINE_S)
         wait_gone([pid])
 
 
-def test_a_capture_that_hangs_in_a_library_is_found_by_its_silence(setup: Setup) -> None:
-    """In twice its time-out, a second, and what lies between two looks of the supervisor."""
+def test_a_capture_that_hangs_in_a_library_is_replaced(setup: Setup) -> None:
+    """It is found after twice its read time-out, a second, and the interval between two checks of the supervisor."""
     (setup.folder / "sitecustomize.py").write_text(HANG)
     path = os.pathsep.join([str(setup.folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     camera = film(light=200, width=160, height=90, gop=25, frames=250)
@@ -150,21 +155,21 @@ def test_a_capture_that_hangs_in_a_library_is_found_by_its_silence(setup: Setup)
 
 
 @LINUX
-def test_a_stopped_supervisor_stops_nothing_and_blames_nobody(setup: Setup) -> None:
+def test_a_stopped_supervisor_stops_no_stream_and_kills_no_child(setup: Setup) -> None:
     with two_streams(setup) as (service, watcher, _):
         processes = sorted(service.descendants())
         began = time.monotonic()
         service.process.send_signal(signal.SIGSTOP)
-        watcher.wait("prediction", "one", since=began + 4, within=DEADLINE_S)
+        watcher.wait("prediction", "one", since=began + 3.5, within=DEADLINE_S)
         service.process.send_signal(signal.SIGCONT)
-        watcher.wait("prediction", "one", since=time.monotonic() + 2, within=DEADLINE_S)
+        watcher.wait("prediction", "one", since=time.monotonic() + 1.5, within=DEADLINE_S)  # a check and more
         for stream in ("one", "two"):
             assert_unbroken(watcher, stream, since=began, at_least=20)
         assert sorted(service.descendants()) == processes
 
 
 @LINUX
-def test_a_killed_supervisor_leaves_nothing_even_of_children_that_were_stopped(setup: Setup) -> None:
+def test_a_killed_supervisor_leaves_nothing_behind_even_with_stopped_children(setup: Setup) -> None:
     with two_streams(setup) as (service, _, _):
         children = service.descendants()
         for pid in (*service.children("streamclf.classifier"), service.children("streamclf.capture")[0]):
@@ -178,8 +183,8 @@ def test_a_killed_supervisor_leaves_nothing_even_of_children_that_were_stopped(s
             time.sleep(0.02)
 
 
-def test_a_killed_service_can_be_started_again_at_once_on_the_same_ports_and_journal(setup: Setup) -> None:
-    """As systemd does; should the old hub still be about to leave, then at the second attempt."""
+def test_a_killed_service_can_restart_at_once_on_the_same_ports_and_journal(setup: Setup) -> None:
+    """As systemd does it. If the old hub has not quite ended, a second attempt succeeds."""
     ports = []
     for _ in range(2):
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -202,7 +207,7 @@ def test_a_killed_service_can_be_started_again_at_once_on_the_same_ports_and_jou
     assert seen.event["offset"] > before["offset"]
 
 
-def test_a_stream_that_dies_again_and_again_is_parked_and_tried_again_when_asked(setup: Setup) -> None:
+def test_a_stream_that_keeps_crashing_is_parked_until_a_reload(setup: Setup) -> None:
     with two_streams(setup) as (service, watcher, _):
         began = time.monotonic()
         spared = service.children("streamclf.capture")[1]
@@ -219,15 +224,15 @@ def test_a_stream_that_dies_again_and_again_is_parked_and_tried_again_when_asked
         os.kill(pid, signal.SIGKILL)
         name = service.wait_for_line(r"capture\[(\w+)\]: ended 5 times within a minute, .*; parked for 60 s")[1]
         watcher.state(name, "offline", since=began, within=DEADLINE_S, reason="starting it again in 60.0 s")
-        asked = time.monotonic()
+        reloaded = time.monotonic()
         service.process.send_signal(signal.SIGHUP)
-        watcher.wait("prediction", name, since=asked, within=DEADLINE_S)
+        watcher.wait("prediction", name, since=reloaded, within=DEADLINE_S)
         other = "two" if name == "one" else "one"
         assert_unbroken(watcher, other, since=began, at_least=20)
 
 
 @pytest.mark.parametrize("state", ["starting", "connecting", "stopped"])
-def test_it_ends_within_two_seconds_from_any_state(
+def test_the_service_ends_within_two_seconds_in_any_state(
     setup: Setup, state: str, record_property: pytest.RecordProperty
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -237,7 +242,7 @@ def test_it_ends_within_two_seconds_from_any_state(
             if state != "starting":
                 service.wait_for_line("publishing on")
             silent.settimeout(DEADLINE_S)
-            connection, _ = silent.accept()  # it is connecting now, and gets no answer
+            connection, _ = silent.accept()  # the capture process is connecting now and gets no answer
             children = service.descendants()
             if state == "stopped":
                 for pid in children:
@@ -253,7 +258,8 @@ def test_it_ends_within_two_seconds_from_any_state(
     assert leftovers(setup) == []
 
 
-def limited(setup: Setup, limit: str) -> subprocess.CompletedProcess[str]:
+def run_limited(setup: Setup, limit: str) -> subprocess.CompletedProcess[str]:
+    """Run a service under `ulimit LIMIT` until it ends."""
     path = setup.write(streams={"one": setup.film, "two": setup.film})
     command = ["sh", "-c", f'ulimit {limit} && exec "$@"', "sh", sys.executable, "-m", "streamclf", "run", str(path)]
     env = {**os.environ, **setup.env, "STREAMCLF_CACHE": str(setup.folder / "cache")}
@@ -262,8 +268,8 @@ def limited(setup: Setup, limit: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_too_few_file_descriptors_are_named_with_need_limit_and_remedy(setup: Setup) -> None:
-    done = limited(setup, "-n 128")
+def test_too_few_file_descriptors_are_reported_with_need_limit_and_remedy(setup: Setup) -> None:
+    done = run_limited(setup, "-n 128")
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
@@ -279,9 +285,9 @@ def test_a_low_soft_limit_is_raised(setup: Setup) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_shared_memory_that_cannot_be_had_is_one_line_at_the_start(setup: Setup) -> None:
-    """As with a full memory: what is allocated is there, or is an error, and never a bus error later."""
-    done = limited(setup, "-f 1")
+def test_missing_shared_memory_is_reported_in_one_line_at_the_start(setup: Setup) -> None:
+    """As with a full memory: allocation succeeds or is an error at once, and never a bus error later."""
+    done = run_limited(setup, "-f 1")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
     assert "of shared memory" in done.stderr
@@ -305,29 +311,29 @@ def test_one_core_is_enough(setup: Setup) -> None:
 
 
 @LINUX
-def test_systemd_hears_of_readiness_health_reload_and_the_end(setup: Setup) -> None:
+def test_systemd_is_notified_of_readiness_health_reload_and_the_end(setup: Setup) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         address = str(setup.folder / "notify")
         systemd.bind(address)
         systemd.settimeout(DEADLINE_S)
 
-        def hear(wanted: str) -> str:
-            while not (said := systemd.recv(4096).decode()).startswith(wanted):
+        def receive(expected: str) -> str:
+            while not (message := systemd.recv(4096).decode()).startswith(expected):
                 pass
-            return said
+            return message
 
         path = setup.write(streams={"one": setup.film})
         env = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "3000000"}
         with Service("run", str(path), cwd=setup.folder, env=env) as service:
-            assert "STATUS=publishing on tcp://127.0.0.1:" in hear("READY=1")
-            hear("WATCHDOG=1")
+            assert "STATUS=publishing on tcp://127.0.0.1:" in receive("READY=1")
+            receive("WATCHDOG=1")
             service.process.send_signal(signal.SIGHUP)
-            assert "MONOTONIC_USEC=" in hear("RELOADING=1")
-            hear("READY=1")
+            assert "MONOTONIC_USEC=" in receive("RELOADING=1")
+            receive("READY=1")
             for pid in service.children("streamclf.hub"):
                 assert b"NOTIFY_SOCKET" not in Path(f"/proc/{pid}/environ").read_bytes()
             service.process.terminate()
-            hear("STOPPING=1")
+            receive("STOPPING=1")
             assert service.wait() == 0
 
 
@@ -340,7 +346,7 @@ def can_unshare() -> bool:
 
 
 def state_of(pid: int) -> str:
-    """The kernel's letter for a process, with its name; empty for one that is gone."""
+    """Return the name of a process and the kernel's letter for its state; empty for a process that has ended."""
     try:
         name, _, rest = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")
     except OSError:
@@ -348,17 +354,17 @@ def state_of(pid: int) -> str:
     return f"{name} {rest.split()[0]}"
 
 
-def below(pid: int) -> list[str]:
-    """The states of all processes below `pid`."""
+def descendant_states(pid: int) -> list[str]:
+    """Return the states of all descendants of `pid`."""
     return [state_of(child) for child in descendants(pid)]
 
 
 @LINUX
-def test_as_process_one_of_a_container_it_buries_orphans_and_ends_when_told(setup: Setup) -> None:
+def test_as_process_one_of_a_container_it_reaps_orphans_and_ends_on_request(setup: Setup) -> None:
     if not can_unshare():
-        pytest.skip("this machine lets nobody make a process namespace")
+        pytest.skip("this machine does not allow process namespaces")
     path = setup.write(streams={"one": setup.film})
-    orphan = '(sleep 3 &); exec "$@"'  # it ends when the service has long taken over
+    orphan = '(sleep 3 &); exec "$@"'  # it ends when the service runs already
     inner = ["sh", "-c", orphan, "sh", sys.executable, "-m", "streamclf", "run", str(path)]
     container = subprocess.Popen(
         ["unshare", "-Ufpr", "--mount-proc", "--kill-child", *inner],
@@ -372,13 +378,13 @@ def test_as_process_one_of_a_container_it_buries_orphans_and_ends_when_told(setu
         for line in container.stderr:
             if "publishing on" in line:
                 break
-        assert any(state.startswith("sleep") for state in below(container.pid))
+        assert any(state.startswith("sleep") for state in descendant_states(container.pid))
         deadline = time.monotonic() + DEADLINE_S
-        while any(state.startswith("sleep") for state in below(container.pid)):
-            assert time.monotonic() < deadline, below(container.pid)
+        while any(state.startswith("sleep") for state in descendant_states(container.pid)):
+            assert time.monotonic() < deadline, descendant_states(container.pid)
             time.sleep(0.05)
         (service,) = Path(f"/proc/{container.pid}/task/{container.pid}/children").read_text().split()
-        assert len(below(int(service))) == 3
+        assert len(descendant_states(int(service))) == 3
         began = time.monotonic()
         os.kill(int(service), signal.SIGTERM)
         assert container.wait(DEADLINE_S) == 0

@@ -1,7 +1,7 @@
-"""How long it takes until a disturbed service is whole again: `PYTHONPATH=tests python -m support.measure_recovery`.
+"""Measure how long a disturbed service takes to recover: `PYTHONPATH=tests python -m support.measure_recovery`.
 
-From the signal to the first prediction that could not have been made before it, of the stream that has to wait longest.
-A window of the model is 0.8 s of video, which is part of the figures of capture and classifier.
+The time is from the signal to the first prediction that cannot have been made before it, of the slowest stream. A
+window of the model is 0.8 s of video, which is part of the figures of capture and classifier.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ Measure = Callable[[Setup, Service, Watcher], float]
 
 
 def main() -> None:
-    """Print one line a disturbance: the median and the worst of some rounds, each with a service of its own."""
+    """Print one line for each disturbance: the median and the worst of some rounds, each with a new service."""
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, {ROUNDS} rounds; median and worst in seconds")
     with tempfile.TemporaryDirectory(prefix="recovery-") as folder:
         setup = Setup(Path(folder))
-        tell("from the start to the first predictions", setup, None)
+        measure_and_print("from the start to the first predictions", setup, None)
         for module in ("capture", "classifier", "hub"):
             for number in (signal.SIGKILL, signal.SIGSTOP):
-                tell(f"{number.name} of {module}", setup, disturb(module, number))
-        tell("SIGHUP to the first prediction of a new stream", setup, add)
-        tell("SIGTERM to the end", setup, end)
+                measure_and_print(f"{number.name} of {module}", setup, disturb(module, number))
+        measure_and_print("SIGHUP to the first prediction of a new stream", setup, add)
+        measure_and_print("SIGTERM to the end", setup, end)
 
 
-def tell(what: str, setup: Setup, measure: Measure | None) -> None:
-    """Print the figures of one disturbance."""
+def measure_and_print(name: str, setup: Setup, measure: Measure | None) -> None:
+    """Measure one disturbance in all rounds and print its figures."""
     took_s = []
     for _ in range(ROUNDS):
         began = time.monotonic()
@@ -46,11 +46,11 @@ def tell(what: str, setup: Setup, measure: Measure | None) -> None:
             for stream in STREAMS:
                 watcher.wait("prediction", stream, since=began, within=DEADLINE_S)
             took_s.append(measure(setup, service, watcher) if measure else time.monotonic() - began)
-    print(f"{what}: {statistics.median(took_s):.2f} {max(took_s):.2f}", flush=True)
+    print(f"{name}: {statistics.median(took_s):.2f} {max(took_s):.2f}", flush=True)
 
 
 def disturb(module: str, number: signal.Signals) -> Measure:
-    """Send `number` to a process of `module`."""
+    """Return a measurement that sends signal `number` to a process of `module`."""
 
     def measure(_: Setup, service: Service, watcher: Watcher) -> float:
         began = time.monotonic()
@@ -73,7 +73,7 @@ def disturb(module: str, number: signal.Signals) -> Measure:
 
 
 def add(setup: Setup, service: Service, watcher: Watcher) -> float:
-    """A third stream."""
+    """Add a third stream, and return the time until its first prediction."""
     setup.write(streams=dict.fromkeys((*STREAMS, "three"), setup.film))
     began = time.monotonic()
     service.process.send_signal(signal.SIGHUP)
@@ -81,7 +81,7 @@ def add(setup: Setup, service: Service, watcher: Watcher) -> float:
 
 
 def end(_: Setup, service: Service, __: Watcher) -> float:
-    """A request to end."""
+    """Ask the service to end, and return the time that this takes."""
     began = time.monotonic()
     service.process.terminate()
     service.wait()

@@ -1,4 +1,4 @@
-"""What a process takes, from /proc; 0 for one that is gone."""
+"""Read the resources that a process uses from /proc; 0 for a process that has ended."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def rss_bytes(pid: int) -> int:
-    """Resident memory, shared pages included."""
+    """Return the resident memory in bytes, including shared pages."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
     except OSError:
@@ -18,7 +18,7 @@ def rss_bytes(pid: int) -> int:
 
 
 def cpu_s(pid: int) -> float:
-    """Processor time so far, of all threads."""
+    """Return the processor time of all threads so far, in seconds."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -27,7 +27,7 @@ def cpu_s(pid: int) -> float:
 
 
 def descriptors(pid: int) -> int:
-    """Open file descriptors."""
+    """Return the number of open file descriptors."""
     try:
         return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
     except OSError:
@@ -35,7 +35,7 @@ def descriptors(pid: int) -> int:
 
 
 def wakes(pid: int, thread: int | None = None) -> int:
-    """How often its threads, or that one, have gone to sleep so far, and so were woken."""
+    """Return how often its threads, or one `thread`, have gone to sleep so far, and so were woken."""
     tasks = Path(f"/proc/{pid}/task")
     try:
         texts = [(task / "status").read_text() for task in tasks.glob("*" if thread is None else str(thread))]

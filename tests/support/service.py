@@ -1,4 +1,4 @@
-"""A real `streamclf` process: started, watched through its own events, interrupted, and looked for afterwards."""
+"""Run a real `streamclf` process: read its stderr, interrupt it, and check that its processes have ended."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEADLINE_S = 30.0
 
 
 class Service:
-    """`streamclf ARGUMENTS` in a process group of its own; stderr is read line by line as it comes."""
+    """`streamclf ARGUMENTS` in a process group of its own. A thread reads its stderr line by line."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Service:
             self.process.stderr.close()
 
     def wait_for_line(self, pattern: str) -> re.Match[str]:
-        """The first line on stderr that `pattern` is found in, also of the past."""
+        """Wait for a line on stderr that contains `pattern`, and return the match; earlier lines count, too."""
         deadline = time.monotonic() + DEADLINE_S
         seen = 0
         with self._changed:
@@ -75,23 +75,23 @@ class Service:
 
     @property
     def endpoint(self) -> str:
-        """Where it publishes; waits until it says so."""
+        """Endpoint on which it publishes; waits until the service reports it."""
         return self.wait_for_line(r"publishing on (\S+)")[1]
 
     def descendants(self) -> list[int]:
-        """Process ids below it, children of children too."""
+        """Return the process ids of its children and their children."""
         return list(descendants(self.process.pid))
 
     def children(self, module: str) -> list[int]:
-        """Process ids of the children that run `module`."""
+        """Return the process ids of the children that run `module`."""
         return [pid for pid in self.descendants() if module in _command(pid)]
 
     def interrupt(self) -> None:
-        """Ctrl-C, as a terminal sends it: to the whole process group."""
+        """Send Ctrl-C as a terminal does: SIGINT to the whole process group."""
         os.killpg(self.process.pid, signal.SIGINT)
 
     def wait(self) -> int:
-        """Its exit code."""
+        """Wait for its end and return its exit code."""
         code = self.process.wait(DEADLINE_S)
         self._reader.join(DEADLINE_S)
         return code
@@ -108,7 +108,7 @@ class Service:
 
 
 def wait_gone(pids: list[int]) -> None:
-    """Return when none of `pids` is alive (a zombie that nobody reaps is not)."""
+    """Wait until all `pids` have ended; a zombie has ended, too."""
     deadline = time.monotonic() + DEADLINE_S
     while any(_alive(pid) for pid in pids):
         assert time.monotonic() < deadline, [(_command(pid)) for pid in pids if _alive(pid)]

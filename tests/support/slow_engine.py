@@ -1,4 +1,4 @@
-"""A classifier under any load, without waiting for it: its engine takes time by a clock of ours, cameras keep to it."""
+"""Simulate a classifier under any load without waiting: engine and cameras follow the clock of the test."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ DIGEST = "0" * 64
 
 
 class SlowEngine:
-    """An `engines.protocol.Engine` whose feature is a chunk's first pixel, and whose answer is that of its window.
+    """An `engines.protocol.Engine` whose features are the chunks' first pixels, and whose result depends on each.
 
-    `encode_s` and `head_s`, seconds for each chunk and window, may be changed at any time.
+    `encode_s` and `head_s`, the seconds for each chunk and window, may be changed at any time.
     """
 
     def __init__(self, rig: Rig, *, chunks: int, streams: int, encode_s: float, head_s: float, max_batch: int) -> None:
@@ -56,21 +56,21 @@ class SlowEngine:
         return np.stack([first, 1 - first], axis=1)
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: there is nothing to free."""
 
 
 def number_of(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """(N, 1, H, W, 3) -> the numbers that the chunks' pixels spell, (N,)."""
+    """(N, 1, H, W, 3) -> the numbers that the chunks' pixels encode, (N,)."""
     return frames[:, 0, 0, 0].astype(np.int64) @ (1, 256, 65536)
 
 
 def answer(features: Sequence[int]) -> float:
-    """The probability of `a` for a window with these features: another one for each other order."""
+    """Return the probability of label `a` for a window with these features; it depends on their order."""
     return (sum((i + 1) * each for i, each in enumerate(features)) % 9973) / 9973
 
 
 class SlowCamera:
-    """One stream: writes a chunk whenever one is due."""
+    """One stream, whose chunks the test writes into its ring."""
 
     def __init__(self, rig: Rig, name: str, index: int, settings: StreamSettings) -> None:
         self.name, self.index, self.segment = name, 0, 1
@@ -87,7 +87,7 @@ class SlowCamera:
         """(segment, index, number) of each chunk."""
 
     def chunk(self, number: int, at_s: float) -> None:
-        """All pixels spell `number`."""
+        """Write a chunk whose pixels all encode `number`."""
         self._writer.begin()[:] = number % 256, number // 256 % 256, number // 65536
         chunk_ns = int(1e9 / self._rig.chunks_per_s)
         self._writer.commit(
@@ -105,7 +105,7 @@ class SlowCamera:
 
 
 class Rig:
-    """Streams of `chunks_per_s` on one slow engine. `now_s` is its clock."""
+    """Streams with `chunks_per_s` on one slow engine. `now_s` is the clock of the simulation."""
 
     def __init__(
         self, *, streams: int, chunks: int, encode_s: float, head_s: float, chunks_per_s: float = 5.0,
@@ -121,7 +121,7 @@ class Rig:
             for i in range(streams)
         ]
         self.events: list[tuple[float, str, dict[str, Any]]] = []
-        """(when, stream, body) of each prediction; its `age_s` is put into the body."""
+        """(time, stream, body) of each prediction; its `age_s` is added to the body."""
         self.classifier = Classifier(
             self.engine, [camera.feed for camera in self.cameras], {}, self, clock=lambda: self.now_s  # type: ignore[arg-type]
         )  # fmt: skip
@@ -135,7 +135,7 @@ class Rig:
             camera.close()
 
     def post(self, draft: Draft) -> None:
-        """As the link does."""
+        """Receive a draft in place of an `EventProducer`."""
         assert draft.captured_ns is not None
         age_s = self.now_s - draft.captured_ns / 1e9
         self.events.append((self.now_s, draft.stream, {**draft.body, "age_s": age_s}))
@@ -143,7 +143,7 @@ class Rig:
     def run(
         self, seconds: float, *, number: Callable[[int, int], int] = lambda stream, i: 7 * i + stream
     ) -> list[tuple[float, str, dict[str, Any]]]:
-        """Go on for so long; what was predicted meanwhile. `number` of a stream's i-th chunk."""
+        """Simulate so many seconds and return the predictions. `number` returns the number of a stream's i-th chunk."""
         end_s, before = self.now_s + seconds, len(self.events)
         while self.now_s < end_s:
             at_s, i = min(self._due)

@@ -210,7 +210,7 @@ def test_a_chunk_waits_for_the_other_streams_and_is_encoded_with_theirs(
         camera.chunk()
         os.write(camera.wake_write, b"\1")
     with running(classifier):
-        wait_until(lambda: all(camera.feed.waiting == 0 for camera in cameras), "the first chunks to be taken")
+        wait_until(lambda: all(camera.feed.waiting == 0 for camera in cameras), "the first chunks to be read")
         before = len(batches)
         for camera in (one, other):
             assert len(batches) == before
@@ -229,7 +229,7 @@ def test_a_chunk_without_a_wake_byte_is_found(engine: Engine) -> None:
         for _ in range(2):
             for _ in range(MAX_HELD):
                 camera.chunk()
-            wait_until(lambda: camera.feed.waiting == 0, "the chunks to be taken")
+            wait_until(lambda: camera.feed.waiting == 0, "the chunks to be read")
 
 
 def test_a_chunk_that_completes_no_window_is_encoded_with_the_one_that_does(engine: Engine) -> None:
