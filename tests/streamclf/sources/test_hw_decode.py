@@ -223,9 +223,9 @@ def test_decode_is_refused_for_other_sources(tmp_path: Path) -> None:
 
 def test_doctor_lists_devices_that_open(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hw_decode, "opening_failure", lambda device: None if device == "vaapi" else "not here")
-    report = doctor.examine(gpus=list, cameras=list)
+    report = doctor.examine_machine(gpus=list, cameras=list)
     assert report["decoding"]["hardware"] == {"cuda": "not here", "vaapi": None, "videotoolbox": "not here"}
-    lines = doctor.render(report)
+    lines = doctor.format_report(report)
     assert "           vaapi: opens" in lines
     assert "           cuda: not here" in lines
 
