@@ -24,7 +24,7 @@ class SourceConfig(Section):
 
     camera: int | str | None = Field(
         None,
-        description="Webcam: index, 0 to 99, or path of its device. Give one of camera, url, images, push.",
+        description="Webcam: index, 0 to 99, path of its device, or a part of its name. Give one of camera, url, images, push.",
     )
     url: str | None = Field(
         None,
@@ -82,7 +82,10 @@ class SourceConfig(Section):
         5.0, gt=0, le=120, description="Seconds within which a connection has to deliver its first frame."
     )
     read_timeout_s: float = Field(
-        2.0, gt=0, le=120, description="Seconds without a frame after which a live stream counts as stalled."
+        2.0,
+        gt=0,
+        le=120,
+        description="Seconds without data after which the connection counts as lost. HLS waits at least 10 s.",
     )
     frozen_s: float | None = Field(
         None,

@@ -11,7 +11,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # for `make docs`, which run
 from streamclf.config.service import ServiceConfig
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "configuration.md"
-NAME_RULE: Final = "1 to 64 characters of `A-Z a-z 0-9 _ -`"
+WRITTEN_AS_TEXT: Final = {"keep": "duration", "keep_size": "size"}
+"""Keys whose schema is the number that the text stands for."""
 INTRODUCTION: Final = """\
 # Configuration reference
 
@@ -56,7 +57,12 @@ def configuration_page() -> str:
 def _row(key: str, value: dict[str, Any], required: bool, definitions: dict[str, Any]) -> str:
     default = "required" if required else _default(value)
     meaning = value.get("description", "").replace("|", "\\|").replace("\n", " ")
-    return f"| `{key}` | {_type(value, definitions)} | {default} | {meaning} |"
+    kind = WRITTEN_AS_TEXT.get(key) or _type(value, definitions)
+    return f"| `{key}` | {kind} | {default} | {meaning} |"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.10g}"
 
 
 def _default(value: dict[str, Any]) -> str:
@@ -85,9 +91,9 @@ def _type(value: dict[str, Any], definitions: dict[str, Any]) -> str:
     high = value.get("maximum", value.get("exclusiveMaximum"))
     if low is not None and high is not None:
         more = "more than " if "exclusiveMinimum" in value else ""
-        return f"{name}, {more}{low:g} to {high:g}"
+        return f"{name}, {more}{_number(low)} to {_number(high)}"
     if low is not None:
-        return f"{name}, {'more than' if 'exclusiveMinimum' in value else 'at least'} {low:g}"
+        return f"{name}, {'more than' if 'exclusiveMinimum' in value else 'at least'} {_number(low)}"
     return name
 
 

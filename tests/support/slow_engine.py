@@ -19,7 +19,6 @@ from streamclf.windows.ring import RingReader, RingWriter, create_ring
 from streamclf.windows.sampling import ChunkMeta
 
 SIZE = 8
-DIGEST = "0" * 64
 
 
 class SlowEngine:
