@@ -24,7 +24,8 @@ class SourceConfig(Section):
 
     camera: int | str | None = Field(
         None,
-        description="Webcam: index, 0 to 99, path of its device, or a part of its name. Give one of camera, url, images, push.",
+        description="Webcam: index, 0 to 99, path of its device, or a part of its name. Give one of camera, url, "
+        "images, push.",
     )
     url: str | None = Field(
         None,
