@@ -221,12 +221,12 @@ def test_decode_is_refused_for_other_sources(tmp_path: Path) -> None:
         parse_config(raw, base=tmp_path, origin="x")
 
 
-def test_doctor_lists_devices_that_open(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_lists_available_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hw_decode, "opening_failure", lambda device: None if device == "vaapi" else "not here")
     report = doctor.examine_machine(gpus=list, cameras=list)
     assert report["decoding"]["hardware"] == {"cuda": "not here", "vaapi": None, "videotoolbox": "not here"}
     lines = doctor.format_report(report)
-    assert "           vaapi: opens" in lines
+    assert "           vaapi: available" in lines
     assert "           cuda: not here" in lines
 
 
