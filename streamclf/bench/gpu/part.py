@@ -40,7 +40,7 @@ RETRY_SHARE: Final = 0.7
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartRequest:
-    """What to measure: one bundle in one precision, or the card itself if either is None."""
+    """A request to measure one bundle in one precision, or the card itself if either is None."""
 
     bundle: str | None = None
     precision: Precision | None = None

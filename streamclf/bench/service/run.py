@@ -38,7 +38,7 @@ DROP_COUNTERS: Final = ("dropped_stale", "dropped_partial", "dropped_corrupt", "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceLoad:
-    """What to run: the model, its engine, and the cameras; `hop` in chunks, `seconds` of measured time."""
+    """The load of one run: model, engine and cameras; `hop` in chunks, `seconds` of measured time."""
 
     bundle: Bundle
     engine: EngineConfig
