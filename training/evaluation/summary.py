@@ -15,8 +15,9 @@ def summarise(recipe: Recipe) -> dict[str, Any]:
 
     FLOPs are counted as publications do (see `training.models.flops`). `window_flops` is the cost of a window whose
     chunks are all encoded. `served_flops` is the cost of one more prediction in serving: one encode and one head,
-    whose last layers compute only the outputs that are read. Where the recipe does not name the classes and its data
-    are missing, two classes are assumed and `labels_known` is false.
+    whose last layers compute only the outputs that are read. `whole_window_flops` is the cost of the same prediction if
+    all chunks are encoded again; divided by `served_flops` it says what encode-once saves. Where the recipe does not
+    name the classes and its data are missing, two classes are assumed and `labels_known` is false.
     """
     model = recipe.model
     try:
@@ -51,6 +52,7 @@ def summarise(recipe: Recipe) -> dict[str, Any]:
         "head_flops": published.head_flops,
         "window_flops": published.window_flops,
         "served_flops": served.encoder_flops + served.head_flops,
+        "whole_window_flops": served.window_flops,
         "megabytes_fp32": round(published.parameters * 4 / 1e6, 3),
         **({"patches": (model.height // patch) * (model.width // patch)} if patch else {}),
         "input": [model.frames_per_chunk, model.height, model.width, 3],

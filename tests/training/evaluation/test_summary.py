@@ -10,6 +10,7 @@ def test_summary_counts_parameters_and_flops(tiny: Recipe) -> None:
     summary = summarise(tiny)
     assert summary["parameters"] == summary["encoder_parameters"] + summary["head_parameters"]
     assert summary["window_flops"] == summary["encoder_flops"] * tiny.model.chunks + summary["head_flops"]
+    assert summary["whole_window_flops"] > summary["served_flops"]
     assert 0 < summary["served_flops"] < summary["encoder_flops"] + summary["head_flops"]
     assert (summary["patches"], summary["input"], summary["feature"]) == (6, [2, 32, 48, 3], [16])
     assert summary["labels_known"] is True
