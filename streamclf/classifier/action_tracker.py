@@ -41,7 +41,7 @@ class ActionChange:
     reason: str | None = None
 
     def body(self) -> dict[str, Any]:
-        """The keys of an `action` event."""
+        """Return the keys of an `action` event."""
         body: dict[str, Any] = {
             "label": self.label,
             "phase": self.phase,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Final, TypeAlias
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, WithJsonSchema
 
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d|w)")
 _UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -42,7 +42,7 @@ def _to_bytes(value: object) -> int:
     return size
 
 
-Duration: TypeAlias = Annotated[float, BeforeValidator(_to_seconds)]
+Duration: TypeAlias = Annotated[float, BeforeValidator(_to_seconds), WithJsonSchema({"type": "string"})]
 """Seconds, written with a unit: `90s`, `30m`, `12h`, `7d`, `4w`."""
-Size: TypeAlias = Annotated[int, BeforeValidator(_to_bytes)]
+Size: TypeAlias = Annotated[int, BeforeValidator(_to_bytes), WithJsonSchema({"type": "string"})]
 """Bytes, at least 1 MB, written with a unit: `500MB`, `10GB`, `1TB`."""
