@@ -97,8 +97,8 @@ class PublishConfig(Section):
     )
     keep_size: Size | None = Field(
         None,
-        description="Size of the journal beyond which the oldest events are removed sooner: a number and MB, GB or TB, "
-        "at least 1MB.",
+        description="Size of the journal beyond which the oldest events are removed sooner: a number and KB, MB, GB, "
+        "TB, KiB, MiB or GiB, at least 1MB.",
     )
     keys: Path | None = Field(
         None, description="Path of the service's secret key file, made by `streamclf keys`. Needs `allow`."

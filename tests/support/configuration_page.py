@@ -56,7 +56,9 @@ def configuration_page() -> str:
 
 def _row(key: str, value: dict[str, Any], required: bool, definitions: dict[str, Any]) -> str:
     default = "required" if required else _default(value)
-    meaning = value.get("description", "").replace("|", "\\|").replace("\n", " ")
+    # Pydantic leaves a description out where it equals that of the section it refers to.
+    described = value if "description" in value else definitions.get(value.get("$ref", "").rpartition("/")[2], {})
+    meaning = described.get("description", "").replace("|", "\\|").replace("\n", " ")
     kind = WRITTEN_AS_TEXT.get(key) or _type(value, definitions)
     return f"| `{key}` | {kind} | {default} | {meaning} |"
 
