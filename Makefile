@@ -19,7 +19,7 @@ demo: .venv/.ready
 
 test: .venv-dev/.ready
 ifeq ($(strip $(ARGS)),)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not alone"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not alone"
 	$(BIN)/python -m pytest -m "alone and not slow"
 else
 	$(BIN)/python -m pytest $(ARGS)
