@@ -7,9 +7,10 @@ from typing import Annotated, Final, TypeAlias
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d|w)")
+_NUMBER = r"(\d{1,15}(?:\.\d{1,15})?)"  # with more digits a product may exceed the range of a float
+_DURATION: Final = re.compile(_NUMBER + "(s|m|h|d|w)")
 _UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)(KB|MB|GB|TB|KiB|MiB|GiB)")
+_SIZE: Final = re.compile(_NUMBER + "(KB|MB|GB|TB|KiB|MiB|GiB)")
 _UNIT_BYTES: Final = {
     "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30,
 }  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
@@ -21,6 +23,12 @@ def test_a_duration_is_read_in_seconds(text: str, seconds: float | None) -> None
 )
 def test_a_size_is_read_in_bytes(text: str, size: int | None) -> None:
     assert match_size(text) == size
+
+
+@pytest.mark.parametrize("read", [match_duration, match_size])
+def test_a_number_beyond_the_range_of_a_float_is_refused(read: Callable[[str], float | None]) -> None:
+    assert read("9" * 400 + "d") is None
+    assert read("9" * 400 + "GB") is None
 
 
 def test_a_key_of_the_configuration_holds_a_number() -> None:

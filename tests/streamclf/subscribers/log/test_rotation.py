@@ -25,6 +25,7 @@ def test_a_rotation_is_a_size_an_age_or_both(limits: list[str], keep: int | None
     [
         (["100"], None, "rotate=100: give one size like 100MB"),
         (["1KB", "2KB"], None, "rotate=2KB: give one size"),
+        (["9" * 400 + "GB"], None, "give one size"),
         (["1d", "2d"], None, "rotate=2d: give one size"),
         (["1.0001KiBs"], None, "give one size"),
         (["0KB"], None, "rotate=0KB: at least 1KB"),
