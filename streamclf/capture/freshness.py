@@ -6,7 +6,7 @@ import threading
 
 from streamclf.errors import SourceError
 from streamclf.sources import Frame
-from streamclf.windows.sampling import NS
+from streamclf.units import NS
 
 MAX_LIVE_FPS = 250
 INTERVAL_NS = NS // 10

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from engines.arrays import U8
-from streamclf.windows.sampling import NS
+from streamclf.units import NS
 
 REMEMBERED = 64
 """Frames that are recognised when they repeat. An encoder that is fed one image for ever produces as many different

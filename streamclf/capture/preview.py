@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamclf.sources.frame import Frame
-from streamclf.windows.sampling import NS
+from streamclf.units import NS
 
 LONGEST_SIDE = 640
 INTERVAL_NS = NS // 12

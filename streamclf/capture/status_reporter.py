@@ -12,7 +12,8 @@ from streamclf.capture.stream_state import StatusReport, StreamStateMachine
 from streamclf.events.drafts import Draft
 from streamclf.redact import redact
 from streamclf.sources import Frame, Source
-from streamclf.windows.sampling import NS, ChunkSampler
+from streamclf.units import NS
+from streamclf.windows.sampling import ChunkSampler
 
 log = logging.getLogger(__name__)
 

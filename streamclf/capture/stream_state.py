@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from streamclf.events.types import State
-from streamclf.windows.sampling import NS
+from streamclf.units import NS
 
 STALLED_NS = NS
 """A live stream is stalled after this long without a frame; a slow one, after three of its frame intervals."""

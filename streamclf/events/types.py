@@ -16,6 +16,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from streamclf.errors import EventError
 from streamclf.net.names import STREAM_NAME_PATTERN
+from streamclf.units import NS
 
 MAX_EVENT_BYTES: Final = 64 * 1024
 MAX_HEARTBEAT_BYTES: Final = 256 * 1024
@@ -243,7 +244,7 @@ def topic_of(kind: str, stream: str) -> bytes:
 
 def format_wall_time(time_ns: int) -> str:
     """Format wall-clock nanoseconds as RFC 3339 in UTC with microseconds, like `2026-01-31T12:00:00.000000Z`."""
-    seconds, nanoseconds = divmod(time_ns, 1_000_000_000)
+    seconds, nanoseconds = divmod(time_ns, NS)
     return f"{_format_second(seconds)}.{nanoseconds // 1000:06d}Z"
 
 

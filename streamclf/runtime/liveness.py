@@ -18,8 +18,8 @@ from typing import Final, Literal, get_args
 
 from streamclf.errors import RingError
 from streamclf.runtime.shared_memory import allocate
+from streamclf.units import NS
 
-NS: Final = 1_000_000_000
 ROWS: Final = 1024
 ROW_BYTES: Final = 64
 """A cache line: children that beat at the same time do not slow each other down."""

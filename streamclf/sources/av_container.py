@@ -43,8 +43,8 @@ from streamclf.sources.hw_decode import (
     uses_hardware,
 )
 from streamclf.sources.packet_kind import PacketClassifier
+from streamclf.units import NS
 
-NS = 1_000_000_000
 TOLERANT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 """A title in another encoding is no reason to refuse a file. From PyAV 19 on the option is not needed."""
 TEXT_CODECS = frozenset({"ansi", "bintext", "xbin", "idf"})

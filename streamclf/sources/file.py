@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from streamclf.errors import SourceError
-from streamclf.sources.av_container import NS, AvContainer
+from streamclf.sources.av_container import AvContainer
 from streamclf.sources.decoded_frame import DecodedFrame
 from streamclf.sources.frame import Frame, Source, SourceInfo
 from streamclf.sources.frame_skipping import FrameSelector, ShiftedFrameSelector
 from streamclf.sources.hw_decode import Decode, HardwareError, choose_device
 from streamclf.sources.pacing import RealtimePacer
 from streamclf.sources.resize import FrameRenderer
+from streamclf.units import NS
 
 ASSUMED_FPS = 25.0
 """The rate of a file whose frames have no time stamps and that does not declare a rate; FFmpeg assumes the same."""

@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Generic, Protocol, TypeVar
 
+from streamclf.units import NS
+
 PacketT = TypeVar("PacketT")
 
 MAX_PENDING_SKIPPED = 64
-MAX_PENDING_SKIPPED_NS = 250_000_000
+MAX_PENDING_SKIPPED_NS = NS // 4
 """Skipped frames are returned when the next decoded frame comes out. Before so many of them, or the oldest for so long,
 are waiting for that, one packet is decoded: a stream that returns no frame for a second would count as stalled."""
 NO_INTERVAL_NS = 1 << 62

@@ -17,8 +17,8 @@ from streamclf.errors import SourceError
 from streamclf.sources.frame import Frame, Source, SourceInfo
 from streamclf.sources.pacing import RealtimePacer
 from streamclf.sources.resize import render_bgr
+from streamclf.units import NS
 
-NS = 1_000_000_000
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 MAX_IMAGES = 1_000_000
 MAX_IMAGE_BYTES = 256 << 20

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-NS = 1_000_000_000
+from streamclf.units import NS
+
 WRAPS_NS = (round(2**33 * NS / 90_000), round(2**32 * NS / 90_000))
 """MPEG's 33 bits at 90 kHz wrap around to 0 after 26.5 h, RTP's 32 bits after 13.3 h. FFmpeg unwraps the first time of
 a connection, not the later ones."""

@@ -14,7 +14,7 @@ import av
 
 from streamclf.errors import SourceError
 from streamclf.redact import redact, register_url
-from streamclf.sources.av_container import NS, AvContainer
+from streamclf.sources.av_container import AvContainer
 from streamclf.sources.decoded_frame import DecodedFrame
 from streamclf.sources.failure_messages import Timeouts
 from streamclf.sources.frame import Frame, Source, SourceInfo
@@ -25,6 +25,7 @@ from streamclf.sources.pacing import RealtimePacer
 from streamclf.sources.resize import FrameRenderer
 from streamclf.sources.rtsp.fallback import FALLBACK_CACHE, UnsupportedStreamError
 from streamclf.sources.rtsp.reader import RtspReader
+from streamclf.units import NS
 
 MAX_STALE_S = 2.0
 """RTSP time stamps follow the camera's clock: a frame this much later than the one with the least delay is stale."""

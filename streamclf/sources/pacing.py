@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
-NS = 1_000_000_000
+from streamclf.units import NS
+
 MAX_LAG_NS = NS // 2
 """If playback lags further behind its clock, it continues from now instead of catching up."""
 

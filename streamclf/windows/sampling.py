@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, NamedTuple
 
-NS = 1_000_000_000
+from streamclf.units import NS
+
 INTERVALS = 8
 """The shortest of this many recent frame intervals is the estimate of the next one."""
 SLOW_SOURCE_INTERVALS = 2.5

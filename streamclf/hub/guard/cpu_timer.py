@@ -15,6 +15,8 @@ import struct
 import threading
 from typing import Final
 
+from streamclf.units import NS
+
 _SIGNAL: Final = signal.SIGRTMIN + 5 if hasattr(signal, "SIGRTMIN") else 0
 _PROCESS_CPU: Final = 2
 """CLOCK_PROCESS_CPUTIME_ID (linux/time.h)."""
@@ -73,7 +75,7 @@ class CpuTimer:
     def _start(self, every_s: float) -> None:
         event = _EVENT.pack(0, _SIGNAL, _TO_THREAD, threading.get_native_id())
         self._call("timer_create", _PROCESS_CPU, event, ctypes.byref(self._timer))
-        seconds, nanoseconds = divmod(round(every_s * 1e9), 1_000_000_000)
+        seconds, nanoseconds = divmod(round(every_s * NS), NS)
         try:
             spec = _SPEC.pack(seconds, nanoseconds, seconds, nanoseconds)
             self._call("timer_settime", self._timer, 0, spec, None)

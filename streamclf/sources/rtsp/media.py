@@ -11,8 +11,8 @@ from streamclf.sources.rtsp.reorder import OrderedRun, ReorderBuffer
 from streamclf.sources.rtsp.rtcp import ReceptionStats, SenderReport, parse_rtcp
 from streamclf.sources.rtsp.rtp import PacketRun, RtpTimeline, runs_of
 from streamclf.sources.rtsp.sdp import VideoTrack
+from streamclf.units import NS
 
-NS = 1_000_000_000
 MAX_REPORT_AGE_S = 60
 """Senders report every few seconds; an older report does not describe the current clock."""
 

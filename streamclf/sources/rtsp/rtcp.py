@@ -6,6 +6,7 @@ import struct
 from typing import NamedTuple
 
 from streamclf.sources.rtsp.rtp import VERSION, PacketRun, distance
+from streamclf.units import NS
 
 SENDER_REPORT, RECEIVER_REPORT, DESCRIPTION, BYE = 200, 201, 202, 203
 NTP_EPOCH_S = 2_208_988_800
@@ -13,7 +14,6 @@ NTP_EPOCH_S = 2_208_988_800
 NTP_HALF_ERA_S = 1 << 31
 """NTP's 32 bits of seconds wrap around in 2036. A camera whose clock was never set sends 1970."""
 MAX_PARTS = 32
-NS = 1_000_000_000
 
 
 class SenderReport(NamedTuple):

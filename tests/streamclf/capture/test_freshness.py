@@ -17,7 +17,7 @@ from streamclf.capture.freshness import (
 )
 from streamclf.errors import SourceError
 from streamclf.sources import Frame
-from streamclf.windows.sampling import NS
+from streamclf.units import NS
 
 
 class RecordedWaits(threading.Event):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from streamclf.capture.frozen import LONGEST_NS, REMEMBERED, FrozenDetector
-from streamclf.windows.sampling import NS
+from streamclf.units import NS
 
 
 def noise(seed: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

@@ -12,7 +12,8 @@ import pytest
 from streamclf.capture.status_reporter import SOURCE_POLL_NS, StatusReporter
 from streamclf.events.drafts import Draft
 from streamclf.sources import Frame, Source, SourceInfo
-from streamclf.windows.sampling import NS, ChunkSampler
+from streamclf.units import NS
+from streamclf.windows.sampling import ChunkSampler
 
 MS = 1_000_000
 

@@ -6,7 +6,7 @@ from typing import get_args
 
 from streamclf.capture.stream_state import OFFLINE_NS, TRANSITIONS, StreamStateMachine
 from streamclf.events.types import State
-from streamclf.windows.sampling import NS
+from streamclf.units import NS
 
 MS = 1_000_000
 

@@ -15,7 +15,8 @@ import pytest
 from streamclf.errors import RingError
 from streamclf.runtime.child import ChildControl
 from streamclf.runtime.jobs import Job
-from streamclf.runtime.liveness import GRACE_NS, MAX_CHECK_INTERVAL_NS, NS, ROWS, Liveness, LivenessTable, LivenessWatch
+from streamclf.runtime.liveness import GRACE_NS, MAX_CHECK_INTERVAL_NS, ROWS, Liveness, LivenessTable, LivenessWatch
+from streamclf.units import NS
 
 HANGING_CHILD = """
 import threading, time

@@ -15,8 +15,8 @@ from support.clips import draw, read_number, write_audio, write_clip, write_flat
 from streamclf.config.service import StreamConfig
 from streamclf.errors import SourceError
 from streamclf.sources import Frame, open_source
+from streamclf.units import NS
 from streamclf.windows.chunks import read_chunks
-from streamclf.windows.sampling import NS
 
 MS = 1_000_000
 

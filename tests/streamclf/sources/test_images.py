@@ -11,7 +11,7 @@ from support.clips import draw, read_number
 from streamclf.config.service import StreamConfig
 from streamclf.errors import SourceError
 from streamclf.sources import Frame, open_source
-from streamclf.windows.sampling import NS
+from streamclf.units import NS
 
 
 def folder_of(path: Path, names: list[str]) -> Path:

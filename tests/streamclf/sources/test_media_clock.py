@@ -6,7 +6,8 @@ import itertools
 
 import pytest
 
-from streamclf.sources.media_clock import NS, MediaClock
+from streamclf.sources.media_clock import MediaClock
+from streamclf.units import NS
 
 FRAME_NS = NS // 25
 

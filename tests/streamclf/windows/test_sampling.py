@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamclf.windows.sampling import NS, ChunkMeta, ChunkSampler, FramePlacement, Sampler, WindowTracker, exact_fps
+from streamclf.units import NS
+from streamclf.windows.sampling import ChunkMeta, ChunkSampler, FramePlacement, Sampler, WindowTracker, exact_fps
 
 MS = 1_000_000
 NEVER = 10**15
