@@ -17,7 +17,7 @@ from training.data.dataset import ClipDataSet
 from training.data.shape import Shape
 from training.data.video_files import ClipsData
 from training.data.volumes import VolumesData
-from training.errors import DataError
+from training.errors import DataError, RecipeError
 from training.section import Section
 
 
@@ -27,6 +27,13 @@ class MixturePart(Section):
     share: float = Field(gt=0, description="weight of this part's windows in a training batch, against other parts'")
     validation: bool = Field(True, description="whether this part's validation clips measure the model")
     data: ClipsData | VolumesData | SyntheticGesturesData = Field(discriminator="kind")
+
+    def check_path(self, number: int) -> None:
+        """Raise `RecipeError` where part `number` lacks its path, so that no other part is rendered in vain."""
+        try:
+            self.data.label_names()
+        except RecipeError as error:
+            raise RecipeError(str(error).replace("data.path", f"data.parts.{number}.data.path")) from error
 
 
 class MixedData(DataSection):
@@ -47,6 +54,8 @@ class MixedData(DataSection):
 
     def open(self, shape: Shape, *, seed: int, stretch: bool) -> ClipDataSet:
         """Open all parts and put their clips together."""
+        for number, part in enumerate(self.parts):
+            part.check_path(number)
         sets = [part.data.open(shape, seed=seed, stretch=stretch) for part in self.parts]
         for other in sets[1:]:
             if other.labels != sets[0].labels:

@@ -10,7 +10,7 @@ from support.labelled import write_set
 
 from training.data.shape import Shape
 from training.data_section import MixedData
-from training.errors import DataError
+from training.errors import DataError, RecipeError
 
 SHAPE = Shape(fps=10.0, frames_per_chunk=2, chunks=4, height=32, width=48)
 
@@ -42,6 +42,17 @@ def test_sources_are_mixed_by_share(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match=r"the same data\.labels"):
         other_order.open(SHAPE, seed=1, stretch=False)
+
+
+def test_missing_path_of_a_part_is_named_before_anything_is_rendered(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    gestures = {"kind": "synthetic_gestures", "clips": 4, "validation_clips": 4, "frames": 4, "cache": cache}
+    mixed = MixedData.model_validate(
+        {"parts": [{"share": 1, "data": gestures}, {"share": 1, "data": {"kind": "clips", "cache": cache}}]}
+    )
+    with pytest.raises(RecipeError, match=r"data\.parts\.1\.data\.path: missing"):
+        mixed.open(SHAPE, seed=1, stretch=False)
+    assert not cache.exists()
 
 
 def test_mixture_without_validation_is_refused(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def camera_events_card(content: CardContent) -> str:
         f"**Data**: {recipe.data.card_text()}",
         "",
         *([f"**Weights**: {recipe.about}", ""] if recipe.about else []),
-        f"**Calibration**: {content.calibration} docs/camera-events.md says how it was chosen.",
+        f"**Calibration**: {content.calibration} `docs/development/camera-events.md` says how it was chosen.",
         "",
         "**Licence**: Apache-2.0, as the project.",
         "",
@@ -43,6 +43,7 @@ def camera_events_card(content: CardContent) -> str:
         lines += ["", *confusion_table(labels, content.benchmark["all"]["confusion"])]
     lines += [
         "",
-        "`docs/camera-events.md` defines the labels, describes these measurements, and lists known weaknesses.",
+        "`docs/camera-events.md` defines the labels. `docs/development/camera-events.md` describes these measurements "
+        "and lists known weaknesses.",
     ]
     return "\n".join(lines) + "\n"

@@ -53,7 +53,7 @@ NOT_FIXED = {
     "nofi143.mp4": "the whole view shifts by 2.3 % and brightens from a fade",
     "nofi150.mp4": "a monitor, filmed by hand; its frame moves by 1.4 %",
 }
-"""Films whose camera moves or whose picture is cut, with what can be seen; see docs/camera-events.md."""
+"""Films whose camera moves or whose picture is cut, with what can be seen; see docs/development/camera-events.md."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
