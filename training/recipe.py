@@ -25,20 +25,23 @@ RENAMED_KEYS = {
     "backbone_words": "backbone_kwargs",
     "described": "described_channels",
     "find_twins": "find_duplicates",
+    "frames_per_token": "frames_per_chunk",
     "held_back": "validation",
     "held_back_clips": "validation_clips",
     "held_back_share": "validation_fraction",
     "held_back_split": "validation_split",
     "loaders": "num_workers",
     "lost": "joint_dropout",
+    "motion.window": "patch_size",
     "pooled": "pooled_channels",
     "rounds": "iterations",
     "steadiness": "damping",
+    "tokens": "chunks",
     "truth_weight": "aux_weight",
     "unseen": "feature_dropout",
     "width_of_stages": "stage_channels",
 }
-"""Keys of older recipes, and the keys that replace them; errors name the new key."""
+"""Keys of older recipes, some as `kind.key`, and the keys that replace them; errors name the new key."""
 RENAMED_VALUES = {
     ("golden", "held_back"): "validation",
     ("golden", "made"): "synthetic",
@@ -232,7 +235,8 @@ def parse_recipe(tree: dict[str, Any], *, where: str) -> Recipe:
 def _hint(item: Mapping[str, Any]) -> str:
     """Say what is wrong with a value, and the new name of a key or a value that was renamed."""
     if item["type"] == "extra_forbidden":
-        renamed = RENAMED_KEYS.get(str(item["loc"][-1]))
+        key = str(item["loc"][-1])
+        renamed = RENAMED_KEYS.get(key) or RENAMED_KEYS.get(".".join(map(str, item["loc"][-2:])))
         return f"renamed to {renamed}" if renamed else "unknown key; remove it or correct its spelling"
     if item["type"] == "union_tag_invalid":
         kind = str(item["ctx"]["tag"])

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import yaml
-from support.clip_recipes import clip_recipe
+from support.clip_recipes import clip_recipe, clip_recipe_tree
 from support.repository import ROOT
 from typer.testing import CliRunner
 
 from training.__main__ import app
 from training.errors import RecipeError
-from training.recipe import load_recipe
+from training.recipe import load_recipe, parse_recipe
 
 SHIPPED = ROOT / "configs/train/camera-events.yaml"
 
@@ -92,6 +92,8 @@ def test_wrong_key_is_named_as_the_recipe_writes_it(films: Path, sections: dict[
     [
         ({"loaders": 2}, "loaders=2: renamed to num_workers"),
         ({"optimiser": {"average": 0.9}}, "optimiser.average=0.9: renamed to ema_decay"),
+        ({"model": {"tokens": 8}}, "model.tokens=8: renamed to chunks"),
+        ({"model": {"frames_per_token": 2}}, "model.frames_per_token=2: renamed to frames_per_chunk"),
         ({"loss": {"truth_weight": 0.5}}, "loss.truth_weight=0.5: renamed to aux_weight"),
         ({"data": {"held_back_share": 0.1}}, "data.held_back_share=0.1: renamed to validation_fraction"),
         ({"data": {"held_back_split": "val"}}, "data.held_back_split='val': renamed to validation_split"),
@@ -103,3 +105,10 @@ def test_renamed_key_names_the_new_one(films: Path, sections: dict[str, Any], me
     with pytest.raises(RecipeError) as caught:
         clip_recipe(films, **sections)
     assert message in str(caught.value)
+
+
+def test_key_renamed_in_one_kind_of_model_names_the_new_one(films: Path) -> None:
+    tree = clip_recipe_tree(films)
+    tree["model"] = {"kind": "motion", "height": 64, "width": 64, "frames_per_chunk": 4, "chunks": 4, "window": 7}
+    with pytest.raises(RecipeError, match=r"model\.window=7: renamed to patch_size"):
+        parse_recipe(tree, where="test")
