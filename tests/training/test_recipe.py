@@ -91,6 +91,7 @@ def test_wrong_key_is_named_as_the_recipe_writes_it(films: Path, sections: dict[
     ("sections", "message"),
     [
         ({"loaders": 2}, "loaders=2: renamed to num_workers"),
+        ({"model": {"tokens": 8}}, "model.tokens=8: renamed to chunks"),
         ({"optimiser": {"average": 0.9}}, "optimiser.average=0.9: renamed to ema_decay"),
         ({"model": {"tokens": 8}}, "model.tokens=8: renamed to chunks"),
         ({"model": {"frames_per_token": 2}}, "model.frames_per_token=2: renamed to frames_per_chunk"),
