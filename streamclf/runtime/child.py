@@ -1,4 +1,4 @@
-"""Run a child process: read its job and later changes from standard input, whose end is the request to stop."""
+"""Run a child process: read its job and later changes from standard input. The end of the input asks it to stop."""
 
 from __future__ import annotations
 
@@ -43,16 +43,17 @@ EXIT_CRASHED = 70
 
 MAX_CHANGES = 1024
 """Changes that may wait for a child's loop; a loop with more of them no longer reads them."""
-BEAT_INTERVAL_S = 0.5
-"""Longest time between two beats of a loop that waits for the request to stop."""
+EXTEND_INTERVAL_S = 0.5
+"""A loop that waits for the request to stop extends its liveness deadline at least this often."""
 PR_SET_PDEATHSIG = 1
+"""Option of prctl(2): the signal that a child gets when its parent ends (linux/prctl.h)."""
 
 
 class _StopEvent(threading.Event):
     """The request to stop. Checking or awaiting it extends the liveness deadline: such a work loop does not hang.
 
-    This holds for the main thread only, in which every child does its work. So no other thread can keep a child alive
-    whose work loop hangs in a library.
+    Only the main thread extends the deadline, because every child does its work there. So no other thread can hide a
+    work loop that hangs in a library.
     """
 
     def __init__(self) -> None:
@@ -62,7 +63,7 @@ class _StopEvent(threading.Event):
 
     def is_set(self) -> bool:
         if threading.get_ident() == self._main:
-            self.liveness.beat()
+            self.liveness.extend()
         return super().is_set()
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -70,10 +71,10 @@ class _StopEvent(threading.Event):
             return super().wait(timeout)
         end = None if timeout is None else time.monotonic() + timeout
         while True:
-            self.liveness.beat()
-            left = BEAT_INTERVAL_S if end is None else min(BEAT_INTERVAL_S, end - time.monotonic())
+            self.liveness.extend()
+            left = EXTEND_INTERVAL_S if end is None else min(EXTEND_INTERVAL_S, end - time.monotonic())
             if super().wait(max(0.0, left)) or (end is not None and time.monotonic() >= end):
-                self.liveness.beat()
+                self.liveness.extend()
                 return super().is_set()
 
 
@@ -109,7 +110,7 @@ class ChildControl:
             os.write(self._stop_write_fd, b"x")
 
     def push_change(self, change: ControlMessage) -> None:
-        """Queue a change for the work loop. Exits the process where `MAX_CHANGES` wait already."""
+        """Queue a change for the work loop. Exits the process if `MAX_CHANGES` changes wait already."""
         if len(self._changes) >= MAX_CHANGES:
             os._exit(EXIT_CRASHED)  # the process started in its place gets the whole present configuration
         self._changes.append(change)
@@ -118,7 +119,7 @@ class ChildControl:
 
     @property
     def has_changes(self) -> bool:
-        """Whether a change waits."""
+        """Whether a change waits for the work loop."""
         return bool(self._changes)
 
     def pop_changes(self) -> list[ControlMessage]:
@@ -163,7 +164,7 @@ def run_child(name: str, job_type: type[JobT], main: Callable[[JobT, ChildContro
 def configure_logging(level: str = "info") -> None:
     """Log to stderr, one line a record, with credentials removed. `$STREAMCLF_LOG` overrides `level`.
 
-    It is an environment variable because child processes have to follow it, too.
+    The level is in an environment variable so that child processes use it, too.
     """
     chosen = os.environ.get(LOG_VARIABLE, level).lower()
     handler = logging.StreamHandler()

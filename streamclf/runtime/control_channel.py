@@ -1,8 +1,8 @@
 """Send a child its job, later changes with their file descriptors, and the request to stop.
 
 The channel is a Unix socket that is the child's standard input. One message is one line of JSON; its key `descriptors`
-says how many file descriptors come with it. The end of the input is the request to stop, and also tells a child that
-its supervisor was killed. A child that gets no descriptors can read from a plain pipe instead.
+says how many file descriptors come with it. The end of the input is the request to stop. It also ends a child whose
+supervisor was killed. A child that gets no descriptors can read from a plain pipe instead.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import orjson
 
 MAX_MESSAGE_BYTES: Final = 4 << 20
 SEND_S: Final = 1.0
-"""A child's control thread only reads: a child that does not read a message within this time is unsound."""
+"""A child's control thread only reads. A child that does not read a message within this time must be killed."""
 _MAX_FDS: Final = 64
 _CHUNK: Final = 65536
 

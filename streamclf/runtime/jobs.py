@@ -1,6 +1,7 @@
-"""Define what the supervisor sends to each child process, as one line of JSON on its standard input.
+"""Define the messages of the supervisor to its child processes: jobs and changes, one line of JSON each.
 
-Nothing of it is on the command line: the URL of a source may contain a password, and `ps` shows arguments to everybody.
+They arrive on a child's standard input, never on its command line: the URL of a source may contain a password, and `ps`
+shows arguments to everybody.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class ClassifierJob(Job):
     streams: int
     """Number of streams at the start."""
     capacity: int
-    """Number of streams for which the bank must have room."""
+    """Largest number of streams; it sets the size of the bank."""
 
 
 class FeedJoin(_Message):

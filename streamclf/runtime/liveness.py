@@ -22,11 +22,11 @@ from streamclf.units import NS
 
 ROWS: Final = 1024
 ROW_BYTES: Final = 64
-"""A cache line: children that beat at the same time do not slow each other down."""
+"""A cache line: children that extend their deadlines at the same time do not slow each other down."""
 MAX_CHECK_INTERVAL_NS: Final = 3 * NS
 """After a longer pause between two checks, the supervisor assumes that it did not run itself."""
 GRACE_NS: Final = 5 * NS
-"""After such a pause, children have this long to beat before they are checked again."""
+"""After such a pause, children have this long to extend their deadlines before they are checked again."""
 
 Phase = Literal["starting", "connecting", "reading", "compiling", "classifying", "serving"]
 _PHASES: Final = get_args(Phase)
@@ -40,14 +40,14 @@ class _Word(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deadline:
-    """The time before which a child has to beat again: `due_ns` on CLOCK_MONOTONIC."""
+    """The time by which a child has to report progress again: `due_ns` on CLOCK_MONOTONIC."""
 
     due_ns: int
     limit_ns: int
     phase: Phase
 
     def silence_s(self, now_ns: int) -> float | None:
-        """Return the seconds since the last beat if the deadline has passed, else None."""
+        """Return the seconds since the child last extended its deadline, if that has passed, else None."""
         return None if now_ns <= self.due_ns else (now_ns - self.due_ns + self.limit_ns) / NS
 
 
@@ -63,14 +63,14 @@ class Liveness:
             self._limit_ns = self._words[_Word.LIMIT_NS]
 
     def enter_phase(self, phase: Phase, limit_s: float) -> None:
-        """Begin `phase`, in which the loop beats at least every `limit_s`: the longest that one step may take."""
+        """Begin `phase`, in which one step of the loop takes at most `limit_s`; extend the deadline by that."""
         self._limit_ns = round(limit_s * NS)
         if self._words is not None:
             self._words[_Word.PHASE] = _PHASES.index(phase)
             self._words[_Word.LIMIT_NS] = self._limit_ns
-        self.beat()
+        self.extend()
 
-    def beat(self) -> None:
+    def extend(self) -> None:
         """Extend the deadline by the phase's limit. Call it from the thread that does the work."""
         if self._words is not None:
             self._words[_Word.DUE_NS] = time.monotonic_ns() + self._limit_ns
@@ -102,11 +102,11 @@ class LivenessTable:
         return self._free.pop()
 
     def release(self, row: int) -> None:
-        """Make the row free again; its child will not be started any more."""
+        """Make a row free again, after its child was removed."""
         self._free.append(row)
 
     def start(self, row: int, limit_s: float) -> None:
-        """Set the deadline of a process that is being started: its first beat is due in `limit_s`."""
+        """Set the deadline of a process that is being started: it must extend it within `limit_s`."""
         first = row * ROW_BYTES // 8
         self._words[first + _Word.PHASE] = _PHASES.index("starting")
         self._words[first + _Word.LIMIT_NS] = round(limit_s * NS)
@@ -124,10 +124,10 @@ class LivenessTable:
 
 
 class LivenessWatch:
-    """Find children whose deadline has passed; to be called about once a second.
+    """Find children whose deadline has passed; the supervisor checks about once a second.
 
-    When the machine was suspended, or the supervisor itself was stopped, every deadline has passed and no child is to
-    blame. After such a pause all children get `GRACE_NS` to beat again.
+    When the machine was suspended, or the supervisor itself was stopped, every deadline has passed although no child
+    hangs. After such a pause all children get `GRACE_NS` to extend their deadlines.
     """
 
     def __init__(self, table: LivenessTable, now_ns: int) -> None:
@@ -146,4 +146,4 @@ class LivenessWatch:
             deadline = self._table.deadline(row)
             silence_s = deadline.silence_s(now_ns)
             if silence_s is not None:
-                yield name, f"hung: no sign of life for {silence_s:.1f} s while {deadline.phase}"
+                yield name, f"hung: no progress for {silence_s:.1f} s while {deadline.phase}"

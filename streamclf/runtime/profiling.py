@@ -30,7 +30,7 @@ class Stages:
     """Stages that count nothing, for a process that is not measured."""
 
     def __call__(self, stage: str, items: int = 1) -> AbstractContextManager[None]:
-        """Return a context whose time counts for `stage`, with so many items."""
+        """Return a context manager that counts its time and `items` for `stage`."""
         return _NOTHING
 
     def through(self, stage: str, source: Iterable[ItemT]) -> Iterable[ItemT]:

@@ -19,7 +19,7 @@ def allocate(size: int) -> int:
 
 
 def available_bytes() -> int | None:
-    """Return the bytes that this machine or container can still allocate; None where the system does not tell."""
+    """Return the bytes that this machine or container can still allocate; None if the system does not report them."""
     meminfo = _text(Path("/proc/meminfo")).splitlines()
     found = [int(line.split()[1]) * 1024 for line in meminfo if line.startswith("MemAvailable:")]
     limit = _text(Path("/sys/fs/cgroup/memory.max")).strip()

@@ -27,20 +27,20 @@ MAX_CRASHES = 5
 PARKED_S = (60.0, 120.0, 300.0, 600.0, 900.0)
 """Time until a parked child is started again: the cause of its crashes may have been repaired outside."""
 STABLE_S = 600.0
-"""A child that ran for this long is considered sound again: parking begins anew with the first of `PARKED_S`."""
+"""After a run of this length, a child's crashes are forgotten: the next parking takes the first of `PARKED_S`."""
 MAX_LINE_BYTES = 4096
 CAN_DETECT_STOPS = hasattr(os, "waitid")
-"""Whether this system reports that a child is stopped. Where not (macOS before 3.13), only liveness shows it."""
+"""Whether this system reports that a child is stopped. If not (macOS before 3.13), only liveness shows it."""
 
 log = logging.getLogger("service")
 
 _run_numbers = itertools.count(1)
-"""Number the runs of all children: a late event of a run must not be taken for an event of the next one."""
+"""Numbers of the runs of all children: they keep a late event of one run apart from the events of the next."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildEvent:
-    """Something that happened to a child: its end, its first line of output, or a stop or continuation by a signal.
+    """An event of a child: its end, its first line of output, or a stop or continuation by a signal.
 
     `run` is the number of the run that it belongs to.
     """
@@ -110,11 +110,11 @@ class Child:
         return self._process.pid if self._process else None
 
     def send(self, change: BaseModel, fds: Sequence[int] = ()) -> bool:
-        """Send `change`; return False where the child does not read it: it is unsound and must be killed."""
+        """Send `change`; return False if the child does not read it: it must then be killed."""
         return self._control is not None and self._control.send(change.model_dump_json().encode(), fds)
 
     def request_stop(self) -> None:
-        """Close the child's standard input, which it understands as the request to stop."""
+        """Ask the child to stop, by closing its standard input."""
         self.stopping = True
         if self._control:
             self._control.close()
@@ -141,7 +141,7 @@ class Child:
             self._process.wait()
 
     def record_crash(self) -> float | None:
-        """Count a crash; return the seconds until the restart, or None when the child is to be parked."""
+        """Count a crash; return the seconds until the restart, or None if the child must be parked."""
         now = time.monotonic()
         if now - self.started_s > STABLE_S:
             self.times_parked = 0
@@ -153,7 +153,7 @@ class Child:
         return BACKOFF_S[min(len(self.crashes), len(BACKOFF_S)) - 1]
 
     def park(self) -> float:
-        """Give the child up for now; return the seconds until the next start."""
+        """Stop restarting the child for a while; return the seconds until its next start."""
         self.times_parked += 1
         self.crashes.clear()
         return PARKED_S[min(self.times_parked, len(PARKED_S)) - 1]

@@ -1,4 +1,4 @@
-"""Notice that the configuration of a running service has changed, read it and check it."""
+"""Watch the configuration file of a running service, and read and check it after a change."""
 
 from __future__ import annotations
 

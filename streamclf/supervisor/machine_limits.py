@@ -10,10 +10,10 @@ from streamclf.supervisor.stream_plan import Geometry
 from streamclf.windows.ring import RESERVE_BYTES
 
 SUPERVISOR_FDS = (64, 6)
-"""Descriptors of the process itself, and for each stream: its ring, four pipe ends and the control socket."""
+"""Descriptors of the process itself, and of each stream: its ring, four pipe ends and the control socket."""
 CLASSIFIER_FDS = (256, 3)
 HUB_FDS = (256, 4)
-"""For each stream two connections of its capture process, and as many subscribers again."""
+"""For each stream: two connections of its capture process, and two subscribers."""
 
 
 def needed_descriptors(streams: int) -> int:
@@ -31,7 +31,7 @@ def raise_descriptor_limit(streams: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
     except (OSError, ValueError):
         raise ConfigError(
-            f"streams: {streams} of them need {need} file descriptors, and at most {hard} are allowed here; "
+            f"streams: {streams} streams need {need} file descriptors, and at most {hard} are allowed here; "
             "raise the limit (ulimit -Hn, LimitNOFILE= in systemd, --ulimit nofile= in Docker) or serve fewer streams"
         ) from None
 
@@ -42,7 +42,7 @@ def check_memory(new_streams: int, geometry: Geometry) -> None:
     need = new_streams * geometry.ring_bytes
     if available is not None and need > max(0, available - RESERVE_BYTES):
         raise ConfigError(
-            f"streams: {new_streams} of them need {need / 2**20:.1f} MiB of shared memory, and "
+            f"streams: {new_streams} more streams need {need / 2**20:.1f} MiB of shared memory, and "
             f"{max(0, available - RESERVE_BYTES) / 2**20:.0f} MiB are free for it; serve fewer streams on this "
             "machine, or give it (or its container) more memory"
         )

@@ -35,7 +35,7 @@ def _check_stream(key: str, stream: StreamConfig, spec: ModelSpec) -> None:
     if stream.hop > spec.chunks:
         raise ConfigError(f"{key}.hop={stream.hop}: at most {spec.chunks} (chunks in a window of {spec.id})")
     if stream.images is not None and not Path(stream.images).is_dir():
-        raise ConfigError(f"{key}.images={stream.images}: no such folder; give the path of a folder of pictures")
+        raise ConfigError(f"{key}.images={stream.images}: no such folder; give the path of a folder of images")
     if stream.tls_ca is not None and not os.access(stream.tls_ca, os.R_OK):
         raise ConfigError(f"{key}.tls_ca={stream.tls_ca}: cannot be read; give the path of a PEM file")
     if stream.is_file:

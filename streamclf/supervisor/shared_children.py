@@ -22,7 +22,7 @@ log = logging.getLogger("service")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """What the caller learns when the service is ready: its endpoints and its engine."""
+    """The endpoints and the engine of a service that is ready."""
 
     events: str
     replay: str
@@ -30,7 +30,7 @@ class Ready:
 
 
 class SharedChildren:
-    """The hub and the classifier with their jobs, and the reports that they were ready."""
+    """The hub and the classifier, with their jobs and their reports that they are ready."""
 
     def __init__(self, link: str, table: LivenessTable, notify: Callable[[ChildEvent], None]) -> None:
         self._link, self._table = link, table
@@ -91,7 +91,7 @@ class SharedChildren:
 
     @property
     def capacity(self) -> int:
-        """Number of streams for which the classifier's bank has room."""
+        """Largest number of streams that the classifier's bank can hold."""
         assert isinstance(self.classifier.job, ClassifierJob)
         return self.classifier.job.capacity
 
@@ -119,14 +119,14 @@ class SharedChildren:
 
     @property
     def ready(self) -> Ready | None:
-        """The report for the caller; None until both children were ready."""
+        """Endpoints and engine for the caller; None until both children have been ready."""
         if self._reports.keys() != SHARED:
             return None
         hub, classifier = self._reports[HUB], self._reports[CLASSIFIER]
         return Ready(events=hub["events"], replay=hub["replay"], engine=classifier["engine"])
 
     def send_to_classifier(self, change: ClassifierChange, fds: Sequence[int] = ()) -> bool:
-        """Send `change` to the classifier; return False where it is not ready. It gets the whole state once it is."""
+        """Send `change` to the classifier; return False if it is not ready. Once ready, it gets the whole state."""
         if not self.is_ready(self.classifier):
             return False
         if self.classifier.send(change, fds):
@@ -137,7 +137,7 @@ class SharedChildren:
         return False
 
     def change_retention(self, publish: PublishConfig) -> None:
-        """Apply another retention to the journal from now on."""
+        """Apply other limits to the age and size of the journal from now on."""
         change = HubChange(keep_s=publish.keep, keep_bytes=publish.keep_size)
         if self.hub.job:
             self.hub.job = self.hub.job.model_copy(update=change.model_dump())

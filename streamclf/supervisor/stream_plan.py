@@ -16,7 +16,7 @@ from streamclf.windows.ring import create_ring, ring_bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Geometry:
-    """What a model requires of a stream. A model with the same geometry can use the same ring."""
+    """The properties of a stream that depend on the model. Models with the same geometry can use the same ring."""
 
     fps: float
     frames_per_chunk: int
@@ -58,7 +58,7 @@ class StreamPlan:
 
     @property
     def capture_waits(self) -> bool:
-        """Whether capture waits for the classifier: a file read as fast as possible does, a live source cannot."""
+        """Whether capture waits for the classifier: true for a file that is read as fast as possible."""
         return self.source.pace == "fast"
 
     def same_capture(self, other: StreamPlan) -> bool:
@@ -132,7 +132,7 @@ class StreamChannels:
 
 
 def _pipe() -> tuple[int, int]:
-    """Return the read end and the write end of a pipe that never block."""
+    """Make a pipe that never blocks; return its read end and its write end."""
     ends = os.pipe()
     for fd in ends:
         os.set_blocking(fd, False)

@@ -1,7 +1,7 @@
-"""Keep the streams of a running service, and change each from its present plan to the one that is configured.
+"""Keep the streams of a running service, and change each from its present plan to its configured plan.
 
-A stream changes in one way only. The supervisor asks its capture process to stop. When that has ended (`settle`), the
-stream becomes what its target plan is by then. So the configuration may change again in the middle of a change.
+Every change takes the same steps. The supervisor asks the stream's capture process to stop. When that has ended,
+`settle` applies the target plan of that moment. So the configuration may change again in the middle of a change.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Stream:
     name: str
     plan: StreamPlan
     target: StreamPlan | None
-    """The plan that it is to have: the same as `plan` where no change is under way, None if it is to be removed."""
+    """The plan to change to: the same as `plan` if no change is under way, None if the stream must be removed."""
     channels: StreamChannels
     row: int
     """The capture process's row of the liveness table."""
@@ -61,7 +61,7 @@ class StreamSet:
         self._streams: dict[str, Stream] = {}
         self._by_child: dict[str, Stream] = {}
         self.capacity = 0
-        """Streams for which the running classifier has room; 0 while there is none."""
+        """Largest number of streams of the running classifier; 0 while no classifier runs."""
 
     def of_child(self, child: str) -> Stream | None:
         """Return the stream whose capture process has this name."""
@@ -81,7 +81,7 @@ class StreamSet:
         self._start(stream)
 
     def apply(self, plans: Mapping[str, StreamPlan]) -> list[Child]:
-        """Change the streams to `plans`; unchanged streams go on. Return the children that were asked to stop."""
+        """Change the streams to `plans`; unchanged streams continue. Return the children that were asked to stop."""
         stopping: list[Child] = []
         for stream in self.all:
             stream.target = plans.get(stream.name)
@@ -120,7 +120,7 @@ class StreamSet:
         self._start(stream)
 
     def join_waiting(self) -> None:
-        """Send the classifier the streams that it does not serve yet, as many as it has room for."""
+        """Send the classifier the streams that it does not serve yet, up to its capacity."""
         joined = sum(stream.joined for stream in self.all)
         for stream in self.all:
             if stream.joined or joined >= self.capacity:
@@ -133,7 +133,7 @@ class StreamSet:
             joined += 1
 
     def classifier_gone(self) -> None:
-        """Record that no classifier serves the streams any more: the next one has to get all of them."""
+        """Record that no classifier serves the streams any more: the next classifier must get all of them."""
         self.capacity = 0
         for stream in self.all:
             stream.joined = False
@@ -159,7 +159,7 @@ class StreamSet:
         self._table.release(stream.row)
         del self._streams[stream.name], self._by_child[stream.child.name]
         self._report(stream.name, reason)
-        self.join_waiting()  # the classifier has room for another stream now
+        self.join_waiting()  # the classifier can serve another stream now
 
     def _start(self, stream: Stream) -> None:
         self._assign(stream)

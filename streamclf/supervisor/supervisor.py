@@ -34,13 +34,13 @@ from streamclf.supervisor.timers import Timer, Timers
 TICK_S = 1.0
 """Interval at which the supervisor checks liveness and the configuration's time stamp; else it waits for events."""
 START_S = 120.0
-"""Time until a child's first beat: interpreter, imports, and for the hub a scan of a large journal."""
+"""Time until a child first extends its deadline: interpreter, imports, and for the hub a scan of a large journal."""
 STOPPED_S = 0.4
 """Time that a child may stay stopped by a signal (SIGSTOP)."""
 CAPTURE_STOP_S = 0.6
 CLASSIFIER_STOP_S = 0.6
 HUB_STOP_S = 0.6
-"""Captures end first, then the classifier with what they left, then the hub with all its events: 2 s in all."""
+"""Captures end first, then the classifier with their last chunks, then the hub with all events: 2 s together."""
 CHANGE_STOP_S = 1.5
 """Time for a child to end for a new configuration. It delays only its own restart."""
 STARTING_GRACE_S = 30.0
@@ -83,7 +83,7 @@ class Supervisor:
         self._events: queue.SimpleQueue[ChildEvent | _Request] = queue.SimpleQueue()
         self._timers = Timers()
         self._stopped_s: dict[tuple[str, int], float] = {}
-        """By (name, run) of each child that a signal has stopped: when that was."""
+        """When a signal stopped a child, by its (name, run)."""
         self._reading = False
         self._producer: EventProducer | None = None
 
@@ -177,7 +177,7 @@ class Supervisor:
         return None
 
     def _is_stopped_for_long(self, child: Child) -> bool:
-        """Return whether the child is stopped since `STOPPED_S`; it may have been continued and stopped once more."""
+        """Return whether the child has been stopped for `STOPPED_S`, without a continuation in between."""
         return time.monotonic() - self._stopped_s.get((child.name, child.run), math.inf) >= STOPPED_S
 
     def _tick(self) -> int | None:
@@ -193,7 +193,7 @@ class Supervisor:
                 continue  # it was killed already; the kernel has not finished that yet
             child.kill_because(reason)
             if name in SHARED and not self._shared.was_ever_ready(child):
-                log.error("%s: never got ready: given up", name)
+                log.error("%s: never got ready: the service ends", name)
                 return EXIT_FAILED
         if healthy:
             self._notifier.alive()
@@ -293,7 +293,10 @@ class Supervisor:
             log.error("%s: ended %s; parked for %.0f s", child.name, reason, delay)
         else:
             log.error(
-                "%s: ended again (%s), %d times within a minute: given up", child.name, reason, len(child.crashes)
+                "%s: ended again (%s), %d times within a minute: the service ends",
+                child.name,
+                reason,
+                len(child.crashes),
             )
             return EXIT_FAILED
         if stream:
@@ -302,7 +305,7 @@ class Supervisor:
         return None
 
     def _restart_changed(self, child: Child, stream: Stream | None) -> None:
-        """Start a child anew that was asked to stop for a new configuration and has ended."""
+        """Start a child again that was asked to stop for a new configuration and has ended."""
         if stream:
             self._streams.settle(stream)
         else:
@@ -310,7 +313,7 @@ class Supervisor:
             self._start_child(child)
 
     def _report_offline(self, stream: str, reason: str) -> None:
-        """Publish that a stream is offline: a capture process that has ended cannot do it."""
+        """Publish that a stream is offline, in place of its capture process, which has ended."""
         if self._producer:
             self._producer.post(Draft(type="status", stream=stream, body={"state": "offline", "reason": reason[:500]}))
 
@@ -349,7 +352,7 @@ class Supervisor:
         threading.Thread(target=self._read, args=(self._file,), name="reload", daemon=True).start()
 
     def _read(self, file: ConfigFile) -> None:
-        request = _Request("read", error="reading it failed by a bug; see the log")
+        request = _Request("read", error="reading it failed because of a bug; see the log")
         try:
             request = _Request("read", config=file.read())
         except (StreamclfError, EngineError) as error:
@@ -380,7 +383,7 @@ class Supervisor:
         log.info("new configuration applied: %s", differences)
 
     def _change_classifier(self, old: CheckedConfig) -> None:
-        """Restart the classifier where its model or engine changes, or its bank has no room for all streams."""
+        """Restart the classifier if its model or engine changes, or if its bank is too small for all streams."""
         classifier, streams = self._shared.classifier, len(self._current.config.streams)
         if self._current.needs_new_classifier(old):
             if self._shared.is_ready(classifier):

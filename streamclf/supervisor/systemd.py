@@ -20,7 +20,7 @@ class Notifier:
         watchdog_pid = environ.pop("WATCHDOG_PID", str(os.getpid()))
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self.watchdog_s: float | None = None
-        """Systemd kills a service that is silent for longer than this; None where it does not watch."""
+        """Systemd kills a service that sends nothing for longer than this, in seconds; None if it does not watch."""
         if self._address and watchdog_us.isdigit() and watchdog_pid == str(os.getpid()):
             self.watchdog_s = int(watchdog_us) / 1e6
 
@@ -41,14 +41,14 @@ class Notifier:
         self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
 
     def alive(self) -> None:
-        """Report that the shared processes are alive, where systemd's watchdog asks for it."""
+        """Report that the shared processes are alive, if systemd's watchdog is on."""
         if self.watchdog_s is not None:
             self._send("WATCHDOG=1")
 
     def _send(self, *lines: str) -> None:
         if not self._address:
             return
-        # Where the receiver is gone or busy, the service continues without it.
+        # If systemd does not receive it, the service continues.
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
             out.setblocking(False)
             out.sendto("\n".join(lines).encode(), self._address)

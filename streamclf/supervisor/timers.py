@@ -1,4 +1,4 @@
-"""Schedule what the supervisor has to do later, by the monotonic clock."""
+"""Schedule the supervisor's later work by the monotonic clock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TimerKind: TypeAlias = Literal["start", "kill", "stopped", "tick", "end"]
 
 @dataclass(frozen=True, slots=True, order=True)
 class Timer:
-    """One thing to do at `due_s`. `run` says which run of the child it concerns: by then another one may exist."""
+    """An action that is due at `due_s`. `run` is the run of the child that it concerns: a new run may exist by then."""
 
     due_s: float
     kind: TimerKind
@@ -27,11 +27,11 @@ class Timers:
         self._heap: list[Timer] = []
 
     def add(self, seconds: float, kind: TimerKind, child: str = "", run: int = 0) -> None:
-        """Schedule `kind` in so many seconds."""
+        """Schedule `kind` after `seconds`."""
         heapq.heappush(self._heap, Timer(time.monotonic() + seconds, kind, child, run))
 
     def pop_due(self) -> Timer | None:
-        """Remove and return the next timer whose time has come; None where there is none."""
+        """Remove and return the next timer that is due; None if no timer is due."""
         return heapq.heappop(self._heap) if self._heap and self.wait_s() == 0 else None
 
     def wait_s(self) -> float:

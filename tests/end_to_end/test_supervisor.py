@@ -123,7 +123,7 @@ def test_a_classifier_that_hangs_in_a_library_is_replaced(setup: Setup) -> None:
     with two_streams(setup, env={"PYTHONPATH": path}) as (service, watcher, _):
         pid = service.children("streamclf.classifier")[0]
         os.kill(pid, signal.SIGUSR1)
-        service.wait_for_line(r"classifier: hung: no sign of life for [234]\.\d s while classifying: killed")
+        service.wait_for_line(r"classifier: hung: no progress for [234]\.\d s while classifying: killed")
         found = time.monotonic()
         for stream in ("one", "two"):
             watcher.wait("prediction", stream, since=found, within=DEADLINE_S)
@@ -146,7 +146,7 @@ def test_a_capture_that_hangs_in_a_library_is_replaced(setup: Setup) -> None:
             began = time.monotonic()
             os.kill(service.children("streamclf.capture")[0], signal.SIGUSR1)
             found = service.wait_for_line(
-                r"capture\[(\w+)\]: hung: no sign of life for ([345])\.\d s while reading: killed"
+                r"capture\[(\w+)\]: hung: no progress for ([345])\.\d s while reading: killed"
             )
             watcher.state(found[1], "offline", since=began, within=DEADLINE_S, reason="capture process ended (hung")
             watcher.wait("prediction", found[1], since=time.monotonic(), within=DEADLINE_S)
@@ -273,7 +273,7 @@ def test_too_few_file_descriptors_are_reported_with_need_limit_and_remedy(setup:
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
-    assert "streams: 2 of them need 264 file descriptors, and at most 128 are allowed here; raise" in done.stderr
+    assert "streams: 2 streams need 264 file descriptors, and at most 128 are allowed here; raise" in done.stderr
     assert "LimitNOFILE=" in done.stderr
 
 

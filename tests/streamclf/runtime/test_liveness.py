@@ -53,7 +53,7 @@ def test_a_beat_extends_the_deadline_and_silence_is_measured(table: LivenessTabl
     assert deadline.silence_s(deadline.due_ns) is None
     assert deadline.silence_s(deadline.due_ns + NS) == pytest.approx(3.0)
     time.sleep(0.01)
-    liveness.beat()
+    liveness.extend()
     assert table.deadline(row).due_ns > deadline.due_ns
 
 
@@ -72,7 +72,7 @@ def test_each_child_has_its_own_row(table: LivenessTable) -> None:
 
 def test_liveness_without_a_table_does_nothing() -> None:
     Liveness().enter_phase("serving", 1)
-    Liveness().beat()
+    Liveness().extend()
 
 
 def test_checking_the_stop_event_beats_in_the_main_thread_only(table: LivenessTable) -> None:
@@ -110,7 +110,7 @@ def test_checking_the_stop_event_beats_in_the_main_thread_only(table: LivenessTa
 def test_a_long_wait_keeps_beating_and_ends_with_the_request(
     table: LivenessTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streamclf.runtime.child.BEAT_INTERVAL_S", 0.05)
+    monkeypatch.setattr("streamclf.runtime.child.EXTEND_INTERVAL_S", 0.05)
     row = table.claim()
     control = ChildControl()
     control.liveness = Liveness(table.fd, row)
@@ -155,7 +155,7 @@ def test_a_hung_child_is_found_although_its_other_threads_run(table: LivenessTab
             time.sleep(0.05)
         ((name, reason),) = found
         assert name == "test"
-        assert reason.startswith("hung: no sign of life for 0.")
+        assert reason.startswith("hung: no progress for 0.")
         assert reason.endswith("while classifying")
     finally:
         process.kill()

@@ -30,7 +30,7 @@ def test_a_soft_limit_is_raised_and_a_hard_limit_is_reported(monkeypatch: pytest
         raise ValueError("not allowed to raise maximum limit")
 
     monkeypatch.setattr(machine_limits.resource, "setrlimit", refuse)
-    with pytest.raises(ConfigError, match=r"400 of them need 2464 file descriptors, and at most 1000 .* LimitNOFILE="):
+    with pytest.raises(ConfigError, match=r"400 streams need 2464 file descriptors, and at most 1000 .* LimitNOFILE="):
         raise_descriptor_limit(400)
 
 
@@ -43,7 +43,7 @@ def test_a_sufficient_limit_is_not_changed() -> None:
 def test_memory_is_compared_with_the_need_of_all_rings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine_limits, "available_bytes", lambda: 200 << 20)
     check_memory(10, GEOMETRY)
-    with pytest.raises(ConfigError, match=r"100 of them need 689\.\d MiB of shared memory, and 136 MiB are free"):
+    with pytest.raises(ConfigError, match=r"100 more streams need 689\.\d MiB of shared memory, and 136 MiB are free"):
         check_memory(100, GEOMETRY)
     monkeypatch.setattr(machine_limits, "available_bytes", lambda: None)
     check_memory(100, GEOMETRY)
