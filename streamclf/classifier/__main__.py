@@ -1,4 +1,4 @@
-"""Run the classifier process: `python -m streamclf.classifier`, as the supervisor starts it."""
+"""Run `python -m streamclf.classifier`, the command with which the supervisor starts the classifier process."""
 
 from streamclf.classifier.process import main
 from streamclf.runtime.child import run_child

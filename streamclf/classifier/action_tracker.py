@@ -29,7 +29,7 @@ _EPSILON_S = 1e-6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionChange:
-    """One event of an action; `started_s` says which action of this label it belongs to."""
+    """One event of an action; `started_s` identifies the action among the actions of its label."""
 
     label: str
     phase: Phase
@@ -77,7 +77,7 @@ class _Label:
         return self.smoothed
 
     def ready_to_start(self, at_s: float) -> bool:
-        """Return whether the value has been at `on` or above for `min_s`, and remember since when it is."""
+        """Return whether the value has been at `on` or above for `min_s`, and remember when that began."""
         assert self.smoothed is not None
         if self.smoothed < self.config.on or at_s < self.cooldown_until_s - _EPSILON_S:
             self.above_since_s = None
@@ -94,7 +94,7 @@ class ActionTracker:
     config: Mapping[str, ActionConfig]
     unknown_below: float = 0.0
     zone: ZoneInfo | None = None
-    """Time zone of the hours; None is the machine's."""
+    """Time zone of the hours; None for the machine's time zone."""
     _labels: dict[str, _Label] = field(default_factory=dict)
     _segment: int | None = None
     _at_s: float = 0.0
@@ -132,7 +132,7 @@ class ActionTracker:
         return changes
 
     def end_outside_hours(self, time_s: float | None) -> list[ActionChange]:
-        """End the actions whose hours are over; works without a prediction, too."""
+        """End the actions whose hours are over; call this also when no prediction comes."""
         return [
             self._end(name, label, "schedule")
             for name, label in self._labels.items()
@@ -178,7 +178,7 @@ class ActionTracker:
         return within(label.hours, local_time(time_s, self.zone))
 
     def _evidence(self, probabilities: Mapping[str, float]) -> dict[str, float]:
-        """Return the probability of each label, or `unknown` alone where no label is likely enough."""
+        """Return the probability of each label, or `unknown` alone if no label is likely enough."""
         values = {label: _probability(value) for label, value in probabilities.items()}
         if self.unknown_below == 0:
             return values

@@ -2,8 +2,8 @@
 
 Encoding one chunk in a call of its own costs two to five times as much processor time as encoding it in a call with
 eight. So a chunk waits for the chunks of other streams, but never longer than `max_wait_s`, and a single stream never
-waits. A chunk that completes no window is not needed before the next chunk that does. It waits for that one as long as
-it makes the later batch at most `MAX_ADDED_S` longer.
+waits. A chunk that completes no window is not needed before the next chunk that completes one. It waits for that chunk,
+if it makes the later batch at most `MAX_ADDED_S` longer.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from typing import Final
 
 ACTIVE_S: Final = 1.0
-"""A batch does not wait for a stream that has brought no chunk for this long."""
+"""A batch does not wait for a stream without a new chunk for this long."""
 MAX_ADDED_S: Final = 0.004
 """Time by which a chunk that was held back may make another chunk's batch longer."""
 _EXPIRY_INTERVAL_S: Final = ACTIVE_S / 4
-"""Inactive streams are searched for this often only: with hundreds of streams a search is not free."""
+"""Interval of the search for inactive streams, which takes time with hundreds of streams."""
 
 
 class DynamicBatcher:
@@ -30,18 +30,18 @@ class DynamicBatcher:
         self._expired_at_s = -math.inf
 
     def note_chunk(self, stream: str, now_s: float) -> None:
-        """Record that `stream` has brought a chunk."""
+        """Record that a chunk of `stream` has arrived."""
         self._chunk_at_s[stream] = now_s
 
     def remaining_s(self, now_s: float) -> float:
-        """Return the seconds until the waiting chunks may wait no longer; infinite while none waits."""
+        """Return the seconds until the waiting chunks must be encoded; infinite while no chunk waits."""
         return max(0.0, self._until_s - now_s)
 
     def should_start(self, due: Sequence[float], waiting: int, enough: int, now_s: float) -> bool:
         """Return whether to start a batch now.
 
-        `due` has one time for each stream with something to encode now: when that chunk was captured. `waiting` is the
-        number of waiting chunks in all; with `enough` of them the batch waits for no other stream.
+        `due` has one time for each stream with a chunk to encode now: when that chunk was captured. `waiting` is the
+        number of waiting chunks of all streams; with `enough` of them, the batch waits for no other stream.
         """
         self._until_s = math.inf
         if not due:
@@ -52,7 +52,7 @@ class DynamicBatcher:
         if now_s - self._expired_at_s >= _EXPIRY_INTERVAL_S:
             self._expired_at_s = now_s
             self._chunk_at_s = {stream: at_s for stream, at_s in self._chunk_at_s.items() if now_s - at_s <= ACTIVE_S}
-        # Every active stream has brought a chunk; the next ones belong to the next batch.
+        # Every active stream has a chunk in this batch; further chunks belong to the next batch.
         if len(due) >= len(self._chunk_at_s):
             return True
         self._until_s = until_s
@@ -62,6 +62,6 @@ class DynamicBatcher:
 def max_held_chunks(chunk_s: float) -> int:
     """Return how many chunks of a stream may wait for the one that completes a window, including that one.
 
-    `chunk_s` is the time that encoding one chunk takes; 0 while it is not known.
+    `chunk_s` is the time to encode one chunk; 0 if it is not known yet.
     """
     return 1 + int(MAX_ADDED_S / chunk_s) if chunk_s > 0 else 1

@@ -1,4 +1,4 @@
-"""Read one stream's ring: which chunk is next, and what to give up when the machine cannot keep up."""
+"""Read one stream's ring: choose the next chunk, and drop chunks and windows while the machine cannot keep up."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from streamclf.windows.sampling import ChunkMeta, WindowTracker
 MAX_BURST = 4
 """Most chunks of one stream in one batch: other streams wait for the same encode."""
 MAX_HELD = 2
-"""Most waiting chunks that are held back for a window: with more of them `CATCH_UP` is near."""
+"""Most waiting chunks that are held back for a window: more of them would come near `CATCH_UP`."""
 CATCH_UP = 4
-"""With at most this many waiting chunks every window is classified; with more, only the newest is worth its cost."""
+"""With at most this many waiting chunks, every window is classified; with more, only the newest window."""
 RING_MARGIN = 8
 """Ring slots beyond one window, for the chunks that capture writes while a batch runs."""
 MAX_HOP_WINDOWS = 4
@@ -46,7 +46,7 @@ FeatureKey = tuple[int, bytes]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingChunk:
-    """A chunk in the batch, the window that it completes, if any, and the feed's drops so far.
+    """A chunk in the batch, the window that it completes (if any), and the feed's drops so far.
 
     `reused`: the bank slot holds the chunk's feature already, so the batch does not hold the chunk. `hop`: the present
     hop, if it is adaptive. `gated` (chunks reused so far) and `features`: only with a motion gate.
@@ -65,10 +65,10 @@ class PendingChunk:
 class Feed:
     """The reading side of one stream's ring.
 
-    Under overload real time wins: a feed that has fallen behind by a whole window gives up its waiting chunks and
-    continues with the newest one, in a new run of chunks. `drops` counts each lost chunk and window by cause. A
-    `resumed` feed begins with the chunk that capture writes next, because an earlier classifier read the others. With
-    `progress`, capture waits for this feed, and nothing is given up.
+    Under overload, a feed that is late by a whole window drops its waiting chunks and continues with the newest one, in
+    a new run of chunks. `drops` counts dropped chunks and windows by cause. A `resumed` feed begins with the chunk that
+    capture writes next, because an earlier classifier read the others. With `progress`, capture waits for this feed,
+    and the feed drops nothing.
     """
 
     def __init__(
@@ -97,9 +97,9 @@ class Feed:
         slots = bank_slots(spec)
         self._assembler = WindowAssembler(chunks=spec.chunks, hop=settings.hop, slots=slots, first_slot=index * slots)
         self._configured = WindowTracker(chunks=spec.chunks, hop=settings.hop)
-        """Finds the windows that are due with the configured hop, to count those that a longer hop leaves out."""
+        """Finds the windows that are due with the configured hop, to count the windows that a longer hop omits."""
         self._spread = (index * GOLDEN >> 16) & 0xFFFF
-        # Capture starts at the same moment and is ready sooner: the first classifier also reads what waits already.
+        # Capture starts at the same moment and is ready sooner: the first classifier also reads the waiting chunks.
         self._next = reader.head if resumed and not progress else reader.oldest
         self._unread = self._next
         """The first chunk that was never read; `_next` may be an earlier one."""
@@ -124,12 +124,12 @@ class Feed:
 
     @property
     def capture_waits(self) -> bool:
-        """Whether capture waits for this feed, so that it has all the time it needs and loses nothing."""
+        """Whether capture waits for this feed, so that the feed drops nothing."""
         return self._progress is not None
 
     @property
     def max_level(self) -> int:
-        """How many times the hop may be doubled: up to `MAX_HOP_WINDOWS`; 0 where it is not adaptive."""
+        """How many times the hop may be doubled: up to `MAX_HOP_WINDOWS`; 0 if it is not adaptive."""
         if not self.settings.adaptive or self.capture_waits:
             return 0
         return max(0, (max(MIN_MAX_HOP, MAX_HOP_WINDOWS * self._chunks) // self.settings.hop).bit_length() - 1)
@@ -149,7 +149,7 @@ class Feed:
         self._assembler.set_hop(self.hop, self.settings.hop * (self._spread % (self.hop // self.settings.hop)))
 
     def encoded_share(self, level: int) -> float:
-        """Return the share of chunks that are encoded at `level`: chunks between two windows need not be."""
+        """Return the share of chunks that are encoded at `level`: chunks between two windows are skipped."""
         return min(1.0, self._chunks / self.hop_at(level))
 
     def hop_at(self, level: int) -> int:
@@ -157,19 +157,19 @@ class Feed:
         return self.settings.hop << min(level, self.max_level)
 
     def pause(self) -> None:
-        """Leave the time to other feeds: until `resume`, give up all waiting chunks but those of one window."""
+        """Stop encoding, to leave the time to other feeds: until `resume`, keep only the newest window's chunks."""
         self.paused = True
 
     def resume(self) -> None:
-        """Be served again, beginning with the newest chunk."""
+        """End the pause, and continue with the newest chunk."""
         self.paused = False
-        self._give_up(1)
+        self._drop_waiting(1)
 
     def catch_up(self) -> None:
-        """Be served again at once, from chunks that are still in the ring.
+        """End the pause, and continue with chunks that are still in the ring.
 
-        There is time for as many encodes as a window has chunks. So a window is complete with a waiting chunk or with
-        the next one, instead of only after a window's length of new chunks.
+        Call this only with time for as many encodes as a window has chunks. The next window is then complete with a
+        waiting chunk or with the next one, instead of only after a window's length of new chunks.
         """
         self.paused = False
         if self._assembler.run < self._chunks - 1:
@@ -178,23 +178,23 @@ class Feed:
 
     @property
     def chunks_written(self) -> int:
-        """Chunks that capture has written in all."""
+        """Number of chunks that capture has written so far."""
         return self._reader.head
 
     @property
     def unread(self) -> int:
-        """Chunks in the ring that were never read, also those that wait while the feed is paused."""
+        """Number of chunks in the ring that were never read, including chunks that wait while the feed is paused."""
         return self._reader.head - self._unread
 
     @property
     def waiting(self) -> int:
-        """Chunks in the ring that are to be read."""
+        """Number of chunks in the ring that the feed still has to read; 0 while it is paused."""
         return 0 if self.paused else self._reader.head - self._next
 
     def due_s(self, max_held: int) -> float | None:
-        """Return when the chunk to be encoded now was captured (monotonic seconds); None while there is none.
+        """Return when the chunk to encode next was captured (monotonic seconds); None while there is none.
 
-        A chunk that completes no window may wait, to be encoded with a later one: up to `max_held` chunks may.
+        Up to `max_held` chunks that complete no window may wait, to be encoded together with a later chunk.
         """
         waiting = self.waiting
         if waiting <= 0:
@@ -207,16 +207,16 @@ class Feed:
 
     @property
     def is_late(self) -> bool:
-        """Whether so many chunks wait that windows are given up to catch up."""
+        """Whether so many chunks wait that the feed drops windows to catch up."""
         return not self._progress and self.waiting > CATCH_UP
 
     def begin_batch(self) -> None:
-        """Begin a new batch, of which this feed may fill up to `MAX_BURST` places."""
+        """Begin a new batch, to which this feed may add up to `MAX_BURST` chunks."""
         self._burst = 0
         if self.paused:
-            self._give_up(self._chunks)
+            self._drop_waiting(self._chunks)
 
-    def _give_up(self, keep: int) -> None:
+    def _drop_waiting(self, keep: int) -> None:
         """Drop all waiting chunks but the newest `keep`."""
         first = self._reader.head - keep
         self.drops["overload"] += max(0, first - max(self._next, self._unread))
@@ -224,12 +224,12 @@ class Feed:
         self._unread = max(self._next, self._unread)
 
     def read_chunk(self, out: U8) -> PendingChunk | None:
-        """Copy the next waiting chunk, (t, H, W, 3), into `out`; None when none waits or the burst is used up."""
+        """Copy the next waiting chunk, (t, H, W, 3), into `out`; None if no chunk waits or the burst is used up."""
         if self._burst == MAX_BURST:
             return None
         while (waiting := self.waiting) > 0:
             if waiting > self._limit and not self._progress:
-                self._give_up(1)
+                self._drop_waiting(1)
                 waiting = 1
             meta = self._reader.read(self._next, out)
             is_new = self._next >= self._unread
@@ -244,7 +244,7 @@ class Feed:
             due = is_new and self._configured.push(meta.segment, meta.index) is not None
             if not self._assembler.needs(meta):
                 self._assembler.skip()
-                self._count_left_out(due)
+                self._count_omitted(due)
                 continue
             self._burst += 1
             return self._place(meta, out, due, late=waiting > CATCH_UP and not self._progress)
@@ -258,7 +258,7 @@ class Feed:
             self.drops["window"] += 1
             window = None
         elif not window:
-            self._count_left_out(due)
+            self._count_omitted(due)
         return PendingChunk(
             stream=self.stream,
             slot=slot,
@@ -270,8 +270,8 @@ class Feed:
             features=(self._assembler.encoded, window.slots.tobytes()) if window and self._gate else None,
         )
 
-    def _count_left_out(self, due: bool) -> None:
-        """Count a window that the configured hop makes `due` and the present, longer hop leaves out."""
+    def _count_omitted(self, due: bool) -> None:
+        """Count a window that is `due` with the configured hop and that the present, longer hop omits."""
         if due:
             self.drops["hop"] += 1
 

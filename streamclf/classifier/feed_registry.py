@@ -16,8 +16,8 @@ from streamclf.windows.ring_progress import ProgressReporter
 class FeedRegistry:
     """Make feeds from the supervisor's messages, and release their descriptors, memory and bank slots afterwards.
 
-    An engine's bank has a fixed size, so there is room for `capacity` streams. The supervisor starts a classifier with
-    a larger bank before there are more.
+    An engine's bank has a fixed size, for `capacity` streams. Before there are more streams, the supervisor starts a
+    classifier with a larger bank.
     """
 
     def __init__(self, spec: ModelSpec, capacity: int) -> None:
@@ -39,7 +39,7 @@ class FeedRegistry:
             for fd in fds:
                 os.close(fd)
             raise RingError(
-                f"stream {join.stream} with {len(fds)} descriptors cannot join: it is there, or the bank is full"
+                f"stream {join.stream} with {len(fds)} descriptors cannot join: it joined already, or the bank is full"
             )
         index = self._free.pop()
         reader = RingReader(fds[0])
@@ -57,7 +57,7 @@ class FeedRegistry:
         return feed
 
     def remove(self, stream: str) -> None:
-        """Release all that the stream's feed used. The feed must not be used any more."""
+        """Release everything that the stream's feed used. The feed must not be used any more."""
         _, reader, index, fds = self._feeds.pop(stream)
         reader.close()
         for fd in fds:

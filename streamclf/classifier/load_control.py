@@ -1,4 +1,4 @@
-"""Decide what to give up while the machine cannot keep up, and when to restore it. Pure: no clock, no streams."""
+"""Decide how to shed load while the machine cannot keep up, and when to stop. Pure: no clock, no streams."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Final
 
 SAMPLE_INTERVAL_S: Final = 0.2
-"""Time over which the load is measured, at least: a batch may take longer."""
+"""Shortest time over which the load is measured; a batch may take longer."""
 FULL_LOAD: Final = 0.9
-"""Share of its time at work beyond which a classifier cannot work off a backlog."""
+"""Busy share of the time beyond which a classifier cannot work off a backlog."""
 TARGET_LOAD: Final = 0.8
-"""Largest expected share of its time at work with which a classifier restores something."""
+"""Largest expected busy share with which the controller shortens hops or resumes streams."""
 RESERVE_LOAD: Final = 0.5
-"""Expected share up to which there is time to catch up with waiting chunks, too."""
+"""Expected busy share up to which there is also time to catch up with waiting chunks."""
 MIN_TARGET_LOAD: Final = 0.1
 TARGET_BACKOFF: Final = 0.7
 """Factor for the target after each restoration that proved to be wrong."""
@@ -23,38 +23,39 @@ COST_TOLERANCE: Final = 1.25
 """Overload within `RELAPSE_S` of a restoration shows that its expectation was wrong. If the cost has grown by more than
 this factor, the load has risen instead."""
 TARGET_RESET_S: Final = 60.0
+"""After this time without such an error, the target is `TARGET_LOAD` again."""
 SAMPLES_TO_LENGTHEN: Final = 2
 SAMPLES_TO_PAUSE: Final = 5
-"""At least a second: a hiccup of the machine must cost no stream a window that would only have been late."""
+"""At least a second: a short delay of the machine must not cost a stream a window that would only have been late."""
 
 Demand = Callable[[int, int], float]
-"""(level, streams served) -> the share of its time that a classifier would be at work, at present costs."""
+"""(level, streams served) -> the expected busy share of the classifier's time, at present costs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadSample:
     """The load over some tenths of a second.
 
-    `busy` is the share of the time at work. `arrived` counts the chunks of the served streams, `read` those that were
-    read, and `lost` the chunks given up and the windows dropped.
+    `busy` is the share of the time at work. `arrived` counts the chunks of the served streams, `read` the chunks that
+    were read, and `dropped` the chunks and windows that were dropped.
     """
 
     busy: float
     arrived: int
     read: int
-    lost: int
+    dropped: int
 
 
 class LoadController:
-    """Decide by which of two means to shed load: first longer hops, where streams allow it, then paused streams.
+    """Shed load in two steps: first with longer hops, for streams that allow it, then with paused streams.
 
     `level`: hops are 2^level times as long. `paused`: how many streams are not served at present. Serving some streams
     well is better than serving all of them too late, since a window needs every one of its chunks.
 
-    Hysteresis: the controller gives something up when the classifier is at work all the time and still loses chunks.
-    It restores something when the expected load, at present costs, is at most `TARGET_LOAD`. Where that expectation was
-    wrong, it lowers the target for a minute. So a constant load soon causes no more changes, and a load that falls is
-    answered after one sample.
+    Hysteresis: the controller sheds load when the classifier is at work all the time and still drops chunks. It
+    restores hops and streams when the expected load, at present costs, is at most `TARGET_LOAD`. If that expectation
+    was wrong, it lowers the target for a minute. So a constant load soon causes no more changes, and the controller
+    reacts to a falling load after one sample.
     """
 
     def __init__(self) -> None:
@@ -91,16 +92,16 @@ class LoadController:
         served = streams - self.paused
         needed = demand(self.level, served)
         if self.level < max_level and (last := self._overloaded(SAMPLES_TO_LENGTHEN)):
-            if any(sample.lost for sample in last) or (_backlog_grows(last) and needed > TARGET_LOAD):
+            if any(sample.dropped for sample in last) or (_backlog_grows(last) and needed > TARGET_LOAD):
                 higher = range(self.level + 1, max_level + 1)
                 self.level = next((level for level in higher if demand(level, served) <= FULL_LOAD), max_level)
                 self._note_relapse(now_s, needed)
         elif self.level == max_level and served > 1 and (last := self._overloaded(SAMPLES_TO_PAUSE)):
-            if all(sample.lost for sample in last) or (_backlog_grows(last) and needed > 1):
+            if all(sample.dropped for sample in last) or (_backlog_grows(last) and needed > 1):
                 fewer = range(served - 1, 0, -1)
                 self.paused = streams - next((count for count in fewer if demand(self.level, count) <= FULL_LOAD), 1)
                 self._note_relapse(now_s, needed)
-        elif not self._samples[-1].lost and self._samples[-1].busy < FULL_LOAD:
+        elif not self._samples[-1].dropped and self._samples[-1].busy < FULL_LOAD:
             self._restore(now_s, streams, demand)
 
     def _overloaded(self, count: int) -> list[LoadSample]:
@@ -142,11 +143,11 @@ def _backlog_grows(samples: list[LoadSample]) -> bool:
 class RoundRobin:
     """Choose which streams are paused, so that all are served for the same time.
 
-    Served and paused streams are both kept in the order in which they began to be.
+    The served streams are kept in the order in which their service began, the paused ones in the order of their pauses.
     """
 
     def __init__(self, period_s: float) -> None:
-        """`period_s`: how long a stream is served before a paused one takes its place."""
+        """Serve each stream for `period_s`, then pause it for another one."""
         self._period_s = period_s
         self._served: dict[str, float] = {}
         self._paused: dict[str, float] = {}
@@ -157,7 +158,7 @@ class RoundRobin:
         return frozenset(self._paused)
 
     def update(self, streams: Sequence[str], count: int, now_s: float) -> None:
-        """Pause `count` of `streams`: those served longest first. Those paused longest are served again first."""
+        """Pause `count` of `streams`. The longest served stream is paused first, the longest paused resumed first."""
         known = set(streams)
         for part in (self._served, self._paused):
             for gone in part.keys() - known:

@@ -24,7 +24,7 @@ class MotionGate:
     """
 
     def __init__(self, threshold: float) -> None:
-        """`threshold`: grey levels, of 255, below which a chunk counts as unchanged."""
+        """Count a chunk with less motion than `threshold`, in grey levels of 255, as unchanged."""
         self.threshold = threshold
         self._reference: I16 | None = None
 
@@ -43,13 +43,13 @@ def motion_between(first: U8, second: U8) -> float:
 
 
 def _cells(chunk: U8) -> I16:
-    """(t, H, W, 3) uint8 -> (t, ceil(H / 4), ceil(W / 4), 3) int16: sums over 4 x 4 pixels, 4,080 at most."""
+    """Sum 4 x 4 pixels: (t, H, W, 3) uint8 -> (t, ceil(H / 4), ceil(W / 4), 3) int16, at most 4,080."""
     rows: I16 = _group_sums(chunk, 1, CELL, np.int16)
     return _group_sums(rows, 2, CELL, np.int16)
 
 
 def _largest_block(differences: I16) -> float:
-    """Differences of cells (t, h, w, 3) -> the largest mean over a block, in grey levels."""
+    """Return the largest mean over a block, in grey levels, of differences of cells (t, h, w, 3)."""
     rows = _group_sums(differences, 1, BLOCK, np.int32)  # 16 cells of 4,080 need more than 16 bits
     return float(_group_sums(rows, 2, BLOCK, np.int32).max()) / (CELL * BLOCK) ** 2
 

@@ -77,7 +77,7 @@ def file_chunks(spec: ModelSpec, path: Path) -> Generator[tuple[ChunkMeta, U8], 
 
 
 def classify_file(engine: Engine, path: Path, *, hop: int = 1) -> Iterator[WindowResult]:
-    """Yield the classified windows of a file in order, each as soon as it is known. Raises `SourceError`.
+    """Yield the classified windows of a file in order, each as soon as it is classified. Raises `SourceError`.
 
     The engine's bank needs `offline_bank_slots`.
     """

@@ -12,17 +12,17 @@ from streamclf.classifier.feed import Feed
 from streamclf.classifier.load_control import SAMPLE_INTERVAL_S, LoadController, LoadSample, RoundRobin
 
 PERIOD_WINDOWS: Final = 4
-"""Windows for which a stream is served at a time. For the first one it yields no prediction: a quarter at most."""
+"""A stream is served for this many windows at a time. It gives no prediction during the first: at most a quarter."""
 MIN_PERIOD_S: Final = 4.0
 SILENT_S: Final = 2.0
-"""A stream that has brought nothing for this long, or for two of its chunks, takes no time."""
+"""A stream without a new chunk for this long, or for two chunk lengths, counts as no load."""
 LOG_INTERVAL_S: Final = 60.0
 
 log = logging.getLogger("classifier")
 
 
 class LoadShedder:
-    """Measure the load of each batch, and lengthen hops or pause feeds where it is too high.
+    """Measure the load of each batch, and lengthen hops or pause feeds if it is too high.
 
     Times are monotonic seconds. Feeds that capture waits for are left alone.
     """
@@ -43,7 +43,7 @@ class LoadShedder:
         self._logged_s = float("-inf")
 
     def record_batch(self, encode_s: float, chunks: int, head_s: float, windows: int) -> None:
-        """Record the times of one batch. The costs are those of the last batch, so that a fallen load shows at once."""
+        """Record the times of one batch. Costs are those of the last batch alone, to show a fallen load at once."""
         self._busy_s += encode_s + head_s
         self.chunk_cost_s = encode_s / chunks
         if windows:
@@ -57,7 +57,7 @@ class LoadShedder:
         live = [feed for feed in feeds if not feed.capture_waits]
         counted = self._count(live, now_s)
         sample = LoadSample(
-            busy=self._busy_s / span_s, arrived=counted["arrived"], read=counted["read"], lost=counted["lost"]
+            busy=self._busy_s / span_s, arrived=counted["arrived"], read=counted["read"], dropped=counted["dropped"]
         )
         self._since_s, self._busy_s = now_s, 0.0
         controller = self._controller
@@ -76,24 +76,24 @@ class LoadShedder:
         self._apply(live, now_s, catch_up=catch_up)
 
     def _demand(self, feeds: Sequence[Feed], level: int) -> float:
-        """Return the share of its time that serving all of `feeds` at `level` takes, at the last batch's costs."""
+        """Return the busy share of the time with all of `feeds` served at `level`, at the last batch's costs."""
         each = (
             feed.encoded_share(level) * self.chunk_cost_s + self._window_cost_s / feed.hop_at(level) for feed in feeds
         )
         return self._chunks_per_s * sum(each)
 
     def _count(self, feeds: Sequence[Feed], now_s: float) -> Counter[str]:
-        """Count chunks arrived and read, and chunks and windows lost, of the served feeds since the last call."""
+        """Count the served feeds' chunks arrived and read, and chunks and windows dropped, since the last call."""
         total: Counter[str] = Counter()
         counts = {}
         for feed in feeds:
-            lost = sum(feed.drops.values()) - feed.drops["hop"]
-            counts[feed.stream] = now = (feed.chunks_written, feed.chunks_read, lost)
+            dropped = sum(feed.drops.values()) - feed.drops["hop"]
+            counts[feed.stream] = now = (feed.chunks_written, feed.chunks_read, dropped)
             then = self._counts.get(feed.stream, now)
             if now[0] > then[0] or feed.stream not in self._counts:
                 self._chunk_at_s[feed.stream] = now_s
             if not feed.paused:
-                total.update(arrived=now[0] - then[0], read=now[1] - then[1], lost=now[2] - then[2])
+                total.update(arrived=now[0] - then[0], read=now[1] - then[1], dropped=now[2] - then[2])
         self._chunk_at_s = {stream: at_s for stream, at_s in self._chunk_at_s.items() if stream in counts}
         self._counts = counts
         return total

@@ -37,15 +37,19 @@ if TYPE_CHECKING:
 
 TOP_K = 10
 IDLE_S = 1.0
+"""Longest sleep of the loop, in case no chunk, change or request arrives."""
 DRAIN_S = 0.4
 """After the request to stop, time to classify the chunks that capture has written already."""
 LINK_CLOSE_S = 0.6
-LEAVE_S = 0.5
+"""Time to hand the last events to the hub."""
+REMOVE_S = 0.5
 """Time to classify the waiting chunks of a stream that is removed."""
 COMPILING_S = 1800.0
 """Building an engine for a device takes minutes at worst, in a library that cannot extend the liveness deadline."""
 FIRST_BATCH_S = 60.0
+"""Liveness limit until the first batch is done: libraries allocate memory and choose kernels in it."""
 BATCH_S = 10.0
+"""Shortest liveness limit of the later batches."""
 MAX_SLOWDOWN = 10
 """A batch may take this many times longer than the slowest so far before the supervisor considers it hung."""
 
@@ -114,11 +118,11 @@ class Classifier:
         self._selector.register(feed.wake_fd, selectors.EVENT_READ, feed)
 
     def remove_stream(self, stream: str) -> Feed:
-        """Classify the stream's waiting chunks for at most `LEAVE_S`, end its actions, and serve it no longer."""
+        """Classify the stream's waiting chunks for at most `REMOVE_S`, end its actions, and stop serving it."""
         feed = self._by_stream[stream]
         if feed.paused:
             feed.resume()
-        deadline = time.monotonic() + LEAVE_S
+        deadline = time.monotonic() + REMOVE_S
         while feed.waiting > 0 and time.monotonic() < deadline and self.step():
             pass
         feed.drops["left"] += max(0, feed.unread)
@@ -153,17 +157,17 @@ class Classifier:
         with self._selector as selector:
             selector.register(control.stop_fd, selectors.EVENT_READ)
             selector.register(control.change_fd, selectors.EVENT_READ)
-            housekeeping_s = 0.0
+            periodic_s = 0.0
             while not control.stop_event.is_set():
-                self._drain_wakes(selector.select(min(IDLE_S, self._batcher.remaining_s(time.monotonic()))))
+                self._read_wake_pipes(selector.select(min(IDLE_S, self._batcher.remaining_s(time.monotonic()))))
                 self._apply_changes(control, registry)
                 self._serve_ready(control, next_engine)
-                if (now_s := time.monotonic()) >= housekeeping_s:  # not for each chunk that starts no batch
-                    housekeeping_s = now_s + SAMPLE_INTERVAL_S
-                    self._housekeep(next_engine)
+                if (now_s := time.monotonic()) >= periodic_s:  # not for each chunk that starts no batch
+                    periodic_s = now_s + SAMPLE_INTERVAL_S
+                    self._run_periodic_work(next_engine)
             self._finish()
 
-    def _drain_wakes(self, ready: Sequence[tuple[selectors.SelectorKey, int]]) -> None:
+    def _read_wake_pipes(self, ready: Sequence[tuple[selectors.SelectorKey, int]]) -> None:
         """Empty the wake pipes that are readable, and note which feeds have chunks."""
         for key, _ in ready:
             feed: Feed | None = key.data
@@ -173,7 +177,7 @@ class Classifier:
             if not feed.paused:
                 self._batcher.note_chunk(feed.stream, time.monotonic())
             if not _empty_pipe(key.fd):
-                self._selector.unregister(key.fd)  # an ended pipe would stay readable for ever
+                self._selector.unregister(key.fd)  # a pipe at its end stays readable
 
     def _apply_changes(self, control: ChildControl, registry: FeedRegistry | None) -> None:
         """Apply the changes that the supervisor has sent."""
@@ -192,13 +196,13 @@ class Classifier:
             self.update_stream(stream, settings)
 
     def _serve_ready(self, control: ChildControl, next_engine: Callable[[], Engine | None]) -> None:
-        """Classify batches for as long as they are due and no request waits."""
+        """Classify batches while they are due and no request of the supervisor waits."""
         while self._batch_is_due() and not (control.stop_event.is_set() or control.has_changes):
             if not self._timed_step(control):
                 return
             self._switch_if_ready(next_engine)
 
-    def _housekeep(self, next_engine: Callable[[], Engine | None]) -> None:
+    def _run_periodic_work(self, next_engine: Callable[[], Engine | None]) -> None:
         """Do the work that is due every `SAMPLE_INTERVAL_S`."""
         self._shedder.update(self._feeds, self._clock())
         self._woken.update(self._feeds)  # a paused feed may be served again
@@ -226,7 +230,7 @@ class Classifier:
         return self._batcher.should_start(due, waiting, self._engine.max_batch, time.monotonic())
 
     def _timed_step(self, control: ChildControl) -> bool:
-        """Classify one batch, and extend the liveness limit when it is the slowest so far."""
+        """Classify one batch, and raise the liveness limit if it is the slowest so far."""
         began = time.monotonic()
         busy = self.step()
         took_s = time.monotonic() - began
@@ -262,8 +266,8 @@ class Classifier:
     def _collect(self) -> Iterator[PendingChunk]:
         """Yield one chunk of each feed in order, two of a late feed, until the batch is full or no chunk waits.
 
-        The next batch begins with the feed after the last one. A late feed loses windows; with no more chunks than the
-        others it would do so for ever.
+        The next batch begins with the feed after the last one. A late feed drops windows. It gets more chunks than the
+        others, since it would otherwise never catch up.
         """
         count = encoded = idle = 0
         while count < self._engine.max_batch and idle < len(self._feeds):
@@ -279,7 +283,7 @@ class Classifier:
                 yield pending
 
     def _encode(self, batch: Sequence[PendingChunk]) -> None:
-        """Encode the chunks in the batch array: those of `batch` whose features are not in the bank, in that order."""
+        """Encode the chunks in the batch array: the chunks of `batch` without a feature in the bank, in that order."""
         slots = np.array([pending.slot for pending in batch if not pending.reused], np.int32)
         if len(slots):
             with self._stages("encode", len(slots)):
@@ -342,7 +346,7 @@ class Classifier:
             self._post_actions(stream, tracker.update(by_label, start_s, end_s, window.segment, time.time()))
 
     def _end_scheduled_actions(self) -> None:
-        """End the actions whose hours are over, also of streams that bring nothing."""
+        """End the actions whose hours are over, also for streams without new chunks."""
         for stream, tracker in self._actions.items():
             self._post_actions(stream, tracker.end_outside_hours(time.time()))
 

@@ -40,13 +40,13 @@ class Plant:
         return (self.encodes * share + self.heads / 2**level) * served / STREAMS
 
     def sample(self, level: int, served: int) -> LoadSample:
-        """Return the next sample: under overload, chunks join a backlog; beyond 20 waiting chunks some are lost."""
+        """Return the next sample: under overload, chunks join a backlog; beyond 20 waiting chunks some are dropped."""
         needed = self.mistaken * self.demand(level, served)
         arrived = 10 * served
         read = arrived if needed <= 1 else int(arrived / needed)
         self.backlog = max(0.0, self.backlog + (needed - 1) * arrived)
-        lost, self.backlog = max(0, int(self.backlog - 20)), min(self.backlog, 20.0)
-        return LoadSample(busy=1.0 if self.backlog else min(1.0, needed), arrived=arrived, read=read, lost=lost)
+        dropped, self.backlog = max(0, int(self.backlog - 20)), min(self.backlog, 20.0)
+        return LoadSample(busy=1.0 if self.backlog else min(1.0, needed), arrived=arrived, read=read, dropped=dropped)
 
 
 def run(
@@ -89,7 +89,7 @@ def test_streams_are_paused_where_the_longest_hop_is_not_enough() -> None:
 def test_a_burst_that_is_worked_off_causes_no_change() -> None:
     controller = LoadController()
     for i in range(50):
-        sample = LoadSample(busy=1.0, arrived=10, read=14, lost=0)
+        sample = LoadSample(busy=1.0, arrived=10, read=14, dropped=0)
         controller.update(sample, now_s=i * SAMPLE_INTERVAL_S, streams=STREAMS, max_level=TOP, demand=lambda *_: 0.5)
     assert (controller.level, controller.paused) == (0, 0)
 
@@ -97,8 +97,8 @@ def test_a_burst_that_is_worked_off_causes_no_change() -> None:
 def test_one_sample_of_full_load_is_no_overload() -> None:
     controller = LoadController()
     for i in range(100):
-        bad = LoadSample(busy=1.0, arrived=10, read=5, lost=3)
-        good = LoadSample(busy=0.5, arrived=10, read=10, lost=0)
+        bad = LoadSample(busy=1.0, arrived=10, read=5, dropped=3)
+        good = LoadSample(busy=0.5, arrived=10, read=10, dropped=0)
         controller.update(
             good if i % 2 else bad, now_s=i * SAMPLE_INTERVAL_S, streams=STREAMS, max_level=TOP, demand=lambda *_: 0.75
         )
@@ -140,7 +140,7 @@ def test_wrong_expectations_cause_no_oscillation(encodes: float, heads: float, m
             busy=st.floats(0, 1.2),
             arrived=st.integers(0, 50),
             read=st.integers(0, 50),
-            lost=st.integers(0, 20),
+            dropped=st.integers(0, 20),
         ),
         max_size=60,
     ),
@@ -168,7 +168,10 @@ def test_any_samples_keep_level_and_paused_within_bounds(
 def test_a_wrong_restoration_is_not_repeated_at_the_same_load() -> None:
     """The controller restores at a demand of 0.75, is overloaded again at once, and does not restore at 0.75 again."""
     controller, tries, at_s = LoadController(), 0, 0.0
-    bad, good = LoadSample(busy=1.0, arrived=10, read=5, lost=3), LoadSample(busy=0.4, arrived=10, read=10, lost=0)
+    bad, good = (
+        LoadSample(busy=1.0, arrived=10, read=5, dropped=3),
+        LoadSample(busy=0.4, arrived=10, read=10, dropped=0),
+    )
     for _ in range(100):
         before = controller.level
         sample = good if controller.level else bad

@@ -45,7 +45,7 @@ def check_probabilities(rig: Rig, events: Events) -> None:
 
 
 def check_counters(rig: Rig, events: Events) -> None:
-    """Check that every chunk was read, given up or waits, and every window was predicted or counted as dropped.
+    """Check that every chunk was read, was dropped or waits, and every window was predicted or counted as dropped.
 
     Only windows of the configured hop count, and those that lack a dropped chunk may be missing.
     """
