@@ -1,4 +1,4 @@
-"""Run `python -m streamclf.hub`, as the supervisor starts it."""
+"""Run `python -m streamclf.hub`, the command with which the supervisor starts the hub process."""
 
 from streamclf.hub.process import main
 from streamclf.runtime.child import run_child

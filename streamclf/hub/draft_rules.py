@@ -60,7 +60,7 @@ class OpenActions:
             self.changed = True
             return [draft] if running is None else [_end_lost(key[0], running), draft]
         if running is None or running.owner != owner.hex():
-            return []  # the hub ended it because the producer seemed to be gone; this draft comes too late
+            return []  # the hub ended it because the producer seemed to have ended; this draft comes too late
         if draft.body["phase"] == "end":
             del self._open[key]
             self.changed = True
@@ -69,7 +69,7 @@ class OpenActions:
         return [draft]
 
     def end_abandoned(self, active: Collection[bytes]) -> list[Draft]:
-        """Return ends for the actions whose producer is gone; call this once a heartbeat.
+        """Return ends for the actions of producers that have ended; call this with each heartbeat.
 
         `active` holds the producers that sent anything since the last call.
         """

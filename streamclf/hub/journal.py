@@ -100,7 +100,7 @@ class Journal:
         self.close()
 
     def close(self) -> None:
-        """Fold the write-ahead log into the file and release the lock."""
+        """Merge the write-ahead log into the file and release the lock."""
         try:
             self._db.close()
         except sqlite3.Error as error:
@@ -308,7 +308,7 @@ class Journal:
         }
 
     def _skip_published(self, db: sqlite3.Connection) -> None:
-        """Skip the offsets of events that were published but that the disk has not kept, so that none is reused.
+        """Skip the offsets of events that were published but that the disk has lost, so that no offset is used twice.
 
         SQLite silently treats a truncated or damaged write-ahead log as one that ends there.
         """

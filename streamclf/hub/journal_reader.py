@@ -27,7 +27,7 @@ class JournalReader:
 
     @contextmanager
     def consistent_view(self) -> Iterator[None]:
-        """Give all reads in the `with` block one state of the journal, whatever is written or removed meanwhile."""
+        """Let all reads in the `with` block see one state of the journal, whatever is written or removed meanwhile."""
         if self._path.stat().st_ino != self._inode:  # the writer set a damaged file aside
             self._db.close()
             self._connect()
@@ -76,7 +76,7 @@ class JournalReader:
 
 
 def _conditions(streams: Sequence[str], types: Sequence[str]) -> tuple[str, list[str]]:
-    """Return further SQL conditions and their values; an empty sequence adds none."""
+    """Return further SQL conditions and their values; an empty sequence adds no condition."""
     where = ""
     values: list[str] = []
     for column, wanted in (("stream", streams), ("type", types)):

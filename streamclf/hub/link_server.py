@@ -1,4 +1,4 @@
-"""Receive the producers' drafts: each draft once, in each producer's order, whatever was sent again."""
+"""Receive the producers' drafts: each draft exactly once, in each producer's order, even if some are sent again."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class LinkServer:
             self._send(route, b"wanted", self._run, self._wanted)
 
     def dropped(self) -> dict[str, int]:
-        """Return how many drafts producers dropped while the hub was away, by stream, over all known producers."""
+        """Return how many drafts all known producers dropped while they had no hub, by stream."""
         total: dict[str, int] = {}
         for producer in self._producers.values():
             for stream, count in producer.dropped.items():
@@ -122,7 +122,7 @@ class LinkServer:
         return active
 
     def forget_silent(self) -> None:
-        """Forget connections and producers that are gone; the journal still has their sequence numbers."""
+        """Forget connections and producers that have ended; the journal still has their sequence numbers."""
         oldest = time.monotonic() - _CONNECTION_TIMEOUT_S
         self._connections = {route: each for route, each in self._connections.items() if each.last_message_at > oldest}
         if len(self._producers) > _MAX_CONNECTIONS:

@@ -43,7 +43,7 @@ _RETAIN_AGAIN_S = 0.02
 _MAX_DESCRIPTORS = 65_536
 _MAX_DRAIN_S = 0.4
 _TRIM_AFTER = 256
-"""Subscriptions and cancellations after which free memory is returned to the system; fewer do not pay for the call."""
+"""Subscriptions and cancellations after which free memory is returned to the system: the call costs time."""
 _LOOP_DEADLINE_S = 30.0
 """The longest step of the loop is a commit. A disk can delay one for long, and a restart of the hub would not help."""
 _QUIET_S = 0.15
@@ -108,7 +108,7 @@ class Hub:
         while time.monotonic() < min(end, quiet_at):
             if self._run_once(self._wait(poller, _QUIET_S / 3)):
                 quiet_at = time.monotonic() + _QUIET_S
-        self._send_heartbeat()  # the last message tells where the journal ends
+        self._send_heartbeat()  # the last message reports where the journal ends
 
     def _apply_change(self, change: HubChange) -> None:
         self.journal.keep_s, self.journal.keep_bytes = change.keep_s, change.keep_bytes
@@ -120,7 +120,7 @@ class Hub:
         return dict(poller.poll(max(0, math.ceil(1000 * timeout_s))))
 
     def _run_once(self, ready: Mapping[object, int]) -> int:
-        """Do once everything that is due; return how many drafts arrived."""
+        """Do all work that is due, once; return how many drafts arrived."""
         drafts = self._handle_drafts() if self._links.socket in ready else 0
         if self._publisher.socket in ready and self._publisher.receive_subscriptions():
             self._links.want_previews(self._publisher.watched)
@@ -254,7 +254,7 @@ def _raise_descriptor_limit() -> None:
 def main(job: HubJob, control: ChildControl) -> int:
     """Run the hub until it is asked to stop; return its exit code.
 
-    The hub writes one line to stdout, which tells the supervisor the endpoints, and nothing else.
+    The hub writes one line to stdout, which reports the endpoints to the supervisor, and nothing else.
     """
     _raise_descriptor_limit()
     with Hub(job) as hub:

@@ -34,7 +34,7 @@ PUBLIC_IO_THREAD: Final = 0b10
 MAX_SUBSCRIPTIONS: Final = 1024
 """Subscriptions and cancellations that one connection may send before it is disconnected."""
 MAX_TOPICS: Final = 1536
-"""Different topics of all connections, 3 kB each in libzmq. Beyond, the busiest connections are disconnected."""
+"""Different topics of all connections, 3 kB each in libzmq. With more, the busiest connections are disconnected."""
 _TOPIC = re.compile(rb"[A-Za-z0-9_/-]{0,80}")
 _MAX_HANDSHAKE_BYTES = 1024
 """No topic is that long, but libzmq applies the same limit to the messages of a CURVE handshake."""

@@ -72,7 +72,7 @@ def _answer_snapshot(reader: JournalReader, request: Request) -> list[bytes]:
 
 def _answer_replay(reader: JournalReader, request: Request) -> list[bytes]:
     epoch, oldest, head = reader.bounds()
-    # An offset of another epoch means nothing in this journal, so that consumer starts at the beginning.
+    # An offset of another epoch has no meaning in this journal, so the consumer starts at its beginning.
     after = 0 if request.epoch not in (None, epoch) else request.after
     lost = [(after + 1, oldest - 1)] if after + 1 < oldest else []
     upto = min(max(after, oldest - 1) + _MAX_SCANNED, max(head, after))

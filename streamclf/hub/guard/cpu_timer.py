@@ -1,9 +1,8 @@
 """Wake a thread each time this process has used a given amount of processor time. Linux only.
 
-POSIX timers can count processor time too, and cost nothing while the process uses none. So the cost of a watching
-thread is a share of the work that it watches. A thread that looks at fixed intervals would cost most when there is
-least to see. The kernel checks such a timer at its scheduler's tick (every 1 to 10 ms), while a thread of the process
-runs.
+POSIX timers can count processor time, and cost nothing while the process is idle. So the cost of a guarding thread is
+proportional to the work of the process. A thread that checks at fixed intervals would also run while the process is
+idle. The kernel checks such a timer at its scheduler's tick (every 1 to 10 ms), while a thread of the process runs.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ MAX_SLEEP_S: Final = 5.0
 CHECK_S: Final = 0.01
 RECHECK_S: Final = 0.002
 """Time to the next check while a flood keeps the loop busy."""
-BUSY: Final = 0.3
+BUSY_SHARE: Final = 0.3
 """Share of a processor, between two checks. Topics without a common prefix keep libzmq busier than this at 2 MB/s."""
 WINDOW_S: Final = 0.2
 MAX_WINDOW_BYTES: Final = 128 * 1024
@@ -51,13 +51,13 @@ MIN_FLOOD_BYTES: Final = MAX_WINDOW_BYTES // 16
 """With fewer bytes than this, the service's own producers keep the loop busy, and not its clients."""
 SCAN_PAUSE: Final = 4
 """A scan of all connections, thousands at worst, is followed by a pause of this many times its duration."""
-SPARE_DESCRIPTORS: Final = (16, 1024)
-"""Bounds for the descriptors to keep free, a quarter of the limit between them.
+RESERVED_DESCRIPTORS: Final = (16, 1024)
+"""Bounds for the number of descriptors to keep free; between them it is a quarter of the limit.
 
 This is more than clients can take between two checks. They are for producers that reconnect, journal files and so on.
 """
 REOPEN_FACTOR: Final = 1.25
-"""New connections are accepted again when this many times the spare descriptors are free."""
+"""New connections are accepted again when this many times the reserved descriptors are free."""
 _HANDSHAKE_BYTES: Final = 90
 """Greeting and READY of the shortest kind: a connection that has sent fewer bytes is not a peer yet."""
 _ATTACH_FILTER, _DETACH_FILTER = 26, 27
@@ -86,7 +86,7 @@ class FloodGuard:
         self._disconnected: dict[str, int] = {}
         """The number of connections that were shut down, by reason."""
         self._closing: set[int] = set()
-        """The inodes of shut down connections whose descriptors libzmq has still to close."""
+        """The inodes of connections that were shut down and that libzmq has not closed yet."""
         self._known: dict[int, bool] = {}
         """By inode, whether a socket is a connection to a guarded port; without it, most of a scan asks this again."""
         self._listeners = self._find_listeners()
@@ -139,7 +139,7 @@ class FloodGuard:
                 return
             self._keep_descriptors_free()
             now_s = time.monotonic()
-            is_busy = self._used_s() - used_s >= BUSY * (now_s - at_s)
+            is_busy = self._used_s() - used_s >= BUSY_SHARE * (now_s - at_s)
             may_scan = now_s >= self._next_scan_s
             if may_scan:
                 is_flooded = is_busy and self._end_flood()
@@ -181,11 +181,11 @@ class FloodGuard:
         return True
 
     def _keep_descriptors_free(self) -> None:
-        free, spare = _descriptors()
-        if free < spare:
+        free, reserved = _descriptors()
+        if free < reserved:
             self._stop_accepting()
-            self._disconnect_newest(spare - free)
-        elif not self._is_accepting and free >= REOPEN_FACTOR * spare:
+            self._disconnect_newest(reserved - free)
+        elif not self._is_accepting and free >= REOPEN_FACTOR * reserved:
             self._resume_accepting()
 
     def _disconnect_newest(self, count: int) -> None:
@@ -264,7 +264,7 @@ class FloodGuard:
 
 
 def _received_bytes(fd: int) -> int | None:
-    """Return the bytes received so far over a TCP connection; None where the system does not tell."""
+    """Return the bytes received so far over a TCP connection; None if the system does not report it."""
     with contextlib.suppress(OSError), borrow_socket(fd) as connection:
         info = connection.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_INFO, 256)
         if len(info) >= _BYTES_RECEIVED_AT + _BYTES_RECEIVED.size:
@@ -288,16 +288,16 @@ def _open_sockets() -> Iterator[tuple[int, int]]:
 
 
 def _descriptors() -> tuple[int, int]:
-    """Return how many descriptors are free, at least, and how many should be.
+    """Return how many descriptors are free, at least, and how many should be free.
 
     The system assigns the lowest free descriptor, so at least those above a new one are free.
     """
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    least, enough = SPARE_DESCRIPTORS
-    spare = max(least, min(limit // 4, enough))
+    least, most = RESERVED_DESCRIPTORS
+    reserved = max(least, min(limit // 4, most))
     try:
         newest = os.dup(0)
     except OSError:
-        return 0, spare
+        return 0, reserved
     os.close(newest)
-    return limit - newest, spare
+    return limit - newest, reserved

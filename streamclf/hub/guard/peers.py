@@ -1,7 +1,7 @@
-"""Track the connections behind a public socket: tell them apart, count their messages, disconnect single ones.
+"""Track the connections of a public socket: identify peers, count their messages, disconnect single ones.
 
-ZeroMQ has no call that disconnects one peer. It does tell which descriptor a message came over (ZMQ_SRCFD). Shutting
-that connection down looks to libzmq as if the peer had left, and libzmq frees everything that it held for the peer.
+ZeroMQ has no call that disconnects one peer. It does report the descriptor that a message came over (ZMQ_SRCFD). When
+that connection is shut down, libzmq handles it as if the peer had disconnected, and frees the peer's memory.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LINGER_NONE = struct.pack("ii", 1, 0)
 
 @dataclass(slots=True)
 class Peer:
-    """One connection; the inode tells it from a later connection with the same descriptor."""
+    """One connection; the inode distinguishes it from a later connection with the same descriptor."""
 
     fd: int
     inode: int
@@ -45,7 +45,7 @@ class Peers:
         self._role, self._permits, self._max_peers = role, permits, max_peers
         self._peers: dict[int, Peer] = {}
         self._disconnected_inodes: dict[int, None] = {}
-        """Messages that these peers sent earlier are still to come, and are ignored."""
+        """The disconnected peers. Messages that they sent before may still arrive, and are ignored."""
         self.disconnections = 0
         """The number of connections that were shut down."""
 
@@ -119,7 +119,7 @@ def borrow_socket(fd: int) -> Iterator[sockets.socket]:
 
 
 def shut_down(fd: int) -> None:
-    """Shut down libzmq's connection `fd`, and throw away what its peer has not read yet."""
+    """Shut down libzmq's connection `fd`, and discard the data that its peer has not read yet."""
     with contextlib.suppress(OSError), borrow_socket(fd) as connection:
         connection.setsockopt(sockets.SOL_SOCKET, sockets.SO_LINGER, _LINGER_NONE)
         connection.shutdown(sockets.SHUT_RDWR)
