@@ -16,9 +16,9 @@ MAX_STALE_NS = 5 * NS
 
 
 class FrameRateLimit:
-    """Read no more frames per second from a live source than any camera sends.
+    """Limit the frames per second of a live source to the highest rate of any camera.
 
-    The other frames wait in the connection, so their sender has to wait. Decoding all of them would take the processor
+    Further frames wait in the connection, so their sender has to wait. Decoding all of them would take the processor
     core that other streams need.
     """
 

@@ -8,7 +8,7 @@ from engines.arrays import U8
 from streamclf.units import NS
 
 REMEMBERED = 64
-"""Frames that are recognised when they repeat. An encoder that is fed one image for ever produces as many different
+"""Number of past frames to compare with. An encoder that gets the same image again and again produces as many different
 frames as lie between two key frames. A film that is played in a loop for a test is longer than this."""
 LONGEST_NS = 2 * NS
 """A longer interval between two frames is an outage and counts as this much at most."""

@@ -22,7 +22,7 @@ class PreviewProducer(Protocol):
         """Return whether somebody watches this stream now."""
 
     def post_preview(self, stream: str, jpeg: bytes) -> None:
-        """Send `jpeg` to those who watch."""
+        """Send `jpeg` to the subscribers of the stream's preview."""
 
 
 class Previewer:
@@ -36,7 +36,7 @@ class Previewer:
 
     @property
     def wanted(self) -> bool:
-        """Whether somebody watches."""
+        """Whether somebody watches the preview."""
         return self._producer.preview_wanted(self._stream)
 
     def update(self, frame: Frame) -> None:

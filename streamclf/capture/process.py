@@ -32,12 +32,12 @@ log = logging.getLogger(__name__)
 
 GOOD_CONNECTION_S = 5.0
 """After a connection that lasted this long, the first new attempt follows at once."""
-LEAVE_S = 0.7
+BLOCKED_READ_S = 0.7
 """After a stop request, the time in which a blocked read may end by itself."""
 CONNECTING_MARGIN_S = 15.0
 """Added to twice the time-outs, which FFmpeg may need: resolving a host name has no time-out."""
 READING_MARGIN_S = 1.0
-"""Added to twice the time-out: a read returns within that time, and the loop beats after each read."""
+"""Added to twice the time-out: a read returns within that time, and the loop extends its deadline after each read."""
 MAX_PAUSE_S = 60.0
 """Files have no time-outs, and a disk may be at the other end of a network; playlists grow only every few seconds."""
 
@@ -66,7 +66,7 @@ class Capture:
                 "restart the whole service"
             )
         self._sampler = ChunkSampler(job.fps, job.frames_per_chunk, first_segment=self._ring.next_segment)
-        # Between two frames of a file any time may pass, so silence is a stall only in live sources.
+        # Any time may pass between two frames of a file, so silence is a stall only for live sources.
         self._status = StatusReporter(job.stream, producer, self._sampler, silence_is_stall=not job.source.ends)
         self._stages = open_stages(f"capture-{job.stream}")
         self._frozen_detector = FrozenDetector()
@@ -156,7 +156,7 @@ class Capture:
 class _PreviewOrSampler:
     """Select the frames that sampling may need, and all frames while somebody watches the preview.
 
-    A preview needs every frame, because the time of its next picture is not known in advance.
+    A preview needs every frame, because the time of the next preview is not known in advance.
     """
 
     def __init__(self, sampler: ChunkSampler, previews: Previewer) -> None:
@@ -191,8 +191,8 @@ def main(job: CaptureJob, control: ChildControl) -> int:
 
 
 def _exit_if_blocked(stop: threading.Event, done: threading.Event, close: Callable[[float], object]) -> None:
-    """Exit if a read blocks for longer than a stop may take: leaving in the middle of a read loses no data of ours."""
+    """Exit the process if a read blocks for longer than a stop may take. An interrupted read loses no data of ours."""
     stop.wait()
-    if not done.wait(LEAVE_S):
+    if not done.wait(BLOCKED_READ_S):
         close(0.2)
         os._exit(EXIT_DONE)

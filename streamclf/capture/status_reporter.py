@@ -43,7 +43,11 @@ class StatusReporter:
         self._lock = threading.Lock()
         self._state = StreamStateMachine(time.monotonic_ns())
         self._source: Source | None = None
-        self._counted = (0, 0, 0)  # undecodable, dropped by the sender, lost: what this source has been counted for
+        self._counted = (
+            0,
+            0,
+            0,
+        )  # undecodable, dropped by the sender, lost: the counts of this source that are added already
         self._poll_ns = 0
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._tick, name="status", daemon=True)
@@ -78,7 +82,7 @@ class StatusReporter:
             self._state.counters["dropped_stale"] += source.stale
 
     def set_frozen(self, seconds: float | None) -> None:
-        """Record that no new image has come for `seconds`, which is too long, or None: that new ones come."""
+        """Record that the stream has been frozen for `seconds`; None records that new images arrive."""
         with self._lock:
             self._post(self._state.set_frozen(seconds, time.monotonic_ns()))
 

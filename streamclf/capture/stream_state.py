@@ -104,7 +104,7 @@ class StreamStateMachine:
         return self._change("live", None, now_ns)
 
     def set_frozen(self, seconds: float | None, now_ns: int) -> StatusReport | None:
-        """Record that the frames have repeated old ones for too many `seconds`, or None: that they do not."""
+        """Record that the frames have repeated for too many `seconds`; None records that new images arrive."""
         self._frozen_s = seconds
         if seconds is None and self.state == "frozen":
             return self._change("live", None, now_ns)
@@ -119,12 +119,12 @@ class StreamStateMachine:
         return self._change("connecting", reason, now_ns)
 
     def on_end(self, reason: str, now_ns: int, *, finished: bool = False) -> StatusReport | None:
-        """Record the end of the stream, for ever. `finished`: it was read to its end."""
+        """Record the final end of the stream. `finished`: it was read to its end."""
         self._ended, self._finished = True, finished
         return self._change("offline", reason, now_ns) or self._report(now_ns)
 
     def tick(self, now_ns: int, *, silence_is_stall: bool = True) -> StatusReport | None:
-        """Check the clock: a stall or an outage, if `silence_is_stall`, or counters that are due."""
+        """Check the clock for counters that are due and, if `silence_is_stall`, for a stall or an outage."""
         if now_ns - self._rated_ns >= RATE_NS:
             self._fps = (self.counters["frames"] - self._rated_frames) * NS / (now_ns - self._rated_ns)
             self._rated_ns, self._rated_frames = now_ns, self.counters["frames"]

@@ -45,7 +45,7 @@ UnknownBelow: TypeAlias = Annotated[
 
 
 class ActionConfig(Section):
-    """When a label's probability becomes the start and the end of an action."""
+    """The thresholds, times and hours that turn a label's probability into an action."""
 
     on: On = Field(0.8, description="Smoothed probability at which the action starts; above 0, at most 1.")
     off: Off = Field(0.5, description="Smoothed probability below which the action ends; lower than `on`.")
@@ -75,7 +75,7 @@ def _override(key: str) -> Any:
 
 
 class ActionOverride(Section):
-    """The keys of an action that differ on one stream; keys that are not set are as for all streams."""
+    """The keys of an action that differ on one stream; the other keys keep the values of all streams."""
 
     on: On | None = _override("on")
     off: Off | None = _override("off")
@@ -85,7 +85,7 @@ class ActionOverride(Section):
     active: Active | None = _override("active")
 
     def applied_to(self, base: ActionConfig | None, key: str) -> ActionConfig:
-        """Return `base` with this override. Raises `ValueError`, which begins with `key`, where they contradict."""
+        """Return `base` with this override. Raises `ValueError`, which begins with `key`, if they contradict."""
         common = {} if base is None else base.model_dump(exclude_unset=True)
         try:
             return ActionConfig.model_validate({**common, **self.model_dump(exclude_unset=True)})
@@ -94,7 +94,7 @@ class ActionOverride(Section):
 
 
 class StreamActions(Section):
-    """Everything that an `ActionTracker` needs to know of one stream."""
+    """The configuration of one stream's `ActionTracker`: its labels, and the options that all labels share."""
 
     labels: dict[str, ActionConfig] = Field(default_factory=dict)
     unknown_below: float = 0.0

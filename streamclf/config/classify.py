@@ -1,4 +1,4 @@
-"""Define how the classifier treats one stream: as the configuration says it, and resolved for the classifier."""
+"""Define how the classifier treats one stream: the keys of the configuration, and the values with all defaults."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from streamclf.config.section import Section
 
 
 class FeedOptions(Section):
-    """The keys of a stream that its feed in the classifier follows. None takes the value of `engine`."""
+    """The keys of a stream that configure its feed in the classifier. None takes the value of `engine`."""
 
     hop: int = Field(
         1,
@@ -37,7 +37,7 @@ class FeedOptions(Section):
 
 
 class ClassifyConfig(FeedOptions):
-    """The keys of a stream that concern the classifier alone, as the configuration has them."""
+    """The keys of a stream that concern the classifier alone."""
 
     actions: dict[str, ActionOverride] = Field(
         default_factory=dict,

@@ -4,8 +4,8 @@ An entry names days, hours, or both: `sat,sun`, `08:00-18:00`, `mon-fri 08:00-18
 midnight. Hours that end before they begin continue into the next day and belong to the day on which they begin:
 `fri 22:00-06:00` ends on Saturday at six.
 
-The hours are those of a wall clock in the service's `timezone` or, without one, in the machine's. So an hour that
-summer time skips does not occur, an hour that it repeats occurs twice, and no limit moves to another time of day.
+The hours are wall clock time in the service's `timezone`, or else in the machine's. So an hour that summer time skips
+does not occur, an hour that it repeats occurs twice, and no limit moves to another time of day.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def local_time(time_s: float, zone: ZoneInfo | None) -> datetime:
 
 
 def zone_of(name: str | None) -> ZoneInfo | None:
-    """Return the time zone called `name`, None for the machine's. Raises `ValueError` for an unknown name."""
+    """Return the time zone `name`; None stands for the machine's. Raises `ValueError` for an unknown name."""
     if name is None:
         return None
     try:
@@ -66,7 +66,7 @@ def zone_of(name: str | None) -> ZoneInfo | None:
 
 @lru_cache(maxsize=256)
 def parse_hours(text: str) -> Hours:
-    """Parse one entry. Raises `ValueError` that names the mistake."""
+    """Parse one entry of hours. Raises `ValueError` that names the mistake."""
     words = text.casefold().split()
     times = words.pop() if words and ":" in words[-1] else "00:00-24:00"
     if len(words) > 1 or not text.strip():

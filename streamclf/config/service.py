@@ -75,7 +75,7 @@ class StreamConfig(ClassifyConfig, SourceConfig):
 
     @property
     def source(self) -> SourceConfig:
-        """The keys that concern the capture process."""
+        """The keys of `SourceConfig` alone, for the capture process."""
         return SourceConfig.model_construct(**{key: getattr(self, key) for key in SourceConfig.model_fields})
 
 
@@ -160,7 +160,7 @@ class ServiceConfig(Section):
         return self
 
     def actions_of(self, stream: str) -> StreamActions:
-        """Return the actions of one stream: the common ones with the stream's overrides."""
+        """Return the actions of one stream: the actions of all streams, with this stream's overrides."""
         own = self.streams[stream]
         labels = dict(self.actions)
         for label, override in own.actions.items():
@@ -171,7 +171,7 @@ class ServiceConfig(Section):
         return StreamActions(labels=labels, unknown_below=unknown_below, timezone=self.timezone)
 
     def settings_of(self, stream: str) -> StreamSettings:
-        """Return how the classifier treats one stream: its own keys, and where they are not set, those of `engine`."""
+        """Return how the classifier treats one stream; keys that it does not set take the values of `engine`."""
         own = self.streams[stream]
         options = {key: getattr(own, key) for key in FeedOptions.model_fields}
         common = {key: getattr(self.engine, key) for key, value in options.items() if value is None}
@@ -179,9 +179,9 @@ class ServiceConfig(Section):
 
 
 def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> ServiceConfig:
-    """Read the YAML file `path`; relative paths in it are relative to its directory.
+    """Read the configuration in the YAML file `path`; relative paths in it are relative to its directory.
 
-    `${NAME}` in a value is replaced from `environ`. Raises `ConfigError`, in one line, naming key and remedy.
+    `${NAME}` in a value is replaced from `environ`. Raises `ConfigError`: one line with key and remedy.
     """
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
@@ -201,7 +201,7 @@ def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> ServiceC
 
 
 def parse_config(raw: Mapping[str, Any], *, base: Path, origin: str) -> ServiceConfig:
-    """Validate `raw`. Relative paths in it are relative to `base`; errors begin with `origin`."""
+    """Validate a configuration. Relative paths in it are relative to `base`; errors begin with `origin`."""
     try:
         config = ServiceConfig.model_validate(raw)
     except ValidationError as error:

@@ -14,7 +14,7 @@ from streamclf.net.push_protocol import MIN_SECRET_CHARS, parse_push_address
 SOURCES = ("camera", "url", "images", "push")
 URL_SCHEMES = ("rtsp", "rtsps", "http", "https", "file")
 FROZEN_S = 30.0
-"""Cameras that save bits send a key frame every 10 to 20 s and, of an empty room, exact copies in between."""
+"""Cameras that save bits send a key frame every 10 to 20 s. In between they repeat frames of a still scene exactly."""
 
 SelfT = TypeVar("SelfT", bound="SourceConfig")
 
@@ -108,7 +108,9 @@ class SourceConfig(Section):
         if self.url is None and self.decode != "cpu":
             raise ValueError(f"decode: {self.decode} is for files and URLs; leave it out")
         if (self.images is None) != (self.fps is None):
-            raise ValueError("images and fps go together: a folder of pictures has no rate of its own, others do")
+            raise ValueError(
+                "images and fps go together: a folder of images has no rate of its own, other sources have one"
+            )
         self._check_push()
         return self
 

@@ -15,4 +15,4 @@ class Position:
 
 
 START: Final = Position("", 0)
-"""The beginning of what the journal still holds, whichever journal that is."""
+"""The oldest event that the journal still holds, in any epoch."""

@@ -172,7 +172,7 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lost:
-    """A range of offsets that a consumer asked for and that is gone; `last` is None where the end is unknown.
+    """A range of offsets that a consumer requested and that is gone; `last` is None if the end is unknown.
 
     The subscriber makes it; it is never sent. Either retention removed the events, or the journal was replaced.
     """
@@ -215,7 +215,7 @@ def to_json(event: Event) -> bytes:
     """Encode `event` as the JSON that is published; `parse_event` is the inverse."""
     body = orjson.loads(orjson.dumps(event, option=orjson.OPT_UTC_Z))
     if body.get("durable") is True:
-        del body["durable"]  # published only where it is false
+        del body["durable"]  # published only if it is false
     if body.get("finished") is False:
         del body["finished"]
     for key in ("dropped", "gated") if body["type"] == "prediction" else ():

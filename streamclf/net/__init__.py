@@ -1,1 +1,1 @@
-"""Share the rules for sockets: endpoints, keys, names, limits, backoff."""
+"""Provide what all sockets share: endpoints, keys, names, limits, backoff."""

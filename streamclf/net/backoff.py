@@ -8,8 +8,8 @@ import random
 class Backoff:
     """Compute growing waits between attempts, with jitter and a longer limit after a refusal.
 
-    The waits stay short enough that a camera is seen again at most 2 s after it came back. After a refusal (the camera
-    answers and says no) they grow to 10 s: the answer will not change soon, and many cameras lock an account after a
+    The waits stay short enough to reconnect at most 2 s after a camera is back. After a refusal (the camera answers and
+    rejects the request) they grow to 10 s: the answer will not change soon, and many cameras lock an account after a
     few wrong passwords. The jitter keeps 400 cameras behind one switch from reconnecting at the same moment.
     """
 

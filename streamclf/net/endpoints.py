@@ -37,8 +37,8 @@ def is_loopback_host(host: str) -> bool:
 def reachable_endpoint(own: str, used: str) -> str:
     """Return a service's endpoint as this machine reaches it, given another endpoint of it that this machine uses.
 
-    The service names `own` as it sees itself. From another machine only the port is right, so the host is that of
-    `used`.
+    `own` is the endpoint as the service bound it. From another machine only its port is right, so the host is taken
+    from `used`.
     """
     own_url, used_url = urlsplit(own), urlsplit(used)
     if own_url.scheme != "tcp" or used_url.scheme != "tcp":

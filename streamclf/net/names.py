@@ -1,4 +1,4 @@
-"""Define the rule for stream names once: a pattern for schemas, and a check that is quick enough for every message."""
+"""Define the rule for stream names: a pattern for schemas, and a check that is quick enough for every message."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def parse_push_address(where: str) -> PushAddress:
 
 
 def socket_dir() -> Path:
-    """Return the folder of the sockets that are given by a bare name; it is the same for every program of this user."""
+    """Return the folder of the sockets with a bare name; it is the same for every program of this user."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime and Path(runtime).is_dir():
         return Path(runtime) / "streamclf"
@@ -99,7 +99,7 @@ def socket_dir() -> Path:
 
 
 def make_private_folder(folder: Path) -> None:
-    """Make `folder` so that only this user may enter it. Raises `SourceError` if others own it or may enter it."""
+    """Make `folder`, which only this user may enter. Raises `SourceError` if others own it or may enter it."""
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         status = folder.lstat()

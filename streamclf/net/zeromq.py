@@ -15,7 +15,7 @@ from streamclf.errors import BusError
 from streamclf.net.endpoints import is_loopback
 
 DEAD_PEER_S: Final = 6
-"""TCP drops a peer whose machine does not answer for this long, or which reads nothing of what is sent to it."""
+"""TCP disconnects a peer whose machine does not answer for this long, or that does not read the sent data."""
 _HANDSHAKE_MS: Final = 3000
 _BACKLOG: Final = 64
 _PROBE_S: Final = 1.0
@@ -136,5 +136,5 @@ def _refuse_served_path(endpoint: str, role: str) -> None:
         try:
             probe.connect(str(path))
         except OSError:
-            return  # a process that is gone left it behind
+            return  # a process that has ended did not remove it
     raise BusError(f"{role} {endpoint}: another program serves it; stop that program, or give another path")
