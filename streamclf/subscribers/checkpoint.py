@@ -1,4 +1,4 @@
-"""Store how far an outlet has come. The file is replaced as a whole after a delivery, so `kill -9` loses nothing."""
+"""Store the position of an outlet. The file is replaced as a whole after a delivery, so `kill -9` loses nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _StoredPosition(BaseModel):
 class PositionFile:
     """The position file of one outlet, locked by one process.
 
-    `position` is None in a new file. `memory` holds what else the outlet must know when it starts again.
+    `position` is None in a new file. `memory` holds the other state that the outlet needs when it starts again.
     Raises `UsageError` for a file of another outlet or program, and `JournalError` for a file that cannot be used.
     """
 
@@ -73,7 +73,7 @@ class PositionFile:
 
     def _lock(self, path: Path) -> int:
         try:
-            # A file of its own: each save replaces the position file, and a lock would stay with the replaced one.
+            # The lock has a file of its own: each save replaces the position file, and with it a lock on it.
             fd = open_locked(path)
         except OSError as error:
             raise JournalError(f"{path}: cannot be opened ({error.strerror}); give a writable path") from error

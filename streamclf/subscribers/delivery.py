@@ -1,7 +1,7 @@
 """Deliver a service's events to another system in small batches: at least once, in order.
 
-While the other system is away, no events are read and only the current batch is kept in memory: the service's journal
-is the buffer.
+While the other system cannot be reached, no events are read and only the current batch is kept in memory: the service's
+journal is the buffer.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Outlet(Protocol):
     name: str
     """The name of its command."""
     outcome: str
-    """What the last message of the command says about the delivered events, like "delivered"."""
+    """The word for delivered events in the last message of the command, like "delivered"."""
 
     def deliver(self, batch: Sequence[Item], position: Position | None) -> bool:
         """Deliver `batch` in order. Return True once the other system has confirmed all of it.
@@ -41,7 +41,7 @@ class Outlet(Protocol):
         ...
 
     def update(self, heartbeat: Heartbeat | None, is_silent: bool) -> None:
-        """Do what is due between two batches. The loop calls this several times a second.
+        """Do the work that is due between two batches. The loop calls this several times a second.
 
         `heartbeat` is the latest one since the last call. `is_silent`: the service has sent nothing for
         `SERVICE_SILENT_S`.
@@ -49,14 +49,14 @@ class Outlet(Protocol):
         ...
 
     def memory(self) -> dict[str, Any]:
-        """Return a copy of what the outlet must know when it starts again; it is stored together with the position."""
+        """Return a copy of the state that the outlet needs when it starts again, to be stored with the position."""
         ...
 
 
 class DeliveryLoop:
     """Move events from a subscription with `replay` to an outlet.
 
-    `file` stores how far delivery has come. It is None for an outlet that stores the position together with the events.
+    `file` stores the position. It is None for an outlet that stores the position together with the events.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class DeliveryLoop:
         self._notify(f"lost: offsets {lost.first} to {last} of journal {lost.epoch[:8]}, no longer there")
 
     def _save(self, *, is_due: bool) -> None:
-        """Store the position if it has changed: at once where `is_due` or nothing is stored yet, else every 5 s."""
+        """Store the position if it has changed: at once if `is_due` or nothing is stored yet, else every 5 s."""
         if self._file is None or self._position is None or self._position in (self._file.position, START):
             return
         is_due = is_due or self._file.position is None

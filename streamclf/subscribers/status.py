@@ -59,7 +59,7 @@ def run_status(endpoint: str, *, as_json: bool = False, seconds: float | None = 
 
 
 def _first_heartbeat(events: Subscription, deadline_s: float) -> tuple[Heartbeat, list[Received]]:
-    """Wait for a heartbeat, which holds the service's clock and counts; also return the events before it."""
+    """Wait for a heartbeat, which holds the service's time and counts; also return the events before it."""
     received: list[Received] = []
     while (remaining_s := deadline_s - time.monotonic()) > 0:
         event = events.receive(remaining_s)
@@ -71,14 +71,14 @@ def _first_heartbeat(events: Subscription, deadline_s: float) -> tuple[Heartbeat
 
 
 def _is_newer(event: Received, position: Position) -> bool:
-    """Whether `event` is missing in the snapshot at `position`. The live socket repeats events of the snapshot."""
+    """Return whether the snapshot at `position` lacks `event`. The live socket repeats events of the snapshot."""
     if not isinstance(event, Prediction | Action | Status) or event.offset is None:
         return True
     return event.epoch != position.epoch or event.offset > position.offset
 
 
 def _follow(events: Subscription, table: LiveTable, position: Position, console: Console, stop: StopRequest) -> None:
-    """Update the table on the terminal with events behind `position` until `stop` is set."""
+    """Update the table on the terminal with the events after `position` until `stop` is set."""
     with (
         stop_on_signals(stop.request),
         Live(console=console, refresh_per_second=_REFRESH_HZ, get_renderable=table.render),
@@ -104,7 +104,7 @@ def _footer(heartbeat: Heartbeat) -> str:
 def _rates(endpoint: str, snapshot: Snapshot, now: datetime, deadline_s: float) -> dict[str, float]:
     """Count each stream's predictions per second over the last 10 s, from the journal; {} if that takes too long.
 
-    Where the newest 2,000 events do not reach back 10 s, the rate is over the time that they cover.
+    If the newest 2,000 events do not reach back 10 s, the rate is over the time that they cover.
     """
     after = Position(snapshot.epoch, max(0, snapshot.head - _MAX_RATE_EVENTS))
     recent: Counter[str] = Counter()
@@ -145,7 +145,7 @@ def _report(endpoint: str, snapshot: Snapshot, heartbeat: Heartbeat, rates: dict
 
 
 def _stream_report(view: StreamView, now: datetime, rate_per_s: float | None) -> dict[str, Any]:
-    """Report one stream. Every key is there for every stream, so that readers need not check for it."""
+    """Report one stream. Every stream has every key, so that readers need not check for it."""
 
     def age_s(event: Prediction | Action | Status | None) -> float | None:
         return None if event is None else round((now - event.time).total_seconds(), 3)

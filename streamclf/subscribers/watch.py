@@ -47,7 +47,7 @@ def run_watch(
 ) -> int:
     """Show or record previews until q, Esc, SIGINT, the last window is closed, or for `seconds`; return the exit code.
 
-    Raises `UsageError` where there is no display to open windows on.
+    Raises `UsageError` if there is no display to open windows on.
     """
     stop = StopRequest(seconds)
     windows = _Windows() if record is None else None
@@ -107,7 +107,7 @@ class PreviewWall:
             tile.preview, tile.drawn = np.asarray(image, np.uint8), None
 
     def check_silence(self, now_s: float) -> None:
-        """Show all streams as offline while the service is silent: an old preview must not look live."""
+        """Show all streams as offline while the service is silent: an old preview must not appear live."""
         is_silent = self._service.received_at_s is not None and self._service.is_silent(now_s)
         if is_silent != self._is_silent:
             self._is_silent = is_silent
@@ -218,7 +218,7 @@ def tile_images(images: list[U8]) -> U8:
 
 
 def _require_display() -> None:
-    """Raise `UsageError` where there is no display. Qt would end the whole process instead."""
+    """Raise `UsageError` if there is no display. Qt would end the whole process instead."""
     if sys.platform != "linux" or os.environ.get("WAYLAND_DISPLAY"):
         return
     display = os.environ.get("DISPLAY", "")

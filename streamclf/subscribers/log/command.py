@@ -18,7 +18,7 @@ from streamclf.subscribers.log.sinks import Sink, open_sink
 _MAX_BATCH = 1000
 _LINGER_S = 0.25
 _ONCE_SILENCE_S = 10.0
-"""With `once`, give up after this long without a service."""
+"""With `once`, fail after this long without a service."""
 
 
 def run_log(

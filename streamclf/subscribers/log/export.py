@@ -41,9 +41,9 @@ def check_output(path: Path) -> None:
 
 
 def export(path: Path, rows: Iterable[LogRow]) -> int:
-    """Write one record for each row, and return their number. An existing file is replaced once all is written.
+    """Write one record for each row, and return their number. An existing file is replaced after the last record.
 
-    Raises `JournalError` where the disk refuses it; the existing file is then untouched.
+    Raises `JournalError` if the file cannot be written; an existing file is then untouched.
     """
     write: Callable[[Path, Iterator[dict[str, Any]]], int] = _write_csv if path.suffix == ".csv" else _write_parquet
     new_path = path.with_name(path.name + ".new")
@@ -58,7 +58,7 @@ def export(path: Path, rows: Iterable[LogRow]) -> int:
 
 
 def _record(row: LogRow) -> dict[str, Any]:
-    """The columns of one event. Start and end are those of a prediction's window, or of an action up to this event."""
+    """Return the columns of one event. Start and end are a prediction's window, or an action up to this event."""
     epoch, offset, time, stream, kind, label, probability, body = row
     record: dict[str, Any] = {
         "time": time, "stream": stream, "type": kind, "label": label, "probability": probability,

@@ -50,7 +50,7 @@ class JsonlSink:
         return self._position
 
     def write(self, events: Sequence[StreamEvent | Lost], position: Position | None) -> None:
-        """Append `events` in one write and bring it to disk. The next start completes what a crash cut off.
+        """Append `events` in one write and sync it to the disk. After a crash, the next start repairs the last line.
 
         Events that the log already holds are left out. Raises `JournalError`; the file is then as before.
         """
@@ -97,9 +97,11 @@ class JsonlSink:
         remove_oldest(complete_files(self._path), self._rotation.keep)
 
     def _recover(self) -> Position | None:
-        """Cut off a line that a crash left half written, then find the last line with an offset, in whichever file."""
+        """Cut off a line that a crash left half written, then find the last line with an offset, in any file."""
         opening = os.pread(self._fd, len(_OPENING), 0)
-        if not _OPENING.startswith(opening):  # checked before anything is cut off: the file may be somebody else's
+        if not _OPENING.startswith(
+            opening
+        ):  # checked before anything is cut off: the file may belong to another program
             raise JournalError(f"{self._path}: begins with {opening!r}, not like a log of streamclf; give a new file")
         end = _end_of_lines(self._fd)
         os.ftruncate(self._fd, end)
@@ -146,14 +148,14 @@ class JsonlSink:
 
 
 def line_of(item: StreamEvent | Lost) -> bytes:
-    """The line of an event or lost range: one JSON object and a line break. There is no other line break in it."""
+    """Return the line of an event or lost range: one JSON object and a line break, with no other line break in it."""
     if not isinstance(item, Lost):
         return published_json(item) + b"\n"
     return orjson.dumps({"type": "lost", "epoch": item.epoch, "first": item.first, "last": item.last}) + b"\n"
 
 
 def position_of(line: bytes) -> Position | None:
-    """Where a log that ends with `line` resumes; None for an event without offset. Raises `ValueError` if no event."""
+    """Return where a log that ends with `line` resumes; None for an event without offset. Raises `ValueError`."""
     try:
         event = orjson.loads(line)
         offset = event["last"] if event["type"] == "lost" else event["offset"]
@@ -163,7 +165,7 @@ def position_of(line: bytes) -> Position | None:
 
 
 def _time_of_s(line: bytes) -> float | None:
-    """The time of the event in `line`, in seconds since 1970; None where it has none. Raises `ValueError`."""
+    """Return the time of the event in `line`, in seconds since 1970; None if it has no time. Raises `ValueError`."""
     event = orjson.loads(line)
     text = event.get("time", "") if isinstance(event, dict) else ""
     try:
@@ -173,7 +175,7 @@ def _time_of_s(line: bytes) -> float | None:
 
 
 def _end_of_lines(fd: int) -> int:
-    """The offset in bytes behind the last complete line."""
+    """Return the offset in bytes after the last complete line."""
     end = os.fstat(fd).st_size
     while end > 0:
         size = min(_READ_BYTES, end)

@@ -23,10 +23,10 @@ class Rotation:
     max_bytes: int | None = None
     max_age_s: float | None = None
     keep: int | None = None
-    """How many complete files stay, besides the current one."""
+    """Number of complete files to keep, in addition to the current one."""
 
     def is_due(self, size: int, added: int, age_s: float) -> bool:
-        """Whether the next `added` bytes belong into a new file; the current file has `size` bytes and is `age_s` old.
+        """Return whether `added` bytes need a new file; the current file has `size` bytes and is `age_s` old.
 
         An empty file is never rotated.
         """
@@ -37,7 +37,7 @@ class Rotation:
 
 
 def parse_rotation(limits: Sequence[str], keep: int | None) -> Rotation:
-    """Parse limits like `["100MB", "1d"]` and the number of files to keep. Raises `UsageError` that names the fault."""
+    """Parse limits like `["100MB", "1d"]` and the number of files to keep. Raises `UsageError`."""
     max_bytes: int | None = None
     max_age_s: float | None = None
     for text in limits:
@@ -61,14 +61,14 @@ def _checked(text: str, value: float, minimum: float, minimum_text: str) -> floa
 
 
 def complete_files(path: Path) -> list[Path]:
-    """The complete files of the log `path`, oldest first: `events.000001.jsonl`, `events.000002.jsonl` and so on."""
+    """List the complete files of the log `path`, oldest first: `events.000001.jsonl`, `events.000002.jsonl`, …"""
     name = re.compile(rf"{re.escape(path.stem)}\.(\d{{6,}}){re.escape(path.suffix)}")
     found = [(int(match[1]), each) for each in path.parent.iterdir() if (match := name.fullmatch(each.name))]
     return [each for _, each in sorted(found)]
 
 
 def next_name(path: Path) -> Path:
-    """The name that the current file `path` gets when it is complete."""
+    """Return the name that the current file `path` gets when it is complete."""
     known = complete_files(path)
     number = int(known[-1].suffixes[-2].removeprefix(".")) + 1 if known else 1
     return path.with_name(f"{path.stem}.{number:06}{path.suffix}")

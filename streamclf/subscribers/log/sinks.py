@@ -40,7 +40,7 @@ class Sink(Protocol):
         ...
 
     def write(self, events: Sequence[StreamEvent | Lost], position: Position | None) -> None:
-        """Write all events in order and the position, or nothing. Events that are there already are left out."""
+        """Write all events in order and the position, or nothing. Skip events that the file already holds."""
         ...
 
     def close(self) -> None:
@@ -49,7 +49,7 @@ class Sink(Protocol):
 
 
 def open_sink(path: Path, rotation: Rotation | None = None) -> Sink:
-    """Open the log that the suffix of `path` asks for.
+    """Open the log `path`, in the format of its suffix.
 
     Raises `UsageError` for a name without a known suffix, and `JournalError` for a file that cannot be used.
     """
@@ -133,7 +133,7 @@ class SqliteSink:
 
 
 def _row(event: StreamEvent) -> tuple[str, int | None, str, str, str, str | None, float | None, str]:
-    """The row of `event` in table `events`. The label of a status is its state."""
+    """Return the row of `event` in table `events`. The label of a status is its state."""
     label, probability = None, None
     match event:
         case Prediction():

@@ -30,7 +30,7 @@ from streamclf.subscribers.metrics.http_server import PageFunction, PageServer, 
 MAX_STREAMS: Final = MAX_LISTED_STREAMS
 MAX_LABELS: Final = 256
 OTHER: Final = "other"
-"""The label or stream of events beyond these limits."""
+"""The label or stream under which events above these limits are counted."""
 STATES: Final[tuple[State, ...]] = get_args(State)
 _NAME = "metrics"
 _POLL_S = 0.25
@@ -39,7 +39,7 @@ _COMPUTE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25
 _LINK_DROPPED: Final = "link_dropped"
 _DROPPED_PREFIX: Final = "dropped_"
 _COUNTERS: Final = frozenset({"frames", "chunks", "sampled", "skipped", "corrupt", "undecodable", "reconnects"})
-"""The numbers in a status that only grow; each becomes a counter of its name. All others become values."""
+"""The counters of a status that only grow; each becomes a Prometheus counter. All other numbers become gauges."""
 
 
 def run_metrics(
@@ -152,7 +152,7 @@ class MetricsCollector:
             self._actions.labels(stream, label, event.phase).inc()
 
     def _series(self, stream: str, label: str) -> tuple[str, str]:
-        """Return the stream and label to count an event under; beyond a limit that is 'other'.
+        """Return the stream and label to count an event under; each is 'other' above its limit.
 
         A time series lives as long as this process, so their number must be limited.
         """

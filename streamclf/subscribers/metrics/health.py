@@ -1,4 +1,4 @@
-"""Check the health of a service: it sends heartbeats, and no stream is away for too long. Times are monotonic."""
+"""Check the health of a service: it sends heartbeats, and no stream is down for too long. Times are monotonic."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_REASONS: Final = 20
 
 
 class HealthCheck:
-    """Make the answer of `/healthz` from what is known of a service."""
+    """Make the answer of `/healthz` from the state of a service."""
 
     def __init__(self, service: ServiceView, stalled_after_s: float) -> None:
         self._service = service

@@ -167,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
         return token is None or hmac.compare_digest(given, f"Bearer {token}".encode())
 
     def _names_this_machine(self) -> bool:
-        """Check the Host header. A web page could otherwise read this through a domain that resolves to 127.0.0.1."""
+        """Check the Host header. Otherwise a web page could read them through a domain that resolves to 127.0.0.1."""
         try:
             return is_loopback_host(urlsplit(f"//{self.headers.get('Host', '')}").hostname or "127.0.0.1")
         except ValueError:

@@ -130,7 +130,7 @@ class Broker:
                 )
 
     def publish(self, messages: Iterable[MqttMessage], stop: StopRequest) -> bool:
-        """Publish `messages` in order, and wait however long the broker is away.
+        """Publish `messages` in order; while the broker cannot be reached, wait without limit.
 
         Return True once the broker has confirmed all; False if `stop` was set before that.
         """

@@ -73,7 +73,7 @@ class MqttOutlet:
         self._is_online = False
         """Whether the service sends heartbeats."""
         self._published_online: bool | None = None
-        """What has been published on this connection; None at its beginning."""
+        """The availability that was published on this connection; None before the first."""
 
     def deliver(self, batch: Sequence[Item], position: Position | None) -> bool:
         """Publish the messages of a batch; return True once the broker has confirmed all of them."""
@@ -97,7 +97,7 @@ class MqttOutlet:
             self._broker.publish([self._topics.online(self._is_online)], self._stop)
 
     def memory(self) -> dict[str, Any]:
-        """Return what the broker shows of each stream."""
+        """Return the values of each stream that the broker holds."""
         return self._topics.memory()
 
     def close(self) -> None:
@@ -112,8 +112,8 @@ class MqttOutlet:
 class ServiceClock:
     """Measure the age of events by the service's own clock, which may differ from this machine's.
 
-    Heartbeats hold the service's time. One that waited in a queue holds a time that has passed, so the fastest
-    heartbeat of the last one or two minutes counts.
+    Heartbeats hold the service's time. A heartbeat that waited in a queue holds an old time, so the fastest heartbeat
+    of the last one or two minutes counts.
     """
 
     def __init__(self) -> None:

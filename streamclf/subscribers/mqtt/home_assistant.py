@@ -9,8 +9,8 @@
     PREFIX/STREAM/prediction, status   JSON, with `every` only
 
 Retained topics describe the present, so an old event must not switch anything on when the outlet catches up after an
-outage: an event older than a minute goes to `action` only. An action that still goes on has an update each second,
-which switches it on. The end of an action always switches it off.
+outage: an event older than a minute goes to `action` only. A running action has an update each second, which switches
+it on. The end of an action always switches it off.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class _PublishedStream:
 
 
 class Topics:
-    """Convert events to messages. `memory` is that of an earlier process, whose work this one continues.
+    """Convert events to messages. `memory` comes from an earlier process, and this one continues its work.
 
     Raises `UsageError` for an invalid prefix or memory.
     """
@@ -83,7 +83,7 @@ class Topics:
         return {"streams": {name: {"label": s.label, "actions": dict(s.actions)} for name, s in self._streams.items()}}
 
     def online(self, is_online: bool) -> MqttMessage:
-        """Make the message that tells whether the retained messages are kept up to date."""
+        """Make the message that says whether the retained messages are kept up to date."""
         return MqttMessage(topic=self.status_topic, payload=b"online" if is_online else b"offline", retain=True)
 
     def retained(self) -> Iterator[MqttMessage]:

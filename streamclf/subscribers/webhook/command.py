@@ -119,7 +119,7 @@ class RequestContent:
 class DeadLetters:
     """A dead letter queue: the requests that the receiver refused, with the reason, as one JSON object a line.
 
-    A refused request is on disk before the position moves on.
+    A refused request is on disk before the position after it is stored.
     """
 
     def __init__(self, path: Path) -> None:
@@ -201,7 +201,7 @@ class WebhookOutlet:
         """Do nothing: the receiver gets events only."""
 
     def memory(self) -> dict[str, Any]:
-        """Return nothing: the position is all that the next start needs."""
+        """Return nothing: the next start needs only the position."""
         return {}
 
     def _content(self, batch: Sequence[Item]) -> RequestContent:

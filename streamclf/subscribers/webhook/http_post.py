@@ -119,7 +119,7 @@ class Poster:
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
             if is_reused and isinstance(error, ConnectionError):
-                # The receiver may have closed the idle connection, which shows only now and is no failure.
+                # The receiver may have closed the idle connection. That shows only now, and is no failure.
                 return self.post(body, headers)
             raise UnreachableError(_fault(error)) from error
 
