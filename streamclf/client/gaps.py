@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class GapTracker:
-    """Decide which events to return, whatever arrives in whatever order; see `subscription` for the guarantees.
+    """Decide which events to return, in whatever order they arrive; see `subscription` for the guarantees.
 
     The live socket, heartbeats and pages of the journal are its inputs.
     """
@@ -21,7 +21,7 @@ class GapTracker:
         self._streams = streams
         self._from_start = after == START
         self.position = after
-        """Everything up to here has been passed on."""
+        """Everything up to here has been passed to the subscription."""
         self.returned = after
         """Everything up to here has been returned to the consumer; it may store this."""
         self._seen: dict[str, int] = {}
@@ -44,7 +44,7 @@ class GapTracker:
         if self.position is None:
             self.position = Position(event.epoch, event.offset - 1)
         if event.epoch != self.position.epoch:
-            self._target = max(self._target, 1)  # the heartbeat or the first page tells how to go on
+            self._target = max(self._target, 1)  # the heartbeat or the first page shows where to continue
             return []
         if self.is_behind:
             self._target = max(self._target, event.offset)
@@ -120,7 +120,7 @@ class GapTracker:
         """Switch to a new journal: the missing events of the old one are lost, and their number is unknown."""
         assert self.position is not None
         old = self.position
-        # The last messages of the old journal may still wait in the queue, behind a page of the new one.
+        # The last messages of the old journal may still wait in the queue, after a page of the new one has arrived.
         self._old_epochs.add(old.epoch)
         lost: list[Received] = [] if old == START else [Lost(epoch=old.epoch, first=old.offset + 1, last=None)]
         self.position, self._seen, self._target = Position(epoch, 0), {}, head

@@ -47,7 +47,7 @@ class _PageHeader(_Header):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """One reply: all events up to `upto` that match the filter, without those in the `lost` ranges."""
+    """One reply: all events up to `upto` that match the filter, except events in the `lost` ranges."""
 
     epoch: str
     head: int

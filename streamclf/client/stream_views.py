@@ -1,4 +1,4 @@
-"""Reduce a service's events to what each stream shows now. No input or output; the caller gives the monotonic time."""
+"""Reduce a service's events to the present state of each stream. No I/O; the caller gives the monotonic time."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ SERVICE_SILENT_S: Final = 5.0
 """Treat a service as silent when it has sent nothing for this long.
 
 A service sends a heartbeat every second, so this is five missed heartbeats. The supervisor restarts a hub that died
-after 0.2 s, and the hub takes about a second to publish again: a limit near that would turn each restart into an alarm
-and into an "offline" in Home Assistant. A longer limit would show outdated predictions as current ones.
+after 0.2 s, and the hub takes about a second to publish again: with a limit near that, each restart would cause an
+alarm and an "offline" in Home Assistant. A longer limit would show outdated predictions as current ones.
 """
 RATE_WINDOW_S: Final = 3.0
 _MAX_ARRIVALS = 1024
@@ -24,7 +24,7 @@ _MAX_LATENCIES = 64
 
 @dataclass(slots=True)
 class StreamView:
-    """The latest events of one stream, and what follows from them. Times are monotonic seconds."""
+    """The latest events of one stream, and values derived from them. Times are monotonic seconds."""
 
     status: Status | None = None
     status_at_s: float | None = None
@@ -34,7 +34,7 @@ class StreamView:
     predicted_at_s: float | None = None
     action: Action | None = None
     active: dict[str, Action] = field(default_factory=dict)
-    """The actions that go on now, by label, oldest first."""
+    """The running actions by label, oldest first."""
     history: deque[tuple[str, float]] = field(default_factory=lambda: deque(maxlen=_MAX_HISTORY))
     """(label, probability) of the latest predictions, oldest first."""
     _arrivals_s: deque[float] = field(default_factory=lambda: deque(maxlen=_MAX_ARRIVALS))

@@ -61,9 +61,9 @@ def subscribe(
     """Subscribe to a service's events; the service may start later.
 
     `streams` and `types` (prediction, action, status, heartbeat) restrict the returned events; None means all. `after`
-    (with `replay`) resumes behind a stored `Subscription.position`, or at `START`; None starts with the next event.
-    `patience_s` raises `BusError` when the service has sent nothing for that long (it sends a heartbeat each second);
-    None waits for ever.
+    (with `replay`) resumes after a stored `Subscription.position`, or at `START`; None starts with the next event.
+    `patience_s` is the time without any message after which `BusError` is raised (the service sends a heartbeat each
+    second); with None there is no limit.
 
     For a service with keys, `keys` is this subscriber's secret file (`streamclf keys`) and `server_key` the service's
     public file. A secret file that was made for the service holds the public key and the endpoint too; then give that
@@ -312,4 +312,6 @@ class Subscription:
             self._last_message_at = time.monotonic()
             self._add_ready(self._tracker.add_page(page))
         elif self._replay_client.is_pausing:
-            self._receive_live(min(timeout_s, _RETRY_POLL_S))  # the service is away; a heartbeat shows when it is back
+            self._receive_live(
+                min(timeout_s, _RETRY_POLL_S)
+            )  # the service cannot be reached; a heartbeat shows when it is back

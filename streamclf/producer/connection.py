@@ -133,7 +133,7 @@ class ProducerConnection:
         self._ack_timeout_s = min(2 * self._ack_timeout_s, _ACK_TIMEOUT_S[1])
 
     def rewind(self, seq: int) -> None:
-        """Continue behind `seq`. A hub with a new journal may know less than the old one had confirmed."""
+        """Continue after `seq`. A hub with a new journal may lack drafts that the old one had confirmed."""
         self._unconfirmed.clear()
         self._last_sent = self.confirmed = seq
 
@@ -141,7 +141,7 @@ class ProducerConnection:
         socket = self._context.socket(zmq.DEALER)
         socket.linger = 0
         socket.sndhwm = high_water
-        socket.immediate = True  # libzmq queues nothing for a hub that is not there; the producer holds it instead
+        socket.immediate = True  # libzmq queues nothing without a connection to a hub; the producer holds the drafts
         socket.maxmsgsize = MAX_LINK_MESSAGE_BYTES
         socket.reconnect_ivl, socket.reconnect_ivl_max = 50, 500
         try:

@@ -117,7 +117,7 @@ class EventProducer:
 
     @property
     def dropped(self) -> dict[str, int]:
-        """The number of drafts dropped because the hub was away too long, by stream."""
+        """The number of drafts dropped because the hub could not be reached for too long, by stream."""
         with self._lock:
             return dict(self._dropped)
 
@@ -196,7 +196,7 @@ class EventProducer:
             return self._close_by is not None and (not self._pending or time.monotonic() >= self._close_by)
 
     def _clear_wake(self) -> None:
-        self._wake_sent = False  # before the thread looks at the queue: the next post wakes it again
+        self._wake_sent = False  # before the thread reads the queue: the next post wakes it again
         os.read(self._wake_read, 1)
 
     def _handle_reply(self, frames: list[bytes], connection: ProducerConnection) -> None:

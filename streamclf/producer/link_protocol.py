@@ -6,7 +6,7 @@ Each message is a few ZeroMQ frames; numbers are little endian:
                       drafts   instance(16) name after(u64) JSON [[seq, type, stream, captured_ns, body], ...]
                       preview  stream JPEG                                     on a second socket
     hub -> producer   ack      seq(u64)                after the commit
-                      again    seq(u64)                drafts before these are missing: resend from behind seq
+                      again    seq(u64)                drafts before these are missing: resend all after seq
                       wanted   hub-run(16) JSON [stream, ...]                  answers hello, and on every change
 
 `after` is the sequence number before the first draft of a message. The hub accepts a message only if it has everything

@@ -19,7 +19,7 @@ from streamclf.errors import SourceError, UsageError
 
 _TIME_BASE = Fraction(1, 1000)
 MAX_GIF_FRAMES = 1200
-"""Two minutes at 10 frames per second. All frames stay in memory until the palette is known."""
+"""Two minutes at 10 frames per second. All frames stay in memory until the palette has been chosen."""
 
 
 class FilmWriter:

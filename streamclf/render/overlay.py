@@ -28,7 +28,7 @@ _STATE_COLOURS: Final = {state: bgr(colour) for state, colour in STATES.items()}
 class OverlayState:
     """The values to draw for one stream.
 
-    `top` holds (label, probability), most probable first; `history` the same of earlier predictions, oldest first.
+    `top` holds (label, probability), most probable first. `history` holds the best of each earlier one, oldest first.
     """
 
     stream: str
@@ -39,7 +39,7 @@ class OverlayState:
     rate_per_s: float | None = None
     latency_ms: float | None = None
     actions: Sequence[str] = ()
-    """Labels of the actions that go on now."""
+    """Labels of the running actions."""
 
 
 def draw(frame: U8, state: OverlayState) -> U8:
@@ -105,7 +105,7 @@ def _draw_labels(canvas: U8, state: OverlayState, unit: float) -> None:
 
 
 def _draw_label_plate(canvas: U8, state: OverlayState, corner: tuple[int, int], unit: float) -> None:
-    """Draw the label on a coloured plate with its bottom left at `corner`, and a ring while its action goes on."""
+    """Draw the label on a coloured plate with its bottom left at `corner`, and a ring while its action runs."""
     label, probability = state.top[0]
     x, bottom = corner
     size = round(22 * unit)

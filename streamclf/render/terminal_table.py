@@ -31,7 +31,7 @@ class LiveTable:
         self._changes: deque[Text] = deque(maxlen=MAX_CHANGES)
 
     def apply(self, event: Received, *, age_s: float = 0.0) -> None:
-        """Show `event`, which is `age_s` old. An old event counts for no rate and is not listed as a change."""
+        """Show `event`, which is `age_s` old. An old event is not part of the rate and is not listed as a change."""
         if age_s == 0:
             self._list_changes(event)
         self.service.apply(event, time.monotonic() - age_s)
@@ -105,7 +105,7 @@ def short_age(seconds: float) -> str:
 
 
 def _timeline(view: StreamView) -> Text:
-    """One block for each of the latest predictions: its colour is the label, its height the probability."""
+    """Draw a block for each of the latest predictions: its colour is the label, its height the probability."""
     text = Text()
     for label, probability in list(view.history)[-HISTORY:]:
         text.append(BLOCKS[round(probability * (len(BLOCKS) - 1))], label_hex(label))

@@ -40,8 +40,8 @@ class ChunkBuilder:
     def sample(self, frame: Frame, *, discontinuity: bool = False) -> Sequence[tuple[FramePlacement, Frame]]:
         """Sample the next frame. Returns the placements for `render`; for most frames there are none."""
         is_new = discontinuity or frame.discontinuity
-        # The sampler had announced that it does not need a skipped frame. If a stall or damage has changed that
-        # meanwhile, the frame counts as lost.
+        # The sampler had answered that it does not need a skipped frame. If it needs the frame now, after a stall or
+        # damage, the frame counts as lost.
         if frame.image is None and self._sampler.peek(frame.pts_ns, discontinuity=is_new).current:
             return ()
         previous = self._previous

@@ -1,7 +1,7 @@
 """Share chunks between processes through a ring in shared memory: one writer, any number of readers, no locks.
 
 The memory comes from `streamclf.runtime.shared_memory`; the processes receive its file descriptor. Each slot carries a
-sequence number that is odd while the slot is written (a sequence lock). It tells a reader whether its copy is whole.
+sequence number that is odd while the slot is written (a sequence lock). It shows a reader whether its copy is whole.
 Python has no memory barriers. x86 makes stores visible in order; on other processors a checksum must agree, too.
 
 Layout, in 8-byte words: a header (`_Head`), then per slot a header (`_Slot`) and (t, H, W, 3) uint8 RGB.
@@ -35,7 +35,7 @@ HEADER_BYTES = 128
 SLOT_HEADER_BYTES = 128
 MAX_SLOTS = 4096
 RESERVE_BYTES = 64 << 20
-"""Memory that a ring leaves for everything else: the kernel kills processes when memory runs out."""
+"""Memory that must stay free beside the rings: the kernel kills processes when memory runs out."""
 STORES_IN_ORDER = platform.machine().lower() in ("x86_64", "amd64", "i686")
 
 

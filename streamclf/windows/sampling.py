@@ -34,21 +34,21 @@ class PointCounts:
 
 
 NO_POINTS: Final = PointCounts(previous=0, current=0, new_segment=False)
-"""The result for most frames, which fill no point: a constant saves creating an object for each."""
+"""The result for most frames, which fill no point: one constant instead of a new object for each frame."""
 
 
 def exact_fps(fps: float) -> Fraction:
-    """Return the exact rate behind a rounded one: 29.97002997 is 30000/1001, 0.1 is 1/10."""
+    """Return the exact rate of a rounded one: 29.97002997 is 30000/1001, 0.1 is 1/10."""
     return Fraction(fps).limit_denominator(1001)
 
 
 class Sampler:
-    """Choose the nearest frame for every point of the grid `anchor + k / fps`, as early as it is known.
+    """Choose the nearest frame for every point of the grid `anchor + k / fps`, as early as possible.
 
     `anchor` is the time of the segment's first frame. A frame fills the points up to `pts + d/2` at once. `d` is the
     shortest of the last intervals: the next frame is not expected sooner. So regular streams are sampled exactly and
-    without any delay. If the next frame comes late, the points that lie nearer to the frame before it are filled from
-    that one. A point halfway between two frames takes the earlier.
+    without any delay. If the next frame comes late, the points that lie nearer to the frame before it are filled with
+    the frame before it. A point halfway between two frames takes the earlier frame.
 
     All times are integer nanoseconds and the grid is exact: it does not drift over days.
 
@@ -339,7 +339,7 @@ class WindowTracker:
         return range(first, index + 1)
 
     def chunks_until_window(self) -> int:
-        """Return how many chunks, if none is missing, complete the next window; 1 while that is unknown."""
+        """Return how many further chunks complete the next window, if no chunk is missing; 1 if that is unknown."""
         if self._last is None:
             return 1
         need = max(1, self._chunks - self.run)
@@ -353,7 +353,7 @@ class WindowTracker:
     def needs(self, segment: int, index: int) -> bool:
         """Return whether a window may contain the next chunk.
 
-        It cannot if the chunk lies between two windows, or in a window that already lacks another chunk.
+        No window contains a chunk that lies between two windows, or in a window that already lacks another chunk.
         """
         into = (index - self.phase) % self.hop  # chunks between the beginning of the last window and this one
         run = self.run if self._last == (segment, index - 1) else 0
