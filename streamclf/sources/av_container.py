@@ -51,9 +51,9 @@ TEXT_CODECS = frozenset({"ansi", "bintext", "xbin", "idf"})
 """FFmpeg reads any text file as a film of a terminal, with these codecs."""
 
 PACKETS_MISSED = "RTP: missed"
-"""FFmpeg's log line about packets that a network lost. It is the only sign: frames around the hole are not marked."""
+"""FFmpeg's log line about packets that a network lost. It is the only sign: frames around the gap are not marked."""
 UNTIMED_FORMATS = frozenset({"mpjpeg", "mjpeg", "h264", "hevc", "m4v"})
-"""Formats without time stamps. FFmpeg invents 25 per second, which a live source does not keep to."""
+"""Formats without time stamps. FFmpeg assumes 25 frames per second, which a live source may not send."""
 
 
 class AvContainer:
@@ -81,7 +81,7 @@ class AvContainer:
         self._damage = DamageTracker()
         self._reads_log = low_delay
         self.lost = 0
-        """Number of holes in the received packets: FFmpeg logs one line for each."""
+        """Number of gaps in the received packets: FFmpeg logs one line for each."""
         self._hardware = hardware
         self._container = self._open(url, options)
         self.undecodable = 0
@@ -222,7 +222,7 @@ class AvContainer:
         return None if pts is None else _to_ns(pts, frame.time_base or self._stream.time_base)
 
     def _packets(self) -> Iterator[Packet[Any] | None]:
-        """Iterate over packets of the chosen stream; None stands for one of another, so that time-outs are checked."""
+        """Iterate over packets of the chosen stream; None stands for a packet of another, to check time-outs."""
         demuxed = self._container.demux()
         waited_s = 0.0  # waiting for data, including reads that only returned a packet that was held back
         while True:
@@ -344,8 +344,8 @@ class AvContainer:
 def _captured_log() -> Iterator[list[tuple[int, str, str]]]:
     """Collect FFmpeg's log lines of this thread, as (level, component, text), while the `with` block runs.
 
-    The log is captured only while a packet is read. PyAV takes Python's lock for each line; if the log were always
-    captured, the threads of a decoder that is being closed would wait for that lock for ever.
+    The log is captured only while a packet is read. PyAV takes Python's lock for each line. If the log were always
+    captured, closing a decoder would be a deadlock: its threads would wait for that lock.
     """
     before = av.logging.get_level()
     av.logging.set_skip_repeated(False)  # a second loss is one more line

@@ -1,9 +1,9 @@
-"""Track which frames are damaged, and when the damage has left the picture. Pure: no I/O, no clock."""
+"""Track which frames are damaged, and until when. Pure: no I/O, no clock."""
 
 from __future__ import annotations
 
 REFRESH_FRAMES = 300
-"""A camera that sends no key frames refreshes the picture part by part. After this many frames without new damage, ten
+"""A camera that sends no key frames refreshes the image part by part. After this many frames without new damage, ten
 seconds or more at any usual rate, it has sent every part again."""
 
 
@@ -12,7 +12,7 @@ class DamageTracker:
 
     A frame is *broken* when its own data was lost, marked as damaged or could not be decoded. A frame is *corrupt* when
     it is broken, or predicted from a broken one: when a frame was broken since the last intact key frame. A decoder
-    continues to predict and reports no error, so the smear of one lost packet stays until the next key frame.
+    continues to predict and reports no error, so the damage of one lost packet stays until the next key frame.
 
     The distinction matters later: corrupt frames are classified and counted in their window. Only a run of broken
     frames ends a segment (`streamclf.windows.sampling.ChunkSampler`). Otherwise a link that loses a packet now and then

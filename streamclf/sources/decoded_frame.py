@@ -49,5 +49,5 @@ def oriented(frame: av.VideoFrame, pixel_aspect: Fraction) -> OrientedFrame:
 
 def plausible_aspect(aspect: Fraction | None) -> Fraction:
     """Return a pixel's width divided by its height; 1 if it is unknown or implausible."""
-    # Some encoders write nonsense; no camera has pixels longer than 4:1.
+    # Some encoders write invalid values; no camera has pixels longer than 4:1.
     return aspect if aspect and aspect != 1 and Fraction(1, 4) <= aspect <= 4 else SQUARE

@@ -50,7 +50,7 @@ def timeout_message(limits: Timeouts, *, opening: bool) -> str:
 
 
 def no_frame_message(waited_s: float, undecodable: int) -> str:
-    """Explain that packets arrive and none of them gives a frame."""
+    """Explain that packets arrive but give no frame."""
     return (
         f"data arrives, but no frame could be decoded for {waited_s:.0f} s ({undecodable} broken packets); "
         "check the camera's codec and key frame interval"

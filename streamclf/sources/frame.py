@@ -93,7 +93,7 @@ class Source(ABC):
     live: bool
     """A live source has no end: one that ends has failed."""
     max_stale_s: float | None = None
-    """Seconds that a frame may arrive later than its time stamp says, and still count as live; None: unknown."""
+    """A frame that arrives later than its time stamp by more than this many seconds is stale; None: not known."""
     undecodable: int = 0
     """Number of packets so far that could not be decoded."""
     lost: int = 0
@@ -101,7 +101,7 @@ class Source(ABC):
     dropped_by_sender: int = 0
     """Number of frames so far that the sender reports as dropped."""
     stale: int = 0
-    """Number of frames so far that a stall had made old, and that the source dropped."""
+    """Number of frames so far that the source dropped because a stall had made them old."""
 
     def __iter__(self) -> Self:
         return self
@@ -120,7 +120,7 @@ class Source(ABC):
     @property
     @abstractmethod
     def info(self) -> SourceInfo:
-        """The properties of the stream that are known by now."""
+        """The properties of the stream, as far as they are known."""
 
     @abstractmethod
     def close(self) -> None:

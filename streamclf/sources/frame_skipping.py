@@ -21,8 +21,8 @@ PacketT = TypeVar("PacketT")
 
 MAX_PENDING_SKIPPED = 64
 MAX_PENDING_SKIPPED_NS = NS // 4
-"""Skipped frames are returned when the next decoded frame comes out. Before so many of them, or the oldest for so long,
-are waiting for that, one packet is decoded: a stream that returns no frame for a second would count as stalled."""
+"""Skipped frames are returned when the next decoded frame comes out. Before this many of them wait, or the oldest waits
+this long, one packet is decoded: a stream that returns no frame for a second would count as stalled."""
 NO_INTERVAL_NS = 1 << 62
 MAX_TIMES = 256
 """Skipping needs fewer packets than this inside the decoder: a decoder holds back a few for each of its threads."""
@@ -79,9 +79,9 @@ class PacketSkipper(Generic[PacketT]):
     """Decide which packets of one stream go to its decoder. Packets come in decoding order."""
 
     def __init__(self, *, low_delay: bool) -> None:
-        """`low_delay`: skipping a packet must not delay another frame that is needed."""
+        """Skip nothing before a selector is set. `low_delay`: skipping must not delay another needed frame."""
         self.selector: FrameSelector | None = None
-        """None: decode everything."""
+        """None decodes every packet."""
         self._low_delay = low_delay
         self._times: list[int] = []  # of the frame that came out last, if any, and of all packets beyond it
         self._has_output = False
@@ -135,7 +135,7 @@ class PacketSkipper(Generic[PacketT]):
         return self._release_held(intact=True)
 
     def pop_skipped_before(self, at_ns: int | None) -> Sequence[SkippedPacket[PacketT]]:
-        """Return what was skipped before the decoder's next output, the frame at `at_ns` in display order."""
+        """Return the packets skipped before the decoder's next output, the frame at `at_ns` in display order."""
         if self.selector is None:
             return ()
         if at_ns is None:
@@ -156,7 +156,7 @@ class PacketSkipper(Generic[PacketT]):
         return popped
 
     def pop_skipped(self) -> Sequence[SkippedPacket[PacketT]]:
-        """Return everything that was skipped and not returned yet; no decoded frame follows it."""
+        """Return all skipped packets that were not returned yet; no decoded frame follows them."""
         popped, self._skipped = self._skipped, []
         return popped
 
@@ -198,7 +198,7 @@ class PacketSkipper(Generic[PacketT]):
         return [held.packet]
 
     def _needs(self, at_ns: int) -> bool | None:
-        """Return whether the frame may be needed. None: it depends on the next frame's time, which may still change."""
+        """Return whether the frame may be needed; None while the next frame's time decides, which may still change."""
         assert self.selector is not None
         place = bisect_left(self._times, at_ns)
         before_ns = self._times[place - 1]

@@ -26,15 +26,15 @@ PROBE_CODEC: Final = "h264"
 
 
 class HardwareError(SourceError):
-    """A device that opened decodes nothing of this video, and is not used again.
+    """A device that opened but decodes nothing of this video, and is not used again.
 
-    The reader of the video opens it once more, and gets the CPU then.
+    The reader of the video then opens the video again, decoded by the CPU.
     """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeDevice:
-    """The device that decodes, or None for the CPU. `note`: a remark for the status, if any."""
+    """The device that decodes, or None for the CPU, and a note for the status, if any."""
 
     device: HardwareDevice | None = None
     note: str | None = None

@@ -47,7 +47,7 @@ def list_images(folder: Path) -> list[Path]:
 class ImageFolderSource(Source):
     """The images in `folder` as frames, `fps` of them per second of media time, which begins at 0.
 
-    An image that cannot be read is dropped and counted (`undecodable`); its time passes. `loop`: at the end, list the
+    An image that cannot be read is dropped and counted (`undecodable`), and leaves a gap. `loop`: at the end, list the
     folder again and begin again, with a `discontinuity`.
     """
 

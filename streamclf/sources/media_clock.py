@@ -8,7 +8,7 @@ WRAPS_NS = (round(2**33 * NS / 90_000), round(2**32 * NS / 90_000))
 """MPEG's 33 bits at 90 kHz wrap around to 0 after 26.5 h, RTP's 32 bits after 13.3 h. FFmpeg unwraps the first time of
 a connection, not the later ones."""
 WRAP_SLACK_NS = 60 * NS
-"""A jump back is a wrap-around if it lands this near to where a wrap-around would."""
+"""A jump back counts as a wrap-around if the unwrapped time is this near to the expected time."""
 ESTIMATE_SLACK_NS = NS
 """A time stamp that is less than this before an estimated one counts as later: the estimate was too late."""
 

@@ -41,7 +41,7 @@ RTSP_OPTIONS = {
     "protocol_whitelist": "rtsp,rtsps,rtp,srtp,udp,tcp,tls,crypto",
 }
 TRANSPORTS = {
-    # A camera drops packets over TCP, too. FFmpeg detects holes only with a reorder queue, of 2 packets at least.
+    # A camera drops packets over TCP, too. FFmpeg detects gaps only with a reorder queue, of 2 packets at least.
     "tcp": {"rtsp_transport": "tcp", "reorder_queue_size": "2"},
     "udp": {"rtsp_transport": "udp"},
 }
@@ -95,7 +95,7 @@ class FrameReader(Protocol):
     def frames(self) -> Iterator[DecodedFrame]:
         """Iterate over all frames until the end.
 
-        Raises `SourceError` for a fault or a time-out, `HardwareError` if a device decodes none of them.
+        Raises `SourceError` for a fault or a time-out, `HardwareError` if a device decodes no frame.
         """
 
     def close(self) -> None:
@@ -145,7 +145,7 @@ class NetworkSource(Source):
         else:
             self._reader = self._open_rtsp(may_fall_back=demuxer == "auto")
         self.live = rtsp or self._reader.is_endless
-        # HLS brings seconds of video at once, then none for as long.
+        # HLS brings seconds of video at once, then no video for as long.
         self._pacer = RealtimePacer(self._stop) if not self.live or self._reader.is_segmented else None
         self.max_stale_s = MAX_STALE_S if rtsp else None
         self._render = FrameRenderer()

@@ -1,4 +1,4 @@
-"""Classify packets of H.264 and H.265 by their first bytes: is another picture predicted from this one or not?"""
+"""Classify packets of H.264 and H.265 by their first bytes: is another picture (frame) predicted from them?"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ START: Final = b"\0\0\1"
 
 
 class PacketKind(NamedTuple):
-    """`key`: decoding can begin here. `disposable`: only a picture that no other picture is predicted from."""
+    """The kind of a packet. `key`: decoding can begin here. `disposable`: no other picture is predicted from it."""
 
     key: bool
     disposable: bool

@@ -39,7 +39,7 @@ HANDSHAKE_S = 2.0
 
 
 class PushSource(Source):
-    """The frames that one program at a time pushes. Without time stamps, media time is its monotonic clock."""
+    """The frames that a program pushes; one program at a time. Media time is `pts_ns` of the program."""
 
     live = True
 
@@ -152,7 +152,7 @@ class PushSource(Source):
         return True
 
     def _receive(self, into: memoryview) -> bool:
-        """Fill `into`. Returns False if a stop is requested. Raises `SourceError` if the program stalls or leaves."""
+        """Fill `into`. Returns False if a stop is requested. Raises `SourceError` if the program stalls or ends."""
         assert self._peer is not None  # accepted before
         deadline = time.monotonic() + self._read_timeout_s
         self._peer.settimeout(POLL_S)

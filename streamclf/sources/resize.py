@@ -21,7 +21,7 @@ Resize = Literal["stretch", "crop", "letterbox"]
 MAX_STRETCH = 16
 """`crop` scales the whole image first: one 16 times as elongated as the model's input would need much memory."""
 MAX_SCALERS = 4
-"""A scaler keeps its tables for one target size: the model's, the preview's and two spare ones."""
+"""A scaler keeps its tables for one target size. Usually there are two: the model's and the preview's."""
 
 
 def scaled_size(source: tuple[int, int], target: tuple[int, int], resize: Resize) -> tuple[int, int]:
@@ -69,7 +69,7 @@ class OrientedFrame(NamedTuple):
 
 
 class FrameRenderer:
-    """Render PyAV frames with one reused scaler for each target size, whose tables are made once."""
+    """Render PyAV frames with one scaler for each target size, so that its tables are made only once."""
 
     def __init__(self) -> None:
         import av

@@ -6,7 +6,7 @@
 | `auth`, `sdp`, `address` | authentication; the server's description of its media; URLs |
 | `rtp`, `reorder`, `rtcp` | packets, their order, and the reports about them |
 | `nal`, `access_units` | packets -> NAL units -> access units, one for each frame |
-| `media` | all of that for one track; pure: bytes and a clock in, access units out |
+| `media` | the previous two rows for one track; pure: bytes and a clock in, access units out |
 | `connection`, `client`, `session` | sockets with deadlines; requests and responses; from a URL to packets |
 | `decoder`, `reader` | access units -> frames; the whole client, as `streamclf.sources.network` uses it |
 | `fallback` | streams that this client does not support, which FFmpeg reads instead |

@@ -15,7 +15,7 @@ MAX_NALS = 2048
 class AccessUnit(NamedTuple):
     """A frame's data in Annex B form. `timestamp` is in ticks. `damaged`: some data is missing or wrong.
 
-    `waited_s`: for how long the frame was complete before the assembler could detect that.
+    `waited_s`: seconds from the frame's last packet until the assembler could detect that it was the last.
     """
 
     data: bytes
@@ -46,7 +46,7 @@ class AccessUnitAssembler:
         """Number of frames dropped because they had too many bytes or NAL units."""
 
     def push(self, arrival: OrderedRun, timestamp: int, now: float) -> list[AccessUnit]:
-        """Add the next packets, whose time is `timestamp` (ticks). Returns the frames that they complete."""
+        """Add the next packets, all with `timestamp` (ticks). Returns the frames that they complete."""
         run, lost = arrival
         depacketizer = self._depacketizer
         units: list[AccessUnit] = []

@@ -177,7 +177,7 @@ class RtspClient:
         return True
 
     def _respond(self, request: RtspMessage) -> None:
-        """Respond to a request by the server: a check whether we are alive, or an end of the session."""
+        """Respond to a request by the server. Raises `StreamEndedError` if the server ends the session."""
         known = request.method in ("OPTIONS", "GET_PARAMETER", "SET_PARAMETER", "ANNOUNCE", "REDIRECT", "TEARDOWN")
         response = response_bytes(200 if known else 501, request.sequence)
         self._connection.send(response, time.monotonic() + SEND_S)

@@ -40,7 +40,7 @@ class RtspDecoder:
         self._held_after_s = held_after_s
         self._media = media
         self._damage = DamageTracker()
-        # Decoded with the first frame, in case the server sends them only in its SDP. Those in the stream come later.
+        # Decoded with the first frame, in case the server sends them only in its SDP. Sets in the stream come later.
         self._parameter_sets = b"".join(START_CODE + nal for nal in track.parameter_sets)
         self._fps = track.fps
         self._size = (0, 0)

@@ -21,7 +21,7 @@ class TrackReceiver:
     """Receive one track through losses, new senders and clock jumps. Times `now` are monotonic seconds."""
 
     def __init__(self, track: VideoTrack, *, reorder_s: float) -> None:
-        """`reorder_s`: how long to wait for a missing packet; 0 over TCP."""
+        """Wait for a missing packet for at most `reorder_s`; 0 over TCP."""
         self._track = track
         self._depacketizer = DEPACKETIZERS[track.codec]()
         self._assembler = AccessUnitAssembler(self._depacketizer)
@@ -34,7 +34,7 @@ class TrackReceiver:
         self._ssrc: int | None = None
         self._candidate: PacketRun | None = None  # one packet of another sender
         self._damaged = False
-        self._clock: tuple[int, int] | None = None  # Unix time in ns at so many ticks
+        self._clock: tuple[int, int] | None = None  # (Unix time in ns, ticks) of the latest report
         self._early_report: SenderReport | None = None
         self.codec = self._depacketizer.codec
         self.lost = 0
@@ -87,7 +87,7 @@ class TrackReceiver:
         return units
 
     def expire(self, now: float) -> list[AccessUnit]:
-        """End the waits for missing packets that are due. Returns the frames that this completes, gaps included."""
+        """End overdue waits for missing packets. Returns the frames that this completes, with or without gaps."""
         return self._assemble(self._reorder.expire(now), now)
 
     def push_rtcp(self, packets: Iterable[bytes], now: float) -> None:
@@ -107,7 +107,7 @@ class TrackReceiver:
         return self._reception.report(self._own_ssrc, now)
 
     def media_ns(self, ticks: int) -> int:
-        """Convert ticks to media time in nanoseconds, 0 at the first packet."""
+        """Convert ticks to media time in nanoseconds, which is 0 at the first packet."""
         return ticks * NS // self._track.clock_hz
 
     def wall_ns(self, ticks: int) -> int | None:

@@ -26,7 +26,7 @@ class Depacketizer(ABC):
 
     def __init__(self) -> None:
         self.parts: list[bytes] = []
-        """The parts of a NAL unit whose end has not arrived yet."""
+        """The received parts of a NAL unit that is not complete yet."""
         self._size = 0
         self.malformed = 0
         """Number of packets that are not of this codec."""
@@ -46,16 +46,16 @@ class Depacketizer(ABC):
         call, because most packets are of this kind.
         """
         (mask, value), flags = self.fragment, self.header_bytes
-        data, room, append = flags + 1, MAX_NAL_BYTES - self._size, self.parts.append
+        data, left, append = flags + 1, MAX_NAL_BYTES - self._size, self.parts.append
         end = begin
         for payload in islice(payloads, begin, None):
             size = len(payload) - data
-            if size <= 0 or payload[0] & mask != value or payload[flags] & 0xC0 or size > room:
+            if size <= 0 or payload[0] & mask != value or payload[flags] & 0xC0 or size > left:
                 break
             append(payload[data:])
-            room -= size
+            left -= size
             end += 1
-        self._size = MAX_NAL_BYTES - room
+        self._size = MAX_NAL_BYTES - left
         return end
 
     @abstractmethod
@@ -67,7 +67,7 @@ class Depacketizer(ABC):
         """Return whether the unit contains the first part of a frame."""
 
     def flush(self) -> list[bytes]:
-        """Return the received part of a NAL unit whose end did not arrive.
+        """Return the received part of an incomplete NAL unit, and begin a new one.
 
         A decoder decodes an incomplete slice as far as it goes. An incomplete parameter set would damage every frame
         after it, so it is dropped.

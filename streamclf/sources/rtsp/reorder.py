@@ -75,7 +75,7 @@ class ReorderBuffer:
         return released
 
     def drain(self) -> list[OrderedRun]:
-        """Return all packets held back, because their sender was replaced. The next packet may have any number."""
+        """Return all packets held back, after a change of the sender. The next packet may have any number."""
         released = []
         while self._waiting:
             released += self._skip()

@@ -144,7 +144,7 @@ def _pairs(fmtp: str) -> dict[str, str]:
 
 
 def _unusual(codec: str, fmtp: dict[str, str]) -> str | None:
-    """Return the name of a packetization that cameras do not use and that we do not support; None for the others."""
+    """Return the name of a packetization that we do not support, since cameras do not use it; None for others."""
     if codec == "H264" and fmtp.get("packetization-mode", "0") not in ("", "0", "1"):
         return "H.264 with its slices out of order (packetization-mode 2)"
     if fmtp.get("sprop-max-don-diff", "0") not in ("", "0") or fmtp.get("tx-mode", "SRST").upper() != "SRST":

@@ -62,7 +62,7 @@ class RtspSession:
         self._client, self._connection = self._connect(address)
         try:
             self._presentation, base = self._describe(address)
-            # With TLS the packets must use the same connection: everybody on the way can read UDP.
+            # With TLS the packets must use the same connection: anybody on the network path can read UDP.
             self._media = self._set_up(base, udp=transport == "udp" and not address.tls)
             self._control = join_control(base, self._presentation.control)
             self._play()
@@ -79,7 +79,7 @@ class RtspSession:
 
     @property
     def media(self) -> TrackReceiver:
-        """The receiver that turns packets into frames."""
+        """The receiver that assembles packets into frames."""
         return self._media
 
     def receive(self, until: float) -> list[ReceivedPackets]:
