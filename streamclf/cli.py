@@ -76,7 +76,7 @@ def demo(
 def run(config: ConfigFile, seconds: Seconds = None) -> int:
     """Run the service that CONFIG describes, until Ctrl-C or SIGTERM.
 
-    Logs to stderr. SIGHUP, or a change of the file, applies the new configuration.
+    Logs to stderr. After SIGHUP or a change of the file, the service applies the new configuration.
     """
     from streamclf.commands.run import run_service
 

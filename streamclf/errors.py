@@ -55,4 +55,4 @@ class EventError(StreamclfError):
 
 
 class BenchError(StreamclfError):
-    """A measurement that could not be made; the message tells what ended it."""
+    """A measurement that could not be made; the message names the cause."""

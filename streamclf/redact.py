@@ -1,4 +1,4 @@
-"""Remove credentials from texts, so that none reaches a log, an event or an exception's text."""
+"""Remove credentials from texts, so that no credential reaches a log, an event or an exception's text."""
 
 from __future__ import annotations
 

@@ -174,7 +174,7 @@ class _SubscriberThread:
         self._thread.start()
 
     def join(self) -> None:
-        """Stop the thread and wait until it ends, for at most 2 s."""
+        """Stop the thread and wait for its end, for at most 2 s."""
         self._stop.set()
         if self._thread:
             self._thread.join(2.0)

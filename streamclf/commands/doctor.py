@@ -72,7 +72,7 @@ def examine_machine(
     cameras: Callable[[], Sequence[Camera]] = list_cameras,
     proc: Path = Path("/proc"),
 ) -> dict[str, Any]:
-    """Return everything that is known about this machine, ready for JSON."""
+    """Return all facts about this machine that matter for the service, ready for JSON."""
     found_gpus, found_cameras = list(gpus()), list(cameras())
     choice = choose_backend(gpus=lambda: found_gpus)
     libraries = {name: _version(name) for name in LIBRARIES}

@@ -28,7 +28,7 @@ def run_service(path: Path, *, seconds: float | None) -> int:
 
 
 def check_service(path: Path) -> str:
-    """Return one line that says what would run. Raises `ConfigError` with key, value and remedy."""
+    """Check a configuration; return one line that describes its service. Raises `ConfigError` with key and remedy."""
     config = load_config(path)
     spec = preflight(config).spec
     return f"{path}: ok: {len(config.streams)} stream(s), {spec.id}, events on {config.publish.events}"

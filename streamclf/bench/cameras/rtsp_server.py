@@ -1,7 +1,7 @@
 """Serve one film as any number of RTSP cameras to clients on this machine: H.264 over TCP.
 
 The server hands all packets of a frame to the kernel at once and records when: the bench counts latency from there. The
-clocks of the cameras are spread over one frame interval, as those of real cameras are.
+clocks of the cameras are spread over one frame interval, like the clocks of real cameras.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ def run_live_load(
 
     The clocks of the streams are spread evenly. The engine's bank needs `streams * (chunks + 1)` slots. Latency counts
     from the moment at which a chunk is due until its probabilities are there. Nothing is dropped, so a machine that
-    cannot keep up shows a growing latency. If it falls `max_lag_s` behind, the run ends: `kept_up` is then false, and
-    the figures are those until then. The result is ready for JSON.
+    cannot keep up shows a growing latency. If it falls `max_lag_s` behind, the run ends, and `kept_up` is false. The
+    figures then cover the time until the end. The result is ready for JSON.
     """
     spec, most = engine.spec, engine.max_batch
     slots_per_stream = spec.chunks + 1

@@ -102,10 +102,10 @@ def build_report(results: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def add_shares(result: dict[str, Any], precision: str, ceilings: Mapping[str, Any]) -> dict[str, Any]:
-    """Add to each row of a part how near encode and head come to the card's own limit; 1 is as fast as possible.
+    """Add to each row of a part the speed of encode and head as a share of the card's own limit; 1 is the limit.
 
     The least time is the larger of operations / (rate of matrix products) and bytes / (rate of copies). No schedule is
-    faster. No real one reaches it, because values between two products are read and written, too.
+    faster. No real schedule reaches it, because values between two products are read and written, too.
     """
     work = result.get("work")
     products = ceilings.get(f"products_{'fp16' if precision == 'bf16' else precision}_gflops")

@@ -17,7 +17,7 @@ from streamclf.config.service import MAX_STREAMS
 from streamclf.errors import BenchError
 
 PROBE_KEYS: Final = ("streams", "held", "missed", "dropped", "cpu_s_per_s", "efficiency", "latency_ms", "error")
-"""What the result of a capacity search keeps of each run."""
+"""The keys of a report that the result of a capacity search keeps for each run."""
 
 
 def bench_service(load: ServiceLoad, *, capacity: bool) -> dict[str, Any]:

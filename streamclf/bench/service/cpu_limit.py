@@ -35,7 +35,7 @@ class CpuLimit:
 def measure_cpu_limit(bundle: Bundle, engine: EngineConfig, film: EncodedFilm, *, streams: int) -> CpuLimit:
     """Measure with an engine opened as the service would open it for `streams` streams.
 
-    Encode and classify count at their cheapest batch size, among those that this many streams can fill.
+    Encode and classify count at their cheapest batch size among the sizes that this many streams can fill.
     """
     opened = open_engine(
         bundle,

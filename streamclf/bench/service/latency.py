@@ -49,9 +49,9 @@ def latencies_ms(
     """Return the milliseconds from the last packet of the completing frame to each prediction received in an interval.
 
     `sent_ns` holds the send times of one connection's frames, beginning with its first frame; 0 is a dropped frame.
-    Only the windows of the first segment are matched: with which frame a later segment began is not known. `lost_first`
+    Only the windows of the first segment are matched: the first frame of a later segment is not known. `lost_first`
     says that the service dropped the first windows, so that the first start time is missing. The first segment must
-    then be the very first of the service, and its media time begins at 0, as that of an RTSP connection does.
+    then be the very first of the service, and its media time begins at 0, as with an RTSP connection.
     """
     if not received:
         return []

@@ -21,7 +21,7 @@ PERCENTILES: Final = (50, 90, 99)
 
 
 def build_report(load: ServiceLoad, run: ServiceRun, limit: CpuLimit) -> dict[str, Any]:
-    """Return all figures of one run, ready for JSON; times and counts are those of the measured seconds."""
+    """Return all figures of one run, ready for JSON; times and counts cover the measured seconds."""
     wanted = wanted_per_s(load)
     rates = [
         sum(run.began_ns <= each.received_ns < run.ended_ns for each in run.received.get(f"cam{i}", ())) / run.seconds

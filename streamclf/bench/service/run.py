@@ -50,7 +50,7 @@ class ServiceLoad:
 
 @dataclass(slots=True, kw_only=True)
 class ServiceRun:
-    """Records of a run. `received` and `sent` cover the whole run; all else covers the measured seconds alone."""
+    """The records of a run. `received` and `sent` cover the whole run, all others only the measured seconds."""
 
     engine: str
     usage: UsageSampler
@@ -62,7 +62,7 @@ class ServiceRun:
     received: dict[str, list[ReceivedPrediction]] = field(default_factory=lambda: defaultdict(list))
     """Predictions by stream."""
     lost_first: set[str] = field(default_factory=set)
-    """Streams whose first windows the service dropped."""
+    """Streams that lack predictions of their first windows, because the service dropped them."""
     sent: dict[str, list[dict[str, list[int]]]] = field(default_factory=dict)
     """The `SentFrames` of the cameras, by stream and connection."""
     drops: Counter[str] = field(default_factory=Counter)
