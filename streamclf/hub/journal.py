@@ -21,36 +21,21 @@ from typing import Final
 
 from streamclf.errors import JournalError
 from streamclf.events.types import MAX_LISTED_STREAMS
-from streamclf.runtime.file_lock import open_locked
+from streamclf.hub.journal_file import SCHEMA, check_database, claim_database, lock_journal, set_aside
 
 log = logging.getLogger(__name__)
 
 FORMAT: Final = 1
-_APPLICATION_ID: Final = 0x73636C66  # "sclf": distinguishes a journal from any other SQLite file
 RETENTION_STEP: Final = 500
 """Events removed in one transaction: about a millisecond, so that publishing never waits for retention."""
 _HEAD_MARK_BYTES = 64
-_MAX_CHECK_S = 10.0
-_BUSY_MS = 250
+"""Size of the text `epoch head` in the lock file, which shows events that the disk has lost."""
+_BUSY_S = 0.25
+"""Longest wait for a lock on the database, which a reader holds only for moments."""
 _RETRY_S = (0.5, 5.0)
+"""After a failed commit, the first pause before the next attempt, and the longest after it has doubled."""
 _KEEP_PRODUCERS_S = 86400.0
-
-_SCHEMA = """
-PRAGMA auto_vacuum=INCREMENTAL;
-PRAGMA journal_mode=WAL;
-BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS events(
-    offset INTEGER PRIMARY KEY AUTOINCREMENT, stream TEXT NOT NULL, type TEXT NOT NULL,
-    time_ns INTEGER NOT NULL, crc INTEGER NOT NULL, body BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS last(
-    stream TEXT NOT NULL, type TEXT NOT NULL, offset INTEGER NOT NULL, PRIMARY KEY(stream, type)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS producers(
-    instance BLOB PRIMARY KEY, seq INTEGER NOT NULL, seen_ns INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS notes(key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS gone(first INTEGER PRIMARY KEY, last INTEGER NOT NULL);
-COMMIT;
-"""
+"""A day: a producer that sends nothing for this long will not send a draft again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +67,7 @@ class Journal:
         self.keep_s = keep_s
         """Retention in seconds; it may be changed at any time, like `keep_bytes`."""
         self.keep_bytes = keep_bytes
-        self._lock_fd = _lock(path)
+        self._lock_fd = lock_journal(path)
         try:
             self._db = self._open_or_replace()
         except BaseException:
@@ -235,7 +220,7 @@ class Journal:
         if not isinstance(error, sqlite3.OperationalError):  # the file was damaged while open: a retry cannot help
             log.error("journal %s: %s", self.path, error)
             self._db.close()
-            self._set_aside(str(error))
+            set_aside(self.path, str(error))
             self._db = self._open()
             return
         if self.durable:
@@ -263,18 +248,18 @@ class Journal:
                 f"journal {self.path}: {error}; it must be on a writable local disk, unlocked and with free space"
             ) from error
         except sqlite3.DatabaseError as error:
-            self._set_aside(str(error))
+            set_aside(self.path, str(error))
         try:
             return self._open()
         except sqlite3.Error as error:
             raise JournalError(f"journal {self.path}: cannot be created ({error})") from error
 
     def _open(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, isolation_level=None, timeout=_BUSY_MS / 1000)
+        db = sqlite3.connect(self.path, isolation_level=None, timeout=_BUSY_S)
         try:
-            self._check(db)
-            self._claim(db)
-            db.executescript(_SCHEMA)
+            check_database(db, self.path)
+            claim_database(db, self.path)
+            db.executescript(SCHEMA)
             db.execute("PRAGMA synchronous=FULL")
             db.execute("INSERT OR IGNORE INTO meta VALUES('epoch', ?)", (uuid.uuid4().hex,))
             db.execute("INSERT OR IGNORE INTO meta VALUES('format', ?)", (FORMAT,))
@@ -284,12 +269,6 @@ class Journal:
             db.close()
             raise
         return db
-
-    def _claim(self, db: sqlite3.Connection) -> None:
-        owner = int(db.execute("PRAGMA application_id").fetchone()[0])
-        if owner != _APPLICATION_ID and db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            raise JournalError(f"journal {self.path}: another program's database; give another path")
-        db.execute(f"PRAGMA application_id={_APPLICATION_ID}")
 
     def _load(self, db: sqlite3.Connection) -> None:
         meta = dict(db.execute("SELECT key, value FROM meta"))
@@ -326,48 +305,3 @@ class Journal:
 
     def _mark_head(self) -> None:
         os.pwrite(self._lock_fd, f"{self.epoch} {self.head}".ljust(_HEAD_MARK_BYTES).encode(), 0)
-
-    def _check(self, db: sqlite3.Connection) -> None:
-        """Raise `sqlite3.DatabaseError` for a damaged file; the check of a large file ends after `_MAX_CHECK_S`."""
-        give_up_at = time.monotonic() + _MAX_CHECK_S
-        db.set_progress_handler(lambda: time.monotonic() > give_up_at, 100_000)
-        try:
-            verdict = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
-        except sqlite3.OperationalError as error:
-            if "interrupted" not in str(error):
-                raise
-            log.warning("journal %s: large; its check was stopped after %.0f s", self.path, _MAX_CHECK_S)
-            return
-        finally:
-            db.set_progress_handler(None, 0)
-        if verdict != "ok":
-            raise sqlite3.DatabaseError(verdict)
-
-    def _set_aside(self, why: str) -> None:
-        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-        target = self.path.with_name(f"{self.path.name}.damaged-{stamp}-{uuid.uuid4().hex[:4]}")
-        try:
-            for suffix in ("", "-wal", "-shm"):
-                part = Path(f"{self.path}{suffix}")
-                if part.exists():
-                    part.rename(f"{target}{suffix}")
-        except OSError as error:
-            raise JournalError(
-                f"journal {self.path}: damaged ({why}) and cannot be set aside ({error.strerror}); move it away"
-            ) from error
-        log.error("journal %s: damaged (%s); set aside as %s, a new journal begins", self.path, why, target.name)
-
-
-def _lock(path: Path) -> int:
-    lock_path = Path(f"{path}.lock")
-    try:
-        fd = open_locked(lock_path)
-    except OSError as error:
-        raise JournalError(
-            f"journal {path}: {lock_path} cannot be created ({error.strerror}); give a path in a writable directory"
-        ) from error
-    if fd is None:
-        raise JournalError(
-            f"journal {path}: another service writes it; stop that service, or give this one another publish.journal"
-        )
-    return fd

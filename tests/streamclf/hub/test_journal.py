@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from streamclf.errors import JournalError
 from streamclf.hub.journal import RETENTION_STEP, Entry, Journal, Record
+from streamclf.hub.journal_file import set_aside
 from streamclf.hub.journal_reader import JournalReader
 
 pytestmark = pytest.mark.flaky(reruns=0)  # a failure here, even one in a hundred runs, is a lost event
@@ -206,7 +207,7 @@ def test_reader_follows_a_file_that_the_writer_replaced(path: Path) -> None:
         journal.append([record()], {})
         reader = JournalReader(path)
         journal._db.close()
-        journal._set_aside("test")
+        set_aside(path, "test")
         journal._db = journal._open()
         with reader.consistent_view():
             assert reader.bounds() == (journal.epoch, 1, 0)
