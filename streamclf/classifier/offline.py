@@ -13,6 +13,7 @@ import numpy as np
 
 from engines.arrays import F32, U8
 from engines.bundle import ModelSpec
+from streamclf.classifier.prediction import TOP_K
 from streamclf.config.source import SourceConfig
 from streamclf.sources import open_source
 from streamclf.windows.assembler import Window, WindowAssembler
@@ -21,9 +22,6 @@ from streamclf.windows.sampling import ChunkMeta
 
 if TYPE_CHECKING:
     from engines.protocol import Engine
-
-
-TOP_K = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

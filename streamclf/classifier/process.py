@@ -9,10 +9,9 @@ import selectors
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import orjson
 
 from engines.arrays import F32, U8
@@ -21,6 +20,7 @@ from streamclf.classifier.batching import DynamicBatcher, max_held_chunks
 from streamclf.classifier.feed import FeatureKey, Feed, PendingChunk
 from streamclf.classifier.load_control import SAMPLE_INTERVAL_S
 from streamclf.classifier.overload import LoadShedder
+from streamclf.classifier.prediction import media_s, prediction_body
 from streamclf.config.actions import StreamActions
 from streamclf.config.classify import StreamSettings
 from streamclf.events.drafts import Draft
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from streamclf.runtime.control_channel import ControlMessage
 
 
-TOP_K = 10
 IDLE_S = 1.0
 """Longest sleep of the loop, in case no chunk, change or request arrives."""
 DRAIN_S = 0.4
@@ -311,38 +310,16 @@ class Classifier:
                 self._last_results[due[i].stream] = (features, rows[i])
         return [rows[i] for i in range(len(due))]
 
-    def _publish(
-        self, pending: PendingChunk, probabilities: npt.NDArray[np.float32], latency_ms: dict[str, float]
-    ) -> None:
+    def _publish(self, pending: PendingChunk, probabilities: F32, latency_ms: dict[str, float]) -> None:
         stream, window = pending.stream, pending.window
         assert window is not None  # every chunk in `due` completes a window
         spec = self._engine.spec
-        best = np.argsort(probabilities)[::-1][:TOP_K]
-        start_s, end_s = round(window.start_pts_ns / 1e9, 6), round(window.end_pts_ns / 1e9, 6)
-        body: dict[str, Any] = {
-            "window": {
-                "start_s": start_s,
-                "end_s": end_s,
-                "frames": window.frames,
-                "duplicates": window.duplicates,
-                "corrupt": window.corrupt,
-                "segment": window.segment,
-            },
-            "top": [[spec.labels[i], round(float(probabilities[i]), 6)] for i in best],
-            "model": spec.id,
-            "engine": self._engine_name,
-            "latency_ms": latency_ms,
-        }
-        if pending.hop is not None:
-            body["hop"] = pending.hop
-        if pending.gated:
-            body["gated"] = pending.gated
-        if pending.dropped:
-            body["dropped"] = pending.dropped
+        body = prediction_body(spec, self._engine_name, pending, window, probabilities, latency_ms)
         self._producer.post(Draft(type="prediction", stream=stream, body=body, captured_ns=window.captured_ns))
         tracker = self._actions[stream]
         if tracker.config:
             by_label = dict(zip(spec.labels, probabilities.tolist(), strict=True))
+            start_s, end_s = media_s(window.start_pts_ns), media_s(window.end_pts_ns)
             self._post_actions(stream, tracker.update(by_label, start_s, end_s, window.segment, time.time()))
 
     def _end_scheduled_actions(self) -> None:
