@@ -6,13 +6,12 @@ import errno
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from fractions import Fraction
 from typing import Any
 
 import av
 import av.error
-import av.logging
 import av.stream
 from av.container import InputContainer
 from av.packet import Packet
@@ -31,6 +30,7 @@ from streamclf.sources.failure_messages import (
     no_frame_message,
     timeout_message,
 )
+from streamclf.sources.ffmpeg_log import captured_log
 from streamclf.sources.frame import SourceInfo
 from streamclf.sources.frame_skipping import FrameSelector, PacketSkipper, SkippedPacket
 from streamclf.sources.hw_decode import (
@@ -250,11 +250,11 @@ class AvContainer:
     def _next(self, demuxed: Iterator[Packet[Any]]) -> Packet[Any] | None:
         if not self._reads_log:
             return next(demuxed, None)
-        with _captured_log() as lines:
+        with captured_log() as lines:
             packet = next(demuxed, None)
-        holes = sum(PACKETS_MISSED in text for _, _, text in lines)
-        if holes:
-            self.lost += holes
+        gaps = sum(PACKETS_MISSED in text for _, _, text in lines)
+        if gaps:
+            self.lost += gaps
             self._damage.add_damage()
         return packet
 
@@ -338,23 +338,6 @@ class AvContainer:
                 return SourceError(f"{self._shown}: {TLS_FAILURE}")
         kind = SourceRefusedError if isinstance(error, REFUSED_ERRORS) else SourceError
         return kind(f"{self._shown}: {error_message(error, opening=opening)}")
-
-
-@contextmanager
-def _captured_log() -> Iterator[list[tuple[int, str, str]]]:
-    """Collect FFmpeg's log lines of this thread, as (level, component, text), while the `with` block runs.
-
-    The log is captured only while a packet is read. PyAV takes Python's lock for each line. If the log were always
-    captured, closing a decoder would be a deadlock: its threads would wait for that lock.
-    """
-    before = av.logging.get_level()
-    av.logging.set_skip_repeated(False)  # a second loss is one more line
-    av.logging.set_level(av.logging.WARNING)
-    try:
-        with av.logging.Capture() as lines:
-            yield lines
-    finally:
-        av.logging.set_level(before)
 
 
 def _is_cover(stream: VideoStream) -> bool:
