@@ -43,8 +43,11 @@ KINDS: Final = (*JOURNALLED, "heartbeat")
 _MAX_TOPICS: Final = 256
 """With more topics, subscribe to all streams and filter here: services limit the topics of a connection."""
 _POLL_S: Final = 0.5
+"""Longest wait of the iterator for one message; Ctrl-C and `patience_s` are noticed between two waits."""
 _ASYNC_POLL_S: Final = 0.2
+"""The same for the asynchronous iterator: a cancelled task ends within this time."""
 _RETRY_POLL_S: Final = 0.1
+"""Longest wait for a live message while the replay client pauses."""
 
 
 def subscribe(
@@ -209,10 +212,7 @@ class Subscription:
         while self._replay_endpoint is None and (remaining_s := deadline - time.monotonic()) > 0:
             self._receive_live(remaining_s)
         if self._replay_endpoint is None:
-            raise BusError(
-                f"{self.endpoint}: no message for {timeout_s:g} s; is the service running, and is this its "
-                "`publish.events` endpoint?"
-            )
+            raise self._silence_error(f"{timeout_s:g}")
         client = self._make_replay_client(self._replay_endpoint)
         try:
             found = client.snapshot(self._types.intersection(JOURNALLED), deadline)
@@ -235,10 +235,13 @@ class Subscription:
     def _check_silence(self) -> None:
         silent_s = time.monotonic() - self._last_message_at
         if self._patience_s is not None and silent_s > self._patience_s:
-            raise BusError(
-                f"{self.endpoint}: no message for {silent_s:.0f} s; is the service running, and is this its "
-                "`publish.events` endpoint?"
-            )
+            raise self._silence_error(f"{silent_s:.0f}")
+
+    def _silence_error(self, seconds: str) -> BusError:
+        return BusError(
+            f"{self.endpoint}: no message for {seconds} s; is the service running, and is this its "
+            "`publish.events` endpoint?"
+        )
 
     def _receive_live(self, timeout_s: float) -> None:
         frames = self._socket.receive(timeout_s)
