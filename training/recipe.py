@@ -235,6 +235,8 @@ def _hint(item: Mapping[str, Any]) -> str:
     if item["type"] == "extra_forbidden":
         key = str(item["loc"][-1])
         renamed = RENAMED_KEYS.get(key) or RENAMED_KEYS.get(".".join(map(str, item["loc"][-2:])))
+        if renamed is None and "token" in key:
+            renamed = key.replace("token", "chunk")
         return f"renamed to {renamed}" if renamed else "unknown key; remove it or correct its spelling"
     if item["type"] == "union_tag_invalid":
         kind = str(item["ctx"]["tag"])
