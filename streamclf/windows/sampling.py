@@ -21,7 +21,7 @@ INTERVALS = 8
 SLOW_SOURCE_INTERVALS = 2.5
 """In a source slower than the chunk rate, a gap is an interval longer than this many of its own intervals."""
 SLOWEST_INTERVAL_NS = 2 * NS
-"""A longer interval is a gap for any source, and never counts as its frame interval."""
+"""A longer interval never counts as a source's own frame interval, so a pause does not raise its limit for gaps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
