@@ -1,4 +1,4 @@
-"""Name the array types of public functions: the name gives the element type, the docstring of the user the axes."""
+"""Name the array types of public functions: the name gives the element type, the function's docstring the axes."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class ServingEngine:
         return self.upgrade.claim() if self.upgrade is not None else None
 
     def close(self) -> None:
-        """Stop a build that is still running. `engine`, and an engine that was claimed, stay the caller's to close."""
+        """Stop a build that is still running. The caller closes `engine`, and an engine that it has claimed."""
         if self.upgrade is not None:
             self.upgrade.close()
 
@@ -159,7 +159,7 @@ class EngineUpgrade:
         engine.close()
 
     def _build(self) -> int | None:
-        """Return the batch that the engine was compiled for, None if `close` stopped it. Raises `EngineError`."""
+        """Build in another process and return the engine's `max_batch`; None after `close`. Raises `EngineError`."""
         child = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         try:
             waited_s = 0.0
@@ -169,7 +169,7 @@ class EngineUpgrade:
                 waited_s += POLL_S
             if child.returncode is None:
                 raise EngineError(f"compiling takes more than {self._timeout_s:.0f} s")
-            assert child.stdout is not None  # it is a pipe
+            assert child.stdout is not None  # stdout is a pipe
             result = {}
             with contextlib.suppress(ValueError, IndexError):
                 result = json.loads(child.stdout.read().strip().splitlines()[-1])
@@ -182,7 +182,7 @@ class EngineUpgrade:
 
 
 def move_features(source: Engine, target: Engine) -> None:
-    """Copy the whole bank of `source` into that of `target`, an engine of the same bundle."""
+    """Copy the whole bank of `source` into the bank of `target`, an engine of the same bundle."""
     count = min(source.bank_slots, target.bank_slots)
     step = min(source.max_batch, target.max_batch)
     for begin in range(0, count, step):

@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def exit_with_parent() -> None:
-    """Wait until stdin ends, which is when the parent process has ended, then exit at once."""
+    """Wait until stdin ends, because the parent process has ended, then exit at once."""
     while os.read(0, 1):
         pass
     os._exit(1)

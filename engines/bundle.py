@@ -112,7 +112,7 @@ class Golden:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """A bundle on disk, all of whose files match the sha256 in its spec."""
+    """A verified bundle on disk: each of its files matches the sha256 in its spec."""
 
     path: Path
     spec: ModelSpec

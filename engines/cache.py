@@ -135,7 +135,7 @@ class CompiledCache:
             return None
 
     def _verified(self, data: bytes) -> bytes:
-        """Return the engine in a cached file; raise `StaleBlobError` if it is damaged, foreign or of another key."""
+        """Return the engine in a cached file; raise `StaleBlobError` for a damaged or foreign file, or another key."""
         if not data.startswith(MAGIC):
             raise StaleBlobError("not a file of this cache")
         line, newline, blob = data[len(MAGIC) :].partition(b"\n")

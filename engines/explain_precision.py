@@ -20,7 +20,7 @@ from engines.protocol import FP32_TRIAL_ORDER, EngineOptions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphPrecisionReport:
-    """The error on the golden clip for each graph that stays in fp32; the key None is for both graphs lowered."""
+    """The error on the golden clip for each choice of the graph in fp32; the key None means both graphs lowered."""
 
     precision: str
     reports: Mapping[str | None, ParityReport]

@@ -1,4 +1,4 @@
-"""Provide what the adapters share: a base class that checks each call, and the feature bank of a CPU engine."""
+"""Define the base class of the adapters, which checks each call, and the feature bank of a CPU engine."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ CPU_BACKENDS: Final[tuple[tuple[Backend, str], ...]] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendChoice:
-    """The backends to try, best first, why the first one is first, and how to get a better one."""
+    """The backends to try, best first, with the reason for the first one and the way to get a better one."""
 
     order: tuple[Backend, ...]
     reason: str

@@ -24,7 +24,7 @@ NUMPY_TYPES: Final = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 """NumPy's name by ONNX Runtime's name, for the element types that a bundle may have."""
 CPU: Final = "CPUExecutionProvider"
 PROVIDERS: Final[dict[str, tuple[str, dict[str, dict[str, Any]]]]] = {
-    # By name: what people call it, and its options for each precision. The preferred provider comes first.
+    # By provider: its usual name, and its options for each precision. The preferred provider comes first.
     "CUDAExecutionProvider": ("CUDA", {"fp32": {"use_tf32": "0"}, "int8": {}}),
     "TensorrtExecutionProvider": (
         "TensorRT",

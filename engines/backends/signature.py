@@ -1,4 +1,4 @@
-"""Check that the inputs and outputs of a bundle's graphs, as a backend reports them, are those of its spec."""
+"""Check that the inputs and outputs of a bundle's graphs, as a backend reports them, match its spec."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def quantised_nodes(model: Model) -> list[str]:
 
 
 def without_quantisation(model: Model, names: Collection[str]) -> Model:
-    """Copy the graph, let the nodes `names` read the tensors before quantisation, and remove unused Q/DQ pairs."""
+    """Return a copy of the graph in which the nodes `names` compute in fp32, without the Q/DQ pairs then unused."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     graph, chosen = copy.graph, set(names)

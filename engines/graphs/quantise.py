@@ -36,7 +36,7 @@ OPERATORS: Final = (["Conv", "MatMul", "Gemm"], ["MatMul", "Gemm"])
 """The operators to quantise, where most of the work is; the fastest combination is tried first.
 
 The first convolution, over pixels, is never quantised. It loses the most in INT8, and OpenVINO 2026.4 computes it in
-another way than ONNX Runtime: the outputs differ by 17 %."""
+another way than ONNX Runtime: its output differs by 17 %."""
 MAX_ERROR: Final = 0.04
 """Largest error of a graph's output over the calibration set, relative to the norm of the output."""
 MAX_FP32_SHARE: Final = 0.5
@@ -152,7 +152,7 @@ def _quantisable_operators(path: Path) -> set[str]:
 def _restore_worst_nodes(
     path: Path, input_name: str, samples: npt.NDArray[Any], exact: npt.NDArray[np.float32], max_error: float
 ) -> list[str]:
-    """Change the fewest nodes of the graph at `path` back to fp32 that bring its output's error below `max_error`.
+    """Change as few nodes of the graph at `path` back to fp32 as bring its output's error below `max_error`.
 
     The nodes are ranked by the error that each causes alone, so one pass over the nodes is enough. If more than
     `MAX_FP32_SHARE` of them would be needed, the graph does not change. Returns the names of the nodes.

@@ -1,4 +1,4 @@
-"""Fixtures of all tests of `engines`."""
+"""Fixtures for the tests of `engines`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from streamclf.builtin_models import BUNDLES
 
 @pytest.fixture(autouse=True)
 def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give each test a cache of compiled engines of its own."""
+    """Give each test its own cache of compiled engines."""
     monkeypatch.setenv("STREAMCLF_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 

@@ -87,8 +87,8 @@ def test_the_engine_on_the_double_passes_the_golden_clip(
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("name", list(MODELS))
-def test_the_full_sizes(name: str, precision: str, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """This takes minutes, and 4 GB or more.
+def test_the_full_sizes_compute_the_same(name: str, precision: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The test takes minutes, and 4 GB of memory or more.
 
     With $STREAMCLF_GPU_BUNDLES it uses the bundles that `tests/gpu/bench.py` made there.
     """

@@ -1,4 +1,4 @@
-"""A bundle loads only if each of its files is what the spec says."""
+"""A bundle loads only if each of its files matches its spec."""
 
 import json
 import os

@@ -91,7 +91,7 @@ def test_a_cache_copied_from_another_machine_is_not_used(root: Path, caplog: pyt
     assert "not built by this user on this machine" in caplog.text
 
 
-def test_building_logs_the_engine_that_exists_for_another_device(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_build_logs_that_an_engine_for_another_device_exists(caplog: pytest.LogCaptureFixture) -> None:
     get_or_build(cache_of())
     get_or_build(cache_of(device="card B", version="10.3"))
     assert "was built for device card A (here: card B), version 8.6 (here: 10.3)" in caplog.text

@@ -1,4 +1,4 @@
-"""Opening an engine: the check against the golden clip, the fallbacks of `auto`, and the errors."""
+"""`open_engine` checks the golden clip, falls back with `auto`, and raises errors that name the remedy."""
 
 from pathlib import Path
 

@@ -24,7 +24,7 @@ THREADS_PER_BLOCK: Final = 128
 MAX_COLUMNS: Final = 64
 """At most this many blocks share one row; in longer rows each thread moves several words."""
 MAX_WAIT_S: Final = 60.0
-"""No batch takes this long on any GPU, so the GPU hangs."""
+"""Time limit for one batch: no batch takes this long on any GPU unless the GPU hangs."""
 
 
 class PyCudaDevice:

@@ -82,7 +82,7 @@ class TensorRtCompiler:
         _set_precision(config, network, request)
         config.add_optimization_profile(_profile(builder, network, request.max_batch))
         cache = config.create_timing_cache(request.timing_cache)
-        if not config.set_timing_cache(cache, False):  # it is of another device: begin a new one
+        if not config.set_timing_cache(cache, False):  # from another device: begin a new one
             cache = config.create_timing_cache(b"")
             config.set_timing_cache(cache, False)
         _report_progress(config, request)

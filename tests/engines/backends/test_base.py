@@ -1,4 +1,4 @@
-"""One contract for every backend: the same assertions run on each adapter that this machine can load."""
+"""Every backend fulfils the same contract: the same tests run on each adapter that this machine can load."""
 
 import threading
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def test_every_batch_size_gives_the_same_numbers(engine: Engine) -> None:
         np.testing.assert_allclose(engine.classify(windows), expected, atol=TOLERANCE["fp32"])
 
 
-def test_slots_can_be_reused_in_any_order(engine: Engine) -> None:
+def test_slots_reused_in_any_order_give_the_same_numbers(engine: Engine) -> None:
     random = np.random.default_rng(3)
     expected_chunks: dict[int, np.ndarray] = {}
     for step in range(40):
@@ -55,7 +55,7 @@ def test_slots_can_be_reused_in_any_order(engine: Engine) -> None:
         np.testing.assert_allclose(actual, expected, atol=TOLERANCE["fp32"])
 
 
-def test_features_can_move_from_one_engine_to_another(engine: Engine, brightness: Bundle) -> None:
+def test_features_copied_to_another_engine_give_the_same_numbers(engine: Engine, brightness: Bundle) -> None:
     """A service changes to another engine in the middle of its windows. Slots may be in any order."""
     chunks = random_chunks(SLOTS, seed=6)
     other = open_engine(brightness, backend="onnxruntime", precision="fp32", max_batch=7, bank_slots=SLOTS, threads=1)

@@ -1,4 +1,4 @@
-"""The backend that `auto` chooses, and how the GPUs of the machine are found."""
+"""`auto` chooses the fastest backend of the machine, and the GPUs are found without CUDA."""
 
 import logging
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What only the ONNX Runtime backend does: choose one of the installed execution providers."""
+"""The ONNX Runtime backend chooses one of the installed execution providers."""
 
 import onnxruntime
 import pytest

@@ -1,4 +1,4 @@
-"""What only the OpenVINO backend does: split batches among cores, and cache its compiled graphs."""
+"""The OpenVINO backend splits batches among cores and caches its compiled graphs."""
 
 import numpy as np
 import openvino
@@ -19,7 +19,7 @@ def test_batches_of_many_streams_are_split_among_cores(streams: int, threads: in
 
 
 def test_a_split_batch_gives_the_same_numbers(brightness: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five chunks and five windows are split into three parts, of which the last is smaller."""
+    """Five chunks and five windows are split into three parts; the last part is smaller."""
     monkeypatch.setattr(engines.backends.cores, "MIN_WORK_S", 1e-9)
     monkeypatch.setattr(engines.backends.cores, "MAX_ROUND_S", 1e-9)
     engine = open_engine(

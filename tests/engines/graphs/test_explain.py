@@ -1,4 +1,4 @@
-"""The search for the layers that break a model in FP16 or BF16."""
+"""The search finds the layers that break a model in FP16 or BF16."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +14,8 @@ from engines.graphs.explain import Layer, explain_by_layer, find_first_harmful
 
 
 @pytest.mark.parametrize(("graph", "after"), [("encoder", "Softmax"), ("head", "Erf")])
-def test_the_layers_of_an_overflow_are_found(tmp_path: Path, built_in: Bundle, graph: str, after: str) -> None:
-    """Of all layers of a real model, exactly the two that leave FP16's range are found."""
+def test_the_layers_that_overflow_are_found(tmp_path: Path, built_in: Bundle, graph: str, after: str) -> None:
+    """The search finds exactly the two layers of a real model that leave FP16's range."""
     bundle = make_overflowing_bundle(tmp_path / "b", built_in, graph, after)
     progress: list[str] = []
     report = explain_by_layer(bundle, "fp16", on_progress=progress.append)

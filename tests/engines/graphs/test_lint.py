@@ -11,7 +11,7 @@ from engines.graphs.lint import check_graph, lint
 
 
 def lint_text(model: onnx.ModelProto, profile: str) -> str:
-    """Join all findings to one text."""
+    """Join all findings into one text."""
     return "; ".join(f"{finding.level}: {finding.text}" for finding in lint(model, profile))
 
 

@@ -1,4 +1,4 @@
-"""Lowering a graph to FP16 or BF16, and its simulation on the CPU."""
+"""Lowering changes a graph to FP16 or BF16, and the CPU can simulate the result."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The table of supported operators."""
+"""The table of supported operators grows from one generation of TensorRT to the next."""
 
 import itertools
 

@@ -97,7 +97,7 @@ def test_overlapping_uploads_keep_their_order(brightness: Bundle, install_double
 def test_the_double_detects_pinned_memory_that_is_overwritten_too_early(
     brightness: Bundle, install_double: InstallDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The test above proves something only if the double detects errors: without this wait the numbers are wrong."""
+    """The test above proves something only if the double detects a missing wait: then the numbers are wrong."""
     install_double()
     engine = open_tensorrt(brightness)
     monkeypatch.setattr(DoubleCuda, "synchronize", lambda *_: None)
@@ -160,7 +160,9 @@ def test_the_built_in_model_opens_on_every_tensorrt_generation(
     engine.close()
 
 
-def test_auto_chooses_fp16_and_a_missing_precision_is_named(brightness: Bundle, install_double: InstallDouble) -> None:
+def test_auto_chooses_fp16_and_an_unsupported_precision_is_refused(
+    brightness: Bundle, install_double: InstallDouble
+) -> None:
     install_double(version="8.5.3.1")
     engine = open_tensorrt(brightness, precision="auto")
     assert engine.precision == "fp16"
@@ -270,7 +272,7 @@ def with_graph(bundle: Bundle, path: Path, change: Callable[[onnx.ModelProto], N
     return write_spec(path, bundle.spec.model_dump(exclude={"files"}))
 
 
-def test_unknown_operators_are_named_in_the_error(
+def test_operators_that_tensorrt_lacks_are_named_in_the_error(
     brightness: Bundle, install_double: InstallDouble, tmp_path: Path
 ) -> None:
     def change(model: onnx.ModelProto) -> None:
@@ -314,7 +316,7 @@ def test_a_library_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPa
     ("max_batch", "sizes"),
     [(1, (1,)), (2, (1, 2)), (5, (1, 2, 3, 4, 5)), (16, (1, 2, 3, 4, 6, 8, 12, 16)), (10, (1, 2, 3, 4, 6, 8, 10))],
 )
-def test_the_prepared_batch_sizes(max_batch: int, sizes: tuple[int, ...]) -> None:
+def test_the_prepared_batch_sizes_end_with_the_largest_batch(max_batch: int, sizes: tuple[int, ...]) -> None:
     assert prepared_batches(max_batch) == sizes
 
 
