@@ -1,4 +1,4 @@
-"""Test redaction with every form in which a password has been seen in a log."""
+"""Test redaction with every form of a password that was found in a log."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ class CaptureSetup:
         return meta, out
 
     def chunks(self) -> list[tuple[ChunkMeta, list[int]]]:
-        """Metadata and bar codes of all chunks that are still in the ring."""
+        """Return the metadata and bar codes of all chunks that are still in the ring."""
         found = [self.chunk(number) for number in range(self.reader.oldest, self.reader.head)]
         return [(meta, [read_number(image, 16, 9) for image in pixels]) for meta, pixels in found]
 
@@ -180,7 +180,7 @@ def test_a_file_goes_into_the_ring_chunk_by_chunk(clip: Path) -> None:
 
 
 @pytest.mark.parametrize("watched", [False, True])
-def test_frames_that_no_chunk_needs_are_skipped_unless_somebody_watches(tmp_path: Path, watched: bool) -> None:
+def test_frames_that_no_chunk_needs_are_skipped_unless_previews_are_wanted(tmp_path: Path, watched: bool) -> None:
     """A preview needs every frame."""
     b_frames = {"preset": "ultrafast", "bf": "2", "x264-params": "b-pyramid=none:b-adapt=0:threads=1"}
     path = write_clip(tmp_path / "film.mp4", frames=60, gop=30, options=b_frames)
@@ -215,7 +215,7 @@ def test_a_file_that_cannot_be_played_ends_capture_with_its_reason(tmp_path: Pat
     assert "no such file" in producer.bodies[-1]["reason"]
 
 
-def test_a_reader_that_does_not_read_does_not_block_capture(clip: Path) -> None:
+def test_a_classifier_that_does_not_read_does_not_block_capture(clip: Path) -> None:
     with make_setup(StreamConfig(url=str(clip), pace="fast"), fps=25, t=1, slots=4) as setup:
         with suppress(BlockingIOError):
             while True:
@@ -229,7 +229,7 @@ def test_a_ring_of_another_model_is_refused(clip: Path) -> None:
         Capture(setup.job.model_copy(update={"height": 91}), FakeProducer(), setup.stop)
 
 
-def test_previews_are_made_only_while_somebody_watches(tmp_path: Path) -> None:
+def test_previews_are_made_only_while_they_are_wanted(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "large.mp4", frames=25, width=1280, height=720)
     for watched in (False, True):
         producer = FakeProducer(watched=watched)

@@ -35,7 +35,7 @@ def phases(changes: list[ActionChange]) -> list[str]:
     return [change.phase for change in changes]
 
 
-def test_the_example_in_the_docstring() -> None:
+def test_the_example_in_the_docstring_is_right() -> None:
     changes = run([0.9] * 10 + [0.3] + [0.9] * 3 + [0.3] * 10)
     start, *updates, end = changes
     assert (start.phase, start.started_s, start.at_s) == ("start", 10.0, pytest.approx(10.6))
@@ -43,11 +43,11 @@ def test_the_example_in_the_docstring() -> None:
     assert (end.phase, end.reason, end.started_s) == ("end", "below", 10.0)
 
 
-def test_one_high_prediction_starts_nothing() -> None:
+def test_one_high_prediction_starts_no_action() -> None:
     assert run([0.1] * 5 + [1.0] + [0.1] * 5) == []
 
 
-def test_labels_below_the_threshold_start_nothing() -> None:
+def test_labels_below_the_threshold_start_no_action() -> None:
     assert run([0.4] * 50) == []
 
 
@@ -83,7 +83,7 @@ def test_updates_come_once_a_second() -> None:
     assert all(later - earlier == pytest.approx(1.0) for earlier, later in pairwise(times))
 
 
-def test_a_nan_from_a_broken_model_starts_nothing() -> None:
+def test_a_nan_from_a_broken_model_starts_no_action() -> None:
     assert run([math.nan] * 30) == []
 
 
@@ -157,12 +157,12 @@ def test_an_action_ends_with_its_hours_without_a_prediction() -> None:
     assert tracker.end_outside_hours(FRIDAY_S + 3660) == []
 
 
-def test_an_empty_list_of_hours_is_never() -> None:
+def test_with_an_empty_list_of_hours_no_action_starts() -> None:
     tracker = ActionTracker({"wave": ActionConfig(min_s=0, active=())})
     assert all(tracker.update({"wave": 1.0}, 0.0, n / 5, 0, FRIDAY_S) == [] for n in range(20))
 
 
-def test_a_window_without_a_likely_label_is_unknown_alone() -> None:
+def test_a_window_without_a_likely_label_starts_only_unknown() -> None:
     labels = {"wave": ActionConfig(on=0.3, off=0.1, min_s=0.4), "unknown": ActionConfig(min_s=0.4)}
     tracker = ActionTracker(labels, unknown_below=0.4)
     changes = []

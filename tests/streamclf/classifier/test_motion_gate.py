@@ -15,7 +15,7 @@ SHAPE = (2, 112, 96, 3)
 
 
 def scene(seed: int = 0, sigma: float = 0.0) -> U8:
-    """A chunk of a fixed scene of large patches, with noise of `sigma` grey levels."""
+    """Make a chunk of a fixed scene of large patches, with noise of `sigma` grey levels."""
     patches = np.random.default_rng(9).integers(40, 216, (1, 14, 12, 3))
     still = patches.repeat(8, axis=1).repeat(8, axis=2).repeat(2, axis=0)
     noise = np.random.default_rng(seed).normal(0, sigma, SHAPE) if sigma else 0
@@ -59,8 +59,8 @@ def test_frames_of_any_size_are_measured_up_to_their_edges(chunk: U8, data: st.D
     assert motion_between(low, high) == motion_between(high, low)
 
 
-def test_noise_is_no_motion_and_a_small_object_is() -> None:
-    """An object of 12 x 12 of 10,752 pixels changes the mean over the frame by less than the noise does."""
+def test_noise_counts_as_no_motion_and_a_small_object_as_motion() -> None:
+    """An object of 12 x 12 pixels, of a frame's 10,752, changes the mean over the frame by less than the noise does."""
     noisy, later = scene(1, 4.0), scene(2, 4.0)
     moved = later.copy()
     moved[:, 40:52, 30:42] = 255 - moved[:, 40:52, 30:42]

@@ -318,7 +318,7 @@ def grey(level: int) -> int:
 
 
 def gated_features(levels: list[int], threshold: float = 3.0) -> list[int]:
-    """Return for each chunk the one whose feature the bank should hold: the last that differed enough."""
+    """Return for each chunk the chunk whose feature the bank should hold: the last one that differed enough."""
     held, reference = [], None
     for level in levels:
         if reference is None or abs(level - reference) >= threshold:

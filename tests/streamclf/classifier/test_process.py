@@ -393,7 +393,7 @@ def closed(fd: int) -> bool:
     return False
 
 
-def test_an_action_ends_with_its_hours_though_its_stream_brings_nothing(
+def test_an_action_ends_with_its_hours_although_its_stream_is_silent(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_s = [datetime(2026, 1, 2, 17, 59, tzinfo=timezone.utc).timestamp()]

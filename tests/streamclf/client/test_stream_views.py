@@ -1,4 +1,4 @@
-"""Views of a service hold what its latest events say, and tell a silent service from one that sends."""
+"""Views of a service hold the values of its latest events, and report when the service is silent."""
 
 from __future__ import annotations
 

@@ -177,7 +177,9 @@ def test_events_removed_by_retention_are_reported_lost_once(link: EventProducer,
         assert offsets(receive(events, 5)) == [16, 17, 18, 19, 20]
 
 
-def test_new_journal_has_a_new_epoch_and_the_old_ones_end_is_unknown(hub: HubProcess, link: EventProducer) -> None:
+def test_new_journal_has_a_new_epoch_and_the_end_of_the_old_one_is_unknown(
+    hub: HubProcess, link: EventProducer
+) -> None:
     link.post(prediction())
     wait_confirmed(link)
     with subscribe(hub.events, replay=True, after=START) as events:

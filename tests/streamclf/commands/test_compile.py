@@ -49,7 +49,7 @@ def test_the_engine_is_cached_checked_and_measured(
     open_engine(load_bundle(Path(model)), backend="openvino", precision="fp32").close()
 
 
-def test_the_text_report(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_text_report_names_engine_precisions_and_error(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert _main(["compile", model, "--backend", "onnxruntime", "--explain"]) == 0
     out = capsys.readouterr().out
     assert "fp16: with all" in out
@@ -57,7 +57,7 @@ def test_the_text_report(model: str, capsys: pytest.CaptureFixture[str]) -> None
     assert "golden clip: max |dp|" in out
 
 
-def test_int8_from_calibration_to_accuracy(
+def test_a_model_is_calibrated_for_int8_and_compared(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One command quantises, writes a new bundle, and reports the loss of accuracy and the gain of speed."""

@@ -17,7 +17,7 @@ def write(tmp_path: Path, text: str) -> Path:
     return path
 
 
-def test_the_smallest_configuration(tmp_path: Path) -> None:
+def test_the_smallest_configuration_gets_the_documented_defaults(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, "streams: {desk: {camera: 0}}"))
     assert config.model == "camera-events"
     assert config.streams["desk"].camera == 0

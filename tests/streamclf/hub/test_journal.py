@@ -62,7 +62,7 @@ def free_disk(journal: Journal) -> None:
     journal._db.execute("PRAGMA max_page_count=1000000")
 
 
-def test_previous_is_the_same_streams_last_offset(journal: Journal) -> None:
+def test_previous_is_the_last_offset_of_the_same_stream(journal: Journal) -> None:
     entries = journal.append([record("a"), record("b"), record("a"), record("a")], {})
     assert [(e.offset, orjson.loads(e.body)["previous"]) for e in entries] == [(1, 0), (2, 0), (3, 1), (4, 3)]
     (entry,) = journal.append([record("b")], {})
@@ -220,7 +220,7 @@ def test_path_that_is_a_directory_gives_an_error_with_a_remedy(path: Path) -> No
         Journal(path, keep_s=1)
 
 
-def test_retention_removes_small_steps_by_age(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retention_by_age_removes_events_in_small_steps(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time_ns()
     monkeypatch.setattr(time, "time_ns", lambda: now)
     with Journal(path, keep_s=130) as journal:

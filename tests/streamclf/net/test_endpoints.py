@@ -9,18 +9,18 @@ from streamclf.net.endpoints import is_loopback, is_loopback_host, reachable_end
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.3.2.1", "::1"])
-def test_loopback_hosts(host: str) -> None:
+def test_loopback_host_is_recognised(host: str) -> None:
     assert is_loopback_host(host)
 
 
 @pytest.mark.parametrize(
     "host", ["0.0.0.0", "192.0.2.1", "*", "eth0", "::", "127.0.0.1.evil.example", "localhost.evil"]
 )
-def test_hosts_that_may_lead_to_the_network(host: str) -> None:
+def test_host_that_may_lead_to_the_network_is_not_loopback(host: str) -> None:
     assert not is_loopback_host(host)
 
 
-def test_loopback_of_endpoints() -> None:
+def test_loopback_endpoint_is_recognised_and_one_without_port_is_refused() -> None:
     assert is_loopback("tcp://[::1]:5555", "publish.events")
     assert not is_loopback("tcp://*:5555", "publish.events")
     with pytest.raises(BusError, match=r"publish\.events 'tcp://127\.0\.0\.1': must be like tcp://127\.0\.0\.1:5555"):

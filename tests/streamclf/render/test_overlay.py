@@ -34,7 +34,7 @@ def frame(height: int, width: int) -> np.ndarray[tuple[int, ...], np.dtype[np.ui
         ((640, 300), (640, 300)),
     ],
 )
-def test_small_pictures_are_enlarged_stop_text_can_be_read(size: tuple[int, int], drawn: tuple[int, int]) -> None:
+def test_small_frames_are_enlarged_so_that_text_can_be_read(size: tuple[int, int], drawn: tuple[int, int]) -> None:
     result = draw(frame(*size), STATE)
     assert result.shape == (*drawn, 3)
     assert result.dtype == np.uint8

@@ -15,7 +15,7 @@ from streamclf.render.palette import CALM, CALM_LABELS, INK, LABELS, STATES, bgr
 
 
 def luminance(colour: str) -> float:
-    """Relative luminance as in WCAG 2.1."""
+    """Return the relative luminance as in WCAG 2.1."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in bgr(colour))]
     return 0.0722 * linear[0] + 0.7152 * linear[1] + 0.2126 * linear[2]
 

@@ -1,4 +1,4 @@
-"""Processor time by stage: what each stage counts, and what it costs when nobody measures."""
+"""Processor time by stage: each stage counts its own time, and nothing is counted unless it is asked for."""
 
 from __future__ import annotations
 

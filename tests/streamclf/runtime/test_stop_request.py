@@ -13,7 +13,7 @@ def test_a_new_request_without_time_limit_is_not_set() -> None:
     assert not StopRequest().is_set
 
 
-def test_the_time_limit_sets_it() -> None:
+def test_a_request_is_set_after_its_time_limit() -> None:
     assert StopRequest(0.0).is_set
     assert not StopRequest(3600.0).is_set
 

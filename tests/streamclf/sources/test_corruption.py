@@ -1,4 +1,4 @@
-"""Corruption lasts until the next key frame; broken frames are distinguished from those predicted from them."""
+"""Corruption lasts until the next key frame; broken frames differ from frames predicted from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/sources.md is up to date: its example is accepted, and its defaults are those of the code."""
+"""docs/sources.md is up to date: its example is accepted, and its defaults match the code."""
 
 from __future__ import annotations
 

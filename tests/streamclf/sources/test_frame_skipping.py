@@ -191,10 +191,10 @@ def test_skipping_gives_the_same_chunks_for_any_video(
         assert saving.after == plain.after, "a chunk may not complete later"
 
 
-def test_of_a_regular_video_only_needed_frames_are_decoded() -> None:
+def test_only_the_needed_frames_of_a_regular_video_are_decoded() -> None:
     packets, depth = video([40] * 200, [0], False, [True], 50)
     _, skipped = played(packets, depth, 0, fps=5, frames_per_chunk=1, low_delay=True, skip=True)
-    # All but the first of 50 frames are disposable; of those, one of five is needed.
+    # All but the first of 50 frames are disposable; one of five of these is needed.
     disposable = {packet.number for packet in packets if packet.disposable}
     assert disposable - set(skipped) == {number for number in disposable if number % 5 == 0}
 
@@ -299,7 +299,7 @@ def test_interlaced_video_disables_skipping() -> None:
     assert push(skipper, 60) == [60]
 
 
-# With real decoders.
+# Tests with real decoders.
 
 
 def chunks_of(source: Source, fps: float, frames_per_chunk: int, *, skip: bool, chunks: int = 0) -> tuple[Chunks, int]:

@@ -58,7 +58,7 @@ def test_h264_packets_are_classified_by_nal_type_and_ref_idc(nals: tuple[bytes, 
 
 
 def test_h265_packets_are_disposable_only_in_the_highest_sub_layer() -> None:
-    """In a lower sub-layer, a picture of a higher one may be predicted from it, despite its type "non-reference"."""
+    """A picture of a lower sub-layer may be a reference for a higher one, despite its type "non-reference"."""
     classifier = PacketClassifier("hevc")
     assert classifier.classify(annex_b(hevc(0))) == NEEDED, "the number of sub-layers is unknown"
     assert classifier.classify(annex_b(hevc_sps(1), hevc(34), hevc(19))) == KEY

@@ -109,7 +109,7 @@ def test_in_a_terminal_the_table_is_live_and_names_a_silent_service(hub: HubProc
         os.close(ours)
 
 
-def test_without_a_service_it_prints_one_line_and_exits_with_1() -> None:
+def test_without_a_service_status_prints_one_line_and_exits_with_1() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "streamclf", "status", "tcp://127.0.0.1:9", "--json", "--timeout", "0.3"],
         capture_output=True, text=True, timeout=60,
@@ -119,6 +119,7 @@ def test_without_a_service_it_prints_one_line_and_exits_with_1() -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.alone  # the time limit is checked
 def test_a_stopped_service_is_an_error(hub: HubProcess) -> None:
     hub.signal(signal.SIGSTOP)
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""Limits of the machine: file descriptors and shared memory, each compared with the streams' needs."""
+"""File descriptors and shared memory of the machine are compared with the needs of the streams."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def test_keys_of_the_classifier_need_no_other_capture_process() -> None:
     assert plan().settings != plan(unknown_below=0.3).settings
 
 
-def test_keys_of_the_source_need_another_capture_process_and_only_pace_other_channels() -> None:
+def test_keys_of_the_source_need_another_capture_process_and_pace_needs_other_channels_too() -> None:
     assert not plan().same_capture(plan(read_timeout_s=9))
     assert plan().same_channels(plan(read_timeout_s=9))
     assert not plan().same_channels(plan(pace="fast"))

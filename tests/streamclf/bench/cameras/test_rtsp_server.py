@@ -36,7 +36,7 @@ def serving(film: EncodedFilm, count: int) -> Iterator[tuple[CameraServer, str]]
         loop.close()
 
 
-def test_cameras_send_by_the_clock_and_record_when(film: EncodedFilm) -> None:
+def test_cameras_send_at_the_frame_rate_and_record_the_times(film: EncodedFilm) -> None:
     """Each frame is recorded before the client can have it, and frames are due one interval apart."""
     with serving(film, 2) as (server, url), open_source(StreamConfig(url=f"{url}/cam1")) as source:
         frames = [next(source) for _ in range(12)]

@@ -55,7 +55,7 @@ def test_every_precision_is_checked_and_measured(tmp_path: Path, small: PartRequ
     assert "matrix products in TFLOP/s: fp16 " in text
 
 
-def test_the_share_of_the_limit_counts_the_tighter_of_both() -> None:
+def test_the_share_of_the_limit_is_of_the_tighter_limit() -> None:
     """1 GFLOP at 100 GFLOP/s takes 10 ms, 0.2 GB at 10 GB/s 20 ms: an encode of 40 ms takes twice the least time."""
     work = {
         "encode_flop": 10**9, "head_flop": 10**9, "whole_window_flop": 0, "encoder_weight_bytes": 10**8,
@@ -94,7 +94,7 @@ def test_a_killed_suite_continues_where_it_ended(tmp_path: Path, small: PartRequ
 
 
 @pytest.mark.usefixtures("with_double")
-def test_only_selects_parts_by_name(tmp_path: Path, small: PartRequest) -> None:
+def test_the_option_only_selects_parts_by_name(tmp_path: Path, small: PartRequest) -> None:
     bundle = make_brightness_bundle(tmp_path / "brightness")
     report = bench_gpu(str(bundle.path), only="*/fp32", request=small, measure=measure_here)
     assert [result["precision"] for result in report["models"][0]["results"]] == ["fp32"]

@@ -52,7 +52,7 @@ def bench(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def processes_of(folder: Path) -> list[int]:
-    """Processes that have `folder` as TMPDIR."""
+    """Return the processes that have `folder` as TMPDIR."""
     mark = f"TMPDIR={folder}\0".encode()
     pids = []
     for path in Path("/proc").glob("[0-9]*/environ"):
@@ -122,6 +122,7 @@ def test_every_process_of_the_service_is_measured(report: dict[str, Any]) -> Non
     assert report["states"] == {}
 
 
+@pytest.mark.alone  # a capacity search uses all cores
 def test_capacity_measures_the_service_of_a_configuration(tmp_path: Path) -> None:
     """`test_capacity.py` tests the search; this test runs real services until it ends, at two streams at most."""
     config = {
@@ -172,7 +173,7 @@ def test_the_error_of_a_service_that_cannot_start_is_one_line(tmp_path: Path) ->
 
 @contextmanager
 def running_bench(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """A bench of one stream that would take a minute; the process is killed on exit."""
+    """Run a bench of one stream that would take a minute; kill the process on exit."""
     arguments = ("--streams", "1", "--size", "128x96", "--seconds", "60", "--backend", "onnxruntime", "--json")
     with subprocess.Popen(
         command(*arguments),

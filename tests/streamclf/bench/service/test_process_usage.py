@@ -25,7 +25,7 @@ def test_a_process_is_sampled_with_its_processor_time_and_memory() -> None:
     assert process_cpu_s(2**22 + 1) == 0
 
 
-def test_the_slope_of_memory_is_that_of_the_line_through_the_samples() -> None:
+def test_the_slope_of_memory_is_fitted_to_the_samples() -> None:
     at_s = [float(i) for i in range(100)]
     usage = ProcessUsage(
         name="hub", pid=1, at_s=at_s, rss_mb=[50 + i / 3600 for i in at_s], cpu_s=[i / 4 for i in at_s]

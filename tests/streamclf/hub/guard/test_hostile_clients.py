@@ -43,7 +43,10 @@ from streamclf.net.curve_keys import make_keys
 from streamclf.producer.link import EventProducer
 from streamclf.producer.link_protocol import U64
 
-pytestmark = pytest.mark.flaky(reruns=0)  # a failure here, even one in a hundred runs, is a lost event
+pytestmark = [
+    pytest.mark.flaky(reruns=0),  # a failure here, even one in a hundred runs, is a lost event
+    pytest.mark.alone,  # floods take all the processor time that there is, and memory is measured
+]
 
 TIMES = int(os.environ.get("STREAMCLF_HOSTILE", "1"))
 GROWTH_MB = 50
@@ -142,14 +145,14 @@ def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
     context.destroy(linger=0)
 
 
-def test_malformed_handshakes_and_huge_frames(hub: HubProcess) -> None:
+def test_hub_survives_malformed_handshakes_and_huge_frames(hub: HubProcess) -> None:
     with Witness(hub):
         for endpoint in (hub.events, hub.replay):
             send_malformed_handshakes(endpoint, 1500 * TIMES)
             announce_huge_frames(endpoint, 50 * TIMES)
 
 
-def test_malformed_handshakes_and_huge_frames_against_a_hub_with_keys(keyed_hub: tuple[HubProcess, Path]) -> None:
+def test_hub_with_keys_survives_malformed_handshakes_and_huge_frames(keyed_hub: tuple[HubProcess, Path]) -> None:
     hub, secret = keyed_hub
     with Witness(hub, secret):
         for endpoint in (hub.events, hub.replay):
@@ -158,7 +161,7 @@ def test_malformed_handshakes_and_huge_frames_against_a_hub_with_keys(keyed_hub:
         send_subscriptions(hub.events, (b"preview/%d/" % number for number in range(20_000)), 20 * TIMES)
 
 
-def test_300000_subscriptions(hub: HubProcess) -> None:
+def test_hub_survives_300000_subscriptions(hub: HubProcess) -> None:
     chance = random.Random(1)
     letters = string.ascii_letters + string.digits + "_-"
     # Long random topics share no prefix, so they take most memory in a trie.
@@ -176,7 +179,7 @@ def subscriptions_to_topics(count: int) -> bytes:
     return b"".join(frame(b"\1preview/" + name + b"/") for name in names)
 
 
-def test_subscriptions_without_a_pause(hub: HubProcess) -> None:
+def test_hub_survives_subscriptions_without_a_pause(hub: HubProcess) -> None:
     """The messages are made in advance, so that they arrive faster than the hub can handle each one."""
     batches = [subscriptions_to_topics(1000) for _ in range(60 * TIMES)]
     with Witness(hub) as witness:
@@ -190,7 +193,7 @@ def test_subscriptions_without_a_pause(hub: HubProcess) -> None:
     assert witness.peak_mb < GROWTH_MB
 
 
-def test_many_connections_that_flood_at_the_same_time(hub: HubProcess) -> None:
+def test_hub_survives_many_connections_that_flood_at_the_same_time(hub: HubProcess) -> None:
     batch = subscriptions_to_topics(3000)
     peers: list[socket.socket] = []
     with Witness(hub) as witness:
@@ -213,7 +216,7 @@ def _send_all(peer: socket.socket, data: bytes) -> None:
         peer.sendall(data)
 
 
-def test_impossible_topics_and_many_connections_just_below_the_limit(hub: HubProcess) -> None:
+def test_hub_survives_impossible_topics_and_connections_just_below_the_limit(hub: HubProcess) -> None:
     odd = [b"\0" * 70, b"preview/../../etc/passwd", b"x' OR 1=1 --", b"a" * 900, bytes(range(1, 250)), b"/" * 81]
     with Witness(hub):
         for topic in odd * 20 * TIMES:
@@ -248,7 +251,9 @@ def closes(peer: socket.socket, seconds: float = 10.0) -> bool:
     return True
 
 
-def test_requests_of_10_mb_and_unread_replies(hub: HubProcess, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+def test_hub_survives_requests_of_10_mb_and_unread_replies(
+    hub: HubProcess, context: zmq.Context[zmq.Socket[bytes]]
+) -> None:
     with EventProducer(hub.link, "filler") as link:
         for number in range(3000):
             link.post(prediction("old", number=number))
@@ -280,7 +285,9 @@ def test_requests_of_10_mb_and_unread_replies(hub: HubProcess, context: zmq.Cont
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="descriptors of a running process are limited on Linux")
-def test_slow_loris_with_few_descriptors_left(hub: HubProcess, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+def test_hub_survives_slow_loris_with_few_descriptors_left(
+    hub: HubProcess, context: zmq.Context[zmq.Socket[bytes]]
+) -> None:
     limit = descriptors(hub.pid) + 30
     with Witness(hub):
         resource.prlimit(hub.pid, resource.RLIMIT_NOFILE, (limit, limit))

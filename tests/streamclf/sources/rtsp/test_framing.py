@@ -12,7 +12,7 @@ from streamclf.sources.rtsp.message import MalformedMessageError, RtspMessage
 
 
 def packet(number: int, size: int = 200, channel: int = 0) -> bytes:
-    """An interleaved packet whose payload contains many sequences that look like the beginning of one."""
+    """Make an interleaved packet whose payload contains many sequences that look like the beginning of a packet."""
     body = struct.pack(">BBHII", 0x80, 96, number, 0, 7) + b"$\0\0\x10RTSP/" * (size // 9)
     return struct.pack(">cBH", b"$", channel, len(body)) + body
 

@@ -26,12 +26,12 @@ H265 = VideoTrack(codec="H265", payload_types=frozenset({96}))
 
 
 def key(number: int, size: int = 50) -> bytes:
-    """The first slice of a key frame."""
+    """Make the first slice of a key frame."""
     return b"\x65\x88" + struct.pack(">I", number) + bytes([number % 256 | 1]) * size
 
 
 def slice_(number: int, size: int = 50) -> bytes:
-    """Another slice of a key frame."""
+    """Make another slice of a key frame."""
     return b"\x65\x40" + struct.pack(">I", number) + bytes([number % 256 | 1]) * size
 
 

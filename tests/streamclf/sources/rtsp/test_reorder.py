@@ -1,4 +1,4 @@
-"""Packets out of order: they wait for those before them, within bounds."""
+"""Packets that arrive early wait for the packets before them, within bounds."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def test_invalid_packets_are_rejected(data: bytes) -> None:
     assert parse_rtp(data) is None
 
 
-def test_distance_on_a_counter_that_wraps_around() -> None:
+def test_the_distance_between_counters_is_right_across_a_wrap() -> None:
     assert [distance(a, b, 16) for a, b in ((1, 65_535), (65_535, 1), (5, 5), (32_768, 0))] == [2, -2, 0, -32_768]
 
 

@@ -30,7 +30,7 @@ frames = st.lists(st.lists(sizes, min_size=1, max_size=4), min_size=1, max_size=
 
 @st.composite
 def streams(draw: st.DrawFn, *, hevc: bool) -> list[Packet]:
-    """The packets of a camera, changed by networks, other senders and faulty cameras."""
+    """Draw the packets of a camera, changed by networks, other senders and faulty cameras."""
     number = draw(st.sampled_from([1000, 65_530, 65_535]))
     stamp = draw(st.sampled_from([0, 2**32 - STEP]))
     marker = draw(st.sampled_from(["last", "last", "last", "never", "every"]))
@@ -97,7 +97,7 @@ def _pad(sent: list[Packet], at: int, value: int) -> None:
 
 
 def _replace(sent: list[Packet], at: int, value: int) -> None:
-    """Replace the payload by one of another type, perhaps in the middle of a NAL unit."""
+    """Replace the payload by a payload of another type, perhaps in the middle of a NAL unit."""
     channel, data = sent[at]
     sent[at] = (
         channel,
@@ -114,7 +114,7 @@ FAULTS = {f.__name__: f for f in (_lose, _repeat, _delay, _flip, _mark, _empty, 
 
 
 def state_of(media: TrackReceiver, now: float) -> dict[str, Any]:
-    """All public properties of a receiver."""
+    """Return all public properties of a receiver."""
     names = ("lost", "foreign", "malformed", "unsupported", "trusts_marker", "received_at", "left_at", "deadline")
     found = {name: getattr(media, name) for name in names}
     return found | {"report": media.receiver_report(now), "wall_ns": [media.wall_ns(i * STEP) for i in range(8)]}

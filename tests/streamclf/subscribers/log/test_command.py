@@ -132,7 +132,7 @@ def test_the_log_equals_the_journal_after_hub_and_logs_were_killed_at_random(hub
         assert logged_rows(path) == journal, path
 
 
-def test_it_reports_that_it_waits_for_a_service_and_ends_on_sigint(tmp_path: Path) -> None:
+def test_the_log_reports_that_it_waits_for_a_service_and_ends_on_sigint(tmp_path: Path) -> None:
     logs = [start_log("tcp://127.0.0.1:9", tmp_path / name) for name in ("events.db", "events.jsonl")]
     for log in logs:
         assert log.stderr is not None

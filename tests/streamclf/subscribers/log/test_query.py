@@ -28,7 +28,7 @@ NOW = datetime.now(timezone.utc)
 
 
 def events(count: int) -> list[StreamEvent]:
-    """One event a minute up to now: predictions of two labels on three streams, each tenth an action or status."""
+    """Make one event a minute up to now: predictions of two labels on three streams, each tenth an action or status."""
     found: list[StreamEvent] = []
     for number in range(count):
         at = NOW - timedelta(minutes=count - 1 - number)
@@ -163,7 +163,7 @@ def test_a_query_that_takes_too_long_is_stopped(db: Path, monkeypatch: pytest.Mo
         run_query(db, min_p=0.5)
 
 
-def test_it_reads_a_log_while_it_is_written_and_cannot_write(
+def test_a_query_reads_a_log_that_is_being_written_and_cannot_write(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "events.db"

@@ -57,7 +57,7 @@ def start(hub: HubProcess, broker: MqttBroker, folder: Path, **env: str) -> Serv
 
 
 def ends(broker: MqttBroker) -> list[float]:
-    """The end of each action once, in the order of arrival. Repetitions are allowed, gaps are not."""
+    """Return the end of each action once, in the order of arrival. Repetitions are allowed, gaps are not."""
     bodies = [json.loads(payload) for payload in broker.on("streamclf/door/action")]
     return list(dict.fromkeys(body["at_s"] for body in bodies if body["phase"] == "end"))
 

@@ -253,7 +253,7 @@ def start(hub: HubProcess, url: str, folder: Path, *more: str, **env: str) -> Se
 
 
 def first_arrivals(receiver: Receiver) -> list[Any]:
-    """Each event once, in the order of arrival. The `Idempotency-Key` identifies repetitions."""
+    """Return each event once, in the order of arrival. The `Idempotency-Key` identifies repetitions."""
     found = {request.headers["Idempotency-Key"]: request.json["at_s"] for request in list(receiver.accepted)}
     return list(found.values())
 
