@@ -13,7 +13,7 @@ from streamclf.cli import _main
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with a model in it."""
+    """Change to a working directory with a model in it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STREAMCLF_CACHE", str(tmp_path / "cache"))
     make_brightness_bundle(tmp_path / "brightness")

@@ -23,7 +23,10 @@ from support.hub_process import HubProcess
 
 from streamclf.subscribers.log.command import run_log
 
-pytestmark = pytest.mark.flaky(reruns=0)  # a failure once in a hundred runs is a lost event
+pytestmark = [
+    pytest.mark.flaky(reruns=0),  # a failure once in a hundred runs is a lost event
+    pytest.mark.alone,  # its processes use all cores
+]
 
 CHAOS_S = float(os.environ.get("STREAMCLF_CHAOS_S", "60" if os.environ.get("CI") else "5"))
 HIGH_WATER = 50
@@ -179,7 +182,7 @@ def test_every_event_is_logged_once_and_in_order_despite_random_kills_and_stops(
             while first or time.monotonic() < end:
                 disturb(*(first.pop() if first else chance.choice(everything)))
                 time.sleep(chance.uniform(0.1, 0.6))
-            assert classifier.end(signal.SIGTERM) == 0, "the last classifier could not hand over all it had"
+            assert classifier.end(signal.SIGTERM) == 0, "the last classifier could not deliver all its events"
         finally:
             for victim in (classifier, *loggers):
                 victim.end(signal.SIGKILL)
@@ -189,10 +192,10 @@ def test_every_event_is_logged_once_and_in_order_despite_random_kills_and_stops(
         assert hub.stop() == 0
         journal = journal_rows(hub.journal)
     lives = numbers_by_life(journal)
-    print(f"\n{dict(done)}\n{len(journal)} events of {len(lives)} classifiers; a plain subscriber had {plain.received}")
+    print(f"\n{dict(done)}\n{len(journal)} events of {len(lives)} classifiers; a plain subscriber got {plain.received}")
     assert [offset for offset, _ in journal] == list(range(1, len(journal) + 1))
     assert len(lives) >= 2
-    for numbers in lives.values():  # a killed classifier may lose its last events, but leaves no hole
+    for numbers in lives.values():  # a killed classifier may lose its last events, but no event before them
         assert numbers == list(range(len(numbers)))
     for path in outputs:
         assert logged_rows(path) == journal

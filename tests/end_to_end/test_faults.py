@@ -295,6 +295,7 @@ def test_identical_frames_are_reported_as_frozen(rig: Rig) -> None:
         rig.watcher.state("hung", "live", since=since, within=1 + SLACK_S)
 
 
+@pytest.mark.alone  # memory and processor time are measured
 def test_a_flood_takes_bounded_memory_and_cpu_and_disturbs_no_other_stream(rig: Rig) -> None:
     with rig.witness_undisturbed():
         pids = [rig.service.process.pid, *rig.service.descendants()]

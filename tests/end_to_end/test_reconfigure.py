@@ -1,4 +1,4 @@
-"""A configuration edited while its service runs: only the changed parts change, and all others are undisturbed."""
+"""If a configuration is edited while its service runs, only the changed parts change; the others are undisturbed."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_streams_are_added_changed_and_removed_and_others_lose_no_window(setup: 
         assert_unbroken(watcher, "stays", since=began, at_least=10)
         assert watcher.events("prediction", "goes", since=gone.at_s + 0.5) == []
         assert service.children("streamclf.classifier") == classifier
-        assert len(captures & set(service.children("streamclf.capture"))) == 1  # that of `stays`
+        assert len(captures & set(service.children("streamclf.capture"))) == 1  # the capture process of `stays`
         assert len(service.children("streamclf.capture")) == 3
         service.interrupt()
         assert service.wait() == 0
@@ -173,7 +173,7 @@ def other_version(folder: Path, name: str, version: str) -> Path:
     return bundle
 
 
-def test_another_model_restarts_the_classifier_alone(setup: Setup) -> None:
+def test_another_model_restarts_only_the_classifier(setup: Setup) -> None:
     path = setup.write(streams={"one": setup.film, "two": setup.film})
     other_version(setup.folder, "second", "2")
     broken = other_version(setup.folder, "broken", "3")
@@ -203,7 +203,7 @@ def test_another_model_restarts_the_classifier_alone(setup: Setup) -> None:
         assert len(segments) == 1
 
 
-def test_more_streams_than_the_bank_holds_restart_the_classifier_alone(setup: Setup) -> None:
+def test_more_streams_than_the_bank_holds_restart_only_the_classifier(setup: Setup) -> None:
     path = setup.write(streams={"one": setup.film}, engine={"threads": 1, "spare_streams": 0})
     with Service("run", str(path), cwd=setup.folder) as service, Watcher(service.endpoint) as watcher:
         wait_prediction(watcher, "one")
@@ -217,6 +217,7 @@ def test_more_streams_than_the_bank_holds_restart_the_classifier_alone(setup: Se
         assert captures < set(service.children("streamclf.capture"))
 
 
+@pytest.mark.alone  # it must end within 2.5 s
 def test_the_service_ends_in_the_middle_of_a_change(setup: Setup) -> None:
     path = setup.write(streams={"one": setup.film, "two": setup.film})
     with Service("run", str(path), cwd=setup.folder) as service, Watcher(service.endpoint) as watcher:

@@ -102,7 +102,7 @@ def test_a_stopped_process_is_replaced(setup: Setup, module: str, record_propert
             assert all(b - a == pytest.approx(0.2) for a, b in pairwise(starts)), starts
 
 
-def test_a_process_that_is_soon_continued_is_left_alone(setup: Setup) -> None:
+def test_a_process_that_is_stopped_only_briefly_is_not_restarted(setup: Setup) -> None:
     with two_streams(setup) as (service, watcher, _):
         processes = sorted(service.descendants())
         since = time.monotonic()
@@ -117,6 +117,7 @@ def test_a_process_that_is_soon_continued_is_left_alone(setup: Setup) -> None:
         assert_unbroken(watcher, "one", since=since, at_least=5)
 
 
+@pytest.mark.alone  # it must be found within seconds
 def test_a_classifier_that_hangs_in_a_library_is_replaced(setup: Setup) -> None:
     (setup.folder / "sitecustomize.py").write_text(HANG)
     path = os.pathsep.join([str(setup.folder), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -130,8 +131,9 @@ def test_a_classifier_that_hangs_in_a_library_is_replaced(setup: Setup) -> None:
         wait_gone([pid])
 
 
+@pytest.mark.alone  # it must be found within seconds
 def test_a_capture_that_hangs_in_a_library_is_replaced(setup: Setup) -> None:
-    """It is found after twice its read time-out, a second, and the interval between two checks of the supervisor."""
+    """The hang is found after twice the read time-out, a second, and the interval between two checks."""
     (setup.folder / "sitecustomize.py").write_text(HANG)
     path = os.pathsep.join([str(setup.folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     camera = film(light=200, width=160, height=90, gop=25, frames=250)
@@ -162,7 +164,8 @@ def test_a_stopped_supervisor_stops_no_stream_and_kills_no_child(setup: Setup) -
         service.process.send_signal(signal.SIGSTOP)
         watcher.wait("prediction", "one", since=began + 3.5, within=DEADLINE_S)
         service.process.send_signal(signal.SIGCONT)
-        watcher.wait("prediction", "one", since=time.monotonic() + 1.5, within=DEADLINE_S)  # a check and more
+        # One check of the supervisor takes place in this time.
+        watcher.wait("prediction", "one", since=time.monotonic() + 1.5, within=DEADLINE_S)
         for stream in ("one", "two"):
             assert_unbroken(watcher, stream, since=began, at_least=20)
         assert sorted(service.descendants()) == processes
@@ -184,7 +187,7 @@ def test_a_killed_supervisor_leaves_nothing_behind_even_with_stopped_children(se
 
 
 def test_a_killed_service_can_restart_at_once_on_the_same_ports_and_journal(setup: Setup) -> None:
-    """As systemd does it. If the old hub has not quite ended, a second attempt succeeds."""
+    """Restart as systemd does. If the old hub has not quite ended, a second attempt succeeds."""
     ports = []
     for _ in range(2):
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -231,6 +234,7 @@ def test_a_stream_that_keeps_crashing_is_parked_until_a_reload(setup: Setup) -> 
         assert_unbroken(watcher, other, since=began, at_least=20)
 
 
+@pytest.mark.alone  # it must end within 2 s
 @pytest.mark.parametrize("state", ["starting", "connecting", "stopped"])
 def test_the_service_ends_within_two_seconds_in_any_state(
     setup: Setup, state: str, record_property: pytest.RecordProperty
@@ -286,7 +290,7 @@ def test_a_low_soft_limit_is_raised(setup: Setup) -> None:
 
 
 def test_missing_shared_memory_is_reported_in_one_line_at_the_start(setup: Setup) -> None:
-    """As with a full memory: allocation succeeds or is an error at once, and never a bus error later."""
+    """Allocation succeeds or is an error at once, also with a full memory; it is never a bus error later."""
     done = run_limited(setup, "-f 1")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
@@ -296,7 +300,7 @@ def test_missing_shared_memory_is_reported_in_one_line_at_the_start(setup: Setup
 
 
 @LINUX
-def test_one_core_is_enough(setup: Setup) -> None:
+def test_a_service_classifies_on_one_core(setup: Setup) -> None:
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     try:
@@ -360,7 +364,7 @@ def descendant_states(pid: int) -> list[str]:
 
 
 @LINUX
-def test_as_process_one_of_a_container_it_reaps_orphans_and_ends_on_request(setup: Setup) -> None:
+def test_the_service_as_process_1_of_a_container_reaps_orphans_and_ends_on_request(setup: Setup) -> None:
     if not can_unshare():
         pytest.skip("this machine does not allow process namespaces")
     path = setup.write(streams={"one": setup.film})
