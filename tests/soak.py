@@ -112,7 +112,7 @@ class Soak:
         self.tally = Tally()
 
     def run(self, seconds: float) -> None:
-        """Run for so many seconds."""
+        """Run for this many seconds."""
         began = time.monotonic()
         for camera in self._cameras.values():
             camera.fault_ended_s = began

@@ -30,7 +30,7 @@ HYBRID: dict[str, Any] = {"height": 128, "width": 128, "frames_per_chunk": 1, "c
 
 
 class FrameEncoder(nn.Module):
-    """(N, 1, H, W, 3) uint8 RGB -> (N, 1024)."""
+    """An encoder of frames: (N, 1, H, W, 3) uint8 RGB -> (N, 1024)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class Layer(nn.Module):
 
 
 class WindowHead(nn.Module):
-    """(N, T, 1024) -> (N, K): a class token and two layers; the last one computes the class token alone."""
+    """A head, (N, T, 1024) -> (N, K), of a class token and two layers; the last one computes only the class token."""
 
     def __init__(self, chunks: int, width: int = 1024, heads: int = 8) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Measure what a motion gate saves and costs: `PYTHONPATH=tests python -m benchmarks.motion_gate MODEL FILE...`.
 
 Each film goes through ring, feed and classifier as a live stream does, chunk by chunk, once for each threshold. The
-probabilities are compared with those of a run without a gate. The processor time is that of the classifier's steps.
+probabilities are compared with those of a run without a gate. Only the processor time of the classifier's steps counts.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Posted:
         self.gated = 0
 
     def post(self, draft: Draft) -> None:
-        """As the link does."""
+        """Record a draft in place of the link."""
         window: Any = draft.body["window"]
         self.top[window["end_s"]] = dict(draft.body["top"])
         self.gated = int(draft.body.get("gated", 0))

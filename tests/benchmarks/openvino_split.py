@@ -28,12 +28,12 @@ chunks = job.spec["chunks"]
 
 
 def encode(chunk: U8) -> npt.NDArray[np.float32]:
-    """(t, H, W, 3) -> (*F,)."""
+    """Encode a chunk, (t, H, W, 3) -> (*F,)."""
     return np.array(encoder.infer({0: ov.Tensor(chunk[None], shared_memory=True)})[0][0])
 
 
 def decide(features: Any) -> npt.NDArray[np.float32]:
-    """T of (*F,) -> (K,)."""
+    """Classify the T features (*F,) of a window -> (K,)."""
     window = np.stack(features)[None]
     return np.array(head.infer({0: ov.Tensor(window, shared_memory=True)})[0][0])
 

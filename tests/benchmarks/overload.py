@@ -1,6 +1,6 @@
 """Measure eight streams on an engine that is too slow for them: `PYTHONPATH=.:tests python -m benchmarks.overload`.
 
-Rings, feeds and classifier are real; the engine is simulated and only advances a clock. The mode `as ever` has only the
+Rings, feeds and classifier are real; the engine is simulated and only advances a clock. The mode `fixed` has only the
 limits in chunks: no longer hops, no streams in turn, and no stream that catches up.
 """
 
@@ -23,7 +23,7 @@ LOADS: Final[dict[str, dict[str, Any]]] = {
     "heads, 2 times": {"chunks": 20, "encode_s": 0.002, "head_s": 0.05},
 }
 MODES: Final[dict[str, dict[str, Any]]] = {
-    "as ever": {},
+    "fixed": {},
     "no key": {},
     "`max_staleness_ms: 250`": {"max_staleness_ms": 250},
     "`adaptive: true`": {"adaptive": True},
@@ -50,9 +50,9 @@ def main() -> None:
     update, is_late = LoadShedder.update, Feed.is_late
     for name, load in LOADS.items():
         for mode, change in MODES.items():
-            as_ever = mode == "as ever"
-            LoadShedder.update = (lambda *_: None) if as_ever else update  # type: ignore[method-assign]
-            Feed.is_late = False if as_ever else is_late  # type: ignore[assignment, method-assign]
+            is_fixed = mode == "fixed"
+            LoadShedder.update = (lambda *_: None) if is_fixed else update  # type: ignore[method-assign]
+            Feed.is_late = False if is_fixed else is_late  # type: ignore[assignment, method-assign]
             print(f"{name} | {mode} | {measure(load, change)}", flush=True)
 
 

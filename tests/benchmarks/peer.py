@@ -2,8 +2,8 @@
 
 A peer is a module that runs as a process. Its standard input has one line of JSON, a `Job`; when the input ends, the
 process ends. On standard output it prints `{}` once it is ready, and then `[stream, frame, monotonic ns]` for each
-prediction. `frame` is the number of the last frame in the window: from it the comparison counts the latency, as it does
-for streamclf.
+prediction. `frame` is the number of the last frame in the window: the comparison counts the latency from it, as for
+streamclf.
 """
 
 from __future__ import annotations
@@ -67,14 +67,14 @@ def opencv(url: str, fps: float) -> Iterator[tuple[int, Callable[[int, int], U8]
     capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG)
     first = None
     while True:
-        read, picture = capture.read()
+        read, image = capture.read()
         if not read:
             return
         at_ms = capture.get(cv2.CAP_PROP_POS_MSEC)
         first = at_ms if first is None else first
 
-        def render(height: int, width: int, picture: Any = picture) -> U8:
-            return np.asarray(cv2.cvtColor(cv2.resize(picture, (width, height)), cv2.COLOR_BGR2RGB), np.uint8)
+        def render(height: int, width: int, image: Any = image) -> U8:
+            return np.asarray(cv2.cvtColor(cv2.resize(image, (width, height)), cv2.COLOR_BGR2RGB), np.uint8)
 
         yield round((at_ms - first) * fps / 1000), render
 
@@ -135,7 +135,7 @@ class Windows:
                     self._changed.notify()
 
     def __iter__(self) -> Iterator[tuple[int, int, U8]]:
-        """(stream, number, (T, t, H, W, 3))."""
+        """Yield (stream, number, (T, t, H, W, 3))."""
         spec = self._job.spec
         shape = tuple(spec[key] for key in ("chunks", "frames_per_chunk", "height", "width"))
         while True:
@@ -172,7 +172,7 @@ class Chunks:
                 frames = []
 
     def __iter__(self) -> Iterator[tuple[int, int, int, U8]]:
-        """(stream, index, number, (t, H, W, 3))."""
+        """Yield (stream, index, number, (t, H, W, 3))."""
         while True:
             yield self._chunks.get()
 

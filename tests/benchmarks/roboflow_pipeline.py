@@ -34,7 +34,7 @@ points: dict[int, int] = defaultdict(int)
 
 
 def classify(window: U8) -> npt.NDArray[np.float32]:
-    """(T, t, H, W, 3) -> (K,)."""
+    """Classify a window, (T, t, H, W, 3) -> (K,)."""
     (features,) = encoder.run(None, {"frames": window})
     return np.asarray(head.run(None, {"features": features[None]})[0][0])
 

@@ -47,7 +47,7 @@ def main() -> None:
     if given.json:
         print(json.dumps(summaries))
         return
-    print("| demuxer | p50 | p90 | p99 | max | CPU per picture | pictures |\n|---|---|---|---|---|---|---|")
+    print("| demuxer | p50 | p90 | p99 | max | CPU per frame | frames |\n|---|---|---|---|---|---|---|")
     for name, row in summaries.items():
         times = " | ".join(f"{row[key]:.1f} ms" for key in ("p50", "p90", "p99", "max", "cpu_ms"))
         print(f"| {name} | {times} | {row['pictures']} |")

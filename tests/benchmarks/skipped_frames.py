@@ -1,6 +1,6 @@
 """Measure what skipping undecoded frames saves: processor time of a film's chunks with and without skipping, in turn.
 
-    PYTHONPATH=.:tests python tests/benchmarks/skipped_pictures.py [--rounds 7]
+    PYTHONPATH=.:tests python tests/benchmarks/skipped_frames.py [--rounds 7]
 
 720p25, the film of `streamclf bench` at 2.3 Mbit/s, two seconds between key frames. The kinds: no B frames, as a camera
 sends; two B frames that no frame is predicted from; three B frames with the middle one as a reference (x264's default);
@@ -38,7 +38,7 @@ KINDS = {
 
 
 class Sink:
-    """Takes chunks and forgets them."""
+    """A sink that discards its chunks."""
 
     def __init__(self) -> None:
         self._place = np.empty((1, SIDE, SIDE, 3), np.uint8)
@@ -52,43 +52,43 @@ class Sink:
         return self.chunks
 
 
-def write(path: Path, codec: str, options: dict[str, str], pictures: list[U8], spec: FilmSpec) -> None:
+def write(path: Path, codec: str, options: dict[str, str], images: list[U8], spec: FilmSpec) -> None:
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream(codec, rate=spec.rate)
         stream.width, stream.height, stream.pix_fmt = spec.width, spec.height, "yuv420p"
         stream.gop_size = round(GOP_S * spec.fps)
         stream.bit_rate = int(BITS_PER_PIXEL * spec.width * spec.height * spec.fps)
         stream.options = {"preset": "veryfast", **options}
-        for number, picture in enumerate(pictures):
-            frame = av.VideoFrame.from_ndarray(picture, "yuv420p")
+        for number, image in enumerate(images):
+            frame = av.VideoFrame.from_ndarray(image, "yuv420p")
             frame.pts = number
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
 
 
 def cost(path: Path, fps: float, *, skip: bool) -> tuple[float, int, int]:
-    """(CPU seconds of all threads, pictures, of them skipped) for all chunks of the film."""
+    """Return (CPU seconds of all threads, frames, skipped frames) for all chunks of the film."""
     sink = Sink()
     sampler = ChunkSampler(fps, 1)
     builder = ChunkBuilder(sampler, sink, height=SIDE, width=SIDE, resize="stretch")
-    pictures = skipped = 0
+    frames = skipped = 0
     began = time.process_time()
     with FileSource(path) as source:
         if skip:
             source.set_frame_selector(sampler)
         for frame in source:
             builder.push(frame)
-            pictures += 1
+            frames += 1
             skipped += frame.skipped
-    return time.process_time() - began, pictures, skipped
+    return time.process_time() - began, frames, skipped
 
 
 def rows(folder: Path, rounds: int) -> Iterator[str]:
     spec = FilmSpec(width=1280, height=720, fps=25)
-    pictures = [picture.copy() for picture in render_frames(spec, SECONDS * 25)]
+    images = [image.copy() for image in render_frames(spec, SECONDS * 25)]
     for name, (codec, options) in KINDS.items():
         path = folder / "film.mp4"
-        write(path, codec, options, pictures, spec)
+        write(path, codec, options, images, spec)
         for fps in (5, 10):
             ratios, plain_s, left_out = [], [], 0.0
             for _ in range(rounds):
@@ -107,7 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
-    print("| film | model fps | skipped | CPU per picture, all decoded | with skipping |")
+    print("| film | model fps | skipped | CPU per frame, all decoded | with skipping |")
     print("|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for row in rows(Path(folder), arguments.rounds):

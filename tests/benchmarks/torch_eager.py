@@ -15,7 +15,7 @@ encoder, head, _ = build(job.spec["name"])
 
 
 def classify(window: U8) -> npt.NDArray[np.float32]:
-    """(T, t, H, W, 3) -> (K,)."""
+    """Classify a window, (T, t, H, W, 3) -> (K,)."""
     with torch.inference_mode():
         return np.asarray(head(encoder(torch.from_numpy(window))[None])[0].numpy())
 

@@ -43,7 +43,7 @@ def name_of(page: Path) -> str:
 
 
 def anchors_of(page: Path) -> set[str]:
-    """The anchors that GitHub makes of a page's headings."""
+    """Return the anchors that GitHub makes of a page's headings."""
     text = FENCE.sub("", page.read_text())
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     plain = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower() for heading in headings]
@@ -51,7 +51,7 @@ def anchors_of(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_lead_to_existing_files_and_headings(page: Path) -> None:
     for target in LINK.findall(FENCE.sub("", page.read_text())):
         if target.startswith(("http://", "https://", "mailto:")):
             continue
@@ -66,7 +66,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_files_and_modules_exist(page: Path) -> None:
     if page.name == "CHANGELOG.md":
-        return  # it names what was there at the time
+        return  # an entry names the files of its time
     text = page.read_text()
     for file in FILE.findall(text):
         if file.rstrip(".") not in EXAMPLES and "NAME" not in file and not file.startswith("streamclf/door"):
@@ -78,7 +78,7 @@ def test_files_and_modules_exist(page: Path) -> None:
 
 
 def is_attribute(name: str) -> bool:
-    """Whether `a.b.C` names something that module `a.b` mentions, or the name is part of the public API."""
+    """Tell whether `a.b.C` names something that module `a.b` mentions, or the name is part of the public API."""
     module, _, attribute = name.rpartition(".")
     while module:
         path = ROOT.joinpath(*module.split("."))
@@ -90,7 +90,7 @@ def is_attribute(name: str) -> bool:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_no_page_is_cut_off_from_the_map(page: Path) -> None:
+def test_every_page_is_reachable_from_the_index(page: Path) -> None:
     """Every page of docs/ is reachable by links from docs/README.md or the README."""
     if not page.is_relative_to(ROOT / "docs"):
         return
@@ -112,7 +112,7 @@ def reachable() -> frozenset[Path]:
 
 
 def commands_of(page: Path) -> Iterator[list[str]]:
-    """The words of each command line in a page's code blocks."""
+    """Return the words of each command line in a page's code blocks."""
     for language, block in FENCE.findall(page.read_text()):
         if language in ("", "sh", "console", "bash"):
             for line in block.replace("\\\n", " ").splitlines():

@@ -1,4 +1,4 @@
-"""No module imports itself by a detour. `lint-imports` checks the directions; this checks that there are no circles."""
+"""No modules import each other in a circle. `lint-imports` checks the directions of imports, not circles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands, the configuration and the programs on README's first pages work as they stand there."""
+"""The commands, the configuration and the programs on README's first pages work without a change."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEADLINE_S = 60
 
 
 def blocks(title: str, language: str) -> list[str]:
-    """The code blocks of one section."""
+    """Return the code blocks of one section."""
     found = re.search(rf"^## {title}\n(.*?)(?=^## )", README, re.MULTILINE | re.DOTALL)
     assert found, f"README has no section {title!r}"
     return re.findall(rf"^```{language}\n(.*?)^```", found[1], re.MULTILINE | re.DOTALL)
@@ -69,7 +69,7 @@ def test_files_are_classified(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def endpoints(folder: Path) -> Iterator[dict[str, str]]:
-    """The service of the README, on free ports; the README's endpoints and those that took their place."""
+    """The service of the README, on free ports; maps the README's endpoints to the ones in use."""
     (yaml,) = blocks("Run a service", "yaml")
     there = ["tcp://127.0.0.1:5555", "tcp://127.0.0.1:5556"]
     here = dict(zip(there, (f"tcp://127.0.0.1:{port}" for port in free_ports(2)), strict=True))

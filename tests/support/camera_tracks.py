@@ -1,4 +1,4 @@
-"""Tracks of a camera with chosen disturbances."""
+"""Make tracks of a camera with chosen disturbances."""
 
 from __future__ import annotations
 

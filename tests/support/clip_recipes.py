@@ -1,4 +1,4 @@
-"""Small recipes for labelled films, which train in seconds."""
+"""Make small recipes for labelled films, which train in seconds."""
 
 from __future__ import annotations
 

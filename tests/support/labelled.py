@@ -30,7 +30,7 @@ def draw_clip(label: str, seed: int, *, frames: int = 12, height: int = 48, widt
 
 
 def draw_moving_dot(frames: int = 6, height: int = 60, width: int = 80) -> tuple[U8, npt.NDArray[np.float64]]:
-    """Draw a clip with a small bright dot that moves right and down: (F, H, W, 3) and its places (F, 2) as shares."""
+    """Draw a clip with a small bright dot that moves right and down: (F, H, W, 3), and its places (F, 2) as shares."""
     clip = np.full((frames, height, width, 3), 60, np.uint8)
     places = np.stack([np.linspace(0.35, 0.65, frames), np.linspace(0.4, 0.6, frames)], axis=1)
     for frame, (x, y) in zip(clip, places, strict=True):
@@ -55,7 +55,7 @@ def write_film(path: Path, frames: U8, *, fps: int = 10) -> Path:
 def write_set(
     folder: Path, *, clips: int = 4, validation: int = 2, classes: Sequence[str] = CLASSES, **drawn: Any
 ) -> Path:
-    """Write `folder`/clips.csv, with so many training and validation clips of each class, each its own group."""
+    """Write clips and `folder`/clips.csv: `clips` for training and `validation` of each class, each its own group."""
     rows = []
     for number, label in enumerate(classes):
         for i in range(clips + validation):

@@ -35,7 +35,7 @@ def descriptors(pid: int) -> int:
 
 
 def wakes(pid: int, thread: int | None = None) -> int:
-    """Return how often its threads, or one `thread`, have gone to sleep so far, and so were woken."""
+    """Return how often the threads of the process, or one `thread`, have gone to sleep so far and so were woken."""
     tasks = Path(f"/proc/{pid}/task")
     try:
         texts = [(task / "status").read_text() for task in tasks.glob("*" if thread is None else str(thread))]

@@ -75,15 +75,15 @@ class Service:
 
     @property
     def endpoint(self) -> str:
-        """Endpoint on which it publishes; waits until the service reports it."""
+        """Return the endpoint on which the service publishes; wait until the service reports it."""
         return self.wait_for_line(r"publishing on (\S+)")[1]
 
     def descendants(self) -> list[int]:
-        """Return the process ids of its children and their children."""
+        """Return the ids of the service's child processes and of all their descendants."""
         return list(descendants(self.process.pid))
 
     def children(self, module: str) -> list[int]:
-        """Return the process ids of the children that run `module`."""
+        """Return the ids of the service's child processes that run `module`."""
         return [pid for pid in self.descendants() if module in _command(pid)]
 
     def interrupt(self) -> None:
@@ -91,7 +91,7 @@ class Service:
         os.killpg(self.process.pid, signal.SIGINT)
 
     def wait(self) -> int:
-        """Wait for its end and return its exit code."""
+        """Wait until the service ends, and return its exit code."""
         code = self.process.wait(DEADLINE_S)
         self._reader.join(DEADLINE_S)
         return code

@@ -7,7 +7,7 @@ SILENT_S = 2.0
 
 
 def short_silence_program(silent_s: float = SILENT_S) -> tuple[str, str]:
-    """Return what stands after the interpreter instead of `-m streamclf`."""
+    """Return the arguments that follow the interpreter in place of `-m streamclf`."""
     return (
         "-c",
         "import sys; from streamclf.cli import main; from streamclf.client import stream_views; "

@@ -142,7 +142,7 @@ class Rig:
     def run(
         self, seconds: float, *, number: Callable[[int, int], int] = lambda stream, i: 7 * i + stream
     ) -> list[tuple[float, str, dict[str, Any]]]:
-        """Simulate so many seconds and return the predictions. `number` returns the number of a stream's i-th chunk."""
+        """Simulate `seconds` and return the predictions. `number` returns the number of a stream's i-th chunk."""
         end_s, before = self.now_s + seconds, len(self.events)
         while self.now_s < end_s:
             at_s, i = min(self._due)
