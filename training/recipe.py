@@ -104,7 +104,7 @@ class Recipe(Section):
         "balanced_accuracy", description="the figure on the validation clips by which the best weights are chosen"
     )
     keep: Literal["best", "last"] = Field("best", description="which weights the run keeps")
-    patience: int | None = Field(None, ge=1, description="stop after so many validations without improvement")
+    patience: int | None = Field(None, ge=1, description="stop after this many validations without improvement")
     golden: Literal["synthetic", "validation"] = Field(
         "synthetic",
         description="a bundle's golden window: rendered, or from the validation clips where these may be published",

@@ -1,4 +1,4 @@
-"""Commands end with one line and an exit code where something is wrong."""
+"""A command that fails prints one line and ends with the right exit code."""
 
 from __future__ import annotations
 

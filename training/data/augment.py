@@ -25,7 +25,7 @@ class AugmentRecipe(Section):
     )
     stretch: float = Field(0.0, ge=0, le=0.5, description="change of the aspect ratio by up to this share")
     shift: float = Field(0.0, ge=0, le=0.5, description="shift by up to this share of the sides, beyond the crop's")
-    rotate: float = Field(0.0, ge=0, le=180, description="rotation by up to so many degrees, to either side")
+    rotate: float = Field(0.0, ge=0, le=180, description="rotation by up to this many degrees, to either side")
     flip: bool = Field(False, description="mirror half of the clips; only for classes that stay the same")
     flip_labels: dict[str, str] = Field({}, description="classes that a mirror swaps, such as left: right")
     reverse: bool = Field(False, description="play half of the clips backwards; only for classes that stay the same")

@@ -103,7 +103,7 @@ def _split(path: Path, name: str) -> str:
 
 
 def _group(name: str) -> str:
-    """Return the group in the name of a UCF101 file, which tells files with the same source; "" for other names."""
+    """Return the group in the name of a UCF101 file, the same for files of one source; "" for other names."""
     found = UCF101_NAME.search(name)
     return f"{found['label']}-g{found['group']}" if found else ""
 

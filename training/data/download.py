@@ -28,7 +28,7 @@ BLOCK = 1 << 18
 TIMEOUT_S = 30.0
 """The longest wait for the next byte."""
 ATTEMPTS = 5
-"""Give up after so many attempts in a row without a new byte."""
+"""Give up after this many attempts in a row without a new byte."""
 MAX_UNPACKED_BYTES = 20 << 30
 MAX_MEMBERS = 200_000
 

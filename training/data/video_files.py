@@ -24,7 +24,7 @@ from training.data.splits import check_classes, check_groups, class_names, split
 MAX_EXAMPLES = 5
 """How many clips a note names."""
 MAX_COMPARED = 20_000
-"""How many clips of each split are compared in the search for near-duplicates: the first so many."""
+"""The search for near-duplicates compares this many clips of each split, the first ones."""
 
 
 class ClipsData(ClipSection):
@@ -39,7 +39,7 @@ class ClipsData(ClipSection):
     train_split: str = "train"
     validation_split: str = "val"
     folds: int | None = Field(
-        None, ge=2, le=100, description="ignore the list's splits; distribute groups over so many folds"
+        None, ge=2, le=100, description="ignore the list's splits; distribute groups over this many folds"
     )
     fold: int = Field(0, ge=0, description="the fold for validation")
     validation_fraction: float = Field(

@@ -35,7 +35,7 @@ class VolumesData(ClipSection):
     train_split: str = "train"
     validation_split: str = "val"
     keep: tuple[int, int, int] | None = Field(
-        None, description="use only so many first voxels of depth, height and width; all by default"
+        None, description="use only this many first voxels of depth, height and width; all by default"
     )
 
     @property

@@ -303,7 +303,7 @@ class _EnginePredictor:
         )
 
     def _predict_some(self, chunks: U8, windows: I64) -> F32:
-        """Predict so few windows that all their chunks fit into the bank."""
+        """Predict a few windows, whose chunks must all fit into the bank."""
         needed, slots = np.unique(windows, return_inverse=True)
         for first in range(0, len(needed), self._engine.max_batch):
             part = needed[first : first + self._engine.max_batch]

@@ -23,7 +23,7 @@ from training.models import ClipModel
 from training.recipe import Recipe
 
 CARDS = {"camera_events": camera_events_card}
-"""The functions that write model cards, for those kinds of data that need one of their own."""
+"""The functions that write model cards, for the kinds of data that need their own card."""
 
 
 def export_run(

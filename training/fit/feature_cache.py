@@ -1,7 +1,7 @@
 """Cache the features of a frozen encoder on disk, so that only the head is trained.
 
 Each clip is encoded in a few views. View 0 is the clip itself, the other views are augmented. Each step draws new
-times, but views stay the same. Of chunks of several frames only the starts are drawn: inside a chunk, frames follow
+times, but views stay the same. For chunks of several frames only the starts are drawn: inside a chunk, frames follow
 each other at the clip's own speed.
 """
 

@@ -42,7 +42,7 @@ from training.recipe import Recipe
 from training.weights import WEIGHTS_FILE
 
 MODULES: dict[str, type[ClipModule]] = {"camera_events": CameraEventsModule}
-"""The Lightning modules of those kinds of data that need one of their own; the others use `ClipModule`."""
+"""The Lightning modules of the kinds of data that need their own; the others use `ClipModule`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -133,7 +133,7 @@ def _card(config: FolderConfig, processor: ImageProcessor, fps: float, *, assume
     notes = [
         *processor.notes,
         *(
-            ["fps is that of the published model of this kind, because the folder does not contain it"]
+            ["fps is the rate of the published model of this kind, because the folder does not contain it"]
             if assumed_fps
             else []
         ),
@@ -150,7 +150,7 @@ def _card(config: FolderConfig, processor: ImageProcessor, fps: float, *, assume
             "",
             "**Data and metrics**: see the model's own card. The import measures nothing.",
             "",
-            "**Licence**: that of the weights; see the model's own card.",
+            "**Licence**: the licence of the weights; see the model's own card.",
             "",
         ]
     )

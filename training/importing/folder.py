@@ -38,7 +38,7 @@ Patch = Annotated[int, Field(ge=1, le=4096)]
 
 
 class FolderConfig(BaseModel):
-    """The keys of config.json that define the network; the defaults are those of transformers."""
+    """The keys of config.json that define the network; the defaults are the same as in transformers."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 

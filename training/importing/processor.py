@@ -48,7 +48,9 @@ def read_processor(folder: Path, image_size: Pair) -> ImageProcessor:
     kind = name.removesuffix("Fast").removesuffix("Pil")
     kind = kind.removesuffix("ImageProcessor").removesuffix("FeatureExtractor").lower()
     if kind not in ("vivit", "videomae"):
-        raise FolderError(f"{path}: image_processor_type={name!r}: only those of Vivit and VideoMAE can be imported")
+        raise FolderError(
+            f"{path}: image_processor_type={name!r}: only Vivit's and VideoMAE's processors can be imported"
+        )
     unsupported = sorted(
         key for key, value in tree.items() if key.startswith("do_") and value and key not in _SUPPORTED_SWITCHES
     )

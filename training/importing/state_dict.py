@@ -104,7 +104,7 @@ def _layer(config: FolderConfig, tensors: CheckpointTensors, theirs: str, ours: 
 
 
 def _attention(config: FolderConfig, tensors: CheckpointTensors, theirs: str, ours: str) -> State:
-    """Split and rename q, k and v. A missing bias, such as that of VideoMAE's keys, becomes zeros."""
+    """Split and rename q, k and v. A missing bias, such as the bias of VideoMAE's keys, becomes zeros."""
     inner, zeros = f"{theirs}.attention", torch.zeros(config.hidden_size)
     state = _weight_and_bias(tensors, f"{theirs}.output.dense", f"{ours}.out")
     if config.model_type == "timesformer":

@@ -1,6 +1,6 @@
 """Count a model's parameters and operations without allocating its weights.
 
-The convention is that of the papers, ViViT's table 2 among them: one multiply-add is one FLOP. Convolutions, linear
+FLOPs are counted as in the papers, such as ViViT's table 2: one multiply-add is one FLOP. Convolutions, linear
 layers and the two matrix products of attention count. Norms, softmax and activations do not; they are under 1% of a
 ViViT. With `whole`, every layer computes every token, as publications count. Serving computes less where a stack ends
 in a class token, since its last layer computes that token alone (`training.models.layers.Layer`).

@@ -1,6 +1,6 @@
 """Implement CNN+Transformer hybrids: a timm backbone encodes each chunk, a small transformer reads the window.
 
-There are two heads. `published` is that of Keras's example "Video Classification with Transformers": 20 frames,
+There are two heads. `published` is the head of Keras's example "Video Classification with Transformers": 20 frames,
 DenseNet121's 1,024 features, one post-norm layer with one attention head and an MLP of width 4, max pooling; 4,237,321
 parameters for 5 classes. `strong` is this project's own: it normalises the features and projects them to a smaller
 width, adds the difference to the chunk before, and uses pre-norm layers.

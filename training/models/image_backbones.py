@@ -36,7 +36,7 @@ def new_timm(name: str, *, pretrained: bool = False, **kwargs: Any) -> nn.Module
 
 
 def load_backbone(backbone: nn.Module, path: Path) -> None:
-    """Read all weights of a timm backbone from safetensors; skip those of a classifier that it does not have.
+    """Read all weights of a timm backbone from safetensors; skip the tensors of a classifier that it lacks.
 
     Weights for three input channels are adapted to any number of channels. Raises `RecipeError` where tensors do not
     fit, `RunError` where the file cannot be read.
@@ -129,7 +129,7 @@ class ImageVit:
 
 
 def _rename_tensors(part: State) -> State:
-    """Rename one layer's tensors from timm's names to those of `training.models.layers.Layer`."""
+    """Rename one layer's tensors from timm's names to the names in `training.models.layers.Layer`."""
     named: State = {}
     for kind in ("weight", "bias"):
         q, k, v = part[f"attn.qkv.{kind}"].chunk(3)

@@ -65,14 +65,17 @@ class InvertedResidual(nn.Module):
 
 
 def _downsample(inputs: int, outputs: int) -> nn.Sequential:
-    """(N, inputs, h, w) -> (N, outputs, h/2, w/2)."""
+    """Halve height and width: (N, inputs, h, w) -> (N, outputs, h/2, w/2)."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
     )
 
 
 def _upsample(x: Tensor) -> Tensor:
-    """(N, C, h, w) -> (N, C, 2 h, 2 w), nearest; torch's own function exports a Resize that opset 17 lacks."""
+    """Double height and width, nearest: (N, C, h, w) -> (N, C, 2 h, 2 w).
+
+    torch's own function exports a Resize that opset 17 lacks.
+    """
     n, c, h, w = x.shape
     return x[:, :, :, None, :, None].expand(n, c, h, 2, w, 2).reshape(n, c, 2 * h, 2 * w)
 

@@ -74,7 +74,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(N, S, D) -> (N, S, D), or (N, 1, D) with `class_only`; `mask` (N, 1, 1, S) is True where a token counts."""
+        """Attend: (N, S, D) -> (N, S, D) or, with `class_only`, (N, 1, D); `mask` (N, 1, 1, S) marks valid tokens."""
         q = split_heads(self.q(x[:, :1] if self.class_only else x) * self.scale, self.heads)
         k, v = split_heads(self.k(x), self.heads), split_heads(self.v(x), self.heads)
         mixed = attend(q, k, v, mask=mask, drop=self.dropout if self.training else 0.0)
@@ -120,7 +120,7 @@ def drop_path_rates(layers: int, drop_path: float) -> list[float]:
 
 
 class Stack(nn.Module):
-    """Transformer layers, a norm, and pooling to one vector: the first token's, or the mean of all tokens."""
+    """Transformer layers, a norm, and pooling to one vector: the first token, or the mean of all tokens."""
 
     def __init__(
         self,
@@ -150,7 +150,7 @@ class Stack(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=eps)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(N, S, D) -> (N, D); `mask` as in `Attention`."""
+        """Apply layers, norm and pooling: (N, S, D) -> (N, D); `mask` as in `Attention`."""
         for layer in self.layers:
             x = layer(x, mask)
         out: Tensor = self.norm(x)

@@ -1,6 +1,6 @@
 """Locate the joints of the largest person in each frame and classify how they move.
 
-A stroke or a gesture looks the same on every court; the court does not. So a chunk's feature holds only the joints of
+A stroke or a gesture looks the same on every court, but courts differ. So a chunk's feature holds only the joints of
 one person. MoveNet (`training.models.movenet`), trained on images of many thousands of people, locates them and is not
 trained further. The head centres the person, scales it to unit size and reads the motion with temporal convolutions.
 Only the head learns from a small set.

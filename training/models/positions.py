@@ -36,7 +36,7 @@ def resize_grid(table: Tensor, old: tuple[int, ...], new: tuple[int, ...]) -> Te
 class Positions(nn.Module):
     """Learned position embeddings for the cells of a grid, and optionally a class token.
 
-    The state holds the grid that the positions were learned on. Loading interpolates those of another grid.
+    The state holds the grid that the positions were learned on. Loading interpolates positions of another grid.
     """
 
     def __init__(self, *, grid: tuple[int, ...], dim: int, class_token: bool) -> None:

@@ -16,7 +16,7 @@ EVERYTHING = AugmentRecipe(
 )  # fmt: skip
 
 
-def test_default_changes_nothing() -> None:
+def test_default_augmentation_changes_nothing() -> None:
     clip, _ = draw_moving_dot()
     rng = np.random.default_rng(0)
     assert np.array_equal(AugmentParams.sample(rng, AugmentRecipe(), clip).apply(rng, clip, 60, 80), clip)
@@ -79,7 +79,7 @@ def test_every_randaugment_operation_changes_the_frames(name: str, monkeypatch: 
         ({"speed": (0.1, 1)}, "between 0.25 and 4"),
     ],
 )
-def test_wrong_section_is_refused(keys: dict[str, Any], message: str) -> None:
+def test_augment_section_with_wrong_values_is_refused(keys: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AugmentRecipe(**keys)
 

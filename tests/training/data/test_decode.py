@@ -15,7 +15,7 @@ from training.data.decode import DecodeSpec, decode_clip
 SPEC = DecodeSpec(fps=10.0, frames_per_chunk=2, steps=1, height=90, width=160, resize="stretch")
 
 
-def test_frames_equal_those_of_serving(tmp_path: Path) -> None:
+def test_decoded_frames_equal_the_frames_of_serving(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mp4", frames=52, fps=25)
     decoded = decode_clip(path, SPEC)
     with open_source(file_stream(path)) as source:
@@ -27,7 +27,7 @@ def test_frames_equal_those_of_serving(tmp_path: Path) -> None:
     assert numbers == [0, 2, 5, 7, 10, 12, 15, 17, 20, 22, 25, 27, 30, 32, 35, 37, 40, 42, 45, 47, 50]
 
 
-def test_every_nth_frame_of_finer_sampling_is_the_models(tmp_path: Path) -> None:
+def test_every_nth_frame_of_finer_sampling_equals_the_models_sampling(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mp4", frames=50, fps=50)
     plain = decode_clip(path, SPEC)
     finer = decode_clip(path, DecodeSpec(fps=10.0, frames_per_chunk=2, steps=3, height=90, width=160, resize="stretch"))

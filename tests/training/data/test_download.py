@@ -24,7 +24,7 @@ from training.errors import DataError
 
 @dataclass
 class Site:
-    """The files of the server, and how it misbehaves."""
+    """The files of the server, and the faults that it simulates."""
 
     url: str
     files: dict[str, bytes] = field(default_factory=dict)

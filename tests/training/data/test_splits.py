@@ -32,7 +32,7 @@ def test_group_in_both_splits_is_named() -> None:
         check_groups(training, validation)
 
 
-def test_empty_split_is_refused_with_the_splits_there_are() -> None:
+def test_empty_split_is_refused_and_the_existing_splits_are_named() -> None:
     with pytest.raises(DataError, match=r"split 'val': no clip in it \(1 in test, 1 in train\)"):
         split_by_list(rows_of(("a", "train", ""), ("a", "test", "")), "train", "val")
     with pytest.raises(DataError, match="class 'b': no clip of it in the training split"):

@@ -49,7 +49,7 @@ def test_slices_become_frames(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_other_arrays_are_refused(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
+def test_arrays_of_another_format_are_refused(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
     np.savez(tmp_path / "v.npz", **arrays)
     with pytest.raises(DataError, match=message):
         VolumesData(path=tmp_path / "v.npz").open(SHAPE, seed=1, stretch=False)

@@ -1,4 +1,4 @@
-"""Figures equal those worked out by hand."""
+"""Figures equal the figures that were worked out by hand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from training.fit.metrics import scores, table
 LABELS = ("a", "b", "c", "d", "e", "f", "g")
 
 
-def test_figures_of_four_clips() -> None:
+def test_figures_of_four_clips_equal_the_hand_computed_ones() -> None:
     probabilities = np.zeros((4, 7), np.float32)
     probabilities[0, :2] = 0.6, 0.4  # a, correct
     probabilities[1, :2] = 0.7, 0.3  # b, predicted as a

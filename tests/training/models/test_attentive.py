@@ -1,4 +1,4 @@
-"""The attentive model: its feature is the CNN's feature map, and its head depends on order and position."""
+"""The attentive model's feature is the CNN's feature map, and its head depends on order and position."""
 
 from pathlib import Path
 from typing import Any

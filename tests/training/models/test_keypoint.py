@@ -1,4 +1,4 @@
-"""The keypoint model: points follow their heat maps and do not depend on brightness."""
+"""The keypoint model's points follow their heat maps and do not depend on brightness."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The motion model: its features depend on motion, not on the content of the frames."""
+"""The motion model's features depend on motion, not on the content of the frames."""
 
 from __future__ import annotations
 

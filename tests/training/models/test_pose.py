@@ -1,4 +1,4 @@
-"""The pose model: the encoder locates the joints of the largest person, the head reads their motion only."""
+"""The pose model's encoder locates the joints of the largest person; its head reads only their motion."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_whole_window_equals_chunks_encoded_one_at_a_time() -> None:
 
 
 def test_joints_are_those_of_the_largest_person() -> None:
-    """Of two people, the taller one with the lower confidence is chosen; heat and offset maps refine the joints."""
+    """The encoder chooses the taller of two people despite its lower confidence; two maps refine the joints."""
     model = small()
     model.encoder.net = FixedMaps([(4, 5, 3.0, 2), (9, 15, 2.0, 6)])  # type: ignore[assignment]
     with torch.inference_mode():
@@ -94,7 +94,7 @@ def test_joints_are_those_of_the_largest_person() -> None:
     torch.testing.assert_close(feature[-2:], torch.tensor([12 / ROWS, torch.tensor(2.0).sigmoid()]))
 
 
-def test_position_size_and_mirroring_do_not_matter() -> None:
+def test_position_size_and_mirroring_do_not_change_the_logits() -> None:
     """A person elsewhere, twice as large, or mirrored with left and right exchanged gives the same logits."""
     model, features = with_adapted_norms(small()), moving_joints()
     points, sure, size, rest = torch.split(features, [2 * JOINTS, JOINTS, 1, 1], dim=2)

@@ -45,7 +45,7 @@ NOT_FIXED = {
     "nofi061.mp4": "the whole scene drifts by 1 %: a monitor, filmed by hand",
     "nofi092.mp4": "the whole scene drifts by 1 %: a monitor, filmed by hand",
     "nofi099.mp4": "the whole scene, shelves included, shifts by 1.4 %",
-    "nofi110.mp4": "the whole picture slides by 4.5 %: a monitor, filmed by hand",
+    "nofi110.mp4": "the whole view slides by 4.5 %: a monitor, filmed by hand",
     "nofi119.mp4": "fence and lawn drift by 1.3 %: a slow pan added in editing",
     "nofi130.mp4": "cars and fence drift by 2.4 %: a slow pan added in editing",
     "nofi131.mp4": "begins in a cross-fade from another film, then drifts by 5 %",
@@ -53,7 +53,7 @@ NOT_FIXED = {
     "nofi143.mp4": "the whole view shifts by 2.3 % and brightens from a fade",
     "nofi150.mp4": "a monitor, filmed by hand; its frame moves by 1.4 %",
 }
-"""Films whose camera moves or whose picture is cut, with what can be seen; see docs/development/camera-events.md."""
+"""Films whose camera moves or whose view is cut, with the visible effect; see docs/development/camera-events.md."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,7 +36,7 @@ _RATES = (5.0, 8.0, 10.0, 12.5, 15.0, 20.0, 24.0, 25.0, 30.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FootageClip:
-    """frames: (F, H, W, 3) uint8 RGB at the model's rate and size; track: the camera's state at each frame."""
+    """A rendered clip: `frames` (F, H, W, 3) uint8 RGB at the model's rate and size; `track`, the camera's states."""
 
     frames: U8
     track: CameraTrack

@@ -60,7 +60,7 @@ class FootageSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Footage:
-    """frames: (C, F, H, W, 3) uint8; states: (C, F, 7) float32; labels: (C, offsets) int8, -1 where ambiguous."""
+    """Rendered clips: `frames` (C, F, H, W, 3) uint8; `states` (C, F, 7); `labels` (C, offsets), -1 where ambiguous."""
 
     spec: FootageSpec
     frames: U8

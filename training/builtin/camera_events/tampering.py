@@ -1,4 +1,4 @@
-"""Disturbances of real film, for the benchmark alone. They share no code with the training data's disturbances.
+"""Disturb real film, for the benchmark only. The disturbances share no code with the training data's disturbances.
 
 Each function takes an excerpt at its own size and a strength. It returns the disturbed excerpt and a rule, which tells
 for a window [start_s, end_s) whether a user would expect the disturbance to be reported.
@@ -24,7 +24,7 @@ MARGIN_S = 0.2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Excerpt:
-    """frames: (F, H, W, 3) uint8 RGB at the film's own size; times_s: (F,), from 0."""
+    """An excerpt of a film: `frames` (F, H, W, 3) uint8 RGB at the film's own size; `times_s` (F,), from 0."""
 
     frames: U8
     times_s: npt.NDArray[np.float64]

@@ -48,7 +48,7 @@ def change_targets(states: F32, frames_per_chunk: int) -> F32:
 
 
 def _hides_motion(means: F32) -> npt.NDArray[np.bool_]:
-    """Tell from (T, 7) for which of T chunks a cover or a strong blur makes the camera's motion invisible."""
+    """Tell for which of T chunks a cover or a strong blur hides the camera's motion, from states (T, 7)."""
     return (means[:, 5] > 0.4) | (means[:, 3] > 0.03)
 
 

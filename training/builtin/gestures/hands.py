@@ -41,7 +41,7 @@ class HandStyle:
 
 
 def draw_hand_style(rng: Rng) -> HandStyle:
-    """Draw a skin tone from all over the world, and a light between a torch's and a silhouette's."""
+    """Draw the style of a hand: any skin tone of the world, and a light from a torch's to a silhouette's."""
     a, b = int(rng.integers(len(_SKINS))), rng.random()
     skin = _SKINS[a] * b + _SKINS[max(a - 1, 0)] * (1 - b)
     light = float(
@@ -64,7 +64,7 @@ def draw_hand_style(rng: Rng) -> HandStyle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandSprite:
-    """`rgba` (h, w, 4) float32, premultiplied; `tip` (x, y) and `palm_width` in its pixels."""
+    """A drawn hand: `rgba` (h, w, 4) float32, premultiplied; `tip` (x, y) and `palm_width` in its pixels."""
 
     rgba: F32
     tip: tuple[float, float] = _TIP

@@ -21,7 +21,7 @@ _POSES_OF_OTHER = ("point", "open", "fist", "two", "flat")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GestureClip:
-    """`frames` (F, H, W, 3) uint8 RGB; `tips` (F, 2) float32, the fingertip as shares of width and height.
+    """A rendered clip: `frames` (F, H, W, 3) uint8 RGB; `tips` (F, 2), the fingertip as shares of width and height.
 
     Tips are NaN where no finger points or the tip is outside the frame.
     """

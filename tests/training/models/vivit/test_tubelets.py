@@ -1,4 +1,4 @@
-"""Inflation of an image model's patch embedding."""
+"""An image model's patch embedding is inflated to several frames."""
 
 from __future__ import annotations
 
