@@ -11,6 +11,7 @@ from streamclf.sources.frame import Frame
 from streamclf.units import NS
 
 LONGEST_SIDE = 640
+"""Largest width and height of a preview in pixels."""
 INTERVAL_NS = NS // 12
 JPEG_QUALITY = 75
 

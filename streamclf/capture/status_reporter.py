@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 SHORTEST_TICK_S = 0.05
 LONGEST_TICK_S = 1.0
 SOURCE_POLL_NS = NS // 4
-"""How often a source's info and counters are copied: reading them costs as much as all the rest of this module."""
+"""Interval of copying a source's info and counters: reading them costs as much as the rest of this module."""
 MAX_REASON_CHARS = 500
 
 

@@ -14,9 +14,11 @@ from streamclf.classifier.load_control import SAMPLE_INTERVAL_S, LoadController,
 PERIOD_WINDOWS: Final = 4
 """A stream is served for this many windows at a time. It gives no prediction during the first: at most a quarter."""
 MIN_PERIOD_S: Final = 4.0
+"""Shortest time for which a stream is served, also with short windows."""
 SILENT_S: Final = 2.0
 """A stream without a new chunk for this long, or for two chunk lengths, counts as no load."""
 LOG_INTERVAL_S: Final = 60.0
+"""Shortest interval between two log lines while an overload lasts."""
 
 log = logging.getLogger("classifier")
 

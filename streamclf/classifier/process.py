@@ -294,7 +294,7 @@ class Classifier:
     def _classify(self, due: Sequence[PendingChunk]) -> list[F32]:
         """Return the probabilities (K,) of each window.
 
-        Where a motion gate found nothing new in a window, these are the probabilities of the window before.
+        If a motion gate found nothing new in a window, these are the probabilities of the window before.
         """
         rows = {
             i: known[1]

@@ -1,4 +1,4 @@
-"""Receive the messages of a service's events endpoint over one SUB socket, with CURVE keys where it has them."""
+"""Receive the messages of a service's events endpoint over one SUB socket, with CURVE keys if the service has them."""
 
 from __future__ import annotations
 

@@ -32,6 +32,7 @@ from streamclf.net.push_protocol import (
 )
 
 IO_TIMEOUT_S = 2.0
+"""Time-out of each read and write; the service counts as lost after it."""
 FIRST_WAIT_S, LAST_WAIT_S = 0.1, 1.0
 """The first wait between two attempts to connect, and the longest after it has doubled."""
 MAX_QUEUE = 64

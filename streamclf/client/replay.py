@@ -19,6 +19,7 @@ from streamclf.net.curve_client import ServiceAddress
 from streamclf.net.zeromq import open_socket
 
 _REPLY_TIMEOUT_S = 2.0
+"""A request without a reply for this long is sent again."""
 _RETRY_PAUSE_S = (0.1, 2.0)
 """The first pause after a request without a reply, and the longest after it has doubled."""
 _MAX_FRAMES = 2048

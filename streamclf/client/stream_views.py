@@ -17,6 +17,7 @@ after 0.2 s, and the hub takes about a second to publish again: with a limit nea
 alarm and an "offline" in Home Assistant. A longer limit would show outdated predictions as current ones.
 """
 RATE_WINDOW_S: Final = 3.0
+"""The rate of predictions is measured over this time."""
 _MAX_ARRIVALS = 1024
 _MAX_HISTORY = 600
 _MAX_LATENCIES = 64
@@ -116,5 +117,5 @@ class ServiceView:
         return self.streams.get(name)
 
     def is_silent(self, now_s: float) -> bool:
-        """Whether nothing has been received for `SERVICE_SILENT_S`, or ever."""
+        """Return whether the service has sent nothing for `SERVICE_SILENT_S`, or nothing at all."""
         return self.received_at_s is None or now_s - self.received_at_s > SERVICE_SILENT_S

@@ -14,11 +14,11 @@ UNKNOWN: Final = "unknown"
 MAX_ENTRIES: Final = 64
 
 
-def _listed(value: object) -> object:
+def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-def _checked_hours(entries: tuple[str, ...]) -> tuple[str, ...]:
+def _check_hours(entries: tuple[str, ...]) -> tuple[str, ...]:
     for entry in entries:
         parse_hours(entry)
     return entries
@@ -31,8 +31,8 @@ UpToADay: TypeAlias = Annotated[float, Field(ge=0, le=86400)]
 Active: TypeAlias = Annotated[
     tuple[Annotated[str, Field(max_length=64)], ...],
     Field(max_length=MAX_ENTRIES),
-    AfterValidator(_checked_hours),
-    BeforeValidator(_listed),
+    AfterValidator(_check_hours),
+    BeforeValidator(_as_list),
 ]
 UnknownBelow: TypeAlias = Annotated[
     float,
@@ -64,7 +64,7 @@ class ActionConfig(Section):
     )
 
     @model_validator(mode="after")
-    def _hysteresis(self) -> ActionConfig:
+    def _check_hysteresis(self) -> ActionConfig:
         if self.off >= self.on:
             raise ValueError(f"off={self.off}: below on={self.on}")
         return self

@@ -49,6 +49,6 @@ class ClassifyConfig(FeedOptions):
 
 
 class StreamSettings(FeedOptions):
-    """How the classifier treats one stream, with every default filled in. It may change while the stream runs."""
+    """The classifier's settings for one stream, with all defaults. They may change while the stream runs."""
 
     actions: StreamActions = StreamActions()

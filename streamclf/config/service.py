@@ -31,7 +31,7 @@ PLACEHOLDER = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 class EngineConfig(Section):
-    """How the model runs, for all streams together."""
+    """The options of the engine, for all streams together."""
 
     backend: Backend = Field(
         "auto",
@@ -80,7 +80,7 @@ class StreamConfig(ClassifyConfig, SourceConfig):
 
 
 class PublishConfig(Section):
-    """Where events are published and kept."""
+    """The endpoints, the journal and the keys of the service."""
 
     events: str = Field(
         "tcp://127.0.0.1:5555",
@@ -109,7 +109,7 @@ class PublishConfig(Section):
 
     @field_validator("events", "replay")
     @classmethod
-    def _endpoint(cls, value: str) -> str:
+    def _check_endpoint(cls, value: str) -> str:
         match = ENDPOINT.match(value)
         if not match:
             raise ValueError(f"{value!r}: like tcp://127.0.0.1:5555 or ipc:///run/streamclf/events")
@@ -118,7 +118,7 @@ class PublishConfig(Section):
         return value
 
     @model_validator(mode="after")
-    def _keys_and_allow(self) -> PublishConfig:
+    def _check_keys_and_allow(self) -> PublishConfig:
         if (self.keys is None) != (self.allow is None):
             raise ValueError("keys and allow go together: the service's own secret, and who may connect")
         return self
@@ -149,7 +149,7 @@ class ServiceConfig(Section):
 
     @field_validator("timezone")
     @classmethod
-    def _known_zone(cls, value: str | None) -> str | None:
+    def _check_zone(cls, value: str | None) -> str | None:
         zone_of(value)
         return value
 

@@ -97,7 +97,7 @@ class SourceConfig(Section):
     )
 
     @model_validator(mode="after")
-    def _one_source(self: SelfT) -> SelfT:
+    def _check_one_source(self: SelfT) -> SelfT:
         given = [key for key in SOURCES if getattr(self, key) is not None]
         if len(given) != 1:
             raise ValueError(f"give one of {', '.join(SOURCES)}; {' and '.join(given) or 'none'} was given")
@@ -131,7 +131,7 @@ class SourceConfig(Section):
 
     @field_validator("url")
     @classmethod
-    def _known_scheme(cls, url: str | None) -> str | None:
+    def _check_scheme(cls, url: str | None) -> str | None:
         if url is not None and "://" in url:
             scheme = urlsplit(url).scheme.lower()
             if scheme not in URL_SCHEMES:

@@ -104,9 +104,9 @@ class Journal:
             try:
                 entries = self._commit(records, producers, notes or {})
             except sqlite3.DatabaseError as error:
-                self._failed(error)
+                self._handle_failure(error)
             else:
-                self._succeeded()
+                self._record_success()
                 return entries
         self.not_durable += len(records)
         previous = self._last_by_stream
@@ -216,7 +216,7 @@ class Journal:
         if self._db.in_transaction:  # SQLite may have rolled back by itself
             self._db.execute("ROLLBACK")
 
-    def _failed(self, error: sqlite3.DatabaseError) -> None:
+    def _handle_failure(self, error: sqlite3.DatabaseError) -> None:
         if not isinstance(error, sqlite3.OperationalError):  # the file was damaged while open: a retry cannot help
             log.error("journal %s: %s", self.path, error)
             self._db.close()
@@ -234,7 +234,7 @@ class Journal:
         self._retry_at = time.monotonic() + self._retry_wait_s
         self._retry_wait_s = min(2 * self._retry_wait_s, _RETRY_S[1])
 
-    def _succeeded(self) -> None:
+    def _record_success(self) -> None:
         if not self.durable:
             log.warning("journal %s: events are kept again; %d were not", self.path, self.not_durable)
         self.durable = True

@@ -25,6 +25,7 @@ from streamclf.producer.link_protocol import INSTANCE_BYTES, MAX_LINK_MESSAGE_BY
 log = logging.getLogger(__name__)
 
 _CONNECTION_TIMEOUT_S: Final = 10.0
+"""Connections and producers that have sent nothing for this long are forgotten."""
 _MAX_CONNECTIONS: Final = 1024
 _MAX_BATCH_MESSAGES: Final = 64
 _MAX_BATCH_DRAFTS: Final = 1024

@@ -42,6 +42,7 @@ _RETAIN_AGAIN_S = 0.02
 """The pause between two steps of retention while there is more to remove."""
 _MAX_DESCRIPTORS = 65_536
 _MAX_DRAIN_S = 0.4
+"""After the request to stop, longest time to receive the producers' last drafts."""
 _TRIM_AFTER = 256
 """Subscriptions and cancellations after which free memory is returned to the system: the call costs time."""
 _LOOP_DEADLINE_S = 30.0

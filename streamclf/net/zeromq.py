@@ -17,8 +17,11 @@ from streamclf.net.endpoints import is_loopback
 DEAD_PEER_S: Final = 6
 """TCP disconnects a peer whose machine does not answer for this long, or that does not read the sent data."""
 _HANDSHAKE_MS: Final = 3000
+"""libzmq closes a connection whose handshake takes longer."""
 _BACKLOG: Final = 64
+"""Connections that may wait to be accepted."""
 _PROBE_S: Final = 1.0
+"""Time to find out whether another program serves an ipc:// path."""
 
 _READABLE: Final = int(zmq.POLLIN)
 _NOW: Final = int(zmq.NOBLOCK)
@@ -42,7 +45,7 @@ def open_socket(
 ) -> zmq.Socket[bytes]:
     """Open a socket with the limits that every socket of the project has, before bind or connect.
 
-    `max_bytes` bounds one received message. `io_thread` is a mask of libzmq's I/O threads, used where there are two.
+    `max_bytes` bounds one received message. `io_thread` is a mask of libzmq's I/O threads, in a context with two.
     """
     socket = context.socket(kind)
     if context.get(zmq.IO_THREADS) > 1:

@@ -16,9 +16,12 @@ from streamclf.net.zeromq import is_readable, receive_now, send_now
 from streamclf.producer.link_protocol import HELLO_S, MAX_LINK_MESSAGE_BYTES, U64
 
 RETRY_SEND_S: Final = 0.05
+"""Pause before the next attempt to send, while no hub accepts messages."""
 _DRAFTS_HIGH_WATER: Final = 64
 _PREVIEWS_HIGH_WATER: Final = 4
+"""Messages that libzmq queues on each socket."""
 _MAX_REPLIES: Final = 256
+"""Replies that one call of `receive` returns at most."""
 _ACK_TIMEOUT_S: Final = (1.0, 5.0)
 """The first time-out, and the longest after it has doubled with each reconnection."""
 

@@ -45,7 +45,7 @@ class OverlayState:
 def draw(frame: U8, state: OverlayState) -> U8:
     """Draw label, bars, timeline and state over a copy of `frame`.
 
-    (H, W, 3) uint8 BGR -> (H', W', 3) uint8 BGR. The copy is enlarged by a whole factor where a side is below 270 px.
+    (H, W, 3) uint8 BGR -> (H', W', 3) uint8 BGR. The copy is enlarged by a whole factor if a side is below 270 px.
     """
     canvas = _enlarge(frame)
     height, width = canvas.shape[:2]

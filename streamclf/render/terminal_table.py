@@ -15,6 +15,7 @@ from streamclf.events.types import Action, Heartbeat, Lost, Prediction, Received
 from streamclf.render.palette import INK, STATES, label_hex
 
 HISTORY = 48
+"""Predictions in the timeline of a stream, one column each."""
 MAX_CHANGES = 6
 MAX_LABELS = 7
 BAR_CELLS = 20

@@ -22,7 +22,7 @@ MAX_MESSAGE_BYTES: Final = 4 << 20
 SEND_S: Final = 1.0
 """A child's control thread only reads. A child that does not read a message within this time must be killed."""
 _MAX_FDS: Final = 64
-_CHUNK: Final = 65536
+_READ_BYTES: Final = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +91,9 @@ class ControlReader:
 
     def _receive(self) -> bytes:
         if self._socket is None:
-            return os.read(self._fd, _CHUNK)
+            return os.read(self._fd, _READ_BYTES)
         with contextlib.suppress(ConnectionResetError):
-            data, fds, _, _ = socket.recv_fds(self._socket, _CHUNK, _MAX_FDS)
+            data, fds, _, _ = socket.recv_fds(self._socket, _READ_BYTES, _MAX_FDS)
             self._fds.extend(fds)
             return data
         return b""

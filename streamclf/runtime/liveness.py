@@ -21,6 +21,7 @@ from streamclf.runtime.shared_memory import allocate
 from streamclf.units import NS
 
 ROWS: Final = 1024
+"""Largest number of children of one service."""
 ROW_BYTES: Final = 64
 """A cache line: children that extend their deadlines at the same time do not slow each other down."""
 MAX_CHECK_INTERVAL_NS: Final = 3 * NS

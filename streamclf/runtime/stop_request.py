@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-_SLICE_S = 0.1
+_POLL_S = 0.1
+"""Interval at which a wait checks the flag: without a lock, nothing can wake it."""
 
 
 class StopRequest:
@@ -30,5 +31,5 @@ class StopRequest:
         """Sleep for `seconds` or until the command must end; return whether it must end."""
         wake_s = time.monotonic() + seconds
         while not self.is_set and (remaining_s := wake_s - time.monotonic()) > 0:
-            time.sleep(min(remaining_s, _SLICE_S))
+            time.sleep(min(remaining_s, _POLL_S))
         return self.is_set

@@ -3,7 +3,7 @@
 A skipped frame still counts with its time stamp: sampling goes by times, and must choose the same frames as if all had
 been decoded. Whether a frame is needed depends on the frames before and after it (`FrameSelector`). If its own time is
 not enough to decide, a disposable packet waits, undecoded, for the next packet's time. Waiting costs nothing, because
-no frame is predicted from it. Where times or data are not as expected, all packets are decoded until the next key
+no frame is predicted from it. If times or data are not as expected, all packets are decoded until the next key
 frame.
 """
 

@@ -121,7 +121,7 @@ class NetworkSource(Source):
         decode: Decode = "cpu",
         stop: threading.Event | None = None,
     ) -> None:
-        """`demuxer` for RTSP: `rtp` is our own client; `auto` uses FFmpeg for servers that it does not support.
+        """Open the URL. `demuxer`, for RTSP: `rtp` is our own client; `auto` also tries FFmpeg, if that fails.
 
         `decode`: the device that decodes, if it is available.
         """

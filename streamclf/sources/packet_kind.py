@@ -32,7 +32,7 @@ class PacketClassifier:
     """
 
     def __init__(self, codec: str, extradata: bytes | None = None) -> None:
-        """`codec`: FFmpeg's name. `extradata`: the container's parameter sets, which say how packets are built."""
+        """Read the packet format from `extradata`, the container's parameter sets. `codec` is FFmpeg's name."""
         self._classify = {"h264": self._h264, "hevc": self._h265}.get(codec)
         self._length_bytes = 0  # bytes of each NAL unit's length; 0: start codes separate the units
         self._top_layer: int | None = None

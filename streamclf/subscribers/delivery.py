@@ -22,7 +22,9 @@ from streamclf.subscribers.checkpoint import PositionFile
 Item: TypeAlias = StreamEvent | Lost
 
 _POLL_S = 0.25
+"""Longest wait for an event; the stop request is checked between two waits."""
 _IDLE_SAVE_S = 5.0
+"""Interval of storing a position that changed without a delivery."""
 
 
 class Outlet(Protocol):

@@ -75,7 +75,7 @@ class Child:
     started_s: float = 0.0
     crashes: deque[float] = field(default_factory=deque)
     times_parked: int = 0
-    """How many times in succession it was parked."""
+    """Number of times in succession that it was parked."""
     _process: subprocess.Popen[bytes] | None = None
     _control: ControlSender | None = None
 

@@ -44,6 +44,7 @@ HUB_STOP_S = 0.6
 CHANGE_STOP_S = 1.5
 """Time for a child to end for a new configuration. It delays only its own restart."""
 STARTING_GRACE_S = 30.0
+"""At each check until the service is ready, systemd is asked for this much more time."""
 
 log = logging.getLogger("service")
 

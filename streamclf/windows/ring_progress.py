@@ -14,6 +14,7 @@ import threading
 
 POSITION = struct.Struct("<Q")
 POLL_S = 0.25
+"""A stop request is noticed within this time."""
 
 
 class ProgressReporter:

@@ -44,7 +44,7 @@ class SentFrames:
     sent_ns: list[int] = field(default_factory=list)
     """When the frame was sent, CLOCK_MONOTONIC; 0 for a frame that was dropped."""
     late_ns: list[int] = field(default_factory=list)
-    """How much later than due the frame was sent."""
+    """Delay of each frame after the time at which it was due."""
 
 
 class CameraServer:

@@ -43,7 +43,7 @@ def measure_device_limits(
 
 
 def _measure_copies(platform: Platform, nbytes: int, round_s: float) -> dict[str, float]:
-    """Return GB/s from pinned memory to the card, and within the card; the latter counts reads and writes."""
+    """Return GB/s from pinned memory to the card, and within the card, which counts reads and writes."""
     cuda = platform.cuda
     host = cuda.pinned((nbytes,), np.uint8)
     stream, source, target = cuda.stream(), cuda.allocate(nbytes), cuda.allocate(nbytes)

@@ -31,9 +31,11 @@ from streamclf.bench.timing import batch_sizes, engine_calls, percentile, time_c
 from streamclf.errors import BenchError
 
 ROUND_S: Final = 0.5
+"""Time of each round of a measurement."""
 SUSTAINED_P99_MS: Final = 50.0
 """Live streams count as sustained if the 99th percentile of their latency is at most this."""
 MAX_LAG_S: Final = 2.0
+"""A run with live streams ends early if it falls this far behind."""
 RETRY_SHARE: Final = 0.7
 """If the streams are too many, a second try runs as many as need this share of the best measured rate."""
 

@@ -29,6 +29,7 @@ PRECISIONS: Final[tuple[Precision, ...]] = ("fp16", "fp32", "int8", "bf16")
 CEILINGS: Final = "ceilings"
 """The part that measures the card itself."""
 PART_S: Final = 540.0
+"""Longest time of one part."""
 DEFAULTS: Final = PartRequest()
 
 MeasureRequest = Callable[[PartRequest, float], dict[str, Any]]

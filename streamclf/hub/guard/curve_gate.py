@@ -22,6 +22,7 @@ MAX_ALLOWED: Final = 4096
 _ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"
 _DOMAIN: Final = b"streamclf"
 _REFRESH_S = 1.0
+"""The directory is read again for a key if the last reading is older than this."""
 
 
 class AllowList:

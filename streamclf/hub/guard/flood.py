@@ -3,8 +3,8 @@
 libzmq itself has no limit for either. It reads a connection's subscriptions for as long as more arrive, inside whatever
 call the hub has made, and keeps 3 kB for each topic. So peers that never pause would fill the memory before the hub
 could apply its own limits. And libzmq accepts connections until no descriptor is left. Then it aborts the process when
-a producer connects over ipc:// (errno_assert in ipc_listener.cpp, version 4.3.5). So a thread checks how busy the hub's
-loop is, how many bytes each connection has sent lately (the kernel knows, TCP_INFO), and how many descriptors are left.
+a producer connects over ipc:// (errno_assert in ipc_listener.cpp, version 4.3.5). So a thread checks how busy
+the loop is, how many bytes each connection has sent lately (TCP_INFO of the kernel), and how many descriptors are free.
 
 A hostile client cannot do harm without costing this process processor time. So the thread sleeps until the process has
 used some (`streamclf.hub.guard.cpu_timer`). From then on it checks again and again until there is no flood.
@@ -39,6 +39,7 @@ TIMER_S: Final = 0.005
 MAX_SLEEP_S: Final = 5.0
 """Longest sleep, in case the timer does not expire."""
 CHECK_S: Final = 0.01
+"""Time to the next check while no flood is found."""
 RECHECK_S: Final = 0.002
 """Time to the next check while a flood keeps the loop busy."""
 BUSY_SHARE: Final = 0.3

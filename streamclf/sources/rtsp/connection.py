@@ -25,6 +25,7 @@ MAX_DATAGRAMS = 64
 UDP_BUFFER_BYTES = 2 << 20
 """A key frame's burst must fit into the socket."""
 PORT_TRIES = 32
+"""Attempts to find two consecutive free UDP ports."""
 Addresses = list[tuple[Any, ...]]
 ResultT = TypeVar("ResultT")
 

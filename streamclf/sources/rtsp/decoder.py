@@ -36,7 +36,7 @@ class RtspDecoder:
     def __init__(
         self, media: TrackReceiver, track: VideoTrack, *, held_after_s: float, hardware: DecodeDevice = CPU
     ) -> None:
-        """`held_after_s`: a frame is stale if it was complete for this long before that could be detected."""
+        """Make a decoder; a frame is stale if it was detected as complete more than `held_after_s` late."""
         self._held_after_s = held_after_s
         self._media = media
         self._damage = DamageTracker()

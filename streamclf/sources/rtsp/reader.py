@@ -59,7 +59,10 @@ class RtspReader:
         hardware: DecodeDevice = CPU,
         stop: threading.Event | None = None,
     ) -> None:
-        """Raises `UnsupportedStreamError` if this client does not support the server or video, else `SourceError`."""
+        """Connect, and wait for the first frame's data.
+
+        Raises `UnsupportedStreamError` if this client does not support the server or video, else `SourceError`.
+        """
         self._url = url
         self._shown = shown
         self._timeouts = timeouts

@@ -26,8 +26,9 @@ TIMEOUT_S = 60.0
 KEEP_ALIVE_S = (1.0, 30.0)
 """The shortest and the longest interval between keep-alive requests."""
 REPORT_S = 5.0
+"""Mean interval between receiver reports, each varied by up to half (RFC 3550, section 6.2)."""
 REORDER_S = 0.1
-"""How long to wait for a missing datagram."""
+"""Longest wait for a missing datagram."""
 TEARDOWN_S = 0.2
 SEND_S = 1.0
 PUNCH = bytes([0x80, 0]) + bytes(10)

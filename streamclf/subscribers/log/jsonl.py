@@ -25,6 +25,7 @@ from streamclf.subscribers.log.rotation import Rotation, complete_files, next_na
 
 _READ_BYTES = 1 << 20
 _FIRST_LINE_BYTES = 1 << 17
+"""More than the longest line: an event has at most 64 KiB."""
 _OPENING = b'{"'
 """The first bytes of every log."""
 
@@ -160,7 +161,7 @@ def position_of(line: bytes) -> Position | None:
         event = orjson.loads(line)
         offset = event["last"] if event["type"] == "lost" else event["offset"]
         return None if offset is None else Position(str(event["epoch"]), int(offset))
-    except (KeyError, TypeError) as error:  # orjson raises a ValueError where the line is not JSON
+    except (KeyError, TypeError) as error:  # orjson raises a ValueError if the line is not JSON
         raise ValueError("not an event") from error
 
 

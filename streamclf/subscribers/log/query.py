@@ -24,6 +24,7 @@ from streamclf.subscribers.log.sinks import APPLICATION_ID
 MAX_LIMIT: Final = 100_000
 DEFAULT_LIMIT: Final = 100
 _DEADLINE_S = 30.0
+"""Longest time of a query whose result is printed."""
 _STEPS = 100_000
 """SQLite's virtual machine instructions between two checks of the deadline: some milliseconds."""
 _MAX_LABEL_CHARS = 128
@@ -88,7 +89,7 @@ class _Query:
         self.compare(column, "=", value)
 
     def compare(self, column: str, operator: str, value: object) -> None:
-        """Find only rows where the comparison holds; None means any."""
+        """Find only rows for which the comparison is true; None means any."""
         if value is not None:
             self._terms.append(f"{column}{operator}?")
             self._values.append(value)

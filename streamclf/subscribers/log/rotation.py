@@ -14,6 +14,7 @@ from streamclf.errors import UsageError
 _MIN_BYTES: Final = 1000
 _MIN_AGE_S: Final = 1.0
 _MAX_LIMIT: Final = 10**13
+"""Largest size in bytes (10,000 GB); the same number limits ages, in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

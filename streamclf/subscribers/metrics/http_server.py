@@ -25,8 +25,11 @@ MIN_TOKEN_CHARS: Final = 16
 MAX_CONNECTIONS: Final = 16
 _MAX_TOKEN_CHARS = 4096
 _REQUEST_S = 5.0
+"""Time-out of each read and write of a connection."""
 _CONNECTION_S = 10.0
+"""Longest duration of a connection, also of one that sends a byte now and then."""
 _POLL_S = 0.2
+"""Interval at which the server checks for its end and for overdue connections."""
 
 
 def read_token(path: Path) -> str:

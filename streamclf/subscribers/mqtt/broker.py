@@ -29,7 +29,9 @@ _MAX_PENDING = 200
 """Messages given to the library at once, which limits its queue."""
 _KEEPALIVE_S = 15
 _RECONNECT_S = (1, 60)
+"""The first pause before the library connects again, and the longest after it has doubled."""
 _CONFIRM_S = 30.0
+"""A broker that confirms no message for this long gets a new connection."""
 _CONNECT_S = 10.0
 _CLOSE_S = 2.0
 _POLL_S = 0.1
