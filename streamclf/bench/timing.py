@@ -67,12 +67,12 @@ def _spread(values: list[float]) -> float:
     return (max(values) - min(values)) / middle if middle > 0 else 0.0
 
 
-def batch_sizes(most: int) -> list[int]:
-    """Return the powers of two below `most`, and `most` itself: 6 gives [1, 2, 4, 6]."""
+def batch_sizes(max_batch: int) -> list[int]:
+    """Return the powers of two below `max_batch`, and `max_batch` itself: 6 gives [1, 2, 4, 6]."""
     sizes = [1]
-    while sizes[-1] * 2 < most:
+    while sizes[-1] * 2 < max_batch:
         sizes.append(sizes[-1] * 2)
-    return sizes if most == 1 else [*sizes, most]
+    return sizes if max_batch == 1 else [*sizes, max_batch]
 
 
 def engine_calls(engine: Engine, batch: int) -> tuple[Callable[[], None], Callable[[], None]]:

@@ -37,17 +37,17 @@ class DynamicBatcher:
         """Return the seconds until the waiting chunks must be encoded; infinite while no chunk waits."""
         return max(0.0, self._until_s - now_s)
 
-    def should_start(self, due: Sequence[float], waiting: int, enough: int, now_s: float) -> bool:
+    def should_start(self, due: Sequence[float], waiting: int, max_batch: int, now_s: float) -> bool:
         """Return whether to start a batch now.
 
         `due` has one time for each stream with a chunk to encode now: when that chunk was captured. `waiting` is the
-        number of waiting chunks of all streams; with `enough` of them, the batch waits for no other stream.
+        number of waiting chunks of all streams; with `max_batch` of them, the batch waits for no other stream.
         """
         self._until_s = math.inf
         if not due:
             return False
         until_s = min(due) + self._max_wait_s
-        if now_s >= until_s or waiting >= enough:
+        if now_s >= until_s or waiting >= max_batch:
             return True
         if now_s - self._expired_at_s >= _EXPIRY_INTERVAL_S:
             self._expired_at_s = now_s

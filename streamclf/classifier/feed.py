@@ -142,8 +142,8 @@ class Feed:
     def set_level(self, level: int) -> None:
         """Make the hop 2^level times as long as configured, or as long as `max_level` allows.
 
-        The windows of a longer hop are among those of the shorter one. Streams that began together get different
-        offsets, so that their windows are not all due at once.
+        The windows of a longer hop are a subset of the windows of a shorter hop. Streams that began together get
+        different offsets, so that their windows are not all due at once.
         """
         self.level = level
         self._assembler.set_hop(self.hop, self.settings.hop * (self._spread % (self.hop // self.settings.hop)))

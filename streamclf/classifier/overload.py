@@ -45,7 +45,7 @@ class LoadShedder:
         self._logged_s = float("-inf")
 
     def record_batch(self, encode_s: float, chunks: int, head_s: float, windows: int) -> None:
-        """Record the times of one batch. Costs are those of the last batch alone, to show a fallen load at once."""
+        """Record the times of one batch. Only the last batch sets the costs, so that a fallen load shows at once."""
         self._busy_s += encode_s + head_s
         self.chunk_cost_s = encode_s / chunks
         if windows:
@@ -90,12 +90,12 @@ class LoadShedder:
         counts = {}
         for feed in feeds:
             dropped = sum(feed.drops.values()) - feed.drops["hop"]
-            counts[feed.stream] = now = (feed.chunks_written, feed.chunks_read, dropped)
-            then = self._counts.get(feed.stream, now)
-            if now[0] > then[0] or feed.stream not in self._counts:
+            counts[feed.stream] = count = (feed.chunks_written, feed.chunks_read, dropped)
+            before = self._counts.get(feed.stream, count)
+            if count[0] > before[0] or feed.stream not in self._counts:
                 self._chunk_at_s[feed.stream] = now_s
             if not feed.paused:
-                total.update(arrived=now[0] - then[0], read=now[1] - then[1], dropped=now[2] - then[2])
+                total.update(arrived=count[0] - before[0], read=count[1] - before[1], dropped=count[2] - before[2])
         self._chunk_at_s = {stream: at_s for stream, at_s in self._chunk_at_s.items() if stream in counts}
         self._counts = counts
         return total

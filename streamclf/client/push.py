@@ -133,7 +133,7 @@ class PushSink:
         while not self._finished():
             if self._connect_and_send():
                 wait_s = FIRST_WAIT_S
-            # The service is not there yet, or gone: it will come back, and the newest frames wait for it.
+            # The service has not started yet, or has ended. The newest frames wait for its next start.
             self._done.wait(wait_s)
             wait_s = min(2 * wait_s, LAST_WAIT_S)
 

@@ -48,7 +48,7 @@ def _unlinked_file(size: int) -> int:
 
     def fill() -> None:
         block = bytes(1 << 20)
-        # Written, not only sized: a hole would be a SIGBUS when the disk is full.
+        # Written, not only sized: a sparse file would cause a SIGBUS when the disk is full.
         for start in range(0, size, len(block)):
             os.write(fd, block[: size - start])
 

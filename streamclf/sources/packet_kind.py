@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 HEAD_BYTES: Final = 4096
-"""The parser looks for a picture's first slice within these bytes; without one, it counts the packet as needed."""
+"""The parser searches these bytes for a picture's first slice; without one, it counts the packet as needed."""
 MAX_NALS: Final = 64
 START: Final = b"\0\0\1"
 

@@ -391,7 +391,7 @@ class Supervisor:
                 self._previous = old
         elif streams > self._shared.capacity:
             log.warning(
-                "%d streams, and the classifier has room for %d: it restarts, which costs each stream a window; "
+                "%d streams, but the classifier serves at most %d: it restarts, and each stream loses a window; "
                 "engine.spare_streams says how many streams can join without a restart",
                 streams,
                 self._shared.capacity,

@@ -211,7 +211,7 @@ def test_more_streams_than_the_bank_holds_restart_only_the_classifier(setup: Set
         edited = time.monotonic()
         setup.write(streams={"one": setup.film, "two": setup.film})
         reload(service)
-        service.wait_for_line("2 streams, and the classifier has room for 1: it restarts")
+        service.wait_for_line("2 streams, but the classifier serves at most 1: it restarts")
         wait_prediction(watcher, "two", since=edited)
         wait_prediction(watcher, "one", since=edited)
         assert captures < set(service.children("streamclf.capture"))

@@ -22,10 +22,10 @@ def run_live_load(
     cannot keep up shows a growing latency. If it falls `max_lag_s` behind, the run ends, and `kept_up` is false. The
     figures then cover the time until the end. The result is ready for JSON.
     """
-    spec, most = engine.spec, engine.max_batch
+    spec, max_batch = engine.spec, engine.max_batch
     slots_per_stream = spec.chunks + 1
     rng = np.random.default_rng(0)
-    frames = rng.integers(0, 256, (most, *spec.chunk_shape), np.uint8)
+    frames = rng.integers(0, 256, (max_batch, *spec.chunk_shape), np.uint8)
     rounds = max(1, int(seconds * chunks_per_s))
     phases = rng.permutation(streams) / streams
     due_s = ((np.arange(rounds)[:, None] + phases) / chunks_per_s).ravel()
@@ -35,8 +35,8 @@ def run_live_load(
     slots = (stream * slots_per_stream + number % slots_per_stream).astype(np.int32)
     ages = np.arange(spec.chunks - 1, -1, -1)
     windows = (stream[:, None] * slots_per_stream + (number[:, None] - ages) % slots_per_stream).astype(np.int32)
-    engine.encode(frames, np.arange(most, dtype=np.int32))
-    engine.classify(windows[: min(most, len(windows))])
+    engine.encode(frames, np.arange(max_batch, dtype=np.int32))
+    engine.classify(windows[: min(max_batch, len(windows))])
 
     latencies_ms = np.empty(len(due_s))
     sizes: list[int] = []
@@ -50,7 +50,7 @@ def run_live_load(
             time.sleep(due_s[done] - now)
             continue
         # At most `streams` chunks in a row come from as many streams, so no slot appears twice in a batch.
-        part = slice(done, min(ready, done + most, done + streams))
+        part = slice(done, min(ready, done + max_batch, done + streams))
         done = part.stop
         engine.encode(frames[: part.stop - part.start], slots[part])
         engine.classify(windows[part])

@@ -60,8 +60,8 @@ def bench_service(load: ServiceLoad, *, capacity: bool) -> dict[str, Any]:
             probes.append({key: report[key] for key in PROBE_KEYS if key in report})
             return bool(report["held"])
 
-        most = find_capacity(is_sustained, first=load.streams, most=MAX_STREAMS)
-        return {**reports[most or 1], "capacity": most, "probes": probes}
+        found = find_capacity(is_sustained, first=load.streams, maximum=MAX_STREAMS)
+        return {**reports[found or 1], "capacity": found, "probes": probes}
 
 
 def _print_progress(text: str) -> None:

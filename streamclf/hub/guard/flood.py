@@ -47,7 +47,7 @@ BUSY_SHARE: Final = 0.3
 WINDOW_S: Final = 0.2
 MAX_WINDOW_BYTES: Final = 128 * 1024
 """Bytes that all connections together may send within `WINDOW_S`: 1,500 topics of the longest kind. After a restart of
-the service, all its subscribers reconnect at once; those that are disconnected then are back within a second."""
+the service, all its subscribers reconnect at once; a subscriber that is then disconnected is back within a second."""
 MIN_FLOOD_BYTES: Final = MAX_WINDOW_BYTES // 16
 """With fewer bytes than this, the service's own producers keep the loop busy, and not its clients."""
 SCAN_PAUSE: Final = 4
@@ -226,7 +226,7 @@ class FloodGuard:
         return found
 
     def _scan(self) -> dict[int, _GuardedConnection]:
-        """Return the connections to the guarded ports by inode, without those that are closing."""
+        """Return the connections to the guarded ports by inode, without connections that are closing."""
         began_s = time.monotonic()
         found: dict[int, _GuardedConnection] = {}
         still_closing = set()

@@ -196,8 +196,8 @@ class RtspSession:
 
     def _keep_alive_s(self) -> float:
         """Return the seconds until the next keep-alive: at least two fit into the server's time-out."""
-        least, most = KEEP_ALIVE_S
-        return max(least, min(most, self._timeout_s / 2)) * self._random.uniform(0.8, 0.95)
+        shortest, longest = KEEP_ALIVE_S
+        return max(shortest, min(longest, self._timeout_s / 2)) * self._random.uniform(0.8, 0.95)
 
     def _send_due(self, now: float) -> None:
         if now >= self._keep_alive_at:
@@ -224,11 +224,11 @@ class RtspSession:
             self._public = ""
 
 
-def _pair(name: str, transport: str, most: int) -> tuple[int, int] | None:
+def _pair(name: str, transport: str, maximum: int) -> tuple[int, int] | None:
     """Parse a field like `interleaved=0-1`: two numbers, or one number and its successor."""
     match = re.search(rf"(?:^|;)\s*{name}\s*=\s*(\d{{1,5}})(?:\s*-\s*(\d{{1,5}}))?", transport)
     if match is None:
         return None
     first = int(match[1])
     second = int(match[2]) if match[2] else first + 1
-    return (first, second) if max(first, second) <= most and first != second else None
+    return (first, second) if max(first, second) <= maximum and first != second else None

@@ -71,9 +71,9 @@ def test_chunks_are_held_back_only_where_encoding_them_is_fast() -> None:
 
 @given(
     steps=st.lists(st.tuples(st.floats(0, 0.05), st.lists(st.integers(0, 3), min_size=3, max_size=3)), max_size=60),
-    enough=st.integers(1, 8),
+    max_batch=st.integers(1, 8),
 )
-def test_no_chunk_waits_longer_than_the_maximum_time(steps: list[tuple[float, list[int]]], enough: int) -> None:
+def test_no_chunk_waits_longer_than_the_maximum_time(steps: list[tuple[float, list[int]]], max_batch: int) -> None:
     batcher, now_s, since_s = DynamicBatcher(WAIT_S), 0.0, None
     for pause_s, waiting in steps:
         now_s += pause_s
@@ -82,7 +82,7 @@ def test_no_chunk_waits_longer_than_the_maximum_time(steps: list[tuple[float, li
                 batcher.note_chunk(stream, now_s)
         captured_s = now_s if since_s is None else since_s
         due = [captured_s for count in waiting if count]
-        holds = bool(due) and not batcher.should_start(due, sum(waiting), enough, now_s)
+        holds = bool(due) and not batcher.should_start(due, sum(waiting), max_batch, now_s)
         since_s = captured_s if holds else None
         assert since_s is None or now_s - since_s < WAIT_S
         assert not holds or batcher.remaining_s(now_s) <= WAIT_S + 1e-9

@@ -18,6 +18,6 @@ def test_capacity_is_found_with_few_measurements(capacity: int, first: int) -> N
         tried.append(streams)
         return streams <= capacity
 
-    assert find_capacity(is_sustained, first=first, most=64) == min(capacity, 64)
+    assert find_capacity(is_sustained, first=first, maximum=64) == min(capacity, 64)
     assert len(tried) == len(set(tried)) <= 2 + 2 * math.log2(64)
     assert all(1 <= streams <= 64 for streams in tried)
