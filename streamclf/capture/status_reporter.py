@@ -43,11 +43,8 @@ class StatusReporter:
         self._lock = threading.Lock()
         self._state = StreamStateMachine(time.monotonic_ns())
         self._source: Source | None = None
-        self._counted = (
-            0,
-            0,
-            0,
-        )  # undecodable, dropped by the sender, lost: the counts of this source that are added already
+        # Undecodable, dropped by the sender, lost: the counts of this source that are added already.
+        self._counted = (0, 0, 0)
         self._poll_ns = 0
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._tick, name="status", daemon=True)

@@ -368,7 +368,8 @@ def main(job: ClassifierJob, control: ChildControl) -> int:
 
 def _log_drops(feed: Feed) -> None:
     if drops := +Counter(feed.drops):
-        log.info("%s: dropped %s", feed.stream, dict(drops))
+        causes = ", ".join(f"{cause} {count}" for cause, count in drops.items())
+        log.info("%s: dropped since its start, by cause: %s", feed.stream, causes)
 
 
 def _empty_pipe(fd: int) -> bool:
