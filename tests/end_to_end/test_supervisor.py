@@ -364,6 +364,7 @@ def descendant_states(pid: int) -> list[str]:
 
 
 @LINUX
+@pytest.mark.alone  # it must end within 2 s
 def test_the_service_as_process_1_of_a_container_reaps_orphans_and_ends_on_request(setup: Setup) -> None:
     if not can_unshare():
         pytest.skip("this machine does not allow process namespaces")
