@@ -85,7 +85,7 @@ def bind(socket: zmq.Socket[bytes], endpoint: str, role: str, *, guarded: bool =
         remedy = _REMEDY.get(
             error.errno or 0, "give an endpoint like tcp://127.0.0.1:5555 or ipc:///run/streamclf/events"
         )
-        raise BusError(f"{role} {endpoint}: {error.strerror}; {remedy}") from error
+        raise BusError(f"{role} {endpoint}: {zmq.strerror(error.errno or 0)}; {remedy}") from error
     finally:
         os.umask(umask)
     return socket.getsockopt_string(zmq.LAST_ENDPOINT)
