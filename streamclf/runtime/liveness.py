@@ -1,6 +1,6 @@
 """Detect hung child processes: each child's work loop keeps extending a deadline in shared memory.
 
-One page of shared memory serves the whole service and has one row for each child. A deadline is a point on
+One table in shared memory serves the whole service and has one row for each child. A deadline is a point on
 CLOCK_MONOTONIC, which all processes of a machine share. It is written as one aligned 8-byte word, so a reader never
 sees half of it, and neither side makes a system call or wakes the other. Only the thread that does the work extends its
 deadline (`streamclf.runtime.child.ChildControl`). A library call that hangs stops that, and no other thread hides it.
