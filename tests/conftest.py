@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,3 +19,12 @@ settings.load_profile("streamclf")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two seconds of bar codes 0 to 49, 320x180, 25 frames per second."""
     return write_clip(tmp_path_factory.mktemp("clips") / "bars.mp4")
+
+
+@pytest.fixture(autouse=True)
+def _restore_log_level() -> Iterator[None]:
+    """Undo what `configure_logging` does to the root logger, for the tests that run later in the same process."""
+    root = logging.getLogger()
+    level = root.level
+    yield
+    root.setLevel(level)

@@ -72,7 +72,7 @@ def test_a_frame_is_returned_before_the_next_one_is_sent() -> None:
     with served(film(frames=20, fps=1, gop=5)) as server, live(server.url("cam")) as source:
         for i in range(2):
             assert numbers(take(source, 1)) == [i]
-            assert sorted(server.mounts["cam"].sent_at) == list(range(i + 1)), "the next one has not been sent yet"
+            assert max(server.mounts["cam"].sent_at, default=0) <= i, "the next frame has not been sent yet"
 
 
 @pytest.mark.parametrize("movie", [FILM, HEVC], ids=["H264", "H265"])
