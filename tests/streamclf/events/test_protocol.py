@@ -1,14 +1,17 @@
-"""Test docs/protocol.md: its programs run, and its schema is up to date."""
+"""Test docs/protocol.md and docs/python-api.md: their programs run, and the schema is up to date."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
-from support.hub_process import HubProcess, action, prediction, status, wait_until
+import pytest
+from support.hub_process import HubProcess, action, prediction, status
 from support.repository import ROOT
 
 from streamclf.events.types import json_schema
@@ -17,8 +20,8 @@ from streamclf.producer.link import EventProducer
 DOCS = ROOT / "docs"
 
 
-def programs() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (DOCS / "protocol.md").read_text(), re.S)
+def programs(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.S)
 
 
 def test_schema_is_up_to_date() -> None:
@@ -26,8 +29,15 @@ def test_schema_is_up_to_date() -> None:
     assert json.loads((DOCS / "events.schema.json").read_text()) == json_schema(), remedy
 
 
-def test_documented_programs_run_and_print_events() -> None:
-    plain, with_package, replay = programs()
+@pytest.mark.parametrize(
+    ("page", "first_lines"),
+    [
+        ("protocol.md", ["door wave 0.91", "Action(", "{'v': 1"]),
+        ("python-api.md", ["door wave ", "Action(", ""]),
+    ],
+)
+def test_documented_programs_run_and_print_events(page: str, first_lines: list[str]) -> None:
+    readers = [program for program in programs(page) if "streamclf.push" not in program]
     with HubProcess() as hub, EventProducer(hub.link, "test") as link:
         stop = threading.Event()
 
@@ -39,16 +49,23 @@ def test_documented_programs_run_and_print_events() -> None:
         poster = threading.Thread(target=post)
         poster.start()
         try:
-            wait_until(lambda: link.unacknowledged == 0, "confirmation")
-            for program, expected in ((plain, "door wave 0.91"), (with_package, "Action("), (replay, "{'v': 1")):
+            for program, first_line in zip(readers, first_lines, strict=True):
                 code = program.replace("tcp://127.0.0.1:5555", hub.events).replace("tcp://127.0.0.1:5556", hub.replay)
                 process = subprocess.Popen([sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, text=True)
                 assert process.stdout is not None
                 try:
-                    assert process.stdout.readline().startswith(expected)
+                    line = process.stdout.readline()
+                    assert line.startswith(first_line)
+                    assert "door" in line
                 finally:
                     process.kill()
                     process.communicate(timeout=10)
         finally:
             stop.set()
             poster.join()
+
+
+def test_documented_program_pushes_without_a_service(tmp_path: Path) -> None:
+    (program,) = [program for program in programs("python-api.md") if "streamclf.push" in program]
+    command = [sys.executable, "-c", program]
+    subprocess.run(command, env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}, timeout=60, check=True)
