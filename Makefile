@@ -1,6 +1,6 @@
 # make demo    classify a camera, or a film made for it, in the terminal; installs what serving needs into .venv (no torch)
 # make check   style, types, import contracts, documentation; installs everything into .venv-dev
-# make test    all tests, in parallel; then those that measure time, one by one; in .venv-dev
+# make test    all tests, in three processes; then those that measure time, one by one; in .venv-dev
 # make soak    eight cameras under random faults for SECONDS (one hour by default)
 # make docs    write the generated pages again
 # make format  format the code and sort the imports
@@ -9,21 +9,30 @@
 PYTHON ?= python3
 ARGS ?=
 SECONDS ?= 3600
-WORKERS ?= 3
 BIN := .venv-dev/bin
 
-.PHONY: demo soak test check docs format clean
+.PHONY: demo soak test test-models test-service test-system check docs format clean
 
 demo: .venv/.ready
 	.venv/bin/streamclf demo $(ARGS)
 
+# Three pytest processes at once, one for each group of folders, and then the tests that need the machine for themselves.
+TEST_GROUPS := models service system
+FOLDERS_models := tests/engines tests/training
+FOLDERS_service := tests/streamclf
+FOLDERS_system := tests/end_to_end tests/gpu tests/repository
+SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
+
 test: .venv-dev/.ready
 ifeq ($(strip $(ARGS)),)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not alone"
+	$(MAKE) --no-print-directory --keep-going -j3 $(SYNC) $(TEST_GROUPS:%=test-%)
 	$(BIN)/python -m pytest -m "alone and not slow"
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
+
+$(TEST_GROUPS:%=test-%): test-%: .venv-dev/.ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not alone" $(FOLDERS_$*)
 
 soak: .venv-dev/.ready
 	PYTHONPATH=tests $(BIN)/python tests/soak.py --seconds $(SECONDS) $(ARGS)

@@ -40,7 +40,6 @@ def test_run_learns_and_writes_its_folder(run: Path) -> None:
     assert not model.training
 
 
-@pytest.mark.alone  # a data loader's processes end the process that runs it under pytest-xdist
 def test_two_runs_are_equal_with_and_without_worker_processes(films: Path, tmp_path: Path) -> None:
     recipe = clip_recipe(films, augment={"crop": [0.8, 1], "operations": 2, "mixup": 0.2}, optimiser={"steps": 2})
     train(recipe, tmp_path / "one")
