@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
+import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from datetime import datetime, timezone
@@ -15,13 +14,12 @@ import av
 import cv2
 import numpy as np
 import pytest
-from support.hub_process import HubProcess, prediction, status
+from support.hub_process import HubProcess, prediction, status, wait_until
 
 from streamclf.client.stream_views import SERVICE_SILENT_S
 from streamclf.errors import UsageError
 from streamclf.events.types import Action, Prediction, Status, Window
 from streamclf.producer.link import EventProducer
-from streamclf.subscribers import watch
 from streamclf.subscribers.watch import PreviewWall, run_watch, tile_images
 
 EPOCH = "ab" * 16
@@ -105,38 +103,24 @@ def hub() -> Iterator[HubProcess]:
         yield hub
 
 
-def test_recording_asks_for_previews_and_ends_with_a_signal(
-    hub: HubProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_recording_asks_for_previews_and_ends_with_a_signal(hub: HubProcess, tmp_path: Path) -> None:
     """The service makes previews only while somebody subscribes to them."""
-    monkeypatch.setattr(watch, "_SETTLE_S", 0.1)
     jpeg = cv2.imencode(".jpg", image(300, 400))[1].tobytes()
-    was_wanted = threading.Event()
-    with EventProducer(hub.link, "test") as link:
-
-        def serve() -> None:
-            for _ in range(1000):
-                if link.preview_wanted("door"):
-                    was_wanted.set()
-                    break
-                time.sleep(0.01)
-            for _ in range(12):
+    path = tmp_path / "watch.mp4"
+    command = [sys.executable, "-m", "streamclf", "watch", hub.events, "--stream", "door", "--record", str(path)]
+    with EventProducer(hub.link, "test") as link, subprocess.Popen(command) as process:
+        try:
+            wait_until(lambda: link.preview_wanted("door"), "a subscription to the previews", 30)
+            end_s = time.monotonic() + 2  # recording begins a second after the first preview
+            while time.monotonic() < end_s:
                 link.post_preview("door", jpeg)  # first: the film keeps the size of its first image
                 time.sleep(0.05)
                 link.post(prediction())
                 link.post(status())
-            os.kill(os.getpid(), signal.SIGINT)
-
-        server = threading.Thread(target=serve)
-        before = signal.signal(signal.SIGINT, lambda *_: None)  # a signal that comes too late must not end pytest
-        server.start()
-        try:
-            path = tmp_path / "watch.mp4"
-            assert run_watch(hub.events, streams=["door"], record=path, seconds=30) == 0
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0
         finally:
-            server.join()
-            signal.signal(signal.SIGINT, before)
-    assert was_wanted.is_set()
+            process.kill()
     with av.open(str(path)) as container:
         frames = list(container.decode(video=0))
     assert len(frames) > 3
