@@ -12,7 +12,7 @@ from streamclf.config.service import ServiceConfig
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "configuration.md"
 WRITTEN_AS_TEXT: Final = {"keep": "duration", "keep_size": "size"}
-"""Keys whose schema is the number that the text stands for."""
+"""Types of texts that hold a number and a unit; the schema calls them strings."""
 INTRODUCTION: Final = """\
 # Configuration reference
 
