@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
 import stat
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import IO, Annotated, Any, Final, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -30,6 +34,13 @@ REQUIRED_FILES = (ENCODER_FILE, HEAD_FILE, GOLDEN_FILE, CARD_FILE)
 FORMAT: Final = 2
 """Format 1 had other names for `frames_per_chunk` and `chunks`."""
 MAX_SPEC_BYTES = 1 << 20
+MAX_WINDOW_BYTES = 1 << 30
+"""Limit for the frames of one window, and for its features. The largest published models need 10 MB of frames."""
+_UNREADABLE = (
+    *(OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""The errors of `zipfile` and NumPy about a damaged, encrypted or unknown archive."""
 
 Label = Annotated[str, Field(min_length=1, max_length=64)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -76,6 +87,12 @@ class ModelSpec(BaseModel):
         bad = [name for name in self.files if "/" in name or "\\" in name or name.startswith(".")]
         if bad:
             raise ValueError(f"files: {bad[0]!r} is not a plain file name")
+        for kind, size in (
+            ("frames", self.chunks * math.prod(self.chunk_shape)),
+            ("features", self.chunks * math.prod(self.feature_shape) * np.dtype(np.float32).itemsize),
+        ):
+            if size > MAX_WINDOW_BYTES:
+                raise ValueError(f"the {kind} of one window take {size} bytes, at most {MAX_WINDOW_BYTES}")
         return self
 
     @property
@@ -141,23 +158,17 @@ class Bundle:
         return self.path / INT8_ENCODER_FILE, self.path / INT8_HEAD_FILE
 
     def golden(self) -> Golden:
-        """Load the golden clip. Raises `BundleError` if its shapes differ from the spec."""
-        spec = self.spec
+        """Load the golden clip. Raises `BundleError` if its shapes differ from the spec.
+
+        Shapes are checked before any data is read: a small archive can expand to gigabytes.
+        """
+        spec, path = self.spec, self.path / GOLDEN_FILE
         try:
-            with np.load(self.path / GOLDEN_FILE, allow_pickle=False) as npz:
-                frames, logits = npz["frames"], npz["logits"]
-        except (OSError, ValueError, KeyError) as error:
-            raise BundleError(f"{self.path / GOLDEN_FILE}: not a golden clip ({error})") from error
-        shape = (spec.chunks, *spec.chunk_shape)
-        if frames.shape != shape or frames.dtype != np.uint8:
-            raise BundleError(
-                f"{self.path / GOLDEN_FILE}: frames are {frames.dtype} {frames.shape}, the spec says uint8 {shape}"
-            )
-        if logits.shape != (len(spec.labels),) or logits.dtype != np.float32:
-            raise BundleError(
-                f"{self.path / GOLDEN_FILE}: logits are {logits.dtype} {logits.shape}, "
-                f"the spec's {len(spec.labels)} labels need float32 ({len(spec.labels)},)"
-            )
+            with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+                frames = _read_array(archive, "frames", np.dtype(np.uint8), (spec.chunks, *spec.chunk_shape))
+                logits = _read_array(archive, "logits", np.dtype(np.float32), (len(spec.labels),))
+        except _UNREADABLE as error:
+            raise BundleError(f"{path}: not a golden clip ({error}); export the bundle again") from error
         return Golden(frames=frames, logits=logits)
 
 
@@ -170,9 +181,11 @@ def load_bundle(path: Path) -> Bundle:
         raise BundleError(f"{path}: no such bundle; a bundle is a directory with {SPEC_FILE} in it")
     spec_path = path / SPEC_FILE
     try:
-        if spec_path.stat().st_size > MAX_SPEC_BYTES:
-            raise BundleError(f"{spec_path}: {spec_path.stat().st_size} bytes, at most {MAX_SPEC_BYTES}")
-        spec = ModelSpec.model_validate_json(spec_path.read_bytes())
+        with open_regular(spec_path) as file:
+            text = file.read(MAX_SPEC_BYTES + 1)
+        if len(text) > MAX_SPEC_BYTES:
+            raise BundleError(f"{spec_path}: longer than {MAX_SPEC_BYTES} bytes; export the bundle again")
+        spec = ModelSpec.model_validate_json(text)
     except OSError as error:
         raise BundleError(f"{spec_path}: cannot be read ({error.strerror}); is {path} a bundle?") from error
     except ValidationError as error:
@@ -206,18 +219,43 @@ def write_spec(path: Path, fields: Mapping[str, Any]) -> Bundle:
     return load_bundle(path)
 
 
+def open_regular(path: Path) -> IO[bytes]:
+    """Open a regular file for reading. Raises `OSError`, or `BundleError` for a pipe, a device or another kind."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # opening a pipe would block for ever
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise BundleError(f"{path}: not a regular file; copy or export the bundle again")
+    return os.fdopen(descriptor, "rb")
+
+
+def _read_array(archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
+    """Read an array of an .npz file. Raises `BundleError` before reading its data if dtype or shape differ."""
+    info = archive.getinfo(f"{name}.npy")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others are expanded without a limit
+        raise ValueError(f"{name}: compression {info.compress_type}")
+    with archive.open(info) as member:
+        version = np.lib.format.read_magic(member)
+        if version != (1, 0):  # what NumPy writes for every header of less than 64 KiB
+            raise ValueError(f"{name}: version {version} of NumPy's format")
+        actual_shape, fortran_order, actual_dtype = np.lib.format.read_array_header_1_0(member)
+        if actual_dtype != dtype or actual_shape != shape or fortran_order:
+            raise BundleError(
+                f"{archive.filename or GOLDEN_FILE}: {name} are {actual_dtype} {actual_shape}, the spec says "
+                f"{dtype} {shape}; export the bundle again"
+            )
+        size = math.prod(shape) * dtype.itemsize
+        data = member.read(size)
+    if len(data) != size:
+        raise ValueError(f"{name}: {len(data)} of {size} bytes")
+    return np.frombuffer(data, dtype).reshape(shape)
+
+
 def _sha256(path: Path) -> str:
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would block for ever
-            raise BundleError(f"{path}: not a file; copy or export the bundle again")
-        with path.open("rb") as file:
-            return _digest(file)
+        with open_regular(path) as file:
+            digest = hashlib.sha256()
+            while block := file.read(1 << 20):
+                digest.update(block)
+            return digest.hexdigest()
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror}); the bundle is incomplete") from error
-
-
-def _digest(file: Any) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()

@@ -1,7 +1,10 @@
 """A bundle loads only if each of its files matches its spec."""
 
+import io
 import json
 import os
+import tracemalloc
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +104,7 @@ def test_a_golden_clip_of_another_shape_is_refused(path: Path) -> None:
 def test_a_pickle_in_the_golden_clip_is_never_loaded(path: Path) -> None:
     np.savez(path / "golden.npz", frames=np.array([{"a": 1}], dtype=object), logits=np.zeros(2, np.float32))
     bundle = rehash(path)
-    with pytest.raises(BundleError, match="not a golden clip"):
+    with pytest.raises(BundleError, match=r"not a golden clip|frames are object"):
         bundle.golden()
 
 
@@ -109,5 +112,95 @@ def test_a_pipe_in_place_of_a_file_is_refused_without_blocking(tmp_path: Path) -
     bundle = make_brightness_bundle(tmp_path / "b")
     (bundle.path / "head.onnx").unlink()
     os.mkfifo(bundle.path / "head.onnx")
-    with pytest.raises(BundleError, match=r"head\.onnx: not a file"):
+    with pytest.raises(BundleError, match=r"head\.onnx: not a regular file"):
         load_bundle(bundle.path)
+
+
+def test_a_pipe_in_place_of_the_spec_is_refused_without_blocking(path: Path) -> None:
+    (path / "spec.json").unlink()
+    os.mkfifo(path / "spec.json")
+    with pytest.raises(BundleError, match=r"spec\.json: not a regular file"):
+        load_bundle(path)
+
+
+def test_a_spec_of_more_than_a_mebibyte_is_refused(path: Path) -> None:
+    (path / "spec.json").write_bytes(b" " * (1 << 20) + b"{}")
+    with pytest.raises(BundleError, match="longer than 1048576 bytes"):
+        load_bundle(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"height": 4096, "width": 4096, "chunks": 1024, "frames_per_chunk": 64}, "frames"),
+        ({"feature_shape": [1 << 40]}, "features"),
+    ],
+)
+def test_a_spec_of_huge_windows_is_refused(path: Path, changes: dict[str, object], kind: str) -> None:
+    edit_spec(path, **changes)
+    with pytest.raises(BundleError, match=f"{kind} of one window take .* at most 1073741824"):
+        load_bundle(path)
+
+
+def npy(shape: tuple[int, ...], descr: str = "|u1", data: bytes = b"") -> bytes:
+    """Make the bytes of an .npy file, whose header need not describe `data`."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": descr, "fortran_order": False, "shape": shape})
+    return buffer.getvalue() + data
+
+
+def write_zip(path: Path, members: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> None:
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+
+
+FRAMES, LOGITS = npy((4, 2, 16, 16, 3), data=bytes(6144)), npy((2,), "<f4", bytes(8))
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"frames.npy": npy((1 << 50,)), "logits.npy": LOGITS}, r"frames are uint8 \(1125899906842624,\)"),
+        ({"frames.npy": npy((4, 2, 16, 16, 3), data=b"abc"), "logits.npy": LOGITS}, "3 of 6144 bytes"),
+        ({"frames.npy": FRAMES, "logits.npy": npy((2,), "<f8", bytes(16))}, "logits are float64"),
+        ({"frames.npy": FRAMES, "logits.npy": npy((2,), ">f4", bytes(8))}, "logits are >f4"),
+        ({"frames.npy": FRAMES}, "logits.npy"),
+        ({"frames.npy": b"", "logits.npy": LOGITS}, "not a golden clip"),
+        ({"frames.npy": b"\x93NUMPY\1\0\x10\0{'descr': [[[[[", "logits.npy": LOGITS}, "not a golden clip"),
+    ],
+)
+def test_a_golden_clip_with_another_content_is_refused(path: Path, members: dict[str, bytes], message: str) -> None:
+    write_zip(path / "golden.npz", members)
+    with pytest.raises(BundleError, match=message):
+        rehash(path).golden()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"PK\3\4garbage", b"\x93NUMPY\1\0" + b"garbage" * 10, npy((3,), "<f8", bytes(24))],
+    ids=["empty", "broken zip", "broken npy", "npy"],
+)
+def test_a_golden_clip_that_is_no_archive_is_refused(path: Path, content: bytes) -> None:
+    (path / "golden.npz").write_bytes(content)
+    with pytest.raises(BundleError, match="not a golden clip"):
+        rehash(path).golden()
+
+
+def test_a_golden_clip_that_expands_is_refused_before_it_is_read(path: Path) -> None:
+    """64 MiB of zeros are 64 KiB in the archive. Python's own peak shows that they are not expanded."""
+    write_zip(path / "golden.npz", {"frames.npy": npy((1 << 26,), data=bytes(1 << 26)), "logits.npy": LOGITS})
+    bundle = rehash(path)
+    tracemalloc.start()
+    try:
+        with pytest.raises(BundleError, match="frames are uint8"):
+            bundle.golden()
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_archive_with_an_unlimited_compression_is_refused(path: Path) -> None:
+    write_zip(path / "golden.npz", {"frames.npy": FRAMES, "logits.npy": LOGITS}, zipfile.ZIP_LZMA)
+    with pytest.raises(BundleError, match="compression 14"):
+        rehash(path).golden()
