@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Final
 
 from engines.bundle import Bundle
 from training.data.shape import Shape
 from training.errors import FolderError
 from training.export.golden import render_windows
 from training.export.onnx import export_bundle
-from training.importing.folder import ACTIVATIONS, FolderConfig, read_config, read_state
-from training.importing.networks import DividedAttentionHead, ImportedEmbedding, ImportedModel, JointAttentionHead
+from training.importing.config import FolderConfig
+from training.importing.folder import read_config
+from training.importing.model import load_model
 from training.importing.processor import ImageProcessor, read_processor
-from training.importing.state_dict import convert_state
-
-FPS: Final = {"vivit": 12.5, "videomae": 6.25, "timesformer": 0.78125}
-"""Frame rates at which the published models sampled Kinetics (25 fps): every 2nd, 4th and 32nd frame. A checkpoint
-folder does not contain the rate."""
 
 
 def import_folder(folder: Path, output: Path, *, fps: float | None = None) -> Bundle:
     """Read `folder` (config.json, preprocessor_config.json, model.safetensors) and write the bundle `output`.
 
     The bundle's logits equal those of transformers for the same frames after the folder's own image processor. `fps`
-    is the rate of sampled frames, by default that of the published model of this kind (`FPS`).
+    is the rate of sampled frames, by default that of the published model of this kind.
 
     Raises `FolderError` where the folder is incomplete, holds an unknown model or uses something that a bundle cannot
     express; `RunError` where an exported graph differs from the PyTorch model.
@@ -33,9 +28,9 @@ def import_folder(folder: Path, output: Path, *, fps: float | None = None) -> Bu
     if not folder.is_dir():
         raise FolderError(f"{folder}: no such folder; give a folder that contains config.json")
     config = read_config(folder)
-    processor = read_processor(folder, config.image_size)
+    processor = read_processor(folder, config.crop)
     model = load_model(folder, config, processor)
-    rate = FPS[config.model_type] if fps is None else fps
+    rate = config.fps if fps is None else fps
     if not 0 < rate <= 240:
         raise FolderError(f"fps={rate}: must be more than 0 and at most 240 frames per second")
     shape = Shape(
@@ -63,51 +58,6 @@ def import_folder(folder: Path, output: Path, *, fps: float | None = None) -> Bu
     golden = next(render_windows(shape, count=1))
     card = _card(config, processor, rate, assumed_fps=fps is None)
     return export_bundle(model, fields=fields, golden=golden, card=card, path=output)
-
-
-def load_model(folder: Path, config: FolderConfig, processor: ImageProcessor) -> ImportedModel:
-    """Build the folder's network and load its weights. Raises `FolderError`."""
-    dim, gelu = config.hidden_size, ACTIVATIONS[config.hidden_act]
-    frames, *patch = config.tubelet
-    encoder = ImportedEmbedding(processor=processor, frames=frames, patch=(patch[0], patch[1]), dim=dim)
-    head: JointAttentionHead | DividedAttentionHead
-    if config.model_type == "timesformer" and config.attention_type == "divided_space_time":
-        head = DividedAttentionHead(
-            chunks=config.chunks,
-            patches=config.patches,
-            dim=dim,
-            heads=config.num_attention_heads,
-            layers=config.num_hidden_layers,
-            hidden=config.intermediate_size,
-            eps=config.layer_norm_eps,
-            gelu=gelu,
-            labels=len(config.id2label),
-        )
-    else:
-        mean = config.model_type == "videomae" and config.use_mean_pooling
-        head = JointAttentionHead(
-            length=config.chunks * config.patches,
-            dim=dim,
-            heads=config.num_attention_heads,
-            layers=config.num_hidden_layers,
-            hidden=config.intermediate_size,
-            eps=config.layer_norm_eps,
-            gelu=gelu,
-            class_token=config.model_type != "videomae",
-            pool="mean" if mean else "first",
-            labels=len(config.id2label),
-        )
-    model = ImportedModel(encoder=encoder, head=head)
-    state = convert_state(config, read_state(folder), str(folder / "model.safetensors"))
-    own = model.state_dict()
-    for name, tensor in state.items():
-        if tensor.shape != own[name].shape:
-            raise FolderError(
-                f"{folder}: {name} has shape {tuple(tensor.shape)}, but config.json implies {tuple(own[name].shape)}; "
-                "config.json and model.safetensors belong to different models"
-            )
-    model.load_state_dict(state)
-    return model.eval()
 
 
 def _name(folder: Path, config: FolderConfig) -> str:
@@ -143,7 +93,7 @@ def _card(config: FolderConfig, processor: ImageProcessor, fps: float, *, assume
             f"# {config.model_type}, imported",
             "",
             f"Imported from a Hugging Face folder of {' / '.join(config.architectures) or config.model_type}: "
-            f"{config.num_hidden_layers} layers of width {config.hidden_size}, {config.num_frames} frames at {fps:g} "
+            f"{config.depth} of width {config.hidden_size}, {config.frames} frames at {fps:g} "
             f"fps, {len(config.id2label)} classes. Its logits equal those of transformers.",
             "",
             *(f"- {note}" for note in notes),

@@ -3,121 +3,35 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Final
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ValidationError
 
 from training.errors import FolderError, RunError
-from training.models.layers import Gelu
+from training.importing.config import FolderConfig, WindowAttentionConfig
 from training.weights import WEIGHTS_FILE, State, read_weights
-
-Pair = tuple[int, int]
 
 CONFIG_FILE, PROCESSOR_FILE = "config.json", "preprocessor_config.json"
 MAX_JSON_BYTES = 1 << 20
 
-ACTIVATIONS: dict[str, Gelu] = {
-    "gelu": "none",
-    "gelu_python": "none",
-    "gelu_fast": "tanh",
-    "gelu_new": "tanh",
-    "gelu_pytorch_tanh": "tanh",
+CONFIGS: Final[dict[str, type[FolderConfig]]] = {
+    "vivit": WindowAttentionConfig,
+    "videomae": WindowAttentionConfig,
+    "timesformer": WindowAttentionConfig,
 }
-
-
-def _pair(given: Any) -> Any:
-    """Expand one number to (height, width)."""
-    return (given, given) if isinstance(given, int) else given
-
-
-Side = Annotated[int, Field(ge=8, le=4096)]
-Patch = Annotated[int, Field(ge=1, le=4096)]
-
-
-class FolderConfig(BaseModel):
-    """The keys of config.json that define the network; the defaults are the same as in transformers."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    model_type: Literal["vivit", "videomae", "timesformer"]
-    architectures: tuple[str, ...] = ()
-    image_size: tuple[Side, Side] = (224, 224)
-    patch_size: tuple[Patch, Patch] = (16, 16)
-    tubelet_size: int | tuple[int, int, int] = 2
-    num_frames: int = Field(ge=1, le=4096)
-    num_channels: Literal[3] = 3
-    hidden_size: int = Field(768, ge=8, le=1 << 16)
-    num_hidden_layers: int = Field(12, ge=1, le=512)
-    num_attention_heads: int = Field(12, ge=1, le=1024)
-    intermediate_size: int = Field(3072, ge=1, le=1 << 18)
-    hidden_act: str = "gelu"
-    layer_norm_eps: float = Field(1e-6, gt=0, lt=1)
-    id2label: dict[int, str] = Field({0: "LABEL_0", 1: "LABEL_1"}, min_length=2)
-    use_mean_pooling: bool = True
-    attention_type: Literal["divided_space_time", "joint_space_time", "space_only"] = "divided_space_time"
-
-    _both = field_validator("image_size", "patch_size", mode="before")(_pair)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _add_defaults(cls, given: Any) -> Any:
-        """Add the defaults of the model type, where they differ from the fields' defaults."""
-        own: dict[str, dict[str, Any]] = {
-            "vivit": {"num_frames": 32, "tubelet_size": (2, 16, 16), "hidden_act": "gelu_fast"},
-            "videomae": {"num_frames": 16, "layer_norm_eps": 1e-12},
-            "timesformer": {"num_frames": 8},
-        }
-        return {**own.get(str(given.get("model_type")), {}), **given} if isinstance(given, dict) else given
-
-    @model_validator(mode="after")
-    def _fits(self) -> FolderConfig:
-        if self.hidden_act not in ACTIVATIONS:
-            raise ValueError(f"hidden_act={self.hidden_act}: must be one of {', '.join(ACTIVATIONS)}")
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(f"hidden_size={self.hidden_size}: not a multiple of {self.num_attention_heads} heads")
-        if sorted(self.id2label) != list(range(len(self.id2label))):
-            raise ValueError("id2label: its numbers must count from 0 without a gap")
-        frames, *patch = self.tubelet
-        if self.num_frames % frames:
-            raise ValueError(f"num_frames={self.num_frames}: not a multiple of the tubelet's {frames} frames")
-        if any(size % part for size, part in zip(self.image_size, patch, strict=True)):
-            raise ValueError(f"image_size={self.image_size}: not a multiple of patches of {tuple(patch)} pixels")
-        if self.attention_type == "space_only":
-            raise ValueError("attention_type=space_only: it classifies frames, not clips; a bundle needs another type")
-        return self
-
-    @property
-    def tubelet(self) -> tuple[int, int, int]:
-        """Return frames, height and width of one tubelet."""
-        if self.model_type == "timesformer":
-            return (1, *self.patch_size)
-        return self.tubelet_size if isinstance(self.tubelet_size, tuple) else (self.tubelet_size, *self.patch_size)
-
-    @property
-    def chunks(self) -> int:
-        """Return the number of chunks in one window."""
-        return self.num_frames // self.tubelet[0]
-
-    @property
-    def patches(self) -> int:
-        """Return the number of patches in one chunk."""
-        _, height, width = self.tubelet
-        return math.prod(self.image_size) // (height * width)
+"""The class for each `model_type` in config.json."""
 
 
 def read_config(folder: Path) -> FolderConfig:
     """Read and check config.json. Raises `FolderError` with the key, the value and the reason."""
     tree = read_json(folder / CONFIG_FILE)
     kind = tree.get("model_type")
-    if kind not in ("vivit", "videomae", "timesformer"):
-        raise FolderError(
-            f"{folder / CONFIG_FILE}: model_type={kind!r}: only vivit, videomae and timesformer can be imported"
-        )
+    if not isinstance(kind, str) or kind not in CONFIGS:
+        raise FolderError(f"{folder / CONFIG_FILE}: model_type={kind!r}: only {', '.join(CONFIGS)} can be imported")
     try:
-        config = FolderConfig.model_validate(tree)
+        config = CONFIGS[kind].model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from training.importing.config import WindowAttentionConfig
 from training.importing.processor import ImageProcessor
 from training.models.base import ClipModel
 from training.models.input_pixels import PixelInput
@@ -158,6 +159,40 @@ class DividedAttentionHead(nn.Module):
 class ImportedModel(ClipModel):
     """An imported network, as an encoder and a head."""
 
-    def __init__(self, *, encoder: ImportedEmbedding, head: JointAttentionHead | DividedAttentionHead) -> None:
+    def __init__(self, *, encoder: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.encoder, self.head = encoder, head
+
+
+def build_window_attention(config: WindowAttentionConfig, processor: ImageProcessor) -> ImportedModel:
+    """Build ViViT, VideoMAE or TimeSformer with fresh weights."""
+    dim, (frames, *patch) = config.hidden_size, config.tubelet
+    encoder = ImportedEmbedding(processor=processor, frames=frames, patch=(patch[0], patch[1]), dim=dim)
+    head: JointAttentionHead | DividedAttentionHead
+    if config.model_type == "timesformer" and config.attention_type == "divided_space_time":
+        head = DividedAttentionHead(
+            chunks=config.chunks,
+            patches=config.patches,
+            dim=dim,
+            heads=config.num_attention_heads,
+            layers=config.num_hidden_layers,
+            hidden=config.intermediate_size,
+            eps=config.layer_norm_eps,
+            gelu=config.gelu,
+            labels=len(config.id2label),
+        )
+    else:
+        mean = config.model_type == "videomae" and config.use_mean_pooling
+        head = JointAttentionHead(
+            length=config.chunks * config.patches,
+            dim=dim,
+            heads=config.num_attention_heads,
+            layers=config.num_hidden_layers,
+            hidden=config.intermediate_size,
+            eps=config.layer_norm_eps,
+            gelu=config.gelu,
+            class_token=config.model_type != "videomae",
+            pool="mean" if mean else "first",
+            labels=len(config.id2label),
+        )
+    return ImportedModel(encoder=encoder, head=head)

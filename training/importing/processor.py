@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from training.errors import FolderError
-from training.importing.folder import PROCESSOR_FILE, Pair, read_json
+from training.importing.config import Pair
+from training.importing.folder import PROCESSOR_FILE, read_json
 
 Triple: TypeAlias = tuple[float, float, float]
 

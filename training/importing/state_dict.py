@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from training.errors import FolderError
-from training.importing.folder import FolderConfig
+from training.importing.config import WindowAttentionConfig
 from training.weights import State
 
 
@@ -28,6 +28,10 @@ class CheckpointTensors:
         """Remove and return the first of these tensors that exists, or None."""
         return next((self.state.pop(name) for name in names if name in self.state), None)
 
+    def renamed(self, theirs: str, ours: str) -> State:
+        """Remove and return a module's weight and bias under our name."""
+        return {f"{ours}.{kind}": self.pop(f"{theirs}.{kind}") for kind in ("weight", "bias")}
+
     def check_all_used(self) -> None:
         """Raise `FolderError` for a tensor that was not popped, except those that classification does not read."""
         unused = sorted(name for name in self.state if ".pooler." not in name and not name.startswith("decoder."))
@@ -35,25 +39,18 @@ class CheckpointTensors:
             raise FolderError(f"{self.where}: {len(unused)} tensors do not belong to the model, such as {unused[0]}")
 
 
-def convert_state(config: FolderConfig, state: State, where: str) -> State:
-    """Return the `state_dict` of an `ImportedModel`. Raises `FolderError` for missing or unused tensors."""
-    tensors, prefix = CheckpointTensors(state, where), config.model_type
+def convert_state(config: WindowAttentionConfig, tensors: CheckpointTensors) -> State:
+    """Return the `state_dict` of ViViT, VideoMAE or TimeSformer. Raises `FolderError` for a missing tensor."""
+    prefix = config.model_type
     ours = _embedding(config, tensors, f"{prefix}.embeddings.patch_embeddings.projection")
     ours |= _positions(config, tensors, f"{prefix}.embeddings")
     for index in range(config.num_hidden_layers):
         ours |= _layer(config, tensors, f"{prefix}.encoder.layer.{index}", f"head.layers.{index}")
     norm = "fc_norm" if prefix == "videomae" and config.use_mean_pooling else f"{prefix}.layernorm"
-    ours |= _weight_and_bias(tensors, norm, "head.norm") | _weight_and_bias(tensors, "classifier", "head.classify")
-    tensors.check_all_used()
-    return ours
+    return ours | tensors.renamed(norm, "head.norm") | tensors.renamed("classifier", "head.classify")
 
 
-def _weight_and_bias(tensors: CheckpointTensors, theirs: str, ours: str) -> State:
-    """Rename a module's weight and bias."""
-    return {f"{ours}.{kind}": tensors.pop(f"{theirs}.{kind}") for kind in ("weight", "bias")}
-
-
-def _embedding(config: FolderConfig, tensors: CheckpointTensors, name: str) -> State:
+def _embedding(config: WindowAttentionConfig, tensors: CheckpointTensors, name: str) -> State:
     """Convert the 3D convolution (D, 3, t, p, p) to a 2D one (D, 3 t, p, p), frames outermost."""
     weight = tensors.pop(f"{name}.weight")
     if config.model_type != "timesformer":
@@ -63,7 +60,7 @@ def _embedding(config: FolderConfig, tensors: CheckpointTensors, name: str) -> S
     return {"encoder.project.weight": weight.contiguous(), "encoder.project.bias": tensors.pop(f"{name}.bias")}
 
 
-def _positions(config: FolderConfig, tensors: CheckpointTensors, name: str) -> State:
+def _positions(config: WindowAttentionConfig, tensors: CheckpointTensors, name: str) -> State:
     """Return position embeddings and the class token; TimeSformer's positions are the sum of space and time."""
     if config.model_type == "videomae":
         return {"head.positions": sinusoids(config.chunks * config.patches, config.hidden_size)}
@@ -85,7 +82,7 @@ def sinusoids(length: int, dim: int) -> Tensor:
     return torch.where(odd, angle.cos(), angle.sin()).to(torch.float32)[None]
 
 
-def _layer(config: FolderConfig, tensors: CheckpointTensors, theirs: str, ours: str) -> State:
+def _layer(config: WindowAttentionConfig, tensors: CheckpointTensors, theirs: str, ours: str) -> State:
     """Rename the tensors of one transformer layer."""
     divided = config.model_type == "timesformer" and config.attention_type == "divided_space_time"
     state = _attention(config, tensors, f"{theirs}.attention", f"{ours}.attention")
@@ -95,18 +92,18 @@ def _layer(config: FolderConfig, tensors: CheckpointTensors, theirs: str, ours: 
         ("intermediate.dense", "mlp.0"),
         ("output.dense", "mlp.2"),
     ):
-        state |= _weight_and_bias(tensors, f"{theirs}.{their_name}", f"{ours}.{our_name}")
+        state |= tensors.renamed(f"{theirs}.{their_name}", f"{ours}.{our_name}")
     if divided:
         state |= _attention(config, tensors, f"{theirs}.temporal_attention", f"{ours}.time_attention")
-        state |= _weight_and_bias(tensors, f"{theirs}.temporal_layernorm", f"{ours}.norm_time")
-        state |= _weight_and_bias(tensors, f"{theirs}.temporal_dense", f"{ours}.time_out")
+        state |= tensors.renamed(f"{theirs}.temporal_layernorm", f"{ours}.norm_time")
+        state |= tensors.renamed(f"{theirs}.temporal_dense", f"{ours}.time_out")
     return state
 
 
-def _attention(config: FolderConfig, tensors: CheckpointTensors, theirs: str, ours: str) -> State:
+def _attention(config: WindowAttentionConfig, tensors: CheckpointTensors, theirs: str, ours: str) -> State:
     """Split and rename q, k and v. A missing bias, such as the bias of VideoMAE's keys, becomes zeros."""
     inner, zeros = f"{theirs}.attention", torch.zeros(config.hidden_size)
-    state = _weight_and_bias(tensors, f"{theirs}.output.dense", f"{ours}.out")
+    state = tensors.renamed(f"{theirs}.output.dense", f"{ours}.out")
     if config.model_type == "timesformer":
         weights: tuple[Tensor, ...] = tensors.pop(f"{inner}.qkv.weight").chunk(3)
         joined = tensors.pop_first(f"{inner}.qkv.bias")

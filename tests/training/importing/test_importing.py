@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from engines.bundle import load_bundle
 from training.errors import FolderError
-from training.importing import import_folder, load_model
+from training.importing import import_folder
 from training.importing.folder import read_config
+from training.importing.model import load_model
 from training.importing.processor import read_processor
 
 transformers = pytest.importorskip("transformers")
@@ -77,7 +78,7 @@ def random_frames(frames, height, width, seed=0):
 def test_logits_equal_transformers(kind, processor, tmp_path):
     folder = save_folder(tmp_path / "saved", kind, processor)
     config = read_config(folder)
-    bundled = read_processor(folder, config.image_size)
+    bundled = read_processor(folder, config.crop)
     frames = random_frames(4, bundled.height, bundled.width)
     model = load_model(folder, config, bundled)
     chunks = torch.from_numpy(frames).reshape(1, config.chunks, -1, bundled.height, bundled.width, 3)

@@ -1,0 +1,169 @@
+"""Define the keys of config.json that describe each network, with the defaults of transformers."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from training.models.layers import Gelu
+
+Pair = tuple[int, int]
+
+ACTIVATIONS: dict[str, Gelu] = {
+    "gelu": "none",
+    "gelu_python": "none",
+    "gelu_fast": "tanh",
+    "gelu_new": "tanh",
+    "gelu_pytorch_tanh": "tanh",
+}
+
+
+def _pair(given: Any) -> Any:
+    """Expand one number to (height, width)."""
+    return (given, given) if isinstance(given, int) else given
+
+
+Side = Annotated[int, Field(ge=8, le=4096)]
+Patch = Annotated[int, Field(ge=1, le=4096)]
+
+
+class FolderConfig(BaseModel):
+    """The keys that all networks share, and the layout of their windows."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    model_type: str
+    architectures: tuple[str, ...] = ()
+    hidden_size: int = Field(768, ge=8, le=1 << 16)
+    num_attention_heads: int = Field(12, ge=1, le=1024)
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = Field(1e-6, gt=0, lt=1)
+    id2label: dict[int, str] = Field({0: "LABEL_0", 1: "LABEL_1"}, min_length=2)
+
+    @model_validator(mode="after")
+    def _fits(self) -> FolderConfig:
+        if self.hidden_act not in ACTIVATIONS:
+            raise ValueError(f"hidden_act={self.hidden_act}: must be one of {', '.join(ACTIVATIONS)}")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(f"hidden_size={self.hidden_size}: not a multiple of {self.num_attention_heads} heads")
+        if sorted(self.id2label) != list(range(len(self.id2label))):
+            raise ValueError("id2label: its numbers must count from 0 without a gap")
+        return self
+
+    @property
+    @abstractmethod
+    def frames(self) -> int:
+        """Return the number of frames in one window."""
+
+    @property
+    @abstractmethod
+    def crop(self) -> Pair:
+        """Return height and width of the images that the network reads."""
+
+    @property
+    @abstractmethod
+    def tubelet(self) -> tuple[int, int, int]:
+        """Return frames, height and width of one tubelet."""
+
+    @property
+    @abstractmethod
+    def depth(self) -> str:
+        """Return the number of layers, for the model card."""
+
+    @property
+    @abstractmethod
+    def fps(self) -> float:
+        """Return the frame rate at which the published models of this kind sampled their clips.
+
+        A checkpoint folder does not contain the rate.
+        """
+
+    @property
+    def gelu(self) -> Gelu:
+        """Return the approximation of the activation."""
+        return ACTIVATIONS[self.hidden_act]
+
+    @property
+    def chunks(self) -> int:
+        """Return the number of chunks in one window; a chunk is one tubelet long."""
+        return self.frames // self.tubelet[0]
+
+    @property
+    def grid(self) -> Pair:
+        """Return rows and columns of the patches of one chunk."""
+        _, height, width = self.tubelet
+        return self.crop[0] // height, self.crop[1] // width
+
+    @property
+    def patches(self) -> int:
+        """Return the number of patches in one chunk."""
+        return math.prod(self.grid)
+
+
+class WindowAttentionConfig(FolderConfig):
+    """The keys of ViViT, VideoMAE and TimeSformer, whose attention runs over the whole window."""
+
+    model_type: Literal["vivit", "videomae", "timesformer"]
+    image_size: tuple[Side, Side] = (224, 224)
+    patch_size: tuple[Patch, Patch] = (16, 16)
+    tubelet_size: int | tuple[int, int, int] = 2
+    num_frames: int = Field(ge=1, le=4096)
+    num_channels: Literal[3] = 3
+    num_hidden_layers: int = Field(12, ge=1, le=512)
+    intermediate_size: int = Field(3072, ge=1, le=1 << 18)
+    use_mean_pooling: bool = True
+    attention_type: Literal["divided_space_time", "joint_space_time", "space_only"] = "divided_space_time"
+
+    _both = field_validator("image_size", "patch_size", mode="before")(_pair)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _add_defaults(cls, given: Any) -> Any:
+        """Add the defaults of the model type, where they differ from the fields' defaults."""
+        own: dict[str, dict[str, Any]] = {
+            "vivit": {"num_frames": 32, "tubelet_size": (2, 16, 16), "hidden_act": "gelu_fast"},
+            "videomae": {"num_frames": 16, "layer_norm_eps": 1e-12},
+            "timesformer": {"num_frames": 8},
+        }
+        return {**own.get(str(given.get("model_type")), {}), **given} if isinstance(given, dict) else given
+
+    @model_validator(mode="after")
+    def _fits_the_patches(self) -> WindowAttentionConfig:
+        frames, *patch = self.tubelet
+        if self.num_frames % frames:
+            raise ValueError(f"num_frames={self.num_frames}: not a multiple of the tubelet's {frames} frames")
+        if any(size % part for size, part in zip(self.image_size, patch, strict=True)):
+            raise ValueError(f"image_size={self.image_size}: not a multiple of patches of {tuple(patch)} pixels")
+        if self.attention_type == "space_only":
+            raise ValueError("attention_type=space_only: it classifies frames, not clips; a bundle needs another type")
+        return self
+
+    @property
+    def frames(self) -> int:
+        """See `FolderConfig`."""
+        return self.num_frames
+
+    @property
+    def crop(self) -> Pair:
+        """See `FolderConfig`."""
+        return self.image_size
+
+    @property
+    def tubelet(self) -> tuple[int, int, int]:
+        """See `FolderConfig`."""
+        if self.model_type == "timesformer":
+            return (1, *self.patch_size)
+        return self.tubelet_size if isinstance(self.tubelet_size, tuple) else (self.tubelet_size, *self.patch_size)
+
+    @property
+    def depth(self) -> str:
+        """See `FolderConfig`."""
+        return f"{self.num_hidden_layers} layers"
+
+    @property
+    def fps(self) -> float:
+        """See `FolderConfig`: every 2nd, 4th and 32nd frame of Kinetics, which has 25 fps."""
+        return {"vivit": 12.5, "videomae": 6.25, "timesformer": 0.78125}[self.model_type]
