@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import av
+import numpy as np
 
-from streamclf.sources.resize import OrientedFrame
+from streamclf.sources.resize import UPRIGHT, Orientation, OrientedFrame
 
 SQUARE: Final = Fraction(1)
 """The pixel shape of most cameras."""
+
+_QUARTER_TURNS: Final = (
+    UPRIGHT,
+    Orientation(transposed=True, flip_x=False, flip_y=True),
+    Orientation(transposed=False, flip_x=True, flip_y=True),
+    Orientation(transposed=True, flip_x=True, flip_y=False),
+)
+"""The orientations after 0 to 3 quarter turns counter-clockwise."""
 
 
 class DecodedFrame(NamedTuple):
@@ -36,15 +45,35 @@ class DecodedFrame(NamedTuple):
 
 
 def oriented(frame: av.VideoFrame, pixel_aspect: Fraction) -> OrientedFrame:
-    """Return `frame` with its display orientation: its rotation and the shape of its pixels applied."""
-    degrees = getattr(frame, "rotation", 0)
-    turns = round(degrees / 90) % 4 if degrees else 0
+    """Return `frame` with its display orientation: its display matrix and the shape of its pixels applied."""
+    orientation = _orientation(frame)
     width, height = frame.width, frame.height
     if pixel_aspect is not SQUARE:
         width = max(1, round(width * pixel_aspect))
-    if turns % 2:
+    if orientation.transposed:
         width, height = height, width
-    return OrientedFrame(frame=frame, quarter_turns=turns, width=width, height=height)
+    return OrientedFrame(frame=frame, orientation=orientation, width=width, height=height)
+
+
+def _orientation(frame: av.VideoFrame) -> Orientation:
+    """Return the nearest of the eight orientations to the frame's display matrix.
+
+    FFmpeg attaches the matrix of the container, or of an SEI message or EXIF data in the stream
+    (libavutil/display.h: nine int32 in rows; a source pixel (x, y) is shown at (a x + c y, b x + d y)).
+    """
+    try:
+        data: Any = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV 18 lists no side data if FFmpeg gives a kind that PyAV does not know, such as EXIF
+        return _QUARTER_TURNS[round(frame.rotation / 90) % 4]
+    if data is None:
+        return UPRIGHT
+    matrix = np.frombuffer(data, np.int32).astype(np.int64)
+    if matrix.size != 9:
+        return UPRIGHT
+    a, b, c, d = (int(matrix[i]) for i in (0, 1, 3, 4))
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return Orientation(transposed=True, flip_x=c < 0, flip_y=b < 0)
+    return Orientation(transposed=False, flip_x=a < 0, flip_y=d < 0)
 
 
 def plausible_aspect(aspect: Fraction | None) -> Fraction:

@@ -6,7 +6,7 @@ The two agree to 55 dB and better, while swscale's FAST_BILINEAR and OpenCV's IN
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import numpy as np
 
@@ -59,11 +59,27 @@ def _middle(have: int, want: int) -> tuple[slice, slice]:
     return slice(cut, cut + length), slice(margin, margin + length)
 
 
+class Orientation(NamedTuple):
+    """One of the eight ways to show an image: transpose it first, then flip it horizontally (x) and vertically (y)."""
+
+    transposed: bool
+    flip_x: bool
+    flip_y: bool
+
+    def apply(self, image: U8) -> U8:
+        """Return a view of `image` (h, w, 3) in display orientation."""
+        shown = image.transpose(1, 0, 2) if self.transposed else image
+        return shown[:: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1]
+
+
+UPRIGHT: Final = Orientation(transposed=False, flip_x=False, flip_y=False)
+
+
 class OrientedFrame(NamedTuple):
-    """A PyAV frame, its quarter turns counter-clockwise, and its size in display orientation."""
+    """A PyAV frame, its orientation, and its size in display orientation."""
 
     frame: av.VideoFrame
-    quarter_turns: int
+    orientation: Orientation
     width: int
     height: int
 
@@ -83,7 +99,7 @@ class FrameRenderer:
     def __call__(self, frame: OrientedFrame, height: int, width: int, resize: Resize, out: U8) -> None:
         """Fill `out` (height, width, 3) uint8 RGB."""
         size = scaled_size((frame.height, frame.width), (height, width), resize)
-        turned = size[::-1] if frame.quarter_turns % 2 else size
+        turned = size[::-1] if frame.orientation.transposed else size
         scaler = self._scalers.get(turned)
         if scaler is None:
             if len(self._scalers) >= MAX_SCALERS:
@@ -94,7 +110,7 @@ class FrameRenderer:
         )
         plane = rgb.planes[0]
         array = np.ndarray((*turned, 3), np.uint8, buffer=memoryview(plane), strides=(plane.line_size, 3, 1))
-        paste_centred(np.rot90(array, frame.quarter_turns) if frame.quarter_turns else array, out)
+        paste_centred(frame.orientation.apply(array), out)
 
 
 def render_bgr(image: U8, height: int, width: int, resize: Resize, out: U8) -> None:

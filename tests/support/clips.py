@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -93,6 +94,15 @@ def write_clip(
             frame.time_base = Fraction(1, fps) if times_ms is None else Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+    return path
+
+
+def set_display_matrix(path: Path, matrix: tuple[int, int, int, int]) -> Path:
+    """Set (a, b, c, d) of the display matrix of an MP4 file with one track: (x, y) is shown at (ax + cy, bx + dy)."""
+    a, b, c, d = (value << 16 for value in matrix)
+    data = path.read_bytes()
+    start = data.index(b"tkhd") + 44
+    path.write_bytes(data[:start] + struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30) + data[start + 36 :])
     return path
 
 

@@ -7,14 +7,17 @@ import threading
 import time
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
+import av
 import numpy as np
 import pytest
-from support.clips import draw, read_number, write_audio, write_clip, write_flat
+from support.clips import draw, read_number, set_display_matrix, write_audio, write_clip, write_flat
 
 from streamclf.config.service import StreamConfig
 from streamclf.errors import SourceError
 from streamclf.sources import Frame, open_source
+from streamclf.sources.decoded_frame import oriented
 from streamclf.units import NS
 from streamclf.windows.chunks import read_chunks
 
@@ -86,6 +89,47 @@ def test_rotation_metadata_is_applied(tmp_path: Path, rotation: int) -> None:
     got = frame.to_rgb(frame.height, frame.width)
     assert np.abs(got.astype(int) - upright).mean() < 20
     assert np.abs(got.astype(int) - upright[::-1, ::-1]).mean() > 40
+
+
+MATRICES = {
+    "identity": ((1, 0, 0, 1), lambda image: image),
+    "90": ((0, 1, -1, 0), lambda image: np.rot90(image, 3)),
+    "180": ((-1, 0, 0, -1), lambda image: np.rot90(image, 2)),
+    "270": ((0, -1, 1, 0), lambda image: np.rot90(image, 1)),
+    "horizontal": ((-1, 0, 0, 1), lambda image: image[:, ::-1]),
+    "vertical": ((1, 0, 0, -1), lambda image: image[::-1]),
+    "transposed": ((0, 1, 1, 0), lambda image: image.transpose(1, 0, 2)),
+    "antitransposed": ((0, -1, -1, 0), lambda image: np.rot90(image, 2).transpose(1, 0, 2)),
+    "zero": ((0, 0, 0, 0), lambda image: image),
+}
+"""The top left coefficients of a display matrix, and the picture that a player shows for it."""
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_every_display_matrix_is_applied_mirrored_ones_too(tmp_path: Path, name: str) -> None:
+    matrix, show = MATRICES[name]
+    path = set_display_matrix(write_clip(tmp_path / "phone.mp4", frames=3), matrix)
+    expected = show(draw(2, 320, 180))
+    frame = frames_of(path)[2]
+    assert (frame.height, frame.width) == expected.shape[:2]
+    assert np.abs(frame.to_rgb(frame.height, frame.width).astype(int) - expected).mean() < 20
+
+
+class _FrameOfExif:
+    """A PyAV frame whose side data PyAV cannot list, as that of a JPEG with EXIF data under FFmpeg 8.1."""
+
+    width, height, rotation = 320, 180, -90
+
+    @property
+    def side_data(self) -> object:
+        raise ValueError("31 is not a valid Type")
+
+
+def test_side_data_that_pyav_does_not_know_does_not_end_a_film() -> None:
+    shown = oriented(cast("av.VideoFrame", _FrameOfExif()), Fraction(1))
+    assert (shown.width, shown.height) == (180, 320)
+    image = draw(3, 320, 180)
+    assert (shown.orientation.apply(image) == np.rot90(image, 3)).all()
 
 
 def test_the_pixel_aspect_is_applied(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from streamclf.config.service import StreamConfig, parse_config
 from streamclf.errors import ConfigError, SourceError
 from streamclf.sources import hw_decode, open_source
 from streamclf.sources.hw_decode import CPU, DEVICES, DecodeDevice, HardwareError, choose_device, opening_failure
-from streamclf.sources.resize import FrameRenderer, OrientedFrame
+from streamclf.sources.resize import UPRIGHT, FrameRenderer, OrientedFrame
 
 FRAMES = 50
 
@@ -209,7 +209,7 @@ def test_nv12_frames_of_devices_are_rendered_like_the_cpus(clip: Path) -> None:
     rendered = []
     for one in (frame, frame.reformat(format="nv12")):
         out = np.empty((90, 160, 3), np.uint8)
-        render(OrientedFrame(frame=one, quarter_turns=0, width=320, height=180), 90, 160, "stretch", out)
+        render(OrientedFrame(frame=one, orientation=UPRIGHT, width=320, height=180), 90, 160, "stretch", out)
         rendered.append(out)
     assert np.abs(rendered[0].astype(int) - rendered[1]).max() <= 2
     assert read_number(rendered[1], 320, 180) == 0

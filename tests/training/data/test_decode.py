@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from support.clips import read_number, write_clip
+from support.clips import read_number, set_display_matrix, write_clip
 
 from streamclf.classifier.offline import file_stream
 from streamclf.sources import open_source
@@ -25,6 +25,14 @@ def test_decoded_frames_equal_the_frames_of_serving(tmp_path: Path) -> None:
     assert len(decoded.frames) == len(served) + 1, "the last frame is kept, though its chunk is not full"
     numbers = [read_number(frame, 320, 180) for frame in decoded.frames]
     assert numbers == [0, 2, 5, 7, 10, 12, 15, 17, 20, 22, 25, 27, 30, 32, 35, 37, 40, 42, 45, 47, 50]
+
+
+def test_a_mirrored_clip_is_decoded_as_serving_shows_it(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mp4", frames=4, fps=10)
+    plain = decode_clip(path, SPEC).frames
+    mirrored = decode_clip(set_display_matrix(path, (-1, 0, 0, 1)), SPEC).frames
+    assert np.abs(mirrored.astype(int) - plain[:, :, ::-1]).mean() < 2
+    assert np.abs(mirrored.astype(int) - plain).mean() > 20
 
 
 def test_every_nth_frame_of_finer_sampling_equals_the_models_sampling(tmp_path: Path) -> None:
