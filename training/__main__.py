@@ -51,16 +51,19 @@ def train(
 
 @app.command()
 def summary(
-    recipe: Annotated[Path, typer.Argument(help="YAML recipe")],
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE_OR_RUN", help="YAML recipe, or the folder of a run")],
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
     """Show what a recipe builds: parameters, FLOPs, sizes, window."""
     from training.evaluation.summary import summarise
+    from training.fit.run_folder import LABELS_FILE, RECIPE_FILE, run_labels
     from training.recipe import load_recipe
 
     try:
-        result = summarise(load_recipe(recipe, overrides or []))
+        loaded = load_recipe(recipe / RECIPE_FILE if recipe.is_dir() else recipe, overrides or [])
+        trained = (recipe / LABELS_FILE).is_file()
+        result = summarise(loaded, labels=len(run_labels(recipe, loaded)) if trained else None)
     except TrainingError as error:
         _fail(error)
     _print_result(result, as_json=as_json)

@@ -10,23 +10,26 @@ from training.models.flops import ModelCost, compute_cost
 from training.recipe import Recipe
 
 
-def summarise(recipe: Recipe) -> dict[str, Any]:
+def summarise(recipe: Recipe, *, labels: int | None = None) -> dict[str, Any]:
     """Count parameters, FLOPs, fp32 megabytes and the window of the recipe's model.
 
     FLOPs are counted as publications do (see `training.models.flops`). `window_flops` is the cost of a window whose
     chunks are all encoded. `served_flops` is the cost of one more prediction in serving: one encode and one head,
     whose last layers compute only the outputs that are read. `whole_window_flops` is the cost of the same prediction if
-    all chunks are encoded again; divided by `served_flops` it says what encode-once saves. Where the recipe does not
-    name the classes and its data are missing, two classes are assumed and `labels_known` is false.
+    all chunks are encoded again; divided by `served_flops` it says what encode-once saves. `labels` is the number of
+    classes, by default that of the recipe's data. Where the recipe does not name the classes and its data are missing,
+    two classes are assumed and `labels_known` is false.
     """
-    model = recipe.model
-    try:
-        labels, known = len(recipe.data.label_names()), True
-    except (DataError, RecipeError):
-        labels, known = 2, False
+    model, known = recipe.model, True
+    if labels is None:
+        try:
+            labels = len(recipe.data.label_names())
+        except (DataError, RecipeError):
+            labels, known = 2, False
+    classes = labels
 
     def fresh() -> ClipModel:
-        return model.without_weights().build(labels=labels)
+        return model.without_weights().build(labels=classes)
 
     def counted(*, whole: bool) -> ModelCost:
         return compute_cost(
@@ -43,7 +46,7 @@ def summarise(recipe: Recipe) -> dict[str, Any]:
     return {
         "name": recipe.name,
         "kind": model.kind,
-        "labels": labels,
+        "labels": classes,
         "labels_known": known,
         "parameters": published.parameters,
         "encoder_parameters": published.encoder_parameters,

@@ -56,9 +56,11 @@ class HybridRecipe(BaseModelRecipe):
 
     @model_validator(mode="after")
     def _fits(self) -> HybridRecipe:
-        given = self.model_fields_set & {"dim", "heads", "layers", "drop_path"}
-        if self.head == "published" and given:
-            raise ValueError(f"{min(given)}: head published has fixed sizes; remove the key, or set head: strong")
+        if self.head == "published":
+            # A run's folder holds the recipe with every key, so the defaults of the unused keys are accepted.
+            for name in ("dim", "heads", "layers", "drop_path"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name}: head published has fixed sizes; remove the key, or set head: strong")
         if self.dim % self.heads:
             raise ValueError(f"dim={self.dim}: must be a multiple of heads={self.heads}")
         if self.input != "rgb" and self.frames_per_chunk < 2:
