@@ -50,6 +50,8 @@ class StaleFrameFilter:
         """Return whether `frame` is fresh. Raises `SourceError` when the stream has been late for too long."""
         if self._max_ns is None:
             return True
+        if frame.discontinuity:
+            self._estimator = DelayEstimator()  # its time says nothing about the times before
         delay_ns = self._estimator.delay_ns(frame.pts_ns, frame.captured_ns)
         if delay_ns <= self._max_ns:
             self._stale_since_ns = None

@@ -102,11 +102,10 @@ class StatusReporter:
     def _poll_source(self, frame: Frame, source: Source) -> None:
         self._poll_ns = frame.captured_ns + SOURCE_POLL_NS
         self._copy_counters(source)
-        info, state = source.info, self._state
-        state.codec, state.note = info.codec, info.note
-        counters = state.counters
+        info, counters = source.info, self._state.counters
         counters["corrupt"] += frame.corrupt
         counters["width"], counters["height"] = frame.width, frame.height
+        self._post(self._state.set_info(info.codec, info.note, frame.captured_ns))
 
     def _copy_counters(self, source: Source) -> None:
         """Add what `source` has counted since the last call. Each source counts from 0; the stream's totals go on."""

@@ -103,6 +103,11 @@ class StreamStateMachine:
             return self._change("frozen", f"no new image for {self._frozen_s:.0f} s, though frames arrive", now_ns)
         return self._change("live", None, now_ns)
 
+    def set_info(self, codec: str, note: str | None, now_ns: int) -> StatusReport | None:
+        """Record the source's codec and note. A note that changes while frames arrive is reported at once."""
+        is_new, self.codec, self.note = note != self.note, codec, note
+        return self._report(now_ns) if is_new and self.state in ("live", "frozen") else None
+
     def set_frozen(self, seconds: float | None, now_ns: int) -> StatusReport | None:
         """Record that the frames have repeated for too many `seconds`; None records that new images arrive."""
         self._frozen_s = seconds

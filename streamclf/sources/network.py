@@ -20,7 +20,7 @@ from streamclf.sources.failure_messages import Timeouts
 from streamclf.sources.frame import Frame, Source, SourceInfo
 from streamclf.sources.frame_skipping import FrameSelector, ShiftedFrameSelector
 from streamclf.sources.hw_decode import Decode, choose_device
-from streamclf.sources.media_clock import MediaClock
+from streamclf.sources.live_clock import LiveClock
 from streamclf.sources.pacing import RealtimePacer
 from streamclf.sources.resize import FrameRenderer
 from streamclf.sources.rtsp.fallback import FALLBACK_CACHE, UnsupportedStreamError
@@ -148,6 +148,7 @@ class NetworkSource(Source):
         # HLS brings seconds of video at once, then no video for as long.
         self._pacer = RealtimePacer(self._stop) if not self.live or self._reader.is_segmented else None
         self.max_stale_s = MAX_STALE_S if rtsp else None
+        self._clock = LiveClock(check=self._pacer is None)
         self._render = FrameRenderer()
         self._frames = self._read()
 
@@ -156,11 +157,10 @@ class NetworkSource(Source):
 
     @property
     def info(self) -> SourceInfo:
-        """Codec, size and nominal rate. The note says if FFmpeg reads the stream instead of our own client."""
+        """Codec, size and nominal rate. The note says if FFmpeg reads the stream, and if its stamps are unsound."""
         info = self._reader.info
-        if self._note is None:
-            return info
-        return replace(info, note=self._note if info.note is None else f"{self._note}; {info.note}")
+        note = "; ".join(filter(None, (self._note, self._clock.note, info.note))) or None
+        return info if note == info.note else replace(info, note=note)
 
     @property
     def undecodable(self) -> int:  # type: ignore[override]
@@ -237,7 +237,7 @@ class NetworkSource(Source):
         )
 
     def _read(self) -> Iterator[Frame]:
-        clock = MediaClock()
+        clock = self._clock
         last_ns = interval_ns = captured_ns = 0
         for index, decoded in enumerate(self._reader.frames()):
             if self._stop.is_set():
@@ -247,7 +247,9 @@ class NetworkSource(Source):
             if now_ns > captured_ns:
                 captured_ns = now_ns
             pts_ns = clock.media_ns(decoded.pts_ns, captured_ns)
-            if self._selector is not None and decoded.pts_ns is not None:
+            if self._selector is not None and clock.uses_arrival:
+                self._selector.shift_ns = None  # when a frame will arrive is not known in advance
+            elif self._selector is not None and decoded.pts_ns is not None:
                 self._selector.shift_ns = pts_ns - decoded.pts_ns
             last_ns, interval_ns = pts_ns, pts_ns - last_ns
             if decoded.held_s and decoded.held_s * NS > MAX_HELD_INTERVALS * max(0, interval_ns):
@@ -264,7 +266,8 @@ class NetworkSource(Source):
                 height=decoded.height,
                 corrupt=decoded.corrupt,
                 broken=decoded.broken,
-                wall_ns=decoded.wall_ns,
+                discontinuity=clock.is_discontinuous,
+                wall_ns=None if clock.uses_arrival else decoded.wall_ns,
                 image=decoded.oriented,
                 render=self._render,
             )

@@ -106,6 +106,8 @@ class Traits:
     """Frames after which another sender, with other counters, continues; 0: never."""
     shuffle: float = 0.0
     """Probability that a packet changes places with the next one."""
+    stamp: Callable[[int], int] | None = None
+    """Send the result for each time stamp in its place."""
     bye_after: int = 0
     """Frames after which it sends a BYE and stops; 0: never."""
 
@@ -420,6 +422,8 @@ class ServerConnection:
                 (film.order[place] - place) / film.fps if film.order else 0.0
             )  # displayed later, or earlier, than sent
             timestamp = traits.timestamp + int((sent_s + ahead_s + mount.faults.jump_s + 1000 * restarts) * CLOCK_HZ)
+            if traits.stamp is not None:
+                timestamp = traits.stamp(timestamp)
             if not mount.faults.stalled:
                 self._send_junk(mount)
                 if time.monotonic() - reported > REPORT_INTERVAL_S:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -63,6 +64,15 @@ def test_late_frames_are_dropped_until_the_stream_must_be_opened_again() -> None
     assert not stale_filter.passes(frame(7 * NS, 10 * NS))
     with pytest.raises(SourceError, match="late; opening the stream again"):
         stale_filter.passes(frame(8 * NS, 10 * NS + MAX_STALE_NS + 1))
+
+
+def test_a_new_clock_begins_with_a_discontinuity() -> None:
+    """A camera's time stamps stood still, and arrival takes their place: no frame is late by the old stamps."""
+    stale_filter = StaleFrameFilter(2.0)
+    assert stale_filter.passes(frame(0, 0))
+    assert not stale_filter.passes(frame(0, 3 * NS))
+    assert stale_filter.passes(replace(frame(0, 4 * NS), discontinuity=True))
+    assert stale_filter.passes(frame(NS, 5 * NS))
 
 
 def test_a_source_without_max_stale_s_is_never_late() -> None:

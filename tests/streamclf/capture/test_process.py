@@ -308,6 +308,18 @@ def test_a_status_has_losses_the_camera_clock_and_the_fallback_note() -> None:
         assert "FFmpeg's demuxer, a frame interval later" in producer.bodies[seen - 1]["note"]
 
 
+def test_a_camera_whose_time_stamps_stand_still_is_live_and_noted() -> None:
+    producer = FakeProducer()
+    traits = Traits(stamp=lambda ticks: 12345)
+    with RtspServer({"cam": FILM}, traits=traits) as server, make_setup(live(server)) as setup:
+        with running(setup, producer):
+            setup.wait_chunks(8)
+        assert setup.chunk(setup.reader.head - 1)[0].segment == 2, "one segment since arrival takes their place"
+    assert producer.states == ["connecting", "live"]
+    assert "its time stamps stand still" in producer.bodies[-1]["note"]
+    assert producer.bodies[-1]["counters"].get("dropped_stale", 0) == 0
+
+
 def test_a_changed_resolution_keeps_the_connection_and_the_segment() -> None:
     producer = FakeProducer()
     with RtspServer({"cam": FILM}) as server, make_setup(live(server)) as setup, running(setup, producer):

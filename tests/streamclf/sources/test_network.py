@@ -7,7 +7,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import pytest
 from support.clips import draw, film, read_number
-from support.rtsp_server import HOST, RtspServer
+from support.rtsp_server import HOST, RtspServer, Traits
 
 from streamclf.config.service import StreamConfig
 from streamclf.errors import SourceError
@@ -206,6 +206,32 @@ def test_a_jump_of_time_stamps_is_passed_on_unchanged(server: RtspServer, demuxe
         server.fault("cam", jump_s=-10.0)
         frame = next(frame for frame in itertools.islice(source, 100) if frame.pts_ns < last.pts_ns)
         assert frame.pts_ns < -8e9
+
+
+@both
+@pytest.mark.parametrize(
+    ("stamp", "reason"),
+    [
+        (lambda ticks: 12345, "stand still"),
+        (lambda ticks: ticks // 90, "do not follow real time"),
+        (lambda ticks: -ticks, "out of order"),
+    ],
+    ids=["constant", "milliseconds", "backwards"],
+)
+def test_frames_get_the_time_of_their_arrival_if_time_stamps_are_unsound(
+    stamp: Callable[[int], int], reason: str, demuxer: str
+) -> None:
+    traits = Traits(stamp=stamp)
+    with (
+        RtspServer({"cam": FILM}, traits=traits) as server,
+        open_source(live(server.url("cam"), demuxer=demuxer)) as source,
+    ):
+        frames = take(source, 80)
+        assert sum(frame.discontinuity for frame in frames) == 1
+        steps = [b.pts_ns - a.pts_ns for a, b in itertools.pairwise(frames[30:])]
+        arrived = [b.captured_ns - a.captured_ns for a, b in itertools.pairwise(frames[30:])]
+        assert steps == pytest.approx(arrived, abs=2)
+        assert reason in str(source.info.note)
 
 
 @both
