@@ -21,6 +21,7 @@ from engines.backends.names import Backend, Precision
 from engines.bundle import load_bundle
 from engines.errors import EngineError
 from engines.opening import open_engine
+from engines.printable import PrintableFormatter
 
 FORMAT = "%(asctime)s %(levelname)-7s %(name)s  %(message)s"
 NICENESS = 10
@@ -66,6 +67,8 @@ def exit_with_parent() -> None:
 if __name__ == "__main__":
     with contextlib.suppress(OSError):
         os.nice(NICENESS)
-    logging.basicConfig(level=logging.INFO, format=FORMAT, datefmt="%H:%M:%S")
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter(FORMAT, "%H:%M:%S"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     threading.Thread(target=exit_with_parent, name="parent", daemon=True).start()
     sys.exit(main(sys.argv[1:]))

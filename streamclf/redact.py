@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import threading
-from types import TracebackType
 from urllib.parse import quote, quote_plus, unquote
+
+from engines.printable import PrintableFormatter
 
 MASK = "***"
 
@@ -59,16 +59,9 @@ def register_url(url: str) -> None:
         register_secret(password)
 
 
-class RedactingFormatter(logging.Formatter):
-    """Format log records without credentials, tracebacks included."""
+class RedactingFormatter(PrintableFormatter):
+    """Format log records without credentials and without control characters, tracebacks included."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        """Format the record and redact the result."""
-        return redact(super().format(record))
-
-    def formatException(  # noqa: N802 - the name is logging's
-        self,
-        ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None],
-    ) -> str:
-        """Format the traceback and redact it here: logging caches it in the record, where other handlers find it."""
-        return redact(super().formatException(ei))
+    def clean(self, text: str) -> str:
+        """Return `text` without credentials."""
+        return redact(text)

@@ -33,6 +33,7 @@ LIBRARIES: Final = {
     "onnx": "preparing graphs for TensorRT",
     "av": "decoding",
     "opencv-python": "webcams, drawing",
+    "pillow": "folders of images",
     "pyzmq": "events",
     "numpy": "arrays",
 }

@@ -9,46 +9,67 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 from engines.arrays import U8
+from engines.printable import path_text
 from streamclf.errors import SourceError
 from streamclf.sources.frame import Frame, Source, SourceInfo
+from streamclf.sources.image_file import ImageError, read_image
 from streamclf.sources.pacing import RealtimePacer
 from streamclf.sources.resize import render_bgr
 from streamclf.units import NS
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 MAX_IMAGES = 1_000_000
-MAX_IMAGE_BYTES = 256 << 20
 
 
-def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Return a sort key that puts `frame9` before `frame10`: digits count as numbers."""
-    parts = re.findall(r"\d+|\D+", name.casefold())
-    return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts)
+def natural_key(name: str) -> tuple[tuple[tuple[int, int, str], ...], ...]:
+    """Return a sort key: digits count as numbers (`frame9` before `frame10`), and the suffix is compared last.
+
+    So `shot.jpg` comes before `shot-1.jpg` and `shot (1).jpg`.
+    """
+    return tuple(
+        tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.findall(r"\d+|\D+", text))
+        for text in os.path.splitext(name.casefold())  # noqa: PTH122 - `name` may be a path
+    )
 
 
 def list_images(folder: Path) -> list[Path]:
-    """List the images in `folder` (not below it) in natural order. Raises `SourceError` if there are none."""
+    """List the images in `folder` (not below it) in natural order. Raises `SourceError` if there are none.
+
+    Hidden files are not images: macOS writes a file `._x.jpg` with attributes beside an image `x.jpg`.
+    """
     try:
         with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if Path(entry.name).suffix.lower() in SUFFIXES and entry.is_file()]
+            names = [entry.name for entry in entries if _is_image(entry)]
     except OSError as error:
-        raise SourceError(f"{folder}: {error.strerror}; give the path of a folder of images") from None
+        raise SourceError(f"{path_text(folder)}: {error.strerror}; give the path of a folder of images") from None
     if not names:
-        raise SourceError(f"{folder}: no images in it; known suffixes are {', '.join(sorted(SUFFIXES))}")
+        raise SourceError(f"{path_text(folder)}: no images in it; known suffixes are {', '.join(sorted(SUFFIXES))}")
     if len(names) > MAX_IMAGES:
-        raise SourceError(f"{folder}: {len(names)} images; at most {MAX_IMAGES}: divide them into several folders")
+        raise SourceError(
+            f"{path_text(folder)}: {len(names)} images; at most {MAX_IMAGES}: divide them into several folders"
+        )
     return [folder / name for name in sorted(names, key=lambda name: (natural_key(name), name))]
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    """Return whether the name of `entry` is that of an image, and `entry` a file, or a link that leads nowhere.
+
+    Such a link has a place in time, and is then counted as an image that cannot be read.
+    """
+    if entry.name.startswith(".") or Path(entry.name).suffix.lower() not in SUFFIXES:
+        return False
+    try:
+        return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))  # noqa: PTH110
+    except OSError:  # a link that leads to itself
+        return True
 
 
 class ImageFolderSource(Source):
     """The images in `folder` as frames, `fps` of them per second of media time, which begins at 0.
 
-    An image that cannot be read is dropped and counted (`undecodable`), and leaves a gap. `loop`: at the end, list the
-    folder again and begin again, with a `discontinuity`.
+    An image that cannot be read is dropped and counted (`undecodable`), and leaves a gap; the note of `info` names the
+    latest one and the reason. `loop`: at the end, list the folder again and begin again, with a `discontinuity`.
     """
 
     live = False
@@ -68,7 +89,8 @@ class ImageFolderSource(Source):
         self._stop = stop or threading.Event()
         self._pacer = RealtimePacer(self._stop) if realtime else None
         self._index = 0
-        self._info = SourceInfo(codec="images", width=0, height=0, fps=fps)
+        self._size = (0, 0)
+        self._note: str | None = None
         self._images = list_images(folder)
         self._frames = self._read()
 
@@ -78,7 +100,7 @@ class ImageFolderSource(Source):
     @property
     def info(self) -> SourceInfo:
         """Size of the latest image, and the configured rate."""
-        return self._info
+        return SourceInfo(codec="images", width=self._size[0], height=self._size[1], fps=self._fps, note=self._note)
 
     def close(self) -> None:
         """Do nothing: no file stays open."""
@@ -97,20 +119,23 @@ class ImageFolderSource(Source):
                 self._pacer.wait(pts_ns, round(NS / self._fps), restart=number == 0)
             if self._stop.is_set():
                 return
-            image = _read_image(path)
-            if image is None:
+            try:
+                image = read_image(path)
+            except ImageError as error:
                 self.undecodable += 1
+                self._note = f"image {path_text(path.name)} is left out: {error}"
                 continue
             yield self._frame(image, pts_ns, discontinuity=is_first and not first_run)
             is_first = False
         if is_first:
             raise SourceError(
-                f"{self._folder}: none of its {len(self._images)} images can be read; check {self._images[0].name}"
+                f"{path_text(self._folder)}: none of its {len(self._images)} images can be read; check "
+                f"{path_text(self._images[0].name)}"
             )
 
     def _frame(self, image: U8, pts_ns: int, *, discontinuity: bool) -> Frame:
         height, width = image.shape[:2]
-        self._info = SourceInfo(codec="images", width=width, height=height, fps=self._fps)
+        self._size = (width, height)
         self._index += 1
         return Frame(
             index=self._index - 1,
@@ -122,16 +147,3 @@ class ImageFolderSource(Source):
             image=image,
             render=render_bgr,
         )
-
-
-def _read_image(path: Path) -> U8 | None:
-    """Return (h, w, 3) uint8 BGR, rotated as its EXIF data says; None if the file is not an image."""
-    try:
-        if path.stat().st_size > MAX_IMAGE_BYTES:
-            return None
-        # Not imread: it cannot open every name on every system, and prints warnings about damaged files.
-        data = np.fromfile(path, np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
-    except (OSError, cv2.error):
-        return None
-    return None if image is None else np.asarray(image, np.uint8)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import struct
+import zlib
 from pathlib import Path
+from typing import Any
 
 import cv2
+import numpy as np
 import pytest
+from PIL import Image, ImageOps
 from support.clips import draw, read_number
 
 from streamclf.config.service import StreamConfig
 from streamclf.errors import SourceError
-from streamclf.sources import Frame, open_source
+from streamclf.sources import Frame, image_file, open_source
+from streamclf.sources.image_file import ImageError, read_image
+from streamclf.sources.images import list_images
 from streamclf.units import NS
 
 
@@ -41,6 +49,131 @@ def test_images_come_in_natural_order_at_the_configured_rate(tmp_path: Path) -> 
     assert [frame.pts_ns for frame in frames] == [i * NS // 10 for i in range(6)]
     assert [frame.index for frame in frames] == list(range(6))
     assert (frames[0].width, frames[0].height) == (320, 180)
+
+
+def test_hidden_files_are_not_images_and_a_second_image_follows_the_first(tmp_path: Path) -> None:
+    names = ["IMG_2.jpg", "IMG_2 (1).jpg", "IMG_10.jpg", "shot.jpg", "shot-1.jpg", "Shot-2.JPG"]
+    folder = folder_of(tmp_path / "a", names)
+    for name in names:
+        (folder / f"._{name}").write_bytes(b"\0\5\x16\7")
+    (folder / ".x.jpg").write_bytes((folder / "shot.jpg").read_bytes())
+    assert [path.name for path in list_images(folder)] == names
+    assert numbers(frames_of(folder)) == [0, 1, 2, 3, 4, 5]
+
+
+def test_links_and_pipes_in_a_folder_do_not_end_the_stream(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "a", ["1.png", "5.png"])
+    (folder / "2.png").symlink_to(folder / "2.png")  # a link to itself
+    (folder / "3.png").symlink_to(folder / "absent.png")
+    (folder / "folder.png").symlink_to(folder)
+    (folder / "zero.png").symlink_to("/dev/zero")
+    os.mkfifo(folder / "pipe.png")
+    (folder / "6.png").symlink_to(folder / "1.png")
+    with open_source(StreamConfig(images=str(folder), fps=10, pace="fast")) as source:
+        frames = list(source)
+        assert source.undecodable == 2
+    assert numbers(frames) == [0, 1, 0]
+    assert [frame.pts_ns for frame in frames] == [0, 3 * NS // 10, 4 * NS // 10]
+
+
+def test_a_pipe_that_replaces_an_image_does_not_block(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "a", ["1.png", "2.png"])
+    with open_source(StreamConfig(images=str(folder), fps=10, pace="fast")) as source:
+        next(source)
+        (folder / "2.png").unlink()
+        os.mkfifo(folder / "2.png")
+        assert list(source) == []
+        assert source.info.note == "image 2.png is left out: it is not a file"
+
+
+def png_of(width: int, height: int) -> bytes:
+    """Return the start of a PNG file of that size: its header is complete, its pixels are missing."""
+    chunks = {b"IHDR": struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT": b"\0" * 64}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks.items()
+    )
+
+
+def bmp_of(width: int, height: int) -> bytes:
+    info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
+    return b"BM" + struct.pack("<IHHI", 1078, 0, 0, 54) + info + b"\0" * 64
+
+
+def tiff_of(width: int, height: int) -> bytes:
+    tags = {256: width, 257: height, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: 64}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + b"\0" * 64
+
+
+def jpeg_of(width: int, height: int) -> bytes:
+    data = bytearray(cv2.imencode(".jpg", np.zeros((16, 16, 3), np.uint8))[1].tobytes())
+    start = data.index(b"\xff\xc0") + 5
+    data[start : start + 4] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("1.png", png_of(20_000, 20_000)),
+        ("1.bmp", bmp_of(20_000, 20_000)),
+        ("1.bmp", bmp_of(20_000, -20_000)),
+        ("1.tiff", tiff_of(20_000, 20_000)),
+        ("1.jpg", jpeg_of(20_000, 20_000)),
+        ("1.png", jpeg_of(9000, 9000)),  # the content counts, not the suffix
+        ("1.png", png_of(1 << 30, 1 << 30)),
+    ],
+    ids=["png", "bmp", "bmp-from-the-top", "tiff", "jpeg", "jpeg-called-png", "png-2^60"],
+)
+def test_a_huge_image_is_refused_by_its_header(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, data: bytes
+) -> None:
+    folder = folder_of(tmp_path / "a", ["0.png", "2.png"])
+    (folder / name).write_bytes(data)
+    decode = image_file.cv2.imdecode
+    monkeypatch.setattr(image_file.cv2, "imdecode", lambda given, flags: _decoded(decode, given, flags, data))
+    with open_source(StreamConfig(images=str(folder), fps=10, pace="fast")) as source:
+        frames = list(source)
+        assert source.undecodable == 1
+        note = source.info.note
+    assert numbers(frames) == [0, 1]
+    assert note is not None
+    assert note.startswith(f"image {name} is left out: it has over 67 million pixels")
+
+
+def _decoded(decode: Any, given: Any, flags: int, refused: bytes) -> Any:
+    assert given.tobytes() != refused, "a huge image reached the decoder"
+    return decode(given, flags)
+
+
+def test_an_image_of_8k_is_within_the_limit() -> None:
+    assert image_file.MAX_IMAGE_PIXELS > 7680 * 4320
+
+
+def test_a_jpeg_with_too_many_scans_is_left_out(tmp_path: Path) -> None:
+    image = Image.fromarray(draw(1, 320, 180))
+    image.save(tmp_path / "1.jpg", progressive=True)
+    assert read_image(tmp_path / "1.jpg").shape == (180, 320, 3)
+    data = (tmp_path / "1.jpg").read_bytes()
+    last_scan = data[data.rindex(b"\xff\xda") : -2]
+    (tmp_path / "2.jpg").write_bytes(data[:-2] + 200 * last_scan + data[-2:])
+    with pytest.raises(ImageError, match=r"it has 210 scans, at most 100; save it again"):
+        read_image(tmp_path / "2.jpg")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_orientation_in_a_jpegs_exif_data_is_applied(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "a" / "1.jpg"
+    path.parent.mkdir()
+    Image.fromarray(draw(5, 320, 180)).save(path, exif=exif, quality=95)
+    with Image.open(path) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    (frame,) = frames_of(path.parent)
+    assert (frame.height, frame.width) == expected.shape[:2]
+    assert np.abs(frame.to_rgb(frame.height, frame.width).astype(int) - expected).mean() < 4
 
 
 def test_a_damaged_image_leaves_a_gap_and_is_counted(tmp_path: Path) -> None:
