@@ -499,6 +499,9 @@ def main() -> None:
 
     Every error that the project raises is one line on stderr.
     """
+    from streamclf.redact import redact_uncaught_errors
+
+    redact_uncaught_errors()
     sys.exit(_main(sys.argv[1:]))
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 import threading
+from collections.abc import Iterable, Iterator
+from types import TracebackType
 from urllib.parse import quote, quote_plus, unquote
 
 from engines.printable import PrintableFormatter
@@ -11,52 +15,122 @@ from engines.printable import PrintableFormatter
 MASK = "***"
 
 # A password that was not percent-encoded may hold / ? # or @. So the user part ends at the last @ of the word: this may
-# hide a host name, but it never shows half a password.
-_USER_PART = re.compile(r"(?<![A-Za-z0-9+.-])([A-Za-z][A-Za-z0-9+.-]*://)[^\s\"'<>]*@")
-_QUERY_SECRET = re.compile(
-    r"([?&;](?:[a-z_]*(?:pass|password|passwd|pwd|token|secret|signature|api_?key|auth)|key|sig)=)[^&;#\s\"'<>]*",
+# hide a host name, but it never shows half a password. One slash is enough: people and `pathlib` drop the other one.
+_USER_PART = re.compile(r"(?<![A-Za-z0-9+.-])([A-Za-z][A-Za-z0-9+.-]*:/{1,3})[^\s\"'<>]*[@\uff20\ufe6b]")
+_PARAMETER = (
+    r"(?:[a-z0-9.-]*(?:pass|passwd|passphrase|password|pwd|token|secret|signature|credentials?|api[_-]?key|"
+    r"access[_-]?key|auth|session(?:[_-]?id)?|jwt)|key|sig|pw|pin|hash)"
+)
+_QUERY_VALUE = re.compile(
+    # Some cameras have their password in the path: /user=admin_password=..._channel=1
+    rf"((?:^|[?&;/_,\s\"'])(?:[a-z0-9]+[_-])*{_PARAMETER}=)[^&;#\s\"'<>]*",
     re.IGNORECASE,
 )
 _HEADER = re.compile(r"(authorization:\s*)[^\r\n]+", re.IGNORECASE)
+_AT_SIGN = re.compile("[@\uff20\ufe6b]")
+_COLON = re.compile("[:\uff1a\ufe55]")
+_SCHEME = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]*://|(?:(?:rtsp|http|rtmp|mqtt)s?|file|ftp|tcp|udp|srt):/*|//", re.IGNORECASE
+)
+_NEXT_IN_PATH = re.compile(r"_[a-z]+=", re.IGNORECASE)
+_MAX_CANDIDATES = 8
 
 MIN_SECRET_CHARS = 3
 """Masking one or two characters everywhere would make texts unreadable; in URLs they are masked anyway."""
+_MIN_USER_CHARS = 12
+"""A user name without a password may be a token. Shorter ones, like `admin`, are masked in URLs only."""
 MAX_SECRETS = 4096
+"""With more secrets than this, forget the oldest: a service may get new passwords for years."""
 
-_secrets: dict[str, None] = {}
+_secrets: dict[str, tuple[str, ...]] = {}
+"""The forms of each registered secret, oldest first."""
+_masked: tuple[str, ...] = ()
+"""All forms, longest first: otherwise masking a part of a longer secret would leave the rest of the longer one."""
 _lock = threading.Lock()
 
 
 def redact(text: str) -> str:
     """Return `text` without the user part of any URL, secret query values and every registered secret."""
-    for secret in tuple(_secrets):
-        text = text.replace(secret, MASK)
+    for secret in _masked:
+        if secret in text:
+            text = text.replace(secret, MASK)
     text = _USER_PART.sub(rf"\g<1>{MASK}@", text)
-    text = _QUERY_SECRET.sub(rf"\g<1>{MASK}", text)
+    text = _QUERY_VALUE.sub(rf"\g<1>{MASK}", text)
     return _HEADER.sub(rf"\g<1>{MASK}", text)
 
 
 def register_secret(secret: str) -> None:
-    """Mask `secret` from now on in every text: plain, percent-encoded or in Python's `repr`."""
-    plain = unquote(secret)
-    forms = {form for text in (secret, plain) for form in (text, quote(text, safe=""), quote(text), quote_plus(text))}
-    forms |= {repr(form)[1:-1] for form in (secret, plain)}
+    """Mask `secret` from now on in every text: plain, percent-encoded, in Python's `repr` or in JSON."""
+    register_secrets([secret])
+
+
+def register_secrets(secrets: Iterable[str]) -> None:
+    """Mask each of `secrets` from now on, as `register_secret` does."""
+    global _masked
     with _lock:
-        # Longest first: otherwise masking a secret that is part of a longer one would leave the rest of the longer one.
-        known = sorted({*_secrets, *(form for form in forms if len(form) >= MIN_SECRET_CHARS)}, key=len, reverse=True)
-        if len(known) > MAX_SECRETS:
-            raise ValueError(f"{len(known)} secrets registered: at most {MAX_SECRETS}; register each once")
-        _secrets.clear()
-        _secrets.update(dict.fromkeys(known))
+        for secret in secrets:
+            _secrets.pop(secret, None)
+            _secrets[secret] = tuple(form for form in _forms_of(secret) if len(form) >= MIN_SECRET_CHARS)
+        while len(_secrets) > MAX_SECRETS:
+            del _secrets[next(iter(_secrets))]
+        forms = {form for each in _secrets.values() for form in each}
+        _masked = tuple(sorted(forms, key=lambda form: (-len(form), form)))
 
 
 def register_url(url: str) -> None:
-    """Mask the password of `url`, also where a library shows it without the rest of the URL."""
-    match = _USER_PART.match(url)
-    if match:
-        user_part = match[0][len(match[1]) : -1]
-        _, _, password = user_part.partition(":")
-        register_secret(password)
+    """Mask the credentials in `url`, also where a library shows them without the rest of the URL."""
+    register_secrets(credentials_in(url))
+
+
+def credentials_in(url: str) -> Iterator[str]:
+    """Yield the password of `url`, and secret values of its path and query. `url` need not be a valid URL.
+
+    Signs in a password may hide where it ends. So each @ is taken for the end once.
+    """
+    slashes = _SCHEME.match(url)
+    rest = url[slashes.end() :] if slashes else url
+    ends = [match.start() for match in _AT_SIGN.finditer(rest)][:_MAX_CANDIDATES]
+    for end in ends:
+        user, *password = _COLON.split(rest[:end], maxsplit=1)
+        yield from password
+        if not password and len(user) >= _MIN_USER_CHARS and (slashes or ":" in url):
+            yield user
+    if slashes and not ends:  # an @ may have been forgotten: what is no port may be a password
+        _, *password = _COLON.split(re.split("[/?#]", rest)[0], maxsplit=1)
+        yield from (text for text in password if not text.isdigit() and "]" not in text)
+    for match in _QUERY_VALUE.finditer(url):
+        value = match[0][len(match[1]) :]
+        yield from {value, _NEXT_IN_PATH.split(value, maxsplit=1)[0]}
+
+
+def _forms_of(secret: str) -> set[str]:
+    plain = unquote(secret)
+    forms = {form for text in (secret, plain) for form in (text, quote(text, safe=""), quote(text), quote_plus(text))}
+    for text in (secret, plain):
+        forms |= {
+            repr(text)[1:-1],
+            ascii(text)[1:-1],
+            json.dumps(text)[1:-1],
+            json.dumps(text, ensure_ascii=False)[1:-1],
+        }
+    return forms
+
+
+def redact_uncaught_errors() -> None:
+    """Print the traceback of an error that nothing catches without credentials, in each thread."""
+
+    def write(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+        import traceback
+
+        print(redact("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr, flush=True)
+
+    def write_thread(args: threading.ExceptHookArgs) -> None:
+        if args.exc_type is not SystemExit:
+            write(args.exc_type, args.exc_value, args.exc_traceback)
+
+    sys.excepthook = write
+    threading.excepthook = write_thread
+    sys.unraisablehook = lambda args: write(args.exc_type, args.exc_value, args.exc_traceback)
 
 
 class RedactingFormatter(PrintableFormatter):

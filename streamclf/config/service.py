@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
-from urllib.parse import quote
+from typing import Annotated, Any, Final
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from engines.backends.names import Backend, Precision
 from streamclf.config.actions import UNKNOWN, ActionConfig, ActionOverride, StreamActions, UnknownBelow
 from streamclf.config.classify import ClassifyConfig, FeedOptions, StreamSettings
+from streamclf.config.error_text import describe
 from streamclf.config.hours import zone_of
+from streamclf.config.placeholders import Substitution, register_config_secrets
 from streamclf.config.section import Section
 from streamclf.config.source import SourceConfig
-from streamclf.config.units import Duration, Size
-from streamclf.errors import ConfigError
+from streamclf.config.units import MAX_DURATION_S, MAX_SIZE_BYTES, Duration, Size
+from streamclf.config.yaml_text import Place, YamlTextError, parse_yaml
+from streamclf.errors import ConfigError, UsageError
 from streamclf.net.endpoints import ENDPOINT
 from streamclf.net.names import STREAM_NAME_PATTERN
+from streamclf.net.trusted_files import read_small_file
+from streamclf.redact import redact
 
 MAX_CONFIG_BYTES = 1 << 20
 MAX_STREAMS = 400
 
 StreamName = Annotated[str, Field(pattern=STREAM_NAME_PATTERN)]
-PLACEHOLDER = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 class EngineConfig(Section):
@@ -93,12 +94,13 @@ class PublishConfig(Section):
     keep: Duration = Field(
         "7d",
         validate_default=True,
-        description="Age after which events are removed from the journal: a number and s, m, h, d or w.",
+        description="Age after which events are removed from the journal: a number and s, m, h, d or w, at most "
+        f"{MAX_DURATION_S // 86400}d.",
     )
     keep_size: Size | None = Field(
         None,
         description="Size of the journal beyond which the oldest events are removed sooner: a number and KB, MB, GB, "
-        "TB, KiB, MiB or GiB, at least 1MB.",
+        f"TB, KiB, MiB or GiB, 1MB to {MAX_SIZE_BYTES // 10**12}TB.",
     )
     keys: Path | None = Field(
         None, description="Path of the service's secret key file, made by `streamclf keys`. Needs `allow`."
@@ -181,77 +183,46 @@ class ServiceConfig(Section):
 def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> ServiceConfig:
     """Read the configuration in the YAML file `path`; relative paths in it are relative to its directory.
 
-    `${NAME}` in a value is replaced from `environ`. Raises `ConfigError`: one line with key and remedy.
+    `${NAME}` in a value is replaced from `environ`. Raises `ConfigError`: one line with key and remedy, and no secret.
     """
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ConfigError(f"{path}: {path.stat().st_size} bytes; a configuration has at most {MAX_CONFIG_BYTES}")
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a YAML file") from error
+        data = read_small_file(path, max_bytes=MAX_CONFIG_BYTES, remedy="give the path of a YAML file")
+        document = parse_yaml(data.decode("utf-8"))
+    except UsageError as error:
+        raise ConfigError(str(error)) from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not a text file in UTF-8 (byte {error.start}); give a YAML file") from error
-    try:
-        raw = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: {_one_line(error)}") from error
+        raise ConfigError(f"{path}: not a text file in UTF-8 (byte {error.start}); give a YAML file") from None
+    except YamlTextError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    raw = document.value
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: holds {type(raw).__name__}, not keys and values; it needs at least streams:")
-    return parse_config(_substitute(raw, environ, ()), base=path.parent, origin=str(path))
+    substitution = Substitution(environ)
+    return _validate(substitution.apply(raw), path.parent, str(path), document.lines, substitution.hide_values)
 
 
 def parse_config(raw: Mapping[str, Any], *, base: Path, origin: str) -> ServiceConfig:
-    """Validate a configuration. Relative paths in it are relative to `base`; errors begin with `origin`."""
+    """Validate a configuration. Relative paths in it are relative to `base`; errors begin with `origin`.
+
+    The passwords and secrets in it are masked in all output from now on.
+    """
+    return _validate(raw, base, origin, {}, lambda message, _: message)
+
+
+def _validate(
+    raw: Mapping[str, Any],
+    base: Path,
+    origin: str,
+    lines: Mapping[Place, int],
+    hide_values: Callable[[str, Place], str],
+) -> ServiceConfig:
+    register_config_secrets(raw)
     try:
         config = ServiceConfig.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(f"{origin}: {'; '.join(_messages(error))}") from None  # its text may show passwords
+        text = describe(error, lines=lines, known_keys=_known_keys, fields=_FIELDS, hide_values=hide_values)
+        raise ConfigError(f"{origin}: {redact(text)}") from None  # pydantic's text may show passwords
     return _with_absolute_paths(config, base)
-
-
-class _Loader(yaml.SafeLoader):
-    """A YAML loader that refuses repeated keys and reads only true and false as booleans.
-
-    A repeated key would silently lose the first stream of that name; `on` and `off` are keys of an action.
-    """
-
-    yaml_implicit_resolvers = {  # noqa: RUF012 - a class attribute of the base class, too
-        letter: [item for item in resolvers if item[0] != "tag:yaml.org,2002:bool"]
-        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            key = str(key_node.value)
-            if key in seen and key_node.tag != "tag:yaml.org,2002:merge":
-                raise yaml.YAMLError(f"key {key!r} appears twice, again in line {key_node.start_mark.line + 1}")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-
-
-def _substitute(value: Any, environ: Mapping[str, str], where: tuple[str, ...]) -> Any:
-    if isinstance(value, dict):
-        return {key: _substitute(item, environ, (*where, str(key))) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_substitute(item, environ, (*where, str(i))) for i, item in enumerate(value)]
-    if not isinstance(value, str):
-        return value
-
-    def replacement(match: re.Match[str]) -> str:
-        name = match[1]
-        if name not in environ:
-            raise ConfigError(f"{'.'.join(where)}: environment variable {name} is not set; export it first")
-        # A password may contain @ : / % ?, which would end the user part of a URL too early.
-        in_user_part = "://" in value[: match.start()] and "@" in value[match.end() :]
-        return quote(environ[name], safe="") if in_user_part else environ[name]
-
-    return PLACEHOLDER.sub(replacement, value)
 
 
 def _with_absolute_paths(config: ServiceConfig, base: Path) -> ServiceConfig:
@@ -277,20 +248,7 @@ def _absolute_paths(stream: StreamConfig, base: Path) -> dict[str, str]:
     return {key: str(base / path) for key, path in found.items() if path is not None}
 
 
-def _messages(error: ValidationError) -> Iterator[str]:
-    for item in error.errors(include_url=False, include_context=False):
-        where = ".".join(str(part) for part in item["loc"] if part != "[key]")
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = f"unknown key; known here: {', '.join(_known_keys(item['loc']))}"
-        elif isinstance(item.get("input"), (bool, int, float)) or (
-            isinstance(item.get("input"), str) and item["loc"][-1] not in ("url", "push_secret")
-        ):
-            where = f"{where}={item['input']}"
-        yield f"{where}: {message}" if where else message
-
-
-def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
+def _known_keys(loc: Place) -> list[str]:
     sections: dict[str, type[BaseModel]] = {
         "engine": EngineConfig,
         "streams": StreamConfig,
@@ -303,5 +261,8 @@ def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
     return list(section.model_fields)
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+_FIELDS: Final = frozenset(
+    key
+    for section in (ServiceConfig, EngineConfig, StreamConfig, ActionConfig, PublishConfig)
+    for key in section.model_fields
+)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, TypeVar
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from streamclf.config.section import Section
 from streamclf.errors import SourceError
 from streamclf.net.push_protocol import MIN_SECRET_CHARS, parse_push_address
+from streamclf.net.urls import REMEDY, split_url
 
 SOURCES = ("camera", "url", "images", "push")
 URL_SCHEMES = ("rtsp", "rtsps", "http", "https", "file")
+_LIKE_A_SCHEME = re.compile(r"[a-z]{2,12}")
 FROZEN_S = 30.0
 """Cameras that save bits send a key frame every 10 to 20 s. In between they repeat frames of a still scene exactly."""
 
@@ -131,11 +133,27 @@ class SourceConfig(Section):
 
     @field_validator("url")
     @classmethod
-    def _check_scheme(cls, url: str | None) -> str | None:
-        if url is not None and "://" in url:
-            scheme = urlsplit(url).scheme.lower()
-            if scheme not in URL_SCHEMES:
-                raise ValueError(f"scheme {scheme!r}: one of {', '.join(URL_SCHEMES)}, or a file's path")
+    def _check_url(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        scheme, colon, rest = url.partition(":")
+        scheme = scheme.strip().lower()
+        if not rest.startswith("//"):  # the path of a file, or a URL with a mistake
+            if colon and rest.startswith("/") and scheme in URL_SCHEMES:
+                raise ValueError(f"one slash after {scheme}: where a URL has two; give {scheme}://…")
+            if colon and "@" in rest and "/" not in scheme:  # a file: ./10:30@door.mp4
+                raise ValueError(
+                    f"user and password without a scheme; give a URL like rtsp://…; {REMEDY}. A file's path begins "
+                    "with ./ or /"
+                )
+            return url
+        if scheme not in URL_SCHEMES:
+            shown = f" {scheme!r}" if _LIKE_A_SCHEME.fullmatch(scheme) else ""
+            raise ValueError(f"scheme{shown}: one of {', '.join(URL_SCHEMES)}, or a file's path")
+        if scheme != "file":
+            if any(char < " " or char == "\x7f" for char in url):
+                raise ValueError("a line break or control character in the URL; remove it")
+            split_url(url)
         return url
 
     @property

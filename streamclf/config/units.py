@@ -15,6 +15,10 @@ _UNIT_BYTES: Final = {
     "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30,
 }  # fmt: skip
 _MIN_SIZE_BYTES: Final = 10**6
+MAX_SIZE_BYTES: Final = 10**15
+"""1000 TB. SQLite's largest file has 281 TB."""
+MAX_DURATION_S: Final = 100 * 366 * 86400
+"""About 100 years: 36600 days. Nanoseconds since 1970 minus such a duration still fit into 64 bits."""
 
 
 def match_duration(text: str) -> float | None:
@@ -33,6 +37,8 @@ def _to_seconds(value: object) -> float:
     seconds = match_duration(value) if isinstance(value, str) else None
     if seconds is None:
         raise ValueError(f"{value!r}: a number and s, m, h, d or w, like 7d")
+    if seconds > MAX_DURATION_S:
+        raise ValueError(f"{value!r}: at most {MAX_DURATION_S // 86400}d (100 years)")
     return seconds
 
 
@@ -40,10 +46,12 @@ def _to_bytes(value: object) -> int:
     size = match_size(value) if isinstance(value, str) else None
     if size is None or size < _MIN_SIZE_BYTES:
         raise ValueError(f"{value!r}: a number and MB, GB or TB, like 10GB; at least 1MB")
+    if size > MAX_SIZE_BYTES:
+        raise ValueError(f"{value!r}: at most {MAX_SIZE_BYTES // 10**12}TB")
     return size
 
 
 Duration: TypeAlias = Annotated[float, BeforeValidator(_to_seconds), WithJsonSchema({"type": "string"})]
-"""Seconds, written with a unit: `90s`, `30m`, `12h`, `7d`, `4w`."""
+"""Seconds, at most 100 years, written with a unit: `90s`, `30m`, `12h`, `7d`, `4w`."""
 Size: TypeAlias = Annotated[int, BeforeValidator(_to_bytes), WithJsonSchema({"type": "string"})]
-"""Bytes, at least 1 MB, written with a unit: `500MB`, `10GB`, `1TB`."""
+"""Bytes, 1 MB to 1000 TB, written with a unit: `500MB`, `10GB`, `1TB`."""

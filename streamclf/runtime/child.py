@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from engines.errors import EngineError
 from streamclf.errors import StreamclfError
-from streamclf.redact import RedactingFormatter
+from streamclf.redact import RedactingFormatter, redact_uncaught_errors
 from streamclf.runtime.control_channel import ControlMessage, ControlReader
 from streamclf.runtime.jobs import Job
 from streamclf.runtime.liveness import Liveness
@@ -139,6 +139,7 @@ def run_child(name: str, job_type: type[JobT], main: Callable[[JobT, ChildContro
     signal.signal(signal.SIGTERM, lambda *_: control.request_stop())
     _watch_signals(control)
     configure_logging()
+    redact_uncaught_errors()
     reader = ControlReader(0)
     message = reader.next()
     if message is None:

@@ -17,7 +17,7 @@ from streamclf.config.source import SourceConfig
 
 
 class _Message(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class Job(_Message):

@@ -19,7 +19,7 @@ MAX_POSITION_BYTES = 16 << 20
 
 
 class _StoredPosition(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     v: Literal[1] = 1
     outlet: Annotated[str, Field(max_length=32)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from engines.bundle import Bundle, ModelSpec
@@ -13,10 +13,19 @@ from streamclf.config.service import PublishConfig, ServiceConfig, StreamConfig
 from streamclf.errors import ConfigError, UsageError
 from streamclf.net.curve_keys import load_certificate
 from streamclf.net.endpoints import is_loopback
+from streamclf.net.trusted_files import check_key_directory, read_small_file
+
+MAX_NAME_BYTES = 255
+MAX_PATH_BYTES = 4095
+"""The limits of Linux for one name in a path, and for a whole path."""
+MAX_TLS_CA_BYTES = 16 << 20
+"""The certificates of a whole system are about 0.3 MB."""
 
 
 def preflight(config: ServiceConfig) -> Bundle:
     """Return the configuration's bundle, verified. Raises `ConfigError` that names the first key that cannot work."""
+    for key, path in _paths_of(config):
+        _check_length(key, path)
     bundle = find_bundle(config.model)
     pushed: dict[str, str] = {}
     for name, stream in config.streams.items():
@@ -31,13 +40,34 @@ def preflight(config: ServiceConfig) -> Bundle:
     return bundle
 
 
+def _paths_of(config: ServiceConfig) -> Iterator[tuple[str, object]]:
+    """Yield each key that holds the path of a file, and its value."""
+    yield "model", config.model
+    for key in ("journal", "keys", "allow"):
+        yield f"publish.{key}", getattr(config.publish, key)
+    for name, stream in config.streams.items():
+        for key in ("images", "tls_ca", *(("url",) if stream.is_file else ())):
+            yield f"streams.{name}.{key}", getattr(stream, key)
+
+
+def _check_length(key: str, path: object) -> None:
+    """Raise `ConfigError` for a path that the file system cannot have, of which the checks below would stop."""
+    if path is not None and max(len(part) for part in os.fsencode(str(path)).split(b"/")) > MAX_NAME_BYTES:
+        raise ConfigError(f"{key}: a file name of more than {MAX_NAME_BYTES} bytes; shorten it")
+    if path is not None and len(os.fsencode(str(path))) > MAX_PATH_BYTES:
+        raise ConfigError(f"{key}: a path of more than {MAX_PATH_BYTES} bytes; shorten it")
+
+
 def _check_stream(key: str, stream: StreamConfig, spec: ModelSpec) -> None:
     if stream.hop > spec.chunks:
         raise ConfigError(f"{key}.hop={stream.hop}: at most {spec.chunks} (chunks in a window of {spec.id})")
     if stream.images is not None and not Path(stream.images).is_dir():
         raise ConfigError(f"{key}.images={stream.images}: no such folder; give the path of a folder of images")
-    if stream.tls_ca is not None and not os.access(stream.tls_ca, os.R_OK):
-        raise ConfigError(f"{key}.tls_ca={stream.tls_ca}: cannot be read; give the path of a PEM file")
+    if stream.tls_ca is not None:
+        try:
+            read_small_file(Path(stream.tls_ca), max_bytes=MAX_TLS_CA_BYTES, remedy="give the path of a PEM file")
+        except UsageError as error:
+            raise ConfigError(f"{key}.tls_ca={error}") from None
     if stream.is_file:
         path = Path(stream.url or "")
         if not path.exists():
@@ -87,8 +117,10 @@ def _check_access(publish: PublishConfig) -> None:
         load_certificate(publish.keys, secret=True)
     except UsageError as error:
         raise ConfigError(f"publish.keys={error}") from error
-    if not publish.allow.is_dir():
-        raise ConfigError(f"publish.allow={publish.allow}: no such directory; create it, and put public keys into it")
+    try:
+        check_key_directory(publish.allow)
+    except UsageError as error:
+        raise ConfigError(f"publish.allow={error}") from error
 
 
 def _listed(labels: tuple[str, ...]) -> str:

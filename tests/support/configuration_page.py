@@ -24,6 +24,9 @@ service.
 - Unknown keys are errors.
 - `${NAME}` in a value is replaced from the environment. Keep credentials there.
 - Relative paths are relative to the directory of the file.
+- The file has at most 1 MiB, 32 levels and 200,000 values, with those that aliases repeat. Dates are texts. Tags other
+  than those of YAML's basic types are errors.
+- Errors show no value of `url`, `push_secret` and other keys that may hold a password.
 """
 
 

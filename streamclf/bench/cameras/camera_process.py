@@ -21,7 +21,7 @@ from streamclf.bench.cameras.rtsp_server import CameraServer
 class CamerasJob(BaseModel):
     """The film to serve, a file of `save_film`, and the number of cameras."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     film: Path
     cameras: int

@@ -88,7 +88,7 @@ def test_a_whole_url_from_the_environment_is_not_quoted(tmp_path: Path) -> None:
         ("streams: {door: {camera: 0}}\ntimezone: Mars/Olympus", r"timezone=Mars/Olympus: .*like Europe/Berlin"),
         ("streams: {a: {camera: 0}, a: {camera: 1}}", r"key 'a' appears twice, again in line 1"),
         ("- a\n- b", r"holds list, not keys and values"),
-        ("streams: [", r"service\.yaml: while parsing"),
+        ("streams: [", r"service\.yaml: line 1, column 11: a value is missing here"),
         ("streams: {door: {url: '${NOT_SET_ANYWHERE}'}}", r"streams\.door\.url: environment variable NOT_SET_ANYWHERE"),
         ("!!python/object/apply:os.system ['true']", r"could not determine a constructor"),
     ],

@@ -43,6 +43,13 @@ def test_a_key_of_the_configuration_holds_a_number() -> None:
         (Duration, 7, "7: a number and s, m, h, d or w, like 7d"),
         (Size, "10", "'10': a number and MB, GB or TB, like 10GB; at least 1MB"),
         (Size, "999KB", "at least 1MB"),
+        (Duration, "1000000d", "'1000000d': at most 36600d"),
+        (Duration, "20000w", "at most 36600d"),
+        (Duration, "9" * 400 + "w", "a number and s, m, h, d or w"),
+        (Duration, True, "a number and s, m, h, d or w"),
+        (Duration, "-1d", "a number and s, m, h, d or w"),
+        (Duration, "infd", "a number and s, m, h, d or w"),
+        (Size, "1001TB", "at most 1000TB"),
     ],
 )
 def test_other_values_are_refused_with_an_example(kind: object, value: object, message: str) -> None:

@@ -31,7 +31,7 @@ def test_a_changed_file_is_reported_once_after_it_has_settled(tmp_path: Path) ->
     (tmp_path / "new").rename(path)
     assert not file.changed()
     assert file.changed()
-    with pytest.raises(ConfigError, match="while parsing"):
+    with pytest.raises(ConfigError, match="a value is missing here"):
         file.read()
     assert not file.changed()  # a mistake is reported once
 
