@@ -247,7 +247,7 @@ def _read_array(archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], shape
         data = member.read(size)
     if len(data) != size:
         raise ValueError(f"{name}: {len(data)} of {size} bytes")
-    return np.frombuffer(data, dtype).reshape(shape)
+    return np.frombuffer(bytearray(data), dtype).reshape(shape)  # writable: OpenVINO shares no other memory
 
 
 def _sha256(path: Path) -> str:
