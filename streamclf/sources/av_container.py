@@ -52,6 +52,13 @@ TEXT_CODECS = frozenset({"ansi", "bintext", "xbin", "idf"})
 
 PACKETS_MISSED = "RTP: missed"
 """FFmpeg's log line about packets that a network lost. It is the only sign: frames around the gap are not marked."""
+SEGMENT_BEGINS = "HLS request for url"
+"""FFmpeg's log line when it begins to read the next HLS segment."""
+SEGMENT_CUT = "Stream ends prematurely"
+"""FFmpeg's log line when a segment ends before its declared length."""
+UNCHECKED_PACKETS = 8
+"""Segments that were each written alone begin with other continuity counters (MPEG-TS). FFmpeg then marks the packets
+around the border as damaged: the last one of a segment, or as many frames as its last PES packet has."""
 UNTIMED_FORMATS = frozenset({"mpjpeg", "mjpeg", "h264", "hevc", "m4v"})
 """Formats without time stamps. FFmpeg assumes 25 frames per second, which a live source may not send."""
 
@@ -86,6 +93,8 @@ class AvContainer:
         self._container = self._open(url, options)
         self.undecodable = 0
         self._failed_key = False
+        self._log_level = av.logging.WARNING
+        self._unchecked = 0  # packets until FFmpeg's marks of damage are used again
         try:
             self._stream = self._choose_stream()
             self._prepare(low_delay)
@@ -94,6 +103,8 @@ class AvContainer:
             raise
         self._timed = timeouts is None or self._container.format.name not in UNTIMED_FORMATS
         self._pixel_aspect = plausible_aspect(self._stream.sample_aspect_ratio)
+        if self.is_segmented:
+            self._log_level = av.logging.VERBOSE
         context = self._stream.codec_context
         self._size = (context.width, context.height)
         self._note = device_note(hardware, context, context.name)
@@ -250,13 +261,26 @@ class AvContainer:
     def _next(self, demuxed: Iterator[Packet[Any]]) -> Packet[Any] | None:
         if not self._reads_log:
             return next(demuxed, None)
-        with captured_log() as lines:
+        with captured_log(self._log_level) as lines:
             packet = next(demuxed, None)
+        if self._log_level > av.logging.WARNING:
+            self._follow_segments(lines, packet)
         gaps = sum(PACKETS_MISSED in text for _, _, text in lines)
         if gaps:
             self.lost += gaps
             self._damage.add_damage()
         return packet
+
+    def _follow_segments(self, lines: list[tuple[int, str, str]], packet: Packet[Any] | None) -> None:
+        """Clear the marks of damage that FFmpeg sets only because another segment begins."""
+        for _, _, text in lines:
+            if text.startswith(SEGMENT_BEGINS):
+                self._unchecked = UNCHECKED_PACKETS
+            elif SEGMENT_CUT in text:
+                self._damage.add_damage()
+        if packet is not None and self._unchecked and packet.stream.index == self._stream.index:
+            self._unchecked -= 1
+            packet.is_corrupt = False
 
     def _check_waiting(self, waited_s: float, packet: Packet[Any] | None) -> None:
         assert self._timeouts is not None

@@ -34,6 +34,10 @@ FAST_RATIO: Final = 4.0
 buffer first does so in one half only."""
 SOUND_NS: Final = 300 * NS
 """Stamps are used again after this long without a fault, so that a clock cannot switch to and fro."""
+MAX_SKIPPED_NS: Final = 60 * NS
+"""A live playlist lists less video than this, so no more can be skipped beyond the time passed."""
+MAX_INTERVAL_NS: Final = NS
+"""A longer step in segmented video is a gap, not a frame interval."""
 
 
 class _Sample(NamedTuple):
@@ -178,3 +182,34 @@ class LiveClock:
                 self._reason = None
         self._last = (media_ns, captured_ns)
         return media_ns
+
+
+class SegmentClock:
+    """The media time of each frame of a live stream that arrives in segments (HLS), in nanoseconds.
+
+    Frames arrive in their order, but each segment may have been written alone, with time stamps from 0. A frame whose
+    stamp does not continue the one before follows it after one frame interval. The stamps of segments that were skipped
+    stay a gap.
+    """
+
+    uses_arrival = is_discontinuous = False
+    note = None
+
+    def __init__(self) -> None:
+        self._clock = MediaClock()
+        self._last: tuple[int, int] | None = None  # of the stamps, captured
+        self._interval_ns = NS // 25
+        self._shift_ns = 0
+
+    def media_ns(self, pts_ns: int | None, captured_ns: int) -> int:
+        """Return the media time of the frame with time stamp `pts_ns`, if any, that was read at `captured_ns`."""
+        stamp_ns = self._clock.media_ns(pts_ns, captured_ns)
+        last, self._last = self._last, (stamp_ns, captured_ns)
+        if last is None:
+            return stamp_ns
+        step_ns, passed_ns = stamp_ns - last[0], captured_ns - last[1]
+        if not 0 < step_ns <= passed_ns + MAX_SKIPPED_NS:
+            self._shift_ns += self._interval_ns - step_ns
+        elif step_ns < MAX_INTERVAL_NS:
+            self._interval_ns = step_ns
+        return stamp_ns + self._shift_ns

@@ -20,7 +20,7 @@ from streamclf.sources.failure_messages import Timeouts
 from streamclf.sources.frame import Frame, Source, SourceInfo
 from streamclf.sources.frame_skipping import FrameSelector, ShiftedFrameSelector
 from streamclf.sources.hw_decode import Decode, choose_device
-from streamclf.sources.live_clock import LiveClock
+from streamclf.sources.live_clock import LiveClock, SegmentClock
 from streamclf.sources.pacing import RealtimePacer
 from streamclf.sources.resize import FrameRenderer
 from streamclf.sources.rtsp.fallback import FALLBACK_CACHE, UnsupportedStreamError
@@ -50,6 +50,10 @@ MULTICAST = "+udp_multicast"
 HTTP_OPTIONS = {
     "analyzeduration": "500000",
     "protocol_whitelist": "http,https,httpproxy,tcp,tls,crypto,hls",
+    # HLS: content delivery networks name segments as they like. The list of protocols is what protects files.
+    "allowed_extensions": "ALL",
+    "allowed_segment_extensions": "ALL",
+    "extension_picky": "0",
 }
 
 
@@ -59,6 +63,10 @@ CHECKS_RTSPS = av.library_versions["libavformat"][0] >= 62
 """FFmpeg 7 accepts the options for certificates, but applies them to HTTPS only."""
 HLS_READ_S = 10.0
 """The shortest read time-out for HLS: a playlist grows by a segment every few seconds."""
+MAX_PACED_NS = NS
+"""A live stream in segments is paced within this step of media time. A longer one is a gap."""
+RESERVE_NS = NS
+"""After a pause of an HLS server, playback keeps this distance from the newest segment."""
 MIN_OPEN_S = 0.5
 """The least time for FFmpeg to open a stream after our own client has tried."""
 
@@ -130,7 +138,7 @@ class NetworkSource(Source):
         self._stop = stop or threading.Event()
         parts = urlsplit(url)
         rtsp = parts.scheme.lower() in ("rtsp", "rtsps")
-        if parts.path.lower().endswith(".m3u8"):
+        if ".m3u8" in url.lower():
             read_timeout_s = max(read_timeout_s, HLS_READ_S)
         self._url, self._transport, self._tls = url, transport, (tls_ca, tls_verify)
         self._timeouts = Timeouts(open_s=open_timeout_s, read_s=read_timeout_s)
@@ -145,10 +153,14 @@ class NetworkSource(Source):
         else:
             self._reader = self._open_rtsp(may_fall_back=demuxer == "auto")
         self.live = rtsp or self._reader.is_endless
-        # HLS brings seconds of video at once, then no video for as long.
-        self._pacer = RealtimePacer(self._stop) if not self.live or self._reader.is_segmented else None
+        is_segmented = self.live and self._reader.is_segmented
+        self._pacer: RealtimePacer | None = None
+        if is_segmented:  # HLS brings seconds of video at once, then no video for as long.
+            self._pacer = RealtimePacer(self._stop, reserve_ns=RESERVE_NS)
+        elif not self.live:
+            self._pacer = RealtimePacer(self._stop)
         self.max_stale_s = MAX_STALE_S if rtsp else None
-        self._clock = LiveClock(check=self._pacer is None)
+        self._clock = SegmentClock() if is_segmented else LiveClock(check=self._pacer is None)
         self._render = FrameRenderer()
         self._frames = self._read()
 
@@ -256,7 +268,9 @@ class NetworkSource(Source):
                 self.stale += 1  # an old frame is worse than none; the frames of a slow camera are not old
                 continue
             if self._pacer is not None:
-                self._pacer.wait(pts_ns, NS // 25, restart=False)
+                # Segments that were skipped are over: to wait for as long would lose the next ones.
+                is_gap = self.live and interval_ns > MAX_PACED_NS
+                self._pacer.wait(pts_ns, NS // 25, restart=is_gap)
                 captured_ns = time.monotonic_ns()
             yield Frame(
                 index=index,

@@ -14,8 +14,10 @@ MAX_LAG_NS = NS // 2
 class RealtimePacer:
     """Hold each frame back until it is due on the monotonic clock."""
 
-    def __init__(self, stop: threading.Event) -> None:
+    def __init__(self, stop: threading.Event, *, reserve_ns: int = 0) -> None:
+        """After a lag, wait `reserve_ns` before playback continues, so that a smaller lag is no gap."""
         self._stop = stop
+        self._reserve_ns = reserve_ns
         self._offset_ns: int | None = None
         self._last_due_ns = 0
         self._last_pts_ns = 0
@@ -32,7 +34,8 @@ class RealtimePacer:
             self._offset_ns = self._last_due_ns + interval_ns - pts_ns
         due_ns = self._offset_ns + pts_ns
         if now_ns - due_ns > MAX_LAG_NS:
-            self._offset_ns, due_ns = now_ns - pts_ns, now_ns
+            due_ns = now_ns + self._reserve_ns
+            self._offset_ns = due_ns - pts_ns
         self._last_due_ns, self._last_pts_ns = due_ns, pts_ns
         if due_ns > now_ns:
             self._stop.wait((due_ns - now_ns) / NS)

@@ -17,6 +17,7 @@ from support.clips import X264, draw
 SEGMENT_S = 1.0
 FPS = 25
 LISTED = 4
+DISCONTINUITY = "#EXT-X-DISCONTINUITY"
 
 
 def write_segment(path: Path, number: int, *, start_ticks: int = 0) -> Path:
@@ -35,14 +36,35 @@ def write_segment(path: Path, number: int, *, start_ticks: int = 0) -> Path:
 
 
 class HlsServer:
-    """Serve `/live.m3u8`, and `/film.m3u8` with an end. While `going` is cleared, no new segment is added."""
+    """Serve `/live.m3u8`, and `/film.m3u8` with an end. While `going` is cleared, no new segment is added.
 
-    def __init__(self, segments: list[Path]) -> None:
+    `name`: the URL of a segment in the playlist, with its number as `{}`. `tags` precede each segment, `head` the
+    first. `extra`: other files by path.
+    """
+
+    def __init__(
+        self,
+        segments: list[Path],
+        *,
+        name: str = "{}.ts",
+        tags: tuple[str, ...] = (),
+        head: tuple[str, ...] = (),
+        extra: dict[str, bytes] | None = None,
+    ) -> None:
         self.segments = segments
+        self._tags = tags
+        self._head = head
+        self._name = name
+        self._files = {f"/{name.format(i)}": path for i, path in enumerate(segments)}
+        self._extra = extra or {}
         self.going = threading.Event()
         self.going.set()
         self._began = time.monotonic()
         self._position = 0
+
+    def skip(self, seconds: float) -> None:
+        """Add the segments of so many seconds at once, as after a pause of the server only."""
+        self._began -= seconds
 
     def playlist(self, *, live: bool) -> str:
         """Return the playlist as of now."""
@@ -51,17 +73,17 @@ class HlsServer:
         first = min(self._position, len(self.segments) - LISTED) if live else 0
         listed = range(first, first + LISTED) if live else range(len(self.segments))
         lines = ["#EXTM3U", "#EXT-X-VERSION:3", "#EXT-X-TARGETDURATION:1", f"#EXT-X-MEDIA-SEQUENCE:{first}"]
+        lines += self._head
         for i in listed:
-            lines += [f"#EXTINF:{SEGMENT_S:.3f},", f"{i}.ts"]
+            lines += [*self._tags, f"#EXTINF:{SEGMENT_S:.3f},", self._name.format(i)]
         return "\n".join([*lines, *([] if live else ["#EXT-X-ENDLIST"]), ""])
 
     def body_of(self, path: str) -> bytes | None:
         """Return the response body for `path`; None if there is none."""
         if path in ("/live.m3u8", "/film.m3u8"):
             return self.playlist(live=path == "/live.m3u8").encode()
-        name = path.strip("/")
-        found = [segment for segment in self.segments if segment.name == name]
-        return found[0].read_bytes() if found else None
+        found = self._files.get(path)
+        return found.read_bytes() if found else self._extra.get(path)
 
 
 @contextmanager

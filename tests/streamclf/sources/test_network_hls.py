@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.clips import read_number
-from support.hls import FPS, HlsServer, serving, write_segment
+from support.hls import DISCONTINUITY, FPS, HlsServer, serving, write_segment
 
 from streamclf.config.service import StreamConfig
 from streamclf.errors import SourceError
@@ -55,6 +55,54 @@ def test_a_playlist_with_an_end_is_played_to_its_end(segments: list[Path]) -> No
     with serving(HlsServer(segments[:2])) as base, open_source(live(f"{base}/film.m3u8")) as source:
         assert not source.live
         assert numbers(list(source)) == list(range(2 * FPS))
+
+
+@pytest.mark.parametrize("name", ["seg/{}?token=1", "{}.jpg", "{}.ts?file=a.exe", "get.php?n={}"])
+def test_segments_may_have_any_name(segments: list[Path], name: str) -> None:
+    with serving(HlsServer(segments, name=name)) as base, open_source(live(f"{base}/live.m3u8")) as source:
+        seen = numbers(list(itertools.islice(source, 30)))
+    assert seen == list(range(seen[0], seen[0] + 30))
+
+
+@pytest.mark.usefixtures("without_pacing")
+@pytest.mark.parametrize("tags", [(), (DISCONTINUITY,)], ids=["", "with discontinuity tags"])
+@pytest.mark.parametrize("jump_s", [0, -1, 40_000], ids=["one clock", "each from 0", "other times"])
+def test_segments_that_were_written_alone_have_no_damage_and_no_gap(
+    tmp_path: Path, jump_s: int, tags: tuple[str, ...]
+) -> None:
+    """Each begins with continuity counters from 0, which FFmpeg takes for damage, and maybe with other time stamps."""
+    alone = [write_segment(tmp_path / f"{i}.ts", i, start_ticks=(9 + i * jump_s) * 90_000 % 2**33) for i in range(6)]
+    with serving(HlsServer(alone, tags=tags)) as base, open_source(live(f"{base}/live.m3u8")) as source:
+        frames = list(itertools.islice(source, 90))
+    seen = numbers(frames)
+    assert seen == list(range(seen[0], seen[0] + 90))
+    assert not any(frame.corrupt or frame.broken for frame in frames)
+    assert {round((b.pts_ns - a.pts_ns) / 1e6) for a, b in itertools.pairwise(frames)} == {40}
+
+
+@pytest.mark.usefixtures("without_pacing")
+def test_damage_inside_a_segment_is_marked(segments: list[Path], tmp_path: Path) -> None:
+    damaged = [tmp_path / f"{i}.ts" for i in range(4)]
+    for path, segment in zip(damaged, segments, strict=False):
+        data = segment.read_bytes()
+        middle = len(data) // 188 // 2 * 188
+        path.write_bytes(data[:middle] + data[middle + 188 :])
+    with serving(HlsServer(damaged)) as base, open_source(live(f"{base}/live.m3u8")) as source:
+        frames = list(itertools.islice(source, 40))
+    assert any(frame.broken for frame in frames)
+
+
+def test_segments_that_expire_unread_stop_the_stream_for_no_longer(segments: list[Path]) -> None:
+    """To wait for the time of the skipped segments would let the next ones expire as well, for ever."""
+    hls = HlsServer(segments)
+    with serving(hls) as base, open_source(live(f"{base}/live.m3u8")) as source:
+        frames = list(itertools.islice(source, 5))
+        hls.skip(7)
+        frames += itertools.islice(source, 80)
+    gaps = [round((b.pts_ns - a.pts_ns) / 1e9) for a, b in itertools.pairwise(frames)]
+    assert sorted(gaps)[-1] >= 3, "the skipped segments are a gap"
+    waits = [(b.captured_ns - a.captured_ns) / 1e9 for a, b in itertools.pairwise(frames)]
+    assert max(waits) < 2.5
 
 
 def test_a_playlist_that_stops_growing_fails_after_the_read_timeout(
