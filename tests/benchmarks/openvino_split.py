@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import engines  # isort: skip  # noqa: F401 - switches OpenVINO's usage reports off, before OpenVINO is imported
+
 from collections import defaultdict, deque
 from pathlib import Path
 from typing import Any

@@ -1,0 +1,102 @@
+"""No command contacts another machine on its own, and none writes outside its folders: usage reports are off."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+from support.bundles import make_brightness_bundle
+from support.clip_recipes import clip_recipe_tree
+from support.clips import write_clip
+from support.labelled import write_set
+
+ROOT = Path(__file__).parents[2]
+NO_NETWORK = ROOT / "tests" / "support" / "no_network"
+
+
+class Sandbox:
+    """Run programs with an empty home directory, and with every attempt to reach another machine refused."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.home, self.attempts = folder / "work", folder / "home", folder / "attempts"
+        self.folder.mkdir()
+        self.home.mkdir()
+        self.attempts.touch()
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `python ARGUMENTS`."""
+        keep = {key: os.environ[key] for key in ("PATH", "LANG", "LD_LIBRARY_PATH") if key in os.environ}
+        env = {
+            **keep,
+            "HOME": str(self.home),
+            "PYTHONPATH": f"{NO_NETWORK}:{ROOT}",
+            "ATTEMPTS": str(self.attempts),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        return subprocess.run(
+            [sys.executable, *arguments], cwd=self.folder, env=env, capture_output=True, text=True, timeout=150
+        )
+
+    def check(self, done: subprocess.CompletedProcess[str]) -> None:
+        """Fail if the program failed, tried to reach another machine, or wrote outside the folder of engines."""
+        assert self.attempts.read_text() == ""
+        assert done.returncode == 0, done.stderr
+        written = {path.relative_to(self.home).parts[:2] for path in self.home.rglob("*") if path.is_file()}
+        assert written <= {(".cache", "streamclf")}
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Sandbox:
+    return Sandbox(tmp_path)
+
+
+def test_the_sandbox_notices_an_attempt(sandbox: Sandbox) -> None:
+    lookup = "import socket; socket.getaddrinfo('www.example.org', 443)"
+    assert sandbox.run("-c", lookup).returncode == 1
+    assert "www.example.org" in sandbox.attempts.read_text()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("classify", "film.mp4", "--model", "bundle", "--backend", "openvino"),
+        ("classify", "film.mp4", "--model", "bundle", "--backend", "onnxruntime"),
+        ("compile", "bundle", "--backend", "openvino"),
+        ("compile", "gestures", "--backend", "openvino", "--explain"),
+        ("doctor",),
+    ],
+    ids=" ".join,
+)
+def test_a_command_contacts_nobody(sandbox: Sandbox, arguments: Sequence[str]) -> None:
+    pytest.importorskip("openvino")
+    pytest.importorskip("onnxruntime")
+    make_brightness_bundle(sandbox.folder / "bundle")
+    write_clip(sandbox.folder / "film.mp4")
+    sandbox.check(sandbox.run("-m", "streamclf", *arguments))
+
+
+def test_a_service_contacts_nobody(sandbox: Sandbox) -> None:
+    make_brightness_bundle(sandbox.folder / "bundle")
+    write_clip(sandbox.folder / "film.mp4")
+    config = {
+        "model": "bundle",
+        "publish": {"events": "tcp://127.0.0.1:*", "replay": "tcp://127.0.0.1:*"},
+        "streams": {"film": {"url": "film.mp4", "loop": True}},
+    }
+    (sandbox.folder / "service.yaml").write_text(yaml.safe_dump(config))
+    done = sandbox.run("-m", "streamclf", "run", "service.yaml", "--seconds", "4")
+    sandbox.check(done)
+    assert "publishing on" in done.stderr
+
+
+def test_training_and_export_contact_nobody(sandbox: Sandbox) -> None:
+    write_set(sandbox.folder / "films", clips=4, validation=2)
+    recipe = sandbox.folder / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(clip_recipe_tree(sandbox.folder / "films")))
+    sandbox.check(sandbox.run("-m", "training", "train", str(recipe), "--run", "run"))
+    sandbox.check(sandbox.run("-m", "training", "export", "run", "--output", "trained"))
