@@ -6,19 +6,16 @@ import errno
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from fractions import Fraction
 from typing import Any
 
 import av
 import av.error
-import av.stream
 from av.container import InputContainer
 from av.packet import Packet
-from av.video.stream import VideoStream
 
 from streamclf.errors import SourceError, SourceRefusedError
 from streamclf.redact import redact
+from streamclf.sources.av_opening import choose_stream, film_clock, prepare_stream, to_ns
 from streamclf.sources.corruption import DamageTracker
 from streamclf.sources.decoded_frame import DecodedFrame, oriented, plausible_aspect
 from streamclf.sources.failure_messages import (
@@ -42,14 +39,11 @@ from streamclf.sources.hw_decode import (
     device_note,
     uses_hardware,
 )
+from streamclf.sources.long_pictures import FilmFrameSelector
 from streamclf.sources.packet_kind import PacketClassifier
-from streamclf.units import NS
 
 TOLERANT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 """A title in another encoding is no reason to refuse a file. From PyAV 19 on the option is not needed."""
-TEXT_CODECS = frozenset({"ansi", "bintext", "xbin", "idf"})
-"""FFmpeg reads any text file as a film of a terminal, with these codecs."""
-
 PACKETS_MISSED = "RTP: missed"
 """FFmpeg's log line about packets that a network lost. It is the only sign: frames around the gap are not marked."""
 SEGMENT_BEGINS = "HLS request for url"
@@ -96,8 +90,8 @@ class AvContainer:
         self._log_level = av.logging.WARNING
         self._unchecked = 0  # packets until FFmpeg's marks of damage are used again
         try:
-            self._stream = self._choose_stream()
-            self._prepare(low_delay)
+            self._stream = choose_stream(self._container, self._shown)
+            prepare_stream(self._container, self._stream, low_delay=low_delay)
         except BaseException:
             self.close()
             raise
@@ -110,6 +104,8 @@ class AvContainer:
         self._note = device_note(hardware, context, context.name)
         self._classifier = PacketClassifier(context.name, context.extradata)
         self._skipper: PacketSkipper[Packet[Any]] = PacketSkipper(low_delay=low_delay)
+        self._clock = None if self.is_endless and timeouts is not None else film_clock(self._container, self._stream)
+        self._film_selector: FilmFrameSelector | None = None
 
     @property
     def info(self) -> SourceInfo:
@@ -133,14 +129,10 @@ class AvContainer:
         """Whether the video arrives in segments of seconds, as with HLS."""
         return "hls" in self._container.format.name.split(",")
 
-    @property
-    def start_ns(self) -> int:
-        """Media time at which the video begins, in nanoseconds."""
-        start = self._stream.start_time
-        return 0 if start is None else _to_ns(start, self._stream.time_base)
-
     def set_frame_selector(self, selector: FrameSelector) -> None:
         """Skip frames that `selector` does not need."""
+        if self._clock is not None:
+            selector = self._film_selector = FilmFrameSelector(selector)
         self._skipper.selector = selector
 
     def close(self) -> None:
@@ -148,7 +140,7 @@ class AvContainer:
         self._container.close()
 
     def frames(self) -> Iterator[DecodedFrame]:
-        """Iterate over all frames until the end.
+        """Iterate over all frames until the end. In a film, media time begins at 0 and increases strictly.
 
         Raises `SourceError` for a fault, a time-out, or a video without any frame; `HardwareError` if a device is the
         reason for the latter.
@@ -184,12 +176,13 @@ class AvContainer:
         kind = self._classifier.classify(memoryview(packet))
         # A packet marked for discarding gives no frame; one that a stall held back gives an old one.
         intact = not (packet.is_corrupt or packet.is_discard or self._held_s or self._damage.pending)
+        is_orderly = self._clock is None or self._clock.orderly
         return self._skipper.push(
             packet,
-            None if packet.pts is None or not self._timed else _to_ns(packet.pts, packet.time_base),
+            None if packet.pts is None or not self._timed else to_ns(packet.pts, packet.time_base),
             arrived_ns=time.monotonic_ns(),
             key=packet.is_keyframe,
-            disposable=kind.disposable,
+            disposable=kind.disposable and is_orderly,
             intact=intact,
         )
 
@@ -197,11 +190,16 @@ class AvContainer:
         """Iterate over the frames that `packet` gives, each after the frames skipped before it."""
         if packet.is_corrupt:
             self._damage.add_damage()
+        stamp_ns = self._packet_ns(packet)
+        if self._clock is not None and packet.size and not packet.is_discard:
+            self._clock.add_packet(stamp_ns, key=packet.is_keyframe)
         try:
             frames: list[Any] = list(packet.decode())
         except (av.error.FFmpegError, ValueError):
             # One broken packet does not end a stream. If no frame follows, `_check_waiting` does.
             self.undecodable += 1
+            if self._clock is not None:
+                self._clock.drop_packet(stamp_ns)
             self._damage.add_damage()
             self._skipper.pause_until_key()
             self._failed_key |= packet.is_keyframe and not packet.is_corrupt
@@ -223,14 +221,33 @@ class AvContainer:
             oriented=None,
             width=self._size[0],
             height=self._size[1],
-            pts_ns=skipped.at_ns,
+            pts_ns=skipped.at_ns if self._clock is None else self._clock.skipped_ns(skipped.at_ns),
             corrupt=self._damage.corrupt,
             arrived_ns=skipped.arrived_ns,
         )
 
     def _time_ns(self, frame: av.VideoFrame) -> int | None:
         pts = None if not self._timed else frame.pts if frame.pts is not None else frame.dts
-        return None if pts is None else _to_ns(pts, frame.time_base or self._stream.time_base)
+        return None if pts is None else to_ns(pts, frame.time_base or self._stream.time_base)
+
+    def _media_ns(self, frame: av.VideoFrame) -> int | None:
+        """Return a film's media time; a live source's time stamp."""
+        stamp_ns, clock = self._time_ns(frame), self._clock
+        if clock is None:
+            return stamp_ns
+        has_b_frames = bool(self._stream.codec_context.has_b_frames)
+        media_ns = clock.frame_ns(stamp_ns, self._duration_ns(frame), has_b_frames=has_b_frames)
+        if self._film_selector is not None:
+            self._film_selector.shift_ns = clock.offset_ns
+        return media_ns
+
+    def _duration_ns(self, frame: av.VideoFrame) -> int:
+        """Return how long the file says that the frame lasts; 0 if it does not."""
+        return to_ns(max(0, frame.duration or 0), frame.time_base or self._stream.time_base)
+
+    def _packet_ns(self, packet: Packet[Any]) -> int | None:
+        stamp = packet.dts if packet.pts is None else packet.pts
+        return None if stamp is None else to_ns(stamp, packet.time_base)
 
     def _packets(self) -> Iterator[Packet[Any] | None]:
         """Iterate over packets of the chosen stream; None stands for a packet of another, to check time-outs."""
@@ -301,10 +318,11 @@ class AvContainer:
             oriented=turned,
             width=turned.width,
             height=turned.height,
-            pts_ns=self._time_ns(frame),
+            pts_ns=self._media_ns(frame),
             corrupt=corrupt,
             broken=broken,
             held_s=self._held_s,
+            duration_ns=self._duration_ns(frame),
         )
 
     def _open(self, url: str, options: dict[str, str]) -> InputContainer:
@@ -325,29 +343,6 @@ class AvContainer:
             raise SourceError(f"{self._shown}: {timeout_message(limits, opening=True)}")
         return opened
 
-    def _choose_stream(self) -> VideoStream:
-        # FFmpeg counts the cover image of a music file as video.
-        streams = [stream for stream in self._container.streams.video if not _is_cover(stream)]
-        if not streams:
-            kinds = ", ".join(sorted({f"{stream.type}" for stream in self._container.streams})) or "nothing"
-            raise SourceError(f"{self._shown}: holds {kinds}, no video; give a source with a video stream")
-        stream = max(streams, key=lambda candidate: candidate.codec_context.width * candidate.codec_context.height)
-        if stream.codec_context.name in TEXT_CODECS:
-            raise SourceError(f"{self._shown}: a text file, not a video that FFmpeg can read; check the path")
-        return stream
-
-    def _prepare(self, low_delay: bool) -> None:
-        for other in self._container.streams:
-            if other.index != self._stream.index:
-                with suppress(AttributeError):  # PyAV before 17 reads and ignores them
-                    other.discard = av.stream.Discard.all
-        context = self._stream.codec_context
-        # Every frame thread of a decoder holds one frame back.
-        context.thread_type = "NONE" if low_delay or uses_hardware(context) else "AUTO"
-        if low_delay:
-            context.thread_count = 1
-            context.options = {"flags": "low_delay"}  # by name: the Python spelling differs between PyAV's versions
-
     def _translated(self, error: Exception, *, opening: bool) -> SourceError:
         """Return our error for PyAV's, without its text, which contains the URL with its password."""
         limits = self._timeouts
@@ -362,14 +357,3 @@ class AvContainer:
                 return SourceError(f"{self._shown}: {TLS_FAILURE}")
         kind = SourceRefusedError if isinstance(error, REFUSED_ERRORS) else SourceError
         return kind(f"{self._shown}: {error_message(error, opening=opening)}")
-
-
-def _is_cover(stream: VideoStream) -> bool:
-    disposition = getattr(stream, "disposition", None)  # PyAV 15 and later
-    return disposition is not None and bool(disposition & disposition.attached_pic)
-
-
-def _to_ns(value: int, time_base: Fraction | None) -> int:
-    if time_base is None:
-        return 0
-    return (2 * value * NS * time_base.numerator + time_base.denominator) // (2 * time_base.denominator)

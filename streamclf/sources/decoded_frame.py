@@ -30,7 +30,8 @@ class DecodedFrame(NamedTuple):
 
     `held_s`: FFmpeg detects the end of a frame only when the next one begins. In a stall it holds the last frame back
     and returns it when its time-out expires, this many seconds old; 0 for all other frames. `wall_ns` is the Unix time
-    of the exposure by the camera's clock, if the camera sends it.
+    of the exposure by the camera's clock, if the camera sends it. `duration_ns` is how long a film shows the frame; 0
+    if it does not say so. `repeated`: the image is that of the frame before, which lasts long.
     """
 
     oriented: OrientedFrame | None
@@ -42,6 +43,8 @@ class DecodedFrame(NamedTuple):
     held_s: float = 0.0
     arrived_ns: int = 0
     wall_ns: int | None = None
+    duration_ns: int = 0
+    repeated: bool = False
 
 
 def oriented(frame: av.VideoFrame, pixel_aspect: Fraction) -> OrientedFrame:

@@ -11,20 +11,21 @@ from pathlib import Path
 
 from streamclf.errors import SourceError
 from streamclf.sources.av_container import AvContainer
+from streamclf.sources.av_opening import ASSUMED_FPS
 from streamclf.sources.decoded_frame import DecodedFrame
 from streamclf.sources.frame import Frame, Source, SourceInfo
-from streamclf.sources.frame_skipping import FrameSelector, ShiftedFrameSelector
+from streamclf.sources.frame_skipping import FrameSelector
 from streamclf.sources.hw_decode import Decode, HardwareError, choose_device
+from streamclf.sources.long_pictures import with_long_pictures
 from streamclf.sources.pacing import RealtimePacer
 from streamclf.sources.resize import FrameRenderer
 from streamclf.units import NS
 
-ASSUMED_FPS = 25.0
-"""The rate of a file whose frames have no time stamps and that does not declare a rate; FFmpeg assumes the same."""
-
 
 class FileSource(Source):
-    """The frames of the file `path`; media time begins at 0.
+    """The frames of the file `path`; media time begins at 0 and increases strictly.
+
+    A picture lasts until the next one: a long one is repeated.
 
     `realtime`: return each frame at its time, as a camera would. `loop`: at the end begin again, with a
     `discontinuity`.
@@ -47,7 +48,7 @@ class FileSource(Source):
         self._stop = stop or threading.Event()
         self._pacer = RealtimePacer(self._stop) if realtime else None
         self._decode = decode
-        self._selector: ShiftedFrameSelector | None = None
+        self._selector: FrameSelector | None = None
         self._render = FrameRenderer()
         self._index = 0
         self._container = self._open()
@@ -68,7 +69,7 @@ class FileSource(Source):
 
     def set_frame_selector(self, selector: FrameSelector) -> None:
         """See `Source`."""
-        self._selector = ShiftedFrameSelector(selector)
+        self._selector = selector
 
     def close(self) -> None:
         """Close the file."""
@@ -94,33 +95,27 @@ class FileSource(Source):
     def _decoded_frames(self) -> Iterator[DecodedFrame]:
         while True:
             if self._selector is not None:
-                self._selector.shift_ns = -self._container.start_ns
                 self._container.set_frame_selector(self._selector)
             try:
-                yield from self._container.frames()
+                yield from with_long_pictures(self._container.frames())
                 return
             except HardwareError:  # before the first frame
                 self._container.close()
                 self._container = self._open()
 
     def _run(self, *, first_run: bool) -> Iterator[Frame]:
-        info = self._container.info
-        interval_ns = round(NS / (info.fps or ASSUMED_FPS))
-        start_ns = self._container.start_ns
-        pts_ns: int | None = None
+        interval_ns = round(NS / (self._container.info.fps or ASSUMED_FPS))
+        is_first = True
         for decoded in self._decoded_frames():
-            is_first = pts_ns is None
-            if decoded.pts_ns is not None:
-                pts_ns = decoded.pts_ns - start_ns
-            else:
-                pts_ns = 0 if pts_ns is None else pts_ns + interval_ns
+            assert decoded.pts_ns is not None  # a film's frames have their times
             if self._pacer is not None:
-                self._pacer.wait(pts_ns, interval_ns, restart=is_first)
+                self._pacer.wait(decoded.pts_ns, interval_ns, restart=is_first)
             if self._stop.is_set():
                 return
-            yield self._frame(decoded, pts_ns, discontinuity=is_first and not first_run)
+            yield self._frame(decoded, decoded.pts_ns, begins=is_first, discontinuity=is_first and not first_run)
+            is_first = False
 
-    def _frame(self, decoded: DecodedFrame, pts_ns: int, *, discontinuity: bool) -> Frame:
+    def _frame(self, decoded: DecodedFrame, pts_ns: int, *, begins: bool, discontinuity: bool) -> Frame:
         self._index += 1
         return Frame(
             index=self._index - 1,
@@ -131,6 +126,8 @@ class FileSource(Source):
             corrupt=decoded.corrupt,
             broken=decoded.broken,
             discontinuity=discontinuity,
+            continues=not begins,
+            repeated=decoded.repeated,
             image=decoded.oriented,
             render=self._render,
         )

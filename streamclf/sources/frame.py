@@ -31,7 +31,8 @@ class Frame:
 
     `corrupt`: the image differs from what the camera sent. `broken`: it does so by damage of its own, not only because
     it is predicted from a damaged frame (`streamclf.sources.corruption`). `discontinuity`: time or content does not
-    continue the frame before, as when a file begins again.
+    continue the frame before, as when a file begins again. `continues`: the image before lasted until this frame,
+    however long that was, as in a film; it is no gap. `repeated`: the image is that of the frame before.
 
     `width` and `height` are the image's in display orientation, with rotation and pixel shape applied. `image` is None
     for a frame that was not decoded, because the consumer does not need it (`Source.set_frame_selector`); such a frame
@@ -48,6 +49,8 @@ class Frame:
     corrupt: bool = False
     broken: bool = False
     discontinuity: bool = False
+    continues: bool = False
+    repeated: bool = False
     wall_ns: int | None = None
     image: Any = field(repr=False, compare=False)
     render: RenderFunction = field(repr=False, compare=False)

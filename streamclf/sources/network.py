@@ -21,6 +21,7 @@ from streamclf.sources.frame import Frame, Source, SourceInfo
 from streamclf.sources.frame_skipping import FrameSelector, ShiftedFrameSelector
 from streamclf.sources.hw_decode import Decode, choose_device
 from streamclf.sources.live_clock import LiveClock, SegmentClock
+from streamclf.sources.long_pictures import with_long_pictures
 from streamclf.sources.pacing import RealtimePacer
 from streamclf.sources.resize import FrameRenderer
 from streamclf.sources.rtsp.fallback import FALLBACK_CACHE, UnsupportedStreamError
@@ -251,7 +252,8 @@ class NetworkSource(Source):
     def _read(self) -> Iterator[Frame]:
         clock = self._clock
         last_ns = interval_ns = captured_ns = 0
-        for index, decoded in enumerate(self._reader.frames()):
+        frames = self._reader.frames()
+        for index, decoded in enumerate(frames if self.live else with_long_pictures(frames)):
             if self._stop.is_set():
                 return
             # A skipped frame is returned later than it arrived, possibly after a frame that arrived later.
@@ -282,6 +284,8 @@ class NetworkSource(Source):
                 broken=decoded.broken,
                 discontinuity=clock.is_discontinuous,
                 wall_ns=None if clock.uses_arrival else decoded.wall_ns,
+                continues=index > 0 and not self.live,
+                repeated=decoded.repeated,
                 image=decoded.oriented,
                 render=self._render,
             )

@@ -42,13 +42,19 @@ class ChunkBuilder:
         is_new = discontinuity or frame.discontinuity
         # The sampler had answered that it does not need a skipped frame. If it needs the frame now, after a stall or
         # damage, the frame counts as lost.
-        if frame.image is None and self._sampler.peek(frame.pts_ns, discontinuity=is_new).current:
+        continues = frame.continues
+        if frame.image is None and self._sampler.peek(frame.pts_ns, discontinuity=is_new, continues=continues).current:
             return ()
         previous = self._previous
         if previous is not None and previous.image is None:
-            is_new = is_new or self._sampler.peek(frame.pts_ns).previous > 0
+            is_new = is_new or self._sampler.peek(frame.pts_ns, continues=continues).previous > 0
         placements = self._sampler.push(
-            frame.pts_ns, frame.captured_ns, corrupt=frame.corrupt, broken=frame.broken, discontinuity=is_new
+            frame.pts_ns,
+            frame.captured_ns,
+            corrupt=frame.corrupt,
+            broken=frame.broken,
+            discontinuity=is_new,
+            continues=continues,
         )
         # Of two frames with the same time the sampler keeps the first. Keeping the frame costs nothing, because it is
         # not yet converted to RGB.

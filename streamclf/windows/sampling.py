@@ -65,7 +65,8 @@ class Sampler:
     | 280 is lost, 320 | 340 | 300 (320 is nearer than 240) |
 
     A segment ends at a `discontinuity`, when time goes backwards, and at a gap. A gap is longer than `gap_ns` (one
-    chunk); in a source whose own intervals are longer, it is longer than two and a half of them.
+    chunk); in a source whose own intervals are longer, it is longer than two and a half of them. Before a frame that
+    `continues`, as the frames of a film do, there is no gap.
     """
 
     def __init__(self, fps: Fraction, gap_ns: int) -> None:
@@ -84,7 +85,7 @@ class Sampler:
         """Return the media time of grid point `point` of this segment, rounded to nanoseconds."""
         return self._anchor_ns + (point * self._period + self._num) // (2 * self._num)
 
-    def push(self, pts_ns: int, discontinuity: bool = False) -> PointCounts:
+    def push(self, pts_ns: int, discontinuity: bool = False, continues: bool = False) -> PointCounts:
         """Add the next frame's time and return how many points it and the frame before it fill now."""
         previous_ns = self._previous_ns
         if previous_ns is None or discontinuity or pts_ns < previous_ns:
@@ -92,7 +93,7 @@ class Sampler:
         interval = pts_ns - previous_ns
         if interval == 0:  # the same time twice: the first frame counts
             return NO_POINTS
-        is_gap = interval > self._gap_ns and interval > int(SLOW_SOURCE_INTERVALS * self._shortest_ns)
+        is_gap = not continues and interval > self._gap_ns and interval > int(SLOW_SOURCE_INTERVALS * self._shortest_ns)
         if interval <= SLOWEST_INTERVAL_NS:
             self._intervals.append(interval)
             self._shortest_ns = min(self._intervals)
@@ -133,11 +134,11 @@ class Sampler:
         anchor = 2 * self._num * self._anchor_ns
         return (high - anchor) // self._period > (low - anchor) // self._period
 
-    def peek(self, pts_ns: int, discontinuity: bool = False) -> PointCounts:
+    def peek(self, pts_ns: int, discontinuity: bool = False, continues: bool = False) -> PointCounts:
         """Return the result that `push` would have, without pushing."""
         other = copy.copy(self)
         other._intervals = deque(self._intervals, INTERVALS)
-        return other.push(pts_ns, discontinuity)
+        return other.push(pts_ns, discontinuity, continues)
 
     def _begin(self, pts_ns: int) -> PointCounts:
         self._anchor_ns = self._previous_ns = pts_ns
@@ -232,15 +233,16 @@ class ChunkSampler:
         corrupt: bool = False,
         broken: bool = False,
         discontinuity: bool = False,
+        continues: bool = False,
     ) -> tuple[FramePlacement, ...]:
-        """Add the next frame. Returns the placements that it causes, in order."""
+        """Add the next frame. Returns the placements that it causes, in order. `continues`: see `Sampler`."""
         if not broken:
             self._damaged_since_ns = None
         elif self._too_damaged(pts_ns, discontinuity):
             self.dropped_corrupt += 1
             self._broken = True
             return ()
-        counts = self._sampler.push(pts_ns, discontinuity or self._broken)
+        counts = self._sampler.push(pts_ns, discontinuity or self._broken, continues)
         self._broken = False
         previous, current = self._seen, _LastFrame(pts_ns, captured_ns, corrupt or broken, counts.current)
         if counts.new_segment:
@@ -265,9 +267,9 @@ class ChunkSampler:
         """See `Sampler.may_need_previous`."""
         return self._broken or self._sampler.may_need_previous(before_ns, at_ns, shortest_ns)
 
-    def peek(self, pts_ns: int, *, discontinuity: bool = False) -> PointCounts:
+    def peek(self, pts_ns: int, *, discontinuity: bool = False, continues: bool = False) -> PointCounts:
         """Return the point counts that pushing an undamaged frame at `pts_ns` would have, without pushing it."""
-        return self._sampler.peek(pts_ns, discontinuity or self._broken)
+        return self._sampler.peek(pts_ns, discontinuity or self._broken, continues)
 
     def _too_damaged(self, pts_ns: int, discontinuity: bool) -> bool:
         """Return whether the broken frames, this one included, last longer than a chunk."""

@@ -62,6 +62,16 @@ def test_a_bad_file_does_not_stop_the_others(here: Path, capsys: pytest.CaptureF
     assert err == "streamclf: absent.mp4: no such file; check the path\n"
 
 
+def test_a_film_of_an_unknown_codec_does_not_stop_the_others(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_clip(here / "a.mp4", frames=50).read_bytes()
+    (here / "unknown.mp4").write_bytes(data.replace(b"avc1", b"zzzz").replace(b"avcC", b"zzzC"))
+    assert classify("unknown.mp4", "a.mp4", "--json") == 1
+    out, err = capsys.readouterr()
+    assert [json.loads(line)["file"] for line in out.splitlines()] == ["a.mp4"]
+    assert err.startswith("streamclf: unknown.mp4: FFmpeg has no decoder for the codec of its video")
+    assert err.count("\n") == 1
+
+
 @pytest.mark.parametrize(("width", "height"), [(2, 2), (7680, 4320)])
 def test_the_smallest_and_the_largest_frames_are_classified(
     here: Path, capsys: pytest.CaptureFixture[str], width: int, height: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -195,3 +195,58 @@ def split_nal_units(annex_b: bytes) -> tuple[bytes, ...]:
     # A start code is 00 00 01. A zero before it, if there is one, belongs to the end of the NAL unit before.
     parts = annex_b.split(b"\0\0\1")[1:]
     return tuple(part.rstrip(b"\0") if i + 1 < len(parts) else part for i, part in enumerate(parts))
+
+
+def remux(source: Path, target: Path, time: Callable[[int, int], int], *, per_s: int = 1000) -> Path:
+    """Copy a clip's packets with other time stamps, also with disordered ones.
+
+    `time`: (the packet's number, its time stamp in units of 1 / `per_s` s) -> its new time stamp.
+    """
+    options = {"avoid_negative_ts": "disabled"}
+    with av.open(str(source)) as reader, av.open(str(target), "w", options=options) as writer:
+        video = reader.streams.video[0]
+        stream: Any = writer.add_stream_from_template(video)
+        for number, packet in enumerate(packet for packet in reader.demux(video) if packet.size):
+            assert packet.pts is not None
+            stamp = time(number, round(packet.pts * packet.time_base * per_s))
+            packet.duration = round((packet.duration or 0) * packet.time_base * per_s)
+            packet.stream, packet.time_base = stream, Fraction(1, per_s)
+            # FFmpeg wants decoding times that increase and are no later than the others; Matroska does not store them.
+            packet.pts, packet.dts = stamp, number - (1 << 40)
+            writer.mux(packet)
+    return target
+
+
+def write_packed_avi(path: Path, *, frames: int = 50, width: int = 320, height: int = 180) -> Path:
+    """Write MPEG-4 in AVI as XviD and DivX do: a P and a B frame in one packet, then an empty one in place of the B."""
+    encoder: Any = av.CodecContext.create("mpeg4", "w")
+    encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
+    encoder.time_base, encoder.framerate = Fraction(1, 25), Fraction(25)
+    encoder.options = {"bf": "1", "g": "12", "q": "2"}
+    coded: list[bytes] = []
+    for i in range(frames):
+        frame = av.VideoFrame.from_ndarray(draw(i, width, height), "rgb24")
+        frame.pts = i
+        coded += [bytes(packet) for packet in encoder.encode(frame)]
+    coded += [bytes(packet) for packet in encoder.encode(None)]
+    packets: list[bytes] = []
+    while coded:
+        first = coded.pop(0)
+        is_packed = bool(coded) and _mpeg4_kind(coded[0]) == 2
+        packets += [first + coded.pop(0), b"\0\0\1\xb6\x50\x4f"] if is_packed else [first]
+    head = packets[0].find(b"\0\0\1\xb6")
+    packets[0] = packets[0][:head] + b"\0\0\1\xb2DivX503b1393p\0" + packets[0][head:]
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for i, data in enumerate(packets):
+            packet = av.Packet(data)
+            packet.stream, packet.time_base, packet.pts, packet.dts = stream, Fraction(1, 25), i, i
+            packet.is_keyframe = _mpeg4_kind(data) == 0
+            container.mux(packet)
+    return path
+
+
+def _mpeg4_kind(data: bytes) -> int:
+    """Return the kind of the first frame in `data`: 0 for I, 1 for P, 2 for B."""
+    return data[data.find(b"\0\0\1\xb6") + 4] >> 6

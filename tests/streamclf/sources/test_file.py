@@ -72,12 +72,32 @@ def test_a_variable_frame_rate_is_sampled_by_time_stamps(tmp_path: Path) -> None
     times = [0, 33, 66, 100, 250, 260, 270, 400, 433, 466, 500]
     path = write_clip(tmp_path / "vfr.mkv", times_ms=times)
     assert [frame.pts_ns // MS for frame in frames_of(path)] == times
+    # 0, 100, 200 (nearest 250), 300 (270), 400, 500. Intervals of over 100 ms are no gaps: a picture lasts.
+    assert sampled(path, fps=10) == [(1, 0), (1, 3), (1, 4), (1, 6), (1, 7), (1, 10)]
+
+
+def sampled(path: Path, fps: float) -> list[tuple[int, int]]:
+    """Return the segment and the frame number of each grid point."""
     with open_source(fast(path)) as source:
-        chunks = list(read_chunks(source, fps=10, frames_per_chunk=1, height=90, width=160, resize="stretch"))
-    # 0, 100, 200 (nearest 250), 300 (270), 400, 500; gaps of over 100 ms end segments: 250 and 400 begin new ones
-    assert [(meta.segment, read_number(pixels[0], 320, 180)) for meta, pixels in chunks] == [
-        (1, 0), (1, 3), (2, 4), (3, 7), (3, 10),
-    ]  # fmt: skip
+        chunks = list(read_chunks(source, fps=fps, frames_per_chunk=1, height=90, width=160, resize="stretch"))
+    return [(meta.segment, read_number(pixels[0], 320, 180)) for meta, pixels in chunks]
+
+
+def test_a_picture_of_a_film_lasts_until_the_next_one(tmp_path: Path) -> None:
+    """Screen recordings have no new picture while nothing changes."""
+    path = write_clip(tmp_path / "screen.mp4", times_ms=[0, 40, 80, 3000, 3040, 3080])
+    expected = [0, *[2] * 29, 3, 5]
+    assert sampled(path, fps=10) == [(1, number) for number in expected]
+    held = [frame for frame in frames_of(path) if frame.repeated]
+    assert {number(frame) for frame in held} == {2}
+    assert [frame.index for frame in frames_of(path)] == list(range(len(held) + 6))
+
+
+def test_a_time_lapse_shows_each_picture_for_its_time_and_the_last_one_too(tmp_path: Path) -> None:
+    path = tmp_path / "lapse.mkv"
+    write_clip(path, times_ms=[5000 * i for i in range(4)], fps=1)
+    numbers = [picture for _, picture in sampled(path, fps=10)]
+    assert numbers == [0] * 50 + [1] * 50 + [2] * 50 + [3] * 10, "the file says that the last picture lasts a second"
 
 
 @pytest.mark.parametrize("rotation", [90, 180, 270])
@@ -263,9 +283,16 @@ def only_a_header(path: Path) -> Path:
     return path / "header.mkv"
 
 
+def unknown_codec(path: Path) -> Path:
+    whole = write_clip(path / "whole.mp4").read_bytes()
+    (path / "unknown.mp4").write_bytes(whole.replace(b"avc1", b"zzzz").replace(b"avcC", b"zzzC"))
+    return path / "unknown.mp4"
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (unknown_codec, "FFmpeg has no decoder for the codec of its video; convert it"),
         (no_such_file, "no such file; check the path"),
         (a_directory, "a directory; give the path of one video file"),
         (a_text, "not a video that FFmpeg can read"),

@@ -31,6 +31,7 @@ class Device:
         for module in (
             "streamclf.sources.hw_decode",
             "streamclf.sources.av_container",
+            "streamclf.sources.av_opening",
             "streamclf.sources.rtsp.decoder",
         ):
             monkeypatch.setattr(f"{module}.uses_hardware", lambda context: works)

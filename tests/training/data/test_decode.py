@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from support.clips import read_number, set_display_matrix, write_clip
 
 from streamclf.classifier.offline import file_stream
-from streamclf.sources import open_source
+from streamclf.sources import Frame, open_source
 from streamclf.windows.chunks import read_chunks
 from training.data.decode import DecodeSpec, decode_clip
 
@@ -42,10 +45,30 @@ def test_every_nth_frame_of_finer_sampling_equals_the_models_sampling(tmp_path: 
     assert np.array_equal(finer.frames[::3][: len(plain.frames)], plain.frames)
 
 
-def test_longest_segment_of_a_clip_with_a_gap_is_used(tmp_path: Path) -> None:
+def test_a_picture_of_a_clip_lasts_until_the_next_one(tmp_path: Path) -> None:
+    """Screen recordings have no new picture while nothing changes; training uses all of the clip."""
     times = [*range(0, 500, 40), *range(3000, 4200, 40)]
     decoded = decode_clip(write_clip(tmp_path / "a.mp4", times_ms=times), SPEC)
     numbers = [read_number(frame, 320, 180) for frame in decoded.frames]
-    assert numbers[0] == 13
-    assert len(numbers) == 12
-    assert decoded.elsewhere == 6
+    assert numbers == [0, 2, 5, 7, *[10] * 1, *[12] * 25, *numbers[30:]]
+    assert numbers[30:] == [13, 15, 18, 20, 23, 25, 28, 30, 33, 35, 38, 40]
+    assert decoded.elsewhere == 0
+
+
+def test_the_longest_segment_of_a_damaged_clip_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken frames that last longer than a chunk end a segment."""
+    path = write_clip(tmp_path / "a.mp4", frames=50)
+    with open_source(file_stream(path)) as source:
+        frames = [replace(frame, broken=15 <= frame.index < 25) for frame in source]
+    monkeypatch.setattr("training.data.decode.open_source", lambda config: nullcontext(ListSource(frames)))
+    decoded = decode_clip(path, SPEC)
+    numbers = [read_number(frame, 320, 180) for frame in decoded.frames]
+    assert numbers[0] == 25
+    assert len(numbers) == 10
+    assert decoded.elsewhere == 9
+
+
+class ListSource(list[Frame]):
+    """The frames of a source, as a list."""
+
+    undecodable = 0

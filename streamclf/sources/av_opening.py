@@ -1,0 +1,87 @@
+"""Choose and prepare the video stream of an opened container, and read what the container declares."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from fractions import Fraction
+from typing import Any
+
+import av.stream
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from streamclf.errors import SourceError
+from streamclf.sources.film_clock import FilmClock
+from streamclf.sources.hw_decode import uses_hardware
+from streamclf.units import NS
+
+TEXT_CODECS = frozenset({"ansi", "bintext", "xbin", "idf"})
+"""FFmpeg reads any text file as a film of a terminal, with these codecs."""
+ASSUMED_FPS = 25
+"""The rate of a film that declares none; FFmpeg assumes the same."""
+RESTARTS = 0x200
+"""libavformat's flag AVFMT_TS_DISCONT: time stamps of this format may begin again anywhere."""
+GUESSED_TIMES = frozenset({"avi"})
+"""Formats without presentation times. FFmpeg derives them from decoding order, often wrongly if there are B frames."""
+
+
+def choose_stream(container: InputContainer, shown: str) -> VideoStream:
+    """Return the largest video stream. Raises `SourceError` if there is none that can be decoded."""
+    # FFmpeg counts the cover image of a music file as video.
+    streams = [stream for stream in container.streams.video if not _is_cover(stream)]
+    if not streams:
+        kinds = ", ".join(sorted({f"{stream.type}" for stream in container.streams})) or "nothing"
+        raise SourceError(f"{shown}: holds {kinds}, no video; give a source with a video stream")
+    known = [stream for stream in streams if _has_decoder(stream)]
+    if not known:
+        raise SourceError(
+            f"{shown}: FFmpeg has no decoder for the codec of its video; convert it to H.264, or check that it is whole"
+        )
+    stream = max(known, key=lambda candidate: candidate.codec_context.width * candidate.codec_context.height)
+    if stream.codec_context.name in TEXT_CODECS:
+        raise SourceError(f"{shown}: a text file, not a video that FFmpeg can read; check the path")
+    return stream
+
+
+def prepare_stream(container: InputContainer, stream: VideoStream, *, low_delay: bool) -> None:
+    """Read only `stream`, and set its decoder up. `low_delay`: return each frame once its data is there."""
+    for other in container.streams:
+        if other.index != stream.index:
+            with suppress(AttributeError):  # PyAV before 17 reads and ignores them
+                other.discard = av.stream.Discard.all
+    context = stream.codec_context
+    # Every frame thread of a decoder holds one frame back.
+    context.thread_type = "NONE" if low_delay or uses_hardware(context) else "AUTO"
+    if low_delay:
+        context.thread_count = 1
+        context.options = {"flags": "low_delay"}  # by name: the Python spelling differs between PyAV's versions
+
+
+def film_clock(container: InputContainer, stream: VideoStream) -> FilmClock:
+    """Return the clock of a film, with what its container declares."""
+    rate = stream.average_rate
+    interval_ns = round(NS / rate) if rate and ASSUMED_FPS / 1000 < rate < 1000 else NS // ASSUMED_FPS
+    duration = container.duration  # microseconds
+    return FilmClock(
+        codec=stream.codec_context.name,
+        interval_ns=interval_ns,
+        declared_ns=None if duration is None or duration <= 0 else duration * 1000,
+        restarts=bool(int(container.format.flags) & RESTARTS),
+        guessed=container.format.name in GUESSED_TIMES,
+    )
+
+
+def to_ns(value: int, time_base: Fraction | None) -> int:
+    """Return a time stamp in nanoseconds."""
+    if time_base is None:
+        return 0
+    return (2 * value * NS * time_base.numerator + time_base.denominator) // (2 * time_base.denominator)
+
+
+def _has_decoder(stream: Any) -> bool:
+    return stream.codec_context is not None  # PyAV has no context where FFmpeg has no decoder
+
+
+def _is_cover(stream: VideoStream) -> bool:
+    disposition = getattr(stream, "disposition", None)  # PyAV 15 and later
+    return disposition is not None and bool(disposition & disposition.attached_pic)
