@@ -33,6 +33,8 @@ def read_weights(path: Path) -> State:
                 f"{file}: this looks like a pickle, and a pickle may run any code, so only .safetensors are read; load "
                 "it on a machine where you trust it and write it with safetensors.torch.save_file"
             )
+        if start == b"version h":
+            raise RunError(f"{file}: a pointer of Git LFS, not the weights; run: git lfs pull")
         return load_file(file)
     except OSError as error:
         raise RunError(

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from training.data.decode import DecodeSpec, decode_clip
+from training.data.file_names import printable, unreadable_reason
 from training.data.pool import map_in_processes
 from training.errors import DataError
 
@@ -41,9 +42,18 @@ class StoredClip:
 
 @contextmanager
 def exclusive_folder(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process. Of several processes that start together, one decodes and the others wait."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
+    """Hold `folder` for this process. Of several processes that start together, one decodes and the others wait.
+
+    Raises `DataError` where the folder cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise DataError(
+            f"{folder}: cannot be written ({error.strerror}); give another folder, for decoded clips as data.cache"
+        ) from error
+    with lock as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # needs no deadline: the kernel releases the lock when its holder dies
         yield
 
@@ -76,24 +86,28 @@ def read_array(path: Path) -> npt.NDArray[np.generic]:
 def store_clips(paths: Sequence[Path], spec: DecodeSpec, folder: Path, *, workers: int) -> list[StoredClip]:
     """Decode the clips that `folder` lacks, with `workers` processes. A killed call resumes where it stopped.
 
-    Clips that cannot be read are returned with their reason. Raises `DataError` where they are more than 5 % of all.
+    Clips that cannot be read are returned with their reason. The cache does not store the reasons: the next call
+    tries to decode these clips again. Raises `DataError` where they are more than 5 % of all.
     """
     with exclusive_folder(folder):
         keys = [_key(path, spec) for path in paths]
-        missing = [
-            (path, spec, folder / key)
+        missing = {
+            key.stem: (path, spec, folder / key.stem)
             for path, key in zip(paths, keys, strict=True)
-            if key is not None and not (folder / f"{key}.json").is_file()
-        ]
-        for count, _ in enumerate(map_in_processes(_store, missing, workers=workers, chunksize=4), start=1):
+            if key.stem and _read(folder / key.stem) is None
+        }
+        failures: dict[str, str] = {}
+        results = map_in_processes(_store, list(missing.values()), workers=workers, chunksize=4)
+        for count, (stem, reason) in enumerate(results, start=1):
+            if reason:
+                failures[stem] = reason
             if count % 100 == 0 or count == len(missing):
                 print(f"decoded {count} of {len(missing)} clips", file=sys.stderr, flush=True)
-    stored = [
-        StoredClip(frames=None, facts={}, reason=f"{path}: no such file, or no permission to read it")
-        if key is None
-        else _read(folder / key)
-        for path, key in zip(paths, keys, strict=True)
-    ]
+    stored = []
+    for path, key in zip(paths, keys, strict=True):
+        clip = _read(folder / key.stem) if key.stem and key.stem not in failures else None
+        reason = f"{printable(path)}: {key.reason or failures.get(key.stem, 'cannot be decoded')}"
+        stored.append(clip or StoredClip(frames=None, facts={}, reason=reason))
     check_unreadable([item.reason for item in stored if item.frames is None], len(stored))
     return stored
 
@@ -108,8 +122,17 @@ def check_unreadable(reasons: Sequence[str], clips: int) -> None:
         )
 
 
-def _key(path: Path, spec: DecodeSpec) -> str | None:
-    """Return the digest that names the decoded clip; None where the file cannot be read at all."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Key:
+    """The digest that names a decoded clip's files, or the reason why the clip cannot be read at all."""
+
+    stem: str = ""
+    reason: str = ""
+
+
+def _key(path: Path, spec: DecodeSpec) -> _Key:
+    if reason := unreadable_reason(path):
+        return _Key(reason=reason)
     digest = hashlib.sha256(
         json.dumps([VERSION, av.__version__, cv2.__version__, asdict(spec)], sort_keys=True).encode()
     )
@@ -117,31 +140,42 @@ def _key(path: Path, spec: DecodeSpec) -> str | None:
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
-    except OSError:
-        return None
-    return digest.hexdigest()[:24]
+    except OSError as error:
+        return _Key(reason=f"cannot be read ({error.strerror})")
+    return _Key(stem=digest.hexdigest()[:24])
 
 
-def _store(job: tuple[Path, DecodeSpec, Path]) -> None:
-    """Decode one clip. Its JSON is written last, so a clip that has a JSON file is complete."""
+def _store(job: tuple[Path, DecodeSpec, Path]) -> tuple[str, str]:
+    """Decode one clip, and return its key and the reason why it cannot be decoded, or "".
+
+    The clip's JSON is written last, so a clip that has a JSON file is complete.
+    """
     path, spec, stem = job
     try:
         decoded = decode_clip(path, spec)
     except DataError as error:
-        facts: dict[str, object] = {"reason": str(error)}
-    else:
-        write_array(stem.with_name(f"{stem.name}.npy"), decoded.frames)
-        facts = dict(decoded.facts)
+        return stem.name, str(error).removeprefix(f"{printable(path)}: ")
+    write_array(stem.with_name(f"{stem.name}.npy"), decoded.frames)
     partial = stem.with_name(f".{stem.name}.json.{os.getpid()}")
-    partial.write_text(json.dumps(facts), encoding="utf-8")
-    partial.replace(stem.with_name(f"{stem.name}.json"))
+    try:
+        partial.write_text(json.dumps(decoded.facts), encoding="utf-8")
+        partial.replace(stem.with_name(f"{stem.name}.json"))
+    except OSError as error:
+        raise DataError(
+            f"{stem}: cannot be written ({error.strerror}); give data.cache a folder with free space"
+        ) from error
+    return stem.name, ""
 
 
-def _read(stem: Path) -> StoredClip:
+def _read(stem: Path) -> StoredClip | None:
+    """Read what the cache has of a clip; None where it has no frames of it."""
     path = stem.with_name(f"{stem.name}.json")
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        reason = facts.pop("reason", "")
-    except (OSError, ValueError, AttributeError) as error:
+        if "reason" in facts:  # older caches stored reasons, with the path of the clip in another data set
+            return None
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
         raise DataError(f"{path}: damaged file of the clip cache ({error}); delete it and start again") from error
-    return StoredClip(frames=None if reason else stem.with_name(f"{stem.name}.npy"), facts=facts, reason=reason)
+    return StoredClip(frames=stem.with_name(f"{stem.name}.npy"), facts=facts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -11,18 +11,36 @@ import numpy as np
 from engines.arrays import F32, I64, U8
 from training.errors import DataError
 
-SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""The names that lists and folders give to splits, and the name that this package uses for each."""
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""The names that lists and folders give to splits, in lower case, and the name that this package uses for each."""
+
+
+def split_name(text: str) -> str:
+    """Return this package's name of a split; `text` itself where it is no known name."""
+    return SPLITS.get(text.strip().lower(), text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One row of a list of clips. Clips that come from the same source have the same `group`."""
+    """One row of a list of clips. Clips that come from the same source have the same `group`.
+
+    `origin` names the list and the line for messages.
+    """
 
     path: str
     label: str
     split: str = ""
     group: str = ""
+    origin: str = field(default="", compare=False)
 
 
 class Clips(Protocol):

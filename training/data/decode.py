@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from pydantic import ValidationError
 
 from engines.arrays import U8
 from streamclf.classifier.offline import file_stream
@@ -13,6 +14,7 @@ from streamclf.errors import SourceError
 from streamclf.sources import Resize, open_source
 from streamclf.windows.chunks import ChunkBuilder
 from streamclf.windows.sampling import ChunkMeta, ChunkSampler
+from training.data.file_names import printable, unreadable_reason
 from training.errors import DataError
 
 MAX_CLIP_BYTES = 2 << 30
@@ -58,6 +60,8 @@ def decode_clip(path: Path, spec: DecodeSpec) -> DecodedClip:
 
     Serving drops a last chunk that is not full. Here its frames are kept, because clips are short.
     """
+    if reason := unreadable_reason(path):
+        raise DataError(f"{printable(path)}: {reason}")
     sampler = ChunkSampler(spec.fps * spec.steps, spec.frames_per_chunk * spec.steps)
     sink = _SegmentSink(sampler, (spec.frames_per_chunk * spec.steps, spec.height, spec.width, 3))
     builder = ChunkBuilder(sampler, sink, height=spec.height, width=spec.width, resize=spec.resize)
@@ -71,8 +75,10 @@ def decode_clip(path: Path, spec: DecodeSpec) -> DecodedClip:
                         f"{MAX_CLIP_BYTES >> 30} GiB of them; cut the film into clips"
                     )
             undecodable = source.undecodable
-    except SourceError as error:
-        raise DataError(str(error)) from error
+    except ValidationError as error:  # a path that no source can open
+        raise DataError(f"{printable(path)}: cannot be opened ({error.errors()[0]['msg']}); rename it") from error
+    except (SourceError, OSError, ValueError) as error:
+        raise DataError(f"{printable(path)}: {printable(str(error).removeprefix(f'{path}: '))}") from error
     segments = sink.segments()
     if not segments:
         raise DataError(f"{path}: no frame of it could be sampled; play the file to check it, or record it again")

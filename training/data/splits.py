@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from training.data.clips import Row
+from training.data.clips import Row, split_name
+from training.data.file_names import as_label
 from training.errors import DataError
 
 
@@ -20,7 +21,7 @@ def class_names(rows: Sequence[Row], wanted: Sequence[str] = ()) -> tuple[str, .
     if not wanted:
         names = tuple(sorted(found))
     else:
-        names = tuple(wanted)
+        names = tuple(as_label(name) for name in wanted)
         if unknown := found - set(names):
             raise DataError(
                 f"label {min(unknown)!r}: in the list, but not among data.labels ({', '.join(names)}); "
@@ -57,7 +58,7 @@ def check_classes(found: Iterable[str], names: Sequence[str], part: str) -> None
 
 def split_by_list(rows: Sequence[Row], train: str, validation: str) -> tuple[list[Row], list[Row]]:
     """Return the rows of the two splits named. Raises `DataError` where a split has no rows."""
-    splits = [[row for row in rows if row.split == name] for name in (train, validation)]
+    splits = [[row for row in rows if row.split == split_name(name)] for name in (train, validation)]
     for name, split in zip((train, validation), splits, strict=True):
         if not split:
             counts = Counter(row.split or "none" for row in rows)

@@ -17,6 +17,7 @@ from training.data.clip_lists import read_rows
 from training.data.clips import Clips, Row
 from training.data.dataset import ClipDataSet
 from training.data.decode import DecodeSpec
+from training.data.file_names import printable
 from training.data.near_duplicates import find_near_duplicates
 from training.data.shape import Shape
 from training.data.splits import check_classes, check_groups, class_names, split_by_groups, split_by_list
@@ -35,7 +36,7 @@ class ClipsData(ClipSection):
     videos: Path | None = Field(
         None, description="folder that the list's paths are relative to; the list's own folder by default"
     )
-    ucf101_list: Literal[1, 2, 3] = Field(1, description="the number of UCF101's list, of three")
+    ucf101_list: Literal[1, 2, 3] = Field(1, description="the number of UCF101's or HMDB51's list, of three")
     train_split: str = "train"
     validation_split: str = "val"
     folds: int | None = Field(
@@ -66,16 +67,17 @@ class ClipsData(ClipSection):
     def label_names(self) -> tuple[str, ...]:
         """Return the classes, from the recipe or from the list."""
         path = self.given_path()
-        return self.labels or class_names(read_rows(path, ucf101_list=self.ucf101_list)[0])
+        return self.labels or class_names(self._read_rows(path, [])[0])
 
     def open(self, shape: Shape, *, seed: int, stretch: bool) -> ClipDataSet:
         """Read the list, check and split it, and decode the clips that the cache lacks."""
-        rows, folder = read_rows(self.given_path(), ucf101_list=self.ucf101_list)
+        notes: list[str] = []
+        rows, folder = self._read_rows(self.given_path(), notes)
         labels = class_names(rows, self.labels)
         training_rows, validation_rows = self.split(rows, seed)
         check_groups(training_rows, validation_rows)
         check_classes((row.label for row in training_rows), labels, "the training split")
-        decoder = _Decoder(self, shape, folder=self.videos or folder, labels=labels)
+        decoder = _Decoder(self, shape, folder=folder, labels=labels, notes=notes)
         if absent := [name for name in labels if name not in {row.label for row in validation_rows}]:
             decoder.notes.append(
                 f"no validation clip of {', '.join(absent)}: how well the model knows it cannot be measured"
@@ -89,6 +91,9 @@ class ClipsData(ClipSection):
         if self.find_duplicates:
             notes += near_duplicate_notes(training, validation)
         return ClipDataSet(labels=labels, training=training, validation=validation, notes=notes)
+
+    def _read_rows(self, path: Path, notes: list[str]) -> tuple[list[Row], Path]:
+        return read_rows(path, videos=self.videos, ucf101_list=self.ucf101_list, notes=notes)
 
     def split(self, rows: Sequence[Row], seed: int) -> tuple[list[Row], list[Row]]:
         """Split `rows` into (training, validation) as this section says."""
@@ -119,7 +124,7 @@ class CachedClips(Clips):
         self._paths = list(paths)
         self._steps = steps
         self.labels: I64 = np.array([labels.index(row.label) for row in rows], np.int64)
-        self.names = [row.path for row in rows]
+        self.names = [printable(row.path) for row in rows]
         self.groups = [row.group for row in rows]
 
     def key(self, index: int) -> str:
@@ -142,9 +147,11 @@ class CachedClips(Clips):
 class _Decoder:
     """Decode the splits of one list, and collect notes about them."""
 
-    def __init__(self, data: ClipsData, shape: Shape, *, folder: Path, labels: Sequence[str]) -> None:
+    def __init__(
+        self, data: ClipsData, shape: Shape, *, folder: Path, labels: Sequence[str], notes: Sequence[str]
+    ) -> None:
         self._data, self._shape, self._folder, self._labels = data, shape, folder, labels
-        self.notes: list[str] = []
+        self.notes = list(notes)
 
     def decode(self, split: str, rows: Sequence[Row], size: tuple[int, int], steps: int) -> CachedClips:
         """Decode the clips of `rows` to frames of `size` (height, width)."""

@@ -22,8 +22,9 @@ from streamclf.errors import StreamclfError
 from streamclf.sources import Resize
 from training.data.clip_cache import check_unreadable
 from training.data.clip_lists import read_rows
-from training.data.clips import SPLITS, Clips
+from training.data.clips import Clips, split_name
 from training.data.decode import DecodeSpec, decode_clip
+from training.data.file_names import as_label, printable
 from training.data.shape import Shape
 from training.data.volumes import VolumeClips, read_volumes
 from training.data.windows import WindowsRecipe, validation_layout
@@ -226,9 +227,12 @@ def read_clips(reader: ClipReader, data: Path, split: str | None, counts: ReadCo
     if data.suffix == ".npz":
         yield from _read_volume_clips(reader, data, split)
         return
-    rows, folder = read_rows(data)
+    notes: list[str] = []
+    rows, folder = read_rows(data, notes=notes)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr, flush=True)
     if split is not None:
-        wanted = SPLITS.get(split.lower(), split)
+        wanted = split_name(split)
         chosen = [row for row in rows if row.split == wanted]
         if not chosen:
             found = sorted({row.split or "none" for row in rows})
@@ -251,13 +255,13 @@ def read_clips(reader: ClipReader, data: Path, split: str | None, counts: ReadCo
             counts.unreadable.append(str(error))
             check_unreadable(counts.unreadable, len(rows))
             continue
-        yield row.path, truth, frames
+        yield printable(row.path), truth, frames
         if number % 100 == 0:
             print(f"{number} of {len(rows)} clips", file=sys.stderr, flush=True)
 
 
 def _read_volume_clips(reader: ClipReader, data: Path, split: str | None) -> Iterator[tuple[str, int, U8]]:
-    name = SPLITS.get((split or "test").lower(), split or "test")
+    name = split_name(split or "test")
     volumes, classes = read_volumes(data, name, crop=reader.volume_crop)
     if len(classes) and classes.max() >= len(reader.labels):
         raise DataError(f"{data}: has class {classes.max()}, {reader.name} has only {len(reader.labels)} classes")
@@ -268,7 +272,7 @@ def _read_volume_clips(reader: ClipReader, data: Path, split: str | None) -> Ite
 
 def _class_index(reader: ClipReader, label: str, data: Path) -> int:
     try:
-        return reader.labels.index(label)
+        return [as_label(own) for own in reader.labels].index(label)
     except ValueError:
         raise DataError(
             f"{data}: {reader.name} has no label {label!r} (it has {', '.join(reader.labels)}); remove the label's "

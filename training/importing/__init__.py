@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from engines.bundle import Bundle
 from training.data.shape import Shape
@@ -12,8 +14,12 @@ from training.export.golden import render_windows
 from training.export.onnx import export_bundle
 from training.importing.config import FolderConfig
 from training.importing.folder import read_config
+from training.importing.labels import read_class_names
 from training.importing.model import load_model
 from training.importing.processor import ImageProcessor, read_processor
+
+MAX_WINDOW_BYTES: Final = 1 << 30
+"""A bound on the golden window, which the bundle contains; ViViT-B/16x2 has 6.3 MB."""
 
 
 def import_folder(folder: Path, output: Path, *, fps: float | None = None) -> Bundle:
@@ -28,8 +34,9 @@ def import_folder(folder: Path, output: Path, *, fps: float | None = None) -> Bu
     if not folder.is_dir():
         raise FolderError(f"{folder}: no such folder; give a folder that contains config.json")
     config = read_config(folder)
+    classes = read_class_names(folder, config)
+    config = config.model_copy(update={"id2label": dict(enumerate(classes.names))})
     processor = read_processor(folder, config.crop)
-    model = load_model(folder, config, processor)
     rate = config.fps if fps is None else fps
     if not 0 < rate <= 240:
         raise FolderError(f"fps={rate}: must be more than 0 and at most 240 frames per second")
@@ -40,14 +47,21 @@ def import_folder(folder: Path, output: Path, *, fps: float | None = None) -> Bu
         height=processor.height,
         width=processor.width,
     )
+    pixels = shape.window * shape.height * shape.width * 3
+    if pixels > MAX_WINDOW_BYTES:
+        raise FolderError(
+            f"{folder}: {shape.window} frames of {shape.height} x {shape.width} pixels: {pixels / 1e9:.1f} GB in one "
+            f"window, at most {MAX_WINDOW_BYTES / 1e9:.1f} GB"
+        )
     if shape.frames_per_chunk > 64 or shape.chunks > 1024:
         raise FolderError(
             f"{shape.chunks} chunks of {shape.frames_per_chunk} frames: a bundle has at most 1024 chunks of 64 frames"
         )
+    model = load_model(folder, config, processor)
     fields = {
         "name": _name(folder, config),
         "version": "1",
-        "labels": _labels(folder, config),
+        "labels": classes.names,
         "height": shape.height,
         "width": shape.width,
         "resize": processor.resize,
@@ -56,7 +70,7 @@ def import_folder(folder: Path, output: Path, *, fps: float | None = None) -> Bu
         "chunks": shape.chunks,
     }
     golden = next(render_windows(shape, count=1))
-    card = _card(config, processor, rate, assumed_fps=fps is None)
+    card = _card(config, processor, rate, notes=classes.notes, assumed_fps=fps is None)
     return export_bundle(model, fields=fields, golden=golden, card=card, path=output)
 
 
@@ -66,21 +80,12 @@ def _name(folder: Path, config: FolderConfig) -> str:
     return name or config.model_type
 
 
-def _labels(folder: Path, config: FolderConfig) -> tuple[str, ...]:
-    """Return the class names in order. Raises `FolderError` for an empty, long or repeated name."""
-    labels = tuple(config.id2label[index].strip() for index in range(len(config.id2label)))
-    for label in labels:
-        if not 1 <= len(label) <= 64:
-            raise FolderError(f"{folder}: id2label: {label[:80]!r} has {len(label)} characters, must have 1 to 64")
-    repeated = sorted({label for label in labels if labels.count(label) > 1})
-    if repeated:
-        raise FolderError(f"{folder}: id2label: {repeated[0]!r} appears more than once; give each class a unique name")
-    return labels
-
-
-def _card(config: FolderConfig, processor: ImageProcessor, fps: float, *, assumed_fps: bool) -> str:
+def _card(
+    config: FolderConfig, processor: ImageProcessor, fps: float, *, notes: Sequence[str], assumed_fps: bool
+) -> str:
     """Write the model card; it lists the differences between the bundle and the folder."""
     notes = [
+        *notes,
         *processor.notes,
         *(
             ["fps is the rate of the published model of this kind, because the folder does not contain it"]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from training.models.layers import Gelu
 
 Pair = tuple[int, int]
+
+MAX_FEATURE_BYTES: Final = 1 << 30
+"""A bound on the memory that a folder's numbers can ask for; ViViT-B/16x2 has 9.6 MB of features in one window."""
 
 ACTIVATIONS: dict[str, Gelu] = {
     "gelu": "none",
@@ -41,16 +44,42 @@ class FolderConfig(BaseModel):
     num_attention_heads: int = Field(12, ge=1, le=1024)
     hidden_act: str = "gelu"
     layer_norm_eps: float = Field(1e-6, gt=0, lt=1)
-    id2label: dict[int, str] = Field({0: "LABEL_0", 1: "LABEL_1"}, min_length=2)
+    problem_type: str | None = None
+    id2label: dict[int, str] = Field({}, description="empty where config.json does not name the classes")
+    label2id: dict[str, int] = {}
+    num_labels: int | None = Field(None, ge=0)
+
+    @field_validator("id2label", mode="before")
+    @classmethod
+    def _names(cls, given: Any) -> Any:
+        """Accept a list of names, and names that are numbers."""
+        items = dict(enumerate(given)) if isinstance(given, list) else given or {}
+        if not isinstance(items, dict):
+            return items
+        return {key: str(name) if isinstance(name, int | float) else name for key, name in items.items()}
+
+    @field_validator("label2id", mode="before")
+    @classmethod
+    def _optional(cls, given: Any) -> Any:
+        return given or {}
 
     @model_validator(mode="after")
     def _fits(self) -> FolderConfig:
+        if self.problem_type not in (None, "single_label_classification"):
+            raise ValueError(
+                f"problem_type={self.problem_type}: the engine's probabilities of all classes sum to 1, so it cannot "
+                "run a model with independent probabilities (multi-label) or with a number as output (regression); "
+                "fine-tune the model with problem_type=single_label_classification"
+            )
         if self.hidden_act not in ACTIVATIONS:
             raise ValueError(f"hidden_act={self.hidden_act}: must be one of {', '.join(ACTIVATIONS)}")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(f"hidden_size={self.hidden_size}: not a multiple of {self.num_attention_heads} heads")
         if sorted(self.id2label) != list(range(len(self.id2label))):
-            raise ValueError("id2label: its numbers must count from 0 without a gap")
+            raise ValueError(
+                f"id2label: {len(self.id2label)} classes with the numbers {min(self.id2label)} to "
+                f"{max(self.id2label)}; they must count from 0 without a gap"
+            )
         return self
 
     @property
@@ -109,7 +138,7 @@ class WindowAttentionConfig(FolderConfig):
     model_type: Literal["vivit", "videomae", "timesformer"]
     image_size: tuple[Side, Side] = (224, 224)
     patch_size: tuple[Patch, Patch] = (16, 16)
-    tubelet_size: int | tuple[int, int, int] = 2
+    tubelet_size: Patch | tuple[Patch, Patch, Patch] = 2
     num_frames: int = Field(ge=1, le=4096)
     num_channels: Literal[3] = 3
     num_hidden_layers: int = Field(12, ge=1, le=512)
@@ -137,6 +166,11 @@ class WindowAttentionConfig(FolderConfig):
             raise ValueError(f"num_frames={self.num_frames}: not a multiple of the tubelet's {frames} frames")
         if any(size % part for size, part in zip(self.image_size, patch, strict=True)):
             raise ValueError(f"image_size={self.image_size}: not a multiple of patches of {tuple(patch)} pixels")
+        if (size := 4 * self.chunks * self.patches * self.hidden_size) > MAX_FEATURE_BYTES:
+            raise ValueError(
+                f"{self.chunks} chunks of {self.patches} patches: {size / 1e9:.1f} GB of features in one window, at "
+                f"most {MAX_FEATURE_BYTES / 1e9:.1f} GB"
+            )
         if self.attention_type == "space_only":
             raise ValueError("attention_type=space_only: it classifies frames, not clips; a bundle needs another type")
         return self

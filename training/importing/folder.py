@@ -1,4 +1,4 @@
-"""Read and check a Hugging Face model folder: config.json, preprocessor_config.json, model.safetensors."""
+"""Read the JSON files of a Hugging Face model folder, and check config.json."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-import torch
 from pydantic import ValidationError
 
-from training.errors import FolderError, RunError
+from training.errors import FolderError
 from training.importing.config import FolderConfig, WindowAttentionConfig
-from training.weights import WEIGHTS_FILE, State, read_weights
+from training.weights import WEIGHTS_FILE
 
 CONFIG_FILE, PROCESSOR_FILE = "config.json", "preprocessor_config.json"
 MAX_JSON_BYTES = 1 << 20
@@ -59,24 +58,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise FolderError(f"{path}: must be a JSON object, this is {type(tree).__name__}")
     return tree
-
-
-def read_state(folder: Path) -> State:
-    """Read the folder's tensors as float32; never unpickles. Raises `FolderError`."""
-    path = folder / WEIGHTS_FILE
-    if not path.is_file():
-        pickles = sorted(item.name for item in folder.glob("*.bin"))
-        if pickles:
-            raise FolderError(
-                f"{folder}: has {pickles[0]}, a pickle, which can run any code and is never read; if you trust it, "
-                f"convert it to {WEIGHTS_FILE} with transformers' save_pretrained"
-            )
-        raise FolderError(f"{path}: missing (one whole file is needed, not shards); download the folder again")
-    try:
-        state = read_weights(path)
-    except RunError as error:
-        raise FolderError(str(error)) from error
-    for name, tensor in state.items():
-        if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
-            raise FolderError(f"{path}: {name} has values that are not finite numbers; download it again")
-    return {name: tensor.to(torch.float32) for name, tensor in state.items()}

@@ -71,7 +71,7 @@ def test_five_class_subset_has_a_list_beside_each_folder(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file_name,kind\n", "no column path"),
+        ("name_of_it,kind\n", "no column path"),
         ("path,label\na.mp4,\n", "line 2: path='a.mp4', label=''"),
         ("path,label,split\na.mp4,a,holdout\n", "split='holdout'; one of train"),
         ("", "no column path"),

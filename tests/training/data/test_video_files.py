@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,11 @@ def test_set_is_split_as_its_list_says(films: Path, tmp_path: Path) -> None:
 def test_unreadable_clips_are_left_out_with_a_note(films: Path, tmp_path: Path) -> None:
     rows = [tuple(line.split(",")) for line in (films / "clips.csv").read_text().splitlines()[1:]]
     (films / "bad.mp4").write_bytes(b"not a film" * 100)
-    path = write_list(films / "with_bad.csv", [*rows * 2, ("bad.mp4", "left", "train", "x")])
+    for name, *_ in rows:
+        (films / "copies" / name).parent.mkdir(parents=True, exist_ok=True)
+        (films / "copies" / name).hardlink_to(films / name)
+    copies = [(f"copies/{name}", *others) for name, *others in rows]
+    path = write_list(films / "with_bad.csv", [*rows, *copies, ("bad.mp4", "left", "train", "x")])
     data = ClipsData(path=path, cache=tmp_path, workers=1, find_duplicates=False).open(SHAPE, seed=1, stretch=False)
     assert len(data.training.labels) == 36
     (note,) = [note for note in data.notes if "cannot be read" in note]
@@ -88,3 +93,20 @@ def test_near_duplicates_between_the_splits_are_named(tmp_path: Path) -> None:
 def test_missing_path_is_an_error_that_says_how_to_give_it() -> None:
     with pytest.raises(RecipeError, match=r"data\.path: missing.*on the command line: data\.path=PATH"):
         ClipsData().open(SHAPE, seed=1, stretch=False)
+
+
+def test_clips_with_names_that_are_not_utf8_do_not_end_training(films: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    for label in ("left", "right"):
+        (folder / label).mkdir(parents=True)
+        for number in range(12):
+            source = films / label / f"{label}_{number % 10}.mp4"
+            (folder / label / f"{number}.mp4").write_bytes(source.read_bytes())
+    name = os.fsencode(folder / "left") + b"/caf\xe9.mp4"
+    Path(os.fsdecode(name)).write_bytes((films / "left/left_0.mp4").read_bytes())
+    data = ClipsData(path=folder, cache=tmp_path / "cache", workers=1)
+    opened = data.open(SHAPE, seed=1, stretch=False)
+    text = [*opened.notes, *opened.training.names, *opened.validation.names]
+    assert "".join(text).encode(), "names and notes can be written as UTF-8"
+    assert any(r"caf\xe9.mp4" in line for line in text), "the clip is used, or a note names it"
+    assert len(opened.training.labels) + len(opened.validation.labels) >= 24

@@ -1,0 +1,164 @@
+"""Recognise the columns of a CSV list of clips by their names, and refuse columns whose meaning is not certain."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.data.clips import SPLITS
+from training.errors import DataError
+
+Record = tuple[int, list[str]]
+"""The number of a line of a CSV file, and its fields."""
+
+# Each tuple holds names that mean the same. Names of an earlier tuple are preferred to those of a later one.
+PATH_COLUMNS = (
+    ("path",),
+    ("file_path", "filepath", "video_path", "videopath", "clip_path"),
+    ("file", "filename", "file_name", "video_file", "video_filename", "clip_file"),
+    ("video", "clip"),
+    ("video_name", "clip_name"),
+)
+LABEL_COLUMNS = (
+    ("label",),
+    ("class", "class_name", "classname", "class_label", "label_name"),
+    ("tag", "category", "action", "activity"),
+)
+SPLIT_COLUMNS = (
+    ("split",),
+    ("splits", "subset", "set", "fold", "phase", "partition", "usage", "data_split", "dataset_split", "split_name"),
+)
+GROUP_COLUMNS = (("group",), ("groups", "group_id", "groupid"))
+YOUTUBE_COLUMNS = ("youtube_id", "time_start", "time_end")
+"""Columns of Kinetics' lists. They name a clip by its film and its time instead of its path."""
+
+SPLIT_WORDS = frozenset({*SPLITS, "split", "splits", "subset", "set", "fold", "folds", "phase", "partition", "usage"})
+EXAMPLE = "path,label,split,group"
+MAX_VALUES = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """The index of each column that a list of clips uses. `path` is None in Kinetics' lists, which have `youtube`."""
+
+    path: int | None
+    youtube: tuple[int, int, int] | None
+    label: int
+    split: int | None
+    group: int | None
+    unused: tuple[str, ...]
+
+
+def find_columns(path: Path, header: Sequence[str], records: Sequence[Record]) -> Columns:
+    """Return the columns of the list `path`.
+
+    Raises `DataError` where a column is missing or ambiguous, and where a column may be a split that is not known.
+    """
+    names = [plain_name(name) for name in header]
+    youtube = None
+    clip = _find(path, names, PATH_COLUMNS)
+    if clip is None and all(name in names for name in YOUTUBE_COLUMNS):
+        youtube = (names.index("youtube_id"), names.index("time_start"), names.index("time_end"))
+    label = _find(path, names, LABEL_COLUMNS)
+    if (clip is None and youtube is None) or label is None:
+        raise _missing_column(path, header, PATH_COLUMNS if clip is None and youtube is None else LABEL_COLUMNS)
+    group = _find(path, names, GROUP_COLUMNS)
+    taken = {clip, label, group, *(youtube or ())}
+    others = [index for index, name in enumerate(names) if index not in taken and name]
+    split = _find_split(path, names, others, records)
+    unused = tuple(header[index].strip() for index in others if index != split)
+    return Columns(path=clip, youtube=youtube, label=label, split=split, group=group, unused=unused)
+
+
+def plain_name(name: str) -> str:
+    """Return a column's name for comparison: `" Video-Path"` becomes `video_path`."""
+    plain = unicodedata.normalize("NFKC", name).replace("\ufeff", "").strip(" \t\r\n#\"'").casefold()
+    return re.sub(r"[\s\-./]+", "_", plain)
+
+
+def describe_known_columns() -> str:
+    """Return the known names of columns, for messages."""
+    roles = {"path": PATH_COLUMNS, "label": LABEL_COLUMNS, "split": SPLIT_COLUMNS, "group": GROUP_COLUMNS}
+    synonyms = {role: [name for tier in tiers for name in tier if name != role] for role, tiers in roles.items()}
+    return "; ".join(f"{role} (or {', '.join(names)})" for role, names in synonyms.items())
+
+
+def _find(path: Path, names: Sequence[str], tiers: Sequence[Sequence[str]]) -> int | None:
+    """Return the index of the column with the most preferred name. Raises `DataError` where several have it."""
+    for tier in tiers:
+        found = [index for index, name in enumerate(names) if name in tier]
+        if len(found) > 1:
+            given = " and ".join(repr(names[index]) for index in found)
+            raise DataError(f"{path}: the columns {given} mean the same; keep one of them, named {tiers[0][0]!r}")
+        if found:
+            return found[0]
+    return None
+
+
+def _find_split(path: Path, names: Sequence[str], others: Sequence[int], records: Sequence[Record]) -> int | None:
+    """Return the column of splits. A column that may hold splits is used, or refused, but never ignored."""
+    values = {index: _values(records, index) for index in others}
+    named = [index for index in others if names[index] in (name for tier in SPLIT_COLUMNS for name in tier)]
+    filled = [index for index in named if values[index]]
+    with_splits = [index for index in others if values[index] and values[index] <= SPLITS.keys()]
+    if "split" in names:
+        chosen = names.index("split")
+        for index in with_splits:
+            if any(_split_of(fields, index) != _split_of(fields, chosen) for _, fields in records):
+                raise DataError(
+                    f"{path}: the columns 'split' and {names[index]!r} give different splits; remove one of them"
+                )
+        return chosen
+    if len(filled) == 1 and set(with_splits) <= set(filled):
+        if filled != with_splits:
+            raise DataError(
+                f"{path}: the column {names[filled[0]]!r} holds {_list(values[filled[0]])}, which are no names of "
+                f"splits; write one of {', '.join(SPLITS)} into it, rename it to group if its clips belong together, "
+                "or remove it"
+            )
+        return filled[0]
+    suspects = [index for index in others if index in with_splits or _looks_like_split(names[index])]
+    suspects = [index for index in suspects if values[index]]
+    if suspects:
+        given = " and ".join(repr(names[index]) for index in suspects)
+        raise DataError(
+            f"{path}: {given} may say which clips are for validation ({_list(values[suspects[0]])}), but no such "
+            f"column is known; rename one to split, with the values {', '.join(SPLITS)}, and remove others. "
+            f"Known columns: {describe_known_columns()}"
+        )
+    return None
+
+
+def _looks_like_split(name: str) -> bool:
+    words = set(re.split(r"[_\d]+", name))
+    return bool(words & SPLIT_WORDS) or bool(difflib.get_close_matches(name, ("split", "subset"), cutoff=0.8))
+
+
+def _values(records: Sequence[Record], index: int) -> set[str]:
+    return {value for _, fields in records if (value := _field(fields, index).casefold())}
+
+
+def _split_of(fields: Sequence[str], index: int) -> str:
+    value = _field(fields, index).casefold()
+    return SPLITS.get(value, value)
+
+
+def _field(fields: Sequence[str], index: int) -> str:
+    return fields[index].strip() if index < len(fields) else ""
+
+
+def _list(values: set[str]) -> str:
+    shown = [repr(value[:40]) for value in sorted(values)[:MAX_VALUES]]
+    return ", ".join(shown) + (", …" if len(values) > MAX_VALUES else "")
+
+
+def _missing_column(path: Path, header: Sequence[str], tiers: Sequence[Sequence[str]]) -> DataError:
+    known = " or ".join(name for tier in tiers for name in tier)
+    given = ", ".join(name.strip()[:40] for name in header[:20]) or "an empty file"
+    return DataError(
+        f"{path}: no column {known} in its first line ({given}); the first line names the columns, such as {EXAMPLE}"
+    )

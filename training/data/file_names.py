@@ -1,0 +1,108 @@
+"""Tell clips from the files that systems and tools leave beside them, and find clips by their listed names."""
+
+from __future__ import annotations
+
+import errno
+import posixpath
+import stat
+import unicodedata
+from pathlib import Path, PurePosixPath
+
+VIDEO_SUFFIXES = frozenset(
+    {
+        ".264", ".265", ".3g2", ".3gp", ".asf", ".avi", ".divx", ".f4v", ".flv", ".gif", ".h264", ".h265", ".hevc",
+        ".m2ts", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts",
+        ".vob", ".webm", ".wmv", ".y4m",
+    }
+)  # fmt: skip
+
+SYSTEM_NAMES = frozenset(
+    {
+        "$recycle.bin", "#recycle", "#snapshot", "@eadir", "@recently-snapshot", "@recycle", "@tmp", "__macosx",
+        "__pycache__", "desktop.ini", "ehthumbs.db", "icon\r", "lost+found", "recycler", "system volume information",
+        "thumbs.db",
+    }
+)  # fmt: skip
+"""Files and folders of operating systems and network disks, in lower case. They hold no clips of a data set."""
+
+
+def is_system_file(name: str) -> bool:
+    """Tell whether a file or folder is hidden, as `._a.mp4` of macOS is, or belongs to an operating system."""
+    return name.startswith(".") or name.lower() in SYSTEM_NAMES
+
+
+def is_listed_by_mistake(path: str) -> bool:
+    """Tell whether a listed path leads to no clip: a `._` file of macOS, or a file in a system's folder."""
+    *folders, name = PurePosixPath(path).parts or ("",)
+    in_copies = any(folder.lower() in SYSTEM_NAMES or folder == ".ipynb_checkpoints" for folder in folders)
+    return name.startswith("._") or in_copies
+
+
+def printable(text: str | Path) -> str:
+    r"""Return `text` for messages and files: bytes that are not UTF-8, and control characters, become escapes.
+
+    The Latin-1 name b"caf\xe9.mp4" becomes `caf\xe9.mp4`.
+    """
+    return "".join(char if char.isprintable() else _escape(char) for char in str(text))
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8, as `os.fsdecode` keeps it
+        return f"\\x{code - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode()
+
+
+def is_unicode(name: str) -> bool:
+    """Tell whether a file's name is valid UTF-8 on disk."""
+    return not any("\ud800" <= char <= "\udfff" for char in name)
+
+
+def as_label(name: str) -> str:
+    """Return the label that a list or a folder gives: composed Unicode (NFC), without spaces at its ends.
+
+    macOS stores decomposed names, so the same word from two machines could otherwise become two classes.
+    """
+    return unicodedata.normalize("NFC", name).strip()
+
+
+def listed_path(base: Path, name: str) -> str:
+    """Return `name` of a list, relative to `base`, as the file system has it.
+
+    Where no file has that name, try Windows' separators and both compositions of Unicode. Returns `name` where no
+    file is found.
+    """
+    if name.isascii() and "\\" not in name and not name.startswith("/"):
+        return posixpath.normpath(name)
+    # Some published lists begin each path with a slash, although it is relative to the data set's folder.
+    for form in dict.fromkeys((name, name.replace("\\", "/"), name.replace("\\", "/").lstrip("/"))):
+        for candidate in (form, unicodedata.normalize("NFC", form), unicodedata.normalize("NFD", form)):
+            if exists(base / candidate):
+                return posixpath.normpath(candidate)
+    return name
+
+
+def exists(path: Path) -> bool:
+    """Tell whether `path` leads to a file or folder; False also where its name is too long."""
+    try:
+        path.stat()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def unreadable_reason(path: Path) -> str:
+    """Return why `path` cannot be read as a clip; "" where it is a regular file that opens."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would block for ever, and a device never ends
+            return "not a file"
+        with path.open("rb"):
+            return ""
+    except ValueError as error:
+        return str(error)
+    except OSError as error:
+        if error.errno == errno.ENOENT and path.is_symlink():
+            return "a link to a file that does not exist"
+        return {errno.ENOENT: "no such file", errno.EACCES: "no permission to read it"}.get(
+            error.errno or 0, error.strerror or type(error).__name__
+        )
