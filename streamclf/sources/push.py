@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import hmac
-import os
 import socket
 import threading
 import time
@@ -15,27 +12,20 @@ import numpy as np
 from engines.arrays import U8
 from streamclf.errors import SourceError, SourceWaitingError
 from streamclf.net.push_protocol import (
-    ACCEPTED,
-    ANSWER_BYTES,
     HEADER,
     HEADER_MAGIC,
-    MAGIC,
     MAX_FRAME_BYTES,
     MAX_SIDE,
-    NONCE_BYTES,
-    PROOF_BYTES,
-    REFUSED,
     PushAddress,
     make_private_folder,
-    make_proof,
     parse_push_address,
 )
 from streamclf.sources.frame import Frame, Source, SourceInfo
+from streamclf.sources.push_handshake import MAX_PENDING, HandshakeServer
 from streamclf.sources.resize import paste_centred, scaled_size
 
 POLL_S = 0.25
 """A stop request is noticed within this time."""
-HANDSHAKE_S = 2.0
 
 
 class PushSource(Source):
@@ -115,41 +105,16 @@ class PushSource(Source):
     def _accept(self) -> socket.socket | None:
         """Return the first program's connection that authenticates; None if a stop is requested before."""
         deadline = time.monotonic() + self._open_timeout_s
-        self._listener.settimeout(POLL_S)
-        while not self._stop.is_set():
-            with contextlib.suppress(TimeoutError):
-                peer, _ = self._listener.accept()
-                if self._authenticate(peer):
+        with HandshakeServer(self._listener, self._secret) as handshakes:
+            while not self._stop.is_set():
+                if peer := handshakes.wait(POLL_S):
                     return peer
-                peer.close()
-            if time.monotonic() > deadline:
-                raise SourceWaitingError(
-                    f"{self._shown}: no program connected within {self._open_timeout_s:g} s (open_timeout_s); "
-                    "start the program that pushes"
-                )
+                if time.monotonic() > deadline:
+                    raise SourceWaitingError(
+                        f"{self._shown}: no program connected within {self._open_timeout_s:g} s (open_timeout_s); "
+                        "start the program that pushes"
+                    )
         return None
-
-    def _authenticate(self, peer: socket.socket) -> bool:
-        challenge = os.urandom(NONCE_BYTES)
-        peer.settimeout(HANDSHAKE_S)
-        try:
-            peer.sendall(MAGIC + challenge)
-            answer = bytearray()
-            deadline = time.monotonic() + HANDSHAKE_S
-            while len(answer) < ANSWER_BYTES and time.monotonic() < deadline:
-                part = peer.recv(ANSWER_BYTES - len(answer))
-                if not part:
-                    return False
-                answer += part
-            nonce = bytes(answer[:NONCE_BYTES])
-            known = make_proof(self._secret, b"program", challenge, nonce)
-            if not hmac.compare_digest(bytes(answer[NONCE_BYTES:]), known):
-                peer.sendall(REFUSED + bytes(PROOF_BYTES))
-                return False
-            peer.sendall(ACCEPTED + make_proof(self._secret, b"server", challenge, nonce))
-        except OSError:
-            return False
-        return True
 
     def _receive(self, into: memoryview) -> bool:
         """Fill `into`. Returns False if a stop is requested. Raises `SourceError` if the program stalls or ends."""
@@ -193,7 +158,7 @@ def _listen(address: PushAddress, shown: str) -> socket.socket:
         else:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address.target)
-        listener.listen(1)
+        listener.listen(MAX_PENDING)
     except OSError as error:
         listener.close()
         raise SourceError(f"{shown}: cannot listen on {address} ({error.strerror}); give another address") from None
