@@ -101,14 +101,27 @@ class ServiceView:
         self.heartbeat: Heartbeat | None = None
         self.received_at_s: float | None = None
         """When the last event or heartbeat arrived."""
+        self.journal_fault: str | None = None
+        """What was wrong with the journal at `journal_fault_at_s`, as the last two heartbeats show it."""
+        self.journal_fault_at_s = 0.0
 
     def apply(self, event: Received, now_s: float) -> None:
         """Update the view with an event that arrived at `now_s`. An older event, of a snapshot, has an earlier time."""
         self.received_at_s = now_s if self.received_at_s is None else max(self.received_at_s, now_s)
         if isinstance(event, Heartbeat):
+            self._compare(self.heartbeat, event, now_s)
             self.heartbeat = event
         elif isinstance(event, Prediction | Action | Status) and (view := self.find_or_add(event.stream)):
             view.apply(event, now_s)
+
+    def _compare(self, last: Heartbeat | None, new: Heartbeat, now_s: float) -> None:
+        if last is None:
+            return
+        if new.epoch != last.epoch:
+            self.journal_fault, self.journal_fault_at_s = "a new one began; the old events cannot be replayed", now_s
+        elif new.not_durable > last.not_durable:
+            fault = f"events are published without being kept, {new.not_durable} since the hub's start"
+            self.journal_fault, self.journal_fault_at_s = fault, now_s
 
     def find_or_add(self, name: str) -> StreamView | None:
         """Return the view of stream `name`, and add it if it is new; None if there are too many streams."""

@@ -8,32 +8,27 @@ with their events, which makes a resend harmless.
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 import time
-import uuid
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final
 
 from streamclf.errors import JournalError
 from streamclf.events.types import MAX_LISTED_STREAMS
-from streamclf.hub.journal_file import SCHEMA, check_database, claim_database, lock_journal, set_aside
+from streamclf.hub.journal_file import MAX_CHECK_S, JournalFiles, open_database, set_aside
+from streamclf.hub.retention import Retention
+from streamclf.units import NS
 
 log = logging.getLogger(__name__)
 
-FORMAT: Final = 1
-RETENTION_STEP: Final = 500
-"""Events removed in one transaction: about a millisecond, so that publishing never waits for retention."""
-_HEAD_MARK_BYTES = 64
-"""Size of the text `epoch head` in the lock file, which shows events that the disk has lost."""
-_BUSY_S = 0.25
-"""Longest wait for a lock on the database, which a reader holds only for moments."""
 _RETRY_S = (0.5, 5.0)
 """After a failed commit, the first pause before the next attempt, and the longest after it has doubled."""
+_RUNNING_CHECK_S = 1.0
+"""Longest check of a file that is opened while events wait."""
+_NOT_KEPT = "events are published without being kept"
 _KEEP_PRODUCERS_S = 86400.0
 """A day: a producer that sends nothing for this long will not send a draft again."""
 
@@ -58,20 +53,22 @@ class Entry:
 
 
 class Journal:
-    """The journal's only writer, which holds an exclusive lock on `PATH.lock` until it is closed."""
+    """The journal's only writer, which locks the files until it is closed."""
 
     def __init__(self, path: Path, *, keep_s: float, keep_bytes: int | None = None) -> None:
-        self.path = path
+        self._files = JournalFiles(path)
+        self.path = self._files.path
+        """The path without symbolic links; `damaged` files are set aside in its directory."""
         self.epoch, self.head, self.oldest = "", 0, 1
         self._last_by_stream: dict[str, int] = {}
+        self._is_open, self._lost_because = False, ""
         self.keep_s = keep_s
         """Retention in seconds; it may be changed at any time, like `keep_bytes`."""
         self.keep_bytes = keep_bytes
-        self._lock_fd = lock_journal(path)
         try:
-            self._db = self._open_or_replace()
+            self._db = self._open_or_replace(MAX_CHECK_S)
         except BaseException:
-            os.close(self._lock_fd)
+            self._files.close()
             raise
         self._retry_at = 0.0
         self._retry_wait_s = _RETRY_S[0]
@@ -90,7 +87,7 @@ class Journal:
             self._db.close()
         except sqlite3.Error as error:
             log.warning("journal %s: closed with %s; the next start recovers it", self.path, error)
-        os.close(self._lock_fd)
+        self._files.close()
 
     def append(
         self, records: Sequence[Record], producers: Mapping[bytes, int], notes: Mapping[str, bytes] | None = None
@@ -100,20 +97,24 @@ class Journal:
         A full or failing disk raises no error. Then the events are returned without an offset, `durable` is False, and
         `not_durable` counts them. After a short pause the next append tries the disk again.
         """
-        if time.monotonic() >= self._retry_at:
+        self.check()
+        if self._is_open and time.monotonic() >= self._retry_at:
             try:
                 entries = self._commit(records, producers, notes or {})
             except sqlite3.DatabaseError as error:
                 self._handle_failure(error)
             else:
-                self._record_success()
-                return entries
+                if entries is not None:
+                    self._record_success()
+                    return entries
         self.not_durable += len(records)
         previous = self._last_by_stream
         return [Entry(None, r.stream, r.type, r.body(None, previous.get(r.stream, 0))) for r in records]
 
     def sequence_of(self, instance: bytes) -> int:
         """Return a producer's highest sequence number in the journal, 0 for an unknown producer."""
+        if not self._is_open:
+            return 0
         row = self._db.execute("SELECT seq FROM producers WHERE instance=?", (instance,)).fetchone()
         return int(row[0]) if row else 0
 
@@ -130,54 +131,35 @@ class Journal:
         return dict(recent)
 
     def retain(self) -> int:
-        """Remove up to `RETENTION_STEP` events that are too old or too many; return how many were removed.
-
-        Every event before an expired one counts as expired too, even if a clock that was set back gave it a later time.
-        """
+        """Remove up to `RETENTION_STEP` events that are too old or too many; return how many were removed."""
         try:
-            return self._retain()
+            return self._retain() if self._is_open and self._files.changed() is None else 0
         except sqlite3.DatabaseError as error:
             log.warning("journal %s: retention postponed: %s", self.path, error)
             return 0
 
     def _retain(self) -> int:
-        upto = self._expired_upto(time.time_ns() - int(self.keep_s * 1e9))
+        now_ns = time.time_ns()
+        upto = self._retention.step_upto(now_ns, self.keep_s, self.keep_bytes)
         if upto is None:
             return 0
         self._db.execute("BEGIN IMMEDIATE")
         try:
-            removed = self._db.execute("DELETE FROM events WHERE offset<=?", (upto,)).rowcount
-            self._db.execute("DELETE FROM gone WHERE last<=?", (upto,))
-            self._db.execute("DELETE FROM producers WHERE seen_ns<?", (time.time_ns() - int(_KEEP_PRODUCERS_S * 1e9),))
+            removed = self._retention.remove(upto)
+            self._db.execute("DELETE FROM producers WHERE seen_ns<?", (now_ns - int(_KEEP_PRODUCERS_S * NS),))
             self._db.execute("COMMIT")
         except BaseException:
             self._roll_back()
             raise
         self._db.execute("PRAGMA incremental_vacuum(64)").fetchall()
+        self._files.record()
         self.oldest = max(self.oldest, upto + 1)
         return removed
 
-    def _expired_upto(self, cutoff_ns: int) -> int | None:
-        step = "SELECT offset, time_ns FROM events ORDER BY offset LIMIT ?"
-        if self.keep_bytes is not None and self._used_bytes() > self.keep_bytes:
-            row = self._db.execute(f"SELECT max(offset) FROM ({step})", (RETENTION_STEP,)).fetchone()  # noqa: S608
-        else:
-            row = self._db.execute(
-                f"SELECT max(offset) FROM ({step}) WHERE time_ns<?",  # noqa: S608
-                (RETENTION_STEP, cutoff_ns),
-            ).fetchone()
-        return None if row is None or row[0] is None else int(row[0])
-
-    def _used_bytes(self) -> int:
-        pages, free, size = (
-            int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
-            for name in ("page_count", "freelist_count", "page_size")
-        )
-        return (pages - free) * size
-
     def _commit(
         self, records: Sequence[Record], producers: Mapping[bytes, int], notes: Mapping[str, bytes]
-    ) -> list[Entry]:
+    ) -> list[Entry] | None:
+        """Return what was committed, or None if the files were removed or replaced at the same time."""
         now_ns = time.time_ns()
         last: dict[str, int] = {}
         entries: list[Entry] = []
@@ -207,9 +189,13 @@ class Journal:
         except BaseException:
             self._roll_back()
             raise
+        if why := self._files.moved():  # the events are in a file that nobody can open again
+            self._replace(why, is_damaged=False)
+            return None
         self.head += len(entries)
         self._last_by_stream.update(last)
-        self._mark_head()
+        self._files.mark_head(self.epoch, self.head)
+        self._files.record()
         return entries
 
     def _roll_back(self) -> None:
@@ -217,19 +203,16 @@ class Journal:
             self._db.execute("ROLLBACK")
 
     def _handle_failure(self, error: sqlite3.DatabaseError) -> None:
-        if not isinstance(error, sqlite3.OperationalError):  # the file was damaged while open: a retry cannot help
-            log.error("journal %s: %s", self.path, error)
-            self._db.close()
-            set_aside(self.path, str(error))
-            self._db = self._open()
-            return
+        if type(error) is sqlite3.DatabaseError:  # the file was damaged while open: a retry cannot help
+            self._replace(str(error), is_damaged=True)
+        elif isinstance(error, sqlite3.IntegrityError):
+            self._replace(f"{error}: another program writes to it", is_damaged=False)
+        else:
+            self._report_failure(f"{error}; {_NOT_KEPT} until it can be written again (free space on its disk)")
+
+    def _report_failure(self, text: str) -> None:
         if self.durable:
-            log.error(
-                "journal %s: %s; events are published without being kept until it can be written again "
-                "(free space on its disk)",
-                self.path,
-                error,
-            )
+            log.error("journal %s: %s", self.path, text)
         self.durable = False
         self._retry_at = time.monotonic() + self._retry_wait_s
         self._retry_wait_s = min(2 * self._retry_wait_s, _RETRY_S[1])
@@ -240,9 +223,44 @@ class Journal:
         self.durable = True
         self._retry_wait_s = _RETRY_S[0]
 
-    def _open_or_replace(self) -> sqlite3.Connection:
+    def check(self) -> None:
+        """Open the journal again, or begin a new one, if somebody has removed, replaced or changed its files.
+
+        `append` checks too; this is for times without events.
+        """
+        if time.monotonic() >= self._retry_at and (why := self._changed()):
+            self._replace(why, is_damaged=False)
+
+    def _changed(self) -> str | None:
+        return self._files.changed() if self._is_open else self._lost_because
+
+    def _replace(self, why: str, *, is_damaged: bool) -> None:
+        """Open the file that has the journal's name now; without one, or with a damaged one, a new journal begins."""
+        epoch, head = self.epoch, self.head
+        self._files.extend_index()
+        self._db.close()
+        self._is_open, self._lost_because = False, why
         try:
-            return self._open()
+            self._files.detach_log()
+            if is_damaged:
+                set_aside(self.path, why)
+            self._db = self._open_or_replace(_RUNNING_CHECK_S)
+        except (JournalError, sqlite3.Error, OSError) as error:
+            self._report_failure(f"{why}; {_NOT_KEPT}, because no other can be opened: {error}")
+            return
+        if self.epoch == epoch:
+            log.error("journal %s: %s; opened again, with events up to %d", self.path, why, self.head)
+        else:
+            log.error(
+                "journal %s: %s; a new journal begins, and events up to %d of the old one cannot be replayed",
+                self.path,
+                why,
+                head,
+            )
+
+    def _open_or_replace(self, max_check_s: float) -> sqlite3.Connection:
+        try:
+            return self._open(max_check_s)
         except sqlite3.OperationalError as error:
             raise JournalError(
                 f"journal {self.path}: {error}; it must be on a writable local disk, unlocked and with free space"
@@ -250,33 +268,26 @@ class Journal:
         except sqlite3.DatabaseError as error:
             set_aside(self.path, str(error))
         try:
-            return self._open()
+            return self._open(max_check_s)
         except sqlite3.Error as error:
             raise JournalError(f"journal {self.path}: cannot be created ({error})") from error
 
-    def _open(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, isolation_level=None, timeout=_BUSY_S)
+    def _open(self, max_check_s: float = MAX_CHECK_S) -> sqlite3.Connection:
+        self._files.claim()
+        db = open_database(self.path, max_check_s)
         try:
-            check_database(db, self.path)
-            claim_database(db, self.path)
-            db.executescript(SCHEMA)
-            db.execute("PRAGMA synchronous=FULL")
-            db.execute("INSERT OR IGNORE INTO meta VALUES('epoch', ?)", (uuid.uuid4().hex,))
-            db.execute("INSERT OR IGNORE INTO meta VALUES('format', ?)", (FORMAT,))
             self._load(db)
             self._skip_published(db)
+            self._retention = Retention(db)
         except BaseException:
             db.close()
             raise
+        self._files.record()
+        self._is_open = True
         return db
 
     def _load(self, db: sqlite3.Connection) -> None:
-        meta = dict(db.execute("SELECT key, value FROM meta"))
-        if meta["format"] != FORMAT:
-            raise JournalError(
-                f"journal {self.path}: format {meta['format']}, this version writes {FORMAT}; give another path"
-            )
-        self.epoch = str(meta["epoch"])
+        self.epoch = str(db.execute("SELECT value FROM meta WHERE key='epoch'").fetchone()[0])
         row = db.execute("SELECT seq FROM sqlite_sequence WHERE name='events'").fetchone()
         self.head = int(row[0]) if row else 0
         lowest = db.execute("SELECT min(offset) FROM events").fetchone()[0]
@@ -291,10 +302,10 @@ class Journal:
 
         SQLite silently treats a truncated or damaged write-ahead log as one that ends there.
         """
-        epoch, _, head = os.pread(self._lock_fd, _HEAD_MARK_BYTES, 0).decode("ascii", "replace").partition(" ")
-        if epoch != self.epoch or not head.strip().isdigit() or int(head) <= self.head:
+        marked = self._files.read_head()
+        if marked is None or marked[0] != self.epoch or marked[1] <= self.head:
             return
-        first, last = self.head + 1, int(head)
+        first, last = self.head + 1, marked[1]
         log.error("journal %s: its disk lost events %d to %d, which had been published", self.path, first, last)
         db.execute("BEGIN IMMEDIATE")
         db.execute("INSERT INTO gone VALUES(?,?)", (first, last))
@@ -302,6 +313,3 @@ class Journal:
         db.execute("INSERT INTO sqlite_sequence VALUES('events', ?)", (last,))
         db.execute("COMMIT")
         self._load(db)
-
-    def _mark_head(self) -> None:
-        os.pwrite(self._lock_fd, f"{self.epoch} {self.head}".ljust(_HEAD_MARK_BYTES).encode(), 0)

@@ -23,10 +23,11 @@ from streamclf.events.types import HEARTBEAT_TOPIC, MAX_LISTED_STREAMS, check_ev
 from streamclf.hub.draft_rules import AdaptiveHopStatus, OpenActions
 from streamclf.hub.guard.curve_gate import AllowList, CurveGate
 from streamclf.hub.guard.flood import FloodGuard
-from streamclf.hub.journal import RETENTION_STEP, Journal, Record
+from streamclf.hub.journal import Journal, Record
 from streamclf.hub.link_server import LinkServer
 from streamclf.hub.publisher import Publisher
 from streamclf.hub.replay_server import ReplayServer
+from streamclf.hub.retention import RETENTION_STEP
 from streamclf.net.curve_keys import load_certificate
 from streamclf.runtime.child import EXIT_DONE, ChildControl
 from streamclf.runtime.jobs import HubChange, HubJob
@@ -72,6 +73,7 @@ class Hub:
             stack.callback(self._links.close)
             self._resources = stack.pop_all()
         self._open_actions = OpenActions(self.journal.note(_OPEN_ACTIONS_NOTE))
+        self._noted_epoch = self.journal.epoch
         self._adaptive_hops = AdaptiveHopStatus()
         self._heartbeat_at = self._retain_at = self._check_producers_at = 0.0
         self._trimmed_at = 0
@@ -136,6 +138,7 @@ class Hub:
             self._check_producers_at = now + _HEARTBEAT_S
             self._end_abandoned_actions()
             self._publisher.peers.disconnect_revoked()
+            self.journal.check()
         if now >= self._retain_at:
             removed = self.journal.retain()
             self._retain_at = now + (_RETAIN_AGAIN_S if removed >= RETENTION_STEP else _RETAIN_S)
@@ -158,10 +161,12 @@ class Hub:
         return len(batch.drafts)
 
     def _commit(self, records: list[Record], sequences: dict[bytes, int]) -> None:
-        notes = {_OPEN_ACTIONS_NOTE: self._open_actions.stored} if self._open_actions.changed else {}
+        epoch = self.journal.epoch
+        is_due = self._open_actions.changed or self._noted_epoch != epoch  # a new journal has no notes
+        notes = {_OPEN_ACTIONS_NOTE: self._open_actions.stored} if is_due else {}
         self._publisher.publish(self.journal.append(records, sequences, notes))
-        if self.journal.durable:
-            self._open_actions.changed = False
+        if self.journal.durable and self.journal.epoch == epoch:
+            self._open_actions.changed, self._noted_epoch = False, epoch
 
     def _make_records(self, draft: Draft, sender: bytes, dropped: dict[str, int]) -> list[Record]:
         if draft.type != "action":

@@ -40,9 +40,9 @@ _RECEIVE_HIGH_WATER = 8
 class Request(BaseModel):
     """A consumer's request (docs/protocol.md)."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
-    v: Literal[1] = 1
+    v: Annotated[int, Field(ge=1, le=1)] = 1
     request: Literal["snapshot", "replay"]
     id: Annotated[str, Field(max_length=64)] = ""
     epoch: Epoch | None = None

@@ -1,4 +1,4 @@
-"""Check the health of a service: it sends heartbeats, and no stream is down for too long. Times are monotonic."""
+"""Check a service: it sends heartbeats, keeps its events, and no stream is down for too long. Times are monotonic."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from streamclf.client.stream_views import ServiceView
 
 STATUS_OVERDUE_S: Final = 30.0
 """A live stream publishes a status with its counters every 5 s; report one that is missing for this long."""
+JOURNAL_FAULT_S: Final = 60.0
+"""Report a fault of the journal for this long after it last occurred."""
 MAX_REASONS: Final = 20
 
 
@@ -30,6 +32,8 @@ class HealthCheck:
         if service.is_silent(now_s):
             yield f"service silent for {now_s - service.received_at_s:.0f} s"
             return  # the states of its streams are outdated
+        if service.journal_fault and now_s - service.journal_fault_at_s < JOURNAL_FAULT_S:
+            yield f"journal: {service.journal_fault}"
         for name, stream in service.streams.items():
             status = stream.status
             if status is None or stream.status_at_s is None or stream.changed_at_s is None:

@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamclf.errors import JournalError
-from streamclf.hub.journal import RETENTION_STEP, Entry, Journal, Record
+from streamclf.hub.journal import Entry, Journal, Record
 from streamclf.hub.journal_file import set_aside
 from streamclf.hub.journal_reader import JournalReader
+from streamclf.hub.retention import RETENTION_STEP
 
 pytestmark = pytest.mark.flaky(reruns=0)  # a failure here, even one in a hundred runs, is a lost event
 
@@ -245,13 +246,46 @@ def test_clock_set_back_neither_stops_nor_empties_the_journal(path: Path, monkey
         assert journal.append([record()], {})[0].offset == 3
 
 
+def test_events_younger_than_the_retention_stay_after_a_clock_was_set_back_for_a_while(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now)
+    with Journal(path, keep_s=100) as journal:
+        journal.append([record() for _ in range(10)], {})
+        now -= 3600 * 10**9
+        journal.append([record() for _ in range(10)], {})
+        now += 3605 * 10**9
+        assert journal.retain() == 0
+        journal.append([record() for _ in range(10)], {})
+        now += 97 * 10**9  # the first ten are too old now; the next ten have a wrong time and may be younger
+        assert journal.retain() == 10
+    with Journal(path, keep_s=100) as journal:
+        assert journal.retain() == 0
+        now += 10 * 10**9
+        assert journal.retain() == 20
+
+
+def test_events_with_a_time_in_the_future_do_not_stop_retention(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time_ns() + 10**9 * 86400 * 365 * 70
+    monkeypatch.setattr(time, "time_ns", lambda: now)
+    with Journal(path, keep_s=100) as journal:
+        journal.append([record() for _ in range(3 * RETENTION_STEP)], {})
+        now -= 10**9 * 86400 * 365 * 70
+        journal.append([record() for _ in range(10)], {})
+        now += 110 * 10**9
+        journal.append([record()], {})
+        removed = sum(journal.retain() for _ in range(10))
+        assert removed == 3 * RETENTION_STEP + 10
+
+
 def test_retention_by_size_keeps_the_newest(path: Path) -> None:
     with Journal(path, keep_s=3600, keep_bytes=500_000) as journal:
         for _ in range(30):
             journal.append([record(size=200) for _ in range(200)], {})
         while journal.retain():
             pass
-        assert journal._used_bytes() <= 500_000
+        assert journal._retention._used_bytes() <= 500_000
         assert 1 < journal.oldest < journal.head
 
 

@@ -19,8 +19,10 @@ def status(state: Any, stream: str = "door", reason: str | None = None, finished
     return Status(**event, state=state, reason=reason, finished=finished)
 
 
-def heartbeat() -> Heartbeat:
-    return Heartbeat(epoch=EPOCH, time=NOW, head=4711, oldest=12, last={}, replay="tcp://127.0.0.1:1")
+def heartbeat(epoch: str = EPOCH, not_durable: int = 0) -> Heartbeat:
+    return Heartbeat(
+        epoch=epoch, time=NOW, head=4711, oldest=12, last={}, replay="tcp://127.0.0.1:1", not_durable=not_durable
+    )
 
 
 def reasons(health: HealthCheck, now_s: float) -> list[str]:
@@ -40,6 +42,24 @@ def test_a_silent_service_is_unhealthy_until_it_sends_again() -> None:
     assert reasons(health, SERVICE_SILENT_S + 2) == [f"service silent for {SERVICE_SILENT_S + 2:.0f} s"]
     service.apply(heartbeat(), 13.0)
     assert reasons(health, 13.0) == []
+
+
+def test_events_that_are_not_kept_and_a_new_journal_are_reported_for_a_minute() -> None:
+    service = ServiceView()
+    health = HealthCheck(service, 60.0)
+
+    def reasons_at(now_s: float, epoch: str = EPOCH, not_durable: int = 0) -> list[str]:
+        service.apply(heartbeat(epoch, not_durable), now_s)
+        return reasons(health, now_s)
+
+    assert reasons_at(0.0, not_durable=3) == []  # before this program connected
+    assert reasons_at(1.0, not_durable=5) == [
+        "journal: events are published without being kept, 5 since the hub's start"
+    ]
+    assert len(reasons_at(60.0, not_durable=5)) == 1
+    assert reasons_at(61.5, not_durable=5) == []
+    assert reasons_at(62.0, "f" * 32) == ["journal: a new one began; the old events cannot be replayed"]
+    assert reasons_at(123.0, "f" * 32) == []
 
 
 def test_a_stream_that_is_away_for_too_long_is_named_with_its_reason() -> None:
