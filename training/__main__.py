@@ -51,19 +51,31 @@ def train(
 
 @app.command()
 def summary(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE_OR_RUN", help="YAML recipe, or the folder of a run")],
+    recipe: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RECIPE_OR_FOLDER", help="YAML recipe, folder of a run, or folder for import-hf (without weights)"
+        ),
+    ],
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a recipe builds: parameters, FLOPs, sizes, window."""
+    """Show what a recipe or a Hugging Face folder builds: parameters, FLOPs, sizes, window."""
     from training.evaluation.summary import summarise
     from training.fit.run_folder import LABELS_FILE, RECIPE_FILE, run_labels
     from training.recipe import load_recipe
 
     try:
-        loaded = load_recipe(recipe / RECIPE_FILE if recipe.is_dir() else recipe, overrides or [])
-        trained = (recipe / LABELS_FILE).is_file()
-        result = summarise(loaded, labels=len(run_labels(recipe, loaded)) if trained else None)
+        if (recipe / "config.json").is_file():
+            from training.importing import summarise_folder
+
+            if overrides:
+                raise RecipeError(f"{overrides[0]}: {recipe} has no recipe, so no key can be overridden")
+            result = summarise_folder(recipe)
+        else:
+            loaded = load_recipe(recipe / RECIPE_FILE if recipe.is_dir() else recipe, overrides or [])
+            trained = (recipe / LABELS_FILE).is_file()
+            result = summarise(loaded, labels=len(run_labels(recipe, loaded)) if trained else None)
     except TrainingError as error:
         _fail(error)
     _print_result(result, as_json=as_json)
@@ -126,13 +138,19 @@ def import_hf(
         Path, typer.Argument(help="folder with config.json, model.safetensors, preprocessor_config.json")
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="the bundle's folder")],
-    fps: Annotated[float | None, typer.Option(help="sampled frames per second; such folders do not contain it")] = None,
+    fps: Annotated[
+        float | None, typer.Option(help="sampled frames per second; by default those of the published model")
+    ] = None,
+    interpolate: Annotated[
+        bool,
+        typer.Option("--interpolate-positions", help="VideoPrism: read the processor's size and number of frames"),
+    ] = False,
 ) -> None:
     """Import a Hugging Face video model's folder as a bundle."""
     from training.importing import import_folder
 
     try:
-        bundle = import_folder(folder, output, fps=fps)
+        bundle = import_folder(folder, output, fps=fps, interpolate=interpolate)
     except TrainingError as error:
         _fail(error)
     print(f"{bundle.spec.id}: {output}")

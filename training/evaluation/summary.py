@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from training.data.shape import Shape
 from training.errors import DataError, RecipeError
 from training.models import ClipModel
 from training.models.flops import ModelCost, compute_cost
@@ -31,23 +33,39 @@ def summarise(recipe: Recipe, *, labels: int | None = None) -> dict[str, Any]:
     def fresh() -> ClipModel:
         return model.without_weights().build(labels=classes)
 
-    def counted(*, whole: bool) -> ModelCost:
-        return compute_cost(
-            fresh,
-            chunks=model.chunks,
-            frames_per_chunk=model.frames_per_chunk,
-            height=model.height,
-            width=model.width,
-            whole=whole,
-        )
-
-    published, served = counted(whole=True), counted(whole=False)
     patch = getattr(model, "patch", None)
+    shape = Shape(
+        fps=recipe.fps,
+        frames_per_chunk=model.frames_per_chunk,
+        chunks=model.chunks,
+        height=model.height,
+        width=model.width,
+    )
     return {
         "name": recipe.name,
         "kind": model.kind,
         "labels": classes,
         "labels_known": known,
+        **({"patches": (model.height // patch) * (model.width // patch)} if patch else {}),
+        **summarise_network(fresh, shape),
+    }
+
+
+def summarise_network(build: Callable[[], ClipModel], shape: Shape) -> dict[str, Any]:
+    """Return the part of `summarise` that depends on the network and the shape of its windows alone."""
+
+    def counted(*, whole: bool) -> ModelCost:
+        return compute_cost(
+            build,
+            chunks=shape.chunks,
+            frames_per_chunk=shape.frames_per_chunk,
+            height=shape.height,
+            width=shape.width,
+            whole=whole,
+        )
+
+    published, served = counted(whole=True), counted(whole=False)
+    return {
         "parameters": published.parameters,
         "encoder_parameters": published.encoder_parameters,
         "head_parameters": published.head_parameters,
@@ -57,9 +75,8 @@ def summarise(recipe: Recipe, *, labels: int | None = None) -> dict[str, Any]:
         "served_flops": served.encoder_flops + served.head_flops,
         "whole_window_flops": served.window_flops,
         "megabytes_fp32": round(published.parameters * 4 / 1e6, 3),
-        **({"patches": (model.height // patch) * (model.width // patch)} if patch else {}),
-        "input": [model.frames_per_chunk, model.height, model.width, 3],
+        "input": [shape.frames_per_chunk, shape.height, shape.width, 3],
         "feature": list(published.feature),
-        "window_s": model.chunks * model.frames_per_chunk / recipe.fps,
-        "hop_s": model.frames_per_chunk / recipe.fps,
+        "window_s": shape.chunks * shape.frames_per_chunk / shape.fps,
+        "hop_s": shape.frames_per_chunk / shape.fps,
     }

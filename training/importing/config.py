@@ -80,6 +80,13 @@ class FolderConfig(BaseModel):
                 f"id2label: {len(self.id2label)} classes with the numbers {min(self.id2label)} to "
                 f"{max(self.id2label)}; they must count from 0 without a gap"
             )
+        if not self.patches:
+            raise ValueError(f"images of {self.crop[0]} x {self.crop[1]} pixels are smaller than one patch")
+        if (size := 4 * self.chunks * self.patches * self.hidden_size) > MAX_FEATURE_BYTES:
+            raise ValueError(
+                f"{self.chunks} chunks of {self.patches} patches: {size / 1e9:.1f} GB of features in one window, at "
+                f"most {MAX_FEATURE_BYTES / 1e9:.1f} GB"
+            )
         return self
 
     @property
@@ -166,11 +173,6 @@ class WindowAttentionConfig(FolderConfig):
             raise ValueError(f"num_frames={self.num_frames}: not a multiple of the tubelet's {frames} frames")
         if any(size % part for size, part in zip(self.image_size, patch, strict=True)):
             raise ValueError(f"image_size={self.image_size}: not a multiple of patches of {tuple(patch)} pixels")
-        if (size := 4 * self.chunks * self.patches * self.hidden_size) > MAX_FEATURE_BYTES:
-            raise ValueError(
-                f"{self.chunks} chunks of {self.patches} patches: {size / 1e9:.1f} GB of features in one window, at "
-                f"most {MAX_FEATURE_BYTES / 1e9:.1f} GB"
-            )
         if self.attention_type == "space_only":
             raise ValueError("attention_type=space_only: it classifies frames, not clips; a bundle needs another type")
         return self
@@ -201,3 +203,94 @@ class WindowAttentionConfig(FolderConfig):
     def fps(self) -> float:
         """See `FolderConfig`: every 2nd, 4th and 32nd frame of Kinetics, which has 25 fps."""
         return {"vivit": 12.5, "videomae": 6.25, "timesformer": 0.78125}[self.model_type]
+
+
+class VideoPrismConfig(FolderConfig):
+    """The keys of VideoPrism: spatial layers for each frame, then temporal layers for the window."""
+
+    model_type: Literal["videoprism_vision_model"]
+    image_size: tuple[Side, Side] = (288, 288)
+    num_frames: int = Field(16, ge=1, le=1024)
+    tubelet_size: tuple[Literal[1], Patch, Patch] = (1, 18, 18)
+    num_channels: Literal[3] = 3
+    num_spatial_layers: int = Field(12, ge=1, le=512)
+    num_temporal_layers: int = Field(4, ge=1, le=512)
+    intermediate_size: int = Field(3072, ge=1, le=1 << 18)
+    hidden_act: str = "gelu_python"
+    attn_logit_softcapping: float = Field(50.0, gt=0)
+
+    _both = field_validator("image_size", mode="before")(_pair)
+
+    @property
+    def frames(self) -> int:
+        """See `FolderConfig`."""
+        return self.num_frames
+
+    @property
+    def crop(self) -> Pair:
+        """See `FolderConfig`."""
+        return self.image_size
+
+    @property
+    def tubelet(self) -> tuple[int, int, int]:
+        """See `FolderConfig`."""
+        return self.tubelet_size
+
+    @property
+    def depth(self) -> str:
+        """See `FolderConfig`."""
+        return f"{self.num_spatial_layers} spatial and {self.num_temporal_layers} temporal layers"
+
+    @property
+    def fps(self) -> float:
+        """See `FolderConfig`: all frames are spread over a clip, and clips of Kinetics last 10 s."""
+        return self.num_frames / 10
+
+
+class VJepa2Config(FolderConfig):
+    """The keys of V-JEPA 2's encoder and attentive pooler, whose attention runs over the whole window."""
+
+    model_type: Literal["vjepa2"]
+    crop_size: Side = 256
+    patch_size: Patch = 16
+    frames_per_clip: int = Field(64, ge=1, le=4096)
+    tubelet_size: int = Field(2, ge=1, le=64)
+    in_chans: Literal[3] = 3
+    hidden_size: int = Field(1024, ge=8, le=1 << 16)
+    num_attention_heads: int = Field(16, ge=1, le=1024)
+    num_hidden_layers: int = Field(24, ge=1, le=512)
+    num_pooler_layers: int = Field(3, ge=0, le=512)
+    mlp_ratio: float = Field(4.0, gt=0, le=64)
+
+    @model_validator(mode="after")
+    def _fits_the_tubelet(self) -> VJepa2Config:
+        if self.frames_per_clip % self.tubelet_size:
+            raise ValueError(
+                f"frames_per_clip={self.frames_per_clip}: not a multiple of the tubelet's {self.tubelet_size} frames"
+            )
+        return self
+
+    @property
+    def frames(self) -> int:
+        """See `FolderConfig`."""
+        return self.frames_per_clip
+
+    @property
+    def crop(self) -> Pair:
+        """See `FolderConfig`."""
+        return self.crop_size, self.crop_size
+
+    @property
+    def tubelet(self) -> tuple[int, int, int]:
+        """See `FolderConfig`."""
+        return self.tubelet_size, self.patch_size, self.patch_size
+
+    @property
+    def depth(self) -> str:
+        """See `FolderConfig`."""
+        return f"{self.num_hidden_layers} layers and {self.num_pooler_layers + 1} pooling layers"
+
+    @property
+    def fps(self) -> float:
+        """See `FolderConfig`: every 4th frame of Something-Something v2, which has 12 fps."""
+        return 3.0

@@ -9,16 +9,22 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from training.errors import FolderError
-from training.importing.config import FolderConfig, WindowAttentionConfig
+from training.importing.config import FolderConfig, VideoPrismConfig, VJepa2Config, WindowAttentionConfig
 from training.weights import WEIGHTS_FILE
 
-CONFIG_FILE, PROCESSOR_FILE = "config.json", "preprocessor_config.json"
+CONFIG_FILE = "config.json"
+PROCESSOR_FILE = "preprocessor_config.json"
+VIDEO_PROCESSOR_FILE = "video_preprocessor_config.json"
+COMBINED_FILE = "processor_config.json"
+"""Transformers 5 nests several processors in one file."""
 MAX_JSON_BYTES = 1 << 20
 
 CONFIGS: Final[dict[str, type[FolderConfig]]] = {
     "vivit": WindowAttentionConfig,
     "videomae": WindowAttentionConfig,
     "timesformer": WindowAttentionConfig,
+    "videoprism_vision_model": VideoPrismConfig,
+    "vjepa2": VJepa2Config,
 }
 """The class for each `model_type` in config.json."""
 
@@ -29,18 +35,23 @@ def read_config(folder: Path) -> FolderConfig:
     kind = tree.get("model_type")
     if not isinstance(kind, str) or kind not in CONFIGS:
         raise FolderError(f"{folder / CONFIG_FILE}: model_type={kind!r}: only {', '.join(CONFIGS)} can be imported")
-    try:
-        config = CONFIGS[kind].model_validate(tree)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise FolderError(f"{folder / CONFIG_FILE}: {where + ': ' if where else ''}{first['msg']}") from error
+    config = validate_config(CONFIGS[kind], tree, folder)
     if config.architectures and not any(name.endswith("ForVideoClassification") for name in config.architectures):
         raise FolderError(
             f"{folder / CONFIG_FILE}: architectures={list(config.architectures)}: has no classifier; "
             "give the folder of a model fine-tuned for video classification"
         )
     return config
+
+
+def validate_config(kind: type[FolderConfig], tree: dict[str, Any], folder: Path) -> FolderConfig:
+    """Check the keys of a configuration. Raises `FolderError`."""
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise FolderError(f"{folder / CONFIG_FILE}: {where + ': ' if where else ''}{first['msg']}") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -21,13 +21,15 @@ class ClassNames:
     notes: tuple[str, ...] = ()
 
 
-def read_class_names(folder: Path, config: FolderConfig) -> ClassNames:
+def read_class_names(folder: Path, config: FolderConfig, *, weights: bool = True) -> ClassNames:
     """Return one name for each output of the folder's classifier.
 
     They come from `id2label`, or from `label2id`. If config.json has neither, the names are LABEL_0, LABEL_1 and so on,
-    as in transformers. Raises `FolderError` where names and outputs do not agree, or a bundle cannot have the names.
+    as in transformers. Without `weights` the folder needs none, and the classifier is not compared.
+
+    Raises `FolderError` where names and outputs do not agree, or a bundle cannot have the names.
     """
-    where, outputs = folder / "config.json", count_rows(folder, CLASSIFIER)
+    where, outputs = folder / "config.json", count_rows(folder, CLASSIFIER) if weights else None
     names, key = dict(config.id2label), "id2label"
     if not names and config.label2id:
         names, key = {number: name for name, number in config.label2id.items()}, "label2id"

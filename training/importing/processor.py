@@ -1,16 +1,19 @@
-"""Convert a folder's image processor to what a bundle can express: a size, a resize policy and a normalisation."""
+"""Convert a folder's image or video processor to a size, a resize policy and a normalisation, as a bundle has them."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from training.errors import FolderError
 from training.importing.config import Pair
-from training.importing.folder import PROCESSOR_FILE, read_json
+from training.importing.folder import COMBINED_FILE, PROCESSOR_FILE, VIDEO_PROCESSOR_FILE, read_json
 
 Triple: TypeAlias = tuple[float, float, float]
+
+_TYPE_KEYS: Final = ("video_processor_type", "image_processor_type", "feature_extractor_type")
 
 # Switches that a bundle implements or that do not change the pixels.
 _SUPPORTED_SWITCHES = {
@@ -23,12 +26,33 @@ _SUPPORTED_SWITCHES = {
 }
 
 
+# What each processor does where its file has no such key. An offset moves pixels by -1 after rescaling.
+_DEFAULTS: Final[dict[str, dict[str, Any]]] = {
+    "vivit": {"size": {"shortest_edge": 256}, "crop_size": 224, "rescale_factor": 1 / 127.5, "offset": True},
+    "videomae": {"size": {"shortest_edge": 224}, "crop_size": 224},
+    "vjepa2": {"crop_size": 256, "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]},
+    "llavaonevision": {
+        "size": {"height": 384, "width": 384},
+        "do_center_crop": False,
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "resample": 3,
+    },
+}
+_COMMON: Final[dict[str, Any]] = {
+    "do_resize": True, "do_center_crop": True, "do_rescale": True, "do_normalize": True, "offset": False,
+    "rescale_factor": 1 / 255, "image_mean": 0.5, "image_std": 0.5, "resample": 2,
+}  # fmt: skip
+_FILTERS: Final = {0: "nearest", 1: "Lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "Hamming"}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageProcessor:
     """The preprocessing of an imported bundle.
 
     `height` and `width` are the size of the bundle's frames; the encoder cuts `crop` (height, width) from their centre.
-    A pixel scaled to 0..1 becomes (pixel - mean) / std. `notes` lists the differences to the folder's own processor,
+    A pixel scaled to 0..1 becomes (pixel - mean) / std. `frames` and `fps`: the number and rate of frames that the
+    processor samples from a clip, where its file says so. `notes` lists the differences to the folder's own processor,
     for the model card.
     """
 
@@ -38,28 +62,65 @@ class ImageProcessor:
     crop: Pair
     mean: Triple
     std: Triple
+    frames: int | None = None
+    fps: float | None = None
     notes: tuple[str, ...]
 
 
-def read_processor(folder: Path, image_size: Pair) -> ImageProcessor:
-    """Read preprocessor_config.json. Raises `FolderError` for what a bundle cannot express."""
-    path = folder / PROCESSOR_FILE
-    tree = read_json(path)
-    name = str(tree.get("image_processor_type") or tree.get("feature_extractor_type") or "")
-    kind = name.removesuffix("Fast").removesuffix("Pil")
-    kind = kind.removesuffix("ImageProcessor").removesuffix("FeatureExtractor").lower()
-    if kind not in ("vivit", "videomae"):
+def read_processor(folder: Path, image_size: Pair, *, any_size: bool = False) -> ImageProcessor:
+    """Read the folder's image or video processor for a network that reads images of `image_size`.
+
+    With `any_size` the processor's own size is taken instead. Raises `FolderError` for what a bundle cannot express.
+    """
+    path, tree = _read_file(folder)
+    name = next((str(tree[key]) for key in _TYPE_KEYS if tree.get(key)), "")
+    kind = re.sub(r"((Image|Video)Processor(Fast|Pil)?|FeatureExtractor)$", "", name).lower()
+    if kind not in _DEFAULTS:
         raise FolderError(
-            f"{path}: image_processor_type={name!r}: only Vivit's and VideoMAE's processors can be imported"
+            f"{path}: {name or 'a processor without a type'}: only the image and video processors of Vivit, VideoMAE, "
+            "VJEPA2 and LlavaOnevision (VideoPrism's) can be imported"
         )
     unsupported = sorted(
         key for key, value in tree.items() if key.startswith("do_") and value and key not in _SUPPORTED_SWITCHES
     )
     if unsupported:
         raise FolderError(f"{path}: {unsupported[0]}=true: a bundle cannot do this")
+    tree = {**_COMMON, **_DEFAULTS[kind], **tree}
+    if kind == "vjepa2":
+        tree["size"] = _vjepa2_size(path, tree)
     mean, std = _affine(path, tree, vivit=kind == "vivit")
-    height, width, resize, notes = _geometry(path, tree, image_size, shortest=256 if kind == "vivit" else 224)
-    return ImageProcessor(height=height, width=width, resize=resize, crop=image_size, mean=mean, std=std, notes=notes)
+    height, width, resize, notes = _geometry(path, tree, image_size, any_size=any_size)
+    sampled = bool(tree.get("do_sample_frames"))
+    return ImageProcessor(
+        height=height,
+        width=width,
+        resize=resize,
+        crop=_crop(path, tree) or (height, width),
+        mean=mean,
+        std=std,
+        frames=_frames(path, tree) if sampled else None,
+        fps=_number(path, tree, "fps") if sampled and tree.get("fps") is not None else None,
+        notes=notes,
+    )
+
+
+def _read_file(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Return the processor's file and keys, from the same file that transformers prefers."""
+    combined = folder / COMBINED_FILE
+    if combined.is_file():
+        tree = read_json(combined)
+        for key in ("video_processor", "image_processor"):
+            if isinstance(tree.get(key), dict):
+                return combined, tree[key]
+    video = folder / VIDEO_PROCESSOR_FILE
+    path = video if video.is_file() else folder / PROCESSOR_FILE
+    return path, read_json(path)
+
+
+def _vjepa2_size(path: Path, tree: dict[str, Any]) -> dict[str, int]:
+    """Return the size that V-JEPA 2's processor derives from its crop; it ignores the `size` in its file."""
+    height, _ = _size(path, tree["crop_size"], "crop_size")
+    return {"shortest_edge": int(height * 256 / 224)}
 
 
 def _affine(path: Path, tree: dict[str, Any], *, vivit: bool) -> tuple[Triple, Triple]:
@@ -68,11 +129,11 @@ def _affine(path: Path, tree: dict[str, Any], *, vivit: bool) -> tuple[Triple, T
     ViViT's processor multiplies by 1/127.5, subtracts 1 (`offset`, on by default) and then normalises the result. So a
     mean and std of 0.5 give pixels from -3 to 1, not from -1 to 1.
     """
-    rescale, offset = tree.get("do_rescale", True), vivit and tree.get("offset", True)
+    rescale, offset = tree["do_rescale"], vivit and tree["offset"]
     if offset and not rescale:
         raise FolderError(f"{path}: offset=true with do_rescale=false: the image processor itself rejects this")
-    factor = _number(path, tree, "rescale_factor", 1 / 127.5 if vivit else 1 / 255) if rescale else 1.0
-    normal = tree.get("do_normalize", True)
+    factor = _number(path, tree, "rescale_factor") if rescale else 1.0
+    normal = tree["do_normalize"]
     means = _triple(path, tree, "image_mean") if normal else (0.0, 0.0, 0.0)
     stds = _triple(path, tree, "image_std") if normal else (1.0, 1.0, 1.0)
     if factor <= 0 or min(stds) <= 0:
@@ -85,20 +146,19 @@ def _affine(path: Path, tree: dict[str, Any], *, vivit: bool) -> tuple[Triple, T
 
 
 def _geometry(
-    path: Path, tree: dict[str, Any], image_size: Pair, *, shortest: int
+    path: Path, tree: dict[str, Any], image_size: Pair, *, any_size: bool
 ) -> tuple[int, int, Literal["stretch", "crop"], tuple[str, ...]]:
     """Return height, width, resize policy and notes; the network reads the centre of `image_size`."""
-    cropped = tree.get("do_center_crop", True)
-    crop = _size(path, tree.get("crop_size", 224), "crop_size") if cropped else None
-    if not tree.get("do_resize", True):
-        if crop not in (None, image_size):
+    crop = _crop(path, tree)
+    if not tree["do_resize"]:
+        if crop not in (None, image_size) and not any_size:
             raise FolderError(f"{path}: crop_size={crop}: the network reads {image_size}")
         return (
-            *image_size,
+            *(crop or image_size),
             "crop",
             ("the folder's processor does not resize; the bundle resizes and crops frames of any size",),
         )
-    given = tree.get("size", {"shortest_edge": shortest})
+    given = tree["size"]
     given = {"shortest_edge": given} if isinstance(given, int) else given
     policy: Literal["stretch", "crop"]
     if isinstance(given, dict) and set(given) == {"shortest_edge"}:
@@ -107,19 +167,35 @@ def _geometry(
     else:
         (height, width), policy = _size(path, given, "size"), "stretch"
     kept = crop or (height, width)
-    if kept != image_size:
+    if kept != image_size and not any_size:
         raise FolderError(
             f"{path}: frames become {kept[0]} x {kept[1]}, but config.json's image_size is "
-            f"{image_size[0]} x {image_size[1]}; the two files belong to different models"
+            f"{image_size[0]} x {image_size[1]}; the two files belong to different models, or VideoPrism needs "
+            "--interpolate-positions"
         )
     if kept[0] > height or kept[1] > width:
         raise FolderError(f"{path}: crop_size={kept} is larger than size={(height, width)}: a bundle does not pad")
+    resample = tree["resample"]
+    own = _FILTERS.get(resample, "another") if isinstance(resample, int) else "another"
     notes: tuple[str, ...] = (
-        "frames are resized with streamclf's area filter; the folder's processor uses a bilinear filter",
+        f"frames are resized with streamclf's area filter; the folder's processor uses a {own} filter",
     )
     if policy == "crop" and crop is None:
         notes += ("frames that are not square are cropped to their centre; the folder's processor does not crop them",)
     return height, width, policy, notes
+
+
+def _crop(path: Path, tree: dict[str, Any]) -> Pair | None:
+    """Return the size of the processor's centre crop, or None if it does not crop."""
+    return _size(path, tree["crop_size"], "crop_size") if tree["do_center_crop"] else None
+
+
+def _frames(path: Path, tree: dict[str, Any]) -> int | None:
+    """Return the number of frames that the processor samples from a clip, or None. Raises `FolderError`."""
+    given = tree.get("num_frames")
+    if given is not None and (not isinstance(given, int) or isinstance(given, bool) or not 1 <= given <= 4096):
+        raise FolderError(f"{path}: num_frames={given!r}: must be a number from 1 to 4096")
+    return given
 
 
 def _size(path: Path, given: Any, name: str) -> Pair:
@@ -138,17 +214,17 @@ def _side(path: Path, given: Any, name: str) -> int:
     return given
 
 
-def _number(path: Path, tree: dict[str, Any], name: str, default: float) -> float:
+def _number(path: Path, tree: dict[str, Any], name: str) -> float:
     """Read a number. Raises `FolderError`."""
-    given = tree.get(name, default)
+    given = tree[name]
     if not isinstance(given, (int, float)) or isinstance(given, bool):
         raise FolderError(f"{path}: {name}={given!r}: must be a number")
     return float(given)
 
 
 def _triple(path: Path, tree: dict[str, Any], name: str) -> Triple:
-    """Read one number for all channels or three numbers, 0.5 by default. Raises `FolderError`."""
-    given = tree.get(name, 0.5)
+    """Read one number for all channels or three numbers. Raises `FolderError`."""
+    given = tree[name]
     values = [given] * 3 if isinstance(given, (int, float)) else given
     if not isinstance(values, list) or len(values) != 3 or not all(isinstance(v, (int, float)) for v in values):
         raise FolderError(f"{path}: {name}={given!r}: must be three numbers")

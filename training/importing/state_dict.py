@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -18,11 +19,17 @@ class CheckpointTensors:
     def __init__(self, state: State, where: str) -> None:
         self.state, self.where = dict(state), where
 
-    def pop(self, name: str) -> Tensor:
-        """Remove and return a tensor. Raises `FolderError` if it is missing."""
+    def pop(self, name: str, shape: tuple[int, ...] | None = None) -> Tensor:
+        """Remove and return a tensor. Raises `FolderError` if it is missing or has another shape than `shape`."""
         if name not in self.state:
             raise FolderError(f"{self.where}: has no {name}; config.json describes another model")
-        return self.state.pop(name)
+        tensor = self.state.pop(name)
+        if shape is not None and tensor.shape != shape:
+            raise FolderError(
+                f"{self.where}: {name} has shape {tuple(tensor.shape)}, but config.json implies {shape}; "
+                "they belong to different models"
+            )
+        return tensor
 
     def pop_first(self, *names: str) -> Tensor | None:
         """Remove and return the first of these tensors that exists, or None."""
@@ -31,6 +38,30 @@ class CheckpointTensors:
     def renamed(self, theirs: str, ours: str) -> State:
         """Remove and return a module's weight and bias under our name."""
         return {f"{ours}.{kind}": self.pop(f"{theirs}.{kind}") for kind in ("weight", "bias")}
+
+    def projections(self, theirs: str, ours: str, names: Mapping[str, str], dim: int) -> State:
+        """Remove and return an attention's projections under our names; a missing bias becomes zeros."""
+        state: State = {}
+        for their_name, our_name in names.items():
+            state[f"{ours}.{our_name}.weight"] = self.pop(f"{theirs}.{their_name}.weight")
+            state[f"{ours}.{our_name}.bias"] = self.pop_bias(f"{theirs}.{their_name}.bias", dim)
+        return state
+
+    def pop_bias(self, name: str, width: int) -> Tensor:
+        """Remove and return a bias of `width` values; a missing one is zeros."""
+        return self.pop(name, (width,)) if name in self.state else torch.zeros(width)
+
+    def patch_embedding(self, theirs: str, ours: str) -> State:
+        """Convert a 3D convolution (D, 3, t, p, p) to a 2D one (D, 3 t, p, p), frames outermost."""
+        weight = self.pop(f"{theirs}.weight")
+        if weight.ndim != 5:
+            raise FolderError(f"{self.where}: {theirs}.weight has {weight.ndim} axes, expected 5")
+        weight = weight.transpose(1, 2).flatten(1, 2).contiguous()
+        return {f"{ours}.weight": weight, f"{ours}.bias": self.pop(f"{theirs}.bias")}
+
+    def drop(self, prefix: str) -> None:
+        """Remove the tensors of a part that classification does not read."""
+        self.state = {name: tensor for name, tensor in self.state.items() if not name.startswith(prefix)}
 
     def check_all_used(self) -> None:
         """Raise `FolderError` for a tensor that was not popped, except those that classification does not read."""
@@ -42,22 +73,14 @@ class CheckpointTensors:
 def convert_state(config: WindowAttentionConfig, tensors: CheckpointTensors) -> State:
     """Return the `state_dict` of ViViT, VideoMAE or TimeSformer. Raises `FolderError` for a missing tensor."""
     prefix = config.model_type
-    ours = _embedding(config, tensors, f"{prefix}.embeddings.patch_embeddings.projection")
+    embedding = f"{prefix}.embeddings.patch_embeddings.projection"
+    three_axes = config.model_type != "timesformer"
+    ours = (tensors.patch_embedding if three_axes else tensors.renamed)(embedding, "encoder.project")
     ours |= _positions(config, tensors, f"{prefix}.embeddings")
     for index in range(config.num_hidden_layers):
         ours |= _layer(config, tensors, f"{prefix}.encoder.layer.{index}", f"head.layers.{index}")
     norm = "fc_norm" if prefix == "videomae" and config.use_mean_pooling else f"{prefix}.layernorm"
     return ours | tensors.renamed(norm, "head.norm") | tensors.renamed("classifier", "head.classify")
-
-
-def _embedding(config: WindowAttentionConfig, tensors: CheckpointTensors, name: str) -> State:
-    """Convert the 3D convolution (D, 3, t, p, p) to a 2D one (D, 3 t, p, p), frames outermost."""
-    weight = tensors.pop(f"{name}.weight")
-    if config.model_type != "timesformer":
-        if weight.ndim != 5:
-            raise FolderError(f"{tensors.where}: {name}.weight has {weight.ndim} axes, expected 5")
-        weight = weight.transpose(1, 2).flatten(1, 2)
-    return {"encoder.project.weight": weight.contiguous(), "encoder.project.bias": tensors.pop(f"{name}.bias")}
 
 
 def _positions(config: WindowAttentionConfig, tensors: CheckpointTensors, name: str) -> State:

@@ -105,9 +105,12 @@ class Layer(nn.Module):
         self.mlp = new_mlp(dim=dim, hidden=round(dim * mlp_ratio), gelu=gelu)
         self.drop = DropPath(drop_path)
 
-    def forward(self, x: Tensor, *mask: Tensor | None) -> Tensor:
-        """Apply attention and MLP: (N, S, D) -> (N, S, D) or (N, 1, D); (N, T, P, D) keeps its shape."""
-        mixed = self.attention(self.norm1(x), *mask)
+    def forward(self, x: Tensor, *given: Tensor | None) -> Tensor:
+        """Apply attention and MLP: (N, S, D) -> (N, S, D) or (N, 1, D); (N, T, P, D) keeps its shape.
+
+        `given`: further arguments of the attention, such as a mask.
+        """
+        mixed = self.attention(self.norm1(x), *given)
         residual = x if mixed.shape[1] == x.shape[1] else x[:, :1]
         x = residual + self.drop(mixed)
         dropped: Tensor = self.drop(self.mlp(self.norm2(x)))
