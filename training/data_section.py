@@ -90,6 +90,10 @@ class MixedData(DataSection):
         crops = [part.data.volume_crop for part in self.parts]
         return next((crop for crop in crops if crop is not None), None)
 
+    def dataset_names(self) -> tuple[str, ...]:
+        """Return the names of all parts."""
+        return tuple(name for part in self.parts for name in part.data.dataset_names())
+
     def card_text(self) -> str:
         """Describe each part, with its share."""
         return " ".join(f"{part.data.card_text()[:-1]} ({part.share:g} parts)." for part in self.parts)

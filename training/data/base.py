@@ -59,6 +59,13 @@ class DataSection(Section, ABC):
     def card_text(self) -> str:
         """Describe the data's origin in a sentence of the model card."""
 
+    def dataset_names(self) -> tuple[str, ...]:
+        """Return the names of the data sets for the model card: the folder of a list, or the name of another file."""
+        path: Path | None = getattr(self, "path", None)
+        if path is None:
+            return ()
+        return (path.stem if path.suffix == ".npz" else path.parent.name if path.suffix else path.name,)
+
     def check_shape(self, shape: Shape) -> None:
         """Raise `ValueError` where clips of this section are too short for the model."""
 

@@ -14,6 +14,7 @@ from engines.arrays import U8
 from engines.bundle import Bundle
 from training.errors import RunError
 from training.export.camera_events_card import camera_events_card
+from training.export.front_matter import front_matter, hyperparameters
 from training.export.golden import CANDIDATES, choose_golden_window, render_windows
 from training.export.model_card import CardContent, model_card
 from training.export.onnx import export_bundle
@@ -59,9 +60,16 @@ def export_run(
         calibration=calibration,
         notes=read_json(run / NOTES_FILE) if (run / NOTES_FILE).is_file() else [],
     )
-    card = CARDS.get(recipe.data.kind, model_card)(content)
-    golden = choose_golden_window(model, islice(_golden_candidates(recipe), CANDIDATES))
     spec_metrics = recipe.data.spec_metrics(metrics, benchmark)
+    head = front_matter(
+        name=recipe.name,
+        licence=recipe.licence,
+        datasets=recipe.data.dataset_names(),
+        data=recipe.data.card_text(),
+        figures=spec_metrics,
+    )
+    card = head + CARDS.get(recipe.data.kind, model_card)(content) + hyperparameters(recipe)
+    golden = choose_golden_window(model, islice(_golden_candidates(recipe), CANDIDATES))
     fields = {
         "name": recipe.name,
         "version": recipe.version,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from training.export.front_matter import table_cell
 from training.recipe import Recipe
 
 
@@ -63,7 +64,8 @@ def model_card(content: CardContent) -> str:
         "| class | clips | recall | precision | AUC |",
         "|---|---|---|---|---|",
         *[
-            f"| {label} | {row['clips']} | {_share(row['recall'])} | {_share(row['precision'])} | {_area(row['auc'])} |"
+            f"| {table_cell(label)} | {row['clips']} | {_share(row['recall'])} | {_share(row['precision'])} | "
+            f"{_area(row['auc'])} |"
             for label, row in metrics["per_class"].items()
         ],
         "",
@@ -81,10 +83,9 @@ def model_card(content: CardContent) -> str:
 
 def confusion_table(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> list[str]:
     """Write a confusion matrix as a Markdown table; rows are the true classes."""
-    head = ["| truth \\ predicted | " + " | ".join(labels) + " |", "|---" * (len(labels) + 1) + "|"]
-    return head + [
-        f"| {label} | " + " | ".join(map(str, row)) + " |" for label, row in zip(labels, matrix, strict=True)
-    ]
+    names = [table_cell(label) for label in labels]
+    head = ["| truth \\ predicted | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    return head + [f"| {name} | " + " | ".join(map(str, row)) + " |" for name, row in zip(names, matrix, strict=True)]
 
 
 def _figures(metrics: dict[str, Any]) -> str:

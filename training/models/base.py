@@ -31,6 +31,11 @@ class BaseModelRecipe(Section):
         Raises `RecipeError` where the weights do not fit the model, `RunError` where they cannot be read.
         """
 
+    @property
+    def unused_keys(self) -> tuple[str, ...]:
+        """Return the keys without an effect on this model, which depend on the values of other keys."""
+        return ()
+
     def without_weights(self) -> Self:
         """Return the recipe of the same model with fresh weights: building it reads and downloads no file."""
         return self

@@ -56,16 +56,20 @@ class HybridRecipe(BaseModelRecipe):
 
     @model_validator(mode="after")
     def _fits(self) -> HybridRecipe:
-        if self.head == "published":
-            # A run's folder holds the recipe with every key, so the defaults of the unused keys are accepted.
-            for name in ("dim", "heads", "layers", "drop_path"):
-                if getattr(self, name) != type(self).model_fields[name].default:
-                    raise ValueError(f"{name}: head published has fixed sizes; remove the key, or set head: strong")
+        # A run's folder holds the recipe with every key, so the defaults of unused keys are accepted.
+        for name in self.unused_keys:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name}: head published has fixed sizes; remove the key, or set head: strong")
         if self.dim % self.heads:
             raise ValueError(f"dim={self.dim}: must be a multiple of heads={self.heads}")
         if self.input != "rgb" and self.frames_per_chunk < 2:
             raise ValueError(f"input={self.input}: needs frames_per_chunk of 2 or more")
         return self
+
+    @property
+    def unused_keys(self) -> tuple[str, ...]:
+        """See `BaseModelRecipe`."""
+        return ("dim", "heads", "layers", "drop_path") if self.head == "published" else ()
 
     def without_weights(self) -> HybridRecipe:
         """See `BaseModelRecipe`."""
