@@ -1,4 +1,8 @@
-"""Serve pages for other programs over HTTP: few connections, each with a deadline, and a token beyond loopback."""
+"""Serve pages for other programs over HTTP: a token beyond loopback, and limits for slow clients.
+
+Each connection has a thread and a deadline. When there are too many, a connection that has not sent its request is
+closed, not the newest one: a probe sends its request at once, so slow clients cannot keep it out.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,9 @@ import hmac
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +28,7 @@ PageFunction: TypeAlias = Callable[[], tuple[int, str, bytes]]
 """Make a page: return HTTP status, content type and body."""
 
 MIN_TOKEN_CHARS: Final = 16
-MAX_CONNECTIONS: Final = 16
+MAX_CONNECTIONS: Final = 64
 _MAX_TOKEN_CHARS = 4096
 _REQUEST_S = 5.0
 """Time-out of each read and write of a connection."""
@@ -92,47 +98,88 @@ class PageServer:
         return f"[{host!s}]:{port}" if ":" in str(host) else f"{host!s}:{port}"
 
 
+@dataclass(slots=True, kw_only=True)
+class _Connection:
+    """A connection of `host`; `is_answering` once its request has arrived."""
+
+    host: str
+    is_local: bool
+    is_answering: bool = False
+    deadline_s: float = field(default_factory=lambda: time.monotonic() + _CONNECTION_S)
+
+
+def _choose_victim(connections: Mapping[socket.socket, _Connection], new: _Connection) -> socket.socket | None:
+    """Choose the connection that `new` replaces; None if `new` may replace none.
+
+    Connections that wait for their request go first, then those of the host with the most connections, then the oldest.
+    A connection from another machine never replaces one of this machine, where the probes of a supervisor come from.
+    """
+    per_host = Counter(each.host for each in connections.values())
+    candidates = [
+        (each.is_answering, each.is_local, -per_host[each.host], age, request)
+        for age, (request, each) in enumerate(connections.items())
+        if new.is_local or not each.is_local
+    ]
+    return min(candidates)[-1] if candidates else None
+
+
+def _shut_down(request: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        request.shutdown(socket.SHUT_RDWR)
+
+
 class _HttpServer(ThreadingHTTPServer):
     """Limit the number of connections and the duration of each."""
 
     daemon_threads = True
     block_on_close = False
-    request_queue_size = 32
+    request_queue_size = 512
     pages: Mapping[str, PageFunction]
     token: str | None = None
     checks_host = True
     """Whether a request must name this machine in its Host header."""
 
     def __init__(self, *arguments: Any) -> None:
-        self._deadlines_s: dict[socket.socket, float] = {}
+        self._connections: dict[socket.socket, _Connection] = {}  # the oldest first
         self._lock = threading.Lock()
         super().__init__(*arguments)
 
     def process_request(self, request: Any, client_address: Any) -> None:
+        new = _Connection(host=client_address[0], is_local=is_loopback_host(client_address[0]))
         with self._lock:
-            is_full = len(self._deadlines_s) >= MAX_CONNECTIONS
-            if not is_full:
-                self._deadlines_s[request] = time.monotonic() + _CONNECTION_S
-        if is_full:
+            victim = request if len(self._connections) >= MAX_CONNECTIONS else None
+            if victim is not None:
+                victim = _choose_victim(self._connections, new) or request
+                self._connections.pop(victim, None)
+            if victim is not request:
+                self._connections[request] = new
+        if victim is not None:
+            _shut_down(victim)  # its thread closes it
+        if victim is request:
             self.shutdown_request(request)
         else:
             super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
         with self._lock:
-            self._deadlines_s.pop(request, None)
+            self._connections.pop(request, None)
         super().shutdown_request(request)
 
     def service_actions(self) -> None:
-        """Cut connections whose deadline has passed, such as one that sends a byte now and then.
+        """Close connections whose deadline has passed, such as one that sends a byte now and then.
 
         `serve_forever` calls this between connections and several times a second.
         """
         with self._lock:
-            overdue = [request for request, end_s in self._deadlines_s.items() if time.monotonic() > end_s]
+            overdue = [request for request, each in self._connections.items() if time.monotonic() > each.deadline_s]
         for request in overdue:
-            with contextlib.suppress(OSError):
-                request.shutdown(socket.SHUT_RDWR)
+            _shut_down(request)
+
+    def mark_answering(self, request: Any) -> None:
+        """Note that the whole request of this connection has arrived."""
+        with self._lock:
+            if connection := self._connections.get(request):
+                connection.is_answering = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignore a client that disconnected; the library would print a traceback."""
@@ -152,6 +199,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Send the page if this client may read it."""
+        self.server.mark_answering(self.connection)
         path = urlsplit(self.path).path
         page = self.server.pages.get(path)
         if page is None:

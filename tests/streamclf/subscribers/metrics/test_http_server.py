@@ -5,11 +5,10 @@ from __future__ import annotations
 import http.client
 import socket
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
-from support.hub_process import wait_until
 
 from streamclf.errors import BusError, UsageError
 from streamclf.subscribers.metrics import http_server
@@ -26,11 +25,8 @@ def ask(server: str, path: str, **headers: str) -> tuple[int, str]:
         return answer.status, answer.read().decode()
 
 
-def is_answered(server: str) -> bool:
-    try:
-        return ask(server, "/metrics")[1] == "numbers"
-    except http.client.RemoteDisconnected:  # the server is still full
-        return False
+def connect(server: str) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", int(server.rpartition(":")[2])), 20)
 
 
 PAGES: dict[str, Callable[[], tuple[int, str, bytes]]] = {
@@ -66,19 +62,68 @@ def test_on_loopback_a_request_must_name_this_machine() -> None:
         assert ask(server.address, "/metrics?x=1")[0] == 200
 
 
-def test_idle_connections_are_cut_and_later_requests_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_server, "_CONNECTION_S", 0.5)
-    with PageServer("127.0.0.1", 0, PAGES, None) as server:
-        port = int(server.address.rpartition(":")[2])
-        idle = [socket.create_connection(("127.0.0.1", port), 20) for _ in range(MAX_CONNECTIONS + 10)]
-        try:
-            for each in idle:
-                each.settimeout(20)
-                assert each.recv(10) == b""  # beyond the limit at once, the others at the deadline
-        finally:
-            for each in idle:
-                each.close()
-        wait_until(lambda: is_answered(server.address), "an answer, once the server has counted the closed connections")
+@pytest.mark.parametrize("request_part", [b"", b"GET /healthz HTTP/1.1\r\nX-Slow: "])
+def test_slow_connections_do_not_keep_a_probe_out(request_part: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No connection may reach its deadline: only the replacement of slow ones lets the probes in."""
+    monkeypatch.setattr(http_server, "_CONNECTION_S", 1e6)
+    monkeypatch.setattr(http_server._Handler, "timeout", 1e6)
+    with PageServer("127.0.0.1", 0, PAGES, None) as server, ExitStack() as stack:
+        for _ in range(3):
+            for _ in range(MAX_CONNECTIONS):
+                slow = stack.enter_context(connect(server.address))
+                with suppress(ConnectionError):
+                    slow.sendall(request_part)
+            assert ask(server.address, "/healthz") == (503, "stream door: offline")
+
+
+def test_connections_that_read_no_answer_do_not_keep_a_probe_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "_CONNECTION_S", 1e6)
+    monkeypatch.setattr(http_server._Handler, "timeout", 1e6)
+    body = bytes(16 << 20)  # more than the buffers of a connection hold
+    pages = {**PAGES, "/metrics": lambda: (200, "text/plain", body)}
+    with PageServer("127.0.0.1", 0, pages, None) as server, ExitStack() as stack:
+        for _ in range(MAX_CONNECTIONS):
+            stack.enter_context(connect(server.address)).sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert ask(server.address, "/healthz") == (503, "stream door: offline")
+
+
+def test_overdue_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "_CONNECTION_S", 0.2)
+    with PageServer("127.0.0.1", 0, PAGES, None) as server, connect(server.address) as slow:
+        slow.sendall(b"GET /healthz HTTP/1.1\r\n")
+        assert slow.recv(10) == b""
+
+
+def connection(host: str, *, is_answering: bool = False) -> http_server._Connection:
+    return http_server._Connection(host=host, is_local=host == "127.0.0.1", is_answering=is_answering)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "new", "victim"),
+    [
+        (["127.0.0.1", "127.0.0.1"], "127.0.0.1", 0),
+        (["127.0.0.1", "192.0.2.1"], "127.0.0.1", 1),
+        (["127.0.0.1", "192.0.2.1"], "192.0.2.2", 1),
+        (["192.0.2.1", "192.0.2.2", "192.0.2.2"], "192.0.2.1", 1),
+        (["127.0.0.1", "127.0.0.1"], "192.0.2.1", None),
+        (["192.0.2.1!", "192.0.2.1"], "192.0.2.2", 1),
+        (["192.0.2.1!", "127.0.0.1"], "127.0.0.1", 1),
+    ],
+    ids=lambda value: str(value),
+)
+def test_the_connection_to_replace(hosts: list[str], new: str, victim: int | None) -> None:
+    """A `!` marks a connection whose request has arrived."""
+    sockets = [socket.socket() for _ in hosts]
+    try:
+        connections = {
+            each: connection(host.rstrip("!"), is_answering=host.endswith("!"))
+            for each, host in zip(sockets, hosts, strict=True)
+        }
+        chosen = http_server._choose_victim(connections, connection(new))
+        assert chosen is (None if victim is None else sockets[victim])
+    finally:
+        for each in sockets:
+            each.close()
 
 
 def test_a_port_in_use_and_a_short_token_are_errors_with_a_remedy(tmp_path: Path) -> None:
