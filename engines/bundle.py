@@ -7,6 +7,7 @@ import json
 import math
 import os
 import stat
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -42,7 +43,10 @@ _UNREADABLE = (
 )
 """The errors of `zipfile` and NumPy about a damaged, encrypted or unknown archive."""
 
-Label = Annotated[str, Field(min_length=1, max_length=64)]
+MAX_LABEL_CHARS: Final = 256
+"""Public data sets describe actions in sentences: those of Something-Something have up to 98 characters."""
+
+Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL_CHARS)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -99,6 +103,13 @@ class ModelSpec(BaseModel):
     def id(self) -> str:
         """Return `name@version`, as in predictions."""
         return f"{self.name}@{self.version}"
+
+    def find_label(self, name: str) -> str | None:
+        """Return the label `name`. An accent may be composed in one and decomposed in the other (NFC, NFD)."""
+        if name in self.labels:
+            return name
+        composed = unicodedata.normalize("NFC", name)
+        return next((label for label in self.labels if unicodedata.normalize("NFC", label) == composed), None)
 
     @property
     def chunk_s(self) -> float:

@@ -47,6 +47,12 @@ FromStart = Annotated[
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file that describes the service.")]
 
 
+def _path_of(text: str) -> Path:
+    from streamclf.config.source import path_of
+
+    return path_of(text)
+
+
 @app.command()
 def demo(
     camera: Annotated[
@@ -97,7 +103,7 @@ def check(config: ConfigFile) -> int:
 
 @app.command()
 def classify(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Video files.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Video files.", parser=_path_of)],
     model: Annotated[str, typer.Option(help="Built-in model, or directory of a bundle.")] = "camera-events",
     as_json: Json = False,
     output: Annotated[
@@ -499,10 +505,18 @@ def main() -> None:
 
     Every error that the project raises is one line on stderr.
     """
+    from streamclf.errors import OutputError
     from streamclf.redact import redact_uncaught_errors
+    from streamclf.runtime.standard_streams import prepare_standard_streams
 
     redact_uncaught_errors()
-    sys.exit(_main(sys.argv[1:]))
+    prepare_standard_streams()
+    code = _main(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OutputError as error:
+        code = _print_error(error, code or 1)
+    sys.exit(code)
 
 
 def _main(arguments: list[str]) -> int:
@@ -530,8 +544,9 @@ def _main(arguments: list[str]) -> int:
 
 
 def _print_error(error: object, code: int) -> int:
-    """Print an error on one line of stderr, without credentials; return `code`."""
+    """Print an error on one line of stderr, without credentials and control characters; return `code`."""
+    from engines.printable import printable
     from streamclf.redact import redact
 
-    print(f"streamclf: {redact(str(error))}", file=sys.stderr)
+    print(f"streamclf: {printable(redact(str(error)))}", file=sys.stderr)
     return code

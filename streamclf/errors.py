@@ -10,6 +10,7 @@ StreamclfError
 ├── JournalError          a journal that cannot be written or read
 ├── BusError              an endpoint that cannot be bound, reached or trusted
 ├── EventError            bytes or values that are not a valid event
+├── OutputError           standard output that cannot be written
 └── BenchError            a measurement that could not be made
 """
 
@@ -52,6 +53,10 @@ class BusError(StreamclfError):
 
 class EventError(StreamclfError):
     """Bytes or values that are not a valid event."""
+
+
+class OutputError(StreamclfError):
+    """Standard output that cannot be written: a full disk, a closed stream, a pipe whose reader has ended."""
 
 
 class BenchError(StreamclfError):

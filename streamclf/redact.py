@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from urllib.parse import quote, quote_plus, unquote
 
-from engines.printable import PrintableFormatter
+from engines.printable import PrintableFormatter, printable
 
 MASK = "***"
 
@@ -122,7 +122,8 @@ def redact_uncaught_errors() -> None:
     def write(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
         import traceback
 
-        print(redact("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr, flush=True)
+        text = redact("".join(traceback.format_exception(kind, error, trace)))
+        print("\n".join(map(printable, text.rstrip("\n").split("\n"))), file=sys.stderr, flush=True)
 
     def write_thread(args: threading.ExceptHookArgs) -> None:
         if args.exc_type is not SystemExit:

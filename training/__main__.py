@@ -10,6 +10,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from engines.backends.names import Precision
+from engines.printable import printable
+from streamclf.errors import OutputError
+from streamclf.runtime.standard_streams import prepare_standard_streams
 from training.errors import RecipeError, TrainingError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -128,7 +131,7 @@ def download(
         path = download_data(name, folder, url=url)
     except TrainingError as error:
         _fail(error)
-    print(path)
+    print(printable(path))
     print(f"{DATA_SETS[name].source}; licence: {DATA_SETS[name].licence}", file=sys.stderr)
 
 
@@ -153,7 +156,7 @@ def import_hf(
         bundle = import_folder(folder, output, fps=fps, interpolate=interpolate)
     except TrainingError as error:
         _fail(error)
-    print(f"{bundle.spec.id}: {output}")
+    print(printable(f"{bundle.spec.id}: {output}"))
 
 
 @app.command()
@@ -172,7 +175,7 @@ def export(
         bundle = export_run(run, output, figures=figures, biases=_biases(bias or []))
     except TrainingError as error:
         _fail(error)
-    print(f"{bundle.spec.id}: {output}")
+    print(printable(f"{bundle.spec.id}: {output}"))
 
 
 @app.command()
@@ -236,7 +239,7 @@ def _biases(given: list[str]) -> dict[str, float]:
 
 def _fail(error: Exception) -> NoReturn:
     """Print one line without a traceback, and exit: with 2 for wrong usage, with 1 for a failure while running."""
-    print(f"training: {error}", file=sys.stderr)
+    print(f"training: {printable(error)}", file=sys.stderr)
     raise typer.Exit(2 if isinstance(error, RecipeError) else 1)
 
 
@@ -245,8 +248,21 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
         print(json.dumps(result))
         return
     for name, value in result.items():
-        print(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
+        print(printable(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}"))
+
+
+def run() -> None:
+    """Run the command line; output that cannot be written is one line on stderr."""
+    prepare_standard_streams()
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except OutputError as error:
+        print(f"training: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":
-    app()
+    run()

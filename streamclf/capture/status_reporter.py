@@ -8,6 +8,7 @@ import time
 from types import TracebackType
 from typing import Protocol
 
+from engines.printable import printable
 from streamclf.capture.stream_state import StatusReport, StreamStateMachine
 from streamclf.events.drafts import Draft
 from streamclf.redact import redact
@@ -142,4 +143,4 @@ class StatusReporter:
 
 
 def _one_line(reason: str) -> str:
-    return redact(" ".join(reason.split()))[:MAX_REASON_CHARS]
+    return printable(redact(" ".join(reason.split())))[:MAX_REASON_CHARS]

@@ -54,8 +54,12 @@ def ranked(result: WindowResult, labels: Sequence[str]) -> list[tuple[str, float
 
 
 def file_stream(path: Path) -> SourceConfig:
-    """Return the configuration of a file that is read as fast as it decodes."""
-    return SourceConfig(url=str(path), pace="fast")
+    """Return the configuration of a file that is read as fast as it decodes.
+
+    A path of the command line is no value of a YAML file: it may be longer, and its bytes need not be UTF-8. So it is
+    not validated here; opening the file reports what is wrong with it.
+    """
+    return SourceConfig.model_construct(url=str(path), pace="fast")
 
 
 def file_chunks(spec: ModelSpec, path: Path) -> Generator[tuple[ChunkMeta, U8], None, None]:

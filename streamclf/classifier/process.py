@@ -113,7 +113,7 @@ class Classifier:
         self._feeds.append(feed)
         self._woken.add(feed)
         self._by_stream[feed.stream] = feed
-        self._actions[feed.stream] = ActionTracker.of(actions)
+        self._actions[feed.stream] = ActionTracker.of(self._with_model_labels(actions))
         self._selector.register(feed.wake_fd, selectors.EVENT_READ, feed)
 
     def remove_stream(self, stream: str) -> Feed:
@@ -139,7 +139,14 @@ class Classifier:
         """Apply other settings to a stream. Unfinished windows and running actions continue."""
         if feed := self._by_stream.get(stream):
             feed.configure(settings)
-            self._post_actions(stream, self._actions[stream].reconfigure(settings.actions))
+            self._post_actions(stream, self._actions[stream].reconfigure(self._with_model_labels(settings.actions)))
+
+    def _with_model_labels(self, actions: StreamActions) -> StreamActions:
+        """Name each action as the model does: the configuration may write an accent in another form."""
+        find = self._engine.spec.find_label
+        return StreamActions.model_construct(
+            **dict(actions) | {"labels": {find(label) or label: action for label, action in actions.labels.items()}}
+        )
 
     def run(
         self,

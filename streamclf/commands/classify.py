@@ -10,18 +10,23 @@ from typing import Any
 import orjson
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from engines.backends.names import Backend, Precision
 from engines.opening import open_engine
+from engines.printable import path_text, printable
 from engines.protocol import Engine
 from streamclf.builtin_models import find_bundle
 from streamclf.classifier.offline import WindowResult, classify_file, offline_bank_slots, ranked
 from streamclf.commands.annotate import SUFFIXES, write_annotated
 from streamclf.errors import SourceError, UsageError
+from streamclf.redact import redact
 from streamclf.render.palette import label_hex
 from streamclf.runtime.child import configure_logging
 
 MAX_BATCH = 16
+UNLIMITED_WIDTH = 10_000
+"""In a file or a pipe, a long label stays on one line."""
 
 
 def run_classify(
@@ -55,7 +60,7 @@ def run_classify(
                 if output is not None:
                     write_annotated(path, output, results, engine.spec.labels)
             except SourceError as error:
-                print(f"streamclf: {error}", file=sys.stderr)
+                print(f"streamclf: {printable(redact(str(error)))}", file=sys.stderr)
                 failed += 1
                 continue
             _print_results(path, engine, results, as_json=as_json)
@@ -67,7 +72,7 @@ def run_classify(
 def to_json(path: Path, engine: Engine, results: Sequence[WindowResult]) -> dict[str, Any]:
     """Return the object that `--json` prints for one file."""
     return {
-        "file": str(path),
+        "file": path_text(path),
         "model": engine.spec.id,
         "windows": [
             {"start_s": round(r.start_s, 6), "end_s": round(r.end_s, 6), "top": ranked(r, engine.spec.labels)}
@@ -105,14 +110,17 @@ def _print_results(path: Path, engine: Engine, results: Sequence[WindowResult], 
         sys.stdout.buffer.write(orjson.dumps(to_json(path, engine, results)) + b"\n")
         sys.stdout.buffer.flush()
         return
-    print(f"{path}  ({engine.spec.id}, {len(results)} windows)")
+    print(f"{printable(path)}  ({engine.spec.id}, {len(results)} windows)")
     table = Table("from", "to", "label", "p", box=None)
     for run in _group_by_label(results):
         label = engine.spec.labels[int(run[0].probabilities.argmax())]
         mean = sum(float(result.probabilities.max()) for result in run) / len(run)
         begin, end = f"{run[0].start_s:.1f} s", f"{run[-1].end_s:.1f} s"
-        table.add_row(begin, end, f"[{label_hex(label)}]{label}[/]", f"{mean:.2f}")
-    Console().print(table)
+        table.add_row(begin, end, Text(printable(label), label_hex(label)), f"{mean:.2f}")
+    console = Console()
+    if not console.is_terminal:
+        console.width = UNLIMITED_WIDTH
+    console.print(table)
 
 
 def _group_by_label(results: Sequence[WindowResult]) -> list[list[WindowResult]]:

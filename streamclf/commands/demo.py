@@ -14,14 +14,16 @@ from typing import TextIO
 
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from engines.cache import cache_root
+from engines.printable import printable
 from streamclf import __version__
 from streamclf.builtin_models import DEFAULT_MODEL, find_bundle
 from streamclf.client.subscription import subscribe
 from streamclf.commands.demo_film import render_film
 from streamclf.config.service import PublishConfig, ServiceConfig, StreamConfig
-from streamclf.errors import BusError, SourceError
+from streamclf.errors import BusError, OutputError, SourceError
 from streamclf.events.positions import START
 from streamclf.events.types import Prediction, Received, Status
 from streamclf.render.terminal_table import LiveTable
@@ -107,7 +109,7 @@ class _TableView:
     """Show a live table of the streams."""
 
     def __init__(self, model: str) -> None:
-        self._table = LiveTable(f"[bold]streamclf demo[/]  {model}")
+        self._table = LiveTable("streamclf demo", model)
         self._live = Live(
             console=Console(), refresh_per_second=REFRESH_HZ, get_renderable=self._table.render, transient=False
         )
@@ -120,7 +122,7 @@ class _TableView:
         self._live.stop()
 
     def ready(self, ready: Ready) -> None:
-        self._table.footer = f"{ready.engine}  ·  streamclf watch {ready.events}  ·  Ctrl-C ends"
+        self._table.footer = Text(f"{ready.engine}  ·  streamclf watch {ready.events}  ·  Ctrl-C ends")
 
     def show(self, event: Received) -> None:
         self._table.apply(event)
@@ -137,7 +139,7 @@ class _LineView:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(BrokenPipeError, OutputError):
             self._out.flush()
 
     def ready(self, ready: Ready) -> None:
@@ -153,7 +155,7 @@ class _LineView:
             self._write(f"{event.stream:<9} {event.state} {event.reason or ''}".rstrip())
 
     def _write(self, text: str) -> None:
-        print(f"{time.monotonic() - self._began:7.2f} s  {text}", file=self._out, flush=True)
+        print(f"{time.monotonic() - self._began:7.2f} s  {printable(text)}", file=self._out, flush=True)
 
 
 class _SubscriberThread:
@@ -188,7 +190,7 @@ class _SubscriberThread:
     def _run(self, ready: Ready) -> None:
         try:
             self._follow(ready)
-        except BrokenPipeError:  # the reader of the pipe has ended, like `| head`
+        except (BrokenPipeError, OutputError):  # the reader of the pipe has ended, like `| head`
             sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - for the interpreter's last flush
             self.on_closed_output()
 

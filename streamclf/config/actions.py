@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, TypeAlias
+import unicodedata
+from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from streamclf.config.hours import parse_hours
 from streamclf.config.section import Section
+
+ConfigT = TypeVar("ConfigT")
 
 UNKNOWN: Final = "unknown"
 """Label of the action that reports windows in which no label is likely enough."""
@@ -91,6 +94,14 @@ class ActionOverride(Section):
             return ActionConfig.model_validate({**common, **self.model_dump(exclude_unset=True)})
         except ValidationError as error:
             raise ValueError(f"{key}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+
+
+def compose_labels(actions: dict[str, ConfigT]) -> dict[str, ConfigT]:
+    """Return `actions` with each label in Unicode's composed form (NFC), so that equal labels are one key."""
+    composed = {unicodedata.normalize("NFC", label): action for label, action in actions.items()}
+    if len(composed) < len(actions):
+        raise ValueError("two labels differ only in the form of an accent; give each label once")
+    return composed
 
 
 class StreamActions(Section):

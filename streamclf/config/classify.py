@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
 
-from streamclf.config.actions import ActionOverride, StreamActions, UnknownBelow
+from pydantic import AfterValidator, Field
+
+from streamclf.config.actions import ActionOverride, StreamActions, UnknownBelow, compose_labels
 from streamclf.config.section import Section
 
 
@@ -39,7 +41,7 @@ class FeedOptions(Section):
 class ClassifyConfig(FeedOptions):
     """The keys of a stream that concern the classifier alone."""
 
-    actions: dict[str, ActionOverride] = Field(
+    actions: Annotated[dict[str, ActionOverride], AfterValidator(compose_labels)] = Field(
         default_factory=dict,
         description="Actions of this stream by label. Keys that are not set here follow the top-level `actions`.",
     )

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_validator, model_validator
 
 from engines.backends.names import Backend, Precision
-from streamclf.config.actions import UNKNOWN, ActionConfig, ActionOverride, StreamActions, UnknownBelow
+from streamclf.config.actions import UNKNOWN, ActionConfig, ActionOverride, StreamActions, UnknownBelow, compose_labels
 from streamclf.config.classify import ClassifyConfig, FeedOptions, StreamSettings
 from streamclf.config.error_text import describe
 from streamclf.config.hours import zone_of
@@ -138,7 +138,7 @@ class ServiceConfig(Section):
     streams: dict[StreamName, StreamConfig] = Field(
         min_length=1, max_length=MAX_STREAMS, description=f"Streams by name, 1 to {MAX_STREAMS}."
     )
-    actions: dict[str, ActionConfig] = Field(
+    actions: Annotated[dict[str, ActionConfig], AfterValidator(compose_labels)] = Field(
         default_factory=dict, description="Labels that are reported as actions, with their thresholds and times."
     )
     unknown_below: UnknownBelow = 0.0
@@ -241,8 +241,8 @@ def _with_absolute_paths(config: ServiceConfig, base: Path) -> ServiceConfig:
 
 def _absolute_paths(stream: StreamConfig, base: Path) -> dict[str, str]:
     found = {"images": stream.images, "tls_ca": stream.tls_ca}
-    if stream.is_file and stream.url is not None:
-        found["url"] = stream.url.removeprefix("file://")
+    if stream.is_file and not stream.is_file_url:
+        found["url"] = stream.url
     if stream.push is not None and "/" in stream.push and "://" not in stream.push:
         found["push"] = stream.push
     return {key: str(base / path) for key, path in found.items() if path is not None}

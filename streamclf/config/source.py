@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
-from typing import Literal, TypeVar
+from pathlib import Path
+from typing import Final, Literal, TypeVar
+from urllib.parse import unquote_to_bytes
 
 from pydantic import Field, field_validator, model_validator
 
@@ -15,6 +18,8 @@ from streamclf.net.urls import REMEDY, split_url
 SOURCES = ("camera", "url", "images", "push")
 URL_SCHEMES = ("rtsp", "rtsps", "http", "https", "file")
 _LIKE_A_SCHEME = re.compile(r"[a-z]{2,12}")
+_FILE_URL: Final = re.compile(r"file:(?://(?:localhost)?(?=/)|(?!//))(/.*)", re.IGNORECASE | re.DOTALL)
+"""RFC 8089: also with one slash, and with the host of this machine."""
 FROZEN_S = 30.0
 """Cameras that save bits send a key frame every 10 to 20 s. In between they repeat frames of a still scene exactly."""
 
@@ -136,6 +141,10 @@ class SourceConfig(Section):
     def _check_url(cls, url: str | None) -> str | None:
         if url is None:
             return None
+        if _begins_with_file(url):
+            if not _FILE_URL.fullmatch(url):
+                raise ValueError("a file URL is file:///ABSOLUTE/PATH, without a host; or give the path alone")
+            return url
         scheme, colon, rest = url.partition(":")
         scheme = scheme.strip().lower()
         if not rest.startswith("//"):  # the path of a file, or a URL with a mistake
@@ -150,10 +159,9 @@ class SourceConfig(Section):
         if scheme not in URL_SCHEMES:
             shown = f" {scheme!r}" if _LIKE_A_SCHEME.fullmatch(scheme) else ""
             raise ValueError(f"scheme{shown}: one of {', '.join(URL_SCHEMES)}, or a file's path")
-        if scheme != "file":
-            if any(char < " " or char == "\x7f" for char in url):
-                raise ValueError("a line break or control character in the URL; remove it")
-            split_url(url)
+        if any(char < " " or char == "\x7f" for char in url):
+            raise ValueError("a line break or control character in the URL; remove it")
+        split_url(url)
         return url
 
     @property
@@ -183,4 +191,24 @@ class SourceConfig(Section):
     @property
     def is_file(self) -> bool:
         """Whether the source is a file on this machine."""
-        return self.url is not None and ("://" not in self.url or self.url.startswith("file://"))
+        return self.url is not None and ("://" not in self.url or _begins_with_file(self.url))
+
+    @property
+    def file_path(self) -> Path:
+        """Path of the file, if `is_file`."""
+        return path_of(self.url or "")
+
+    @property
+    def is_file_url(self) -> bool:
+        """Whether `url` is a URL of a file, which is an absolute path."""
+        return _begins_with_file(self.url or "")
+
+
+def path_of(text: str) -> Path:
+    """Return the path that `text` names: a file URL, in which `%20` stands for a blank, or the path itself."""
+    match = _FILE_URL.fullmatch(text)
+    return Path(text if match is None else os.fsdecode(unquote_to_bytes(match[1])))
+
+
+def _begins_with_file(url: str) -> bool:
+    return url[:6].lower() == "file:/"

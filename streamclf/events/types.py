@@ -23,6 +23,8 @@ MAX_HEARTBEAT_BYTES: Final = 256 * 1024
 MAX_PREVIEW_BYTES: Final = 512 * 1024
 MAX_OFFSET: Final = 2**62
 MAX_HOP: Final = 2**16
+MAX_LABEL_CHARS: Final = 256
+"""As in a bundle (`engines.bundle`)."""
 MAX_LISTED_STREAMS: Final = 1024
 """Streams that a heartbeat lists, the most recently active ones; the journal still holds the others."""
 
@@ -37,7 +39,7 @@ Phase: TypeAlias = Literal["start", "update", "end"]
 StreamName = Annotated[str, Field(pattern=STREAM_NAME_PATTERN)]
 Offset = Annotated[int, Field(ge=0, le=MAX_OFFSET)]
 Epoch = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-Label = Annotated[str, Field(min_length=1, max_length=128)]
+Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL_CHARS)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Hop = Annotated[int, Field(ge=1, le=MAX_HOP)]

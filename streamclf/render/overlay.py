@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 import cv2
 import numpy as np
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from engines.arrays import U8
 from streamclf.render.palette import STATES, Colour, bgr, label_bgr
+from streamclf.render.text import draw_text, shorten, text_width
 
 MIN_SIDE: Final = 270
 """Frames with a shorter side are enlarged to this many pixels, since text on fewer could not be read."""
@@ -83,10 +84,10 @@ def _draw_header(canvas: U8, state: OverlayState, unit: float) -> None:
     if state.latency_ms is not None:
         figures.append(f"{state.latency_ms:.0f} ms")
     right_text = "   ".join(figures)
-    right_width = _text_width(right_text, size, bold=False)
-    _draw_text(canvas, right_text, (width - pad - right_width, baseline), size, _MUTED, bold=False)
-    name = _shorten(state.stream, size, width - left - right_width - 3 * pad, bold=True)
-    _draw_text(canvas, name, (left, baseline), size, _WHITE, bold=True)
+    right_width = text_width(right_text, size, bold=False)
+    draw_text(canvas, right_text, (width - pad - right_width, baseline), size, _MUTED, bold=False)
+    name = shorten(state.stream, size, width - left - right_width - 3 * pad, bold=True)
+    draw_text(canvas, name, (left, baseline), size, _WHITE, bold=True)
 
 
 def _draw_labels(canvas: U8, state: OverlayState, unit: float) -> None:
@@ -110,11 +111,11 @@ def _draw_label_plate(canvas: U8, state: OverlayState, corner: tuple[int, int], 
     x, bottom = corner
     size = round(22 * unit)
     percent = f"{100 * probability:.0f}%"
-    max_width = canvas.shape[1] - 2 * x - round(30 * unit) - _text_width(percent, size, bold=False)
-    text = _shorten(label, size, max_width, bold=True)
-    text_width = _text_width(text, size, bold=True)
+    max_width = canvas.shape[1] - 2 * x - round(30 * unit) - text_width(percent, size, bold=False)
+    text = shorten(label, size, max_width, bold=True)
+    label_width = text_width(text, size, bold=True)
     gap, inner = round(9 * unit), round(11 * unit)
-    box_width = text_width + gap + _text_width(percent, size, bold=False) + 2 * inner
+    box_width = label_width + gap + text_width(percent, size, bold=False) + 2 * inner
     box_height = round(size * 1.62)
     colour = label_bgr(label)
     top = bottom - box_height
@@ -123,23 +124,21 @@ def _draw_label_plate(canvas: U8, state: OverlayState, corner: tuple[int, int], 
         _blend_plate(canvas, (x - ring, top - ring, box_width + 2 * ring, box_height + 2 * ring), _WHITE, 0.95)
     _blend_plate(canvas, (x, top, box_width, box_height), colour, 0.94)
     baseline = bottom - round(box_height * 0.3)
-    _draw_text(canvas, text, (x + inner, baseline), size, _INK, bold=True)
-    _draw_text(canvas, percent, (x + inner + text_width + gap, baseline), size, _INK, bold=False)
+    draw_text(canvas, text, (x + inner, baseline), size, _INK, bold=True)
+    draw_text(canvas, percent, (x + inner + label_width + gap, baseline), size, _INK, bold=False)
     others = [action for action in state.actions if action != label]
     if others:
-        note = _shorten(
+        note = shorten(
             "+ " + ", ".join(others), round(14 * unit), canvas.shape[1] - x - box_width - 3 * gap, bold=False
         )
-        _draw_text(canvas, note, (x + box_width + gap, baseline), round(14 * unit), _WHITE, bold=False)
+        draw_text(canvas, note, (x + box_width + gap, baseline), round(14 * unit), _WHITE, bold=False)
 
 
 def _draw_bar(canvas: U8, corner: tuple[int, int], width: int, label: str, probability: float, unit: float) -> None:
     x, baseline = corner
     size = round(13 * unit)
     name_width, value_width = round(width * 0.36), round(38 * unit)
-    _draw_text(
-        canvas, _shorten(label, size, name_width - round(6 * unit), bold=False), corner, size, _WHITE, bold=False
-    )
+    draw_text(canvas, shorten(label, size, name_width - round(6 * unit), bold=False), corner, size, _WHITE, bold=False)
     track = width - name_width - value_width
     thick = max(4, round(7 * unit))
     top = baseline - round(size * 0.36) - thick // 2
@@ -148,7 +147,7 @@ def _draw_bar(canvas: U8, corner: tuple[int, int], width: int, label: str, proba
     if filled >= thick:
         _blend_plate(canvas, (x + name_width, top, filled, thick), label_bgr(label), 1.0)
     value = f"{100 * probability:.0f}%"
-    _draw_text(canvas, value, (x + width - _text_width(value, size, bold=False), baseline), size, _MUTED, bold=False)
+    draw_text(canvas, value, (x + width - text_width(value, size, bold=False), baseline), size, _MUTED, bold=False)
 
 
 def _timeline_height(unit: float) -> int:
@@ -176,13 +175,13 @@ def _draw_notice(canvas: U8, state: OverlayState, unit: float) -> None:
     height, width = canvas.shape[:2]
     canvas[:] = canvas * 0.45
     size, small = round(24 * unit), round(14 * unit)
-    title = _shorten(state.state, size, width - 20, bold=True)
-    x = (width - _text_width(title, size, bold=True)) // 2
-    _draw_text(canvas, title, (x, height // 2), size, _STATE_COLOURS.get(state.state, _WHITE), bold=True)
+    title = shorten(state.state, size, width - 20, bold=True)
+    x = (width - text_width(title, size, bold=True)) // 2
+    draw_text(canvas, title, (x, height // 2), size, _STATE_COLOURS.get(state.state, _WHITE), bold=True)
     if state.reason:
-        reason = _shorten(state.reason, small, width - 24, bold=False)
-        x = (width - _text_width(reason, small, bold=False)) // 2
-        _draw_text(canvas, reason, (x, height // 2 + round(26 * unit)), small, _WHITE, bold=False)
+        reason = shorten(state.reason, small, width - 24, bold=False)
+        x = (width - text_width(reason, small, bold=False)) // 2
+        draw_text(canvas, reason, (x, height // 2 + round(26 * unit)), small, _WHITE, bold=False)
 
 
 def _darken_rows(canvas: U8, top: int, bottom: int, *, upward: bool) -> None:
@@ -228,55 +227,3 @@ def _rounded_mask(width: int, height: int) -> npt.NDArray[np.float32]:
             cv2.circle(mask, (x, y), radius, 255, -1)
     small = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
     return np.asarray(small, np.float32) / np.float32(255)
-
-
-def _shorten(text: str, size: int, max_width: int, *, bold: bool) -> str:
-    """Shorten `text` with an ellipsis until it is at most `max_width` pixels wide."""
-    text = " ".join(text.split())[:200]
-    if _text_width(text, size, bold=bold) <= max_width:
-        return text
-    low, high = 0, len(text)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if _text_width(text[:middle] + "...", size, bold=bold) <= max_width:
-            low = middle
-        else:
-            high = middle - 1
-    return text[:low] + "..." if low else ""
-
-
-# OpenCV 5 draws a scalable sans-serif font; OpenCV 4 has only stroke letters, in ASCII.
-_HAS_SCALABLE_FONT: Final = hasattr(cv2, "FontFace")
-
-
-@lru_cache(maxsize=1)
-def _font() -> Any:
-    return cv2.FontFace("sans")
-
-
-@lru_cache(maxsize=1024)
-def _text_width(text: str, size: int, *, bold: bool) -> int:
-    """Return the width in pixels of one line. Its capitals are about 0.7 `size` pixels tall."""
-    if not text:
-        return 0
-    if _HAS_SCALABLE_FONT:
-        box = cv2.getTextSize((4096, 4096), text, (0, 0), _font(), size, 600 if bold else 400)
-        return int(box[2])
-    (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size / 30, _stroke_width(size, bold))
-    return int(width)
-
-
-def _draw_text(canvas: U8, text: str, origin: tuple[int, int], size: int, colour: Colour, *, bold: bool) -> None:
-    """Draw one line of text; `origin` is the left end of its baseline."""
-    if not text:
-        return
-    if _HAS_SCALABLE_FONT:
-        cv2.putText(canvas, text, origin, colour, _font(), size, 600 if bold else 400)
-    else:
-        cv2.putText(
-            canvas, text, origin, cv2.FONT_HERSHEY_SIMPLEX, size / 30, colour, _stroke_width(size, bold), cv2.LINE_AA
-        )
-
-
-def _stroke_width(size: int, bold: bool) -> int:
-    return max(1, round(size / (10 if bold else 16)))

@@ -10,6 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from engines.printable import printable
 from streamclf.client.stream_views import ServiceView, StreamView
 from streamclf.events.types import Action, Heartbeat, Lost, Prediction, Received, Status
 from streamclf.render.palette import INK, STATES, label_hex
@@ -19,15 +20,17 @@ HISTORY = 48
 MAX_CHANGES = 6
 MAX_LABELS = 7
 BAR_CELLS = 20
+LABEL_CELLS = 40
+"""Longer labels are cut, so that the other columns keep their width."""
 BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 class LiveTable:
     """Collect events and render them as a table. Not thread-safe."""
 
-    def __init__(self, title: str) -> None:
-        self.title = title
-        self.footer = ""
+    def __init__(self, title: str, subject: str = "") -> None:
+        self.title = Text.assemble((title, "bold"), f"  {printable(subject)}" if subject else "")
+        self.footer = Text()
         self.service = ServiceView()
         self._changes: deque[Text] = deque(maxlen=MAX_CHANGES)
 
@@ -64,19 +67,22 @@ class LiveTable:
                 label, probability = event.top[0]
                 if view.top and view.top[0][0] != label:
                     detail = f"{probability:.2f} at {event.window.end_s:.1f} s"
-                    self._add_change(event.stream, Text(label, label_hex(label)), detail)
+                    self._add_change(event.stream, Text(printable(label), label_hex(label)), detail)
             case Action() if event.phase != "update":
-                self._add_change(event.stream, Text(f"{event.label} {event.phase}", label_hex(event.label)), "")
+                change = Text(f"{printable(event.label)} {event.phase}", label_hex(event.label))
+                self._add_change(event.stream, change, "")
 
     def _add_change(self, stream: str, change: Text, detail: str) -> None:
         line = Text.assemble((time.strftime("%H:%M:%S "), "dim"), (f"{stream}  ", "bold"), change)
-        self._changes.append(line.append(f"  {detail}", "dim") if detail else line)
+        self._changes.append(line.append(f"  {printable(detail)}", "dim") if detail else line)
 
     def _table(self) -> Table:
         now_s = time.monotonic()
         table = Table(box=None, expand=True, header_style="dim", pad_edge=False)
-        for name, justify in (("stream", "left"), ("state", "left"), ("label", "left"), ("p", "right")):
-            table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        for name in ("stream", "state"):
+            table.add_column(name, no_wrap=True)
+        table.add_column("label", no_wrap=True, overflow="ellipsis", max_width=LABEL_CELLS)
+        table.add_column("p", justify="right", no_wrap=True)
         table.add_column("rate", justify="right", no_wrap=True)
         table.add_column("latency", justify="right", no_wrap=True)
         table.add_column("age", justify="right", no_wrap=True)
@@ -87,12 +93,12 @@ class LiveTable:
             table.add_row(
                 Text(stream, "bold"),
                 Text(view.state, STATES.get(view.state, "")),
-                Text(f" {label} ", f"bold {INK} on {label_hex(label)}" if view.top else "dim"),
+                Text(f" {printable(label)} ", f"bold {INK} on {label_hex(label)}" if view.top else "dim"),
                 f"{probability:.2f}" if view.top else "",
                 f"{view.rate_per_s(now_s):.1f}/s" + (f" hop {view.hop}" if view.hop is not None else ""),
                 f"{latency_ms:.0f} ms" if latency_ms is not None else "",
                 "" if view.predicted_at_s is None else short_age(now_s - view.predicted_at_s),
-                _timeline(view) if view.state == "live" or not view.reason else Text(view.reason, "dim"),
+                _timeline(view) if view.state == "live" or not view.reason else Text(printable(view.reason), "dim"),
             )
         return table
 
@@ -115,8 +121,9 @@ def _timeline(view: StreamView) -> Text:
 
 def _probabilities(view: StreamView) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1))
+    table.add_column(no_wrap=True, overflow="ellipsis", max_width=LABEL_CELLS)
     for label, probability in view.top[:MAX_LABELS]:
         cells = round(probability * BAR_CELLS)
         bar = Text("█" * cells, label_hex(label)).append("░" * (BAR_CELLS - cells), "dim")
-        table.add_row(Text(label, justify="right"), bar, f"{probability:.2f}")
+        table.add_row(Text(printable(label), justify="right"), bar, f"{probability:.2f}")
     return table

@@ -44,8 +44,9 @@ def open_source(config: SourceConfig, *, stop: threading.Event | None = None) ->
     except ImportError as error:
         raise SourceError("files and network streams need PyAV; pip install av") from error
     if config.is_file:
-        path = Path(config.url.removeprefix("file://"))
-        return FileSource(path, realtime=config.pace == "realtime", loop=config.loop, decode=config.decode, stop=stop)
+        return FileSource(
+            config.file_path, realtime=config.pace == "realtime", loop=config.loop, decode=config.decode, stop=stop
+        )
     return NetworkSource(
         config.url,
         transport=config.transport,

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
 
+from engines.printable import printable
 from streamclf.client import stream_views
 from streamclf.client.subscription import Subscription
 from streamclf.events.positions import START, Position
@@ -148,5 +149,5 @@ class DeliveryLoop:
 
 
 def print_notice(command: str, message: str) -> None:
-    """Print one line for people on stderr, with credentials masked."""
-    print(f"streamclf {command}: {redact(message)}", file=sys.stderr, flush=True)
+    """Print one line for people on stderr, without credentials and control characters."""
+    print(f"streamclf {command}: {printable(redact(message))}", file=sys.stderr, flush=True)

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from streamclf.client.replay import Snapshot
 from streamclf.client.stream_views import ServiceView, StreamView
@@ -42,7 +43,7 @@ def run_status(endpoint: str, *, as_json: bool = False, seconds: float | None = 
             report = _report(endpoint, snapshot, heartbeat, rates)
             print(orjson.dumps(report, option=orjson.OPT_UTC_Z).decode())
             return 0
-        table = LiveTable(f"[bold]streamclf status[/]  {endpoint}")
+        table = LiveTable("streamclf status", endpoint)
         for event in snapshot.events:
             table.apply(event, age_s=max(1e-3, (heartbeat.time - event.time).total_seconds()))
         table.apply(heartbeat)
@@ -91,14 +92,15 @@ def _follow(events: Subscription, table: LiveTable, position: Position, console:
                 table.footer = _footer(event)
             elif table.service.is_silent(now_s := time.monotonic()):
                 silent_s = now_s - (table.service.received_at_s or now_s)
-                table.footer = f"[bold red]nothing received for {silent_s:.0f} s: the service is silent[/]"
+                table.footer = Text(f"nothing received for {silent_s:.0f} s: the service is silent", "bold red")
 
 
-def _footer(heartbeat: Heartbeat) -> str:
-    dropped = sum(heartbeat.dropped.values())
-    trouble = f"  ·  [bold red]{heartbeat.not_durable} not kept[/]" if heartbeat.not_durable else ""
-    trouble += f"  ·  [bold red]{dropped} dropped[/]" if dropped else ""
-    return f"journal {heartbeat.epoch[:8]}  ·  events {heartbeat.oldest} to {heartbeat.head}{trouble}  ·  Ctrl-C ends"
+def _footer(heartbeat: Heartbeat) -> Text:
+    text = Text(f"journal {heartbeat.epoch[:8]}  ·  events {heartbeat.oldest} to {heartbeat.head}")
+    for count, name in ((heartbeat.not_durable, "not kept"), (sum(heartbeat.dropped.values()), "dropped")):
+        if count:
+            text.append("  ·  ").append(f"{count} {name}", "bold red")
+    return text.append("  ·  Ctrl-C ends")
 
 
 def _rates(endpoint: str, snapshot: Snapshot, now: datetime, deadline_s: float) -> dict[str, float]:

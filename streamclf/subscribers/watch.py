@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from engines.arrays import U8
+from engines.printable import printable
 from streamclf.client.stream_views import ServiceView, StreamView
 from streamclf.client.subscription import Subscription, subscribe
 from streamclf.errors import UsageError
@@ -67,7 +68,7 @@ def run_watch(
         if windows:
             windows.close()
         if film:
-            print(f"streamclf watch: {film.frames} frames written to {record}", file=sys.stderr)
+            print(f"streamclf watch: {film.frames} frames written to {printable(record)}", file=sys.stderr)
     return 0
 
 

@@ -46,8 +46,10 @@ def _paths_of(config: ServiceConfig) -> Iterator[tuple[str, object]]:
     for key in ("journal", "keys", "allow"):
         yield f"publish.{key}", getattr(config.publish, key)
     for name, stream in config.streams.items():
-        for key in ("images", "tls_ca", *(("url",) if stream.is_file else ())):
+        for key in ("images", "tls_ca"):
             yield f"streams.{name}.{key}", getattr(stream, key)
+        if stream.is_file:
+            yield f"streams.{name}.url", stream.file_path
 
 
 def _check_length(key: str, path: object) -> None:
@@ -69,7 +71,7 @@ def _check_stream(key: str, stream: StreamConfig, spec: ModelSpec) -> None:
         except UsageError as error:
             raise ConfigError(f"{key}.tls_ca={error}") from None
     if stream.is_file:
-        path = Path(stream.url or "")
+        path = stream.file_path
         if not path.exists():
             raise ConfigError(f"{key}.url={path}: no such file; give the path of a video, or a URL like rtsp://…")
         if not path.is_file() or not os.access(path, os.R_OK):
@@ -89,7 +91,7 @@ def _check_labels(key: str, labels: Iterable[str], spec: ModelSpec, unknown_belo
     for label in labels:
         if label == UNKNOWN and unknown_below == 0 and label not in spec.labels:
             raise ConfigError(f"{key}.{label}: give unknown_below, too, like 0.4: the best probability that is unknown")
-        if label not in spec.labels and label != UNKNOWN:
+        if spec.find_label(label) is None and label != UNKNOWN:
             raise ConfigError(f"{key}.{label}: {spec.id} has no such label; it has {_listed(spec.labels)}")
 
 

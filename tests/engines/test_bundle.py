@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from support.bundles import make_brightness_bundle
 
-from engines.bundle import Bundle, load_bundle, write_spec
+from engines.bundle import MAX_LABEL_CHARS, Bundle, load_bundle, write_spec
 from engines.errors import BundleError
 
 
@@ -30,6 +30,23 @@ def rehash(path: Path) -> Bundle:
     fields = json.loads((path / "spec.json").read_text())
     del fields["files"]
     return write_spec(path, fields)
+
+
+def test_a_label_has_up_to_256_characters_of_any_kind(path: Path) -> None:
+    labels = ["x" * MAX_LABEL_CHARS, "[/x] \x1b[31m 🚗 cafe\u0301"]
+    edit_spec(path, labels=labels)
+    assert list(load_bundle(path).spec.labels) == labels
+    edit_spec(path, labels=["x" * (MAX_LABEL_CHARS + 1), "bright"])
+    with pytest.raises(BundleError, match=r"labels\.0: String should have at most 256 characters"):
+        load_bundle(path)
+
+
+def test_a_label_is_found_with_composed_and_with_decomposed_accents(path: Path) -> None:
+    edit_spec(path, labels=["cafe\u0301", "Größe"])
+    spec = load_bundle(path).spec
+    assert [spec.find_label(name) for name in ("café", "cafe\u0301", "Gro\u0308ße", "grösse")] == [
+        "cafe\u0301", "cafe\u0301", "Größe", None,
+    ]  # fmt: skip
 
 
 def test_a_bundle_loads_and_computes_its_durations(path: Path) -> None:

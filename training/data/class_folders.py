@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from engines.printable import printable
 from streamclf.sources.images import natural_key
 from training.data.clips import SPLITS, Row
-from training.data.file_names import VIDEO_SUFFIXES, as_label, is_system_file, is_unicode, printable
+from training.data.file_names import VIDEO_SUFFIXES, as_label, is_system_file, is_unicode
 from training.data.published_names import ucf101_group
 from training.errors import DataError
 

@@ -20,8 +20,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from engines.printable import printable
 from training.data.decode import DecodeSpec, decode_clip
-from training.data.file_names import printable, unreadable_reason
+from training.data.file_names import unreadable_reason
 from training.data.pool import map_in_processes
 from training.errors import DataError
 

@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from engines.printable import printable
 from training.data.clips import SPLITS, Row
 from training.data.csv_columns import Columns, Record, find_columns, plain_name
-from training.data.file_names import as_label, is_listed_by_mistake, listed_path, printable
+from training.data.file_names import as_label, is_listed_by_mistake, listed_path
 from training.data.published_lists import clips_by_stem
 from training.data.published_names import kinetics_clip, ucf101_group
 from training.errors import DataError
@@ -62,7 +63,7 @@ class _RowReader:
                 return None
         else:
             name = _value(fields, columns.path)
-        if not name or not label or not label.isprintable():
+        if not name or not label or printable(label) != label:
             shown = f"path='{printable(name)}', label='{printable(label)}'"
             raise DataError(f"{self._path}, line {line}: {shown}; give both, in printable characters")
         if is_listed_by_mistake(name.replace("\\", "/")):

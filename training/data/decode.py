@@ -9,12 +9,13 @@ import numpy as np
 from pydantic import ValidationError
 
 from engines.arrays import U8
+from engines.printable import printable
 from streamclf.classifier.offline import file_stream
 from streamclf.errors import SourceError
 from streamclf.sources import Resize, open_source
 from streamclf.windows.chunks import ChunkBuilder
 from streamclf.windows.sampling import ChunkMeta, ChunkSampler
-from training.data.file_names import printable, unreadable_reason
+from training.data.file_names import unreadable_reason
 from training.errors import DataError
 
 MAX_CLIP_BYTES = 2 << 30

@@ -38,21 +38,6 @@ def is_listed_by_mistake(path: str) -> bool:
     return name.startswith("._") or in_copies
 
 
-def printable(text: str | Path) -> str:
-    r"""Return `text` for messages and files: bytes that are not UTF-8, and control characters, become escapes.
-
-    The Latin-1 name b"caf\xe9.mp4" becomes `caf\xe9.mp4`.
-    """
-    return "".join(char if char.isprintable() else _escape(char) for char in str(text))
-
-
-def _escape(char: str) -> str:
-    code = ord(char)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8, as `os.fsdecode` keeps it
-        return f"\\x{code - 0xDC00:02x}"
-    return char.encode("unicode_escape").decode()
-
-
 def is_unicode(name: str) -> bool:
     """Tell whether a file's name is valid UTF-8 on disk."""
     return not any("\ud800" <= char <= "\udfff" for char in name)

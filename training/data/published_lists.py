@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from engines.printable import printable
 from training.data.clips import SPLITS, Row
-from training.data.file_names import VIDEO_SUFFIXES, as_label, exists, is_system_file, printable
+from training.data.file_names import VIDEO_SUFFIXES, as_label, exists, is_system_file
 from training.data.published_names import ucf101_group
 from training.errors import DataError
 

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from engines.arrays import F32, I64, U8
+from engines.printable import printable
 from streamclf.sources import Resize
 from training.data.base import ClipSection, given_path
 from training.data.clip_cache import StoredClip, read_array, store_clips
@@ -17,7 +18,6 @@ from training.data.clip_lists import read_rows
 from training.data.clips import Clips, Row
 from training.data.dataset import ClipDataSet
 from training.data.decode import DecodeSpec
-from training.data.file_names import printable
 from training.data.near_duplicates import find_near_duplicates
 from training.data.shape import Shape
 from training.data.splits import check_classes, check_groups, class_names, split_by_groups, split_by_list

@@ -16,6 +16,7 @@ from engines.backends.names import Backend, Precision
 from engines.bundle import SPEC_FILE, Bundle
 from engines.errors import EngineError
 from engines.opening import open_engine
+from engines.printable import printable
 from engines.protocol import Engine
 from streamclf.builtin_models import find_bundle
 from streamclf.errors import StreamclfError
@@ -24,7 +25,7 @@ from training.data.clip_cache import check_unreadable
 from training.data.clip_lists import read_rows
 from training.data.clips import Clips, split_name
 from training.data.decode import DecodeSpec, decode_clip
-from training.data.file_names import as_label, printable
+from training.data.file_names import as_label
 from training.data.shape import Shape
 from training.data.volumes import VolumeClips, read_volumes
 from training.data.windows import WindowsRecipe, validation_layout
@@ -127,7 +128,7 @@ def evaluate_on(
     if not truth:
         raise DataError(f"{data}: no clip of it could be measured: {'; '.join(counts.unreadable[:5])}")
     for reason in counts.unreadable:
-        print(f"left out: {reason}", file=sys.stderr, flush=True)
+        print(f"left out: {printable(reason)}", file=sys.stderr, flush=True)
     result = scores(np.stack(probabilities), np.array(truth, np.int64), reader.labels)
     return {
         "model": reader.name,

@@ -12,6 +12,7 @@ import matplotlib as mpl
 import numpy as np
 
 from engines.backends.names import Backend, Precision
+from engines.printable import printable
 from streamclf.render.film_writer import GifWriter
 from training.errors import RecipeError, RunError
 from training.evaluation.evaluate import ClipPrediction, evaluate_on, evaluate_run
@@ -110,8 +111,10 @@ def draw_confusion(path: Path, matrix: Sequence[Sequence[int]], labels: Sequence
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(labels)), labels, rotation=60, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(labels)), labels)
+    names = [printable(label) for label in labels]
+    # Otherwise matplotlib reads a label with two dollar signs as a formula.
+    axes.set_xticks(range(len(labels)), names, rotation=60, ha="right", rotation_mode="anchor", parse_math=False)
+    axes.set_yticks(range(len(labels)), names, parse_math=False)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     if len(labels) <= 40:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from engines.printable import printable
 from training.export.front_matter import table_cell
 from training.recipe import Recipe
 
@@ -44,7 +45,7 @@ def model_card(content: CardContent) -> str:
     lines = [
         f"# {recipe.name} {recipe.version}",
         "",
-        "One of: " + ", ".join(f"`{label}`" for label in labels) + ".",
+        "One of: " + ", ".join(f"`{printable(label)}`" for label in labels) + ".",
         "",
         *([recipe.about, ""] if recipe.about else []),
         f"Model `{m.kind}`: {m.chunks} chunks of {m.frames_per_chunk} frames at {recipe.fps:g} fps "

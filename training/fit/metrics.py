@@ -12,6 +12,7 @@ import torch
 from torchmetrics.functional.classification import multiclass_auroc
 
 from engines.arrays import F32, I64
+from engines.printable import printable
 
 
 def scores(probabilities: F32, truth: I64, labels: Sequence[str]) -> dict[str, Any]:
@@ -74,10 +75,11 @@ def table(result: dict[str, Any]) -> str:
         for name in ("top1", "top5", "balanced_accuracy", "auc", "loss")
         if result[name] is not None
     ]
-    width = max(len(label) for label in result["per_class"])
+    shown = {label: printable(label) for label in result["per_class"]}
+    width = max(map(len, shown.values()))
     lines += [f"clips: {result['clips']}", "", f"{'class':{width}}  clips  recall  precision    auc"]
     for label, row in result["per_class"].items():
         cells = [f"{row[name]:.1%}" if row[name] is not None else "-" for name in ("recall", "precision")]
         area = f"{row['auc']:.3f}" if row["auc"] is not None else "-"
-        lines.append(f"{label:{width}}  {row['clips']:5}  {cells[0]:>6}  {cells[1]:>9}  {area:>5}")
+        lines.append(f"{shown[label]:{width}}  {row['clips']:5}  {cells[0]:>6}  {cells[1]:>9}  {area:>5}")
     return "\n".join(lines)

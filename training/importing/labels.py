@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from engines.bundle import MAX_LABEL_CHARS
 from training.errors import FolderError
 from training.importing.checkpoint import count_rows
 from training.importing.config import FolderConfig
@@ -59,8 +60,10 @@ def read_class_names(folder: Path, config: FolderConfig, *, weights: bool = True
 def _check_names(where: Path, key: str, names: tuple[str, ...]) -> tuple[str, ...]:
     """Return the names. Raises `FolderError` for an empty, long or repeated name."""
     for name in names:
-        if not 1 <= len(name) <= 64:
-            raise FolderError(f"{where}: {key}: {name[:80]!r} has {len(name)} characters, must have 1 to 64")
+        if not 1 <= len(name) <= MAX_LABEL_CHARS:
+            raise FolderError(
+                f"{where}: {key}: {name[:80]!r} has {len(name)} characters, must have 1 to {MAX_LABEL_CHARS}"
+            )
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise FolderError(f"{where}: {key}: {repeated[0]!r} appears more than once; give each class a unique name")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from itertools import islice
@@ -12,6 +11,7 @@ from typing import Any, Final, TypeAlias
 
 import orjson
 
+from engines.printable import printable
 from streamclf.errors import JournalError, UsageError
 
 LogRow: TypeAlias = tuple[str | None, int | None, str, str, str, str | None, float | None, str]
@@ -22,7 +22,8 @@ CSV_COLUMNS: Final = (
 )  # fmt: skip
 PARQUET_COLUMNS: Final = (*CSV_COLUMNS, "body")
 _BATCH_ROWS = 50_000
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]+")
+_FORMULA = tuple("=+-@＝＋－＠")
+"""Spreadsheets evaluate a cell that begins with one of these; some accept the full-width forms, too."""
 
 
 def check_output(path: Path) -> None:
@@ -77,17 +78,22 @@ def _record(row: LogRow) -> dict[str, Any]:
 
 
 def _write_csv(path: Path, records: Iterator[dict[str, Any]]) -> int:
-    """Write UTF-8 text. A run of control characters, which could break a line, becomes one blank."""
+    """Write UTF-8 text, one line a record: control characters become escapes, and no cell of text is a formula."""
     count = 0
     with path.open("w", encoding="utf-8", errors="replace", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(CSV_COLUMNS)
         for record in records:
-            writer.writerow(
-                ["" if (value := record.get(name)) is None else _CONTROL.sub(" ", str(value)) for name in CSV_COLUMNS]
-            )
+            writer.writerow([_cell(record.get(name)) for name in CSV_COLUMNS])
             count += 1
     return count
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    text = printable(value)
+    return f"'{text}" if isinstance(value, str) and text.startswith(_FORMULA) else text
 
 
 def _write_parquet(path: Path, records: Iterator[dict[str, Any]]) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -14,9 +14,10 @@ from typing import Any, Final
 
 import orjson
 
+from engines.printable import printable
 from streamclf.config.units import match_duration
 from streamclf.errors import JournalError, UsageError
-from streamclf.events.types import JOURNALLED
+from streamclf.events.types import JOURNALLED, MAX_LABEL_CHARS
 from streamclf.net.names import valid_stream_name
 from streamclf.subscribers.log.export import LogRow, check_output, export
 from streamclf.subscribers.log.sinks import APPLICATION_ID
@@ -27,9 +28,7 @@ _DEADLINE_S = 30.0
 """Longest time of a query whose result is printed."""
 _STEPS = 100_000
 """SQLite's virtual machine instructions between two checks of the deadline: some milliseconds."""
-_MAX_LABEL_CHARS = 128
 _MAX_DURATION_S = 100 * 366 * 86400
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def run_query(
@@ -57,7 +56,7 @@ def run_query(
             raise UsageError("--json prints and -o exports; give one of them")
         check_output(output)
     query = _Query(DEFAULT_LIMIT if limit is None and output is None else limit)
-    query.equals("label", _checked_label(label))
+    query.matches_any("label", _forms(_checked_label(label)))
     query.equals("stream", _checked_stream(stream))
     query.equals("type", _checked_type(type))
     query.compare("time", ">=", None if since is None else _parse_moment(since, "since"))
@@ -66,7 +65,7 @@ def run_query(
     with open_log(db) as connection:
         if output is not None:
             count = export(output, query.oldest_first(connection))
-            print(f"streamclf query: {count} events exported to {output}", file=sys.stderr)
+            print(f"streamclf query: {count} events exported to {printable(output)}", file=sys.stderr)
             return 0
         rows = query.newest_first(connection, db)
     for row in reversed(rows):
@@ -87,6 +86,12 @@ class _Query:
     def equals(self, column: str, value: str | None) -> None:
         """Find only rows with this value; None means any."""
         self.compare(column, "=", value)
+
+    def matches_any(self, column: str, values: Sequence[str]) -> None:
+        """Find only rows with one of these values; none means any."""
+        if values:
+            self._terms.append(f"{column} IN ({', '.join('?' * len(values))})")
+            self._values += values
 
     def compare(self, column: str, operator: str, value: object) -> None:
         """Find only rows for which the comparison is true; None means any."""
@@ -142,7 +147,7 @@ def open_log(db: Path) -> Iterator[sqlite3.Connection]:
 def _line(at: str, stream: str, kind: str, label: str | None, probability: float | None, body: str) -> str:
     p = "" if probability is None else f"{probability:.3f}"
     text = f"{at:<27}  {stream:<16}  {kind:<10}  {p:>5}  {label or '':<20}  {_detail(kind, body)}"
-    return _CONTROL.sub("�", text.rstrip())  # control characters in a label must not reach the terminal
+    return printable(text.rstrip())
 
 
 def _detail(kind: str, body: str) -> str:
@@ -171,9 +176,16 @@ def _parse_moment(text: str, option: str) -> str:
 
 
 def _checked_label(label: str | None) -> str | None:
-    if label is not None and not 1 <= len(label) <= _MAX_LABEL_CHARS:
-        raise UsageError(f"label of {len(label)} characters: 1 to {_MAX_LABEL_CHARS}")
+    if label is not None and not 1 <= len(label) <= MAX_LABEL_CHARS:
+        raise UsageError(f"label of {len(label)} characters: 1 to {MAX_LABEL_CHARS}")
     return label
+
+
+def _forms(label: str | None) -> tuple[str, ...]:
+    """Return `label` as given, and with composed and with decomposed accents: which form a model has is invisible."""
+    if label is None:
+        return ()
+    return tuple(dict.fromkeys((label, *(unicodedata.normalize(form, label) for form in ("NFC", "NFD")))))
 
 
 def _checked_stream(stream: str | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from streamclf.render.overlay import OverlayState, draw
 from streamclf.render.palette import label_bgr
+from streamclf.render.text import MAX_CHARS, drawable, text_width
 
 STATE = OverlayState(
     stream="door",
@@ -38,6 +40,19 @@ def test_small_frames_are_enlarged_so_that_text_can_be_read(size: tuple[int, int
     result = draw(frame(*size), STATE)
     assert result.shape == (*drawn, 3)
     assert result.dtype == np.uint8
+
+
+def test_text_is_drawn_on_one_line_with_composed_accents() -> None:
+    assert drawable("Gro\u0308ße\n[x] \x1b[31m").endswith(r"ße [x] \x1b[31m")
+    assert len(drawable("x" * 1000)) == MAX_CHARS
+    if hasattr(cv2, "FontFace"):
+        assert drawable("cafe\u0301 łódź 落下") == "café łódź 落下"
+
+
+def test_a_symbol_that_the_font_lacks_is_drawn_by_its_name() -> None:
+    assert drawable("a \U0001f697\ufe0f") == "a :automobile:"
+    width = text_width("a", 20, bold=False)
+    assert text_width(drawable("a \U0001f697"), 20, bold=False) > 3 * width
 
 
 def test_the_given_frame_is_not_changed() -> None:

@@ -35,6 +35,26 @@ def test_an_age_is_shown_in_one_unit(seconds: float, text: str) -> None:
     assert short_age(seconds) == text
 
 
+def test_text_from_outside_is_neither_markup_nor_a_control_sequence() -> None:
+    table = LiveTable("streamclf status", "tcp://[::1]:5555 [bold]x[/bold]")
+    table.apply(predicted("a"))
+    table.apply(predicted("a", "[/x] fall [red]you[/red] \x1b[31m"))
+    table.apply(Status(stream="b", state="offline", reason="[/y] \x1b]0;PWNED\x07", **COMMON))
+    text = text_of(table, 200)
+    assert "tcp://[::1]:5555 [bold]x[/bold]" in text
+    assert r"[/x] fall [red]you[/red] \x1b[31m" in text
+    assert r"[/y] \x1b]0;PWNED\x07" in text
+    assert not set(text) & {"\x1b", "\x07"}
+
+
+def test_a_long_label_leaves_the_other_columns_their_width() -> None:
+    table = LiveTable("")
+    table.apply(predicted("door", "word " * 50))
+    (row,) = [line for line in text_of(table, 100).splitlines() if " door " in line]
+    assert "0.90" in row
+    assert "…" in row
+
+
 def test_an_old_event_shows_its_age_and_counts_for_no_rate() -> None:
     table = LiveTable("")
     for _ in range(30):

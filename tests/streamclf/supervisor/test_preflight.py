@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from pathlib import Path
 
@@ -20,6 +22,53 @@ def write(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "service.yaml"
     path.write_text(text)
     return path
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("file://{}/my%20film.mp4", b"my film.mp4"),
+        ("FILE://{}/my film.mp4", b"my film.mp4"),
+        ("file://LocalHost{}/my%20film.mp4", b"my film.mp4"),
+        ("file:{}/100%25.mp4", b"100%.mp4"),
+        ("file://{}/caf%E9.mp4", b"caf\xe9.mp4"),
+        ("file://{}/caf%C3%A9%3F%23.mp4", "café?#.mp4".encode()),
+        ("100%25.mp4", b"100%25.mp4"),
+    ],
+)
+def test_a_file_url_is_decoded_and_a_path_is_not(tmp_path: Path, url: str, name: bytes) -> None:
+    make_brightness_bundle(tmp_path / "brightness")
+    path = tmp_path / os.fsdecode(name)
+    path.write_bytes(b"x")
+    text = f"streams: {{a: {{url: '{url.format(tmp_path)}'}}}}\nmodel: brightness"
+    config = load_config(write(tmp_path, text))
+    preflight(config)
+    stream = config.streams["a"]
+    assert stream.ends
+    assert type(stream).model_validate_json(stream.model_dump_json()).file_path == path, "as in a capture's job"
+
+
+@pytest.mark.parametrize("url", ["file://server/a.mp4", "file://a.mp4", "file://user:Hidden9@host/a.mp4", "FILE://"])
+def test_a_file_url_with_a_host_is_refused(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ConfigError, match=r"streams\.a\.url: a file URL is file:///ABSOLUTE/PATH") as error:
+        load_config(write(tmp_path, f"streams: {{a: {{url: '{url}'}}}}"))
+    assert "Hidden9" not in str(error.value)
+
+
+def test_a_label_of_the_configuration_may_have_its_accents_in_another_form(tmp_path: Path) -> None:
+    path = make_brightness_bundle(tmp_path / "brightness").path
+    spec = json.loads((path / "spec.json").read_text())
+    (path / "spec.json").write_text(json.dumps({**spec, "labels": ["cafe\u0301", "[bright]"]}))
+    for label in ("café", "cafe\u0301"):
+        text = (
+            "streams: {a: {camera: 0, actions: {'caf\u00e9': {on: 0.9}}}}\n" + f"actions: {{'{label}': {{off: 0.1}}}}"
+        )
+        config = load_config(write(tmp_path, f"{text}\nmodel: brightness"))
+        preflight(config)
+        assert config.actions_of("a").labels == {"café": ActionConfig(on=0.9, off=0.1)}
+    text = "streams: {a: {camera: 0}}\nactions: {'caf\u00e9': {}, 'cafe\u0301': {}}\nmodel: brightness"
+    with pytest.raises(ConfigError, match=r"actions: two labels differ only in the form of an accent"):
+        load_config(write(tmp_path, text))
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def saved_vivit(tmp_path_factory):
         ({"hidden_size": 64}, "belong to different models"),
         ({"id2label": {"0": "a", "2": "b"}}, "id2label"),
         ({"id2label": {"0": "a", "1": "a", "2": "b"}}, "'a' appears more than once"),
-        ({"id2label": {"0": "a" * 65, "1": "b", "2": "c"}}, "has 65 characters"),
+        ({"id2label": {"0": "a" * 257, "1": "b", "2": "c"}}, "has 257 characters"),
         ({"num_hidden_layers": "many"}, "num_hidden_layers"),
     ],
 )

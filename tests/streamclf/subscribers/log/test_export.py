@@ -73,9 +73,42 @@ def test_any_text_is_one_row_of_csv(tmp_path_factory: pytest.TempPathFactory, re
     (row,) = csv.DictReader(io.StringIO(text.decode()))
     assert row["offset"] == "7"
     if reason.isprintable():
-        assert row["reason"] == reason
+        assert row["reason"].removeprefix("'") == reason.removeprefix("'")
     if label.isprintable():
-        assert row["label"] == label
+        assert row["label"].removeprefix("'") == label.removeprefix("'")
+    assert not row["reason"].startswith(("=", "+", "-", "@"))
+
+
+@pytest.mark.parametrize(
+    ("label", "cell"),
+    [
+        ("=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("-1+1", "'-1+1"),
+        ("\t=1", "\\t=1"),
+        ("\x1b[31m\u202e", r"\x1b[31m\u202e"),
+        ("fall [person], café", "fall [person], café"),
+    ],
+)
+def test_no_label_is_a_formula_in_csv_and_parquet_holds_it_exactly(tmp_path: Path, label: str, cell: str) -> None:
+    db = logged(tmp_path / "events.db", label=label)
+    assert run_query(db, output=tmp_path / "events.csv") == 0
+    with (tmp_path / "events.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["label"] for row in rows] == [cell, cell, "offline"]
+    assert rows[0]["probability"] == "0.25"
+    pq = pytest.importorskip("pyarrow.parquet")
+    assert run_query(db, output=tmp_path / "events.parquet") == 0
+    assert pq.ParquetFile(tmp_path / "events.parquet").read().to_pylist()[0]["label"] == label
+
+
+def test_a_label_is_found_in_either_form_of_its_accents(tmp_path: Path) -> None:
+    for number, label in enumerate(("café", "cafe\u0301")):
+        db = logged(tmp_path / f"{number}.db", label=label)
+        for form in ("café", "cafe\u0301"):
+            output = tmp_path / "events.csv"
+            assert run_query(db, label=form, output=output) == 0
+            assert offsets(output) == [1, 9000]
 
 
 def test_parquet_is_typed_and_holds_the_published_json(tmp_path: Path) -> None:
