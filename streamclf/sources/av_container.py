@@ -57,6 +57,10 @@ UNTIMED_FORMATS = frozenset({"mpjpeg", "mjpeg", "h264", "hevc", "m4v"})
 """Formats without time stamps. FFmpeg assumes 25 frames per second, which a live source may not send."""
 
 
+class UnknownDataError(SourceError):
+    """A live source sends data that is not of the format that FFmpeg detects, or of none."""
+
+
 class AvContainer:
     """One opened file or connection, and the decoder of its video."""
 
@@ -66,6 +70,7 @@ class AvContainer:
         *,
         shown: str,
         options: dict[str, str],
+        format_name: str | None = None,
         timeouts: Timeouts | None = None,
         low_delay: bool = False,
         hardware: DecodeDevice = CPU,
@@ -73,6 +78,7 @@ class AvContainer:
     ) -> None:
         """Open `url`; errors call it `shown`. `low_delay`: return each frame once its data is there, on one thread.
 
+        `format_name`: FFmpeg's name of the format; it is detected if that is None.
         `stop` is checked after each packet, also after packets that give no frame.
         """
         self._stop = stop or threading.Event()
@@ -84,7 +90,7 @@ class AvContainer:
         self.lost = 0
         """Number of gaps in the received packets: FFmpeg logs one line for each."""
         self._hardware = hardware
-        self._container = self._open(url, options)
+        self._container = self._open(url, options, format_name)
         self.undecodable = 0
         self._failed_key = False
         self._log_level = av.logging.WARNING
@@ -128,6 +134,11 @@ class AvContainer:
     def is_segmented(self) -> bool:
         """Whether the video arrives in segments of seconds, as with HLS."""
         return "hls" in self._container.format.name.split(",")
+
+    @property
+    def is_multipart(self) -> bool:
+        """Whether the video arrives as images with headers of their own."""
+        return self._container.format.name == "mpjpeg"
 
     def set_frame_selector(self, selector: FrameSelector) -> None:
         """Skip frames that `selector` does not need."""
@@ -325,7 +336,7 @@ class AvContainer:
             duration_ns=self._duration_ns(frame),
         )
 
-    def _open(self, url: str, options: dict[str, str]) -> InputContainer:
+    def _open(self, url: str, options: dict[str, str], format_name: str | None) -> InputContainer:
         limits = self._timeouts
         # A stalled read expires twice, because the first time it only returns the packet that was held back.
         timeout = None if limits is None else (limits.open_s, limits.read_s / 2)
@@ -333,7 +344,13 @@ class AvContainer:
         self._over_tls = url.lower().startswith(("rtsps:", "https:"))
         try:
             opened: InputContainer = av.open(
-                url, "r", options=options, timeout=timeout, **TOLERANT, **decoder_options(self._hardware.device)
+                url,
+                "r",
+                format=format_name,
+                options=options,
+                timeout=timeout,
+                **TOLERANT,
+                **decoder_options(self._hardware.device),
             )
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise self._translated(error, opening=True) from None
@@ -351,8 +368,9 @@ class AvContainer:
             # FFmpeg reports an interruption differently depending on where it happened; the clock is reliable.
             if isinstance(error, av.error.ExitError) or time.monotonic() - self._waiting_since >= limit_s:
                 return SourceError(f"{self._shown}: {timeout_message(limits, opening=opening)}")
-            if opening and isinstance(error, av.error.InvalidDataError):
-                return SourceError(f"{self._shown}: there is no video stream there; check address, port and path")
+            if isinstance(error, av.error.InvalidDataError):
+                text = "there is no video stream there; check address, port and path"
+                return UnknownDataError(f"{self._shown}: {text if opening else error_message(error, opening=False)}")
             if opening and self._over_tls and getattr(error, "errno", None) == errno.EIO:
                 return SourceError(f"{self._shown}: {TLS_FAILURE}")
         kind = SourceRefusedError if isinstance(error, REFUSED_ERRORS) else SourceError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -14,9 +13,10 @@ import av
 
 from streamclf.errors import SourceError
 from streamclf.redact import redact, register_url
-from streamclf.sources.av_container import AvContainer
+from streamclf.sources.av_container import AvContainer, UnknownDataError
 from streamclf.sources.decoded_frame import DecodedFrame
 from streamclf.sources.failure_messages import Timeouts
+from streamclf.sources.ffmpeg_options import HTTP_OPTIONS, MULTICAST, RTSP_OPTIONS, TRANSPORTS, tls_options
 from streamclf.sources.frame import Frame, Source, SourceInfo
 from streamclf.sources.frame_skipping import FrameSelector, ShiftedFrameSelector
 from streamclf.sources.hw_decode import Decode, choose_device
@@ -31,33 +31,6 @@ from streamclf.units import NS
 MAX_STALE_S = 2.0
 """RTSP time stamps follow the camera's clock: a frame this much later than the one with the least delay is stale."""
 
-RTSP_OPTIONS = {
-    # With the default probing the first frame takes a second, and fflags=nobuffer would lose the first key frame.
-    "probesize": "32",
-    "analyzeduration": "0",
-    "fpsprobesize": "0",
-    "allowed_media_types": "video",
-    "max_delay": "200000",  # microseconds to wait for a reordered UDP packet
-    "buffer_size": "2097152",  # a key frame's burst of UDP packets must fit into the socket
-    "protocol_whitelist": "rtsp,rtsps,rtp,srtp,udp,tcp,tls,crypto",
-}
-TRANSPORTS = {
-    # A camera drops packets over TCP, too. FFmpeg detects gaps only with a reorder queue, of 2 packets at least.
-    "tcp": {"rtsp_transport": "tcp", "reorder_queue_size": "2"},
-    "udp": {"rtsp_transport": "udp"},
-}
-MULTICAST = "+udp_multicast"
-"""Added to the configured transport if a server offers only multicast, which our own client does not support."""
-HTTP_OPTIONS = {
-    "analyzeduration": "500000",
-    "protocol_whitelist": "http,https,httpproxy,tcp,tls,crypto,hls",
-    # HLS: content delivery networks name segments as they like. The list of protocols is what protects files.
-    "allowed_extensions": "ALL",
-    "allowed_segment_extensions": "ALL",
-    "extension_picky": "0",
-}
-
-
 MAX_HELD_INTERVALS = 2
 """A frame that was held back for more than this many of its own intervals is stale."""
 CHECKS_RTSPS = av.library_versions["libavformat"][0] >= 62
@@ -70,6 +43,8 @@ RESERVE_NS = NS
 """After a pause of an HLS server, playback keeps this distance from the newest segment."""
 MIN_OPEN_S = 0.5
 """The least time for FFmpeg to open a stream after our own client has tried."""
+
+MULTIPART_NOTE = "its images have unusual headers: each frame is returned only when the next one begins"
 
 Demuxer = Literal["auto", "rtp", "ffmpeg"]
 Transport = Literal["tcp", "udp"]
@@ -148,7 +123,7 @@ class NetworkSource(Source):
         self._note: str | None = None
         self._reader: FrameReader
         if not rtsp:
-            self._reader = self._open_container(dict(HTTP_OPTIONS), over_tls=parts.scheme.lower() == "https")
+            self._reader = self._open_http(over_tls=parts.scheme.lower() == "https")
         elif demuxer == "ffmpeg":
             self._reader = self._open_ffmpeg_rtsp()
         else:
@@ -236,23 +211,71 @@ class NetworkSource(Source):
             options["rtsp_transport"] += MULTICAST
         return self._open_container(options, over_tls=over_tls, open_s=open_s)
 
-    def _open_container(self, options: dict[str, str], *, over_tls: bool, open_s: float | None = None) -> FrameReader:
+    def _open_http(self, *, over_tls: bool) -> AvContainer:
+        """Open an HTTP URL. If FFmpeg detects no format, search for JPEG images in its data."""
+        try:
+            return self._open_container(dict(HTTP_OPTIONS), over_tls=over_tls)
+        except UnknownDataError as error:
+            try:
+                return self._open_images(over_tls=over_tls)
+            except SourceError:
+                raise error from None
+
+    def _open_images(self, *, over_tls: bool, open_s: float | None = None) -> AvContainer:
+        """Open an HTTP URL as JPEG images with anything between them."""
+        reader = self._open_container(dict(HTTP_OPTIONS), over_tls=over_tls, open_s=open_s, format_name="mjpeg")
+        if not reader.info.width:
+            reader.close()
+            raise SourceError(f"{self._shown}: no image among the first data; check the URL and the camera")
+        self._note = MULTIPART_NOTE
+        return reader
+
+    def _open_container(
+        self,
+        options: dict[str, str],
+        *,
+        over_tls: bool,
+        open_s: float | None = None,
+        format_name: str | None = None,
+    ) -> AvContainer:
         timeouts = self._timeouts if open_s is None else replace(self._timeouts, open_s=open_s)
-        tls_options = _ffmpeg_tls_options(*self._tls) if over_tls else {}
+        certificates = tls_options(*self._tls) if over_tls else {}
         return AvContainer(
             self._url,
             shown=self._shown,
-            options=options | tls_options,
+            options=options | certificates,
+            format_name=format_name,
             timeouts=timeouts,
             low_delay=True,
             hardware=self._hardware,
             stop=self._stop,
         )
 
+    def _decoded(self) -> Iterator[DecodedFrame]:
+        """Iterate over the decoded frames.
+
+        FFmpeg ends a multipart response at an image with an unusual header: it accepts `image/jpeg` without parameters
+        only, and right lengths.
+        """
+        reader = self._reader
+        try:
+            yield from reader.frames()
+        except UnknownDataError:
+            if not (isinstance(reader, AvContainer) and reader.is_multipart):
+                raise
+        else:
+            return
+        reader.close()
+        over_tls = self._url.lower().startswith("https:")
+        self._reader = self._open_images(over_tls=over_tls, open_s=self._timeouts.read_s)
+        if self._selector is not None:
+            self._reader.set_frame_selector(self._selector)
+        yield from self._reader.frames()
+
     def _read(self) -> Iterator[Frame]:
         clock = self._clock
         last_ns = interval_ns = captured_ns = 0
-        frames = self._reader.frames()
+        frames = self._decoded()
         for index, decoded in enumerate(frames if self.live else with_long_pictures(frames)):
             if self._stop.is_set():
                 return
@@ -294,11 +317,3 @@ class NetworkSource(Source):
             raise SourceError(
                 f"{self._shown}: the stream ended; a live source does not: it was closed by the other side"
             )
-
-
-def _ffmpeg_tls_options(tls_ca: str | None, tls_verify: bool) -> dict[str, str]:
-    """Return FFmpeg's TLS options: by default it trusts every server, and mostly finds no system certificates."""
-    if not tls_verify:
-        return {"tls_verify": "0"}
-    ca_file = tls_ca or ssl.get_default_verify_paths().cafile
-    return {"tls_verify": "1", **({"ca_file": ca_file} if ca_file else {})}

@@ -249,13 +249,31 @@ def test_junk_between_packets_gives_frames_or_an_error(server: RtspServer) -> No
             take(source, 20)
 
 
+IMAGE_HEADS = {
+    "": "--frame|Content-Type: image/jpeg|Content-Length: {size}||",
+    "parameter": "--frame|Content-Type: image/jpeg;size={size}|Content-Length: {size}||",
+    "jpg": "--frame|Content-Type: image/jpg|Content-Length: {size}||",
+    "no-type": "--frame|X-Timestamp: 0|Content-Length: {size}||",
+    "no-length": "--frame|Content-Type: image/jpg|X-Timestamp: 0||",
+    "no-dashes": "frame|Content-Type: image/jpeg|Content-Length: {size}||",
+    "other-parts": "--frame|Content-Type: text/plain|Content-Length: 2||ok|--frame|Content-Type: image/jpeg||",
+}
+"""The beginnings of the parts of a multipart response, as cameras write them; `|` is the end of a line."""
+
+
 class WebCamera(BaseHTTPRequestHandler):
-    """Serve /film.mp4, of known length, and /mjpeg, without an end, which stops sending after 30 images."""
+    """Serve /film.mp4, of known length, and /mjpeg, without an end, which stops sending after 30 images.
+
+    The images of `/mjpeg?NAME` have unusual headers.
+    """
 
     film: Path
 
     def do_GET(self) -> None:
         self.send_response(200)
+        if self.path == "/page":
+            self.wfile.write(b"<html>no camera</html>" * 1000)
+            return
         if self.path == "/film.mp4":
             data = self.film.read_bytes()
             self.send_header("Content-Length", str(len(data)))
@@ -266,8 +284,9 @@ class WebCamera(BaseHTTPRequestHandler):
         self.end_headers()
         for i in range(30):
             jpeg = cv2.imencode(".jpg", draw(i, 320, 180)[..., ::-1])[1].tobytes()
-            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-            self.wfile.write(head.encode() + jpeg + b"\r\n")
+            head = IMAGE_HEADS[self.path.partition("?")[2]].format(size=len(jpeg), large=len(jpeg) + 99)
+            with suppress(OSError):  # FFmpeg closes the connection at a header that it does not accept
+                self.wfile.write(head.replace("|", "\r\n").encode() + jpeg + b"\r\n")
             threading.Event().wait(0.02)
         self.server.silence.wait(20)  # type: ignore[attr-defined]
 
@@ -307,6 +326,21 @@ def test_motion_jpeg_without_time_stamps_uses_our_clock_and_times_out(web: str) 
     steps = [after.pts_ns - before.pts_ns for before, after in itertools.pairwise(frames)]
     assert all(step > 0 for step in steps)
     assert sum(steps) == pytest.approx(frames[-1].captured_ns - frames[0].captured_ns, rel=1e-6)
+
+
+@pytest.mark.parametrize("head", IMAGE_HEADS)
+def test_motion_jpeg_may_have_any_headers(web: str, head: str) -> None:
+    with open_source(live(f"{web}/mjpeg?{head}")) as source:
+        frames = take(source, 20)
+        note = str(source.info.note)
+    assert [number(frame) for frame in frames] == list(range(20))
+    assert not any(frame.corrupt for frame in frames)
+    assert ("unusual headers: each frame is returned only when the next one begins" in note) == (head != "")
+
+
+def test_a_web_page_is_no_camera(web: str) -> None:
+    with pytest.raises(SourceError, match=r"/page: "):
+        open_source(live(f"{web}/page"))
 
 
 def test_a_stop_request_ends_the_stream_without_an_error(server: RtspServer) -> None:

@@ -1,0 +1,39 @@
+"""Hold the options of FFmpeg's demuxers for network streams."""
+
+from __future__ import annotations
+
+import ssl
+
+RTSP_OPTIONS = {
+    # With the default probing the first frame takes a second, and fflags=nobuffer would lose the first key frame.
+    "probesize": "32",
+    "analyzeduration": "0",
+    "fpsprobesize": "0",
+    "allowed_media_types": "video",
+    "max_delay": "200000",  # microseconds to wait for a reordered UDP packet
+    "buffer_size": "2097152",  # a key frame's burst of UDP packets must fit into the socket
+    "protocol_whitelist": "rtsp,rtsps,rtp,srtp,udp,tcp,tls,crypto",
+}
+TRANSPORTS = {
+    # A camera drops packets over TCP, too. FFmpeg detects gaps only with a reorder queue, of 2 packets at least.
+    "tcp": {"rtsp_transport": "tcp", "reorder_queue_size": "2"},
+    "udp": {"rtsp_transport": "udp"},
+}
+MULTICAST = "+udp_multicast"
+"""Added to the configured transport if a server offers only multicast, which our own client does not support."""
+HTTP_OPTIONS = {
+    "analyzeduration": "500000",
+    "protocol_whitelist": "http,https,httpproxy,tcp,tls,crypto,hls",
+    # HLS: content delivery networks name segments as they like. The list of protocols is what protects files.
+    "allowed_extensions": "ALL",
+    "allowed_segment_extensions": "ALL",
+    "extension_picky": "0",
+}
+
+
+def tls_options(tls_ca: str | None, tls_verify: bool) -> dict[str, str]:
+    """Return FFmpeg's TLS options: by default it trusts every server, and mostly finds no system certificates."""
+    if not tls_verify:
+        return {"tls_verify": "0"}
+    ca_file = tls_ca or ssl.get_default_verify_paths().cafile
+    return {"tls_verify": "1", **({"ca_file": ca_file} if ca_file else {})}
