@@ -13,7 +13,7 @@ from engines.backends.names import Precision
 from engines.printable import printable
 from streamclf.errors import OutputError
 from streamclf.runtime.standard_streams import prepare_standard_streams
-from training.errors import RecipeError, TrainingError
+from training.errors import RecipeError, RunError, TrainingError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -48,6 +48,10 @@ def train(
         metrics = train_recipe(loaded, run or Path("runs") / loaded.name)
     except TrainingError as error:
         _fail(error)
+    except OSError as error:
+        _fail(
+            RunError(f"{error.filename or recipe}: {error.strerror or error}; correct this, and run the command again")
+        )
     if rank() == 0:
         _print_result(metrics, as_json=as_json)
 

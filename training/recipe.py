@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from streamclf.config.yaml_text import YamlTextError, parse_yaml
 from streamclf.sources import Resize
 from training.data.augment import AugmentRecipe
 from training.data.shape import Shape
@@ -49,10 +49,16 @@ RENAMED_VALUES = {
 
 
 class OptimiserRecipe(Section):
-    """The `optimiser` section: AdamW with a linear warm-up and a cosine decay to zero."""
+    """The `optimiser` section: the algorithm, and its learning rate after a linear warm-up."""
 
+    kind: Literal["adamw", "adam"] = Field(
+        "adamw", description="adam: without weight decay, and with the defaults of Keras"
+    )
+    schedule: Literal["cosine", "constant"] = Field(
+        "cosine", description="the learning rate after the warm-up: a cosine decay to zero, or constant"
+    )
     learning_rate: float = Field(gt=0)
-    weight_decay: float = Field(0.05, ge=0)
+    weight_decay: float = Field(0.05, ge=0, description="of adamw; adam has none")
     warmup_steps: int = Field(ge=0)
     steps: int = Field(ge=1)
     batch: int = Field(ge=1, description="windows in one step, of all processes together")
@@ -66,6 +72,18 @@ class OptimiserRecipe(Section):
     ema_decay: float | None = Field(
         None, gt=0, lt=1, description="keep an exponential moving average of the weights with this decay, such as 0.99"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _remove_weight_decay(cls, tree: Any) -> Any:
+        """Set `weight_decay` to 0 for adam, where the default would be wrong."""
+        return {"weight_decay": 0.0, **tree} if isinstance(tree, dict) and tree.get("kind") == "adam" else tree
+
+    @model_validator(mode="after")
+    def _check_weight_decay(self) -> OptimiserRecipe:
+        if self.kind == "adam" and self.weight_decay:
+            raise ValueError(f"weight_decay={self.weight_decay}: kind: adam has none; remove it, or give kind: adamw")
+        return self
 
 
 class LossRecipe(Section):
@@ -206,13 +224,16 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         if path.stat().st_size > MAX_RECIPE_BYTES:
             raise RecipeError(f"{path}: {path.stat().st_size} bytes, at most {MAX_RECIPE_BYTES}; is it a recipe?")
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = parse_yaml(path.read_text(encoding="utf-8-sig")).value
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not YAML ({str(error).splitlines()[0]})") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not a text file in UTF-8 (byte {error.start}); give a YAML recipe") from error
+    except YamlTextError as error:
+        raise RecipeError(f"{path}: not YAML ({error})") from error
     if not isinstance(tree, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of keys, this is {type(tree).__name__}")
+    _check_overrides(overrides)
     for override in overrides:
         _apply_override(tree, override)
     return parse_recipe(tree, where=str(path))
@@ -260,6 +281,17 @@ def _key(tree: dict[str, Any], location: Sequence[int | str]) -> str:
     return ".".join(names) or "recipe"
 
 
+def _check_overrides(overrides: Sequence[str]) -> None:
+    """Raise `RecipeError` where an override replaces the value of an earlier one."""
+    earlier: dict[str, str] = {}
+    for override in overrides:
+        key = override.partition("=")[0]
+        for other, text in earlier.items():
+            if other == key or other.startswith(f"{key}."):
+                raise RecipeError(f"{override!r}: replaces {text!r}, which was given before it; keep one of them")
+        earlier[key] = override
+
+
 def _apply_override(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
@@ -272,9 +304,9 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
             raise RecipeError(f"{override!r}: {parent} is a value, not a section")
         node = child
     try:
-        node[_index(node, last, override) if isinstance(node, list) else last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{override!r}: the value is not YAML") from error
+        node[_index(node, last, override) if isinstance(node, list) else last] = parse_yaml(text).value
+    except YamlTextError as error:
+        raise RecipeError(f"{override!r}: the value is not YAML ({error})") from error
 
 
 def _index(items: list[Any], name: str, override: str) -> int:

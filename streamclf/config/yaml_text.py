@@ -176,15 +176,18 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Construct a mapping. Raises `YamlTextError` for a key that appears twice, or is not a single value."""
-        seen: set[str] = set()
+        lines: dict[str, int] = {}
         for key_node, _ in node.value if isinstance(node, MappingNode) else ():
             if not isinstance(key_node, ScalarNode):
                 raise _FaultError(key_node, "a list or section cannot be a key; put the key into quotes")
             key = str(key_node.value)
-            if key in seen and key_node.tag != _TAG + "merge":
+            line = key_node.start_mark.line + 1
+            if key in lines and key_node.tag != _TAG + "merge":
                 shown = f"key {key!r}" if _KEY_THAT_MAY_BE_SHOWN.fullmatch(key) else "a key"
-                raise _FaultError(key_node, f"{shown} appears twice, again in line {key_node.start_mark.line + 1}")
-            seen.add(key)
+                raise _FaultError(
+                    key_node, f"{shown} appears twice, again in line {line}; line {lines[key]} has it already, keep one"
+                )
+            lines[key] = line
         mapping: dict[Hashable, Any] = super().construct_mapping(node, deep=True)
         return mapping
 

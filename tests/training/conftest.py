@@ -65,6 +65,11 @@ def footage_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def tiny_recipe_tree(footage_cache: Path) -> dict[str, Any]:
+    return tiny_tree(footage_cache)
+
+
+@pytest.fixture
 def tiny(footage_cache: Path) -> Recipe:
     return parse_recipe(tiny_tree(footage_cache), where="tiny")
 

@@ -36,3 +36,40 @@ def test_recipe_without_data_path_says_how_to_give_it(films: Path, tmp_path: Pat
     assert "data.path: missing" in result.stderr
     assert "on the command line: data.path=PATH" in result.stderr
     assert CliRunner().invoke(app, ["summary", str(recipe)]).exit_code == 0, "a summary needs no data"
+
+
+def test_corrected_command_follows_a_failed_start(films: Path, tmp_path: Path) -> None:
+    recipe, run = tmp_path / "recipe.yaml", tmp_path / "run"
+    path = write_list(tmp_path / "one.csv", [(films / "left/left_0.mp4", "left", "", "")])
+    recipe.write_text(yaml.safe_dump(clip_recipe_tree(films, optimiser={"steps": 2}, data={"path": str(path)})))
+    assert CliRunner().invoke(app, ["train", str(recipe), "--run", str(run)]).exit_code == 1
+    assert not run.exists()
+    result = CliRunner().invoke(app, ["train", str(recipe), f"data.path={films}/clips.csv", "--run", str(run)])
+    assert result.exit_code == 0, result.output
+
+
+def test_label_that_no_bundle_can_hold_is_refused_before_decoding(films: Path, tmp_path: Path) -> None:
+    label = "x" * 2000
+    path = write_list(tmp_path / "list.csv", [(films / "left/left_0.mp4", label), (films / "a.mp4", "b")], "path,label")
+    recipe, cache = tmp_path / "recipe.yaml", tmp_path / "cache"
+    recipe.write_text(yaml.safe_dump(clip_recipe_tree(films, data={"path": str(path), "cache": str(cache)})))
+    result = CliRunner().invoke(app, ["train", str(recipe), "--run", str(tmp_path / "run")])
+    assert result.exit_code == 1
+    assert "(2000 characters)" in result.stderr
+    assert "a bundle could not hold it" in result.stderr
+    assert not cache.exists()
+
+
+def test_run_is_not_resumed_with_other_classes(films: Path, tmp_path: Path) -> None:
+    rows = [(f"{films}/{label}/{label}_{i}.mp4", label) for label in ("left", "right") for i in range(4)]
+    path, recipe = tmp_path / "list.csv", tmp_path / "recipe.yaml"
+    tree = clip_recipe_tree(films, optimiser={"steps": 2}, data={"path": str(path)})
+    del tree["augment"]  # it names the label `right`
+    recipe.write_text(yaml.safe_dump(tree))
+    command = ["train", str(recipe), "--run", str(tmp_path / "run")]
+    write_list(path, rows, "path,label")
+    assert CliRunner().invoke(app, command).exit_code == 0
+    write_list(path, [(name, label.upper()) for name, label in rows], "path,label")
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 1
+    assert "was trained on the classes ['left', 'right'], the data have ['LEFT', 'RIGHT'] now" in result.stderr

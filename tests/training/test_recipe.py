@@ -115,3 +115,47 @@ def test_key_renamed_in_one_kind_of_model_names_the_new_one(films: Path) -> None
     tree["model"] = {"kind": "motion", "height": 64, "width": 64, "frames_per_chunk": 4, "chunks": 4, "window": 7}
     with pytest.raises(RecipeError, match=r"model\.window=7: renamed to patch_size"):
         parse_recipe(tree, where="test")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "name: a\ndata: {kind: clips}\nfps: 1\ndata: {path: x}\n",
+            "key 'data' appears twice, again in line 4; line 2",
+        ),
+        ("name: a\ndata:\n  path: x\n  path: y\n", "key 'path' appears twice, again in line 4; line 3"),
+        ("name: caf\xe9\n", "not a text file in UTF-8"),
+        ("a: " + "[" * 100 + "]" * 100, "nested too deeply"),
+    ],
+)
+def test_recipe_with_a_repeated_section_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "recipe.yaml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(tmp_path / "recipe.yaml")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["seed=1", "optimiser.steps=3", "seed=2"], "'seed=2': replaces 'seed=1', which was given before it"),
+        (["optimiser.steps=3", "optimiser={steps: 4}"], "replaces 'optimiser.steps=3'"),
+        (["optimiser={steps: 4, steps: 5}"], "'steps' appears twice"),
+    ],
+)
+def test_override_that_replaces_another_is_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(SHIPPED, overrides)
+
+
+def test_later_override_may_refine_a_section() -> None:
+    section = "optimiser={learning_rate: 1.0e-3, warmup_steps: 1, steps: 4, batch: 8}"
+    recipe = load_recipe(SHIPPED, [section, "optimiser.steps=6", "validate_every=2"])
+    assert (recipe.optimiser.steps, recipe.optimiser.batch) == (6, 8)
+
+
+def test_labels_that_yaml_takes_for_booleans_stay_text(films: Path, tmp_path: Path) -> None:
+    tree = clip_recipe_tree(films)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    assert load_recipe(path, ["data.labels=[no, yes, on]"]).data.labels == ("no", "yes", "on")

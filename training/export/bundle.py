@@ -16,6 +16,7 @@ from training.errors import RunError
 from training.export.camera_events_card import camera_events_card
 from training.export.front_matter import front_matter, hyperparameters
 from training.export.golden import CANDIDATES, choose_golden_window, render_windows
+from training.export.limits import check_exportable, spec_fields
 from training.export.model_card import CardContent, model_card
 from training.export.onnx import export_bundle
 from training.fit.run_folder import METRICS_FILE, NOTES_FILE, load_run, read_json, run_labels
@@ -37,6 +38,7 @@ def export_run(
     """
     recipe, model = load_run(run)
     labels = run_labels(run, recipe)
+    check_exportable(recipe, labels)
     torch.set_num_threads(recipe.threads)
     if unknown := set(biases or {}) - set(labels):
         raise RunError(f"bias for {min(unknown)!r}: no such label; there are {', '.join(labels)}")
@@ -70,19 +72,7 @@ def export_run(
     )
     card = head + CARDS.get(recipe.data.kind, model_card)(content) + hyperparameters(recipe)
     golden = choose_golden_window(model, islice(_golden_candidates(recipe), CANDIDATES))
-    fields = {
-        "name": recipe.name,
-        "version": recipe.version,
-        "labels": labels,
-        "height": recipe.model.height,
-        "width": recipe.model.width,
-        "resize": recipe.resize,
-        "fps": recipe.fps,
-        "frames_per_chunk": recipe.model.frames_per_chunk,
-        "chunks": recipe.model.chunks,
-        "whole_clips": "stretch" if recipe.windows.fit == "stretch" else "windows",
-        "metrics": {name: round(float(value), 5) for name, value in spec_metrics.items()},
-    }
+    fields = spec_fields(recipe, labels, spec_metrics)
     return export_bundle(model, fields=fields, golden=golden, card=card, path=path)
 
 

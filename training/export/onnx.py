@@ -18,12 +18,11 @@ from torch import Tensor, nn
 
 from engines.bundle import CARD_FILE, ENCODER_FILE, GOLDEN_FILE, HEAD_FILE, SPEC_FILE, Bundle, load_bundle, write_spec
 from training.errors import RunError
+from training.export.limits import check_graph_size
 from training.models import ClipModel
 from training.models.base import TOLERANCE
 
 OPSET = 17
-MAX_GRAPH_BYTES = (1 << 31) - (1 << 24)
-"""Protobuf's limit of 2 GiB, less room for nodes and names."""
 
 
 def export_bundle(
@@ -63,12 +62,7 @@ def write_graph(module: nn.Module, example: Tensor, path: Path, source: str, tar
 
     Raises `RunError` where that is not possible: a graph and its weights are one file of at most 2 GiB.
     """
-    size = sum(tensor.numel() * tensor.element_size() for tensor in (*module.parameters(), *module.buffers()))
-    if size > MAX_GRAPH_BYTES:
-        raise RunError(
-            f"{path.name}: {size / 1e9:.1f} GB of weights, at most {MAX_GRAPH_BYTES / 1e9:.1f} in one ONNX file; "
-            "choose a smaller model"
-        )
+    check_graph_size(module, path.name)
     for noisy in ("torch.onnx", "onnxscript"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     with warnings.catch_warnings():

@@ -16,7 +16,7 @@ Schedule = Callable[[int], float]
 
 
 def make_optimiser(module: nn.Module, backbone: Iterable[nn.Parameter], recipe: OptimiserRecipe) -> dict[str, Any]:
-    """Return AdamW over all parameters of `module`, with its schedule, in Lightning's format.
+    """Return AdamW or Adam over all parameters of `module`, with its schedule, in Lightning's format.
 
     Biases, norms and position embeddings have no weight decay. `backbone` is frozen for `frozen_steps`. After these
     its rate rises to `backbone_rate` of the other parameters' rate.
@@ -33,17 +33,23 @@ def make_optimiser(module: nn.Module, backbone: Iterable[nn.Parameter], recipe: 
             if parameters:
                 groups.append({"params": parameters, "weight_decay": decay})
                 schedules.append(_backbone_schedule(recipe) if is_backbone else _schedule(recipe))
-    optimiser = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
+    optimiser: torch.optim.Optimizer
+    if recipe.kind == "adam":
+        optimiser = torch.optim.Adam(groups, lr=recipe.learning_rate, betas=(0.9, 0.999), eps=1e-7)  # as in Keras
+    else:
+        optimiser = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, schedules)
     return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def _schedule(recipe: OptimiserRecipe) -> Schedule:
-    """Return a linear warm-up followed by a cosine decay to zero."""
+    """Return a linear warm-up followed by a cosine decay to zero, or by a constant rate."""
 
     def factor(step: int) -> float:
         if step < recipe.warmup_steps:
             return (step + 1) / recipe.warmup_steps
+        if recipe.schedule == "constant":
+            return 1.0
         return 0.5 * (1 + math.cos(math.pi * (step - recipe.warmup_steps) / max(recipe.steps - recipe.warmup_steps, 1)))
 
     return factor

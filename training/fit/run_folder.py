@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 from torch import nn
 
+from streamclf.config.yaml_text import YamlTextError, parse_yaml
+from training.data.batches import rank
 from training.errors import RunError
 from training.models import ClipModel
 from training.recipe import Recipe, parse_recipe
 from training.weights import WEIGHTS_FILE, read_weights
 
-RECIPE_FILE, LABELS_FILE, METRICS_FILE, HISTORY_FILE, NOTES_FILE, LAST_FILE = (
+RECIPE_FILE, LABELS_FILE, METRICS_FILE, HISTORY_FILE, NOTES_FILE, LAST_FILE, BEST_FILE = (
     "recipe.yaml",
     "labels.json",
     "metrics.json",
     "history.json",
     "notes.json",
     "last.ckpt",
+    "best.ckpt",
 )
+RECIPE_COMMENT = "# Written by python -m training train."
+"""The first line of a run's recipe. It tells the file from a recipe that a person wrote."""
 
 
 def build_model(recipe: Recipe, labels: int | None = None) -> ClipModel:
@@ -72,12 +79,68 @@ def load_fitting_weights(model: nn.Module, path: Path) -> str:
 def read_recipe(run: Path) -> Recipe:
     """Read the recipe with which a run was started. Raises `RunError` where there is none."""
     try:
-        tree = yaml.safe_load((run / RECIPE_FILE).read_text(encoding="utf-8"))
+        tree = parse_yaml((run / RECIPE_FILE).read_text(encoding="utf-8")).value
+    except (YamlTextError, UnicodeDecodeError) as error:
+        raise RunError(f"{run / RECIPE_FILE}: damaged ({error}); train again with another --run folder") from error
     except OSError as error:
         raise RunError(
             f"{run}: not a run ({RECIPE_FILE} {error.strerror}); give the folder that train wrote"
         ) from error
+    if not isinstance(tree, dict):
+        raise RunError(f"{run / RECIPE_FILE}: damaged; train again with another --run folder")
     return parse_recipe(tree, where=str(run / RECIPE_FILE))
+
+
+def has_weights(run: Path) -> bool:
+    """Tell whether a run has a checkpoint or weights. Without any, nothing is lost when it starts again."""
+    return any((run / name).is_file() for name in (LAST_FILE, BEST_FILE, WEIGHTS_FILE))
+
+
+@contextmanager
+def starting_run(recipe: Recipe, run: Path) -> Iterator[None]:
+    """Write the recipe into `run` while the block trains.
+
+    If the block fails before its first checkpoint, remove what it wrote, so that the corrected command can use the
+    folder. Raises `RunError` where the folder holds a run of another recipe, or cannot be written.
+    """
+    path = run / RECIPE_FILE
+    writes = rank() == 0 and (not path.is_file() or _is_failed_start(run))
+    if path.is_file() and not _is_failed_start(run) and read_recipe(run) != recipe:
+        raise RunError(f"{run}: holds a run of another recipe; give another --run folder or delete this one")
+    is_new = not run.exists()
+    try:
+        try:
+            run.mkdir(parents=True, exist_ok=True)
+            if writes:
+                _write_recipe(recipe, path)
+        except OSError as error:
+            raise RunError(f"{run}: cannot be written ({error.strerror}); give another --run folder") from error
+        yield
+    except BaseException:  # also Ctrl-C
+        if writes and not has_weights(run):
+            with suppress(OSError):
+                for name in (RECIPE_FILE, LABELS_FILE, NOTES_FILE):
+                    (run / name).unlink(missing_ok=True)
+                if is_new:
+                    run.rmdir()
+        raise
+
+
+def _is_failed_start(run: Path) -> bool:
+    """Tell whether `run` has a recipe that training wrote, but no weights: the start was killed or failed."""
+    try:
+        with (run / RECIPE_FILE).open(encoding="utf-8", errors="replace") as file:
+            return file.readline().rstrip() == RECIPE_COMMENT and not has_weights(run)
+    except OSError:
+        return False
+
+
+def _write_recipe(recipe: Recipe, path: Path) -> None:
+    """Write a recipe as YAML, completely or not at all."""
+    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(f"{RECIPE_COMMENT}\n{text}", encoding="utf-8")
+    partial.replace(path)
 
 
 def load_run(run: Path) -> tuple[Recipe, ClipModel]:

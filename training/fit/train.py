@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import pickle
 import sys
 import warnings
 from pathlib import Path
@@ -14,7 +15,6 @@ import lightning
 import numpy as np
 import numpy.typing as npt
 import torch
-import yaml
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 from safetensors.torch import save_file
 from torch import nn
@@ -23,18 +23,20 @@ from torch.utils.data import DataLoader
 from training.data.batches import Batch, TrainingBatches, ValidationBatches, WindowSampler, rank
 from training.data.dataset import ClipDataSet, DataSet
 from training.errors import RecipeError, RunError
+from training.export.limits import check_exportable, check_graph_size
 from training.fit.camera_events_module import CameraEventsModule
 from training.fit.feature_cache import CachedTrainingBatches, CachedValidationBatches, FeatureCache, check_frozen
 from training.fit.lightning_module import ClipModule, predict_proba
 from training.fit.run_folder import (
+    BEST_FILE,
     HISTORY_FILE,
     LABELS_FILE,
     LAST_FILE,
     METRICS_FILE,
     NOTES_FILE,
-    RECIPE_FILE,
     build_model,
-    read_recipe,
+    read_json,
+    starting_run,
     write_json,
 )
 from training.models import ClipModel
@@ -109,21 +111,28 @@ def train(recipe: Recipe, run: Path) -> dict[str, float]:
     """
     torch.set_num_threads(recipe.threads)
     lightning.seed_everything(recipe.seed, verbose=False)
-    _write_recipe(recipe, run)
+    with starting_run(recipe, run):
+        check_exportable(recipe, recipe.data.label_names())
+        return _train(recipe, run)
+
+
+def _train(recipe: Recipe, run: Path) -> dict[str, float]:
     session = open_session(recipe)
     assert session.training is not None
+    for part in ("encoder", "head"):
+        check_graph_size(getattr(session.module.model, part), part)
+    last = run / LAST_FILE
+    if last.is_file():
+        session.training.step = _resumed_step(last, session.labels)
     if rank() == 0:
         for note in session.notes:
             print(f"note: {note}", file=sys.stderr, flush=True)
         write_json(run / LABELS_FILE, list(session.labels))
         write_json(run / NOTES_FILE, session.notes)
-    last = run / LAST_FILE
-    if last.is_file():
-        session.training.step = int(torch.load(last, weights_only=True, map_location="cpu")["global_step"])
     monitored = "validation_loss" if recipe.monitor == "loss" else recipe.monitor
     best = ModelCheckpoint(
         dirpath=run,
-        filename="best",
+        filename=BEST_FILE.removesuffix(".ckpt"),
         monitor=monitored,
         mode="min" if recipe.monitor == "loss" else "max",
         enable_version_counter=False,
@@ -154,7 +163,9 @@ def train(recipe: Recipe, run: Path) -> dict[str, float]:
     model.load_state_dict(weights)
     metrics = validate(session, model.eval())
     if rank() == 0:
-        save_file(weights, run / WEIGHTS_FILE)
+        partial = run / f".{WEIGHTS_FILE}.partial"
+        save_file(weights, partial)
+        partial.replace(run / WEIGHTS_FILE)
         write_json(run / HISTORY_FILE, session.module.history)
         write_json(run / METRICS_FILE, {**metrics, "step": int(state["global_step"])})
     return {name: value for name, value in metrics.items() if isinstance(value, float)}
@@ -175,15 +186,19 @@ def _sum_probabilities(model: nn.Module, batches: ValidationBatches, classes: in
     return summed.numpy()
 
 
-def _write_recipe(recipe: Recipe, run: Path) -> None:
-    """Write the recipe into `run`. Raises `RunError` where the folder has another recipe."""
-    run.mkdir(parents=True, exist_ok=True)
-    path = run / RECIPE_FILE
-    if path.is_file():
-        if read_recipe(run) != recipe:
-            raise RunError(f"{run}: holds a run of another recipe; give another --run folder or delete this one")
-    elif rank() == 0:
-        path.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+def _resumed_step(last: Path, labels: tuple[str, ...]) -> int:
+    """Return the step of a run's newest checkpoint. Raises `RunError` where it is damaged or has other classes."""
+    trained = read_json(last.parent / LABELS_FILE) if (last.parent / LABELS_FILE).is_file() else list(labels)
+    if trained != list(labels):
+        raise RunError(
+            f"{last.parent}: was trained on the classes {trained}, the data have {list(labels)} now; give another "
+            "--run folder, or restore the data"
+        )
+    try:
+        return int(torch.load(last, weights_only=True, map_location="cpu")["global_step"])
+    except (RuntimeError, OSError, EOFError, KeyError, ValueError, TypeError, pickle.UnpicklingError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RunError(f"{last}: damaged checkpoint ({reason}); delete it to begin again") from error
 
 
 def _trainer(recipe: Recipe, best: ModelCheckpoint, newest: ModelCheckpoint) -> lightning.Trainer:

@@ -86,7 +86,7 @@ def test_a_whole_url_from_the_environment_is_not_quoted(tmp_path: Path) -> None:
         ),
         ("streams: {door: {camera: 0}}\nunknown_below: 40", r"unknown_below=40: .*less than or equal to 1"),
         ("streams: {door: {camera: 0}}\ntimezone: Mars/Olympus", r"timezone=Mars/Olympus: .*like Europe/Berlin"),
-        ("streams: {a: {camera: 0}, a: {camera: 1}}", r"key 'a' appears twice, again in line 1"),
+        ("streams: {a: {camera: 0}, a: {camera: 1}}", r"key 'a' appears twice, again in line 1; line 1 has it already"),
         ("- a\n- b", r"holds list, not keys and values"),
         ("streams: [", r"service\.yaml: line 1, column 11: a value is missing here"),
         ("streams: {door: {url: '${NOT_SET_ANYWHERE}'}}", r"streams\.door\.url: environment variable NOT_SET_ANYWHERE"),

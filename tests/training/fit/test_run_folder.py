@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from support.clip_recipes import clip_recipe
 from support.labelled import write_set
 
-from training.errors import RunError
-from training.fit.run_folder import build_model, load_run, load_weights
+from training.errors import DataError, RunError
+from training.fit.run_folder import build_model, load_run, load_weights, read_recipe, starting_run, write_json
 
 
 def test_fitting_weights_of_other_classes_are_loaded(
@@ -62,3 +63,54 @@ def test_file_without_weights_is_refused(films: Path, tmp_path: Path) -> None:
 def test_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="not a run"):
         load_run(tmp_path)
+
+
+def test_start_that_fails_leaves_no_folder(films: Path, tmp_path: Path) -> None:
+    """Ctrl-C during decoding, and any error, before the first checkpoint."""
+    recipe = clip_recipe(films)
+
+    def fail(error: BaseException) -> None:
+        with starting_run(recipe, tmp_path / "runs/a"):
+            write_json(tmp_path / "runs/a/labels.json", ["a"])
+            raise error
+
+    for error in (KeyboardInterrupt(), SystemExit(), DataError(), OSError()):
+        with pytest.raises(type(error)):
+            fail(error)
+        assert not (tmp_path / "runs/a").exists()
+    with starting_run(clip_recipe(films, seed=2), tmp_path / "runs/a"):
+        pass
+    assert (tmp_path / "runs/a/recipe.yaml").is_file()
+
+
+def test_start_that_was_killed_does_not_block_another_recipe(films: Path, tmp_path: Path) -> None:
+    with starting_run(clip_recipe(films), tmp_path):
+        pass  # SIGKILL leaves the recipe and no weights
+    with starting_run(clip_recipe(films, seed=2), tmp_path):
+        assert read_recipe(tmp_path).seed == 2
+    (tmp_path / "last.ckpt").write_bytes(b"weights")
+    with pytest.raises(RunError, match="holds a run of another recipe"), starting_run(clip_recipe(films), tmp_path):
+        raise AssertionError
+    with pytest.raises(KeyboardInterrupt), starting_run(clip_recipe(films, seed=2), tmp_path):
+        raise KeyboardInterrupt
+    assert {item.name for item in tmp_path.iterdir()} == {"recipe.yaml", "last.ckpt"}, "a checkpoint is kept"
+
+
+def test_recipe_that_a_person_wrote_is_kept(films: Path, tmp_path: Path) -> None:
+    """`--run .` where the recipe itself is."""
+    text = f"# my recipe\n{yaml.safe_dump(clip_recipe(films).model_dump(mode='json'))}"
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(DataError), starting_run(clip_recipe(films), tmp_path):
+        raise DataError
+    with pytest.raises(RunError, match="another recipe"), starting_run(clip_recipe(films, seed=2), tmp_path):
+        raise AssertionError
+    assert (tmp_path / "recipe.yaml").read_text() == text
+
+
+def test_folder_that_cannot_be_made_is_named(films: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(RunError, match=r"file/run: cannot be written \(Not a directory\); give another --run"),
+        starting_run(clip_recipe(films), tmp_path / "file/run"),
+    ):
+        raise AssertionError
