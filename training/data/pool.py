@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 import cv2
+
+from training.errors import DataError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -18,14 +23,27 @@ MIN_JOBS = 16
 def map_in_processes(
     function: Callable[[Job], Result], jobs: Sequence[Job], *, workers: int, chunksize: int = 8
 ) -> Iterator[Result]:
-    """Yield `function(job)` for each of `jobs`, in the order in which the jobs finish.
+    """Yield `function(job)` for each of `jobs`, in their order.
 
     `function` must be importable from a module. Each process receives `chunksize` jobs at a time. An exception in a
-    process is raised here.
+    process is raised here. Raises `DataError` where a process is killed.
     """
     if workers < 2 or len(jobs) < MIN_JOBS:
         yield from map(function, jobs)
         return
-    # OpenCV uses one thread in each process, because the processes already keep all cores busy.
-    with multiprocessing.get_context("spawn").Pool(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        yield from pool.imap_unordered(function, jobs, chunksize=chunksize)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_process) as pool:
+        try:
+            yield from pool.map(function, jobs, chunksize=chunksize)
+        except BrokenProcessPool as error:
+            raise DataError(
+                "a process that decodes or renders clips ended; if memory ran out, lower data.workers, or else "
+                "data.workers: 0 shows the error. The same command continues"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _prepare_process() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training process handles Ctrl-C
+    cv2.setNumThreads(1)  # the processes already keep all cores busy

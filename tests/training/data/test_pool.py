@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import os
 from collections.abc import Sequence
 
 import pytest
 
 from training.data.pool import MIN_JOBS, map_in_processes
+from training.errors import DataError
 
 
 @pytest.mark.parametrize("jobs", [range(MIN_JOBS - 1), range(MIN_JOBS + 4)], ids=["few", "many"])
@@ -31,3 +33,9 @@ def test_error_in_a_process_is_raised_here_and_no_process_remains() -> None:
     with pytest.raises(ValueError, match=r"math domain error|nonnegative"):
         list(map_in_processes(math.sqrt, [4] * MIN_JOBS + [-1], workers=2))
     assert multiprocessing.active_children() == []
+
+
+def test_process_that_is_killed_ends_the_call_with_an_error() -> None:
+    """The kernel kills a process when memory runs out, and a damaged film may crash a decoder."""
+    with pytest.raises(DataError, match=r"a process that decodes or renders clips ended; .*lower data\.workers"):
+        list(map_in_processes(os._exit, [1] * MIN_JOBS, workers=2))
