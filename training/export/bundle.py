@@ -16,9 +16,9 @@ from training.errors import RunError
 from training.export.camera_events_card import camera_events_card
 from training.export.front_matter import front_matter, hyperparameters
 from training.export.golden import CANDIDATES, choose_golden_window, render_windows
-from training.export.limits import check_exportable, spec_fields
 from training.export.model_card import CardContent, model_card
 from training.export.onnx import export_bundle
+from training.fit.bundle_limits import check_exportable, spec_fields
 from training.fit.run_folder import METRICS_FILE, NOTES_FILE, load_run, read_json, run_labels
 from training.fit.train import open_session, validate
 from training.models import ClipModel

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from engines.bundle import CARD_FILE, ENCODER_FILE, GOLDEN_FILE, HEAD_FILE, SPEC_FILE, Bundle, load_bundle, write_spec
 from training.errors import RunError
-from training.export.limits import check_graph_size
+from training.fit.bundle_limits import check_graph_size
 from training.models import ClipModel
 from training.models.base import TOLERANCE
 

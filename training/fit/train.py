@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from training.data.batches import Batch, TrainingBatches, ValidationBatches, WindowSampler, rank
 from training.data.dataset import ClipDataSet, DataSet
 from training.errors import RecipeError, RunError
-from training.export.limits import check_exportable, check_graph_size
+from training.fit.bundle_limits import check_exportable, check_graph_size
 from training.fit.camera_events_module import CameraEventsModule
 from training.fit.feature_cache import CachedTrainingBatches, CachedValidationBatches, FeatureCache, check_frozen
 from training.fit.lightning_module import ClipModule, predict_proba
