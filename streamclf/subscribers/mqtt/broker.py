@@ -1,4 +1,4 @@
-"""Publish to an MQTT broker and wait for its confirmations. This is the only module that uses paho-mqtt."""
+"""Publish to an MQTT broker through paho-mqtt, and wait for its confirmations."""
 
 from __future__ import annotations
 
@@ -170,7 +170,9 @@ class Broker:
 
     def _open(self) -> None:
         mqtt = import_paho()
-        client: Client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=self._client_id)
+        from streamclf.subscribers.mqtt.bounded_client import BoundedClient
+
+        client = BoundedClient(mqtt.CallbackAPIVersion.VERSION2, client_id=self._client_id)
         if self._address.user:
             client.username_pw_set(self._address.user, self._address.password)
         if self._address.tls:
