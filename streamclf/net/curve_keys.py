@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from zmq.utils import z85
 from streamclf.errors import UsageError
 from streamclf.net.endpoints import ENDPOINT
 from streamclf.net.names import STREAM_NAME_RULE, valid_stream_name
+from streamclf.net.trusted_files import check_secrecy, read_key_file
 
 MAX_KEY_FILE_BYTES: Final = 16 * 1024
 _Z85: Final = re.compile(rb"[0-9a-zA-Z.:+=^!/*?&<>()\[\]{}@%$#-]{40}")
@@ -98,15 +98,11 @@ def explain_keys(public: Path, secret: Path, *, service: Path | None, endpoint: 
 
 
 def load_certificate(path: Path, *, secret: bool = False) -> Certificate:
-    """Read a key file. With `secret` it must hold a secret key that other users cannot read. Raises `UsageError`."""
-    try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            data = file.read(MAX_KEY_FILE_BYTES + 1)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}); {_REMEDY}") from error
-    if len(data) > MAX_KEY_FILE_BYTES:
-        raise UsageError(f"{path}: more than {MAX_KEY_FILE_BYTES} bytes; {_REMEDY}")
+    """Read a key file, which only this user or root may change. Raises `UsageError`.
+
+    With `secret` it must hold a secret key that other users cannot read.
+    """
+    data, mode = read_key_file(path, max_bytes=MAX_KEY_FILE_BYTES, remedy=_REMEDY)
     matches = (_LINE.match(line) for line in data.decode("utf-8", "replace").splitlines())
     values = {match[1]: match[2] for match in matches if match}
     certificate = Certificate(
@@ -125,8 +121,7 @@ def _check_secret_file(certificate: Certificate, mode: int) -> None:
     path = certificate.path
     if certificate.secret is None:
         raise UsageError(f"{path}: holds a public key only; give the file of the same name that ends in .key_secret")
-    if stat.S_IMODE(mode) & 0o077:
-        raise UsageError(f"{path}: mode {stat.S_IMODE(mode):04o} lets others read the secret; chmod 600 {path}")
+    check_secrecy(path, mode)
     if zmq.curve_public(certificate.secret) != certificate.public:
         raise UsageError(f"{path}: its secret and public key do not belong together; {_REMEDY}")
 

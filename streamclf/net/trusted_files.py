@@ -24,20 +24,13 @@ def read_small_file(path: Path, *, max_bytes: int, remedy: str) -> bytes:
 
 
 def read_key_file(path: Path, *, max_bytes: int, remedy: str) -> tuple[bytes, int]:
-    """Return the bytes and the mode of a file of keys, which only its owner may change: this user, or root.
+    """Return the bytes and the mode of a file of keys, which only this user or root may change.
 
-    Raises `UsageError`, which ends with a remedy.
+    If it holds a secret, call `check_secrecy` with the mode. Raises `UsageError`, which ends with a remedy.
     """
     data, status = _read(path, max_bytes, remedy)
     _check_owner(path, status)
     return data, stat.S_IMODE(status.st_mode)
-
-
-def read_secret_file(path: Path, *, max_bytes: int, remedy: str) -> bytes:
-    """Return the bytes of a file with a secret, which only its owner may read or change. Raises `UsageError`."""
-    data, mode = read_key_file(path, max_bytes=max_bytes, remedy=remedy)
-    check_secrecy(path, mode)
-    return data
 
 
 def check_secrecy(path: Path, mode: int) -> None:
@@ -85,7 +78,8 @@ def _read(path: Path, max_bytes: int, remedy: str) -> tuple[bytes, os.stat_resul
     finally:
         os.close(fd)
     if len(data) > max_bytes:
-        raise UsageError(f"{path}: {max(status.st_size, len(data))} bytes, at most {max_bytes}; {remedy}")
+        size = max(status.st_size, len(data))
+        raise UsageError(f"{path}: {size} bytes, more than the limit: at most {max_bytes}; {remedy}")
     return data, status
 
 

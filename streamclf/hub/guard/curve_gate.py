@@ -15,6 +15,7 @@ from zmq.utils import z85
 from streamclf.errors import UsageError
 from streamclf.hub.socket_thread import SocketThread
 from streamclf.net.curve_keys import Certificate, load_certificate
+from streamclf.net.trusted_files import check_key_directory
 
 log = logging.getLogger(__name__)
 
@@ -26,55 +27,76 @@ _REFRESH_S = 1.0
 
 
 class AllowList:
-    """The public keys of the `*.key` files in a directory; if it cannot be read, no key is allowed. Thread-safe."""
+    """The public keys of the `*.key` files in a directory. If others may change it, no key is allowed. Thread-safe.
+
+    The lock is never held while files are read: the hub's loop must not wait for a file system.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._lock = threading.Lock()
+        self._reading = threading.Lock()
+        """Held by the thread that reads the directory; the others go on with the keys that were read last."""
         self._names: dict[bytes, str] = {}
         self._state: object = None
         self._read_at = 0.0
-        self._refresh(0.0)
+        self._refresh(0.0, wait=True)
 
     def __len__(self) -> int:
         return len(self._names)
 
     def name_of(self, public: bytes) -> str | None:
-        """Return the name of the file that allows this key (Z85), or None; a change counts after at most a second."""
-        with self._lock:
-            self._refresh(_REFRESH_S)
-            if public not in self._names:
-                # The file may be new, and most clients do not try again after a refusal.
-                self._refresh(0.0)
-            return self._names.get(public)
+        """Return the name of the file that allows this key (Z85), or None.
 
-    def _refresh(self, max_age_s: float) -> None:
-        now = time.monotonic()
-        if self._state is not None and now - self._read_at < max_age_s:
-            return
-        self._read_at = now
-        state = self._read_state()
-        if state == self._state:
-            return
-        self._state = state
-        self._names = self._load()
-        log.info("%s: %d keys may connect", self._directory, len(self._names))
+        For an unknown key the directory is read at once: the file may be new, and most clients do not try again after a
+        refusal.
+        """
+        self._refresh(_REFRESH_S, wait=True)
+        if public not in self._names:
+            self._refresh(0.0, wait=True)
+        return self._names.get(public)
 
-    def _read_state(self) -> object:
-        """Return a value that differs whenever a file is added, removed or written."""
+    def allows(self, public: bytes) -> bool:
+        """Return whether the key was allowed within the last second. Does not wait while another thread reads."""
+        self._refresh(_REFRESH_S, wait=False)
+        return public in self._names
+
+    def _refresh(self, max_age_s: float, *, wait: bool) -> None:
+        if not self._reading.acquire(blocking=wait):
+            return
         try:
+            now = time.monotonic()
+            if self._state is not None and now - self._read_at < max_age_s:
+                return
+            self._read_at = now
+            state = self._read_state()
+            if state != self._state:
+                self._state = state
+                self._names = self._load(state)
+                log.info("%s: %d keys may connect", self._directory, len(self._names))
+        finally:
+            self._reading.release()
+
+    def _read_state(self) -> str | list[tuple[object, ...]]:
+        """Return a value that differs whenever a file is added, removed or written; a text if no key is allowed."""
+        try:
+            check_key_directory(self._directory)
             with os.scandir(self._directory) as entries:
                 names = sorted(entry.name for entry in entries if entry.name.endswith(".key"))
+        except UsageError as error:
+            return str(error)
         except OSError as error:
-            return f"cannot be read: {error.strerror}"
+            return f"{self._directory}: cannot be read: {error.strerror}"
         return [(name, *_stamp(self._directory / name)) for name in names]
 
-    def _load(self) -> dict[bytes, str]:
-        if isinstance(self._state, str):
-            log.error("%s: %s; nobody may connect until it can be read", self._directory, self._state)
+    def _load(self, state: str | list[tuple[object, ...]]) -> dict[bytes, str]:
+        if isinstance(state, str):
+            log.error("allow-list: %s; nobody may connect until then", state)
             return {}
+        if len(state) > MAX_ALLOWED:
+            log.error("allow-list: %s holds %d keys; only the first %d count", self._directory, len(state), MAX_ALLOWED)
         names: dict[bytes, str] = {}
-        for path in sorted(self._directory.glob("*.key"))[:MAX_ALLOWED]:
+        for name, *_ in state[:MAX_ALLOWED]:
+            path = self._directory / str(name)
             try:
                 certificate = load_certificate(path)
             except UsageError as error:
@@ -91,7 +113,7 @@ def _stamp(path: Path) -> tuple[int, ...]:
         status = path.stat()
     except OSError:
         return ()  # a file that was just removed must not lock out all other keys
-    return status.st_mtime_ns, status.st_size, status.st_ino
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
 
 class CurveGate:
@@ -119,7 +141,7 @@ class CurveGate:
 
     def permits(self, user: str | None) -> bool:
         """Return whether the peer with the key `user` may stay connected."""
-        return user is not None and self._allow.name_of(user.encode()) is not None
+        return user is not None and self._allow.allows(user.encode())
 
     def close(self) -> None:
         """End the thread; from then on no new client can connect."""

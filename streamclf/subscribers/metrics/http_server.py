@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from streamclf.errors import BusError, UsageError
 from streamclf.net.endpoints import is_loopback_host
+from streamclf.net.trusted_files import check_secrecy, read_key_file
 from streamclf.redact import register_secret
 
 PageFunction: TypeAlias = Callable[[], tuple[int, str, bytes]]
@@ -39,12 +40,10 @@ _POLL_S = 0.2
 
 
 def read_token(path: Path) -> str:
-    """Read the token in `path`, without white space at its ends. Raises `UsageError`."""
+    """Read the token in `path`, without white space at its ends. Raises `UsageError`, also if others can read it."""
+    data, mode = read_key_file(path, max_bytes=_MAX_TOKEN_CHARS + 64, remedy="give a file with the token")
     try:
-        with path.open(encoding="ascii") as file:
-            token = file.read(_MAX_TOKEN_CHARS + 1).strip()
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}); give a file with the token") from error
+        token = data.decode("ascii").strip()
     except UnicodeDecodeError:
         raise UsageError(f"{path}: not plain text; give a file with the token, from: openssl rand -hex 32") from None
     if not MIN_TOKEN_CHARS <= len(token) <= _MAX_TOKEN_CHARS:
@@ -52,6 +51,7 @@ def read_token(path: Path) -> str:
             f"{path}: a token of {len(token)} characters; {MIN_TOKEN_CHARS} to {_MAX_TOKEN_CHARS}, "
             "for example from: openssl rand -hex 32"
         )
+    check_secrecy(path, mode)
     register_secret(token)
     return token
 

@@ -20,6 +20,7 @@ from streamclf.errors import JournalError, UsageError
 from streamclf.events.positions import START, Position
 from streamclf.events.types import Heartbeat, JournalledType, Lost, published_json
 from streamclf.net.backoff import Backoff
+from streamclf.net.trusted_files import check_secrecy, read_key_file
 from streamclf.redact import register_secret
 from streamclf.runtime.signals import stop_on_signals
 from streamclf.runtime.stop_request import StopRequest
@@ -88,17 +89,15 @@ def check_type(kind: str) -> JournalledType:
 
 
 def read_secret(path: Path) -> bytes:
-    """Read the key in `path`, without white space at its ends. Raises `UsageError`."""
-    try:
-        with path.open("rb") as file:
-            secret = file.read(_MAX_SECRET_BYTES + 1).strip()
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}); give a file with the secret") from error
+    """Read the key in `path`, without white space at its ends. Raises `UsageError`, also if others can read it."""
+    data, mode = read_key_file(path, max_bytes=_MAX_SECRET_BYTES + 64, remedy="give a file with the secret")
+    secret = data.strip()
     if not MIN_SECRET_BYTES <= len(secret) <= _MAX_SECRET_BYTES:
         raise UsageError(
             f"{path}: a secret of {len(secret)} bytes; {MIN_SECRET_BYTES} to {_MAX_SECRET_BYTES}, "
             "for example from: openssl rand -hex 32"
         )
+    check_secrecy(path, mode)
     register_secret(secret.decode("utf-8", "replace"))
     return secret
 

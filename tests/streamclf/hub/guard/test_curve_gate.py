@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -51,6 +53,53 @@ def test_unreadable_list_allows_no_key_and_bad_files_do_not_block_good_ones(tmp_
     assert len(allow) == 1
     shutil.rmtree(allowed)
     wait_until(lambda: allow.name_of(certificate.public) is None, "no key to be allowed")
+
+
+def test_a_pipe_in_the_list_neither_blocks_nor_locks_out_other_keys(tmp_path: Path) -> None:
+    allowed = tmp_path / "allowed"
+    _, secret = make_keys(allowed, "good")
+    public = load_certificate(secret).public
+    allow = AllowList(allowed)
+    os.mkfifo(allowed / "pipe.key")
+    (allowed / "zero.key").symlink_to("/dev/zero")
+    _, other = make_keys(allowed, "other")
+    assert allow.name_of(load_certificate(other).public) == "other"
+    assert allow.allows(public)
+
+
+def test_a_key_that_others_may_change_is_not_allowed(tmp_path: Path) -> None:
+    allowed = tmp_path / "allowed"
+    file, secret = make_keys(allowed, "viewer")
+    public = load_certificate(secret).public
+    allow = AllowList(allowed)
+    assert allow.name_of(public) == "viewer"
+    file.chmod(0o666)
+    wait_until(lambda: not allow.allows(public), "the key to be refused")
+    file.chmod(0o644)
+    assert allow.name_of(public) == "viewer"
+    allowed.chmod(0o777)
+    wait_until(lambda: not allow.allows(public), "all keys to be refused")
+
+
+def test_a_list_that_is_being_read_does_not_stop_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = tmp_path / "allowed"
+    _, secret = make_keys(allowed, "viewer")
+    public = load_certificate(secret).public
+    allow = AllowList(allowed)
+    is_reading, may_end = threading.Event(), threading.Event()
+
+    def read_slowly(path: Path) -> None:
+        is_reading.set()
+        assert may_end.wait(30)
+
+    monkeypatch.setattr("streamclf.hub.guard.curve_gate.check_key_directory", read_slowly)
+    reader = threading.Thread(target=allow.name_of, args=(b"x" * 40,))
+    reader.start()
+    assert is_reading.wait(30)
+    assert allow.allows(public), "answered from the last reading, while another thread reads"
+    may_end.set()
+    reader.join(30)
+    assert not reader.is_alive()
 
 
 @pytest.mark.parametrize("endpoint", ["tcp://0.0.0.0:*", "tcp://[::]:*"])

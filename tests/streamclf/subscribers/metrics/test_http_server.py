@@ -136,4 +136,8 @@ def test_a_port_in_use_and_a_short_token_are_errors_with_a_remedy(tmp_path: Path
     with pytest.raises(UsageError, match="a token of 5 characters; 16 to 4096"):
         read_token(tmp_path / "token")
     (tmp_path / "token").write_text(TOKEN + "\n")
+    (tmp_path / "token").chmod(0o644)
+    with pytest.raises(UsageError, match="mode 0644 lets others read the secret; chmod 600"):
+        read_token(tmp_path / "token")
+    (tmp_path / "token").chmod(0o600)
     assert read_token(tmp_path / "token") == TOKEN

@@ -234,6 +234,10 @@ def test_an_invalid_argument_is_an_error_with_value_limit_and_remedy(tmp_path: P
         read_secret(tmp_path / "short")
     with pytest.raises(UsageError, match="cannot be read"):
         read_secret(tmp_path / "none")
+    (tmp_path / "open").write_text(SECRET)
+    (tmp_path / "open").chmod(0o640)
+    with pytest.raises(UsageError, match="mode 0640 lets others read the secret; chmod 600"):
+        read_secret(tmp_path / "open")
     with pytest.raises(UsageError, match="'heartbeat': one of prediction, action, status"):
         check_type("heartbeat")
     with pytest.raises(UsageError, match="batch=0: 1 to 1000"):
@@ -248,6 +252,7 @@ def hub() -> Iterator[HubProcess]:
 
 def start(hub: HubProcess, url: str, folder: Path, *more: str, **env: str) -> Service:
     (folder / "secret").write_text(SECRET + "\n")
+    (folder / "secret").chmod(0o600)
     arguments = ["webhook", hub.events, "--secret-file", "secret", *more]
     return Service(*arguments, cwd=folder, env={"STREAMCLF_WEBHOOK_URL": url, **env})
 
