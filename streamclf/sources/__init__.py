@@ -39,14 +39,17 @@ def open_source(config: SourceConfig, *, stop: threading.Event | None = None) ->
         )
     assert config.url is not None  # the configuration requires one of the four
     try:
-        from streamclf.sources.file import FileSource
+        from streamclf.sources.file import FileSource, is_animated_webp
         from streamclf.sources.network import NetworkSource
     except ImportError as error:
         raise SourceError("files and network streams need PyAV; pip install av") from error
     if config.is_file:
-        return FileSource(
-            config.file_path, realtime=config.pace == "realtime", loop=config.loop, decode=config.decode, stop=stop
-        )
+        path, realtime = config.file_path, config.pace == "realtime"
+        if is_animated_webp(path):
+            from streamclf.sources.animated_webp import AnimatedWebpSource
+
+            return AnimatedWebpSource(path, realtime=realtime, loop=config.loop, stop=stop)
+        return FileSource(path, realtime=realtime, loop=config.loop, decode=config.decode, stop=stop)
     return NetworkSource(
         config.url,
         transport=config.transport,

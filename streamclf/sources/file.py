@@ -133,6 +133,15 @@ class FileSource(Source):
         )
 
 
+def is_animated_webp(path: Path) -> bool:
+    """Return whether `path` is an animated WebP image, which FFmpeg does not read. Raises `SourceError`."""
+    check_file(path)
+    with path.open("rb") as file:
+        head = file.read(21)
+    # https://developers.google.com/speed/webp/docs/riff_container: the second bit of the flags is "animation".
+    return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and len(head) == 21 and bool(head[20] & 2)
+
+
 def check_file(path: Path) -> None:
     """Raise `SourceError` with the remedy for a path that cannot be a video."""
     try:

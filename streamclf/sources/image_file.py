@@ -7,7 +7,7 @@ import os
 import stat
 import warnings
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import cv2
 import numpy as np
@@ -31,7 +31,7 @@ class ImageError(Exception):
 
 def read_image(path: Path) -> U8:
     """Return (h, w, 3) uint8 BGR, oriented as its EXIF data says. Raises `ImageError` with the reason."""
-    data = _read(path)
+    data = read_file(path)
     _check_header(data)
     try:
         # Not imread: it cannot open every name on every system, and prints warnings about damaged files.
@@ -43,7 +43,8 @@ def read_image(path: Path) -> U8:
     return np.asarray(image, np.uint8)
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """Read a file of at most `MAX_IMAGE_BYTES`. Raises `ImageError`."""
     try:
         # The listing may be old: without O_NONBLOCK, a pipe that has replaced the file would block for ever.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123
@@ -57,21 +58,30 @@ def _read(path: Path) -> bytes:
         raise ImageError(error.strerror or "it cannot be read") from None
 
 
-def _check_header(data: bytes) -> None:
-    """Raise `ImageError` if the header of an image file shows that decoding it would take too much memory or time."""
+def open_image(file: BinaryIO, formats: tuple[str, ...] = FORMATS) -> Image.Image:
+    """Read the header of an image with Pillow, which decodes no pixels yet.
+
+    Raises `ImageError` for a file that is not an image of these formats, or that has too many pixels.
+    """
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about defects of the file, in its own words
             warnings.simplefilter("error", Image.DecompressionBombWarning)  # Pillow's own limit is higher
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                width, height = image.size
-                kind = image.format
+            image = Image.open(file, formats=formats)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise ImageError(f"{_BOMB}; make it smaller") from None
     except UnidentifiedImageError:
-        raise ImageError(f"it is damaged, or not an image; formats are {', '.join(FORMATS)}") from None
+        raise ImageError(f"it is damaged, or not an image; formats are {', '.join(formats)}") from None
     except Exception as error:  # noqa: BLE001 - Pillow's parsers raise SyntaxError, KeyError, struct.error, and others
-        raise ImageError(f"its header is damaged ({type(error).__name__})") from None
-    if width * height > MAX_IMAGE_PIXELS:
-        raise ImageError(f"{_BOMB} ({width}x{height}); make it smaller")
+        raise ImageError(f"it is damaged or cut off ({type(error).__name__})") from None
+    if image.width * image.height > MAX_IMAGE_PIXELS:
+        raise ImageError(f"{_BOMB} ({image.width}x{image.height}); make it smaller")
+    return image
+
+
+def _check_header(data: bytes) -> None:
+    """Raise `ImageError` if the header of an image file shows that decoding it would take too much memory or time."""
+    with open_image(io.BytesIO(data)) as image:
+        kind = image.format
     if kind in ("JPEG", "MPO") and (scans := data.count(b"\xff\xda")) > MAX_JPEG_SCANS:
         raise ImageError(f"it has {scans} scans, at most {MAX_JPEG_SCANS}; save it again")
