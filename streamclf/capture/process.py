@@ -119,6 +119,7 @@ class Capture:
         job = self._job
         builder = ChunkBuilder(self._sampler, self._ring, height=job.height, width=job.width, resize=job.resize)
         source.set_frame_selector(_PreviewOrSampler(self._sampler, self._previews))
+        self._status.on_connect(source)
         stale_filter = StaleFrameFilter(source.max_stale_s)
         rate_limit = FrameRateLimit(self._stop) if source.live else None
         is_first = True

@@ -62,6 +62,13 @@ class StatusReporter:
         self._done.set()
         self._thread.join(LONGEST_TICK_S)
 
+    def on_connect(self, source: Source) -> None:
+        """Copy what is known about a new connection. Its first frame may come much later."""
+        info = source.info
+        with self._lock:
+            if info.note is not None:  # without a note, all of it comes with the first frame
+                self._post(self._state.set_info(info.codec, info.note, time.monotonic_ns()))
+
     def on_frame(self, frame: Frame, source: Source) -> None:
         """Count a fresh frame."""
         with self._lock:
@@ -103,10 +110,13 @@ class StatusReporter:
     def _poll_source(self, frame: Frame, source: Source) -> None:
         self._poll_ns = frame.captured_ns + SOURCE_POLL_NS
         self._copy_counters(source)
-        info, counters = source.info, self._state.counters
+        counters = self._state.counters
         counters["corrupt"] += frame.corrupt
         counters["width"], counters["height"] = frame.width, frame.height
-        self._post(self._state.set_info(info.codec, info.note, frame.captured_ns))
+        info = source.info
+        report = self._state.set_info(info.codec, info.note, frame.captured_ns)
+        if self._state.state in ("live", "frozen"):  # in other states, the frame is reported anyway
+            self._post(report)
 
     def _copy_counters(self, source: Source) -> None:
         """Add what `source` has counted since the last call. Each source counts from 0; the stream's totals go on."""

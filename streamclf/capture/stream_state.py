@@ -104,9 +104,9 @@ class StreamStateMachine:
         return self._change("live", None, now_ns)
 
     def set_info(self, codec: str, note: str | None, now_ns: int) -> StatusReport | None:
-        """Record the source's codec and note. A note that changes while frames arrive is reported at once."""
+        """Record the source's codec and note. A changed note is reported at once."""
         is_new, self.codec, self.note = note != self.note, codec, note
-        return self._report(now_ns) if is_new and self.state in ("live", "frozen") else None
+        return self._report(now_ns) if is_new else None
 
     def set_frozen(self, seconds: float | None, now_ns: int) -> StatusReport | None:
         """Record that the frames have repeated for too many `seconds`; None records that new images arrive."""

@@ -19,12 +19,14 @@ from streamclf.sources.av_opening import choose_stream, film_clock, prepare_stre
 from streamclf.sources.corruption import DamageTracker
 from streamclf.sources.decoded_frame import DecodedFrame, oriented, plausible_aspect
 from streamclf.sources.failure_messages import (
+    KEY_FRAME_S,
     NO_FRAME_S,
     REFUSED_ERRORS,
     TLS_FAILURE,
     Timeouts,
     error_message,
     no_frame_message,
+    no_key_frame_message,
     timeout_message,
 )
 from streamclf.sources.ffmpeg_log import captured_log
@@ -93,6 +95,8 @@ class AvContainer:
         self._container = self._open(url, options, format_name)
         self.undecodable = 0
         self._failed_key = False
+        self._has_key = timeouts is None  # only a live stream may begin in the middle of a group of pictures
+        self._video_at = time.monotonic()
         self._log_level = av.logging.WARNING
         self._unchecked = 0  # packets until FFmpeg's marks of damage are used again
         try:
@@ -161,10 +165,14 @@ class AvContainer:
         for packet in self._packets():
             if self._stop.is_set():
                 return
+            if packet is not None:
+                self._video_at = time.monotonic()
+                if packet.is_keyframe and not self._has_key:
+                    self._has_key, waiting_since = True, self._video_at
             for to_decode in () if packet is None else self._packets_to_decode(packet):
                 for frame in self._decoded(to_decode):
                     count += 1
-                    waiting_since = time.monotonic()
+                    self._has_key, waiting_since = True, time.monotonic()
                     yield frame
             if not count and self._failed_key:
                 self._fail_if_hardware("it could not decode a key frame")
@@ -207,6 +215,8 @@ class AvContainer:
         try:
             frames: list[Any] = list(packet.decode())
         except (av.error.FFmpegError, ValueError):
+            if not self._has_key:
+                return  # it refers to frames before the connection
             # One broken packet does not end a stream. If no frame follows, `_check_waiting` does.
             self.undecodable += 1
             if self._clock is not None:
@@ -312,9 +322,13 @@ class AvContainer:
 
     def _check_waiting(self, waited_s: float, packet: Packet[Any] | None) -> None:
         assert self._timeouts is not None
-        if packet is None and waited_s > self._timeouts.read_s:
-            raise SourceError(f"{self._shown}: no video for {waited_s:.1f} s though other data arrives")
-        if waited_s > max(NO_FRAME_S, self._timeouts.read_s):
+        silent_s = min(waited_s, time.monotonic() - self._video_at)
+        if packet is None and silent_s > self._timeouts.read_s:
+            raise SourceError(f"{self._shown}: no video for {silent_s:.1f} s though other data arrives")
+        if not self._has_key:
+            if waited_s > max(KEY_FRAME_S, self._timeouts.read_s):
+                raise SourceError(f"{self._shown}: {no_key_frame_message(waited_s)}")
+        elif waited_s > max(NO_FRAME_S, self._timeouts.read_s):
             raise SourceError(f"{self._shown}: {no_frame_message(waited_s, self.undecodable)}")
 
     def _decoded_frame(self, frame: av.VideoFrame) -> DecodedFrame:

@@ -9,7 +9,10 @@ import av.error
 from streamclf.redact import redact
 
 NO_FRAME_S = 10.0
-"""A live source waits for its next key frame for this long, while packets arrive and none gives a frame."""
+"""A live source waits for this long while packets arrive, a key frame among them, and none gives a frame."""
+KEY_FRAME_S = 300.0
+"""A live source waits for its first key frame for this long. Some cameras send one every 40 s or less often."""
+KEY_FRAME_NOTE = "waits for a key frame: the connection began in the middle of a group of pictures"
 
 REASONS: dict[type[Exception], str] = {
     av.error.HTTPUnauthorizedError: "authentication refused (401); check user name and password",
@@ -47,6 +50,11 @@ def timeout_message(limits: Timeouts, *, opening: bool) -> str:
     if opening:
         return f"no video within {limits.open_s:g} s (open_timeout_s); check address, network and that it sends"
     return f"no data for {limits.read_s:g} s (read_timeout_s); check that the source is up and sends"
+
+
+def no_key_frame_message(waited_s: float) -> str:
+    """Explain that packets arrive and no key frame is among them."""
+    return f"data arrives, but no key frame for {waited_s:.0f} s; set a shorter key frame interval in the camera"
 
 
 def no_frame_message(waited_s: float, undecodable: int) -> str:

@@ -106,6 +106,8 @@ class Traits:
     """Frames after which another sender, with other counters, continues; 0: never."""
     shuffle: float = 0.0
     """Probability that a packet changes places with the next one."""
+    first: int = 0
+    """Number of the frame with which each client begins, as if it had joined in the middle of a group of pictures."""
     stamp: Callable[[int], int] | None = None
     """Send the result for each time stamp in its place."""
     bye_after: int = 0
@@ -398,7 +400,7 @@ class ServerConnection:
         packetizer = self._packetizer(mount, 0x5EED)
         mount.plays += 1
         mount.sent_at.clear()
-        film, position, sent_s, due = mount.film, 0, 0.0, time.monotonic()
+        film, position, sent_s, due = mount.film, traits.first, 0.0, time.monotonic()
         reported = 0.0
         while not self._writer.is_closing():
             await asyncio.sleep(max(0.0, due - time.monotonic()))

@@ -51,6 +51,8 @@ class RtspDecoder:
         self._skipper: PacketSkipper[AccessUnit] = PacketSkipper(low_delay=True)
         self._hardware = hardware
         self._frame_count = 0
+        self.has_key = False
+        """Whether a key frame has arrived, or a frame was decoded without one."""
         self._context = self._create_context()
 
     @property
@@ -81,6 +83,12 @@ class RtspDecoder:
         context.options = {"flags": "low_delay"}
         return context
 
+    def find_key(self, unit: AccessUnit) -> None:
+        """Check whether the first key frame has arrived. Damage before it affects no frame."""
+        if not self.has_key and self._classifier.classify(unit.data).key:
+            self.has_key = True
+            self._damage = DamageTracker()
+
     def units_to_decode(self, unit: AccessUnit) -> Sequence[AccessUnit]:
         """Return the units to decode, now that `unit` has arrived."""
         if self._skipper.selector is None:
@@ -102,6 +110,7 @@ class RtspDecoder:
 
         A unit gives one frame, except at the beginning or after damage.
         """
+        self.find_key(unit)
         if unit.damaged:
             self._damage.add_damage()
         packet = Packet(self._parameter_sets + unit.data)
@@ -111,6 +120,8 @@ class RtspDecoder:
         except (av.error.FFmpegError, ValueError) as error:
             if self._switched_to_cpu(unit, error):
                 return self.decoded(unit)  # with the same parameter sets
+            if not self.has_key:
+                return []  # it refers to frames before the connection
             # One broken frame does not end a stream. If no frame follows, the reader ends it.
             self.undecodable += 1
             self._damage.add_damage()
@@ -121,6 +132,7 @@ class RtspDecoder:
         decoded: list[DecodedFrame] = []
         for frame in frames:
             self._frame_count += 1
+            self.has_key = True
             ticks = unit.timestamp if frame.pts is None else frame.pts
             media_ns = self._media.media_ns(ticks)
             decoded += map(self._skipped_frame, self._skipper.pop_skipped_before(media_ns))

@@ -15,11 +15,14 @@ import av.error
 from streamclf.errors import SourceError
 from streamclf.sources.decoded_frame import DecodedFrame
 from streamclf.sources.failure_messages import (
+    KEY_FRAME_NOTE,
+    KEY_FRAME_S,
     NO_FRAME_S,
     REASONS,
     TLS_FAILURE,
     Timeouts,
     no_frame_message,
+    no_key_frame_message,
     timeout_message,
 )
 from streamclf.sources.frame import SourceInfo
@@ -92,6 +95,7 @@ class RtspReader:
             self._decoder = RtspDecoder(self._media, track, held_after_s=timeouts.read_s / 2, hardware=hardware)
             self._data_at = time.monotonic()
             self._await_first(deadline)
+            self._decoder.find_key(self._units[0])
         except BaseException:
             self.close()
             raise
@@ -99,9 +103,10 @@ class RtspReader:
 
     @property
     def info(self) -> SourceInfo:
-        """Codec, size and nominal rate. The note names the decoding device and wrong marker bits."""
+        """Codec, size and nominal rate. The note has the decoding device, wrong marker bits or a missing key frame."""
         width, height = self._decoder.size
-        notes = [self._decoder.note, None if self._media.trusts_marker else WRONG_MARKERS]
+        waits = None if self._decoder.has_key else KEY_FRAME_NOTE
+        notes = [waits, self._decoder.note, None if self._media.trusts_marker else WRONG_MARKERS]
         note = "; ".join(filter(None, notes)) or None
         return SourceInfo(codec=self._media.codec, width=width, height=height, fps=self._decoder.fps, note=note)
 
@@ -129,13 +134,19 @@ class RtspReader:
         try:
             while True:
                 while self._units:
+                    had_key = self._decoder.has_key
                     for unit in self._decoder.units_to_decode(self._units.popleft()):
                         for frame in self._decoder.decoded(unit):
                             waiting_since = time.monotonic()
                             self._frame_count += 1
                             yield frame
+                    if self._decoder.has_key and not had_key:
+                        waiting_since = time.monotonic()
                 waited_s = time.monotonic() - waiting_since
-                if waited_s > max(NO_FRAME_S, self._timeouts.read_s):
+                if not self._decoder.has_key:
+                    if waited_s > max(KEY_FRAME_S, self._timeouts.read_s):
+                        raise SourceError(f"{self._shown}: {no_key_frame_message(waited_s)}")
+                elif waited_s > max(NO_FRAME_S, self._timeouts.read_s):
                     if not self._frame_count:
                         FALLBACK_CACHE.add(self._url, "its frames could not be decoded")
                     raise SourceError(f"{self._shown}: {no_frame_message(waited_s, self.undecodable)}")

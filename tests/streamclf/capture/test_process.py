@@ -320,6 +320,16 @@ def test_a_camera_whose_time_stamps_stand_still_is_live_and_noted() -> None:
     assert producer.bodies[-1]["counters"].get("dropped_stale", 0) == 0
 
 
+def test_a_status_says_that_a_connection_waits_for_a_key_frame() -> None:
+    producer = FakeProducer()
+    traits = Traits(first=5)
+    with RtspServer({"cam": FILM}, traits=traits) as server, make_setup(live(server)) as setup:
+        with running(setup, producer):
+            seen = producer.wait_for("live")
+        assert "waits for a key frame" in producer.bodies[seen - 2]["note"]
+        assert "note" not in producer.bodies[seen - 1]
+
+
 def test_a_changed_resolution_keeps_the_connection_and_the_segment() -> None:
     producer = FakeProducer()
     with RtspServer({"cam": FILM}) as server, make_setup(live(server)) as setup, running(setup, producer):

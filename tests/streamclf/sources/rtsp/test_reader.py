@@ -24,6 +24,7 @@ from streamclf.sources.rtsp import fallback
 
 FILM = film(frames=100)
 HEVC = film(frames=60, codec="libx265")
+X265_GOP = "log-level=none:pools=none:frame-threads=1:repeat-headers=1:bframes=0:keyint=40:min-keyint=40:scenecut=0"
 MJPEG = "v=0\r\ns=x\r\nt=0 0\r\nm=video 0 RTP/AVP 26\r\na=control:track0\r\n"
 
 
@@ -289,6 +290,39 @@ def test_if_ffmpeg_fails_too_both_reasons_are_reported() -> None:
         ):
             live(server.url("cam"), demuxer="auto")
         assert [method for method, _ in server.requests].count("SETUP") == 3, "ours, then FFmpeg's, then for multicast"
+
+
+@pytest.mark.parametrize("demuxer", ["auto", "ffmpeg"])
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_a_connection_in_the_middle_of_a_group_of_pictures_waits_for_its_end(
+    codec: str, demuxer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wait is longer than that for a stream whose frames cannot be decoded, of which FFmpeg reads the next hour."""
+    monkeypatch.setattr("streamclf.sources.rtsp.reader.NO_FRAME_S", 0.1)
+    monkeypatch.setattr("streamclf.sources.av_container.NO_FRAME_S", 0.1)
+    options = (
+        (("preset", "ultrafast"), ("tune", "zerolatency"), ("x265-params", X265_GOP)) if codec == "libx265" else ()
+    )
+    movie = film(frames=80, gop=40, codec=codec, options=options)
+    with served(movie, first=5) as server, live(server.url("cam"), demuxer=demuxer, read_timeout_s=1) as source:
+        waiting = str(source.info.note)
+        frames = take(source, 20)
+        assert numbers(frames) == list(range(40, 60))
+        assert not any(frame.corrupt for frame in frames)
+        assert source.undecodable == 0
+        assert source.info.note is None, "FFmpeg does not read it"
+    if demuxer == "auto":
+        assert "waits for a key frame" in waiting
+
+
+def test_a_stream_without_key_frames_fails_with_that_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamclf.sources.rtsp.reader.KEY_FRAME_S", 0.1)
+    with (
+        served(film(frames=80, gop=80), first=5) as server,
+        live(server.url("cam"), read_timeout_s=0.5) as source,
+        pytest.raises(SourceError, match=r"no key frame for .* s; set a shorter key frame interval in the camera"),
+    ):
+        next(source)
 
 
 def test_a_stream_without_video_is_an_error_without_fallback() -> None:
