@@ -11,6 +11,7 @@ from engines.bundle import Bundle
 from training.data.shape import Shape
 from training.errors import FolderError
 from training.evaluation.summary import summarise_network
+from training.export.front_matter import front_matter
 from training.export.golden import render_windows
 from training.export.onnx import export_bundle
 from training.importing.config import FolderConfig
@@ -46,7 +47,7 @@ def import_folder(folder: Path, output: Path, *, fps: float | None = None, inter
     found = read_folder(folder, fps=fps, interpolate=interpolate)
     config, processor, shape = found.config, found.processor, found.shape
     model = load_model(folder, config, processor, interpolate=interpolate)
-    fields = {
+    fields: dict[str, Any] = {
         "name": _name(folder, config),
         "version": "1",
         "labels": tuple(config.id2label.values()),
@@ -58,7 +59,8 @@ def import_folder(folder: Path, output: Path, *, fps: float | None = None, inter
         "chunks": shape.chunks,
     }
     golden = next(render_windows(shape, count=1))
-    return export_bundle(model, fields=fields, golden=golden, card=_card(found), path=output)
+    card = front_matter(name=fields["name"], licence="unknown") + _card(found)
+    return export_bundle(model, fields=fields, golden=golden, card=card, path=output)
 
 
 def summarise_folder(folder: Path) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from training.models.layers import Gelu
 
 Pair = tuple[int, int]
 
+MAX_LABELS: Final = 10_000
+"""The largest number of classes of a bundle."""
 MAX_FEATURE_BYTES: Final = 1 << 30
 """A bound on the memory that a folder's numbers can ask for; ViViT-B/16x2 has 9.6 MB of features in one window."""
 
@@ -47,7 +49,7 @@ class FolderConfig(BaseModel):
     problem_type: str | None = None
     id2label: dict[int, str] = Field({}, description="empty where config.json does not name the classes")
     label2id: dict[str, int] = {}
-    num_labels: int | None = Field(None, ge=0)
+    num_labels: int | None = Field(None, ge=0, le=MAX_LABELS)
 
     @field_validator("id2label", mode="before")
     @classmethod

@@ -51,7 +51,9 @@ def validate_config(kind: type[FolderConfig], tree: dict[str, Any], folder: Path
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise FolderError(f"{folder / CONFIG_FILE}: {where + ': ' if where else ''}{first['msg']}") from error
+        raise FolderError(
+            f"{folder / CONFIG_FILE}: {where + ': ' if where else ''}{first['msg'].removeprefix('Value error, ')}"
+        ) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from engines.bundle import MAX_LABEL_CHARS
 from training.errors import FolderError
 from training.importing.checkpoint import count_rows
-from training.importing.config import FolderConfig
+from training.importing.config import MAX_LABELS, FolderConfig
 
 CLASSIFIER = "classifier.weight"
 """The tensor with one row per class."""
@@ -31,6 +31,8 @@ def read_class_names(folder: Path, config: FolderConfig, *, weights: bool = True
     Raises `FolderError` where names and outputs do not agree, or a bundle cannot have the names.
     """
     where, outputs = folder / "config.json", count_rows(folder, CLASSIFIER) if weights else None
+    if outputs is not None and outputs > MAX_LABELS:
+        raise FolderError(f"{folder}: the classifier has {outputs} outputs; a bundle has at most {MAX_LABELS} classes")
     names, key = dict(config.id2label), "id2label"
     if not names and config.label2id:
         names, key = {number: name for name, number in config.label2id.items()}, "label2id"
@@ -47,6 +49,8 @@ def read_class_names(folder: Path, config: FolderConfig, *, weights: bool = True
         raise FolderError(
             f"{where}: {key} names {len(names)} classes, but the classifier has {outputs} outputs; give each a name"
         )
+    if len(names) > MAX_LABELS:
+        raise FolderError(f"{where}: {key} names {len(names)} classes; a bundle has at most {MAX_LABELS}")
     if len(names) < 2:
         raise FolderError(
             f"{where}: {len(names)} class: a bundle needs 2 or more; a model with one output is a regression, which "

@@ -30,6 +30,12 @@ _SUPPORTED_SWITCHES = {
 _DEFAULTS: Final[dict[str, dict[str, Any]]] = {
     "vivit": {"size": {"shortest_edge": 256}, "crop_size": 224, "rescale_factor": 1 / 127.5, "offset": True},
     "videomae": {"size": {"shortest_edge": 224}, "crop_size": 224},
+    "timesformer": {
+        "size": {"shortest_edge": 224},
+        "crop_size": 224,
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_std": [0.229, 0.224, 0.225],
+    },
     "vjepa2": {"crop_size": 256, "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]},
     "llavaonevision": {
         "size": {"height": 384, "width": 384},
@@ -41,8 +47,10 @@ _DEFAULTS: Final[dict[str, dict[str, Any]]] = {
 }
 _COMMON: Final[dict[str, Any]] = {
     "do_resize": True, "do_center_crop": True, "do_rescale": True, "do_normalize": True, "offset": False,
-    "rescale_factor": 1 / 255, "image_mean": 0.5, "image_std": 0.5, "resample": 2,
+    "rescale_factor": 1 / 255, "image_mean": 0.5, "image_std": 0.5, "resample": 2, "default_to_square": False,
 }  # fmt: skip
+_MAX_AFFINE: Final = 1e6
+"""A bound on mean and standard deviation of pixels scaled to 0..1, so that float32 keeps them."""
 _FILTERS: Final = {0: "nearest", 1: "Lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "Hamming"}
 
 
@@ -78,14 +86,14 @@ def read_processor(folder: Path, image_size: Pair, *, any_size: bool = False) ->
     if kind not in _DEFAULTS:
         raise FolderError(
             f"{path}: {name or 'a processor without a type'}: only the image and video processors of Vivit, VideoMAE, "
-            "VJEPA2 and LlavaOnevision (VideoPrism's) can be imported"
+            "Timesformer, VJEPA2 and LlavaOnevision (VideoPrism's) can be imported"
         )
-    unsupported = sorted(
-        key for key, value in tree.items() if key.startswith("do_") and value and key not in _SUPPORTED_SWITCHES
-    )
-    if unsupported:
-        raise FolderError(f"{path}: {unsupported[0]}=true: a bundle cannot do this")
-    tree = {**_COMMON, **_DEFAULTS[kind], **tree}
+    # As in transformers, a switch that is null is off.
+    given = {key: False if value is None and _is_switch(key) else value for key, value in tree.items()}
+    tree = {**_COMMON, **_DEFAULTS[kind], **{key: value for key, value in given.items() if value is not None}}
+    _check_switches(path, tree)
+    if kind == "vivit" and name == "VivitVideoProcessor":
+        tree["offset"] = tree["do_rescale"]  # it has no such key
     if kind == "vjepa2":
         tree["size"] = _vjepa2_size(path, tree)
     mean, std = _affine(path, tree, vivit=kind == "vivit")
@@ -107,14 +115,33 @@ def read_processor(folder: Path, image_size: Pair, *, any_size: bool = False) ->
 def _read_file(folder: Path) -> tuple[Path, dict[str, Any]]:
     """Return the processor's file and keys, from the same file that transformers prefers."""
     combined = folder / COMBINED_FILE
-    if combined.is_file():
-        tree = read_json(combined)
-        for key in ("video_processor", "image_processor"):
-            if isinstance(tree.get(key), dict):
-                return combined, tree[key]
-    video = folder / VIDEO_PROCESSOR_FILE
-    path = video if video.is_file() else folder / PROCESSOR_FILE
-    return path, read_json(path)
+    nested = read_json(combined) if combined.is_file() else {}
+    if isinstance(nested.get("video_processor"), dict):
+        return combined, nested["video_processor"]
+    for name in (VIDEO_PROCESSOR_FILE, PROCESSOR_FILE):
+        if (folder / name).is_file():
+            return folder / name, read_json(folder / name)
+    if isinstance(nested.get("image_processor"), dict):
+        return combined, nested["image_processor"]
+    raise FolderError(
+        f"{folder}: has no processor: neither {VIDEO_PROCESSOR_FILE} nor {PROCESSOR_FILE}; download the folder again, "
+        "or save the processor with save_pretrained"
+    )
+
+
+def _check_switches(path: Path, tree: dict[str, Any]) -> None:
+    """Raise `FolderError` for a step that a bundle cannot do, and for a switch that is not true or false."""
+    for key, value in sorted(tree.items()):
+        if not _is_switch(key):
+            continue
+        if not isinstance(value, bool):
+            raise FolderError(f"{path}: {key}={value!r}: must be true or false")
+        if value and key.startswith("do_") and key not in _SUPPORTED_SWITCHES:
+            raise FolderError(f"{path}: {key}=true: a bundle cannot do this")
+
+
+def _is_switch(key: str) -> bool:
+    return key.startswith("do_") or key in ("offset", "default_to_square")
 
 
 def _vjepa2_size(path: Path, tree: dict[str, Any]) -> dict[str, int]:
@@ -142,6 +169,14 @@ def _affine(path: Path, tree: dict[str, Any], *, vivit: bool) -> tuple[Triple, T
     unit = 255 * factor
     shifted = [(float(offset) + mean) / unit for mean in means]
     scaled = [std / unit for std in stds]
+    if not all(
+        abs(shift) < _MAX_AFFINE and 1 / _MAX_AFFINE < scale < _MAX_AFFINE
+        for shift, scale in zip(shifted, scaled, strict=True)
+    ):
+        raise FolderError(
+            f"{path}: rescale_factor={factor}, image_mean={list(means)}, image_std={list(stds)}: no processor for "
+            "pixels of 0 to 255 has such numbers"
+        )
     return (shifted[0], shifted[1], shifted[2]), (scaled[0], scaled[1], scaled[2])
 
 
@@ -159,7 +194,10 @@ def _geometry(
             ("the folder's processor does not resize; the bundle resizes and crops frames of any size",),
         )
     given = tree["size"]
-    given = {"shortest_edge": given} if isinstance(given, int) else given
+    if isinstance(given, dict):
+        given = {side: length for side, length in given.items() if length is not None}
+    elif isinstance(given, int) and not tree["default_to_square"]:
+        given = {"shortest_edge": given}
     policy: Literal["stretch", "crop"]
     if isinstance(given, dict) and set(given) == {"shortest_edge"}:
         edge = _side(path, given["shortest_edge"], "size.shortest_edge")
@@ -202,6 +240,10 @@ def _size(path: Path, given: Any, name: str) -> Pair:
     """Parse a size as (height, width). Raises `FolderError`."""
     if isinstance(given, int):
         return _side(path, given, name), _side(path, given, name)
+    if isinstance(given, list) and len(given) == 2:
+        return _side(path, given[0], name), _side(path, given[1], name)
+    if isinstance(given, dict):
+        given = {side: length for side, length in given.items() if length is not None}
     if isinstance(given, dict) and set(given) == {"height", "width"}:
         return _side(path, given["height"], f"{name}.height"), _side(path, given["width"], f"{name}.width")
     raise FolderError(f"{path}: {name}={given!r}: must have height and width, or for size: shortest_edge")
@@ -217,15 +259,20 @@ def _side(path: Path, given: Any, name: str) -> int:
 def _number(path: Path, tree: dict[str, Any], name: str) -> float:
     """Read a number. Raises `FolderError`."""
     given = tree[name]
-    if not isinstance(given, (int, float)) or isinstance(given, bool):
-        raise FolderError(f"{path}: {name}={given!r}: must be a number")
+    if not _is_number(given):
+        raise FolderError(f"{path}: {name}={given!r:.80}: must be a number")
     return float(given)
 
 
 def _triple(path: Path, tree: dict[str, Any], name: str) -> Triple:
     """Read one number for all channels or three numbers. Raises `FolderError`."""
     given = tree[name]
-    values = [given] * 3 if isinstance(given, (int, float)) else given
-    if not isinstance(values, list) or len(values) != 3 or not all(isinstance(v, (int, float)) for v in values):
-        raise FolderError(f"{path}: {name}={given!r}: must be three numbers")
+    values = [given] * 3 if _is_number(given) else given
+    if not isinstance(values, list) or len(values) != 3 or not all(map(_is_number, values)):
+        raise FolderError(f"{path}: {name}={given!r:.80}: must be three numbers")
     return float(values[0]), float(values[1]), float(values[2])
+
+
+def _is_number(given: Any) -> bool:
+    """Tell whether a value is a finite number; Python's JSON also reads NaN, Infinity and integers of any length."""
+    return isinstance(given, int | float) and not isinstance(given, bool) and abs(given) < 1e30
