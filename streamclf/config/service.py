@@ -17,7 +17,7 @@ from streamclf.config.hours import zone_of
 from streamclf.config.placeholders import Substitution, register_config_secrets
 from streamclf.config.section import Section
 from streamclf.config.source import SourceConfig
-from streamclf.config.units import MAX_DURATION_S, MAX_SIZE_BYTES, Duration, Size
+from streamclf.config.units import MAX_DURATION_S, MAX_SIZE_BYTES, Duration, MemoryLimit, Size
 from streamclf.config.yaml_text import Place, YamlTextError, parse_yaml
 from streamclf.errors import ConfigError, UsageError
 from streamclf.net.endpoints import ENDPOINT
@@ -69,6 +69,11 @@ class EngineConfig(Section):
         le=400,
         description="Streams that may be added to a running service before its classifier has to restart.",
     )
+    memory_limit: MemoryLimit | None = Field(
+        None,
+        description="Memory of the classifier's process beyond which it is restarted, at least 200MB. If not set, "
+        "there is no limit, because models differ too much.",
+    )
 
 
 class StreamConfig(ClassifyConfig, SourceConfig):
@@ -107,6 +112,11 @@ class PublishConfig(Section):
     )
     allow: Path | None = Field(
         None, description="Path of a directory with the public keys (*.key) that may connect. Needs `keys`."
+    )
+    memory_limit: MemoryLimit = Field(
+        "1GB",
+        validate_default=True,
+        description="Memory of the hub's process beyond which it is restarted, at least 200MB. It needs 50 to 100 MB.",
     )
 
     @field_validator("events", "replay")

@@ -11,6 +11,7 @@ from urllib.parse import unquote_to_bytes
 from pydantic import Field, field_validator, model_validator
 
 from streamclf.config.section import Section
+from streamclf.config.units import MemoryLimit
 from streamclf.errors import SourceError
 from streamclf.net.push_protocol import MIN_SECRET_CHARS, parse_push_address
 from streamclf.net.urls import REMEDY, split_url
@@ -94,6 +95,12 @@ class SourceConfig(Section):
         gt=0,
         le=120,
         description="Seconds without data after which the connection counts as lost. HLS waits at least 10 s.",
+    )
+    memory_limit: MemoryLimit = Field(
+        "2GB",
+        validate_default=True,
+        description="Memory of the stream's capture process beyond which it is restarted, at least 200MB. A 4K camera "
+        "needs 200 to 300 MB, a film in 8K up to 1.8 GB.",
     )
     frozen_s: float | None = Field(
         None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Final, TypeAlias
 
-from pydantic import BeforeValidator, WithJsonSchema
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 _NUMBER = r"(\d{1,15}(?:\.\d{1,15})?)"  # with more digits a product may exceed the range of a float
 _DURATION: Final = re.compile(_NUMBER + "(s|m|h|d|w)")
@@ -15,6 +15,7 @@ _UNIT_BYTES: Final = {
     "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30,
 }  # fmt: skip
 _MIN_SIZE_BYTES: Final = 10**6
+MIN_MEMORY_BYTES: Final = 200 * 10**6
 MAX_SIZE_BYTES: Final = 10**15
 """1000 TB. SQLite's largest file has 281 TB."""
 MAX_DURATION_S: Final = 100 * 366 * 86400
@@ -51,7 +52,21 @@ def _to_bytes(value: object) -> int:
     return size
 
 
+def _to_memory(value: object) -> int:
+    size = _to_bytes(value)
+    if size < MIN_MEMORY_BYTES:
+        raise ValueError(f"{value!r}: at least {MIN_MEMORY_BYTES // 10**6}MB, which a process needs for its libraries")
+    return size
+
+
 Duration: TypeAlias = Annotated[float, BeforeValidator(_to_seconds), WithJsonSchema({"type": "string"})]
 """Seconds, at most 100 years, written with a unit: `90s`, `30m`, `12h`, `7d`, `4w`."""
 Size: TypeAlias = Annotated[int, BeforeValidator(_to_bytes), WithJsonSchema({"type": "string"})]
 """Bytes, 1 MB to 1000 TB, written with a unit: `500MB`, `10GB`, `1TB`."""
+MemoryLimit: TypeAlias = Annotated[
+    int,
+    BeforeValidator(_to_memory),
+    PlainSerializer(lambda size: f"{size // 1000}.{size % 1000:03}KB", return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string"}),
+]
+"""Bytes of a process's memory, at least 200 MB, written like a `Size`, also in the jobs of processes."""

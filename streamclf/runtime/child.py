@@ -19,6 +19,7 @@ from streamclf.redact import RedactingFormatter, redact_uncaught_errors
 from streamclf.runtime.control_channel import ControlMessage, ControlReader
 from streamclf.runtime.jobs import Job
 from streamclf.runtime.liveness import Liveness
+from streamclf.runtime.memory_limit import limit_own_memory
 
 JobT = TypeVar("JobT", bound=Job)
 
@@ -40,6 +41,8 @@ EXIT_ENDED = 3
 """A file was played to its end."""
 EXIT_CRASHED = 70
 """A bug, reported with its traceback: worth a restart."""
+EXIT_OUT_OF_MEMORY = 71
+"""The process needed more memory than its limit, or the machine, allows."""
 
 MAX_CHANGES = 1024
 """Changes that may wait for a child's loop; a loop with more of them no longer reads them."""
@@ -146,6 +149,8 @@ def run_child(name: str, job_type: type[JobT], main: Callable[[JobT, ChildContro
         os._exit(EXIT_DONE)  # the supervisor ended before it sent the job
     job = job_type.model_validate_json(message.body)
     control.liveness = Liveness(job.liveness_fd, job.liveness_row)
+    if job.memory_limit is not None:
+        limit_own_memory(job.memory_limit)
     threading.Thread(target=_read_changes, args=(reader, control), name="control", daemon=True).start()
     threading.Thread(target=_exit_after_grace, args=(control,), name="grace", daemon=True).start()
     try:
@@ -153,6 +158,9 @@ def run_child(name: str, job_type: type[JobT], main: Callable[[JobT, ChildContro
     except (StreamclfError, EngineError) as error:
         logging.getLogger(name).error("%s", error)
         code = EXIT_FAILED
+    except MemoryError:
+        logging.getLogger(name).error("out of memory")
+        code = EXIT_OUT_OF_MEMORY
     except BaseException:
         logging.getLogger(name).exception("stopped by a bug")
         code = EXIT_CRASHED

@@ -28,6 +28,8 @@ class Job(_Message):
     liveness_fd: int | None = None
     """Shared memory for liveness deadlines (`streamclf.runtime.liveness`); None where nobody watches them."""
     liveness_row: int = 0
+    memory_limit: int | None = None
+    """Bytes of private memory that the process may use; None for no limit."""
 
 
 class CaptureJob(Job):

@@ -14,8 +14,8 @@ from streamclf.supervisor.preflight import preflight
 
 log = logging.getLogger("service")
 
-RESTART_KEYS = ("events", "replay", "journal", "keys", "allow")
-"""Keys of `publish` that only a restart can change: subscribers and the journal's one writer rely on them."""
+RESTART_KEYS = ("events", "replay", "journal", "keys", "allow", "memory_limit")
+"""Keys of `publish` that only a restart can change: the hub has them from its start."""
 
 
 @dataclass(frozen=True, slots=True)

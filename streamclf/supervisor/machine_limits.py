@@ -1,11 +1,14 @@
-"""Compare what the streams need with what this machine allows: file descriptors and shared memory."""
+"""Compare what the processes need with their limits: file descriptors, shared memory and private memory."""
 
 from __future__ import annotations
 
 import resource
+from collections.abc import Iterable, Iterator
 
 from streamclf.errors import ConfigError
+from streamclf.runtime.memory_limit import private_bytes
 from streamclf.runtime.shared_memory import available_bytes
+from streamclf.supervisor.child import Child
 from streamclf.supervisor.stream_plan import Geometry
 from streamclf.windows.ring import RESERVE_BYTES
 
@@ -46,3 +49,19 @@ def check_memory(new_streams: int, geometry: Geometry) -> None:
             f"{max(0, available - RESERVE_BYTES) / 2**20:.0f} MiB are free for it; serve fewer streams on this "
             "machine, or give it (or its container) more memory"
         )
+
+
+def find_oversized(children: Iterable[Child]) -> Iterator[tuple[Child, str]]:
+    """Find the running children that use more private memory than their job allows; return each with the reason."""
+    for child in children:
+        limit = child.job.memory_limit if child.job else None
+        if limit is None or child.pid is None or not child.running:
+            continue
+        used = private_bytes(child.pid)
+        if used is not None and used > limit:
+            yield child, memory_reason(limit)
+
+
+def memory_reason(limit: int) -> str:
+    """Say that a process took more than its `limit` in bytes, and how to raise it."""
+    return f"took more than {limit / 10**6:.0f} MB of memory; if its work needs more, raise memory_limit"

@@ -118,6 +118,7 @@ class StreamChannels:
             link=link,
             liveness_fd=liveness_fd,
             liveness_row=liveness_row,
+            memory_limit=plan.source.memory_limit,
             stream=stream,
             source=plan.source,
             fps=geometry.fps,

@@ -20,11 +20,11 @@ from streamclf.config.service import ServiceConfig
 from streamclf.errors import ConfigError, StreamclfError
 from streamclf.events.drafts import Draft
 from streamclf.producer.link import EventProducer
-from streamclf.runtime.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED
+from streamclf.runtime.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED, EXIT_OUT_OF_MEMORY
 from streamclf.runtime.liveness import LivenessTable, LivenessWatch
 from streamclf.supervisor.child import Child, ChildEvent, reap_orphans
 from streamclf.supervisor.config_watch import CheckedConfig, ConfigFile, check_reload
-from streamclf.supervisor.machine_limits import check_memory, raise_descriptor_limit
+from streamclf.supervisor.machine_limits import check_memory, find_oversized, memory_reason, raise_descriptor_limit
 from streamclf.supervisor.shared_children import SHARED, Ready, SharedChildren
 from streamclf.supervisor.stream_plan import Geometry, StreamPlan
 from streamclf.supervisor.streams import Stream, StreamSet, watched_rows_of
@@ -182,7 +182,7 @@ class Supervisor:
         return time.monotonic() - self._stopped_s.get((child.name, child.run), math.inf) >= STOPPED_S
 
     def _tick(self) -> int | None:
-        """Kill hung children, notify systemd, check the configuration file, and reap orphans."""
+        """Kill children that hang or take too much memory, notify systemd, and check the configuration file."""
         shared_rows = self._shared.watched_rows
         healthy = len(shared_rows) == len(SHARED)
         rows = [*shared_rows, *watched_rows_of(self._streams.all)]
@@ -196,6 +196,9 @@ class Supervisor:
             if name in SHARED and not self._shared.was_ever_ready(child):
                 log.error("%s: never got ready: the service ends", name)
                 return EXIT_FAILED
+        for child, reason in find_oversized(self._all_children()):
+            if not child.kill_reason:
+                child.kill_because(reason)
         if healthy:
             self._notifier.alive()
         if not self._shared.ready:
@@ -285,6 +288,8 @@ class Supervisor:
 
     def _handle_crash(self, child: Child, stream: Stream | None, code: int) -> int | None:
         reason = child.kill_reason or (f"signal {-code}" if code < 0 else f"exit code {code}")
+        if code == EXIT_OUT_OF_MEMORY and child.job and child.job.memory_limit:
+            reason = memory_reason(child.job.memory_limit)
         delay = child.record_crash()
         if delay is not None:
             log.warning("%s: ended (%s); starting it again in %.1f s", child.name, reason, delay)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import resource
+from pathlib import Path
 
 import pytest
 
 from streamclf.errors import ConfigError
+from streamclf.runtime.jobs import HubJob
 from streamclf.supervisor import machine_limits
-from streamclf.supervisor.machine_limits import check_memory, needed_descriptors, raise_descriptor_limit
+from streamclf.supervisor.child import Child
+from streamclf.supervisor.machine_limits import check_memory, find_oversized, needed_descriptors, raise_descriptor_limit
 from streamclf.supervisor.stream_plan import Geometry
 
 GEOMETRY = Geometry(fps=10, frames_per_chunk=2, height=224, width=224, resize="stretch", slots=24)
@@ -47,3 +50,18 @@ def test_memory_is_compared_with_the_need_of_all_rings(monkeypatch: pytest.Monke
         check_memory(100, GEOMETRY)
     monkeypatch.setattr(machine_limits, "available_bytes", lambda: None)
     check_memory(100, GEOMETRY)
+
+
+@pytest.mark.parametrize(("used", "found"), [(300 * 10**6, False), (300 * 10**6 + 1, True), (None, False)])
+def test_a_child_above_its_memory_limit_is_found(
+    monkeypatch: pytest.MonkeyPatch, used: int | None, found: bool
+) -> None:
+    monkeypatch.setattr(machine_limits, "private_bytes", lambda _: used)
+    monkeypatch.setattr(Child, "pid", 7)
+    monkeypatch.setattr(Child, "running", True)
+    child, free = (Child(name, "streamclf.hub", lambda _: None) for name in ("hub", "free"))
+    job = HubJob(link="", events="", replay="", journal=Path("j"), keep_s=1, memory_limit=300 * 10**6)
+    child.job, free.job = job, job.model_copy(update={"memory_limit": None})
+    reasons = [(each.name, reason) for each, reason in find_oversized([child, free])]
+    message = "took more than 300 MB of memory; if its work needs more, raise memory_limit"
+    assert reasons == ([("hub", message)] if found else [])
