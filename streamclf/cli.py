@@ -95,9 +95,10 @@ def check(config: ConfigFile) -> int:
 
     Checks keys, model and files, and starts nothing. Prints one line: what would run, or the first error.
     """
+    from engines.printable import printable
     from streamclf.commands.run import check_service
 
-    print(check_service(config))
+    print(printable(check_service(config)))
     return 0
 
 
@@ -493,10 +494,12 @@ def keys(
 
     Prints which file belongs where.
     """
+    from engines.printable import printable
     from streamclf.net.curve_keys import explain_keys, make_keys
 
     files = make_keys(directory, name, service=service, endpoint=endpoint, force=force)
-    print(explain_keys(*files, service=service, endpoint=endpoint))
+    text = explain_keys(*files, service=service, endpoint=endpoint)
+    print("\n".join(map(printable, text.split("\n"))))
     return 0
 
 

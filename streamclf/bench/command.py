@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, NoReturn
 import orjson
 
 from engines.backends.names import Backend, Precision
+from engines.printable import printable
 from streamclf.bench.cameras.film import FilmSpec
 from streamclf.builtin_models import DEFAULT_MODEL, find_bundle
 from streamclf.config.service import EngineConfig, load_config
@@ -93,7 +94,7 @@ def run_bench(
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(result) + b"\n")
     else:
-        print("\n".join(format_result(result)))
+        print("\n".join(map(printable, format_result(result))))
     return 0
 
 

@@ -19,6 +19,7 @@ from engines.explain_precision import GraphPrecisionReport, explain_by_graph
 from engines.graphs.fp32_layers import store_fp32_layers
 from engines.opening import open_engine
 from engines.parity import TOLERANCE, check_parity
+from engines.printable import printable
 from engines.protocol import Engine
 from engines.throughput import Speed, measure_speed
 from streamclf.builtin_models import find_bundle
@@ -64,7 +65,7 @@ def run_compile(
     if explain:
         lines = _explain(report, bundle, backend, precision)
         if not as_json:  # before the build, which may not be possible on this machine
-            print("\n".join(lines), flush=True)
+            print("\n".join(map(printable, lines)), flush=True)
     began = time.monotonic()
     engine = open_engine(bundle, backend=backend, precision=precision, max_batch=max_batch)
     report["seconds"] = round(time.monotonic() - began, 2)
@@ -78,7 +79,7 @@ def run_compile(
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(report) + b"\n")
     else:
-        print("\n".join(_format_report(report)))
+        print("\n".join(map(printable, _format_report(report))))
     return 0
 
 
@@ -126,7 +127,7 @@ def _explain_by_layer(bundle: Bundle, precision: str) -> LayerPrecisionReport:
     _require("onnx", "onnxruntime")
     from engines.graphs.explain import explain_by_layer
 
-    report = explain_by_layer(bundle, precision, on_progress=lambda text: print(text, file=sys.stderr))
+    report = explain_by_layer(bundle, precision, on_progress=lambda text: print(printable(text), file=sys.stderr))
     store_fp32_layers(bundle, precision, report.fp32_layers)
     return report
 

@@ -20,6 +20,7 @@ from engines.backends.cores import usable_cores
 from engines.backends.gpu import Gpu, find_gpus
 from engines.backends.names import INSTALL
 from engines.errors import EngineError
+from engines.printable import printable
 from streamclf.builtin_models import BUNDLES, builtin_models
 from streamclf.runtime.child import configure_logging
 from streamclf.sources.camera import Camera, list_cameras
@@ -63,7 +64,7 @@ def run_doctor(*, as_json: bool) -> int:
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(report) + b"\n")
     else:
-        print("\n".join(format_report(report)))
+        print("\n".join(map(printable, format_report(report))))
     return 0 if any(model["works"] for model in report["models"]) else 1
 
 

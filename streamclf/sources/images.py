@@ -41,8 +41,9 @@ def list_images(folder: Path) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries if _is_image(entry)]
-    except OSError as error:
-        raise SourceError(f"{path_text(folder)}: {error.strerror}; give the path of a folder of images") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SourceError(f"{path_text(folder)}: {reason}; give the path of a folder of images") from None
     if not names:
         raise SourceError(f"{path_text(folder)}: no images in it; known suffixes are {', '.join(sorted(SUFFIXES))}")
     if len(names) > MAX_IMAGES:

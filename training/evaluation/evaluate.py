@@ -231,7 +231,7 @@ def read_clips(reader: ClipReader, data: Path, split: str | None, counts: ReadCo
     notes: list[str] = []
     rows, folder = read_rows(data, notes=notes)
     for note in notes:
-        print(f"note: {note}", file=sys.stderr, flush=True)
+        print(f"note: {printable(note)}", file=sys.stderr, flush=True)
     if split is not None:
         wanted = split_name(split)
         chosen = [row for row in rows if row.split == wanted]

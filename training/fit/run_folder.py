@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from torch import nn
 
+from engines.printable import printable
 from streamclf.config.yaml_text import YamlTextError, parse_yaml
 from training.data.batches import rank
 from training.errors import RunError
@@ -42,7 +43,8 @@ def build_model(recipe: Recipe, labels: int | None = None) -> ClipModel:
         if recipe.start_strict:
             load_weights(model, recipe.start_from)
         else:
-            print(f"start_from: {load_fitting_weights(model, recipe.start_from)}", file=sys.stderr, flush=True)
+            note = load_fitting_weights(model, recipe.start_from)
+            print(f"start_from: {printable(note)}", file=sys.stderr, flush=True)
     return model
 
 

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import DataLoader
 
+from engines.printable import printable
 from training.data.batches import Batch, TrainingBatches, ValidationBatches, WindowSampler, rank
 from training.data.dataset import ClipDataSet, DataSet
 from training.errors import RecipeError, RunError
@@ -126,7 +127,7 @@ def _train(recipe: Recipe, run: Path) -> dict[str, float]:
         session.training.step = _resumed_step(last, session.labels)
     if rank() == 0:
         for note in session.notes:
-            print(f"note: {note}", file=sys.stderr, flush=True)
+            print(f"note: {printable(note)}", file=sys.stderr, flush=True)
         write_json(run / LABELS_FILE, list(session.labels))
         write_json(run / NOTES_FILE, session.notes)
     monitored = "validation_loss" if recipe.monitor == "loss" else recipe.monitor

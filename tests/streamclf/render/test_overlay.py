@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamclf.render import text
 from streamclf.render.overlay import OverlayState, draw
 from streamclf.render.palette import label_bgr
 from streamclf.render.text import MAX_CHARS, drawable, text_width
@@ -47,6 +48,13 @@ def test_text_is_drawn_on_one_line_with_composed_accents() -> None:
     assert len(drawable("x" * 1000)) == MAX_CHARS
     if hasattr(cv2, "FontFace"):
         assert drawable("cafe\u0301 łódź 落下") == "café łódź 落下"
+
+
+def test_without_a_scalable_font_accents_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text, "_HAS_SCALABLE_FONT", False)
+    for function in (text.drawable, text._has_glyph):
+        monkeypatch.setattr(text, function.__name__, function.__wrapped__)  # without the cache
+    assert text.drawable("café ÅÄ \U0001f697 落") == "cafe AA :automobile: ?"
 
 
 def test_a_symbol_that_the_font_lacks_is_drawn_by_its_name() -> None:
