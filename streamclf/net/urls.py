@@ -21,10 +21,10 @@ class UrlError(ValueError):
     """Text that is not a URL, or an ambiguous one. The message names the remedy and quotes no part of the URL."""
 
 
-def split_url(url: str) -> SplitResult:
+def split_url(url: str, *, example: str = "rtsp://HOST:PORT/PATH") -> SplitResult:
     """Split a URL with `//`, a host and perhaps a port, user name and password. Raises `UrlError`.
 
-    Raw signs in a password end the host part too early, so that another host would be contacted.
+    Raw signs in a password end the host part too early, so that another host would be contacted. Errors name `example`.
     """
     authority, rest = _split_authority(url)
     user_part = authority.rpartition("@")[0]
@@ -41,15 +41,15 @@ def split_url(url: str) -> SplitResult:
         )
     if parts is None:
         hint = f"; {REMEDY}" if user_part else ", with an IPv6 address in brackets"
-        raise UrlError(f"not a URL; give one like rtsp://HOST:PORT/PATH{hint}")
+        raise UrlError(f"not a URL; give {example}{hint}")
     try:
         port = parts.port
     except ValueError:
         port = 0
     if port == 0:
-        raise UrlError("the port is not 1 to 65535; give a URL like rtsp://HOST:PORT/PATH")
+        raise UrlError(f"the port is not 1 to 65535; give {example}")
     if not host or any(char.isspace() for char in host):
-        raise UrlError("no host, or a space in it; give a URL like rtsp://HOST:PORT/PATH")
+        raise UrlError(f"no host, or a space in it; give {example}")
     return parts
 
 

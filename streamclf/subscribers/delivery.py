@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from engines.printable import printable
@@ -60,12 +60,21 @@ class DeliveryLoop:
     """Move events from a subscription with `replay` to an outlet.
 
     `file` stores the position. It is None for an outlet that stores the position together with the events.
+    `count_refused` returns how many events the other system has refused for good, which are not delivered.
     """
 
     def __init__(
-        self, events: Subscription, outlet: Outlet, file: PositionFile | None, *, max_batch: int, linger_s: float
+        self,
+        events: Subscription,
+        outlet: Outlet,
+        file: PositionFile | None,
+        *,
+        max_batch: int,
+        linger_s: float,
+        count_refused: Callable[[], int] = lambda: 0,
     ) -> None:
         self._events, self._outlet, self._file = events, outlet, file
+        self._count_refused = count_refused
         self._max_batch, self._linger_s = max_batch, linger_s
         self._received_at_s = time.monotonic()
         self._is_silent = False
@@ -85,19 +94,23 @@ class DeliveryLoop:
             while not stop.is_set:
                 batch = self._collect()
                 position = self._events.position
+                refused_before = self._count_refused()
                 if batch and not self._outlet.deliver(batch, position):
                     break
                 self._position = position
                 if batch:
                     self._memory = self._outlet.memory()  # now: a batch that fails later must not change it
-                self.delivered += sum(not isinstance(item, Lost) for item in batch)
+                refused = self._count_refused() - refused_before
+                self.delivered += sum(not isinstance(item, Lost) for item in batch) - refused
                 self._save(is_due=bool(batch))
                 heartbeat, self._heartbeat = self._heartbeat, None
                 self._outlet.update(heartbeat, self._is_silent)
         finally:
             self._save(is_due=True)
             lost = f", {self.lost} ranges lost before they could be read" if self.lost else ""
-            self._notify(f"{self.delivered} events {self._outlet.outcome}{lost}")
+            count = self._count_refused()
+            not_taken = f", {count} refused for good" if count else ""
+            self._notify(f"{self.delivered} events {self._outlet.outcome}{not_taken}{lost}")
 
     def _collect(self) -> list[Item]:
         """Wait for the first event, then collect more for `linger_s` or until the batch is full."""

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from streamclf.errors import BusError, UsageError
+from streamclf.net.urls import UrlError, split_url
 from streamclf.redact import register_secret
 from streamclf.runtime.stop_request import StopRequest
 from streamclf.subscribers.delivery import print_notice
@@ -56,14 +57,14 @@ def parse_broker(url: str, environ: Mapping[str, str]) -> BrokerAddress:
 
     The password is masked in all output from now on. Raises `UsageError`, which shows no part of the URL.
     """
-    remedy = "give mqtt://host[:port] or mqtts://host[:port], and the password as " + PASSWORD_VARIABLE
+    example = "mqtt://host[:port] or mqtts://host[:port]"
+    remedy = f"give {example}, and the password as {PASSWORD_VARIABLE}"
+    if url.partition(":")[0].lower() not in ("mqtt", "mqtts"):
+        raise UsageError(f"the broker's URL: the scheme is not mqtt or mqtts; {remedy}")
     try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise UsageError(f"the broker's URL: not a URL, or its port is not 1 to 65535; {remedy}") from None
-    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or port == 0:
-        raise UsageError(f"the broker's URL: no host, or the scheme is not mqtt or mqtts; {remedy}")
+        parts = split_url(url, example=example)
+    except UrlError as error:
+        raise UsageError(f"the broker's URL: {error}; or give the password as {PASSWORD_VARIABLE}") from None
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise UsageError(f"the broker's URL: holds more than host and port; {remedy}, and the topic as --prefix")
     user = unquote(parts.username) if parts.username else environ.get(USER_VARIABLE)
@@ -74,7 +75,7 @@ def parse_broker(url: str, environ: Mapping[str, str]) -> BrokerAddress:
             raise UsageError(f"a password without a user; set {USER_VARIABLE} as well")
     tls = parts.scheme == "mqtts"
     return BrokerAddress(
-        host=parts.hostname, port=port or (8883 if tls else 1883), tls=tls, user=user, password=password
+        host=parts.hostname or "", port=parts.port or (8883 if tls else 1883), tls=tls, user=user, password=password
     )
 
 

@@ -34,6 +34,8 @@ MIN_SECRET_BYTES: Final = 16
 _MAX_SECRET_BYTES = 4096
 _NAME = "webhook"
 _LINGER_S = 0.25
+_MAX_NOTICES = 10
+"""After so many refusals, report only every hundredth; the last message of the command has the number."""
 _RETRIED_STATUSES: Final = frozenset({408, 425, 429, *range(500, 600)})
 _ACCEPTED_STATUSES: Final = range(200, 300)
 
@@ -72,11 +74,12 @@ def run_webhook(
         linger_s = _LINGER_S if batch > 1 else 0.0
         try:
             with subscribe(endpoint, streams=streams, types=kinds, replay=True, after=after) as events:
-                DeliveryLoop(events, outlet, file, max_batch=batch, linger_s=linger_s).run(stop)
+                loop = DeliveryLoop(
+                    events, outlet, file, max_batch=batch, linger_s=linger_s, count_refused=lambda: outlet.refused
+                )
+                loop.run(stop)
         finally:
             poster.close()
-            if outlet.refused:
-                print_notice(_NAME, f"{outlet.refused} refused for good, kept in {dead_letters.path}")
     return 0
 
 
@@ -135,6 +138,7 @@ class DeadLetters:
                 "receiver": str(target),
                 "status": answer.status,
                 "reason": answer.reason,
+                **({} if answer.location is None else {"location": answer.location}),
                 "key": content.key,
                 "body": orjson.Fragment(content.body),
             }
@@ -175,7 +179,8 @@ class WebhookOutlet:
         self._target, self._poster, self._dead_letters, self._stop = target, poster, dead_letters, stop
         self._secret, self._is_batched, self._rng = secret, is_batched, rng
         self.refused = 0
-        """Requests that the receiver refused for good."""
+        """Events that the receiver refused for good. They are kept as dead letters, and do not count as delivered."""
+        self._dead = 0
 
     def deliver(self, batch: Sequence[Item], position: Position | None) -> bool:
         """Return True once the receiver has accepted, or refused for good, every event of `batch`.
@@ -190,10 +195,13 @@ class WebhookOutlet:
             return True
         if len(batch) > 1:  # one invalid event, or a batch that is too large, must not discard the valid events
             return all(self.deliver([item], None) for item in batch)
-        self.refused += 1
-        reason = f"{answer.status} {answer.reason}"
-        print_notice(_NAME, f"{self._target}: {reason}: kept in {self._dead_letters.path}, {self.refused} so far")
         self._dead_letters.append(self._target, content, answer)
+        self._dead += 1
+        self.refused += not isinstance(batch[0], Lost)
+        if self._dead <= _MAX_NOTICES or self._dead % 100 == 0:
+            print_notice(
+                _NAME, f"{self._target}: {answer}: refused, kept in {self._dead_letters.path}, {self._dead} so far"
+            )
         return True
 
     def update(self, heartbeat: Heartbeat | None, is_silent: bool) -> None:
@@ -225,7 +233,7 @@ class WebhookOutlet:
                     if attempts > 1:
                         print_notice(_NAME, f"{self._target}: answers again, after {attempts} attempts")
                     return answer
-                fault, wait_s = f"{answer.status} {answer.reason}", answer.retry_after_s
+                fault, wait_s = str(answer), answer.retry_after_s
             wait_s = max(backoff.next_s(), wait_s or 0.0)
             if attempts in (1, 10) or attempts % 100 == 0:
                 notice = f"{fault}; attempt {attempts}, again in {wait_s:.1f} s; nothing is lost"

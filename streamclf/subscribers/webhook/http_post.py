@@ -15,11 +15,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urljoin
 
+from engines.printable import printable
 from streamclf import __version__
 from streamclf.errors import StreamclfError, UsageError
-from streamclf.redact import register_secret
+from streamclf.net.urls import UrlError, split_url
+from streamclf.redact import MASK, redact, register_secret, register_secrets
 from streamclf.runtime.stop_request import StopRequest
 
 MAX_RETRY_AFTER_S = 3600.0
@@ -28,6 +30,11 @@ _GRACE_S = 1.0
 """When the command must end, an answer that is under way has this much time to arrive."""
 _MAX_ANSWER_BYTES = 64 * 1024
 _POLL_S = 0.1
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_MAX_LOCATION_CHARS = 2048
+_MAX_SHOWN_CHARS = 300
+_MIN_TOKEN_CHARS = 16
+"""A name of this length in a path may be a token, as in the webhooks of Slack and Discord."""
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]+")
 
 
@@ -42,6 +49,12 @@ class Answer:
     status: int
     reason: str
     retry_after_s: float | None = None
+    location: str | None = None
+    """The place that a redirect names, as it may be shown; None for other answers."""
+
+    def __str__(self) -> str:
+        place = "" if self.location is None else f" to {self.location} (not followed)"
+        return f"{self.status} {self.reason}{place}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,20 +74,14 @@ class Target:
 
 def parse_target(url: str) -> Target:
     """Parse an http or https URL. Raises `UsageError`, which shows no part of the URL."""
-    remedy = "give http://host[:port]/path or https://…"
+    example = "http://host[:port]/path or https://…"
+    if url.partition(":")[0].lower() not in ("http", "https") or _UNPRINTABLE.search(url) or " " in url:
+        raise UsageError(f"the webhook's URL: no http or https, or a character that must be encoded; give {example}")
     try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise UsageError(f"the webhook's URL: not a URL, or its port is not 1 to 65535; {remedy}") from None
-    if (
-        parts.scheme not in ("http", "https")
-        or not parts.hostname
-        or port == 0
-        or _UNPRINTABLE.search(url)
-        or " " in url
-    ):
-        raise UsageError(f"the webhook's URL: no http or https, no host, or a character that must be encoded; {remedy}")
+        parts = split_url(url, example=example)
+    except UrlError as error:
+        raise UsageError(f"the webhook's URL: {error}") from None
+    _register_secrets(parts)
     authorization = None
     if parts.username is not None:
         user, password = unquote(parts.username), unquote(parts.password or "")
@@ -84,8 +91,8 @@ def parse_target(url: str) -> Target:
         authorization = f"Basic {encoded}"
     return Target(
         scheme=parts.scheme,
-        host=parts.hostname,
-        port=port or (443 if parts.scheme == "https" else 80),
+        host=parts.hostname or "",
+        port=parts.port or (443 if parts.scheme == "https" else 80),
         path=(parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
         authorization=authorization,
     )
@@ -139,7 +146,13 @@ class Poster:
         if len(content) == _MAX_ANSWER_BYTES or response.will_close:
             connection.close()
         reason = _UNPRINTABLE.sub(" ", response.reason)[:100]
-        return Answer(response.status, reason, _retry_after_s(response.getheader("Retry-After")))
+        location = response.getheader("Location") if response.status in _REDIRECTS else None
+        return Answer(
+            response.status,
+            reason,
+            _retry_after_s(response.getheader("Retry-After")),
+            None if location is None else shown_location(self._target, location),
+        )
 
     @contextlib.contextmanager
     def _deadline(self) -> Iterator[threading.Event]:
@@ -166,6 +179,25 @@ class Poster:
                 if (connected := self._connection.sock) is not None:
                     with contextlib.suppress(OSError):
                         connected.shutdown(socket.SHUT_RDWR)
+
+
+def shown_location(target: Target, location: str) -> str:
+    """Return the URL that a redirect of `target` names, without the parts of it that may be secret."""
+    try:
+        parts = split_url(urljoin(f"{target}{target.path}", location[:_MAX_LOCATION_CHARS]))
+    except ValueError:
+        return "an invalid address"
+    own = set(target.path.partition("?")[0].split("/"))
+    segments = parts.path.split("/")
+    path = "/".join(MASK if len(each) >= _MIN_TOKEN_CHARS or (each and each in own) else each for each in segments)
+    place = parts.netloc.rpartition("@")[2]
+    return printable(redact(f"{parts.scheme}://{place}{path}" + ("?…" if parts.query else "")))[:_MAX_SHOWN_CHARS]
+
+
+def _register_secrets(parts: SplitResult) -> None:
+    """Mask the parts of the receiver's URL that may be secrets: long names in its path, and values of its query."""
+    values = [value for _, value in parse_qsl(parts.query)]
+    register_secrets(each for each in [*parts.path.split("/"), *values] if len(each) >= _MIN_TOKEN_CHARS)
 
 
 def _retry_after_s(text: str | None) -> float | None:

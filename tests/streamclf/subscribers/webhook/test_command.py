@@ -308,6 +308,34 @@ def test_every_action_arrives_in_order_after_a_kill_and_without_the_receiver(
         assert secret not in output
 
 
+@pytest.mark.parametrize(
+    ("response", "reason"),
+    [
+        (
+            Response(308, {"Location": "http://user:path-secret@192.0.2.7:81/new/"}),
+            "308 .* to http://192.0.2.7:81/new/",
+        ),
+        (Response(404), "404 Not Found: refused"),
+    ],
+    ids=["redirect", "not found"],
+)
+def test_refused_events_do_not_count_as_delivered(
+    tmp_path: Path, receiver: Receiver, hub: HubProcess, response: Response, reason: str
+) -> None:
+    receiver.answer = lambda request: response if request.json["at_s"] > 1 else Response(200)
+    with EventProducer(hub.link, "test") as link, start(hub, receiver.url, tmp_path, "--from-start") as outlet:
+        for phase, at_s in (("start", 1.0), ("update", 2.0), ("end", 3.0)):
+            link.post(action(phase, at_s=at_s))
+        receiver.wait_for(lambda: len(receiver.requests) == 3, "three requests")
+        outlet.wait_for_line("2 so far")
+        outlet.interrupt()
+        assert outlet.wait() == 0
+    output = "\n".join(outlet.lines)
+    assert re.search(reason, output)
+    assert "1 events delivered, 2 refused for good" in outlet.lines[-1]
+    assert "path-secret" not in output
+
+
 def test_a_lost_range_is_posted_reported_and_counted(tmp_path: Path, receiver: Receiver) -> None:
     with HubProcess() as hub:
         with EventProducer(hub.link, "test") as link, start(hub, receiver.url, tmp_path) as first:

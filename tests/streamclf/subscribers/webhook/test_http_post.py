@@ -10,7 +10,7 @@ from support.receiver import Receiver, Response
 
 from streamclf.errors import UsageError
 from streamclf.runtime.stop_request import StopRequest
-from streamclf.subscribers.webhook.http_post import Poster, UnreachableError, parse_target
+from streamclf.subscribers.webhook.http_post import Poster, UnreachableError, parse_target, shown_location
 
 
 @pytest.fixture
@@ -54,3 +54,27 @@ def test_the_text_of_a_target_holds_no_secret() -> None:
     assert "s3cret" not in repr(target)
     assert target.authorization is not None
     assert target.authorization.startswith("Basic ")
+
+
+@pytest.mark.parametrize(
+    ("location", "shown"),
+    [
+        ("http://other.example:8080/new/", "http://other.example:8080/new/"),
+        ("/new", "https://h:443/new"),
+        ("https://user:s3cret-pw@other.example/x?token=s3cret", "https://other.example/x?…"),
+        ("https://other.example/hooks/s3cret-path-of-ours", "https://other.example/***/***"),
+        ("https://other.example/t/0123456789abcdef0123", "https://other.example/t/***"),
+        ("http://[::1", "an invalid address"),
+        ("http://a:b#c@d/", "an invalid address"),
+        ("http://other.example/\x1b[31mred", "http://other.example/\\x1b[31mred"),
+    ],
+)
+def test_the_place_of_a_redirect_is_shown_without_secrets_and_control_characters(location: str, shown: str) -> None:
+    assert shown_location(parse_target("https://h/hooks/s3cret-path-of-ours"), location) == shown
+
+
+@pytest.mark.parametrize("password", ["a#b", "1#b", "1/b", "a?b", "a@b", "[b"])
+def test_raw_signs_in_a_password_are_refused_with_the_remedy(password: str) -> None:
+    with pytest.raises(UsageError, match="percent-encode") as caught:
+        parse_target(f"https://user:{password}@10.0.0.5/hook")
+    assert password not in str(caught.value)
