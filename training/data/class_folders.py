@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from engines.printable import printable
 from streamclf.sources.images import natural_key
 from training.data.clips import SPLITS, Row
-from training.data.file_names import VIDEO_SUFFIXES, as_label, is_system_file, is_unicode
+from training.data.file_names import VIDEO_SUFFIXES, as_label, is_system_file
 from training.data.published_names import ucf101_group
 from training.errors import DataError
 
@@ -203,7 +203,7 @@ def _class_rows(scan: FolderScan) -> list[Row]:
 
 def _row(scan: FolderScan, parts: Sequence[str], *, folder: str, split: str) -> Row:
     label = as_label(folder)
-    if not label or not label.isprintable() or not is_unicode(folder):
+    if not label or printable(label) != label:
         raise DataError(
             f"{printable(scan.root)}: the folder '{printable(folder)}' cannot be a label; rename it in UTF-8, with "
             "printable characters"

@@ -54,7 +54,7 @@ def _read(path: Path, videos: Path | None, number: int, notes: list[str]) -> tup
     try:
         is_file, is_folder = path.is_file(), path.is_dir()
     except (OSError, ValueError) as error:
-        raise DataError(f"{printable(path)[:200]}: cannot be read ({error}); give another data.path") from error
+        raise DataError(f"{printable(path)[:200]}: cannot be read ({getattr(error, 'strerror', error)})") from error
     if is_file:
         base = videos or path.parent
         if path.suffix.lower() in VIDEO_SUFFIXES:

@@ -39,6 +39,8 @@ YOUTUBE_COLUMNS = ("youtube_id", "time_start", "time_end")
 SPLIT_WORDS = frozenset({*SPLITS, "split", "splits", "subset", "set", "fold", "folds", "phase", "partition", "usage"})
 EXAMPLE = "path,label,split,group"
 MAX_VALUES = 8
+MAX_SPLITS = 20
+"""A column with more different values than this holds no splits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +123,7 @@ def _find_split(path: Path, names: Sequence[str], others: Sequence[int], records
                 "or remove it"
             )
         return filled[0]
-    suspects = [index for index in others if index in with_splits or _looks_like_split(names[index])]
+    suspects = [index for index in others if _looks_like_split(names[index]) or _look_like_splits(values[index])]
     suspects = [index for index in suspects if values[index]]
     if suspects:
         given = " and ".join(repr(names[index]) for index in suspects)
@@ -136,6 +138,12 @@ def _find_split(path: Path, names: Sequence[str], others: Sequence[int], records
 def _looks_like_split(name: str) -> bool:
     words = set(re.split(r"[_\d]+", name))
     return bool(words & SPLIT_WORDS) or bool(difflib.get_close_matches(name, ("split", "subset"), cutoff=0.8))
+
+
+def _look_like_splits(values: set[str]) -> bool:
+    """Tell whether one of a few values is the name of a split, or contains one, such as `eval` or `train_1`."""
+    words = {word for value in values for word in re.split(r"[^a-z]+", value)} if len(values) <= MAX_SPLITS else set()
+    return bool(words & {*SPLITS, "eval", "evaluation", "holdout"})
 
 
 def _values(records: Sequence[Record], index: int) -> set[str]:

@@ -38,11 +38,6 @@ def is_listed_by_mistake(path: str) -> bool:
     return name.startswith("._") or in_copies
 
 
-def is_unicode(name: str) -> bool:
-    """Tell whether a file's name is valid UTF-8 on disk."""
-    return not any("\ud800" <= char <= "\udfff" for char in name)
-
-
 def as_label(name: str) -> str:
     """Return the label that a list or a folder gives: composed Unicode (NFC), without spaces at its ends.
 

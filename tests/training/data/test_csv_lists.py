@@ -66,6 +66,8 @@ def test_excel_files_are_read(tmp_path: Path) -> None:
             r"'type' may say which clips .* \('train', 'val'",
         ),
         ("path|label|spilt", ("a", "b", "a"), "'spilt' may say"),
+        ("path|label|stage", ("Train", "Eval", "Train"), "'stage' may say"),
+        ("path|label|part", ("train_1", "2", "3"), "'part' may say"),
         ("path|label|is_train", ("1", "0", "1"), "'is_train' may say"),
         ("path|label|train/test", ("1", "0", "1"), "'train_test' may say"),
         ("path|label|fold", ("0", "1", "2"), r"'fold' holds '0', '1', '2', which are no names of splits"),
