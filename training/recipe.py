@@ -16,6 +16,7 @@ from training.data.windows import WindowsRecipe
 from training.data_section import DataRecipe
 from training.errors import RecipeError
 from training.models import ModelRecipe
+from training.overrides import apply_overrides
 from training.section import Section
 
 MAX_RECIPE_BYTES = 1 << 20
@@ -233,9 +234,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path}: not YAML ({error})") from error
     if not isinstance(tree, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of keys, this is {type(tree).__name__}")
-    _check_overrides(overrides)
-    for override in overrides:
-        _apply_override(tree, override)
+    apply_overrides(tree, overrides)
     return parse_recipe(tree, where=str(path))
 
 
@@ -279,38 +278,3 @@ def _key(tree: dict[str, Any], location: Sequence[int | str]) -> str:
         names.append(str(name))
         node = node[name] if has_name or (isinstance(node, list) and isinstance(name, int)) else None
     return ".".join(names) or "recipe"
-
-
-def _check_overrides(overrides: Sequence[str]) -> None:
-    """Raise `RecipeError` where an override replaces the value of an earlier one."""
-    earlier: dict[str, str] = {}
-    for override in overrides:
-        key = override.partition("=")[0]
-        for other, text in earlier.items():
-            if other == key or other.startswith(f"{key}."):
-                raise RecipeError(f"{override!r}: replaces {text!r}, which was given before it; keep one of them")
-        earlier[key] = override
-
-
-def _apply_override(tree: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise RecipeError(f"{override!r}: an override is key=value, such as optimiser.steps=100")
-    *parents, last = key.split(".")
-    node: Any = tree
-    for parent in parents:
-        child = node[_index(node, parent, override)] if isinstance(node, list) else node.setdefault(parent, {})
-        if not isinstance(child, dict | list):
-            raise RecipeError(f"{override!r}: {parent} is a value, not a section")
-        node = child
-    try:
-        node[_index(node, last, override) if isinstance(node, list) else last] = parse_yaml(text).value
-    except YamlTextError as error:
-        raise RecipeError(f"{override!r}: the value is not YAML ({error})") from error
-
-
-def _index(items: list[Any], name: str, override: str) -> int:
-    """Return `name` as an index of `items`."""
-    if not name.isdigit() or int(name) >= len(items):
-        raise RecipeError(f"{override!r}: {name} selects no item; the list has items 0 to {len(items) - 1}")
-    return int(name)

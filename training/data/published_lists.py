@@ -7,7 +7,7 @@ import os
 import re
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from engines.printable import printable
@@ -60,6 +60,8 @@ def read_published_lists(
         rows = read_lists(lists, videos or path, number)
         near = [] if beside else [lists.folder, *_children(path), *_children(path.absolute().parent)]
         base = _base(rows, [videos] if videos else [path, *near])
+        if base is None and (moved := _by_name(rows, videos or path)):
+            rows, base = moved, videos or path
         if base is None and beside:
             continue
         notes.append(f"the clips and their splits are those of {lists.files[0]}")
@@ -241,6 +243,18 @@ def _base(rows: Sequence[Row], candidates: Sequence[Path]) -> Path | None:
         if any(exists(folder / name) for name in sample):
             return folder
     return None
+
+
+def _by_name(rows: Sequence[Row], folder: Path) -> list[Row]:
+    """Return `rows` with the paths that their clips have below `folder`: converted, or without folders of classes.
+
+    The list is empty where no clip is found. A row whose clip is absent keeps its path.
+    """
+    clips = clips_by_stem(folder)
+    paths = [clips.get(PurePosixPath(row.path).stem) for row in rows]
+    if not any(paths):
+        return []
+    return [replace(row, path=path or row.path) for row, path in zip(rows, paths, strict=True)]
 
 
 def _present_classes(rows: Sequence[Row], base: Path, notes: list[str]) -> list[Row]:

@@ -46,6 +46,16 @@ def test_ucf101_lists_beside_the_clips_are_found(ucf101: Path, path: str) -> Non
     assert "1 of 3 listed classes have no folder and are left out: YoYo" in notes
 
 
+def test_ucf101_clips_may_be_converted_or_without_folders(ucf101: Path) -> None:
+    touch(ucf101, *(f"flat/v_{c}_g0{g}_c01.mp4" for c in ("Punch", "Swing") for g in (1, 8)))
+    rows, base = read_rows(ucf101 / "flat")
+    assert [(row.path, row.label, row.split) for row in rows if row.label == "Punch"] == [
+        ("v_Punch_g01_c01.mp4", "Punch", "test"),
+        ("v_Punch_g08_c01.mp4", "Punch", "train"),
+    ]
+    assert base == ucf101 / "flat"
+
+
 def test_absent_number_of_a_list_is_refused(ucf101: Path) -> None:
     with pytest.raises(DataError, match=r"ucfTrainTestlist: no list 2, only 1; give data\.ucf101_list"):
         read_rows(ucf101 / "UCF-101", ucf101_list=2)
