@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from datetime import datetime
@@ -41,7 +42,8 @@ def run_status(endpoint: str, *, as_json: bool = False, seconds: float | None = 
         if as_json:
             rates = _rates(endpoint, snapshot, heartbeat.time, deadline_s)
             report = _report(endpoint, snapshot, heartbeat, rates)
-            print(orjson.dumps(report, option=orjson.OPT_UTC_Z).decode())
+            sys.stdout.buffer.write(orjson.dumps(report, option=orjson.OPT_UTC_Z) + b"\n")
+            sys.stdout.flush()
             return 0
         table = LiveTable("streamclf status", endpoint)
         for event in snapshot.events:

@@ -69,7 +69,11 @@ def run_query(
             return 0
         rows = query.newest_first(connection, db)
     for row in reversed(rows):
-        print(row[-1] if as_json else _line(*row))
+        if as_json:
+            sys.stdout.buffer.write(row[-1].encode() + b"\n")  # UTF-8, whatever the terminal's encoding
+        else:
+            print(_line(*row))
+    sys.stdout.flush()
     return 0
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import subprocess
+import sys
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -185,3 +188,19 @@ def test_a_query_reads_a_log_that_is_being_written_and_cannot_write(
     assert path.read_bytes() == before
     with query.open_log(path) as connection, pytest.raises(sqlite3.OperationalError, match="readonly"):
         connection.execute("DELETE FROM events")
+
+
+def test_json_is_utf_8_whatever_the_encoding_of_the_terminal(tmp_path: Path) -> None:
+    sink = SqliteSink(tmp_path / "events.db")
+    window = Window(start_s=1.0, end_s=3.5, frames=32)
+    prediction = Prediction(
+        stream="door", epoch=EPOCH, offset=1, previous=0, time=NOW, window=window, model="m@1", top=(("café 🚗", 0.5),)
+    )
+    sink.write([prediction], Position(EPOCH, 1))
+    sink.close()
+    command = [sys.executable, "-m", "streamclf", "query", str(tmp_path / "events.db")]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([*command, "--json"], env=environment, capture_output=True, timeout=60, check=True)
+    assert json.loads(done.stdout)["top"][0][0] == "café 🚗"
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=True)
+    assert b"caf\\xe9 \\U0001f697" in done.stdout
