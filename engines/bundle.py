@@ -74,8 +74,11 @@ class ModelSpec(BaseModel):
     chunks: int = Field(ge=1, le=1024, description="T: chunks in one window")
     whole_clips: Literal["windows", "stretch"] = Field(
         "windows",
-        description="how to classify a whole clip: in windows at `fps`, or stretched to one window (evaluation only; "
-        "a live stream always comes in windows)",
+        description="how to classify a whole clip: in windows at `fps`, or stretched to one window (a live stream "
+        "always comes in windows)",
+    )
+    short_clips: Literal["hold", "loop"] = Field(
+        "hold", description="how to fill a window that is longer than its clip: hold the last frame, or loop the clip"
     )
     feature_shape: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1, max_length=3)
     metrics: dict[str, float] = Field(default_factory=dict, description="on the model's own test split")
@@ -225,7 +228,10 @@ def write_spec(path: Path, fields: Mapping[str, Any]) -> Bundle:
     """
     names = sorted(item.name for item in path.iterdir() if item.is_file() and item.name != SPEC_FILE)
     spec = ModelSpec.model_validate({**fields, "files": {name: _sha256(path / name) for name in names}})
-    text = json.dumps(spec.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    values = spec.model_dump(mode="json")
+    if spec.short_clips == "hold":
+        del values["short_clips"]  # so that an older version, which refuses keys that it does not know, reads it
+    text = json.dumps(values, indent=2, ensure_ascii=False)
     (path / SPEC_FILE).write_text(text + "\n", encoding="utf-8")
     return load_bundle(path)
 

@@ -70,7 +70,7 @@ class Capture:
         self._status = StatusReporter(job.stream, producer, self._sampler, silence_is_stall=not job.source.ends)
         self._stages = open_stages(f"capture-{job.stream}")
         self._frozen_detector = FrozenDetector()
-        self._is_frozen = False
+        self._is_frozen = self._has_warned = False
         self._backoff = Backoff()
 
     def run(self) -> int:
@@ -136,8 +136,17 @@ class Capture:
                         builder.render(placements)
                 is_first = False
                 self._previews.update(frame)
+                if frame.discontinuity:
+                    self._warn(source)
         finally:
+            self._warn(source)
             self._status.on_disconnect(source)
+
+    def _warn(self, source: Source) -> None:
+        """Log a film's fault, once however often the film is played."""
+        if source.warning is not None and not self._has_warned:
+            self._has_warned = True
+            log.warning("%s: %s", self._job.stream, source.warning)
 
     def _wake_reader(self, chunk: ChunkMeta, pixels: U8) -> None:
         # A full pipe already holds enough bytes to wake the classifier; a broken one means that it is being restarted.

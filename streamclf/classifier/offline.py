@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -15,31 +15,43 @@ from engines.arrays import F32, U8
 from engines.bundle import ModelSpec
 from streamclf.classifier.prediction import TOP_K
 from streamclf.config.source import SourceConfig
-from streamclf.sources import open_source
+from streamclf.errors import SourceError
+from streamclf.sources import Source, open_source
+from streamclf.units import NS
 from streamclf.windows.assembler import Window, WindowAssembler
-from streamclf.windows.chunks import read_chunks
-from streamclf.windows.sampling import ChunkMeta
+from streamclf.windows.chunks import ChunkBuilder, read_chunks
+from streamclf.windows.clip_layout import MEASURED_WINDOWS, STRETCH_STEPS, Layout, spread_windows, stretch_windows
+from streamclf.windows.sampling import ChunkMeta, ChunkSampler
+from streamclf.windows.segments import SegmentSink
 
 if TYPE_CHECKING:
     from engines.protocol import Engine
 
 
+MAX_WINDOWS = 1_000_000
+"""The results of all windows of a file are kept in memory. This is a film of two days with chunks of 0.2 s."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowResult:
-    """One classified window; `probabilities` is (K,) float32."""
+    """One classified window, its media time in seconds; `probabilities` is (K,) float32."""
 
-    window: Window
+    start_s: float
+    end_s: float
     probabilities: F32
 
-    @property
-    def start_s(self) -> float:
-        """Media time of the window's first frame, seconds."""
-        return self.window.start_pts_ns / 1e9
 
-    @property
-    def end_s(self) -> float:
-        """Media time at which the window's last frame ends, seconds."""
-        return self.window.end_pts_ns / 1e9
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileResult:
+    """The classified windows of a file, in order.
+
+    `short_clip`: how a clip that is shorter than a window was made to fill the only one; None for longer ones.
+    `warning`: a fault of the file, in one line.
+    """
+
+    windows: Sequence[WindowResult]
+    short_clip: Literal["hold", "loop", "stretch"] | None = None
+    warning: str | None = None
 
 
 def offline_bank_slots(spec: ModelSpec, max_batch: int) -> int:
@@ -68,35 +80,130 @@ def file_chunks(spec: ModelSpec, path: Path) -> Generator[tuple[ChunkMeta, U8], 
     The file stays open until the generator ends: close it if you do not read it to its end.
     """
     with open_source(file_stream(path)) as source:
-        yield from read_chunks(
-            source,
-            fps=spec.fps,
-            frames_per_chunk=spec.frames_per_chunk,
-            height=spec.height,
-            width=spec.width,
-            resize=spec.resize,
-        )
+        yield from _chunks(spec, source)
 
 
-def classify_file(engine: Engine, path: Path, *, hop: int = 1) -> Iterator[WindowResult]:
-    """Yield the classified windows of a file in order, each as soon as it is classified. Raises `SourceError`.
+def classify_file(engine: Engine, path: Path, *, hop: int = 1) -> FileResult:
+    """Classify the windows of a file. Raises `SourceError`. The engine's bank needs `offline_bank_slots`.
 
-    The engine's bank needs `offline_bank_slots`.
+    A clip shorter than a window is classified as `python -m training evaluate` does.
     """
     spec = engine.spec
-    assembler = WindowAssembler(chunks=spec.chunks, hop=hop, slots=offline_bank_slots(spec, engine.max_batch))
-    with closing(file_chunks(spec, path)) as chunks:
+    classifier = _WindowClassifier(engine, hop)
+    windows: list[WindowResult] = []
+    with open_source(file_stream(path)) as source, closing(_chunks(spec, source)) as chunks:
         while batch := list(islice(chunks, engine.max_batch)):
-            yield from _classify_batch(engine, batch, assembler)
-
-
-def _classify_batch(
-    engine: Engine, batch: Sequence[tuple[ChunkMeta, U8]], assembler: WindowAssembler
-) -> Iterator[WindowResult]:
-    placed = [assembler.place(meta) for meta, _ in batch]
-    engine.encode(np.stack([pixels for _, pixels in batch]), np.array([slot for slot, _ in placed], np.int32))
-    windows = [window for _, window in placed if window]
+            windows += classifier.classify(batch)
+            if len(windows) > MAX_WINDOWS:
+                raise SourceError(f"{path}: more than {MAX_WINDOWS} windows; cut the film, or give a larger --hop")
+        warning = source.warning
     if windows:
-        rows = engine.classify(np.stack([window.slots for window in windows]))
-        for window, row in zip(windows, rows, strict=True):
-            yield WindowResult(window=window, probabilities=row)
+        return FileResult(windows=windows, warning=warning)
+    fill = "stretch" if spec.whole_clips == "stretch" else spec.short_clips
+    return FileResult(windows=[_classify_short_clip(engine, path)], short_clip=fill, warning=warning)
+
+
+def _chunks(spec: ModelSpec, source: Source) -> Generator[tuple[ChunkMeta, U8], None, None]:
+    yield from read_chunks(
+        source,
+        fps=spec.fps,
+        frames_per_chunk=spec.frames_per_chunk,
+        height=spec.height,
+        width=spec.width,
+        resize=spec.resize,
+    )
+
+
+class _WindowClassifier:
+    """Classify the windows of consecutive chunks. While an image is held, nothing is computed again."""
+
+    def __init__(self, engine: Engine, hop: int) -> None:
+        spec = engine.spec
+        self._engine = engine
+        self._assembler = WindowAssembler(chunks=spec.chunks, hop=hop, slots=offline_bank_slots(spec, engine.max_batch))
+        self._before: ChunkMeta | None = None
+        self._held: tuple[int, F32] | None = None  # of a window of one image: its chunks' only slot, its probabilities
+
+    def classify(self, batch: Sequence[tuple[ChunkMeta, U8]]) -> Iterator[WindowResult]:
+        """Encode a batch of chunks, and yield the windows that end in it."""
+        slots: list[int] = []
+        pixels: list[U8] = []
+        windows: list[Window] = []
+        for meta, chunk in batch:
+            is_same = self._is_same(meta)
+            slot, window = self._assembler.place(meta, reused=is_same)
+            if not is_same:
+                slots.append(slot)
+                pixels.append(chunk)
+            if window is not None:
+                windows.append(window)
+        if slots:
+            self._engine.encode(np.stack(pixels), np.array(slots, np.int32))
+        yield from self._results(windows)
+
+    def _is_same(self, meta: ChunkMeta) -> bool:
+        """Return whether all frames of this chunk, and of the one before it, are the same image."""
+        before, self._before = self._before, meta
+        return (
+            before is not None
+            and (before.segment, before.index + 1) == (meta.segment, meta.index)
+            and before.duplicates == before.frames
+            and meta.duplicates == meta.frames
+        )
+
+    def _results(self, windows: Sequence[Window]) -> Iterator[WindowResult]:
+        single = [int(window.slots[0]) if (window.slots == window.slots[0]).all() else None for window in windows]
+        before = [None if self._held is None else self._held[0], *single]
+        is_held = [slot is not None and slot == before[place] for place, slot in enumerate(single)]
+        new = [window.slots for window, held in zip(windows, is_held, strict=True) if not held]
+        rows = iter(self._engine.classify(np.stack(new)) if new else ())
+        for window, slot, held in zip(windows, single, is_held, strict=True):
+            row = self._held[1] if held and self._held is not None else next(rows)
+            self._held = None if slot is None else (slot, row)
+            yield WindowResult(start_s=window.start_pts_ns / NS, end_s=window.end_pts_ns / NS, probabilities=row)
+
+
+def _classify_short_clip(engine: Engine, path: Path) -> WindowResult:
+    """Fill a window with a clip that is shorter, or stretch the clip. Raises `SourceError`.
+
+    The probabilities are those of `python -m training evaluate`: a mean over a few windows, if the clip is stretched.
+    """
+    spec = engine.spec
+    is_stretched = spec.whole_clips == "stretch"
+    steps = STRETCH_STEPS if is_stretched else 1
+    sampler = ChunkSampler(spec.fps * steps, spec.frames_per_chunk * steps)
+    sink = SegmentSink(sampler, (spec.frames_per_chunk * steps, spec.height, spec.width, 3))
+    builder = ChunkBuilder(sampler, sink, height=spec.height, width=spec.width, resize=spec.resize)
+    with open_source(file_stream(path)) as source:
+        for frame in source:
+            builder.push(frame)
+    clip = sink.longest()
+    if clip is None:
+        raise SourceError(f"{path}: no frame of it could be sampled; play the file to check it, or record it again")
+    layout = _whole_clip(len(clip.frames), spec)
+    chunks = clip.frames[layout.frames].reshape(-1, *spec.chunk_shape)
+    rows = [_classify_window(engine, chunks[window]) for window in layout.windows]
+    start_s = clip.start_ns / NS
+    return WindowResult(
+        start_s=start_s,
+        end_s=start_s + len(clip.frames) / (spec.fps * steps),
+        probabilities=np.stack(rows).mean(axis=0, dtype=np.float64).astype(np.float32),
+    )
+
+
+def _classify_window(engine: Engine, chunks: U8) -> F32:
+    """Classify one window of chunks (T, t, H, W, 3) -> (K,)."""
+    slots = np.arange(len(chunks), dtype=np.int32)
+    for first in range(0, len(chunks), engine.max_batch):
+        part = slice(first, first + engine.max_batch)
+        engine.encode(np.ascontiguousarray(chunks[part]), slots[part])
+    row: F32 = engine.classify(slots[None])[0]
+    return row
+
+
+def _whole_clip(length: int, spec: ModelSpec) -> Layout:
+    """Lay out the windows of a clip shorter than a window, of `length` frames, as the bundle says."""
+    t, chunks = spec.frames_per_chunk, spec.chunks
+    if spec.whole_clips == "stretch":
+        return stretch_windows(length, frames_per_chunk=t, chunks=chunks, count=MEASURED_WINDOWS)
+    return spread_windows(length, frames_per_chunk=t, chunks=chunks, count=MEASURED_WINDOWS, fill=spec.short_clips)

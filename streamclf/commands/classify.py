@@ -17,7 +17,7 @@ from engines.opening import open_engine
 from engines.printable import path_text, printable
 from engines.protocol import Engine
 from streamclf.builtin_models import find_bundle
-from streamclf.classifier.offline import WindowResult, classify_file, offline_bank_slots, ranked
+from streamclf.classifier.offline import FileResult, WindowResult, classify_file, offline_bank_slots, ranked
 from streamclf.commands.annotate import SUFFIXES, write_annotated
 from streamclf.errors import SourceError, UsageError
 from streamclf.redact import redact
@@ -27,6 +27,8 @@ from streamclf.runtime.child import configure_logging
 MAX_BATCH = 16
 UNLIMITED_WIDTH = 10_000
 """In a file or a pipe, a long label stays on one line."""
+FILLS = {"hold": "its last frame is held", "loop": "it is repeated", "stretch": "it is stretched"}
+"""How a window is filled that is longer than the clip."""
 
 
 def run_classify(
@@ -51,34 +53,38 @@ def run_classify(
     try:
         for path in files:
             try:
-                results = list(classify_file(engine, path, hop=hop))
-                if not results:
-                    raise SourceError(
-                        f"{path}: too short; a window of {engine.spec.id} takes {engine.spec.window_s:g} s without "
-                        "a gap; give a longer clip"
-                    )
+                result = classify_file(engine, path, hop=hop)
                 if output is not None:
-                    write_annotated(path, output, results, engine.spec.labels)
+                    write_annotated(path, output, result.windows, engine.spec.labels)
             except SourceError as error:
                 print(f"streamclf: {printable(redact(str(error)))}", file=sys.stderr)
                 failed += 1
                 continue
-            _print_results(path, engine, results, as_json=as_json)
+            if result.warning is not None:
+                print(f"streamclf: warning: {printable(result.warning)}", file=sys.stderr)
+            _print_result(path, engine, result, as_json=as_json)
     finally:
         engine.close()
     return 1 if failed else 0
 
 
-def to_json(path: Path, engine: Engine, results: Sequence[WindowResult]) -> dict[str, Any]:
-    """Return the object that `--json` prints for one file."""
-    return {
+def to_json(path: Path, engine: Engine, result: FileResult) -> dict[str, Any]:
+    """Return the object that `--json` prints for one file. `short_clip` and `warning` are there only if they apply."""
+    spec = engine.spec
+    found: dict[str, Any] = {
         "file": path_text(path),
-        "model": engine.spec.id,
+        "model": spec.id,
         "windows": [
-            {"start_s": round(r.start_s, 6), "end_s": round(r.end_s, 6), "top": ranked(r, engine.spec.labels)}
-            for r in results
+            {"start_s": round(window.start_s, 6), "end_s": round(window.end_s, 6), "top": ranked(window, spec.labels)}
+            for window in result.windows
         ],
     }
+    if result.short_clip is not None:
+        clip_s = result.windows[0].end_s - result.windows[0].start_s
+        found["short_clip"] = {"fill": result.short_clip, "clip_s": round(clip_s, 6), "window_s": spec.window_s}
+    if result.warning is not None:
+        found["warning"] = printable(result.warning)
+    return found
 
 
 def _open(model: str, *, hop: int, backend: Backend, precision: Precision) -> Engine:
@@ -105,16 +111,21 @@ def _check_output(output: Path, files: Sequence[Path]) -> None:
         raise UsageError(f"-o {output}: {output.absolute().parent} does not exist; create it first")
 
 
-def _print_results(path: Path, engine: Engine, results: Sequence[WindowResult], *, as_json: bool) -> None:
+def _print_result(path: Path, engine: Engine, result: FileResult, *, as_json: bool) -> None:
     if as_json:
-        sys.stdout.buffer.write(orjson.dumps(to_json(path, engine, results)) + b"\n")
+        sys.stdout.buffer.write(orjson.dumps(to_json(path, engine, result)) + b"\n")
         sys.stdout.buffer.flush()
         return
-    print(f"{printable(path)}  ({engine.spec.id}, {len(results)} windows)")
+    spec, windows = engine.spec, result.windows
+    count = f"{len(windows)} windows"
+    if result.short_clip is not None:
+        clip_s = windows[0].end_s - windows[0].start_s
+        count = f"a clip of {clip_s:.1f} s, shorter than a window of {spec.window_s:g} s: {FILLS[result.short_clip]}"
+    print(f"{printable(path)}  ({spec.id}, {count})")
     table = Table("from", "to", "label", "p", box=None)
-    for run in _group_by_label(results):
-        label = engine.spec.labels[int(run[0].probabilities.argmax())]
-        mean = sum(float(result.probabilities.max()) for result in run) / len(run)
+    for run in _group_by_label(windows):
+        label = spec.labels[int(run[0].probabilities.argmax())]
+        mean = sum(float(window.probabilities.max()) for window in run) / len(run)
         begin, end = f"{run[0].start_s:.1f} s", f"{run[-1].end_s:.1f} s"
         table.add_row(begin, end, Text(printable(label), label_hex(label)), f"{mean:.2f}")
     console = Console()

@@ -15,7 +15,7 @@ from av.packet import Packet
 
 from streamclf.errors import SourceError, SourceRefusedError
 from streamclf.redact import redact
-from streamclf.sources.av_opening import choose_stream, film_clock, prepare_stream, to_ns
+from streamclf.sources.av_opening import choose_stream, declared_ns, film_clock, prepare_stream, to_ns
 from streamclf.sources.corruption import DamageTracker
 from streamclf.sources.decoded_frame import DecodedFrame, oriented, plausible_aspect
 from streamclf.sources.failure_messages import (
@@ -43,6 +43,7 @@ from streamclf.sources.hw_decode import (
 )
 from streamclf.sources.long_pictures import FilmFrameSelector
 from streamclf.sources.packet_kind import PacketClassifier
+from streamclf.units import NS
 
 TOLERANT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 """A title in another encoding is no reason to refuse a file. From PyAV 19 on the option is not needed."""
@@ -143,6 +144,17 @@ class AvContainer:
     def is_multipart(self) -> bool:
         """Whether the video arrives as images with headers of their own."""
         return self._container.format.name == "mpjpeg"
+
+    @property
+    def shortfall_s(self) -> tuple[float, float] | None:
+        """Return (declared, read) duration of a film that ended earlier than it declares, in seconds; else None."""
+        declared = None if self._clock is None else declared_ns(self._container, self._stream)
+        if self._clock is None or declared is None or self._clock.joined:
+            return None
+        length_ns, slack_ns = declared
+        # The last picture may last as long as others, if the file does not say how long it lasts.
+        is_short = length_ns - self._clock.end_ns > max(slack_ns, 2 * self._clock.longest_ns)
+        return (length_ns / NS, self._clock.end_ns / NS) if is_short else None
 
     def set_frame_selector(self, selector: FrameSelector) -> None:
         """Skip frames that `selector` does not need."""

@@ -24,6 +24,11 @@ RESTARTS = 0x200
 GUESSED_TIMES = frozenset({"avi"})
 """Formats without presentation times. FFmpeg derives them from decoding order, often wrongly if there are B frames."""
 
+DECLARING_FORMATS = frozenset({"mp4", "matroska", "flv"})
+"""Formats that declare a duration, where FFmpeg reports it even if less is there. AVI is another one."""
+CUT_SHORT_NS = NS // 2
+"""A film that ends earlier than declared by more than this is cut short."""
+
 
 def choose_stream(container: InputContainer, shown: str) -> VideoStream:
     """Return the largest video stream. Raises `SourceError` if there is none that can be decoded."""
@@ -69,6 +74,26 @@ def film_clock(container: InputContainer, stream: VideoStream) -> FilmClock:
         restarts=bool(int(container.format.flags) & RESTARTS),
         guessed=container.format.name in GUESSED_TIMES,
     )
+
+
+def declared_ns(container: InputContainer, stream: VideoStream) -> tuple[int, int] | None:
+    """Return the declared duration of the video, and how much less of it is no sign that the file was cut short.
+
+    None for formats that declare none: FFmpeg then estimates a duration from the data that is there.
+    """
+    names = set(container.format.name.split(","))
+    if "avi" in names:  # FFmpeg reduces the duration of a file that is too short, but not the number of frames
+        frames_ns = round(stream.frames * NS / stream.average_rate) if stream.average_rate else 0
+        return (frames_ns, CUT_SHORT_NS) if frames_ns else None
+    if not names & DECLARING_FORMATS:
+        return None
+    if stream.duration is not None:
+        return to_ns(stream.duration, stream.time_base), CUT_SHORT_NS
+    if not container.duration or container.duration < 0:
+        return None
+    whole_ns = container.duration * 1000
+    is_alone = len(container.streams) == 1  # other streams may be longer than the video
+    return whole_ns, CUT_SHORT_NS if is_alone else max(4 * CUT_SHORT_NS, whole_ns // 10)
 
 
 def to_ns(value: int, time_base: Fraction | None) -> int:

@@ -114,6 +114,11 @@ class FileSource(Source):
                 return
             yield self._frame(decoded, decoded.pts_ns, begins=is_first, discontinuity=is_first and not first_run)
             is_first = False
+        if (shortfall := self._container.shortfall_s) is not None:
+            self.warning = (
+                f"{self._path}: cut short: it declares {shortfall[0]:.1f} s, {shortfall[1]:.1f} s of it could be read; "
+                "copy or record it again"
+            )
 
     def _frame(self, decoded: DecodedFrame, pts_ns: int, *, begins: bool, discontinuity: bool) -> Frame:
         self._index += 1

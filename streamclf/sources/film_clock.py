@@ -84,7 +84,10 @@ class FilmClock:
         self._packets = 0
         self._last_ns: int | None = None
         self._duration_ns = 0
-        self._joined = False
+        self.joined = False
+        """Whether the film joins recordings, or has a jump in time that is an error."""
+        self.longest_ns = 0
+        """The longest time that a picture lasted."""
         self._wrapped_ns = 0
         self._offset_ns: int | None = None
 
@@ -92,6 +95,11 @@ class FilmClock:
     def offset_ns(self) -> int | None:
         """Media time less time stamp; None before the first frame that has a time stamp."""
         return None if self._offset_ns is None else self._offset_ns + self._wrapped_ns
+
+    @property
+    def end_ns(self) -> int:
+        """Media time at which the last frame ends."""
+        return 0 if self._last_ns is None else self._last_ns + self._step_ns()
 
     @property
     def orderly(self) -> bool:
@@ -144,7 +152,7 @@ class FilmClock:
             media_ns = follows_ns
         elif current is not before or self._offset_ns is None:
             assert current is not None
-            self._joined |= last_ns is not None
+            self.joined |= last_ns is not None
             # Leading packets that could not be decoded have their place in time, too.
             lead_ns = value_ns - current.first_ns
             media_ns = follows_ns + (lead_ns if 0 <= lead_ns <= LATE_NS else 0)
@@ -155,9 +163,10 @@ class FilmClock:
             if value_ns == shown_ns:
                 media_ns = max(follows_ns, last_ns + 1)
             elif last_ns - media_ns > LATE_NS or media_ns - last_ns > self._longest_ns(last_ns):
-                media_ns, self._joined = follows_ns, True
+                media_ns, self.joined = follows_ns, True
                 self._offset_ns = media_ns - value_ns
             media_ns = max(media_ns, last_ns + 1)
+        self.longest_ns = max(self.longest_ns, media_ns - (last_ns or 0))
         self._last_ns, self._duration_ns = media_ns, duration_ns
         return media_ns
 
@@ -230,7 +239,7 @@ class FilmClock:
 
     def _longest_ns(self, last_ns: int) -> int:
         """Return how long the picture at `last_ns` may last."""
-        if self._declared_ns is None or self._joined:
+        if self._declared_ns is None or self.joined:
             return self._max_picture_ns
         left_ns = self._declared_ns + DECLARED_SLACK_NS - last_ns
         return max(min(self._max_picture_ns, left_ns), MAX_STREAM_PICTURE_NS)

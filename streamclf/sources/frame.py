@@ -103,6 +103,8 @@ class Source(ABC):
     """Number of packets so far that the network lost, if the source can count them."""
     dropped_by_sender: int = 0
     """Number of frames so far that the sender reports as dropped."""
+    warning: str | None = None
+    """A fault of a film that shows at its end, in one line: it is shorter than it declares."""
     stale: int = 0
     """Number of frames so far that the source dropped because a stall had made them old."""
 

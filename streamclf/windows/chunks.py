@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -32,6 +32,7 @@ class ChunkBuilder:
         self._height, self._width, self._resize = height, width, resize
         self._previous: Frame | None = None
         self._pixels: U8 | None = None
+        self._held: tuple[Any, U8] | None = None
 
     def push(self, frame: Frame, *, discontinuity: bool = False) -> int:
         """Sample and render the next frame. Returns the number of chunks that it completes."""
@@ -55,6 +56,7 @@ class ChunkBuilder:
             broken=frame.broken,
             discontinuity=is_new,
             continues=continues,
+            repeated=frame.repeated,
         )
         # Of two frames with the same time the sampler keeps the first. Keeping the frame costs nothing, because it is
         # not yet converted to RGB.
@@ -74,14 +76,22 @@ class ChunkBuilder:
         for placement, frame in placements:
             if placement.position == 0 or self._pixels is None:
                 self._pixels = self._sink.begin()
-            if placement.duplicate and placement.position > 0:
+            if not placement.duplicate:
+                frame.to_rgb(self._height, self._width, self._resize, out=self._pixels[placement.position])
+            elif placement.position > 0:
                 self._pixels[placement.position] = self._pixels[placement.position - 1]
             else:
-                frame.to_rgb(self._height, self._width, self._resize, out=self._pixels[placement.position])
+                self._pixels[0] = self._held_pixels(frame)
             if placement.chunk is not None:
                 self._sink.commit(placement.chunk)
                 completed += 1
         return completed
+
+    def _held_pixels(self, frame: Frame) -> U8:
+        """Return a rendered frame that fills several chunks. It is rendered once, however long it is shown."""
+        if self._held is None or self._held[0] is not frame.image:
+            self._held = (frame.image, frame.to_rgb(self._height, self._width, self._resize))
+        return self._held[1]
 
 
 def read_chunks(

@@ -225,6 +225,11 @@ class ChunkSampler:
         """Number of the current segment."""
         return self._segment
 
+    @property
+    def segment_start_ns(self) -> int:
+        """Media time at which the current segment begins."""
+        return self._sampler.point_ns(0)
+
     def push(
         self,
         pts_ns: int,
@@ -234,8 +239,12 @@ class ChunkSampler:
         broken: bool = False,
         discontinuity: bool = False,
         continues: bool = False,
+        repeated: bool = False,
     ) -> tuple[FramePlacement, ...]:
-        """Add the next frame. Returns the placements that it causes, in order. `continues`: see `Sampler`."""
+        """Add the next frame. Returns the placements that it causes, in order.
+
+        `continues`: see `Sampler`. `repeated`: the image is that of the frame before.
+        """
         if not broken:
             self._damaged_since_ns = None
         elif self._too_damaged(pts_ns, discontinuity):
@@ -244,7 +253,11 @@ class ChunkSampler:
             return ()
         counts = self._sampler.push(pts_ns, discontinuity or self._broken, continues)
         self._broken = False
-        previous, current = self._seen, _LastFrame(pts_ns, captured_ns, corrupt or broken, counts.current)
+        previous = self._seen
+        # The points of this segment that the image fills already.
+        is_same = repeated and previous is not None and not counts.new_segment
+        shown = previous.points + counts.previous if is_same and previous is not None else 0
+        current = _LastFrame(pts_ns, captured_ns, corrupt or broken, shown + counts.current)
         if counts.new_segment:
             self._begin_segment()
         elif previous is not None and pts_ns == previous.pts_ns:
@@ -255,7 +268,7 @@ class ChunkSampler:
         placements: list[FramePlacement] = []
         if counts.previous and previous is not None:
             placements += [self._place(previous, True, previous.points > 0 or i > 0) for i in range(counts.previous)]
-        placements += [self._place(current, False, i > 0) for i in range(counts.current)]
+        placements += [self._place(current, False, shown > 0 or i > 0) for i in range(counts.current)]
         self._seen = current
         return tuple(placements)
 

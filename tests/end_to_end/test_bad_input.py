@@ -1,6 +1,7 @@
 """Mistakes of users: each is reported in one line with value and remedy, with the right exit code and no traceback."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -48,10 +49,29 @@ def test_a_file_that_is_no_video_is_reported(here: Path, capsys: pytest.CaptureF
         assert message in one_line(capsys)
 
 
-def test_an_error_about_a_short_film_says_how_long_a_window_is(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_clip(here / "short.mp4", frames=3)
-    assert classify("short.mp4", "--json") == 1
-    assert "short.mp4: too short; a window of brightness@1 takes 0.8 s" in one_line(capsys)
+def test_a_clip_shorter_than_a_window_is_classified_and_marked(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_clip(here / "short.mp4", frames=10)
+    assert classify("short.mp4", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(window["start_s"], window["end_s"]) for window in found["windows"]] == [(0.0, 0.4)]
+    assert found["short_clip"] == {"fill": "hold", "clip_s": 0.4, "window_s": 0.8}
+    assert classify("short.mp4") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "a clip of 0.4 s, shorter than a window of 0.8 s: its last frame is held" in shown
+
+
+def test_a_film_cut_short_is_classified_with_a_warning(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = write_clip(here / "whole.mkv", frames=100).read_bytes()
+    (here / "cut.mkv").write_bytes(whole[: len(whole) // 2])
+    assert classify("whole.mkv", "--json") == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "warning" not in json.loads(out)
+    assert classify("cut.mkv", "--json") == 0
+    out, err = capsys.readouterr()
+    warning = json.loads(out)["warning"]
+    assert re.fullmatch(r"cut\.mkv: cut short: it declares 4\.0 s, [12]\.\d s of it could be read; copy .*", warning)
+    assert err == f"streamclf: warning: {warning}\n"
 
 
 def test_a_bad_file_does_not_stop_the_others(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

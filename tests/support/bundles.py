@@ -17,9 +17,12 @@ SHARPNESS = 0.05
 
 
 def make_brightness_bundle(
-    path: Path, *, chunks: int = 4, frames_per_chunk: int = 2, size: int = 16, fps: float = 10.0
+    path: Path, *, chunks: int = 4, frames_per_chunk: int = 2, size: int = 16, fps: float = 10.0, **spec: str
 ) -> Bundle:
-    """Write a bundle to the new directory `path`: feature (3,) = mean of each channel, logits = +-0.05 (mean - 128)."""
+    """Write a bundle to the new directory `path`: feature (3,) = mean of each channel, logits = +-0.05 (mean - 128).
+
+    `spec`: other fields of `spec.json`.
+    """
     path.mkdir(parents=True)
     chunk = (frames_per_chunk, size, size, 3)
     encoder = _graph(
@@ -65,6 +68,7 @@ def make_brightness_bundle(
             "frames_per_chunk": frames_per_chunk,
             "chunks": chunks,
             "feature_shape": (3,),
+            **spec,
         },
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 from pydantic import ValidationError
 
 from engines.arrays import U8
@@ -14,7 +13,8 @@ from streamclf.classifier.offline import file_stream
 from streamclf.errors import SourceError
 from streamclf.sources import Resize, open_source
 from streamclf.windows.chunks import ChunkBuilder
-from streamclf.windows.sampling import ChunkMeta, ChunkSampler
+from streamclf.windows.sampling import ChunkSampler
+from streamclf.windows.segments import SegmentSink
 from training.data.file_names import unreadable_reason
 from training.errors import DataError
 
@@ -64,7 +64,7 @@ def decode_clip(path: Path, spec: DecodeSpec) -> DecodedClip:
     if reason := unreadable_reason(path):
         raise DataError(f"{printable(path)}: {reason}")
     sampler = ChunkSampler(spec.fps * spec.steps, spec.frames_per_chunk * spec.steps)
-    sink = _SegmentSink(sampler, (spec.frames_per_chunk * spec.steps, spec.height, spec.width, 3))
+    sink = SegmentSink(sampler, (spec.frames_per_chunk * spec.steps, spec.height, spec.width, 3))
     builder = ChunkBuilder(sampler, sink, height=spec.height, width=spec.width, resize=spec.resize)
     try:
         with open_source(file_stream(path)) as source:
@@ -80,49 +80,12 @@ def decode_clip(path: Path, spec: DecodeSpec) -> DecodedClip:
         raise DataError(f"{printable(path)}: cannot be opened ({error.errors()[0]['msg']}); rename it") from error
     except (SourceError, OSError, ValueError) as error:
         raise DataError(f"{printable(path)}: {printable(str(error).removeprefix(f'{path}: '))}") from error
-    segments = sink.segments()
-    if not segments:
+    longest = sink.longest()
+    if longest is None:
         raise DataError(f"{path}: no frame of it could be sampled; play the file to check it, or record it again")
-    longest = max(segments, key=len)
     return DecodedClip(
-        frames=longest,
-        elsewhere=sum(len(segment) for segment in segments) - len(longest),
+        frames=longest.frames,
+        elsewhere=sampler.sampled - len(longest.frames),
         duplicates=sink.duplicates,
         undecodable=undecodable,
     )
-
-
-class _SegmentSink:
-    """Keep every chunk of a file, unfinished chunks too, sorted by segment."""
-
-    def __init__(self, sampler: ChunkSampler, shape: tuple[int, int, int, int]) -> None:
-        self._sampler, self._shape = sampler, shape
-        self._segments: dict[int, list[U8]] = {}
-        self._buffer: U8 | None = None
-        self._segment = self._abandoned = 0
-        self.duplicates = 0
-
-    def begin(self) -> U8:
-        """Return the buffer of a new chunk. If a segment's end left the last chunk unfinished, keep its frames."""
-        self._keep(self._sampler.dropped_partial - self._abandoned)
-        self._abandoned = self._sampler.dropped_partial
-        self._segment = self._sampler.segment
-        self._buffer = np.empty(self._shape, np.uint8)
-        return self._buffer
-
-    def commit(self, chunk: ChunkMeta) -> int:
-        """Keep the current chunk, which is full."""
-        self._keep(chunk.frames)
-        self.duplicates += chunk.duplicates
-        return 0
-
-    def segments(self) -> list[U8]:
-        """Return the frames of each segment, after the last frame of the file."""
-        sampler = self._sampler
-        self._keep((sampler.sampled - sampler.dropped_partial) % self._shape[0])
-        return [np.concatenate(chunks) for chunks in self._segments.values()]
-
-    def _keep(self, frames: int) -> None:
-        if self._buffer is not None and frames:
-            self._segments.setdefault(self._segment, []).append(self._buffer[:frames])
-        self._buffer = None

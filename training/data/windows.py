@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from engines.arrays import I64
+from streamclf.windows.clip_layout import (
+    MEASURED_WINDOWS,
+    Fill,
+    Layout,
+    fill_indices,
+    spread_windows,
+    stretch_windows,
+)
 from training.data.shape import Shape
 from training.section import Section
-
-Fill = Literal["hold", "loop"]
-"""How to fill a window that is longer than its clip: hold the first and last frame, or loop the clip."""
-
-SHORTER_SHARE = 0.85
-"""The share of a stretched clip that its second and later windows show."""
 
 
 class WindowsRecipe(Section):
@@ -35,7 +36,10 @@ class WindowsRecipe(Section):
         "hold", description="how to fill a window that is longer than its clip: hold its last frame, or loop it"
     )
     measured: int = Field(
-        5, ge=0, le=1000, description="windows of a validation clip whose probabilities are averaged; 0: all windows"
+        MEASURED_WINDOWS,
+        ge=0,
+        le=1000,
+        description="windows of a validation clip whose probabilities are averaged; 0: all windows",
     )
     balanced: bool = Field(True, description="draw all classes equally often, however many clips each of them has")
     views: int = Field(
@@ -47,19 +51,6 @@ class WindowsRecipe(Section):
         if not 0.1 <= self.span[0] <= self.span[1] <= 1:
             raise ValueError(f"span={list(self.span)}: give two shares between 0.1 and 1, the smaller first")
         return self
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
-    """The chunks of a clip, and the windows that they form.
-
-    `frames`: (n * t,) indices into the clip, t for each of n chunks. `windows`: (W, T) chunk numbers. `filled`: how
-    many of `frames` replace frames that the clip does not have.
-    """
-
-    frames: I64
-    windows: I64
-    filled: int
 
 
 def validation_layout(length: int, shape: Shape, windows: WindowsRecipe) -> Layout:
@@ -74,51 +65,6 @@ def validation_layout(length: int, shape: Shape, windows: WindowsRecipe) -> Layo
         chunks=shape.chunks,
         count=windows.measured,
         fill=windows.short_clips,
-    )
-
-
-def fill_indices(indices: I64, length: int, fill: Fill) -> I64:
-    """Replace indices outside 0..length - 1 by indices inside."""
-    return indices % length if fill == "loop" else indices.clip(0, length - 1)
-
-
-def spread_windows(length: int, *, frames_per_chunk: int, chunks: int, count: int, fill: Fill) -> Layout:
-    """Spread `count` windows evenly over a clip of `length` frames. Windows begin where serving begins a chunk.
-
-    A `count` of 0 takes every window, as `streamclf classify` does. A clip shorter than a window gives one window,
-    with frames filled in.
-
-    Ten frames, t=2, T=3, count=2: the chunks are 01 23 45 67 89, the windows (0, 1, 2) and (2, 3, 4).
-    """
-    total = max(length // frames_per_chunk, chunks)
-    frames = np.arange(total * frames_per_chunk)
-    last = total - chunks
-    starts = np.arange(last + 1)
-    if 0 < count <= last:
-        starts = np.unique(
-            (np.linspace(0, last, count + 2)[1:-1] if count == 1 else np.linspace(0, last, count)).round()
-        )
-    windows = starts.astype(np.int64)[:, None] + np.arange(chunks)
-    return Layout(
-        frames=fill_indices(frames, length, fill), windows=windows, filled=max(frames_per_chunk * chunks - length, 0)
-    )
-
-
-def stretch_windows(length: int, *, frames_per_chunk: int, chunks: int, count: int) -> Layout:
-    """Lay out the whole clip of `length` frames as one window, and `count` - 1 windows over most of it.
-
-    Frames are repeated or left out evenly to fill a window. Windows share no chunks.
-    """
-    window = frames_per_chunk * chunks
-    spans = [(0.0, 1.0)]
-    if count > 1:
-        starts = np.linspace(0, 1 - SHORTER_SHARE, count - 1)
-        spans += [(float(start), float(start) + SHORTER_SHARE) for start in starts]
-    indices = [_spread(begin * (length - 1), end * (length - 1), window) for begin, end in spans]
-    return Layout(
-        frames=np.concatenate(indices),
-        windows=np.arange(len(spans) * chunks).reshape(-1, chunks),
-        filled=max(window - length, 0),
     )
 
 
@@ -159,7 +105,3 @@ def draw_stretched(
     end = begin + share * (length - 1)
     shift = rng.uniform(-jitter, jitter, window) * (end - begin) / max(window - 1, 1)
     return np.round(np.linspace(begin, end, window) + shift).astype(np.int64).clip(0, length - 1)
-
-
-def _spread(begin: float, end: float, window: int) -> I64:
-    return np.round(np.linspace(begin, end, window)).astype(np.int64)

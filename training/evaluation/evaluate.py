@@ -21,6 +21,7 @@ from engines.protocol import Engine
 from streamclf.builtin_models import find_bundle
 from streamclf.errors import StreamclfError
 from streamclf.sources import Resize
+from streamclf.windows.clip_layout import STRETCH_STEPS
 from training.data.clip_cache import check_unreadable
 from training.data.clip_lists import read_rows
 from training.data.clips import Clips, split_name
@@ -36,8 +37,6 @@ from training.fit.run_folder import RECIPE_FILE, load_run, run_labels
 from training.fit.train import open_session, validate
 from training.models import ClipModel
 
-STRETCH_STEPS = 4
-"""Frames decoded for each frame at the model's rate, where a clip is stretched to one window."""
 MAX_BATCH = 16
 
 
@@ -195,6 +194,7 @@ def bundle_reader(bundle: Bundle, windows: int | None) -> ClipReader:
         ),
         windows=WindowsRecipe(
             fit="stretch" if spec.whole_clips == "stretch" else "rate",
+            short_clips=spec.short_clips,
             measured=default if windows is None else windows,
         ),
         resize=spec.resize,

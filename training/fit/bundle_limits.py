@@ -30,6 +30,7 @@ def spec_fields(recipe: Recipe, labels: Sequence[str], metrics: Mapping[str, flo
         "fps": recipe.fps,
         "frames_per_chunk": recipe.model.frames_per_chunk,
         "chunks": recipe.model.chunks,
+        "short_clips": recipe.windows.short_clips,
         "whole_clips": "stretch" if recipe.windows.fit == "stretch" else "windows",
         "metrics": {name: round(float(value), 5) for name, value in metrics.items()},
     }

@@ -179,6 +179,22 @@ def test_a_file_goes_into_the_ring_chunk_by_chunk(clip: Path) -> None:
     assert (counters["width"], counters["height"], counters["corrupt"]) == (320, 180, 0)
 
 
+@pytest.mark.parametrize("loop", [False, True])
+def test_a_film_cut_short_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture, loop: bool) -> None:
+    whole = write_clip(tmp_path / "whole.mkv", frames=100).read_bytes()
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole[: len(whole) // 2])
+    with make_setup(StreamConfig(url=str(cut), pace="fast", loop=loop)) as setup:
+        if loop:
+            with running(setup, FakeProducer()):
+                setup.wait_chunks(30)  # at least three times the film
+        else:
+            assert Capture(setup.job, FakeProducer(), setup.stop).run() == EXIT_ENDED
+    logged = [record.message for record in caplog.records if "cut short" in record.message]
+    assert len(logged) == 1
+    assert "cut.mkv: cut short: it declares 4.0 s, " in logged[0]
+
+
 @pytest.mark.parametrize("watched", [False, True])
 def test_frames_that_no_chunk_needs_are_skipped_unless_previews_are_wanted(tmp_path: Path, watched: bool) -> None:
     """A preview needs every frame."""

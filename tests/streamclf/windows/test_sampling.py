@@ -129,6 +129,23 @@ def test_frames_of_a_slow_camera_are_repeated_and_counted() -> None:
     assert all(chunk.duplicates == 2 for chunk in made[1:])
 
 
+def test_a_repeated_image_is_a_duplicate_once_it_was_sampled() -> None:
+    sampler = ChunkSampler(10, 1)
+    duplicates = []
+    for at_ms, repeated in ((0, False), (40, False), (140, True), (240, True), (340, False), (440, True)):
+        placements = sampler.push(at_ms * MS, 0, continues=at_ms > 0, repeated=repeated)
+        duplicates += [placement.duplicate for placement in placements]
+    assert duplicates == [False, False, True, False, True]  # 0, 40 (first at 140 ms), 240, 340 and its repetition
+
+
+def test_a_film_has_no_gaps() -> None:
+    sampler = ChunkSampler(10, 1)
+    for at_ms in (0, 40, 80, 3000, 3040):
+        sampler.push(at_ms * MS, 0, continues=at_ms > 0)
+    assert sampler.segment == 1
+    assert sampler.completed == 31
+
+
 def test_a_camera_slower_than_the_chunk_rate_makes_no_gaps() -> None:
     _, made = chunks(range(0, 6000, 500), fps=10, frames_per_chunk=1)
     assert len({chunk.segment for chunk in made}) == 2  # the first interval looks like a gap
