@@ -112,6 +112,17 @@ class RtspClient:
         text = REASONS[kind] if kind else f"the server refuses the request ({status}); check the URL and the server"
         raise SourceRefusedError(f"{self._shown}: {text}")
 
+    def refusal(self, reason: str) -> SourceError:
+        """Return the error for data that exceeds a limit or is not RTSP.
+
+        It is not an `UnsupportedStreamError`: FFmpeg has no such limits, and follows redirects to any host with the
+        password.
+        """
+        return SourceError(
+            f"{self._shown}: the server sends {reason}; check address and server, or set demuxer: ffmpeg "
+            "if you trust it"
+        )
+
     def send_packet(self, channel: int, data: bytes) -> None:
         """Send a packet on an interleaved channel."""
         head = bytes([0x24, channel]) + len(data).to_bytes(2, "big")
@@ -166,7 +177,7 @@ class RtspClient:
         try:
             items = self.framing.feed(data)
         except MalformedMessageError as error:
-            raise UnsupportedStreamError(str(error)) from None
+            raise self.refusal(str(error)) from None
         for item in items:
             if isinstance(item, ReceivedPackets):
                 self._early.append(item)

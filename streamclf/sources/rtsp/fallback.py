@@ -12,7 +12,10 @@ MAX_ENTRIES = 400
 
 
 class UnsupportedStreamError(SourceError):
-    """This client does not support the server or its video, but FFmpeg may. The text says why, in a few words."""
+    """This client does not support the server or its video, but FFmpeg may. The text says why, in a few words.
+
+    A server that sends something else than RTSP, or more than our limits, is refused instead: FFmpeg never sees it.
+    """
 
 
 class FallbackCache:

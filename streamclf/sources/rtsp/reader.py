@@ -147,7 +147,7 @@ class RtspReader:
                     if waited_s > max(KEY_FRAME_S, self._timeouts.read_s):
                         raise SourceError(f"{self._shown}: {no_key_frame_message(waited_s)}")
                 elif waited_s > max(NO_FRAME_S, self._timeouts.read_s):
-                    if not self._frame_count:
+                    if not self._frame_count and not self._media.malformed:
                         FALLBACK_CACHE.add(self._url, "its frames could not be decoded")
                     raise SourceError(f"{self._shown}: {no_frame_message(waited_s, self.undecodable)}")
                 self._read(self._data_at + self._timeouts.read_s)

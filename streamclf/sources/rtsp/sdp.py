@@ -10,6 +10,7 @@ from itertools import islice
 
 from streamclf.errors import SourceError
 from streamclf.sources.rtsp.fallback import UnsupportedStreamError
+from streamclf.sources.rtsp.message import MalformedMessageError
 
 MAX_SDP_BYTES = 64 << 10
 MAX_LINES = 1024
@@ -69,10 +70,11 @@ class _SdpSection:
 def parse_sdp(body: bytes) -> Presentation:
     """Parse an SDP and return its first video track that we can read.
 
-    Raises `UnsupportedStreamError` if FFmpeg may be able to read one, `SourceError` if there is no video.
+    Raises `UnsupportedStreamError` if FFmpeg may be able to read one, `SourceError` if there is no video, and
+    `MalformedMessageError` if the SDP exceeds a limit or holds a value that we must not use.
     """
     if len(body) > MAX_SDP_BYTES:
-        raise UnsupportedStreamError(f"a description of {len(body)} bytes; at most {MAX_SDP_BYTES} are read")
+        raise MalformedMessageError(f"a description of {len(body)} bytes; at most {MAX_SDP_BYTES} are read")
     session, *media = _sections(body.decode("utf-8", "replace"))
     videos = [section for section in media if section.kind == "video"]
     if not videos:
@@ -185,7 +187,7 @@ def _control(section: _SdpSection) -> str:
     """Return the control URL. It becomes part of a request's first line, so it must not be able to end that line."""
     control = section.of("control")
     if len(control) > MAX_CONTROL_CHARS or not all("!" <= char <= "~" for char in control):
-        raise UnsupportedStreamError("an invalid control URL")
+        raise MalformedMessageError("an invalid control URL")
     return control
 
 

@@ -17,7 +17,7 @@ from streamclf.sources.rtsp.connection import RtspConnection, StopRequestedError
 from streamclf.sources.rtsp.fallback import UnsupportedStreamError
 from streamclf.sources.rtsp.framing import ReceivedPackets
 from streamclf.sources.rtsp.media import TrackReceiver
-from streamclf.sources.rtsp.message import RtspMessage
+from streamclf.sources.rtsp.message import MalformedMessageError, RtspMessage
 from streamclf.sources.rtsp.sdp import Presentation, parse_sdp
 
 MAX_REDIRECTIONS = 3
@@ -126,7 +126,10 @@ class RtspSession:
             response = self._client.request("DESCRIBE", address.url, self._deadline, Accept="application/sdp")
             if response.status == 200:
                 base = response.header("content-base") or response.header("content-location") or address.url
-                return parse_sdp(response.body), self._base(base, address)
+                try:
+                    return parse_sdp(response.body), self._base(base, address)
+                except MalformedMessageError as error:
+                    raise self._client.refusal(str(error)) from None
             if response.status not in (301, 302, 303, 305, 307, 308):
                 self._client.raise_for_status(response.status)
             address = resolve_redirect(address, response.header("location"), self._shown)
@@ -176,7 +179,7 @@ class RtspSession:
         name, *parameters = header.split(";")
         name = name.strip()
         if len(name) > 256 or not all("!" <= char <= "~" for char in name):
-            raise UnsupportedStreamError("a session with an unusable identifier")
+            raise self._client.refusal("a session with an unusable identifier")
         self._client.session = name
         for parameter in parameters:
             key, _, value = parameter.partition("=")

@@ -353,48 +353,74 @@ def test_a_stop_request_ends_the_wait_for_a_silent_server() -> None:
 
 
 @pytest.fixture
-def scripted_server() -> Iterator[tuple[str, list[bytes]]]:
-    """A server that accepts one connection and sends the given responses, one for each request."""
+def scripted_server() -> Iterator[tuple[str, list[bytes], list[bytes]]]:
+    """A server that sends the given responses on each connection, one for each request.
+
+    Yields its URL, the responses, and the first request of each connection.
+    """
     responses: list[bytes] = []
+    requests: list[bytes] = []
     with socket.create_server((HOST, 0)) as listener:
 
         def respond() -> None:
-            peer, _ = listener.accept()
-            with peer, suppress(OSError):
-                for part in responses:
-                    peer.recv(4096)
-                    peer.sendall(part)
-                peer.settimeout(5)
-                while peer.recv(4096):
-                    pass
+            while True:
+                peer, _ = listener.accept()
+                with peer, suppress(OSError):
+                    for i, part in enumerate(responses):
+                        request = peer.recv(4096)
+                        requests.extend([request] if i == 0 else [])
+                        peer.sendall(part)
+                    peer.settimeout(5)
+                    while peer.recv(4096):
+                        pass
 
-        thread = threading.Thread(target=respond, daemon=True)
-        thread.start()
-        yield f"rtsp://{HOST}:{listener.getsockname()[1]}/x", responses
-        thread.join(10)
+        def serve() -> None:
+            with suppress(OSError):  # the test has ended
+                respond()
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"rtsp://{HOST}:{listener.getsockname()[1]}/x", responses, requests
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+ODD_CONTROL = b"m=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/9\r\na=control:a b \r\n"
+OK = b"RTSP/1.0 200 OK\r\nCSeq: 1\r\n\r\n"
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "answers",
     [
-        b"HTTP/1.1 400 Bad Request\r\n\r\n",
-        b"\0" * 100,
-        b"RTSP/1.0 200 OK\r\nContent-Length: 99999999\r\n\r\n",
-        b"RTSP/1.0 200 OK\r\n" + b"A: b\r\n" * 100 + b"\r\n",
-        b"RTSP/1.0 200 " + b"x" * 70_000,
+        [b"HTTP/1.1 400 Bad Request\r\n\r\n"],
+        [b"\0" * 100],
+        [b"RTSP/1.0 200 OK\r\nContent-Length: 99999999\r\n\r\n"],
+        [b"RTSP/1.0 200 OK\r\n" + b"A: b\r\n" * 100 + b"\r\n"],
+        [b"RTSP/1.0 200 " + b"x" * 70_000],
+        [OK, b"RTSP/1.0 200 OK\r\nCSeq: 2\r\nContent-Length: 1900000000\r\n\r\nv=0"],
+        [
+            OK,
+            b"RTSP/1.0 200 OK\r\nCSeq: 2\r\nContent-Length: 58\r\n\r\n" + ODD_CONTROL,
+        ],
     ],
-    ids=["HTTP", "zeros", "a huge body", "many headers", "an endless line"],
+    ids=["HTTP", "zeros", "a huge body", "many headers", "an endless line", "a huge description", "an invalid URL"],
 )
-def test_responses_that_are_not_rtsp_are_unsupported(scripted_server: tuple[str, list[bytes]], answer: bytes) -> None:
-    url, responses = scripted_server
-    responses.append(answer)
-    with pytest.raises(SourceError, match="demuxer: ffmpeg may read it"):
-        live(url, open_timeout_s=1)
+def test_data_that_our_client_refuses_never_reaches_ffmpeg(
+    scripted_server: tuple[str, list[bytes], list[bytes]], answers: list[bytes]
+) -> None:
+    """FFmpeg would read 1.9 GB into memory, and would send the password to any host that a server redirects to."""
+    url, responses, requests = scripted_server
+    responses += answers
+    with pytest.raises(SourceError, match=r"the server sends .*; check address and server") as caught:
+        live(url.replace("//", "//ann:geheim@"), demuxer="auto", open_timeout_s=2)
+    assert "geheim" not in str(caught.value)
+    assert len(requests) == 1
+    assert b"User-Agent: streamclf" in requests[0]
 
 
-def test_an_incomplete_response_fails_after_the_open_timeout(scripted_server: tuple[str, list[bytes]]) -> None:
-    url, responses = scripted_server
-    responses.append(b"RTSP/1.0 200 OK\r\nCSeq: 1\r\n\r\n")
+def test_an_incomplete_response_fails_after_the_open_timeout(
+    scripted_server: tuple[str, list[bytes], list[bytes]],
+) -> None:
+    url, responses, _ = scripted_server
+    responses.append(OK)
     responses.append(b"RTSP/1.0 200 OK\r\nCSeq: 2\r\nContent-Length: 50\r\n\r\nv=0")
     with pytest.raises(SourceError, match=r"no video within 0.5 s \(open_timeout_s\)"):
         live(url, open_timeout_s=0.5)

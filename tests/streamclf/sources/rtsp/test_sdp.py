@@ -7,6 +7,7 @@ import base64
 import pytest
 
 from streamclf.sources.rtsp.fallback import UnsupportedStreamError
+from streamclf.sources.rtsp.message import MalformedMessageError
 from streamclf.sources.rtsp.sdp import parse_sdp
 
 SPS, PPS = b"\x67\x42\x00\x1e\xab", b"\x68\xce\x3c\x80"
@@ -57,13 +58,23 @@ def test_an_h265_description_with_invalid_values_uses_defaults() -> None:
         (["m=video 0 udp 96", "a=rtpmap:96 H264/90000"], "media over UDP, not RTP"),
         (["m=video 0 RTP/AVP 96", "a=rtpmap:96 H264/9", "a=fmtp:96 packetization-mode=2"], "out of order"),
         (["m=video 0 RTP/AVP 96", "a=rtpmap:96 H265/9", "a=fmtp:96 sprop-max-don-diff=2"], "out of order"),
-        (["m=video 0 RTP/AVP 96", "a=rtpmap:96 H264/9", "a=control:a b"], "invalid control URL"),
         (["m=video"], "not RTP"),
         ([], "without media"),
-        (["x" * 70_000], "at most 65536 are read"),
     ],
 )
 def test_an_unsupported_description_is_reported_in_printable_text(lines: list[str], why: str) -> None:
     with pytest.raises(UnsupportedStreamError, match=why) as caught:
         parse_sdp(sdp(*lines))
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        (["m=video 0 RTP/AVP 96", "a=rtpmap:96 H264/9", "a=control:a b"], "invalid control URL"),
+        (["x" * 70_000], "at most 65536 are read"),
+    ],
+)
+def test_a_description_beyond_the_limits_is_refused_and_not_left_to_ffmpeg(lines: list[str], why: str) -> None:
+    with pytest.raises(MalformedMessageError, match=why):
+        parse_sdp(sdp(*lines))
