@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from engines.bundle import Bundle
+from engines.bundle import SPEC_FILE, Bundle
 from training.data.shape import Shape
 from training.errors import FolderError
 from training.evaluation.summary import summarise_network
 from training.export.front_matter import front_matter
 from training.export.golden import render_windows
 from training.export.onnx import export_bundle
+from training.fit.run_folder import RECIPE_FILE
 from training.importing.config import FolderConfig
-from training.importing.folder import read_config
+from training.importing.folder import CONFIG_FILE, read_config
 from training.importing.labels import read_class_names
 from training.importing.model import build_model, fit_config, load_model
 from training.importing.processor import ImageProcessor, read_processor
@@ -81,6 +82,13 @@ def read_folder(
     """Read the folder's configuration and processor. `weights`: see `read_class_names`. Raises `FolderError`."""
     if not folder.is_dir():
         raise FolderError(f"{folder}: no such folder; give a folder that contains config.json")
+    if not (folder / CONFIG_FILE).exists():
+        for name, remedy in (
+            (RECIPE_FILE, "export this run with: python -m training export"),
+            (SPEC_FILE, "this bundle needs no import"),
+        ):
+            if (folder / name).is_file():
+                raise FolderError(f"{folder}: has {name}, so it is not a Hugging Face folder; {remedy}")
     config = read_config(folder)
     classes = read_class_names(folder, config, weights=weights)
     config = config.model_copy(update={"id2label": dict(enumerate(classes.names))})

@@ -69,12 +69,12 @@ class FolderConfig(BaseModel):
     def _fits(self) -> FolderConfig:
         if self.problem_type not in (None, "single_label_classification"):
             raise ValueError(
-                f"problem_type={self.problem_type}: the engine's probabilities of all classes sum to 1, so it cannot "
-                "run a model with independent probabilities (multi-label) or with a number as output (regression); "
+                f"problem_type={self.problem_type!r:.80}: the engine's probabilities of all classes sum to 1, so it "
+                "cannot run a model with independent probabilities (multi-label) or a number as output (regression); "
                 "fine-tune the model with problem_type=single_label_classification"
             )
         if self.hidden_act not in ACTIVATIONS:
-            raise ValueError(f"hidden_act={self.hidden_act}: must be one of {', '.join(ACTIVATIONS)}")
+            raise ValueError(f"hidden_act={self.hidden_act!r:.80}: must be one of {', '.join(ACTIVATIONS)}")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(f"hidden_size={self.hidden_size}: not a multiple of {self.num_attention_heads} heads")
         if sorted(self.id2label) != list(range(len(self.id2label))):

@@ -34,11 +34,11 @@ def read_config(folder: Path) -> FolderConfig:
     tree = read_json(folder / CONFIG_FILE)
     kind = tree.get("model_type")
     if not isinstance(kind, str) or kind not in CONFIGS:
-        raise FolderError(f"{folder / CONFIG_FILE}: model_type={kind!r}: only {', '.join(CONFIGS)} can be imported")
+        raise FolderError(f"{folder / CONFIG_FILE}: model_type={kind!r:.80}: only {', '.join(CONFIGS)} can be imported")
     config = validate_config(CONFIGS[kind], tree, folder)
     if config.architectures and not any(name.endswith("ForVideoClassification") for name in config.architectures):
         raise FolderError(
-            f"{folder / CONFIG_FILE}: architectures={list(config.architectures)}: has no classifier; "
+            f"{folder / CONFIG_FILE}: architectures={list(config.architectures)!r:.200}: has no classifier; "
             "give the folder of a model fine-tuned for video classification"
         )
     return config
@@ -59,6 +59,8 @@ def validate_config(kind: type[FolderConfig], tree: dict[str, Any], folder: Path
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object of at most `MAX_JSON_BYTES`. Raises `FolderError`."""
     try:
+        if path.exists() and not path.is_file():  # reading a pipe would block for ever
+            raise FolderError(f"{path}: not a file; download the folder again")
         if path.stat().st_size > MAX_JSON_BYTES:
             raise FolderError(f"{path}: {path.stat().st_size} bytes, at most {MAX_JSON_BYTES}")
         tree = json.loads(path.read_text(encoding="utf-8"))

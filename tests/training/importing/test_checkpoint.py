@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -194,3 +195,34 @@ def test_sizes_in_the_config_do_not_allocate_memory(
     (folder / "config.json").write_text(json.dumps({**tree, **changes}))
     with pytest.raises(FolderError, match=message):
         import_folder(folder, tmp_path / "bundle")
+
+
+def test_a_run_and_a_bundle_are_not_taken_for_a_checkpoint(tmp_path: Path) -> None:
+    for name, remedy in (("recipe.yaml", "export this run with"), ("spec.json", "this bundle needs no import")):
+        (tmp_path / name).write_text("{}")
+        with pytest.raises(FolderError, match=remedy):
+            import_folder(tmp_path, tmp_path / "bundle")
+        (tmp_path / name).unlink()
+
+
+@pytest.mark.timeout(20)
+def test_pipes_instead_of_files_do_not_block(saved: Path, tmp_path: Path) -> None:
+    for name in ("config.json", "preprocessor_config.json", WEIGHTS):
+        folder = Path(shutil.copytree(saved, tmp_path / name))
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+        with pytest.raises(FolderError):
+            import_folder(folder, tmp_path / "bundle")
+
+
+def test_errors_about_large_values_stay_short(saved: Path, tmp_path: Path) -> None:
+    text = "\x1b[2J" + "x" * 500_000
+    changes = ({"model_type": text}, {"hidden_act": text}, {"problem_type": text}, {"architectures": [text]})
+    for number, change in enumerate(changes):
+        folder = Path(shutil.copytree(saved, tmp_path / str(number)))
+        tree = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**tree, **change}))
+        with pytest.raises(FolderError) as caught:
+            import_folder(folder, tmp_path / "bundle")
+        assert len(str(caught.value)) < 800
+        assert "\x1b" not in str(caught.value)

@@ -126,7 +126,7 @@ def saved_vivit(tmp_path_factory):
     [
         ({"model_type": "bert"}, "model_type='bert'"),
         ({"architectures": ["VivitModel"]}, "has no classifier"),
-        ({"hidden_act": "relu6"}, "hidden_act=relu6"),
+        ({"hidden_act": "relu6"}, "hidden_act='relu6'"),
         ({"num_attention_heads": 5}, "not a multiple of 5 heads"),
         ({"num_frames": 5}, "num_frames=5"),
         ({"image_size": 40}, "image_size="),

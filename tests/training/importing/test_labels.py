@@ -60,8 +60,8 @@ def test_the_bundle_says_that_the_checkpoint_names_no_classes(saved: Path, tmp_p
     ("changes", "message"),
     [
         ({"problem_type": "multi_label_classification"}, "independent probabilities"),
-        ({"problem_type": "regression"}, "problem_type=regression"),
-        ({"problem_type": "ranking"}, "problem_type=ranking"),
+        ({"problem_type": "regression"}, "problem_type='regression'"),
+        ({"problem_type": "ranking"}, "problem_type='ranking'"),
         ({"id2label": {"0": "a", "1": "b"}}, "id2label names 2 classes, but the classifier has 3 outputs"),
         ({"id2label": {"0": "a"}}, "id2label names 1 classes, but the classifier has 3 outputs"),
         ({"id2label": {"0": "a", "1": "b", "2": "c", "3": "d"}}, "names 4 classes"),
