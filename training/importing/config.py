@@ -219,7 +219,8 @@ class VideoPrismConfig(FolderConfig):
     num_temporal_layers: int = Field(4, ge=1, le=512)
     intermediate_size: int = Field(3072, ge=1, le=1 << 18)
     hidden_act: str = "gelu_python"
-    attn_logit_softcapping: float = Field(50.0, gt=0)
+    attn_logit_softcapping: float = Field(50.0, gt=0, le=1e6)
+    qkv_bias: bool = True
 
     _both = field_validator("image_size", mode="before")(_pair)
 
@@ -263,6 +264,7 @@ class VJepa2Config(FolderConfig):
     num_hidden_layers: int = Field(24, ge=1, le=512)
     num_pooler_layers: int = Field(3, ge=0, le=512)
     mlp_ratio: float = Field(4.0, gt=0, le=64)
+    qkv_bias: bool = True
 
     @model_validator(mode="after")
     def _fits_the_tubelet(self) -> VJepa2Config:

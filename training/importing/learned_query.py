@@ -34,7 +34,7 @@ class LearnedQueryPooling(nn.Module):
 
 
 def convert_pooling(
-    tensors: CheckpointTensors, theirs: str, ours: str, *, query: Tensor, scale: Tensor, heads: int
+    tensors: CheckpointTensors, theirs: str, ours: str, *, query: Tensor, scale: Tensor, heads: int, bias: bool = True
 ) -> State:
     """Convert the projections q, k and v of `theirs` to a `LearnedQueryPooling` named `ours`.
 
@@ -43,7 +43,7 @@ def convert_pooling(
     """
     dim, width = query.numel(), heads * scale.numel()
     weights = {name: tensors.pop(f"{theirs}.{name}_proj.weight", (width, dim)).double() for name in "qkv"}
-    biases = {name: tensors.pop_bias(f"{theirs}.{name}_proj.bias", width) for name in "qkv"}
+    biases = {name: tensors.pop_bias(f"{theirs}.{name}_proj.bias", width, bias=bias) for name in "qkv"}
     projected = weights["q"] @ query.double() + biases["q"].double()
     scaled = projected.reshape(heads, -1) * scale.double()
     keys, values = (weights[name].reshape(heads, -1, dim) for name in "kv")

@@ -39,17 +39,17 @@ class CheckpointTensors:
         """Remove and return a module's weight and bias under our name."""
         return {f"{ours}.{kind}": self.pop(f"{theirs}.{kind}") for kind in ("weight", "bias")}
 
-    def projections(self, theirs: str, ours: str, names: Mapping[str, str], dim: int) -> State:
-        """Remove and return an attention's projections under our names; a missing bias becomes zeros."""
+    def projections(self, theirs: str, ours: str, names: Mapping[str, str], dim: int, *, bias: bool = True) -> State:
+        """Remove and return an attention's projections under our names; without `bias` theirs have none."""
         state: State = {}
         for their_name, our_name in names.items():
             state[f"{ours}.{our_name}.weight"] = self.pop(f"{theirs}.{their_name}.weight")
-            state[f"{ours}.{our_name}.bias"] = self.pop_bias(f"{theirs}.{their_name}.bias", dim)
+            state[f"{ours}.{our_name}.bias"] = self.pop_bias(f"{theirs}.{their_name}.bias", dim, bias=bias)
         return state
 
-    def pop_bias(self, name: str, width: int) -> Tensor:
-        """Remove and return a bias of `width` values; a missing one is zeros."""
-        return self.pop(name, (width,)) if name in self.state else torch.zeros(width)
+    def pop_bias(self, name: str, width: int, *, bias: bool = True) -> Tensor:
+        """Remove and return `width` values, or return zeros if there is no `bias`."""
+        return self.pop(name, (width,)) if bias else torch.zeros(width)
 
     def patch_embedding(self, theirs: str, ours: str) -> State:
         """Convert a 3D convolution (D, 3, t, p, p) to a 2D one (D, 3 t, p, p), frames outermost."""

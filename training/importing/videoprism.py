@@ -137,7 +137,7 @@ def convert_videoprism(config: VideoPrismConfig, tensors: CheckpointTensors, *, 
     values = config.intermediate_size // heads
     per_dim = F.softplus(tensors.pop("head.per_dim_scale", (values,)).double())
     scale = per_dim * _R_SOFTPLUS_0 / math.sqrt(values)
-    state |= convert_pooling(tensors, "head", "head.pool", query=query, scale=scale, heads=heads)
+    state |= convert_pooling(tensors, "head", "head.pool", query=query, scale=scale, heads=heads, bias=config.qkv_bias)
     state |= tensors.renamed("head.o_proj", "head.out")
     return state | _norm(tensors, "head_layernorm", "head.norm_pooled") | tensors.renamed("classifier", "head.classify")
 
@@ -152,7 +152,9 @@ def _norm(tensors: CheckpointTensors, theirs: str, ours: str) -> State:
 def _layer(config: VideoPrismConfig, tensors: CheckpointTensors, theirs: str, ours: str) -> State:
     """Rename the tensors of one transformer layer."""
     names = {"q_proj": "q", "k_proj": "k", "v_proj": "v"}
-    state = tensors.projections(f"{theirs}.attention", f"{ours}.attention", names, config.hidden_size)
+    state = tensors.projections(
+        f"{theirs}.attention", f"{ours}.attention", names, config.hidden_size, bias=config.qkv_bias
+    )
     state |= tensors.renamed(f"{theirs}.attention.o_proj", f"{ours}.attention.out")
     state |= _norm(tensors, f"{theirs}.layernorm_before", f"{ours}.norm1")
     state |= _norm(tensors, f"{theirs}.layernorm_after", f"{ours}.norm2")

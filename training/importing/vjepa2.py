@@ -114,10 +114,9 @@ def convert_vjepa2(config: VJepa2Config, tensors: CheckpointTensors) -> State:
     dim, heads = config.hidden_size, config.num_attention_heads
     tensors.drop("vjepa2.predictor.")  # it predicts masked tubelets in pretraining; the classifier does not read it
     state = tensors.patch_embedding("vjepa2.encoder.embeddings.patch_embeddings.proj", "encoder.project")
-    names = {"query": "q", "key": "k", "value": "v", "proj": "out"}
     for index in range(config.num_hidden_layers):
         theirs, ours = f"vjepa2.encoder.layer.{index}", f"head.layers.{index}"
-        state |= tensors.projections(f"{theirs}.attention", f"{ours}.attention", names, dim)
+        state |= _encoder_attention(config, tensors, f"{theirs}.attention", f"{ours}.attention")
         state |= _mlp_and_norms(tensors, theirs, ours, norm="norm")
     state |= tensors.renamed("vjepa2.encoder.layernorm", "head.norm")
     names = {"q_proj": "q", "k_proj": "k", "v_proj": "v", "out_proj": "out"}
@@ -132,6 +131,13 @@ def convert_vjepa2(config: VJepa2Config, tensors: CheckpointTensors) -> State:
     state |= convert_pooling(tensors, f"{cross}.cross_attn", "head.pool", query=query[0], scale=scale, heads=heads)
     state |= _mlp_and_norms(tensors, cross, "head", norm="layer_norm")
     return state | tensors.renamed("classifier", "head.classify")
+
+
+def _encoder_attention(config: VJepa2Config, tensors: CheckpointTensors, theirs: str, ours: str) -> State:
+    """Rename the projections of one attention of the encoder."""
+    names = {"query": "q", "key": "k", "value": "v"}
+    state = tensors.projections(theirs, ours, names, config.hidden_size, bias=config.qkv_bias)
+    return state | tensors.renamed(f"{theirs}.proj", f"{ours}.out")
 
 
 def _mlp_and_norms(tensors: CheckpointTensors, theirs: str, ours: str, *, norm: str) -> State:

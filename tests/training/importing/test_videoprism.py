@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from support.checkpoints import (
     LABELS,
     TOLERANCE,
@@ -124,6 +125,20 @@ def test_processors_that_transformers_nests_in_one_file_are_read(tmp_path):
     assert np.abs(expected_logits(folder, frames) - expected).max() < TOLERANCE
 
 
+def test_weights_in_shards_and_in_half_precision_are_read(tmp_path):
+    folder = save(tmp_path / "saved")
+    frames = random_frames(4, 36, 36)
+    model = transformers.VideoPrismForVideoClassification.from_pretrained(folder).to(torch.bfloat16)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="20KB")
+    assert len(list(folder.glob("*.safetensors"))) > 2
+    rounded = transformers.VideoPrismForVideoClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)[None] / 255
+    with torch.inference_mode():
+        expected = rounded(pixels).logits.flatten().numpy()
+    assert np.abs(imported_logits(folder, frames) - expected).max() < TOLERANCE
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     return save(tmp_path_factory.mktemp("hf") / "saved")
@@ -138,6 +153,7 @@ def saved(tmp_path_factory):
         ({"num_frames": 8}, "head.positions has shape"),
         ({"num_temporal_layers": 3}, "has no vision_model.temporal_layers.2"),
         ({"num_spatial_layers": 1}, "do not belong to the model, such as vision_model.spatial_layers.1"),
+        ({"qkv_bias": False}, "do not belong to the model, such as head.k_proj.bias"),
         ({"architectures": ["VideoPrismVisionModel"]}, "has no classifier"),
         ({"model_type": "videoprism"}, "model_type='videoprism': only vivit"),
         ({"intermediate_size": 128}, "belong to different models"),
@@ -159,6 +175,8 @@ def test_a_config_that_a_bundle_cannot_express_is_refused(saved, tmp_path, chang
         ({"video_processor_type": "Qwen2VLVideoProcessor"}, "Qwen2VLVideoProcessor"),
         ({"size": {"height": 54, "width": 54}}, "--interpolate-positions"),
         ({"do_pad": True}, "do_pad=true"),
+        ({"do_normalize": True, "image_mean": [float("nan"), 0.5, 0.5]}, "image_mean=[nan, 0.5, 0.5]: must be three"),
+        ({"do_normalize": True, "image_std": 10**400}, "must be three numbers"),
         ({"do_sample_frames": True, "num_frames": 0}, "num_frames=0"),
         ({"do_sample_frames": True, "num_frames": 5}, "num_frames=5, but the model reads 4"),
         ({"do_sample_frames": True, "fps": "fast"}, "fps='fast'"),

@@ -107,6 +107,7 @@ def saved(tmp_path_factory):
         ({"patch_size": 64}, "smaller than one patch"),
         ({"crop_size": 48}, "image_size is"),
         ({"in_chans": 1}, "in_chans"),
+        ({"qkv_bias": False}, "do not belong to the model, such as vjepa2.encoder.layer.0.attention.key.bias"),
         ({"architectures": ["VJEPA2Model"]}, "has no classifier"),
         ({"num_pooler_layers": 2}, "has no pooler.self_attention_layers.1"),
         ({"num_pooler_layers": 0}, "do not belong to the model, such as pooler.self_attention_layers.0"),
