@@ -46,7 +46,7 @@ def read_rows(
     check_labels(rows)
     rows = merge_duplicates(rows, collected)
     if notes is not None:
-        notes += collected
+        notes += map(printable, collected)
     return rows, base
 
 

@@ -64,7 +64,7 @@ def read_published_lists(
             rows, base = moved, videos or path
         if base is None and beside:
             continue
-        notes.append(f"the clips and their splits are those of {lists.files[0]}")
+        notes.append(f"the clips and their splits are those of {printable(lists.files[0])}")
         if base is not None:
             rows = _present_classes(rows, base, notes)
         return rows, base or videos or path

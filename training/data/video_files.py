@@ -112,7 +112,7 @@ class ClipsData(ClipSection):
         split = (
             f"fold {self.fold} of {self.folds} is for validation" if self.folds else "whole groups are for validation"
         )
-        return f"clips of `{path.parent.name or '.'}/{path.name}`; {split}."
+        return f"clips of `{printable(path.parent.name or '.')}/{printable(path.name)}`; {split}."
 
 
 class CachedClips(Clips):

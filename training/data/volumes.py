@@ -17,6 +17,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from engines.arrays import F32, I64, U8
+from engines.printable import printable
 from streamclf.sources.resize import render_bgr
 from training.data.base import ClipSection, given_path
 from training.data.clips import Clips
@@ -84,7 +85,7 @@ class VolumesData(ClipSection):
 
     def card_text(self) -> str:
         """Name the file and its validation split."""
-        return f"volumes of `{self.given_path().name}`; `{self.validation_split}` is for validation."
+        return f"volumes of `{printable(self.given_path().name)}`; `{self.validation_split}` is for validation."
 
 
 class VolumeClips(Clips):
