@@ -28,7 +28,12 @@ app = typer.Typer(
 
 Seconds = Annotated[
     float | None,
-    typer.Option(min=0.1, help="End after this many seconds; default: run until Ctrl-C.", show_default=False),
+    typer.Option(
+        min=0.1,
+        max=3650 * 86400,
+        help="End after this many seconds; default: run until Ctrl-C.",
+        show_default=False,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line on stdout, and nothing else.")]
 JsonObject = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else.")]

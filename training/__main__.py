@@ -12,6 +12,7 @@ import typer
 from engines.backends.names import Precision
 from engines.printable import printable
 from streamclf.errors import OutputError
+from streamclf.redact import redact, redact_uncaught_errors
 from streamclf.runtime.standard_streams import prepare_standard_streams
 from training.errors import RecipeError, RunError, TrainingError
 
@@ -243,7 +244,7 @@ def _biases(given: list[str]) -> dict[str, float]:
 
 def _fail(error: Exception) -> NoReturn:
     """Print one line without a traceback, and exit: with 2 for wrong usage, with 1 for a failure while running."""
-    print(f"training: {printable(error)}", file=sys.stderr)
+    print(f"training: {printable(redact(str(error)))}", file=sys.stderr)
     raise typer.Exit(2 if isinstance(error, RecipeError) else 1)
 
 
@@ -258,6 +259,7 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
 def run() -> None:
     """Run the command line; output that cannot be written is one line on stderr."""
     prepare_standard_streams()
+    redact_uncaught_errors()
     try:
         try:
             app()

@@ -9,6 +9,8 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from streamclf.config.yaml_text import YamlTextError, parse_yaml
+from streamclf.errors import UsageError
+from streamclf.net.trusted_files import read_small_file
 from streamclf.sources import Resize
 from training.data.augment import AugmentRecipe
 from training.data.shape import Shape
@@ -223,11 +225,10 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     `data.parts.1.share=2`. Raises `RecipeError` with the key, the value and the remedy.
     """
     try:
-        if path.stat().st_size > MAX_RECIPE_BYTES:
-            raise RecipeError(f"{path}: {path.stat().st_size} bytes, at most {MAX_RECIPE_BYTES}; is it a recipe?")
-        tree = parse_yaml(path.read_text(encoding="utf-8-sig")).value
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot be read ({error.strerror})") from error
+        data = read_small_file(path, max_bytes=MAX_RECIPE_BYTES, remedy="give the path of a YAML recipe")
+        tree = parse_yaml(data.decode("utf-8-sig")).value
+    except UsageError as error:
+        raise RecipeError(str(error)) from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: not a text file in UTF-8 (byte {error.start}); give a YAML recipe") from error
     except YamlTextError as error:

@@ -1,9 +1,7 @@
 """The base class of all sections of a recipe."""
 
-from pydantic import BaseModel, ConfigDict
+from streamclf.config import section
 
 
-class Section(BaseModel):
-    """A part of a recipe: frozen, and unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Section(section.Section):
+    """A part of a recipe: frozen, and unknown keys and numbers without a limit are refused."""

@@ -7,10 +7,12 @@ import os
 import shutil
 import signal
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.hub_process import wait_until
 from support.live import Setup, assert_unbroken
 from support.service import DEADLINE_S, Service, wait_gone
 from support.watcher import Watcher
@@ -232,3 +234,32 @@ def test_the_service_ends_in_the_middle_of_a_change(setup: Setup) -> None:
         assert service.wait() == 0
         assert time.monotonic() - began < 2.5
         wait_gone(children)
+
+
+def test_a_refused_edit_shows_no_password_and_the_service_goes_on(setup: Setup) -> None:
+    path = setup.write(streams={"stays": setup.film})
+    kept = json.dumps({**setup.config, "publish": {**setup.config["publish"], "keep": "1000000d"}})
+    edits = [
+        "streams: {door: {url: 'rtsp://admin:a[Hidden9]c@10.0.0.5/s1'}}\n",
+        "streams:\n  door: {url: 'rtsp://admin:Hidden9Password@10.0.0.5/s1' transport: tcp}\n",
+        "streams: {door: {push: x, push_secret: [Hidden9Hidden9]}}\n",
+        "streams: {door: {url: 'rtsp://admin:12#Hidden9@10.0.0.5/s1'}}\n",
+        "timezone: &Hidden9 [*Hidden9]\n",
+        kept,
+    ]
+    with Service("run", str(path), cwd=setup.folder) as service, Watcher(service.endpoint) as watcher:
+        wait_prediction(watcher, "stays")
+        for number, text in enumerate(edits, start=1):
+            path.write_text(text)
+            reload(service)
+            wait_until(partial(has_refused, service, number), "the edit to be refused")
+        wait_prediction(watcher, "stays")
+        service.interrupt()
+        service.wait()
+    output = "\n".join(service.lines)
+    assert "Hidden9" not in output
+    assert "Traceback" not in output
+
+
+def has_refused(service: Service, edits: int) -> bool:
+    return sum("the new configuration is refused" in line for line in service.lines) >= edits

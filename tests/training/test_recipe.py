@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +160,17 @@ def test_labels_that_yaml_takes_for_booleans_stay_text(films: Path, tmp_path: Pa
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(tree))
     assert load_recipe(path, ["data.labels=[no, yes, on]"]).data.labels == ("no", "yes", "on")
+
+
+@pytest.mark.parametrize("value", [".inf", ".nan", "-.inf", "1e400", "'1e400'", "true"])
+def test_a_number_without_a_limit_is_refused(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(clip_recipe_tree(tmp_path)))
+    with pytest.raises(RecipeError, match=r"optimiser.*weight_decay"):
+        load_recipe(path, [f"optimiser.weight_decay={value}"])
+
+
+def test_a_pipe_is_no_recipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "recipe.yaml")
+    with pytest.raises(RecipeError, match="a pipe, socket or device, not a file"):
+        load_recipe(tmp_path / "recipe.yaml")
