@@ -17,7 +17,7 @@ from streamclf.errors import SourceError, SourceRefusedError
 from streamclf.redact import redact
 from streamclf.sources.av_opening import choose_stream, declared_ns, film_clock, prepare_stream, to_ns
 from streamclf.sources.corruption import DamageTracker
-from streamclf.sources.decoded_frame import DecodedFrame, oriented, plausible_aspect
+from streamclf.sources.decoded_frame import DecodedFrame, OrientationTracker, plausible_aspect
 from streamclf.sources.failure_messages import (
     KEY_FRAME_S,
     NO_FRAME_S,
@@ -108,6 +108,7 @@ class AvContainer:
             raise
         self._timed = timeouts is None or self._container.format.name not in UNTIMED_FORMATS
         self._pixel_aspect = plausible_aspect(self._stream.sample_aspect_ratio)
+        self._orientation = OrientationTracker()
         if self.is_segmented:
             self._log_level = av.logging.VERBOSE
         context = self._stream.codec_context
@@ -345,7 +346,7 @@ class AvContainer:
 
     def _decoded_frame(self, frame: av.VideoFrame) -> DecodedFrame:
         corrupt, broken = self._damage.add_frame(is_key=bool(frame.key_frame), is_corrupt=frame.is_corrupt)
-        turned = oriented(frame, self._pixel_aspect)
+        turned = self._orientation.orient(frame, self._pixel_aspect)
         self._size = (turned.width, turned.height)
         if corrupt:
             self._skipper.pause_until_key(self._time_ns(frame))

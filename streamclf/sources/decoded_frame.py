@@ -47,19 +47,36 @@ class DecodedFrame(NamedTuple):
     repeated: bool = False
 
 
-def oriented(frame: av.VideoFrame, pixel_aspect: Fraction) -> OrientedFrame:
-    """Return `frame` with its display orientation: its display matrix and the shape of its pixels applied."""
-    orientation = _orientation(frame)
-    width, height = frame.width, frame.height
-    if pixel_aspect is not SQUARE:
-        width = max(1, round(width * pixel_aspect))
-    if orientation.transposed:
-        width, height = height, width
-    return OrientedFrame(frame=frame, orientation=orientation, width=width, height=height)
+class OrientationTracker:
+    """Follow the display orientation through one video.
+
+    A container's display matrix comes with every frame, that of an SEI message only with the frame that the message
+    precedes. So an orientation stays until another one arrives. Some writers send the message once, at the beginning;
+    where several key frames had it, a key frame without it ends the orientation.
+    """
+
+    def __init__(self) -> None:
+        self._current = UPRIGHT
+        self._repeated = 0
+
+    def orient(self, frame: av.VideoFrame, pixel_aspect: Fraction) -> OrientedFrame:
+        """Return `frame` with its display orientation: its display matrix and the shape of its pixels applied."""
+        found = _orientation(frame)
+        if found is not None:
+            self._current = found
+            self._repeated += bool(frame.key_frame)
+        elif frame.key_frame and self._repeated > 1:
+            self._current, self._repeated = UPRIGHT, 0
+        width, height = frame.width, frame.height
+        if pixel_aspect is not SQUARE:
+            width = max(1, round(width * pixel_aspect))
+        if self._current.transposed:
+            width, height = height, width
+        return OrientedFrame(frame=frame, orientation=self._current, width=width, height=height)
 
 
-def _orientation(frame: av.VideoFrame) -> Orientation:
-    """Return the nearest of the eight orientations to the frame's display matrix.
+def _orientation(frame: av.VideoFrame) -> Orientation | None:
+    """Return the nearest of the eight orientations to the frame's display matrix; None if it has none.
 
     FFmpeg attaches the matrix of the container, or of an SEI message or EXIF data in the stream
     (libavutil/display.h: nine int32 in rows; a source pixel (x, y) is shown at (a x + c y, b x + d y)).
@@ -67,12 +84,11 @@ def _orientation(frame: av.VideoFrame) -> Orientation:
     try:
         data: Any = frame.side_data.get("DISPLAYMATRIX")
     except ValueError:  # PyAV 18 lists no side data if FFmpeg gives a kind that PyAV does not know, such as EXIF
-        return _QUARTER_TURNS[round(frame.rotation / 90) % 4]
-    if data is None:
-        return UPRIGHT
-    matrix = np.frombuffer(data, np.int32).astype(np.int64)
+        turns = round(frame.rotation / 90) % 4
+        return _QUARTER_TURNS[turns] if turns else None
+    matrix = np.frombuffer(b"" if data is None else data, np.int32)
     if matrix.size != 9:
-        return UPRIGHT
+        return None
     a, b, c, d = (int(matrix[i]) for i in (0, 1, 3, 4))
     if abs(b) + abs(c) > abs(a) + abs(d):
         return Orientation(transposed=True, flip_x=c < 0, flip_y=b < 0)

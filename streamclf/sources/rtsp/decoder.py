@@ -11,7 +11,7 @@ import av.error
 from av.packet import Packet
 
 from streamclf.sources.corruption import DamageTracker
-from streamclf.sources.decoded_frame import SQUARE, DecodedFrame, oriented, plausible_aspect
+from streamclf.sources.decoded_frame import SQUARE, DecodedFrame, OrientationTracker, plausible_aspect
 from streamclf.sources.frame_skipping import FrameSelector, PacketSkipper, SkippedPacket
 from streamclf.sources.hw_decode import (
     CPU,
@@ -46,6 +46,7 @@ class RtspDecoder:
         self._size = (0, 0)
         self._coded_size = (0, 0)
         self._pixel_aspect = SQUARE
+        self._orientation = OrientationTracker()
         self.undecodable = 0
         self._classifier = PacketClassifier(media.codec)
         self._skipper: PacketSkipper[AccessUnit] = PacketSkipper(low_delay=True)
@@ -172,7 +173,7 @@ class RtspDecoder:
             self._coded_size = coded_size
             self._pixel_aspect = plausible_aspect(self._context.sample_aspect_ratio)  # from its parameter sets
         corrupt, broken = self._damage.add_frame(is_key=is_key, is_corrupt=frame.is_corrupt)
-        turned = oriented(frame, self._pixel_aspect)
+        turned = self._orientation.orient(frame, self._pixel_aspect)
         self._size = (turned.width, turned.height)
         if corrupt:
             self._skipper.pause_until_key(media_ns)

@@ -12,12 +12,13 @@ from typing import cast
 import av
 import numpy as np
 import pytest
+from av.packet import Packet
 from support.clips import draw, read_number, set_display_matrix, write_audio, write_clip, write_flat
 
 from streamclf.config.service import StreamConfig
 from streamclf.errors import SourceError
 from streamclf.sources import Frame, open_source
-from streamclf.sources.decoded_frame import oriented
+from streamclf.sources.decoded_frame import OrientationTracker
 from streamclf.units import NS
 from streamclf.windows.chunks import read_chunks
 
@@ -135,10 +136,55 @@ def test_every_display_matrix_is_applied_mirrored_ones_too(tmp_path: Path, name:
     assert np.abs(frame.to_rgb(frame.height, frame.width).astype(int) - expected).mean() < 20
 
 
+FLIPPED_SEI = bytes.fromhex("062f0320000980")
+"""An H.264 SEI message, display orientation (type 47): flip vertically, from here on."""
+
+
+def with_sei(source: Path, path: Path, *, key_frames: set[int]) -> Path:
+    """Copy the H.264 video of `source`, with a message before these key frames that flips it."""
+    with av.open(str(source)) as film, av.open(str(path), "w") as copy:
+        stream = film.streams.video[0]
+        out = copy.add_stream_from_template(stream)
+        keys = -1
+        for packet in film.demux(stream):
+            if not packet.size:
+                continue
+            keys += packet.is_keyframe
+            data = bytes(packet)
+            if packet.is_keyframe and keys in key_frames:
+                data = len(FLIPPED_SEI).to_bytes(4, "big") + FLIPPED_SEI + data
+            copied = Packet(data)
+            copied.pts, copied.dts, copied.time_base = packet.pts, packet.dts, packet.time_base
+            copied.is_keyframe, copied.stream = packet.is_keyframe, out
+            copy.mux(copied)
+    return path
+
+
+def flips_of(path: Path) -> list[bool]:
+    """Return of each frame whether it is shown upside down."""
+    frames = frames_of(path)
+    upright = [draw(number, 320, 180).astype(int) for number in range(len(frames))]
+    shown = [frame.to_rgb(180, 320) for frame in frames]
+    return [
+        bool(np.abs(image - there[::-1]).mean() < np.abs(image - there).mean())
+        for image, there in zip(shown, upright, strict=True)
+    ]
+
+
+def test_the_orientation_of_an_sei_message_stays_until_another_one_arrives(tmp_path: Path) -> None:
+    plain = write_clip(tmp_path / "plain.mp4", frames=20, gop=5)
+    once = with_sei(plain, tmp_path / "once.mp4", key_frames={0})
+    assert flips_of(once) == [True] * 20, "sent once, at the beginning"
+    middle = with_sei(plain, tmp_path / "middle.mp4", key_frames={1})
+    assert flips_of(middle) == [False] * 5 + [True] * 15
+    repeated = with_sei(plain, tmp_path / "repeated.mp4", key_frames={1, 2})
+    assert flips_of(repeated) == [False] * 5 + [True] * 10 + [False] * 5, "ended by leaving it out"
+
+
 class _FrameOfExif:
     """A PyAV frame whose side data PyAV cannot list, as that of a JPEG with EXIF data under FFmpeg 8.1."""
 
-    width, height, rotation = 320, 180, -90
+    width, height, rotation, key_frame = 320, 180, -90, True
 
     @property
     def side_data(self) -> object:
@@ -146,7 +192,7 @@ class _FrameOfExif:
 
 
 def test_side_data_that_pyav_does_not_know_does_not_end_a_film() -> None:
-    shown = oriented(cast("av.VideoFrame", _FrameOfExif()), Fraction(1))
+    shown = OrientationTracker().orient(cast("av.VideoFrame", _FrameOfExif()), Fraction(1))
     assert (shown.width, shown.height) == (180, 320)
     image = draw(3, 320, 180)
     assert (shown.orientation.apply(image) == np.rot90(image, 3)).all()
