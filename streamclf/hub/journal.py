@@ -123,6 +123,10 @@ class Journal:
         row = self._db.execute("SELECT value FROM notes WHERE key=?", (key,)).fetchone()
         return bytes(row[0]) if row else None
 
+    def __contains__(self, stream: object) -> bool:
+        """Return whether a stream has ever had an event in this journal."""
+        return stream in self._last_by_stream
+
     def last(self) -> dict[str, int]:
         """Return the last offset of each stream, or of the most recently active ones if there are very many."""
         if len(self._last_by_stream) <= MAX_LISTED_STREAMS:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import math
 import resource
@@ -19,10 +18,11 @@ import zmq
 
 from streamclf.errors import EventError
 from streamclf.events.drafts import Draft
-from streamclf.events.types import HEARTBEAT_TOPIC, MAX_LISTED_STREAMS, check_event, format_wall_time, topic_of
+from streamclf.events.types import HEARTBEAT_TOPIC, MAX_LISTED_STREAMS, check_event, format_wall_time
 from streamclf.hub.draft_rules import AdaptiveHopStatus, OpenActions
 from streamclf.hub.guard.curve_gate import AllowList, CurveGate
 from streamclf.hub.guard.flood import FloodGuard
+from streamclf.hub.guard.memory import FreeMemory
 from streamclf.hub.journal import Journal, Record
 from streamclf.hub.link_server import LinkServer
 from streamclf.hub.publisher import Publisher
@@ -44,8 +44,6 @@ _RETAIN_AGAIN_S = 0.02
 _MAX_DESCRIPTORS = 65_536
 _MAX_DRAIN_S = 0.4
 """After the request to stop, longest time to receive the producers' last drafts."""
-_TRIM_AFTER = 256
-"""Subscriptions and cancellations after which free memory is returned to the system: the call costs time."""
 _LOOP_DEADLINE_S = 30.0
 """The longest step of the loop is a commit. A disk can delay one for long, and a restart of the hub would not help."""
 _QUIET_S = 0.15
@@ -63,11 +61,13 @@ class Hub:
             gate = _open_gate(self._context, job)
             if gate:
                 stack.callback(gate.close)
-            self._publisher = Publisher(self._context, job.events, high_water=job.high_water, gate=gate)
+            self._publisher = Publisher(
+                self._context, job.events, high_water=job.high_water, gate=gate, streams=self.journal
+            )
             stack.callback(self._publisher.close)
             self._replay = ReplayServer(self._context, job.replay, job.journal, gate=gate)
             stack.callback(self._replay.close)
-            if flood_guard := FloodGuard.for_endpoints(*self.endpoints.values()):
+            if flood_guard := FloodGuard.for_endpoints(*self.endpoints.values(), messages_read=self._messages_read):
                 stack.callback(flood_guard.close)
             self._links = LinkServer(self._context, job.link, self.journal.sequence_of)
             stack.callback(self._links.close)
@@ -76,7 +76,7 @@ class Hub:
         self._noted_epoch = self.journal.epoch
         self._adaptive_hops = AdaptiveHopStatus()
         self._heartbeat_at = self._retain_at = self._check_producers_at = 0.0
-        self._trimmed_at = 0
+        self._free_memory = FreeMemory()
         self._refused = 0
 
     def __enter__(self) -> Hub:
@@ -89,6 +89,9 @@ class Hub:
     def endpoints(self) -> dict[str, str]:
         """The public endpoints as bound, with real ports."""
         return {"events": self._publisher.endpoint, "replay": self._replay.endpoint}
+
+    def _messages_read(self, inode: int) -> int:
+        return self._publisher.peers.messages_of(inode) + self._replay.peers.messages_of(inode)
 
     def run(self, control: ChildControl) -> None:
         """Serve until asked to stop, then until the producers send nothing more."""
@@ -139,6 +142,7 @@ class Hub:
             self._end_abandoned_actions()
             self._publisher.peers.disconnect_revoked()
             self.journal.check()
+            self._free_memory.give_back()
         if now >= self._retain_at:
             removed = self.journal.retain()
             self._retain_at = now + (_RETAIN_AGAIN_S if removed >= RETENTION_STEP else _RETAIN_S)
@@ -157,7 +161,7 @@ class Hub:
             self._commit(records, batch.sequences)
             self._links.acknowledge()
         for stream, jpeg in batch.previews:
-            self._publisher.send(topic_of("preview", stream), jpeg)
+            self._publisher.send_preview(stream, jpeg)
         return len(batch.drafts)
 
     def _commit(self, records: list[Record], sequences: dict[bytes, int]) -> None:
@@ -228,19 +232,6 @@ class Hub:
         }  # fmt: skip
         self._publisher.send(HEARTBEAT_TOPIC, orjson.dumps(message))
         self._heartbeat_at = time.monotonic() + _HEARTBEAT_S
-        if self._publisher.subscription_messages - self._trimmed_at >= _TRIM_AFTER:
-            self._trimmed_at = self._publisher.subscription_messages
-            _return_free_memory()
-
-
-def _return_free_memory() -> None:
-    """Return free memory to the system.
-
-    glibc keeps the memory of cancelled subscriptions for this process until asked. libzmq cancels subscriptions some
-    time after their peer is gone, so the hub counts cancellations and not peers.
-    """
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _open_gate(context: zmq.Context[zmq.Socket[bytes]], job: HubJob) -> CurveGate | None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING, Final
 
 import zmq
@@ -17,6 +18,7 @@ from streamclf.errors import BusError
 from streamclf.events.types import topic_of
 from streamclf.hub.guard.peers import Peers
 from streamclf.hub.journal import Entry
+from streamclf.hub.previews import PreviewPacer
 from streamclf.net.names import valid_stream_name
 from streamclf.net.zeromq import bind, open_socket, send_now
 
@@ -34,14 +36,17 @@ PUBLIC_IO_THREAD: Final = 0b10
 MAX_SUBSCRIPTIONS: Final = 1024
 """Subscriptions and cancellations that one connection may send before it is disconnected."""
 MAX_TOPICS: Final = 1536
-"""Different topics of all connections, 3 kB each in libzmq. With more, the busiest connections are disconnected."""
+"""Different topics of all connections that belong to no known stream, 3 kB each in libzmq."""
+SEND_BUFFER_BYTES: Final = 128 * 1024
+"""The system's send buffer for one client: without this limit it grows to megabytes while the client does not read."""
 _TOPIC = re.compile(rb"[A-Za-z0-9_/-]{0,80}")
+_KINDS: Final = (b"prediction/", b"action/", b"status/", b"preview/", b"heartbeat/")
 _MAX_HANDSHAKE_BYTES = 1024
 """No topic is that long, but libzmq applies the same limit to the messages of a CURVE handshake."""
 _RECEIVE_HIGH_WATER = 2
 """libzmq reads subscriptions by itself for as long as more arrive, up to this many. 1 stalls CURVE."""
 _MAX_SUBSCRIPTIONS_PER_CALL = 200
-_RECEIVE_BUFFER_BYTES = 16 * 1024
+RECEIVE_BUFFER_BYTES: Final = 16 * 1024
 """The system's receive buffer: libzmq can still read at most this much from a peer that was disconnected."""
 
 
@@ -49,7 +54,9 @@ class Publisher:
     """Send events over an XPUB socket, which also receives subscriptions: previews are made only while wanted.
 
     libzmq keeps the topics of subscriptions in a trie without limits. So the publisher disconnects a peer that
-    subscribes to too many topics, or to a topic that no event can have; libzmq then forgets the peer's topics.
+    subscribes to too many topics, or to a topic that no event can have; libzmq then forgets the peer's topics. Many
+    peers together can have too many topics too: topics of streams without events then count, and a peer that reads its
+    events stays.
     """
 
     def __init__(
@@ -59,10 +66,12 @@ class Publisher:
         *,
         high_water: int = SEND_HIGH_WATER,
         gate: CurveGate | None = None,
+        streams: Container[str] = (),
     ) -> None:
+        """Bind `endpoint`; `streams` are the known streams, and may grow: their topics do not count as unknown."""
         self.socket = open_socket(context, zmq.XPUB, max_bytes=_MAX_HANDSHAKE_BYTES, io_thread=PUBLIC_IO_THREAD)
         self.socket.sndhwm, self.socket.rcvhwm = high_water, _RECEIVE_HIGH_WATER
-        self.socket.rcvbuf = _RECEIVE_BUFFER_BYTES
+        self.socket.sndbuf, self.socket.rcvbuf = SEND_BUFFER_BYTES, RECEIVE_BUFFER_BYTES
         # Pass on every subscription, also to a topic that is known: each new subscriber gets a heartbeat at once.
         self.socket.setsockopt(zmq.XPUB_VERBOSE, 1)
         if gate:
@@ -73,8 +82,10 @@ class Publisher:
             self.socket.close(0)
             raise
         self.peers = Peers("publish.events", permits=gate.permits if gate else None)
-        self._topics: set[bytes] = set()
+        self._streams = streams
+        self._unknown_topics: set[bytes] = set()
         self._previews: set[bytes] = set()
+        self._pacer = PreviewPacer(self.peers)
         self.watched: frozenset[str] = frozenset()
         """The streams whose preview somebody subscribes to; `*` means all."""
         self.has_new_subscriber = False
@@ -91,6 +102,11 @@ class Publisher:
         """Send one message; a subscriber whose queue is full misses it."""
         send_now(self.socket, topic, payload)
 
+    def send_preview(self, stream: str, jpeg: bytes) -> None:
+        """Send a picture, unless every viewer of it is still busy with an earlier one."""
+        if self._pacer.allows(stream, len(jpeg)):
+            self.send(topic_of("preview", stream), jpeg)
+
     def receive_subscriptions(self) -> bool:
         """Handle the subscriptions that have arrived; return whether the set of watched previews changed."""
         for _ in range(_MAX_SUBSCRIPTIONS_PER_CALL):
@@ -99,12 +115,8 @@ class Publisher:
             except zmq.Again:
                 break
             self._handle(frame)
-        if len(self._topics) > MAX_TOPICS:
-            # libzmq cancels the topics of a disconnected peer one by one. So the limit applies to the messages of the
-            # peers that are still connected, and not to the topics left.
-            self.peers.disconnect_busiest(
-                MAX_TOPICS, f"more than {MAX_TOPICS} different topics in all, and it sent the most subscriptions"
-            )
+        if len(self._unknown_topics) > MAX_TOPICS:
+            self._limit_topics()
         watched = frozenset(_preview_stream(topic) for topic in self._previews)
         changed = watched != self.watched
         self.watched = watched
@@ -120,12 +132,11 @@ class Publisher:
         peer = self.peers.sender(frame)
         if kind == b"\1":
             self.has_new_subscriber = True
-            self._topics.add(topic)
             # A subscription to everything comes from a log rather than from a viewer, so it requests no previews.
             if topic.startswith(b"preview/"):
                 self._previews.add(topic)
         elif kind == b"\0":
-            self._topics.discard(topic)
+            self._unknown_topics.discard(topic)
             self._previews.discard(topic)
         if peer is None:
             return  # the peer is gone; libzmq cancels its topics, and those messages come next
@@ -133,6 +144,37 @@ class Publisher:
             self.peers.disconnect(peer, "it subscribed to an impossible topic")
         elif peer.messages > MAX_SUBSCRIPTIONS:
             self.peers.disconnect(peer, f"more than {MAX_SUBSCRIPTIONS} subscriptions")
+        elif kind == b"\0":
+            self._pacer.cancel(peer, topic)
+        else:
+            self._pacer.subscribe(peer, topic)
+            if not self._is_known(topic):
+                peer.unknown_topics.add(topic)
+                self._unknown_topics.add(topic)
+
+    def _is_known(self, topic: bytes) -> bool:
+        """Return whether a topic is a kind of message, or a message of a known stream: there are not many of those."""
+        kind, _, name = topic.partition(b"/")
+        if not name:
+            return any(each.startswith(topic) for each in _KINDS)
+        return kind + b"/" in _KINDS and name.endswith(b"/") and name[:-1].decode("ascii") in self._streams
+
+    def _limit_topics(self) -> None:
+        """Disconnect the least useful of the peers with unknown topics, until a quarter of the limit is free.
+
+        libzmq cancels the topics of a disconnected peer one by one. So the limit applies to the topics of the peers
+        that are still connected, and not to the topics left in libzmq.
+        """
+        users = Counter(topic for peer in self.peers.connected() for topic in peer.unknown_topics)
+        for peer in self.peers.least_useful():
+            if len(users) <= MAX_TOPICS * 3 // 4:
+                break
+            if peer.unknown_topics:
+                for topic in peer.unknown_topics:
+                    users[topic] -= 1
+                users = +users
+                self.peers.disconnect(peer, f"more than {MAX_TOPICS} different topics of unknown streams in all")
+        self._unknown_topics = set(users)
 
 
 def _preview_stream(topic: bytes) -> str:

@@ -21,8 +21,14 @@ from streamclf.errors import BusError
 from streamclf.events.types import MAX_OFFSET, Epoch, JournalledType, StreamName
 from streamclf.hub.guard.curve_gate import CurveGate
 from streamclf.hub.guard.peers import Peers
+from streamclf.hub.guard.waiting import CURVE_FRAME_BYTES, FRAME_BYTES, Waiting, WaitingAnswers, WaitingRequests
 from streamclf.hub.journal_reader import JournalReader
-from streamclf.hub.publisher import MAX_REQUEST_BYTES, PUBLIC_IO_THREAD
+from streamclf.hub.publisher import (
+    MAX_REQUEST_BYTES,
+    PUBLIC_IO_THREAD,
+    RECEIVE_BUFFER_BYTES,
+    SEND_BUFFER_BYTES,
+)
 from streamclf.hub.socket_thread import SocketThread
 from streamclf.net.zeromq import bind, open_socket
 
@@ -35,6 +41,7 @@ _MAX_SCANNED: Final = 20_000
 _SNAPSHOT_LIMIT = 3 * MAX_STREAMS
 _SEND_HIGH_WATER = 2
 _RECEIVE_HIGH_WATER = 8
+_MAX_READ_AT_ONCE: Final = 1024
 
 
 class Request(BaseModel):
@@ -105,6 +112,7 @@ class ReplayServer:
     ) -> None:
         self._socket = open_socket(context, zmq.ROUTER, max_bytes=MAX_REQUEST_BYTES, io_thread=PUBLIC_IO_THREAD)
         self._socket.sndhwm, self._socket.rcvhwm = _SEND_HIGH_WATER, _RECEIVE_HIGH_WATER
+        self._socket.sndbuf, self._socket.rcvbuf = SEND_BUFFER_BYTES, RECEIVE_BUFFER_BYTES
         self._socket.router_mandatory = True  # fail if a peer sends more requests without reading the replies
         if gate:
             gate.protect(self._socket)
@@ -113,29 +121,49 @@ class ReplayServer:
         except BusError:
             self._socket.close(0)
             raise
-        self._peers = Peers("publish.replay", permits=gate.permits if gate else None)
+        self.peers = Peers("publish.replay", permits=gate.permits if gate else None)
+        self._requests = WaitingRequests()
+        self._waiting = WaitingAnswers(self.peers)
+        self._frame_bytes = CURVE_FRAME_BYTES if gate else FRAME_BYTES
         self._journal = journal
         self._reader: JournalReader | None = None
         self.refused = 0
-        self._thread = SocketThread("replay", self._socket, self._serve_one, self._close_reader)
+        self._thread = SocketThread("replay", self._socket, self._serve, self._close_reader)
 
     def close(self) -> None:
         """End the thread and its socket."""
         self._thread.close()
 
-    def _serve_one(self) -> None:
-        *envelope, body = self._socket.recv_multipart(copy=False)
-        peer = self._peers.sender(body)
-        if peer is None:
-            return  # the peer is gone, or its key is no longer allowed
-        route = [frame.bytes for frame in envelope]
-        if len(route) not in (1, 2) or route[1:] not in ([], [b""]):
-            self.refused += 1
-            return
+    def _serve(self) -> bool:
+        """Read all requests that have arrived, and answer the next one; return whether more wait."""
+        self._read_requests()
+        if (request := self._requests.pop()) and self.peers.is_connected(request.peer):
+            self._answer(request)
+        return bool(self._requests)
+
+    def _read_requests(self) -> None:
+        # While a peer's requests wait in libzmq, libzmq does not free the memory of the disconnected peer.
+        for _ in range(_MAX_READ_AT_ONCE):
+            try:
+                *envelope, body = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            peer = self.peers.sender(body)
+            if peer is None:
+                continue  # the peer is gone, or its key is no longer allowed
+            route = [frame.bytes for frame in envelope]
+            if len(route) not in (1, 2) or route[1:] not in ([], [b""]):
+                self.refused += 1
+            elif (excessive := self._requests.add(Waiting(peer, route, body.bytes))) is not None:
+                self.peers.disconnect(excessive, "it sends requests without reading the replies")
+
+    def _answer(self, request: Waiting) -> None:
+        reply = self._reply(request.body)
+        self._waiting.add(request.peer, sum(len(frame) + self._frame_bytes for frame in reply))
         try:
-            self._socket.send_multipart([*route, *self._reply(body.bytes)], zmq.NOBLOCK)
+            self._socket.send_multipart([*request.route, *reply], zmq.NOBLOCK)
         except zmq.Again:
-            self._peers.disconnect(peer, "it sends requests without reading the replies")
+            self.peers.disconnect(request.peer, "it sends requests without reading the replies")
         except zmq.ZMQError as error:
             if error.errno != errno.EHOSTUNREACH:  # the peer left meanwhile
                 raise

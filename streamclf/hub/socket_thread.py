@@ -26,7 +26,8 @@ class SocketThread:
     ) -> None:
         """Start the thread, called `name`.
 
-        `answer` reads one message and answers it. `clean_up` runs after the socket is closed. Both run in the thread.
+        `answer` reads one message and answers it; it returns True to be called again even if no message arrives.
+        `clean_up` runs after the socket is closed. Both run in the thread.
         """
         self._socket, self._answer, self._clean_up = socket, answer, clean_up
         self._stopped, self._stop = os.pipe()
@@ -43,9 +44,10 @@ class SocketThread:
         poller.register(self._socket, zmq.POLLIN)
         poller.register(self._stopped, zmq.POLLIN)
         try:
-            while self._stopped not in (ready := dict(poller.poll(_POLL_MS))):
-                if self._socket in ready:
-                    self._answer()
+            has_more = False
+            while self._stopped not in (ready := dict(poller.poll(0 if has_more else _POLL_MS))):
+                if has_more or self._socket in ready:
+                    has_more = self._answer() is True
         finally:
             self._socket.close(0)
             self._clean_up()

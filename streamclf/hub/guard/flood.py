@@ -1,10 +1,16 @@
-"""Disconnect clients that flood the hub with subscriptions or open too many connections; runs in a thread. Linux only.
+"""Disconnect clients that make the hub hold too many bytes, topics or connections; runs in a thread. Linux only.
 
-libzmq itself has no limit for either. It reads a connection's subscriptions for as long as more arrive, inside whatever
-call the hub has made, and keeps 3 kB for each topic. So peers that never pause would fill the memory before the hub
-could apply its own limits. And libzmq accepts connections until no descriptor is left. Then it aborts the process when
-a producer connects over ipc:// (errno_assert in ipc_listener.cpp, version 4.3.5). So a thread checks how busy
-the loop is, how many bytes each connection has sent lately (TCP_INFO of the kernel), and how many descriptors are free.
+libzmq limits messages, and not bytes. It collects the frames of one message without a limit until the last frame
+arrives. It reads a connection's subscriptions for as long as more arrive, inside whatever call the hub has made, and
+keeps 3 kB for each topic. And it accepts connections until no descriptor is left. Then it aborts the process when a
+producer connects over ipc:// (errno_assert in ipc_listener.cpp, version 4.3.5). So a thread limits, in bytes and for
+all connections together:
+
+- the bytes that a peer has sent since the service last read one of its messages;
+- the subscriptions that keep the hub's loop busy;
+- the bytes that wait in the kernel for peers to read them;
+- the number of connections, also per address, and the descriptors that they use;
+- the memory of the process, whatever else fills it.
 
 A hostile client cannot do harm without costing this process processor time. So the thread sleeps until the process has
 used some (`streamclf.hub.guard.cpu_timer`). From then on it checks again and again until there is no flood.
@@ -19,39 +25,51 @@ import os
 import resource
 import select
 import socket as sockets
-import stat
 import struct
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+from streamclf.hub.guard.connections import HANDSHAKE_BYTES, Connection, ConnectionTable, borrow_socket, shut_down
 from streamclf.hub.guard.cpu_timer import CpuTimer
-from streamclf.hub.guard.peers import borrow_socket, shut_down
+from streamclf.hub.guard.memory import resident_bytes
 
 log = logging.getLogger(__name__)
 
-INTERNET: Final = (sockets.AF_INET, sockets.AF_INET6)
 TIMER_S: Final = 0.005
-"""Processor time after which the thread checks: within it, a flood can bring 10 kB."""
+"""Processor time after which the thread checks."""
 MAX_SLEEP_S: Final = 5.0
 """Longest sleep, in case the timer does not expire."""
 CHECK_S: Final = 0.01
 """Time to the next check while no flood is found."""
 RECHECK_S: Final = 0.002
-"""Time to the next check while a flood keeps the loop busy."""
+"""Time to the next check while there is a flood."""
+MAX_UNREAD_BYTES: Final = 128 * 1024
+"""Bytes that one peer may have sent since the service last read a message of it: two requests of the longest kind, or
+all subscriptions that it may send. An empty frame of 2 bytes takes 64 bytes in libzmq."""
+MAX_UNREAD_BYTES_IN_ALL: Final = 512 * 1024
 BUSY_SHARE: Final = 0.3
 """Share of a processor, between two checks. Topics without a common prefix keep libzmq busier than this at 2 MB/s."""
 WINDOW_S: Final = 0.2
 MAX_WINDOW_BYTES: Final = 128 * 1024
-"""Bytes that all connections together may send within `WINDOW_S`: 1,500 topics of the longest kind. After a restart of
-the service, all its subscribers reconnect at once; a subscriber that is then disconnected is back within a second."""
+"""Bytes that all subscribers together may send within `WINDOW_S` if they keep the hub's loop busy: 1,500 topics of the
+longest kind. After a restart of the service, all its subscribers reconnect at once; a subscriber that is then
+disconnected is back within a second."""
 MIN_FLOOD_BYTES: Final = MAX_WINDOW_BYTES // 16
 """With fewer bytes than this, the service's own producers keep the loop busy, and not its clients."""
+MAX_QUEUED_BYTES_IN_ALL: Final = 16 * 1024 * 1024
+"""Bytes that may wait in the kernel for all peers; `streamclf.hub.publisher` limits them for one peer."""
+MAX_CONNECTIONS: Final = 512
+MAX_CONNECTIONS_PER_ADDRESS: Final = 256
+MAX_GROWTH_BYTES: Final = 128 * 1024 * 1024
+"""Memory that the process may use above its memory at the start. Only a slow attack below all other limits uses it."""
+GROWTH_PAUSE_S: Final = 0.5
+"""Time for libzmq to release the memory of disconnected peers, before more of them are disconnected."""
 SCAN_PAUSE: Final = 4
-"""A scan of all connections, thousands at worst, is followed by a pause of this many times its duration."""
+"""A scan of all connections, hundreds at worst, is followed by a pause of this many times its duration."""
 RESERVED_DESCRIPTORS: Final = (16, 1024)
 """Bounds for the number of descriptors to keep free; between them it is a quarter of the limit.
 
@@ -59,50 +77,53 @@ This is more than clients can take between two checks. They are for producers th
 """
 REOPEN_FACTOR: Final = 1.25
 """New connections are accepted again when this many times the reserved descriptors are free."""
-_HANDSHAKE_BYTES: Final = 90
-"""Greeting and READY of the shortest kind: a connection that has sent fewer bytes is not a peer yet."""
 _ATTACH_FILTER, _DETACH_FILTER = 26, 27
 """SO_ATTACH_FILTER and SO_DETACH_FILTER (asm-generic/socket.h)."""
 _DROP_ALL: Final = struct.pack("@HBBI", 6, 0, 0, 0)
 """The socket filter that lets nothing through: BPF_RET of 0 bytes."""
-_UNUSED_AT_END: Final = 64
-"""The system assigns the lowest free descriptor: after this many unused ones in a row, there are no more."""
-_BYTES_RECEIVED: Final = struct.Struct("@Q")
-_BYTES_RECEIVED_AT: Final = 128
-"""The offset of `tcpi_bytes_received` in Linux's `struct tcp_info` (linux/tcp.h)."""
-
-
-@dataclass(slots=True)
-class _GuardedConnection:
-    fd: int
-    received_bytes: int
 
 
 class FloodGuard:
     """A thread that guards the sockets bound to `ports`; the thread that makes it must be the one that drives them."""
 
-    def __init__(self, ports: Iterable[int]) -> None:
-        self._ports = frozenset(ports)
+    def __init__(
+        self,
+        ports: Iterable[int],
+        *,
+        events_port: int | None = None,
+        messages_read: Callable[[int], int] = lambda inode: 0,
+    ) -> None:
+        """Start the thread.
+
+        Subscriptions arrive at `events_port`. `messages_read` returns how many messages of a connection, given by its
+        inode, the service has read.
+        """
+        self._table = ConnectionTable(tuple(ports))
+        self._events_port, self._messages_read = events_port, messages_read
         self._stopped, self._stop = os.pipe()
         self._disconnected: dict[str, int] = {}
         """The number of connections that were shut down, by reason."""
-        self._closing: set[int] = set()
-        """The inodes of connections that were shut down and that libzmq has not closed yet."""
-        self._known: dict[int, bool] = {}
-        """By inode, whether a socket is a connection to a guarded port; without it, most of a scan asks this again."""
-        self._listeners = self._find_listeners()
+        self._listeners = self._table.find_listeners()
         self._is_accepting = True
-        self._next_scan_s = 0.0
-        self._start_window(self._scan())
+        self._next_scan_s = self._may_grow_s = 0.0
+        self._marks: tuple[dict[int, tuple[int, int]], dict[int, tuple[int, int]]] = ({}, {})
+        """Bytes received from and confirmed by each connection, at the start of the last window and of this one."""
+        self._marked_s = 0.0
+        self._start_bytes = resident_bytes()
         self._clock = time.pthread_getcpuclockid(threading.get_ident())
         self._thread = threading.Thread(target=self._run, name="flood-guard", daemon=True)
         self._thread.start()
 
     @classmethod
-    def for_endpoints(cls, *endpoints: str) -> FloodGuard | None:
+    def for_endpoints(
+        cls, events: str, *others: str, messages_read: Callable[[int], int] = lambda inode: 0
+    ) -> FloodGuard | None:
         """Guard the endpoints that are tcp://; return None if there are none, or if the system is not Linux."""
-        ports = [endpoint.rpartition(":")[2] for endpoint in endpoints if endpoint.startswith("tcp://")]
-        return cls(int(port) for port in ports) if sys.platform == "linux" and ports else None
+        ports = [_port(endpoint) for endpoint in (events, *others)]
+        guarded = [port for port in ports if port is not None]
+        if sys.platform != "linux" or not guarded:
+            return None
+        return cls(guarded, events_port=ports[0], messages_read=messages_read)
 
     def close(self) -> None:
         """End the thread."""
@@ -131,70 +152,115 @@ class FloodGuard:
                 self._check_until_calm(stopped)
 
     def _check_until_calm(self, stopped: select.poll) -> None:
-        """Check again and again until no flood keeps the loop busy and enough descriptors are left."""
-        self._keep_descriptors_free()
-        pause_s, is_flooded = CHECK_S, False
-        while True:
-            at_s, used_s = time.monotonic(), self._used_s()
-            if stopped.poll(1000 * pause_s):
-                return
+        """Check again and again until there is no flood and enough descriptors are left."""
+        pause_s, is_busy = 0.0, False
+        at_s, used_s = time.monotonic(), self._used_s()
+        is_calm = False
+        while not stopped.poll(1000 * pause_s):
             self._keep_descriptors_free()
             now_s = time.monotonic()
-            is_busy = self._used_s() - used_s >= BUSY_SHARE * (now_s - at_s)
-            may_scan = now_s >= self._next_scan_s
-            if may_scan:
-                is_flooded = is_busy and self._end_flood()
-                if now_s - self._window_start_s >= WINDOW_S:
-                    self._start_window(self._scan())
-            pause_s = RECHECK_S if is_flooded else CHECK_S
-            if not is_flooded and self._is_accepting and (may_scan or not is_busy):
-                return
+            if pause_s:
+                is_busy = self._used_s() - used_s >= BUSY_SHARE * (now_s - at_s)
+                if is_calm and not is_busy and self._is_accepting:
+                    return
+            at_s, used_s = now_s, self._used_s()
+            if now_s >= self._next_scan_s:
+                is_calm = not self._end_flood(is_busy)
+                if pause_s and is_calm and self._is_accepting:
+                    return
+            pause_s = CHECK_S if is_calm else RECHECK_S
 
     def _used_s(self) -> float:
         return time.clock_gettime(self._clock)
 
-    def _start_window(self, connections: dict[int, _GuardedConnection]) -> None:
-        """Count the bytes that connections send from now on."""
-        self._window_start, self._window_start_s = connections, time.monotonic()
+    def _end_flood(self, is_busy: bool) -> bool:
+        """Disconnect the connections that hold too much; return whether there is a flood."""
+        began_s = time.monotonic()
+        connections = self._table.scan()
+        now_s = time.monotonic()
+        self._next_scan_s = now_s + SCAN_PAUSE * (now_s - began_s)
+        for each in connections:
+            each.mark_read(self._messages_read(each.inode), now_s)
+        unread = {each.inode: each.unread(now_s) for each in connections}
+        is_flooded = self._limit(
+            connections, MAX_UNREAD_BYTES_IN_ALL, MAX_UNREAD_BYTES, unread,
+            sorted(connections, key=lambda each: -unread[each.inode]),
+            "it sent too many bytes that are no complete message",
+        )  # fmt: skip
+        is_flooded |= is_busy and self._limit_subscriptions(connections)
+        self._limit_queues(connections)
+        self._limit_number(connections, now_s)
+        self._limit_memory(connections, unread, now_s)
+        if now_s - self._marked_s >= WINDOW_S:
+            self._marks = self._marks[1], {each.inode: (each.received, each.acknowledged) for each in connections}
+            self._marked_s = now_s
+        return is_flooded
 
-    def _end_flood(self) -> bool:
-        """Disconnect the connections that sent most, if all together have sent more than allowed in this window.
+    def _limit(
+        self, connections: Sequence[Connection], most: int, most_each: int, held: dict[int, int],
+        order: Sequence[Connection], why: str,
+    ) -> bool:  # fmt: skip
+        """Disconnect who holds more than `most_each`, and then in `order` until the rest hold `most` in all.
 
-        Return whether clients, and not the service's own producers, keep the loop busy.
+        Return whether they held more than a quarter of that.
         """
-        connections = self._scan()
-        none = _GuardedConnection(-1, 0)
-        sent = {
-            inode: each.received_bytes - self._window_start.get(inode, none).received_bytes
-            for inode, each in connections.items()
-        }
+        total = sum(held[each.inode] for each in connections)
+        is_flooded = total > most // 4
+        for each in order:
+            if total > most or held[each.inode] > most_each:
+                total -= held[each.inode]
+                self._disconnect(each, why)
+        return is_flooded
+
+    def _limit_subscriptions(self, connections: Sequence[Connection]) -> bool:
+        subscribers = [each for each in connections if each.port == self._events_port]
+        sent = {each.inode: each.received - self._marks[1].get(each.inode, (0, 0))[0] for each in subscribers}
         total = sum(sent.values())
-        if total <= MAX_WINDOW_BYTES:
-            return total > MIN_FLOOD_BYTES
-        for inode in sorted(sent, key=lambda inode: -sent[inode]):
-            if total <= MAX_WINDOW_BYTES:
-                break
-            total -= sent[inode]
-            self._disconnect(
-                connections[inode].fd, inode, f"more than {MAX_WINDOW_BYTES} bytes of subscriptions at once"
-            )
-        self._start_window(connections)
-        return True
+        if total > MAX_WINDOW_BYTES:
+            order = sorted(subscribers, key=lambda each: -sent[each.inode])
+            why = f"more than {MAX_WINDOW_BYTES} bytes of subscriptions at once"
+            self._limit(subscribers, MAX_WINDOW_BYTES, MAX_WINDOW_BYTES, sent, order, why)
+            self._marked_s = 0.0
+        return total > MIN_FLOOD_BYTES
+
+    def _limit_queues(self, connections: Sequence[Connection]) -> None:
+        held = {each.inode: each.queued for each in connections}
+        read = {each.inode: each.acknowledged - self._marks[0].get(each.inode, (0, 0))[1] for each in connections}
+        order = sorted(connections, key=lambda each: (read[each.inode], -each.queued))
+        self._limit(connections, MAX_QUEUED_BYTES_IN_ALL, MAX_QUEUED_BYTES_IN_ALL, held, order, "it does not read")
+
+    def _limit_number(self, connections: Sequence[Connection], now_s: float) -> None:
+        excess = len(connections) - MAX_CONNECTIONS
+        per_address = Counter(each.address for each in connections)
+        if excess <= 0 and max(per_address.values(), default=0) <= MAX_CONNECTIONS_PER_ADDRESS:
+            return
+        for each in _least_useful(connections, now_s):
+            if excess > 0 or per_address[each.address] > MAX_CONNECTIONS_PER_ADDRESS:
+                excess -= 1
+                per_address[each.address] -= 1
+                self._disconnect(
+                    each, f"more than {MAX_CONNECTIONS} connections, or {MAX_CONNECTIONS_PER_ADDRESS} of one address"
+                )
+
+    def _limit_memory(self, connections: Sequence[Connection], unread: dict[int, int], now_s: float) -> None:
+        if now_s < self._may_grow_s or resident_bytes() - self._start_bytes <= MAX_GROWTH_BYTES:
+            return
+        self._may_grow_s = now_s + GROWTH_PAUSE_S
+        held = {each.inode: each.queued + unread[each.inode] for each in connections}
+        order = sorted(connections, key=lambda each: (-held[each.inode], -each.inode))
+        for each in order[: 1 + len(order) // 10]:
+            self._disconnect(each, f"the hub uses {MAX_GROWTH_BYTES >> 20} MiB more than at its start")
 
     def _keep_descriptors_free(self) -> None:
         free, reserved = _descriptors()
         if free < reserved:
             self._stop_accepting()
-            self._disconnect_newest(reserved - free)
+            connections = self._table.scan()
+            count = max(0, reserved - free - self._table.closing)
+            for each in _least_useful(connections, time.monotonic())[:count]:
+                self._disconnect(each, "too few descriptors were left (ulimit -n)")
         elif not self._is_accepting and free >= REOPEN_FACTOR * reserved:
             self._resume_accepting()
-
-    def _disconnect_newest(self, count: int) -> None:
-        """Disconnect `count` connections: first those without a handshake, then the newest."""
-        connections = self._scan()
-        newest = sorted(connections, key=lambda inode: (connections[inode].received_bytes >= _HANDSHAKE_BYTES, -inode))
-        for inode in newest[: max(0, count - len(self._closing))]:
-            self._disconnect(connections[inode].fd, inode, "too few descriptors were left (ulimit -n)")
 
     def _stop_accepting(self) -> None:
         """Drop the SYN packets of new connections; their TCP repeats them until connections are accepted again.
@@ -216,76 +282,24 @@ class FloodGuard:
             with contextlib.suppress(OSError), borrow_socket(fd) as listener:
                 listener.setsockopt(sockets.SOL_SOCKET, _DETACH_FILTER, 0)
 
-    def _find_listeners(self) -> list[int]:
-        """Find the listening descriptors in advance: there is no time for it when descriptors run out."""
-        found = []
-        for fd, _ in _open_sockets():
-            with contextlib.suppress(OSError), borrow_socket(fd) as listener:
-                if self._is_guarded(listener) and listener.getsockopt(sockets.SOL_SOCKET, sockets.SO_ACCEPTCONN):
-                    found.append(fd)
-        return found
-
-    def _scan(self) -> dict[int, _GuardedConnection]:
-        """Return the connections to the guarded ports by inode, without connections that are closing."""
-        began_s = time.monotonic()
-        found: dict[int, _GuardedConnection] = {}
-        still_closing = set()
-        known: dict[int, bool] = {}
-        for fd, inode in _open_sockets():
-            if inode in self._closing:
-                still_closing.add(inode)
-                continue
-            known[inode] = self._known[inode] if inode in self._known else self._is_guarded_connection(fd)
-            if known[inode] and (received := _received_bytes(fd)) is not None:
-                found[inode] = _GuardedConnection(fd, received)
-        self._closing, self._known = still_closing, known
-        now_s = time.monotonic()
-        self._next_scan_s = now_s + SCAN_PAUSE * (now_s - began_s)
-        return found
-
-    def _is_guarded(self, socket: sockets.socket) -> bool:
-        return socket.family in INTERNET and socket.getsockname()[1] in self._ports
-
-    def _is_guarded_connection(self, fd: int) -> bool:
-        with contextlib.suppress(OSError), borrow_socket(fd) as connection:
-            if self._is_guarded(connection):
-                connection.getpeername()  # raises for a listening socket
-                return True
-        return False
-
-    def _disconnect(self, fd: int, inode: int, why: str) -> None:
-        with contextlib.suppress(OSError):
-            if os.fstat(fd).st_ino != inode:
-                return
-            shut_down(fd)
-            self._closing.add(inode)
+    def _disconnect(self, connection: Connection, why: str) -> None:
+        if self._table.start_closing(connection):
+            shut_down(connection.fd)
             count = self._disconnected[why] = self._disconnected.get(why, 0) + 1
             if count <= 10 or count % 1000 == 0:
                 log.warning("publish: disconnected a peer (%d so far): %s", count, why)
 
 
-def _received_bytes(fd: int) -> int | None:
-    """Return the bytes received so far over a TCP connection; None if the system does not report it."""
-    with contextlib.suppress(OSError), borrow_socket(fd) as connection:
-        info = connection.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_INFO, 256)
-        if len(info) >= _BYTES_RECEIVED_AT + _BYTES_RECEIVED.size:
-            return int(_BYTES_RECEIVED.unpack_from(info, _BYTES_RECEIVED_AT)[0])
-    return None
+def _least_useful(connections: Iterable[Connection], now_s: float) -> list[Connection]:
+    """Sort connections: without a handshake, without a message, then by usefulness."""
+    return sorted(
+        connections,
+        key=lambda each: (each.received >= HANDSHAKE_BYTES, each.messages > 0, each.usefulness(now_s)),
+    )
 
 
-def _open_sockets() -> Iterator[tuple[int, int]]:
-    """Yield (descriptor, inode) of each socket of this process."""
-    fd = unused = 0
-    while unused < _UNUSED_AT_END:
-        try:
-            status = os.fstat(fd)
-        except OSError:
-            unused += 1
-        else:
-            unused = 0
-            if stat.S_ISSOCK(status.st_mode):
-                yield fd, status.st_ino
-        fd += 1
+def _port(endpoint: str) -> int | None:
+    return int(endpoint.rpartition(":")[2]) if endpoint.startswith("tcp://") else None
 
 
 def _descriptors() -> tuple[int, int]:

@@ -6,31 +6,27 @@ that connection is shut down, libzmq handles it as if the peer had disconnected,
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import socket as sockets
-import stat
-import struct
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import zmq
 
-log = logging.getLogger(__name__)
+from streamclf.hub.guard.connections import Connection, inode_of, shut_down
 
-_LINGER_NONE = struct.pack("ii", 1, 0)
-"""SO_LINGER for a close that does not wait until the data is sent."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class Peer:
-    """One connection; the inode distinguishes it from a later connection with the same descriptor."""
+    """One connection that has sent a message."""
 
-    fd: int
-    inode: int
+    connection: Connection
     user: str | None
     messages: int = 0
+    unknown_topics: set[bytes] = field(default_factory=set)
+    """Topics of streams without events that the peer has subscribed to."""
 
 
 class Peers:
@@ -55,7 +51,7 @@ class Peers:
         Return None if the peer is gone, or if its key is no longer allowed and it was disconnected for that.
         """
         fd = _property(frame, zmq.SRCFD)
-        inode = _inode(fd) if isinstance(fd, int) else None
+        inode = inode_of(fd) if isinstance(fd, int) else None
         if not isinstance(fd, int) or inode is None or inode in self._disconnected_inodes:
             return None
         peer = self._peers.get(inode)
@@ -63,12 +59,34 @@ class Peers:
             if len(self._peers) >= self._max_peers:
                 self._forget_gone()
             user = _property(frame, "User-Id")
-            peer = self._peers[inode] = Peer(fd, inode, user if isinstance(user, str) else None)
+            peer = self._peers[inode] = Peer(Connection(fd, inode), user if isinstance(user, str) else None)
         peer.messages += 1
         if self._permits and not self._permits(peer.user):
             self.disconnect(peer, "its key is not on the allow-list")
             return None
         return peer
+
+    def messages_of(self, inode: int) -> int:
+        """Return how many messages of a connection were read; any thread may ask."""
+        peer = self._peers.get(inode)
+        return peer.messages if peer else 0
+
+    def is_connected(self, peer: Peer) -> bool:
+        """Return whether a peer is connected, and not about to be disconnected."""
+        inode = peer.connection.inode
+        return self._peers.get(inode) is peer and inode_of(peer.connection.fd) == inode
+
+    def connected(self) -> list[Peer]:
+        """Return the peers that are connected."""
+        self._forget_gone()
+        return list(self._peers.values())
+
+    def least_useful(self) -> list[Peer]:
+        """Return the connected peers; those to disconnect first come first (`Connection.usefulness`)."""
+        peers, now_s = self.connected(), time.monotonic()
+        for peer in peers:
+            peer.connection.update()
+        return sorted(peers, key=lambda peer: peer.connection.usefulness(now_s))
 
     def disconnect_revoked(self) -> None:
         """Disconnect the peers whose keys have been removed from the allow-list."""
@@ -76,53 +94,22 @@ class Peers:
             for peer in [peer for peer in self._peers.values() if not self._permits(peer.user)]:
                 self.disconnect(peer, "its key was removed from the allow-list")
 
-    def disconnect_busiest(self, max_messages: int, why: str) -> None:
-        """If the connected peers have sent more than `max_messages` together, disconnect the busiest of them.
-
-        This goes on until the rest have sent half of the limit: just below it, the next call would disconnect again.
-        """
-        self._forget_gone()
-        total = sum(peer.messages for peer in self._peers.values())
-        if total > max_messages:
-            for peer in sorted(self._peers.values(), key=lambda peer: -peer.messages):
-                if total <= max_messages // 2:
-                    break
-                total -= peer.messages
-                self.disconnect(peer, why)
-
     def disconnect(self, peer: Peer, why: str) -> None:
         """Disconnect a peer; a proper client reconnects by itself and catches up."""
-        self._peers.pop(peer.inode, None)
-        if _inode(peer.fd) != peer.inode:
+        fd, inode = peer.connection.fd, peer.connection.inode
+        self._peers.pop(inode, None)
+        if inode_of(fd) != inode:
             return
-        self._disconnected_inodes[peer.inode] = None
+        self._disconnected_inodes[inode] = None
         if len(self._disconnected_inodes) > self._max_peers:
             del self._disconnected_inodes[next(iter(self._disconnected_inodes))]
         self.disconnections += 1
         if self.disconnections <= 10 or self.disconnections % 1000 == 0:
             log.warning("%s: disconnected a peer (%d so far): %s", self._role, self.disconnections, why)
-        shut_down(peer.fd)
+        shut_down(fd)
 
     def _forget_gone(self) -> None:
-        self._peers = {inode: peer for inode, peer in self._peers.items() if _inode(peer.fd) == inode}
-
-
-@contextlib.contextmanager
-def borrow_socket(fd: int) -> Iterator[sockets.socket]:
-    """Wrap libzmq's descriptor `fd` in a Python socket for a moment. Raises `OSError` if it is not a socket."""
-    # Do not duplicate the descriptor: there may be none left when this is needed most.
-    connection = sockets.socket(fileno=fd)
-    try:
-        yield connection
-    finally:
-        connection.detach()
-
-
-def shut_down(fd: int) -> None:
-    """Shut down libzmq's connection `fd`, and discard the data that its peer has not read yet."""
-    with contextlib.suppress(OSError), borrow_socket(fd) as connection:
-        connection.setsockopt(sockets.SOL_SOCKET, sockets.SO_LINGER, _LINGER_NONE)
-        connection.shutdown(sockets.SHUT_RDWR)
+        self._peers = {inode: peer for inode, peer in self._peers.items() if inode_of(peer.connection.fd) == inode}
 
 
 def _property(frame: zmq.Frame, name: int | str) -> int | str | bytes | None:
@@ -130,11 +117,3 @@ def _property(frame: zmq.Frame, name: int | str) -> int | str | bytes | None:
         return frame.get(name)
     except zmq.ZMQError:
         return None
-
-
-def _inode(fd: int) -> int | None:
-    try:
-        status = os.fstat(fd)
-    except OSError:
-        return None
-    return status.st_ino if stat.S_ISSOCK(status.st_mode) else None

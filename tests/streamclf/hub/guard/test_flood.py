@@ -13,9 +13,9 @@ import zmq
 from support.hostile_clients import connect_as_peer
 
 from streamclf.hub.guard import flood
+from streamclf.hub.guard.connections import shut_down
 from streamclf.hub.guard.cpu_timer import CpuTimer
 from streamclf.hub.guard.flood import FloodGuard
-from streamclf.hub.guard.peers import shut_down
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how much a connection has sent")
 
