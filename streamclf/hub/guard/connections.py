@@ -169,7 +169,15 @@ def borrow_socket(fd: int) -> Iterator[sockets.socket]:
 
 def shut_down(fd: int) -> None:
     """Shut down libzmq's connection `fd`, and discard the data that libzmq or its peer has not read yet."""
-    with contextlib.suppress(OSError), borrow_socket(fd) as connection:
+    try:
+        # libzmq closes `fd` at once, and then the system gives the number to another connection.
+        connection = sockets.socket(fileno=os.dup(fd))
+    except OSError:  # no descriptor is left
+        with contextlib.suppress(OSError), borrow_socket(fd) as borrowed:
+            borrowed.setsockopt(sockets.SOL_SOCKET, sockets.SO_LINGER, _LINGER_NONE)
+            borrowed.shutdown(sockets.SHUT_RDWR)
+        return
+    with contextlib.suppress(OSError), connection:
         connection.setsockopt(sockets.SOL_SOCKET, sockets.SO_LINGER, _LINGER_NONE)
         connection.shutdown(sockets.SHUT_RDWR)
         while connection.recv(_DISCARDED_BYTES, sockets.MSG_DONTWAIT | sockets.MSG_TRUNC):
