@@ -85,8 +85,8 @@ def read_processor(folder: Path, image_size: Pair, *, any_size: bool = False) ->
     kind = re.sub(r"((Image|Video)Processor(Fast|Pil)?|FeatureExtractor)$", "", name).lower()
     if kind not in _DEFAULTS:
         raise FolderError(
-            f"{path}: {name or 'a processor without a type'}: only the image and video processors of Vivit, VideoMAE, "
-            "Timesformer, VJEPA2 and LlavaOnevision (VideoPrism's) can be imported"
+            f"{path}: {name[:80] or 'a processor without a type'}: only the image and video processors of Vivit, "
+            "VideoMAE, Timesformer, VJEPA2 and LlavaOnevision (VideoPrism's) can be imported"
         )
     # As in transformers, a switch that is null is off.
     given = {key: False if value is None and _is_switch(key) else value for key, value in tree.items()}
@@ -135,9 +135,9 @@ def _check_switches(path: Path, tree: dict[str, Any]) -> None:
         if not _is_switch(key):
             continue
         if not isinstance(value, bool):
-            raise FolderError(f"{path}: {key}={value!r}: must be true or false")
+            raise FolderError(f"{path}: {key[:80]}={value!r:.80}: must be true or false")
         if value and key.startswith("do_") and key not in _SUPPORTED_SWITCHES:
-            raise FolderError(f"{path}: {key}=true: a bundle cannot do this")
+            raise FolderError(f"{path}: {key[:80]}=true: a bundle cannot do this")
 
 
 def _is_switch(key: str) -> bool:
@@ -232,7 +232,7 @@ def _frames(path: Path, tree: dict[str, Any]) -> int | None:
     """Return the number of frames that the processor samples from a clip, or None. Raises `FolderError`."""
     given = tree.get("num_frames")
     if given is not None and (not isinstance(given, int) or isinstance(given, bool) or not 1 <= given <= 4096):
-        raise FolderError(f"{path}: num_frames={given!r}: must be a number from 1 to 4096")
+        raise FolderError(f"{path}: num_frames={given!r:.80}: must be a number from 1 to 4096")
     return given
 
 
@@ -246,13 +246,13 @@ def _size(path: Path, given: Any, name: str) -> Pair:
         given = {side: length for side, length in given.items() if length is not None}
     if isinstance(given, dict) and set(given) == {"height", "width"}:
         return _side(path, given["height"], f"{name}.height"), _side(path, given["width"], f"{name}.width")
-    raise FolderError(f"{path}: {name}={given!r}: must have height and width, or for size: shortest_edge")
+    raise FolderError(f"{path}: {name}={given!r:.80}: must have height and width, or for size: shortest_edge")
 
 
 def _side(path: Path, given: Any, name: str) -> int:
     """Check one side's length in pixels. Raises `FolderError`."""
     if not isinstance(given, int) or isinstance(given, bool) or not 8 <= given <= 4096:
-        raise FolderError(f"{path}: {name}={given!r}: must be a number of pixels from 8 to 4096")
+        raise FolderError(f"{path}: {name}={given!r:.80}: must be a number of pixels from 8 to 4096")
     return given
 
 

@@ -145,6 +145,9 @@ def test_a_switch_that_is_null_is_off(saved: Path, tmp_path: Path, class_name: s
     ("text", "message"),
     [
         ('{"do_resize": "false"}', "do_resize='false': must be true or false"),
+        (f'{{"do_resize": "{"x" * 5000}"}}', "must be true or false"),
+        (f'{{"size": "{"x" * 5000}"}}', "must have height and width"),
+        (f'{{"video_processor_type": "{"x" * 5000}"}}', "can be imported"),
         ('{"do_pad": true}', "do_pad=true: a bundle cannot do this"),
         ('{"image_std": NaN}', "image_std=nan: must be three numbers"),
         ('{"image_std": [0.5, Infinity, 0.5]}', "must be three numbers"),
