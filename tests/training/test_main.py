@@ -55,8 +55,7 @@ def test_label_that_no_bundle_can_hold_is_refused_before_decoding(films: Path, t
     recipe.write_text(yaml.safe_dump(clip_recipe_tree(films, data={"path": str(path), "cache": str(cache)})))
     result = CliRunner().invoke(app, ["train", str(recipe), "--run", str(tmp_path / "run")])
     assert result.exit_code == 1
-    assert "(2000 characters)" in result.stderr
-    assert "a bundle could not hold it" in result.stderr
+    assert "2000 characters" in result.stderr
     assert not cache.exists()
 
 

@@ -46,7 +46,7 @@ def check_exportable(recipe: Recipe, labels: Sequence[str]) -> None:
         if where[:1] == ("labels",) and len(where) > 1:
             label = labels[int(where[1])]
             raise DataError(
-                f"label {label!r} ({len(label)} characters): {reason}; shorten it, because a bundle could not hold it"
+                f"label {label[:80]!r} ({len(label)} characters): {reason}; shorten it, or a bundle cannot hold it"
             ) from error
         if where[:1] == ("labels",):
             raise DataError(f"{len(labels)} labels: {reason}; a bundle could not hold them") from error
