@@ -14,10 +14,11 @@ from streamclf.config.section import Section
 from streamclf.config.units import MemoryLimit
 from streamclf.errors import SourceError
 from streamclf.net.push_protocol import MIN_SECRET_CHARS, parse_push_address
-from streamclf.net.urls import REMEDY, split_url
+from streamclf.net.urls import REMEDY, UrlError, split_url
 
 SOURCES = ("camera", "url", "images", "push")
 URL_SCHEMES = ("rtsp", "rtsps", "http", "https", "file")
+_OR_VARIABLE = "; or put the password into an environment variable and write ${NAME}, which encodes it"
 _LIKE_A_SCHEME = re.compile(r"[a-z]{2,12}")
 _FILE_URL: Final = re.compile(r"file:(?://(?:localhost)?(?=/)|(?!//))(/.*)", re.IGNORECASE | re.DOTALL)
 """RFC 8089: also with one slash, and with the host of this machine."""
@@ -159,8 +160,8 @@ class SourceConfig(Section):
                 raise ValueError(f"one slash after {scheme}: where a URL has two; give {scheme}://…")
             if colon and "@" in rest and "/" not in scheme:  # a file: ./10:30@door.mp4
                 raise ValueError(
-                    f"user and password without a scheme; give a URL like rtsp://…; {REMEDY}. A file's path begins "
-                    "with ./ or /"
+                    f"user and password without a scheme; give a URL like rtsp://…; {REMEDY}{_OR_VARIABLE}. "
+                    "A file's path begins with ./ or /"
                 )
             return url
         if scheme not in URL_SCHEMES:
@@ -168,7 +169,11 @@ class SourceConfig(Section):
             raise ValueError(f"scheme{shown}: one of {', '.join(URL_SCHEMES)}, or a file's path")
         if any(char < " " or char == "\x7f" for char in url):
             raise ValueError("a line break or control character in the URL; remove it")
-        split_url(url)
+        try:
+            split_url(url)
+        except UrlError as error:
+            hint = _OR_VARIABLE if REMEDY in str(error) else ""
+            raise ValueError(f"{error}{hint}") from None
         return url
 
     @property

@@ -6,10 +6,7 @@ import re
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
-REMEDY: Final = (
-    "percent-encode these signs in user name and password (# is %23, ? %3F, / %2F, @ %40, [ %5B, ] %5D), or put the "
-    "password into an environment variable and write ${NAME}, which encodes it"
-)
+REMEDY: Final = "percent-encode these signs in user name and password (# is %23, ? %3F, / %2F, @ %40, [ %5B, ] %5D)"
 _AT_SIGNS: Final = "\uff20\ufe6b"
 """The full-width and the small at sign, which Unicode's compatibility form (NFKC) makes an @."""
 _DIGITS: Final = re.compile(r"[0-9]*")
