@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from engines.arrays import U8
-from streamclf.classifier.offline import WindowResult, file_stream, ranked
+from streamclf.classifier.offline import FileResult, WindowResult, file_stream, ranked
 from streamclf.render.film_writer import FilmWriter, GifWriter
 from streamclf.render.overlay import OverlayState, draw
-from streamclf.sources import open_source
+from streamclf.sources import Frame, open_source
+from streamclf.units import NS
 
 SUFFIXES = (".mp4", ".gif")
 MAX_SIDE = {".mp4": 1280, ".gif": 480}
@@ -21,42 +22,53 @@ GIF_FPS = 10
 HISTORY = 200
 
 
-def write_annotated(source: Path, output: Path, results: Sequence[WindowResult], labels: Sequence[str]) -> None:
+def write_annotated(source: Path, output: Path, result: FileResult, labels: Sequence[str]) -> None:
     """Write the file `output`, .mp4 or .gif, whole or not at all. Raises `SourceError`."""
     kind = output.suffix.lower()
     partial = output.with_name(f".{output.stem}-{os.getpid()}{kind}")
     try:
         with GifWriter(partial) if kind == ".gif" else FilmWriter(partial) as film:
-            for time_s, image in _annotated_frames(source, results, labels, kind):
+            for time_s, image in _annotated_frames(source, result, labels, kind):
                 film.write(image, time_s)
         partial.replace(output)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _annotated_frames(
-    source: Path, results: Sequence[WindowResult], labels: Sequence[str], kind: str
-) -> Iterator[tuple[float, U8]]:
-    """Yield (seconds, (H, W, 3) uint8 BGR) for each frame of the film; a GIF has fewer."""
-    known = 0
+def _annotated_frames(source: Path, result: FileResult, labels: Sequence[str], kind: str) -> Iterator[tuple[float, U8]]:
+    """Yield (seconds, (H, W, 3) uint8 BGR) for each frame of the film; a GIF has fewer.
+
+    A picture that lasts long is drawn again where the prediction changes, and where the film ends.
+    """
+    windows, name = result.windows, source.stem
+    known = len(windows) if result.short_clip else 0  # the only window lasts as long as the clip
     due_s = 0.0
+    shown: WindowResult | None = None
+    left_out: tuple[float, Frame] | None = None
     with open_source(file_stream(source)) as frames:
         for frame in frames:
-            time_s = frame.pts_ns / 1e9
-            if kind == ".gif" and time_s < due_s:
-                continue
-            due_s += 1 / GIF_FPS
-            while known < len(results) and results[known].end_s <= time_s:
+            time_s = frame.pts_ns / NS
+            while known < len(windows) and windows[known].end_s <= time_s:
                 known += 1
-            scale = min(1.0, MAX_SIDE[kind] / max(frame.height, frame.width))
-            height, width = max(1, round(frame.height * scale)), max(1, round(frame.width * scale))
-            rgb = frame.to_rgb(height, width)
-            yield time_s, draw(np.ascontiguousarray(rgb[..., ::-1]), _state(source.stem, results[:known], labels))
+            newest = windows[known - 1] if known else None
+            is_same = newest is shown or (newest and shown and newest.probabilities is shown.probabilities)
+            if (frame.repeated and is_same) or (kind == ".gif" and time_s < due_s):
+                left_out = (time_s, frame)
+                continue
+            due_s = max(due_s + 1 / GIF_FPS, time_s)
+            shown, left_out = newest, None
+            yield time_s, _drawn(frame, name, windows[max(0, known - HISTORY) : known], labels, kind)
+        if left_out is not None and left_out[1].repeated:
+            yield left_out[0], _drawn(left_out[1], name, windows[max(0, known - HISTORY) : known], labels, kind)
 
 
-def _state(name: str, results: Sequence[WindowResult], labels: Sequence[str]) -> OverlayState:
-    return OverlayState(
+def _drawn(frame: Frame, name: str, windows: Sequence[WindowResult], labels: Sequence[str], kind: str) -> U8:
+    """Draw the newest of the windows on a frame -> (H, W, 3) uint8 BGR."""
+    state = OverlayState(
         stream=name,
-        top=ranked(results[-1], labels) if results else (),
-        history=[ranked(result, labels)[0] for result in results[-HISTORY:]],
+        top=ranked(windows[-1], labels) if windows else (),
+        history=[ranked(window, labels)[0] for window in windows],
     )
+    scale = min(1.0, MAX_SIDE[kind] / max(frame.height, frame.width))
+    rgb = frame.to_rgb(max(1, round(frame.height * scale)), max(1, round(frame.width * scale)))
+    return draw(np.ascontiguousarray(rgb[..., ::-1]), state)

@@ -55,7 +55,7 @@ def run_classify(
             try:
                 result = classify_file(engine, path, hop=hop)
                 if output is not None:
-                    write_annotated(path, output, result.windows, engine.spec.labels)
+                    write_annotated(path, output, result, engine.spec.labels)
             except SourceError as error:
                 print(f"streamclf: {printable(redact(str(error)))}", file=sys.stderr)
                 failed += 1

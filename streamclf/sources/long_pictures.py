@@ -33,9 +33,11 @@ class FilmFrameSelector(ShiftedFrameSelector):
 def with_long_pictures(frames: Iterator[DecodedFrame]) -> Iterator[DecodedFrame]:
     """Repeat each frame that lasts long until the next one; the last frame for its own duration.
 
-    The frames' times increase strictly. A repetition costs no decoding: it has the same image.
+    The frames' times increase strictly. A repetition costs no decoding: it has the same image. Only where time stamps
+    are disordered, a frame may last long that was not decoded; the image before stays.
     """
     last: DecodedFrame | None = None
+    decoded: DecodedFrame | None = None
     interval_ns = FIRST_REPEAT_NS
     for frame in frames:
         if last is not None:
@@ -43,18 +45,21 @@ def with_long_pictures(frames: Iterator[DecodedFrame]) -> Iterator[DecodedFrame]
             assert frame.pts_ns is not None
             lasted_ns = frame.pts_ns - last.pts_ns
             if lasted_ns > LONG_PICTURE_NS:
-                yield from _repeated(last, frame.pts_ns, interval_ns)
+                yield from _repeated(last, decoded or last, frame.pts_ns, interval_ns)
             else:
                 interval_ns = max(lasted_ns, MIN_REPEAT_NS)
         yield frame
         last = frame
+        if frame.oriented is not None:
+            decoded = frame
     if last is not None and LONG_PICTURE_NS < last.duration_ns <= MAX_PICTURE_NS:
         assert last.pts_ns is not None
-        yield from _repeated(last, last.pts_ns + last.duration_ns, interval_ns)
+        yield from _repeated(last, decoded or last, last.pts_ns + last.duration_ns, interval_ns)
 
 
-def _repeated(frame: DecodedFrame, end_ns: int, interval_ns: int) -> Iterator[DecodedFrame]:
-    assert frame.pts_ns is not None
-    for at_ns in range(frame.pts_ns + interval_ns, end_ns - interval_ns // 2, interval_ns):
+def _repeated(last: DecodedFrame, image: DecodedFrame, end_ns: int, interval_ns: int) -> Iterator[DecodedFrame]:
+    """Yield `image` again and again, from the frame `last` until `end_ns`."""
+    assert last.pts_ns is not None
+    for at_ns in range(last.pts_ns + interval_ns, end_ns - interval_ns // 2, interval_ns):
         # The damage is that of one frame, however long it is shown.
-        yield frame._replace(pts_ns=at_ns, broken=False, duration_ns=0, repeated=True)
+        yield image._replace(pts_ns=at_ns, broken=False, duration_ns=0, repeated=True)

@@ -41,14 +41,13 @@ class ChunkBuilder:
     def sample(self, frame: Frame, *, discontinuity: bool = False) -> Sequence[tuple[FramePlacement, Frame]]:
         """Sample the next frame. Returns the placements for `render`; for most frames there are none."""
         is_new = discontinuity or frame.discontinuity
-        # The sampler had answered that it does not need a skipped frame. If it needs the frame now, after a stall or
-        # damage, the frame counts as lost.
-        continues = frame.continues
-        if frame.image is None and self._sampler.peek(frame.pts_ns, discontinuity=is_new, continues=continues).current:
-            return ()
-        previous = self._previous
+        continues, previous = frame.continues, self._previous
         if previous is not None and previous.image is None:
             is_new = is_new or self._sampler.peek(frame.pts_ns, continues=continues).previous > 0
+        # The sampler had answered that it does not need a skipped frame. If it needs the frame now, after a stall or
+        # damage, the frame counts as lost.
+        if frame.image is None and self._sampler.peek(frame.pts_ns, discontinuity=is_new, continues=continues).current:
+            return ()
         placements = self._sampler.push(
             frame.pts_ns,
             frame.captured_ns,

@@ -427,6 +427,7 @@ def frames_at(times_ms: Sequence[int], skipped: Sequence[int]) -> Iterator[Frame
             1,
         ),  # 80 ms is needed for 100 ms: 120 ms takes its place, as if 80 had been lost
         ([0, 40, 120, 160, 200], [1], 1),
+        ([0, 40, 70, 130, 170, 200, 240], [2, 3], 2),  # 130 ms is not needed itself, and cannot begin a segment either
         ([0, 40, 80, 125, 230, 300], [3], 2),  # 125 ms is needed only because the next frame is late: the segment ends
     ],
 )
