@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from engines.bundle import MAX_LABEL_CHARS
 from engines.printable import printable
 from training.data.class_folders import read_class_folders
 from training.data.clips import SPLITS, Row
@@ -76,16 +75,8 @@ def _read(path: Path, videos: Path | None, number: int, notes: list[str]) -> tup
 
 
 def check_labels(rows: Sequence[Row]) -> None:
-    """Raise `DataError` for labels that differ only in case or in spaces, which are one class written in two ways.
-
-    Also for a label that is too long for a bundle, because the export after the training would refuse it.
-    """
+    """Raise `DataError` for labels that differ only in case or in spaces, which are one class written in two ways."""
     counts = Counter(row.label for row in rows)
-    longest = max(counts, key=len, default="")
-    if len(longest) > MAX_LABEL_CHARS:
-        raise DataError(
-            f"label {printable(longest)[:80]!r}… has {len(longest)} characters, at most {MAX_LABEL_CHARS}; shorten it"
-        )
     first: dict[str, str] = {}
     for label in counts:
         plain = re.sub(r"[\s_]+", " ", label).casefold()

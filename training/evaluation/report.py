@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -122,7 +123,9 @@ def draw_confusion(path: Path, matrix: Sequence[Sequence[int]], labels: Sequence
             colour = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=9)
     figure.colorbar(image, label="share of the true class", shrink=0.7)
-    figure.savefig(path, dpi=110)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # an emoji is drawn as an empty box
+        figure.savefig(path, dpi=110)
 
 
 def draw_curves(path: Path, history: Sequence[dict[str, Any]]) -> None:

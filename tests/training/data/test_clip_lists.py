@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.labelled import write_list
 
-from training.data.clip_lists import check_labels, read_rows
+from training.data.clip_lists import read_rows
 from training.data.clips import Row
 from training.errors import DataError
 
@@ -96,9 +96,3 @@ def test_missing_or_empty_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no clip in it"):
         read_rows(tmp_path / "empty")
-
-
-def test_a_label_that_is_too_long_for_a_bundle_is_refused_before_the_training() -> None:
-    check_labels([Row(path="a.mp4", label="x" * 256)])
-    with pytest.raises(DataError, match=r"has 257 characters, at most 256; shorten it"):
-        check_labels([Row(path="a.mp4", label="x" * 257)])
