@@ -43,6 +43,7 @@ from streamclf.sources.hw_decode import (
 )
 from streamclf.sources.long_pictures import FilmFrameSelector
 from streamclf.sources.packet_kind import PacketClassifier
+from streamclf.sources.replay_filter import ReplayFilter
 from streamclf.units import NS
 
 TOLERANT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
@@ -56,6 +57,8 @@ SEGMENT_CUT = "Stream ends prematurely"
 UNCHECKED_PACKETS = 8
 """Segments that were each written alone begin with other continuity counters (MPEG-TS). FFmpeg then marks the packets
 around the border as damaged: the last one of a segment, or as many frames as its last PES packet has."""
+HELD_BACK_S = 0.05
+"""While no new segment begins, a packet that FFmpeg returns so soon after a long wait arrived before it."""
 UNTIMED_FORMATS = frozenset({"mpjpeg", "mjpeg", "h264", "hevc", "m4v"})
 """Formats without time stamps. FFmpeg assumes 25 frames per second, which a live source may not send."""
 
@@ -99,6 +102,7 @@ class AvContainer:
         self._has_key = timeouts is None  # only a live stream may begin in the middle of a group of pictures
         self._video_at = time.monotonic()
         self._log_level = av.logging.WARNING
+        self._held_since: float | None = None  # begin of the wait for a new segment, if it is long
         self._unchecked = 0  # packets until FFmpeg's marks of damage are used again
         try:
             self._stream = choose_stream(self._container, self._shown)
@@ -106,6 +110,10 @@ class AvContainer:
         except BaseException:
             self.close()
             raise
+        is_live_playlist = timeouts is not None and self.is_segmented and self.is_endless
+        self._replays = ReplayFilter(url) if is_live_playlist else None
+        self.stale = 0
+        """Number of packets that an earlier connection has already returned."""
         self._timed = timeouts is None or self._container.format.name not in UNTIMED_FORMATS
         self._pixel_aspect = plausible_aspect(self._stream.sample_aspect_ratio)
         self._orientation = OrientationTracker()
@@ -192,7 +200,7 @@ class AvContainer:
             if self._timeouts is not None:
                 self._check_waiting(time.monotonic() - waiting_since, packet)
         yield from map(self._skipped_frame, self._skipper.pop_skipped())
-        if not count:
+        if not count and not self.stale:
             self._fail_if_hardware("it decoded no frame")
             raise SourceError(
                 f"{self._shown}: no frame could be decoded ({self.info.codec}, {self.undecodable} broken "
@@ -295,19 +303,35 @@ class AvContainer:
             except av.error.ExitError as error:
                 waited_s = time.monotonic() - self._waiting_since
                 if self._timeouts is None or waited_s >= 0.9 * self._timeouts.read_s:
-                    raise self._translated(error, opening=False) from None
+                    raise self._failure(error) from None
                 demuxed = self._container.demux()  # no packet was held back: this was the first half of the time-out
                 continue
             except (av.error.FFmpegError, OSError, ValueError) as error:
-                raise self._translated(error, opening=False) from None
+                raise self._failure(error) from None
             if packet is None:
+                if self._replays is not None:
+                    self._replays.save()
                 return
             # Only this read counts: data that arrives after a packet that was held back is new.
             took_s = time.monotonic() - began
+            if self._held_since is not None and took_s < HELD_BACK_S:
+                took_s = time.monotonic() - self._held_since
             is_held = self._timeouts is not None and took_s >= self._timeouts.read_s / 2
             self._held_s = took_s if is_held else 0.0
+            if is_held and self._replays is not None and self._held_since is None:
+                self._held_since = began
             waited_s = waited_s + took_s if is_held else 0.0
-            yield packet if packet.stream.index == self._stream.index else None
+            is_video = packet.stream.index == self._stream.index
+            replays = self._replays if is_video and packet.size else None
+            if replays is not None and replays.is_replay(packet.pts, memoryview(packet), key=packet.is_keyframe):
+                self.stale += 1
+                is_video = False
+            yield packet if is_video else None
+
+    def _failure(self, error: Exception) -> SourceError:
+        if self._replays is not None:
+            self._replays.save()
+        return self._translated(error, opening=False)
 
     def _next(self, demuxed: Iterator[Packet[Any]]) -> Packet[Any] | None:
         if not self._reads_log:
@@ -326,7 +350,7 @@ class AvContainer:
         """Clear the marks of damage that FFmpeg sets only because another segment begins."""
         for _, _, text in lines:
             if text.startswith(SEGMENT_BEGINS):
-                self._unchecked = UNCHECKED_PACKETS
+                self._unchecked, self._held_since = UNCHECKED_PACKETS, None
             elif SEGMENT_CUT in text:
                 self._damage.add_damage()
         if packet is not None and self._unchecked and packet.stream.index == self._stream.index:

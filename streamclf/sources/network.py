@@ -73,6 +73,9 @@ class FrameReader(Protocol):
     def lost(self) -> int:
         """Number of packets of this connection that never arrived."""
 
+    stale: int
+    """Number of packets that an earlier connection has already returned."""
+
     def set_frame_selector(self, selector: FrameSelector) -> None:
         """Skip frames that `selector` does not need."""
 
@@ -121,6 +124,7 @@ class NetworkSource(Source):
         self._hardware = choose_device(decode)
         self._selector: ShiftedFrameSelector | None = None
         self._note: str | None = None
+        self._stale = 0
         self._reader: FrameReader
         if not rtsp:
             self._reader = self._open_http(over_tls=parts.scheme.lower() == "https")
@@ -159,6 +163,11 @@ class NetworkSource(Source):
     def lost(self) -> int:  # type: ignore[override]
         """Number of packets of this connection that never arrived."""
         return self._reader.lost
+
+    @property
+    def stale(self) -> int:  # type: ignore[override]
+        """Number of frames that were dropped because a stall had made them old, or that were returned before."""
+        return self._stale + self._reader.stale
 
     def set_frame_selector(self, selector: FrameSelector) -> None:
         """See `Source`."""
@@ -290,7 +299,7 @@ class NetworkSource(Source):
                 self._selector.shift_ns = pts_ns - decoded.pts_ns
             last_ns, interval_ns = pts_ns, pts_ns - last_ns
             if decoded.held_s and decoded.held_s * NS > MAX_HELD_INTERVALS * max(0, interval_ns):
-                self.stale += 1  # an old frame is worse than none; the frames of a slow camera are not old
+                self._stale += 1  # an old frame is worse than none; the frames of a slow camera are not old
                 continue
             if self._pacer is not None:
                 # Segments that were skipped are over: to wait for as long would lose the next ones.

@@ -49,6 +49,7 @@ class RtspReader:
 
     is_endless = True
     is_segmented = False
+    stale = 0
 
     def __init__(
         self,

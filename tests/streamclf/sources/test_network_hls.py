@@ -117,6 +117,24 @@ def test_a_playlist_that_stops_growing_fails_after_the_read_timeout(
             list(itertools.islice(source, 1000))
 
 
+def test_a_new_connection_to_a_server_that_pauses_returns_no_frame_again(
+    segments: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its playlist stays as it is. The stream would be live for some seconds after each attempt, with old frames."""
+    monkeypatch.setattr(network, "HLS_READ_S", 1.0)
+    hls = HlsServer(segments)
+    frames: list[Frame] = []
+    with serving(hls) as base:
+        hls.going.clear()
+        for _ in range(2):
+            with open_source(live(f"{base}/live.m3u8", read_timeout_s=1)) as source, pytest.raises(SourceError):
+                frames += source  # to the end of the playlist
+    assert source.stale > 0
+    seen = numbers(frames)
+    assert len(seen) >= FPS
+    assert len(seen) == len(set(seen))
+
+
 def test_a_missing_playlist_is_reported(segments: list[Path]) -> None:
     with serving(HlsServer(segments)) as base, pytest.raises(SourceError, match="not found"):
         open_source(live(f"{base}/absent.m3u8"))
