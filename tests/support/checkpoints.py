@@ -12,6 +12,7 @@ import torch
 
 from engines.arrays import F32, U8
 from engines.bundle import Bundle
+from engines.graphs.quantise import quantise_bundle
 from training.importing import read_folder
 from training.importing.model import load_model
 
@@ -74,3 +75,15 @@ def onnx_logits(bundle: Bundle, features: F32) -> F32:
 def change_json(path: Path, **changes: Any) -> None:
     """Set keys of a JSON file."""
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+
+
+def int8_logits(bundle: Bundle, path: Path, frames: U8) -> F32:
+    """Quantise the bundle, calibrated with random windows, and return its INT8 logits (K,) for one window of frames."""
+    windows = [random_frames(len(frames), *frames.shape[1:3], seed=seed) for seed in range(3)]
+    shape = (-1, bundle.spec.chunks, *bundle.spec.chunk_shape)
+    graphs = quantise_bundle(bundle, np.stack(windows).reshape(shape), path).graphs("int8")
+    encoder, head = (onnxruntime.InferenceSession(graph) for graph in graphs)
+    (features,) = encoder.run(None, {"frames": frames.reshape(shape[1:])})
+    (logits,) = head.run(None, {"features": features[None]})
+    assert isinstance(logits, np.ndarray)
+    return logits[0]

@@ -5,7 +5,6 @@ Shapes: N windows, S tokens, D width, H heads of d values each.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from training.importing.state_dict import CheckpointTensors
@@ -23,14 +22,15 @@ class LearnedQueryPooling(nn.Module):
     def __init__(self, *, dim: int, heads: int, width: int) -> None:
         super().__init__()
         self.score = nn.Linear(dim, heads, bias=False)
-        self.value = nn.Parameter(torch.zeros(heads, dim, width // heads))
-        self.bias = nn.Parameter(torch.zeros(width))
+        # One matrix per head, as a grouped convolution: INT8 quantisation fails on a product with a 3D constant.
+        self.value = nn.Conv2d(heads * dim, width, 1, groups=heads)
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool each window's tokens."""
         weights = self.score(x).transpose(1, 2).softmax(dim=-1)  # (N, H, S)
-        mixed: Tensor = (weights @ x).unsqueeze(2) @ self.value  # (N, H, 1, d)
-        return mixed.flatten(1) + self.bias
+        mixed = (weights @ x).flatten(1)  # (N, H D)
+        values: Tensor = self.value(mixed[:, :, None, None])
+        return values.flatten(1)
 
 
 def convert_pooling(
@@ -46,9 +46,9 @@ def convert_pooling(
     biases = {name: tensors.pop_bias(f"{theirs}.{name}_proj.bias", width, bias=bias) for name in "qkv"}
     projected = weights["q"] @ query.double() + biases["q"].double()
     scaled = projected.reshape(heads, -1) * scale.double()
-    keys, values = (weights[name].reshape(heads, -1, dim) for name in "kv")
+    keys = weights["k"].reshape(heads, -1, dim)
     return {
         f"{ours}.score.weight": (scaled[:, None] @ keys)[:, 0].float(),
-        f"{ours}.value": values.transpose(1, 2).float().contiguous(),
-        f"{ours}.bias": biases["v"],
+        f"{ours}.value.weight": weights["v"].float()[:, :, None, None],
+        f"{ours}.value.bias": biases["v"],
     }

@@ -12,6 +12,7 @@ from support.checkpoints import (
     TOLERANCE,
     change_json,
     imported_logits,
+    int8_logits,
     onnx_features,
     onnx_logits,
     random_frames,
@@ -86,6 +87,8 @@ def test_each_frame_is_encoded_once_for_all_windows(tmp_path):
     served = engine.classify(np.stack([slots[start : start + 4] for start in range(3)]))
     engine.close()
     assert np.abs(served - softmax(np.stack(expected))).max() < 1e-4
+    int8 = int8_logits(bundle, tmp_path / "int8", frames[:4])
+    assert np.abs(int8 - expected[0]).max() < 0.1 * np.abs(expected[0]).max()
     card = (bundle.path / "README.md").read_text(encoding="utf-8")
     assert "2 spatial and 2 temporal layers" in card
     assert "bicubic" in card

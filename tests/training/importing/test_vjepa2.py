@@ -11,6 +11,7 @@ from support.checkpoints import (
     TOLERANCE,
     change_json,
     imported_logits,
+    int8_logits,
     onnx_features,
     onnx_logits,
     random_frames,
@@ -72,6 +73,8 @@ def test_the_bundle_gives_the_logits_of_transformers(tmp_path):
     frames = random_frames(4, 36, 36)
     expected = expected_logits(folder, frames)
     assert np.abs(onnx_logits(bundle, onnx_features(bundle, frames)) - expected).max() < 1e-4
+    int8 = int8_logits(bundle, tmp_path / "int8", frames)
+    assert np.abs(int8 - expected).max() < 0.1 * np.abs(expected).max()
     pytest.importorskip("openvino")
     engine = open_engine(bundle, backend="openvino", precision="fp32")
     slots = np.arange(2, dtype=np.int32)
