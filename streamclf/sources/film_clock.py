@@ -18,6 +18,11 @@ LATE_NS: Final = NS
 LATE_INTERVALS: Final = 2.5
 """A key frame that goes back by more than this many frame intervals begins another recording, too. Films of key frames
 alone may have disordered ones."""
+LONG_PICTURE_NS: Final = NS // 4
+"""A picture that lasts longer than this is repeated. Sampling takes the nearest frame, so that the next picture would
+otherwise begin half an interval too early."""
+FIRST_REPEAT_NS: Final = NS // 10
+"""The interval between the repetitions of a picture, where no frames before it give another one."""
 MAX_PICTURE_NS: Final = 30 * 3600 * NS
 """A picture lasts no longer than this. A longer jump is an error in the file (FFmpeg's `dts_error_threshold`)."""
 MAX_STREAM_PICTURE_NS: Final = 10 * NS

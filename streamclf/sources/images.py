@@ -7,11 +7,13 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from engines.arrays import U8
 from engines.printable import path_text
 from streamclf.errors import SourceError
+from streamclf.sources.film_clock import FIRST_REPEAT_NS, LONG_PICTURE_NS, MAX_PICTURE_NS
 from streamclf.sources.frame import Frame, Source, SourceInfo
 from streamclf.sources.image_file import ImageError, read_image
 from streamclf.sources.pacing import RealtimePacer
@@ -113,7 +115,7 @@ class ImageFolderSource(Source):
             yield from self._run(first_run=False)
 
     def _run(self, *, first_run: bool) -> Iterator[Frame]:
-        is_first = True
+        is_first, read = True, -1
         for number, path in enumerate(self._images):
             pts_ns = round(number * NS / self._fps)
             if self._pacer is not None:
@@ -126,15 +128,29 @@ class ImageFolderSource(Source):
                 self.undecodable += 1
                 self._note = f"image {path_text(path.name)} is left out: {error}"
                 continue
-            yield self._frame(image, pts_ns, discontinuity=is_first and not first_run)
-            is_first = False
+            discontinuity = is_first and not first_run
+            frame = self._frame(image, pts_ns, discontinuity=discontinuity, continues=number > 0 and read == number - 1)
+            yield frame
+            yield from self._repeated(frame, round((number + 1) * NS / self._fps))
+            is_first, read = False, number
         if is_first:
             raise SourceError(
                 f"{path_text(self._folder)}: none of its {len(self._images)} images can be read; check "
                 f"{path_text(self._images[0].name)}"
             )
 
-    def _frame(self, image: U8, pts_ns: int, *, discontinuity: bool) -> Frame:
+    def _repeated(self, frame: Frame, end_ns: int) -> Iterator[Frame]:
+        """Repeat an image that lasts long until the next one, as a film does."""
+        if not LONG_PICTURE_NS < end_ns - frame.pts_ns <= MAX_PICTURE_NS:
+            return
+        for at_ns in range(frame.pts_ns + FIRST_REPEAT_NS, end_ns - FIRST_REPEAT_NS // 2, FIRST_REPEAT_NS):
+            if self._pacer is not None:
+                self._pacer.wait(at_ns, FIRST_REPEAT_NS, restart=False)
+            if self._stop.is_set():
+                return
+            yield replace(self._frame(frame.image, at_ns, discontinuity=False, continues=True), repeated=True)
+
+    def _frame(self, image: U8, pts_ns: int, *, discontinuity: bool, continues: bool) -> Frame:
         height, width = image.shape[:2]
         self._size = (width, height)
         self._index += 1
@@ -145,6 +161,7 @@ class ImageFolderSource(Source):
             width=width,
             height=height,
             discontinuity=discontinuity,
+            continues=continues,
             image=image,
             render=render_bgr,
         )

@@ -10,16 +10,12 @@ from collections.abc import Iterator
 from typing import Final
 
 from streamclf.sources.decoded_frame import DecodedFrame
-from streamclf.sources.film_clock import MAX_PICTURE_NS
+from streamclf.sources.film_clock import FIRST_REPEAT_NS, LONG_PICTURE_NS, MAX_PICTURE_NS
 from streamclf.sources.frame_skipping import ShiftedFrameSelector
 from streamclf.units import NS
 
-LONG_PICTURE_NS: Final = NS // 4
-"""A picture that lasts longer than this is repeated. Sampling takes the nearest frame, so that the next picture would
-otherwise begin half an interval too early."""
 MIN_REPEAT_NS: Final = NS // 50
-FIRST_REPEAT_NS: Final = NS // 10
-"""A picture is repeated at the rate of the frames before it, 50 per second at most; at this interval without them."""
+"""A picture is repeated at the rate of the frames before it, at most 50 times per second."""
 
 
 class FilmFrameSelector(ShiftedFrameSelector):

@@ -51,6 +51,16 @@ def test_images_come_in_natural_order_at_the_configured_rate(tmp_path: Path) -> 
     assert (frames[0].width, frames[0].height) == (320, 180)
 
 
+def test_a_time_lapse_of_images_shows_each_until_the_next(tmp_path: Path) -> None:
+    """As in a film: an interval between images is no gap."""
+    folder = folder_of(tmp_path / "a", ["f1.png", "f2.png", "f3.png"])
+    frames = frames_of(folder, fps=0.5)
+    assert numbers(frames) == [0] * 20 + [1] * 20 + [2] * 20
+    assert [frame.pts_ns for frame in frames] == [i * NS // 10 for i in range(60)]
+    assert [frame.continues for frame in frames] == [False] + [True] * 59
+    assert sum(frame.repeated for frame in frames) == 57
+
+
 def test_hidden_files_are_not_images_and_a_second_image_follows_the_first(tmp_path: Path) -> None:
     names = ["IMG_2.jpg", "IMG_2 (1).jpg", "IMG_10.jpg", "shot.jpg", "shot-1.jpg", "Shot-2.JPG"]
     folder = folder_of(tmp_path / "a", names)
