@@ -22,6 +22,8 @@ _MAX_ROUND_BYTES: Final = 1024 * 1024
 _IDLE_BYTES: Final = 32 * 1024
 """A viewer has read the last pictures when no more than this waits for it in the kernel."""
 _UPDATE_S: Final = 0.02
+_MIN_VIEWERS: Final = 64
+"""Viewers that are gone are forgotten when there are this many more than after the last time."""
 _TOPIC: Final = b"preview/"
 
 
@@ -66,6 +68,7 @@ class PreviewPacer:
     def __init__(self, peers: Peers) -> None:
         self._peers = peers
         self._viewers: dict[int, _Viewer] = {}
+        self._forget_at = _MIN_VIEWERS
         self._updated_s = 0.0
         self.left_out = 0
         """The number of previews that were not sent, because no viewer was ready."""
@@ -73,6 +76,9 @@ class PreviewPacer:
     def subscribe(self, peer: Peer, topic: bytes) -> None:
         """Note that a peer has subscribed to a topic; a prefix of a preview's topic counts too."""
         if topic.startswith(_TOPIC) or _TOPIC.startswith(topic):
+            if len(self._viewers) >= self._forget_at:
+                self._forget_gone()
+                self._forget_at = 2 * len(self._viewers) + _MIN_VIEWERS
             viewer = self._viewers.setdefault(peer.connection.inode, _Viewer(peer))
             viewer.topics.add(topic)
             viewer.prefixes = tuple(each for each in viewer.topics if not each.endswith(b"/") or each == _TOPIC)
@@ -99,9 +105,12 @@ class PreviewPacer:
             viewer.add(stream, size)
         return True
 
-    def _update(self) -> None:
+    def _forget_gone(self) -> None:
         connected = {peer.connection.inode for peer in self._peers.connected()}
         self._viewers = {inode: viewer for inode, viewer in self._viewers.items() if inode in connected}
+
+    def _update(self) -> None:
+        self._forget_gone()
         for viewer in self._viewers.values():
             viewer.update()
         total = sum(viewer.waiting for viewer in self._viewers.values())

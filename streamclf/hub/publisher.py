@@ -37,6 +37,8 @@ MAX_SUBSCRIPTIONS: Final = 1024
 """Subscriptions and cancellations that one connection may send before it is disconnected."""
 MAX_TOPICS: Final = 1536
 """Different topics of all connections that belong to no known stream, 3 kB each in libzmq."""
+MAX_SUBSCRIPTIONS_IN_ALL: Final = 64 * MAX_SUBSCRIPTIONS
+"""The same for all connections together, also to equal topics."""
 SEND_BUFFER_BYTES: Final = 128 * 1024
 """The system's send buffer for one client: without this limit it grows to megabytes while the client does not read."""
 _TOPIC = re.compile(rb"[A-Za-z0-9_/-]{0,80}")
@@ -84,6 +86,7 @@ class Publisher:
         self.peers = Peers("publish.events", permits=gate.permits if gate else None)
         self._streams = streams
         self._unknown_topics: set[bytes] = set()
+        self._limit_at = MAX_SUBSCRIPTIONS
         self._previews: set[bytes] = set()
         self._pacer = PreviewPacer(self.peers)
         self.watched: frozenset[str] = frozenset()
@@ -115,8 +118,9 @@ class Publisher:
             except zmq.Again:
                 break
             self._handle(frame)
-        if len(self._unknown_topics) > MAX_TOPICS:
+        if len(self._unknown_topics) > MAX_TOPICS or self.subscription_messages >= self._limit_at:
             self._limit_topics()
+            self._limit_at = self.subscription_messages + MAX_SUBSCRIPTIONS
         watched = frozenset(_preview_stream(topic) for topic in self._previews)
         changed = watched != self.watched
         self.watched = watched
@@ -160,20 +164,27 @@ class Publisher:
         return kind + b"/" in _KINDS and name.endswith(b"/") and name[:-1].decode("ascii") in self._streams
 
     def _limit_topics(self) -> None:
-        """Disconnect the least useful of the peers with unknown topics, until a quarter of the limit is free.
+        """Disconnect the least useful peers if all have too many subscriptions, or too many unknown topics.
 
         libzmq cancels the topics of a disconnected peer one by one. So the limit applies to the topics of the peers
         that are still connected, and not to the topics left in libzmq.
         """
-        users = Counter(topic for peer in self.peers.connected() for topic in peer.unknown_topics)
-        for peer in self.peers.least_useful():
-            if len(users) <= MAX_TOPICS * 3 // 4:
-                break
-            if peer.unknown_topics:
-                for topic in peer.unknown_topics:
-                    users[topic] -= 1
-                users = +users
-                self.peers.disconnect(peer, f"more than {MAX_TOPICS} different topics of unknown streams in all")
+        peers = self.peers.connected()
+        users = Counter(topic for peer in peers for topic in peer.unknown_topics)
+        excess = sum(peer.messages for peer in peers) - MAX_SUBSCRIPTIONS_IN_ALL
+        for peer in self.peers.least_useful() if len(users) > MAX_TOPICS or excess > 0 else ():
+            if excess > 0:
+                why = f"more than {MAX_SUBSCRIPTIONS_IN_ALL} subscriptions in all"
+            elif len(users) > MAX_TOPICS * 3 // 4 and peer.unknown_topics:
+                why = f"more than {MAX_TOPICS} different topics of unknown streams in all"
+            else:
+                continue
+            excess -= peer.messages
+            for topic in peer.unknown_topics:
+                users[topic] -= 1
+                if not users[topic]:
+                    del users[topic]
+            self.peers.disconnect(peer, why)
         self._unknown_topics = set(users)
 
 

@@ -91,3 +91,36 @@ def test_topics_match_whole_stream_names(context: zmq.Context[zmq.Socket[bytes]]
     assert subscriber.poll(5000)
     assert subscriber.recv_multipart() == [b"prediction/cam1/", b"right"]
     subscriber.close(0)
+
+
+def test_topics_of_known_streams_do_not_count_as_unknown(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    publisher = Publisher(context, "tcp://127.0.0.1:*", streams={"door"})
+    subscriber = context.socket(zmq.SUB)
+    subscriber.linger = 0
+    for topic in (b"", b"pred", b"prediction/", b"action/door/", b"preview/door/", b"heartbeat/", b"action/yard/"):
+        subscriber.subscribe(topic)
+    subscriber.connect(publisher.endpoint)
+
+    def unknown() -> set[bytes]:
+        publisher.receive_subscriptions()
+        return {topic for peer in publisher.peers.connected() for topic in peer.unknown_topics}
+
+    wait_until(lambda: publisher.subscription_messages == 7 or unknown() is None, "all subscriptions")
+    assert unknown() == {b"action/yard/"}
+    subscriber.close(0)
+    publisher.close()
+
+
+def test_viewers_that_are_gone_are_forgotten_though_no_picture_arrives(
+    context: zmq.Context[zmq.Socket[bytes]],
+) -> None:
+    publisher = Publisher(context, "tcp://127.0.0.1:*")
+    for _ in range(150):
+        with context.socket(zmq.SUB) as viewer:
+            viewer.linger = 0
+            viewer.subscribe(b"preview/nowhere/")
+            viewer.connect(publisher.endpoint)
+            wait_for_subscription(publisher)
+            publisher.has_new_subscriber = False
+    assert len(publisher._pacer._viewers) < 140
+    publisher.close()

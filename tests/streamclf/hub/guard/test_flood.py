@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 import zmq
-from support.hostile_clients import connect_as_peer
+from support.hostile_clients import connect_as_peer, frame
 
 from streamclf.hub.guard import flood
 from streamclf.hub.guard.connections import shut_down
@@ -81,6 +81,27 @@ def _is_closed(peer: sockets.socket) -> bool:
     except OSError:
         return True
     return True
+
+
+def test_connection_that_holds_most_is_closed_when_the_memory_grows(
+    socket: zmq.Socket[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = [0]
+    monkeypatch.setattr(flood, "resident_bytes", lambda: used[0])
+    endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT)
+    with connect_as_peer(endpoint, b"SUB") as holding, connect_as_peer(endpoint, b"SUB") as newer:
+        holding.sendall(frame(b"x" * 100, flags=1) * 200)  # below every other limit
+        guard = FloodGuard.for_endpoints(endpoint)
+        assert guard is not None
+        try:
+            for peer in (holding, newer):
+                peer.settimeout(0.0)
+            used[0] = flood.MAX_GROWTH_BYTES + 1
+            monkeypatch.setattr(flood, "GROWTH_PAUSE_S", 1000.0)
+            assert _closes(holding)
+            assert not _is_closed(newer)
+        finally:
+            guard.close()
 
 
 def test_close_ends_the_thread_though_nothing_happens(socket: zmq.Socket[bytes]) -> None:
