@@ -155,6 +155,11 @@ class AvContainer:
         return self._container.format.name == "mpjpeg"
 
     @property
+    def end_ns(self) -> int:
+        """Media time at which the last frame of a film ends."""
+        return 0 if self._clock is None else self._clock.end_ns
+
+    @property
     def shortfall_s(self) -> tuple[float, float] | None:
         """Return (declared, read) duration of a film that ended earlier than it declares, in seconds; else None."""
         declared = None if self._clock is None else declared_ns(self._container, self._stream)

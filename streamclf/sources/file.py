@@ -14,8 +14,9 @@ from streamclf.sources.av_container import AvContainer
 from streamclf.sources.av_opening import ASSUMED_FPS
 from streamclf.sources.decoded_frame import DecodedFrame
 from streamclf.sources.frame import Frame, Source, SourceInfo
-from streamclf.sources.frame_skipping import FrameSelector
+from streamclf.sources.frame_skipping import FrameSelector, ShiftedFrameSelector
 from streamclf.sources.hw_decode import Decode, HardwareError, choose_device
+from streamclf.sources.joined_files import Part, joined_parts
 from streamclf.sources.long_pictures import with_long_pictures
 from streamclf.sources.pacing import RealtimePacer
 from streamclf.sources.resize import FrameRenderer
@@ -51,7 +52,9 @@ class FileSource(Source):
         self._selector: FrameSelector | None = None
         self._render = FrameRenderer()
         self._index = 0
-        self._container = self._open()
+        self._parts = joined_parts(path)
+        self._undecodable = 0  # in earlier parts
+        self._container = self._open(self._parts[0])
         self._frames = self._read()
 
     def __next__(self) -> Frame:
@@ -65,7 +68,7 @@ class FileSource(Source):
     @property
     def undecodable(self) -> int:  # type: ignore[override]
         """Number of packets of this run through the file that could not be decoded."""
-        return self._container.undecodable
+        return self._undecodable + self._container.undecodable
 
     def set_frame_selector(self, selector: FrameSelector) -> None:
         """See `Source`."""
@@ -75,12 +78,13 @@ class FileSource(Source):
         """Close the file."""
         self._container.close()
 
-    def _open(self) -> AvContainer:
+    def _open(self, part: Part) -> AvContainer:
+        is_whole = len(self._parts) == 1
         # Without a whitelist, a playlist with the name of an .mp4 file could make FFmpeg fetch any URL.
         return AvContainer(
-            f"file:{self._path}",
+            f"file:{self._path}" if is_whole else f"subfile,,start,{part.start},end,{part.end},,:file:{self._path}",
             shown=str(self._path),
-            options={"protocol_whitelist": "file,crypto,data"},
+            options={"protocol_whitelist": "file,crypto,data" if is_whole else "subfile,file,crypto,data"},
             hardware=choose_device(self._decode),
         )
 
@@ -89,19 +93,48 @@ class FileSource(Source):
         while self._loop and not self._stop.is_set():
             self._container.close()
             check_file(self._path)
-            self._container = self._open()  # opened again, because not every format can seek
+            self._parts = joined_parts(self._path)
+            self._undecodable = 0
+            self._container = self._open(self._parts[0])  # opened again, because not every format can seek
             yield from self._run(first_run=False)
 
     def _decoded_frames(self) -> Iterator[DecodedFrame]:
+        """Iterate over the frames of all parts of the file; media time goes on."""
+        start_ns = 0
+        for number, part in enumerate(self._parts):
+            try:
+                if number > 0:
+                    self._container.close()
+                    undecodable = self._container.undecodable
+                    self._container = self._open(part)
+                    self._undecodable += undecodable
+                for frame in self._part_frames(part, start_ns):
+                    assert frame.pts_ns is not None  # a film's frames have their times
+                    yield frame if number == 0 else frame._replace(pts_ns=frame.pts_ns + start_ns)
+            except SourceError as error:
+                if number == 0:
+                    raise
+                self.warning = f"{error} (part {number + 1} of {len(self._parts)} films that the file joins)"
+                continue
+            start_ns += self._container.end_ns
+            if (shortfall := self._container.shortfall_s) is not None and not self._stop.is_set():
+                self.warning = (
+                    f"{self._path}: cut short: it declares {shortfall[0]:.1f} s, {shortfall[1]:.1f} s of it could be "
+                    "read; copy or record it again"
+                )
+
+    def _part_frames(self, part: Part, start_ns: int) -> Iterator[DecodedFrame]:
         while True:
             if self._selector is not None:
-                self._container.set_frame_selector(self._selector)
+                shifted = ShiftedFrameSelector(self._selector)
+                shifted.shift_ns = start_ns
+                self._container.set_frame_selector(shifted)
             try:
                 yield from with_long_pictures(self._container.frames())
                 return
             except HardwareError:  # before the first frame
                 self._container.close()
-                self._container = self._open()
+                self._container = self._open(part)
 
     def _run(self, *, first_run: bool) -> Iterator[Frame]:
         interval_ns = round(NS / (self._container.info.fps or ASSUMED_FPS))
@@ -114,11 +147,6 @@ class FileSource(Source):
                 return
             yield self._frame(decoded, decoded.pts_ns, begins=is_first, discontinuity=is_first and not first_run)
             is_first = False
-        if (shortfall := self._container.shortfall_s) is not None:
-            self.warning = (
-                f"{self._path}: cut short: it declares {shortfall[0]:.1f} s, {shortfall[1]:.1f} s of it could be read; "
-                "copy or record it again"
-            )
 
     def _frame(self, decoded: DecodedFrame, pts_ns: int, *, begins: bool, discontinuity: bool) -> Frame:
         self._index += 1

@@ -151,7 +151,7 @@ def test_equal_time_stamps_never_put_frames_in_another_order(tmp_path: Path) -> 
     )
 
 
-@pytest.mark.parametrize("suffix", ["ts", "avi", "mpg"])
+@pytest.mark.parametrize("suffix", ["ts", "avi", "mpg", "mkv", "mp4"])
 def test_media_time_goes_on_where_recordings_are_joined(tmp_path: Path, suffix: str) -> None:
     """As `cat a.ts b.ts` does. Each recording begins with the same time stamps."""
     codec = "mpeg2video" if suffix == "mpg" else "libx264"
@@ -166,6 +166,18 @@ def test_media_time_goes_on_where_recordings_are_joined(tmp_path: Path, suffix: 
     assert numbers(frames) == list(range(75))
     assert in_ms(frames) == [40 * i for i in range(75)]
     check_chunks(film, frames)
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_a_damaged_part_of_joined_films_does_not_hide_the_others(tmp_path: Path, suffix: str) -> None:
+    parts = [write_clip(tmp_path / f"{i}.{suffix}", frames=25, first=25 * i).read_bytes() for i in range(3)]
+    film = tmp_path / f"film.{suffix}"
+    film.write_bytes(parts[0] + parts[1].replace(b"avc1", b"zzzz").replace(b"AVC", b"zzz") + parts[2])
+    with open_source(StreamConfig(url=str(film), pace="fast")) as source:
+        frames = list(source)
+        assert "part 2 of 3 films that the file joins" in str(source.warning)
+    assert numbers(frames) == [*range(25), *range(50, 75)]
+    assert in_ms(frames) == [40 * i for i in range(50)]
 
 
 def test_a_jump_within_the_declared_duration_is_a_long_picture(tmp_path: Path) -> None:
