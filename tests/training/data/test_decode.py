@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.clips import read_number, set_display_matrix, write_clip
+from support.clips import read_number, set_display_matrix, write_clip, write_packed_avi
 
 from streamclf.classifier.offline import file_stream
 from streamclf.sources import Frame, open_source
@@ -72,3 +72,10 @@ class ListSource(list[Frame]):
     """The frames of a source, as a list."""
 
     undecodable = 0
+
+
+def test_training_uses_all_frames_of_an_avi_with_packed_b_frames(tmp_path: Path) -> None:
+    """XviD and DivX wrote such files; UCF101 consists of them."""
+    decoded = decode_clip(write_packed_avi(tmp_path / "a.avi", frames=50), replace(SPEC, fps=25.0))
+    assert [read_number(frame, 320, 180) for frame in decoded.frames] == list(range(50))
+    assert (decoded.elsewhere, decoded.undecodable) == (0, 0)
