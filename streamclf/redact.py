@@ -37,6 +37,8 @@ _MAX_CANDIDATES = 8
 
 MIN_SECRET_CHARS = 3
 """Masking one or two characters everywhere would make texts unreadable; in URLs they are masked anyway."""
+_MIN_PART_CHARS = 6
+"""Shorter secrets are masked only where they stand alone: a password `ann` would make `cannot` unreadable."""
 _MIN_USER_CHARS = 12
 """A user name without a password may be a token. Shorter ones, like `admin`, are masked in URLs only."""
 MAX_SECRETS = 4096
@@ -53,10 +55,14 @@ def redact(text: str) -> str:
     """Return `text` without the user part of any URL, secret query values and every registered secret."""
     for secret in _masked:
         if secret in text:
-            text = text.replace(secret, MASK)
+            text = text.replace(secret, MASK) if len(secret) >= _MIN_PART_CHARS else _masked_alone(secret, text)
     text = _USER_PART.sub(rf"\g<1>{MASK}@", text)
     text = _QUERY_VALUE.sub(rf"\g<1>{MASK}", text)
     return _HEADER.sub(rf"\g<1>{MASK}", text)
+
+
+def _masked_alone(secret: str, text: str) -> str:
+    return re.sub(rf"(?<![^\W_]){re.escape(secret)}(?![^\W_])", MASK, text)
 
 
 def register_secret(secret: str) -> None:

@@ -57,3 +57,18 @@ def test_log_lines_and_tracebacks_hold_no_credentials() -> None:
     text = stream.getvalue()
     assert "geheim3" not in text
     assert "rtsp://***@cam/x" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("the file cannot be read", "the file cannot be read"),
+        ("user ann: no", "user ***: no"),
+        ("rtsp://root:ann@10.0.0.5/", "rtsp://***@10.0.0.5/"),
+        ("'ann'", "'***'"),
+        ("root_ann", "root_***"),
+    ],
+)
+def test_a_short_secret_is_masked_only_where_it_stands_alone(text: str, expected: str) -> None:
+    register_secret("ann")
+    assert redact(text) == expected

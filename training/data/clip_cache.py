@@ -26,7 +26,7 @@ from training.data.file_names import unreadable_reason
 from training.data.pool import map_in_processes
 from training.errors import DataError
 
-VERSION = 1
+VERSION = 2
 """Raise this number when a change of the code changes the frames decoded from the same file."""
 MAX_UNREADABLE = 0.05
 """The largest share of unreadable clips that is accepted. A larger share points at a wrong path or a cut download."""
