@@ -67,7 +67,7 @@ class Hub:
             stack.callback(self._publisher.close)
             self._replay = ReplayServer(self._context, job.replay, job.journal, gate=gate)
             stack.callback(self._replay.close)
-            if flood_guard := FloodGuard.for_endpoints(*self.endpoints.values(), messages_read=self._messages_read):
+            if flood_guard := FloodGuard.for_endpoints(*self.endpoints.values(), bytes_read=self._bytes_read):
                 stack.callback(flood_guard.close)
             self._links = LinkServer(self._context, job.link, self.journal.sequence_of)
             stack.callback(self._links.close)
@@ -90,8 +90,8 @@ class Hub:
         """The public endpoints as bound, with real ports."""
         return {"events": self._publisher.endpoint, "replay": self._replay.endpoint}
 
-    def _messages_read(self, inode: int) -> int:
-        return self._publisher.peers.messages_of(inode) + self._replay.peers.messages_of(inode)
+    def _bytes_read(self, inode: int) -> int:
+        return self._publisher.peers.bytes_read_of(inode) + self._replay.peers.bytes_read_of(inode)
 
     def run(self, control: ChildControl) -> None:
         """Serve until asked to stop, then until the producers send nothing more."""

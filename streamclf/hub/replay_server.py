@@ -20,8 +20,8 @@ from streamclf.config.service import MAX_STREAMS
 from streamclf.errors import BusError
 from streamclf.events.types import MAX_OFFSET, Epoch, JournalledType, StreamName
 from streamclf.hub.guard.curve_gate import CurveGate
-from streamclf.hub.guard.peers import Peers
-from streamclf.hub.guard.waiting import CURVE_FRAME_BYTES, FRAME_BYTES, Waiting, WaitingAnswers, WaitingRequests
+from streamclf.hub.guard.peers import FRAME_BYTES, Peers
+from streamclf.hub.guard.waiting import Waiting, WaitingAnswers, WaitingRequests
 from streamclf.hub.journal_reader import JournalReader
 from streamclf.hub.publisher import (
     MAX_REQUEST_BYTES,
@@ -42,6 +42,8 @@ _SNAPSHOT_LIMIT = 3 * MAX_STREAMS
 _SEND_HIGH_WATER = 2
 _RECEIVE_HIGH_WATER = 8
 _MAX_READ_AT_ONCE: Final = 1024
+_MAX_FRAMES: Final = 8
+"""Frames of one request with its envelope: a valid one has three at most."""
 
 
 class Request(BaseModel):
@@ -124,7 +126,6 @@ class ReplayServer:
         self.peers = Peers("publish.replay", permits=gate.permits if gate else None)
         self._requests = WaitingRequests()
         self._waiting = WaitingAnswers(self.peers)
-        self._frame_bytes = CURVE_FRAME_BYTES if gate else FRAME_BYTES
         self._journal = journal
         self._reader: JournalReader | None = None
         self.refused = 0
@@ -145,21 +146,29 @@ class ReplayServer:
         # While a peer's requests wait in libzmq, libzmq does not free the memory of the disconnected peer.
         for _ in range(_MAX_READ_AT_ONCE):
             try:
-                *envelope, body = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+                frames = [self._socket.recv(zmq.NOBLOCK, copy=False)]
             except zmq.Again:
                 return
-            peer = self.peers.sender(body)
+            while frames[-1].more and len(frames) <= _MAX_FRAMES:
+                frames.append(self._socket.recv(copy=False))
+            last = frames[-1]
+            while last.more:
+                last = self._socket.recv(copy=False)
+            peer = self.peers.sender(frames[-1], sum(FRAME_BYTES + len(frame) for frame in frames[1:]))
             if peer is None:
                 continue  # the peer is gone, or its key is no longer allowed
-            route = [frame.bytes for frame in envelope]
-            if len(route) not in (1, 2) or route[1:] not in ([], [b""]):
+            *route, body = (frame.bytes for frame in frames)
+            if len(frames) > _MAX_FRAMES:
                 self.refused += 1
-            elif (excessive := self._requests.add(Waiting(peer, route, body.bytes))) is not None:
+                self.peers.disconnect(peer, f"a request of more than {_MAX_FRAMES} frames")
+            elif len(route) not in (1, 2) or route[1:] not in ([], [b""]):
+                self.refused += 1
+            elif (excessive := self._requests.add(Waiting(peer, route, body))) is not None:
                 self.peers.disconnect(excessive, "it sends requests without reading the replies")
 
     def _answer(self, request: Waiting) -> None:
         reply = self._reply(request.body)
-        self._waiting.add(request.peer, sum(len(frame) + self._frame_bytes for frame in reply))
+        self._waiting.add(request.peer, sum(len(frame) + FRAME_BYTES for frame in reply))
         try:
             self._socket.send_multipart([*request.route, *reply], zmq.NOBLOCK)
         except zmq.Again:

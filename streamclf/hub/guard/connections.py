@@ -54,24 +54,27 @@ class Connection:
     """Bytes that the peer's machine has confirmed so far."""
     queued: int = 0
     """Bytes in the kernel that the peer's machine has not confirmed yet."""
-    messages: int = 0
-    """Messages of the peer that the service has read."""
+    read: int = 0
+    """Bytes of the peer's messages that the service has read."""
     _progress_s: float = field(default_factory=time.monotonic)
     """When the peer last confirmed bytes, or nothing waited for it."""
     _read_upto: int = 0
-    _read_s: float = 0.0
+    _marked_s: float = field(default_factory=time.monotonic)
 
-    def mark_read(self, messages: int, now_s: float) -> None:
-        """Set how many of the peer's messages were read. All bytes before a message have then left libzmq's memory."""
-        if messages != self.messages or not self._read_s:
-            self.messages, self._read_upto, self._read_s = messages, self.received if messages else 0, now_s
+    def mark_read(self, read: int, now_s: float) -> None:
+        """Set how many bytes of the peer's messages were read so far, at least.
 
-    def unread(self, now_s: float) -> int:
-        """Return the bytes that may wait in libzmq's memory, because the service could not read a message since.
-
-        Subtract the heartbeats that a client may send (ZMQ_HEARTBEAT_IVL): they are read by libzmq itself.
+        Add the heartbeats that a client may send (ZMQ_HEARTBEAT_IVL), which libzmq reads itself.
         """
-        return max(0, self.received - self._read_upto - int(_HEARTBEATS_PER_S * (now_s - self._read_s)))
+        more = read - self.read + int(_HEARTBEATS_PER_S * (now_s - self._marked_s))
+        if more:
+            self.read, self._marked_s = read, now_s
+            self._read_upto = min(self.received, self._read_upto + more)
+
+    @property
+    def unread(self) -> int:
+        """The bytes that may wait in libzmq's memory."""
+        return self.received - self._read_upto
 
     def update(self) -> bool:
         """Read the counters again; return False if the connection is gone."""

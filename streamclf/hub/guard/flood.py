@@ -6,7 +6,7 @@ keeps 3 kB for each topic. And it accepts connections until no descriptor is lef
 producer connects over ipc:// (errno_assert in ipc_listener.cpp, version 4.3.5). So a thread limits, in bytes and for
 all connections together:
 
-- the bytes that a peer has sent since the service last read one of its messages;
+- the bytes that a peer has sent and the service has not read;
 - the subscriptions that keep the hub's loop busy;
 - the bytes that wait in the kernel for peers to read them;
 - the number of connections, also per address, and the descriptors that they use;
@@ -48,7 +48,7 @@ CHECK_S: Final = 0.01
 RECHECK_S: Final = 0.002
 """Time to the next check while there is a flood."""
 MAX_UNREAD_BYTES: Final = 128 * 1024
-"""Bytes that one peer may have sent since the service last read a message of it: two requests of the longest kind, or
+"""Bytes that one peer may have sent and the service has not read: two requests of the longest kind, or
 all subscriptions that it may send. An empty frame of 2 bytes takes 64 bytes in libzmq."""
 MAX_UNREAD_BYTES_IN_ALL: Final = 512 * 1024
 BUSY_SHARE: Final = 0.3
@@ -68,6 +68,7 @@ MAX_GROWTH_BYTES: Final = 128 * 1024 * 1024
 """Memory that the process may use above its memory at the start. Only a slow attack below all other limits uses it."""
 GROWTH_PAUSE_S: Final = 0.5
 """Time for libzmq to release the memory of disconnected peers, before more of them are disconnected."""
+_MIN_HELD_BYTES: Final = 4096
 SCAN_PAUSE: Final = 4
 """A scan of all connections, hundreds at worst, is followed by a pause of this many times its duration."""
 RESERVED_DESCRIPTORS: Final = (16, 1024)
@@ -91,20 +92,20 @@ class FloodGuard:
         ports: Iterable[int],
         *,
         events_port: int | None = None,
-        messages_read: Callable[[int], int] = lambda inode: 0,
+        bytes_read: Callable[[int], int] = lambda inode: 0,
     ) -> None:
         """Start the thread.
 
-        Subscriptions arrive at `events_port`. `messages_read` returns how many messages of a connection, given by its
-        inode, the service has read.
+        Subscriptions arrive at `events_port`. `bytes_read` returns how many bytes of a connection's messages the
+        service has read; the connection is given by its inode.
         """
         self._table = ConnectionTable(tuple(ports))
-        self._events_port, self._messages_read = events_port, messages_read
+        self._events_port, self._bytes_read = events_port, bytes_read
         self._stopped, self._stop = os.pipe()
         self._disconnected: dict[str, int] = {}
         """The number of connections that were shut down, by reason."""
         self._listeners = self._table.find_listeners()
-        self._is_accepting = True
+        self._is_accepting, self._is_too_large = True, False
         self._next_scan_s = self._may_grow_s = 0.0
         self._marks: tuple[dict[int, tuple[int, int]], dict[int, tuple[int, int]]] = ({}, {})
         """Bytes received from and confirmed by each connection, at the start of the last window and of this one."""
@@ -116,14 +117,14 @@ class FloodGuard:
 
     @classmethod
     def for_endpoints(
-        cls, events: str, *others: str, messages_read: Callable[[int], int] = lambda inode: 0
+        cls, events: str, *others: str, bytes_read: Callable[[int], int] = lambda inode: 0
     ) -> FloodGuard | None:
         """Guard the endpoints that are tcp://; return None if there are none, or if the system is not Linux."""
         ports = [_port(endpoint) for endpoint in (events, *others)]
         guarded = [port for port in ports if port is not None]
         if sys.platform != "linux" or not guarded:
             return None
-        return cls(guarded, events_port=ports[0], messages_read=messages_read)
+        return cls(guarded, events_port=ports[0], bytes_read=bytes_read)
 
     def close(self) -> None:
         """End the thread."""
@@ -180,8 +181,8 @@ class FloodGuard:
         now_s = time.monotonic()
         self._next_scan_s = now_s + SCAN_PAUSE * (now_s - began_s)
         for each in connections:
-            each.mark_read(self._messages_read(each.inode), now_s)
-        unread = {each.inode: each.unread(now_s) for each in connections}
+            each.mark_read(self._bytes_read(each.inode), now_s)
+        unread = {each.inode: each.unread for each in connections}
         is_flooded = self._limit(
             connections, MAX_UNREAD_BYTES_IN_ALL, MAX_UNREAD_BYTES, unread,
             sorted(connections, key=lambda each: -unread[each.inode]),
@@ -243,13 +244,21 @@ class FloodGuard:
                 )
 
     def _limit_memory(self, connections: Sequence[Connection], unread: dict[int, int], now_s: float) -> None:
-        if now_s < self._may_grow_s or resident_bytes() - self._start_bytes <= MAX_GROWTH_BYTES:
+        growth = resident_bytes() - self._start_bytes
+        self._is_too_large = growth > MAX_GROWTH_BYTES * (3 / 4 if self._is_too_large else 1)
+        if self._is_too_large:
+            # Complete messages of a peer stay in memory until they are read, even if the peer is gone.
+            self._stop_accepting()
+        if now_s < self._may_grow_s or growth <= MAX_GROWTH_BYTES:
             return
         self._may_grow_s = now_s + GROWTH_PAUSE_S
-        held = {each.inode: each.queued + unread[each.inode] for each in connections}
-        order = sorted(connections, key=lambda each: (-held[each.inode], -each.inode))
+        held = {each.inode: (each.queued + unread[each.inode]) // _MIN_HELD_BYTES for each in connections}
+        order = sorted(connections, key=lambda each: (-held[each.inode], each.usefulness(now_s)))
+        is_urgent = growth > 2 * MAX_GROWTH_BYTES
         for each in order[: 1 + len(order) // 10]:
-            self._disconnect(each, f"the hub uses {MAX_GROWTH_BYTES >> 20} MiB more than at its start")
+            # The peers that have filled the memory may be gone, so spare those that hold nothing.
+            if is_urgent or held[each.inode]:
+                self._disconnect(each, f"the hub uses {MAX_GROWTH_BYTES >> 20} MiB more than at its start")
 
     def _keep_descriptors_free(self) -> None:
         free, reserved = _descriptors()
@@ -259,7 +268,7 @@ class FloodGuard:
             count = max(0, reserved - free - self._table.closing)
             for each in _least_useful(connections, time.monotonic())[:count]:
                 self._disconnect(each, "too few descriptors were left (ulimit -n)")
-        elif not self._is_accepting and free >= REOPEN_FACTOR * reserved:
+        elif not self._is_accepting and not self._is_too_large and free >= REOPEN_FACTOR * reserved:
             self._resume_accepting()
 
     def _stop_accepting(self) -> None:
@@ -294,7 +303,7 @@ def _least_useful(connections: Iterable[Connection], now_s: float) -> list[Conne
     """Sort connections: without a handshake, without a message, then by usefulness."""
     return sorted(
         connections,
-        key=lambda each: (each.received >= HANDSHAKE_BYTES, each.messages > 0, each.usefulness(now_s)),
+        key=lambda each: (each.received >= HANDSHAKE_BYTES, each.read > 0, each.usefulness(now_s)),
     )
 
 

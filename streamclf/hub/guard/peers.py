@@ -10,12 +10,16 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 import zmq
 
 from streamclf.hub.guard.connections import Connection, inode_of, shut_down
 
 log = logging.getLogger(__name__)
+
+FRAME_BYTES: Final = 42
+"""Bytes that ZMTP adds to a frame, at most: a header (RFC 23), and with CURVE a name, a nonce and authentication."""
 
 
 @dataclass(slots=True)
@@ -25,6 +29,8 @@ class Peer:
     connection: Connection
     user: str | None
     messages: int = 0
+    bytes_read: int = 0
+    """Bytes of its messages, at least as many as it has sent for them."""
     unknown_topics: set[bytes] = field(default_factory=set)
     """Topics of streams without events that the peer has subscribed to."""
 
@@ -45,8 +51,8 @@ class Peers:
         self.disconnections = 0
         """The number of connections that were shut down."""
 
-    def sender(self, frame: zmq.Frame) -> Peer | None:
-        """Return the peer that sent a message, and count the message.
+    def sender(self, frame: zmq.Frame, size: int | None = None) -> Peer | None:
+        """Return the peer that sent a message, given one of its frames, and count the message and its `size` in bytes.
 
         Return None if the peer is gone, or if its key is no longer allowed and it was disconnected for that.
         """
@@ -61,15 +67,16 @@ class Peers:
             user = _property(frame, "User-Id")
             peer = self._peers[inode] = Peer(Connection(fd, inode), user if isinstance(user, str) else None)
         peer.messages += 1
+        peer.bytes_read += FRAME_BYTES + len(frame) if size is None else size
         if self._permits and not self._permits(peer.user):
             self.disconnect(peer, "its key is not on the allow-list")
             return None
         return peer
 
-    def messages_of(self, inode: int) -> int:
-        """Return how many messages of a connection were read; any thread may ask."""
+    def bytes_read_of(self, inode: int) -> int:
+        """Return how many bytes of a connection's messages were read; any thread may ask."""
         peer = self._peers.get(inode)
-        return peer.messages if peer else 0
+        return peer.bytes_read if peer else 0
 
     def is_connected(self, peer: Peer) -> bool:
         """Return whether a peer is connected, and not about to be disconnected."""

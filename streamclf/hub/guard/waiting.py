@@ -20,10 +20,6 @@ MAX_REQUESTS: Final = 64
 """Requests of one peer that wait to be answered."""
 MAX_REQUEST_BYTES_IN_ALL: Final = 4 * 1024 * 1024
 _MAX_PEERS: Final = 1024
-FRAME_BYTES: Final = 9
-"""ZMTP's header of a long frame (RFC 23)."""
-CURVE_FRAME_BYTES: Final = 42
-"""The same with CURVE: header, command name, nonce, authentication and flags (RFC 26)."""
 
 
 @dataclass(frozen=True, slots=True)

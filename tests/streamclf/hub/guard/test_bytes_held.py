@@ -60,6 +60,16 @@ def test_message_that_never_ends_is_cut_short(hub: HubProcess, kind: bytes, size
     assert witness.peak_mb < GROWTH_MB
 
 
+def test_requests_of_very_many_frames_are_cut_short(hub: HubProcess) -> None:
+    """Each message is complete, so its frames stay in memory until they are read, even if the peer is gone."""
+    request = frame(b"", flags=1) * 30_000 + frame(b"x")
+    with Witness(hub) as witness:
+        for _ in range(40):
+            with contextlib.suppress(OSError), connect_as_peer(hub.replay, b"DEALER") as peer:
+                assert send_until_closed(peer, request, 100_000_000)
+    assert witness.peak_mb < 256
+
+
 def test_many_messages_that_never_end_are_cut_short(hub: HubProcess) -> None:
     """Each of the peers stays below the limit of one peer."""
     part = frame(b"\1", flags=1)
