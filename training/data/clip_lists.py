@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,19 +76,27 @@ def _read(path: Path, videos: Path | None, number: int, notes: list[str]) -> tup
 
 
 def check_labels(rows: Sequence[Row]) -> None:
-    """Raise `DataError` for labels that differ only in case or in spaces, which are one class written in two ways."""
+    """Raise `DataError` for one class that is written in two ways.
+
+    Such labels differ only in case, spaces, invisible characters, or the zeros of a number (`1`, `01`, `1.0`).
+    """
     counts = Counter(row.label for row in rows)
     first: dict[str, str] = {}
     for label in counts:
-        plain = re.sub(r"[\s_]+", " ", label).casefold()
-        other = first.setdefault(plain, label)
+        other = first.setdefault(_plain_label(label), label)
         if other != label:
             example = next(row for row in rows if row.label == label)
             place = example.origin or printable(example.path)
             raise DataError(
                 f"labels {other!r} ({counts[other]} clips) and {label!r} ({counts[label]} clips, first {place}): they "
-                "differ only in case or spaces; write them in the same way"
+                "differ only in case, spaces, invisible characters or zeros; write them in the same way"
             )
+
+
+def _plain_label(label: str) -> str:
+    visible = "".join(character for character in label if unicodedata.category(character) != "Cf")
+    plain = re.sub(r"[\s_]+", " ", visible).strip().casefold()
+    return f"{float(plain):g}" if re.fullmatch(r"\d{1,6}(\.0+)?", plain) else plain
 
 
 def merge_duplicates(rows: Sequence[Row], notes: list[str]) -> list[Row]:

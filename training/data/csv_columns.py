@@ -36,7 +36,12 @@ GROUP_COLUMNS = (("group",), ("groups", "group_id", "groupid"))
 YOUTUBE_COLUMNS = ("youtube_id", "time_start", "time_end")
 """Columns of Kinetics' lists. They name a clip by its film and its time instead of its path."""
 
-SPLIT_WORDS = frozenset({*SPLITS, "split", "splits", "subset", "set", "fold", "folds", "phase", "partition", "usage"})
+SPLIT_WORDS = frozenset(
+    {*SPLITS, "split", "splits", "subset", "set", "fold", "folds", "kfold", "cv", "phase", "partition", "usage"}
+)
+_OF_SPLITS = f"(?:{'|'.join(SPLITS)}|eval|evaluation|holdout|heldout|trn|tst)"
+SPLIT_NAME = re.compile(rf"(?:is|for|in|use|used)?{_OF_SPLITS}+(?:set|split|data|flag|clip|video)?s?")
+"""Names made of names of splits, without signs between the words: `istrain`, `trainval`, `heldout`, `testset`."""
 EXAMPLE = "path,label,split,group"
 MAX_VALUES = 8
 MAX_SPLITS = 20
@@ -69,6 +74,8 @@ def find_columns(path: Path, header: Sequence[str], records: Sequence[Record]) -
     if (clip is None and youtube is None) or label is None:
         raise _missing_column(path, header, PATH_COLUMNS if clip is None and youtube is None else LABEL_COLUMNS)
     group = _find(path, names, GROUP_COLUMNS)
+    if group is None:
+        _check_no_group(path, names)
     taken = {clip, label, group, *(youtube or ())}
     others = [index for index, name in enumerate(names) if index not in taken and name]
     split = _find_split(path, names, others, records)
@@ -82,13 +89,6 @@ def plain_name(name: str) -> str:
     return re.sub(r"[\s\-./]+", "_", plain)
 
 
-def describe_known_columns() -> str:
-    """Return the known names of columns, for messages."""
-    roles = {"path": PATH_COLUMNS, "label": LABEL_COLUMNS, "split": SPLIT_COLUMNS, "group": GROUP_COLUMNS}
-    synonyms = {role: [name for tier in tiers for name in tier if name != role] for role, tiers in roles.items()}
-    return "; ".join(f"{role} (or {', '.join(names)})" for role, names in synonyms.items())
-
-
 def _find(path: Path, names: Sequence[str], tiers: Sequence[Sequence[str]]) -> int | None:
     """Return the index of the column with the most preferred name. Raises `DataError` where several have it."""
     for tier in tiers:
@@ -99,6 +99,12 @@ def _find(path: Path, names: Sequence[str], tiers: Sequence[Sequence[str]]) -> i
         if found:
             return found[0]
     return None
+
+
+def _check_no_group(path: Path, names: Sequence[str]) -> None:
+    """Raise `DataError` for a misspelt column of groups; without groups, clips of one source reach both splits."""
+    if found := difflib.get_close_matches("group", names, n=1, cutoff=0.75):
+        raise DataError(f"{path}: no column {found[0]!r} is known; rename it to group, or remove it")
 
 
 def _find_split(path: Path, names: Sequence[str], others: Sequence[int], records: Sequence[Record]) -> int | None:
@@ -129,21 +135,24 @@ def _find_split(path: Path, names: Sequence[str], others: Sequence[int], records
         given = " and ".join(repr(names[index]) for index in suspects)
         raise DataError(
             f"{path}: {given} may say which clips are for validation ({_list(values[suspects[0]])}), but no such "
-            f"column is known; rename one to split, with the values {', '.join(SPLITS)}, and remove others. "
-            f"Known columns: {describe_known_columns()}"
+            f"column is known; rename one to split, with the values {', '.join(SPLITS)}, and remove others"
         )
     return None
 
 
 def _looks_like_split(name: str) -> bool:
-    words = set(re.split(r"[_\d]+", name))
-    return bool(words & SPLIT_WORDS) or bool(difflib.get_close_matches(name, ("split", "subset"), cutoff=0.8))
+    words = set(re.split(r"[\W_\d]+", name))
+    return (
+        bool(words & SPLIT_WORDS)
+        or SPLIT_NAME.fullmatch(re.sub(r"[\W_\d]+", "", name)) is not None
+        or bool(difflib.get_close_matches(name, ("split", "subset"), cutoff=0.8))
+    )
 
 
 def _look_like_splits(values: set[str]) -> bool:
     """Tell whether one of a few values is the name of a split, or contains one, such as `eval` or `train_1`."""
     words = {word for value in values for word in re.split(r"[^a-z]+", value)} if len(values) <= MAX_SPLITS else set()
-    return bool(words & {*SPLITS, "eval", "evaluation", "holdout"})
+    return any(SPLIT_NAME.fullmatch(word) for word in words)
 
 
 def _values(records: Sequence[Record], index: int) -> set[str]:

@@ -28,8 +28,13 @@ def read_table(path: Path, base: Path, notes: list[str], *, split: str = "") -> 
     """
     header, records = _read_records(path)
     columns = find_columns(path, header, records)
+    if not records:
+        raise DataError(f"{path}: no row below its first line; add a line for each clip")
     if columns.unused:
-        notes.append(f"{path.name}: columns that are not used: {', '.join(map(printable, columns.unused))}")
+        notes.append(
+            f"{path.name}: columns that are not used: {', '.join(map(printable, columns.unused))}"
+            + ("" if columns.group is not None else "; if one names the person or the source of a clip, call it group")
+        )
     _check_splits(path, columns, records)
     reader = _RowReader(path, base, columns, split)
     rows = [row for line, fields in records if (row := reader.read(line, fields)) is not None]
@@ -143,7 +148,7 @@ def _read_text(path: Path) -> str:
             f"the list in UTF-8, in Excel as 'CSV UTF-8' (iconv -f WINDOWS-1252 -t UTF-8)"
         ) from error
     if "\0" in text:
-        raise DataError(f"{path}: not a text file; give a CSV list")
+        raise DataError(f"{path}: not a text file in UTF-8; give a CSV list, and save UTF-16 as UTF-8")
     return text
 
 

@@ -70,6 +70,14 @@ def test_excel_files_are_read(tmp_path: Path) -> None:
         ("path|label|part", ("train_1", "2", "3"), "'part' may say"),
         ("path|label|is_train", ("1", "0", "1"), "'is_train' may say"),
         ("path|label|train/test", ("1", "0", "1"), "'train_test' may say"),
+        ("path|label|isTrain", ("1", "0", "1"), "'istrain' may say"),
+        ("path|label|is_eval", ("0", "1", "0"), "'is_eval' may say"),
+        ("path|label|Held Out", ("0", "1", "0"), "'held_out' may say"),
+        ("path|label|TrainTest", ("a", "b", "a"), "'traintest' may say"),
+        ("path|label|train?", ("yes", "no", "yes"), r"'train\?' may say"),
+        ("path|label|k-fold", ("0", "1", "2"), "'k_fold' may say"),
+        ("path|label|type", ("trainset", "testset", "trainset"), "'type' may say"),
+        ("path|label|gruop", ("anna", "ben", "anna"), "no column 'gruop' is known; rename it to group"),
         ("path|label|fold", ("0", "1", "2"), r"'fold' holds '0', '1', '2', which are no names of splits"),
         (
             "path|label|split",
@@ -91,7 +99,7 @@ def test_two_columns_of_splits_must_agree(tmp_path: Path) -> None:
     rows = [(*row, row[2].upper()) for row in ROWS]
     notes: list[str] = []
     read_rows(write(tmp_path / "list.csv", "path|label|split|subset", rows), notes=notes)
-    assert "list.csv: columns that are not used: subset" in notes
+    assert notes[0].startswith("list.csv: columns that are not used: subset; if one names the person")
     with pytest.raises(DataError, match="'split' and 'subset' give different splits"):
         read_rows(write(tmp_path / "list.csv", "path|label|split|subset", [(*row, "test") for row in ROWS]))
     with pytest.raises(DataError, match="'subset' and 'phase' may say"):
@@ -114,7 +122,7 @@ def test_names_of_splits_are_recognised(tmp_path: Path) -> None:
         (b'path,label\na.mp4,"wave\nb.mp4,still\n', "not a CSV list"),
         (b'path,label\na.mp4,"two\nlines"\n', "line 3: .*printable characters"),
         (b"PK\x03\x04rest", "a zip archive or an Excel workbook"),
-        (b"path,label\n\0\0\n", "not a text file"),
+        (b"path,label\n\0\0\n", "not a text file in UTF-8"),
         (b"a/1.mp4,wave\na/2.mp4,still\n", r"no column path .*\(a/1\.mp4, wave\)"),
         (b"path,label\na.mp4,wave\na.mp4,still\n", r"a\.mp4: label 'wave' \(list\.csv, line 2\) and 'still'"),
         (b"path,label,split\na.mp4,a,train\n./a.mp4,a,val\n", r"a\.mp4: split 'train' .*line 2\) and 'val' .*line 3\)"),
@@ -122,7 +130,10 @@ def test_names_of_splits_are_recognised(tmp_path: Path) -> None:
             b"path,label\na.mp4,Wave\nb.mp4,wave\nc.mp4,wave\n",
             r"'Wave' \(1 clips\) and 'wave' \(2 clips, first li",
         ),
-        (b"path,label\na.mp4,on_table\nb.mp4,on  table\n", "differ only in case or spaces"),
+        (b"path,label\n", "no row below its first line"),
+        ("path,label\na.mp4,wave\nb.mp4,wa\u200bve\n".encode(), "invisible characters"),
+        (b"path,label\na.mp4,1\nb.mp4,01\n", "'1' .* and '01' .* or zeros"),
+        (b"path,label\na.mp4,on_table\nb.mp4,on  table\n", "differ only in case, spaces"),
     ],
 )
 def test_damaged_list_is_refused_with_its_line(tmp_path: Path, content: bytes, message: str) -> None:
