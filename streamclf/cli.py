@@ -49,6 +49,14 @@ FromStart = Annotated[
         "--from-start", help="On the first run, begin with the oldest event of the journal, not with new events."
     ),
 ]
+LogLevel = Annotated[
+    Literal["debug", "info", "warning", "error"] | None,
+    typer.Option(help="Least level of the log lines; default: $STREAMCLF_LOG, else info.", show_default=False),
+]
+LogFormat = Annotated[
+    Literal["text", "json"] | None,
+    typer.Option(help="Form of the log lines; default: $STREAMCLF_LOG_FORMAT, else text.", show_default=False),
+]
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file that describes the service.")]
 
 
@@ -84,14 +92,14 @@ def demo(
 
 
 @app.command()
-def run(config: ConfigFile, seconds: Seconds = None) -> int:
+def run(config: ConfigFile, seconds: Seconds = None, log_level: LogLevel = None, log_format: LogFormat = None) -> int:
     """Run the service that CONFIG describes, until Ctrl-C or SIGTERM.
 
     Logs to stderr. After SIGHUP or a change of the file, the service applies the new configuration.
     """
     from streamclf.commands.run import run_service
 
-    return run_service(config, seconds=seconds)
+    return run_service(config, seconds=seconds, log_level=log_level, log_format=log_format)
 
 
 @app.command()

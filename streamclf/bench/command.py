@@ -18,7 +18,7 @@ from streamclf.bench.cameras.film import FilmSpec
 from streamclf.builtin_models import DEFAULT_MODEL, find_bundle
 from streamclf.config.service import EngineConfig, load_config
 from streamclf.errors import BenchError, UsageError
-from streamclf.runtime.child import configure_logging
+from streamclf.runtime.logs import configure_logging
 
 SECONDS: Final = 20.0
 """Measured time of one run of a service."""
@@ -52,7 +52,7 @@ def run_bench(
     Raises `UsageError` for options that do not fit together, and `BenchError` for a measurement that fails or is
     interrupted.
     """
-    configure_logging("warning")
+    configure_logging("bench", "warning")
     measures_service = streams is not None or capacity or _is_config(target)
     with _interrupt_on_signals():
         if not measures_service:

@@ -18,7 +18,7 @@ from streamclf.capture.status_reporter import StatusProducer, StatusReporter
 from streamclf.errors import RingError, SourceError, SourceRefusedError, SourceWaitingError
 from streamclf.net.backoff import Backoff
 from streamclf.redact import register_secret, register_url
-from streamclf.runtime.child import EXIT_DONE, EXIT_ENDED, ChildControl
+from streamclf.runtime.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED, ChildControl
 from streamclf.runtime.jobs import CaptureJob
 from streamclf.runtime.liveness import Liveness
 from streamclf.runtime.profiling import open_stages
@@ -85,6 +85,8 @@ class Capture:
                     if self._job.source.ends:
                         self._status.on_end(str(error))
                         raise
+                    if self._stop.is_set():  # the error is that of the stop
+                        break
                     self._status.on_fault(str(error))
                     refused = isinstance(error, SourceRefusedError)
                     if isinstance(error, SourceWaitingError):
@@ -146,7 +148,7 @@ class Capture:
         """Log a film's fault, once however often the film is played."""
         if source.warning is not None and not self._has_warned:
             self._has_warned = True
-            log.warning("%s: %s", self._job.stream, source.warning)
+            log.warning("%s", source.warning)
 
     def _wake_reader(self, chunk: ChunkMeta, pixels: U8) -> None:
         # A full pipe already holds enough bytes to wake the classifier; a broken one means that it is being restarted.
@@ -181,7 +183,7 @@ class _PreviewOrSampler:
 
 
 def main(job: CaptureJob, control: ChildControl) -> int:
-    """Read one stream until it ends (exit code 3) or a stop is requested (0)."""
+    """Read one stream until it ends (exit code 3), cannot be played (1), or a stop is requested (0)."""
     from streamclf.producer.link import EventProducer
 
     if job.source.url is not None:
@@ -195,6 +197,9 @@ def main(job: CaptureJob, control: ChildControl) -> int:
     ).start()
     try:
         return Capture(job, producer, control.stop_event, control.liveness).run()
+    except SourceError as error:
+        log.debug("%s", error)  # the stream's last status has the reason, and the hub logs it
+        return EXIT_FAILED
     finally:
         done.set()
         producer.close(0.5 if control.stop_event.is_set() else 2.0)

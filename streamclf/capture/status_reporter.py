@@ -98,7 +98,7 @@ class StatusReporter:
 
     def on_fault(self, reason: str) -> None:
         """Record that the connection failed; another attempt follows."""
-        log.warning("%s: %s", self._stream, reason)
+        log.debug("attempt failed: %s", reason)  # the hub logs the stream's losses, once each
         with self._lock:
             self._post(self._state.on_fault(_one_line(reason), time.monotonic_ns()))
 

@@ -42,6 +42,8 @@ class LoadShedder:
         self._window_cost_s = 0.0
         self._counts: dict[str, tuple[int, int, int]] = {}
         self._chunk_at_s: dict[str, float] = {}
+        self._logged = (0, 0)
+        """The last (level of the hops, paused streams) that the log reports."""
         self._logged_s = float("-inf")
 
     def record_batch(self, encode_s: float, chunks: int, head_s: float, windows: int) -> None:
@@ -65,15 +67,14 @@ class LoadShedder:
         controller = self._controller
         before = (controller.level, controller.paused)
         active = [feed for feed in live if now_s - self._chunk_at_s.get(feed.stream, now_s) <= self._silent_s]
-        changed = controller.update(
+        controller.update(
             sample,
             now_s=now_s,
             streams=len(live),
             max_level=max((feed.max_level for feed in live), default=0),
             demand=lambda level, served: self._demand(active, level) * served / max(1, len(live)),
         )
-        if changed:
-            self._log_change(before, sample, now_s)
+        self._log_overload(self._demand(active, 0), len(live), now_s)
         catch_up = controller.has_reserve and (controller.level, controller.paused) < before
         self._apply(live, now_s, catch_up=catch_up)
 
@@ -112,19 +113,21 @@ class LoadShedder:
             elif feed.paused:
                 feed.resume()
 
-    def _log_change(self, before: tuple[int, int], sample: LoadSample, now_s: float) -> None:
-        """Log the first and the last change at once, others once a minute: an overload may last for days."""
+    def _log_overload(self, needed: float, streams: int, now_s: float) -> None:
+        """Log that an overload begins, changes or is over. While it lasts, once a minute at most: it may last for days.
+
+        `needed` is the expected busy share of the time with every stream served and with its own hop.
+        """
         level, paused = self._controller.level, self._controller.paused
-        if now_s - self._logged_s < LOG_INTERVAL_S and (level, paused) != (0, 0):
+        is_over = (level, paused) == (0, 0)
+        if (level, paused) == self._logged or (not is_over and now_s - self._logged_s < LOG_INTERVAL_S):
             return
-        self._logged_s = now_s
-        log.info(
-            "%.0f %% busy, %d of %d chunks read: hops times %d (before %d), %d streams paused (before %d)",
-            100 * sample.busy,
-            sample.read,
-            sample.arrived,
-            2**level,
-            2 ** before[0],
-            paused,
-            before[1],
-        )
+        self._logged, self._logged_s = (level, paused), now_s
+        if is_over:
+            log.info("the overload is over: every stream is served again, with its own hop")
+            return
+        parts = [f"{paused} of {streams} streams rest in turn"] if paused else []
+        if level:
+            parts.append(f"streams with `adaptive` predict {2**level} times less often")
+        need = f"{needed:.1f} times what this machine has" if needed > 1 else "more than this machine has at present"
+        log.warning("overload: %s: the classifier needs %s", " and ".join(parts), need)

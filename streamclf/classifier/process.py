@@ -376,7 +376,7 @@ def main(job: ClassifierJob, control: ChildControl) -> int:
 def _log_drops(feed: Feed) -> None:
     if drops := +Counter(feed.drops):
         causes = ", ".join(f"{cause} {count}" for cause, count in drops.items())
-        log.info("%s: dropped since its start, by cause: %s", feed.stream, causes)
+        log.info("dropped since its start, by cause: %s", causes, extra={"stream": feed.stream})
 
 
 def _empty_pipe(fd: int) -> bool:

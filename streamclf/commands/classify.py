@@ -22,7 +22,7 @@ from streamclf.commands.annotate import SUFFIXES, write_annotated
 from streamclf.errors import SourceError, UsageError
 from streamclf.redact import redact
 from streamclf.render.palette import label_hex
-from streamclf.runtime.child import configure_logging
+from streamclf.runtime.logs import configure_logging
 
 MAX_BATCH = 16
 UNLIMITED_WIDTH = 10_000
@@ -45,7 +45,7 @@ def run_classify(
 
     Raises `UsageError` for an output or a hop that cannot be used.
     """
-    configure_logging("warning")
+    configure_logging("classify", "warning")
     if output is not None:
         _check_output(output, files)
     engine = _open(model, hop=hop, backend=backend, precision=precision)

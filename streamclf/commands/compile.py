@@ -24,7 +24,7 @@ from engines.protocol import Engine
 from engines.throughput import Speed, measure_speed
 from streamclf.builtin_models import find_bundle
 from streamclf.errors import UsageError
-from streamclf.runtime.child import configure_logging
+from streamclf.runtime.logs import configure_logging
 
 if TYPE_CHECKING:
     from engines.graphs.explain import LayerPrecisionReport
@@ -50,7 +50,7 @@ def run_compile(
     Raises `UsageError` for options that do not fit together, and `EngineError` if the engine cannot be built or fails
     its golden clip.
     """
-    configure_logging("info")
+    configure_logging("compile", "info")
     if explain and precision in ("fp32", "int8"):
         raise UsageError(f"--explain --precision {precision}: --explain is for fp16 and bf16; give one of these")
     if (calibration is None) != (output is None):

@@ -27,7 +27,7 @@ from streamclf.errors import BusError, OutputError, SourceError
 from streamclf.events.positions import START
 from streamclf.events.types import Prediction, Received, Status
 from streamclf.render.terminal_table import LiveTable
-from streamclf.runtime.child import LOG_VARIABLE
+from streamclf.runtime.logs import LEVEL_VARIABLE, configure_logging
 from streamclf.runtime.signals import stop_on_signals
 from streamclf.sources import open_source
 from streamclf.sources.camera import list_cameras
@@ -54,7 +54,8 @@ def run_demo(*, camera: int | None, headless: bool, seconds: float | None, began
             ),
         )
         view = _LineView(sys.stdout, began) if headless or not sys.stdout.isatty() else _TableView(bundle.spec.id)
-        os.environ.setdefault(LOG_VARIABLE, "warning")  # log lines of child processes would break the table
+        os.environ.setdefault(LEVEL_VARIABLE, "warning")  # log lines of child processes would break the table
+        configure_logging("demo")
         subscriber = _SubscriberThread(view)
         supervisor = Supervisor(config, bundle, on_ready=subscriber.start)
         subscriber.on_closed_output = supervisor.request_stop

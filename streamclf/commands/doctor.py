@@ -22,7 +22,7 @@ from engines.backends.names import INSTALL
 from engines.errors import EngineError
 from engines.printable import printable
 from streamclf.builtin_models import BUNDLES, builtin_models
-from streamclf.runtime.child import configure_logging
+from streamclf.runtime.logs import configure_logging
 from streamclf.sources.camera import Camera, list_cameras
 
 LIBRARIES: Final = {
@@ -59,7 +59,7 @@ MIN_FREE_BYTES: Final = 1 << 30
 
 def run_doctor(*, as_json: bool) -> int:
     """Print the report; return the exit code, 1 if no built-in model can run."""
-    configure_logging("error")
+    configure_logging("doctor", "error")
     report = examine_machine()
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(report) + b"\n")

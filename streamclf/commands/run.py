@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from streamclf.config.service import load_config
-from streamclf.runtime.child import configure_logging
+from streamclf.runtime.logs import configure_logging, set_log_options
 from streamclf.runtime.signals import reload_on_hangup, stop_on_signals
 from streamclf.supervisor.config_watch import ConfigFile
 from streamclf.supervisor.preflight import preflight
@@ -17,9 +17,15 @@ from streamclf.supervisor.systemd import Notifier
 log = logging.getLogger("service")
 
 
-def run_service(path: Path, *, seconds: float | None) -> int:
-    """Run the service that the YAML file `path` describes, until Ctrl-C or for `seconds`; return the exit code."""
-    configure_logging()
+def run_service(
+    path: Path, *, seconds: float | None, log_level: str | None = None, log_format: str | None = None
+) -> int:
+    """Run the service that the YAML file `path` describes, until Ctrl-C or for `seconds`; return the exit code.
+
+    `log_level` and `log_format` are those of all its processes; None takes them from the environment.
+    """
+    set_log_options(log_level, log_format)
+    configure_logging("service")
     file = ConfigFile(path)
     initial = file.read()
     supervisor = Supervisor(initial.config, initial.bundle, on_ready=_log_ready, file=file, notifier=Notifier())

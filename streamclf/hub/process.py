@@ -8,7 +8,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,6 +28,7 @@ from streamclf.hub.link_server import LinkServer
 from streamclf.hub.publisher import Publisher
 from streamclf.hub.replay_server import ReplayServer
 from streamclf.hub.retention import RETENTION_STEP
+from streamclf.hub.stream_log import StreamLog
 from streamclf.net.curve_keys import load_certificate
 from streamclf.runtime.child import EXIT_DONE, ChildControl
 from streamclf.runtime.jobs import HubChange, HubJob
@@ -75,9 +76,10 @@ class Hub:
         self._open_actions = OpenActions(self.journal.note(_OPEN_ACTIONS_NOTE))
         self._noted_epoch = self.journal.epoch
         self._adaptive_hops = AdaptiveHopStatus()
+        self._stream_log = StreamLog()
         self._heartbeat_at = self._retain_at = self._check_producers_at = 0.0
         self._free_memory = FreeMemory()
-        self._refused = 0
+        self._refused = self._published = 0
 
     def __enter__(self) -> Hub:
         return self
@@ -115,6 +117,8 @@ class Hub:
             if self._run_once(self._wait(poller, _QUIET_S / 3)):
                 quiet_at = time.monotonic() + _QUIET_S
         self._send_heartbeat()  # the last message reports where the journal ends
+        lost = f", {self.journal.not_durable} without being kept" if self.journal.not_durable else ""
+        log.info("published %d events%s; the journal ends at event %d", self._published, lost, self.journal.head)
 
     def _apply_change(self, change: HubChange) -> None:
         self.journal.keep_s, self.journal.keep_bytes = change.keep_s, change.keep_bytes
@@ -140,6 +144,7 @@ class Hub:
         if now >= self._check_producers_at:
             self._check_producers_at = now + _HEARTBEAT_S
             self._end_abandoned_actions()
+            self._stream_log.tick(now)
             self._publisher.peers.disconnect_revoked()
             self.journal.check()
             self._free_memory.give_back()
@@ -160,14 +165,22 @@ class Hub:
             ]
             self._commit(records, batch.sequences)
             self._links.acknowledge()
+            self._log_states(batch.drafts)
         for stream, jpeg in batch.previews:
             self._publisher.send_preview(stream, jpeg)
         return len(batch.drafts)
+
+    def _log_states(self, drafts: Sequence[Draft]) -> None:
+        now_s = time.monotonic()
+        for draft in drafts:
+            if draft.type == "status":
+                self._stream_log.apply(draft.stream, draft.body, now_s)
 
     def _commit(self, records: list[Record], sequences: dict[bytes, int]) -> None:
         epoch = self.journal.epoch
         is_due = self._open_actions.changed or self._noted_epoch != epoch  # a new journal has no notes
         notes = {_OPEN_ACTIONS_NOTE: self._open_actions.stored} if is_due else {}
+        self._published += len(records)
         self._publisher.publish(self.journal.append(records, sequences, notes))
         if self.journal.durable and self.journal.epoch == epoch:
             self._open_actions.changed, self._noted_epoch = False, epoch

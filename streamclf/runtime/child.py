@@ -15,22 +15,14 @@ from typing import TypeVar
 
 from engines.errors import EngineError
 from streamclf.errors import StreamclfError
-from streamclf.redact import RedactingFormatter, redact_uncaught_errors
 from streamclf.runtime.control_channel import ControlMessage, ControlReader
 from streamclf.runtime.jobs import Job
 from streamclf.runtime.liveness import Liveness
+from streamclf.runtime.logs import configure_logging, log_uncaught_errors
 from streamclf.runtime.memory_limit import limit_own_memory
 
 JobT = TypeVar("JobT", bound=Job)
 
-LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s  %(message)s"
-LOG_VARIABLE = "STREAMCLF_LOG"
-LOG_LEVELS = {
-    "debug": logging.DEBUG,
-    "info": logging.INFO,
-    "warning": logging.WARNING,
-    "error": logging.ERROR,
-}
 STOP_GRACE_S = 1.5
 """After a request to stop, a child whose main thread is stuck in a library exits by itself after this time."""
 
@@ -50,6 +42,8 @@ EXTEND_INTERVAL_S = 0.5
 """A loop that waits for the request to stop extends its liveness deadline at least this often."""
 PR_SET_PDEATHSIG = 1
 """Option of prctl(2): the signal that a child gets when its parent ends (linux/prctl.h)."""
+PR_SET_NAME = 15
+"""Option of prctl(2): the name of the process in `top` and `ps -e`, cut to 15 bytes."""
 
 
 class _StopEvent(threading.Event):
@@ -134,15 +128,21 @@ class ChildControl:
 
 def run_child(name: str, job_type: type[JobT], main: Callable[[JobT, ChildControl], int]) -> None:
     """Read the job, run `main(job, control)` and exit with the code that it returns, or with the code of its error."""
-    # Ctrl-C in a terminal reaches the whole process group; only the supervisor decides when children stop.
+    # Ctrl-C in a terminal reaches the whole process group; only the supervisor decides when children stop. It has
+    # started this process with the signal blocked, so that none interrupts the imports.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     _wake_when_orphaned()
     control = ChildControl()
     signal.signal(signal.SIGTERM, lambda *_: control.request_stop())
     _watch_signals(control)
-    configure_logging()
-    redact_uncaught_errors()
+    # The stream's name is the argument of a capture process: `ps` shows it, and so does each line of the log.
+    stream = sys.argv[1] if len(sys.argv) > 1 else None
+    process = f"{name}[{stream}]" if stream else name
+    _set_thread_name(process)
+    configure_logging(process, stream=stream)
+    log_uncaught_errors()
     reader = ControlReader(0)
     message = reader.next()
     if message is None:
@@ -168,17 +168,6 @@ def run_child(name: str, job_type: type[JobT], main: Callable[[JobT, ChildContro
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-def configure_logging(level: str = "info") -> None:
-    """Log to stderr, one line a record, with credentials removed. `$STREAMCLF_LOG` overrides `level`.
-
-    The level is in an environment variable so that child processes use it, too.
-    """
-    chosen = os.environ.get(LOG_VARIABLE, level).lower()
-    handler = logging.StreamHandler()
-    handler.setFormatter(RedactingFormatter(LOG_FORMAT, "%H:%M:%S"))
-    logging.basicConfig(level=LOG_LEVELS.get(chosen, logging.INFO), handlers=[handler], force=True)
 
 
 def _watch_signals(control: ChildControl) -> None:
@@ -207,11 +196,19 @@ def _wake_when_orphaned() -> None:
     A child that is stopped (SIGSTOP) at that moment would never read the end of its input. SIGCONT lets it stop in
     order; SIGKILL would not.
     """
+    _prctl(PR_SET_PDEATHSIG, signal.SIGCONT)
+
+
+def _set_thread_name(name: str) -> None:
+    _prctl(PR_SET_NAME, name.encode())
+
+
+def _prctl(option: int, argument: int | bytes) -> None:
     if sys.platform != "linux":
         return
     import ctypes
 
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
+    ctypes.CDLL(None).prctl(option, argument, 0, 0, 0)
 
 
 def _exit_after_grace(control: ChildControl) -> None:

@@ -38,3 +38,17 @@ def reload_on_hangup(reload: Callable[[], None], stop: Callable[[], None]) -> It
         yield
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@contextlib.contextmanager
+def without_interrupts() -> Iterator[None]:
+    """Block SIGINT in this thread while the context is open: a process that it starts then begins with it blocked.
+
+    Otherwise Ctrl-C, which reaches every process of a terminal, would interrupt the new one in the middle of an import,
+    with a traceback.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from streamclf.runtime.control_channel import ControlSender
 from streamclf.runtime.jobs import Job
+from streamclf.runtime.signals import without_interrupts
 
 BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 CRASH_WINDOW_S = 60.0
@@ -64,6 +65,8 @@ class Child:
     name: str
     module: str
     notify: Callable[[ChildEvent], None]
+    stream: str | None = None
+    """The stream that it serves alone. It is the process's last argument, so that `ps` shows it."""
     job: Job | None = None
     """Set before the first start, and again whenever the next run gets another job."""
     reports_ready: bool = False
@@ -87,12 +90,13 @@ class Child:
         self.stopping, self.kill_reason = False, ""
         self.started_s = time.monotonic()
         control = self._control = ControlSender()
-        process = self._process = subprocess.Popen(
-            [sys.executable, "-m", self.module],
-            stdin=control.child_end.fileno(),
-            stdout=subprocess.PIPE if self.reports_ready else subprocess.DEVNULL,
-            pass_fds=self.pass_fds,
-        )
+        with without_interrupts():
+            process = self._process = subprocess.Popen(
+                [sys.executable, "-m", self.module, *([self.stream] if self.stream else [])],
+                stdin=control.child_end.fileno(),
+                stdout=subprocess.PIPE if self.reports_ready else subprocess.DEVNULL,
+                pass_fds=self.pass_fds,
+            )
         control.child_end.close()
         control.send(self.job.model_dump_json().encode())  # if it died at once, the exit thread reports that
         if self.reports_ready:
@@ -108,6 +112,11 @@ class Child:
     def pid(self) -> int | None:
         """Process id, also of a process that has ended."""
         return self._process.pid if self._process else None
+
+    @property
+    def log_fields(self) -> dict[str, str]:
+        """The fields of a log record about this child."""
+        return {"stream": self.stream} if self.stream else {}
 
     def send(self, change: BaseModel, fds: Sequence[int] = ()) -> bool:
         """Send `change`; return False if the child does not read it: it must then be killed."""
@@ -126,7 +135,7 @@ class Child:
 
     def kill_because(self, reason: str) -> None:
         """Kill the process; `reason` then takes the place of its exit code in logs and events."""
-        log.warning("%s: %s: killed", self.name, reason)
+        log.warning("%s: %s: killed", self.name, reason, extra=self.log_fields)
         self.kill_reason = reason
         self.kill()
 

@@ -6,7 +6,6 @@ Every change takes the same steps. The supervisor asks the stream's capture proc
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,8 +14,6 @@ from streamclf.runtime.jobs import ClassifierChange, FeedJoin
 from streamclf.runtime.liveness import LivenessTable
 from streamclf.supervisor.child import Child, ChildEvent
 from streamclf.supervisor.stream_plan import StreamChannels, StreamPlan
-
-log = logging.getLogger("service")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,7 +72,7 @@ class StreamSet:
     def add(self, name: str, plan: StreamPlan) -> None:
         """Add a stream and start its capture process. Raises `RingError` where there is no memory for it."""
         channels = StreamChannels.open(plan)
-        child = Child(f"capture[{name}]", "streamclf.capture", self._notify)
+        child = Child(f"capture[{name}]", "streamclf.capture", self._notify, stream=name)
         stream = Stream(name=name, plan=plan, target=plan, channels=channels, row=self._table.claim(), child=child)
         self._streams[name] = self._by_child[child.name] = stream
         self._start(stream)
@@ -151,11 +148,9 @@ class StreamSet:
             try:
                 self.add(name, plan)
             except RingError as error:
-                log.error("%s: %s", name, error)
                 self._report(name, str(error))
 
     def _remove(self, stream: Stream, reason: str) -> None:
-        log.info("%s: %s", stream.name, reason)
         self._table.release(stream.row)
         del self._streams[stream.name], self._by_child[stream.child.name]
         self._report(stream.name, reason)

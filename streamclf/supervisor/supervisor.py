@@ -30,6 +30,7 @@ from streamclf.supervisor.stream_plan import Geometry, StreamPlan
 from streamclf.supervisor.streams import Stream, StreamSet, watched_rows_of
 from streamclf.supervisor.systemd import Notifier
 from streamclf.supervisor.timers import Timer, Timers
+from streamclf.units import duration_text
 
 TICK_S = 1.0
 """Interval at which the supervisor checks liveness and the configuration's time stamp; else it waits for events."""
@@ -86,6 +87,7 @@ class Supervisor:
         self._stopped_s: dict[tuple[str, int], float] = {}
         """When a signal stopped a child, by its (name, run)."""
         self._reading = False
+        self._end_reason = "a failure"
         self._producer: EventProducer | None = None
 
     def request_stop(self) -> None:
@@ -116,6 +118,7 @@ class Supervisor:
         if seconds is not None:
             self._timers.add(seconds, "end")
         self._timers.add(TICK_S, "tick")
+        began_s = time.monotonic()
         try:
             self._start(link)
             return self._serve()
@@ -127,6 +130,7 @@ class Supervisor:
             self._streams.close()
             self._table.close()
             shutil.rmtree(runtime, ignore_errors=True)
+            log.info("ended after %s: %s", duration_text(time.monotonic() - began_s), self._end_reason)
 
     def _start(self, link: str) -> None:
         self._shared.assign(self._current)
@@ -161,6 +165,7 @@ class Supervisor:
 
     def _handle_timer(self, timer: Timer) -> int | None:
         if timer.kind == "end":
+            self._end_reason = "its time is over (--seconds)"
             return EXIT_DONE
         if timer.kind == "tick":
             self._timers.add(TICK_S, "tick")
@@ -171,7 +176,7 @@ class Supervisor:
         if timer.kind == "start" and not child.running and not child.stopping:
             self._start_child(child)
         elif timer.kind == "kill" and child.running:
-            log.warning("%s: did not end in %.1f s: killed", child.name, CHANGE_STOP_S)
+            log.warning("%s: did not end in %.1f s: killed", child.name, CHANGE_STOP_S, extra=child.log_fields)
             child.kill()
         elif timer.kind == "stopped" and self._is_stopped_for_long(child):
             child.kill_because(f"stopped by a signal for {STOPPED_S} s")
@@ -210,6 +215,7 @@ class Supervisor:
 
     def _handle_request(self, request: _Request) -> int | None:
         if request.kind == "stop":
+            self._end_reason = "asked by Ctrl-C or a signal"
             return EXIT_DONE
         if request.kind == "reload":
             self._start_reading()
@@ -292,11 +298,14 @@ class Supervisor:
             reason = memory_reason(child.job.memory_limit)
         delay = child.record_crash()
         if delay is not None:
-            log.warning("%s: ended (%s); starting it again in %.1f s", child.name, reason, delay)
+            # Parked children are started again for as long as the service runs: only their parking is logged.
+            level = logging.DEBUG if child.times_parked else logging.WARNING
+            text = "%s: ended (%s); starting it again in %.1f s"
+            log.log(level, text, child.name, reason, delay, extra=child.log_fields)
         elif stream:
             times, delay = len(child.crashes), child.park()
             reason = f"{times} times within a minute, the last: {reason}"
-            log.error("%s: ended %s; parked for %.0f s", child.name, reason, delay)
+            log.error("%s: ended %s; parked for %.0f s", child.name, reason, delay, extra=child.log_fields)
         else:
             log.error(
                 "%s: ended again (%s), %d times within a minute: the service ends",
@@ -328,7 +337,9 @@ class Supervisor:
         codes = [stream.code for stream in self._streams.all]
         if any(code is None for code in codes):
             return None
-        return EXIT_FAILED if all(code == EXIT_FAILED for code in codes) else EXIT_DONE
+        failed = codes.count(EXIT_FAILED)
+        self._end_reason = f"{len(codes)} streams have ended, {failed} of them with an error"
+        return EXIT_FAILED if failed == len(codes) else EXIT_DONE
 
     def _stop_children(self) -> None:
         captures = [stream.child for stream in self._streams.all]

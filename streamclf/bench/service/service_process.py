@@ -17,7 +17,7 @@ import orjson
 from engines.errors import EngineError
 from streamclf.config.service import load_config
 from streamclf.errors import StreamclfError
-from streamclf.runtime.child import configure_logging
+from streamclf.runtime.logs import configure_logging
 from streamclf.supervisor.preflight import preflight
 from streamclf.supervisor.shared_children import Ready
 from streamclf.supervisor.supervisor import Supervisor
@@ -25,7 +25,7 @@ from streamclf.supervisor.supervisor import Supervisor
 
 def main() -> int:
     """Serve until standard input ends; return the exit code."""
-    configure_logging("warning")
+    configure_logging("bench", "warning")
     path = Path(sys.stdin.readline().strip())
     try:
         config = load_config(path)

@@ -410,10 +410,13 @@ def test_the_child_stops_on_request_even_in_a_blocked_read(
         assert exit_of(process) == (EXIT_DONE, "")
 
 
-def test_the_child_has_different_exit_codes_for_an_end_and_a_failure(clip: Path, tmp_path: Path) -> None:
+def test_the_child_has_different_exit_codes_for_an_end_and_a_failure(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with make_setup(StreamConfig(url=str(clip), pace="fast")) as setup, start_child(setup) as process:
         assert exit_of(process) == (EXIT_ENDED, "")
         assert setup.reader.head == 10
+    monkeypatch.setenv("STREAMCLF_LOG", "debug")  # the hub logs the failure, from the status event
     with make_setup(StreamConfig(url=str(tmp_path))) as setup, start_child(setup) as process:
         code, errors = exit_of(process)
         assert code == EXIT_FAILED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from itertools import pairwise
 from typing import Any
@@ -417,3 +418,17 @@ def test_the_head_runs_again_after_an_object_moved_and_came_back() -> None:
             2 for i in range(len(rig.cameras[0].written) - 1) if i % 20 == 7
         )
         assert np.isclose(moved[-1], still) or len(rig.cameras[0].written) % 20 in (8, 9)
+
+
+def test_the_log_tells_an_overload_in_words(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "classifier")
+    rig = Rig(**ENCODE_BOUND)
+    rig.run(100.0)
+    lines = [record.getMessage() for record in caplog.records]
+    assert re.fullmatch(
+        r"overload: \d of 8 streams rest in turn: the classifier needs [12]\.\d times what this machine has", lines[0]
+    )
+    assert len(lines) <= 4, "at most one line a minute while it lasts"
+    rig.engine.encode_s /= 10
+    rig.run(60.0)
+    assert caplog.records[-1].getMessage() == ("the overload is over: every stream is served again, with its own hop")
