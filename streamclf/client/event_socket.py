@@ -45,6 +45,11 @@ class EventSocket:
         ready = dict(self._poller.poll(math.ceil(1000 * timeout_s)))
         return receive_now(self._socket) if self._socket in ready else None
 
+    @property
+    def sockets(self) -> list[zmq.Socket[bytes]]:
+        """The sockets for which `receive` waits: the messages, and the monitor of handshakes."""
+        return self._polled
+
     def close(self) -> None:
         """Disconnect."""
         self._handshakes.detach()
@@ -59,7 +64,8 @@ class EventSocket:
         self._address.configure(self._socket)
         monitor = self._handshakes.attach(self._socket)
         self._poller = zmq.Poller()
-        for socket in (self._socket, monitor):
+        self._polled = [self._socket, monitor]
+        for socket in self._polled:
             self._poller.register(socket, zmq.POLLIN)
         endpoint = self._address.endpoint
         try:

@@ -106,6 +106,11 @@ class ReplayClient:
         self._socket = None
 
     @property
+    def socket(self) -> zmq.Socket[bytes] | None:
+        """The socket on which the reply to the latest request arrives; None if there is none."""
+        return self._socket
+
+    @property
     def is_pausing(self) -> bool:
         """Whether the client pauses after a request without a reply."""
         return time.monotonic() < self._pause_until

@@ -15,7 +15,8 @@ from typing import Any, Final, cast, get_args
 
 import orjson
 
-from streamclf.client.subscription import Kind, subscribe
+from streamclf.client.receiver import Kind
+from streamclf.client.subscription import subscribe
 from streamclf.errors import JournalError, UsageError
 from streamclf.events.positions import START, Position
 from streamclf.events.types import Heartbeat, JournalledType, Lost, published_json

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from datetime import datetime, timezone
@@ -14,6 +15,7 @@ import pytest
 from support.hub_process import HubProcess, action, prediction, status, wait_until
 
 import streamclf
+from streamclf.client.receiver import EventReceiver
 from streamclf.client.subscription import Subscription, subscribe
 from streamclf.errors import BusError, UsageError
 from streamclf.events.positions import START
@@ -97,26 +99,145 @@ def test_replay_without_a_position_starts_now(hub: HubProcess, link: EventProduc
         assert offsets(receive(events, 1)) == [2]
 
 
-def test_event_loop_reads_events_and_cancels(hub: HubProcess, link: EventProducer) -> None:
-    for number in range(500):
+async def read(events: Subscription, count: int) -> list[Received]:
+    """Read the next `count` events that are not heartbeats."""
+    got: list[Received] = []
+    while len(got) < count:
+        event = await asyncio.wait_for(anext(events), 15)
+        got += [] if isinstance(event, Heartbeat) else [event]
+    return got
+
+
+@pytest.mark.parametrize("replay", [True, False])
+def test_event_loop_reads_all_events_however_often_it_is_cancelled(
+    hub: HubProcess, link: EventProducer, replay: bool
+) -> None:
+    """A cancelled wait loses no event, and the next one continues where it ended."""
+
+    async def run() -> list[int | None]:
+        got: list[Received] = []
+        async with subscribe(hub.events, types=["prediction", "heartbeat"], replay=replay) as events:
+            assert isinstance(await asyncio.wait_for(anext(events), 15), Heartbeat)
+            for number in range(300):
+                link.post(prediction(number=number))
+            while len(got) < 300:
+                waiting = asyncio.ensure_future(anext(events))
+                await asyncio.sleep(0)
+                await asyncio.sleep(0.001 if len(got) % 3 else 0)
+                waiting.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    event = await waiting
+                    got += [] if isinstance(event, Heartbeat) else [event]
+        return offsets(got)
+
+    assert asyncio.run(asyncio.wait_for(run(), 60)) == list(range(1, 301))
+
+
+def test_event_loop_replays_the_journal_and_keeps_the_position(hub: HubProcess, link: EventProducer) -> None:
+    for number in range(2500):
         link.post(prediction(number=number))
     wait_confirmed(link)
 
-    async def read() -> list[Received]:
-        got: list[Received] = []
-        with subscribe(hub.events, types=["prediction"], replay=True, after=START) as events:
+    async def run() -> tuple[list[int | None], int]:
+        pauses = 0
+
+        async def count_pauses() -> None:
+            nonlocal pauses
+            while True:
+                await asyncio.sleep(0)
+                pauses += 1
+
+        counting = asyncio.create_task(count_pauses())
+        async with subscribe(hub.events, types=["prediction"], replay=True, after=START) as events:
+            got: list[Received] = []
             async for event in events:
                 got.append(event)
-                if len(got) == 500:
+                if len(got) == 2500:
                     break
-            waiting = asyncio.create_task(anext(aiter(events)))
-            await asyncio.sleep(0.05)
-            waiting.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await waiting
-        return got
+            assert events.position is not None
+            assert events.position.offset == 2500
+            counting.cancel()
+            link.post(prediction(number=2500))
+            got += await read(events, 1)
+        return offsets(got), pauses
 
-    assert offsets(asyncio.run(read())) == list(range(1, 501))
+    found, pauses = asyncio.run(run())
+    assert found == list(range(1, 2502))
+    assert pauses >= 20, "a long replay lets other tasks run"
+
+
+def test_event_loop_waits_without_a_thread_and_seldom_wakes(hub: HubProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = 0
+    receive = EventReceiver.receive
+
+    def count(self: EventReceiver, timeout_s: float) -> Received | None:
+        nonlocal steps
+        steps += 1
+        return receive(self, timeout_s)
+
+    monkeypatch.setattr(EventReceiver, "receive", count)
+
+    async def run() -> None:
+        async with subscribe(hub.events, types=["heartbeat"]) as events:
+            for _ in range(2):
+                await asyncio.wait_for(anext(events), 15)
+            threads = threading.active_count()
+            before = steps
+            await asyncio.wait_for(anext(events), 15)
+            assert threading.active_count() == threads
+            assert steps - before <= 12
+
+    asyncio.run(run())
+
+
+def test_a_task_that_waits_ends_when_the_subscription_is_closed() -> None:
+    async def run() -> None:
+        descriptors = len(list(Path("/dev/fd").iterdir()))
+
+        async def consume(events: Subscription) -> str:
+            async for _ in events:
+                pass
+            return "ended"
+
+        async with subscribe("tcp://127.0.0.1:9") as events:
+            waiting = asyncio.create_task(consume(events))
+            await asyncio.sleep(0.02)
+            with pytest.raises(UsageError, match="another task waits"):
+                await anext(events)
+            with pytest.raises(UsageError, match="event loop"):
+                await asyncio.to_thread(events.close)
+        assert await asyncio.wait_for(waiting, 5) == "ended"
+        with pytest.raises(UsageError, match="closed; subscribe again"):
+            events.receive(0.1)
+        assert list(events) == []
+        cancelled = subscribe("tcp://127.0.0.1:9")
+        async with cancelled:
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(anext(cancelled), 0.02)
+        await asyncio.get_running_loop().shutdown_default_executor()
+        assert len(list(Path("/dev/fd").iterdir())) == descriptors, "a socket is left"
+
+    asyncio.run(run())
+
+
+def test_event_loop_raises_an_error_after_the_patience() -> None:
+    async def run() -> None:
+        async with subscribe("tcp://127.0.0.1:9", patience_s=0.1) as events:
+            await asyncio.wait_for(anext(events), 5)
+
+    with pytest.raises(BusError, match="is the service running"):
+        asyncio.run(run())
+
+
+def test_closing_in_another_thread_ends_the_iteration() -> None:
+    events = subscribe("tcp://127.0.0.1:9")
+    got: list[Received] = []
+    thread = threading.Thread(target=lambda: got.extend(events))
+    thread.start()
+    events.close()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert got == []
 
 
 def test_filters_apply_to_replay_too(hub: HubProcess, link: EventProducer) -> None:
@@ -204,6 +325,17 @@ def test_silent_service_raises_an_error_after_the_patience() -> None:
         next(iter(events))
 
 
+def test_a_reader_that_pauses_longer_than_the_patience_gets_the_waiting_events(
+    hub: HubProcess, link: EventProducer
+) -> None:
+    with subscribe(hub.events, types=["prediction", "heartbeat"], patience_s=2.5) as events:
+        assert isinstance(events.receive(5.0), Heartbeat)
+        link.post(prediction())
+        wait_confirmed(link)
+        events._receiver._last_message_at -= 3.0  # as after a pause of the program
+        assert offsets(receive(events, 1)) == [1]
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -263,6 +395,6 @@ def test_snapshot_without_an_answer_gives_an_error_with_a_remedy(hub: HubProcess
         streamclf.snapshot("tcp://127.0.0.1:9", timeout_s=0.2)
     with subscribe(hub.events, types=["heartbeat"]) as events:
         assert isinstance(events.receive(5.0), Heartbeat)
-        events._replay_endpoint = "tcp://127.0.0.1:9"
+        events._receiver._replay_endpoint = "tcp://127.0.0.1:9"
         with pytest.raises(BusError, match=r"no answer within 0\.3 s though .* can its `publish.replay`"):
             events.snapshot(0.3)

@@ -33,7 +33,7 @@ def test_schema_is_up_to_date() -> None:
     ("page", "first_lines"),
     [
         ("protocol.md", ["door wave 0.91", "Action(", "{'v': 1"]),
-        ("python-api.md", ["door wave ", "Action(", ""]),
+        ("python-api.md", ["door wave ", "door action", "Action(", ""]),
     ],
 )
 def test_documented_programs_run_and_print_events(page: str, first_lines: list[str]) -> None:
