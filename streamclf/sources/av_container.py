@@ -43,6 +43,7 @@ from streamclf.sources.hw_decode import (
 )
 from streamclf.sources.long_pictures import FilmFrameSelector
 from streamclf.sources.packet_kind import PacketClassifier
+from streamclf.sources.picture_limits import PictureLimit, probing_options
 from streamclf.sources.replay_filter import ReplayFilter
 from streamclf.units import NS
 
@@ -89,6 +90,7 @@ class AvContainer:
         """
         self._stop = stop or threading.Event()
         self._shown = redact(shown)
+        self._limit = PictureLimit(self._shown)
         self._timeouts = timeouts
         self._held_s = 0.0
         self._damage = DamageTracker()
@@ -106,6 +108,7 @@ class AvContainer:
         self._unchecked = 0  # packets until FFmpeg's marks of damage are used again
         try:
             self._stream = choose_stream(self._container, self._shown)
+            self._limit.check(self._stream.codec_context)
             prepare_stream(self._container, self._stream, low_delay=low_delay)
         except BaseException:
             self.close()
@@ -115,7 +118,8 @@ class AvContainer:
         self.stale = 0
         """Number of packets that an earlier connection has already returned."""
         self._timed = timeouts is None or self._container.format.name not in UNTIMED_FORMATS
-        self._pixel_aspect = plausible_aspect(self._stream.sample_aspect_ratio)
+        declared = self._stream.sample_aspect_ratio
+        self._pixel_aspect = None if declared is None else plausible_aspect(declared)  # None: the decoder knows it
         self._orientation = OrientationTracker()
         if self.is_segmented:
             self._log_level = av.logging.VERBOSE
@@ -242,8 +246,10 @@ class AvContainer:
             frames: list[Any] = list(packet.decode())
         except (av.error.FFmpegError, ValueError):
             if not self._has_key:
+                self._limit.check(self._stream.codec_context)
                 return  # it refers to frames before the connection
             # One broken packet does not end a stream. If no frame follows, `_check_waiting` does.
+            self._limit.check_failed(self._stream.codec_context, packet)
             self.undecodable += 1
             if self._clock is not None:
                 self._clock.drop_packet(stamp_ns)
@@ -251,6 +257,7 @@ class AvContainer:
             self._skipper.pause_until_key()
             self._failed_key |= packet.is_keyframe and not packet.is_corrupt
             return
+        self._limit.check(self._stream.codec_context)
         for frame in frames:
             if isinstance(frame, av.VideoFrame):
                 yield from map(self._skipped_frame, self._skipper.pop_skipped_before(self._time_ns(frame)))
@@ -375,7 +382,8 @@ class AvContainer:
 
     def _decoded_frame(self, frame: av.VideoFrame) -> DecodedFrame:
         corrupt, broken = self._damage.add_frame(is_key=bool(frame.key_frame), is_corrupt=frame.is_corrupt)
-        turned = self._orientation.orient(frame, self._pixel_aspect)
+        aspect = self._pixel_aspect or plausible_aspect(self._stream.codec_context.sample_aspect_ratio)
+        turned = self._orientation.orient(frame, aspect)
         self._size = (turned.width, turned.height)
         if corrupt:
             self._skipper.pause_until_key(self._time_ns(frame))
@@ -403,7 +411,7 @@ class AvContainer:
                 url,
                 "r",
                 format=format_name,
-                options=options,
+                options=options | probing_options(format_name),
                 timeout=timeout,
                 **TOLERANT,
                 **decoder_options(self._hardware.device),

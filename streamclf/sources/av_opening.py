@@ -13,6 +13,7 @@ from av.video.stream import VideoStream
 from streamclf.errors import SourceError
 from streamclf.sources.film_clock import FilmClock
 from streamclf.sources.hw_decode import uses_hardware
+from streamclf.sources.picture_limits import DECODER_OPTIONS
 from streamclf.units import NS
 
 TEXT_CODECS = frozenset({"ansi", "bintext", "xbin", "idf"})
@@ -42,7 +43,7 @@ def choose_stream(container: InputContainer, shown: str) -> VideoStream:
         raise SourceError(
             f"{shown}: FFmpeg has no decoder for the codec of its video; convert it to H.264, or check that it is whole"
         )
-    stream = max(known, key=lambda candidate: candidate.codec_context.width * candidate.codec_context.height)
+    stream = max(known, key=_rank)
     if stream.codec_context.name in TEXT_CODECS:
         raise SourceError(f"{shown}: a text file, not a video that FFmpeg can read; check the path")
     return stream
@@ -57,9 +58,11 @@ def prepare_stream(container: InputContainer, stream: VideoStream, *, low_delay:
     context = stream.codec_context
     # Every frame thread of a decoder holds one frame back.
     context.thread_type = "NONE" if low_delay or uses_hardware(context) else "AUTO"
+    options = dict(DECODER_OPTIONS)
     if low_delay:
         context.thread_count = 1
-        context.options = {"flags": "low_delay"}  # by name: the Python spelling differs between PyAV's versions
+        options["flags"] = "low_delay"  # by name: the Python spelling differs between PyAV's versions
+    context.options = options
 
 
 def film_clock(container: InputContainer, stream: VideoStream) -> FilmClock:
@@ -101,6 +104,13 @@ def to_ns(value: int, time_base: Fraction | None) -> int:
     if time_base is None:
         return 0
     return (2 * value * NS * time_base.numerator + time_base.denominator) // (2 * time_base.denominator)
+
+
+def _rank(stream: VideoStream) -> tuple[int, int]:
+    """Return the number of pixels, and the bit rate that an HLS playlist declares: its pixels are not known yet."""
+    rate = stream.metadata.get("variant_bitrate", "")
+    pixels = stream.codec_context.width * stream.codec_context.height
+    return pixels, int(rate) if rate.isascii() and rate.isdigit() and len(rate) < 20 else 0
 
 
 def _has_decoder(stream: Any) -> bool:

@@ -218,7 +218,7 @@ class NetworkSource(Source):
         options = {**RTSP_OPTIONS, **TRANSPORTS[self._transport]}
         if multicast:
             options["rtsp_transport"] += MULTICAST
-        return self._open_container(options, over_tls=over_tls, open_s=open_s)
+        return self._open_container(options, over_tls=over_tls, open_s=open_s, format_name="rtsp")
 
     def _open_http(self, *, over_tls: bool) -> AvContainer:
         """Open an HTTP URL. If FFmpeg detects no format, search for JPEG images in its data."""

@@ -23,6 +23,7 @@ from streamclf.sources.hw_decode import (
     uses_hardware,
 )
 from streamclf.sources.packet_kind import PacketClassifier
+from streamclf.sources.picture_limits import DECODER_OPTIONS, PictureLimit
 from streamclf.sources.rtsp.access_units import START_CODE, AccessUnit
 from streamclf.sources.rtsp.media import TrackReceiver
 from streamclf.sources.rtsp.sdp import VideoTrack
@@ -34,9 +35,19 @@ class RtspDecoder:
     """Decode the access units of one connection."""
 
     def __init__(
-        self, media: TrackReceiver, track: VideoTrack, *, held_after_s: float, hardware: DecodeDevice = CPU
+        self,
+        media: TrackReceiver,
+        track: VideoTrack,
+        *,
+        shown: str,
+        held_after_s: float,
+        hardware: DecodeDevice = CPU,
     ) -> None:
-        """Make a decoder; a frame is stale if it was detected as complete more than `held_after_s` late."""
+        """Make a decoder; a frame is stale if it was detected as complete more than `held_after_s` late.
+
+        Errors begin with `shown`, the source.
+        """
+        self._limit = PictureLimit(shown)
         self._held_after_s = held_after_s
         self._media = media
         self._damage = DamageTracker()
@@ -81,7 +92,7 @@ class RtspDecoder:
         # Every frame thread of a decoder holds one frame back.
         context.thread_type = "NONE"
         context.thread_count = 1
-        context.options = {"flags": "low_delay"}
+        context.options = {"flags": "low_delay", **DECODER_OPTIONS}
         return context
 
     def find_key(self, unit: AccessUnit) -> None:
@@ -109,7 +120,8 @@ class RtspDecoder:
     def decoded(self, unit: AccessUnit) -> list[DecodedFrame]:
         """Decode `unit` and return its frames, each after the frames skipped before it.
 
-        A unit gives one frame, except at the beginning or after damage.
+        A unit gives one frame, except at the beginning or after damage. Raises `SourceRefusedError` for pictures that
+        are too large.
         """
         self.find_key(unit)
         if unit.damaged:
@@ -130,6 +142,7 @@ class RtspDecoder:
             return []
         finally:
             self._parameter_sets = b""
+            self._limit.check(self._context)
         decoded: list[DecodedFrame] = []
         for frame in frames:
             self._frame_count += 1

@@ -93,7 +93,9 @@ class RtspReader:
         try:
             # Without marker bits, a stall delays the frame before it, as with FFmpeg. The same rule applies as there.
             track = self._session.presentation.track
-            self._decoder = RtspDecoder(self._media, track, held_after_s=timeouts.read_s / 2, hardware=hardware)
+            self._decoder = RtspDecoder(
+                self._media, track, shown=shown, held_after_s=timeouts.read_s / 2, hardware=hardware
+            )
             self._data_at = time.monotonic()
             self._await_first(deadline)
             self._decoder.find_key(self._units[0])

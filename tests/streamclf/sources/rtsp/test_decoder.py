@@ -20,7 +20,7 @@ def shaped(sar: str, width: int = 160) -> Film:
 
 def test_frames_have_the_pixel_shape_of_their_key_frame() -> None:
     """The camera's settings change while it plays: first the pixel shape, then the frame size."""
-    decoder = RtspDecoder(TrackReceiver(TRACK, reorder_s=0.0), TRACK, held_after_s=1.0)
+    decoder = RtspDecoder(TrackReceiver(TRACK, reorder_s=0.0), TRACK, shown="cam", held_after_s=1.0)
     sizes = []
     films = [shaped("1/1"), shaped("2/1"), shaped("0/0"), shaped("4/3"), shaped("4/3", width=120), shaped("9/2")]
     for number, unit in enumerate(unit for one in films for unit in one.units):
