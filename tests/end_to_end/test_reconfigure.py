@@ -123,7 +123,7 @@ def test_an_impossible_configuration_is_refused_and_the_old_one_stays(setup: Set
         refused = "the new configuration is refused, the old one stays: .*"
         for edit, message in (
             ("streams: {one: {url: film.mp4, loop: true}, two: {url: absent.mp4}}\nmodel: brightness", "no such file"),
-            ("streams: [", "while parsing"),
+            ("streams: [", "line 1, column 11: a value is missing"),
             (json.dumps({**good, "actions": {"wave": {}}}), "actions.wave: brightness@1 has no such label"),
             (
                 json.dumps({**good, "publish": {**good["publish"], "events": "tcp://127.0.0.1:5999"}}),
