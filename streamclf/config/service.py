@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_validator, model_validator
 
 from engines.backends.names import Backend, Precision
+from engines.printable import printable
 from streamclf.config.actions import UNKNOWN, ActionConfig, ActionOverride, StreamActions, UnknownBelow, compose_labels
 from streamclf.config.classify import ClassifyConfig, FeedOptions, StreamSettings
 from streamclf.config.error_text import describe
@@ -21,7 +22,7 @@ from streamclf.config.units import MAX_DURATION_S, MAX_SIZE_BYTES, Duration, Mem
 from streamclf.config.yaml_text import Place, YamlTextError, parse_yaml
 from streamclf.errors import ConfigError, UsageError
 from streamclf.net.endpoints import ENDPOINT
-from streamclf.net.names import STREAM_NAME_PATTERN
+from streamclf.net.names import MAX_NAME_CHARS, STREAM_NAME_PATTERN
 from streamclf.net.trusted_files import read_small_file
 from streamclf.redact import redact
 
@@ -78,6 +79,25 @@ class EngineConfig(Section):
 
 class StreamConfig(ClassifyConfig, SourceConfig):
     """One named stream: its source, and how it is classified."""
+
+    name: str | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_NAME_CHARS,
+        description="Name for people, shown by outlets such as Home Assistant: any text on one line. If not set, the "
+        "stream's key.",
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        if printable(value) != value:
+            raise ValueError(f"{value!r}: holds a control character or a line break; give text on one line")
+        if not value.strip():
+            raise ValueError("blank; give a text, or leave name out")
+        return value.strip()
 
     @property
     def source(self) -> SourceConfig:

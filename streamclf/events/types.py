@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.json_schema import SkipJsonSchema
 
 from streamclf.errors import EventError
-from streamclf.net.names import STREAM_NAME_PATTERN
+from streamclf.net.names import MAX_NAME_CHARS, STREAM_NAME_PATTERN
 from streamclf.units import NS
 
 MAX_EVENT_BYTES: Final = 64 * 1024
@@ -27,6 +27,8 @@ MAX_LABEL_CHARS: Final = 256
 """As in a bundle (`engines.bundle`)."""
 MAX_LISTED_STREAMS: Final = 1024
 """Streams that a heartbeat lists, the most recently active ones; the journal still holds the others."""
+MAX_LISTED_ACTIONS: Final = 64
+"""Labels that a status lists."""
 
 JOURNALLED: Final = ("prediction", "action", "status")
 HEARTBEAT_TOPIC: Final = b"heartbeat/"
@@ -41,6 +43,7 @@ Offset = Annotated[int, Field(ge=0, le=MAX_OFFSET)]
 Epoch = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL_CHARS)]
 Probability = Annotated[float, Field(ge=0, le=1)]
+DisplayName = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARS)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Hop = Annotated[int, Field(ge=1, le=MAX_HOP)]
 Reason = Annotated[str, Field(max_length=512)]
@@ -141,7 +144,8 @@ class Status(_JournalledEvent):
 
     `codec` is the source's codec, once known. `note` describes what is wrong with a stream that works. `finished` means
     that the stream is offline because its source has ended. `hop` is the hop of its latest predictions, for a stream
-    with an adaptive hop.
+    with an adaptive hop. `name` is the stream's name for people, if the configuration gives one. `actions` lists the
+    labels that the configuration reports as actions; it is None for a stream that is not configured any more.
     """
 
     __pydantic_config__ = _WIRE
@@ -152,12 +156,18 @@ class Status(_JournalledEvent):
     note: Reason | None = None
     finished: bool = False
     hop: Hop | None = None
+    name: DisplayName | None = None
+    actions: Annotated[tuple[Label, ...], Field(max_length=MAX_LISTED_ACTIONS)] | None = None
     counters: Annotated[dict[CounterName, int | float], Field(max_length=64)] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
-    """The journal's range and the replay endpoint, sent once a second so that subscribers notice what they missed."""
+    """The journal's range and the replay endpoint, sent once a second so that subscribers notice what they missed.
+
+    `streams` lists the configured streams. The journal also has events of streams that were removed. It is None for a
+    hub that does not know the configuration.
+    """
 
     __pydantic_config__ = _WIRE
     v: Literal[1] = 1
@@ -170,6 +180,7 @@ class Heartbeat:
     replay: Annotated[str, Field(max_length=512)]
     not_durable: Count = 0
     dropped: Annotated[dict[StreamName, Count], Field(max_length=MAX_LISTED_STREAMS)] = field(default_factory=dict)
+    streams: Annotated[tuple[StreamName, ...], Field(max_length=MAX_LISTED_STREAMS)] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,7 +234,7 @@ def to_json(event: Event) -> bytes:
     for key in ("dropped", "gated") if body["type"] == "prediction" else ():
         if not body[key]:
             del body[key]
-    for key in ("engine", "hop"):
+    for key in ("engine", "hop", "name", "actions", "streams"):
         if body.get(key, "") is None:
             del body[key]
     return orjson.dumps(body)

@@ -1,8 +1,8 @@
 """Amend producers' drafts before they are journalled.
 
 Two rules need memory of earlier drafts. Each start of an action gets exactly one end, even if the process that should
-have sent the end was killed. And each status of a stream with an adaptive hop shows the hop of the latest prediction,
-though another process sends the predictions.
+have sent the end was killed. And each status gets what its sender does not know: the hop of the latest prediction of a
+stream with an adaptive hop, and the stream's name and actions in the configuration.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import orjson
 
 from streamclf.events.drafts import Draft
 from streamclf.events.types import MAX_HOP
+from streamclf.runtime.jobs import StreamDescription
 
 MAX_SILENT_HEARTBEATS: Final = 5
 """Heartbeats without a message from a producer (it sends a hello in each) after which the hub ends its actions."""
@@ -84,10 +85,15 @@ class OpenActions:
         return ends
 
 
-class AdaptiveHopStatus:
-    """Add the hop of a stream's latest prediction to its statuses; repeat the last status when the hop changes."""
+class CompleteStatus:
+    """Add the hop of a stream's latest prediction, and its description, to its statuses.
 
-    def __init__(self) -> None:
+    Where one of these changes, the last status is repeated.
+    """
+
+    def __init__(self, descriptions: Mapping[str, StreamDescription] | None) -> None:
+        """Add `descriptions`, by stream. None where nobody configures the streams."""
+        self._descriptions = descriptions or {}
         self._hops: dict[str, int] = {}
         self._statuses: dict[str, Mapping[str, Any]] = {}
 
@@ -117,6 +123,15 @@ class AdaptiveHopStatus:
             self._hops[stream] = hop
         return [draft, self._status(stream)]
 
+    def change_descriptions(self, descriptions: Mapping[str, StreamDescription] | None) -> list[Draft]:
+        """Use other descriptions from now on; return the statuses to journal for the changed ones."""
+        before, self._descriptions = self._descriptions, descriptions or {}
+        return [
+            self._status(stream)
+            for stream, description in self._descriptions.items()
+            if stream in self._statuses and description != before.get(stream)
+        ]
+
     def _remember_status(self, stream: str, body: Mapping[str, Any]) -> None:
         self._statuses.pop(stream, None)
         self._statuses[stream] = body
@@ -129,6 +144,10 @@ class AdaptiveHopStatus:
         body = dict(self._statuses[stream])
         if stream in self._hops:
             body["hop"] = self._hops[stream]
+        if description := self._descriptions.get(stream):
+            body["actions"] = description.actions
+            if description.name is not None:
+                body["name"] = description.name
         return Draft("status", stream, body)
 
 

@@ -19,7 +19,7 @@ import zmq
 from streamclf.errors import EventError
 from streamclf.events.drafts import Draft
 from streamclf.events.types import HEARTBEAT_TOPIC, MAX_LISTED_STREAMS, check_event, format_wall_time
-from streamclf.hub.draft_rules import AdaptiveHopStatus, OpenActions
+from streamclf.hub.draft_rules import CompleteStatus, OpenActions
 from streamclf.hub.guard.curve_gate import AllowList, CurveGate
 from streamclf.hub.guard.flood import FloodGuard
 from streamclf.hub.guard.memory import FreeMemory
@@ -75,7 +75,8 @@ class Hub:
             self._resources = stack.pop_all()
         self._open_actions = OpenActions(self.journal.note(_OPEN_ACTIONS_NOTE))
         self._noted_epoch = self.journal.epoch
-        self._adaptive_hops = AdaptiveHopStatus()
+        self._statuses = CompleteStatus(job.streams)
+        self._configured = job.streams
         self._stream_log = StreamLog()
         self._heartbeat_at = self._retain_at = self._check_producers_at = 0.0
         self._free_memory = FreeMemory()
@@ -122,6 +123,12 @@ class Hub:
 
     def _apply_change(self, change: HubChange) -> None:
         self.journal.keep_s, self.journal.keep_bytes = change.keep_s, change.keep_bytes
+        if change.streams == self._configured:
+            return
+        self._configured = change.streams
+        self._send_heartbeat()  # a subscriber that knows of the removal of a stream expects no more of its events
+        drafts = self._statuses.change_descriptions(change.streams)
+        self._commit([record for draft in drafts if (record := self._make_record(draft, {}))], {})
 
     @staticmethod
     def _wait(poller: zmq.Poller, timeout_s: float) -> dict[object, int]:
@@ -187,7 +194,7 @@ class Hub:
 
     def _make_records(self, draft: Draft, sender: bytes, dropped: dict[str, int]) -> list[Record]:
         if draft.type != "action":
-            return [record for each in self._adaptive_hops.apply(draft) if (record := self._make_record(each, dropped))]
+            return [record for each in self._statuses.apply(draft) if (record := self._make_record(each, dropped))]
         record = self._make_record(draft, dropped)
         if record is None:
             return []
@@ -243,6 +250,8 @@ class Hub:
             "replay": self._replay.endpoint, "not_durable": journal.not_durable,
             "dropped": dict(list(self._links.dropped().items())[:MAX_LISTED_STREAMS]),
         }  # fmt: skip
+        if self._configured is not None:
+            message["streams"] = list(self._configured)
         self._publisher.send(HEARTBEAT_TOPIC, orjson.dumps(message))
         self._heartbeat_at = time.monotonic() + _HEARTBEAT_S
 

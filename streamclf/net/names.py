@@ -8,6 +8,8 @@ from typing import Final
 STREAM_NAME_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}$"
 STREAM_NAME_RULE: Final = "1 to 64 letters, digits, _ and -"
 """The rule in words, for error messages."""
+MAX_NAME_CHARS: Final = 64
+"""Characters of a stream's name for people, which is any text."""
 _STREAM_NAME: Final = re.compile(STREAM_NAME_PATTERN)
 
 

@@ -84,11 +84,22 @@ class ClassifierChange(_Message):
     """New settings by stream."""
 
 
+class StreamDescription(_Message):
+    """The part of a stream's configuration that the hub adds to its statuses, for subscribers."""
+
+    name: str | None = None
+    """The stream's name for people."""
+    actions: tuple[str, ...] = ()
+    """Labels that are reported as actions."""
+
+
 class HubChange(_Message):
     """Changes for a running hub."""
 
     keep_s: float
     keep_bytes: int | None
+    streams: dict[str, StreamDescription] | None = None
+    """The configured streams; None where nobody configures them."""
 
 
 class HubJob(Job):
@@ -99,6 +110,8 @@ class HubJob(Job):
     journal: Path
     keep_s: float
     keep_bytes: int | None = None
+    streams: dict[str, StreamDescription] | None = None
+    """As in `HubChange`."""
     keys: Path | None = None
     """The service's secret key file; together with `allow`, the directory of the public keys that may connect."""
     allow: Path | None = None

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import Final
 
 import orjson
 
-from streamclf.config.service import PublishConfig
-from streamclf.runtime.jobs import ClassifierChange, ClassifierJob, HubChange, HubJob
+from streamclf.config.service import ServiceConfig
+from streamclf.events.types import MAX_LISTED_ACTIONS
+from streamclf.runtime.jobs import ClassifierChange, ClassifierJob, HubChange, HubJob, StreamDescription
 from streamclf.runtime.liveness import LivenessTable
 from streamclf.supervisor.child import Child, ChildEvent
 from streamclf.supervisor.config_watch import CheckedConfig
 
 HUB, CLASSIFIER = "hub", "classifier"
 SHARED = frozenset({HUB, CLASSIFIER})
+MAX_ACTIONS_BYTES: Final = 8 * 1024
+"""Bytes of JSON of the actions of one status: 400 streams have to fit into one message to the hub."""
 
 log = logging.getLogger("service")
 
@@ -72,6 +77,7 @@ class SharedChildren:
             journal=publish.journal,
             keep_s=publish.keep,
             keep_bytes=publish.keep_size,
+            streams=describe_streams(current.config),
             keys=publish.keys,
             allow=publish.allow,
         )
@@ -138,9 +144,25 @@ class SharedChildren:
             self.classifier.kill_because("does not read its messages")
         return False
 
-    def change_retention(self, publish: PublishConfig) -> None:
-        """Apply other limits to the age and size of the journal from now on."""
-        change = HubChange(keep_s=publish.keep, keep_bytes=publish.keep_size)
+    def change_hub(self, config: ServiceConfig) -> None:
+        """Apply other limits of the journal, and other descriptions of the streams, from now on."""
+        change = HubChange(
+            keep_s=config.publish.keep, keep_bytes=config.publish.keep_size, streams=describe_streams(config)
+        )
         if self.hub.job:
-            self.hub.job = self.hub.job.model_copy(update=change.model_dump())
+            self.hub.job = self.hub.job.model_copy(update=dict(change))
         self.hub.send(change)  # a hub that does not run reads it in its next job
+
+
+def describe_streams(config: ServiceConfig) -> dict[str, StreamDescription]:
+    """Return the description of each stream for the hub. Actions beyond the limits of a status are left out."""
+    return {
+        name: StreamDescription(name=stream.name, actions=_listed_actions(config.actions_of(name).labels))
+        for name, stream in config.streams.items()
+    }
+
+
+def _listed_actions(labels: Iterable[str]) -> tuple[str, ...]:
+    sizes = accumulate(len(orjson.dumps(label)) + 1 for label in labels)
+    fitting = [label for label, size in zip(labels, sizes, strict=True) if size <= MAX_ACTIONS_BYTES]
+    return tuple(fitting[:MAX_LISTED_ACTIONS])

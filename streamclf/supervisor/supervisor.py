@@ -392,11 +392,10 @@ class Supervisor:
         if not differences:
             log.info("configuration read again: nothing has changed")
             return
+        self._shared.change_hub(new.config)
         self._change_classifier(old)
         for child in self._streams.apply(self._plans()):
             self._kill_later(child)
-        if new.config.publish != old.config.publish:
-            self._shared.change_retention(new.config.publish)
         log.info("new configuration applied: %s", differences)
 
     def _change_classifier(self, old: CheckedConfig) -> None:

@@ -45,16 +45,30 @@ def reload(service: Service) -> None:
 
 def test_streams_are_added_changed_and_removed_and_others_lose_no_window(setup: Setup) -> None:
     path = setup.write(streams={"stays": setup.film, "goes": setup.film, "changes": setup.film})
+
+    def wait_configured(streams: set[str]) -> None:
+        watcher.wait(
+            "heartbeat",
+            None,
+            since=time.monotonic(),
+            within=DEADLINE_S,
+            where=lambda seen: set(seen.event.get("streams", ())) == streams,
+        )
+
     with Service("run", str(path), cwd=setup.folder) as service, Watcher(service.endpoint) as watcher:
         began = wait_prediction(watcher, "stays")
         wait_prediction(watcher, "changes")
         captures, classifier = set(service.children("streamclf.capture")), service.children("streamclf.classifier")
         (setup.folder / "other.mp4").write_bytes((setup.folder / "film.mp4").read_bytes())
+        wait_configured({"stays", "goes", "changes"})
         edited = time.monotonic()
         changed = {"url": "other.mp4", "loop": True}
-        setup.write(streams={"stays": setup.film, "changes": changed, "comes": setup.film})
-        service.wait_for_line(APPLIED + "added comes; removed goes; changed changes")
+        setup.write(streams={"stays": setup.film | {"name": "Hall"}, "changes": changed, "comes": setup.film})
+        service.wait_for_line(APPLIED + "added comes; removed goes; changed changes, stays")
         gone = watcher.state("goes", "offline", since=edited, within=DEADLINE_S, reason="removed")
+        wait_configured({"stays", "comes", "changes"})
+        watcher.wait("status", "stays", since=edited, within=2, where=lambda seen: seen.event.get("name") == "Hall")
+        assert "actions" not in gone.event
         wait_prediction(watcher, "comes", since=edited)
         restarted = watcher.wait(
             "prediction", "changes", since=gone.at_s, within=DEADLINE_S, where=lambda seen: seen.window[0] > 1

@@ -56,11 +56,17 @@ class Watcher:
         self._thread.join(CALL_S)
 
     def wait(
-        self, what: str, stream: str, *, since: float, within: float, where: Callable[[Seen], bool] = lambda _: True
+        self,
+        what: str,
+        stream: str | None,
+        *,
+        since: float,
+        within: float,
+        where: Callable[[Seen], bool] = lambda _: True,
     ) -> Seen:
         """Wait for the first `what` (prediction, status) of `stream` that arrived since `since` and satisfies `where`.
 
-        Fail unless it arrives `within` that many seconds after `since`. Return it.
+        A heartbeat has no stream. Fail unless it arrives `within` that many seconds after `since`. Return it.
         """
         deadline = since + within
         checked = 0
@@ -105,9 +111,9 @@ class Watcher:
                         self._changed.notify_all()
 
     @staticmethod
-    def _matches(seen: Seen, what: str, stream: str, since: float) -> bool:
+    def _matches(seen: Seen, what: str, stream: str | None, since: float) -> bool:
         return seen.at_s >= since and seen.event["type"] == what and seen.event.get("stream") == stream
 
-    def _describe(self, stream: str, since: float) -> str:
+    def _describe(self, stream: str | None, since: float) -> str:
         events = [seen for seen in self.seen if seen.event.get("stream") == stream and seen.at_s >= since - 5]
         return "\n".join(f"{seen.at_s - since:+7.2f} {seen.raw.decode()[:400]}" for seen in events[-25:])

@@ -158,6 +158,23 @@ def test_a_stream_has_the_common_actions_with_its_overrides(tmp_path: Path) -> N
     assert StreamActions.model_validate_json(job) == config.actions_of("door")
 
 
+def test_a_stream_has_a_name_for_people_on_one_line(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, "streams: {door: {camera: 0, name: ' Haustür 🚪 '}, yard: {camera: 1}}"))
+    assert config.streams["door"].name == "Haustür 🚪"
+    assert config.streams["yard"].name is None
+    path = write(tmp_path, f"streams: {{door: {{camera: 0, name: {'ü' * 64}}}}}")
+    assert load_config(path).streams["door"].name == "ü" * 64
+    for text, fault in {
+        '"a\\nb"': "one line", '"${NAME}"': "control", '"a\\u202Eb"': "control", '"  "': "blank", '""': "at least 1",
+        "ü" * 65: "at most 64", "3": "quotes", "[a]": "",
+    }.items():  # fmt: skip
+        path = write(tmp_path, f"streams: {{door: {{camera: 0, name: {text}}}}}")
+        with pytest.raises(ConfigError, match=rf"streams\.door\.name.*{fault}") as raised:
+            load_config(path, {"NAME": "\x1b[31m"})
+        assert "\n" not in str(raised.value)
+        assert "\x1b" not in str(raised.value)
+
+
 def test_a_stream_inherits_the_keys_of_engine_that_it_does_not_set(tmp_path: Path) -> None:
     def settings(engine: str, stream: str = "") -> tuple[bool | None, float | None]:
         text = f"engine: {{{engine}}}\nstreams: {{a: {{camera: 0, {stream}}}}}"

@@ -11,7 +11,8 @@ from support.hub_process import action
 
 from streamclf.events.drafts import Draft
 from streamclf.events.types import MAX_HOP, Prediction, Status, check_event, parse_event, to_json
-from streamclf.hub.draft_rules import MAX_SILENT_HEARTBEATS, MAX_STREAMS, AdaptiveHopStatus, OpenActions
+from streamclf.hub.draft_rules import MAX_SILENT_HEARTBEATS, MAX_STREAMS, CompleteStatus, OpenActions
+from streamclf.runtime.jobs import StreamDescription
 
 A, B = b"a" * 16, b"b" * 16
 LIVE = {"state": "live", "reason": None, "codec": "h264", "counters": {"frames": 5}}
@@ -93,13 +94,13 @@ def test_starts_and_ends_alternate_in_any_order_of_drafts(steps: list[tuple[str,
 
 
 def test_drafts_of_a_stream_with_a_fixed_hop_stay_as_they_are() -> None:
-    hops = AdaptiveHopStatus()
+    hops = CompleteStatus({})
     for draft in (prediction(), status(), prediction(), Draft("action", "door", {"phase": "start"})):
         assert hops.apply(draft) == [draft]
 
 
 def test_new_hop_repeats_the_status_and_stays_in_later_ones() -> None:
-    hops = AdaptiveHopStatus()
+    hops = CompleteStatus({})
     assert types_and_hops(hops.apply(status())) == [("status", None)]
     assert types_and_hops(hops.apply(prediction(1))) == [("prediction", 1), ("status", 1)]
     assert types_and_hops(hops.apply(prediction(1))) == [("prediction", 1)]
@@ -110,14 +111,14 @@ def test_new_hop_repeats_the_status_and_stays_in_later_ones() -> None:
 
 
 def test_repeated_status_is_the_last_one() -> None:
-    hops = AdaptiveHopStatus()
+    hops = CompleteStatus({})
     hops.apply(status(counters={"frames": 9}))
     _, repeated = hops.apply(prediction(2))
     assert repeated == Draft("status", "door", LIVE | {"counters": {"frames": 9}, "hop": 2})
 
 
 def test_stream_that_no_longer_adapts_has_no_hop_in_its_status() -> None:
-    hops = AdaptiveHopStatus()
+    hops = CompleteStatus({})
     for draft in (status(), prediction(8)):
         hops.apply(draft)
     assert types_and_hops(hops.apply(prediction())) == [("prediction", None), ("status", None)]
@@ -125,21 +126,21 @@ def test_stream_that_no_longer_adapts_has_no_hop_in_its_status() -> None:
 
 
 def test_restarted_hub_learns_the_hop_from_the_next_prediction() -> None:
-    hops = AdaptiveHopStatus()
+    hops = CompleteStatus({})
     assert types_and_hops(hops.apply(prediction(4))) == [("prediction", 4)]  # there is no status yet to repeat
     assert types_and_hops(hops.apply(status())) == [("status", None)]
     assert types_and_hops(hops.apply(prediction(4))) == [("prediction", 4), ("status", 4)]
 
 
 def test_hop_of_one_stream_does_not_reach_another() -> None:
-    hops = AdaptiveHopStatus()
+    hops = CompleteStatus({})
     for draft in (status("a"), status("b"), prediction(4, "a")):
         hops.apply(draft)
     assert types_and_hops(hops.apply(status("b"))) == [("status", None)]
 
 
 def test_invalid_hop_leaves_the_status_unchanged() -> None:
-    hops = AdaptiveHopStatus()
+    hops = CompleteStatus({})
     hops.apply(status())
     for hop in ("4", 0, -1, MAX_HOP + 1, 2.0, True, [4]):
         assert types_and_hops(hops.apply(prediction(hop)))[1:] == []
@@ -147,13 +148,45 @@ def test_invalid_hop_leaves_the_status_unchanged() -> None:
 
 
 def test_number_of_remembered_streams_is_bounded() -> None:
-    hops = AdaptiveHopStatus()
+    hops = CompleteStatus({})
     for i in range(2 * MAX_STREAMS):
         hops.apply(status(f"s{i}"))
         hops.apply(prediction(2, f"s{i}"))
     assert len(hops) == MAX_STREAMS
     assert types_and_hops(hops.apply(prediction(3, "s0"))) == [("prediction", 3)]
     assert types_and_hops(hops.apply(status("s0"))) == [("status", None)]
+
+
+def test_status_holds_the_description_of_its_stream_and_is_repeated_when_that_changes() -> None:
+    door = StreamDescription(name="Front door", actions=("wave", "fight"))
+    statuses = CompleteStatus({"door": door, "yard": StreamDescription()})
+    (first,) = statuses.apply(status())
+    assert first.body == LIVE | {"name": "Front door", "actions": ("wave", "fight")}
+    (other,) = statuses.apply(status("yard"))
+    assert other.body == LIVE | {"actions": ()}
+    (unknown,) = statuses.apply(status("attic"))
+    assert unknown.body == LIVE  # it is not configured
+    changed = {"door": StreamDescription(actions=("wave",)), "yard": StreamDescription(), "new": StreamDescription()}
+    assert statuses.change_descriptions(changed) == [Draft("status", "door", LIVE | {"actions": ("wave",)})]
+    assert statuses.change_descriptions({}) == []
+    assert statuses.apply(status())[0].body == LIVE
+
+
+def test_events_hold_name_actions_and_streams_only_where_set() -> None:
+    status_body = {
+        "v": 1, "type": "status", "stream": "door", "epoch": "0" * 32, "offset": 2, "previous": 1,
+        "time": "2026-01-02T03:04:05.678901Z", **LIVE,
+    }  # fmt: skip
+    for extra in ({}, {"actions": []}, {"name": "Tür", "actions": ["a\0b"]}):
+        check_event(status_body | extra)
+        body = orjson.loads(to_json(parse_event(orjson.dumps(status_body | extra))))
+        assert {key: body[key] for key in ("name", "actions") if key in body} == extra
+    beat = {
+        "v": 1, "type": "heartbeat", "epoch": "0" * 32, "time": "2026-01-02T03:04:05.678901Z", "head": 1, "oldest": 1,
+        "last": {}, "replay": "tcp://127.0.0.1:1", "not_durable": 0, "dropped": {},
+    }  # fmt: skip
+    for streams in ({}, {"streams": []}, {"streams": ["door"]}):
+        assert orjson.loads(to_json(parse_event(orjson.dumps(beat | streams)))) == beat | streams
 
 
 def test_events_hold_hop_and_gated_only_where_set() -> None:
