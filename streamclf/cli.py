@@ -297,16 +297,21 @@ def log(
     ] = None,
     keep: Annotated[int | None, typer.Option(min=1, help="Complete files to keep; all by default.")] = None,
     once: Annotated[bool, typer.Option("--once", help="Catch up with the journal, then exit.")] = False,
+    types: Annotated[
+        str,
+        typer.Option(help="Types of events to write, separated by commas: prediction, action, status."),
+    ] = "action,status",
     seconds: Seconds = None,
 ) -> int:
-    """Write every event of a service to a file, exactly once.
+    """Write the events of a service to a file, each exactly once.
 
     Even if a process is killed, no event is lost or written twice. Runs until Ctrl-C; the next run continues where
     this one ended.
     """
     from streamclf.subscribers.log.command import run_log
 
-    return run_log(endpoint, output, rotate=rotate or (), keep=keep, once=once, seconds=seconds)
+    chosen = [kind.strip() for kind in types.split(",")]
+    return run_log(endpoint, output, types=chosen, rotate=rotate or (), keep=keep, once=once, seconds=seconds)
 
 
 @app.command()

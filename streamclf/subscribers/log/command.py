@@ -1,4 +1,4 @@
-"""`streamclf log`: write every event of a service to a file, exactly once, even if either process is killed."""
+"""`streamclf log`: write the events of a service to a file, exactly once, even if either process is killed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from streamclf.client.subscription import Subscription, subscribe
+from streamclf.errors import UsageError
 from streamclf.events.positions import START, Position
-from streamclf.events.types import Heartbeat
+from streamclf.events.types import JOURNALLED, Heartbeat
 from streamclf.runtime.signals import stop_on_signals
 from streamclf.runtime.stop_request import StopRequest
 from streamclf.subscribers.delivery import DeliveryLoop, Item
@@ -25,6 +26,7 @@ def run_log(
     endpoint: str,
     output: Path,
     *,
+    types: Sequence[str] = JOURNALLED,
     rotate: Sequence[str] = (),
     keep: int | None = None,
     once: bool = False,
@@ -32,10 +34,13 @@ def run_log(
 ) -> int:
     """Write events to `output` until SIGINT or SIGTERM, or for `seconds`; return the exit code.
 
-    `once`: end when the log has caught up with the journal. `rotate`: a size like 100MB, an age like 1d, or both; a
-    JSON lines log then begins a new file, and `keep` complete files stay. Raises `UsageError` and `JournalError`; with
-    `once` also `BusError`, when no service answers for 10 s.
+    `types`: the events to write: prediction, action, status. `once`: end when the log has caught up with the journal.
+    `rotate`: a size like 100MB, an age like 1d, or both; a JSON lines log then begins a new file, and `keep` complete
+    files stay. Raises `UsageError` and `JournalError`; with `once` also `BusError`, when no service answers for 10 s.
     """
+    for kind in types:
+        if kind not in JOURNALLED:
+            raise UsageError(f"type {kind!r}: one of {', '.join(JOURNALLED)}")
     sink = open_sink(output, parse_rotation(rotate, keep))
     stop = StopRequest(seconds)
     try:
@@ -43,6 +48,7 @@ def run_log(
             stop_on_signals(stop.request),
             subscribe(
                 endpoint,
+                types={*types, "heartbeat"},  # type: ignore[arg-type]  # checked above
                 replay=True,
                 after=sink.position() or START,
                 patience_s=_ONCE_SILENCE_S if once else None,

@@ -221,6 +221,7 @@ def test_events_removed_by_retention_are_recorded_as_lost(hub: HubProcess, tmp_p
         (["-o", "events.db", "--rotate", "1d"], "events.db: a SQLite log is one file"),
         (["-o", "events.jsonl", "--rotate", "often"], "rotate=often: give one size like 100MB"),
         (["-o", "events.jsonl", "--keep", "3"], "keep=3: only together with --rotate"),
+        (["-o", "events.db", "--types", "action,pictures"], "type 'pictures': one of prediction, action, status"),
         (["-o", "events.csv"], "then export it with: streamclf query events.db -o events.csv"),
         (["-o", "events.xlsx"], "ends in .xlsx; give a name that ends in .db or .jsonl"),
     ],
@@ -246,10 +247,36 @@ def test_the_command_line_rotates(hub: HubProcess, tmp_path: Path) -> None:
     output = tmp_path / "events.jsonl"
     done = subprocess.run(
         [sys.executable, "-m", "streamclf", "log", hub.events, "-o", str(output), "--once",
-         "--rotate", "1KB", "--rotate", "1d", "--keep", "1"],
+         "--types", "prediction", "--rotate", "1KB", "--rotate", "1d", "--keep", "1"],
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "3000 events written" in done.stderr
     assert len(complete_files(output)) == 1
     assert json.loads(output.read_text().splitlines()[-1])["offset"] == 3000
+
+
+@pytest.mark.parametrize(
+    ("options", "logged"),
+    [([], ["action", "status"]), (["--types", "prediction, action"], ["prediction", "action"])],
+)
+@pytest.mark.parametrize("name", ["events.db", "events.jsonl"])
+def test_predictions_are_logged_on_request_only(
+    hub: HubProcess, tmp_path: Path, name: str, options: list[str], logged: list[str]
+) -> None:
+    with EventProducer(hub.link, "test") as link:
+        for draft in (prediction(), action("start"), status(), prediction(number=1)):
+            link.post(draft)
+        wait_until(lambda: link.unacknowledged == 0, "confirmation")
+    output = tmp_path / name
+    command = [sys.executable, "-m", "streamclf", "log", hub.events, "-o", str(output), "--once", *options]
+    for _ in range(2):  # the second run continues where the first one ended
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+    if name == "events.jsonl":
+        types = [json.loads(line)["type"] for line in output.read_text().splitlines()]
+    else:
+        with sqlite3.connect(output) as db:
+            types = [row[0] for row in db.execute("SELECT type FROM events ORDER BY id")]
+        db.close()
+    assert types == (logged if "prediction" not in logged else [*logged, "prediction"])
