@@ -350,7 +350,12 @@ def watch(
 
 @app.command()
 def query(
-    db: Annotated[Path, typer.Argument(metavar="EVENTS.DB", help="Written by: streamclf log ENDPOINT -o events.db")],
+    db: Annotated[
+        Path,
+        typer.Argument(
+            metavar="EVENTS.DB", help="Written by: streamclf log ENDPOINT -o events.db; or the journal of a service."
+        ),
+    ],
     label: Annotated[str | None, typer.Option(help="Only this label; the label of a status is its state.")] = None,
     stream: Annotated[str | None, typer.Option(help="Only this stream.")] = None,
     type_: Annotated[str | None, typer.Option("--type", help="Only this type: prediction, action or status.")] = None,
@@ -370,7 +375,7 @@ def query(
         Path | None, typer.Option("-o", "--output", help="Export to this .csv or .parquet file instead of printing.")
     ] = None,
 ) -> int:
-    """Find events in a log; print or export them.
+    """Find events in a log or in a service's journal; print or export them.
 
     Takes the newest events that match, and prints them oldest first.
     """

@@ -16,15 +16,13 @@ from pathlib import Path
 from typing import Final
 
 from streamclf.errors import JournalError
+from streamclf.events.journal_format import APPLICATION_ID, FORMAT, check_format
 from streamclf.runtime.file_lock import open_locked
 
 log = logging.getLogger(__name__)
 
-APPLICATION_ID: Final = 0x73636C66
-"""The bytes "sclf" distinguish a journal from any other SQLite file."""
 MAX_CHECK_S: Final = 10.0
 """The check of a large file ends after this time, because the service cannot start before."""
-FORMAT: Final = 1
 _BUSY_S: Final = 0.25
 """Longest wait for a lock on the database, which a reader holds only for moments."""
 _HEAD_MARK_BYTES: Final = 64
@@ -235,13 +233,12 @@ def open_database(path: Path, max_check_s: float) -> sqlite3.Connection:
     try:
         _check(db, path, max_check_s)
         _claim(db, path)
+        # Migrations of an older format belong after this check; until now, all new tables could simply be added.
+        check_format(db, path)
         db.executescript(SCHEMA)
         db.execute("PRAGMA synchronous=FULL")
         db.execute("INSERT OR IGNORE INTO meta VALUES('epoch', ?)", (uuid.uuid4().hex,))
         db.execute("INSERT OR IGNORE INTO meta VALUES('format', ?)", (FORMAT,))
-        written = db.execute("SELECT value FROM meta WHERE key='format'").fetchone()[0]
-        if written != FORMAT:
-            raise JournalError(f"journal {path}: format {written}, this version writes {FORMAT}; give another path")
     except BaseException:
         db.close()
         raise
@@ -253,7 +250,8 @@ def _claim(db: sqlite3.Connection, path: Path) -> None:
     owner = int(db.execute("PRAGMA application_id").fetchone()[0])
     if owner != APPLICATION_ID and db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         raise JournalError(f"journal {path}: another program's database; give another path")
-    db.execute(f"PRAGMA application_id={APPLICATION_ID}")
+    if owner != APPLICATION_ID:
+        db.execute(f"PRAGMA application_id={APPLICATION_ID}")
 
 
 def _check(db: sqlite3.Connection, path: Path, max_s: float) -> None:

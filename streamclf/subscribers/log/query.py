@@ -1,4 +1,4 @@
-"""`streamclf query`: find events in a log that `streamclf log` writes, also while it writes; print or export them."""
+"""`streamclf query`: find events in a log or in a service's journal, also while it is written; print or export them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sqlite3
 import sys
 import time
 import unicodedata
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta, timezone
@@ -17,6 +18,7 @@ import orjson
 from engines.printable import printable
 from streamclf.config.units import match_duration
 from streamclf.errors import JournalError, UsageError
+from streamclf.events import journal_format
 from streamclf.events.types import JOURNALLED, MAX_LABEL_CHARS
 from streamclf.net.names import valid_stream_name
 from streamclf.subscribers.log.export import LogRow, check_output, export
@@ -29,6 +31,19 @@ _DEADLINE_S = 30.0
 _STEPS = 100_000
 """SQLite's virtual machine instructions between two checks of the deadline: some milliseconds."""
 _MAX_DURATION_S = 100 * 366 * 86400
+_REMEDY = "the .db file of: streamclf log ENDPOINT -o FILE, or a service's publish.journal"
+_JOURNAL_AS_LOG: Final = """
+CREATE TEMP VIEW events AS SELECT
+    offset AS id, (SELECT value FROM main.meta WHERE key='epoch') AS epoch, offset,
+    json_extract(CAST(body AS TEXT), '$.time') AS time, stream, type,
+    json_extract(CAST(body AS TEXT),
+        CASE type WHEN 'prediction' THEN '$.top[0][0]' WHEN 'action' THEN '$.label' ELSE '$.state' END) AS label,
+    CASE type WHEN 'prediction' THEN json_extract(CAST(body AS TEXT), '$.top[0][1]')
+        WHEN 'action' THEN json_extract(CAST(body AS TEXT), '$.probability') END AS probability,
+    CAST(body AS TEXT) AS body
+FROM main.events WHERE crc32(CAST(body AS BLOB)) = crc;
+"""
+"""Give a journal the columns of a log. The view exists in this connection only; damaged events are left out."""
 
 
 def run_query(
@@ -49,7 +64,7 @@ def run_query(
     `limit` is 100 for printing, and no limit for an export, unless it is given. `since` and `until` are a time like
     2026-01-31T12:00 (local unless it names a zone) or an age like 90s, 1h, 7d. `as_json` prints each event as it was
     published, one a line. `output` is a .csv or .parquet file, which is replaced where it exists. Raises `UsageError`,
-    and `JournalError` for a file that is not a log.
+    and `JournalError` for a file that is neither a log nor a journal.
     """
     if output is not None:
         if as_json:
@@ -135,17 +150,21 @@ class _Query:
 
 @contextmanager
 def open_log(db: Path) -> Iterator[sqlite3.Connection]:
-    """Open a log for reading only. Raises `JournalError` for a file that is not a log, also while it is read."""
+    """Open a log or a journal for reading only. Raises `JournalError` for another file, also while it is read."""
     if not db.is_file():
-        raise UsageError(f"{db}: no such file; give the one of: streamclf log ENDPOINT -o {db.name}")
+        raise UsageError(f"{db}: no such file; give {_REMEDY}")
     try:
         with closing(sqlite3.connect(f"{db.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)) as connection:
             owner = int(connection.execute("PRAGMA application_id").fetchone()[0])
-            if owner != APPLICATION_ID:
-                raise JournalError(f"{db}: not a log of events; give the .db file of: streamclf log ENDPOINT -o FILE")
+            if owner == journal_format.APPLICATION_ID:
+                journal_format.check_format(connection, db)
+                connection.create_function("crc32", 1, zlib.crc32, deterministic=True)
+                connection.executescript(_JOURNAL_AS_LOG)
+            elif owner != APPLICATION_ID:
+                raise JournalError(f"{db}: neither a log nor a journal; give {_REMEDY}")
             yield connection
     except sqlite3.Error as error:
-        raise JournalError(f"{db}: {error}; give the .db file of: streamclf log ENDPOINT -o FILE") from error
+        raise JournalError(f"{db}: {error}; give {_REMEDY}") from error
 
 
 def _line(at: str, stream: str, kind: str, label: str | None, probability: float | None, body: str) -> str:

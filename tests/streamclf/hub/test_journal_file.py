@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import sys
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -262,3 +263,48 @@ def test_directory_that_is_removed_and_comes_back() -> None:
                 folder.mkdir()
                 is_back = True
         assert durable.count(False) >= 1
+
+
+FIRST_TABLES = """
+PRAGMA application_id=1935895654;
+CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE events(
+    offset INTEGER PRIMARY KEY AUTOINCREMENT, stream TEXT NOT NULL, type TEXT NOT NULL,
+    time_ns INTEGER NOT NULL, crc INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE TABLE last(
+    stream TEXT NOT NULL, type TEXT NOT NULL, offset INTEGER NOT NULL, PRIMARY KEY(stream, type)) WITHOUT ROWID;
+CREATE TABLE producers(
+    instance BLOB PRIMARY KEY, seq INTEGER NOT NULL, seen_ns INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO meta VALUES('epoch', 'abababababababababababababababab'), ('format', 1);
+INSERT INTO last VALUES('door', 'status', 7);
+"""
+"""The tables of the first version, before `notes` and `gone`, and without `auto_vacuum`."""
+
+
+def test_a_journal_of_the_first_version_is_opened_and_continued(path: Path) -> None:
+    body = b'{"offset": 7}'
+    db = sqlite3.connect(path)
+    db.executescript(FIRST_TABLES)
+    db.execute("INSERT INTO events VALUES(7, 'door', 'status', ?, ?, ?)", (time.time_ns(), zlib.crc32(body), body))
+    db.commit()
+    db.close()
+    with Journal(path, keep_s=3600) as journal:
+        assert (journal.epoch, journal.head) == ("ab" * 16, 7)
+        assert [entry.offset for entry in journal.append([record()], {}, {"door": b"note"})] == [8]
+    assert stored(path) == [7, 8]
+
+
+def test_a_journal_of_a_newer_version_is_refused_and_left_as_it_was(path: Path) -> None:
+    Journal(path, keep_s=3600).close()
+    db = sqlite3.connect(path)
+    db.executescript("UPDATE meta SET value=2 WHERE key='format'; DROP TABLE gone; ALTER TABLE notes RENAME TO memos;")
+    db.close()
+    before = path.read_bytes()
+    with pytest.raises(JournalError) as caught:
+        Journal(path, keep_s=3600)
+    assert str(caught.value) == (
+        f"journal {path}: format 2, and this version of streamclf reads formats up to 1; "
+        "install the version that wrote it, or give another path"
+    )
+    assert path.read_bytes() == before
+    assert not list(path.parent.glob("*damaged*"))

@@ -190,6 +190,47 @@ def test_a_query_reads_a_log_that_is_being_written_and_cannot_write(
         connection.execute("DELETE FROM events")
 
 
+def test_the_journal_of_a_running_service_is_queried_like_a_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with HubProcess() as hub:
+        with EventProducer(hub.link, "test") as link:
+            for number in range(50):
+                link.post(prediction(number=number))
+            link.post(action("start"))
+            link.post(status())
+        assert run_log(hub.events, tmp_path / "events.db", once=True) == 0
+        capsys.readouterr()
+        for filters in ({}, {"label": "wave", "since": "1h"}, {"type": "status"}, {"min_p": 0.9}, {"until": "1h"}):
+            assert found(capsys, hub.journal, **filters) == found(capsys, tmp_path / "events.db", **filters)  # type: ignore[arg-type]
+        for source, target in ((hub.journal, "journal.csv"), (tmp_path / "events.db", "log.csv")):
+            assert run_query(source, output=tmp_path / target) == 0
+        assert (tmp_path / "journal.csv").read_text() == (tmp_path / "log.csv").read_text()
+        with EventProducer(hub.link, "more") as link:  # the query has left no lock
+            link.post(status("gate"))
+        assert [event["stream"] for event in found(capsys, hub.journal, limit=1)] == ["gate"]
+        with query.open_log(hub.journal) as connection, pytest.raises(sqlite3.OperationalError, match="readonly"):
+            connection.execute("DELETE FROM main.events")
+        assert hub.stop() == 0
+        assert len(found(capsys, hub.journal)) == 53
+
+
+def test_damaged_events_and_newer_formats_of_a_journal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with HubProcess() as hub:
+        with EventProducer(hub.link, "test") as link:
+            for name in ("door", "gate"):
+                link.post(status(name))
+        assert hub.stop() == 0
+        with sqlite3.connect(hub.journal) as db:
+            db.execute("UPDATE events SET body='{' WHERE offset=1")
+        assert [event["stream"] for event in found(capsys, hub.journal)] == ["gate"]
+        db.execute("UPDATE meta SET value=2 WHERE key='format'")
+        db.commit()
+        db.close()
+        with pytest.raises(JournalError, match=r"format 2, and this version of streamclf reads formats up to 1"):
+            run_query(hub.journal)
+
+
 def test_json_is_utf_8_whatever_the_encoding_of_the_terminal(tmp_path: Path) -> None:
     sink = SqliteSink(tmp_path / "events.db")
     window = Window(start_s=1.0, end_s=3.5, frames=32)
