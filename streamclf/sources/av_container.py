@@ -114,7 +114,7 @@ class AvContainer:
             self.close()
             raise
         is_live_playlist = timeouts is not None and self.is_segmented and self.is_endless
-        self._replays = ReplayFilter(url) if is_live_playlist else None
+        self._replays = ReplayFilter(self._shown) if is_live_playlist else None
         self.stale = 0
         """Number of packets that an earlier connection has already returned."""
         self._timed = timeouts is None or self._container.format.name not in UNTIMED_FORMATS
@@ -431,7 +431,7 @@ class AvContainer:
         # A stalled read expires twice, because the first time it only returns the packet that was held back.
         timeout = None if limits is None else (limits.open_s, limits.read_s / 2)
         began = self._waiting_since = time.monotonic()
-        self._over_tls = url.lower().startswith(("rtsps:", "https:"))
+        self._over_tls = url.lower().startswith("rtsps:")
         try:
             opened: InputContainer = av.open(
                 url,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 from dataclasses import dataclass
 
 import av.error
@@ -72,3 +74,21 @@ def error_message(error: Exception, *, opening: bool) -> str:
             return text
     detail = getattr(error, "strerror", None) or type(error).__name__
     return f"cannot be {'opened' if opening else 'read'} ({redact(str(detail))}); check the source"
+
+
+def connection_message(error: OSError, *, opening: bool) -> str:
+    """Explain why a connection failed, except for a time-out."""
+    if isinstance(error, ssl.SSLError):
+        return TLS_FAILURE if opening else "the encrypted connection broke; check the network"
+    if isinstance(error, socket.gaierror):
+        return "its host name is unknown; check the address"
+    kinds: list[tuple[type[OSError], type[Exception]]] = [
+        (ConnectionRefusedError, av.error.ConnectionRefusedError),
+        (ConnectionResetError, av.error.ConnectionResetError),
+        (BrokenPipeError, av.error.BrokenPipeError),
+    ]
+    for kind, known in kinds:
+        if isinstance(error, kind):
+            return REASONS[known]
+    detail = error.strerror or type(error).__name__
+    return f"cannot be {'opened' if opening else 'read'} ({detail}); check the source"

@@ -23,11 +23,11 @@ MULTICAST = "+udp_multicast"
 """Added to the configured transport if a server offers only multicast, which our own client does not support."""
 HTTP_OPTIONS = {
     "analyzeduration": "500000",
-    "protocol_whitelist": "http,https,httpproxy,tcp,tls,crypto,hls",
     # HLS: content delivery networks name segments as they like. The list of protocols is what protects files.
     "allowed_extensions": "ALL",
     "allowed_segment_extensions": "ALL",
     "extension_picky": "0",
+    "http_multiple": "0",  # request a segment when it is read: the log line of the request marks its begin
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from streamclf.errors import SourceError
 from streamclf.redact import redact, register_url
 from streamclf.sources.av_container import AvContainer, UnknownDataError
 from streamclf.sources.decoded_frame import DecodedFrame
-from streamclf.sources.failure_messages import Timeouts
+from streamclf.sources.failure_messages import Timeouts, connection_message, timeout_message
 from streamclf.sources.ffmpeg_options import HTTP_OPTIONS, MULTICAST, RTSP_OPTIONS, TRANSPORTS, tls_options
 from streamclf.sources.frame import Frame, Source, SourceInfo
 from streamclf.sources.frame_skipping import FrameSelector, ShiftedFrameSelector
@@ -24,8 +25,10 @@ from streamclf.sources.live_clock import LiveClock, SegmentClock
 from streamclf.sources.long_pictures import with_long_pictures
 from streamclf.sources.pacing import RealtimePacer
 from streamclf.sources.resize import FrameRenderer
+from streamclf.sources.rtsp.connection import tls_context
 from streamclf.sources.rtsp.fallback import FALLBACK_CACHE, UnsupportedStreamError
 from streamclf.sources.rtsp.reader import RtspReader
+from streamclf.sources.web.relay import WebRelay
 from streamclf.units import NS
 
 MAX_STALE_S = 2.0
@@ -44,6 +47,7 @@ RESERVE_NS = NS
 MIN_OPEN_S = 0.5
 """The least time for FFmpeg to open a stream after our own client has tried."""
 
+MULTIPART = "multipart/x-mixed-replace"
 MULTIPART_NOTE = "its images have unusual headers: each frame is returned only when the next one begins"
 
 Demuxer = Literal["auto", "rtp", "ffmpeg"]
@@ -125,9 +129,10 @@ class NetworkSource(Source):
         self._selector: ShiftedFrameSelector | None = None
         self._note: str | None = None
         self._stale = 0
+        self._relay: WebRelay | None = None
         self._reader: FrameReader
         if not rtsp:
-            self._reader = self._open_http(over_tls=parts.scheme.lower() == "https")
+            self._reader = self._open_http()
         elif demuxer == "ffmpeg":
             self._reader = self._open_ffmpeg_rtsp()
         else:
@@ -177,6 +182,8 @@ class NetworkSource(Source):
     def close(self) -> None:
         """Close the connection."""
         self._reader.close()
+        if self._relay is not None:
+            self._relay.close()
 
     def _open_rtsp(self, *, may_fall_back: bool) -> FrameReader:
         """Open the stream with our own client, or with FFmpeg if that does not support the server."""
@@ -218,39 +225,70 @@ class NetworkSource(Source):
         options = {**RTSP_OPTIONS, **TRANSPORTS[self._transport]}
         if multicast:
             options["rtsp_transport"] += MULTICAST
-        return self._open_container(options, over_tls=over_tls, open_s=open_s, format_name="rtsp")
+        return self._open_container(options, url=self._url, open_s=open_s, format_name="rtsp")
 
-    def _open_http(self, *, over_tls: bool) -> AvContainer:
+    def _open_http(self) -> AvContainer:
         """Open an HTTP URL. If FFmpeg detects no format, search for JPEG images in its data."""
+        relay = self._relay = self._connect_relay(self._timeouts.open_s)
+        format_name = "mpjpeg" if relay.content_type.startswith(MULTIPART) else None
         try:
-            return self._open_container(dict(HTTP_OPTIONS), over_tls=over_tls)
+            return self._open_relayed(relay, format_name)
         except UnknownDataError as error:
             try:
-                return self._open_images(over_tls=over_tls)
+                return self._open_images()
             except SourceError:
                 raise error from None
 
-    def _open_images(self, *, over_tls: bool, open_s: float | None = None) -> AvContainer:
+    def _open_images(self, *, open_s: float | None = None) -> AvContainer:
         """Open an HTTP URL as JPEG images with anything between them."""
-        reader = self._open_container(dict(HTTP_OPTIONS), over_tls=over_tls, open_s=open_s, format_name="mjpeg")
+        if self._relay is not None:
+            self._relay.close()
+        self._relay = self._connect_relay(self._timeouts.open_s if open_s is None else open_s)
+        reader = self._open_relayed(self._relay, "mjpeg")
         if not reader.info.width:
             reader.close()
             raise SourceError(f"{self._shown}: no image among the first data; check the URL and the camera")
         self._note = MULTIPART_NOTE
         return reader
 
+    def _connect_relay(self, open_s: float) -> WebRelay:
+        tls_ca, verify = self._tls
+        context = tls_context(tls_ca, verify=verify, shown=self._shown)
+        self._opened_at = time.monotonic()
+        try:
+            return WebRelay(self._url, shown=self._shown, context=context, open_s=open_s)
+        except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, TimeoutError):
+                text = timeout_message(replace(self._timeouts, open_s=open_s), opening=True)
+            elif isinstance(error, OSError):
+                text = connection_message(error, opening=True)
+            else:
+                text = "its response is not HTTP; check address and port"
+            raise SourceError(f"{self._shown}: {text}") from None
+
+    def _open_relayed(self, relay: WebRelay, format_name: str | None) -> AvContainer:
+        left_s = max(MIN_OPEN_S, self._timeouts.open_s - (time.monotonic() - self._opened_at))
+        options = HTTP_OPTIONS | relay.options
+        try:
+            return self._open_container(options, url=relay.url, open_s=left_s, format_name=format_name)
+        except SourceError:
+            relay.close()
+            if relay.failure is not None:
+                raise relay.failure from None
+            raise
+
     def _open_container(
         self,
         options: dict[str, str],
         *,
-        over_tls: bool,
+        url: str,
         open_s: float | None = None,
         format_name: str | None = None,
     ) -> AvContainer:
         timeouts = self._timeouts if open_s is None else replace(self._timeouts, open_s=open_s)
-        certificates = tls_options(*self._tls) if over_tls else {}
+        certificates = tls_options(*self._tls) if url.lower().startswith("rtsps:") else {}
         return AvContainer(
-            self._url,
+            url,
             shown=self._shown,
             options=options | certificates,
             format_name=format_name,
@@ -266,20 +304,33 @@ class NetworkSource(Source):
         FFmpeg ends a multipart response at an image with an unusual header: it accepts `image/jpeg` without parameters
         only, and right lengths.
         """
-        reader = self._reader
         try:
-            yield from reader.frames()
+            yield from self._counted(self._reader)
         except UnknownDataError:
-            if not (isinstance(reader, AvContainer) and reader.is_multipart):
+            if not (isinstance(self._reader, AvContainer) and self._reader.is_multipart):
                 raise
         else:
             return
-        reader.close()
-        over_tls = self._url.lower().startswith("https:")
-        self._reader = self._open_images(over_tls=over_tls, open_s=self._timeouts.read_s)
+        self._reader.close()
+        self._reader = self._open_images(open_s=self._timeouts.read_s)
         if self._selector is not None:
             self._reader.set_frame_selector(self._selector)
-        yield from self._reader.frames()
+        yield from self._counted(self._reader)
+
+    def _counted(self, reader: FrameReader) -> Iterator[DecodedFrame]:
+        """Iterate over the frames of `reader`. The limits of an HTTP source apply anew after each."""
+        relay = self._relay
+        try:
+            for frame in reader.frames():
+                if relay is not None:
+                    relay.add_frame()
+                yield frame
+        except SourceError:
+            if relay is not None and relay.failure is not None:
+                raise relay.failure from None
+            raise
+        if relay is not None and relay.failure is not None:
+            raise relay.failure
 
     def _read(self) -> Iterator[Frame]:
         clock = self._clock

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import ssl
 import threading
 import time
 from collections import deque
@@ -19,8 +17,8 @@ from streamclf.sources.failure_messages import (
     KEY_FRAME_S,
     NO_FRAME_S,
     REASONS,
-    TLS_FAILURE,
     Timeouts,
+    connection_message,
     no_frame_message,
     no_key_frame_message,
     timeout_message,
@@ -208,17 +206,4 @@ class RtspReader:
     def _reason(self, error: OSError) -> str:
         if isinstance(error, TimeoutError):
             return timeout_message(self._timeouts, opening=self._opening)
-        if isinstance(error, ssl.SSLError):
-            return TLS_FAILURE if self._opening else "the encrypted connection broke; check the network"
-        if isinstance(error, socket.gaierror):
-            return "its host name is unknown; check the address"
-        kinds: list[tuple[type[OSError], type[Exception]]] = [
-            (ConnectionRefusedError, av.error.ConnectionRefusedError),
-            (ConnectionResetError, av.error.ConnectionResetError),
-            (BrokenPipeError, av.error.BrokenPipeError),
-        ]
-        for kind, known in kinds:
-            if isinstance(error, kind):
-                return REASONS[known]
-        detail = error.strerror or type(error).__name__
-        return f"cannot be {'opened' if self._opening else 'read'} ({detail}); check the source"
+        return connection_message(error, opening=self._opening)

@@ -1,8 +1,10 @@
-"""RTSPS: only the servers that the configuration trusts are accepted."""
+"""RTSPS and HTTPS: only the servers that the configuration trusts are accepted."""
 
 from __future__ import annotations
 
 import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,31 @@ def test_rtsps_is_refused_if_ffmpeg_cannot_check_certificates(monkeypatch: pytes
 def test_a_server_without_tls_is_reported(tmp_path: Path) -> None:
     with RtspServer({"cam": FILM}) as server, pytest.raises(SourceError, match=r"no TLS, or its certificate|no video"):
         open_source(secure(server.url("cam").replace("rtsp:", "rtsps:"), open_timeout_s=1))
+
+
+def test_a_film_is_read_over_https_only_from_a_trusted_server(tmp_path: Path, clip: Path) -> None:
+    own = make_certificate(tmp_path, "own")
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(clip.read_bytes())
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server has this name
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        http.socket = server_context(own).wrap_socket(http.socket, server_side=True)
+        thread = threading.Thread(target=http.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            url = f"https://127.0.0.1:{http.server_port}/film.mp4"
+            for keys in ({"tls_ca": str(own)}, {"tls_verify": False}):
+                with open_source(secure(url, **keys)) as source:
+                    assert read_number(next(source).to_rgb(180, 320)) == 0
+            with pytest.raises(SourceError, match="certificate is not trusted"):
+                open_source(secure(url))
+        finally:
+            http.shutdown()
+            thread.join(10)
