@@ -2,6 +2,8 @@
 
 The public names are here; each is loaded at its first use:
 
+    for window in streamclf.classify("film.mp4"): ...
+
     with streamclf.subscribe("tcp://127.0.0.1:5555", types=["action"], replay=True) as events:
         for event in events: ...
 """
@@ -11,6 +13,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from streamclf.api.classification import Classification
+    from streamclf.api.model import Model, classify, open_model
+    from streamclf.api.stream import ModelStream
+    from streamclf.api.window import ClassifiedWindow
     from streamclf.client.push import PushSink, push
     from streamclf.client.replay import Snapshot
     from streamclf.client.subscription import Subscription, snapshot, subscribe
@@ -19,6 +25,7 @@ if TYPE_CHECKING:
         ConfigError,
         EventError,
         JournalError,
+        ModelError,
         SourceError,
         StreamclfError,
         UsageError,
@@ -32,12 +39,17 @@ __all__ = [
     "START",
     "Action",
     "BusError",
+    "Classification",
+    "ClassifiedWindow",
     "ConfigError",
     "EventError",
     "Heartbeat",
     "JournalError",
     "Latency",
     "Lost",
+    "Model",
+    "ModelError",
+    "ModelStream",
     "Position",
     "Prediction",
     "PushSink",
@@ -49,6 +61,8 @@ __all__ = [
     "UsageError",
     "Window",
     "__version__",
+    "classify",
+    "open_model",
     "parse_event",
     "push",
     "snapshot",
@@ -56,11 +70,16 @@ __all__ = [
 ]
 
 _PUBLIC_NAMES: Final = {
+    "streamclf.api.classification": ("Classification",),
+    "streamclf.api.model": ("Model", "classify", "open_model"),
+    "streamclf.api.stream": ("ModelStream",),
+    "streamclf.api.window": ("ClassifiedWindow",),
     "streamclf.errors": (
         "BusError",
         "ConfigError",
         "EventError",
         "JournalError",
+        "ModelError",
         "SourceError",
         "StreamclfError",
         "UsageError",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 from engines.bundle import SPEC_FILE, Bundle, load_bundle
@@ -25,8 +26,9 @@ def find_bundle(model: str) -> Bundle:
         return load_bundle(BUNDLES / model)
     path = Path(model).expanduser()
     if not path.is_dir():
+        near = difflib.get_close_matches(model, builtin_models(), n=1)
         raise UsageError(
-            f"model={model}: no such directory; give a bundle's directory, or a built-in model: "
-            f"{', '.join(builtin_models())}"
+            f"model={model}: no such directory; {f'did you mean {near[0]}? ' if near else ''}give a bundle's "
+            f"directory, or a built-in model: {', '.join(builtin_models())}"
         )
     return load_bundle(path)

@@ -6,6 +6,7 @@ StreamclfError
 ├── SourceError           a camera, URL or file that cannot be opened, read or decoded
 │   ├── SourceRefusedError  the camera or server answers, and refuses: 401, 403, 404
 │   └── SourceWaitingError  a source that waits for a program to connect, and none has
+├── ModelError            a model that cannot be loaded or that fails, in the Python API
 ├── RingError             shared memory that cannot be allocated, or that is not a ring
 ├── JournalError          a journal that cannot be written or read
 ├── BusError              an endpoint that cannot be bound, reached or trusted
@@ -37,6 +38,10 @@ class SourceRefusedError(SourceError):
 
 class SourceWaitingError(SourceError):
     """A source that waits for a program to connect, and none has; waiting costs nothing and needs no backoff."""
+
+
+class ModelError(StreamclfError):
+    """A model that cannot be loaded, or that fails while it computes; `__cause__` is the error of `engines`."""
 
 
 class RingError(StreamclfError):

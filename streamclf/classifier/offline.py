@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
@@ -16,7 +16,8 @@ from engines.bundle import ModelSpec
 from streamclf.classifier.prediction import TOP_K
 from streamclf.config.source import SourceConfig
 from streamclf.errors import SourceError
-from streamclf.sources import Source, open_source
+from streamclf.sources import Frame, Source, open_source
+from streamclf.sources.array import ArraySource
 from streamclf.units import NS
 from streamclf.windows.assembler import Window, WindowAssembler
 from streamclf.windows.chunks import ChunkBuilder, read_chunks
@@ -28,17 +29,23 @@ if TYPE_CHECKING:
     from engines.protocol import Engine
 
 
+ShortClipFill: TypeAlias = Literal["hold", "loop", "stretch"]
+"""How a clip fills a window that is longer: its last frame is held, it is repeated, or it is stretched."""
 MAX_WINDOWS = 1_000_000
 """The results of all windows of a file are kept in memory. This is a film of two days with chunks of 0.2 s."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowResult:
-    """One classified window, its media time in seconds; `probabilities` is (K,) float32."""
+    """One classified window, its media time in seconds; `probabilities` is (K,) float32.
+
+    `short_clip`: how a clip that is shorter than a window was made to fill this one; None for longer ones.
+    """
 
     start_s: float
     end_s: float
     probabilities: F32
+    short_clip: ShortClipFill | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +57,7 @@ class FileResult:
     """
 
     windows: Sequence[WindowResult]
-    short_clip: Literal["hold", "loop", "stretch"] | None = None
+    short_clip: ShortClipFill | None = None
     warning: str | None = None
 
 
@@ -88,19 +95,57 @@ def classify_file(engine: Engine, path: Path, *, hop: int = 1) -> FileResult:
 
     A clip shorter than a window is classified as `python -m training evaluate` does.
     """
-    spec = engine.spec
-    classifier = _WindowClassifier(engine, hop)
-    windows: list[WindowResult] = []
-    with open_source(file_stream(path)) as source, closing(_chunks(spec, source)) as chunks:
-        while batch := list(islice(chunks, engine.max_batch)):
-            windows += classifier.classify(batch)
+    results, windows = iter_file_windows(engine, path, hop=hop), list[WindowResult]()
+    with closing(results):
+        while True:
+            try:
+                windows.append(next(results))
+            except StopIteration as end:
+                return FileResult(windows=windows, short_clip=windows[0].short_clip, warning=end.value)
             if len(windows) > MAX_WINDOWS:
                 raise SourceError(f"{path}: more than {MAX_WINDOWS} windows; cut the film, or give a larger --hop")
+
+
+def iter_file_windows(engine: Engine, path: Path, *, hop: int = 1) -> Generator[WindowResult, None, str | None]:
+    """Yield the windows of a file as it is read; return a fault of the file, in one line. Raises `SourceError`.
+
+    There is at least one window. The engine's bank needs `offline_bank_slots`.
+    """
+    has_window = False
+    with open_source(file_stream(path)) as source:
+        for window in _iter_long(engine, source, hop):
+            has_window = True
+            yield window
         warning = source.warning
-    if windows:
-        return FileResult(windows=windows, warning=warning)
-    fill = "stretch" if spec.whole_clips == "stretch" else spec.short_clips
-    return FileResult(windows=[_classify_short_clip(engine, path)], short_clip=fill, warning=warning)
+    if not has_window:
+        clip = ShortClip(engine.spec)
+        with open_source(file_stream(path)) as source:
+            for frame in source:
+                clip.push(frame)
+        yield clip.classify(engine, str(path))
+    return warning
+
+
+def iter_array_windows(engine: Engine, source: ArraySource, *, hop: int = 1) -> Generator[WindowResult, None, None]:
+    """Yield the windows of a program's frames as they are read. Raises the errors of `source`.
+
+    There is at least one window. The frames are read once, so until the first window they are kept in the model's size.
+    """
+    clip = ShortClip(engine.spec)
+    source.on_frame = clip.push
+    for window in _iter_long(engine, source, hop):
+        source.on_frame = None
+        yield window
+    if source.on_frame is not None:
+        yield clip.classify(engine, "frames")
+
+
+def _iter_long(engine: Engine, source: Source, hop: int) -> Iterator[WindowResult]:
+    """Yield the windows of a source; a clip shorter than a window has none."""
+    classifier = WindowClassifier(engine, hop)
+    with closing(_chunks(engine.spec, source)) as chunks:
+        while batch := list(islice(chunks, engine.max_batch)):
+            yield from classifier.classify(batch)
 
 
 def _chunks(spec: ModelSpec, source: Source) -> Generator[tuple[ChunkMeta, U8], None, None]:
@@ -114,7 +159,7 @@ def _chunks(spec: ModelSpec, source: Source) -> Generator[tuple[ChunkMeta, U8], 
     )
 
 
-class _WindowClassifier:
+class WindowClassifier:
     """Classify the windows of consecutive chunks. While an image is held, nothing is computed again."""
 
     def __init__(self, engine: Engine, hop: int) -> None:
@@ -163,32 +208,42 @@ class _WindowClassifier:
             yield WindowResult(start_s=window.start_pts_ns / NS, end_s=window.end_pts_ns / NS, probabilities=row)
 
 
-def _classify_short_clip(engine: Engine, path: Path) -> WindowResult:
-    """Fill a window with a clip that is shorter, or stretch the clip. Raises `SourceError`.
+class ShortClip:
+    """A clip shorter than a window, that fills one window or is stretched to it.
 
     The probabilities are those of `python -m training evaluate`: a mean over a few windows, if the clip is stretched.
+    Only the longest segment is kept. It is shorter than a window, as is all that the caller pushes before a window.
     """
-    spec = engine.spec
-    is_stretched = spec.whole_clips == "stretch"
-    steps = STRETCH_STEPS if is_stretched else 1
-    sampler = ChunkSampler(spec.fps * steps, spec.frames_per_chunk * steps)
-    sink = SegmentSink(sampler, (spec.frames_per_chunk * steps, spec.height, spec.width, 3))
-    builder = ChunkBuilder(sampler, sink, height=spec.height, width=spec.width, resize=spec.resize)
-    with open_source(file_stream(path)) as source:
-        for frame in source:
-            builder.push(frame)
-    clip = sink.longest()
-    if clip is None:
-        raise SourceError(f"{path}: no frame of it could be sampled; play the file to check it, or record it again")
-    layout = _whole_clip(len(clip.frames), spec)
-    chunks = clip.frames[layout.frames].reshape(-1, *spec.chunk_shape)
-    rows = [_classify_window(engine, chunks[window]) for window in layout.windows]
-    start_s = clip.start_ns / NS
-    return WindowResult(
-        start_s=start_s,
-        end_s=start_s + len(clip.frames) / (spec.fps * steps),
-        probabilities=np.stack(rows).mean(axis=0, dtype=np.float64).astype(np.float32),
-    )
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._spec = spec
+        self._steps = STRETCH_STEPS if spec.whole_clips == "stretch" else 1
+        frames = spec.frames_per_chunk * self._steps
+        sampler = ChunkSampler(spec.fps * self._steps, frames)
+        self._sink = SegmentSink(sampler, (frames, spec.height, spec.width, 3))
+        self._builder = ChunkBuilder(sampler, self._sink, height=spec.height, width=spec.width, resize=spec.resize)
+
+    def push(self, frame: Frame) -> None:
+        """Add the next frame."""
+        self._builder.push(frame)
+
+    def classify(self, engine: Engine, shown: str) -> WindowResult:
+        """Classify the clip. `shown` names it in the `SourceError` that is raised if it has no frame."""
+        spec, clip = self._spec, self._sink.longest()
+        if clip is None:
+            raise SourceError(
+                f"{shown}: no frame of it could be sampled; play the file to check it, or record it again"
+            )
+        layout = _whole_clip(len(clip.frames), spec)
+        chunks = clip.frames[layout.frames].reshape(-1, *spec.chunk_shape)
+        rows = [_classify_window(engine, chunks[window]) for window in layout.windows]
+        start_s = clip.start_ns / NS
+        return WindowResult(
+            start_s=start_s,
+            end_s=start_s + len(clip.frames) / (spec.fps * self._steps),
+            probabilities=np.stack(rows).mean(axis=0, dtype=np.float64).astype(np.float32),
+            short_clip="stretch" if spec.whole_clips == "stretch" else spec.short_clips,
+        )
 
 
 def _classify_window(engine: Engine, chunks: U8) -> F32:

@@ -97,7 +97,7 @@ def read_chunks(
     source: Source, *, fps: float, frames_per_chunk: int, height: int, width: int, resize: Resize
 ) -> Iterator[tuple[ChunkMeta, U8]]:
     """Iterate over all chunks of `source`, each with its own (t, H, W, 3) uint8 RGB array."""
-    sink = _ListSink((frames_per_chunk, height, width, 3))
+    sink = ListSink((frames_per_chunk, height, width, 3))
     sampler = ChunkSampler(fps, frames_per_chunk)
     builder = ChunkBuilder(sampler, sink, height=height, width=width, resize=resize)
     source.set_frame_selector(sampler)
@@ -106,7 +106,7 @@ def read_chunks(
         yield from sink.pop_all()
 
 
-class _ListSink:
+class ListSink:
     """Keep committed chunks in a list until `pop_all`."""
 
     def __init__(self, shape: tuple[int, int, int, int]) -> None:
@@ -115,13 +115,16 @@ class _ListSink:
         self._chunks: list[tuple[ChunkMeta, U8]] = []
 
     def begin(self) -> U8:
+        """See `ChunkSink`."""
         self._pixels = np.empty(self._shape, np.uint8)
         return self._pixels
 
     def commit(self, chunk: ChunkMeta) -> int:
+        """See `ChunkSink`."""
         self._chunks.append((chunk, self._pixels))
         return len(self._chunks) - 1
 
     def pop_all(self) -> list[tuple[ChunkMeta, U8]]:
+        """Return the chunks since the last call, each with its own (t, H, W, 3) uint8 RGB array."""
         chunks, self._chunks = self._chunks, []
         return chunks

@@ -1,0 +1,1 @@
+"""Classify films and frames in the program that asks for it: `streamclf.classify` and `streamclf.open_model`."""

@@ -1,0 +1,54 @@
+"""Define a classified window as programs get it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from engines.arrays import F32
+from streamclf.classifier.offline import ShortClipFill, WindowResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifiedWindow:
+    """One window of a film or stream, and its probabilities.
+
+    `start_s` and `end_s`: media time in seconds, with microseconds. `label` is the most probable one, `probability` its
+    probability, 0 to 1. `vector`: (K,) float32, the probabilities in the order of `labels`; they sum to 1.
+
+    `short_clip`: None, or how a clip that is shorter than a window fills this one: `hold` (its last frame is held),
+    `loop` (it is repeated) or `stretch`. `end_s` is then the end of the clip.
+    """
+
+    start_s: float
+    end_s: float
+    label: str
+    probability: float
+    short_clip: ShortClipFill | None = None
+    labels: tuple[str, ...] = field(repr=False, compare=False)
+    vector: F32 = field(repr=False, compare=False)
+
+    @property
+    def probabilities(self) -> Mapping[str, float]:
+        """The probability of each label, in the model's order. A new dictionary each time."""
+        return dict(zip(self.labels, self.vector.tolist(), strict=True))
+
+    def top(self, k: int = 5) -> list[tuple[str, float]]:
+        """Return (label, probability) of the `k` most probable labels, the most probable first."""
+        best = self.vector.argsort()[::-1][: max(0, k)]
+        return [(self.labels[i], float(self.vector[i])) for i in best]
+
+
+def to_window(result: WindowResult, labels: tuple[str, ...]) -> ClassifiedWindow:
+    """Convert the classifier's result. `labels` are the model's."""
+    vector = result.probabilities
+    best = int(vector.argsort()[-1])
+    return ClassifiedWindow(
+        start_s=round(result.start_s, 6),
+        end_s=round(result.end_s, 6),
+        label=labels[best],
+        probability=float(vector[best]),
+        short_clip=result.short_clip,
+        labels=labels,
+        vector=vector,
+    )
