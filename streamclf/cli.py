@@ -57,7 +57,38 @@ LogFormat = Annotated[
     Literal["text", "json"] | None,
     typer.Option(help="Form of the log lines; default: $STREAMCLF_LOG_FORMAT, else text.", show_default=False),
 ]
+Types = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--types",
+        "--type",
+        help="Only events of these types: action, prediction, status; separated by commas.",
+        show_default=False,
+    ),
+]
+Streams = Annotated[
+    list[str] | None,
+    typer.Option("--streams", "--stream", help="Only these streams; separated by commas.", show_default=False),
+]
+MinProbability = Annotated[
+    float,
+    typer.Option(
+        min=0, max=1, help="Leave out predictions below this probability, and actions whose peak is below it."
+    ),
+]
+Updates = Annotated[
+    bool,
+    typer.Option("--updates/--no-updates", help="Also the `update` events of actions, one a second while one runs."),
+]
+Position = Annotated[
+    Path, typer.Option(help="File that remembers the last delivered event, so that the next run continues there.")
+]
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file that describes the service.")]
+
+
+def _split(values: list[str] | None) -> list[str] | None:
+    """Return the parts of options like `action,status`, given once or several times."""
+    return None if not values else [part.strip() for value in values for part in value.split(",")]
 
 
 def _path_of(text: str) -> Path:
@@ -295,12 +326,19 @@ def log(
     rotate: Annotated[
         list[str] | None, typer.Option(help="For .jsonl: begin a new file at 100MB, or after 1d; may be given twice.")
     ] = None,
-    keep: Annotated[int | None, typer.Option(min=1, help="Complete files to keep; all by default.")] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            help="For .jsonl: the number of complete files to keep. For .db: the age after which events are removed, "
+            "like 90d. Default: keep all.",
+            show_default=False,
+        ),
+    ] = None,
+    types: Types = None,
+    streams: Streams = None,
+    min_probability: MinProbability = 0.0,
+    updates: Updates = True,
     once: Annotated[bool, typer.Option("--once", help="Catch up with the journal, then exit.")] = False,
-    types: Annotated[
-        str,
-        typer.Option(help="Types of events to write, separated by commas: prediction, action, status."),
-    ] = "action,status",
     seconds: Seconds = None,
 ) -> int:
     """Write the events of a service to a file, each exactly once.
@@ -308,10 +346,20 @@ def log(
     Even if a process is killed, no event is lost or written twice. Runs until Ctrl-C; the next run continues where
     this one ended.
     """
-    from streamclf.subscribers.log.command import run_log
+    from streamclf.config.outlets import LogConfig, outlet_options
+    from streamclf.subscribers.outlet_command import run_outlet
 
-    chosen = [kind.strip() for kind in types.split(",")]
-    return run_log(endpoint, output, types=chosen, rotate=rotate or (), keep=keep, once=once, seconds=seconds)
+    options = outlet_options(
+        LogConfig,
+        file=output,
+        rotate=_split(rotate),
+        keep=keep,
+        types=_split(types),
+        streams=_split(streams),
+        min_probability=min_probability,
+        updates=updates,
+    )
+    return run_outlet(endpoint, options, once=once, seconds=seconds)
 
 
 @app.command()
@@ -404,9 +452,7 @@ def mqtt(
             help="Address of the broker, mqtt[s]://host[:port]; for user and password see the documentation."
         ),
     ],
-    position: Annotated[
-        Path, typer.Option(help="File that remembers the last delivered event, so that the next run continues there.")
-    ] = Path("mqtt.position"),
+    position: Position = Path("mqtt.position"),
     prefix: Annotated[str, typer.Option(help="First part of all topics.")] = "streamclf",
     discovery: Annotated[
         bool,
@@ -414,28 +460,33 @@ def mqtt(
             "--discovery/--no-discovery", help="Publish the messages by which Home Assistant finds the entities."
         ),
     ] = True,
-    every: Annotated[
-        bool, typer.Option("--all", help="Also publish predictions, statuses and updates of actions.")
-    ] = False,
+    types: Types = None,
+    streams: Streams = None,
+    min_probability: MinProbability = 0.0,
+    updates: Updates = False,
     from_start: FromStart = False,
     seconds: Seconds = None,
 ) -> int:
     """Publish actions and labels to an MQTT broker.
 
-    Home Assistant discovers the streams. Runs until Ctrl-C; the next run continues after the last delivered event.
+    Home Assistant discovers the streams. `--types` chooses the events that are published whole; default: action. Runs
+    until Ctrl-C; the next run continues after the last delivered event.
     """
-    from streamclf.subscribers.mqtt.command import run_mqtt
+    from streamclf.config.outlets import MqttConfig, outlet_options
+    from streamclf.subscribers.outlet_command import run_outlet
 
-    return run_mqtt(
-        endpoint,
-        broker,
-        position=position,
+    options = outlet_options(
+        MqttConfig,
+        broker=broker,
         prefix=prefix,
         discovery=discovery,
-        every=every,
+        types=_split(types),
+        streams=_split(streams),
+        min_probability=min_probability,
+        updates=updates,
         from_start=from_start,
-        seconds=seconds,
     )
+    return run_outlet(endpoint, options, position=position, seconds=seconds)
 
 
 @app.command()
@@ -444,40 +495,35 @@ def webhook(
     url: Annotated[
         str, typer.Argument(envvar="STREAMCLF_WEBHOOK_URL", help="Address to which events are posted, http(s)://….")
     ],
-    position: Annotated[
-        Path, typer.Option(help="File that remembers the last delivered event, so that the next run continues there.")
-    ] = Path("webhook.position"),
+    position: Position = Path("webhook.position"),
     secret_file: Annotated[Path | None, typer.Option(help="File with the key that signs each request.")] = None,
-    type_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--type",
-            help="Only this type: action, prediction or status; may be given several times; default: action.",
-            show_default=False,
-        ),
-    ] = None,
-    stream: Annotated[list[str] | None, typer.Option(help="Only this stream; may be given several times.")] = None,
+    types: Types = None,
+    streams: Streams = None,
+    min_probability: MinProbability = 0.0,
+    updates: Updates = False,
     batch: Annotated[int, typer.Option(min=1, max=1000, help="Largest number of events in one request.")] = 1,
     from_start: FromStart = False,
     seconds: Seconds = None,
 ) -> int:
-    """Post events to a web address, in order.
+    """Post events to a web address, in order; by default the starts and ends of actions.
 
     Repeats each request until it is accepted. Runs until Ctrl-C; the next run continues after the last delivered event.
     """
-    from streamclf.subscribers.webhook.command import run_webhook
+    from streamclf.config.outlets import WebhookConfig, outlet_options
+    from streamclf.subscribers.outlet_command import run_outlet
 
-    return run_webhook(
-        endpoint,
-        url,
-        position=position,
+    options = outlet_options(
+        WebhookConfig,
+        url=url,
         secret_file=secret_file,
-        types=type_ or ("action",),
-        streams=stream,
+        types=_split(types),
+        streams=_split(streams),
+        min_probability=min_probability,
+        updates=updates,
         batch=batch,
         from_start=from_start,
-        seconds=seconds,
     )
+    return run_outlet(endpoint, options, position=position, seconds=seconds)
 
 
 @app.command()
@@ -492,17 +538,25 @@ def metrics(
         float,
         typer.Option(min=1, help="Seconds that a stream may be down before /healthz reports it."),
     ] = 60.0,
+    streams: Streams = None,
     seconds: Seconds = None,
 ) -> int:
     """Serve /metrics and /healthz of a service over HTTP.
 
     For Prometheus and for health checks. Runs until Ctrl-C.
     """
-    from streamclf.subscribers.metrics.command import run_metrics
+    from streamclf.config.outlets import MetricsConfig, outlet_options
+    from streamclf.subscribers.outlet_command import run_outlet
 
-    return run_metrics(
-        endpoint, host=host, port=port, token_file=token_file, stalled_after_s=stalled_after, seconds=seconds
+    options = outlet_options(
+        MetricsConfig,
+        host=host,
+        port=port,
+        token_file=token_file,
+        stalled_after=stalled_after,
+        streams=_split(streams),
     )
+    return run_outlet(endpoint, options, seconds=seconds)
 
 
 @app.command()

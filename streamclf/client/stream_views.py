@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import statistics
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from streamclf.events.outlet_status import OutletStatus
 from streamclf.events.types import MAX_LISTED_STREAMS, Action, Heartbeat, Prediction, Received, State, Status
 
 SERVICE_SILENT_S: Final = 5.0
@@ -104,6 +106,11 @@ class ServiceView:
         self.journal_fault: str | None = None
         """What was wrong with the journal at `journal_fault_at_s`, as the last two heartbeats show it."""
         self.journal_fault_at_s = 0.0
+
+    @property
+    def outlets(self) -> Mapping[str, OutletStatus]:
+        """The state of each outlet of the service, by name."""
+        return self.heartbeat.outlets if self.heartbeat else {}
 
     def apply(self, event: Received, now_s: float) -> None:
         """Update the view with an event that arrived at `now_s`. An older event, of a snapshot, has an earlier time."""

@@ -9,10 +9,15 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from streamclf.config.outlets import ONE, SEVERAL
 from streamclf.config.yaml_text import Place
 
-_HIDDEN_KEYS: Final = frozenset({"url", "push_secret", "push", "camera", "images", "tls_ca"})
+_HIDDEN_KEYS: Final = frozenset(
+    {"url", "push_secret", "push", "camera", "images", "tls_ca", "broker", "secret", "token"}
+)
 """Keys whose value may contain a password. An error does not show it."""
+_NOT_KEYS: Final = frozenset({"[key]", ONE, SEVERAL})
+"""Parts of pydantic's locations that are no keys of the file."""
 _MAX_VALUE_CHARS: Final = 60
 _MAX_MESSAGE_CHARS: Final = 500
 _MAX_ERRORS: Final = 5
@@ -45,10 +50,10 @@ def _describe(
     fields: frozenset[str],
     hide_values: Callable[[str, Place], str],
 ) -> str:
-    place: Place = tuple(part for part in item["loc"] if part != "[key]")
+    place: Place = tuple(part for part in item["loc"] if part not in _NOT_KEYS)
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
-        known = known_keys(item["loc"])
+        known = known_keys(place)
         where = ".".join(_shown_places(place[:-1], lines))
         shown = _shown_key(str(place[-1]), known)
         line = "" if shown or place not in lines else f" in line {lines[place]}"

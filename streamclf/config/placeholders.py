@@ -13,7 +13,7 @@ from streamclf.errors import ConfigError
 from streamclf.redact import MIN_SECRET_CHARS, credentials_in, register_secrets
 
 PLACEHOLDER: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-SECRET_KEYS: Final = frozenset({"push_secret"})
+SECRET_KEYS: Final = frozenset({"push_secret", "secret", "token"})
 _SECRET_NAME: Final = re.compile(r"PASS|PWD|SECRET|TOKEN|KEY|CRED|AUTH", re.IGNORECASE)
 """The names of environment variables whose values are masked in all output, in whichever key they are used."""
 

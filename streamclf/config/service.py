@@ -13,8 +13,10 @@ from engines.backends.names import Backend, Precision
 from engines.printable import printable
 from streamclf.config.actions import UNKNOWN, ActionConfig, ActionOverride, StreamActions, UnknownBelow, compose_labels
 from streamclf.config.classify import ClassifyConfig, FeedOptions, StreamSettings
+from streamclf.config.defaults import SOURCE_KEYS, StreamDefaults, merge_defaults
 from streamclf.config.error_text import describe
 from streamclf.config.hours import zone_of
+from streamclf.config.outlets import OUTLETS, OutletsConfig
 from streamclf.config.placeholders import Substitution, register_config_secrets
 from streamclf.config.section import Section
 from streamclf.config.source import SourceConfig
@@ -165,6 +167,11 @@ class ServiceConfig(Section):
         description="Name of a built-in model, or path of a bundle's directory, relative to the configuration.",
     )
     engine: EngineConfig = Field(EngineConfig(), description="How the model runs.")
+    defaults: StreamDefaults = Field(
+        StreamDefaults(),
+        description="Keys of `streams`, for every stream that does not set them itself; all but name, camera, url, "
+        "images, push and fps.",
+    )
     streams: dict[StreamName, StreamConfig] = Field(
         min_length=1, max_length=MAX_STREAMS, description=f"Streams by name, 1 to {MAX_STREAMS}."
     )
@@ -178,6 +185,7 @@ class ServiceConfig(Section):
         description="Time zone of the hours in `active`, like Europe/Berlin. If not set, the machine's.",
     )
     publish: PublishConfig = Field(PublishConfig(), description="Where events are published and kept.")
+    outlets: OutletsConfig = Field(OutletsConfig(), description="Other systems that get the events.")
 
     @field_validator("timezone")
     @classmethod
@@ -247,6 +255,7 @@ def _validate(
     hide_values: Callable[[str, Place], str],
 ) -> ServiceConfig:
     register_config_secrets(raw)
+    raw = merge_defaults(raw)
     try:
         config = ServiceConfig.model_validate(raw)
     except ValidationError as error:
@@ -266,7 +275,8 @@ def _with_absolute_paths(config: ServiceConfig, base: Path) -> ServiceConfig:
     )
     local_bundle = base / config.model
     model = str(local_bundle) if local_bundle.is_dir() else config.model
-    return config.model_copy(update={"streams": streams, "publish": publish, "model": model})
+    outlets = config.outlets.with_absolute_paths(base)
+    return config.model_copy(update={"streams": streams, "publish": publish, "model": model, "outlets": outlets})
 
 
 def _absolute_paths(stream: StreamConfig, base: Path) -> dict[str, str]:
@@ -281,18 +291,28 @@ def _absolute_paths(stream: StreamConfig, base: Path) -> dict[str, str]:
 def _known_keys(loc: Place) -> list[str]:
     sections: dict[str, type[BaseModel]] = {
         "engine": EngineConfig,
+        "defaults": StreamDefaults,
         "streams": StreamConfig,
         "actions": ActionConfig,
         "publish": PublishConfig,
+        "outlets": OutletsConfig,
     }
     section = sections.get(str(loc[0]), ServiceConfig) if len(loc) > 1 else ServiceConfig
-    if len(loc) > 3 and loc[0] == "streams" and loc[2] == "actions":
+    if (len(loc) > 3 and loc[0] == "streams" and loc[2] == "actions") or (
+        len(loc) > 2 and loc[0] == "defaults" and loc[1] == "actions"
+    ):
         section = ActionOverride
-    return list(section.model_fields)
+    elif len(loc) > 2 and loc[0] == "outlets":
+        section = OUTLETS[str(loc[1])]
+    return [key for key in section.model_fields if section is not StreamDefaults or key not in SOURCE_KEYS]
 
 
-_FIELDS: Final = frozenset(
-    key
-    for section in (ServiceConfig, EngineConfig, StreamConfig, ActionConfig, PublishConfig)
-    for key in section.model_fields
+_SECTIONS: Final[tuple[type[BaseModel], ...]] = (
+    ServiceConfig,
+    EngineConfig,
+    StreamConfig,
+    ActionConfig,
+    PublishConfig,
+    *OUTLETS.values(),
 )
+_FIELDS: Final = frozenset(key for section in _SECTIONS for key in section.model_fields)

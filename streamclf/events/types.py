@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.json_schema import SkipJsonSchema
 
 from streamclf.errors import EventError
+from streamclf.events.outlet_status import MAX_OUTLETS, OutletStatus
 from streamclf.net.names import MAX_NAME_CHARS, STREAM_NAME_PATTERN
 from streamclf.units import NS
 
@@ -47,6 +48,7 @@ DisplayName = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARS)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Hop = Annotated[int, Field(ge=1, le=MAX_HOP)]
 Reason = Annotated[str, Field(max_length=512)]
+OutletName = Annotated[str, Field(min_length=1, max_length=80)]
 CounterName = Annotated[str, Field(min_length=1, max_length=64)]
 
 _WIRE = ConfigDict(extra="ignore", allow_inf_nan=False)  # later versions may add keys, but never change one
@@ -167,6 +169,7 @@ class Heartbeat:
 
     `streams` lists the configured streams. The journal also has events of streams that were removed. It is None for a
     hub that does not know the configuration.
+    `outlets` holds the state of each outlet that the service runs, by name.
     """
 
     __pydantic_config__ = _WIRE
@@ -181,6 +184,7 @@ class Heartbeat:
     not_durable: Count = 0
     dropped: Annotated[dict[StreamName, Count], Field(max_length=MAX_LISTED_STREAMS)] = field(default_factory=dict)
     streams: Annotated[tuple[StreamName, ...], Field(max_length=MAX_LISTED_STREAMS)] | None = None
+    outlets: Annotated[dict[OutletName, OutletStatus], Field(max_length=MAX_OUTLETS)] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,6 +238,8 @@ def to_json(event: Event) -> bytes:
     for key in ("dropped", "gated") if body["type"] == "prediction" else ():
         if not body[key]:
             del body[key]
+    if body["type"] == "heartbeat" and not body["outlets"]:
+        del body["outlets"]
     for key in ("engine", "hop", "name", "actions", "streams"):
         if body.get(key, "") is None:
             del body[key]

@@ -18,6 +18,7 @@ import zmq
 
 from streamclf.errors import EventError
 from streamclf.events.drafts import Draft
+from streamclf.events.outlet_status import OutletStatus
 from streamclf.events.types import HEARTBEAT_TOPIC, MAX_LISTED_STREAMS, check_event, format_wall_time
 from streamclf.hub.draft_rules import CompleteStatus, OpenActions
 from streamclf.hub.guard.curve_gate import AllowList, CurveGate
@@ -31,7 +32,7 @@ from streamclf.hub.retention import RETENTION_STEP
 from streamclf.hub.stream_log import StreamLog
 from streamclf.net.curve_keys import load_certificate
 from streamclf.runtime.child import EXIT_DONE, ChildControl
-from streamclf.runtime.jobs import HubChange, HubJob
+from streamclf.runtime.jobs import HubChange, HubJob, HubReady
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ class Hub:
         self._heartbeat_at = self._retain_at = self._check_producers_at = 0.0
         self._free_memory = FreeMemory()
         self._refused = self._published = 0
+        self._outlets: dict[str, OutletStatus] = {}
 
     def __enter__(self) -> Hub:
         return self
@@ -122,12 +124,17 @@ class Hub:
         log.info("published %d events%s; the journal ends at event %d", self._published, lost, self.journal.head)
 
     def _apply_change(self, change: HubChange) -> None:
-        self.journal.keep_s, self.journal.keep_bytes = change.keep_s, change.keep_bytes
-        if change.streams == self._configured:
+        if change.outlets is not None:
+            self._outlets = change.outlets
+        settings = change.settings
+        if settings is None:
             return
-        self._configured = change.streams
+        self.journal.keep_s, self.journal.keep_bytes = settings.keep_s, settings.keep_bytes
+        if settings.streams == self._configured:
+            return
+        self._configured = settings.streams
         self._send_heartbeat()  # a subscriber that knows of the removal of a stream expects no more of its events
-        drafts = self._statuses.change_descriptions(change.streams)
+        drafts = self._statuses.change_descriptions(settings.streams)
         self._commit([record for draft in drafts if (record := self._make_record(draft, {}))], {})
 
     @staticmethod
@@ -249,17 +256,18 @@ class Hub:
             "head": journal.head, "oldest": journal.oldest, "last": journal.last(),
             "replay": self._replay.endpoint, "not_durable": journal.not_durable,
             "dropped": dict(list(self._links.dropped().items())[:MAX_LISTED_STREAMS]),
+            **({"outlets": self._outlets} if self._outlets else {}),
         }  # fmt: skip
         if self._configured is not None:
             message["streams"] = list(self._configured)
-        self._publisher.send(HEARTBEAT_TOPIC, orjson.dumps(message))
+        self._publisher.send(HEARTBEAT_TOPIC, orjson.dumps(message, option=orjson.OPT_UTC_Z))
         self._heartbeat_at = time.monotonic() + _HEARTBEAT_S
 
 
 def _open_gate(context: zmq.Context[zmq.Socket[bytes]], job: HubJob) -> CurveGate | None:
     if job.keys is None or job.allow is None:
         return None
-    return CurveGate(context, load_certificate(job.keys, secret=True), AllowList(job.allow))
+    return CurveGate(context, load_certificate(job.keys, secret=True), AllowList(job.allow, job.own_key))
 
 
 def _raise_descriptor_limit() -> None:
@@ -273,11 +281,12 @@ def _raise_descriptor_limit() -> None:
 def main(job: HubJob, control: ChildControl) -> int:
     """Run the hub until it is asked to stop; return its exit code.
 
-    The hub writes one line to stdout, which reports the endpoints to the supervisor, and nothing else.
+    The hub writes one line to stdout, a `HubReady` for the supervisor, and nothing else.
     """
     _raise_descriptor_limit()
     with Hub(job) as hub:
-        sys.stdout.write(orjson.dumps(hub.endpoints).decode() + "\n")
+        ready = HubReady(**hub.endpoints, epoch=hub.journal.epoch, head=hub.journal.head)
+        sys.stdout.write(ready.model_dump_json() + "\n")
         sys.stdout.flush()
         hub.run(control)
     # The supervisor does this too, but it may have been killed; the hub is the last process to end.

@@ -44,3 +44,13 @@ def reachable_endpoint(own: str, used: str) -> str:
     if own_url.scheme != "tcp" or used_url.scheme != "tcp":
         return own
     return f"tcp://{used_url.netloc.rpartition(':')[0]}:{own_url.netloc.rpartition(':')[2]}"
+
+
+def local_endpoint(bound: str) -> str:
+    """Return the endpoint at which programs on the same machine reach an endpoint as it was bound.
+
+    A socket that is bound to every address is reached through loopback.
+    """
+    match = _TCP.fullmatch(bound)
+    host = {"0.0.0.0": "127.0.0.1", "*": "127.0.0.1", "[::]": "[::1]"}.get(match["host"]) if match else None  # noqa: S104
+    return bound if match is None or host is None else f"tcp://{host}:{match['port']}"

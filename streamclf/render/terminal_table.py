@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from typing import Final
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from engines.printable import printable
 from streamclf.client.stream_views import ServiceView, StreamView
+from streamclf.events.outlet_status import OutletState
 from streamclf.events.types import Action, Heartbeat, Lost, Prediction, Received, Status
 from streamclf.render.palette import INK, STATES, label_hex
 
@@ -23,6 +25,13 @@ BAR_CELLS = 20
 LABEL_CELLS = 40
 """Longer labels are cut, so that the other columns keep their width."""
 BLOCKS = " ▁▂▃▄▅▆▇█"
+_OUTLET_STATES: Final[dict[OutletState, str]] = {
+    "starting": STATES["connecting"],
+    "running": STATES["live"],
+    "waiting": STATES["stalled"],
+    "restarting": STATES["stalled"],
+    "parked": STATES["offline"],
+}
 
 
 class LiveTable:
@@ -47,6 +56,8 @@ class LiveTable:
         if len(streams) == 1:
             (view,) = streams.values()
             parts.append(_probabilities(view))
+        if self.service.outlets:
+            parts += [Text(""), self._outlet_table()]
         if self._changes:
             parts += [Text(""), *self._changes]
         return Panel(
@@ -99,6 +110,27 @@ class LiveTable:
                 f"{latency_ms:.0f} ms" if latency_ms is not None else "",
                 "" if view.predicted_at_s is None else short_age(now_s - view.predicted_at_s),
                 _timeline(view) if view.state == "live" or not view.reason else Text(printable(view.reason), "dim"),
+            )
+        return table
+
+    def _outlet_table(self) -> Table:
+        heartbeat = self.service.heartbeat
+        table = Table(box=None, expand=True, header_style="dim", pad_edge=False)
+        for name in ("outlet", "state"):
+            table.add_column(name, no_wrap=True)
+        for name in ("since", "delivered", "refused", "lost"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("reason", no_wrap=True, overflow="ellipsis", ratio=1)
+        for name, outlet in sorted(self.service.outlets.items()):
+            age_s = (heartbeat.time - outlet.since).total_seconds() if heartbeat else 0.0
+            table.add_row(
+                Text(printable(name), "bold"),
+                Text(outlet.state, _OUTLET_STATES[outlet.state]),
+                short_age(age_s),
+                str(outlet.delivered),
+                Text(str(outlet.refused), "bold red" if outlet.refused else ""),
+                Text(str(outlet.lost), "bold red" if outlet.lost else ""),
+                Text(printable(outlet.reason or ""), "dim"),
             )
         return table
 

@@ -16,7 +16,7 @@ from typing import TypeVar
 from engines.errors import EngineError
 from streamclf.errors import StreamclfError
 from streamclf.runtime.control_channel import ControlMessage, ControlReader
-from streamclf.runtime.jobs import Job
+from streamclf.runtime.jobs import CaptureJob, Job
 from streamclf.runtime.liveness import Liveness
 from streamclf.runtime.logs import configure_logging, log_uncaught_errors
 from streamclf.runtime.memory_limit import limit_own_memory
@@ -137,11 +137,11 @@ def run_child(name: str, job_type: type[JobT], main: Callable[[JobT, ChildContro
     control = ChildControl()
     signal.signal(signal.SIGTERM, lambda *_: control.request_stop())
     _watch_signals(control)
-    # The stream's name is the argument of a capture process: `ps` shows it, and so does each line of the log.
-    stream = sys.argv[1] if len(sys.argv) > 1 else None
-    process = f"{name}[{stream}]" if stream else name
+    # The name of its stream or outlet is an argument: `ps` shows it, and so does each line of the log.
+    subject = sys.argv[1] if len(sys.argv) > 1 else None
+    process = f"{name}[{subject}]" if subject else name
     _set_thread_name(process)
-    configure_logging(process, stream=stream)
+    configure_logging(process, stream=subject if job_type is CaptureJob else None)
     log_uncaught_errors()
     reader = ControlReader(0)
     message = reader.next()

@@ -7,13 +7,14 @@ shows arguments to everybody.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from streamclf.config.classify import StreamSettings
 from streamclf.config.service import EngineConfig
 from streamclf.config.source import SourceConfig
+from streamclf.events.outlet_status import OutletStatus
 
 
 class _Message(BaseModel):
@@ -23,8 +24,6 @@ class _Message(BaseModel):
 class Job(_Message):
     """The part of a job that every child gets."""
 
-    link: str
-    """ZeroMQ endpoint on which the hub receives events from producers."""
     liveness_fd: int | None = None
     """Shared memory for liveness deadlines (`streamclf.runtime.liveness`); None where nobody watches them."""
     liveness_row: int = 0
@@ -32,7 +31,14 @@ class Job(_Message):
     """Bytes of private memory that the process may use; None for no limit."""
 
 
-class CaptureJob(Job):
+class LinkedJob(Job):
+    """The part of a job that the hub and the producers of events get."""
+
+    link: str
+    """ZeroMQ endpoint on which the hub receives events from producers."""
+
+
+class CaptureJob(LinkedJob):
     """The job of one stream: read `source`, sample it, and write chunks of (t, H, W, 3) uint8 RGB into the ring."""
 
     stream: str
@@ -49,7 +55,7 @@ class CaptureJob(Job):
     """Read end of a pipe that reports how far the classifier has read; None where capture does not wait for it."""
 
 
-class ClassifierJob(Job):
+class ClassifierJob(LinkedJob):
     """The job of one engine. Its streams join and leave through `ClassifierChange`."""
 
     bundle: Path
@@ -93,8 +99,8 @@ class StreamDescription(_Message):
     """Labels that are reported as actions."""
 
 
-class HubChange(_Message):
-    """Changes for a running hub."""
+class HubSettings(_Message):
+    """The part of the hub's job that changes while it runs."""
 
     keep_s: float
     keep_bytes: int | None
@@ -102,7 +108,15 @@ class HubChange(_Message):
     """The configured streams; None where nobody configures them."""
 
 
-class HubJob(Job):
+class HubChange(_Message):
+    """Changes for a running hub. Keys that are not set change nothing."""
+
+    settings: HubSettings | None = None
+    outlets: dict[str, OutletStatus] | None = None
+    """The service's outlets by name, for the next heartbeats."""
+
+
+class HubJob(LinkedJob):
     """The job of the hub: the journal, and the sockets to the outside."""
 
     events: str
@@ -115,5 +129,47 @@ class HubJob(Job):
     keys: Path | None = None
     """The service's secret key file; together with `allow`, the directory of the public keys that may connect."""
     allow: Path | None = None
+    own_key: str | None = None
+    """Public key of the service's own outlets, which may connect besides those in `allow`."""
     high_water: int = 2000
     """Messages kept for one slow subscriber."""
+
+
+class HubReady(_Message):
+    """The hub's report that it is ready: its endpoints as bound, and the newest event in its journal."""
+
+    events: str
+    replay: str
+    epoch: str
+    head: int
+
+
+class OutletAccess(_Message):
+    """The CURVE keys with which an outlet connects to the hub of its service, Z85."""
+
+    public: str
+    secret: str = Field(repr=False)
+    server: str
+
+
+class OutletJob(Job):
+    """The job of one outlet."""
+
+    name: str
+    """Its name in the log, like `webhook-office`."""
+    kind: str
+    options: dict[str, Any] = Field(repr=False)
+    """The keys of its section of the configuration; they may hold secrets."""
+    events: str
+    access: OutletAccess | None = None
+    """None for a service without keys."""
+    position: Path | None = None
+    """File of the position; None for an outlet that needs none."""
+    begin: tuple[str, int] | None = None
+    """(epoch, offset) after which an outlet without a stored position begins; None for the next event."""
+
+
+class OutletChange(_Message):
+    """A change for a running outlet: end as soon as everything that is in the journal now has been handed on."""
+
+    finish: Literal[True] = True

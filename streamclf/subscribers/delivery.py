@@ -6,19 +6,20 @@ journal is the buffer.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime
+from logging import WARNING
 from typing import Any, Protocol, TypeAlias
 
-from engines.printable import printable
 from streamclf.client import stream_views
 from streamclf.client.subscription import Subscription
 from streamclf.events.positions import START, Position
 from streamclf.events.types import Heartbeat, Lost, StreamEvent
-from streamclf.redact import redact
 from streamclf.runtime.stop_request import StopRequest
 from streamclf.subscribers.checkpoint import PositionFile
+from streamclf.subscribers.outlet_report import OutletReport
+from streamclf.subscribers.outlet_run import EventFilter
 
 Item: TypeAlias = StreamEvent | Lost
 
@@ -32,7 +33,7 @@ class Outlet(Protocol):
     """A system that events are delivered to."""
 
     name: str
-    """The name of its command."""
+    """The name of its kind."""
     outcome: str
     """The word for delivered events in the last message of the command, like "delivered"."""
 
@@ -60,7 +61,8 @@ class DeliveryLoop:
     """Move events from a subscription with `replay` to an outlet.
 
     `file` stores the position. It is None for an outlet that stores the position together with the events.
-    `count_refused` returns how many events the other system has refused for good, which are not delivered.
+    `count_refused` returns how many events the other system has refused for good, which are not delivered. Events that
+    `chosen` does not accept are skipped.
     """
 
     def __init__(
@@ -72,9 +74,12 @@ class DeliveryLoop:
         max_batch: int,
         linger_s: float,
         count_refused: Callable[[], int] = lambda: 0,
+        chosen: EventFilter | None = None,
+        report: OutletReport | None = None,
     ) -> None:
         self._events, self._outlet, self._file = events, outlet, file
-        self._count_refused = count_refused
+        self._count_refused, self._chosen = count_refused, chosen or EventFilter()
+        self._report = report or OutletReport(outlet.name)
         self._max_batch, self._linger_s = max_batch, linger_s
         self._received_at_s = time.monotonic()
         self._is_silent = False
@@ -82,14 +87,15 @@ class DeliveryLoop:
         self._saved_at_s = 0.0
         self._position: Position | None = None
         """Every event up to here has been delivered, or was not subscribed to."""
+        self._delivered_position: Position | None = None
+        """The position that the outlet was given last."""
         self._memory = {} if file is None else file.memory
-        self.delivered = 0
-        """Events that the outlet has confirmed."""
-        self.lost = 0
-        """Ranges that were gone from the journal before they could be delivered."""
+        self._received_any = False
+        """Whether anything, also a heartbeat, has arrived in the last wait."""
+        self._catch_up: CatchUp | None = None
 
     def run(self, stop: StopRequest) -> None:
-        """Deliver batches until `stop` is set."""
+        """Deliver batches until `stop` is set, or until it is requested and nothing more arrives."""
         try:
             while not stop.is_set:
                 batch = self._collect()
@@ -99,29 +105,40 @@ class DeliveryLoop:
                     break
                 self._position = position
                 if batch:
+                    self._delivered_position = position
                     self._memory = self._outlet.memory()  # now: a batch that fails later must not change it
-                refused = self._count_refused() - refused_before
-                self.delivered += sum(not isinstance(item, Lost) for item in batch) - refused
+                report = self._report
+                report.refused = self._count_refused()
+                report.delivered += sum(not isinstance(item, Lost) for item in batch) - report.refused + refused_before
                 self._save(is_due=bool(batch))
                 heartbeat, self._heartbeat = self._heartbeat, None
                 self._outlet.update(heartbeat, self._is_silent)
+                if self._is_finished(stop, heartbeat) or (stop.is_requested and not self._received_any):
+                    break
         finally:
             self._save(is_due=True)
-            lost = f", {self.lost} ranges lost before they could be read" if self.lost else ""
-            count = self._count_refused()
-            not_taken = f", {count} refused for good" if count else ""
-            self._notify(f"{self.delivered} events {self._outlet.outcome}{not_taken}{lost}")
+            lost = f", {self._report.lost} ranges lost before they could be read" if self._report.lost else ""
+            refused = f", {self._report.refused} refused for good" if self._report.refused else ""
+            self._report.notice(f"{self._report.delivered} events {self._outlet.outcome}{refused}{lost}")
+
+    def _is_finished(self, stop: StopRequest, heartbeat: Heartbeat | None) -> bool:
+        if not stop.when_caught_up:
+            return False
+        self._catch_up = self._catch_up or CatchUp(self._events, stop.caught_up_after)
+        return self._catch_up.update(heartbeat)
 
     def _collect(self) -> list[Item]:
         """Wait for the first event, then collect more for `linger_s` or until the batch is full."""
         batch: list[Item] = []
         wait_s, end_s = _POLL_S, 0.0
+        self._received_any = False
         while len(batch) < self._max_batch and wait_s >= 0:
             event = self._events.receive(wait_s)
             self._check_silence(is_received=event is not None)
+            self._received_any = self._received_any or event is not None
             if isinstance(event, Heartbeat):
                 self._heartbeat = event
-            elif event is not None:
+            elif event is not None and self._chosen.accepts(event):
                 if not batch:
                     end_s = time.monotonic() + self._linger_s
                 if isinstance(event, Lost):
@@ -138,29 +155,55 @@ class DeliveryLoop:
             self._received_at_s = now_s
             if self._is_silent:
                 self._is_silent = False
-                self._notify(f"connected to {self._events.endpoint}")
+                self._report.running()
+                self._report.notice(f"connected to {self._events.endpoint}")
         elif not self._is_silent and now_s - self._received_at_s > stream_views.SERVICE_SILENT_S:
             self._is_silent = True
-            self._notify(f"waiting for a service at {self._events.endpoint}")
+            self._report.waiting("the service is silent")
+            self._report.notice(f"waiting for a service at {self._events.endpoint}", WARNING)
 
     def _report_lost(self, lost: Lost) -> None:
-        self.lost += 1
+        self._report.lost += 1
         last = "an unknown offset" if lost.last is None else lost.last
-        self._notify(f"lost: offsets {lost.first} to {last} of journal {lost.epoch[:8]}, no longer there")
+        self._report.notice(
+            f"lost: offsets {lost.first} to {last} of journal {lost.epoch[:8]}, no longer there", WARNING
+        )
 
     def _save(self, *, is_due: bool) -> None:
         """Store the position if it has changed: at once if `is_due` or nothing is stored yet, else every 5 s."""
-        if self._file is None or self._position is None or self._position in (self._file.position, START):
+        if self._file is None:
+            self._save_with_events(is_due=is_due)
+            return
+        if self._position is None or self._position in (self._file.position, START):
             return
         is_due = is_due or self._file.position is None
         if is_due or time.monotonic() - self._saved_at_s >= _IDLE_SAVE_S:
             self._file.save(self._position, self._memory)
             self._saved_at_s = time.monotonic()
 
-    def _notify(self, message: str) -> None:
-        print_notice(self._outlet.name, message)
+    def _save_with_events(self, *, is_due: bool) -> None:
+        """Have the outlet store a position that has moved past events that it does not hand on."""
+        if self._position in (None, START, self._delivered_position):
+            return
+        if is_due or time.monotonic() - self._saved_at_s >= _IDLE_SAVE_S:
+            self._outlet.deliver((), self._position)
+            self._delivered_position, self._saved_at_s = self._position, time.monotonic()
 
 
-def print_notice(command: str, message: str) -> None:
-    """Print one line for people on stderr, without credentials and control characters."""
-    print(f"streamclf {command}: {printable(redact(message))}", file=sys.stderr, flush=True)
+class CatchUp:
+    """Find out when everything has been handled that is in the journal now, or was there at the time `since`."""
+
+    def __init__(self, events: Subscription, since: datetime | None = None) -> None:
+        self._events, self._since = events, since
+        self._goal: Position | None = None
+
+    def update(self, heartbeat: Heartbeat | None) -> bool:
+        """Return whether the position has reached the goal: the head in the first heartbeat that was sent since then.
+
+        An older heartbeat may have waited in a queue while further events were stored.
+        """
+        is_new = heartbeat is not None and (self._since is None or heartbeat.time >= self._since)
+        if heartbeat and is_new and (self._goal is None or self._goal.epoch != heartbeat.epoch):
+            self._goal = Position(heartbeat.epoch, heartbeat.head)  # a new journal has a new head
+        goal, position = self._goal, self._events.position
+        return bool(goal and position and position.epoch == goal.epoch and position.offset >= goal.offset)

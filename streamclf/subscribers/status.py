@@ -17,6 +17,7 @@ from streamclf.client.replay import Snapshot
 from streamclf.client.stream_views import ServiceView, StreamView
 from streamclf.client.subscription import Subscription, subscribe
 from streamclf.errors import BusError
+from streamclf.events.outlet_status import OutletStatus
 from streamclf.events.positions import Position
 from streamclf.events.types import Action, Heartbeat, Prediction, Received, Status
 from streamclf.render.terminal_table import LiveTable
@@ -145,6 +146,18 @@ def _report(endpoint: str, snapshot: Snapshot, heartbeat: Heartbeat, rates: dict
         "not_durable": heartbeat.not_durable,
         "dropped": heartbeat.dropped,
         "streams": streams,
+        "outlets": {name: _outlet_report(outlet, heartbeat.time) for name, outlet in heartbeat.outlets.items()},
+    }
+
+
+def _outlet_report(outlet: OutletStatus, now: datetime) -> dict[str, Any]:
+    return {
+        "state": outlet.state,
+        "reason": outlet.reason,
+        "state_age_s": round((now - outlet.since).total_seconds(), 3),
+        "delivered": outlet.delivered,
+        "refused": outlet.refused,
+        "lost": outlet.lost,
     }
 
 

@@ -41,7 +41,7 @@ _run_numbers = itertools.count(1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildEvent:
-    """An event of a child: its end, its first line of output, or a stop or continuation by a signal.
+    """An event of a child: its end, a line of its output, or a stop or continuation by a signal.
 
     `run` is the number of the run that it belongs to.
     """
@@ -58,7 +58,8 @@ class Child:
     """A module that runs in a Python process of its own (`spawn`, never `fork`).
 
     It gets its job and later changes on its standard input. Threads call `notify` with its end, with stops and
-    continuations by signals, and, where it `reports_ready`, with its first line of output. While it is `stopping` at
+    continuations by signals, and, where it `reports_ready`, with its first line of output, or for an outlet, with each
+    line. While it is `stopping` at
     the supervisor's request, its exit is not a crash.
     """
 
@@ -67,6 +68,8 @@ class Child:
     notify: Callable[[ChildEvent], None]
     stream: str | None = None
     """The stream that it serves alone. It is the process's last argument, so that `ps` shows it."""
+    outlet: str | None = None
+    """The outlet that it runs, in the same way. It reports its state: each line of its output is an event."""
     job: Job | None = None
     """Set before the first start, and again whenever the next run gets another job."""
     reports_ready: bool = False
@@ -90,17 +93,18 @@ class Child:
         self.stopping, self.kill_reason = False, ""
         self.started_s = time.monotonic()
         control = self._control = ControlSender()
+        shown_name = self.stream or self.outlet
         with without_interrupts():
             process = self._process = subprocess.Popen(
-                [sys.executable, "-m", self.module, *([self.stream] if self.stream else [])],
+                [sys.executable, "-m", self.module, *([shown_name] if shown_name else [])],
                 stdin=control.child_end.fileno(),
-                stdout=subprocess.PIPE if self.reports_ready else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if self.reports_ready or self.outlet else subprocess.DEVNULL,
                 pass_fds=self.pass_fds,
             )
         control.child_end.close()
         control.send(self.job.model_dump_json().encode())  # if it died at once, the exit thread reports that
-        if self.reports_ready:
-            self._start_thread("output", self._read_line, process.stdout, self.run)
+        if process.stdout:
+            self._start_thread("output", self._read_lines, process.stdout, self.run)
         self._start_thread("exit", self._wait, process, self.run)
 
     @property
@@ -170,10 +174,12 @@ class Child:
     def _start_thread(self, purpose: str, target: Callable[..., None], *arguments: object) -> None:
         threading.Thread(target=target, args=arguments, name=f"{self.name}-{purpose}", daemon=True).start()
 
-    def _read_line(self, stdout: IO[bytes], run: int) -> None:
+    def _read_lines(self, stdout: IO[bytes], run: int) -> None:
         with stdout:
-            if line := stdout.readline(MAX_LINE_BYTES):
+            while line := stdout.readline(MAX_LINE_BYTES):
                 self.notify(ChildEvent(kind="line", child=self.name, run=run, line=line))
+                if not self.outlet:
+                    break
             while stdout.read(MAX_LINE_BYTES):  # a full pipe would block the child
                 pass
 

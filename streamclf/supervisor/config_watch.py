@@ -35,11 +35,18 @@ class CheckedConfig:
             for change, names in (("added", added), ("removed", removed), ("changed", changed))
             if names
         ]
+        if outlets := self._changed_outlets(old):
+            parts.append(f"outlets {', '.join(outlets)}")
         keys = ("model", "engine", "actions", "unknown_below", "timezone", "publish")
         parts += [key for key in keys if getattr(self.config, key) != getattr(old.config, key)]
         if self.bundle != old.bundle and "model" not in parts:
             parts.append("the bundle's files")
         return "; ".join(parts)
+
+    def _changed_outlets(self, old: CheckedConfig) -> list[str]:
+        """Return the names of the outlets that were added, removed or changed."""
+        new, before = ({each.full_name: each for each in each.config.outlets.all} for each in (self, old))
+        return sorted(name for name in new.keys() | before.keys() if new.get(name) != before.get(name))
 
     def needs_new_classifier(self, old: CheckedConfig) -> bool:
         """Return whether the classifier of `old` cannot serve this configuration."""

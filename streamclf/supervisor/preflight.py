@@ -14,6 +14,7 @@ from streamclf.errors import ConfigError, UsageError
 from streamclf.net.curve_keys import load_certificate
 from streamclf.net.endpoints import is_loopback
 from streamclf.net.trusted_files import check_key_directory, read_small_file
+from streamclf.supervisor.outlet_checks import check_outlets, outlet_paths
 
 MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 4095
@@ -37,6 +38,7 @@ def preflight(config: ServiceConfig) -> Bundle:
     _check_actions(config, bundle.spec)
     _check_journal(config.publish.journal)
     _check_access(config.publish)
+    check_outlets(config.outlets, config.streams, config.publish.journal)
     return bundle
 
 
@@ -50,6 +52,7 @@ def _paths_of(config: ServiceConfig) -> Iterator[tuple[str, object]]:
             yield f"streams.{name}.{key}", getattr(stream, key)
         if stream.is_file:
             yield f"streams.{name}.url", stream.file_path
+    yield from outlet_paths(config.outlets)
 
 
 def _check_length(key: str, path: object) -> None:

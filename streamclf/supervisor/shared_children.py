@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
 from streamclf.config.service import ServiceConfig
+from streamclf.events.outlet_status import OutletStatus
 from streamclf.events.types import MAX_LISTED_ACTIONS
-from streamclf.runtime.jobs import ClassifierChange, ClassifierJob, HubChange, HubJob, StreamDescription
+from streamclf.runtime.jobs import (
+    ClassifierChange,
+    ClassifierJob,
+    HubChange,
+    HubJob,
+    HubReady,
+    HubSettings,
+    OutletAccess,
+    StreamDescription,
+)
 from streamclf.runtime.liveness import LivenessTable
 from streamclf.supervisor.child import Child, ChildEvent
 from streamclf.supervisor.config_watch import CheckedConfig
@@ -37,12 +47,15 @@ class Ready:
 class SharedChildren:
     """The hub and the classifier, with their jobs and their reports that they are ready."""
 
-    def __init__(self, link: str, table: LivenessTable, notify: Callable[[ChildEvent], None]) -> None:
-        self._link, self._table = link, table
+    def __init__(
+        self, link: str, table: LivenessTable, notify: Callable[[ChildEvent], None], access: OutletAccess | None
+    ) -> None:
+        """Prepare both; `access` holds the keys of the service's own outlets, None for a service without keys."""
+        self._link, self._table, self._access = link, table, access
         self.hub = Child(HUB, "streamclf.hub", notify, reports_ready=True, pass_fds=[table.fd])
         self.classifier = Child(CLASSIFIER, "streamclf.classifier", notify, reports_ready=True, pass_fds=[table.fd])
         self._rows = {HUB: table.claim(), CLASSIFIER: table.claim()}
-        self._reports: dict[str, dict[str, str]] = {}
+        self._reports: dict[str, dict[str, Any]] = {}
         """By child: its last report that it was ready."""
         self._ready: set[str] = set()
         """Children that are ready now."""
@@ -80,6 +93,7 @@ class SharedChildren:
             streams=describe_streams(current.config),
             keys=publish.keys,
             allow=publish.allow,
+            own_key=self._access.public if self._access else None,
         )
         self.assign_classifier(current)
 
@@ -109,7 +123,7 @@ class SharedChildren:
         self._ready.add(child.name)
         if child is self.hub and child.job:
             # After a restart, the hub must use the ports that the system chose at first, or every subscriber is lost.
-            child.job = child.job.model_copy(update=self._reports[HUB])
+            child.job = child.job.model_copy(update={key: self._reports[HUB][key] for key in ("events", "replay")})
 
     def mark_down(self, child: Child) -> bool:
         """Record that the child is ending or has ended; return whether it was ready."""
@@ -124,6 +138,11 @@ class SharedChildren:
     def was_ever_ready(self, child: Child) -> bool:
         """Return whether the child has reported that it was ready, in this run or an earlier one."""
         return child.name in self._reports
+
+    @property
+    def hub_ready(self) -> HubReady:
+        """The last report of the hub that it was ready."""
+        return HubReady.model_validate(self._reports[HUB])
 
     @property
     def ready(self) -> Ready | None:
@@ -146,12 +165,23 @@ class SharedChildren:
 
     def change_hub(self, config: ServiceConfig) -> None:
         """Apply other limits of the journal, and other descriptions of the streams, from now on."""
-        change = HubChange(
+        settings = HubSettings(
             keep_s=config.publish.keep, keep_bytes=config.publish.keep_size, streams=describe_streams(config)
         )
         if self.hub.job:
-            self.hub.job = self.hub.job.model_copy(update=dict(change))
-        self.hub.send(change)  # a hub that does not run reads it in its next job
+            self.hub.job = self.hub.job.model_copy(update=dict(settings))
+        self._send_to_hub(HubChange(settings=settings))  # a hub that does not run reads it in its next job
+
+    def publish_outlets(self, statuses: Mapping[str, OutletStatus]) -> bool:
+        """Have the next heartbeats show the outlets; return False if the hub is not ready."""
+        return self.is_ready(self.hub) and self._send_to_hub(HubChange(outlets=dict(statuses)))
+
+    def _send_to_hub(self, change: HubChange) -> bool:
+        if self.hub.send(change):
+            return True
+        if self.hub.running and not self.hub.stopping:
+            self.hub.kill_because("does not read its messages")
+        return False
 
 
 def describe_streams(config: ServiceConfig) -> dict[str, StreamDescription]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import queue
@@ -25,6 +26,7 @@ from streamclf.runtime.liveness import LivenessTable, LivenessWatch
 from streamclf.supervisor.child import Child, ChildEvent, reap_orphans
 from streamclf.supervisor.config_watch import CheckedConfig, ConfigFile, check_reload
 from streamclf.supervisor.machine_limits import check_memory, find_oversized, memory_reason, raise_descriptor_limit
+from streamclf.supervisor.outlets import Outlet, OutletSet, make_outlet_access
 from streamclf.supervisor.shared_children import SHARED, Ready, SharedChildren
 from streamclf.supervisor.stream_plan import Geometry, StreamPlan
 from streamclf.supervisor.streams import Stream, StreamSet, watched_rows_of
@@ -42,6 +44,11 @@ CAPTURE_STOP_S = 0.6
 CLASSIFIER_STOP_S = 0.6
 HUB_STOP_S = 0.6
 """Captures end first, then the classifier with their last chunks, then the hub with all events: 2 s together."""
+OUTLET_STOP_S = 1.0
+"""Outlets end before the hub, with the events of all others; only a service with outlets needs this time."""
+OUTLET_FINISH_S = 10.0
+"""When all streams have ended by themselves, longest time for the outlets to hand on the last events."""
+FINISH_POLL_S = 0.05
 CHANGE_STOP_S = 1.5
 """Time for a child to end for a new configuration. It delays only its own restart."""
 STARTING_GRACE_S = 30.0
@@ -60,7 +67,7 @@ class _Request:
 
 
 class Supervisor:
-    """Run one service: a hub, a classifier and a capture process for each stream.
+    """Run one service: a hub, a classifier, a capture process for each stream, and the outlets.
 
     `run` blocks until every stream has ended, `request_stop` is called, or a failure cannot be repaired. With `file`,
     the service follows the changes of that configuration.
@@ -88,6 +95,9 @@ class Supervisor:
         """When a signal stopped a child, by its (name, run)."""
         self._reading = False
         self._end_reason = "a failure"
+        self._outlets_opened = False
+        self._has_finished = False
+        """Whether all streams have ended by themselves."""
         self._producer: EventProducer | None = None
 
     def request_stop(self) -> None:
@@ -106,7 +116,12 @@ class Supervisor:
         self._watch = LivenessWatch(self._table, time.monotonic_ns())
         runtime = Path(tempfile.mkdtemp(prefix="streamclf-"))  # mode 0700: no other user can open the link's socket
         link = f"ipc://{runtime}/link"
-        self._shared = SharedChildren(link, self._table, self._events.put)
+        publish = self._current.config.publish
+        access = make_outlet_access(publish.keys)
+        self._shared = SharedChildren(link, self._table, self._events.put, access)
+        self._outlets = OutletSet(
+            self._table, self._events.put, journal=publish.journal, access=access, start_child=self._start_child
+        )
         self._streams = StreamSet(
             link,
             self._table,
@@ -190,7 +205,7 @@ class Supervisor:
         """Kill children that hang or take too much memory, notify systemd, and check the configuration file."""
         shared_rows = self._shared.watched_rows
         healthy = len(shared_rows) == len(SHARED)
-        rows = [*shared_rows, *watched_rows_of(self._streams.all)]
+        rows = [*shared_rows, *watched_rows_of(self._streams.all), *self._outlets.watched_rows]
         for name, reason in self._watch.find_overdue(rows, time.monotonic_ns()):
             child = self._child(name)
             assert child is not None
@@ -204,6 +219,8 @@ class Supervisor:
         for child, reason in find_oversized(self._all_children()):
             if not child.kill_reason:
                 child.kill_because(reason)
+        if self._outlets.changed:
+            self._outlets.changed = not self._shared.publish_outlets(self._outlets.statuses)
         if healthy:
             self._notifier.alive()
         if not self._shared.ready:
@@ -236,7 +253,10 @@ class Supervisor:
         child = self._child(event.child)
         if child is None or child.run != event.run:
             return None
-        if event.kind == "line":
+        outlet = self._outlets.of_child(child.name)
+        if event.kind == "line" and outlet:
+            self._outlets.record_line(outlet, event.line)
+        elif event.kind == "line":
             self._handle_ready(child, event.line)
         elif event.kind == "stopped":
             self._stopped_s[child.name, child.run] = time.monotonic()
@@ -251,21 +271,27 @@ class Supervisor:
     # Children: start and end.
 
     def _child(self, name: str) -> Child | None:
-        stream = self._streams.of_child(name)
-        return stream.child if stream else self._shared.child(name)
+        owner = self._streams.of_child(name) or self._outlets.of_child(name)
+        return owner.child if owner else self._shared.child(name)
 
     def _all_children(self) -> list[Child]:
-        return [self._shared.hub, self._shared.classifier, *(stream.child for stream in self._streams.all)]
+        captures = [stream.child for stream in self._streams.all]
+        return [self._shared.hub, self._shared.classifier, *captures, *self._outlets.children]
 
     def _start_child(self, child: Child) -> None:
-        stream = self._streams.of_child(child.name)
-        self._table.start(stream.row if stream else self._shared.row(child), START_S)
+        owner = self._streams.of_child(child.name) or self._outlets.of_child(child.name)
+        self._table.start(owner.row if owner else self._shared.row(child), START_S)
         child.start()
 
     def _handle_ready(self, child: Child, line: bytes) -> None:
         first = self._shared.ready is None
         self._shared.record_ready(child, line)
-        if child is self._shared.classifier:
+        if child is self._shared.hub:
+            self._outlets.changed = True  # a new hub does not know them
+            if not self._outlets_opened:
+                self._outlets_opened = True
+                self._outlets.open(self._shared.hub_ready, self._current.config.outlets.all)
+        elif child is self._shared.classifier:
             self._previous = None
             self._streams.capacity = self._shared.capacity
             self._streams.join_waiting()
@@ -275,12 +301,15 @@ class Supervisor:
                 self._on_ready(ready)
 
     def _handle_exit(self, child: Child, code: int) -> int | None:
-        stream = self._streams.of_child(child.name)
+        stream, outlet = self._streams.of_child(child.name), self._outlets.of_child(child.name)
         was_ready = self._shared.mark_down(child)
         if child is self._shared.classifier:
             self._streams.classifier_gone()
         if child.stopping:
-            self._restart_changed(child, stream)
+            if outlet:
+                self._outlets.settle(outlet)
+            else:
+                self._restart_changed(child, stream)
             return self._exit_code_if_finished()
         if stream and code in (EXIT_ENDED, EXIT_FAILED):
             stream.code = code
@@ -288,21 +317,23 @@ class Supervisor:
         if child is self._shared.classifier and self._previous and not was_ready:
             self._return_to_previous()
             return None
-        if code == EXIT_FAILED and not stream and not self._shared.was_ever_ready(child):
+        if code == EXIT_FAILED and not (stream or outlet) and not self._shared.was_ever_ready(child):
             return EXIT_FAILED  # the child has logged its one-line error; the service cannot run without it
-        return self._handle_crash(child, stream, code)
+        return self._handle_crash(child, stream, outlet, code)
 
-    def _handle_crash(self, child: Child, stream: Stream | None, code: int) -> int | None:
+    def _handle_crash(self, child: Child, stream: Stream | None, outlet: Outlet | None, code: int) -> int | None:
         reason = child.kill_reason or (f"signal {-code}" if code < 0 else f"exit code {code}")
         if code == EXIT_OUT_OF_MEMORY and child.job and child.job.memory_limit:
             reason = memory_reason(child.job.memory_limit)
         delay = child.record_crash()
+        if outlet:
+            reason = self._outlets.record_end(outlet, "parked" if delay is None else "restarting", reason, code)
         if delay is not None:
             # Parked children are started again for as long as the service runs: only their parking is logged.
             level = logging.DEBUG if child.times_parked else logging.WARNING
             text = "%s: ended (%s); starting it again in %.1f s"
             log.log(level, text, child.name, reason, delay, extra=child.log_fields)
-        elif stream:
+        elif stream or outlet:
             times, delay = len(child.crashes), child.park()
             reason = f"{times} times within a minute, the last: {reason}"
             log.error("%s: ended %s; parked for %.0f s", child.name, reason, delay, extra=child.log_fields)
@@ -337,6 +368,7 @@ class Supervisor:
         codes = [stream.code for stream in self._streams.all]
         if any(code is None for code in codes):
             return None
+        self._has_finished = True
         failed = codes.count(EXIT_FAILED)
         self._end_reason = f"{len(codes)} streams have ended, {failed} of them with an error"
         return EXIT_FAILED if failed == len(codes) else EXIT_DONE
@@ -346,14 +378,27 @@ class Supervisor:
         stages = (
             (captures, CAPTURE_STOP_S),
             ([self._shared.classifier], CLASSIFIER_STOP_S),
+            (self._outlets.children, OUTLET_STOP_S),
             ([self._shared.hub], HUB_STOP_S),
         )
         for children, limit_s in stages:
+            if self._has_finished and children == self._outlets.children:
+                self._finish_outlets()
             for child in children:
                 child.request_stop()
             deadline = time.monotonic() + limit_s
             for child in children:
                 child.join(deadline)
+
+    def _finish_outlets(self) -> None:
+        """Wait until the outlets have handed on the last events, or until somebody asks the service to stop."""
+        deadline = time.monotonic() + OUTLET_FINISH_S
+        asked = self._outlets.finish()
+        while any(child.running for child in asked) and time.monotonic() < deadline:
+            with contextlib.suppress(queue.Empty):
+                event = self._events.get(timeout=FINISH_POLL_S)
+                if isinstance(event, _Request) and event.kind == "stop":
+                    return
 
     # Live reconfiguration.
 
@@ -366,6 +411,7 @@ class Supervisor:
         for stream in self._streams.all:  # the cause of their crashes may have been repaired
             if not stream.child.running and stream.code is None and stream.child.times_parked:
                 self._start_child(stream.child)
+        self._outlets.restart_parked()
         threading.Thread(target=self._read, args=(self._file,), name="reload", daemon=True).start()
 
     def _read(self, file: ConfigFile) -> None:
@@ -394,7 +440,7 @@ class Supervisor:
             return
         self._shared.change_hub(new.config)
         self._change_classifier(old)
-        for child in self._streams.apply(self._plans()):
+        for child in [*self._streams.apply(self._plans()), *self._outlets.apply(new.config.outlets.all)]:
             self._kill_later(child)
         log.info("new configuration applied: %s", differences)
 

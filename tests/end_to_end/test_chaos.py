@@ -20,8 +20,9 @@ from pathlib import Path
 import pytest
 import zmq
 from support.hub_process import HubProcess
+from support.outlets import log_of_everything
 
-from streamclf.subscribers.log.command import run_log
+from streamclf.subscribers.outlet_command import run_outlet
 
 pytestmark = [
     pytest.mark.flaky(reruns=0),  # a failure once in a hundred runs is a lost event
@@ -55,9 +56,10 @@ LOGGER = """
 import sys
 from pathlib import Path
 import streamclf.client.event_socket
-from streamclf.subscribers.log.command import run_log
+from support.outlets import log_of_everything
+from streamclf.subscribers.outlet_command import run_outlet
 streamclf.client.event_socket.RECEIVE_HIGH_WATER = int(sys.argv[3])
-sys.exit(run_log(sys.argv[1], Path(sys.argv[2])))
+sys.exit(run_outlet(sys.argv[1], log_of_everything(sys.argv[2])))
 """
 
 
@@ -188,7 +190,7 @@ def test_every_event_is_logged_once_and_in_order_despite_random_kills_and_stops(
                 victim.end(signal.SIGKILL)
             plain.end()
         for path in outputs:
-            assert run_log(hub.events, path, once=True, seconds=60) == 0
+            assert run_outlet(hub.events, log_of_everything(path), once=True, seconds=60) == 0
         assert hub.stop() == 0
         journal = journal_rows(hub.journal)
     lives = numbers_by_life(journal)

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # for `make docs`, which runs this file by its path
 
+from streamclf.config.outlets import OUTLETS
 from streamclf.config.service import ServiceConfig
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -45,6 +46,20 @@ def configuration_page() -> str:
         ),
         ("actions", "`actions:` maps a label to its rules.", definitions["ActionConfig"]),
         ("publish", "`publish:` says where events go.", definitions["PublishConfig"]),
+        (
+            "outlets",
+            "`outlets:` names the systems that the service hands its events to ([outlets.md](outlets.md)). A list "
+            "instead of a section gives several of a kind, each with a `name`.",
+            definitions["OutletsConfig"],
+        ),
+        *(
+            (
+                f"outlets: {kind}",
+                f"`outlets: {{{kind}: ...}}`: {definitions[each.__name__]['description']}",
+                definitions[each.__name__],
+            )
+            for kind, each in OUTLETS.items()
+        ),
     )
     for title, text, section in sections:
         parts.append(f"## {title}\n")
@@ -62,7 +77,8 @@ def _row(key: str, value: dict[str, Any], required: bool, definitions: dict[str,
     # Pydantic leaves a description out where it equals that of the section it refers to.
     described = value if "description" in value else definitions.get(value.get("$ref", "").rpartition("/")[2], {})
     meaning = described.get("description", "").replace("|", "\\|").replace("\n", " ")
-    kind = WRITTEN_AS_TEXT.get(key) or _type(value, definitions)
+    kind = _type(value, definitions)
+    kind = WRITTEN_AS_TEXT.get(key, kind) if kind == "text" else kind
     return f"| `{key}` | {kind} | {default} | {meaning} |"
 
 
@@ -74,6 +90,8 @@ def _default(value: dict[str, Any]) -> str:
     default = value.get("default")
     if default in (None, {}, []) or isinstance(default, dict):
         return ""
+    if isinstance(default, list):
+        return ", ".join(f"`{each}`" for each in default)
     return f"`{str(default).lower() if isinstance(default, bool) else default}`"
 
 
@@ -81,8 +99,9 @@ def _type(value: dict[str, Any], definitions: dict[str, Any]) -> str:
     if "$ref" in value:
         name = value["$ref"].rpartition("/")[2]
         return "section" if definitions[name].get("type") == "object" else _type(definitions[name], definitions)
-    if "anyOf" in value:
-        kinds = [_type(kind, definitions) for kind in value["anyOf"] if kind.get("type") != "null"]
+    if "anyOf" in value or "oneOf" in value:
+        choices = value.get("anyOf") or value["oneOf"]
+        kinds = [_type(kind, definitions) for kind in choices if kind.get("type") != "null"]
         return " or ".join(dict.fromkeys(kinds))
     if "enum" in value:
         return ", ".join(f"`{item}`" for item in value["enum"])
@@ -90,7 +109,7 @@ def _type(value: dict[str, Any], definitions: dict[str, Any]) -> str:
     if kind == "object":
         return "mapping"
     if kind == "array":
-        return f"list of {_type(value.get('items', {}), definitions)}"
+        return f"list of {_type(value.get('items', {}), definitions)}".replace("list of section", "list of sections")
     name = {"boolean": "`true`, `false`", "integer": "integer", "number": "number", "string": "text"}.get(kind, kind)
     low = value.get("minimum", value.get("exclusiveMinimum"))
     high = value.get("maximum", value.get("exclusiveMaximum"))

@@ -85,7 +85,8 @@ class HubProcess:
     def start(self) -> None:
         self._process = start_hub(self.job, timings=self._timings)
         line = read_ready_line(self._process)
-        self.job = self.job.model_copy(update=json.loads(line))
+        ready = json.loads(line)
+        self.job = self.job.model_copy(update={key: ready[key] for key in ("events", "replay")})
 
     def signal(self, number: int) -> None:
         assert self._process is not None

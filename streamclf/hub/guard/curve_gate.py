@@ -29,11 +29,14 @@ _REFRESH_S = 1.0
 class AllowList:
     """The public keys of the `*.key` files in a directory. If others may change it, no key is allowed. Thread-safe.
 
+    `own` is the key of the service's own outlets, which is allowed besides them.
+
     The lock is never held while files are read: the hub's loop must not wait for a file system.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, own: str | None = None) -> None:
         self._directory = directory
+        self._own = own.encode() if own else None
         self._reading = threading.Lock()
         """Held by the thread that reads the directory; the others go on with the keys that were read last."""
         self._names: dict[bytes, str] = {}
@@ -50,6 +53,8 @@ class AllowList:
         For an unknown key the directory is read at once: the file may be new, and most clients do not try again after a
         refusal.
         """
+        if public == self._own:
+            return "outlets of the service"
         self._refresh(_REFRESH_S, wait=True)
         if public not in self._names:
             self._refresh(0.0, wait=True)
@@ -58,7 +63,7 @@ class AllowList:
     def allows(self, public: bytes) -> bool:
         """Return whether the key was allowed within the last second. Does not wait while another thread reads."""
         self._refresh(_REFRESH_S, wait=False)
-        return public in self._names
+        return public in self._names or public == self._own
 
     def _refresh(self, max_age_s: float, *, wait: bool) -> None:
         if not self._reading.acquire(blocking=wait):

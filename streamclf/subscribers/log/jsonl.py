@@ -16,12 +16,13 @@ from pathlib import Path
 
 import orjson
 
+from streamclf.config.log_file import Rotation
 from streamclf.errors import JournalError
 from streamclf.events.positions import Position
 from streamclf.events.types import TIME_FORMAT, Lost, StreamEvent, published_json
 from streamclf.runtime.file_lock import open_locked
 from streamclf.subscribers.durable_files import sync_directory, write_all
-from streamclf.subscribers.log.rotation import Rotation, complete_files, next_name, remove_oldest
+from streamclf.subscribers.log.rotation import complete_files, next_name, remove_oldest
 
 _READ_BYTES = 1 << 20
 _FIRST_LINE_BYTES = 1 << 17

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Final, Protocol
 
+from streamclf.config.log_file import SQLITE_SUFFIXES, Rotation, check_log_file
 from streamclf.errors import JournalError, UsageError
 from streamclf.events.positions import Position
-from streamclf.events.types import Action, Lost, Prediction, Status, StreamEvent, format_event_time, published_json
+from streamclf.events.types import (
+    TIME_FORMAT,
+    Action,
+    Lost,
+    Prediction,
+    Status,
+    StreamEvent,
+    format_event_time,
+    published_json,
+)
 from streamclf.subscribers.log.jsonl import JsonlSink
-from streamclf.subscribers.log.rotation import Rotation
 
 APPLICATION_ID: Final = 0x73636C67
 """The bytes "sclg" mark an SQLite file as a log; a service's journal has another mark."""
@@ -29,7 +39,9 @@ CREATE INDEX IF NOT EXISTS events_by_type ON events(type, time);
 CREATE TABLE IF NOT EXISTS lost(epoch TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER, UNIQUE(epoch, first, last));
 CREATE TABLE IF NOT EXISTS position(id INTEGER PRIMARY KEY CHECK(id=1), epoch TEXT NOT NULL, offset INTEGER NOT NULL);
 """
-_EXPORTED_SUFFIXES = (".csv", ".parquet")
+_REMOVE_OLD = "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE time < ? ORDER BY time LIMIT ?)"
+_REMOVED_PER_WRITE = 100
+"""With each write, remove so many more old events than are new, until none is left: no write takes long."""
 
 
 class Sink(Protocol):
@@ -55,25 +67,17 @@ def open_sink(path: Path, rotation: Rotation | None = None) -> Sink:
     """
     if not path.parent.is_dir():
         raise UsageError(f"{path}: directory {path.parent} does not exist; create it first")
-    if path.suffix in (".db", ".sqlite", ".sqlite3"):
-        if rotation and rotation != Rotation():
-            raise UsageError(f"{path}: a SQLite log is one file; rotate a .jsonl log instead")
-        return SqliteSink(path)
-    if path.suffix in (".jsonl", ".ndjson"):
-        return JsonlSink(path, rotation)
-    if path.suffix in _EXPORTED_SUFFIXES:
-        raise UsageError(
-            f"{path}: a log is a .db or .jsonl file; log to {path.stem}.db, "
-            f"then export it with: streamclf query {path.stem}.db -o {path.name}"
-        )
-    raise UsageError(f"{path}: ends in {path.suffix or 'no suffix'}; give a name that ends in .db or .jsonl")
+    rotation = rotation or Rotation()
+    check_log_file(path, rotation)
+    return SqliteSink(path, keep_s=rotation.keep_s) if path.suffix in SQLITE_SUFFIXES else JsonlSink(path, rotation)
 
 
 class SqliteSink:
     """Write events into a table with indexes on stream, label, type and time, in one transaction with the position."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, *, keep_s: float | None = None) -> None:
+        """Open or create the log; events older than `keep_s` seconds are removed, a few with each write."""
+        self._path, self._keep_s = path, keep_s
         self._db: sqlite3.Connection | None = None
         try:
             self._db = sqlite3.connect(path, isolation_level=None, timeout=5.0)
@@ -112,6 +116,9 @@ class SqliteSink:
                 rows,
             )
             self._db.executemany("INSERT OR IGNORE INTO lost VALUES(?,?,?)", lost)
+            if self._keep_s is not None:
+                oldest = datetime.now(timezone.utc) - timedelta(seconds=self._keep_s)
+                self._db.execute(_REMOVE_OLD, (f"{oldest:{TIME_FORMAT}}Z", _REMOVED_PER_WRITE + len(rows)))
             if position:
                 self._db.execute(
                     "INSERT INTO position VALUES(1,?,?) "

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Final, get_args
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -19,21 +18,25 @@ from prometheus_client.registry import Collector
 
 from streamclf import __version__
 from streamclf.client.stream_views import ServiceView
-from streamclf.client.subscription import Subscription, subscribe
-from streamclf.events.types import MAX_LISTED_STREAMS, Action, Lost, Prediction, Received, State
-from streamclf.runtime.signals import stop_on_signals
-from streamclf.runtime.stop_request import StopRequest
-from streamclf.subscribers.delivery import print_notice
+from streamclf.client.subscription import Subscription
+from streamclf.config.outlets import MetricsConfig
+from streamclf.events.outlet_status import OutletState
+from streamclf.events.positions import Position
+from streamclf.events.types import MAX_LISTED_STREAMS, Action, Heartbeat, Lost, Prediction, Received, State
+from streamclf.net.secret_files import read_token
+from streamclf.subscribers.delivery import DeliveryLoop, Item
 from streamclf.subscribers.metrics.health import HealthCheck
-from streamclf.subscribers.metrics.http_server import PageFunction, PageServer, read_token
+from streamclf.subscribers.metrics.http_server import PageFunction, PageServer
+from streamclf.subscribers.outlet_run import OutletRun
 
 MAX_STREAMS: Final = MAX_LISTED_STREAMS
 MAX_LABELS: Final = 256
 OTHER: Final = "other"
 """The label or stream under which events above these limits are counted."""
 STATES: Final[tuple[State, ...]] = get_args(State)
+OUTLET_STATES: Final[tuple[OutletState, ...]] = get_args(OutletState)
 _NAME = "metrics"
-_POLL_S = 0.25
+_MAX_BATCH = 1000
 _CAPTURE_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _COMPUTE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 _LINK_DROPPED: Final = "link_dropped"
@@ -42,35 +45,45 @@ _COUNTERS: Final = frozenset({"frames", "chunks", "sampled", "skipped", "corrupt
 """The counters of a status that only grow; each becomes a Prometheus counter. All other numbers become gauges."""
 
 
-def run_metrics(
-    endpoint: str,
-    *,
-    host: str = "127.0.0.1",
-    port: int = 9108,
-    token_file: Path | None = None,
-    stalled_after_s: float = 60.0,
-    seconds: float | None = None,
-) -> int:
-    """Serve `/metrics` and `/healthz` until SIGINT or SIGTERM, or for `seconds`; return the exit code.
+def serve_metrics(config: MetricsConfig, run: OutletRun) -> None:
+    """Serve `/metrics` and `/healthz` until the run ends.
 
-    An address beyond loopback requires the token in `token_file`. `/healthz` answers 503 while the service is silent,
-    or when a stream has not been live for `stalled_after_s`. Raises `UsageError`, and `BusError` for a port in use.
+    An address beyond loopback requires a token. `/healthz` answers 503 while the service is silent, or when a stream
+    has not been live for `stalled_after` seconds. Raises `UsageError`, and `BusError` for a port in use.
     """
-    stop = StopRequest(seconds)
-    token = None if token_file is None else read_token(token_file)
-    collector = MetricsCollector(stalled_after_s)
+    token = config.token if config.token_file is None else read_token(config.token_file)
+    collector = MetricsCollector(config.stalled_after)
     with (
-        stop_on_signals(stop.request),
-        PageServer(host, port, collector.pages(), token) as server,
-        subscribe(endpoint, replay=True) as events,
+        PageServer(config.host, config.port, collector.pages(), token) as server,
+        run.subscribe(streams=config.streams, types=None, after=run.begin) as events,
     ):
-        print_notice(_NAME, f"http://{server.address}/metrics and /healthz of {endpoint}")
-        while not stop.is_set:
-            event = events.receive(_POLL_S)
-            if event is not None:
-                collector.apply(event)
-            collector.copy_counts(events)
-    return 0
+        run.report.notice(f"http://{server.address}/metrics and /healthz of {events.endpoint}")
+        outlet = _MetricsOutlet(collector, events)
+        DeliveryLoop(events, outlet, None, max_batch=_MAX_BATCH, linger_s=0.0, report=run.report).run(run.stop)
+
+
+class _MetricsOutlet:
+    """Count events for the pages."""
+
+    name = _NAME
+    outcome = "counted"
+
+    def __init__(self, collector: MetricsCollector, events: Subscription) -> None:
+        self._collector, self._events = collector, events
+
+    def deliver(self, batch: Sequence[Item], position: Position | None) -> bool:
+        for item in batch:
+            self._collector.apply(item)
+        return True
+
+    def update(self, heartbeat: Heartbeat | None, is_silent: bool) -> None:
+        """Count the heartbeat, too."""
+        if heartbeat:
+            self._collector.apply(heartbeat)
+        self._collector.copy_counts(self._events)
+
+    def memory(self) -> dict[str, Any]:
+        return {}
 
 
 class MetricsCollector:
@@ -195,7 +208,22 @@ class _ServiceCollector(Collector):
             yield CounterMetricFamily(
                 "streamclf_not_durable", "Events published but not written to disk.", value=heartbeat.not_durable
             )
+        yield from self._outlet_metrics()
         yield from self._stream_metrics()
+
+    def _outlet_metrics(self) -> Iterator[Metric]:
+        state = GaugeMetricFamily("streamclf_outlet_state", "1 for the state it is in.", labels=("outlet", "state"))
+        names = ("delivered", "refused", "lost")
+        counts = [
+            CounterMetricFamily(f"streamclf_outlet_{name}", f"{name.capitalize()} by an outlet.", labels=("outlet",))
+            for name in names
+        ]
+        for outlet, status in self._service.outlets.items():
+            for each in OUTLET_STATES:
+                state.add_metric((outlet, each), float(status.state == each))
+            for name, count in zip(names, counts, strict=True):
+                count.add_metric((outlet,), getattr(status, name))
+        yield from (state, *counts)
 
     def _stream_metrics(self) -> Iterator[Metric]:
         state = GaugeMetricFamily("streamclf_stream_state", "1 for the state it is in.", labels=("stream", "state"))

@@ -32,6 +32,9 @@ class HealthCheck:
         if service.is_silent(now_s):
             yield f"service silent for {now_s - service.received_at_s:.0f} s"
             return  # the states of its streams are outdated
+        for name, outlet in service.outlets.items():
+            if outlet.state == "parked":
+                yield f"outlet {name}: parked ({outlet.reason})"
         if service.journal_fault and now_s - service.journal_fault_at_s < JOURNAL_FAULT_S:
             yield f"journal: {service.journal_fault}"
         for name, stream in service.streams.items():

@@ -15,45 +15,23 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from streamclf.errors import BusError, UsageError
 from streamclf.net.endpoints import is_loopback_host
-from streamclf.net.trusted_files import check_secrecy, read_key_file
-from streamclf.redact import register_secret
 
 PageFunction: TypeAlias = Callable[[], tuple[int, str, bytes]]
 """Make a page: return HTTP status, content type and body."""
 
-MIN_TOKEN_CHARS: Final = 16
 MAX_CONNECTIONS: Final = 64
-_MAX_TOKEN_CHARS = 4096
 _REQUEST_S = 5.0
 """Time-out of each read and write of a connection."""
 _CONNECTION_S = 10.0
 """Longest duration of a connection, also of one that sends a byte now and then."""
 _POLL_S = 0.2
 """Interval at which the server checks for its end and for overdue connections."""
-
-
-def read_token(path: Path) -> str:
-    """Read the token in `path`, without white space at its ends. Raises `UsageError`, also if others can read it."""
-    data, mode = read_key_file(path, max_bytes=_MAX_TOKEN_CHARS + 64, remedy="give a file with the token")
-    try:
-        token = data.decode("ascii").strip()
-    except UnicodeDecodeError:
-        raise UsageError(f"{path}: not plain text; give a file with the token, from: openssl rand -hex 32") from None
-    if not MIN_TOKEN_CHARS <= len(token) <= _MAX_TOKEN_CHARS:
-        raise UsageError(
-            f"{path}: a token of {len(token)} characters; {MIN_TOKEN_CHARS} to {_MAX_TOKEN_CHARS}, "
-            "for example from: openssl rand -hex 32"
-        )
-    check_secrecy(path, mode)
-    register_secret(token)
-    return token
 
 
 class PageServer:

@@ -7,25 +7,21 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from itertools import islice
+from logging import WARNING
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, Any
 
 from streamclf.errors import BusError, UsageError
-from streamclf.net.urls import UrlError, split_url
-from streamclf.redact import register_secret
+from streamclf.net.broker_address import PASSWORD_VARIABLE, USER_VARIABLE, BrokerAddress
 from streamclf.runtime.stop_request import StopRequest
-from streamclf.subscribers.delivery import print_notice
 from streamclf.subscribers.mqtt.home_assistant import MqttMessage
+from streamclf.subscribers.outlet_report import OutletReport
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client
 
-USER_VARIABLE: Final = "STREAMCLF_MQTT_USER"
-PASSWORD_VARIABLE: Final = "STREAMCLF_MQTT_PASSWORD"  # noqa: S105 - a name
 _MAX_PENDING = 200
 """Messages given to the library at once, which limits its queue."""
 _KEEPALIVE_S = 15
@@ -36,47 +32,6 @@ _CONFIRM_S = 30.0
 _CONNECT_S = 10.0
 _CLOSE_S = 2.0
 _POLL_S = 0.1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BrokerAddress:
-    """The address of a broker, and the user to sign in as."""
-
-    host: str
-    port: int
-    tls: bool
-    user: str | None
-    password: str | None = field(repr=False)
-
-    def __str__(self) -> str:
-        return f"mqtt{'s' if self.tls else ''}://{self.host}:{self.port}"
-
-
-def parse_broker(url: str, environ: Mapping[str, str]) -> BrokerAddress:
-    """Parse the URL of a broker. User and password may come from the environment instead.
-
-    The password is masked in all output from now on. Raises `UsageError`, which shows no part of the URL.
-    """
-    example = "mqtt://host[:port] or mqtts://host[:port]"
-    remedy = f"give {example}, and the password as {PASSWORD_VARIABLE}"
-    if url.partition(":")[0].lower() not in ("mqtt", "mqtts"):
-        raise UsageError(f"the broker's URL: the scheme is not mqtt or mqtts; {remedy}")
-    try:
-        parts = split_url(url, example=example)
-    except UrlError as error:
-        raise UsageError(f"the broker's URL: {error}; or give the password as {PASSWORD_VARIABLE}") from None
-    if parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise UsageError(f"the broker's URL: holds more than host and port; {remedy}, and the topic as --prefix")
-    user = unquote(parts.username) if parts.username else environ.get(USER_VARIABLE)
-    password = unquote(parts.password) if parts.password else environ.get(PASSWORD_VARIABLE)
-    if password:
-        register_secret(password)
-        if not user:
-            raise UsageError(f"a password without a user; set {USER_VARIABLE} as well")
-    tls = parts.scheme == "mqtts"
-    return BrokerAddress(
-        host=parts.hostname or "", port=parts.port or (8883 if tls else 1883), tls=tls, user=user, password=password
-    )
 
 
 def client_id(prefix: str, position: Path) -> str:
@@ -93,8 +48,8 @@ class Broker:
 
     _client: Client
 
-    def __init__(self, address: BrokerAddress, client_id: str, will: MqttMessage) -> None:
-        self._address, self._client_id, self._will = address, client_id, will
+    def __init__(self, address: BrokerAddress, client_id: str, will: MqttMessage, report: OutletReport) -> None:
+        self._address, self._client_id, self._will, self._report = address, client_id, will, report
         self._changed = threading.Condition()
         # The library's thread writes these while it holds the condition.
         self._confirmed: set[int] = set()
@@ -140,9 +95,11 @@ class Broker:
         waiting = iter(messages)
         while batch := list(islice(waiting, _MAX_PENDING)):
             while not self._publish_batch(batch, stop):
-                if stop.is_set:
+                if stop.is_set or (stop.is_requested and not self._is_connected):
                     return False
-                print_notice("mqtt", f"{self._address}: no confirmation for {_CONFIRM_S:.0f} s; connecting again")
+                notice = f"{self._address}: no confirmation for {_CONFIRM_S:.0f} s"
+                self._report.waiting(notice)
+                self._report.notice(f"{notice}; connecting again", WARNING)
                 self._disconnect()
                 self._open()
         return True
@@ -154,6 +111,8 @@ class Broker:
         while not self._wait_for(pending, _POLL_S):
             self.check()
             if not self._is_connected:
+                if stop.is_requested:
+                    return False
                 deadline_s = time.monotonic() + _CONFIRM_S
             if stop.is_set or time.monotonic() > deadline_s:
                 return False
@@ -210,16 +169,19 @@ class Broker:
             self._connections += self._is_connected
             self._changed.notify_all()
         if not reason.is_failure:
-            print_notice("mqtt", f"connected to {self._address}")
-        elif previous is None:
-            print_notice("mqtt", f"{self._address}: {reason}; trying again")
+            self._report.running()
+            self._report.notice(f"connected to {self._address}")
+        else:
+            self._report.waiting(f"{self._address}: {reason}")
+            if previous is None:
+                self._report.notice(f"{self._address}: {reason}; trying again", WARNING)
 
     def _on_connect_fail(self, client: Client, userdata: Any) -> None:
         if not self._is_unreachable:
             self._is_unreachable = True
-            print_notice(
-                "mqtt", f"{self._address}: {self._fault()}; trying again with growing intervals; nothing is lost"
-            )
+            fault = f"{self._address}: {self._fault()}"
+            self._report.waiting(fault)
+            self._report.notice(f"{fault}; trying again with growing intervals; nothing is lost", WARNING)
 
     def _on_disconnect(self, client: Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         with self._changed:
@@ -227,7 +189,8 @@ class Broker:
                 return
             was_connected, self._is_connected = self._is_connected, False
         if was_connected and reason.is_failure:
-            print_notice("mqtt", f"{self._address}: connection lost; connecting again; nothing is lost")
+            self._report.waiting(f"{self._address}: connection lost")
+            self._report.notice(f"{self._address}: connection lost; connecting again; nothing is lost", WARNING)
 
     def _on_publish(self, client: Client, userdata: Any, mid: int, reason: Any, properties: Any) -> None:
         with self._changed:

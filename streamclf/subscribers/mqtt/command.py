@@ -9,18 +9,18 @@ import os
 import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
-from streamclf.client.subscription import subscribe
-from streamclf.events.positions import START, Position
+from streamclf.config.outlets import MqttConfig
+from streamclf.events.positions import Position
 from streamclf.events.types import Heartbeat, Lost
-from streamclf.runtime.signals import stop_on_signals
+from streamclf.net.broker_address import parse_broker
 from streamclf.runtime.stop_request import StopRequest
-from streamclf.subscribers.checkpoint import PositionFile
-from streamclf.subscribers.delivery import DeliveryLoop, Item, print_notice
-from streamclf.subscribers.mqtt.broker import Broker, client_id, import_paho, parse_broker
+from streamclf.subscribers.delivery import DeliveryLoop, Item
+from streamclf.subscribers.mqtt.broker import Broker, client_id, import_paho
 from streamclf.subscribers.mqtt.home_assistant import Topics
+from streamclf.subscribers.outlet_report import OutletReport
+from streamclf.subscribers.outlet_run import EventFilter, OutletRun
 
 _NAME = "mqtt"
 _MAX_BATCH = 100
@@ -28,37 +28,34 @@ _LINGER_S = 0.05
 _CLOCK_PERIOD_S = 60.0
 
 
-def run_mqtt(
-    endpoint: str,
-    broker_url: str,
-    *,
-    position: Path,
-    prefix: str = "streamclf",
-    discovery: bool = True,
-    every: bool = False,
-    from_start: bool = False,
-    seconds: float | None = None,
-) -> int:
-    """Publish events to `mqtt[s]://[user:password@]host[:port]` until SIGINT or SIGTERM; return the exit code.
+def deliver_to_mqtt(config: MqttConfig, run: OutletRun) -> None:
+    """Publish events to a broker until the run ends.
 
-    User and password may come from the environment instead: STREAMCLF_MQTT_USER, STREAMCLF_MQTT_PASSWORD. `every` also
-    publishes predictions, statuses and updates of actions. Without a position file, publishing starts with new events,
-    or, with `from_start`, with the oldest event in the journal. Raises `UsageError`, and `BusError` if the broker
-    refuses the connection.
+    Raises `UsageError`, `JournalError`, and `BusError` if the broker refuses the connection.
     """
     import_paho()
-    address = parse_broker(broker_url, os.environ)
-    stop = StopRequest(seconds)
-    with PositionFile(position, _NAME) as file, stop_on_signals(stop.request):
-        topics = Topics(prefix, discovery=discovery, every=every, memory=file.memory)
-        outlet = MqttOutlet(topics, Broker(address, client_id(prefix, position), topics.online(False)), stop)
-        after = file.position or (START if from_start else None)
+    address = parse_broker(config.broker, os.environ)
+    with run.open_position(_NAME) as file:
+        topics = Topics(
+            config.prefix, discovery=config.discovery, types=config.types, updates=config.updates, memory=file.memory
+        )
+        broker = Broker(address, client_id(config.prefix, file.path), topics.online(False), run.report)
+        outlet = MqttOutlet(topics, broker, run.stop, run.report)
+        after = file.position or run.begin
         try:
-            with subscribe(endpoint, replay=True, after=after) as events:
-                DeliveryLoop(events, outlet, file, max_batch=_MAX_BATCH, linger_s=_LINGER_S).run(stop)
+            # Labels and availability come from predictions and statuses, whatever `types` says.
+            with run.subscribe(streams=config.streams, types=None, after=after) as events:
+                DeliveryLoop(
+                    events,
+                    outlet,
+                    file,
+                    max_batch=_MAX_BATCH,
+                    linger_s=_LINGER_S,
+                    chosen=EventFilter(min_probability=config.min_probability),
+                    report=run.report,
+                ).run(run.stop)
         finally:
             outlet.close()
-    return 0
 
 
 class MqttOutlet:
@@ -67,8 +64,8 @@ class MqttOutlet:
     name = _NAME
     outcome = "delivered"
 
-    def __init__(self, topics: Topics, broker: Broker, stop: StopRequest) -> None:
-        self._topics, self._broker, self._stop = topics, broker, stop
+    def __init__(self, topics: Topics, broker: Broker, stop: StopRequest, report: OutletReport) -> None:
+        self._topics, self._broker, self._stop, self._report = topics, broker, stop, report
         self._clock = ServiceClock()
         self._is_online = False
         """Whether the service sends heartbeats."""
@@ -104,8 +101,8 @@ class MqttOutlet:
         """Publish that the service is offline, and disconnect."""
         self._broker.close(self._topics.online(False))
         if self._topics.unlisted:
-            print_notice(
-                _NAME, f"{self._topics.unlisted} events have no entity in Home Assistant: too many streams or labels"
+            self._report.notice(
+                f"{self._topics.unlisted} events have no entity in Home Assistant: too many streams or labels"
             )
 
 

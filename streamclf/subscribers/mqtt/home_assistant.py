@@ -6,7 +6,7 @@
     PREFIX/STREAM/active/LABEL         JSON, ON and OFF         retained
     PREFIX/STREAM/action               JSON, every start and end, as in the journal
     PREFIX/lost                        JSON, offsets that are lost
-    PREFIX/STREAM/prediction, status   JSON, with `every` only
+    PREFIX/STREAM/prediction, status   JSON, where `types` has them
 
 Retained topics describe the present, so an old event must not switch anything on when the outlet catches up after an
 outage: an event older than a minute goes to `action` only. A running action has an update each second, which switches
@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
 
 from streamclf import __version__
+from streamclf.config.outlets import MQTT_PREFIX, MQTT_PREFIX_RULE, EventType
 from streamclf.errors import UsageError
 from streamclf.events.types import Action, Lost, Prediction, Status, StreamEvent, format_event_time, published_json
 
@@ -32,7 +33,6 @@ DISCOVERY_PREFIX: Final = "homeassistant"
 MAX_STREAMS: Final = 1024
 MAX_LABELS: Final = 64
 """The limit of one stream. Each label becomes an entity in Home Assistant, which stays until the user removes it."""
-_PREFIX = re.compile(r"[A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64}){0,3}")
 _OUTSIDE_TOPIC = re.compile(r"[^A-Za-z0-9_-]")
 
 
@@ -63,12 +63,19 @@ class Topics:
     Raises `UsageError` for an invalid prefix or memory.
     """
 
-    def __init__(self, prefix: str, *, discovery: bool = True, every: bool = False, memory: dict[str, Any]) -> None:
-        if not _PREFIX.fullmatch(prefix):
-            raise UsageError(
-                f"prefix {prefix!r}: letters, digits, _ and -, in at most 4 levels of 64 characters, like streamclf"
-            )
-        self._prefix, self._discovery, self._every = prefix, discovery, every
+    def __init__(
+        self,
+        prefix: str,
+        *,
+        discovery: bool = True,
+        types: Collection[EventType] = frozenset({"action"}),
+        updates: bool = False,
+        memory: dict[str, Any],
+    ) -> None:
+        """Publish whole events of `types`, `update` events of actions only with `updates`."""
+        if not MQTT_PREFIX.fullmatch(prefix):
+            raise UsageError(f"prefix {prefix!r}: {MQTT_PREFIX_RULE}")
+        self._prefix, self._discovery, self._types, self._updates = prefix, discovery, frozenset(types), updates
         self._streams = _restore(memory)
         self.unlisted = 0
         """Events without an entity in Home Assistant, because there are too many streams or labels."""
@@ -120,8 +127,8 @@ class Topics:
         if stream is None and len(self._streams) < MAX_STREAMS:
             stream = self._streams[item.stream] = _PublishedStream()
             yield from self._describe_stream(item.stream)
-        is_start_or_end = isinstance(item, Action) and item.phase != "update"
-        if is_start_or_end or self._every:
+        is_update = isinstance(item, Action) and item.phase == "update"
+        if item.type in self._types and (self._updates or not is_update):
             yield MqttMessage(topic=f"{self._prefix}/{item.stream}/{item.type}", payload=published_json(item))
         if stream is None:
             self.unlisted += 1

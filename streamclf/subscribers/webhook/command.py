@@ -7,32 +7,30 @@ import hmac
 import os
 import random
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from logging import WARNING
 from pathlib import Path
-from typing import Any, Final, cast, get_args
+from typing import Any, Final
 
 import orjson
 
-from streamclf.client.receiver import Kind
-from streamclf.client.subscription import subscribe
-from streamclf.errors import JournalError, UsageError
-from streamclf.events.positions import START, Position
-from streamclf.events.types import Heartbeat, JournalledType, Lost, published_json
+from streamclf.config.outlets import WebhookConfig
+from streamclf.errors import JournalError
+from streamclf.events.positions import Position
+from streamclf.events.types import Heartbeat, Lost, published_json
 from streamclf.net.backoff import Backoff
-from streamclf.net.trusted_files import check_secrecy, read_key_file
-from streamclf.redact import register_secret
-from streamclf.runtime.signals import stop_on_signals
+from streamclf.net.http_target import Target, parse_target
+from streamclf.net.secret_files import read_secret
 from streamclf.runtime.stop_request import StopRequest
-from streamclf.subscribers.checkpoint import PositionFile
-from streamclf.subscribers.delivery import DeliveryLoop, Item, print_notice
-from streamclf.subscribers.webhook.http_post import Answer, Poster, Target, UnreachableError, parse_target
+from streamclf.subscribers.delivery import DeliveryLoop, Item
+from streamclf.subscribers.outlet_report import OutletReport
+from streamclf.subscribers.outlet_run import EventFilter, OutletRun
+from streamclf.subscribers.webhook.http_post import Answer, Poster, UnreachableError
 
-MAX_BATCH: Final = 1000
 MAX_DEAD_LETTER_BYTES: Final = 64 << 20
-MIN_SECRET_BYTES: Final = 16
-_MAX_SECRET_BYTES = 4096
 _NAME = "webhook"
 _LINGER_S = 0.25
 _MAX_NOTICES = 10
@@ -41,69 +39,34 @@ _RETRIED_STATUSES: Final = frozenset({408, 425, 429, *range(500, 600)})
 _ACCEPTED_STATUSES: Final = range(200, 300)
 
 
-def run_webhook(
-    endpoint: str,
-    url: str,
-    *,
-    position: Path,
-    secret_file: Path | None = None,
-    types: Collection[str] = ("action",),
-    streams: Collection[str] | None = None,
-    batch: int = 1,
-    from_start: bool = False,
-    seconds: float | None = None,
-) -> int:
-    """POST a service's events to `url` until SIGINT or SIGTERM, or for `seconds`; return the exit code.
+def deliver_to_webhook(config: WebhookConfig, run: OutletRun) -> None:
+    """Post events until the run ends.
 
-    A request holds one event, or with `batch` above 1 up to `batch` events as `{"v": 1, "events": [...]}`.
-    `secret_file` holds the key of the signature. Events that the receiver refuses for good go to
-    `<position>.dead.jsonl`. Without a position file, delivery starts with new events, or, with `from_start`, with the
-    oldest event in the journal. Raises `UsageError`, and `JournalError` where position or refused events cannot be
-    stored.
+    A request holds one event, or with `batch` above 1 up to `batch` events as `{"v": 1, "events": [...]}`. Events that
+    the receiver refuses for good go to `<position>.dead.jsonl`. Raises `UsageError`, and `JournalError` where position
+    or refused events cannot be stored.
     """
-    if not 1 <= batch <= MAX_BATCH:
-        raise UsageError(f"batch={batch}: 1 to {MAX_BATCH}")
-    kinds: set[Kind] = {"heartbeat", *(check_type(kind) for kind in types)}
-    target = parse_target(url)
-    secret = None if secret_file is None else read_secret(secret_file)
-    stop = StopRequest(seconds)
-    with PositionFile(position, _NAME) as file, stop_on_signals(stop.request):
-        poster = Poster(target, stop)
-        dead_letters = DeadLetters(position.with_name(position.name + ".dead.jsonl"))
-        outlet = WebhookOutlet(target, poster, dead_letters, stop, secret=secret, is_batched=batch > 1)
-        after = file.position or (START if from_start else None)
-        linger_s = _LINGER_S if batch > 1 else 0.0
-        try:
-            with subscribe(endpoint, streams=streams, types=kinds, replay=True, after=after) as events:
-                loop = DeliveryLoop(
-                    events, outlet, file, max_batch=batch, linger_s=linger_s, count_refused=lambda: outlet.refused
-                )
-                loop.run(stop)
-        finally:
-            poster.close()
-    return 0
-
-
-def check_type(kind: str) -> JournalledType:
-    """Return `kind` if it is a type of events in the journal. Raises `UsageError`."""
-    for known in get_args(JournalledType):
-        if kind == known:
-            return cast(JournalledType, known)
-    raise UsageError(f"type {kind!r}: one of {', '.join(get_args(JournalledType))}")
-
-
-def read_secret(path: Path) -> bytes:
-    """Read the key in `path`, without white space at its ends. Raises `UsageError`, also if others can read it."""
-    data, mode = read_key_file(path, max_bytes=_MAX_SECRET_BYTES + 64, remedy="give a file with the secret")
-    secret = data.strip()
-    if not MIN_SECRET_BYTES <= len(secret) <= _MAX_SECRET_BYTES:
-        raise UsageError(
-            f"{path}: a secret of {len(secret)} bytes; {MIN_SECRET_BYTES} to {_MAX_SECRET_BYTES}, "
-            "for example from: openssl rand -hex 32"
+    target = parse_target(config.url)
+    secret = None if config.secret is None else config.secret.encode()
+    if config.secret_file is not None:
+        secret = read_secret(config.secret_file)
+    with run.open_position(_NAME) as file, closing(Poster(target, run.stop)) as poster:
+        dead_letters = DeadLetters(file.path.with_name(file.path.name + ".dead.jsonl"))
+        outlet = WebhookOutlet(
+            target, poster, dead_letters, run.stop, secret=secret, is_batched=config.batch > 1, report=run.report
         )
-    check_secrecy(path, mode)
-    register_secret(secret.decode("utf-8", "replace"))
-    return secret
+        after = file.position or run.begin
+        with run.subscribe(streams=config.streams, types=config.types, after=after) as events:
+            DeliveryLoop(
+                events,
+                outlet,
+                file,
+                max_batch=config.batch,
+                linger_s=_LINGER_S if config.batch > 1 else 0.0,
+                count_refused=lambda: outlet.refused,
+                chosen=EventFilter(config.updates, config.min_probability),
+                report=run.report,
+            ).run(run.stop)
 
 
 def signature(secret: bytes, timestamp: int, body: bytes) -> str:
@@ -176,9 +139,11 @@ class WebhookOutlet:
         secret: bytes | None,
         is_batched: bool,
         rng: random.Random | None = None,
+        report: OutletReport | None = None,
     ) -> None:
         self._target, self._poster, self._dead_letters, self._stop = target, poster, dead_letters, stop
         self._secret, self._is_batched, self._rng = secret, is_batched, rng
+        self._report = report or OutletReport(_NAME)
         self.refused = 0
         """Events that the receiver refused for good. They are kept as dead letters, and do not count as delivered."""
         self._dead = 0
@@ -200,8 +165,9 @@ class WebhookOutlet:
         self._dead += 1
         self.refused += not isinstance(batch[0], Lost)
         if self._dead <= _MAX_NOTICES or self._dead % 100 == 0:
-            print_notice(
-                _NAME, f"{self._target}: {answer}: refused, kept in {self._dead_letters.path}, {self._dead} so far"
+            self._report.notice(
+                f"{self._target}: {answer}: refused, kept in {self._dead_letters.path}, {self._dead} so far",
+                WARNING,
             )
         return True
 
@@ -232,13 +198,17 @@ class WebhookOutlet:
             else:
                 if answer.status not in _RETRIED_STATUSES:
                     if attempts > 1:
-                        print_notice(_NAME, f"{self._target}: answers again, after {attempts} attempts")
+                        self._report.running()
+                        self._report.notice(f"{self._target}: answers again, after {attempts} attempts")
                     return answer
                 fault, wait_s = str(answer), answer.retry_after_s
+            if self._stop.is_requested:
+                break
+            self._report.waiting(f"{self._target}: {fault}")
             wait_s = max(backoff.next_s(), wait_s or 0.0)
             if attempts in (1, 10) or attempts % 100 == 0:
                 notice = f"{fault}; attempt {attempts}, again in {wait_s:.1f} s; nothing is lost"
-                print_notice(_NAME, f"{self._target}: {notice}")
+                self._report.notice(f"{self._target}: {notice}", WARNING)
             self._stop.wait(wait_s)
         return None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import http.client
 import math
@@ -12,16 +11,17 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from urllib.parse import SplitResult, parse_qsl, unquote, urljoin
+from urllib.parse import urljoin
 
 from engines.printable import printable
 from streamclf import __version__
-from streamclf.errors import StreamclfError, UsageError
-from streamclf.net.urls import UrlError, split_url
-from streamclf.redact import MASK, redact, register_secret, register_secrets
+from streamclf.errors import StreamclfError
+from streamclf.net.http_target import MIN_TOKEN_CHARS, Target
+from streamclf.net.urls import split_url
+from streamclf.redact import MASK, redact
 from streamclf.runtime.stop_request import StopRequest
 
 MAX_RETRY_AFTER_S = 3600.0
@@ -33,8 +33,6 @@ _POLL_S = 0.1
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_LOCATION_CHARS = 2048
 _MAX_SHOWN_CHARS = 300
-_MIN_TOKEN_CHARS = 16
-"""A name of this length in a path may be a token, as in the webhooks of Slack and Discord."""
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]+")
 
 
@@ -55,47 +53,6 @@ class Answer:
     def __str__(self) -> str:
         place = "" if self.location is None else f" to {self.location} (not followed)"
         return f"{self.status} {self.reason}{place}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """The address of a receiver. Its text leaves out path and query, which for many services are the secret."""
-
-    scheme: str
-    host: str
-    port: int
-    path: str = field(repr=False)
-    authorization: str | None = field(repr=False)
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
-
-
-def parse_target(url: str) -> Target:
-    """Parse an http or https URL. Raises `UsageError`, which shows no part of the URL."""
-    example = "http://host[:port]/path or https://…"
-    if url.partition(":")[0].lower() not in ("http", "https") or _UNPRINTABLE.search(url) or " " in url:
-        raise UsageError(f"the webhook's URL: no http or https, or a character that must be encoded; give {example}")
-    try:
-        parts = split_url(url, example=example)
-    except UrlError as error:
-        raise UsageError(f"the webhook's URL: {error}") from None
-    _register_secrets(parts)
-    authorization = None
-    if parts.username is not None:
-        user, password = unquote(parts.username), unquote(parts.password or "")
-        encoded = base64.b64encode(f"{user}:{password}".encode()).decode()
-        register_secret(password)
-        register_secret(encoded)
-        authorization = f"Basic {encoded}"
-    return Target(
-        scheme=parts.scheme,
-        host=parts.hostname or "",
-        port=parts.port or (443 if parts.scheme == "https" else 80),
-        path=(parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
-        authorization=authorization,
-    )
 
 
 class Poster:
@@ -189,15 +146,9 @@ def shown_location(target: Target, location: str) -> str:
         return "an invalid address"
     own = set(target.path.partition("?")[0].split("/"))
     segments = parts.path.split("/")
-    path = "/".join(MASK if len(each) >= _MIN_TOKEN_CHARS or (each and each in own) else each for each in segments)
+    path = "/".join(MASK if len(each) >= MIN_TOKEN_CHARS or (each and each in own) else each for each in segments)
     place = parts.netloc.rpartition("@")[2]
     return printable(redact(f"{parts.scheme}://{place}{path}" + ("?…" if parts.query else "")))[:_MAX_SHOWN_CHARS]
-
-
-def _register_secrets(parts: SplitResult) -> None:
-    """Mask the parts of the receiver's URL that may be secrets: long names in its path, and values of its query."""
-    values = [value for _, value in parse_qsl(parts.query)]
-    register_secrets(each for each in [*parts.path.split("/"), *values] if len(each) >= _MIN_TOKEN_CHARS)
 
 
 def _retry_after_s(text: str | None) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streamclf.errors import BusError
-from streamclf.net.endpoints import is_loopback, is_loopback_host, reachable_endpoint
+from streamclf.net.endpoints import is_loopback, is_loopback_host, local_endpoint, reachable_endpoint
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.3.2.1", "::1"])
@@ -31,3 +31,18 @@ def test_reachable_endpoint_has_the_used_host_and_the_named_port() -> None:
     assert reachable_endpoint("tcp://127.0.0.1:5556", "tcp://10.0.0.7:5555") == "tcp://10.0.0.7:5556"
     assert reachable_endpoint("tcp://0.0.0.0:5556", "tcp://[::1]:5555") == "tcp://[::1]:5556"
     assert reachable_endpoint("ipc:///run/replay", "tcp://10.0.0.7:5555") == "ipc:///run/replay"
+
+
+@pytest.mark.parametrize(
+    ("bound", "reached"),
+    [
+        ("tcp://0.0.0.0:5555", "tcp://127.0.0.1:5555"),
+        ("tcp://[::]:5555", "tcp://[::1]:5555"),
+        ("tcp://192.0.2.7:5555", "tcp://192.0.2.7:5555"),
+        ("ipc:///run/streamclf/events", "ipc:///run/streamclf/events"),
+    ],
+)
+def test_a_program_on_the_same_machine_reaches_an_endpoint_of_every_address_through_loopback(
+    bound: str, reached: str
+) -> None:
+    assert local_endpoint(bound) == reached

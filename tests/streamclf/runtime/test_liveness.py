@@ -135,7 +135,7 @@ def test_a_long_wait_keeps_beating_and_ends_with_the_request(
 def test_a_hung_child_is_found_although_its_other_threads_run(table: LivenessTable) -> None:
     row = table.claim()
     table.start(row, 60)
-    job = Job(link="ipc:///nowhere", liveness_fd=table.fd, liveness_row=row)
+    job = Job(liveness_fd=table.fd, liveness_row=row)
     process = subprocess.Popen(
         [sys.executable, "-c", HANGING_CHILD],
         stdin=subprocess.PIPE,

@@ -17,6 +17,7 @@ from streamclf.runtime.stop_request import StopRequest
 from streamclf.subscribers import delivery
 from streamclf.subscribers.checkpoint import PositionFile
 from streamclf.subscribers.delivery import DeliveryLoop, Item
+from streamclf.subscribers.outlet_run import EventFilter
 
 EPOCH = "9f" * 16
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=timezone.utc)
@@ -183,3 +184,29 @@ def test_a_silent_service_is_reported_once_and_so_is_its_return(
         "streamclf test: connected to tcp://test",
     ]
     assert [is_silent for _, is_silent in outlet.updates][-6:] == [True] * 4 + [False] * 2
+
+
+def test_events_that_the_filter_leaves_out_move_the_position(tmp_path: Path, clock: Clock) -> None:
+    stop, outlet = StopRequest(), RecordingOutlet()
+    with PositionFile(tmp_path / "p", "test") as file:
+        events: Any = FakeSubscription([action(1), action(2)], stop, clock)
+        chosen = EventFilter(min_probability=0.96)
+        DeliveryLoop(events, outlet, file, max_batch=2, linger_s=1.0, chosen=chosen).run(stop)
+        assert file.position == Position(EPOCH, 2)
+    assert outlet.batches == []
+
+
+def test_an_outlet_with_its_own_position_stores_one_behind_events_that_were_left_out(clock: Clock) -> None:
+    stop, outlet = StopRequest(), RecordingOutlet()
+    events: Any = FakeSubscription([action(1)], stop, clock)
+    DeliveryLoop(events, outlet, None, max_batch=2, linger_s=1.0, chosen=EventFilter(min_probability=0.96)).run(stop)
+    assert outlet.batches == [[]]
+    assert outlet.positions == [Position(EPOCH, 1)]
+
+
+def test_after_the_request_to_stop_events_that_arrive_are_still_delivered(clock: Clock) -> None:
+    stop, outlet = StopRequest(drain_s=3600.0), RecordingOutlet()
+    stop.request()
+    events: Any = FakeSubscription([action(1), heartbeat(3), action(2), action(3), None, action(4)], stop, clock)
+    DeliveryLoop(events, outlet, None, max_batch=1, linger_s=0.0).run(stop)
+    assert outlet.batches == [[1], [2], [3]]

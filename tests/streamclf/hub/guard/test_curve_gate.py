@@ -117,3 +117,16 @@ def test_endpoint_that_the_network_can_reach_needs_keys(tmp_path: Path, endpoint
     publisher.close()
     gate.close()
     context.term()
+
+
+def test_the_key_of_the_services_own_outlets_is_allowed_besides_the_list(tmp_path: Path) -> None:
+    allowed = tmp_path / "allowed"
+    allowed.mkdir()
+    own, _ = zmq.curve_keypair()
+    other, _ = zmq.curve_keypair()
+    allow = AllowList(allowed, own.decode())
+    assert allow.name_of(own)
+    assert allow.allows(own)
+    assert allow.name_of(other) is None
+    assert not allow.allows(other)
+    assert not AllowList(allowed).allows(own)

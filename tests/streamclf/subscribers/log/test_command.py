@@ -12,22 +12,23 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from support.hub_process import HubProcess, action, prediction, status, wait_until
+from support.outlets import log_of_everything
 
 from streamclf.errors import BusError
 from streamclf.events.drafts import Draft
 from streamclf.events.positions import Position
 from streamclf.events.types import Heartbeat
 from streamclf.producer.link import EventProducer
-from streamclf.runtime.stop_request import StopRequest
-from streamclf.subscribers.log.command import CatchUp, run_log
+from streamclf.subscribers.delivery import CatchUp
 from streamclf.subscribers.log.rotation import complete_files
+from streamclf.subscribers.outlet_command import run_outlet
 
 CHAOS_S = float(os.environ.get("STREAMCLF_CHAOS_S", "2.5"))
 """How long processes are killed at random; set it to 60 for a long run."""
@@ -42,12 +43,14 @@ def hub() -> Iterator[HubProcess]:
 def start_log(endpoint: str, output: Path) -> subprocess.Popen[bytes]:
     code = (
         "import sys; from pathlib import Path; from streamclf.client import stream_views\n"
-        "from streamclf.subscribers.log.command import CatchUp, run_log\n"
+        "from support.outlets import log_of_everything\n"
+        "from streamclf.subscribers.outlet_command import run_outlet\n"
         "stream_views.SERVICE_SILENT_S = 0.5\n"
-        "sys.exit(run_log(sys.argv[1], Path(sys.argv[2]), rotate=sys.argv[3:]))"
+        "sys.exit(run_outlet(sys.argv[1], log_of_everything(sys.argv[2], rotate=sys.argv[3:])))"
     )
     arguments = [sys.executable, "-c", code, endpoint, str(output), *rotation(output)]
-    return subprocess.Popen(arguments, stderr=subprocess.PIPE)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(arguments, stderr=subprocess.PIPE, env=env)
 
 
 def rotation(output: Path) -> list[str]:
@@ -124,7 +127,15 @@ def test_the_log_equals_the_journal_after_hub_and_logs_were_killed_at_random(hub
     assert link.dropped == {}
     for path, log in logs.items():
         end_log(log, signal.SIGKILL)
-        assert run_log(hub.events, path, once=True, seconds=60, rotate=rotation(path)) == 0
+        assert (
+            run_outlet(
+                hub.events,
+                log_of_everything(path, rotate=rotation(path)),
+                once=True,
+                seconds=60,
+            )
+            == 0
+        )
     assert hub.stop() == 0
     journal = journal_rows(hub.journal)
     assert len(journal) == posted
@@ -143,26 +154,29 @@ def test_the_log_reports_that_it_waits_for_a_service_and_ends_on_sigint(tmp_path
 
 
 def test_once_without_a_service_is_an_error_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streamclf.subscribers.log.command._ONCE_SILENCE_S", 0.2)
+    monkeypatch.setattr("streamclf.subscribers.outlet_command.ONCE_SILENCE_S", 0.2)
     with pytest.raises(BusError, match="is the service running"):
-        run_log("tcp://127.0.0.1:9", tmp_path / "events.db", once=True)
+        run_outlet("tcp://127.0.0.1:9", log_of_everything(tmp_path / "events.db"), once=True)
 
 
 def test_once_ends_at_the_head_of_the_first_heartbeat_or_of_a_new_journal() -> None:
-    stop = StopRequest()
     events: Any = SimpleNamespace(position=None)
-    catch_up = CatchUp(events, stop)
-    catch_up.update(heartbeat("ab" * 16, head=5))
+    catch_up = CatchUp(events)
+    assert not catch_up.update(heartbeat("ab" * 16, head=5))
     events.position = Position("ab" * 16, 4)
-    catch_up.update(heartbeat("ab" * 16, head=9))
-    assert not stop.is_set
-    catch_up.update(heartbeat("cd" * 16, head=2))
+    assert not catch_up.update(heartbeat("ab" * 16, head=9))
+    assert not catch_up.update(heartbeat("cd" * 16, head=2))
     events.position = Position("cd" * 16, 1)
-    catch_up.update(None)
-    assert not stop.is_set
+    assert not catch_up.update(None)
     events.position = Position("cd" * 16, 2)
-    catch_up.update(None)
-    assert stop.is_set
+    assert catch_up.update(None)
+
+
+def test_a_heartbeat_that_waited_in_a_queue_does_not_end_the_catching_up() -> None:
+    events: Any = SimpleNamespace(position=Position("ab" * 16, 5))
+    since = datetime.now(timezone.utc) + timedelta(seconds=60)
+    assert not CatchUp(events, since).update(heartbeat("ab" * 16, head=5))
+    assert CatchUp(events, since - timedelta(seconds=120)).update(heartbeat("ab" * 16, head=5))
 
 
 def heartbeat(epoch: str, head: int) -> Heartbeat:
@@ -176,7 +190,7 @@ def test_label_and_probability_are_columns(hub: HubProcess, tmp_path: Path) -> N
             link.post(draft)
         wait_until(lambda: link.unacknowledged == 0, "confirmation")
     output = tmp_path / "events.db"
-    assert run_log(hub.events, output, once=True) == 0
+    assert run_outlet(hub.events, log_of_everything(output), once=True) == 0
     with sqlite3.connect(output) as db:
         rows = db.execute("SELECT stream, type, label, probability FROM events ORDER BY id").fetchall()
     db.close()
@@ -196,7 +210,7 @@ def test_events_removed_by_retention_are_recorded_as_lost(hub: HubProcess, tmp_p
             wait_until(lambda: link.unacknowledged == 0, "confirmation")
             if upto == 5:
                 for output in outputs:
-                    assert run_log(hub.events, output, once=True) == 0
+                    assert run_outlet(hub.events, log_of_everything(output), once=True) == 0
     hub.stop()
     with sqlite3.connect(hub.journal) as db:
         db.execute("DELETE FROM events WHERE offset<=10")
@@ -204,7 +218,7 @@ def test_events_removed_by_retention_are_recorded_as_lost(hub: HubProcess, tmp_p
     hub.start()
     for output in outputs:
         for _ in range(2):
-            assert run_log(hub.events, output, once=True) == 0
+            assert run_outlet(hub.events, log_of_everything(output), once=True) == 0
     with sqlite3.connect(outputs[0]) as db:
         assert db.execute("SELECT first, last FROM lost").fetchall() == [(6, 10)]
         offsets = [row[0] for row in db.execute("SELECT offset FROM events ORDER BY id")]
@@ -220,8 +234,11 @@ def test_events_removed_by_retention_are_recorded_as_lost(hub: HubProcess, tmp_p
     [
         (["-o", "events.db", "--rotate", "1d"], "events.db: a SQLite log is one file"),
         (["-o", "events.jsonl", "--rotate", "often"], "rotate=often: give one size like 100MB"),
-        (["-o", "events.jsonl", "--keep", "3"], "keep=3: only together with --rotate"),
-        (["-o", "events.db", "--types", "action,pictures"], "type 'pictures': one of prediction, action, status"),
+        (["-o", "events.jsonl", "--keep", "3"], "keep=3: a number of files needs rotate"),
+        (
+            ["-o", "events.db", "--types", "action,pictures"],
+            "types.1: Input should be 'prediction', 'action' or 'status'",
+        ),
         (["-o", "events.csv"], "then export it with: streamclf query events.db -o events.csv"),
         (["-o", "events.xlsx"], "ends in .xlsx; give a name that ends in .db or .jsonl"),
     ],

@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamclf.config.log_file import Rotation
 from streamclf.errors import JournalError
 from streamclf.events.positions import Position
 from streamclf.events.types import Lost, Status, StreamEvent
 from streamclf.subscribers.log.jsonl import JsonlSink, line_of, position_of
-from streamclf.subscribers.log.rotation import Rotation, complete_files
+from streamclf.subscribers.log.rotation import complete_files
 
 EPOCH = "cd" * 16
 NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.hub_process import HubProcess, action, prediction, status
+from support.outlets import log_of_everything
 
 from streamclf.cli import _main
 from streamclf.errors import JournalError, UsageError
@@ -22,9 +23,9 @@ from streamclf.events.positions import Position
 from streamclf.events.types import Action, Prediction, Status, StreamEvent, Window
 from streamclf.producer.link import EventProducer
 from streamclf.subscribers.log import query
-from streamclf.subscribers.log.command import run_log
 from streamclf.subscribers.log.query import run_query
 from streamclf.subscribers.log.sinks import SqliteSink
+from streamclf.subscribers.outlet_command import run_outlet
 
 EPOCH = "9f" * 16
 NOW = datetime.now(timezone.utc)
@@ -176,7 +177,7 @@ def test_a_query_reads_a_log_that_is_being_written_and_cannot_write(
                 link.post(prediction(number=number))
             link.post(action("start"))
             link.post(status())
-        assert run_log(hub.events, path, once=True) == 0
+        assert run_outlet(hub.events, log_of_everything(path), once=True) == 0
     before = path.read_bytes()
     writer = sqlite3.connect(path, isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")  # as `streamclf log` does during a batch
@@ -199,7 +200,7 @@ def test_the_journal_of_a_running_service_is_queried_like_a_log(
                 link.post(prediction(number=number))
             link.post(action("start"))
             link.post(status())
-        assert run_log(hub.events, tmp_path / "events.db", once=True) == 0
+        assert run_outlet(hub.events, log_of_everything(tmp_path / "events.db"), once=True) == 0
         capsys.readouterr()
         for filters in ({}, {"label": "wave", "since": "1h"}, {"type": "status"}, {"min_p": 0.9}, {"until": "1h"}):
             assert found(capsys, hub.journal, **filters) == found(capsys, tmp_path / "events.db", **filters)  # type: ignore[arg-type]

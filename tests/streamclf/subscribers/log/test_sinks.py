@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 from support.hub_process import HubProcess
 
+from streamclf.config.log_file import Rotation
 from streamclf.errors import JournalError, UsageError
-from streamclf.subscribers.log.rotation import Rotation
+from streamclf.events.positions import Position
+from streamclf.events.types import Status
 from streamclf.subscribers.log.sinks import SqliteSink, open_sink
 
 
@@ -49,3 +53,22 @@ def test_files_of_other_programs_are_refused_and_unchanged(tmp_path: Path) -> No
 def test_the_journal_of_a_service_is_not_opened_as_a_log() -> None:
     with HubProcess() as hub, pytest.raises(JournalError, match="journal"):
         SqliteSink(hub.journal)
+
+
+def test_a_sqlite_log_removes_events_beyond_its_age(tmp_path: Path) -> None:
+    now = datetime.now(timezone.utc)
+
+    def event(offset: int, age: timedelta) -> Status:
+        return Status(stream="door", epoch="9f" * 16, offset=offset, previous=0, time=now - age, state="live")
+
+    sink = open_sink(tmp_path / "events.db", Rotation(keep_s=86400.0))
+    sink.write([event(1, timedelta(days=3)), event(2, timedelta(hours=1))], Position("9f" * 16, 2))
+    sink.write([event(3, timedelta(days=2)), event(4, timedelta(0))], Position("9f" * 16, 4))
+    sink.close()
+    with closing(sqlite3.connect(tmp_path / "events.db")) as db:
+        assert [row[0] for row in db.execute("SELECT offset FROM events ORDER BY id")] == [2, 4]
+
+
+def test_an_age_is_for_a_sqlite_log_only(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"keep is an age for a \.db log only"):
+        open_sink(tmp_path / "events.jsonl", Rotation(keep_s=86400.0))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
 from streamclf.client.stream_views import SERVICE_SILENT_S, ServiceView
+from streamclf.events.outlet_status import OutletStatus
 from streamclf.events.types import Heartbeat, Status
 from streamclf.subscribers.metrics.health import MAX_REASONS, STATUS_OVERDUE_S, HealthCheck
 
@@ -104,3 +106,14 @@ def test_the_number_of_reasons_is_limited() -> None:
     service.apply(heartbeat(), 100.0)
     found = reasons(HealthCheck(service, 60.0), 100.0)
     assert (len(found), found[-1]) == (MAX_REASONS + 1, "and 5 more")
+
+
+def test_a_parked_outlet_is_reported_and_a_waiting_one_is_not() -> None:
+    service = ServiceView()
+    health = HealthCheck(service, 60.0)
+    waiting = OutletStatus(state="waiting", reason="connection refused", since=NOW)
+    parked = OutletStatus(state="parked", reason="port in use", since=NOW)
+    service.apply(replace(heartbeat(), outlets={"mqtt": waiting, "metrics": parked}), 0.0)
+    assert reasons(health, 1.0) == ["outlet metrics: parked (port in use)"]
+    service.apply(heartbeat(), 1.0)
+    assert reasons(health, 1.0) == []

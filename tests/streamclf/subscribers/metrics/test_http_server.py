@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from streamclf.errors import BusError, UsageError
+from streamclf.net.secret_files import read_token
 from streamclf.subscribers.metrics import http_server
-from streamclf.subscribers.metrics.http_server import MAX_CONNECTIONS, PageServer, read_token
+from streamclf.subscribers.metrics.http_server import MAX_CONNECTIONS, PageServer
 
 TOKEN = "0123456789abcdef-to-read"
 
@@ -133,7 +134,7 @@ def test_a_port_in_use_and_a_short_token_are_errors_with_a_remedy(tmp_path: Path
     ):
         PageServer("127.0.0.1", int(server.address.rpartition(":")[2]), PAGES, None)
     (tmp_path / "token").write_text("short")
-    with pytest.raises(UsageError, match="a token of 5 characters; 16 to 4096"):
+    with pytest.raises(UsageError, match="a token of 5 bytes; 16 to 4096"):
         read_token(tmp_path / "token")
     (tmp_path / "token").write_text(TOKEN + "\n")
     (tmp_path / "token").chmod(0o644)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from streamclf.errors import UsageError
-from streamclf.subscribers.mqtt.broker import BrokerAddress, client_id, parse_broker
+from streamclf.net.broker_address import BrokerAddress, parse_broker
+from streamclf.subscribers.mqtt.broker import client_id
 
 
 @pytest.mark.parametrize(

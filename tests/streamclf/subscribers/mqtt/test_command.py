@@ -16,9 +16,11 @@ from support.mqtt_broker import MqttBroker
 from support.service import Service
 from support.short_silence import short_silence_program
 
+from streamclf.config.outlets import MqttConfig
 from streamclf.errors import UsageError
 from streamclf.producer.link import EventProducer
-from streamclf.subscribers.mqtt.command import ServiceClock, run_mqtt
+from streamclf.subscribers.mqtt.command import ServiceClock
+from streamclf.subscribers.outlet_command import run_outlet
 
 EPOCH = "9f" * 16
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=timezone.utc)
@@ -42,7 +44,7 @@ def test_the_fastest_heartbeat_gives_the_clock_of_the_service(monkeypatch: pytes
 def test_without_the_library_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "paho.mqtt", None)
     with pytest.raises(UsageError, match=r"pip install 'streamclf\[mqtt\]'"):
-        run_mqtt("tcp://127.0.0.1:1", "mqtt://127.0.0.1", position=tmp_path / "p")
+        run_outlet("tcp://127.0.0.1:1", MqttConfig(broker="mqtt://127.0.0.1"), position=tmp_path / "p")
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ def test_labels_are_published_when_they_change_and_actions_when_they_start_and_e
     assert [json.loads(payload).get("state") for _, payload, _ in off] == [None, "OFF"]
     assert messages(topics, status("live")) == []  # its prediction has shown that it is live
     assert messages(topics, status("frozen")) == [("home/cams/door/availability", "offline", True)]
-    every = Topics("streamclf", every=True, memory={})
+    every = Topics("streamclf", types=("prediction", "action", "status"), updates=True, memory={})
     assert [topic for topic, _, _ in messages(every, prediction("wave"), action("update"), status("live"))] == [
         "streamclf/door/prediction", "streamclf/door/availability", "streamclf/door/label",
         "streamclf/door/action", "streamclf/door/active/wave", "streamclf/door/status",

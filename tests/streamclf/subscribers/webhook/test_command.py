@@ -23,8 +23,11 @@ from support.receiver import Receiver, Request, Response
 from support.repository import ROOT
 from support.service import Service
 
+from streamclf.config.outlets import WebhookConfig, outlet_options
 from streamclf.errors import JournalError, UsageError
 from streamclf.events.types import Action, Lost
+from streamclf.net.http_target import parse_target
+from streamclf.net.secret_files import read_secret
 from streamclf.producer.link import EventProducer
 from streamclf.runtime.stop_request import StopRequest
 from streamclf.subscribers.webhook import command
@@ -33,12 +36,9 @@ from streamclf.subscribers.webhook.command import (
     RequestContent,
     WebhookBackoff,
     WebhookOutlet,
-    check_type,
-    read_secret,
-    run_webhook,
     signature,
 )
-from streamclf.subscribers.webhook.http_post import MAX_RETRY_AFTER_S, Answer, Poster, parse_target
+from streamclf.subscribers.webhook.http_post import MAX_RETRY_AFTER_S, Answer, Poster
 
 EPOCH = "9f" * 16
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=timezone.utc)
@@ -238,10 +238,10 @@ def test_an_invalid_argument_is_an_error_with_value_limit_and_remedy(tmp_path: P
     (tmp_path / "open").chmod(0o640)
     with pytest.raises(UsageError, match="mode 0640 lets others read the secret; chmod 600"):
         read_secret(tmp_path / "open")
-    with pytest.raises(UsageError, match="'heartbeat': one of prediction, action, status"):
-        check_type("heartbeat")
-    with pytest.raises(UsageError, match="batch=0: 1 to 1000"):
-        run_webhook("tcp://127.0.0.1:1", "http://h/", position=tmp_path / "p", batch=0)
+    with pytest.raises(UsageError, match=r"types.0: Input should be 'prediction', 'action' or 'status'"):
+        outlet_options(WebhookConfig, url="http://h/", types=["heartbeat"])
+    with pytest.raises(UsageError, match="batch: Input should be greater than or equal to 1"):
+        outlet_options(WebhookConfig, url="http://h/", batch=0)
 
 
 @pytest.fixture
@@ -323,7 +323,8 @@ def test_refused_events_do_not_count_as_delivered(
     tmp_path: Path, receiver: Receiver, hub: HubProcess, response: Response, reason: str
 ) -> None:
     receiver.answer = lambda request: response if request.json["at_s"] > 1 else Response(200)
-    with EventProducer(hub.link, "test") as link, start(hub, receiver.url, tmp_path, "--from-start") as outlet:
+    more = ("--from-start", "--updates")
+    with EventProducer(hub.link, "test") as link, start(hub, receiver.url, tmp_path, *more) as outlet:
         for phase, at_s in (("start", 1.0), ("update", 2.0), ("end", 3.0)):
             link.post(action(phase, at_s=at_s))
         receiver.wait_for(lambda: len(receiver.requests) == 3, "three requests")

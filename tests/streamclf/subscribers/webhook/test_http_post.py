@@ -9,8 +9,9 @@ import pytest
 from support.receiver import Receiver, Response
 
 from streamclf.errors import UsageError
+from streamclf.net.http_target import parse_target
 from streamclf.runtime.stop_request import StopRequest
-from streamclf.subscribers.webhook.http_post import Poster, UnreachableError, parse_target, shown_location
+from streamclf.subscribers.webhook.http_post import Poster, UnreachableError, shown_location
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from streamclf.config.log_file import Rotation, parse_rotation
 from streamclf.errors import UsageError
-from streamclf.subscribers.log.rotation import Rotation, parse_rotation
 
 
 @pytest.mark.parametrize(
@@ -13,10 +13,12 @@ from streamclf.subscribers.log.rotation import Rotation, parse_rotation
     [
         ([], None, Rotation()),
         (["100MB"], None, Rotation(max_bytes=100_000_000)),
+        ([], "90d", Rotation(keep_s=90 * 86400)),
+        (["1d"], "3", Rotation(max_age_s=86400, keep=3)),
         (["1d", "1.5KiB"], 4, Rotation(max_bytes=1536, max_age_s=86400, keep=4)),
     ],
 )
-def test_a_rotation_is_a_size_an_age_or_both(limits: list[str], keep: int | None, expected: Rotation) -> None:
+def test_a_rotation_is_a_size_an_age_or_both(limits: list[str], keep: int | str | None, expected: Rotation) -> None:
     assert parse_rotation(limits, keep) == expected
 
 
@@ -31,10 +33,13 @@ def test_a_rotation_is_a_size_an_age_or_both(limits: list[str], keep: int | None
         (["0KB"], None, "rotate=0KB: at least 1KB"),
         (["0s"], None, "rotate=0s: at least 1s"),
         (["99999999999GB"], None, "at most 10000GB"),
-        ([], 3, "keep=3: only together with --rotate"),
+        ([], 3, "keep=3: a number of files needs rotate"),
+        ([], "3 days", "keep=3 days: a number of files with rotate, or for a .db log an age like 90d"),
+        (["1d"], "90d", "keep=90d: a number of files with rotate"),
+        ([], "0s", "keep=0s: at least 1s"),
         (["1d"], 0, "keep=0: at least 1"),
     ],
 )
-def test_an_impossible_rotation_is_refused(limits: list[str], keep: int | None, message: str) -> None:
+def test_an_impossible_rotation_is_refused(limits: list[str], keep: int | str | None, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         parse_rotation(limits, keep)

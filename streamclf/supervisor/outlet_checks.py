@@ -1,0 +1,78 @@
+"""Check the outlets of a configuration before anything starts: streams, files, secrets and missing libraries."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from streamclf.config.outlets import LogConfig, MetricsConfig, MqttConfig, OutletConfig, OutletsConfig, WebhookConfig
+from streamclf.errors import ConfigError, UsageError
+from streamclf.net.broker_address import parse_broker
+from streamclf.net.endpoints import is_loopback_host
+from streamclf.net.secret_files import read_secret, read_token
+
+
+def outlet_paths(outlets: OutletsConfig) -> Iterator[tuple[str, Path]]:
+    """Yield each key of an outlet that holds the path of a file, and its value."""
+    for config in outlets.all:
+        for key in config.PATHS:
+            if (path := getattr(config, key)) is not None:
+                yield f"{_place(config)}.{key}", path
+
+
+def check_outlets(outlets: OutletsConfig, streams: Collection[str], journal: Path) -> None:
+    """Raise `ConfigError` that names the first key that cannot work."""
+    used: dict[object, str] = {journal.resolve(): "the journal"}
+    for config in outlets.all:
+        place = _place(config)
+        for stream in config.streams or ():
+            if stream not in streams:
+                raise ConfigError(f"{place}.streams: no stream {stream}; the configuration has {', '.join(streams)}")
+        receiver = _check(config, place)
+        if receiver is not None and used.setdefault(receiver, place) != place:
+            remedy = "another prefix" if isinstance(config, MqttConfig) else "another file"
+            raise ConfigError(f"{place}: {used[receiver]} has the same receiver; give {remedy}")
+
+
+def _check(config: OutletConfig, place: str) -> object:
+    """Check one outlet; return what no other outlet may write to, None if there is no such thing."""
+    match config:
+        case LogConfig():
+            _check_log(config.file, place)
+            return config.file.resolve()
+        case MqttConfig():
+            # Its parent package is looked up first, so the name alone would raise ModuleNotFoundError.
+            if importlib.util.find_spec("paho") is None:
+                raise ConfigError(f"{place}: needs paho-mqtt; install it with: pip install 'streamclf[mqtt]'")
+            return str(parse_broker(config.broker, os.environ)), config.prefix
+        case WebhookConfig() if config.secret_file is not None:
+            _check_secret_file(config.secret_file, f"{place}.secret_file", is_token=False)
+        case MetricsConfig():
+            if config.token_file is not None:
+                _check_secret_file(config.token_file, f"{place}.token_file", is_token=True)
+            elif config.token is None and not is_loopback_host(config.host):
+                raise ConfigError(
+                    f"{place}.host={config.host}: anybody in the network could read the pages; set token_file, or stay "
+                    "on 127.0.0.1"
+                )
+    return None
+
+
+def _check_secret_file(path: Path, place: str, *, is_token: bool) -> None:
+    try:
+        _ = read_token(path) if is_token else read_secret(path)
+    except UsageError as error:
+        raise ConfigError(f"{place}={error}") from None
+
+
+def _check_log(path: Path, place: str) -> None:
+    if not path.parent.is_dir():
+        raise ConfigError(f"{place}.file={path}: {path.parent} does not exist; create it first")
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ConfigError(f"{place}.file={path}: cannot be written; choose another place or change its permissions")
+
+
+def _place(config: OutletConfig) -> str:
+    return f"outlets.{config.KIND}" + (f"[{config.name}]" if config.name else "")
