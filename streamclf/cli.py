@@ -5,6 +5,7 @@ Heavy imports stay inside the commands, so that `streamclf --help` starts quickl
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -581,22 +582,44 @@ def keys(
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, 1 failed while running, 2 wrong usage or configuration.
+    """Run the command line and exit: 0 done, 1 failed while running, 2 wrong usage or configuration, 130 interrupted.
 
-    Every error that the project raises is one line on stderr.
+    Every error that the project raises is one line on stderr, and so is Ctrl-C.
     """
-    from streamclf.errors import OutputError
     from streamclf.redact import redact_uncaught_errors
+    from streamclf.runtime.interrupts import catch_interrupts, exit_interrupted, is_interrupted
     from streamclf.runtime.standard_streams import prepare_standard_streams
 
-    redact_uncaught_errors()
-    prepare_standard_streams()
-    code = _main(sys.argv[1:])
+    try:
+        redact_uncaught_errors()
+        prepare_standard_streams()
+        catch_interrupts(_command_name(sys.argv[1:]))
+        code = _run(sys.argv[1:])
+        if is_interrupted():  # a library has caught the exception
+            exit_interrupted()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    except BaseException:
+        if is_interrupted():
+            exit_interrupted()
+        raise
+    sys.exit(code)
+
+
+def _command_name(arguments: list[str]) -> str:
+    first = next((argument for argument in arguments if not argument.startswith("-")), None)
+    names = {info.name or (info.callback.__name__ if info.callback else "") for info in app.registered_commands}
+    return f"streamclf {first}" if first in names else "streamclf"
+
+
+def _run(arguments: list[str]) -> int:
+    from streamclf.errors import OutputError
+
+    code = _main(arguments)
     try:
         sys.stdout.flush()
     except OutputError as error:
         code = _print_error(error, code or 1)
-    sys.exit(code)
+    return code
 
 
 def _main(arguments: list[str]) -> int:
@@ -613,8 +636,6 @@ def _main(arguments: list[str]) -> int:
         return _print_error(error, 2)
     except (StreamclfError, EngineError) as error:
         return _print_error(error, 1)
-    except (KeyboardInterrupt, typer.Abort):
-        return 0
     except command_line_error as error:
         message: str = error.format_message()  # type: ignore[attr-defined]  # every version has it
         if type(error).__name__ == "NoArgsIsHelpError":

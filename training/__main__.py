@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+
+# Ctrl-C during the imports below ends the process at once, without a traceback. `run` sets another handler.
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import json
 import sys
 from pathlib import Path
@@ -13,6 +19,7 @@ from engines.backends.names import Precision
 from engines.printable import printable
 from streamclf.errors import OutputError
 from streamclf.redact import redact, redact_uncaught_errors
+from streamclf.runtime.interrupts import catch_interrupts, exit_interrupted, is_interrupted
 from streamclf.runtime.standard_streams import prepare_standard_streams
 from training.errors import RecipeError, RunError, TrainingError
 
@@ -257,15 +264,20 @@ def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
 
 
 def run() -> None:
-    """Run the command line; output that cannot be written is one line on stderr."""
-    prepare_standard_streams()
-    redact_uncaught_errors()
+    """Run the command line. Output that cannot be written is one line on stderr, and so is Ctrl-C (exit code 130)."""
     try:
+        prepare_standard_streams()
+        redact_uncaught_errors()
+        catch_interrupts("training")
         try:
             app()
         finally:
             sys.stdout.flush()
-    except OutputError as error:
+    except BaseException as error:
+        if is_interrupted():
+            exit_interrupted()
+        if not isinstance(error, OutputError):
+            raise
         print(f"training: {error}", file=sys.stderr)
         sys.exit(1)
 

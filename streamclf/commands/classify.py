@@ -22,6 +22,7 @@ from streamclf.commands.annotate import SUFFIXES, write_annotated
 from streamclf.errors import SourceError, UsageError
 from streamclf.redact import redact
 from streamclf.render.palette import label_hex
+from streamclf.runtime.interrupts import describe_work
 from streamclf.runtime.logs import configure_logging
 
 MAX_BATCH = 16
@@ -49,7 +50,8 @@ def run_classify(
     if output is not None:
         _check_output(output, files)
     engine = _open(model, hop=hop, backend=backend, precision=precision)
-    failed = 0
+    failed = done = 0
+    describe_work(lambda: f"{done} of {len(files)} files classified")
     try:
         for path in files:
             try:
@@ -63,6 +65,7 @@ def run_classify(
             if result.warning is not None:
                 print(f"streamclf: warning: {printable(result.warning)}", file=sys.stderr)
             _print_result(path, engine, result, as_json=as_json)
+            done += 1
     finally:
         engine.close()
     return 1 if failed else 0

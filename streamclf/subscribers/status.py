@@ -23,6 +23,8 @@ from streamclf.events.types import Action, Heartbeat, Prediction, Received, Stat
 from streamclf.render.terminal_table import LiveTable
 from streamclf.runtime.signals import stop_on_signals
 from streamclf.runtime.stop_request import StopRequest
+from streamclf.subscribers.outlet_report import OutletReport
+from streamclf.units import duration_text
 
 _REFRESH_HZ = 8
 _POLL_S = 0.25
@@ -58,7 +60,9 @@ def run_status(endpoint: str, *, as_json: bool = False, seconds: float | None = 
         for new in received:
             if _is_newer(new, snapshot.position):
                 table.apply(new)
+        began_s = time.monotonic()
         _follow(events, table, snapshot.position, console, StopRequest(seconds))
+    OutletReport("status").notice(f"shown for {duration_text(time.monotonic() - began_s)}")
     return 0
 
 

@@ -16,7 +16,6 @@ import cv2
 import numpy as np
 
 from engines.arrays import U8
-from engines.printable import printable
 from streamclf.client.stream_views import ServiceView, StreamView
 from streamclf.client.subscription import Subscription, subscribe
 from streamclf.errors import UsageError
@@ -25,6 +24,8 @@ from streamclf.render.film_writer import FilmWriter, fit
 from streamclf.render.overlay import OverlayState, draw
 from streamclf.runtime.signals import stop_on_signals
 from streamclf.runtime.stop_request import StopRequest
+from streamclf.subscribers.outlet_report import OutletReport
+from streamclf.units import duration_text
 
 __all__ = ["OverlayState", "PreviewWall", "draw", "run_watch"]
 
@@ -67,8 +68,8 @@ def run_watch(
                 break
         if windows:
             windows.close()
-        if film:
-            print(f"streamclf watch: {film.frames} frames written to {printable(record)}", file=sys.stderr)
+        shown_for = duration_text(time.monotonic() - began_s)
+        OutletReport("watch").notice(f"{film.frames} frames written to {record}" if film else f"shown for {shown_for}")
     return 0
 
 

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import cv2
 
+from streamclf.runtime.signals import without_interrupts
 from training.errors import DataError
 
 Job = TypeVar("Job")
@@ -34,7 +35,9 @@ def map_in_processes(
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_process) as pool:
         try:
-            yield from pool.map(function, jobs, chunksize=chunksize)
+            with without_interrupts():  # starts the processes, which import for seconds
+                results = pool.map(function, jobs, chunksize=chunksize)
+            yield from results
         except BrokenProcessPool as error:
             raise DataError(
                 "a process that decodes or renders clips ended; if memory ran out, lower data.workers, or else "

@@ -21,6 +21,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from engines.printable import printable
+from streamclf.runtime.interrupts import describe_work
+from streamclf.runtime.signals import without_interrupts
 from training.data.batches import Batch, TrainingBatches, ValidationBatches, WindowSampler, rank
 from training.data.dataset import ClipDataSet, DataSet
 from training.errors import RecipeError, RunError
@@ -141,6 +143,12 @@ def _train(recipe: Recipe, run: Path) -> dict[str, float]:
     # A second callback, because Lightning's `save_last` saves only with the best one: a killed run would resume there.
     newest = ModelCheckpoint(dirpath=run, filename=LAST_FILE.removesuffix(".ckpt"), enable_version_counter=False)
     trainer = _trainer(recipe, best, newest)
+    describe_work(
+        lambda: (
+            f"step {trainer.global_step} of {recipe.optimiser.steps}; the same command continues from the newest "
+            "checkpoint"
+        )
+    )
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         # Lightning warns of few loader processes on any machine, and of the folder that a killed run leaves.
@@ -248,8 +256,16 @@ def _trainer(recipe: Recipe, best: ModelCheckpoint, newest: ModelCheckpoint) -> 
     )
 
 
+class _Loader(DataLoader[Batch]):
+    """Start the loader's processes so that Ctrl-C does not interrupt their imports; the main process ends them."""
+
+    def __iter__(self) -> Any:
+        with without_interrupts():
+            return super().__iter__()
+
+
 def _loader(batches: TrainingBatches, num_workers: int) -> DataLoader[Batch]:
-    return DataLoader(
+    return _Loader(
         batches,
         batch_size=None,
         num_workers=num_workers,

@@ -1,0 +1,112 @@
+"""Ctrl-C at any moment ends a command with one line: no process of it prints a traceback, and none is left over."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.clips import write_clip
+
+from streamclf.runtime.interrupts import EXIT_INTERRUPTED
+
+DEADLINE_S = 30.0
+MOMENTS = 3
+LONGEST_S = 2.5
+KILLED = -signal.SIGINT
+"""The interpreter's own imports end by the signal itself. A shell reports 130, too."""
+
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("interrupts")
+    write_clip(made / "a.mp4", frames=500)
+    (made / "service.yaml").write_text(
+        f"streams:\n  yard: {{url: {made / 'a.mp4'}, loop: true}}\n  door: {{url: 'rtsp://127.0.0.1:9/live'}}\n"
+        "publish: {events: 'tcp://127.0.0.1:*', replay: 'tcp://127.0.0.1:*'}\n"
+    )
+    return made
+
+
+def moments(seed: str) -> Iterator[float]:
+    chance = random.Random(seed)
+    for number in range(MOMENTS):
+        yield LONGEST_S * (number + chance.random()) / MOMENTS
+
+
+def is_of_the_interpreter(traceback: str) -> bool:
+    """Return whether a traceback has no frame of ours.
+
+    Python itself is interrupted like this in its first tenths of a second; no program can prevent that.
+    """
+    return not re.search(r"/(streamclf|engines|training)/(?!__init__)\w+", traceback)
+
+
+def interrupt_at(seconds: float, arguments: list[str], folder: Path) -> tuple[int, str]:
+    """Send SIGINT to the command's process group; return its exit code and what it has printed on stderr."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    time.sleep(seconds)  # not a wait for an event: the moment is what the test varies
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGINT)
+    try:
+        _, errors = process.communicate(timeout=DEADLINE_S)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    with pytest.raises(ProcessLookupError):  # a child that lives on would be in this group
+        os.killpg(process.pid, 0)
+    return process.returncode, errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "last_line"),
+    [
+        (["streamclf", "run", "service.yaml"], r"ended after .*: asked by Ctrl-C or a signal"),
+        (["streamclf", "demo", "--headless"], "prediction"),
+        (["streamclf", "classify", *["a.mp4"] * 200], r"streamclf classify: interrupted; \d+ of 200 files classified"),
+        (["streamclf", "log", "tcp://127.0.0.1:9", "-o", "events.db"], "streamclf log: 0 events written to events.db"),
+        (
+            ["streamclf", "watch", "tcp://127.0.0.1:9", "--record", "w.mp4"],
+            "streamclf watch: 0 frames written to w.mp4",
+        ),
+        (["streamclf", "status", "tcp://127.0.0.1:9", "--timeout", "60"], "streamclf status: interrupted"),
+        (["streamclf", "metrics", "tcp://127.0.0.1:9", "--port", "0"], "streamclf metrics: 0 events counted"),
+        (["streamclf", "mqtt", "tcp://127.0.0.1:9", "mqtt://127.0.0.1:9"], "streamclf mqtt: 0 events delivered"),
+        (["streamclf", "webhook", "tcp://127.0.0.1:9", "http://127.0.0.1:9/"], "streamclf webhook: 0 events delivered"),
+        (["streamclf", "compile", "camera-events"], "streamclf compile: interrupted|golden clip"),
+        (["training", "train", "none.yaml"], "training: interrupted|none.yaml: cannot be read"),
+    ],
+    ids=lambda value: "-".join(value[:2]) if isinstance(value, list) else "",
+)
+def test_ctrl_c_never_shows_a_traceback(arguments: list[str], last_line: str, folder: Path, tmp_path: Path) -> None:
+    for number, seconds in enumerate(moments(" ".join(arguments[:2]))):
+        cwd = tmp_path / str(number)
+        cwd.mkdir()
+        for file in folder.iterdir():
+            (cwd / file.name).symlink_to(file)
+        code, errors = interrupt_at(seconds, arguments, cwd)
+        if code in (1, KILLED) and is_of_the_interpreter(errors):
+            continue
+        assert "Traceback" not in errors, (seconds, errors)
+        assert "Exception ignored" not in errors, (seconds, errors)
+        assert re.search(f"{last_line}|: interrupted$", errors.strip()), (seconds, code, errors)
+        assert code in (0, EXIT_INTERRUPTED, KILLED) or "none.yaml" in errors, (seconds, code, errors)
