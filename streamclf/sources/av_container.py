@@ -130,6 +130,15 @@ class AvContainer:
         self._skipper: PacketSkipper[Packet[Any]] = PacketSkipper(low_delay=low_delay)
         self._clock = None if self.is_endless and timeouts is not None else film_clock(self._container, self._stream)
         self._film_selector: FilmFrameSelector | None = None
+        self.last_byte = 0
+        """The place in the file where the packet begins that was read last."""
+        self.is_broken_off = False
+        """Whether a film ended because its data is invalid, after packets that could be read."""
+
+    @property
+    def format_name(self) -> str:
+        """FFmpeg's name of the format."""
+        return self._container.format.name
 
     @property
     def info(self) -> SourceInfo:
@@ -163,13 +172,18 @@ class AvContainer:
         """Media time at which the last frame of a film ends."""
         return 0 if self._clock is None else self._clock.end_ns
 
-    @property
-    def shortfall_s(self) -> tuple[float, float] | None:
-        """Return (declared, read) duration of a film that ended earlier than it declares, in seconds; else None."""
-        declared = None if self._clock is None else declared_ns(self._container, self._stream)
+    def shortfall_s(self, declared_by_file_ns: int | None, *, is_cut_off: bool) -> tuple[float, float] | None:
+        """Return (declared, read) duration of a film that ended earlier than it declares, in seconds; else None.
+
+        `declared_by_file_ns`: a duration that the file declares and FFmpeg does not report. `is_cut_off`: whether bytes
+        of the file are missing, so that a small difference matters, too.
+        """
+        declared = None if self._clock is None else declared_ns(self._container, self._stream, declared_by_file_ns)
         if self._clock is None or declared is None or self._clock.joined:
             return None
         length_ns, slack_ns = declared
+        if is_cut_off:
+            slack_ns = 0
         # The last picture may last as long as others, if the file does not say how long it lasts.
         is_short = length_ns - self._clock.end_ns > max(slack_ns, 2 * self._clock.longest_ns)
         return (length_ns / NS, self._clock.end_ns / NS) if is_short else None
@@ -319,6 +333,12 @@ class AvContainer:
                 demuxed = self._container.demux()  # no packet was held back: this was the first half of the time-out
                 continue
             except (av.error.FFmpegError, OSError, ValueError) as error:
+                if self._ends_film(error):
+                    self.is_broken_off = True
+                    flush: Packet[Any] = Packet()
+                    flush.stream = self._stream
+                    yield flush
+                    return
                 raise self._failure(error) from None
             if packet is None:
                 if self._replays is not None:
@@ -334,11 +354,17 @@ class AvContainer:
                 self._held_since = began
             waited_s = waited_s + took_s if is_held else 0.0
             is_video = packet.stream.index == self._stream.index
+            if packet.pos is not None:
+                self.last_byte = max(self.last_byte, packet.pos)
             replays = self._replays if is_video and packet.size else None
             if replays is not None and replays.is_replay(packet.pts, memoryview(packet), key=packet.is_keyframe):
                 self.stale += 1
                 is_video = False
             yield packet if is_video else None
+
+    def _ends_film(self, error: Exception) -> bool:
+        """Return whether data is invalid after frames of a film: they count, and so do those in the decoder."""
+        return self._timeouts is None and self.last_byte > 0 and isinstance(error, av.error.InvalidDataError)
 
     def _failure(self, error: Exception) -> SourceError:
         if self._replays is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from fractions import Fraction
 from typing import Any
@@ -25,8 +26,9 @@ RESTARTS = 0x200
 GUESSED_TIMES = frozenset({"avi"})
 """Formats without presentation times. FFmpeg derives them from decoding order, often wrongly if there are B frames."""
 
-DECLARING_FORMATS = frozenset({"mp4", "matroska", "flv"})
+DECLARING_FORMATS = frozenset({"mp4", "matroska", "flv", "mxf", "ivf"})
 """Formats that declare a duration, where FFmpeg reports it even if less is there. AVI is another one."""
+TAGGED_DURATION = re.compile(r"([0-9]{1,4}):([0-9]{1,2}):([0-9]{1,2}(?:\.[0-9]{1,9})?)\s*\Z")
 CUT_SHORT_NS = NS // 2
 """A film that ends earlier than declared by more than this is cut short."""
 
@@ -79,22 +81,27 @@ def film_clock(container: InputContainer, stream: VideoStream) -> FilmClock:
     )
 
 
-def declared_ns(container: InputContainer, stream: VideoStream) -> tuple[int, int] | None:
+def declared_ns(
+    container: InputContainer, stream: VideoStream, declared_by_file_ns: int | None = None
+) -> tuple[int, int] | None:
     """Return the declared duration of the video, and how much less of it is no sign that the file was cut short.
 
     None for formats that declare none: FFmpeg then estimates a duration from the data that is there.
+    `declared_by_file_ns`: a duration that the file declares and FFmpeg does not report.
     """
     names = set(container.format.name.split(","))
     if "avi" in names:  # FFmpeg reduces the duration of a file that is too short, but not the number of frames
         frames_ns = round(stream.frames * NS / stream.average_rate) if stream.average_rate else 0
         return (frames_ns, CUT_SHORT_NS) if frames_ns else None
-    if not names & DECLARING_FORMATS:
+    if declared_by_file_ns is None and not names & DECLARING_FORMATS:
         return None
     if stream.duration is not None:
         return to_ns(stream.duration, stream.time_base), CUT_SHORT_NS
-    if not container.duration or container.duration < 0:
+    if (tagged_ns := _tagged_ns(stream)) is not None:
+        return tagged_ns, CUT_SHORT_NS
+    whole_ns = declared_by_file_ns or (container.duration or 0) * 1000
+    if whole_ns <= 0:
         return None
-    whole_ns = container.duration * 1000
     is_alone = len(container.streams) == 1  # other streams may be longer than the video
     return whole_ns, CUT_SHORT_NS if is_alone else max(4 * CUT_SHORT_NS, whole_ns // 10)
 
@@ -111,6 +118,16 @@ def _rank(stream: VideoStream) -> tuple[int, int]:
     rate = stream.metadata.get("variant_bitrate", "")
     pixels = stream.codec_context.width * stream.codec_context.height
     return pixels, int(rate) if rate.isascii() and rate.isdigit() and len(rate) < 20 else 0
+
+
+def _tagged_ns(stream: VideoStream) -> int | None:
+    """Return the duration that a Matroska file has as a tag of this stream, such as "00:01:02.040000000"."""
+    for name in ("DURATION", "DURATION-eng"):
+        found = TAGGED_DURATION.match(stream.metadata.get(name, ""))
+        if found is not None:
+            hours, minutes, seconds = found.groups()
+            return round(((int(hours) * 60 + int(minutes)) * 60 + Fraction(seconds)) * NS)
+    return None
 
 
 def _has_decoder(stream: Any) -> bool:

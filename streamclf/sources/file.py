@@ -12,11 +12,12 @@ from pathlib import Path
 from streamclf.errors import SourceError
 from streamclf.sources.av_container import AvContainer
 from streamclf.sources.av_opening import ASSUMED_FPS
+from streamclf.sources.cut_off_files import asf_duration_ns, cut_off_reason
 from streamclf.sources.decoded_frame import DecodedFrame
 from streamclf.sources.frame import Frame, Source, SourceInfo
 from streamclf.sources.frame_skipping import FrameSelector, ShiftedFrameSelector
 from streamclf.sources.hw_decode import Decode, HardwareError, choose_device
-from streamclf.sources.joined_files import Part, joined_parts
+from streamclf.sources.joined_files import MAX_PARTS, Part, following_part, joined_parts
 from streamclf.sources.long_pictures import with_long_pictures
 from streamclf.sources.pacing import RealtimePacer
 from streamclf.sources.resize import FrameRenderer
@@ -80,13 +81,18 @@ class FileSource(Source):
 
     def _open(self, part: Part) -> AvContainer:
         is_whole = len(self._parts) == 1
-        # Without a whitelist, a playlist with the name of an .mp4 file could make FFmpeg fetch any URL.
-        return AvContainer(
-            f"file:{self._path}" if is_whole else f"subfile,,start,{part.start},end,{part.end},,:file:{self._path}",
-            shown=str(self._path),
-            options={"protocol_whitelist": "file,crypto,data" if is_whole else "subfile,file,crypto,data"},
-            hardware=choose_device(self._decode),
-        )
+        try:
+            # Without a whitelist, a playlist with the name of an .mp4 file could make FFmpeg fetch any URL.
+            return AvContainer(
+                f"file:{self._path}" if is_whole else f"subfile,,start,{part.start},end,{part.end},,:file:{self._path}",
+                shown=str(self._path),
+                options={"protocol_whitelist": "file,crypto,data" if is_whole else "subfile,file,crypto,data"},
+                hardware=choose_device(self._decode),
+            )
+        except SourceError:
+            if (reason := cut_off_reason(self._path, part)) is not None:
+                raise SourceError(f"{self._path}: {reason}") from None
+            raise
 
     def _read(self) -> Iterator[Frame]:
         yield from self._run(first_run=True)
@@ -117,11 +123,39 @@ class FileSource(Source):
                 self.warning = f"{error} (part {number + 1} of {len(self._parts)} films that the file joins)"
                 continue
             start_ns += self._container.end_ns
-            if (shortfall := self._container.shortfall_s) is not None and not self._stop.is_set():
-                self.warning = (
-                    f"{self._path}: cut short: it declares {shortfall[0]:.1f} s, {shortfall[1]:.1f} s of it could be "
-                    "read; copy or record it again"
-                )
+            if self._stop.is_set():
+                return
+            if number + 1 == len(self._parts) and (following := self._following_part(part)) is not None:
+                self._parts[-1:] = [Part(part.start, following.start), following]
+            elif (fault := self._fault(part)) is not None:
+                self.warning = f"{self._path}: {fault}"
+
+    def _following_part(self, part: Part) -> Part | None:
+        """Return the film after `part`, in formats where only reading `part` to its end shows that there is one."""
+        last = self._container.last_byte
+        if not last or len(self._parts) >= MAX_PARTS:
+            return None
+        return following_part(self._path, self._container.format_name, part.start + last)
+
+    def _fault(self, part: Part) -> str | None:
+        """Return why the part that was read to its end is not whole; None if it is."""
+        read_s = self._container.end_ns / NS
+        reason = cut_off_reason(self._path, part)
+        declared_ns = asf_duration_ns(self._path, part)
+        shortfall = self._container.shortfall_s(declared_ns, is_cut_off=reason is not None)
+        if shortfall is not None:
+            return (
+                f"cut short: it declares {shortfall[0]:.1f} s, {shortfall[1]:.1f} s of it could be read; copy or "
+                "record it again"
+            )
+        if self._container.is_broken_off:
+            return f"FFmpeg cannot read on after {read_s:.1f} s, because the data is invalid; copy or record it again"
+        if reason is not None:
+            return f"{reason} ({read_s:.1f} s of it could be read)"
+        if (count := self._container.undecodable) > 0:
+            packets = "1 packet" if count == 1 else f"{count} packets"
+            return f"damaged: {packets} could not be decoded; copy or record it again"
+        return None
 
     def _part_frames(self, part: Part, start_ns: int) -> Iterator[DecodedFrame]:
         while True:

@@ -68,7 +68,8 @@ class FilmClock:
     - MPEG's counter of 33 bits wraps around after 26.5 h: it is unwrapped.
     - AVI stores no presentation times. FFmpeg's guesses are wrong for most films with B frames.
     - Where the time stamps go back, another recording begins, and media time goes on.
-    - A frame without a time stamp, or with the same as the frame before it, follows after one frame interval.
+    - A frame without a time stamp, or with one that is no later than that of the frame before it, follows after one
+      frame interval.
     """
 
     def __init__(
@@ -165,7 +166,7 @@ class FilmClock:
         else:
             assert last_ns is not None
             media_ns = value_ns + self._offset_ns
-            if value_ns == shown_ns:
+            if shown_ns is not None and shown_ns - LATE_NS <= value_ns <= shown_ns:
                 media_ns = max(follows_ns, last_ns + 1)
             elif last_ns - media_ns > LATE_NS or media_ns - last_ns > self._longest_ns(last_ns):
                 media_ns, self.joined = follows_ns, True

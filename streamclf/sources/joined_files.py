@@ -1,4 +1,4 @@
-"""Find the parts of a file that joins MP4 or Matroska films, as `cat` does: FFmpeg reads only the first ones."""
+"""Find the parts of a file that joins films, as `cat` does: FFmpeg reads only the first one in most formats."""
 
 from __future__ import annotations
 
@@ -10,6 +10,18 @@ SEGMENT: Final = b"\x18\x53\x80\x67"
 MAX_ELEMENTS: Final = 100_000
 """A fragmented MP4 has two boxes for each second or so. Beyond this, the rest of the file is one part."""
 MAX_PARTS: Final = 1000
+HEADS: Final = {
+    "asf": b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c",
+    "flv": b"FLV\x01",
+    "ivf": b"DKIF\0\0\x20\0",
+    "yuv4mpegpipe": b"YUV4MPEG2 ",
+}
+"""The first bytes of a film, by FFmpeg's name of the format. In these formats only the frames give the place of the
+next film, so that it is searched for after the last frame that FFmpeg has read."""
+READ_BYTES: Final = 1 << 20
+HEADER_BYTES: Final = 4096
+VIDEO_FORMAT_BYTES: Final = 8 + 20
+"""The length of a chunk "strf", up to the size and the codec."""
 
 
 class Part(NamedTuple):
@@ -24,9 +36,57 @@ def joined_parts(path: Path) -> list[Part]:
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(8)
-        starts = _matroska(file, size) if head[:4] == EBML else _mp4(file, size) if head[4:8] == b"ftyp" else [0]
+        if head[:4] == EBML:
+            starts = _matroska(file, size)
+        elif head[:4] == b"RIFF":
+            starts = _avi(file, size)
+        else:
+            starts = _mp4(file, size) if head[4:8] == b"ftyp" else [0]
     starts = starts[:MAX_PARTS]
     return [Part(start, end) for start, end in zip(starts, [*starts[1:], size], strict=True)]
+
+
+def following_part(path: Path, format_name: str, after: int) -> Part | None:
+    """Return the film that begins at the byte `after` or later; None if there is none.
+
+    `format_name`: FFmpeg's name of the format, for instance "flv".
+    """
+    mark = HEADS.get(format_name)
+    if mark is None:
+        return None
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        at = after
+        while at < size:
+            file.seek(at)
+            place = file.read(READ_BYTES + len(mark) - 1).find(mark)
+            if place >= 0:
+                return Part(at + place, size)
+            at += READ_BYTES
+    return None
+
+
+def _avi(file: IO[bytes], size: int) -> list[int]:
+    """Return where films of another video format begin: FFmpeg reads on through films of the same one.
+
+    A film is a RIFF chunk "AVI ", and chunks "AVIX" if it is long (OpenDML).
+    """
+    starts: list[int] = []
+    at, before = 0, b""
+    while at + 12 <= size and len(starts) < MAX_PARTS:
+        file.seek(at)
+        head = file.read(HEADER_BYTES)
+        if head[:4] != b"RIFF" or head[8:12] not in (b"AVI ", b"AVIX"):
+            break
+        if head[8:12] == b"AVI ":
+            video = head[max(0, head.find(b"vids")) :]
+            found = video[video.find(b"strf") :][:VIDEO_FORMAT_BYTES]
+            if not starts or found != before:
+                starts.append(at)
+            before = found
+        length = int.from_bytes(head[4:8], "little")
+        at += 8 + length + length % 2
+    return starts or [0]
 
 
 def _mp4(file: IO[bytes], size: int) -> list[int]:
@@ -55,18 +115,34 @@ def _matroska(file: IO[bytes], size: int) -> list[int]:
     starts: list[int] = []
     at = 0
     while at + 12 <= size and len(starts) < MAX_PARTS:
-        file.seek(at)
-        head = file.read(12)
-        segment = at + 4 + _vint_bytes(head[4]) + _vint(head[4:]) if head[:4] == EBML else size
-        file.seek(segment)
-        body = file.read(12)
-        if len(body) < 12 or body[:4] != SEGMENT:
+        end = segment_end(file, at)
+        if end is None:
             break
         starts.append(at)
-        if not _vint(body[4:]) + 1 & (1 << 7 * _vint_bytes(body[4])) - 1:
+        if end == at:
             break  # a recording of unknown length
-        at = segment + 4 + _vint_bytes(body[4]) + _vint(body[4:])
+        at = end
     return starts or [0]
+
+
+def segment_end(file: IO[bytes], start: int) -> int | None:
+    """Return where the Matroska film that begins at `start` ends, as it declares.
+
+    Returns `start` if the film has no known length, and None if none begins there.
+    """
+    file.seek(start)
+    head = file.read(12)
+    if len(head) < 12 or head[:4] != EBML:
+        return None
+    segment = start + 4 + _vint_bytes(head[4]) + _vint(head[4:])
+    file.seek(segment)
+    body = file.read(12)
+    if len(body) < 12 or body[:4] != SEGMENT:
+        return None
+    width, length = _vint_bytes(body[4]), _vint(body[4:])
+    if not length + 1 & (1 << 7 * width) - 1:
+        return start
+    return segment + 4 + width + length
 
 
 def _vint_bytes(first: int) -> int:

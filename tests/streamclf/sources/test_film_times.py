@@ -188,3 +188,33 @@ def test_a_jump_within_the_declared_duration_is_a_long_picture(tmp_path: Path) -
     first, *held = frames[:-2]
     assert len(held) == 35_999
     assert all(frame.image is first.image and frame.repeated for frame in held)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("f.flv", "flv1"), ("f.wmv", "wmv2"), ("f.ivf", "libvpx")])
+def test_all_recordings_of_a_file_are_read(tmp_path: Path, name: str, codec: str) -> None:
+    first = write_clip(tmp_path / name, codec=codec, options={}, frames=50)
+    second = write_clip(tmp_path / f"second_{name}", codec=codec, options={}, frames=25, first=50)
+    joined = tmp_path / f"joined{first.suffix}"
+    joined.write_bytes(first.read_bytes() + second.read_bytes() + second.read_bytes())
+    frames = frames_of(joined)
+    assert numbers(frames) == [*range(75), *range(50, 75)]
+    assert in_ms(frames) == [40 * number for number in range(100)]
+
+
+def test_joined_avi_files_may_have_different_codecs(tmp_path: Path) -> None:
+    first = write_clip(tmp_path / "a.avi", options=FLAT, frames=50)
+    second = write_clip(tmp_path / "b.avi", codec="mpeg4", options={}, frames=25, first=50)
+    joined = tmp_path / "joined.avi"
+    joined.write_bytes(first.read_bytes() + second.read_bytes())
+    frames = frames_of(joined)
+    assert numbers(frames) == [*range(75)]
+    assert in_ms(frames) == [40 * number for number in range(75)]
+
+
+def test_time_stamps_that_stand_still_at_an_earlier_time_do_not_stop_time(tmp_path: Path) -> None:
+    source = write_clip(tmp_path / "source.mp4", options=FLAT)
+    film = remux(source, tmp_path / "film.mkv", lambda number, at: at if number < 30 else 1080)
+    frames = frames_of(film)
+    assert numbers(frames) == list(range(50))
+    times = in_ms(frames)
+    assert all(after - before == 40 for before, after in zip(times[-18:], times[-17:], strict=False))
