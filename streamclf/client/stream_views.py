@@ -76,6 +76,11 @@ class StreamView:
         return self.status.reason if self.status else None
 
     @property
+    def note(self) -> str | None:
+        """The note in the last status: a property of the source that a user should know."""
+        return self.status.note if self.status else None
+
+    @property
     def hop(self) -> int | None:
         """Chunks between two predictions, where the stream is adaptive."""
         return self.status.hop if self.status else None

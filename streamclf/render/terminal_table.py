@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Mapping
 from typing import Final
 
 from rich.console import Group, RenderableType
@@ -21,6 +22,7 @@ HISTORY = 48
 """Predictions in the timeline of a stream, one column each."""
 MAX_CHANGES = 6
 MAX_LABELS = 7
+MAX_EXPLANATIONS = 8
 BAR_CELLS = 20
 LABEL_CELLS = 40
 """Longer labels are cut, so that the other columns keep their width."""
@@ -50,7 +52,7 @@ class LiveTable:
         self.service.apply(event, time.monotonic() - age_s)
 
     def render(self) -> RenderableType:
-        """Return the table, the probabilities if there is one stream, and the latest changes."""
+        """Return the table, the probabilities if there is one stream, reasons and notes, and the latest changes."""
         streams = self.service.streams
         parts: list[RenderableType] = [self._table()]
         if len(streams) == 1:
@@ -58,6 +60,8 @@ class LiveTable:
             parts.append(_probabilities(view))
         if self.service.outlets:
             parts += [Text(""), self._outlet_table()]
+        if explanations := _explanations(streams):
+            parts += [Text(""), *explanations]
         if self._changes:
             parts += [Text(""), *self._changes]
         return Panel(
@@ -141,6 +145,20 @@ def short_age(seconds: float) -> str:
         if seconds < limit:
             return f"{max(0.0, seconds):.1f} s" if limit == 10 else f"{seconds / size:.0f} {unit}"
     return f"{seconds / 86400:.0f} d"
+
+
+def _explanations(streams: Mapping[str, StreamView]) -> list[Text]:
+    """Write out the reasons and notes of the streams: the column for them is narrow."""
+    lines = [
+        Text.assemble((f"{stream}  ", "bold"), (printable(text), "dim"))
+        for stream, view in sorted(streams.items())
+        for text in (view.reason if view.state != "live" else None, view.note)
+        if text
+    ]
+    left_out = len(lines) - MAX_EXPLANATIONS
+    if left_out > 0:
+        lines[MAX_EXPLANATIONS:] = [Text(f"and {left_out} more: streamclf status ENDPOINT --json", "dim")]
+    return lines
 
 
 def _timeline(view: StreamView) -> Text:

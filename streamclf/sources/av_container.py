@@ -25,6 +25,7 @@ from streamclf.sources.failure_messages import (
     TLS_FAILURE,
     Timeouts,
     error_message,
+    no_film_frame_message,
     no_frame_message,
     no_key_frame_message,
     timeout_message,
@@ -225,10 +226,7 @@ class AvContainer:
         yield from map(self._skipped_frame, self._skipper.pop_skipped())
         if not count and not self.stale:
             self._fail_if_hardware("it decoded no frame")
-            raise SourceError(
-                f"{self._shown}: no frame could be decoded ({self.info.codec}, {self.undecodable} broken "
-                "packets); the video is damaged or cut off: play it elsewhere or copy it again"
-            )
+            raise SourceError(f"{self._shown}: {no_film_frame_message(self.info.codec, self.undecodable)}")
 
     def _packets_to_decode(self, packet: Packet[Any]) -> Sequence[Packet[Any]]:
         """Return the packets to decode, now that `packet` has arrived."""

@@ -67,6 +67,19 @@ def no_frame_message(waited_s: float, undecodable: int) -> str:
     )
 
 
+def no_film_frame_message(codec: str, undecodable: int) -> str:
+    """Explain that no frame of a film could be decoded."""
+    if codec == "rawvideo" and undecodable:
+        return (
+            "the file does not name the codec of its video, so that FFmpeg takes it for uncompressed images; write it "
+            "again as MP4 or Matroska from the original (AVI has no name for H.265, for instance)"
+        )
+    return (
+        f"no frame could be decoded ({codec}, {undecodable} broken packets); the video is damaged or cut off: play it "
+        "elsewhere or copy it again"
+    )
+
+
 def error_message(error: Exception, *, opening: bool) -> str:
     """Explain an error of FFmpeg, without its own text, which may contain a password."""
     for kind, text in REASONS.items():

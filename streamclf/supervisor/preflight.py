@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -57,9 +58,18 @@ def _paths_of(config: ServiceConfig) -> Iterator[tuple[str, object]]:
 
 def _check_length(key: str, path: object) -> None:
     """Raise `ConfigError` for a path that the file system cannot have, of which the checks below would stop."""
-    if path is not None and max(len(part) for part in os.fsencode(str(path)).split(b"/")) > MAX_NAME_BYTES:
+    if path is None:
+        return
+    try:
+        encoded = os.fsencode(str(path))
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"{key}={path}: file names have the encoding {sys.getfilesystemencoding()} here, which lacks a character "
+            "of it; set PYTHONUTF8=1 or LC_ALL=C.UTF-8"
+        ) from None
+    if max(len(part) for part in encoded.split(b"/")) > MAX_NAME_BYTES:
         raise ConfigError(f"{key}: a file name of more than {MAX_NAME_BYTES} bytes; shorten it")
-    if path is not None and len(os.fsencode(str(path))) > MAX_PATH_BYTES:
+    if len(encoded) > MAX_PATH_BYTES:
         raise ConfigError(f"{key}: a path of more than {MAX_PATH_BYTES} bytes; shorten it")
 
 

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from engines.printable import printable
+from streamclf.errors import SourceError
+from streamclf.sources.file import is_animated_webp
 from streamclf.sources.images import natural_key
 from training.data.clips import SPLITS, Row
 from training.data.file_names import VIDEO_SUFFIXES, as_label, is_system_file
@@ -80,7 +82,8 @@ class FolderScan:
             if self._files > MAX_FILES:
                 raise DataError(f"{printable(self.root)}: over {MAX_FILES} files; give a folder of clips only")
             is_folder = _is_folder(entry)
-            is_clip = PurePosixPath(entry.name).suffix.lower() in VIDEO_SUFFIXES
+            suffix = PurePosixPath(entry.name).suffix.lower()
+            is_clip = suffix in VIDEO_SUFFIXES or (suffix == ".webp" and _is_animated(path))
             if is_system_file(entry.name):
                 self.hidden += is_folder or is_clip
             elif is_folder:
@@ -88,7 +91,7 @@ class FolderScan:
             elif is_clip:
                 clips.append(path)
             else:
-                self.others[PurePosixPath(entry.name).suffix.lower() or "without suffix"] += 1
+                self.others[suffix or "without suffix"] += 1
                 if len(self.other_names) < MAX_SHOWN + 1:
                     self.other_names.append(str(path.relative_to(self.root)))
         return folders, clips
@@ -250,6 +253,13 @@ def _identity(folder: Path) -> tuple[int, int]:
     except OSError as error:
         raise DataError(f"{printable(folder)}: cannot be read ({error.strerror})") from error
     return status.st_dev, status.st_ino
+
+
+def _is_animated(path: Path) -> bool:
+    try:
+        return is_animated_webp(path)
+    except (SourceError, OSError):
+        return False
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

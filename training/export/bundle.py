@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,7 @@ def export_run(
     labels = run_labels(run, recipe)
     check_exportable(recipe, labels)
     torch.set_num_threads(recipe.threads)
-    if unknown := set(biases or {}) - set(labels):
-        raise RunError(f"bias for {min(unknown)!r}: no such label; there are {', '.join(labels)}")
+    biases = biases_by_label(biases or {}, labels)
     if figures is not None and not recipe.data.has_benchmark:
         raise RunError(f"--figures {figures}: only for camera-events; other cards contain the run's own figures")
     calibration, metrics = "none.", _read_metrics(run)
@@ -74,6 +74,15 @@ def export_run(
     golden = choose_golden_window(model, islice(_golden_candidates(recipe), CANDIDATES))
     fields = spec_fields(recipe, labels, spec_metrics)
     return export_bundle(model, fields=fields, golden=golden, card=card, path=path)
+
+
+def biases_by_label(biases: Mapping[str, float], labels: Sequence[str]) -> dict[str, float]:
+    """Return `biases` by the model's labels, whose accents may be in another form (NFC, NFD)."""
+    own = {unicodedata.normalize("NFC", label): label for label in labels}
+    named = {unicodedata.normalize("NFC", name): value for name, value in biases.items()}
+    if unknown := set(named) - set(own):
+        raise RunError(f"bias for {min(unknown)!r}: no such label; there are {', '.join(labels)}")
+    return {own[name]: value for name, value in named.items()}
 
 
 def last_bias(model: ClipModel, labels: int) -> torch.Tensor:

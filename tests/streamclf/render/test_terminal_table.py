@@ -91,3 +91,24 @@ def test_changes_of_label_state_and_actions_are_listed_unless_they_are_old() -> 
     assert text.count("0.90 at 1.0 s") == 1
     assert text.count("fall start") == text.count("fall end") == 1
     assert "fall update" not in text
+
+
+def test_reasons_and_notes_are_written_out_below_the_table() -> None:
+    table = LiveTable("streamclf status")
+    reason = "/films/a.mp4: cut off, or its recording was not finished: its index (moov) is missing; copy it again"
+    table.apply(Status(stream="film", state="offline", reason=reason, **COMMON), age_s=1)
+    table.apply(
+        Status(stream="door", state="live", note="time stamps stand still: frames have their arrival", **COMMON)
+    )
+    text = " ".join(text_of(table, 80).replace("│", " ").split())
+    assert f"film {reason}" in text
+    assert "door time stamps stand still: frames have their arrival" in text
+
+
+def test_a_long_list_of_reasons_is_cut() -> None:
+    table = LiveTable("streamclf status")
+    for number in range(30):
+        table.apply(Status(stream=f"s{number:02}", state="offline", reason="refused", **COMMON), age_s=1)
+    text = text_of(table, 80)
+    assert "s07  refused" in text
+    assert "and 22 more" in text

@@ -118,3 +118,10 @@ def test_packets_that_cannot_be_decoded_give_a_warning(tmp_path: Path) -> None:
     assert count == 48
     assert warning is not None
     assert "damaged: 2 packets could not be decoded" in warning
+
+
+def test_a_film_that_names_no_codec_is_not_called_damaged(tmp_path: Path) -> None:
+    film = write_clip(tmp_path / "f.avi", options=X264, **SMALL)
+    film.write_bytes(film.read_bytes().replace(b"H264", bytes(4)))
+    with pytest.raises(SourceError, match="the file does not name the codec of its video, so that FFmpeg takes it"):
+        read(film)

@@ -48,6 +48,18 @@ def test_a_file_url_is_decoded_and_a_path_is_not(tmp_path: Path, url: str, name:
     assert type(stream).model_validate_json(stream.model_dump_json()).file_path == path, "as in a capture's job"
 
 
+@pytest.mark.parametrize("value", ["url: caf\u00e9.mp4", "images: caf\u00e9, fps: 4"])
+def test_a_path_that_the_encoding_of_file_names_lacks_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    config = load_config(write(tmp_path, f"streams: {{a: {{{value}}}}}"))
+    monkeypatch.setattr(os, "fsencode", lambda text: text.encode("ascii", "surrogateescape"))  # as with LC_ALL=POSIX
+    with pytest.raises(
+        ConfigError, match=r"streams\.a\.(url|images)=.*file names have the encoding .*; set PYTHONUTF8"
+    ):
+        preflight(config)
+
+
 @pytest.mark.parametrize("url", ["file://server/a.mp4", "file://a.mp4", "file://user:Hidden9@host/a.mp4", "FILE://"])
 def test_a_file_url_with_a_host_is_refused(tmp_path: Path, url: str) -> None:
     with pytest.raises(ConfigError, match=r"streams\.a\.url: a file URL is file:///ABSOLUTE/PATH") as error:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from training.data.clip_lists import read_rows
 from training.errors import DataError
@@ -135,3 +136,10 @@ def test_folder_that_cannot_be_a_label_is_named_with_escapes(tmp_path: Path) -> 
 def test_path_that_is_too_long_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         read_rows(tmp_path / ("x" * 300))
+
+
+def test_an_animated_webp_image_is_a_clip_and_another_one_is_not(tmp_path: Path) -> None:
+    touch(tmp_path, "still/1.mp4", "still/preview.webp", "wave/preview.webp")
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "wave/1.WEBP", save_all=True, append_images=frames[1:], duration=100)
+    assert found(tmp_path) == [("still/1.mp4", "still", ""), ("wave/1.WEBP", "wave", "")]
