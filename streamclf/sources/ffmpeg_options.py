@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
-
 RTSP_OPTIONS = {
     # With the default probing the first frame takes a second, and fflags=nobuffer would lose the first key frame.
     "probesize": "32",
@@ -12,7 +10,7 @@ RTSP_OPTIONS = {
     "allowed_media_types": "video",
     "max_delay": "200000",  # microseconds to wait for a reordered UDP packet
     "buffer_size": "2097152",  # a key frame's burst of UDP packets must fit into the socket
-    "protocol_whitelist": "rtsp,rtsps,rtp,srtp,udp,tcp,tls,crypto",
+    "protocol_whitelist": "rtsp,rtp,srtp,udp,tcp,crypto",
 }
 TRANSPORTS = {
     # A camera drops packets over TCP, too. FFmpeg detects gaps only with a reorder queue, of 2 packets at least.
@@ -29,11 +27,3 @@ HTTP_OPTIONS = {
     "extension_picky": "0",
     "http_multiple": "0",  # request a segment when it is read: the log line of the request marks its begin
 }
-
-
-def tls_options(tls_ca: str | None, tls_verify: bool) -> dict[str, str]:
-    """Return FFmpeg's TLS options: by default it trusts every server, and mostly finds no system certificates."""
-    if not tls_verify:
-        return {"tls_verify": "0"}
-    ca_file = tls_ca or ssl.get_default_verify_paths().cafile
-    return {"tls_verify": "1", **({"ca_file": ca_file} if ca_file else {})}

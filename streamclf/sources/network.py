@@ -10,14 +10,12 @@ from dataclasses import replace
 from typing import Literal, Protocol
 from urllib.parse import urlsplit
 
-import av
-
 from streamclf.errors import SourceError
 from streamclf.redact import redact, register_url
 from streamclf.sources.av_container import AvContainer, UnknownDataError
 from streamclf.sources.decoded_frame import DecodedFrame
 from streamclf.sources.failure_messages import Timeouts, connection_message, timeout_message
-from streamclf.sources.ffmpeg_options import HTTP_OPTIONS, MULTICAST, RTSP_OPTIONS, TRANSPORTS, tls_options
+from streamclf.sources.ffmpeg_options import HTTP_OPTIONS, MULTICAST, RTSP_OPTIONS, TRANSPORTS
 from streamclf.sources.frame import Frame, Source, SourceInfo
 from streamclf.sources.frame_skipping import FrameSelector, ShiftedFrameSelector
 from streamclf.sources.hw_decode import Decode, choose_device
@@ -25,9 +23,10 @@ from streamclf.sources.live_clock import LiveClock, SegmentClock
 from streamclf.sources.long_pictures import with_long_pictures
 from streamclf.sources.pacing import RealtimePacer
 from streamclf.sources.resize import FrameRenderer
-from streamclf.sources.rtsp.connection import tls_context
+from streamclf.sources.rtsp.connection import StopRequestedError, tls_context
 from streamclf.sources.rtsp.fallback import FALLBACK_CACHE, UnsupportedStreamError
 from streamclf.sources.rtsp.reader import RtspReader
+from streamclf.sources.rtsp.relay import RtspRelay
 from streamclf.sources.web.relay import WebRelay
 from streamclf.units import NS
 
@@ -36,8 +35,6 @@ MAX_STALE_S = 2.0
 
 MAX_HELD_INTERVALS = 2
 """A frame that was held back for more than this many of its own intervals is stale."""
-CHECKS_RTSPS = av.library_versions["libavformat"][0] >= 62
-"""FFmpeg 7 accepts the options for certificates, but applies them to HTTPS only."""
 HLS_READ_S = 10.0
 """The shortest read time-out for HLS: a playlist grows by a segment every few seconds."""
 MAX_PACED_NS = NS
@@ -129,7 +126,7 @@ class NetworkSource(Source):
         self._selector: ShiftedFrameSelector | None = None
         self._note: str | None = None
         self._stale = 0
-        self._relay: WebRelay | None = None
+        self._relay: WebRelay | RtspRelay | None = None
         self._reader: FrameReader
         if not rtsp:
             self._reader = self._open_http()
@@ -216,23 +213,36 @@ class NetworkSource(Source):
         return reader
 
     def _open_ffmpeg_rtsp(self, *, open_s: float | None = None, multicast: bool = False) -> FrameReader:
-        over_tls = self._url.lower().startswith("rtsps:")
-        if over_tls and self._tls[1] and not CHECKS_RTSPS:
-            raise SourceError(
-                f"{self._shown}: PyAV {av.__version__} checks no certificate of rtsps; pip install 'av>=16', or "
-                "set tls_verify: false if you trust the network"
-            )
-        options = {**RTSP_OPTIONS, **TRANSPORTS[self._transport]}
+        """Open the stream with FFmpeg, behind a relay that keeps our own client's limits."""
+        options = {**RTSP_OPTIONS, **TRANSPORTS["tcp" if self._url.lower().startswith("rtsps:") else self._transport]}
         if multicast:
             options["rtsp_transport"] += MULTICAST
-        return self._open_container(options, url=self._url, open_s=open_s, format_name="rtsp")
+        limits = self._timeouts if open_s is None else replace(self._timeouts, open_s=open_s)
+        tls_ca, verify = self._tls
+        opened_at = time.monotonic()
+        try:
+            relay = self._relay = RtspRelay(
+                self._url,
+                shown=self._shown,
+                context=lambda: tls_context(tls_ca, verify=verify, shown=self._shown),
+                deadline=opened_at + limits.open_s,
+                stop=self._stop,
+            )
+        except TimeoutError:
+            raise SourceError(f"{self._shown}: {timeout_message(limits, opening=True)}") from None
+        except OSError as error:
+            raise SourceError(f"{self._shown}: {connection_message(error, opening=True)}") from None
+        except StopRequestedError:
+            raise SourceError(f"{self._shown}: a stop was requested before it was opened") from None
+        left_s = max(MIN_OPEN_S, limits.open_s - (time.monotonic() - opened_at))
+        return self._open_relayed(relay, "rtsp", options, left_s)
 
     def _open_http(self) -> AvContainer:
         """Open an HTTP URL. If FFmpeg detects no format, search for JPEG images in its data."""
-        relay = self._relay = self._connect_relay(self._timeouts.open_s)
+        relay = self._connect_relay(self._timeouts.open_s)
         format_name = "mpjpeg" if relay.content_type.startswith(MULTIPART) else None
         try:
-            return self._open_relayed(relay, format_name)
+            return self._open_http_relay(relay, format_name)
         except UnknownDataError as error:
             try:
                 return self._open_images()
@@ -243,8 +253,8 @@ class NetworkSource(Source):
         """Open an HTTP URL as JPEG images with anything between them."""
         if self._relay is not None:
             self._relay.close()
-        self._relay = self._connect_relay(self._timeouts.open_s if open_s is None else open_s)
-        reader = self._open_relayed(self._relay, "mjpeg")
+        relay = self._connect_relay(self._timeouts.open_s if open_s is None else open_s)
+        reader = self._open_http_relay(relay, "mjpeg")
         if not reader.info.width:
             reader.close()
             raise SourceError(f"{self._shown}: no image among the first data; check the URL and the camera")
@@ -256,7 +266,9 @@ class NetworkSource(Source):
         context = tls_context(tls_ca, verify=verify, shown=self._shown)
         self._opened_at = time.monotonic()
         try:
-            return WebRelay(self._url, shown=self._shown, context=context, open_s=open_s)
+            relay = self._relay = WebRelay(
+                self._url, shown=self._shown, context=context, open_s=open_s, stop=self._stop
+            )
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, TimeoutError):
                 text = timeout_message(replace(self._timeouts, open_s=open_s), opening=True)
@@ -265,12 +277,17 @@ class NetworkSource(Source):
             else:
                 text = "its response is not HTTP; check address and port"
             raise SourceError(f"{self._shown}: {text}") from None
+        return relay
 
-    def _open_relayed(self, relay: WebRelay, format_name: str | None) -> AvContainer:
+    def _open_http_relay(self, relay: WebRelay, format_name: str | None) -> AvContainer:
         left_s = max(MIN_OPEN_S, self._timeouts.open_s - (time.monotonic() - self._opened_at))
-        options = HTTP_OPTIONS | relay.options
+        return self._open_relayed(relay, format_name, HTTP_OPTIONS | relay.options, left_s)
+
+    def _open_relayed(
+        self, relay: WebRelay | RtspRelay, format_name: str | None, options: dict[str, str], open_s: float
+    ) -> AvContainer:
         try:
-            return self._open_container(options, url=relay.url, open_s=left_s, format_name=format_name)
+            return self._open_container(options, url=relay.url, open_s=open_s, format_name=format_name)
         except SourceError:
             relay.close()
             if relay.failure is not None:
@@ -286,11 +303,10 @@ class NetworkSource(Source):
         format_name: str | None = None,
     ) -> AvContainer:
         timeouts = self._timeouts if open_s is None else replace(self._timeouts, open_s=open_s)
-        certificates = tls_options(*self._tls) if url.lower().startswith("rtsps:") else {}
         return AvContainer(
             url,
             shown=self._shown,
-            options=options | certificates,
+            options=options,
             format_name=format_name,
             timeouts=timeouts,
             low_delay=True,
@@ -326,6 +342,8 @@ class NetworkSource(Source):
                     relay.add_frame()
                 yield frame
         except SourceError:
+            if relay is not None and self._stop.is_set():
+                return  # the relay has ended the connection
             if relay is not None and relay.failure is not None:
                 raise relay.failure from None
             raise

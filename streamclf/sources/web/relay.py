@@ -9,6 +9,7 @@ import socket
 import socketserver
 import ssl
 import threading
+import time
 from http.server import BaseHTTPRequestHandler
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -22,6 +23,8 @@ MAX_BYTES: Final = 64 << 20
 MAX_REQUESTS: Final = 200
 """The most requests before the first frame, and between two frames."""
 MAX_CONNECTIONS: Final = 64
+POLL_S: Final = 0.1
+"""A stop request is noticed within this time."""
 READ_BYTES: Final = 1 << 16
 SEND_BUFFER_BYTES: Final = 1 << 18
 """Data waits here until FFmpeg reads it. The system's own size, several MB for each connection, is too much."""
@@ -31,8 +34,8 @@ HEADERS: Final = ("Content-Type", "Content-Range", "Accept-Ranges")
 class WebRelay:
     """A server on a loopback port that fetches for FFmpeg, which itself contacts no other server."""
 
-    def __init__(self, url: str, *, shown: str, context: ssl.SSLContext, open_s: float) -> None:
-        """Request `url`, and wait for the response's header.
+    def __init__(self, url: str, *, shown: str, context: ssl.SSLContext, open_s: float, stop: threading.Event) -> None:
+        """Request `url`, and wait for the response's header. All connections end when `stop` is set.
 
         Raises `SourceRefusedError` for what a server must not do, `OSError` (`TimeoutError`) and
         `http.client.HTTPException` if there is no response.
@@ -45,27 +48,29 @@ class WebRelay:
         """The reason why the relay gives FFmpeg no more data."""
         self._token = secrets.token_urlsafe(16)
         self._client = WebClient(url, shown=shown, context=context, timeout_s=open_s)
-        is_late = threading.Event()
+        self._stop = stop
+        deadline = time.monotonic() + open_s
+        has_answered = threading.Event()
 
-        def give_up() -> None:
-            is_late.set()
-            self._client.close()
+        def give_up_late() -> None:
+            while not has_answered.wait(POLL_S):
+                if stop.is_set() or time.monotonic() >= deadline:
+                    self._client.close()
+                    return
 
-        timer = threading.Timer(open_s, give_up)
-        timer.daemon = True
-        timer.start()
+        threading.Thread(target=give_up_late, name="relay", daemon=True).start()
         try:
             self._first: WebResponse | None = self._client.fetch(self._client.address, "bytes=0-")
         except (OSError, http.client.HTTPException):
             self._client.close()
-            if is_late.is_set():
+            if time.monotonic() >= deadline:
                 raise TimeoutError from None
             raise
         except SourceError:
             self._client.close()
             raise
         finally:
-            timer.cancel()
+            has_answered.set()
         self.content_type = (self._first.raw.getheader("Content-Type") or "").lower()
         self._server = _Server(self)
         port = self._server.server_address[1]
@@ -74,7 +79,7 @@ class WebRelay:
         """The URL that FFmpeg opens."""
         self.options = {"http_proxy": f"http://127.0.0.1:{port}", "protocol_whitelist": "http,tcp,crypto,hls,data"}
         """FFmpeg's options: everything goes through this port, whatever the environment says."""
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="relay", daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(POLL_S,), name="relay", daemon=True)
         self._thread.start()
 
     def add_frame(self) -> None:
@@ -83,12 +88,7 @@ class WebRelay:
 
     def close(self) -> None:
         """Close all connections."""
-        self._client.close()
-        with self._lock:
-            socks = list(self._socks)
-        for sock in socks:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+        self._end_connections()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(2)
@@ -97,8 +97,17 @@ class WebRelay:
         """Record why FFmpeg gets no more data, and end the connections."""
         with self._lock:
             self.failure = self.failure or error
-            socks = list(self._socks)
+        self._end_connections()
+
+    def end_if_stopped(self) -> None:
+        """End the connections if a stop is requested."""
+        if self._stop.is_set():
+            self._end_connections()
+
+    def _end_connections(self) -> None:
         self._client.close()
+        with self._lock:
+            socks = list(self._socks)
         for sock in socks:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
@@ -196,6 +205,9 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     def shutdown_request(self, request: Any) -> None:
         self.relay.end(request)
         super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        self.relay.end_if_stopped()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Do nothing: FFmpeg has closed the connection."""

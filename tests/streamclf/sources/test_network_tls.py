@@ -14,11 +14,8 @@ from support.rtsp_server import RtspServer
 
 from streamclf.config.service import StreamConfig
 from streamclf.errors import SourceError
-from streamclf.sources import network, open_source
+from streamclf.sources import open_source
 
-checked = pytest.mark.skipif(
-    not network.CHECKS_RTSPS, reason="FFmpeg 7 cannot check certificates; another test covers that"
-)
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make certificates")
 
 FILM = film(frames=50)
@@ -28,7 +25,7 @@ def secure(url: str, **keys: object) -> StreamConfig:
     return StreamConfig.model_validate({"url": url, "open_timeout_s": 3, "read_timeout_s": 1, **keys})
 
 
-@pytest.mark.parametrize("demuxer", ["rtp", pytest.param("ffmpeg", marks=checked)])
+@pytest.mark.parametrize("demuxer", ["rtp", "ffmpeg"])
 def test_a_self_signed_certificate_is_trusted_only_as_tls_ca(tmp_path: Path, demuxer: str) -> None:
     own, other = (make_certificate(tmp_path, name) for name in ("own", "other"))
     with RtspServer({"cam": FILM}, auth=("ann", "s3cret/"), tls=server_context(own)) as server:
@@ -44,7 +41,7 @@ def test_a_self_signed_certificate_is_trusted_only_as_tls_ca(tmp_path: Path, dem
             assert read_number(next(source).to_rgb(180, 320)) == 0
 
 
-@pytest.mark.parametrize("demuxer", ["rtp", pytest.param("ffmpeg", marks=checked)])
+@pytest.mark.parametrize("demuxer", ["rtp", "ffmpeg"])
 def test_a_certificate_for_another_address_is_refused(tmp_path: Path, demuxer: str) -> None:
     elsewhere = make_certificate(tmp_path, "elsewhere", address="10.0.0.9")
     with (
@@ -52,15 +49,6 @@ def test_a_certificate_for_another_address_is_refused(tmp_path: Path, demuxer: s
         pytest.raises(SourceError, match="has another name"),
     ):
         open_source(secure(server.url("cam"), tls_ca=str(elsewhere), demuxer=demuxer))
-
-
-def test_rtsps_is_refused_if_ffmpeg_cannot_check_certificates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(network, "CHECKS_RTSPS", False)
-    with RtspServer({"cam": FILM}, tls=server_context(make_certificate(tmp_path, "own"))) as server:
-        with pytest.raises(SourceError, match=r"checks no certificate of rtsps; pip install 'av>=16'"):
-            open_source(secure(server.url("cam"), demuxer="ffmpeg"))
-        with open_source(secure(server.url("cam"), demuxer="ffmpeg", tls_verify=False)) as source:
-            assert read_number(next(source).to_rgb(180, 320)) == 0
 
 
 def test_a_server_without_tls_is_reported(tmp_path: Path) -> None:

@@ -263,3 +263,20 @@ def test_only_the_own_process_can_use_the_relay(camera: Callable[[str], WebCamer
         with socket.create_connection(("127.0.0.1", port), 5) as sock:
             sock.sendall(b"GET /x/http/127.0.0.1:%d/film.mp4 HTTP/1.0\r\n\r\n" % web.server_port)
             assert sock.recv(100).startswith(b"HTTP/1.1 403")
+
+
+def test_a_stop_request_ends_a_connection_without_data() -> None:
+    head = MULTIPART + JPEG_PART + b"\r\n\xff\xd8"
+    stop, is_silent = threading.Event(), threading.Event()
+
+    def answer(server: HostileServer, sock: socket.socket, _: str) -> None:
+        server.send(sock, head)
+        is_silent.set()
+        stop.wait(20)
+        sock.recv(1)  # until the connection ends
+
+    with hostile(answer) as server:
+        threading.Thread(target=lambda: (is_silent.wait(20), stop.set()), daemon=True).start()
+        keys = {"open_timeout_s": 60, "read_timeout_s": 60}
+        with pytest.raises(SourceError), open_source(live(url(server), **keys), stop=stop) as source:
+            list(source)
