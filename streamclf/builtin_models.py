@@ -10,6 +10,8 @@ from streamclf.errors import UsageError
 
 BUNDLES = Path(__file__).parent / "bundles"
 DEFAULT_MODEL = "camera-events"
+MAX_SHOWN_CHARS = 1000
+"""An error shows so much of a name that cannot be found."""
 
 
 def builtin_models() -> list[str]:
@@ -24,11 +26,20 @@ def find_bundle(model: str) -> Bundle:
     """
     if model in builtin_models():
         return load_bundle(BUNDLES / model)
-    path = Path(model).expanduser()
-    if not path.is_dir():
+    path = _existing_directory(model)
+    if path is None:
         near = difflib.get_close_matches(model, builtin_models(), n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
         raise UsageError(
-            f"model={model}: no such directory; {f'did you mean {near[0]}? ' if near else ''}give a bundle's "
-            f"directory, or a built-in model: {', '.join(builtin_models())}"
+            f"model={model:.{MAX_SHOWN_CHARS}}: no such directory; {hint}give a bundle's directory, or a built-in "
+            f"model: {', '.join(builtin_models())}"
         )
     return load_bundle(path)
+
+
+def _existing_directory(text: str) -> Path | None:
+    try:
+        path = Path(text).expanduser()
+        return path if path.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # a name that is too long, or the home of a user who does not exist
+        return None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack
 from itertools import chain
+from operator import index
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, get_args
+from typing import Any, Final, SupportsFloat, SupportsIndex, get_args
 
 import numpy.typing as npt
 
@@ -76,8 +77,8 @@ class Model:
         self,
         source: str | os.PathLike[str] | Frames,
         *,
-        fps: float | None = None,
-        pts_s: Iterable[float] | None = None,
+        fps: SupportsFloat | None = None,
+        pts_s: Iterable[SupportsFloat] | None = None,
         hop: int = 1,
     ) -> Classification:
         """Classify a film or frames: see `streamclf.classify`."""
@@ -93,10 +94,10 @@ class Model:
 
     def push(
         self,
-        frames: npt.ArrayLike | list[npt.ArrayLike],
-        fps: float | None = None,
+        frames: npt.ArrayLike | Sequence[npt.ArrayLike],
+        fps: SupportsFloat | None = None,
         *,
-        pts_s: float | Iterable[float] | None = None,
+        pts_s: SupportsFloat | Iterable[SupportsFloat] | None = None,
     ) -> list[ClassifiedWindow]:
         """Push frames to the model's own stream, which the first call makes: see `ModelStream.push`.
 
@@ -105,7 +106,7 @@ class Model:
         with self._own_stream_lock:
             if self._own_stream is None:
                 self._own_stream = self.new_stream()
-        return self._own_stream.push(frames, fps, pts_s=pts_s)  # type: ignore[arg-type]
+        return self._own_stream.push(frames, fps, pts_s=pts_s)
 
     def close(self) -> None:
         """Free the model; its streams can no longer be used. May be called twice."""
@@ -137,8 +138,8 @@ def classify(
     source: str | os.PathLike[str] | Frames,
     *,
     model: str | os.PathLike[str] | Model = DEFAULT_MODEL,
-    fps: float | None = None,
-    pts_s: Iterable[float] | None = None,
+    fps: SupportsFloat | None = None,
+    pts_s: Iterable[SupportsFloat] | None = None,
     hop: int = 1,
     backend: Backend = "auto",
     precision: Precision = "auto",
@@ -213,12 +214,16 @@ def _path(source: str | os.PathLike[str]) -> Path:
     text = os.fspath(source)
     if not isinstance(text, str):
         raise UsageError("source: a path in bytes; decode it with os.fsdecode")
-    if "://" in text and not text.lower().startswith("file:"):
+    path = path_of(text)
+    if text[:6].lower() == "file:/":
+        if path == Path(text):
+            raise UsageError("source: a file URL is file:///ABSOLUTE/PATH, without a host; or give the path alone")
+    elif "://" in text:
         raise UsageError(
-            f"source: a {text.partition('://')[0]:.10} URL; must be a file. For a live source run the service "
-            "(streamclf run), or push its frames to a stream: open_model(...).new_stream()"
+            "source: a URL; must be a file. For a live source run the service (streamclf run), or push its frames to a "
+            "stream: open_model(...).new_stream()"
         )
-    return path_of(text)
+    return path
 
 
 def _find(model: object, backend: str, precision: str, threads: int) -> Bundle:
@@ -256,6 +261,7 @@ def _check_hop(hop: object, spec: ModelSpec) -> int:
 
 
 def _check_count(name: str, value: object, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+    number = None if isinstance(value, bool) or not isinstance(value, SupportsIndex) else index(value)
+    if number is None or not low <= number <= high:
         raise UsageError(f"{name}={value!r:.40}: must be a whole number, {low} to {high}")
-    return value
+    return number

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import islice
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
 import numpy.typing as npt
@@ -58,9 +59,9 @@ class ModelStream:
     def push(
         self,
         frames: npt.ArrayLike | Sequence[npt.ArrayLike],
-        fps: float | None = None,
+        fps: SupportsFloat | None = None,
         *,
-        pts_s: float | Sequence[float] | npt.NDArray[Any] | None = None,
+        pts_s: SupportsFloat | Iterable[SupportsFloat] | None = None,
     ) -> list[ClassifiedWindow]:
         """Add the next frames, and return the windows that they complete, in order; often none.
 
@@ -72,7 +73,7 @@ class ModelStream:
         a chunk, begins a new segment, and no window spans two. A stream takes the one or the other until `reset`.
 
         Raises `UsageError` for wrong arguments, and the stream stays as it was. Raises `ModelError` if the model fails,
-        after a `reset`.
+        and `SourceError` for a frame that is too elongated for the model; the stream is then reset.
         """
         with self._in_use():
             images = _images(frames)
@@ -170,7 +171,9 @@ def _copy_last(images: list[U8], times_ns: Sequence[int] | None) -> None:
 
 
 def _times(pts_s: Any, count: int) -> list[int]:
-    times = [pts_s] if np.ndim(pts_s) == 0 else list(pts_s)
+    is_many = isinstance(pts_s, Iterable) and not isinstance(pts_s, str) and getattr(pts_s, "ndim", 1) != 0
+    times = list(islice(pts_s, count + 1)) if is_many else [pts_s]
     if len(times) != count:
-        raise UsageError(f"pts_s: {len(times)} times for {count} frames; give one for each frame")
+        counts = "fewer" if len(times) < count else "more"
+        raise UsageError(f"pts_s: {counts} times than frames; give one for each frame")
     return [check_time(time_s, f"pts_s[{number}]") for number, time_s in enumerate(times)]

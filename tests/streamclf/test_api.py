@@ -56,6 +56,15 @@ def test_import_loads_no_library_and_subscribe_only_those_it_needs() -> None:
     assert set(after) <= {"zmq", "pydantic", "orjson"}
 
 
+def test_classify_loads_no_library_before_it_is_called() -> None:
+    code = (
+        "import json, sys; import streamclf; streamclf.classify, streamclf.open_model\n"
+        "heavy = {'torch', 'cv2', 'av', 'zmq', 'openvino', 'onnxruntime', 'rich', 'typer'}\n"
+        "print(json.dumps(sorted(heavy & set(sys.modules))))"
+    )
+    assert in_new_interpreter(code) == []
+
+
 def test_unknown_name_raises_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'subscibe'"):
         _ = streamclf.subscibe

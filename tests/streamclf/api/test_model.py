@@ -10,6 +10,7 @@ import re
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def test_frames_have_the_windows_of_the_file_that_they_come_from(tmp_path: Path,
 
         sources: list[tuple[Any, dict[str, Any]]] = [
             (np.stack(decoded), {"fps": 25}),
-            (decoded, {"fps": 25.0}),
+            (decoded, {"fps": Fraction(25), "hop": np.int64(1)}),
             (reuse_one_array(), {"fps": 25}),
             (iter(decoded), {"pts_s": (number / 25 for number in range(frames))}),
         ]
@@ -165,7 +166,11 @@ def test_a_film_that_is_cut_short_gives_a_warning(bundle: Path, tmp_path: Path) 
         (lambda m: streamclf.classify("a.mp4", model=m, backend="openvino"), "the model is open already"),
         (lambda m: m.classify("a.mp4", hop=5), "hop=5: must be a whole number, 1 to 4"),
         (lambda m: m.classify("a.mp4", fps=25), "only for frames; a file has its own times"),
-        (lambda m: m.classify("rtsp://u:secret@cam/1"), "source: a rtsp URL; must be a file"),
+        (lambda m: streamclf.open_model("a" * 5000), "no such directory; give a bundle"),
+        (lambda m: streamclf.open_model("~nobody-of-this-name/model"), "no such directory; give a bundle"),
+        (lambda m: m.classify("a.mp4", hop=1.0), "hop=1.0: must be a whole number"),
+        (lambda m: m.classify("rtsp://u:secret@cam/1"), "source: a URL; must be a file"),
+        (lambda m: m.classify("file://u:secret@cam/1.mp4"), "source: a file URL is file:///ABSOLUTE/PATH"),
         (lambda m: m.classify(b"a.mp4"), "source: bytes; must be the path"),
         (lambda m: m.classify(None), "source: NoneType; must be the path"),
         (lambda m: m.classify(grey([1])), "fps: missing; frames have no times of their own"),

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from support.bundles import make_brightness_bundle
 
 import streamclf
 from engines.arrays import F32, I32, U8
 from engines.errors import DeviceError
 from streamclf.api.shared_engine import BankRegion
-from streamclf.errors import ModelError, UsageError
+from streamclf.errors import ModelError, SourceError, UsageError
 
 
 def moving(count: int, height: int = 24, width: int = 32) -> U8:
@@ -112,7 +115,9 @@ def test_media_time_continues_when_the_rate_changes(model: streamclf.Model) -> N
         (moving(2), {}, "fps: missing"),
         (moving(2), {"fps": 10, "pts_s": [0, 1]}, "give one of them"),
         (moving(2), {"fps": -1}, "fps=-1: must be"),
-        (moving(2), {"pts_s": [0]}, "pts_s: 1 times for 2 frames"),
+        (moving(2), {"pts_s": [0]}, "pts_s: fewer times than frames"),
+        (moving(2), {"pts_s": itertools.count()}, "pts_s: more times than frames"),
+        (moving(2), {"pts_s": 1.0}, "pts_s: fewer times than frames"),
         (moving(2), {"pts_s": [0, None]}, "pts_s[1]=None: must be seconds"),
         ((frame for frame in moving(2)), {"fps": 10}, "frames: generator; must be an array (T, H, W, 3), or a list"),
         ([moving(1)[0], np.zeros((0, 4, 3), np.uint8)], {"fps": 10}, "frames[1]: uint8 (0, 4, 3)"),
@@ -128,6 +133,16 @@ def test_wrong_frames_are_refused_and_leave_the_stream_as_it_was(
     with pytest.raises(UsageError, match=re.escape(message)):
         stream.push(frames, **times)
     assert len(stream.push(moving(1), 10)) == 1
+
+
+def test_an_image_that_the_model_cannot_crop_resets_the_stream(tmp_path: Path) -> None:
+    bundle = make_brightness_bundle(tmp_path / "crop", resize="crop").path
+    with streamclf.open_model(bundle, backend="onnxruntime", precision="fp32") as model:
+        model.push(moving(7), 10)
+        with pytest.raises(SourceError, match="too elongated to crop"):
+            model.push(np.zeros((4, 4000, 3), np.uint8), 10)
+        (window,) = model.push(moving(8), 10)
+        assert window.start_s == 0.0
 
 
 def test_an_empty_batch_changes_nothing(model: streamclf.Model) -> None:
