@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
@@ -135,6 +136,8 @@ def segment_end(file: IO[bytes], start: int) -> int | None:
     if len(head) < 12 or head[:4] != EBML:
         return None
     segment = start + 4 + _vint_bytes(head[4]) + _vint(head[4:])
+    if segment > os.fstat(file.fileno()).st_size:
+        return None  # a file system refuses to seek very far
     file.seek(segment)
     body = file.read(12)
     if len(body) < 12 or body[:4] != SEGMENT:

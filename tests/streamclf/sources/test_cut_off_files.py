@@ -125,3 +125,11 @@ def test_a_film_that_names_no_codec_is_not_called_damaged(tmp_path: Path) -> Non
     film.write_bytes(film.read_bytes().replace(b"H264", bytes(4)))
     with pytest.raises(SourceError, match="the file does not name the codec of its video, so that FFmpeg takes it"):
         read(film)
+
+
+@pytest.mark.parametrize("length", [b"\x01" + b"\xff" * 7, b"\x00" * 8, b"\x01" + b"\xff" * 6 + b"\xfe"])
+def test_a_header_of_an_impossible_length_is_one_line(tmp_path: Path, length: bytes) -> None:
+    film = tmp_path / "f.mkv"
+    film.write_bytes(b"\x1a\x45\xdf\xa3" + length + bytes(100))
+    with pytest.raises(SourceError, match=r"f\.mkv: "):
+        read(film)
