@@ -8,8 +8,10 @@ import signal
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+import errno
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -53,10 +55,13 @@ def train(
 
     try:
         loaded = load_recipe(recipe, overrides or [])
-        metrics = train_recipe(loaded, run or Path("runs") / loaded.name)
+        run = run or Path("runs") / loaded.name
+        metrics = train_recipe(loaded, run)
     except TrainingError as error:
         _fail(error)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # checkpoints pass through the folder of temporary files
+            _fail(RunError(f"{run} or {tempfile.gettempdir()}: no space left; free some, and run the command again"))
         _fail(
             RunError(f"{error.filename or recipe}: {error.strerror or error}; correct this, and run the command again")
         )

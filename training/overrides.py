@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from engines.printable import printable
 from streamclf.config.yaml_text import YamlTextError, parse_yaml
 from training.errors import RecipeError
 
@@ -26,6 +27,12 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> None:
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
+    try:
+        override.encode()
+    except UnicodeEncodeError:  # bytes of the command line that are not UTF-8
+        raise RecipeError(
+            f"{printable(override)}: not UTF-8, so no recipe can hold it; rename the file or folder, or link to it"
+        ) from None
     if not equals or not key:
         raise RecipeError(f"{override!r}: an override is key=value, such as optimiser.steps=100")
     *parents, last = key.split(".")

@@ -246,8 +246,10 @@ def parse_recipe(tree: dict[str, Any], *, where: str) -> Recipe:
     except ValidationError as error:
         lines = []
         for item in error.errors()[:5]:
-            given = "" if isinstance(item["input"], dict) else f"={item['input']!r}"
-            lines.append(f"{_key(tree, item['loc'])}{given}: {_hint(item)}")
+            key, hint = _key(tree, item["loc"]), _hint(item)
+            # A value after `token=` is taken for a secret and hidden.
+            is_hidden = isinstance(item["input"], dict) or key.endswith("_token")
+            lines.append(f"{key}: {hint}" if is_hidden else f"{key}={item['input']!r:.80}: {hint}")
         raise RecipeError(f"{where}: " + "; ".join(lines)) from error
 
 
@@ -259,13 +261,17 @@ def _hint(item: Mapping[str, Any]) -> str:
         if renamed is None and "token" in key:
             renamed = key.replace("token", "chunk")
         return f"renamed to {renamed}" if renamed else "unknown key; remove it or correct its spelling"
+    if item["type"] == "missing":
+        return "missing; add this key"
+    if item["type"] == "string_pattern_mismatch" and item["loc"] == ("name",):
+        return "use 1 to 64 lower-case letters, digits, - and _, with a letter or a digit first"
     if item["type"] == "union_tag_invalid":
         kind = str(item["ctx"]["tag"])
         renamed = RENAMED_VALUES.get(("kind", kind))
         return f"kind {kind} was renamed to {renamed}" if renamed else str(item["msg"])
     value = item["input"]
     renamed = RENAMED_VALUES.get((str(item["loc"][-1]), value)) if isinstance(value, str) and item["loc"] else None
-    return f"renamed to {renamed}" if renamed else str(item["msg"])
+    return f"renamed to {renamed}" if renamed else str(item["msg"]).removeprefix("Value error, ")
 
 
 def _key(tree: dict[str, Any], location: Sequence[int | str]) -> str:
@@ -274,8 +280,10 @@ def _key(tree: dict[str, Any], location: Sequence[int | str]) -> str:
     node: Any = tree
     for depth, name in enumerate(location):
         has_name = isinstance(node, dict) and name in node
-        if isinstance(node, dict) and not has_name and depth < len(location) - 1 and name == node.get("kind", name):
-            continue
+        if isinstance(node, dict) and not has_name:
+            is_last = depth == len(location) - 1
+            if name == node.get("kind", None if is_last else name):
+                continue
         names.append(str(name))
         node = node[name] if has_name or (isinstance(node, list) and isinstance(name, int)) else None
     return ".".join(names) or "recipe"

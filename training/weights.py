@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from torch import Tensor
 
 from training.errors import RunError
@@ -35,7 +35,7 @@ def read_weights(path: Path) -> State:
             )
         if start == b"version h":
             raise RunError(f"{file}: a pointer of Git LFS, not the weights; run: git lfs pull")
-        return load_file(file)
+        return load_file(file) if _is_utf8(file) else load(file.read_bytes())
     except OSError as error:
         raise RunError(
             f"{file}: weights cannot be read ({error.strerror or error}); give a .safetensors, or the folder of a "
@@ -46,3 +46,11 @@ def read_weights(path: Path) -> State:
         raise RunError(
             f"{file}: weights cannot be read (not safetensors: {reason}); write or download the file again"
         ) from error
+
+
+def _is_utf8(path: Path) -> bool:
+    """Tell whether the library safetensors accepts `path`; it refuses names in other encodings."""
+    try:
+        return bool(str(path).encode())
+    except UnicodeEncodeError:
+        return False

@@ -223,9 +223,12 @@ class ShortClip:
         self._sink = SegmentSink(sampler, (frames, spec.height, spec.width, 3))
         self._builder = ChunkBuilder(sampler, self._sink, height=spec.height, width=spec.width, resize=spec.resize)
 
+        self._last_ns, self._interval_ns = 0, NS
+
     def push(self, frame: Frame) -> None:
         """Add the next frame."""
         self._builder.push(frame)
+        self._last_ns, self._interval_ns = frame.pts_ns, frame.pts_ns - self._last_ns or self._interval_ns
 
     def classify(self, engine: Engine, shown: str) -> WindowResult:
         """Classify the clip. `shown` names it in the `SourceError` that is raised if it has no frame."""
@@ -237,10 +240,12 @@ class ShortClip:
         layout = _whole_clip(len(clip.frames), spec)
         chunks = clip.frames[layout.frames].reshape(-1, *spec.chunk_shape)
         rows = [_classify_window(engine, chunks[window]) for window in layout.windows]
-        start_s = clip.start_ns / NS
+        start_s, rate = clip.start_ns / NS, spec.fps * self._steps
+        # The last sample's interval may reach beyond the end of the film, by seconds at a low rate.
+        length_s, film_s = len(clip.frames) / rate, (self._last_ns + self._interval_ns) / NS - start_s
         return WindowResult(
             start_s=start_s,
-            end_s=start_s + len(clip.frames) / (spec.fps * self._steps),
+            end_s=start_s + min(length_s, max(film_s, length_s - 1 / rate)),
             probabilities=np.stack(rows).mean(axis=0, dtype=np.float64).astype(np.float32),
             short_clip="stretch" if spec.whole_clips == "stretch" else spec.short_clips,
         )

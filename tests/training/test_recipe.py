@@ -48,6 +48,10 @@ def test_override_changes_an_item_of_a_list() -> None:
         ("data.frames=4", "a window has 16 frames"),
         ("processes=3", "multiple of processes=3"),
         ("steps", "key=value"),
+        ("name=Box", "use 1 to 64 lower-case letters"),
+        ("data={kind: clips, path: x, folds: 5, fold: 5}", ": data: fold=5: folds count from 0"),
+        ("data={kind: clips, folds: x}", "data.folds='x'"),
+        ("about=caf\udce9", r"about=caf\xe9: not UTF-8, so no recipe can hold it"),
         ("name.first=x", "name is a value, not a section"),
         ("windows.measured=3", "windows: data.kind: camera_events cuts and augments windows in its own way"),
         ("model={kind: conv_transformer, height: 64, width: 64, chunks: 4}", "needs vivit_factorised"),
@@ -60,7 +64,7 @@ def test_wrong_override_is_named(override: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("- a\n", "a mapping"), ("a: [", "not YAML"), ("{}", "model: Field required")]
+    ("text", "message"), [("- a\n", "a mapping"), ("a: [", "not YAML"), ("{}", "model: missing; add this key")]
 )
 def test_file_without_a_recipe_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "recipe.yaml"
@@ -97,7 +101,7 @@ OLD_WORD = "token"
         ({"loaders": 2}, "loaders=2: renamed to num_workers"),
         ({"model": {"tokens": 8}}, "model.tokens=8: renamed to chunks"),
         ({"optimiser": {"average": 0.9}}, "optimiser.average=0.9: renamed to ema_decay"),
-        ({"model": {f"frames_per_{OLD_WORD}": 2}}, f"model.frames_per_{OLD_WORD}=2: renamed to frames_per_chunk"),
+        ({"model": {f"frames_per_{OLD_WORD}": 2}}, f"model.frames_per_{OLD_WORD}: renamed to frames_per_chunk"),
         ({"loss": {"truth_weight": 0.5}}, "loss.truth_weight=0.5: renamed to aux_weight"),
         ({"data": {"held_back_share": 0.1}}, "data.held_back_share=0.1: renamed to validation_fraction"),
         ({"data": {"held_back_split": "val"}}, "data.held_back_split='val': renamed to validation_split"),

@@ -72,7 +72,11 @@ def _read(path: Path, videos: Path | None, number: int, notes: list[str]) -> tup
         return [row for file, split in tables for row in _split_table(file, split, base, notes)], base
     if (path / "clips.csv").is_file():
         return read_table(path / "clips.csv", base, notes), base
-    return read_published_lists(path, videos, number, notes) or (read_class_folders(path, notes), path)
+    if (published := read_published_lists(path, videos, number, notes)) is not None:
+        return published
+    if videos is not None:
+        raise DataError(f"{printable(path)}: holds no list, so data.videos={printable(videos)} has no use; remove it")
+    return read_class_folders(path, notes), path
 
 
 def check_labels(rows: Sequence[Row]) -> None:

@@ -116,6 +116,7 @@ def _read_records(path: Path) -> tuple[list[str], list[Record]]:
                 header = fields
                 continue
             if any(field.strip() for field in fields[len(header) :]):
+                find_columns(path, header, [])  # a file that is no list of clips gets that error instead
                 raise DataError(
                     f"{path}, line {reader.line_num}: {len(fields)} fields, but the first line names {len(header)} "
                     f"columns; put quotes around a value that contains {delimiter!r}"

@@ -94,8 +94,11 @@ def read_recipe(run: Path) -> Recipe:
 
 
 def has_weights(run: Path) -> bool:
-    """Tell whether a run has a checkpoint or weights. Without any, nothing is lost when it starts again."""
-    return any((run / name).is_file() for name in (LAST_FILE, BEST_FILE, WEIGHTS_FILE))
+    """Tell whether a run has weights, or a checkpoint to resume. Without any, nothing is lost when it starts again.
+
+    Each validation writes `best.ckpt` before `last.ckpt`, so `best.ckpt` alone cannot be resumed.
+    """
+    return any((run / name).is_file() for name in (LAST_FILE, WEIGHTS_FILE))
 
 
 @contextmanager
@@ -121,8 +124,9 @@ def starting_run(recipe: Recipe, run: Path) -> Iterator[None]:
     except BaseException:  # also Ctrl-C
         if writes and not has_weights(run):
             with suppress(OSError):
-                for name in (RECIPE_FILE, LABELS_FILE, NOTES_FILE):
+                for name in (RECIPE_FILE, LABELS_FILE, NOTES_FILE, BEST_FILE):
                     (run / name).unlink(missing_ok=True)
+                    _partial(run / name).unlink(missing_ok=True)
                 if is_new:
                     run.rmdir()
         raise
@@ -140,7 +144,7 @@ def _is_failed_start(run: Path) -> bool:
 def _write_recipe(recipe: Recipe, path: Path) -> None:
     """Write a recipe as YAML, completely or not at all."""
     text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = _partial(path)
     partial.write_text(f"{RECIPE_COMMENT}\n{text}", encoding="utf-8")
     partial.replace(path)
 
@@ -175,6 +179,10 @@ def read_json(path: Path) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as JSON, completely or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
+    partial = _partial(path)
     partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     partial.replace(path)
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")

@@ -69,7 +69,8 @@ class JointAttentionHead(nn.Module):
             )
             for index in range(layers)
         )
-        self.norm = nn.LayerNorm(dim, eps=eps)
+        # transformers gives VideoMAE's norm of the mean (fc_norm) no eps, so it has PyTorch's default
+        self.norm = nn.LayerNorm(dim, eps=eps) if pool == "first" else nn.LayerNorm(dim)
         self.classify = nn.Linear(dim, labels)
 
     def forward(self, features: Tensor) -> Tensor:

@@ -62,6 +62,14 @@ def test_a_picture_of_an_hour_is_encoded_once(engine: Engine, tmp_path: Path) ->
         assert np.array_equal(window.probabilities, expected.probabilities)
 
 
+@pytest.mark.parametrize(("frames", "end_s"), [(1, 0.1), (6, 0.24), (17, 0.68)])
+def test_a_short_clip_ends_where_its_film_ends(engine: Engine, tmp_path: Path, frames: int, end_s: float) -> None:
+    """The interval of the last sample (0.1 s here, 2.5 s for some models) is no part of the clip's duration."""
+    result = classify_file(engine, write_clip(tmp_path / "short.mp4", frames=frames))
+    assert result.short_clip == "hold"
+    assert [(window.start_s, window.end_s) for window in result.windows] == [(0.0, pytest.approx(end_s))]
+
+
 def test_a_film_of_too_many_windows_is_refused(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(offline, "MAX_WINDOWS", 10)
     with pytest.raises(SourceError, match="more than 10 windows; cut the film, or give a larger --hop"):

@@ -143,3 +143,9 @@ def test_an_animated_webp_image_is_a_clip_and_another_one_is_not(tmp_path: Path)
     frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "wave/1.WEBP", save_all=True, append_images=frames[1:], duration=100)
     assert found(tmp_path) == [("still/1.mp4", "still", ""), ("wave/1.WEBP", "wave", "")]
+
+
+def test_folder_of_videos_without_a_list_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "still/1.mp4", "wave/1.mp4")
+    with pytest.raises(DataError, match=r"holds no list, so data\.videos=elsewhere has no use"):
+        read_rows(tmp_path, videos=Path("elsewhere"))

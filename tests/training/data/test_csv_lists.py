@@ -121,6 +121,7 @@ def test_names_of_splits_are_recognised(tmp_path: Path) -> None:
         (b"path,label\na.mp4,Putting x, then y\n", r"line 2: 3 fields, but the first line names 2 columns; put quotes"),
         (b'path,label\na.mp4,"wave\nb.mp4,still\n', "not a CSV list"),
         (b'path,label\na.mp4,"two\nlines"\n', "line 3: .*printable characters"),
+        (b"name: box\ndata: {kind: clips, path: clips}\n", r"no column path .*\(name: box\)"),
         (b"PK\x03\x04rest", "a zip archive or an Excel workbook"),
         (b"path,label\n\0\0\n", "not a text file in UTF-8"),
         (b"a/1.mp4,wave\na/2.mp4,still\n", r"no column path .*\(a/1\.mp4, wave\)"),

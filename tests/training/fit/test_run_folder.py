@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +117,27 @@ def test_folder_that_cannot_be_made_is_named(films: Path, tmp_path: Path) -> Non
         starting_run(clip_recipe(films), tmp_path / "file/run"),
     ):
         raise AssertionError
+
+
+def test_start_that_fills_the_disk_leaves_no_folder(films: Path, tmp_path: Path) -> None:
+    """A full disk tears best.ckpt, or the recipe; neither can be resumed, so neither blocks another recipe."""
+    recipe, folder = clip_recipe(films), tmp_path / "runs/a"
+
+    def fill_disk() -> None:
+        with starting_run(recipe, folder):
+            (folder / "best.ckpt").write_bytes(b"torn")
+            (folder / ".notes.json.partial").write_bytes(b"")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        fill_disk()
+    assert not folder.exists()
+
+
+def test_weights_in_a_folder_whose_name_is_not_utf8_are_read(run: Path, tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/r\xe9"))
+    try:
+        shutil.copytree(run, folder)
+    except OSError:
+        pytest.skip("this file system takes names in UTF-8 only")
+    load_run(folder)

@@ -30,6 +30,7 @@ KINDS = {
     "vivit-no-bias": ("Vivit", {"tubelet_size": [2, 8, 16], "qkv_bias": False}, "VivitImageProcessor"),
     "videomae": ("VideoMAE", {"patch_size": 16}, "VideoMAEImageProcessor"),
     "videomae-first": ("VideoMAE", {"patch_size": 16, "use_mean_pooling": False}, "VideoMAEImageProcessor"),
+    "videomae-eps": ("VideoMAE", {"patch_size": 16, "layer_norm_eps": 0.01}, "VideoMAEImageProcessor"),
     "timesformer": ("Timesformer", {"patch_size": 16}, "VideoMAEImageProcessor"),
     "timesformer-joint": (
         "Timesformer", {"patch_size": 16, "attention_type": "joint_space_time"}, "VideoMAEImageProcessor",
