@@ -37,7 +37,12 @@ def deliver_to_mqtt(config: MqttConfig, run: OutletRun) -> None:
     address = parse_broker(config.broker, os.environ)
     with run.open_position(_NAME) as file:
         topics = Topics(
-            config.prefix, discovery=config.discovery, types=config.types, updates=config.updates, memory=file.memory
+            config.prefix,
+            discovery=config.discovery,
+            types=config.types,
+            updates=config.updates,
+            streams=config.streams,
+            memory=file.memory,
         )
         broker = Broker(address, client_id(config.prefix, file.path), topics.online(False), run.report)
         outlet = MqttOutlet(topics, broker, run.stop, run.report)
@@ -83,12 +88,17 @@ class MqttOutlet:
         self._broker.check()
         if heartbeat:
             self._clock.update(heartbeat.time)
+            if heartbeat.streams is not None:
+                self._topics.configure(heartbeat.streams, heartbeat.time)
         self._is_online = not is_silent and (self._is_online or heartbeat is not None)
         if not self._broker.is_connected:
             return
         if self._broker.has_reconnected():  # the broker has published the last will, and may have lost all the rest
             self._published_online = None
             self._broker.publish(self._topics.retained(), self._stop)
+        self._broker.publish(self._topics.overdue(time.monotonic()), self._stop)
+        if (obsolete := self._topics.obsolete()) and self._broker.publish(obsolete, self._stop):
+            self._topics.forget_obsolete()
         if self._published_online is not self._is_online:
             self._published_online = self._is_online
             self._broker.publish([self._topics.online(self._is_online)], self._stop)
@@ -102,7 +112,8 @@ class MqttOutlet:
         self._broker.close(self._topics.online(False))
         if self._topics.unlisted:
             self._report.notice(
-                f"{self._topics.unlisted} events have no entity in Home Assistant: too many streams or labels"
+                f"{self._topics.unlisted} events have no entity in Home Assistant: "
+                "their actions are not configured, or there are too many streams or labels"
             )
 
 

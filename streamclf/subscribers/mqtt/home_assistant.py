@@ -1,39 +1,51 @@
 """Convert events to MQTT messages, and describe them to Home Assistant. No connection and no clock.
 
     PREFIX/status                      online, offline          retained; the last will
-    PREFIX/STREAM/availability         online, offline          retained: whether the stream is live
+    PREFIX/STREAM/availability         online, offline          retained: whether the stream is live, see `AWAY_S`
     PREFIX/STREAM/label                JSON, each new label     retained
     PREFIX/STREAM/active/LABEL         JSON, ON and OFF         retained
     PREFIX/STREAM/action               JSON, every start and end, as in the journal
+    PREFIX/STREAM/event                JSON, starts and ends as they happen, for an event entity
     PREFIX/lost                        JSON, offsets that are lost
     PREFIX/STREAM/prediction, status   JSON, where `types` has them
 
 Retained topics describe the present, so an old event must not switch anything on when the outlet catches up after an
 outage: an event older than a minute goes to `action` only. A running action has an update each second, which switches
 it on. The end of an action always switches it off.
+
+Statuses list a stream's configured actions, so each is described before it happens. Heartbeats list the configured
+streams. The outlet removes the retained messages of a stream or an action that is no longer configured, also if that
+changed while the outlet did not run: its memory holds the streams and labels whose messages it has published.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 import orjson
 
-from streamclf import __version__
 from streamclf.config.outlets import MQTT_PREFIX, MQTT_PREFIX_RULE, EventType
 from streamclf.errors import UsageError
 from streamclf.events.types import Action, Lost, Prediction, Status, StreamEvent, format_event_time, published_json
+from streamclf.subscribers.mqtt.discovery import describe_stream, event_type, slug
+from streamclf.subscribers.mqtt.published_stream import (
+    PublishedStream,
+    restore_obsolete,
+    restore_options,
+    restore_streams,
+    retained_topics,
+)
 
 STALE_S: Final = 60.0
-DISCOVERY_PREFIX: Final = "homeassistant"
+AWAY_S: Final = 10.0
+"""A stream that is live again within this time stays available: cameras reconnect, and automations must not notice."""
 MAX_STREAMS: Final = 1024
 MAX_LABELS: Final = 64
-"""The limit of one stream. Each label becomes an entity in Home Assistant, which stays until the user removes it."""
-_OUTSIDE_TOPIC = re.compile(r"[^A-Za-z0-9_-]")
+"""The limit of one stream. Each label becomes an entity in Home Assistant."""
+_MAX_REMOVED: Final = MAX_STREAMS * MAX_LABELS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,18 +55,6 @@ class MqttMessage:
     topic: str
     payload: bytes
     retain: bool = False
-
-
-@dataclass(slots=True)
-class _PublishedStream:
-    """The values of one stream that the broker holds; None means unknown."""
-
-    label: str | None = None
-    live: bool | None = None
-    actions: dict[str, bool | None] = field(default_factory=dict)
-    """Whether each action is on, by label."""
-    retained: dict[str, bytes] = field(default_factory=dict)
-    """The payloads that this process has published, by topic."""
 
 
 class Topics:
@@ -70,15 +70,37 @@ class Topics:
         discovery: bool = True,
         types: Collection[EventType] = frozenset({"action"}),
         updates: bool = False,
+        streams: Collection[str] | None = None,
         memory: dict[str, Any],
     ) -> None:
-        """Publish whole events of `types`, `update` events of actions only with `updates`."""
+        """Publish whole events of `types`, `update` events of actions only with `updates`.
+
+        `streams` are those that the outlet receives; None for all.
+        """
         if not MQTT_PREFIX.fullmatch(prefix):
             raise UsageError(f"prefix {prefix!r}: {MQTT_PREFIX_RULE}")
         self._prefix, self._discovery, self._types, self._updates = prefix, discovery, frozenset(types), updates
-        self._streams = _restore(memory)
+        self._streams = restore_streams(memory)
+        self._chosen = None if streams is None else frozenset(streams)
+        self._configured: set[str] | None = None
+        self._configured_at: datetime | None = None
+        """The time of the heartbeat that listed the configured streams."""
+        self._obsolete: set[str] = restore_obsolete(memory)
+        """Topics whose retained message has to be removed."""
+        self._removed: set[str] = set()
+        """Obsolete topics so far, so that each old event of a removed stream does not remove them again."""
+        self._leave_former_topics(memory)
         self.unlisted = 0
-        """Events without an entity in Home Assistant, because there are too many streams or labels."""
+        """Events without an entity in Home Assistant: of actions that are not listed, or beyond the limits."""
+
+    def _leave_former_topics(self, memory: dict[str, Any]) -> None:
+        """Mark the topics that an earlier process used with other options."""
+        prefix, discovery = restore_options(memory, self._prefix, self._discovery)
+        for name, stream in self._streams.items():
+            self._obsolete |= retained_topics(prefix, name, stream.actions, discovery=discovery)
+            self._obsolete -= retained_topics(self._prefix, name, stream.actions, discovery=self._discovery)
+        if prefix != self._prefix:
+            self._obsolete.add(f"{prefix}/status")
 
     @property
     def status_topic(self) -> str:
@@ -87,7 +109,43 @@ class Topics:
 
     def memory(self) -> dict[str, Any]:
         """Return the memory for the constructor of a later process."""
-        return {"streams": {name: {"label": s.label, "actions": dict(s.actions)} for name, s in self._streams.items()}}
+        return {
+            "prefix": self._prefix,
+            "discovery": self._discovery,
+            "obsolete": sorted(self._obsolete),
+            "streams": {
+                name: {"name": stream.name, "label": stream.label, "actions": dict(stream.actions)}
+                for name, stream in self._streams.items()
+            },
+        }
+
+    def configure(self, streams: Collection[str], at: datetime) -> None:
+        """Note the streams that a heartbeat of this time lists. The topics of all other streams become obsolete."""
+        self._configured = {name for name in streams if self._chosen is None or name in self._chosen}
+        self._configured_at = at
+        for name, stream in list(self._streams.items()):
+            if name not in self._configured and (stream.seen is None or stream.seen <= at):
+                self._remove(name, stream.actions)
+
+    def obsolete(self) -> list[MqttMessage]:
+        """Make the messages that remove retained ones; call `forget_obsolete` once the broker has confirmed them."""
+        return [MqttMessage(topic=topic, payload=b"", retain=True) for topic in sorted(self._obsolete)]
+
+    def forget_obsolete(self) -> None:
+        """Note that no obsolete message is left on the broker."""
+        self._obsolete.clear()
+
+    def overdue(self, now_s: float) -> list[MqttMessage]:
+        """Make the messages that are due by the monotonic time `now_s`: of streams that have been away for long."""
+        messages: list[MqttMessage] = []
+        for name, stream in self._streams.items():
+            if not stream.is_away:
+                continue
+            if stream.away_since_s is None:
+                stream.away_since_s = now_s
+            if now_s - stream.away_since_s >= AWAY_S and stream.live is not False:
+                messages += self._availability(stream, name, False)
+        return messages
 
     def online(self, is_online: bool) -> MqttMessage:
         """Make the message that says whether the retained messages are kept up to date."""
@@ -96,14 +154,14 @@ class Topics:
     def retained(self) -> Iterator[MqttMessage]:
         """Make all retained messages again, for a broker that may have lost them."""
         for name, stream in self._streams.items():
-            yield from self._describe_stream(name)
+            stream.described.clear()
+            stream.described_as = ()
+            yield from self._describe(name, stream)
             self._forget_unknown(name, stream)
-            for label in stream.actions:
-                yield from self._describe_action(name, label)
             for topic, payload in stream.retained.items():
                 yield MqttMessage(topic=topic, payload=payload, retain=True)
 
-    def _forget_unknown(self, name: str, stream: _PublishedStream) -> None:
+    def _forget_unknown(self, name: str, stream: PublishedStream) -> None:
         """Forget values whose full message only an earlier process knew; the next event publishes them again.
 
         An action that was off is published as off again.
@@ -123,35 +181,104 @@ class Topics:
             body = {"type": "lost", "epoch": item.epoch, "first": item.first, "last": item.last}
             yield MqttMessage(topic=f"{self._prefix}/lost", payload=orjson.dumps(body))
             return
-        stream = self._streams.get(item.stream)
-        if stream is None and len(self._streams) < MAX_STREAMS:
-            stream = self._streams[item.stream] = _PublishedStream()
-            yield from self._describe_stream(item.stream)
         is_update = isinstance(item, Action) and item.phase == "update"
         if item.type in self._types and (self._updates or not is_update):
             yield MqttMessage(topic=f"{self._prefix}/{item.stream}/{item.type}", payload=published_json(item))
+        if not self._is_configured(item):
+            self._remove_unknown(item)
+            return
+        stream = self._streams.get(item.stream)
+        if stream is None and len(self._streams) < MAX_STREAMS:
+            stream = self._streams[item.stream] = PublishedStream(name=item.stream)
         if stream is None:
             self.unlisted += 1
-        else:
-            yield from self._state_messages(stream, item, is_stale=age_s > STALE_S)
+            return
+        stream.seen = item.time
+        yield from self._state_messages(stream, item, is_stale=age_s > STALE_S)
 
-    def _state_messages(self, stream: _PublishedStream, item: StreamEvent, *, is_stale: bool) -> Iterator[MqttMessage]:
+    def _is_configured(self, item: StreamEvent) -> bool:
+        """Return whether the stream is configured, as far as known.
+
+        The last events of a removed stream may follow the heartbeat. Only a new stream has a status with actions then.
+        """
+        if self._configured is None or self._configured_at is None or item.stream in self._configured:
+            return True
+        return isinstance(item, Status) and item.actions is not None and item.time > self._configured_at
+
+    def _remove_unknown(self, item: StreamEvent) -> None:
+        """Mark the topics of an old event's stream: an earlier process may have been killed before it removed them."""
+        stream = self._streams.get(item.stream)
+        labels = set(stream.actions) if stream else set()
+        if isinstance(item, Status):
+            labels.update(item.actions or ())
+        elif isinstance(item, Action):
+            labels.add(item.label)
+        self._remove(item.stream, labels)
+
+    def _remove(self, name: str, labels: Collection[str]) -> None:
+        self._streams.pop(name, None)
+        self._mark_obsolete(self._topics(name, labels))
+
+    def _mark_obsolete(self, topics: set[str]) -> None:
+        if len(self._removed) < _MAX_REMOVED:
+            self._obsolete |= topics - self._removed
+            self._removed |= topics
+
+    def _mark_current(self, topic: str) -> None:
+        self._obsolete.discard(topic)
+        self._removed.discard(topic)
+
+    def _topics(self, name: str, labels: Collection[str]) -> set[str]:
+        return retained_topics(self._prefix, name, labels, discovery=self._discovery)
+
+    def _state_messages(self, stream: PublishedStream, item: StreamEvent, *, is_stale: bool) -> Iterator[MqttMessage]:
         match item:
             case Status():
-                yield from self._availability(stream, item.stream, item.state == "live")
+                yield from self._configuration(stream, item)
+                yield from self._liveness(stream, item.stream, is_live=item.state == "live")
             case Action():
                 yield from self._action_message(stream, item, is_stale=is_stale)
-            case Prediction() if not is_stale:
-                if stream.live is None:  # a prediction means that the stream is live
-                    yield from self._availability(stream, item.stream, True)
-                yield from self._label_message(stream, item)
+            case Prediction():
+                yield from self._describe(item.stream, stream)
+                if not is_stale:
+                    if stream.live is None and not stream.is_away:  # a prediction means that the stream is live
+                        yield from self._liveness(stream, item.stream, is_live=True)
+                    yield from self._label_message(stream, item)
 
-    def _availability(self, stream: _PublishedStream, name: str, is_live: bool) -> Iterator[MqttMessage]:
-        if stream.live is not is_live:
-            stream.live = is_live
-            yield self._retain(stream, f"{self._prefix}/{name}/availability", b"online" if is_live else b"offline")
+    def _configuration(self, stream: PublishedStream, item: Status) -> Iterator[MqttMessage]:
+        """Follow the name and the actions that a status lists. An action that has not happened is off."""
+        stream.name = item.name or item.stream
+        if item.actions is None:
+            yield from self._describe(item.stream, stream)
+            return
+        stream.is_listed = True
+        listed = dict.fromkeys(item.actions[:MAX_LABELS])
+        gone = {label: is_on for label, is_on in stream.actions.items() if label not in listed}
+        if gone:
+            before = self._topics(item.stream, stream.actions)
+            for label in gone:
+                del stream.actions[label]
+                stream.retained.pop(self._action_topic(item.stream, label), None)
+            self._mark_obsolete(before - self._topics(item.stream, stream.actions))
+        new = [label for label in listed if label not in stream.actions]
+        stream.actions.update(dict.fromkeys(new, False))
+        yield from self._describe(item.stream, stream)
+        for label in new:
+            body = orjson.dumps({"state": "OFF", "label": label})
+            yield self._retain(stream, self._action_topic(item.stream, label), body)
 
-    def _label_message(self, stream: _PublishedStream, item: Prediction) -> Iterator[MqttMessage]:
+    def _liveness(self, stream: PublishedStream, name: str, *, is_live: bool) -> Iterator[MqttMessage]:
+        stream.is_away = not is_live
+        if is_live:
+            stream.away_since_s = None
+            if stream.live is not True:
+                yield from self._availability(stream, name, True)
+
+    def _availability(self, stream: PublishedStream, name: str, is_live: bool) -> Iterator[MqttMessage]:
+        stream.live = is_live
+        yield self._retain(stream, f"{self._prefix}/{name}/availability", b"online" if is_live else b"offline")
+
+    def _label_message(self, stream: PublishedStream, item: Prediction) -> Iterator[MqttMessage]:
         label, probability = item.top[0]
         if label == stream.label:
             return
@@ -159,13 +286,15 @@ class Topics:
         body = {"label": label, "probability": probability, "model": item.model, **_origin(item)}
         yield self._retain(stream, f"{self._prefix}/{item.stream}/label", orjson.dumps(body))
 
-    def _action_message(self, stream: _PublishedStream, item: Action, *, is_stale: bool) -> Iterator[MqttMessage]:
+    def _action_message(self, stream: PublishedStream, item: Action, *, is_stale: bool) -> Iterator[MqttMessage]:
         if item.label not in stream.actions:
-            if len(stream.actions) >= MAX_LABELS:
+            if stream.is_listed or len(stream.actions) >= MAX_LABELS:
                 self.unlisted += 1
                 return
             stream.actions[item.label] = None
-            yield from self._describe_action(item.stream, item.label)
+        yield from self._describe(item.stream, stream)
+        if not is_stale and item.phase != "update":
+            yield self._event_message(item)
         is_on = item.phase != "end"
         if is_on and is_stale:
             return
@@ -173,7 +302,7 @@ class Topics:
         if stream.actions[item.label] is not is_on or item.phase == "start":
             yield self._switch_message(stream, item, is_on)
 
-    def _switch_message(self, stream: _PublishedStream, item: Action, is_on: bool) -> MqttMessage:
+    def _switch_message(self, stream: PublishedStream, item: Action, is_on: bool) -> MqttMessage:
         stream.actions[item.label] = is_on
         body = {
             "state": "ON" if is_on else "OFF", "label": item.label, "probability": item.probability,
@@ -181,61 +310,33 @@ class Topics:
         }  # fmt: skip
         return self._retain(stream, self._action_topic(item.stream, item.label), orjson.dumps(body))
 
-    def _retain(self, stream: _PublishedStream, topic: str, payload: bytes) -> MqttMessage:
+    def _retain(self, stream: PublishedStream, topic: str, payload: bytes) -> MqttMessage:
         stream.retained[topic] = payload
+        self._mark_current(topic)
         return MqttMessage(topic=topic, payload=payload, retain=True)
 
     def _action_topic(self, stream: str, label: str) -> str:
         return f"{self._prefix}/{stream}/active/{slug(label)}"
 
-    def _describe_stream(self, stream: str) -> Iterator[MqttMessage]:
-        topic = f"{self._prefix}/{stream}/label"
-        more = {"name": "Label", "icon": "mdi:eye", "value_template": "{{ value_json.label }}"}
-        return self._describe("sensor", stream, "label", topic, more)
+    def _event_message(self, item: Action) -> MqttMessage:
+        body = {
+            "event_type": event_type(item.label), "phase": item.phase, "label": item.label,
+            "probability": item.probability, "peak": item.peak, "started_s": item.started_s, "at_s": item.at_s,
+            **_origin(item),
+        }  # fmt: skip
+        return MqttMessage(topic=f"{self._prefix}/{item.stream}/event", payload=orjson.dumps(body))
 
-    def _describe_action(self, stream: str, label: str) -> Iterator[MqttMessage]:
-        more = {"name": label, "icon": "mdi:run", "value_template": "{{ value_json.state }}"}
-        return self._describe("binary_sensor", stream, f"active_{slug(label)}", self._action_topic(stream, label), more)
-
-    def _describe(
-        self, component: str, stream: str, entity: str, topic: str, more: dict[str, str]
-    ) -> Iterator[MqttMessage]:
-        """Describe an entity as in https://www.home-assistant.io/integrations/mqtt/#mqtt-discovery."""
-        if not self._discovery:
+    def _describe(self, name: str, stream: PublishedStream) -> Iterator[MqttMessage]:
+        """Make the messages of discovery that are new or have changed."""
+        now = (stream.name, *stream.actions)
+        if not self._discovery or stream.described_as == now:
             return
-        node = f"{self._prefix.replace('/', '_')}_{stream}"
-        config = {
-            **more,
-            "unique_id": f"{node}_{entity}",
-            "state_topic": topic,
-            "json_attributes_topic": topic,
-            "availability": [{"topic": self.status_topic}, {"topic": f"{self._prefix}/{stream}/availability"}],
-            "availability_mode": "all",
-            "qos": 1,
-            "device": {"identifiers": [node], "name": stream, "manufacturer": "streamclf", "model": "video stream"},
-            "origin": {"name": "streamclf", "sw_version": __version__},
-        }
-        yield MqttMessage(
-            topic=f"{DISCOVERY_PREFIX}/{component}/{node}/{entity}/config", payload=orjson.dumps(config), retain=True
-        )
-
-
-def _restore(memory: dict[str, Any]) -> dict[str, _PublishedStream]:
-    try:
-        return {
-            name: _PublishedStream(label=stored["label"], actions=dict(stored["actions"]))
-            for name, stored in memory.get("streams", {}).items()
-        }
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise UsageError("the position file holds streams in an unknown form; remove the file to start anew") from None
-
-
-def slug(label: str) -> str:
-    """Convert `label` to one level of a topic. A changed label gets seven digits of its hash to stay unique."""
-    plain = _OUTSIDE_TOPIC.sub("_", label)
-    if plain == label and len(label) <= 64:
-        return label
-    return f"{plain[:56]}_{hashlib.sha256(label.encode()).hexdigest()[:7]}"
+        stream.described_as = now
+        for topic, payload in describe_stream(self._prefix, name, stream.name, stream.actions).items():
+            if stream.described.get(topic) != payload:
+                stream.described[topic] = payload
+                self._mark_current(topic)
+                yield MqttMessage(topic=topic, payload=payload, retain=True)
 
 
 def _origin(item: StreamEvent) -> dict[str, Any]:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timezone
+from collections.abc import Iterable
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
 from streamclf.errors import UsageError
 from streamclf.events.types import Action, Lost, Prediction, Status, Window
-from streamclf.subscribers.mqtt.home_assistant import MAX_LABELS, MAX_STREAMS, STALE_S, Topics, slug
+from streamclf.subscribers.mqtt.discovery import slug
+from streamclf.subscribers.mqtt.home_assistant import (
+    AWAY_S,
+    MAX_LABELS,
+    MAX_STREAMS,
+    STALE_S,
+    MqttMessage,
+    Topics,
+)
 
 EPOCH = "9f" * 16
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=timezone.utc)
@@ -30,8 +39,8 @@ def prediction(label: str, stream: str = "door") -> Prediction:
     )  # fmt: skip
 
 
-def status(state: Any, stream: str = "door") -> Status:
-    return Status(stream=stream, epoch=EPOCH, offset=9, previous=8, time=NOW, state=state)
+def status(state: Any, stream: str = "door", **more: Any) -> Status:
+    return Status(**{"stream": stream, "epoch": EPOCH, "offset": 9, "previous": 8, "time": NOW, "state": state} | more)
 
 
 def messages(topics: Topics, *items: Any, age_s: float = 0.0) -> list[tuple[str, str, bool]]:
@@ -39,31 +48,148 @@ def messages(topics: Topics, *items: Any, age_s: float = 0.0) -> list[tuple[str,
     return [(m.topic, m.payload.decode(), m.retain) for m in found if not m.topic.startswith("homeassistant/")]
 
 
-def test_a_stream_is_described_as_a_device_with_a_sensor_and_a_binary_sensor_for_each_action() -> None:
-    topics = Topics("streamclf", memory={})
-    found = list(topics.messages(status("live"), 0.0)) + list(topics.messages(action("start"), 0.0))
-    configs = {m.topic: json.loads(m.payload) for m in found if m.topic.startswith("homeassistant/") and m.retain}
-    assert set(configs) == {
-        "homeassistant/sensor/streamclf_door/label/config",
-        "homeassistant/binary_sensor/streamclf_door/active_wave/config",
+def configs(found: Iterable[MqttMessage]) -> dict[str, dict[str, Any]]:
+    """Return the payloads of discovery by topic, without `homeassistant/` and `/config`."""
+    return {
+        m.topic.removeprefix("homeassistant/").removesuffix("/config"): json.loads(m.payload)
+        for m in found
+        if m.topic.startswith("homeassistant/") and m.retain
     }
-    sensor = configs["homeassistant/sensor/streamclf_door/label/config"]
-    binary = configs["homeassistant/binary_sensor/streamclf_door/active_wave/config"]
-    assert (sensor["unique_id"], binary["unique_id"]) == ("streamclf_door_label", "streamclf_door_active_wave")
-    assert sensor["device"] == binary["device"]
-    assert sensor["device"]["identifiers"] == ["streamclf_door"]
-    assert sensor["state_topic"] == sensor["json_attributes_topic"] == "streamclf/door/label"
-    assert sensor["value_template"] == "{{ value_json.label }}"
-    assert binary["name"] == "wave"
-    assert binary["state_topic"] == "streamclf/door/active/wave"
-    assert sensor["availability_mode"] == "all"
-    assert sensor["availability"] == [{"topic": "streamclf/status"}, {"topic": "streamclf/door/availability"}]
-    assert all(config["qos"] == 1 and config["origin"]["name"] == "streamclf" for config in configs.values())
-    assert not [
-        m for m in topics.messages(action("start"), 0.0) if m.topic.startswith("homeassistant/")
-    ]  # an action is described once
+
+
+def test_every_configured_action_is_described_before_it_happens() -> None:
+    topics = Topics("streamclf", memory={})
+    found = list(topics.messages(status("live", name="Front door", actions=("wave", "covered")), 0.0))
+    described = configs(found)
+    assert set(described) == {
+        "sensor/streamclf_door/label",
+        "binary_sensor/streamclf_door/connectivity",
+        "binary_sensor/streamclf_door/active_wave",
+        "binary_sensor/streamclf_door/active_covered",
+        "event/streamclf_door/action",
+    }
+    states = {m.topic: m.payload.decode() for m in found if not m.topic.startswith("homeassistant/") and m.retain}
+    assert states == {
+        "streamclf/door/active/wave": '{"state":"OFF","label":"wave"}',
+        "streamclf/door/active/covered": '{"state":"OFF","label":"covered"}',
+        "streamclf/door/availability": "online",
+    }
+    for each in described.values():
+        assert each["device"]["name"] == "Front door"
+        assert each["device"]["identifiers"] == ["streamclf_door"]
+        assert each["icon"].startswith("mdi:")
+    covered = described["binary_sensor/streamclf_door/active_covered"]
+    assert (covered["device_class"], covered["unique_id"]) == ("tamper", "streamclf_door_active_covered")
+    assert "device_class" not in described["binary_sensor/streamclf_door/active_wave"]
+    both = [{"topic": "streamclf/status"}, {"topic": "streamclf/door/availability"}]
+    assert covered["availability"] == described["event/streamclf_door/action"]["availability"] == both
+    connectivity = described["binary_sensor/streamclf_door/connectivity"]
+    assert connectivity["availability"] == both[:1]
+    assert connectivity["state_topic"] == "streamclf/door/availability"
+    assert described["event/streamclf_door/action"]["event_types"] == ["wave", "covered"]
+    # Nothing is published again without a change.
+    assert configs(topics.messages(status("live", name="Front door", actions=("wave", "covered")), 0.0)) == {}
+    renamed = configs(topics.messages(status("live", name="Back", actions=("wave", "covered")), 0.0))
+    assert {each["device"]["name"] for each in renamed.values()} == {"Back"}
     quiet = Topics("streamclf", discovery=False, memory={})
-    assert not [m for m in quiet.messages(action("start"), 0.0) if m.topic.startswith("homeassistant/")]
+    assert configs(quiet.messages(status("live", actions=("wave",)), 0.0)) == {}
+
+
+def test_an_event_entity_gets_starts_and_ends_as_they_happen() -> None:
+    topics = Topics("streamclf", memory={})
+    messages(topics, status("live", actions=("wave",)))
+    found = [m for phase in ("start", "update", "end") for m in topics.messages(action(phase), 0.0)]
+    events = [json.loads(m.payload) for m in found if m.topic == "streamclf/door/event" and not m.retain]
+    assert [(each["event_type"], each["phase"], each["probability"]) for each in events] == [
+        ("wave", "start", 0.9),
+        ("wave", "end", 0.9),
+    ]
+    assert not [m for m in topics.messages(action("start"), STALE_S + 1) if m.topic == "streamclf/door/event"]
+
+
+def test_an_action_that_is_no_longer_configured_loses_its_retained_messages() -> None:
+    topics = Topics("streamclf", memory={})
+    messages(topics, status("live", actions=("wave", "a/b")))
+    assert topics.obsolete() == []
+    later = configs(topics.messages(status("live", actions=("wave",)), 0.0))
+    assert later["event/streamclf_door/action"]["event_types"] == ["wave"]
+    gone = {m.topic: (m.payload, m.retain) for m in topics.obsolete()}
+    assert gone == {
+        f"streamclf/door/active/{slug('a/b')}": (b"", True),
+        f"homeassistant/binary_sensor/streamclf_door/active_{slug('a/b')}/config": (b"", True),
+    }
+    # Its last event, and one of a label that is not listed, make no entity.
+    topics.forget_obsolete()
+    assert [topic for topic, *_ in messages(topics, action("end", "a/b"))] == ["streamclf/door/action"]
+    assert topics.obsolete() == []
+    messages(topics, status("live", actions=("wave", "a/b")))
+    assert topics.obsolete() == []
+    messages(topics, status("live", actions=()))
+    assert "homeassistant/event/streamclf_door/action/config" in {m.topic for m in topics.obsolete()}
+
+
+def test_a_stream_that_is_no_longer_configured_loses_its_retained_messages() -> None:
+    topics = Topics("streamclf", memory={})
+    retained = {m.topic for m in topics.messages(status("live", actions=("wave",)), 0.0) if m.retain}
+    retained |= {m.topic for m in topics.messages(prediction("wave"), 0.0) if m.retain}
+    kept = json.loads(json.dumps(topics.memory()))
+    for earlier in (topics, Topics("streamclf", memory=kept)):  # also if the outlet did not run meanwhile
+        earlier.configure(["yard"], NOW + timedelta(seconds=1))
+        assert {m.topic for m in earlier.obsolete()} == retained
+        assert earlier.memory()["streams"] == {}
+        # Another process continues if this one is killed before the broker has confirmed.
+        again = Topics("streamclf", memory=json.loads(json.dumps(earlier.memory())))
+        assert {m.topic for m in again.obsolete()} == retained
+        earlier.forget_obsolete()
+        # Late events of the removed stream describe nothing, and do not remove the topics again and again.
+        late = status("offline", time=NOW + timedelta(seconds=2))
+        assert messages(earlier, late, prediction("wave")) == []
+        assert earlier.obsolete() == []
+    # So does an outlet that is to publish other streams from now on.
+    other = Topics("streamclf", streams=("yard",), memory=kept)
+    other.configure(["yard", "door"], NOW)
+    assert {m.topic for m in other.obsolete()} == retained
+    # A process without the memory removes what the journal's events show.
+    fresh = Topics("streamclf", memory={})
+    fresh.configure(["yard"], NOW + timedelta(seconds=1))
+    assert messages(fresh, status("live", actions=("wave",))) == []
+    assert {m.topic for m in fresh.obsolete()} >= retained
+    # The stream is configured again: its status is newer than the heartbeat that did not list it.
+    fresh.forget_obsolete()
+    back = status("live", actions=("wave",), time=NOW + timedelta(seconds=3))
+    assert "streamclf/door/availability" in {topic for topic, *_ in messages(fresh, back)}
+    fresh.configure(["yard"], NOW + timedelta(seconds=2))  # an older heartbeat that is handled after it
+    assert fresh.obsolete() == []
+    fresh.configure(["yard", "door"], NOW + timedelta(seconds=4))
+    assert fresh.obsolete() == []
+
+
+def test_other_options_remove_what_the_former_ones_published() -> None:
+    first = Topics("old", memory={})
+    retained = {m.topic for m in first.messages(status("live", actions=("wave",)), 0.0) if m.retain}
+    kept = json.loads(json.dumps(first.memory()))
+    assert {m.topic for m in Topics("new", memory=kept).obsolete()} >= retained | {"old/status"}
+    without = {m.topic for m in Topics("old", discovery=False, memory=kept).obsolete()}
+    assert without == {topic for topic in retained if topic.startswith("homeassistant/")}
+    for wrong in ({"prefix": 3}, {"discovery": "x"}, {"obsolete": [3]}, {"obsolete": 1}):
+        with pytest.raises(UsageError, match="remove the file"):
+            Topics("old", memory=kept | wrong)
+
+
+def test_a_stream_that_is_soon_live_again_stays_available() -> None:
+    topics = Topics("streamclf", memory={})
+    topic = "streamclf/door/availability"
+    assert messages(topics, status("live")) == [(topic, "online", True)]
+    for state in ("stalled", "connecting", "offline"):
+        assert messages(topics, status(state)) == []
+    assert topics.overdue(100.0) == topics.overdue(100.0 + AWAY_S - 0.1) == []
+    assert messages(topics, status("live")) == []
+    assert topics.overdue(200.0) == []
+    messages(topics, status("stalled"))
+    assert topics.overdue(300.0) == []
+    assert [(m.topic, m.payload, m.retain) for m in topics.overdue(300.0 + AWAY_S)] == [(topic, b"offline", True)]
+    assert topics.overdue(301.0 + AWAY_S) == []
+    assert messages(topics, status("live")) == [(topic, "online", True)]
 
 
 def test_labels_are_published_when_they_change_and_actions_when_they_start_and_end() -> None:
@@ -76,17 +202,17 @@ def test_labels_are_published_when_they_change_and_actions_when_they_start_and_e
         ("home/cams/door/label", True),
         ("home/cams/door/label", True),
         ("home/cams/door/action", False),
+        ("home/cams/door/event", False),
         ("home/cams/door/active/wave", True),
     ]
     assert json.loads(found[1][1]) == {
         "label": "wave", "probability": 0.91, "model": "gestures@1",
         "time": "2026-01-31T12:00:00.000000Z", "epoch": EPOCH, "offset": 8,
     }  # fmt: skip
-    assert json.loads(found[4][1])["state"] == "ON"
+    assert json.loads(found[5][1])["state"] == "ON"
     off = messages(topics, action("end"))
-    assert [json.loads(payload).get("state") for _, payload, _ in off] == [None, "OFF"]
+    assert [json.loads(payload).get("state") for _, payload, _ in off] == [None, None, "OFF"]
     assert messages(topics, status("live")) == []  # its prediction has shown that it is live
-    assert messages(topics, status("frozen")) == [("home/cams/door/availability", "offline", True)]
     every = Topics("streamclf", types=("prediction", "action", "status"), updates=True, memory={})
     assert [topic for topic, _, _ in messages(every, prediction("wave"), action("update"), status("live"))] == [
         "streamclf/door/prediction", "streamclf/door/availability", "streamclf/door/label",

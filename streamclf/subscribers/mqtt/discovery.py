@@ -1,0 +1,133 @@
+"""Describe a stream to Home Assistant: one device with its entities, as retained messages.
+
+https://www.home-assistant.io/integrations/mqtt/#mqtt-discovery
+
+    homeassistant/sensor/NODE/label/config                   the most probable label
+    homeassistant/binary_sensor/NODE/connectivity/config     whether the stream is live
+    homeassistant/binary_sensor/NODE/active_LABEL/config     each action
+    homeassistant/event/NODE/action/config                   the starts and ends of all actions
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection
+from typing import Any, Final
+
+import orjson
+
+from engines.printable import printable
+from streamclf import __version__
+from streamclf.subscribers.mqtt.device_class import device_class_of
+
+DISCOVERY_PREFIX: Final = "homeassistant"
+MAX_STATE_CHARS: Final = 255
+"""Home Assistant refuses a longer state."""
+_OUTSIDE_TOPIC = re.compile(r"[^A-Za-z0-9_-]")
+_LIKE_A_HASH = re.compile(r"_[0-9a-f]{7}\Z")
+
+
+def describe_stream(prefix: str, stream: str, name: str, labels: Collection[str]) -> dict[str, bytes]:
+    """Return the payload of each discovery topic of a stream, whose device is called `name`, with these actions."""
+    node, common = _node(prefix, stream), _common(prefix, stream, name)
+    payloads = {}
+    for (component, entity), own in _entities(f"{prefix}/{stream}", labels).items():
+        config = {**own, "unique_id": f"{node}_{entity}", **_availability(prefix, stream, entity), **common}
+        payloads[_topic(prefix, stream, component, entity)] = orjson.dumps(config)
+    return payloads
+
+
+def discovery_topics(prefix: str, stream: str, labels: Collection[str]) -> set[str]:
+    """Return the topics of `describe_stream`."""
+    return {_topic(prefix, stream, *each) for each in _entities(f"{prefix}/{stream}", labels)}
+
+
+def event_type(label: str) -> str:
+    """Return the type of an event entity's events for the starts and ends of an action."""
+    return printable(label)
+
+
+def slug(label: str) -> str:
+    """Convert `label` to one level of a topic. A changed label gets seven digits of its hash to stay unique.
+
+    So does a label that ends like such a hash: it could be the slug of another label.
+    """
+    plain = _OUTSIDE_TOPIC.sub("_", label)
+    if plain == label and len(label) <= 64 and not _LIKE_A_HASH.search(label):
+        return label
+    return f"{plain[:56]}_{hashlib.sha256(label.encode(errors='surrogatepass')).hexdigest()[:7]}"
+
+
+def _entities(base: str, labels: Collection[str]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return the keys of each entity that no other entity has, by component and entity."""
+    label_topic = f"{base}/label"
+    entities: dict[tuple[str, str], dict[str, Any]] = {
+        ("sensor", "label"): {
+            "name": "Label",
+            "icon": "mdi:eye",
+            "state_topic": label_topic,
+            "value_template": f"{{{{ value_json.label[:{MAX_STATE_CHARS}] }}}}",
+            "json_attributes_topic": label_topic,
+        },
+        ("binary_sensor", "connectivity"): {
+            "name": "Connectivity",
+            "device_class": "connectivity",
+            "entity_category": "diagnostic",
+            "icon": "mdi:cctv",
+            "state_topic": f"{base}/availability",
+            "payload_on": "online",
+            "payload_off": "offline",
+        },
+    }
+    for label in labels:
+        entities["binary_sensor", f"active_{slug(label)}"] = _action(label, f"{base}/active/{slug(label)}")
+    if labels:  # an event entity has at least one type
+        entities["event", "action"] = {
+            "name": "Action",
+            "icon": "mdi:gesture-tap",
+            "state_topic": f"{base}/event",
+            "event_types": list(dict.fromkeys(event_type(label) for label in labels)),
+        }
+    return entities
+
+
+def _action(label: str, topic: str) -> dict[str, Any]:
+    device_class, icon = device_class_of(label)
+    config = {
+        "name": printable(label),
+        "icon": icon,
+        "state_topic": topic,
+        "value_template": "{{ value_json.state }}",
+        "json_attributes_topic": topic,
+    }
+    return config if device_class is None else {**config, "device_class": device_class}
+
+
+def _availability(prefix: str, stream: str, entity: str) -> dict[str, Any]:
+    """Return where an entity's availability comes from. The connectivity of a stream is known while it is offline."""
+    topics = [{"topic": f"{prefix}/status"}]
+    if entity != "connectivity":
+        topics.append({"topic": f"{prefix}/{stream}/availability"})
+    return {"availability": topics, "availability_mode": "all"}
+
+
+def _common(prefix: str, stream: str, name: str) -> dict[str, Any]:
+    return {
+        "qos": 1,
+        "device": {
+            "identifiers": [_node(prefix, stream)],
+            "name": printable(name),
+            "manufacturer": "streamclf",
+            "model": "video stream",
+        },
+        "origin": {"name": "streamclf", "sw_version": __version__},
+    }
+
+
+def _node(prefix: str, stream: str) -> str:
+    return f"{prefix.replace('/', '_')}_{stream}"
+
+
+def _topic(prefix: str, stream: str, component: str, entity: str) -> str:
+    return f"{DISCOVERY_PREFIX}/{component}/{_node(prefix, stream)}/{entity}/config"
