@@ -1,9 +1,11 @@
-"""Run a `streamclf` command that treats the service as silent sooner than after 5 s, so that tests need not wait."""
+"""Run a `streamclf` command with shorter times of silence and absence, so that tests need not wait."""
 
 from __future__ import annotations
 
 SILENT_S = 2.0
 """Longer than the second between two heartbeats, also on a busy machine."""
+AWAY_S = 1.0
+"""Seconds after which `streamclf mqtt` publishes that a stream is not live."""
 
 
 def short_silence_program(silent_s: float = SILENT_S) -> tuple[str, str]:
@@ -11,5 +13,6 @@ def short_silence_program(silent_s: float = SILENT_S) -> tuple[str, str]:
     return (
         "-c",
         "import sys; from streamclf.cli import main; from streamclf.client import stream_views; "
-        f"stream_views.SERVICE_SILENT_S = {silent_s}; sys.exit(main())",
+        "from streamclf.subscribers.mqtt import home_assistant; "
+        f"home_assistant.AWAY_S = {AWAY_S}; stream_views.SERVICE_SILENT_S = {silent_s}; sys.exit(main())",
     )

@@ -1,0 +1,121 @@
+"""A real broker holds the descriptions of all configured actions, and of nothing that is no longer configured."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.hub_process import HubProcess, action, prediction, status, wait_until
+from support.mosquitto import DEADLINE_S, PROGRAM, Mosquitto
+from support.service import Service
+from support.short_silence import short_silence_program
+
+from streamclf.producer.link import EventProducer
+from streamclf.runtime.jobs import StreamDescription
+
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="mosquitto is not installed")
+
+DOOR = "homeassistant/binary_sensor/streamclf_door"
+
+
+def retained(broker: Mosquitto) -> dict[str, str]:
+    """Return the messages that a new subscriber gets."""
+    from paho.mqtt import client as mqtt
+
+    found: dict[str, str] = {}
+    done = threading.Event()
+
+    def keep(client: Any, userdata: Any, message: Any) -> None:
+        if message.topic == "snapshot/end":
+            done.set()
+        elif message.retain:
+            found[message.topic] = message.payload.decode()
+
+    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+    client.on_message = keep
+    client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
+    client.on_subscribe = lambda client, *_: client.publish("snapshot/end", "", qos=1)
+    client.connect("127.0.0.1", broker.port)
+    client.loop_start()
+    try:
+        assert done.wait(DEADLINE_S)
+    finally:
+        client.disconnect()
+        client.loop_stop()
+    return found
+
+
+def start(hub: HubProcess, broker: Mosquitto, folder: Path) -> Service:
+    return Service("mqtt", hub.events, broker.url, cwd=folder, program=short_silence_program())
+
+
+def test_descriptions_come_before_anything_happens_and_go_with_the_configuration(tmp_path: Path) -> None:
+    streams = {
+        "door": StreamDescription(name="Haustür", actions=("wave", "covered", "Wave", "wavé")),
+        "yard": StreamDescription(actions=("wave",)),
+    }
+    with HubProcess(streams=streams) as hub, Mosquitto() as broker:
+        with start(hub, broker, tmp_path) as outlet:
+            wait_until(lambda: broker.on("streamclf/status") == ["online"], "online")
+            with EventProducer(hub.link, "test") as link:
+                for stream in streams:
+                    link.post(status(stream, "live"))
+                wait_until(lambda: "streamclf/yard/availability" in retained(broker), "both streams")
+                found = retained(broker)
+                configs = {t: json.loads(p) for t, p in found.items() if t.startswith("homeassistant/")}
+                assert len([topic for topic in configs if topic.startswith(f"{DOOR}/active_")]) == 4
+                assert f"{DOOR}/connectivity/config" in configs
+                assert "homeassistant/event/streamclf_door/action/config" in configs
+                assert configs[f"{DOOR}/active_covered/config"]["device_class"] == "tamper"
+                assert configs[f"{DOOR}/active_covered/config"]["device"]["name"] == "Haustür"
+                assert json.loads(found["streamclf/door/active/covered"])["state"] == "OFF"
+                assert "streamclf/door/event" not in found
+                link.post(action("start"))
+                link.post(prediction("yard"))
+                wait_until(lambda: len(broker.on("streamclf/door/event")) == 1, "an event")
+                assert json.loads(broker.on("streamclf/door/event")[0])["event_type"] == "wave"
+                wait_until(lambda: "streamclf/yard/label" in retained(broker), "a label")
+            outlet.interrupt()
+            assert outlet.wait() == 0
+        # The configuration changes while the outlet does not run.
+        hub.kill()
+        hub.job = hub.job.model_copy(update={"streams": {"door": StreamDescription(actions=("wave",))}})
+        hub.start()
+        with start(hub, broker, tmp_path) as outlet:
+            wait_until(lambda: not any("yard" in topic for topic in retained(broker)), "the removal of a stream")
+            with EventProducer(hub.link, "test") as link:
+                link.post(status("door", "live"))
+                wait_until(lambda: f"{DOOR}/active_covered/config" not in retained(broker), "the removal of an action")
+                link.post(status("yard", "offline"))  # a late event does not bring the stream back
+                link.post(prediction("door", number=9))
+                wait_until(lambda: "streamclf/door/label" in retained(broker), "a label")
+            found = retained(broker)
+            assert [t for t in found if t.startswith(f"{DOOR}/active_")] == [f"{DOOR}/active_wave/config"]
+            assert [t for t in found if t.startswith("streamclf/door/active/")] == ["streamclf/door/active/wave"]
+            assert not [t for t in found if "yard" in t]
+            described = json.loads(found["homeassistant/event/streamclf_door/action/config"])
+            assert described["event_types"] == ["wave"]
+            assert described["device"]["name"] == "door"
+            outlet.interrupt()
+            assert outlet.wait() == 0
+
+
+def test_a_stream_that_reconnects_stays_available(tmp_path: Path) -> None:
+    topic = "streamclf/door/availability"
+    with (
+        HubProcess(streams={"door": StreamDescription(actions=("wave",))}) as hub,
+        Mosquitto() as broker,
+        start(hub, broker, tmp_path),
+        EventProducer(hub.link, "test") as link,
+    ):
+        wait_until(lambda: broker.on("streamclf/status") == ["online"], "online")
+        for state in ("live", "stalled", "connecting", "live"):
+            link.post(status("door", state))
+        link.post(prediction("door"))
+        wait_until(lambda: broker.on("streamclf/door/label") != [], "the events")
+        assert broker.on(topic) == ["online"]
+        link.post(status("door", "offline"))
+        wait_until(lambda: broker.on(topic) == ["online", "offline"], "an offline stream")
