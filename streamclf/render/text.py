@@ -14,6 +14,8 @@ from engines.printable import printable
 from streamclf.render.palette import Colour
 
 MAX_CHARS: Final = 300
+_MIRRORED: Final = str.maketrans("()[]{}<>", ")(][}{><")
+"""Signs that a text from right to left shows the other way round."""
 
 
 def shorten(text: str, size: int, max_width: int, *, bold: bool) -> str:
@@ -91,12 +93,38 @@ def draw_text(canvas: U8, text: str, origin: tuple[int, int], size: int, colour:
     """Draw one line of text; `origin` is the left end of its baseline."""
     if not text:
         return
+    text = visual_order(text)
     if _HAS_SCALABLE_FONT:
         cv2.putText(canvas, text, origin, colour, _font(), size, 600 if bold else 400)
     else:
         cv2.putText(
             canvas, text, origin, cv2.FONT_HERSHEY_SIMPLEX, size / 30, colour, _stroke_width(size, bold), cv2.LINE_AA
         )
+
+
+@lru_cache(maxsize=1024)
+def visual_order(text: str) -> str:
+    """Return the characters of a line from left to right, as OpenCV draws them: Hebrew and Arabic read the other way.
+
+    This is the case without nested directions of Unicode's algorithm (UAX 9). Numbers keep their order.
+    """
+    kinds = [unicodedata.bidirectional(char) for char in text]
+    strong = ["R" if kind in ("R", "AL") else "L" if kind in ("L", "EN", "AN") else "" for kind in kinds]
+    if "R" not in strong:
+        return text
+    base = next(direction for kind, direction in zip(kinds, strong, strict=True) if kind in ("L", "R", "AL"))
+    runs: list[tuple[str, str]] = []
+    for place, (char, direction) in enumerate(zip(text, strong, strict=True)):
+        if not direction:  # a space or sign has the direction of the letters around it, if they agree
+            before = runs[-1][0] if runs else base
+            after = next((later for later in strong[place:] if later), base)
+            direction = before if before == after else base
+        if runs and runs[-1][0] == direction:
+            runs[-1] = (direction, runs[-1][1] + char)
+        else:
+            runs.append((direction, char))
+    drawn = [run if direction == "L" else run[::-1].translate(_MIRRORED) for direction, run in runs]
+    return "".join(drawn if base == "L" else reversed(drawn))
 
 
 def _stroke_width(size: int, bold: bool) -> int:

@@ -1,0 +1,26 @@
+"""Lines of text are drawn in the order in which their script is read."""
+
+from __future__ import annotations
+
+import pytest
+
+from streamclf.render.text import visual_order
+
+SHIN, LAMED, VAV, MEM = "\u05e9\u05dc\u05d5\u05dd"
+
+
+@pytest.mark.parametrize(
+    ("text", "drawn"),
+    [
+        ("fall [person] 12", "fall [person] 12"),
+        (SHIN + LAMED, LAMED + SHIN),
+        (f"{SHIN}{LAMED} {VAV}{MEM}", f"{MEM}{VAV} {LAMED}{SHIN}"),
+        (f"{SHIN}{LAMED} 12 {VAV}{MEM}", f"{MEM}{VAV} 12 {LAMED}{SHIN}"),
+        (f"{SHIN}{LAMED} ({VAV})", f"({VAV}) {LAMED}{SHIN}"),
+        (f"cam {SHIN}{LAMED} in", f"cam {LAMED}{SHIN} in"),
+        (f"{SHIN}{LAMED} abc", f"abc {LAMED}{SHIN}"),
+        ("", ""),
+    ],
+)
+def test_scripts_from_right_to_left_are_drawn_in_their_order(text: str, drawn: str) -> None:
+    assert visual_order(text) == drawn
