@@ -138,12 +138,12 @@ def run(config: ConfigFile, seconds: Seconds = None, log_level: LogLevel = None,
 def check(config: ConfigFile) -> int:
     """Check whether CONFIG can run on this machine.
 
-    Checks keys, model and files, and starts nothing. Prints one line: what would run, or the first error.
+    Checks keys, model and files, and starts nothing. Prints what would run and how much disk the journal needs, or the
+    first error.
     """
-    from engines.printable import printable
     from streamclf.commands.run import check_service
 
-    print(printable(check_service(config)))
+    print(check_service(config))
     return 0
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from engines.printable import printable
 from streamclf.config.service import load_config
 from streamclf.runtime.logs import configure_logging, set_log_options
 from streamclf.runtime.signals import reload_on_hangup, stop_on_signals
 from streamclf.supervisor.config_watch import ConfigFile
+from streamclf.supervisor.disk_need import describe_disk
 from streamclf.supervisor.preflight import preflight
 from streamclf.supervisor.shared_children import Ready
 from streamclf.supervisor.supervisor import Supervisor
@@ -34,10 +36,14 @@ def run_service(
 
 
 def check_service(path: Path) -> str:
-    """Check a configuration; return one line that describes its service. Raises `ConfigError` with key and remedy."""
+    """Check a configuration; return a line on its service and a line on its disk.
+
+    Raises `ConfigError` with key and remedy.
+    """
     config = load_config(path)
     spec = preflight(config).spec
-    return f"{path}: ok: {len(config.streams)} stream(s), {spec.id}, events on {config.publish.events}"
+    line = f"{path}: ok: {len(config.streams)} stream(s), {spec.id}, events on {config.publish.events}"
+    return f"{printable(line)}\n{describe_disk(config, spec)}"
 
 
 def _log_ready(ready: Ready) -> None:

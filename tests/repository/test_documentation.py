@@ -32,6 +32,8 @@ EXAMPLES = {
     "streamclf.engines",  # docs/adr/0001: packages that were rejected
     "streamclf.training",
     "streamclf.db",
+    "streamclf.db.lock",
+    "streamclf.db.outlets",
     "streamclf/status",  # MQTT topics
     "streamclf/lost",
 }
