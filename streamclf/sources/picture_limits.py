@@ -52,7 +52,9 @@ class PictureLimit:
 
         To be called after each packet, also after one that gave no frame.
         """
-        width, height, pixel_format = context.width, context.height, context.pix_fmt
+        width, height = context.width, context.height
+        # PyAV 17 and earlier crash if `pix_fmt` is read before the format is known; `format` is None then.
+        pixel_format = None if context.format is None else context.pix_fmt
         if (width, height, pixel_format) == self._checked:
             return
         self._checked = (width, height, pixel_format)

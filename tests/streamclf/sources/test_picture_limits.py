@@ -16,7 +16,7 @@ from support.picture_bomb import START, bomb, parameter_sets, picture
 from streamclf.errors import SourceRefusedError
 from streamclf.runtime.memory_limit import private_bytes
 from streamclf.sources.file import FileSource
-from streamclf.sources.picture_limits import MAX_PIXELS, check_size
+from streamclf.sources.picture_limits import MAX_PIXELS, PictureLimit, check_size
 from streamclf.sources.rtsp.access_units import AccessUnit
 from streamclf.sources.rtsp.decoder import RtspDecoder
 from streamclf.sources.rtsp.media import TrackReceiver
@@ -138,3 +138,16 @@ def test_the_shape_of_pixels_is_known_although_nothing_is_decoded_while_a_file_i
     with FileSource(path) as source:
         frame = next(source)
     assert (frame.width, frame.height) == (640, 240)
+
+
+def test_a_pixel_format_that_is_not_known_yet_is_not_read() -> None:
+    """PyAV 17 and earlier end the process with a segmentation fault there."""
+
+    class Context:
+        width, height, format = 320, 180, None
+
+        @property
+        def pix_fmt(self) -> str:
+            raise AssertionError("read")
+
+    PictureLimit("film.mp4").check(Context())
