@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import av
+
 RTSP_OPTIONS = {
     # With the default probing the first frame takes a second, and fflags=nobuffer would lose the first key frame.
     "probesize": "32",
@@ -19,7 +21,10 @@ TRANSPORTS = {
 }
 MULTICAST = "+udp_multicast"
 """Added to the configured transport if a server offers only multicast, which our own client does not support."""
+SCRIPTS = frozenset({"concat", "concatf", "dash", "imf", "rtsp", "sap", "sdp"})
+"""Formats that lead to other sources, without the checks that playlists get."""
 HTTP_OPTIONS = {
+    "format_whitelist": ",".join(sorted(av.formats_available - SCRIPTS)),
     "analyzeduration": "500000",
     # HLS: content delivery networks name segments as they like. The list of protocols is what protects files.
     "allowed_extensions": "ALL",

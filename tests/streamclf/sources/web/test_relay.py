@@ -7,6 +7,7 @@ import itertools
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -162,6 +163,28 @@ def test_playlists_lead_to_web_servers_only(target: str) -> None:
         refused(url(server, "/v.m3u8"), "its playlist has a target that is not allowed")
 
 
+MANIFEST = """<?xml version="1.0"?>
+<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration="PT4S"><Period>
+<AdaptationSet mimeType="video/mp4"><Representation id="1" bandwidth="1"><BaseURL>{0}</BaseURL>
+<SegmentList><Initialization sourceURL="{0}i.mp4"/><SegmentURL media="{0}s.mp4"/></SegmentList>
+</Representation></AdaptationSet></Period></MPD>"""
+SCRIPTS = {
+    "/v.mpd": MANIFEST,
+    "/v.txt": "ffconcat version 1.0\nfile '{0}a.mp4'\n",
+    "/v.sdp": "v=0\r\nm=video 9 RTP/AVP 96\r\n",
+}
+
+
+@pytest.mark.parametrize("path", SCRIPTS)
+def test_formats_that_lead_to_other_sources_are_refused(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "*")  # FFmpeg would then contact other servers without the relay
+    with hostile(lambda server, sock, _: server.send(sock, response())) as other:
+        body = SCRIPTS[path].format(f"http://127.0.0.1:{other.port}/").encode()
+        with hostile(lambda server, sock, _: server.send(sock, response(body, kind="text/plain"))) as server:
+            refused(url(server, path), ".")
+        assert not other.requests
+
+
 class Camera(BaseHTTPRequestHandler):
     """Serve a film with ranges to those who know the password, after a redirection."""
 
@@ -278,5 +301,6 @@ def test_a_stop_request_ends_a_connection_without_data() -> None:
     with hostile(answer) as server:
         threading.Thread(target=lambda: (is_silent.wait(20), stop.set()), daemon=True).start()
         keys = {"open_timeout_s": 60, "read_timeout_s": 60}
-        with pytest.raises(SourceError), open_source(live(url(server), **keys), stop=stop) as source:
+        with suppress(SourceError), open_source(live(url(server), **keys), stop=stop) as source:
             list(source)
+        assert stop.is_set()
