@@ -38,10 +38,23 @@ Seconds = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line on stdout, and nothing else.")]
 JsonObject = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else.")]
-Endpoint = Annotated[
+
+
+def _find_endpoint(text: str) -> str:
+    from streamclf.config.events_endpoint import DEFAULT_ENDPOINT, find_endpoint
+
+    return find_endpoint(text or DEFAULT_ENDPOINT)
+
+
+_ENDPOINT_HELP = (
+    "Address of the service's events, like tcp://127.0.0.1:5555, its configuration (.yaml), or a key file from "
+    "`streamclf keys`"
+)
+Endpoint = Annotated[str, typer.Argument(callback=_find_endpoint, help=f"{_ENDPOINT_HELP}.")]
+OptionalEndpoint = Annotated[
     str,
     typer.Argument(
-        help="Address of the service's events, like tcp://127.0.0.1:5555, or a key file from `streamclf keys`."
+        callback=_find_endpoint, help=f"{_ENDPOINT_HELP}; default: tcp://127.0.0.1:5555.", show_default=False
     ),
 ]
 FromStart = Annotated[
@@ -98,6 +111,23 @@ def _path_of(text: str) -> Path:
     return path_of(text)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from streamclf import __version__
+
+        print(f"streamclf {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
 @app.command()
 def demo(
     camera: Annotated[
@@ -135,16 +165,24 @@ def run(config: ConfigFile, seconds: Seconds = None, log_level: LogLevel = None,
 
 
 @app.command()
-def check(config: ConfigFile) -> int:
+def check(
+    config: ConfigFile,
+    connect: Annotated[
+        bool, typer.Option("--connect", help="Also read a frame of every camera, and connect to every outlet.")
+    ] = False,
+) -> int:
     """Check whether CONFIG can run on this machine.
 
-    Checks keys, model and files, and starts nothing. Prints what would run and how much disk the journal needs, or the
-    first error.
+    Checks keys, model and files, binds the ports, reads the first frame of files, and connects to the hosts of URLs.
+    Starts nothing. Prints how much disk the journal needs, too. The exit code is 2 for a wrong configuration, and 1 for
+    something that cannot be opened now.
     """
-    from streamclf.commands.run import check_service
+    from engines.printable import printable
+    from streamclf.commands.check import check_service
 
-    print(check_service(config))
-    return 0
+    lines, code = check_service(config, connect=connect)
+    print("\n".join(map(printable, lines)))
+    return code
 
 
 @app.command()
@@ -322,8 +360,8 @@ def doctor(as_json: JsonObject = False) -> int:
 
 @app.command()
 def log(
-    endpoint: Endpoint,
     output: Annotated[Path, typer.Option("-o", "--output", help="events.db (SQLite) or events.jsonl.")],
+    endpoint: OptionalEndpoint = "",
     rotate: Annotated[
         list[str] | None, typer.Option(help="For .jsonl: begin a new file at 100MB, or after 1d; may be given twice.")
     ] = None,
@@ -365,7 +403,7 @@ def log(
 
 @app.command()
 def status(
-    endpoint: Endpoint,
+    endpoint: OptionalEndpoint = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, then exit.")] = False,
     timeout: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds to wait for the service to answer.")] = 5.0,
     seconds: Seconds = None,
@@ -381,7 +419,7 @@ def status(
 
 @app.command()
 def watch(
-    endpoint: Endpoint,
+    endpoint: OptionalEndpoint = "",
     stream: Annotated[list[str] | None, typer.Option(help="Only this stream; may be given several times.")] = None,
     record: Annotated[
         Path | None, typer.Option(help="Write the video to this .mp4 instead of a window; needs no screen.")
@@ -529,7 +567,7 @@ def webhook(
 
 @app.command()
 def metrics(
-    endpoint: Endpoint,
+    endpoint: OptionalEndpoint = "",
     host: Annotated[
         str, typer.Option(help="Address to listen on; other than loopback requires --token-file.")
     ] = "127.0.0.1",
@@ -631,7 +669,7 @@ def _main(arguments: list[str]) -> int:
         kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
     )
     try:
-        return app(arguments, standalone_mode=False) or 0
+        return app(arguments, prog_name="streamclf", standalone_mode=False) or 0
     except UsageError as error:
         return _print_error(error, 2)
     except (StreamclfError, EngineError) as error:
@@ -641,7 +679,9 @@ def _main(arguments: list[str]) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":
             print(message)
             return 2
-        return _print_error(f"{message} See: streamclf --help", 2)
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None and context.parent is not None else "streamclf"
+        return _print_error(f"{message} See: {command} --help", 2)
 
 
 def _print_error(error: object, code: int) -> int:

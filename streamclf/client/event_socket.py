@@ -50,6 +50,10 @@ class EventSocket:
         """The sockets for which `receive` waits: the messages, and the monitor of handshakes."""
         return self._polled
 
+    def explain_silence(self) -> str:
+        """Return why no message has come: no service, or one that refuses this client; "" where that is unknown."""
+        return self._handshakes.explain_silence()
+
     def close(self) -> None:
         """Disconnect."""
         self._handshakes.detach()

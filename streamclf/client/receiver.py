@@ -151,10 +151,8 @@ class EventReceiver:
         return POLL_S if self._patience_s is None else self._patience_s - silent_s
 
     def _silence_error(self, seconds: str) -> BusError:
-        return BusError(
-            f"{self.endpoint}: no message for {seconds} s; is the service running, and is this its "
-            "`publish.events` endpoint?"
-        )
+        reason = self._socket.explain_silence() or "is the service running, and is this its `publish.events` endpoint?"
+        return BusError(f"{self.endpoint}: no message for {seconds} s; {reason}")
 
     def _receive_live(self, timeout_s: float) -> None:
         frames = self._socket.receive(timeout_s)

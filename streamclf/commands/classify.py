@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -126,15 +127,26 @@ def _print_result(path: Path, engine: Engine, result: FileResult, *, as_json: bo
         count = f"a clip of {clip_s:.1f} s, shorter than a window of {spec.window_s:g} s: {FILLS[result.short_clip]}"
     print(f"{printable(path)}  ({spec.id}, {count})")
     table = Table("from", "to", "label", "p", box=None)
-    for run in _group_by_label(windows):
+    runs = _group_by_label(windows)
+    for run, (start_s, end_s) in zip(runs, _times_of(runs), strict=True):
         label = spec.labels[int(run[0].probabilities.argmax())]
         mean = sum(float(window.probabilities.max()) for window in run) / len(run)
-        begin, end = f"{run[0].start_s:.1f} s", f"{run[-1].end_s:.1f} s"
+        begin, end = f"{start_s:.1f} s", f"{end_s:.1f} s"
         table.add_row(begin, end, Text(printable(label), label_hex(label)), f"{mean:.2f}")
     console = Console()
     if not console.is_terminal:
         console.width = UNLIMITED_WIDTH
     console.print(table)
+
+
+def _times_of(runs: Sequence[Sequence[WindowResult]]) -> list[tuple[float, float]]:
+    """Return (start, end) of each run in seconds. Where windows of two runs overlap, the border is in the middle."""
+    times = [(run[0].start_s, run[-1].end_s) for run in runs]
+    for number, (before, after) in enumerate(pairwise(times)):
+        if after[0] < before[1]:
+            border_s = (times[number][1] + after[0]) / 2
+            times[number], times[number + 1] = (times[number][0], border_s), (border_s, after[1])
+    return times
 
 
 def _group_by_label(results: Sequence[WindowResult]) -> list[list[WindowResult]]:

@@ -1,17 +1,13 @@
-"""Run `streamclf run` and `streamclf check`: start the service of a configuration file, or only check the file."""
+"""Run `streamclf run`: start the service of a configuration file."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
 
-from engines.printable import printable
-from streamclf.config.service import load_config
 from streamclf.runtime.logs import configure_logging, set_log_options
 from streamclf.runtime.signals import reload_on_hangup, stop_on_signals
 from streamclf.supervisor.config_watch import ConfigFile
-from streamclf.supervisor.disk_need import describe_disk
-from streamclf.supervisor.preflight import preflight
 from streamclf.supervisor.shared_children import Ready
 from streamclf.supervisor.supervisor import Supervisor
 from streamclf.supervisor.systemd import Notifier
@@ -33,17 +29,6 @@ def run_service(
     supervisor = Supervisor(initial.config, initial.bundle, on_ready=_log_ready, file=file, notifier=Notifier())
     with stop_on_signals(supervisor.request_stop), reload_on_hangup(supervisor.request_reload, supervisor.request_stop):
         return supervisor.run(seconds)
-
-
-def check_service(path: Path) -> str:
-    """Check a configuration; return a line on its service and a line on its disk.
-
-    Raises `ConfigError` with key and remedy.
-    """
-    config = load_config(path)
-    spec = preflight(config).spec
-    line = f"{path}: ok: {len(config.streams)} stream(s), {spec.id}, events on {config.publish.events}"
-    return f"{printable(line)}\n{describe_disk(config, spec)}"
 
 
 def _log_ready(ready: Ready) -> None:

@@ -57,9 +57,9 @@ def _describe(
         where = ".".join(_shown_places(place[:-1], lines))
         shown = _shown_key(str(place[-1]), known)
         line = "" if shown or place not in lines else f" in line {lines[place]}"
-        return f"{'.'.join(filter(None, (where, shown)))}: unknown key{line}; known here: {', '.join(known)}".lstrip(
-            ": "
-        )
+        meant = f"; did you mean {_nearest(shown, known)}?" if shown else ""
+        text = f"unknown key{line}; known here: {', '.join(known)}{meant}"
+        return f"{'.'.join(filter(None, (where, shown)))}: {text}".lstrip(": ")
     where = ".".join(_shown_places(place, lines))
     if item["type"] == "string_type" and isinstance(item.get("input"), int | float):
         message = "a number, not a text; put it into quotes"
@@ -80,8 +80,12 @@ def _shown_value(value: object) -> str:
 
 def _shown_key(key: str, known: Sequence[str]) -> str:
     """Return an unknown key if it is like a known one. Otherwise it may be a password in the wrong place."""
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6) if _LIKE_A_KEY.fullmatch(key) else []
-    return key if near and len(key) <= len(near[0]) + _MAX_MISSPELT else ""
+    near = _nearest(key, known) if _LIKE_A_KEY.fullmatch(key) else ""
+    return key if near and len(key) <= len(near) + _MAX_MISSPELT else ""
+
+
+def _nearest(text: str, known: Sequence[str]) -> str:
+    return next(iter(difflib.get_close_matches(text, known, n=1, cutoff=0.6)), "")
 
 
 def _shown_places(place: Place, lines: Mapping[Place, int]) -> Iterator[str]:

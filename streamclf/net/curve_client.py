@@ -129,6 +129,15 @@ class HandshakeMonitor:
             raise BusError(f"{self._address.endpoint}: {self._explain_refusal()}")
         return self._reopen_at is not None and now >= self._reopen_at
 
+    def explain_silence(self) -> str:
+        """Return why no message has come, as far as the connection shows it; "" for a connection that is open."""
+        self._read()
+        if self._refusals:
+            return self._explain_refusal()
+        if self._connected_at or self._address.endpoint.startswith("ipc://"):
+            return ""
+        return "no program listens there; is the service running, and is this its `publish.events` endpoint?"
+
     def _read(self) -> None:
         assert self._events is not None
         while is_readable(self._events):

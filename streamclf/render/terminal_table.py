@@ -102,12 +102,14 @@ class LiveTable:
         table.add_column("latency", justify="right", no_wrap=True)
         table.add_column("age", justify="right", no_wrap=True)
         table.add_column("last predictions", no_wrap=True, ratio=1)
+        is_silent = self.service.is_silent(now_s)
         for stream, view in sorted(self.service.streams.items()):
+            state = "unknown" if is_silent else view.state  # an old state must not look like the present one
             label, probability = view.top[0] if view.top else ("…", 0.0)
             latency_ms = view.latency_ms
             table.add_row(
                 Text(stream, "bold"),
-                Text(view.state, STATES.get(view.state, "")),
+                Text(state, STATES.get(state, "dim")),
                 Text(f" {printable(label)} ", f"bold {INK} on {label_hex(label)}" if view.top else "dim"),
                 f"{probability:.2f}" if view.top else "",
                 f"{view.rate_per_s(now_s):.1f}/s" + (f" hop {view.hop}" if view.hop is not None else ""),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -105,7 +106,9 @@ def _check_labels(key: str, labels: Iterable[str], spec: ModelSpec, unknown_belo
         if label == UNKNOWN and unknown_below == 0 and label not in spec.labels:
             raise ConfigError(f"{key}.{label}: give unknown_below, too, like 0.4: the best probability that is unknown")
         if spec.find_label(label) is None and label != UNKNOWN:
-            raise ConfigError(f"{key}.{label}: {spec.id} has no such label; it has {_listed(spec.labels)}")
+            near = difflib.get_close_matches(label, spec.labels, n=1)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"{key}.{label}: {spec.id} has no such label; it has {_listed(spec.labels)}{meant}")
 
 
 def _check_journal(path: Path) -> None:

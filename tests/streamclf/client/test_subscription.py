@@ -391,7 +391,7 @@ def test_snapshot_removes_no_event_from_the_subscription(hub: HubProcess, link: 
 
 
 def test_snapshot_without_an_answer_gives_an_error_with_a_remedy(hub: HubProcess) -> None:
-    with pytest.raises(BusError, match=r"no message for 0\.2 s; is the service running"):
+    with pytest.raises(BusError, match=r"no message for 0\.2 s; no program listens there; is the service running"):
         streamclf.snapshot("tcp://127.0.0.1:9", timeout_s=0.2)
     with subscribe(hub.events, types=["heartbeat"]) as events:
         assert isinstance(events.receive(5.0), Heartbeat)

@@ -68,3 +68,16 @@ def test_files_with_odd_names_are_classified_and_do_not_stop_the_others(
     output = capsys.readouterr().out
     assert "caf\\xe9.mp4  (" in output
     assert "x\\x1b]0;PWNED\\x07\\n.mp4  (" in output
+
+
+def test_the_times_of_the_table_do_not_overlap() -> None:
+    from types import SimpleNamespace
+
+    from streamclf.commands.classify import _times_of
+
+    runs = [
+        [SimpleNamespace(start_s=0.5 * i, end_s=0.5 * i + 2) for i in numbers] for numbers in (range(3), range(3, 9))
+    ]
+    assert _times_of(runs) == [(0.0, 2.25), (2.25, 6.0)]  # type: ignore[arg-type]
+    apart = [[SimpleNamespace(start_s=0.0, end_s=2.0)], [SimpleNamespace(start_s=5.0, end_s=7.0)]]
+    assert _times_of(apart) == [(0.0, 2.0), (5.0, 7.0)]  # type: ignore[arg-type]

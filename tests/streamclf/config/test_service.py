@@ -48,6 +48,7 @@ def test_a_whole_url_from_the_environment_is_not_quoted(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("streams: {door: {camera: 0, fbs: 3}}", r"streams\.door\.fbs: unknown key; known here: camera, url"),
+        ("streams: {door: {camera: 0, fbs: 3}}", r"; did you mean fps\?"),
         ("streems: {}", r"streems: unknown key; known here: model, engine, defaults, streams"),
         ("streams: {}", r"streams: .*at least 1"),
         ("model: x", r"streams: Field required"),

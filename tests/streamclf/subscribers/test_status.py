@@ -100,6 +100,7 @@ def test_in_a_terminal_the_table_is_live_and_names_a_silent_service(hub: HubProc
         assert shows(b"late")
         hub.kill()
         wait_until(lambda: shows(b"the service is silent"), "the end of the service", 20)
+        wait_until(lambda: shows(b"unknown"), "states that nobody knows any more", 20)
         process.send_signal(signal.SIGINT)
         wait_until(lambda: (shows(b"\0"), process.poll())[1] is not None, "the end", 20)
         assert process.returncode == 0
@@ -115,7 +116,7 @@ def test_without_a_service_status_prints_one_line_and_exits_with_1() -> None:
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (1, "")
-    assert "no message for 0.3 s; is the service running" in done.stderr
+    assert "no message for 0.3 s; no program listens there; is the service running" in done.stderr
     assert done.stderr.count("\n") == 1
 
 

@@ -1,0 +1,177 @@
+"""Run `streamclf check`: find out before the start what a service cannot open on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import socket
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import zmq
+
+from streamclf.config.outlets import MetricsConfig, MqttConfig, OutletConfig
+from streamclf.config.service import ServiceConfig, StreamConfig, load_config
+from streamclf.errors import BusError, SourceError, StreamclfError
+from streamclf.net.broker_address import parse_broker
+from streamclf.net.zeromq import bind
+from streamclf.redact import redact
+from streamclf.sources import open_source
+from streamclf.supervisor.disk_need import describe_disk
+from streamclf.supervisor.preflight import preflight
+
+CONNECT_S: Final = 3.0
+MARGIN_S: Final = 10.0
+"""Added to twice the time-outs of a source: resolving a host name has no time-out of its own."""
+PARALLEL: Final = 16
+_PORTS: Final = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
+
+Probe = tuple[str, float, Callable[[], str]]
+"""(the key that it checks, longest time in seconds, a function that returns what it found or raises an error)."""
+
+
+def check_service(path: Path, *, connect: bool = False) -> tuple[list[str], int]:
+    """Check a configuration; return lines for people and the exit code, 1 if something cannot be opened now.
+
+    Opens files, binds the service's ports and connects to the hosts of URLs. `connect` reads a frame of every source.
+    Raises `ConfigError` with key and remedy for a configuration that cannot work at all.
+    """
+    config = load_config(path)
+    spec = preflight(config).spec
+    disk = describe_disk(config, spec)
+    problems = [*_check_endpoints(config)]
+    probes = [*_probe_streams(config, connect=connect), *_probe_outlets(config.outlets.all, connect=connect)]
+    lines = [f"note: {text}" for text in _find_repeated_sources(config)]
+    for place, found, error in _run(probes):
+        if error:
+            problems.append(f"{place}: {error}")
+        elif connect:
+            lines.append(f"{place}: {found}")
+    summary = f"{len(config.streams)} stream(s), {spec.id}, events on {config.publish.events}"
+    if problems:
+        lines += [*problems, f"{path}: {len(problems)} problem(s): {summary}"]
+    else:
+        lines.append(f"{path}: ok: {summary}")
+    return [redact(line) for line in (*lines, *disk.split("\n"))], 1 if problems else 0
+
+
+def _check_endpoints(config: ServiceConfig) -> Iterator[str]:
+    """Bind the service's endpoints for a moment."""
+    publish = config.publish
+    context = zmq.Context[zmq.Socket[bytes]]()
+    try:
+        with context.socket(zmq.PUB) as events, context.socket(zmq.ROUTER) as replay:
+            for bound, key in ((events, "events"), (replay, "replay")):
+                bound.linger = 0
+                try:
+                    bind(bound, getattr(publish, key), f"publish.{key}", guarded=publish.keys is not None)
+                except BusError as error:
+                    yield str(error)
+    finally:
+        context.destroy(linger=0)
+    for outlet in config.outlets.all:
+        if isinstance(outlet, MetricsConfig) and outlet.port:
+            try:
+                family = socket.AF_INET6 if ":" in outlet.host else socket.AF_INET
+                socket.create_server((outlet.host, outlet.port), family=family).close()
+            except OSError as error:
+                yield f"outlets.metrics: {outlet.host}:{outlet.port}: {error.strerror}; choose another port"
+
+
+def _find_repeated_sources(config: ServiceConfig) -> Iterator[str]:
+    """Find live sources that several streams read: each costs the camera a connection, and many allow only one."""
+    names = defaultdict(list)
+    for name, stream in config.streams.items():
+        source = stream.url if stream.url is not None and not stream.is_file else stream.camera
+        if source is not None:
+            names[source].append(name)
+    for same in names.values():
+        if len(same) > 1:
+            yield f"streams {', '.join(same)}: the same source; many cameras allow only one connection"
+
+
+def _probe_streams(config: ServiceConfig, *, connect: bool) -> Iterator[Probe]:
+    for name, stream in config.streams.items():
+        place = f"streams.{name}"
+        if stream.push is None and (stream.ends or connect):
+            longest_s = 2 * (stream.open_timeout_s + stream.read_timeout_s) + MARGIN_S
+            yield place, longest_s, lambda stream=stream: _first_frame(stream)  # type: ignore[misc]
+        elif stream.url is not None:
+            parts = urlsplit(stream.url)
+            host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme.lower(), 554)
+            yield place, CONNECT_S + MARGIN_S, lambda host=host, port=port: _reach(host, port)  # type: ignore[misc]
+
+
+def _probe_outlets(outlets: Sequence[OutletConfig], *, connect: bool) -> Iterator[Probe]:
+    """Yield a probe for each outlet whose receiver can be reached over the network."""
+    for outlet in outlets if connect else ():
+        place = f"outlets.{outlet.KIND}" + (f"[{outlet.name}]" if outlet.name else "")
+        if isinstance(outlet, MqttConfig):
+            broker = parse_broker(outlet.broker, os.environ)
+            yield place, CONNECT_S + MARGIN_S, lambda b=broker: _reach(b.host, b.port)  # type: ignore[misc]
+        elif url := getattr(outlet, "url", None):
+            parts = urlsplit(str(url))
+            port = parts.port or _PORTS.get(parts.scheme, 80)
+            yield place, CONNECT_S + MARGIN_S, lambda h=parts.hostname, p=port: _reach(h or "", p)  # type: ignore[misc]
+
+
+def _first_frame(stream: StreamConfig) -> str:
+    with open_source(stream.source) as source:
+        frame = next(source, None)
+        if frame is None:
+            raise SourceError("holds no frame; check the file")
+        return f"live ({source.info.codec}, {frame.width}x{frame.height})"
+
+
+def _reach(host: str, port: int) -> str:
+    """Open a TCP connection for a moment."""
+    try:
+        socket.create_connection((host, port), CONNECT_S).close()
+    except TimeoutError:
+        raise SourceError(
+            f"{host}:{port}: no answer within {CONNECT_S:g} s; check the address and the network"
+        ) from None
+    except socket.gaierror:
+        raise SourceError(f"{host}: no such host; check the name and the DNS server") from None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise SourceError(f"{host}:{port}: {reason}; check address and port") from None
+    return f"{host}:{port} accepts connections"
+
+
+def _run(probes: Sequence[Probe]) -> list[tuple[str, str, str]]:
+    """Run the probes at the same time; return (place, what was found, error) of each, in their order.
+
+    The threads are daemons: a library that never returns must not keep the command from ending.
+    """
+    waiting: queue.SimpleQueue[tuple[int, Probe]] = queue.SimpleQueue()
+    for numbered in enumerate(probes):
+        waiting.put(numbered)
+    results: queue.SimpleQueue[tuple[int, str, str]] = queue.SimpleQueue()
+
+    def work() -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                number, (_, _, probe) = waiting.get_nowait()
+                try:
+                    results.put((number, probe(), ""))
+                except StreamclfError as error:
+                    results.put((number, "", str(error)))
+
+    for _ in range(min(PARALLEL, len(probes))):
+        threading.Thread(target=work, name="probe", daemon=True).start()
+    rounds = -(-len(probes) // PARALLEL)
+    end_s = time.monotonic() + rounds * max((longest_s for _, longest_s, _ in probes), default=0.0)
+    found: dict[int, tuple[str, str]] = {}
+    with contextlib.suppress(queue.Empty):
+        while len(found) < len(probes):
+            number, text, error = results.get(timeout=max(0.0, end_s - time.monotonic()))
+            found[number] = (text, error)
+    late = ("", "no answer in time; check that it delivers")
+    return [(place, *found.get(number, late)) for number, (place, _, _) in enumerate(probes)]

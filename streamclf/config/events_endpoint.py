@@ -1,0 +1,55 @@
+"""Read the endpoint of a service's events from its configuration, so that commands accept that file as ENDPOINT."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+
+from streamclf.config.placeholders import Substitution
+from streamclf.config.service import MAX_CONFIG_BYTES, PublishConfig
+from streamclf.config.yaml_text import YamlTextError, parse_yaml
+from streamclf.errors import ConfigError, UsageError
+from streamclf.net.trusted_files import read_small_file
+
+CONFIG_SUFFIXES: Final = (".yaml", ".yml")
+DEFAULT_ENDPOINT: Final[str] = PublishConfig.model_fields["events"].default
+
+
+def find_endpoint(text: str) -> str:
+    """Return `text`, or if it is the path of a configuration, the endpoint in it. Raises `ConfigError`."""
+    if "://" in text or not text.lower().endswith(CONFIG_SUFFIXES):
+        return text
+    return load_endpoint(Path(text))
+
+
+def load_endpoint(path: Path, environ: Mapping[str, str] = os.environ) -> str:
+    """Return `publish.events` of the configuration `path`. Its other sections are not checked. Raises `ConfigError`."""
+    try:
+        document = parse_yaml(read_small_file(path, max_bytes=MAX_CONFIG_BYTES, remedy="give a YAML file").decode())
+    except UsageError as error:
+        raise ConfigError(str(error)) from None
+    except (UnicodeDecodeError, YamlTextError) as error:
+        raise ConfigError(f"{path}: {error}; `streamclf check {path}` shows more") from None
+    section = document.value.get("publish") if isinstance(document.value, dict) else None
+    try:
+        publish = PublishConfig.model_validate(Substitution(environ).apply(section or {}, ("publish",)))
+    except ValidationError:
+        raise ConfigError(f"{path}: publish: cannot be used; `streamclf check {path}` shows why") from None
+    if publish.keys is not None:
+        raise ConfigError(
+            f"{path}: this service admits only programs with keys; give your key file (`streamclf keys`) instead"
+        )
+    if publish.events.endswith(":*"):
+        raise ConfigError(
+            f"{path}: publish.events={publish.events}: the port is chosen at each start; give the endpoint that the "
+            "service's log shows"
+        )
+    if publish.events.startswith("ipc://") and not publish.events.startswith("ipc:///"):
+        raise ConfigError(
+            f"{path}: publish.events={publish.events}: relative to the service's directory; give it whole"
+        )
+    return publish.events.replace("//*:", "//127.0.0.1:").replace("//0.0.0.0:", "//127.0.0.1:")

@@ -1,0 +1,81 @@
+"""`check` finds what a service could not open: taken ports, films without frames, hosts that do not answer."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+from support.clips import film
+from support.rtsp_server import RtspServer
+
+from streamclf.cli import _main
+
+FREE = "publish: {events: 'tcp://127.0.0.1:*', replay: 'tcp://127.0.0.1:*'}\n"
+
+
+def check(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, *options: str) -> tuple[int, list[str]]:
+    path = tmp_path / "service.yaml"
+    path.write_text(text)
+    code = _main(["check", str(path), *options])
+    lines = capsys.readouterr().out.splitlines()
+    last = next(number for number, line in enumerate(lines) if line.startswith(str(path)))
+    return code, lines[: last + 1]  # the need of disk follows
+
+
+def test_a_taken_port_is_a_problem(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        text = f"streams: {{a: {{url: {clip}}}}}\npublish: {{events: 'tcp://127.0.0.1:{port}', replay: 'tcp://127.0.0.1:*'}}\n"
+        code, lines = check(tmp_path, capsys, text)
+    assert code == 1
+    assert f"publish.events tcp://127.0.0.1:{port}: Address already in use" in lines[0]
+    assert "1 problem(s)" in lines[-1]
+
+
+def test_a_shared_folder_of_a_socket_is_a_problem(
+    tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o755)
+    text = f"streams: {{a: {{url: {clip}}}}}\npublish: {{events: 'ipc://{shared}/e', replay: 'tcp://127.0.0.1:*'}}\n"
+    code, lines = check(tmp_path, capsys, text)
+    assert code == 1
+    assert "other users may enter" in lines[0]
+    assert not list(shared.iterdir())
+
+
+def test_a_film_without_frames_is_a_problem(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bad.mp4").write_text("no film")
+    code, lines = check(tmp_path, capsys, f"streams: {{good: {{url: {clip}}}, bad: {{url: bad.mp4}}}}\n{FREE}")
+    assert code == 1
+    assert [line.partition(":")[0] for line in lines[:-1]] == ["streams.bad"]
+    assert "not a video" in lines[0]
+
+
+def test_hosts_are_reached_and_cameras_only_with_connect(
+    tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        text = f"streams: {{door: {{url: 'rtsp://me:hunter22@127.0.0.1:{port}/1', open_timeout_s: 0.5}}}}\n{FREE}"
+        assert check(tmp_path, capsys, text)[0] == 0
+        code, lines = check(tmp_path, capsys, text, "--connect")
+        assert code == 1
+        assert lines[0].startswith("streams.door: ")
+    code, lines = check(tmp_path, capsys, text)
+    assert code == 1
+    assert lines[0] == f"streams.door: 127.0.0.1:{port}: connection refused; check address and port"
+    assert "hunter22" not in "".join(lines)
+
+
+def test_connect_names_what_each_camera_sends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with RtspServer({"cam": film(frames=100)}) as server:
+        url = server.url("cam")
+        text = f"streams: {{a: {{url: '{url}'}}, b: {{url: '{url}'}}}}\n{FREE}"
+        code, lines = check(tmp_path, capsys, text, "--connect")
+    assert code == 0, lines
+    assert lines[0] == "note: streams a, b: the same source; many cameras allow only one connection"
+    assert "streams.a: live (h264" in lines[1]
+    assert lines[-1].endswith(", events on tcp://127.0.0.1:*")
