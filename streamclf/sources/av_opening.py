@@ -95,10 +95,10 @@ def declared_ns(
         return (frames_ns, CUT_SHORT_NS) if frames_ns else None
     if declared_by_file_ns is None and not names & DECLARING_FORMATS:
         return None
-    if stream.duration is not None:
-        return to_ns(stream.duration, stream.time_base), CUT_SHORT_NS
     if (tagged_ns := _tagged_ns(stream)) is not None:
         return tagged_ns, CUT_SHORT_NS
+    if stream.duration is not None:
+        return to_ns(stream.duration, stream.time_base), CUT_SHORT_NS
     whole_ns = declared_by_file_ns or (container.duration or 0) * 1000
     if whole_ns <= 0:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import av
 from av.packet import Packet
 
 from streamclf.errors import SourceRefusedError
@@ -16,6 +17,8 @@ KEPT_PICTURES: Final = {"h264": 18, "hevc": 18, "vvc": 18, "av1": 10, "vp9": 10,
 """The most pictures that a decoder keeps: references, the current one, and one for output. The data declares how many
 references there are, but FFmpeg does not hold all codecs to that."""
 OTHER_PICTURES: Final = 4
+RATIO_SIDE: Final = 64
+"""A side, in pixels, at which the planes of every format have whole sizes."""
 DECODER_OPTIONS: Final = {"max_pixels": str(MAX_PIXELS)}
 LIMITED_FORMATS: Final = frozenset({"mjpeg", "mpjpeg", "rtsp"})
 """FFmpeg applies `DECODER_OPTIONS` also while it opens these formats."""
@@ -80,9 +83,11 @@ def _bytes_per_pixel(pixel_format: Any) -> float:
     """Return the bytes per pixel of a format of FFmpeg, with its planes of lower resolution."""
     if not pixel_format.components:
         return 2.0  # a device's own format
-    samples = sum(component.width * component.height for component in pixel_format.components)
+    # A damaged stream may have no size yet, so the share of each plane is taken from a picture of another size.
+    planes = av.VideoFormat(pixel_format.name, RATIO_SIDE, RATIO_SIDE).components
+    samples = sum(component.width * component.height for component in planes)
     bits = max(int(component.bits) for component in pixel_format.components)
-    return float(samples / (pixel_format.width * pixel_format.height) * (2 if bits > 8 else 1))
+    return samples / RATIO_SIDE**2 * (2 if bits > 8 else 1)
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -12,6 +14,7 @@ from support.clips import X264, draw, write_clip
 from streamclf.config.service import StreamConfig
 from streamclf.errors import SourceError
 from streamclf.sources import open_source
+from streamclf.sources.av_opening import CUT_SHORT_NS, declared_ns
 
 SMALL = {"width": 64, "height": 48}
 FLAT = {"preset": "ultrafast", "bf": "0"}
@@ -133,3 +136,20 @@ def test_a_header_of_an_impossible_length_is_one_line(tmp_path: Path, length: by
     film.write_bytes(b"\x1a\x45\xdf\xa3" + length + bytes(100))
     with pytest.raises(SourceError, match=r"f\.mkv: "):
         read(film)
+
+
+def test_the_duration_of_the_stream_counts_and_not_that_of_the_file() -> None:
+    """FFmpeg gives each Matroska stream the duration of the file, which an audio stream may determine."""
+
+    class Stream:
+        duration, time_base, metadata = 10_000, Fraction(1, 1000), {"DURATION": "00:00:03.003000000"}
+
+    class Format:
+        name = "matroska,webm"
+
+    class Container:
+        format, duration, streams = Format, 10_000_000, (Stream, Stream)
+
+    container: Any = Container
+    stream: Any = Stream
+    assert declared_ns(container, stream) == (3_003_000_000, CUT_SHORT_NS)

@@ -151,3 +151,10 @@ def test_a_pixel_format_that_is_not_known_yet_is_not_read() -> None:
             raise AssertionError("read")
 
     PictureLimit("film.mp4").check(Context())
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv444p10le", "yuvj422p", "gray", "rgb24", "yuv410p", "nv12"])
+def test_a_decoder_that_has_no_size_yet_is_accepted(pixel_format: str) -> None:
+    context = av.CodecContext.create("h264", "r")
+    context.width, context.height, context.pix_fmt = 0, 0, pixel_format
+    PictureLimit("film").check(context)
