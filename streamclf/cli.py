@@ -385,7 +385,8 @@ def log(
     Even if a process is killed, no event is lost or written twice. Runs until Ctrl-C; the next run continues where
     this one ended.
     """
-    from streamclf.config.outlets import LogConfig, outlet_options
+    from streamclf.config.outlet_options import LogConfig
+    from streamclf.config.outlets import outlet_options
     from streamclf.subscribers.outlet_command import run_outlet
 
     options = outlet_options(
@@ -511,7 +512,8 @@ def mqtt(
     Home Assistant discovers the streams. `--types` chooses the events that are published whole; default: action. Runs
     until Ctrl-C; the next run continues after the last delivered event.
     """
-    from streamclf.config.outlets import MqttConfig, outlet_options
+    from streamclf.config.outlet_options import MqttConfig
+    from streamclf.config.outlets import outlet_options
     from streamclf.subscribers.outlet_command import run_outlet
 
     options = outlet_options(
@@ -548,7 +550,8 @@ def webhook(
 
     Repeats each request until it is accepted. Runs until Ctrl-C; the next run continues after the last delivered event.
     """
-    from streamclf.config.outlets import WebhookConfig, outlet_options
+    from streamclf.config.outlet_options import WebhookConfig
+    from streamclf.config.outlets import outlet_options
     from streamclf.subscribers.outlet_command import run_outlet
 
     options = outlet_options(
@@ -584,7 +587,8 @@ def metrics(
 
     For Prometheus and for health checks. Runs until Ctrl-C.
     """
-    from streamclf.config.outlets import MetricsConfig, outlet_options
+    from streamclf.config.outlet_options import MetricsConfig
+    from streamclf.config.outlets import outlet_options
     from streamclf.subscribers.outlet_command import run_outlet
 
     options = outlet_options(

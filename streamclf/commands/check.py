@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import zmq
 
-from streamclf.config.outlets import MetricsConfig, MqttConfig, OutletConfig
+from streamclf.config.outlet_options import MetricsConfig, MqttConfig, OutletConfig
 from streamclf.config.service import ServiceConfig, StreamConfig, load_config
 from streamclf.errors import BusError, SourceError, StreamclfError
 from streamclf.net.broker_address import parse_broker

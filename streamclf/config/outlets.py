@@ -1,232 +1,21 @@
-"""Define the outlets: which events each one hands to which other system. Configuration and commands share these."""
+"""Define the outlets of a configuration: which ones there are, one or several of each kind."""
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
-from streamclf.config.log_file import Rotation, check_log_file, parse_rotation
+from streamclf.config.outlet_options import LogConfig, MetricsConfig, MqttConfig, OutletConfig, WebhookConfig
 from streamclf.config.section import Section
-from streamclf.config.units import MemoryLimit
 from streamclf.errors import UsageError
-from streamclf.net.broker_address import parse_broker
-from streamclf.net.http_target import parse_target
-from streamclf.net.names import STREAM_NAME_PATTERN
-from streamclf.net.secret_files import MAX_SECRET_CHARS, MIN_SECRET_CHARS
-from streamclf.redact import register_secret
 
 MAX_OUTLETS: Final = 8
 """Largest number of outlets of one kind."""
-MAX_BATCH: Final = 1000
-MQTT_PREFIX: Final = re.compile(r"[A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64}){0,3}")
-MQTT_PREFIX_RULE: Final = "letters, digits, _ and -, in at most 4 levels of 64 characters, like streamclf"
-_MAX_STREAMS: Final = 400
-
-EventType: TypeAlias = Literal["prediction", "action", "status"]
 
 SectionT = TypeVar("SectionT", bound=Section)
-
-
-def _as_list(value: object) -> object:
-    """Split `action, status`; a single text is a list of one."""
-    return [each.strip() for each in value.split(",")] if isinstance(value, str) else value
-
-
-def _check_some(values: tuple[str, ...]) -> tuple[str, ...]:
-    if not values:
-        raise ValueError("give at least one, or leave it out")
-    return values
-
-
-def _check_secret(value: str | None) -> str | None:
-    if value is not None:
-        register_secret(value)
-        if not MIN_SECRET_CHARS <= len(value) <= MAX_SECRET_CHARS or not value.isascii():
-            raise ValueError(f"{MIN_SECRET_CHARS} to {MAX_SECRET_CHARS} ASCII characters, like ${{NAME}}")
-    return value
-
-
-Types: TypeAlias = Annotated[tuple[EventType, ...], AfterValidator(_check_some), BeforeValidator(_as_list)]
-Streams: TypeAlias = Annotated[
-    tuple[Annotated[str, Field(pattern=STREAM_NAME_PATTERN)], ...],
-    Field(max_length=_MAX_STREAMS),
-    AfterValidator(_check_some),
-    BeforeValidator(_as_list),
-]
-Probability: TypeAlias = Annotated[float, Field(ge=0, le=1)]
-OwnSecret: TypeAlias = Annotated[str, AfterValidator(_check_secret)]
-_STREAMS_TEXT: Final = "Streams whose events are handed on. If not set, all."
-_UPDATES_TEXT: Final = "Also hand on the `update` events of actions, one a second while the action runs."
-_MIN_TEXT: Final = (
-    "Probability, 0 to 1, below which predictions and actions are left out. For an action its peak counts, so that "
-    "each start has its end."
-)
-
-
-class OutletConfig(Section):
-    """The keys of every outlet."""
-
-    KIND: ClassVar[str]
-    PATHS: ClassVar[tuple[str, ...]] = ()
-    """Keys that hold the path of a file."""
-    STORES_POSITION: ClassVar[bool] = False
-    """Whether the outlet needs a file for its position."""
-
-    name: Annotated[str, Field(pattern=STREAM_NAME_PATTERN)] | None = Field(
-        None, description="Name of this outlet among several of its kind: 1 to 64 characters of `A-Z a-z 0-9 _ -`."
-    )
-    streams: Streams | None = Field(None, description=_STREAMS_TEXT)
-    memory_limit: MemoryLimit = Field(
-        "500MB",
-        validate_default=True,
-        description="Memory of the outlet's process beyond which it is restarted, at least 200MB.",
-    )
-
-    @property
-    def full_name(self) -> str:
-        """The name in logs, in `status` and of the position file, like `webhook` or `webhook-office`."""
-        return self.KIND if self.name is None else f"{self.KIND}-{self.name}"
-
-
-class LogConfig(OutletConfig):
-    """Write events to a file, each exactly once."""
-
-    KIND = "log"
-    PATHS = ("file",)
-
-    file: Path = Field(description="Path of the log: events.db (SQLite) or events.jsonl.")
-    types: Types = Field(("action", "status"), description="Types of events in the log: prediction, action, status.")
-    updates: bool = Field(True, description=_UPDATES_TEXT)
-    min_probability: Probability = Field(0.0, description=_MIN_TEXT)
-    rotate: Annotated[tuple[str, ...], Field(max_length=2), BeforeValidator(_as_list)] = Field(
-        (), description="For .jsonl: begin a new file at a size like 100MB, or at an age like 1d, or both."
-    )
-    keep: int | str | None = Field(
-        None,
-        description="For .jsonl with `rotate`: the number of complete files to keep. For .db: the age after which "
-        "events are removed, like 90d. If not set, everything stays.",
-    )
-
-    @model_validator(mode="after")
-    def _check_rotation(self) -> LogConfig:
-        _refuse_usage_error(lambda: check_log_file(self.file, self.rotation))
-        return self
-
-    @property
-    def rotation(self) -> Rotation:
-        """The limits of the log's files."""
-        return parse_rotation(self.rotate, self.keep)
-
-
-class MqttConfig(OutletConfig):
-    """Publish events to an MQTT broker."""
-
-    KIND = "mqtt"
-    STORES_POSITION = True
-
-    broker: str = Field(
-        max_length=2048,
-        description="Address of the broker, mqtt[s]://[USER:PASSWORD@]HOST[:PORT]. Without a user in it, "
-        "STREAMCLF_MQTT_USER and STREAMCLF_MQTT_PASSWORD count.",
-    )
-    prefix: str = Field("streamclf", description="First part of all topics.")
-    discovery: bool = Field(True, description="Publish the messages by which Home Assistant finds the entities.")
-    types: Types = Field(
-        ("action",), description="Types of events that are published whole: prediction, action, status."
-    )
-    updates: bool = Field(False, description=_UPDATES_TEXT)
-    min_probability: Probability = Field(0.0, description=_MIN_TEXT)
-    from_start: bool = Field(
-        False, description="At the first start, begin with the oldest event of the journal, not with new events."
-    )
-
-    @field_validator("broker")
-    @classmethod
-    def _check_broker(cls, value: str) -> str:
-        _refuse_usage_error(lambda: parse_broker(value, os.environ))
-        return value
-
-    @field_validator("prefix")
-    @classmethod
-    def _check_prefix(cls, value: str) -> str:
-        if not MQTT_PREFIX.fullmatch(value):
-            raise ValueError(MQTT_PREFIX_RULE)
-        return value
-
-
-class WebhookConfig(OutletConfig):
-    """Post events to a web address."""
-
-    KIND = "webhook"
-    PATHS = ("secret_file",)
-    STORES_POSITION = True
-
-    url: str = Field(max_length=2048, description="Address to which events are posted, http(s)://….")
-    secret: OwnSecret | None = Field(
-        None, description="Key that signs each request, at least 16 characters, like `${WEBHOOK_SECRET}`."
-    )
-    secret_file: Path | None = Field(None, description="Path of a file with this key, instead of `secret`.")
-    types: Types = Field(("action",), description="Types of events that are posted: prediction, action, status.")
-    updates: bool = Field(False, description=_UPDATES_TEXT)
-    min_probability: Probability = Field(0.0, description=_MIN_TEXT)
-    batch: int = Field(1, ge=1, le=MAX_BATCH, description="Largest number of events in one request.")
-    from_start: bool = Field(
-        False, description="At the first start, begin with the oldest event of the journal, not with new events."
-    )
-
-    @field_validator("url")
-    @classmethod
-    def _check_url(cls, value: str) -> str:
-        _refuse_usage_error(lambda: parse_target(value))
-        return value
-
-    @model_validator(mode="after")
-    def _check_one_secret(self) -> WebhookConfig:
-        if self.secret is not None and self.secret_file is not None:
-            raise ValueError("give secret or secret_file, not both")
-        return self
-
-
-class MetricsConfig(OutletConfig):
-    """Serve /metrics and /healthz over HTTP."""
-
-    KIND = "metrics"
-    PATHS = ("token_file",)
-
-    host: str = Field(
-        "127.0.0.1",
-        min_length=1,
-        max_length=255,
-        description="Address to listen on; other than loopback needs a token.",
-    )
-    port: int = Field(9108, ge=0, le=65535, description="Port to listen on; 0 takes any free port.")
-    token: OwnSecret | None = Field(
-        None, description="Token that clients must send, at least 16 characters, like `${METRICS_TOKEN}`."
-    )
-    token_file: Path | None = Field(None, description="Path of a file with this token, instead of `token`.")
-    stalled_after: float = Field(
-        60.0, ge=1, le=86400, description="Seconds that a stream may be down before /healthz reports it."
-    )
-
-    @model_validator(mode="after")
-    def _check_one_token(self) -> MetricsConfig:
-        if self.token is not None and self.token_file is not None:
-            raise ValueError("give token or token_file, not both")
-        return self
 
 
 def _one_or_several(value: object) -> str:
@@ -306,11 +95,3 @@ def outlet_options(section: type[SectionT], **values: object) -> SectionT:
         place = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
         raise UsageError(f"{place}: {message}" if place else message) from None
-
-
-def _refuse_usage_error(parse: Any) -> None:
-    """Call `parse`; raise its `UsageError` as the `ValueError` that pydantic reports."""
-    try:
-        parse()
-    except UsageError as error:
-        raise ValueError(str(error)) from None

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from streamclf.config.outlets import LogConfig, MetricsConfig, MqttConfig, OutletConfig, WebhookConfig
+from streamclf.config.outlet_options import LogConfig, MetricsConfig, MqttConfig, OutletConfig, WebhookConfig
 from streamclf.events.positions import START
 from streamclf.net.curve_client import resolve_service_address
 from streamclf.runtime.signals import stop_on_signals

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from streamclf.client.receiver import Kind
 from streamclf.client.subscription import Subscription
-from streamclf.config.outlets import EventType
+from streamclf.config.outlet_options import EventType
 from streamclf.events.positions import START, Position
 from streamclf.events.types import Action, Lost, Prediction, StreamEvent
 from streamclf.net.curve_client import ServiceAddress

@@ -12,8 +12,11 @@ from streamclf.supervisor.child import Child
 from streamclf.supervisor.stream_plan import Geometry
 from streamclf.windows.ring import RESERVE_BYTES
 
-SUPERVISOR_FDS = (64, 6)
-"""Descriptors of the process itself, and of each stream: its ring, four pipe ends and the control socket."""
+SUPERVISOR_FDS = (192, 6)
+"""Descriptors of the process itself and its outlets, and of each stream: its ring, four pipe ends, the control socket.
+
+Each of at most 25 outlets has a control socket and a pipe.
+"""
 CLASSIFIER_FDS = (256, 3)
 HUB_FDS = (256, 4)
 """For each stream: two connections of its capture process, and two subscribers."""

@@ -7,7 +7,8 @@ import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from streamclf.config.outlets import LogConfig, MetricsConfig, MqttConfig, OutletConfig, OutletsConfig, WebhookConfig
+from streamclf.config.outlet_options import LogConfig, MetricsConfig, MqttConfig, OutletConfig, WebhookConfig
+from streamclf.config.outlets import OutletsConfig
 from streamclf.errors import ConfigError, UsageError
 from streamclf.net.broker_address import parse_broker
 from streamclf.net.endpoints import is_loopback_host

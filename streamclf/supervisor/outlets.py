@@ -16,7 +16,7 @@ from typing import Final
 
 import zmq
 
-from streamclf.config.outlets import OutletConfig
+from streamclf.config.outlet_options import OutletConfig
 from streamclf.events.outlet_status import MAX_REASON_CHARS, OutletState, OutletStatus, parse_status_line
 from streamclf.net.curve_keys import load_certificate
 from streamclf.net.endpoints import local_endpoint

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import queue
@@ -28,6 +27,7 @@ from streamclf.supervisor.config_watch import CheckedConfig, ConfigFile, check_r
 from streamclf.supervisor.machine_limits import check_memory, find_oversized, memory_reason, raise_descriptor_limit
 from streamclf.supervisor.outlets import Outlet, OutletSet, make_outlet_access
 from streamclf.supervisor.shared_children import SHARED, Ready, SharedChildren
+from streamclf.supervisor.stopping import OUTLET_STOP_S, stop_children, wait_until_finished
 from streamclf.supervisor.stream_plan import Geometry, StreamPlan
 from streamclf.supervisor.streams import Stream, StreamSet, watched_rows_of
 from streamclf.supervisor.systemd import Notifier
@@ -40,15 +40,6 @@ START_S = 120.0
 """Time until a child first extends its deadline: interpreter, imports, and for the hub a scan of a large journal."""
 STOPPED_S = 0.4
 """Time that a child may stay stopped by a signal (SIGSTOP)."""
-CAPTURE_STOP_S = 0.6
-CLASSIFIER_STOP_S = 0.6
-HUB_STOP_S = 0.6
-"""Captures end first, then the classifier with their last chunks, then the hub with all events: 2 s together."""
-OUTLET_STOP_S = 1.0
-"""Outlets end before the hub, with the events of all others; only a service with outlets needs this time."""
-OUTLET_FINISH_S = 10.0
-"""When all streams have ended by themselves, longest time for the outlets to hand on the last events."""
-FINISH_POLL_S = 0.05
 CHANGE_STOP_S = 1.5
 """Time for a child to end for a new configuration. It delays only its own restart."""
 STARTING_GRACE_S = 30.0
@@ -374,31 +365,20 @@ class Supervisor:
         return EXIT_FAILED if failed == len(codes) else EXIT_DONE
 
     def _stop_children(self) -> None:
-        captures = [stream.child for stream in self._streams.all]
-        stages = (
-            (captures, CAPTURE_STOP_S),
-            ([self._shared.classifier], CLASSIFIER_STOP_S),
-            (self._outlets.children, OUTLET_STOP_S),
-            ([self._shared.hub], HUB_STOP_S),
-        )
-        for children, limit_s in stages:
-            if self._has_finished and children == self._outlets.children:
-                self._finish_outlets()
-            for child in children:
-                child.request_stop()
-            deadline = time.monotonic() + limit_s
-            for child in children:
-                child.join(deadline)
+        stop_children([stream.child for stream in self._streams.all])
+        stop_children([self._shared.classifier])
+        if self._has_finished:
+            wait_until_finished(self._outlets.finish(), self._is_asked_to_stop)
+        stop_children(self._outlets.children, OUTLET_STOP_S)
+        stop_children([self._shared.hub])
 
-    def _finish_outlets(self) -> None:
-        """Wait until the outlets have handed on the last events, or until somebody asks the service to stop."""
-        deadline = time.monotonic() + OUTLET_FINISH_S
-        asked = self._outlets.finish()
-        while any(child.running for child in asked) and time.monotonic() < deadline:
-            with contextlib.suppress(queue.Empty):
-                event = self._events.get(timeout=FINISH_POLL_S)
-                if isinstance(event, _Request) and event.kind == "stop":
-                    return
+    def _is_asked_to_stop(self) -> bool:
+        """Return whether a request to stop has arrived; forget all other events."""
+        while not self._events.empty():
+            event = self._events.get()
+            if isinstance(event, _Request) and event.kind == "stop":
+                return True
+        return False
 
     # Live reconfiguration.
 

@@ -133,7 +133,7 @@ def test_no_receiver_misses_an_event_when_outlets_and_hub_are_killed_and_changed
         assert [json.loads(line)["offset"] for line in lines] == journal_offsets(journal, "action")
         posted = [event["offset"] for request in receiver.accepted for event in events_of(request.json)]
         assert list(dict.fromkeys(posted)) == journal_offsets(journal, "prediction", "action")
-        assert len(posted) <= len(set(posted)) + 1  # a kill repeats at most one request
+        assert len(posted) <= len(set(posted)) + 3  # the kill, the receiver's end and the change repeat one at most
         published = [json.loads(body)["offset"] for kind in KINDS for body in broker.on(f"streamclf/film/{kind}")]
         assert sorted(set(published)) == everything
         for secret in (TOKEN, SECRET):

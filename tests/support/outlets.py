@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from streamclf.config.outlets import LogConfig
+from streamclf.config.outlet_options import LogConfig
 
 
 def log_of_everything(path: str | Path, **more: Any) -> LogConfig:

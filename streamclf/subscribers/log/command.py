@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from streamclf.config.outlets import LogConfig
+from streamclf.config.outlet_options import LogConfig
 from streamclf.events.positions import START, Position
 from streamclf.events.types import Heartbeat
 from streamclf.subscribers.delivery import DeliveryLoop, Item

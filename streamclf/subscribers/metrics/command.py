@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from streamclf import __version__
 from streamclf.client.stream_views import ServiceView
 from streamclf.client.subscription import Subscription
-from streamclf.config.outlets import MetricsConfig
+from streamclf.config.outlet_options import MetricsConfig
 from streamclf.events.outlet_status import OutletState
 from streamclf.events.positions import Position
 from streamclf.events.types import MAX_LISTED_STREAMS, Action, Heartbeat, Lost, Prediction, Received, State

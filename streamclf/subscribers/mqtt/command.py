@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from streamclf.config.outlets import MqttConfig
+from streamclf.config.outlet_options import MqttConfig
 from streamclf.events.positions import Position
 from streamclf.events.types import Heartbeat, Lost
 from streamclf.net.broker_address import parse_broker

@@ -27,7 +27,7 @@ from typing import Any, Final
 
 import orjson
 
-from streamclf.config.outlets import MQTT_PREFIX, MQTT_PREFIX_RULE, EventType
+from streamclf.config.outlet_options import MQTT_PREFIX, MQTT_PREFIX_RULE, EventType
 from streamclf.errors import UsageError
 from streamclf.events.types import Action, Lost, Prediction, Status, StreamEvent, format_event_time, published_json
 from streamclf.subscribers.mqtt.discovery import describe_stream, event_type, slug

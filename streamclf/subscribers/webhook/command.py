@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import orjson
 
-from streamclf.config.outlets import WebhookConfig
+from streamclf.config.outlet_options import WebhookConfig
 from streamclf.errors import JournalError
 from streamclf.events.positions import Position
 from streamclf.events.types import Heartbeat, Lost, published_json

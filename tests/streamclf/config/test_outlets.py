@@ -7,7 +7,8 @@ from typing import get_args
 
 import pytest
 
-from streamclf.config.outlets import OUTLETS, EventType, LogConfig, MetricsConfig, WebhookConfig, outlet_options
+from streamclf.config.outlet_options import EventType, LogConfig, MetricsConfig, WebhookConfig
+from streamclf.config.outlets import OUTLETS, outlet_options
 from streamclf.config.service import ServiceConfig, load_config
 from streamclf.errors import ConfigError, UsageError
 from streamclf.events.types import JOURNALLED

@@ -19,7 +19,7 @@ GEOMETRY = Geometry(fps=10, frames_per_chunk=2, height=224, width=224, resize="s
 
 def test_descriptors_are_counted_for_the_process_that_needs_most() -> None:
     assert needed_descriptors(1) == 260
-    assert needed_descriptors(400) == 64 + 6 * 400
+    assert needed_descriptors(400) == 192 + 6 * 400
 
 
 def test_a_soft_limit_is_raised_and_a_hard_limit_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,7 +33,7 @@ def test_a_soft_limit_is_raised_and_a_hard_limit_is_reported(monkeypatch: pytest
         raise ValueError("not allowed to raise maximum limit")
 
     monkeypatch.setattr(machine_limits.resource, "setrlimit", refuse)
-    with pytest.raises(ConfigError, match=r"400 streams need 2464 file descriptors, and at most 1000 .* LimitNOFILE="):
+    with pytest.raises(ConfigError, match=r"400 streams need 2592 file descriptors, and at most 1000 .* LimitNOFILE="):
         raise_descriptor_limit(400)
 
 

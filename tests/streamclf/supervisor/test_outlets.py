@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from streamclf.config.outlets import OutletConfig, OutletsConfig
+from streamclf.config.outlet_options import OutletConfig
+from streamclf.config.outlets import OutletsConfig
 from streamclf.events.outlet_status import OutletStatus, parse_status_line, status_line
 from streamclf.runtime.jobs import HubReady, OutletJob
 from streamclf.runtime.liveness import LivenessTable

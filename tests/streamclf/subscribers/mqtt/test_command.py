@@ -16,7 +16,7 @@ from support.mqtt_broker import MqttBroker
 from support.service import Service
 from support.short_silence import short_silence_program
 
-from streamclf.config.outlets import MqttConfig
+from streamclf.config.outlet_options import MqttConfig
 from streamclf.errors import UsageError
 from streamclf.producer.link import EventProducer
 from streamclf.subscribers.mqtt.command import ServiceClock

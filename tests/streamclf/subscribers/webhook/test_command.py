@@ -23,7 +23,8 @@ from support.receiver import Receiver, Request, Response
 from support.repository import ROOT
 from support.service import Service
 
-from streamclf.config.outlets import WebhookConfig, outlet_options
+from streamclf.config.outlet_options import WebhookConfig
+from streamclf.config.outlets import outlet_options
 from streamclf.errors import JournalError, UsageError
 from streamclf.events.types import Action, Lost
 from streamclf.net.http_target import parse_target
