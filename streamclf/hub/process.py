@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import resource
 import sys
 import time
@@ -283,14 +284,16 @@ def main(job: HubJob, control: ChildControl) -> int:
 
     The hub writes one line to stdout, a `HubReady` for the supervisor, and nothing else.
     """
+    supervisor = os.getppid()
     _raise_descriptor_limit()
     with Hub(job) as hub:
         ready = HubReady(**hub.endpoints, epoch=hub.journal.epoch, head=hub.journal.head)
         sys.stdout.write(ready.model_dump_json() + "\n")
         sys.stdout.flush()
         hub.run(control)
-    # The supervisor does this too, but it may have been killed; the hub is the last process to end.
-    if job.link.startswith("ipc://"):
+    # A supervisor that was killed cannot remove the link's directory; the hub is the last process to end. A supervisor
+    # that runs needs it for the next hub: somebody may have sent SIGTERM to this one.
+    if job.link.startswith("ipc://") and os.getppid() != supervisor:
         socket = Path(job.link.removeprefix("ipc://"))
         with contextlib.suppress(OSError):
             socket.unlink(missing_ok=True)

@@ -211,7 +211,7 @@ class Supervisor:
             if not child.kill_reason:
                 child.kill_because(reason)
         if self._outlets.changed:
-            self._outlets.changed = not self._shared.publish_outlets(self._outlets.statuses)
+            self._publish_outlets()
         if healthy:
             self._notifier.alive()
         if not self._shared.ready:
@@ -278,10 +278,10 @@ class Supervisor:
         first = self._shared.ready is None
         self._shared.record_ready(child, line)
         if child is self._shared.hub:
-            self._outlets.changed = True  # a new hub does not know them
             if not self._outlets_opened:
                 self._outlets_opened = True
                 self._outlets.open(self._shared.hub_ready, self._current.config.outlets.all)
+            self._publish_outlets()  # a new hub does not know them
         elif child is self._shared.classifier:
             self._previous = None
             self._streams.capacity = self._shared.capacity
@@ -290,6 +290,9 @@ class Supervisor:
             self._notifier.ready(f"publishing on {ready.events}")
             if self._on_ready:
                 self._on_ready(ready)
+
+    def _publish_outlets(self) -> None:
+        self._outlets.changed = not self._shared.publish_outlets(self._outlets.statuses)
 
     def _handle_exit(self, child: Child, code: int) -> int | None:
         stream, outlet = self._streams.of_child(child.name), self._outlets.of_child(child.name)
