@@ -53,7 +53,8 @@ def check_service(path: Path, *, connect: bool = False) -> tuple[list[str], int]
             problems.append(f"{place}: {error}")
         elif connect:
             lines.append(f"{place}: {found}")
-    summary = f"{len(config.streams)} stream(s), {spec.id}, events on {config.publish.events}"
+    outlets = "".join(f", {each.full_name}" for each in config.outlets.all)
+    summary = f"{len(config.streams)} stream(s){outlets}, {spec.id}, events on {config.publish.events}"
     if problems:
         lines += [*problems, f"{path}: {len(problems)} problem(s): {summary}"]
     else:
