@@ -64,6 +64,11 @@ def prepare_stream(container: InputContainer, stream: VideoStream, *, low_delay:
     if low_delay:
         context.thread_count = 1
         options["flags"] = "low_delay"  # by name: the Python spelling differs between PyAV's versions
+    elif context.name == "h264":
+        # FFmpeg finds out how far frames are reordered while it opens a file, where it must not decode. Otherwise the
+        # decoder returns the first frames too early if the stream does not declare the depth; strict, it takes the
+        # largest depth that the level allows.
+        options["strict"] = "strict"
     context.options = options
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,46 @@ def raw_h264(path: Path) -> Path:
     return write_clip(path / "film.h264", options=PYRAMID)
 
 
+def raw_h264_without_reorder_depth(path: Path) -> Path:
+    """Write a film as old encoders do: its sequence parameters do not declare how far frames are reordered."""
+    film = write_clip(
+        path / "film.h264", options={**X264, "profile": "main", "bf": "3", "b_strategy": "0", "refs": "4"}
+    )
+    units = re.split(rb"(\x00\x00\x00?\x01)", film.read_bytes())
+    film.write_bytes(b"".join(without_vui(unit) if unit and unit[0] & 31 == 7 else unit for unit in units))
+    return film
+
+
+def without_vui(unit: bytes) -> bytes:
+    """Remove the video usability information of an H.264 sequence parameter set of the Main profile (7.3.2.1.1)."""
+    bits = "".join(f"{byte:08b}" for byte in unit[1:].replace(b"\0\0\3", b"\0\0"))
+    at = 24
+
+    def skip_number() -> int:
+        nonlocal at
+        zeros = bits.index("1", at) - at
+        at += 2 * zeros + 1
+        return int(bits[at - zeros - 1 : at], 2) - 1
+
+    skip_number()  # id
+    skip_number()  # frame number bits
+    if skip_number() == 0:  # type of the order count
+        skip_number()
+    skip_number()  # references
+    at += 1
+    skip_number()  # width
+    skip_number()  # height
+    at += 2 if bits[at] == "1" else 3
+    at += 1
+    if bits[at - 1] == "1":  # cropping
+        for _ in range(4):
+            skip_number()
+    assert bits[at] == "1", "there is information to remove"
+    kept = bits[:at] + "01"
+    kept += "0" * (-len(kept) % 8)
+    return unit[:1] + int(kept, 2).to_bytes(len(kept) // 8, "big")
+
+
 def raw_hevc(path: Path) -> Path:
     options = {"preset": "ultrafast", "x265-params": "log-level=none:pools=none:frame-threads=1:bframes=3:b-adapt=0"}
     return write_clip(path / "film.hevc", codec="libx265", options=options)
@@ -128,8 +169,9 @@ def shifted(path: Path, seconds: Callable[[int], float]) -> Path:
     return target
 
 
-FILMS = [avi, avi_pyramid, avi_without_b_frames, avi_mpeg4, avi_packed, raw_h264, raw_hevc, decoding_order,
-         standing_still, negative, one_wild_time, restarting, hours_later, earlier, wrap_around]  # fmt: skip
+FILMS = [avi, avi_pyramid, avi_without_b_frames, avi_mpeg4, avi_packed, raw_h264, raw_h264_without_reorder_depth,
+         raw_hevc, decoding_order, standing_still, negative, one_wild_time, restarting, hours_later, earlier,
+         wrap_around]  # fmt: skip
 
 
 @pytest.mark.parametrize("make", FILMS)
