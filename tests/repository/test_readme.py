@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from support.clips import write_clip
+from support.hub_process import wait_until
 from support.repository import ROOT
 from support.service import Service
 
@@ -84,11 +85,11 @@ def endpoints(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def test_the_commands_for_a_running_service_work(folder: Path, endpoints: dict[str, str]) -> None:
-    status, watch, log = (replaced(line, endpoints) for line in blocks("Run a service", "sh")[1].splitlines())
+    status, watch, query = (replaced(line, endpoints) for line in blocks("Run a service", "sh")[1].splitlines())
     assert json.loads(run(status.split("#")[0] + " --json", folder))
     assert shlex.split(watch, comments=True)[:2] == ["streamclf", "watch"]  # needs a screen
-    run(log.split("#")[0] + " --once", folder)
-    assert (folder / "events.db").stat().st_size > 0
+    wait_until((folder / "events.db").exists, "the service has begun its log")
+    wait_until(lambda: "film" in run(query, folder), "the log has a status")
 
 
 @pytest.mark.parametrize("number", [0, 1])
