@@ -50,7 +50,8 @@ class Timeouts:
 def timeout_message(limits: Timeouts, *, opening: bool) -> str:
     """Explain a time-out."""
     if opening:
-        return f"no video within {limits.open_s:g} s (open_timeout_s); check address, network and that it sends"
+        open_s = round(limits.open_s, 1)  # less than the configured time if another attempt has used some of it
+        return f"no video within {open_s:g} s (open_timeout_s); check address, network and that it sends"
     return f"no data for {limits.read_s:g} s (read_timeout_s); check that the source is up and sends"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hmac
+import http.client
 import socket
 import threading
 import time
@@ -16,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any, Final, TypeAlias
+from typing import Any, BinaryIO, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from streamclf.errors import BusError, UsageError
@@ -26,6 +27,8 @@ PageFunction: TypeAlias = Callable[[], tuple[int, str, bytes]]
 """Make a page: return HTTP status, content type and body."""
 
 MAX_CONNECTIONS: Final = 64
+MAX_HEAD_BYTES: Final = 16 << 10
+"""The longest request. The library accepts 100 header lines of 64 KiB each, on every connection."""
 _REQUEST_S = 5.0
 """Time-out of each read and write of a connection."""
 _CONNECTION_S = 10.0
@@ -167,6 +170,25 @@ class _Ipv6HttpServer(_HttpServer):
     address_family = socket.AF_INET6
 
 
+class _HeadReader:
+    """Read the lines of one request, `MAX_HEAD_BYTES` at most."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._left = file, MAX_HEAD_BYTES
+
+    def readline(self, size: int) -> bytes:
+        """Read a line of at most `size` bytes. Raises `LineTooLong`, which the library answers with status 431."""
+        line = self._file.readline(min(size, self._left + 1))
+        self._left -= len(line)
+        if self._left < 0:
+            raise http.client.LineTooLong(f"request of more than {MAX_HEAD_BYTES} bytes")
+        return line
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
 class _Handler(BaseHTTPRequestHandler):
     """Answer one request a connection."""
 
@@ -174,6 +196,10 @@ class _Handler(BaseHTTPRequestHandler):
     server_version = "streamclf"
     sys_version = ""
     timeout = _REQUEST_S
+
+    def setup(self) -> None:
+        super().setup()
+        self.rfile: Any = _HeadReader(self.rfile)
 
     def do_GET(self) -> None:
         """Send the page if this client may read it."""

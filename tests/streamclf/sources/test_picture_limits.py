@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import threading
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 from support.picture_bomb import START, bomb, parameter_sets, picture
 
-from streamclf.errors import SourceRefusedError
+from streamclf.errors import SourceError, SourceRefusedError
 from streamclf.runtime.memory_limit import private_bytes
 from streamclf.sources.file import FileSource
 from streamclf.sources.picture_limits import MAX_PIXELS, PictureLimit, check_size
@@ -158,3 +159,27 @@ def test_a_decoder_that_has_no_size_yet_is_accepted(pixel_format: str) -> None:
     context = av.CodecContext.create("h264", "r")
     context.width, context.height, context.pix_fmt = 0, 0, pixel_format
     PictureLimit("film").check(context)
+
+
+def test_a_vp8_picture_that_is_too_large_is_an_undecodable_packet(tmp_path: Path) -> None:
+    """A decoder of VP8, VP9, WebP or TIFF has no size after it has refused one."""
+    raw = io.BytesIO()
+    try:
+        with av.open(raw, "w", format="webm") as out:
+            stream = out.add_stream("libvpx", rate=5, width=64, height=48)
+            for _ in range(3):
+                out.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
+            out.mux(stream.encode(None))
+    except av.codec.codec.UnknownCodecError:
+        pytest.skip("this FFmpeg has no VP8 encoder")
+    start, size = b"\x9d\x01\x2a", struct.pack("<HH", 64, 48)  # a key frame's header, RFC 6386, section 9.1
+    assert start + size in raw.getvalue()
+    path = tmp_path / "bomb.webm"
+    path.write_bytes(raw.getvalue().replace(start + size, start + struct.pack("<HH", 16383, 16383)))
+    with (
+        Witness() as memory,
+        pytest.raises(SourceError, match="no frame could be decoded"),
+        FileSource(path) as source,
+    ):
+        list(source)
+    assert memory.grown < ROOM_BYTES

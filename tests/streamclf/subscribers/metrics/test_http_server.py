@@ -95,6 +95,17 @@ def test_overdue_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> None
         assert slow.recv(10) == b""
 
 
+@pytest.mark.parametrize(
+    "line", [b"X-Filler: " + b"a" * 60_000 + b"\r\n", b"X: y\r\n"], ids=["long lines", "short lines"]
+)
+def test_a_request_of_many_bytes_is_refused(line: bytes) -> None:
+    lines = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + line * (2 if len(line) > 1000 else 90)
+    with PageServer("127.0.0.1", 0, PAGES, None) as server, connect(server.address) as client:
+        client.sendall(lines + b"\r\n")
+        status = client.recv(100).split(b" ")[1]
+        assert status == (b"431" if len(lines) > http_server.MAX_HEAD_BYTES else b"503")
+
+
 def connection(host: str, *, is_answering: bool = False) -> http_server._Connection:
     return http_server._Connection(host=host, is_local=host == "127.0.0.1", is_answering=is_answering)
 
