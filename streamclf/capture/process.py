@@ -100,10 +100,12 @@ class Capture:
     def _play(self) -> bool:
         """Open the source once and read it. Returns whether it came to its end."""
         config = self._job.source
-        reading_s = MAX_PAUSE_S if config.may_pause else 2 * config.read_timeout_s + READING_MARGIN_S
+        reading_s = MAX_PAUSE_S if config.ends else 2 * config.read_timeout_s + READING_MARGIN_S
         connecting_s = reading_s + 2 * config.open_timeout_s + CONNECTING_MARGIN_S
         self._liveness.enter_phase("connecting", connecting_s)
         with open_source(config, stop=self._stop) as source:
+            if source.may_pause:
+                reading_s = MAX_PAUSE_S
             self._liveness.enter_phase("reading", reading_s)
             try:
                 self._read(source)

@@ -193,14 +193,6 @@ class SourceConfig(Section):
         return self.is_file or self.images is not None
 
     @property
-    def may_pause(self) -> bool:
-        """Whether the source may send nothing for longer than `read_timeout_s`: it has an end, or it is HLS.
-
-        An HLS playlist grows by a segment every few seconds.
-        """
-        return self.ends or ".m3u8" in (self.url or "")
-
-    @property
     def is_file(self) -> bool:
         """Whether the source is a file on this machine."""
         return self.url is not None and ("://" not in self.url or _begins_with_file(self.url))

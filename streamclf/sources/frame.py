@@ -95,6 +95,8 @@ class Source(ABC):
 
     live: bool
     """A live source has no end: one that ends has failed."""
+    may_pause: bool = False
+    """Whether it may return nothing for longer than `read_timeout_s`: an HLS playlist grows every few seconds."""
     max_stale_s: float | None = None
     """A frame that arrives later than its time stamp by more than this many seconds is stale; None: not known."""
     undecodable: int = 0

@@ -118,8 +118,6 @@ class NetworkSource(Source):
         self._stop = stop or threading.Event()
         parts = urlsplit(url)
         rtsp = parts.scheme.lower() in ("rtsp", "rtsps")
-        if ".m3u8" in url.lower():
-            read_timeout_s = max(read_timeout_s, HLS_READ_S)
         self._url, self._transport, self._tls = url, transport, (tls_ca, tls_verify)
         self._timeouts = Timeouts(open_s=open_timeout_s, read_s=read_timeout_s)
         self._hardware = choose_device(decode)
@@ -135,7 +133,7 @@ class NetworkSource(Source):
         else:
             self._reader = self._open_rtsp(may_fall_back=demuxer == "auto")
         self.live = rtsp or self._reader.is_endless
-        is_segmented = self.live and self._reader.is_segmented
+        self.may_pause = is_segmented = self.live and self._reader.is_segmented
         self._pacer: RealtimePacer | None = None
         if is_segmented:  # HLS brings seconds of video at once, then no video for as long.
             self._pacer = RealtimePacer(self._stop, reserve_ns=RESERVE_NS)
@@ -240,6 +238,8 @@ class NetworkSource(Source):
     def _open_http(self) -> AvContainer:
         """Open an HTTP URL. If FFmpeg detects no format, search for JPEG images in its data."""
         relay = self._connect_relay(self._timeouts.open_s)
+        if relay.is_playlist:
+            self._timeouts = replace(self._timeouts, read_s=max(self._timeouts.read_s, HLS_READ_S))
         format_name = "mpjpeg" if relay.content_type.startswith(MULTIPART) else None
         try:
             return self._open_http_relay(relay, format_name)

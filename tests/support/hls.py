@@ -36,7 +36,7 @@ def write_segment(path: Path, number: int, *, start_ticks: int = 0) -> Path:
 
 
 class HlsServer:
-    """Serve `/live.m3u8`, and `/film.m3u8` with an end. While `going` is cleared, no new segment is added.
+    """Serve `/live.m3u8`, also as `/stream`, and `/film.m3u8` with an end. While `going` is cleared, it stays.
 
     `name`: the URL of a segment in the playlist, with its number as `{}`. `tags` precede each segment, `head` the
     first. `extra`: other files by path.
@@ -80,8 +80,8 @@ class HlsServer:
 
     def body_of(self, path: str) -> bytes | None:
         """Return the response body for `path`; None if there is none."""
-        if path in ("/live.m3u8", "/film.m3u8"):
-            return self.playlist(live=path == "/live.m3u8").encode()
+        if path in ("/live.m3u8", "/stream", "/film.m3u8"):
+            return self.playlist(live=path != "/film.m3u8").encode()
         found = self._files.get(path)
         return found.read_bytes() if found else self._extra.get(path)
 
@@ -95,6 +95,8 @@ def serving(hls: HlsServer) -> Iterator[str]:
             body = hls.body_of(self.path)
             self.send_response(404 if body is None else 200)
             self.send_header("Content-Length", str(len(body or b"")))
+            if self.path == "/stream":
+                self.send_header("Content-Type", "application/vnd.apple.mpegurl; charset=utf-8")
             self.end_headers()
             self.wfile.write(body or b"")
 

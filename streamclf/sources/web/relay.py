@@ -28,6 +28,10 @@ POLL_S: Final = 0.1
 READ_BYTES: Final = 1 << 16
 SEND_BUFFER_BYTES: Final = 1 << 18
 """Data waits here until FFmpeg reads it. The system's own size, several MB for each connection, is too much."""
+PLAYLIST_TYPES: Final = frozenset(
+    {"application/vnd.apple.mpegurl", "application/x-mpegurl", "audio/mpegurl", "audio/x-mpegurl"}
+)
+PLAYLIST_SUFFIXES: Final = (".m3u8", ".m3u", ".hls")
 HEADERS: Final = ("Content-Type", "Content-Range", "Accept-Ranges")
 
 
@@ -81,6 +85,12 @@ class WebRelay:
         """FFmpeg's options: everything goes through this port, whatever the environment says."""
         self._thread = threading.Thread(target=self._server.serve_forever, args=(POLL_S,), name="relay", daemon=True)
         self._thread.start()
+
+    @property
+    def is_playlist(self) -> bool:
+        """Whether FFmpeg takes the response for an HLS playlist: by its type, or by the suffix of its URL."""
+        path = self._client.address.path.partition("?")[0].lower()
+        return self.content_type.partition(";")[0].strip() in PLAYLIST_TYPES or path.endswith(PLAYLIST_SUFFIXES)
 
     def add_frame(self) -> None:
         """Begin to count anew: a frame was decoded."""

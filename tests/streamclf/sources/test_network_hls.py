@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from pathlib import Path
 
 import pytest
 from support.clips import read_number
-from support.hls import DISCONTINUITY, FPS, HlsServer, serving, write_segment
+from support.hls import DISCONTINUITY, FPS, LISTED, SEGMENT_S, HlsServer, serving, write_segment
 
 from streamclf.config.service import StreamConfig
 from streamclf.errors import SourceError
@@ -115,6 +116,17 @@ def test_a_playlist_that_stops_growing_fails_after_the_read_timeout(
         hls.going.clear()
         with pytest.raises(SourceError, match=r"no data for 2 s \(read_timeout_s\)|the stream ended"):
             list(itertools.islice(source, 1000))
+
+
+@pytest.mark.parametrize("path", ["live.m3u8", "stream"])
+def test_a_pause_between_segments_may_exceed_the_read_timeout_whatever_the_url(segments: list[Path], path: str) -> None:
+    """The playlist stays as it is for 2.5 s; `read_timeout_s` is 1 s."""
+    hls = HlsServer(segments)
+    with serving(hls) as base, open_source(live(f"{base}/{path}", read_timeout_s=1)) as source:
+        assert source.may_pause
+        hls.going.clear()
+        threading.Timer(2.5 + LISTED * SEGMENT_S, hls.going.set).start()
+        assert len(list(itertools.islice(source, 6 * FPS))) == 6 * FPS
 
 
 def test_a_new_connection_to_a_server_that_pauses_returns_no_frame_again(
