@@ -10,6 +10,8 @@ import pytest
 from hypothesis import settings
 from support.clips import write_clip
 
+from streamclf import redact
+
 # The machine may be busy with other work, so no test fails because an example took long.
 settings.register_profile("streamclf", deadline=None, max_examples=60)
 settings.load_profile("streamclf")
@@ -28,3 +30,10 @@ def _restore_log_level() -> Iterator[None]:
     level = root.level
     yield
     root.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def _forget_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the secrets that a test registers: a later test may use one of them as a word of a message."""
+    monkeypatch.setattr(redact, "_secrets", dict(redact._secrets))
+    monkeypatch.setattr(redact, "_masked", redact._masked)

@@ -23,6 +23,9 @@ KEY: Final = PacketKind(key=True, disposable=False)
 DISPOSABLE: Final = PacketKind(key=False, disposable=True)
 
 
+CODECS = frozenset({"h264", "hevc"})
+
+
 class PacketClassifier:
     """Classify the packets of one stream.
 
@@ -33,10 +36,10 @@ class PacketClassifier:
 
     def __init__(self, codec: str, extradata: bytes | None = None) -> None:
         """Read the packet format from `extradata`, the container's parameter sets. `codec` is FFmpeg's name."""
-        self._classify = {"h264": self._h264, "hevc": self._h265}.get(codec)
+        self._codec = codec
         self._length_bytes = 0  # bytes of each NAL unit's length; 0: start codes separate the units
         self._top_layer: int | None = None
-        if not extradata or self._classify is None:
+        if not extradata or codec not in CODECS:
             return
         if extradata[0] != 1:
             self.classify(extradata)
@@ -49,10 +52,11 @@ class PacketClassifier:
 
     def classify(self, data: bytes | memoryview) -> PacketKind:
         """Return the kind of the packet `data`."""
-        if self._classify is None:
+        if self._codec not in CODECS:
             return NEEDED
         try:
-            return self._classify(self._heads(data))
+            heads = self._heads(data)
+            return self._h264(heads) if self._codec == "h264" else self._h265(heads)
         except IndexError:  # the data ends in the middle of a header
             return NEEDED
 

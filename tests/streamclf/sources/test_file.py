@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
@@ -378,3 +379,15 @@ def test_read_chunks_returns_all_chunks_of_a_file(clip: Path) -> None:
     numbers = [read_number(image, 320, 180) for _, pixels in chunks for image in pixels]
     assert numbers == [0, 2, 5, 7, 10, 12, 15, 17, 20, 22, 25, 27, 30, 32, 35, 37, 40, 42, 45, 47]
     assert chunks[-1][0].end_pts_ns == 2 * NS
+
+
+def test_frames_of_a_film_in_a_loop_are_freed_without_a_full_collection(tmp_path: Path) -> None:
+    """PyAV's side data refers to its frame. In the oldest generation, frames stay for minutes: 12 MB each in 4K."""
+    path = write_clip(tmp_path / "film.mp4", frames=20, gop=10)
+    source = open_source(StreamConfig.model_validate({"url": str(path), "loop": True, "pace": "fast"}))
+    gc.collect()
+    with source:
+        for _ in range(20 * 20):
+            next(source)
+        kept = [each for each in gc.get_objects(generation=2) if isinstance(each, av.VideoFrame)]
+    assert len(kept) < 5
