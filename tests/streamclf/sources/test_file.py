@@ -382,12 +382,12 @@ def test_read_chunks_returns_all_chunks_of_a_file(clip: Path) -> None:
 
 
 def test_frames_of_a_film_in_a_loop_are_freed_without_a_full_collection(tmp_path: Path) -> None:
-    """PyAV's side data refers to its frame. In the oldest generation, frames stay for minutes: 12 MB each in 4K."""
+    """PyAV's side data refers to its frame. Such frames stay until the garbage collector runs: 12 MB each in 4K."""
     path = write_clip(tmp_path / "film.mp4", frames=20, gop=10)
     source = open_source(StreamConfig.model_validate({"url": str(path), "loop": True, "pace": "fast"}))
     gc.collect()
     with source:
         for _ in range(20 * 20):
             next(source)
-        kept = [each for each in gc.get_objects(generation=2) if isinstance(each, av.VideoFrame)]
-    assert len(kept) < 5
+        kept = [each for each in gc.get_objects() if isinstance(each, av.VideoFrame)]
+    assert len(kept) < 15
