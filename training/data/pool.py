@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -32,6 +33,8 @@ def map_in_processes(
     if workers < 2 or len(jobs) < MIN_JOBS:
         yield from map(function, jobs)
         return
+    # A function that cannot be sent would end a thread of the pool (Python 3.11), and its processes would never end.
+    pickle.dumps(function)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_process) as pool:
         try:
