@@ -12,7 +12,7 @@ import pytest
 import zmq
 from support.hostile_clients import connect_as_peer, frame
 
-from streamclf.hub.guard import flood
+from streamclf.hub.guard import connections, flood
 from streamclf.hub.guard.connections import shut_down
 from streamclf.hub.guard.cpu_timer import CpuTimer
 from streamclf.hub.guard.flood import FloodGuard
@@ -42,6 +42,8 @@ def test_newest_connection_is_closed_when_descriptors_run_out(
         shut_down(fd)
         free_and_spare[0] = 100
 
+    monkeypatch.setattr(connections, "NEW_S", 1e6)  # else the older one may count as one that reads nothing
+    monkeypatch.setattr(connections, "_STALLED_S", 1e6)
     monkeypatch.setattr(flood, "_descriptors", lambda: tuple(free_and_spare))
     monkeypatch.setattr(flood, "shut_down", shut_down_and_free)
     if not has_timer:
