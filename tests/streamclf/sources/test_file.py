@@ -386,8 +386,13 @@ def test_frames_of_a_film_in_a_loop_are_freed_without_a_full_collection(tmp_path
     path = write_clip(tmp_path / "film.mp4", frames=20, gop=10)
     source = open_source(StreamConfig.model_validate({"url": str(path), "loop": True, "pace": "fast"}))
     gc.collect()
+    before = kept_frames()
     with source:
         for _ in range(20 * 20):
             next(source)
-        kept = [each for each in gc.get_objects() if isinstance(each, av.VideoFrame)]
-    assert len(kept) < 15
+        assert kept_frames() - before < 30
+
+
+def kept_frames() -> int:
+    """Return how many decoded frames this process keeps, those of other tests as well."""
+    return sum(isinstance(each, av.VideoFrame) for each in gc.get_objects())
