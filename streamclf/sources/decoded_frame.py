@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import gc
 from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 
 from streamclf.sources.resize import UPRIGHT, Orientation, OrientedFrame
 
 SQUARE: Final = Fraction(1)
 """The pixel shape of most cameras."""
-
-CHECK_FRAMES: Final = 5
-"""Ask a key frame for its side data if none of so many frames before it was asked.
-
-In PyAV a frame and its side data refer to each other, and only the garbage collector frees them: 12 MB for 4K.
-"""
-COLLECT_FRAMES: Final = 4
-"""Run the garbage collector so many frames later, when the frame with the side data is no longer used.
-
-A collection while it is used would move it to the oldest generation, which is collected much later.
-"""
 
 _QUARTER_TURNS: Final = (
     UPRIGHT,
@@ -70,37 +59,21 @@ class OrientationTracker:
     def __init__(self) -> None:
         self._current = UPRIGHT
         self._repeated = 0
-        self._rotation: int | None = None
-        self._unchecked = CHECK_FRAMES
-        """Number of frames since one was asked for its side data."""
 
     def orient(self, frame: av.VideoFrame, pixel_aspect: Fraction) -> OrientedFrame:
         """Return `frame` with its display orientation: its display matrix and the shape of its pixels applied."""
-        is_key, rotation = bool(frame.key_frame), frame.rotation
-        may_end = is_key and not rotation and self._repeated > 1
-        if (is_key and self._unchecked >= CHECK_FRAMES) or may_end or rotation != self._rotation:
-            self._update(frame, is_key=is_key)
-            self._unchecked = 0
-        else:
-            self._repeated += is_key and rotation != 0
-        self._rotation = rotation
-        self._unchecked += 1
-        if self._unchecked == COLLECT_FRAMES:
-            gc.collect(1)
+        found = _orientation(frame)
+        if found is not None:
+            self._current = found
+            self._repeated += bool(frame.key_frame)
+        elif frame.key_frame and self._repeated > 1:
+            self._current, self._repeated = UPRIGHT, 0
         width, height = frame.width, frame.height
         if pixel_aspect is not SQUARE:
             width = max(1, round(width * pixel_aspect))
         if self._current.transposed:
             width, height = height, width
         return OrientedFrame(frame=frame, orientation=self._current, width=width, height=height)
-
-    def _update(self, frame: av.VideoFrame, *, is_key: bool) -> None:
-        found = _orientation(frame)
-        if found is not None:
-            self._current = found
-            self._repeated += is_key
-        elif is_key and self._repeated > 1:
-            self._current, self._repeated = UPRIGHT, 0
 
 
 def _orientation(frame: av.VideoFrame) -> Orientation | None:
@@ -110,7 +83,8 @@ def _orientation(frame: av.VideoFrame) -> Orientation | None:
     (libavutil/display.h: nine int32 in rows; a source pixel (x, y) is shown at (a x + c y, b x + d y)).
     """
     try:
-        data: Any = frame.side_data.get("DISPLAYMATRIX")
+        # `frame.side_data` would refer back to the frame: only the garbage collector would free it, 12 MB for 4K.
+        data: Any = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg] # missing in PyAV's stubs
     except ValueError:  # PyAV 18 lists no side data if FFmpeg gives a kind that PyAV does not know, such as EXIF
         turns = round(frame.rotation / 90) % 4
         return _QUARTER_TURNS[turns] if turns else None
