@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import stat
 import unicodedata
 import zipfile
 import zlib
@@ -20,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from engines.arrays import F32, U8
 from engines.errors import BundleError
+from engines.regular_file import NotRegularFileError, open_regular
 
 SPEC_FILE = "spec.json"
 ENCODER_FILE = "encoder.onnx"
@@ -178,7 +177,7 @@ class Bundle:
         """
         spec, path = self.spec, self.path / GOLDEN_FILE
         try:
-            with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            with _open(path) as file, zipfile.ZipFile(file) as archive:
                 frames = _read_array(archive, "frames", np.dtype(np.uint8), (spec.chunks, *spec.chunk_shape))
                 logits = _read_array(archive, "logits", np.dtype(np.float32), (len(spec.labels),))
         except _UNREADABLE as error:
@@ -195,7 +194,7 @@ def load_bundle(path: Path) -> Bundle:
         raise BundleError(f"{path}: no such bundle; a bundle is a directory with {SPEC_FILE} in it")
     spec_path = path / SPEC_FILE
     try:
-        with open_regular(spec_path) as file:
+        with _open(spec_path) as file:
             text = file.read(MAX_SPEC_BYTES + 1)
         if len(text) > MAX_SPEC_BYTES:
             raise BundleError(f"{spec_path}: longer than {MAX_SPEC_BYTES} bytes; export the bundle again")
@@ -236,13 +235,11 @@ def write_spec(path: Path, fields: Mapping[str, Any]) -> Bundle:
     return load_bundle(path)
 
 
-def open_regular(path: Path) -> IO[bytes]:
-    """Open a regular file for reading. Raises `OSError`, or `BundleError` for a pipe, a device or another kind."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # opening a pipe would block for ever
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise BundleError(f"{path}: not a regular file; copy or export the bundle again")
-    return os.fdopen(descriptor, "rb")
+def _open(path: Path) -> IO[bytes]:
+    try:
+        return open_regular(path)
+    except NotRegularFileError as error:
+        raise BundleError(f"{error}; copy or export the bundle again") from error
 
 
 def _read_array(archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
@@ -269,7 +266,7 @@ def _read_array(archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], shape
 
 def _sha256(path: Path) -> str:
     try:
-        with open_regular(path) as file:
+        with _open(path) as file:
             digest = hashlib.sha256()
             while block := file.read(1 << 20):
                 digest.update(block)

@@ -10,12 +10,9 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import Final
 
+from engines.regular_file import NotRegularFileError, open_regular
 from streamclf.errors import UsageError
-
-_READ_ONLY: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
-"""With O_NONBLOCK, opening a pipe that nobody writes to does not wait."""
 
 
 def read_small_file(path: Path, *, max_bytes: int, remedy: str) -> bytes:
@@ -64,31 +61,18 @@ def _check_owner(path: Path, status: os.stat_result) -> None:
 
 def _read(path: Path, max_bytes: int, remedy: str) -> tuple[bytes, os.stat_result]:
     try:
-        fd = os.open(path, _READ_ONLY)
+        with open_regular(path) as file:
+            status = os.fstat(file.fileno())
+            data = file.read(max_bytes + 1)
+    except NotRegularFileError as error:
+        kind = "Is a directory" if error.is_directory else "a pipe, socket or device, not a file"
+        raise UsageError(f"{path}: cannot be read ({kind}); {remedy}") from None
     except (OSError, ValueError) as error:
         raise UsageError(f"{_printable(path)}: cannot be read ({_reason(error)}); {remedy}") from None
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            kind = "Is a directory" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device, not a file"
-            raise UsageError(f"{path}: cannot be read ({kind}); {remedy}")
-        data = _read_upto(fd, max_bytes + 1)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({_reason(error)}); {remedy}") from None
-    finally:
-        os.close(fd)
     if len(data) > max_bytes:
         size = max(status.st_size, len(data))
         raise UsageError(f"{path}: {size} bytes, more than the limit: at most {max_bytes}; {remedy}")
     return data, status
-
-
-def _read_upto(fd: int, count: int) -> bytes:
-    """Read until the end of the file, at most `count` bytes."""
-    data = bytearray()
-    while len(data) < count and (block := os.read(fd, count - len(data))):
-        data += block
-    return bytes(data)
 
 
 def _reason(error: OSError | ValueError) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 import warnings
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -14,6 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from engines.arrays import U8
+from engines.regular_file import NotRegularFileError, open_regular
 
 MAX_IMAGE_BYTES: Final = 256 << 20
 MAX_IMAGE_PIXELS: Final = 64 << 20
@@ -46,14 +46,13 @@ def read_image(path: Path) -> U8:
 def read_file(path: Path) -> bytes:
     """Read a file of at most `MAX_IMAGE_BYTES`. Raises `ImageError`."""
     try:
-        # The listing may be old: without O_NONBLOCK, a pipe that has replaced the file would block for ever.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ImageError("it is not a file")
-            if status.st_size > MAX_IMAGE_BYTES:
-                raise ImageError(f"it has {status.st_size >> 20} MiB, at most {MAX_IMAGE_BYTES >> 20}")
+        with open_regular(path) as file:  # since it was listed, something else may have replaced it
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_IMAGE_BYTES:
+                raise ImageError(f"it has {size >> 20} MiB, at most {MAX_IMAGE_BYTES >> 20}")
             return file.read(MAX_IMAGE_BYTES + 1)
+    except NotRegularFileError:
+        raise ImageError("it is not a file") from None
     except OSError as error:
         raise ImageError(error.strerror or "it cannot be read") from None
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import posixpath
-import stat
 import unicodedata
 from pathlib import Path, PurePosixPath
+
+from engines.regular_file import NotRegularFileError, open_regular
 
 VIDEO_SUFFIXES = frozenset(
     {
@@ -74,10 +75,10 @@ def exists(path: Path) -> bool:
 def unreadable_reason(path: Path) -> str:
     """Return why `path` cannot be read as a clip; "" where it is a regular file that opens."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would block for ever, and a device never ends
-            return "not a file"
-        with path.open("rb"):
-            return ""
+        open_regular(path).close()
+        return ""
+    except NotRegularFileError:
+        return "not a file"
     except ValueError as error:
         return str(error)
     except OSError as error:

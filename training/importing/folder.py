@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
 
+from engines.regular_file import NotRegularFileError, open_regular
 from training.errors import FolderError
 from training.importing.config import FolderConfig, VideoPrismConfig, VJepa2Config, WindowAttentionConfig
 from training.weights import WEIGHTS_FILE
@@ -59,11 +61,13 @@ def validate_config(kind: type[FolderConfig], tree: dict[str, Any], folder: Path
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object of at most `MAX_JSON_BYTES`. Raises `FolderError`."""
     try:
-        if path.exists() and not path.is_file():  # reading a pipe would block for ever
-            raise FolderError(f"{path}: not a file; download the folder again")
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise FolderError(f"{path}: {path.stat().st_size} bytes, at most {MAX_JSON_BYTES}")
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_JSON_BYTES:
+                raise FolderError(f"{path}: {size} bytes, at most {MAX_JSON_BYTES}")
+            tree = json.loads(file.read(MAX_JSON_BYTES).decode("utf-8"))
+    except NotRegularFileError:
+        raise FolderError(f"{path}: not a file; download the folder again") from None
     except OSError as error:
         raise FolderError(
             f"{path}: cannot be read ({error.strerror}); a folder needs {CONFIG_FILE}, {PROCESSOR_FILE}, {WEIGHTS_FILE}"
