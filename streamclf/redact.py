@@ -6,13 +6,16 @@ import json
 import re
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
+from typing import TypeAlias
 from urllib.parse import quote, quote_plus, unquote
 
 from engines.printable import PrintableFormatter, printable
 
 MASK = "***"
+
+ErrorWriter: TypeAlias = Callable[[type[BaseException], BaseException | None, TracebackType | None], None]
 
 # A password that was not percent-encoded may hold / ? # or @. So the user part ends at the last @ of the word: this may
 # hide a host name, but it never shows half a password. One slash is enough: people and `pathlib` drop the other one.
@@ -130,6 +133,12 @@ def redact_uncaught_errors() -> None:
 
         text = redact("".join(traceback.format_exception(kind, error, trace)))
         print("\n".join(map(printable, text.rstrip("\n").split("\n"))), file=sys.stderr, flush=True)
+
+    handle_uncaught_errors(write)
+
+
+def handle_uncaught_errors(write: ErrorWriter) -> None:
+    """Call `write` with the type, the error and the traceback of each error that nothing catches, in any thread."""
 
     def write_thread(args: threading.ExceptHookArgs) -> None:
         if args.exc_type is not SystemExit:

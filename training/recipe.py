@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from streamclf.config.yaml_text import YamlTextError, parse_yaml
 from streamclf.errors import UsageError
-from streamclf.net.trusted_files import read_small_file
+from streamclf.net.trusted_files import read_small_text
 from streamclf.sources import Resize
 from training.data.augment import AugmentRecipe
 from training.data.shape import Shape
@@ -225,12 +225,10 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     `data.parts.1.share=2`. Raises `RecipeError` with the key, the value and the remedy.
     """
     try:
-        data = read_small_file(path, max_bytes=MAX_RECIPE_BYTES, remedy="give the path of a YAML recipe")
-        tree = parse_yaml(data.decode("utf-8-sig")).value
+        text = read_small_text(path, max_bytes=MAX_RECIPE_BYTES, remedy="give the path of a YAML recipe")
+        tree = parse_yaml(text).value
     except UsageError as error:
         raise RecipeError(str(error)) from error
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{path}: not a text file in UTF-8 (byte {error.start}); give a YAML recipe") from error
     except YamlTextError as error:
         raise RecipeError(f"{path}: not YAML ({error})") from error
     if not isinstance(tree, dict):

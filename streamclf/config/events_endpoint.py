@@ -13,7 +13,7 @@ from streamclf.config.placeholders import Substitution
 from streamclf.config.service import MAX_CONFIG_BYTES, PublishConfig
 from streamclf.config.yaml_text import YamlTextError, parse_yaml
 from streamclf.errors import ConfigError, UsageError
-from streamclf.net.trusted_files import read_small_file
+from streamclf.net.trusted_files import read_small_text
 
 CONFIG_SUFFIXES: Final = (".yaml", ".yml")
 DEFAULT_ENDPOINT: Final[str] = PublishConfig.model_fields["events"].default
@@ -29,10 +29,10 @@ def find_endpoint(text: str) -> str:
 def load_endpoint(path: Path, environ: Mapping[str, str] = os.environ) -> str:
     """Return `publish.events` of the configuration `path`. Its other sections are not checked. Raises `ConfigError`."""
     try:
-        document = parse_yaml(read_small_file(path, max_bytes=MAX_CONFIG_BYTES, remedy="give a YAML file").decode())
+        document = parse_yaml(read_small_text(path, max_bytes=MAX_CONFIG_BYTES, remedy="give a YAML file"))
     except UsageError as error:
         raise ConfigError(str(error)) from None
-    except (UnicodeDecodeError, YamlTextError) as error:
+    except YamlTextError as error:
         raise ConfigError(f"{path}: {error}; `streamclf check {path}` shows more") from None
     section = document.value.get("publish") if isinstance(document.value, dict) else None
     try:

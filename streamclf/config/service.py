@@ -25,7 +25,7 @@ from streamclf.config.yaml_text import Place, YamlTextError, parse_yaml
 from streamclf.errors import ConfigError, UsageError
 from streamclf.net.endpoints import ENDPOINT
 from streamclf.net.names import MAX_NAME_CHARS, STREAM_NAME_PATTERN
-from streamclf.net.trusted_files import read_small_file
+from streamclf.net.trusted_files import read_small_text
 from streamclf.redact import redact
 
 MAX_CONFIG_BYTES = 1 << 20
@@ -224,12 +224,9 @@ def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> ServiceC
     `${NAME}` in a value is replaced from `environ`. Raises `ConfigError`: one line with key and remedy, and no secret.
     """
     try:
-        data = read_small_file(path, max_bytes=MAX_CONFIG_BYTES, remedy="give the path of a YAML file")
-        document = parse_yaml(data.decode("utf-8"))
+        document = parse_yaml(read_small_text(path, max_bytes=MAX_CONFIG_BYTES, remedy="give the path of a YAML file"))
     except UsageError as error:
         raise ConfigError(str(error)) from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not a text file in UTF-8 (byte {error.start}); give a YAML file") from None
     except YamlTextError as error:
         raise ConfigError(f"{path}: {error}") from None
     raw = document.value

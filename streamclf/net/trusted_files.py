@@ -20,6 +20,15 @@ def read_small_file(path: Path, *, max_bytes: int, remedy: str) -> bytes:
     return _read(path, max_bytes, remedy)[0]
 
 
+def read_small_text(path: Path, *, max_bytes: int, remedy: str) -> str:
+    """Return the text of such a file, in UTF-8 with or without a byte order mark. Raises `UsageError`."""
+    data = read_small_file(path, max_bytes=max_bytes, remedy=remedy)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not a text file in UTF-8 (byte {error.start}); {remedy}") from None
+
+
 def read_key_file(path: Path, *, max_bytes: int, remedy: str) -> tuple[bytes, int]:
     """Return the bytes and the mode of a file of keys, which only this user or root may change.
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
-import threading
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Final
@@ -14,7 +12,7 @@ import orjson
 
 from engines.printable import printable
 from streamclf.errors import UsageError
-from streamclf.redact import RedactingFormatter, redact
+from streamclf.redact import RedactingFormatter, handle_uncaught_errors, redact
 
 LEVEL_VARIABLE: Final = "STREAMCLF_LOG"
 FORMAT_VARIABLE: Final = "STREAMCLF_LOG_FORMAT"
@@ -66,13 +64,7 @@ def log_uncaught_errors() -> None:
     def write(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
         log.error("error that nothing caught", exc_info=(kind, error or kind(), trace))
 
-    def write_thread(args: threading.ExceptHookArgs) -> None:
-        if args.exc_type is not SystemExit:
-            write(args.exc_type, args.exc_value, args.exc_traceback)
-
-    sys.excepthook = write
-    threading.excepthook = write_thread
-    sys.unraisablehook = lambda args: write(args.exc_type, args.exc_value, args.exc_traceback)
+    handle_uncaught_errors(write)
 
 
 class TextFormatter(RedactingFormatter):

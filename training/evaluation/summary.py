@@ -34,20 +34,13 @@ def summarise(recipe: Recipe, *, labels: int | None = None) -> dict[str, Any]:
         return model.without_weights().build(labels=classes)
 
     patch = getattr(model, "patch", None)
-    shape = Shape(
-        fps=recipe.fps,
-        frames_per_chunk=model.frames_per_chunk,
-        chunks=model.chunks,
-        height=model.height,
-        width=model.width,
-    )
     return {
         "name": recipe.name,
         "kind": model.kind,
         "labels": classes,
         "labels_known": known,
         **({"patches": (model.height // patch) * (model.width // patch)} if patch else {}),
-        **summarise_network(fresh, shape),
+        **summarise_network(fresh, recipe.shape),
     }
 
 

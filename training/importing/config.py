@@ -141,21 +141,38 @@ class FolderConfig(BaseModel):
         return math.prod(self.grid)
 
 
-class WindowAttentionConfig(FolderConfig):
+class ImageSizeConfig(FolderConfig):
+    """The keys of networks that name the size of their images and the length of their window alike."""
+
+    image_size: tuple[Side, Side] = (224, 224)
+    num_frames: int = Field(ge=1, le=4096)
+    num_channels: Literal[3] = 3
+    intermediate_size: int = Field(3072, ge=1, le=1 << 18)
+
+    _image_size = field_validator("image_size", mode="before")(_pair)
+
+    @property
+    def frames(self) -> int:
+        """See `FolderConfig`."""
+        return self.num_frames
+
+    @property
+    def crop(self) -> Pair:
+        """See `FolderConfig`."""
+        return self.image_size
+
+
+class WindowAttentionConfig(ImageSizeConfig):
     """The keys of ViViT, VideoMAE and TimeSformer, whose attention runs over the whole window."""
 
     model_type: Literal["vivit", "videomae", "timesformer"]
-    image_size: tuple[Side, Side] = (224, 224)
     patch_size: tuple[Patch, Patch] = (16, 16)
     tubelet_size: Patch | tuple[Patch, Patch, Patch] = 2
-    num_frames: int = Field(ge=1, le=4096)
-    num_channels: Literal[3] = 3
     num_hidden_layers: int = Field(12, ge=1, le=512)
-    intermediate_size: int = Field(3072, ge=1, le=1 << 18)
     use_mean_pooling: bool = True
     attention_type: Literal["divided_space_time", "joint_space_time", "space_only"] = "divided_space_time"
 
-    _both = field_validator("image_size", "patch_size", mode="before")(_pair)
+    _patch_size = field_validator("patch_size", mode="before")(_pair)
 
     @model_validator(mode="before")
     @classmethod
@@ -180,16 +197,6 @@ class WindowAttentionConfig(FolderConfig):
         return self
 
     @property
-    def frames(self) -> int:
-        """See `FolderConfig`."""
-        return self.num_frames
-
-    @property
-    def crop(self) -> Pair:
-        """See `FolderConfig`."""
-        return self.image_size
-
-    @property
     def tubelet(self) -> tuple[int, int, int]:
         """See `FolderConfig`."""
         if self.model_type == "timesformer":
@@ -207,32 +214,18 @@ class WindowAttentionConfig(FolderConfig):
         return {"vivit": 12.5, "videomae": 6.25, "timesformer": 0.78125}[self.model_type]
 
 
-class VideoPrismConfig(FolderConfig):
+class VideoPrismConfig(ImageSizeConfig):
     """The keys of VideoPrism: spatial layers for each frame, then temporal layers for the window."""
 
     model_type: Literal["videoprism_vision_model"]
     image_size: tuple[Side, Side] = (288, 288)
     num_frames: int = Field(16, ge=1, le=1024)
     tubelet_size: tuple[Literal[1], Patch, Patch] = (1, 18, 18)
-    num_channels: Literal[3] = 3
     num_spatial_layers: int = Field(12, ge=1, le=512)
     num_temporal_layers: int = Field(4, ge=1, le=512)
-    intermediate_size: int = Field(3072, ge=1, le=1 << 18)
     hidden_act: str = "gelu_python"
     attn_logit_softcapping: float = Field(50.0, gt=0, le=1e6)
     qkv_bias: bool = True
-
-    _both = field_validator("image_size", mode="before")(_pair)
-
-    @property
-    def frames(self) -> int:
-        """See `FolderConfig`."""
-        return self.num_frames
-
-    @property
-    def crop(self) -> Pair:
-        """See `FolderConfig`."""
-        return self.image_size
 
     @property
     def tubelet(self) -> tuple[int, int, int]:
