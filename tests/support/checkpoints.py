@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
+import pytest
 import torch
 
 from engines.arrays import F32, U8
 from engines.bundle import Bundle
 from engines.graphs.quantise import quantise_bundle
-from training.importing import read_folder
+from training.errors import FolderError
+from training.importing import import_folder, read_folder
 from training.importing.model import load_model
 
 TOLERANCE = 5e-5
@@ -72,9 +75,22 @@ def onnx_logits(bundle: Bundle, features: F32) -> F32:
     return logits[0]
 
 
+def check_refused(saved: Path, scratch: Path, file: str, changes: dict[str, Any], message: str) -> None:
+    """Check that a copy of the folder `saved`, with `changes` in its JSON `file`, is refused and leaves no bundle."""
+    folder = scratch / "bad"
+    shutil.copytree(saved, folder)
+    change_json(folder / file, **changes)
+    with pytest.raises(FolderError) as caught:
+        import_folder(folder, scratch / "bundle")
+    assert message in str(caught.value)
+    assert not (scratch / "bundle").exists()
+
+
 def change_json(path: Path, **changes: Any) -> None:
-    """Set keys of a JSON file."""
-    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+    """Set keys of a JSON file; None removes a key."""
+    tree = json.loads(path.read_text(encoding="utf-8")) | changes
+    kept = {name: value for name, value in tree.items() if name not in changes or value is not None}
+    path.write_text(json.dumps(kept), encoding="utf-8")
 
 
 def int8_logits(bundle: Bundle, path: Path, frames: U8) -> F32:

@@ -47,17 +47,21 @@ class HostileServer:
             sock.settimeout(20)
             threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
 
+    def read_head(self, sock: socket.socket) -> str | None:
+        """Read the head of the next request; None at the end of the connection."""
+        data = b""
+        while b"\r\n\r\n" not in data:
+            received = sock.recv(65536)
+            if not received:
+                return None
+            data += received
+        self.requests.append(data.decode("latin-1"))
+        return self.requests[-1]
+
     def _serve(self, sock: socket.socket) -> None:
         with sock, contextlib.suppress(OSError):
-            data = b""
-            while b"\r\n\r\n" not in data:
-                received = sock.recv(65536)
-                if not received:
-                    return
-                data += received
-            head = data.decode("latin-1")
-            self.requests.append(head)
-            self._answer(self, sock, head)
+            if (head := self.read_head(sock)) is not None:
+                self._answer(self, sock, head)
 
     def close(self) -> None:
         """Accept no more connections."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -114,6 +116,21 @@ class HubProcess:
         for pipe in (process.stdin, process.stdout, process.stderr):
             if pipe:
                 pipe.close()
+
+
+def read_journal(path: Path) -> list[dict[str, Any]]:
+    """Return the events in the journal, in its order."""
+    with closing(sqlite3.connect(path)) as db:
+        return [json.loads(body) for (body,) in db.execute("SELECT body FROM events ORDER BY offset")]
+
+
+def check_journal(path: Path, posted: int) -> list[dict[str, Any]]:
+    """Check that the journal has predictions 0 to `posted` - 1, each once, in order, in one epoch; return them."""
+    events = read_journal(path)
+    assert [int(event["window"]["start_s"]) for event in events] == list(range(posted))
+    assert [event["offset"] for event in events] == list(range(1, posted + 1))
+    assert len({event["epoch"] for event in events}) == 1
+    return events
 
 
 def start_hub(

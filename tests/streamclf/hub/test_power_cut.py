@@ -5,11 +5,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
-import sqlite3
 import subprocess
 import tempfile
 import time
@@ -17,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.hub_process import HubProcess, prediction, wait_until
+from support.hub_process import HubProcess, check_journal, prediction, wait_until
 
 from streamclf.producer.link import EventProducer
 
@@ -112,9 +110,4 @@ def test_no_acknowledged_event_is_lost_in_a_power_cut(disk: LazyDisk) -> None:
         assert link.close(20.0) == 0
         assert link.dropped == {}
         assert hub.stop() == 0
-        with sqlite3.connect(hub.journal) as db:
-            bodies = [json.loads(body) for (body,) in db.execute("SELECT body FROM events ORDER BY offset")]
-        db.close()
-    assert [int(body["window"]["start_s"]) for body in bodies] == list(range(posted))
-    assert [body["offset"] for body in bodies] == list(range(1, posted + 1))
-    assert len({body["epoch"] for body in bodies}) == 1
+        check_journal(hub.journal, posted)

@@ -17,7 +17,18 @@ from typing import Any
 
 import pytest
 import zmq
-from support.hub_process import HubProcess, action, ask, prediction, read_ready_line, start_hub, status, wait_until
+from support.hub_process import (
+    HubProcess,
+    action,
+    ask,
+    check_journal,
+    prediction,
+    read_journal,
+    read_ready_line,
+    start_hub,
+    status,
+    wait_until,
+)
 from support.processes import wakes
 
 from streamclf.client.subscription import subscribe
@@ -108,14 +119,8 @@ def test_hub_killed_repeatedly_journals_everything_once_and_in_order(hub: HubPro
     assert link.close(20.0) == 0
     assert link.dropped == {}
     assert hub.stop() == 0
-    with sqlite3.connect(hub.journal) as db:
-        bodies = [json.loads(body) for (body,) in db.execute("SELECT body FROM events ORDER BY offset")]
-    db.close()
-    assert [int(body["window"]["start_s"]) for body in bodies] == list(range(posted))
-    assert [body["offset"] for body in bodies] == list(range(1, posted + 1))
-    assert len({body["epoch"] for body in bodies}) == 1
     last: dict[str, int] = {}
-    for body in bodies:
+    for body in check_journal(hub.journal, posted):
         assert body["previous"] == last.get(body["stream"], 0)
         last[body["stream"]] = body["offset"]
 
@@ -210,10 +215,7 @@ def test_actions_stay_paired_when_hub_and_classifier_crash() -> None:
             new.post(action("end", label="walk"))
 
             def paired() -> bool:
-                with sqlite3.connect(hub.journal) as db:
-                    bodies = [json.loads(body) for (body,) in db.execute("SELECT body FROM events ORDER BY offset")]
-                db.close()
-                return Counter(body["phase"] for body in bodies) == {"start": 2, "end": 2}
+                return Counter(event["phase"] for event in read_journal(hub.journal)) == {"start": 2, "end": 2}
 
             wait_until(paired, "the end of an action whose producer is gone", deadline_s=20)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.checkpoints import change_json
 
 from training.errors import FolderError
 from training.importing import import_folder
@@ -20,8 +20,7 @@ transformers = pytest.importorskip("transformers")
 def changed(saved: Path, tmp_path: Path, changes: dict[str, Any]) -> Path:
     """Copy the folder and change its config.json; None removes a key."""
     folder = Path(shutil.copytree(saved, tmp_path / "changed"))
-    tree = {**json.loads((folder / "config.json").read_text()), **changes}
-    (folder / "config.json").write_text(json.dumps({key: value for key, value in tree.items() if value is not None}))
+    change_json(folder / "config.json", **changes)
     return folder
 
 

@@ -33,20 +33,14 @@ def reply(head: str, status: str = "200 OK", fields: str = "", body: bytes = b""
 def for_each_request(answer: Answer) -> Answer:
     """Call `answer` for all requests of a connection; OPTIONS is answered here."""
 
-    def run(server: HostileServer, sock: socket.socket, head: str) -> None:
-        while True:
+    def run(server: HostileServer, sock: socket.socket, first: str) -> None:
+        head: str | None = first
+        while head is not None:
             if head.startswith("OPTIONS"):
                 server.send(sock, reply(head, fields="Public: OPTIONS, DESCRIBE\r\n"))
             else:
                 answer(server, sock, head)
-            data = b""
-            while b"\r\n\r\n" not in data:
-                received = sock.recv(65536)
-                if not received:
-                    return
-                data += received
-            head = data.decode("latin-1")
-            server.requests.append(head)
+            head = server.read_head(sock)
 
     return run
 
