@@ -88,17 +88,20 @@ class Connection:
             self._progress_s = time.monotonic()
         return True
 
-    def usefulness(self, now_s: float) -> tuple[int, float]:
+    def usefulness(self, now_s: float) -> tuple[int, float, int]:
         """Return a key that sorts the connections which the service disconnects first to the front.
 
         First those that do not read, the newest first; then new ones; then the others, by what they read per second. So
         a subscriber that reads its events stays, and one that has just connected gets a chance.
+
+        Of connections that one scan has found, the inode only suggests which is newer: each processor numbers its
+        sockets from a range of its own (get_next_ino in Linux).
         """
         age_s = now_s - self.since_s
         per_s = self.acknowledged / max(age_s, NEW_S)
         if now_s - self._progress_s > _STALLED_S or (age_s > NEW_S and per_s < _MIN_READ_PER_S):
-            return 0, -self.inode
-        return (2, per_s) if age_s > NEW_S else (1, -self.inode)
+            return 0, -self.since_s, -self.inode
+        return (2, per_s, 0) if age_s > NEW_S else (1, -self.since_s, -self.inode)
 
 
 class ConnectionTable:

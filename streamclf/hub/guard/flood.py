@@ -100,6 +100,7 @@ class FloodGuard:
         service has read; the connection is given by its inode.
         """
         self._table = ConnectionTable(tuple(ports))
+        self._table.scan()  # connections that exist already are older than those of the next scan
         self._events_port, self._bytes_read = events_port, bytes_read
         self._stopped, self._stop = os.pipe()
         self._disconnected: dict[str, int] = {}

@@ -113,3 +113,11 @@ def test_connections_that_do_not_read_come_first_and_old_readers_last() -> None:
     everything = [reader, new, idle, newer, slow_reader, stalled]
     order = sorted(everything, key=lambda each: each.usefulness(now_s))
     assert [each.inode for each in order] == [4, 3, 6, 5, 2, 1]
+
+
+def test_the_newest_connection_is_the_one_found_last_whatever_its_inode() -> None:
+    """Each processor numbers its sockets from a range of its own."""
+    now_s = 1000.0
+    older = Connection(fd=0, inode=9, since_s=now_s - 2, _progress_s=now_s)
+    newest = Connection(fd=1, inode=3, since_s=now_s - 1, _progress_s=now_s)
+    assert newest.usefulness(now_s) < older.usefulness(now_s)
