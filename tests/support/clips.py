@@ -98,7 +98,10 @@ def write_clip(
 
 
 def set_display_matrix(path: Path, matrix: tuple[int, int, int, int]) -> Path:
-    """Set (a, b, c, d) of the display matrix of an MP4 file with one track: (x, y) is shown at (ax + cy, bx + dy)."""
+    """Set (a, b, c, d) of the display matrix of an MP4 file with one track.
+
+    A player shows the point (x, y) at (ax + cy, bx + dy).
+    """
     a, b, c, d = (value << 16 for value in matrix)
     data = path.read_bytes()
     start = data.index(b"tkhd") + 44
@@ -218,7 +221,10 @@ def remux(source: Path, target: Path, time: Callable[[int, int], int], *, per_s:
 
 
 def write_packed_avi(path: Path, *, frames: int = 50, width: int = 320, height: int = 180) -> Path:
-    """Write MPEG-4 in AVI as XviD and DivX do: a P and a B frame in one packet, then an empty one in place of the B."""
+    """Write MPEG-4 in AVI as XviD and DivX do.
+
+    A P and a B frame share one packet, and an empty packet follows in place of the B frame.
+    """
     encoder: Any = av.CodecContext.create("mpeg4", "w")
     encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
     encoder.time_base, encoder.framerate = Fraction(1, 25), Fraction(25)
