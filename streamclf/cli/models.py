@@ -1,0 +1,180 @@
+"""Define the commands that run, build and measure models on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from engines.backends.names import Backend, Precision
+from streamclf.cli.options import Json, JsonObject, parse_path
+
+
+def classify(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Video files.", parser=parse_path)],
+    model: Annotated[str, typer.Option(help="Built-in model, or directory of a bundle.")] = "camera-events",
+    as_json: Json = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="Write the film with predictions drawn on it to this .mp4 or .gif; for one FILE."
+        ),
+    ] = None,
+    hop: Annotated[int, typer.Option(min=1, help="Chunks between two windows.")] = 1,
+    backend: Annotated[Backend, typer.Option(help="Library that runs the model.")] = "auto",
+    precision: Annotated[Precision, typer.Option(help="Number format of the computation.")] = "auto",
+) -> int:
+    """Classify the windows of video files.
+
+    Prints a table for each file, or one JSON line. A file that cannot be read is reported, the others are classified,
+    and the exit code is 1.
+    """
+    from streamclf.commands.classify import run_classify
+
+    return run_classify(
+        files, model=model, as_json=as_json, output=output, hop=hop, backend=backend, precision=precision
+    )
+
+
+def compile_model(
+    model: Annotated[str, typer.Argument(metavar="BUNDLE", help="Built-in model, or directory of a bundle.")],
+    backend: Annotated[Backend, typer.Option(help="Library that will run the model.")] = "auto",
+    precision: Annotated[Precision, typer.Option(help="Number format of the computation.")] = "auto",
+    max_batch: Annotated[
+        int, typer.Option(min=1, max=256, help="Largest number of chunks in one encode, as in the service.")
+    ] = 16,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Name the graph or the layers that lose accuracy in fp16 or bf16.")
+    ] = False,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Windows to calibrate INT8 with: an .npz of `python -m training windows`.")
+    ] = None,
+    validation: Annotated[
+        Path | None, typer.Option(help="Windows to compare accuracy with fp32 on: another .npz.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Directory for the new INT8 bundle.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Build, check and measure the engine of a model.
+
+    The cache keeps the engine, so the next start of a service does not wait for the build. With TensorRT a build takes
+    minutes.
+    """
+    from streamclf.commands.compile import run_compile
+
+    return run_compile(
+        model,
+        backend=backend,
+        precision=precision,
+        max_batch=max_batch,
+        explain=explain,
+        calibration=calibration,
+        validation=validation,
+        output=output,
+        as_json=as_json,
+    )
+
+
+def bench(
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="CONFIG|BUNDLE",
+            help="Configuration of a service, or a bundle; default: camera-events.",
+            show_default=False,
+        ),
+    ] = None,
+    streams: Annotated[
+        int | None,
+        typer.Option(min=1, max=400, help="Measure a service with this many simulated cameras.", show_default=False),
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Frame size of the cameras in pixels; default: 1280x720.", show_default=False)
+    ] = None,
+    fps: Annotated[
+        float | None, typer.Option(help="Frames per second of each camera; default: 25.", show_default=False)
+    ] = None,
+    hop: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=1024, help="Chunks between two predictions; default: 1, or as in CONFIG.", show_default=False
+        ),
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=0.05,
+            max=86400,
+            help="Seconds to measure; default: service 20, step of --capacity 10, round of a bundle 0.25, GPU suite 5.",
+            show_default=False,
+        ),
+    ] = None,
+    backend: Annotated[
+        Backend | None,
+        typer.Option(
+            help="Library that runs the model; default: auto for a service, all for a bundle.", show_default=False
+        ),
+    ] = None,
+    precision: Annotated[
+        Precision | None,
+        typer.Option(help="Number format; default: auto for a service, all for a bundle.", show_default=False),
+    ] = None,
+    max_batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=256,
+            help="Largest number of chunks in one encode; default: 16, in the GPU suite 256.",
+            show_default=False,
+        ),
+    ] = None,
+    capacity: Annotated[
+        bool, typer.Option("--capacity", help="Search how many cameras this machine sustains.")
+    ] = False,
+    suite: Annotated[
+        Literal["gpu"] | None, typer.Option(help="gpu: check and measure bundles in every precision on this GPU.")
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option(help="With --suite: only parts whose name matches this pattern, like 'gestures/*'.")
+    ] = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option(help="With --suite: log each part in this file, and skip parts that it already holds."),
+    ] = None,
+    as_json: JsonObject = False,
+) -> int:
+    """Measure a model, or a whole service with simulated cameras.
+
+    A bundle is measured alone: every backend, precision and batch size. With --streams or CONFIG the whole service is
+    measured: predictions per second, latency, processor time and memory. --capacity searches how many cameras this
+    machine sustains. Measure on a machine that does nothing else.
+    """
+    from streamclf.bench.command import run_bench
+
+    return run_bench(
+        target,
+        streams=streams,
+        size=size,
+        fps=fps,
+        seconds=seconds,
+        hop=hop,
+        backend=backend,
+        precision=precision,
+        max_batch=max_batch,
+        capacity=capacity,
+        suite=suite,
+        only=only,
+        keep=keep,
+        as_json=as_json,
+    )
+
+
+def doctor(as_json: JsonObject = False) -> int:
+    """Report what this machine can run, and what to install.
+
+    Opens each built-in model on the backend that `auto` chooses. The exit code is 1 if no model can run.
+    """
+    from streamclf.commands.doctor import run_doctor
+
+    return run_doctor(as_json=as_json)

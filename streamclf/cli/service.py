@@ -1,0 +1,120 @@
+"""Define the commands that start, check and show a service."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from streamclf.cli.options import ConfigFile, LogFormat, LogLevel, OptionalEndpoint, Seconds
+
+BEGAN = time.monotonic()
+"""When this process started, for the times that `demo` prints."""
+
+
+def demo(
+    camera: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=99,
+            help="Index of the camera; default: the first one, or a rendered film if there is none.",
+            show_default=False,
+        ),
+    ] = None,
+    headless: Annotated[
+        bool, typer.Option("--headless", help="Print a line per event instead of a live table.")
+    ] = False,
+    seconds: Seconds = None,
+) -> int:
+    """Classify a camera live in this terminal; nothing to configure.
+
+    Runs the whole service until Ctrl-C and shows its predictions. Without a camera it classifies a rendered film.
+    """
+    from streamclf.commands.demo import run_demo
+
+    return run_demo(camera=camera, headless=headless, seconds=seconds, began=BEGAN)
+
+
+def run(config: ConfigFile, seconds: Seconds = None, log_level: LogLevel = None, log_format: LogFormat = None) -> int:
+    """Run the service that CONFIG describes, until Ctrl-C or SIGTERM.
+
+    Logs to stderr. After SIGHUP or a change of the file, the service applies the new configuration.
+    """
+    from streamclf.commands.run import run_service
+
+    return run_service(config, seconds=seconds, log_level=log_level, log_format=log_format)
+
+
+def check(
+    config: ConfigFile,
+    connect: Annotated[
+        bool, typer.Option("--connect", help="Also read a frame of every camera, and connect to every outlet.")
+    ] = False,
+) -> int:
+    """Check whether CONFIG can run on this machine.
+
+    Checks keys, model and files, binds the ports, reads the first frame of files, and connects to the hosts of URLs.
+    Starts nothing. Prints how much disk the journal needs, too. The exit code is 2 for a wrong configuration, and 1 for
+    something that cannot be opened now.
+    """
+    from engines.printable import printable
+    from streamclf.commands.check import check_service
+
+    lines, code = check_service(config, connect=connect)
+    print("\n".join(map(printable, lines)))
+    return code
+
+
+def status(
+    endpoint: OptionalEndpoint = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, then exit.")] = False,
+    timeout: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds to wait for the service to answer.")] = 5.0,
+    seconds: Seconds = None,
+) -> int:
+    """Show the state of each stream of a service.
+
+    Shows a live table until Ctrl-C, or prints one JSON object.
+    """
+    from streamclf.subscribers.status import run_status
+
+    return run_status(endpoint, as_json=as_json, seconds=seconds, timeout_s=timeout)
+
+
+def watch(
+    endpoint: OptionalEndpoint = "",
+    stream: Annotated[list[str] | None, typer.Option(help="Only this stream; may be given several times.")] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Write the video to this .mp4 instead of a window; needs no screen.")
+    ] = None,
+    seconds: Seconds = None,
+) -> int:
+    """Show the streams of a service with their predictions.
+
+    Opens a window with the predictions drawn on the video. Ctrl-C, or q or Esc in the window, ends it.
+    """
+    from streamclf.subscribers.watch import run_watch
+
+    return run_watch(endpoint, streams=stream, record=record, seconds=seconds)
+
+
+def keys(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory for the two key files.")],
+    name: Annotated[str, typer.Argument(help="Name of the service or subscriber; the files are called so.")],
+    service: Annotated[Path | None, typer.Option(help="For a subscriber: the public key file of the service.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="For a subscriber: the address of the service's events.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files of this name.")] = False,
+) -> int:
+    """Create a pair of CURVE keys, for a service or for a subscriber.
+
+    Prints which file belongs where.
+    """
+    from engines.printable import printable
+    from streamclf.net.curve_keys import explain_keys, make_keys
+
+    files = make_keys(directory, name, service=service, endpoint=endpoint, force=force)
+    text = explain_keys(*files, service=service, endpoint=endpoint)
+    print("\n".join(map(printable, text.split("\n"))))
+    return 0
