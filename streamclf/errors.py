@@ -9,6 +9,7 @@ StreamclfError
 ├── ModelError            a model that cannot be loaded or that fails, in the Python API
 ├── RingError             shared memory that cannot be allocated, or that is not a ring
 ├── JournalError          a journal that cannot be written or read
+├── ClipError             a clip, or a folder of clips, that cannot be written or read
 ├── BusError              an endpoint that cannot be bound, reached or trusted
 ├── EventError            bytes or values that are not a valid event
 ├── OutputError           standard output that cannot be written
@@ -50,6 +51,10 @@ class RingError(StreamclfError):
 
 class JournalError(StreamclfError):
     """A journal that cannot be written or read."""
+
+
+class ClipError(StreamclfError):
+    """A clip, or a folder of clips, that cannot be written or read."""
 
 
 class BusError(StreamclfError):
