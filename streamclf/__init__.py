@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from streamclf.events.positions import START, Position
-    from streamclf.events.types import Action, Heartbeat, Latency, Lost, Prediction, Status, Window, parse_event
+    from streamclf.events.types import Action, Clip, Heartbeat, Latency, Lost, Prediction, Status, Window, parse_event
 
 __version__ = "0.2.0"
 
@@ -41,6 +41,7 @@ __all__ = [
     "BusError",
     "Classification",
     "ClassifiedWindow",
+    "Clip",
     "ConfigError",
     "EventError",
     "Heartbeat",
@@ -86,6 +87,7 @@ _PUBLIC_NAMES: Final = {
     ),
     "streamclf.events.types": (
         "Action",
+        "Clip",
         "Heartbeat",
         "Latency",
         "Lost",

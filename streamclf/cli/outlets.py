@@ -74,7 +74,7 @@ def query(
     ],
     label: Annotated[str | None, typer.Option(help="Only this label; the label of a status is its state.")] = None,
     stream: Annotated[str | None, typer.Option(help="Only this stream.")] = None,
-    type_: Annotated[str | None, typer.Option("--type", help="Only this type: prediction, action or status.")] = None,
+    type_: Annotated[str | None, typer.Option("--type", help="Only prediction, action, status or clip.")] = None,
     since: Annotated[
         str | None,
         typer.Option(help="Only events since then: an age like 90s, 1h, 7d, or a time like 2026-01-31T12:00."),

@@ -30,7 +30,7 @@ from streamclf.events.types import (
 from streamclf.net.curve_client import ServiceAddress
 from streamclf.net.endpoints import reachable_endpoint
 
-Kind: TypeAlias = Literal["prediction", "action", "status", "heartbeat"]
+Kind: TypeAlias = Literal["prediction", "action", "status", "clip", "heartbeat"]
 KINDS: Final = (*JOURNALLED, "heartbeat")
 POLL_S: Final = 0.5
 """Longest wait for one message; Ctrl-C, `close` and `patience_s` are noticed between two waits."""

@@ -45,10 +45,10 @@ def subscribe(
 ) -> Subscription:
     """Subscribe to a service's events; the service may start later.
 
-    `streams` and `types` (prediction, action, status, heartbeat) restrict the returned events; None means all. `after`
-    (with `replay`) resumes after a stored `Subscription.position`, or at `START`; None starts with the next event.
-    `patience_s` is the time without any message after which `BusError` is raised (the service sends a heartbeat each
-    second); with None there is no limit.
+    `streams` and `types` (prediction, action, status, clip, heartbeat) restrict the returned events; None means all.
+    `after` (with `replay`) resumes after a stored `Subscription.position`, or at `START`; None starts with the next
+    event. `patience_s` is the time without any message after which `BusError` is raised (the service sends a heartbeat
+    each second); with None there is no limit.
 
     For a service with keys, `keys` is this subscriber's secret file (`streamclf keys`) and `server_key` the service's
     public file. A secret file that was made for the service holds the public key and the endpoint too; then give that

@@ -24,7 +24,7 @@ MQTT_PREFIX: Final = re.compile(r"[A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64}){0,3}
 MQTT_PREFIX_RULE: Final = "letters, digits, _ and -, in at most 4 levels of 64 characters, like streamclf"
 _MAX_STREAMS: Final = 400
 
-EventType: TypeAlias = Literal["prediction", "action", "status"]
+EventType: TypeAlias = Literal["prediction", "action", "status", "clip"]
 
 SectionT = TypeVar("SectionT", bound=Section)
 
@@ -105,7 +105,9 @@ class LogConfig(OutletConfig):
     PATHS = ("file",)
 
     file: Path = Field(description="Path of the log: events.db (SQLite) or events.jsonl.")
-    types: Types = Field(("action", "status"), description="Types of events in the log: prediction, action, status.")
+    types: Types = Field(
+        ("action", "status", "clip"), description="Types of events in the log: prediction, action, status, clip."
+    )
     updates: bool = Field(True, description=_UPDATES_TEXT)
     min_probability: Probability = Field(0.0, description=_MIN_TEXT)
     rotate: Annotated[tuple[str, ...], Field(max_length=2), BeforeValidator(_as_list)] = Field(
@@ -142,7 +144,7 @@ class MqttConfig(OutletConfig):
     prefix: str = Field("streamclf", description="First part of all topics.")
     discovery: bool = Field(True, description="Publish the messages by which Home Assistant finds the entities.")
     types: Types = Field(
-        ("action",), description="Types of events that are published whole: prediction, action, status."
+        ("action",), description="Types of events that are published whole: prediction, action, status, clip."
     )
     updates: bool = Field(False, description=_UPDATES_TEXT)
     min_probability: Probability = Field(0.0, description=_MIN_TEXT)
@@ -176,7 +178,7 @@ class WebhookConfig(OutletConfig):
         None, description="Key that signs each request, at least 16 characters, like `${WEBHOOK_SECRET}`."
     )
     secret_file: Path | None = Field(None, description="Path of a file with this key, instead of `secret`.")
-    types: Types = Field(("action",), description="Types of events that are posted: prediction, action, status.")
+    types: Types = Field(("action",), description="Types of events that are posted: prediction, action, status, clip.")
     updates: bool = Field(False, description=_UPDATES_TEXT)
     min_probability: Probability = Field(0.0, description=_MIN_TEXT)
     batch: int = Field(1, ge=1, le=MAX_BATCH, description="Largest number of events in one request.")

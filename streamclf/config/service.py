@@ -13,6 +13,7 @@ from engines.backends.names import Backend, Precision
 from engines.printable import printable
 from streamclf.config.actions import UNKNOWN, ActionConfig, ActionOverride, StreamActions, UnknownBelow, compose_labels
 from streamclf.config.classify import ClassifyConfig, FeedOptions, StreamSettings
+from streamclf.config.clips import ClipsConfig
 from streamclf.config.defaults import SOURCE_KEYS, StreamDefaults, merge_defaults
 from streamclf.config.error_text import describe
 from streamclf.config.hours import zone_of
@@ -184,8 +185,17 @@ class ServiceConfig(Section):
         max_length=128,
         description="Time zone of the hours in `active`, like Europe/Berlin. If not set, the machine's.",
     )
+    clips: ClipsConfig | None = Field(None, description="Films of the actions. If not set, there are none.")
     publish: PublishConfig = Field(PublishConfig(), description="Where events are published and kept.")
     outlets: OutletsConfig = Field(OutletsConfig(), description="Other systems that get the events.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_empty_clips(cls, values: Any) -> Any:
+        """Take `clips:` without keys for clips with their defaults."""
+        if isinstance(values, Mapping) and "clips" in values and values["clips"] is None:
+            return {**values, "clips": {}}
+        return values
 
     @field_validator("timezone")
     @classmethod
@@ -273,7 +283,10 @@ def _with_absolute_paths(config: ServiceConfig, base: Path) -> ServiceConfig:
     local_bundle = base / config.model
     model = str(local_bundle) if local_bundle.is_dir() else config.model
     outlets = config.outlets.with_absolute_paths(base)
-    return config.model_copy(update={"streams": streams, "publish": publish, "model": model, "outlets": outlets})
+    clips = config.clips and config.clips.model_copy(update={"folder": base / config.clips.folder})
+    return config.model_copy(
+        update={"streams": streams, "publish": publish, "model": model, "outlets": outlets, "clips": clips}
+    )
 
 
 def _absolute_paths(stream: StreamConfig, base: Path) -> dict[str, str]:
@@ -292,6 +305,7 @@ def _known_keys(loc: Place) -> list[str]:
         "streams": StreamConfig,
         "actions": ActionConfig,
         "publish": PublishConfig,
+        "clips": ClipsConfig,
         "outlets": OutletsConfig,
     }
     section = sections.get(str(loc[0]), ServiceConfig) if len(loc) > 1 else ServiceConfig
@@ -310,6 +324,7 @@ _SECTIONS: Final[tuple[type[BaseModel], ...]] = (
     StreamConfig,
     ActionConfig,
     PublishConfig,
+    ClipsConfig,
     *OUTLETS.values(),
 )
 _FIELDS: Final = frozenset(key for section in _SECTIONS for key in section.model_fields)

@@ -30,12 +30,16 @@ MAX_LISTED_STREAMS: Final = 1024
 """Streams that a heartbeat lists, the most recently active ones; the journal still holds the others."""
 MAX_LISTED_ACTIONS: Final = 64
 """Labels that a status lists."""
+MAX_FILM_ACTIONS: Final = 64
+"""Actions that the event of a clip lists."""
+CLIP_PATH_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}/[0-9]{4}-[0-9]{2}-[0-9]{2}/[A-Za-z0-9][A-Za-z0-9._-]{0,150}$"
+"""STREAM/DATE/NAME: such a path stays below the folder of the clips, whoever sent it."""
 
-JOURNALLED: Final = ("prediction", "action", "status")
+JOURNALLED: Final = ("prediction", "action", "status", "clip")
 HEARTBEAT_TOPIC: Final = b"heartbeat/"
 TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%S.%f"
 
-JournalledType: TypeAlias = Literal["prediction", "action", "status"]
+JournalledType: TypeAlias = Literal["prediction", "action", "status", "clip"]
 State: TypeAlias = Literal["connecting", "live", "frozen", "stalled", "offline"]
 Phase: TypeAlias = Literal["start", "update", "end"]
 
@@ -49,6 +53,7 @@ Count = Annotated[int, Field(ge=0, le=2**53)]
 Hop = Annotated[int, Field(ge=1, le=MAX_HOP)]
 Reason = Annotated[str, Field(max_length=512)]
 OutletName = Annotated[str, Field(min_length=1, max_length=80)]
+ClipPath = Annotated[str, Field(pattern=CLIP_PATH_PATTERN)]
 CounterName = Annotated[str, Field(min_length=1, max_length=64)]
 
 _WIRE = ConfigDict(extra="ignore", allow_inf_nan=False)  # later versions may add keys, but never change one
@@ -164,6 +169,36 @@ class Status(_JournalledEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Clip(_JournalledEvent):
+    """A film of one or more actions, which is complete on disk.
+
+    `file`, `still` and `drawn` are paths relative to the folder of the clips, with `/`: the film, its most probable
+    picture, and that picture with label and probability. `action` is the offset of the start event of the action that
+    began the film, and `label` and `probability` (the peak so far) are of that action. `actions` has the offsets of all
+    actions in the film. A long action is cut into parts, counted from 1; `last` marks the part that has its end.
+    `began` is the wall-clock time of the first picture, and `start_s` and `end_s` are media times of the film.
+    """
+
+    __pydantic_config__ = _WIRE
+    type: Literal["clip"] = "clip"
+    label: Label
+    action: Offset | None
+    actions: Annotated[tuple[Offset, ...], Field(max_length=MAX_FILM_ACTIONS)] = ()
+    part: Annotated[int, Field(ge=1, le=2**31)] = 1
+    last: bool = True
+    began: datetime
+    start_s: float
+    end_s: float
+    file: ClipPath
+    still: ClipPath | None = None
+    drawn: ClipPath | None = None
+    bytes: Count
+    codec: Annotated[str, Field(max_length=64)] | None = None
+    probability: Probability
+    note: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
     """The journal's range and the replay endpoint, sent once a second so that subscribers notice what they missed.
 
@@ -199,7 +234,7 @@ class Lost:
     last: int | None
 
 
-StreamEvent: TypeAlias = Prediction | Action | Status
+StreamEvent: TypeAlias = Prediction | Action | Status | Clip
 Event: TypeAlias = StreamEvent | Heartbeat
 Received: TypeAlias = Event | Lost
 

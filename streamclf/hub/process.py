@@ -220,9 +220,13 @@ class Hub:
                 log.error("%s of %s refused (%d so far): %s", draft.type, draft.stream, self._refused, error)
             return None
 
+        action_epoch = event.pop("action_epoch", None)
+
         def body(offset: int | None, previous: int) -> bytes:
             event["offset"], event["previous"] = offset, previous
             event["epoch"] = self.journal.epoch
+            if draft.type == "clip" and action_epoch != self.journal.epoch:  # offsets of another journal mean nothing
+                event["action"], event["actions"] = None, ()
             if offset is None:
                 event["durable"] = False
             return orjson.dumps(event)

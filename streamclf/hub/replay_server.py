@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from streamclf.config.service import MAX_STREAMS
 from streamclf.errors import BusError
-from streamclf.events.types import MAX_OFFSET, Epoch, JournalledType, StreamName
+from streamclf.events.types import JOURNALLED, MAX_OFFSET, Epoch, JournalledType, StreamName
 from streamclf.hub.guard.curve_gate import CurveGate
 from streamclf.hub.guard.peers import FRAME_BYTES, Peers
 from streamclf.hub.guard.waiting import Waiting, WaitingAnswers, WaitingRequests
@@ -38,7 +38,7 @@ MAX_LIMIT: Final = 1024
 _MAX_REPLY_BYTES = 512 * 1024
 _MAX_SCANNED: Final = 20_000
 """Offsets scanned for one reply: this bounds the time of a request whose filter matches nothing."""
-_SNAPSHOT_LIMIT = 3 * MAX_STREAMS
+_SNAPSHOT_LIMIT = len(JOURNALLED) * MAX_STREAMS
 _SEND_HIGH_WATER = 2
 _RECEIVE_HIGH_WATER = 8
 _MAX_READ_AT_ONCE: Final = 1024
@@ -58,7 +58,7 @@ class Request(BaseModel):
     after: Annotated[int, Field(ge=0, le=MAX_OFFSET)] = 0
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = MAX_LIMIT
     streams: Annotated[tuple[StreamName, ...], Field(max_length=MAX_STREAMS)] = ()
-    types: Annotated[tuple[JournalledType, ...], Field(max_length=3)] = ()
+    types: Annotated[tuple[JournalledType, ...], Field(max_length=len(JOURNALLED))] = ()
 
 
 def answer(reader: JournalReader, request: Request) -> list[bytes]:

@@ -10,7 +10,7 @@ from streamclf.client.receiver import Kind
 from streamclf.client.subscription import Subscription
 from streamclf.config.outlet_options import EventType
 from streamclf.events.positions import START, Position
-from streamclf.events.types import Action, Lost, Prediction, StreamEvent
+from streamclf.events.types import Action, Clip, Lost, Prediction, StreamEvent
 from streamclf.net.curve_client import ServiceAddress
 from streamclf.runtime.stop_request import StopRequest
 from streamclf.subscribers.checkpoint import PositionFile
@@ -62,6 +62,8 @@ class EventFilter:
             case Action():
                 # A peak never falls, so the end of each start that passes also passes.
                 return item.peak >= self.min_probability and (self.updates or item.phase != "update")
+            case Clip():
+                return item.probability >= self.min_probability
             case Prediction():
                 return item.top[0][1] >= self.min_probability
             case _:

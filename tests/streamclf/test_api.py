@@ -12,10 +12,10 @@ import pytest
 import streamclf
 
 PUBLIC = {
-    "START", "Action", "BusError", "Classification", "ClassifiedWindow", "ConfigError", "EventError", "Heartbeat",
-    "JournalError", "Latency", "Lost", "Model", "ModelError", "ModelStream", "Position", "Prediction", "PushSink",
-    "Snapshot", "SourceError", "Status", "StreamclfError", "Subscription", "UsageError", "Window", "__version__",
-    "classify", "open_model", "parse_event", "push", "snapshot", "subscribe",
+    "START", "Action", "BusError", "Classification", "ClassifiedWindow", "Clip", "ConfigError", "EventError",
+    "Heartbeat", "JournalError", "Latency", "Lost", "Model", "ModelError", "ModelStream", "Position", "Prediction",
+    "PushSink", "Snapshot", "SourceError", "Status", "StreamclfError", "Subscription", "UsageError", "Window",
+    "__version__", "classify", "open_model", "parse_event", "push", "snapshot", "subscribe",
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from streamclf.config.outlets import OUTLETS
 from streamclf.config.service import ServiceConfig
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "configuration.md"
-WRITTEN_AS_TEXT: Final = {"keep": "duration", "keep_size": "size"}
+WRITTEN_AS_TEXT: Final = {"keep": "duration", "keep_size": "size", "before_size": "size"}
 """Types of texts that hold a number and a unit; the schema calls them strings."""
 INTRODUCTION: Final = """\
 # Configuration reference
@@ -46,6 +46,7 @@ def configuration_page() -> str:
         ),
         ("actions", "`actions:` maps a label to its rules.", definitions["ActionConfig"]),
         ("publish", "`publish:` says where events go.", definitions["PublishConfig"]),
+        ("clips", "`clips:` saves films of the actions ([clips.md](clips.md)).", definitions["ClipsConfig"]),
         (
             "outlets",
             "`outlets:` names the systems that the service hands its events to ([outlets.md](outlets.md)). A list "

@@ -181,6 +181,16 @@ def action(phase: str, stream: str = "door", label: str = "wave", at_s: float = 
     return Draft("action", stream, body)
 
 
+def clip(stream: str = "door", label: str = "wave", start: int | None = 1, epoch: str | None = None) -> Draft:
+    """Make the event of a film; `start` is the offset of its action's start in the journal `epoch`."""
+    body = {
+        "label": label, "action": start, "actions": [] if start is None else [start], "part": 1, "last": True,
+        "began": "2026-01-02T03:04:05.678Z", "start_s": 0.5, "end_s": 9.0, "bytes": 1000, "codec": "h264",
+        "file": f"{stream}/2026-01-02/030405-678-{label}.mp4", "probability": 0.9, "action_epoch": epoch,
+    }  # fmt: skip
+    return Draft("clip", stream, body)
+
+
 def wait_until(condition: Callable[[], bool], what: str, deadline_s: float = 10.0) -> None:
     """Poll `condition` until it holds; fail and name `what` when the deadline passes."""
     end = time.monotonic() + deadline_s

@@ -180,6 +180,9 @@ def _detail(kind: str, body: str) -> str:
             return f"{event['window']['start_s']:.2f} to {event['window']['end_s']:.2f} s"
         case "action":
             return f"{event['phase']} at {event['at_s']:.2f} s, since {event['started_s']:.2f} s"
+        case "clip":
+            part = "" if event["part"] == 1 and event["last"] else f", part {event['part']}"
+            return f"{event['start_s']:.2f} to {event['end_s']:.2f} s{part}: {event['file']}"
         case _:
             return str(event.get("reason") or "")
 

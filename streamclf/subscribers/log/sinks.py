@@ -14,6 +14,7 @@ from streamclf.events.positions import Position
 from streamclf.events.types import (
     TIME_FORMAT,
     Action,
+    Clip,
     Lost,
     Prediction,
     Status,
@@ -145,7 +146,7 @@ def _row(event: StreamEvent) -> tuple[str, int | None, str, str, str, str | None
     match event:
         case Prediction():
             label, probability = event.top[0]
-        case Action():
+        case Action() | Clip():
             label, probability = event.label, event.probability
         case Status():
             label = event.state

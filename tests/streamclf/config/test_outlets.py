@@ -35,7 +35,7 @@ def test_one_outlet_is_a_section_and_several_are_a_list_of_names(tmp_path: Path)
     ]  # fmt: skip
     assert isinstance(log, LogConfig)
     assert (log.file, log.rotation.keep_s, log.types, log.updates) == (
-        tmp_path / "logs/events.db", 90 * 86400, ("action", "status"), True,
+        tmp_path / "logs/events.db", 90 * 86400, ("action", "status", "clip"), True,
     )  # fmt: skip
     assert isinstance(guard, WebhookConfig)
     assert (guard.types, guard.streams, guard.updates) == (("action", "status"), ("desk",), False)
@@ -66,7 +66,7 @@ def test_the_options_of_a_job_are_the_same_after_json(tmp_path: Path) -> None:
         ("  log: {file: a.db, rotate: 1d}", r"a SQLite log is one file"),
         (
             "  log: {file: a.db, types: [actions]}",
-            r"outlets\.log\.types\.0: Input should be 'prediction', 'action' or 'status'$",
+            r"outlets\.log\.types\.0: Input should be 'prediction', 'action', 'status' or 'clip'$",
         ),
         ("  log: {file: a.db, types: []}", r"outlets\.log\.types: give at least one, or leave it out"),
         ("  metrics: {port: 99999}", r"outlets\.metrics\.port=99999: Input should be less than"),

@@ -14,6 +14,7 @@ from streamclf.errors import EventError
 from streamclf.events.types import (
     MAX_HEARTBEAT_BYTES,
     Action,
+    Clip,
     Event,
     Heartbeat,
     Latency,
@@ -93,6 +94,25 @@ events: st.SearchStrategy[Event] = st.one_of(
         reason=st.none() | labels,
         codec=st.none() | st.sampled_from(["h264", "hevc", "mjpeg"]),
         counters=st.dictionaries(st.text("abc_", min_size=1, max_size=20), counts, max_size=5),
+        **envelope,
+    ),
+    st.builds(
+        Clip,
+        type=st.just("clip"),
+        v=st.just(1),
+        label=labels,
+        action=st.none() | counts,
+        actions=st.lists(counts, max_size=3).map(tuple),
+        part=st.integers(1, 9),
+        last=st.booleans(),
+        began=envelope["time"],
+        start_s=seconds,
+        end_s=seconds,
+        file=st.just("door/2026-01-02/030405-678-wave.mp4"),
+        still=st.none() | st.just("door/2026-01-02/030405-678-wave.jpg"),
+        bytes=counts,
+        probability=probabilities,
+        note=st.none() | labels,
         **envelope,
     ),
 )
@@ -208,4 +228,20 @@ def test_timestamps_are_exact_to_the_microsecond(time_ns: int) -> None:
 
 
 def test_schema_names_every_type_of_event() -> None:
-    assert set(json_schema()["discriminator"]["mapping"]) == {"prediction", "action", "status", "heartbeat"}
+    assert set(json_schema()["discriminator"]["mapping"]) == {"prediction", "action", "status", "clip", "heartbeat"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../a/b.mp4", "/etc/2026-01-02/a.mp4", "door/2026-01-02/../a.mp4", "door/2026-01-02/.a.mp4", "door/x/a.mp4",
+     "door/2026-01-02/a/b.mp4", "door/2026-01-02/a\\b.mp4", "door/2026-01-02/a\n", "C:/2026-01-02/a.mp4", ""],
+)  # fmt: skip
+def test_the_path_of_a_clip_stays_below_its_folder(path: str) -> None:
+    event = {
+        "v": 1, "type": "clip", "stream": "door", "epoch": EPOCH, "offset": 9, "previous": 8,
+        "time": "2026-01-02T03:04:05.678901Z", "label": "wave", "action": 7, "began": "2026-01-02T03:04:05Z",
+        "start_s": 1.0, "end_s": 2.0, "file": "door/2026-01-02/030405-678-wave.mp4", "bytes": 10, "probability": 0.5,
+    }  # fmt: skip
+    assert isinstance(parse_event(json.dumps(event).encode()), Clip)
+    with pytest.raises(EventError, match="file"):
+        parse_event(json.dumps({**event, "file": path}).encode())

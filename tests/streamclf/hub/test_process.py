@@ -22,6 +22,7 @@ from support.hub_process import (
     action,
     ask,
     check_journal,
+    clip,
     prediction,
     read_journal,
     read_ready_line,
@@ -34,7 +35,7 @@ from support.processes import wakes
 from streamclf.client.subscription import subscribe
 from streamclf.config.service import parse_config
 from streamclf.events.drafts import Draft
-from streamclf.events.types import Heartbeat
+from streamclf.events.types import Clip, Heartbeat
 from streamclf.producer.link import EventProducer
 
 
@@ -310,3 +311,14 @@ def test_hub_keeps_the_journal_within_the_configured_size(tmp_path: Path) -> Non
                 beat = events.receive(1.0)
                 oldest = beat.oldest if isinstance(beat, Heartbeat) else oldest
         assert 1 < oldest <= 3000
+
+
+def test_the_event_of_a_clip_keeps_offsets_of_its_own_journal_only(hub: HubProcess) -> None:
+    with subscribe(hub.events, types=["clip"]) as events, EventProducer(hub.link, "capture-door") as link:
+        epoch = events.snapshot(10).epoch
+        link.post(clip(epoch=epoch))
+        link.post(clip(epoch="0" * 32))
+        link.post(clip(start=None))
+        found = [event for event in (events.receive(10) for _ in range(3)) if isinstance(event, Clip)]
+    assert [(event.action, event.actions) for event in found] == [(1, (1,)), (None, ()), (None, ())]
+    assert b"action_epoch" not in found[0].raw

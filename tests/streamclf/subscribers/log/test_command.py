@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from support.hub_process import HubProcess, action, prediction, status, wait_until
+from support.hub_process import HubProcess, action, clip, prediction, status, wait_until
 from support.outlets import log_of_everything
 
 from streamclf.errors import BusError
@@ -237,7 +237,7 @@ def test_events_removed_by_retention_are_recorded_as_lost(hub: HubProcess, tmp_p
         (["-o", "events.jsonl", "--keep", "3"], "keep=3: a number of files needs rotate"),
         (
             ["-o", "events.db", "--types", "action,pictures"],
-            "types.1: Input should be 'prediction', 'action' or 'status'",
+            "types.1: Input should be 'prediction', 'action', 'status' or 'clip'",
         ),
         (["-o", "events.csv"], "then export it with: streamclf query events.db -o events.csv"),
         (["-o", "events.xlsx"], "ends in .xlsx; give a name that ends in .db or .jsonl"),
@@ -275,14 +275,14 @@ def test_the_command_line_rotates(hub: HubProcess, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "logged"),
-    [([], ["action", "status"]), (["--types", "prediction, action"], ["prediction", "action"])],
+    [([], ["action", "status", "clip"]), (["--types", "prediction, action"], ["prediction", "action"])],
 )
 @pytest.mark.parametrize("name", ["events.db", "events.jsonl"])
 def test_predictions_are_logged_on_request_only(
     hub: HubProcess, tmp_path: Path, name: str, options: list[str], logged: list[str]
 ) -> None:
     with EventProducer(hub.link, "test") as link:
-        for draft in (prediction(), action("start"), status(), prediction(number=1)):
+        for draft in (prediction(), action("start"), status(), clip(), prediction(number=1)):
             link.post(draft)
         wait_until(lambda: link.unacknowledged == 0, "confirmation")
     output = tmp_path / name
