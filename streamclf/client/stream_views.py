@@ -20,6 +20,8 @@ alarm and an "offline" in Home Assistant. A longer limit would show outdated pre
 """
 RATE_WINDOW_S: Final = 3.0
 """The rate of predictions is measured over this time."""
+_MIN_RATE_S: Final = 1.0
+"""The rate of a stream that has been observed for less than this is not known: a replay sends many events at once."""
 _MAX_ARRIVALS = 1024
 _MAX_HISTORY = 600
 _MAX_LATENCIES = 64
@@ -40,6 +42,8 @@ class StreamView:
     """The running actions by label, oldest first."""
     history: deque[tuple[str, float]] = field(default_factory=lambda: deque(maxlen=_MAX_HISTORY))
     """(label, probability) of the latest predictions, oldest first."""
+    _first_s: float | None = None
+    """When the first prediction arrived."""
     _arrivals_s: deque[float] = field(default_factory=lambda: deque(maxlen=_MAX_ARRIVALS))
     _latencies_ms: deque[float] = field(default_factory=lambda: deque(maxlen=_MAX_LATENCIES))
 
@@ -49,6 +53,7 @@ class StreamView:
             case Prediction():
                 self.prediction, self.predicted_at_s = event, now_s
                 self.history.append(event.top[0])
+                self._first_s = now_s if self._first_s is None else self._first_s
                 self._arrivals_s.append(now_s)
                 if event.latency_ms.capture_to_publish is not None:
                     self._latencies_ms.append(event.latency_ms.capture_to_publish)
@@ -69,6 +74,11 @@ class StreamView:
         if self.status:
             return self.status.state
         return "live" if self.prediction else "connecting"
+
+    @property
+    def name(self) -> str | None:
+        """The stream's name for people in the last status, if the configuration gives one."""
+        return self.status.name if self.status else None
 
     @property
     def reason(self) -> str | None:
@@ -95,9 +105,18 @@ class StreamView:
         """The median time from captured frame to published prediction, over the last 64 predictions."""
         return statistics.median(self._latencies_ms) if self._latencies_ms else None
 
-    def rate_per_s(self, now_s: float) -> float:
-        """Count the predictions per second over the last three seconds."""
-        return sum(now_s - arrival_s <= RATE_WINDOW_S for arrival_s in self._arrivals_s) / RATE_WINDOW_S
+    def rate_per_s(self, now_s: float) -> float | None:
+        """Return the predictions per second over the last three seconds, or since the first one if that is less.
+
+        None while the stream has been observed for less than a second.
+        """
+        if self._first_s is None:
+            return 0.0
+        count = sum(now_s - arrival_s <= RATE_WINDOW_S for arrival_s in self._arrivals_s)
+        observed_s = now_s - self._first_s
+        if observed_s >= RATE_WINDOW_S:
+            return count / RATE_WINDOW_S
+        return (count - 1) / observed_s if observed_s >= _MIN_RATE_S else None
 
 
 class ServiceView:

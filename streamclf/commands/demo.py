@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console
-from rich.live import Live
 from rich.text import Text
 
 from engines.cache import cache_root
@@ -26,6 +25,7 @@ from streamclf.config.service import PublishConfig, ServiceConfig, StreamConfig
 from streamclf.errors import BusError, OutputError, SourceError
 from streamclf.events.positions import START
 from streamclf.events.types import Prediction, Received, Status
+from streamclf.render.live_screen import live_screen
 from streamclf.render.terminal_table import LiveTable
 from streamclf.runtime.logs import LEVEL_VARIABLE, configure_logging
 from streamclf.runtime.signals import stop_on_signals
@@ -34,7 +34,6 @@ from streamclf.sources.camera import list_cameras
 from streamclf.supervisor.shared_children import Ready
 from streamclf.supervisor.supervisor import Supervisor
 
-REFRESH_HZ = 8
 LOOPBACK_ANY_PORT = "tcp://127.0.0.1:*"
 
 
@@ -111,19 +110,17 @@ class _TableView:
 
     def __init__(self, model: str) -> None:
         self._table = LiveTable("streamclf demo", model)
-        self._live = Live(
-            console=Console(), refresh_per_second=REFRESH_HZ, get_renderable=self._table.render, transient=False
-        )
+        self._screen = live_screen(self._table, Console())
 
     def __enter__(self) -> _TableView:
-        self._live.start()
+        self._screen.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._live.stop()
+        self._screen.__exit__(None, None, None)
 
     def ready(self, ready: Ready) -> None:
-        self._table.footer = Text(f"{ready.engine}  ·  streamclf watch {ready.events}  ·  Ctrl-C ends")
+        self._table.footer = (Text(f"streamclf watch {ready.events}"), Text(printable(ready.engine)))
 
     def show(self, event: Received) -> None:
         self._table.apply(event)

@@ -1,181 +1,195 @@
-"""Draw a live table for the terminal: the label of each stream, its probability, rate, latency and latest changes."""
+"""Draw a live table for the terminal: the label of each stream, its probability, rate, latency and latest changes.
+
+The table uses the whole width of the terminal, and no more lines than the terminal has.
+"""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Sequence
+from typing import TypeAlias
 
-from rich.console import Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.panel import Panel
-from rich.table import Table
+from rich.segment import Segment
 from rich.text import Text
 
 from engines.printable import printable
-from streamclf.client.stream_views import ServiceView, StreamView
-from streamclf.events.outlet_status import OutletState
+from streamclf.client.stream_views import ServiceView
 from streamclf.events.types import Action, Heartbeat, Lost, Prediction, Received, Status
-from streamclf.render.palette import INK, STATES, label_hex
+from streamclf.render.palette import STATES, label_hex
+from streamclf.render.terminal_rows import display_name, outlet_table, probability_table, stream_table
 
-HISTORY = 48
-"""Predictions in the timeline of a stream, one column each."""
 MAX_CHANGES = 6
-MAX_LABELS = 7
 MAX_EXPLANATIONS = 8
-BAR_CELLS = 20
-LABEL_CELLS = 40
-"""Longer labels are cut, so that the other columns keep their width."""
-BLOCKS = " ▁▂▃▄▅▆▇█"
-_OUTLET_STATES: Final[dict[OutletState, str]] = {
-    "starting": STATES["connecting"],
-    "running": STATES["live"],
-    "waiting": STATES["stalled"],
-    "restarting": STATES["stalled"],
-    "parked": STATES["offline"],
-}
+_SEPARATOR = "  ·  "
+_FRAME_CELLS = 4
+"""Cells of the frame and its margins in a line."""
+_FRAME_LINES = 2
+_MIN_LINES = 8
+_ALL_LINES = 1_000_000
+"""In a file or a pipe, the table has as many lines as it needs."""
+
+_Line: TypeAlias = list[Segment]
 
 
 class LiveTable:
-    """Collect events and render them as a table. Not thread-safe."""
+    """Collect events; print it with rich to draw the table of them. Not thread-safe.
 
-    def __init__(self, title: str, subject: str = "") -> None:
+    `footer` holds short texts for the lower edge, the most important one first; those that do not fit there are written
+    above it. `hint` is always shown after them. `notes` are written above the lower edge.
+    """
+
+    def __init__(self, title: str, subject: str = "", *, hint: str = "Ctrl-C ends") -> None:
         self.title = Text.assemble((title, "bold"), f"  {printable(subject)}" if subject else "")
-        self.footer = Text()
+        self.hint = hint
+        self.footer: tuple[Text, ...] = ()
+        self.notes: tuple[Text, ...] = ()
         self.service = ServiceView()
         self._changes: deque[Text] = deque(maxlen=MAX_CHANGES)
 
     def apply(self, event: Received, *, age_s: float = 0.0) -> None:
-        """Show `event`, which is `age_s` old. An old event is not part of the rate and is not listed as a change."""
+        """Show `event`, which is `age_s` old. An old event is not listed as a change."""
         if age_s == 0:
             self._list_changes(event)
         self.service.apply(event, time.monotonic() - age_s)
 
-    def render(self) -> RenderableType:
-        """Return the table, the probabilities if there is one stream, reasons and notes, and the latest changes."""
-        streams = self.service.streams
-        parts: list[RenderableType] = [self._table()]
-        if len(streams) == 1:
-            (view,) = streams.values()
-            parts.append(_probabilities(view))
-        if self.service.outlets:
-            parts += [Text(""), self._outlet_table()]
-        if explanations := _explanations(streams):
-            parts += [Text(""), *explanations]
-        if self._changes:
-            parts += [Text(""), *self._changes]
-        return Panel(
-            Group(*parts), title=self.title, subtitle=self.footer or None, title_align="left", subtitle_align="left"
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines = max(_MIN_LINES, console.size.height) if console.is_terminal else _ALL_LINES
+        width = options.max_width - _FRAME_CELLS
+        subtitle, left_over = self._fit_footer(width)
+        page = _Page(console, options.update(width=width, height=None), lines - _FRAME_LINES)
+        yield Panel(
+            self._fill(page, width, [*left_over, *self.notes]),
+            title=self.title,
+            subtitle=subtitle or None,
+            title_align="left",
+            subtitle_align="left",
         )
+
+    def _fill(self, page: _Page, width: int, notes: Sequence[Text]) -> RenderableType:
+        """Draw the parts that fit into the page. The important ones take their lines first."""
+        views = self.service.streams
+        written_notes = page.take(notes)
+        names = self._shown(page.lines)
+        shown = {name: views[name] for name in names}
+        streams, reasons = stream_table(shown, width, is_silent=self.service.is_silent(time.monotonic()))
+        rows = page.take([streams])
+        if len(names) < len(views):
+            more = f"and {len(views) - len(names)} streams more: enlarge the window, or use streamclf status --json"
+            rows += page.take([Text(more, "dim")], blank=False)
+        outlets, outlet_reasons = outlet_table(self.service, width)
+        explanations = page.take_some([*reasons, *outlet_reasons], MAX_EXPLANATIONS)
+        written_outlets = page.take([outlets] if self.service.outlets else [])
+        bars = page.take([probability_table(view, width) for view in views.values()] if len(views) == 1 else [])
+        changes = page.take_newest(list(self._changes))
+        return _Lines([*rows, *bars, *written_outlets, *explanations, *changes, *written_notes])
+
+    def _shown(self, lines: int) -> list[str]:
+        """Return the names of the streams to show. If not all fit, those that are not live come first."""
+        views = self.service.streams
+        names = sorted(views)
+        most = lines - 2  # the header, and the line that counts the others
+        if len(names) < most:
+            return names
+        explained = min(MAX_EXPLANATIONS, sum(view.state != "live" for view in views.values()))
+        most = max(1, most - min(2 * explained, most // 3))
+        return sorted(names, key=lambda name: (views[name].state == "live", name))[:most]
+
+    def _fit_footer(self, width: int) -> tuple[Text, list[Text]]:
+        """Return the lower edge, and the texts that do not fit into it."""
+        shown: list[Text] = []
+        left_over: list[Text] = []
+        room = width - 2 - cell_len(self.hint)
+        for part in self.footer:
+            room -= part.cell_len + len(_SEPARATOR)
+            (shown if room >= 0 else left_over).append(part)
+        texts = [*shown, Text(self.hint)] if self.hint else shown
+        return Text(_SEPARATOR).join(texts), left_over
 
     def _list_changes(self, event: Received) -> None:
         """Compare a new event with the view of its stream, which does not hold the event yet."""
         if isinstance(event, Heartbeat | Lost) or (view := self.service.find_or_add(event.stream)) is None:
             return
+        name = display_name(event.stream, view)
         match event:
             case Status():
+                name = printable(event.name) if event.name else name
                 if (event.state, event.reason) != (view.state, view.reason):
-                    self._add_change(event.stream, Text(event.state, STATES[event.state]), event.reason or "")
+                    self._add_change(name, Text(event.state, STATES[event.state]), event.reason or "")
                 if view.hop is not None and event.hop not in (None, view.hop):
-                    self._add_change(event.stream, Text(f"hop {event.hop}"), f"it was {view.hop}")
+                    self._add_change(name, Text(f"hop {event.hop}"), f"it was {view.hop}")
             case Prediction():
                 label, probability = event.top[0]
                 if view.top and view.top[0][0] != label:
                     detail = f"{probability:.2f} at {event.window.end_s:.1f} s"
-                    self._add_change(event.stream, Text(printable(label), label_hex(label)), detail)
+                    self._add_change(name, Text(printable(label), label_hex(label)), detail)
             case Action() if event.phase != "update":
                 change = Text(f"{printable(event.label)} {event.phase}", label_hex(event.label))
-                self._add_change(event.stream, change, "")
+                self._add_change(name, change, "")
 
-    def _add_change(self, stream: str, change: Text, detail: str) -> None:
-        line = Text.assemble((time.strftime("%H:%M:%S "), "dim"), (f"{stream}  ", "bold"), change)
+    def _add_change(self, name: str, change: Text, detail: str) -> None:
+        line = Text.assemble((time.strftime("%H:%M:%S "), "dim"), (f"{name}  ", "bold"), change)
         self._changes.append(line.append(f"  {printable(detail)}", "dim") if detail else line)
 
-    def _table(self) -> Table:
-        now_s = time.monotonic()
-        table = Table(box=None, expand=True, header_style="dim", pad_edge=False)
-        for name in ("stream", "state"):
-            table.add_column(name, no_wrap=True)
-        table.add_column("label", no_wrap=True, overflow="ellipsis", max_width=LABEL_CELLS)
-        table.add_column("p", justify="right", no_wrap=True)
-        table.add_column("rate", justify="right", no_wrap=True)
-        table.add_column("latency", justify="right", no_wrap=True)
-        table.add_column("age", justify="right", no_wrap=True)
-        table.add_column("last predictions", no_wrap=True, ratio=1)
-        is_silent = self.service.is_silent(now_s)
-        for stream, view in sorted(self.service.streams.items()):
-            state = "unknown" if is_silent else view.state  # an old state must not look like the present one
-            label, probability = view.top[0] if view.top else ("…", 0.0)
-            latency_ms = view.latency_ms
-            table.add_row(
-                Text(stream, "bold"),
-                Text(state, STATES.get(state, "dim")),
-                Text(f" {printable(label)} ", f"bold {INK} on {label_hex(label)}" if view.top else "dim"),
-                f"{probability:.2f}" if view.top else "",
-                f"{view.rate_per_s(now_s):.1f}/s" + (f" hop {view.hop}" if view.hop is not None else ""),
-                f"{latency_ms:.0f} ms" if latency_ms is not None else "",
-                "" if view.predicted_at_s is None else short_age(now_s - view.predicted_at_s),
-                _timeline(view) if view.state == "live" or not view.reason else Text(printable(view.reason), "dim"),
-            )
-        return table
 
-    def _outlet_table(self) -> Table:
-        heartbeat = self.service.heartbeat
-        table = Table(box=None, expand=True, header_style="dim", pad_edge=False)
-        for name in ("outlet", "state"):
-            table.add_column(name, no_wrap=True)
-        for name in ("since", "delivered", "refused", "lost"):
-            table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("reason", no_wrap=True, overflow="ellipsis", ratio=1)
-        for name, outlet in sorted(self.service.outlets.items()):
-            age_s = (heartbeat.time - outlet.since).total_seconds() if heartbeat else 0.0
-            table.add_row(
-                Text(printable(name), "bold"),
-                Text(outlet.state, _OUTLET_STATES[outlet.state]),
-                short_age(age_s),
-                str(outlet.delivered),
-                Text(str(outlet.refused), "bold red" if outlet.refused else ""),
-                Text(str(outlet.lost), "bold red" if outlet.lost else ""),
-                Text(printable(outlet.reason or ""), "dim"),
-            )
-        return table
+class _Page:
+    """Give the parts of the table their lines, as long as there are some."""
 
+    def __init__(self, console: Console, options: ConsoleOptions, lines: int) -> None:
+        self._console, self._options = console, options
+        self.lines = lines
+        """Lines that are left."""
+        self._is_empty = True
 
-def short_age(seconds: float) -> str:
-    """Format an age in one unit: `0.4 s`, `12 s`, `3 min`, `5 h`, `2 d`."""
-    for limit, unit, size in ((10, "s", 1), (120, "s", 1), (7200, "min", 60), (172_800, "h", 3600)):
-        if seconds < limit:
-            return f"{max(0.0, seconds):.1f} s" if limit == 10 else f"{seconds / size:.0f} {unit}"
-    return f"{seconds / 86400:.0f} d"
+    def take(self, parts: Sequence[RenderableType], *, blank: bool = True) -> list[_Line]:
+        """Return the lines of `parts` after a blank one; the last lines are left out if they do not fit."""
+        return self._use(self._draw(Group(*parts)) if parts else [], blank=blank)
+
+    def take_some(self, texts: Sequence[Text], most: int) -> list[_Line]:
+        """Return the lines of the first texts, each one complete, and a line that counts the others."""
+        drawn = [self._draw(text) for text in texts]
+        shown: list[_Line] = []
+        for number, lines in enumerate(drawn):
+            rest = len(drawn) - number
+            if number == most or len(shown) + len(lines) + (rest > 1) > self.lines - 1:
+                shown += self._draw(Text(f"and {rest} more: streamclf status --json", "dim"))
+                break
+            shown += lines
+        return self._use(shown)
+
+    def take_newest(self, texts: Sequence[Text]) -> list[_Line]:
+        """Return the lines of the last texts, each one complete."""
+        shown: list[_Line] = []
+        for text in reversed(texts):
+            lines = self._draw(text)
+            if len(shown) + len(lines) > self.lines - 1:
+                break
+            shown = lines + shown
+        return self._use(shown)
+
+    def _use(self, lines: list[_Line], *, blank: bool = True) -> list[_Line]:
+        blank = blank and not self._is_empty
+        fitting = lines[: max(0, self.lines - blank)]
+        if not fitting:
+            return []
+        self._is_empty = False
+        self.lines -= len(fitting) + blank
+        return [[], *fitting] if blank else fitting
+
+    def _draw(self, part: RenderableType) -> list[_Line]:
+        return self._console.render_lines(part, self._options, pad=False)
 
 
-def _explanations(streams: Mapping[str, StreamView]) -> list[Text]:
-    """Write out the reasons and notes of the streams: the column for them is narrow."""
-    lines = [
-        Text.assemble((f"{stream}  ", "bold"), (printable(text), "dim"))
-        for stream, view in sorted(streams.items())
-        for text in (view.reason if view.state != "live" else None, view.note)
-        if text
-    ]
-    left_out = len(lines) - MAX_EXPLANATIONS
-    if left_out > 0:
-        lines[MAX_EXPLANATIONS:] = [Text(f"and {left_out} more: streamclf status ENDPOINT --json", "dim")]
-    return lines
+class _Lines:
+    """Lines that are drawn already."""
 
+    def __init__(self, lines: Sequence[_Line]) -> None:
+        self._lines = lines
 
-def _timeline(view: StreamView) -> Text:
-    """Draw a block for each of the latest predictions: its colour is the label, its height the probability."""
-    text = Text()
-    for label, probability in list(view.history)[-HISTORY:]:
-        text.append(BLOCKS[round(probability * (len(BLOCKS) - 1))], label_hex(label))
-    return text
-
-
-def _probabilities(view: StreamView) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1))
-    table.add_column(no_wrap=True, overflow="ellipsis", max_width=LABEL_CELLS)
-    for label, probability in view.top[:MAX_LABELS]:
-        cells = round(probability * BAR_CELLS)
-        bar = Text("█" * cells, label_hex(label)).append("░" * (BAR_CELLS - cells), "dim")
-        table.add_row(Text(printable(label), justify="right"), bar, f"{probability:.2f}")
-    return table
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in self._lines:
+            yield from line
+            yield Segment.line()

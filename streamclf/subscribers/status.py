@@ -10,7 +10,6 @@ from typing import Any
 
 import orjson
 from rich.console import Console
-from rich.live import Live
 from rich.text import Text
 
 from streamclf.client.replay import Snapshot
@@ -19,17 +18,17 @@ from streamclf.client.subscription import Subscription, subscribe
 from streamclf.errors import BusError
 from streamclf.events.outlet_status import OutletStatus
 from streamclf.events.positions import Position
-from streamclf.events.types import Action, Heartbeat, Prediction, Received, Status
+from streamclf.events.types import Action, Heartbeat, Prediction, Received, Status, StreamEvent
+from streamclf.render.live_screen import live_screen
 from streamclf.render.terminal_table import LiveTable
 from streamclf.runtime.signals import stop_on_signals
 from streamclf.runtime.stop_request import StopRequest
 from streamclf.subscribers.outlet_report import OutletReport
 from streamclf.units import duration_text
 
-_REFRESH_HZ = 8
 _POLL_S = 0.25
 _RATE_WINDOW_S = 10.0
-_MAX_RATE_EVENTS = 2000
+_MAX_RECENT_EVENTS = 2000
 
 
 def run_status(endpoint: str, *, as_json: bool = False, seconds: float | None = None, timeout_s: float = 5.0) -> int:
@@ -42,20 +41,20 @@ def run_status(endpoint: str, *, as_json: bool = False, seconds: float | None = 
     with subscribe(endpoint) as events:
         snapshot = events.snapshot(timeout_s)
         heartbeat, received = _first_heartbeat(events, deadline_s)
+        recent = _recent_events(endpoint, snapshot, deadline_s)
         if as_json:
-            rates = _rates(endpoint, snapshot, heartbeat.time, deadline_s)
-            report = _report(endpoint, snapshot, heartbeat, rates)
+            report = _report(endpoint, snapshot, heartbeat, _rates(recent, heartbeat.time))
             sys.stdout.buffer.write(orjson.dumps(report, option=orjson.OPT_UTC_Z) + b"\n")
             sys.stdout.flush()
             return 0
-        table = LiveTable("streamclf status", endpoint)
-        for event in snapshot.events:
+        console = Console()
+        table = LiveTable("streamclf status", endpoint, hint="Ctrl-C ends" if console.is_terminal else "")
+        for event in _known_events(snapshot, recent):
             table.apply(event, age_s=max(1e-3, (heartbeat.time - event.time).total_seconds()))
         table.apply(heartbeat)
         table.footer = _footer(heartbeat)
-        console = Console()
         if not console.is_terminal:
-            console.print(table.render())
+            console.print(table)
             return 0
         for new in received:
             if _is_newer(new, snapshot.position):
@@ -87,10 +86,7 @@ def _is_newer(event: Received, position: Position) -> bool:
 
 def _follow(events: Subscription, table: LiveTable, position: Position, console: Console, stop: StopRequest) -> None:
     """Update the table on the terminal with the events after `position` until `stop` is set."""
-    with (
-        stop_on_signals(stop.request),
-        Live(console=console, refresh_per_second=_REFRESH_HZ, get_renderable=table.render),
-    ):
+    with stop_on_signals(stop.request), live_screen(table, console):
         while not stop.is_set:
             event = events.receive(_POLL_S)
             if event is not None and _is_newer(event, position):
@@ -99,37 +95,52 @@ def _follow(events: Subscription, table: LiveTable, position: Position, console:
                 table.footer = _footer(event)
             elif table.service.is_silent(now_s := time.monotonic()):
                 silent_s = now_s - (table.service.received_at_s or now_s)
-                table.footer = Text(f"nothing received for {silent_s:.0f} s: the service is silent", "bold red")
+                table.footer = (Text(f"nothing received for {silent_s:.0f} s: the service is silent", "bold red"),)
 
 
-def _footer(heartbeat: Heartbeat) -> Text:
-    text = Text(f"journal {heartbeat.epoch[:8]}  ·  events {heartbeat.oldest} to {heartbeat.head}")
-    for count, name in ((heartbeat.not_durable, "not kept"), (sum(heartbeat.dropped.values()), "dropped")):
-        if count:
-            text.append("  ·  ").append(f"{count} {name}", "bold red")
-    return text.append("  ·  Ctrl-C ends")
+def _footer(heartbeat: Heartbeat) -> tuple[Text, ...]:
+    counts = ((heartbeat.not_durable, "not kept"), (sum(heartbeat.dropped.values()), "dropped"))
+    return (
+        *(Text(f"{count} {name}", "bold red") for count, name in counts if count),
+        Text(f"events {heartbeat.oldest} to {heartbeat.head}"),
+        Text(f"journal {heartbeat.epoch[:8]}"),
+    )
 
 
-def _rates(endpoint: str, snapshot: Snapshot, now: datetime, deadline_s: float) -> dict[str, float]:
-    """Count each stream's predictions per second over the last 10 s, from the journal; {} if that takes too long.
-
-    If the newest 2,000 events do not reach back 10 s, the rate is over the time that they cover.
-    """
-    after = Position(snapshot.epoch, max(0, snapshot.head - _MAX_RATE_EVENTS))
-    recent: Counter[str] = Counter()
-    covered_s = 0.0
+def _recent_events(endpoint: str, snapshot: Snapshot, deadline_s: float) -> list[StreamEvent] | None:
+    """Fetch the newest 2,000 events of the journal up to the snapshot; None if that takes too long."""
+    after = Position(snapshot.epoch, max(0, snapshot.head - _MAX_RECENT_EVENTS))
+    recent: list[StreamEvent] = []
     with subscribe(endpoint, replay=True, after=after) as events:
         while events.position is None or events.position.offset < snapshot.head:
             if (remaining_s := deadline_s - time.monotonic()) <= 0:
-                return {}
+                return None
             event = events.receive(min(remaining_s, _POLL_S))
             if isinstance(event, Prediction | Action | Status):
-                age_s = (now - event.time).total_seconds()
-                covered_s = max(covered_s, age_s)
-                recent[event.stream] += isinstance(event, Prediction) and 0 <= age_s <= _RATE_WINDOW_S
-    if after.offset == 0 or covered_s > _RATE_WINDOW_S:
+                recent.append(event)
+    return recent
+
+
+def _known_events(snapshot: Snapshot, recent: list[StreamEvent] | None) -> list[StreamEvent]:
+    """Return the events of the snapshot that are older than the recent ones, then these, without repetitions."""
+    repeated = {event.offset for event in recent or ()}
+    return [*(event for event in snapshot.events if event.offset not in repeated), *(recent or ())]
+
+
+def _rates(recent: list[StreamEvent] | None, now: datetime) -> dict[str, float]:
+    """Count each stream's predictions per second over the last 10 s; {} if the recent events are not known.
+
+    If they do not reach back 10 s, the rate is over the time that they cover.
+    """
+    counts: Counter[str] = Counter()
+    covered_s = 0.0
+    for event in recent or ():
+        age_s = (now - event.time).total_seconds()
+        covered_s = max(covered_s, age_s)
+        counts[event.stream] += isinstance(event, Prediction) and 0 <= age_s <= _RATE_WINDOW_S
+    if len(recent or ()) < _MAX_RECENT_EVENTS or covered_s > _RATE_WINDOW_S:
         covered_s = _RATE_WINDOW_S
-    return {stream: round(count / covered_s, 3) for stream, count in recent.items()} if covered_s > 0 else {}
+    return {stream: round(count / covered_s, 3) for stream, count in counts.items()} if covered_s > 0 else {}
 
 
 def _report(endpoint: str, snapshot: Snapshot, heartbeat: Heartbeat, rates: dict[str, float]) -> dict[str, Any]:
@@ -173,6 +184,7 @@ def _stream_report(view: StreamView, now: datetime, rate_per_s: float | None) ->
 
     status, prediction, action = view.status, view.prediction, view.action
     return {
+        "name": view.name,
         "state": status.state if status else None,
         "reason": view.reason,
         "state_age_s": age_s(status),

@@ -133,7 +133,7 @@ class PreviewWall:
 
     def _overlay_state(self, stream: str, view: StreamView) -> OverlayState:
         return OverlayState(
-            stream=stream,
+            stream=view.name or stream,
             state="offline" if self._is_silent else view.state,
             reason="the service is silent" if self._is_silent else view.reason,
             top=view.top,

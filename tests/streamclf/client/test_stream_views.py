@@ -93,13 +93,27 @@ def test_rate_history_and_latency_follow_the_predictions() -> None:
     view = StreamView()
     for number in range(30):
         view.apply(prediction(f"label{number}", latency_ms=float(number)), 100 + number / 10)
-    assert view.rate_per_s(102.9) == pytest.approx(30 / RATE_WINDOW_S)
+    assert view.rate_per_s(100 + RATE_WINDOW_S) == pytest.approx(10)
     assert view.rate_per_s(102.9 + RATE_WINDOW_S + 0.1) == 0
     assert view.history[-1] == ("label29", 0.9)
     assert view.top[0] == ("label29", 0.9)
     assert view.latency_ms == 14.5
     view.apply(prediction(latency_ms=None), 103.0)
     assert view.latency_ms == 14.5
+
+
+def test_the_rate_of_a_stream_is_right_before_it_has_been_observed_for_three_seconds() -> None:
+    """`streamclf status` showed 0.3/s for a stream of five predictions per second, of which it knew the last one."""
+    view = StreamView()
+    view.apply(prediction(), 100.0)
+    assert view.rate_per_s(100.1) is None
+    for number in range(1, 9):
+        view.apply(prediction(), 100 + number / 5)
+    assert view.rate_per_s(101.6) == pytest.approx(5)
+    burst = StreamView()  # a replay sends many events at once
+    for _ in range(500):
+        burst.apply(prediction(), 100.0)
+    assert burst.rate_per_s(100.01) is None
 
 
 def test_a_service_is_silent_before_the_first_event_and_after_a_pause() -> None:

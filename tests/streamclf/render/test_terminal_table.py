@@ -7,24 +7,43 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
+from rich.text import Text
 
-from streamclf.events.types import Action, Prediction, Status, Window
-from streamclf.render.terminal_table import LiveTable, short_age
+from streamclf.events.outlet_status import OutletStatus
+from streamclf.events.types import Action, Heartbeat, Prediction, Status, Window
+from streamclf.render.terminal_rows import short_age
+from streamclf.render.terminal_table import LiveTable
 
 COMMON: dict[str, Any] = {"epoch": "ab" * 16, "offset": 1, "previous": 0, "time": datetime.now(timezone.utc)}
+REASON = "rtsp://***@10.0.0.7/live: no answer within 5 s; check the cable, its power and the address of camera"
 WINDOW = Window(start_s=0, end_s=1, frames=8)
 
 
 def text_of(table: LiveTable, width: int = 140) -> str:
     console = Console(width=width, file=io.StringIO())
     with console.capture() as capture:
-        console.print(table.render())
+        console.print(table)
     return capture.get()
 
 
-def predicted(stream: str, label: str = "wave") -> Prediction:
-    return Prediction(stream=stream, window=WINDOW, top=((label, 0.9),), model="m", **COMMON)
+def screen_of(table: LiveTable, width: int, height: int) -> list[str]:
+    """Return the lines that a terminal of this size shows."""
+    console = Console(width=width, height=height, file=io.StringIO(), force_terminal=True, color_system=None)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get().splitlines()
+
+
+def predicted(stream: str, label: str = "wave", probability: float = 0.9) -> Prediction:
+    return Prediction(stream=stream, window=WINDOW, top=((label, probability),), model="m", **COMMON)
+
+
+def heartbeat(**outlets: OutletStatus) -> Heartbeat:
+    return Heartbeat(
+        epoch="ab" * 16, time=COMMON["time"], head=1, oldest=1, last={}, replay="tcp://127.0.0.1:1", outlets=outlets
+    )
 
 
 @pytest.mark.parametrize(
@@ -57,6 +76,7 @@ def test_a_long_label_leaves_the_other_columns_their_width() -> None:
 
 def test_an_old_event_shows_its_age_and_counts_for_no_rate() -> None:
     table = LiveTable("")
+    table.apply(predicted("new"), age_s=4000)
     for _ in range(30):
         table.apply(predicted("old"), age_s=4000)
         table.apply(predicted("new"))
@@ -108,7 +128,81 @@ def test_reasons_and_notes_are_written_out_below_the_table() -> None:
 def test_a_long_list_of_reasons_is_cut() -> None:
     table = LiveTable("streamclf status")
     for number in range(30):
-        table.apply(Status(stream=f"s{number:02}", state="offline", reason="refused", **COMMON), age_s=1)
+        table.apply(Status(stream=f"s{number:02}", state="offline", reason=REASON, **COMMON), age_s=1)
     text = text_of(table, 80)
-    assert "s07  refused" in text
+    assert "s07  rtsp" in text
+    assert text.count("address of camera") == 8
     assert "and 22 more" in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_the_important_texts_are_complete_at_every_width(width: int) -> None:
+    table = LiveTable("streamclf status", "tcp://127.0.0.1:5555")
+    table.footer = (
+        Text("12 dropped"),
+        Text("events 1 to 123456789"),
+        Text("an engine with a very long description, " * 2),
+    )
+    for number in range(100):
+        table.apply(predicted("front-door", "covered", 0.2 if number < 99 else 0.95), age_s=10)
+    table.apply(Status(stream="front-door", state="live", hop=4, **COMMON), age_s=1)
+    table.apply(Status(stream="gate", state="offline", reason=REASON, **COMMON), age_s=1)
+    table.apply(heartbeat(mqtt=OutletStatus(state="waiting", since=COMMON["time"], reason="broker:1883: refused")))
+    lines = screen_of(table, width, 50)
+    assert {cell_len(line) for line in lines} == {width}
+    text = " ".join(" ".join(lines).translate(str.maketrans("│╭╮╰╯─", "      ")).split())
+    assert "Ctrl-C ends" in lines[-1]
+    for part in (REASON, "broker:1883: refused", "12 dropped", "events 1 to 123456789", "very long description"):
+        assert part in text
+    (row,) = [line for line in lines if " front-door " in line]
+    assert " covered " in row
+    assert "0.95" in row
+    assert row.rstrip("│ ").endswith("█"), "the newest prediction is the last cell of the timeline"
+
+
+def test_a_wide_terminal_shows_more_of_the_past() -> None:
+    table = LiveTable("")
+    for _ in range(300):
+        table.apply(predicted("door"), age_s=10)
+    narrow, wide = (text_of(table, width).count("▇") for width in (80, 200))
+    assert 10 <= narrow < 80 < 120 < wide
+
+
+def test_names_for_people_are_shown_with_the_key_where_there_is_room() -> None:
+    table = LiveTable("")
+    table.apply(predicted("cam7"), age_s=1)
+    table.apply(Status(stream="cam7", state="offline", reason=REASON, name="Gate [b]\x1b[31m", **COMMON))
+    assert r" Gate [b]\x1b[31m (cam7) " in text_of(table, 120)
+    narrow = text_of(table, 60)
+    assert r"Gate [b]\x1b[31m" in narrow
+    assert "cam7" not in narrow
+    assert "\x1b" not in narrow
+
+
+@pytest.mark.parametrize("height", [12, 24, 40])
+def test_the_table_has_no_more_lines_than_the_terminal(height: int) -> None:
+    """Rich would cut off the last lines, with the message of a silent service."""
+    table = LiveTable("")
+    for number in range(60):
+        table.apply(Status(stream=f"s{number:02}", state="live", **COMMON), age_s=1)
+        table.apply(predicted(f"s{number:02}"))
+    for number in (57, 58):
+        table.apply(Status(stream=f"s{number:02}", state="offline", reason=REASON, **COMMON))
+    table.footer = (Text("nothing received for 7 s"),)
+    lines = screen_of(table, 80, height)
+    assert len(lines) <= height
+    assert "nothing received for 7 s  ·  Ctrl-C ends" in lines[-1]
+    rows = [line for line in lines if " s57 " in line or " s58 " in line]
+    assert "offline" in rows[0]
+    assert "offline" in rows[1]
+    shown = sum(" live " in line or " offline " in line for line in lines)
+    assert any(f"and {60 - shown} streams more" in line for line in lines)
+    assert any("address of camera" in line for line in lines) == (height > 12)
+
+
+def test_a_table_that_is_printed_once_names_no_key_that_ends_it() -> None:
+    table = LiveTable("", hint="")
+    table.footer = (Text("events 1 to 2"),)
+    text = text_of(table, 80)
+    assert "events 1 to 2" in text
+    assert "Ctrl-C" not in text

@@ -70,10 +70,13 @@ def test_without_a_terminal_the_table_is_printed_once(hub: HubProcess) -> None:
         capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "120"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    row, reason = [line for line in done.stdout.splitlines() if " cam1" in line]
+    (row,) = [line for line in done.stdout.splitlines() if " cam1" in line]
     assert "offline" in row
-    assert "connection refused" in reason, "written out below the table"
+    assert "connection refused" in row
+    (live,) = [line for line in done.stdout.splitlines() if " cam0" in line]
+    assert live.count("▇") == 15, "the recent predictions come from the journal"
     assert "events 1 to 34" in done.stdout
+    assert "Ctrl-C" not in done.stdout
 
 
 def test_in_a_terminal_the_table_is_live_and_names_a_silent_service(hub: HubProcess) -> None:
