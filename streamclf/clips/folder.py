@@ -31,7 +31,7 @@ _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Clip:
+class StoredClip:
     """The files of one clip as they were when its folder was read."""
 
     name: ClipName
@@ -80,7 +80,7 @@ class ClipFolder:
                         found += [(day, stream) for day in _folders(inner, MAX_DAY_FOLDERS) if valid_day(day)]
         return sorted(found)
 
-    def clips_of_day(self, day: str, stream: str) -> list[Clip]:
+    def clips_of_day(self, day: str, stream: str) -> list[StoredClip]:
         """Return the clips of a stream that began on `day`, oldest first, also those that have pictures only."""
         files: dict[str, dict[str, os.stat_result]] = {}
         try:
@@ -93,7 +93,7 @@ class ClipFolder:
         except MissingClipError:
             return []
         return [
-            Clip(
+            StoredClip(
                 name=ClipName(day, stem, stream),
                 suffixes=frozenset(stats),
                 bytes=sum(each.st_size for each in stats.values()),
@@ -102,7 +102,37 @@ class ClipFolder:
             for stem, stats in sorted(files.items())
         ]
 
-    def newest(self, stream: str | None = None) -> Iterator[Clip]:
+    def changed_ns(self, day: str, stream: str) -> int | None:
+        """Return when a file was last added to the folder of a day or removed from it; None if there is no folder."""
+        try:
+            with self._translated(), self._directory(stream, day) as fd:
+                return os.fstat(fd).st_mtime_ns
+        except MissingClipError:
+            return None
+
+    def remove_unfinished(self, day: str, stream: str, before_s: float) -> int:
+        """Remove hidden films that were last written before `before_s`, which a killed process left; return how many.
+
+        A process that starts recovers those of its own stream. This is for streams that were removed.
+        """
+        removed = 0
+        with contextlib.suppress(MissingClipError), self._translated(), self._directory(stream, day) as fd:
+            with os.scandir(fd) as entries:
+                hidden = [e for e in islice(entries, MAX_DAY_FILES) if e.name.startswith(".") and FILM in e.name]
+            for entry in hidden:
+                with contextlib.suppress(FileNotFoundError):
+                    if entry.is_file(follow_symlinks=False) and _modified_s(entry.name, fd) < before_s:
+                        os.unlink(entry.name, dir_fd=fd)
+                        removed += 1
+        return removed
+
+    def remove_empty(self, day: str, stream: str) -> None:
+        """Remove the folder of a day if it is empty, and that of the stream if this was its last day."""
+        with contextlib.suppress(OSError), self._directory() as root:
+            os.rmdir(f"{stream}/{day}", dir_fd=root)
+            os.rmdir(stream, dir_fd=root)
+
+    def newest(self, stream: str | None = None) -> Iterator[StoredClip]:
         """Yield the clips with a film, of one stream or all, newest first; read one day at a time."""
         days: dict[str, list[str]] = {}
         for day, each in self.days():
@@ -112,7 +142,7 @@ class ClipFolder:
             of_day = [clip for each in days[day] for clip in self.clips_of_day(day, each) if clip.has_film]
             yield from sorted(of_day, key=lambda clip: clip.name, reverse=True)
 
-    def find(self, path: str) -> Clip:
+    def find(self, path: str) -> StoredClip:
         """Return the clip that has the file `path`, a path from outside. Raises `MissingClipError`."""
         name, _ = _parse(path)
         for clip in self.clips_of_day(name.day, name.stream):
@@ -155,7 +185,7 @@ class ClipFolder:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(name.stem + STAR, dir_fd=directory)
 
-    def delete(self, path: str, *, even_starred: bool = False) -> Clip:
+    def delete(self, path: str, *, even_starred: bool = False) -> StoredClip:
         """Delete the film and the pictures of a clip; return what it was.
 
         The film is deleted last: after a crash the clip is still listed and can be deleted again. A film that is being
@@ -165,11 +195,17 @@ class ClipFolder:
         clip = self.find(path)
         with self._translated(), self._directory(clip.name.stream, clip.name.day) as directory:
             if not even_starred and _exists(clip.name.stem + STAR, directory):
-                raise ClipError(f"{clip.name.film}: starred, so it is kept; remove the star first")
+                raise StarredClipError(f"{clip.name.film}: starred, so it is kept; remove the star first")
             for suffix in sorted(clip.suffixes, key=lambda suffix: (suffix == FILM, suffix == STAR, suffix)):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(clip.name.stem + suffix, dir_fd=directory)
         return clip
+
+    def disk_bytes(self) -> tuple[int, int]:
+        """Return the size of the folder's disk, and its free space that this user may fill."""
+        with self._translated(), self._directory() as fd:
+            disk = os.fstatvfs(fd)
+        return disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
 
     @contextlib.contextmanager
     def _directory(self, *names: str) -> Iterator[int]:
@@ -197,6 +233,10 @@ class ClipFolder:
             raise ClipError(f"{self.root}: {error.strerror}; check the folder of clips and its permissions") from error
 
 
+class StarredClipError(ClipError):
+    """A clip that is kept for ever, and must not be deleted."""
+
+
 class MissingClipError(ClipError):
     """A path that is not the path of a clip's file, or whose file does not exist (any more)."""
 
@@ -215,6 +255,10 @@ def _missing(path: str) -> MissingClipError:
 def _folders(fd: int, limit: int) -> list[str]:
     with os.scandir(fd) as entries:
         return [entry.name for entry in islice(entries, limit) if entry.is_dir(follow_symlinks=False)]
+
+
+def _modified_s(name: str, directory: int) -> float:
+    return os.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime
 
 
 def _exists(name: str, directory: int) -> bool:

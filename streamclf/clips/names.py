@@ -49,6 +49,15 @@ class ClipName:
         """The path of the still with label and probability drawn on it."""
         return self.path(DRAWN)
 
+    @property
+    def began_s(self) -> float | None:
+        """When the first picture was taken, in seconds since 1970; None if the name holds no valid time."""
+        try:
+            began = datetime.strptime(f"{self.day} {self.stem[:6]}.{self.stem[7:10]}+0000", "%Y-%m-%d %H%M%S.%f%z")
+        except ValueError:
+            return None
+        return began.timestamp()
+
     def path(self, suffix: str) -> str:
         """Return the path of the clip's file with this suffix, like `.mp4`, relative to the folder."""
         return f"{self.stream}/{self.day}/{self.stem}{suffix}"
