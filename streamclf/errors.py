@@ -12,7 +12,7 @@ StreamclfError
 ├── ClipError             a clip, or a folder of clips, that cannot be written or read
 ├── BusError              an endpoint that cannot be bound, reached or trusted
 ├── EventError            bytes or values that are not a valid event
-├── OutputError           standard output that cannot be written
+├── OutputError           standard output, a table or a report that cannot be written
 └── BenchError            a measurement that could not be made
 """
 
@@ -66,7 +66,7 @@ class EventError(StreamclfError):
 
 
 class OutputError(StreamclfError):
-    """Standard output that cannot be written: a full disk, a closed stream, a pipe whose reader has ended."""
+    """Output that cannot be written: a full disk, a missing permission, a pipe whose reader has ended."""
 
 
 class BenchError(StreamclfError):

@@ -20,10 +20,10 @@ from streamclf.sources import Frame, Source, open_source
 from streamclf.sources.array import ArraySource
 from streamclf.units import NS
 from streamclf.windows.assembler import Window, WindowAssembler
-from streamclf.windows.chunks import ChunkBuilder, read_chunks
+from streamclf.windows.chunks import ChunkBuilder, FrameHook, read_chunks
 from streamclf.windows.clip_layout import MEASURED_WINDOWS, STRETCH_STEPS, Layout, spread_windows, stretch_windows
 from streamclf.windows.sampling import ChunkMeta, ChunkSampler
-from streamclf.windows.segments import SegmentSink
+from streamclf.windows.segments import Segment, SegmentSink
 
 if TYPE_CHECKING:
     from engines.protocol import Engine
@@ -81,21 +81,25 @@ def file_stream(path: Path) -> SourceConfig:
     return SourceConfig.model_construct(url=str(path), pace="fast")
 
 
-def file_chunks(spec: ModelSpec, path: Path) -> Generator[tuple[ChunkMeta, U8], None, None]:
+def file_chunks(
+    spec: ModelSpec, path: Path, *, on_frame: FrameHook | None = None
+) -> Generator[tuple[ChunkMeta, U8], None, None]:
     """Yield the chunks of a file, each with its own (t, H, W, 3) uint8 RGB. Raises `SourceError`.
 
     The file stays open until the generator ends: close it if you do not read it to its end.
     """
     with open_source(file_stream(path)) as source:
-        yield from _chunks(spec, source)
+        yield from _chunks(spec, source, on_frame)
 
 
-def classify_file(engine: Engine, path: Path, *, hop: int = 1) -> FileResult:
+def classify_file(engine: Engine, path: Path, *, hop: int = 1, on_frame: FrameHook | None = None) -> FileResult:
     """Classify the windows of a file. Raises `SourceError`. The engine's bank needs `offline_bank_slots`.
+
+    `on_frame` is called with each frame as it is read. The frames of a clip shorter than a window are read twice.
 
     A clip shorter than a window is classified as `python -m training evaluate` does.
     """
-    results, windows = iter_file_windows(engine, path, hop=hop), list[WindowResult]()
+    results, windows = iter_file_windows(engine, path, hop=hop, on_frame=on_frame), list[WindowResult]()
     with closing(results):
         while True:
             try:
@@ -106,24 +110,33 @@ def classify_file(engine: Engine, path: Path, *, hop: int = 1) -> FileResult:
                 raise SourceError(f"{path}: more than {MAX_WINDOWS} windows; cut the film, or give a larger --hop")
 
 
-def iter_file_windows(engine: Engine, path: Path, *, hop: int = 1) -> Generator[WindowResult, None, str | None]:
+def iter_file_windows(
+    engine: Engine, path: Path, *, hop: int = 1, on_frame: FrameHook | None = None
+) -> Generator[WindowResult, None, str | None]:
     """Yield the windows of a file as it is read; return a fault of the file, in one line. Raises `SourceError`.
 
     There is at least one window. The engine's bank needs `offline_bank_slots`.
     """
     has_window = False
     with open_source(file_stream(path)) as source:
-        for window in _iter_long(engine, source, hop):
+        for window in _iter_long(engine, source, hop, on_frame):
             has_window = True
             yield window
         warning = source.warning
     if not has_window:
-        clip = ShortClip(engine.spec)
-        with open_source(file_stream(path)) as source:
-            for frame in source:
-                clip.push(frame)
-        yield clip.classify(engine, str(path))
+        yield read_short_clip(engine.spec, path, on_frame=on_frame).classify(engine, str(path))
     return warning
+
+
+def read_short_clip(spec: ModelSpec, path: Path, *, on_frame: FrameHook | None = None) -> ShortClip:
+    """Read a file that is shorter than a window. Raises `SourceError`."""
+    clip = ShortClip(spec)
+    with open_source(file_stream(path)) as source:
+        for frame in source:
+            if on_frame is not None:
+                on_frame(source, frame)
+            clip.push(frame)
+    return clip
 
 
 def iter_array_windows(engine: Engine, source: ArraySource, *, hop: int = 1) -> Generator[WindowResult, None, None]:
@@ -140,15 +153,17 @@ def iter_array_windows(engine: Engine, source: ArraySource, *, hop: int = 1) -> 
         yield clip.classify(engine, "frames")
 
 
-def _iter_long(engine: Engine, source: Source, hop: int) -> Iterator[WindowResult]:
+def _iter_long(engine: Engine, source: Source, hop: int, on_frame: FrameHook | None = None) -> Iterator[WindowResult]:
     """Yield the windows of a source; a clip shorter than a window has none."""
     classifier = WindowClassifier(engine, hop)
-    with closing(_chunks(engine.spec, source)) as chunks:
+    with closing(_chunks(engine.spec, source, on_frame)) as chunks:
         while batch := list(islice(chunks, engine.max_batch)):
             yield from classifier.classify(batch)
 
 
-def _chunks(spec: ModelSpec, source: Source) -> Generator[tuple[ChunkMeta, U8], None, None]:
+def _chunks(
+    spec: ModelSpec, source: Source, on_frame: FrameHook | None = None
+) -> Generator[tuple[ChunkMeta, U8], None, None]:
     yield from read_chunks(
         source,
         fps=spec.fps,
@@ -156,6 +171,7 @@ def _chunks(spec: ModelSpec, source: Source) -> Generator[tuple[ChunkMeta, U8], 
         height=spec.height,
         width=spec.width,
         resize=spec.resize,
+        on_frame=on_frame,
     )
 
 
@@ -222,7 +238,7 @@ class ShortClip:
         sampler = ChunkSampler(spec.fps * self._steps, frames)
         self._sink = SegmentSink(sampler, (frames, spec.height, spec.width, 3))
         self._builder = ChunkBuilder(sampler, self._sink, height=spec.height, width=spec.width, resize=spec.resize)
-
+        self._clip: Segment | None = None
         self._last_ns, self._interval_ns = 0, NS
 
     def push(self, frame: Frame) -> None:
@@ -232,14 +248,8 @@ class ShortClip:
 
     def classify(self, engine: Engine, shown: str) -> WindowResult:
         """Classify the clip. `shown` names it in the `SourceError` that is raised if it has no frame."""
-        spec, clip = self._spec, self._sink.longest()
-        if clip is None:
-            raise SourceError(
-                f"{shown}: no frame of it could be sampled; play the file to check it, or record it again"
-            )
-        layout = _whole_clip(len(clip.frames), spec)
-        chunks = clip.frames[layout.frames].reshape(-1, *spec.chunk_shape)
-        rows = [_classify_window(engine, chunks[window]) for window in layout.windows]
+        spec, clip = self._spec, self._longest(shown)
+        rows = [classify_window(engine, chunks) for chunks in self._windows(clip)]
         start_s, rate = clip.start_ns / NS, spec.fps * self._steps
         # The last sample's interval may reach beyond the end of the film, by seconds at a low rate.
         length_s, film_s = len(clip.frames) / rate, (self._last_ns + self._interval_ns) / NS - start_s
@@ -250,8 +260,26 @@ class ShortClip:
             short_clip="stretch" if spec.whole_clips == "stretch" else spec.short_clips,
         )
 
+    def windows(self, shown: str) -> list[U8]:
+        """Return the windows that `classify` classifies, each (T, t, H, W, 3) uint8 RGB. Raises as `classify` does."""
+        return list(self._windows(self._longest(shown)))
 
-def _classify_window(engine: Engine, chunks: U8) -> F32:
+    def _longest(self, shown: str) -> Segment:
+        clip = self._clip = self._clip or self._sink.longest()
+        if clip is None:
+            raise SourceError(
+                f"{shown}: no frame of it could be sampled; play the file to check it, or record it again"
+            )
+        return clip
+
+    def _windows(self, clip: Segment) -> Iterator[U8]:
+        layout = _whole_clip(len(clip.frames), self._spec)
+        chunks = clip.frames[layout.frames].reshape(-1, *self._spec.chunk_shape)
+        for window in layout.windows:
+            yield chunks[window]
+
+
+def classify_window(engine: Engine, chunks: U8) -> F32:
     """Classify one window of chunks (T, t, H, W, 3) -> (K,)."""
     slots = np.arange(len(chunks), dtype=np.int32)
     for first in range(0, len(chunks), engine.max_batch):

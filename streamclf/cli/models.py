@@ -12,13 +12,23 @@ from streamclf.cli.options import Json, JsonObject, parse_path
 
 
 def classify(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Video files.", parser=parse_path)],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE…", help="Video files, and folders with video files.", parser=parse_path),
+    ],
     model: Annotated[str, typer.Option(help="Built-in model, or directory of a bundle.")] = "camera-events",
     as_json: Json = False,
     output: Annotated[
         Path | None,
         typer.Option(
             "-o", "--output", help="Write the film with predictions drawn on it to this .mp4 or .gif; for one FILE."
+        ),
+    ] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write the events of all films to this .csv file.")] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="True labels: a CSV with the columns path,label, or the folder with a folder for each label."
         ),
     ] = None,
     hop: Annotated[int, typer.Option(min=1, help="Chunks between two windows.")] = 1,
@@ -30,11 +40,10 @@ def classify(
     Prints a table for each file, or one JSON line. A file that cannot be read is reported, the others are classified,
     and the exit code is 1.
     """
-    from streamclf.commands.classify import run_classify
+    from streamclf.commands.classify import ClassifyOutputs, run_classify
 
-    return run_classify(
-        files, model=model, as_json=as_json, output=output, hop=hop, backend=backend, precision=precision
-    )
+    outputs = ClassifyOutputs(as_json=as_json, film=output, csv=csv, labels=labels)
+    return run_classify(files, outputs, model=model, hop=hop, backend=backend, precision=precision)
 
 
 def compile_model(

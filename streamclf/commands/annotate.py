@@ -14,6 +14,7 @@ from streamclf.render.film_writer import FilmWriter, GifWriter
 from streamclf.render.overlay import OverlayState, draw
 from streamclf.sources import Frame, open_source
 from streamclf.units import NS
+from streamclf.windows.chunks import FrameHook
 
 SUFFIXES = (".mp4", ".gif")
 MAX_SIDE = {".mp4": 1280, ".gif": 480}
@@ -22,20 +23,27 @@ GIF_FPS = 10
 HISTORY = 200
 
 
-def write_annotated(source: Path, output: Path, result: FileResult, labels: Sequence[str]) -> None:
-    """Write the file `output`, .mp4 or .gif, whole or not at all. Raises `SourceError`."""
+def write_annotated(
+    source: Path, output: Path, result: FileResult, labels: Sequence[str], *, on_frame: FrameHook | None = None
+) -> None:
+    """Write the file `output`, .mp4 or .gif, whole or not at all. Raises `SourceError`.
+
+    `on_frame` is called with each frame of the source.
+    """
     kind = output.suffix.lower()
     partial = output.with_name(f".{output.stem}-{os.getpid()}{kind}")
     try:
         with GifWriter(partial) if kind == ".gif" else FilmWriter(partial) as film:
-            for time_s, image in _annotated_frames(source, result, labels, kind):
+            for time_s, image in _annotated_frames(source, result, labels, kind, on_frame):
                 film.write(image, time_s)
         partial.replace(output)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _annotated_frames(source: Path, result: FileResult, labels: Sequence[str], kind: str) -> Iterator[tuple[float, U8]]:
+def _annotated_frames(
+    source: Path, result: FileResult, labels: Sequence[str], kind: str, on_frame: FrameHook | None
+) -> Iterator[tuple[float, U8]]:
     """Yield (seconds, (H, W, 3) uint8 BGR) for each frame of the film; a GIF has fewer.
 
     A picture that lasts long is drawn again where the prediction changes, and where the film ends.
@@ -47,6 +55,8 @@ def _annotated_frames(source: Path, result: FileResult, labels: Sequence[str], k
     left_out: tuple[float, Frame] | None = None
     with open_source(file_stream(source)) as frames:
         for frame in frames:
+            if on_frame is not None:
+                on_frame(frames, frame)
             time_s = frame.pts_ns / NS
             while known < len(windows) and windows[known].end_s <= time_s:
                 known += 1

@@ -1,100 +1,155 @@
-"""Run `streamclf classify`: classify the windows of files and print them, or write an annotated film."""
+"""Run `streamclf classify`: classify the windows of films, and print them, tabulate them or draw them."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
-from itertools import pairwise
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import orjson
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from engines.backends.names import Backend, Precision
+from engines.bundle import Bundle
 from engines.opening import open_engine
-from engines.printable import path_text, printable
+from engines.printable import printable
 from engines.protocol import Engine
 from streamclf.builtin_models import find_bundle
-from streamclf.classifier.offline import FileResult, WindowResult, classify_file, offline_bank_slots, ranked
+from streamclf.classifier.film_events import FilmEvent, find_events
+from streamclf.classifier.offline import FileResult, classify_file, offline_bank_slots
 from streamclf.commands.annotate import SUFFIXES, write_annotated
+from streamclf.commands.classify_csv import EventTable
+from streamclf.commands.classify_text import print_table, to_json
+from streamclf.commands.film_progress import FilmProgress
+from streamclf.commands.true_labels import TrueLabels
 from streamclf.errors import SourceError, UsageError
 from streamclf.redact import redact
-from streamclf.render.palette import label_hex
 from streamclf.runtime.interrupts import describe_work
 from streamclf.runtime.logs import configure_logging
+from streamclf.sources.film_files import FoundFilms, find_films
 
 MAX_BATCH = 16
-UNLIMITED_WIDTH = 10_000
-"""In a file or a pipe, a long label stays on one line."""
-FILLS = {"hold": "its last frame is held", "loop": "it is repeated", "stretch": "it is stretched"}
-"""How a window is filled that is longer than the clip."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifyOutputs:
+    """What to make of the predictions: a table or `as_json` on stdout always, and the files that are not None.
+
+    `film`: the film with predictions drawn on it. `csv`: a table of events. `labels`: the films' true labels.
+    """
+
+    as_json: bool = False
+    film: Path | None = None
+    csv: Path | None = None
+    labels: Path | None = None
 
 
 def run_classify(
     files: Sequence[Path],
+    outputs: ClassifyOutputs,
     *,
     model: str,
-    as_json: bool,
-    output: Path | None,
     hop: int,
     backend: Backend,
     precision: Precision,
 ) -> int:
-    """Classify each file; return the exit code, 1 if one could not be classified. The others are still classified.
+    """Classify each film of `files` and of the folders in it; return the exit code, 1 if one failed.
 
-    Raises `UsageError` for an output or a hop that cannot be used.
+    A film that cannot be read is named, and the others are still classified. Raises `UsageError` for an output or a
+    hop that cannot be used, before anything is read.
     """
     configure_logging("classify", "warning")
-    if output is not None:
-        _check_output(output, files)
-    engine = _open(model, hop=hop, backend=backend, precision=precision)
-    failed = done = 0
-    describe_work(lambda: f"{done} of {len(files)} files classified")
-    try:
-        for path in files:
-            try:
-                result = classify_file(engine, path, hop=hop)
-                if output is not None:
-                    write_annotated(path, output, result, engine.spec.labels)
-            except SourceError as error:
-                print(f"streamclf: {printable(redact(str(error)))}", file=sys.stderr)
-                failed += 1
-                continue
-            if result.warning is not None:
-                print(f"streamclf: warning: {printable(result.warning)}", file=sys.stderr)
-            _print_result(path, engine, result, as_json=as_json)
-            done += 1
-    finally:
-        engine.close()
-    return 1 if failed else 0
-
-
-def to_json(path: Path, engine: Engine, result: FileResult) -> dict[str, Any]:
-    """Return the object that `--json` prints for one file. `short_clip` and `warning` are there only if they apply."""
-    spec = engine.spec
-    found: dict[str, Any] = {
-        "file": path_text(path),
-        "model": spec.id,
-        "windows": [
-            {"start_s": round(window.start_s, 6), "end_s": round(window.end_s, 6), "top": ranked(window, spec.labels)}
-            for window in result.windows
-        ],
-    }
-    if result.short_clip is not None:
-        clip_s = result.windows[0].end_s - result.windows[0].start_s
-        found["short_clip"] = {"fill": result.short_clip, "clip_s": round(clip_s, 6), "window_s": spec.window_s}
-    if result.warning is not None:
-        found["warning"] = printable(result.warning)
-    return found
-
-
-def _open(model: str, *, hop: int, backend: Backend, precision: Precision) -> Engine:
+    found = find_films(files)
+    _check_outputs(outputs, found.films)
     bundle = find_bundle(model)
     if hop > bundle.spec.chunks:
         raise UsageError(f"--hop {hop}: at most {bundle.spec.chunks} (chunks in a window of {bundle.spec.id})")
+    truth = None if outputs.labels is None else TrueLabels(outputs.labels, bundle.spec)
+    if truth is not None:
+        truth.check(found.films)
+    for fault in found.faults:
+        _complain(fault)
+    if not found.films:
+        return 1
+    with ExitStack() as stack:
+        table = None
+        if outputs.csv is not None:
+            table = stack.enter_context(EventTable(outputs.csv, model=bundle.spec.id, labels=bundle.spec.labels))
+        engine = _open(bundle, backend=backend, precision=precision)
+        stack.callback(engine.close)
+        progress = stack.enter_context(
+            FilmProgress([_size(film) for film in found.films], passes=1 if outputs.film is None else 2)
+        )
+        return _Run(engine, outputs, progress, hop=hop, truth=truth, table=table).classify(found)
+
+
+class _Run:
+    """One run of the command over its films."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        outputs: ClassifyOutputs,
+        progress: FilmProgress,
+        *,
+        hop: int,
+        truth: TrueLabels | None,
+        table: EventTable | None,
+    ) -> None:
+        self._engine, self._outputs, self._progress = engine, outputs, progress
+        self._hop, self._truth, self._table = hop, truth, table
+        self._done = 0
+
+    def classify(self, found: FoundFilms) -> int:
+        """Classify all films and return the exit code."""
+        films, failed = found.films, len(found.faults)
+        describe_work(lambda: f"{self._done} of {len(films)} files classified")
+        for path in films:
+            self._progress.begin(str(path))
+            try:
+                self._classify_film(path)
+                self._done += 1
+            except SourceError as error:
+                with self._progress.paused():
+                    _complain(redact(str(error)))
+                failed += 1
+        if failed and failed + self._done > 1:
+            _complain(f"{failed} of {failed + self._done} could not be classified")
+        return 1 if failed else 0
+
+    def _classify_film(self, path: Path) -> None:
+        """Classify a film and write its outputs. Raises `SourceError`."""
+        result = classify_file(self._engine, path, hop=self._hop, on_frame=self._progress.watch)
+        events = find_events(result.windows)
+        if self._outputs.film is not None:
+            self._progress.begin_pass("drawing")
+            labels = self._engine.spec.labels
+            write_annotated(path, self._outputs.film, result, labels, on_frame=self._progress.watch)
+        if self._table is not None:
+            truth = None if self._truth is None else self._truth.find(path)
+            peaks = [(event, _middle(result, event)) for event in events]
+            self._table.add(path, peaks, truth=None if truth is None else self._engine.spec.labels[truth])
+        with self._progress.paused():
+            if result.warning is not None:
+                _complain(f"warning: {result.warning}")
+            self._print(path, result, events)
+
+    def _print(self, path: Path, result: FileResult, events: Sequence[FilmEvent]) -> None:
+        if self._outputs.as_json:
+            sys.stdout.buffer.write(orjson.dumps(to_json(path, self._engine.spec, result)) + b"\n")
+            sys.stdout.buffer.flush()
+        else:
+            print_table(path, self._engine.spec, result, events)
+
+
+def _middle(result: FileResult, event: FilmEvent) -> float:
+    window = result.windows[event.peak_window]
+    return (window.start_s + window.end_s) / 2
+
+
+def _open(bundle: Bundle, *, backend: Backend, precision: Precision) -> Engine:
     return open_engine(
         bundle,
         backend=backend,
@@ -104,57 +159,50 @@ def _open(model: str, *, hop: int, backend: Backend, precision: Precision) -> En
     )
 
 
-def _check_output(output: Path, files: Sequence[Path]) -> None:
-    if len(files) != 1:
-        raise UsageError(f"-o {output}: holds one film, and there are {len(files)} files; give one FILE with -o")
-    if output.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"-o {output}: must end in {' or '.join(SUFFIXES)}")
-    if output.exists() and output.samefile(files[0]):
-        raise UsageError(f"-o {output}: is the input file; choose another name")
-    if not output.absolute().parent.is_dir():
-        raise UsageError(f"-o {output}: {output.absolute().parent} does not exist; create it first")
+def _size(film: Path) -> int:
+    try:
+        return film.stat().st_size
+    except (OSError, ValueError):  # reading it reports the reason
+        return 0
 
 
-def _print_result(path: Path, engine: Engine, result: FileResult, *, as_json: bool) -> None:
-    if as_json:
-        sys.stdout.buffer.write(orjson.dumps(to_json(path, engine, result)) + b"\n")
-        sys.stdout.buffer.flush()
-        return
-    spec, windows = engine.spec, result.windows
-    count = f"{len(windows)} windows"
-    if result.short_clip is not None:
-        clip_s = windows[0].end_s - windows[0].start_s
-        count = f"a clip of {clip_s:.1f} s, shorter than a window of {spec.window_s:g} s: {FILLS[result.short_clip]}"
-    print(f"{printable(path)}  ({spec.id}, {count})")
-    table = Table("from", "to", "label", "p", box=None)
-    runs = _group_by_label(windows)
-    for run, (start_s, end_s) in zip(runs, _times_of(runs), strict=True):
-        label = spec.labels[int(run[0].probabilities.argmax())]
-        mean = sum(float(window.probabilities.max()) for window in run) / len(run)
-        begin, end = f"{start_s:.1f} s", f"{end_s:.1f} s"
-        table.add_row(begin, end, Text(printable(label), label_hex(label)), f"{mean:.2f}")
-    console = Console()
-    if not console.is_terminal:
-        console.width = UNLIMITED_WIDTH
-    console.print(table)
+def _check_outputs(outputs: ClassifyOutputs, films: Sequence[Path]) -> None:
+    if outputs.film is not None:
+        if len(films) > 1:
+            raise UsageError(
+                f"-o {outputs.film}: holds one film, and there are {len(films)} files; give one FILE with -o"
+            )
+        if outputs.film.suffix.lower() not in SUFFIXES:
+            raise UsageError(f"-o {outputs.film}: must end in {' or '.join(SUFFIXES)}")
+    if outputs.csv is not None and outputs.csv.suffix.lower() != ".csv":
+        raise UsageError(f"--csv {outputs.csv}: must end in .csv")
+    for option, path in (("-o", outputs.film), ("--csv", outputs.csv)):
+        if path is not None:
+            _check_writable(option, path, films)
 
 
-def _times_of(runs: Sequence[Sequence[WindowResult]]) -> list[tuple[float, float]]:
-    """Return (start, end) of each run in seconds. Where windows of two runs overlap, the border is in the middle."""
-    times = [(run[0].start_s, run[-1].end_s) for run in runs]
-    for number, (before, after) in enumerate(pairwise(times)):
-        if after[0] < before[1]:
-            border_s = (times[number][1] + after[0]) / 2
-            times[number], times[number + 1] = (times[number][0], border_s), (border_s, after[1])
-    return times
+def _check_writable(option: str, path: Path, films: Sequence[Path]) -> None:
+    """Raise `UsageError` for a path that no output can have, before a long run begins."""
+    folder = path.absolute().parent
+    try:
+        if path.is_dir():
+            raise UsageError(f"{option} {path}: is a directory; give the name of a file")
+        if not folder.is_dir():
+            raise UsageError(f"{option} {path}: {folder} does not exist; create it first")
+        if not os.access(folder, os.W_OK):
+            raise UsageError(f"{option} {path}: {folder} cannot be written; give another folder")
+        if path.exists() and any(_is_same(path, film) for film in films):
+            raise UsageError(f"{option} {path}: is the input file; choose another name")
+    except OSError as error:
+        raise UsageError(f"{option} {path}: cannot be used ({error.strerror}); choose another name") from None
 
 
-def _group_by_label(results: Sequence[WindowResult]) -> list[list[WindowResult]]:
-    """Group consecutive windows with the same best label."""
-    runs: list[list[WindowResult]] = []
-    for result in results:
-        if runs and runs[-1][-1].probabilities.argmax() == result.probabilities.argmax():
-            runs[-1].append(result)
-        else:
-            runs.append([result])
-    return runs
+def _is_same(path: Path, film: Path) -> bool:
+    try:
+        return path.samefile(film)
+    except (OSError, ValueError):
+        return False
+
+
+def _complain(text: str) -> None:
+    print(f"streamclf: {printable(text)}", file=sys.stderr)

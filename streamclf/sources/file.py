@@ -55,7 +55,8 @@ class FileSource(Source):
         self._index = 0
         self._parts = joined_parts(path)
         self._undecodable = 0  # in earlier parts
-        self._container = self._open(self._parts[0])
+        self._part = self._parts[0]
+        self._container = self._open(self._part)
         self._frames = self._read()
 
     def __next__(self) -> Frame:
@@ -70,6 +71,11 @@ class FileSource(Source):
     def undecodable(self) -> int:  # type: ignore[override]
         """Number of packets of this run through the file that could not be decoded."""
         return self._undecodable + self._container.undecodable
+
+    @property
+    def read_bytes(self) -> int:  # type: ignore[override]
+        """See `Source`."""
+        return self._part.start + self._container.last_byte
 
     def set_frame_selector(self, selector: FrameSelector) -> None:
         """See `Source`."""
@@ -109,6 +115,7 @@ class FileSource(Source):
         start_ns = 0
         for number, part in enumerate(self._parts):
             try:
+                self._part = part
                 if number > 0:
                     self._container.close()
                     undecodable = self._container.undecodable

@@ -107,6 +107,8 @@ class Source(ABC):
     """Number of frames so far that the sender reports as dropped."""
     warning: str | None = None
     """A fault of a film that shows at its end, in one line: it is shorter than it declares."""
+    read_bytes: int = 0
+    """Where in its file a film is read; 0 where that is not known."""
     stale: int = 0
     """Number of frames so far that the source dropped because a stall had made them old."""
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -93,8 +93,19 @@ class ChunkBuilder:
         return self._held[1]
 
 
+FrameHook: TypeAlias = Callable[[Source, Frame], None]
+"""Called with each frame that a source returns, before the frame is sampled."""
+
+
 def read_chunks(
-    source: Source, *, fps: float, frames_per_chunk: int, height: int, width: int, resize: Resize
+    source: Source,
+    *,
+    fps: float,
+    frames_per_chunk: int,
+    height: int,
+    width: int,
+    resize: Resize,
+    on_frame: FrameHook | None = None,
 ) -> Iterator[tuple[ChunkMeta, U8]]:
     """Iterate over all chunks of `source`, each with its own (t, H, W, 3) uint8 RGB array."""
     sink = ListSink((frames_per_chunk, height, width, 3))
@@ -102,6 +113,8 @@ def read_chunks(
     builder = ChunkBuilder(sampler, sink, height=height, width=width, resize=resize)
     source.set_frame_selector(sampler)
     for frame in source:
+        if on_frame is not None:
+            on_frame(source, frame)
         builder.push(frame)
         yield from sink.pop_all()
 

@@ -11,9 +11,10 @@ from pathlib import Path, PurePosixPath
 from engines.printable import printable
 from streamclf.errors import SourceError
 from streamclf.sources.file import is_animated_webp
+from streamclf.sources.film_files import VIDEO_SUFFIXES, is_system_file
 from streamclf.sources.images import natural_key
 from training.data.clips import SPLITS, Row
-from training.data.file_names import VIDEO_SUFFIXES, as_label, is_system_file
+from training.data.file_names import as_label
 from training.data.published_names import ucf101_group
 from training.errors import DataError
 

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engines.printable import printable
+from streamclf.sources.film_files import VIDEO_SUFFIXES, is_system_file
 from training.data.class_folders import read_class_folders
 from training.data.clips import SPLITS, Row
 from training.data.csv_lists import read_table
-from training.data.file_names import VIDEO_SUFFIXES, exists, is_system_file
+from training.data.file_names import exists
 from training.data.published_lists import clips_by_stem, read_published_lists, read_something
 from training.errors import DataError
 

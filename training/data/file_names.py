@@ -8,28 +8,7 @@ import unicodedata
 from pathlib import Path, PurePosixPath
 
 from engines.regular_file import NotRegularFileError, open_regular
-
-VIDEO_SUFFIXES = frozenset(
-    {
-        ".264", ".265", ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".h264", ".h265",
-        ".hevc", ".ivf", ".m1v", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg",
-        ".mts", ".mxf", ".ogm", ".ogv", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".y4m",
-    }
-)  # fmt: skip
-
-SYSTEM_NAMES = frozenset(
-    {
-        "$recycle.bin", "#recycle", "#snapshot", "@eadir", "@recently-snapshot", "@recycle", "@tmp", "__macosx",
-        "__pycache__", "desktop.ini", "ehthumbs.db", "icon\r", "lost+found", "recycler", "system volume information",
-        "thumbs.db",
-    }
-)  # fmt: skip
-"""Files and folders of operating systems and network disks, in lower case. They hold no clips of a data set."""
-
-
-def is_system_file(name: str) -> bool:
-    """Tell whether a file or folder is hidden, as `._a.mp4` of macOS is, or belongs to an operating system."""
-    return name.startswith(".") or name.lower() in SYSTEM_NAMES
+from streamclf.sources.film_files import SYSTEM_NAMES
 
 
 def is_listed_by_mistake(path: str) -> bool:

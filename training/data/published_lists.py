@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from engines.printable import printable
+from streamclf.sources.film_files import VIDEO_SUFFIXES, is_system_file
 from training.data.clips import SPLITS, Row
-from training.data.file_names import VIDEO_SUFFIXES, as_label, exists, is_system_file
+from training.data.file_names import as_label, exists
 from training.data.published_names import ucf101_group
 from training.errors import DataError
 

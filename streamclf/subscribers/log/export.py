@@ -11,8 +11,8 @@ from typing import Any, Final, TypeAlias
 
 import orjson
 
-from engines.printable import printable
 from streamclf.errors import JournalError, UsageError
+from streamclf.render.csv_text import csv_cell
 
 LogRow: TypeAlias = tuple[str | None, int | None, str, str, str, str | None, float | None, str]
 """Epoch, offset, time, stream, type, label, probability and body, as in table `events`."""
@@ -22,8 +22,6 @@ CSV_COLUMNS: Final = (
 )  # fmt: skip
 PARQUET_COLUMNS: Final = (*CSV_COLUMNS, "body")
 _BATCH_ROWS = 50_000
-_FORMULA = tuple("=+-@＝＋－＠")
-"""Spreadsheets evaluate a cell that begins with one of these; some accept the full-width forms, too."""
 
 
 def check_output(path: Path) -> None:
@@ -84,16 +82,9 @@ def _write_csv(path: Path, records: Iterator[dict[str, Any]]) -> int:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(CSV_COLUMNS)
         for record in records:
-            writer.writerow([_cell(record.get(name)) for name in CSV_COLUMNS])
+            writer.writerow([csv_cell(record.get(name)) for name in CSV_COLUMNS])
             count += 1
     return count
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    text = printable(value)
-    return f"'{text}" if isinstance(value, str) and text.startswith(_FORMULA) else text
 
 
 def _write_parquet(path: Path, records: Iterator[dict[str, Any]]) -> int:

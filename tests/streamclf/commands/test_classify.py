@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import shutil
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.bundles import make_brightness_bundle
-from support.clips import write_clip
+from support.clips import write_clip, write_flat
 
 from streamclf.cli import _main
 
@@ -61,8 +63,9 @@ def test_files_with_odd_names_are_classified_and_do_not_stop_the_others(
         "z.mp4",
     ]
     assert len(files) == 6
-    assert ["File name too long" in line for line in errors.splitlines()] == [True, True, False]
+    assert ["File name too long" in line for line in errors.splitlines()] == [True, True, False, False]
     assert errors.splitlines()[2].endswith("absent.mp4: no such file; check the path")
+    assert errors.splitlines()[3] == "streamclf: 3 of 9 could not be classified"
 
     assert _main(["classify", str(folder / names[0]), str(folder / names[1]), "--model", str(folder / "0")]) == 0
     output = capsys.readouterr().out
@@ -70,14 +73,94 @@ def test_files_with_odd_names_are_classified_and_do_not_stop_the_others(
     assert "x\\x1b]0;PWNED\\x07\\n.mp4  (" in output
 
 
-def test_the_times_of_the_table_do_not_overlap() -> None:
-    from types import SimpleNamespace
+@pytest.fixture
+def films(tmp_path: Path) -> Path:
+    """A folder of classes: two films of each label, one that is no film, and files of other kinds."""
+    root = tmp_path / "films"
+    for name, light in (("dark", 40), ("bright", 210)):
+        (root / name / "deep").mkdir(parents=True)
+        write_flat(root / name / "2.mov", (light, light, light), width=64, height=48, frames=20)
+        shutil.copy(root / name / "2.mov", root / name / "deep" / "=1+1.mov")
+    (root / "dark" / "broken.mp4").write_bytes(b"no film at all")
+    (root / "dark" / "notes.txt").write_text("no film")
+    (root / "dark" / "._2.mov").write_bytes(b"macOS")
+    (root / "bright" / "circle").symlink_to(root)
+    return root
 
-    from streamclf.commands.classify import _times_of
 
-    runs = [
-        [SimpleNamespace(start_s=0.5 * i, end_s=0.5 * i + 2) for i in numbers] for numbers in (range(3), range(3, 9))
-    ]
-    assert _times_of(runs) == [(0.0, 2.25), (2.25, 6.0)]  # type: ignore[arg-type]
-    apart = [[SimpleNamespace(start_s=0.0, end_s=2.0)], [SimpleNamespace(start_s=5.0, end_s=7.0)]]
-    assert _times_of(apart) == [(0.0, 2.0), (5.0, 7.0)]  # type: ignore[arg-type]
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(make_brightness_bundle(tmp_path_factory.mktemp("model") / "bundle").path)
+
+
+def test_a_folder_is_read_with_its_folders_and_a_bad_film_is_named(
+    films: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _main(["classify", str(films), "--model", model, "--json"]) == 1
+    output, errors = capsys.readouterr()
+    names = [str(Path(json.loads(line)["file"]).relative_to(films)) for line in output.splitlines()]
+    assert sorted(names) == ["bright/2.mov", "bright/deep/=1+1.mov", "dark/2.mov", "dark/deep/=1+1.mov"]
+    lines = errors.splitlines()
+    assert len(lines) == 2
+    assert "broken.mp4" in lines[0]
+    assert lines[1] == "streamclf: 1 of 5 could not be classified"
+
+
+def test_a_folder_without_films_is_named_and_other_films_are_classified(
+    films: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty" / "inside").mkdir(parents=True)
+    (tmp_path / "empty" / "notes.txt").write_text("no film")
+    assert _main(["classify", str(tmp_path / "empty"), "--model", model]) == 1
+    assert "empty: no video file in it or below" in capsys.readouterr().err
+    assert _main(["classify", str(tmp_path / "empty"), str(films / "bright"), "--model", model, "--json"]) == 1
+    output, errors = capsys.readouterr()
+    assert "empty: no video file" in errors
+    assert len(output.splitlines()) == 4  # the link leads to all films but broken.mp4
+
+
+def test_the_table_has_a_row_for_each_event_and_no_formula(
+    films: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(films / "dark" / "deep")
+    (films / "dark" / "broken.mp4").unlink()
+    monkeypatch.chdir(films / "bright" / "deep")
+    table = tmp_path / "events.csv"
+    arguments = ["=1+1.mov", "../../dark", "--model", model, "--csv", str(table), "--labels", str(films)]
+    assert _main(["classify", *arguments]) == 0
+    rows = list(csv.DictReader(io.StringIO(table.read_text())))
+    assert [row["file"] for row in rows] == ["'=1+1.mov", "../../dark/2.mov"]
+    assert [row["label"] for row in rows] == [row["true_label"] for row in rows] == ["bright", "dark"]
+    assert all(0.9 < float(row["probability"]) <= float(row["peak_probability"]) <= 1 for row in rows)
+    assert [(row["start_s"], row["windows"], row["model"]) for row in rows] == [("0.000", "7", "brightness@1")] * 2
+    assert all(float(row["end_s"]) == 2.0 and 0.4 <= float(row["peak_s"]) <= 1.6 for row in rows)
+    assert list(tmp_path.glob(".events*")) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--csv", "FOLDER"], "must end in .csv"),
+        (["--csv", "FOLDER/x.csv"], "is a directory"),
+        (["--csv", "FOLDER/absent/x.csv"], "does not exist"),
+        (["--labels", "FOLDER/absent.csv"], "cannot be read"),
+        (["--labels", "FOLDER/x.csv"], "it names none of the films"),
+        (["--labels", "FOLDER/cats.csv"], "the model does not know its labels (cat)"),
+        (["--labels", "FOLDER/columns.csv"], "must name the columns path and label"),
+        (["--labels", "FOLDER/two.csv"], "two.csv, line 3: ../films/dark/2.mov has the labels 'dark' and 'bright'"),
+    ],
+)
+def test_an_output_or_a_list_that_cannot_be_used_is_refused_before_anything_is_read(
+    options: list[str], message: str, films: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "folder"
+    (folder / "x.csv").mkdir(parents=True)
+    (folder / "columns.csv").write_text("path,animal\nx.mp4,cat\n")
+    (folder / "cats.csv").write_text("\ufeffpath;label\n../films/dark/2.mov;cat\n", encoding="utf-8")
+    (folder / "two.csv").write_text("path,label\n../films/dark/2.mov,dark\n../films/dark/2.mov,bright\n")
+    arguments = [option.replace("FOLDER", str(folder)) for option in options]
+    assert _main(["classify", str(films / "dark"), "--model", model, *arguments]) == 2
+    output, errors = capsys.readouterr()
+    assert not output
+    assert message in errors
+    assert len(errors.splitlines()) == 1

@@ -1,0 +1,142 @@
+"""Read the labels that films really have: a CSV list, or folders that are named for classes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from engines.bundle import ModelSpec
+from engines.regular_file import NotRegularFileError, open_regular
+from streamclf.errors import UsageError
+
+PATH_COLUMNS: Final = ("path", "file", "filename", "video", "clip")
+LABEL_COLUMNS: Final = ("label", "class", "true_label")
+"""The names that the columns of a list may have; they are among those of lists for training."""
+DELIMITERS: Final = ",;\t|"
+MAX_LIST_BYTES: Final = 64 << 20
+
+
+class TrueLabels:
+    """The label of each film that has one. `unknown` collects given labels that the model does not have."""
+
+    def __init__(self, given: Path, spec: ModelSpec) -> None:
+        """Read a CSV list, or take `given` as the folder that holds a folder for each label. Raises `UsageError`."""
+        self._given, self._spec = given, spec
+        self._folder = Path(os.path.realpath(given)) if given.is_dir() else None
+        self._listed = {} if self._folder is not None else _read_list(given)
+        self.unknown: dict[str, int] = {}
+
+    def find(self, film: Path) -> int | None:
+        """Return the index of the film's label; None for a film that has no label of the model."""
+        real = Path(os.path.realpath(film))
+        if self._folder is None:
+            name = self._listed.get(str(real))
+            return None if name is None else self._index(name)
+        if self._folder not in real.parents:
+            return None
+        folders = real.relative_to(self._folder).parts[:-1]
+        known = next((label for folder in folders if (label := self._spec.find_label(folder.strip()))), None)
+        if known is None:
+            return self._index(folders[0]) if folders else None
+        return self._spec.labels.index(known)
+
+    def check(self, films: Sequence[Path]) -> None:
+        """Raise `UsageError` if no film has a label of the model."""
+        if any(self.find(film) is not None for film in films):
+            self.unknown.clear()
+            return
+        found = ", ".join(sorted(self.unknown)[:5])
+        reason = f"the model does not know its labels ({found})" if found else "it names none of the films"
+        shown = ", ".join(self._spec.labels[:8]) + (", …" if len(self._spec.labels) > 8 else "")
+        raise UsageError(
+            f"--labels {self._given}: {reason}; give a CSV with the columns path,label, or a folder with one folder "
+            f"for each of the model's labels ({shown})"
+        )
+
+    def _index(self, name: str) -> int | None:
+        label = self._spec.find_label(name)
+        if label is None:
+            self.unknown[name] = self.unknown.get(name, 0) + 1
+            return None
+        return self._spec.labels.index(label)
+
+
+def _read_list(path: Path) -> dict[str, str]:
+    """Return the label of each listed film by its real path; paths are relative to the list's folder."""
+    text = _read_text(path)
+    line = next((line for line in text.splitlines() if line.strip()), "")
+    delimiter = max(DELIMITERS, key=line.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    base = Path(os.path.realpath(path)).parent
+    labels: dict[str, str] = {}
+    columns: tuple[int, int] | None = None
+    try:
+        for fields in reader:
+            if not any(field.strip() for field in fields):
+                continue
+            if columns is None:
+                columns = _columns(path, fields)
+                continue
+            if len(fields) <= max(columns):
+                raise UsageError(f"--labels {path}, line {reader.line_num}: {len(fields)} fields; give path and label")
+            name, label = (unicodedata.normalize("NFC", fields[column]).strip() for column in columns)
+            if not name or not label:
+                raise UsageError(f"--labels {path}, line {reader.line_num}: path={name!r}, label={label!r}; give both")
+            film = _film_of(base, fields[columns[0]].strip())
+            if labels.setdefault(film, label) != label:
+                raise UsageError(
+                    f"--labels {path}, line {reader.line_num}: {name} has the labels {labels[film]!r} and {label!r}; "
+                    "remove a row"
+                )
+    except csv.Error as error:
+        raise UsageError(f"--labels {path}, line {reader.line_num}: not a CSV list ({error}); check it") from error
+    if not labels:
+        raise UsageError(f"--labels {path}: no row; write the line path,label and then a line for each film")
+    return labels
+
+
+def _film_of(base: Path, name: str) -> str:
+    """Return the real path of a listed film, which the list may name in either form of Unicode."""
+    for form in ("NFC", "NFD"):
+        other = base / unicodedata.normalize(form, name)
+        try:
+            if other.exists():
+                return os.path.realpath(other)
+        except (OSError, ValueError):  # too long, or with a NUL
+            break
+    return os.path.abspath(base / name)  # noqa: PTH100 - the file may not exist
+
+
+def _columns(path: Path, header: Sequence[str]) -> tuple[int, int]:
+    names = [name.strip(" \t#\"'").casefold() for name in header]
+    found = [
+        next((names.index(name) for name in known if name in names), None) for known in (PATH_COLUMNS, LABEL_COLUMNS)
+    ]
+    if found[0] is None or found[1] is None:
+        given = ", ".join(name.strip()[:40] for name in header[:10])
+        raise UsageError(f"--labels {path}: its first line ({given}) must name the columns path and label")
+    return found[0], found[1]
+
+
+def _read_text(path: Path) -> str:
+    try:
+        with open_regular(path) as file:
+            data = file.read(MAX_LIST_BYTES + 1)
+    except (OSError, ValueError, NotRegularFileError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"--labels {path}: cannot be read ({reason}); give a CSV list or a folder") from None
+    if len(data) > MAX_LIST_BYTES:
+        raise UsageError(f"--labels {path}: over {MAX_LIST_BYTES >> 20} MiB; is it a list of films?")
+    encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError:
+        raise UsageError(f"--labels {path}: not UTF-8 text; save the list as CSV in UTF-8") from None
+    if "\0" in text:
+        raise UsageError(f"--labels {path}: not a text file; give a CSV list in UTF-8")
+    return text
