@@ -18,7 +18,17 @@ from pathlib import Path
 from typing import IO, Final
 
 from engines.printable import printable
-from streamclf.clips.names import DRAWN, FILM, STAR, STILL, ClipName, parse_clip_path, parse_file_name, valid_day
+from streamclf.clips.names import (
+    DRAWN,
+    FILM,
+    STAR,
+    STILL,
+    UNFINISHED,
+    ClipName,
+    parse_clip_path,
+    parse_file_name,
+    valid_day,
+)
 from streamclf.errors import ClipError
 from streamclf.net.names import valid_stream_name
 
@@ -118,7 +128,9 @@ class ClipFolder:
         removed = 0
         with contextlib.suppress(MissingClipError), self._translated(), self._directory(stream, day) as fd:
             with os.scandir(fd) as entries:
-                hidden = [e for e in islice(entries, MAX_DAY_FILES) if e.name.startswith(".") and FILM in e.name]
+                hidden = [
+                    e for e in islice(entries, MAX_DAY_FILES) if e.name.startswith(".") and e.name.endswith(UNFINISHED)
+                ]
             for entry in hidden:
                 with contextlib.suppress(FileNotFoundError):
                     if entry.is_file(follow_symlinks=False) and _modified_s(entry.name, fd) < before_s:

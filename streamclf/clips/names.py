@@ -18,6 +18,8 @@ FILM: Final = ".mp4"
 STILL: Final = ".jpg"
 DRAWN: Final = ".drawn.jpg"
 STAR: Final = ".star"
+UNFINISHED: Final = ".part"
+"""A file that is being written has a hidden name: `.NAME.part`."""
 MAX_SLUG_CHARS: Final = 48
 MAX_PATH_CHARS: Final = 256
 _DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")

@@ -1,0 +1,131 @@
+"""Make the pictures of a film: one frame of it as a small JPEG, plain and with label and probability drawn on it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Generator
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import av
+import av.error
+import numpy as np
+
+from engines.arrays import U8
+from streamclf.clips.names import UNFINISHED
+from streamclf.errors import ClipError, SourceError
+from streamclf.sources.decoded_frame import OrientationTracker, plausible_aspect
+from streamclf.sources.picture_limits import DECODER_OPTIONS, PictureLimit, probing_options
+from streamclf.sources.resize import FrameRenderer, OrientedFrame
+
+if TYPE_CHECKING:
+    from streamclf.render.overlay import OverlayState
+
+LONGEST_SIDE: Final = 1280
+"""Largest width and height of a picture in pixels."""
+MAX_PICTURE_BYTES: Final = 300_000
+"""A picture should fit into a notification: many services refuse more."""
+MAX_DECODED: Final = 1500
+"""Frames that are decoded at most to get one: a minute at 25 frames per second between two key frames."""
+_QUALITIES: Final = (85, 70, 50, 30)
+_SMALLEST_SIDE: Final = 320
+
+
+def frame_at(film: Path, at_s: float) -> U8:
+    """Decode the frame that the film shows at `at_s`, counted from its beginning; the nearest one, if it shows none.
+
+    Returns (H, W, 3) uint8 BGR in display orientation, with at most 1280 pixels a side. Decoding begins at the key
+    frame before. Raises `ClipError` if the film cannot be decoded.
+    """
+    best: OrientedFrame | None = None
+    try:
+        with contextlib.closing(_frames_from(film, at_s)) as frames:
+            for time_s, frame in frames:
+                if best is not None and time_s > at_s:
+                    break
+                best = frame
+    except (av.error.FFmpegError, OSError, ValueError, IndexError, SourceError) as error:
+        if best is None:
+            raise ClipError(f"{film}: no picture can be decoded ({_reason(error)})") from error
+    if best is None:
+        raise ClipError(f"{film}: no picture can be decoded")
+    height, width = picture_size(best.height, best.width)
+    rgb = np.empty((height, width, 3), np.uint8)
+    FrameRenderer()(best, height, width, "stretch", rgb)
+    return np.ascontiguousarray(rgb[..., ::-1])
+
+
+def picture_size(height: int, width: int, longest: int = LONGEST_SIDE) -> tuple[int, int]:
+    """Return the (height, width) of the picture of a frame, which is never larger than the frame."""
+    side = max(height, width)
+    if side <= longest:
+        return height, width
+    return max(1, round(height * longest / side)), max(1, round(width * longest / side))
+
+
+def encode_picture(bgr: U8, max_bytes: int = MAX_PICTURE_BYTES) -> bytes:
+    """Encode (H, W, 3) uint8 BGR as a JPEG of at most `max_bytes`: with less quality, then smaller.
+
+    Raises `ClipError` if even 320 pixels need more.
+    """
+    import cv2
+
+    while True:
+        for quality in _QUALITIES:
+            ok, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+            if ok and jpeg.size <= max_bytes:
+                return jpeg.tobytes()
+        height, width = bgr.shape[:2]
+        if max(height, width) <= _SMALLEST_SIDE:
+            raise ClipError(f"a picture of {width}x{height} needs more than {max_bytes} bytes; raise the limit")
+        size = picture_size(height, width, max(_SMALLEST_SIDE, max(height, width) * 2 // 3))
+        bgr = np.asarray(cv2.resize(bgr, size[::-1], interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def draw_picture(bgr: U8, state: OverlayState) -> bytes:
+    """Draw label and probability over (H, W, 3) uint8 BGR; return the JPEG."""
+    from streamclf.render.overlay import draw
+
+    return encode_picture(draw(bgr, state))
+
+
+def write_picture(path: Path, jpeg: bytes) -> None:
+    """Write a picture under a hidden name first, so that no part of it is ever visible. Raises `ClipError`."""
+    hidden = path.with_name(f".{path.name}{UNFINISHED}")
+    try:
+        with hidden.open("wb") as file:
+            file.write(jpeg)
+        hidden.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(hidden)  # noqa: PTH108
+        raise ClipError(f"{path}: {error.strerror}; the picture is lost") from error
+
+
+def _frames_from(film: Path, at_s: float) -> Generator[tuple[float, OrientedFrame], None, None]:
+    """Decode from the key frame at or before `at_s` on: each frame and its time from the film's beginning."""
+    shown = film.name
+    with av.open(str(film), "r", format="mp4", options=probing_options("mp4")) as container:
+        stream: Any = container.streams.video[0]
+        context = stream.codec_context
+        context.thread_type, context.options = "NONE", dict(DECODER_OPTIONS)
+        begin, time_base = stream.start_time or 0, stream.time_base or Fraction(1, 1000)
+        container.seek(begin + int(max(0.0, at_s) / time_base), stream=stream, backward=True)
+        limit, tracker = PictureLimit(shown), OrientationTracker()
+        aspect = plausible_aspect(stream.sample_aspect_ratio)
+        decoded = 0
+        for packet in container.demux(stream):
+            frames = packet.decode()
+            limit.check(context)
+            for frame in frames:
+                if frame.pts is not None:
+                    yield float((frame.pts - begin) * time_base), tracker.orient(frame, aspect)
+                decoded += 1
+            if decoded >= MAX_DECODED:
+                return
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or type(error).__name__)

@@ -1,0 +1,98 @@
+"""Pictures of films: the right frame, upright, small enough, and one clear error for anything else."""
+
+from __future__ import annotations
+
+import os
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from support.clips import read_number, write_clip
+
+from streamclf.clips import stills
+from streamclf.clips.stills import draw_picture, encode_picture, frame_at, picture_size, write_picture
+from streamclf.errors import ClipError
+from streamclf.render.overlay import OverlayState
+
+B_FRAMES = {"preset": "veryfast", "bf": "2", "sc_threshold": "0", "x264-params": "threads=1"}
+
+
+@pytest.mark.parametrize("options", [None, B_FRAMES])
+@pytest.mark.parametrize(("at_s", "number"), [(0.0, 0), (1.2, 30), (1.999, 49), (1.0, 25), (99.0, 49), (-3.0, 0)])
+def test_the_frame_at_a_time_is_decoded(
+    tmp_path: Path, at_s: float, number: int, options: dict[str, str] | None
+) -> None:
+    film = write_clip(tmp_path / "film.mp4", frames=50, gop=25, options=options)
+    assert read_number(frame_at(film, at_s)) == number
+
+
+def test_decoding_begins_at_the_key_frame_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    film = write_clip(tmp_path / "film.mp4", frames=100, gop=10)
+    monkeypatch.setattr(stills, "MAX_DECODED", 12)
+    assert read_number(frame_at(film, 3.0)) == 75
+
+
+def test_a_picture_is_upright_and_small(tmp_path: Path) -> None:
+    film = write_clip(tmp_path / "film.mp4", frames=3, width=2560, height=640, rotation=90)
+    assert frame_at(film, 0.0).shape == (1280, 320, 3)
+    film = write_clip(tmp_path / "wide.mp4", frames=3, width=160, height=120, pixel_aspect=Fraction(2))
+    assert frame_at(film, 0.0).shape == (120, 320, 3)
+    assert picture_size(1080, 1920) == (720, 1280)
+    assert picture_size(1, 100_000) == (1, 1280)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a film", b"\0\0\0\x18ftypmp42" + bytes(100)])
+def test_a_file_that_is_no_film_is_one_error(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "film.mp4"
+    path.write_bytes(content)
+    with pytest.raises(ClipError, match="no picture can be decoded"):
+        frame_at(path, 1.0)
+    with pytest.raises(ClipError, match="no picture can be decoded"):
+        frame_at(tmp_path, 1.0)
+
+
+def test_the_beginning_of_a_broken_film_still_gives_a_picture(tmp_path: Path) -> None:
+    film = write_clip(tmp_path / "film.mp4", frames=50)
+    data = bytearray(film.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 2000] = os.urandom(2000)
+    film.write_bytes(data)
+    assert frame_at(film, 1.8).shape == (180, 320, 3)
+
+
+def test_a_picture_is_limited_in_bytes() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), np.uint8)
+    for limit in (300_000, 60_000):
+        jpeg = encode_picture(noise, limit)
+        assert len(jpeg) <= limit
+        assert cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR) is not None
+    with pytest.raises(ClipError, match="more than 1000 bytes"):
+        encode_picture(noise, 1000)
+
+
+@pytest.mark.parametrize(
+    "label", ["fight", "\u05e9\u05dc\u05d5\u05dd \U0001f600", "x" * 256, "<b>\n\x1b[31m", "\ud800"]
+)
+def test_any_label_can_be_drawn(label: str) -> None:
+    plain = np.full((360, 640, 3), 90, np.uint8)
+    jpeg = draw_picture(plain, OverlayState(stream=label, top=((label, 0.93),), actions=(label,)))
+    drawn = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert drawn is not None
+    assert drawn.shape == (360, 640, 3)
+    assert np.abs(drawn.astype(int) - 90).max() > 100
+
+
+def test_a_picture_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_picture(tmp_path / "a.jpg", b"new")
+    assert [each.name for each in tmp_path.iterdir()] == ["a.jpg"]
+
+    def fail(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(ClipError, match="No space left on device; the picture is lost"):
+        write_picture(tmp_path / "b.jpg", b"new")
+    assert [each.name for each in tmp_path.iterdir()] == ["a.jpg"]
+    with pytest.raises(ClipError, match="No such file"):
+        write_picture(tmp_path / "none" / "b.jpg", b"new")
