@@ -42,7 +42,7 @@ MIN_SECRET_CHARS = 3
 """Masking one or two characters everywhere would make texts unreadable; in URLs they are masked anyway."""
 _MIN_PART_CHARS = 6
 """Shorter secrets are masked only where they stand alone: a password `ann` would make `cannot` unreadable."""
-_MIN_USER_CHARS = 12
+MIN_TOKEN_CHARS = 12
 """A user name without a password may be a token. Shorter ones, like `admin`, are masked in URLs only."""
 MAX_SECRETS = 4096
 """With more secrets than this, forget the oldest: a service may get new passwords for years."""
@@ -102,7 +102,7 @@ def credentials_in(url: str) -> Iterator[str]:
     for end in ends:
         user, *password = _COLON.split(rest[:end], maxsplit=1)
         yield from password
-        if not password and len(user) >= _MIN_USER_CHARS and (slashes or ":" in url):
+        if not password and len(user) >= MIN_TOKEN_CHARS and (slashes or ":" in url):
             yield user
     if slashes and not ends:  # an @ may have been forgotten: what is no port may be a password
         _, *password = _COLON.split(re.split("[/?#]", rest)[0], maxsplit=1)
@@ -110,6 +110,18 @@ def credentials_in(url: str) -> Iterator[str]:
     for match in _QUERY_VALUE.finditer(url):
         value = match[0][len(match[1]) :]
         yield from {value, _NEXT_IN_PATH.split(value, maxsplit=1)[0]}
+
+
+def replace_secret_parameters(url: str, replace: Callable[[str], str]) -> str:
+    """Return `url` with `replace(value)` in place of each secret value of its path and query."""
+
+    def replaced(match: re.Match[str]) -> str:
+        value = match[0][len(match[1]) :]
+        secret = _NEXT_IN_PATH.split(value, maxsplit=1)[0]
+        rest = replace_secret_parameters(value[len(secret) :], replace)
+        return f"{match[1]}{replace(secret) if secret else ''}{rest}"
+
+    return _QUERY_VALUE.sub(replaced, url)
 
 
 def _forms_of(secret: str) -> set[str]:

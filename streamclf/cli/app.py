@@ -17,6 +17,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("demo")(service.demo)
+app.command("init")(service.init)
 app.command("run")(service.run)
 app.command("check")(service.check)
 app.command("status")(service.status)

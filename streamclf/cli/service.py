@@ -38,6 +38,64 @@ def demo(
     return run_demo(camera=camera, headless=headless, seconds=seconds, began=BEGAN)
 
 
+def init(
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="YAML file to write; default: cameras.yaml.", show_default=False)
+    ] = Path("cameras.yaml"),
+    camera: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Webcam: index, device or a part of its name; with a name for the stream: desk=0. May be given "
+            "several times.",
+            show_default=False,
+        ),
+    ] = None,
+    url: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="URL or video file, with a name for the stream if you like: door=rtsp://…. May be given several "
+            "times.",
+            show_default=False,
+        ),
+    ] = None,
+    broker: Annotated[
+        str | None,
+        typer.Option("--mqtt", help="MQTT broker of Home Assistant, like mqtt://USER:PASSWORD@HOST; none: no broker."),
+    ] = None,
+    page: Annotated[
+        bool | None, typer.Option("--page/--no-page", help="Serve the page for browsers.", show_default=False)
+    ] = None,
+    connect: Annotated[
+        bool | None, typer.Option("--try/--no-try", help="Try every camera now.", show_default=False)
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Ask nothing; use the defaults for what is not given.")
+    ] = False,
+    keep_failing: Annotated[
+        bool, typer.Option("--keep-failing", help="Keep cameras that fail; otherwise they become comments.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace CONFIG where it exists.")] = False,
+) -> int:
+    """Write the configuration of a service: asks for cameras, Home Assistant and the page, and tries each camera.
+
+    Options answer questions. Passwords go into a file of their own, which only its owner can read. The exit code is 1
+    if a camera failed and was left out.
+    """
+    from streamclf.commands.init.command import Options, run_init
+
+    options = Options(
+        cameras=camera or (),
+        urls=url or (),
+        broker=broker,
+        page=page,
+        connect=connect,
+        ask=not yes,
+        force=force,
+        keep_failing=keep_failing,
+    )
+    return run_init(config, options)
+
+
 def run(config: ConfigFile, seconds: Seconds = None, log_level: LogLevel = None, log_format: LogFormat = None) -> int:
     """Run the service that CONFIG describes, until Ctrl-C or SIGTERM.
 

@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import queue
 import socket
-import threading
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 import zmq
 
+from streamclf.commands.probes import CONNECT_S, MARGIN_S, Probe, longest_s, reach, read_picture, run_probes
 from streamclf.config.outlet_options import MetricsConfig, MqttConfig, OutletConfig
-from streamclf.config.service import ServiceConfig, StreamConfig, load_config
-from streamclf.errors import BusError, SourceError, StreamclfError
+from streamclf.config.service import ServiceConfig, load_config
+from streamclf.errors import BusError
 from streamclf.net.broker_address import parse_broker
 from streamclf.net.zeromq import bind
 from streamclf.redact import redact
-from streamclf.sources import open_source
 from streamclf.supervisor.disk_need import describe_disk
 from streamclf.supervisor.preflight import preflight
 
-CONNECT_S: Final = 3.0
-MARGIN_S: Final = 10.0
-"""Added to twice the time-outs of a source: resolving a host name has no time-out of its own."""
-PARALLEL: Final = 16
 _PORTS: Final = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
-
-Probe = tuple[str, float, Callable[[], str]]
-"""(the key that it checks, longest time in seconds, a function that returns what it found or raises an error)."""
 
 
 def check_service(path: Path, *, connect: bool = False) -> tuple[list[str], int]:
@@ -48,7 +37,7 @@ def check_service(path: Path, *, connect: bool = False) -> tuple[list[str], int]
     problems = [*_check_endpoints(config)]
     probes = [*_probe_streams(config, connect=connect), *_probe_outlets(config.outlets.all, connect=connect)]
     lines = [f"note: {text}" for text in _find_repeated_sources(config)]
-    for place, found, error in _run(probes):
+    for place, found, error in run_probes(probes):
         if error:
             problems.append(f"{place}: {error}")
         elif connect:
@@ -101,12 +90,11 @@ def _probe_streams(config: ServiceConfig, *, connect: bool) -> Iterator[Probe]:
     for name, stream in config.streams.items():
         place = f"streams.{name}"
         if stream.push is None and (stream.ends or connect):
-            longest_s = 2 * (stream.open_timeout_s + stream.read_timeout_s) + MARGIN_S
-            yield place, longest_s, lambda stream=stream: _first_frame(stream)  # type: ignore[misc]
+            yield place, longest_s(stream), lambda source=stream.source: f"live ({read_picture(source)})"  # type: ignore[misc]
         elif stream.url is not None:
             parts = urlsplit(stream.url)
             host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme.lower(), 554)
-            yield place, CONNECT_S + MARGIN_S, lambda host=host, port=port: _reach(host, port)  # type: ignore[misc]
+            yield place, CONNECT_S + MARGIN_S, lambda host=host, port=port: reach(host, port)  # type: ignore[misc]
 
 
 def _probe_outlets(outlets: Sequence[OutletConfig], *, connect: bool) -> Iterator[Probe]:
@@ -115,64 +103,8 @@ def _probe_outlets(outlets: Sequence[OutletConfig], *, connect: bool) -> Iterato
         place = f"outlets.{outlet.KIND}" + (f"[{outlet.name}]" if outlet.name else "")
         if isinstance(outlet, MqttConfig):
             broker = parse_broker(outlet.broker, os.environ)
-            yield place, CONNECT_S + MARGIN_S, lambda b=broker: _reach(b.host, b.port)  # type: ignore[misc]
+            yield place, CONNECT_S + MARGIN_S, lambda b=broker: reach(b.host, b.port)  # type: ignore[misc]
         elif url := getattr(outlet, "url", None):
             parts = urlsplit(str(url))
             port = parts.port or _PORTS.get(parts.scheme, 80)
-            yield place, CONNECT_S + MARGIN_S, lambda h=parts.hostname, p=port: _reach(h or "", p)  # type: ignore[misc]
-
-
-def _first_frame(stream: StreamConfig) -> str:
-    with open_source(stream.source) as source:
-        frame = next(source, None)
-        if frame is None:
-            raise SourceError("holds no frame; check the file")
-        return f"live ({source.info.codec}, {frame.width}x{frame.height})"
-
-
-def _reach(host: str, port: int) -> str:
-    """Open a TCP connection for a moment."""
-    try:
-        socket.create_connection((host, port), CONNECT_S).close()
-    except TimeoutError:
-        raise SourceError(
-            f"{host}:{port}: no answer within {CONNECT_S:g} s; check the address and the network"
-        ) from None
-    except socket.gaierror:
-        raise SourceError(f"{host}: no such host; check the name and the DNS server") from None
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise SourceError(f"{host}:{port}: {reason}; check address and port") from None
-    return f"{host}:{port} accepts connections"
-
-
-def _run(probes: Sequence[Probe]) -> list[tuple[str, str, str]]:
-    """Run the probes at the same time; return (place, what was found, error) of each, in their order.
-
-    The threads are daemons: a library that never returns must not keep the command from ending.
-    """
-    waiting: queue.SimpleQueue[tuple[int, Probe]] = queue.SimpleQueue()
-    for numbered in enumerate(probes):
-        waiting.put(numbered)
-    results: queue.SimpleQueue[tuple[int, str, str]] = queue.SimpleQueue()
-
-    def work() -> None:
-        with contextlib.suppress(queue.Empty):
-            while True:
-                number, (_, _, probe) = waiting.get_nowait()
-                try:
-                    results.put((number, probe(), ""))
-                except StreamclfError as error:
-                    results.put((number, "", str(error)))
-
-    for _ in range(min(PARALLEL, len(probes))):
-        threading.Thread(target=work, name="probe", daemon=True).start()
-    rounds = -(-len(probes) // PARALLEL)
-    end_s = time.monotonic() + rounds * max((longest_s for _, longest_s, _ in probes), default=0.0)
-    found: dict[int, tuple[str, str]] = {}
-    with contextlib.suppress(queue.Empty):
-        while len(found) < len(probes):
-            number, text, error = results.get(timeout=max(0.0, end_s - time.monotonic()))
-            found[number] = (text, error)
-    late = ("", "no answer in time; check that it delivers")
-    return [(place, *found.get(number, late)) for number, (place, _, _) in enumerate(probes)]
+            yield place, CONNECT_S + MARGIN_S, lambda h=parts.hostname, p=port: reach(h or "", p)  # type: ignore[misc]

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from streamclf.config.placeholders import Substitution
 from streamclf.config.service import MAX_CONFIG_BYTES, PublishConfig
+from streamclf.config.variables import Variables, variables_path
 from streamclf.config.yaml_text import YamlTextError, parse_yaml
 from streamclf.errors import ConfigError, UsageError
 from streamclf.net.trusted_files import read_small_text
@@ -35,8 +36,9 @@ def load_endpoint(path: Path, environ: Mapping[str, str] = os.environ) -> str:
     except YamlTextError as error:
         raise ConfigError(f"{path}: {error}; `streamclf check {path}` shows more") from None
     section = document.value.get("publish") if isinstance(document.value, dict) else None
+    substitution = Substitution(Variables(environ, path), variables_path(path).name)
     try:
-        publish = PublishConfig.model_validate(Substitution(environ).apply(section or {}, ("publish",)))
+        publish = PublishConfig.model_validate(substitution.apply(section or {}, ("publish",)))
     except ValidationError:
         raise ConfigError(f"{path}: publish: cannot be used; `streamclf check {path}` shows why") from None
     if publish.keys is not None:

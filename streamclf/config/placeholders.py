@@ -23,6 +23,8 @@ class Substitution:
     """Replace `${NAME}` from `environ`, and remember where which value was inserted."""
 
     environ: Mapping[str, str]
+    file: str | None = None
+    """Name of the file that may also hold variables, for the errors."""
     inserted: dict[Place, dict[str, str]] = field(default_factory=dict)
     """The names and values that each place of the configuration contains."""
 
@@ -39,7 +41,8 @@ class Substitution:
             name = match[1]
             if name not in self.environ:
                 where = ".".join(str(part) for part in place)
-                raise ConfigError(f"{where}: environment variable {name} is not set; export it first")
+                or_file = f", or write it into {self.file}" if self.file else ""
+                raise ConfigError(f"{where}: environment variable {name} is not set; export it first{or_file}")
             # A password may contain @ : / % ?, which would end the user part of a URL too early.
             in_user_part = "://" in value[: match.start()] and "@" in value[match.end() :]
             text = quote(self.environ[name], safe="") if in_user_part else self.environ[name]

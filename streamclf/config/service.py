@@ -22,6 +22,7 @@ from streamclf.config.placeholders import Substitution, register_config_secrets
 from streamclf.config.section import Section
 from streamclf.config.source import SourceConfig
 from streamclf.config.units import MAX_DURATION_S, MAX_SIZE_BYTES, Duration, MemoryLimit, Size
+from streamclf.config.variables import Variables, variables_path
 from streamclf.config.yaml_text import Place, YamlTextError, parse_yaml
 from streamclf.errors import ConfigError, UsageError
 from streamclf.net.endpoints import ENDPOINT
@@ -231,18 +232,26 @@ class ServiceConfig(Section):
 def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> ServiceConfig:
     """Read the configuration in the YAML file `path`; relative paths in it are relative to its directory.
 
-    `${NAME}` in a value is replaced from `environ`. Raises `ConfigError`: one line with key and remedy, and no secret.
+    `${NAME}` in a value is replaced from `environ`, else from the file `NAME.env` beside `path`. Raises `ConfigError`:
+    one line with key and remedy, and no secret.
     """
     try:
-        document = parse_yaml(read_small_text(path, max_bytes=MAX_CONFIG_BYTES, remedy="give the path of a YAML file"))
+        text = read_small_text(path, max_bytes=MAX_CONFIG_BYTES, remedy="give the path of a YAML file")
     except UsageError as error:
         raise ConfigError(str(error)) from None
+    return parse_config_text(text, path, Variables(environ, path))
+
+
+def parse_config_text(text: str, path: Path, environ: Mapping[str, str]) -> ServiceConfig:
+    """Validate the text of the YAML file `path`, as `load_config` does; the file need not exist."""
+    try:
+        document = parse_yaml(text)
     except YamlTextError as error:
         raise ConfigError(f"{path}: {error}") from None
     raw = document.value
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: holds {type(raw).__name__}, not keys and values; it needs at least streams:")
-    substitution = Substitution(environ)
+    substitution = Substitution(environ, variables_path(path).name)
     return _validate(substitution.apply(raw), path.parent, str(path), document.lines, substitution.hide_values)
 
 

@@ -23,7 +23,8 @@ examples; [operations.md](operations.md#change-the-configuration-while-it-runs) 
 service.
 
 - Unknown keys are errors.
-- `${NAME}` in a value is replaced from the environment. Keep credentials there.
+- `${NAME}` in a value is replaced from the environment, else from the file `NAME.env` beside `NAME.yaml`. Keep
+  credentials there ([sources.md](sources.md)).
 - Relative paths are relative to the directory of the file.
 - The file has at most 1 MiB, 32 levels and 200,000 values, with those that aliases repeat. Dates are texts. Tags other
   than those of YAML's basic types are errors.

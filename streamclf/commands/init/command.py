@@ -1,0 +1,307 @@
+"""Run `streamclf init`: collect the answers, try the cameras, write the files, and name the next commands."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shlex
+import socket
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from engines.printable import printable
+from streamclf.builtin_models import DEFAULT_MODEL, find_bundle
+from streamclf.commands.init.cameras import NewStream, parse_streams, split_answer
+from streamclf.commands.init.credentials import Credentials
+from streamclf.commands.init.document import Document, StreamLines
+from streamclf.commands.init.files import refuse_existing, write_file
+from streamclf.commands.init.questions import ask, ask_yes, has_terminal
+from streamclf.commands.probes import CONNECT_S, MARGIN_S, Picture, longest_s, reach, read_picture, run_probes
+from streamclf.config.events_endpoint import CONFIG_SUFFIXES
+from streamclf.config.outlets import OUTLETS
+from streamclf.config.placeholders import Substitution
+from streamclf.config.service import parse_config_text
+from streamclf.config.variables import Variables, format_variables, read_variables, variables_path
+from streamclf.errors import UsageError
+from streamclf.net.broker_address import parse_broker
+from streamclf.redact import redact, register_url
+from streamclf.runtime.interrupts import describe_work
+from streamclf.sources.camera import list_cameras
+from streamclf.supervisor.preflight import preflight
+
+FIRST_PORT: Final = 5555
+PAGE_PORT: Final = 8080
+MANY_TIMES: Final = 4
+"""A picture this many times as wide and as high as the model's is reduced so much that a smaller one serves as well."""
+_PORT_ATTEMPTS: Final = 50
+_EVENTLESS: Final = frozenset({"normal", "none", "background"})
+"""Labels that say that nothing happens; as actions they would never end."""
+_LIBRARIES: Final = {"mqtt": ("paho",), "web": ("nicegui", "ruamel")}
+"""Modules that an outlet needs, in the extra of its name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The options of the command; None for what a question may still answer."""
+
+    cameras: Sequence[str] = ()
+    urls: Sequence[str] = ()
+    broker: str | None = None
+    page: bool | None = None
+    connect: bool | None = None
+    ask: bool = True
+    force: bool = False
+    keep_failing: bool = False
+
+
+def run_init(path: Path, options: Options) -> int:
+    """Write the configuration `path`; return the exit code, 1 if a camera failed and was left out.
+
+    Raises `UsageError` for an option or answer that cannot be used; then no file was written.
+    """
+    describe_work(lambda: "nothing was written")
+    _check_path(path, force=options.force)
+    asks = options.ask and has_terminal()
+    if options.ask and not asks and not (options.cameras or options.urls):
+        raise UsageError("no terminal to ask on; give --camera or --url, and --yes")
+    credentials = Credentials(os.environ)
+    environ = _Environ(Variables(os.environ, path), credentials)
+    streams = _choose_streams(options, path.parent, credentials, environ, asks=asks)
+    connect = options.connect
+    if connect is None:
+        connect = ask_yes("Try the cameras now", True) if asks else True
+    pictures, failures = _try_streams(streams, environ, path.parent) if connect else ({}, {})
+    if failures and len(failures) == len(streams) and not options.keep_failing:
+        _say("no camera could be opened, so nothing was written; --keep-failing writes the file nevertheless")
+        return 1
+    broker = _choose_broker(options, credentials, environ, asks=asks, connect=connect)
+    page = options.page
+    if page is None:
+        page = asks and ask_yes("Page for the browser, with live pictures and events", _is_installed("web"))
+    bundle = find_bundle(DEFAULT_MODEL)
+    picture = (bundle.spec.width, bundle.spec.height)
+    events, replay = _free_ports(2, FIRST_PORT)
+    outlets: dict[str, dict[str, str | int]] = {}
+    if broker:
+        outlets["mqtt"] = {"broker": broker}
+    if page:
+        outlets["web"] = {"port": _free_ports(1, PAGE_PORT)[0]}
+    document = Document(
+        file=path.name,
+        model=DEFAULT_MODEL,
+        labels=[label for label in bundle.spec.labels if label not in _EVENTLESS],
+        streams=[
+            StreamLines(
+                name=stream.name,
+                keys=stream.keys,
+                notes=[*_notes(pictures.get(stream.name), picture), *_failure(failures.get(stream.name))],
+                enabled=stream.name not in failures or options.keep_failing,
+            )
+            for stream in streams
+        ],
+        events=f"tcp://127.0.0.1:{events}",
+        replay=f"tcp://127.0.0.1:{replay}",
+        journal=f"{path.stem}.db",
+        variables_file=variables_path(path).name if credentials.variables else None,
+        outlets=outlets,
+        missing={kind: f"pip install '.[{kind}]'" for kind in outlets if not _is_installed(kind)},
+    )
+    text = document.text()
+    preflight(parse_config_text(text, path, environ))
+    _write(path, text, credentials.variables, force=options.force)
+    describe_work(lambda: f"{path} was written")
+    left_out = [name for name in failures if not options.keep_failing]
+    _say_next(path, document, credentials.variables, left_out, picture, pictures)
+    return 1 if left_out else 0
+
+
+class _Environ(Mapping[str, str]):
+    """The variables of the environment and of the existing file, and the new credentials."""
+
+    def __init__(self, variables: Variables, credentials: Credentials) -> None:
+        self._variables, self._credentials = variables, credentials
+
+    def __getitem__(self, name: str) -> str:
+        own = self._credentials.variables
+        return own[name] if name in own else self._variables[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self._variables, **self._credentials.variables})
+
+    def __len__(self) -> int:
+        return len({**self._variables, **self._credentials.variables})
+
+
+def _check_path(path: Path, *, force: bool) -> None:
+    if path.suffix.lower() not in CONFIG_SUFFIXES:
+        raise UsageError(f"{path}: give a name that ends in .yaml, like cameras.yaml")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: {path.parent} does not exist; create it first")
+    if path.is_dir():
+        raise UsageError(f"{path}: is a directory; give the name of a file in it")
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{path}: {path.parent} cannot be written; choose another place")
+    if not force:
+        refuse_existing(path)
+
+
+def _choose_streams(
+    options: Options, folder: Path, credentials: Credentials, environ: Mapping[str, str], *, asks: bool
+) -> list[NewStream]:
+    """Return the streams of the options, else of the answer, else the first camera of this machine."""
+
+    def parse(answer: str) -> list[NewStream]:
+        cameras, urls = split_answer(answer)
+        if not cameras and not urls:
+            raise UsageError("give the index of a camera, or a URL like rtsp://USER:PASSWORD@HOST/PATH")
+        with credentials.undone_by_errors():
+            return parse_streams(cameras, urls, folder, credentials, environ)
+
+    if options.cameras or options.urls:
+        return parse_streams(options.cameras, options.urls, folder, credentials, environ)
+    found = list_cameras()
+    if asks:
+        for camera in found:
+            _say(f"camera {camera.index}: {camera.name}")
+        question = "Cameras: index or URL, several with blanks between, with a name if you like: door=rtsp://…"
+        return ask(question, str(found[0].index) if found else "", parse)
+    if not found:
+        raise UsageError("no camera was found on this machine; give --url, or --camera with its device or name")
+    return parse_streams([str(found[0].index)], [], folder, credentials, environ)
+
+
+def _try_streams(
+    streams: Sequence[NewStream], environ: Mapping[str, str], folder: Path
+) -> tuple[dict[str, Picture], dict[str, str]]:
+    """Read a frame of each source; return the pictures, and the reasons of those that failed, by stream."""
+    sources = {stream.name: stream.source(environ, folder) for stream in streams}
+    pictures: dict[str, Picture] = {}
+
+    def probe(name: str) -> str:
+        pictures[name] = read_picture(sources[name])
+        return str(pictures[name])
+
+    _say(f"trying {len(streams)} camera(s)…")
+    width = max(map(len, sources))
+    failures = {}
+    for name, found, error in run_probes(
+        [(name, longest_s(source), lambda name=name: probe(name)) for name, source in sources.items()]  # type: ignore[misc]
+    ):
+        if error:
+            failures[name] = error
+        _say(f"  {name:<{width}}  {f'failed: {error}' if error else found}")
+    return {name: picture for name, picture in pictures.items() if name not in failures}, failures
+
+
+def _choose_broker(
+    options: Options, credentials: Credentials, environ: Mapping[str, str], *, asks: bool, connect: bool
+) -> str | None:
+    """Return the address of the MQTT broker without its password; None for no broker."""
+
+    def parse(answer: str) -> str | None:
+        if answer.lower() in ("", "no", "none"):
+            return None
+        url = answer if "://" in answer else f"mqtt://{answer}"
+        register_url(url)
+        parse_broker(Substitution(environ).apply(url), os.environ)
+        with credentials.undone_by_errors():
+            return credentials.take_from(url, "mqtt")
+
+    if options.broker is not None:
+        broker = parse(options.broker)
+    elif asks:
+        broker = ask("Home Assistant: address of its MQTT broker, like mqtt://homeassistant.local", "none", parse)
+    else:
+        return None
+    if broker and connect:
+        address = parse_broker(Substitution(environ).apply(broker), os.environ)
+        probe = ("mqtt", CONNECT_S + MARGIN_S, lambda: reach(address.host, address.port))
+        ((_, found, error),) = run_probes([probe])
+        _say(f"  mqtt  {f'no connection now: {error}; the service will keep trying' if error else found}")
+    return broker
+
+
+def _is_installed(kind: str) -> bool:
+    return kind in OUTLETS and all(importlib.util.find_spec(module) for module in _LIBRARIES.get(kind, ()))
+
+
+def _free_ports(count: int, first: int) -> list[int]:
+    """Return the first `count` ports from `first` on that are free on the loopback; `first` … if there are too few."""
+    found: list[int] = []
+    for port in range(first, first + _PORT_ATTEMPTS):
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        found.append(port)
+        if len(found) == count:
+            return found
+    return list(range(first, first + count))
+
+
+def _notes(picture: Picture | None, wanted: tuple[int, int]) -> Iterator[str]:
+    if picture is not None:
+        yield str(picture)
+        if _is_large(picture, wanted):
+            yield "The second stream of this camera (substream) would cost less processor time."
+
+
+def _failure(error: str | None) -> Iterator[str]:
+    if error is not None:
+        yield printable(redact(f"failed: {error}"))
+
+
+def _is_large(picture: Picture, wanted: tuple[int, int]) -> bool:
+    return picture.width > MANY_TIMES * wanted[0] and picture.height > MANY_TIMES * wanted[1]
+
+
+def _write(path: Path, text: str, variables: Mapping[str, str], *, force: bool) -> None:
+    file = variables_path(path)
+    if variables:
+        existing = read_variables(file) if file.exists() else {}
+        if any(existing.get(name, value) != value for name, value in variables.items()) and not force:
+            raise UsageError(f"{file}: exists, with other values; give another name, or --force to change them")
+        content = format_variables({**existing, **variables}, f"Passwords of {path.name}. Keep this file private.")
+        write_file(file, content, mode=0o600, replace=True)
+    write_file(path, text, mode=0o644, replace=force)
+
+
+def _say_next(
+    path: Path,
+    document: Document,
+    variables: Mapping[str, str],
+    left_out: Sequence[str],
+    wanted: tuple[int, int],
+    pictures: Mapping[str, Picture],
+) -> None:
+    """Print what was written, what is left to do, and the next commands."""
+    large = [name for name, picture in pictures.items() if _is_large(picture, wanted)]
+    if large:
+        _say(
+            f"note: {', '.join(large)}: more than {MANY_TIMES} times as wide and high as the model's picture "
+            f"({wanted[0]}x{wanted[1]}); the second stream of the camera (substream) would cost less processor time"
+        )
+    enabled = sum(stream.enabled for stream in document.streams)
+    _say(f"wrote {path}: {enabled} stream(s){''.join(f', {kind}' for kind in document.outlets)}")
+    if variables:
+        file = variables_path(path)
+        _say(f"wrote {file}: {', '.join(variables)}; only you can read it, keep it out of version control")
+        _say(f"  streamclf reads it with {path.name}; a variable of the environment has precedence")
+    if left_out:
+        _say(f"left out: {', '.join(left_out)}; they are comments in the file, or give --keep-failing")
+    for kind, need in document.missing.items():
+        _say(f"{kind} needs: {need} (in a checkout of streamclf); then remove the # before {kind}: in the file")
+    shown = shlex.quote(str(path))
+    _say("next:")
+    _say(f"  streamclf check --connect {shown}")
+    _say(f"  streamclf run {shown}")
+    if "web" in document.outlets and "web" not in document.missing:
+        _say(f"  page: http://127.0.0.1:{document.outlets['web']['port']}/ while the service runs")
+
+
+def _say(text: str) -> None:
+    print(printable(redact(text)))
+    sys.stdout.flush()
