@@ -145,13 +145,14 @@ def watch(
     endpoint: OptionalEndpoint = "",
     stream: Annotated[list[str] | None, typer.Option(help="Only this stream; may be given several times.")] = None,
     record: Annotated[
-        Path | None, typer.Option(help="Write the video to this .mp4 instead of a window; needs no screen.")
+        Path | None, typer.Option(help="Write the video to this .mp4 instead of opening a window; needs no screen.")
     ] = None,
     seconds: Seconds = None,
 ) -> int:
     """Show the streams of a service with their predictions.
 
-    Opens a window with the predictions drawn on the video. Ctrl-C, or q or Esc in the window, ends it.
+    Opens one window with all streams, and with the predictions drawn on the video. Ctrl-C, or q or Esc in the window,
+    ends it.
     """
     from streamclf.subscribers.watch import run_watch
 

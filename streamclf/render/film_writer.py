@@ -100,7 +100,9 @@ def fit(image: U8, height: int, width: int) -> U8:
     h, w = max(1, int(image.shape[0] * scale)), max(1, int(image.shape[1] * scale))
     top, left = (height - h) // 2, (width - w) // 2
     canvas = np.full((height, width, 3), 20, np.uint8)
-    canvas[top : top + h, left : left + w] = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA)
+    canvas[top : top + h, left : left + w] = cv2.resize(
+        image, (w, h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    )
     return canvas
 
 

@@ -14,10 +14,11 @@ import numpy.typing as npt
 
 from engines.arrays import U8
 from streamclf.render.palette import STATES, Colour, bgr, label_bgr
-from streamclf.render.text import draw_text, shorten, text_width
+from streamclf.render.text import draw_text, shorten, text_width, wrap
 
 MIN_SIDE: Final = 270
 """Frames with a shorter side are enlarged to this many pixels, since text on fewer could not be read."""
+_MAX_REASON_LINES: Final = 4
 _WHITE: Final[Colour] = (255, 255, 255)
 _MUTED: Final[Colour] = (205, 200, 196)
 _INK: Final[Colour] = (24, 18, 14)
@@ -179,9 +180,11 @@ def _draw_notice(canvas: U8, state: OverlayState, unit: float) -> None:
     x = (width - text_width(title, size, bold=True)) // 2
     draw_text(canvas, title, (x, height // 2), size, _STATE_COLOURS.get(state.state, _WHITE), bold=True)
     if state.reason:
-        reason = shorten(state.reason, small, width - 24, bold=False)
-        x = (width - text_width(reason, small, bold=False)) // 2
-        draw_text(canvas, reason, (x, height // 2 + round(26 * unit)), small, _WHITE, bold=False)
+        y = height // 2 + round(26 * unit)
+        for line in wrap(state.reason, small, width - 24, _MAX_REASON_LINES):
+            x = (width - text_width(line, small, bold=False)) // 2
+            draw_text(canvas, line, (x, y), small, _WHITE, bold=False)
+            y += round(1.4 * small)
 
 
 def _darken_rows(canvas: U8, top: int, bottom: int, *, upward: bool) -> None:

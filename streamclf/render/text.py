@@ -89,6 +89,19 @@ def text_width(text: str, size: int, *, bold: bool) -> int:
     return int(width)
 
 
+def wrap(text: str, size: int, max_width: int, max_lines: int) -> list[str]:
+    """Break a text into lines of at most `max_width` pixels, at spaces; shorten the last line if there are too many."""
+    lines: list[str] = []
+    words = text.split()
+    while words and len(lines) < max_lines - 1:
+        count = 1
+        while count < len(words) and text_width(" ".join(words[: count + 1]), size, bold=False) <= max_width:
+            count += 1
+        lines.append(shorten(" ".join(words[:count]), size, max_width, bold=False))
+        words = words[count:]
+    return [*lines, shorten(" ".join(words), size, max_width, bold=False)] if words else lines
+
+
 def draw_text(canvas: U8, text: str, origin: tuple[int, int], size: int, colour: Colour, *, bold: bool) -> None:
     """Draw one line of text; `origin` is the left end of its baseline."""
     if not text:

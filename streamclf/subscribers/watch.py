@@ -1,16 +1,12 @@
-"""`streamclf watch`: show each stream's preview with its predictions, in windows or as a film."""
+"""`streamclf watch`: show the previews of all streams with their predictions, in a window or as a film."""
 
 from __future__ import annotations
 
-import math
-import os
-import sys
 import time
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -18,26 +14,21 @@ import numpy as np
 from engines.arrays import U8
 from streamclf.client.stream_views import ServiceView, StreamView
 from streamclf.client.subscription import Subscription, subscribe
-from streamclf.errors import UsageError
 from streamclf.events.types import Action, Prediction, Received, Status
-from streamclf.render.film_writer import FilmWriter, fit
+from streamclf.render.film_writer import FilmWriter
+from streamclf.render.grid import tile_images
 from streamclf.render.overlay import OverlayState, draw
+from streamclf.render.preview_window import PreviewWindow
 from streamclf.runtime.signals import stop_on_signals
 from streamclf.runtime.stop_request import StopRequest
 from streamclf.subscribers.outlet_report import OutletReport
 from streamclf.units import duration_text
 
-__all__ = ["OverlayState", "PreviewWall", "draw", "run_watch"]
-
-MAX_WINDOWS = 16
 _REFRESH_S = 1 / 25
 _SETTLE_S = 1.0
 """Wait this long before a film begins: it keeps the size of its first image, which must show all streams."""
-_QUIT_KEYS = (27, ord("q"))
 _BLANK: U8 = np.full((360, 640, 3), 34, np.uint8)
-_BACKGROUND_GREY = 20
 _MAX_PIXELS = 4096 * 4096
-_MAX_GRID_WIDTH = 1920
 
 
 def run_watch(
@@ -47,36 +38,36 @@ def run_watch(
     record: Path | None = None,
     seconds: float | None = None,
 ) -> int:
-    """Show or record previews until q, Esc, SIGINT, the last window is closed, or for `seconds`; return the exit code.
+    """Show or record previews until q, Esc, SIGINT, the window is closed, or for `seconds`; return the exit code.
 
-    Raises `UsageError` if there is no display to open windows on.
+    Raises `UsageError` if there is no screen to open a window on.
     """
     stop = StopRequest(seconds)
-    windows = _Windows() if record is None else None
+    remedy = f"streamclf watch {endpoint} --record out.mp4 works without one, and streamclf web {endpoint} shows a page"
+    window = PreviewWindow(f"streamclf watch {endpoint}", remedy=remedy) if record is None else None
     with (
         stop_on_signals(stop.request),
         subscribe(endpoint, streams=streams) as events,
-        FilmWriter(record) if record else nullcontext(None) as film,
+        FilmWriter(record) if record else nullcontext(None) as writer,
     ):
         events.watch_previews(streams)
-        screen: _Screen = windows or _Film(film)  # type: ignore[arg-type]
+        film = _Film(writer) if writer else None
         wall = PreviewWall()
         began_s = time.monotonic()
         while not stop.is_set:
             _receive(events, wall, time.monotonic() + _REFRESH_S)
-            if not screen.show(wall.images(), time.monotonic() - began_s):
+            images = list(wall.images().values())
+            if film:
+                film.add(images, time.monotonic() - began_s)
+            if window and not window.show(images, f"waiting for pictures from {endpoint}"):
                 break
-        if windows:
-            windows.close()
+        if window:
+            window.close()
         shown_for = duration_text(time.monotonic() - began_s)
-        OutletReport("watch").notice(f"{film.frames} frames written to {record}" if film else f"shown for {shown_for}")
+        count = len(wall.images())
+        result = f"{writer.frames} frames written to {record}" if writer else f"shown for {shown_for}"
+        OutletReport("watch").notice(f"{count} {'stream' if count == 1 else 'streams'}, {result}")
     return 0
-
-
-class _Screen(Protocol):
-    def show(self, images: Mapping[str, U8], time_s: float) -> bool:
-        """Show one (H, W, 3) uint8 BGR image a stream; return False when the user wants to quit."""
-        ...
 
 
 @dataclass(slots=True)
@@ -155,87 +146,16 @@ def _receive(events: Subscription, wall: PreviewWall, end_s: float) -> None:
     wall.check_silence(time.monotonic())
 
 
-class _Windows:
-    """Show each stream in an OpenCV window of its own, at most 16."""
-
-    def __init__(self) -> None:
-        _require_display()
-        self._open: set[str] = set()
-        self._closed: set[str] = set()
-
-    def show(self, images: Mapping[str, U8], time_s: float) -> bool:
-        for stream in list(images)[:MAX_WINDOWS]:
-            if stream in self._open and cv2.getWindowProperty(stream, cv2.WND_PROP_VISIBLE) < 1:
-                self._open.discard(stream)
-                self._closed.add(stream)
-            if stream in self._closed:
-                continue
-            with _translated_errors():
-                if stream not in self._open:
-                    cv2.namedWindow(stream, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
-                    cv2.resizeWindow(stream, images[stream].shape[1], images[stream].shape[0])
-                    self._open.add(stream)
-                cv2.imshow(stream, images[stream])
-        with _translated_errors():
-            key = cv2.waitKey(1) & 0xFF
-        return key not in _QUIT_KEYS and not (self._closed and not self._open)
-
-    def close(self) -> None:
-        with _translated_errors():
-            cv2.destroyAllWindows()
-
-
 class _Film:
-    """Record all streams side by side."""
+    """Record all streams side by side, a second after the first image."""
 
     def __init__(self, writer: FilmWriter) -> None:
         self._writer = writer
         self._begin_s: float | None = None
 
-    def show(self, images: Mapping[str, U8], time_s: float) -> bool:
+    def add(self, images: Sequence[U8], time_s: float) -> None:
+        """Add the images at `time_s`."""
         if self._begin_s is None and images:
             self._begin_s = time_s + _SETTLE_S
         if self._begin_s is not None and time_s >= self._begin_s:
-            self._writer.write(tile_images(list(images.values())), time_s - self._begin_s)
-        return True
-
-
-def tile_images(images: list[U8]) -> U8:
-    """Arrange (H, W, 3) uint8 BGR images in a grid that is about square and at most 1920 pixels wide.
-
-    Each image is fitted into a cell of the first image's size. One image is returned as it is.
-    """
-    if len(images) == 1:
-        return images[0]
-    height, width = images[0].shape[:2]
-    columns = math.ceil(math.sqrt(len(images)))
-    rows = math.ceil(len(images) / columns)
-    scale = min(1.0, _MAX_GRID_WIDTH / (columns * width))
-    cell_h, cell_w = max(1, round(height * scale)), max(1, round(width * scale))
-    grid = np.full((rows * cell_h, columns * cell_w, 3), _BACKGROUND_GREY, np.uint8)
-    for index, image in enumerate(images):
-        y, x = index // columns * cell_h, index % columns * cell_w
-        grid[y : y + cell_h, x : x + cell_w] = fit(image, cell_h, cell_w)
-    return grid
-
-
-def _require_display() -> None:
-    """Raise `UsageError` if there is no display. Qt would end the whole process instead."""
-    if sys.platform != "linux" or os.environ.get("WAYLAND_DISPLAY"):
-        return
-    display = os.environ.get("DISPLAY", "")
-    number = display.removeprefix(":").partition(".")[0]
-    is_local = display.startswith(":") and number.isdigit()
-    if not display or (is_local and not Path(f"/tmp/.X11-unix/X{number}").exists()):  # noqa: S108 - X11's own place
-        raise UsageError(f"no display (DISPLAY={display!r}) to open a window on; --record out.mp4 works without one")
-
-
-@contextmanager
-def _translated_errors() -> Iterator[None]:
-    try:
-        yield
-    except cv2.error as error:
-        raise UsageError(
-            f"OpenCV cannot open a window ({error.code}: is opencv-python-headless installed?); "
-            "--record out.mp4 works without one"
-        ) from error
+            self._writer.write(tile_images(images), time_s - self._begin_s)

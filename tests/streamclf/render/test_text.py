@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streamclf.render.text import visual_order
+from streamclf.render.text import text_width, visual_order, wrap
 
 SHIN, LAMED, VAV, MEM = "\u05e9\u05dc\u05d5\u05dd"
 
@@ -24,3 +24,13 @@ SHIN, LAMED, VAV, MEM = "\u05e9\u05dc\u05d5\u05dd"
 )
 def test_scripts_from_right_to_left_are_drawn_in_their_order(text: str, drawn: str) -> None:
     assert visual_order(text) == drawn
+
+
+def test_a_text_is_wrapped_at_spaces_and_loses_no_word_unless_there_are_too_many_lines() -> None:
+    text = "rtsp://10.0.0.7/live: connection refused; check address and port, and that the server runs"
+    lines = wrap(text, 14, 300, 4)
+    assert len(lines) > 1
+    assert " ".join(lines) == text
+    assert all(text_width(line, 14, bold=False) <= 300 for line in lines)
+    assert wrap(text, 14, 300, 1)[0].endswith("...")
+    assert wrap("", 14, 300, 4) == []
