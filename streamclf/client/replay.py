@@ -86,9 +86,12 @@ class ReplayClient:
         endpoint: str,
         streams: Sequence[str],
         address: ServiceAddress | None = None,
+        types: Collection[str] = (),
     ) -> None:
+        """Request pages with events of `streams` and `types` only; without any, with all."""
         self.endpoint = endpoint
         self._address = address
+        self._types = sorted(types)
         self._context, self._streams = context, list(streams)
         self._socket: zmq.Socket[bytes] | None = None
         self._requested: Position | None = None
@@ -159,7 +162,8 @@ class ReplayClient:
 
     def _request_page(self, after: Position) -> None:
         self._requested = after
-        self._send({"request": "replay", "epoch": after.epoch or None, "after": after.offset, "streams": self._streams})
+        filters = {"streams": self._streams, "types": self._types}
+        self._send({"request": "replay", "epoch": after.epoch or None, "after": after.offset, **filters})
 
     def _send(self, request: dict[str, Any]) -> zmq.Socket[bytes]:
         if self._socket is None:
