@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Generator
 from fractions import Fraction
@@ -14,7 +15,8 @@ import av.error
 import numpy as np
 
 from engines.arrays import U8
-from streamclf.clips.names import UNFINISHED
+from streamclf.clips.film_info import FilmInfo, Pictures
+from streamclf.clips.names import DRAWN, STILL, UNFINISHED
 from streamclf.errors import ClipError, SourceError
 from streamclf.sources.decoded_frame import OrientationTracker, plausible_aspect
 from streamclf.sources.picture_limits import DECODER_OPTIONS, PictureLimit, probing_options
@@ -31,6 +33,35 @@ MAX_DECODED: Final = 1500
 """Frames that are decoded at most to get one: a minute at 25 frames per second between two key frames."""
 _QUALITIES: Final = (85, 70, 50, 30)
 _SMALLEST_SIDE: Final = 320
+
+log = logging.getLogger(__name__)
+
+
+def make_pictures(film: Path, info: FilmInfo) -> Pictures:
+    """Write the pictures of a complete film beside it: the frame of its most probable moment, plain and drawn.
+
+    Return their paths. Raises `ClipError` if there is no picture; if only drawing fails, there is no drawn one.
+    """
+    from streamclf.render.overlay import OverlayState
+
+    best = info.best
+    at_s = info.actions[0].started_s if best is None else best.at_s
+    bgr = frame_at(film, min(max(0.0, at_s - info.start_s), info.end_s - info.start_s))
+    probability = info.peak if best is None else best.probability
+    write_picture(film.with_name(f"{info.name.stem}{STILL}"), encode_picture(bgr))
+    running = [each.label for each in info.actions if each.started_s <= at_s and at_s <= (each.ended_s or at_s)]
+    state = OverlayState(
+        stream=info.name.stream,
+        top=((info.label, probability),),
+        history=[(each.label, each.probability) for each in info.points if each.at_s <= at_s],
+        actions=running,
+    )
+    try:
+        write_picture(film.with_name(f"{info.name.stem}{DRAWN}"), draw_picture(bgr, state))
+    except (ClipError, ValueError) as error:
+        log.warning("%s: no picture with label and probability: %s", info.name.film, error)
+        return Pictures(info.name.still, None)
+    return Pictures(info.name.still, info.name.drawn)
 
 
 def frame_at(film: Path, at_s: float) -> U8:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime, timezone
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,7 +13,10 @@ import pytest
 from support.clips import read_number, write_clip
 
 from streamclf.clips import stills
-from streamclf.clips.stills import draw_picture, encode_picture, frame_at, picture_size, write_picture
+from streamclf.clips.film_info import FilmAction, FilmInfo, Pictures, Point
+from streamclf.clips.folder import ClipFolder
+from streamclf.clips.names import clip_name
+from streamclf.clips.stills import draw_picture, encode_picture, frame_at, make_pictures, picture_size, write_picture
 from streamclf.errors import ClipError
 from streamclf.render.overlay import OverlayState
 
@@ -81,6 +85,51 @@ def test_any_label_can_be_drawn(label: str) -> None:
     assert drawn is not None
     assert drawn.shape == (360, 640, 3)
     assert np.abs(drawn.astype(int) - 90).max() > 100
+
+
+def film_info(film_label: str = "fight", *points: Point) -> FilmInfo:
+    began = datetime(2026, 11, 29, 12, 0, 0, tzinfo=timezone.utc)
+    name = clip_name("door", began, film_label)
+    action = FilmAction(label=film_label, started_s=100.5, start=7, peak=0.9)
+    return FilmInfo(
+        name=name, began=began, start_s=100.0, end_s=102.0, actions=(action,), epoch="9f" * 16, points=points
+    )
+
+
+def test_the_pictures_show_the_most_probable_moment(tmp_path: Path) -> None:
+    info = film_info("fight", Point(100.6, "fight", 0.8), Point(101.2, "fight", 0.9), Point(101.6, "fight", 0.7))
+    film = tmp_path / info.name.film
+    film.parent.mkdir(parents=True)
+    write_clip(film, frames=50, width=640, height=360)
+    assert make_pictures(film, info) == Pictures(info.name.still, info.name.drawn)
+    plain = cv2.imread(str(tmp_path / info.name.still))
+    drawn = cv2.imread(str(tmp_path / info.name.drawn))
+    assert plain is not None
+    assert drawn is not None
+    assert read_number(plain) == 30
+    assert np.abs(plain.astype(int) - drawn)[180:].mean() > 5
+    assert len(list(film.parent.iterdir())) == 3
+    clip = ClipFolder(tmp_path).find(info.name.film)
+    assert (clip.has_film, clip.has_still, clip.has_drawn) == (True, True, True)
+
+
+def test_without_a_known_moment_the_start_of_the_action_counts(tmp_path: Path) -> None:
+    film = write_clip(tmp_path / "film.mp4", frames=50)
+    info = film_info("fight", Point(300.0, "fight", 0.99), Point(101.0, "other", 0.99))
+    make_pictures(film, info)
+    plain = cv2.imread(str(tmp_path / f"{info.name.stem}.jpg"))
+    assert plain is not None
+    assert read_number(plain) == 12
+
+
+def test_a_film_without_a_drawing_keeps_its_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object) -> bytes:
+        raise ClipError("no room")
+
+    monkeypatch.setattr(stills, "draw_picture", fail)
+    film = write_clip(tmp_path / "film.mp4", frames=50)
+    info = film_info()
+    assert make_pictures(film, info) == Pictures(info.name.still, None)
 
 
 def test_a_picture_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
