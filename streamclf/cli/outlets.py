@@ -225,3 +225,41 @@ def metrics(
         streams=split_values(streams),
     )
     return run_outlet(endpoint, options, seconds=seconds)
+
+
+def web(
+    endpoint: OptionalEndpoint = "",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; other than loopback requires --token-file.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes any free port.")] = 8080,
+    token_file: Annotated[Path | None, typer.Option(help="File with the token for the login.")] = None,
+    clips: Annotated[
+        Path | None,
+        typer.Option(help="Folder with the service's clips; default: the page shows none.", show_default=False),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="Configuration that the page may change; default: it changes none.", show_default=False),
+    ] = None,
+    streams: Streams = None,
+    seconds: Seconds = None,
+) -> int:
+    """Serve a page with live pictures, events, health and settings of a service.
+
+    For browsers on this machine at http://127.0.0.1:8080. Runs until Ctrl-C.
+    """
+    from streamclf.config.outlet_options import WebConfig
+    from streamclf.config.outlets import outlet_options
+    from streamclf.subscribers.outlet_command import run_outlet
+
+    options = outlet_options(
+        WebConfig,
+        host=host,
+        port=port,
+        token_file=token_file,
+        clips=clips,
+        config=config,
+        streams=split_values(streams),
+    )
+    return run_outlet(endpoint, options, seconds=seconds)

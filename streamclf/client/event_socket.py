@@ -34,6 +34,11 @@ class EventSocket:
         self._topics.append(topic)
         self._socket.subscribe(topic)
 
+    def cancel(self, topic: bytes) -> None:
+        """Cancel the subscription to a topic."""
+        self._topics.remove(topic)
+        self._socket.unsubscribe(topic)
+
     def receive(self, timeout_s: float) -> list[bytes] | None:
         """Return the frames of the next message, or None if there is none within `timeout_s`.
 

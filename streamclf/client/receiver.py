@@ -60,6 +60,7 @@ class EventReceiver:
         self._last_message_at = time.monotonic()
         self._ready: deque[Received] = deque()
         self.previews: dict[str, bytes] = {}
+        self._watched: frozenset[str] = frozenset()
         self._tracker = GapTracker(self._streams, after) if replay else None
         self._replay_endpoint: str | None = None
         self._replay_client: ReplayClient | None = None
@@ -84,6 +85,14 @@ class EventReceiver:
         """See `Subscription.watch_previews`."""
         for topic in [b"preview/"] if streams is None else [topic_of("preview", stream) for stream in streams]:
             self._socket.subscribe(topic)
+
+    def watch_only(self, streams: frozenset[str]) -> None:
+        """See `Subscription.watch_only`."""
+        for stream in self._watched - streams:
+            self._socket.cancel(topic_of("preview", stream))
+        for stream in streams - self._watched:
+            self._socket.subscribe(topic_of("preview", stream))
+        self._watched = streams
 
     def receive(self, timeout_s: float) -> Received | None:
         """Return the next event, or None if there is none within `timeout_s`. Raises `BusError`."""

@@ -162,6 +162,10 @@ class Subscription:
         """Subscribe to previews, too. They cost the service work, so subscribe only while somebody watches."""
         self._receiver.watch_previews(streams)
 
+    def watch_only(self, streams: Collection[str]) -> None:
+        """Subscribe to the previews of these streams, and of no others, from now on."""
+        self._receiver.watch_only(frozenset(streams))
+
     def snapshot(self, timeout_s: float = 5.0) -> Snapshot:
         """Fetch the last event of each stream and type of this subscription.
 

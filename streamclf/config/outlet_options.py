@@ -225,3 +225,35 @@ class MetricsConfig(OutletConfig):
         if self.token is not None and self.token_file is not None:
             raise ValueError("give token or token_file, not both")
         return self
+
+
+class WebConfig(OutletConfig):
+    """Serve the page: live pictures, events, health and settings in a browser."""
+
+    KIND = "web"
+    PATHS = ("token_file", "clips", "config")
+
+    host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        max_length=255,
+        description="Address to listen on; other than loopback needs a token.",
+    )
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes any free port.")
+    token: OwnSecret | None = Field(
+        None, description="Token for the login, at least 16 characters, like `${PAGE_TOKEN}`."
+    )
+    token_file: Path | None = Field(None, description="Path of a file with this token, instead of `token`.")
+    clips: Path | None = Field(
+        None, description="Path of the folder with the clips. If not set, the folder of the service's own clips."
+    )
+    config: Path | None = Field(
+        None,
+        description="Path of the configuration that the page changes. If not set, the file of the service itself.",
+    )
+
+    @model_validator(mode="after")
+    def _check_one_token(self) -> WebConfig:
+        if self.token is not None and self.token_file is not None:
+            raise ValueError("give token or token_file, not both")
+        return self

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
-from streamclf.config.outlet_options import LogConfig, MetricsConfig, MqttConfig, OutletConfig, WebhookConfig
+from streamclf.config.outlet_options import LogConfig, MetricsConfig, MqttConfig, OutletConfig, WebConfig, WebhookConfig
 from streamclf.config.section import Section
 from streamclf.errors import UsageError
 
@@ -38,11 +38,12 @@ class OutletsConfig(Section):
     mqtt: OneOrSeveral[MqttConfig] | None = Field(None, description="MQTT brokers, and Home Assistant.")
     webhook: OneOrSeveral[WebhookConfig] | None = Field(None, description="Web addresses that events are posted to.")
     metrics: MetricsConfig | None = Field(None, description="Prometheus metrics and a health check.")
+    web: WebConfig | None = Field(None, description="The page, for browsers.")
 
     @model_validator(mode="before")
     @classmethod
     def _fill_empty(cls, values: Any) -> Any:
-        """Take `metrics:` without keys for an outlet with its defaults."""
+        """Take `metrics:` or `web:` without keys for an outlet with its defaults."""
         if isinstance(values, Mapping):
             return {key: {} if value is None else value for key, value in values.items()}
         return values
@@ -80,9 +81,16 @@ class OutletsConfig(Section):
         }
         return self.model_copy(update=changed)
 
+    def with_service_paths(self, *, config: Path, clips: Path | None) -> OutletsConfig:
+        """Return a copy whose page knows the service's configuration file and the folder of its clips."""
+        if self.web is None:
+            return self
+        known = {"config": self.web.config or config, "clips": self.web.clips or clips}
+        return self.model_copy(update={"web": self.web.model_copy(update=known)})
+
 
 OUTLETS: Final[dict[str, type[OutletConfig]]] = {
-    each.KIND: each for each in (LogConfig, MqttConfig, WebhookConfig, MetricsConfig)
+    each.KIND: each for each in (LogConfig, MqttConfig, WebhookConfig, MetricsConfig, WebConfig)
 }
 
 

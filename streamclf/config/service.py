@@ -252,7 +252,9 @@ def parse_config_text(text: str, path: Path, environ: Mapping[str, str]) -> Serv
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: holds {type(raw).__name__}, not keys and values; it needs at least streams:")
     substitution = Substitution(environ, variables_path(path).name)
-    return _validate(substitution.apply(raw), path.parent, str(path), document.lines, substitution.hide_values)
+    config = _validate(substitution.apply(raw), path.parent, str(path), document.lines, substitution.hide_values)
+    clips = config.clips.folder if config.clips else None
+    return config.model_copy(update={"outlets": config.outlets.with_service_paths(config=path.absolute(), clips=clips)})
 
 
 def parse_config(raw: Mapping[str, Any], *, base: Path, origin: str) -> ServiceConfig:

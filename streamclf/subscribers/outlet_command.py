@@ -6,7 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from streamclf.config.outlet_options import LogConfig, MetricsConfig, MqttConfig, OutletConfig, WebhookConfig
+from streamclf.config.outlet_options import (
+    LogConfig,
+    MetricsConfig,
+    MqttConfig,
+    OutletConfig,
+    WebConfig,
+    WebhookConfig,
+)
 from streamclf.events.positions import START
 from streamclf.net.curve_client import resolve_service_address
 from streamclf.runtime.signals import stop_on_signals
@@ -59,6 +66,8 @@ def deliver(config: OutletConfig, run: OutletRun) -> None:
             from streamclf.subscribers.webhook.command import deliver_to_webhook as serve
         case MetricsConfig():
             from streamclf.subscribers.metrics.command import serve_metrics as serve
+        case WebConfig():
+            from streamclf.subscribers.web.command import serve_page as serve
         case _:
             raise AssertionError(config.KIND)
     serve(config, run)

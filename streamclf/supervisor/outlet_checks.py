@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from streamclf.config.outlet_options import LogConfig, MetricsConfig, MqttConfig, OutletConfig, WebhookConfig
+from streamclf.config.outlet_options import LogConfig, MetricsConfig, MqttConfig, OutletConfig, WebConfig, WebhookConfig
 from streamclf.config.outlets import OutletsConfig
 from streamclf.errors import ConfigError, UsageError
 from streamclf.net.broker_address import parse_broker
@@ -50,7 +50,9 @@ def _check(config: OutletConfig, place: str) -> object:
             return str(parse_broker(config.broker, os.environ)), config.prefix
         case WebhookConfig() if config.secret_file is not None:
             _check_secret_file(config.secret_file, f"{place}.secret_file", is_token=False)
-        case MetricsConfig():
+        case MetricsConfig() | WebConfig():
+            if isinstance(config, WebConfig):
+                _check_web_libraries(place)
             if config.token_file is not None:
                 _check_secret_file(config.token_file, f"{place}.token_file", is_token=True)
             elif config.token is None and not is_loopback_host(config.host):
@@ -59,6 +61,12 @@ def _check(config: OutletConfig, place: str) -> object:
                     "on 127.0.0.1"
                 )
     return None
+
+
+def _check_web_libraries(place: str) -> None:
+    for module in ("nicegui", "ruamel"):
+        if importlib.util.find_spec(module) is None:
+            raise ConfigError(f"{place}: needs {module}; install it with: pip install 'streamclf[web]'")
 
 
 def _check_secret_file(path: Path, place: str, *, is_token: bool) -> None:

@@ -1,0 +1,53 @@
+"""`streamclf web`: serve the page of a service to browsers."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import os
+
+from streamclf.config.outlet_options import WebConfig
+from streamclf.errors import UsageError
+from streamclf.net.endpoints import is_loopback_host
+from streamclf.net.secret_files import read_token
+from streamclf.redact import register_secret
+from streamclf.subscribers.outlet_run import OutletRun
+
+
+def serve_page(config: WebConfig, run: OutletRun) -> None:
+    """Serve the page until the run ends.
+
+    Raises `UsageError` for a missing library, and for an address beyond loopback without a token; `BusError` for a port
+    in use.
+    """
+    for module in ("nicegui", "ruamel"):
+        if importlib.util.find_spec(module) is None:
+            raise UsageError(f"the page needs {module}; install it with: pip install '.[web]' in a clone")
+    token = config.token if config.token_file is None else read_token(config.token_file)
+    if token is None and not is_loopback_host(config.host):
+        raise UsageError(
+            f"host {config.host}: anybody in the network could use the page; give --token-file FILE, or stay on "
+            "127.0.0.1"
+        )
+    if token is not None:
+        register_secret(token)
+    os.environ["OTEL_SDK_DISABLED"] = "true"  # FastAPI would send telemetry where the environment asks for it
+    os.environ.pop("FASTAPI_OTEL_AUTO_CONFIGURE", None)
+    from streamclf.subscribers.web.server import address_text, bind, run_server
+
+    with bind(config.host, config.port) as listener:
+        from streamclf.subscribers.web.access import Access
+        from streamclf.subscribers.web.app import build_app
+        from streamclf.subscribers.web.context import PageContext
+        from streamclf.subscribers.web.service_view import LiveService
+        from streamclf.subscribers.web.wall import PictureWall
+
+        service = LiveService(run, config.streams)
+        context = PageContext(config, service, Access(token), PictureWall(service), run.report)
+        app = build_app(context)
+        gc.freeze()
+        with service:
+            run.report.notice(f"the page is on http://{address_text(listener)}")
+            run_server(app, listener, run.stop)
+        if service.failure is not None:
+            raise service.failure

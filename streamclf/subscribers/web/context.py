@@ -1,0 +1,33 @@
+"""Hold what the pages and the REST routes share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from streamclf.config.outlet_options import WebConfig
+from streamclf.subscribers.outlet_report import OutletReport
+from streamclf.subscribers.web.access import Access
+from streamclf.subscribers.web.service_view import LiveService
+from streamclf.subscribers.web.wall import PictureWall
+
+
+@dataclass(frozen=True, slots=True)
+class PageContext:
+    """The service that the page shows, its files, and who may see it."""
+
+    config: WebConfig
+    service: LiveService
+    access: Access
+    wall: PictureWall
+    report: OutletReport
+
+    @property
+    def clips(self) -> Path | None:
+        """Folder of the service's clips; None if the page shows none."""
+        return self.config.clips
+
+    @property
+    def config_file(self) -> Path | None:
+        """Configuration that the page may change; None if it changes none."""
+        return self.config.config

@@ -1,0 +1,17 @@
+"""Show the page Health."""
+
+from __future__ import annotations
+
+from nicegui import ui
+
+from streamclf.subscribers.web.context import PageContext
+from streamclf.subscribers.web.pages.layout import page_frame
+
+
+def add_health_page(context: PageContext) -> None:
+    """Add the page."""
+
+    @ui.page("/health")
+    def show_health() -> None:
+        with page_frame(context, "/health"):
+            ui.html("<h1>Health</h1>", sanitize=False)

@@ -1,0 +1,13 @@
+"""The REST routes under /api/. Each module has a function that makes its router, given the `PageContext`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from fastapi import APIRouter
+
+from streamclf.subscribers.web.context import PageContext
+from streamclf.subscribers.web.rest.streams import make_streams_router
+
+ROUTERS: Final[tuple[Callable[[PageContext], APIRouter], ...]] = (make_streams_router,)
