@@ -89,6 +89,8 @@ def _find_repeated_sources(config: ServiceConfig) -> Iterator[str]:
 def _probe_streams(config: ServiceConfig, *, connect: bool) -> Iterator[Probe]:
     for name, stream in config.streams.items():
         place = f"streams.{name}"
+        if not stream.enabled:
+            continue
         if stream.push is None and (stream.ends or connect):
             yield place, longest_s(stream), lambda source=stream.source: f"live ({read_picture(source)})"  # type: ignore[misc]
         elif stream.url is not None:

@@ -92,6 +92,12 @@ class StreamConfig(ClassifyConfig, SourceConfig):
         "stream's key.",
     )
 
+    enabled: bool = Field(
+        True,
+        description="`false` pauses the stream: it stays in the configuration, but nothing reads its source. Its state "
+        "is `offline`, with `paused: true`.",
+    )
+
     @field_validator("name")
     @classmethod
     def _check_name(cls, value: str | None) -> str | None:
@@ -171,8 +177,8 @@ class ServiceConfig(Section):
     engine: EngineConfig = Field(EngineConfig(), description="How the model runs.")
     defaults: StreamDefaults = Field(
         StreamDefaults(),
-        description="Keys of `streams`, for every stream that does not set them itself; all but name, camera, url, "
-        "images, push and fps.",
+        description="Keys of `streams`, for every stream that does not set them itself; all but name, enabled, camera, "
+        "url, images, push and fps.",
     )
     streams: dict[StreamName, StreamConfig] = Field(
         min_length=1, max_length=MAX_STREAMS, description=f"Streams by name, 1 to {MAX_STREAMS}."

@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.json_schema import SkipJsonSchema
 
 from streamclf.errors import EventError
+from streamclf.events.configuration_status import ConfigurationStatus
 from streamclf.events.outlet_status import MAX_OUTLETS, OutletStatus
 from streamclf.net.names import MAX_NAME_CHARS, STREAM_NAME_PATTERN
 from streamclf.units import NS
@@ -150,9 +151,10 @@ class Status(_JournalledEvent):
     """A stream's state, the reason for it, and counters since its process started.
 
     `codec` is the source's codec, once known. `note` describes what is wrong with a stream that works. `finished` means
-    that the stream is offline because its source has ended. `hop` is the hop of its latest predictions, for a stream
-    with an adaptive hop. `name` is the stream's name for people, if the configuration gives one. `actions` lists the
-    labels that the configuration reports as actions; it is None for a stream that is not configured any more.
+    that the stream is offline because its source has ended, `paused` that it is offline because the configuration
+    pauses it. `hop` is the hop of its latest predictions, for a stream with an adaptive hop. `name` is the stream's
+    name for people, if the configuration gives one. `actions` lists the labels that the configuration reports as
+    actions; it is None for a stream that is not configured any more.
     """
 
     __pydantic_config__ = _WIRE
@@ -162,6 +164,7 @@ class Status(_JournalledEvent):
     codec: Annotated[str, Field(max_length=64)] | None = None
     note: Reason | None = None
     finished: bool = False
+    paused: bool = False
     hop: Hop | None = None
     name: DisplayName | None = None
     actions: Annotated[tuple[Label, ...], Field(max_length=MAX_LISTED_ACTIONS)] | None = None
@@ -204,7 +207,8 @@ class Heartbeat:
 
     `streams` lists the configured streams. The journal also has events of streams that were removed. It is None for a
     hub that does not know the configuration.
-    `outlets` holds the state of each outlet that the service runs, by name.
+    `outlets` holds the state of each outlet that the service runs, by name. `configuration` reports how the service
+    received its configuration file when it last read it; None for a service without a file.
     """
 
     __pydantic_config__ = _WIRE
@@ -220,6 +224,7 @@ class Heartbeat:
     dropped: Annotated[dict[StreamName, Count], Field(max_length=MAX_LISTED_STREAMS)] = field(default_factory=dict)
     streams: Annotated[tuple[StreamName, ...], Field(max_length=MAX_LISTED_STREAMS)] | None = None
     outlets: Annotated[dict[OutletName, OutletStatus], Field(max_length=MAX_OUTLETS)] = field(default_factory=dict)
+    configuration: ConfigurationStatus | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,14 +273,15 @@ def to_json(event: Event) -> bytes:
     body = orjson.loads(orjson.dumps(event, option=orjson.OPT_UTC_Z))
     if body.get("durable") is True:
         del body["durable"]  # published only if it is false
-    if body.get("finished") is False:
-        del body["finished"]
+    for key in ("finished", "paused"):
+        if body.get(key) is False:
+            del body[key]
     for key in ("dropped", "gated") if body["type"] == "prediction" else ():
         if not body[key]:
             del body[key]
     if body["type"] == "heartbeat" and not body["outlets"]:
         del body["outlets"]
-    for key in ("engine", "hop", "name", "actions", "streams"):
+    for key in ("engine", "hop", "name", "actions", "streams", "configuration"):
         if body.get(key, "") is None:
             del body[key]
     return orjson.dumps(body)

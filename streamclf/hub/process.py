@@ -18,6 +18,7 @@ import orjson
 import zmq
 
 from streamclf.errors import EventError
+from streamclf.events.configuration_status import ConfigurationStatus
 from streamclf.events.drafts import Draft
 from streamclf.events.outlet_status import OutletStatus
 from streamclf.events.types import HEARTBEAT_TOPIC, MAX_LISTED_STREAMS, check_event, format_wall_time
@@ -84,6 +85,7 @@ class Hub:
         self._free_memory = FreeMemory()
         self._refused = self._published = 0
         self._outlets: dict[str, OutletStatus] = {}
+        self._configuration: ConfigurationStatus | None = None
 
     def __enter__(self) -> Hub:
         return self
@@ -127,6 +129,9 @@ class Hub:
     def _apply_change(self, change: HubChange) -> None:
         if change.outlets is not None:
             self._outlets = change.outlets
+        if change.configuration is not None:
+            self._configuration = change.configuration
+            self._send_heartbeat()  # a program that has changed the file waits for the result
         settings = change.settings
         if settings is None:
             return
@@ -265,6 +270,8 @@ class Hub:
         }  # fmt: skip
         if self._configured is not None:
             message["streams"] = list(self._configured)
+        if self._configuration is not None:
+            message["configuration"] = self._configuration
         self._publisher.send(HEARTBEAT_TOPIC, orjson.dumps(message, option=orjson.OPT_UTC_Z))
         self._heartbeat_at = time.monotonic() + _HEARTBEAT_S
 

@@ -36,7 +36,7 @@ class _Stream:
     """The condition of one stream. Times are monotonic seconds."""
 
     name: str
-    condition: Literal["starting", "live", "frozen", "away", "ended"] = "starting"
+    condition: Literal["starting", "live", "frozen", "away", "ended", "paused"] = "starting"
     since_s: float = 0.0
     """When the stream was last live, if it is away; else when its condition began."""
     seen_s: float = 0.0
@@ -81,6 +81,10 @@ class StreamLog:
         elif status.get("finished"):
             stream.condition = "ended"
             _write(logging.INFO, stream, f"ended: {reason}")
+        elif status.get("paused"):
+            if stream.condition != "paused":
+                stream.condition = "paused"
+                _write(logging.INFO, stream, reason)
         elif state == "offline" and reason == REMOVED:
             del self._streams[name]
             _write(logging.INFO, stream, reason)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from streamclf.config.classify import StreamSettings
 from streamclf.config.service import EngineConfig
 from streamclf.config.source import SourceConfig
+from streamclf.events.configuration_status import ConfigurationStatus
 from streamclf.events.outlet_status import OutletStatus
 
 
@@ -114,6 +115,8 @@ class HubChange(_Message):
     settings: HubSettings | None = None
     outlets: dict[str, OutletStatus] | None = None
     """The service's outlets by name, for the next heartbeats."""
+    configuration: ConfigurationStatus | None = None
+    """The result of the last reading of the configuration file, for the next heartbeats."""
 
 
 class HubJob(LinkedJob):

@@ -62,21 +62,26 @@ class ConfigFile:
     def __init__(self, path: Path, load: Callable[[Path], ServiceConfig] = load_config) -> None:
         self._path = path
         self._load = load
-        self._seen = self._read = _signature(path)
+        self._seen = self._read = file_signature(path)
 
     def changed(self) -> bool:
         """Return whether the file differs from the one read last, and has not changed since the previous call.
 
         An editor may be in the middle of writing it, and half of a list of streams is a valid list of streams.
         """
-        before, self._seen = self._seen, _signature(self._path)
+        before, self._seen = self._seen, file_signature(self._path)
         return self._seen is not None and self._seen == before and self._seen != self._read
 
     def read(self) -> CheckedConfig:
         """Read and check the file. Raises `ConfigError` or `BundleError`; `changed` then waits for another change."""
-        self._read = self._seen = _signature(self._path)
+        self._read = self._seen = file_signature(self._path)
         config = self._load(self._path)
         return CheckedConfig(config, preflight(config))
+
+    @property
+    def version(self) -> str:
+        """The version that was read last."""
+        return version_text(self._read)
 
 
 def check_reload(running: PublishConfig, new: PublishConfig) -> None:
@@ -89,10 +94,15 @@ def check_reload(running: PublishConfig, new: PublishConfig) -> None:
             )
 
 
-def _signature(path: Path) -> tuple[int, int, int] | None:
+def file_signature(path: Path) -> tuple[int, int, int] | None:
     """Return values that change with the contents of the file; None while it is absent, as during a replacement."""
     try:
         status = path.stat()
     except OSError:
         return None
     return status.st_mtime_ns, status.st_ino, status.st_size
+
+
+def version_text(signature: tuple[int, int, int] | None) -> str:
+    """Return the text that identifies a version of the file in heartbeats; it holds nothing of the content."""
+    return "absent" if signature is None else "-".join(f"{value:x}" for value in signature)

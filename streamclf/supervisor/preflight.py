@@ -32,7 +32,11 @@ def preflight(config: ServiceConfig) -> Bundle:
     bundle = find_bundle(config.model)
     pushed: dict[str, str] = {}
     for name, stream in config.streams.items():
-        _check_stream(f"streams.{name}", stream, bundle.spec)
+        if stream.hop > bundle.spec.chunks:
+            most = f"at most {bundle.spec.chunks} (chunks in a window of {bundle.spec.id})"
+            raise ConfigError(f"streams.{name}.hop={stream.hop}: {most}")
+        if stream.enabled:
+            _check_files(f"streams.{name}", stream)
         if stream.push is not None and pushed.setdefault(stream.push, name) != name:
             raise ConfigError(
                 f"streams.{name}.push={stream.push}: {pushed[stream.push]} has this address; give another name"
@@ -74,9 +78,8 @@ def _check_length(key: str, path: object) -> None:
         raise ConfigError(f"{key}: a path of more than {MAX_PATH_BYTES} bytes; shorten it")
 
 
-def _check_stream(key: str, stream: StreamConfig, spec: ModelSpec) -> None:
-    if stream.hop > spec.chunks:
-        raise ConfigError(f"{key}.hop={stream.hop}: at most {spec.chunks} (chunks in a window of {spec.id})")
+def _check_files(key: str, stream: StreamConfig) -> None:
+    """Check the files of a stream that is not paused: the file of a paused stream may be gone for now."""
     if stream.images is not None and not Path(stream.images).is_dir():
         raise ConfigError(f"{key}.images={stream.images}: no such folder; give the path of a folder of images")
     if stream.tls_ca is not None:

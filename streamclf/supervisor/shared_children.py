@@ -11,6 +11,7 @@ from typing import Any, Final
 import orjson
 
 from streamclf.config.service import ServiceConfig
+from streamclf.events.configuration_status import ConfigurationStatus
 from streamclf.events.outlet_status import OutletStatus
 from streamclf.events.types import MAX_LISTED_ACTIONS
 from streamclf.runtime.jobs import (
@@ -175,6 +176,11 @@ class SharedChildren:
     def publish_outlets(self, statuses: Mapping[str, OutletStatus]) -> bool:
         """Have the next heartbeats show the outlets; return False if the hub is not ready."""
         return self.is_ready(self.hub) and self._send_to_hub(HubChange(outlets=dict(statuses)))
+
+    def publish_configuration(self, status: ConfigurationStatus) -> None:
+        """Have the next heartbeats show the result of the last reading; a hub that is not ready gets it once it is."""
+        if self.is_ready(self.hub):
+            self._send_to_hub(HubChange(configuration=status))
 
     def _send_to_hub(self, change: HubChange) -> bool:
         if self.hub.send(change):

@@ -11,15 +11,18 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from engines.bundle import Bundle
 from engines.errors import EngineError
 from streamclf.config.service import ServiceConfig
 from streamclf.errors import ConfigError, StreamclfError
+from streamclf.events.configuration_status import MAX_REASON_CHARS, ConfigurationStatus
 from streamclf.events.drafts import Draft
 from streamclf.producer.link import EventProducer
+from streamclf.redact import redact
 from streamclf.runtime.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED, EXIT_OUT_OF_MEMORY
 from streamclf.runtime.liveness import LivenessTable, LivenessWatch
 from streamclf.supervisor.child import Child, ChildEvent, reap_orphans
@@ -42,6 +45,8 @@ STOPPED_S = 0.4
 """Time that a child may stay stopped by a signal (SIGSTOP)."""
 CHANGE_STOP_S = 1.5
 """Time for a child to end for a new configuration. It delays only its own restart."""
+PAUSED = "paused in the configuration (enabled: false)"
+"""The reason in the status of a paused stream."""
 STARTING_GRACE_S = 30.0
 """At each check until the service is ready, systemd is asked for this much more time."""
 
@@ -90,6 +95,8 @@ class Supervisor:
         self._has_finished = False
         """Whether all streams have ended by themselves."""
         self._producer: EventProducer | None = None
+        self._configuration: ConfigurationStatus | None = None
+        """The result of the last reading of `file`."""
 
     def request_stop(self) -> None:
         """Ask `run` to end everything; safe from signal handlers and other threads."""
@@ -145,12 +152,21 @@ class Supervisor:
         self._producer = EventProducer(link, "supervisor")
         for name, plan in self._plans().items():
             self._streams.add(name, plan)
+        for name in self._paused:
+            self._report_offline(name, PAUSED)
+        self._record_configuration(applied=True)
+
+    @property
+    def _paused(self) -> set[str]:
+        """The streams that the configuration pauses. They have no process and no ring."""
+        return {name for name, stream in self._current.config.streams.items() if not stream.enabled}
 
     def _plans(self) -> dict[str, StreamPlan]:
         config, geometry = self._current.config, Geometry.of(self._current.bundle.spec)
         return {
             name: StreamPlan(source=stream.source, geometry=geometry, settings=config.settings_of(name))
             for name, stream in config.streams.items()
+            if stream.enabled
         }
 
     # The loop handles timers and events, each within milliseconds. Slow work runs in other processes and threads.
@@ -235,7 +251,9 @@ class Supervisor:
             self._check_reload(request.config)
         except ConfigError as error:
             log.error("the new configuration is refused, the old one stays: %s", error)
+            self._record_configuration(applied=False, reason=str(error))
         else:
+            self._record_configuration(applied=True)
             self._apply(request.config)
         self._notifier.ready("serving")
         return self._exit_code_if_finished()
@@ -282,6 +300,8 @@ class Supervisor:
                 self._outlets_opened = True
                 self._outlets.open(self._shared.hub_ready, self._current.config.outlets.all)
             self._publish_outlets()  # a new hub does not know them
+            if self._configuration:
+                self._shared.publish_configuration(self._configuration)
         elif child is self._shared.classifier:
             self._previous = None
             self._streams.capacity = self._shared.capacity
@@ -354,13 +374,16 @@ class Supervisor:
 
     def _report_offline(self, stream: str, reason: str) -> None:
         """Publish that a stream is offline, in place of its capture process, which has ended."""
+        body: dict[str, Any] = {"state": "offline", "reason": reason[:500]}
+        if stream in self._paused:
+            body |= {"reason": PAUSED, "paused": True}
         if self._producer:
-            self._producer.post(Draft(type="status", stream=stream, body={"state": "offline", "reason": reason[:500]}))
+            self._producer.post(Draft(type="status", stream=stream, body=body))
 
     def _exit_code_if_finished(self) -> int | None:
         """Return the service's exit code if every stream has ended, else None."""
         codes = [stream.code for stream in self._streams.all]
-        if any(code is None for code in codes):
+        if any(code is None for code in codes) or self._paused:
             return None
         self._has_finished = True
         failed = codes.count(EXIT_FAILED)
@@ -406,6 +429,15 @@ class Supervisor:
         finally:
             self._events.put(request)
 
+    def _record_configuration(self, *, applied: bool, reason: str | None = None) -> None:
+        """Publish whether the version of the file that was read last is applied."""
+        if self._file is None:
+            return
+        now = datetime.now(timezone.utc)
+        reason = None if reason is None else redact(reason)[:MAX_REASON_CHARS]
+        self._configuration = ConfigurationStatus(version=self._file.version, applied=applied, reason=reason, time=now)
+        self._shared.publish_configuration(self._configuration)
+
     def _check_reload(self, new: CheckedConfig) -> None:
         """Raise `ConfigError` unless the running service can change to `new`."""
         check_reload(self._current.config.publish, new.config.publish)
@@ -423,6 +455,11 @@ class Supervisor:
             return
         self._shared.change_hub(new.config)
         self._change_classifier(old)
+        present = {stream.name for stream in self._streams.all}
+        for name in self._paused - present:  # a stream with a process is reported when that has ended
+            before = old.config.streams.get(name)
+            if before is None or before.enabled:
+                self._report_offline(name, PAUSED)
         for child in [*self._streams.apply(self._plans()), *self._outlets.apply(new.config.outlets.all)]:
             self._kill_later(child)
         log.info("new configuration applied: %s", differences)
@@ -455,6 +492,8 @@ class Supervisor:
 
     def _return_to_previous(self) -> None:
         assert self._previous is not None
-        log.error("the new configuration is refused: the classifier cannot start with it; back to the one before")
+        reason = "the classifier cannot start with it; back to the one before"
+        log.error("the new configuration is refused: %s", reason)
+        self._record_configuration(applied=False, reason=reason)
         previous, self._previous = self._previous, None
         self._apply(previous)

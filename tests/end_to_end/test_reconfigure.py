@@ -18,6 +18,8 @@ from support.service import DEADLINE_S, Service, wait_gone
 from support.watcher import Watcher
 
 from engines.bundle import SPEC_FILE
+from streamclf.client.subscription import subscribe
+from streamclf.events.types import Status
 
 APPLIED = r"new configuration applied: "
 
@@ -277,3 +279,76 @@ def test_a_refused_edit_shows_no_password_and_the_service_goes_on(setup: Setup) 
 
 def has_refused(service: Service, edits: int) -> bool:
     return sum("the new configuration is refused" in line for line in service.lines) >= edits
+
+
+def wait_configuration(watcher: Watcher, since: float, **fields: Any) -> dict[str, Any]:
+    """Wait for a heartbeat after `since` whose `configuration` has these values; return that."""
+    seen = watcher.wait(
+        "heartbeat",
+        None,
+        since=since,
+        within=DEADLINE_S,
+        where=lambda seen: all(seen.event.get("configuration", {}).get(key) == value for key, value in fields.items()),
+    )
+    configuration: dict[str, Any] = seen.event["configuration"]
+    return configuration
+
+
+def last_status(service: Service, stream: str) -> Status:
+    """Return the stream's last status from the journal; a watcher misses those of the first moments."""
+    with subscribe(service.endpoint) as events:
+        statuses = [each for each in events.snapshot(DEADLINE_S).events if isinstance(each, Status)]
+    return next(each for each in statuses if each.stream == stream)
+
+
+def test_a_stream_is_paused_and_continues_later(setup: Setup) -> None:
+    paused = {**setup.film, "enabled": False}
+    path = setup.write(streams={"stays": setup.film, "door": setup.film, "yard": {"url": "absent.mp4", **paused}})
+    with Service("run", str(path), cwd=setup.folder) as service, Watcher(service.endpoint) as watcher:
+        began = wait_prediction(watcher, "stays")
+        wait_prediction(watcher, "door")
+        first = wait_configuration(watcher, began, applied=True)
+        assert last_status(service, "yard").paused
+        edited = time.monotonic()
+        setup.write(streams={**setup.config["streams"], "door": paused})
+        gone = watcher.state("door", "offline", since=edited, within=DEADLINE_S, reason="paused in the configuration")
+        assert gone.event["paused"] is True
+        assert "actions" in gone.event  # it is still configured
+        heartbeat = watcher.wait("heartbeat", None, since=gone.at_s, within=DEADLINE_S)
+        assert set(heartbeat.event["streams"]) == {"stays", "door", "yard"}
+        second = wait_configuration(watcher, gone.at_s, applied=True)
+        assert second["version"] != first["version"]
+        assert len(service.children("streamclf.capture")) == 1
+        again = time.monotonic()
+        setup.write(streams={**setup.config["streams"], "door": setup.film})
+        watcher.state("door", "live", since=again, within=DEADLINE_S)
+        resumed = wait_prediction(watcher, "door", since=again)
+        wait_prediction(watcher, "stays", since=resumed + 1)
+        assert_unbroken(watcher, "stays", since=began, at_least=5)
+
+
+def test_a_service_whose_streams_are_all_paused_waits_for_one_to_continue(setup: Setup) -> None:
+    path = setup.write(streams={"door": {**setup.film, "enabled": False}})
+    with Service("run", str(path), cwd=setup.folder) as service, Watcher(service.endpoint) as watcher:
+        wait_until(lambda: last_status(service, "door").paused, "the status of the paused stream")
+        assert service.children("streamclf.capture") == []
+        edited = time.monotonic()
+        setup.write(streams={"door": setup.film})
+        wait_prediction(watcher, "door", since=edited)
+        assert service.process.poll() is None
+
+
+def test_heartbeats_report_a_refused_configuration_also_after_a_restart_of_the_hub(setup: Setup) -> None:
+    path = setup.write(streams={"one": setup.film})
+    with Service("run", str(path), cwd=setup.folder) as service, Watcher(service.endpoint) as watcher:
+        good = wait_configuration(watcher, wait_prediction(watcher, "one"), applied=True)
+        assert "reason" not in good or good["reason"] is None
+        edited = time.monotonic()
+        setup.write(actions={"wave": {}})
+        refused = wait_configuration(watcher, edited, applied=False)
+        assert "actions.wave: brightness@1 has no such label" in refused["reason"]
+        (hub,) = service.children("streamclf.hub")
+        killed = time.monotonic()
+        os.kill(hub, signal.SIGKILL)
+        wait_gone([hub])
+        assert wait_configuration(watcher, killed, applied=False)["version"] == refused["version"]

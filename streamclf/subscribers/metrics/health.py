@@ -44,7 +44,7 @@ class HealthCheck:
             if status.state == "live":
                 if now_s - stream.status_at_s > STATUS_OVERDUE_S:
                     yield f"stream {name}: no status for {now_s - stream.status_at_s:.0f} s"
-            elif now_s - stream.changed_at_s > self._stalled_after_s and not status.finished:
+            elif now_s - stream.changed_at_s > self._stalled_after_s and not (status.finished or status.paused):
                 reason = f" ({status.reason})" if status.reason else ""
                 yield f"stream {name}: {status.state}, not live for {now_s - stream.changed_at_s:.0f} s{reason}"
 

@@ -186,3 +186,13 @@ def test_a_stream_that_has_ended_is_not_reported_as_away(night: Night) -> None:
         "WARNING bad: lost: bad.mp4: not a video",
         "INFO old: removed from the configuration",
     ]
+
+
+def test_a_paused_stream_is_no_loss_and_is_logged_once(night: Night) -> None:
+    night.start("door")
+    night.status("door", "offline", "paused in the configuration (enabled: false)", paused=True)
+    night.sleep(7200)
+    assert night.lines() == ["INFO door: paused in the configuration (enabled: false)"]
+    night.status("door", "connecting")
+    night.status("door", "live")
+    assert night.lines() == ["INFO door: live (h264, 1920x1080)"]

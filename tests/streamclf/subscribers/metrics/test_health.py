@@ -16,9 +16,9 @@ EPOCH = "9f" * 16
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=timezone.utc)
 
 
-def status(state: Any, stream: str = "door", reason: str | None = None, finished: bool = False) -> Status:
+def status(state: Any, stream: str = "door", reason: str | None = None, **flags: bool) -> Status:
     event: dict[str, Any] = {"stream": stream, "epoch": EPOCH, "offset": 9, "previous": 8, "time": NOW}
-    return Status(**event, state=state, reason=reason, finished=finished)
+    return Status(**event, state=state, reason=reason, **flags)
 
 
 def heartbeat(epoch: str = EPOCH, not_durable: int = 0) -> Heartbeat:
@@ -90,9 +90,10 @@ def test_a_live_stream_without_status_is_named() -> None:
     assert reasons(HealthCheck(service, 60.0), 72.0 + STATUS_OVERDUE_S + 1) == expected
 
 
-def test_a_film_that_has_ended_is_no_fault_whatever_its_reason() -> None:
+def test_a_film_that_has_ended_and_a_paused_stream_are_no_fault_whatever_their_reason() -> None:
     service = ServiceView()
     service.apply(status("offline", "film", reason="end of the file", finished=True), 0.0)
+    service.apply(status("offline", "yard", reason="paused in the configuration", paused=True), 0.0)
     service.apply(status("offline", "broken", reason="end of the file"), 0.0)
     service.apply(heartbeat(), 61.0)
     expected = ["stream broken: offline, not live for 61 s (end of the file)"]
