@@ -5,8 +5,9 @@ The errors never quote the text, because a password may stand next to a mistake.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -74,13 +75,30 @@ class YamlDocument:
 
 def parse_yaml(text: str) -> YamlDocument:
     """Parse one document: text, numbers, true, false, null, lists and mappings. Raises `YamlTextError`."""
+    with _loading(text) as loader:
+        node = loader.get_single_node()
+        return (
+            YamlDocument(None, {}) if node is None else YamlDocument(loader.construct_document(node), _lines_of(node))
+        )
+
+
+def compose_yaml(text: str) -> Node | None:
+    """Return the root node of one document, with the place of each value in `text`. Raises `YamlTextError`.
+
+    An alias is the same node as its anchor. Keys that `<<` merges are not in the node's mapping.
+    """
+    with _loading(text) as loader:
+        node: Node | None = loader.get_single_node()
+        return node
+
+
+@contextlib.contextmanager
+def _loading(text: str) -> Iterator[_Loader]:
+    """Yield a loader of `text`, and raise its errors as `YamlTextError`."""
     loader: _Loader | None = None
     try:
         loader = _Loader(text)
-        node = loader.get_single_node()
-        if node is None:
-            return YamlDocument(None, {})
-        return YamlDocument(loader.construct_document(node), _lines_of(node))
+        yield loader
     except yaml.MarkedYAMLError as error:
         raise YamlTextError(_explain(error)) from None
     except yaml.reader.ReaderError as error:
