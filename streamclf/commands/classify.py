@@ -35,7 +35,7 @@ MAX_BATCH = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassifyOutputs:
-    """What to make of the predictions: a table or `as_json` on stdout always, and the files that are not None.
+    """The outputs of a run: a table or, `as_json`, JSON on stdout, and the files that are not None.
 
     `film`: the film with predictions drawn on it. `csv`: a table of events. `labels`: the films' true labels.
     """
@@ -126,7 +126,10 @@ class _Run:
         if self._outputs.film is not None:
             self._progress.begin_pass("drawing")
             labels = self._engine.spec.labels
-            write_annotated(path, self._outputs.film, result, labels, on_frame=self._progress.watch)
+            note = write_annotated(path, self._outputs.film, result, labels, on_frame=self._progress.watch)
+            if note is not None:
+                with self._progress.paused():
+                    _complain(f"warning: {note}")
         if self._table is not None:
             truth = None if self._truth is None else self._truth.find(path)
             peaks = [(event, _middle(result, event)) for event in events]

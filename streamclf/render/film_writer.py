@@ -13,22 +13,31 @@ import av.error
 import cv2
 import numpy as np
 from av.filter import Graph
+from av.packet import Packet
 
 from engines.arrays import U8
 from streamclf.errors import SourceError, UsageError
+from streamclf.render.sound_track import SoundTrack
 
-_TIME_BASE = Fraction(1, 1000)
+_TICKS_PER_S = {".mkv": 1000}
+"""Matroska stores milliseconds. In the other formats, frames of all usual rates have exact times."""
+_FINE_TICKS_PER_S = 120_000
 MAX_GIF_FRAMES = 1200
 """Two minutes at 10 frames per second. All frames stay in memory until the palette has been chosen."""
+
+
+class SoundError(SourceError):
+    """The sound of a film cannot be written as it was tried; the film without sound may be possible."""
 
 
 class FilmWriter:
     """Write the film `path` (.mp4, .mkv or .mov) in the size of the first frame; later frames are fitted into it.
 
-    Raises `UsageError` for another suffix, and `SourceError` for a file that cannot be written.
+    `fps` is the nominal rate; each frame keeps its own time. `sound` is the source's sound track, a PyAV stream, or
+    None. Raises `UsageError` for another suffix, and `SourceError` for a file that cannot be written.
     """
 
-    def __init__(self, path: Path, *, fps: float = 25.0) -> None:
+    def __init__(self, path: Path, *, fps: float = 25.0, sound: Any = None, may_copy_sound: bool = True) -> None:
         if path.suffix not in (".mp4", ".mkv", ".mov"):
             raise UsageError(f"{path}: ends in {path.suffix or 'no suffix'}; give a name that ends in .mp4")
         self._path, self._fps = path, fps
@@ -38,9 +47,13 @@ class FilmWriter:
         except (OSError, av.error.FFmpegError) as error:
             raise SourceError(f"{path}: cannot be written ({error.strerror}); give a writable path") from error
         self._stream: Any = None
-        self._last_ms = -1
+        self._ticks_per_s = _TICKS_PER_S.get(path.suffix, _FINE_TICKS_PER_S)
+        self._last_ticks = -1
+        self._sound, self._may_copy_sound = sound, may_copy_sound
         self.frames = 0
         """Frames written."""
+        self.sound_track: SoundTrack | None = None
+        """The track that `add_sound` writes, after the first frame; None for a film without sound."""
 
     def __enter__(self) -> FilmWriter:
         return self
@@ -53,23 +66,37 @@ class FilmWriter:
 
         A frame that is not later than the last one is left out. Raises `SourceError`.
         """
-        time_ms = round(1000 * time_s)
-        if time_ms <= self._last_ms:
+        ticks = round(self._ticks_per_s * time_s)
+        if ticks <= self._last_ticks:
             return
-        self._last_ms = time_ms
+        self._last_ticks = ticks
         if self._stream is None:
             self._add_stream(frame.shape[0], frame.shape[1])
         size = (self._stream.width, self._stream.height)
         video_frame = av.VideoFrame.from_ndarray(fit(frame, size[1], size[0]), format="bgr24")
-        video_frame.pts, video_frame.time_base = time_ms, _TIME_BASE
+        video_frame.pts, video_frame.time_base = ticks, Fraction(1, self._ticks_per_s)
         self._encode(video_frame)
         self.frames += 1
+
+    def add_sound(self, packet: Packet[Any], media_ns: int) -> None:
+        """Add a packet of the source's sound, which begins at `media_ns`. Raises `SourceError`."""
+        if self.sound_track is None:
+            return
+        try:
+            self.sound_track.add(packet, media_ns)
+        except (OSError, av.error.FFmpegError) as error:
+            raise self._unwritable(error) from error
 
     def close(self) -> None:
         """Finish the file. Remove it if no frame was written."""
         if self._stream is not None:
             self._encode(None)
-        self._container.close()
+        try:
+            if self.sound_track is not None:
+                self.sound_track.close()
+            self._container.close()
+        except (OSError, av.error.FFmpegError) as error:
+            raise self._unwritable(error) from error
         if self._stream is None:
             self._path.unlink(missing_ok=True)
 
@@ -78,15 +105,25 @@ class FilmWriter:
         stream.width, stream.height = width + width % 2, height + height % 2  # 4:2:0 needs even sides
         stream.pix_fmt = "yuv420p"
         stream.options = {"preset": "veryfast", "crf": "22"}
-        stream.codec_context.time_base = _TIME_BASE
+        stream.codec_context.time_base = Fraction(1, self._ticks_per_s)
         self._stream = stream
+        if self._sound is not None:
+            try:
+                self.sound_track = SoundTrack(self._container, self._sound, may_copy=self._may_copy_sound)
+                self._container.start_encoding()
+            except (OSError, ValueError, av.error.FFmpegError) as error:
+                self._stream = self.sound_track = None  # so that `close` writes nothing
+                raise SoundError(f"{self._path}: its sound cannot be written ({error})") from error
 
     def _encode(self, video_frame: av.VideoFrame | None) -> None:
         try:
             for packet in self._stream.encode(video_frame):
                 self._container.mux(packet)
         except (OSError, av.error.FFmpegError) as error:
-            raise SourceError(f"{self._path}: {error.strerror}; is its disk full?") from error
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError | av.error.FFmpegError) -> SourceError:
+        return SourceError(f"{self._path}: {error.strerror}; is its disk full?")
 
 
 def fit(image: U8, height: int, width: int) -> U8:

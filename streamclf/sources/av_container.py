@@ -15,7 +15,7 @@ from av.packet import Packet
 
 from streamclf.errors import SourceError, SourceRefusedError
 from streamclf.redact import redact
-from streamclf.sources.av_opening import choose_stream, declared_ns, film_clock, prepare_stream, to_ns
+from streamclf.sources.av_opening import GUESSED_TIMES, choose_stream, declared_ns, film_clock, prepare_stream, to_ns
 from streamclf.sources.corruption import DamageTracker
 from streamclf.sources.decoded_frame import DecodedFrame, OrientationTracker, plausible_aspect
 from streamclf.sources.failure_messages import (
@@ -172,6 +172,16 @@ class AvContainer:
     def end_ns(self) -> int:
         """Media time at which the last frame of a film ends."""
         return 0 if self._clock is None else self._clock.end_ns
+
+    @property
+    def time_offset_ns(self) -> int | None:
+        """Media time less time stamp, of a film's last frame; None before the first one.
+
+        Where FFmpeg guesses the frames' time stamps, all streams begin at 0.
+        """
+        if self._clock is None:
+            return None
+        return 0 if self.format_name in GUESSED_TIMES and not self._clock.joined else self._clock.offset_ns
 
     def shortfall_s(self, declared_by_file_ns: int | None, *, is_cut_off: bool) -> tuple[float, float] | None:
         """Return (declared, read) duration of a film that ended earlier than it declares, in seconds; else None.

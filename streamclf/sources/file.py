@@ -77,6 +77,11 @@ class FileSource(Source):
         """See `Source`."""
         return self._part.start + self._container.last_byte
 
+    @property
+    def time_offset_ns(self) -> int | None:  # type: ignore[override]
+        """See `Source`. A file that joins films has no single offset."""
+        return self._container.time_offset_ns if len(self._parts) == 1 else None
+
     def set_frame_selector(self, selector: FrameSelector) -> None:
         """See `Source`."""
         self._selector = selector

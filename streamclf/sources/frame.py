@@ -109,6 +109,8 @@ class Source(ABC):
     """A fault of a film that shows at its end, in one line: it is shorter than it declares."""
     read_bytes: int = 0
     """Where in its file a film is read; 0 where that is not known."""
+    time_offset_ns: int | None = None
+    """Media time less time stamp, of the frame returned last; None where its file has no time stamps that say so."""
     stale: int = 0
     """Number of frames so far that the source dropped because a stall had made them old."""
 

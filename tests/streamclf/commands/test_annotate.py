@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from support.clips import write_clip
+from support.clips import read_number, write_clip
+from support.sound import flash_and_beep_s, write_film_with_sound
 
 from streamclf.classifier.offline import FileResult, WindowResult
 from streamclf.commands.annotate import write_annotated
@@ -57,3 +59,81 @@ def test_the_prediction_of_a_short_clip_is_drawn_on_all_of_it(tmp_path: Path) ->
         with av.open(str(tmp_path / f"{name}.mp4")) as container:
             images.append(next(container.decode(video=0)).to_ndarray(format="rgb24"))
     assert np.abs(images[0].astype(int) - images[1]).max() > 50
+
+
+def streams_of(path: Path) -> dict[str, tuple[str, int, float]]:
+    """Return (codec, packets, end of the last one in seconds) of each kind of stream."""
+    found = {}
+    for kind in ("video", "audio"):
+        with av.open(str(path)) as container:
+            stream = container.streams.get(**{kind: 0})[0]
+            packets = [packet for packet in container.demux(stream) if packet.size]
+            ends = [float((packet.pts + (packet.duration or 0)) * packet.time_base) for packet in packets]
+            found[kind] = (stream.codec_context.name, len(packets), max(ends))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "written"),
+    [
+        ("film.mp4", "aac", "aac"),
+        ("film.ts", "aac", "aac"),
+        ("film.mkv", "pcm_s16le", "aac"),
+        ("film.avi", "mp3", "mp3"),
+    ],
+)
+def test_the_sound_is_in_the_annotated_film_at_its_time(name: str, codec: str, written: str, tmp_path: Path) -> None:
+    film = write_film_with_sound(tmp_path / name, codec=codec)
+    output = tmp_path / "out.mp4"
+    assert write_annotated(film, output, result(3), LABELS) is None
+    given, made = streams_of(film), streams_of(output)
+    assert made["video"][1] == given["video"][1] == 75
+    assert made["audio"][0].startswith(written)
+    if codec == written:
+        assert made["audio"][1] == given["audio"][1], "every packet is copied"
+    assert abs(made["audio"][2] - 3) < 0.1
+    flash_s, beep_s = flash_and_beep_s(output)
+    assert abs(flash_s - 1.0) < 0.001
+    assert abs(beep_s - flash_s) < 0.03, "MP3 in AVI has no place for its encoder's delay of 23 ms"
+
+
+def test_sound_that_begins_later_than_the_frames_stays_in_its_place(tmp_path: Path) -> None:
+    film = write_film_with_sound(tmp_path / "film.mkv", codec="pcm_s16le", sound_from_s=0.8)
+    write_annotated(film, tmp_path / "out.mp4", result(3), LABELS)
+    flash_s, beep_s = flash_and_beep_s(tmp_path / "out.mp4")
+    assert abs(beep_s - flash_s) < 0.03
+
+
+def test_the_sound_of_joined_recordings_ends_with_a_warning(tmp_path: Path) -> None:
+    part = write_film_with_sound(tmp_path / "part.ts", codec="aac").read_bytes()
+    (tmp_path / "film.ts").write_bytes(2 * part)
+    note = write_annotated(tmp_path / "film.ts", tmp_path / "out.mp4", result(6), LABELS)
+    assert note is not None
+    assert "its time stamps do not continue" in note
+    made = streams_of(tmp_path / "out.mp4")
+    assert made["video"][1] == 150
+    assert 2 < made["audio"][2] < 3.5
+
+
+def test_frames_keep_their_times_at_a_variable_rate(tmp_path: Path) -> None:
+    times = [0, 33, 71, 100, 340, 341, 400, 733, 800]
+    film = write_clip(tmp_path / "film.mkv", times_ms=times)
+    write_annotated(film, tmp_path / "out.mp4", result(0.8), LABELS)
+    assert times_of(tmp_path / "out.mp4") == times
+
+
+def test_the_times_of_29_97_frames_per_second_are_exact(tmp_path: Path) -> None:
+    film = write_film_with_sound(tmp_path / "film.mp4", codec="aac", fps=Fraction(30_000, 1001), seconds=1.001)
+    write_annotated(film, tmp_path / "out.mp4", result(1), LABELS)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        times = [(frame.pts or 0) * (frame.time_base or 0) for frame in container.decode(video=0)]
+        assert times == [Fraction(1001 * i, 30_000) for i in range(30)]
+
+
+def test_a_rotated_film_is_upright(tmp_path: Path) -> None:
+    film = write_clip(tmp_path / "film.mp4", frames=10, rotation=90)
+    write_annotated(film, tmp_path / "out.mp4", result(0), LABELS)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        frame = next(container.decode(video=0))
+    assert (frame.height, frame.width) == (640, 360)  # 320 x 180, enlarged so that text can be read
+    assert read_number(np.rot90(frame.to_ndarray(format="rgb24"), k=-1)) == 0
