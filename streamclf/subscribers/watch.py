@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 from engines.arrays import U8
 from streamclf.client.stream_views import ServiceView, StreamView
 from streamclf.client.subscription import Subscription, subscribe
+from streamclf.errors import BusError
 from streamclf.events.types import Action, Prediction, Received, Status
 from streamclf.render.film_writer import FilmWriter
 from streamclf.render.grid import tile_images
@@ -27,6 +28,7 @@ from streamclf.units import duration_text
 _REFRESH_S = 1 / 25
 _SETTLE_S = 1.0
 """Wait this long before a film begins: it keeps the size of its first image, which must show all streams."""
+_SNAPSHOT_S = 2.0
 _BLANK: U8 = np.full((360, 640, 3), 34, np.uint8)
 _MAX_PIXELS = 4096 * 4096
 
@@ -51,8 +53,9 @@ def run_watch(
         FilmWriter(record) if record else nullcontext(None) as writer,
     ):
         events.watch_previews(streams)
-        film = _Film(writer) if writer else None
         wall = PreviewWall()
+        _apply_snapshot(events, wall)
+        film = _Film(writer) if writer else None
         began_s = time.monotonic()
         while not stop.is_set:
             _receive(events, wall, time.monotonic() + _REFRESH_S)
@@ -63,10 +66,10 @@ def run_watch(
                 break
         if window:
             window.close()
-        shown_for = duration_text(time.monotonic() - began_s)
         count = len(wall.images())
-        result = f"{writer.frames} frames written to {record}" if writer else f"shown for {shown_for}"
-        OutletReport("watch").notice(f"{count} {'stream' if count == 1 else 'streams'}, {result}")
+        streams_text = f"{count} {'stream' if count == 1 else 'streams'}"
+        shown = f"{streams_text} shown for {duration_text(time.monotonic() - began_s)}"
+        OutletReport("watch").notice(f"{writer.frames} frames written to {record}" if writer else shown)
     return 0
 
 
@@ -133,6 +136,13 @@ class PreviewWall:
             latency_ms=view.latency_ms,
             actions=tuple(view.active),
         )
+
+
+def _apply_snapshot(events: Subscription, wall: PreviewWall) -> None:
+    """Begin with the present state of the service, if it answers: a stream sends its next status after some seconds."""
+    with suppress(BusError):
+        for event in events.snapshot(_SNAPSHOT_S).events:
+            wall.apply(event, time.monotonic())
 
 
 def _receive(events: Subscription, wall: PreviewWall, end_s: float) -> None:
