@@ -11,6 +11,7 @@ from onnx import TensorProto, numpy_helper
 
 from engines.errors import CompileError
 from engines.graphs.operators import OPSETS, supported_operators
+from engines.graphs.shapes import is_partial_shape
 from engines.graphs.surgery import Model, Node, opset_of, parse_model, tensor_shapes, tensor_types
 
 WIDE: Final = (TensorProto.INT64, TensorProto.DOUBLE)
@@ -40,7 +41,14 @@ def check_graph(data: bytes, *, name: str, profile: str) -> list[Finding]:
 
 def lint(model: Model, profile: str) -> list[Finding]:
     """List everything in `model` that TensorRT of `profile` is known to refuse or to run slowly."""
-    return [*_operators(model, profile), *_inputs(model), *_quantisation(model), *_attentions(model, profile)]
+    return [
+        *_operators(model, profile),
+        *_shapes(model, profile),
+        *_inputs(model),
+        *_bytes(model),
+        *_quantisation(model),
+        *_attentions(model, profile),
+    ]
 
 
 def _operators(model: Model, profile: str) -> Iterator[Finding]:
@@ -62,6 +70,15 @@ def _operators(model: Model, profile: str) -> Iterator[Finding]:
             yield Finding(level="note", text=f"{kind} ({count} of them): shapes that depend on data prevent fusion")
 
 
+def _shapes(model: Model, profile: str) -> Iterator[Finding]:
+    count = sum(is_partial_shape(node) for node in model.graph.node)
+    if count and profile in ("trt85", "trt86"):
+        yield Finding(
+            level="error",
+            text=f"Shape with start or end ({count} of them): only TensorRT 10 and later read these attributes",
+        )
+
+
 def _inputs(model: Model) -> Iterator[Finding]:
     constants = {tensor.name for tensor in model.graph.initializer}
     for value in model.graph.input:
@@ -73,6 +90,14 @@ def _inputs(model: Model) -> Iterator[Finding]:
             yield Finding(level="error", text=f"input {value.name} has a 64-bit type")
         if not sizes or not isinstance(sizes[0], str) or any(isinstance(size, str) for size in sizes[1:]):
             yield Finding(level="error", text=f"input {value.name} is {sizes}: the first axis alone must be dynamic")
+
+
+def _bytes(model: Model) -> Iterator[Finding]:
+    """Find nodes that read bytes: TensorRT documents only Cast for uint8 tensors."""
+    names = {value.name for value in model.graph.input if value.type.tensor_type.elem_type == TensorProto.UINT8}
+    kinds = Counter(node.op_type for node in model.graph.node if node.op_type != "Cast" and names & {*node.input})
+    for kind, count in kinds.items():
+        yield Finding(level="error", text=f"{kind} of a uint8 input ({count} of them): only Cast reads uint8")
 
 
 def _quantisation(model: Model) -> Iterator[Finding]:

@@ -20,16 +20,20 @@ FP32_OPERATORS: Final = frozenset(
         # Statistics: sums of many squares overflow FP16, and their rounding affects all later layers.
         *("LayerNormalization", "InstanceNormalization", "GroupNormalization", "BatchNormalization"),
         *("ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2", "ReduceLogSumExp", "CumSum"),
-        # Their scales are FP32 by definition, or the compiler reads them.
-        *("QuantizeLinear", "DequantizeLinear", "Resize", "Range"),
+        *("Resize", "Range"),  # the compiler reads their scales
     }
 )
+QUANTISATION: Final = frozenset({"QuantizeLinear", "DequantizeLinear"})
+QUANTISATION_OPSET: Final = 19
+"""The first opset in which the scales of both operators may have a lower type."""
+SMALLEST_SCALE: Final = 2.0**-14
+"""The smallest normal number in FP16. A smaller scale would lose digits, so its node stays in FP32."""
 
 
 def lowerable_nodes(model: Model, precision: str) -> list[str]:
     """List the names of the nodes that `lower` lowers, in the graph's order."""
-    types, opset = tensor_types(model), opset_of(model)
-    return [node.name for node in model.graph.node if _can_be_low(node, types, opset, precision)]
+    candidates = _Candidates(model, precision)
+    return [node.name for node in model.graph.node if candidates.can_be_low(node)]
 
 
 def lower(model: Model, precision: str, *, keep_fp32: Collection[str] = ()) -> None:
@@ -44,10 +48,10 @@ class _Lowering:
     """Lower one graph, and cast tensors between lowered nodes and nodes in FP32."""
 
     def __init__(self, model: Model, precision: str, keep_fp32: Collection[str]) -> None:
-        self._graph, self._target, self._precision = model.graph, TYPES[precision], precision
-        self._types, self._opset = tensor_types(model), opset_of(model)
+        self._graph, self._target = model.graph, TYPES[precision]
+        self._candidates = _Candidates(model, precision)
+        self._types, self._constants = self._candidates.types, self._candidates.constants
         self._keep = set(keep_fp32)
-        self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
         self._nodes: list[Node] = []
         self._low: set[str] = set()
         """The tensors that have the lower type now, under the same name."""
@@ -56,7 +60,7 @@ class _Lowering:
     def run(self) -> None:
         outputs = {value.name for value in self._graph.output}
         for node in list(self._graph.node):
-            low = node.name not in self._keep and _can_be_low(node, self._types, self._opset, self._precision)
+            low = node.name not in self._keep and self._candidates.can_be_low(node)
             for index, name in enumerate(node.input):
                 if name and self._types.get(name) == TensorProto.FLOAT:
                     node.input[index] = self._in_type(name, self._target if low else TensorProto.FLOAT)
@@ -160,18 +164,39 @@ def _clip_constant(array: Any, wanted: int) -> Any:
     return np.where(np.isinf(array), array, np.clip(array, -LARGEST["fp16"], LARGEST["fp16"]))
 
 
-def _can_be_low(node: Node, types: dict[str, int], opset: int, precision: str) -> bool:
-    """Tell whether a node can compute in `precision`.
+class _Candidates:
+    """Find the nodes of one graph that can compute in the lower type."""
 
-    Statistics cannot, nor can casts of bytes: their float result is cast to the lower type by the next node.
-    """
-    if node.op_type in FP32_OPERATORS or not any(types.get(name) == TensorProto.FLOAT for name in node.output):
-        return False
-    if node.op_type == "Cast" and types.get(node.input[0]) != TensorProto.FLOAT:
-        return False
-    return _accepts_type(
-        node.op_type, node.domain, opset, "tensor(float16)" if precision == "fp16" else "tensor(bfloat16)"
-    )
+    def __init__(self, model: Model, precision: str) -> None:
+        self.types, self.constants = tensor_types(model), {each.name: each for each in model.graph.initializer}
+        self._opset, self._precision = opset_of(model), precision
+
+    def can_be_low(self, node: Node) -> bool:
+        """Tell whether a node can compute in the lower type.
+
+        Statistics cannot, nor can casts of bytes: their float result is cast to the lower type by the next node.
+        """
+        if node.op_type in QUANTISATION:
+            return self._has_low_scale(node)
+        if node.op_type in FP32_OPERATORS or not any(self._is_float(name) for name in node.output):
+            return False
+        if node.op_type == "Cast" and not self._is_float(node.input[0]):
+            return False
+        return self._accepts_type(node)
+
+    def _is_float(self, name: str) -> bool:
+        return self.types.get(name) == TensorProto.FLOAT
+
+    def _accepts_type(self, node: Node) -> bool:
+        kind = "tensor(float16)" if self._precision == "fp16" else "tensor(bfloat16)"
+        return _accepts_type(node.op_type, node.domain, self._opset, kind)
+
+    def _has_low_scale(self, node: Node) -> bool:
+        """Tell whether a QuantizeLinear or DequantizeLinear keeps its digits with a scale of the lower type."""
+        scale = self.constants.get(node.input[1])
+        if self._opset < QUANTISATION_OPSET or scale is None or not self._accepts_type(node):
+            return False
+        return self._precision != "fp16" or bool((numpy_helper.to_array(scale) >= SMALLEST_SCALE).all())
 
 
 @functools.cache

@@ -6,6 +6,9 @@
 | trt86 | 8.6 | as exported (opset 17); the builder lowers the precision |
 | trt10 | 10 | typed by this module: FP16 or BF16 with statistics in FP32; the builder keeps the types |
 | trt11 | 11 | as for 10; this builder always keeps the types |
+
+Every profile gets plain shapes (`engines.graphs.shapes`). A graph in INT8 for 10 and 11 computes in FP16 where it is not
+quantised.
 """
 
 from __future__ import annotations
@@ -24,6 +27,10 @@ log = logging.getLogger("engine")
 
 Profile: TypeAlias = Literal["trt85", "trt86", "trt10", "trt11"]
 TYPED: Final = ("trt10", "trt11")
+TYPED_AS: Final = {"fp16": "fp16", "bf16": "bf16", "int8": "fp16"}
+"""The type that a typed graph has where it is neither quantised nor kept in FP32, by precision."""
+LOW_OPSETS: Final = {"fp16": 0, "bf16": 22, "int8": 19}
+"""The first opset with every operator in the low type: quantisation with FP16 scales has 19, convolution in BF16 22."""
 OLD_IR_VERSION: Final = 8
 """The IR version of ONNX 1.10 to 1.12, with which TensorRT 8.5 and 8.6 were built."""
 
@@ -61,30 +68,37 @@ def prepare_for_tensorrt(
 def prepare_graph(
     onnx: bytes, *, name: str, profile: Profile, precision: str, keep_fp32: tuple[str, ...] = ()
 ) -> PreparedGraph:
-    """Change, check and lint the graph for `profile`. Without `onnx`, return a graph that needs no change as it is."""
-    typed = profile in TYPED
-    lowered = precision in ("fp16", "bf16")
+    """Change, check and lint the graph for `profile`.
+
+    Raises `CompileError`, or `BackendMissingError` if `onnx` is not installed.
+    """
     if importlib.util.find_spec("onnx") is None:
-        if (typed and lowered) or (profile == "trt85" and b"LayerNormalization" in onnx) or keep_fp32:
-            raise BackendMissingError(
-                f"{name}: preparing it for this TensorRT in {precision} needs onnx; pip install 'streamclf[tensorrt]'"
-            )
-        return PreparedGraph(profile=profile, onnx=onnx, strongly_typed=typed, keep_fp32=())
+        raise BackendMissingError(
+            f"{name}: preparing it for TensorRT needs onnx; pip install 'streamclf[tensorrt]'"
+        )
     from engines.graphs.layer_norm import decompose_layer_norms
     from engines.graphs.lint import check_graph
     from engines.graphs.lower import lower
-    from engines.graphs.surgery import parse_model, serialise_checked
+    from engines.graphs.operators import OPSETS
+    from engines.graphs.shapes import rewrite_shapes
+    from engines.graphs.surgery import parse_model, raise_opset, serialise_checked
 
+    typed = profile in TYPED
     model = parse_model(onnx, name)
     if not typed:  # the older parsers refuse a newer file format; the content is the same
         model.ir_version = min(model.ir_version, OLD_IR_VERSION)
+    rewrite_shapes(model)
     fp32_nodes = keep_fp32
     if profile == "trt85":
         fp32_nodes = (*fp32_nodes, *decompose_layer_norms(model, name))
-    if typed and lowered:
-        lower(model, precision, keep_fp32=fp32_nodes)
+    if precision == "fp32":
+        fp32_nodes = ()
+    elif typed:
+        if LOW_OPSETS[precision] <= OPSETS[profile]:
+            raise_opset(model, LOW_OPSETS[precision], name)
+        lower(model, TYPED_AS[precision], keep_fp32=fp32_nodes)
         fp32_nodes = ()
     data = serialise_checked(model, name)
     for finding in check_graph(data, name=name, profile=profile):
         log.info("%s: %s", name, finding.text)
-    return PreparedGraph(profile=profile, onnx=data, strongly_typed=typed, keep_fp32=fp32_nodes if lowered else ())
+    return PreparedGraph(profile=profile, onnx=data, strongly_typed=typed, keep_fp32=fp32_nodes)

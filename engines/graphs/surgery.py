@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 import onnx
-from onnx import TensorProto, helper, shape_inference
+from onnx import TensorProto, helper, shape_inference, version_converter
 
 from engines.errors import CompileError
 
@@ -99,6 +99,19 @@ def opset_of(model: Model) -> int:
 def set_opset(model: Model, version: int) -> None:
     """Declare another opset version; the caller must have changed the graph to fit it."""
     next(item for item in model.opset_import if item.domain in ("", "ai.onnx")).version = version
+
+
+def raise_opset(model: Model, version: int, name: str) -> None:
+    """Convert the model, in place, to the opset `version` if it has an older one. Raises `CompileError`."""
+    if opset_of(model) >= version:
+        return
+    try:
+        converted = version_converter.convert_version(model, version)
+    except Exception as error:  # the converter raises RuntimeError and its own types
+        raise CompileError(
+            f"{name}: cannot be converted to opset {version}: {first_line(error)}; choose precision fp16 or fp32"
+        ) from error
+    model.CopyFrom(parse_model(converted.SerializeToString(), name))
 
 
 def attribute(node: Node, name: str, default: Any) -> Any:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from engines.bundle import CARD_FILE, ENCODER_FILE, GOLDEN_FILE, HEAD_FILE, SPEC_FILE, Bundle, load_bundle, write_spec
+from engines.graphs.shapes import rewrite_shapes
 from training.errors import RunError
 from training.fit.bundle_limits import check_graph_size
 from training.models import ClipModel
@@ -85,6 +86,7 @@ def write_graph(module: nn.Module, example: Tensor, path: Path, source: str, tar
         node.doc_string = ""
     del graph.graph.value_info[:]
     _lower_opset(graph)
+    rewrite_shapes(graph)
     try:
         onnx.checker.check_model(graph, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:

@@ -8,6 +8,7 @@ from support.onnx_graphs import make_graph
 
 from engines.errors import CompileError
 from engines.graphs.lint import check_graph, lint
+from engines.graphs.operators import PROFILES
 
 
 def lint_text(model: onnx.ModelProto, profile: str) -> str:
@@ -69,3 +70,25 @@ def test_the_lint_says_why_an_attention_is_not_fused() -> None:
     assert "head size 12" in lint_text(make_attention(scale_after=False, head_size=12), "trt86")
     assert "not in FP16 or BF16" in lint_text(make_attention(scale_after=False, head_size=32), "trt11")
     assert "only TensorRT 8.6 and later" in lint_text(make_attention(scale_after=False, head_size=32), "trt85")
+
+
+def test_shapes_that_old_parsers_misread_are_errors() -> None:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["n"], start=0, end=1),
+        helper.make_node("Concat", ["n", "eight"], ["size"], axis=0),
+        helper.make_node("Reshape", ["x", "size"], ["y"]),
+    ]
+    graph = make_graph(nodes, eight=np.array([8]))
+    for profile in ("trt85", "trt86"):
+        assert "error: Shape with start or end (1 of them)" in lint_text(graph, profile)
+    assert lint_text(graph, "trt10") == ""
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_only_a_cast_may_read_bytes(profile: str) -> None:
+    nodes = [helper.make_node("Cast", ["x"], ["y"], to=onnx.TensorProto.FLOAT)]
+    graph = make_graph(nodes, opset=16)
+    graph.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    assert lint_text(graph, profile) == ""
+    graph.graph.node.append(helper.make_node("Shape", ["x"], ["n"]))
+    assert "error: Shape of a uint8 input (1 of them): only Cast reads uint8" in lint_text(graph, profile)

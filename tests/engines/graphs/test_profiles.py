@@ -3,8 +3,8 @@
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto
-from support.onnx_graphs import graph_inputs, run_graph
+from onnx import TensorProto, helper
+from support.onnx_graphs import graph_inputs, make_graph, run_graph
 
 from engines.bundle import Bundle
 from engines.errors import BackendMissingError
@@ -56,10 +56,53 @@ def test_the_typed_graph_in_fp16_differs_by_less_than_2_percent(built_in: Bundle
     assert 0 < np.abs(actual - expected).max() / np.abs(expected).max() < 2e-2
 
 
-def test_without_onnx_a_graph_that_needs_changes_is_refused(built_in: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_onnx_a_graph_is_refused(built_in: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     data = built_in.encoder_path.read_bytes()
-    assert prepare_graph(data, name="e", profile="trt86", precision="fp16").onnx == data  # needs no change
-    for profile in ("trt85", "trt10"):
-        with pytest.raises(BackendMissingError, match=r"needs onnx; pip install 'streamclf\[tensorrt\]'"):
-            prepare_graph(data, name="e", profile=profile, precision="fp16")  # type: ignore[arg-type]
+    with pytest.raises(BackendMissingError, match=r"needs onnx; pip install 'streamclf\[tensorrt\]'"):
+        prepare_graph(data, name="e", profile="trt86", precision="fp16")
+
+
+def test_a_convolution_in_bf16_is_lowered_where_the_opset_permits_it(built_in: Bundle) -> None:
+    data, name, array = graph_inputs(built_in, "encoder")
+    lowered = {}
+    for profile in ("trt10", "trt11"):
+        prepared = prepare_graph(data, name=name, profile=profile, precision="bf16")  # type: ignore[arg-type]
+        model = onnx.load_model_from_string(prepared.onnx)
+        types = tensor_types(model)
+        lowered[profile] = {types[node.input[0]] for node in model.graph.node if node.op_type == "Conv"}
+    assert lowered == {"trt10": {TensorProto.FLOAT}, "trt11": {TensorProto.BFLOAT16}}
+    assert array.dtype == np.uint8
+
+
+@pytest.mark.parametrize("profile", ["trt85", "trt86"])
+def test_int8_keeps_the_pinned_nodes_of_a_builder_that_chooses_types(built_in: Bundle, profile: Profile) -> None:
+    data, _, _ = graph_inputs(built_in, "head")
+    prepared = prepare_graph(data, name="head", profile=profile, precision="int8", keep_fp32=("node_x",))
+    assert "node_x" in prepared.keep_fp32
+    assert any("ReduceMean" in name for name in prepared.keep_fp32) == (profile == "trt85")
+    assert prepare_graph(data, name="head", profile=profile, precision="fp32", keep_fp32=("node_x",)).keep_fp32 == ()
+
+
+@pytest.mark.parametrize("profile", ["trt10", "trt11"])
+def test_a_typed_int8_graph_computes_the_rest_in_fp16(built_in: Bundle, profile: Profile) -> None:
+    """Each quantised product reads and writes FP16, so that TensorRT fuses it with its Q and DQ nodes."""
+    weight = np.random.default_rng(0).normal(size=(8, 8)).astype(np.float32)
+    names = ["scale", "zero"]
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", *names], ["q"], name="q"),
+        helper.make_node("DequantizeLinear", ["q", *names], ["d"], name="d"),
+        helper.make_node("MatMul", ["d", "w"], ["m"], name="m"),
+        helper.make_node("QuantizeLinear", ["m", "tiny", "zero"], ["q2"], name="q2"),
+        helper.make_node("DequantizeLinear", ["q2", "tiny", "zero"], ["y"], name="d2"),
+    ]
+    model = make_graph(nodes, w=weight, scale=np.float32(0.05), tiny=np.float32(1e-6), zero=np.int8(0))
+    prepared = prepare_graph(model.SerializeToString(), name="g", profile=profile, precision="int8")
+    types = tensor_types(onnx.load_model_from_string(prepared.onnx))
+    made = {node.name: node for node in onnx.load_model_from_string(prepared.onnx).graph.node}
+    assert types[made["d"].output[0]] == types[made["q"].input[0]] == TensorProto.FLOAT16
+    assert types[made["m"].input[0]] == types[made["m"].input[1]] == TensorProto.FLOAT16
+    assert types[made["d2"].output[0]] == TensorProto.FLOAT  # a scale below FP16's normal numbers keeps its digits
+    array = np.random.default_rng(1).normal(size=(4, 8)).astype(np.float32)
+    expected = run_graph(model.SerializeToString(), array, "x")
+    assert np.abs(run_graph(prepared.onnx, array, "x") - expected).max() <= 2e-6
