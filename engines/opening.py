@@ -73,7 +73,7 @@ def open_unverified(bundle: Bundle, backend: str, options: EngineOptions) -> Eng
         raise BackendMissingError(f"backend={backend!r}: one of {', '.join(get_args(Backend))}")
     if missing := missing_libraries(backend):
         raise BackendMissingError(
-            f"backend {backend}: {' and '.join(missing)} not installed; pip install '{INSTALL[backend]}'"
+            f"backend {backend}: {' and '.join(missing)} not installed; pip install {INSTALL[backend]}"
         )
     return load_backend(backend).open_adapter(bundle, options)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from engines.backends.gpu import Gpu, find_gpus
+from engines.backends.gpu import Gpu, find_gpus, tensorrt_packages
 from engines.backends.names import INSTALL, LIBRARIES, Backend
 
 CPU_BACKENDS: Final[tuple[tuple[Backend, str], ...]] = (
@@ -40,7 +40,7 @@ def choose_backend(
         reasons.append(f"{found[0].name} and TensorRT are here")
     elif found:
         reasons.append(f"{found[0].name} is here, but not {' and '.join(lacking)}")
-        advice.append(f"pip install '{INSTALL['tensorrt']}' to run on {found[0].name}")
+        advice.append(f"pip install {tensorrt_packages(found[0])} to run on {found[0].name}")
     else:
         reasons.append("no NVIDIA GPU is visible")
     for backend, speed in CPU_BACKENDS:
@@ -49,10 +49,18 @@ def choose_backend(
                 reasons.append(f"{backend} is {speed}")
             order.append(backend)
         elif backend == "openvino":
-            advice.append(f"pip install {INSTALL[backend]} brings openvino, 2 to 4 times onnxruntime on a CPU")
+            advice.append(f"pip install {INSTALL[backend]}: it is 2 to 4 times as fast as onnxruntime on a CPU")
     return BackendChoice(order=tuple(order), reason="; ".join(reasons), advice=tuple(advice))
 
 
 def missing_libraries(backend: str) -> list[str]:
     """List the libraries of `backend` that are not installed."""
-    return [name for name in LIBRARIES[backend] if importlib.util.find_spec(name) is None]
+    return [" or ".join(group) for group in LIBRARIES[backend] if not any(map(is_installed, group))]
+
+
+def is_installed(module: str) -> bool:
+    """Return whether a module is installed, without importing it."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # a package above it is not installed
+        return False

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from engines.backends.names import TENSORRT_PACKAGES
+
 QUERY_S: Final = 10.0
 """Time limit for `nvidia-smi`, which can hang on a machine with a broken driver."""
 FIELDS: Final = ("name", "driver_version", "memory.total", "compute_cap")
@@ -26,6 +28,15 @@ class Gpu:
     driver: str | None = None
     memory_mib: int | None = None
     compute_capability: str | None = None
+
+
+FIRST_CUDA_13_DRIVER: Final = 580
+
+
+def tensorrt_packages(gpu: Gpu) -> str:
+    """Return the arguments of `pip install` that bring TensorRT and a CUDA adapter for the driver of `gpu`."""
+    major = (gpu.driver or "").split(".")[0]
+    return TENSORRT_PACKAGES[13 if major.isdigit() and int(major) >= FIRST_CUDA_13_DRIVER else 12]
 
 
 def find_gpus(root: Path = Path("/"), *, smi: str | None = None) -> list[Gpu]:

@@ -7,12 +7,24 @@ from typing import Final, Literal, TypeAlias
 Backend: TypeAlias = Literal["auto", "openvino", "onnxruntime", "tensorrt"]
 Precision: TypeAlias = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 
-INSTALL: Final = {
-    "openvino": "streamclf",
-    "onnxruntime": "streamclf[onnxruntime]",
-    "tensorrt": "streamclf[tensorrt]",
-}
-"""The argument of `pip install` that brings each backend's libraries."""
+CUDA_ADAPTERS: Final = ("pycuda", "cuda.bindings")
+"""The modules through which TensorRT's adapter uses CUDA, in order of preference."""
 
-LIBRARIES: Final = {"openvino": ("openvino",), "onnxruntime": ("onnxruntime",), "tensorrt": ("tensorrt", "pycuda")}
-"""The modules that each backend imports."""
+TENSORRT_PACKAGES: Final = {
+    12: "tensorrt-cu12 'cuda-bindings<13' onnx",
+    13: "tensorrt-cu13 cuda-bindings onnx",
+}
+"""The arguments of `pip install` that bring TensorRT, by the CUDA version of the driver; none needs a compiler."""
+INSTALL: Final = {
+    "openvino": "openvino",
+    "onnxruntime": "onnxruntime",
+    "tensorrt": TENSORRT_PACKAGES[12],
+}
+"""The arguments of `pip install` that bring each backend's libraries; for TensorRT, those that every driver runs."""
+
+LIBRARIES: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
+    "openvino": (("openvino",),),
+    "onnxruntime": (("onnxruntime",),),
+    "tensorrt": (("tensorrt",), CUDA_ADAPTERS),
+}
+"""The modules that each backend imports: one of each group, the first that is installed."""

@@ -7,8 +7,8 @@
 | trt10 | 10 | typed by this module: FP16 or BF16 with statistics in FP32; the builder keeps the types |
 | trt11 | 11 | as for 10; this builder always keeps the types |
 
-Every profile gets plain shapes (`engines.graphs.shapes`). A graph in INT8 for 10 and 11 computes in FP16 where it is not
-quantised.
+Every profile gets plain shapes (`engines.graphs.shapes`). For 10 and 11, the part of an INT8 graph that is not
+quantised computes in FP16.
 """
 
 from __future__ import annotations
@@ -73,9 +73,7 @@ def prepare_graph(
     Raises `CompileError`, or `BackendMissingError` if `onnx` is not installed.
     """
     if importlib.util.find_spec("onnx") is None:
-        raise BackendMissingError(
-            f"{name}: preparing it for TensorRT needs onnx; pip install 'streamclf[tensorrt]'"
-        )
+        raise BackendMissingError(f"{name}: preparing it for TensorRT needs onnx; pip install onnx")
     from engines.graphs.layer_norm import decompose_layer_norms
     from engines.graphs.lint import check_graph
     from engines.graphs.lower import lower

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from engines.graphs.explain import LayerPrecisionReport
     from engines.graphs.quantise import CalibrationWindows
 
-COMPILE_EXTRA = "streamclf[compile]"
-
 
 def run_compile(
     model: str,
@@ -136,7 +134,7 @@ def _require(*libraries: str) -> None:
     """Raise `BackendMissingError` if one of the libraries is not installed."""
     missing = [name for name in libraries if importlib.util.find_spec(name) is None]
     if missing:
-        raise BackendMissingError(f"{' and '.join(missing)} not installed; pip install '{COMPILE_EXTRA}'")
+        raise BackendMissingError(f"{' and '.join(missing)} not installed; pip install {' '.join(missing)}")
 
 
 def _engine_figures(engine: Engine, bundle: Bundle, speed: Speed) -> dict[str, Any]:

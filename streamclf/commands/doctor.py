@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -30,7 +31,8 @@ LIBRARIES: Final = {
     "openvino": "inference on the CPU",
     "onnxruntime": "inference anywhere",
     "tensorrt": "inference on an NVIDIA GPU",
-    "pycuda": "inference on an NVIDIA GPU",
+    "pycuda": "CUDA for TensorRT",
+    "cuda-bindings": "CUDA for TensorRT, if there is no PyCUDA",
     "onnx": "preparing graphs for TensorRT",
     "av": "decoding",
     "opencv-python": "webcams, drawing",
@@ -38,6 +40,11 @@ LIBRARIES: Final = {
     "pyzmq": "events",
     "numpy": "arrays",
 }
+OTHER_DISTRIBUTIONS: Final = {
+    "tensorrt": ("tensorrt-cu13", "tensorrt-cu12", "tensorrt-cu11"),
+    "opencv-python": ("opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless"),
+}
+"""Distributions that bring the same module as the one that `LIBRARIES` names."""
 CPU_FEATURES: Final = {
     # The precision that gains from each feature, by the kernel's name of the feature.
     "avx2": "fp32",
@@ -223,10 +230,12 @@ def _gpu_line(gpu: dict[str, Any]) -> str:
 
 
 def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    """Return the version of a distribution, or of another one that brings the same module."""
+    for name in (distribution, *OTHER_DISTRIBUTIONS.get(distribution, ())):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            version = importlib.metadata.version(name)
+            return version if name == distribution else f"{version} ({name})"
+    return None
 
 
 def _text(path: Path) -> str:

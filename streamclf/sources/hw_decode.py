@@ -25,6 +25,10 @@ PROBE_CODEC: Final = "h264"
 """A device is opened for this codec to see whether it is available: every video decoder supports it."""
 
 
+OPTIONS: Final[Mapping[HardwareDevice, dict[str, object]]] = {"cuda": {"primary_ctx": "1"}}
+"""Options of each device. A CUDA context of its own for each decoder would cost hundreds of MiB of the GPU's memory."""
+
+
 class HardwareError(SourceError):
     """A device that opened but decodes nothing of this video, and is not used again.
 
@@ -96,7 +100,7 @@ def make_accelerator(device: HardwareDevice) -> Any:
     """Return PyAV's settings for `device`; the CPU decodes codecs it lacks. Raises `ImportError` before PyAV 14."""
     from av.codec.hwaccel import HWAccel
 
-    return HWAccel(device_type=device, allow_software_fallback=True)
+    return HWAccel(device_type=device, allow_software_fallback=True, options=OPTIONS.get(device, {}))
 
 
 def decoder_options(device: HardwareDevice | None) -> dict[str, Any]:

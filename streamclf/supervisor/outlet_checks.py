@@ -46,7 +46,7 @@ def _check(config: OutletConfig, place: str) -> object:
         case MqttConfig():
             # Its parent package is looked up first, so the name alone would raise ModuleNotFoundError.
             if importlib.util.find_spec("paho") is None:
-                raise ConfigError(f"{place}: needs paho-mqtt; install it with: pip install 'streamclf[mqtt]'")
+                raise ConfigError(f"{place}: needs paho-mqtt; install it: pip install 'paho-mqtt>=2,<3'")
             return str(parse_broker(config.broker, os.environ)), config.prefix
         case WebhookConfig() if config.secret_file is not None:
             _check_secret_file(config.secret_file, f"{place}.secret_file", is_token=False)

@@ -1,7 +1,9 @@
-/* A CUDA driver that uses host memory, to run PyCUDA without a GPU. Copies are immediate, the two kernels of
+/* A CUDA driver that uses host memory, to run PyCUDA and cuda-bindings without a GPU. Copies are immediate, the two kernels of
    engines/backends/tensorrt/kernels.ptx are written in C here, and a stream can be captured into a graph and launched
-   again. As in the real driver, calls that need a current context fail without one. pycuda_driver.py makes stubs of all
-   other functions. */
+   again. As in the real driver, calls that need a current context fail without one. cuda_driver.py makes stubs of all other
+   functions. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,13 +19,17 @@ typedef struct Stream { Graph *capturing; } Stream;
 static char context[8];
 static __thread int depth;
 static size_t used, limit = 64 << 20;
-static int hanging;
+static int hanging, failing;
+static long objects;
 void hang(int whether) { hanging = whether; }
 long live_allocations(void) { return (long)used; }
+long live_objects(void) { return objects; } /* streams, events and graphs */
+void fail_copies(int code) { failing = code; }
 void set_memory(size_t bytes) { limit = bytes; }
 
 static int run(Stream *stream, Op op) {
     if (!depth) return NO_CONTEXT;
+    if (failing) return failing;
     if (stream && stream->capturing) {
         stream->capturing->ops[stream->capturing->count++] = op;
         return 0;
@@ -69,6 +75,7 @@ static int allocate(void **out, size_t size) {
     return 0;
 }
 static int release(void *address) {
+    if (!depth) return NO_CONTEXT;
     size_t *block = (size_t *)((char *)address - 512);
     used -= *block;
     free(block);
@@ -85,13 +92,13 @@ int cuMemcpyDtoHAsync_v2(void *to, Address from, size_t n, Stream *s) { return r
 int cuMemcpyDtoDAsync_v2(Address to, Address from, size_t n, Stream *s) { return run(s, (Op){0, AT(to), AT(from), n}); }
 int cuMemsetD8Async(Address to, unsigned char value, size_t n, Stream *s) { return run(s, (Op){3, AT(to), 0, n}); }
 
-int cuStreamCreate(Stream **out, unsigned flags) { if (flags != 1) return 1; *out = calloc(1, sizeof(Stream)); return 0; }
-int cuStreamDestroy_v2(Stream *s) { free(s); return 0; }
+int cuStreamCreate(Stream **out, unsigned flags) { if (flags != 1) return 1; *out = calloc(1, sizeof(Stream)); objects++; return 0; }
+int cuStreamDestroy_v2(Stream *s) { if (!depth) return NO_CONTEXT; objects--; free(s); return 0; }
 int cuStreamSynchronize(Stream *s) { return !depth ? NO_CONTEXT : s->capturing ? 900 : 0; }
 int cuStreamQuery(Stream *s) { return cuStreamSynchronize(s) ? 999 : hanging ? 600 : 0; }
 int cuStreamWaitEvent(Stream *s, void *event, unsigned flags) { return depth ? 0 : NO_CONTEXT; }
-int cuEventCreate(void **out, unsigned flags) { *out = malloc(8); return depth ? 0 : NO_CONTEXT; }
-int cuEventDestroy_v2(void *event) { free(event); return 0; }
+int cuEventCreate(void **out, unsigned flags) { if (!depth) return NO_CONTEXT; *out = malloc(8); objects++; return 0; }
+int cuEventDestroy_v2(void *event) { if (!depth) return NO_CONTEXT; objects--; free(event); return 0; }
 int cuEventRecord(void *event, Stream *s) { return depth ? 0 : NO_CONTEXT; }
 int cuEventQuery(void *event) { return depth ? 0 : NO_CONTEXT; }
 int cuEventSynchronize(void *event) { return depth ? 0 : NO_CONTEXT; }
@@ -101,6 +108,7 @@ int cuModuleLoadDataEx(void **out, const void *image, unsigned n, int *options, 
     *out = strdup(image); /* the driver reads PTX as text with a zero byte at its end */
     return strstr(image, ".visible .entry gather_rows(") ? 0 : 218;
 }
+int cuModuleLoadData(void **out, const void *image) { return cuModuleLoadDataEx(out, image, 0, 0, 0); }
 int cuModuleUnload(void *module) { free(module); return 0; }
 int cuModuleGetFunction(void **out, void *module, const char *name) {
     *out = AT(strcmp(name, "gather_rows") == 0 ? 1 : strcmp(name, "scatter_rows") == 0 ? 2 : 0);
@@ -110,10 +118,15 @@ int cuFuncGetAttribute(int *value, int which, void *f) { *value = 0; return 0; }
 int cuFuncSetBlockShape(void *f, int x, int y, int z) { return 0; } /* PyCUDA still calls it, before cuLaunchKernel */
 int cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
                    Stream *s, void **parameters, void **extra) {
-    const char *buffer = extra[0] == AT(1) ? extra[1] : extra[3];
     Address to, from, index;
     uint32_t words;
-    memcpy(&to, buffer, 8), memcpy(&from, buffer + 8, 8), memcpy(&index, buffer + 16, 8), memcpy(&words, buffer + 24, 4);
+    if (parameters) { /* cuda-bindings: an address of each argument */
+        to = *(Address *)parameters[0], from = *(Address *)parameters[1], index = *(Address *)parameters[2];
+        words = *(uint32_t *)parameters[3];
+    } else { /* PyCUDA: all arguments in one buffer */
+        const char *buffer = extra[0] == AT(1) ? extra[1] : extra[3];
+        memcpy(&to, buffer, 8), memcpy(&from, buffer + 8, 8), memcpy(&index, buffer + 16, 8), memcpy(&words, buffer + 24, 4);
+    }
     if (gy * bx == 0 || bx > 1024 || gy > 65535) return 1;
     return run(s, (Op){(int)(uintptr_t)f, AT(to), AT(from), 0, (int)gx, (int)words, AT(index)});
 }
@@ -123,12 +136,24 @@ int cuStreamEndCapture(Stream *s, Graph **out) { *out = s->capturing; s->capturi
 int cuGraphInstantiateWithFlags(Graph **out, Graph *graph, unsigned long long flags) {
     *out = malloc(sizeof(Graph));
     **out = *graph;
+    objects++;
     return 0;
 }
 int cuGraphDestroy(Graph *graph) { free(graph); return 0; }
-int cuGraphExecDestroy(Graph *graph) { free(graph); return 0; }
+int cuGraphExecDestroy(Graph *graph) { if (!depth) return NO_CONTEXT; objects--; free(graph); return 0; }
 int cuGraphLaunch(Graph *graph, Stream *s) {
     int code = 0;
     for (int i = 0; i < graph->count && !code; i++) code = run(s, graph->ops[i]);
     return code;
+}
+
+/* cuda-bindings asks for each function by its name without the version, and expects the newest version. */
+int cuGetProcAddress_v2(const char *name, void **out, int version, unsigned long long flags, int *found) {
+    char versioned[128];
+    snprintf(versioned, sizeof versioned, "%s_v2", name);
+    void *self = dlopen("libcuda.so.1", RTLD_LAZY);
+    *out = dlsym(self, versioned);
+    if (!*out) *out = dlsym(self, name);
+    if (found) *found = *out ? 0 : 1;
+    return *out ? 0 : 500;
 }

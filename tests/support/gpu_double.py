@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,7 +33,9 @@ from engines.errors import CompileError
 
 ALL_PRECISIONS = frozenset({"fp16", "bf16", "int8"})
 TRAITS = {
-    "8.5.3.1": TensorRtTraits(layer_norm=False, flags=frozenset({"fp16", "int8"}), strongly_typed=False),
+    "8.5.3.1": TensorRtTraits(
+        layer_norm=False, flags=frozenset({"fp16", "int8"}), strongly_typed=False, shared_profiles=False
+    ),
     "8.6.1": TensorRtTraits(layer_norm=True, flags=frozenset({"fp16", "int8"}), strongly_typed=False),
     "10.3.0": TensorRtTraits(layer_norm=True, flags=ALL_PRECISIONS, strongly_typed=True),
     "11.4.0": TensorRtTraits(layer_norm=True, flags=frozenset(), strongly_typed=True),
@@ -63,7 +66,12 @@ class DoubleStream:
         """Run the queued work up to the position `end`."""
         while self.done < end:
             self.done += 1
-            self.queue[self.done - 1]()
+            work, self.queue[self.done - 1] = self.queue[self.done - 1], _do_nothing  # it may hold pinned memory
+            work()
+
+
+def _do_nothing() -> None:
+    """Stand for work that is done."""
 
 
 @dataclass
@@ -79,6 +87,10 @@ class DoubleGraph:
             stream.push(item)
 
 
+class _PinnedArray(np.ndarray):
+    """An array of pinned memory; views of it keep it alive."""
+
+
 class DoubleCuda:
     """See `engines.backends.tensorrt.interface.Cuda`."""
 
@@ -86,6 +98,8 @@ class DoubleCuda:
         self.gpu = GpuIdentity(name=name, compute_capability="9.0", driver="12.8", memory_bytes=memory_bytes)
         self.memory: dict[int, np.ndarray[Any, Any]] = {}
         self.used = self.allocations = 0
+        self.pinned_bytes = 0
+        """Pinned memory that was not freed; it is freed only by a thread in which the context is current."""
         self.graphs, self.launches = graphs, [0]
         self.fail_with: str | None = None
         self.closed = False
@@ -128,7 +142,14 @@ class DoubleCuda:
     def pinned(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
         self.check()
         self.allocations += 1
-        return np.zeros(shape, dtype)
+        array = np.zeros(shape, dtype).view(_PinnedArray)
+        weakref.finalize(array, self._free_pinned, array.nbytes)
+        self.pinned_bytes += array.nbytes
+        return array
+
+    def _free_pinned(self, nbytes: int) -> None:
+        if getattr(self._active, "depth", 0) > 0 and not self.closed:
+            self.pinned_bytes -= nbytes  # without a current context the driver refuses, and the memory is lost
 
     def stream(self) -> DoubleStream:
         self.check()
@@ -239,7 +260,12 @@ class DoubleCompiler:
             assert request.precision in self.traits.flags, "there is no such builder flag"
         if request.strongly_typed:
             assert self.traits.strongly_typed, "there is no such network flag"
-        header = {**self._identity(), "max_batch": request.max_batch, "sha256": _sha256(request.onnx)}
+        header = {
+            **self._identity(),
+            "max_batch": request.max_batch,
+            "sha256": _sha256(request.onnx),
+            "profiles": None if self.traits.shared_profiles else request.executions,
+        }
         request.progress("building")
         return json.dumps(header).encode() + b"\n" + request.onnx, b"timing"
 
@@ -249,7 +275,8 @@ class DoubleCompiler:
         header = json.loads(head)
         if any(header[name] != value for name, value in self._identity().items()) or header["sha256"] != _sha256(data):
             raise StaleBlobError("serialized engine is not for this version or device")
-        return DoublePlan(self._cuda, data, header["max_batch"], self._scratch * header["max_batch"])
+        scratch_bytes = self._scratch * header["max_batch"]
+        return DoublePlan(self._cuda, data, header["max_batch"], scratch_bytes, header["profiles"])
 
     def _identity(self) -> dict[str, str]:
         return {"version": self.version, "gpu": self._cuda.gpu.name}
@@ -258,8 +285,12 @@ class DoubleCompiler:
 class DoublePlan:
     """See `engines.backends.tensorrt.interface.Plan`."""
 
-    def __init__(self, cuda: DoubleCuda, data: bytes, max_batch: int, scratch_bytes: int) -> None:
+    def __init__(
+        self, cuda: DoubleCuda, data: bytes, max_batch: int, scratch_bytes: int, profiles: int | None = None
+    ) -> None:
+        """`profiles`: the number of executions that may exist; None if they share a profile."""
         self._cuda, self._max_batch = cuda, max_batch
+        self._free_profiles = profiles
         settings = ort.SessionOptions()
         settings.intra_op_num_threads = 1
         self._session = ort.InferenceSession(data, settings, providers=["CPUExecutionProvider"])
@@ -276,6 +307,9 @@ class DoublePlan:
         assert 1 <= batch <= self._max_batch, "the batch is not in the profile"
         assert set(addresses) == set(self.tensors)
         self._cuda.view(scratch, self.scratch_bytes)
+        if self._free_profiles is not None:
+            assert self._free_profiles, "Profile 0 has been chosen by another IExecutionContext"
+            self._free_profiles -= 1
         return DoubleExecution(self, batch, addresses)
 
     def infer(self, batch: int, addresses: Mapping[str, int]) -> None:
@@ -298,7 +332,13 @@ class DoubleExecution:
     addresses: Mapping[str, int]
 
     def enqueue(self, stream: DoubleStream) -> None:
-        stream.push(lambda: self.plan.infer(self.batch, self.addresses))
+        execution, plan, batch, addresses = weakref.ref(self), self.plan, self.batch, self.addresses
+
+        def work() -> None:
+            assert execution() is not None, "use after free: the execution context of this work is gone"
+            plan.infer(batch, addresses)
+
+        stream.push(work)
 
 
 def double_platform(*, version: str = "10.3.0", scratch_bytes: int = 4096, **gpu: Any) -> Platform:

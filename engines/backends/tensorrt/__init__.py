@@ -54,7 +54,6 @@ def _open(platform: Platform, bundle: Bundle, options: EngineOptions) -> TensorR
                 plan_spec = PlanSpec(
                     name=name,
                     path=path,
-                    sha256=bundle.spec.files[path.name],
                     spec=bundle.spec,
                     precision=precision if lowered else "fp32",
                     max_batch=batch,

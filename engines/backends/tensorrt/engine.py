@@ -21,7 +21,7 @@ import numpy as np
 
 from engines.arrays import F32, I32, U8
 from engines.backends.base import CheckedEngine
-from engines.backends.tensorrt.interface import Array, CudaEvent, CudaGraph, Plan, Platform
+from engines.backends.tensorrt.interface import Array, CudaEvent, CudaGraph, CudaStream, Plan, Platform
 from engines.backends.tensorrt.memory import MemoryLayout, prepared_batches
 from engines.errors import DeviceError
 from engines.parity import softmax
@@ -142,7 +142,9 @@ class TensorRtEngine(CheckedEngine):
             cuda.gather_rows(self._features, self._bank, self._slots, count, self._layout.row_bytes, self._compute)
             cuda.download(host, self._features, self._compute)
             cuda.finish(self._compute)
-            return host.copy()
+            features: F32 = host.copy()
+            del host  # while the context is current, or the driver cannot free it
+            return features
 
     def _write_features(self, features: F32, slots: I32) -> None:
         cuda, count = self._cuda, len(slots)
@@ -153,6 +155,7 @@ class TensorRtEngine(CheckedEngine):
             cuda.upload(self._features, host, self._compute)
             cuda.scatter_rows(self._bank, self._features, self._slots, count, self._layout.row_bytes, self._compute)
             cuda.finish(self._compute)
+            del host
 
     def _host_features(self, count: int) -> Array:
         """Allocate pinned memory for this call only: an engine's bank is moved once, if ever."""
@@ -221,8 +224,7 @@ class TensorRtEngine(CheckedEngine):
         if graph is None:
             self._graphs = False  # do not try the other sizes
             return work
-        launch, stream = graph.launch, self._compute
-        return lambda: launch(stream)
+        return _CapturedWork(graph, self._compute, work)
 
     def _padded_size(self, count: int) -> int:
         return self._batches[bisect.bisect_left(self._batches, count)]
@@ -233,10 +235,26 @@ class TensorRtEngine(CheckedEngine):
         return address
 
     def _release(self) -> None:
+        """Free everything while the context is current; pinned memory, streams and events go with their last owner."""
         self._encoders, self._heads = {}, {}
         self._plans = {}
+        for name in ("_staging", "_host_rows", "_host_logits", "_upload", "_compute"):
+            self.__dict__.pop(name, None)
         while self._allocated:
             self._cuda.release(self._allocated.pop())
+
+
+class _CapturedWork:
+    """Launch a CUDA graph, and keep the work that it was captured from.
+
+    The graph has addresses of memory that belongs to TensorRT's execution context, so the context must live as long.
+    """
+
+    def __init__(self, graph: CudaGraph, stream: CudaStream, work: Callable[[], None]) -> None:
+        self._graph, self._stream, self._work = graph, stream, work
+
+    def __call__(self) -> None:
+        self._graph.launch(self._stream)
 
 
 class _DeviceErrors:

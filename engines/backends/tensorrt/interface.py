@@ -61,7 +61,11 @@ class Cuda(Protocol):
     gpu: GpuIdentity
 
     def active(self) -> AbstractContextManager[None]:
-        """Make the context current in this thread; every other call must be inside this `with` block."""
+        """Make the context current in this thread; every other call must be inside this `with` block.
+
+        Pinned arrays, streams, events and graphs must also lose their last reference inside one. Raises `RuntimeError`
+        for an error of CUDA inside the block.
+        """
 
     def free_bytes(self) -> int:
         """Return how many bytes of device memory can still be allocated."""
@@ -112,7 +116,10 @@ class Cuda(Protocol):
         """Let the CPU wait for all work in the stream. Raises `RuntimeError` if some of it failed."""
 
     def capture(self, stream: CudaStream, enqueue: Callable[[], None]) -> CudaGraph | None:
-        """Record the work that `enqueue` queues, instead of doing it; return None if the driver cannot capture."""
+        """Record the work that `enqueue` queues, instead of doing it; return None if the driver cannot capture.
+
+        Raises `RuntimeError` if the work cannot be captured.
+        """
 
     def close(self) -> None:
         """Free the memory that is still allocated, and give the context back."""
@@ -128,6 +135,8 @@ class TensorRtTraits:
     """Precisions that the builder may choose for each tensor; empty in 11."""
     strongly_typed: bool
     """Whether the builder can be made to keep the types of the graph (10 and later)."""
+    shared_profiles: bool = True
+    """Whether several executions can use one optimisation profile (8.6 and later)."""
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -147,6 +156,8 @@ class PlanRequest:
     keep_fp32: tuple[str, ...]
     """Names of nodes that the builder must not lower, if the network is not strongly typed."""
     max_batch: int
+    executions: int
+    """The number of executions that will exist at the same time."""
     workspace_bytes: int
     timing_cache: bytes
     progress: Callable[[str], None]

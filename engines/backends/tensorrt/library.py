@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -33,6 +34,18 @@ NUMPY_TYPES: Final = {
     "UINT8": np.uint8,
 }
 FLAGS: Final = {"fp16": "FP16", "bf16": "BF16", "int8": "INT8"}
+DYNAMIC_SHAPES: Final = "FASTER_DYNAMIC_SHAPES_0805"
+PROFILE_SHARING: Final = "PROFILE_SHARING_0806"
+"""Features that are optional in 8.5 and 8.6 and always on in 10."""
+OUT_OF_MEMORY: Final = (
+    "out of memory",
+    "outofmemory",
+    "insufficient memory",
+    "memory is insufficient",
+    "insufficient workspace",
+    "memory allocation",
+)
+"""Parts of TensorRT's error messages, in lower case, that mean that the device has too little memory."""
 EXTERNAL_TACTICS: Final = ("CUBLAS", "CUBLAS_LT", "CUDNN")
 REQUIRED_API: Final = (
     ("ICudaEngine", "num_io_tensors"),
@@ -80,9 +93,11 @@ class TensorRtCompiler:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request.workspace_bytes)
         _disable_external_tactics(config)
         _set_precision(config, network, request)
-        config.add_optimization_profile(_profile(builder, network, request.max_batch))
+        _set_previews(config)
+        for _ in range(1 if self.traits.shared_profiles else request.executions):
+            config.add_optimization_profile(_profile(builder, network, request.max_batch))
         cache = config.create_timing_cache(request.timing_cache)
-        if not config.set_timing_cache(cache, False):  # from another device: begin a new one
+        if cache is None or not config.set_timing_cache(cache, False):  # from another device: begin a new one
             cache = config.create_timing_cache(b"")
             config.set_timing_cache(cache, False)
         _report_progress(config, request)
@@ -113,7 +128,21 @@ def find_traits() -> TensorRtTraits:
         flags=flags,
         # In 11 every network is strongly typed; the flag may still exist for compatibility.
         strongly_typed=hasattr(creation, "STRONGLY_TYPED") or not flags,
+        # Only 8.5 has the first feature without the second.
+        shared_profiles=not _has_preview(DYNAMIC_SHAPES) or _has_preview(PROFILE_SHARING),
     )
+
+
+def _has_preview(name: str) -> bool:
+    return hasattr(getattr(trt, "PreviewFeature", None), name)
+
+
+def _set_previews(config: Any) -> None:
+    """Switch on what 10 always does: executions that share a profile, and the faster kernels for dynamic shapes."""
+    if _has_preview(DYNAMIC_SHAPES):
+        for name in (DYNAMIC_SHAPES, PROFILE_SHARING):
+            if _has_preview(name):
+                config.set_preview_feature(getattr(trt.PreviewFeature, name), True)
 
 
 def _network_flags(request: PlanRequest) -> int:
@@ -221,6 +250,7 @@ class _LoadedPlan:
         # 11 has no `device_memory_size`, versions before 10 have no `_v2`.
         size = getattr(engine, "device_memory_size_v2", None)
         self.scratch_bytes = int(engine.device_memory_size if size is None else size)
+        self._executions = 0
 
     def execution(self, batch: int, addresses: Mapping[str, int], scratch: int) -> Execution:
         """See `Plan.execution`."""
@@ -230,6 +260,7 @@ class _LoadedPlan:
             if self._logger.out_of_memory():
                 raise AllocationError
             raise RuntimeError(f"TensorRT cannot create an execution context: {self._logger.last()}")
+        self._choose_profile(context)
         if hasattr(context, "set_device_memory"):
             context.set_device_memory(scratch, self.scratch_bytes)
         else:
@@ -245,9 +276,20 @@ class _LoadedPlan:
         return _Execution(context=context, logger=self._logger)
 
     def _context_without_memory(self) -> Any:
-        if hasattr(self._engine, "create_execution_context_without_device_memory"):
-            return self._engine.create_execution_context_without_device_memory()
-        return self._engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        if hasattr(trt, "ExecutionContextAllocationStrategy"):  # 10 and later, where the other call is deprecated
+            return self._engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        return self._engine.create_execution_context_without_device_memory()
+
+    def _choose_profile(self, context: Any) -> None:
+        """Give each execution a profile of its own, if the plan has several: 8.5 refuses to share one."""
+        profiles = int(self._engine.num_optimization_profiles)
+        if profiles > 1:
+            if self._executions >= profiles:
+                raise RuntimeError(f"the plan has {profiles} optimisation profiles, each for one execution")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # the other way needs a stream
+                context.active_optimization_profile = self._executions
+        self._executions += 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,5 +324,4 @@ class _Logger(trt.ILogger):  # type: ignore[misc]  # TensorRT's class has no typ
 
     def out_of_memory(self) -> bool:
         """Tell whether one of the errors since the last call is about memory."""
-        words = ("out of memory", "outofmemory", "insufficient memory", "memory allocation")
-        return any(word in error.lower() for error in self.errors for word in words)
+        return any(text in error.lower() for error in self.errors for text in OUT_OF_MEMORY)

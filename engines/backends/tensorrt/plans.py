@@ -9,14 +9,17 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from engines.backends.tensorrt.interface import Plan, PlanRequest, Platform
+from engines.backends.tensorrt.memory import prepared_batches
 from engines.bundle import ModelSpec
 from engines.cache import CacheKey, open_cache
 from engines.errors import NotBuiltError
 
-MAX_WORKSPACE_BYTES: Final = 4 << 30
+if TYPE_CHECKING:
+    from engines.graphs.profiles import PreparedGraph
+
 REPORT_INTERVAL_S: Final = 10.0
 
 log = logging.getLogger("engine")
@@ -28,7 +31,6 @@ class PlanSpec:
 
     name: str
     path: Path
-    sha256: str
     spec: ModelSpec
     precision: str
     max_batch: int
@@ -40,13 +42,22 @@ def load_plan(platform: Platform, plan_spec: PlanSpec, *, may_build: bool = True
 
     Raises `CompileError`, `BackendMissingError`, `AllocationError`, `NotBuiltError`.
     """
+    from engines.graphs.profiles import prepare_for_tensorrt
+
     compiler = platform.compiler
+    graph = prepare_for_tensorrt(
+        plan_spec.path.read_bytes(),
+        name=plan_spec.path.name,
+        traits=compiler.traits,
+        precision=plan_spec.precision,
+        keep_fp32=plan_spec.keep_fp32,
+    )
 
     def build() -> tuple[Plan, bytes]:
-        plan = _build(platform, plan_spec)
+        plan = _build(platform, plan_spec, graph)
         return compiler.load(plan), plan
 
-    cache = open_cache(plan_key(platform, plan_spec), subject=("graph", "precision"))
+    cache = open_cache(plan_key(platform, plan_spec, graph), subject=("graph", "precision"))
     name = f"{plan_spec.name}.plan"
     if may_build:
         return cache.get_or_build(name, restore=compiler.load, build=build)
@@ -58,13 +69,14 @@ def load_plan(platform: Platform, plan_spec: PlanSpec, *, may_build: bool = True
     return plan
 
 
-def plan_key(platform: Platform, plan_spec: PlanSpec) -> CacheKey:
-    """Return the cache key of a plan: everything that the compiled plan depends on."""
-    kept_fp32 = (
-        hashlib.sha256("\n".join(plan_spec.keep_fp32).encode()).hexdigest()[:12] if plan_spec.keep_fp32 else "none"
-    )
+def plan_key(platform: Platform, plan_spec: PlanSpec, graph: PreparedGraph) -> CacheKey:
+    """Return the cache key of a plan: everything that the compiled plan depends on.
+
+    The graph is hashed as prepared, so a change in the preparation builds the plan again.
+    """
+    kept_fp32 = hashlib.sha256("\n".join(graph.keep_fp32).encode()).hexdigest()[:12] if graph.keep_fp32 else "none"
     return {
-        "graph": plan_spec.sha256,
+        "graph": hashlib.sha256(graph.onnx).hexdigest(),
         "precision": plan_spec.precision,
         "tensorrt": platform.compiler.version,
         **_device_key(platform),
@@ -74,17 +86,8 @@ def plan_key(platform: Platform, plan_spec: PlanSpec) -> CacheKey:
     }
 
 
-def _build(platform: Platform, plan_spec: PlanSpec) -> bytes:
-    from engines.graphs.profiles import prepare_for_tensorrt
-
+def _build(platform: Platform, plan_spec: PlanSpec, graph: PreparedGraph) -> bytes:
     compiler = platform.compiler
-    graph = prepare_for_tensorrt(
-        plan_spec.path.read_bytes(),
-        name=plan_spec.path.name,
-        traits=compiler.traits,
-        precision=plan_spec.precision,
-        keep_fp32=plan_spec.keep_fp32,
-    )
     timing_cache = open_cache({"tensorrt": compiler.version, **_device_key(platform)}, subject=("gpu",))
     subject = f"{plan_spec.spec.id} {plan_spec.name} for {platform.cuda.gpu.name} in {plan_spec.precision}"
     with _BuildProgress(subject) as progress:
@@ -96,7 +99,8 @@ def _build(platform: Platform, plan_spec: PlanSpec) -> bytes:
                 strongly_typed=graph.strongly_typed,
                 keep_fp32=graph.keep_fp32,
                 max_batch=plan_spec.max_batch,
-                workspace_bytes=min(MAX_WORKSPACE_BYTES, platform.cuda.free_bytes() // 2),
+                executions=len(prepared_batches(plan_spec.max_batch)),
+                workspace_bytes=platform.cuda.free_bytes() // 2,
                 timing_cache=timing_cache.load("timing") or b"",
                 progress=progress.set_phase,
             )

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
-from engines.backends.gpu import Gpu, find_gpus
-from engines.backends.names import INSTALL
-from engines.backends.tensorrt.interface import Platform
+from engines.backends.gpu import Gpu, find_gpus, tensorrt_packages
+from engines.backends.names import CUDA_ADAPTERS
+from engines.backends.tensorrt.interface import Cuda, Platform
 from engines.errors import BackendMissingError
+
+log = logging.getLogger("engine")
 
 
 def load_platform(*, gpus: Callable[[], Sequence[Gpu]] = find_gpus) -> Platform:
-    """Initialise PyCUDA and TensorRT. Raises `BackendMissingError`, which says what is missing and what to do."""
-    if not gpus():
+    """Initialise CUDA and TensorRT. Raises `BackendMissingError`, which says what is missing and what to do."""
+    found = gpus()
+    if not found:
         raise BackendMissingError(
             "backend tensorrt: no NVIDIA driver is running here (no /proc/driver/nvidia, no /dev/nvidiactl); "
             "install NVIDIA's driver, give the container its GPU (docker run --gpus all), or use backend openvino"
         )
-    try:
-        from engines.backends.tensorrt.cuda import PyCudaDevice
-    except ImportError as error:
-        raise _import_failure("pycuda", error) from error
-    try:
-        cuda = PyCudaDevice()
-    except Exception as error:  # PyCUDA's exceptions can be named only after its import, which may have failed
-        raise BackendMissingError(
-            f"backend tensorrt: CUDA does not start: {error}; run nvidia-smi to see whether the driver works"
-        ) from error
+    packages = tensorrt_packages(found[0])
+    cuda = _open_cuda(packages)
     try:
         with cuda.active():
             from engines.backends.tensorrt.library import TensorRtCompiler
@@ -37,7 +33,8 @@ def load_platform(*, gpus: Callable[[], Sequence[Gpu]] = find_gpus) -> Platform:
         raise
     except ImportError as error:
         cuda.close()
-        raise _import_failure("tensorrt", error) from error
+        reason = f"tensorrt cannot be imported: {_one_line(error)}"
+        raise BackendMissingError(f"backend tensorrt: {reason}; {_remedy(reason, packages)}") from error
     except (RuntimeError, TypeError) as error:  # pybind raises TypeError for a null pointer
         cuda.close()
         raise BackendMissingError(
@@ -47,9 +44,51 @@ def load_platform(*, gpus: Callable[[], Sequence[Gpu]] = find_gpus) -> Platform:
     return Platform(cuda=cuda, compiler=compiler)
 
 
-def _import_failure(library: str, error: ImportError) -> BackendMissingError:
-    reason = " ".join(str(error).split())[:300]
-    return BackendMissingError(
-        f"backend tensorrt: {library} cannot be imported: {reason}; "
-        f"pip install --force-reinstall '{INSTALL['tensorrt']}'"
-    )
+def _open_cuda(packages: str) -> Cuda:
+    """Open the GPU through PyCUDA, or through cuda-bindings if PyCUDA cannot be imported."""
+    failures: list[str] = []
+    for module, find_class in zip(CUDA_ADAPTERS, (find_pycuda, find_bindings), strict=True):
+        try:
+            device = find_class()
+        except ImportError as error:
+            failures.append(f"{module} cannot be imported: {_one_line(error)}")
+            continue
+        if failures:
+            log.info("CUDA through %s: %s", module, failures[0])
+        try:
+            return device()
+        except Exception as error:  # PyCUDA's exceptions can be named only after its import, which may have failed
+            reason = "; ".join([*failures, f"CUDA does not start: {_one_line(error)}"])
+            remedy = _remedy(reason, "") or "run nvidia-smi to see whether the driver works"
+            raise BackendMissingError(f"backend tensorrt: {reason}; {remedy}") from error
+    raise BackendMissingError(f"backend tensorrt: {'; '.join(failures)}; {_remedy(failures[0], packages)}")
+
+
+def find_pycuda() -> Callable[[], Cuda]:
+    """Return the class of the device on PyCUDA. Raises `ImportError`."""
+    from engines.backends.tensorrt.pycuda_device import PyCudaDevice
+
+    return PyCudaDevice
+
+
+def find_bindings() -> Callable[[], Cuda]:
+    """Return the class of the device on cuda-bindings. Raises `ImportError`."""
+    from engines.backends.tensorrt.bindings_device import CudaBindingsDevice
+
+    return CudaBindingsDevice
+
+
+def _remedy(reason: str, packages: str) -> str:
+    """Return the remedy for a library that cannot be loaded. A library of the system is no Python package."""
+    if "libcuda" in reason or "NVIDIA driver library" in reason:
+        return (
+            "the NVIDIA driver's library is not visible here: install the driver, or start the container with "
+            "NVIDIA_DRIVER_CAPABILITIES=compute,utility"
+        )
+    if "libcurand" in reason:
+        return "PyCUDA was built with cuRAND, which is missing: pip install cuda-bindings, which is then used instead"
+    return f"pip install --force-reinstall {packages}" if packages else ""
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

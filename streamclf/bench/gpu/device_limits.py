@@ -80,6 +80,7 @@ def _measure_products(platform: Platform, precision: str, side: int, round_s: fl
             strongly_typed=graph.strongly_typed,
             keep_fp32=graph.keep_fp32,
             max_batch=side,
+            executions=1,
             workspace_bytes=1 << 30,
             timing_cache=b"",
             progress=lambda _: None,

@@ -57,7 +57,7 @@ def bench_gpu(
     if missing:
         raise BenchError(
             f"--suite gpu: this machine lacks {', '.join(missing)}; run it on a machine with a GPU, after "
-            "pip install 'streamclf[tensorrt]'"
+            "pip install '.[tensorrt-cu12]' in a clone of this repository"
         )
     requests = plan_parts(_find_bundles(target), (precision,) if precision else PRECISIONS, request)
     if only is not None:

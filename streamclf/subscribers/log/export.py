@@ -36,7 +36,7 @@ def check_output(path: Path) -> None:
         try:
             import pyarrow.parquet  # noqa: F401
         except ImportError:
-            raise UsageError(f"{path}: Parquet needs pyarrow; install it: pip install 'streamclf[parquet]'") from None
+            raise UsageError(f"{path}: Parquet needs pyarrow; install it: pip install pyarrow") from None
 
 
 def export(path: Path, rows: Iterable[LogRow]) -> int:

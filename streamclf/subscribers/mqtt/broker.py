@@ -215,5 +215,5 @@ def import_paho() -> Any:
     try:
         from paho.mqtt import client
     except ImportError as error:
-        raise UsageError("MQTT needs paho-mqtt; install it with: pip install 'streamclf[mqtt]'") from error
+        raise UsageError("MQTT needs paho-mqtt; install it: pip install 'paho-mqtt>=2,<3'") from error
     return client

@@ -42,8 +42,12 @@ def test_auto_chooses_the_fastest_backend_and_gives_the_reason(
 
 
 def test_the_advice_says_what_to_install() -> None:
-    assert choose([H200], "tensorrt").advice == ("pip install 'streamclf[tensorrt]' to run on NVIDIA H200",)
-    assert "pip install streamclf brings openvino" in choose([], "openvino").advice[0]
+    assert choose([H200], "tensorrt").advice == (
+        "pip install tensorrt-cu12 'cuda-bindings<13' onnx to run on NVIDIA H200",
+    )
+    newer = Gpu(name="NVIDIA H200", driver="580.65.06")
+    assert choose([newer], "tensorrt").advice[0].startswith("pip install tensorrt-cu13 cuda-bindings onnx to")
+    assert "pip install openvino: it is 2 to 4 times" in choose([], "openvino").advice[0]
     assert choose([]).advice == ()
 
 
@@ -59,13 +63,15 @@ def test_auto_tries_the_next_backend_if_the_first_cannot_run(
     engine = open_engine(make_brightness_bundle(tmp_path / "b"))
     assert engine.description.startswith("onnxruntime")
     assert "auto: tensorrt (r)" in caplog.text
-    assert "tensorrt not installed; pip install 'streamclf[tensorrt]'; trying onnxruntime" in caplog.text
+    assert (
+        "tensorrt not installed; pip install tensorrt-cu12 'cuda-bindings<13' onnx; trying onnxruntime" in caplog.text
+    )
     engine.close()
 
 
 def test_without_any_library_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines.opening, "choose_backend", lambda: BackendChoice(order=(), reason="nothing"))
-    with pytest.raises(BackendMissingError, match="pip install streamclf"):
+    with pytest.raises(BackendMissingError, match="pip install openvino"):
         open_engine(make_brightness_bundle(tmp_path / "b"))
 
 

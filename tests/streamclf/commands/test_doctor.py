@@ -1,5 +1,6 @@
 """`streamclf doctor`: what it reads from the machine, and the advice that it gives."""
 
+import importlib.metadata
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from engines.backends.choice import choose_backend
 from engines.backends.gpu import Gpu
 from engines.errors import ParityError
 from streamclf.cli import _main
-from streamclf.commands.doctor import _advice, _cpu, _memory, examine_machine, format_report
+from streamclf.commands.doctor import _advice, _cpu, _memory, _version, examine_machine, format_report
 from streamclf.sources.camera import Camera
 
 CARD = Gpu(name="NVIDIA H200", driver="570.1", memory_mib=143771, compute_capability="9.0")
@@ -41,9 +42,9 @@ def test_the_text_names_gpu_cameras_and_advice(tmp_path: Path) -> None:
     lines = "\n".join(format_report(examine_machine(gpus=lambda: [CARD], cameras=lambda: [camera])))
     assert "gpu        NVIDIA H200, 143,771 MiB, compute capability 9.0, driver 570.1" in lines
     assert "camera     2: Desk cam" in lines
-    assert "advice     pip install 'streamclf[tensorrt]' to run on NVIDIA H200" in lines
+    assert "advice     pip install tensorrt-cu12 'cuda-bindings<13' onnx to run on NVIDIA H200" in lines
     assert f"advice     {tmp_path}/absent: no permission to open it; add this user to the group video" in lines
-    assert "auto       openvino: NVIDIA H200 is here, but not tensorrt and pycuda" in lines
+    assert "auto       openvino: NVIDIA H200 is here, but not tensorrt" in lines
 
 
 def test_a_model_that_cannot_run_is_one_line_and_exit_code_1(
@@ -85,3 +86,17 @@ def test_advice_names_a_full_or_unwritable_cache(tmp_path: Path, monkeypatch: py
     assert "cannot be written, so every start compiles the engines again" in " ".join(
         _advice(choice, [], [], libraries)
     )
+
+
+def test_other_distributions_of_a_library_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = {"tensorrt-cu12": "10.13.3", "pycuda": "2026.1"}
+
+    def version(name: str) -> str:
+        if name not in installed:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr("importlib.metadata.version", version)
+    assert _version("tensorrt") == "10.13.3 (tensorrt-cu12)"
+    assert _version("pycuda") == "2026.1"
+    assert _version("cuda-bindings") is None

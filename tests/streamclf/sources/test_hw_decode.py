@@ -234,3 +234,8 @@ def test_doctor_lists_available_devices(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_cpu_has_no_device_and_no_note() -> None:
     assert DecodeDevice() == CPU
     assert (CPU.device, CPU.note) == (None, None)
+
+
+def test_decoders_on_cuda_share_the_primary_context() -> None:
+    assert hw_decode.make_accelerator("cuda").options == {"primary_ctx": "1"}
+    assert hw_decode.make_accelerator("vaapi").options == {}

@@ -3,7 +3,9 @@
 The tests in tests/gpu show that TensorRT and a real GPU behave as the interface says, which a double cannot show.
 """
 
+import dataclasses
 import logging
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,14 +18,17 @@ from support.bundles import expected_logits, make_brightness_bundle
 from support.gpu_double import TRAITS, DoubleCompiler, DoubleCuda, double_platform
 
 import engines.backends.tensorrt
+import engines.graphs.profiles
 import engines.opening
 from engines.backends.gpu import Gpu
-from engines.backends.tensorrt.interface import Platform
+from engines.backends.tensorrt import requirements
+from engines.backends.tensorrt.interface import Cuda, Platform
 from engines.backends.tensorrt.memory import MemoryLayout, prepared_batches
 from engines.backends.tensorrt.requirements import load_platform
 from engines.bundle import Bundle, write_spec
 from engines.cache import cache_root
 from engines.errors import BackendMissingError, BundleError, CompileError, DeviceError, DeviceMemoryError
+from engines.graphs.profiles import PreparedGraph
 from engines.opening import open_engine
 from engines.parity import TOLERANCE, softmax
 from engines.protocol import Engine
@@ -306,10 +311,118 @@ def test_without_a_driver_no_library_is_imported() -> None:
         load_platform(gpus=list)
 
 
-def test_a_library_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "pycuda", None)
-    with pytest.raises(BackendMissingError, match=r"pycuda cannot be imported: .*pip install --force-reinstall"):
+@pytest.mark.parametrize(
+    ("pycuda", "bindings", "message"),
+    [
+        (
+            "No module named 'pycuda'",
+            "No module named 'cuda'",
+            r"pycuda .*cuda'; pip install --force-reinstall tensorrt-",
+        ),
+        (
+            "libcuda.so.1: cannot open shared object file",
+            "No module",
+            "library is not visible here: install the driver",
+        ),
+        (
+            "libcurand.so.10: cannot open shared object file",
+            "No module",
+            "pip install cuda-bindings, which is then used",
+        ),
+    ],
+)
+def test_a_library_that_cannot_be_imported_is_named_with_its_remedy(
+    monkeypatch: pytest.MonkeyPatch, pycuda: str, bindings: str, message: str
+) -> None:
+    def fail(text: str) -> Callable[[], Callable[[], Cuda]]:
+        def find() -> Callable[[], Cuda]:
+            raise ImportError(text)
+
+        return find
+
+    monkeypatch.setattr(requirements, "find_pycuda", fail(pycuda))
+    monkeypatch.setattr(requirements, "find_bindings", fail(bindings))
+    with pytest.raises(BackendMissingError, match=message):
         load_platform(gpus=lambda: [Gpu(name="NVIDIA H200")])
+
+
+def test_without_pycuda_the_engine_uses_cuda_bindings(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "engine")
+    monkeypatch.setitem(sys.modules, "pycuda", None)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    cuda = DoubleCuda()
+    monkeypatch.setattr(requirements, "find_bindings", lambda: lambda: cuda)
+    with pytest.raises(BackendMissingError, match="tensorrt cannot be imported"):
+        load_platform(gpus=lambda: [Gpu(name="NVIDIA H200")])
+    assert "CUDA through cuda.bindings: pycuda cannot be imported" in caplog.text
+    assert cuda.closed
+
+
+def test_a_driver_library_that_is_not_visible_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start() -> Cuda:
+        raise RuntimeError('"cuda" is an NVIDIA driver library and can only be found via system search')
+
+    monkeypatch.setitem(sys.modules, "pycuda", None)
+    monkeypatch.setattr(requirements, "find_bindings", lambda: start)
+    with pytest.raises(BackendMissingError, match=r"CUDA does not start: .*NVIDIA_DRIVER_CAPABILITIES=compute,utility"):
+        load_platform(gpus=lambda: [Gpu(name="NVIDIA H200")])
+
+
+def test_the_double_detects_a_graph_that_outlives_its_execution_context(
+    brightness: Bundle, install_double: InstallDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_double()
+    engine = open_tensorrt(brightness)
+    for launch in (*engine._encoders.values(), *engine._heads.values()):  # type: ignore[attr-defined]
+        del launch._work
+    with pytest.raises(AssertionError, match="use after free"):
+        largest_error(engine)
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+def test_close_frees_everything_while_the_context_is_current(
+    brightness: Bundle, install_double: InstallDouble, graphs: bool
+) -> None:
+    cuda, _ = install_double(graphs=graphs)
+    engine = open_tensorrt(brightness)
+    before = cuda.pinned_bytes
+    assert before > 0
+    features = np.ones((3, *engine.spec.feature_shape), np.float32)
+    slots = np.arange(3, dtype=np.int32)
+    thread = threading.Thread(target=lambda: engine.write_features(features, slots))
+    thread.start()
+    thread.join(20)
+    np.testing.assert_array_equal(engine.read_features(slots), features)
+    assert cuda.pinned_bytes == before
+    engine.close()
+    assert (cuda.pinned_bytes, cuda.memory) == (0, {})
+
+
+def test_a_plan_of_a_graph_that_is_prepared_in_another_way_is_built_again(
+    brightness: Bundle, install_double: InstallDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_double()
+    open_tensorrt(brightness).close()
+    prepare = engines.graphs.profiles.prepare_for_tensorrt
+
+    def prepare_in_another_way(*args: object, **options: object) -> PreparedGraph:
+        graph = prepare(*args, **options)  # type: ignore[arg-type]
+        model = onnx.load_model_from_string(graph.onnx)
+        model.producer_name = "another way"
+        return dataclasses.replace(graph, onnx=model.SerializeToString())
+
+    monkeypatch.setattr(engines.graphs.profiles, "prepare_for_tensorrt", prepare_in_another_way)
+    _, compiler = install_double()
+    open_tensorrt(brightness).close()
+    assert len(compiler.requests) == 2
+
+
+def test_a_build_may_use_half_of_the_free_memory(brightness: Bundle, install_double: InstallDouble) -> None:
+    _, compiler = install_double(memory_bytes=140 << 30)
+    open_tensorrt(brightness).close()
+    assert [request.workspace_bytes for request in compiler.requests] == [70 << 30] * 2
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,6 @@ def test_without_a_gpu_the_error_names_all_that_is_missing(
     output = capsys.readouterr()
     assert output.out == ""
     assert "an NVIDIA GPU and its driver, tensorrt, pycuda" in output.err
-    assert "pip install 'streamclf[tensorrt]'" in output.err
+    assert "pip install '.[tensorrt-cu12]' in a clone" in output.err
     assert _main(["bench", "--keep", "kept.jsonl"]) == 2
     assert "add --suite gpu" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Check the adapter on the real PyCUDA; test_pycuda.py runs this where `libcuda.so.1` is built from cuda_driver.c."""
+"""Check a CUDA adapter; test_cuda_adapters.py runs this where `libcuda.so.1` is built from cuda_driver.c."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from support.bundles import expected_logits, make_brightness_bundle
 from support.gpu_double import DoubleCompiler, DoublePlan
 
 import engines.backends.tensorrt
-import engines.backends.tensorrt.cuda
 import engines.opening
-from engines.backends.tensorrt.cuda import PyCudaDevice
-from engines.backends.tensorrt.interface import AllocationError, Platform
-from engines.errors import DeviceMemoryError
+from engines.backends.tensorrt import driver_values
+from engines.backends.tensorrt.interface import AllocationError, Cuda, Platform
+from engines.backends.tensorrt.requirements import find_bindings, find_pycuda
+from engines.errors import DeviceError, DeviceMemoryError
 from engines.opening import open_engine
 from engines.parity import softmax
 from engines.protocol import Engine
 
+Device: Any = {"pycuda": find_pycuda, "cuda.bindings": find_bindings}[sys.argv[1]]()
+"""The class of the adapter."""
 
-class HostDevice(PyCudaDevice):
+
+class HostDevice(Device):  # type: ignore[misc]
     """The adapter's device, with the methods by which the double of TensorRT computes in its memory."""
 
     def check(self) -> None:
@@ -67,17 +70,37 @@ class ImmediateCompiler(DoubleCompiler):
 
 
 def check_device(driver: ctypes.CDLL) -> None:
-    device = PyCudaDevice()
+    device = Device()
     assert (device.gpu.name, device.gpu.compute_capability, device.gpu.driver) == ("host memory", "9.0", "12.8")
     with device.active():
         check_rows(device)
         check_that_a_hanging_gpu_is_reported(device, driver)
+        check_that_an_error_in_a_capture_is_reported(device, driver)
     device.close()
-    assert driver.live_allocations() == 0, driver.live_allocations()
+    check_that_nothing_is_left(driver)
 
 
-def check_that_a_hanging_gpu_is_reported(device: PyCudaDevice, driver: ctypes.CDLL) -> None:
-    engines.backends.tensorrt.cuda.MAX_WAIT_S = 0.1  # type: ignore[misc]
+def check_that_nothing_is_left(driver: ctypes.CDLL) -> None:
+    left = (driver.live_allocations(), driver.live_objects())
+    assert left == (0, 0), f"{left[0]} bytes and {left[1]} streams, events and graphs were not freed"
+
+
+def check_that_an_error_in_a_capture_is_reported(device: Cuda, driver: ctypes.CDLL) -> None:
+    """PyCUDA's own errors are no RuntimeErrors, so the engine would not fall back to work without graphs."""
+    stream, array = device.stream(), device.pinned((4,), np.int32)
+    driver.fail_copies(700)
+    try:
+        device.capture(stream, lambda: device.upload(device.allocate(16), array, stream))
+    except RuntimeError as error:
+        assert "the GPU reports" in str(error)  # noqa: PT017 - not run by pytest
+    else:
+        raise AssertionError("a capture of work that fails has returned without an error")
+    finally:
+        driver.fail_copies(0)
+
+
+def check_that_a_hanging_gpu_is_reported(device: Cuda, driver: ctypes.CDLL) -> None:
+    driver_values.MAX_WAIT_S = 0.1  # type: ignore[misc]
     driver.hang(1)
     try:
         device.finish(device.stream())
@@ -88,7 +111,7 @@ def check_that_a_hanging_gpu_is_reported(device: PyCudaDevice, driver: ctypes.CD
     driver.hang(0)
 
 
-def check_rows(device: PyCudaDevice) -> None:
+def check_rows(device: Cuda) -> None:
     stream = device.stream()
     rows = device.pinned((3,), np.int32)
     values = device.pinned((4, 5), np.float32)
@@ -153,7 +176,11 @@ def check_engine(driver: ctypes.CDLL, folder: Path) -> None:
     thread.join(20)
     assert done == [True]
     assert driver.live_allocations() == before
+    check_that_features_are_moved_by_another_thread(engine)
+    assert driver.live_allocations() == before, "pinned memory of a moved bank was not freed"
+    check_that_an_error_of_the_device_is_named(engine, driver)
     engine.close()
+    check_that_nothing_is_left(driver)
     driver.set_memory(ctypes.c_size_t(4096))
     try:
         open_engine(bundle, backend="tensorrt", precision="fp32", max_batch=2)
@@ -163,8 +190,29 @@ def check_engine(driver: ctypes.CDLL, folder: Path) -> None:
         raise AssertionError("the engine opened with 4 KiB of memory")
 
 
+def check_that_features_are_moved_by_another_thread(engine: Engine) -> None:
+    features = np.random.default_rng(3).normal(size=(3, *engine.spec.feature_shape)).astype(np.float32)
+    slots = np.array([4, 0, 7], np.int32)
+    thread = threading.Thread(target=lambda: engine.write_features(features, slots))  # type: ignore[attr-defined]
+    thread.start()
+    thread.join(20)
+    np.testing.assert_array_equal(engine.read_features(slots), features)  # type: ignore[attr-defined]
+
+
+def check_that_an_error_of_the_device_is_named(engine: Engine, driver: ctypes.CDLL) -> None:
+    driver.fail_copies(700)
+    try:
+        engine.encode(np.zeros((1, 2, 16, 16, 3), np.uint8), np.zeros(1, np.int32))
+    except DeviceError as error:
+        assert "restart the process" in str(error)  # noqa: PT017 - not run by pytest
+    else:
+        raise AssertionError("an error of the device is no DeviceError")
+    finally:
+        driver.fail_copies(0)
+
+
 if __name__ == "__main__":
     library = ctypes.CDLL("libcuda.so.1")
     check_device(library)
-    check_engine(library, Path(sys.argv[1]))
+    check_engine(library, Path(sys.argv[2]))
     print("all checks passed")

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import resources
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pycuda.driver as driver
 
+from engines.backends.tensorrt.driver_values import (
+    KERNELS,
+    NON_BLOCKING,
+    OUT_OF_MEMORY,
+    THREAD_LOCAL,
+    read_kernels,
+    row_kernel_grid,
+    version_text,
+    wait_until_done,
+)
 from engines.backends.tensorrt.interface import AllocationError, Array, CudaEvent, CudaGraph, CudaStream, GpuIdentity
-
-NON_BLOCKING: Final = 1
-"""CU_STREAM_NON_BLOCKING"""
-THREAD_LOCAL: Final = 1
-"""CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: CUDA calls of other threads do not invalidate the capture."""
-THREADS_PER_BLOCK: Final = 128
-MAX_COLUMNS: Final = 64
-"""At most this many blocks share one row; in longer rows each thread moves several words."""
-MAX_WAIT_S: Final = 60.0
-"""Time limit for one batch: no batch takes this long on any GPU unless the GPU hangs."""
 
 
 class PyCudaDevice:
@@ -35,19 +33,18 @@ class PyCudaDevice:
         device = driver.Device(index)
         self._context = device.retain_primary_context()
         major, minor = device.compute_capability()
-        version = driver.get_driver_version()
         self.gpu = GpuIdentity(
             name=device.name(),
             compute_capability=f"{major}.{minor}",
-            driver=f"{version // 1000}.{version % 1000 // 10}",
+            driver=version_text(driver.get_driver_version()),
             memory_bytes=device.total_memory(),
         )
         self._memory: dict[int, Any] = {}
         with self.active():
             # The driver compiles the kernels once, here.
-            self._module = driver.module_from_buffer(resources.files(__package__).joinpath("kernels.ptx").read_bytes())
+            self._module = driver.module_from_buffer(read_kernels())
             self._kernels = {}
-            for name in ("gather_rows", "scatter_rows"):
+            for name in KERNELS:
                 self._kernels[name] = self._module.get_function(name)
                 self._kernels[name].prepare("PPPI")
 
@@ -57,6 +54,8 @@ class PyCudaDevice:
         self._context.push()
         try:
             yield
+        except driver.Error as error:  # PyCUDA's errors are no RuntimeErrors
+            raise RuntimeError(f"the GPU reports: {error}") from error
         finally:
             driver.Context.pop()
 
@@ -123,11 +122,8 @@ class PyCudaDevice:
     def _launch_row_kernel(
         self, kernel: str, to: int, source: int, rows: int, count: int, row_bytes: int, stream: CudaStream
     ) -> None:
-        words = row_bytes // 4
-        columns = min(-(-words // THREADS_PER_BLOCK), MAX_COLUMNS)
-        self._kernels[kernel].prepared_async_call(
-            (count, columns), (THREADS_PER_BLOCK, 1, 1), stream, to, source, rows, words
-        )
+        grid, block, words = row_kernel_grid(count, row_bytes)
+        self._kernels[kernel].prepared_async_call(grid, block, stream, to, source, rows, words)
 
     def record(self, event: CudaEvent, stream: CudaStream) -> None:
         """See `Cuda.record`."""
@@ -139,11 +135,11 @@ class PyCudaDevice:
 
     def synchronize(self, event: CudaEvent) -> None:
         """See `Cuda.synchronize`."""
-        _wait_until_done(event)
+        _wait(event.query)  # type: ignore[attr-defined]
 
     def finish(self, stream: CudaStream) -> None:
         """See `Cuda.finish`."""
-        _wait_until_done(stream)
+        _wait(stream.is_done)  # type: ignore[attr-defined]
 
     def capture(self, stream: CudaStream, enqueue: Callable[[], None]) -> CudaGraph | None:
         """See `Cuda.capture`."""
@@ -154,6 +150,8 @@ class PyCudaDevice:
         _check(library.cuStreamBeginCapture_v2(handle, ctypes.c_int(THREAD_LOCAL)), "cuStreamBeginCapture")
         try:
             enqueue()
+        except driver.Error as error:
+            raise RuntimeError(f"the GPU reports while work is captured: {error}") from error
         finally:  # even after an error, or the stream stays in capture mode
             code = library.cuStreamEndCapture(handle, ctypes.byref(graph))
         _check(code, "cuStreamEndCapture")
@@ -187,20 +185,14 @@ class _ExecutableGraph:
 
 
 def _check(code: int, call: str) -> None:
-    if code == 2:  # CUDA_ERROR_OUT_OF_MEMORY
+    if code == OUT_OF_MEMORY:
         raise AllocationError
     if code:
         raise RuntimeError(f"{call} failed with CUresult {code}")
 
 
-def _wait_until_done(mark: Any) -> None:
-    """Let the CPU wait for a stream or event while other threads run; raise `RuntimeError` if the GPU hangs."""
-    is_done = mark.is_done if hasattr(mark, "is_done") else mark.query  # a stream has `is_done`, an event `query`
-    deadline = time.monotonic() + MAX_WAIT_S
+def _wait(is_done: Callable[[], bool]) -> None:
     try:
-        while not is_done():
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"the GPU has not finished its work within {MAX_WAIT_S:.0f} s")
-            time.sleep(0)
+        wait_until_done(is_done)
     except driver.Error as error:
         raise RuntimeError(f"the GPU reports: {error}") from error
