@@ -17,6 +17,7 @@ from streamclf.client.stream_views import ServiceView, StreamView
 from streamclf.client.subscription import Subscription
 from streamclf.errors import BusError
 from streamclf.events.types import Heartbeat, Lost, Received, Status, StreamEvent
+from streamclf.net.curve_client import ServiceAddress
 from streamclf.subscribers.outlet_run import OutletRun
 from streamclf.subscribers.web.preview_interest import PreviewInterest
 
@@ -71,6 +72,11 @@ class LiveService:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join(_JOIN_S)
+
+    @property
+    def address(self) -> ServiceAddress:
+        """The address of the service, with the keys for it."""
+        return self._run.address
 
     @property
     def endpoint(self) -> str:

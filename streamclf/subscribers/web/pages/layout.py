@@ -43,7 +43,7 @@ def _header(path: str, *, needs_login: bool) -> str:
     log_out = '<form method="post" action="/logout"><button class="quiet-button">Log out</button></form>'
     return f"""
 <a class="skip" href="#main">Skip to the content</a>
-<a class="brand" href="/live"><span class="brand-mark" aria-hidden="true"></span><span>streamclf</span></a>
+<a class="brand" href="/live" aria-label="streamclf"><span class="brand-mark"></span><span>streamclf</span></a>
 <nav class="tabs" aria-label="Pages">{tabs}</nav>
 <span id="service-state" class="service-state" role="status">connecting</span>
 <button id="theme" class="icon-button" type="button" aria-label="Change between dark and light">◐</button>

@@ -16,12 +16,14 @@ from streamclf.net.names import STREAM_NAME_PATTERN
 from streamclf.subscribers.web.context import PageContext
 from streamclf.subscribers.web.service_view import LiveService, Picture
 from streamclf.subscribers.web.summaries import StreamSummary, service_summary, summarize
+from streamclf.subscribers.web.timeline import Timeline, TimelineReader
 
 PICTURE_WAIT_S: Final = 5.0
 """Wait this long for a new picture of a stream."""
 _FRESH_S: Final = 2.0
 _MAX_WAITING: Final = 32
 """Requests for pictures that wait at the same time."""
+_MAX_READING: Final = 8
 
 Name = Annotated[str, Path(pattern=STREAM_NAME_PATTERN)]
 
@@ -46,7 +48,8 @@ def make_streams_router(context: PageContext) -> APIRouter:
     """Make the routes."""
     router = APIRouter(tags=["streams"])
     service = context.service
-    waiting = asyncio.Semaphore(_MAX_WAITING)
+    timelines = TimelineReader(service.address)
+    waiting, reading = asyncio.Semaphore(_MAX_WAITING), asyncio.Semaphore(_MAX_READING)
 
     @router.get("/service")
     async def get_service() -> ServiceState:
@@ -67,6 +70,19 @@ def make_streams_router(context: PageContext) -> APIRouter:
         if found is None:
             raise HTTPException(404, f"no stream {name}")
         return found
+
+    @router.get("/streams/{name}/timeline")
+    async def get_timeline(name: Name) -> Timeline:
+        """Return the stream's probabilities over the last hour, from the journal."""
+        heartbeat = service.heartbeat
+        if name not in service.names():
+            raise HTTPException(404, f"no stream {name}")
+        if heartbeat is None:
+            raise HTTPException(503, "nothing received from the service yet")
+        if reading.locked():
+            raise HTTPException(503, f"{_MAX_READING} requests for timelines wait already")
+        async with reading:
+            return await asyncio.to_thread(timelines.read, name, heartbeat)
 
     @router.get("/streams/{name}/picture", response_class=Response, responses={200: {"content": {"image/jpeg": {}}}})
     async def get_picture(name: Name) -> Response:

@@ -1,7 +1,412 @@
+// The wall of cameras, and one camera large. Texts of the service are set as text, never as HTML.
 import { connection, whenReady } from "/static/page.js";
+import { bestGrid } from "/static/grid.js";
+import { Timeline } from "/static/timeline.js";
+
+const GAP = 8;
+const SMALLEST_TILE = 190;
+const CAPTION = 50; // height of the text under a picture, as in live.css
 
 const root = await whenReady("live");
-connection.addEventListener("states", () => {
-  connection.watch(connection.service.streams);
-  root.textContent = [...connection.states.values()].map((each) => each.name).join(", ");
+const wall = make("ul", "wall");
+const large = make("section", "large");
+wall.setAttribute("aria-label", "Cameras");
+large.hidden = true;
+root.append(wall, large);
+
+const tiles = new Map(); // by stream
+const inSight = new Set();
+let opened = streamOf(location.pathname);
+let panel = null;
+
+function make(tag, className = "", text = "") {
+  const element = document.createElement(tag);
+  if (className) element.className = className;
+  if (text) element.textContent = text;
+  return element;
+}
+
+function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+function setData(element, key, value) {
+  if (element.dataset[key] !== value) element.dataset[key] = value;
+}
+
+function streamOf(path) {
+  const match = /^\/live\/([A-Za-z0-9_-]{1,64})$/.exec(path);
+  return match ? match[1] : null;
+}
+
+function percent(probability) {
+  if (probability === undefined) return "";
+  return probability > 0.994 && probability < 1 ? "> 99 %" : `${Math.round(100 * probability)} %`;
+}
+
+function milliseconds(value) {
+  if (value === null) return "–";
+  return value < 1000 ? `${Math.round(value)} ms` : `${(value / 1000).toFixed(1)} s`;
+}
+
+// Return the state in words for people, with the reason if there is one.
+function stateText(state) {
+  if (connection.isAway) return { word: "no news", reason: "" };
+  if (state.finished) return { word: "finished", reason: "" };
+  return { word: state.state, reason: state.state === "live" ? "" : (state.reason ?? "") };
+}
+
+// A canvas that shows the newest picture of a stream. A picture that arrives while another is decoded waits.
+class Screen {
+  #waiting = null;
+  #busy = false;
+
+  constructor(stream) {
+    this.stream = stream;
+    this.canvas = make("canvas", "picture");
+    this.canvas.width = 16;
+    this.canvas.height = 9;
+    this.count = 0;
+    this.drawnAt = null;
+  }
+
+  async draw(jpeg) {
+    if (this.#busy) {
+      if (this.#waiting) connection.confirm(this.stream);
+      this.#waiting = jpeg;
+      return;
+    }
+    this.#busy = true;
+    try {
+      const image = await createImageBitmap(jpeg);
+      if (this.canvas.width !== image.width || this.canvas.height !== image.height) {
+        this.canvas.width = image.width;
+        this.canvas.height = image.height;
+      }
+      this.canvas.getContext("2d", { alpha: false }).drawImage(image, 0, 0);
+      image.close();
+      this.count += 1;
+      this.drawnAt = performance.now();
+      this.canvas.dataset.pictures = String(this.count);
+    } catch {
+      // a picture that cannot be decoded; the next one follows
+    }
+    this.#busy = false;
+    connection.confirm(this.stream);
+    if (this.#waiting) {
+      const next = this.#waiting;
+      this.#waiting = null;
+      this.draw(next);
+    }
+  }
+}
+
+class Tile {
+  constructor(stream) {
+    this.stream = stream;
+    this.screen = new Screen(stream);
+    this.item = make("li", "tile");
+    this.item.dataset.stream = stream;
+    this.link = make("a", "tile-link");
+    this.link.href = `/live/${stream}`;
+    const frame = make("span", "frame");
+    this.lost = make("span", "lost");
+    this.lostWord = make("span", "lost-word");
+    this.lostReason = make("span", "lost-reason");
+    this.lost.append(this.lostWord, this.lostReason);
+    frame.append(this.screen.canvas, this.lost);
+    const caption = make("span", "caption");
+    const first = make("span", "line");
+    const second = make("span", "line");
+    this.dot = make("span", "dot");
+    this.dot.setAttribute("aria-hidden", "true");
+    this.name = make("bdi", "name");
+    this.latency = make("span", "latency num");
+    this.label = make("bdi", "label");
+    this.probability = make("span", "probability num");
+    this.bar = make("span", "bar-track");
+    this.fill = make("span", "bar-fill");
+    this.bar.append(this.fill);
+    first.append(this.dot, this.name, this.latency);
+    second.append(this.label, this.probability);
+    caption.append(first, second);
+    this.link.append(frame, caption, this.bar);
+    this.item.append(this.link);
+  }
+
+  update(state) {
+    const { word, reason } = stateText(state);
+    const isLive = word === "live";
+    setData(this.item, "state", word);
+    setData(this.item, "action", state.actions.length ? "yes" : "no");
+    setText(this.name, state.name);
+    setText(this.latency, isLive ? `${milliseconds(state.latency_ms)} late` : word);
+    const [label, probability] = state.top[0] ?? ["", undefined];
+    setText(this.label, isLive ? label || "no prediction yet" : label ? `last: ${label}` : "no prediction");
+    setText(this.probability, percent(probability));
+    this.fill.style.transform = `scaleX(${probability ?? 0})`;
+    this.lost.hidden = isLive;
+    setText(this.lostWord, word);
+    setText(this.lostReason, reason);
+    const title = [state.name, state.note, reason].filter(Boolean).join("\n");
+    if (this.link.title !== title) this.link.title = title;
+  }
+}
+
+// One camera large: its picture, the model's answer, and how it changed over the last hour.
+class Panel {
+  constructor(stream) {
+    this.stream = stream;
+    this.screen = new Screen(stream);
+    this.element = make("div", "panel");
+    this.element.dataset.stream = stream;
+    const head = make("div", "panel-head");
+    this.back = make("a", "quiet-button back", "← All cameras");
+    this.back.href = "/live";
+    this.name = make("h2", "panel-name");
+    this.state = make("span", "panel-state");
+    const step = make("span", "steps");
+    this.previous = make("a", "icon-button", "‹");
+    this.next = make("a", "icon-button", "›");
+    this.previous.setAttribute("aria-label", "Previous camera");
+    this.next.setAttribute("aria-label", "Next camera");
+    step.append(this.previous, this.next);
+    head.append(this.back, this.name, this.state, step);
+    const frame = make("div", "frame panel-frame");
+    this.lost = make("span", "lost");
+    this.lostWord = make("span", "lost-word");
+    this.lostReason = make("span", "lost-reason");
+    this.lost.append(this.lostWord, this.lostReason);
+    this.screen.canvas.setAttribute("role", "img");
+    frame.append(this.screen.canvas, this.lost);
+    const side = make("div", "side");
+    this.top = make("ol", "top");
+    this.top.setAttribute("aria-label", "Most probable labels");
+    this.rows = Array.from({ length: 5 }, () => this.#row());
+    this.actions = make("p", "actions");
+    this.facts = make("dl", "facts");
+    this.values = {};
+    for (const [key, text] of [
+      ["latency", "Latency"],
+      ["rate", "Predictions"],
+      ["age", "Last one"],
+      ["model", "Model"],
+      ["engine", "Backend"],
+      ["hop", "Hop"],
+      ["note", "Note"],
+    ]) {
+      const row = make("div", "fact");
+      const value = make("dd", "num");
+      row.append(make("dt", "", text), value);
+      this.facts.append(row);
+      this.values[key] = value;
+    }
+    side.append(this.top, this.actions, this.facts);
+    this.chart = make("div", "timeline");
+    this.element.append(head, frame, side, this.chart);
+    this.timeline = new Timeline(this.chart, stream);
+  }
+
+  #row() {
+    const item = make("li", "top-row");
+    const label = make("bdi", "label");
+    const probability = make("span", "probability num");
+    const track = make("span", "bar-track");
+    const fill = make("span", "bar-fill");
+    track.append(fill);
+    item.append(label, probability, track);
+    this.top.append(item);
+    return { item, label, probability, fill };
+  }
+
+  update(state, names) {
+    const { word, reason } = stateText(state);
+    const isLive = word === "live";
+    setText(this.name, state.name);
+    setText(this.state, word);
+    setData(this.state, "state", word);
+    setData(this.element, "state", word);
+    this.lost.hidden = isLive;
+    setText(this.lostWord, word);
+    setText(this.lostReason, reason);
+    const [best, probability] = state.top[0] ?? ["no prediction", undefined];
+    this.screen.canvas.setAttribute("aria-label", `Picture of ${state.name}: ${best} ${percent(probability)}`);
+    this.rows.forEach((row, index) => {
+      const [label, value] = state.top[index] ?? ["", undefined];
+      row.item.hidden = value === undefined;
+      setText(row.label, label);
+      setText(row.probability, percent(value));
+      row.fill.style.transform = `scaleX(${value ?? 0})`;
+    });
+    setText(this.actions, state.actions.length ? `In progress: ${state.actions.join(", ")}` : "");
+    const facts = {
+      latency: milliseconds(state.latency_ms),
+      rate: state.rate === null ? "–" : `${state.rate.toFixed(1)} per second`,
+      age: state.predicted === null ? "never" : new Date(state.predicted).toLocaleTimeString([], { hour12: false }),
+      model: state.model ?? "–",
+      engine: state.engine ?? "–",
+      hop: state.hop === null ? "" : String(state.hop),
+      note: state.note ?? "",
+    };
+    for (const [key, text] of Object.entries(facts)) {
+      setText(this.values[key], text);
+      this.values[key].parentElement.hidden = text === "";
+    }
+    const index = names.indexOf(this.stream);
+    this.previous.href = `/live/${names[(index - 1 + names.length) % names.length]}`;
+    this.next.href = `/live/${names[(index + 1) % names.length]}`;
+    this.previous.hidden = this.next.hidden = names.length < 2;
+    this.timeline.add(state);
+  }
+
+  close() {
+    this.timeline.close();
+    this.element.remove();
+  }
+}
+
+const sight = new IntersectionObserver(
+  (entries) => {
+    for (const entry of entries) {
+      if (entry.isIntersecting) inSight.add(entry.target.dataset.stream);
+      else inSight.delete(entry.target.dataset.stream);
+    }
+    watch();
+  },
+  { rootMargin: "80px" },
+);
+
+function watch() {
+  const names = connection.service?.streams ?? [];
+  if (document.visibilityState === "hidden") connection.watch([]);
+  else if (opened) connection.watch([opened]);
+  else connection.watch(names.filter((name) => inSight.has(name)), names.filter((name) => !inSight.has(name)));
+}
+
+function arrange() {
+  if (opened || tiles.size === 0) return;
+  const width = root.clientWidth;
+  const height = root.clientHeight;
+  const grid = bestGrid(tiles.size, width, height, { gap: GAP, caption: CAPTION, smallest: SMALLEST_TILE });
+  wall.style.setProperty("--columns", String(grid.columns));
+  wall.style.setProperty("--tile-width", `${grid.width}px`);
+  wall.style.setProperty("--picture-height", `${grid.height}px`);
+  wall.dataset.scrolls = grid.scrolls ? "yes" : "no";
+  wall.dataset.size = grid.width < 250 ? "small" : grid.width > 520 ? "big" : "middle";
+}
+
+function refresh() {
+  const names = connection.service?.streams ?? [];
+  if (names.join() !== [...tiles.keys()].join()) {
+    for (const [name, tile] of tiles) {
+      if (!names.includes(name)) {
+        sight.unobserve(tile.item);
+        inSight.delete(name);
+        tile.item.remove();
+        tiles.delete(name);
+      }
+    }
+    for (const name of names) {
+      const tile = tiles.get(name) ?? new Tile(name);
+      tiles.delete(name); // the map has the order of the streams
+      tiles.set(name, tile);
+      if (wall.children[tiles.size - 1] !== tile.item) wall.insertBefore(tile.item, wall.children[tiles.size - 1] ?? null);
+      sight.observe(tile.item);
+    }
+    arrange();
+    watch();
+  }
+  for (const [name, tile] of tiles) {
+    const state = connection.states.get(name);
+    if (state) tile.update(state);
+  }
+  show();
+}
+
+// Show the opened camera, or the wall.
+function show() {
+  const names = connection.service?.streams ?? [];
+  const state = opened ? connection.states.get(opened) : null;
+  if (opened && connection.service && !names.includes(opened)) {
+    large.replaceChildren(missing(opened));
+    panel?.close();
+    panel = null;
+  } else if (opened && state) {
+    if (panel?.stream !== opened) {
+      panel?.close();
+      panel = new Panel(opened);
+      large.replaceChildren(panel.element);
+    }
+    panel.update(state, names);
+  } else if (!opened && panel) {
+    panel.close();
+    panel = null;
+    large.replaceChildren();
+  }
+  wall.hidden = Boolean(opened);
+  large.hidden = !opened;
+  empty.hidden = Boolean(opened) || names.length > 0 || connection.service === null;
+}
+
+const empty = make("p", "empty", "This service has no streams. Add one in Settings.");
+empty.hidden = true;
+root.append(empty);
+
+function missing(name) {
+  const text = make("p", "empty", `The service has no stream ${name}. `);
+  const link = make("a", "", "All cameras");
+  link.href = "/live";
+  text.append(link);
+  return text;
+}
+
+function go(path) {
+  const from = opened;
+  history.pushState(null, "", path);
+  open(streamOf(path));
+  if (opened) panel?.back.focus({ preventScroll: true });
+  else if (from) tiles.get(from)?.link.focus();
+}
+
+function open(stream) {
+  opened = stream;
+  show();
+  arrange();
+  watch();
+}
+
+connection.addEventListener("states", refresh);
+connection.addEventListener("away", refresh);
+connection.addEventListener("picture", (event) => {
+  const { stream, jpeg } = event.detail;
+  const screen = panel?.stream === stream ? panel.screen : opened ? null : tiles.get(stream)?.screen;
+  if (!screen) return;
+  event.preventDefault();
+  screen.draw(jpeg);
 });
+new ResizeObserver(arrange).observe(root);
+document.addEventListener("visibilitychange", watch);
+addEventListener("popstate", () => open(streamOf(location.pathname)));
+root.addEventListener("click", (event) => {
+  const link = event.target.closest("a[href^='/live']");
+  if (!link || event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
+  event.preventDefault();
+  go(link.getAttribute("href"));
+});
+document.addEventListener("keydown", (event) => {
+  if (event.metaKey || event.ctrlKey || event.altKey || event.target.closest?.("input, textarea, select")) return;
+  if (opened) {
+    if (event.key === "Escape") go("/live");
+    else if (event.key === "ArrowLeft" && !event.target.closest?.(".timeline")) panel?.previous.click();
+    else if (event.key === "ArrowRight" && !event.target.closest?.(".timeline")) panel?.next.click();
+    return;
+  }
+  const links = [...tiles.values()].map((tile) => tile.link);
+  const index = links.indexOf(document.activeElement);
+  const columns = Number(wall.style.getPropertyValue("--columns")) || 1;
+  const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[event.key];
+  if (index < 0 || !step || !links[index + step]) return;
+  event.preventDefault();
+  links[index + step].focus();
+});
+refresh();

@@ -1,5 +1,6 @@
 // The connection of every page to its server: states, pictures, and the notice of a service or a page that is away.
-// Module of all pages. Others import `connection` and listen to its events: "service", "states", "picture".
+// Module of all pages. Others import `connection` and listen to its events: "service", "states", "picture",
+// and "away" when the service or the page's server leaves or returns.
 
 const RETRY_MS = [500, 8000];
 
@@ -120,7 +121,9 @@ class Connection extends EventTarget {
     notice.hidden = text === "";
     if (label.textContent !== state) label.textContent = state;
     label.dataset.state = state;
+    const was = document.documentElement.dataset.service;
     document.documentElement.dataset.service = state === "live" ? "live" : "away";
+    if (was !== document.documentElement.dataset.service) this.dispatchEvent(new Event("away"));
   }
 }
 

@@ -1,0 +1,197 @@
+// The probabilities of one stream over the last hour, in a chart that scrolls and zooms.
+
+const HOUR_MS = 3600_000;
+const DRAW_MS = 1000;
+const STEP_MS = 1000; // new predictions of this time share a point, which shows the highest probabilities
+const GAP_MS = 20_000; // after a longer time without predictions, the line begins again
+const MAX_SERIES = 6;
+const COLOURS = {
+  dark: ["#7fd1ae", "#8ab8f0", "#eeb26a", "#d79bd8", "#e6dd7c", "#f28b82"],
+  light: ["#12694d", "#1f5fa8", "#9a5a00", "#8a3d8c", "#6b6200", "#a4201a"],
+};
+
+export class Timeline {
+  #chart = null;
+  #times = [];
+  #series = new Map(); // by label, values at #times
+  #latest = 0;
+  #closed = false;
+  #dirty = false;
+  #timer = null;
+  #resize = null;
+  #restyle = () => this.#draw(true);
+
+  constructor(element, stream) {
+    this.element = element;
+    this.stream = stream;
+    this.head = document.createElement("h2");
+    this.head.textContent = "Probabilities of the last hour";
+    this.box = document.createElement("div");
+    this.box.className = "chart";
+    this.box.setAttribute("role", "img");
+    this.box.setAttribute("aria-label", "Chart of the probabilities of the last hour");
+    this.note = document.createElement("p");
+    this.note.className = "chart-note";
+    this.note.textContent = "Reading the journal…";
+    element.append(this.head, this.note, this.box);
+    this.#start();
+  }
+
+  // Add the present state of the stream.
+  add(state) {
+    if (state.predicted === null || this.#chart === null) return;
+    const at = Date.parse(state.predicted);
+    if (at <= this.#latest) return;
+    this.#latest = at;
+    this.#append(at, state.top);
+    this.#dirty = true;
+  }
+
+  close() {
+    this.#closed = true;
+    clearInterval(this.#timer);
+    this.#resize?.disconnect();
+    removeEventListener("themechange", this.#restyle);
+    this.#chart?.dispose();
+    this.#chart = null;
+  }
+
+  async #start() {
+    try {
+      const [{ echarts }, history] = await Promise.all([import("nicegui-echart"), this.#fetch()]);
+      if (this.#closed) return;
+      for (const each of history.series) this.#series.set(each.label, []);
+      history.times.forEach((at, index) => {
+        const last = this.#times.at(-1) ?? at;
+        if (at - last > GAP_MS) this.#push(last + 1, new Map());
+        this.#push(at, new Map(history.series.map(({ label, values }) => [label, values[index]])));
+      });
+      this.#latest = this.#times.at(-1) ?? 0;
+      this.#chart = echarts.init(this.box, null, { renderer: "canvas" });
+      this.note.textContent = history.complete ? "" : "The journal does not reach back an hour, or took too long to read.";
+      this.note.hidden = history.complete;
+      this.#draw(true);
+      this.box.dataset.points = String(this.#times.length);
+      this.#resize = new ResizeObserver(() => this.#chart?.resize());
+      this.#resize.observe(this.box);
+      addEventListener("themechange", this.#restyle);
+      this.#timer = setInterval(() => {
+        if (this.#dirty && document.visibilityState === "visible") this.#draw(false);
+      }, DRAW_MS);
+    } catch (error) {
+      this.note.textContent = `The timeline cannot be shown: ${error.message}`;
+    }
+  }
+
+  async #fetch() {
+    const answer = await fetch(`/api/streams/${this.stream}/timeline`);
+    if (!answer.ok) throw new Error((await answer.json()).detail);
+    return answer.json();
+  }
+
+  #append(at, top) {
+    const oldest = at - HOUR_MS;
+    let gone = 0;
+    while (this.#times.length > gone && this.#times[gone] < oldest) gone += 1;
+    this.#times.splice(0, gone);
+    for (const values of this.#series.values()) values.splice(0, gone);
+    const now = new Map(top);
+    const last = this.#times.at(-1) ?? 0;
+    if (at - last < STEP_MS) {
+      for (const [label, values] of this.#series) {
+        const value = Math.max(values.at(-1) ?? 0, now.get(label) ?? 0);
+        values[values.length - 1] = value;
+      }
+      return;
+    }
+    if (at - last > GAP_MS && last) this.#push(last + 1, new Map());
+    for (const [label] of top) {
+      if (!this.#series.has(label) && this.#series.size < 4 * MAX_SERIES) {
+        this.#series.set(label, Array(this.#times.length).fill(null));
+      }
+    }
+    this.#push(at, now);
+    this.box.dataset.points = String(this.#times.length);
+  }
+
+  #push(at, values) {
+    this.#times.push(at);
+    for (const [label, known] of this.#series) known.push(values.get(label) ?? null);
+  }
+
+  // The labels that had the highest probabilities in sum.
+  #chosen() {
+    const sum = (values) => values.reduce((total, value) => total + (value ?? 0), 0);
+    const ranked = [...this.#series].map(([label, values]) => [sum(values), label, values]);
+    return ranked.sort((a, b) => b[0] - a[0]).slice(0, MAX_SERIES);
+  }
+
+  #draw(whole) {
+    if (!this.#chart) return;
+    this.#dirty = false;
+    const theme = document.documentElement.dataset.theme === "light" ? "light" : "dark";
+    const style = getComputedStyle(document.documentElement);
+    const colour = (name) => style.getPropertyValue(name).trim();
+    const text = { color: colour("--muted"), fontFamily: style.getPropertyValue("--font") };
+    const series = this.#chosen().map(([, label, values]) => ({
+      name: label,
+      type: "line",
+      data: this.#times.map((at, index) => [at, values[index]]),
+      showSymbol: false,
+      sampling: "lttb",
+      lineStyle: { width: 1.6 },
+      emphasis: { disabled: true },
+      connectNulls: false,
+    }));
+    const end = Math.max(Date.now(), this.#latest);
+    const options = {
+      animation: false,
+      color: COLOURS[theme],
+      textStyle: text,
+      grid: { left: 44, right: 16, top: 30, bottom: 58 },
+      legend: { top: 0, left: 40, textStyle: text, icon: "roundRect", itemWidth: 12, itemHeight: 4, type: "scroll" },
+      tooltip: {
+        trigger: "axis",
+        renderMode: "richText", // labels are any text; the HTML mode would have to escape them
+        backgroundColor: colour("--panel-2"),
+        borderColor: colour("--line"),
+        textStyle: { color: colour("--text") },
+        valueFormatter: (value) => (value === null || value === undefined ? "–" : `${(100 * value).toFixed(1)} %`),
+      },
+      xAxis: {
+        type: "time",
+        min: end - HOUR_MS,
+        max: end,
+        axisLine: { lineStyle: { color: colour("--line") } },
+        axisLabel: { ...text, hideOverlap: true },
+        splitLine: { show: false },
+      },
+      yAxis: {
+        type: "value",
+        min: 0,
+        max: 1,
+        interval: 0.5,
+        axisLabel: { ...text, formatter: (value) => `${100 * value} %` },
+        splitLine: { lineStyle: { color: colour("--line") } },
+      },
+      dataZoom: [
+        { type: "inside", filterMode: "none" },
+        {
+          type: "slider",
+          height: 22,
+          bottom: 6,
+          filterMode: "none",
+          borderColor: colour("--line"),
+          fillerColor: "rgba(127, 160, 150, 0.18)",
+          textStyle: text,
+          brushSelect: false,
+          ...(whole ? { start: this.#series.size ? 83 : 0, end: 100 } : {}),
+        },
+      ],
+      series,
+    };
+    if (whole && !this.#chart.getOption()?.dataZoom) options.dataZoom[0] = { ...options.dataZoom[0], start: 83, end: 100 };
+    else for (const zoom of options.dataZoom) { delete zoom.start; delete zoom.end; }
+    this.#chart.setOption(options, { replaceMerge: ["series"] });
+  }
+}

@@ -1,0 +1,134 @@
+"""Read the predictions of one stream over the last hour from the journal, and reduce them to a chart's points."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+import zmq
+
+from streamclf.client.replay import ReplayClient
+from streamclf.events.positions import Position
+from streamclf.events.types import Heartbeat, Prediction
+from streamclf.net.curve_client import ServiceAddress
+from streamclf.net.endpoints import reachable_endpoint
+
+HOUR_S: Final = 3600.0
+STEP_S: Final = 4.0
+"""Predictions of this time become one point, which shows the highest probability of each label."""
+MAX_LABELS: Final = 12
+READ_S: Final = 6.0
+"""Longest time of reading; older predictions are left out then."""
+_STRETCH: Final = 20_000
+"""Offsets that are read at once, which is what the service scans for one reply."""
+_REPLY_S: Final = 0.5
+_CACHE_S: Final = 5.0
+_MAX_CACHED: Final = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """The probabilities of one label, one for each time; null where it was not among the most probable labels."""
+
+    label: str
+    values: list[float | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeline:
+    """The probabilities of one stream; `times` are Unix milliseconds, oldest first."""
+
+    times: list[int]
+    series: list[Series]
+    complete: bool
+    """Whether everything of the last hour is in it that the service has published."""
+
+
+class TimelineReader:
+    """Read timelines, one at a time. The replies are kept for some seconds, for several browsers."""
+
+    def __init__(self, address: ServiceAddress) -> None:
+        self._address = address
+        self._lock = threading.Lock()
+        self._cache: OrderedDict[str, tuple[float, Timeline]] = OrderedDict()
+
+    def read(self, stream: str, heartbeat: Heartbeat) -> Timeline:
+        """Return the timeline of `stream`. Blocks for `READ_S` at most, after other callers have finished."""
+        with self._lock:
+            cached = self._cache.get(stream)
+            if cached and time.monotonic() - cached[0] < _CACHE_S:
+                return cached[1]
+            predictions, is_complete = self._fetch(stream, heartbeat)
+            timeline = reduce_predictions(predictions, is_complete=is_complete)
+            self._cache[stream] = time.monotonic(), timeline
+            self._cache.move_to_end(stream)
+            if len(self._cache) > _MAX_CACHED:
+                self._cache.popitem(last=False)
+            return timeline
+
+    def _fetch(self, stream: str, heartbeat: Heartbeat) -> tuple[list[Prediction], bool]:
+        """Return the predictions of the last hour, and whether none is missing. Reads the newest stretch first."""
+        since = heartbeat.time - timedelta(seconds=HOUR_S)
+        end_s = time.monotonic() + READ_S
+        found: list[Prediction] = []
+        endpoint = reachable_endpoint(heartbeat.replay, self._address.endpoint)
+        with zmq.Context(io_threads=1) as context:
+            client = ReplayClient(context, endpoint, [stream], self._address, ("prediction",))
+            try:
+                last = heartbeat.head
+                while last >= max(1, heartbeat.oldest):
+                    stretch = self._fetch_stretch(client, heartbeat.epoch, last, end_s)
+                    if stretch is None:
+                        return found, False
+                    found = [*stretch, *found]
+                    if stretch and stretch[0].time < since:
+                        break
+                    last -= _STRETCH
+                return [each for each in found if each.time >= since], True
+            finally:
+                client.close()
+
+    def _fetch_stretch(self, client: ReplayClient, epoch: str, last: int, end_s: float) -> list[Prediction] | None:
+        after = max(0, last - _STRETCH)
+        found: list[Prediction] = []
+        while after < last:
+            if time.monotonic() > end_s:
+                return None
+            page = client.fetch_page(Position(epoch, after), _REPLY_S)
+            if page is None:
+                time.sleep(0.01 if client.is_pausing else 0.0)
+                continue
+            if page.epoch != epoch:
+                return None
+            found += [each for each in page.events if isinstance(each, Prediction) and (each.offset or 0) <= last]
+            after = max(page.upto, after + 1)
+        return found
+
+
+def reduce_predictions(predictions: Iterable[Prediction], *, is_complete: bool) -> Timeline:
+    """Reduce predictions, oldest first, to one point each `STEP_S`, for the labels with the highest sums."""
+    points: dict[int, dict[str, float]] = {}
+    sums: defaultdict[str, float] = defaultdict(float)
+    for each in predictions:
+        step = int(each.time.timestamp() // STEP_S)
+        point = points.setdefault(step, {})
+        for label, probability in each.top:
+            point[label] = max(probability, point.get(label, 0.0))
+            sums[label] += probability
+    labels = sorted(sums, key=lambda label: -sums[label])[:MAX_LABELS]
+    return Timeline(
+        times=[round(1000 * STEP_S * step) for step in points],
+        series=[
+            Series(label=label, values=[_rounded(point.get(label)) for point in points.values()]) for label in labels
+        ],
+        complete=is_complete,
+    )
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
