@@ -22,7 +22,7 @@ def load_platform(*, gpus: Callable[[], Sequence[Gpu]] = find_gpus) -> Platform:
             "install NVIDIA's driver, give the container its GPU (docker run --gpus all), or use backend openvino"
         )
     packages = tensorrt_packages(found[0])
-    cuda = _open_cuda(packages)
+    cuda = open_cuda(packages)
     try:
         with cuda.active():
             from engines.backends.tensorrt.library import TensorRtCompiler
@@ -44,8 +44,11 @@ def load_platform(*, gpus: Callable[[], Sequence[Gpu]] = find_gpus) -> Platform:
     return Platform(cuda=cuda, compiler=compiler)
 
 
-def _open_cuda(packages: str) -> Cuda:
-    """Open the GPU through PyCUDA, or through cuda-bindings if PyCUDA cannot be imported."""
+def open_cuda(packages: str) -> Cuda:
+    """Open the GPU through PyCUDA, or through cuda-bindings if PyCUDA cannot be imported.
+
+    `packages`: the arguments of `pip install` for the error. Raises `BackendMissingError`.
+    """
     failures: list[str] = []
     for module, find_class in zip(CUDA_ADAPTERS, (find_pycuda, find_bindings), strict=True):
         try:
