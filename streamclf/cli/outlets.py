@@ -31,9 +31,14 @@ def log(
     keep: Annotated[
         str | None,
         typer.Option(
-            help="For .jsonl: the number of complete files to keep. For .db: the age after which events are removed, "
-            "like 90d. Default: keep all.",
+            help="Age after which events are removed, like 90d, or with --rotate a number of files; default: keep all.",
             show_default=False,
+        ),
+    ] = None,
+    keep_size: Annotated[
+        str | None,
+        typer.Option(
+            help="Size beyond which the oldest events are removed, like 5GB. Default: keep all.", show_default=False
         ),
     ] = None,
     types: Types = None,
@@ -57,6 +62,7 @@ def log(
         file=output,
         rotate=split_values(rotate),
         keep=keep,
+        keep_size=keep_size,
         types=split_values(types),
         streams=split_values(streams),
         min_probability=min_probability,

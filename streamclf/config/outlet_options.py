@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 
 from streamclf.config.log_file import Rotation, check_log_file, parse_rotation
 from streamclf.config.section import Section
-from streamclf.config.units import MemoryLimit
+from streamclf.config.units import MemoryLimit, Size
 from streamclf.errors import UsageError
 from streamclf.net.broker_address import parse_broker
 from streamclf.net.http_target import parse_target
@@ -115,8 +115,13 @@ class LogConfig(OutletConfig):
     )
     keep: int | str | None = Field(
         None,
-        description="For .jsonl with `rotate`: the number of complete files to keep. For .db: the age after which "
-        "events are removed, like 90d. If not set, everything stays.",
+        description="Age after which events are removed, like 90d; for .jsonl whole files. For .jsonl with `rotate` "
+        "also a number of complete files. If not set, no age limits the log.",
+    )
+    keep_size: Size | None = Field(
+        None,
+        description="Size of the log beyond which its oldest events are removed; for .jsonl whole files. A number and "
+        "KB, MB, GB, TB, KiB, MiB or GiB, at least 1MB. If not set, no size limits the log.",
     )
 
     @model_validator(mode="after")
@@ -127,7 +132,7 @@ class LogConfig(OutletConfig):
     @property
     def rotation(self) -> Rotation:
         """The limits of the log's files."""
-        return parse_rotation(self.rotate, self.keep)
+        return parse_rotation(self.rotate, self.keep, self.keep_size)
 
 
 class MqttConfig(OutletConfig):

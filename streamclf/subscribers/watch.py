@@ -44,9 +44,9 @@ def run_watch(
 
     Raises `UsageError` if there is no screen to open a window on.
     """
-    stop = StopRequest(seconds)
     remedy = f"streamclf watch {endpoint} --record out.mp4 works without one, and streamclf web {endpoint} shows a page"
     window = PreviewWindow(f"streamclf watch {endpoint}", remedy=remedy) if record is None else None
+    stop = StopRequest(seconds)
     with (
         stop_on_signals(stop.request),
         subscribe(endpoint, streams=streams) as events,

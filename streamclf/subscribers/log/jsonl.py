@@ -22,7 +22,7 @@ from streamclf.events.positions import Position
 from streamclf.events.types import TIME_FORMAT, Lost, StreamEvent, published_json
 from streamclf.runtime.file_lock import open_locked
 from streamclf.subscribers.durable_files import sync_directory, write_all
-from streamclf.subscribers.log.rotation import complete_files, next_name, remove_oldest
+from streamclf.subscribers.log.rotation import complete_files, next_name, surplus
 
 _READ_BYTES = 1 << 20
 _FIRST_LINE_BYTES = 1 << 17
@@ -38,11 +38,12 @@ class JsonlSink:
     """
 
     def __init__(self, path: Path, rotation: Rotation | None = None) -> None:
-        self._path, self._rotation = path, rotation or Rotation()
+        self._path, self._rotation = path, (rotation or Rotation()).for_lines()
         self._fd = self._open()
         try:
             self._position = self._recover()
             self._began_s = self._first_time_s()
+            self._remove_old()
         except BaseException:
             os.close(self._fd)
             raise
@@ -96,7 +97,20 @@ class JsonlSink:
         new_fd = self._open()
         os.close(self._fd)
         self._fd = new_fd
-        remove_oldest(complete_files(self._path), self._rotation.keep)
+        self._remove_old()
+
+    def _remove_old(self) -> None:
+        """Remove the complete files that the limits do not allow; the current file needs room for its full size."""
+        limits, files = self._rotation, complete_files(self._path)
+        found = [path.stat() for path in files]
+        count = surplus(
+            [(each.st_size, each.st_mtime) for each in found],
+            keep=limits.keep,
+            keep_bytes=None if limits.keep_bytes is None else limits.keep_bytes - (limits.max_bytes or 0),
+            oldest_s=None if limits.keep_s is None else time.time() - limits.keep_s,
+        )
+        for path in files[:count]:
+            path.unlink(missing_ok=True)
 
     def _recover(self) -> Position | None:
         """Cut off a line that a crash left half written, then find the last line with an offset, in any file."""

@@ -21,7 +21,21 @@ def next_name(path: Path) -> Path:
     return path.with_name(f"{path.stem}.{number:06}{path.suffix}")
 
 
-def remove_oldest(files: Sequence[Path], keep: int | None) -> None:
-    """Remove all but the newest `keep` of `files`, which are sorted oldest first. None keeps all."""
-    for old in files[: max(0, len(files) - keep)] if keep is not None else []:
-        old.unlink(missing_ok=True)
+def surplus(
+    files: Sequence[tuple[int, float]], *, keep: int | None, keep_bytes: float | None, oldest_s: float | None
+) -> int:
+    """Return how many of the oldest files are too many, too large together, or too old.
+
+    `files` holds (bytes, time of the last change in seconds since 1970), oldest first. The newest file always stays,
+    because it may hold the position. None means no limit.
+    """
+    removed = 0 if keep is None else max(0, len(files) - keep)
+    total = sum(size for size, _ in files[removed:])
+    while removed < len(files) - 1:
+        size, changed_s = files[removed]
+        is_too_large = keep_bytes is not None and total > keep_bytes
+        if not is_too_large and (oldest_s is None or changed_s >= oldest_s):
+            break
+        total -= size
+        removed += 1
+    return removed

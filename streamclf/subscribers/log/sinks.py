@@ -41,8 +41,12 @@ CREATE TABLE IF NOT EXISTS lost(epoch TEXT NOT NULL, first INTEGER NOT NULL, las
 CREATE TABLE IF NOT EXISTS position(id INTEGER PRIMARY KEY CHECK(id=1), epoch TEXT NOT NULL, offset INTEGER NOT NULL);
 """
 _REMOVE_OLD = "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE time < ? ORDER BY time LIMIT ?)"
+_REMOVE_OLDEST = "DELETE FROM events WHERE id IN (SELECT id FROM events ORDER BY id LIMIT ?)"
+_USED_BYTES = (
+    "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
+)
 _REMOVED_PER_WRITE = 100
-"""With each write, remove so many more old events than are new, until none is left: no write takes long."""
+"""With each write, remove so many more old events than are new, until the limits are kept: no write takes long."""
 
 
 class Sink(Protocol):
@@ -70,15 +74,23 @@ def open_sink(path: Path, rotation: Rotation | None = None) -> Sink:
         raise UsageError(f"{path}: directory {path.parent} does not exist; create it first")
     rotation = rotation or Rotation()
     check_log_file(path, rotation)
-    return SqliteSink(path, keep_s=rotation.keep_s) if path.suffix in SQLITE_SUFFIXES else JsonlSink(path, rotation)
+    return (
+        SqliteSink(path, keep_s=rotation.keep_s, keep_bytes=rotation.keep_bytes)
+        if path.suffix in SQLITE_SUFFIXES
+        else JsonlSink(path, rotation)
+    )
 
 
 class SqliteSink:
     """Write events into a table with indexes on stream, label, type and time, in one transaction with the position."""
 
-    def __init__(self, path: Path, *, keep_s: float | None = None) -> None:
-        """Open or create the log; events older than `keep_s` seconds are removed, a few with each write."""
-        self._path, self._keep_s = path, keep_s
+    def __init__(self, path: Path, *, keep_s: float | None = None, keep_bytes: int | None = None) -> None:
+        """Open or create the log.
+
+        Events older than `keep_s` seconds are removed, and the oldest ones while the log uses more than `keep_bytes`, a
+        few with each write. The file does not shrink; SQLite uses the pages again.
+        """
+        self._path, self._keep_s, self._keep_bytes = path, keep_s, keep_bytes
         self._db: sqlite3.Connection | None = None
         try:
             self._db = sqlite3.connect(path, isolation_level=None, timeout=5.0)
@@ -120,6 +132,8 @@ class SqliteSink:
             if self._keep_s is not None:
                 oldest = datetime.now(timezone.utc) - timedelta(seconds=self._keep_s)
                 self._db.execute(_REMOVE_OLD, (f"{oldest:{TIME_FORMAT}}Z", _REMOVED_PER_WRITE + len(rows)))
+            if self._keep_bytes is not None and self._db.execute(_USED_BYTES).fetchone()[0] > self._keep_bytes:
+                self._db.execute(_REMOVE_OLDEST, (_REMOVED_PER_WRITE + len(rows),))
             if position:
                 self._db.execute(
                     "INSERT INTO position VALUES(1,?,?) "

@@ -62,7 +62,11 @@ def test_the_options_of_a_job_are_the_same_after_json(tmp_path: Path) -> None:
         ("  log: [{file: a.db, fille: 1}]", r"outlets\.log\.0\.fille: unknown key; known here"),
         ("  log: {}", r"outlets\.log\.file: Field required"),
         ("  log: {file: a.txt}", r"outlets\.log: .*ends in \.txt; give a name that ends in \.db or \.jsonl"),
-        ("  log: {file: a.jsonl, keep: 90d}", r"keep is an age for a \.db log only"),
+        (
+            "  log: {file: a.jsonl, rotate: 600KB, keep_size: 1MB}",
+            r"keep_size must be at least twice the size in rotate",
+        ),
+        ("  log: {file: a.db, keep_size: 5}", r"log\.keep_size=5: 5: a number and MB, GB or TB"),
         ("  log: {file: a.db, rotate: 1d}", r"a SQLite log is one file"),
         (
             "  log: {file: a.db, types: [actions]}",

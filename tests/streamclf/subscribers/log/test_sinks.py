@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sqlite3
+import time
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -69,6 +72,51 @@ def test_a_sqlite_log_removes_events_beyond_its_age(tmp_path: Path) -> None:
         assert [row[0] for row in db.execute("SELECT offset FROM events ORDER BY id")] == [2, 4]
 
 
-def test_an_age_is_for_a_sqlite_log_only(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"keep is an age for a \.db log only"):
-        open_sink(tmp_path / "events.jsonl", Rotation(keep_s=86400.0))
+@pytest.mark.parametrize("name", ["events.db", "events.jsonl"])
+def test_a_log_stays_below_its_size_and_keeps_the_newest_events(tmp_path: Path, name: str) -> None:
+    limit, epoch = 1_000_000, "9f" * 16
+    sink = open_sink(tmp_path / name, Rotation(keep_bytes=limit))
+    largest = 0
+    for first in range(1, 8001, 100):
+        sink.write([_status(offset) for offset in range(first, first + 100)], Position(epoch, first + 99))
+        files = [path for path in tmp_path.iterdir() if not path.name.endswith(("-wal", "-shm"))]
+        largest = max(largest, sum(path.stat().st_size for path in files))
+    sink.close()
+    assert 0.7 * limit < largest < 1.1 * limit
+    kept = _offsets(tmp_path / name)
+    assert kept == list(range(kept[0], 8001))
+    assert 1000 < len(kept) < 6000
+    again = open_sink(tmp_path / name, Rotation(keep_bytes=limit))
+    assert again.position() == Position(epoch, 8000)
+    again.close()
+
+
+def test_complete_files_are_removed_by_age(tmp_path: Path) -> None:
+    path, day = tmp_path / "events.jsonl", 86400.0
+    for offset in range(1, 5):
+        sink = open_sink(path, Rotation(max_bytes=1000))
+        sink.write([_status(4 * offset + number) for number in range(4)], Position("9f" * 16, 4 * offset + 3))
+        sink.close()
+    names = ["events.000001.jsonl", "events.000002.jsonl", "events.000003.jsonl", "events.jsonl"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == names
+    for name, age_days in zip(names, (12, 9, 3, 0), strict=True):
+        changed_s = time.time() - age_days * day
+        os.utime(tmp_path / name, (changed_s, changed_s))
+    open_sink(path, Rotation(keep_s=10 * day)).close()
+    assert sorted(each.name for each in tmp_path.iterdir()) == names[1:]
+    open_sink(path, Rotation(keep_s=day)).close()
+    assert sorted(each.name for each in tmp_path.iterdir()) == names[2:], "the newest one may hold the position"
+
+
+def _status(offset: int) -> Status:
+    now = datetime.now(timezone.utc)
+    reason = "rtsp://camera.example/live: connection refused; check address and port, and that the server runs" * 2
+    return Status(stream="door", epoch="9f" * 16, offset=offset, previous=0, time=now, state="offline", reason=reason)
+
+
+def _offsets(path: Path) -> list[int]:
+    if path.suffix == ".db":
+        with closing(sqlite3.connect(path)) as db:
+            return [row[0] for row in db.execute("SELECT offset FROM events ORDER BY id")]
+    files = [*sorted(path.parent.glob(f"{path.stem}.0*")), path]
+    return [json.loads(line)["offset"] for file in files for line in file.read_text().splitlines()]
