@@ -74,11 +74,9 @@ def open_sink(path: Path, rotation: Rotation | None = None) -> Sink:
         raise UsageError(f"{path}: directory {path.parent} does not exist; create it first")
     rotation = rotation or Rotation()
     check_log_file(path, rotation)
-    return (
-        SqliteSink(path, keep_s=rotation.keep_s, keep_bytes=rotation.keep_bytes)
-        if path.suffix in SQLITE_SUFFIXES
-        else JsonlSink(path, rotation)
-    )
+    if path.suffix in SQLITE_SUFFIXES:
+        return SqliteSink(path, keep_s=rotation.keep_s, keep_bytes=rotation.keep_bytes)
+    return JsonlSink(path, rotation)
 
 
 class SqliteSink:

@@ -57,7 +57,7 @@ def test_the_options_of_a_job_are_the_same_after_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("  web: {}", r"outlets\.web: unknown key; known here: log, mqtt, webhook, metrics"),
+        ("  wab: {}", r"outlets\.wab: unknown key; known here: log, mqtt, webhook, metrics, web"),
         ("  webhook: {ulr: 'http://h/'}", r"outlets\.webhook\.ulr: unknown key; known here: name, streams, .*url"),
         ("  log: [{file: a.db, fille: 1}]", r"outlets\.log\.0\.fille: unknown key; known here"),
         ("  log: {}", r"outlets\.log\.file: Field required"),
