@@ -56,7 +56,7 @@ Types = Annotated[
     typer.Option(
         "--types",
         "--type",
-        help="Only events of these types: action, prediction, status; separated by commas.",
+        help="Only events of these types: action, clip, prediction, status; separated by commas.",
         show_default=False,
     ),
 ]
@@ -78,6 +78,26 @@ Position = Annotated[
     Path, typer.Option(help="File that remembers the last delivered event, so that the next run continues there.")
 ]
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file that describes the service.")]
+Clips = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder with the service's clips, to send their pictures; default: send none.", show_default=False
+    ),
+]
+PictureBytes = Annotated[
+    int, typer.Option(min=0, help="Largest size of a picture in bytes; a larger one is made smaller.")
+]
+Link = Annotated[
+    str | None,
+    typer.Option(
+        help="Address of the page (streamclf web), to send links to pictures and films instead of pictures.",
+        show_default=False,
+    ),
+]
+LinkTokenFile = Annotated[
+    Path | None, typer.Option(help="File with the token of the page, which signs the links.", show_default=False)
+]
+LinkValid = Annotated[str, typer.Option(help="Time for which a link works without a login, like 1d.")]
 
 
 def split_values(values: list[str] | None) -> list[str] | None:

@@ -8,11 +8,16 @@ from typing import Annotated
 import typer
 
 from streamclf.cli.options import (
+    Clips,
     Endpoint,
     FromStart,
     Json,
+    Link,
+    LinkTokenFile,
+    LinkValid,
     MinProbability,
     OptionalEndpoint,
+    PictureBytes,
     Position,
     Seconds,
     Streams,
@@ -137,6 +142,11 @@ def mqtt(
     streams: Streams = None,
     min_probability: MinProbability = 0.0,
     updates: Updates = False,
+    clips: Clips = None,
+    picture_bytes: PictureBytes = 300_000,
+    link: Link = None,
+    link_token_file: LinkTokenFile = None,
+    link_valid: LinkValid = "1d",
     from_start: FromStart = False,
     seconds: Seconds = None,
 ) -> int:
@@ -158,6 +168,11 @@ def mqtt(
         streams=split_values(streams),
         min_probability=min_probability,
         updates=updates,
+        clips=clips,
+        picture_bytes=picture_bytes,
+        link=link,
+        link_token_file=link_token_file,
+        link_valid=link_valid,
         from_start=from_start,
     )
     return run_outlet(endpoint, options, position=position, seconds=seconds)
@@ -175,6 +190,11 @@ def webhook(
     min_probability: MinProbability = 0.0,
     updates: Updates = False,
     batch: Annotated[int, typer.Option(min=1, max=1000, help="Largest number of events in one request.")] = 1,
+    clips: Clips = None,
+    picture_bytes: PictureBytes = 300_000,
+    link: Link = None,
+    link_token_file: LinkTokenFile = None,
+    link_valid: LinkValid = "1d",
     from_start: FromStart = False,
     seconds: Seconds = None,
 ) -> int:
@@ -195,6 +215,11 @@ def webhook(
         min_probability=min_probability,
         updates=updates,
         batch=batch,
+        clips=clips,
+        picture_bytes=picture_bytes,
+        link=link,
+        link_token_file=link_token_file,
+        link_valid=link_valid,
         from_start=from_start,
     )
     return run_outlet(endpoint, options, position=position, seconds=seconds)

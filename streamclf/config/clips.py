@@ -36,8 +36,8 @@ class ClipsConfig(Section):
     keep_size: Size = Field(
         "20GB",
         validate_default=True,
-        description="Bytes of all clips together beyond which the oldest are removed sooner: a number and KB, MB, GB, "
-        f"TB, KiB, MiB or GiB, 1MB to {MAX_SIZE_BYTES // 10**12}TB.",
+        description="Bytes of all clips without a star beyond which the oldest are removed sooner: a number and KB, "
+        f"MB, GB, TB, KiB, MiB or GiB, 1MB to {MAX_SIZE_BYTES // 10**12}TB.",
     )
     before_size: Size = Field(
         "16MB",

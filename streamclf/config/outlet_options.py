@@ -10,14 +10,14 @@ from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from streamclf.config.log_file import Rotation, check_log_file, parse_rotation
+from streamclf.config.own_secret import OwnSecret
+from streamclf.config.picture_keys import PictureKeys
 from streamclf.config.section import Section
 from streamclf.config.units import MemoryLimit, Size
 from streamclf.errors import UsageError
 from streamclf.net.broker_address import parse_broker
 from streamclf.net.http_target import parse_target
 from streamclf.net.names import STREAM_NAME_PATTERN
-from streamclf.net.secret_files import MAX_SECRET_CHARS, MIN_SECRET_CHARS
-from streamclf.redact import register_secret
 
 MAX_BATCH: Final = 1000
 MQTT_PREFIX: Final = re.compile(r"[A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64}){0,3}")
@@ -40,14 +40,6 @@ def _check_some(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
-def _check_secret(value: str | None) -> str | None:
-    if value is not None:
-        register_secret(value)
-        if not MIN_SECRET_CHARS <= len(value) <= MAX_SECRET_CHARS or not value.isascii():
-            raise ValueError(f"{MIN_SECRET_CHARS} to {MAX_SECRET_CHARS} ASCII characters, like ${{NAME}}")
-    return value
-
-
 Types: TypeAlias = Annotated[tuple[EventType, ...], AfterValidator(_check_some), BeforeValidator(_as_list)]
 Streams: TypeAlias = Annotated[
     tuple[Annotated[str, Field(pattern=STREAM_NAME_PATTERN)], ...],
@@ -56,7 +48,6 @@ Streams: TypeAlias = Annotated[
     BeforeValidator(_as_list),
 ]
 Probability: TypeAlias = Annotated[float, Field(ge=0, le=1)]
-OwnSecret: TypeAlias = Annotated[str, AfterValidator(_check_secret)]
 _STREAMS_TEXT: Final = "Streams whose events are handed on. If not set, all."
 _UPDATES_TEXT: Final = "Also hand on the `update` events of actions, one a second while the action runs."
 _MIN_TEXT: Final = (
@@ -135,10 +126,11 @@ class LogConfig(OutletConfig):
         return parse_rotation(self.rotate, self.keep, self.keep_size)
 
 
-class MqttConfig(OutletConfig):
+class MqttConfig(PictureKeys, OutletConfig):
     """Publish events to an MQTT broker."""
 
     KIND = "mqtt"
+    PATHS = ("clips", "link_token_file")
     STORES_POSITION = True
 
     broker: str = Field(
@@ -171,11 +163,11 @@ class MqttConfig(OutletConfig):
         return value
 
 
-class WebhookConfig(OutletConfig):
+class WebhookConfig(PictureKeys, OutletConfig):
     """Post events to a web address."""
 
     KIND = "webhook"
-    PATHS = ("secret_file",)
+    PATHS = ("secret_file", "clips", "link_token_file")
     STORES_POSITION = True
 
     url: str = Field(max_length=2048, description="Address to which events are posted, http(s)://….")

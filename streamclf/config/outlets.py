@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, TypeAlias, TypeVar
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from streamclf.config.outlet_options import LogConfig, MetricsConfig, MqttConfig, OutletConfig, WebConfig, WebhookConfig
+from streamclf.config.picture_keys import PictureKeys
 from streamclf.config.section import Section
 from streamclf.errors import UsageError
 
@@ -82,11 +83,28 @@ class OutletsConfig(Section):
         return self.model_copy(update=changed)
 
     def with_service_paths(self, *, config: Path, clips: Path | None) -> OutletsConfig:
-        """Return a copy whose page knows the service's configuration file and the folder of its clips."""
-        if self.web is None:
-            return self
-        known = {"config": self.web.config or config, "clips": self.web.clips or clips}
-        return self.model_copy(update={"web": self.web.model_copy(update=known)})
+        """Return a copy whose page knows the service's configuration file and the folder of its clips.
+
+        The outlets that send pictures know this folder too, and the token of the page, for links to it.
+        """
+        web = self.web and self.web.model_copy(
+            update={"config": self.web.config or config, "clips": self.web.clips or clips}
+        )
+
+        def complete(own: OutletConfig) -> OutletConfig:
+            if not isinstance(own, PictureKeys):
+                return own
+            known: dict[str, object] = {"clips": own.clips or clips}
+            if web is not None and own.link is not None and own.link_token is None and own.link_token_file is None:
+                known |= {"link_token": web.token, "link_token_file": web.token_file}
+            return own.model_copy(update=known)
+
+        changed = {
+            kind: tuple(map(complete, value)) if isinstance(value, tuple) else complete(value)
+            for kind in ("mqtt", "webhook")
+            if (value := getattr(self, kind)) is not None
+        }
+        return self.model_copy(update={"web": web, **changed})
 
 
 OUTLETS: Final[dict[str, type[OutletConfig]]] = {

@@ -31,7 +31,11 @@ class ImageError(Exception):
 
 def read_image(path: Path) -> U8:
     """Return (h, w, 3) uint8 BGR, oriented as its EXIF data says. Raises `ImageError` with the reason."""
-    data = read_file(path)
+    return decode_image(read_file(path))
+
+
+def decode_image(data: bytes) -> U8:
+    """Decode the content of an image file as `read_image` does. Raises `ImageError` with the reason."""
     _check_header(data)
     try:
         # Not imread: it cannot open every name on every system, and prints warnings about damaged files.

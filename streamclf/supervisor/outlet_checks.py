@@ -9,6 +9,7 @@ from pathlib import Path
 
 from streamclf.config.outlet_options import LogConfig, MetricsConfig, MqttConfig, OutletConfig, WebConfig, WebhookConfig
 from streamclf.config.outlets import OutletsConfig
+from streamclf.config.picture_keys import PictureKeys
 from streamclf.errors import ConfigError, UsageError
 from streamclf.net.broker_address import parse_broker
 from streamclf.net.endpoints import is_loopback_host
@@ -39,6 +40,8 @@ def check_outlets(outlets: OutletsConfig, streams: Collection[str], journal: Pat
 
 def _check(config: OutletConfig, place: str) -> object:
     """Check one outlet; return what no other outlet may write to, None if there is no such thing."""
+    if isinstance(config, PictureKeys):
+        _check_links(config, place)
     match config:
         case LogConfig():
             _check_log(config.file, place)
@@ -67,6 +70,16 @@ def _check_web_libraries(place: str) -> None:
     for module in ("nicegui", "ruamel"):
         if importlib.util.find_spec(module) is None:
             raise ConfigError(f"{place}: needs {module}; install it with: pip install 'streamclf[web]'")
+
+
+def _check_links(config: PictureKeys, place: str) -> None:
+    if config.link_token_file is not None:
+        _check_secret_file(config.link_token_file, f"{place}.link_token_file", is_token=True)
+    elif config.link is not None and config.link_token is None:
+        raise ConfigError(
+            f"{place}.link={config.link}: links need the token of the page; set outlets.web.token_file, or "
+            "link_token_file"
+        )
 
 
 def _check_secret_file(path: Path, place: str, *, is_token: bool) -> None:

@@ -65,4 +65,4 @@ class Mosquitto:
 
     def _keep(self, client: Any, userdata: Any, message: Any) -> None:
         with self._changed:
-            self._messages.append((message.topic, message.payload.decode()))
+            self._messages.append((message.topic, message.payload.decode(errors="replace")))

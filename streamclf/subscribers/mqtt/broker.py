@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from streamclf.errors import BusError, UsageError
 from streamclf.net.broker_address import PASSWORD_VARIABLE, USER_VARIABLE, BrokerAddress
 from streamclf.runtime.stop_request import StopRequest
-from streamclf.subscribers.mqtt.home_assistant import MqttMessage
+from streamclf.subscribers.mqtt.message import MqttMessage
 from streamclf.subscribers.outlet_report import OutletReport
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from streamclf.events.positions import Position
 from streamclf.events.types import Heartbeat, Lost
 from streamclf.net.broker_address import parse_broker
 from streamclf.runtime.stop_request import StopRequest
+from streamclf.subscribers.clip_pictures import ClipPictures
 from streamclf.subscribers.delivery import DeliveryLoop, Item
 from streamclf.subscribers.mqtt.broker import Broker, client_id, import_paho
 from streamclf.subscribers.mqtt.home_assistant import Topics
@@ -43,6 +44,7 @@ def deliver_to_mqtt(config: MqttConfig, run: OutletRun) -> None:
             updates=config.updates,
             streams=config.streams,
             memory=file.memory,
+            pictures=ClipPictures(config, run.report),
         )
         broker = Broker(address, client_id(config.prefix, file.path), topics.online(False), run.report)
         outlet = MqttOutlet(topics, broker, run.stop, run.report)

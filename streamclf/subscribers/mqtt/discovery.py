@@ -6,6 +6,7 @@ https://www.home-assistant.io/integrations/mqtt/#mqtt-discovery
     homeassistant/binary_sensor/NODE/connectivity/config     whether the stream is live
     homeassistant/binary_sensor/NODE/active_LABEL/config     each action
     homeassistant/event/NODE/action/config                   the starts and ends of all actions
+    homeassistant/image/NODE/picture/config                  the picture of the latest clip
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 import orjson
 
@@ -24,23 +25,33 @@ from streamclf.subscribers.mqtt.device_class import device_class_of
 DISCOVERY_PREFIX: Final = "homeassistant"
 MAX_STATE_CHARS: Final = 255
 """Home Assistant refuses a longer state."""
+PictureMode: TypeAlias = Literal["", "bytes", "link"]
+"""The form in which pictures of clips are published: not at all, as bytes, or as links."""
 _OUTSIDE_TOPIC = re.compile(r"[^A-Za-z0-9_-]")
 _LIKE_A_HASH = re.compile(r"_[0-9a-f]{7}\Z")
 
 
-def describe_stream(prefix: str, stream: str, name: str, labels: Collection[str]) -> dict[str, bytes]:
+def describe_stream(
+    prefix: str, stream: str, name: str, labels: Collection[str], pictures: PictureMode = ""
+) -> dict[str, bytes]:
     """Return the payload of each discovery topic of a stream, whose device is called `name`, with these actions."""
     node, common = _node(prefix, stream), _common(prefix, stream, name)
     payloads = {}
-    for (component, entity), own in _entities(f"{prefix}/{stream}", labels).items():
+    for (component, entity), own in _entities(f"{prefix}/{stream}", labels, pictures).items():
         config = {**own, "unique_id": f"{node}_{entity}", **_availability(prefix, stream, entity), **common}
         payloads[_topic(prefix, stream, component, entity)] = orjson.dumps(config)
     return payloads
 
 
-def discovery_topics(prefix: str, stream: str, labels: Collection[str]) -> set[str]:
+def discovery_topics(prefix: str, stream: str, labels: Collection[str], pictures: PictureMode = "") -> set[str]:
     """Return the topics of `describe_stream`."""
-    return {_topic(prefix, stream, *each) for each in _entities(f"{prefix}/{stream}", labels)}
+    return {_topic(prefix, stream, *each) for each in _entities(f"{prefix}/{stream}", labels, pictures)}
+
+
+def picture_topics(base: str, pictures: PictureMode) -> set[str]:
+    """Return the retained topics of a stream's latest picture; `base` is PREFIX/STREAM."""
+    about, image = f"{base}/picture/about", f"{base}/picture"
+    return {"": set(), "bytes": {about, image}, "link": {about}}[pictures]
 
 
 def event_type(label: str) -> str:
@@ -59,7 +70,7 @@ def slug(label: str) -> str:
     return f"{plain[:56]}_{hashlib.sha256(label.encode(errors='surrogatepass')).hexdigest()[:7]}"
 
 
-def _entities(base: str, labels: Collection[str]) -> dict[tuple[str, str], dict[str, Any]]:
+def _entities(base: str, labels: Collection[str], pictures: PictureMode) -> dict[tuple[str, str], dict[str, Any]]:
     """Return the keys of each entity that no other entity has, by component and entity."""
     label_topic = f"{base}/label"
     entities: dict[tuple[str, str], dict[str, Any]] = {
@@ -89,7 +100,20 @@ def _entities(base: str, labels: Collection[str]) -> dict[tuple[str, str], dict[
             "state_topic": f"{base}/event",
             "event_types": list(dict.fromkeys(event_type(label) for label in labels)),
         }
+    if pictures:
+        entities["image", "picture"] = _picture(base, pictures)
     return entities
+
+
+def _picture(base: str, pictures: PictureMode) -> dict[str, Any]:
+    """https://www.home-assistant.io/integrations/image.mqtt/"""
+    about = f"{base}/picture/about"
+    source = (
+        {"image_topic": f"{base}/picture", "content_type": "image/jpeg"}
+        if pictures == "bytes"
+        else {"url_topic": about, "url_template": "{{ value_json.url }}"}
+    )
+    return {"name": "Picture", "icon": "mdi:image", **source, "json_attributes_topic": about}
 
 
 def _action(label: str, topic: str) -> dict[str, Any]:
@@ -105,9 +129,12 @@ def _action(label: str, topic: str) -> dict[str, Any]:
 
 
 def _availability(prefix: str, stream: str, entity: str) -> dict[str, Any]:
-    """Return where an entity's availability comes from. The connectivity of a stream is known while it is offline."""
+    """Return where an entity's availability comes from.
+
+    While a stream is offline, its connectivity is known, and its latest picture stays.
+    """
     topics = [{"topic": f"{prefix}/status"}]
-    if entity != "connectivity":
+    if entity not in ("connectivity", "picture"):
         topics.append({"topic": f"{prefix}/{stream}/availability"})
     return {"availability": topics, "availability_mode": "all"}
 

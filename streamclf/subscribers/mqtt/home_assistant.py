@@ -6,6 +6,8 @@
     PREFIX/STREAM/active/LABEL         JSON, ON and OFF         retained
     PREFIX/STREAM/action               JSON, every start and end, as in the journal
     PREFIX/STREAM/event                JSON, starts and ends as they happen, for an event entity
+    PREFIX/STREAM/picture              JPEG                     retained: the picture of the latest clip
+    PREFIX/STREAM/picture/about        JSON: label, link, ...   retained
     PREFIX/lost                        JSON, offsets that are lost
     PREFIX/STREAM/prediction, status   JSON, where `types` has them
 
@@ -21,7 +23,6 @@ changed while the outlet did not run: its memory holds the streams and labels wh
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -29,8 +30,11 @@ import orjson
 
 from streamclf.config.outlet_options import MQTT_PREFIX, MQTT_PREFIX_RULE, EventType
 from streamclf.errors import UsageError
-from streamclf.events.types import Action, Lost, Prediction, Status, StreamEvent, format_event_time, published_json
+from streamclf.events.types import Action, Clip, Lost, Prediction, Status, StreamEvent, published_json
+from streamclf.subscribers.clip_pictures import ClipPictures
 from streamclf.subscribers.mqtt.discovery import describe_stream, event_type, slug
+from streamclf.subscribers.mqtt.message import MqttMessage, origin
+from streamclf.subscribers.mqtt.picture_messages import PictureMessages
 from streamclf.subscribers.mqtt.published_stream import (
     PublishedStream,
     restore_obsolete,
@@ -48,15 +52,6 @@ MAX_LABELS: Final = 64
 _MAX_REMOVED: Final = MAX_STREAMS * MAX_LABELS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MqttMessage:
-    """One message for the broker, with QoS 1."""
-
-    topic: str
-    payload: bytes
-    retain: bool = False
-
-
 class Topics:
     """Convert events to messages. `memory` comes from an earlier process, and this one continues its work.
 
@@ -72,14 +67,17 @@ class Topics:
         updates: bool = False,
         streams: Collection[str] | None = None,
         memory: dict[str, Any],
+        pictures: ClipPictures | None = None,
     ) -> None:
         """Publish whole events of `types`, `update` events of actions only with `updates`.
 
-        `streams` are those that the outlet receives; None for all.
+        `streams` are those that the outlet receives; None for all. `pictures` reads the pictures of clips; without it,
+        none are published.
         """
         if not MQTT_PREFIX.fullmatch(prefix):
             raise UsageError(f"prefix {prefix!r}: {MQTT_PREFIX_RULE}")
         self._prefix, self._discovery, self._types, self._updates = prefix, discovery, frozenset(types), updates
+        self._pictures = PictureMessages(pictures)
         self._streams = restore_streams(memory)
         self._chosen = None if streams is None else frozenset(streams)
         self._configured: set[str] | None = None
@@ -95,10 +93,10 @@ class Topics:
 
     def _leave_former_topics(self, memory: dict[str, Any]) -> None:
         """Mark the topics that an earlier process used with other options."""
-        prefix, discovery = restore_options(memory, self._prefix, self._discovery)
+        prefix, discovery, pictures = restore_options(memory, self._prefix, self._discovery, self._pictures.mode)
         for name, stream in self._streams.items():
-            self._obsolete |= retained_topics(prefix, name, stream.actions, discovery=discovery)
-            self._obsolete -= retained_topics(self._prefix, name, stream.actions, discovery=self._discovery)
+            self._obsolete |= retained_topics(prefix, name, stream.actions, discovery=discovery, pictures=pictures)
+            self._obsolete -= self._topics(name, stream.actions)
         if prefix != self._prefix:
             self._obsolete.add(f"{prefix}/status")
 
@@ -112,6 +110,7 @@ class Topics:
         return {
             "prefix": self._prefix,
             "discovery": self._discovery,
+            "pictures": self._pictures.mode,
             "obsolete": sorted(self._obsolete),
             "streams": {
                 name: {"name": stream.name, "label": stream.label, "actions": dict(stream.actions)}
@@ -160,6 +159,8 @@ class Topics:
             self._forget_unknown(name, stream)
             for topic, payload in stream.retained.items():
                 yield MqttMessage(topic=topic, payload=payload, retain=True)
+            if (picture := self._pictures.again(f"{self._prefix}/{name}", stream)) is not None:
+                yield picture
 
     def _forget_unknown(self, name: str, stream: PublishedStream) -> None:
         """Forget values whose full message only an earlier process knew; the next event publishes them again.
@@ -229,7 +230,7 @@ class Topics:
         self._removed.discard(topic)
 
     def _topics(self, name: str, labels: Collection[str]) -> set[str]:
-        return retained_topics(self._prefix, name, labels, discovery=self._discovery)
+        return retained_topics(self._prefix, name, labels, discovery=self._discovery, pictures=self._pictures.mode)
 
     def _state_messages(self, stream: PublishedStream, item: StreamEvent, *, is_stale: bool) -> Iterator[MqttMessage]:
         match item:
@@ -238,6 +239,12 @@ class Topics:
                 yield from self._liveness(stream, item.stream, is_live=item.state == "live")
             case Action():
                 yield from self._action_message(stream, item, is_stale=is_stale)
+            case Clip():
+                yield from self._describe(item.stream, stream)
+                if not is_stale:
+                    for message in self._pictures.messages(f"{self._prefix}/{item.stream}", stream, item):
+                        self._mark_current(message.topic)
+                        yield message
             case Prediction():
                 yield from self._describe(item.stream, stream)
                 if not is_stale:
@@ -283,7 +290,7 @@ class Topics:
         if label == stream.label:
             return
         stream.label = label
-        body = {"label": label, "probability": probability, "model": item.model, **_origin(item)}
+        body = {"label": label, "probability": probability, "model": item.model, **origin(item)}
         yield self._retain(stream, f"{self._prefix}/{item.stream}/label", orjson.dumps(body))
 
     def _action_message(self, stream: PublishedStream, item: Action, *, is_stale: bool) -> Iterator[MqttMessage]:
@@ -306,7 +313,7 @@ class Topics:
         stream.actions[item.label] = is_on
         body = {
             "state": "ON" if is_on else "OFF", "label": item.label, "probability": item.probability,
-            "peak": item.peak, "started_s": item.started_s, "at_s": item.at_s, **_origin(item),
+            "peak": item.peak, "started_s": item.started_s, "at_s": item.at_s, **origin(item),
         }  # fmt: skip
         return self._retain(stream, self._action_topic(item.stream, item.label), orjson.dumps(body))
 
@@ -322,7 +329,7 @@ class Topics:
         body = {
             "event_type": event_type(item.label), "phase": item.phase, "label": item.label,
             "probability": item.probability, "peak": item.peak, "started_s": item.started_s, "at_s": item.at_s,
-            **_origin(item),
+            **origin(item),
         }  # fmt: skip
         return MqttMessage(topic=f"{self._prefix}/{item.stream}/event", payload=orjson.dumps(body))
 
@@ -332,12 +339,11 @@ class Topics:
         if not self._discovery or stream.described_as == now:
             return
         stream.described_as = now
-        for topic, payload in describe_stream(self._prefix, name, stream.name, stream.actions).items():
+        for topic, payload in self._descriptions(name, stream).items():
             if stream.described.get(topic) != payload:
                 stream.described[topic] = payload
                 self._mark_current(topic)
                 yield MqttMessage(topic=topic, payload=payload, retain=True)
 
-
-def _origin(item: StreamEvent) -> dict[str, Any]:
-    return {"time": format_event_time(item), "epoch": item.epoch, "offset": item.offset}
+    def _descriptions(self, name: str, stream: PublishedStream) -> dict[str, bytes]:
+        return describe_stream(self._prefix, name, stream.name, stream.actions, self._pictures.mode)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from streamclf.errors import UsageError
-from streamclf.subscribers.mqtt.discovery import discovery_topics, slug
+from streamclf.subscribers.mqtt.discovery import PictureMode, discovery_topics, picture_topics, slug
 
 _UNKNOWN_FORM: Final = "the position file holds streams or topics in an unknown form; remove the file to start anew"
 
@@ -34,14 +34,19 @@ class PublishedStream:
     seen: datetime | None = None
     """The time of the stream's newest event."""
     retained: dict[str, bytes] = field(default_factory=dict)
-    """The payloads that this process has published, by topic."""
+    """The payloads that this process has published, by topic, without the picture."""
+    picture: str | None = None
+    """The path of the picture that this process has published. Its bytes are read again when they are needed."""
 
 
-def retained_topics(prefix: str, stream: str, labels: Collection[str], *, discovery: bool) -> set[str]:
+def retained_topics(
+    prefix: str, stream: str, labels: Collection[str], *, discovery: bool, pictures: PictureMode = ""
+) -> set[str]:
     """Return all retained topics of a stream with these actions."""
     base = f"{prefix}/{stream}"
     topics = {f"{base}/availability", f"{base}/label", *(f"{base}/active/{slug(label)}" for label in labels)}
-    return topics | discovery_topics(prefix, stream, labels) if discovery else topics
+    topics |= picture_topics(base, pictures)
+    return topics | discovery_topics(prefix, stream, labels, pictures) if discovery else topics
 
 
 def restore_streams(memory: dict[str, Any]) -> dict[str, PublishedStream]:
@@ -55,12 +60,17 @@ def restore_streams(memory: dict[str, Any]) -> dict[str, PublishedStream]:
         raise UsageError(_UNKNOWN_FORM) from None
 
 
-def restore_options(memory: dict[str, Any], prefix: str, discovery: bool) -> tuple[str, bool]:
-    """Return the prefix of an earlier process, and whether it used discovery. The arguments are the defaults."""
-    options = memory.get("prefix", prefix), memory.get("discovery", discovery)
-    if not isinstance(options[0], str) or not isinstance(options[1], bool):
+def restore_options(
+    memory: dict[str, Any], prefix: str, discovery: bool, pictures: PictureMode
+) -> tuple[str, bool, PictureMode]:
+    """Return the prefix of an earlier process, whether it used discovery, and how it published pictures.
+
+    The arguments are the defaults. Raises `UsageError`.
+    """
+    found = memory.get("prefix", prefix), memory.get("discovery", discovery), memory.get("pictures", pictures)
+    if not isinstance(found[0], str) or not isinstance(found[1], bool) or found[2] not in ("", "bytes", "link"):
         raise UsageError(_UNKNOWN_FORM)
-    return options
+    return found
 
 
 def restore_obsolete(memory: dict[str, Any]) -> set[str]:

@@ -16,7 +16,8 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
 from streamclf.net.endpoints import is_loopback_host
-from streamclf.subscribers.web.sessions import LoginLimit, Sessions, Signer
+from streamclf.net.signer import Signer
+from streamclf.subscribers.web.sessions import LoginLimit, Sessions
 
 COOKIE: Final = "streamclf_session"
 SHARED_PREFIX: Final = "/shared/"

@@ -1,16 +1,14 @@
-"""Sign cookies and links with a key that is derived from the page's token, and limit the rate of failed logins."""
+"""Begin and end logins, whose cookies are signed, and limit the rate of failed logins."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 import secrets
-import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
+
+from streamclf.net.signer import Signer
 
 SESSION_S: Final = 7 * 86400.0
 """A login is valid for this long."""
@@ -22,37 +20,6 @@ _FORGET_S: Final = 3600.0
 """An address without failures for this long begins anew."""
 _MAX_ADDRESSES: Final = 4096
 _MAX_REVOKED: Final = 4096
-
-
-class Signer:
-    """Sign short texts. The key depends on the token alone: a restart of the page keeps logins, a new token ends them.
-
-    Without a token the key is random, so that signatures end with the process.
-    """
-
-    def __init__(self, token: str | None) -> None:
-        seed = secrets.token_bytes(32) if token is None else token.encode()
-        self._key = hmac.digest(seed, b"streamclf page signatures v1", hashlib.sha256)
-
-    def sign(self, purpose: str, text: str, valid_s: float) -> str:
-        """Return `text` with an expiry and a signature that is valid for `purpose` alone; it fits into a URL's path.
-
-        `text` has characters of `A-Z a-z 0-9 _ -` only.
-        """
-        body = f"{text}.{int(time.time() + valid_s)}"
-        return f"{body}.{self._signature(purpose, body)}"
-
-    def verify(self, purpose: str, signed: str) -> str | None:
-        """Return the text that `sign` was given; None if the signature is wrong or has expired."""
-        body, _, signature = signed.rpartition(".")
-        if not hmac.compare_digest(signature.encode(), self._signature(purpose, body).encode()):
-            return None
-        text, _, expires = body.rpartition(".")
-        return text if expires.isascii() and expires.isdigit() and time.time() < int(expires) else None
-
-    def _signature(self, purpose: str, body: str) -> str:
-        digest = hmac.digest(self._key, f"{purpose}\0{body}".encode("utf-8", "replace"), hashlib.sha256)
-        return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
 class Sessions:

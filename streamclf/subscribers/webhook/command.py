@@ -1,4 +1,7 @@
-"""`streamclf webhook`: send events as signed HTTP POSTs, in order, and repeat each until the receiver accepts it."""
+"""`streamclf webhook`: send events as signed HTTP POSTs, in order, and repeat each until the receiver accepts it.
+
+The event of a clip also carries the clip's picture, in Base64, or links to the page.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import hmac
 import os
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -20,17 +23,20 @@ import orjson
 from streamclf.config.outlet_options import WebhookConfig
 from streamclf.errors import JournalError
 from streamclf.events.positions import Position
-from streamclf.events.types import Heartbeat, Lost, published_json
+from streamclf.events.types import Clip, Heartbeat, Lost, published_json
 from streamclf.net.backoff import Backoff
 from streamclf.net.http_target import Target, parse_target
 from streamclf.net.secret_files import read_secret
 from streamclf.runtime.stop_request import StopRequest
+from streamclf.subscribers.clip_pictures import ClipPictures
 from streamclf.subscribers.delivery import DeliveryLoop, Item
 from streamclf.subscribers.outlet_report import OutletReport
 from streamclf.subscribers.outlet_run import EventFilter, OutletRun
 from streamclf.subscribers.webhook.http_post import Answer, Poster, UnreachableError
 
 MAX_DEAD_LETTER_BYTES: Final = 64 << 20
+MAX_PICTURE_BYTES: Final = 4_000_000
+"""The pictures of one request together. Many receivers refuse a larger body."""
 _NAME = "webhook"
 _LINGER_S = 0.25
 _MAX_NOTICES = 10
@@ -50,10 +56,18 @@ def deliver_to_webhook(config: WebhookConfig, run: OutletRun) -> None:
     secret = None if config.secret is None else config.secret.encode()
     if config.secret_file is not None:
         secret = read_secret(config.secret_file)
+    pictures = ClipPictures(config, run.report)
     with run.open_position(_NAME) as file, closing(Poster(target, run.stop)) as poster:
         dead_letters = DeadLetters(file.path.with_name(file.path.name + ".dead.jsonl"))
         outlet = WebhookOutlet(
-            target, poster, dead_letters, run.stop, secret=secret, is_batched=config.batch > 1, report=run.report
+            target,
+            poster,
+            dead_letters,
+            run.stop,
+            secret=secret,
+            is_batched=config.batch > 1,
+            report=run.report,
+            pictures=pictures,
         )
         after = file.position or run.begin
         with run.subscribe(streams=config.streams, types=config.types, after=after) as events:
@@ -80,6 +94,8 @@ class RequestContent:
 
     key: str
     body: bytes
+    kept: bytes
+    """The body without pictures, as it is kept if the receiver refuses it."""
 
 
 class DeadLetters:
@@ -104,7 +120,7 @@ class DeadLetters:
                 "reason": answer.reason,
                 **({} if answer.location is None else {"location": answer.location}),
                 "key": content.key,
-                "body": orjson.Fragment(content.body),
+                "body": orjson.Fragment(content.kept),
             }
         )
         try:
@@ -140,10 +156,12 @@ class WebhookOutlet:
         is_batched: bool,
         rng: random.Random | None = None,
         report: OutletReport | None = None,
+        pictures: ClipPictures | None = None,
     ) -> None:
         self._target, self._poster, self._dead_letters, self._stop = target, poster, dead_letters, stop
         self._secret, self._is_batched, self._rng = secret, is_batched, rng
         self._report = report or OutletReport(_NAME)
+        self._pictures = pictures
         self.refused = 0
         """Events that the receiver refused for good. They are kept as dead letters, and do not count as delivered."""
         self._dead = 0
@@ -153,6 +171,24 @@ class WebhookOutlet:
 
         The events of a refused batch are sent again one by one.
         """
+        return all(self._deliver_part(part) for part in self._parts(batch))
+
+    def _parts(self, batch: Sequence[Item]) -> Iterator[list[Item]]:
+        """Divide a batch so that the pictures of one request do not exceed `MAX_PICTURE_BYTES` together."""
+        picture_bytes = self._pictures.bytes_each if self._pictures else 0
+        part: list[Item] = []
+        part_bytes = 0
+        for item in batch:
+            own_bytes = picture_bytes if isinstance(item, Clip) else 0
+            if part and part_bytes + own_bytes > MAX_PICTURE_BYTES:
+                yield part
+                part, part_bytes = [], 0
+            part.append(item)
+            part_bytes += own_bytes
+        if part:
+            yield part
+
+    def _deliver_part(self, batch: Sequence[Item]) -> bool:
         content = self._content(batch)
         answer = self._post(content)
         if answer is None:
@@ -160,7 +196,7 @@ class WebhookOutlet:
         if answer.status in _ACCEPTED_STATUSES:
             return True
         if len(batch) > 1:  # one invalid event, or a batch that is too large, must not discard the valid events
-            return all(self.deliver([item], None) for item in batch)
+            return all(self._deliver_part([item]) for item in batch)
         self._dead_letters.append(self._target, content, answer)
         self._dead += 1
         self.refused += not isinstance(batch[0], Lost)
@@ -179,11 +215,18 @@ class WebhookOutlet:
         return {}
 
     def _content(self, batch: Sequence[Item]) -> RequestContent:
-        keys, bodies = [_key(item) for item in batch], [_body(item) for item in batch]
+        keys, plain = [_key(item) for item in batch], [_body(item) for item in batch]
+        bodies = [self._with_picture(item, body) for item, body in zip(batch, plain, strict=True)]
         if not self._is_batched:
-            return RequestContent(keys[0], bodies[0])
-        body = orjson.dumps({"v": 1, "events": [orjson.Fragment(body) for body in bodies]})
-        return RequestContent(keys[0] if len(keys) == 1 else f"{keys[0]}+{keys[-1]}", body)
+            return RequestContent(keys[0], bodies[0], plain[0])
+        key = keys[0] if len(keys) == 1 else f"{keys[0]}+{keys[-1]}"
+        return RequestContent(key, _batch_body(bodies), _batch_body(plain))
+
+    def _with_picture(self, item: Item, body: bytes) -> bytes:
+        if not isinstance(item, Clip) or self._pictures is None:
+            return body
+        more = self._pictures.body(item)
+        return orjson.dumps({**orjson.loads(body), **more}) if more else body
 
     def _post(self, content: RequestContent) -> Answer | None:
         """Repeat the request until the receiver accepts or refuses it. Return None if `stop` is set before that."""
@@ -234,6 +277,10 @@ def _key(item: Item) -> str:
     if item.offset is None:  # published but not in the journal: it arrives once and has no offset, so hash its content
         return f"{item.epoch}-{hashlib.sha256(published_json(item)).hexdigest()[:16]}"
     return f"{item.epoch}-{item.offset}"
+
+
+def _batch_body(bodies: Sequence[bytes]) -> bytes:
+    return orjson.dumps({"v": 1, "events": [orjson.Fragment(body) for body in bodies]})
 
 
 def _body(item: Item) -> bytes:

@@ -5,21 +5,28 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
+from support.clip_events import CLIP_STEM, clip_event, store_picture
 
+from streamclf.clips.links import linked_path
+from streamclf.config.picture_keys import PictureKeys
 from streamclf.errors import UsageError
 from streamclf.events.types import Action, Lost, Prediction, Status, Window
+from streamclf.net.signer import Signer
+from streamclf.subscribers.clip_pictures import ClipPictures
 from streamclf.subscribers.mqtt.discovery import slug
 from streamclf.subscribers.mqtt.home_assistant import (
     AWAY_S,
     MAX_LABELS,
     MAX_STREAMS,
     STALE_S,
-    MqttMessage,
     Topics,
 )
+from streamclf.subscribers.mqtt.message import MqttMessage
+from streamclf.subscribers.outlet_report import OutletReport
 
 EPOCH = "9f" * 16
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=timezone.utc)
@@ -282,3 +289,76 @@ def test_a_lost_range_is_published() -> None:
     ((topic, payload, retain),) = messages(Topics("streamclf", memory={}), Lost(epoch=EPOCH, first=3, last=None))
     assert (topic, retain) == ("streamclf/lost", False)
     assert json.loads(payload) == {"type": "lost", "epoch": EPOCH, "first": 3, "last": None}
+
+
+def with_pictures(folder: Path, memory: dict[str, Any] | None = None, **keys: Any) -> Topics:
+    pictures = ClipPictures(PictureKeys(clips=folder, **keys), OutletReport("mqtt"))
+    return Topics("streamclf", memory=memory or {}, pictures=pictures)
+
+
+def test_the_picture_of_the_latest_clip_is_an_image_entity(tmp_path: Path) -> None:
+    topics = with_pictures(tmp_path)
+    described = configs(topics.messages(status("live", name="Front door", actions=("wave",)), 0.0))
+    image = described["image/streamclf_door/picture"]
+    assert image["image_topic"] == "streamclf/door/picture"
+    assert image["content_type"] == "image/jpeg"
+    assert image["json_attributes_topic"] == "streamclf/door/picture/about"
+    assert image["unique_id"] == "streamclf_door_picture"
+    assert image["device"]["name"] == "Front door"
+    assert image["availability"] == [{"topic": "streamclf/status"}]  # it stays while the stream is offline
+    picture = store_picture(tmp_path)
+    about, shown = topics.messages(clip_event(), 0.0)
+    assert (about.topic, about.retain) == ("streamclf/door/picture/about", True)
+    body = json.loads(about.payload)
+    assert (body["label"], body["probability"], body["file"]) == ("wave", 0.9, f"{CLIP_STEM}.mp4")
+    assert (shown.topic, shown.payload, shown.retain) == ("streamclf/door/picture", picture, True)
+    # A broker that has lost everything gets both again.
+    again = {m.topic: m.payload for m in topics.retained()}
+    assert again["streamclf/door/picture"] == picture
+    assert again["streamclf/door/picture/about"] == about.payload
+    # An old clip, one without a picture, and one whose picture has expired, change nothing.
+    assert list(topics.messages(clip_event(10), STALE_S + 1)) == []
+    assert list(topics.messages(clip_event(11, still=None, drawn=None), 0.0)) == []
+    (tmp_path / f"{CLIP_STEM}.drawn.jpg").unlink()
+    assert list(topics.messages(clip_event(12), 0.0)) == []
+    assert "streamclf/door/picture" not in {m.topic for m in topics.retained()}
+
+
+def test_the_whole_event_of_a_clip_is_published_if_types_have_it(tmp_path: Path) -> None:
+    topics = Topics("streamclf", types=("clip",), memory={})
+    assert [topic for topic, *_ in messages(topics, clip_event())] == ["streamclf/door/clip"]
+    assert configs(topics.messages(clip_event(), 0.0)) == {}
+
+
+def test_a_link_can_take_the_place_of_the_picture(tmp_path: Path) -> None:
+    token = "a-token-of-the-page-0123456789"
+    topics = with_pictures(tmp_path, link="http://host:8080", link_token=token)
+    image = configs(topics.messages(status("live"), 0.0))["image/streamclf_door/picture"]
+    assert (image["url_topic"], image["url_template"]) == ("streamclf/door/picture/about", "{{ value_json.url }}")
+    assert "image_topic" not in image
+    (about,) = topics.messages(clip_event(), 0.0)
+    body = json.loads(about.payload)
+    assert linked_path(Signer(token), body["url"].removeprefix("http://host:8080")) == f"{CLIP_STEM}.drawn.jpg"
+    assert linked_path(Signer(token), body["film_url"].removeprefix("http://host:8080")) == f"{CLIP_STEM}.mp4"
+
+
+def test_pictures_go_with_their_stream_and_with_the_option(tmp_path: Path) -> None:
+    topics = with_pictures(tmp_path)
+    list(topics.messages(status("live", actions=("wave",)), 0.0))
+    own = {
+        "streamclf/door/picture",
+        "streamclf/door/picture/about",
+        "homeassistant/image/streamclf_door/picture/config",
+    }
+    kept = json.loads(json.dumps(topics.memory()))
+    assert {m.topic for m in Topics("streamclf", memory=kept).obsolete()} == own
+    link = {"link": "http://host:8080", "link_token": "a-token-of-the-page-0123456789"}
+    assert {m.topic for m in with_pictures(tmp_path, kept, **link).obsolete()} == {"streamclf/door/picture"}
+    assert with_pictures(tmp_path, kept).obsolete() == []
+    topics.configure(["yard"], NOW + timedelta(seconds=1))
+    assert {m.topic for m in topics.obsolete()} > own
+    topics.forget_obsolete()
+    store_picture(tmp_path)
+    assert list(topics.messages(clip_event(), 0.0)) == []  # a late clip of the removed stream
+    with pytest.raises(UsageError, match="remove the file"):
+        Topics("streamclf", memory=kept | {"pictures": "film"})

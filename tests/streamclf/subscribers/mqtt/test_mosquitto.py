@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.hub_process import HubProcess, action, prediction, status, wait_until
+from support.clip_events import store_picture
+from support.hub_process import HubProcess, action, clip, prediction, status, wait_until
 from support.mosquitto import DEADLINE_S, PROGRAM, Mosquitto
 from support.service import Service
 from support.short_silence import short_silence_program
@@ -23,16 +25,20 @@ DOOR = "homeassistant/binary_sensor/streamclf_door"
 
 def retained(broker: Mosquitto) -> dict[str, str]:
     """Return the messages that a new subscriber gets."""
+    return {topic: payload.decode() for topic, payload in retained_bytes(broker).items()}
+
+
+def retained_bytes(broker: Mosquitto) -> dict[str, bytes]:
     from paho.mqtt import client as mqtt
 
-    found: dict[str, str] = {}
+    found: dict[str, bytes] = {}
     done = threading.Event()
 
     def keep(client: Any, userdata: Any, message: Any) -> None:
         if message.topic == "snapshot/end":
             done.set()
         elif message.retain:
-            found[message.topic] = message.payload.decode()
+            found[message.topic] = message.payload
 
     client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
     client.on_message = keep
@@ -48,8 +54,8 @@ def retained(broker: Mosquitto) -> dict[str, str]:
     return found
 
 
-def start(hub: HubProcess, broker: Mosquitto, folder: Path) -> Service:
-    return Service("mqtt", hub.events, broker.url, cwd=folder, program=short_silence_program())
+def start(hub: HubProcess, broker: Mosquitto, folder: Path, *options: str) -> Service:
+    return Service("mqtt", hub.events, broker.url, *options, cwd=folder, program=short_silence_program())
 
 
 def test_descriptions_come_before_anything_happens_and_go_with_the_configuration(tmp_path: Path) -> None:
@@ -119,3 +125,32 @@ def test_a_stream_that_reconnects_stays_available(tmp_path: Path) -> None:
         assert broker.on(topic) == ["online"]
         link.post(status("door", "offline"))
         wait_until(lambda: broker.on(topic) == ["online", "offline"], "an offline stream")
+
+
+def test_the_picture_of_a_clip_is_kept_until_its_stream_is_removed(tmp_path: Path) -> None:
+    topic, options = "streamclf/door/picture", ("--clips", str(tmp_path / "clips"))
+    description = StreamDescription(actions=("wave",))
+    draft = clip("door")
+    draft = replace(draft, body={**draft.body, "drawn": draft.body["file"].replace(".mp4", ".drawn.jpg")})
+    picture = store_picture(tmp_path / "clips", draft.body["drawn"])
+    with HubProcess(streams={"door": description, "yard": description}) as hub, Mosquitto() as broker:
+        with start(hub, broker, tmp_path, *options) as outlet:
+            wait_until(lambda: broker.on("streamclf/status") == ["online"], "online")
+            with EventProducer(hub.link, "test") as link:
+                link.post(status("door", "live"))
+                link.post(draft)
+                wait_until(lambda: topic in retained_bytes(broker), "the picture")
+            found = retained_bytes(broker)
+            assert found[topic] == picture
+            assert json.loads(found[f"{topic}/about"])["label"] == "wave"
+            described = json.loads(found["homeassistant/image/streamclf_door/picture/config"])
+            assert (described["image_topic"], described["content_type"]) == (topic, "image/jpeg")
+            outlet.interrupt()
+            assert outlet.wait() == 0
+        hub.kill()
+        hub.job = hub.job.model_copy(update={"streams": {"yard": description}})
+        hub.start()
+        with start(hub, broker, tmp_path, *options) as outlet:
+            wait_until(lambda: not any("door" in each for each in retained_bytes(broker)), "the removal")
+            outlet.interrupt()
+            assert outlet.wait() == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import json
@@ -18,6 +19,7 @@ from typing import Any
 
 import pytest
 from support.certificates import make_certificate, server_context
+from support.clip_events import CLIP_STEM, clip_event, store_picture
 from support.hub_process import HubProcess, action, prediction, wait_until
 from support.receiver import Receiver, Request, Response
 from support.repository import ROOT
@@ -25,12 +27,15 @@ from support.service import Service
 
 from streamclf.config.outlet_options import WebhookConfig
 from streamclf.config.outlets import outlet_options
+from streamclf.config.picture_keys import PictureKeys
 from streamclf.errors import JournalError, UsageError
 from streamclf.events.types import Action, Lost
 from streamclf.net.http_target import parse_target
 from streamclf.net.secret_files import read_secret
 from streamclf.producer.link import EventProducer
 from streamclf.runtime.stop_request import StopRequest
+from streamclf.subscribers.clip_pictures import ClipPictures
+from streamclf.subscribers.outlet_report import OutletReport
 from streamclf.subscribers.webhook import command
 from streamclf.subscribers.webhook.command import (
     DeadLetters,
@@ -73,12 +78,23 @@ class RecordedWaits(StopRequest):
 
 @contextmanager
 def opened_outlet(
-    receiver: Receiver, folder: Path, stop: StopRequest, *, is_batched: bool = False
+    receiver: Receiver,
+    folder: Path,
+    stop: StopRequest,
+    *,
+    is_batched: bool = False,
+    pictures: ClipPictures | None = None,
 ) -> Iterator[WebhookOutlet]:
     target = parse_target(receiver.url)
     with closing(Poster(target, stop)) as poster:
         yield WebhookOutlet(
-            target, poster, DeadLetters(folder / "dead"), stop, secret=SECRET.encode(), is_batched=is_batched
+            target,
+            poster,
+            DeadLetters(folder / "dead"),
+            stop,
+            secret=SECRET.encode(),
+            is_batched=is_batched,
+            pictures=pictures,
         )
 
 
@@ -217,10 +233,52 @@ def test_a_refused_event_does_not_discard_its_batch(receiver: Receiver, tmp_path
     assert outlet.refused == 1
 
 
+def test_the_event_of_a_clip_carries_its_picture(receiver: Receiver, tmp_path: Path) -> None:
+    pictures = ClipPictures(PictureKeys(clips=tmp_path), OutletReport("webhook"))
+    picture = store_picture(tmp_path)
+    with opened_outlet(receiver, tmp_path, RecordedWaits(), pictures=pictures) as outlet:
+        assert outlet.deliver([clip_event(7)], None)
+        assert outlet.deliver([action_event(8)], None)
+    first, second = receiver.accepted
+    assert first.json["picture"]["media_type"] == "image/jpeg"
+    assert base64.b64decode(first.json["picture"]["base64"]) == picture
+    assert (first.json["type"], first.json["offset"], first.json["file"]) == ("clip", 7, f"{CLIP_STEM}.mp4")
+    assert verify(first, SECRET.encode(), now_s=time.time())
+    assert "picture" not in second.json
+
+
+def test_the_pictures_of_one_request_are_limited(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "MAX_PICTURE_BYTES", 900_000)  # two of the default limit, in Base64
+    pictures = ClipPictures(PictureKeys(clips=tmp_path), OutletReport("webhook"))
+    store_picture(tmp_path)
+    batch = [clip_event(1), action_event(2), clip_event(3), clip_event(4), action_event(5)]
+    with opened_outlet(receiver, tmp_path, RecordedWaits(), is_batched=True, pictures=pictures) as outlet:
+        assert outlet.deliver(batch, None)
+    assert [[e["offset"] for e in request.json["events"]] for request in receiver.accepted] == [[1, 2, 3], [4, 5]]
+    assert [request.headers["Idempotency-Key"] for request in receiver.accepted] == [
+        f"{EPOCH}-1+{EPOCH}-3",
+        f"{EPOCH}-4+{EPOCH}-5",
+    ]
+
+
+def test_a_refused_clip_is_kept_without_its_picture(receiver: Receiver, tmp_path: Path) -> None:
+    pictures = ClipPictures(PictureKeys(clips=tmp_path), OutletReport("webhook"))
+    store_picture(tmp_path)
+    receiver.answer = lambda request: Response(413)
+    with opened_outlet(receiver, tmp_path, RecordedWaits(), pictures=pictures) as outlet:
+        assert outlet.deliver([clip_event(7)], None)
+    kept = json.loads((tmp_path / "dead").read_text())
+    assert "picture" in receiver.requests[0].json
+    assert "picture" not in kept["body"]
+    assert kept["body"]["offset"] == 7
+
+
 def test_a_full_dead_letter_file_is_an_error_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "MAX_DEAD_LETTER_BYTES", 2000)
     letters = DeadLetters(tmp_path / "dead")
-    content = RequestContent("key", b'"' + b"x" * 800 + b'"')
+    content = RequestContent("key", b"", b'"' + b"x" * 800 + b'"')
     target = parse_target("http://127.0.0.1:1/")
     letters.append(target, content, Answer(400, "Bad"))
     letters.append(target, content, Answer(400, "Bad"))
@@ -239,7 +297,7 @@ def test_an_invalid_argument_is_an_error_with_value_limit_and_remedy(tmp_path: P
     (tmp_path / "open").chmod(0o640)
     with pytest.raises(UsageError, match="mode 0640 lets others read the secret; chmod 600"):
         read_secret(tmp_path / "open")
-    with pytest.raises(UsageError, match=r"types.0: Input should be 'prediction', 'action' or 'status'"):
+    with pytest.raises(UsageError, match=r"types.0: Input should be 'prediction', 'action', 'status' or 'clip'"):
         outlet_options(WebhookConfig, url="http://h/", types=["heartbeat"])
     with pytest.raises(UsageError, match="batch: Input should be greater than or equal to 1"):
         outlet_options(WebhookConfig, url="http://h/", batch=0)
