@@ -55,5 +55,5 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"outlets\.mqtt: needs paho-mqtt; .*pip install 'streamclf\[mqtt\]'"):
+    with pytest.raises(ConfigError, match=r"outlets\.mqtt: needs paho-mqtt; .*pip install 'paho-mqtt"):
         check(tmp_path, mqtt={"broker": "mqtt://h"})

@@ -43,7 +43,7 @@ def test_the_fastest_heartbeat_gives_the_clock_of_the_service(monkeypatch: pytes
 
 def test_without_the_library_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "paho.mqtt", None)
-    with pytest.raises(UsageError, match=r"pip install 'streamclf\[mqtt\]'"):
+    with pytest.raises(UsageError, match=r"pip install 'paho-mqtt"):
         run_outlet("tcp://127.0.0.1:1", MqttConfig(broker="mqtt://127.0.0.1"), position=tmp_path / "p")
 
 
