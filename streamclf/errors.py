@@ -11,6 +11,7 @@ StreamclfError
 ├── JournalError          a journal that cannot be written or read
 ├── ClipError             a clip, or a folder of clips, that cannot be written or read
 ├── BusError              an endpoint that cannot be bound, reached or trusted
+│   └── EndpointInUseError  an endpoint that another program has bound
 ├── EventError            bytes or values that are not a valid event
 ├── OutputError           standard output, a table or a report that cannot be written
 └── BenchError            a measurement that could not be made
@@ -59,6 +60,10 @@ class ClipError(StreamclfError):
 
 class BusError(StreamclfError):
     """An endpoint that cannot be bound, reached or trusted."""
+
+
+class EndpointInUseError(BusError):
+    """An endpoint that another program has bound: another service, or this one a second time."""
 
 
 class EventError(StreamclfError):

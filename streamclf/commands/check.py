@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections import defaultdict
@@ -13,9 +14,10 @@ from urllib.parse import urlsplit
 import zmq
 
 from streamclf.commands.probes import CONNECT_S, MARGIN_S, Probe, longest_s, reach, read_picture, run_probes
-from streamclf.config.outlet_options import MetricsConfig, MqttConfig, OutletConfig
+from streamclf.commands.running_service import is_running
+from streamclf.config.outlet_options import MetricsConfig, MqttConfig, OutletConfig, WebConfig
 from streamclf.config.service import ServiceConfig, load_config
-from streamclf.errors import BusError
+from streamclf.errors import BusError, EndpointInUseError
 from streamclf.net.broker_address import parse_broker
 from streamclf.net.zeromq import bind
 from streamclf.redact import redact
@@ -34,9 +36,13 @@ def check_service(path: Path, *, connect: bool = False) -> tuple[list[str], int]
     config = load_config(path)
     spec = preflight(config).spec
     disk = describe_disk(config, spec)
-    problems = [*_check_endpoints(config)]
+    endpoints = [*_check_endpoints(config)]
+    runs = any(is_taken for _, is_taken in endpoints) and is_running(config)
+    problems = [text for text, is_taken in endpoints if not (is_taken and runs)]
     probes = [*_probe_streams(config, connect=connect), *_probe_outlets(config.outlets.all, connect=connect)]
     lines = [f"note: {text}" for text in _find_repeated_sources(config)]
+    if runs:
+        lines.append("note: the service of this configuration runs here now, so its ports are taken by itself")
     for place, found, error in run_probes(probes):
         if error:
             problems.append(f"{place}: {error}")
@@ -51,8 +57,8 @@ def check_service(path: Path, *, connect: bool = False) -> tuple[list[str], int]
     return [redact(line) for line in (*lines, *disk.split("\n"))], 1 if problems else 0
 
 
-def _check_endpoints(config: ServiceConfig) -> Iterator[str]:
-    """Bind the service's endpoints for a moment."""
+def _check_endpoints(config: ServiceConfig) -> Iterator[tuple[str, bool]]:
+    """Bind the service's endpoints for a moment; yield each problem, and whether a program has the endpoint already."""
     publish = config.publish
     context = zmq.Context[zmq.Socket[bytes]]()
     try:
@@ -62,16 +68,17 @@ def _check_endpoints(config: ServiceConfig) -> Iterator[str]:
                 try:
                     bind(bound, getattr(publish, key), f"publish.{key}", guarded=publish.keys is not None)
                 except BusError as error:
-                    yield str(error)
+                    yield str(error), isinstance(error, EndpointInUseError)
     finally:
         context.destroy(linger=0)
     for outlet in config.outlets.all:
-        if isinstance(outlet, MetricsConfig) and outlet.port:
+        if isinstance(outlet, MetricsConfig | WebConfig) and outlet.port:
             try:
                 family = socket.AF_INET6 if ":" in outlet.host else socket.AF_INET
                 socket.create_server((outlet.host, outlet.port), family=family).close()
             except OSError as error:
-                yield f"outlets.metrics: {outlet.host}:{outlet.port}: {error.strerror}; choose another port"
+                text = f"outlets.{outlet.KIND}: {outlet.host}:{outlet.port}: {error.strerror}; choose another port"
+                yield text, error.errno == errno.EADDRINUSE
 
 
 def _find_repeated_sources(config: ServiceConfig) -> Iterator[str]:

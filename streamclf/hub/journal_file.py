@@ -17,7 +17,7 @@ from typing import Final
 
 from streamclf.errors import JournalError
 from streamclf.events.journal_format import APPLICATION_ID, FORMAT, check_format
-from streamclf.runtime.file_lock import open_locked
+from streamclf.runtime.file_lock import is_locked, open_locked
 
 log = logging.getLogger(__name__)
 
@@ -168,12 +168,31 @@ class JournalFiles:
 
     def read_head(self) -> tuple[str, int] | None:
         """Return the epoch and the offset that `mark_head` stored last, or None."""
-        epoch, _, head = os.pread(self._lock_fd, _HEAD_MARK_BYTES, 0).decode("ascii", "replace").partition(" ")
-        return (epoch, int(head)) if head.strip().isdecimal() else None
+        return _read_head(self._lock_fd)
 
     def mark_head(self, epoch: str, head: int) -> None:
         """Store the last offset that is published."""
         os.pwrite(self._lock_fd, f"{epoch} {head}".ljust(_HEAD_MARK_BYTES).encode(), 0)
+
+
+def read_running_epoch(path: Path) -> str | None:
+    """Return the epoch of the journal at `path` that a service on this machine has open now; None if none has it."""
+    try:
+        fd = os.open(f"{os.path.realpath(path)}.lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        head = _read_head(fd)
+        return head[0] if head is not None and is_locked(fd) else None
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+
+
+def _read_head(fd: int) -> tuple[str, int] | None:
+    epoch, _, head = os.pread(fd, _HEAD_MARK_BYTES, 0).decode("ascii", "replace").partition(" ")
+    return (epoch, int(head)) if head.strip().isdecimal() else None
 
 
 def _stat(path: Path) -> tuple[int, ...] | None:

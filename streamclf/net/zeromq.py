@@ -11,7 +11,7 @@ from typing import Final
 
 import zmq
 
-from streamclf.errors import BusError
+from streamclf.errors import BusError, EndpointInUseError
 from streamclf.net.endpoints import is_loopback
 
 DEAD_PEER_S: Final = 6
@@ -85,7 +85,8 @@ def bind(socket: zmq.Socket[bytes], endpoint: str, role: str, *, guarded: bool =
         remedy = _REMEDY.get(
             error.errno or 0, "give an endpoint like tcp://127.0.0.1:5555 or ipc:///run/streamclf/events"
         )
-        raise BusError(f"{role} {endpoint}: {zmq.strerror(error.errno or 0)}; {remedy}") from error
+        kind = EndpointInUseError if error.errno == errno.EADDRINUSE else BusError
+        raise kind(f"{role} {endpoint}: {zmq.strerror(error.errno or 0)}; {remedy}") from error
     finally:
         os.umask(umask)
     return socket.getsockopt_string(zmq.LAST_ENDPOINT)
@@ -140,4 +141,4 @@ def _refuse_served_path(endpoint: str, role: str) -> None:
             probe.connect(str(path))
         except OSError:
             return  # a process that has ended did not remove it
-    raise BusError(f"{role} {endpoint}: another program serves it; stop that program, or give another path")
+    raise EndpointInUseError(f"{role} {endpoint}: another program serves it; stop that program, or give another path")

@@ -23,3 +23,13 @@ def open_locked(path: Path, flags: int = 0, *, mode: int = 0o600) -> int | None:
         os.close(fd)
         raise
     return fd
+
+
+def is_locked(fd: int) -> bool:
+    """Return whether another process has the lock of an open file. Raises `OSError` where it cannot be locked."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    return False

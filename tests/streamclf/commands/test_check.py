@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 from support.clips import film
+from support.hub_process import HubProcess, prediction, read_journal, wait_until
 from support.rtsp_server import RtspServer
 
 from streamclf.cli import _main
+from streamclf.commands import running_service
+from streamclf.producer.link import EventProducer
 
 FREE = "publish: {events: 'tcp://127.0.0.1:*', replay: 'tcp://127.0.0.1:*'}\n"
 
@@ -79,3 +82,65 @@ def test_connect_names_what_each_camera_sends(tmp_path: Path, capsys: pytest.Cap
     assert lines[0] == "note: streams a, b: the same source; many cameras allow only one connection"
     assert "streams.a: live (h264" in lines[1]
     assert lines[-1].endswith(", events on tcp://127.0.0.1:*")
+
+
+def _post(hub: HubProcess, link: EventProducer) -> None:
+    """Have the hub publish an event, as a service does soon after its start."""
+    link.post(prediction())
+    wait_until(lambda: bool(read_journal(hub.journal)), "an event in the journal")
+
+
+def test_the_ports_of_the_running_service_itself_are_no_problem(
+    tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def text(journal: Path) -> str:
+        ports = f"events: '{hub.events}', replay: '{hub.replay}'"
+        return f"streams: {{a: {{url: {clip}}}}}\npublish: {{{ports}, journal: {journal}}}\n"
+
+    with HubProcess() as hub, EventProducer(hub.link, "test") as link:
+        _post(hub, link)
+        code, lines = check(tmp_path, capsys, text(hub.journal))
+        assert code == 0, lines
+        assert lines[0] == "note: the service of this configuration runs here now, so its ports are taken by itself"
+        code, lines = check(tmp_path, capsys, text(tmp_path / "other.db"))
+        assert code == 1
+        assert [line.partition(" tcp")[0] for line in lines[:-1]] == ["publish.events", "publish.replay"]
+    code, lines = check(tmp_path, capsys, text(tmp_path / "other.db"))
+    assert code == 0
+    assert len(lines) == 1
+
+
+def test_a_service_that_publishes_elsewhere_does_not_excuse_a_taken_port(
+    tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running_service, "ANSWER_S", 0.2)
+    with (
+        HubProcess() as hub,
+        EventProducer(hub.link, "test") as link,
+        socket.create_server(("127.0.0.1", 0)) as taken,
+    ):
+        _post(hub, link)
+        ports = f"events: 'tcp://127.0.0.1:{taken.getsockname()[1]}', replay: 'tcp://127.0.0.1:*'"
+        text = f"streams: {{a: {{url: {clip}}}}}\npublish: {{{ports}, journal: {hub.journal}}}\n"
+        code, lines = check(tmp_path, capsys, text)
+    assert code == 1
+    assert lines[0].startswith("publish.events")
+
+
+def test_a_label_and_a_stream_that_are_misspelt_are_reported_with_the_nearest(
+    tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    streams = f"streams: {{door: {{url: {clip}}}, yard: {{url: {clip}}}}}\n{FREE}"
+    for more, message in (
+        ("actions: {coverd: {}}", "actions.coverd: no label coverd; camera-events@1 has normal, covered, defocused, "),
+        ("actions: {coverd: {}}", "; did you mean covered?"),
+        (
+            "outlets: {metrics: {streams: [dor]}}",
+            "outlets.metrics.streams: no stream dor; the configuration has door, yard; did you mean door?",
+        ),
+    ):
+        (tmp_path / "service.yaml").write_text(streams + more)
+        assert _main(["check", str(tmp_path / "service.yaml")]) == 2
+        err = capsys.readouterr().err
+        assert message in err
+        assert err.count("\n") == 1
