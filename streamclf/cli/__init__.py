@@ -56,7 +56,7 @@ def _run(arguments: list[str]) -> int:
 
 def _main(arguments: list[str]) -> int:
     from engines.errors import EngineError
-    from streamclf.errors import StreamclfError, UsageError
+    from streamclf.errors import ConfigError, StreamclfError, UsageError
 
     # The base class of typer's usage errors has moved between versions; BadParameter derives from it in each version.
     command_line_error: type[Exception] = next(
@@ -64,8 +64,12 @@ def _main(arguments: list[str]) -> int:
     )
     try:
         return app(arguments, prog_name="streamclf", standalone_mode=False) or 0
-    except UsageError as error:
+    except ConfigError as error:
         return _print_error(error, 2)
+    except UsageError as error:
+        text = str(error)
+        stop = "" if text.endswith((".", "?")) else "."
+        return _print_error(f"{text}{stop} See: {_command_name(arguments)} --help", 2)
     except (StreamclfError, EngineError) as error:
         return _print_error(error, 1)
     except command_line_error as error:
@@ -79,9 +83,14 @@ def _main(arguments: list[str]) -> int:
 
 
 def _print_error(error: object, code: int) -> int:
-    """Print an error on one line of stderr, without credentials and control characters; return `code`."""
+    """Print an error on one line of stderr, without credentials and control characters; return `code`.
+
+    The line has the form of the log if that is JSON, so that a program can read all lines.
+    """
     from engines.printable import printable
     from streamclf.redact import redact
+    from streamclf.runtime.logs import log_as_json
 
-    print(f"streamclf: {printable(redact(str(error)))}", file=sys.stderr)
+    if not log_as_json(str(error)):
+        print(f"streamclf: {printable(redact(str(error)))}", file=sys.stderr)
     return code

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from streamclf.cli.options import ConfigFile, LogFormat, LogLevel, OptionalEndpoint, Seconds
+from streamclf.cli.options import ConfigFile, LogFormat, LogLevel, OptionalEndpoint, Seconds, Streams, split_values
 
 BEGAN = time.monotonic()
 """When this process started, for the times that `demo` prints."""
@@ -128,6 +128,7 @@ def check(
 
 def status(
     endpoint: OptionalEndpoint = "",
+    streams: Streams = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, then exit.")] = False,
     timeout: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds to wait for the service to answer.")] = 5.0,
     seconds: Seconds = None,
@@ -138,12 +139,12 @@ def status(
     """
     from streamclf.subscribers.status import run_status
 
-    return run_status(endpoint, as_json=as_json, seconds=seconds, timeout_s=timeout)
+    return run_status(endpoint, streams=split_values(streams), as_json=as_json, seconds=seconds, timeout_s=timeout)
 
 
 def watch(
     endpoint: OptionalEndpoint = "",
-    stream: Annotated[list[str] | None, typer.Option(help="Only this stream; may be given several times.")] = None,
+    streams: Streams = None,
     record: Annotated[
         Path | None, typer.Option(help="Write the video to this .mp4 instead of opening a window; needs no screen.")
     ] = None,
@@ -156,7 +157,7 @@ def watch(
     """
     from streamclf.subscribers.watch import run_watch
 
-    return run_watch(endpoint, streams=stream, record=record, seconds=seconds)
+    return run_watch(endpoint, streams=split_values(streams), record=record, seconds=seconds)
 
 
 def keys(

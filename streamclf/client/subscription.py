@@ -97,6 +97,8 @@ class Subscription:
         patience_s: float | None,
     ) -> None:
         self.endpoint = address.endpoint
+        self.streams = streams
+        """The streams of the returned events; None for all."""
         self._receiver = EventReceiver(address, streams, types, replay, after, patience_s)
         self._in_use = threading.Lock()
         self._closed = False

@@ -57,6 +57,14 @@ def configure_logging(process: str, level: str = "info", *, stream: str | None =
     logging.captureWarnings(capture=True)
 
 
+def log_as_json(text: str) -> bool:
+    """Log `text` as an error if this process logs JSON lines; return whether it does."""
+    if not any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger().handlers):
+        return False
+    logging.getLogger("command").error("%s", text)
+    return True
+
+
 def log_uncaught_errors() -> None:
     """Log an error that nothing catches, in each thread, in the format of the log."""
     log = logging.getLogger()

@@ -18,6 +18,7 @@ from streamclf.events.positions import START, Position
 from streamclf.events.types import Heartbeat, Lost, StreamEvent
 from streamclf.runtime.stop_request import StopRequest
 from streamclf.subscribers.checkpoint import PositionFile
+from streamclf.subscribers.chosen_streams import find_unknown_streams
 from streamclf.subscribers.outlet_report import OutletReport
 from streamclf.subscribers.outlet_run import EventFilter
 
@@ -93,6 +94,8 @@ class DeliveryLoop:
         self._received_any = False
         """Whether anything, also a heartbeat, has arrived in the last wait."""
         self._catch_up: CatchUp | None = None
+        self._unknown: set[str] = set()
+        """Chosen streams that the service does not have, which were reported."""
 
     def run(self, stop: StopRequest) -> None:
         """Deliver batches until `stop` is set, or until it is requested and nothing more arrives."""
@@ -138,6 +141,7 @@ class DeliveryLoop:
             self._received_any = self._received_any or event is not None
             if isinstance(event, Heartbeat):
                 self._heartbeat = event
+                self._check_streams(event)
             elif event is not None and self._chosen.accepts(event):
                 if not batch:
                     end_s = time.monotonic() + self._linger_s
@@ -148,6 +152,13 @@ class DeliveryLoop:
                 break
             wait_s = end_s - time.monotonic()
         return batch
+
+    def _check_streams(self, heartbeat: Heartbeat) -> None:
+        """Report once each chosen stream that the service does not have."""
+        for name, text in find_unknown_streams(self._events.streams, heartbeat):
+            if name not in self._unknown:
+                self._unknown.add(name)
+                self._report.notice(text, WARNING)
 
     def _check_silence(self, *, is_received: bool) -> None:
         now_s = time.monotonic()

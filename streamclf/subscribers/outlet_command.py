@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +17,7 @@ from streamclf.config.outlet_options import (
 )
 from streamclf.events.positions import START
 from streamclf.net.curve_client import resolve_service_address
+from streamclf.runtime.logs import configure_logging
 from streamclf.runtime.signals import stop_on_signals
 from streamclf.runtime.stop_request import StopRequest
 from streamclf.subscribers.outlet_report import OutletReport
@@ -39,12 +41,13 @@ def run_outlet(
     service answers for 10 s. `position` is the file of the position, for outlets that need one. Raises `UsageError`,
     `JournalError` and `BusError`.
     """
+    configure_logging(config.KIND)
     stop = StopRequest(seconds)
     stop.when_caught_up = once
     run = OutletRun(
         address=resolve_service_address(endpoint),
         stop=stop,
-        report=OutletReport(config.KIND),
+        report=OutletReport(config.KIND, logging.getLogger(config.KIND).log),
         position=position,
         begin=START if getattr(config, "from_start", False) else None,
         patience_s=ONCE_SILENCE_S if once else None,

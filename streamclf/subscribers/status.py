@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -23,6 +24,7 @@ from streamclf.render.live_screen import live_screen
 from streamclf.render.terminal_table import LiveTable
 from streamclf.runtime.signals import stop_on_signals
 from streamclf.runtime.stop_request import StopRequest
+from streamclf.subscribers.chosen_streams import refuse_unknown_streams
 from streamclf.subscribers.outlet_report import OutletReport
 from streamclf.units import duration_text
 
@@ -31,17 +33,25 @@ _RATE_WINDOW_S = 10.0
 _MAX_RECENT_EVENTS = 2000
 
 
-def run_status(endpoint: str, *, as_json: bool = False, seconds: float | None = None, timeout_s: float = 5.0) -> int:
+def run_status(
+    endpoint: str,
+    *,
+    streams: Collection[str] | None = None,
+    as_json: bool = False,
+    seconds: float | None = None,
+    timeout_s: float = 5.0,
+) -> int:
     """Show the live table until Ctrl-C or for `seconds`; return the exit code.
 
     Print once and return where stdout is not a terminal, or with `as_json`. Raises `BusError` when the service does not
     answer within `timeout_s`.
     """
     deadline_s = time.monotonic() + timeout_s
-    with subscribe(endpoint) as events:
+    with subscribe(endpoint, streams=streams) as events:
         snapshot = events.snapshot(timeout_s)
         heartbeat, received = _first_heartbeat(events, deadline_s)
-        recent = _recent_events(endpoint, snapshot, deadline_s)
+        refuse_unknown_streams(streams, heartbeat)
+        recent = _recent_events(endpoint, streams, snapshot, deadline_s)
         if as_json:
             report = _report(endpoint, snapshot, heartbeat, _rates(recent, heartbeat.time))
             sys.stdout.buffer.write(orjson.dumps(report, option=orjson.OPT_UTC_Z) + b"\n")
@@ -107,11 +117,13 @@ def _footer(heartbeat: Heartbeat) -> tuple[Text, ...]:
     )
 
 
-def _recent_events(endpoint: str, snapshot: Snapshot, deadline_s: float) -> list[StreamEvent] | None:
+def _recent_events(
+    endpoint: str, streams: Collection[str] | None, snapshot: Snapshot, deadline_s: float
+) -> list[StreamEvent] | None:
     """Fetch the newest 2,000 events of the journal up to the snapshot; None if that takes too long."""
     after = Position(snapshot.epoch, max(0, snapshot.head - _MAX_RECENT_EVENTS))
     recent: list[StreamEvent] = []
-    with subscribe(endpoint, replay=True, after=after) as events:
+    with subscribe(endpoint, streams=streams, replay=True, after=after) as events:
         while events.position is None or events.position.offset < snapshot.head:
             if (remaining_s := deadline_s - time.monotonic()) <= 0:
                 return None

@@ -15,13 +15,14 @@ from engines.arrays import U8
 from streamclf.client.stream_views import ServiceView, StreamView
 from streamclf.client.subscription import Subscription, subscribe
 from streamclf.errors import BusError
-from streamclf.events.types import Action, Prediction, Received, Status
+from streamclf.events.types import Action, Heartbeat, Prediction, Received, Status
 from streamclf.render.film_writer import FilmWriter
 from streamclf.render.grid import tile_images
 from streamclf.render.overlay import OverlayState, draw
 from streamclf.render.preview_window import PreviewWindow
 from streamclf.runtime.signals import stop_on_signals
 from streamclf.runtime.stop_request import StopRequest
+from streamclf.subscribers.chosen_streams import refuse_unknown_streams
 from streamclf.subscribers.outlet_report import OutletReport
 from streamclf.units import duration_text
 
@@ -149,6 +150,8 @@ def _receive(events: Subscription, wall: PreviewWall, end_s: float) -> None:
     """Apply the events that arrive until `end_s`, then the latest previews."""
     while (remaining_s := end_s - time.monotonic()) > 0:
         event = events.receive(remaining_s)
+        if isinstance(event, Heartbeat):
+            refuse_unknown_streams(events.streams, event)
         if event is not None:
             wall.apply(event, time.monotonic())
     for stream, jpeg in events.previews.items():

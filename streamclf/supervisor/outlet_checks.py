@@ -13,6 +13,7 @@ from streamclf.config.picture_keys import PictureKeys
 from streamclf.errors import ConfigError, UsageError
 from streamclf.net.broker_address import parse_broker
 from streamclf.net.endpoints import is_loopback_host
+from streamclf.net.names import describe_unknown
 from streamclf.net.secret_files import read_secret, read_token
 
 
@@ -31,7 +32,8 @@ def check_outlets(outlets: OutletsConfig, streams: Collection[str], journal: Pat
         place = _place(config)
         for stream in config.streams or ():
             if stream not in streams:
-                raise ConfigError(f"{place}.streams: no stream {stream}; the configuration has {', '.join(streams)}")
+                text = describe_unknown("stream", stream, streams, "the configuration")
+                raise ConfigError(f"{place}.streams: {text}")
         receiver = _check(config, place)
         if receiver is not None and used.setdefault(receiver, place) != place:
             remedy = "another prefix" if isinstance(config, MqttConfig) else "another file"
@@ -69,7 +71,7 @@ def _check(config: OutletConfig, place: str) -> object:
 def _check_web_libraries(place: str) -> None:
     for module in ("nicegui", "ruamel"):
         if importlib.util.find_spec(module) is None:
-            raise ConfigError(f"{place}: needs {module}; install it with: pip install 'streamclf[web]'")
+            raise ConfigError(f"{place}: needs {module}; install it with: pip install '.[web]' in a clone")
 
 
 def _check_links(config: PictureKeys, place: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -15,6 +14,7 @@ from streamclf.config.service import PublishConfig, ServiceConfig, StreamConfig
 from streamclf.errors import ConfigError, UsageError
 from streamclf.net.curve_keys import load_certificate
 from streamclf.net.endpoints import is_loopback
+from streamclf.net.names import describe_unknown
 from streamclf.net.trusted_files import check_key_directory, read_small_file
 from streamclf.supervisor.outlet_checks import check_outlets, outlet_paths
 
@@ -109,9 +109,7 @@ def _check_labels(key: str, labels: Iterable[str], spec: ModelSpec, unknown_belo
         if label == UNKNOWN and unknown_below == 0 and label not in spec.labels:
             raise ConfigError(f"{key}.{label}: give unknown_below, too, like 0.4: the best probability that is unknown")
         if spec.find_label(label) is None and label != UNKNOWN:
-            near = difflib.get_close_matches(label, spec.labels, n=1)
-            meant = f"; did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"{key}.{label}: {spec.id} has no such label; it has {_listed(spec.labels)}{meant}")
+            raise ConfigError(f"{key}.{label}: {describe_unknown('label', label, spec.labels, spec.id)}")
 
 
 def _check_journal(path: Path) -> None:
@@ -142,7 +140,3 @@ def _check_access(publish: PublishConfig) -> None:
         check_key_directory(publish.allow)
     except UsageError as error:
         raise ConfigError(f"publish.allow={error}") from error
-
-
-def _listed(labels: tuple[str, ...]) -> str:
-    return ", ".join(labels[:12]) + (f" and {len(labels) - 12} more" if len(labels) > 12 else "")

@@ -198,3 +198,28 @@ def test_the_real_program_reports_an_error_in_one_line(tmp_path: Path) -> None:
     assert program.lines == [
         "streamclf: absent.yaml: cannot be read (No such file or directory); give the path of a YAML file"
     ]
+
+
+def test_errors_name_the_help_of_the_command(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (
+        ["classify", "a.mp4", "-o", "a.avi"],
+        ["log", "-o", "events.txt"],
+        ["query", "absent.db"],
+        ["status", "--timeout", "-1"],
+        ["webhook", "tcp://127.0.0.1:1", "gopher://x"],
+    ):
+        assert _main(arguments) == 2
+        assert one_line(capsys).rstrip().endswith(f" See: streamclf {arguments[0]} --help")
+
+
+def test_a_wrong_configuration_is_a_json_line_where_the_log_is_json(tmp_path: Path) -> None:
+    (tmp_path / "wrong.yaml").write_text("streams: {door: {url: 'rtsp://me:Hidden9@10.0.0.5/1', hopp: 1}}\n")
+    for name in ("wrong.yaml", "absent.yaml"):
+        with Service("run", name, "--log-format", "json", cwd=tmp_path) as service:
+            assert service.process.wait(20) == 2
+            line = service.wait_for_line(f"{name}: ").string
+        assert len(service.lines) == 1
+        found = json.loads(line)
+        assert (found["level"], found["process"]) == ("error", "service")
+        assert found["message"].startswith(name)
+        assert "Hidden9" not in line

@@ -8,7 +8,7 @@ import time
 import unicodedata
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +20,7 @@ from streamclf.config.units import match_duration
 from streamclf.errors import JournalError, UsageError
 from streamclf.events import journal_format
 from streamclf.events.types import JOURNALLED, MAX_LABEL_CHARS
-from streamclf.net.names import valid_stream_name
+from streamclf.net.names import describe_unknown, valid_stream_name
 from streamclf.subscribers.log.export import LogRow, check_output, export
 from streamclf.subscribers.log.sinks import APPLICATION_ID
 
@@ -28,6 +28,8 @@ MAX_LIMIT: Final = 100_000
 DEFAULT_LIMIT: Final = 100
 _DEADLINE_S = 30.0
 """Longest time of a query whose result is printed."""
+_HINT_S = 2.0
+_MAX_HINTS = 1000
 _STEPS = 100_000
 """SQLite's virtual machine instructions between two checks of the deadline: some milliseconds."""
 _MAX_DURATION_S = 100 * 366 * 86400
@@ -83,6 +85,9 @@ def run_query(
             print(f"streamclf query: {count} events exported to {printable(output)}", file=sys.stderr)
             return 0
         rows = query.newest_first(connection, db)
+        hints = [] if rows else [*_hints(connection, db, stream=stream, label=label)]
+    for hint in hints:
+        print(f"streamclf query: {printable(hint)}", file=sys.stderr)
     for row in reversed(rows):
         if as_json:
             sys.stdout.buffer.write(row[-1].encode() + b"\n")  # UTF-8, whatever the terminal's encoding
@@ -146,6 +151,20 @@ class _Query:
 
     def _bound(self) -> tuple[object, ...]:
         return (*self._values, -1 if self._limit is None else self._limit)
+
+
+def _hints(connection: sqlite3.Connection, db: Path, **wanted: str | None) -> Iterator[str]:
+    """Yield a line for each name that no event has, with the names that there are. Takes at most two seconds."""
+    end_s = time.monotonic() + _HINT_S
+    connection.set_progress_handler(lambda: time.monotonic() > end_s, _STEPS)
+    for column, name in wanted.items():
+        if name is None:
+            continue
+        with suppress(sqlite3.OperationalError):  # it took too long: no hint
+            sql = f"SELECT DISTINCT {column} FROM events WHERE {column} IS NOT NULL ORDER BY 1 LIMIT {_MAX_HINTS}"  # noqa: S608
+            known = [row[0] for row in connection.execute(sql)]
+            if len(known) < _MAX_HINTS and not set(_forms(name)) & set(known):
+                yield describe_unknown(column, name, known, str(db))
 
 
 @contextmanager

@@ -123,7 +123,7 @@ def test_an_unknown_level_or_format_is_an_error(variable: str, value: str, messa
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (2, f"streamclf: {message}\n")
+    assert (done.returncode, done.stderr) == (2, f"streamclf: {message}. See: streamclf run --help\n")
 
 
 def test_a_secret_in_a_message_is_masked() -> None:

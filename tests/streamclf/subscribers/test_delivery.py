@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ class FakeSubscription:
     """Return `items` one by one, None for a pause of the whole time-out, and request the stop at the end."""
 
     endpoint = "tcp://test"
+    streams = ("dor",)
 
     def __init__(self, items: Sequence[Received | None], stop: StopRequest, clock: Clock) -> None:
         self._items, self._stop, self._clock = list(items), stop, clock
@@ -184,6 +186,15 @@ def test_a_silent_service_is_reported_once_and_so_is_its_return(
         "streamclf test: connected to tcp://test",
     ]
     assert [is_silent for _, is_silent in outlet.updates][-6:] == [True] * 4 + [False] * 2
+
+
+def test_a_chosen_stream_that_the_service_does_not_have_is_reported_once(
+    tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    beat = replace(heartbeat(1), streams=("yard", "door"))
+    run_loop(tmp_path, clock, RecordingOutlet(), [heartbeat(1), beat, None, beat])
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:-1] == ["streamclf test: no stream dor; the service has yard, door; did you mean door?"]
 
 
 def test_events_that_the_filter_leaves_out_move_the_position(tmp_path: Path, clock: Clock) -> None:

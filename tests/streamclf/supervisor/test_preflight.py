@@ -91,11 +91,11 @@ def test_a_label_of_the_configuration_may_have_its_accents_in_another_form(tmp_p
         ("streams: {a: {camera: 0, hop: 40}}", r"streams\.a\.hop=40: at most 4 \(chunks in a window of brightness@1"),
         (
             "streams: {a: {camera: 0}}\nactions: {wave: {}}",
-            r"actions\.wave: brightness@1 has no such label; it has dark, bright",
+            r"actions\.wave: no label wave; brightness@1 has dark, bright",
         ),
         (
             "streams: {a: {camera: 0, actions: {wave: {}}}}",
-            r"streams\.a\.actions\.wave: brightness@1 has no such label; it has dark, bright",
+            r"streams\.a\.actions\.wave: no label wave; brightness@1 has dark, bright",
         ),
         ("streams: {a: {camera: 0}}\nactions: {unknown: {}}", r"actions\.unknown: give unknown_below, too, like 0\.4"),
         ("streams: {a: {camera: 0}}\npublish: {journal: absent/x.db}", r"publish\.journal=.*create it first"),

@@ -92,6 +92,18 @@ def test_the_newest_events_that_match_are_printed_oldest_first(db: Path, capsys:
     assert len(found(capsys, db, until=earlier, limit=1000)) == 290
 
 
+def test_a_name_that_no_event_has_is_reported_with_the_nearest(db: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_query(db, stream="cam9", label="figt") == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        f"streamclf query: no stream cam9; {db} has cam0, cam1, cam2; did you mean cam2?",
+        f"streamclf query: no label figt; {db} has fight, live, still; did you mean fight?",
+    ]
+    assert run_query(db, stream="cam1", min_p=1.0) == 0
+    assert capsys.readouterr() == ("", "")
+
+
 def test_no_label_can_break_the_printed_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "events.db"
     sink = SqliteSink(path)
