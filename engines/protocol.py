@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -25,12 +26,20 @@ class Engine(Protocol):
     description: str
     """Backend, device and precision in words, for logs and `doctor`."""
     precision: str
+    queues_work: bool
+    """Whether the device computes while the caller goes on: `encode` and `submit` return before their work is done."""
 
     def encode(self, frames: U8, slots: I32) -> None:
         """Encode (N, t, H, W, 3) uint8 RGB and write the N features into the bank's `slots` (N,). N <= max_batch."""
 
     def classify(self, windows: I32) -> F32:
         """Map (N, T) bank slots, oldest first, to probabilities (N, K). The array is the caller's. N <= max_batch."""
+
+    def submit(self, windows: I32) -> Callable[[], F32]:
+        """Begin a `classify` and return the function that waits for its result.
+
+        Until the result is taken, only `encode` may be called: it uploads the next chunks while the device computes.
+        """
 
     def read_features(self, slots: I32) -> F32:
         """Copy the features in `slots` (N,) into a new array (N, *F). The array is the caller's. N <= max_batch."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,8 @@ from engines.errors import EngineInputError
 class CheckedEngine(ABC):
     """Check the shapes, dtypes, slots, thread and state of each call, so that the adapters only compute."""
 
+    queues_work = False
+
     def __init__(self, spec: ModelSpec, *, max_batch: int, bank_slots: int, description: str, precision: str) -> None:
         self.spec = spec
         self.max_batch = max_batch
@@ -24,6 +27,8 @@ class CheckedEngine(ABC):
         self.precision = precision
         self._busy = threading.Lock()
         self._closed = False
+        self._has_result = False
+        """Whether a result of `submit` was not taken yet."""
 
     def encode(self, frames: U8, slots: I32) -> None:
         """See `Engine.encode`. Raises `EngineInputError` and leaves the bank unchanged then."""
@@ -40,10 +45,24 @@ class CheckedEngine(ABC):
 
     def classify(self, windows: I32) -> F32:
         """See `Engine.classify`. Raises `EngineInputError`."""
+        return self.submit(windows)()
+
+    def submit(self, windows: I32) -> Callable[[], F32]:
+        """See `Engine.submit`. Raises `EngineInputError`."""
         self._check_batch("windows", windows, np.dtype(np.int32), (self.spec.chunks,))
         self._check_slots("windows", windows)
         with self._exclusive():
-            return self._classify(windows)
+            if self._has_result:
+                raise EngineInputError("the result of the last submit was not taken; take it first")
+            take = self._submit(windows)
+            self._has_result = True
+
+        def take_once() -> F32:
+            with self._exclusive():
+                self._has_result = False
+                return take()
+
+        return take_once
 
     def read_features(self, slots: I32) -> F32:
         """See `Engine.read_features`. Raises `EngineInputError`."""
@@ -73,7 +92,7 @@ class CheckedEngine(ABC):
     def _encode(self, frames: U8, slots: I32) -> None: ...
 
     @abstractmethod
-    def _classify(self, windows: I32) -> F32: ...
+    def _submit(self, windows: I32) -> Callable[[], F32]: ...
 
     @abstractmethod
     def _read_features(self, slots: I32) -> F32: ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -91,8 +91,9 @@ class OnnxRuntimeEngine(CheckedEngine):
     def _encode(self, frames: U8, slots: I32) -> None:
         self._bank.store(self._encoder.run(None, {"frames": frames})[0], slots)
 
-    def _classify(self, windows: I32) -> F32:
-        return softmax(self._head.run(None, {"features": self._bank.gather(windows)})[0])
+    def _submit(self, windows: I32) -> Callable[[], F32]:
+        probabilities = softmax(self._head.run(None, {"features": self._bank.gather(windows)})[0])
+        return lambda: probabilities
 
     def _read_features(self, slots: I32) -> F32:
         return self._bank.read(slots)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -80,9 +81,10 @@ class OpenVinoEngine(CheckedEngine):
         for begin, features in self._encoder.run(frames):
             self._bank.store(features, slots[begin : begin + len(features)])
 
-    def _classify(self, windows: I32) -> F32:
+    def _submit(self, windows: I32) -> Callable[[], F32]:
         parts = self._head.run(self._bank.gather(windows))
-        return np.concatenate([softmax(logits) for _, logits in parts])
+        probabilities = np.concatenate([softmax(logits) for _, logits in parts])
+        return lambda: probabilities
 
     def _read_features(self, slots: I32) -> F32:
         return self._bank.read(slots)

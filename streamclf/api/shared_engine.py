@@ -72,7 +72,7 @@ class BankRegion:
     def __init__(self, shared: SharedEngine, first: int, release: Callable[[int], None]) -> None:
         self.spec, self.max_batch = shared.spec, shared.max_batch
         self.bank_slots = shared.region_slots
-        self.description, self.precision = shared.description, ""
+        self.description, self.precision, self.queues_work = shared.description, "", False
         self._shared, self._first = shared, np.int32(first)
         self._release = weakref.finalize(self, release, first)  # also for a stream that is never closed
 
@@ -91,6 +91,11 @@ class BankRegion:
         """See `Engine.classify`."""
         with self._shared.exclusive() as engine:
             return engine.classify(windows + self._first)
+
+    def submit(self, windows: I32) -> Callable[[], F32]:
+        """See `Engine.submit`. It computes at once, because another thread may use the engine next."""
+        probabilities = self.classify(windows)
+        return lambda: probabilities
 
     def read_features(self, slots: I32) -> F32:
         """See `Engine.read_features`."""

@@ -17,10 +17,11 @@ import orjson
 from engines.arrays import F32, U8
 from streamclf.classifier.action_tracker import ActionChange, ActionTracker
 from streamclf.classifier.batching import DynamicBatcher, max_held_chunks
-from streamclf.classifier.feed import FeatureKey, Feed, PendingChunk
+from streamclf.classifier.feed import Feed, PendingChunk
 from streamclf.classifier.load_control import SAMPLE_INTERVAL_S
 from streamclf.classifier.overload import LoadShedder
 from streamclf.classifier.prediction import media_s, prediction_body
+from streamclf.classifier.window_batch import WindowBatch, WindowResults
 from streamclf.config.actions import StreamActions
 from streamclf.config.classify import StreamSettings
 from streamclf.events.drafts import Draft
@@ -71,8 +72,9 @@ class Classifier:
         self._producer = producer
         self._clock = clock
         self._shedder = LoadShedder(engine.spec, clock())
-        self._last_results: dict[str, tuple[FeatureKey, F32]] = {}
-        """By stream with a motion gate: the last window's features and their probabilities."""
+        self._results = WindowResults()
+        self._submitted: WindowBatch | None = None
+        """The windows of the last batch, while the engine's device computes them."""
         self._batcher = DynamicBatcher(max_wait_s)
         self._use_engine(engine)
         self._feeds: list[Feed] = []  # in the order in which they are served
@@ -91,7 +93,7 @@ class Classifier:
     def _use_engine(self, engine: Engine) -> None:
         self._engine = engine
         self._batch: U8 = np.empty((engine.max_batch, *engine.spec.chunk_shape), np.uint8)
-        self._last_results.clear()
+        self._results.clear()
         self._engine_name = engine.description.partition(",")[0]
 
     def close(self) -> None:
@@ -102,6 +104,7 @@ class Classifier:
         """Continue with another engine of the same bundle, and close the present one. Unfinished windows continue."""
         from engines.background_upgrade import move_features
 
+        self._publish_submitted()
         before = self._engine
         move_features(before, engine)
         self._use_engine(engine)
@@ -124,6 +127,7 @@ class Classifier:
         deadline = time.monotonic() + REMOVE_S
         while feed.waiting > 0 and time.monotonic() < deadline and self.step():
             pass
+        self._publish_submitted()
         feed.drops["left"] += max(0, feed.unread)
         self._post_actions(stream, self._actions.pop(stream).close("stopped"))
         if feed.wake_fd in self._selector.get_map():
@@ -131,7 +135,7 @@ class Classifier:
         self._feeds.remove(feed)
         self._woken.discard(feed)
         del self._by_stream[stream]
-        self._last_results.pop(stream, None)
+        self._results.forget(stream)
         self._next_feed = 0
         return feed
 
@@ -205,8 +209,9 @@ class Classifier:
         """Classify batches while they are due and no request of the supervisor waits."""
         while self._batch_is_due() and not (control.stop_event.is_set() or control.has_changes):
             if not self._timed_step(control):
-                return
+                break
             self._switch_if_ready(next_engine)
+        self._publish_submitted()
 
     def _run_periodic_work(self, next_engine: Callable[[], Engine | None]) -> None:
         """Do the work that is due every `SAMPLE_INTERVAL_S`."""
@@ -220,6 +225,7 @@ class Classifier:
         deadline = time.monotonic() + DRAIN_S
         while time.monotonic() < deadline and self.step():
             pass
+        self._publish_submitted()
         for stream, tracker in self._actions.items():
             self._post_actions(stream, tracker.close("stopped"))
 
@@ -246,28 +252,56 @@ class Classifier:
         return busy
 
     def step(self) -> bool:
-        """Encode and classify one batch; return False when no chunk was waiting."""
+        """Encode and classify one batch; return False when no chunk was waiting.
+
+        If the engine queues its work, the batch's predictions are published by the next step, which uploads its chunks
+        first: the device computes meanwhile.
+        """
         began_s = self._clock()
         with self._stages("ring"):
             for feed in self._feeds:
                 feed.begin_batch()
             batch = list(self._collect())
         if not batch:
+            self._publish_submitted()
             self._shedder.update(self._feeds, began_s)
             return False
         collected_s = self._clock()
         self._encode(batch)
         encoded_s = self._clock()
-        if due := [fresh for pending in batch if (fresh := self._drop_if_stale(pending, encoded_s))]:
-            rows = self._classify(due)
-            encode_ms, classify_ms = (encoded_s - collected_s) * 1e3, (self._clock() - encoded_s) * 1e3
-            with self._stages("publish", len(due)):
-                for pending, row in zip(due, rows, strict=True):
-                    self._publish(pending, row, {"encode": round(encode_ms, 3), "classify": round(classify_ms, 3)})
-        now_s = self._clock()
-        self._shedder.record_batch(encoded_s - began_s, len(batch), now_s - encoded_s, len(due))
-        self._shedder.update(self._feeds, now_s)
+        self._publish_submitted()
+        due = [fresh for pending in batch if (fresh := self._drop_if_stale(pending, encoded_s))]
+        with self._stages("head", 0):
+            self._submitted = self._results.submit(
+                self._engine,
+                due,
+                chunks=len(batch),
+                collect_s=collected_s - began_s,
+                encode_s=encoded_s - collected_s,
+                clock=self._clock,
+            )
+        if not self._engine.queues_work:
+            self._publish_submitted()
         return True
+
+    def _publish_submitted(self) -> None:
+        """Wait for the windows that the engine computes, and publish their predictions."""
+        batch, self._submitted = self._submitted, None
+        if batch is None:
+            return
+        waiting_since_s = self._clock()
+        with self._stages("head", len(batch.fresh)):
+            rows = self._results.take(batch)
+        now_s = self._clock()
+        encode_ms, classify_ms = batch.encode_s * 1e3, (now_s - batch.submitted_s + batch.submit_s) * 1e3
+        latency_ms = {"encode": round(encode_ms, 3), "classify": round(classify_ms, 3)}
+        with self._stages("publish", len(rows)):
+            for pending, row in zip(batch.due, rows, strict=True):
+                self._publish(pending, row, latency_ms)
+        now_s = self._clock()
+        head_s = batch.submit_s + now_s - waiting_since_s
+        self._shedder.record_batch(batch.collect_s + batch.encode_s, batch.chunks, head_s, len(batch.due))
+        self._shedder.update(self._feeds, now_s)
 
     def _collect(self) -> Iterator[PendingChunk]:
         """Yield one chunk of each feed in order, two of a late feed, until the batch is full or no chunk waits.
@@ -297,25 +331,6 @@ class Classifier:
 
     def _drop_if_stale(self, pending: PendingChunk, now_s: float) -> PendingChunk | None:
         return self._by_stream[pending.stream].drop_if_stale(pending, int(now_s * 1e9))
-
-    def _classify(self, due: Sequence[PendingChunk]) -> list[F32]:
-        """Return the probabilities (K,) of each window.
-
-        If a motion gate found nothing new in a window, these are the probabilities of the window before.
-        """
-        rows = {
-            i: known[1]
-            for i, pending in enumerate(due)
-            if pending.features and (known := self._last_results.get(pending.stream)) and known[0] == pending.features
-        }
-        if fresh := [i for i in range(len(due)) if i not in rows]:
-            windows = np.stack([window.slots for i in fresh if (window := due[i].window) is not None])
-            with self._stages("head", len(fresh)):
-                rows.update(zip(fresh, self._engine.classify(windows), strict=True))
-        for i in fresh:
-            if features := due[i].features:
-                self._last_results[due[i].stream] = (features, rows[i])
-        return [rows[i] for i in range(len(due))]
 
     def _publish(self, pending: PendingChunk, probabilities: F32, latency_ms: dict[str, float]) -> None:
         stream, window = pending.stream, pending.window

@@ -216,6 +216,8 @@ class DoubleCuda:
 
     def synchronize(self, event: DoubleEvent) -> None:
         self.check()
+        if self.fail_with:
+            raise RuntimeError(self.fail_with)
         if event.stream is not None:
             event.stream.run(event.position)
 

@@ -35,7 +35,7 @@ class SlowEngine:
         )  # fmt: skip
         self.max_batch = max_batch
         self.bank_slots = streams * bank_slots(self.spec)
-        self.description, self.precision = "slow 1 fp32", "fp32"
+        self.description, self.precision, self.queues_work = "slow 1 fp32", "fp32", False
         self.encode_s, self.head_s = encode_s, head_s
         self.encoded = self.classified = 0
         self._bank = np.full(self.bank_slots, -1, np.int64)
@@ -53,6 +53,10 @@ class SlowEngine:
         self._rig.read = self._bank[windows].tolist()
         first = np.array([answer(row) for row in self._rig.read], np.float32)
         return np.stack([first, 1 - first], axis=1)
+
+    def submit(self, windows: npt.NDArray[np.int32]) -> Callable[[], npt.NDArray[np.float32]]:
+        probabilities = self.classify(windows)
+        return lambda: probabilities
 
     def close(self) -> None:
         """Do nothing: there is nothing to free."""

@@ -2,8 +2,9 @@
 
 The engine has two CUDA streams. One uploads frames through two sets of staging buffers, the other computes, so a batch
 is uploaded while the batch before it is computed. `encode` returns when its frames are copied into pinned memory, not
-when they are encoded. `classify` waits for its own result, and so for all work queued before it. The constructor
-allocates all memory; a call replays one CUDA graph, made for the smallest prepared batch size that fits.
+when they are encoded. `submit` only queues the head; its result waits for all work queued before it. So the device
+computes while the next chunks are uploaded. The constructor allocates all memory; a call replays one CUDA graph, made
+for the smallest prepared batch size that fits.
 
 A kernel of this package, not an operator in the head's graph, gathers the features of a window. An operator would make
 the bank an input of the plan, and the plan would have to be built again for each number of streams. The host computes
@@ -13,6 +14,7 @@ softmax in float32: logits take as many bytes as probabilities, and the plan's p
 from __future__ import annotations
 
 import bisect
+import functools
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -43,6 +45,8 @@ class _StagingBuffers:
 
 class TensorRtEngine(CheckedEngine):
     """Two plans and one bank. The constructor allocates all device memory; `encode` and `classify` allocate none."""
+
+    queues_work = True
 
     def __init__(
         self,
@@ -89,6 +93,7 @@ class TensorRtEngine(CheckedEngine):
         self._logits = self._allocate_owned(batch * len(spec.labels) * 4)
         self._scratch = self._allocate_owned(layout.scratch_bytes) if layout.scratch_bytes else 0
         self._host_rows = cuda.pinned((batch, spec.chunks), np.int32)
+        self._classified = cuda.event()
         self._host_logits = cuda.pinned((batch, len(spec.labels)), np.float32)
         self._staging = [
             _StagingBuffers(
@@ -124,14 +129,19 @@ class TensorRtEngine(CheckedEngine):
             cuda.record(staging.free, self._compute)
             self._encoders[size]()
 
-    def _classify(self, windows: I32) -> F32:
+    def _submit(self, windows: I32) -> Callable[[], F32]:
         count = len(windows)
         size = self._padded_size(count)
         with _DeviceErrors(self), self._cuda.active():
             self._host_rows[:count] = windows
             self._host_rows[count:size] = 0
             self._heads[size]()
-            self._cuda.finish(self._compute)
+            self._cuda.record(self._classified, self._compute)
+        return functools.partial(self._take_probabilities, count)
+
+    def _take_probabilities(self, count: int) -> F32:
+        with _DeviceErrors(self), self._cuda.active():
+            self._cuda.synchronize(self._classified)
             return softmax(self._host_logits[:count])
 
     def _read_features(self, slots: I32) -> F32:
@@ -238,7 +248,7 @@ class TensorRtEngine(CheckedEngine):
         """Free everything while the context is current; pinned memory, streams and events go with their last owner."""
         self._encoders, self._heads = {}, {}
         self._plans = {}
-        for name in ("_staging", "_host_rows", "_host_logits", "_upload", "_compute"):
+        for name in ("_staging", "_host_rows", "_host_logits", "_classified", "_upload", "_compute"):
             self.__dict__.pop(name, None)
         while self._allocated:
             self._cuda.release(self._allocated.pop())

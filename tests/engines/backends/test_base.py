@@ -1,7 +1,7 @@
 """Every backend fulfils the same contract: the same tests run on each adapter that this machine can load."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -161,8 +161,8 @@ class BlockingEngine(CheckedEngine):
         self.entered.set()
         assert self.leave.wait(10)
 
-    def _classify(self, windows: np.ndarray) -> np.ndarray:
-        return np.zeros((len(windows), 2), np.float32)
+    def _submit(self, windows: np.ndarray) -> Callable[[], np.ndarray]:
+        return lambda: np.zeros((len(windows), 2), np.float32)
 
     def _read_features(self, slots: np.ndarray) -> np.ndarray:
         raise NotImplementedError
@@ -186,3 +186,13 @@ def test_a_second_thread_is_refused_at_once(brightness: Bundle) -> None:
     finally:
         engine.leave.set()
         thread.join(10)
+
+
+def test_only_one_result_may_wait(brightness: Bundle) -> None:
+    engine = BlockingEngine(brightness)
+    windows = np.zeros((1, 4), np.int32)
+    take = engine.submit(windows)
+    with pytest.raises(EngineInputError, match="the result of the last submit was not taken"):
+        engine.submit(windows)
+    assert take().shape == (1, 2)
+    engine.submit(windows)

@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from support.bundles import expected_logits, make_brightness_bundle
+from support.gpu_double import double_platform
 from support.hub_process import wait_until
 
+import engines.backends.tensorrt
+import engines.opening
 from engines.errors import EngineInputError
 from engines.opening import open_engine
 from engines.parity import softmax
@@ -51,15 +54,21 @@ class Posted:
         return [dict(draft.body) for draft in self.drafts if draft.stream == stream]
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    os.environ["STREAMCLF_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+@pytest.fixture(scope="module", params=["onnxruntime", "tensorrt"])
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """An engine that computes at once, and one that queues its work: TensorRT's, on the double."""
     bundle = make_brightness_bundle(tmp_path_factory.mktemp("bundles") / "brightness")
     slots = STREAMS * bank_slots(bundle.spec)
-    engine = open_engine(bundle, precision="fp32", max_batch=MAX_BATCH, bank_slots=slots, threads=1)
-    yield engine
-    engine.close()
-    del os.environ["STREAMCLF_CACHE"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STREAMCLF_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(engines.backends.tensorrt, "load_platform", double_platform)
+        patch.setattr(engines.opening, "missing_libraries", lambda backend: [])
+        engine = open_engine(
+            bundle, backend=request.param, precision="fp32", max_batch=MAX_BATCH, bank_slots=slots, threads=1
+        )
+        assert engine.queues_work == (request.param == "tensorrt")
+        yield engine
+        engine.close()
 
 
 class Camera:
@@ -160,6 +169,42 @@ def test_each_window_has_the_probabilities_of_the_whole_window_across_gaps_and_b
             assert body["window"]["segment"] == segment
             assert body["window"]["start_s"] == pytest.approx(first * CHUNK_NS / 1e9)
             assert probability(body, "bright") == pytest.approx(float(row[1]), abs=1e-4)
+
+
+def test_chunks_are_uploaded_while_the_device_computes_the_batch_before(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine that queues its work gets the next chunks before its result is taken; the last result never waits."""
+    calls: list[str] = []
+    encode, submit = engine.encode, engine.submit
+
+    def note_encode(*arguments: Any) -> None:
+        calls.append("encode")
+        encode(*arguments)
+
+    def note_submit(windows: Any) -> Any:
+        calls.append("submit")
+        take = submit(windows)
+
+        def note_take() -> Any:
+            calls.append("take")
+            return take()
+
+        return note_take
+
+    monkeypatch.setattr(engine, "encode", note_encode)
+    monkeypatch.setattr(engine, "submit", note_submit)
+    camera = Camera("cam", engine, 0)
+    classifier, posted = serve(engine, camera)
+    for _ in range(6):
+        camera.chunk()
+        classifier.step()
+    drain(classifier)
+    assert len(posted.of("cam")) == 3
+    if engine.queues_work:
+        assert calls[3:] == ["encode", "submit", "encode", "take", "submit", "encode", "take", "submit", "take"]
+    else:
+        assert calls[3:] == ["encode", "submit", "take"] * 3
 
 
 def expected_windows(camera: Camera) -> Iterator[tuple[int, int, np.ndarray]]:

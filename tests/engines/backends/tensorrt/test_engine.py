@@ -99,6 +99,23 @@ def test_overlapping_uploads_keep_their_order(brightness: Bundle, install_double
     assert cuda.closed
 
 
+def test_the_next_chunks_are_encoded_before_a_result_is_taken(
+    brightness: Bundle, install_double: InstallDouble
+) -> None:
+    install_double()
+    engine = open_tensorrt(brightness)
+    chunks = chunks_of(SLOTS)
+    engine.encode(chunks[:4], np.arange(4, dtype=np.int32))
+    results = []
+    for begin in range(4, SLOTS, 4):
+        take = engine.submit(np.arange(begin - 4, begin, dtype=np.int32)[None])
+        engine.encode(chunks[begin : begin + 4], np.arange(begin, begin + 4, dtype=np.int32))
+        results.append(take())
+    for begin, result in zip(range(0, SLOTS - 4, 4), results, strict=True):
+        np.testing.assert_allclose(result, softmax(expected_logits(chunks[begin : begin + 4]))[None], atol=1e-4)
+    engine.close()
+
+
 def test_the_double_detects_pinned_memory_that_is_overwritten_too_early(
     brightness: Bundle, install_double: InstallDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
