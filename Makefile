@@ -1,4 +1,5 @@
-# make demo    classify a camera, or a film made for it, in the terminal; installs what serving needs into .venv (no torch)
+# make demo    classify a camera, or a film made for it, and show the page; installs what serving needs into .venv (no torch)
+#              make demo ARGS=rtsp://HOST/PATH for a source of your own
 # make check   style, types, import contracts, documentation; installs everything into .venv-dev
 # make test    all tests, in three processes; then those that measure time, one by one; in .venv-dev
 # make soak    eight cameras under random faults for SECONDS (one hour by default)
@@ -55,7 +56,7 @@ format: .venv-dev/.ready
 .venv/.ready: pyproject.toml
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --upgrade pip
-	.venv/bin/python -m pip install --quiet -e .
+	.venv/bin/python -m pip install --quiet -e '.[web]'
 	touch $@
 
 .venv-dev/.ready: pyproject.toml

@@ -15,27 +15,33 @@ BEGAN = time.monotonic()
 
 
 def demo(
-    camera: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            max=99,
-            help="Index of the camera; default: the first one, or a rendered film if there is none.",
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="Number of a camera, URL like rtsp://HOST/PATH, or a video file; default: the first camera, or a "
+            "rendered film if there is none.",
             show_default=False,
         ),
     ] = None,
     headless: Annotated[
-        bool, typer.Option("--headless", help="Print a line per event instead of a live table.")
+        bool, typer.Option("--headless", help="Print a line per event instead of a live table; open no browser.")
     ] = False,
+    page: Annotated[
+        bool | None,
+        typer.Option(
+            "--page/--no-page", help="Serve the page for browsers; default: where it is installed.", show_default=False
+        ),
+    ] = None,
     seconds: Seconds = None,
 ) -> int:
-    """Classify a camera live in this terminal; nothing to configure.
+    """Classify a camera or a film live in this terminal; nothing to configure.
 
-    Runs the whole service until Ctrl-C and shows its predictions. Without a camera it classifies a rendered film.
+    Runs the whole service until Ctrl-C, shows its predictions, and opens the page if there is a screen. At its end it
+    prints the commands that run a service on the same source.
     """
     from streamclf.commands.demo import run_demo
 
-    return run_demo(camera=camera, headless=headless, seconds=seconds, began=BEGAN)
+    return run_demo(source, headless=headless, with_page=page, seconds=seconds, began=BEGAN)
 
 
 def init(

@@ -1,4 +1,4 @@
-"""Run `streamclf demo`: the whole service on a camera, or on a rendered film, without any configuration."""
+"""Run `streamclf demo`: the whole service on one source, without any configuration."""
 
 from __future__ import annotations
 
@@ -15,94 +15,66 @@ from typing import TextIO
 from rich.console import Console
 from rich.text import Text
 
-from engines.cache import cache_root
 from engines.printable import printable
-from streamclf import __version__
 from streamclf.builtin_models import DEFAULT_MODEL, find_bundle
 from streamclf.client.subscription import subscribe
-from streamclf.commands.demo_film import render_film
-from streamclf.config.service import PublishConfig, ServiceConfig, StreamConfig
-from streamclf.errors import BusError, OutputError, SourceError
+from streamclf.commands.demo_page import DemoPage, has_screen, page_is_installed
+from streamclf.commands.demo_source import DemoSource, choose_source
+from streamclf.config.outlets import OutletsConfig
+from streamclf.config.service import PublishConfig, ServiceConfig
+from streamclf.errors import BusError, OutputError, UsageError
 from streamclf.events.positions import START
 from streamclf.events.types import Prediction, Received, Status
 from streamclf.render.live_screen import live_screen
 from streamclf.render.terminal_table import LiveTable
 from streamclf.runtime.logs import LEVEL_VARIABLE, configure_logging
 from streamclf.runtime.signals import stop_on_signals
-from streamclf.sources import open_source
-from streamclf.sources.camera import list_cameras
 from streamclf.supervisor.shared_children import Ready
 from streamclf.supervisor.supervisor import Supervisor
 
 LOOPBACK_ANY_PORT = "tcp://127.0.0.1:*"
 
 
-def run_demo(*, camera: int | None, headless: bool, seconds: float | None, began: float) -> int:
+def run_demo(
+    source_text: str | None, *, headless: bool, with_page: bool | None, seconds: float | None, began: float
+) -> int:
     """Run the demo until Ctrl-C, or for `seconds`; return the exit code.
 
-    `camera=None` takes the first camera, or the rendered film if there is none. `began` is when the process started,
-    CLOCK_MONOTONIC in seconds. Raises `SourceError` if the given camera cannot be opened.
+    `source_text` is the number of a camera, a URL or the path of a film. None takes the first camera, or the rendered
+    film if there is none. `with_page=None` serves the page where it is installed. `began` is when the process started,
+    CLOCK_MONOTONIC in seconds. Raises `UsageError` or `SourceError` if the given source cannot be used.
     """
+    if with_page and not page_is_installed():
+        raise UsageError("--page: its libraries are missing; install them with: pip install '.[web]' in a clone")
     bundle = find_bundle(DEFAULT_MODEL)
-    stream, source = _choose_source(camera)
+    source = choose_source(source_text)
+    is_plain = headless or not sys.stdout.isatty()
+    page = DemoPage() if (page_is_installed() if with_page is None else with_page) else None
     with tempfile.TemporaryDirectory(prefix="streamclf-demo-") as folder:
         config = ServiceConfig(
-            streams={stream: source},
+            streams={source.stream: source.config},
             publish=PublishConfig(
                 events=LOOPBACK_ANY_PORT, replay=LOOPBACK_ANY_PORT, journal=Path(folder) / "events.db", keep="1h"
             ),
+            outlets=page.outlets if page else OutletsConfig(),
         )
-        view = _LineView(sys.stdout, began) if headless or not sys.stdout.isatty() else _TableView(bundle.spec.id)
+        view = _LineView(sys.stdout, began) if is_plain else _TableView(bundle.spec.id)
         os.environ.setdefault(LEVEL_VARIABLE, "warning")  # log lines of child processes would break the table
         configure_logging("demo")
-        subscriber = _SubscriberThread(view)
+        subscriber = _SubscriberThread(view, source, page, opens_browser=not is_plain and has_screen())
         supervisor = Supervisor(config, bundle, on_ready=subscriber.start)
         subscriber.on_closed_output = supervisor.request_stop
         with stop_on_signals(supervisor.request_stop), view:
             code = supervisor.run(seconds)
         subscriber.join()
-    print(subscriber.summary(began), file=sys.stderr)
+    print(f"streamclf demo: {subscriber.summary(began)}", file=sys.stderr)
+    print(_next_steps(source), file=sys.stderr)
     return code
 
 
-def _choose_source(camera: int | None) -> tuple[str, StreamConfig]:
-    """Choose the given camera, else the first one, else the rendered film; return the stream's name and its source.
-
-    Raises `SourceError` if the given camera cannot be opened.
-    """
-    if camera is not None:
-        _check_camera(camera)
-        return f"camera{camera}", StreamConfig(camera=camera)
-    if sys.platform.startswith("linux"):
-        found = [known.index for known in list_cameras()]
-    else:  # other systems do not list cameras: try to open one
-        with contextlib.suppress(SourceError):
-            _check_camera(0)
-            return "camera0", StreamConfig(camera=0)
-        found = []
-    if found:
-        return f"camera{found[0]}", StreamConfig(camera=found[0])
-    return "film", StreamConfig(url=str(_demo_film()), pace="realtime", loop=True)
-
-
-def _check_camera(camera: int) -> None:
-    """Read one frame. Raises `SourceError`."""
-    with open_source(StreamConfig(camera=camera)) as source:
-        next(source)
-
-
-def _demo_film() -> Path:
-    """Return the path of the rendered film: in the cache, or a temporary directory if the cache is not writable."""
-    try:
-        folder = cache_root()
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"demo-{__version__}.mp4"
-        if not path.exists():
-            render_film(path)
-    except OSError:
-        path = Path(tempfile.mkdtemp(prefix="streamclf-")) / "demo.mp4"
-        render_film(path)
-    return path
+def _next_steps(source: DemoSource) -> str:
+    what = "this source" if source.init_arguments else "your own cameras"
+    return "\n  ".join((f"to run a service on {what}:", *source.service_commands))
 
 
 class _TableView:
@@ -119,8 +91,12 @@ class _TableView:
     def __exit__(self, *_: object) -> None:
         self._screen.__exit__(None, None, None)
 
-    def ready(self, ready: Ready) -> None:
+    def ready(self, ready: Ready, page: str | None, service: str) -> None:
         self._table.footer = (Text(f"streamclf watch {ready.events}"), Text(printable(ready.engine)))
+        lines = [("page", page)] if page else []
+        self._table.notes = tuple(
+            Text.assemble((f"{name}  ", "bold"), text) for name, text in [*lines, ("as a service", service)]
+        )
 
     def show(self, event: Received) -> None:
         self._table.apply(event)
@@ -140,8 +116,11 @@ class _LineView:
         with contextlib.suppress(BrokenPipeError, OutputError):
             self._out.flush()
 
-    def ready(self, ready: Ready) -> None:
+    def ready(self, ready: Ready, page: str | None, service: str) -> None:
         self._write(f"ready     {ready.engine}; events on {ready.events}")
+        if page:
+            self._write(f"page      {page}")
+        self._write(f"service   {service}")
 
     def show(self, event: Received) -> None:
         if isinstance(event, Prediction):
@@ -159,9 +138,11 @@ class _LineView:
 class _SubscriberThread:
     """Subscribe to the service in a thread, because the supervisor's loop has the main thread."""
 
-    def __init__(self, view: _TableView | _LineView) -> None:
+    def __init__(
+        self, view: _TableView | _LineView, source: DemoSource, page: DemoPage | None, *, opens_browser: bool
+    ) -> None:
         self.on_closed_output: Callable[[], None] = lambda: None
-        self._view = view
+        self._view, self._source, self._page, self._opens_browser = view, source, page, opens_browser
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._first_s: float | None = None
@@ -169,7 +150,10 @@ class _SubscriberThread:
 
     def start(self, ready: Ready) -> None:
         """Begin to show the events of the service."""
-        self._view.ready(ready)
+        address = self._page.address if self._page else None
+        self._view.ready(ready, address, self._source.service_commands[0])
+        if self._page and self._opens_browser:
+            self._page.open_when_ready(self._stop)
         self._thread = threading.Thread(target=self._run, args=(ready,), name="demo-subscriber", daemon=True)
         self._thread.start()
 
@@ -183,7 +167,8 @@ class _SubscriberThread:
         """Return one line with the number of predictions and the time to the first one."""
         if self._first_s is None:
             return "no prediction was made"
-        return f"{self._predictions} predictions, the first {self._first_s - began:.2f} s after the start"
+        count = f"{self._predictions} prediction" + ("" if self._predictions == 1 else "s")
+        return f"{count}, the first {self._first_s - began:.2f} s after the start"
 
     def _run(self, ready: Ready) -> None:
         try:

@@ -60,7 +60,7 @@ class LiveTable:
         lines = max(_MIN_LINES, console.size.height) if console.is_terminal else _ALL_LINES
         width = options.max_width - _FRAME_CELLS
         subtitle, left_over = self._fit_footer(width)
-        page = _Page(console, options.update(width=width, height=None), lines - _FRAME_LINES)
+        page = _Page(console, options.update(width=width, height=None), lines - _FRAME_LINES + 1)
         yield Panel(
             self._fill(page, width, [*left_over, *self.notes]),
             title=self.title,
@@ -79,19 +79,20 @@ class LiveTable:
         rows = page.take([streams])
         if len(names) < len(views):
             more = f"and {len(views) - len(names)} streams more: enlarge the window, or use streamclf status --json"
-            rows += page.take([Text(more, "dim")], blank=False)
+            rows += page.take([Text(more, "dim")])
         outlets, outlet_reasons = outlet_table(self.service, width)
         explanations = page.take_some([*reasons, *outlet_reasons], MAX_EXPLANATIONS)
         written_outlets = page.take([outlets] if self.service.outlets else [])
         bars = page.take([probability_table(view, width) for view in views.values()] if len(views) == 1 else [])
         changes = page.take_newest(list(self._changes))
-        return _Lines([*rows, *bars, *written_outlets, *explanations, *changes, *written_notes])
+        sections = [rows, bars, written_outlets, explanations, changes, written_notes]
+        return _Lines([section for section in sections if section])
 
     def _shown(self, lines: int) -> list[str]:
         """Return the names of the streams to show. If not all fit, those that are not live come first."""
         views = self.service.streams
         names = sorted(views)
-        most = lines - 2  # the header, and the line that counts the others
+        most = lines - 4  # the header, the line that counts the others, and a blank line after each
         if len(names) < most:
             return names
         explained = min(MAX_EXPLANATIONS, sum(view.state != "live" for view in views.values()))
@@ -136,17 +137,16 @@ class LiveTable:
 
 
 class _Page:
-    """Give the parts of the table their lines, as long as there are some."""
+    """Give the parts of the table their lines, and a blank line between two parts, as long as there are some."""
 
     def __init__(self, console: Console, options: ConsoleOptions, lines: int) -> None:
         self._console, self._options = console, options
         self.lines = lines
         """Lines that are left."""
-        self._is_empty = True
 
-    def take(self, parts: Sequence[RenderableType], *, blank: bool = True) -> list[_Line]:
-        """Return the lines of `parts` after a blank one; the last lines are left out if they do not fit."""
-        return self._use(self._draw(Group(*parts)) if parts else [], blank=blank)
+    def take(self, parts: Sequence[RenderableType]) -> list[_Line]:
+        """Return the lines of `parts`; the last lines are left out if they do not fit."""
+        return self._use(self._draw(Group(*parts)) if parts else [])
 
     def take_some(self, texts: Sequence[Text], most: int) -> list[_Line]:
         """Return the lines of the first texts, each one complete, and a line that counts the others."""
@@ -170,26 +170,26 @@ class _Page:
             shown = lines + shown
         return self._use(shown)
 
-    def _use(self, lines: list[_Line], *, blank: bool = True) -> list[_Line]:
-        blank = blank and not self._is_empty
-        fitting = lines[: max(0, self.lines - blank)]
-        if not fitting:
-            return []
-        self._is_empty = False
-        self.lines -= len(fitting) + blank
-        return [[], *fitting] if blank else fitting
+    def _use(self, lines: list[_Line]) -> list[_Line]:
+        fitting = lines[: max(0, self.lines - 1)]
+        if fitting:
+            self.lines -= 1 + len(fitting)
+        return fitting
 
     def _draw(self, part: RenderableType) -> list[_Line]:
         return self._console.render_lines(part, self._options, pad=False)
 
 
 class _Lines:
-    """Lines that are drawn already."""
+    """Sections of lines that are drawn already, with a blank line between two of them."""
 
-    def __init__(self, lines: Sequence[_Line]) -> None:
-        self._lines = lines
+    def __init__(self, sections: Sequence[Sequence[_Line]]) -> None:
+        self._sections = sections
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        for line in self._lines:
-            yield from line
-            yield Segment.line()
+        for number, lines in enumerate(self._sections):
+            if number > 0:
+                yield Segment.line()
+            for line in lines:
+                yield from line
+                yield Segment.line()

@@ -183,7 +183,7 @@ def test_check_reports_whether_a_configuration_is_valid(here: Path, capsys: pyte
 
 
 def test_an_absent_camera_is_reported(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _main(["demo", "--camera", "98", "--headless", "--seconds", "1"]) == 1
+    assert _main(["demo", "98", "--headless", "--seconds", "1"]) == 1
     assert "camera 98" in one_line(capsys)
 
 

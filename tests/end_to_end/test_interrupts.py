@@ -81,7 +81,7 @@ def interrupt_at(seconds: float, arguments: list[str], folder: Path) -> tuple[in
     ("arguments", "last_line"),
     [
         (["streamclf", "run", "service.yaml"], r"ended after .*: asked by Ctrl-C or a signal"),
-        (["streamclf", "demo", "--headless"], "prediction"),
+        (["streamclf", "demo", "--headless", "--no-page"], r"streamclf demo: .*prediction[^\0]*streamclf run"),
         (["streamclf", "classify", *["a.mp4"] * 200], r"streamclf classify: interrupted; \d+ of 200 files classified"),
         (["streamclf", "log", "tcp://127.0.0.1:9", "-o", "events.db"], r"INFO +log  0 events written to .*events.db"),
         (
