@@ -229,6 +229,7 @@ class WebConfig(OutletConfig):
 
     KIND = "web"
     PATHS = ("token_file", "clips", "config")
+    STORES_POSITION = True
 
     host: str = Field(
         "127.0.0.1",

@@ -17,6 +17,7 @@ from streamclf.subscribers.web.context import PageContext
 from streamclf.subscribers.web.middleware import PageGuard
 from streamclf.subscribers.web.pages.login import add_login_routes
 from streamclf.subscribers.web.rest import ROUTERS
+from streamclf.subscribers.web.rest.events import make_shared_router
 
 MAX_CLIENTS: Final = 64
 """Pages that NiceGUI keeps at the same time."""
@@ -41,6 +42,7 @@ def build_app(context: PageContext) -> ASGIApp:
     )
     for make_router in ROUTERS:
         app.include_router(make_router(context), prefix="/api")
+    app.include_router(make_shared_router(context))
     add_login_routes(app, context.access)
 
     @app.get("/", include_in_schema=False)

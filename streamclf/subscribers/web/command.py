@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import logging
 import os
+from collections.abc import Collection
+from typing import TYPE_CHECKING
 
+from streamclf.clips.folder import ClipFolder
 from streamclf.config.outlet_options import WebConfig
-from streamclf.errors import UsageError
+from streamclf.errors import JournalError, UsageError
 from streamclf.net.endpoints import is_loopback_host
 from streamclf.net.secret_files import read_token
 from streamclf.redact import register_secret
 from streamclf.subscribers.outlet_run import OutletRun
+
+if TYPE_CHECKING:
+    from streamclf.subscribers.web.history.store import History
 
 
 def serve_page(config: WebConfig, run: OutletRun) -> None:
@@ -38,16 +45,35 @@ def serve_page(config: WebConfig, run: OutletRun) -> None:
     with bind(config.host, config.port) as listener:
         from streamclf.subscribers.web.access import Access
         from streamclf.subscribers.web.app import build_app
+        from streamclf.subscribers.web.archive import EventArchive
         from streamclf.subscribers.web.context import PageContext
+        from streamclf.subscribers.web.history.follower import HistoryFollower
         from streamclf.subscribers.web.service_view import LiveService
         from streamclf.subscribers.web.wall import PictureWall
 
         service = LiveService(run, config.streams)
-        context = PageContext(config, service, Access(token), PictureWall(service), run.report)
-        app = build_app(context)
-        gc.freeze()
-        with service:
-            run.report.notice(f"the page is on http://{address_text(listener)}")
-            run_server(app, listener, run.stop)
+        with open_history(run, config.streams) as history:
+            folder = None if config.clips is None else ClipFolder(config.clips)
+            archive = EventArchive(history, folder, service.display_names)
+            follower = HistoryFollower(run.address, history, folder)
+            service.add_listener(follower.notice)
+            wall = PictureWall(service)
+            context = PageContext(config, service, Access(token), wall, run.report, archive, follower)
+            app = build_app(context)
+            gc.freeze()
+            with follower, service:
+                run.report.notice(f"the page is on http://{address_text(listener)}")
+                run_server(app, listener, run.stop)
         if service.failure is not None:
             raise service.failure
+
+
+def open_history(run: OutletRun, streams: Collection[str] | None) -> History:
+    """Open the file of the history beside the journal; without one, or if it cannot be used, keep it in memory."""
+    from streamclf.subscribers.web.history.store import History
+
+    try:
+        return History(run.position, streams)
+    except JournalError as error:
+        run.report.notice(f"{error}. The page reads the journal again after each start", logging.WARNING)
+        return History(None, streams)

@@ -8,6 +8,9 @@ from pathlib import Path
 from streamclf.config.outlet_options import WebConfig
 from streamclf.subscribers.outlet_report import OutletReport
 from streamclf.subscribers.web.access import Access
+from streamclf.subscribers.web.archive import EventArchive
+from streamclf.subscribers.web.history.follower import HistoryFollower
+from streamclf.subscribers.web.history.store import History
 from streamclf.subscribers.web.service_view import LiveService
 from streamclf.subscribers.web.wall import PictureWall
 
@@ -21,6 +24,13 @@ class PageContext:
     access: Access
     wall: PictureWall
     report: OutletReport
+    archive: EventArchive
+    follower: HistoryFollower
+
+    @property
+    def history(self) -> History:
+        """What happened, without the files on disk."""
+        return self.archive.history
 
     @property
     def clips(self) -> Path | None:

@@ -16,7 +16,7 @@ from typing import Any, Final
 from streamclf.client.stream_views import ServiceView, StreamView
 from streamclf.client.subscription import Subscription
 from streamclf.errors import BusError
-from streamclf.events.types import Heartbeat, Lost, Received, Status, StreamEvent
+from streamclf.events.types import Clip, Heartbeat, Lost, Received, Status, StreamEvent
 from streamclf.net.curve_client import ServiceAddress
 from streamclf.subscribers.outlet_run import OutletRun
 from streamclf.subscribers.web.preview_interest import PreviewInterest
@@ -108,6 +108,12 @@ class LiveService:
             known = sorted(self._view.streams)
         names = known if heartbeat is None or heartbeat.streams is None else list(heartbeat.streams)
         return [name for name in names if self._streams is None or name in self._streams]
+
+    def display_names(self) -> dict[str, str]:
+        """Return the name for people of each stream that has one."""
+        with self._lock:
+            statuses = [(name, view.status) for name, view in self._view.streams.items()]
+        return {name: status.name for name, status in statuses if status is not None and status.name is not None}
 
     def read(self, name: str, use: Callable[[StreamView], Any]) -> Any:
         """Return `use(view)` of one stream's view, which does not change meanwhile; None for an unknown stream."""
@@ -205,6 +211,8 @@ class LiveService:
                     self._numbers[event.stream] = self._change
 
     def _is_news(self, event: StreamEvent) -> bool:
+        if isinstance(event, Clip):
+            return False  # the history has it
         view = self._view.streams.get(event.stream)
         if view is None:
             return True

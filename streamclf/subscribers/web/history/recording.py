@@ -157,11 +157,12 @@ class Recorder:
         self._db.execute("UPDATE actions SET end_offset=?, ended_us=NULL, reason=NULL WHERE id=?", (NO_END, source))
 
     def _update(self, row: int, event: Action) -> bool:
-        changed = self._db.execute(
-            "UPDATE actions SET at_s=max(at_s, ?), peak=max(peak, ?) WHERE id=? AND ended_us IS NULL",
-            (event.at_s, event.peak, row),
+        """Store how far the action has come. Only a higher peak is a change: time goes on in the browser by itself."""
+        known = self._db.execute("SELECT peak FROM actions WHERE id=?", (row,)).fetchone()
+        self._db.execute(
+            "UPDATE actions SET at_s=max(at_s, ?), peak=max(peak, ?) WHERE id=?", (event.at_s, event.peak, row)
         )
-        return changed.rowcount > 0
+        return event.peak > float(known[0])
 
     def _insert_action(self, event: Action, offset: int, *, began_us: int, ended_us: int | None) -> bool:
         added = self._db.execute(

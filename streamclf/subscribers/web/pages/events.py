@@ -1,4 +1,4 @@
-"""Show the page Events."""
+"""Show the page Events. `static/events.js` draws it from /api/events."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from streamclf.subscribers.web.pages.layout import page_frame
 
 
 def add_events_page(context: PageContext) -> None:
-    """Add the page."""
+    """Add the page, which has a path for each event, too."""
 
     @ui.page("/events")
-    def show_events() -> None:
-        with page_frame(context, "/events"):
-            ui.html("<h1>Events</h1>", sanitize=False)
+    @ui.page("/events/{offset}")
+    def show_events(offset: str = "") -> None:
+        with page_frame(context, "/events", scripts=("events.js",), styles=("events.css",)):
+            ui.html("<h1 class='visually-hidden'>Events</h1><div id='events'></div>", sanitize=False)

@@ -8,6 +8,7 @@ from typing import Final
 from fastapi import APIRouter
 
 from streamclf.subscribers.web.context import PageContext
+from streamclf.subscribers.web.rest.events import make_events_router
 from streamclf.subscribers.web.rest.streams import make_streams_router
 
-ROUTERS: Final[tuple[Callable[[PageContext], APIRouter], ...]] = (make_streams_router,)
+ROUTERS: Final[tuple[Callable[[PageContext], APIRouter], ...]] = (make_streams_router, make_events_router)
