@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -92,10 +92,18 @@ def file_chunks(
         yield from _chunks(spec, source, on_frame)
 
 
-def classify_file(engine: Engine, path: Path, *, hop: int = 1, on_frame: FrameHook | None = None) -> FileResult:
+def classify_file(
+    engine: Engine,
+    path: Path,
+    *,
+    hop: int = 1,
+    on_frame: FrameHook | None = None,
+    on_window: Callable[[WindowResult], None] | None = None,
+) -> FileResult:
     """Classify the windows of a file. Raises `SourceError`. The engine's bank needs `offline_bank_slots`.
 
-    `on_frame` is called with each frame as it is read. The frames of a clip shorter than a window are read twice.
+    `on_frame` is called with each frame as it is read, `on_window` with each window, at most a batch of chunks later.
+    The frames of a clip shorter than a window are read twice.
 
     A clip shorter than a window is classified as `python -m training evaluate` does.
     """
@@ -106,6 +114,8 @@ def classify_file(engine: Engine, path: Path, *, hop: int = 1, on_frame: FrameHo
                 windows.append(next(results))
             except StopIteration as end:
                 return FileResult(windows=windows, short_clip=windows[0].short_clip, warning=end.value)
+            if on_window is not None:
+                on_window(windows[-1])
             if len(windows) > MAX_WINDOWS:
                 raise SourceError(f"{path}: more than {MAX_WINDOWS} windows; cut the film, or give a larger --hop")
 

@@ -25,12 +25,24 @@ def classify(
         ),
     ] = None,
     csv: Annotated[Path | None, typer.Option("--csv", help="Write the events of all films to this .csv file.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write a page with timelines, stills and figures to this .html file.")
+    ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(
             help="True labels: a CSV with the columns path,label, or the folder with a folder for each label."
         ),
     ] = None,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain", help="Draw as heat on which parts of the picture a prediction depends; takes longer."
+        ),
+    ] = False,
+    explain_windows: Annotated[
+        int, typer.Option(min=1, max=500, help="With --explain: the most windows of each film to explain.")
+    ] = 12,
     hop: Annotated[int, typer.Option(min=1, help="Chunks between two windows.")] = 1,
     backend: Annotated[Backend, typer.Option(help="Library that runs the model.")] = "auto",
     precision: Annotated[Precision, typer.Option(help="Number format of the computation.")] = "auto",
@@ -40,9 +52,17 @@ def classify(
     Prints a table for each file, or one JSON line. A file that cannot be read is reported, the others are classified,
     and the exit code is 1.
     """
-    from streamclf.commands.classify import ClassifyOutputs, run_classify
+    from streamclf.commands.classify import run_classify
+    from streamclf.commands.classify_outputs import ClassifyOutputs
 
-    outputs = ClassifyOutputs(as_json=as_json, film=output, csv=csv, labels=labels)
+    outputs = ClassifyOutputs(
+        as_json=as_json,
+        film=output,
+        csv=csv,
+        report=report,
+        labels=labels,
+        explain_windows=explain_windows if explain else 0,
+    )
     return run_classify(files, outputs, model=model, hop=hop, backend=backend, precision=precision)
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from engines.arrays import U8
+from streamclf.classifier.explanation import Explanation, explanation_at
 from streamclf.classifier.offline import FileResult, WindowResult, file_stream, ranked
 from streamclf.errors import SourceError
 from streamclf.render.film_writer import FilmWriter, GifWriter, SoundError
+from streamclf.render.heat import draw_heat, heat_on_frame
 from streamclf.render.overlay import OverlayState, draw
-from streamclf.sources import Frame, Source, open_source
+from streamclf.sources import Frame, Resize, Source, open_source
 from streamclf.sources.film_sound import FilmSound
 from streamclf.units import NS
 from streamclf.windows.chunks import FrameHook
@@ -25,31 +29,47 @@ GIF_FPS = 10
 HISTORY = 200
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrawnHeat:
+    """Heat to draw on the frames of explained windows. `picture` is the model's (height, width)."""
+
+    explanations: Sequence[Explanation]
+    picture: tuple[int, int]
+    resize: Resize
+
+
 def write_annotated(
-    source: Path, output: Path, result: FileResult, labels: Sequence[str], *, on_frame: FrameHook | None = None
+    source: Path,
+    output: Path,
+    result: FileResult,
+    labels: Sequence[str],
+    *,
+    heat: DrawnHeat | None = None,
+    on_frame: FrameHook | None = None,
 ) -> str | None:
     """Write the file `output`, .mp4 or .gif, whole or not at all. Raises `SourceError`.
 
     An .mp4 has the film's sound, copied or as AAC. Returns what is missing of it, in one line; None if nothing is.
     `on_frame` is called with each frame of the source.
     """
+    drawing = _Drawing(source.stem, result, labels, heat, on_frame)
     kind = output.suffix.lower()
     partial = output.with_name(f".{output.stem}-{os.getpid()}{kind}")
     try:
         if kind == ".gif":
             with GifWriter(partial) as film, open_source(file_stream(source)) as frames:
-                for time_s, image in _annotated_frames(frames, source.stem, result, labels, kind, on_frame):
+                for time_s, image in drawing.frames(frames, kind):
                     film.write(image, time_s)
             partial.replace(output)
             return None
         for may_copy_sound in (True, False):
             try:
-                note = _write_film(source, partial, result, labels, on_frame, may_copy_sound=may_copy_sound)
+                note = _write_film(source, partial, drawing, may_copy_sound=may_copy_sound)
             except SoundError:
                 continue
             break
         else:
-            note = _write_film(source, partial, result, labels, on_frame, may_copy_sound=None)
+            note = _write_film(source, partial, drawing, may_copy_sound=None)
         partial.replace(output)
     except OSError as error:
         raise SourceError(f"{output}: cannot be written ({error.strerror}); give a writable path") from error
@@ -58,21 +78,13 @@ def write_annotated(
     return None if note is None else f"{output}: {note}"
 
 
-def _write_film(
-    source: Path,
-    partial: Path,
-    result: FileResult,
-    labels: Sequence[str],
-    on_frame: FrameHook | None,
-    *,
-    may_copy_sound: bool | None,
-) -> str | None:
+def _write_film(source: Path, partial: Path, drawing: _Drawing, *, may_copy_sound: bool | None) -> str | None:
     """Write the film with its sound; `may_copy_sound` is None to leave it out. Return what is missing of it."""
     with FilmSound(source) as sound, open_source(file_stream(source)) as frames:
         track = None if may_copy_sound is None else sound.stream
         at_s = 0.0
         with FilmWriter(partial, fps=frames.info.fps or 25.0, sound=track, may_copy_sound=bool(may_copy_sound)) as film:
-            for time_s, image in _annotated_frames(frames, source.stem, result, labels, ".mp4", on_frame):
+            for time_s, image in drawing.frames(frames, ".mp4"):
                 film.write(image, time_s)
                 at_s = time_s
                 if track is not None:
@@ -89,43 +101,79 @@ def _write_film(
     return f"{undecodable} packets of its sound could not be decoded" if undecodable else None
 
 
-def _annotated_frames(
-    frames: Source, name: str, result: FileResult, labels: Sequence[str], kind: str, on_frame: FrameHook | None
-) -> Iterator[tuple[float, U8]]:
-    """Yield (seconds, (H, W, 3) uint8 BGR) for each frame of the film; a GIF has fewer.
+class _Drawing:
+    """Draw the predictions, and the heat, on the frames of a film."""
 
-    A picture that lasts long is drawn again where the prediction changes, and where the film ends.
-    """
-    windows = result.windows
-    known = len(windows) if result.short_clip else 0  # the only window lasts as long as the clip
-    due_s = 0.0
-    shown: WindowResult | None = None
-    left_out: tuple[float, Frame] | None = None
-    for frame in frames:
-        if on_frame is not None:
-            on_frame(frames, frame)
-        time_s = frame.pts_ns / NS
-        while known < len(windows) and windows[known].end_s <= time_s:
-            known += 1
-        newest = windows[known - 1] if known else None
-        is_same = newest is shown or (newest and shown and newest.probabilities is shown.probabilities)
-        if (frame.repeated and is_same) or (kind == ".gif" and time_s < due_s):
-            left_out = (time_s, frame)
-            continue
-        due_s = max(due_s + 1 / GIF_FPS, time_s)
-        shown, left_out = newest, None
-        yield time_s, _drawn(frame, name, windows[max(0, known - HISTORY) : known], labels, kind)
-    if left_out is not None and left_out[1].repeated:
-        yield left_out[0], _drawn(left_out[1], name, windows[max(0, known - HISTORY) : known], labels, kind)
+    def __init__(
+        self,
+        name: str,
+        result: FileResult,
+        labels: Sequence[str],
+        heat: DrawnHeat | None,
+        on_frame: FrameHook | None,
+    ) -> None:
+        self._name, self._result, self._labels, self._heat, self._on_frame = name, result, labels, heat, on_frame
+
+    def frames(self, frames: Source, kind: str) -> Iterator[tuple[float, U8]]:
+        """Yield (seconds, (H, W, 3) uint8 BGR) for each frame of the film; a GIF has fewer.
+
+        A picture that lasts long is drawn again where the prediction or the heat changes, and where the film ends.
+        """
+        windows = self._result.windows
+        known = len(windows) if self._result.short_clip else 0  # the only window lasts as long as the clip
+        due_s = 0.0
+        shown: tuple[WindowResult | None, _Hot | None] = (None, None)
+        left_out: tuple[float, Frame] | None = None
+        for frame in frames:
+            if self._on_frame is not None:
+                self._on_frame(frames, frame)
+            time_s = frame.pts_ns / NS
+            while known < len(windows) and windows[known].end_s <= time_s:
+                known += 1
+            newest = windows[known - 1] if known else None
+            before = shown[0]
+            is_same = newest is before or (newest and before and newest.probabilities is before.probabilities)
+            heat = self._heat_at(time_s)
+            if (frame.repeated and is_same and heat == shown[1]) or (kind == ".gif" and time_s < due_s):
+                left_out = (time_s, frame)
+                continue
+            due_s = max(due_s + 1 / GIF_FPS, time_s)
+            shown, left_out = (newest, heat), None
+            yield time_s, self._drawn(frame, windows[max(0, known - HISTORY) : known], heat, kind)
+        if left_out is not None and left_out[1].repeated:
+            drawn = self._drawn(left_out[1], windows[max(0, known - HISTORY) : known], shown[1], kind)
+            yield left_out[0], drawn
+
+    def _heat_at(self, time_s: float) -> _Hot | None:
+        explanation = None if self._heat is None else explanation_at(self._heat.explanations, time_s)
+        return None if explanation is None else _Hot(explanation, explanation.step_at(time_s))
+
+    def _drawn(self, frame: Frame, windows: Sequence[WindowResult], hot: _Hot | None, kind: str) -> U8:
+        """Draw heat and the newest of the windows on a frame -> (H, W, 3) uint8 BGR."""
+        state = OverlayState(
+            stream=self._name,
+            top=ranked(windows[-1], self._labels) if windows else (),
+            history=[ranked(window, self._labels)[0] for window in windows],
+            note=None if hot is None else f"heat: {self._labels[hot.explanation.label]}",
+        )
+        scale = min(1.0, MAX_SIDE[kind] / max(frame.height, frame.width))
+        size = max(1, round(frame.height * scale)), max(1, round(frame.width * scale))
+        image = np.ascontiguousarray(frame.to_rgb(*size)[..., ::-1])
+        if hot is not None and self._heat is not None:
+            heat = hot.explanation.heat.maps[hot.step]
+            mapped = heat_on_frame(heat, self._heat.picture, (frame.height, frame.width), self._heat.resize, size)
+            image = draw_heat(image, mapped)
+        return draw(image, state)
 
 
-def _drawn(frame: Frame, name: str, windows: Sequence[WindowResult], labels: Sequence[str], kind: str) -> U8:
-    """Draw the newest of the windows on a frame -> (H, W, 3) uint8 BGR."""
-    state = OverlayState(
-        stream=name,
-        top=ranked(windows[-1], labels) if windows else (),
-        history=[ranked(window, labels)[0] for window in windows],
-    )
-    scale = min(1.0, MAX_SIDE[kind] / max(frame.height, frame.width))
-    rgb = frame.to_rgb(max(1, round(frame.height * scale)), max(1, round(frame.width * scale)))
-    return draw(np.ascontiguousarray(rgb[..., ::-1]), state)
+class _Hot(NamedTuple):
+    """The explanation that a frame shows, and which of its maps."""
+
+    explanation: Explanation
+    step: int
+
+    def __eq__(self, other: object) -> bool:  # arrays have no truth value
+        return isinstance(other, _Hot) and other.explanation is self.explanation and other.step == self.step
+
+    def __hash__(self) -> int:
+        return hash((id(self.explanation), self.step))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import orjson
@@ -14,36 +13,29 @@ import orjson
 from engines.backends.names import Backend, Precision
 from engines.bundle import Bundle
 from engines.opening import open_engine
-from engines.printable import printable
+from engines.printable import path_text, printable
 from engines.protocol import Engine
 from streamclf.builtin_models import find_bundle
+from streamclf.classifier.explanation import Explanation, choose_windows, explain_film
 from streamclf.classifier.film_events import FilmEvent, find_events
+from streamclf.classifier.occlusion import Occlusion, check_size, parts_of
 from streamclf.classifier.offline import FileResult, classify_file, offline_bank_slots
-from streamclf.commands.annotate import SUFFIXES, write_annotated
+from streamclf.commands.annotate import DrawnHeat, write_annotated
 from streamclf.commands.classify_csv import EventTable
-from streamclf.commands.classify_text import print_table, to_json
-from streamclf.commands.film_progress import FilmProgress
+from streamclf.commands.classify_outputs import ClassifyOutputs, check_outputs
+from streamclf.commands.classify_text import describe_windows, print_table, to_json
+from streamclf.commands.film_progress import FilmProgress, duration_text
+from streamclf.commands.report.builder import ReportBuilder
+from streamclf.commands.report.page import OCCLUSION_TEXT
 from streamclf.commands.true_labels import TrueLabels
 from streamclf.errors import SourceError, UsageError
 from streamclf.redact import redact
 from streamclf.runtime.interrupts import describe_work
 from streamclf.runtime.logs import configure_logging
+from streamclf.sources import Frame, Source
 from streamclf.sources.film_files import FoundFilms, find_films
 
 MAX_BATCH = 16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClassifyOutputs:
-    """The outputs of a run: a table or, `as_json`, JSON on stdout, and the files that are not None.
-
-    `film`: the film with predictions drawn on it. `csv`: a table of events. `labels`: the films' true labels.
-    """
-
-    as_json: bool = False
-    film: Path | None = None
-    csv: Path | None = None
-    labels: Path | None = None
 
 
 def run_classify(
@@ -62,10 +54,12 @@ def run_classify(
     """
     configure_logging("classify", "warning")
     found = find_films(files)
-    _check_outputs(outputs, found.films)
+    check_outputs(outputs, found.films)
     bundle = find_bundle(model)
     if hop > bundle.spec.chunks:
         raise UsageError(f"--hop {hop}: at most {bundle.spec.chunks} (chunks in a window of {bundle.spec.id})")
+    if outputs.explain_windows:
+        check_size(bundle.spec)
     truth = None if outputs.labels is None else TrueLabels(outputs.labels, bundle.spec)
     if truth is not None:
         truth.check(found.films)
@@ -79,10 +73,10 @@ def run_classify(
             table = stack.enter_context(EventTable(outputs.csv, model=bundle.spec.id, labels=bundle.spec.labels))
         engine = _open(bundle, backend=backend, precision=precision)
         stack.callback(engine.close)
-        progress = stack.enter_context(
-            FilmProgress([_size(film) for film in found.films], passes=1 if outputs.film is None else 2)
-        )
-        return _Run(engine, outputs, progress, hop=hop, truth=truth, table=table).classify(found)
+        sizes = [_size(film) for film in found.films]
+        progress = stack.enter_context(FilmProgress(sizes, passes=outputs.passes))
+        run = _Run(engine, outputs, progress, hop=hop, truth=truth, table=table)
+        return run.classify(found, title=_title(files, found))
 
 
 class _Run:
@@ -100,44 +94,111 @@ class _Run:
     ) -> None:
         self._engine, self._outputs, self._progress = engine, outputs, progress
         self._hop, self._truth, self._table = hop, truth, table
+        self._occlusion = None
+        if outputs.explain_windows:
+            self._occlusion = Occlusion(engine, on_step=progress.tick)
+        self._report: ReportBuilder | None = None
         self._done = 0
 
-    def classify(self, found: FoundFilms) -> int:
-        """Classify all films and return the exit code."""
+    def classify(self, found: FoundFilms, *, title: str) -> int:
+        """Classify all films, write the report, and return the exit code."""
         films, failed = found.films, len(found.faults)
         describe_work(lambda: f"{self._done} of {len(films)} files classified")
+        if self._outputs.report is not None:
+            self._report = self._new_report(self._outputs.report, title, found)
+        if self._occlusion is not None:
+            self._announce(self._occlusion, len(films))
         for path in films:
             self._progress.begin(str(path))
             try:
                 self._classify_film(path)
                 self._done += 1
             except SourceError as error:
+                fault = redact(str(error))
+                if self._report is not None:
+                    self._report.add_fault(fault)
                 with self._progress.paused():
-                    _complain(redact(str(error)))
+                    _complain(fault)
                 failed += 1
+        if self._report is not None:
+            self._report.data.unknown_labels = {} if self._truth is None else self._truth.unknown
+            self._report.write()
         if failed and failed + self._done > 1:
             _complain(f"{failed} of {failed + self._done} could not be classified")
         return 1 if failed else 0
 
+    def _new_report(self, path: Path, title: str, found: FoundFilms) -> ReportBuilder:
+        method = OCCLUSION_TEXT if self._occlusion is not None else None
+        report = ReportBuilder(
+            path,
+            self._engine.spec,
+            films=len(found.films),
+            title=title,
+            max_batch=self._engine.max_batch,
+            method=method,
+        )
+        report.data.faults += found.faults
+        report.data.has_truth = self._truth is not None
+        return report
+
+    def _announce(self, occlusion: Occlusion, films: int) -> None:
+        """Print what the explanations will cost at most, before they begin."""
+        windows, parts = self._outputs.explain_windows, parts_of(self._engine.spec)
+        total_s = occlusion.seconds_per_window() * windows * films
+        of_films = "the film" if films == 1 else f"each of {films} films"
+        _complain(
+            f"--explain: classifies up to {windows} windows of {of_films} {parts} times each, with one part hidden: "
+            f"at most about {duration_text(total_s)}"
+        )
+
     def _classify_film(self, path: Path) -> None:
-        """Classify a film and write its outputs. Raises `SourceError`."""
-        result = classify_file(self._engine, path, hop=self._hop, on_frame=self._progress.watch)
+        """Classify a film and make its outputs. Raises `SourceError`."""
+        report, spec = self._report, self._engine.spec
+        add_window = None if report is None else report.add_window
+        result = classify_file(self._engine, path, hop=self._hop, on_frame=self._watch, on_window=add_window)
         events = find_events(result.windows)
+        notes = [] if result.warning is None else [f"warning: {result.warning}"]
+        explanations = [] if self._occlusion is None else self._explain(self._occlusion, path, result, events)
         if self._outputs.film is not None:
             self._progress.begin_pass("drawing")
-            labels = self._engine.spec.labels
-            note = write_annotated(path, self._outputs.film, result, labels, on_frame=self._progress.watch)
-            if note is not None:
-                with self._progress.paused():
-                    _complain(f"warning: {note}")
+            heat = DrawnHeat(explanations=explanations, picture=(spec.height, spec.width), resize=spec.resize)
+            film = self._outputs.film
+            note = write_annotated(path, film, result, spec.labels, heat=heat, on_frame=self._progress.watch)
+            notes += [] if note is None else [f"warning: {note}"]
+        truth = None if self._truth is None else self._truth.find(path)
         if self._table is not None:
-            truth = None if self._truth is None else self._truth.find(path)
             peaks = [(event, _middle(result, event)) for event in events]
-            self._table.add(path, peaks, truth=None if truth is None else self._engine.spec.labels[truth])
+            self._table.add(path, peaks, truth=None if truth is None else spec.labels[truth])
+        if report is not None:
+            short = [] if result.short_clip is None else [describe_windows(spec, result)]
+            report.add_film(path, result, events, truth=truth, notes=[*short, *notes])
         with self._progress.paused():
-            if result.warning is not None:
-                _complain(f"warning: {result.warning}")
+            for note in notes:
+                _complain(note)
             self._print(path, result, events)
+
+    def _explain(
+        self, occlusion: Occlusion, path: Path, result: FileResult, events: Sequence[FilmEvent]
+    ) -> list[Explanation]:
+        self._progress.begin_pass("explaining")
+        report = self._report
+        if report is not None:
+            report.begin_explaining()
+        return explain_film(
+            occlusion,
+            self._engine.spec,
+            path,
+            result,
+            choose_windows(events, len(result.windows), self._outputs.explain_windows),
+            hop=self._hop,
+            on_frame=self._watch,
+            on_explained=None if report is None else partial(report.add_explanation, path),
+        )
+
+    def _watch(self, source: Source, frame: Frame) -> None:
+        self._progress.watch(source, frame)
+        if self._report is not None:
+            self._report.watch(source, frame)
 
     def _print(self, path: Path, result: FileResult, events: Sequence[FilmEvent]) -> None:
         if self._outputs.as_json:
@@ -150,6 +211,12 @@ class _Run:
 def _middle(result: FileResult, event: FilmEvent) -> float:
     window = result.windows[event.peak_window]
     return (window.start_s + window.end_s) / 2
+
+
+def _title(given: Sequence[Path], found: FoundFilms) -> str:
+    if len(given) == 1:
+        return Path(path_text(given[0])).name or path_text(given[0])
+    return f"{len(found.films)} films"
 
 
 def _open(bundle: Bundle, *, backend: Backend, precision: Precision) -> Engine:
@@ -167,44 +234,6 @@ def _size(film: Path) -> int:
         return film.stat().st_size
     except (OSError, ValueError):  # reading it reports the reason
         return 0
-
-
-def _check_outputs(outputs: ClassifyOutputs, films: Sequence[Path]) -> None:
-    if outputs.film is not None:
-        if len(films) > 1:
-            raise UsageError(
-                f"-o {outputs.film}: holds one film, and there are {len(films)} files; give one FILE with -o"
-            )
-        if outputs.film.suffix.lower() not in SUFFIXES:
-            raise UsageError(f"-o {outputs.film}: must end in {' or '.join(SUFFIXES)}")
-    if outputs.csv is not None and outputs.csv.suffix.lower() != ".csv":
-        raise UsageError(f"--csv {outputs.csv}: must end in .csv")
-    for option, path in (("-o", outputs.film), ("--csv", outputs.csv)):
-        if path is not None:
-            _check_writable(option, path, films)
-
-
-def _check_writable(option: str, path: Path, films: Sequence[Path]) -> None:
-    """Raise `UsageError` for a path that no output can have, before a long run begins."""
-    folder = path.absolute().parent
-    try:
-        if path.is_dir():
-            raise UsageError(f"{option} {path}: is a directory; give the name of a file")
-        if not folder.is_dir():
-            raise UsageError(f"{option} {path}: {folder} does not exist; create it first")
-        if not os.access(folder, os.W_OK):
-            raise UsageError(f"{option} {path}: {folder} cannot be written; give another folder")
-        if path.exists() and any(_is_same(path, film) for film in films):
-            raise UsageError(f"{option} {path}: is the input file; choose another name")
-    except OSError as error:
-        raise UsageError(f"{option} {path}: cannot be used ({error.strerror}); choose another name") from None
-
-
-def _is_same(path: Path, film: Path) -> bool:
-    try:
-        return path.samefile(film)
-    except (OSError, ValueError):
-        return False
 
 
 def _complain(text: str) -> None:

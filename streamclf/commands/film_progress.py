@@ -129,10 +129,11 @@ class FilmProgress:
 
     def _left(self) -> str:
         left_s = self.left_s
-        return "" if left_s is None else f"{_duration(left_s)} left"
+        return "" if left_s is None else f"{duration_text(left_s)} left"
 
 
-def _duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
+    """Return a duration in words, such as `2 min 05 s`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -42,6 +42,8 @@ class OverlayState:
     latency_ms: float | None = None
     actions: Sequence[str] = ()
     """Labels of the running actions."""
+    note: str | None = None
+    """A short text at the top right."""
 
 
 def draw(frame: U8, state: OverlayState) -> U8:
@@ -79,7 +81,7 @@ def _draw_header(canvas: U8, state: OverlayState, unit: float) -> None:
     baseline = pad + size
     cv2.circle(canvas, (pad + size // 3, baseline - size // 3), max(3, round(4.5 * unit)), colour, -1, cv2.LINE_AA)
     left = pad + round(size * 1.0)
-    figures = []
+    figures = [] if state.note is None else [shorten(state.note, size, width // 2, bold=False)]
     if state.rate_per_s is not None:
         figures.append(f"{state.rate_per_s:.1f}/s")
     if state.latency_ms is not None:

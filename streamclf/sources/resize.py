@@ -43,6 +43,29 @@ def scaled_size(source: tuple[int, int], target: tuple[int, int], resize: Resize
     return size
 
 
+class Box(NamedTuple):
+    """A part of an image in pixels, which may begin and end within a pixel."""
+
+    top: float
+    left: float
+    height: float
+    width: float
+
+
+def visible_boxes(source: tuple[int, int], target: tuple[int, int], resize: Resize) -> tuple[Box, Box]:
+    """Return the part of an image of size `source` (height, width) that a model sees, and its place in `target`."""
+    size = scaled_size(source, target, resize)
+    (from_y, to_y), (from_x, to_x) = (_middle(size[i], target[i]) for i in (0, 1))
+    scale_y, scale_x = source[0] / size[0], source[1] / size[1]
+    seen = Box(
+        from_y.start * scale_y,
+        from_x.start * scale_x,
+        (from_y.stop - from_y.start) * scale_y,
+        (from_x.stop - from_x.start) * scale_x,
+    )
+    return seen, Box(to_y.start, to_x.start, to_y.stop - to_y.start, to_x.stop - to_x.start)
+
+
 def paste_centred(image: U8, out: U8) -> None:
     """Copy the middle of `image` (h, w, 3) into the middle of `out` (H, W, 3); the rest of `out` becomes black."""
     if image.shape == out.shape:

@@ -17,23 +17,35 @@ SHARPNESS = 0.05
 
 
 def make_brightness_bundle(
-    path: Path, *, chunks: int = 4, frames_per_chunk: int = 2, size: int = 16, fps: float = 10.0, **spec: str
+    path: Path,
+    *,
+    chunks: int = 4,
+    frames_per_chunk: int = 2,
+    size: int = 16,
+    fps: float = 10.0,
+    corner: int | None = None,
+    **spec: str,
 ) -> Bundle:
     """Write a bundle to the new directory `path`: feature (3,) = mean of each channel, logits = +-0.05 (mean - 128).
 
-    `spec`: other fields of `spec.json`.
+    `corner`: read only so many pixels of each side, at the top left. `spec`: other fields of `spec.json`.
     """
     path.mkdir(parents=True)
     chunk = (frames_per_chunk, size, size, 3)
     encoder = _graph(
         "encoder",
         [
-            helper.make_node("Cast", ["frames"], ["float"], to=TensorProto.FLOAT),
+            helper.make_node("Slice", ["frames", "begin", "end", "axes"], ["part"]),
+            helper.make_node("Cast", ["part"], ["float"], to=TensorProto.FLOAT),
             helper.make_node("ReduceMean", ["float"], ["features"], axes=[1, 2, 3], keepdims=0),
         ],
         ("frames", TensorProto.UINT8, ["N", *chunk]),
         ("features", ["N", 3]),
-        {},
+        {
+            "begin": np.array([0, 0], np.int64),
+            "end": np.array([corner or size] * 2, np.int64),
+            "axes": np.array([2, 3], np.int64),
+        },
     )
     head = _graph(
         "head",
@@ -54,7 +66,9 @@ def make_brightness_bundle(
     onnx.save(encoder, path / "encoder.onnx")
     onnx.save(head, path / "head.onnx")
     frames = np.random.default_rng(5).integers(0, 200, (chunks, *chunk), np.uint8)
-    np.savez_compressed(path / "golden.npz", frames=frames, logits=expected_logits(frames))
+    np.savez_compressed(
+        path / "golden.npz", frames=frames, logits=expected_logits(frames[..., : corner or size, : corner or size, :])
+    )
     (path / "README.md").write_text("# brightness\n")
     return write_spec(
         path,

@@ -7,8 +7,12 @@ import io
 import json
 import os
 import shutil
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import av
+import numpy as np
 import pytest
 from support.bundles import make_brightness_bundle
 from support.clips import write_clip, write_flat
@@ -143,6 +147,10 @@ def test_the_table_has_a_row_for_each_event_and_no_formula(
         (["--csv", "FOLDER"], "must end in .csv"),
         (["--csv", "FOLDER/x.csv"], "is a directory"),
         (["--csv", "FOLDER/absent/x.csv"], "does not exist"),
+        (["--report", "FOLDER"], "must end in .html"),
+        (["--report", "FOLDER/absent/x.html"], "does not exist"),
+        (["--explain"], "add -o FILE.mp4 or --report FILE.html"),
+        (["--explain", "--report", "FOLDER/r.html", "--model", "TINY"], "have 8x8 pixels, at least 12x12"),
         (["--labels", "FOLDER/absent.csv"], "cannot be read"),
         (["--labels", "FOLDER/x.csv"], "it names none of the films"),
         (["--labels", "FOLDER/cats.csv"], "the model does not know its labels (cat)"),
@@ -158,9 +166,85 @@ def test_an_output_or_a_list_that_cannot_be_used_is_refused_before_anything_is_r
     (folder / "columns.csv").write_text("path,animal\nx.mp4,cat\n")
     (folder / "cats.csv").write_text("\ufeffpath;label\n../films/dark/2.mov;cat\n", encoding="utf-8")
     (folder / "two.csv").write_text("path,label\n../films/dark/2.mov,dark\n../films/dark/2.mov,bright\n")
-    arguments = [option.replace("FOLDER", str(folder)) for option in options]
+    tiny = str(make_brightness_bundle(tmp_path / "tiny", size=8).path) if "TINY" in options else ""
+    arguments = [option.replace("FOLDER", str(folder)).replace("TINY", tiny) for option in options]
     assert _main(["classify", str(films / "dark"), "--model", model, *arguments]) == 2
     output, errors = capsys.readouterr()
     assert not output
     assert message in errors
     assert len(errors.splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def corner_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model that reads the top left 16 x 16 of 64 x 64 pixels of the middle of a film."""
+    bundle = make_brightness_bundle(tmp_path_factory.mktemp("corner") / "bundle", size=64, corner=16, resize="crop")
+    return str(bundle.path)
+
+
+def write_corner_film(path: Path) -> Path:
+    """Write a grey film of 2:1, in which the part that the model reads is bright."""
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("png", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 640, 320, "rgb24"
+        image = np.full((320, 640, 3), 60, np.uint8)
+        image[:80, 160:240] = 140
+        for number in range(20):
+            frame = av.VideoFrame.from_ndarray(image, "rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 10)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_heat_lies_where_the_model_reads_in_the_film_and_in_the_report(
+    corner_model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    film = write_corner_film(tmp_path / "film.mov")
+    outputs = {name: tmp_path / f"{name}.mp4" for name in ("plain", "hot")}
+    report = tmp_path / "report.html"
+    base = ["classify", str(film), "--model", corner_model, "--precision", "fp32", "-o"]
+    assert _main([*base, str(outputs["plain"])]) == 0
+    capsys.readouterr()
+    assert _main([*base, str(outputs["hot"]), "--explain", "--explain-windows", "3", "--report", str(report)]) == 0
+    errors = capsys.readouterr().err
+    assert "classifies up to 3 windows of the film 64 times each, with one part hidden: at most about" in errors
+    images = {}
+    for name, path in outputs.items():
+        with av.open(str(path)) as container:
+            images[name] = [frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(video=0)]
+    assert len(images["hot"]) == len(images["plain"]) == 20
+    change = np.abs(images["hot"][10] - images["plain"][10]).max(axis=2)
+    hot = change[70:80, 170:230]  # below the text at the top
+    assert hot.mean() > 20
+    change[:120, 120:280] = 0
+    change[:70] = 0  # the text
+    assert change.mean() < 2
+    page = report.read_text()
+    assert "Explained windows" in page
+    assert page.count("hiding one part lowers p by up to 0.") == 3
+    assert "It does not show where an object is" in page
+
+
+def test_a_report_of_films_that_cannot_be_read_names_them(
+    films: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "report.html"
+    assert _main(["classify", str(films / "dark" / "broken.mp4"), "--model", model, "--report", str(report)]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert "No film could be classified." in report.read_text()
+    assert "broken.mp4" in report.read_text()
+
+
+def test_the_report_has_the_figures_of_a_folder_of_classes(
+    films: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (films / "bright" / "circle").unlink()
+    shutil.copy(films / "bright" / "2.mov", films / "dark" / "wrong.mov")
+    report = tmp_path / "report.html"
+    assert _main(["classify", str(films), "--model", model, "--labels", str(films), "--report", str(report)]) == 1
+    page = report.read_text()
+    assert "80.0%<small>4 of 5" in page
+    assert "83.3%<small>mean recall of 2 labels" in page
+    assert page.count("\u2717 true label: dark") == 1
+    assert "1 of 6 could not be classified" in capsys.readouterr().err

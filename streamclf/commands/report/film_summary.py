@@ -1,0 +1,162 @@
+"""Reduce a classified film to what its part of the report shows, bounded in size however long the film is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.arrays import F32
+from streamclf.classifier.film_events import FilmEvent
+from streamclf.classifier.offline import FileResult, WindowResult
+from streamclf.commands.report.stills import Still
+
+MAX_CURVES: Final = 4
+MAX_EXPLAINED_STILLS: Final = 12
+"""The most explained windows of a film that the report shows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detail:
+    """How much of a film the report shows at most: `bins` of its time in the chart, and `events` in its table."""
+
+    bins: int
+    events: int
+
+
+FINE: Final = Detail(bins=240, events=60)
+COARSE: Final = Detail(bins=100, events=20)
+MAX_FINE_FILMS: Final = 20
+"""With more films than this, each is shown in less detail, so that the page stays small."""
+
+
+def detail_for(films: int) -> Detail:
+    """Return the detail for a report of so many films."""
+    return FINE if films <= MAX_FINE_FILMS else COARSE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """The probability of a label over a film: (bins,) float32, the highest of each bin's windows; NaN for none."""
+
+    label: int
+    values: F32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """A part of the film with the same most probable label; times are shares of its length."""
+
+    label: int
+    begin: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainedStill:
+    """A still with the heat of its window. `largest`: see `Heat`."""
+
+    still: Still
+    largest: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilmSummary:
+    """One film of the report.
+
+    `label`: the label with the highest mean probability over all windows, and `probability` that mean. `truth`: the
+    index of its true label. `seconds_by_label`: how long each label was the most probable one. `notes`: sentences.
+    """
+
+    name: str
+    length_s: float
+    windows: int
+    label: int
+    probability: float
+    truth: int | None
+    curves: Sequence[Curve]
+    stretches: Sequence[Stretch]
+    events: Sequence[FilmEvent]
+    event_count: int
+    seconds_by_label: dict[int, float]
+    notes: Sequence[str] = ()
+    explained: Sequence[ExplainedStill] = field(default_factory=list)
+
+
+def summarise_film(
+    name: str,
+    result: FileResult,
+    events: Sequence[FilmEvent],
+    *,
+    truth: int | None,
+    detail: Detail = FINE,
+    notes: Sequence[str] = (),
+    explained: Sequence[ExplainedStill] = (),
+) -> FilmSummary:
+    """Summarise a film that has at least one window."""
+    windows = result.windows
+    total = np.zeros(len(windows[0].probabilities), np.float64)
+    peaks = np.zeros_like(total)
+    for window in windows:
+        total += window.probabilities
+        np.maximum(peaks, window.probabilities, out=peaks)
+    mean = total / len(windows)
+    length_s = windows[-1].end_s
+    seconds: dict[int, float] = {}
+    for event in events:
+        seconds[event.label] = seconds.get(event.label, 0.0) + event.end_s - event.start_s
+    shown = sorted(sorted(events, key=lambda event: -event.peak)[: detail.events], key=lambda event: event.start_s)
+    return FilmSummary(
+        name=name,
+        length_s=length_s,
+        windows=len(windows),
+        label=int(mean.argmax()),
+        probability=float(mean.max()),
+        truth=truth,
+        curves=_curves(windows, length_s, peaks, detail.bins),
+        stretches=_stretches(events, length_s, detail.bins),
+        events=shown,
+        event_count=len(events),
+        seconds_by_label=seconds,
+        notes=notes,
+        explained=list(explained)[:MAX_EXPLAINED_STILLS],
+    )
+
+
+def _curves(windows: Sequence[WindowResult], length_s: float, peaks: npt.NDArray[np.float64], bins: int) -> list[Curve]:
+    """Return the curves of the labels that are most probable anywhere, the highest peak first."""
+    bins = min(bins, len(windows))
+    places = [_bin((window.start_s + window.end_s) / 2, length_s, bins) for window in windows]
+    curves = []
+    for label in peaks.argsort()[::-1][:MAX_CURVES].tolist():
+        values = np.full(bins, np.nan, np.float32)
+        for place, window in zip(places, windows, strict=True):
+            values[place] = np.fmax(values[place], window.probabilities[label])
+        curves.append(Curve(label=label, values=values))
+    return curves
+
+
+def _bin(time_s: float, length_s: float, bins: int) -> int:
+    return min(max(int(time_s / max(length_s, 1e-9) * bins), 0), bins - 1)
+
+
+def _stretches(events: Sequence[FilmEvent], length_s: float, bins: int) -> list[Stretch]:
+    """Return the events as shares of the film. Where they are many, the one in the middle of each bin stands for it."""
+    length_s = max(length_s, 1e-9)
+    if len(events) <= bins:
+        return [Stretch(label=e.label, begin=e.start_s / length_s, end=e.end_s / length_s) for e in events]
+    stretches: list[Stretch] = []
+    place = 0
+    for number in range(bins):
+        middle_s = (number + 0.5) / bins * length_s
+        while place + 1 < len(events) and events[place].end_s < middle_s:
+            place += 1
+        begin, end, label = number / bins, (number + 1) / bins, events[place].label
+        if stretches and stretches[-1].label == label:
+            stretches[-1] = Stretch(label=label, begin=stretches[-1].begin, end=end)
+        else:
+            stretches.append(Stretch(label=label, begin=begin, end=end))
+    return stretches

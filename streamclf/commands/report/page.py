@@ -1,0 +1,288 @@
+"""Put the report together and write it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from streamclf import __version__
+from streamclf.commands.report.accuracy import Accuracy, compute_accuracy
+from streamclf.commands.report.film_summary import FilmSummary
+from streamclf.commands.report.parts import (
+    Labels,
+    best_still,
+    clock,
+    event_table,
+    explained_still,
+    short_names,
+    text,
+    timeline,
+)
+from streamclf.commands.report.stills import Still
+from streamclf.commands.report.style import policy, shade, style_sheet
+from streamclf.errors import OutputError
+
+MAX_FILMS: Final = 500
+"""The most films that the report shows one by one. All of them count in its figures."""
+MAX_OPEN: Final = 8
+"""With more films than this, their parts of the page are closed at first."""
+MAX_MATRIX: Final = 30
+"""The most labels in the confusion matrix."""
+MAX_FAULTS: Final = 200
+FEW_FILMS: Final = 30
+"""With fewer films than this, the report warns that its figures are rough."""
+OCCLUSION_TEXT: Final = (
+    "Heat shows occlusion: one part of all pictures of a window is hidden with the mean colour, and the window is "
+    "classified again. The heat is the drop of the probability, relative to the largest drop, or to 0.10 if all drops "
+    "are smaller. It does not show where an object is, or why the model decides so. A part without heat may matter "
+    "together with another part, since only one is hidden at a time, and a hidden part is itself an unusual picture. "
+    "Where the probability is near 0 % or 100 %, drops are small although the part matters."
+)
+"""The explanation of heat by occlusion in the report."""
+
+
+@dataclass(slots=True)
+class ReportData:
+    """All that the report shows. `faults`: a line for each film that could not be classified.
+
+    `unlabelled`: the number of films without a true label of the model, where true labels were given.
+    `method`: how heat was made, in a sentence; None without heat.
+    """
+
+    title: str
+    model: str
+    labels: Sequence[str]
+    films: list[FilmSummary] = field(default_factory=list)
+    stills: Sequence[Still] = ()
+    faults: list[str] = field(default_factory=list)
+    has_truth: bool = False
+    unknown_labels: dict[str, int] = field(default_factory=dict)
+    method: str | None = None
+
+
+def write_report(path: Path, data: ReportData) -> None:
+    """Write the report to `path`, whole or not at all. Raises `OutputError`."""
+    partial = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        partial.write_text(report_page(data), encoding="utf-8", errors="replace")
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"--report {path}: {error.strerror or error}; free space or give a writable path") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def report_page(data: ReportData) -> str:
+    """Return the report as HTML."""
+    data = _with_short_names(data)
+    used = _used_labels(data)
+    labels = Labels(data.labels, used)
+    style = style_sheet(data.labels[label] for label in used)
+    body = "\n".join(
+        part
+        for part in (
+            f"<h1>{text(data.title)}</h1>",
+            f'<p class="soft">Model {text(data.model)}, streamclf {text(__version__)}</p>',
+            _tiles(data),
+            _accuracy_part(data, labels),
+            _time_by_label(data, labels),
+            _stills_part(data, labels),
+            _films_part(data, labels),
+            _faults_part(data),
+            _notes_part(data),
+        )
+        if part
+    )
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy(style)}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{text(data.title)}</title>\n<style>{style}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n"
+        "</body>\n</html>\n"
+    )
+
+
+def _with_short_names(data: ReportData) -> ReportData:
+    short = short_names([film.name for film in data.films])
+    return replace(
+        data,
+        films=[replace(film, name=short[film.name]) for film in data.films],
+        stills=[replace(still, film=short.get(still.film, still.film)) for still in data.stills],
+    )
+
+
+def _used_labels(data: ReportData) -> list[int]:
+    used = {still.label for still in data.stills}
+    for film in data.films:
+        used.update(film.seconds_by_label, (curve.label for curve in film.curves), (film.label,))
+        if film.truth is not None:
+            used.add(film.truth)
+    return sorted(used)
+
+
+def _tiles(data: ReportData) -> str:
+    films = data.films
+    tiles = [
+        ("films", f"{len(films)}"),
+        ("length", clock(sum(film.length_s for film in films))),
+        ("windows", f"{sum(film.windows for film in films):,}"),
+        ("events", f"{sum(film.event_count for film in films):,}"),
+    ]
+    if data.faults:
+        tiles.append(("not classified", f"{len(data.faults)}"))
+    return '<dl class="tiles">' + "".join(f"<div><dt>{a}</dt><dd>{b}</dd></div>" for a, b in tiles) + "</dl>"
+
+
+def _accuracy_part(data: ReportData, labels: Labels) -> str:
+    if not data.has_truth:
+        return ""
+    pairs = [(film.truth, film.label) for film in data.films if film.truth is not None]
+    found = compute_accuracy(pairs, len(data.labels))
+    rest = len(data.films) - len(pairs)
+    parts = ["<h2>Accuracy</h2>"]
+    if found is None:
+        return "\n".join([*parts, "<p>No classified film has a true label of the model.</p>"])
+    low, high = found.interval
+    parts.append(
+        '<dl class="tiles">'
+        f"<div><dt>films with a true label</dt><dd>{found.films}</dd></div>"
+        f"<div><dt>accuracy</dt><dd>{found.accuracy:.1%}<small>{found.right} of {found.films}; 95 % interval "
+        f"{low:.0%} to {high:.0%}</small></dd></div>"
+        f"<div><dt>balanced accuracy</dt><dd>{found.balanced:.1%}<small>mean recall of "
+        f"{sum(value is not None for value in found.recall)} labels</small></dd></div></dl>"
+    )
+    remarks = [
+        "The prediction for a film is the label with the highest mean probability over all of its windows.",
+    ]
+    if found.films < FEW_FILMS:
+        remarks.append(f"{found.films} films are few: the interval shows how uncertain the figures are.")
+    if rest:
+        unknown = ", ".join(f"{text(name)} ({count})" for name, count in sorted(data.unknown_labels.items())[:10])
+        remarks.append(
+            f"{rest} films have no true label of the model, and are not counted{f': {unknown}' if unknown else ''}."
+        )
+    parts.append(f'<p class="soft">{" ".join(remarks)}</p>')
+    parts += [_matrix(found, labels), _label_table(found, labels)]
+    return "\n".join(parts)
+
+
+def _matrix(found: Accuracy, labels: Labels) -> str:
+    shown = found.shown
+    if len(shown) > MAX_MATRIX:
+        return f'<p class="soft">{len(shown)} labels are too many for a confusion matrix.</p>'
+    head = "".join(f"<th scope=col>{labels.name(label)}</th>" for label in shown)
+    rows = []
+    for truth in shown:
+        total = max(int(found.confusion[truth].sum()), 1)
+        cells = "".join(
+            f'<td class="{shade(int(found.confusion[truth, other]) / total)}{" right" if truth == other else ""}">'
+            f"{int(found.confusion[truth, other]) or ''}</td>"
+            for other in shown
+        )
+        rows.append(f"<tr><th scope=row>{labels.name(truth)}</th>{cells}</tr>")
+    return (
+        '<div class="scroll"><table class="matrix"><caption>Confusion matrix: a row for each true label, a column for '
+        "each prediction, numbers of films</caption>"
+        f"<thead><tr><th scope=col>true / predicted</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _label_table(found: Accuracy, labels: Labels) -> str:
+    rows = "".join(
+        f"<tr><th scope=row>{labels.chip(label)}</th><td class=n>{int(found.confusion[label].sum())}</td>"
+        f"<td class=n>{_share(found.recall[label])}</td><td class=n>{_share(found.precision[label])}</td></tr>"
+        for label in found.shown
+    )
+    return (
+        '<h3>Each label</h3><div class="scroll"><table><thead><tr><th scope=col>label</th>'
+        "<th scope=col class=n>films</th><th scope=col class=n>recall</th><th scope=col class=n>precision</th></tr>"
+        f"</thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}"
+
+
+def _time_by_label(data: ReportData, labels: Labels) -> str:
+    seconds: dict[int, float] = {}
+    events: dict[int, int] = {}
+    for film in data.films:
+        for label, length_s in film.seconds_by_label.items():
+            seconds[label] = seconds.get(label, 0.0) + length_s
+            events[label] = events.get(label, 0) + 1
+    if not seconds:
+        return ""
+    total = max(sum(seconds.values()), 1e-9)
+    rows = "".join(
+        f"<tr><th scope=row>{labels.chip(label)}</th><td class=n>{clock(length_s)}</td>"
+        f"<td class=n>{length_s / total:.1%}</td><td class=n>{events[label]}</td></tr>"
+        for label, length_s in sorted(seconds.items(), key=lambda item: -item[1])
+    )
+    return (
+        '<h2>Labels</h2><div class="scroll"><table><caption>How long each label was the most probable one</caption>'
+        "<thead><tr><th scope=col>label</th><th scope=col class=n>time</th><th scope=col class=n>share</th>"
+        f"<th scope=col class=n>films</th></tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _stills_part(data: ReportData, labels: Labels) -> str:
+    if not data.stills:
+        return ""
+    parts = ["<h2>Most probable stills</h2>"]
+    for label in dict.fromkeys(still.label for still in data.stills):
+        figures = "".join(best_still(still, labels) for still in data.stills if still.label == label)
+        parts.append(f'<h3>{labels.chip(label)}</h3><div class="stills">{figures}</div>')
+    return "\n".join(parts)
+
+
+def _films_part(data: ReportData, labels: Labels) -> str:
+    if not data.films:
+        return "<h2>Films</h2><p>No film could be classified.</p>"
+    is_open = " open" if len(data.films) <= MAX_OPEN else ""
+    parts = ["<h2>Films</h2>"]
+    for film in data.films[:MAX_FILMS]:
+        verdict = ""
+        if film.truth is not None:
+            is_right = film.truth == film.label
+            sign, kind = ("✓", "good") if is_right else ("✗", "bad")
+            verdict = f' <span class="{kind}">{sign} true label: {labels.name(film.truth)}</span>'
+        notes = "".join(f'<p class="soft">{text(note)}</p>' for note in film.notes)
+        heat = "".join(explained_still(explained, labels) for explained in film.explained)
+        heat = f'<h3>Explained windows</h3><div class="stills">{heat}</div>' if heat else ""
+        parts.append(
+            f"<details{is_open}><summary>{text(film.name)} <span>{clock(film.length_s)}, {film.windows} windows, "
+            f"{labels.name(film.label)} {film.probability:.0%}</span>{verdict}</summary>"
+            f"{notes}{timeline(film, labels)}{heat}{event_table(film, labels)}</details>"
+        )
+    if len(data.films) > MAX_FILMS:
+        parts.append(
+            f"<p>{len(data.films) - MAX_FILMS} more films are counted above and not shown here; <code>--csv</code> "
+            "lists all.</p>"
+        )
+    return "\n".join(parts)
+
+
+def _faults_part(data: ReportData) -> str:
+    if not data.faults:
+        return ""
+    lines = "".join(f"<li>{text(fault)}</li>" for fault in data.faults[:MAX_FAULTS])
+    rest = len(data.faults) - MAX_FAULTS
+    more = f"<p>… and {rest} more</p>" if rest > 0 else ""
+    return f"<h2>Not classified</h2><ul>{lines}</ul>{more}"
+
+
+def _notes_part(data: ReportData) -> str:
+    notes = [
+        "A probability is the model's own figure. It is not the chance that the label is right: a model also gives a "
+        "high probability to scenes that it has never seen. Every window gets one of the model's labels, also where "
+        "none fits.",
+        "An event is a run of windows with the same most probable label. Where windows of two events overlap, the "
+        "border is in the middle. The chart shows the highest probability of each interval of time.",
+    ]
+    if data.method is not None:
+        notes.append(data.method)
+    return "<h2>How to read this</h2>" + "".join(f'<p class="soft">{note}</p>' for note in notes)
