@@ -113,11 +113,14 @@ class _Browser:
         self._confirmed_s = time.monotonic()
         self._change = -1
         self._names: list[str] = []
+        self._has_ended = False
 
     async def run(self) -> None:
         """Read and write until the browser leaves, or does not read any more."""
         tasks = [asyncio.ensure_future(self._read()), asyncio.ensure_future(self._write())]
         done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        self._has_ended = True  # before Python 3.12, `wait_for` may ignore that its task is cancelled
+        self.changed.set()
         for task in pending:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
@@ -131,7 +134,8 @@ class _Browser:
             try:
                 message = _FromBrowser.model_validate_json(text)
             except ValidationError:
-                return await self._close(1008, "not a message of this page")
+                await self._close(1008, "not a message of this page")
+                return
             self._confirmed_s = time.monotonic()
             self._states_in_flight -= min(message.states, self._states_in_flight)
             for name in message.drawn:
@@ -143,7 +147,7 @@ class _Browser:
             self.changed.set()
 
     async def _write(self) -> None:
-        while True:
+        while not self._has_ended:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.changed.wait(), STATE_EVERY_S)
             self.changed.clear()
@@ -152,7 +156,8 @@ class _Browser:
             if not is_owed:
                 self._confirmed_s = now_s
             elif now_s - self._confirmed_s > UNREAD_S:
-                return await self._close(_CLOSE_UNREAD, "nothing was confirmed")
+                await self._close(_CLOSE_UNREAD, "nothing was confirmed")
+                return
             if now_s - self._states_s >= STATE_EVERY_S and self._states_in_flight < MAX_STATES_IN_FLIGHT:
                 await self._send_states(now_s)
             await self._send_pictures()
