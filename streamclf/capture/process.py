@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from engines.arrays import U8
 from streamclf.capture.freshness import FrameRateLimit, StaleFrameFilter
@@ -17,6 +17,7 @@ from streamclf.capture.preview import Previewer, PreviewProducer
 from streamclf.capture.status_reporter import StatusProducer, StatusReporter
 from streamclf.errors import RingError, SourceError, SourceRefusedError, SourceWaitingError
 from streamclf.net.backoff import Backoff
+from streamclf.producer.link_protocol import CAPTURE_PREFIX
 from streamclf.redact import register_secret, register_url
 from streamclf.runtime.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED, ChildControl
 from streamclf.runtime.jobs import CaptureJob
@@ -28,6 +29,9 @@ from streamclf.windows.ring import RingWriter
 from streamclf.windows.ring_progress import ProgressWaiter
 from streamclf.windows.sampling import ChunkMeta, ChunkSampler
 
+if TYPE_CHECKING:
+    from streamclf.capture.clip_feed import ClipFeed
+
 log = logging.getLogger(__name__)
 
 GOOD_CONNECTION_S = 5.0
@@ -38,6 +42,11 @@ CONNECTING_MARGIN_S = 15.0
 """Added to twice the time-outs, which FFmpeg may need: resolving a host name has no time-out."""
 READING_MARGIN_S = 1.0
 """Added to twice the time-out: a read returns within that time, and the loop extends its deadline after each read."""
+CLIP_LINGER_S = 1.5
+"""After the end of a file, the time in which the start of its last action may still be reported."""
+CLIP_STOP_S = 0.4
+"""After a stop request, longest time to complete a clip. The next process of the stream completes it otherwise."""
+CLIP_END_S = 5.0
 MAX_PAUSE_S = 60.0
 """Files have no time-outs, and a disk may be at the other end of a network; playlists grow only every few seconds."""
 
@@ -50,9 +59,15 @@ class Capture:
     """Read one stream until it ends or a stop is requested, and report its state."""
 
     def __init__(
-        self, job: CaptureJob, producer: CaptureProducer, stop: threading.Event, liveness: Liveness | None = None
+        self,
+        job: CaptureJob,
+        producer: CaptureProducer,
+        stop: threading.Event,
+        liveness: Liveness | None = None,
+        clips: ClipFeed | None = None,
     ) -> None:
         self._job = job
+        self._clips = clips
         self._stop = stop
         self._liveness = liveness or Liveness()
         self._previews = Previewer(producer, job.stream)
@@ -67,7 +82,13 @@ class Capture:
             )
         self._sampler = ChunkSampler(job.fps, job.frames_per_chunk, first_segment=self._ring.next_segment)
         # Any time may pass between two frames of a file, so silence is a stall only for live sources.
-        self._status = StatusReporter(job.stream, producer, self._sampler, silence_is_stall=not job.source.ends)
+        self._status = StatusReporter(
+            job.stream,
+            producer,
+            self._sampler,
+            silence_is_stall=not job.source.ends,
+            more_counters=None if clips is None else lambda: clips.counters,
+        )
         self._stages = open_stages(f"capture-{job.stream}")
         self._frozen_detector = FrozenDetector()
         self._is_frozen = self._has_warned = False
@@ -117,12 +138,16 @@ class Capture:
                 raise SourceError(f"{self._job.stream}: the stream ended; a live source does not")
         self._ring.wait_until_read()
         self._status.on_end("end of the file", finished=True)
+        if self._clips is not None:
+            self._stop.wait(CLIP_LINGER_S)
         return True
 
     def _read(self, source: Source) -> None:
         job = self._job
         builder = ChunkBuilder(self._sampler, self._ring, height=job.height, width=job.width, resize=job.resize)
         source.set_frame_selector(_PreviewOrSampler(self._sampler, self._previews))
+        if self._clips is not None:
+            self._clips.connect(source)
         self._status.on_connect(source)
         stale_filter = StaleFrameFilter(source.max_stale_s)
         rate_limit = FrameRateLimit(self._stop) if source.live else None
@@ -135,6 +160,8 @@ class Capture:
                     self._status.count(dropped_stale=1)
                     continue
                 self._status.on_frame(frame, source)
+                if self._clips is not None:
+                    self._clips.add_frame(frame)
                 if placements := builder.sample(frame, discontinuity=is_first):
                     with self._stages("convert"):
                         builder.render(placements)
@@ -143,6 +170,8 @@ class Capture:
                 if frame.discontinuity:
                     self._warn(source)
         finally:
+            if self._clips is not None:
+                self._clips.disconnect()
             self._warn(source)
             self._status.on_disconnect(source)
 
@@ -193,17 +222,27 @@ def main(job: CaptureJob, control: ChildControl) -> int:
     if job.source.push_secret:
         register_secret(job.source.push_secret)
     done = threading.Event()
-    producer = EventProducer(job.link, f"capture-{job.stream}")
+    clips: ClipFeed | None = None
+    if job.clips is not None:
+        from streamclf.capture.clip_feed import ClipFeed
+
+        clips = ClipFeed(job.stream, job.clips, lambda draft: producer.post(draft))
+    on_action = None if clips is None else clips.add_action
+    producer = EventProducer(job.link, f"{CAPTURE_PREFIX}{job.stream}", on_action=on_action)
+    if clips is not None:
+        clips.start()
     threading.Thread(
         target=_exit_if_blocked, args=(control.stop_event, done, producer.close), name="leave", daemon=True
     ).start()
     try:
-        return Capture(job, producer, control.stop_event, control.liveness).run()
+        return Capture(job, producer, control.stop_event, control.liveness, clips).run()
     except SourceError as error:
         log.debug("%s", error)  # the stream's last status has the reason, and the hub logs it
         return EXIT_FAILED
     finally:
         done.set()
+        if clips is not None:
+            clips.close(CLIP_STOP_S if control.stop_event.is_set() else CLIP_END_S)
         producer.close(0.5 if control.stop_event.is_set() else 2.0)
 
 

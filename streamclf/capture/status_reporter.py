@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol
 
@@ -35,8 +36,20 @@ class StatusProducer(Protocol):
 class StatusReporter:
     """Count, and post status events: each change at once, else every few seconds. A thread checks the clock."""
 
-    def __init__(self, stream: str, producer: StatusProducer, sampler: ChunkSampler, *, silence_is_stall: bool) -> None:
-        """Add the counters of `sampler` to each event. `silence_is_stall`: a stream without frames is stalled."""
+    def __init__(
+        self,
+        stream: str,
+        producer: StatusProducer,
+        sampler: ChunkSampler,
+        *,
+        silence_is_stall: bool,
+        more_counters: Callable[[], dict[str, int]] | None = None,
+    ) -> None:
+        """Add the counters of `sampler` and `more_counters` to each event.
+
+        `silence_is_stall`: a stream without frames is stalled.
+        """
+        self._more_counters = more_counters
         self._stream = stream
         self._producer = producer
         self._sampler = sampler
@@ -149,6 +162,8 @@ class StatusReporter:
             "dropped_partial": sampler.dropped_partial,
             "dropped_corrupt": sampler.dropped_corrupt,
         }
+        if self._more_counters is not None:
+            body["counters"] |= self._more_counters()
         self._producer.post(Draft(type="status", stream=self._stream, body=body))
 
 

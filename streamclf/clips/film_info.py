@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from streamclf.clips.names import ClipName
 from streamclf.errors import ClipError
+from streamclf.events.types import MAX_FILM_ACTIONS
 
 MAX_POINTS: Final = 2000
 """Probabilities that the metadata of a film holds. Updates come once a second, and a film lasts an hour at most."""
@@ -77,14 +78,14 @@ class FilmInfo:
 
     def to_json(self) -> str:
         """Return this description for the film's metadata; `parse_film_info` is the inverse."""
-        return orjson.dumps(self).decode()
+        return orjson.dumps(self, default=tuple).decode()
 
     def event_body(self, *, size: int, pictures: Pictures) -> dict[str, Any]:
         """Return the body of the event `clip`, for a film of `size` bytes."""
         return {
             "label": self.label,
             "action": self.actions[0].start,
-            "actions": [each.start for each in self.actions if each.start is not None],
+            "actions": [each.start for each in self.actions if each.start is not None][:MAX_FILM_ACTIONS],
             "action_epoch": self.epoch,
             "part": self.part,
             "last": self.last,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 from pydantic import Field, model_validator
 
 from streamclf.config.section import Section
-from streamclf.config.units import MAX_DURATION_S, MAX_SIZE_BYTES, Duration, Size
+from streamclf.config.units import DURATION_AS_TEXT, MAX_DURATION_S, MAX_SIZE_BYTES, SIZE_AS_TEXT, Duration, Size
 
 MAX_AROUND_S: Final = 60
 """Longest time that a clip shows before or after an action."""
@@ -27,19 +27,19 @@ class ClipsConfig(Section):
     longest_s: float = Field(
         60.0, ge=5, le=3600, description="Seconds of the longest film; a longer action is cut into parts."
     )
-    keep: Duration = Field(
+    keep: Annotated[Duration, DURATION_AS_TEXT] = Field(
         "7d",
         validate_default=True,
         description="Age after which clips are removed, like 7d, unless they are starred: a number and s, m, h, d or "
         f"w, at most {MAX_DURATION_S // 86400}d.",
     )
-    keep_size: Size = Field(
+    keep_size: Annotated[Size, SIZE_AS_TEXT] = Field(
         "20GB",
         validate_default=True,
         description="Bytes of all clips without a star beyond which the oldest are removed sooner: a number and KB, "
         f"MB, GB, TB, KiB, MiB or GiB, 1MB to {MAX_SIZE_BYTES // 10**12}TB.",
     )
-    before_size: Size = Field(
+    before_size: Annotated[Size, SIZE_AS_TEXT] = Field(
         "16MB",
         validate_default=True,
         description="Bytes of memory in which each stream holds the encoded video of `before_s`. A stream with more "

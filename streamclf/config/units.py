@@ -63,10 +63,15 @@ Duration: TypeAlias = Annotated[float, BeforeValidator(_to_seconds), WithJsonSch
 """Seconds, at most 100 years, written with a unit: `90s`, `30m`, `12h`, `7d`, `4w`."""
 Size: TypeAlias = Annotated[int, BeforeValidator(_to_bytes), WithJsonSchema({"type": "string"})]
 """Bytes, 1 MB to 1000 TB, written with a unit: `500MB`, `10GB`, `1TB`."""
+SIZE_AS_TEXT: Final = PlainSerializer(
+    lambda size: f"{size // 1000}.{size % 1000:03}KB", return_type=str, when_used="json"
+)
+"""Write a size like a configuration does, for the jobs of processes."""
+DURATION_AS_TEXT: Final = PlainSerializer(lambda seconds: f"{seconds:.6f}s", return_type=str, when_used="json")
 MemoryLimit: TypeAlias = Annotated[
     int,
     BeforeValidator(_to_memory),
-    PlainSerializer(lambda size: f"{size // 1000}.{size % 1000:03}KB", return_type=str, when_used="json"),
+    SIZE_AS_TEXT,
     WithJsonSchema({"type": "string"}),
 ]
 """Bytes of a process's memory, at least 200 MB, written like a `Size`, also in the jobs of processes."""

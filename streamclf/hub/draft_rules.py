@@ -85,6 +85,27 @@ class OpenActions:
         return ends
 
 
+class ActionStarts:
+    """Remember the offset of the start event of each running action, for the clips."""
+
+    def __init__(self) -> None:
+        self._starts: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def start_of(self, offset: int | None, stream: str, event: bytes) -> int:
+        """Return the offset of the start of the action whose event was committed at `offset`; 0 if it is unknown.
+
+        It is unknown for an action that started before this process did, and for a start that was not journalled.
+        """
+        body = orjson.loads(event)
+        key, started_s = (stream, body["label"]), body["started_s"]
+        if body["phase"] == "start":
+            self._starts[key] = (started_s, offset or 0)
+        known_s, start = self._starts.get(key, (started_s, 0))
+        if body["phase"] == "end":
+            self._starts.pop(key, None)
+        return start if known_s == started_s else 0
+
+
 class CompleteStatus:
     """Add the hop of a stream's latest prediction, and its description, to its statuses.
 

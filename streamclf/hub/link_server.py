@@ -20,7 +20,7 @@ from streamclf.events.types import MAX_PREVIEW_BYTES
 from streamclf.hub.publisher import LINK_IO_THREAD
 from streamclf.net.names import valid_stream_name
 from streamclf.net.zeromq import bind, is_readable, open_socket, receive_now, send_now
-from streamclf.producer.link_protocol import INSTANCE_BYTES, MAX_LINK_MESSAGE_BYTES, MAX_NAME_BYTES, U64
+from streamclf.producer.link_protocol import CAPTURE_PREFIX, INSTANCE_BYTES, MAX_LINK_MESSAGE_BYTES, MAX_NAME_BYTES, U64
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +108,16 @@ class LinkServer:
         self._wanted = orjson.dumps(sorted(streams))
         for route in self._connections:
             self._send(route, b"wanted", self._run, self._wanted)
+
+    def send_action(self, stream: str, start: int, event: bytes) -> None:
+        """Send the committed event of an action to the process that captures `stream`, for its clips.
+
+        `start` is the offset of the action's start event, 0 if it is unknown.
+        """
+        name = CAPTURE_PREFIX + stream
+        for route, connection in self._connections.items():
+            if self._producers[connection.instance].name == name:
+                self._send(route, b"action", U64.pack(start), event)
 
     def dropped(self) -> dict[str, int]:
         """Return how many drafts all known producers dropped while they had no hub, by stream."""

@@ -22,7 +22,7 @@ from streamclf.events.configuration_status import ConfigurationStatus
 from streamclf.events.drafts import Draft
 from streamclf.events.outlet_status import OutletStatus
 from streamclf.events.types import HEARTBEAT_TOPIC, MAX_LISTED_STREAMS, check_event, format_wall_time
-from streamclf.hub.draft_rules import CompleteStatus, OpenActions
+from streamclf.hub.draft_rules import ActionStarts, CompleteStatus, OpenActions
 from streamclf.hub.guard.curve_gate import AllowList, CurveGate
 from streamclf.hub.guard.flood import FloodGuard
 from streamclf.hub.guard.memory import FreeMemory
@@ -77,6 +77,7 @@ class Hub:
             stack.callback(self._links.close)
             self._resources = stack.pop_all()
         self._open_actions = OpenActions(self.journal.note(_OPEN_ACTIONS_NOTE))
+        self._starts = ActionStarts()
         self._noted_epoch = self.journal.epoch
         self._statuses = CompleteStatus(job.streams)
         self._configured = job.streams
@@ -201,7 +202,12 @@ class Hub:
         is_due = self._open_actions.changed or self._noted_epoch != epoch  # a new journal has no notes
         notes = {_OPEN_ACTIONS_NOTE: self._open_actions.stored} if is_due else {}
         self._published += len(records)
-        self._publisher.publish(self.journal.append(records, sequences, notes))
+        entries = self.journal.append(records, sequences, notes)
+        self._publisher.publish(entries)
+        for entry in entries:
+            if entry.type == "action":
+                start = self._starts.start_of(entry.offset, entry.stream, entry.body)
+                self._links.send_action(entry.stream, start, entry.body)
         if self.journal.durable and self.journal.epoch == epoch:
             self._open_actions.changed, self._noted_epoch = False, epoch
 

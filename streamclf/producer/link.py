@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final
@@ -47,10 +48,24 @@ class EventProducer:
     the count into statuses and heartbeats.
     """
 
-    def __init__(self, endpoint: str, producer: str, *, max_drafts: int = 8192, max_bytes: int = 16 << 20) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        producer: str,
+        *,
+        max_drafts: int = 8192,
+        max_bytes: int = 16 << 20,
+        on_action: Callable[[int, bytes], None] | None = None,
+    ) -> None:
+        """Connect to the hub at `endpoint`.
+
+        The thread calls `on_action`, which must not block, with each committed event of an action of the stream that
+        this process captures: the offset of the action's start (0: unknown), and the event's JSON.
+        """
         if not 1 <= len(producer.encode()) <= MAX_NAME_BYTES:
             raise BusError(f"producer name of {len(producer.encode())} bytes: must be 1 to {MAX_NAME_BYTES}")
         self._endpoint, self._name = endpoint, producer.encode()
+        self._on_action = on_action
         self._max_drafts, self._max_bytes = max_drafts, max_bytes
         self._instance = uuid.uuid4().bytes
         self._lock = threading.Lock()
@@ -208,6 +223,9 @@ class EventProducer:
                 connection.confirm(seq)
             else:
                 self._rewind(connection, seq)
+        elif kind == b"action" and len(frames) == 3 and len(frames[1]) == U64.size:
+            if self._on_action is not None:
+                self._on_action(U64.unpack(frames[1])[0], frames[2])
         elif kind == b"wanted" and len(frames) == 3:
             self._wanted = frozenset(orjson.loads(frames[2]))
             self._wanted_until = time.monotonic() + _WANTED_VALID_S

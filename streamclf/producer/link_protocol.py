@@ -7,10 +7,13 @@ Each message is a few ZeroMQ frames; numbers are little endian:
                       preview  stream JPEG                                     on a second socket
     hub -> producer   ack      seq(u64)                after the commit
                       again    seq(u64)                drafts before these are missing: resend all after seq
+                      action   start(u64) event JSON     to capture-STREAM: an action's event that was committed
                       wanted   hub-run(16) JSON [stream, ...]                  answers hello, and on every change
 
 `after` is the sequence number before the first draft of a message. The hub accepts a message only if it has everything
 up to `after`. So it never skips a draft that was lost on an earlier connection.
+
+`start` is the offset of the action's start event, 0 if the hub does not know it. This message is not sent again.
 """
 
 from __future__ import annotations
@@ -25,4 +28,6 @@ MAX_DRAFT_BYTES: Final = MAX_EVENT_BYTES - 1024  # the hub adds its envelope
 MAX_NAME_BYTES: Final = 128
 INSTANCE_BYTES: Final = 16
 HELLO_S: Final = 1.0
+CAPTURE_PREFIX: Final = "capture-"
+"""The name of the producer that reads a stream is this and the stream's name."""
 U64: Final = struct.Struct("<Q")

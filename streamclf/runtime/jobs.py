@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from streamclf.config.classify import StreamSettings
+from streamclf.config.clips import ClipsConfig
 from streamclf.config.service import EngineConfig
 from streamclf.config.source import SourceConfig
 from streamclf.events.configuration_status import ConfigurationStatus
@@ -54,6 +55,8 @@ class CaptureJob(LinkedJob):
     """Write end of a non-blocking pipe: capture writes one byte after each committed chunk."""
     progress_fd: int | None = None
     """Read end of a pipe that reports how far the classifier has read; None where capture does not wait for it."""
+    clips: ClipsConfig | None = None
+    """Films of the stream's actions; None for none."""
 
 
 class ClassifierJob(LinkedJob):

@@ -44,6 +44,7 @@ from streamclf.sources.hw_decode import (
 )
 from streamclf.sources.long_pictures import FilmFrameSelector
 from streamclf.sources.packet_kind import PacketClassifier
+from streamclf.sources.packet_tap import COPIED_CODECS, PacketSink
 from streamclf.sources.picture_limits import PictureLimit, probing_options
 from streamclf.sources.replay_filter import ReplayFilter
 from streamclf.units import NS
@@ -128,6 +129,7 @@ class AvContainer:
         self._size = (context.width, context.height)
         self._note = device_note(hardware, context, context.name)
         self._classifier = PacketClassifier(context.name, context.extradata)
+        self._sink: PacketSink | None = None
         self._skipper: PacketSkipper[Packet[Any]] = PacketSkipper(low_delay=low_delay)
         self._clock = None if self.is_endless and timeouts is not None else film_clock(self._container, self._stream)
         self._film_selector: FilmFrameSelector | None = None
@@ -205,6 +207,13 @@ class AvContainer:
             selector = self._film_selector = FilmFrameSelector(selector)
         self._skipper.selector = selector
 
+    def set_packet_sink(self, sink: PacketSink) -> None:
+        """Hand on the packets from now on, if they can be copied into a film."""
+        context = self._stream.codec_context
+        if context.name in COPIED_CODECS:
+            self._sink = sink
+            sink.begin(context.name, context.extradata)
+
     def close(self) -> None:
         """Close the file or connection."""
         self._container.close()
@@ -221,6 +230,8 @@ class AvContainer:
             if self._stop.is_set():
                 return
             if packet is not None:
+                if self._sink is not None and packet.size:
+                    self._sink.push(bytes(packet), self._stamp_ns(packet), key=packet.is_keyframe)
                 self._video_at = time.monotonic()
                 if packet.is_keyframe and not self._has_key:
                     self._has_key, waiting_since = True, self._video_at
@@ -300,6 +311,7 @@ class AvContainer:
             pts_ns=skipped.at_ns if self._clock is None else self._clock.skipped_ns(skipped.at_ns),
             corrupt=self._damage.corrupt,
             arrived_ns=skipped.arrived_ns,
+            stamp_ns=skipped.at_ns,
         )
 
     def _time_ns(self, frame: av.VideoFrame) -> int | None:
@@ -320,6 +332,11 @@ class AvContainer:
     def _duration_ns(self, frame: av.VideoFrame) -> int:
         """Return how long the file says that the frame lasts; 0 if it does not."""
         return to_ns(max(0, frame.duration or 0), frame.time_base or self._stream.time_base)
+
+    def _stamp_ns(self, item: Packet[Any] | av.VideoFrame) -> int | None:
+        """Return the presentation time stamp of a packet or a frame; None if the format has none."""
+        has_stamp = self._timed and item.pts is not None
+        return to_ns(item.pts or 0, item.time_base or self._stream.time_base) if has_stamp else None
 
     def _packet_ns(self, packet: Packet[Any]) -> int | None:
         stamp = packet.dts if packet.pts is None else packet.pts
@@ -432,6 +449,7 @@ class AvContainer:
             broken=broken,
             held_s=self._held_s,
             duration_ns=self._duration_ns(frame),
+            stamp_ns=self._stamp_ns(frame),
         )
 
     def _open(self, url: str, options: dict[str, str], format_name: str | None) -> InputContainer:

@@ -32,7 +32,8 @@ class DecodedFrame(NamedTuple):
     `held_s`: FFmpeg detects the end of a frame only when the next one begins. In a stall it holds the last frame back
     and returns it when its time-out expires, this many seconds old; 0 for all other frames. `wall_ns` is the Unix time
     of the exposure by the camera's clock, if the camera sends it. `duration_ns` is how long a film shows the frame; 0
-    if it does not say so. `repeated`: the image is that of the frame before, which lasts long.
+    if it does not say so. `repeated`: the image is that of the frame before, which lasts long. `stamp_ns`
+    is the time stamp of the frame's packet in the container, before any clock is applied.
     """
 
     oriented: OrientedFrame | None
@@ -46,6 +47,7 @@ class DecodedFrame(NamedTuple):
     wall_ns: int | None = None
     duration_ns: int = 0
     repeated: bool = False
+    stamp_ns: int | None = None
 
 
 class OrientationTracker:

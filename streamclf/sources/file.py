@@ -20,6 +20,7 @@ from streamclf.sources.hw_decode import Decode, HardwareError, choose_device
 from streamclf.sources.joined_files import MAX_PARTS, Part, following_part, joined_parts
 from streamclf.sources.long_pictures import with_long_pictures
 from streamclf.sources.pacing import RealtimePacer
+from streamclf.sources.packet_tap import PacketSink
 from streamclf.sources.resize import FrameRenderer
 from streamclf.units import NS
 
@@ -51,6 +52,7 @@ class FileSource(Source):
         self._pacer = RealtimePacer(self._stop) if realtime else None
         self._decode = decode
         self._selector: FrameSelector | None = None
+        self._sink: PacketSink | None = None
         self._render = FrameRenderer()
         self._index = 0
         self._parts = joined_parts(path)
@@ -86,6 +88,11 @@ class FileSource(Source):
         """See `Source`."""
         self._selector = selector
 
+    def set_packet_sink(self, sink: PacketSink) -> None:
+        """See `Source`."""
+        self._sink = sink
+        self._container.set_packet_sink(sink)
+
     def close(self) -> None:
         """Close the file."""
         self._container.close()
@@ -94,12 +101,15 @@ class FileSource(Source):
         is_whole = len(self._parts) == 1
         try:
             # Without a whitelist, a playlist with the name of an .mp4 file could make FFmpeg fetch any URL.
-            return AvContainer(
+            container = AvContainer(
                 f"file:{self._path}" if is_whole else f"subfile,,start,{part.start},end,{part.end},,:file:{self._path}",
                 shown=str(self._path),
                 options={"protocol_whitelist": "file,crypto,data" if is_whole else "subfile,file,crypto,data"},
                 hardware=choose_device(self._decode),
             )
+            if self._sink is not None:
+                container.set_packet_sink(self._sink)
+            return container
         except SourceError:
             if (reason := cut_off_reason(self._path, part)) is not None:
                 raise SourceError(f"{self._path}: {reason}") from None
@@ -207,6 +217,7 @@ class FileSource(Source):
             discontinuity=discontinuity,
             continues=not begins,
             repeated=decoded.repeated,
+            stamp_ns=decoded.stamp_ns,
             image=decoded.oriented,
             render=self._render,
         )

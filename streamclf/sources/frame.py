@@ -12,6 +12,7 @@ import numpy as np
 
 from engines.arrays import U8
 from streamclf.sources.frame_skipping import FrameSelector
+from streamclf.sources.packet_tap import PacketSink
 from streamclf.sources.resize import Resize
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Frame:
     still has its times.
 
     A frame may be kept for any time. Only one thread at a time may render frames of the same source.
+
+    `stamp_ns` is the source's own time stamp, which the packet of the frame has too (`streamclf.sources.packet_tap`).
     """
 
     index: int
@@ -52,6 +55,7 @@ class Frame:
     continues: bool = False
     repeated: bool = False
     wall_ns: int | None = None
+    stamp_ns: int | None = None
     image: Any = field(repr=False, compare=False)
     render: RenderFunction = field(repr=False, compare=False)
 
@@ -126,6 +130,10 @@ class Source(ABC):
 
         Such frames are returned as `skipped`. Most sources cannot skip and return every frame decoded.
         """
+        return
+
+    def set_packet_sink(self, sink: PacketSink) -> None:
+        """From now on hand on the encoded video to `sink`. Most sources have none, and do nothing."""
         return
 
     @property

@@ -22,6 +22,7 @@ from streamclf.sources.hw_decode import Decode, choose_device
 from streamclf.sources.live_clock import LiveClock, SegmentClock
 from streamclf.sources.long_pictures import with_long_pictures
 from streamclf.sources.pacing import RealtimePacer
+from streamclf.sources.packet_tap import PacketSink
 from streamclf.sources.resize import FrameRenderer
 from streamclf.sources.rtsp.connection import StopRequestedError, tls_context
 from streamclf.sources.rtsp.fallback import FALLBACK_CACHE, UnsupportedStreamError
@@ -85,6 +86,9 @@ class FrameReader(Protocol):
 
         Raises `SourceError` for a fault or a time-out, `HardwareError` if a device decodes no frame.
         """
+
+    def set_packet_sink(self, sink: PacketSink) -> None:
+        """Hand on the encoded video from now on, if it can be copied."""
 
     def close(self) -> None:
         """Close the connection."""
@@ -173,6 +177,10 @@ class NetworkSource(Source):
         """See `Source`."""
         self._selector = ShiftedFrameSelector(selector)
         self._reader.set_frame_selector(self._selector)
+
+    def set_packet_sink(self, sink: PacketSink) -> None:
+        """See `Source`."""
+        self._reader.set_packet_sink(sink)
 
     def close(self) -> None:
         """Close the connection."""
@@ -387,6 +395,7 @@ class NetworkSource(Source):
                 wall_ns=None if clock.uses_arrival else decoded.wall_ns,
                 continues=index > 0 and not self.live,
                 repeated=decoded.repeated,
+                stamp_ns=decoded.stamp_ns,
                 image=decoded.oriented,
                 render=self._render,
             )

@@ -9,6 +9,7 @@ from typing import Literal
 from engines.bundle import ModelSpec
 from streamclf.classifier.feed import ring_slots
 from streamclf.config.classify import StreamSettings
+from streamclf.config.clips import ClipsConfig
 from streamclf.config.source import SourceConfig
 from streamclf.runtime.jobs import CaptureJob
 from streamclf.windows.ring import create_ring, ring_bytes
@@ -55,6 +56,7 @@ class StreamPlan:
     source: SourceConfig
     geometry: Geometry
     settings: StreamSettings
+    clips: ClipsConfig | None = None
 
     @property
     def capture_waits(self) -> bool:
@@ -63,7 +65,7 @@ class StreamPlan:
 
     def same_capture(self, other: StreamPlan) -> bool:
         """Return whether the same capture process can serve both plans."""
-        return self.same_channels(other) and self.source == other.source
+        return self.same_channels(other) and self.source == other.source and self.clips == other.clips
 
     def same_channels(self, other: StreamPlan) -> bool:
         """Return whether the same ring and pipes can serve both plans."""
@@ -129,6 +131,7 @@ class StreamChannels:
             ring_fd=self.ring,
             wake_fd=self.wake_write,
             progress_fd=self.progress_read,
+            clips=plan.clips,
         )
 
 

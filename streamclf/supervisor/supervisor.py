@@ -163,11 +163,13 @@ class Supervisor:
 
     def _plans(self) -> dict[str, StreamPlan]:
         config, geometry = self._current.config, Geometry.of(self._current.bundle.spec)
-        return {
-            name: StreamPlan(source=stream.source, geometry=geometry, settings=config.settings_of(name))
-            for name, stream in config.streams.items()
-            if stream.enabled
-        }
+        plans = {}
+        for name, stream in config.streams.items():
+            if stream.enabled:
+                settings = config.settings_of(name)
+                clips = config.clips if settings.actions.labels else None
+                plans[name] = StreamPlan(source=stream.source, geometry=geometry, settings=settings, clips=clips)
+        return plans
 
     # The loop handles timers and events, each within milliseconds. Slow work runs in other processes and threads.
 

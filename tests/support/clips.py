@@ -167,14 +167,16 @@ def film(
     gop: int = 25,
     first: int = 0,
     light: int | None = None,
+    bright: tuple[int, int] | None = None,
     still: bool = False,
     codec: str = "libx264",
     options: tuple[tuple[str, str], ...] = (),
 ) -> Film:
     """Encode bar codes `first`, `first + 1`, ... with parameter sets before every key frame, as cameras send them.
 
-    `light`: frames of this mean instead. `still`: repeat the first frame. `codec`: libx264 or libx265. `options` of the
-    encoder; by default it makes no B frames.
+    `light`: frames of this mean instead. `bright`: below the bars, frames in this range are white, all others black.
+    `still`: repeat the first frame. `codec`: libx264 or libx265. `options` of the encoder; by default it
+    makes no B frames.
     """
     encoder: Any = av.CodecContext.create(codec, "w")
     encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
@@ -185,6 +187,8 @@ def film(
     for i in range(frames):
         number = first if still else first + i
         image = draw(number, width, height) if light is None else draw_light(number, width, height, light)
+        if bright is not None:
+            image[width // BITS :] = 255 if bright[0] <= i < bright[1] else 0
         frame = av.VideoFrame.from_ndarray(image, "rgb24")
         frame.pts = i
         packets += encoder.encode(frame)

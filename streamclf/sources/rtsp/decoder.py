@@ -95,6 +95,15 @@ class RtspDecoder:
         context.options = {"flags": "low_delay", **DECODER_OPTIONS}
         return context
 
+    @property
+    def parameter_sets(self) -> bytes:
+        """The parameter sets of the SDP in Annex B form, before the first frame was decoded."""
+        return self._parameter_sets
+
+    def is_key(self, unit: AccessUnit) -> bool:
+        """Return whether decoding can begin at `unit`."""
+        return self._classifier.classify(unit.data).key
+
     def find_key(self, unit: AccessUnit) -> None:
         """Check whether the first key frame has arrived. Damage before it affects no frame."""
         if not self.has_key and self._classifier.classify(unit.data).key:
@@ -178,6 +187,7 @@ class RtspDecoder:
             corrupt=self._damage.corrupt,
             wall_ns=self._media.wall_ns(skipped.packet.timestamp),
             arrived_ns=skipped.arrived_ns,
+            stamp_ns=skipped.at_ns,
         )
 
     def _decoded_frame(self, frame: av.VideoFrame, unit: AccessUnit, ticks: int, media_ns: int) -> DecodedFrame:
@@ -201,4 +211,5 @@ class RtspDecoder:
             broken=broken,
             held_s=unit.waited_s if unit.waited_s >= self._held_after_s else 0.0,
             wall_ns=self._media.wall_ns(ticks),
+            stamp_ns=media_ns,
         )

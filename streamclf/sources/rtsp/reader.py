@@ -26,6 +26,7 @@ from streamclf.sources.failure_messages import (
 from streamclf.sources.frame import SourceInfo
 from streamclf.sources.frame_skipping import FrameSelector
 from streamclf.sources.hw_decode import CPU, DecodeDevice
+from streamclf.sources.packet_tap import COPIED_CODECS, PacketSink
 from streamclf.sources.rtsp.access_units import AccessUnit
 from streamclf.sources.rtsp.client import StreamEndedError
 from streamclf.sources.rtsp.connection import StopRequestedError
@@ -72,6 +73,7 @@ class RtspReader:
         self._units: deque[AccessUnit] = deque()
         self._opening = True
         self._frame_count = 0
+        self._sink: PacketSink | None = None
         self._over_tls = url.lower().startswith("rtsps:")
         began = time.monotonic()
         deadline = began + timeouts.open_s
@@ -125,6 +127,12 @@ class RtspReader:
         """Skip frames that `selector` does not need."""
         self._decoder.set_frame_selector(selector)
 
+    def set_packet_sink(self, sink: PacketSink) -> None:
+        """Hand on the access units from now on."""
+        self._sink = sink
+        if self._media.codec in COPIED_CODECS:
+            sink.begin(self._media.codec, self._decoder.parameter_sets)
+
     def close(self) -> None:
         """Close the connection."""
         self._session.close()
@@ -136,7 +144,11 @@ class RtspReader:
             while True:
                 while self._units:
                     had_key = self._decoder.has_key
-                    for unit in self._decoder.units_to_decode(self._units.popleft()):
+                    arrived = self._units.popleft()
+                    if self._sink is not None:
+                        key = self._decoder.is_key(arrived)
+                        self._sink.push(arrived.data, self._media.media_ns(arrived.timestamp), key=key)
+                    for unit in self._decoder.units_to_decode(arrived):
                         for frame in self._decoder.decoded(unit):
                             waiting_since = time.monotonic()
                             self._frame_count += 1
