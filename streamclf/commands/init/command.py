@@ -80,7 +80,7 @@ def run_init(path: Path, options: Options) -> int:
     broker = _choose_broker(options, credentials, environ, asks=asks, connect=connect)
     page = options.page
     if page is None:
-        page = asks and ask_yes("Page for the browser, with live pictures and events", _is_installed("web"))
+        page = asks and ask_yes("Page for browsers, with live pictures and events", _is_installed("web"))
     bundle = find_bundle(DEFAULT_MODEL)
     picture = (bundle.spec.width, bundle.spec.height)
     events, replay = _free_ports(2, FIRST_PORT)
@@ -164,10 +164,11 @@ def _choose_streams(
         return parse_streams(options.cameras, options.urls, folder, credentials, environ)
     found = list_cameras()
     if asks:
+        print("Give each camera as an index or a URL, with a name if you like, and blanks between several:")
+        print("  0   rtsp://USER:PASSWORD@10.0.0.5/stream1   door=rtsp://USER:PASSWORD@10.0.0.5/stream1")
         for camera in found:
-            _say(f"camera {camera.index}: {camera.name}")
-        question = "Cameras: index or URL, several with blanks between, with a name if you like: door=rtsp://…"
-        return ask(question, str(found[0].index) if found else "", parse)
+            _say(f"camera {camera.index} of this machine: {camera.name}")
+        return ask("Cameras", str(found[0].index) if found else "", parse)
     if not found:
         raise UsageError("no camera was found on this machine; give --url, or --camera with its device or name")
     return parse_streams([str(found[0].index)], [], folder, credentials, environ)
@@ -213,7 +214,7 @@ def _choose_broker(
     if options.broker is not None:
         broker = parse(options.broker)
     elif asks:
-        broker = ask("Home Assistant: address of its MQTT broker, like mqtt://homeassistant.local", "none", parse)
+        broker = ask("MQTT broker of Home Assistant, like mqtt://homeassistant.local", "none", parse)
     else:
         return None
     if broker and connect:
