@@ -87,6 +87,14 @@ Clips = Annotated[
 PictureBytes = Annotated[
     int, typer.Option(min=0, help="Largest size of a picture in bytes; a larger one is made smaller.")
 ]
+FirstPicture = Annotated[
+    bool | None,
+    typer.Option(
+        "--first-picture/--no-first-picture",
+        help="Also send a picture at the start of an action; default: yes if pictures are sent.",
+        show_default=False,
+    ),
+]
 Link = Annotated[
     str | None,
     typer.Option(

@@ -115,11 +115,11 @@ def encode_picture(bgr: U8, max_bytes: int = MAX_PICTURE_BYTES) -> bytes:
         bgr = np.asarray(cv2.resize(bgr, size[::-1], interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def draw_picture(bgr: U8, state: OverlayState) -> bytes:
+def draw_picture(bgr: U8, state: OverlayState, max_bytes: int = MAX_PICTURE_BYTES) -> bytes:
     """Draw label and probability over (H, W, 3) uint8 BGR; return the JPEG."""
     from streamclf.render.overlay import draw
 
-    return encode_picture(draw(bgr, state))
+    return encode_picture(draw(bgr, state), max_bytes)
 
 
 def write_picture(path: Path, jpeg: bytes) -> None:

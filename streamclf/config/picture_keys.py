@@ -36,6 +36,11 @@ class PictureKeys(Section):
         le=MAX_PICTURE_BYTES,
         description="Largest size of a picture in bytes; a larger one is made smaller. 0 sends no pictures.",
     )
+    first_picture: bool | None = Field(
+        None,
+        description="Also send a picture at the start of an action, taken within about a second of it, since the film "
+        "is complete only later. If not set: yes if the outlet sends pictures, and not links.",
+    )
     link: str | None = Field(
         None,
         max_length=2048,
@@ -78,3 +83,10 @@ class PictureKeys(Section):
     def sends_pictures(self) -> bool:
         """Whether the outlet can send pictures, or links to them."""
         return self.picture_bytes > 0 and (self.link is not None or self.clips is not None)
+
+    @property
+    def sends_first_pictures(self) -> bool:
+        """Whether the outlet sends a picture at the start of an action."""
+        if self.first_picture is not None:
+            return self.first_picture and self.picture_bytes > 0
+        return self.sends_pictures and self.link is None

@@ -12,8 +12,8 @@ from typing import Any, Final
 from streamclf.clips.folder import ClipFolder
 from streamclf.clips.links import clip_link
 from streamclf.config.picture_keys import MAX_PICTURE_BYTES, PictureKeys
-from streamclf.errors import StreamclfError, UsageError
-from streamclf.events.types import Clip
+from streamclf.errors import ClipError, StreamclfError, UsageError
+from streamclf.events.types import Action, Clip
 from streamclf.net.secret_files import read_token
 from streamclf.net.signer import Signer
 from streamclf.subscribers.outlet_report import OutletReport
@@ -50,6 +50,11 @@ class ClipPictures:
         """Pictures that could not be read."""
 
     @property
+    def has_first(self) -> bool:
+        """Whether a picture is sent at the start of an action."""
+        return self._keys.sends_first_pictures
+
+    @property
     def has_links(self) -> bool:
         """Whether links are sent instead of bytes."""
         return self._signer is not None and self._keys.sends_pictures
@@ -62,7 +67,7 @@ class ClipPictures:
     @property
     def bytes_each(self) -> int:
         """The most bytes that one picture takes in JSON; 0 if no bytes are sent."""
-        return (self._keys.picture_bytes + 2) // 3 * 4 if self.has_bytes else 0
+        return (self._keys.picture_bytes + 2) // 3 * 4 if self.has_bytes or self.has_first else 0
 
     def link(self, path: str | None) -> Link | None:
         """Return a link to a clip's file; None without a file, or if no links are sent."""
@@ -84,9 +89,20 @@ class ClipPictures:
                 raise UsageError("no JPEG")
             return data if len(data) <= self._keys.picture_bytes else _smaller(data, self._keys.picture_bytes)
         except StreamclfError as error:
-            self.missing += 1
-            if self.missing == 1 or self.missing % 100 == 0:
-                self._report.notice(f"no picture of {path}: {error}; {self.missing} so far", WARNING)
+            self._count_missing(path, error)
+            return None
+
+    def draw_first(self, action: Action, preview: bytes) -> bytes | None:
+        """Draw label and probability on a preview, at the start of an action; None if the preview is no picture."""
+        from streamclf.clips.stills import draw_picture
+        from streamclf.render.overlay import OverlayState
+        from streamclf.sources.image_file import ImageError, decode_image
+
+        state = OverlayState(stream=action.stream, top=((action.label, action.probability),), actions=(action.label,))
+        try:
+            return draw_picture(decode_image(preview), state, self._keys.picture_bytes)
+        except (ImageError, ClipError) as error:
+            self._count_missing(f"the start of {action.label}", error)
             return None
 
     def body(self, clip: Clip) -> dict[str, Any]:
@@ -94,12 +110,22 @@ class ClipPictures:
         body: dict[str, Any] = {}
         path = picture_path(clip)
         if (jpeg := self.read(path)) is not None:
-            body["picture"] = {"media_type": MEDIA_TYPE, "base64": base64.b64encode(jpeg).decode()}
+            body["picture"] = picture_json(jpeg)
         elif (link := self.link(path)) is not None:
             body["picture"] = {"media_type": MEDIA_TYPE, **link.to_json()}
         if (film := self.link(clip.file)) is not None:
             body["film"] = {"media_type": "video/mp4", **film.to_json()}
         return body
+
+    def _count_missing(self, name: str, error: Exception) -> None:
+        self.missing += 1
+        if self.missing == 1 or self.missing % 100 == 0:
+            self._report.notice(f"no picture of {name}: {error}; {self.missing} so far", WARNING)
+
+
+def picture_json(jpeg: bytes) -> dict[str, str]:
+    """Return a picture as it stands in JSON."""
+    return {"media_type": MEDIA_TYPE, "base64": base64.b64encode(jpeg).decode()}
 
 
 def picture_path(clip: Clip) -> str | None:

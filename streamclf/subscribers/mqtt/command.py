@@ -8,25 +8,26 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from contextlib import ExitStack, closing
 from typing import Any
 
 from streamclf.config.outlet_options import MqttConfig
 from streamclf.events.positions import Position
-from streamclf.events.types import Heartbeat, Lost
+from streamclf.events.types import Action, Heartbeat, Lost
 from streamclf.net.broker_address import parse_broker
 from streamclf.runtime.stop_request import StopRequest
 from streamclf.subscribers.clip_pictures import ClipPictures
 from streamclf.subscribers.delivery import DeliveryLoop, Item
+from streamclf.subscribers.first_pictures import FirstPictures
 from streamclf.subscribers.mqtt.broker import Broker, client_id, import_paho
 from streamclf.subscribers.mqtt.home_assistant import Topics
 from streamclf.subscribers.outlet_report import OutletReport
 from streamclf.subscribers.outlet_run import EventFilter, OutletRun
+from streamclf.subscribers.service_clock import ServiceClock
 
 _NAME = "mqtt"
 _MAX_BATCH = 100
 _LINGER_S = 0.05
-_CLOCK_PERIOD_S = 60.0
 
 
 def deliver_to_mqtt(config: MqttConfig, run: OutletRun) -> None:
@@ -36,7 +37,9 @@ def deliver_to_mqtt(config: MqttConfig, run: OutletRun) -> None:
     """
     import_paho()
     address = parse_broker(config.broker, os.environ)
-    with run.open_position(_NAME) as file:
+    pictures = ClipPictures(config, run.report)
+    with run.open_position(_NAME) as file, ExitStack() as stack:
+        first = stack.enter_context(closing(FirstPictures(run.address))) if pictures.has_first else None
         topics = Topics(
             config.prefix,
             discovery=config.discovery,
@@ -44,10 +47,10 @@ def deliver_to_mqtt(config: MqttConfig, run: OutletRun) -> None:
             updates=config.updates,
             streams=config.streams,
             memory=file.memory,
-            pictures=ClipPictures(config, run.report),
+            pictures=pictures,
         )
         broker = Broker(address, client_id(config.prefix, file.path), topics.online(False), run.report)
-        outlet = MqttOutlet(topics, broker, run.stop, run.report)
+        outlet = MqttOutlet(topics, broker, run.stop, run.report, first)
         after = file.position or run.begin
         try:
             # Labels and availability come from predictions and statuses, whatever `types` says.
@@ -71,8 +74,16 @@ class MqttOutlet:
     name = _NAME
     outcome = "delivered"
 
-    def __init__(self, topics: Topics, broker: Broker, stop: StopRequest, report: OutletReport) -> None:
+    def __init__(
+        self,
+        topics: Topics,
+        broker: Broker,
+        stop: StopRequest,
+        report: OutletReport,
+        first_pictures: FirstPictures | None = None,
+    ) -> None:
         self._topics, self._broker, self._stop, self._report = topics, broker, stop, report
+        self._first_pictures = first_pictures
         self._clock = ServiceClock()
         self._is_online = False
         """Whether the service sends heartbeats."""
@@ -81,7 +92,11 @@ class MqttOutlet:
 
     def deliver(self, batch: Sequence[Item], position: Position | None) -> bool:
         """Publish the messages of a batch; return True once the broker has confirmed all of them."""
-        ages = ((item, 0.0 if isinstance(item, Lost) else self._clock.age_s(item.time)) for item in batch)
+        ages = [(item, 0.0 if isinstance(item, Lost) else self._clock.age_s(item.time)) for item in batch]
+        if self._first_pictures is not None:
+            for item, age_s in ages:
+                if isinstance(item, Action):
+                    self._first_pictures.request(item, age_s)
         messages = (message for item, age_s in ages for message in self._topics.messages(item, age_s))
         return self._broker.publish(messages, self._stop)
 
@@ -93,12 +108,15 @@ class MqttOutlet:
             if heartbeat.streams is not None:
                 self._topics.configure(heartbeat.streams, heartbeat.time)
         self._is_online = not is_silent and (self._is_online or heartbeat is not None)
+        found = [] if self._first_pictures is None else self._first_pictures.receive()
         if not self._broker.is_connected:
             return
         if self._broker.has_reconnected():  # the broker has published the last will, and may have lost all the rest
             self._published_online = None
             self._broker.publish(self._topics.retained(), self._stop)
         self._broker.publish(self._topics.overdue(time.monotonic()), self._stop)
+        for action, preview in found:
+            self._broker.publish(self._topics.first_picture(action, preview), self._stop)
         if (obsolete := self._topics.obsolete()) and self._broker.publish(obsolete, self._stop):
             self._topics.forget_obsolete()
         if self._published_online is not self._is_online:
@@ -117,32 +135,3 @@ class MqttOutlet:
                 f"{self._topics.unlisted} events have no entity in Home Assistant: "
                 "their actions are not configured, or there are too many streams or labels"
             )
-
-
-class ServiceClock:
-    """Measure the age of events by the service's own clock, which may differ from this machine's.
-
-    Heartbeats hold the service's time. A heartbeat that waited in a queue holds an old time, so the fastest heartbeat
-    of the last one or two minutes counts.
-    """
-
-    def __init__(self) -> None:
-        self._previous_s: float | None = None
-        self._offset_s: float | None = None
-        """The largest difference between the service's time and our monotonic clock in the current minute."""
-        self._since_s = 0.0
-
-    def update(self, service_time: datetime) -> None:
-        """Note the time in a heartbeat that has just been received."""
-        now_s = time.monotonic()
-        offset_s = service_time.timestamp() - now_s
-        if self._offset_s is None or now_s - self._since_s > _CLOCK_PERIOD_S:
-            self._previous_s, self._offset_s, self._since_s = self._offset_s, offset_s, now_s
-        self._offset_s = max(self._offset_s, offset_s)
-
-    def age_s(self, at: datetime) -> float:
-        """Return the seconds since `at`. Before the first heartbeat, this machine's clock counts."""
-        if self._offset_s is None:
-            return (datetime.now(timezone.utc) - at).total_seconds()
-        offset_s = self._offset_s if self._previous_s is None else max(self._previous_s, self._offset_s)
-        return time.monotonic() + offset_s - at.timestamp()

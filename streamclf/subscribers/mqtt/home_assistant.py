@@ -197,6 +197,17 @@ class Topics:
         stream.seen = item.time
         yield from self._state_messages(stream, item, is_stale=age_s > STALE_S)
 
+    def first_picture(self, action: Action, preview: bytes) -> Iterator[MqttMessage]:
+        """Make the messages of a preview that was taken at the start of an action."""
+        stream = self._streams.get(action.stream)
+        if stream is not None and self._is_configured(action):
+            yield from self._current(self._pictures.first(f"{self._prefix}/{action.stream}", stream, action, preview))
+
+    def _current(self, messages: Iterator[MqttMessage]) -> Iterator[MqttMessage]:
+        for message in messages:
+            self._mark_current(message.topic)
+            yield message
+
     def _is_configured(self, item: StreamEvent) -> bool:
         """Return whether the stream is configured, as far as known.
 
@@ -242,9 +253,8 @@ class Topics:
             case Clip():
                 yield from self._describe(item.stream, stream)
                 if not is_stale:
-                    for message in self._pictures.messages(f"{self._prefix}/{item.stream}", stream, item):
-                        self._mark_current(message.topic)
-                        yield message
+                    base = f"{self._prefix}/{item.stream}"
+                    yield from self._current(self._pictures.messages(base, stream, item))
             case Prediction():
                 yield from self._describe(item.stream, stream)
                 if not is_stale:

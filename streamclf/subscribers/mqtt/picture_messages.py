@@ -7,7 +7,7 @@ from datetime import timezone
 
 import orjson
 
-from streamclf.events.types import TIME_FORMAT, Clip
+from streamclf.events.types import TIME_FORMAT, Action, Clip
 from streamclf.subscribers.clip_pictures import ClipPictures, picture_path
 from streamclf.subscribers.mqtt.discovery import PictureMode
 from streamclf.subscribers.mqtt.message import MqttMessage, origin
@@ -21,8 +21,8 @@ class PictureMessages:
         self._pictures = pictures
         self.mode: PictureMode = ""
         """Whether bytes or links are published."""
-        if pictures is not None and (pictures.has_bytes or pictures.has_links):
-            self.mode = "bytes" if pictures.has_bytes else "link"
+        if pictures is not None and (pictures.has_bytes or pictures.has_first or pictures.has_links):
+            self.mode = "link" if pictures.has_links else "bytes"
 
     def messages(self, base: str, stream: PublishedStream, clip: Clip) -> Iterator[MqttMessage]:
         """Make the messages of a clip; none without a picture. `base` is PREFIX/STREAM.
@@ -57,6 +57,17 @@ class PictureMessages:
         if jpeg is not None:
             stream.picture = path
             yield MqttMessage(topic=f"{base}/picture", payload=jpeg, retain=True)
+
+    def first(self, base: str, stream: PublishedStream, action: Action, preview: bytes) -> Iterator[MqttMessage]:
+        """Make the messages of a picture that was taken at the start of an action; none if it is no picture."""
+        jpeg = None if self._pictures is None else self._pictures.draw_first(action, preview)
+        if jpeg is None or self.mode == "link":
+            return
+        body = {"label": action.label, "probability": action.probability, "action": action.offset, **origin(action)}
+        about = f"{base}/picture/about"
+        stream.retained[about], stream.picture = orjson.dumps(body), None
+        yield MqttMessage(topic=about, payload=stream.retained[about], retain=True)
+        yield MqttMessage(topic=f"{base}/picture", payload=jpeg, retain=True)
 
     def again(self, base: str, stream: PublishedStream) -> MqttMessage | None:
         """Make the message of the picture again, for a broker that may have lost it; None without one."""

@@ -7,34 +7,31 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import random
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass
-from datetime import datetime, timezone
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from logging import WARNING
-from pathlib import Path
 from typing import Any, Final
 
 import orjson
 
 from streamclf.config.outlet_options import WebhookConfig
-from streamclf.errors import JournalError
 from streamclf.events.positions import Position
-from streamclf.events.types import Clip, Heartbeat, Lost, published_json
+from streamclf.events.types import Action, Clip, Heartbeat, Lost, published_json
 from streamclf.net.backoff import Backoff
 from streamclf.net.http_target import Target, parse_target
 from streamclf.net.secret_files import read_secret
 from streamclf.runtime.stop_request import StopRequest
-from streamclf.subscribers.clip_pictures import ClipPictures
+from streamclf.subscribers.clip_pictures import ClipPictures, picture_json
 from streamclf.subscribers.delivery import DeliveryLoop, Item
+from streamclf.subscribers.first_pictures import FirstPictures
 from streamclf.subscribers.outlet_report import OutletReport
 from streamclf.subscribers.outlet_run import EventFilter, OutletRun
+from streamclf.subscribers.service_clock import ServiceClock
+from streamclf.subscribers.webhook.dead_letters import DeadLetters, RequestContent
 from streamclf.subscribers.webhook.http_post import Answer, Poster, UnreachableError
 
-MAX_DEAD_LETTER_BYTES: Final = 64 << 20
 MAX_PICTURE_BYTES: Final = 4_000_000
 """The pictures of one request together. Many receivers refuse a larger body."""
 _NAME = "webhook"
@@ -57,7 +54,8 @@ def deliver_to_webhook(config: WebhookConfig, run: OutletRun) -> None:
     if config.secret_file is not None:
         secret = read_secret(config.secret_file)
     pictures = ClipPictures(config, run.report)
-    with run.open_position(_NAME) as file, closing(Poster(target, run.stop)) as poster:
+    with run.open_position(_NAME) as file, closing(Poster(target, run.stop)) as poster, ExitStack() as stack:
+        first = stack.enter_context(closing(FirstPictures(run.address))) if pictures.has_first else None
         dead_letters = DeadLetters(file.path.with_name(file.path.name + ".dead.jsonl"))
         outlet = WebhookOutlet(
             target,
@@ -68,6 +66,7 @@ def deliver_to_webhook(config: WebhookConfig, run: OutletRun) -> None:
             is_batched=config.batch > 1,
             report=run.report,
             pictures=pictures,
+            first_pictures=first,
         )
         after = file.position or run.begin
         with run.subscribe(streams=config.streams, types=config.types, after=after) as events:
@@ -88,57 +87,6 @@ def signature(secret: bytes, timestamp: int, body: bytes) -> str:
     return "sha256=" + hmac.new(secret, f"{timestamp}.".encode() + body, hashlib.sha256).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class RequestContent:
-    """The body of one request, and the key by which a receiver recognises a repetition."""
-
-    key: str
-    body: bytes
-    kept: bytes
-    """The body without pictures, as it is kept if the receiver refuses it."""
-
-
-class DeadLetters:
-    """A dead letter queue: the requests that the receiver refused, with the reason, as one JSON object a line.
-
-    A refused request is on disk before the position after it is stored.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def append(self, target: Target, content: RequestContent, answer: Answer) -> None:
-        """Append a refused request. Raises `JournalError` if the disk is full or the file holds 64 MiB.
-
-        The next start of the command then sends the request again.
-        """
-        line = orjson.dumps(
-            {
-                "time": datetime.now(timezone.utc),
-                "receiver": str(target),
-                "status": answer.status,
-                "reason": answer.reason,
-                **({} if answer.location is None else {"location": answer.location}),
-                "key": content.key,
-                "body": orjson.Fragment(content.kept),
-            }
-        )
-        try:
-            fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            with open(fd, "ab", buffering=0) as file:  # noqa: PTH123 - a descriptor
-                if file.tell() + len(line) > MAX_DEAD_LETTER_BYTES:
-                    raise JournalError(
-                        f"{self.path}: holds {MAX_DEAD_LETTER_BYTES >> 20} MiB of refused events; "
-                        "repair the receiver, move this file away, and start this command again"
-                    )
-                file.write(line + b"\n")
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise JournalError(
-                f"{self.path}: {error.strerror}; nothing is lost: free space, and start this command again"
-            ) from error
-
-
 class WebhookOutlet:
     """Send batches of events to a receiver, each as one request."""
 
@@ -157,11 +105,13 @@ class WebhookOutlet:
         rng: random.Random | None = None,
         report: OutletReport | None = None,
         pictures: ClipPictures | None = None,
+        first_pictures: FirstPictures | None = None,
     ) -> None:
         self._target, self._poster, self._dead_letters, self._stop = target, poster, dead_letters, stop
         self._secret, self._is_batched, self._rng = secret, is_batched, rng
         self._report = report or OutletReport(_NAME)
-        self._pictures = pictures
+        self._pictures, self._first_pictures = pictures, first_pictures
+        self._clock = ServiceClock()
         self.refused = 0
         """Events that the receiver refused for good. They are kept as dead letters, and do not count as delivered."""
         self._dead = 0
@@ -179,7 +129,7 @@ class WebhookOutlet:
         part: list[Item] = []
         part_bytes = 0
         for item in batch:
-            own_bytes = picture_bytes if isinstance(item, Clip) else 0
+            own_bytes = picture_bytes if isinstance(item, Clip) or self._gets_first(item) else 0
             if part and part_bytes + own_bytes > MAX_PICTURE_BYTES:
                 yield part
                 part, part_bytes = [], 0
@@ -208,7 +158,9 @@ class WebhookOutlet:
         return True
 
     def update(self, heartbeat: Heartbeat | None, is_silent: bool) -> None:
-        """Do nothing: the receiver gets events only."""
+        """Follow the service's clock: the receiver gets events only."""
+        if heartbeat:
+            self._clock.update(heartbeat.time)
 
     def memory(self) -> dict[str, Any]:
         """Return nothing: the next start needs only the position."""
@@ -216,16 +168,32 @@ class WebhookOutlet:
 
     def _content(self, batch: Sequence[Item]) -> RequestContent:
         keys, plain = [_key(item) for item in batch], [_body(item) for item in batch]
-        bodies = [self._with_picture(item, body) for item, body in zip(batch, plain, strict=True)]
+        first = self._fetch_first(batch)
+        bodies = [self._with_picture(item, body, first) for item, body in zip(batch, plain, strict=True)]
         if not self._is_batched:
             return RequestContent(keys[0], bodies[0], plain[0])
         key = keys[0] if len(keys) == 1 else f"{keys[0]}+{keys[-1]}"
         return RequestContent(key, _batch_body(bodies), _batch_body(plain))
 
-    def _with_picture(self, item: Item, body: bytes) -> bytes:
-        if not isinstance(item, Clip) or self._pictures is None:
+    def _gets_first(self, item: Item) -> bool:
+        return self._first_pictures is not None and isinstance(item, Action) and item.phase == "start"
+
+    def _fetch_first(self, batch: Sequence[Item]) -> dict[int, bytes]:
+        """Get the pictures of the actions that have just started, by offset. This may take a second."""
+        if self._first_pictures is None:
+            return {}
+        starts = [(item, self._clock.age_s(item.time)) for item in batch if isinstance(item, Action)]
+        return self._first_pictures.fetch(starts, self._stop)
+
+    def _with_picture(self, item: Item, body: bytes, first: Mapping[int, bytes]) -> bytes:
+        if self._pictures is None or isinstance(item, Lost):
             return body
-        more = self._pictures.body(item)
+        more: dict[str, Any] = {}
+        if isinstance(item, Clip):
+            more = self._pictures.body(item)
+        elif isinstance(item, Action) and (preview := first.get(item.offset or 0)) is not None:
+            jpeg = self._pictures.draw_first(item, preview)
+            more = {} if jpeg is None else {"picture": picture_json(jpeg)}
         return orjson.dumps({**orjson.loads(body), **more}) if more else body
 
     def _post(self, content: RequestContent) -> Answer | None:

@@ -19,8 +19,8 @@ from support.short_silence import short_silence_program
 from streamclf.config.outlet_options import MqttConfig
 from streamclf.errors import UsageError
 from streamclf.producer.link import EventProducer
-from streamclf.subscribers.mqtt.command import ServiceClock
 from streamclf.subscribers.outlet_command import run_outlet
+from streamclf.subscribers.service_clock import ServiceClock
 
 EPOCH = "9f" * 16
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=timezone.utc)

@@ -12,6 +12,7 @@ import pytest
 from support.clip_events import store_picture
 from support.hub_process import HubProcess, action, clip, prediction, status, wait_until
 from support.mosquitto import DEADLINE_S, PROGRAM, Mosquitto
+from support.preview_camera import PreviewCamera
 from support.service import Service
 from support.short_silence import short_silence_program
 
@@ -154,3 +155,23 @@ def test_the_picture_of_a_clip_is_kept_until_its_stream_is_removed(tmp_path: Pat
             wait_until(lambda: not any("door" in each for each in retained_bytes(broker)), "the removal")
             outlet.interrupt()
             assert outlet.wait() == 0
+
+
+def test_the_start_of_an_action_publishes_a_picture(tmp_path: Path) -> None:
+    topic = "streamclf/door/picture"
+    with (
+        HubProcess(streams={"door": StreamDescription(actions=("wave",))}) as hub,
+        Mosquitto() as broker,
+        start(hub, broker, tmp_path, "--first-picture"),
+        EventProducer(hub.link, "capture-door") as link,
+        PreviewCamera(link, "door"),
+    ):
+        wait_until(lambda: broker.on("streamclf/status") == ["online"], "online")
+        link.post(status("door", "live"))
+        link.post(action("start"))
+        wait_until(lambda: topic in retained_bytes(broker), "the picture")
+        found = retained_bytes(broker)
+        assert found[topic].startswith(b"\xff\xd8\xff")
+        about = json.loads(found[f"{topic}/about"])
+        assert (about["label"], about["probability"]) == ("wave", 0.9)
+        assert "homeassistant/image/streamclf_door/picture/config" in found

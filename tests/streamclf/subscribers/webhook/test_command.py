@@ -17,10 +17,13 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from support.certificates import make_certificate, server_context
 from support.clip_events import CLIP_STEM, clip_event, store_picture
-from support.hub_process import HubProcess, action, prediction, wait_until
+from support.hub_process import HubProcess, action, prediction, status, wait_until
+from support.preview_camera import PreviewCamera
 from support.receiver import Receiver, Request, Response
 from support.repository import ROOT
 from support.service import Service
@@ -36,14 +39,9 @@ from streamclf.producer.link import EventProducer
 from streamclf.runtime.stop_request import StopRequest
 from streamclf.subscribers.clip_pictures import ClipPictures
 from streamclf.subscribers.outlet_report import OutletReport
-from streamclf.subscribers.webhook import command
-from streamclf.subscribers.webhook.command import (
-    DeadLetters,
-    RequestContent,
-    WebhookBackoff,
-    WebhookOutlet,
-    signature,
-)
+from streamclf.subscribers.webhook import command, dead_letters
+from streamclf.subscribers.webhook.command import WebhookBackoff, WebhookOutlet, signature
+from streamclf.subscribers.webhook.dead_letters import DeadLetters, RequestContent
 from streamclf.subscribers.webhook.http_post import MAX_RETRY_AFTER_S, Answer, Poster
 
 EPOCH = "9f" * 16
@@ -276,7 +274,7 @@ def test_a_refused_clip_is_kept_without_its_picture(receiver: Receiver, tmp_path
 
 
 def test_a_full_dead_letter_file_is_an_error_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "MAX_DEAD_LETTER_BYTES", 2000)
+    monkeypatch.setattr(dead_letters, "MAX_DEAD_LETTER_BYTES", 2000)
     letters = DeadLetters(tmp_path / "dead")
     content = RequestContent("key", b"", b'"' + b"x" * 800 + b'"')
     target = parse_target("http://127.0.0.1:1/")
@@ -434,3 +432,22 @@ def test_https_requires_a_trusted_certificate_and_can_start_at_the_oldest_event(
             receiver.wait_for(lambda: bool(receiver.accepted), "a batch")
             events = [event for request in receiver.accepted for event in request.json["events"]]
             assert [event["at_s"] for event in events][:1] == [0.0]
+
+
+def test_the_start_of_an_action_carries_a_picture_of_the_stream(receiver: Receiver, tmp_path: Path) -> None:
+    with HubProcess() as hub, EventProducer(hub.link, "capture-door") as link, PreviewCamera(link, "door"):
+        link.post(status("door", "live"))
+        options = ("--first-picture", "--picture-bytes", "60000")
+        with Service("webhook", hub.events, receiver.url, *options, cwd=tmp_path) as outlet:
+            wait_until((tmp_path / "webhook.position").exists, "the outlet", 20)
+            for phase in ("start", "end"):
+                link.post(action(phase))
+            wait_until(lambda: len(receiver.accepted) == 2, "both requests", 20)
+            outlet.interrupt()
+            assert outlet.wait() == 0
+    start, end = receiver.accepted
+    image = cv2.imdecode(np.frombuffer(base64.b64decode(start.json["picture"]["base64"]), np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
+    assert image.shape == (360, 640, 3)
+    assert np.abs(image.astype(int) - 90).max() > 100  # label and probability are drawn on it
+    assert "picture" not in end.json
