@@ -87,11 +87,16 @@ class ReplayClient:
         streams: Sequence[str],
         address: ServiceAddress | None = None,
         types: Collection[str] = (),
+        limit: int | None = None,
     ) -> None:
-        """Request pages with events of `streams` and `types` only; without any, with all."""
+        """Request pages with events of `streams` and `types` only; without any, with all.
+
+        A page has `limit` events at most; None takes as many as the service sends.
+        """
         self.endpoint = endpoint
         self._address = address
         self._types = sorted(types)
+        self._limit = limit
         self._context, self._streams = context, list(streams)
         self._socket: zmq.Socket[bytes] | None = None
         self._requested: Position | None = None
@@ -162,8 +167,9 @@ class ReplayClient:
 
     def _request_page(self, after: Position) -> None:
         self._requested = after
-        filters = {"streams": self._streams, "types": self._types}
-        self._send({"request": "replay", "epoch": after.epoch or None, "after": after.offset, **filters})
+        request = {"request": "replay", "epoch": after.epoch or None, "after": after.offset}
+        limit = {} if self._limit is None else {"limit": self._limit}
+        self._send({**request, "streams": self._streams, "types": self._types, **limit})
 
     def _send(self, request: dict[str, Any]) -> zmq.Socket[bytes]:
         if self._socket is None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines.bundle import Bundle
+from streamclf.config.file_version import file_signature, version_text
 from streamclf.config.service import PublishConfig, ServiceConfig, load_config
 from streamclf.errors import ConfigError
 from streamclf.supervisor.preflight import preflight
@@ -92,17 +93,3 @@ def check_reload(running: PublishConfig, new: PublishConfig) -> None:
             raise ConfigError(
                 f"publish.{key}={after}: cannot change while the service runs (it is {before}); restart the service"
             )
-
-
-def file_signature(path: Path) -> tuple[int, int, int] | None:
-    """Return values that change with the contents of the file; None while it is absent, as during a replacement."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_ino, status.st_size
-
-
-def version_text(signature: tuple[int, int, int] | None) -> str:
-    """Return the text that identifies a version of the file in heartbeats; it holds nothing of the content."""
-    return "absent" if signature is None else "-".join(f"{value:x}" for value in signature)

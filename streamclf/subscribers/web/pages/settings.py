@@ -1,4 +1,4 @@
-"""Show the page Settings."""
+"""Show the page Settings. `static/settings.js` draws it."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ def add_settings_page(context: PageContext) -> None:
 
     @ui.page("/settings")
     def show_settings() -> None:
-        with page_frame(context, "/settings"):
-            ui.html("<h1>Settings</h1>", sanitize=False)
+        with page_frame(context, "/settings", scripts=("settings.js",), styles=("settings.css",)):
+            ui.html("<h1>Settings</h1><div id='settings'></div>", sanitize=False)

@@ -9,6 +9,11 @@ from fastapi import APIRouter
 
 from streamclf.subscribers.web.context import PageContext
 from streamclf.subscribers.web.rest.events import make_events_router
+from streamclf.subscribers.web.rest.settings import make_settings_router
 from streamclf.subscribers.web.rest.streams import make_streams_router
 
-ROUTERS: Final[tuple[Callable[[PageContext], APIRouter], ...]] = (make_streams_router, make_events_router)
+ROUTERS: Final[tuple[Callable[[PageContext], APIRouter], ...]] = (
+    make_streams_router,
+    make_events_router,
+    make_settings_router,
+)

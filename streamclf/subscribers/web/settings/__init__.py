@@ -1,0 +1,1 @@
+"""Change the configuration from the page: edits of the YAML file, previews of thresholds, tests of sources."""

@@ -1,0 +1,228 @@
+// The page Settings: the streams of the configuration, their thresholds, and edits of its file.
+
+import { clock, whenReady } from "/static/page.js";
+import { call, el, setText } from "/static/dom.js";
+import { AddStreamForm } from "/static/settings_add.js";
+import { Thresholds } from "/static/settings_thresholds.js";
+
+const RESULT_POLL_MS = 500;
+const RESULT_MS = 12_000; // the service reads a changed file within about two seconds; its checks take more
+const REFRESH_MS = 5_000;
+
+class SettingsPage {
+  settings = null;
+  #root;
+  #busy = false;
+  #message = el("p", { class: "settings-message", role: "status" });
+  #problem = el("p", { class: "settings-problem", role: "alert", hidden: true });
+  #file = el("p", { class: "settings-file" });
+  #undo = el("button", { type: "button", class: "button", hidden: true, onclick: () => this.undo() });
+  #streams = el("ul", { class: "settings-streams" });
+
+  constructor(root) {
+    this.#root = root;
+    this.add = new AddStreamForm(this);
+    this.thresholds = new Thresholds(this);
+  }
+
+  async open() {
+    await this.refresh();
+    setInterval(() => {
+      if (document.visibilityState === "visible" && !this.#busy) this.refresh();
+    }, REFRESH_MS);
+  }
+
+  get isEditable() {
+    return this.settings.available && this.settings.read_only === null;
+  }
+
+  async refresh() {
+    try {
+      this.#show(await call("/api/settings"));
+    } catch (error) {
+      this.fail(`The settings cannot be read: ${error.message}`);
+    }
+  }
+
+  // Make an edit, and show how the service receives it. Returns whether the file was written.
+  async edit(edit) {
+    return this.#change("/api/settings/edits", { version: this.settings.version, edit });
+  }
+
+  async undo() {
+    return this.#change("/api/settings/undo", { version: this.settings.version });
+  }
+
+  fail(text) {
+    setText(this.#problem, text);
+    this.#problem.hidden = text === "";
+  }
+
+  async #change(path, body) {
+    if (this.#busy) return false;
+    this.#busy = true;
+    this.#root.toggleAttribute("data-busy", true);
+    this.fail("");
+    this.say("Checking…");
+    try {
+      const answer = await fetch(path, {
+        method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
+      });
+      const result = await answer.json().catch(() => ({ detail: `error ${answer.status}` }));
+      if (answer.status === 409) {
+        this.say("");
+        this.#showConflict(result.detail);
+        return false;
+      }
+      if (!answer.ok) {
+        this.say("");
+        this.fail(`Refused, nothing was written: ${result.detail}`);
+        return false;
+      }
+      this.#show(result.settings);
+      this.say(`${result.description}: written. Waiting for the service…`);
+      this.#followResult(result.description, result.settings.saved);
+      return true;
+    } catch (error) {
+      this.say("");
+      this.fail(`No answer from the page's server: ${error.message}`);
+      return false;
+    } finally {
+      this.#busy = false;
+      this.#root.toggleAttribute("data-busy", false);
+    }
+  }
+
+  async #followResult(description, saved) {
+    const end = Date.now() + RESULT_MS;
+    while (Date.now() < end && this.settings.saved === saved) {
+      const result = await call(`/api/settings/result?saved=${encodeURIComponent(saved)}`).catch(() => null);
+      if (result?.outcome === "applied") {
+        this.say(`${description}: the service has applied it at ${clock(new Date())}.`);
+        return this.refresh();
+      }
+      if (result?.outcome === "refused") {
+        this.say("");
+        this.fail(`${description}: written, but the service refuses it and continues as before: ${result.reason}`);
+        return this.refresh();
+      }
+      await new Promise((resolve) => setTimeout(resolve, RESULT_POLL_MS));
+    }
+    if (this.settings.saved !== saved) return undefined;
+    this.say(`${description}: written. The service has not read it yet: it is away, or runs from another file.`);
+    return undefined;
+  }
+
+  say(text) {
+    setText(this.#message, text);
+  }
+
+  #show(settings) {
+    const first = this.settings === null || this.settings.available !== settings.available;
+    this.settings = settings;
+    if (!settings.available) {
+      this.#root.replaceChildren(
+        el("p", { class: "settings-hint" }, settings.reason),
+        ...(settings.file ? [el("p", { class: "settings-file" }, settings.file)] : []),
+      );
+      return;
+    }
+    if (first) this.#layOut();
+    const origin = settings.read_only ?? "Every change is written to this file; its comments stay.";
+    this.#file.replaceChildren(el("code", {}, settings.file), ` ${origin}`);
+    this.#file.toggleAttribute("data-warn", settings.read_only !== null);
+    if (settings.error) this.fail(`The file has a mistake: ${settings.error}`);
+    else if (settings.service.outcome === "refused") this.fail(`The service refuses the file: ${settings.service.reason}`);
+    this.#undo.hidden = settings.undo === null;
+    setText(this.#undo, `Undo: ${settings.undo ?? ""}`);
+    this.#undo.disabled = !this.isEditable;
+    this.#showStreams();
+    this.add.show(settings);
+    this.thresholds.show(settings);
+  }
+
+  #layOut() {
+    this.#root.replaceChildren(
+      el("div", { class: "settings-top" }, this.#file, this.#undo),
+      this.#message,
+      this.#problem,
+      el("section", { "aria-labelledby": "streams-title", class: "settings-section" },
+        el("h2", { id: "streams-title" }, "Streams"), this.#streams, this.add.element),
+      this.thresholds.element,
+    );
+  }
+
+  #showStreams() {
+    const rows = this.settings.streams.map((stream) => this.#row(stream));
+    const before = JSON.stringify([this.isEditable, ...this.settings.streams]);
+    if (this.#streams.dataset.shown === before) return; // keeps the focus on a button
+    this.#streams.dataset.shown = before;
+    const focused = document.activeElement?.dataset?.key;
+    this.#streams.replaceChildren(...rows);
+    if (focused) this.#streams.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
+  }
+
+  #row(stream) {
+    const state = stream.enabled ? (stream.state ?? "connecting") : "paused";
+    const title = stream.name ?? stream.stream;
+    const pause = stream.enabled ? "Pause" : "Continue";
+    return el("li", { class: "settings-stream", "data-stream": stream.stream },
+      el("div", { class: "settings-stream-text" },
+        el("strong", {}, title),
+        stream.name ? el("span", { class: "quiet" }, stream.stream) : null,
+        el("span", { class: "settings-state", "data-state": state }, state),
+        el("span", { class: "quiet settings-source" }, stream.source),
+        stream.enabled && stream.state !== "live" && stream.reason ? el("span", { class: "quiet" }, stream.reason) : null),
+      el("div", { class: "settings-buttons" },
+        el("button", {
+          type: "button", class: "button", disabled: !this.isEditable, "data-key": `pause ${stream.stream}`,
+          "aria-label": `${pause} ${title}`,
+          onclick: () => this.edit({ change: "pause_stream", stream: stream.stream, paused: stream.enabled }),
+        }, pause),
+        el("button", {
+          type: "button", class: "button button-danger", disabled: !this.isEditable || this.settings.streams.length < 2,
+          "data-key": `remove ${stream.stream}`, "aria-label": `Remove ${title}`,
+          title: this.settings.streams.length < 2 ? "The last stream cannot be removed; pause it instead" : null,
+          onclick: () => this.#confirmRemoval(stream.stream, title),
+        }, "Remove")));
+  }
+
+  #confirmRemoval(stream, title) {
+    const dialog = openDialog(`Remove ${title}?`,
+      el("p", {}, "The stream and its settings go out of the configuration. Its events and clips stay. You can undo this."),
+      [el("button", { type: "button", class: "button button-danger", onclick: () => {
+        dialog.close();
+        this.edit({ change: "remove_stream", stream });
+      } }, "Remove")]);
+  }
+
+  #showConflict(detail) {
+    const theirs = el("pre", { class: "settings-diff", tabindex: "0", "aria-label": "The change by hand" }, detail.theirs);
+    const ours = el("pre", { class: "settings-diff", tabindex: "0", "aria-label": "Your change" }, detail.ours);
+    openDialog("The file was changed meanwhile",
+      el("div", {},
+        el("p", {}, detail.message),
+        el("h3", {}, "In the file"), theirs,
+        ...(detail.ours ? [el("h3", {}, "Your change"), ours] : []),
+        el("p", {}, "Load the file as it is now, and make your change again if you still want it.")),
+      [el("button", { type: "button", class: "button", onclick: (event) => {
+        event.target.closest("dialog").close();
+        this.refresh();
+      } }, "Load the file")]);
+  }
+}
+
+// Open a modal dialog. Escape and its button Cancel close it.
+function openDialog(title, content, buttons) {
+  const id = "settings-dialog-title";
+  const dialog = el("dialog", { class: "settings-dialog", "aria-labelledby": id, onclose: () => dialog.remove() },
+    el("h2", { id }, title), content,
+    el("div", { class: "settings-buttons" },
+      ...buttons, el("button", { type: "button", class: "button", onclick: () => dialog.close() }, "Cancel")));
+  document.body.append(dialog);
+  dialog.showModal();
+  return dialog;
+}
+
+const page = new SettingsPage(await whenReady("settings"));
+await page.open();
