@@ -66,7 +66,11 @@ def init(
     ] = None,
     broker: Annotated[
         str | None,
-        typer.Option("--mqtt", help="MQTT broker of Home Assistant, like mqtt://USER:PASSWORD@HOST; none: no broker."),
+        typer.Option(
+            "--mqtt",
+            metavar="URL",
+            help="MQTT broker of Home Assistant, like mqtt://USER:PASSWORD@HOST; none: no broker.",
+        ),
     ] = None,
     page: Annotated[
         bool | None, typer.Option("--page/--no-page", help="Serve the page for browsers.", show_default=False)

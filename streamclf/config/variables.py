@@ -64,10 +64,15 @@ def read_variables(path: Path) -> dict[str, str]:
         raise ConfigError(str(error)) from None
 
 
-def format_variables(variables: Mapping[str, str], comment: str) -> str:
-    """Return the text of a file with these variables, which begins with the one-line `comment`."""
-    lines = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
-    return "\n".join([f"# {comment}", *lines]) + "\n"
+def add_variables(text: str, variables: Mapping[str, str]) -> str:
+    """Return the text of a file with `variables` at its end; other lines of `text` stay, comments too."""
+    kept = [line for line in text.splitlines() if _name_in(line) not in variables]
+    return "\n".join([*kept, *(f"{name}={shlex.quote(value)}" for name, value in variables.items())]) + "\n"
+
+
+def _name_in(line: str) -> str:
+    match = _ASSIGNMENT.match(line.strip().removeprefix("export "))
+    return match[1] if match else ""
 
 
 def _parse(text: str, path: Path) -> dict[str, str]:

@@ -5,38 +5,34 @@ from __future__ import annotations
 import importlib.util
 import os
 import shlex
-import socket
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from engines.printable import printable
 from streamclf.builtin_models import DEFAULT_MODEL, find_bundle
 from streamclf.commands.init.cameras import NewStream, parse_streams, split_answer
 from streamclf.commands.init.credentials import Credentials
 from streamclf.commands.init.document import Document, StreamLines
 from streamclf.commands.init.files import refuse_existing, write_file
+from streamclf.commands.init.ports import find_free_ports
 from streamclf.commands.init.questions import ask, ask_yes, has_terminal
-from streamclf.commands.probes import CONNECT_S, MARGIN_S, Picture, longest_s, reach, read_picture, run_probes
+from streamclf.commands.init.trials import MANY_TIMES, describe_failure, describe_picture, is_large, say, try_streams
+from streamclf.commands.probes import CONNECT_S, MARGIN_S, Picture, reach, run_probes
 from streamclf.config.events_endpoint import CONFIG_SUFFIXES
 from streamclf.config.outlets import OUTLETS
 from streamclf.config.placeholders import Substitution
 from streamclf.config.service import parse_config_text
-from streamclf.config.variables import Variables, format_variables, read_variables, variables_path
+from streamclf.config.variables import Variables, add_variables, read_variables, variables_path
 from streamclf.errors import UsageError
 from streamclf.net.broker_address import parse_broker
-from streamclf.redact import redact, register_url
+from streamclf.redact import register_url
 from streamclf.runtime.interrupts import describe_work
 from streamclf.sources.camera import list_cameras
 from streamclf.supervisor.preflight import preflight
 
 FIRST_PORT: Final = 5555
 PAGE_PORT: Final = 8080
-MANY_TIMES: Final = 4
-"""A picture this many times as wide and as high as the model's is reduced so much that a smaller one serves as well."""
-_PORT_ATTEMPTS: Final = 50
 _EVENTLESS: Final = frozenset({"normal", "none", "background"})
 """Labels that say that nothing happens; as actions they would never end."""
 _LIBRARIES: Final = {"mqtt": ("paho",), "web": ("nicegui", "ruamel")}
@@ -73,9 +69,9 @@ def run_init(path: Path, options: Options) -> int:
     connect = options.connect
     if connect is None:
         connect = ask_yes("Try the cameras now", True) if asks else True
-    pictures, failures = _try_streams(streams, environ, path.parent) if connect else ({}, {})
+    pictures, failures = try_streams(streams, environ, path.parent) if connect else ({}, {})
     if failures and len(failures) == len(streams) and not options.keep_failing:
-        _say("no camera could be opened, so nothing was written; --keep-failing writes the file nevertheless")
+        say("no camera could be opened, so nothing was written; --keep-failing writes the file nevertheless")
         return 1
     broker = _choose_broker(options, credentials, environ, asks=asks, connect=connect)
     page = options.page
@@ -83,12 +79,12 @@ def run_init(path: Path, options: Options) -> int:
         page = asks and ask_yes("Page for browsers, with live pictures and events", _is_installed("web"))
     bundle = find_bundle(DEFAULT_MODEL)
     picture = (bundle.spec.width, bundle.spec.height)
-    events, replay = _free_ports(2, FIRST_PORT)
+    events, replay = find_free_ports(2, FIRST_PORT)
     outlets: dict[str, dict[str, str | int]] = {}
     if broker:
         outlets["mqtt"] = {"broker": broker}
     if page:
-        outlets["web"] = {"port": _free_ports(1, PAGE_PORT)[0]}
+        outlets["web"] = {"port": find_free_ports(1, PAGE_PORT)[0]}
     document = Document(
         file=path.name,
         model=DEFAULT_MODEL,
@@ -97,7 +93,10 @@ def run_init(path: Path, options: Options) -> int:
             StreamLines(
                 name=stream.name,
                 keys=stream.keys,
-                notes=[*_notes(pictures.get(stream.name), picture), *_failure(failures.get(stream.name))],
+                notes=[
+                    *describe_picture(pictures.get(stream.name), picture),
+                    *describe_failure(failures.get(stream.name)),
+                ],
                 enabled=stream.name not in failures or options.keep_failing,
             )
             for stream in streams
@@ -167,34 +166,11 @@ def _choose_streams(
         print("Give each camera as an index or a URL, with a name if you like, and blanks between several:")
         print("  0   rtsp://USER:PASSWORD@10.0.0.5/stream1   door=rtsp://USER:PASSWORD@10.0.0.5/stream1")
         for camera in found:
-            _say(f"camera {camera.index} of this machine: {camera.name}")
+            say(f"camera {camera.index} of this machine: {camera.name}")
         return ask("Cameras", str(found[0].index) if found else "", parse)
     if not found:
         raise UsageError("no camera was found on this machine; give --url, or --camera with its device or name")
     return parse_streams([str(found[0].index)], [], folder, credentials, environ)
-
-
-def _try_streams(
-    streams: Sequence[NewStream], environ: Mapping[str, str], folder: Path
-) -> tuple[dict[str, Picture], dict[str, str]]:
-    """Read a frame of each source; return the pictures, and the reasons of those that failed, by stream."""
-    sources = {stream.name: stream.source(environ, folder) for stream in streams}
-    pictures: dict[str, Picture] = {}
-
-    def probe(name: str) -> str:
-        pictures[name] = read_picture(sources[name])
-        return str(pictures[name])
-
-    _say(f"trying {len(streams)} camera(s)…")
-    width = max(map(len, sources))
-    failures = {}
-    for name, found, error in run_probes(
-        [(name, longest_s(source), lambda name=name: probe(name)) for name, source in sources.items()]  # type: ignore[misc]
-    ):
-        if error:
-            failures[name] = error
-        _say(f"  {name:<{width}}  {f'failed: {error}' if error else found}")
-    return {name: picture for name, picture in pictures.items() if name not in failures}, failures
 
 
 def _choose_broker(
@@ -221,7 +197,7 @@ def _choose_broker(
         address = parse_broker(Substitution(environ).apply(broker), os.environ)
         probe = ("mqtt", CONNECT_S + MARGIN_S, lambda: reach(address.host, address.port))
         ((_, found, error),) = run_probes([probe])
-        _say(f"  mqtt  {f'no connection now: {error}; the service will keep trying' if error else found}")
+        say(f"  mqtt  {f'no connection now: {error}; the service will keep trying' if error else found}")
     return broker
 
 
@@ -229,44 +205,15 @@ def _is_installed(kind: str) -> bool:
     return kind in OUTLETS and all(importlib.util.find_spec(module) for module in _LIBRARIES.get(kind, ()))
 
 
-def _free_ports(count: int, first: int) -> list[int]:
-    """Return the first `count` ports from `first` on that are free on the loopback; `first` … if there are too few."""
-    found: list[int] = []
-    for port in range(first, first + _PORT_ATTEMPTS):
-        try:
-            socket.create_server(("127.0.0.1", port)).close()
-        except OSError:
-            continue
-        found.append(port)
-        if len(found) == count:
-            return found
-    return list(range(first, first + count))
-
-
-def _notes(picture: Picture | None, wanted: tuple[int, int]) -> Iterator[str]:
-    if picture is not None:
-        yield str(picture)
-        if _is_large(picture, wanted):
-            yield "The second stream of this camera (substream) would cost less processor time."
-
-
-def _failure(error: str | None) -> Iterator[str]:
-    if error is not None:
-        yield printable(redact(f"failed: {error}"))
-
-
-def _is_large(picture: Picture, wanted: tuple[int, int]) -> bool:
-    return picture.width > MANY_TIMES * wanted[0] and picture.height > MANY_TIMES * wanted[1]
-
-
 def _write(path: Path, text: str, variables: Mapping[str, str], *, force: bool) -> None:
     file = variables_path(path)
     if variables:
-        existing = read_variables(file) if file.exists() else {}
+        existing, before = {}, f"# Passwords of {path.name}. Keep this file private.\n"
+        if os.path.lexists(file):
+            existing, before = read_variables(file), file.read_text(encoding="utf-8")
         if any(existing.get(name, value) != value for name, value in variables.items()) and not force:
             raise UsageError(f"{file}: exists, with other values; give another name, or --force to change them")
-        content = format_variables({**existing, **variables}, f"Passwords of {path.name}. Keep this file private.")
-        write_file(file, content, mode=0o600, replace=True)
+        write_file(file, add_variables(before, variables), mode=0o600, replace=True)
     write_file(path, text, mode=0o644, replace=force)
 
 
@@ -279,30 +226,25 @@ def _say_next(
     pictures: Mapping[str, Picture],
 ) -> None:
     """Print what was written, what is left to do, and the next commands."""
-    large = [name for name, picture in pictures.items() if _is_large(picture, wanted)]
+    large = [name for name, picture in pictures.items() if is_large(picture, wanted)]
     if large:
-        _say(
+        say(
             f"note: {', '.join(large)}: more than {MANY_TIMES} times as wide and high as the model's picture "
             f"({wanted[0]}x{wanted[1]}); the second stream of the camera (substream) would cost less processor time"
         )
     enabled = sum(stream.enabled for stream in document.streams)
-    _say(f"wrote {path}: {enabled} stream(s){''.join(f', {kind}' for kind in document.outlets)}")
+    say(f"wrote {path}: {enabled} stream(s){''.join(f', {kind}' for kind in document.outlets)}")
     if variables:
         file = variables_path(path)
-        _say(f"wrote {file}: {', '.join(variables)}; only you can read it, keep it out of version control")
-        _say(f"  streamclf reads it with {path.name}; a variable of the environment has precedence")
+        say(f"wrote {file}: {', '.join(variables)}; only you can read it, keep it out of version control")
+        say(f"  streamclf reads it with {path.name}; a variable of the environment has precedence")
     if left_out:
-        _say(f"left out: {', '.join(left_out)}; they are comments in the file, or give --keep-failing")
+        say(f"left out: {', '.join(left_out)}; they are comments in the file, or give --keep-failing")
     for kind, need in document.missing.items():
-        _say(f"{kind} needs: {need} (in a checkout of streamclf); then remove the # before {kind}: in the file")
+        say(f"{kind} needs: {need} (in a checkout of streamclf); then remove the # before {kind}: in the file")
     shown = shlex.quote(str(path))
-    _say("next:")
-    _say(f"  streamclf check --connect {shown}")
-    _say(f"  streamclf run {shown}")
+    say("next:")
+    say(f"  streamclf check --connect {shown}")
+    say(f"  streamclf run {shown}")
     if "web" in document.outlets and "web" not in document.missing:
-        _say(f"  page: http://127.0.0.1:{document.outlets['web']['port']}/ while the service runs")
-
-
-def _say(text: str) -> None:
-    print(printable(redact(text)))
-    sys.stdout.flush()
+        say(f"  page: http://127.0.0.1:{document.outlets['web']['port']}/ while the service runs")

@@ -10,7 +10,7 @@ import pytest
 
 from streamclf.config.events_endpoint import load_endpoint
 from streamclf.config.service import load_config
-from streamclf.config.variables import Variables, format_variables, read_variables
+from streamclf.config.variables import Variables, add_variables, read_variables
 from streamclf.errors import ConfigError
 
 CONFIG = "streams: {door: {url: 'rtsp://me:${DOOR_PASSWORD}@10.0.0.5/1'}}\n"
@@ -24,7 +24,7 @@ def write(path: Path, text: str, mode: int = 0o600) -> Path:
 
 
 def test_a_shell_and_this_project_read_the_same_values(tmp_path: Path) -> None:
-    path = write(tmp_path / "x.env", format_variables(ODD, "comment"))
+    path = write(tmp_path / "x.env", add_variables("# comment\nB=old\n", ODD))
     assert read_variables(path) == ODD
     script = f". {shlex.quote(str(path))}; " + "; ".join(f'printf "%s\\0" "${name}"' for name in ODD)
     done = subprocess.run(["sh", "-c", script], capture_output=True, check=True)

@@ -178,13 +178,20 @@ def test_existing_files_stay_without_force(here: Path, capsys: pytest.CaptureFix
     assert init(*options, "--force") == 0
     assert (here / "cameras.env").read_text().endswith("DOOR_PASSWORD=first9\n")
     with (here / "cameras.env").open("a") as file:
-        file.write("OWN=1\n")
+        file.write("# my own\nOWN=1\n")
     (here / "cameras.yaml").unlink()
     other = ("--yes", "--no-try", "--url", "door=rtsp://me:second9@h/1")
     assert init(*other) == 2
     assert "cameras.env: exists, with other values" in capsys.readouterr().err
     assert init(*other, "--force") == 0
-    assert (here / "cameras.env").read_text().splitlines()[1:] == ["DOOR_PASSWORD=second9", "OWN=1"]
+    assert (here / "cameras.env").read_text().splitlines()[1:] == ["# my own", "OWN=1", "DOOR_PASSWORD=second9"]
+
+
+def test_a_file_of_variables_that_cannot_be_used_stays(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "cameras.env").symlink_to(here / "absent")
+    assert init("--yes", "--no-try", "--url", "door=rtsp://me:first9@h/1", "--force") == 2
+    assert "cameras.env: cannot be read" in capsys.readouterr().err
+    assert [path.name for path in here.iterdir()] == ["cameras.env"]
 
 
 def test_a_variable_of_the_environment_with_another_value_is_not_used(
