@@ -43,6 +43,8 @@ def preflight(config: ServiceConfig) -> Bundle:
             )
     _check_actions(config, bundle.spec)
     _check_journal(config.publish.journal)
+    if config.clips is not None:
+        _check_clips(config.clips.folder)
     _check_access(config.publish)
     check_outlets(config.outlets, config.streams, config.publish.journal)
     return bundle
@@ -53,6 +55,8 @@ def _paths_of(config: ServiceConfig) -> Iterator[tuple[str, object]]:
     yield "model", config.model
     for key in ("journal", "keys", "allow"):
         yield f"publish.{key}", getattr(config.publish, key)
+    if config.clips is not None:
+        yield "clips.folder", config.clips.folder
     for name, stream in config.streams.items():
         for key in ("images", "tls_ca"):
             yield f"streams.{name}.{key}", getattr(stream, key)
@@ -119,6 +123,19 @@ def _check_journal(path: Path) -> None:
         raise ConfigError(f"publish.journal={path}: {path.parent} does not exist; create it first")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise ConfigError(f"publish.journal={path}: cannot be written; choose another place or change its permissions")
+
+
+def _check_clips(folder: Path) -> None:
+    """Check that the folder of the clips can be written. It is created with the first clip, but not its parent.
+
+    A missing parent may be a disk that is not mounted; its clips must not fill the disk of the system.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"clips.folder={folder}: a file, not a folder; give another path, or remove the file")
+    if not folder.parent.is_dir():
+        raise ConfigError(f"clips.folder={folder}: {folder.parent} does not exist; create it first, or mount its disk")
+    if not os.access(folder if folder.exists() else folder.parent, os.W_OK | os.X_OK):
+        raise ConfigError(f"clips.folder={folder}: cannot be written; choose another place or change its permissions")
 
 
 def _check_access(publish: PublishConfig) -> None:

@@ -110,6 +110,31 @@ def test_a_configuration_that_cannot_work_is_refused_before_anything_starts(
         preflight(load_config(write(tmp_path, f"{text}\nmodel: brightness")))
 
 
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("service.yaml", r"clips\.folder=.*service\.yaml: a file, not a folder; give another path"),
+        ("absent/clips", r"clips\.folder=.*/absent does not exist; create it first, or mount its disk"),
+        ("locked", r"clips\.folder=.*/locked: cannot be written; choose another place"),
+        ("locked/clips", r"clips\.folder=.*/locked/clips: cannot be written; choose another place"),
+        ("x" * 256, r"clips\.folder: a file name of more than 255 bytes; shorten it"),
+    ],
+)
+def test_a_folder_of_clips_that_cannot_be_written_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, message: str
+) -> None:
+    make_brightness_bundle(tmp_path / "brightness")
+    (tmp_path / "locked").mkdir()
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "locked" and access(path, mode))
+    text = f"streams: {{a: {{camera: 0}}}}\nmodel: brightness\nclips: {{folder: {folder}}}"
+    with pytest.raises(ConfigError, match=message):
+        preflight(load_config(write(tmp_path, text)))
+    for good in ("clips", "brightness"):
+        preflight(load_config(write(tmp_path, text.replace(folder, good))))
+    assert not (tmp_path / "clips").exists()
+
+
 def test_an_error_about_an_absent_model_names_the_built_in_models(tmp_path: Path) -> None:
     path = write(tmp_path, "streams: {a: {camera: 0}}\nmodel: absent")
     with pytest.raises(UsageError, match=r"model=absent: no such directory; .* camera-events"):
