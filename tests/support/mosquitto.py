@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -19,11 +20,16 @@ PROGRAM = shutil.which("mosquitto") or next((f"{p}/mosquitto" for p in _PLACES i
 class Mosquitto:
     """A broker on a free port of this machine, and a subscriber to all its topics."""
 
-    def __init__(self) -> None:
+    def __init__(self, *settings: str) -> None:
+        """Prepare a broker with these lines of `mosquitto.conf`, which allows every client."""
         assert PROGRAM
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
-        self._process = subprocess.Popen([PROGRAM, "-p", str(self.port)], stderr=subprocess.DEVNULL)
+        lines = (f"listener {self.port} 127.0.0.1", "allow_anonymous true", *settings)
+        self._file = tempfile.NamedTemporaryFile("w", suffix=".conf")  # noqa: SIM115 - closed with the broker
+        self._file.write("\n".join(lines))
+        self._file.flush()
+        self._process = subprocess.Popen([PROGRAM, "-c", self._file.name], stderr=subprocess.DEVNULL)
         self._changed = threading.Condition()
         self._messages: list[tuple[str, str]] = []
         self._subscribed = threading.Event()
@@ -57,6 +63,7 @@ class Mosquitto:
         self._client.loop_stop()
         self._process.kill()
         self._process.wait(DEADLINE_S)
+        self._file.close()
 
     def on(self, topic: str) -> list[str]:
         """Return the payloads of all messages on `topic`, in order."""

@@ -1,4 +1,4 @@
-"""A broker for MQTT 3.1.1 publishers: sign-in, last will, retained messages and QoS 1 (OASIS, 2014)."""
+"""A broker for publishers of MQTT 3.1.1: sign-in, last will, retained messages and QoS 1. It refuses MQTT 5."""
 
 from __future__ import annotations
 
@@ -33,6 +33,9 @@ class MqttBroker:
         self.port = 0
         self.confirms = True
         """Whether to answer with PUBACK. An unconfirmed message is not kept."""
+        self.is_silent = False
+        """Whether a client of MQTT 5 gets no answer before its connection is closed."""
+        self.refused_5 = 0
         self.published: list[Published] = []
         self.unconfirmed = 0
         self.retained: dict[str, str] = {}
@@ -128,6 +131,11 @@ class MqttBroker:
             return None
         kind, _, body = packet
         assert kind == _CONNECT
+        if body[:7] == b"\0\4MQTT\5":
+            self.refused_5 += 1
+            if not self.is_silent:
+                connection.sendall(b"\x20\2\0\1")  # unacceptable protocol version
+            raise OSError("refused")
         assert body[:7] == b"\0\4MQTT\4", body[:7]
         flags, rest = body[7], body[10:]
         client_id, rest = _string(rest)

@@ -8,11 +8,12 @@ AWAY_S = 1.0
 """Seconds after which `streamclf mqtt` publishes that a stream is not live."""
 
 
-def short_silence_program(silent_s: float = SILENT_S) -> tuple[str, str]:
+def short_silence_program(silent_s: float = SILENT_S, will_delay_s: int = 10) -> tuple[str, str]:
     """Return the arguments that follow the interpreter in place of `-m streamclf`."""
     return (
         "-c",
         "import sys; from streamclf.cli import main; from streamclf.client import stream_views; "
-        "from streamclf.subscribers.mqtt import home_assistant; "
-        f"home_assistant.AWAY_S = {AWAY_S}; stream_views.SERVICE_SILENT_S = {silent_s}; sys.exit(main())",
+        "from streamclf.subscribers.mqtt import broker, home_assistant; "
+        f"broker.WILL_DELAY_S = {will_delay_s}; home_assistant.AWAY_S = {AWAY_S}; "
+        f"stream_views.SERVICE_SILENT_S = {silent_s}; sys.exit(main())",
     )

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from paho.mqtt.client import CONNACK, PINGRESP, PUBACK, Client
+from paho.mqtt.client import CONNACK, DISCONNECT, PINGRESP, PUBACK, Client
 
 MAX_PACKET_BYTES: Final = 4096
-"""In MQTT 3.1.1 the answers that a publisher gets have at most 4 bytes."""
-ANSWERS: Final = frozenset({CONNACK, PUBACK, PINGRESP})
+"""The answers that a publisher gets have at most 4 bytes in MQTT 3.1.1, and in MQTT 5 a few short properties."""
+ANSWERS: Final = frozenset({CONNACK, PUBACK, PINGRESP, DISCONNECT})
+"""A broker sends DISCONNECT in MQTT 5 only, with the reason; in MQTT 3.1.1 the library ends the connection."""
 
 
 class BoundedClient(Client):

@@ -1,4 +1,8 @@
-"""Publish to an MQTT broker through paho-mqtt, and wait for its confirmations."""
+"""Publish to an MQTT broker through paho-mqtt, and wait for its confirmations.
+
+The connection uses MQTT 5, because its last will can wait: a connection that is back within 10 s leaves the service
+online. A broker that knows only MQTT 3.1.1 gets that; its last will is published at once.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +35,25 @@ _CONFIRM_S = 30.0
 """A broker that confirms no message for this long gets a new connection."""
 _CONNECT_S = 10.0
 _CLOSE_S = 2.0
+WILL_DELAY_S = 10
+"""MQTT 5: the broker publishes the last will when the connection has been lost for this long."""
+_SESSION_S = 60
+"""MQTT 5: the broker keeps the session, and with it the waiting last will, for this long."""
+_FIRST_PENDING = 1
+"""MQTT 5: messages given to the library before the broker has said how many it accepts at once."""
+_MAX_ANSWER_BYTES = 4096
+"""MQTT 5: the largest packet that the broker may send; `BoundedClient` enforces it."""
+_UNSUPPORTED = "Unsupported protocol version"
+_MAX_CUT_OFF = 3
+"""A broker that has closed so many connections without an answer may not know MQTT 5."""
 _POLL_S = 0.1
 
 
 def client_id(prefix: str, position: Path) -> str:
     """Make a client id that is the same after a restart.
 
-    The broker then ends the old session, and publishes its last will, before the new session begins.
+    The new connection then continues the old session. With MQTT 3.1.1 the broker ends the old session, and publishes
+    its last will, before the new one begins.
     """
     name = f"{socket.gethostname()}\0{position.absolute()}\0{prefix}"
     return f"sclf-{hashlib.sha256(name.encode()).hexdigest()[:16]}"  # MQTT 3.1.1 guarantees 23 characters
@@ -57,6 +73,13 @@ class Broker:
         self._connections = 0
         self._refusal: str | None = None
         self._is_unreachable = False
+        self._uses_5 = True
+        self._pending = _FIRST_PENDING
+        """Messages that the broker accepts before it has confirmed them."""
+        self._cut_off = 0
+        """Connections in a row that the broker has closed without an answer."""
+        self._needs_311 = False
+        self._rejections: set[str] = set()
 
         self._seen_connections = 0
         self._open()
@@ -79,7 +102,14 @@ class Broker:
         return self._is_connected
 
     def check(self) -> None:
-        """Raise `BusError` if the broker has refused every connection so far: another attempt would not help."""
+        """Connect with MQTT 3.1.1 if the broker does not know MQTT 5.
+
+        Raise `BusError` if the broker has refused every connection so far: another attempt would not help.
+        """
+        if self._needs_311:
+            self._disconnect()
+            self._uses_5, self._needs_311, self._pending = False, False, _MAX_PENDING
+            self._open()
         with self._changed:
             if self._refusal and not self._connections:
                 raise BusError(
@@ -93,7 +123,7 @@ class Broker:
         Return True once the broker has confirmed all; False if `stop` was set before that.
         """
         waiting = iter(messages)
-        while batch := list(islice(waiting, _MAX_PENDING)):
+        while batch := list(islice(waiting, self._pending)):
             while not self._publish_batch(batch, stop):
                 if stop.is_set or (stop.is_requested and not self._is_connected):
                     return False
@@ -106,10 +136,12 @@ class Broker:
 
     def _publish_batch(self, batch: Sequence[MqttMessage], stop: StopRequest) -> bool:
         """Return False if `stop` is set, or if a connected broker has not confirmed the batch within 30 s."""
-        pending = self._send(batch)
+        client, pending = self._client, self._send(batch)
         deadline_s = time.monotonic() + _CONFIRM_S
         while not self._wait_for(pending, _POLL_S):
             self.check()
+            if self._client is not client:
+                client, pending = self._client, self._send(batch)
             if not self._is_connected:
                 if stop.is_requested:
                     return False
@@ -132,12 +164,14 @@ class Broker:
         mqtt = import_paho()
         from streamclf.subscribers.mqtt.bounded_client import BoundedClient
 
-        client = BoundedClient(mqtt.CallbackAPIVersion.VERSION2, client_id=self._client_id)
+        version = mqtt.MQTTv5 if self._uses_5 else mqtt.MQTTv311
+        client = BoundedClient(mqtt.CallbackAPIVersion.VERSION2, client_id=self._client_id, protocol=version)
         if self._address.user:
             client.username_pw_set(self._address.user, self._address.password)
         if self._address.tls:
             client.tls_set_context(ssl.create_default_context())
-        client.will_set(self._will.topic, self._will.payload, qos=1, retain=True)
+        will, connection = _properties() if self._uses_5 else (None, {})
+        client.will_set(self._will.topic, self._will.payload, qos=1, retain=True, properties=will)
         client.max_queued_messages_set(2 * _MAX_PENDING)
         client.max_inflight_messages_set(_MAX_PENDING)
         client.reconnect_delay_set(*_RECONNECT_S)
@@ -146,7 +180,7 @@ class Broker:
         client.on_connect_fail = self._on_connect_fail
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
-        client.connect_async(self._address.host, self._address.port, keepalive=_KEEPALIVE_S)
+        client.connect_async(self._address.host, self._address.port, keepalive=_KEEPALIVE_S, **connection)
         with self._changed:
             self._client, self._is_connected = client, False
         client.loop_start()
@@ -163,6 +197,12 @@ class Broker:
         with self._changed:
             if client is not self._client:
                 return
+            self._cut_off = 0
+            if self._uses_5 and str(reason) == _UNSUPPORTED:
+                self._needs_311 = True
+                return
+            if self._uses_5 and not reason.is_failure:
+                self._pending = min(_MAX_PENDING, getattr(properties, "ReceiveMaximum", _MAX_PENDING))
             previous, self._refusal = self._refusal, str(reason) if reason.is_failure else None
             self._is_connected = not reason.is_failure
             self._is_unreachable = False
@@ -188,6 +228,9 @@ class Broker:
             if client is not self._client:
                 return
             was_connected, self._is_connected = self._is_connected, False
+            if self._uses_5 and not self._connections and self._refusal is None:
+                self._cut_off += 1
+                self._needs_311 = self._needs_311 or self._cut_off >= _MAX_CUT_OFF
         if was_connected and reason.is_failure:
             self._report.waiting(f"{self._address}: connection lost")
             self._report.notice(f"{self._address}: connection lost; connecting again; nothing is lost", WARNING)
@@ -197,6 +240,11 @@ class Broker:
             if client is self._client:
                 self._confirmed.add(mid)
                 self._changed.notify_all()
+        if reason.is_failure and str(reason) not in self._rejections:  # MQTT 5 only
+            self._rejections.add(str(reason))
+            self._report.notice(
+                f"{self._address}: rejects messages ({reason}); check what this user may publish", WARNING
+            )
 
     def _fault(self) -> str:
         """Connect once more to learn why it failed, since the library does not report the reason."""
@@ -208,6 +256,20 @@ class Broker:
         except OSError as error:
             return error.strerror or str(error) or type(error).__name__
         return "no connection"
+
+
+def _properties() -> tuple[Any, dict[str, Any]]:
+    """Return the properties of the last will, and the arguments of a connection that continues its session."""
+    from paho.mqtt.packettypes import PacketTypes
+    from paho.mqtt.properties import Properties
+
+    make: Any = Properties  # the library declares no types for it
+    will = make(PacketTypes.WILLMESSAGE)
+    will.WillDelayInterval = WILL_DELAY_S
+    connection = make(PacketTypes.CONNECT)
+    connection.SessionExpiryInterval = _SESSION_S
+    connection.MaximumPacketSize = _MAX_ANSWER_BYTES
+    return will, {"clean_start": False, "properties": connection}
 
 
 def import_paho() -> Any:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from pathlib import Path
 
 import pytest
+from support.mqtt_broker import MqttBroker
 
 from streamclf.errors import UsageError
 from streamclf.net.broker_address import BrokerAddress, parse_broker
-from streamclf.subscribers.mqtt.broker import client_id
+from streamclf.runtime.stop_request import StopRequest
+from streamclf.subscribers.mqtt.broker import Broker, client_id
+from streamclf.subscribers.mqtt.home_assistant import MqttMessage
+from streamclf.subscribers.outlet_report import OutletReport
+
+DEADLINE_S = 20.0
 
 
 @pytest.mark.parametrize(
@@ -41,3 +49,52 @@ def test_user_and_password_come_from_the_url_or_the_environment_and_are_not_show
 
 def test_a_client_id_is_the_same_after_a_restart_and_differs_between_prefixes() -> None:
     assert client_id("a", Path("x")) == client_id("a", Path("x")) != client_id("b", Path("x"))
+
+
+def test_messages_given_before_the_broker_refused_mqtt_5_are_sent_again_at_once() -> None:
+    pytest.importorskip("paho.mqtt.client", reason="needs the extra mqtt")
+    message = MqttMessage(topic="t", payload=b"x", retain=False)
+    with MqttBroker() as listener:
+        address = parse_broker(listener.url, {})
+        broker = Broker(address, "client", message, OutletReport("mqtt"))
+        assert broker.publish([message, message], StopRequest(DEADLINE_S))
+        assert listener.refused_5 == 1
+        assert listener.on("t") == ["x", "x"]
+        broker.close(message)
+
+
+def test_no_more_messages_wait_for_confirmation_than_the_broker_accepts() -> None:
+    """MQTT 5: a broker ends the connection of a client that sends more than its Receive Maximum."""
+    pytest.importorskip("paho.mqtt.client", reason="needs the extra mqtt")
+    messages = [MqttMessage(topic="t", payload=b"x", retain=False) for _ in range(8)]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(DEADLINE_S)
+        address = BrokerAddress(host="127.0.0.1", port=listener.getsockname()[1], tls=False, user="", password="")
+        broker = Broker(address, "client", messages[0], OutletReport("mqtt"))
+        sender = threading.Thread(target=broker.publish, args=(messages, StopRequest(DEADLINE_S)))
+        sender.start()
+        connection, _ = listener.accept()
+        with connection:
+            connection.settimeout(DEADLINE_S)
+            assert connection.recv(1 << 16)[0] == 0x10, "CONNECT"
+            connection.sendall(b"\x20\x06\x00\x00\x03\x21\x00\x03")  # CONNACK with a Receive Maximum of 3
+            waiting: list[int] = []
+            largest = confirmed = 0
+            data = b""
+            while confirmed < len(messages):
+                connection.settimeout(0.2 if waiting else DEADLINE_S)
+                try:
+                    data += connection.recv(1 << 16)
+                except TimeoutError:
+                    for mid in waiting:
+                        connection.sendall(b"\x40\x02" + mid.to_bytes(2, "big"))
+                    confirmed += len(waiting)
+                    waiting = []
+                while len(data) >= 2 and len(data) >= 2 + data[1]:
+                    packet, data = data[: 2 + data[1]], data[2 + data[1] :]
+                    if packet[0] & 0xF0 == 0x30:
+                        waiting.append(int.from_bytes(packet[5:7], "big"))
+                largest = max(largest, len(waiting))
+        sender.join(DEADLINE_S)
+        broker.close(messages[0])
+    assert largest == 3

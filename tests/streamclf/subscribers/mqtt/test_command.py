@@ -155,3 +155,15 @@ def test_tls_requires_a_trusted_certificate(hub: HubProcess, tmp_path: Path) -> 
             outlet.wait_for_line("(?i)certificate")
         with start(hub, broker, tmp_path, SSL_CERT_FILE=str(pem)):
             broker.wait_for(lambda: broker.retained.get("streamclf/status") == "online", "online")
+
+
+@pytest.mark.parametrize("is_silent", [False, True], ids=["answers", "closes"])
+def test_a_broker_of_mqtt_3_gets_a_connection_that_it_knows(hub: HubProcess, tmp_path: Path, is_silent: bool) -> None:
+    with MqttBroker(user="home", password=PASSWORD) as broker:
+        broker.is_silent = is_silent
+        with start(hub, broker, tmp_path) as outlet:
+            broker.wait_for(lambda: broker.retained.get("streamclf/status") == "online", "online")
+            outlet.interrupt()
+            assert outlet.wait() == 0
+        assert broker.refused_5 == (3 if is_silent else 1)
+        assert broker.retained["streamclf/status"] == "offline"

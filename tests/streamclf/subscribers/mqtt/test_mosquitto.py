@@ -128,6 +128,52 @@ def test_a_stream_that_reconnects_stays_available(tmp_path: Path) -> None:
         wait_until(lambda: broker.on(topic) == ["online", "offline"], "an offline stream")
 
 
+def test_an_outlet_that_is_killed_and_started_again_stays_online(tmp_path: Path) -> None:
+    """Without the delay of the last will, the broker publishes `offline` when the new connection ends the old one."""
+    topic = "streamclf/status"
+    with HubProcess() as hub, Mosquitto() as broker:
+        with start(hub, broker, tmp_path) as first:
+            wait_until(lambda: broker.on(topic) == ["online"], "online")
+            first.process.kill()
+            first.wait()
+        with start(hub, broker, tmp_path) as second:
+            wait_until(lambda: len(broker.on(topic)) > 1, "the new connection")
+            assert broker.on(topic) == ["online", "online"]
+            second.interrupt()
+            assert second.wait() == 0
+        wait_until(lambda: broker.on(topic)[-1] == "offline", "the last message of an outlet that ends")
+
+
+def test_an_outlet_that_stays_away_is_offline_after_the_delay(tmp_path: Path) -> None:
+    topic = "streamclf/status"
+    with HubProcess() as hub, Mosquitto() as broker:
+        program = short_silence_program(will_delay_s=1)
+        with Service("mqtt", hub.events, broker.url, cwd=tmp_path, program=program) as outlet:
+            wait_until(lambda: broker.on(topic) == ["online"], "online")
+            outlet.process.kill()
+            outlet.wait()
+            wait_until(lambda: broker.on(topic) == ["online", "offline"], "the last will")
+            assert retained(broker)[topic] == "offline"
+
+
+def test_a_broker_that_rejects_messages_is_named_once(tmp_path: Path) -> None:
+    acl = tmp_path / "acl"
+    acl.write_text("topic read #\ntopic write streamclf/status\n")
+    with (
+        HubProcess() as hub,
+        Mosquitto(f"acl_file {acl}", "user root") as broker,
+        EventProducer(hub.link, "test") as link,
+        start(hub, broker, tmp_path) as outlet,
+    ):
+        wait_until(lambda: broker.on("streamclf/status") == ["online"], "online")
+        for number in range(5):
+            link.post(action("start", at_s=float(number)))
+        outlet.wait_for_line(r"rejects messages \(Not authorized\)")
+        outlet.interrupt()
+        assert outlet.wait() == 0
+        assert sum("rejects messages" in line for line in outlet.lines) == 1
+
+
 def test_the_picture_of_a_clip_is_kept_until_its_stream_is_removed(tmp_path: Path) -> None:
     topic, options = "streamclf/door/picture", ("--clips", str(tmp_path / "clips"))
     description = StreamDescription(actions=("wave",))
