@@ -13,7 +13,7 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -132,6 +132,29 @@ def evaluate(
     from training.fit.metrics import table
 
     print(table(result))
+
+
+@app.command()
+def explain(
+    target: Annotated[Path, typer.Argument(metavar="RUN_OR_RECIPE", help="folder of a finished run, or YAML recipe")],
+    film: Annotated[Path, typer.Argument(help="video file")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="film (.mp4, .gif) or page (.html) to write")],
+    weights: Annotated[Path | None, typer.Option(help="safetensors of the model; needed with a recipe")] = None,
+    method: Annotated[
+        Literal["auto", "rollout", "grad-cam", "occlusion"],
+        typer.Option(help="auto: attention rollout for ViViTs, Grad-CAM for CNNs, occlusion for others"),
+    ] = "auto",
+    windows: Annotated[int, typer.Option(min=1, max=500, help="the most windows to explain")] = 12,
+    as_json: Json = False,
+) -> None:
+    """Show as heat on a film where a model's predictions come from."""
+    from training.evaluation.explain import explain_run
+
+    try:
+        result = explain_run(target, film, output, weights=weights, method=method, windows=windows)
+    except TrainingError as error:
+        _fail(error)
+    _print_result(result, as_json=as_json)
 
 
 @app.command()
