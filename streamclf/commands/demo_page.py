@@ -14,7 +14,6 @@ from typing import Final
 from streamclf.config.outlet_options import WebConfig
 from streamclf.config.outlets import OutletsConfig
 
-_LIBRARIES: Final = ("nicegui", "ruamel")
 _START_S: Final = 30.0
 _POLL_S: Final = 0.2
 _LOOPBACK: Final = "127.0.0.1"
@@ -49,7 +48,7 @@ class DemoPage:
 
 def page_is_installed() -> bool:
     """Return whether the libraries of the page are installed."""
-    return all(importlib.util.find_spec(name) is not None for name in _LIBRARIES)
+    return importlib.util.find_spec("nicegui") is not None
 
 
 def has_screen() -> bool:

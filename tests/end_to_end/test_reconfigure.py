@@ -140,7 +140,7 @@ def test_an_impossible_configuration_is_refused_and_the_old_one_stays(setup: Set
         for edit, message in (
             ("streams: {one: {url: film.mp4, loop: true}, two: {url: absent.mp4}}\nmodel: brightness", "no such file"),
             ("streams: [", "line 1, column 11: a value is missing"),
-            (json.dumps({**good, "actions": {"wave": {}}}), "actions.wave: brightness@1 has no such label"),
+            (json.dumps({**good, "actions": {"wave": {}}}), "actions.wave: no label wave; brightness@1 has"),
             (
                 json.dumps({**good, "publish": {**good["publish"], "events": "tcp://127.0.0.1:5999"}}),
                 "publish.events=tcp://127.0.0.1:5999: cannot change while the service runs .*; restart the service",
@@ -346,7 +346,7 @@ def test_heartbeats_report_a_refused_configuration_also_after_a_restart_of_the_h
         edited = time.monotonic()
         setup.write(actions={"wave": {}})
         refused = wait_configuration(watcher, edited, applied=False)
-        assert "actions.wave: brightness@1 has no such label" in refused["reason"]
+        assert "actions.wave: no label wave; brightness@1 has" in refused["reason"]
         (hub,) = service.children("streamclf.hub")
         killed = time.monotonic()
         os.kill(hub, signal.SIGKILL)

@@ -35,7 +35,7 @@ FIRST_PORT: Final = 5555
 PAGE_PORT: Final = 8080
 _EVENTLESS: Final = frozenset({"normal", "none", "background"})
 """Labels that say that nothing happens; as actions they would never end."""
-_LIBRARIES: Final = {"mqtt": ("paho",), "web": ("nicegui", "ruamel")}
+_LIBRARIES: Final = {"mqtt": ("paho",), "web": ("nicegui",)}
 """Modules that an outlet needs, in the extra of its name."""
 
 

@@ -27,9 +27,8 @@ def serve_page(config: WebConfig, run: OutletRun) -> None:
     Raises `UsageError` for a missing library, and for an address beyond loopback without a token; `BusError` for a port
     in use.
     """
-    for module in ("nicegui", "ruamel"):
-        if importlib.util.find_spec(module) is None:
-            raise UsageError(f"the page needs {module}; install it with: pip install '.[web]' in a clone")
+    if importlib.util.find_spec("nicegui") is None:
+        raise UsageError("the page needs nicegui; install it with: pip install '.[web]' in a clone")
     token = config.token if config.token_file is None else read_token(config.token_file)
     if token is None and not is_loopback_host(config.host):
         raise UsageError(

@@ -23,6 +23,8 @@ class StreamSummary:
     reason: str | None
     note: str | None
     finished: bool
+    paused: bool
+    """Whether the configuration pauses it."""
     top: list[tuple[str, float]]
     """(label, probability) of the last prediction, most probable first."""
     actions: list[str]
@@ -59,6 +61,7 @@ def _summary(name: str, view: StreamView, now_s: float) -> StreamSummary:
         reason=view.reason,
         note=view.note,
         finished=status.finished if status else False,
+        paused=status.paused if status else False,
         top=list(view.top[:5]),
         actions=list(view.active)[:8],
         predicted=prediction.time if prediction else None,

@@ -53,6 +53,7 @@ function milliseconds(value) {
 function stateText(state) {
   if (connection.isAway) return { word: "no news", reason: "" };
   if (state.finished) return { word: "finished", reason: "" };
+  if (state.paused) return { word: "paused", reason: "" };
   return { word: state.state, reason: state.state === "live" ? "" : (state.reason ?? "") };
 }
 

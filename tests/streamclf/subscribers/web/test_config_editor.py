@@ -110,7 +110,7 @@ def test_only_the_thresholds_that_differ_are_written(editor: ConfigEditor, path:
         ({"change": "pause_stream", "stream": "gone", "paused": True}, "no such stream"),
         (
             {"change": "set_action", "label": "wave", "on": 0.8, "off": 0.5, "min_s": 1, "cooldown_s": 1},
-            "no such label",
+            "no label wave",
         ),
         ({"change": "set_action", "label": "bright", "on": 0.4, "off": 0.5, "min_s": 1, "cooldown_s": 1}, "below on"),
         ({"change": "remove_action", "label": "dark"}, "not in the file"),
