@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from datetime import datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ import orjson
 from engines.printable import printable
 from streamclf.errors import UsageError
 from streamclf.redact import RedactingFormatter, handle_uncaught_errors, redact
+from streamclf.runtime.log_tail import TAIL_VARIABLE, LogTail
 
 LEVEL_VARIABLE: Final = "STREAMCLF_LOG"
 FORMAT_VARIABLE: Final = "STREAMCLF_LOG_FORMAT"
@@ -53,7 +55,12 @@ def configure_logging(process: str, level: str = "info", *, stream: str | None =
     handler.setFormatter(
         JsonFormatter(process, stream) if uses_json() else TextFormatter(process, stream, journal=_leads_to_journal())
     )
-    logging.basicConfig(level=LEVELS[chosen], handlers=[handler], force=True)
+    handlers: list[logging.Handler] = [handler]
+    if tail_path := os.environ.get(TAIL_VARIABLE):
+        tail = LogTail(Path(tail_path))
+        tail.setFormatter(TextFormatter(process, stream))
+        handlers.append(tail)
+    logging.basicConfig(level=LEVELS[chosen], handlers=handlers, force=True)
     logging.captureWarnings(capture=True)
 
 

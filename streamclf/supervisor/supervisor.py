@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import queue
@@ -25,6 +26,8 @@ from streamclf.producer.link import EventProducer
 from streamclf.redact import redact
 from streamclf.runtime.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED, EXIT_OUT_OF_MEMORY
 from streamclf.runtime.liveness import LivenessTable, LivenessWatch
+from streamclf.runtime.log_tail import kept_log_tail
+from streamclf.runtime.logs import TextFormatter
 from streamclf.supervisor.child import Child, ChildEvent, reap_orphans
 from streamclf.supervisor.config_watch import CheckedConfig, ConfigFile, check_reload
 from streamclf.supervisor.machine_limits import check_memory, find_oversized, memory_reason, raise_descriptor_limit
@@ -132,7 +135,9 @@ class Supervisor:
             self._timers.add(seconds, "end")
         self._timers.add(TICK_S, "tick")
         began_s = time.monotonic()
+        tail = contextlib.ExitStack()
         try:
+            tail.enter_context(kept_log_tail(runtime / "log", TextFormatter("service")))
             self._start(link)
             return self._serve()
         finally:
@@ -142,6 +147,7 @@ class Supervisor:
             self._stop_children()
             self._streams.close()
             self._table.close()
+            tail.close()
             shutil.rmtree(runtime, ignore_errors=True)
             log.info("ended after %s: %s", duration_text(time.monotonic() - began_s), self._end_reason)
 

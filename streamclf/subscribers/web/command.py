@@ -46,6 +46,8 @@ def serve_page(config: WebConfig, run: OutletRun) -> None:
         from streamclf.subscribers.web.app import build_app
         from streamclf.subscribers.web.archive import EventArchive
         from streamclf.subscribers.web.context import PageContext
+        from streamclf.subscribers.web.health.meter import StreamMeter
+        from streamclf.subscribers.web.health.report import HealthReporter
         from streamclf.subscribers.web.history.follower import HistoryFollower
         from streamclf.subscribers.web.service_view import LiveService
         from streamclf.subscribers.web.wall import PictureWall
@@ -56,8 +58,11 @@ def serve_page(config: WebConfig, run: OutletRun) -> None:
             archive = EventArchive(history, folder, service.display_names)
             follower = HistoryFollower(run.address, history, folder)
             service.add_listener(follower.notice)
+            meter = StreamMeter()
+            service.add_listener(meter.notice)
+            health = HealthReporter(service, archive, follower, meter)
             wall = PictureWall(service)
-            context = PageContext(config, service, Access(token), wall, run.report, archive, follower)
+            context = PageContext(config, service, Access(token), wall, run.report, archive, follower, health)
             app = build_app(context)
             gc.freeze()
             with follower, service:

@@ -9,6 +9,7 @@ from streamclf.config.outlet_options import WebConfig
 from streamclf.subscribers.outlet_report import OutletReport
 from streamclf.subscribers.web.access import Access
 from streamclf.subscribers.web.archive import EventArchive
+from streamclf.subscribers.web.health.report import HealthReporter
 from streamclf.subscribers.web.history.follower import HistoryFollower
 from streamclf.subscribers.web.history.store import History
 from streamclf.subscribers.web.service_view import LiveService
@@ -26,10 +27,11 @@ class PageContext:
     report: OutletReport
     archive: EventArchive
     follower: HistoryFollower
+    health: HealthReporter
 
     @property
     def history(self) -> History:
-        """What happened, without the files on disk."""
+        """The actions of the service, without the files on disk."""
         return self.archive.history
 
     @property

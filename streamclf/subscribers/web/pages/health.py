@@ -1,4 +1,4 @@
-"""Show the page Health."""
+"""Show the page Health. `static/health.js` draws it from /api/health."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ def add_health_page(context: PageContext) -> None:
 
     @ui.page("/health")
     def show_health() -> None:
-        with page_frame(context, "/health"):
-            ui.html("<h1>Health</h1>", sanitize=False)
+        with page_frame(context, "/health", scripts=("health.js",), styles=("health.css",)):
+            ui.html("<h1 class='visually-hidden'>Health</h1><div id='health'></div>", sanitize=False)

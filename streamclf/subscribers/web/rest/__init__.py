@@ -9,6 +9,7 @@ from fastapi import APIRouter
 
 from streamclf.subscribers.web.context import PageContext
 from streamclf.subscribers.web.rest.events import make_events_router
+from streamclf.subscribers.web.rest.health import make_health_router
 from streamclf.subscribers.web.rest.settings import make_settings_router
 from streamclf.subscribers.web.rest.streams import make_streams_router
 
@@ -16,4 +17,5 @@ ROUTERS: Final[tuple[Callable[[PageContext], APIRouter], ...]] = (
     make_streams_router,
     make_events_router,
     make_settings_router,
+    make_health_router,
 )

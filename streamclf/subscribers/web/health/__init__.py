@@ -1,0 +1,1 @@
+"""Describe how a service is: its streams, processes, journal, disks, outlets and log."""

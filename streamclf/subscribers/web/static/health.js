@@ -1,0 +1,166 @@
+// The page Health: how the service is, from GET /api/health.
+import { whenReady } from "/static/page.js";
+import { bytes, call, duration, el, setText, timeOfDay } from "/static/dom.js";
+
+const POLL_MS = 2000;
+const NUMBER = new Intl.NumberFormat();
+
+// A table whose cells change in place, so that a selection or the focus is not lost. Each column is
+// [heading, function of the row that returns a text or an element, class].
+class Table {
+  constructor(title, columns, empty) {
+    this.columns = columns;
+    this.body = el("tbody");
+    this.note = el("p", { class: "health-note", hidden: true });
+    this.emptyText = empty;
+    const head = el("tr", {}, ...columns.map(([heading, , kind]) => el("th", { scope: "col", class: kind }, heading)));
+    this.box = el("div", { class: "health-scroll", tabindex: "0", role: "region", "aria-label": title }, el("table", {}, el("thead", {}, head), this.body));
+    this.root = el("section", { class: "panel" }, el("h2", {}, title), this.note, this.box);
+  }
+
+  show(rows, note = null) {
+    const text = note ?? (rows.length === 0 ? this.emptyText : "");
+    setText(this.note, text);
+    this.note.hidden = text === "";
+    this.box.hidden = rows.length === 0;
+    while (this.body.rows.length > rows.length) this.body.deleteRow(-1);
+    rows.forEach((row, index) => {
+      const line = this.body.rows[index] ?? this.body.appendChild(el("tr", {}, ...this.columns.map(([, , kind]) => el("td", { class: kind }))));
+      this.columns.forEach(([, value], column) => {
+        const content = value(row);
+        const cell = line.cells[column];
+        if (typeof content === "string") setText(cell, content);
+        else if (cell.textContent !== content.textContent || cell.firstElementChild?.className !== content.className) cell.replaceChildren(content);
+      });
+    });
+  }
+}
+
+function when(text) {
+  if (text === null) return "";
+  const date = new Date(text);
+  return date.toDateString() === new Date().toDateString() ? timeOfDay(date) : date.toLocaleString([], { hour12: false });
+}
+
+const number = (value, digits = 0) => (value === null ? "–" : value.toFixed(digits));
+const milliseconds = (value) => (value === null ? "–" : value < 1000 ? `${value.toFixed(0)} ms` : `${(value / 1000).toFixed(1)} s`);
+const state = (text, isFinished = false) => el("span", { class: `state state-${isFinished ? "finished" : text}` }, isFinished ? "finished" : text);
+
+function drops(dropped) {
+  const causes = Object.entries(dropped);
+  return causes.length === 0 ? "0" : causes.map(([cause, count]) => `${cause.replace("_", " ")} ${NUMBER.format(count)}`).join(", ");
+}
+
+const STREAMS = [
+  ["Stream", (s) => (s.name === s.stream ? s.stream : `${s.name} (${s.stream})`), "wide"],
+  ["State", (s) => state(s.state, s.finished), ""],
+  ["Since", (s) => when(s.since), "num"],
+  ["Reason", (s) => [s.reason, s.note].filter(Boolean).join("; "), "wide"],
+  ["Frames/s", (s) => number(s.fps, 1), "num right"],
+  ["Predictions/s", (s) => number(s.predictions_per_s, 1), "num right"],
+  ["Latency p50", (s) => milliseconds(s.latency_p50_ms), "num right"],
+  ["p99", (s) => milliseconds(s.latency_p99_ms), "num right"],
+  ["Dropped", (s) => drops(s.dropped), "num"],
+  ["Video", (s) => [s.codec, s.width && `${s.width}×${s.height}`].filter(Boolean).join(" "), "num"],
+  ["Decoded by", (s) => s.decoding ?? "", ""],
+];
+const PROCESSES = [
+  ["Process", (p) => (p.subject === null ? p.name : `${p.name} ${p.subject}`), "wide"],
+  ["Processor", (p) => (p.cpu === null ? "–" : `${(100 * p.cpu).toFixed(1)} %`), "num right"],
+  ["Memory", (p) => (p.memory_bytes === null ? "–" : bytes(p.memory_bytes)), "num right"],
+  ["Running for", (p) => duration(p.age_s), "num right"],
+  ["Number", (p) => String(p.pid), "num right"],
+];
+const OUTLETS = [
+  ["Outlet", (o) => o.name, "wide"],
+  ["State", (o) => state(o.state), ""],
+  ["Since", (o) => when(o.since), "num"],
+  ["Reason", (o) => o.reason ?? "", "wide"],
+  ["Delivered", (o) => NUMBER.format(o.delivered), "num right"],
+  ["Refused", (o) => NUMBER.format(o.refused), "num right"],
+  ["Lost", (o) => NUMBER.format(o.lost), "num right"],
+];
+const STORAGE = [
+  ["Part", (r) => r[0], "wide"],
+  ["Value", (r) => r[1], "num wide"],
+];
+const CHANGES = [
+  ["Time", (c) => when(c.time), "num"],
+  ["Stream", (c) => c.stream, "wide"],
+  ["State", (c) => state(c.state), ""],
+  ["Reason", (c) => c.reason ?? "", "wide"],
+];
+const ELSEWHERE = "The service is not on this machine, or runs as another user.";
+
+function storage(report) {
+  const { journal, clips } = report;
+  const rows = [];
+  if (journal.head !== null) {
+    rows.push(["Events in the journal", `${NUMBER.format(Math.max(0, journal.head - journal.oldest + 1))} (numbers ${journal.oldest} to ${journal.head})`]);
+  }
+  if (journal.not_durable) rows.push(["Events that could not be written", NUMBER.format(journal.not_durable)]);
+  if (journal.file !== null) {
+    rows.push(["Journal", `${journal.file.path}, ${bytes(journal.file.bytes)}`]);
+    rows.push(["Its disk", `${bytes(journal.file.free_bytes)} free of ${bytes(journal.file.disk_bytes)}`]);
+  }
+  if (clips !== null) {
+    rows.push(["Clips", clips.folder]);
+    rows.push(["Their disk", clips.fault ?? `${bytes(clips.free_bytes)} free of ${bytes(clips.disk_bytes)}`]);
+  }
+  return rows;
+}
+
+class HealthPage {
+  constructor(root) {
+    this.summary = el("div", { class: "health-summary", role: "status" });
+    this.streams = new Table("Streams", STREAMS, "The service has no streams.");
+    this.processes = new Table("Processes", PROCESSES, ELSEWHERE);
+    this.outlets = new Table("Outlets", OUTLETS, "The service has no outlets.");
+    this.storage = new Table("Journal and disk", STORAGE, "Nothing is known yet.");
+    this.changes = new Table("Changes of state", CHANGES, "There were none.");
+    this.log = el("pre", { class: "health-log", tabindex: "0", "aria-label": "Last lines of the log" });
+    this.logNote = el("p", { class: "health-note", hidden: true });
+    const log = el("section", { class: "panel panel-full" }, el("h2", {}, "Log"), this.logNote, this.log);
+    this.streams.root.classList.add("panel-full");
+    root.append(this.summary, el("div", { class: "panels" }, this.streams.root, this.processes.root, this.outlets.root, this.storage.root, this.changes.root, log));
+    this.#poll();
+  }
+
+  async #poll() {
+    try {
+      if (!document.hidden || this.summary.childElementCount === 0) this.#show(await call("/api/health"));
+    } catch (error) {
+      if (error.status !== undefined) this.#summarize([error.message], ""); // else the notice tells it
+    }
+    setTimeout(() => this.#poll(), POLL_MS);
+  }
+
+  #show(report) {
+    const live = report.streams.filter((each) => each.state === "live").length;
+    this.#summarize(report.problems, `All is well. ${live} of ${report.streams.length} streams are live.`);
+    this.streams.show(report.streams);
+    this.processes.show(report.processes ?? [], report.processes === null ? ELSEWHERE : null);
+    this.outlets.show(report.outlets);
+    this.storage.show(storage(report));
+    this.changes.show(report.changes);
+    const text = (report.log ?? []).join("\n");
+    if (this.log.textContent !== text) {
+      const isAtEnd = this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < 20;
+      this.log.textContent = text;
+      if (isAtEnd) this.log.scrollTop = this.log.scrollHeight;
+    }
+    const missing = report.log === null ? `${ELSEWHERE} Its log cannot be shown here.` : text === "" ? "The log has no lines yet." : "";
+    setText(this.logNote, missing);
+    this.logNote.hidden = missing === "";
+    this.log.hidden = missing !== "";
+  }
+
+  #summarize(problems, good) {
+    const lines = problems.length ? problems : [good];
+    this.summary.classList.toggle("is-bad", problems.length > 0);
+    if (this.summary.textContent === lines.join("")) return;
+    this.summary.replaceChildren(...lines.map((line) => el("p", {}, line)));
+  }
+}
+
+new HealthPage(await whenReady("health"));
