@@ -6,7 +6,6 @@ import http.client
 import json
 import re
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -257,10 +256,11 @@ def test_the_page_connects_again_after_a_restart(service: PageService, browser: 
         page.locator("#notice", has_text="no connection").wait_for()
         assert page.locator(".tile[data-stream=day]").get_attribute("data-state") != "live"
         service.restart()
-        began_s = time.monotonic()
         page.locator(".tile[data-stream=day][data-state=live]").wait_for(timeout=60_000)
         before = pictures(tab, "day")
         wait_until(lambda: pictures(tab, "day") > before, "pictures after the restart", 30.0)
         page.locator("#notice").wait_for(state="hidden")
-        assert time.monotonic() - began_s < 60
-        tab.faults = [each for each in tab.faults if "ERR_CONNECTION_REFUSED" not in each and "WebSocket" not in each]
+        # While the server was away, the browser reported requests and WebSockets that failed.
+        tab.faults = [each for each in tab.faults if not each.startswith("error: ")]
+        before = pictures(tab, "day")
+        wait_until(lambda: pictures(tab, "day") > before, "pictures without further errors")

@@ -37,7 +37,7 @@ class Tab:
 
     def check(self) -> None:
         """Fail if there was an error in the console, or a request to another host."""
-        assert self.faults == []
+        assert not self.faults, self.faults
 
     def find_violations(self) -> list[str]:
         """Run axe-core on the page; return one line for each violation."""

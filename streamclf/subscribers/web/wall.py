@@ -3,7 +3,7 @@
 A browser confirms each picture after it has drawn it. At most two pictures of a stream are under way to it, so a slow
 browser gets few and new pictures. A browser that never reads costs a bounded amount of memory, and is disconnected.
 
-The messages are private to the page's own script (docs/adr/0018-the-page.md). Text frames hold JSON, binary frames one
+The messages are private to the page's own script (docs/adr/0023-the-page.md). Text frames hold JSON, binary frames one
 picture: a byte with the length of the stream's name, the name, and a JPEG.
 """
 
