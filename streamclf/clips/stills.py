@@ -125,8 +125,10 @@ def draw_picture(bgr: U8, state: OverlayState, max_bytes: int = MAX_PICTURE_BYTE
 def write_picture(path: Path, jpeg: bytes) -> None:
     """Write a picture under a hidden name first, so that no part of it is ever visible. Raises `ClipError`."""
     hidden = path.with_name(f".{path.name}{UNFINISHED}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC  # it may be a link that somebody made
     try:
-        with hidden.open("wb") as file:
+        hidden.unlink(missing_ok=True)
+        with os.fdopen(os.open(hidden, flags, 0o644), "wb") as file:
             file.write(jpeg)
         hidden.replace(path)
     except OSError as error:

@@ -46,6 +46,8 @@ class ClipPictures:
             if token is None:
                 raise UsageError(f"link {keys.link}: links need the token of the page; give --link-token-file")
             self._signer = Signer(token)
+        if self.has_first:  # now, because it takes up to a second, for which the first notification would wait
+            from streamclf.render import overlay as overlay
         self.missing = 0
         """Pictures that could not be read."""
 

@@ -145,3 +145,14 @@ def test_a_picture_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeyp
     assert [each.name for each in tmp_path.iterdir()] == ["a.jpg"]
     with pytest.raises(ClipError, match="No such file"):
         write_picture(tmp_path / "none" / "b.jpg", b"new")
+
+
+def test_a_picture_never_overwrites_the_target_of_a_link(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"old")
+    (tmp_path / ".a.jpg.part").symlink_to(victim)
+    (tmp_path / "a.jpg").symlink_to(victim)
+    write_picture(tmp_path / "a.jpg", b"new")
+    assert victim.read_bytes() == b"old"
+    assert (tmp_path / "a.jpg").read_bytes() == b"new"
+    assert not (tmp_path / "a.jpg").is_symlink()
