@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from engines.printable import printable
+
 DOCUMENTATION: Final = "docs/configuration.md"
 
 
@@ -103,4 +105,4 @@ def _value(value: str | int | bool) -> str:
     """Return a value as YAML; a text is quoted unless it is a plain word."""
     if isinstance(value, str) and value.replace("-", "").replace("_", "").isalpha() and value.isascii():
         return value if value not in ("true", "false", "null", "yes", "no", "on", "off") else f'"{value}"'
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=printable(value) != value)  # YAML takes U+0085 and U+2028 for line breaks

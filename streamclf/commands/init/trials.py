@@ -42,7 +42,7 @@ def try_streams(
 def describe_picture(picture: Picture | None, wanted: tuple[int, int]) -> Iterator[str]:
     """Yield the comments about a camera that sends `picture` for a model with pictures of `wanted` width and height."""
     if picture is not None:
-        yield str(picture)
+        yield printable(picture)
         if is_large(picture, wanted):
             yield "The second stream of this camera (substream) would cost less processor time."
 

@@ -210,6 +210,8 @@ def test_a_variable_of_the_environment_with_another_value_is_not_used(
         ("https://Hidden9Hidden9@h/live", "https://${DOOR_TOKEN}@h/live"),
         ("rtsp://me:Hidden9%40%2F@h/1", "rtsp://me:${DOOR_PASSWORD}@h/1"),
         ("rtsp://h:554/1", "rtsp://h:554/1"),
+        ("rtsp://h/a\u2028b\x85c", "rtsp://h/a\\u2028b\\u0085c"),
+        ('rtsp://h/" #{x: y}', 'rtsp://h/\\" #{x: y}'),
     ],
 )
 def test_each_kind_of_secret_is_taken_out_and_put_back(here: Path, url: str, written: str) -> None:
