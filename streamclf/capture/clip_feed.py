@@ -10,7 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from streamclf.capture.preview import preview_size
+from streamclf.clips.folder import ClipFolder
+from streamclf.clips.retention import ClipRetention
 from streamclf.clips.ring import PacketRing
+from streamclf.clips.stills import make_pictures
 from streamclf.clips.writer import ClipWriter
 from streamclf.config.clips import ClipsConfig
 from streamclf.events.drafts import Draft
@@ -30,7 +33,11 @@ class ClipFeed:
         keep_ns = round((config.before_s + DECISION_S) * NS)
         self._ring = PacketRing(keep_ns=keep_ns, max_bytes=config.before_size)
         self._pictures = _PictureFeed(self._ring)
-        self._writer = ClipWriter(stream, config, self._ring, post)
+        folder = ClipFolder(config.folder)
+        self._retention = ClipRetention(folder, keep_s=config.keep, keep_bytes=config.keep_size)
+        self._writer = ClipWriter(
+            stream, config, self._ring, post, after_film=make_pictures, housekeeping=self._retention.run_if_due
+        )
         self._takes_pictures = False
 
     def start(self) -> None:
@@ -66,7 +73,8 @@ class ClipFeed:
 
     def close(self, deadline_s: float) -> None:
         """Complete the film that is written, if that takes no longer than `deadline_s`."""
-        self._writer.close(deadline_s)
+        if self._writer.close(deadline_s):
+            self._retention.close()
 
 
 class _PictureFeed:

@@ -15,7 +15,9 @@ from streamclf.clips.film_end import complete_film, part_path
 from streamclf.clips.film_file import FilmFile
 from streamclf.clips.film_info import FilmInfo
 from streamclf.clips.film_plan import ActionNote, FilmPlan
+from streamclf.clips.folder import ClipFolder
 from streamclf.clips.names import ClipName, clip_name
+from streamclf.clips.retention import reserve_bytes
 from streamclf.clips.ring import MAX_AHEAD_NS, MAX_BACK_NS, PacketEntry, PacketRing
 from streamclf.config.clips import ClipsConfig
 from streamclf.errors import ClipError
@@ -124,6 +126,8 @@ class Recording:
     def _begin(self, now_s: float) -> bool:
         """Begin a film if there is a key frame for it."""
         begin_ns = round(self._plan.begin_s * NS)
+        if self._part == 1:
+            self._check_space()
         first = self._ring.first_from(begin_ns) if self._part == 1 else self._ring.first_key_after(self._from)
         if first is None:
             return False
@@ -155,6 +159,19 @@ class Recording:
             fcntl.flock(file.fileno, fcntl.LOCK_EX | fcntl.LOCK_NB)
         file.write(first)
         self._ring.hold(first.number + 1)
+
+    def _check_space(self) -> None:
+        """Raise `ClipError` if the disk has no more free space than the journal should have."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ClipError(f"{self._folder}: {error.strerror}") from error
+        folder = ClipFolder(self._folder)
+        free, reserved = folder.disk_bytes()[1], reserve_bytes(folder)
+        if free < reserved:
+            raise ClipError(
+                f"{self._folder}: {free / 1e6:.0f} MB free; clips leave {reserved / 1e6:.0f} MB to the journal"
+            )
 
     def _free_name(self, began: datetime, label: str) -> tuple[ClipName, Path]:
         for number in range(1, MAX_NAMES):

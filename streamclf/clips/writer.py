@@ -86,12 +86,16 @@ class ClipWriter:
         self._notes.append(note)
         self._wake.set()
 
-    def close(self, deadline_s: float) -> None:
-        """Complete the film that is written, or leave it to the next process if that takes longer than `deadline_s`."""
+    def close(self, deadline_s: float) -> bool:
+        """Complete the film that is written; return whether the thread has ended within `deadline_s`.
+
+        If it has not, the next process of the stream completes the film.
+        """
         self._stop.set()
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(deadline_s)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         with contextlib.suppress(OSError, AttributeError):
@@ -103,8 +107,15 @@ class ClipWriter:
             self._wake.clear()
             self._guarded(self._step)
             if self._housekeeping is not None:
-                self._housekeeping()
+                self._guarded_housekeeping(self._housekeeping)
         self._guarded(lambda: self._recording.finish(time.monotonic()))
+
+    @staticmethod
+    def _guarded_housekeeping(work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception:
+            log.exception("unexpected fault while old clips were removed")
 
     def _step(self) -> None:
         now_s = time.monotonic()
