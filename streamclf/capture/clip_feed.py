@@ -91,7 +91,7 @@ class _PictureFeed:
         if frame.image is None or frame.repeated or (due_ns is not None and 0 <= due_ns - frame.pts_ns <= NS):
             return
         # The grid of due times, so that 25 pictures a second give ten and not eight.
-        is_on_grid = due_ns is not None and frame.pts_ns - due_ns < PICTURE_INTERVAL_NS
+        is_on_grid = due_ns is not None and 0 <= frame.pts_ns - due_ns < PICTURE_INTERVAL_NS
         self._due_ns = (due_ns if is_on_grid and due_ns is not None else frame.pts_ns) + PICTURE_INTERVAL_NS
         import cv2  # 30 MB and a quarter of a second, which other sources do not pay
 

@@ -131,7 +131,7 @@ def _packets(container: Any) -> Iterator[Any]:
             packet = next(packets, None)
         except FAILURES:
             return
-        if packet is None:
+        if packet is None or packet.is_corrupt:  # its end is missing
             return
         if packet.size and packet.dts is not None:
             yield packet

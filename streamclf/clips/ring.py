@@ -107,7 +107,7 @@ class PacketRing:
         """Add a picture of a source that has no packets, with its media time."""
         with self._lock:
             if self._format is None or self._is_jump(at_ns):
-                self._format = VideoFormat("jpeg")
+                self._format, self._newest_ns = VideoFormat("jpeg"), None
             self._append(jpeg, None, key=True, wall_ns=wall_ns)
             if self._untimed:  # empty if the picture alone takes too many bytes
                 self._time(self._untimed.pop(), at_ns)

@@ -39,9 +39,9 @@ CREATE TEMP VIEW events AS SELECT
     offset AS id, (SELECT value FROM main.meta WHERE key='epoch') AS epoch, offset,
     json_extract(CAST(body AS TEXT), '$.time') AS time, stream, type,
     json_extract(CAST(body AS TEXT),
-        CASE type WHEN 'prediction' THEN '$.top[0][0]' WHEN 'action' THEN '$.label' ELSE '$.state' END) AS label,
+        CASE type WHEN 'prediction' THEN '$.top[0][0]' WHEN 'status' THEN '$.state' ELSE '$.label' END) AS label,
     CASE type WHEN 'prediction' THEN json_extract(CAST(body AS TEXT), '$.top[0][1]')
-        WHEN 'action' THEN json_extract(CAST(body AS TEXT), '$.probability') END AS probability,
+        WHEN 'status' THEN NULL ELSE json_extract(CAST(body AS TEXT), '$.probability') END AS probability,
     CAST(body AS TEXT) AS body
 FROM main.events WHERE crc32(CAST(body AS BLOB)) = crc;
 """
