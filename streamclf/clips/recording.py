@@ -163,7 +163,7 @@ class Recording:
     def _check_space(self) -> None:
         """Raise `ClipError` if the disk has no more free space than the journal should have."""
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(exist_ok=True)  # without a parent, its disk may not be mounted
         except OSError as error:
             raise ClipError(f"{self._folder}: {error.strerror}") from error
         folder = ClipFolder(self._folder)
@@ -178,7 +178,8 @@ class Recording:
             name = clip_name(self._stream, began, label, number)
             path = self._folder / name.film
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
+                for folder in (path.parent.parent, path.parent):
+                    folder.mkdir(exist_ok=True)
                 if not path.exists() and not part_path(path).exists():
                     return name, path
             except OSError as error:

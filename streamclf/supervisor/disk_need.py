@@ -1,4 +1,4 @@
-"""Estimate how much disk the journal needs, from the streams' rates, and compare it with the free space."""
+"""Estimate how much disk the journal and the clips need, and compare it with the free space."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import os
 from typing import Final
 
 from engines.bundle import ModelSpec
+from streamclf.config.clips import ClipsConfig
 from streamclf.config.service import ServiceConfig
 
 PREDICTION_BYTES: Final = 630
 """One prediction of the built-in model in the journal's file, measured (docs/operations.md, Disk)."""
 OTHER_BYTES_PER_S: Final = 110
 """Statuses of one stream in the journal's file, measured in the same run."""
+CLIP_BITS_PER_S: Final = 4e6
+"""The rate of a usual camera with 1080p. A clip has the bytes that the camera sends."""
+EXAMPLE_ACTION_S: Final = 10.0
 _DAY_S: Final = 86400.0
 
 
@@ -22,7 +26,37 @@ def journal_bytes_per_day(config: ServiceConfig, spec: ModelSpec) -> float:
 
 
 def describe_disk(config: ServiceConfig, spec: ModelSpec) -> str:
-    """Return one line: what the journal needs a day and in all, and what is free; a warning if that is too little."""
+    """Return a line about the journal, and one about the clips if there are any.
+
+    A line says what is needed and what is free, with a warning if that is too little.
+    """
+    clips = "" if config.clips is None else f"\n{_describe_clips(config, config.clips)}"
+    return _describe_journal(config, spec) + clips
+
+
+def _describe_clips(config: ServiceConfig, clips: ClipsConfig) -> str:
+    count = sum(bool(config.actions_of(name).labels) for name in config.streams)
+    if not count:
+        return "clips: WARNING: no stream has actions, so there will be no clips; add actions"
+    each = (clips.before_s + EXAMPLE_ACTION_S + clips.after_s) * CLIP_BITS_PER_S / 8
+    text = (
+        f"clips: an action of {EXAMPLE_ACTION_S:g} s takes about {_size(each)} (at 4 Mbit/s); "
+        f"keep_size={_size(clips.keep_size)} holds {clips.keep_size / each:,.0f}; "
+        f"memory: up to {_size(count * clips.before_size)} for {count} stream(s)"
+    )
+    folder = clips.folder if clips.folder.is_dir() else clips.folder.parent
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return text
+    free = disk.f_bavail * disk.f_frsize
+    text += f"; free: {_size(free)}"
+    if free < clips.keep_size:
+        text += "; older clips are removed before keep_size is reached, if this space gets short"
+    return text
+
+
+def _describe_journal(config: ServiceConfig, spec: ModelSpec) -> str:
     publish = config.publish
     per_day = journal_bytes_per_day(config, spec)
     need = per_day * publish.keep / _DAY_S

@@ -75,3 +75,20 @@ def test_check_prints_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert ": ok: 1 stream(s), camera-events@1" in ok
     assert disk.startswith("journal: about 0.3 GB a day for 1 stream(s); ")
     assert "keep=7d needs 2.0 GB" in disk
+
+
+def test_a_line_says_what_clips_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {"streams": {"cam": {"camera": 0}}, "clips": {"before_s": 5, "after_s": 5, "keep_size": "1GB"}}
+    without = parse_config(config, base=tmp_path, origin="test")
+    assert "clips: WARNING: no stream has actions" in describe_disk(without, SPEC)
+    config["actions"] = {SPEC.labels[1]: {}}
+    parsed = parse_config(config, base=tmp_path, origin="test")
+    free_bytes(monkeypatch, 5e9)
+    line = describe_disk(parsed, SPEC).split("\n")[1]
+    assert line == (
+        "clips: an action of 10 s takes about 10.0 MB (at 4 Mbit/s); keep_size=1.0 GB holds 100; "
+        "memory: up to 16.0 MB for 1 stream(s); free: 5.0 GB"
+    )
+    free_bytes(monkeypatch, 0.5e9)
+    assert "older clips are removed" in describe_disk(parsed, SPEC)
+    assert "clips" not in describe_disk(config_of(tmp_path), SPEC)
