@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import orjson
+from rich.cells import cell_len, set_cell_size
 
 from engines.printable import printable
 from streamclf.config.units import match_duration
@@ -88,11 +89,12 @@ def run_query(
         hints = [] if rows else [*_hints(connection, db, stream=stream, label=label)]
     for hint in hints:
         print(f"streamclf query: {printable(hint)}", file=sys.stderr)
-    for row in reversed(rows):
-        if as_json:
+    rows.reverse()
+    if as_json:
+        for row in rows:
             sys.stdout.buffer.write(row[-1].encode() + b"\n")  # UTF-8, whatever the terminal's encoding
-        else:
-            print(_line(*row))
+    else:
+        print("".join(f"{line}\n" for line in _lines(rows, is_brief=sys.stdout.isatty())), end="")
     sys.stdout.flush()
     return 0
 
@@ -186,10 +188,21 @@ def open_log(db: Path) -> Iterator[sqlite3.Connection]:
         raise JournalError(f"{db}: {error}; give {_REMEDY}") from error
 
 
-def _line(at: str, stream: str, kind: str, label: str | None, probability: float | None, body: str) -> str:
-    p = "" if probability is None else f"{probability:.3f}"
-    text = f"{at:<27}  {stream:<16}  {kind:<10}  {p:>5}  {label or '':<20}  {_detail(kind, body)}"
-    return printable(text.rstrip())
+def _lines(rows: Sequence[tuple[Any, ...]], *, is_brief: bool) -> list[str]:
+    """Format the rows in columns, each as wide as its longest text. A brief time has no fraction of a second."""
+    cells = [
+        (
+            f"{at.partition('.')[0]}Z" if is_brief else at,
+            stream,
+            kind,
+            "" if probability is None else f"{probability:.3f}",
+            printable(label or ""),
+            printable(_detail(kind, body)),
+        )
+        for at, stream, kind, label, probability, body in rows
+    ]
+    widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(set_cell_size(*each) for each in zip(row, widths, strict=True)).rstrip() for row in cells]
 
 
 def _detail(kind: str, body: str) -> str:
