@@ -93,8 +93,10 @@ def _write_film(source: Path, partial: Path, drawing: _Drawing, *, may_copy_soun
             if track is not None:
                 for packet, media_ns in sound.until(None, frames.time_offset_ns):
                     film.add_sound(packet, media_ns)
+    if track is None and sound.stream is not None:
+        return "its sound is left out, because MP4 cannot hold it"
     if track is None:
-        return None if sound.stream is None else "its sound is left out, because MP4 cannot hold it"
+        return None if sound.fault is None else f"its sound is left out, because {sound.fault}"
     if sound.fault is not None:
         return f"its sound ends at about {at_s:.1f} s, because {sound.fault}"
     undecodable = 0 if film.sound_track is None else film.sound_track.undecodable

@@ -81,7 +81,8 @@ class FilmProgress:
         """Start the next film."""
         self._film += 1
         self._pass = self._read = 0
-        self._done = sum(self._sizes[: self._film]) * self._passes
+        if self._film > 0:
+            self._done += self._sizes[self._film - 1] * self._passes
         self._name, self._note = printable(name), ""
         self.tick()
 

@@ -27,19 +27,19 @@ class TrueLabels:
     def __init__(self, given: Path, spec: ModelSpec) -> None:
         """Read a CSV list, or take `given` as the folder that holds a folder for each label. Raises `UsageError`."""
         self._given, self._spec = given, spec
-        self._folder = Path(os.path.realpath(given)) if given.is_dir() else None
-        self._listed = {} if self._folder is not None else _read_list(given)
+        self._folders = _paths(given) if given.is_dir() else ()
+        self._listed = {} if self._folders else _read_list(given)
         self.unknown: dict[str, int] = {}
 
     def find(self, film: Path) -> int | None:
         """Return the index of the film's label; None for a film that has no label of the model."""
-        real = Path(os.path.realpath(film))
-        if self._folder is None:
-            name = self._listed.get(str(real))
+        if not self._folders:
+            name = next((self._listed[str(path)] for path in _paths(film) if str(path) in self._listed), None)
             return None if name is None else self._index(name)
-        if self._folder not in real.parents:
-            return None
-        folders = real.relative_to(self._folder).parts[:-1]
+        below = [
+            path.relative_to(folder) for path in _paths(film) for folder in self._folders if folder in path.parents
+        ]
+        folders = below[0].parts[:-1] if below else ()
         known = next((label for folder in folders if (label := self._spec.find_label(folder.strip()))), None)
         if known is None:
             return self._index(folders[0]) if folders else None
@@ -66,13 +66,18 @@ class TrueLabels:
         return self._spec.labels.index(label)
 
 
+def _paths(path: Path) -> tuple[Path, Path]:
+    """Return the absolute path as it is given, and with its links resolved: data sets may consist of links."""
+    return Path(os.path.abspath(path)), Path(os.path.realpath(path))  # noqa: PTH100 - resolves `..` without links
+
+
 def _read_list(path: Path) -> dict[str, str]:
-    """Return the label of each listed film by its real path; paths are relative to the list's folder."""
+    """Return the label of each listed film by its absolute path; paths are relative to the list's folder."""
     text = _read_text(path)
     line = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(DELIMITERS, key=line.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
-    base = Path(os.path.realpath(path)).parent
+    base = path.parent
     labels: dict[str, str] = {}
     columns: tuple[int, int] | None = None
     try:
@@ -101,12 +106,12 @@ def _read_list(path: Path) -> dict[str, str]:
 
 
 def _film_of(base: Path, name: str) -> str:
-    """Return the real path of a listed film, which the list may name in either form of Unicode."""
+    """Return the absolute path of a listed film, which the list may name in either form of Unicode."""
     for form in ("NFC", "NFD"):
         other = base / unicodedata.normalize(form, name)
         try:
             if other.exists():
-                return os.path.realpath(other)
+                return os.path.abspath(other)  # noqa: PTH100 - a link keeps its own label
         except (OSError, ValueError):  # too long, or with a NUL
             break
     return os.path.abspath(base / name)  # noqa: PTH100 - the file may not exist

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -22,6 +23,7 @@ from streamclf.render.sound_track import SoundTrack
 _TICKS_PER_S = {".mkv": 1000}
 """Matroska stores milliseconds. In the other formats, frames of all usual rates have exact times."""
 _FINE_TICKS_PER_S = 120_000
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS)
 MAX_GIF_FRAMES = 1200
 """Two minutes at 10 frames per second. All frames stay in memory until the palette has been chosen."""
 
@@ -79,7 +81,10 @@ class FilmWriter:
         self.frames += 1
 
     def add_sound(self, packet: Packet[Any], media_ns: int) -> None:
-        """Add a packet of the source's sound, which begins at `media_ns`. Raises `SourceError`."""
+        """Add a packet of the source's sound, which begins at `media_ns`.
+
+        Raises `SoundError` if the format does not take it, and `SourceError` if nothing can be written.
+        """
         if self.sound_track is None:
             return
         try:
@@ -123,6 +128,8 @@ class FilmWriter:
             raise self._unwritable(error) from error
 
     def _unwritable(self, error: OSError | av.error.FFmpegError) -> SourceError:
+        if self.sound_track is not None and error.errno not in _NO_SPACE:
+            return SoundError(f"{self._path}: its sound cannot be written ({error.strerror})")
         return SourceError(f"{self._path}: {error.strerror}; is its disk full?")
 
 

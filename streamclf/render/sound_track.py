@@ -60,7 +60,12 @@ class SoundTrack:
                 continue
             frame.pts = round(begin_ns * Fraction(frame.sample_rate, NS))
             frame.time_base = Fraction(1, frame.sample_rate)
-            self._container.mux(self._stream.encode(frame))
+            try:
+                encoded = self._stream.encode(frame)
+            except (av.error.FFmpegError, ValueError):  # another rate or layout than at the beginning
+                self.undecodable += 1
+                continue
+            self._container.mux(encoded)
 
     def close(self) -> None:
         """Write the last packets. Raises PyAV's errors."""

@@ -28,7 +28,7 @@ class SoundPacket(NamedTuple):
 class FilmSound:
     """The best sound track of the film `path`, packet by packet.
 
-    `fault`: why the sound ended before the film, in words; None if it did not.
+    `fault`: why the sound ended before the film, or is left out, in words; None if it is complete.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,6 +44,8 @@ class FilmSound:
             options = {"protocol_whitelist": "file,crypto,data"}
             self._container = av.open(f"file:{path}", options=options, **TOLERANT)
             self.stream = self._container.streams.best("audio")
+            if self.stream is not None and self.stream.codec_context is None:
+                self.stream, self.fault = None, "FFmpeg does not know its codec"
             if self.stream is not None:
                 self._packets = self._container.demux(self.stream)
         except (av.error.FFmpegError, OSError, ValueError):  # frames could be read, so it has no sound that counts
@@ -86,6 +88,7 @@ class FilmSound:
                 stamp = packet.dts if packet.pts is None else packet.pts
                 if packet.size and stamp is not None:
                     return SoundPacket(packet, round(stamp * packet.time_base * NS) + self._offset_ns)
-        except (av.error.FFmpegError, OSError, ValueError):
+        except (av.error.FFmpegError, OSError, ValueError, IndexError):
+            # PyAV raises an IndexError where damaged MPEG-TS seems to begin another stream.
             self.fault = "its data is damaged"
         return None

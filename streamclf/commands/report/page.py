@@ -10,8 +10,7 @@ from typing import Final
 
 from streamclf import __version__
 from streamclf.commands.report.accuracy import Accuracy, compute_accuracy
-from streamclf.commands.report.film_summary import FilmSummary
-from streamclf.commands.report.parts import (
+from streamclf.commands.report.elements import (
     Labels,
     best_still,
     clock,
@@ -21,6 +20,7 @@ from streamclf.commands.report.parts import (
     text,
     timeline,
 )
+from streamclf.commands.report.film_summary import FilmSummary
 from streamclf.commands.report.stills import Still
 from streamclf.commands.report.style import policy, shade, style_sheet
 from streamclf.errors import OutputError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -13,6 +14,7 @@ from support.sound import flash_and_beep_s, write_film_with_sound
 
 from streamclf.classifier.offline import FileResult, WindowResult
 from streamclf.commands.annotate import write_annotated
+from streamclf.errors import SourceError
 
 LABELS = ("dark", "bright")
 
@@ -113,6 +115,49 @@ def test_the_sound_of_joined_recordings_ends_with_a_warning(tmp_path: Path) -> N
     made = streams_of(tmp_path / "out.mp4")
     assert made["video"][1] == 150
     assert 2 < made["audio"][2] < 3.5
+
+
+@pytest.mark.parametrize(("name", "codec"), [("film.ts", "aac"), ("film.mkv", "pcm_s16le"), ("film.avi", "mp3")])
+def test_damaged_sound_costs_no_frames(name: str, codec: str, tmp_path: Path) -> None:
+    whole = write_film_with_sound(tmp_path / name, codec=codec, seconds=1.2).read_bytes()
+    random = np.random.default_rng(3)
+    written = 0
+    for count in (0, 3, 30, 300, 300, 300):
+        damaged = bytearray(whole)
+        for place in random.integers(0, len(damaged), count):
+            damaged[place] = int(random.integers(256))
+        (tmp_path / name).write_bytes(damaged)
+        try:
+            write_annotated(tmp_path / name, tmp_path / "out.mp4", result(1), LABELS)
+        except SourceError as error:
+            assert "is its disk full" not in str(error)  # noqa: PT017 - the film itself cannot be read
+            continue
+        written += 1
+        assert len(times_of(tmp_path / "out.mp4")) > 0
+    assert written >= 2
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_sound_of_more_channels_than_aac_has_becomes_stereo(tmp_path: Path) -> None:
+    film = tmp_path / "film.mkv"
+    with av.open(str(write_film_with_sound(tmp_path / "mono.mkv", codec="pcm_s16le"))) as mono:
+        frames = [frame.to_ndarray(format="rgb24") for frame in mono.decode(video=0)]
+    with av.open(str(film), "w") as container:
+        video: Any = container.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        sound: Any = container.add_stream("pcm_s16le", rate=48_000, layout="hexadecagonal")
+        for number, image in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(image, "rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(video.encode(frame))
+            samples = av.AudioFrame.from_ndarray(np.full((1, 16 * 1920), 900, np.int16), "s16", "hexadecagonal")
+            samples.sample_rate, samples.pts, samples.time_base = 48_000, 1920 * number, Fraction(1, 48_000)
+            container.mux(sound.encode(samples))
+        container.mux(video.encode(None))
+    assert write_annotated(film, tmp_path / "out.mp4", result(3), LABELS) is None
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.streams.audio[0].layout.name == "stereo"
+        assert container.streams.video[0].frames == 75
 
 
 def test_frames_keep_their_times_at_a_variable_rate(tmp_path: Path) -> None:

@@ -226,6 +226,23 @@ def test_heat_lies_where_the_model_reads_in_the_film_and_in_the_report(
     assert "It does not show where an object is" in page
 
 
+def test_a_folder_of_links_to_films_gives_labels(
+    films: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A film has the label of the folder or of the row that names its link, wherever the link leads."""
+    for label in ("dark", "bright"):
+        (tmp_path / "set" / "train" / label).mkdir(parents=True)
+        (tmp_path / "set" / "train" / label / "1.mov").symlink_to(films / label / "2.mov")
+    (tmp_path / "set" / "list.csv").write_text("file,class\ntrain/dark/1.mov,dark\ntrain/bright/1.mov,bright\n")
+    for given in ("set", "set/list.csv"):
+        table = tmp_path / "events.csv"
+        arguments = ["--labels", str(tmp_path / given), "--csv", str(table), "--model", model]
+        assert _main(["classify", str(tmp_path / "set"), *arguments]) == 0
+        rows = list(csv.DictReader(io.StringIO(table.read_text())))
+        assert sorted((row["label"], row["true_label"]) for row in rows) == [("bright", "bright"), ("dark", "dark")]
+    capsys.readouterr()
+
+
 def test_a_report_of_films_that_cannot_be_read_names_them(
     films: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,4 +1,4 @@
-"""Make the parts of the report that repeat: timelines, stills, tables. All text from outside is escaped here."""
+"""Make the elements of the report that repeat: timelines, stills, tables. All text from outside is escaped here."""
 
 from __future__ import annotations
 
