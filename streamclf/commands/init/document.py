@@ -82,6 +82,9 @@ class Document:
             f"  journal: {_value(self.journal)}   # the file that holds every event, relative to this file",
             "  keep: 7d   # age after which events are removed",
             "",
+            "# Remove the # to keep a film of each action (docs/clips.md).",
+            "# clips: {folder: clips, keep: 7d, keep_size: 20GB}",
+            "",
         ]
 
     def _outlets(self) -> list[str]:

@@ -222,6 +222,16 @@ def test_each_kind_of_secret_is_taken_out_and_put_back(here: Path, url: str, wri
     assert load_config(here / "cameras.yaml", {}).streams["door"].url == url
 
 
+def test_the_examples_in_comments_are_valid(here: Path) -> None:
+    assert init("--yes", "--no-try", "--url", "rtsp://h/1") == 0
+    path = here / "cameras.yaml"
+    text = path.read_text()
+    path.write_text(re.sub(r"^( *)# (clips|outlets|log):", r"\1\2:", text, flags=re.MULTILINE))
+    config = load_config(path)
+    assert config.clips is not None
+    assert [outlet.KIND for outlet in config.outlets.all] == ["log"]
+
+
 def test_a_placeholder_stays(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAM", "a/b")
     assert init("--yes", "--no-try", "--url", "door=rtsp://me:${CAM}@h/1") == 0
