@@ -5,6 +5,7 @@ The routes are functions without `async`, so that they run in threads: they read
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Final
@@ -29,6 +30,8 @@ from streamclf.subscribers.web.settings.recent_predictions import Recent, Recent
 from streamclf.subscribers.web.settings.source_test import Found, test_source
 from streamclf.subscribers.web.settings.threshold_preview import Firing, curve, recount
 
+MAX_PREVIEWS: Final = 4
+"""Previews that are computed or wait at the same time: each holds a thread, of which the page has few."""
 MAX_FIRINGS: Final = 500
 """Actions that a preview lists; it counts all of them."""
 _NO_FILE: Final = (
@@ -108,6 +111,7 @@ def make_settings_router(context: PageContext) -> APIRouter:
     service = context.service
     editor = None if context.config_file is None else ConfigEditor(context.config_file)
     recent = RecentPredictions(service.address, lambda: service.heartbeat)
+    previews = threading.BoundedSemaphore(MAX_PREVIEWS)
 
     def need_editor() -> ConfigEditor:
         if editor is None:
@@ -157,11 +161,14 @@ def make_settings_router(context: PageContext) -> APIRouter:
         """Compute which actions the last hour would have had with other thresholds."""
         present, tried = _thresholds(need_editor(), request)
         now_s = time.time()
+        if not previews.acquire(blocking=False):
+            raise HTTPException(503, "other previews are being computed; try again", {"Retry-After": "5"})
         try:
-            samples = recent.read(request.stream, now_s)
+            return _preview(request, recent.read(request.stream, now_s), now_s, present, tried)
         except BusError as error:
             raise HTTPException(503, redact(str(error))) from None
-        return _preview(request, samples, now_s, present, tried)
+        finally:
+            previews.release()
 
     @router.post("/test")
     def test(edit: AddStream) -> Found:

@@ -103,11 +103,11 @@ class ConfigEditor:
         """Why the file cannot be edited, or None if it can."""
         return reason_read_only(self.path)
 
-    @property
-    def undoable(self) -> Undoable | None:
-        """The edit that `undo` takes back; None if there is none."""
+    def undoable(self, now: ConfigVersion) -> Undoable | None:
+        """Return the edit that `undo` takes back; None if there is none, or if the file was changed after it."""
         with self._lock:
-            return self._undo[-1] if self._undo else None
+            last = self._undo[-1] if self._undo else None
+            return last if last and _text(last.after) == now.text else None
 
     def read(self) -> ConfigVersion:
         """Read and check the present content. Raises `UsageError` if the file cannot be read."""

@@ -81,7 +81,7 @@ class VariablesFile:
     """The file of variables of one configuration: `add` writes to it, and `restore` undoes that."""
 
     def __init__(self, config: Path) -> None:
-        self._path = variables_path(config)
+        self._path = Path(os.path.realpath(variables_path(config)))  # a link stays a link
         self._before: bytes | None = None
         self._existed = False
 

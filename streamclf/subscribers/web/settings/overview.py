@@ -76,7 +76,7 @@ class Settings(BaseModel):
 
 def describe_settings(editor: ConfigEditor, now: ConfigVersion, service: LiveService) -> Settings:
     """Describe the present content of the file."""
-    undoable = editor.undoable
+    undoable = editor.undoable(now)
     found = Settings(
         available=True,
         file=str(editor.path),

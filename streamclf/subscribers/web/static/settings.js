@@ -13,6 +13,7 @@ class SettingsPage {
   settings = null;
   #root;
   #busy = false;
+  #isOfFile = false;
   #message = el("p", { class: "settings-message", role: "status" });
   #problem = el("p", { class: "settings-problem", role: "alert", hidden: true });
   #file = el("p", { class: "settings-file" });
@@ -53,7 +54,9 @@ class SettingsPage {
     return this.#change("/api/settings/undo", { version: this.settings.version });
   }
 
-  fail(text) {
+  // Show a problem. `isOfFile`: it is one of the file as it is now, and goes when the file is right again.
+  fail(text, isOfFile = false) {
+    this.#isOfFile = isOfFile;
     setText(this.#problem, text);
     this.#problem.hidden = text === "";
   }
@@ -103,7 +106,7 @@ class SettingsPage {
       }
       if (result?.outcome === "refused") {
         this.say("");
-        this.fail(`${description}: written, but the service refuses it and continues as before: ${result.reason}`);
+        this.fail(`${description}: written, but the service refuses it and continues as before: ${result.reason}`, true);
         return this.refresh();
       }
       await new Promise((resolve) => setTimeout(resolve, RESULT_POLL_MS));
@@ -131,8 +134,9 @@ class SettingsPage {
     const origin = settings.read_only ?? "Every change is written to this file; its comments stay.";
     this.#file.replaceChildren(el("code", {}, settings.file), ` ${origin}`);
     this.#file.toggleAttribute("data-warn", settings.read_only !== null);
-    if (settings.error) this.fail(`The file has a mistake: ${settings.error}`);
-    else if (settings.service.outcome === "refused") this.fail(`The service refuses the file: ${settings.service.reason}`);
+    if (settings.error) this.fail(`The file has a mistake: ${settings.error}`, true);
+    else if (settings.service.outcome === "refused") this.fail(`The service refuses the file: ${settings.service.reason}`, true);
+    else if (this.#isOfFile) this.fail("");
     this.#undo.hidden = settings.undo === null;
     setText(this.#undo, `Undo: ${settings.undo ?? ""}`);
     this.#undo.disabled = !this.isEditable;

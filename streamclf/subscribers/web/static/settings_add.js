@@ -31,7 +31,7 @@ export class AddStreamForm {
       this.#variables,
       el("div", { class: "settings-buttons" }, this.#test, this.#add),
       this.#result);
-    this.element = el("details", { class: "settings-add" }, el("summary", {}, "＋ Add a stream"), this.form);
+    this.element = el("details", { class: "settings-add" }, el("summary", {}, "+ Add a stream"), this.form);
     this.#choose("url");
   }
 

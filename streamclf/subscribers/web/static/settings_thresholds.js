@@ -144,7 +144,7 @@ export class Thresholds {
     this.#list.replaceChildren(...listed.map((firing) => el("li", {},
       `${clock(new Date(1000 * firing.fired_s))}, ` +
       `${firing.ended_s === null ? "still running" : duration(firing.ended_s - firing.began_s)}, peak ${firing.peak.toFixed(2)}`)));
-    if (preview.tried_count > LISTED) this.#list.append(el("li", {}, `and ${preview.tried_count - LISTED} earlier ones`));
+    if (preview.tried_count > LISTED) this.#list.append(el("li", { class: "more" }, `and ${preview.tried_count - LISTED} earlier ones`));
     if (preview.partial && !this.#note.textContent) {
       setText(this.#note, "Events hold the ten most probable labels. Where this label is not among them, it counts as 0.");
     }

@@ -122,7 +122,7 @@ def test_the_checks_of_the_service_refuse_an_edit_and_nothing_is_written(
     with pytest.raises(ConfigError, match=message):
         editor.apply(EDIT.validate_python(edit), editor.read().version)
     assert path.read_text() == FILE
-    assert editor.undoable is None
+    assert editor.undoable(editor.read()) is None
     assert sorted(each.name for each in path.parent.iterdir()) == ["brightness", "service.yaml"]
 
 
@@ -154,6 +154,7 @@ def test_an_edit_by_hand_keeps_its_place_against_undo(editor: ConfigEditor, path
     with pytest.raises(ConfigConflictError, match="nothing was undone") as caught:
         editor.undo(editor.read().version)
     assert "+# by hand" in caught.value.theirs
+    assert editor.undoable(editor.read()) is None
     assert "# by hand" in path.read_text()
 
 
@@ -181,7 +182,7 @@ def test_the_number_of_edits_to_undo_is_bounded(editor: ConfigEditor) -> None:
     for number in range(MAX_UNDO + 3):
         now = editor.apply(PauseStream(stream="door", paused=number % 2 == 0), now.version).now
     undone = 0
-    while editor.undoable:
+    while editor.undoable(now):
         now = editor.undo(now.version).now
         undone += 1
     assert MAX_UNDO - 2 <= undone <= MAX_UNDO
