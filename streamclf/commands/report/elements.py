@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import math
 import os
 from collections.abc import Mapping, Sequence
 
@@ -94,16 +93,14 @@ def timeline(film: FilmSummary, labels: Labels) -> str:
 
 
 def _highest(curve: Curve) -> float:
-    return max((float(value) for value in curve.values if not math.isnan(value)), default=0.0)
+    return max(value for _, value in curve.points)
 
 
 def _path(curve: Curve) -> str:
-    """Return the line of a curve; a bin without a window is passed over."""
-    count, plot = len(curve.values), HEIGHT - STRIP - 6
+    """Return the line of a curve."""
+    plot = HEIGHT - STRIP - 6
     points = [
-        (round(WIDTH * (place + 0.5) / count), round(3 + plot * (1 - min(1.0, max(0.0, float(value))))))
-        for place, value in enumerate(curve.values)
-        if not math.isnan(value)
+        (round(WIDTH * share), round(3 + plot * (1 - min(1.0, max(0.0, value))))) for share, value in curve.points
     ]
     if len(points) == 1:  # a film of one window
         points = [(0, points[0][1]), (WIDTH, points[0][1])]

@@ -9,7 +9,6 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from engines.arrays import F32
 from streamclf.classifier.film_events import FilmEvent
 from streamclf.classifier.offline import FileResult, WindowResult
 from streamclf.commands.report.stills import Still
@@ -40,10 +39,10 @@ def detail_for(films: int) -> Detail:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """The probability of a label over a film: (bins,) float32, the highest of each bin's windows; NaN for none."""
+    """The probability of a label over a film: (share of the film's time, probability), in order of time."""
 
     label: int
-    values: F32
+    points: Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,20 +126,23 @@ def summarise_film(
 
 
 def _curves(windows: Sequence[WindowResult], length_s: float, peaks: npt.NDArray[np.float64], bins: int) -> list[Curve]:
-    """Return the curves of the labels that are most probable anywhere, the highest peak first."""
-    bins = min(bins, len(windows))
-    places = [_bin((window.start_s + window.end_s) / 2, length_s, bins) for window in windows]
+    """Return the curves of the labels that are most probable anywhere, the highest peak first.
+
+    Each window is a point. If there are more windows than `bins`, a point is the highest of a bin's windows.
+    """
+    middles = [(window.start_s + window.end_s) / 2 / max(length_s, 1e-9) for window in windows]
     curves = []
     for label in peaks.argsort()[::-1][:MAX_CURVES].tolist():
-        values = np.full(bins, np.nan, np.float32)
-        for place, window in zip(places, windows, strict=True):
-            values[place] = np.fmax(values[place], window.probabilities[label])
-        curves.append(Curve(label=label, values=values))
+        values = [float(window.probabilities[label]) for window in windows]
+        points = list(zip(middles, values, strict=True))
+        if len(points) > bins:
+            highest: dict[int, float] = {}
+            for share, value in points:
+                place = min(int(share * bins), bins - 1)
+                highest[place] = max(value, highest.get(place, 0.0))
+            points = [((place + 0.5) / bins, value) for place, value in sorted(highest.items())]
+        curves.append(Curve(label=label, points=points))
     return curves
-
-
-def _bin(time_s: float, length_s: float, bins: int) -> int:
-    return min(max(int(time_s / max(length_s, 1e-9) * bins), 0), bins - 1)
 
 
 def _stretches(events: Sequence[FilmEvent], length_s: float, bins: int) -> list[Stretch]:

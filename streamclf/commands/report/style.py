@@ -32,7 +32,7 @@ p, li, summary, figcaption, td, th { overflow-wrap: anywhere; }
 .tiles dd small { font-size: .8rem; font-weight: 400; color: var(--soft); display: block; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: var(--soft); font-size: .875rem; padding-bottom: .3rem; }
+caption { text-align: left; color: var(--soft); font-size: .875rem; padding: .5rem 0 .3rem; }
 th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-weight: 600; }
 td.n, th.n { text-align: right; }

@@ -189,7 +189,10 @@ def test_two_hundred_long_films_make_a_small_page(spec: ModelSpec, tmp_path: Pat
     summary = summarise_film("x", found, events, truth=None, detail=COARSE)
     assert len(summary.events) == COARSE.events < len(events)
     assert len(summary.stretches) <= COARSE.bins
-    assert all(len(curve.values) == COARSE.bins for curve in summary.curves)
+    assert all(len(curve.points) <= COARSE.bins for curve in summary.curves)
+    assert max(value for _, value in summary.curves[0].points) == pytest.approx(0.9)
+    fine = summarise_film("x", result("aab"), events, truth=None)
+    assert [round(share * 1.2, 1) for share, _ in fine.curves[0].points] == [0.4, 0.6, 0.8]
     builder = build(spec, tmp_path, {f"/films/{number}.mp4": "abc" for number in range(200)})
     builder.data.films = [summary] * 200
     builder.write()
