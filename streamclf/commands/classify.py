@@ -125,6 +125,10 @@ class _Run:
             self._report.write()
         if failed and failed + self._done > 1:
             _complain(f"{failed} of {failed + self._done} could not be classified")
+        if self._done and (written := self._outputs.written):
+            names = ", ".join(map(str, written))
+            films_text = "1 film" if self._done == 1 else f"{self._done} films"
+            print(f"streamclf classify: {films_text} classified; written: {printable(names)}", file=sys.stderr)
         return 1 if failed else 0
 
     def _new_report(self, path: Path, title: str, found: FoundFilms) -> ReportBuilder:

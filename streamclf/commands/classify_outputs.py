@@ -28,6 +28,11 @@ class ClassifyOutputs:
     explain_windows: int = 0
 
     @property
+    def written(self) -> list[Path]:
+        """The files that the run writes."""
+        return [path for path in (self.film, self.csv, self.report) if path is not None]
+
+    @property
     def passes(self) -> int:
         """How often each film is read."""
         return 1 + (self.explain_windows > 0) + (self.film is not None)

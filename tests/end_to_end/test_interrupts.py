@@ -92,6 +92,7 @@ def interrupt_at(seconds: float, arguments: list[str], folder: Path) -> tuple[in
         (["streamclf", "metrics", "tcp://127.0.0.1:9", "--port", "0"], "INFO +metrics  0 events counted"),
         (["streamclf", "mqtt", "tcp://127.0.0.1:9", "mqtt://127.0.0.1:9"], "INFO +mqtt  0 events delivered"),
         (["streamclf", "webhook", "tcp://127.0.0.1:9", "http://127.0.0.1:9/"], "INFO +webhook  0 events delivered"),
+        (["streamclf", "web", "tcp://127.0.0.1:9", "--port", "0"], "INFO +web  the page was served for"),
         (["streamclf", "compile", "camera-events"], "streamclf compile: interrupted|golden clip"),
         (["training", "train", "none.yaml"], "training: interrupted|none.yaml: cannot be read"),
     ],

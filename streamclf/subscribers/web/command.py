@@ -6,6 +6,7 @@ import gc
 import importlib.util
 import logging
 import os
+import time
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from streamclf.net.endpoints import is_loopback_host
 from streamclf.net.secret_files import read_token
 from streamclf.redact import register_secret
 from streamclf.subscribers.outlet_run import OutletRun
+from streamclf.units import duration_text
 
 if TYPE_CHECKING:
     from streamclf.subscribers.web.history.store import History
@@ -67,7 +69,9 @@ def serve_page(config: WebConfig, run: OutletRun) -> None:
             gc.freeze()
             with follower, service:
                 run.report.notice(f"the page is on http://{address_text(listener)}")
+                began_s = time.monotonic()
                 run_server(app, listener, run.stop)
+                run.report.notice(f"the page was served for {duration_text(time.monotonic() - began_s)}")
         if service.failure is not None:
             raise service.failure
 

@@ -240,7 +240,8 @@ def test_a_folder_of_links_to_films_gives_labels(
         assert _main(["classify", str(tmp_path / "set"), *arguments]) == 0
         rows = list(csv.DictReader(io.StringIO(table.read_text())))
         assert sorted((row["label"], row["true_label"]) for row in rows) == [("bright", "bright"), ("dark", "dark")]
-    capsys.readouterr()
+        last_line = capsys.readouterr().err.splitlines()[-1]
+        assert last_line == f"streamclf classify: 2 films classified; written: {table}"
 
 
 def test_a_report_of_films_that_cannot_be_read_names_them(
