@@ -15,6 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from streamclf.subscribers.web.access import API_PREFIX, Access, Refusal, Request, request_of
 
+MAX_HEAD_BYTES: Final = 32 << 10
+"""Longest head of a request."""
 MAX_BODY_BYTES: Final = 1 << 20
 """Longest body of a request: a configuration is at most this long."""
 BODY_S: Final = 15.0
@@ -60,7 +62,7 @@ class PageGuard:
         if scope["type"] not in ("http", "websocket"):
             return await self.app(scope, receive, send)
         request = request_of(scope)
-        refusal = self._access.check(request)
+        refusal = _check_size(scope) or self._access.check(request)
         scope["headers"] = [*_kept_headers(scope["headers"], request.path)]
         if scope["type"] == "websocket":
             if refusal is None:
@@ -99,6 +101,14 @@ _NOTICE: Final = """<!doctype html>
 def _asks_for_page(request: Request) -> bool:
     own = request.path.startswith((API_PREFIX, "/_nicegui", "/static/", "/login"))
     return request.method == "GET" and not own and "text/html" in request.headers.get("accept", "")
+
+
+def _check_size(scope: Scope) -> Refusal | None:
+    """Refuse a long request head. The server's own limit does not count what arrives in one piece."""
+    size = sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+    if size + len(scope["path"]) + len(scope.get("query_string", b"")) > MAX_HEAD_BYTES:
+        return Refusal(431, f"the head of the request has more than {MAX_HEAD_BYTES >> 10} KiB")
+    return None
 
 
 def _kept_headers(headers: Iterable[tuple[bytes, bytes]], path: str) -> Iterable[tuple[bytes, bytes]]:

@@ -18,12 +18,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from streamclf.errors import BusError
 from streamclf.net.endpoints import is_loopback_host
 from streamclf.runtime.stop_request import StopRequest
+from streamclf.subscribers.web.middleware import MAX_HEAD_BYTES
 
 MAX_CONNECTIONS: Final = 512
 """A browser has at most six connections to one server, and two WebSockets."""
 REQUEST_S: Final = 10.0
 """A connection must send its whole request head within this time."""
-MAX_HEAD_BYTES: Final = 32 << 10
 MAX_WEBSOCKET_BYTES: Final = 1 << 20
 """Longest message of a browser."""
 _POLL_S: Final = 0.2

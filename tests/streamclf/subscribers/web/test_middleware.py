@@ -158,6 +158,13 @@ def test_a_token_in_an_address_gets_a_clear_answer_without_the_token() -> None:
         assert TOKEN not in answer.text
 
 
+def test_a_long_request_head_is_refused() -> None:
+    with client() as made:
+        assert made.get("/plain", headers={"x": "a" * 20_000}).status_code == 200
+        assert made.get("/plain", headers={"x": "a" * 40_000}).status_code == 431
+        assert made.get("/plain?q=" + "a" * 40_000).status_code == 431
+
+
 def test_a_body_that_is_too_long_is_not_read() -> None:
     with client(TOKEN) as made:
         bearer = {"authorization": f"Bearer {TOKEN}"}
