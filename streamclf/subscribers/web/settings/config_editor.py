@@ -200,7 +200,7 @@ class ConfigEditor:
         self._checked(_text(after))
         if read_config_bytes(self.path) != before:  # somebody saved it while the checks ran
             raise ConfigConflictError(
-                f"{self.path}: the file was changed by hand in this moment; nothing was written",
+                f"{self.path}: the file was changed in this moment; nothing was written",
                 theirs=difference(_text(before), _text(read_config_bytes(self.path))),
                 ours=difference(_text(before), _text(after)),
             )
@@ -221,7 +221,7 @@ class ConfigEditor:
         except ConfigError:
             ours = ""
         return ConfigConflictError(
-            f"{self.path}: the file was edited by hand after the page had read it; nothing was written",
+            f"{self.path}: the file was changed after the page had read it; nothing was written",
             theirs=difference(_text(base), _text(data)),
             ours=ours,
         )

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from engines.printable import printable
 from streamclf.config.actions import Off, On, UpToADay, UpToAnHour
 from streamclf.config.service import ServiceConfig, StreamName
 from streamclf.config.yaml_edit import remove_value, set_value
@@ -28,7 +29,7 @@ class _Edit(BaseModel, ABC):
     @property
     @abstractmethod
     def description(self) -> str:
-        """What the edit does, for people, like `Remove the stream door`."""
+        """The edit in words, like `Remove the stream door`."""
 
     @abstractmethod
     def apply(self, text: str, config: ServiceConfig | None) -> str:
@@ -53,7 +54,7 @@ class AddStream(_Edit):
 
     @property
     def description(self) -> str:
-        """What the edit does."""
+        """The edit in words."""
         return f"Add the stream {self.stream}"
 
     @property
@@ -66,6 +67,9 @@ class AddStream(_Edit):
         """Return the text with the stream."""
         if config is not None and self.stream in config.streams:
             raise ConfigError(f"streams.{self.stream}: exists already; choose another name")
+        for key, value in self.source.items():
+            if isinstance(value, str) and printable(value) != value:
+                raise ConfigError(f"streams.{self.stream}.{key}: a control character or a line break; remove it")
         body = {**({"name": self.name} if self.name else {}), **self.source}
         return set_value(text, ["streams", self.stream], body)
 
@@ -78,7 +82,7 @@ class RemoveStream(_Edit):
 
     @property
     def description(self) -> str:
-        """What the edit does."""
+        """The edit in words."""
         return f"Remove the stream {self.stream}"
 
     def apply(self, text: str, config: ServiceConfig | None) -> str:
@@ -100,7 +104,7 @@ class PauseStream(_Edit):
 
     @property
     def description(self) -> str:
-        """What the edit does."""
+        """The edit in words."""
         return f"{'Pause' if self.paused else 'Continue'} the stream {self.stream}"
 
     def apply(self, text: str, config: ServiceConfig | None) -> str:
@@ -123,7 +127,7 @@ class SetAction(_Edit):
 
     @property
     def description(self) -> str:
-        """What the edit does."""
+        """The edit in words."""
         return f"Set the thresholds of {self.label!r} for {_scope(self.stream)}"
 
     def apply(self, text: str, config: ServiceConfig | None) -> str:
@@ -151,7 +155,7 @@ class RemoveAction(_Edit):
 
     @property
     def description(self) -> str:
-        """What the edit does."""
+        """The edit in words."""
         return f"Remove the action {self.label!r} of {_scope(self.stream)}"
 
     def apply(self, text: str, config: ServiceConfig | None) -> str:

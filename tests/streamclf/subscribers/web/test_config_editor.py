@@ -104,6 +104,8 @@ def test_only_the_thresholds_that_differ_are_written(editor: ConfigEditor, path:
         ({"change": "add_stream", "stream": "hall", "camera": 0, "url": "rtsp://h/x"}, "camera and url was given"),
         ({"change": "add_stream", "stream": "hall", "url": "absent.mp4"}, "no such file"),
         ({"change": "add_stream", "stream": "hall", "url": "gopher://h/x"}, "scheme"),
+        ({"change": "add_stream", "stream": "hall", "url": "a\x00b"}, "url: a control character"),
+        ({"change": "add_stream", "stream": "hall", "camera": "a\x1bb"}, "camera: a control character"),
         ({"change": "add_stream", "stream": "hall", "url": "rtsp://${NO_SUCH}@h/x"}, "NO_SUCH is not set"),
         ({"change": "add_stream", "stream": "hall", "camera": 0, "name": "a\nb"}, "line break"),
         ({"change": "remove_stream", "stream": "gone"}, "no such stream"),
@@ -136,7 +138,7 @@ def test_an_edit_by_hand_is_shown_and_not_overwritten(editor: ConfigEditor, path
     seen = editor.read()
     by_hand = FILE.replace("10.0.0.6/s", "admin:secret-by-hand@10.0.0.9/s")
     path.write_text(by_hand)
-    with pytest.raises(ConfigConflictError, match="edited by hand") as caught:
+    with pytest.raises(ConfigConflictError, match="changed after the page had read it") as caught:
         editor.apply(PauseStream(stream="door", paused=True), seen.version)
     assert path.read_text() == by_hand
     assert "+    url: 'rtsp://***@10.0.0.9/s'" in caught.value.theirs
