@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import IO, Any, Final, NamedTuple, TypeAlias
 
+import av
+import av.error
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
@@ -129,3 +131,13 @@ def parse_film_info(text: str) -> FilmInfo:
     if not info.actions:
         raise ClipError("not the metadata of a clip: it names no action")
     return info
+
+
+def read_film_info(film: IO[bytes]) -> FilmInfo:
+    """Read the description in the metadata of a complete film. Raises `ClipError` for a file that has none."""
+    try:
+        with av.open(film, "r", format="mp4") as container:
+            text = container.metadata.get("comment", "")
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise ClipError(f"not a film: {error}") from error
+    return parse_film_info(text)

@@ -19,7 +19,7 @@ _MAX_STATUSES: Final = 32
 
 
 @dataclass(slots=True)
-class _Stream:
+class _Samples:
     predictions: deque[tuple[float, float | None]] = field(default_factory=lambda: deque(maxlen=_MAX_PREDICTIONS))
     """(monotonic time of arrival, latency in ms) of the latest predictions."""
     frames: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=_MAX_STATUSES))
@@ -40,7 +40,7 @@ class StreamMeter:
     """Collect the numbers. One thread calls `notice`, any thread may read."""
 
     def __init__(self) -> None:
-        self._streams: dict[str, _Stream] = {}
+        self._streams: dict[str, _Samples] = {}
         self._lock = threading.Lock()
         self._began_s = time.monotonic()
 
@@ -52,7 +52,7 @@ class StreamMeter:
         with self._lock:
             if event.stream not in self._streams and len(self._streams) >= MAX_LISTED_STREAMS:
                 return
-            stream = self._streams.setdefault(event.stream, _Stream())
+            stream = self._streams.setdefault(event.stream, _Samples())
             if isinstance(event, Prediction):
                 stream.predictions.append((now_s, event.latency_ms.capture_to_publish))
             elif (frames := event.counters.get("frames")) is not None:
@@ -65,7 +65,7 @@ class StreamMeter:
         """Return the rates of a stream."""
         now_s = time.monotonic()
         with self._lock:
-            stream = self._streams.get(name) or _Stream()
+            stream = self._streams.get(name) or _Samples()
             recent = [(at_s, ms) for at_s, ms in stream.predictions if now_s - at_s <= WINDOW_S]
             frames = list(stream.frames)
         latencies = sorted(ms for _, ms in recent if ms is not None)

@@ -6,6 +6,7 @@ the newest events first, and reads older ones backwards, a limited stretch at a 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -17,6 +18,7 @@ from typing import Final
 import zmq
 
 from streamclf.client.replay import Page, ReplayClient
+from streamclf.clips.film_info import FilmInfo, read_film_info
 from streamclf.clips.folder import ClipFolder, StoredClip
 from streamclf.errors import BusError, ClipError, JournalError
 from streamclf.events.positions import Position
@@ -189,6 +191,12 @@ class HistoryFollower:
             self._clients[with_statuses] = client
         return client.fetch_page(after, _REPLY_S)
 
+    def _info_of(self, clip: StoredClip) -> FilmInfo | None:
+        assert self._folder is not None
+        with contextlib.suppress(ClipError), self._folder.open(clip.name.film) as film:
+            return read_film_info(film)
+        return None
+
     def _adopt_starred(self) -> None:
         """Add the starred clips of the folder: they outlive the journal."""
         if self._folder is None:
@@ -196,31 +204,31 @@ class HistoryFollower:
         try:
             starred = [clip for clip in self._folder.newest() if clip.is_starred][:MAX_ADOPTED]
             for clip in starred:
-                self._history.adopt(_record(clip))
+                self._history.adopt(_record(clip, self._info_of(clip)))
         except (ClipError, JournalError) as error:
             log.warning("starred clips: %s", error)
 
 
-def _record(clip: StoredClip) -> ClipRecord:
-    """Describe a clip by its name and its files alone."""
+def _record(clip: StoredClip, info: FilmInfo | None) -> ClipRecord:
+    """Describe a clip by the metadata of its film; without them by its name and its files alone."""
     name = clip.name
     try:
-        began = datetime.strptime(f"{name.day} {name.stem[:10]}", "%Y-%m-%d %H%M%S-%f")
+        began = datetime.strptime(f"{name.day} {name.stem[:10]}+0000", "%Y-%m-%d %H%M%S-%f%z")
     except ValueError:  # a name like a clip's that is no time
         began = datetime.fromtimestamp(clip.modified_s, timezone.utc)
     return ClipRecord(
         offset=None,
         stream=name.stream,
-        label=name.stem[11:],
-        part=1,
-        last=True,
-        began=began.replace(tzinfo=timezone.utc),
-        start_s=0.0,
-        end_s=0.0,
+        label=info.label if info else name.stem[11:],
+        part=info.part if info else 1,
+        last=info.last if info else True,
+        began=began,
+        start_s=info.start_s if info else 0.0,
+        end_s=info.end_s if info else 0.0,
         file=name.film,
         still=name.still if clip.has_still else None,
         drawn=name.drawn if clip.has_drawn else None,
         bytes=clip.bytes,
-        probability=0.0,
+        probability=info.peak if info else 0.0,
         starred=True,
     )

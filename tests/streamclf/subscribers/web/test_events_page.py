@@ -286,3 +286,38 @@ def test_the_answer_is_empty_until_something_changes(site: Page) -> None:
     assert site.get(f"/api/events?version={version}")[0] == 204
     site.wait_for(site.act("door", "again"))
     assert site.get(f"/api/events?version={version}")[0] == 200
+
+
+def test_without_the_token_only_shared_links_open(site: Page, tmp_path: Path) -> None:
+    """A link that the page shares opens one file; it ends when it expires, or with a new token."""
+    token = "token-of-this-test-0123456789"
+    file = tmp_path / "page.token"
+    file.write_text(token)
+    file.chmod(0o600)
+    offset = site.act("vault", "opened", film=True)
+    arguments = ("web", site.hub.events, "--port", "0", "--clips", str(site.folder), "--token-file", str(file))
+    with Service(*arguments, cwd=tmp_path) as service:
+        base = service.wait_for_line(r"the page is on (\S+)")[1]
+        guarded = Page(site.hub, site.producer, site.folder, base)
+        bearer = {"Authorization": f"Bearer {token}"}
+        film = f"/api/clips/{site.path_of(offset, 'vault').relative_to(site.folder)}"
+        for path, method in (
+            ("/api/events", "GET"),
+            (f"/api/events/{offset}", "DELETE"),
+            (f"/api/events/{offset}/share", "POST"),
+            (film, "GET"),
+            ("/api/health", "GET"),
+        ):
+            assert guarded.get(path, method)[0] == 401, path
+        assert guarded.get(film, Authorization="Bearer wrong")[0] == 401
+        assert guarded.get(film, **bearer)[0] == 200
+        wait_until(lambda: guarded.get(f"/api/events/{offset}", **bearer)[0] == 200, "the event")
+        body = {"part": 1, "hours": 1}
+        wait_until(lambda: guarded.get(f"/api/events/{offset}/share", "POST", body, **bearer)[0] == 200, "the clip")
+        link = json.loads(guarded.get(f"/api/events/{offset}/share", "POST", body, **bearer)[2])["film"]
+        assert guarded.get(link)[0] == 200
+        assert guarded.get(link, Range="bytes=0-3")[0] == 206
+        assert guarded.get(link.replace("opened", "x").replace(f"{offset:03}", "999"))[0] == 404
+        assert guarded.get(link, "DELETE")[0] in (404, 405)
+        assert site.get(link)[0] == 404, "another page has another key"
+        assert token not in "\n".join(service.lines)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
 
+import av
 import pytest
 from support.hub_process import HubProcess, action, clip, prediction, read_journal, status, wait_until
 
 from streamclf.client.replay import ReplayClient
 from streamclf.client.subscription import subscribe
+from streamclf.clips.film_info import FilmAction, FilmInfo
 from streamclf.clips.folder import ClipFolder
+from streamclf.clips.names import ClipName
 from streamclf.events.positions import Position
 from streamclf.net.curve_client import ServiceAddress
 from streamclf.producer.link import EventProducer
@@ -145,15 +149,28 @@ def test_a_new_journal_begins_a_new_history_and_keeps_the_old_one(hub: HubProces
 
 
 def test_starred_clips_are_listed_without_their_events(hub: HubProcess, tmp_path: Path) -> None:
+    """The film's metadata has the label in full; a film without them is listed by its name."""
     day = tmp_path / "door" / "2026-01-02"
     day.mkdir(parents=True)
-    for name in ("030405-678-wave.mp4", "030405-678-wave.star", "040506-789-wave.mp4"):
-        (day / name).write_bytes(b"x")
+    name = ClipName("2026-01-02", "020304-567-Fuesse", "door")
+    action = FilmAction(label="Füße heben", started_s=7.0, start=5, peak=0.75)
+    began = datetime(2026, 1, 2, 2, 3, 4, 567000, tzinfo=timezone.utc)
+    info = FilmInfo(name=name, began=began, start_s=5.0, end_s=12.5, actions=(action,), epoch="0" * 32)
+    with av.open(str(tmp_path / name.film), "w") as container:
+        container.metadata["comment"] = info.to_json()
+        stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame(64, 64, "yuv420p")))
+        container.mux(stream.encode(None))
+    for other in ("030405-678-wave.mp4", "030405-678-wave.star", "040506-789-wave.mp4", "020304-567-Fuesse.star"):
+        (day / other).write_bytes(b"x")
     with History() as history, following(hub, history, ClipFolder(tmp_path)):
-        wait_until(lambda: len(found(history)) == 1, "the starred clip")
-        (only,) = history.find(ActionFilter(starred=True), limit=9).actions
-        assert only.clips[0].file == "door/2026-01-02/030405-678-wave.mp4"
-        assert only.began.isoformat() == "2026-01-02T03:04:05.678000+00:00"
+        wait_until(lambda: len(found(history)) == 2, "the starred clips")
+        bare, described = history.find(ActionFilter(starred=True), limit=9).actions
+    assert bare.clips[0].file == "door/2026-01-02/030405-678-wave.mp4"
+    assert bare.began.isoformat() == "2026-01-02T03:04:05.678000+00:00"
+    assert (bare.label, described.label, described.probability) == ("wave", "Füße heben", 0.75)
+    assert described.duration_s == 7.5
 
 
 def test_a_full_disk_is_reported_and_loses_nothing(
