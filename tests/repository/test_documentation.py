@@ -66,6 +66,11 @@ def test_links_lead_to_existing_files_and_headings(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_no_markers_of_a_merge_conflict_are_left(page: Path) -> None:
+    assert not re.search(r"^(<{7}|>{7}) ", page.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_files_and_modules_exist(page: Path) -> None:
     if page.name == "CHANGELOG.md":
         return  # an entry names the files of its time
