@@ -222,7 +222,7 @@ def test_rest_answers_with_pictures_and_a_description(service: PageService) -> N
     assert service.get("/api/nothing")[0] == 404
     document = json.loads(service.get("/api/openapi.json")[1])
     assert "/api/streams/{name}/picture" in document["paths"]
-    assert not [path for path in document["paths"] if not path.startswith("/api/")]
+    assert not [path for path in document["paths"] if not path.startswith(("/api/", "/shared/"))]
     timeline = json.loads(service.get("/api/streams/day/timeline")[1])
     assert timeline["series"][0]["label"] == BRIGHT_LABEL
     assert len(timeline["times"]) == len(timeline["series"][0]["values"])
@@ -246,6 +246,36 @@ def test_200_connections_and_a_reader_that_never_reads_do_not_stop_the_page(serv
         for each in silent:
             each.close()
     wait_until(lambda: service.get("/live", Accept="text/html")[0] == 200, "room for browsers again", 30.0)
+
+
+def test_beyond_loopback_a_token_is_required_and_opens_the_page(
+    service: PageService, browser: Any, tmp_path: Path
+) -> None:
+    with Service("web", service.process.endpoint, "--host", "0.0.0.0", "--port", "0", cwd=tmp_path) as refused:
+        refused.wait_for_line("host 0.0.0.0: anybody in the network could use the page; give --token-file FILE")
+        assert refused.wait() == 2
+    token = "page-token-" + "0123456789abcdef"
+    (tmp_path / "token").write_text(token)
+    (tmp_path / "token").chmod(0o600)
+    arguments = ["--host", "0.0.0.0", "--port", "0", "--token-file", "token"]
+    with Service("web", service.process.endpoint, *arguments, cwd=tmp_path) as page_process:
+        port = page_process.wait_for_line(r"the page is on http://0\.0\.0\.0:(\d+)")[1]
+        with open_tab(browser, f"http://127.0.0.1:{port}") as tab:
+            page = tab.open("/live/day")
+            page.wait_for_url("**/login?next=/live/day")
+            assert tab.find_violations() == []
+            page.get_by_label("Token").fill("wrong")
+            page.get_by_role("button", name="Log in").click()
+            page.get_by_text("Wrong token.").wait_for()
+            assert [each for each in tab.faults if "401" not in each] == []
+            tab.faults.clear()
+            page.get_by_label("Token").fill(token)
+            page.keyboard.press("Enter")
+            page.wait_for_url("**/live/day")
+            wait_until(lambda: pictures(tab, "day") >= 2, "pictures after the login")
+            page.get_by_role("button", name="Log out").click()
+            page.wait_for_url("**/login")
+        assert not [line for line in page_process.lines if token in line]
 
 
 def test_the_page_connects_again_after_a_restart(service: PageService, browser: Any) -> None:

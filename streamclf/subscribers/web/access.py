@@ -23,7 +23,7 @@ COOKIE: Final = "streamclf_session"
 SHARED_PREFIX: Final = "/shared/"
 """Paths under it need no login: each holds a signature of its own, which its route verifies."""
 API_PREFIX: Final = "/api/"
-_OPEN_PATHS: Final = ("/login", "/favicon.ico", "/static/login.css", "/static/page.css")
+_OPEN_PATHS: Final = ("/login", "/favicon.ico", "/static/favicon.svg", "/static/login.css", "/static/page.css")
 _TOKEN_KEYS: Final = frozenset({"token", "access_token", "auth", "authorization", "password", "secret", "bearer"})
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _MAX_COOKIE_CHARS: Final = 8192
