@@ -16,7 +16,7 @@ from typing import Any, Final
 import av
 import av.error
 
-from streamclf.clips.film_file import FAILURES, TIME_BASE
+from streamclf.clips.film_file import FAILURES, TIME_BASE, lock_film
 from streamclf.clips.film_info import FilmInfo, parse_film_info
 from streamclf.clips.names import FILM, valid_day
 from streamclf.errors import ClipError
@@ -139,6 +139,7 @@ def _packets(container: Any) -> Iterator[Any]:
 
 def _copy(source: io.FileIO, path: Path, info: FilmInfo) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    lock_film(fd)
     with io.FileIO(fd, "w") as file, av.open(source, "r") as parts:
         video = parts.streams.video[0]
         # The index moves to the beginning: libavformat reads its own file again for that.

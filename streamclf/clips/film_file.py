@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import heapq
 import io
 import os
@@ -15,7 +17,7 @@ import av.error
 import numpy as np
 from av.packet import Packet
 
-from streamclf.clips.bitstream import START_CODE, ParameterSets, parameter_sets_of, to_annex_b
+from streamclf.clips.bitstream import ParameterSets, parameter_sets_of, to_annex_b
 from streamclf.clips.ring import PacketEntry
 from streamclf.errors import ClipError
 from streamclf.units import NS
@@ -29,6 +31,12 @@ FRAGMENT: Final = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "fr
 H264_ENCODERS: Final = ("libx264", "libopenh264")
 PICTURE_OPTIONS: Final = {"preset": "ultrafast", "tune": "zerolatency", "crf": "27", "g": "20", "threads": "1"}
 FAILURES: Final = (av.error.FFmpegError, OSError, ValueError)
+
+
+def lock_film(fd: int) -> None:
+    """Lock a hidden file: another process of the stream must not take it for a leftover."""
+    with contextlib.suppress(OSError):  # not every file system can lock
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 class PacketWriter:
@@ -97,6 +105,7 @@ class FilmFile:
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise ClipError(f"{path.parent}: {error.strerror}") from error
+        lock_film(fd)
         self._file = io.FileIO(fd, "w")
         try:
             self._container: Any = av.open(self._file, "w", format="mp4", options=FRAGMENT)
@@ -145,10 +154,8 @@ class FilmFile:
             return
         self._is_open = False
         self._file.close()  # first: what libavformat still holds must not be written now
-        try:
+        with contextlib.suppress(AttributeError, *FAILURES):
             self._container.close()
-        except (AttributeError, *FAILURES):
-            pass
         if self._template is not None:
             self._template.close()
 
@@ -211,6 +218,3 @@ def _decoded(jpeg: bytes) -> Any:
 
 def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-__all__ = ["START_CODE", "FilmFile", "PacketWriter"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -155,8 +155,6 @@ class Recording:
         title = f"{self._stream}: {actions[0].label}"
         file = FilmFile(part_path(path), first, title=title, description=info.to_json())
         self._film = _OpenFilm(file, name, path, _codec(first), began, note, first.number + 1)
-        with contextlib.suppress(OSError):  # another process must not recover it now; not every file system can lock
-            fcntl.flock(file.fileno, fcntl.LOCK_EX | fcntl.LOCK_NB)
         file.write(first)
         self._ring.hold(first.number + 1)
 
@@ -180,6 +178,8 @@ class Recording:
             try:
                 for folder in (path.parent.parent, path.parent):
                     folder.mkdir(exist_ok=True)
+                    if folder.is_symlink():
+                        raise ClipError(f"{folder}: a link; clips follow none inside their folder")
                 if not path.exists() and not part_path(path).exists():
                     return name, path
             except OSError as error:
@@ -260,8 +260,16 @@ class Recording:
         file = film.file
         if not (has_border and not last):
             self._write_border(film)
-        file.close()
-        self._film = None
+        lock = os.dup(file.fileno)  # holds the lock until the film is complete
+        try:
+            file.close()
+            self._film = None
+            self._complete_film(film, last=last, note=note)
+        finally:
+            os.close(lock)
+
+    def _complete_film(self, film: _OpenFilm, *, last: bool, note: str | None) -> None:
+        file = film.file
         start_s, end_s = file.first_ns / NS, file.last_ns / NS
         info = FilmInfo(
             name=film.name, began=film.began, start_s=start_s, end_s=end_s,

@@ -102,6 +102,8 @@ class ClipWriter:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)  # of this thread only
         for path, info, size in recover(self._config.folder, self._stream):
             self._announce(path, info, size)
+            if self._stop.is_set():
+                break
         while not self._stop.is_set():
             self._wake.wait(STEP_S if self._recording.is_active else IDLE_S)
             self._wake.clear()

@@ -12,7 +12,6 @@ from support.clips import read_number
 
 from streamclf.clips.film_info import FilmInfo, parse_film_info
 from streamclf.clips.film_plan import ActionNote
-from streamclf.units import NS
 
 EPOCH = "e" * 32
 
@@ -73,6 +72,3 @@ def event_json(phase: str, at_s: float, *, started_s: float = 4.0, label: str = 
         {"type": "action", "label": label, "phase": phase, "started_s": started_s, "at_s": at_s, "probability": p,
          "peak": p, "epoch": EPOCH}
     )  # fmt: skip
-
-
-__all__ = ["EPOCH", "NS", "SavedFilm", "check_whole", "event_json", "note", "read_film"]
