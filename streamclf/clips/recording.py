@@ -183,7 +183,7 @@ class Recording:
                 if not path.exists() and not part_path(path).exists():
                     return name, path
             except OSError as error:
-                raise ClipError(f"{path.parent}: {error.strerror}") from error
+                raise ClipError(f"{error.filename}: {error.strerror}") from error
         raise ClipError(f"{self._folder / self._stream}: {MAX_NAMES} clips have the same name")
 
     def _write_new(self, now_s: float) -> None:

@@ -38,7 +38,7 @@ class CheckedConfig:
         ]
         if outlets := self._changed_outlets(old):
             parts.append(f"outlets {', '.join(outlets)}")
-        keys = ("model", "engine", "actions", "unknown_below", "timezone", "publish")
+        keys = ("model", "engine", "actions", "unknown_below", "timezone", "publish", "clips")
         parts += [key for key in keys if getattr(self.config, key) != getattr(old.config, key)]
         if self.bundle != old.bundle and "model" not in parts:
             parts.append("the bundle's files")
