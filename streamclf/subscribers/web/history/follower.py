@@ -37,7 +37,7 @@ MAX_STRETCHES: Final = 1_000
 STATUS_STRETCHES: Final = 10
 """Stretches whose statuses are read, too: the page shows the latest changes of state only."""
 MAX_ADOPTED: Final = 10_000
-_MAX_UNDURABLE: Final = 1_000
+_MAX_LIVE: Final = 1_000
 _REPLY_S: Final = 0.5
 _POLL_S: Final = 1.0
 _REST: Final = 3.0
@@ -55,7 +55,8 @@ class HistoryFollower:
         self._address, self._history, self._folder = address, history, folder
         self._wake, self._done = threading.Event(), threading.Event()
         self._heartbeat: Heartbeat | None = None
-        self._undurable: deque[StreamEvent] = deque(maxlen=_MAX_UNDURABLE)
+        self._live: deque[StreamEvent] = deque(maxlen=_MAX_LIVE)
+        """Events that have arrived live. Replay brings them again, all but those that the journal does not have."""
         self._position: Position | None = None
         """Everything after the start of the thread up to here has been read."""
         self._holes: list[tuple[int, int]] = []
@@ -88,8 +89,7 @@ class HistoryFollower:
             self._heartbeat = event
             self._wake.set()
         elif isinstance(event, Action | Clip):
-            if event.offset is None:  # the journal does not have it
-                self._undurable.append(event)
+            self._live.append(event)
             self._wake.set()
 
     def _run(self) -> None:
@@ -105,6 +105,10 @@ class HistoryFollower:
                         log.error("%s", error)
                     self.fault = str(error)
                     self._done.wait(_FAULT_S)
+                except Exception:  # the page stays, and says that its list is not complete
+                    log.exception("reading events")
+                    self.fault = "a bug; the log has the details"
+                    self._done.wait(_FAULT_S)
         finally:
             for client in self._clients.values():
                 client.close()
@@ -119,9 +123,9 @@ class HistoryFollower:
         self._wake.clear()
 
     def _read(self) -> None:
-        while self._undurable:
-            self._history.add([self._undurable[0]])
-            self._undurable.popleft()
+        while self._live:
+            self._history.add([self._live[0]])
+            self._live.popleft()
         heartbeat = self._heartbeat
         if heartbeat is None or self._done.is_set():
             return

@@ -99,7 +99,7 @@ def _conditions(chosen: ActionFilter, names: Mapping[str, str]) -> tuple[list[st
     if chosen.until is not None:
         terms.append("began_us<=?")
         values.append(to_us(chosen.until))
-    for word in fold(chosen.text).split():
+    for word in dict.fromkeys(fold(chosen.text).split()):
         named = [stream for stream, name in names.items() if word in fold(name)]
         marks = ",".join("?" * len(named))
         terms.append(f"(contains(search, ?) OR stream IN ({marks}))")

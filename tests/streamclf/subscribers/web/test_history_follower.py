@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
@@ -187,3 +188,33 @@ def test_a_full_disk_is_reported_and_loses_nothing(
             history._db.execute("PRAGMA max_page_count=1000000")
             wait_until(lambda: history.count == 400, "all actions")
             assert not follower.fault
+
+
+def test_live_events_are_listed_although_the_journal_cannot_be_read(
+    hub: HubProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A firewall may let only the live events through."""
+    monkeypatch.setattr(ReplayClient, "fetch_page", lambda *_: None)
+    with EventProducer(hub.link, "test") as producer, History() as history, following(hub, history) as follower:
+        wait_until(lambda: follower._position is not None, "a heartbeat")
+        producer.post(action("start"))
+        wait_until(lambda: found(history) == [("door", "running", 0)], "the action")
+        producer.post(action("end", at_s=4.0))
+        wait_until(lambda: found(history) == [("door", "ended", 0)], "its end")
+
+
+def test_an_unexpected_error_does_not_end_the_list(hub: HubProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follower_module, "_FAULT_S", 0.05)
+    add = History.add
+    failures = iter([True, True])
+
+    def fail_twice(self: History, *arguments: Any) -> None:
+        if next(failures, False):
+            raise ValueError("unexpected")
+        add(self, *arguments)
+
+    monkeypatch.setattr(History, "add", fail_twice)
+    with EventProducer(hub.link, "test") as producer, History() as history, following(hub, history) as follower:
+        producer.post(action("start"))
+        wait_until(lambda: found(history) == [("door", "running", 0)], "the action")
+        wait_until(lambda: not follower.fault, "the fault is over")
