@@ -126,6 +126,10 @@ class LiveService:
         with self._lock:
             return self._change, [name for name, changed in self._numbers.items() if changed > number]
 
+    def change_of(self, name: str) -> int:
+        """Return the number of a stream's last change; 0 for none."""
+        return self._numbers.get(name, 0)
+
     def picture(self, name: str) -> Picture | None:
         """Return the latest picture of a stream that somebody watches or watched."""
         return self._pictures.get(name)

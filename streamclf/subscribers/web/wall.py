@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Collection
 from typing import Annotated, Final
 
 import orjson
@@ -53,12 +54,38 @@ class _FromBrowser(BaseModel):
     """Number of messages with states that it has handled."""
 
 
+class _StateCache:
+    """The states of the streams in JSON, which all browsers share for a moment: 64 of them may see 400 streams."""
+
+    def __init__(self, service: LiveService) -> None:
+        self._service = service
+        self._parts: dict[str, tuple[float, int, bytes]] = {}
+
+    def join(self, names: Collection[str], now_s: float) -> bytes:
+        """Return the message with the service's state and those of the streams in `names`."""
+        if len(self._parts) > 2 * MAX_LISTED_STREAMS:
+            self._parts.clear()
+        parts = [part for name in names if (part := self._part(name, now_s))]
+        return b'{"service":' + self._part("", now_s) + b',"states":[' + b",".join(parts) + b"]}"
+
+    def _part(self, name: str, now_s: float) -> bytes:
+        """Return the JSON of one stream, empty for one that is gone; that of the service for the name ""."""
+        cached, change = self._parts.get(name), self._service.change_of(name)
+        if cached is not None and now_s - cached[0] < STATE_EVERY_S / 2 and cached[1] == change:
+            return cached[2]
+        found = summarize(self._service, name) if name else service_summary(self._service)
+        part = b"" if found is None else orjson.dumps(found, option=orjson.OPT_UTC_Z)
+        self._parts[name] = now_s, change, part
+        return part
+
+
 class PictureWall:
     """The WebSockets of all browsers."""
 
     def __init__(self, service: LiveService) -> None:
         self._service = service
         self._browsers: set[_Browser] = set()
+        self._states = _StateCache(service)
         self._left = 0
 
     @property
@@ -77,7 +104,7 @@ class PictureWall:
         if len(self._browsers) >= MAX_BROWSERS:
             await socket.close(_CLOSE_FULL, "too many browsers are connected")
             return
-        browser = _Browser(socket, self._service)
+        browser = _Browser(socket, self._service, self._states)
         self._browsers.add(browser)
         loop = asyncio.get_running_loop()
 
@@ -98,8 +125,8 @@ class PictureWall:
 class _Browser:
     """One browser: what it sees, and what is under way to it."""
 
-    def __init__(self, socket: WebSocket, service: LiveService) -> None:
-        self._socket, self._service = socket, service
+    def __init__(self, socket: WebSocket, service: LiveService, states: _StateCache) -> None:
+        self._socket, self._service, self._states = socket, service, states
         self.changed = asyncio.Event()
         self.left_out = 0
         self._seen: tuple[str, ...] = ()
@@ -172,10 +199,8 @@ class _Browser:
         self._change, self._names, self._states_s = change, names, now_s
         if is_refresh:
             self._refresh_s = now_s
-        states = [summarize(self._service, name) for name in wanted]
-        body = {"service": service_summary(self._service), "states": [each for each in states if each is not None]}
         self._states_in_flight += 1
-        await self._socket.send_text(orjson.dumps(body, option=orjson.OPT_UTC_Z).decode())
+        await self._socket.send_text(self._states.join(wanted, now_s).decode())
 
     async def _send_pictures(self) -> None:
         """Send the newest picture of each stream that has one to spare; those that waited longest first."""

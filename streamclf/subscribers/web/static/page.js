@@ -60,12 +60,17 @@ class Connection extends EventTarget {
   }
 
   #confirmSoon() {
-    this.#timer ??= setTimeout(() => {
-      this.#timer = null;
-      const handled = this.#handled;
-      this.#handled = { drawn: [], states: 0 };
-      this.#send(handled);
-    }, 15);
+    // Browsers run the timers of hidden pages once a minute only.
+    if (document.visibilityState === "hidden") this.#sendHandled();
+    else this.#timer ??= setTimeout(() => this.#sendHandled(), 15);
+  }
+
+  #sendHandled() {
+    clearTimeout(this.#timer);
+    this.#timer = null;
+    const handled = this.#handled;
+    this.#handled = { drawn: [], states: 0 };
+    this.#send(handled);
   }
 
   #send(message) {
