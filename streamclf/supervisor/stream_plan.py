@@ -10,6 +10,7 @@ from engines.bundle import ModelSpec
 from streamclf.classifier.feed import ring_slots
 from streamclf.config.classify import StreamSettings
 from streamclf.config.clips import ClipsConfig
+from streamclf.config.service import ServiceConfig
 from streamclf.config.source import SourceConfig
 from streamclf.runtime.jobs import CaptureJob
 from streamclf.windows.ring import create_ring, ring_bytes
@@ -145,3 +146,15 @@ def _pipe() -> tuple[int, int]:
 
 def _present(*fds: int | None) -> list[int]:
     return [fd for fd in fds if fd is not None]
+
+
+def plan_streams(config: ServiceConfig, spec: ModelSpec) -> dict[str, StreamPlan]:
+    """Plan each stream that the configuration does not pause. Only a stream with actions gets clips."""
+    geometry = Geometry.of(spec)
+    plans = {}
+    for name, stream in config.streams.items():
+        if stream.enabled:
+            settings = config.settings_of(name)
+            clips = config.clips if settings.actions.labels else None
+            plans[name] = StreamPlan(source=stream.source, geometry=geometry, settings=settings, clips=clips)
+    return plans

@@ -8,33 +8,28 @@ import math
 import queue
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from engines.bundle import Bundle
-from engines.errors import EngineError
 from streamclf.config.service import ServiceConfig
-from streamclf.errors import ConfigError, StreamclfError
-from streamclf.events.configuration_status import MAX_REASON_CHARS, ConfigurationStatus
+from streamclf.errors import ConfigError
 from streamclf.events.drafts import Draft
 from streamclf.producer.link import EventProducer
-from streamclf.redact import redact
 from streamclf.runtime.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED, EXIT_OUT_OF_MEMORY
 from streamclf.runtime.liveness import LivenessTable, LivenessWatch
 from streamclf.runtime.log_tail import kept_log_tail
 from streamclf.runtime.logs import TextFormatter
 from streamclf.supervisor.child import Child, ChildEvent, reap_orphans
-from streamclf.supervisor.config_watch import CheckedConfig, ConfigFile, check_reload
+from streamclf.supervisor.config_reader import ConfigReader, ReadConfig
+from streamclf.supervisor.config_watch import CheckedConfig, ConfigFile
 from streamclf.supervisor.machine_limits import check_memory, find_oversized, memory_reason, raise_descriptor_limit
 from streamclf.supervisor.outlets import Outlet, OutletSet, make_outlet_access
 from streamclf.supervisor.shared_children import SHARED, Ready, SharedChildren
 from streamclf.supervisor.stopping import OUTLET_STOP_S, stop_children, wait_until_finished
-from streamclf.supervisor.stream_plan import Geometry, StreamPlan
+from streamclf.supervisor.stream_plan import Geometry, plan_streams
 from streamclf.supervisor.streams import Stream, StreamSet, watched_rows_of
 from streamclf.supervisor.systemd import Notifier
 from streamclf.supervisor.timers import Timer, Timers
@@ -56,13 +51,7 @@ STARTING_GRACE_S = 30.0
 log = logging.getLogger("service")
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """A request from outside, or (`read`) the configuration that was read after a request to reload."""
-
-    kind: Literal["stop", "reload", "read"]
-    config: CheckedConfig | None = None
-    error: str = ""
+_Request: TypeAlias = Literal["stop", "reload"]
 
 
 class Supervisor:
@@ -85,29 +74,26 @@ class Supervisor:
         self._previous: CheckedConfig | None = None
         """The configuration to return to if the classifier cannot start with the new one."""
         self._on_ready = on_ready
-        self._file = file
         self._notifier = notifier or Notifier({})
         # Only a SimpleQueue is safe for `put` in a signal handler.
-        self._events: queue.SimpleQueue[ChildEvent | _Request] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[ChildEvent | ReadConfig | _Request] = queue.SimpleQueue()
+        self._reader = ConfigReader(file, self._events.put) if file else None
         self._timers = Timers()
         self._stopped_s: dict[tuple[str, int], float] = {}
         """When a signal stopped a child, by its (name, run)."""
-        self._reading = False
         self._end_reason = "a failure"
         self._outlets_opened = False
         self._has_finished = False
         """Whether all streams have ended by themselves."""
         self._producer: EventProducer | None = None
-        self._configuration: ConfigurationStatus | None = None
-        """The result of the last reading of `file`."""
 
     def request_stop(self) -> None:
         """Ask `run` to end everything; safe from signal handlers and other threads."""
-        self._events.put(_Request("stop"))
+        self._events.put("stop")
 
     def request_reload(self) -> None:
         """Ask `run` to read its configuration again; safe from signal handlers and other threads."""
-        self._events.put(_Request("reload"))
+        self._events.put("reload")
 
     def run(self, seconds: float | None = None) -> int:
         """Serve until the end, for at most `seconds`; return the process's exit code."""
@@ -156,7 +142,7 @@ class Supervisor:
         self._start_child(self._shared.hub)
         self._start_child(self._shared.classifier)
         self._producer = EventProducer(link, "supervisor")
-        for name, plan in self._plans().items():
+        for name, plan in plan_streams(self._current.config, self._current.bundle.spec).items():
             self._streams.add(name, plan)
         for name in self._paused:
             self._report_offline(name, PAUSED)
@@ -166,16 +152,6 @@ class Supervisor:
     def _paused(self) -> set[str]:
         """The streams that the configuration pauses. They have no process and no ring."""
         return {name for name, stream in self._current.config.streams.items() if not stream.enabled}
-
-    def _plans(self) -> dict[str, StreamPlan]:
-        config, geometry = self._current.config, Geometry.of(self._current.bundle.spec)
-        plans = {}
-        for name, stream in config.streams.items():
-            if stream.enabled:
-                settings = config.settings_of(name)
-                clips = config.clips if settings.actions.labels else None
-                plans[name] = StreamPlan(source=stream.source, geometry=geometry, settings=settings, clips=clips)
-        return plans
 
     # The loop handles timers and events, each within milliseconds. Slow work runs in other processes and threads.
 
@@ -189,7 +165,13 @@ class Supervisor:
                 event = self._events.get(timeout=self._timers.wait_s())
             except queue.Empty:
                 continue
-            code = self._handle_request(event) if isinstance(event, _Request) else self._handle_child_event(event)
+            match event:
+                case ChildEvent():
+                    code = self._handle_child_event(event)
+                case ReadConfig():
+                    code = self._handle_read(event)
+                case _:
+                    code = self._handle_request(event)
             if code is not None:
                 return code
 
@@ -240,29 +222,29 @@ class Supervisor:
             self._notifier.alive()
         if not self._shared.ready:
             self._notifier.still_starting(STARTING_GRACE_S)
-        if self._file and not self._reading and self._file.changed():
+        if self._reader and self._reader.must_read():
             self.request_reload()
         reap_orphans({child.pid for child in self._all_children()})
         return None
 
     def _handle_request(self, request: _Request) -> int | None:
-        if request.kind == "stop":
+        if request == "stop":
             self._end_reason = "asked by Ctrl-C or a signal"
             return EXIT_DONE
-        if request.kind == "reload":
-            self._start_reading()
-            return None
-        self._reading = False
+        self._start_reading()
+        return None
+
+    def _handle_read(self, read: ReadConfig) -> int | None:
+        assert self._reader is not None
+        self._reader.finish()
         try:
-            if request.config is None:
-                raise ConfigError(request.error)
-            self._check_reload(request.config)
+            config = read.check(self._current)
         except ConfigError as error:
             log.error("the new configuration is refused, the old one stays: %s", error)
             self._record_configuration(applied=False, reason=str(error))
         else:
             self._record_configuration(applied=True)
-            self._apply(request.config)
+            self._apply(config)
         self._notifier.ready("serving")
         return self._exit_code_if_finished()
 
@@ -308,8 +290,8 @@ class Supervisor:
                 self._outlets_opened = True
                 self._outlets.open(self._shared.hub_ready, self._current.config.outlets.all)
             self._publish_outlets()  # a new hub does not know them
-            if self._configuration:
-                self._shared.publish_configuration(self._configuration)
+            if self._reader and self._reader.status:
+                self._shared.publish_configuration(self._reader.status)
         elif child is self._shared.classifier:
             self._previous = None
             self._streams.capacity = self._shared.capacity
@@ -410,7 +392,7 @@ class Supervisor:
         """Return whether a request to stop has arrived; forget all other events."""
         while not self._events.empty():
             event = self._events.get()
-            if isinstance(event, _Request) and event.kind == "stop":
+            if event == "stop":
                 return True
         return False
 
@@ -418,42 +400,20 @@ class Supervisor:
 
     def _start_reading(self) -> None:
         """Read the configuration file in a thread, and start parked capture processes again."""
-        if self._file is None or self._reading:
+        if self._reader is None or not self._reader.start():
             return
-        self._reading = True
         self._notifier.reloading()
         for stream in self._streams.all:  # the cause of their crashes may have been repaired
             if not stream.child.running and stream.code is None and stream.child.times_parked:
                 self._start_child(stream.child)
         self._outlets.restart_parked()
-        threading.Thread(target=self._read, args=(self._file,), name="reload", daemon=True).start()
-
-    def _read(self, file: ConfigFile) -> None:
-        request = _Request("read", error="reading it failed because of a bug; see the log")
-        try:
-            request = _Request("read", config=file.read())
-        except (StreamclfError, EngineError) as error:
-            request = _Request("read", error=str(error))
-        finally:
-            self._events.put(request)
 
     def _record_configuration(self, *, applied: bool, reason: str | None = None) -> None:
         """Publish whether the version of the file that was read last is applied."""
-        if self._file is None:
-            return
-        now = datetime.now(timezone.utc)
-        reason = None if reason is None else redact(reason)[:MAX_REASON_CHARS]
-        self._configuration = ConfigurationStatus(version=self._file.version, applied=applied, reason=reason, time=now)
-        self._shared.publish_configuration(self._configuration)
-
-    def _check_reload(self, new: CheckedConfig) -> None:
-        """Raise `ConfigError` unless the running service can change to `new`."""
-        check_reload(self._current.config.publish, new.config.publish)
-        geometry = Geometry.of(new.bundle.spec)
-        same = geometry == Geometry.of(self._current.bundle.spec)
-        added = new.config.streams.keys() - self._current.config.streams.keys() if same else new.config.streams
-        raise_descriptor_limit(len(new.config.streams))
-        check_memory(len(added), geometry)
+        if self._reader:
+            self._reader.record(applied=applied, reason=reason)
+            assert self._reader.status is not None
+            self._shared.publish_configuration(self._reader.status)
 
     def _apply(self, new: CheckedConfig) -> None:
         old, self._current = self._current, new
@@ -468,7 +428,8 @@ class Supervisor:
             before = old.config.streams.get(name)
             if before is None or before.enabled:
                 self._report_offline(name, PAUSED)
-        for child in [*self._streams.apply(self._plans()), *self._outlets.apply(new.config.outlets.all)]:
+        plans = plan_streams(new.config, new.bundle.spec)
+        for child in [*self._streams.apply(plans), *self._outlets.apply(new.config.outlets.all)]:
             self._kill_later(child)
         log.info("new configuration applied: %s", differences)
 
