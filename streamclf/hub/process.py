@@ -35,6 +35,7 @@ from streamclf.hub.stream_log import StreamLog
 from streamclf.net.curve_keys import load_certificate
 from streamclf.runtime.child import EXIT_DONE, ChildControl
 from streamclf.runtime.jobs import HubChange, HubJob, HubReady
+from streamclf.runtime.log_tail import remove_log_tail
 
 log = logging.getLogger(__name__)
 
@@ -314,5 +315,6 @@ def main(job: HubJob, control: ChildControl) -> int:
         socket = Path(job.link.removeprefix("ipc://"))
         with contextlib.suppress(OSError):
             socket.unlink(missing_ok=True)
+            remove_log_tail()
             socket.parent.rmdir()
     return EXIT_DONE

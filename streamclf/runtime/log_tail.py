@@ -60,6 +60,13 @@ def kept_log_tail(path: Path, formatter: logging.Formatter) -> Iterator[None]:
             os.environ[TAIL_VARIABLE] = before
 
 
+def remove_log_tail() -> None:
+    """Remove the file that this process inherited, in place of a supervisor that was killed. Raises `OSError`."""
+    if path := os.environ.get(TAIL_VARIABLE):
+        for each in (f"{path}{_BEFORE}", path):
+            Path(each).unlink(missing_ok=True)
+
+
 def read_log_tail(path: Path, count: int) -> list[str]:
     """Return the last `count` lines, oldest first; none if there is no file."""
     lines: list[bytes] = []
