@@ -22,6 +22,8 @@ from streamclf.units import NS
 
 DECISION_S: Final = 10.0
 """Video kept in addition to `before_s`: an action is known `min_s` and some tenths of a second after it has begun."""
+USUAL_DECISION_S: Final = 2.0
+"""With less video than `before_s` and this, a usual film would begin late: `clips_evicted` counts the packets."""
 PICTURE_INTERVAL_NS: Final = NS // 10
 PICTURE_QUALITY: Final = 80
 
@@ -31,7 +33,8 @@ class ClipFeed:
 
     def __init__(self, stream: str, config: ClipsConfig, post: Callable[[Draft], None]) -> None:
         keep_ns = round((config.before_s + DECISION_S) * NS)
-        self._ring = PacketRing(keep_ns=keep_ns, max_bytes=config.before_size)
+        needed_ns = round((config.before_s + USUAL_DECISION_S) * NS)
+        self._ring = PacketRing(keep_ns=keep_ns, max_bytes=config.before_size, needed_ns=needed_ns)
         self._pictures = _PictureFeed(self._ring)
         folder = ClipFolder(config.folder)
         self._retention = ClipRetention(folder, keep_s=config.keep, keep_bytes=config.keep_size)

@@ -56,10 +56,14 @@ class PacketEntry:
 
 
 class PacketRing:
-    """The packets of the last `keep_ns`, at most `max_bytes`: a `streamclf.sources.packet_tap.PacketSink`."""
+    """The packets of the last `keep_ns`, at most `max_bytes`: a `streamclf.sources.packet_tap.PacketSink`.
 
-    def __init__(self, *, keep_ns: int, max_bytes: int) -> None:
+    Packets that must leave before they are `needed_ns` old are counted; None means `keep_ns`.
+    """
+
+    def __init__(self, *, keep_ns: int, max_bytes: int, needed_ns: int | None = None) -> None:
         self._keep_ns, self._max_bytes = keep_ns, max_bytes
+        self._needed_ns = keep_ns if needed_ns is None else needed_ns
         self._lock = threading.Lock()
         self._entries: deque[PacketEntry] = deque()
         self._keys: deque[PacketEntry] = deque()
@@ -238,13 +242,13 @@ class PacketRing:
         newest_ns = self._newest_ns
         while len(self._keys) > 1:
             first, second = self._keys[0], self._keys[1]
-            is_old = first.format is not second.format or (
-                newest_ns is not None and second.is_timed and newest_ns - second.at_ns >= self._keep_ns
-            )
+            age_ns = newest_ns - second.at_ns if newest_ns is not None and second.is_timed else 0
+            is_over = first.format is not second.format
             is_free = self._held is None or second.number <= self._held
-            if not (is_old and is_free) and self.bytes <= self._max_bytes:
+            if not (is_free and (is_over or age_ns >= self._keep_ns)) and self.bytes <= self._max_bytes:
                 return
-            self._remove_until(second.number, is_early=not (is_old and is_free))
+            is_early = not is_free or not (is_over or age_ns >= self._needed_ns)
+            self._remove_until(second.number, is_early=is_early)
         if self.bytes > self._max_bytes:  # a single group of pictures is too large
             self._remove_until(self._number + 1, is_early=True)
             self._needs_key = True

@@ -70,6 +70,14 @@ def test_a_ring_never_takes_more_bytes_than_its_limit(limit: int, gop: int, size
     assert (ring.evicted > 0) == (120 * (size + ENTRY_BYTES) > limit)
 
 
+@pytest.mark.parametrize(("needed_s", "expected"), [(1, False), (3, True)])
+def test_packets_that_leave_late_enough_are_not_counted(needed_s: int, expected: bool) -> None:
+    ring = PacketRing(keep_ns=100 * NS, max_bytes=60 * (100 + ENTRY_BYTES), needed_ns=needed_s * NS)
+    ring.begin("h264", None)
+    fill(ring, 0, 200)
+    assert (ring.evicted > 0) == expected
+
+
 def test_held_packets_stay_beyond_their_time() -> None:
     ring = PacketRing(keep_ns=NS, max_bytes=10**6)
     ring.begin("h264", None)
