@@ -29,12 +29,14 @@ def demo(
     page: Annotated[
         bool | None,
         typer.Option(
-            "--page/--no-page", help="Serve the page for browsers; default: where it is installed.", show_default=False
+            "--page/--no-page",
+            help="Serve the page for browsers; default: yes if its libraries are installed.",
+            show_default=False,
         ),
     ] = None,
     seconds: Seconds = None,
 ) -> int:
-    """Classify a camera or a film live in this terminal; nothing to configure.
+    """Classify a camera or a film live in this terminal, without a configuration.
 
     Runs the whole service until Ctrl-C, shows its predictions, and opens the page if there is a screen. At its end it
     prints the commands that run a service on the same source.
@@ -59,8 +61,7 @@ def init(
     url: Annotated[
         list[str] | None,
         typer.Option(
-            help="URL or video file, with a name for the stream if you like: door=rtsp://…. May be given several "
-            "times.",
+            help="URL or video file; with a name for the stream: door=rtsp://HOST/PATH. May be given several times.",
             show_default=False,
         ),
     ] = None,
@@ -69,7 +70,7 @@ def init(
         typer.Option(
             "--mqtt",
             metavar="URL",
-            help="MQTT broker of Home Assistant, like mqtt://USER:PASSWORD@HOST; none: no broker.",
+            help="MQTT broker of Home Assistant, like mqtt://USER:PASSWORD@HOST, or `none`.",
         ),
     ] = None,
     page: Annotated[
@@ -79,17 +80,17 @@ def init(
         bool | None, typer.Option("--try/--no-try", help="Try every camera now.", show_default=False)
     ] = None,
     yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Ask nothing; use the defaults for what is not given.")
+        bool, typer.Option("--yes", "-y", help="Ask no questions; use the defaults of options that are not given.")
     ] = False,
     keep_failing: Annotated[
         bool, typer.Option("--keep-failing", help="Keep cameras that fail; otherwise they become comments.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace CONFIG where it exists.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace CONFIG if it exists.")] = False,
 ) -> int:
-    """Write the configuration of a service: asks for cameras, Home Assistant and the page, and tries each camera.
+    """Ask for cameras and receivers, try each camera, and write the configuration of a service.
 
-    Options answer questions. Passwords go into a file of their own, which only its owner can read. The exit code is 1
-    if a camera failed and was left out.
+    Each option answers one question in advance. Passwords go into a file of their own, which only its owner can read.
+    The exit code is 1 if a camera failed and was left out.
     """
     from streamclf.commands.init.command import Options, run_init
 

@@ -153,7 +153,7 @@ class FilmFile:
         if not self._is_open:
             return
         self._is_open = False
-        self._file.close()  # first: what libavformat still holds must not be written now
+        self._file.close()  # first: data that libavformat still holds must not be written now
         with contextlib.suppress(AttributeError, *FAILURES):
             self._container.close()
         if self._template is not None:

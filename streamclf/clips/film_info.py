@@ -114,7 +114,7 @@ class Pictures(NamedTuple):
 AfterFilm: TypeAlias = Callable[[Path, FilmInfo], Pictures]
 """Called with the complete film (an absolute path) and its description, before its event is posted.
 
-It runs in the writer's thread. Whatever it raises is logged, and the film is announced without pictures.
+It runs in the writer's thread. An exception that it raises is logged, and the film is announced without pictures.
 """
 
 _ADAPTER: Final = TypeAdapter(FilmInfo)

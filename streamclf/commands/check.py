@@ -42,7 +42,7 @@ def check_service(path: Path, *, connect: bool = False) -> tuple[list[str], int]
     probes = [*_probe_streams(config, connect=connect), *_probe_outlets(config.outlets.all, connect=connect)]
     lines = [f"note: {text}" for text in _find_repeated_sources(config)]
     if runs:
-        lines.append("note: the service of this configuration runs here now, so its ports are taken by itself")
+        lines.append("note: the service of this configuration runs on this machine now, and uses its ports")
     for place, found, error in run_probes(probes):
         if error:
             problems.append(f"{place}: {error}")

@@ -41,8 +41,8 @@ def run_demo(
     """Run the demo until Ctrl-C, or for `seconds`; return the exit code.
 
     `source_text` is the number of a camera, a URL or the path of a film. None takes the first camera, or the rendered
-    film if there is none. `with_page=None` serves the page where it is installed. `began` is when the process started,
-    CLOCK_MONOTONIC in seconds. Raises `UsageError` or `SourceError` if the given source cannot be used.
+    film if there is none. `with_page=None` serves the page if its libraries are installed. `began` is when the process
+    started, CLOCK_MONOTONIC in seconds. Raises `UsageError` or `SourceError` if the given source cannot be used.
     """
     if with_page and not page_is_installed():
         raise UsageError("--page: its libraries are missing; install them with: pip install '.[web]' in a clone")

@@ -94,7 +94,7 @@ class FilmProgress:
         self.tick()
 
     def watch(self, source: Source, frame: Frame) -> None:
-        """Take note of a frame that `source` has returned."""
+        """Count a frame that `source` has returned."""
         size = self._sizes[self._film]
         self._read = max(self._read, self._pass * size + min(source.read_bytes, size))
         self.tick()

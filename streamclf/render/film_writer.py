@@ -130,7 +130,7 @@ class FilmWriter:
     def _unwritable(self, error: OSError | av.error.FFmpegError) -> SourceError:
         if self.sound_track is not None and error.errno not in _NO_SPACE:
             return SoundError(f"{self._path}: its sound cannot be written ({error.strerror})")
-        return SourceError(f"{self._path}: {error.strerror}; is its disk full?")
+        return SourceError(f"{self._path}: {error.strerror}; check that its disk is not full")
 
 
 def fit(image: U8, height: int, width: int) -> U8:
@@ -195,7 +195,7 @@ class GifWriter:
                     container.mux(stream.encode(video_frame))
                 container.mux(stream.encode(None))
         except (OSError, av.error.FFmpegError) as error:
-            raise SourceError(f"{self._path}: {error.strerror}; is its disk full?") from error
+            raise SourceError(f"{self._path}: {error.strerror}; check that its disk is not full") from error
         self._frames.clear()
 
 

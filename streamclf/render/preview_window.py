@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class PreviewWindow:
-    """A window that the user can resize: the images are arranged anew to fill it.
+    """A window that the user can resize: the images are then arranged again to fill it.
 
     Raises `UsageError` with `remedy` if there is no screen.
     """

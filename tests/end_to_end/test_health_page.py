@@ -45,6 +45,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         streams={
             "door": {**setup.film, "name": "Front <b>door</b>"},
             "gone": {"url": f"rtsp://user:{PASSWORD}@127.0.0.1:9/x"},
+            "hall": {**setup.film, "enabled": False},
         },
         outlets={"web": {"port": 0}},
     )
@@ -58,11 +59,12 @@ def test_streams_processes_journal_and_log_are_those_of_the_service(site: Site) 
     wait_until(lambda: any(each["cpu"] is not None for each in site.health()["processes"] or ()), "two samples")
     wait_until(lambda: site.stream("gone")["state"] == "offline", "the stream without a camera")
     report = site.health()
-    door, gone = report["streams"]
+    door, gone, hall = report["streams"]
     assert (door["state"], door["codec"], door["width"], door["decoding"]) == ("live", "h264", 160, "CPU")
     assert door["latency_p50_ms"] <= door["latency_p99_ms"]
     assert door["since"] is not None
     assert "connection refused" in gone["reason"]
+    assert (hall["state"], hall["paused"]) == ("offline", True), "a paused stream is no problem"
     assert report["problems"] == [f"stream gone: offline ({gone['reason']})"]
     ours = {site.service.process.pid, *site.service.descendants()}
     processes = {(each["name"], each["subject"]): each for each in report["processes"]}

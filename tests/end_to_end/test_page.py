@@ -283,7 +283,7 @@ def test_the_page_connects_again_after_a_restart(service: PageService, browser: 
         page = tab.open("/live")
         page.locator(".tile[data-stream=day][data-state=live]").wait_for()
         service.stop()
-        page.locator("#notice", has_text="no connection").wait_for()
+        page.locator("#notice", has_text="had no connection").wait_for()
         assert page.locator(".tile[data-stream=day]").get_attribute("data-state") != "live"
         service.restart()
         page.locator(".tile[data-stream=day][data-state=live]").wait_for(timeout=60_000)

@@ -233,7 +233,7 @@ def test_a_stream_is_tested_added_paused_and_removed_in_the_browser(page: Runnin
         wait_text(tab, ".settings-test", "refuse|password|401")
         browser.get_by_label("Password").fill(PASSWORD)
         browser.get_by_role("button", name="Test").click()
-        wait_text(tab, ".settings-test", r"It works: h264, \d+×\d+, [\d.]+ frames per second")
+        wait_text(tab, ".settings-test", r"The source works: h264, \d+×\d+, [\d.]+ frames per second")
         assert (
             browser.locator(".settings-picture").evaluate("image => image.decode().then(() => image.naturalWidth)")
             > 100
@@ -266,10 +266,10 @@ def test_a_stream_is_tested_added_paused_and_removed_in_the_browser(page: Runnin
 def test_thresholds_are_previewed_and_saved_in_the_browser(page: RunningPage, tab: Tab) -> None:
     browser = tab.page
     browser.get_by_label("Stream", exact=True).select_option("stays")
-    wait_text(tab, ".settings-preview-text", "would have fired (once|[0-9]+ times); with the present ones")
+    wait_text(tab, ".settings-preview-text", "would have started (once|[0-9]+ times) in .*; with the present ones")
     browser.get_by_label("On: it starts at this probability", exact=True).fill("0.75")
     browser.get_by_label("Time at “on” until it starts", exact=True).fill("5")
-    wait_text(tab, ".settings-preview-text", "would have fired 0 times")
+    wait_text(tab, ".settings-preview-text", "would have started 0 times")
     assert browser.locator(".settings-chart svg .curve").count() == 1
     browser.get_by_role("button", name="Save").click()
     wait_text(tab, ".settings-message", "the service has applied it")
@@ -277,7 +277,7 @@ def test_thresholds_are_previewed_and_saved_in_the_browser(page: RunningPage, ta
     assert "bright: {on: 0.75, off: 0.5, min_s: 5, cooldown_s: 0.5}  # the lamp\n" in text
     assert text.replace("0.75", "0.8").replace("min_s: 5", "min_s: 0.2") == FILE
     browser.get_by_label("Action", exact=True).select_option("dark")
-    wait_text(tab, ".settings-preview-text", "now it is no action")
+    wait_text(tab, ".settings-preview-text", "it is not reported now")
     browser.get_by_label("Changes count for").select_option("one")
     browser.get_by_role("button", name="Report as an action").click()
     wait_text(tab, ".settings-message", "'dark' for the stream stays: the service has applied it")

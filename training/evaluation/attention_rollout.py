@@ -2,7 +2,7 @@
 
 Each layer passes on half of its input unchanged, by its residual connection, and half of it by attention, averaged over
 heads. The product over all layers says how much of each patch reaches the classified token. Rows of attention sum to
-1, so the shares of all patches do, too. Attention says where information flows, not whether it speaks for a label.
+1, so the shares of all patches do, too. Attention shows where information flows, not whether it supports a label.
 
 Shapes: T chunks, P = h w patches, S tokens of a sequence.
 """
@@ -31,7 +31,7 @@ Attentions = dict[nn.Module, tuple[Tensor, ...]]
 
 
 def has_rollout(model: ClipModel) -> bool:
-    """Tell whether `rollout` knows the model's layers."""
+    """Tell whether `rollout` supports the model's layers."""
     return isinstance(model, (FactorisedEncoderViViT, FactorisedViViT, WindowViViT))
 
 

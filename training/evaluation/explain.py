@@ -42,7 +42,7 @@ METHOD_TEXTS = {
     "rollout": (
         "Heat shows attention rollout: how much of each patch of the window reaches the classified token through all "
         "layers, relative to the largest share. It is the same for every label, and shows where the model reads, not "
-        "what speaks for the label. A patch with much attention need not change the prediction."
+        "which patches support the label. A patch with much attention need not change the prediction."
     ),
     "grad-cam": (
         "Heat shows Grad-CAM: where the last feature maps of the CNN raise the label's logit, relative to the largest "

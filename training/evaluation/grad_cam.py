@@ -15,7 +15,7 @@ from training.models.hybrid import Hybrid
 
 
 def has_feature_maps(model: ClipModel) -> bool:
-    """Tell whether the model's encoder is a CNN that `grad_cam` knows. An image transformer is none."""
+    """Tell whether the model's encoder is a CNN that `grad_cam` supports. An image transformer is not a CNN."""
     if isinstance(model, Hybrid):
         return not hasattr(model.encoder.backbone, "patch_embed")
     return isinstance(model, (AttentiveModel, ConvTransformer))

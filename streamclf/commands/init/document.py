@@ -38,7 +38,7 @@ class Document:
     """Name of the file with the passwords; None if there are none."""
     outlets: Mapping[str, Mapping[str, str | int]] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
-    """What must be installed for an outlet, by its kind; such outlets are comments."""
+    """Libraries that are missing for an outlet, by its kind; such outlets are comments."""
 
     def text(self) -> str:
         """Return the YAML text."""

@@ -17,7 +17,7 @@ FREE_ATTEMPTS: Final = 5
 FIRST_WAIT_S: Final = 2.0
 LONGEST_WAIT_S: Final = 300.0
 _FORGET_S: Final = 3600.0
-"""An address without failures for this long begins anew."""
+"""After this time without failures, the failures of an address are forgotten."""
 _MAX_ADDRESSES: Final = 4096
 _MAX_REVOKED: Final = 4096
 

@@ -74,7 +74,7 @@ def _summary(name: str, view: StreamView, now_s: float) -> StreamSummary:
 
 
 def service_summary(service: LiveService) -> dict[str, Any]:
-    """Return whether the service is there, since when it is away, and its streams' names."""
+    """Return when the service was last received if it is silent, its streams' names, and its outlets."""
     heartbeat = service.heartbeat
     return {
         "away_since": service.away_since,

@@ -130,7 +130,7 @@ def test_damaged_sound_costs_no_frames(name: str, codec: str, tmp_path: Path) ->
         try:
             write_annotated(tmp_path / name, tmp_path / "out.mp4", result(1), LABELS)
         except SourceError as error:
-            assert "is its disk full" not in str(error)  # noqa: PT017 - the film itself cannot be read
+            assert "its disk" not in str(error)  # noqa: PT017 - the film itself cannot be read
             continue
         written += 1
         assert len(times_of(tmp_path / "out.mp4")) > 0

@@ -101,7 +101,7 @@ def test_the_ports_of_the_running_service_itself_are_no_problem(
         _post(hub, link)
         code, lines = check(tmp_path, capsys, text(hub.journal))
         assert code == 0, lines
-        assert lines[0] == "note: the service of this configuration runs here now, so its ports are taken by itself"
+        assert lines[0] == "note: the service of this configuration runs on this machine now, and uses its ports"
         code, lines = check(tmp_path, capsys, text(tmp_path / "other.db"))
         assert code == 1
         assert [line.partition(" tcp")[0] for line in lines[:-1]] == ["publish.events", "publish.replay"]

@@ -25,7 +25,7 @@ PROC: Final = Path("/proc")
 SAMPLE_S: Final = 1.0
 """Processor time is measured between two samples that are at least so far apart."""
 _SEARCH_S: Final = 10.0
-"""Look for the hub of a service that was not found at most this often: all processes have to be examined."""
+"""Shortest time between two searches for the hub of the service: a search examines all processes."""
 _LISTEN: Final = "0A"
 _HUB_MODULE: Final = "streamclf.hub"
 _PREFIX: Final = "streamclf."

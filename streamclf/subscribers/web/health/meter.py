@@ -45,7 +45,7 @@ class StreamMeter:
         self._began_s = time.monotonic()
 
     def notice(self, event: Received) -> None:
-        """Take note of an event that has just arrived."""
+        """Add an event that has just arrived."""
         if not isinstance(event, Prediction | Status):
             return
         now_s = time.monotonic()

@@ -34,6 +34,8 @@ class StreamHealth(BaseModel):
     reason: str | None
     note: str | None
     finished: bool
+    paused: bool
+    """Whether the configuration pauses it."""
     fps: float | None
     predictions_per_s: float
     latency_p50_ms: float | None
@@ -87,7 +89,7 @@ class HealthReport(BaseModel):
     endpoint: str
     away_since: datetime | None
     problems: list[str]
-    """One line for each thing that somebody should look at; empty if all is well."""
+    """One line for each problem; empty if there is none."""
     streams: list[StreamHealth]
     outlets: list[OutletHealth]
     journal: JournalHealth
@@ -114,7 +116,7 @@ class HealthReporter:
         self._since: tuple[int, dict[str, datetime]] = (0, {})
 
     def report(self) -> HealthReport:
-        """Return how the service is now."""
+        """Return the present state of the service."""
         service = self._service
         heartbeat = service.heartbeat
         since = self._state_times()
@@ -174,6 +176,7 @@ class HealthReporter:
             reason=view.reason,
             note=note,
             finished=status.finished if status else False,
+            paused=status.paused if status else False,
             fps=_rounded(rates.fps, 1),
             predictions_per_s=round(rates.predictions_per_s, 2),
             latency_p50_ms=_rounded(rates.latency_p50_ms, 1),
@@ -187,7 +190,7 @@ class HealthReporter:
         )
 
     def _state_times(self) -> dict[str, datetime]:
-        """Return when each stream entered its present state, as the history knows it."""
+        """Return when each stream entered its present state, as far as the history has it."""
         version, found = self._since
         if version == self._archive.history.version:
             return found
@@ -225,7 +228,7 @@ class HealthReporter:
         found += [
             _problem(f"stream {each.stream}", each.state, each.reason)
             for each in streams
-            if each.state not in ("live", "connecting") and not each.finished
+            if each.state not in ("live", "connecting") and not (each.finished or each.paused)
         ]
         found += [
             _problem(f"outlet {each.name}", each.state, each.reason)
@@ -261,7 +264,7 @@ def _outlet(name: str, heartbeat: Heartbeat) -> OutletHealth:
 
 
 def _decoding(note: str | None, codec: str | None) -> str | None:
-    """Return the device that decodes: a status notes it where the configuration asks for one."""
+    """Return the device that decodes: a status names it if the configuration requests one."""
     if note is not None and note.startswith("decoded by "):
         return note.removeprefix("decoded by ").split(" (")[0]
     return None if codec is None else "CPU"

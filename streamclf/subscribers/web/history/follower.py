@@ -84,7 +84,7 @@ class HistoryFollower:
         return self._position is None or bool(self._holes)
 
     def notice(self, event: Received) -> None:
-        """Take note of an event that has arrived live: heartbeats show where to read, actions and clips when."""
+        """Note a live event: heartbeats show where to read, actions and clips show when."""
         if isinstance(event, Heartbeat):
             self._heartbeat = event
             self._wake.set()

@@ -189,7 +189,7 @@ def _thresholds(editor: ConfigEditor, request: PreviewRequest) -> tuple[StreamAc
     except UsageError as error:
         raise HTTPException(422, redact(str(error))) from None
     if config is None:
-        raise HTTPException(422, "the configuration has a mistake; correct it first")
+        raise HTTPException(422, "the configuration has an error; correct it first")
     if request.stream not in config.streams:
         raise HTTPException(404, f"the configuration has no stream {request.stream}")
     actions = config.actions_of(request.stream)

@@ -78,19 +78,19 @@ def make_streams_router(context: PageContext) -> APIRouter:
         if name not in service.names():
             raise HTTPException(404, f"no stream {name}")
         if heartbeat is None:
-            raise HTTPException(503, "nothing received from the service yet")
+            raise HTTPException(503, "the service has sent no heartbeat yet; try again")
         if reading.locked():
-            raise HTTPException(503, f"{_MAX_READING} requests for timelines wait already")
+            raise HTTPException(503, f"{_MAX_READING} requests for timelines are waiting already; try again")
         async with reading:
             return await asyncio.to_thread(timelines.read, name, heartbeat)
 
     @router.get("/streams/{name}/picture", response_class=Response, responses={200: {"content": {"image/jpeg": {}}}})
     async def get_picture(name: Name) -> Response:
-        """Return the stream's picture as JPEG, at most 2 s old; the service makes one if nobody watches the stream."""
+        """Return the stream's picture as JPEG, at most 2 s old; the service makes one if there is none."""
         if name not in service.names():
             raise HTTPException(404, f"no stream {name}")
         if waiting.locked():
-            raise HTTPException(503, f"{_MAX_WAITING} requests wait for pictures already")
+            raise HTTPException(503, f"{_MAX_WAITING} requests for pictures are waiting already; try again")
         async with waiting:
             picture = await wait_for_picture(service, name)
         if picture is None:

@@ -56,7 +56,7 @@ class ConfigVersion:
     """One content of the file.
 
     `version` identifies the content for the page; `saved` identifies the file as the service's heartbeats do. `config`
-    and `bundle` are None if the content has a mistake, which `error` describes.
+    and `bundle` are None if the content has an error, which `error` describes.
     """
 
     text: str

@@ -33,7 +33,7 @@ class _Edit(BaseModel, ABC):
 
     @abstractmethod
     def apply(self, text: str, config: ServiceConfig | None) -> str:
-        """Return the configuration `text` with the edit; `config` is the present one, None if it has mistakes.
+        """Return the configuration `text` with the edit; `config` is the present one, None if it has errors.
 
         Raises `YamlEditError` and `ConfigError`.
         """
@@ -100,7 +100,7 @@ class PauseStream(_Edit):
 
     change: Literal["pause_stream"] = "pause_stream"
     stream: StreamName
-    paused: bool = Field(description="False lets it continue.")
+    paused: bool = Field(description="False continues it.")
 
     @property
     def description(self) -> str:

@@ -64,7 +64,7 @@ class Settings(BaseModel):
     version: str = Field("", description="Identifies the content; give it with each edit.")
     saved: str = Field("", description="Identifies the save of the file, as heartbeats do.")
     read_only: str | None = Field(None, description="Why the file cannot be written; null if it can.")
-    error: str | None = Field(None, description="The mistake in the file; null if it has none.")
+    error: str | None = Field(None, description="The error in the file; null if it has none.")
     streams: list[StreamSettings] = []
     actions: dict[str, Thresholds] = Field({}, description="Actions of all streams by label.")
     labels: list[str] = Field([], description="Labels of the model.")

@@ -24,7 +24,7 @@ _KEPT: Final = re.compile(
 
 def masked(text: str) -> str:
     """Return a configuration's text with its passwords masked. `${NAME}` stays where it is a whole value."""
-    with contextlib.suppress(YamlTextError):  # the patterns below still find what looks like a secret
+    with contextlib.suppress(YamlTextError):  # the patterns below still find text that resembles a secret
         register_config_secrets(parse_yaml(_without_placeholders(text)).value)
     names: list[str] = []
 

@@ -7,7 +7,7 @@ import { Filters } from "/static/event_filters.js";
 const POLL_MS = 500;
 const HIDDEN_POLL_MS = 5000;
 const PAGE = 50;
-const MOST_ROWS = 400; // then the list begins anew with older events
+const MOST_ROWS = 400; // with more, the list is cleared and continues with older events
 const MOST_AT_ONCE = 200;
 const RUNNING_TICK_MS = 500;
 
@@ -48,7 +48,7 @@ class EventsPage {
     this.#poll();
   }
 
-  // Show what the address asks for.
+  // Show the event and the filters in the address.
   async #go() {
     const match = /^\/events\/(-?\d+)$/.exec(location.pathname);
     this.filters.read();
@@ -307,7 +307,7 @@ class EventsPage {
     this.#busy = false;
   }
 
-  // Begin the list anew with events that are older than those in it.
+  // Clear the list, and fill it with events that are older than those in it.
   #older() {
     this.filters.setUntil(new Date(this.#order.at(-1).began));
     this.list.parentElement.scrollTop = 0;

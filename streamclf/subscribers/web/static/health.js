@@ -44,7 +44,7 @@ function when(text) {
 
 const number = (value, digits = 0) => (value === null ? "–" : value.toFixed(digits));
 const milliseconds = (value) => (value === null ? "–" : value < 1000 ? `${value.toFixed(0)} ms` : `${(value / 1000).toFixed(1)} s`);
-const state = (text, isFinished = false) => el("span", { class: `state state-${isFinished ? "finished" : text}` }, isFinished ? "finished" : text);
+const state = (text) => el("span", { class: `state state-${text}` }, text);
 
 function drops(dropped) {
   const causes = Object.entries(dropped);
@@ -53,7 +53,7 @@ function drops(dropped) {
 
 const STREAMS = [
   ["Stream", (s) => (s.name === s.stream ? s.stream : `${s.name} (${s.stream})`), "wide"],
-  ["State", (s) => state(s.state, s.finished), ""],
+  ["State", (s) => state(s.paused ? "paused" : s.finished ? "finished" : s.state), ""],
   ["Since", (s) => when(s.since), "num"],
   ["Reason", (s) => [s.reason, s.note].filter(Boolean).join("; "), "wide"],
   ["Frames/s", (s) => number(s.fps, 1), "num right"],
@@ -69,7 +69,7 @@ const PROCESSES = [
   ["Processor", (p) => (p.cpu === null ? "–" : `${(100 * p.cpu).toFixed(1)} %`), "num right"],
   ["Memory", (p) => (p.memory_bytes === null ? "–" : bytes(p.memory_bytes)), "num right"],
   ["Running for", (p) => duration(p.age_s), "num right"],
-  ["Number", (p) => String(p.pid), "num right"],
+  ["PID", (p) => String(p.pid), "num right"],
 ];
 const OUTLETS = [
   ["Outlet", (o) => o.name, "wide"],
@@ -96,7 +96,7 @@ function storage(report) {
   const { journal, clips } = report;
   const rows = [];
   if (journal.head !== null) {
-    rows.push(["Events in the journal", `${NUMBER.format(Math.max(0, journal.head - journal.oldest + 1))} (numbers ${journal.oldest} to ${journal.head})`]);
+    rows.push(["Events in the journal", `${NUMBER.format(Math.max(0, journal.head - journal.oldest + 1))} (offsets ${journal.oldest} to ${journal.head})`]);
   }
   if (journal.not_durable) rows.push(["Events that could not be written", NUMBER.format(journal.not_durable)]);
   if (journal.file !== null) {
@@ -116,8 +116,8 @@ class HealthPage {
     this.streams = new Table("Streams", STREAMS, "The service has no streams.");
     this.processes = new Table("Processes", PROCESSES, ELSEWHERE);
     this.outlets = new Table("Outlets", OUTLETS, "The service has no outlets.");
-    this.storage = new Table("Journal and disk", STORAGE, "Nothing is known yet.");
-    this.changes = new Table("Changes of state", CHANGES, "There were none.");
+    this.storage = new Table("Journal and disk", STORAGE, "No data yet.");
+    this.changes = new Table("Changes of state", CHANGES, "No changes yet.");
     this.log = el("pre", { class: "health-log", tabindex: "0", "aria-label": "Last lines of the log" });
     this.logNote = el("p", { class: "health-note", hidden: true });
     const log = el("section", { class: "panel panel-full" }, el("h2", {}, "Log"), this.logNote, this.log);
@@ -130,14 +130,14 @@ class HealthPage {
     try {
       if (!document.hidden || this.summary.childElementCount === 0) this.#show(await call("/api/health"));
     } catch (error) {
-      if (error.status !== undefined) this.#summarize([error.message], ""); // else the notice tells it
+      if (error.status !== undefined) this.#summarize([error.message], ""); // else the notice shows it
     }
     setTimeout(() => this.#poll(), POLL_MS);
   }
 
   #show(report) {
     const live = report.streams.filter((each) => each.state === "live").length;
-    this.#summarize(report.problems, `All is well. ${live} of ${report.streams.length} streams are live.`);
+    this.#summarize(report.problems, `No problems. ${live} of ${report.streams.length} streams are live.`);
     this.streams.show(report.streams);
     this.processes.show(report.processes ?? [], report.processes === null ? ELSEWHERE : null);
     this.outlets.show(report.outlets);

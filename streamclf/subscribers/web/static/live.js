@@ -51,7 +51,7 @@ function milliseconds(value) {
 
 // Return the state in words for people, with the reason if there is one.
 function stateText(state) {
-  if (connection.isAway) return { word: "no news", reason: "" };
+  if (connection.isAway) return { word: "no data", reason: "" };
   if (state.finished) return { word: "finished", reason: "" };
   if (state.paused) return { word: "paused", reason: "" };
   return { word: state.state, reason: state.state === "live" ? "" : (state.reason ?? "") };
@@ -189,8 +189,8 @@ class Panel {
     this.values = {};
     for (const [key, text] of [
       ["latency", "Latency"],
-      ["rate", "Predictions"],
-      ["age", "Last one"],
+      ["rate", "Rate"],
+      ["age", "Last prediction"],
       ["model", "Model"],
       ["engine", "Backend"],
       ["hop", "Hop"],
@@ -242,7 +242,7 @@ class Panel {
     setText(this.actions, state.actions.length ? `In progress: ${state.actions.join(", ")}` : "");
     const facts = {
       latency: milliseconds(state.latency_ms),
-      rate: state.rate === null ? "–" : `${state.rate.toFixed(1)} per second`,
+      rate: state.rate === null ? "–" : `${state.rate.toFixed(1)} predictions/s`,
       age: state.predicted === null ? "never" : new Date(state.predicted).toLocaleTimeString([], { hour12: false }),
       model: state.model ?? "–",
       engine: state.engine ?? "–",
@@ -349,7 +349,7 @@ function show() {
   empty.hidden = Boolean(opened) || names.length > 0 || connection.service === null;
 }
 
-const empty = make("p", "empty", "This service has no streams. Add one in Settings.");
+const empty = make("p", "empty", "The service has no streams. Add one in Settings.");
 empty.hidden = true;
 root.append(empty);
 

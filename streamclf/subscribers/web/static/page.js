@@ -114,10 +114,10 @@ class Connection extends EventTarget {
     let text = "";
     let state = "live";
     if (this.#lostSince) {
-      text = `The page has no connection to its server since ${clock(this.#lostSince)}. It connects again by itself.`;
+      text = `The page has had no connection to its server since ${clock(this.#lostSince)}. It connects again by itself.`;
       state = "no connection";
     } else if (this.service?.away_since) {
-      text = `The service is away since ${clock(new Date(this.service.away_since))}. The page shows its last state.`;
+      text = `The service has sent no events since ${clock(new Date(this.service.away_since))}. The page shows its last state.`;
       state = "service away";
     } else if (this.service === null) {
       state = "connecting";

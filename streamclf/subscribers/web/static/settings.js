@@ -112,7 +112,7 @@ class SettingsPage {
       await new Promise((resolve) => setTimeout(resolve, RESULT_POLL_MS));
     }
     if (this.settings.saved !== saved) return undefined;
-    this.say(`${description}: written. The service has not read it yet: it is away, or runs from another file.`);
+    this.say(`${description}: written. The service has not read it yet: it does not run, or uses another file.`);
     return undefined;
   }
 
@@ -134,7 +134,7 @@ class SettingsPage {
     const origin = settings.read_only ?? "Every change is written to this file; its comments stay.";
     this.#file.replaceChildren(el("code", {}, settings.file), ` ${origin}`);
     this.#file.toggleAttribute("data-warn", settings.read_only !== null);
-    if (settings.error) this.fail(`The file has a mistake: ${settings.error}`, true);
+    if (settings.error) this.fail(`The file has an error: ${settings.error}`, true);
     else if (settings.service.outcome === "refused") this.fail(`The service refuses the file: ${settings.service.reason}`, true);
     else if (this.#isOfFile) this.fail("");
     this.#undo.hidden = settings.undo === null;
@@ -193,7 +193,7 @@ class SettingsPage {
 
   #confirmRemoval(stream, title) {
     const dialog = openDialog(`Remove ${title}?`,
-      el("p", {}, "The stream and its settings go out of the configuration. Its events and clips stay. You can undo this."),
+      el("p", {}, "This removes the stream and its settings from the configuration. Its events and clips stay. You can undo this."),
       [el("button", { type: "button", class: "button button-danger", onclick: () => {
         dialog.close();
         this.edit({ change: "remove_stream", stream });
@@ -203,7 +203,7 @@ class SettingsPage {
   #showConflict(detail) {
     const theirs = el("pre", { class: "settings-diff", tabindex: "0", "aria-label": "The change by hand" }, detail.theirs);
     const ours = el("pre", { class: "settings-diff", tabindex: "0", "aria-label": "Your change" }, detail.ours);
-    openDialog("The file was changed meanwhile",
+    openDialog("The file was changed in the meantime",
       el("div", {},
         el("p", {}, detail.message),
         el("h3", {}, "In the file"), theirs,

@@ -78,7 +78,7 @@ export class AddStreamForm {
       const found = await call("/api/settings/test", { method: "POST", body: JSON.stringify(this.#edit) });
       const rate = found.fps === null ? "an unknown rate" : `${Number(found.fps.toFixed(1))} frames per second`;
       this.#result.replaceChildren(
-        el("p", {}, `It works: ${found.codec}, ${found.width}×${found.height}, ${rate}.`),
+        el("p", {}, `The source works: ${found.codec}, ${found.width}×${found.height}, ${rate}.`),
         ...(found.note ? [el("p", { class: "quiet" }, found.note)] : []),
         el("img", { src: `data:image/jpeg;base64,${found.jpeg}`, alt: "First picture of the source", class: "settings-picture" }));
     } catch (error) {

@@ -97,7 +97,7 @@ export class Thresholds {
     this.#reset.disabled = !differs;
     this.#remove.hidden = isOne ? !own : !isGlobal;
     this.#remove.disabled = !this.#owner.isEditable;
-    setText(this.#remove, isOne ? "Use the thresholds of all streams" : "Report it no more");
+    setText(this.#remove, isOne ? "Use the thresholds of all streams" : "Stop reporting it");
     setText(this.#note, own && !isOne
       ? `This stream has thresholds of its own for ${this.#label.box.value}. They stay when you change those of all streams.` : "");
   }
@@ -133,11 +133,11 @@ export class Thresholds {
 
   #showPreview(preview, body) {
     const times = (count) => (count === 1 ? "once" : `${count} times`);
-    const present = preview.present === null ? "now it is no action" : `with the present ones ${times(preview.present_count)}`;
+    const present = preview.present === null ? "it is not reported now" : `with the present ones ${times(preview.present_count)}`;
     const hour = preview.end - preview.begin >= 3595 ? "the last hour" : `the last ${duration(preview.end - preview.begin)}`;
     setText(this.#text, preview.predictions === 0
       ? "The journal has no predictions of this stream in the last hour."
-      : `With these thresholds, ${hour} would have fired ${times(preview.tried_count)}; ${present}.`);
+      : `With these thresholds, it would have started ${times(preview.tried_count)} in ${hour}; ${present}.`);
     this.#text.dataset.count = preview.tried_count;
     this.#chart.replaceChildren(draw(preview, body));
     const listed = preview.tried.slice(-LISTED).reverse();

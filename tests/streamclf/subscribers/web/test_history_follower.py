@@ -187,7 +187,7 @@ def test_a_full_disk_is_reported_and_loses_nothing(
             assert "full" in follower.fault
             history._db.execute("PRAGMA max_page_count=1000000")
             wait_until(lambda: history.count == 400, "all actions")
-            assert not follower.fault
+            wait_until(lambda: not follower.fault, "the end of the fault")
 
 
 def test_live_events_are_listed_although_the_journal_cannot_be_read(
