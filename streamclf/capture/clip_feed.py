@@ -25,6 +25,8 @@ DECISION_S: Final = 10.0
 USUAL_DECISION_S: Final = 2.0
 """With less video than `before_s` and this, a usual film would begin late: `clips_evicted` counts the packets."""
 PICTURE_INTERVAL_NS: Final = NS // 10
+EARLY_NS: Final = PICTURE_INTERVAL_NS // 4
+"""A picture may come so much before it is due: the frames of a camera with ten frames a second vary a little."""
 PICTURE_QUALITY: Final = 80
 
 
@@ -91,10 +93,12 @@ class _PictureFeed:
     def add(self, frame: Frame) -> None:
         """Keep the picture of `frame` if one is due."""
         due_ns = self._due_ns
-        if frame.image is None or frame.repeated or (due_ns is not None and 0 <= due_ns - frame.pts_ns <= NS):
+        if frame.image is None or frame.repeated:
+            return
+        if due_ns is not None and EARLY_NS < due_ns - frame.pts_ns <= NS:
             return
         # The grid of due times, so that 25 pictures a second give ten and not eight.
-        is_on_grid = due_ns is not None and 0 <= frame.pts_ns - due_ns < PICTURE_INTERVAL_NS
+        is_on_grid = due_ns is not None and -EARLY_NS <= frame.pts_ns - due_ns < PICTURE_INTERVAL_NS
         self._due_ns = (due_ns if is_on_grid and due_ns is not None else frame.pts_ns) + PICTURE_INTERVAL_NS
         import cv2  # 30 MB and a quarter of a second, which other sources do not pay
 
