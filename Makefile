@@ -4,6 +4,7 @@
 # make test    all tests, in three processes; then those that measure time, one by one; in .venv-dev
 # make soak    eight cameras under random faults for SECONDS (one hour by default)
 # make docs    write the generated pages again
+# make gallery the pictures of the documentation, from films: make gallery CLIPS="street.mp4 hall.mp4"
 # make format  format the code and sort the imports
 #
 # PYTHON=python3.12 chooses the interpreter of a new environment. ARGS="..." is passed on: make test ARGS="tests/engines -x"
@@ -12,7 +13,7 @@ ARGS ?=
 SECONDS ?= 3600
 BIN := .venv-dev/bin
 
-.PHONY: demo soak test test-models test-service test-system check docs format clean
+.PHONY: demo soak test test-models test-service test-system check docs gallery format clean
 
 demo: .venv/.ready
 	.venv/bin/streamclf demo $(ARGS)
@@ -48,6 +49,9 @@ check: .venv-dev/.ready
 
 docs: .venv-dev/.ready
 	$(BIN)/python tests/support/configuration_page.py
+
+gallery: .venv-dev/.ready
+	PYTHONPATH=.:tests $(BIN)/python tests/support/gallery.py $(CLIPS)
 
 format: .venv-dev/.ready
 	$(BIN)/ruff check --fix .

@@ -212,8 +212,8 @@ class HealthReporter:
         try:
             total, free = folder.disk_bytes()
         except ClipError as error:
-            return ClipsHealth(folder=str(folder.root), disk_bytes=None, free_bytes=None, fault=str(error))
-        return ClipsHealth(folder=str(folder.root), disk_bytes=total, free_bytes=free, fault=None)
+            return ClipsHealth(folder=str(folder.root.absolute()), disk_bytes=None, free_bytes=None, fault=str(error))
+        return ClipsHealth(folder=str(folder.root.absolute()), disk_bytes=total, free_bytes=free, fault=None)
 
     def _problems(
         self,

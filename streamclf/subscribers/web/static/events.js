@@ -10,6 +10,7 @@ const PAGE = 50;
 const MOST_ROWS = 400; // with more, the list is cleared and continues with older events
 const MOST_AT_ONCE = 200;
 const RUNNING_TICK_MS = 500;
+const CLIP_DUE_MS = 60_000;
 
 export const keyOf = (event) => `${event.epoch}:${event.offset}`;
 
@@ -19,6 +20,7 @@ class EventsPage {
   #isCut = false; // whether rows at the end were removed
   #cursor = null;
   #version = null;
+  #hasClips = false;
   #selected = null;
   #busy = false;
   #asked = 0; // number of the newest request: older answers are not shown
@@ -96,6 +98,7 @@ class EventsPage {
 
   #show(answer, { isFirst, limit }) {
     this.#version = answer.version;
+    this.#hasClips = answer.has_clips;
     if (isFirst) {
       // Rows in the range of the answer that it does not have any more were deleted.
       const keys = new Set(answer.events.map(keyOf));
@@ -201,9 +204,14 @@ class EventsPage {
     if (still && image?.getAttribute("src") !== still) {
       parts.still.replaceChildren(el("img", { src: still, alt: "", loading: "lazy", decoding: "async" }));
     } else if (!still) {
-      const text = event.state === "running" ? "running" : event.clips.length ? "no still" : "no clip";
+      const text = event.clips.length ? "no still" : event.state === "running" ? "running" : this.#isClipDue(event) ? "clip follows" : "no clip";
       if (image || parts.still.textContent !== text) parts.still.replaceChildren(text);
     }
+  }
+
+  // A film is complete some seconds after the end of its action.
+  #isClipDue(event) {
+    return this.#hasClips && event.ended !== null && Date.now() - Date.parse(event.ended) < CLIP_DUE_MS;
   }
 
   #fillLong(event, parts) {
@@ -215,7 +223,10 @@ class EventsPage {
   }
 
   #tick() {
-    for (const row of this.#rows.values()) if (row.event.state === "running") this.#fillLong(row.event, row.parts);
+    for (const row of this.#rows.values()) {
+      if (row.event.state === "running") this.#fillLong(row.event, row.parts);
+      else if (row.parts.still.textContent === "clip follows") this.#fill(row);
+    }
     this.detail.tick();
   }
 
