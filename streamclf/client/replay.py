@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import orjson
 import zmq
@@ -23,6 +23,8 @@ _REPLY_TIMEOUT_S = 2.0
 _RETRY_PAUSE_S = (0.1, 2.0)
 """The first pause after a request without a reply, and the longest after it has doubled."""
 _MAX_FRAMES = 2048
+LATER_TYPES: Final = frozenset({"clip"})
+"""Types of events that the first versions do not have; they refuse a request that names one."""
 _AnyHeader = TypeVar("_AnyHeader", bound="_Header")
 
 
@@ -104,6 +106,8 @@ class ReplayClient:
         self._reply_due_at = 0.0
         self._pause_until = 0.0
         self._pause_s = _RETRY_PAUSE_S[0]
+        self._unknown_types: frozenset[str] = frozenset()
+        """Types that the service refuses, because its version is older."""
         self.refused = 0
         """The number of frames in replies that were not events."""
 
@@ -153,7 +157,7 @@ class ReplayClient:
             if self.is_pausing:
                 time.sleep(max(0.0, min(self._pause_until, deadline) - now))
                 continue
-            socket = self._send({"request": "snapshot", "streams": self._streams, "types": sorted(types)})
+            socket = self._send({"request": "snapshot", "streams": self._streams}, types)
             while socket.poll(max(0, math.ceil(1000 * (min(deadline, self._reply_due_at) - time.monotonic())))):
                 try:
                     header, events = self._read(socket.recv_multipart(), _SnapshotHeader)
@@ -169,9 +173,9 @@ class ReplayClient:
         self._requested = after
         request = {"request": "replay", "epoch": after.epoch or None, "after": after.offset}
         limit = {} if self._limit is None else {"limit": self._limit}
-        self._send({**request, "streams": self._streams, "types": self._types, **limit})
+        self._send({**request, "streams": self._streams, **limit}, self._types)
 
-    def _send(self, request: dict[str, Any]) -> zmq.Socket[bytes]:
+    def _send(self, request: dict[str, Any], types: Collection[str]) -> zmq.Socket[bytes]:
         if self._socket is None:
             self._socket = open_socket(self._context, zmq.DEALER, max_bytes=MAX_EVENT_BYTES)
             if self._address:
@@ -182,7 +186,8 @@ class ReplayClient:
                 raise BusError(f"replay {self.endpoint}: {error.strerror}") from error
         self._id += 1
         self._reply_due_at = time.monotonic() + _REPLY_TIMEOUT_S
-        self._socket.send(orjson.dumps({"v": 1, "id": str(self._id), **request}), zmq.NOBLOCK)
+        known = sorted(set(types) - self._unknown_types) or sorted(types)
+        self._socket.send(orjson.dumps({"v": 1, "id": str(self._id), **request, "types": known}), zmq.NOBLOCK)
         return self._socket
 
     def _parse(self, frames: list[bytes]) -> Page | None:
@@ -205,6 +210,8 @@ class ReplayClient:
         try:
             header = kind.model_validate_json(frames[0])
         except ValidationError as error:
+            if _refuses_types(frames[0]):
+                self._unknown_types = LATER_TYPES
             raise EventError(f"header of a reply: {error.error_count()} faults") from None
         if header.id != str(self._id):
             return header, ()
@@ -226,3 +233,12 @@ class ReplayClient:
         self._requested = None
         self._pause_until = time.monotonic() + self._pause_s
         self._pause_s = min(2 * self._pause_s, _RETRY_PAUSE_S[1])
+
+
+def _refuses_types(reply: bytes) -> bool:
+    """Return whether a reply is an error about the types of the request."""
+    try:
+        body = orjson.loads(reply)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(body, dict) and body.get("reply") == "error" and str(body.get("error")).startswith("types")

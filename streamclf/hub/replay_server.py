@@ -10,7 +10,7 @@ import errno
 import logging
 import sqlite3
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import orjson
 import zmq
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from streamclf.config.service import MAX_STREAMS
 from streamclf.errors import BusError
-from streamclf.events.types import JOURNALLED, MAX_OFFSET, Epoch, JournalledType, StreamName
+from streamclf.events.types import JOURNALLED, MAX_OFFSET, Epoch, StreamName
 from streamclf.hub.guard.curve_gate import CurveGate
 from streamclf.hub.guard.peers import FRAME_BYTES, Peers
 from streamclf.hub.guard.waiting import Waiting, WaitingAnswers, WaitingRequests
@@ -46,6 +46,10 @@ _MAX_FRAMES: Final = 8
 """Frames of one request with its envelope: a valid one has three at most."""
 
 
+TypeName: TypeAlias = Annotated[str, Field(pattern=r"^[a-z_]{1,32}$")]
+MAX_TYPES: Final = 16
+
+
 class Request(BaseModel):
     """A consumer's request (docs/protocol.md)."""
 
@@ -58,7 +62,8 @@ class Request(BaseModel):
     after: Annotated[int, Field(ge=0, le=MAX_OFFSET)] = 0
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = MAX_LIMIT
     streams: Annotated[tuple[StreamName, ...], Field(max_length=MAX_STREAMS)] = ()
-    types: Annotated[tuple[JournalledType, ...], Field(max_length=len(JOURNALLED))] = ()
+    types: Annotated[tuple[TypeName, ...], Field(max_length=MAX_TYPES)] = ()
+    """A client of a later version may name types that this version does not have; no event matches them."""
 
 
 def answer(reader: JournalReader, request: Request) -> list[bytes]:

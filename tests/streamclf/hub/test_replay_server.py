@@ -20,3 +20,9 @@ def test_request_with_every_key_is_accepted() -> None:
         b'{"v":1,"request":"replay","id":"a","epoch":null,"after":5,"limit":7,"streams":["door"],"types":["action"]}'
     )
     assert (request.after, request.limit, request.streams, request.types) == (5, 7, ("door",), ("action",))
+
+
+def test_a_type_of_a_later_version_is_accepted() -> None:
+    assert Request.model_validate_json('{"request": "snapshot", "types": ["status", "weather"]}').types[1] == "weather"
+    with pytest.raises(ValidationError):
+        Request.model_validate_json('{"request": "snapshot", "types": ["\'; DROP TABLE events"]}')
