@@ -7,6 +7,7 @@ import fcntl
 import io
 import logging
 import os
+import stat
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +18,8 @@ import av
 import av.error
 
 from streamclf.clips.film_file import FAILURES, TIME_BASE, lock_film
-from streamclf.clips.film_info import FilmInfo, parse_film_info
+from streamclf.clips.film_info import FilmInfo, parse_film_info, read_film_info
+from streamclf.clips.folder import ClipFolder
 from streamclf.clips.names import FILM, valid_day
 from streamclf.errors import ClipError
 
@@ -37,20 +39,27 @@ def part_path(film: Path) -> Path:
 
 
 def complete_film(part: Path, film: Path, info: FilmInfo) -> int:
-    """Copy the packets of `part` into `film`, with the metadata of `info`, and remove `part`; return its bytes.
+    """Copy the packets of `part` into `film`, with the metadata of `info`; return its bytes.
 
-    `film` gets its name once it is on disk. Raises `ClipError`, also for a part without a picture.
+    `film` gets its name once it is on disk. `part` stays until `remove_part`, which follows the film's event: so a film
+    whose event was never posted, because the process was killed, can be recognised. Raises `ClipError`, also for a part
+    without a picture.
     """
     copy = film.with_name(f".{film.stem}{COPY}{PART}")
     try:
         with part.open("rb", buffering=0) as source:
             _copy(source, copy, info)
         copy.replace(film)
-        part.unlink()
         return film.stat().st_size
     except FAILURES as error:
         copy.unlink(missing_ok=True)
         raise ClipError(f"{film.name}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def remove_part(film: Path) -> None:
+    """Remove what is left of the time in which `film` was written, after its event was posted."""
+    with contextlib.suppress(OSError):  # the next process of the stream removes it
+        part_path(film).unlink(missing_ok=True)
 
 
 def read_part(part: Path) -> tuple[FilmInfo, float]:
@@ -72,7 +81,8 @@ def read_part(part: Path) -> tuple[FilmInfo, float]:
 def recover(folder: Path, stream: str) -> Iterator[tuple[Path, FilmInfo, int]]:
     """Complete the films that an earlier process of `stream` left; yield each with its description and bytes.
 
-    Parts that cannot be played are removed. A part that another process writes is left alone. Raises nothing.
+    Complete films whose event was not posted are among them. Parts that cannot be played are removed. A part that
+    another process writes, and anything that is no regular file, is left alone. Raises nothing.
     """
     for part in _leftovers(folder / stream):
         try:
@@ -80,6 +90,8 @@ def recover(folder: Path, stream: str) -> Iterator[tuple[Path, FilmInfo, int]]:
         except OSError:
             continue
         try:
+            if not stat.S_ISREG(os.fstat(lock).st_mode):  # reading a pipe would never end
+                continue
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             found = _recover_one(part, folder, stream)
         except OSError:  # another process writes it
@@ -96,8 +108,10 @@ def _recover_one(part: Path, folder: Path, stream: str) -> tuple[Path, FilmInfo,
         if film.suffix != FILM:
             raise ClipError(f"{part.name}: the copy of a film")
         info, seconds = read_part(part)
-        if folder / info.name.film != film or film.exists() or info.name.stream != stream:
+        if folder / info.name.film != film or info.name.stream != stream:
             raise ClipError(f"{part.name}: another film has its name")
+        if film.exists():
+            return _unannounced(part, folder, info)
         note = "the service ended while it was written"
         info = replace(info, end_s=info.start_s + seconds, note=note)
         size = complete_film(part, film, info)
@@ -110,12 +124,22 @@ def _recover_one(part: Path, folder: Path, stream: str) -> tuple[Path, FilmInfo,
     return film, info, size
 
 
+def _unannounced(part: Path, folder: Path, begun: FilmInfo) -> tuple[Path, FilmInfo, int]:
+    """Return the complete film of `part`, whose event was not posted. Raises `ClipError` if it is another film."""
+    with ClipFolder(folder).open(begun.name.film) as file:
+        info, size = read_film_info(file), os.fstat(file.fileno()).st_size
+    if (info.name, info.began, info.epoch, info.part) != (begun.name, begun.began, begun.epoch, begun.part):
+        raise ClipError(f"{part.name}: another film has its name")
+    log.warning("clip %s: the service ended before its event was sent; it is sent now", info.name.film)
+    return folder / info.name.film, info, size
+
+
 def _leftovers(folder: Path) -> list[Path]:
     """Return the hidden files in the folders of all days: unfinished films first, then unfinished copies of them."""
     films: list[Path] = []
     copies: list[Path] = []
     with contextlib.suppress(OSError):  # the folder does not exist yet, or cannot be read: writing a film reports it
-        for day in folder.iterdir():
+        for day in [] if folder.is_symlink() else folder.iterdir():
             if valid_day(day.name) and day.is_dir() and not day.is_symlink():
                 hidden = [path for path in day.iterdir() if path.name.startswith(".") and path.suffix == PART]
                 films += [path for path in hidden if path.name.endswith(FILM + PART)]
@@ -138,7 +162,8 @@ def _packets(container: Any) -> Iterator[Any]:
 
 
 def _copy(source: io.FileIO, path: Path, info: FilmInfo) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    path.unlink(missing_ok=True)  # of a killed process
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     lock_film(fd)
     with io.FileIO(fd, "w") as file, av.open(source, "r") as parts:
         video = parts.streams.video[0]

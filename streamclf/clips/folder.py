@@ -191,7 +191,7 @@ class ClipFolder:
         with self._translated(), self._directory(name.stream, name.day) as directory:
             os.stat(name.stem + FILM, dir_fd=directory, follow_symlinks=False)
             if is_starred:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+                flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
                 os.close(os.open(name.stem + STAR, flags, 0o644, dir_fd=directory))
             else:
                 with contextlib.suppress(FileNotFoundError):

@@ -126,8 +126,7 @@ class Recording:
     def _begin(self, now_s: float) -> bool:
         """Begin a film if there is a key frame for it."""
         begin_ns = round(self._plan.begin_s * NS)
-        if self._part == 1:
-            self._check_space()
+        self._check_space()
         first = self._ring.first_from(begin_ns) if self._part == 1 else self._ring.first_key_after(self._from)
         if first is None:
             return False
@@ -251,6 +250,7 @@ class Recording:
         if goes_on:
             self._part, self._from = self._part + 1, entry.number
             if entry is film.border:
+                self._check_space()  # an action that never ends must not fill the disk either
                 self._open(entry)
 
     def _finish(self, *, last: bool, note: str | None = None, has_border: bool = False) -> None:

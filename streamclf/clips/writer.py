@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from streamclf.clips.film_end import recover
+from streamclf.clips.film_end import recover, remove_part
 from streamclf.clips.film_info import AfterFilm, FilmInfo, Pictures
 from streamclf.clips.film_plan import ActionNote, parse_action_note
 from streamclf.clips.recording import Recording
@@ -145,7 +145,7 @@ class ClipWriter:
             self._logged_s, self._unlogged = now_s, 0
 
     def _announce(self, path: Path, info: FilmInfo, size: int) -> None:
-        """Make the pictures of a complete film, and post its event."""
+        """Make the pictures of a complete film, and post its event, and remove the unfinished file."""
         pictures = Pictures()
         if self._after_film is not None:
             try:
@@ -156,6 +156,7 @@ class ClipWriter:
                 log.exception("clip %s has no picture", info.name.film)
         self._count(clips=1, size=size)
         self._post(Draft("clip", self._stream, info.event_body(size=size, pictures=pictures)))
+        remove_part(path)
 
     def _count(self, *, clips: int = 0, lost: int = 0, size: int = 0) -> None:
         with self._counted_lock:

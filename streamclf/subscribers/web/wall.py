@@ -157,10 +157,9 @@ class _Browser:
 
     async def _read(self) -> None:
         while True:
-            text = await self._socket.receive_text()
             try:
-                message = _FromBrowser.model_validate_json(text)
-            except ValidationError:
+                message = _FromBrowser.model_validate_json(await self._socket.receive_text())
+            except (ValidationError, KeyError):  # KeyError: a binary message
                 await self._close(1008, "not a message of this page")
                 return
             self._confirmed_s = time.monotonic()

@@ -12,6 +12,7 @@ from support.clips import film, write_clip
 from support.film_check import SavedFilm, check_whole, note, read_film
 from support.rtsp_server import RtspServer
 
+from streamclf.clips import recording as recording_module
 from streamclf.clips.film_info import FilmInfo
 from streamclf.clips.film_plan import ActionNote
 from streamclf.clips.recording import Recording
@@ -162,6 +163,17 @@ def test_a_long_action_is_cut_into_parts_without_a_gap(
     for before, after in pairwise(films):
         assert after.numbers[0] == before.numbers[-1] + 1 or (shared and after.numbers[0] in before.numbers[-5:])
     assert (films[0].numbers[0], films[-1].numbers[-1]) == (25, 375)
+
+
+def test_a_long_action_never_takes_the_space_of_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_clip(tmp_path / "a.mp4", frames=600, gop=25)
+    setup = Setup(tmp_path / "clips", longest_s=6)
+    monkeypatch.setattr(recording_module, "reserve_bytes", lambda folder: 10**18 if setup.films else 0)
+    with pytest.raises(ClipError, match="to the journal"):
+        setup.read({"url": str(path), "pace": "fast"}, action(4.0, 20.0))
+    setup.recording.abandon()
+    assert [info.part for _, info, _ in setup.films] == [1]
+    assert not setup.recording.is_active
 
 
 def test_an_action_whose_end_was_missed_ends_at_the_longest_duration(tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +238,45 @@ def test_a_film_that_another_process_writes_is_left_alone(tmp_path: Path) -> Non
     assert second.posted == []
     first.writer.close(5)
     assert len(first.posted) == 1
+
+
+def test_a_film_without_its_event_is_announced_by_the_next_process(tmp_path: Path) -> None:
+    killed = tmp_path / "killed"
+
+    def make(path: Path, info: FilmInfo) -> Pictures:
+        shutil.copytree(tmp_path / "clips", killed)  # the files as they are after kill -9 at this moment
+        return Pictures()
+
+    first = Setup(tmp_path / "clips", after_film=make)
+    first.play(0, 10)
+    first.writer.start()
+    first.act(4.0, 5.0)
+    wait_until(lambda: bool(first.posted), "a clip")
+    first.writer.close(5)
+    for expected in ([first.posted[0].body], []):  # the third process has nothing to announce
+        later = Setup(killed)
+        later.writer.start()
+        wait_until(lambda s=later, bodies=expected: len(s.posted) == len(bodies), "the event")  # type: ignore[misc]
+        later.writer.close(5)
+        assert [draft.body for draft in later.posted] == expected
+    for folder in (tmp_path / "clips", killed):
+        assert [path.suffix for path in folder.rglob("*") if path.is_file()] == [".mp4"], "no unfinished file is left"
+
+
+def test_pipes_and_links_in_the_folder_of_a_day_stop_nothing(tmp_path: Path) -> None:
+    (tmp_path / "other.mp4").write_bytes(b"not touched")
+    setup = Setup(tmp_path / "clips")
+    day = setup.config.folder / "door" / f"{datetime.now(timezone.utc):%Y-%m-%d}"
+    day.mkdir(parents=True)
+    os.mkfifo(part_path(day / "000000-000-pipe.mp4"))
+    os.mkfifo(day / ".000000-000-pipe.copy.part")
+    part_path(day / "000000-000-link.mp4").symlink_to(tmp_path / "other.mp4")
+    setup.play(0, 10)
+    setup.writer.start()
+    setup.act(4.0, 5.0)
+    wait_until(lambda: bool(setup.posted), "a clip")
+    setup.writer.close(5)
+    assert (tmp_path / "other.mp4").read_bytes() == b"not touched"
 
 
 @pytest.mark.parametrize("payload", [b"", b"{}", b"[]", b'{"label": 5}', b"\xff" * 100, event_json("start", 1)[:-5]])

@@ -26,7 +26,7 @@ class FakeSocket:
     """Both ends of a WebSocket, without a network."""
 
     def __init__(self) -> None:
-        self.incoming: asyncio.Queue[str | None] = asyncio.Queue()
+        self.incoming: asyncio.Queue[str | bytes | None] = asyncio.Queue()
         self.texts: list[dict[str, Any]] = []
         self.pictures: list[tuple[str, bytes]] = []
         self.closed: int | None = None
@@ -38,6 +38,8 @@ class FakeSocket:
         text = await self.incoming.get()
         if text is None or self.closed:
             raise WebSocketDisconnect(1000)
+        if isinstance(text, bytes):
+            raise KeyError("text")  # as Starlette does
         return text
 
     async def send_text(self, text: str) -> None:
@@ -191,9 +193,18 @@ def test_there_is_a_limit_for_browsers() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{", '{"seen": ["<b>"]}', '{"seen": "door"}', json.dumps({"seen": ["a"] * 2000}), '{"states": -1}'],
+    [
+        "",
+        "[]",
+        "{",
+        b"{}",
+        '{"seen": ["<b>"]}',
+        '{"seen": "door"}',
+        json.dumps({"seen": ["a"] * 2000}),
+        '{"states": -1}',
+    ],
 )
-def test_a_message_that_the_page_does_not_send_ends_the_connection(text: str) -> None:
+def test_a_message_that_the_page_does_not_send_ends_the_connection(text: str | bytes) -> None:
     async def run() -> None:
         async with browser(PictureWall(make_service())) as socket:
             socket.incoming.put_nowait(text)
