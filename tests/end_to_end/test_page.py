@@ -234,6 +234,14 @@ def test_other_names_and_addresses_with_tokens_are_refused(service: PageService)
     assert not [line for line in service.process.lines if "secret-secret" in line]
 
 
+def test_paths_that_do_not_exist_cost_no_page(service: PageService) -> None:
+    for number in range(70):  # the page keeps 64 pages in memory
+        assert service.get(f"/shared/{number}")[0] == service.get(f"/none/{number}")[0] == 404
+    status, body = service.get("/none", Accept="text/html")
+    assert (status, b"no such page" in body) == (404, True)
+    assert service.get("/live", Accept="text/html")[0] == 200
+
+
 def test_200_connections_and_a_reader_that_never_reads_do_not_stop_the_page(service: PageService) -> None:
     silent = [socket.create_connection(("127.0.0.1", service.port)) for _ in range(200)]
     try:

@@ -25,6 +25,7 @@ SHARED_PREFIX: Final = "/shared/"
 API_PREFIX: Final = "/api/"
 _OPEN_PATHS: Final = ("/login", "/favicon.ico", "/static/favicon.svg", "/static/login.css", "/static/page.css")
 _TOKEN_KEYS: Final = frozenset({"token", "access_token", "auth", "authorization", "password", "secret", "bearer"})
+_REFUSED_ADDRESS: Final = "a token in the address is refused; log in, or send Authorization: Bearer TOKEN"
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _MAX_COOKIE_CHARS: Final = 8192
 _PROXY_HEADERS: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
@@ -96,7 +97,12 @@ class Access:
 
     def check(self, request: Request) -> Refusal | None:
         """Return why `request` is refused; None if it may pass."""
-        return self._check_query(request) or self._check_sender(request) or self._check_login(request)
+        return (
+            self._check_keys(request)
+            or self._check_sender(request)
+            or self._check_login(request)
+            or self._check_values(request)
+        )
 
     def try_token(self, given: str, client: str) -> Refusal | None:
         """Check a token that `client` gives, and count a failure; None if it is right."""
@@ -114,12 +120,19 @@ class Access:
         self.limit.note_failure(client, now_s)
         return Refusal(401, "wrong token", {"WWW-Authenticate": "Bearer"})
 
-    def _check_query(self, request: Request) -> Refusal | None:
+    @staticmethod
+    def _check_keys(request: Request) -> Refusal | None:
         """Refuse a token in the address: it would stay in histories and in logs of proxies."""
-        for key, value in _parameters(request.query):
-            if key.lower() in _TOKEN_KEYS or (self._token is not None and self._token in value):
-                return Refusal(400, "a token in the address is refused; log in, or send Authorization: Bearer TOKEN")
-        return None
+        is_named = any(key.lower() in _TOKEN_KEYS for key, _ in _parameters(request.query))
+        return Refusal(400, _REFUSED_ADDRESS) if is_named else None
+
+    def _check_values(self, request: Request) -> Refusal | None:
+        """Refuse the token under any name, after the login only: else the answer would confirm a guess of the token."""
+        token = self._token
+        if token is None or _needs_no_login(request.path):
+            return None
+        is_given = any(token in value for _, value in _parameters(request.query))
+        return Refusal(400, _REFUSED_ADDRESS) if is_given else None
 
     def _check_sender(self, request: Request) -> Refusal | None:
         headers = request.headers
@@ -142,7 +155,7 @@ class Access:
 
     def _check_login(self, request: Request) -> Refusal | None:
         path = request.path
-        if self._token is None or path in _OPEN_PATHS or path.startswith(SHARED_PREFIX):
+        if self._token is None or _needs_no_login(path):
             return None
         if self.sessions.is_valid(request.cookie):
             return None
@@ -152,6 +165,10 @@ class Access:
         return Refusal(
             401, "log in, or send Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"}, to_login=True
         )
+
+
+def _needs_no_login(path: str) -> bool:
+    return path in _OPEN_PATHS or path.startswith(SHARED_PREFIX)
 
 
 def local_path(text: str) -> str:

@@ -13,8 +13,9 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from streamclf import __version__
+from streamclf.subscribers.web.access import Refusal, request_of
 from streamclf.subscribers.web.context import PageContext
-from streamclf.subscribers.web.middleware import PageGuard
+from streamclf.subscribers.web.middleware import PageGuard, answer_refusal
 from streamclf.subscribers.web.pages.login import add_login_routes
 from streamclf.subscribers.web.rest import ROUTERS
 from streamclf.subscribers.web.rest.events import make_shared_router
@@ -28,6 +29,7 @@ STATIC: Final = Path(__file__).with_name("static")
 
 def build_app(context: PageContext) -> ASGIApp:
     """Return the ASGI application. One process can have one, because NiceGUI keeps its pages in globals."""
+    from nicegui import app as pages
     from nicegui import ui
 
     from streamclf.subscribers.web.pages import PAGES
@@ -62,6 +64,8 @@ def build_app(context: PageContext) -> ASGIApp:
     app.mount("/static", StaticFiles(directory=STATIC))
     for add_page in PAGES:
         add_page(context)
+    # NiceGUI's own answer is a page that stays in memory, also for clients that have not logged in.
+    pages.add_exception_handler(404, _answer_missing_page)
     ui.run_with(
         app,
         title="streamclf",
@@ -75,6 +79,11 @@ def build_app(context: PageContext) -> ASGIApp:
         cache_control_directives="public, max-age=86400",
     )
     return PageGuard(app, context.access, _is_full)
+
+
+async def _answer_missing_page(request: Request, error: Exception) -> Response:
+    refusal = Refusal(404, "no such page; the pages are /live, /events, /health and /settings")
+    return answer_refusal(refusal, request_of(request.scope))
 
 
 def _is_full() -> bool:

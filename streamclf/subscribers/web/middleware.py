@@ -13,7 +13,7 @@ from urllib.parse import quote
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from streamclf.subscribers.web.access import API_PREFIX, Access, Refusal, Request, request_of
+from streamclf.subscribers.web.access import API_PREFIX, SHARED_PREFIX, Access, Refusal, Request, request_of
 
 MAX_HEAD_BYTES: Final = 32 << 10
 """Longest head of a request."""
@@ -70,7 +70,7 @@ class PageGuard:
             await receive()
             return await send({"type": "websocket.close", "code": 1008, "reason": "refused"})  # answers with 403
         guarded = _GuardedSend(send, is_static=request.path.startswith("/static/"))
-        if refusal is None and _asks_for_page(request) and self._is_full():
+        if refusal is None and _makes_page(request) and self._is_full():
             refusal = Refusal(
                 503, "too many browsers are connected; close one, or try again later", {"Retry-After": "15"}
             )
@@ -98,9 +98,14 @@ _NOTICE: Final = """<!doctype html>
 """
 
 
+def _makes_page(request: Request) -> bool:
+    """Return whether the answer can be a page of NiceGUI, which stays in memory for some time."""
+    own = request.path.startswith((API_PREFIX, SHARED_PREFIX, "/_nicegui", "/static/", "/login"))
+    return request.method == "GET" and not own
+
+
 def _asks_for_page(request: Request) -> bool:
-    own = request.path.startswith((API_PREFIX, "/_nicegui", "/static/", "/login"))
-    return request.method == "GET" and not own and "text/html" in request.headers.get("accept", "")
+    return _makes_page(request) and "text/html" in request.headers.get("accept", "")
 
 
 def _check_size(scope: Scope) -> Refusal | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from functools import partial
 from html import escape
 from typing import Final
 from urllib.parse import parse_qs
@@ -11,6 +12,7 @@ from fastapi import FastAPI
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from streamclf.net.signer import Signer
 from streamclf.subscribers.web.access import COOKIE, Access, local_path
 from streamclf.subscribers.web.sessions import SESSION_S
 
@@ -21,10 +23,12 @@ _MAX_FORM_BYTES: Final = 16 << 10
 
 def add_login_routes(app: FastAPI, access: Access) -> None:
     """Add the form, the login and the logout."""
+    signer = Signer(None)  # anybody gets a signed form, which must not help to find the token
+    show = partial(_form, access, signer)
 
     @app.get("/login", include_in_schema=False)
     async def show_form(request: Request) -> Response:
-        return _form(access, request, local_path(request.query_params.get("next", "/")))
+        return show(request, local_path(request.query_params.get("next", "/")))
 
     @app.post("/login", include_in_schema=False)
     async def log_in(request: Request) -> Response:
@@ -36,13 +40,13 @@ def add_login_routes(app: FastAPI, access: Access) -> None:
         target = local_path(fields.get("next", "/"))
         cookie = request.cookies.get(_FORM_COOKIE, "")
         given = fields.get("form", "")
-        if not given or given != cookie or access.signer.verify("form", given) is None:
-            return _form(access, request, target, "The form has expired. Try again.", 403)
+        if not given or given != cookie or signer.verify("form", given) is None:
+            return show(request, target, "The form has expired. Try again.", 403)
         client = request.client.host if request.client else ""
         refusal = access.try_token(fields.get("token", "").strip(), client)
         if refusal is not None:
             text = refusal.reason[0].upper() + refusal.reason[1:] + "."
-            return _form(access, request, target, text, refusal.status, dict(refusal.headers))
+            return show(request, target, text, refusal.status, dict(refusal.headers))
         answer = RedirectResponse(target, 303)
         answer.set_cookie(
             COOKIE,
@@ -66,6 +70,7 @@ def add_login_routes(app: FastAPI, access: Access) -> None:
 
 def _form(
     access: Access,
+    signer: Signer,
     request: Request,
     target: str,
     error: str = "",
@@ -74,7 +79,7 @@ def _form(
 ) -> Response:
     if not access.needs_login:
         return RedirectResponse(target, 303)
-    form = access.signer.sign("form", secrets.token_urlsafe(18), _FORM_S)
+    form = signer.sign("form", secrets.token_urlsafe(18), _FORM_S)
     alert = f'<p class="alert" role="alert">{escape(error)}</p>' if error else ""
     answer = HTMLResponse(_FORM.format(form=escape(form), target=escape(target), alert=alert), status, headers)
     answer.headers["Cache-Control"] = "no-store"

@@ -127,6 +127,12 @@ def test_a_token_in_the_address_is_refused_even_with_a_login(query: str) -> None
     assert TOKEN not in refusal.reason
 
 
+@pytest.mark.parametrize("path", ["/live", "/api/streams", "/login", "/shared/clip/x"])
+def test_an_address_confirms_no_guess_of_the_token_without_a_login(path: str) -> None:
+    access = Access(TOKEN)
+    assert status(access, request(path, query=f"q={TOKEN}")) == status(access, request(path, query="q=wrong"))
+
+
 def test_wrong_tokens_are_slowed_down_for_one_address_only() -> None:
     access = Access(TOKEN)
     answers = [access.try_token("wrong", "192.0.2.7") for _ in range(FREE_ATTEMPTS)]

@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from streamclf.net.signer import Signer
 from streamclf.subscribers.web import middleware
 from streamclf.subscribers.web.access import COOKIE, Access
 from streamclf.subscribers.web.middleware import MAX_BODY_BYTES, PageGuard
@@ -147,7 +148,15 @@ def test_a_page_for_too_many_browsers_is_refused_with_a_page() -> None:
         assert answer.status_code == 503
         assert "too many browsers" in answer.text
         assert int(answer.headers["retry-after"]) > 0
-        assert made.get("/plain").status_code == 200
+        assert made.get("/live").status_code == 503, "a page also without the header Accept"
+        assert made.get("/login").status_code != 503
+
+
+def test_the_form_tells_nothing_about_the_token() -> None:
+    with client(TOKEN, base="http://cams.example") as made:
+        form = re.search(r'name="form" value="([^"]+)"', made.get("/login").text)
+        assert form is not None
+        assert Signer(TOKEN).verify("form", form[1]) is None
 
 
 def test_a_token_in_an_address_gets_a_clear_answer_without_the_token() -> None:
