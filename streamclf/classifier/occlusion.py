@@ -1,4 +1,4 @@
-"""Explain a prediction by occlusion: hide one part of the pictures at a time, and see how far the probability drops.
+"""Explain a prediction by occlusion: hide one part of the pictures at a time, and measure the drop of the probability.
 
 It needs only the engine, so it works with every bundle (Zeiler and Fergus 2014, section 4.2). A window is classified
 once for each part, so this costs much more than the prediction itself.

@@ -150,6 +150,17 @@ class ReplayClient:
             self._start_pause()
         return None
 
+    def wait_for_page(self, after: Position, deadline: float) -> Page | None:
+        """Return the page after a position, or None without a reply by the monotonic `deadline`."""
+        while (now := time.monotonic()) < deadline:
+            if self.is_pausing:
+                time.sleep(max(0.0, min(self._pause_until, deadline) - now))
+                continue
+            page = self.fetch_page(after, deadline - now)
+            if page is not None:
+                return page
+        return None
+
     def snapshot(self, types: Collection[str], deadline: float) -> Snapshot | None:
         """Return the last event of each stream and type, or None without a reply by the monotonic `deadline`."""
         self._requested = None

@@ -1,1 +1,1 @@
-"""Keep what happened as films and pictures: the folder of clips, its films, stills and retention."""
+"""Save actions as films and pictures: the folder of clips, its films, stills and retention."""

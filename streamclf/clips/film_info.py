@@ -1,4 +1,4 @@
-"""Describe a film: what it shows, for its event, its metadata and its pictures."""
+"""Describe a film for its event, its metadata and its pictures."""
 
 from __future__ import annotations
 

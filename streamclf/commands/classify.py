@@ -24,7 +24,7 @@ from streamclf.commands.annotate import DrawnHeat, write_annotated
 from streamclf.commands.classify_csv import EventTable
 from streamclf.commands.classify_outputs import ClassifyOutputs, check_outputs
 from streamclf.commands.classify_text import describe_windows, print_table, to_json
-from streamclf.commands.film_progress import FilmProgress, duration_text
+from streamclf.commands.film_progress import FilmProgress
 from streamclf.commands.report.builder import ReportBuilder
 from streamclf.commands.report.page import OCCLUSION_TEXT
 from streamclf.commands.true_labels import TrueLabels
@@ -34,6 +34,7 @@ from streamclf.runtime.interrupts import describe_work
 from streamclf.runtime.logs import configure_logging
 from streamclf.sources import Frame, Source
 from streamclf.sources.film_files import FoundFilms, find_films
+from streamclf.units import duration_text
 
 MAX_BATCH = 16
 

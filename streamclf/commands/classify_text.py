@@ -1,4 +1,4 @@
-"""Print what `streamclf classify` found in a film: a table for people, or one JSON object for programs."""
+"""Print the events that `streamclf classify` finds in a film: a table for people, or one JSON object for programs."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from engines.printable import printable
 from streamclf.sources import Frame, Source
+from streamclf.units import duration_text
 
 LINE_EVERY_S: Final = 10.0
 REDRAW_EVERY_S: Final = 0.1
@@ -87,7 +88,7 @@ class FilmProgress:
         self.tick()
 
     def begin_pass(self, note: str) -> None:
-        """Start to read the present film again; `note` says what for."""
+        """Start to read the present film again; `note` names the purpose."""
         self._pass = min(self._pass + 1, self._passes - 1)
         self._read = self._pass * self._sizes[self._film]
         self._note = note
@@ -131,13 +132,3 @@ class FilmProgress:
     def _left(self) -> str:
         left_s = self.left_s
         return "" if left_s is None else f"{duration_text(left_s)} left"
-
-
-def duration_text(seconds: float) -> str:
-    """Return a duration in words, such as `2 min 05 s`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02} min"

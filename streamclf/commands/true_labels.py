@@ -1,4 +1,4 @@
-"""Read the labels that films really have: a CSV list, or folders that are named for classes."""
+"""Read the true labels of films: a CSV list, or folders that are named for classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Define the section `clips`: films of what happened."""
+"""Define the section `clips`: films of the actions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Put the report together and write it."""
+"""Build the HTML of the report and write it."""
 
 from __future__ import annotations
 

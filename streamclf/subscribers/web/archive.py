@@ -1,4 +1,4 @@
-"""Join what happened with the files on disk: which clips exist, which are starred; star and delete them."""
+"""Join the stored actions with the files of their clips; star and delete clips."""
 
 from __future__ import annotations
 

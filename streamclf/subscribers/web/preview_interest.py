@@ -1,4 +1,4 @@
-"""Choose the streams whose previews the page requests. A capture process decodes more while somebody watches it."""
+"""Choose the streams whose previews the page requests: a capture process decodes more frames for a preview."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Final
 
 STILL_EVERY_S: Final = 5.0
-"""A stream that is on somebody's page, but out of sight, gets a picture this often."""
+"""A stream that a browser shows only after scrolling gets a picture this often."""
 _STILL_WAIT_S: Final = 2.0
 """Wait this long for a still; a stream that is not live sends none."""
 _MAX_STILLS: Final = 4
@@ -15,7 +15,7 @@ _MAX_STILLS: Final = 4
 
 
 class PreviewInterest:
-    """The streams that each browser sees now, and those of which it needs a still now and then."""
+    """The streams that each browser shows now, and those of which it needs a still now and then."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -27,11 +27,11 @@ class PreviewInterest:
 
     @property
     def is_watched(self) -> bool:
-        """Whether somebody sees a stream, or a still is requested now."""
+        """Whether a browser shows a stream, or a still is requested now."""
         return bool(self._pending) or any(self._seen.values())
 
     def set(self, owner: object, *, seen: Collection[str], stills: Collection[str] = ()) -> None:
-        """Set the streams that `owner` sees, and those of which it needs stills."""
+        """Set the streams that `owner` shows, and those of which it needs stills."""
         with self._lock:
             self._seen[owner], self._stills[owner] = frozenset(seen), frozenset(stills)
 

@@ -26,7 +26,6 @@ READ_S: Final = 6.0
 """Longest time of reading; older predictions are left out then."""
 _STRETCH: Final = 20_000
 """Offsets that are read at once, which is what the service scans for one reply."""
-_REPLY_S: Final = 0.5
 _CACHE_S: Final = 5.0
 _MAX_CACHED: Final = 16
 
@@ -97,13 +96,8 @@ class TimelineReader:
         after = max(0, last - _STRETCH)
         found: list[Prediction] = []
         while after < last:
-            if time.monotonic() > end_s:
-                return None
-            page = client.fetch_page(Position(epoch, after), _REPLY_S)
-            if page is None:
-                time.sleep(0.01 if client.is_pausing else 0.0)
-                continue
-            if page.epoch != epoch:
+            page = client.wait_for_page(Position(epoch, after), end_s)
+            if page is None or page.epoch != epoch:
                 return None
             found += [each for each in page.events if isinstance(each, Prediction) and (each.offset or 0) <= last]
             after = max(page.upto, after + 1)

@@ -38,7 +38,7 @@ def test_a_line_every_ten_seconds_names_the_film_the_share_and_the_time_left(
         progress.begin_pass("drawing")
         clock.s += 10
         read(progress, 1000)
-        assert capsys.readouterr().err == "streamclf: file 1 of 2: first.mp4 (drawing), 25%, 1 min 00 s left\n"
+        assert capsys.readouterr().err == "streamclf: file 1 of 2: first.mp4 (drawing), 25%, 1 min left\n"
         progress.begin("x\x1b[31m" + 60 * "y")
         clock.s += 20
         read(progress, 9999)  # a damaged file may give any position

@@ -1,1 +1,1 @@
-"""Describe how a service is: its streams, processes, journal, disks, outlets and log."""
+"""Report the state of a service: its streams, processes, journal, disks, outlets and log."""

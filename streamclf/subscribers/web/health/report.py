@@ -1,4 +1,4 @@
-"""Put together how a service is, for the page Health and for /api/health."""
+"""Report the state of a service, for the page Health and for /api/health."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class ClipsHealth(BaseModel):
 
 
 class HealthReport(BaseModel):
-    """How the service is now. Texts may come from anywhere: escape them before you show them."""
+    """The state of the service. Texts may come from anywhere: escape them before you show them."""
 
     time: datetime
     endpoint: str

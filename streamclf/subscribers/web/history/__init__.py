@@ -1,1 +1,1 @@
-"""Keep what happened: actions, their clips, and the changes of the streams' states, for the page and its REST."""
+"""Store actions, their clips, and the changes of the streams' states, for the page and its REST."""

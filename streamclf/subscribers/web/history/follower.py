@@ -105,7 +105,7 @@ class HistoryFollower:
                         log.error("%s", error)
                     self.fault = str(error)
                     self._done.wait(_FAULT_S)
-                except Exception:  # the page stays, and says that its list is not complete
+                except Exception:  # the page continues, and reports that its list is not complete
                     log.exception("reading events")
                     self.fault = "a bug; the log has the details"
                     self._done.wait(_FAULT_S)

@@ -1,4 +1,4 @@
-"""Answer /api/events and /api/clips: what happened, and the films and pictures of it."""
+"""Answer /api/events and /api/clips: actions, and their films and pictures."""
 
 from __future__ import annotations
 

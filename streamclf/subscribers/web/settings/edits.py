@@ -96,7 +96,7 @@ class RemoveStream(_Edit):
 
 
 class PauseStream(_Edit):
-    """Pause a stream, or let it continue."""
+    """Pause or continue a stream."""
 
     change: Literal["pause_stream"] = "pause_stream"
     stream: StreamName
@@ -147,7 +147,7 @@ class SetAction(_Edit):
 
 
 class RemoveAction(_Edit):
-    """Report a label as an action no more: on all streams, or leave out the thresholds of one stream."""
+    """Stop reporting a label as an action on all streams, or remove the thresholds of one stream."""
 
     change: Literal["remove_action"] = "remove_action"
     label: Label

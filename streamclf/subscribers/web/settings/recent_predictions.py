@@ -28,7 +28,6 @@ _MAX_STREAMS: Final = 4
 _NEAR: Final = 512
 """Offsets that are read in vain at most, because the search for the beginning ends there."""
 _READ_S: Final = 15.0
-_POLL_S: Final = 0.5
 _LABELS_IN_EVENT: Final = 10
 
 
@@ -156,10 +155,7 @@ def _add(kept: _Kept, event: Prediction) -> None:
 
 def _fetch(client: ReplayClient, after: Position, deadline_s: float) -> Page:
     """Return the page after a position. Raises `BusError` where the service does not answer in time."""
-    while time.monotonic() < deadline_s:
-        page = client.fetch_page(after, _POLL_S)
-        if page is not None:
-            return page
-        if client.is_pausing:
-            time.sleep(0.05)
-    raise BusError("the service did not send its predictions in time; try again")
+    page = client.wait_for_page(after, deadline_s)
+    if page is None:
+        raise BusError("the service did not send its predictions in time; try again")
+    return page
