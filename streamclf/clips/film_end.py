@@ -113,7 +113,7 @@ def _recover_one(part: Path, folder: Path, stream: str) -> tuple[Path, FilmInfo,
         if film.exists():
             return _unannounced(part, folder, info)
         note = "the service ended while it was written"
-        info = replace(info, end_s=info.start_s + seconds, note=note)
+        info = replace(info, end_s=info.start_s + seconds, last=True, note=note)  # a new process ends the action
         size = complete_film(part, film, info)
     except ClipError as error:
         part.unlink(missing_ok=True)

@@ -136,7 +136,7 @@ def test_a_film_that_a_killed_service_left_is_recovered(tmp_path: Path) -> None:
             assert service.wait() == 0
     start = next(event for event in actions if event.phase == "start")
     assert clip.action == start.offset
-    assert clip.note == "the service ended while it was written"
+    assert (clip.last, clip.note) == (True, "the service ended while it was written")
     saved = read_film(tmp_path / "clips" / clip.file)
     check_whole(saved, fps=FPS, first_s=clip.start_s - saved.numbers[0] / FPS)
     assert saved.numbers[0] <= 25
