@@ -18,6 +18,11 @@ log = logging.getLogger("service")
 RESTART_KEYS = ("events", "replay", "journal", "keys", "allow", "memory_limit")
 """Keys of `publish` that only a restart can change: the hub has them from its start."""
 
+_KEYS_IN_OTHERS = frozenset({"defaults", "streams", "outlets"})
+"""Keys whose changes are reported by stream or outlet. Streams already contain the defaults."""
+_ABSENT_CHECKS = 5
+"""Checks without a file until it is reported: some programs remove a file for a moment when they replace it."""
+
 
 @dataclass(frozen=True, slots=True)
 class CheckedConfig:
@@ -64,13 +69,18 @@ class ConfigFile:
         self._path = path
         self._load = load
         self._seen = self._read = file_signature(path)
+        self._absent = 0
 
     def changed(self) -> bool:
         """Return whether the file differs from the one read last, and has not changed since the previous call.
 
-        An editor may be in the middle of writing it, and half of a list of streams is a valid list of streams.
+        An editor may be in the middle of writing it, and half of a list of streams is a valid list of streams. Logs once
+        that the file is absent.
         """
         before, self._seen = self._seen, file_signature(self._path)
+        self._absent = self._absent + 1 if self._seen is None else 0
+        if self._absent == _ABSENT_CHECKS:
+            log.warning("%s is missing; the configuration that was read last stays, but a restart would fail", self._path)
         return self._seen is not None and self._seen == before and self._seen != self._read
 
     def read(self) -> CheckedConfig:

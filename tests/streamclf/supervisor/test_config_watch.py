@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from streamclf.config.service import PublishConfig, ServiceConfig
+from streamclf.config.service import PublishConfig, ServiceConfig, parse_config
 from streamclf.errors import ConfigError
 from streamclf.supervisor.config_watch import CheckedConfig, ConfigFile, check_reload
 
@@ -34,6 +34,43 @@ def test_a_changed_file_is_reported_once_after_it_has_settled(tmp_path: Path) ->
     with pytest.raises(ConfigError, match="a value is missing here"):
         file.read()
     assert not file.changed()  # a mistake is reported once
+
+
+def test_a_missing_file_is_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "service.yaml"
+    path.write_text("streams: {a: {camera: 0}}")
+    file = ConfigFile(path)
+    path.rename(tmp_path / "away")
+    for _ in range(3):
+        assert not file.changed()
+    assert not caplog.messages  # it may be replaced at this moment
+    for _ in range(20):
+        assert not file.changed()
+    assert caplog.messages == [
+        f"{path} is missing; the configuration that was read last stays, but a restart would fail"
+    ]
+
+
+def test_a_change_of_any_key_is_a_difference(tmp_path: Path) -> None:
+    """Adding `clips` to a running service had no effect."""
+
+    def checked(**keys: object) -> CheckedConfig:
+        config = parse_config({"streams": {"a": {"camera": 0}}, **keys}, base=tmp_path, origin="service.yaml")
+        return CheckedConfig(config, cast(Any, "the same bundle"))
+
+    changes: dict[str, object] = {
+        "model": "gestures",
+        "engine": {"max_batch": 3},
+        "actions": {"covered": {"on": 0.8, "off": 0.5}},
+        "unknown_below": 0.4,
+        "timezone": "UTC",
+        "clips": {"before_s": 3},
+        "publish": {"keep": "1d"},
+    }
+    assert changes.keys() == ServiceConfig.model_fields.keys() - {"streams", "defaults", "outlets"}
+    for key, value in changes.items():
+        assert checked(**{key: value}).differences(checked()) == key
+    assert checked(defaults={"read_timeout_s": 9}).differences(checked()) == "changed a"
 
 
 @pytest.mark.parametrize(
