@@ -67,9 +67,7 @@ def _main(arguments: list[str]) -> int:
     except ConfigError as error:
         return _print_error(error, 2)
     except UsageError as error:
-        text = str(error)
-        stop = "" if text.endswith((".", "?")) else "."
-        return _print_error(f"{text}{stop} See: {_command_name(arguments)} --help", 2)
+        return _print_error(_name_help(str(error), _command_name(arguments)), 2)
     except (StreamclfError, EngineError) as error:
         return _print_error(error, 1)
     except command_line_error as error:
@@ -79,7 +77,12 @@ def _main(arguments: list[str]) -> int:
             return 2
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None and context.parent is not None else "streamclf"
-        return _print_error(f"{message} See: {command} --help", 2)
+        return _print_error(_name_help(message, command), 2)
+
+
+def _name_help(text: str, command: str) -> str:
+    stop = "" if text.endswith((".", "?")) else "."
+    return f"{text}{stop} See: {command} --help"
 
 
 def _print_error(error: object, code: int) -> int:

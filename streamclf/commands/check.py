@@ -77,7 +77,8 @@ def _check_endpoints(config: ServiceConfig) -> Iterator[tuple[str, bool]]:
                 family = socket.AF_INET6 if ":" in outlet.host else socket.AF_INET
                 socket.create_server((outlet.host, outlet.port), family=family).close()
             except OSError as error:
-                text = f"outlets.{outlet.KIND}: {outlet.host}:{outlet.port}: {error.strerror}; choose another port"
+                reason = str(error.strerror).partition(" (")[0]  # Python repeats the address as a tuple
+                text = f"outlets.{outlet.KIND}: {outlet.host}:{outlet.port}: {reason}; choose another port"
                 yield text, error.errno == errno.EADDRINUSE
 
 

@@ -52,6 +52,8 @@ def choose_source(text: str | None) -> DemoSource:
     """
     if text is None:
         return _first_camera() or DemoSource("film", _film(_rendered_film()), "")
+    if not text.strip():
+        raise UsageError("an empty source; give a video file, a URL like rtsp://HOST/PATH, or the number of a camera")
     if text.isdecimal() or text.startswith("/dev/"):
         source = _camera(int(text) if text.isdecimal() else text)
     elif _URL.match(text):

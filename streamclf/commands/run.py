@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 
 from streamclf.runtime.logs import configure_logging, set_log_options
@@ -26,10 +27,17 @@ def run_service(
     configure_logging("service")
     file = ConfigFile(path)
     initial = file.read()
-    supervisor = Supervisor(initial.config, initial.bundle, on_ready=_log_ready, file=file, notifier=Notifier())
+    supervisor = Supervisor(
+        initial.config,
+        initial.bundle,
+        on_ready=partial(_log_ready, keys=initial.config.publish.keys is not None),
+        file=file,
+        notifier=Notifier(),
+    )
     with stop_on_signals(supervisor.request_stop), reload_on_hangup(supervisor.request_reload, supervisor.request_stop):
         return supervisor.run(seconds)
 
 
-def _log_ready(ready: Ready) -> None:
-    log.info("publishing on %s (replay %s); try: streamclf watch %s", ready.events, ready.replay, ready.events)
+def _log_ready(ready: Ready, *, keys: bool) -> None:
+    use = "clients need a key file (`streamclf keys`)" if keys else f"try: streamclf watch {ready.events}"
+    log.info("publishing on %s (replay %s); %s", ready.events, ready.replay, use)

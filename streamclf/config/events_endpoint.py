@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -17,14 +18,27 @@ from streamclf.errors import ConfigError, UsageError
 from streamclf.net.trusted_files import read_small_text
 
 CONFIG_SUFFIXES: Final = (".yaml", ".yml")
+_HOST_AND_PORT: Final = re.compile(r"[\w.-]+:\d{1,5}", re.ASCII)
 DEFAULT_ENDPOINT: Final[str] = PublishConfig.model_fields["events"].default
 
 
 def find_endpoint(text: str) -> str:
-    """Return `text`, or if it is the path of a configuration, the endpoint in it. Raises `ConfigError`."""
-    if "://" in text or not text.lower().endswith(CONFIG_SUFFIXES):
+    """Return `text`, or if it is the path of a configuration, the endpoint in it.
+
+    Raises `UsageError` for a text that is neither an address nor a file, and `ConfigError` for a configuration without
+    an endpoint.
+    """
+    if "://" in text:
         return text
-    return load_endpoint(Path(text))
+    if text.lower().endswith(CONFIG_SUFFIXES):
+        return load_endpoint(Path(text))
+    if not Path(text).exists():
+        nearest = f"did you mean tcp://{text}? " if _HOST_AND_PORT.fullmatch(text) else ""
+        raise UsageError(
+            f"endpoint {text!r}: no such file; {nearest}give an address like tcp://127.0.0.1:5555, the service's "
+            "configuration (.yaml), or a key file from `streamclf keys`"
+        )
+    return text
 
 
 def load_endpoint(path: Path, environ: Mapping[str, str] = os.environ) -> str:

@@ -74,13 +74,15 @@ class ConfigFile:
     def changed(self) -> bool:
         """Return whether the file differs from the one read last, and has not changed since the previous call.
 
-        An editor may be in the middle of writing it, and half of a list of streams is a valid list of streams. Logs once
-        that the file is absent.
+        An editor may be in the middle of writing it, and half of a list of streams is a valid list of streams. A file
+        that stays absent is logged once.
         """
         before, self._seen = self._seen, file_signature(self._path)
         self._absent = self._absent + 1 if self._seen is None else 0
         if self._absent == _ABSENT_CHECKS:
-            log.warning("%s is missing; the configuration that was read last stays, but a restart would fail", self._path)
+            log.warning(
+                "%s is missing; the configuration that was read last stays, but a restart would fail", self._path
+            )
         return self._seen is not None and self._seen == before and self._seen != self._read
 
     def read(self) -> CheckedConfig:

@@ -34,7 +34,7 @@ class NewStream:
     def source(self, environ: Mapping[str, str], folder: Path = Path()) -> SourceConfig:
         """Return the source with the values of its variables; a file is relative to `folder`. Raises `UsageError`."""
         try:
-            source = SourceConfig.model_validate(Substitution(environ).apply(dict(self.keys)))
+            source = SourceConfig.model_validate(Substitution(environ).apply(dict(self.keys), (self.name,)))
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             raise UsageError(f"{self.name}: {first['msg'].removeprefix('Value error, ')}") from None
@@ -90,6 +90,10 @@ def _stream(
         return stream
     source = NewStream(name=name, keys={"url": value}).source(environ)
     if source.is_file:
+        if not source.file_path.exists():
+            raise UsageError(
+                f"{value}: no such file; give a video file, a URL like rtsp://HOST/PATH, or the index of a camera"
+            )
         if not source.is_file_url and not Path(value).is_absolute():
             value = os.path.relpath(value, folder)
         return NewStream(name=name, keys={"url": value, "loop": True})

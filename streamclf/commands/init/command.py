@@ -66,6 +66,7 @@ def run_init(path: Path, options: Options) -> int:
     credentials = Credentials(os.environ)
     environ = _Environ(Variables(os.environ, path), credentials)
     streams = _choose_streams(options, path.parent, credentials, environ, asks=asks)
+    broker = None if options.broker is None else _parse_broker(options.broker, credentials, environ)
     connect = options.connect
     if connect is None:
         connect = ask_yes("Try the cameras now", True) if asks else True
@@ -73,7 +74,11 @@ def run_init(path: Path, options: Options) -> int:
     if failures and len(failures) == len(streams) and not options.keep_failing:
         say("no camera could be opened, so nothing was written; --keep-failing writes the file nevertheless")
         return 1
-    broker = _choose_broker(options, credentials, environ, asks=asks, connect=connect)
+    if options.broker is None and asks:
+        question = "MQTT broker of Home Assistant, like mqtt://homeassistant.local"
+        broker = ask(question, "none", lambda answer: _parse_broker(answer, credentials, environ))
+    if broker and connect:
+        _try_broker(broker, environ)
     page = options.page
     if page is None:
         page = asks and ask_yes("Page for browsers, with live pictures and events", _is_installed("web"))
@@ -155,7 +160,7 @@ def _choose_streams(
     def parse(answer: str) -> list[NewStream]:
         cameras, urls = split_answer(answer)
         if not cameras and not urls:
-            raise UsageError("give the index of a camera, or a URL like rtsp://USER:PASSWORD@HOST/PATH")
+            raise UsageError("give the index of a camera like 0, a URL like rtsp://HOST/PATH, or a video file")
         with credentials.undone_by_errors():
             return parse_streams(cameras, urls, folder, credentials, environ)
 
@@ -163,8 +168,9 @@ def _choose_streams(
         return parse_streams(options.cameras, options.urls, folder, credentials, environ)
     found = list_cameras()
     if asks:
-        print("Give each camera as an index or a URL, with a name if you like, and blanks between several:")
-        print("  0   rtsp://USER:PASSWORD@10.0.0.5/stream1   door=rtsp://USER:PASSWORD@10.0.0.5/stream1")
+        print("Give each camera as an index or a URL, with a name in front if you like:")
+        print("  0   rtsp://USER:PASSWORD@10.0.0.5/stream1   door=rtsp://10.0.0.5/stream1")
+        print("Several cameras have blanks between them.")
         for camera in found:
             say(f"camera {camera.index} of this machine: {camera.name}")
         return ask("Cameras", str(found[0].index) if found else "", parse)
@@ -173,32 +179,22 @@ def _choose_streams(
     return parse_streams([str(found[0].index)], [], folder, credentials, environ)
 
 
-def _choose_broker(
-    options: Options, credentials: Credentials, environ: Mapping[str, str], *, asks: bool, connect: bool
-) -> str | None:
-    """Return the address of the MQTT broker without its password; None for no broker."""
-
-    def parse(answer: str) -> str | None:
-        if answer.lower() in ("", "no", "none"):
-            return None
-        url = answer if "://" in answer else f"mqtt://{answer}"
-        register_url(url)
-        parse_broker(Substitution(environ).apply(url), os.environ)
-        with credentials.undone_by_errors():
-            return credentials.take_from(url, "mqtt")
-
-    if options.broker is not None:
-        broker = parse(options.broker)
-    elif asks:
-        broker = ask("MQTT broker of Home Assistant, like mqtt://homeassistant.local", "none", parse)
-    else:
+def _parse_broker(answer: str, credentials: Credentials, environ: Mapping[str, str]) -> str | None:
+    """Return the address of the MQTT broker without its password; None for no broker. Raises `UsageError`."""
+    if answer.lower() in ("", "no", "none"):
         return None
-    if broker and connect:
-        address = parse_broker(Substitution(environ).apply(broker), os.environ)
-        probe = ("mqtt", CONNECT_S + MARGIN_S, lambda: reach(address.host, address.port))
-        ((_, found, error),) = run_probes([probe])
-        say(f"  mqtt  {f'no connection now: {error}; the service will keep trying' if error else found}")
-    return broker
+    url = answer if "://" in answer else f"mqtt://{answer}"
+    register_url(url)
+    parse_broker(Substitution(environ).apply(url, ("mqtt",)), os.environ)
+    with credentials.undone_by_errors():
+        return credentials.take_from(url, "mqtt")
+
+
+def _try_broker(broker: str, environ: Mapping[str, str]) -> None:
+    address = parse_broker(Substitution(environ).apply(broker), os.environ)
+    probe = ("mqtt", CONNECT_S + MARGIN_S, lambda: reach(address.host, address.port))
+    ((_, found, error),) = run_probes([probe])
+    say(f"  mqtt  {f'no connection now: {error}; the service will keep trying' if error else found}")
 
 
 def _is_installed(kind: str) -> bool:

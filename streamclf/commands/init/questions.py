@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 from engines.printable import printable
 from streamclf.errors import UsageError
 from streamclf.redact import redact
+from streamclf.runtime.interrupts import Interrupted
 
 ATTEMPTS: Final = 5
 _YES: Final = {"y": True, "yes": True, "n": False, "no": False}
@@ -29,7 +30,10 @@ def ask(question: str, default: str, parse: Callable[[str], AnswerT]) -> AnswerT
     for _ in range(ATTEMPTS):
         try:
             answer = input(f"{question} [{default}]: " if default else f"{question}: ").strip()
-        except EOFError:
+        except (EOFError, Interrupted) as error:
+            print()  # the cursor is behind the question
+            if isinstance(error, Interrupted):
+                raise
             raise UsageError("the input ended before the last answer; nothing was written") from None
         except UnicodeDecodeError:
             answer = "\0"

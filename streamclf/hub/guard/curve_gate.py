@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -24,6 +25,9 @@ _ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"
 _DOMAIN: Final = b"streamclf"
 _REFRESH_S = 1.0
 """The directory is read again for a key if the last reading is older than this."""
+_REPORT_AGAIN_S: Final = 3600.0
+_MAX_REPORTS_PER_MIN: Final = 10
+_MAX_REPORTED: Final = 100
 
 
 class AllowList:
@@ -77,7 +81,7 @@ class AllowList:
             if state != self._state:
                 self._state = state
                 self._names = self._load(state)
-                log.info("%s: %d keys may connect", self._directory, len(self._names))
+                log.info("%s: %d key(s) may connect", self._directory, len(self._names))
         finally:
             self._reading.release()
 
@@ -133,6 +137,8 @@ class CurveGate:
         self._socket.linger = 0
         self._socket.bind(_ZAP_ENDPOINT)
         self.refused = 0
+        self._reports: dict[bytes, float] = {}
+        """When the newest refusals were logged, by key, the oldest first."""
         self._thread = SocketThread("gate", self._socket, self._answer_one)
 
     def protect(self, socket: zmq.Socket[bytes]) -> None:
@@ -169,11 +175,23 @@ class CurveGate:
                 return [b"1.0", sequence, b"500", b"not a CURVE request for this domain", b"", b""]
 
     def _count_refused(self, address: bytes, public: bytes) -> None:
+        """Count a refusal, and log it: each key once an hour, and at most ten keys a minute.
+
+        A refused client may try again every second, and an attacker may send a new key each time.
+        """
         self.refused += 1
-        if self.refused <= 10 or self.refused % 1000 == 0:
-            log.warning(
-                "refused a client at %s (%d so far): its public key %s is not on the allow-list",
-                address.decode("ascii", "replace"),
-                self.refused,
-                public.decode("ascii", "replace"),
-            )
+        now_s = time.monotonic()
+        if now_s - self._reports.get(public, -math.inf) < _REPORT_AGAIN_S:
+            return
+        if sum(now_s - reported_s < 60 for reported_s in self._reports.values()) >= _MAX_REPORTS_PER_MIN:
+            return
+        self._reports.pop(public, None)
+        self._reports[public] = now_s
+        if len(self._reports) > _MAX_REPORTED:
+            del self._reports[next(iter(self._reports))]
+        log.warning(
+            "refused a client at %s (%d refusals so far): its public key %s is not on the allow-list",
+            address.decode("ascii", "replace"),
+            self.refused,
+            public.decode("ascii", "replace"),
+        )

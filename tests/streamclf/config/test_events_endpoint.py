@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from streamclf.config.events_endpoint import find_endpoint
-from streamclf.errors import ConfigError
+from streamclf.errors import ConfigError, UsageError
 
 
 def test_a_configuration_gives_its_endpoint_even_without_its_variables(tmp_path: Path) -> None:
@@ -20,9 +20,22 @@ def test_a_configuration_gives_its_endpoint_even_without_its_variables(tmp_path:
     assert find_endpoint(str(path)) == "tcp://127.0.0.1:7"
 
 
-@pytest.mark.parametrize("text", ["tcp://127.0.0.1:7", "ipc:///run/x.yaml", "alice.key"])
-def test_other_texts_stay_as_they_are(text: str) -> None:
-    assert find_endpoint(text) == text
+def test_addresses_and_key_files_stay_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "alice.key").touch()
+    for text in ("tcp://127.0.0.1:7", "ipc:///run/x.yaml", str(tmp_path / "alice.key")):
+        assert find_endpoint(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("localhost:5555", "endpoint 'localhost:5555': no such file; did you mean tcp://localhost:5555"),
+        ("cameras", "endpoint 'cameras': no such file; give an address like .*, the service's configuration"),
+    ],
+)
+def test_a_text_that_is_no_address_and_no_file_is_an_error(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        find_endpoint(text)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,9 @@ from support.rtsp_server import RtspServer
 
 from streamclf.cli import _main
 from streamclf.commands.init import command, questions
+from streamclf.commands.init.command import Options, run_init
 from streamclf.config.service import load_config
+from streamclf.runtime.interrupts import Interrupted
 
 PASSWORD = "pass#word '1'"
 
@@ -140,7 +142,7 @@ def test_options_answer_questions_and_wrong_answers_are_asked_again(
     assert init("--no-try", "--mqtt", "none") == 0
     assert len(asked) == 5
     out = capsys.readouterr().out
-    assert "  give the index of a camera, or a URL" in out
+    assert "  give the index of a camera like 0, a URL like rtsp://HOST/PATH, or a video file" in out
     assert "a sign in the user name or password is not encoded" in out
     assert "  answer yes or no" in out
     assert "den9" not in out
@@ -158,6 +160,20 @@ def test_the_end_of_the_input_writes_nothing(
     assert init("--url", "rtsp://h/1") == 2
     assert "5 answers that cannot be used" in capsys.readouterr().err
     assert not list(here.iterdir())
+
+
+def test_ctrl_c_at_a_question_begins_a_new_line(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(question: str) -> str:
+        print(question, end="")
+        raise Interrupted
+
+    answers(monkeypatch)
+    monkeypatch.setattr(builtins, "input", interrupt)
+    with pytest.raises(Interrupted):
+        run_init(here / "cameras.yaml", Options())
+    assert capsys.readouterr().out.endswith("Cameras: \n")
 
 
 def test_a_film_is_played_again_and_again_from_wherever_the_file_is(here: Path, tmp_path: Path) -> None:
@@ -262,7 +278,8 @@ def test_the_page_names_its_address_or_what_to_install(
         (["--url", "two words=rtsp://h/1"], "the name 'two words' before =: must be 1 to 64 letters, digits, _ and -"),
         (["--url", "a=rtsp://h/1", "--url", "a=rtsp://h/2"], "two cameras have the name a"),
         (["--url", ""], "--url: an empty text"),
-        (["--url", "rtsp://me:${ABSENT}@h/1"], "environment variable ABSENT is not set"),
+        (["--url", "10.0.0.5:554/live"], "10.0.0.5:554/live: no such file; give a video file, a URL like rtsp://HOST"),
+        (["--url", "rtsp://me:${ABSENT}@h/1"], "camera1.url: environment variable ABSENT is not set"),
         (["--camera", "100"], "camera=100: 0 to 99"),
         (["--url", "rtsp://h/1", "--mqtt", "http://h"], "the scheme is not mqtt or mqtts"),
         (["--url", "rtsp://h/1", "--mqtt", "mqtt://:Hidden9@h"], "a password without a user"),
@@ -282,6 +299,15 @@ def test_wrong_options_are_reported_in_one_line(
     assert message in err
     assert "Hidden9" not in err
     assert [path.name for path in here.iterdir()] == ["dir.yaml"]
+
+
+def test_a_wrong_broker_is_reported_before_the_cameras_are_tried(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert init("--yes", "--url", "rtsp://127.0.0.1:1/x", "--mqtt", "http://h") == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "the scheme is not mqtt or mqtts" in err
 
 
 def test_without_a_terminal_nothing_is_asked(

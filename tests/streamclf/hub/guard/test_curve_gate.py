@@ -41,6 +41,37 @@ def test_no_client_connects_after_the_gate_is_closed(tmp_path: Path, monkeypatch
     context.term()
 
 
+def test_each_refused_key_is_logged_once_and_a_flood_of_keys_is_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A client without a valid key tries again each second. It must not hide another client, nor fill the log."""
+    (tmp_path / "allowed").mkdir()
+    _, server_secret = make_keys(tmp_path, "server")
+    context = zmq.Context()
+    gate = CurveGate(context, load_certificate(server_secret, secret=True), AllowList(tmp_path / "allowed"))
+    caplog.clear()
+
+    def refuse(key: int) -> None:
+        request = [b"1.0", b"1", b"streamclf", b"10.0.0.9", b"", b"CURVE", key.to_bytes(32, "big")]
+        assert gate._answer(request)[2] == b"400"
+
+    try:
+        for _ in range(20):
+            refuse(1)
+        refuse(2)
+        assert [message.partition(":")[0] for message in caplog.messages] == [
+            "refused a client at 10.0.0.9 (1 refusals so far)",
+            "refused a client at 10.0.0.9 (21 refusals so far)",
+        ]
+        for key in range(3, 200):
+            refuse(key)
+        assert len(caplog.messages) == 10
+        assert gate.refused == 218
+    finally:
+        gate.close()
+        context.term()
+
+
 def test_unreadable_list_allows_no_key_and_bad_files_do_not_block_good_ones(tmp_path: Path) -> None:
     allowed = tmp_path / "allowed"
     _, secret = make_keys(allowed, "good")
