@@ -278,7 +278,7 @@ def test_thresholds_are_previewed_and_saved_in_the_browser(page: RunningPage, ta
     assert text.replace("0.75", "0.8").replace("min_s: 5", "min_s: 0.2") == FILE
     browser.get_by_label("Action", exact=True).select_option("dark")
     wait_text(tab, ".settings-preview-text", "it is not reported now")
-    browser.get_by_label("Changes count for").select_option("one")
+    browser.get_by_label("Apply changes to").select_option("one")
     browser.get_by_role("button", name="Report as an action").click()
     wait_text(tab, ".settings-message", "'dark' for the stream stays: the service has applied it")
     assert page.call("")["streams"][1]["own_actions"] == ["dark"]

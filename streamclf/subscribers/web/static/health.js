@@ -59,14 +59,14 @@ const STREAMS = [
   ["Frames/s", (s) => number(s.fps, 1), "num right"],
   ["Predictions/s", (s) => number(s.predictions_per_s, 1), "num right"],
   ["Latency p50", (s) => milliseconds(s.latency_p50_ms), "num right"],
-  ["p99", (s) => milliseconds(s.latency_p99_ms), "num right"],
+  ["Latency p99", (s) => milliseconds(s.latency_p99_ms), "num right"],
   ["Dropped", (s) => drops(s.dropped), "num"],
   ["Video", (s) => [s.codec, s.width && `${s.width}×${s.height}`].filter(Boolean).join(" "), "num"],
   ["Decoded by", (s) => s.decoding ?? "", ""],
 ];
 const PROCESSES = [
   ["Process", (p) => (p.subject === null ? p.name : `${p.name} ${p.subject}`), "wide"],
-  ["Processor", (p) => (p.cpu === null ? "–" : `${(100 * p.cpu).toFixed(1)} %`), "num right"],
+  ["CPU", (p) => (p.cpu === null ? "–" : `${(100 * p.cpu).toFixed(1)} %`), "num right"],
   ["Memory", (p) => (p.memory_bytes === null ? "–" : bytes(p.memory_bytes)), "num right"],
   ["Running for", (p) => duration(p.age_s), "num right"],
   ["PID", (p) => String(p.pid), "num right"],
@@ -101,11 +101,11 @@ function storage(report) {
   if (journal.not_durable) rows.push(["Events that could not be written", NUMBER.format(journal.not_durable)]);
   if (journal.file !== null) {
     rows.push(["Journal", `${journal.file.path}, ${bytes(journal.file.bytes)}`]);
-    rows.push(["Its disk", `${bytes(journal.file.free_bytes)} free of ${bytes(journal.file.disk_bytes)}`]);
+    rows.push(["Disk of the journal", `${bytes(journal.file.free_bytes)} free of ${bytes(journal.file.disk_bytes)}`]);
   }
   if (clips !== null) {
     rows.push(["Clips", clips.folder]);
-    rows.push(["Their disk", clips.fault ?? `${bytes(clips.free_bytes)} free of ${bytes(clips.disk_bytes)}`]);
+    rows.push(["Disk of the clips", clips.fault ?? `${bytes(clips.free_bytes)} free of ${bytes(clips.disk_bytes)}`]);
   }
   return rows;
 }

@@ -19,7 +19,7 @@ export class Thresholds {
   #owner;
   #stream = select("Stream");
   #label = select("Action");
-  #scope = select("Changes count for");
+  #scope = select("Apply changes to");
   #sliders = new Map(FIELDS.map((field) => [field.key, new Slider(field, () => this.#changed())]));
   #text = el("p", { class: "settings-preview-text", role: "status" });
   #note = el("p", { class: "quiet" });
