@@ -68,6 +68,7 @@ def run_server(app: ASGIApp, listener: socket.socket, stop: StopRequest) -> None
 async def _serve(app: ASGIApp, listener: socket.socket, stop: StopRequest) -> None:
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "nicegui"):
         logging.getLogger(name).setLevel(logging.ERROR)  # their lines hold addresses with their queries
+    logging.getLogger("uvicorn.error").addFilter(_is_reported)
     connections = _Connections()
     config = uvicorn.Config(
         app,
@@ -94,6 +95,11 @@ async def _serve(app: ASGIApp, listener: socket.socket, stop: StopRequest) -> No
         watch.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watch
+
+
+def _is_reported(record: logging.LogRecord) -> bool:
+    """Return whether a record of uvicorn is logged. A film that a browser stops reading is no error."""
+    return "returned without completing response" not in str(record.msg)
 
 
 async def _watch(server: uvicorn.Server, connections: _Connections, stop: StopRequest) -> None:

@@ -21,6 +21,8 @@ from support.service import Service
 
 from streamclf.producer.link import EventProducer
 
+pytest.importorskip("nicegui", reason="the extra [web] is not installed")
+
 HTML = "<img src=x onerror=alert(1)><b>bold</b>"
 
 
