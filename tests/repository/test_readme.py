@@ -60,20 +60,23 @@ def test_the_readme_is_short() -> None:
 
 def test_files_are_classified(folder: Path) -> None:
     lines = [line for block in blocks("Try it", "sh") for line in block.splitlines() if "classify" in line]
-    table, as_json, annotated = lines
+    table, as_json, annotated, report = lines
     assert "film.mp4" in run(table, folder)
     result = json.loads(run(as_json, folder))
     assert result["windows"][0]["top"][0][0]
     run(annotated, folder)
     assert (folder / "out.mp4").stat().st_size > 1000
+    run(report, folder)
+    assert "film.mp4" in (folder / "report.html").read_text()
 
 
 @pytest.fixture(scope="module")
 def endpoints(folder: Path) -> Iterator[dict[str, str]]:
     """The service of the README, on free ports; maps the README's endpoints to the ones in use."""
     (yaml,) = blocks("Run a service", "yaml")
-    there = ["tcp://127.0.0.1:5555", "tcp://127.0.0.1:5556"]
-    here = dict(zip(there, (f"tcp://127.0.0.1:{port}" for port in free_ports(2)), strict=True))
+    there = ["tcp://127.0.0.1:5555", "tcp://127.0.0.1:5556", "{port: 8080}"]
+    first, second, page = free_ports(3)
+    here = dict(zip(there, (f"tcp://127.0.0.1:{first}", f"tcp://127.0.0.1:{second}", f"{{port: {page}}}"), strict=True))
     for old, new in here.items():
         yaml = yaml.replace(old, new)
     (folder / "cameras.yaml").write_text(yaml)
