@@ -148,10 +148,10 @@ def make_events_router(context: PageContext) -> APIRouter:
         """Return events, newest first, a page at a time."""
         if version is not None and version == context.history.version:
             return Response(status_code=204)
-        chosen = ActionFilter(
-            streams=tuple(stream), labels=tuple(label), since=since, until=until, text=text, starred=starred
-        )
         with _translated():
+            chosen = ActionFilter(
+                streams=tuple(stream), labels=tuple(label), since=since, until=until, text=text, starred=starred
+            )
             page = archive.find(chosen, limit=limit, cursor=cursor)
             names = archive.names()
         return EventList(

@@ -268,7 +268,7 @@ def test_no_other_file_is_served(site: Page, path: str) -> None:
 
 
 def test_wrong_requests_are_answered_with_the_reason(site: Page) -> None:
-    for query in ("limit=0", "limit=1000", "cursor=x", "since=yesterday", f"text={'x' * 300}"):
+    for query in ("limit=0", "limit=1000", "cursor=x", "since=yesterday", f"text={'x' * 300}", f"label={'x' * 300}"):
         status, _, body = site.get(f"/api/events?{query}")
         assert status == 422, (query, body)
     assert site.get("/api/events/999999999")[0] == 404
