@@ -24,6 +24,7 @@ from streamclf.redact import redact, redact_uncaught_errors
 from streamclf.runtime.interrupts import catch_interrupts, exit_interrupted, is_interrupted
 from streamclf.runtime.standard_streams import prepare_standard_streams
 from training.errors import RecipeError, RunError, TrainingError
+from training.list_options import ListOptions
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -175,7 +176,7 @@ def download(
     print(f"{DATA_SETS[name].source}; licence: {DATA_SETS[name].licence}", file=sys.stderr)
 
 
-@app.command("import-hf")
+@app.command("import-hf", cls=ListOptions)
 def import_hf(
     folder: Annotated[
         Path, typer.Argument(help="folder with config.json, model.safetensors, preprocessor_config.json")
@@ -188,12 +189,43 @@ def import_hf(
         bool,
         typer.Option("--interpolate-positions", help="VideoPrism: read the processor's size and number of frames"),
     ] = False,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT...", help="labels in words, for CLIP, SigLIP, SigLIP 2 and VideoPrism-LvT"),
+    ] = None,
+    template: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT...", help='texts with {} for the label, such as "a photo of {}"; averaged'),
+    ] = None,
+    chunks: Annotated[int | None, typer.Option(help="frames in one window; with --labels")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="divides the cosines; by default the checkpoint's; with --labels")
+    ] = None,
+    encoder: Annotated[
+        Path | None, typer.Option(help="bundle of the same checkpoint whose encoder is copied; with --labels")
+    ] = None,
 ) -> None:
-    """Import a Hugging Face video model's folder as a bundle."""
+    """Import a Hugging Face video model's folder as a bundle, or a text-and-image model with labels in words."""
     from training.importing import import_folder
+    from training.importing.words.importing import WordsOptions, import_words
 
     try:
-        bundle = import_folder(folder, output, fps=fps, interpolate=interpolate)
+        if labels:
+            options = WordsOptions(
+                templates=template or (),
+                fps=fps,
+                chunks=chunks,
+                temperature=temperature,
+                interpolate=interpolate,
+                encoder=encoder,
+            )
+            bundle = import_words(folder, output, labels, options)
+        else:
+            only = {"--template": template, "--chunks": chunks, "--temperature": temperature, "--encoder": encoder}
+            given = next((name for name, value in only.items() if value not in (None, [])), None)
+            if given is not None:
+                raise RecipeError(f"{given}: only with --labels; give the labels in words, or leave {given} out")
+            bundle = import_folder(folder, output, fps=fps, interpolate=interpolate)
     except TrainingError as error:
         _fail(error)
     print(printable(f"{bundle.spec.id}: {output}"))

@@ -27,11 +27,18 @@ OPSET = 17
 
 
 def export_bundle(
-    model: ClipModel, *, fields: dict[str, Any], golden: npt.NDArray[np.uint8], card: str, path: Path
+    model: ClipModel,
+    *,
+    fields: dict[str, Any],
+    golden: npt.NDArray[np.uint8],
+    card: str,
+    path: Path,
+    encoder: Path | None = None,
 ) -> Bundle:
     """Write the bundle at `path`. An older bundle there is replaced only when the new one is complete and verified.
 
     `fields`: the fields of `ModelSpec` without `files` and `feature_shape`. `golden`: (T, t, H, W, 3) uint8 RGB.
+    `encoder`: the graph of the same encoder, which is then copied, since writing a large one takes minutes.
     Raises `RunError` where the graphs do not compute the same outputs as the model.
     """
     if path.exists() and not (path / SPEC_FILE).is_file() and any(path.iterdir()):
@@ -44,7 +51,10 @@ def export_bundle(
         new.mkdir()
         chunks, features = window[0], model.encoder(window[0])
         # Each example has a batch of two, because torch.export treats a batch of one as a constant.
-        write_graph(model.encoder, torch.stack([chunks[0], chunks[0]]), new / ENCODER_FILE, "frames", "features")
+        if encoder is None:
+            write_graph(model.encoder, torch.stack([chunks[0], chunks[0]]), new / ENCODER_FILE, "frames", "features")
+        else:
+            shutil.copyfile(encoder, new / ENCODER_FILE)
         write_graph(model.head, torch.stack([features, features]), new / HEAD_FILE, "features", "logits")
         check_graph(model.encoder, chunks, new / ENCODER_FILE, tolerance=model.encoder_tolerance)
         check_graph(model.head, features[None], new / HEAD_FILE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from engines.bundle import SPEC_FILE, Bundle
 from training.data.shape import Shape
@@ -18,11 +18,9 @@ from training.fit.run_folder import RECIPE_FILE
 from training.importing.config import FolderConfig
 from training.importing.folder import CONFIG_FILE, read_config
 from training.importing.labels import read_class_names
+from training.importing.limits import check_window
 from training.importing.model import build_model, fit_config, load_model
 from training.importing.processor import ImageProcessor, read_processor
-
-MAX_WINDOW_BYTES: Final = 1 << 30
-"""A bound on the golden window, which the bundle contains; ViViT-B/16x2 has 6.3 MB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,16 +105,7 @@ def read_folder(
         height=processor.height,
         width=processor.width,
     )
-    pixels = shape.window * shape.height * shape.width * 3
-    if pixels > MAX_WINDOW_BYTES:
-        raise FolderError(
-            f"{folder}: {shape.window} frames of {shape.height} x {shape.width} pixels: {pixels / 1e9:.1f} GB in one "
-            f"window, at most {MAX_WINDOW_BYTES / 1e9:.1f} GB"
-        )
-    if shape.frames_per_chunk > 64 or shape.chunks > 1024:
-        raise FolderError(
-            f"{shape.chunks} chunks of {shape.frames_per_chunk} frames: a bundle has at most 1024 chunks of 64 frames"
-        )
+    check_window(folder, shape)
     return FolderModel(config=config, processor=processor, shape=shape, notes=notes)
 
 

@@ -21,6 +21,8 @@ MAX_BYTES: Final = 1 << 32
 _PICKLES: Final = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
 _NOT_WEIGHTS: Final = ("optimizer", "random_states", "rng_state", "scaler", "scheduler", "training_args")
 """How the names of pickles begin that a trainer writes beside the weights."""
+_COUNTERS: Final = ".position_ids"
+"""How the names of buffers end that only count positions: 0, 1, 2 and so on. Older checkpoints have them."""
 _OTHER_FORMATS: Final = {".gguf": "llama.cpp", ".h5": "TensorFlow", ".msgpack": "Flax", ".onnx": "ONNX"}
 
 
@@ -33,7 +35,7 @@ def read_state(folder: Path) -> State:
     """
     paths, places = _find_files(folder)
     state = _read_files(paths)
-    missing = sorted(set(places) - set(state))
+    missing = sorted(name for name in set(places) - set(state) if not name.endswith(_COUNTERS))
     if missing:
         raise FolderError(
             f"{folder / INDEX_FILE}: {len(missing)} of {len(places)} tensors are in no shard, such as {missing[0]}; "
@@ -107,6 +109,8 @@ def _read_files(paths: list[Path]) -> State:
                     f"{path}: {name} is also in {origins[name].name}; the shards belong to different checkpoints: "
                     "download the folder again"
                 )
+            if name.endswith(_COUNTERS):
+                continue
             if not tensor.is_floating_point():
                 raise FolderError(
                     f"{path}: {name} has the type {str(tensor.dtype).removeprefix('torch.')}; a quantised checkpoint "

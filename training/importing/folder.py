@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from engines.regular_file import NotRegularFileError, open_regular
 from training.errors import FolderError
@@ -29,6 +29,10 @@ CONFIGS: Final[dict[str, type[FolderConfig]]] = {
     "vjepa2": VJepa2Config,
 }
 """The class for each `model_type` in config.json."""
+WORDS_KINDS: Final = ("clip", "siglip", "siglip2", "videoprism")
+"""Each `model_type` with a text tower, whose labels the user gives in words."""
+
+_Keys = TypeVar("_Keys", bound=BaseModel)
 
 
 def read_config(folder: Path) -> FolderConfig:
@@ -36,7 +40,11 @@ def read_config(folder: Path) -> FolderConfig:
     tree = read_json(folder / CONFIG_FILE)
     kind = tree.get("model_type")
     if not isinstance(kind, str) or kind not in CONFIGS:
-        raise FolderError(f"{folder / CONFIG_FILE}: model_type={kind!r:.80}: only {', '.join(CONFIGS)} can be imported")
+        remedy = "; this model has no classifier: give --labels in words" if kind in WORDS_KINDS else ""
+        raise FolderError(
+            f"{folder / CONFIG_FILE}: model_type={kind!r:.80}: only {', '.join(CONFIGS)} can be imported, and with "
+            f"--labels {', '.join(WORDS_KINDS)}{remedy}"
+        )
     config = validate_config(CONFIGS[kind], tree, folder)
     if config.architectures and not any(name.endswith("ForVideoClassification") for name in config.architectures):
         raise FolderError(
@@ -46,7 +54,7 @@ def read_config(folder: Path) -> FolderConfig:
     return config
 
 
-def validate_config(kind: type[FolderConfig], tree: dict[str, Any], folder: Path) -> FolderConfig:
+def validate_config(kind: type[_Keys], tree: dict[str, Any], folder: Path) -> _Keys:
     """Check the keys of a configuration. Raises `FolderError`."""
     try:
         return kind.model_validate(tree)

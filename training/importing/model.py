@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from training.errors import FolderError
 from training.importing.checkpoint import read_state
@@ -17,6 +19,8 @@ from training.importing.state_dict import CheckpointTensors, convert_state
 from training.importing.videoprism import build_videoprism, convert_videoprism
 from training.importing.vjepa2 import build_vjepa2, convert_vjepa2
 from training.weights import WEIGHTS_FILE, State
+
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 def fit_config(folder: Path, config: FolderConfig, processor: ImageProcessor, *, interpolate: bool) -> FolderConfig:
@@ -56,18 +60,23 @@ def load_model(
     folder: Path, config: FolderConfig, processor: ImageProcessor, *, interpolate: bool = False
 ) -> ImportedModel:
     """Build the folder's network and load its weights; `interpolate` as in `fit_config`. Raises `FolderError`."""
-    with torch.device("meta"):  # the real network is built only when the folder's tensors have these sizes
-        own = build_model(config, processor).state_dict()
     tensors = CheckpointTensors(read_state(folder), str(folder / WEIGHTS_FILE))
     state = _convert(config, tensors, interpolate=interpolate)
     tensors.check_all_used()
+    return fill(lambda: build_model(config, processor), state, folder)
+
+
+def fill(build: Callable[[], _Module], state: State, folder: Path) -> _Module:
+    """Build a network and load `state` into it. Raises `FolderError` for a tensor of another shape."""
+    with torch.device("meta"):  # the real network is built only when the folder's tensors have these sizes
+        own = build().state_dict()
     for name, tensor in state.items():
         if tensor.shape != own[name].shape:
             raise FolderError(
                 f"{folder}: {name} has shape {tuple(tensor.shape)}, but config.json implies {tuple(own[name].shape)}; "
                 "config.json and model.safetensors belong to different models"
             )
-    model = build_model(config, processor)
+    model = build()
     model.load_state_dict(state)
     return model.eval()
 

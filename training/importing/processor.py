@@ -37,6 +37,15 @@ _DEFAULTS: Final[dict[str, dict[str, Any]]] = {
         "image_std": [0.229, 0.224, 0.225],
     },
     "vjepa2": {"crop_size": 256, "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]},
+    "clip": {
+        "size": {"shortest_edge": 224},
+        "crop_size": 224,
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "resample": 3,
+    },
+    "siglip": {"size": {"height": 224, "width": 224}, "do_center_crop": False, "resample": 3},
+    "siglip2": {"do_center_crop": False},
     "llavaonevision": {
         "size": {"height": 384, "width": 384},
         "do_center_crop": False,
@@ -86,7 +95,7 @@ def read_processor(folder: Path, image_size: Pair, *, any_size: bool = False) ->
     if kind not in _DEFAULTS:
         raise FolderError(
             f"{path}: {name[:80] or 'a processor without a type'}: only the image and video processors of Vivit, "
-            "VideoMAE, Timesformer, VJEPA2 and LlavaOnevision (VideoPrism's) can be imported"
+            "VideoMAE, Timesformer, VJEPA2, LlavaOnevision (VideoPrism's), CLIP, Siglip and Siglip2 can be imported"
         )
     # As in transformers, a switch that is null is off.
     given = {key: False if value is None and _is_switch(key) else value for key, value in tree.items()}
@@ -96,8 +105,12 @@ def read_processor(folder: Path, image_size: Pair, *, any_size: bool = False) ->
         tree["offset"] = tree["do_rescale"]  # it has no such key
     if kind == "vjepa2":
         tree["size"] = _vjepa2_size(path, tree)
+    if kind == "siglip2":
+        tree["size"] = {"height": image_size[0], "width": image_size[1]}  # it chooses a size for each image
     mean, std = _affine(path, tree, vivit=kind == "vivit")
     height, width, resize, notes = _geometry(path, tree, image_size, any_size=any_size)
+    if kind == "siglip2":
+        notes += ("frames are stretched to a square; the folder's processor (NaFlex) nearly keeps their shape",)
     sampled = bool(tree.get("do_sample_frames"))
     return ImageProcessor(
         height=height,

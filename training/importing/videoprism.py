@@ -9,6 +9,7 @@ Shapes: N windows or chunks, T chunks of one frame, P patches of one frame, D wi
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -81,19 +82,24 @@ class SpatialEncoder(nn.Module):
 
 
 class TemporalHead(nn.Module):
-    """Classify the frames' features (N, T, P, D), oldest first, into logits (N, K)."""
+    """Classify the frames' features (N, T, P, D), oldest first, into logits (N, K).
 
-    def __init__(self, config: VideoPrismConfig) -> None:
+    `classify` maps the window's embedding (N, D) to logits. `auxiliary` is the number of layers in which all tokens of
+    the window attend to each other; the models with a text tower have them.
+    """
+
+    def __init__(self, config: VideoPrismConfig, classify: nn.Module, *, auxiliary: int = 0) -> None:
         super().__init__()
         dim, heads, eps = config.hidden_size, config.num_attention_heads, config.layer_norm_eps
         self.positions = nn.Parameter(torch.zeros(1, config.chunks, dim))
         self.layers = _layers(config, config.num_temporal_layers)
         self.norm = nn.LayerNorm(dim, eps=eps)
+        self.auxiliary = _layers(config, auxiliary)
         width = config.intermediate_size // heads * heads
         self.pool = LearnedQueryPooling(dim=dim, heads=heads, width=width)
         self.out = nn.Linear(width, dim)
         self.norm_pooled = nn.LayerNorm(dim, eps=eps)
-        self.classify = nn.Linear(dim, len(config.id2label))
+        self.classify = classify
 
     def forward(self, features: Tensor) -> Tensor:
         """Classify one window; serving runs this graph once per window."""
@@ -101,20 +107,35 @@ class TemporalHead(nn.Module):
         x = features.transpose(1, 2).reshape(-1, chunks, dim) + self.positions  # (N P, T, D)
         for layer in self.layers:
             x = layer(x)
-        tokens = self.norm(x).reshape(-1, patches * chunks, dim)  # pooling does not depend on the order of tokens
+        tokens = self.norm(x).reshape(-1, patches * chunks, dim)  # the rest does not depend on the order of tokens
+        for layer in self.auxiliary:
+            tokens = layer(tokens)
         logits: Tensor = self.classify(self.norm_pooled(self.out(self.pool(tokens))))
         return logits
 
 
 def build_videoprism(config: VideoPrismConfig, processor: ImageProcessor) -> ImportedModel:
     """Build VideoPrism with fresh weights."""
-    return ImportedModel(encoder=SpatialEncoder(config, processor), head=TemporalHead(config))
+    head = TemporalHead(config, nn.Linear(config.hidden_size, len(config.id2label)))
+    return ImportedModel(encoder=SpatialEncoder(config, processor), head=head)
 
 
 def convert_videoprism(config: VideoPrismConfig, tensors: CheckpointTensors, *, interpolate: bool) -> State:
-    """Return the `state_dict` of VideoPrism. Raises `FolderError` for a missing tensor.
+    """Return the `state_dict` of VideoPrism with a classifier. Raises `FolderError` for a missing tensor.
 
-    With `interpolate`, positions of another size or number of frames are interpolated to those of `config`.
+    `interpolate`: see `convert_video_tower`.
+    """
+    state = convert_video_tower(config, tensors, norm="head_layernorm", interpolate=interpolate)
+    return state | tensors.renamed("classifier", "head.classify")
+
+
+def convert_video_tower(
+    config: VideoPrismConfig, tensors: CheckpointTensors, *, norm: str, auxiliary: int = 0, interpolate: bool
+) -> State:
+    """Return the `state_dict` of VideoPrism without `head.classify`. Raises `FolderError` for a missing tensor.
+
+    `norm` is the checkpoint's name for the norm of the pooled embedding, `auxiliary` as in `TemporalHead`. With
+    `interpolate`, positions of another size or number of frames are interpolated to those of `config`.
     """
     spatial, temporal = "vision_model.spatial_embeddings", "vision_model.temporal_embeddings"
     state = tensors.patch_embedding(f"{spatial}.patch_embeddings.projection", "encoder.embed.project")
@@ -129,9 +150,11 @@ def convert_videoprism(config: VideoPrismConfig, tensors: CheckpointTensors, *, 
         ("head", "temporal_layers", config.num_temporal_layers),
     ):
         for index in range(count):
-            state |= _layer(config, tensors, f"vision_model.{name}.{index}", f"{half}.layers.{index}")
-    state |= _norm(tensors, "vision_model.layernorm1", "encoder.norm")
-    state |= _norm(tensors, "vision_model.layernorm2", "head.norm")
+            state |= convert_layer(tensors, f"vision_model.{name}.{index}", f"{half}.layers.{index}", config)
+    for index in range(auxiliary):
+        state |= convert_layer(tensors, f"auxiliary_layers.{index}", f"head.auxiliary.{index}", config)
+    state |= convert_norm(tensors, "vision_model.layernorm1", "encoder.norm")
+    state |= convert_norm(tensors, "vision_model.layernorm2", "head.norm")
     dim, heads = config.hidden_size, config.num_attention_heads
     query = tensors.pop("head.pooling_attention_query", (1, 1, dim)).flatten()
     values = config.intermediate_size // heads
@@ -139,25 +162,32 @@ def convert_videoprism(config: VideoPrismConfig, tensors: CheckpointTensors, *, 
     scale = per_dim * _R_SOFTPLUS_0 / math.sqrt(values)
     state |= convert_pooling(tensors, "head", "head.pool", query=query, scale=scale, heads=heads, bias=config.qkv_bias)
     state |= tensors.renamed("head.o_proj", "head.out")
-    return state | _norm(tensors, "head_layernorm", "head.norm_pooled") | tensors.renamed("classifier", "head.classify")
+    return state | convert_norm(tensors, norm, "head.norm_pooled")
 
 
-def _norm(tensors: CheckpointTensors, theirs: str, ours: str) -> State:
+def convert_norm(tensors: CheckpointTensors, theirs: str, ours: str) -> State:
     """Rename a norm; VideoPrism stores its weight minus 1."""
     state = tensors.renamed(theirs, ours)
     state[f"{ours}.weight"] = state[f"{ours}.weight"] + 1
     return state
 
 
-def _layer(config: VideoPrismConfig, tensors: CheckpointTensors, theirs: str, ours: str) -> State:
-    """Rename the tensors of one transformer layer."""
+class _LayerSizes(Protocol):
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def qkv_bias(self) -> bool: ...
+
+
+def convert_layer(tensors: CheckpointTensors, theirs: str, ours: str, config: _LayerSizes) -> State:
+    """Rename the tensors of one transformer layer of VideoPrism, also of its text tower."""
     names = {"q_proj": "q", "k_proj": "k", "v_proj": "v"}
     state = tensors.projections(
         f"{theirs}.attention", f"{ours}.attention", names, config.hidden_size, bias=config.qkv_bias
     )
     state |= tensors.renamed(f"{theirs}.attention.o_proj", f"{ours}.attention.out")
-    state |= _norm(tensors, f"{theirs}.layernorm_before", f"{ours}.norm1")
-    state |= _norm(tensors, f"{theirs}.layernorm_after", f"{ours}.norm2")
+    state |= convert_norm(tensors, f"{theirs}.layernorm_before", f"{ours}.norm1")
+    state |= convert_norm(tensors, f"{theirs}.layernorm_after", f"{ours}.norm2")
     return (
         state
         | tensors.renamed(f"{theirs}.mlp.fc1", f"{ours}.mlp.0")

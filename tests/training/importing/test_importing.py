@@ -138,7 +138,7 @@ def test_a_config_that_a_bundle_cannot_express_is_refused(saved_vivit, tmp_path,
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image_processor_type": "CLIPImageProcessor"}, "CLIPImageProcessor"),
+        ({"image_processor_type": "ConvNextImageProcessor"}, "ConvNextImageProcessor"),
         ({"do_pad": True}, "do_pad=true"),
         ({"do_rescale": False}, "offset=true"),
         ({"crop_size": {"height": 16, "width": 16}}, "image_size is"),
