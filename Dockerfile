@@ -10,7 +10,7 @@ COPY engines engines
 COPY streamclf streamclf
 # Only wheels, so no compiler is needed. The headless OpenCV has the same modules and needs no libraries of a desktop.
 RUN python3 -m venv --without-pip /opt/streamclf
-RUN python3 -m pip --python /opt/streamclf/bin/python install --no-cache-dir --only-binary=:all: ".[mqtt]"
+RUN python3 -m pip --python /opt/streamclf/bin/python install --no-cache-dir --only-binary=:all: ".[mqtt,web]"
 RUN python3 -m pip --python /opt/streamclf/bin/python uninstall --yes opencv-python \
     && python3 -m pip --python /opt/streamclf/bin/python install --no-cache-dir --only-binary=:all: opencv-python-headless
 

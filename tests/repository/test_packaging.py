@@ -23,12 +23,13 @@ from support.repository import ROOT
 
 from streamclf import __version__
 from streamclf.cli import app
+from streamclf.config.outlet_options import WebConfig
 from streamclf.config.service import load_config
 
 ADDON = ROOT / "configs/home-assistant/streamclf"
 UNITS = sorted((ROOT / "configs/systemd").glob("*.service"))
 DOCKERFILES = [ROOT / "Dockerfile", ROOT / "Dockerfile.gpu", ADDON / "Dockerfile"]
-CAMERA = {"DOOR_USER": "viewer", "DOOR_PASSWORD": "secret-of-the-door"}
+CAMERA = {"DOOR_USER": "viewer", "DOOR_PASSWORD": "secret-of-the-door", "PAGE_TOKEN": "0123456789abcdef"}
 
 
 def check_command(words: list[str]) -> None:
@@ -84,6 +85,14 @@ def test_compose_uses_files_and_commands_that_exist() -> None:
     config = load_config(ROOT / "configs/containers/service.yaml", CAMERA)
     assert str(config.publish.journal) == "/var/lib/streamclf/streamclf.db"
     assert config.publish.events == "tcp://127.0.0.1:5555", "the health check asks there"
+    page = config.outlets.web
+    assert isinstance(page, WebConfig)
+    assert compose["services"]["streamclf"]["ports"] == [f"127.0.0.1:{page.port}:{page.port}"]
+    needed = {outlet.KIND for outlet in config.outlets.all}
+    for path in (ROOT / "Dockerfile", ROOT / "Dockerfile.gpu"):
+        extras = re.search(r'"\.\[(.*)\]"', path.read_text())
+        assert extras is not None
+        assert needed <= set(extras[1].split(","))
 
 
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
