@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Final
 
 from streamclf.errors import JournalError
-from streamclf.events.types import StreamEvent
+from streamclf.events.types import MAX_LISTED_STREAMS, StreamEvent
 from streamclf.subscribers.web.history import search
 from streamclf.subscribers.web.history.database import REMEDY, open_database
 from streamclf.subscribers.web.history.recording import Recorder
@@ -163,13 +163,18 @@ class History:
 
     def known_labels(self) -> list[str]:
         """Return the labels of all actions, sorted."""
-        with self._lock:
-            return [row[0] for row in self._db.execute("SELECT DISTINCT label FROM actions ORDER BY label LIMIT 1000")]
+        return self._known("label", 1000)
 
     def known_streams(self) -> list[str]:
         """Return the streams of all actions, sorted."""
+        return self._known("stream", MAX_LISTED_STREAMS)
+
+    def _known(self, column: str, limit: int) -> list[str]:
+        streams = self.streams or ()
+        where = "" if self.streams is None else f" WHERE stream IN ({','.join('?' * len(streams))})"
+        sql = f"SELECT DISTINCT {column} FROM actions{where} ORDER BY 1 LIMIT ?"  # noqa: S608 - no values in it
         with self._lock:
-            return [row[0] for row in self._db.execute("SELECT DISTINCT stream FROM actions ORDER BY 1 LIMIT 1024")]
+            return [str(row[0]) for row in self._db.execute(sql, (*streams, limit))]
 
     def state_changes(self, limit: int, stream: str | None = None) -> list[StateChange]:
         """Return the newest changes of the streams' states, newest first."""

@@ -280,3 +280,5 @@ def test_a_page_for_some_streams_finds_only_those() -> None:
     assert [offset for offset, _ in everything(history)] == [1]
     assert everything(history, streams=("bedroom",)) == []
     assert history.get(2) is None
+    history.add([action(3, "start", stream="bedroom", label="sleeping")])
+    assert (history.known_streams(), history.known_labels()) == (["door"], ["waving"])
