@@ -19,6 +19,8 @@ from streamclf.events.types import MAX_FILM_ACTIONS, MAX_LABEL_CHARS
 SILENT_S: Final = 10.0
 """A running action has an update each second. Without one for this long, its end was missed."""
 MAX_IGNORED: Final = 1024
+IGNORED_S: Final = 60.0
+"""An action whose film is lost gets another one if it still runs after this time: it may last for hours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +81,8 @@ class FilmPlan:
         self._before_s, self._after_s = before_s, after_s
         self._actions: dict[tuple[str, float], _Running] = {}
         self._points: deque[Point] = deque(maxlen=MAX_POINTS)
-        self._ignored: dict[tuple[str, float], None] = {}
+        self._ignored: dict[tuple[str, float], float] = {}
+        """Actions whose film is lost, and until when their events are ignored (monotonic)."""
         self.epoch = ""
 
     def __bool__(self) -> bool:
@@ -87,10 +90,10 @@ class FilmPlan:
 
     def apply(self, note: ActionNote, now_s: float) -> None:
         """Add an event. An update of an unknown action begins a film, as a start does; an end does not."""
-        if note.key in self._ignored:
-            if note.phase == "end":
-                del self._ignored[note.key]
-            return
+        if (ignored_until_s := self._ignored.get(note.key)) is not None:
+            if note.phase != "end" and now_s < ignored_until_s:
+                return
+            del self._ignored[note.key]
         if note.epoch != self.epoch:
             for each in self._actions.values():
                 each.start = None  # an offset of another journal
@@ -156,11 +159,11 @@ class FilmPlan:
         self._actions.clear()
         self._points.clear()
 
-    def abandon(self) -> None:
-        """Forget the actions, and ignore their further events: their film is lost."""
+    def abandon(self, now_s: float) -> None:
+        """Forget the actions, and ignore their further events for a minute: their film is lost."""
         for key, each in self._actions.items():
             if each.ended_s is None:
-                self._ignored[key] = None
+                self._ignored[key] = now_s + IGNORED_S
         while len(self._ignored) > MAX_IGNORED:
             del self._ignored[next(iter(self._ignored))]
         self.clear()

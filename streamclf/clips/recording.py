@@ -109,10 +109,10 @@ class Recording:
                 self._finish(last=True, note=None if self._plan.end_s is not None else AWAY_NOTE)
         self._end_group()
 
-    def abandon(self) -> None:
-        """Remove the film that is written, and ignore its actions."""
+    def abandon(self, now_s: float) -> None:
+        """Remove the film that is written, and ignore its actions for a minute."""
         film, self._film = self._film, None
-        self._plan.abandon()
+        self._plan.abandon(now_s)
         self._ring.hold(None)
         if film is not None:
             film.file.abandon()

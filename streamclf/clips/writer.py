@@ -135,10 +135,10 @@ class ClipWriter:
             self._lose(f"{type(error).__name__}: {error}")
 
     def _lose(self, reason: str) -> None:
-        self._recording.abandon()
+        now_s = time.monotonic()
+        self._recording.abandon(now_s)
         self._count(lost=1)
         self._unlogged += 1
-        now_s = time.monotonic()
         if now_s - self._logged_s >= LOG_INTERVAL_S:
             lost = "a clip is lost" if self._unlogged == 1 else f"{self._unlogged} clips are lost"
             log.warning("%s: %s", lost, reason, extra={"stream": self._stream})

@@ -171,7 +171,7 @@ def test_a_long_action_never_takes_the_space_of_the_journal(tmp_path: Path, monk
     monkeypatch.setattr(recording_module, "reserve_bytes", lambda folder: 10**18 if setup.films else 0)
     with pytest.raises(ClipError, match="to the journal"):
         setup.read({"url": str(path), "pace": "fast"}, action(4.0, 20.0))
-    setup.recording.abandon()
+    setup.recording.abandon(99.0)
     assert [info.part for _, info, _ in setup.films] == [1]
     assert not setup.recording.is_active
 
@@ -195,6 +195,16 @@ def test_an_update_begins_the_film_of_a_process_that_has_just_started(tmp_path: 
     assert film.info.actions[0].start == 3
     assert "late" in (film.info.note or "")
     assert setup.recording.late == 1
+
+
+def test_an_action_that_lost_its_film_gets_another_one_after_a_minute(tmp_path: Path) -> None:
+    recording = Setup(tmp_path / "clips").recording
+    recording.apply(note("start", 4.6, started_s=4.0), 10.0)
+    recording.abandon(11.0)
+    recording.apply(note("update", 60.0, started_s=4.0), 70.9)
+    assert not recording.is_active
+    recording.apply(note("update", 61.0, started_s=4.0), 71.1)
+    assert recording.is_active
 
 
 def test_an_end_alone_makes_no_film(tmp_path: Path) -> None:
@@ -254,7 +264,7 @@ def test_an_unwritable_folder_raises_and_leaves_nothing(tmp_path: Path) -> None:
     setup = Setup(tmp_path / "clips")
     with pytest.raises(ClipError, match="File exists"):
         setup.read({"url": str(path), "pace": "fast"}, action(3.0, 4.0))
-    setup.recording.abandon()
+    setup.recording.abandon(99.0)
     assert not setup.recording.is_active
 
 

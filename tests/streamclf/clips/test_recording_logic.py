@@ -133,7 +133,7 @@ def _step(take: Recording, now_s: float) -> None:
     try:
         take.step(now_s)
     except ClipError:
-        take.abandon()
+        take.abandon(now_s)
 
 
 def _any_name(self: Recording, began: Any, label: str) -> Any:
