@@ -69,7 +69,7 @@ class ActionConfig(Section):
     @model_validator(mode="after")
     def _check_hysteresis(self) -> ActionConfig:
         if self.off >= self.on:
-            raise ValueError(f"off={self.off}: below on={self.on}")
+            raise ValueError(f"off={self.off}: must be below on={self.on}")
         return self
 
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from streamclf.config.outlets import ONE, SEVERAL
 from streamclf.config.yaml_text import Place
+from streamclf.net.names import STREAM_NAME_RULE
 
 _HIDDEN_KEYS: Final = frozenset(
     {"url", "push_secret", "push", "camera", "images", "tls_ca", "broker", "secret", "token"}
@@ -63,6 +64,10 @@ def _describe(
     where = ".".join(_shown_places(place, lines))
     if item["type"] == "string_type" and isinstance(item.get("input"), int | float):
         message = "a number, not a text; put it into quotes"
+    if item["type"] == "string_pattern_mismatch":
+        message = f"must be {STREAM_NAME_RULE}"  # every pattern of the configuration is that of these names
+    if place == ("streams",) and item["type"] == "too_short":
+        message = "no stream; give at least one"
     if place and place[-1] in fields and place[-1] not in _HIDDEN_KEYS:
         where += _shown_value(item.get("input"))
     text = hide_values(f"{where}: {message}" if where else message, place)

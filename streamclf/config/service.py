@@ -33,6 +33,7 @@ from streamclf.redact import redact
 MAX_CONFIG_BYTES = 1 << 20
 MAX_STREAMS = 400
 
+_KINDS: Final[Mapping[type, str]] = {list: "a list", str: "a text"}
 StreamName = Annotated[str, Field(pattern=STREAM_NAME_PATTERN)]
 
 
@@ -160,9 +161,11 @@ class PublishConfig(Section):
         return value
 
     @model_validator(mode="after")
-    def _check_keys_and_allow(self) -> PublishConfig:
+    def _check_pairs(self) -> PublishConfig:
         if (self.keys is None) != (self.allow is None):
             raise ValueError("keys and allow go together: the service's own secret, and who may connect")
+        if self.events == self.replay and not self.events.endswith(":*"):
+            raise ValueError(f"events and replay are both {self.events}; give each its own")
         return self
 
 
@@ -255,8 +258,12 @@ def parse_config_text(text: str, path: Path, environ: Mapping[str, str]) -> Serv
     except YamlTextError as error:
         raise ConfigError(f"{path}: {error}") from None
     raw = document.value
+    if raw is None:
+        raise ConfigError(f"{path}: is empty; it needs at least streams:")
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: holds {type(raw).__name__}, not keys and values; it needs at least streams:")
+        raise ConfigError(
+            f"{path}: holds {_KINDS.get(type(raw), 'a single value')}, not keys and values; it needs at least streams:"
+        )
     substitution = Substitution(environ, variables_path(path).name)
     config = _validate(substitution.apply(raw), path.parent, str(path), document.lines, substitution.hide_values)
     clips = config.clips.folder if config.clips else None

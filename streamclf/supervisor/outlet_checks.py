@@ -6,6 +6,7 @@ import importlib.util
 import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Final
 
 from streamclf.config.outlet_options import LogConfig, MetricsConfig, MqttConfig, OutletConfig, WebConfig, WebhookConfig
 from streamclf.config.outlets import OutletsConfig
@@ -15,6 +16,14 @@ from streamclf.net.broker_address import parse_broker
 from streamclf.net.endpoints import is_loopback_host
 from streamclf.net.names import describe_unknown
 from streamclf.net.secret_files import read_secret, read_token
+
+_COLLISIONS: Final = {
+    "log": ("file", "file"),
+    "mqtt": ("broker and prefix", "prefix"),
+    "metrics": ("address", "port"),
+    "web": ("address", "port"),
+}
+"""What two outlets may not share, and the key to change."""
 
 
 def outlet_paths(outlets: OutletsConfig) -> Iterator[tuple[str, Path]]:
@@ -36,8 +45,8 @@ def check_outlets(outlets: OutletsConfig, streams: Collection[str], journal: Pat
                 raise ConfigError(f"{place}.streams: {text}")
         receiver = _check(config, place)
         if receiver is not None and used.setdefault(receiver, place) != place:
-            remedy = "another prefix" if isinstance(config, MqttConfig) else "another file"
-            raise ConfigError(f"{place}: {used[receiver]} has the same receiver; give {remedy}")
+            what, remedy = _COLLISIONS[config.KIND]
+            raise ConfigError(f"{place}: {used[receiver]} has the same {what}; give another {remedy}")
 
 
 def _check(config: OutletConfig, place: str) -> object:
@@ -65,6 +74,7 @@ def _check(config: OutletConfig, place: str) -> object:
                     f"{place}.host={config.host}: anybody in the network could read the pages; set token_file, or stay "
                     "on 127.0.0.1"
                 )
+            return (config.host, config.port) if config.port else None
     return None
 
 

@@ -50,7 +50,6 @@ def test_a_whole_url_from_the_environment_is_not_quoted(tmp_path: Path) -> None:
         ("streams: {door: {camera: 0, fbs: 3}}", r"streams\.door\.fbs: unknown key; known here: camera, url"),
         ("streams: {door: {camera: 0, fbs: 3}}", r"; did you mean fps\?"),
         ("streems: {}", r"streems: unknown key; known here: model, engine, defaults, streams"),
-        ("streams: {}", r"streams: .*at least 1"),
         ("model: x", r"streams: Field required"),
         ("streams: {door: {}}", r"streams\.door: give one of camera, url, images, push"),
         ("streams: {door: {camera: 0, url: a.mp4}}", r"streams\.door: give one of camera, url, images, push"),
@@ -81,11 +80,11 @@ def test_a_whole_url_from_the_environment_is_not_quoted(tmp_path: Path) -> None:
         ("streams: {door: {camera: 0}}\npublish: {keep: forever}", r"publish\.keep=forever"),
         (
             "streams: {door: {camera: 0}}\nactions: {wave: {on: 0.5, off: 0.5}}",
-            r"actions\.wave: off=0\.5: below on=0\.5",
+            r"actions\.wave: off=0\.5: must be below on=0\.5",
         ),
         (
             "streams: {door: {camera: 0, actions: {wave: {off: 0.9}}}}\nactions: {wave: {on: 0.85}}",
-            r"streams\.door\.actions\.wave: off=0\.9: below on=0\.85",
+            r"streams\.door\.actions\.wave: off=0\.9: must be below on=0\.85",
         ),
         (
             "streams: {door: {camera: 0, actions: {wave: {onn: 1}}}}",
@@ -98,7 +97,14 @@ def test_a_whole_url_from_the_environment_is_not_quoted(tmp_path: Path) -> None:
         ("streams: {door: {camera: 0}}\nunknown_below: 40", r"unknown_below=40: .*less than or equal to 1"),
         ("streams: {door: {camera: 0}}\ntimezone: Mars/Olympus", r"timezone=Mars/Olympus: .*like Europe/Berlin"),
         ("streams: {a: {camera: 0}, a: {camera: 1}}", r"key 'a' appears twice, again in line 1; line 1 has it already"),
-        ("- a\n- b", r"holds list, not keys and values"),
+        ("- a\n- b", r"holds a list, not keys and values"),
+        ("# nothing yet\n", r"service\.yaml: is empty; it needs at least streams:"),
+        ("streams: {}", r"streams: no stream; give at least one"),
+        ("streams: {'front door': {camera: 0}}", r"streams\.front door: must be 1 to 64 letters, digits, _ and -"),
+        (
+            "streams: {door: {camera: 0}}\npublish: {events: 'tcp://127.0.0.1:7', replay: 'tcp://127.0.0.1:7'}",
+            r"publish: events and replay are both tcp://127\.0\.0\.1:7; give each its own",
+        ),
         ("streams: [", r"service\.yaml: line 1, column 11: a value is missing here"),
         ("streams: {door: {url: '${NOT_SET_ANYWHERE}'}}", r"streams\.door\.url: environment variable NOT_SET_ANYWHERE"),
         ("!!python/object/apply:os.system ['true']", r"could not determine a constructor"),

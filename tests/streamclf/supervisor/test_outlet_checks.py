@@ -30,14 +30,18 @@ def test_outlets_that_can_work_pass(tmp_path: Path) -> None:
     ("outlets", "message"),
     [
         ({"log": {"file": "no/events.db"}}, r"outlets\.log\.file=.*no does not exist; create it first"),
-        ({"log": {"file": "streamclf.db"}}, r"outlets\.log: the journal has the same receiver; give another file"),
+        ({"log": {"file": "streamclf.db"}}, r"outlets\.log: the journal has the same file; give another file"),
         (
             {"log": [{"name": "a", "file": "x.db"}, {"name": "b", "file": "./x.db"}]},
-            r"outlets\.log\[b\]: outlets\.log\[a\] has the same receiver; give another file",
+            r"outlets\.log\[b\]: outlets\.log\[a\] has the same file; give another file",
         ),
         (
             {"mqtt": [{"name": "a", "broker": "mqtt://h"}, {"name": "b", "broker": "mqtt://h:1883"}]},
             r"outlets\.mqtt\[b\]: .* give another prefix",
+        ),
+        (
+            {"metrics": {"port": 8080}, "web": {"port": 8080}},
+            r"outlets\.web: outlets\.metrics has the same address; give another port",
         ),
         ({"webhook": {"url": "http://h/", "streams": ["dor"]}}, r"outlets\.webhook\.streams: no stream dor; .* door"),
         ({"webhook": {"url": "http://h/", "secret_file": "key"}}, r"outlets\.webhook\.secret_file=.*cannot be read"),
