@@ -185,7 +185,9 @@ def picture_terminal(browser: Any, endpoint: str, output: Path) -> None:
 def picture_tabs(tab: Tab, output: Path, suffix: str) -> None:
     """Save a picture of each tab."""
     page = tab.open("/live")
-    page.wait_for_timeout(4000)
+    page.wait_for_timeout(3000)
+    page.locator(".tile[data-action=yes]").first.wait_for()  # a picture that shows an action in progress
+    page.wait_for_timeout(500)
     save_page(page, output / f"page-live{suffix}.webp")
     page = tab.open("/events")
     page.locator(".event-row img").first.wait_for()

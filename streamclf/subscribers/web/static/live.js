@@ -141,7 +141,7 @@ class Tile {
     setData(this.item, "state", word);
     setData(this.item, "action", state.actions.length ? "yes" : "no");
     setText(this.name, state.name);
-    setText(this.latency, isLive ? `${milliseconds(state.latency_ms)} late` : word);
+    setText(this.latency, isLive ? `latency ${milliseconds(state.latency_ms)}` : word);
     const [label, probability] = state.top[0] ?? ["", undefined];
     setText(this.label, isLive ? label || "no prediction yet" : label ? `last: ${label}` : "no prediction");
     setText(this.probability, percent(probability));
