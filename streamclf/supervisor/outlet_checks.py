@@ -23,7 +23,7 @@ _COLLISIONS: Final = {
     "metrics": ("address", "port"),
     "web": ("address", "port"),
 }
-"""What two outlets may not share, and the key to change."""
+"""The keys in which two outlets of a kind must differ, and the key to change."""
 
 
 def outlet_paths(outlets: OutletsConfig) -> Iterator[tuple[str, Path]]:
