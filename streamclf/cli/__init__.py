@@ -77,7 +77,7 @@ def _main(arguments: list[str]) -> int:
             return 2
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None and context.parent is not None else "streamclf"
-        return _print_error(_name_help(message, command), 2)
+        return _print_error(_name_help(message.replace(": Value error, ", ": "), command), 2)
 
 
 def _name_help(text: str, command: str) -> str:

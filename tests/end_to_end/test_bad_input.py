@@ -127,7 +127,7 @@ def test_json_output_is_one_object_per_file(here: Path, capsys: pytest.CaptureFi
         (["a.mp4", "b.mp4", "-o", "c.mp4"], "-o c.mp4: holds one film, and there are 2 files"),
         (["a.mp4", "-o", "absent/c.mp4"], "does not exist; create it first"),
         (["a.mp4", "--hop", "9"], "--hop 9: at most 4"),
-        (["a.mp4", "--backend", "magic"], "'magic' is not one of"),
+        (["a.mp4", "--backend", "magic"], "Invalid value for '--backend': 'magic' is not one of"),
         (["a.mp4", "--surprise"], "No such option: --surprise"),
     ],
 )
