@@ -44,12 +44,12 @@ def export_bundle(
     if path.exists() and not (path / SPEC_FILE).is_file() and any(path.iterdir()):
         raise RunError(f"{path}: exists and is not a bundle; choose another folder")
     model = model.eval()
-    window = torch.from_numpy(golden)[None]
+    chunks = torch.from_numpy(golden)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder, torch.inference_mode():
         new = Path(folder) / "bundle"
         new.mkdir()
-        chunks, features = window[0], model.encoder(window[0])
+        features = model.encoder(chunks)
         # Each example has a batch of two, because torch.export treats a batch of one as a constant.
         if encoder is None:
             write_graph(model.encoder, torch.stack([chunks[0], chunks[0]]), new / ENCODER_FILE, "frames", "features")
@@ -58,7 +58,7 @@ def export_bundle(
         write_graph(model.head, torch.stack([features, features]), new / HEAD_FILE, "features", "logits")
         check_graph(model.encoder, chunks, new / ENCODER_FILE, tolerance=model.encoder_tolerance)
         check_graph(model.head, features[None], new / HEAD_FILE)
-        logits = model(window)[0].numpy().astype(np.float32)
+        logits = model.head(features[None])[0].numpy().astype(np.float32)
         np.savez_compressed(new / GOLDEN_FILE, frames=golden, logits=logits)
         (new / CARD_FILE).write_text(card, encoding="utf-8")
         write_spec(new, {**fields, "feature_shape": tuple(features.shape[1:])})
