@@ -35,9 +35,9 @@ def make_brightness_bundle(
     encoder = _graph(
         "encoder",
         [
-            helper.make_node("Slice", ["frames", "begin", "end", "axes"], ["part"]),
-            helper.make_node("Cast", ["part"], ["float"], to=TensorProto.FLOAT),
-            helper.make_node("ReduceMean", ["float"], ["features"], axes=[1, 2, 3], keepdims=0),
+            helper.make_node("Cast", ["frames"], ["float"], to=TensorProto.FLOAT),
+            helper.make_node("Slice", ["float", "begin", "end", "axes"], ["part"]),
+            helper.make_node("ReduceMean", ["part"], ["features"], axes=[1, 2, 3], keepdims=0),
         ],
         ("frames", TensorProto.UINT8, ["N", *chunk]),
         ("features", ["N", 3]),
