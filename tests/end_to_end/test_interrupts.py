@@ -52,6 +52,11 @@ def is_of_the_interpreter(traceback: str) -> bool:
     return not re.search(r"/(streamclf|engines|training)/(?!__init__)\w+", traceback)
 
 
+def _heed_interrupts() -> None:
+    """Undo what a shell does to its background jobs: they ignore SIGINT, and so would the children of the tests."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def interrupt_at(seconds: float, arguments: list[str], folder: Path) -> tuple[int, str]:
     """Send SIGINT to the command's process group; return its exit code and what it has printed on stderr."""
     process = subprocess.Popen(
@@ -63,6 +68,7 @@ def interrupt_at(seconds: float, arguments: list[str], folder: Path) -> tuple[in
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=_heed_interrupts,
     )
     time.sleep(seconds)  # not a wait for an event: the moment is what the test varies
     if process.poll() is None:
