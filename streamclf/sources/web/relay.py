@@ -99,6 +99,10 @@ class WebRelay:
     def close(self) -> None:
         """Close all connections."""
         self._end_connections()
+        with self._lock:
+            first, self._first = self._first, None
+        if first is not None:  # FFmpeg has never asked for it
+            self._client.release(first)
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -304,3 +305,14 @@ def test_a_stop_request_ends_a_connection_without_data() -> None:
         with suppress(SourceError), open_source(live(url(server), **keys), stop=stop) as source:
             list(source)
         assert stop.is_set()
+
+
+def test_a_response_that_ffmpeg_never_asks_for_is_closed() -> None:
+    with hostile(lambda server, sock, _: server.send(sock, response(b"x", head="Connection: close\r\n"))) as server:
+        opened = relay.WebRelay(
+            url(server), shown="camera", context=ssl.create_default_context(), open_s=5, stop=threading.Event()
+        )
+        first = opened._first
+        assert first is not None
+        opened.close()
+        assert first.sock.fileno() == -1
