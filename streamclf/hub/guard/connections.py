@@ -112,12 +112,16 @@ class ConnectionTable:
         self._known: dict[int, Connection | None] = {}
         """By inode; None for a socket of another kind. Without it, most of a scan would ask this again."""
         self._closing: set[int] = set()
+        self._highest_fd = 0
+        """The highest descriptor of a socket in the last scan: many below it may be unused after a flood."""
 
     def scan(self) -> list[Connection]:
         """Return the connections, without those that are closing."""
         known: dict[int, Connection | None] = {}
         still_closing = set()
-        for fd, inode in _open_sockets():
+        at_least, self._highest_fd = self._highest_fd, 0
+        for fd, inode in _open_sockets(at_least):
+            self._highest_fd = fd
             if inode in self._closing:
                 still_closing.add(inode)
                 continue
@@ -219,10 +223,13 @@ def inode_of(fd: int) -> int | None:
     return status.st_ino if stat.S_ISSOCK(status.st_mode) else None
 
 
-def _open_sockets() -> Iterator[tuple[int, int]]:
-    """Yield (descriptor, inode) of each socket of this process."""
+def _open_sockets(at_least: int = 0) -> Iterator[tuple[int, int]]:
+    """Yield (descriptor, inode) of each socket of this process, in the order of descriptors.
+
+    `at_least`: a descriptor up to which to search, however many below it are unused.
+    """
     fd = unused = 0
-    while unused < _UNUSED_AT_END:
+    while unused < _UNUSED_AT_END or fd <= at_least:
         try:
             status = os.fstat(fd)
         except OSError:
