@@ -72,6 +72,8 @@ class OutletConfig(Section):
     """Keys that hold the path of a file."""
     STORES_POSITION: ClassVar[bool] = False
     """Whether the outlet needs a file for its position."""
+    ALTERNATIVES: ClassVar[tuple[str, str] | None] = None
+    """A key for a secret, and the key for the path of a file with it: at most one of them may be given."""
 
     name: Annotated[str, Field(pattern=STREAM_NAME_PATTERN)] | None = Field(
         None, description="Name of this outlet among several of its kind: 1 to 64 characters of `A-Z a-z 0-9 _ -`."
@@ -82,6 +84,12 @@ class OutletConfig(Section):
         validate_default=True,
         description="Memory of the outlet's process beyond which it is restarted, at least 200MB.",
     )
+
+    @model_validator(mode="after")
+    def _check_alternatives(self) -> OutletConfig:
+        if self.ALTERNATIVES and all(getattr(self, key) is not None for key in self.ALTERNATIVES):
+            raise ValueError(f"give {' or '.join(self.ALTERNATIVES)}, not both")
+        return self
 
     @property
     def full_name(self) -> str:
@@ -167,6 +175,7 @@ class WebhookConfig(PictureKeys, OutletConfig):
     """Post events to a web address."""
 
     KIND = "webhook"
+    ALTERNATIVES = ("secret", "secret_file")
     PATHS = ("secret_file", "clips", "link_token_file")
     STORES_POSITION = True
 
@@ -189,17 +198,12 @@ class WebhookConfig(PictureKeys, OutletConfig):
         _refuse_usage_error(lambda: parse_target(value))
         return value
 
-    @model_validator(mode="after")
-    def _check_one_secret(self) -> WebhookConfig:
-        if self.secret is not None and self.secret_file is not None:
-            raise ValueError("give secret or secret_file, not both")
-        return self
-
 
 class MetricsConfig(OutletConfig):
     """Serve /metrics and /healthz over HTTP."""
 
     KIND = "metrics"
+    ALTERNATIVES = ("token", "token_file")
     PATHS = ("token_file",)
 
     host: str = Field(
@@ -217,17 +221,12 @@ class MetricsConfig(OutletConfig):
         60.0, ge=1, le=86400, description="Seconds that a stream may be down before /healthz reports it."
     )
 
-    @model_validator(mode="after")
-    def _check_one_token(self) -> MetricsConfig:
-        if self.token is not None and self.token_file is not None:
-            raise ValueError("give token or token_file, not both")
-        return self
-
 
 class WebConfig(OutletConfig):
     """Serve the page: live pictures, events, health and settings in a browser."""
 
     KIND = "web"
+    ALTERNATIVES = ("token", "token_file")
     PATHS = ("token_file", "clips", "config")
     STORES_POSITION = True
 
@@ -249,9 +248,3 @@ class WebConfig(OutletConfig):
         None,
         description="Path of the configuration that the page changes. If not set, the file of the service itself.",
     )
-
-    @model_validator(mode="after")
-    def _check_one_token(self) -> WebConfig:
-        if self.token is not None and self.token_file is not None:
-            raise ValueError("give token or token_file, not both")
-        return self

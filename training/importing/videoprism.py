@@ -36,10 +36,12 @@ class CappedAttention(Attention):
         self.cap = cap
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Attend: (N, S, D) -> (N, S, D)."""
+        """Attend: (N, S, D) -> (N, S, D); `mask` (S, S) is True where a token may attend to another."""
         q = split_heads(self.q(x) * (self.scale / self.cap), self.heads)
         k, v = split_heads(self.k(x), self.heads), split_heads(self.v(x), self.heads)
         scores = (q @ k.transpose(-2, -1)).tanh() * self.cap
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
         mixed = scores.softmax(dim=-1) @ v
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out

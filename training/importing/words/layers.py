@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.models.layers import Attention, Layer, split_heads
+from training.models.layers import Attention, Layer
 
 
 class QuickGelu(nn.Module):
@@ -32,24 +32,6 @@ ACTIVATIONS: Final[dict[str, Callable[[], nn.Module]]] = {
     "gelu_pytorch_tanh": lambda: nn.GELU(approximate="tanh"),
     "relu": nn.ReLU,
 }
-
-
-class CappedCausalAttention(Attention):
-    """Self-attention of each token to those before it, with scores limited to -cap..cap by cap tanh(score / cap)."""
-
-    def __init__(self, *, dim: int, heads: int, cap: float) -> None:
-        super().__init__(dim=dim, heads=heads)
-        self.cap = cap
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Attend: (N, S, D) -> (N, S, D); `mask` (S, S) is True where a token may attend to another."""
-        q = split_heads(self.q(x) * (self.scale / self.cap), self.heads)
-        k, v = split_heads(self.k(x), self.heads), split_heads(self.v(x), self.heads)
-        scores = (q @ k.transpose(-2, -1)).tanh() * self.cap
-        if mask is not None:
-            scores = scores.masked_fill(~mask, float("-inf"))
-        out: Tensor = self.out((scores.softmax(dim=-1) @ v).transpose(1, 2).flatten(2))
-        return out
 
 
 def new_layer(attention: Attention, *, dim: int, hidden: int, eps: float, activation: str) -> Layer:

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from training.importing.learned_query import LearnedQueryPooling
 from training.importing.networks import ImportedEmbedding
 from training.importing.processor import ImageProcessor
+from training.importing.videoprism import CappedAttention
 from training.importing.words.config import ImageConfig, TextConfig, TowerConfig
-from training.importing.words.layers import CappedCausalAttention, CosineClassifier, new_layer, new_mlp
+from training.importing.words.layers import CosineClassifier, new_layer, new_mlp
 from training.models.layers import Attention
 
 
@@ -162,7 +163,7 @@ class VideoPrismTextTower(nn.Module):
         self.class_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.layers = nn.ModuleList(
             new_layer(
-                CappedCausalAttention(dim=dim, heads=heads, cap=config.attn_logit_softcapping),
+                CappedAttention(dim=dim, heads=heads, cap=config.attn_logit_softcapping),
                 dim=dim,
                 hidden=config.intermediate_size,
                 eps=config.layer_norm_eps,
