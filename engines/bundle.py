@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Annotated, Any, Final, Literal
 
@@ -47,6 +48,12 @@ MAX_LABEL_CHARS: Final = 256
 
 Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL_CHARS)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Threshold = Annotated[float, Field(gt=0, le=1)]
+PartName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+DEFAULT_THRESHOLD: Final = 0.5
+"""Probability from which an independent label counts as present where the spec gives no threshold for it."""
+NEW_KEYS: Final = ("short_clips", "activation", "thresholds", "feature_parts")
+"""Keys that format 2 did not have at first. A spec leaves out their defaults, so that an older version reads it."""
 
 
 class ModelSpec(BaseModel):
@@ -54,7 +61,8 @@ class ModelSpec(BaseModel):
 
     `encoder.onnx` maps `frames`, uint8 (N, frames_per_chunk, height, width, 3) RGB, to `features`, float32
     (N, *feature_shape). `head.onnx` maps `features`, float32 (N, chunks, *feature_shape), oldest first, to `logits`,
-    float32 (N, len(labels)). N is the only dynamic axis.
+    float32 (N, len(labels)). `activation` turns logits into probabilities: with `softmax` the labels exclude each
+    other, with `sigmoid` they are independent. N is the only dynamic axis.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -80,6 +88,15 @@ class ModelSpec(BaseModel):
         "hold", description="how to fill a window that is longer than its clip: hold the last frame, or loop the clip"
     )
     feature_shape: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1, max_length=3)
+    feature_parts: dict[PartName, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict, max_length=64, description="lengths of the named, consecutive parts of the feature"
+    )
+    activation: Literal["softmax", "sigmoid"] = Field(
+        "softmax", description="whether one label holds at a time (softmax), or each by itself (sigmoid)"
+    )
+    thresholds: dict[str, Threshold] = Field(
+        default_factory=dict, description="probability from which a label counts as present, above 0, at most 1"
+    )
     metrics: dict[str, float] = Field(default_factory=dict, description="on the model's own test split")
     files: dict[str, Sha256] = Field(description="sha256 of every other file of the bundle")
 
@@ -87,6 +104,9 @@ class ModelSpec(BaseModel):
     def _consistent(self) -> ModelSpec:
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("labels: each label may occur only once")
+        if unknown := [name for name in self.thresholds if name not in self.labels]:
+            raise ValueError(f"thresholds: {unknown[0]!r} is not a label of this model")
+        self._check_parts()
         missing = [name for name in REQUIRED_FILES if name not in self.files]
         if missing:
             raise ValueError(f"files: no entry for {', '.join(missing)}")
@@ -101,10 +121,30 @@ class ModelSpec(BaseModel):
                 raise ValueError(f"the {kind} of one window take {size} bytes, at most {MAX_WINDOW_BYTES}")
         return self
 
+    def _check_parts(self) -> None:
+        if not self.feature_parts:
+            return
+        if len(self.feature_shape) > 1:
+            raise ValueError(
+                f"feature_parts: the feature has {len(self.feature_shape)} axes, feature_shape={self.feature_shape}; "
+                "only a feature with one axis has parts"
+            )
+        if (total := sum(self.feature_parts.values())) != self.feature_shape[0]:
+            raise ValueError(
+                f"feature_parts: the sizes sum to {total}, the feature has {self.feature_shape[0]} numbers"
+            )
+
     @property
     def id(self) -> str:
         """Return `name@version`, as in predictions."""
         return f"{self.name}@{self.version}"
+
+    @cached_property
+    def label_thresholds(self) -> F32:
+        """Return the probability (K,) from which each label counts as present, in the order of the labels."""
+        limits = np.array([self.thresholds.get(label, DEFAULT_THRESHOLD) for label in self.labels], np.float32)
+        limits.flags.writeable = False
+        return limits
 
     def find_label(self, name: str) -> str | None:
         """Return the label `name`. An accent may be composed in one and decomposed in the other (NFC, NFD)."""
@@ -228,8 +268,9 @@ def write_spec(path: Path, fields: Mapping[str, Any]) -> Bundle:
     names = sorted(item.name for item in path.iterdir() if item.is_file() and item.name != SPEC_FILE)
     spec = ModelSpec.model_validate({**fields, "files": {name: _sha256(path / name) for name in names}})
     values = spec.model_dump(mode="json")
-    if spec.short_clips == "hold":
-        del values["short_clips"]  # so that an older version, which refuses keys that it does not know, reads it
+    for key in NEW_KEYS:
+        if values[key] == ModelSpec.model_fields[key].get_default(call_default_factory=True):
+            del values[key]
     text = json.dumps(values, indent=2, ensure_ascii=False)
     (path / SPEC_FILE).write_text(text + "\n", encoding="utf-8")
     return load_bundle(path)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from engines.activation import activate, present_labels
 from engines.arrays import F32
-from engines.bundle import Golden
+from engines.bundle import Golden, ModelSpec
 from engines.errors import BundleError, ParityError
 
 if TYPE_CHECKING:
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 2e-2, "int8": 5e-2}
 """Largest allowed difference of any probability, by precision."""
+LABEL_MARGIN = 0.2
+"""Share of that difference by which PyTorch's probability has to be away from an independent label's threshold, so that
+the engine must give the same answer for this label."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,20 +31,13 @@ class ParityReport:
     max_dp: float
     """Largest difference of any probability; NaN if the engine's probabilities are not finite."""
     actual: str
-    """The label of the engine's largest probability."""
+    """The label of the engine's largest probability; of independent labels, those that are present, joined by " + "."""
     expected: str
-    """The label of PyTorch's largest probability."""
+    """The same for PyTorch's probabilities. Labels that are too close to their thresholds are left out of both."""
 
     def within(self, limit: float) -> bool:
-        """Tell whether the top-1 labels agree and no probability differs by more than `limit`."""
+        """Tell whether the labels agree and no probability differs by more than `limit`."""
         return self.actual == self.expected and self.max_dp <= limit  # False for NaN
-
-
-def softmax(logits: F32) -> F32:
-    """Map logits (..., K) to float32 probabilities (..., K) in a new array."""
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probabilities: F32 = shifted / shifted.sum(axis=-1, keepdims=True)
-    return probabilities
 
 
 def compare_with_golden(engine: Engine, golden: Golden) -> ParityReport:
@@ -47,16 +45,21 @@ def compare_with_golden(engine: Engine, golden: Golden) -> ParityReport:
 
     Raises `BundleError` if the head gives another number of logits than the spec has labels.
     """
-    actual, expected = _classify(engine, golden), softmax(golden.logits)
+    spec = engine.spec
+    actual, expected = _classify(engine, golden), activate(spec, golden.logits)
     if actual.shape != expected.shape:
         raise BundleError(
-            f"{engine.spec.id}: its head gives {len(actual)} logits, its spec has {len(expected)} labels; "
+            f"{spec.id}: its head gives {len(actual)} logits, its spec has {len(expected)} labels; "
             "export the bundle again"
         )
+    compared: Iterable[int] = range(len(spec.labels))
+    if spec.activation == "sigmoid":
+        margin = LABEL_MARGIN * TOLERANCE[engine.precision]
+        compared = np.flatnonzero(np.abs(expected - spec.label_thresholds) > margin).tolist()
     return ParityReport(
         max_dp=float(np.abs(actual - expected).max()),
-        actual=engine.spec.labels[int(actual.argmax())],
-        expected=engine.spec.labels[int(expected.argmax())],
+        actual=_name_labels(spec, actual, compared),
+        expected=_name_labels(spec, expected, compared),
     )
 
 
@@ -72,6 +75,12 @@ def check_parity(engine: Engine, golden: Golden) -> ParityReport:
             precision=engine.precision,
         )
     return report
+
+
+def _name_labels(spec: ModelSpec, probabilities: F32, compared: Iterable[int]) -> str:
+    """Name the labels that are present, in the order of the spec."""
+    present = set(present_labels(spec, probabilities)).intersection(compared)
+    return " + ".join(spec.labels[index] for index in sorted(present)) or "no label"
 
 
 def _classify(engine: Engine, golden: Golden) -> F32:

@@ -10,13 +10,13 @@ from typing import Any, Final
 
 import onnxruntime as ort
 
+from engines.activation import activate
 from engines.arrays import F32, I32, U8
 from engines.backends import cores
 from engines.backends.base import CheckedEngine, HostBank
 from engines.backends.signature import TensorView, check_signature
 from engines.bundle import GRAPH_NAMES, Bundle, ModelSpec
 from engines.errors import BackendMissingError, CompileError
-from engines.parity import softmax
 from engines.protocol import EngineOptions
 
 SLOW_TO_BUILD: Final = False
@@ -92,7 +92,7 @@ class OnnxRuntimeEngine(CheckedEngine):
         self._bank.store(self._encoder.run(None, {"frames": frames})[0], slots)
 
     def _submit(self, windows: I32) -> Callable[[], F32]:
-        probabilities = softmax(self._head.run(None, {"features": self._bank.gather(windows)})[0])
+        probabilities = activate(self.spec, self._head.run(None, {"features": self._bank.gather(windows)})[0])
         return lambda: probabilities
 
     def _read_features(self, slots: I32) -> F32:

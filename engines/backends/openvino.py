@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 
+from engines.activation import activate
 from engines.arrays import F32, I32, U8
 from engines.backends import cores
 from engines.backends.base import CheckedEngine, HostBank
@@ -20,7 +21,6 @@ from engines.backends.signature import TensorView, check_signature
 from engines.bundle import GRAPH_NAMES, Bundle
 from engines.cache import CompiledCache, StaleBlobError, open_cache
 from engines.errors import BackendMissingError, CompileError
-from engines.parity import softmax
 from engines.protocol import EngineOptions
 
 SLOW_TO_BUILD: Final = False
@@ -83,7 +83,7 @@ class OpenVinoEngine(CheckedEngine):
 
     def _submit(self, windows: I32) -> Callable[[], F32]:
         parts = self._head.run(self._bank.gather(windows))
-        probabilities = np.concatenate([softmax(logits) for _, logits in parts])
+        probabilities = np.concatenate([activate(self.spec, logits) for _, logits in parts])
         return lambda: probabilities
 
     def _read_features(self, slots: I32) -> F32:

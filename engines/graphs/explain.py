@@ -9,12 +9,13 @@ from typing import Any, Final
 import numpy as np
 import onnxruntime as ort
 
+from engines.activation import activate
 from engines.bundle import GRAPH_NAMES, Bundle
 from engines.errors import ParityError
 from engines.graphs.fp32_layers import Fp32Layers
 from engines.graphs.lower import LARGEST, lowerable_nodes, simulate_lowering
 from engines.graphs.surgery import Model, parse_model
-from engines.parity import TOLERANCE, softmax
+from engines.parity import TOLERANCE
 
 MAX_FP32_SHARE: Final = 0.25
 """A model gains nothing from lowering if more than this share of its layers must stay in FP32."""
@@ -112,7 +113,8 @@ class _LoweringSimulation:
         self._precision = precision
         self._data = {graph: path.read_bytes() for graph, path in zip(GRAPH_NAMES, bundle.graphs("fp32"), strict=True)}
         golden = bundle.golden()
-        self._frames, self._expected = golden.frames, softmax(golden.logits)
+        self._spec, self._frames = bundle.spec, golden.frames
+        self._expected = activate(self._spec, golden.logits)
         self._features: dict[frozenset[str], Any] = {}
         """The encoder's outputs by its lowered layers: most runs of the head start from the same output."""
 
@@ -123,7 +125,7 @@ class _LoweringSimulation:
     def max_dp(self, lowered: Collection[Layer]) -> float:
         """Return the largest difference of any probability; NaN if the output is not finite."""
         with np.errstate(invalid="ignore", over="ignore"):
-            actual = softmax(self._logits(lowered))
+            actual = activate(self._spec, self._logits(lowered))
             return float(np.abs(actual - self._expected).max())
 
     def breaks(self, lowered: Collection[Layer]) -> bool:

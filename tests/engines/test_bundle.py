@@ -82,6 +82,15 @@ def test_a_missing_file_is_named(path: Path, name: str) -> None:
         ({"surprise": 1}, "surprise"),
         ({"files": {"encoder.onnx": "0" * 64}}, "no entry for head.onnx"),
         ({"name": "../evil"}, "name"),
+        ({"activation": "tanh"}, r"activation: Input should be 'softmax' or 'sigmoid'"),
+        ({"thresholds": {"dim": 0.5}}, "thresholds: 'dim' is not a label of this model"),
+        ({"thresholds": {"dark": 0}}, r"thresholds\.dark: Input should be greater than 0"),
+        ({"thresholds": {"dark": 1.01}}, r"thresholds\.dark: Input should be less than or equal to 1"),
+        ({"thresholds": {"dark": float("nan")}}, r"thresholds\.dark: Input should be"),
+        ({"feature_parts": {"mean": 2}}, "feature_parts: the sizes sum to 2, the feature has 3 numbers"),
+        ({"feature_parts": {"mean": 3, "rest": 0}}, r"feature_parts\.rest: Input should be greater than or equal to 1"),
+        ({"feature_parts": {"a b": 3}}, r"feature_parts\.a b"),
+        ({"feature_shape": [3, 1], "feature_parts": {"mean": 3}}, r"feature has 2 axes, feature_shape=\(3, 1\)"),
         ({"format": 1}, r"format=1: this version reads format 2; export the bundle again"),
     ],
 )
@@ -89,6 +98,21 @@ def test_a_bad_spec_is_refused_with_its_key(path: Path, changes: dict[str, objec
     edit_spec(path, **changes)
     with pytest.raises(BundleError, match=message):
         load_bundle(path)
+
+
+def test_a_spec_keeps_the_order_of_parts_and_leaves_out_defaults(path: Path) -> None:
+    """A version that does not know the new keys reads a spec that does not need them."""
+    fields = load_bundle(path).spec.model_dump(exclude={"files"})
+    write_spec(path, fields)
+    assert not {"activation", "thresholds", "feature_parts", "short_clips"} & set(
+        json.loads((path / "spec.json").read_text())
+    )
+    parts, thresholds = {"motion": 1, "appearance": 2}, {"bright": 0.3}
+    write_spec(path, {**fields, "activation": "sigmoid", "thresholds": thresholds, "feature_parts": parts})
+    spec = load_bundle(path).spec
+    assert list(spec.feature_parts.items()) == list(parts.items())
+    assert spec.activation == "sigmoid"
+    np.testing.assert_allclose(spec.label_thresholds, [0.5, 0.3])
 
 
 def test_a_file_name_with_a_path_is_refused(path: Path) -> None:

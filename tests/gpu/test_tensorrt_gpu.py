@@ -15,6 +15,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from engines.activation import softmax
 from engines.backends.choice import missing_libraries
 from engines.backends.gpu import find_gpus
 from engines.background_upgrade import move_features
@@ -22,7 +23,7 @@ from engines.bundle import INT8_ENCODER_FILE, Bundle, load_bundle
 from engines.cache import cache_root
 from engines.errors import ParityError
 from engines.opening import open_engine
-from engines.parity import TOLERANCE, check_parity, softmax
+from engines.parity import TOLERANCE, check_parity
 from engines.protocol import Engine
 from engines.throughput import measure_speed
 from streamclf.builtin_models import BUNDLES, builtin_models

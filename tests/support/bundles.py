@@ -24,7 +24,7 @@ def make_brightness_bundle(
     size: int = 16,
     fps: float = 10.0,
     corner: int | None = None,
-    **spec: str,
+    **spec: object,
 ) -> Bundle:
     """Write a bundle to the new directory `path`: feature (3,) = mean of each channel, logits = +-0.05 (mean - 128).
 

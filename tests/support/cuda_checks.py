@@ -15,12 +15,12 @@ from support.gpu_double import DoubleCompiler, DoublePlan
 
 import engines.backends.tensorrt
 import engines.opening
+from engines.activation import softmax
 from engines.backends.tensorrt import driver_values
 from engines.backends.tensorrt.interface import AllocationError, Cuda, Platform
 from engines.backends.tensorrt.requirements import find_bindings, find_pycuda
 from engines.errors import DeviceError, DeviceMemoryError
 from engines.opening import open_engine
-from engines.parity import softmax
 from engines.protocol import Engine
 
 Device: Any = {"pycuda": find_pycuda, "cuda.bindings": find_bindings}[sys.argv[1]]()

@@ -7,8 +7,8 @@ computes while the next chunks are uploaded. The constructor allocates all memor
 for the smallest prepared batch size that fits.
 
 A kernel of this package, not an operator in the head's graph, gathers the features of a window. An operator would make
-the bank an input of the plan, and the plan would have to be built again for each number of streams. The host computes
-softmax in float32: logits take as many bytes as probabilities, and the plan's precision does not affect them then.
+the bank an input of the plan, and the plan would have to be built again for each number of streams. The host turns
+logits into probabilities in float32: both take as many bytes, and the plan's precision does not affect the result then.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engines.activation import activate
 from engines.arrays import F32, I32, U8
 from engines.backends.base import CheckedEngine
 from engines.backends.tensorrt.interface import Array, CudaEvent, CudaGraph, CudaStream, Plan, Platform
 from engines.backends.tensorrt.memory import MemoryLayout, prepared_batches
 from engines.errors import DeviceError
-from engines.parity import softmax
 
 log = logging.getLogger("engine")
 
@@ -142,7 +142,7 @@ class TensorRtEngine(CheckedEngine):
     def _take_probabilities(self, count: int) -> F32:
         with _DeviceErrors(self), self._cuda.active():
             self._cuda.synchronize(self._classified)
-            return softmax(self._host_logits[:count])
+            return activate(self.spec, self._host_logits[:count])
 
     def _read_features(self, slots: I32) -> F32:
         cuda, count = self._cuda, len(slots)

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from support.bundles import expected_logits, random_chunks
 
+from engines.activation import softmax
 from engines.backends.base import CheckedEngine
 from engines.backends.names import Backend
 from engines.background_upgrade import move_features
 from engines.bundle import Bundle
 from engines.errors import EngineInputError
 from engines.opening import open_engine
-from engines.parity import TOLERANCE, softmax
+from engines.parity import TOLERANCE
 from engines.protocol import Engine
 
 MAX_BATCH = 5

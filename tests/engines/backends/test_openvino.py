@@ -8,9 +8,10 @@ from support.bundles import expected_logits, random_chunks
 import engines.backends.cores
 import engines.backends.openvino
 import engines.cache
+from engines.activation import softmax
 from engines.bundle import Bundle
 from engines.opening import open_engine
-from engines.parity import TOLERANCE, softmax
+from engines.parity import TOLERANCE
 
 
 @pytest.mark.parametrize(("streams", "threads", "parts"), [(1, 8, 1), (3, 8, 1), (4, 8, 8), (400, 32, 16), (4, 1, 1)])

@@ -17,9 +17,9 @@ from support.hub_process import wait_until
 
 import engines.backends.tensorrt
 import engines.opening
+from engines.activation import softmax
 from engines.errors import EngineInputError
 from engines.opening import open_engine
-from engines.parity import softmax
 from engines.protocol import Engine
 from streamclf.classifier.feed import CATCH_UP, MAX_BURST, MAX_HELD, Feed, bank_slots, ring_slots
 from streamclf.classifier.feed_registry import FeedRegistry

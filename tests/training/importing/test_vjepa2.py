@@ -18,8 +18,8 @@ from support.checkpoints import (
     transformers_logits,
 )
 
+from engines.activation import softmax
 from engines.opening import open_engine
-from engines.parity import softmax
 from training.errors import FolderError
 from training.importing import import_folder, read_folder, summarise_folder
 

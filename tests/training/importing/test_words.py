@@ -17,8 +17,8 @@ pytest.importorskip("tokenizers")
 from support.checkpoints import change_json, onnx_features, onnx_logits
 from support.word_checkpoints import FRAMES, KINDS, SIDE, own_logits, random_window, save_words, similarities
 
+from engines.activation import softmax
 from engines.opening import open_engine
-from engines.parity import softmax
 from training.__main__ import app
 from training.data.shape import Shape
 from training.errors import FolderError, RecipeError

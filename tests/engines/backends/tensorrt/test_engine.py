@@ -20,6 +20,7 @@ from support.gpu_double import TRAITS, DoubleCompiler, DoubleCuda, double_platfo
 import engines.backends.tensorrt
 import engines.graphs.profiles
 import engines.opening
+from engines.activation import softmax
 from engines.backends.gpu import Gpu
 from engines.backends.tensorrt import requirements
 from engines.backends.tensorrt.interface import Cuda, Platform
@@ -30,7 +31,7 @@ from engines.cache import cache_root
 from engines.errors import BackendMissingError, BundleError, CompileError, DeviceError, DeviceMemoryError
 from engines.graphs.profiles import PreparedGraph
 from engines.opening import open_engine
-from engines.parity import TOLERANCE, softmax
+from engines.parity import TOLERANCE
 from engines.protocol import Engine
 
 SLOTS = 12
