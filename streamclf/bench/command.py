@@ -16,7 +16,8 @@ from engines.backends.names import Backend, Precision
 from engines.printable import printable
 from streamclf.bench.cameras.film import FilmSpec
 from streamclf.builtin_models import DEFAULT_MODEL, find_bundle
-from streamclf.config.service import EngineConfig, load_config
+from streamclf.config.engine import EngineConfig
+from streamclf.config.service import load_config
 from streamclf.errors import BenchError, UsageError
 from streamclf.runtime.logs import configure_logging
 
@@ -117,7 +118,7 @@ def _bench_service(
     model, engine = DEFAULT_MODEL if target is None else target, EngineConfig()
     if target is not None and _is_config(target):
         config = load_config(Path(target))
-        model, engine = config.model, config.engine
+        model, engine = next(iter(config.all_models.values())), config.engine
         streams = streams or len(config.streams)
         hop = hop or next(iter(config.streams.values())).hop
     load = ServiceLoad(

@@ -71,16 +71,18 @@ class Capture:
         self._stop = stop
         self._liveness = liveness or Liveness()
         self._previews = Previewer(producer, job.stream)
-        progress = None if job.progress_fd is None else ProgressWaiter(job.progress_fd, stop)
+        (view,) = job.views
+        self._view = view
+        progress = None if view.progress_fd is None else ProgressWaiter(view.progress_fd, stop)
         detect = [self._detect_frozen] if job.source.frozen_after_s else []
-        self._ring = RingWriter(job.ring_fd, progress=progress, on_commit=[*detect, self._wake_reader])
-        shape = (job.frames_per_chunk, job.height, job.width, 3)
+        self._ring = RingWriter(view.ring_fd, progress=progress, on_commit=[*detect, self._wake_reader])
+        shape = (view.frames_per_chunk, view.height, view.width, 3)
         if self._ring.chunk_shape != shape:
             raise RingError(
                 f"stream {job.stream}: the ring holds {self._ring.chunk_shape}, the job needs {shape}; "
                 "restart the whole service"
             )
-        self._sampler = ChunkSampler(job.fps, job.frames_per_chunk, first_segment=self._ring.next_segment)
+        self._sampler = ChunkSampler(view.fps, view.frames_per_chunk, first_segment=self._ring.next_segment)
         # Any time may pass between two frames of a file, so silence is a stall only for live sources.
         self._status = StatusReporter(
             job.stream,
@@ -143,8 +145,8 @@ class Capture:
         return True
 
     def _read(self, source: Source) -> None:
-        job = self._job
-        builder = ChunkBuilder(self._sampler, self._ring, height=job.height, width=job.width, resize=job.resize)
+        view = self._view
+        builder = ChunkBuilder(self._sampler, self._ring, height=view.height, width=view.width, resize=view.resize)
         source.set_frame_selector(_PreviewOrSampler(self._sampler, self._previews))
         if self._clips is not None:
             self._clips.connect(source)
@@ -185,7 +187,7 @@ class Capture:
         # A full pipe already holds enough bytes to wake the classifier; a broken one means that it is being restarted.
         # Capture waits for neither.
         with self._stages("ring"), contextlib.suppress(BlockingIOError, BrokenPipeError):
-            os.write(self._job.wake_fd, b"\1")
+            os.write(self._view.wake_fd, b"\1")
 
     def _detect_frozen(self, chunk: ChunkMeta, pixels: U8) -> None:
         """Check sampled frames only, so that a higher frame rate costs no more."""

@@ -35,11 +35,11 @@ class FeedRegistry:
 
     def add(self, join: FeedJoin, fds: Sequence[int]) -> Feed:
         """Return the feed of a new stream. The registry owns `fds` from now on, also when it raises `RingError`."""
-        if join.stream in self._feeds or not self._free or not 2 <= len(fds) <= 3:
+        if join.feed in self._feeds or not self._free or not 2 <= len(fds) <= 3:
             for fd in fds:
                 os.close(fd)
             raise RingError(
-                f"stream {join.stream} with {len(fds)} descriptors cannot join: it joined already, or the bank is full"
+                f"feed {join.feed} with {len(fds)} descriptors cannot join: it joined already, or the bank is full"
             )
         index = self._free.pop()
         reader = RingReader(fds[0])
@@ -53,12 +53,12 @@ class FeedRegistry:
             resumed=join.resumed,
             progress=ProgressReporter(fds[2]) if len(fds) == 3 else None,
         )
-        self._feeds[join.stream] = (feed, reader, index, tuple(fds))
+        self._feeds[join.feed] = (feed, reader, index, tuple(fds))
         return feed
 
-    def remove(self, stream: str) -> None:
-        """Release everything that the stream's feed used. The feed must not be used any more."""
-        _, reader, index, fds = self._feeds.pop(stream)
+    def remove(self, feed: str) -> None:
+        """Release everything that the feed used. It must not be used any more."""
+        _, reader, index, fds = self._feeds.pop(feed)
         reader.close()
         for fd in fds:
             os.close(fd)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import orjson
 
 from engines.arrays import F32, U8
 from streamclf.classifier.action_tracker import ActionChange, ActionTracker
@@ -23,11 +22,11 @@ from streamclf.classifier.overload import LoadShedder
 from streamclf.classifier.prediction import media_s, prediction_body
 from streamclf.classifier.window_batch import WindowBatch, WindowResults
 from streamclf.config.actions import StreamActions
-from streamclf.config.classify import StreamSettings
+from streamclf.config.classify import HeadSettings, StreamSettings
 from streamclf.events.drafts import Draft
 from streamclf.producer.link import EventProducer
 from streamclf.runtime.child import EXIT_DONE, ChildControl
-from streamclf.runtime.jobs import ClassifierChange, ClassifierJob
+from streamclf.runtime.jobs import ClassifierChange, ClassifierJob, ClassifierReady
 from streamclf.runtime.profiling import open_stages
 
 if TYPE_CHECKING:
@@ -139,11 +138,11 @@ class Classifier:
         self._next_feed = 0
         return feed
 
-    def update_stream(self, stream: str, settings: StreamSettings) -> None:
+    def update_stream(self, stream: str, settings: StreamSettings, actions: StreamActions) -> None:
         """Apply other settings to a stream. Unfinished windows and running actions continue."""
         if feed := self._by_stream.get(stream):
             feed.configure(settings)
-            self._post_actions(stream, self._actions[stream].reconfigure(self._with_model_labels(settings.actions)))
+            self._post_actions(stream, self._actions[stream].reconfigure(self._with_model_labels(actions)))
 
     def _with_model_labels(self, actions: StreamActions) -> StreamActions:
         """Name each action as the model does: the configuration may write an accent in another form."""
@@ -198,12 +197,12 @@ class Classifier:
     def _apply_change(self, message: ControlMessage, registry: FeedRegistry) -> None:
         change = ClassifierChange.model_validate_json(message.body)
         if change.join:
-            self.add_stream(registry.add(change.join, message.fds), change.join.settings.actions)
+            self.add_stream(registry.add(change.join, message.fds), _only_head(change.join.heads).actions)
         if change.leave is not None:
             _log_drops(self.remove_stream(change.leave))
             registry.remove(change.leave)
-        for stream, settings in change.update.items():
-            self.update_stream(stream, settings)
+        for feed, update in change.update.items():
+            self.update_stream(feed, update.settings, _only_head(update.heads).actions)
 
     def _serve_ready(self, control: ChildControl, next_engine: Callable[[], Engine | None]) -> None:
         """Classify batches while they are due and no request of the supervisor waits."""
@@ -361,7 +360,7 @@ def main(job: ClassifierJob, control: ChildControl) -> int:
     from streamclf.classifier.feed_registry import FeedRegistry
 
     control.liveness.enter_phase("compiling", COMPILING_S)
-    bundle = load_bundle(job.bundle)
+    bundle = load_bundle(next(iter(job.bundles.values())))
     opening = open_serving(
         bundle,
         backend=job.engine.backend,
@@ -372,8 +371,8 @@ def main(job: ClassifierJob, control: ChildControl) -> int:
         streams=job.streams,
     )
     registry = FeedRegistry(bundle.spec, job.capacity)
-    producer = EventProducer(job.link, "classifier")
-    print(orjson.dumps({"engine": opening.engine.description}).decode(), flush=True)
+    producer = EventProducer(job.link, job.producer)
+    print(ClassifierReady(engine=opening.engine.description).model_dump_json(), flush=True)
     classifier = Classifier(opening.engine, (), {}, producer, max_wait_s=job.engine.max_wait_ms / 1e3)
     try:
         classifier.run(control, registry, opening.claim_upgrade)
@@ -386,6 +385,11 @@ def main(job: ClassifierJob, control: ChildControl) -> int:
             _log_drops(feed)
         classifier.close()
     return EXIT_DONE
+
+
+def _only_head(heads: Mapping[str, HeadSettings]) -> HeadSettings:
+    (head,) = heads.values()
+    return head
 
 
 def _log_drops(feed: Feed) -> None:

@@ -21,7 +21,8 @@ from streamclf.client.subscription import subscribe
 from streamclf.commands.demo_page import DemoPage, has_screen, page_is_installed
 from streamclf.commands.demo_source import DemoSource, choose_source
 from streamclf.config.outlets import OutletsConfig
-from streamclf.config.service import PublishConfig, ServiceConfig
+from streamclf.config.publish import PublishConfig
+from streamclf.config.service import ServiceConfig
 from streamclf.errors import BusError, OutputError, UsageError
 from streamclf.events.positions import START
 from streamclf.events.types import Prediction, Received, Status

@@ -17,7 +17,8 @@ UNKNOWN: Final = "unknown"
 MAX_ENTRIES: Final = 64
 
 
-def _as_list(value: object) -> object:
+def as_list(value: object) -> object:
+    """Take one text for a list that holds it alone."""
     return [value] if isinstance(value, str) else value
 
 
@@ -35,7 +36,7 @@ Active: TypeAlias = Annotated[
     tuple[Annotated[str, Field(max_length=64)], ...],
     Field(max_length=MAX_ENTRIES),
     AfterValidator(_check_hours),
-    BeforeValidator(_as_list),
+    BeforeValidator(as_list),
 ]
 UnknownBelow: TypeAlias = Annotated[
     float,

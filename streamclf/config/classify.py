@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from streamclf.config.actions import ActionOverride, StreamActions, UnknownBelow, compose_labels
+from streamclf.config.actions import ActionOverride, StreamActions, UnknownBelow, as_list, compose_labels
 from streamclf.config.section import Section
+
+
+def _refuse_repeated(names: tuple[str, ...]) -> tuple[str, ...]:
+    repeated = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if repeated is not None:
+        raise ValueError(f"{repeated} occurs twice; name each model once")
+    return names
 
 
 class FeedOptions(Section):
@@ -38,8 +45,19 @@ class FeedOptions(Section):
     )
 
 
+ModelNames: TypeAlias = Annotated[
+    tuple[str, ...], Field(min_length=1), AfterValidator(_refuse_repeated), BeforeValidator(as_list)
+]
+
+
 class ClassifyConfig(FeedOptions):
-    """The keys of a stream that concern the classifier alone."""
+    """The keys of a stream that concern the classifiers alone."""
+
+    models: ModelNames | None = Field(
+        None,
+        description="Names of the models that classify this stream, from the top-level `models`; `model` is the "
+        "top-level `model`. If not set, all models.",
+    )
 
     actions: Annotated[dict[str, ActionOverride], AfterValidator(compose_labels)] = Field(
         default_factory=dict,
@@ -51,6 +69,11 @@ class ClassifyConfig(FeedOptions):
 
 
 class StreamSettings(FeedOptions):
-    """The classifier's settings for one stream, with all defaults. They may change while the stream runs."""
+    """The classifier's settings for one feed, with all defaults. They may change while the stream runs."""
+
+
+class HeadSettings(Section):
+    """The settings of one model on one feed. They may change while the stream runs."""
 
     actions: StreamActions = StreamActions()
+    """The actions of this model alone, by its own labels."""

@@ -11,7 +11,8 @@ from typing import Final
 from pydantic import ValidationError
 
 from streamclf.config.placeholders import Substitution
-from streamclf.config.service import MAX_CONFIG_BYTES, PublishConfig
+from streamclf.config.publish import PublishConfig
+from streamclf.config.service import MAX_CONFIG_BYTES
 from streamclf.config.variables import Variables, variables_path
 from streamclf.config.yaml_text import YamlTextError, parse_yaml
 from streamclf.errors import ConfigError, UsageError

@@ -9,77 +9,34 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_validator, model_validator
 
-from engines.backends.names import Backend, Precision
 from engines.printable import printable
+from streamclf.builtin_models import DEFAULT_MODEL
 from streamclf.config.actions import UNKNOWN, ActionConfig, ActionOverride, StreamActions, UnknownBelow, compose_labels
 from streamclf.config.classify import ClassifyConfig, FeedOptions, StreamSettings
 from streamclf.config.clips import ClipsConfig
 from streamclf.config.defaults import SOURCE_KEYS, StreamDefaults, merge_defaults
+from streamclf.config.engine import EngineConfig
 from streamclf.config.error_text import describe
 from streamclf.config.hours import zone_of
 from streamclf.config.outlets import OUTLETS, OutletsConfig
 from streamclf.config.placeholders import Substitution, register_config_secrets
+from streamclf.config.publish import PublishConfig
 from streamclf.config.section import Section
 from streamclf.config.source import SourceConfig
-from streamclf.config.units import MAX_DURATION_S, MAX_SIZE_BYTES, Duration, MemoryLimit, Size
 from streamclf.config.variables import Variables, variables_path
+from streamclf.config.views import MODEL_KEY, UNNAMED, StreamView
 from streamclf.config.yaml_text import Place, YamlTextError, parse_yaml
 from streamclf.errors import ConfigError, UsageError
-from streamclf.net.endpoints import ENDPOINT
-from streamclf.net.names import MAX_NAME_CHARS, STREAM_NAME_PATTERN
+from streamclf.net.names import MAX_NAME_CHARS, STREAM_NAME_PATTERN, describe_unknown
 from streamclf.net.trusted_files import read_small_text
 from streamclf.redact import redact
 
 MAX_CONFIG_BYTES = 1 << 20
 MAX_STREAMS = 400
+MAX_MODELS = 16
 
 _KINDS: Final[Mapping[type, str]] = {list: "a list", str: "a text"}
 StreamName = Annotated[str, Field(pattern=STREAM_NAME_PATTERN)]
-
-
-class EngineConfig(Section):
-    """The options of the engine, for all streams together."""
-
-    backend: Backend = Field(
-        "auto",
-        description="Inference library: `auto` takes TensorRT where it and a GPU are available, else OpenVINO, else "
-        "onnxruntime.",
-    )
-    precision: Precision = Field(
-        "auto",
-        description="Numerical precision: `auto` takes the fastest that reproduces the model's reference clip on this "
-        "device, at worst fp32.",
-    )
-    max_batch: int = Field(
-        16, ge=1, le=256, description="Most chunks in one encode, and most windows in one classification."
-    )
-    max_wait_ms: float = Field(
-        20.0,
-        ge=0,
-        le=1000,
-        description="Milliseconds that a chunk waits at most for chunks of other streams, to be encoded together. 0 "
-        "never waits.",
-    )
-    max_staleness_ms: float | None = Field(
-        None,
-        ge=1,
-        le=3_600_000,
-        description="Age in milliseconds of a window's newest frame beyond which the window is dropped instead of "
-        "classified. If not set, there is no limit.",
-    )
-    adaptive: bool = Field(False, description="Predict less often, with longer hops, while the machine cannot keep up.")
-    threads: int = Field(0, ge=0, le=256, description="Most CPU threads of inference; 0 uses all cores.")
-    spare_streams: int = Field(
-        4,
-        ge=0,
-        le=400,
-        description="Streams that may be added to a running service before its classifier has to restart.",
-    )
-    memory_limit: MemoryLimit | None = Field(
-        None,
-        description="Memory of the classifier's process beyond which it is restarted, at least 200MB. If not set, "
-        "there is no limit, because models differ too much.",
-    )
 
 
 class StreamConfig(ClassifyConfig, SourceConfig):
@@ -116,66 +73,20 @@ class StreamConfig(ClassifyConfig, SourceConfig):
         return SourceConfig.model_construct(**{key: getattr(self, key) for key in SourceConfig.model_fields})
 
 
-class PublishConfig(Section):
-    """The endpoints, the journal and the keys of the service."""
-
-    events: str = Field(
-        "tcp://127.0.0.1:5555",
-        description="ZeroMQ endpoint of live events (PUB), tcp:// or ipc://. Port * takes a free one.",
-    )
-    replay: str = Field(
-        "tcp://127.0.0.1:5556", description="ZeroMQ endpoint for snapshots and replay (ROUTER), tcp:// or ipc://."
-    )
-    journal: Path = Field(Path("streamclf.db"), description="Path of the SQLite file in which every event is stored.")
-    keep: Duration = Field(
-        "7d",
-        validate_default=True,
-        description="Age after which events are removed from the journal: a number and s, m, h, d or w, at most "
-        f"{MAX_DURATION_S // 86400}d.",
-    )
-    keep_size: Size | None = Field(
-        None,
-        description="Size of the journal beyond which the oldest events are removed sooner: a number and KB, MB, GB, "
-        f"TB, KiB, MiB or GiB, 1MB to {MAX_SIZE_BYTES // 10**12}TB.",
-    )
-    keys: Path | None = Field(
-        None, description="Path of the service's secret key file, made by `streamclf keys`. Needs `allow`."
-    )
-    allow: Path | None = Field(
-        None, description="Path of a directory with the public keys (*.key) that may connect. Needs `keys`."
-    )
-    memory_limit: MemoryLimit = Field(
-        "1GB",
-        validate_default=True,
-        description="Memory of the hub's process beyond which it is restarted, at least 200MB. It needs 50 to 100 MB.",
-    )
-
-    @field_validator("events", "replay")
-    @classmethod
-    def _check_endpoint(cls, value: str) -> str:
-        match = ENDPOINT.match(value)
-        if not match:
-            raise ValueError(f"{value!r}: like tcp://127.0.0.1:5555 or ipc:///run/streamclf/events")
-        if match[2] and match[2] != "*" and not 1 <= int(match[2]) <= 65535:
-            raise ValueError(f"port {match[2]}: 1 to 65535")
-        return value
-
-    @model_validator(mode="after")
-    def _check_pairs(self) -> PublishConfig:
-        if (self.keys is None) != (self.allow is None):
-            raise ValueError("keys and allow go together: the service's own secret, and who may connect")
-        if self.events == self.replay and not self.events.endswith(":*"):
-            raise ValueError(f"events and replay are both {self.events}; give each its own")
-        return self
-
-
 class ServiceConfig(Section):
     """The whole configuration of `streamclf run`."""
 
-    model: str = Field(
-        "camera-events",
+    model: str | None = Field(
+        None,
         min_length=1,
-        description="Name of a built-in model, or path of a bundle's directory, relative to the configuration.",
+        description="Name of a built-in model, or path of a bundle's directory, relative to the configuration. If "
+        f"neither `model` nor `models` is set, {DEFAULT_MODEL}.",
+    )
+    models: dict[StreamName, Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=dict,
+        max_length=MAX_MODELS,
+        description=f"Further models by name, at most {MAX_MODELS}. Predictions and actions have the name of their "
+        "model.",
     )
     engine: EngineConfig = Field(EngineConfig(), description="How the model runs.")
     defaults: StreamDefaults = Field(
@@ -201,11 +112,23 @@ class ServiceConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_empty_clips(cls, values: Any) -> Any:
-        """Take `clips:` without keys for clips with their defaults."""
-        if isinstance(values, Mapping) and "clips" in values and values["clips"] is None:
-            return {**values, "clips": {}}
-        return values
+    def _fill_empty(cls, values: Any) -> Any:
+        """Take `clips:` without keys for clips with their defaults, and no model at all for the default model."""
+        if not isinstance(values, Mapping):
+            return values
+        filled = dict(values)
+        if "clips" in filled and filled["clips"] is None:
+            filled["clips"] = {}
+        if filled.get("model") is None and not filled.get("models"):
+            filled |= {"model": DEFAULT_MODEL, "models": {}}
+        return filled
+
+    @field_validator("models")
+    @classmethod
+    def _check_model_names(cls, value: dict[str, str]) -> dict[str, str]:
+        if MODEL_KEY in value:
+            raise ValueError(f"{MODEL_KEY}: lists of models call the top-level `model` so; give another name")
+        return value
 
     @field_validator("timezone")
     @classmethod
@@ -217,25 +140,57 @@ class ServiceConfig(Section):
     def _check_overrides(self) -> ServiceConfig:
         for name in self.streams:
             self.actions_of(name)
+            self.views_of(name)
         return self
+
+    @property
+    def all_models(self) -> dict[str, str]:
+        """All models by name; `UNNAMED` is the name of `model`."""
+        return ({} if self.model is None else {UNNAMED: self.model}) | self.models
 
     def actions_of(self, stream: str) -> StreamActions:
         """Return the actions of one stream: the actions of all streams, with this stream's overrides."""
         own = self.streams[stream]
         labels = dict(self.actions)
         for label, override in own.actions.items():
-            labels[label] = override.applied_to(self.actions.get(label), f"streams.{stream}.actions.{label}")
+            labels[label] = override.applied_to(self._action_for(label), f"streams.{stream}.actions.{label}")
         unknown_below = self.unknown_below if own.unknown_below is None else own.unknown_below
         if unknown_below > 0:
             labels.setdefault(UNKNOWN, ActionConfig())
         return StreamActions(labels=labels, unknown_below=unknown_below, timezone=self.timezone)
 
+    def _action_for(self, key: str) -> ActionConfig | None:
+        """Return the top-level action of `key`; for MODEL/LABEL also that of LABEL."""
+        model, _, label = key.partition("/")
+        return self.actions.get(key) or (self.actions.get(label) if model in self._model_keys else None)
+
+    def views_of(self, stream: str) -> list[StreamView]:
+        """Return the views of one stream. Raises `ValueError` for a model that is not there."""
+        own = self.streams[stream]
+        for key in own.models or ():
+            if key not in self._model_keys:
+                unknown = describe_unknown("model", key, list(self._model_keys), "models")
+                raise ValueError(f"streams.{stream}.models: {unknown}")
+        models = self._model_keys.values() if own.models is None else [self._model_keys[key] for key in own.models]
+        view = StreamView(
+            region=None,
+            models=tuple(models),
+            settings=self.settings_of(stream),
+            actions=self.actions_of(stream),
+        )
+        return [view]
+
+    @property
+    def _model_keys(self) -> dict[str, str]:
+        """The names of all models, by the names that lists of models and keys of actions have for them."""
+        return {name or MODEL_KEY: name for name in self.all_models}
+
     def settings_of(self, stream: str) -> StreamSettings:
-        """Return how the classifier treats one stream; keys that it does not set take the values of `engine`."""
+        """Return how a classifier treats one stream; keys that it does not set take the values of `engine`."""
         own = self.streams[stream]
         options = {key: getattr(own, key) for key in FeedOptions.model_fields}
         common = {key: getattr(self.engine, key) for key, value in options.items() if value is None}
-        return StreamSettings(**{**options, **common}, actions=self.actions_of(stream))
+        return StreamSettings(**{**options, **common})
 
 
 def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> ServiceConfig:
@@ -304,13 +259,26 @@ def _with_absolute_paths(config: ServiceConfig, base: Path) -> ServiceConfig:
             if (path := getattr(config.publish, key)) is not None
         }
     )
-    local_bundle = base / config.model
-    model = str(local_bundle) if local_bundle.is_dir() else config.model
+    model = None if config.model is None else _absolute_model(config.model, base)
+    models = {name: _absolute_model(each, base) for name, each in config.models.items()}
     outlets = config.outlets.with_absolute_paths(base)
     clips = config.clips and config.clips.model_copy(update={"folder": base / config.clips.folder})
     return config.model_copy(
-        update={"streams": streams, "publish": publish, "model": model, "outlets": outlets, "clips": clips}
+        update={
+            "streams": streams,
+            "publish": publish,
+            "model": model,
+            "models": models,
+            "outlets": outlets,
+            "clips": clips,
+        }
     )
+
+
+def _absolute_model(model: str, base: Path) -> str:
+    """Return the path of a bundle's directory as an absolute path, and the name of a built-in model as it is."""
+    local_bundle = base / model
+    return str(local_bundle) if local_bundle.is_dir() else model
 
 
 def _absolute_paths(stream: StreamConfig, base: Path) -> dict[str, str]:

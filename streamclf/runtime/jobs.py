@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from streamclf.config.classify import StreamSettings
+from streamclf.config.classify import HeadSettings, StreamSettings
 from streamclf.config.clips import ClipsConfig
-from streamclf.config.service import EngineConfig
+from streamclf.config.engine import EngineConfig
 from streamclf.config.source import SourceConfig
 from streamclf.events.configuration_status import ConfigurationStatus
 from streamclf.events.outlet_status import OutletStatus
@@ -40,11 +40,15 @@ class LinkedJob(Job):
     """ZeroMQ endpoint on which the hub receives events from producers."""
 
 
-class CaptureJob(LinkedJob):
-    """The job of one stream: read `source`, sample it, and write chunks of (t, H, W, 3) uint8 RGB into the ring."""
+class ViewJob(_Message):
+    """One view of a stream: sample it, and write chunks of (t, H, W, 3) uint8 RGB into the view's ring.
 
-    stream: str
-    source: SourceConfig
+    In a `CaptureChange`, the descriptors come with the message, in the order of the three fields; their numbers here
+    have no meaning then.
+    """
+
+    view: str
+    """Name of the view, unique in its stream."""
     fps: float
     frames_per_chunk: int
     height: int
@@ -55,43 +59,96 @@ class CaptureJob(LinkedJob):
     """Write end of a non-blocking pipe: capture writes one byte after each committed chunk."""
     progress_fd: int | None = None
     """Read end of a pipe that reports how far the classifier has read; None where capture does not wait for it."""
+
+
+class CaptureJob(LinkedJob):
+    """The job of one stream: read and decode `source` once, for all views. Views change through `CaptureChange`."""
+
+    stream: str
+    source: SourceConfig
+    views: tuple[ViewJob, ...]
     clips: ClipsConfig | None = None
     """Films of the stream's actions; None for none."""
 
 
-class ClassifierJob(LinkedJob):
-    """The job of one engine. Its streams join and leave through `ClassifierChange`."""
+class CaptureChange(_Message):
+    """Changes for a running capture process. Keys that are not set change nothing."""
 
-    bundle: Path
+    descriptors: int = 0
+    add: ViewJob | None = None
+    remove: str | None = None
+    """A view to end. A chunk that is not complete is dropped."""
+
+
+class ClassifierJob(LinkedJob):
+    """The job of one engine group. Feeds join and leave through `ClassifierChange`."""
+
+    producer: str = "classifier"
+    """The name under which the process sends events to the hub, unique in the service."""
+    bundles: dict[str, Path]
+    """The group's bundles by the name of the model, "" for the model without a name: the same encoder, geometry and
+    feature shape. At least one."""
     engine: EngineConfig
     streams: int
-    """Number of streams at the start."""
+    """Number of feeds at the start."""
     capacity: int
-    """Largest number of streams; it sets the size of the bank."""
+    """Largest number of feeds; it sets the size of the bank."""
+
+
+class ClassifierReady(_Message):
+    """The classifier's report that it serves: the first line of its output."""
+
+    engine: str
+    failed: dict[str, str] = {}
+    """Models that cannot be opened while others of the group can: the reason by the name of the model."""
+
+
+class ModelReport(_Message):
+    """The classifier's report about one model of `ClassifierChange.add_models`: one line of its output for each."""
+
+    model: str
+    error: str | None = None
+    """Why the model cannot be opened; None if it serves."""
 
 
 class FeedJoin(_Message):
-    """A stream to be classified from now on.
+    """A feed to be classified from now on: one view of one stream.
 
     Its descriptors come with the message: the ring, the read end of its wake pipe and, where capture waits for the
     classifier, the write end of its progress pipe.
     """
 
+    feed: str
+    """Unique in the classifier: the stream's name or, for a region, STREAM/REGION."""
     stream: str
+    region: str | None = None
     settings: StreamSettings
+    heads: dict[str, HeadSettings]
+    """The models that classify the feed, by name. Names that the classifier does not serve yet are kept: such a model
+    begins when `add_models` has opened it."""
     resumed: bool
     """Whether another classifier read this ring before, so that its chunks may have been classified already."""
 
 
+class FeedUpdate(_Message):
+    """New settings of a feed, complete: a head that is not in `heads` ends on this feed."""
+
+    settings: StreamSettings
+    heads: dict[str, HeadSettings]
+
+
 class ClassifierChange(_Message):
-    """Changes for a running classifier. Keys that are not set change nothing."""
+    """Changes for a running classifier, applied in the order of the keys. Keys that are not set change nothing."""
 
     descriptors: int = 0
     join: FeedJoin | None = None
     leave: str | None = None
-    """A stream whose capture has ended: the chunks that wait in its ring are still classified."""
-    update: dict[str, StreamSettings] = {}
-    """New settings by stream."""
+    """A feed whose capture has ended: the chunks that wait in its ring are still classified."""
+    add_models: dict[str, Path] = {}
+    """Bundles of this group by model, opened while the others go on. The classifier answers with a `ModelReport`."""
+    update: dict[str, FeedUpdate] = {}
+    """New settings by feed."""
+    remove_models: tuple[str, ...] = ()
 
 
 class StreamDescription(_Message):

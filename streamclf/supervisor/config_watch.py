@@ -9,7 +9,8 @@ from pathlib import Path
 
 from engines.bundle import Bundle
 from streamclf.config.file_version import file_signature, version_text
-from streamclf.config.service import PublishConfig, ServiceConfig, load_config
+from streamclf.config.publish import PublishConfig
+from streamclf.config.service import ServiceConfig, load_config
 from streamclf.errors import ConfigError
 from streamclf.supervisor.preflight import preflight
 
@@ -43,7 +44,7 @@ class CheckedConfig:
         ]
         if outlets := self._changed_outlets(old):
             parts.append(f"outlets {', '.join(outlets)}")
-        keys = ("model", "engine", "actions", "unknown_below", "timezone", "publish", "clips")
+        keys = ("model", "models", "engine", "actions", "unknown_below", "timezone", "publish", "clips")
         parts += [key for key in keys if getattr(self.config, key) != getattr(old.config, key)]
         if self.bundle != old.bundle and "model" not in parts:
             parts.append("the bundle's files")

@@ -10,7 +10,8 @@ from pathlib import Path
 from engines.bundle import Bundle, ModelSpec
 from streamclf.builtin_models import find_bundle
 from streamclf.config.actions import UNKNOWN
-from streamclf.config.service import PublishConfig, ServiceConfig, StreamConfig
+from streamclf.config.publish import PublishConfig
+from streamclf.config.service import ServiceConfig, StreamConfig
 from streamclf.errors import ConfigError, UsageError
 from streamclf.net.curve_keys import load_certificate
 from streamclf.net.endpoints import is_loopback
@@ -29,6 +30,8 @@ def preflight(config: ServiceConfig) -> Bundle:
     """Return the configuration's bundle, verified. Raises `ConfigError` that names the first key that cannot work."""
     for key, path in _paths_of(config):
         _check_length(key, path)
+    if config.model is None or config.models:
+        raise ConfigError("models: this version serves `model` alone")
     bundle = find_bundle(config.model)
     pushed: dict[str, str] = {}
     for name, stream in config.streams.items():

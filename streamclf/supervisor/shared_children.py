@@ -11,6 +11,7 @@ from typing import Any, Final
 import orjson
 
 from streamclf.config.service import ServiceConfig
+from streamclf.config.views import UNNAMED
 from streamclf.events.configuration_status import ConfigurationStatus
 from streamclf.events.outlet_status import OutletStatus
 from streamclf.events.types import MAX_LISTED_ACTIONS
@@ -106,7 +107,7 @@ class SharedChildren:
             liveness_fd=self._table.fd,
             liveness_row=self._rows[CLASSIFIER],
             memory_limit=engine.memory_limit,
-            bundle=current.bundle.path,
+            bundles={UNNAMED: current.bundle.path},
             engine=engine,
             streams=streams,
             capacity=streams + engine.spare_streams,

@@ -8,11 +8,12 @@ from typing import Literal
 
 from engines.bundle import ModelSpec
 from streamclf.classifier.feed import ring_slots
-from streamclf.config.classify import StreamSettings
+from streamclf.config.classify import HeadSettings, StreamSettings
 from streamclf.config.clips import ClipsConfig
 from streamclf.config.service import ServiceConfig
 from streamclf.config.source import SourceConfig
-from streamclf.runtime.jobs import CaptureJob
+from streamclf.config.views import UNNAMED
+from streamclf.runtime.jobs import CaptureJob, FeedUpdate, ViewJob
 from streamclf.windows.ring import create_ring, ring_bytes
 
 
@@ -57,12 +58,18 @@ class StreamPlan:
     source: SourceConfig
     geometry: Geometry
     settings: StreamSettings
+    head: HeadSettings
     clips: ClipsConfig | None = None
 
     @property
     def capture_waits(self) -> bool:
         """Whether capture waits for the classifier: true for a file that is read as fast as possible."""
         return self.source.pace == "fast"
+
+    @property
+    def classification(self) -> FeedUpdate:
+        """The settings of the stream in the classifier."""
+        return FeedUpdate(settings=self.settings, heads={UNNAMED: self.head})
 
     def same_capture(self, other: StreamPlan) -> bool:
         """Return whether the same capture process can serve both plans."""
@@ -117,13 +124,8 @@ class StreamChannels:
     def capture_job(self, stream: str, plan: StreamPlan, link: str, liveness_fd: int, liveness_row: int) -> CaptureJob:
         """Return the job of this stream's capture process."""
         geometry = plan.geometry
-        return CaptureJob(
-            link=link,
-            liveness_fd=liveness_fd,
-            liveness_row=liveness_row,
-            memory_limit=plan.source.memory_limit,
-            stream=stream,
-            source=plan.source,
+        view = ViewJob(
+            view=stream,
             fps=geometry.fps,
             frames_per_chunk=geometry.frames_per_chunk,
             height=geometry.height,
@@ -132,6 +134,15 @@ class StreamChannels:
             ring_fd=self.ring,
             wake_fd=self.wake_write,
             progress_fd=self.progress_read,
+        )
+        return CaptureJob(
+            link=link,
+            liveness_fd=liveness_fd,
+            liveness_row=liveness_row,
+            memory_limit=plan.source.memory_limit,
+            stream=stream,
+            source=plan.source,
+            views=(view,),
             clips=plan.clips,
         )
 
@@ -155,6 +166,7 @@ def plan_streams(config: ServiceConfig, spec: ModelSpec) -> dict[str, StreamPlan
     for name, stream in config.streams.items():
         if stream.enabled:
             settings = config.settings_of(name)
-            clips = config.clips if settings.actions.labels else None
-            plans[name] = StreamPlan(source=stream.source, geometry=geometry, settings=settings, clips=clips)
+            head = HeadSettings(actions=config.actions_of(name))
+            clips = config.clips if head.actions.labels else None
+            plans[name] = StreamPlan(source=stream.source, geometry=geometry, settings=settings, head=head, clips=clips)
     return plans

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from streamclf.config.views import UNNAMED
 from streamclf.errors import RingError
 from streamclf.runtime.jobs import ClassifierChange, FeedJoin
 from streamclf.runtime.liveness import LivenessTable
@@ -83,8 +84,8 @@ class StreamSet:
         for stream in self.all:
             stream.target = plans.get(stream.name)
             if stream.target is not None and stream.plan.same_capture(stream.target):
-                if stream.joined and stream.target.settings != stream.plan.settings:
-                    self._send(ClassifierChange(update={stream.name: stream.target.settings}), ())
+                if stream.joined and stream.target.classification != stream.plan.classification:
+                    self._send(ClassifierChange(update={stream.name: stream.target.classification}), ())
                 stream.plan = stream.target
                 if not stream.child.stopping:
                     self._assign(stream)
@@ -122,7 +123,13 @@ class StreamSet:
         for stream in self.all:
             if stream.joined or joined >= self.capacity:
                 continue
-            join = FeedJoin(stream=stream.name, settings=stream.plan.settings, resumed=stream.was_read)
+            join = FeedJoin(
+                feed=stream.name,
+                stream=stream.name,
+                settings=stream.plan.settings,
+                heads={UNNAMED: stream.plan.head},
+                resumed=stream.was_read,
+            )
             fds = stream.channels.classifier_fds
             if not self._send(ClassifierChange(join=join, descriptors=len(fds)), fds):
                 return

@@ -30,7 +30,7 @@ from streamclf.bench.service.process_usage import UsageSampler
 from streamclf.bench.service.report import build_report
 from streamclf.bench.service.run import ServiceLoad, measure_service
 from streamclf.bench.timing import percentile
-from streamclf.config.service import EngineConfig
+from streamclf.config.engine import EngineConfig
 from streamclf.errors import BenchError
 
 PEERS: dict[str, tuple[str, dict[str, Any]]] = {

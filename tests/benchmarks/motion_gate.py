@@ -25,7 +25,6 @@ from streamclf.classifier.feed import Feed, bank_slots, ring_slots
 from streamclf.classifier.motion_gate import motion_between
 from streamclf.classifier.offline import file_chunks
 from streamclf.classifier.process import Classifier
-from streamclf.config.actions import StreamActions
 from streamclf.config.classify import StreamSettings
 from streamclf.events.drafts import Draft
 from streamclf.windows.ring import RingReader, RingWriter, create_ring
@@ -60,7 +59,7 @@ def play(engine: Engine, chunks: Sequence[Chunk], threshold: float) -> tuple[flo
     writer, reader = RingWriter(fd), RingReader(fd)
     os.close(fd)
     wake_read, wake_write = os.pipe()
-    settings = StreamSettings(hop=1, actions=StreamActions(), motion_gate=threshold)
+    settings = StreamSettings(hop=1, motion_gate=threshold)
     feed = Feed(stream="film", reader=reader, wake_fd=wake_read, spec=spec, settings=settings, index=0)
     posted = Posted()
     classifier = Classifier(engine, [feed], {}, posted)  # type: ignore[arg-type]

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from engines.bundle import ModelSpec
 from streamclf.classifier.feed import Feed, bank_slots, ring_slots
 from streamclf.classifier.process import Classifier
-from streamclf.config.actions import StreamActions
 from streamclf.config.classify import StreamSettings
 from streamclf.events.drafts import Draft
 from streamclf.windows.ring import RingReader, RingWriter, create_ring
@@ -120,8 +119,7 @@ class Rig:
             self, chunks=chunks, streams=streams, encode_s=encode_s, head_s=head_s, max_batch=max_batch
         )
         self.cameras = [
-            SlowCamera(self, f"cam{i}", i, StreamSettings(**{"hop": 1, "actions": StreamActions(), **settings(i)}))
-            for i in range(streams)
+            SlowCamera(self, f"cam{i}", i, StreamSettings(**{"hop": 1, **settings(i)})) for i in range(streams)
         ]
         self.events: list[tuple[float, str, dict[str, Any]]] = []
         """(time, stream, body) of each prediction; its `age_s` is added to the body."""

@@ -10,7 +10,7 @@ from engines.bundle import Bundle
 from engines.opening import open_engine
 from streamclf.bench.cameras.film import EncodedFilm
 from streamclf.bench.timing import batch_sizes, engine_calls, time_calls
-from streamclf.config.service import EngineConfig
+from streamclf.config.engine import EngineConfig
 
 ROUND_S: Final = 0.25
 

@@ -26,7 +26,7 @@ from streamclf.config.service import StreamConfig
 from streamclf.errors import RingError, SourceError
 from streamclf.events.drafts import Draft
 from streamclf.runtime.child import EXIT_DONE, EXIT_ENDED, EXIT_FAILED
-from streamclf.runtime.jobs import CaptureJob
+from streamclf.runtime.jobs import CaptureJob, ViewJob
 from streamclf.windows.ring import RingReader, create_ring
 from streamclf.windows.sampling import ChunkMeta
 
@@ -92,13 +92,18 @@ class CaptureSetup:
             link="ipc:///nonexistent/hub",
             stream="door",
             source=source,
-            fps=fps,
-            frames_per_chunk=t,
-            height=90,
-            width=160,
-            resize="stretch",
-            ring_fd=self.ring_fd,
-            wake_fd=self.wake_write,
+            views=(
+                ViewJob(
+                    view="door",
+                    fps=fps,
+                    frames_per_chunk=t,
+                    height=90,
+                    width=160,
+                    resize="stretch",
+                    ring_fd=self.ring_fd,
+                    wake_fd=self.wake_write,
+                ),
+            ),
         )
 
     def close(self) -> None:
@@ -241,8 +246,11 @@ def test_a_classifier_that_does_not_read_does_not_block_capture(clip: Path) -> N
 
 
 def test_a_ring_of_another_model_is_refused(clip: Path) -> None:
-    with make_setup(StreamConfig(url=str(clip))) as setup, pytest.raises(RingError, match="the ring holds"):
-        Capture(setup.job.model_copy(update={"height": 91}), FakeProducer(), setup.stop)
+    with make_setup(StreamConfig(url=str(clip))) as setup:
+        view = setup.job.views[0].model_copy(update={"height": 91})
+        job = setup.job.model_copy(update={"views": (view,)})
+        with pytest.raises(RingError, match="the ring holds"):
+            Capture(job, FakeProducer(), setup.stop)
 
 
 def test_previews_are_made_only_while_they_are_wanted(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from support.slow_engine import Rig, SlowCamera, answer
 
 from streamclf.classifier.feed import MAX_BURST, MAX_HOP_WINDOWS
 from streamclf.classifier.overload import LoadShedder
+from streamclf.config.actions import StreamActions
 from streamclf.windows.assembler import WindowAssembler
 from streamclf.windows.sampling import ChunkMeta
 
@@ -392,7 +393,8 @@ def test_a_gate_can_be_set_and_removed_while_the_stream_runs() -> None:
         encoded = []
         for threshold in (0.0, 2.0, 0.0):
             before = rig.engine.encoded
-            rig.classifier.update_stream("cam0", settings_now.model_copy(update={"motion_gate": threshold}))
+            now = settings_now.model_copy(update={"motion_gate": threshold})
+            rig.classifier.update_stream("cam0", now, StreamActions())
             rig.run(10, number=lambda *_: grey(9))
             encoded.append(rig.engine.encoded - before)
         assert encoded[1] == 1

@@ -25,7 +25,7 @@ from streamclf.classifier.feed import CATCH_UP, MAX_BURST, MAX_HELD, Feed, bank_
 from streamclf.classifier.feed_registry import FeedRegistry
 from streamclf.classifier.process import Classifier
 from streamclf.config.actions import ActionConfig, StreamActions
-from streamclf.config.classify import StreamSettings
+from streamclf.config.classify import HeadSettings, StreamSettings
 from streamclf.errors import RingError
 from streamclf.events.drafts import Draft
 from streamclf.runtime.child import ChildControl
@@ -80,7 +80,7 @@ class Camera:
         self.writer = RingWriter(fd)
         self.wake_read, self.wake_write = os.pipe()
         os.set_blocking(self.wake_read, False)
-        settings = StreamSettings(hop=hop, actions=StreamActions())
+        settings = StreamSettings(hop=hop)
         self.feed = Feed(
             stream=name,
             reader=RingReader(fd),
@@ -377,8 +377,9 @@ def test_chunks_in_the_ring_are_classified_before_the_end(engine: Engine, tmp_pa
 
 
 def join_of(camera: Camera, hop: int = 1) -> FeedJoin:
-    settings = StreamSettings(hop=hop, actions=StreamActions())
-    return FeedJoin(stream=camera.feed.stream, settings=settings, resumed=False)
+    settings = StreamSettings(hop=hop)
+    name = camera.feed.stream
+    return FeedJoin(feed=name, stream=name, settings=settings, heads={"": HeadSettings()}, resumed=False)
 
 
 def starts(posted: Posted, stream: str) -> list[float]:
@@ -423,7 +424,7 @@ def test_another_hop_applies_without_a_gap(engine: Engine) -> None:
     camera = Camera("cam", engine, 0)
     classifier, posted = serve(engine, camera)
     for hop in (1, 3, 1):
-        classifier.update_stream("cam", StreamSettings(hop=hop, actions=StreamActions()))
+        classifier.update_stream("cam", StreamSettings(hop=hop), StreamActions())
         for _ in range(7):
             camera.chunk()
             drain(classifier)

@@ -6,7 +6,9 @@ import pytest
 from pydantic import BaseModel
 
 from streamclf.config.actions import ActionConfig, ActionOverride, StreamActions
-from streamclf.config.service import EngineConfig, PublishConfig, ServiceConfig, StreamConfig, load_config
+from streamclf.config.engine import EngineConfig
+from streamclf.config.publish import PublishConfig
+from streamclf.config.service import ServiceConfig, StreamConfig, load_config
 from streamclf.config.source import SourceConfig
 from streamclf.errors import ConfigError
 
@@ -49,7 +51,7 @@ def test_a_whole_url_from_the_environment_is_not_quoted(tmp_path: Path) -> None:
     [
         ("streams: {door: {camera: 0, fbs: 3}}", r"streams\.door\.fbs: unknown key; known here: camera, url"),
         ("streams: {door: {camera: 0, fbs: 3}}", r"; did you mean fps\?"),
-        ("streems: {}", r"streems: unknown key; known here: model, engine, defaults, streams"),
+        ("streems: {}", r"streems: unknown key; known here: model, models, engine, defaults, streams"),
         ("model: x", r"streams: Field required"),
         ("streams: {door: {}}", r"streams\.door: give one of camera, url, images, push"),
         ("streams: {door: {camera: 0, url: a.mp4}}", r"streams\.door: give one of camera, url, images, push"),

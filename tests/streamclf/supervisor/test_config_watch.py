@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from streamclf.config.service import PublishConfig, ServiceConfig, parse_config
+from streamclf.config.publish import PublishConfig
+from streamclf.config.service import ServiceConfig, parse_config
 from streamclf.errors import ConfigError
 from streamclf.supervisor.config_watch import CheckedConfig, ConfigFile, check_reload
 
@@ -55,11 +56,13 @@ def test_a_change_of_any_key_is_a_difference(tmp_path: Path) -> None:
     """Adding `clips` to a running service had no effect."""
 
     def checked(**keys: object) -> CheckedConfig:
-        config = parse_config({"streams": {"a": {"camera": 0}}, **keys}, base=tmp_path, origin="service.yaml")
+        raw = {"model": "camera-events", "streams": {"a": {"camera": 0}}, **keys}
+        config = parse_config(raw, base=tmp_path, origin="service.yaml")
         return CheckedConfig(config, cast(Any, "the same bundle"))
 
     changes: dict[str, object] = {
         "model": "gestures",
+        "models": {"hands": "gestures"},
         "engine": {"max_batch": 3},
         "actions": {"covered": {"on": 0.8, "off": 0.5}},
         "unknown_below": 0.4,

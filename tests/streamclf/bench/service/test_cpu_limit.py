@@ -7,7 +7,7 @@ import pytest
 from engines.bundle import Bundle
 from streamclf.bench.cameras.film import EncodedFilm
 from streamclf.bench.service.cpu_limit import measure_cpu_limit
-from streamclf.config.service import EngineConfig
+from streamclf.config.engine import EngineConfig
 
 
 def test_the_limit_is_the_sum_of_decode_encode_and_head(

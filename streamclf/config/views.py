@@ -1,0 +1,48 @@
+"""Define the views of a stream: the parts of the picture that models classify, each with its own settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from streamclf.config.actions import UNKNOWN, ActionConfig, StreamActions
+from streamclf.config.classify import StreamSettings
+
+UNNAMED: Final = ""
+"""Name of the model of the top-level key `model`. Its events name no model."""
+MODEL_KEY: Final = "model"
+"""The name that lists of models and keys of actions have for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamView:
+    """One region of a stream, or the whole picture, and the models that classify it."""
+
+    region: str | None
+    models: tuple[str, ...]
+    """Names of models; `UNNAMED` is that of the top-level `model`."""
+    settings: StreamSettings
+    actions: StreamActions
+    """The actions of all models. Their keys are LABEL or MODEL/LABEL; `actions_of_model` finds those of one model."""
+
+
+def actions_of_model(actions: StreamActions, model: str, find_label: Callable[[str], str | None]) -> StreamActions:
+    """Return the actions of one model, by its own labels. `find_label` returns the model's label of a name.
+
+    A key is first taken for a whole label, because labels may contain a slash; then for MODEL/LABEL, which takes
+    precedence over the same LABEL alone.
+    """
+    labels: dict[str, ActionConfig] = {}
+    prefix = f"{model or MODEL_KEY}/"
+    named: dict[str, ActionConfig] = {}
+    for key, action in actions.labels.items():
+        if label := _find(key, find_label):
+            labels[label] = action
+        elif key.startswith(prefix) and (label := _find(key.removeprefix(prefix), find_label)):
+            named[label] = action
+    return actions.model_copy(update={"labels": labels | named})
+
+
+def _find(name: str, find_label: Callable[[str], str | None]) -> str | None:
+    return find_label(name) or (UNKNOWN if name == UNKNOWN else None)
