@@ -14,7 +14,8 @@ import orjson
 
 from streamclf.clips.film_info import MAX_POINTS, FilmAction, Point
 from streamclf.errors import EventError
-from streamclf.events.types import MAX_FILM_ACTIONS, MAX_LABEL_CHARS
+from streamclf.events.types import MAX_FILM_ACTIONS
+from streamclf.events.views import MAX_LABEL_CHARS
 
 SILENT_S: Final = 10.0
 """A running action has an update each second. Without one for this long, its end was missed."""

@@ -17,6 +17,14 @@ from pydantic.json_schema import SkipJsonSchema
 from streamclf.errors import EventError
 from streamclf.events.configuration_status import ConfigurationStatus
 from streamclf.events.outlet_status import MAX_OUTLETS, OutletStatus
+from streamclf.events.views import (
+    MAX_LISTED_ACTIONS,
+    MAX_VIEWS,
+    Label,
+    ModelName,
+    RegionName,
+    ViewDescription,
+)
 from streamclf.net.names import MAX_NAME_CHARS, STREAM_NAME_PATTERN
 from streamclf.units import NS
 
@@ -25,12 +33,10 @@ MAX_HEARTBEAT_BYTES: Final = 256 * 1024
 MAX_PREVIEW_BYTES: Final = 512 * 1024
 MAX_OFFSET: Final = 2**62
 MAX_HOP: Final = 2**16
-MAX_LABEL_CHARS: Final = 256
-"""As in a bundle (`engines.bundle`)."""
+MAX_TOP: Final = 64
+"""Labels of a prediction."""
 MAX_LISTED_STREAMS: Final = 1024
 """Streams that a heartbeat lists, the most recently active ones; the journal still holds the others."""
-MAX_LISTED_ACTIONS: Final = 64
-"""Labels that a status lists."""
 MAX_FILM_ACTIONS: Final = 64
 """Actions that the event of a clip lists."""
 CLIP_PATH_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}/[0-9]{4}-[0-9]{2}-[0-9]{2}/[A-Za-z0-9][A-Za-z0-9._-]{0,150}$"
@@ -47,7 +53,6 @@ Phase: TypeAlias = Literal["start", "update", "end"]
 StreamName = Annotated[str, Field(pattern=STREAM_NAME_PATTERN)]
 Offset = Annotated[int, Field(ge=0, le=MAX_OFFSET)]
 Epoch = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL_CHARS)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 DisplayName = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARS)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
@@ -116,23 +121,33 @@ class Prediction(_JournalledEvent):
     of this stream that the classifier has dropped since it started; it is empty if there were none. `gated` counts the
     stream's chunks that reused an earlier feature because nothing moved. `hop` is the number of chunks between two
     predictions at that time, for a stream with an adaptive hop.
+
+    `region` is None for the whole picture, and `model_name` for the model without a name. `labels` is set only for a
+    model that can report several labels at once: those at or above their thresholds, most probable first; it may be
+    empty.
     """
 
     __pydantic_config__ = _WIRE
     type: Literal["prediction"] = "prediction"
     window: Window
-    top: Annotated[tuple[tuple[Label, Probability], ...], Field(min_length=1, max_length=64)]
+    top: Annotated[tuple[tuple[Label, Probability], ...], Field(min_length=1, max_length=MAX_TOP)]
     model: Annotated[str, Field(max_length=256)]
     engine: Annotated[str, Field(max_length=256)] | None = None
     latency_ms: Latency = Latency()
     hop: Hop | None = None
     gated: Count = 0
     dropped: Annotated[dict[CounterName, Count], Field(max_length=16)] = field(default_factory=dict)
+    region: RegionName | None = None
+    model_name: ModelName | None = None
+    labels: Annotated[tuple[Label, ...], Field(max_length=MAX_TOP)] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action(_JournalledEvent):
-    """The start, an update or the end of an action. Each start has exactly one end, with the same `started_s`."""
+    """The start, an update or the end of an action. Each start has exactly one end.
+
+    (stream, region, model_name, label, started_s) identifies the action.
+    """
 
     __pydantic_config__ = _WIRE
     type: Literal["action"] = "action"
@@ -144,6 +159,8 @@ class Action(_JournalledEvent):
     peak: Probability
     segment: Count = 0
     reason: Reason | None = None
+    region: RegionName | None = None
+    model_name: ModelName | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +171,8 @@ class Status(_JournalledEvent):
     that the stream is offline because its source has ended, `paused` that it is offline because the configuration
     pauses it. `hop` is the hop of its latest predictions, for a stream with an adaptive hop. `name` is the stream's
     name for people, if the configuration gives one. `actions` lists the labels that the configuration reports as
-    actions; it is None for a stream that is not configured any more.
+    actions; it is None for a stream that is not configured any more. `views` lists the stream's views; it is None for a
+    stream with one unnamed model on the whole picture.
     """
 
     __pydantic_config__ = _WIRE
@@ -168,6 +186,7 @@ class Status(_JournalledEvent):
     hop: Hop | None = None
     name: DisplayName | None = None
     actions: Annotated[tuple[Label, ...], Field(max_length=MAX_LISTED_ACTIONS)] | None = None
+    views: Annotated[tuple[ViewDescription, ...], Field(max_length=MAX_VIEWS)] | None = None
     counters: Annotated[dict[CounterName, int | float], Field(max_length=64)] = field(default_factory=dict)
 
 
@@ -180,6 +199,7 @@ class Clip(_JournalledEvent):
     began the film, and `label` and `probability` (the peak so far) are of that action. `actions` has the offsets of all
     actions in the film. A long action is cut into parts, counted from 1; `last` marks the part that has its end.
     `began` is the wall-clock time of the first picture, and `start_s` and `end_s` are media times of the film.
+    `region` and `model_name` are those of the action that began the film.
     """
 
     __pydantic_config__ = _WIRE
@@ -199,6 +219,8 @@ class Clip(_JournalledEvent):
     codec: Annotated[str, Field(max_length=64)] | None = None
     probability: Probability
     note: Reason | None = None
+    region: RegionName | None = None
+    model_name: ModelName | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,6 +265,9 @@ StreamEvent: TypeAlias = Prediction | Action | Status | Clip
 Event: TypeAlias = StreamEvent | Heartbeat
 Received: TypeAlias = Event | Lost
 
+_ABSENT_IF_NONE: Final = (
+    "engine", "hop", "name", "actions", "views", "streams", "configuration", "region", "model_name", "labels",
+)  # fmt: skip
 _ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])
 _VALIDATOR: Final = _ADAPTER.validator
 
@@ -281,9 +306,11 @@ def to_json(event: Event) -> bytes:
             del body[key]
     if body["type"] == "heartbeat" and not body["outlets"]:
         del body["outlets"]
-    for key in ("engine", "hop", "name", "actions", "streams", "configuration"):
+    for key in _ABSENT_IF_NONE:
         if body.get(key, "") is None:
             del body[key]
+    if views := body.get("views"):
+        body["views"] = [{key: value for key, value in view.items() if value is not None} for view in views]
     return orjson.dumps(body)
 
 
@@ -297,9 +324,12 @@ def json_schema() -> dict[str, Any]:
     return _ADAPTER.json_schema()
 
 
-def topic_of(kind: str, stream: str) -> bytes:
-    """Return a topic like `prediction/door/`; the slash at the end keeps `cam1` from matching `cam10`."""
-    return f"{kind}/{stream}/".encode()
+def topic_of(kind: str, stream: str, region: str | None = None) -> bytes:
+    """Return a topic like `prediction/door/`, or `prediction/door/gate/` of a region.
+
+    The slash at the end keeps `cam1` from matching `cam10`. A subscription to a stream includes its regions.
+    """
+    return f"{kind}/{stream}/".encode() if region is None else f"{kind}/{stream}/{region}/".encode()
 
 
 def format_wall_time(time_ns: int) -> str:

@@ -9,18 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import orjson
 
 from streamclf.events.drafts import Draft
 from streamclf.events.types import MAX_HOP
+from streamclf.events.views import MAX_VIEWS, ActionKey, ViewKey
+from streamclf.net.names import valid_stream_name
 from streamclf.runtime.jobs import StreamDescription
 
 MAX_SILENT_HEARTBEATS: Final = 5
 """Heartbeats without a message from a producer (it sends a hello in each) after which the hub ends its actions."""
 MAX_STREAMS: Final = 1024
 """Streams whose hop and last status are remembered, the most recent ones."""
+
+_OpenKey: TypeAlias = tuple[str, ActionKey]
+"""A stream, and a kind of action in one of its views."""
 
 
 @dataclass(slots=True)
@@ -37,9 +42,9 @@ class OpenActions:
     """
 
     def __init__(self, stored: bytes | None = None) -> None:
-        self._open: dict[tuple[str, str], _OpenAction] = {}
+        self._open: dict[_OpenKey, _OpenAction] = {}
         for stream, owner, body in orjson.loads(stored) if stored else []:
-            self._open[stream, body["label"]] = _OpenAction(owner, body)
+            self._open[stream, _action_key(body)] = _OpenAction(owner, body)
         self.changed = False
         """Whether `stored` differs from the journal's copy; the hub resets it once that is committed."""
 
@@ -54,7 +59,7 @@ class OpenActions:
         This is the draft itself, or the end of an older action and then the draft. It is empty for an action that the
         hub has already ended.
         """
-        key = (draft.stream, draft.body["label"])
+        key = (draft.stream, _action_key(draft.body))
         running = self._open.get(key)
         if draft.body["phase"] == "start":
             self._open[key] = _OpenAction(owner.hex(), dict(draft.body))
@@ -89,7 +94,7 @@ class ActionStarts:
     """Remember the offset of the start event of each running action, for the clips."""
 
     def __init__(self) -> None:
-        self._starts: dict[tuple[str, str], tuple[float, int]] = {}
+        self._starts: dict[_OpenKey, tuple[float, int]] = {}
 
     def start_of(self, offset: int | None, stream: str, event: bytes) -> int:
         """Return the offset of the start of the action whose event was committed at `offset`; 0 if it is unknown.
@@ -97,7 +102,7 @@ class ActionStarts:
         It is unknown for an action that started before this process did, and for a start that was not journalled.
         """
         body = orjson.loads(event)
-        key, started_s = (stream, body["label"]), body["started_s"]
+        key, started_s = (stream, _action_key(body)), body["started_s"]
         if body["phase"] == "start":
             self._starts[key] = (started_s, offset or 0)
         known_s, start = self._starts.get(key, (started_s, 0))
@@ -115,7 +120,7 @@ class CompleteStatus:
     def __init__(self, descriptions: Mapping[str, StreamDescription] | None) -> None:
         """Add `descriptions`, by stream. None where nobody configures the streams."""
         self._descriptions = descriptions or {}
-        self._hops: dict[str, int] = {}
+        self._hops: dict[str, dict[ViewKey, int]] = {}
         self._statuses: dict[str, Mapping[str, Any]] = {}
 
     def __len__(self) -> int:
@@ -124,8 +129,8 @@ class CompleteStatus:
     def apply(self, draft: Draft) -> list[Draft]:
         """Return the drafts to journal for `draft`.
 
-        A status gets the stream's hop. A prediction with a new hop is followed by the stream's last status, with that
-        hop. Any other draft stays as it is.
+        A status gets the stream's hop, the longest one of its views. A prediction that changes it is followed by the
+        stream's last status, with the new hop. Any other draft stays as it is.
         """
         stream = draft.stream
         if draft.type == "status":
@@ -136,17 +141,23 @@ class CompleteStatus:
         hop = draft.body.get("hop")
         if type(hop) is not int or not 1 <= hop <= MAX_HOP:
             hop = None
-        if hop == self._hops.get(stream):
-            return [draft]
+        before, hops = self._hop(stream), self._hops.setdefault(stream, {})
+        view = _view_key(draft.body)
+        if view is None:
+            return [draft]  # the hub refuses it
         if hop is None:
-            del self._hops[stream]
-        else:
-            self._hops[stream] = hop
-        return [draft, self._status(stream)]
+            hops.pop(view, None)
+        elif view in hops or len(hops) < MAX_VIEWS:
+            hops[view] = hop
+        return [draft] if self._hop(stream) == before else [draft, self._status(stream)]
 
     def change_descriptions(self, descriptions: Mapping[str, StreamDescription] | None) -> list[Draft]:
         """Use other descriptions from now on; return the statuses to journal for the changed ones."""
         before, self._descriptions = self._descriptions, descriptions or {}
+        for stream, description in self._descriptions.items():
+            views = {each.key for each in description.views} or {ViewKey()}
+            for view in self._hops.get(stream, {}).keys() - views:
+                del self._hops[stream][view]
         return [
             self._status(stream)
             for stream, description in self._descriptions.items()
@@ -163,13 +174,30 @@ class CompleteStatus:
 
     def _status(self, stream: str) -> Draft:
         body = dict(self._statuses[stream])
-        if stream in self._hops:
-            body["hop"] = self._hops[stream]
+        if (hop := self._hop(stream)) is not None:
+            body["hop"] = hop
         if description := self._descriptions.get(stream):
             body["actions"] = description.actions
+            if description.views:
+                body["views"] = [view.to_json() for view in description.views]
             if description.name is not None:
                 body["name"] = description.name
         return Draft("status", stream, body)
+
+    def _hop(self, stream: str) -> int | None:
+        return max(self._hops.get(stream, {}).values(), default=None)
+
+
+def _action_key(body: Mapping[str, Any]) -> ActionKey:
+    return ActionKey(body.get("region"), body.get("model_name"), body["label"])
+
+
+def _view_key(body: Mapping[str, Any]) -> ViewKey | None:
+    """Return the view of a draft that has not been checked yet; None for names that no view has."""
+    region, model_name = body.get("region"), body.get("model_name")
+    if all(name is None or valid_stream_name(name) for name in (region, model_name)):
+        return ViewKey(region, model_name)
+    return None
 
 
 def _end_lost(stream: str, action: _OpenAction) -> Draft:

@@ -18,6 +18,7 @@ from types import TracebackType
 
 from streamclf.errors import JournalError
 from streamclf.events.types import MAX_LISTED_STREAMS
+from streamclf.events.views import UNNAMED, ViewKey
 from streamclf.hub.journal_file import MAX_CHECK_S, JournalFiles, open_database, set_aside
 from streamclf.hub.retention import Retention
 from streamclf.units import NS
@@ -40,6 +41,7 @@ class Record:
     stream: str
     type: str
     body: Callable[[int | None, int], bytes]
+    view: ViewKey = UNNAMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Entry:
     stream: str
     type: str
     body: bytes
+    view: ViewKey = UNNAMED
 
 
 class Journal:
@@ -109,7 +112,7 @@ class Journal:
                     return entries
         self.not_durable += len(records)
         previous = self._last_by_stream
-        return [Entry(None, r.stream, r.type, r.body(None, previous.get(r.stream, 0))) for r in records]
+        return [Entry(None, r.stream, r.type, r.body(None, previous.get(r.stream, 0)), r.view) for r in records]
 
     def sequence_of(self, instance: bytes) -> int:
         """Return a producer's highest sequence number in the journal, 0 for an unknown producer."""
@@ -169,7 +172,7 @@ class Journal:
         entries: list[Entry] = []
         for offset, record in enumerate(records, self.head + 1):
             previous = last.get(record.stream) or self._last_by_stream.get(record.stream, 0)
-            entries.append(Entry(offset, record.stream, record.type, record.body(offset, previous)))
+            entries.append(Entry(offset, record.stream, record.type, record.body(offset, previous), record.view))
             last[record.stream] = offset
         newest = {(entry.stream, entry.type): entry.offset for entry in entries}
         self._db.execute("BEGIN IMMEDIATE")
@@ -182,6 +185,7 @@ class Journal:
                 "INSERT INTO last VALUES(?,?,?) ON CONFLICT(stream, type) DO UPDATE SET offset=excluded.offset",
                 [(stream, kind, offset) for (stream, kind), offset in newest.items()],
             )
+            self._note_views(entries)
             self._db.executemany(
                 "INSERT INTO producers VALUES(?,?,?) "
                 "ON CONFLICT(instance) DO UPDATE SET seq=excluded.seq, seen_ns=excluded.seen_ns",
@@ -201,6 +205,21 @@ class Journal:
         self._files.mark_head(self.epoch, self.head)
         self._files.record()
         return entries
+
+    def _note_views(self, entries: Sequence[Entry]) -> None:
+        """Store the last offset of each view, for the streams that have named views; the others need only `last`."""
+        self._streams_with_views.update(entry.stream for entry in entries if entry.view != UNNAMED)
+        newest = {
+            (entry.stream, entry.type, entry.view.region or "", entry.view.model_name or ""): entry.offset
+            for entry in entries
+            if entry.type != "status" and entry.stream in self._streams_with_views
+        }
+        if newest:
+            self._db.executemany(
+                "INSERT INTO last_in_views VALUES(?,?,?,?,?) "
+                "ON CONFLICT(stream, type, region, model_name) DO UPDATE SET offset=excluded.offset",
+                [(*key, offset) for key, offset in newest.items()],
+            )
 
     def _roll_back(self) -> None:
         if self._db.in_transaction:  # SQLite may have rolled back by itself
@@ -296,6 +315,9 @@ class Journal:
         self.head = int(row[0]) if row else 0
         lowest = db.execute("SELECT min(offset) FROM events").fetchone()[0]
         self.oldest = self.head + 1 if lowest is None else int(lowest)
+        self._streams_with_views = {
+            str(stream) for (stream,) in db.execute("SELECT DISTINCT stream FROM last_in_views")
+        }
         self._last_by_stream = {
             str(stream): int(offset)
             for stream, offset in db.execute("SELECT stream, max(offset) FROM last GROUP BY stream")

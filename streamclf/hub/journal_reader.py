@@ -65,12 +65,12 @@ class JournalReader:
         return [(int(first), int(last)) for first, last in rows]
 
     def snapshot(self, limit: int, streams: Sequence[str] = (), types: Sequence[str] = ()) -> list[bytes]:
-        """Return the last event of each stream and type that is left and undamaged, oldest first."""
+        """Return the last event of each stream, type and view that is left and undamaged, oldest first."""
         where, values = _conditions(streams, types)
         rows = self._db.execute(
             f"SELECT crc, body FROM events WHERE offset IN (SELECT offset FROM last WHERE 1{where} "  # noqa: S608
-            "ORDER BY offset DESC LIMIT ?) ORDER BY offset",
-            (*values, limit),
+            f"UNION SELECT offset FROM last_in_views WHERE 1{where} ORDER BY offset DESC LIMIT ?) ORDER BY offset",
+            (*values, *values, limit),
         )
         return [bytes(body) for crc, body in rows if zlib.crc32(body) == crc]
 

@@ -22,6 +22,7 @@ from streamclf.events.configuration_status import ConfigurationStatus
 from streamclf.events.drafts import Draft
 from streamclf.events.outlet_status import OutletStatus
 from streamclf.events.types import HEARTBEAT_TOPIC, MAX_LISTED_STREAMS, check_event, format_wall_time
+from streamclf.events.views import ViewKey
 from streamclf.hub.draft_rules import ActionStarts, CompleteStatus, OpenActions
 from streamclf.hub.guard.curve_gate import AllowList, CurveGate
 from streamclf.hub.guard.flood import FloodGuard
@@ -243,7 +244,7 @@ class Hub:
                 event["durable"] = False
             return orjson.dumps(event)
 
-        return Record(draft.stream, draft.type, body)
+        return Record(draft.stream, draft.type, body, _view_of(event))
 
     def _make_event(self, draft: Draft, dropped: dict[str, int]) -> dict[str, Any]:
         now_ns = time.monotonic_ns()
@@ -251,6 +252,9 @@ class Hub:
             "v": 1, "type": draft.type, "stream": draft.stream, "epoch": self.journal.epoch,
             "offset": 0, "previous": 0, "time": format_wall_time(time.time_ns()), **draft.body,
         }  # fmt: skip
+        for key in ("region", "model_name", "labels"):
+            if key in event and event[key] is None:
+                del event[key]  # absent, as in the events of earlier versions
         if draft.type == "prediction" and isinstance(latency := event.get("latency_ms", {}), dict):
             elapsed = None if draft.captured_ns is None else round((now_ns - draft.captured_ns) / 1e6, 3)
             event["latency_ms"] = {"capture_to_publish": elapsed, **latency}
@@ -281,6 +285,11 @@ class Hub:
             message["configuration"] = self._configuration
         self._publisher.send(HEARTBEAT_TOPIC, orjson.dumps(message, option=orjson.OPT_UTC_Z))
         self._heartbeat_at = time.monotonic() + _HEARTBEAT_S
+
+
+def _view_of(event: Mapping[str, Any]) -> ViewKey:
+    """Return the view of a checked event."""
+    return ViewKey(event.get("region"), event.get("model_name"))
 
 
 def _open_gate(context: zmq.Context[zmq.Socket[bytes]], job: HubJob) -> CurveGate | None:

@@ -41,8 +41,12 @@ MAX_SUBSCRIPTIONS_IN_ALL: Final = 64 * MAX_SUBSCRIPTIONS
 """The same for all connections together, also to equal topics."""
 SEND_BUFFER_BYTES: Final = 128 * 1024
 """The system's send buffer for one client: without this limit it grows to megabytes while the client does not read."""
-_TOPIC = re.compile(rb"[A-Za-z0-9_/-]{0,80}")
-_KINDS: Final = (b"prediction/", b"action/", b"status/", b"preview/", b"heartbeat/")
+MAX_REGIONS: Final = 4096
+"""Regions of all streams whose topics count as known, the first ones that have had events."""
+_TOPIC = re.compile(rb"(?:[A-Za-z0-9_-]{0,64}/){0,2}[A-Za-z0-9_-]{0,64}/?")
+"""The beginning of a topic: a kind of message, a stream and a region, each with a slash at its end."""
+_KINDS: Final = (b"prediction/", b"action/", b"status/", b"clip/", b"preview/", b"heartbeat/")
+_KINDS_IN_REGIONS: Final = (b"prediction", b"action", b"clip")
 _MAX_HANDSHAKE_BYTES = 1024
 """No topic is that long, but libzmq applies the same limit to the messages of a CURVE handshake."""
 _RECEIVE_HIGH_WATER = 2
@@ -85,6 +89,8 @@ class Publisher:
             raise
         self.peers = Peers("publish.events", permits=gate.permits if gate else None)
         self._streams = streams
+        self._regions: set[str] = set()
+        """Each region that has had events since the start, as `STREAM/REGION`."""
         self._unknown_topics: set[bytes] = set()
         self._limit_at = MAX_SUBSCRIPTIONS
         self._previews: set[bytes] = set()
@@ -99,7 +105,10 @@ class Publisher:
     def publish(self, entries: Iterable[Entry]) -> None:
         """Send journalled events to their subscribers; never blocks."""
         for entry in entries:
-            self.send(topic_of(entry.type, entry.stream), entry.body)
+            region = entry.view.region
+            if region is not None and len(self._regions) < MAX_REGIONS:
+                self._regions.add(f"{entry.stream}/{region}")
+            self.send(topic_of(entry.type, entry.stream, region), entry.body)
 
     def send(self, topic: bytes, payload: bytes) -> None:
         """Send one message; a subscriber whose queue is full misses it."""
@@ -121,7 +130,7 @@ class Publisher:
         if len(self._unknown_topics) > MAX_TOPICS or self.subscription_messages >= self._limit_at:
             self._limit_topics()
             self._limit_at = self.subscription_messages + MAX_SUBSCRIPTIONS
-        watched = frozenset(_preview_stream(topic) for topic in self._previews)
+        watched = frozenset(stream for topic in self._previews if (stream := _preview_stream(topic)))
         changed = watched != self.watched
         self.watched = watched
         return changed
@@ -157,11 +166,14 @@ class Publisher:
                 self._unknown_topics.add(topic)
 
     def _is_known(self, topic: bytes) -> bool:
-        """Return whether a topic is a kind of message, or a message of a known stream: there are not many of those."""
+        """Return whether a topic is a kind of message, or one of a known stream or region."""
         kind, _, name = topic.partition(b"/")
         if not name:
             return any(each.startswith(topic) for each in _KINDS)
-        return kind + b"/" in _KINDS and name.endswith(b"/") and name[:-1].decode("ascii") in self._streams
+        if kind + b"/" not in _KINDS or not name.endswith(b"/"):
+            return False
+        known = name[:-1].decode("ascii")
+        return known in self._streams or (kind in _KINDS_IN_REGIONS and known in self._regions)
 
     def _limit_topics(self) -> None:
         """Disconnect the least useful peers if all have too many subscriptions, or too many unknown topics.
@@ -189,5 +201,9 @@ class Publisher:
 
 
 def _preview_stream(topic: bytes) -> str:
-    name = topic[len(b"preview/") : -1].decode("ascii", "replace")
-    return name if topic.endswith(b"/") and valid_stream_name(name) else "*"
+    """Return the stream of a topic of previews, `*` for a topic that begins several, "" for one that no preview has."""
+    name = topic[len(b"preview/") :].decode("ascii", "replace")
+    stream, _, more = name.partition("/")
+    if more:
+        return ""
+    return stream if name.endswith("/") and valid_stream_name(stream) else "*"

@@ -41,6 +41,7 @@ class Retention:
     def remove(self, upto: int) -> int:
         """Remove the events up to an offset, within the caller's transaction; return how many were removed."""
         removed = self._db.execute("DELETE FROM events WHERE offset<=?", (upto,)).rowcount
+        self._db.execute("DELETE FROM last_in_views WHERE offset<=?", (upto,))
         self._db.execute("DELETE FROM gone WHERE last<=?", (upto,))
         self._db.execute("INSERT OR REPLACE INTO meta VALUES(?,?)", (_HIGHEST, self._highest_ns))
         return removed

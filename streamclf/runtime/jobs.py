@@ -17,6 +17,7 @@ from streamclf.config.engine import EngineConfig
 from streamclf.config.source import SourceConfig
 from streamclf.events.configuration_status import ConfigurationStatus
 from streamclf.events.outlet_status import OutletStatus
+from streamclf.events.views import ViewDescription
 
 
 class _Message(BaseModel):
@@ -157,7 +158,9 @@ class StreamDescription(_Message):
     name: str | None = None
     """The stream's name for people."""
     actions: tuple[str, ...] = ()
-    """Labels that are reported as actions."""
+    """Distinct labels that are reported as actions, in any view."""
+    views: tuple[ViewDescription, ...] = ()
+    """The stream's views; empty for one unnamed model on the whole picture."""
 
 
 class HubSettings(_Message):

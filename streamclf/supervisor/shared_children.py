@@ -14,7 +14,7 @@ from streamclf.config.service import ServiceConfig
 from streamclf.config.views import UNNAMED
 from streamclf.events.configuration_status import ConfigurationStatus
 from streamclf.events.outlet_status import OutletStatus
-from streamclf.events.types import MAX_LISTED_ACTIONS
+from streamclf.events.views import MAX_LISTED_ACTIONS
 from streamclf.runtime.jobs import (
     ClassifierChange,
     ClassifierJob,

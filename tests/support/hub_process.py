@@ -175,18 +175,21 @@ def status(stream: str = "door", state: str = "live", **counters: int) -> Draft:
     return Draft("status", stream, {"state": state, "reason": None, "counters": counters})
 
 
-def action(phase: str, stream: str = "door", label: str = "wave", at_s: float = 1.0) -> Draft:
-    """Make the start, an update or the end of an action."""
-    body = {"label": label, "phase": phase, "started_s": 1.0, "at_s": at_s, "probability": 0.9, "peak": 0.9}
+def action(phase: str, stream: str = "door", label: str = "wave", at_s: float = 1.0, **view: Any) -> Draft:
+    """Make the start, an update or the end of an action; `view` has its `region` and `model_name`."""
+    body = {"label": label, "phase": phase, "started_s": 1.0, "at_s": at_s, "probability": 0.9, "peak": 0.9, **view}
     return Draft("action", stream, body)
 
 
-def clip(stream: str = "door", label: str = "wave", start: int | None = 1, epoch: str | None = None) -> Draft:
+def clip(
+    stream: str = "door", label: str = "wave", start: int | None = 1, epoch: str | None = None, **view: Any
+) -> Draft:
     """Make the event of a film; `start` is the offset of its action's start in the journal `epoch`."""
     body = {
         "label": label, "action": start, "actions": [] if start is None else [start], "part": 1, "last": True,
         "began": "2026-01-02T03:04:05.678Z", "start_s": 0.5, "end_s": 9.0, "bytes": 1000, "codec": "h264",
         "file": f"{stream}/2026-01-02/030405-678-{label}.mp4", "probability": 0.9, "action_epoch": epoch,
+        **view,
     }  # fmt: skip
     return Draft("clip", stream, body)
 

@@ -20,7 +20,8 @@ from engines.printable import printable
 from streamclf.config.units import match_duration
 from streamclf.errors import JournalError, UsageError
 from streamclf.events import journal_format
-from streamclf.events.types import JOURNALLED, MAX_LABEL_CHARS
+from streamclf.events.types import JOURNALLED
+from streamclf.events.views import MAX_LABEL_CHARS
 from streamclf.net.names import describe_unknown, valid_stream_name
 from streamclf.subscribers.log.export import LogRow, check_output, export
 from streamclf.subscribers.log.sinks import APPLICATION_ID

@@ -28,6 +28,7 @@ from streamclf.events.types import (
     to_json,
     topic_of,
 )
+from streamclf.events.views import MAX_VIEWS, ActionKey, ViewDescription, ViewKey, action_of, qualified, title, view_of
 
 EPOCH = "9f" * 16
 PREDICTION = {
@@ -49,6 +50,7 @@ labels = st.text(min_size=1, max_size=128).filter(lambda text: text.isprintable(
 seconds = st.floats(allow_nan=False, allow_infinity=False)
 probabilities = st.floats(0, 1)
 counts = st.integers(0, 2**53)
+view_names = {"region": st.none() | names, "model_name": st.none() | names}
 envelope = {
     "stream": names,
     "epoch": st.from_regex(r"[0-9a-f]{32}", fullmatch=True),
@@ -70,6 +72,8 @@ events: st.SearchStrategy[Event] = st.one_of(
         top=st.lists(st.tuples(labels, probabilities), min_size=1, max_size=5).map(tuple),
         model=st.text(max_size=64).filter(str.isprintable),
         latency_ms=st.builds(Latency, capture_to_publish=st.none() | seconds, encode=seconds, classify=seconds),
+        labels=st.none() | st.lists(labels, max_size=3).map(tuple),
+        **view_names,
         **envelope,
     ),
     st.builds(
@@ -84,6 +88,7 @@ events: st.SearchStrategy[Event] = st.one_of(
         peak=probabilities,
         segment=counts,
         reason=st.none() | labels,
+        **view_names,
         **envelope,
     ),
     st.builds(
@@ -94,6 +99,16 @@ events: st.SearchStrategy[Event] = st.one_of(
         reason=st.none() | labels,
         codec=st.none() | st.sampled_from(["h264", "hevc", "mjpeg"]),
         counters=st.dictionaries(st.text("abc_", min_size=1, max_size=20), counts, max_size=5),
+        views=st.none()
+        | st.lists(
+            st.builds(
+                ViewDescription,
+                area=st.none() | st.tuples(*[probabilities] * 4),
+                actions=st.lists(labels, max_size=3).map(tuple),
+                **view_names,
+            ),
+            max_size=3,
+        ).map(tuple),
         **envelope,
     ),
     st.builds(
@@ -113,6 +128,7 @@ events: st.SearchStrategy[Event] = st.one_of(
         bytes=counts,
         probability=probabilities,
         note=st.none() | labels,
+        **view_names,
         **envelope,
     ),
 )
@@ -245,3 +261,70 @@ def test_the_path_of_a_clip_stays_below_its_folder(path: str) -> None:
     assert isinstance(parse_event(json.dumps(event).encode()), Clip)
     with pytest.raises(EventError, match="file"):
         parse_event(json.dumps({**event, "file": path}).encode())
+
+
+VIEW = {"region": "gate", "model_name": "hands"}
+ACTION = {
+    **{key: PREDICTION[key] for key in ("v", "stream", "epoch", "offset", "previous", "time")},
+    "type": "action", "label": "wave", "phase": "start", "started_s": 1.0, "at_s": 1.5, "probability": 0.9, "peak": 0.9,
+    "segment": 0, "reason": None,
+}  # fmt: skip
+STATUS = {
+    **{key: PREDICTION[key] for key in ("v", "stream", "epoch", "offset", "previous", "time")},
+    "type": "status", "state": "live", "reason": None, "codec": "h264", "note": None, "counters": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("event", [PREDICTION, ACTION, STATUS])
+def test_events_without_a_view_stay_as_they_are_byte_for_byte(event: dict[str, object]) -> None:
+    body = orjson.loads(to_json(parse_event(json.dumps(event).encode())))
+    assert body == event
+    assert not {"region", "model_name", "labels", "views"} & body.keys()
+
+
+@pytest.mark.parametrize("event", [PREDICTION, ACTION])
+def test_region_and_model_are_read_and_written(event: dict[str, object]) -> None:
+    parsed = parse_event(json.dumps(event | VIEW).encode())
+    assert isinstance(parsed, Prediction | Action)
+    assert view_of(parsed) == ViewKey("gate", "hands")
+    assert orjson.loads(to_json(parsed)) == event | VIEW
+    if isinstance(parsed, Action):
+        assert action_of(parsed) == ActionKey("gate", "hands", "wave")
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a" * 65, "a/b", "gate\n", "#", "+", "..", "ga te", "g\0", "\u202egate", 5, ["gate"], {"a": 1}, True]
+)
+@pytest.mark.parametrize("key", ["region", "model_name"])
+def test_hostile_names_of_views_are_refused(key: str, name: object) -> None:
+    for event in (PREDICTION, ACTION, STATUS | {"views": [{"region": "gate"}]}):
+        hostile = event | {key: name} if event["type"] != "status" else event | {"views": [{key: name}]}
+        with pytest.raises(EventError, match=key):
+            parse_event(json.dumps(hostile).encode())
+        with pytest.raises(EventError, match=key):
+            check_event(hostile)
+
+
+def test_number_of_views_and_their_areas_are_bounded() -> None:
+    for views in (
+        [{}] * (MAX_VIEWS + 1),
+        [{"area": [0, 0, 1]}],
+        [{"area": [0, 0, 1, 1.5]}],
+        [{"area": [0, 0, 1, float("nan")]}],
+        [{"actions": ["x"] * 65}],
+    ):
+        with pytest.raises(EventError, match="views"):
+            check_event(STATUS | {"views": views})
+
+
+def test_names_of_views_for_people_are_in_one_order() -> None:
+    assert title("Front door", ViewKey()) == "Front door"
+    assert title("Front door", ViewKey("gate", "hands")) == "Front door · gate · hands"
+    assert qualified(ViewKey(None, "hands"), "wave") == "hands · wave"
+    keys = [ViewKey("b", None), ViewKey(None, "x"), ViewKey("a", "x"), ViewKey()]
+    assert sorted(keys, key=lambda key: key.sort_key) == [
+        ViewKey(),
+        ViewKey(None, "x"),
+        ViewKey("a", "x"),
+        ViewKey("b"),
+    ]

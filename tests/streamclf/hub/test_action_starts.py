@@ -13,8 +13,8 @@ from streamclf.hub.draft_rules import ActionStarts
 from streamclf.producer.link import EventProducer
 
 
-def event(phase: str, started_s: float = 1.0, label: str = "wave") -> bytes:
-    return orjson.dumps({"label": label, "phase": phase, "started_s": started_s})
+def event(phase: str, started_s: float = 1.0, label: str = "wave", **view: str) -> bytes:
+    return orjson.dumps({"label": label, "phase": phase, "started_s": started_s, **view})
 
 
 def test_each_event_of_an_action_has_the_offset_of_its_start() -> None:
@@ -27,6 +27,14 @@ def test_each_event_of_an_action_has_the_offset_of_its_start() -> None:
     assert starts.start_of(10, "door", event("end", 2.0)) == 0
     assert starts.start_of(None, "door", event("start", 3.0)) == 0, "it was not journalled"
     assert starts.start_of(12, "door", event("end", 3.0)) == 0
+
+
+def test_equal_labels_of_two_views_have_starts_of_their_own() -> None:
+    starts = ActionStarts()
+    assert starts.start_of(5, "door", event("start", region="gate")) == 5
+    assert starts.start_of(6, "door", event("start", region="gate", model_name="hands")) == 6
+    assert starts.start_of(7, "door", event("end", region="gate")) == 5
+    assert starts.start_of(8, "door", event("end", region="gate", model_name="hands")) == 6
 
 
 @pytest.fixture

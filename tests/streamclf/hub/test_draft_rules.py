@@ -11,6 +11,7 @@ from support.hub_process import action
 
 from streamclf.events.drafts import Draft
 from streamclf.events.types import MAX_HOP, Prediction, Status, check_event, parse_event, to_json
+from streamclf.events.views import ViewDescription
 from streamclf.hub.draft_rules import MAX_SILENT_HEARTBEATS, MAX_STREAMS, CompleteStatus, OpenActions
 from streamclf.runtime.jobs import StreamDescription
 
@@ -20,6 +21,11 @@ LIVE = {"state": "live", "reason": None, "codec": "h264", "counters": {"frames":
 
 def phases(drafts: list[Draft]) -> list[str]:
     return [draft.body["phase"] for draft in drafts]
+
+
+def in_view(region: str | None, model_name: str | None) -> dict[str, str]:
+    names = {"region": region, "model_name": model_name}
+    return {key: name for key, name in names.items() if name is not None}
 
 
 def prediction(hop: Any = None, stream: str = "door") -> Draft:
@@ -65,29 +71,31 @@ steps = st.lists(
     st.tuples(
         st.sampled_from(["start", "update", "end", "heartbeat", "restart"]),
         st.sampled_from([A, B]),
-        st.sampled_from(["wave", "walk"]),
+        st.sampled_from(
+            [("wave", None, None), ("walk", None, None), ("wave", "gate", None), ("wave", "gate", "hands")]
+        ),
     ),
     max_size=60,
 )
 
 
 @given(steps)
-def test_starts_and_ends_alternate_in_any_order_of_drafts(steps: list[tuple[str, bytes, str]]) -> None:
+def test_starts_and_ends_alternate_in_any_order_of_drafts(steps: list[tuple[str, bytes, tuple[Any, ...]]]) -> None:
     actions = OpenActions()
     journal: list[Draft] = []
-    for kind, owner, label in steps:
+    for kind, owner, (label, region, model_name) in steps:
         if kind == "heartbeat":
             journal += actions.end_abandoned({owner})
         elif kind == "restart":
             actions = OpenActions(actions.stored)
         else:
-            journal += actions.apply(action(kind, label=label), owner)
+            journal += actions.apply(action(kind, label=label, **in_view(region, model_name)), owner)
     for _ in range(MAX_SILENT_HEARTBEATS):
         journal += actions.end_abandoned(set())
-    for label in ("wave", "walk"):
+    for key in {(each.body["label"], each.body.get("region"), each.body.get("model_name")) for each in journal}:
         running = False
         for draft in journal:
-            if draft.body["label"] == label:
+            if (draft.body["label"], draft.body.get("region"), draft.body.get("model_name")) == key:
                 assert running == (draft.body["phase"] != "start")
                 running = draft.body["phase"] != "end"
         assert not running
@@ -205,3 +213,60 @@ def test_events_hold_hop_and_gated_only_where_set() -> None:
             assert event.hop == extra.get("hop")
             assert (b'"hop"' in to_json(event)) == ("hop" in extra)
             assert (b'"gated"' in to_json(event)) == ("gated" in extra)
+
+
+def test_equal_labels_in_two_views_are_two_actions() -> None:
+    actions = OpenActions()
+    views = [{}, {"region": "gate"}, {"model_name": "hands"}, {"region": "gate", "model_name": "hands"}]
+    for view in views:
+        assert phases(actions.apply(action("start", **view), A)) == ["start"]
+    actions = OpenActions(actions.stored)  # the hub was started again
+    assert phases(actions.apply(action("end", region="gate"), A)) == ["end"]
+    ends = [end for _ in range(MAX_SILENT_HEARTBEATS) for end in actions.end_abandoned(set())]
+    assert [in_view(each.body.get("region"), each.body.get("model_name")) for each in ends] == [
+        {}, {"model_name": "hands"}, {"region": "gate", "model_name": "hands"},
+    ]  # fmt: skip
+
+
+def test_open_actions_of_an_older_journal_are_ended() -> None:
+    stored = orjson.dumps([["door", A.hex(), dict(action("start").body)]])
+    assert b"region" not in stored
+    assert phases(OpenActions(stored).apply(action("end"), A)) == ["end"]
+
+
+def test_views_with_different_hops_repeat_the_status_once() -> None:
+    hops = CompleteStatus({})
+    hops.apply(status())
+
+    def predict(hop: int, region: str) -> list[tuple[str, Any]]:
+        draft = prediction(hop)
+        return types_and_hops(hops.apply(Draft("prediction", "door", {**draft.body, "region": region})))
+
+    assert predict(2, "gate") == [("prediction", 2), ("status", 2)]
+    assert predict(4, "yard") == [("prediction", 4), ("status", 4)]
+    for _ in range(3):
+        assert predict(2, "gate") == [("prediction", 2)]
+        assert predict(4, "yard") == [("prediction", 4)]
+    gate = StreamDescription(views=(ViewDescription(region="gate"),))
+    assert types_and_hops(hops.change_descriptions({"door": gate})) == [("status", 2)]
+
+
+def test_drafts_with_impossible_views_change_nothing() -> None:
+    hops = CompleteStatus({})
+    hops.apply(status())
+    for name in ([], {}, 5, "a/b", "", "x" * 65):
+        draft = Draft("prediction", "door", {"hop": 4, "region": name})
+        assert hops.apply(draft) == [draft]
+    assert types_and_hops(hops.apply(status())) == [("status", None)]
+
+
+def test_status_lists_the_views_of_its_stream() -> None:
+    view = ViewDescription(region="gate", model_name="hands", area=(0.0, 0.25, 0.5, 1.0), actions=("wave",))
+    statuses = CompleteStatus({"door": StreamDescription(actions=("wave",), views=(view, ViewDescription()))})
+    (first,) = statuses.apply(status())
+    assert first.body["views"] == [
+        {"region": "gate", "model_name": "hands", "area": (0.0, 0.25, 0.5, 1.0), "actions": ("wave",)},
+        {"actions": ()},
+    ]
+    changed = {"door": StreamDescription(actions=("wave",))}
+    assert [draft.body.get("views") for draft in statuses.change_descriptions(changed)] == [None]

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamclf.errors import JournalError
+from streamclf.events.views import UNNAMED, ViewKey
 from streamclf.hub.journal import Entry, Journal, Record
 from streamclf.hub.journal_file import set_aside
 from streamclf.hub.journal_reader import JournalReader
@@ -26,11 +27,13 @@ pytestmark = pytest.mark.flaky(reruns=0)  # a failure here, even one in a hundre
 PRODUCER = b"p" * 16
 
 
-def record(stream: str = "door", kind: str = "prediction", size: int = 10) -> Record:
+def record(
+    stream: str = "door", kind: str = "prediction", size: int = 10, view: ViewKey = UNNAMED, name: str = ""
+) -> Record:
     def body(offset: int | None, previous: int) -> bytes:
-        return orjson.dumps({"offset": offset, "previous": previous, "pad": "x" * size})
+        return orjson.dumps({"offset": offset, "previous": previous, "pad": name or "x" * size})
 
-    return Record(stream, kind, body)
+    return Record(stream, kind, body, view)
 
 
 @pytest.fixture
@@ -325,3 +328,44 @@ def test_no_offset_is_assigned_twice_and_every_previous_is_right(
                     assert entry.offset == offset + 1
                     offset = last[stream] = entry.offset
     journal.close()
+
+
+def snapshot(path: Path, streams: tuple[str, ...] = ()) -> list[str]:
+    reader = JournalReader(path)
+    try:
+        with reader.consistent_view():
+            return [orjson.loads(body)["pad"] for body in reader.snapshot(100, streams)]
+    finally:
+        reader.close()
+
+
+def test_snapshot_has_the_last_event_of_each_view(path: Path) -> None:
+    with Journal(path, keep_s=3600) as journal:
+        journal.append([record("yard", name="yard"), record(name="before"), record(kind="status", name="status")], {})
+        gate, hands = ViewKey("gate", None), ViewKey("gate", "hands")
+        journal.append([record(view=gate, name="old gate"), record(view=hands, name="hands")], {})
+        journal.append([record(view=gate, name="gate")], {})
+    with Journal(path, keep_s=3600) as journal:  # it continues to know which streams have views
+        journal.append([record(name="whole")], {})
+    assert snapshot(path) == ["yard", "status", "hands", "gate", "whole"]
+    assert snapshot(path, ("yard",)) == ["yard"]
+
+
+def test_journal_of_an_earlier_version_is_continued(path: Path) -> None:
+    with Journal(path, keep_s=3600) as journal:
+        journal.append([record(name="old")], {})
+    with sqlite3.connect(path) as db:
+        db.execute("DROP TABLE last_in_views")
+    with Journal(path, keep_s=3600) as journal:
+        journal.append([record(view=ViewKey("gate"), name="gate")], {})
+        assert (journal.epoch != "", journal.head) == (True, 2)
+    assert snapshot(path) == ["gate"]
+
+
+def test_retention_forgets_views_without_events(path: Path) -> None:
+    with Journal(path, keep_s=3600) as journal:
+        journal.append([record(view=ViewKey(f"r{number}")) for number in range(20)], {})
+        journal.keep_s = 0
+        while journal.retain():
+            pass
+        assert journal._db.execute("SELECT count(*) FROM last_in_views").fetchone() == (0,)

@@ -193,6 +193,21 @@ def test_invalid_draft_is_refused_and_the_next_is_journalled(hub: HubProcess) ->
     db.close()
 
 
+def test_drafts_with_hostile_views_are_refused_and_the_hub_goes_on(hub: HubProcess) -> None:
+    names: list[Any] = ["", "a/b", "x" * 65, "gate\n", "+", "#", 7, ["gate"], {"a": 1}, True]
+    with EventProducer(hub.link, "test") as link:
+        for name in names:
+            for key in ("region", "model_name"):
+                link.post(prediction(hop=2, **{key: name}))
+                link.post(action("start", **{key: name}))
+                link.post(clip(**{key: name}))
+        link.post(action("start", region="gate", model_name=None))
+        wait_until(lambda: link.unacknowledged == 0, "confirmation")
+    assert hub.stop() == 0
+    (event,) = read_journal(hub.journal)
+    assert (event["offset"], event["region"], "model_name" in event) == (1, "gate", False)
+
+
 def test_port_in_use_gives_one_line_and_exit_code_1(hub: HubProcess) -> None:
     job = hub.job.model_copy(update={"journal": hub.directory / "other.db", "link": f"{hub.link}2"})
     process = start_hub(job, stderr=subprocess.PIPE)

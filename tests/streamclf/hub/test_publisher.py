@@ -8,6 +8,7 @@ import pytest
 import zmq
 from support.hub_process import wait_until
 
+from streamclf.events.views import ViewKey
 from streamclf.hub.journal import Entry
 from streamclf.hub.publisher import Publisher
 
@@ -91,6 +92,74 @@ def test_topics_match_whole_stream_names(context: zmq.Context[zmq.Socket[bytes]]
     assert subscriber.poll(5000)
     assert subscriber.recv_multipart() == [b"prediction/cam1/", b"right"]
     subscriber.close(0)
+
+
+def test_stream_topic_matches_its_regions_and_a_region_topic_matches_only_that(
+    context: zmq.Context[zmq.Socket[bytes]], publisher: Publisher
+) -> None:
+    stream, region = context.socket(zmq.SUB), context.socket(zmq.SUB)
+    stream.subscribe(b"prediction/cam/")
+    region.subscribe(b"prediction/cam/gate/")
+    for subscriber in (stream, region):
+        subscriber.connect(publisher.endpoint)
+    wait_until(lambda: publisher.receive_subscriptions() or publisher.subscription_messages == 2, "both subscriptions")
+    publisher.publish(
+        [
+            Entry(1, "cam", "prediction", b"whole"),
+            Entry(2, "cam", "prediction", b"gate", ViewKey("gate", "hands")),
+            Entry(3, "cam", "prediction", b"gate2", ViewKey("gate2")),
+            Entry(4, "cam", "prediction", b"model", ViewKey(None, "gate")),
+            Entry(5, "cam", "prediction", b"last", ViewKey("gate")),
+        ]
+    )
+    got = [stream.recv_multipart() for _ in range(5) if stream.poll(5000)]
+    assert got[:2] == [[b"prediction/cam/", b"whole"], [b"prediction/cam/gate/", b"gate"]]
+    assert [body for _, body in got] == [b"whole", b"gate", b"gate2", b"model", b"last"]
+    assert [region.recv_multipart()[1] for _ in range(2) if region.poll(5000)] == [b"gate", b"last"]
+    for subscriber in (stream, region):
+        subscriber.close(0)
+
+
+@pytest.mark.parametrize(
+    ("topic", "watched"),
+    [
+        (b"preview/", {"*"}),
+        (b"preview/do", {"*"}),
+        (b"preview/door/", {"door"}),
+        (b"preview/door/gate/", set()),
+        (b"preview/door/g", set()),
+    ],
+)
+def test_no_topic_of_a_region_requests_previews(
+    context: zmq.Context[zmq.Socket[bytes]], publisher: Publisher, topic: bytes, watched: set[str]
+) -> None:
+    subscriber = context.socket(zmq.SUB)
+    subscriber.subscribe(topic)
+    subscriber.connect(publisher.endpoint)
+    wait_for_subscription(publisher)
+    assert publisher.watched == watched
+    subscriber.close(0)
+
+
+def test_topics_of_regions_are_known_once_they_have_events(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    publisher = Publisher(context, "tcp://127.0.0.1:*", streams={"door"})
+    publisher.publish([Entry(1, "door", "prediction", b"x", ViewKey("gate"))])
+    subscriber = context.socket(zmq.SUB)
+    longest = b"prediction/" + b"s" * 64 + b"/" + b"r" * 64 + b"/"
+    for topic in (
+        b"prediction/door/gate/",
+        b"clip/door/gate/",
+        b"prediction/door/yard/",
+        b"status/door/gate/",
+        longest,
+    ):
+        subscriber.subscribe(topic)
+    subscriber.connect(publisher.endpoint)
+    wait_until(lambda: publisher.receive_subscriptions() or publisher.subscription_messages == 5, "all subscriptions")
+    (peer,) = publisher.peers.connected()
+    assert peer.unknown_topics == {b"prediction/door/yard/", b"status/door/gate/", longest}
+    subscriber.close(0)
+    publisher.close()
 
 
 def test_topics_of_known_streams_do_not_count_as_unknown(context: zmq.Context[zmq.Socket[bytes]]) -> None:

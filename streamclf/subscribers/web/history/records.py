@@ -7,7 +7,8 @@ from datetime import datetime, timedelta, timezone
 from typing import Final, Literal, TypeAlias
 
 from streamclf.errors import UsageError
-from streamclf.events.types import MAX_LABEL_CHARS, MAX_LISTED_STREAMS, State
+from streamclf.events.types import MAX_LISTED_STREAMS, State
+from streamclf.events.views import MAX_LABEL_CHARS
 
 MAX_FILTER_VALUES: Final = 64
 MAX_TEXT_CHARS: Final = 200

@@ -20,7 +20,7 @@ from starlette.responses import Response
 from streamclf.config.actions import ActionConfig, Off, On, StreamActions, UpToADay, UpToAnHour
 from streamclf.config.service import StreamName
 from streamclf.errors import BusError, ConfigError, SourceError, UsageError
-from streamclf.events.types import Label
+from streamclf.events.views import Label
 from streamclf.redact import redact
 from streamclf.subscribers.web.context import PageContext
 from streamclf.subscribers.web.settings.config_editor import Applied, ConfigConflictError, ConfigEditor

@@ -15,7 +15,7 @@ from streamclf.config.service import ServiceConfig, StreamName
 from streamclf.config.yaml_edit import remove_value, set_value
 from streamclf.config.yaml_text import parse_yaml
 from streamclf.errors import ConfigError
-from streamclf.events.types import Label
+from streamclf.events.views import Label
 from streamclf.net.names import MAX_NAME_CHARS
 
 THRESHOLDS: Final = ("on", "off", "min_s", "cooldown_s")
