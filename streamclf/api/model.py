@@ -186,7 +186,7 @@ def _iter_windows(
                 if end.value is not None:
                     warnings.warn(printable(end.value), UserWarning, stacklevel=3)
                 return
-            yield to_window(result, model.labels)
+            yield to_window(result, model._shared.spec)
 
 
 def _results_of(source: Any, fps: object, pts_s: Any, hop: int) -> Callable[[BankRegion], Results]:

@@ -145,7 +145,7 @@ class ModelStream:
                 del waiting[: self._region.max_batch]
         if waiting:
             results += self._classifier.classify(waiting)
-        return [to_window(result, self._region.spec.labels) for result in results]
+        return [to_window(result, self._region.spec) for result in results]
 
 
 def _images(frames: Any) -> list[U8]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from engines.activation import present_labels
 from engines.arrays import F32
+from engines.bundle import ModelSpec
 from streamclf.classifier.offline import ShortClipFill, WindowResult
 
 
@@ -14,7 +16,9 @@ class ClassifiedWindow:
     """One window of a film or stream, and its probabilities.
 
     `start_s` and `end_s`: media time in seconds, with microseconds. `label` is the most probable one, `probability` its
-    probability, 0 to 1. `vector`: (K,) float32, the probabilities in the order of `labels`; they sum to 1.
+    probability, 0 to 1. `present` has this label alone, or, for a model whose labels are independent, all labels at or
+    above their thresholds, the most probable first; it may be empty. `vector`: (K,) float32, the probabilities in the
+    order of `labels`; they sum to 1 unless the labels are independent.
 
     `short_clip`: None, or how a clip that is shorter than a window fills this one: `hold` (its last frame is held),
     `loop` (it is repeated) or `stretch`. `end_s` is then the end of the clip.
@@ -24,6 +28,7 @@ class ClassifiedWindow:
     end_s: float
     label: str
     probability: float
+    present: tuple[str, ...] = ()
     short_clip: ShortClipFill | None = None
     labels: tuple[str, ...] = field(repr=False, compare=False)
     vector: F32 = field(repr=False, compare=False)
@@ -39,15 +44,16 @@ class ClassifiedWindow:
         return [(self.labels[i], float(self.vector[i])) for i in best]
 
 
-def to_window(result: WindowResult, labels: tuple[str, ...]) -> ClassifiedWindow:
-    """Convert the classifier's result. `labels` are the model's."""
-    vector = result.probabilities
+def to_window(result: WindowResult, spec: ModelSpec) -> ClassifiedWindow:
+    """Convert the classifier's result of the model `spec`."""
+    vector, labels = result.probabilities, spec.labels
     best = int(vector.argsort()[-1])
     return ClassifiedWindow(
         start_s=round(result.start_s, 6),
         end_s=round(result.end_s, 6),
         label=labels[best],
         probability=float(vector[best]),
+        present=tuple(labels[index] for index in present_labels(spec, vector)),
         short_clip=result.short_clip,
         labels=labels,
         vector=vector,

@@ -1,4 +1,4 @@
-"""Join the classified windows of a film into events: consecutive windows with the same most probable label. Pure."""
+"""Join the classified windows of a film into events: consecutive windows in which the same label is present. Pure."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from engines.activation import present_labels
+from engines.bundle import ModelSpec
 from streamclf.classifier.offline import WindowResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilmEvent:
-    """Consecutive windows of a film with the same most probable label; times are media time in seconds.
+    """Consecutive windows of a film in which the same label is present; times are media time in seconds.
 
     `label` is the label's index. `mean` and `peak` are its mean and highest probability, `peak_window` the number of
     the film's window that has the highest one, `windows` the number of windows.
@@ -26,12 +28,33 @@ class FilmEvent:
     windows: int
 
 
-def find_events(windows: Sequence[WindowResult]) -> list[FilmEvent]:
-    """Return the events of a film in order. Where windows of two events overlap, the border is in the middle."""
-    runs = _runs(windows)
+def find_events(windows: Sequence[WindowResult], spec: ModelSpec) -> list[FilmEvent]:
+    """Return the events of a film in order of their starts.
+
+    In the usual model one label is present at a time: the most probable one. Where windows of two events overlap, the
+    border is in the middle. Independent labels have events of their own, which may overlap; for them the border lies
+    in the middle between the windows with and those without the label.
+    """
+    present = [present_labels(spec, window.probabilities) for window in windows]
+    if spec.activation == "softmax":
+        return _label_events(windows, [labels[0] for labels in present])
+    sets = [set(labels) for labels in present]
+    events = [
+        event
+        for label in sorted(set().union(*sets))
+        for event in _label_events(windows, [label if label in labels else None for labels in sets])
+    ]
+    return sorted(events, key=lambda event: (event.start_s, -event.peak))
+
+
+def _label_events(windows: Sequence[WindowResult], labels: Sequence[int | None]) -> list[FilmEvent]:
+    """Return the events of windows that have one label each, or none."""
+    runs = _runs(labels)
     times = _times_of([(windows[first].start_s, windows[last].end_s) for _, first, last in runs])
     events = []
     for (label, first, last), (start_s, end_s) in zip(runs, times, strict=True):
+        if label is None:
+            continue
         shares = [float(window.probabilities[label]) for window in windows[first : last + 1]]
         peak = max(shares)
         events.append(
@@ -48,11 +71,10 @@ def find_events(windows: Sequence[WindowResult]) -> list[FilmEvent]:
     return events
 
 
-def _runs(windows: Sequence[WindowResult]) -> list[tuple[int, int, int]]:
-    """Return (label, first window, last window) of consecutive windows with the same best label."""
-    runs: list[tuple[int, int, int]] = []
-    for number, window in enumerate(windows):
-        label = int(window.probabilities.argmax())
+def _runs(labels: Sequence[int | None]) -> list[tuple[int | None, int, int]]:
+    """Return (label, first window, last window) of consecutive windows with the same label, or without one."""
+    runs: list[tuple[int | None, int, int]] = []
+    for number, label in enumerate(labels):
         if runs and runs[-1][0] == label:
             runs[-1] = (label, runs[-1][1], number)
         else:

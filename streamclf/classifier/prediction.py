@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from engines.activation import present_labels
 from engines.arrays import F32
 from engines.bundle import ModelSpec
 from streamclf.classifier.feed import PendingChunk
@@ -12,6 +13,8 @@ from streamclf.windows.assembler import Window
 
 TOP_K = 10
 """Number of labels in a prediction, the most probable ones."""
+MAX_PRESENT = 64
+"""The most labels that a prediction lists as present."""
 
 
 def prediction_body(
@@ -38,6 +41,8 @@ def prediction_body(
         "engine": engine_name,
         "latency_ms": latency_ms,
     }
+    if spec.activation == "sigmoid":
+        body["labels"] = [spec.labels[i] for i in present_labels(spec, probabilities)[:MAX_PRESENT]]
     if pending.hop is not None:
         body["hop"] = pending.hop
     if pending.gated:

@@ -161,7 +161,7 @@ class _Run:
         report, spec = self._report, self._engine.spec
         add_window = None if report is None else report.add_window
         result = classify_file(self._engine, path, hop=self._hop, on_frame=self._watch, on_window=add_window)
-        events = find_events(result.windows)
+        events = find_events(result.windows, spec)
         notes = [] if result.warning is None else [f"warning: {result.warning}"]
         explanations = [] if self._occlusion is None else self._explain(self._occlusion, path, result, events)
         if self._outputs.film is not None:
@@ -173,7 +173,7 @@ class _Run:
         truth = None if self._truth is None else self._truth.find(path)
         if self._table is not None:
             peaks = [(event, _middle(result, event)) for event in events]
-            self._table.add(path, peaks, truth=None if truth is None else spec.labels[truth])
+            self._table.add(path, peaks, truth=None if truth is None else [spec.labels[label] for label in truth])
         if report is not None:
             short = [] if result.short_clip is None else [describe_windows(spec, result)]
             report.add_film(path, result, events, truth=truth, notes=[*short, *notes])

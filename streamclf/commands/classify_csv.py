@@ -11,6 +11,7 @@ from typing import Final
 
 from engines.printable import path_text
 from streamclf.classifier.film_events import FilmEvent
+from streamclf.commands.true_labels import LABEL_SEPARATOR
 from streamclf.errors import OutputError
 from streamclf.render.csv_text import csv_cell
 
@@ -49,12 +50,13 @@ class EventTable:
         finally:
             self._partial.unlink(missing_ok=True)
 
-    def add(self, file: Path, events: Sequence[tuple[FilmEvent, float]], *, truth: str | None) -> None:
-        """Add the events of a film, each with the time in seconds of its peak; `truth` is the film's given label."""
+    def add(self, file: Path, events: Sequence[tuple[FilmEvent, float]], *, truth: Sequence[str] | None) -> None:
+        """Add the events of a film, each with the time in seconds of its peak; `truth` has the film's given labels."""
+        given = None if truth is None else LABEL_SEPARATOR.join(truth)
         rows = [
             [
                 path_text(file), f"{event.start_s:.3f}", f"{event.end_s:.3f}", self._labels[event.label],
-                f"{event.mean:.6f}", f"{event.peak:.6f}", f"{peak_s:.3f}", str(event.windows), truth, self._model,
+                f"{event.mean:.6f}", f"{event.peak:.6f}", f"{peak_s:.3f}", str(event.windows), given, self._model,
             ]
             for event, peak_s in events
         ]  # fmt: skip

@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from engines.activation import present_labels
 from engines.bundle import ModelSpec
 from engines.printable import path_text, printable
 from streamclf.classifier.film_events import FilmEvent
-from streamclf.classifier.offline import FileResult, ranked
+from streamclf.classifier.offline import FileResult, WindowResult, ranked
 from streamclf.render.palette import label_hex
 
 UNLIMITED_WIDTH = 10_000
@@ -27,16 +28,20 @@ def to_json(path: Path, spec: ModelSpec, result: FileResult) -> dict[str, Any]:
     found: dict[str, Any] = {
         "file": path_text(path),
         "model": spec.id,
-        "windows": [
-            {"start_s": round(window.start_s, 6), "end_s": round(window.end_s, 6), "top": ranked(window, spec.labels)}
-            for window in result.windows
-        ],
+        "windows": [_window_json(window, spec) for window in result.windows],
     }
     if result.short_clip is not None:
         clip_s = result.windows[0].end_s - result.windows[0].start_s
         found["short_clip"] = {"fill": result.short_clip, "clip_s": round(clip_s, 6), "window_s": spec.window_s}
     if result.warning is not None:
         found["warning"] = printable(result.warning)
+    return found
+
+
+def _window_json(window: WindowResult, spec: ModelSpec) -> dict[str, Any]:
+    found = {"start_s": round(window.start_s, 6), "end_s": round(window.end_s, 6), "top": ranked(window, spec.labels)}
+    if spec.activation == "sigmoid":
+        found["labels"] = [spec.labels[index] for index in present_labels(spec, window.probabilities)]
     return found
 
 
@@ -57,6 +62,8 @@ def print_table(path: Path, spec: ModelSpec, result: FileResult, events: Sequenc
         label = spec.labels[event.label]
         begin, end = f"{event.start_s:.1f} s", f"{event.end_s:.1f} s"
         table.add_row(begin, end, Text(printable(label), label_hex(label)), f"{event.mean:.2f}")
+    if not events:
+        table.add_row("", "", Text("no label is present"), "")
     console = Console()
     if not console.is_terminal:
         console.width = UNLIMITED_WIDTH

@@ -19,31 +19,37 @@ LABEL_COLUMNS: Final = ("label", "class", "true_label")
 """The names that the columns of a list may have; they are among those of lists for training."""
 DELIMITERS: Final = ",;\t|"
 MAX_LIST_BYTES: Final = 64 << 20
+LABEL_SEPARATOR: Final = ";"
+"""The separator of several labels in one cell, for models whose labels are independent."""
 
 
 class TrueLabels:
-    """The label of each film that has one. `unknown` collects given labels that the model does not have."""
+    """The labels of each film that is listed. `unknown` collects given labels that the model does not have.
+
+    For a model whose labels are independent, a film may have several labels, or none: in several rows of the list, or
+    in one cell, with a semicolon between two labels.
+    """
 
     def __init__(self, given: Path, spec: ModelSpec) -> None:
         """Read a CSV list, or take `given` as the folder that holds a folder for each label. Raises `UsageError`."""
         self._given, self._spec = given, spec
         self._folders = _paths(given) if given.is_dir() else ()
-        self._listed = {} if self._folders else _read_list(given)
+        self._listed = {} if self._folders else _read_list(given, several=spec.activation == "sigmoid")
         self.unknown: dict[str, int] = {}
 
-    def find(self, film: Path) -> int | None:
-        """Return the index of the film's label; None for a film that has no label of the model."""
+    def find(self, film: Path) -> tuple[int, ...] | None:
+        """Return the indices of the film's labels; None for a film without a label that the model has."""
         if not self._folders:
-            name = next((self._listed[str(path)] for path in _paths(film) if str(path) in self._listed), None)
-            return None if name is None else self._index(name)
+            names = next((self._listed[str(path)] for path in _paths(film) if str(path) in self._listed), None)
+            return None if names is None else self._indices(names)
         below = [
             path.relative_to(folder) for path in _paths(film) for folder in self._folders if folder in path.parents
         ]
         folders = below[0].parts[:-1] if below else ()
         known = next((label for folder in folders if (label := self._spec.find_label(folder.strip()))), None)
         if known is None:
-            return self._index(folders[0]) if folders else None
-        return self._spec.labels.index(known)
+            return self._indices(folders[:1]) if folders else None
+        return (self._spec.labels.index(known),)
 
     def check(self, films: Sequence[Path]) -> None:
         """Raise `UsageError` if no film has a label of the model."""
@@ -58,12 +64,20 @@ class TrueLabels:
             f"for each of the model's labels ({shown})"
         )
 
-    def _index(self, name: str) -> int | None:
-        label = self._spec.find_label(name)
-        if label is None:
-            self.unknown[name] = self.unknown.get(name, 0) + 1
-            return None
-        return self._spec.labels.index(label)
+    def _indices(self, names: Sequence[str]) -> tuple[int, ...] | None:
+        found: list[int] = []
+        unknown = False
+        for name in names:
+            parts = [name]
+            if self._spec.activation == "sigmoid" and self._spec.find_label(name) is None:
+                parts = [part.strip() for part in name.split(LABEL_SEPARATOR)]
+            for part in filter(None, parts):
+                if label := self._spec.find_label(part):
+                    found.append(self._spec.labels.index(label))
+                else:
+                    self.unknown[part] = self.unknown.get(part, 0) + 1
+                    unknown = True
+        return None if unknown else tuple(dict.fromkeys(found))
 
 
 def _paths(path: Path) -> tuple[Path, Path]:
@@ -71,14 +85,17 @@ def _paths(path: Path) -> tuple[Path, Path]:
     return Path(os.path.abspath(path)), Path(os.path.realpath(path))  # noqa: PTH100 - resolves `..` without links
 
 
-def _read_list(path: Path) -> dict[str, str]:
-    """Return the label of each listed film by its absolute path; paths are relative to the list's folder."""
+def _read_list(path: Path, *, several: bool) -> dict[str, list[str]]:
+    """Return the labels of each listed film by its absolute path; paths are relative to the list's folder.
+
+    `several`: whether a film may have several rows, or an empty label.
+    """
     text = _read_text(path)
     line = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(DELIMITERS, key=line.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     base = path.parent
-    labels: dict[str, str] = {}
+    labels: dict[str, list[str]] = {}
     columns: tuple[int, int] | None = None
     try:
         for fields in reader:
@@ -90,14 +107,15 @@ def _read_list(path: Path) -> dict[str, str]:
             if len(fields) <= max(columns):
                 raise UsageError(f"--labels {path}, line {reader.line_num}: {len(fields)} fields; give path and label")
             name, label = (unicodedata.normalize("NFC", fields[column]).strip() for column in columns)
-            if not name or not label:
+            if not name or not (label or several):
                 raise UsageError(f"--labels {path}, line {reader.line_num}: path={name!r}, label={label!r}; give both")
             film = _film_of(base, fields[columns[0]].strip())
-            if labels.setdefault(film, label) != label:
+            if not several and labels.get(film, [label]) != [label]:
                 raise UsageError(
-                    f"--labels {path}, line {reader.line_num}: {name} has the labels {labels[film]!r} and {label!r}; "
-                    "remove a row"
+                    f"--labels {path}, line {reader.line_num}: {name} has the labels {labels[film][0]!r} and "
+                    f"{label!r}; remove a row"
                 )
+            labels[film] = [label] if not several else [*labels.get(film, ()), label]
     except csv.Error as error:
         raise UsageError(f"--labels {path}, line {reader.line_num}: not a CSV list ({error}); check it") from error
     if not labels:

@@ -126,7 +126,7 @@ def _explain(
             report.add_explanation(film, explanation)
 
     result = classify_file(engine, film, on_frame=watch, on_window=None if report is None else report.add_window)
-    events = find_events(result.windows)
+    events = find_events(result.windows, spec)
     progress.begin_pass("explaining")
     if report is not None:
         report.begin_explaining()

@@ -28,10 +28,12 @@ class ReportBuilder:
         """Begin a report of `films` films. `max_batch`: by how many chunks windows come late. `method`: of heat."""
         self._path, self._spec, self._detail = path, spec, detail_for(films)
         self._pictures = RecentPictures(spec, max_batch=max_batch)
-        self._stills = BestStills(len(spec.labels), self._pictures)
+        self._stills = BestStills(spec, self._pictures)
         self._explained: list[ExplainedStill] = []
         self._explained_count = 0
-        self.data = ReportData(title=title, model=spec.id, labels=spec.labels, method=method)
+        self.data = ReportData(
+            title=title, model=spec.id, labels=spec.labels, method=method, independent=spec.activation == "sigmoid"
+        )
 
     def watch(self, source: Source, frame: Frame) -> None:
         """See `FrameHook`."""
@@ -55,14 +57,27 @@ class ReportBuilder:
             self._explained.append(ExplainedStill(still=still, largest=explanation.heat.largest))
 
     def add_film(
-        self, film: Path, result: FileResult, events: Sequence[FilmEvent], *, truth: int | None, notes: Sequence[str]
+        self,
+        film: Path,
+        result: FileResult,
+        events: Sequence[FilmEvent],
+        *,
+        truth: Sequence[int] | None,
+        notes: Sequence[str],
     ) -> None:
         """Add a film that was classified to its end."""
         explained, self._explained = self._explained, []
         self._stills.end_film(path_text(film))
         self.data.films.append(
             summarise_film(
-                path_text(film), result, events, truth=truth, detail=self._detail, notes=notes, explained=explained
+                path_text(film),
+                result,
+                events,
+                truth=truth,
+                detail=self._detail,
+                notes=notes,
+                explained=explained,
+                independent=self.data.independent,
             )
         )
 

@@ -6,6 +6,7 @@ import base64
 import html
 import os
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from engines.printable import printable
 from streamclf.commands.report.film_summary import Curve, ExplainedStill, FilmSummary
@@ -68,9 +69,12 @@ def timeline(film: FilmSummary, labels: Labels) -> str:
         f'<path class="{labels.colour(curve.label)} d{number}" d="{_path(curve)}"/>'
         for number, curve in reversed(list(enumerate(film.curves)))
     )
+    lanes = _lanes(film)
+    lane = STRIP / max(1, len(set(lanes.values())))
     strip = "".join(
-        f'<rect class="{labels.colour(part.label)}" x="{WIDTH * part.begin:.1f}" y="{HEIGHT - STRIP}" '
-        f'width="{max(WIDTH * (part.end - part.begin), 0.8):.1f}" height="{STRIP}" stroke="none">'
+        f'<rect class="{labels.colour(part.label)}" x="{WIDTH * part.begin:.1f}" '
+        f'y="{HEIGHT - STRIP + lane * lanes[part.label]:.4g}" '
+        f'width="{max(WIDTH * (part.end - part.begin), 0.8):.1f}" height="{lane:.4g}" stroke="none">'
         f"<title>{labels.name(part.label)}, {clock(part.begin * film.length_s)} to {clock(part.end * film.length_s)}"
         "</title></rect>"
         for part in film.stretches
@@ -90,6 +94,13 @@ def timeline(film: FilmSummary, labels: Labels) -> str:
         f"<span>{clock(film.length_s)}</span></div>"
         f'<ul class="legend">{legend}</ul>'
     )
+
+
+def _lanes(film: FilmSummary) -> dict[int, int]:
+    """Return the lane of each label in the strip: one for all, or one each where two labels are present at once."""
+    parts = sorted(film.stretches, key=lambda part: part.begin)
+    overlap = any(after.begin < before.end - 1e-9 for before, after in pairwise(parts))
+    return {part.label: number * overlap for number, part in enumerate({p.label: p for p in film.stretches}.values())}
 
 
 def _highest(curve: Curve) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -14,6 +15,8 @@ from streamclf.classifier.offline import FileResult, WindowResult
 from streamclf.commands.report.stills import Still
 
 MAX_CURVES: Final = 4
+MAX_LANES: Final = 6
+"""The most labels whose events the chart shows below each other, where labels are independent."""
 MAX_EXPLAINED_STILLS: Final = 12
 """The most explained windows of a film that the report shows."""
 
@@ -47,7 +50,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stretch:
-    """A part of the film with the same most probable label; times are shares of its length."""
+    """A part of the film in which one label is present; times are shares of its length."""
 
     label: int
     begin: float
@@ -66,16 +69,17 @@ class ExplainedStill:
 class FilmSummary:
     """One film of the report.
 
-    `label`: the label with the highest mean probability over all windows, and `probability` that mean. `truth`: the
-    index of its true label. `seconds_by_label`: how long each label was the most probable one. `notes`: sentences.
+    `labels`: the film's labels: the one with the highest mean probability over all windows, or, if labels are
+    independent, those that are present in any window, the longest first. `probability`: the highest mean.
+    `truth`: the indices of its true labels. `seconds_by_label`: how long each label was present. `notes`: sentences.
     """
 
     name: str
     length_s: float
     windows: int
-    label: int
+    labels: Sequence[int]
     probability: float
-    truth: int | None
+    truth: Sequence[int] | None
     curves: Sequence[Curve]
     stretches: Sequence[Stretch]
     events: Sequence[FilmEvent]
@@ -90,12 +94,13 @@ def summarise_film(
     result: FileResult,
     events: Sequence[FilmEvent],
     *,
-    truth: int | None,
+    truth: Sequence[int] | None,
     detail: Detail = FINE,
     notes: Sequence[str] = (),
     explained: Sequence[ExplainedStill] = (),
+    independent: bool = False,
 ) -> FilmSummary:
-    """Summarise a film that has at least one window."""
+    """Summarise a film that has at least one window. `independent`: whether several labels may be present."""
     windows = result.windows
     total = np.zeros(len(windows[0].probabilities), np.float64)
     peaks = np.zeros_like(total)
@@ -112,11 +117,11 @@ def summarise_film(
         name=name,
         length_s=length_s,
         windows=len(windows),
-        label=int(mean.argmax()),
+        labels=sorted(seconds, key=lambda label: -seconds[label]) if independent else [int(mean.argmax())],
         probability=float(mean.max()),
         truth=truth,
         curves=_curves(windows, length_s, peaks, detail.bins),
-        stretches=_stretches(events, length_s, detail.bins),
+        stretches=(_lanes if independent else _stretches)(events, length_s, detail.bins),
         events=shown,
         event_count=len(events),
         seconds_by_label=seconds,
@@ -143,6 +148,31 @@ def _curves(windows: Sequence[WindowResult], length_s: float, peaks: npt.NDArray
             points = [((place + 0.5) / bins, value) for place, value in sorted(highest.items())]
         curves.append(Curve(label=label, points=points))
     return curves
+
+
+def _lanes(events: Sequence[FilmEvent], length_s: float, bins: int) -> list[Stretch]:
+    """Return the events of the `MAX_LANES` labels that are present longest, as shares of the film and by label.
+
+    Stretches of different labels may overlap. Where a label has many events, they are reduced to bins of time.
+    """
+    length_s = max(length_s, 1e-9)
+    by_label: dict[int, list[FilmEvent]] = {}
+    for event in events:
+        by_label.setdefault(event.label, []).append(event)
+    longest = sorted(by_label, key=lambda label: -sum(e.end_s - e.start_s for e in by_label[label]))[:MAX_LANES]
+    stretches = []
+    for label in longest:
+        spans = [(event.start_s / length_s, event.end_s / length_s) for event in by_label[label]]
+        if len(spans) > bins:
+            spans = [(math.floor(begin * bins) / bins, math.ceil(end * bins) / bins) for begin, end in spans]
+        merged: list[tuple[float, float]] = []
+        for begin, end in spans:
+            if merged and begin <= merged[-1][1]:
+                merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+            else:
+                merged.append((begin, end))
+        stretches += [Stretch(label=label, begin=begin, end=end) for begin, end in merged]
+    return stretches
 
 
 def _stretches(events: Sequence[FilmEvent], length_s: float, bins: int) -> list[Stretch]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from engines.arrays import I64
 from streamclf import __version__
 from streamclf.commands.report.accuracy import Accuracy, compute_accuracy
 from streamclf.commands.report.elements import (
@@ -61,6 +62,8 @@ class ReportData:
     has_truth: bool = False
     unknown_labels: dict[str, int] = field(default_factory=dict)
     method: str | None = None
+    independent: bool = False
+    """Whether several labels may be present at once."""
 
 
 def write_report(path: Path, data: ReportData) -> None:
@@ -117,9 +120,7 @@ def _with_short_names(data: ReportData) -> ReportData:
 def _used_labels(data: ReportData) -> list[int]:
     used = {still.label for still in data.stills}
     for film in data.films:
-        used.update(film.seconds_by_label, (curve.label for curve in film.curves), (film.label,))
-        if film.truth is not None:
-            used.add(film.truth)
+        used.update(film.seconds_by_label, (curve.label for curve in film.curves), film.labels, film.truth or ())
     return sorted(used)
 
 
@@ -139,23 +140,31 @@ def _tiles(data: ReportData) -> str:
 def _accuracy_part(data: ReportData, labels: Labels) -> str:
     if not data.has_truth:
         return ""
-    pairs = [(film.truth, film.label) for film in data.films if film.truth is not None]
-    found = compute_accuracy(pairs, len(data.labels))
+    pairs = [(film.truth, film.labels) for film in data.films if film.truth is not None]
+    found = compute_accuracy(pairs, len(data.labels), independent=data.independent)
     rest = len(data.films) - len(pairs)
     parts = ["<h2>Accuracy</h2>"]
     if found is None:
         return "\n".join([*parts, "<p>No classified film has a true label of the model.</p>"])
     low, high = found.interval
+    share = "all labels right" if data.independent else "accuracy"
+    mean, of_mean = ("macro F1", found.f1) if data.independent else ("balanced accuracy", found.balanced)
+    counted = (
+        f"mean of {len(found.shown)} labels"
+        if data.independent
+        else f"mean recall of {sum(value is not None for value in found.recall)} labels"
+    )
     parts.append(
         '<dl class="tiles">'
         f"<div><dt>films with a true label</dt><dd>{found.films}</dd></div>"
-        f"<div><dt>accuracy</dt><dd>{found.accuracy:.1%}<small>{found.right} of {found.films}; 95 % interval "
+        f"<div><dt>{share}</dt><dd>{found.accuracy:.1%}<small>{found.right} of {found.films}; 95 % interval "
         f"{low:.0%} to {high:.0%}</small></dd></div>"
-        f"<div><dt>balanced accuracy</dt><dd>{found.balanced:.1%}<small>mean recall of "
-        f"{sum(value is not None for value in found.recall)} labels</small></dd></div></dl>"
+        f"<div><dt>{mean}</dt><dd>{of_mean:.1%}<small>{counted}</small></dd></div></dl>"
     )
     remarks = [
-        "The prediction for a film is the label with the highest mean probability over all of its windows.",
+        "A film counts as right if the labels that are present in any of its windows are exactly its true labels."
+        if data.independent
+        else "The prediction for a film is the label with the highest mean probability over all of its windows.",
     ]
     if found.films < FEW_FILMS:
         remarks.append(f"{found.films} films are few: the interval shows how uncertain the figures are.")
@@ -165,21 +174,22 @@ def _accuracy_part(data: ReportData, labels: Labels) -> str:
             f"{rest} films have no true label of the model, and are not counted{f': {unknown}' if unknown else ''}."
         )
     parts.append(f'<p class="soft">{" ".join(remarks)}</p>')
-    parts += [_matrix(found, labels), _label_table(found, labels)]
+    parts += [] if found.confusion is None else [_matrix(found, found.confusion, labels)]
+    parts.append(_label_table(found, labels))
     return "\n".join(parts)
 
 
-def _matrix(found: Accuracy, labels: Labels) -> str:
+def _matrix(found: Accuracy, confusion: I64, labels: Labels) -> str:
     shown = found.shown
     if len(shown) > MAX_MATRIX:
         return f'<p class="soft">{len(shown)} labels are too many for a confusion matrix.</p>'
     head = "".join(f"<th scope=col>{labels.name(label)}</th>" for label in shown)
     rows = []
     for truth in shown:
-        total = max(int(found.confusion[truth].sum()), 1)
+        total = max(int(confusion[truth].sum()), 1)
         cells = "".join(
-            f'<td class="{shade(int(found.confusion[truth, other]) / total)}{" right" if truth == other else ""}">'
-            f"{int(found.confusion[truth, other]) or ''}</td>"
+            f'<td class="{shade(int(confusion[truth, other]) / total)}{" right" if truth == other else ""}">'
+            f"{int(confusion[truth, other]) or ''}</td>"
             for other in shown
         )
         rows.append(f"<tr><th scope=row>{labels.name(truth)}</th>{cells}</tr>")
@@ -192,7 +202,7 @@ def _matrix(found: Accuracy, labels: Labels) -> str:
 
 def _label_table(found: Accuracy, labels: Labels) -> str:
     rows = "".join(
-        f"<tr><th scope=row>{labels.chip(label)}</th><td class=n>{int(found.confusion[label].sum())}</td>"
+        f"<tr><th scope=row>{labels.chip(label)}</th><td class=n>{int(found.given[label])}</td>"
         f"<td class=n>{_share(found.recall[label])}</td><td class=n>{_share(found.precision[label])}</td></tr>"
         for label in found.shown
     )
@@ -216,14 +226,17 @@ def _time_by_label(data: ReportData, labels: Labels) -> str:
             events[label] = events.get(label, 0) + 1
     if not seconds:
         return ""
-    total = max(sum(seconds.values()), 1e-9)
+    # Independent labels are present at the same time, so that their shares do not add up to 100 %.
+    length_s = sum(film.length_s for film in data.films) if data.independent else sum(seconds.values())
+    total = max(length_s, 1e-9)
+    caption = "How long each label was present" if data.independent else "How long each label was the most probable one"
     rows = "".join(
-        f"<tr><th scope=row>{labels.chip(label)}</th><td class=n>{clock(length_s)}</td>"
-        f"<td class=n>{length_s / total:.1%}</td><td class=n>{events[label]}</td></tr>"
-        for label, length_s in sorted(seconds.items(), key=lambda item: -item[1])
+        f"<tr><th scope=row>{labels.chip(label)}</th><td class=n>{clock(label_s)}</td>"
+        f"<td class=n>{label_s / total:.1%}</td><td class=n>{events[label]}</td></tr>"
+        for label, label_s in sorted(seconds.items(), key=lambda item: -item[1])
     )
     return (
-        '<h2>Labels</h2><div class="scroll"><table><caption>How long each label was the most probable one</caption>'
+        f'<h2>Labels</h2><div class="scroll"><table><caption>{caption}</caption>'
         "<thead><tr><th scope=col>label</th><th scope=col class=n>time</th><th scope=col class=n>share</th>"
         f"<th scope=col class=n>films</th></tr></thead><tbody>{rows}</tbody></table></div>"
     )
@@ -247,15 +260,16 @@ def _films_part(data: ReportData, labels: Labels) -> str:
     for film in data.films[:MAX_FILMS]:
         verdict = ""
         if film.truth is not None:
-            is_right = film.truth == film.label
+            is_right = set(film.truth) == set(film.labels)
             sign, kind = ("✓", "good") if is_right else ("✗", "bad")
-            verdict = f' <span class="{kind}">{sign} true label: {labels.name(film.truth)}</span>'
+            verdict = f' <span class="{kind}">{sign} true label: {_names(film.truth, labels)}</span>'
         notes = "".join(f'<p class="soft">{text(note)}</p>' for note in film.notes)
         heat = "".join(explained_still(explained, labels) for explained in film.explained)
         heat = f'<h3>Explained windows</h3><div class="stills">{heat}</div>' if heat else ""
+        probability = "" if data.independent else f" {film.probability:.0%}"
         parts.append(
             f"<details{is_open}><summary>{text(film.name)} <span>{clock(film.length_s)}, {film.windows} windows, "
-            f"{labels.name(film.label)} {film.probability:.0%}</span>{verdict}</summary>"
+            f"{_names(film.labels, labels)}{probability}</span>{verdict}</summary>"
             f"{notes}{timeline(film, labels)}{heat}{event_table(film, labels)}</details>"
         )
     if len(data.films) > MAX_FILMS:
@@ -264,6 +278,10 @@ def _films_part(data: ReportData, labels: Labels) -> str:
             "lists all.</p>"
         )
     return "\n".join(parts)
+
+
+def _names(found: Sequence[int], labels: Labels) -> str:
+    return " + ".join(map(labels.name, found)) or "no label"
 
 
 def _faults_part(data: ReportData) -> str:
@@ -278,10 +296,19 @@ def _faults_part(data: ReportData) -> str:
 def _notes_part(data: ReportData) -> str:
     notes = [
         "A probability is the model's own figure. It is not the chance that the label is right: a model also gives a "
-        "high probability to scenes that it has never seen. Every window gets one of the model's labels, also where "
-        "none fits.",
-        "An event is a run of windows with the same most probable label. Where windows of two events overlap, the "
-        "border is in the middle. The chart shows the highest probability of each interval of time.",
+        "high probability to scenes that it has never seen. "
+        + (
+            "The labels are independent: a window may have several of them, or none."
+            if data.independent
+            else "Every window gets one of the model's labels, also where none fits."
+        ),
+        "An event is a run of windows "
+        + (
+            "in which a label is at or above its threshold. Where its windows overlap windows without the label"
+            if data.independent
+            else "with the same most probable label. Where windows of two events overlap"
+        )
+        + ", the border is in the middle. The chart shows the highest probability of each interval of time.",
     ]
     if data.method is not None:
         notes.append(data.method)

@@ -10,6 +10,7 @@ from typing import Final
 import cv2
 import numpy as np
 
+from engines.activation import present_labels
 from engines.arrays import U8
 from engines.bundle import ModelSpec
 from streamclf.classifier.explanation import Explanation
@@ -83,15 +84,19 @@ class RecentPictures:
 class BestStills:
     """The most probable stills of each label: one for each event, from different events, and bounded in number."""
 
-    def __init__(self, labels: int, pictures: RecentPictures) -> None:
-        self._pictures = pictures
-        self._per_label = max(1, min(PER_LABEL, MAX_KEPT // labels))
+    def __init__(self, spec: ModelSpec, pictures: RecentPictures) -> None:
+        self._spec, self._pictures = spec, pictures
+        self._per_label = max(1, min(PER_LABEL, MAX_KEPT // len(spec.labels)))
         self._best: dict[int, list[Still]] = {}
         self._event: tuple[int, float, _Picture] | None = None
 
     def add_window(self, window: WindowResult) -> None:
         """Consider a window that was just classified."""
-        label = int(window.probabilities.argmax())
+        present = present_labels(self._spec, window.probabilities)
+        if not present:
+            self._keep()
+            return
+        label = present[0]
         probability = float(window.probabilities[label])
         if self._event is not None and self._event[0] == label and self._event[1] >= probability:
             return

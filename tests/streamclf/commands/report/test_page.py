@@ -58,7 +58,9 @@ def frame(time_s: float, light: int) -> Frame:
     )
 
 
-def build(spec: ModelSpec, folder: Path, films: dict[str, str], truths: dict[str, int] | None = None) -> ReportBuilder:
+def build(
+    spec: ModelSpec, folder: Path, films: dict[str, str], truths: dict[str, tuple[int, ...]] | None = None
+) -> ReportBuilder:
     """Build a report as the command does: frames and windows of each film, then the film."""
     builder = ReportBuilder(
         folder / "r.html", spec, films=len(films), title=HOSTILE, max_batch=16, method=OCCLUSION_TEXT
@@ -71,7 +73,7 @@ def build(spec: ModelSpec, folder: Path, films: dict[str, str], truths: dict[str
                 builder.watch(None, frame((number + part + 4 * (number > 0)) * 0.2, 100))  # type: ignore[arg-type]
             builder.add_window(window)
         truth = None if truths is None else truths.get(name)
-        builder.add_film(Path(name), found, find_events(found.windows), truth=truth, notes=[HOSTILE])
+        builder.add_film(Path(name), found, find_events(found.windows, spec), truth=truth, notes=[HOSTILE])
     return builder
 
 
@@ -154,18 +156,19 @@ def test_a_film_that_fails_leaves_no_stills(spec: ModelSpec, tmp_path: Path) -> 
 
 def test_the_figures_are_those_of_a_recount(spec: ModelSpec, tmp_path: Path) -> None:
     films = {"1": "aaab", "2": "aaa", "3": "bbb", "4": "abb", "5": "bbb", "6": "aaa", "7": "ccc"}
-    truths = {"1": 0, "2": 0, "3": 0, "4": 1, "5": 1, "6": 1}
+    truths = {"1": (0,), "2": (0,), "3": (0,), "4": (1,), "5": (1,), "6": (1,)}
     found = compute_accuracy(
-        [(truths[name], "abc".index(max(set(p), key=p.count))) for name, p in films.items() if name in truths], 4
+        [(truths[name], ["abc".index(max(set(p), key=p.count))]) for name, p in films.items() if name in truths], 4
     )
     assert found is not None
     assert (found.films, found.right) == (6, 4)
+    assert found.confusion is not None
     assert found.confusion.tolist() == [[2, 1, 0, 0], [1, 2, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
     assert found.balanced == pytest.approx(2 / 3)
     assert found.interval == pytest.approx((0.300, 0.903), abs=0.001)  # Wilson's, for 4 of 6
     assert found.recall == [pytest.approx(2 / 3), pytest.approx(2 / 3), None, None]
     assert found.shown == [0, 1]
-    uneven = compute_accuracy([(0, 0)] * 8 + [(1, 0), (1, 1)], 2)
+    uneven = compute_accuracy([([0], [0])] * 8 + [([1], [0]), ([1], [1])], 2)
     assert uneven is not None
     assert (uneven.accuracy, uneven.balanced) == (0.9, 0.75)
     assert compute_accuracy([], 3) is None
@@ -181,10 +184,34 @@ def test_the_figures_are_those_of_a_recount(spec: ModelSpec, tmp_path: Path) -> 
     assert text.count("✗ true label: ") == 2
 
 
+def test_independent_labels_are_counted_by_label_and_shown_side_by_side(spec: ModelSpec, tmp_path: Path) -> None:
+    """A film with two labels at once is right only with both, and its chart has a lane for each."""
+    independent = spec.model_copy(update={"activation": "sigmoid", "thresholds": {"bright": 0.3}})
+    builder = ReportBuilder(tmp_path / "r.html", independent, films=3, title="t", max_batch=16, method=None)
+    builder.data.has_truth = True
+    both, none = [0.9, 0.35, 0.4, 0.1], [0.4, 0.2, 0.4, 0.1]
+    for name, rows, truth in (("1", [both, both, none], (0, 1)), ("2", [both, none], (1,)), ("3", [none], ())):
+        windows = [
+            WindowResult(start_s=0.2 * i, end_s=0.2 * i + 0.8, probabilities=np.array(row, np.float32))
+            for i, row in enumerate(rows)
+        ]
+        found = FileResult(windows=windows)
+        builder.add_film(Path(name), found, find_events(windows, independent), truth=truth, notes=[])
+    page = report_page(builder.data)
+    text = Checker(page).text
+    assert "all labels right66.7%2 of 3" in text
+    assert "macro F183.3%mean of 2 labels" in text  # F1 of dark 2/3, of bright 1
+    assert "confusion" not in text.lower()
+    assert "✓ true label: dark + bright" in text
+    assert "✗ true label: bright" in text
+    assert "✓ true label: no label" in text
+    assert set(re.findall(r'<rect class="c c(\d)"[^>]* y="(\d+)"', page)) == {("0", "106"), ("1", "113")}
+
+
 def test_two_hundred_long_films_make_a_small_page(spec: ModelSpec, tmp_path: Path) -> None:
     pattern = "aabbbcab" * 120
     found = result(pattern)
-    events = find_events(found.windows)
+    events = find_events(found.windows, spec)
     assert detail_for(200) == COARSE
     summary = summarise_film("x", found, events, truth=None, detail=COARSE)
     assert len(summary.events) == COARSE.events < len(events)
@@ -210,7 +237,7 @@ def test_a_report_that_cannot_be_written_is_one_error(spec: ModelSpec, tmp_path:
 def test_a_browser_shows_it_without_errors_and_at_the_width_of_a_phone(spec: ModelSpec, tmp_path: Path) -> None:
     sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
-    builder = build(spec, tmp_path, {f"/films/{HOSTILE}.mp4": "aaabbbccca", "b.mp4": "bbb"}, {"b.mp4": 1})
+    builder = build(spec, tmp_path, {f"/films/{HOSTILE}.mp4": "aaabbbccca", "b.mp4": "bbb"}, {"b.mp4": (1,)})
     builder.write()
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
