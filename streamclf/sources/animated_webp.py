@@ -17,8 +17,9 @@ from streamclf.errors import SourceError
 from streamclf.sources.file import check_file
 from streamclf.sources.frame import Frame, Source, SourceInfo
 from streamclf.sources.image_file import ImageError, open_image, read_file
+from streamclf.sources.orientation import UPRIGHT, Orientation
 from streamclf.sources.pacing import RealtimePacer
-from streamclf.sources.resize import UPRIGHT, Orientation, render_bgr
+from streamclf.sources.resize import render_bgr
 
 MIN_DURATION_MS: Final = 11
 USUAL_DURATION_MS: Final = 100

@@ -17,7 +17,7 @@ from streamclf.errors import UsageError
 from streamclf.net.push_protocol import MAX_FRAME_BYTES, MAX_SIDE
 from streamclf.sources.film_clock import FIRST_REPEAT_NS, LONG_PICTURE_NS, MAX_PICTURE_NS
 from streamclf.sources.frame import Frame, Source, SourceInfo
-from streamclf.sources.push import render_rgb
+from streamclf.sources.resize import render_rgb
 from streamclf.units import NS
 
 MIN_FPS: Final = 0.001

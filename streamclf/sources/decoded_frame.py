@@ -9,10 +9,9 @@ import av
 import numpy as np
 from av.sidedata.sidedata import SideDataContainer
 
-from streamclf.sources.resize import UPRIGHT, Orientation, OrientedFrame
-
-SQUARE: Final = Fraction(1)
-"""The pixel shape of most cameras."""
+from streamclf.sources.orientation import UPRIGHT, Orientation
+from streamclf.sources.picture_part import SQUARE
+from streamclf.sources.resize import OrientedFrame
 
 _QUARTER_TURNS: Final = (
     UPRIGHT,
@@ -75,7 +74,9 @@ class OrientationTracker:
             width = max(1, round(width * pixel_aspect))
         if self._current.transposed:
             width, height = height, width
-        return OrientedFrame(frame=frame, orientation=self._current, width=width, height=height)
+        return OrientedFrame(
+            frame=frame, orientation=self._current, width=width, height=height, pixel_aspect=pixel_aspect
+        )
 
 
 def _orientation(frame: av.VideoFrame) -> Orientation | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engines.arrays import U8
+from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.sources.frame_skipping import FrameSelector
 from streamclf.sources.packet_tap import PacketSink
 from streamclf.sources.resize import Resize
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-RenderFunction = Callable[[Any, int, int, Resize, U8], None]
-"""(decoder's image, height, width, policy, out (height, width, 3) uint8 RGB): fill `out`."""
+RenderFunction = Callable[[Any, int, int, Resize, U8, PictureArea], None]
+"""(decoder's image, height, width, policy, out (height, width, 3) uint8 RGB, area): fill `out`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,15 +65,20 @@ class Frame:
         """Whether it was not decoded."""
         return self.image is None
 
-    def to_rgb(self, height: int, width: int, resize: Resize = "stretch", out: U8 | None = None) -> U8:
-        """Render the image as (height, width, 3) uint8 RGB, into `out` if given (any strides), else a new array."""
+    def to_rgb(
+        self, height: int, width: int, resize: Resize = "stretch", out: U8 | None = None, area: PictureArea = WHOLE
+    ) -> U8:
+        """Render the image as (height, width, 3) uint8 RGB, into `out` if given (any strides), else a new array.
+
+        `area` selects the part of the image. Raises `RegionTooSmallError` if that has fewer than 16 pixels a side.
+        """
         if out is None:
             out = np.empty((height, width, 3), np.uint8)
         elif out.shape != (height, width, 3) or out.dtype != np.uint8:
             raise ValueError(f"out is {out.dtype} {out.shape}: must be uint8 {(height, width, 3)}")
         if self.skipped:
             raise ValueError(f"frame {self.index} was not decoded: the source's frame selector does not need it")
-        self.render(self.image, height, width, resize, out)
+        self.render(self.image, height, width, resize, out, area)
         return out
 
 

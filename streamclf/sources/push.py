@@ -22,7 +22,7 @@ from streamclf.net.push_protocol import (
 )
 from streamclf.sources.frame import Frame, Source, SourceInfo
 from streamclf.sources.push_handshake import MAX_PENDING, HandshakeServer
-from streamclf.sources.resize import paste_centred, scaled_size
+from streamclf.sources.resize import render_rgb
 
 POLL_S = 0.25
 """A stop request is noticed within this time."""
@@ -139,14 +139,6 @@ class PushSource(Source):
                     f"{self._shown}: no frame for {self._read_timeout_s:g} s (read_timeout_s); check the program"
                 )
         return True
-
-
-def render_rgb(image: U8, height: int, width: int, resize: str, out: U8) -> None:
-    """Fill `out` (height, width, 3) uint8 RGB from (h, w, 3) uint8 RGB."""
-    import cv2
-
-    size = scaled_size((image.shape[0], image.shape[1]), (height, width), resize)  # type: ignore[arg-type]
-    paste_centred(np.asarray(cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA), np.uint8), out)
 
 
 def _listen(address: PushAddress, shown: str) -> socket.socket:

@@ -6,12 +6,18 @@ The two agree to 55 dB and better, while swscale's FAST_BILINEAR and OpenCV's IN
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from engines.arrays import U8
+from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.errors import SourceError
+from streamclf.sources.cropping import FrameCropper
+from streamclf.sources.masking import paint_mask
+from streamclf.sources.orientation import Orientation
+from streamclf.sources.picture_part import SQUARE, PicturePart, part_of
 
 if TYPE_CHECKING:
     import av
@@ -82,29 +88,14 @@ def _middle(have: int, want: int) -> tuple[slice, slice]:
     return slice(cut, cut + length), slice(margin, margin + length)
 
 
-class Orientation(NamedTuple):
-    """One of the eight ways to show an image: transpose it first, then flip it horizontally (x) and vertically (y)."""
-
-    transposed: bool
-    flip_x: bool
-    flip_y: bool
-
-    def apply(self, image: U8) -> U8:
-        """Return a view of `image` (h, w, 3) in display orientation."""
-        shown = image.transpose(1, 0, 2) if self.transposed else image
-        return shown[:: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1]
-
-
-UPRIGHT: Final = Orientation(transposed=False, flip_x=False, flip_y=False)
-
-
 class OrientedFrame(NamedTuple):
-    """A PyAV frame, its orientation, and its size in display orientation."""
+    """A PyAV frame, its orientation, its size in display orientation, and a pixel's width divided by its height."""
 
     frame: av.VideoFrame
     orientation: Orientation
     width: int
     height: int
+    pixel_aspect: Fraction = SQUARE
 
 
 class FrameRenderer:
@@ -115,31 +106,71 @@ class FrameRenderer:
         from av.video.reformatter import VideoReformatter
 
         self._make = VideoReformatter
+        self._cropper = FrameCropper()
         self._scalers: dict[tuple[int, int], VideoReformatter] = {}
         # By default, PyAV 17 and later starts one thread per core for each scaler.
         self._options: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 
-    def __call__(self, frame: OrientedFrame, height: int, width: int, resize: Resize, out: U8) -> None:
-        """Fill `out` (height, width, 3) uint8 RGB."""
-        size = scaled_size((frame.height, frame.width), (height, width), resize)
-        turned = size[::-1] if frame.orientation.transposed else size
+    def __call__(
+        self, frame: OrientedFrame, height: int, width: int, resize: Resize, out: U8, area: PictureArea = WHOLE
+    ) -> None:
+        """Fill `out` (height, width, 3) uint8 RGB with the part of the picture that `area` selects."""
+        picture = frame.frame
+        part = part_of(picture.width, picture.height, area, frame.orientation, frame.pixel_aspect)
+        size = scaled_size((part.height, part.width), (height, width), resize)
+        turned = size[::-1] if part.orientation.transposed else size
         scaler = self._scalers.get(turned)
         if scaler is None:
             if len(self._scalers) >= MAX_SCALERS:
                 self._scalers.clear()
             scaler = self._scalers[turned] = self._make()
         rgb = scaler.reformat(
-            frame.frame, width=turned[1], height=turned[0], format="rgb24", interpolation="AREA", **self._options
+            picture if part.is_whole else self._cropper.crop(picture, part),
+            width=turned[1],
+            height=turned[0],
+            format="rgb24",
+            interpolation="AREA",
+            **self._options,
         )
         plane = rgb.planes[0]
         array = np.ndarray((*turned, 3), np.uint8, buffer=memoryview(plane), strides=(plane.line_size, 3, 1))
-        paste_centred(frame.orientation.apply(array), out)
+        _finish(array, part, area, out)
 
 
-def render_bgr(image: U8, height: int, width: int, resize: Resize, out: U8) -> None:
+def render_bgr(image: U8, height: int, width: int, resize: Resize, out: U8, area: PictureArea = WHOLE) -> None:
     """Fill `out` (height, width, 3) uint8 RGB from OpenCV's (h, w, 3) uint8 BGR."""
+    scaled, part = _scale_array(image, height, width, resize, area)
+    _finish(scaled[..., ::-1], part, area, out)
+
+
+def render_rgb(image: U8, height: int, width: int, resize: Resize, out: U8, area: PictureArea = WHOLE) -> None:
+    """Fill `out` (height, width, 3) uint8 RGB from (h, w, 3) uint8 RGB."""
+    scaled, part = _scale_array(image, height, width, resize, area)
+    _finish(scaled, part, area, out)
+
+
+def _scale_array(image: U8, height: int, width: int, resize: Resize, area: PictureArea) -> tuple[U8, PicturePart]:
     import cv2
 
-    size = scaled_size((image.shape[0], image.shape[1]), (height, width), resize)
-    scaled = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
-    paste_centred(np.asarray(scaled, np.uint8)[..., ::-1], out)
+    part = part_of(image.shape[1], image.shape[0], area)
+    size = scaled_size((part.height, part.width), (height, width), resize)
+    turned = size[::-1] if part.orientation.transposed else size
+    cropped = image[part.y : part.y + part.rows, part.x : part.x + part.columns]
+    if (turned[0] < part.rows) != (turned[1] < part.columns):
+        # OpenCV averages areas only where no axis is enlarged; so make the image smaller first.
+        smaller = (min(turned[1], part.columns), min(turned[0], part.rows))
+        cropped = np.asarray(cv2.resize(cropped, smaller, interpolation=cv2.INTER_AREA), np.uint8)
+    return np.asarray(cv2.resize(cropped, turned[::-1], interpolation=cv2.INTER_AREA), np.uint8), part
+
+
+def _finish(scaled: U8, part: PicturePart, area: PictureArea, out: U8) -> None:
+    """Put a scaled part, as decoded, into `out` in display orientation, and paint the mask."""
+    shown = part.orientation.apply(scaled)
+    paste_centred(shown, out)
+    if area.mask:
+        size = (shown.shape[0], shown.shape[1])
+        paint_mask(out, area.mask, part, size, (_offset(size[0], out.shape[0]), _offset(size[1], out.shape[1])))
+
+
+def _offset(have: int, want: int) -> int:
+    return max(0, want - have) // 2 - max(0, have - want) // 2

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from engines.arrays import U8
+from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.sources.frame import Frame, Source
 from streamclf.sources.resize import Resize
 from streamclf.windows.sampling import ChunkMeta, ChunkSampler, FramePlacement
@@ -26,13 +27,27 @@ class ChunkSink(Protocol):
 class ChunkBuilder:
     """Pass every frame to the sampler, and render the sampled frames straight into the sink's memory."""
 
-    def __init__(self, sampler: ChunkSampler, sink: ChunkSink, *, height: int, width: int, resize: Resize) -> None:
+    def __init__(
+        self,
+        sampler: ChunkSampler,
+        sink: ChunkSink,
+        *,
+        height: int,
+        width: int,
+        resize: Resize,
+        area: PictureArea = WHOLE,
+    ) -> None:
         self._sampler = sampler
         self._sink = sink
         self._height, self._width, self._resize = height, width, resize
+        self._area = area
         self._previous: Frame | None = None
         self._pixels: U8 | None = None
         self._held: tuple[Any, U8] | None = None
+
+    def set_area(self, area: PictureArea) -> None:
+        """From the next frame on, show another part of each frame. That frame should begin a new segment."""
+        self._area, self._held = area, None
 
     def push(self, frame: Frame, *, discontinuity: bool = False) -> int:
         """Sample and render the next frame. Returns the number of chunks that it completes."""
@@ -76,7 +91,7 @@ class ChunkBuilder:
             if placement.position == 0 or self._pixels is None:
                 self._pixels = self._sink.begin()
             if not placement.duplicate:
-                frame.to_rgb(self._height, self._width, self._resize, out=self._pixels[placement.position])
+                self._render(frame, self._pixels[placement.position])
             elif placement.position > 0:
                 self._pixels[placement.position] = self._pixels[placement.position - 1]
             else:
@@ -89,8 +104,11 @@ class ChunkBuilder:
     def _held_pixels(self, frame: Frame) -> U8:
         """Return a rendered frame that fills several chunks. It is rendered once, however long it is shown."""
         if self._held is None or self._held[0] is not frame.image:
-            self._held = (frame.image, frame.to_rgb(self._height, self._width, self._resize))
+            self._held = (frame.image, self._render(frame))
         return self._held[1]
+
+    def _render(self, frame: Frame, out: U8 | None = None) -> U8:
+        return frame.to_rgb(self._height, self._width, self._resize, out=out, area=self._area)
 
 
 FrameHook: TypeAlias = Callable[[Source, Frame], None]
@@ -105,12 +123,13 @@ def read_chunks(
     height: int,
     width: int,
     resize: Resize,
+    area: PictureArea = WHOLE,
     on_frame: FrameHook | None = None,
 ) -> Iterator[tuple[ChunkMeta, U8]]:
     """Iterate over all chunks of `source`, each with its own (t, H, W, 3) uint8 RGB array."""
     sink = ListSink((frames_per_chunk, height, width, 3))
     sampler = ChunkSampler(fps, frames_per_chunk)
-    builder = ChunkBuilder(sampler, sink, height=height, width=width, resize=resize)
+    builder = ChunkBuilder(sampler, sink, height=height, width=width, resize=resize, area=area)
     source.set_frame_selector(sampler)
     for frame in source:
         if on_frame is not None:

@@ -8,6 +8,7 @@ import torch
 
 from engines.bundle import Bundle
 from engines.opening import open_engine
+from streamclf.config.picture_area import PictureArea
 from streamclf.sources.frame import Frame
 from streamclf.windows.assembler import WindowAssembler
 from streamclf.windows.chunks import ChunkBuilder
@@ -46,7 +47,7 @@ def clip_with_gaps(seconds: float) -> list[Frame]:
     random = np.random.default_rng(3)
     picture = random.integers(0, 255, (SIDE, SIDE, 3)).astype(np.int16)
 
-    def render(pixels: np.ndarray, height: int, width: int, resize: str, out: np.ndarray) -> None:
+    def render(pixels: np.ndarray, height: int, width: int, resize: str, out: np.ndarray, area: PictureArea) -> None:
         out[:] = pixels
 
     frames, pts_ns = [], 0

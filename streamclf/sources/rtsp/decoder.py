@@ -11,7 +11,7 @@ import av.error
 from av.packet import Packet
 
 from streamclf.sources.corruption import DamageTracker
-from streamclf.sources.decoded_frame import SQUARE, DecodedFrame, OrientationTracker, plausible_aspect
+from streamclf.sources.decoded_frame import DecodedFrame, OrientationTracker, plausible_aspect
 from streamclf.sources.frame_skipping import FrameSelector, PacketSkipper, SkippedPacket
 from streamclf.sources.hw_decode import (
     CPU,
@@ -24,6 +24,7 @@ from streamclf.sources.hw_decode import (
 )
 from streamclf.sources.packet_kind import PacketClassifier
 from streamclf.sources.picture_limits import DECODER_OPTIONS, PictureLimit
+from streamclf.sources.picture_part import SQUARE
 from streamclf.sources.rtsp.access_units import START_CODE, AccessUnit
 from streamclf.sources.rtsp.media import TrackReceiver
 from streamclf.sources.rtsp.sdp import VideoTrack

@@ -16,6 +16,7 @@ from support.clips import film, write_clip
 from support.rtsp_server import RtspServer
 
 from engines.arrays import U8
+from streamclf.config.picture_area import PictureArea
 from streamclf.config.service import StreamConfig
 from streamclf.sources import Frame, Source, open_source
 from streamclf.sources.frame_skipping import MAX_PENDING_SKIPPED, MAX_PENDING_SKIPPED_NS, MAX_TIMES, PacketSkipper
@@ -124,7 +125,7 @@ def played(
         builder.push(Frame(index=made.number, pts_ns=made.at_ns, captured_ns=0, width=1, height=1, image=image,
                            render=render))  # fmt: skip
 
-    def render(image: int, height: int, width: int, resize: Resize, out: U8) -> None:
+    def render(image: int, height: int, width: int, resize: Resize, out: U8, area: PictureArea) -> None:
         out[...] = (image & 255, image >> 8, height + width)
 
     def give_out(count: int) -> None:
@@ -408,7 +409,7 @@ def test_a_skipped_frame_has_its_times_but_cannot_be_rendered(tmp_path: Path) ->
 
 
 def frames_at(times_ms: Sequence[int], skipped: Sequence[int]) -> Iterator[Frame]:
-    def render(image: int, height: int, width: int, resize: Resize, out: U8) -> None:
+    def render(image: int, height: int, width: int, resize: Resize, out: U8, area: PictureArea) -> None:
         out[...] = image
 
     for i, at_ms in enumerate(times_ms):

@@ -16,7 +16,8 @@ from streamclf.config.service import StreamConfig, parse_config
 from streamclf.errors import ConfigError, SourceError
 from streamclf.sources import hw_decode, open_source
 from streamclf.sources.hw_decode import CPU, DEVICES, DecodeDevice, HardwareError, choose_device, opening_failure
-from streamclf.sources.resize import UPRIGHT, FrameRenderer, OrientedFrame
+from streamclf.sources.orientation import UPRIGHT
+from streamclf.sources.resize import FrameRenderer, OrientedFrame
 
 FRAMES = 50
 
