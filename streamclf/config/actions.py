@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
@@ -15,6 +16,8 @@ ConfigT = TypeVar("ConfigT")
 UNKNOWN: Final = "unknown"
 """Label of the action that reports windows in which no label is likely enough."""
 MAX_ENTRIES: Final = 64
+OFF_SHARE: Final = 0.625
+"""`off` as a share of `on` where only the default of `off` is too high: the ratio of the defaults, 0.5 and 0.8."""
 
 
 def as_list(value: object) -> object:
@@ -51,8 +54,16 @@ UnknownBelow: TypeAlias = Annotated[
 class ActionConfig(Section):
     """The thresholds, times and hours that turn a label's probability into an action."""
 
-    on: On = Field(0.8, description="Smoothed probability at which the action starts; above 0, at most 1.")
-    off: Off = Field(0.5, description="Smoothed probability below which the action ends; lower than `on`.")
+    on: On = Field(
+        0.8,
+        description="Smoothed probability at which the action starts; above 0, at most 1. If not set, the model's "
+        "threshold of the label where it gives one.",
+    )
+    off: Off = Field(
+        0.5,
+        description="Smoothed probability below which the action ends; lower than `on`. If not set, 0.625 of `on` "
+        "where `on` is the model's threshold, or at most 0.5.",
+    )
     min_s: UpToAnHour = Field(
         0.6, description="Seconds that the probability has to stay at `on` or above to start the action."
     )
@@ -69,9 +80,27 @@ class ActionConfig(Section):
 
     @model_validator(mode="after")
     def _check_hysteresis(self) -> ActionConfig:
+        if "off" not in self.model_fields_set and self.off >= self.on:
+            self.__dict__["off"] = OFF_SHARE * self.on
         if self.off >= self.on:
             raise ValueError(f"off={self.off}: must be below on={self.on}")
         return self
+
+    def with_threshold(self, threshold: float) -> ActionConfig:
+        """Return this action for a label to which the model gives a threshold.
+
+        If `on` is not set, it is the threshold. If `off` is not set either, it is `OFF_SHARE` of it. Raises
+        `ValueError` where the given `off` is not below the threshold.
+        """
+        if "on" in self.model_fields_set:
+            return self
+        off = self.off if "off" in self.model_fields_set else OFF_SHARE * threshold
+        if off >= threshold:
+            raise ValueError(
+                f"off={off}: must be below on={threshold:g}, the model's threshold of this label; set `on`, too, or a "
+                "lower `off`"
+            )
+        return self.model_copy(update={"on": threshold, "off": off})
 
 
 def _override(key: str) -> Any:
@@ -111,3 +140,18 @@ class StreamActions(Section):
     labels: dict[str, ActionConfig] = Field(default_factory=dict)
     unknown_below: float = 0.0
     timezone: str | None = None
+
+    def with_thresholds(self, thresholds: Mapping[str, float]) -> StreamActions:
+        """Return these actions with the thresholds of the model, by label: see `ActionConfig.with_threshold`.
+
+        Raises `ValueError`, which begins with the label.
+        """
+        known = {unicodedata.normalize("NFC", label): value for label, value in thresholds.items()}
+        labels = dict(self.labels)
+        for label, action in self.labels.items():
+            if (threshold := known.get(unicodedata.normalize("NFC", label))) is not None:
+                try:
+                    labels[label] = action.with_threshold(threshold)
+                except ValueError as error:
+                    raise ValueError(f"{label}: {error}") from None
+        return self.model_copy(update={"labels": labels})

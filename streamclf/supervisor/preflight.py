@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engines.bundle import Bundle, ModelSpec
 from streamclf.builtin_models import find_bundle
-from streamclf.config.actions import UNKNOWN
+from streamclf.config.actions import UNKNOWN, StreamActions
 from streamclf.config.publish import PublishConfig
 from streamclf.config.service import ServiceConfig, StreamConfig
 from streamclf.errors import ConfigError, UsageError
@@ -107,8 +107,10 @@ def _check_actions(config: ServiceConfig, spec: ModelSpec) -> None:
     if UNKNOWN in spec.labels and any(below.values()):
         raise ConfigError(f"unknown_below: {spec.id} has a label `{UNKNOWN}` of its own; leave unknown_below out")
     _check_labels("actions", config.actions, spec, max(below.values()))
+    _check_thresholds("actions", StreamActions(labels=config.actions), spec)
     for name, stream in config.streams.items():
         _check_labels(f"streams.{name}.actions", stream.actions, spec, below[name])
+        _check_thresholds(f"streams.{name}.actions", config.actions_of(name), spec)
 
 
 def _check_labels(key: str, labels: Iterable[str], spec: ModelSpec, unknown_below: float) -> None:
@@ -117,6 +119,13 @@ def _check_labels(key: str, labels: Iterable[str], spec: ModelSpec, unknown_belo
             raise ConfigError(f"{key}.{label}: give unknown_below, too, like 0.4: the best probability that is unknown")
         if spec.find_label(label) is None and label != UNKNOWN:
             raise ConfigError(f"{key}.{label}: {describe_unknown('label', label, spec.labels, spec.id)}")
+
+
+def _check_thresholds(key: str, actions: StreamActions, spec: ModelSpec) -> None:
+    try:
+        actions.with_thresholds(spec.thresholds)
+    except ValueError as error:
+        raise ConfigError(f"{key}.{error}") from None
 
 
 def _check_journal(path: Path) -> None:

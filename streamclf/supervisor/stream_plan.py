@@ -166,7 +166,7 @@ def plan_streams(config: ServiceConfig, spec: ModelSpec) -> dict[str, StreamPlan
     for name, stream in config.streams.items():
         if stream.enabled:
             settings = config.settings_of(name)
-            head = HeadSettings(actions=config.actions_of(name))
+            head = HeadSettings(actions=config.actions_of(name).with_thresholds(spec.thresholds))
             clips = config.clips if head.actions.labels else None
             plans[name] = StreamPlan(source=stream.source, geometry=geometry, settings=settings, head=head, clips=clips)
     return plans

@@ -16,6 +16,7 @@ from streamclf.config.service import load_config, parse_config
 from streamclf.errors import ConfigError, UsageError
 from streamclf.net.curve_keys import make_keys
 from streamclf.supervisor.preflight import preflight
+from streamclf.supervisor.stream_plan import plan_streams
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -65,6 +66,22 @@ def test_a_file_url_with_a_host_is_refused(tmp_path: Path, url: str) -> None:
     with pytest.raises(ConfigError, match=r"streams\.a\.url: a file URL is file:///ABSOLUTE/PATH") as error:
         load_config(write(tmp_path, f"streams: {{a: {{url: '{url}'}}}}"))
     assert "Hidden9" not in str(error.value)
+
+
+def test_an_action_follows_the_threshold_of_the_model(tmp_path: Path) -> None:
+    """The bundle of a service says from which probability a label counts, with softmax as with sigmoid."""
+    make_brightness_bundle(tmp_path / "brightness", thresholds={"dark": 0.4})
+    text = "model: brightness\nactions: {dark: {min_s: 2}, bright: {}}\nstreams: {a: {camera: 0}, b: {camera: 1, "
+    config = load_config(write(tmp_path, text + "actions: {dark: {on: 0.7}}}}"))
+    plans = plan_streams(config, preflight(config).spec)
+    assert plans["a"].head.actions.labels == {"dark": ActionConfig(on=0.4, off=0.25, min_s=2), "bright": ActionConfig()}
+    assert plans["b"].head.actions.labels["dark"] == ActionConfig(on=0.7, off=0.5, min_s=2)
+    config = load_config(write(tmp_path, text + "actions: {dark: {off: 0.45}}}}"))
+    with pytest.raises(ConfigError, match=r"^streams\.b\.actions\.dark: off=0\.45: must be below on=0\.4, the model's"):
+        preflight(config)
+    config = load_config(write(tmp_path, text.replace("dark: {min_s: 2}", "dark: {off: 0.45}") + "}}"))
+    with pytest.raises(ConfigError, match=r"^actions\.dark: off=0\.45: must be below on=0\.4"):
+        preflight(config)
 
 
 def test_a_label_of_the_configuration_may_have_its_accents_in_another_form(tmp_path: Path) -> None:

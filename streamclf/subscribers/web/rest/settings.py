@@ -185,14 +185,15 @@ def make_settings_router(context: PageContext) -> APIRouter:
 def _thresholds(editor: ConfigEditor, request: PreviewRequest) -> tuple[StreamActions | None, StreamActions]:
     """Return the present and the tried configuration of one label. Raises `HTTPException`."""
     try:
-        config = editor.read().config
+        now = editor.read()
     except UsageError as error:
         raise HTTPException(422, redact(str(error))) from None
-    if config is None:
+    config = now.config
+    if config is None or now.bundle is None:
         raise HTTPException(422, "the configuration has an error; correct it first")
     if request.stream not in config.streams:
         raise HTTPException(404, f"the configuration has no stream {request.stream}")
-    actions = config.actions_of(request.stream)
+    actions = config.actions_of(request.stream).with_thresholds(now.bundle.spec.thresholds)
     action = actions.labels.get(request.label)
     values = request.model_dump(include={"on", "off", "min_s", "cooldown_s"})
     try:

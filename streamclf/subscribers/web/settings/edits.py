@@ -203,7 +203,11 @@ def _thresholds(config: ServiceConfig | None, label: str, stream: str | None) ->
         return {}
     labels = config.actions if stream is None else config.actions_of(stream).labels
     action = labels.get(unicodedata.normalize("NFC", label))
-    return {} if action is None else {key: _rounded(getattr(action, key)) for key in THRESHOLDS}
+    if action is None:
+        return {}
+    # `on` and `off` that the file does not set may follow the model, so their values here are not those in use.
+    known = [key for key in THRESHOLDS if key not in ("on", "off") or key in action.model_fields_set]
+    return {key: _rounded(getattr(action, key)) for key in known}
 
 
 def _rounded(value: float) -> int | float:

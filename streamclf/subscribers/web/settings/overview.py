@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from streamclf.config.actions import UNKNOWN, ActionConfig
+from streamclf.config.actions import UNKNOWN, ActionConfig, StreamActions
 from streamclf.config.placeholders import PLACEHOLDER
 from streamclf.config.service import ServiceConfig
 from streamclf.config.source import SOURCES
@@ -92,10 +92,12 @@ def describe_settings(editor: ConfigEditor, now: ConfigVersion, service: LiveSer
     found.variables = sorted({name for each in raw.values() for name in PLACEHOLDER.findall(str(each.get("url", "")))})
     config = now.config
     if config is None or now.bundle is None:
-        found.streams = [_stream(name, each, None, service) for name, each in raw.items()]
+        found.streams = [_stream(name, each, None, service, {}) for name, each in raw.items()]
         return found
-    found.streams = [_stream(name, raw.get(name, {}), config, service) for name in config.streams]
-    found.actions = {label: Thresholds.of(action) for label, action in config.actions.items()}
+    thresholds = now.bundle.spec.thresholds
+    found.streams = [_stream(name, raw.get(name, {}), config, service, thresholds) for name in config.streams]
+    common = StreamActions(labels=config.actions).with_thresholds(thresholds)
+    found.actions = {label: Thresholds.of(action) for label, action in common.labels.items()}
     found.labels = [*now.bundle.spec.labels]
     if config.unknown_below > 0:
         found.labels.append(UNKNOWN)
@@ -124,7 +126,14 @@ def _raw_streams(text: str) -> dict[str, Mapping[str, Any]]:
     return {str(name): each for name, each in streams.items() if isinstance(each, Mapping)}
 
 
-def _stream(name: str, raw: Mapping[str, Any], config: ServiceConfig | None, service: LiveService) -> StreamSettings:
+def _stream(
+    name: str,
+    raw: Mapping[str, Any],
+    config: ServiceConfig | None,
+    service: LiveService,
+    thresholds: Mapping[str, float],
+) -> StreamSettings:
+    """Describe a stream; `thresholds` are the model's, by label."""
     known = config.streams[name] if config else None
     status = service.read(name, lambda view: view.status)
     kind = next((key for key in SOURCES if raw.get(key) is not None), "")
@@ -135,7 +144,10 @@ def _stream(name: str, raw: Mapping[str, Any], config: ServiceConfig | None, ser
         enabled=known.enabled if known else raw.get("enabled") is not False,
         state=status.state if status else None,
         reason=status.reason if status else None,
-        actions={label: Thresholds.of(each) for label, each in config.actions_of(name).labels.items()}
+        actions={
+            label: Thresholds.of(each)
+            for label, each in config.actions_of(name).with_thresholds(thresholds).labels.items()
+        }
         if config
         else {},
         own_actions=list(known.actions) if known else [],

@@ -6,6 +6,8 @@ import os
 import stat
 import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from support.bundles import make_brightness_bundle
@@ -22,6 +24,7 @@ from streamclf.subscribers.web.settings.edits import (
     RemoveStream,
     SetAction,
 )
+from streamclf.subscribers.web.settings.overview import Thresholds, describe_settings
 
 FILE = """\
 # Cameras of the office
@@ -36,6 +39,8 @@ actions:
 publish: {events: "tcp://127.0.0.1:5995", replay: "tcp://127.0.0.1:5996"}
 """
 PASSWORD = "geheim-4711"
+NO_SERVICE: Any = SimpleNamespace(heartbeat=None, away_since=None, read=lambda stream, of: None)
+"""The live view of a service that has sent no event yet."""
 
 
 @pytest.fixture
@@ -94,6 +99,20 @@ def test_only_the_thresholds_that_differ_are_written(editor: ConfigEditor, path:
     assert "yard:\n    url: 'rtsp://10.0.0.6/s'\nactions:" in path.read_text()
     with pytest.raises(ConfigError, match="not in the file; it may come from `defaults`"):
         editor.apply(RemoveAction(label="bright", stream="yard"), now.version)
+
+
+def test_thresholds_of_the_model_are_shown_and_replaced(tmp_path: Path, path: Path) -> None:
+    """The file sets no `on` for `dark`; the default values of `on` and `off` are written when they are wanted."""
+    make_brightness_bundle(tmp_path / "trained", thresholds={"dark": 0.4})
+    path.write_text(FILE.replace("model: brightness", "model: trained").replace("# the lamp", "\n  dark: {min_s: 2}"))
+    editor = ConfigEditor(path)
+    shown = describe_settings(editor, editor.read(), NO_SERVICE)
+    assert shown.actions["dark"] == Thresholds(on=0.4, off=0.25, min_s=2, cooldown_s=3)
+    assert shown.streams[0].actions["dark"].on == 0.4
+    edit = SetAction(label="dark", on=0.8, off=0.5, min_s=2, cooldown_s=3)
+    now = editor.apply(edit, editor.read().version).now
+    assert "  dark: {min_s: 2, on: 0.8, off: 0.5}\n" in path.read_text()
+    assert describe_settings(editor, now, NO_SERVICE).actions["dark"].on == 0.8
 
 
 @pytest.mark.parametrize(
