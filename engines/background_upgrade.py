@@ -1,9 +1,4 @@
-"""Serve with an engine that is ready at once while another process compiles the wanted one.
-
-serving = open_serving(bundle, ...)     serving.engine is ready to use
-wanted = serving.claim_upgrade()        between two batches: the wanted engine, once, when it is ready
-move_features(serving.engine, wanted)   copy the bank, then close the first engine
-"""
+"""Build engines in another process and load them in a thread, while other engines serve."""
 
 from __future__ import annotations
 
@@ -13,22 +8,21 @@ import logging
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
-from engines.backends.choice import choose_backend
-from engines.backends.names import Backend, Precision
+from engines.backends.names import Backend
 from engines.build_process import BuildRequest
 from engines.bundle import Bundle
-from engines.errors import EngineError, NotBuiltError
-from engines.opening import load_backend, open_engine
+from engines.errors import EngineError
+from engines.group import EngineGroup, GroupOptions, open_group
 from engines.protocol import Engine
 
 BUILD_TIMEOUT_S: Final = 1800.0
-"""After this time the build is stopped, and the service keeps the engine that it has."""
+"""After this time a build is stopped, and the service keeps the engines that it has."""
 BUILD_COMMAND: Final = (sys.executable, "-m", "engines.build_process")
 POLL_S: Final = 0.2
 CLOSE_TIMEOUT_S: Final = 5.0
@@ -36,95 +30,49 @@ CLOSE_TIMEOUT_S: Final = 5.0
 log = logging.getLogger("engine")
 
 
-class ServingEngine:
-    """An engine to serve with now, and perhaps a better one later. Only one thread may use it."""
-
-    def __init__(self, engine: Engine, upgrade: EngineUpgrade | None = None) -> None:
-        self.engine = engine
-        self.upgrade = upgrade
-
-    def claim_upgrade(self) -> Engine | None:
-        """Return the wanted engine, once, as soon as it is ready, else None at once. The caller owns it then."""
-        return self.upgrade.claim() if self.upgrade is not None else None
-
-    def close(self) -> None:
-        """Stop a build that is still running. The caller closes `engine`, and an engine that it has claimed."""
-        if self.upgrade is not None:
-            self.upgrade.close()
-
-
-def open_serving(
-    bundle: Bundle,
-    *,
-    backend: Backend = "auto",
-    precision: Precision = "auto",
-    max_batch: int = 16,
-    bank_slots: int | None = None,
-    threads: int = 0,
-    streams: int = 1,
-) -> ServingEngine:
-    """Open an engine as `open_engine` does, but let another backend serve while a slow one compiles the model.
-
-    Raises what `open_engine` raises. If the build fails, the log reports it, and the first engine goes on serving.
-    """
-    opened = partial(open_engine, bundle, max_batch=max_batch, bank_slots=bank_slots, threads=threads, streams=streams)
-    try:
-        return ServingEngine(opened(backend=backend, precision=precision, may_build=False))
-    except NotBuiltError as error:
-        log.info("%s", error)
-    order = choose_backend().order
-    slow = next(name for name in (backend, *order) if name != "auto" and load_backend(name).SLOW_TO_BUILD)
-    stand_in = next((name for name in order if not load_backend(name).SLOW_TO_BUILD), None)
-    if stand_in is None:
-        log.warning("%s: no other backend is installed that could serve meanwhile", bundle.spec.id)
-        return ServingEngine(opened(backend=backend, precision=precision))
-    engine = opened(backend=stand_in)
-    log.warning(
-        "%s: serving on %s while %s compiles; `streamclf compile %s --max-batch %d` ahead of a start avoids that",
-        bundle.spec.id,
-        engine.description,
-        slow,
-        bundle.path,
-        max_batch,
-    )
-    request = BuildRequest(
-        bundle=str(bundle.path),
-        backend=slow,
-        precision=precision,
-        max_batch=max_batch,
-        bank_slots=engine.bank_slots,
-        streams=streams,
-    )
-    return ServingEngine(engine, EngineUpgrade(bundle, request, [*BUILD_COMMAND, request.as_json()]))
-
-
 class EngineUpgrade:
-    """Build an engine in another process, then load it in a thread, so that the serving thread waits for neither."""
+    """Build the engines of a group, then load them in a thread, so that the serving thread waits for neither."""
 
     def __init__(
-        self, bundle: Bundle, request: BuildRequest, command: Sequence[str], *, timeout_s: float = BUILD_TIMEOUT_S
+        self,
+        bundles: Mapping[str, Bundle],
+        options: GroupOptions,
+        *,
+        command: Sequence[str] | None = None,
+        timeout_s: float = BUILD_TIMEOUT_S,
     ) -> None:
-        self._bundle, self._request, self._command, self._timeout_s = bundle, request, list(command), timeout_s
+        """Build on the backend of `options`. `command` takes the place of the build process in tests."""
+        self._bundles, self._options, self._command, self._timeout_s = dict(bundles), options, command, timeout_s
         self._stop = threading.Event()
         self._lock = threading.Lock()
-        self._ready: Engine | None = None
+        self._ready: EngineGroup | None = None
         self.finished = threading.Event()
-        """Set when the upgrade has succeeded or failed: `claim` returns the engine from then on, or never."""
+        """Set when the upgrade has succeeded or failed: `claim` returns the engines from then on, or never."""
         self._thread = threading.Thread(target=self._run, name="engine-upgrade", daemon=True)
         self._thread.start()
 
-    def claim(self) -> Engine | None:
-        """Return the engine, once, when it is ready."""
+    def claim(self) -> EngineGroup | None:
+        """Return the engines, once, when they are ready. The caller owns them then."""
         with self._lock:
-            engine, self._ready = self._ready, None
-            return engine
+            group, self._ready = self._ready, None
+            return group
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether `claim` returns engines."""
+        return self._ready is not None
 
     def close(self) -> None:
-        """Stop the build, and close an engine that was not claimed."""
-        self._stop.set()
+        """Stop the build, and close engines that were not claimed."""
+        self.cancel()
         self._thread.join(CLOSE_TIMEOUT_S)
-        if (engine := self.claim()) is not None:
-            engine.close()
+
+    def cancel(self) -> None:
+        """Do as `close` does, but do not wait for the thread."""
+        with self._lock:
+            self._stop.set()
+        if (group := self.claim()) is not None:
+            group.close()
 
     def _run(self) -> None:
         try:
@@ -132,53 +80,82 @@ class EngineUpgrade:
         except (EngineError, OSError, RuntimeError) as error:
             log.error(
                 "%s: no %s engine: %s; the present engine goes on serving",
-                self._bundle.spec.id,
-                self._request.backend,
+                ", ".join(bundle.spec.id for bundle in self._bundles.values()),
+                self._options.backend,
                 error,
             )
         finally:
             self.finished.set()
 
     def _upgrade(self) -> None:
-        max_batch = self._build()
+        max_batch = self._build_all()
         if max_batch is None:
             return
-        engine = open_engine(
-            self._bundle,
-            backend=self._request.backend,
-            precision=self._request.precision,
-            max_batch=max_batch,
-            bank_slots=self._request.bank_slots,
-            streams=self._request.streams,
-            may_build=False,
-        )
+        opened = open_group(self._bundles, replace(self._options, max_batch=max_batch), may_build=False)
+        if opened.failed:
+            opened.group.close()
+            raise next(iter(opened.failed.values()))
         with self._lock:
             if not self._stop.is_set():
-                self._ready = engine
+                self._ready = opened.group
                 return
-        engine.close()
+        opened.group.close()
 
-    def _build(self) -> int | None:
-        """Build in another process and return the engine's `max_batch`; None after `close`. Raises `EngineError`."""
-        child = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        try:
-            waited_s = 0.0
-            while child.poll() is None and waited_s < self._timeout_s:
-                if self._stop.wait(POLL_S):
+    def _build_all(self) -> int | None:
+        """Build each bundle for the same batch, and return it; None after `close`. Raises `EngineError`."""
+        max_batch = self._options.max_batch
+        while True:
+            wanted = max_batch
+            for bundle in self._bundles.values():
+                options = replace(self._options, max_batch=max_batch)
+                built = build_in_process(bundle, options, self._stop, command=self._command, timeout_s=self._timeout_s)
+                if built is None:
                     return None
-                waited_s += POLL_S
-            if child.returncode is None:
-                raise EngineError(f"compiling takes more than {self._timeout_s:.0f} s")
-            assert child.stdout is not None  # stdout is a pipe
-            result = {}
-            with contextlib.suppress(ValueError, IndexError):
-                result = json.loads(child.stdout.read().strip().splitlines()[-1])
-            if "max_batch" not in result:
-                raise EngineError(str(result.get("error", f"compiling ended with code {child.returncode}")))
-            return int(result["max_batch"])
-        finally:
-            child.kill()
-            child.communicate()
+                max_batch = min(max_batch, built)
+            if max_batch == wanted or len(self._bundles) == 1:
+                return max_batch
+
+
+def build_in_process(
+    bundle: Bundle,
+    options: GroupOptions,
+    stop: threading.Event,
+    *,
+    command: Sequence[str] | None = None,
+    timeout_s: float = BUILD_TIMEOUT_S,
+) -> int | None:
+    """Build an engine into the cache in another process, and return its `max_batch`; None once `stop` is set.
+
+    Raises `EngineError`.
+    """
+    request = BuildRequest(
+        bundle=str(bundle.path),
+        backend=options.backend,
+        precision=options.precision,
+        max_batch=options.max_batch,
+        bank_slots=options.bank_slots or bundle.spec.chunks,
+        streams=options.streams,
+    )
+    command = command or [*BUILD_COMMAND, request.as_json()]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        waited_s = 0.0
+        while child.poll() is None and waited_s < timeout_s:
+            if stop.wait(POLL_S):
+                return None
+            waited_s += POLL_S
+        if child.returncode is None:
+            raise EngineError(f"compiling takes more than {timeout_s:.0f} s")
+        assert child.stdout is not None  # stdout is a pipe
+        result = {}
+        with contextlib.suppress(ValueError, IndexError):
+            result = json.loads(child.stdout.read().strip().splitlines()[-1])
+        if "max_batch" not in result:
+            raise EngineError(str(result.get("error", f"compiling ended with code {child.returncode}")))
+        return int(result["max_batch"])
+    finally:
+        child.kill()
+        child.communicate()
 
 
 def move_features(source: Engine, target: Engine) -> None:
@@ -188,3 +165,8 @@ def move_features(source: Engine, target: Engine) -> None:
     for begin in range(0, count, step):
         slots = np.arange(begin, min(begin + step, count), dtype=np.int32)
         target.write_features(source.read_features(slots), slots)
+
+
+def upgrade_options(options: GroupOptions, backend: Backend, group: EngineGroup) -> GroupOptions:
+    """Return the options of the engines on `backend` that are to replace `group`."""
+    return replace(options, backend=backend, bank_slots=group.owner.bank_slots)

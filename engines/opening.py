@@ -12,7 +12,7 @@ from engines.backends.names import INSTALL, Backend, Precision
 from engines.bundle import Bundle
 from engines.errors import BackendMissingError, DeviceMemoryError, ParityError
 from engines.parity import check_parity
-from engines.protocol import FP32_TRIAL_ORDER, BackendModule, Engine, EngineOptions
+from engines.protocol import FP32_TRIAL_ORDER, BackendModule, EngineOptions, SharingEngine
 
 log = logging.getLogger("engine")
 
@@ -27,7 +27,7 @@ def open_engine(
     threads: int = 0,
     streams: int = 1,
     may_build: bool = True,
-) -> Engine:
+) -> SharingEngine:
     """Load `bundle` on the best backend of this machine, or on the given one, and check its numbers.
 
     `bank_slots` defaults to one window. `threads` is an upper limit, 0 for all cores; a small graph uses one core. The
@@ -62,12 +62,48 @@ def open_engine(
     return _open_with_fallback(bundle, choice.order[-1], options)
 
 
+def open_beside(
+    bundle: Bundle,
+    owner: SharingEngine,
+    *,
+    backend: Backend,
+    precision: Precision,
+    may_lift_head: bool,
+    threads: int = 0,
+    streams: int = 1,
+    may_build: bool = True,
+) -> SharingEngine:
+    """Open a bundle that has the encoder of `owner`, and check its numbers; `share_bank` may then join the two.
+
+    `backend` and `precision` are those of `owner`, which another thread may use meanwhile. Where the backend can, the
+    encoder is not loaded again. With `may_lift_head`, a head that fails the golden clip is tried in fp32.
+
+    Raises what `open_engine` raises.
+    """
+    options = EngineOptions(
+        precision=precision,
+        max_batch=owner.max_batch,
+        bank_slots=max(bundle.spec.chunks, owner.max_batch),
+        threads=threads,
+        streams=streams,
+        may_build=may_build,
+        beside=owner,
+    )
+    try:
+        return _open_verified(bundle, backend, options)
+    except ParityError as error:
+        if not may_lift_head or precision == "fp32":
+            raise
+        log.warning("%s; trying it with its head in fp32", error)
+        return _open_verified(bundle, backend, replace(options, fp32_graph="head"))
+
+
 def load_backend(backend: str) -> BackendModule:
     """Import the backend's module, and with it the backend's library. Raises `ImportError` if that is not installed."""
     return cast("BackendModule", importlib.import_module(f"engines.backends.{backend}"))
 
 
-def open_unverified(bundle: Bundle, backend: str, options: EngineOptions) -> Engine:
+def open_unverified(bundle: Bundle, backend: str, options: EngineOptions) -> SharingEngine:
     """Open an engine without the check against the golden clip: for measuring its error, never for serving."""
     if backend not in get_args(Backend):
         raise BackendMissingError(f"backend={backend!r}: one of {', '.join(get_args(Backend))}")
@@ -78,7 +114,7 @@ def open_unverified(bundle: Bundle, backend: str, options: EngineOptions) -> Eng
     return load_backend(backend).open_adapter(bundle, options)
 
 
-def _open_with_fallback(bundle: Bundle, backend: str, options: EngineOptions) -> Engine:
+def _open_with_fallback(bundle: Bundle, backend: str, options: EngineOptions) -> SharingEngine:
     """Open the engine; if precision `auto` fails the golden clip, keep one graph in fp32, then both."""
     try:
         return _open_verified(bundle, backend, options)
@@ -95,7 +131,7 @@ def _open_with_fallback(bundle: Bundle, backend: str, options: EngineOptions) ->
     return _open_verified(bundle, backend, replace(options, precision="fp32"))
 
 
-def _open_verified(bundle: Bundle, backend: str, options: EngineOptions) -> Engine:
+def _open_verified(bundle: Bundle, backend: str, options: EngineOptions) -> SharingEngine:
     engine = open_unverified(bundle, backend, options)
     try:
         report = check_parity(engine, bundle.golden())

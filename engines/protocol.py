@@ -51,6 +51,20 @@ class Engine(Protocol):
         """Free the device; any later call raises `EngineInputError`. May be called twice."""
 
 
+class SharingEngine(Engine, Protocol):
+    """An engine whose encoder and bank other engines may use. Each backend's engine is one."""
+
+    def share_bank(self, owner: SharingEngine) -> None:
+        """From now on classify from the bank of `owner`, and free the own encoder and bank: only `owner` encodes.
+
+        `owner` is an engine of the same backend, of a bundle with the same encoder. Close it after this engine. The
+        thread that uses `owner` must call this, while no result of a `submit` is waited for.
+        """
+
+    def drop_head(self) -> None:
+        """Free the head: from now on this engine only encodes, for the engines that share its bank."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
     """The options that a backend opens an engine with; `bank_slots` is at least `max_batch` and one window."""
@@ -65,6 +79,8 @@ class EngineOptions:
     """The graph, `encoder` or `head`, that stays in fp32 whatever `precision` says."""
     may_build: bool = True
     """If False, raise `NotBuiltError` instead of compiling anything that takes minutes."""
+    beside: Engine | None = None
+    """An engine of a bundle with the same encoder, which stays open. A backend that can uses its loaded encoder."""
 
     def describe_precision(self, precision: str) -> str:
         """Name `precision`, and the graph that stays in fp32 if there is one, for an engine's description."""
@@ -77,5 +93,5 @@ class BackendModule(Protocol):
     SLOW_TO_BUILD: bool
     """Whether compiling a model takes minutes, so that another backend should serve until it is done."""
 
-    def open_adapter(self, bundle: Bundle, options: EngineOptions) -> Engine:
+    def open_adapter(self, bundle: Bundle, options: EngineOptions) -> SharingEngine:
         """Load or compile both graphs. The engine has not been compared with the golden clip yet."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from engines.arrays import F32, I32, U8
 from engines.bundle import ModelSpec
 from engines.errors import EngineInputError
+from engines.protocol import SharingEngine
 
 
 class CheckedEngine(ABC):
@@ -27,6 +29,7 @@ class CheckedEngine(ABC):
         self.precision = precision
         self._busy = threading.Lock()
         self._closed = False
+        self._shares_bank, self._has_head = False, True
         self._has_result = False
         """Whether a result of `submit` was not taken yet."""
 
@@ -41,6 +44,7 @@ class CheckedEngine(ABC):
         if len(np.unique(slots)) != len(slots):
             raise EngineInputError("slots: a slot occurs twice in this batch; give each chunk a slot of its own")
         with self._exclusive():
+            self._check_owns_bank()
             self._encode(np.ascontiguousarray(frames), slots)
 
     def classify(self, windows: I32) -> F32:
@@ -52,6 +56,8 @@ class CheckedEngine(ABC):
         self._check_batch("windows", windows, np.dtype(np.int32), (self.spec.chunks,))
         self._check_slots("windows", windows)
         with self._exclusive():
+            if not self._has_head:
+                raise EngineInputError(f"{self.spec.id}: its head was freed; open the bundle again")
             if self._has_result:
                 raise EngineInputError("the result of the last submit was not taken; take it first")
             take = self._submit(windows)
@@ -69,6 +75,7 @@ class CheckedEngine(ABC):
         self._check_batch("slots", slots, np.dtype(np.int32), ())
         self._check_slots("slots", slots)
         with self._exclusive():
+            self._check_owns_bank()
             return self._read_features(slots)
 
     def write_features(self, features: F32, slots: I32) -> None:
@@ -79,7 +86,27 @@ class CheckedEngine(ABC):
         if len(features) != len(slots):
             raise EngineInputError(f"features: {len(features)} for {len(slots)} slots; give one feature for each slot")
         with self._exclusive():
+            self._check_owns_bank()
             self._write_features(np.ascontiguousarray(features), slots)
+
+    def share_bank(self, owner: SharingEngine) -> None:
+        """See `SharingEngine.share_bank`. Raises `EngineInputError` for an engine whose bank has another form."""
+        if type(owner) is not type(self) or _window_shape(owner.spec) != _window_shape(self.spec):
+            raise EngineInputError(
+                f"{self.spec.id} on {self.description}: cannot share the bank of {owner.spec.id} on "
+                f"{owner.description}; open it beside that engine"
+            )
+        with self._exclusive():
+            self._share_bank(owner)
+            self.bank_slots = owner.bank_slots
+            self._shares_bank = True
+
+    def drop_head(self) -> None:
+        """See `SharingEngine.drop_head`."""
+        with self._exclusive():
+            if self._has_head:
+                self._has_head = False
+                self._drop_head()
 
     def close(self) -> None:
         """See `Engine.close`."""
@@ -101,6 +128,13 @@ class CheckedEngine(ABC):
     def _write_features(self, features: F32, slots: I32) -> None: ...
 
     @abstractmethod
+    def _share_bank(self, owner: Any) -> None:
+        """Take the bank of `owner`, an engine of the same class, and free the own bank and encoder."""
+
+    @abstractmethod
+    def _drop_head(self) -> None: ...
+
+    @abstractmethod
     def _close(self) -> None: ...
 
     def _check_batch(
@@ -115,10 +149,18 @@ class CheckedEngine(ABC):
         if low < 0 or high >= self.bank_slots:
             raise EngineInputError(f"{name}: slot {low if low < 0 else high}; the bank has 0 to {self.bank_slots - 1}")
 
+    def _check_owns_bank(self) -> None:
+        if self._shares_bank:
+            raise EngineInputError(f"{self.spec.id}: it shares the bank of another engine; give this call to that one")
+
     def _exclusive(self, *, closing: bool = False) -> _Exclusive:
         if self._closed and not closing:
             raise EngineInputError(f"{self.spec.id}: the engine is closed; open it again")
         return _Exclusive(self._busy)
+
+
+def _window_shape(spec: ModelSpec) -> tuple[int, ...]:
+    return spec.chunks, *spec.feature_shape
 
 
 class _Exclusive:

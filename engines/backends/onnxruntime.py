@@ -78,20 +78,27 @@ class OnnxRuntimeEngine(CheckedEngine):
         )
         providers = [(provider, settings[precision]), *([] if provider == CPU else [CPU])]
         sessions = {}
+        if isinstance(options.beside, OnnxRuntimeEngine):
+            sessions["encoder"] = options.beside._encoder  # a session may run in several threads
         for name, path in zip(GRAPH_NAMES, bundle.graphs(precision), strict=True):
+            if name in sessions:
+                continue
             session = _open_session(path, provider, providers, 1 if provider == CPU else options.threads)
             check_signature(bundle.spec, name, path, _describe_tensors(session))
             may_use_more = provider == CPU and (options.threads or cores.usable_cores()) > 1
             if may_use_more and _needs_more_cores(session, bundle.spec, name, options):
                 session = _open_session(path, provider, providers, options.threads)
             sessions[name] = session
-        self._encoder, self._head = sessions["encoder"], sessions["head"]
+        self._encoder: ort.InferenceSession | None = sessions["encoder"]
+        self._head: ort.InferenceSession | None = sessions["head"]
         self._bank = HostBank(bundle.spec, slots=options.bank_slots, max_batch=options.max_batch)
 
     def _encode(self, frames: U8, slots: I32) -> None:
+        assert self._encoder is not None
         self._bank.store(self._encoder.run(None, {"frames": frames})[0], slots)
 
     def _submit(self, windows: I32) -> Callable[[], F32]:
+        assert self._head is not None
         probabilities = activate(self.spec, self._head.run(None, {"features": self._bank.gather(windows)})[0])
         return lambda: probabilities
 
@@ -100,6 +107,12 @@ class OnnxRuntimeEngine(CheckedEngine):
 
     def _write_features(self, features: F32, slots: I32) -> None:
         self._bank.store(features, slots)
+
+    def _share_bank(self, owner: OnnxRuntimeEngine) -> None:
+        self._bank, self._encoder = owner._bank, None
+
+    def _drop_head(self) -> None:
+        self._head = None
 
     def _close(self) -> None:
         del self._encoder, self._head, self._bank

@@ -18,7 +18,7 @@ from engines.arrays import F32, I32, U8
 from engines.backends import cores
 from engines.backends.base import CheckedEngine, HostBank
 from engines.backends.signature import TensorView, check_signature
-from engines.bundle import GRAPH_NAMES, Bundle
+from engines.bundle import Bundle
 from engines.cache import CompiledCache, StaleBlobError, open_cache
 from engines.errors import BackendMissingError, CompileError
 from engines.protocol import EngineOptions
@@ -64,8 +64,13 @@ class OpenVinoEngine(CheckedEngine):
     def __init__(self, core: ov.Core, bundle: Bundle, options: EngineOptions, precision: str) -> None:
         device = str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
         loader = _GraphLoader(core, bundle, options, precision, device)
-        self._encoder, self._head = map(loader.load, GRAPH_NAMES, bundle.graphs(precision))
-        requests = max(self._encoder.count, self._head.count)
+        encoder_path, head_path = bundle.graphs(precision)
+        shared = options.beside._encoder if isinstance(options.beside, OpenVinoEngine) else None
+        encoder = loader.load("encoder", encoder_path) if shared is None else shared.with_own_request()
+        head = loader.load("head", head_path)
+        self._encoder: _SplitGraph | None = encoder
+        self._head: _SplitGraph | None = head
+        requests = max(encoder.count, head.count)
         version = ov.get_version().split("-")[0]
         parts = "" if requests == 1 else f", batches in up to {requests} parts"
         super().__init__(
@@ -78,10 +83,12 @@ class OpenVinoEngine(CheckedEngine):
         self._bank = HostBank(bundle.spec, slots=options.bank_slots, max_batch=options.max_batch)
 
     def _encode(self, frames: U8, slots: I32) -> None:
+        assert self._encoder is not None
         for begin, features in self._encoder.run(frames):
             self._bank.store(features, slots[begin : begin + len(features)])
 
     def _submit(self, windows: I32) -> Callable[[], F32]:
+        assert self._head is not None
         parts = self._head.run(self._bank.gather(windows))
         probabilities = np.concatenate([activate(self.spec, logits) for _, logits in parts])
         return lambda: probabilities
@@ -91,6 +98,12 @@ class OpenVinoEngine(CheckedEngine):
 
     def _write_features(self, features: F32, slots: I32) -> None:
         self._bank.store(features, slots)
+
+    def _share_bank(self, owner: OpenVinoEngine) -> None:
+        self._bank, self._encoder = owner._bank, None
+
+    def _drop_head(self) -> None:
+        self._head = None
 
     def _close(self) -> None:
         del self._encoder, self._head, self._bank
@@ -152,8 +165,13 @@ class _SplitGraph:
 
     def __init__(self, compiled: ov.CompiledModel, count: int) -> None:
         self.count = count
+        self._compiled = compiled
         self._requests = [compiled.create_infer_request() for _ in range(count)]
         self._item_s = 0.0
+
+    def with_own_request(self) -> _SplitGraph:
+        """Return the same compiled graph, with one inference request that another thread may use meanwhile."""
+        return _SplitGraph(self._compiled, 1)
 
     def measure(self, item: npt.NDArray[Any]) -> float:
         """Return how many seconds a batch of one, (1, …), takes; `run` decides by this figure how to split a batch."""

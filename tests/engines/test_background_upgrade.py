@@ -3,24 +3,28 @@
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support.bundles import make_brightness_bundle
+from support.bundles import make_brightness_bundle, make_other_head
 from support.gpu_double import DoubleCompiler, double_platform
 from support.repository import ROOT
 
 import engines.backends.tensorrt
 import engines.background_upgrade
 import engines.opening
+import engines.serving
 from engines.backends.choice import BackendChoice
-from engines.background_upgrade import EngineUpgrade, ServingEngine, open_serving
+from engines.backends.names import Backend
+from engines.background_upgrade import EngineUpgrade
 from engines.build_process import BuildRequest, main
 from engines.bundle import Bundle
-from engines.errors import NotBuiltError
+from engines.errors import EngineInputError, NotBuiltError
+from engines.group import EngineGroup, GroupOptions
 from engines.opening import open_engine
-from engines.protocol import Engine
+from engines.serving import ServingChange, ServingGroup, open_serving
 
 CHILD = ROOT / "tests" / "support" / "build_process_on_double.py"
 
@@ -35,7 +39,7 @@ def _with_double(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines.opening, "missing_libraries", lambda backend: [])
     monkeypatch.setattr(engines.backends.tensorrt, "load_platform", double_platform)
     order = BackendChoice(order=("tensorrt", "onnxruntime"), reason="a test")
-    for module in (engines.opening, engines.background_upgrade):
+    for module in (engines.opening, engines.serving):
         monkeypatch.setattr(module, "choose_backend", lambda: order)
 
 
@@ -47,64 +51,97 @@ def start_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[]
     return (tmp_path / "go").touch
 
 
-def open_brightness(bundle: Bundle, **options: object) -> ServingEngine:
-    return open_serving(bundle, precision="fp32", max_batch=4, bank_slots=9, **options)  # type: ignore[arg-type]
+def options(backend: Backend = "auto") -> GroupOptions:
+    return GroupOptions(backend=backend, precision="fp32", max_batch=4, bank_slots=9)
 
 
-def wait_for_upgrade(serving: ServingEngine) -> Engine:
+def open_brightness(bundle: Bundle, backend: Backend = "auto") -> ServingGroup:
+    return open_serving({"": bundle}, options(backend))
+
+
+def wait_for_changes(serving: ServingGroup) -> list[ServingChange]:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        if (engine := serving.claim_upgrade()) is not None:
-            return engine
+        if serving.has_changes:
+            return serving.poll()
         time.sleep(0.02)
-    pytest.fail("the upgrade is not ready after 60 s")
+    pytest.fail("no change after 60 s")
+
+
+def close(serving: ServingGroup) -> None:
+    serving.close()
+    serving.group.close()
 
 
 @pytest.mark.parametrize("backend", ["auto", "tensorrt"])
 def test_another_backend_serves_until_the_plan_is_built(
     bundle: Bundle,
     start_builds: Callable[[], None],
-    backend: str,
+    backend: Backend,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    serving = open_brightness(bundle, backend=backend)
-    assert serving.engine.description.startswith("onnxruntime")
+    serving = open_brightness(bundle, backend)
+    assert serving.group.backend == "onnxruntime"
     assert "serving on onnxruntime" in caplog.text
-    assert serving.claim_upgrade() is None
-    serving.engine.encode(bundle.golden().frames, np.arange(4, dtype=np.int32))
+    assert not serving.has_changes
+    assert serving.poll() == []
+    slots = np.arange(4, dtype=np.int32)
+    serving.group.encode(bundle.golden().frames, slots)
+    before = serving.group[""].classify(slots[None])
     monkeypatch.setattr(DoubleCompiler, "build", lambda *_: pytest.fail("the serving process must not build"))
     start_builds()
-    wanted = wait_for_upgrade(serving)
-    assert wanted.description.startswith("tensorrt")
-    assert (wanted.max_batch, wanted.bank_slots) == (4, 9)
-    assert serving.claim_upgrade() is None  # it is returned only once
-    for engine in (wanted, serving.engine):
-        engine.close()
-    serving.close()
-    again = open_brightness(bundle, backend=backend)
-    assert again.engine.description.startswith("tensorrt")  # from the cache, so no other backend serves first
-    again.engine.close()
-    again.close()
+    stand_in = serving.group
+    assert wait_for_changes(serving) == [ServingChange()]
+    assert serving.group.backend == "tensorrt"
+    assert (serving.group.max_batch, serving.group.owner.bank_slots) == (4, 9)
+    np.testing.assert_allclose(serving.group[""].classify(slots[None]), before, atol=1e-4)  # the bank has moved
+    with pytest.raises(EngineInputError, match="closed"):
+        stand_in.encode(bundle.golden().frames, slots)
+    assert serving.poll() == []  # it is returned only once
+    close(serving)
+    again = open_brightness(bundle, backend)
+    assert again.group.backend == "tensorrt"  # from the cache, so no other backend serves first
+    close(again)
+
+
+def test_models_are_added_and_removed_while_another_backend_serves(
+    bundle: Bundle, start_builds: Callable[[], None], tmp_path: Path
+) -> None:
+    """The build begins again with the models that there are then, and all of them move to the GPU together."""
+    levels, gone = (make_other_head(tmp_path / name, bundle) for name in ("levels", "gone"))
+    serving = open_serving({"": bundle, "gone": gone}, options())
+    serving.add("levels", levels.path)
+    assert wait_for_changes(serving) == [ServingChange(name="levels")]
+    serving.remove("gone")
+    assert serving.group.backend == "onnxruntime"
+    start_builds()
+    assert wait_for_changes(serving) == [ServingChange()]
+    assert serving.group.backend == "tensorrt"
+    assert list(serving.group) == ["", "levels"]
+    more = make_other_head(tmp_path / "more", bundle, labels=("a", "b"), weights=(0.1, -0.1))
+    serving.add("more", more.path)  # its plan is not built yet: another process builds it
+    assert wait_for_changes(serving) == [ServingChange(name="more")]
+    assert serving.group["more"].description.startswith("tensorrt")
+    close(serving)
 
 
 def test_a_fast_backend_opens_without_an_upgrade(bundle: Bundle, start_builds: Callable[[], None]) -> None:
     serving = open_brightness(bundle, backend="onnxruntime")
-    assert serving.engine.description.startswith("onnxruntime")
+    assert serving.group.backend == "onnxruntime"
     assert serving.upgrade is None
-    serving.close()
-    serving.engine.close()
+    close(serving)
 
 
 def test_without_another_backend_the_engine_is_built_at_once(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     only = BackendChoice(order=("tensorrt",), reason="a test")
-    monkeypatch.setattr(engines.background_upgrade, "choose_backend", lambda: only)
+    monkeypatch.setattr(engines.serving, "choose_backend", lambda: only)
     serving = open_brightness(bundle)
-    assert serving.engine.description.startswith("tensorrt")
+    assert serving.group.backend == "tensorrt"
     assert "no other backend is installed that could serve meanwhile" in caplog.text
-    serving.engine.close()
+    close(serving)
 
 
 def test_closing_the_service_stops_the_build(bundle: Bundle, start_builds: Callable[[], None]) -> None:
@@ -112,10 +149,10 @@ def test_closing_the_service_stops_the_build(bundle: Bundle, start_builds: Calla
     assert serving.upgrade is not None
     serving.close()
     assert serving.upgrade.finished.is_set()
-    assert serving.claim_upgrade() is None
+    assert not serving.has_changes
     with pytest.raises(NotBuiltError, match="no fp32 plan of its encoder for this GPU yet"):
         open_engine(bundle, backend="tensorrt", precision="fp32", max_batch=4, may_build=False)
-    serving.engine.close()
+    serving.group.close()
 
 
 def request_for(bundle: Bundle, *, max_batch: int = 4, bank_slots: int = 9) -> BuildRequest:
@@ -143,7 +180,8 @@ def request_for(bundle: Bundle, *, max_batch: int = 4, bank_slots: int = 9) -> B
 def test_a_build_that_fails_is_logged_and_gives_no_engine(
     bundle: Bundle, code: str, timeout_s: float, message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    upgrade = EngineUpgrade(bundle, request_for(bundle), [sys.executable, "-c", code], timeout_s=timeout_s)
+    command = [sys.executable, "-c", code]
+    upgrade = EngineUpgrade({"": bundle}, options("tensorrt"), command=command, timeout_s=timeout_s)
     assert upgrade.finished.wait(60)
     assert upgrade.claim() is None
     assert f"{message}; the present engine goes on serving" in caplog.text
@@ -154,7 +192,8 @@ def test_an_engine_that_is_not_claimed_is_closed(bundle: Bundle, monkeypatch: py
     open_engine(bundle, backend="tensorrt", precision="fp32", max_batch=4, bank_slots=9).close()
     platform = double_platform()
     monkeypatch.setattr(engines.backends.tensorrt, "load_platform", lambda: platform)
-    upgrade = EngineUpgrade(bundle, request_for(bundle), [sys.executable, "-c", "print('{\"max_batch\": 4}')"])
+    command = [sys.executable, "-c", "print('{\"max_batch\": 4}')"]
+    upgrade = EngineUpgrade({"": bundle}, options("tensorrt"), command=command)
     assert upgrade.finished.wait(60)
     assert not platform.cuda.closed  # type: ignore[attr-defined]
     upgrade.close()
@@ -180,10 +219,11 @@ def test_the_upgrade_loads_the_batch_that_the_build_could_fit_into_memory(
     assert main([request.as_json()]) == 0
     printed = capsys.readouterr().out
     assert printed == '{"max_batch": 8}\n'
-    upgrade = EngineUpgrade(bundle, request, [sys.executable, "-c", f"print({printed!r})"])
+    wanted = replace(options("tensorrt"), max_batch=64, bank_slots=64)
+    upgrade = EngineUpgrade({"": bundle}, wanted, command=[sys.executable, "-c", f"print({printed!r})"])
     assert upgrade.finished.wait(60)
-    engine = upgrade.claim()
-    assert engine is not None
-    assert engine.max_batch == 8
-    engine.close()
+    group = upgrade.claim()
+    assert isinstance(group, EngineGroup)
+    assert group.max_batch == 8
+    group.close()
     upgrade.close()

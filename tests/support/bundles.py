@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from engines.bundle import Bundle, write_spec
 
 LABELS = ("dark", "bright")
+WEIGHTS = (-0.04, 0.01, 0.03)
+"""For each label of `make_other_head`, its logit for each grey level by which a window is brighter than 128."""
 SHARPNESS = 0.05
 """The logit for each grey level by which a window is brighter than 128."""
 
@@ -47,22 +51,7 @@ def make_brightness_bundle(
             "axes": np.array([2, 3], np.int64),
         },
     )
-    head = _graph(
-        "head",
-        [
-            helper.make_node("ReduceMean", ["features"], ["mean"], axes=[1, 2], keepdims=0),
-            helper.make_node("Sub", ["mean", "middle"], ["above"]),
-            helper.make_node("Unsqueeze", ["above", "last"], ["column"]),
-            helper.make_node("Mul", ["column", "weight"], ["logits"]),
-        ],
-        ("features", TensorProto.FLOAT, ["N", chunks, 3]),
-        ("logits", ["N", 2]),
-        {
-            "middle": np.array(128, np.float32),
-            "last": np.array([1], np.int64),
-            "weight": np.array([[-SHARPNESS, SHARPNESS]], np.float32),
-        },
-    )
+    head = _head_graph(chunks, (-SHARPNESS, SHARPNESS))
     onnx.save(encoder, path / "encoder.onnx")
     onnx.save(head, path / "head.onnx")
     frames = np.random.default_rng(5).integers(0, 200, (chunks, *chunk), np.uint8)
@@ -87,6 +76,29 @@ def make_brightness_bundle(
     )
 
 
+def make_other_head(
+    path: Path, base: Bundle, *, labels: Sequence[str] = ("low", "middle", "high"), weights: Sequence[float] = WEIGHTS
+) -> Bundle:
+    """Write a bundle with the encoder file of `base`, a brightness bundle, and a head of its own.
+
+    Its logits are weights x (mean - 128), one weight for each label.
+    """
+    path.mkdir(parents=True)
+    spec = base.spec
+    shutil.copyfile(base.encoder_path, path / "encoder.onnx")
+    onnx.save(_head_graph(spec.chunks, weights), path / "head.onnx")
+    frames = np.random.default_rng(6).integers(20, 255, (spec.chunks, *spec.chunk_shape), np.uint8)
+    np.savez_compressed(path / "golden.npz", frames=frames, logits=other_logits(frames, weights))
+    (path / "README.md").write_text(f"# {path.name}\n")
+    fields = spec.model_dump(exclude={"files"}) | {"name": path.name, "labels": tuple(labels)}
+    return write_spec(path, fields)
+
+
+def other_logits(frames: npt.NDArray[np.uint8], weights: Sequence[float] = WEIGHTS) -> npt.NDArray[np.float32]:
+    """Compute the logits (K,) of `make_other_head` for a window (T, t, H, W, 3)."""
+    return np.float32((frames.astype(np.float64).mean() - 128) * np.array(weights))
+
+
 def expected_logits(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """Compute the logits (2,) of the two graphs for a window (T, t, H, W, 3)."""
     above = float(frames.astype(np.float64).mean()) - 128
@@ -98,6 +110,25 @@ def random_chunks(count: int, seed: int = 0) -> npt.NDArray[np.uint8]:
     random = np.random.default_rng(seed)
     levels = random.integers(30, 220, (count, 1, 1, 1, 1))
     return (levels + random.integers(-20, 20, (count, 2, 16, 16, 3))).astype(np.uint8)
+
+
+def _head_graph(chunks: int, weights: Sequence[float]) -> onnx.ModelProto:
+    return _graph(
+        "head",
+        [
+            helper.make_node("ReduceMean", ["features"], ["mean"], axes=[1, 2], keepdims=0),
+            helper.make_node("Sub", ["mean", "middle"], ["above"]),
+            helper.make_node("Unsqueeze", ["above", "last"], ["column"]),
+            helper.make_node("Mul", ["column", "weight"], ["logits"]),
+        ],
+        ("features", TensorProto.FLOAT, ["N", chunks, 3]),
+        ("logits", ["N", len(weights)]),
+        {
+            "middle": np.array(128, np.float32),
+            "last": np.array([1], np.int64),
+            "weight": np.array([weights], np.float32),
+        },
+    )
 
 
 def _graph(

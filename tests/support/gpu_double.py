@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
@@ -92,7 +93,13 @@ class _PinnedArray(np.ndarray):
 
 
 class DoubleCuda:
-    """See `engines.backends.tensorrt.interface.Cuda`."""
+    """See `engines.backends.tensorrt.interface.Cuda`.
+
+    As on a real GPU, all instances of a process share the primary context: each may use an address of another one.
+    """
+
+    _context: ClassVar[dict[int, np.ndarray[Any, Any]]] = {}
+    _addresses: ClassVar[Iterator[int]] = itertools.count(0x7F0000000000, 1 << 32)
 
     def __init__(self, *, memory_bytes: int = 1 << 30, name: str = "Double", graphs: bool = True) -> None:
         self.gpu = GpuIdentity(name=name, compute_capability="9.0", driver="12.8", memory_bytes=memory_bytes)
@@ -103,7 +110,7 @@ class DoubleCuda:
         self.graphs, self.launches = graphs, [0]
         self.fail_with: str | None = None
         self.closed = False
-        self._next = 0x7F0000000000
+        self._next = next(self._addresses)
         self._active = threading.local()
 
     @contextlib.contextmanager
@@ -132,12 +139,15 @@ class DoubleCuda:
         self.used += nbytes
         address = self._next
         self._next += (nbytes + 255) // 256 * 256 + 4096  # a gap, so that an access beyond the end is an error
-        self.memory[address] = np.random.default_rng(address % 97).integers(0, 255, nbytes, np.uint8)
+        self.memory[address] = self._context[address] = np.random.default_rng(address % 97).integers(
+            0, 255, nbytes, np.uint8
+        )
         return address
 
     def release(self, address: int) -> None:
         self.check()
         self.used -= self.memory.pop(address).nbytes
+        del self._context[address]
 
     def pinned(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
         self.check()
@@ -161,8 +171,8 @@ class DoubleCuda:
 
     def view(self, address: int, nbytes: int) -> np.ndarray[Any, Any]:
         """Return the bytes at `address`, which must be within one allocation."""
-        base = max((start for start in self.memory if start <= address), default=0)
-        block = self.memory[base]
+        base = max((start for start in self._context if start <= address), default=0)
+        block = self._context[base]
         assert address + nbytes <= base + block.nbytes, "illegal memory access"
         return block[address - base : address - base + nbytes]
 
@@ -240,6 +250,8 @@ class DoubleCuda:
         return DoubleGraph(work, self.launches)
 
     def close(self) -> None:
+        for address in self.memory:
+            del self._context[address]
         self.closed = True
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from engines.activation import activate
 from engines.arrays import F32, I32, U8
 from engines.backends.base import CheckedEngine
-from engines.backends.tensorrt.interface import Array, CudaEvent, CudaGraph, CudaStream, Plan, Platform
+from engines.backends.tensorrt.interface import Array, CudaEvent, CudaGraph, CudaStream, Execution, Plan, Platform
 from engines.backends.tensorrt.memory import MemoryLayout, prepared_batches
 from engines.errors import DeviceError
 
@@ -69,6 +69,7 @@ class TensorRtEngine(CheckedEngine):
         self._cuda, self._layout = platform.cuda, layout
         self._plans = plans
         self._allocated: list[int] = []
+        self._head_executions: dict[int, Execution] = {}
         self._batches = prepared_batches(layout.max_batch)
         try:
             self._allocate()
@@ -177,6 +178,31 @@ class TensorRtEngine(CheckedEngine):
         self._cuda.upload(self._slots, host, self._compute)
         self._cuda.finish(self._compute)  # `host` is freed when this returns
 
+    def _share_bank(self, owner: TensorRtEngine) -> None:
+        """Use the owner's bank, and its stream, which puts encodes and heads in order. The heads are captured again.
+
+        All engines of a process are in the GPU's primary context, so an address of one is valid for the others.
+        """
+        with _DeviceErrors(self), self._cuda.active():
+            self._cuda.finish(self._upload)
+            self._cuda.finish(self._compute)
+            self._encoders, self._heads = {}, {}
+            self._plans = {"head": self._plans["head"]}
+            uploads = [address for staging in self._staging for address in (staging.frames, staging.slots)]
+            self._staging.clear()
+            for address in (self._bank, self._frames, self._slots, self._features, *uploads):
+                self._release_owned(address)
+            self._bank, self._compute = owner._bank, owner._compute
+            self._heads = {size: self._prepare_launch(self._head_work(size)) for size in self._batches}
+
+    def _drop_head(self) -> None:
+        with _DeviceErrors(self), self._cuda.active():
+            self._cuda.finish(self._compute)
+            self._heads, self._head_executions = {}, {}
+            self._plans = {"encoder": self._plans["encoder"]}
+            for address in (self._rows, self._windows, self._logits):
+                self._release_owned(address)
+
     def _close(self) -> None:
         with self._cuda.active():
             try:
@@ -203,9 +229,11 @@ class TensorRtEngine(CheckedEngine):
     def _head_work(self, size: int) -> Callable[[], None]:
         """Make the function that queues a classify: bank slots in pinned memory -> logits in pinned memory."""
         cuda, row = self._cuda, self._layout.row_bytes
-        execution = self._plans["head"].execution(
-            size, {"features": self._windows, "logits": self._logits}, self._scratch
-        )
+        execution = self._head_executions.get(size)
+        if execution is None:
+            execution = self._head_executions[size] = self._plans["head"].execution(
+                size, {"features": self._windows, "logits": self._logits}, self._scratch
+            )
 
         def work() -> None:
             cuda.upload(self._rows, self._host_rows[:size], self._compute)
@@ -244,9 +272,13 @@ class TensorRtEngine(CheckedEngine):
         self._allocated.append(address)
         return address
 
+    def _release_owned(self, address: int) -> None:
+        self._allocated.remove(address)
+        self._cuda.release(address)
+
     def _release(self) -> None:
         """Free everything while the context is current; pinned memory, streams and events go with their last owner."""
-        self._encoders, self._heads = {}, {}
+        self._encoders, self._heads, self._head_executions = {}, {}, {}
         self._plans = {}
         for name in ("_staging", "_host_rows", "_host_logits", "_classified", "_upload", "_compute"):
             self.__dict__.pop(name, None)

@@ -171,6 +171,12 @@ class BlockingEngine(CheckedEngine):
     def _write_features(self, features: np.ndarray, slots: np.ndarray) -> None:
         raise NotImplementedError
 
+    def _share_bank(self, owner: object) -> None:
+        raise NotImplementedError
+
+    def _drop_head(self) -> None:
+        raise NotImplementedError
+
     def _close(self) -> None:
         pass
 
