@@ -25,7 +25,8 @@ from engines.group import EngineGroup, GroupOptions, OpenedGroup, check_encoder,
 from engines.opening import load_backend
 from engines.protocol import SharingEngine
 
-CLOSE_TIMEOUT_S: Final = 5.0
+CLOSE_TIMEOUT_S: Final = 0.5
+"""Longest wait for a bundle that is being opened; its thread frees it afterwards."""
 
 log = logging.getLogger("engine")
 
@@ -156,6 +157,7 @@ class _Opening:
         self._engine: SharingEngine | None = None
         self._bundle: Bundle | None = None
         self._stop = threading.Event()
+        self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="model-opening", daemon=True)
         self._thread.start()
 
@@ -165,8 +167,9 @@ class _Opening:
         return engine, self._bundle
 
     def close(self) -> None:
-        """Wait for the thread, and close an engine that was not claimed."""
-        self._stop.set()
+        """Free an engine that was not claimed, now or when it is open."""
+        with self._lock:
+            self._stop.set()
         self._thread.join(CLOSE_TIMEOUT_S)
         engine, _ = self.claim()
         if engine is not None:
@@ -175,7 +178,12 @@ class _Opening:
     def _run(self) -> None:
         try:
             self._bundle = load_bundle(self._path)
-            self._engine = self._open(self._bundle)
+            engine = self._open(self._bundle)
+            with self._lock:
+                if not self._stop.is_set():
+                    self._engine = engine
+                    return
+            engine.close()
         except EngineError as error:
             self.error = str(error)
         except MemoryError:

@@ -1,15 +1,20 @@
-"""Read one stream's ring: choose the next chunk, and drop chunks and windows while the machine cannot keep up."""
+"""Read one view's ring: choose the next chunk, and drop chunks and windows while the machine cannot keep up."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Final
 
 from engines.arrays import U8
 from engines.bundle import ModelSpec
 from streamclf.classifier.motion_gate import MotionGate
-from streamclf.config.classify import StreamSettings
-from streamclf.windows.assembler import Window, WindowAssembler
+from streamclf.classifier.pending_chunk import PendingChunk
+from streamclf.config.classify import HeadSettings, StreamSettings
+from streamclf.config.views import UNNAMED
+from streamclf.windows.assembler import WindowAssembler
 from streamclf.windows.ring import RingReader
 from streamclf.windows.ring_progress import ProgressReporter
 from streamclf.windows.sampling import ChunkMeta, WindowTracker
@@ -28,6 +33,8 @@ MIN_MAX_HOP = 8
 """An adaptive hop may always grow to this many chunks, also with windows of one chunk."""
 GOLDEN = 0x9E3779B1
 """Its multiples are spread evenly over 32 bits (Knuth, The Art of Computer Programming, 6.4)."""
+ONE_HEAD: Final[Mapping[str, HeadSettings]] = MappingProxyType({UNNAMED: HeadSettings()})
+"""The model without a name, without actions."""
 
 
 def bank_slots(spec: ModelSpec) -> int:
@@ -40,30 +47,8 @@ def ring_slots(spec: ModelSpec) -> int:
     return spec.chunks + RING_MARGIN
 
 
-FeatureKey = tuple[int, bytes]
-"""Identifies the features of one window of a stream: chunks encoded by then, and the window's bank slots."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PendingChunk:
-    """A chunk in the batch, the window that it completes (if any), and the feed's drops so far.
-
-    `reused`: the bank slot holds the chunk's feature already, so the batch does not hold the chunk. `hop`: the present
-    hop, if it is adaptive. `gated` (chunks reused so far) and `features`: only with a motion gate.
-    """
-
-    stream: str
-    slot: int
-    window: Window | None
-    dropped: dict[str, int]
-    reused: bool = False
-    gated: int = 0
-    hop: int | None = None
-    features: FeatureKey | None = None
-
-
 class Feed:
-    """The reading side of one stream's ring.
+    """The reading side of one view's ring, which all models of the view share.
 
     Under overload, a feed that is late by a whole window drops its waiting chunks and continues with the newest one, in
     a new run of chunks. `drops` counts dropped chunks and windows by cause. A `resumed` feed begins with the chunk that
@@ -82,8 +67,16 @@ class Feed:
         index: int,
         resumed: bool = False,
         progress: ProgressReporter | None = None,
+        name: str | None = None,
+        region: str | None = None,
+        heads: Mapping[str, HeadSettings] = ONE_HEAD,
     ) -> None:
+        """`name` is unique in the classifier; it defaults to the stream's. `region` is None for the whole picture."""
+        self.name = name or stream
         self.stream = stream
+        self.region = region
+        self.heads = heads
+        """The settings of the models that classify this feed, by name; some of them may not serve yet."""
         self.wake_fd = wake_fd
         self.drops: Counter[str] = Counter()
         self.gated = 0
@@ -260,7 +253,7 @@ class Feed:
         elif not window:
             self._count_omitted(due)
         return PendingChunk(
-            stream=self.stream,
+            feed=self.name,
             slot=slot,
             window=window,
             dropped=dict(+self.drops) if window else {},

@@ -1,4 +1,4 @@
-"""Keep the feeds of one classifier: streams come and go while it runs, each with its own part of the feature bank."""
+"""Keep the feeds of one classifier: they come and go while it runs, each with its own part of the feature bank."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from streamclf.windows.ring_progress import ProgressReporter
 class FeedRegistry:
     """Make feeds from the supervisor's messages, and release their descriptors, memory and bank slots afterwards.
 
-    An engine's bank has a fixed size, for `capacity` streams. Before there are more streams, the supervisor starts a
+    An engine's bank has a fixed size, for `capacity` feeds. Before there are more feeds, the supervisor starts a
     classifier with a larger bank.
     """
 
@@ -27,14 +27,14 @@ class FeedRegistry:
 
     @staticmethod
     def bank_slots(spec: ModelSpec, capacity: int) -> int:
-        """Return the bank slots that an engine for `capacity` streams needs."""
+        """Return the bank slots that an engine for `capacity` feeds needs."""
         return capacity * bank_slots(spec)
 
     def __iter__(self) -> Iterator[Feed]:
         return (feed for feed, _, _, _ in self._feeds.values())
 
     def add(self, join: FeedJoin, fds: Sequence[int]) -> Feed:
-        """Return the feed of a new stream. The registry owns `fds` from now on, also when it raises `RingError`."""
+        """Return a new feed. The registry owns `fds` from now on, also when it raises `RingError`."""
         if join.feed in self._feeds or not self._free or not 2 <= len(fds) <= 3:
             for fd in fds:
                 os.close(fd)
@@ -52,6 +52,9 @@ class FeedRegistry:
             index=index,
             resumed=join.resumed,
             progress=ProgressReporter(fds[2]) if len(fds) == 3 else None,
+            name=join.feed,
+            region=join.region,
+            heads=join.heads,
         )
         self._feeds[join.feed] = (feed, reader, index, tuple(fds))
         return feed

@@ -39,19 +39,27 @@ class LoadShedder:
         self._busy_s = 0.0
         self.chunk_cost_s = 0.0
         """Time that one chunk took in the last batch; 0 before the first batch."""
-        self._window_cost_s = 0.0
+        self._window_cost_s: dict[str, float] = {}
+        """By model: the time that one window took in the last batch."""
         self._counts: dict[str, tuple[int, int, int]] = {}
         self._chunk_at_s: dict[str, float] = {}
         self._logged = (0, 0)
         """The last (level of the hops, paused streams) that the log reports."""
         self._logged_s = float("-inf")
 
-    def record_batch(self, encode_s: float, chunks: int, head_s: float, windows: int) -> None:
-        """Record the times of one batch. Only the last batch sets the costs, so that a fallen load shows at once."""
-        self._busy_s += encode_s + head_s
-        self.chunk_cost_s = encode_s / chunks
-        if windows:
-            self._window_cost_s = head_s / windows
+    def record_encode(self, seconds: float, chunks: int) -> None:
+        """Record the encode of one batch. Only the last batch sets the cost, so that a fallen load shows at once."""
+        self._busy_s += seconds
+        self.chunk_cost_s = seconds / chunks
+
+    def record_windows(self, model: str, seconds: float, windows: int) -> None:
+        """Record the time that the windows of one batch took with one model."""
+        self._busy_s += seconds
+        self._window_cost_s[model] = seconds / windows
+
+    def forget_model(self, model: str) -> None:
+        """Count no costs of a model that does not serve any more."""
+        self._window_cost_s.pop(model, None)
 
     def update(self, feeds: Sequence[Feed], now_s: float) -> None:
         """Once per `SAMPLE_INTERVAL_S`, evaluate the load and apply the decision to `feeds`."""
@@ -66,7 +74,7 @@ class LoadShedder:
         self._since_s, self._busy_s = now_s, 0.0
         controller = self._controller
         before = (controller.level, controller.paused)
-        active = [feed for feed in live if now_s - self._chunk_at_s.get(feed.stream, now_s) <= self._silent_s]
+        active = [feed for feed in live if now_s - self._chunk_at_s.get(feed.name, now_s) <= self._silent_s]
         controller.update(
             sample,
             now_s=now_s,
@@ -81,7 +89,9 @@ class LoadShedder:
     def _demand(self, feeds: Sequence[Feed], level: int) -> float:
         """Return the busy share of the time with all of `feeds` served at `level`, at the last batch's costs."""
         each = (
-            feed.encoded_share(level) * self.chunk_cost_s + self._window_cost_s / feed.hop_at(level) for feed in feeds
+            feed.encoded_share(level) * self.chunk_cost_s
+            + sum(self._window_cost_s.get(model, 0.0) for model in feed.heads) / feed.hop_at(level)
+            for feed in feeds
         )
         return self._chunks_per_s * sum(each)
 
@@ -91,10 +101,10 @@ class LoadShedder:
         counts = {}
         for feed in feeds:
             dropped = sum(feed.drops.values()) - feed.drops["hop"]
-            counts[feed.stream] = count = (feed.chunks_written, feed.chunks_read, dropped)
-            before = self._counts.get(feed.stream, count)
-            if count[0] > before[0] or feed.stream not in self._counts:
-                self._chunk_at_s[feed.stream] = now_s
+            counts[feed.name] = count = (feed.chunks_written, feed.chunks_read, dropped)
+            before = self._counts.get(feed.name, count)
+            if count[0] > before[0] or feed.name not in self._counts:
+                self._chunk_at_s[feed.name] = now_s
             if not feed.paused:
                 total.update(arrived=count[0] - before[0], read=count[1] - before[1], dropped=count[2] - before[2])
         self._chunk_at_s = {stream: at_s for stream, at_s in self._chunk_at_s.items() if stream in counts}
@@ -102,11 +112,11 @@ class LoadShedder:
         return total
 
     def _apply(self, feeds: Sequence[Feed], now_s: float, *, catch_up: bool) -> None:
-        self._rotation.update([feed.stream for feed in feeds], self._controller.paused, now_s)
+        self._rotation.update([feed.name for feed in feeds], self._controller.paused, now_s)
         for feed in feeds:
             if feed.level != self._controller.level:
                 feed.set_level(self._controller.level)
-            if feed.stream in self._rotation.paused:
+            if feed.name in self._rotation.paused:
                 feed.pause()
             elif catch_up:
                 feed.catch_up()

@@ -7,7 +7,8 @@ from typing import Any
 from engines.activation import present_labels
 from engines.arrays import F32
 from engines.bundle import ModelSpec
-from streamclf.classifier.feed import PendingChunk
+from streamclf.classifier.pending_chunk import PendingChunk
+from streamclf.events.views import UNNAMED, ViewKey, view_keys
 from streamclf.units import NS
 from streamclf.windows.assembler import Window
 
@@ -24,6 +25,7 @@ def prediction_body(
     window: Window,
     probabilities: F32,
     latency_ms: dict[str, float],
+    view: ViewKey = UNNAMED,
 ) -> dict[str, Any]:
     """Return the keys of a `prediction` event; `probabilities` is (K,) float32."""
     best = probabilities.argsort()[::-1][:TOP_K]
@@ -40,6 +42,7 @@ def prediction_body(
         "model": spec.id,
         "engine": engine_name,
         "latency_ms": latency_ms,
+        **view_keys(view),
     }
     if spec.activation == "sigmoid":
         body["labels"] = [spec.labels[i] for i in present_labels(spec, probabilities)[:MAX_PRESENT]]

@@ -1,4 +1,4 @@
-"""Compute the windows of one batch: submit them to the engine, and take their probabilities later."""
+"""Compute the windows of one batch with each model: submit them to its engine, and take their probabilities later."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engines.arrays import F32
-from streamclf.classifier.feed import FeatureKey, PendingChunk
+from streamclf.classifier.pending_chunk import FeatureKey, PendingChunk
 
 if TYPE_CHECKING:
     from engines.protocol import Engine
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowBatch:
-    """Windows that the engine computes, and the times of their batch in seconds."""
+    """Windows that one model computes, with the times in seconds."""
 
+    model: str
     due: Sequence[PendingChunk]
     known: dict[int, F32]
     """By index in `due`: the probabilities of a window whose features were classified before."""
     fresh: Sequence[int]
     """Indices in `due` of the windows that the engine computes."""
     take_fresh: Callable[[], F32] | None
-    chunks: int
-    collect_s: float
     encode_s: float
+    """How long the encode took that completed the windows."""
     submit_s: float
     """How long the submission took; an engine that does not queue its work has computed the windows in it."""
     submitted_s: float
@@ -35,38 +35,38 @@ class WindowBatch:
 
 
 class WindowResults:
-    """Submit windows, and know each stream's last result.
+    """Submit windows, and know the last result of each feed with each model.
 
     If a motion gate found nothing new in a window, its probabilities are those of the window before.
     """
 
     def __init__(self) -> None:
-        self._last: dict[str, tuple[FeatureKey, F32]] = {}
+        self._last: dict[str, dict[str, tuple[FeatureKey, F32]]] = {}
+        """By model, then by feed."""
 
     def clear(self) -> None:
-        """Forget all results: another engine computes from now on."""
+        """Forget all results: other engines compute from now on."""
         self._last.clear()
 
-    def forget(self, stream: str) -> None:
-        """Forget the result of a stream that is not served any more."""
-        self._last.pop(stream, None)
+    def forget_feed(self, feed: str) -> None:
+        """Forget the results of a feed that is not served any more."""
+        for last in self._last.values():
+            last.pop(feed, None)
+
+    def forget_model(self, model: str) -> None:
+        """Forget the results of a model that does not serve any more, or that another engine computes from now on."""
+        self._last.pop(model, None)
 
     def submit(
-        self,
-        engine: Engine,
-        due: Sequence[PendingChunk],
-        *,
-        chunks: int,
-        collect_s: float,
-        encode_s: float,
-        clock: Callable[[], float],
+        self, model: str, engine: Engine, due: Sequence[PendingChunk], *, encode_s: float, clock: Callable[[], float]
     ) -> WindowBatch:
         """Begin to classify the windows that the chunks `due` complete."""
         began_s = clock()
+        last = self._last.setdefault(model, {})
         known = {
-            i: last[1]
+            i: found[1]
             for i, pending in enumerate(due)
-            if pending.features and (last := self._last.get(pending.stream)) and last[0] == pending.features
+            if pending.features and (found := last.get(pending.feed)) and found[0] == pending.features
         }
         fresh = [i for i in range(len(due)) if i not in known]
         take = None
@@ -74,12 +74,11 @@ class WindowResults:
             take = engine.submit(np.stack([window.slots for i in fresh if (window := due[i].window) is not None]))
         submitted_s = clock()
         return WindowBatch(
+            model=model,
             due=due,
             known=known,
             fresh=fresh,
             take_fresh=take,
-            chunks=chunks,
-            collect_s=collect_s,
             encode_s=encode_s,
             submit_s=submitted_s - began_s,
             submitted_s=submitted_s,
@@ -90,7 +89,8 @@ class WindowResults:
         rows = dict(batch.known)
         if batch.take_fresh is not None:
             rows.update(zip(batch.fresh, batch.take_fresh(), strict=True))
+        last = self._last.setdefault(batch.model, {})
         for i in batch.fresh:
             if features := batch.due[i].features:
-                self._last[batch.due[i].stream] = (features, rows[i])
+                last[batch.due[i].feed] = (features, rows[i])
         return [rows[i] for i in range(len(batch.due))]

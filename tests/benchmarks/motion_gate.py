@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from support.serving import serve_engines
 
 from engines.arrays import U8
 from engines.opening import open_engine
 from engines.protocol import Engine
 from streamclf.builtin_models import find_bundle
+from streamclf.classifier.classifier import Classifier
 from streamclf.classifier.feed import Feed, bank_slots, ring_slots
 from streamclf.classifier.motion_gate import motion_between
 from streamclf.classifier.offline import file_chunks
-from streamclf.classifier.process import Classifier
 from streamclf.config.classify import StreamSettings
 from streamclf.events.drafts import Draft
 from streamclf.windows.ring import RingReader, RingWriter, create_ring
@@ -62,7 +63,7 @@ def play(engine: Engine, chunks: Sequence[Chunk], threshold: float) -> tuple[flo
     settings = StreamSettings(hop=1, motion_gate=threshold)
     feed = Feed(stream="film", reader=reader, wake_fd=wake_read, spec=spec, settings=settings, index=0)
     posted = Posted()
-    classifier = Classifier(engine, [feed], {}, posted)  # type: ignore[arg-type]
+    classifier = Classifier(serve_engines({"": engine}), [feed], posted)  # type: ignore[arg-type]
     taken_ns = 0
     for meta, pixels in chunks:
         writer.begin()[:] = pixels

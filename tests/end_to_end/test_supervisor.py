@@ -39,8 +39,8 @@ import ctypes, signal, sys
 # Like a library that never returns and never releases the interpreter: no thread of the process can run any more.
 signal.signal(signal.SIGUSR1, lambda *_: ctypes.PyDLL(None).sleep(3600))
 if "streamclf.classifier" in sys.orig_argv:
-    import streamclf.classifier.process
-    streamclf.classifier.process.BATCH_S = {CLASSIFIER_LIMIT_S}  # 10 s otherwise
+    import streamclf.classifier.loop
+    streamclf.classifier.loop.BATCH_S = {CLASSIFIER_LIMIT_S}  # 10 s otherwise
 """
 
 

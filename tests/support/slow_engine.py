@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from support.serving import serve_engines
 
 from engines.bundle import ModelSpec
+from streamclf.classifier.classifier import Classifier
 from streamclf.classifier.feed import Feed, bank_slots, ring_slots
-from streamclf.classifier.process import Classifier
 from streamclf.config.classify import StreamSettings
 from streamclf.events.drafts import Draft
 from streamclf.windows.ring import RingReader, RingWriter, create_ring
@@ -124,7 +125,8 @@ class Rig:
         self.events: list[tuple[float, str, dict[str, Any]]] = []
         """(time, stream, body) of each prediction; its `age_s` is added to the body."""
         self.classifier = Classifier(
-            self.engine, [camera.feed for camera in self.cameras], {}, self, clock=lambda: self.now_s  # type: ignore[arg-type]
+            serve_engines({"": self.engine}), [camera.feed for camera in self.cameras], self,  # type: ignore[arg-type]
+            clock=lambda: self.now_s,
         )  # fmt: skip
         self._due = [(self.now_s + i / streams / chunks_per_s, i) for i in range(streams)]
 

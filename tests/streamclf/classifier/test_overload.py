@@ -13,9 +13,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.slow_engine import Rig, SlowCamera, answer
 
+from engines.serving import ServingChange, ServingGroup
 from streamclf.classifier.feed import MAX_BURST, MAX_HOP_WINDOWS
 from streamclf.classifier.overload import LoadShedder
-from streamclf.config.actions import StreamActions
+from streamclf.config.classify import HeadSettings
 from streamclf.windows.assembler import WindowAssembler
 from streamclf.windows.sampling import ChunkMeta
 
@@ -230,7 +231,7 @@ def test_a_stream_that_is_removed_while_paused_is_counted_to_its_end() -> None:
     with Rig(**ENCODE_BOUND) as rig:
         rig.run(20)
         paused = next(camera for camera in rig.cameras if camera.feed.paused)
-        feed = rig.classifier.remove_stream(paused.name)
+        feed = rig.classifier.remove_feed(paused.name)
         assert (
             len(paused.written)
             == feed.chunks_read + feed.drops["overload"] + feed.drops["overrun"] + feed.drops["left"]
@@ -394,19 +395,21 @@ def test_a_gate_can_be_set_and_removed_while_the_stream_runs() -> None:
         for threshold in (0.0, 2.0, 0.0):
             before = rig.engine.encoded
             now = settings_now.model_copy(update={"motion_gate": threshold})
-            rig.classifier.update_stream("cam0", now, StreamActions())
+            rig.classifier.update_feed("cam0", now, {"": HeadSettings()})
             rig.run(10, number=lambda *_: grey(9))
             encoded.append(rig.engine.encoded - before)
         assert encoded[1] == 1
         assert encoded[0] >= 49 <= encoded[2]
 
 
-def test_another_engine_computes_the_last_window_again() -> None:
+def test_another_engine_computes_the_last_window_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A still scene reuses the probabilities of the window before, but not those of another engine."""
     with Rig(streams=1, chunks=4, encode_s=0.001, head_s=0.001, settings=gated) as rig:
         rig.run(5, number=lambda *_: grey(9))
         before = rig.engine.classified
-        rig.classifier._use_engine(rig.engine)
+        monkeypatch.setattr(ServingGroup, "has_changes", True)
+        monkeypatch.setattr(ServingGroup, "poll", lambda _: [ServingChange()])
+        assert rig.classifier.update_engines() == []
         rig.run(5, number=lambda *_: grey(9))
         assert rig.engine.classified == before + 1
 

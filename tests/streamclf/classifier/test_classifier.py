@@ -1,10 +1,7 @@
 """The classifier's loop with real shared memory and a real engine: rings in, event drafts out."""
 
 import os
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -12,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from support.bundles import expected_logits, make_brightness_bundle
+from support.classifier_rig import CHUNK_NS, Camera, Posted, drain, running
 from support.gpu_double import double_platform
 from support.hub_process import wait_until
+from support.serving import serve_engines, upgrade_to
 
 import engines.backends.tensorrt
 import engines.opening
@@ -21,37 +20,19 @@ from engines.activation import softmax
 from engines.errors import EngineInputError
 from engines.opening import open_engine
 from engines.protocol import Engine
-from streamclf.classifier.feed import CATCH_UP, MAX_BURST, MAX_HELD, Feed, bank_slots, ring_slots
+from streamclf.classifier.classifier import Classifier
+from streamclf.classifier.feed import CATCH_UP, MAX_BURST, MAX_HELD, bank_slots
 from streamclf.classifier.feed_registry import FeedRegistry
-from streamclf.classifier.process import Classifier
+from streamclf.classifier.loop import ClassifierLoop
 from streamclf.config.actions import ActionConfig, StreamActions
 from streamclf.config.classify import HeadSettings, StreamSettings
 from streamclf.errors import RingError
-from streamclf.events.drafts import Draft
 from streamclf.runtime.child import ChildControl
 from streamclf.runtime.jobs import FeedJoin
-from streamclf.windows.ring import RingReader, RingWriter, create_ring
 from streamclf.windows.ring_progress import ProgressReporter
-from streamclf.windows.sampling import ChunkMeta
 
 STREAMS = 3
 MAX_BATCH = 8
-CHUNK_NS = 200_000_000
-
-
-class Posted:
-    """A producer that keeps the drafts which the hub would receive."""
-
-    def __init__(self) -> None:
-        self.drafts: list[Draft] = []
-        self.arrived = threading.Event()
-
-    def post(self, draft: Draft) -> None:
-        self.drafts.append(draft)
-        self.arrived.set()
-
-    def of(self, stream: str) -> list[dict[str, Any]]:
-        return [dict(draft.body) for draft in self.drafts if draft.stream == stream]
 
 
 @pytest.fixture(scope="module", params=["onnxruntime", "tensorrt"])
@@ -71,79 +52,10 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         engine.close()
 
 
-class Camera:
-    """The capture side of one stream, driven by the test."""
-
-    def __init__(self, name: str, engine: Engine, index: int, hop: int = 1, progress: Any = None) -> None:
-        spec = engine.spec
-        fd = create_ring(ring_slots(spec), spec.chunk_shape)
-        self.writer = RingWriter(fd)
-        self.wake_read, self.wake_write = os.pipe()
-        os.set_blocking(self.wake_read, False)
-        settings = StreamSettings(hop=hop)
-        self.feed = Feed(
-            stream=name,
-            reader=RingReader(fd),
-            wake_fd=self.wake_read,
-            spec=spec,
-            settings=settings,
-            index=index,
-            progress=progress,
-        )
-        self.fds = (os.dup(fd), os.dup(self.wake_read))
-        """Descriptors as the supervisor sends them."""
-        self.chunks: list[np.ndarray] = []
-        self.captured_ns: list[int] = []
-        self.history: list[tuple[int, int]] = []
-        os.close(fd)
-        self._random = np.random.default_rng(index)
-        self.segment, self.index = 1, 0
-
-    def chunk(self, *, duplicates: int = 0, corrupt: int = 0) -> None:
-        level = int(self._random.integers(30, 220))
-        pixels = self._random.integers(level - 20, level + 20, (2, 16, 16, 3)).astype(np.uint8)
-        self.writer.begin()[:] = pixels
-        meta = ChunkMeta(
-            segment=self.segment,
-            index=self.index,
-            start_pts_ns=self.index * CHUNK_NS,
-            end_pts_ns=(self.index + 1) * CHUNK_NS,
-            captured_ns=time.monotonic_ns(),
-            frames=2,
-            duplicates=duplicates,
-            corrupt=corrupt,
-        )
-        self.writer.commit(meta)
-        self.captured_ns.append(meta.captured_ns)
-        self.chunks.append(pixels)
-        self.history.append((self.segment, self.index))
-        self.index += 1
-
-    def gap(self) -> None:
-        self.segment, self.index = self.segment + 1, 0
-
-
 def serve(engine: Engine, *cameras: Camera) -> tuple[Classifier, Posted]:
     posted = Posted()
-    return Classifier(engine, [camera.feed for camera in cameras], {}, posted), posted  # type: ignore[arg-type]
-
-
-@contextmanager
-def running(classifier: Classifier) -> Iterator[threading.Thread]:
-    """Run the classifier's loop in a thread, and stop it at the end."""
-    control = ChildControl()
-    thread = threading.Thread(target=classifier.run, args=(control,))
-    thread.start()
-    try:
-        yield thread
-    finally:
-        control.request_stop()
-        thread.join(10)
-
-
-def drain(classifier: Classifier) -> None:
-    while classifier.step():
-        pass
+    serving = serve_engines({"": engine})
+    return Classifier(serving, [camera.feed for camera in cameras], posted), posted  # type: ignore[arg-type]
 
 
 def probability(body: dict[str, Any], label: str) -> float:
@@ -250,11 +162,11 @@ def test_a_chunk_waits_for_the_other_streams_and_is_encoded_with_theirs(
     encode = engine.encode
     monkeypatch.setattr(engine, "encode", lambda chunks, slots: (batches.append(len(slots)), encode(chunks, slots)))
     one, other = cameras = [Camera("one", engine, 0), Camera("other", engine, 1)]
-    classifier = Classifier(engine, [camera.feed for camera in cameras], {}, Posted(), max_wait_s=60.0)  # type: ignore[arg-type]
+    classifier, _ = serve(engine, *cameras)
     for camera in cameras:  # both streams are active from the beginning
         camera.chunk()
         os.write(camera.wake_write, b"\1")
-    with running(classifier):
+    with running(classifier, max_wait_s=60.0):
         wait_until(lambda: all(camera.feed.waiting == 0 for camera in cameras), "the first chunks to be read")
         before = len(batches)
         for camera in (one, other):
@@ -372,7 +284,7 @@ def test_chunks_in_the_ring_are_classified_before_the_end(engine: Engine, tmp_pa
         camera.chunk()
     control = ChildControl()
     control.request_stop()
-    classifier.run(control)
+    ClassifierLoop(classifier, control).run()
     assert len(posted.of("cam")) == 1
 
 
@@ -391,15 +303,15 @@ def test_streams_join_and_leave_and_other_predictions_stay_right(engine: Engine)
     classifier, posted = serve(engine)
     registry = FeedRegistry(engine.spec, capacity=2)
     for camera in (goes, stays):
-        classifier.add_stream(registry.add(join_of(camera), camera.fds), StreamActions())
+        classifier.add_feed(registry.add(join_of(camera), camera.fds))
     for round_ in range(20):
         stays.chunk()
         (goes if round_ < 10 else comes).chunk()
         if round_ == 9:
-            classifier.remove_stream("goes")  # its last chunk has not been classified yet
+            classifier.remove_feed("goes")  # its last chunk has not been classified yet
             registry.remove("goes")
             assert all(closed(fd) for fd in goes.fds)
-            classifier.add_stream(registry.add(join_of(comes), comes.fds), StreamActions())
+            classifier.add_feed(registry.add(join_of(comes), comes.fds))
         drain(classifier)
     assert starts(posted, "stays") == [round(0.2 * i, 1) for i in range(17)]
     assert starts(posted, "goes") == [round(0.2 * i, 1) for i in range(7)]
@@ -424,7 +336,7 @@ def test_another_hop_applies_without_a_gap(engine: Engine) -> None:
     camera = Camera("cam", engine, 0)
     classifier, posted = serve(engine, camera)
     for hop in (1, 3, 1):
-        classifier.update_stream("cam", StreamSettings(hop=hop), StreamActions())
+        classifier.update_feed("cam", StreamSettings(hop=hop), {"": HeadSettings()})
         for _ in range(7):
             camera.chunk()
             drain(classifier)
@@ -443,12 +355,12 @@ def test_an_action_ends_with_its_hours_although_its_stream_is_silent(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_s = [datetime(2026, 1, 2, 17, 59, tzinfo=timezone.utc).timestamp()]
-    monkeypatch.setattr("streamclf.classifier.process.time.time", lambda: now_s[0])
-    monkeypatch.setattr("streamclf.classifier.process.IDLE_S", 0.02)
+    monkeypatch.setattr("streamclf.classifier.event_publisher.time.time", lambda: now_s[0])
+    monkeypatch.setattr("streamclf.classifier.loop.IDLE_S", 0.02)
     each = ActionConfig(on=0.01, off=0.0, min_s=0, active=("fri 08:00-18:00",))
     actions = StreamActions(labels={"bright": each, "dark": each}, timezone="UTC")
-    camera, posted = Camera("cam", engine, 0), Posted()
-    classifier = Classifier(engine, [camera.feed], {"cam": actions}, posted)  # type: ignore[arg-type]
+    camera = Camera("cam", engine, 0, heads={"": HeadSettings(actions=actions)})
+    classifier, posted = serve(engine, camera)
     with running(classifier):
         for _ in range(4):
             camera.chunk()
@@ -473,14 +385,17 @@ def test_another_engine_continues_in_the_middle_of_a_window(engine: Engine, tmp_
     first = open_engine(bundle, backend="openvino", precision="fp32", max_batch=MAX_BATCH, bank_slots=engine.bank_slots)
     second = open_engine(bundle, backend="onnxruntime", max_batch=2, bank_slots=engine.bank_slots)
     cameras = [Camera("a", first, 0), Camera("b", first, 1)]
-    classifier, posted = serve(first, *cameras)
+    serving = serve_engines({"": first})
+    posted = Posted()
+    classifier = Classifier(serving, [camera.feed for camera in cameras], posted)  # type: ignore[arg-type]
     for count in (6, 3):  # windows of 4 chunks: those of the second round begin before the switch
         for camera in cameras:
             for _ in range(count):
                 camera.chunk()
                 drain(classifier)
         if count == 6:
-            classifier.switch_engine(second)
+            upgrade_to(serving, {"": second})
+            assert classifier.update_engines() == []
     with pytest.raises(EngineInputError, match="the engine is closed"):
         first.classify(np.zeros((1, 4), np.int32))
     for camera in cameras:
@@ -498,12 +413,10 @@ def test_the_loop_switches_to_a_better_engine_between_batches(engine: Engine, tm
     better = open_engine(bundle, backend="onnxruntime", max_batch=4, bank_slots=engine.bank_slots)
     first = open_engine(bundle, backend="openvino", precision="fp32", max_batch=4, bank_slots=engine.bank_slots)
     camera = Camera("a", first, 0)
-    classifier, posted = serve(first, camera)
-    ready = [better]
-    control = ChildControl()
-    thread = threading.Thread(target=lambda: classifier.run(control, None, lambda: ready.pop() if ready else None))
-    thread.start()
-    try:
+    serving, posted = serve_engines({"": first}), Posted()
+    classifier = Classifier(serving, [camera.feed], posted)  # type: ignore[arg-type]
+    upgrade_to(serving, {"": better})
+    with running(classifier):
         for _ in range(5):
             camera.chunk()
         os.write(camera.wake_write, b"x")
@@ -511,8 +424,5 @@ def test_the_loop_switches_to_a_better_engine_between_batches(engine: Engine, tm
         camera.chunk()
         os.write(camera.wake_write, b"x")
         wait_until(lambda: len(posted.drafts) == 3, "the third")
-    finally:
-        control.request_stop()
-        thread.join(20)
     assert posted.of("a")[-1]["engine"].startswith("onnxruntime")
     classifier.close()

@@ -1,0 +1,100 @@
+"""Publish what the models find: predictions, and the actions that follow from them, of each feed with each model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from engines.arrays import F32
+from streamclf.classifier.action_tracker import ActionChange, ActionTracker
+from streamclf.classifier.feed import Feed
+from streamclf.classifier.pending_chunk import PendingChunk
+from streamclf.classifier.prediction import media_s, prediction_body
+from streamclf.config.actions import StreamActions
+from streamclf.events.drafts import Draft
+from streamclf.events.views import ViewKey, view_keys
+
+if TYPE_CHECKING:
+    from engines.bundle import ModelSpec
+    from engines.group import EngineGroup
+    from engines.protocol import Engine
+    from streamclf.producer.link import EventProducer
+
+
+class EventPublisher:
+    """Keep an `ActionTracker` for each feed and model, and post their events."""
+
+    def __init__(self, producer: EventProducer) -> None:
+        self._producer = producer
+        self._trackers: dict[tuple[Feed, str], ActionTracker] = {}
+
+    def configure(self, feed: Feed, group: EngineGroup) -> None:
+        """Track the actions of `feed` with those of its models that `group` serves, by its present settings.
+
+        Running actions continue. Those of a model that no longer classifies the feed end with `stopped`.
+        """
+        served = {
+            model: _with_model_labels(settings.actions, group[model].spec)
+            for model, settings in feed.heads.items()
+            if model in group
+        }
+        self._close(lambda key: key[0] is feed and key[1] not in served)
+        for model, actions in served.items():
+            if tracker := self._trackers.get((feed, model)):
+                self._post(feed, model, tracker.reconfigure(actions))
+            else:
+                self._trackers[feed, model] = ActionTracker.of(actions)
+
+    def publish(
+        self,
+        feed: Feed,
+        model: str,
+        engine: Engine,
+        pending: PendingChunk,
+        probabilities: F32,
+        latency_ms: dict[str, float],
+    ) -> None:
+        """Post the prediction of one window, and the changes of actions that follow from it."""
+        window, spec = pending.window, engine.spec
+        assert window is not None  # only windows are classified
+        engine_name = engine.description.partition(",")[0]
+        body = prediction_body(spec, engine_name, pending, window, probabilities, latency_ms, _view(feed, model))
+        self._producer.post(Draft(type="prediction", stream=feed.stream, body=body, captured_ns=window.captured_ns))
+        tracker = self._trackers.get((feed, model))
+        if tracker is not None and tracker.config:
+            by_label = dict(zip(spec.labels, probabilities.tolist(), strict=True))
+            start_s, end_s = media_s(window.start_pts_ns), media_s(window.end_pts_ns)
+            self._post(feed, model, tracker.update(by_label, start_s, end_s, window.segment, time.time()))
+
+    def end_scheduled(self) -> None:
+        """End the actions whose hours are over, also of feeds without new chunks."""
+        for (feed, model), tracker in self._trackers.items():
+            self._post(feed, model, tracker.end_outside_hours(time.time()))
+
+    def close_feed(self, feed: Feed) -> None:
+        """End the actions of a feed that is not served any more."""
+        self._close(lambda key: key[0] is feed)
+
+    def close(self) -> None:
+        """End all actions, because the service stops."""
+        self._close(lambda _: True)
+
+    def _close(self, is_over: Callable[[tuple[Feed, str]], bool]) -> None:
+        for feed, model in [key for key in self._trackers if is_over(key)]:
+            self._post(feed, model, self._trackers.pop((feed, model)).close("stopped"))
+
+    def _post(self, feed: Feed, model: str, changes: Sequence[ActionChange]) -> None:
+        for change in changes:
+            body = change.body() | view_keys(_view(feed, model))
+            self._producer.post(Draft(type="action", stream=feed.stream, body=body, captured_ns=None))
+
+
+def _with_model_labels(actions: StreamActions, spec: ModelSpec) -> StreamActions:
+    """Name each action as the model does: the configuration may write an accent in another form."""
+    labels = {spec.find_label(label) or label: action for label, action in actions.labels.items()}
+    return StreamActions.model_construct(**dict(actions) | {"labels": labels})
+
+
+def _view(feed: Feed, model: str) -> ViewKey:
+    return ViewKey(feed.region, model or None)
