@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from engines.bundle import ModelSpec
-from streamclf.classifier.feed import PendingChunk
+from streamclf.classifier.pending_chunk import PendingChunk
 from streamclf.classifier.prediction import MAX_PRESENT, TOP_K, prediction_body
 from streamclf.windows.assembler import Window
 
@@ -26,7 +26,7 @@ def body(probabilities: np.ndarray, **spec: Any) -> dict[str, Any]:
         corrupt=0,
         segment=0,
     )
-    pending = PendingChunk(stream="a", slot=0, window=window, dropped={})
+    pending = PendingChunk(feed="a", slot=0, window=window, dropped={})
     return prediction_body(chosen, "e", pending, window, probabilities.astype(np.float32), {})
 
 
