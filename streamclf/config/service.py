@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -19,8 +19,10 @@ from streamclf.config.engine import EngineConfig
 from streamclf.config.error_text import describe
 from streamclf.config.hours import zone_of
 from streamclf.config.outlets import OUTLETS, OutletsConfig
+from streamclf.config.picture_area import PictureArea
 from streamclf.config.placeholders import Substitution, register_config_secrets
 from streamclf.config.publish import PublishConfig
+from streamclf.config.regions import MAX_REGIONS, RegionConfig, Regions, check_regions, region_area
 from streamclf.config.section import Section
 from streamclf.config.source import SourceConfig
 from streamclf.config.variables import Variables, variables_path
@@ -39,7 +41,7 @@ _KINDS: Final[Mapping[type, str]] = {list: "a list", str: "a text"}
 StreamName = Annotated[str, Field(pattern=STREAM_NAME_PATTERN)]
 
 
-class StreamConfig(ClassifyConfig, SourceConfig):
+class StreamConfig(ClassifyConfig, PictureArea, SourceConfig):
     """One named stream: its source, and how it is classified."""
 
     name: str | None = Field(
@@ -56,6 +58,19 @@ class StreamConfig(ClassifyConfig, SourceConfig):
         "is `offline`, with `paused: true`.",
     )
 
+    regions: Regions = Field(
+        default_factory=dict,
+        description="Several parts of the picture by name, instead of all of it: each has predictions and actions of "
+        "its own. A region is a list [left, top, right, bottom], or a section with the key `region` and those of "
+        "`streams` that concern classification (hop, models, actions, unknown_below, motion_gate, adaptive, "
+        f"max_staleness_ms); keys that it does not set follow the stream. At most {MAX_REGIONS}.",
+    )
+
+    @model_validator(mode="after")
+    def _check_regions(self) -> StreamConfig:
+        check_regions(self, self.regions)
+        return self
+
     @field_validator("name")
     @classmethod
     def _check_name(cls, value: str | None) -> str | None:
@@ -66,6 +81,11 @@ class StreamConfig(ClassifyConfig, SourceConfig):
         if not value.strip():
             raise ValueError("blank; give a text, or leave name out")
         return value.strip()
+
+    @property
+    def area(self) -> PictureArea:
+        """The keys of `PictureArea` alone: with named regions, the whole picture as people see it."""
+        return region_area(self, self.regions, None)
 
     @property
     def source(self) -> SourceConfig:
@@ -92,7 +112,7 @@ class ServiceConfig(Section):
     defaults: StreamDefaults = Field(
         StreamDefaults(),
         description="Keys of `streams`, for every stream that does not set them itself; all but name, enabled, camera, "
-        "url, images, push and fps.",
+        "url, images, push, fps, region and regions.",
     )
     streams: dict[StreamName, StreamConfig] = Field(
         min_length=1, max_length=MAX_STREAMS, description=f"Streams by name, 1 to {MAX_STREAMS}."
@@ -148,47 +168,69 @@ class ServiceConfig(Section):
         """All models by name; `UNNAMED` is the name of `model`."""
         return ({} if self.model is None else {UNNAMED: self.model}) | self.models
 
-    def actions_of(self, stream: str) -> StreamActions:
-        """Return the actions of one stream: the actions of all streams, with this stream's overrides."""
+    def actions_of(self, stream: str, region: str | None = None) -> StreamActions:
+        """Return the actions of one stream, or of one of its regions: those of all streams, with its overrides."""
         own = self.streams[stream]
         labels = dict(self.actions)
         for label, override in own.actions.items():
-            labels[label] = override.applied_to(self._action_for(label), f"streams.{stream}.actions.{label}")
+            labels[label] = override.applied_to(self._action_for(label, labels), f"streams.{stream}.actions.{label}")
         unknown_below = self.unknown_below if own.unknown_below is None else own.unknown_below
+        if region is not None:
+            part, place = own.regions[region], f"streams.{stream}.regions.{region}.actions"
+            for label, override in part.actions.items():
+                labels[label] = override.applied_to(self._action_for(label, labels), f"{place}.{label}")
+            unknown_below = unknown_below if part.unknown_below is None else part.unknown_below
         if unknown_below > 0:
             labels.setdefault(UNKNOWN, ActionConfig())
         return StreamActions(labels=labels, unknown_below=unknown_below, timezone=self.timezone)
 
-    def _action_for(self, key: str) -> ActionConfig | None:
-        """Return the top-level action of `key`; for MODEL/LABEL also that of LABEL."""
+    def _action_for(self, key: str, actions: Mapping[str, ActionConfig]) -> ActionConfig | None:
+        """Return the action of `key` among `actions`; for MODEL/LABEL also that of LABEL."""
         model, _, label = key.partition("/")
-        return self.actions.get(key) or (self.actions.get(label) if model in self._model_keys else None)
+        return actions.get(key) or (actions.get(label) if model in self._model_keys else None)
 
     def views_of(self, stream: str) -> list[StreamView]:
         """Return the views of one stream. Raises `ValueError` for a model that is not there."""
         own = self.streams[stream]
-        for key in own.models or ():
+        default = self._models_named(own.models, f"streams.{stream}.models") or tuple(self._model_keys.values())
+        views = []
+        for region in own.regions or (None,):
+            part = None if region is None else own.regions[region]
+            models = part and self._models_named(part.models, f"streams.{stream}.regions.{region}.models")
+            views.append(
+                StreamView(
+                    region=region,
+                    area=region_area(own, own.regions, region),
+                    models=models or default,
+                    settings=self.settings_of(stream, region),
+                    actions=self.actions_of(stream, region),
+                )
+            )
+        return views
+
+    def _models_named(self, keys: Sequence[str] | None, place: str) -> tuple[str, ...] | None:
+        for key in keys or ():
             if key not in self._model_keys:
                 unknown = describe_unknown("model", key, list(self._model_keys), "models")
-                raise ValueError(f"streams.{stream}.models: {unknown}")
-        models = self._model_keys.values() if own.models is None else [self._model_keys[key] for key in own.models]
-        view = StreamView(
-            region=None,
-            models=tuple(models),
-            settings=self.settings_of(stream),
-            actions=self.actions_of(stream),
-        )
-        return [view]
+                raise ValueError(f"{place}: {unknown}")
+        return None if keys is None else tuple(self._model_keys[key] for key in keys)
 
     @property
     def _model_keys(self) -> dict[str, str]:
         """The names of all models, by the names that lists of models and keys of actions have for them."""
         return {name or MODEL_KEY: name for name in self.all_models}
 
-    def settings_of(self, stream: str) -> StreamSettings:
-        """Return how a classifier treats one stream; keys that it does not set take the values of `engine`."""
+    def settings_of(self, stream: str, region: str | None = None) -> StreamSettings:
+        """Return how a classifier treats one stream, or a region of it.
+
+        Keys that a region does not set take the stream's values, and those that neither sets take those of `engine`.
+        """
         own = self.streams[stream]
-        options = {key: getattr(own, key) for key in FeedOptions.model_fields}
+        part = None if region is None else own.regions[region]
+        options = {
+            key: getattr(part if part is not None and key in part.model_fields_set else own, key)
+            for key in FeedOptions.model_fields
+        }
         common = {key: getattr(self.engine, key) for key, value in options.items() if value is None}
         return StreamSettings(**{**options, **common})
 
@@ -305,6 +347,8 @@ def _known_keys(loc: Place) -> list[str]:
         len(loc) > 2 and loc[0] == "defaults" and loc[1] == "actions"
     ):
         section = ActionOverride
+    elif len(loc) > 3 and loc[0] == "streams" and loc[2] == "regions":
+        section = ActionOverride if len(loc) > 5 and loc[4] == "actions" else RegionConfig
     elif len(loc) > 2 and loc[0] == "outlets":
         section = OUTLETS[str(loc[1])]
     return [key for key in section.model_fields if section is not StreamDefaults or key not in SOURCE_KEYS]

@@ -8,6 +8,7 @@ from typing import Final
 
 from streamclf.config.actions import UNKNOWN, ActionConfig, StreamActions
 from streamclf.config.classify import StreamSettings
+from streamclf.config.picture_area import PictureArea
 
 UNNAMED: Final = ""
 """Name of the model of the top-level key `model`. Its events name no model."""
@@ -20,6 +21,8 @@ class StreamView:
     """One region of a stream, or the whole picture, and the models that classify it."""
 
     region: str | None
+    """Name of the region; None for a stream without named regions."""
+    area: PictureArea
     models: tuple[str, ...]
     """Names of models; `UNNAMED` is that of the top-level `model`."""
     settings: StreamSettings

@@ -12,8 +12,8 @@ from streamclf.config.outlets import OUTLETS
 from streamclf.config.service import ServiceConfig
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "configuration.md"
-WRITTEN_AS_TEXT: Final = {"keep": "duration", "keep_size": "size", "before_size": "size"}
-"""Types of texts that hold a number and a unit; the schema calls them strings."""
+WRITTEN_AS_TEXT: Final = {"keep": "duration", "keep_size": "size", "before_size": "size", "mask": "list of shapes"}
+"""Types of texts that hold a number and a unit, which the schema calls strings, and of shapes."""
 INTRODUCTION: Final = """\
 # Configuration reference
 
@@ -80,7 +80,7 @@ def _row(key: str, value: dict[str, Any], required: bool, definitions: dict[str,
     described = value if "description" in value else definitions.get(value.get("$ref", "").rpartition("/")[2], {})
     meaning = described.get("description", "").replace("|", "\\|").replace("\n", " ")
     kind = _type(value, definitions)
-    kind = WRITTEN_AS_TEXT.get(key, kind) if kind == "text" else kind
+    kind = WRITTEN_AS_TEXT.get(key, kind) if kind == "text" or key == "mask" else kind
     return f"| `{key}` | {kind} | {default} | {meaning} |"
 
 
@@ -110,6 +110,8 @@ def _type(value: dict[str, Any], definitions: dict[str, Any]) -> str:
     kind = value.get("type", "any")
     if kind == "object":
         return "mapping"
+    if "prefixItems" in value:
+        return f"list of {len(value['prefixItems'])} numbers"
     if kind == "array":
         return f"list of {_type(value.get('items', {}), definitions)}".replace("list of section", "list of sections")
     name = {"boolean": "`true`, `false`", "integer": "integer", "number": "number", "string": "text"}.get(kind, kind)
