@@ -10,13 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from streamclf.capture.preview import preview_size
+from streamclf.clips.example_writer import Answer, ExampleWriter
 from streamclf.clips.folder import ClipFolder
 from streamclf.clips.retention import ClipRetention
 from streamclf.clips.ring import PacketRing
 from streamclf.clips.stills import make_pictures
 from streamclf.clips.writer import ClipWriter
 from streamclf.config.clips import ClipsConfig
+from streamclf.config.examples import ExamplesConfig
+from streamclf.errors import EventError
 from streamclf.events.drafts import Draft
+from streamclf.events.example_request import ExampleResult, parse_example_request
 from streamclf.sources.frame import Frame, Source
 from streamclf.units import NS
 
@@ -31,33 +35,57 @@ PICTURE_QUALITY: Final = 80
 
 
 class ClipFeed:
-    """The ring and the writer of one stream; used by the capture loop, but for `add_action` and `counters`."""
+    """The ring and the writers of one stream; used by the capture loop, but for its listeners and `counters`."""
 
-    def __init__(self, stream: str, config: ClipsConfig, post: Callable[[Draft], None]) -> None:
-        keep_ns = round((config.before_s + DECISION_S) * NS)
-        needed_ns = round((config.before_s + USUAL_DECISION_S) * NS)
-        self._ring = PacketRing(keep_ns=keep_ns, max_bytes=config.before_size, needed_ns=needed_ns)
+    def __init__(
+        self,
+        stream: str,
+        config: ClipsConfig | None,
+        post: Callable[[Draft], None],
+        examples: ExamplesConfig | None = None,
+        answer: Answer = lambda request_id, result: None,
+    ) -> None:
+        """Write films of actions if `config` is set, and examples if `examples` is; `answer` gets their results."""
+        self._ring = PacketRing(**_ring_limits(config, examples))
         self._pictures = _PictureFeed(self._ring)
-        folder = ClipFolder(config.folder)
-        self._retention = ClipRetention(folder, keep_s=config.keep, keep_bytes=config.keep_size)
-        self._writer = ClipWriter(
-            stream, config, self._ring, post, after_film=make_pictures, housekeeping=self._retention.run_if_due
-        )
+        self._retention: ClipRetention | None = None
+        self._writer: ClipWriter | None = None
+        if config is not None:
+            self._retention = ClipRetention(ClipFolder(config.folder), keep_s=config.keep, keep_bytes=config.keep_size)
+            self._writer = ClipWriter(
+                stream, config, self._ring, post, after_film=make_pictures, housekeeping=self._retention.run_if_due
+            )
+        self._examples = None if examples is None else ExampleWriter(stream, examples, self._ring, answer)
+        self._answer = answer
         self._takes_pictures = False
 
     def start(self) -> None:
-        """Start the writer's thread."""
-        self._writer.start()
+        """Start the threads of the writers."""
+        for writer in (self._writer, self._examples):
+            if writer is not None:
+                writer.start()
 
     @property
-    def add_action(self) -> Callable[[int, bytes], None]:
-        """The listener for the hub's action events, which another thread calls."""
-        return self._writer.add_action
+    def add_action(self) -> Callable[[int, bytes], None] | None:
+        """The listener for the hub's action events, which another thread calls; None without films of actions."""
+        return None if self._writer is None else self._writer.add_action
+
+    def save_example(self, request_id: str, payload: bytes) -> None:
+        """Save a stretch as the hub requests; another thread calls this. The result goes to `answer`."""
+        if self._examples is None:
+            self._answer(request_id, ExampleResult(error="the configuration has no section examples"))
+            return
+        try:
+            request = parse_example_request(payload)
+        except EventError as error:
+            self._answer(request_id, ExampleResult(error=str(error)))
+            return
+        self._examples.add(request_id, request)
 
     @property
     def counters(self) -> dict[str, int]:
         """The counters of the stream's status."""
-        return self._writer.counters
+        return {} if self._writer is None else self._writer.counters
 
     def connect(self, source: Source) -> None:
         """Begin with a source that was opened. A source without packets gives small pictures instead."""
@@ -78,8 +106,24 @@ class ClipFeed:
 
     def close(self, deadline_s: float) -> None:
         """Complete the film that is written, if that takes no longer than `deadline_s`."""
-        if self._writer.close(deadline_s):
+        end_s = time.monotonic() + deadline_s
+        if self._writer is not None and self._retention is not None and self._writer.close(deadline_s):
             self._retention.close()
+        if self._examples is not None:
+            self._examples.close(max(0.0, end_s - time.monotonic()))
+
+
+def _ring_limits(config: ClipsConfig | None, examples: ExamplesConfig | None) -> dict[str, int]:
+    """Return the limits of a ring that serves both kinds of films."""
+    keep_ns = needed_ns = max_bytes = 0
+    if config is not None:
+        keep_ns = round((config.before_s + DECISION_S) * NS)
+        needed_ns = round((config.before_s + USUAL_DECISION_S) * NS)
+        max_bytes = config.before_size
+    if examples is not None:
+        keep_ns = max(keep_ns, round((examples.last_s + USUAL_DECISION_S) * NS))
+        max_bytes = max(max_bytes, examples.last_size)
+    return {"keep_ns": keep_ns, "max_bytes": max_bytes, "needed_ns": needed_ns}
 
 
 class _PictureFeed:

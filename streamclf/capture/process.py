@@ -225,12 +225,22 @@ def main(job: CaptureJob, control: ChildControl) -> int:
         register_secret(job.source.push_secret)
     done = threading.Event()
     clips: ClipFeed | None = None
-    if job.clips is not None:
+    if job.clips is not None or job.examples is not None:
         from streamclf.capture.clip_feed import ClipFeed
 
-        clips = ClipFeed(job.stream, job.clips, lambda draft: producer.post(draft))
-    on_action = None if clips is None else clips.add_action
-    producer = EventProducer(job.link, f"{CAPTURE_PREFIX}{job.stream}", on_action=on_action)
+        clips = ClipFeed(
+            job.stream,
+            job.clips,
+            lambda draft: producer.post(draft),
+            job.examples,
+            lambda request_id, result: producer.post_saved(request_id, result.model_dump_json().encode()),
+        )
+    producer = EventProducer(
+        job.link,
+        f"{CAPTURE_PREFIX}{job.stream}",
+        on_action=None if clips is None else clips.add_action,
+        on_save=None if clips is None else clips.save_example,
+    )
     if clips is not None:
         clips.start()
     threading.Thread(

@@ -28,6 +28,8 @@ REORDERED: Final = 16
 """Packets that wait, so that the decoding times of the ones before are known. Both standards reorder up to 16."""
 FRAGMENT: Final = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "frag_duration": "1000000"}
 """A fragment ends at each key frame and after each second (microseconds); everything before it can be played."""
+TRIMMED: Final = {"use_editlist": "1", "avoid_negative_ts": "disabled"}
+"""The muxer turns times below zero into an edit list, which hides their pictures."""
 H264_ENCODERS: Final = ("libx264", "libopenh264")
 PICTURE_OPTIONS: Final = {"preset": "ultrafast", "tune": "zerolatency", "crf": "27", "g": "20", "threads": "1"}
 FAILURES: Final = (av.error.FFmpegError, OSError, ValueError)
@@ -93,8 +95,14 @@ class PacketWriter:
 class FilmFile:
     """A film that is being written, in fragmented MP4. Raises `ClipError` if the disk does not take it."""
 
-    def __init__(self, path: Path, first: PacketEntry, *, title: str, description: str) -> None:
-        """Create the file, which must not exist; `first` is the film's first packet, a key frame."""
+    def __init__(
+        self, path: Path, first: PacketEntry, *, title: str, description: str, shown_from_ns: int | None = None
+    ) -> None:
+        """Create the file, which must not exist; `first` is the film's first packet, a key frame.
+
+        With `shown_from_ns`, players show the pictures from this media time on. The packets before it are needed to
+        decode them, and the edit list of the file hides them. Such a file cannot be played before it is closed.
+        """
         self.path, self.format = path, first.format
         self.packets = 0
         self.first_ns = self.last_ns = first.at_ns
@@ -108,12 +116,14 @@ class FilmFile:
         lock_film(fd)
         self._file = io.FileIO(fd, "w")
         try:
-            self._container: Any = av.open(self._file, "w", format="mp4", options=FRAGMENT)
+            options = FRAGMENT if shown_from_ns is None else TRIMMED
+            self._container: Any = av.open(self._file, "w", format="mp4", options=options)
             self._container.metadata.update({"title": title, "comment": description})
+            origin_ns = first.at_ns if shown_from_ns is None else shown_from_ns
             if self.format.codec == "jpeg":
                 self._writer: PacketWriter | _PictureEncoder = _PictureEncoder(self._container, first)
             else:
-                self._writer = PacketWriter(self._container, self._copied_stream(first), first.at_ns)
+                self._writer = PacketWriter(self._container, self._copied_stream(first), origin_ns)
         except FAILURES as error:
             self.abandon()
             raise ClipError(f"{path.name}: {_reason(error)}") from error

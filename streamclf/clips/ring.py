@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Final
 
 from streamclf.clips.bitstream import ParameterSets, is_sequence_set, parameter_sets_of, read_extradata
@@ -172,6 +172,23 @@ class PacketRing:
                 found.append(entry)
             return found
 
+    def newest_wall_ns(self) -> int | None:
+        """Return the wall-clock time of the newest picture; None without one."""
+        with self._lock:
+            return next((entry.wall_ns for entry in reversed(self._entries) if entry.wall_ns), None)
+
+    def stretch(self, begin_ns: int, end_ns: int) -> tuple[int, int, list[PacketEntry]] | None:
+        """Return the pictures between two wall-clock times: first and last media time, and packets in decoding order.
+
+        The packets begin with the key frame that the first picture needs. The stretch is shorter where the ring does
+        not reach back so far, where the source changes within it, or where it has ended. None if no picture is in it.
+        """
+        with self._lock:
+            for _, group in groupby(reversed(self._entries), key=lambda entry: id(entry.format)):
+                if found := _stretch_of([*group][::-1], begin_ns, end_ns):
+                    return found
+            return None
+
     def longest_group_ns(self) -> int:
         """Return the longest time between two key frames that the ring has."""
         with self._lock:
@@ -262,3 +279,24 @@ class PacketRing:
                 self._keys.popleft()
             if self._untimed and self._untimed[0] is entry:
                 self._untimed.popleft()
+
+
+def _stretch_of(entries: list[PacketEntry], begin_ns: int, end_ns: int) -> tuple[int, int, list[PacketEntry]] | None:
+    """Return the stretch of packets that share a format; see `PacketRing.stretch`."""
+    delays = [entry.wall_ns - entry.at_ns for entry in entries if entry.is_timed and entry.wall_ns]
+    if not delays:
+        return None
+    delay_ns = min(delays)  # of a picture that came without waiting for others
+    shown = [e for e in entries if e.is_timed and begin_ns <= e.at_ns + delay_ns <= end_ns]
+    if not shown:
+        return None
+    from_ns, first_number = min((entry.at_ns, entry.number) for entry in shown)
+    keys = [e for e in entries if e.key and e.is_timed and e.number <= first_number and e.at_ns <= from_ns]
+    if not keys:  # its key frame is not kept any more: begin with the first one that is
+        keys = [entry for entry in shown if entry.key][:1]
+        if not keys:
+            return None
+        from_ns = keys[0].at_ns
+    last_number = max(entry.number for entry in shown)
+    to_ns = max(entry.at_ns for entry in shown)
+    return from_ns, to_ns, [e for e in entries if keys[-1].number <= e.number <= last_number]

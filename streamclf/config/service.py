@@ -17,6 +17,7 @@ from streamclf.config.clips import ClipsConfig
 from streamclf.config.defaults import SOURCE_KEYS, StreamDefaults, merge_defaults
 from streamclf.config.engine import EngineConfig
 from streamclf.config.error_text import describe
+from streamclf.config.examples import ExamplesConfig
 from streamclf.config.hours import zone_of
 from streamclf.config.outlets import OUTLETS, OutletsConfig
 from streamclf.config.picture_area import PictureArea
@@ -127,18 +128,20 @@ class ServiceConfig(Section):
         description="Time zone of the hours in `active`, like Europe/Berlin. If not set, the machine's.",
     )
     clips: ClipsConfig | None = Field(None, description="Films of the actions. If not set, there are none.")
+    examples: ExamplesConfig | None = Field(
+        None, description="Example films for teaching models on the page. If not set, none can be saved."
+    )
     publish: PublishConfig = Field(PublishConfig(), description="Where events are published and kept.")
     outlets: OutletsConfig = Field(OutletsConfig(), description="Other systems that get the events.")
 
     @model_validator(mode="before")
     @classmethod
     def _fill_empty(cls, values: Any) -> Any:
-        """Take `clips:` without keys for clips with their defaults, and no model at all for the default model."""
+        """Take `clips:` and `examples:` without keys for their defaults, and no model at all for the default model."""
         if not isinstance(values, Mapping):
             return values
         filled = dict(values)
-        if "clips" in filled and filled["clips"] is None:
-            filled["clips"] = {}
+        filled |= {key: {} for key in ("clips", "examples") if key in filled and filled[key] is None}
         if filled.get("model") is None and not filled.get("models"):
             filled |= {"model": DEFAULT_MODEL, "models": {}}
         return filled
@@ -305,6 +308,9 @@ def _with_absolute_paths(config: ServiceConfig, base: Path) -> ServiceConfig:
     models = {name: _absolute_model(each, base) for name, each in config.models.items()}
     outlets = config.outlets.with_absolute_paths(base)
     clips = config.clips and config.clips.model_copy(update={"folder": base / config.clips.folder})
+    examples = config.examples and config.examples.model_copy(
+        update={"folder": base / config.examples.folder, "models": base / config.examples.models}
+    )
     return config.model_copy(
         update={
             "streams": streams,
@@ -313,6 +319,7 @@ def _with_absolute_paths(config: ServiceConfig, base: Path) -> ServiceConfig:
             "models": models,
             "outlets": outlets,
             "clips": clips,
+            "examples": examples,
         }
     )
 
@@ -340,6 +347,7 @@ def _known_keys(loc: Place) -> list[str]:
         "actions": ActionConfig,
         "publish": PublishConfig,
         "clips": ClipsConfig,
+        "examples": ExamplesConfig,
         "outlets": OutletsConfig,
     }
     section = sections.get(str(loc[0]), ServiceConfig) if len(loc) > 1 else ServiceConfig
@@ -361,6 +369,7 @@ _SECTIONS: Final[tuple[type[BaseModel], ...]] = (
     ActionConfig,
     PublishConfig,
     ClipsConfig,
+    ExamplesConfig,
     *OUTLETS.values(),
 )
 _FIELDS: Final = frozenset(key for section in _SECTIONS for key in section.model_fields)

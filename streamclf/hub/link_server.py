@@ -59,6 +59,8 @@ class ReceivedBatch:
     sequences: dict[bytes, int] = field(default_factory=dict)
     """The last sequence number of each instance, to be committed with the drafts."""
     previews: list[tuple[str, bytes]] = field(default_factory=list)
+    saved: list[tuple[str, bytes]] = field(default_factory=list)
+    """Id of a request to save an example, and its result."""
 
 
 class LinkServer:
@@ -119,6 +121,17 @@ class LinkServer:
             if self._producers[connection.instance].name == name:
                 self._send(route, b"action", U64.pack(start), event)
 
+    def send_save(self, stream: str, request_id: str, request: bytes) -> bool:
+        """Send the request for an example to the process that captures `stream`; return whether there is one."""
+        name = CAPTURE_PREFIX + stream
+        routes = [route for route, each in self._connections.items() if self._producers[each.instance].name == name]
+        if not routes:
+            return False
+        # A connection of an ended process stays in the list for some seconds; the newest one answers.
+        newest = max(routes, key=lambda route: self._connections[route].last_message_at)
+        self._send(newest, b"save", request_id.encode(), request)
+        return True
+
     def dropped(self) -> dict[str, int]:
         """Return how many drafts all known producers dropped while they had no hub, by stream."""
         total: dict[str, int] = {}
@@ -153,6 +166,8 @@ class LinkServer:
                 if not valid_stream_name(name) or len(jpeg) > MAX_PREVIEW_BYTES:
                     raise EventError(f"preview of {len(jpeg)} bytes for {name[:64]!r}")
                 batch.previews.append((name, jpeg))
+            case [_, b"saved", request_id, result] if len(request_id) <= MAX_NAME_BYTES:
+                batch.saved.append((request_id.decode(), result))
             case [route, b"hello", instance, name_bytes, dropped]:
                 _, producer = self._identify(route, instance, name_bytes)
                 producer.dropped = _parse_counts(orjson.loads(dropped))

@@ -20,10 +20,12 @@ import zmq
 from streamclf.errors import EventError
 from streamclf.events.configuration_status import ConfigurationStatus
 from streamclf.events.drafts import Draft
+from streamclf.events.example_request import ExampleResult
 from streamclf.events.outlet_status import OutletStatus
 from streamclf.events.types import HEARTBEAT_TOPIC, MAX_LISTED_STREAMS, check_event, format_wall_time
 from streamclf.events.views import ViewKey
 from streamclf.hub.draft_rules import ActionStarts, CompleteStatus, OpenActions
+from streamclf.hub.example_requests import ExampleRequests
 from streamclf.hub.guard.curve_gate import AllowList, CurveGate
 from streamclf.hub.guard.flood import FloodGuard
 from streamclf.hub.guard.memory import FreeMemory
@@ -71,7 +73,13 @@ class Hub:
                 self._context, job.events, high_water=job.high_water, gate=gate, streams=self.journal
             )
             stack.callback(self._publisher.close)
-            self._replay = ReplayServer(self._context, job.replay, job.journal, gate=gate)
+            self._examples = ExampleRequests(enabled=job.examples)
+            stack.callback(self._examples.close)
+            # With keys, only the outlets of the service may write: a key on the allow-list is meant for reading.
+            savers = None if gate is None else frozenset({job.own_key})
+            self._replay = ReplayServer(
+                self._context, job.replay, job.journal, gate=gate, examples=self._examples, savers=savers
+            )
             stack.callback(self._replay.close)
             if flood_guard := FloodGuard.for_endpoints(*self.endpoints.values(), bytes_read=self._bytes_read):
                 stack.callback(flood_guard.close)
@@ -111,6 +119,7 @@ class Hub:
         poller.register(self._publisher.socket, zmq.POLLIN)
         poller.register(control.stop_fd, zmq.POLLIN)
         poller.register(control.change_fd, zmq.POLLIN)
+        poller.register(self._examples.wake_fd, zmq.POLLIN)
         control.liveness.enter_phase("serving", _LOOP_DEADLINE_S)
         while not control.stop_event.is_set():
             ready = self._wait(poller, self._heartbeat_at - time.monotonic())
@@ -139,6 +148,7 @@ class Hub:
         if settings is None:
             return
         self.journal.keep_s, self.journal.keep_bytes = settings.keep_s, settings.keep_bytes
+        self._examples.enabled = settings.examples
         if settings.streams == self._configured:
             return
         self._configured = settings.streams
@@ -155,6 +165,8 @@ class Hub:
     def _run_once(self, ready: Mapping[object, int]) -> int:
         """Do all work that is due, once; return how many drafts arrived."""
         drafts = self._handle_drafts() if self._links.socket in ready else 0
+        if self._examples.wake_fd in ready:
+            self._forward_examples()
         if self._publisher.socket in ready and self._publisher.receive_subscriptions():
             self._links.want_previews(self._publisher.watched)
         now = time.monotonic()
@@ -191,7 +203,16 @@ class Hub:
             self._log_states(batch.drafts)
         for stream, jpeg in batch.previews:
             self._publisher.send_preview(stream, jpeg)
+        for request_id, result in batch.saved:
+            with contextlib.suppress(EventError):  # the client gets the error of a process that does not answer
+                self._examples.complete_with(request_id, result)
         return len(batch.drafts)
+
+    def _forward_examples(self) -> None:
+        for request_id, stream, request in self._examples.pop_unsent():
+            if not self._links.send_save(stream, request_id, request):
+                reason = f"{stream}: no process reads this stream now; it is paused, offline or not configured"
+                self._examples.complete(request_id, ExampleResult(error=reason))
 
     def _log_states(self, drafts: Sequence[Draft]) -> None:
         now_s = time.monotonic()

@@ -14,11 +14,13 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import orjson
 import zmq
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from streamclf.config.service import MAX_STREAMS
-from streamclf.errors import BusError
+from streamclf.errors import BusError, EventError
+from streamclf.events.example_request import parse_example_request
 from streamclf.events.types import JOURNALLED, MAX_OFFSET, Epoch, StreamName
+from streamclf.hub.example_requests import ExampleRequests
 from streamclf.hub.guard.curve_gate import CurveGate
 from streamclf.hub.guard.peers import FRAME_BYTES, Peers
 from streamclf.hub.guard.waiting import Waiting, WaitingAnswers, WaitingRequests
@@ -46,6 +48,7 @@ _MAX_FRAMES: Final = 8
 """Frames of one request with its envelope: a valid one has three at most."""
 
 
+_KINDS: Final = frozenset({"snapshot", "replay", "save", "saved"})
 TypeName: TypeAlias = Annotated[str, Field(pattern=r"^[a-z_]{1,32}$")]
 MAX_TYPES: Final = 16
 
@@ -64,6 +67,25 @@ class Request(BaseModel):
     streams: Annotated[tuple[StreamName, ...], Field(max_length=MAX_STREAMS)] = ()
     types: Annotated[tuple[TypeName, ...], Field(max_length=MAX_TYPES)] = ()
     """A client of a later version may name types that this version does not have; no event matches them."""
+
+
+class SaveRequest(BaseModel):
+    """A request to save a stretch of a stream as an example, or for the result of such a request."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+    v: Annotated[int, Field(ge=1, le=1)] = 1
+    request: Literal["save", "saved"]
+    id: Annotated[str, Field(max_length=64)] = ""
+    example: dict[str, Any] | None = None
+    """Of `save`: an `ExampleRequest`."""
+    ticket: Annotated[str, Field(max_length=64)] = ""
+    """Of `saved`: the ticket in the reply to `save`."""
+
+
+_REQUEST: Final[TypeAdapter[Request | SaveRequest]] = TypeAdapter(
+    Annotated[Request | SaveRequest, Field(discriminator="request")]
+)
 
 
 def answer(reader: JournalReader, request: Request) -> list[bytes]:
@@ -116,7 +138,13 @@ class ReplayServer:
         journal: Path,
         *,
         gate: CurveGate | None = None,
+        examples: ExampleRequests | None = None,
+        savers: frozenset[str | None] | None = None,
     ) -> None:
+        """Bind `endpoint`.
+
+        `examples` takes requests to save a stretch. `savers` are the keys that may send them; None permits all.
+        """
         self._socket = open_socket(context, zmq.ROUTER, max_bytes=MAX_REQUEST_BYTES, io_thread=PUBLIC_IO_THREAD)
         self._socket.sndhwm, self._socket.rcvhwm = _SEND_HIGH_WATER, _RECEIVE_HIGH_WATER
         self._socket.sndbuf, self._socket.rcvbuf = SEND_BUFFER_BYTES, RECEIVE_BUFFER_BYTES
@@ -132,6 +160,7 @@ class ReplayServer:
         self._requests = WaitingRequests()
         self._waiting = WaitingAnswers(self.peers)
         self._journal = journal
+        self._examples, self._savers = examples, savers
         self._reader: JournalReader | None = None
         self.refused = 0
         self._thread = SocketThread("replay", self._socket, self._serve, self._close_reader)
@@ -172,7 +201,7 @@ class ReplayServer:
                 self.peers.disconnect(excessive, "it sends requests without reading the replies")
 
     def _answer(self, request: Waiting) -> None:
-        reply = self._reply(request.body)
+        reply = self._reply(request.body, request.peer.user)
         self._waiting.add(request.peer, sum(len(frame) + FRAME_BYTES for frame in reply))
         try:
             self._socket.send_multipart([*request.route, *reply], zmq.NOBLOCK)
@@ -182,13 +211,20 @@ class ReplayServer:
             if error.errno != errno.EHOSTUNREACH:  # the peer left meanwhile
                 raise
 
-    def _reply(self, body: bytes) -> list[bytes]:
+    def _reply(self, body: bytes, user: str | None = None) -> list[bytes]:
         try:
-            request = Request.model_validate_json(body)
+            request = _REQUEST.validate_json(body)
         except ValidationError as error:
             self.refused += 1
             fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            return [_error("", f"{'.'.join(str(part)[:64] for part in fault['loc'][:4])}: {fault['msg'][:200]}")]
+            place = [str(part)[:64] for part in fault["loc"] if part not in _KINDS][:4]
+            return [_error("", f"{'.'.join(place) or 'request'}: {fault['msg'][:200]}")]
+        if isinstance(request, SaveRequest):
+            try:
+                return [self._save(request, user)]
+            except EventError as error:
+                self.refused += 1
+                return [_error(request.id, str(error))]
         try:
             # The reader stays open: a flood of connections may leave no descriptor to open it again.
             self._reader = self._reader or JournalReader(self._journal)
@@ -197,6 +233,16 @@ class ReplayServer:
             log.warning("replay: the journal cannot be read now: %s", error)
             self._close_reader()
             return [_error(request.id, "the journal cannot be read now; ask again later")]
+
+    def _save(self, request: SaveRequest, user: str | None) -> bytes:
+        if self._examples is None or (self._savers is not None and user not in self._savers):
+            raise EventError("only an outlet of the service may save examples; run the page as outlets.web")
+        header = {"v": 1, "reply": request.request, "id": request.id}
+        if request.request == "save":
+            example = parse_example_request(orjson.dumps(request.example))
+            return orjson.dumps({**header, "ticket": self._examples.submit(example)})
+        result = self._examples.result(request.ticket)
+        return orjson.dumps({**header, "result": None if result is None else result.model_dump()})
 
     def _close_reader(self) -> None:
         if self._reader:

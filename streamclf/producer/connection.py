@@ -98,6 +98,14 @@ class ProducerConnection:
             return False
         return True
 
+    def send_saved(self, request_id: str, result: bytes) -> bool:
+        """Send the result of a request to save an example; return False if the queue is full."""
+        try:
+            send_now(self._drafts, b"saved", request_id.encode(), result)
+        except zmq.Again:
+            return False
+        return True
+
     def hello_due(self) -> bool:
         """Return whether it is time to send hello."""
         return time.monotonic() >= self._hello_at

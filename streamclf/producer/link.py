@@ -30,6 +30,8 @@ _MAX_BATCH_DRAFTS: Final = 128
 _MAX_BATCH_BYTES: Final = 256 * 1024
 _MAX_IN_FLIGHT: Final = 1024
 """Drafts sent and not confirmed: enough for a slow disk's commit, few enough to resend."""
+_MAX_SAVED: Final = 64
+"""Results of requests to save an example that wait to be sent."""
 _WANTED_VALID_S: Final = 5.0
 """The hub's list of wanted previews expires after this long without a hello's answer."""
 
@@ -56,16 +58,18 @@ class EventProducer:
         max_drafts: int = 8192,
         max_bytes: int = 16 << 20,
         on_action: Callable[[int, bytes], None] | None = None,
+        on_save: Callable[[str, bytes], None] | None = None,
     ) -> None:
         """Connect to the hub at `endpoint`.
 
         The thread calls `on_action`, which must not block, with each committed event of an action of the stream that
-        this process captures: the offset of the action's start (0: unknown), and the event's JSON.
+        this process captures: the offset of the action's start (0: unknown), and the event's JSON. It calls `on_save`
+        with the id and the JSON of each request to save an example of this stream; `post_saved` answers it.
         """
         if not 1 <= len(producer.encode()) <= MAX_NAME_BYTES:
             raise BusError(f"producer name of {len(producer.encode())} bytes: must be 1 to {MAX_NAME_BYTES}")
         self._endpoint, self._name = endpoint, producer.encode()
-        self._on_action = on_action
+        self._on_action, self._on_save = on_action, on_save
         self._max_drafts, self._max_bytes = max_drafts, max_bytes
         self._instance = uuid.uuid4().bytes
         self._lock = threading.Lock()
@@ -78,6 +82,7 @@ class EventProducer:
         self._dropped: dict[str, int] = {}
         self._previews: dict[str, bytes] = {}
         self._previews_dropped = 0
+        self._saved: deque[tuple[str, bytes]] = deque(maxlen=_MAX_SAVED)
         self._close_by: float | None = None
         self._wake_sent = False
         """Whether a wake byte is on its way to the thread; the thread clears this without the lock."""
@@ -129,6 +134,12 @@ class EventProducer:
             if len(jpeg) <= MAX_PREVIEW_BYTES and valid_stream_name(stream):
                 self._previews[stream] = jpeg
                 self._wake()
+
+    def post_saved(self, request_id: str, result: bytes) -> None:
+        """Send the result of a request to save an example. It is sent once: a client asks again by itself."""
+        with self._lock:
+            self._saved.append((request_id, result))
+            self._wake()
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -199,6 +210,7 @@ class EventProducer:
                 connection.send_hello(self.dropped)
             self._send_drafts(connection)
             self._send_previews(connection)
+            self._send_saved(connection)
 
     def _pause_s(self, connection: ProducerConnection) -> float:
         if self._unsent:
@@ -226,6 +238,9 @@ class EventProducer:
         elif kind == b"action" and len(frames) == 3 and len(frames[1]) == U64.size:
             if self._on_action is not None:
                 self._on_action(U64.unpack(frames[1])[0], frames[2])
+        elif kind == b"save" and len(frames) == 3:
+            if self._on_save is not None:
+                self._on_save(frames[1].decode("ascii", "replace"), frames[2])
         elif kind == b"wanted" and len(frames) == 3:
             self._wanted = frozenset(orjson.loads(frames[2]))
             self._wanted_until = time.monotonic() + _WANTED_VALID_S
@@ -267,6 +282,11 @@ class EventProducer:
                 batch.append((seq, self._pending[seq].encoded))
                 size += len(batch[-1][1])
         return batch
+
+    def _send_saved(self, connection: ProducerConnection) -> None:
+        while self._saved:
+            request_id, result = self._saved.popleft()
+            connection.send_saved(request_id, result)
 
     def _send_previews(self, connection: ProducerConnection) -> None:
         with self._lock:

@@ -5,9 +5,11 @@ Each message is a few ZeroMQ frames; numbers are little endian:
     producer -> hub   hello    instance(16) name dropped-totals-JSON           every second
                       drafts   instance(16) name after(u64) JSON [[seq, type, stream, captured_ns, body], ...]
                       preview  stream JPEG                                     on a second socket
+                      saved    id result-JSON                                  answers save, not sent again
     hub -> producer   ack      seq(u64)                after the commit
                       again    seq(u64)                drafts before these are missing: resend all after seq
                       action   start(u64) event JSON     to capture-STREAM: an action's event that was committed
+                      save     id request-JSON           to capture-STREAM: save a stretch as an example
                       wanted   hub-run(16) JSON [stream, ...]                  answers hello, and on every change
 
 `after` is the sequence number before the first draft of a message. The hub accepts a message only if it has everything

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from streamclf.config.classify import HeadSettings, StreamSettings
 from streamclf.config.clips import ClipsConfig
 from streamclf.config.engine import EngineConfig
+from streamclf.config.examples import ExamplesConfig
 from streamclf.config.source import SourceConfig
 from streamclf.events.configuration_status import ConfigurationStatus
 from streamclf.events.outlet_status import OutletStatus
@@ -70,6 +71,8 @@ class CaptureJob(LinkedJob):
     views: tuple[ViewJob, ...]
     clips: ClipsConfig | None = None
     """Films of the stream's actions; None for none."""
+    examples: ExamplesConfig | None = None
+    """Stretches of the stream that are saved on request; None for none."""
 
 
 class CaptureChange(_Message):
@@ -170,6 +173,8 @@ class HubSettings(_Message):
     keep_bytes: int | None
     streams: dict[str, StreamDescription] | None = None
     """The configured streams; None where nobody configures them."""
+    examples: bool = False
+    """Whether stretches of streams may be saved on request."""
 
 
 class HubChange(_Message):
@@ -191,7 +196,9 @@ class HubJob(LinkedJob):
     keep_s: float
     keep_bytes: int | None = None
     streams: dict[str, StreamDescription] | None = None
-    """As in `HubChange`."""
+    """As in `HubSettings`."""
+    examples: bool = False
+    """As in `HubSettings`."""
     keys: Path | None = None
     """The service's secret key file; together with `allow`, the directory of the public keys that may connect."""
     allow: Path | None = None

@@ -44,7 +44,7 @@ class CheckedConfig:
         ]
         if outlets := self._changed_outlets(old):
             parts.append(f"outlets {', '.join(outlets)}")
-        keys = ("model", "models", "engine", "actions", "unknown_below", "timezone", "publish", "clips")
+        keys = ("model", "models", "engine", "actions", "unknown_below", "timezone", "publish", "clips", "examples")
         parts += [key for key in keys if getattr(self.config, key) != getattr(old.config, key)]
         if self.bundle != old.bundle and "model" not in parts:
             parts.append("the bundle's files")

@@ -47,7 +47,10 @@ def preflight(config: ServiceConfig) -> Bundle:
     _check_actions(config, bundle.spec)
     _check_journal(config.publish.journal)
     if config.clips is not None:
-        _check_clips(config.clips.folder)
+        _check_clips("clips.folder", config.clips.folder)
+    if config.examples is not None:
+        _check_clips("examples.folder", config.examples.folder)
+        _check_clips("examples.models", config.examples.models)
     _check_access(config.publish)
     check_outlets(config.outlets, config.streams, config.publish.journal)
     return bundle
@@ -60,6 +63,9 @@ def _paths_of(config: ServiceConfig) -> Iterator[tuple[str, object]]:
         yield f"publish.{key}", getattr(config.publish, key)
     if config.clips is not None:
         yield "clips.folder", config.clips.folder
+    if config.examples is not None:
+        yield "examples.folder", config.examples.folder
+        yield "examples.models", config.examples.models
     for name, stream in config.streams.items():
         for key in ("images", "tls_ca"):
             yield f"streams.{name}.{key}", getattr(stream, key)
@@ -137,17 +143,17 @@ def _check_journal(path: Path) -> None:
         raise ConfigError(f"publish.journal={path}: cannot be written; choose another place or change its permissions")
 
 
-def _check_clips(folder: Path) -> None:
-    """Check that the folder of the clips can be written. It is created with the first clip, but not its parent.
+def _check_clips(key: str, folder: Path) -> None:
+    """Check that a folder of films can be written. It is created with the first film, but not its parent.
 
-    A missing parent may be a disk that is not mounted; its clips must not fill the disk of the system.
+    A missing parent may be a disk that is not mounted; its films must not fill the disk of the system.
     """
     if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"clips.folder={folder}: a file, not a folder; give another path, or remove the file")
+        raise ConfigError(f"{key}={folder}: a file, not a folder; give another path, or remove the file")
     if not folder.parent.is_dir():
-        raise ConfigError(f"clips.folder={folder}: {folder.parent} does not exist; create it first, or mount its disk")
+        raise ConfigError(f"{key}={folder}: {folder.parent} does not exist; create it first, or mount its disk")
     if not os.access(folder if folder.exists() else folder.parent, os.W_OK | os.X_OK):
-        raise ConfigError(f"clips.folder={folder}: cannot be written; choose another place or change its permissions")
+        raise ConfigError(f"{key}={folder}: cannot be written; choose another place or change its permissions")
 
 
 def _check_access(publish: PublishConfig) -> None:

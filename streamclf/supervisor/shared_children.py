@@ -93,6 +93,7 @@ class SharedChildren:
             keep_s=publish.keep,
             keep_bytes=publish.keep_size,
             streams=describe_streams(current.config),
+            examples=current.config.examples is not None,
             keys=publish.keys,
             allow=publish.allow,
             own_key=self._access.public if self._access else None,
@@ -168,7 +169,10 @@ class SharedChildren:
     def change_hub(self, config: ServiceConfig) -> None:
         """Apply other limits of the journal, and other descriptions of the streams, from now on."""
         settings = HubSettings(
-            keep_s=config.publish.keep, keep_bytes=config.publish.keep_size, streams=describe_streams(config)
+            keep_s=config.publish.keep,
+            keep_bytes=config.publish.keep_size,
+            streams=describe_streams(config),
+            examples=config.examples is not None,
         )
         if self.hub.job:
             self.hub.job = self.hub.job.model_copy(update=dict(settings))

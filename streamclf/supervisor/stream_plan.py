@@ -10,6 +10,7 @@ from engines.bundle import ModelSpec
 from streamclf.classifier.feed import ring_slots
 from streamclf.config.classify import HeadSettings, StreamSettings
 from streamclf.config.clips import ClipsConfig
+from streamclf.config.examples import ExamplesConfig
 from streamclf.config.service import ServiceConfig
 from streamclf.config.source import SourceConfig
 from streamclf.config.views import UNNAMED
@@ -60,6 +61,7 @@ class StreamPlan:
     settings: StreamSettings
     head: HeadSettings
     clips: ClipsConfig | None = None
+    examples: ExamplesConfig | None = None
 
     @property
     def capture_waits(self) -> bool:
@@ -73,7 +75,8 @@ class StreamPlan:
 
     def same_capture(self, other: StreamPlan) -> bool:
         """Return whether the same capture process can serve both plans."""
-        return self.same_channels(other) and self.source == other.source and self.clips == other.clips
+        films = self.clips == other.clips and self.examples == other.examples
+        return self.same_channels(other) and self.source == other.source and films
 
     def same_channels(self, other: StreamPlan) -> bool:
         """Return whether the same ring and pipes can serve both plans."""
@@ -144,6 +147,7 @@ class StreamChannels:
             source=plan.source,
             views=(view,),
             clips=plan.clips,
+            examples=plan.examples,
         )
 
 
@@ -168,5 +172,12 @@ def plan_streams(config: ServiceConfig, spec: ModelSpec) -> dict[str, StreamPlan
             settings = config.settings_of(name)
             head = HeadSettings(actions=config.actions_of(name).with_thresholds(spec.thresholds))
             clips = config.clips if head.actions.labels else None
-            plans[name] = StreamPlan(source=stream.source, geometry=geometry, settings=settings, head=head, clips=clips)
+            plans[name] = StreamPlan(
+                source=stream.source,
+                geometry=geometry,
+                settings=settings,
+                head=head,
+                clips=clips,
+                examples=config.examples,
+            )
     return plans

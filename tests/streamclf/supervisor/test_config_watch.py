@@ -68,6 +68,7 @@ def test_a_change_of_any_key_is_a_difference(tmp_path: Path) -> None:
         "unknown_below": 0.4,
         "timezone": "UTC",
         "clips": {"before_s": 3},
+        "examples": {"uncertain": 3},
         "publish": {"keep": "1d"},
     }
     assert changes.keys() == ServiceConfig.model_fields.keys() - {"streams", "defaults", "outlets"}

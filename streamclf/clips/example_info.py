@@ -1,0 +1,70 @@
+"""Describe an example film in its own metadata: where it comes from, and which part of the picture it is about."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import av
+import av.error
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from streamclf.events.types import Probability, StreamName
+from streamclf.events.views import Label
+
+MAX_INFO_CHARS: Final = 64 * 1024
+
+
+class ExampleInfo(BaseModel):
+    """One example film. `began` is the wall-clock time of its first picture.
+
+    `area` is the part of the camera's picture that the film is about, as keys of
+    `streamclf.config.picture_area.PictureArea`; None for the whole picture. The film itself always has the whole
+    picture. `top` and `margin` are the prediction that was not certain, for a film that was kept because of it.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+    stream: StreamName
+    began: datetime
+    seconds: Annotated[float, Field(ge=0)]
+    region: StreamName | None = None
+    area: dict[str, Any] | None = None
+    model_name: str | None = None
+    top: tuple[tuple[Label, Probability], ...] = ()
+    margin: Probability | None = None
+
+
+class FilmFacts(BaseModel):
+    """The length of a film, and its description where this project has made it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    seconds: float
+    info: ExampleInfo | None = None
+
+
+def read_film_facts(path: Path) -> FilmFacts | None:
+    """Return the facts of a film; None for a file that has no video."""
+    try:
+        with av.open(str(path), "r") as container:
+            if not container.streams.video:
+                return None
+            text = container.metadata.get("comment", "")
+            seconds = (container.duration or 0) / 1_000_000
+    except (av.error.FFmpegError, OSError, ValueError, IndexError):
+        return None
+    info = None
+    if text.startswith("{") and len(text) <= MAX_INFO_CHARS:
+        try:
+            info = ExampleInfo.model_validate_json(text)
+        except ValidationError:
+            info = None
+    return FilmFacts(seconds=round(max(0.0, seconds), 3), info=info)
+
+
+def read_example_info(path: Path) -> ExampleInfo | None:
+    """Return the description of an example film; None for a film that was not saved as an example."""
+    facts = read_film_facts(path)
+    return None if facts is None else facts.info
