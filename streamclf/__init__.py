@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from streamclf.events.positions import START, Position
     from streamclf.events.types import Action, Clip, Heartbeat, Latency, Lost, Prediction, Status, Window, parse_event
+    from streamclf.events.views import ViewDescription
 
 __version__ = "0.2.0"
 
@@ -60,6 +61,7 @@ __all__ = [
     "StreamclfError",
     "Subscription",
     "UsageError",
+    "ViewDescription",
     "Window",
     "__version__",
     "classify",
@@ -96,6 +98,7 @@ _PUBLIC_NAMES: Final = {
         "Window",
         "parse_event",
     ),
+    "streamclf.events.views": ("ViewDescription",),
     "streamclf.client.replay": ("Snapshot",),
     "streamclf.client.push": ("PushSink", "push"),
     "streamclf.client.subscription": ("Subscription", "snapshot", "subscribe"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Final, Literal, TypeAlias
 
 import zmq
@@ -20,9 +21,11 @@ from streamclf.events.positions import Position
 from streamclf.events.types import (
     HEARTBEAT_TOPIC,
     JOURNALLED,
+    Event,
     Heartbeat,
     Lost,
     Received,
+    Status,
     StreamEvent,
     parse_event,
     topic_of,
@@ -51,10 +54,12 @@ class EventReceiver:
         replay: bool,
         after: Position | None,
         patience_s: float | None,
+        regions: Collection[str] | None = None,
     ) -> None:
         self.endpoint = address.endpoint
         self._address = address
         self._streams = None if streams is None else frozenset(streams)
+        self._regions = None if regions is None else frozenset(regions)
         self._types = frozenset(KINDS if types is None else types)
         self._patience_s = patience_s
         self._last_message_at = time.monotonic()
@@ -136,7 +141,7 @@ class EventReceiver:
                 f"{self._replay_endpoint}: no answer within {timeout_s:g} s though {self.endpoint} is alive; can its "
                 "`publish.replay` endpoint be reached from here?"
             )
-        return found
+        return replace(found, events=tuple(event for event in found.events if self._is_wanted(event)))
 
     def close(self) -> None:
         """Disconnect. May be called twice."""
@@ -148,11 +153,17 @@ class EventReceiver:
         self._context.term()
 
     def _event_topics(self) -> list[bytes]:
-        # A stream's offsets run through all its types, so finding gaps needs events of every type.
+        # A stream's offsets run through all its types and regions, so finding gaps needs all its events.
         kinds = JOURNALLED if self._tracker else tuple(kind for kind in JOURNALLED if kind in self._types)
-        if self._streams is None or len(kinds) * len(self._streams) > _MAX_TOPICS:
+        regions = [None] if self._regions is None or self._tracker else sorted(self._regions)
+        if self._streams is None or len(kinds) * len(self._streams) * len(regions) > _MAX_TOPICS:
             return [f"{kind}/".encode() for kind in kinds]
-        return [topic_of(kind, stream) for kind in kinds for stream in self._streams]
+        return [
+            topic_of(kind, stream, region)
+            for stream in self._streams
+            for kind in kinds
+            for region in ([None] if kind == "status" else regions)
+        ]
 
     def _until_silent_s(self) -> float:
         """Return for how long the service may still send nothing."""
@@ -199,12 +210,19 @@ class EventReceiver:
         if event.offset is None:
             return
         known = self._last_offsets.get(event.stream)
-        if known is not None and event.previous > known and (self._tracker or self._types >= set(JOURNALLED)):
+        gets_all = self._tracker or (self._types >= set(JOURNALLED) and self._regions is None)
+        if known is not None and event.previous > known and gets_all:
             self.missed += 1
         self._last_offsets[event.stream] = event.offset
 
     def _add_ready(self, events: Collection[Received]) -> None:
-        self._ready.extend(e for e in events if isinstance(e, Lost) or e.type in self._types)
+        self._ready.extend(e for e in events if isinstance(e, Lost) or (e.type in self._types and self._is_wanted(e)))
+
+    def _is_wanted(self, event: Event) -> bool:
+        """Return whether an event is in a chosen region, or describes the whole stream or service."""
+        if self._regions is None or isinstance(event, Status | Heartbeat):
+            return True
+        return event.region in self._regions
 
     def _pop_ready(self) -> Received | None:
         if not self._ready:

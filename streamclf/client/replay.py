@@ -63,7 +63,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """The last event of each stream and type, oldest first, and the journal's range at that moment."""
+    """The last event of each stream, type and view, oldest first, and the journal's range at that moment."""
 
     epoch: str
     oldest: int

@@ -10,6 +10,7 @@ from typing import Final
 
 from streamclf.events.outlet_status import OutletStatus
 from streamclf.events.types import MAX_LISTED_STREAMS, Action, Heartbeat, Prediction, Received, State, Status
+from streamclf.events.views import MAX_VIEWS, UNNAMED, ActionKey, Area, ViewKey, action_of, view_of
 
 SERVICE_SILENT_S: Final = 5.0
 """Treat a service as silent when it has sent nothing for this long.
@@ -20,6 +21,8 @@ alarm and an "offline" in Home Assistant. A longer limit would show outdated pre
 """
 RATE_WINDOW_S: Final = 3.0
 """The rate of predictions is measured over this time."""
+MAX_ALL_VIEWS: Final = 4 * MAX_LISTED_STREAMS
+"""Views of all streams together whose states are kept."""
 _MIN_RATE_S: Final = 1.0
 """The rate of a stream that has been observed for less than this is not known: a replay sends many events at once."""
 _MAX_ARRIVALS = 1024
@@ -28,13 +31,9 @@ _MAX_LATENCIES = 64
 
 
 @dataclass(slots=True)
-class StreamView:
-    """The latest events of one stream, and values derived from them. Times are monotonic seconds."""
+class ViewState:
+    """The latest predictions and actions of one view of a stream. Times are monotonic seconds."""
 
-    status: Status | None = None
-    status_at_s: float | None = None
-    changed_at_s: float | None = None
-    """When the stream last became live, or stopped being live. From connecting to offline is not such a change."""
     prediction: Prediction | None = None
     predicted_at_s: float | None = None
     action: Action | None = None
@@ -47,8 +46,8 @@ class StreamView:
     _arrivals_s: deque[float] = field(default_factory=lambda: deque(maxlen=_MAX_ARRIVALS))
     _latencies_ms: deque[float] = field(default_factory=lambda: deque(maxlen=_MAX_LATENCIES))
 
-    def apply(self, event: Prediction | Action | Status, now_s: float) -> None:
-        """Update the view with an event of this stream that arrived at `now_s`."""
+    def apply(self, event: Prediction | Action, now_s: float) -> None:
+        """Update the state with an event of this view that arrived at `now_s`."""
         match event:
             case Prediction():
                 self.prediction, self.predicted_at_s = event, now_s
@@ -63,10 +62,81 @@ class StreamView:
                     self.active.pop(event.label, None)
                 else:
                     self.active[event.label] = event
-            case Status():
-                if self.status is None or (self.status.state == "live") != (event.state == "live"):
-                    self.changed_at_s = now_s
-                self.status, self.status_at_s = event, now_s
+
+    @property
+    def top(self) -> tuple[tuple[str, float], ...]:
+        """(label, probability) of the last prediction, most probable first."""
+        return self.prediction.top if self.prediction else ()
+
+    @property
+    def present(self) -> tuple[tuple[str, float], ...] | None:
+        """(label, probability) of the labels that apply now; None before the first prediction."""
+        return self.prediction.present if self.prediction else None
+
+    @property
+    def latency_ms(self) -> float | None:
+        """The median time from captured frame to published prediction, over the last 64 predictions."""
+        return statistics.median(self._latencies_ms) if self._latencies_ms else None
+
+    def rate_per_s(self, now_s: float) -> float | None:
+        """Return the predictions per second over the last three seconds, or since the first one if that is less.
+
+        None while the view has been observed for less than a second.
+        """
+        if self._first_s is None:
+            return 0.0
+        count = sum(now_s - arrival_s <= RATE_WINDOW_S for arrival_s in self._arrivals_s)
+        observed_s = now_s - self._first_s
+        if observed_s >= RATE_WINDOW_S:
+            return count / RATE_WINDOW_S
+        return (count - 1) / observed_s if observed_s >= _MIN_RATE_S else None
+
+
+@dataclass(slots=True)
+class StreamState:
+    """The latest events of one stream, and values derived from them. Times are monotonic seconds."""
+
+    status: Status | None = None
+    status_at_s: float | None = None
+    changed_at_s: float | None = None
+    """When the stream last became live, or stopped being live. From connecting to offline is not such a change."""
+    views: dict[ViewKey, ViewState] = field(default_factory=dict)
+    """The state of each view that has had an event, at most `MAX_VIEWS`."""
+
+    def apply(self, event: Prediction | Action | Status, now_s: float) -> None:
+        """Update the view with an event of this stream that arrived at `now_s`. Events of further views are ignored."""
+        if not isinstance(event, Status):
+            if (state := self.find_or_add(view_of(event))) is not None:
+                state.apply(event, now_s)
+            return
+        if self.status is None or (self.status.state == "live") != (event.state == "live"):
+            self.changed_at_s = now_s
+        self.status, self.status_at_s = event, now_s
+        known = listed_views(event)
+        for key in [] if known is None else [key for key in self.views if key not in known]:
+            del self.views[key]  # a region or a model that was removed
+
+    def find_or_add(self, key: ViewKey) -> ViewState | None:
+        """Return the state of a view, and add it if it is new; None if there are too many."""
+        if key not in self.views and len(self.views) < MAX_VIEWS:
+            self.views[key] = ViewState()
+        return self.views.get(key)
+
+    def ordered_views(self) -> list[tuple[ViewKey, ViewState]]:
+        """Return the views that the status lists or that have had an event, first the whole picture.
+
+        A stream without any has one unnamed view without events.
+        """
+        keys = set(self.views)
+        if self.status is not None and self.status.views is not None:
+            keys.update(each.key for each in self.status.views)
+        ordered = sorted(keys, key=lambda key: key.sort_key) or [UNNAMED]
+        return [(key, self.views.get(key) or ViewState()) for key in ordered]
+
+    def area_of(self, region: str | None) -> Area | None:
+        """Return the rectangle of a region in shares of the picture, from the last status; None if it is not known."""
+        views = self.status.views if self.status else None
+        return next((each.area for each in views or () if each.region == region and each.area is not None), None)
 
     @property
     def state(self) -> State:
@@ -92,38 +162,67 @@ class StreamView:
 
     @property
     def hop(self) -> int | None:
-        """Chunks between two predictions, where the stream is adaptive."""
+        """Chunks between two predictions, where the stream is adaptive; the longest of its views."""
         return self.status.hop if self.status else None
 
     @property
+    def latest(self) -> ViewState:
+        """The view with the latest prediction; an empty one before the first."""
+        predicted = [each for each in self.views.values() if each.predicted_at_s is not None]
+        return max(predicted, key=lambda each: each.predicted_at_s or 0.0, default=ViewState())
+
+    @property
+    def prediction(self) -> Prediction | None:
+        """The latest prediction of any view."""
+        return self.latest.prediction
+
+    @property
+    def predicted_at_s(self) -> float | None:
+        """When it arrived."""
+        return self.latest.predicted_at_s
+
+    @property
     def top(self) -> tuple[tuple[str, float], ...]:
-        """(label, probability) of the last prediction, most probable first."""
-        return self.prediction.top if self.prediction else ()
+        """(label, probability) of the latest prediction of any view, most probable first."""
+        return self.latest.top
+
+    @property
+    def action(self) -> Action | None:
+        """The latest event of an action of any view."""
+        found = [each.action for each in self.views.values() if each.action is not None]
+        return max(found, key=lambda action: action.time, default=None)
+
+    @property
+    def active(self) -> dict[ActionKey, Action]:
+        """The running actions of all views, oldest first."""
+        running = [action for each in self.views.values() for action in each.active.values()]
+        return {action_of(action): action for action in sorted(running, key=lambda action: action.started_s)}
 
     @property
     def latency_ms(self) -> float | None:
-        """The median time from captured frame to published prediction, over the last 64 predictions."""
-        return statistics.median(self._latencies_ms) if self._latencies_ms else None
+        """The longest median latency of a view."""
+        known = [each.latency_ms for each in self.views.values()]
+        return max((each for each in known if each is not None), default=None)
 
     def rate_per_s(self, now_s: float) -> float | None:
-        """Return the predictions per second over the last three seconds, or since the first one if that is less.
+        """Return the predictions per second of all views together; None while that is not known for any of them."""
+        rates = [each.rate_per_s(now_s) for each in self.views.values()]
+        known = [rate for rate in rates if rate is not None]
+        return sum(known) if known or not rates else None
 
-        None while the stream has been observed for less than a second.
-        """
-        if self._first_s is None:
-            return 0.0
-        count = sum(now_s - arrival_s <= RATE_WINDOW_S for arrival_s in self._arrivals_s)
-        observed_s = now_s - self._first_s
-        if observed_s >= RATE_WINDOW_S:
-            return count / RATE_WINDOW_S
-        return (count - 1) / observed_s if observed_s >= _MIN_RATE_S else None
+
+def listed_views(status: Status) -> frozenset[ViewKey] | None:
+    """Return the views that a stream has by its status; None if the status does not say it."""
+    if status.views is not None:
+        return frozenset(each.key for each in status.views)
+    return None if status.actions is None else frozenset({UNNAMED})
 
 
 class ServiceView:
     """The streams of one service, at most 1,024. Events of further streams are ignored."""
 
     def __init__(self) -> None:
-        self.streams: dict[str, StreamView] = {}
+        self.streams: dict[str, StreamState] = {}
         self.heartbeat: Heartbeat | None = None
         self.received_at_s: float | None = None
         """When the last event or heartbeat arrived."""
@@ -143,7 +242,7 @@ class ServiceView:
             self._compare(self.heartbeat, event, now_s)
             self.heartbeat = event
         elif isinstance(event, Prediction | Action | Status) and (view := self.find_or_add(event.stream)):
-            view.apply(event, now_s)
+            self._apply_to(view, event, now_s)
 
     def _compare(self, last: Heartbeat | None, new: Heartbeat, now_s: float) -> None:
         if last is None:
@@ -154,11 +253,16 @@ class ServiceView:
             fault = f"events are published without being kept, {new.not_durable} since the hub's start"
             self.journal_fault, self.journal_fault_at_s = fault, now_s
 
-    def find_or_add(self, name: str) -> StreamView | None:
+    def find_or_add(self, name: str) -> StreamState | None:
         """Return the view of stream `name`, and add it if it is new; None if there are too many streams."""
         if name not in self.streams and len(self.streams) < MAX_LISTED_STREAMS:
-            self.streams[name] = StreamView()
+            self.streams[name] = StreamState()
         return self.streams.get(name)
+
+    def _apply_to(self, view: StreamState, event: Prediction | Action | Status, now_s: float) -> None:
+        is_known = isinstance(event, Status) or view_of(event) in view.views
+        if is_known or sum(len(each.views) for each in self.streams.values()) < MAX_ALL_VIEWS:
+            view.apply(event, now_s)
 
     def is_silent(self, now_s: float) -> bool:
         """Return whether the service has sent nothing for `SERVICE_SILENT_S`, or nothing at all."""

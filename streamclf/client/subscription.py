@@ -36,6 +36,7 @@ def subscribe(
     endpoint: str | Path,
     *,
     streams: Collection[str] | None = None,
+    regions: Collection[str] | None = None,
     types: Collection[Kind] | None = None,
     replay: bool = False,
     after: Position | None = None,
@@ -45,7 +46,8 @@ def subscribe(
 ) -> Subscription:
     """Subscribe to a service's events; the service may start later.
 
-    `streams` and `types` (prediction, action, status, clip, heartbeat) restrict the returned events; None means all.
+    `streams` and `types` (prediction, action, status, clip, heartbeat) restrict the returned events; None means all. A
+    stream includes its regions. With `regions`, only events of regions with these names are returned, and statuses.
     `after` (with `replay`) resumes after a stored `Subscription.position`, or at `START`; None starts with the next
     event. `patience_s` is the time without any message after which `BusError` is raised (the service sends a heartbeat
     each second); with None there is no limit.
@@ -58,25 +60,32 @@ def subscribe(
     for stream in streams or ():
         if not valid_stream_name(stream):
             raise UsageError(f"stream {stream!r}: must be {STREAM_NAME_RULE}")
+    for region in regions or ():
+        if not valid_stream_name(region):
+            raise UsageError(f"region {region!r}: must be {STREAM_NAME_RULE}")
     for kind in types or ():
         if kind not in KINDS:
             raise UsageError(f"type {kind!r}: must be one of {', '.join(KINDS)}")
     if after is not None and not replay:
         raise UsageError("after=: only together with replay=True")
-    return Subscription(address, streams, types, replay, after, patience_s)
+    return Subscription(address, streams, types, replay, after, patience_s, regions)
 
 
 def snapshot(
     endpoint: str | Path,
     *,
     streams: Collection[str] | None = None,
+    regions: Collection[str] | None = None,
     types: Collection[Kind] | None = None,
     timeout_s: float = 5.0,
     keys: str | Path | None = None,
     server_key: str | Path | None = None,
 ) -> Snapshot:
-    """Fetch the last event of each stream and type. Raises `BusError` if there is no answer within `timeout_s`."""
-    with subscribe(endpoint, streams=streams, types=types, keys=keys, server_key=server_key) as events:
+    """Fetch the last event of each stream, type and view.
+
+    Raises `BusError` if there is no answer within `timeout_s`.
+    """
+    with subscribe(endpoint, streams=streams, regions=regions, types=types, keys=keys, server_key=server_key) as events:
         return events.snapshot(timeout_s)
 
 
@@ -95,11 +104,12 @@ class Subscription:
         replay: bool,
         after: Position | None,
         patience_s: float | None,
+        regions: Collection[str] | None = None,
     ) -> None:
         self.endpoint = address.endpoint
         self.streams = streams
         """The streams of the returned events; None for all."""
-        self._receiver = EventReceiver(address, streams, types, replay, after, patience_s)
+        self._receiver = EventReceiver(address, streams, types, replay, after, patience_s, regions)
         self._in_use = threading.Lock()
         self._closed = False
         self._wait = SocketWait()
@@ -169,7 +179,7 @@ class Subscription:
         self._receiver.watch_only(frozenset(streams))
 
     def snapshot(self, timeout_s: float = 5.0) -> Snapshot:
-        """Fetch the last event of each stream and type of this subscription.
+        """Fetch the last event of each stream, type and view of this subscription.
 
         Events that arrive meanwhile are kept for `receive`; they may also be in the snapshot. Raises `BusError` if
         there is no answer within `timeout_s`.

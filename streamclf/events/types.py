@@ -141,6 +141,14 @@ class Prediction(_JournalledEvent):
     model_name: ModelName | None = None
     labels: Annotated[tuple[Label, ...], Field(max_length=MAX_TOP)] | None = None
 
+    @property
+    def present(self) -> tuple[tuple[str, float], ...]:
+        """(label, probability) of the labels that apply: the most probable one, or `labels`, which may be empty."""
+        if self.labels is None:
+            return self.top[:1]
+        known = dict(self.top)
+        return tuple((label, known.get(label, 0.0)) for label in self.labels)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action(_JournalledEvent):

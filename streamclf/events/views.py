@@ -6,7 +6,7 @@ A stream with one unnamed model and without regions has one view, whose region a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, NamedTuple, Protocol
+from typing import Annotated, Any, Final, NamedTuple, Protocol, TypeAlias
 
 from pydantic import ConfigDict, Field
 
@@ -25,6 +25,8 @@ RegionName = Annotated[str, Field(pattern=STREAM_NAME_PATTERN)]
 ModelName = Annotated[str, Field(pattern=STREAM_NAME_PATTERN)]
 Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL_CHARS)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Area: TypeAlias = tuple[Share, Share, Share, Share]
+"""A rectangle (left, top, right, bottom) in shares of a picture's width and height."""
 
 
 class ViewKey(NamedTuple):
@@ -100,7 +102,7 @@ class ViewDescription:
     __pydantic_config__ = ConfigDict(extra="ignore", allow_inf_nan=False)
     region: RegionName | None = None
     model_name: ModelName | None = None
-    area: tuple[Share, Share, Share, Share] | None = None
+    area: Area | None = None
     actions: Annotated[tuple[Label, ...], Field(max_length=MAX_LISTED_ACTIONS)] = ()
 
     @property

@@ -20,6 +20,7 @@ from streamclf.errors import JournalError
 from streamclf.events.types import MAX_LISTED_STREAMS
 from streamclf.events.views import UNNAMED, ViewKey
 from streamclf.hub.journal_file import MAX_CHECK_S, JournalFiles, open_database, set_aside
+from streamclf.hub.last_in_views import LastInViews
 from streamclf.hub.retention import Retention
 from streamclf.units import NS
 
@@ -181,11 +182,11 @@ class Journal:
                 "INSERT INTO events VALUES(?,?,?,?,?,?)",
                 [(e.offset, e.stream, e.type, now_ns, zlib.crc32(e.body), e.body) for e in entries],
             )
+            self._last_in_views.write(entries)
             self._db.executemany(
                 "INSERT INTO last VALUES(?,?,?) ON CONFLICT(stream, type) DO UPDATE SET offset=excluded.offset",
                 [(stream, kind, offset) for (stream, kind), offset in newest.items()],
             )
-            self._note_views(entries)
             self._db.executemany(
                 "INSERT INTO producers VALUES(?,?,?) "
                 "ON CONFLICT(instance) DO UPDATE SET seq=excluded.seq, seen_ns=excluded.seen_ns",
@@ -200,26 +201,12 @@ class Journal:
         if why := self._files.moved():  # the events are in a file that nobody can open again
             self._replace(why, is_damaged=False)
             return None
+        self._last_in_views.note_committed(entries)
         self.head += len(entries)
         self._last_by_stream.update(last)
         self._files.mark_head(self.epoch, self.head)
         self._files.record()
         return entries
-
-    def _note_views(self, entries: Sequence[Entry]) -> None:
-        """Store the last offset of each view, for the streams that have named views; the others need only `last`."""
-        self._streams_with_views.update(entry.stream for entry in entries if entry.view != UNNAMED)
-        newest = {
-            (entry.stream, entry.type, entry.view.region or "", entry.view.model_name or ""): entry.offset
-            for entry in entries
-            if entry.type != "status" and entry.stream in self._streams_with_views
-        }
-        if newest:
-            self._db.executemany(
-                "INSERT INTO last_in_views VALUES(?,?,?,?,?) "
-                "ON CONFLICT(stream, type, region, model_name) DO UPDATE SET offset=excluded.offset",
-                [(*key, offset) for key, offset in newest.items()],
-            )
 
     def _roll_back(self) -> None:
         if self._db.in_transaction:  # SQLite may have rolled back by itself
@@ -315,9 +302,7 @@ class Journal:
         self.head = int(row[0]) if row else 0
         lowest = db.execute("SELECT min(offset) FROM events").fetchone()[0]
         self.oldest = self.head + 1 if lowest is None else int(lowest)
-        self._streams_with_views = {
-            str(stream) for (stream,) in db.execute("SELECT DISTINCT stream FROM last_in_views")
-        }
+        self._last_in_views = LastInViews(db)
         self._last_by_stream = {
             str(stream): int(offset)
             for stream, offset in db.execute("SELECT stream, max(offset) FROM last GROUP BY stream")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final
 
 import cv2
@@ -13,7 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.arrays import U8
+from streamclf.render.overlay_views import (
+    OverlayView,
+    draw_areas,
+    draw_plates,
+    draw_timeline,
+    draw_timelines,
+    draw_view_rows,
+)
 from streamclf.render.palette import STATES, Colour, bgr, label_bgr
+from streamclf.render.plates import blend_plate
 from streamclf.render.text import draw_text, shorten, text_width, wrap
 
 MIN_SIDE: Final = 270
@@ -44,6 +52,10 @@ class OverlayState:
     """Labels of the running actions."""
     note: str | None = None
     """A short text at the top right."""
+    present: Sequence[tuple[str, float]] | None = None
+    """The labels that apply, of a model that can report several; None means the first of `top`."""
+    views: Sequence[OverlayView] = ()
+    """The views of a stream with regions or named models, which are drawn in place of labels, history and actions."""
 
 
 def draw(frame: U8, state: OverlayState) -> U8:
@@ -54,12 +66,18 @@ def draw(frame: U8, state: OverlayState) -> U8:
     canvas = _enlarge(frame)
     height, width = canvas.shape[:2]
     unit = max(0.75, min(height, width) / 400)
-    if state.state == "live" and state.top:
+    if state.state == "live" and state.views:
+        draw_areas(canvas, state.views, unit)
+        _draw_views(canvas, state, unit)
+    elif state.state == "live" and state.top:
         _draw_labels(canvas, state, unit)
     elif state.state != "live":
         _draw_notice(canvas, state, unit)
     _draw_header(canvas, state, unit)
-    _draw_timeline(canvas, state.history, unit)
+    if state.views:
+        draw_timelines(canvas, state.views, _timeline_height(unit), unit)
+    else:
+        draw_timeline(canvas, state.history, canvas.shape[0], _timeline_height(unit), unit)
     return canvas
 
 
@@ -108,11 +126,22 @@ def _draw_labels(canvas: U8, state: OverlayState, unit: float) -> None:
     _draw_label_plate(canvas, state, (pad, bottom - row * len(top) - round(6 * unit)), unit)
 
 
+def _draw_views(canvas: U8, state: OverlayState, unit: float) -> None:
+    height = canvas.shape[0]
+    bottom = height - _timeline_height(unit) - round(6 * unit)
+    _darken_rows(canvas, height - round((70 + 29 * min(len(state.views), 8)) * unit), height, upward=True)
+    draw_view_rows(canvas, state.views, bottom, unit)
+
+
 def _draw_label_plate(canvas: U8, state: OverlayState, corner: tuple[int, int], unit: float) -> None:
     """Draw the label on a coloured plate with its bottom left at `corner`, and a ring while its action runs."""
-    label, probability = state.top[0]
     x, bottom = corner
     size = round(22 * unit)
+    if state.present is not None and len(state.present) != 1:
+        view = OverlayView(name="", present=state.present, actions=state.actions)
+        draw_plates(canvas, view, (x, bottom - round(0.5 * size)), round(19 * unit), unit)
+        return
+    label, probability = state.top[0] if state.present is None else state.present[0]
     percent = f"{100 * probability:.0f}%"
     max_width = canvas.shape[1] - 2 * x - round(30 * unit) - text_width(percent, size, bold=False)
     text = shorten(label, size, max_width, bold=True)
@@ -124,8 +153,8 @@ def _draw_label_plate(canvas: U8, state: OverlayState, corner: tuple[int, int], 
     top = bottom - box_height
     if label in state.actions:
         ring = max(2, round(2.5 * unit))
-        _blend_plate(canvas, (x - ring, top - ring, box_width + 2 * ring, box_height + 2 * ring), _WHITE, 0.95)
-    _blend_plate(canvas, (x, top, box_width, box_height), colour, 0.94)
+        blend_plate(canvas, (x - ring, top - ring, box_width + 2 * ring, box_height + 2 * ring), _WHITE, 0.95)
+    blend_plate(canvas, (x, top, box_width, box_height), colour, 0.94)
     baseline = bottom - round(box_height * 0.3)
     draw_text(canvas, text, (x + inner, baseline), size, _INK, bold=True)
     draw_text(canvas, percent, (x + inner + label_width + gap, baseline), size, _INK, bold=False)
@@ -145,32 +174,16 @@ def _draw_bar(canvas: U8, corner: tuple[int, int], width: int, label: str, proba
     track = width - name_width - value_width
     thick = max(4, round(7 * unit))
     top = baseline - round(size * 0.36) - thick // 2
-    _blend_plate(canvas, (x + name_width, top, track, thick), _TRACK, 0.55)
+    blend_plate(canvas, (x + name_width, top, track, thick), _TRACK, 0.55)
     filled = round(track * min(1.0, max(0.0, probability)))
     if filled >= thick:
-        _blend_plate(canvas, (x + name_width, top, filled, thick), label_bgr(label), 1.0)
+        blend_plate(canvas, (x + name_width, top, filled, thick), label_bgr(label), 1.0)
     value = f"{100 * probability:.0f}%"
     draw_text(canvas, value, (x + width - text_width(value, size, bold=False), baseline), size, _MUTED, bold=False)
 
 
 def _timeline_height(unit: float) -> int:
     return max(8, round(20 * unit))
-
-
-def _draw_timeline(canvas: U8, history: Sequence[tuple[str, float]], unit: float) -> None:
-    """Draw recent predictions at the lower edge, newest at the right: colour is the label, height the probability."""
-    if not history:
-        return
-    height, width = canvas.shape[:2]
-    band_height = _timeline_height(unit)
-    band = canvas[height - band_height :]
-    band[:] = band * 0.25 + np.array(_INK) * 0.75
-    step = max(2, round(4 * unit))
-    latest = list(history)[-(width // step) :]
-    for index, (label, probability) in enumerate(reversed(latest)):
-        right = width - index * step
-        rise = max(1, round((band_height - 2) * min(1.0, max(0.0, probability))))
-        cv2.rectangle(canvas, (right - step, height - rise), (right - 2, height), label_bgr(label), -1)
 
 
 def _draw_notice(canvas: U8, state: OverlayState, unit: float) -> None:
@@ -200,35 +213,3 @@ def _darken_rows(canvas: U8, top: int, bottom: int, *, upward: bool) -> None:
 def _smooth(ramp: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Map 0..1 to 0..1 with a slope of zero at both ends."""
     return ramp * ramp * (3 - 2 * ramp)
-
-
-def _blend_plate(canvas: U8, box: tuple[int, int, int, int], colour: Colour, alpha: float) -> None:
-    """Blend a filled rectangle (x, y, width, height) with round corners into the canvas."""
-    x, y, width, height = box
-    mask = _rounded_mask(width, height)
-    left, top = max(0, x), max(0, y)
-    right, bottom = min(canvas.shape[1], x + width), min(canvas.shape[0], y + height)
-    if right <= left or bottom <= top:
-        return
-    weight = mask[top - y : bottom - y, left - x : right - x, None] * alpha
-    area = canvas[top:bottom, left:right]
-    area[:] = area * (1 - weight) + np.array(colour, np.float32) * weight + 0.5
-
-
-@lru_cache(maxsize=256)
-def _rounded_mask(width: int, height: int) -> npt.NDArray[np.float32]:
-    """Return the coverage of a rounded rectangle, (height, width) float32 in [0, 1].
-
-    It is drawn at four times the size and averaged, so that the corners are smooth.
-    """
-    over = 4
-    radius = over * min(width, height) // (2 if height <= 20 else 4)
-    mask = np.zeros((height * over, width * over), np.uint8)
-    right, bottom = width * over - 1, height * over - 1
-    cv2.rectangle(mask, (radius, 0), (right - radius, bottom), 255, -1)
-    cv2.rectangle(mask, (0, radius), (right, bottom - radius), 255, -1)
-    for x in (radius, right - radius):
-        for y in (radius, bottom - radius):
-            cv2.circle(mask, (x, y), radius, 255, -1)
-    small = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
-    return np.asarray(small, np.float32) / np.float32(255)

@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from engines.printable import printable
-from streamclf.client.stream_views import ServiceView, StreamView
+from streamclf.client.stream_views import ServiceView, StreamState, ViewState
 from streamclf.events.outlet_status import OutletState
+from streamclf.events.views import SEPARATOR, UNNAMED
 from streamclf.render.column_widths import Column, column_widths, make_table, number_column, text_column
 from streamclf.render.palette import INK, STATES, label_hex
 
@@ -27,6 +28,8 @@ TIMELINE_CELLS = 10
 """The least number of predictions in the timeline of a stream, one cell each."""
 BAR_CELLS = (8, 60)
 """The shortest and the longest bar of a probability."""
+NO_LABEL: Final = "none"
+"""The text for a model that can report several labels, and reports none now."""
 BLOCKS = " ▁▂▃▄▅▆▇█"
 _OUTLET_STATES: Final[dict[OutletState, str]] = {
     "starting": STATES["connecting"],
@@ -39,23 +42,24 @@ _NUMBERS: Final = frozenset({"p", "rate", "latency", "age", "since", "delivered"
 _TIMELINE: Final = "last predictions"
 
 
-def display_name(stream: str, view: StreamView) -> str:
+def display_name(stream: str, view: StreamState) -> str:
     """Return the stream's name for people, or its key in the configuration if it has none."""
     return printable(view.name) if view.name else stream
 
 
-def stream_table(views: Mapping[str, StreamView], width: int, *, is_silent: bool) -> tuple[Table, list[Text]]:
-    """Draw a row for each stream; also return the reasons and notes that do not fit into their row.
+def stream_table(views: Mapping[str, StreamState], width: int, *, is_silent: bool) -> tuple[Table, list[Text]]:
+    """Draw a row for each stream, and one for each named view below it.
 
-    The states of a silent service are shown as unknown.
+    Also return the reasons and notes that do not fit into their row. The states of a silent service are shown as
+    unknown.
     """
     now_s = time.monotonic()
-    rows = [_StreamRow(stream, view, now_s, is_silent=is_silent) for stream, view in views.items()]
+    rows = [row for stream, view in views.items() for row in _rows_of(stream, view, now_s, is_silent=is_silent)]
     longest_name = min(MIN_NAME_CELLS, max((cell_len(row.name) for row in rows), default=0))
     columns = [
         text_column("stream", (row.full_name for row in rows), least=longest_name, most=MAX_TEXT_CELLS),
         number_column("state", (row.state for row in rows)),
-        text_column("label", (row.label for row in rows), least=MIN_LABEL_CELLS, most=MAX_TEXT_CELLS),
+        text_column("label", (f" {row.label} " for row in rows), least=MIN_LABEL_CELLS, most=MAX_TEXT_CELLS),
         number_column("p", (row.probability for row in rows)),
         number_column("rate", (row.rate for row in rows), dropped=2),
         number_column("latency", (row.latency for row in rows), dropped=3),
@@ -70,45 +74,78 @@ def stream_table(views: Mapping[str, StreamView], width: int, *, is_silent: bool
         if reason and cell_len(reason) > widths[_TIMELINE]:
             explanations.append(Text.assemble((f"{row.name}  ", "bold"), (reason, "dim")))
             reason = ""
-        if row.view.note:
-            explanations.append(Text.assemble((f"{row.name}  ", "bold"), (printable(row.view.note), "dim")))
+        if row.note:
+            explanations.append(Text.assemble((f"{row.name}  ", "bold"), (row.note, "dim")))
         cells: dict[str, Text | str] = {
             "stream": row.name_cell(widths["stream"]),
             "state": Text(row.state, STATES.get(row.state, "dim")),
-            "label": Text(row.label, f"bold {INK} on {label_hex(row.view.top[0][0])}" if row.view.top else "dim"),
+            "label": row.label_cell(widths["label"]),
             "p": row.probability,
             "rate": row.rate,
             "latency": row.latency,
             "age": row.age,
-            _TIMELINE: Text(reason, "dim") if reason else _timeline(row.view, widths[_TIMELINE]),
+            _TIMELINE: Text(reason, "dim") if reason else _timeline(row.part, widths[_TIMELINE]),
         }
         table.add_row(*(cells[name] for name in widths))
     return table, explanations
 
 
-class _StreamRow:
-    """The texts of one stream."""
+def count_rows(view: StreamState) -> int:
+    """Return how many rows of the table a stream needs."""
+    return 1 + sum(key != UNNAMED for key, _ in view.ordered_views())
 
-    def __init__(self, stream: str, view: StreamView, now_s: float, *, is_silent: bool) -> None:
-        self.view = view
-        self.name = display_name(stream, view)
-        self.full_name = f"{self.name} ({stream})" if self.name != stream else stream
-        self.state = "unknown" if is_silent else view.state
-        self.label = f" {printable(view.top[0][0])} " if view.top else "…"
-        self.probability = f"{view.top[0][1]:.2f}" if view.top else ""
-        rate_per_s = view.rate_per_s(now_s)
-        self.rate = "" if rate_per_s is None else f"{rate_per_s:.1f}/s"
-        if view.hop is not None:
-            self.rate += f" hop {view.hop}"
-        self.latency = "" if view.latency_ms is None else f"{view.latency_ms:.0f} ms"
-        self.age = "" if view.predicted_at_s is None else short_age(now_s - view.predicted_at_s)
-        self.reason = printable(view.reason) if view.reason and view.state != "live" else ""
+
+def _rows_of(stream: str, view: StreamState, now_s: float, *, is_silent: bool) -> list[_Row]:
+    """Return the row of a stream, which shows its unnamed view if it has one, and the rows of its named views."""
+    parts = view.ordered_views()
+    name = display_name(stream, view)
+    whole = next((part for key, part in parts if key == UNNAMED), None)
+    first = _Row(name, whole or ViewState(), now_s, has_label=whole is not None)
+    first.full_name = f"{name} ({stream})" if name != stream else stream
+    first.state = "unknown" if is_silent else view.state
+    first.reason = printable(view.reason) if view.reason and view.state != "live" else ""
+    first.note = printable(view.note or "")
+    if view.hop is not None:
+        first.rate = f"{first.rate} hop {view.hop}".strip()
+    more = [_Row(f"  {SEPARATOR.join(key.names)}", part, now_s) for key, part in parts if key != UNNAMED]
+    return [first, *more]
+
+
+class _Row:
+    """The texts of one view, or of a stream."""
+
+    def __init__(self, name: str, part: ViewState, now_s: float, *, has_label: bool = True) -> None:
+        self.name = self.full_name = name
+        self.part = part
+        self.state = self.reason = self.note = ""
+        present = part.present
+        self.label = "…" if present is None and has_label else ""
+        self.colour: str | None = None
+        self.probability = ""
+        if present:
+            self.label = ", ".join(printable(label) for label, _ in present)
+            self.colour = label_hex(present[0][0])
+            self.probability = f"{present[0][1]:.2f}"
+        elif present is not None:
+            self.label = NO_LABEL
+        rate_per_s = part.rate_per_s(now_s)
+        self.rate = "" if rate_per_s is None or not has_label else f"{rate_per_s:.1f}/s"
+        self.latency = "" if part.latency_ms is None else f"{part.latency_ms:.0f} ms"
+        self.age = "" if part.predicted_at_s is None else short_age(now_s - part.predicted_at_s)
 
     def name_cell(self, width: int) -> Text:
         """Return the name, and the key in the configuration if both fit."""
         if self.full_name == self.name or cell_len(self.full_name) > width:
             return Text(self.name, "bold")
         return Text.assemble((self.name, "bold"), (self.full_name[len(self.name) :], "dim"))
+
+    def label_cell(self, width: int) -> Text:
+        """Return the present labels on the colour of the first one."""
+        if not self.label:
+            return Text()
+        text = Text(f" {self.label} ", "dim" if self.colour is None else f"bold {INK} on {self.colour}")
+        text.truncate(width, overflow="ellipsis")
+        return text
 
 
 def outlet_table(service: ServiceView, width: int) -> tuple[Table, list[Text]]:
@@ -148,8 +185,8 @@ def outlet_table(service: ServiceView, width: int) -> tuple[Table, list[Text]]:
     return table, explanations
 
 
-def probability_table(view: StreamView, width: int) -> Table:
-    """Draw a bar for each of the stream's best labels."""
+def probability_table(view: ViewState, width: int) -> Table:
+    """Draw a bar for each of the view's best labels."""
     labels = [printable(label) for label, _ in view.top[:MAX_LABELS]]
     numbers = [f"{probability:.2f}" for _, probability in view.top[:MAX_LABELS]]
     shortest, longest = BAR_CELLS
@@ -177,7 +214,7 @@ def short_age(seconds: float) -> str:
     return f"{seconds / 86400:.0f} d"
 
 
-def _timeline(view: StreamView, cells: int) -> Text:
+def _timeline(view: ViewState, cells: int) -> Text:
     """Draw a block for each of the latest predictions: its colour is the label, its height the probability."""
     text = Text()
     for label, probability in list(view.history)[-cells:]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import TypeAlias
 
 from rich.cells import cell_len
@@ -17,10 +18,18 @@ from rich.segment import Segment
 from rich.text import Text
 
 from engines.printable import printable
-from streamclf.client.stream_views import ServiceView
+from streamclf.client.stream_views import ServiceView, StreamState, ViewState
 from streamclf.events.types import Action, Heartbeat, Lost, Prediction, Received, Status
+from streamclf.events.views import SEPARATOR, UNNAMED, title, view_of
 from streamclf.render.palette import STATES, label_hex
-from streamclf.render.terminal_rows import display_name, outlet_table, probability_table, stream_table
+from streamclf.render.terminal_rows import (
+    NO_LABEL,
+    count_rows,
+    display_name,
+    outlet_table,
+    probability_table,
+    stream_table,
+)
 
 MAX_CHANGES = 6
 MAX_EXPLANATIONS = 8
@@ -83,7 +92,7 @@ class LiveTable:
         outlets, outlet_reasons = outlet_table(self.service, width)
         explanations = page.take_some([*reasons, *outlet_reasons], MAX_EXPLANATIONS)
         written_outlets = page.take([outlets] if self.service.outlets else [])
-        bars = page.take([probability_table(view, width) for view in views.values()] if len(views) == 1 else [])
+        bars = page.take(_bars(next(iter(views.values())), width) if len(views) == 1 else [])
         changes = page.take_newest(list(self._changes))
         sections = [rows, bars, written_outlets, explanations, changes, written_notes]
         return _Lines([section for section in sections if section])
@@ -93,11 +102,13 @@ class LiveTable:
         views = self.service.streams
         names = sorted(views)
         most = lines - 4  # the header, the line that counts the others, and a blank line after each
-        if len(names) < most:
+        if sum(count_rows(view) for view in views.values()) < most:
             return names
         explained = min(MAX_EXPLANATIONS, sum(view.state != "live" for view in views.values()))
         most = max(1, most - min(2 * explained, most // 3))
-        return sorted(names, key=lambda name: (views[name].state == "live", name))[:most]
+        names.sort(key=lambda name: (views[name].state == "live", name))
+        ends = list(accumulate(count_rows(views[name]) for name in names))
+        return names[: max(1, sum(end <= most for end in ends))]
 
     def _fit_footer(self, width: int) -> tuple[Text, list[Text]]:
         """Return the lower edge, and the texts that do not fit into it."""
@@ -115,6 +126,8 @@ class LiveTable:
         if isinstance(event, Heartbeat | Lost) or (view := self.service.find_or_add(event.stream)) is None:
             return
         name = display_name(event.stream, view)
+        if not isinstance(event, Status):
+            name = title(name, view_of(event))
         match event:
             case Status():
                 name = printable(event.name) if event.name else name
@@ -123,10 +136,11 @@ class LiveTable:
                 if view.hop is not None and event.hop not in (None, view.hop):
                     self._add_change(name, Text(f"hop {event.hop}"), f"it was {view.hop}")
             case Prediction():
-                label, probability = event.top[0]
-                if view.top and view.top[0][0] != label:
-                    detail = f"{probability:.2f} at {event.window.end_s:.1f} s"
-                    self._add_change(name, Text(printable(label), label_hex(label)), detail)
+                before = view.views.get(view_of(event), ViewState()).present
+                if before is not None and {each for each, _ in before} != {each for each, _ in event.present}:
+                    probability = f"{event.present[0][1]:.2f} " if event.present else ""
+                    detail = f"{probability}at {event.window.end_s:.1f} s"
+                    self._add_change(name, _labels_text([label for label, _ in event.present]), detail)
             case Action() if event.phase != "update":
                 change = Text(f"{printable(event.label)} {event.phase}", label_hex(event.label))
                 self._add_change(name, change, "")
@@ -134,6 +148,22 @@ class LiveTable:
     def _add_change(self, name: str, change: Text, detail: str) -> None:
         line = Text.assemble((time.strftime("%H:%M:%S "), "dim"), (f"{name}  ", "bold"), change)
         self._changes.append(line.append(f"  {printable(detail)}", "dim") if detail else line)
+
+
+def _bars(view: StreamState, width: int) -> list[RenderableType]:
+    """Draw the probabilities of a stream, each named view below its name."""
+    parts: list[RenderableType] = []
+    for key, part in view.ordered_views():
+        if key != UNNAMED and part.top:
+            parts.append(Text(SEPARATOR.join(key.names), "bold"))
+        parts.append(probability_table(part, width))
+    return parts
+
+
+def _labels_text(labels: Sequence[str]) -> Text:
+    if not labels:
+        return Text(NO_LABEL, "dim")
+    return Text(", ").join(Text(printable(label), label_hex(label)) for label in labels)
 
 
 class _Page:

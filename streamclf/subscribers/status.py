@@ -5,21 +5,22 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 from rich.console import Console
 from rich.text import Text
 
 from streamclf.client.replay import Snapshot
-from streamclf.client.stream_views import ServiceView, StreamView
+from streamclf.client.stream_views import ServiceView, StreamState, ViewState
 from streamclf.client.subscription import Subscription, subscribe
 from streamclf.errors import BusError
 from streamclf.events.outlet_status import OutletStatus
 from streamclf.events.positions import Position
 from streamclf.events.types import Action, Heartbeat, Prediction, Received, Status, StreamEvent
+from streamclf.events.views import ViewKey, view_keys, view_of
 from streamclf.render.live_screen import live_screen
 from streamclf.render.terminal_table import LiveTable
 from streamclf.runtime.signals import stop_on_signals
@@ -27,6 +28,12 @@ from streamclf.runtime.stop_request import StopRequest
 from streamclf.subscribers.chosen_streams import refuse_unknown_streams
 from streamclf.subscribers.outlet_report import OutletReport
 from streamclf.units import duration_text
+
+AgeFunction: TypeAlias = Callable[[Prediction | Action | Status | None], float | None]
+"""Returns the age of an event in seconds; None for no event."""
+
+_RateKey: TypeAlias = tuple[str, ViewKey | None]
+"""A stream and one of its views, or None for all of them together."""
 
 _POLL_S = 0.25
 _RATE_WINDOW_S = 10.0
@@ -139,30 +146,30 @@ def _known_events(snapshot: Snapshot, recent: list[StreamEvent] | None) -> list[
     return [*(event for event in snapshot.events if event.offset not in repeated), *(recent or ())]
 
 
-def _rates(recent: list[StreamEvent] | None, now: datetime) -> dict[str, float]:
-    """Count each stream's predictions per second over the last 10 s; {} if the recent events are not known.
+def _rates(recent: list[StreamEvent] | None, now: datetime) -> dict[_RateKey, float]:
+    """Count the predictions per second of each view and stream over the last 10 s; {} without the recent events.
 
     If they do not reach back 10 s, the rate is over the time that they cover.
     """
-    counts: Counter[str] = Counter()
+    counts: Counter[_RateKey] = Counter()
     covered_s = 0.0
     for event in recent or ():
         age_s = (now - event.time).total_seconds()
         covered_s = max(covered_s, age_s)
-        counts[event.stream] += isinstance(event, Prediction) and 0 <= age_s <= _RATE_WINDOW_S
+        is_counted = isinstance(event, Prediction) and 0 <= age_s <= _RATE_WINDOW_S
+        counts[event.stream, None] += is_counted
+        if isinstance(event, Prediction):
+            counts[event.stream, view_of(event)] += is_counted
     if len(recent or ()) < _MAX_RECENT_EVENTS or covered_s > _RATE_WINDOW_S:
         covered_s = _RATE_WINDOW_S
-    return {stream: round(count / covered_s, 3) for stream, count in counts.items()} if covered_s > 0 else {}
+    return {key: round(count / covered_s, 3) for key, count in counts.items()} if covered_s > 0 else {}
 
 
-def _report(endpoint: str, snapshot: Snapshot, heartbeat: Heartbeat, rates: dict[str, float]) -> dict[str, Any]:
+def _report(endpoint: str, snapshot: Snapshot, heartbeat: Heartbeat, rates: dict[_RateKey, float]) -> dict[str, Any]:
     service = ServiceView()
     for event in snapshot.events:
         service.apply(event, time.monotonic())
-    streams = {
-        name: _stream_report(view, heartbeat.time, rates.get(name, 0.0 if rates else None))
-        for name, view in service.streams.items()
-    }
+    streams = {name: _stream_report(name, view, heartbeat.time, rates) for name, view in service.streams.items()}
     return {
         "endpoint": endpoint,
         "replay": heartbeat.replay,
@@ -188,11 +195,14 @@ def _outlet_report(outlet: OutletStatus, now: datetime) -> dict[str, Any]:
     }
 
 
-def _stream_report(view: StreamView, now: datetime, rate_per_s: float | None) -> dict[str, Any]:
+def _stream_report(name: str, view: StreamState, now: datetime, rates: dict[_RateKey, float]) -> dict[str, Any]:
     """Report one stream. Every stream has every key, so that readers need not check for it."""
 
     def age_s(event: Prediction | Action | Status | None) -> float | None:
         return None if event is None else round((now - event.time).total_seconds(), 3)
+
+    def rate_per_s(key: ViewKey | None = None) -> float | None:
+        return rates.get((name, key), 0.0 if rates else None)
 
     status, prediction, action = view.status, view.prediction, view.action
     return {
@@ -203,10 +213,34 @@ def _stream_report(view: StreamView, now: datetime, rate_per_s: float | None) ->
         "counters": status.counters if status else {},
         "hop": view.hop,
         "top": view.top,
+        "views": [
+            _view_report(key, part, age_s) | {"rate_per_s": rate_per_s(key)} for key, part in view.ordered_views()
+        ],
         "model": prediction.model if prediction else None,
         "age_s": age_s(prediction),
         "latency_ms": prediction.latency_ms.capture_to_publish if prediction else None,
-        "rate_per_s": rate_per_s,
-        "action": action
-        and {"label": action.label, "phase": action.phase, "started_s": action.started_s, "age_s": age_s(action)},
+        "rate_per_s": rate_per_s(),
+        "action": _action_report(action, age_s),
     }
+
+
+def _view_report(key: ViewKey, part: ViewState, age_s: AgeFunction) -> dict[str, Any]:
+    """Report one view of a stream; region and model are null where the view has no such name."""
+    prediction = part.prediction
+    return {
+        "region": key.region,
+        "model_name": key.model_name,
+        "top": part.top,
+        "labels": None if prediction is None else prediction.labels,
+        "model": prediction.model if prediction else None,
+        "age_s": age_s(prediction),
+        "latency_ms": prediction.latency_ms.capture_to_publish if prediction else None,
+        "action": _action_report(part.action, age_s),
+    }
+
+
+def _action_report(action: Action | None, age_s: AgeFunction) -> dict[str, Any] | None:
+    if action is None:
+        return None
+    report = {"label": action.label, "phase": action.phase, "started_s": action.started_s, "age_s": age_s(action)}
+    return report | view_keys(action)

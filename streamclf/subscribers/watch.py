@@ -12,13 +12,15 @@ import cv2
 import numpy as np
 
 from engines.arrays import U8
-from streamclf.client.stream_views import ServiceView, StreamView
+from streamclf.client.stream_views import ServiceView, StreamState, ViewState
 from streamclf.client.subscription import Subscription, subscribe
 from streamclf.errors import BusError
 from streamclf.events.types import Action, Heartbeat, Prediction, Received, Status
+from streamclf.events.views import SEPARATOR, UNNAMED, ViewKey
 from streamclf.render.film_writer import FilmWriter
 from streamclf.render.grid import tile_images
 from streamclf.render.overlay import OverlayState, draw
+from streamclf.render.overlay_views import OverlayView
 from streamclf.render.preview_window import PreviewWindow
 from streamclf.runtime.signals import stop_on_signals
 from streamclf.runtime.stop_request import StopRequest
@@ -126,17 +128,33 @@ class PreviewWall:
             tile.drawn = draw(_BLANK if tile.preview is None else tile.preview, state)
         return tile.drawn
 
-    def _overlay_state(self, stream: str, view: StreamView) -> OverlayState:
+    def _overlay_state(self, stream: str, view: StreamState) -> OverlayState:
+        parts = view.ordered_views()
+        is_named = any(key != UNNAMED for key, _ in parts)
+        latest = view.latest
         return OverlayState(
             stream=view.name or stream,
             state="offline" if self._is_silent else view.state,
             reason="the service is silent" if self._is_silent else view.reason,
-            top=view.top,
-            history=view.history,
+            top=latest.top,
+            present=latest.present if latest.prediction and latest.prediction.labels is not None else None,
+            history=latest.history,
             rate_per_s=None if view.predicted_at_s is None else view.rate_per_s(view.predicted_at_s),
             latency_ms=view.latency_ms,
-            actions=tuple(view.active),
+            actions=tuple(latest.active),
+            views=[_overlay_view(view, key, part) for key, part in parts] if is_named else (),
         )
+
+
+def _overlay_view(view: StreamState, key: ViewKey, part: ViewState) -> OverlayView:
+    return OverlayView(
+        name=SEPARATOR.join(key.names),
+        region=key.region,
+        present=part.present,
+        history=part.history,
+        actions=tuple(part.active),
+        area=view.area_of(key.region),
+    )
 
 
 def _apply_snapshot(events: Subscription, wall: PreviewWall) -> None:

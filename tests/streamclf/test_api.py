@@ -14,7 +14,8 @@ import streamclf
 PUBLIC = {
     "START", "Action", "BusError", "Classification", "ClassifiedWindow", "Clip", "ConfigError", "EventError",
     "Heartbeat", "JournalError", "Latency", "Lost", "Model", "ModelError", "ModelStream", "Position", "Prediction",
-    "PushSink", "Snapshot", "SourceError", "Status", "StreamclfError", "Subscription", "UsageError", "Window",
+    "PushSink", "Snapshot", "SourceError", "Status", "StreamclfError", "Subscription", "UsageError", "ViewDescription",
+    "Window",
     "__version__", "classify", "open_model", "parse_event", "push", "snapshot", "subscribe",
 }  # fmt: skip
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Final
 
-from streamclf.client.stream_views import ServiceView, StreamView
+from streamclf.client.stream_views import ServiceView, StreamState
 from streamclf.client.subscription import Subscription
 from streamclf.errors import BusError
 from streamclf.events.types import Clip, Heartbeat, Lost, Received, Status, StreamEvent
@@ -115,7 +115,7 @@ class LiveService:
             statuses = [(name, view.status) for name, view in self._view.streams.items()]
         return {name: status.name for name, status in statuses if status is not None and status.name is not None}
 
-    def read(self, name: str, use: Callable[[StreamView], Any]) -> Any:
+    def read(self, name: str, use: Callable[[StreamState], Any]) -> Any:
         """Return `use(view)` of one stream's view, which does not change meanwhile; None for an unknown stream."""
         with self._lock:
             view = self._view.streams.get(name)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from streamclf.client.stream_views import StreamView
+from streamclf.client.stream_views import StreamState
 from streamclf.events.types import State
 from streamclf.subscribers.web.service_view import LiveService
 
@@ -45,12 +45,12 @@ def summarize(service: LiveService, name: str) -> StreamSummary | None:
         return None
     now_s = time.monotonic()
     found: StreamSummary = service.read(name, lambda view: _summary(name, view, now_s)) or _summary(
-        name, StreamView(), now_s
+        name, StreamState(), now_s
     )
     return found
 
 
-def _summary(name: str, view: StreamView, now_s: float) -> StreamSummary:
+def _summary(name: str, view: StreamState, now_s: float) -> StreamSummary:
     status, prediction = view.status, view.prediction
     latency_ms = None if (median_ms := view.latency_ms) is None else round(median_ms, 1)
     rate = view.rate_per_s(now_s)
@@ -63,7 +63,7 @@ def _summary(name: str, view: StreamView, now_s: float) -> StreamSummary:
         finished=status.finished if status else False,
         paused=status.paused if status else False,
         top=list(view.top[:5]),
-        actions=list(view.active)[:8],
+        actions=list(dict.fromkeys(key.label for key in view.active))[:8],
         predicted=prediction.time if prediction else None,
         latency_ms=latency_ms,
         rate=None if rate is None else round(rate, 1),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from streamclf.client.stream_views import RATE_WINDOW_S, SERVICE_SILENT_S, ServiceView, StreamView
+from streamclf.client.stream_views import RATE_WINDOW_S, SERVICE_SILENT_S, ServiceView, StreamState
 from streamclf.events.types import (
     MAX_LISTED_STREAMS,
     Action,
@@ -18,6 +18,7 @@ from streamclf.events.types import (
     Status,
     Window,
 )
+from streamclf.events.views import MAX_VIEWS, UNNAMED, ActionKey, ViewDescription, ViewKey
 
 EPOCH = "ab" * 16
 NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
@@ -27,19 +28,19 @@ def common(stream: str = "door") -> dict[str, Any]:
     return {"stream": stream, "epoch": EPOCH, "offset": 1, "previous": 0, "time": NOON}
 
 
-def prediction(label: str = "wave", stream: str = "door", latency_ms: float | None = None) -> Prediction:
+def prediction(label: str = "wave", stream: str = "door", latency_ms: float | None = None, **view: Any) -> Prediction:
     return Prediction(
         window=Window(start_s=0, end_s=1, frames=8), top=((label, 0.9), ("still", 0.1)), model="m",
-        latency_ms=Latency(capture_to_publish=latency_ms), **common(stream),
+        latency_ms=Latency(capture_to_publish=latency_ms), **common(stream), **view,
     )  # fmt: skip
 
 
-def status(state: Any, stream: str = "door", reason: str | None = None, hop: int | None = None) -> Status:
-    return Status(state=state, reason=reason, hop=hop, **common(stream))
+def status(state: Any, stream: str = "door", reason: str | None = None, hop: int | None = None, **more: Any) -> Status:
+    return Status(state=state, reason=reason, hop=hop, **common(stream), **more)
 
 
-def action(phase: Any, label: str = "wave") -> Action:
-    return Action(label=label, phase=phase, started_s=1.0, at_s=2.0, probability=0.9, peak=0.9, **common())
+def action(phase: Any, label: str = "wave", **view: Any) -> Action:
+    return Action(label=label, phase=phase, started_s=1.0, at_s=2.0, probability=0.9, peak=0.9, **common(), **view)
 
 
 def heartbeat() -> Heartbeat:
@@ -47,20 +48,20 @@ def heartbeat() -> Heartbeat:
 
 
 def test_a_new_stream_is_connecting_and_has_no_values() -> None:
-    view = StreamView()
+    view = StreamState()
     assert (view.state, view.reason, view.hop, view.top, view.latency_ms) == ("connecting", None, None, (), None)
     assert view.rate_per_s(100.0) == 0
 
 
 def test_a_status_sets_state_reason_and_hop() -> None:
-    view = StreamView()
+    view = StreamState()
     view.apply(status("offline", reason="unplugged", hop=4), 10.0)
     assert (view.state, view.reason, view.hop, view.status_at_s) == ("offline", "unplugged", 4, 10.0)
 
 
 def test_a_prediction_makes_a_stream_live_only_until_its_first_status() -> None:
     """A subscriber that starts late may miss the status; a late prediction must not hide a later status."""
-    view = StreamView()
+    view = StreamState()
     view.apply(prediction(), 1.0)
     assert view.state == "live"
     view.apply(status("frozen"), 2.0)
@@ -69,7 +70,7 @@ def test_a_prediction_makes_a_stream_live_only_until_its_first_status() -> None:
 
 
 def test_an_absence_lasts_until_the_stream_is_live_again() -> None:
-    view = StreamView()
+    view = StreamState()
     changes = []
     for now_s, state in ((0.0, "live"), (10.0, "stalled"), (40.0, "connecting"), (65.0, "offline"), (72.0, "live")):
         view.apply(status(state), now_s)
@@ -78,24 +79,24 @@ def test_an_absence_lasts_until_the_stream_is_live_again() -> None:
 
 
 def test_active_actions_end_with_their_end() -> None:
-    view = StreamView()
+    view = StreamState()
     for each in (action("start"), action("update"), action("start", "fall")):
         view.apply(each, 1.0)
-    assert list(view.active) == ["wave", "fall"]
+    assert [key.label for key in view.active] == ["wave", "fall"]
     view.apply(action("end"), 2.0)
     view.apply(action("end", "never started"), 2.0)
-    assert list(view.active) == ["fall"]
+    assert [key.label for key in view.active] == ["fall"]
     assert view.action is not None
     assert view.action.label == "never started"
 
 
 def test_rate_history_and_latency_follow_the_predictions() -> None:
-    view = StreamView()
+    view = StreamState()
     for number in range(30):
         view.apply(prediction(f"label{number}", latency_ms=float(number)), 100 + number / 10)
     assert view.rate_per_s(100 + RATE_WINDOW_S) == pytest.approx(10)
     assert view.rate_per_s(102.9 + RATE_WINDOW_S + 0.1) == 0
-    assert view.history[-1] == ("label29", 0.9)
+    assert view.latest.history[-1] == ("label29", 0.9)
     assert view.top[0] == ("label29", 0.9)
     assert view.latency_ms == 14.5
     view.apply(prediction(latency_ms=None), 103.0)
@@ -104,13 +105,13 @@ def test_rate_history_and_latency_follow_the_predictions() -> None:
 
 def test_the_rate_of_a_stream_is_right_before_it_has_been_observed_for_three_seconds() -> None:
     """`streamclf status` showed 0.3/s for a stream of five predictions per second, of which it knew the last one."""
-    view = StreamView()
+    view = StreamState()
     view.apply(prediction(), 100.0)
     assert view.rate_per_s(100.1) is None
     for number in range(1, 9):
         view.apply(prediction(), 100 + number / 5)
     assert view.rate_per_s(101.6) == pytest.approx(5)
-    burst = StreamView()  # a replay sends many events at once
+    burst = StreamState()  # a replay sends many events at once
     for _ in range(500):
         burst.apply(prediction(), 100.0)
     assert burst.rate_per_s(100.01) is None
@@ -142,3 +143,61 @@ def test_the_number_of_streams_is_limited() -> None:
     assert len(service.streams) == MAX_LISTED_STREAMS
     service.apply(status("offline", "cam0"), 2.0)
     assert service.streams["cam0"].state == "offline"
+
+
+GATE, HANDS = ViewKey("gate"), ViewKey("gate", "hands")
+
+
+def in_view(key: ViewKey) -> dict[str, Any]:
+    return {"region": key.region, "model_name": key.model_name}
+
+
+def test_views_with_equal_labels_at_the_same_time_are_kept_apart() -> None:
+    view = StreamState()
+    for key in (UNNAMED, GATE, HANDS):
+        view.apply(prediction(**in_view(key), latency_ms=float(len(key.names))), 10.0)
+        view.apply(action("start", **in_view(key)), 10.0)
+    assert [key for key, _ in view.ordered_views()] == [UNNAMED, GATE, HANDS]
+    assert list(view.active) == [ActionKey(*key, "wave") for key in (UNNAMED, GATE, HANDS)]
+    view.apply(action("end", **in_view(GATE)), 11.0)
+    assert list(view.active) == [ActionKey(*key, "wave") for key in (UNNAMED, HANDS)]
+    assert [len(state.history) for _, state in view.ordered_views()] == [1, 1, 1]
+    assert view.latency_ms == 2.0
+    for number in range(1, 40):
+        for key in (GATE, HANDS):
+            view.apply(prediction(**in_view(key)), 10 + number / 10)
+    assert view.views[GATE].rate_per_s(13.9) == pytest.approx(10, abs=0.4)
+    assert view.rate_per_s(13.9) == pytest.approx(20, abs=0.8)
+
+
+def test_a_status_removes_views_that_are_no_longer_configured() -> None:
+    view = StreamState()
+    for key in (UNNAMED, GATE, HANDS):
+        view.apply(prediction(**in_view(key)), 1.0)
+    view.apply(status("live"), 2.0)
+    assert len(view.views) == 3, "a service that does not list views"
+    views = (ViewDescription(region="gate", area=(0, 0, 0.5, 1)), ViewDescription(region="yard"))
+    view.apply(status("live", actions=("wave",), views=views), 3.0)
+    assert [key for key, _ in view.ordered_views()] == [GATE, ViewKey("yard")]
+    assert (view.area_of("gate"), view.area_of("yard")) == ((0, 0, 0.5, 1), None)
+    view.apply(status("live", actions=("wave",)), 4.0)
+    assert [key for key, _ in view.ordered_views()] == [UNNAMED]
+
+
+def test_the_number_of_views_is_limited() -> None:
+    view = StreamState()
+    for number in range(2 * MAX_VIEWS):
+        view.apply(prediction(region=f"r{number}"), 1.0)
+        view.apply(action("start", region=f"r{number}"), 1.0)
+    assert len(view.views) == len(view.active) == MAX_VIEWS
+
+
+def test_present_labels_are_those_above_their_thresholds() -> None:
+    view = StreamState()
+    assert view.latest.present is None
+    view.apply(prediction(), 1.0)
+    assert view.latest.present == (("wave", 0.9),)
+    view.apply(prediction(labels=("wave", "still")), 1.0)
+    assert view.latest.present == (("wave", 0.9), ("still", 0.1))
+    view.apply(prediction(labels=()), 1.0)
+    assert view.latest.present == ()

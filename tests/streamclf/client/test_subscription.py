@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
-from support.hub_process import HubProcess, action, prediction, status, wait_until
+from support.hub_process import HubProcess, action, clip, prediction, status, wait_until
 
 import streamclf
 from streamclf.client.receiver import EventReceiver
@@ -74,6 +74,52 @@ def test_filter_of_more_streams_than_topics_are_allowed(hub: HubProcess, link: E
         for draft in (status("door"), prediction("cam7"), prediction("cam400"), prediction("cam399")):
             link.post(draft)
         assert [(event.stream, event.offset) for event in receive(events, 2)] == [("cam7", 2), ("cam399", 4)]
+
+
+def post_views(link: EventProducer) -> None:
+    """Post seven events of two regions and two models that have the same labels at the same media time."""
+    for view in ({}, {"region": "gate"}, {"region": "gate", "model_name": "hands"}, {"region": "gates"}):
+        link.post(prediction("door", **view))
+    link.post(action("start", region="gate", model_name="hands"))
+    link.post(clip(region="gates"))
+    link.post(status("door"))
+
+
+@pytest.mark.parametrize("replay", [False, True])
+def test_a_stream_includes_its_regions_and_a_region_nothing_else(
+    hub: HubProcess, link: EventProducer, replay: bool
+) -> None:
+    after, types = START if replay else None, ("prediction", "clip", "heartbeat")
+    with (
+        subscribe(hub.events, streams=["door"], replay=replay, after=after) as stream,
+        subscribe(hub.events, streams=["door"], regions=["gate"], replay=replay, after=after) as region,
+        subscribe(hub.events, regions=["gates"], types=types, replay=replay, after=after) as anywhere,
+    ):
+        for events in (stream, region, anywhere):
+            if not replay:  # else it also gets what was posted before it was connected
+                assert isinstance(events.receive(5.0), Heartbeat)
+        post_views(link)
+        assert offsets(receive(stream, 7)) == [1, 2, 3, 4, 5, 6, 7]
+        assert offsets(receive(region, 4)) == [2, 3, 5, 7], "with the status of the stream"
+        assert offsets(receive(anywhere, 2)) == [4, 6]
+        assert [events.missed for events in (stream, region, anywhere)] == [0, 0, 0]
+
+
+def test_position_of_a_subscription_to_a_region_moves_past_other_events(hub: HubProcess, link: EventProducer) -> None:
+    post_views(link)
+    wait_confirmed(link)
+    with subscribe(hub.events, regions=["gate"], types=["prediction"], replay=True, after=START) as events:
+        assert offsets(receive(events, 2)) == [2, 3]
+        wait_until(lambda: events.receive(0.05) is None and events.position.offset == 7, "the end")  # type: ignore[union-attr]
+    snapshot = streamclf.snapshot(hub.events, regions=["gates"], timeout_s=10)
+    assert [event.offset for event in snapshot.events] == [4, 6, 7]
+
+
+def test_snapshot_has_the_last_event_of_each_view(hub: HubProcess, link: EventProducer) -> None:
+    for _ in range(2):
+        post_views(link)
+    wait_confirmed(link)
+    assert [event.offset for event in streamclf.snapshot(hub.events, timeout_s=10).events] == [8, 9, 10, 11, 13, 14, 15]
 
 
 def test_earlier_events_are_replayed_from_the_start(hub: HubProcess, link: EventProducer) -> None:
@@ -341,6 +387,7 @@ def test_a_reader_that_pauses_longer_than_the_patience_gets_the_waiting_events(
     [
         {"endpoint": "localhost"},
         {"streams": ["a/b"]},
+        {"regions": ["a/b"]},
         {"types": ["rumour"]},
         {"after": START},
     ],

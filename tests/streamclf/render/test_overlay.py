@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from streamclf.render import text
 from streamclf.render.overlay import OverlayState, draw
+from streamclf.render.overlay_views import OverlayView
 from streamclf.render.palette import label_bgr
 from streamclf.render.text import MAX_CHARS, drawable, text_width
 
@@ -96,3 +99,55 @@ def test_any_text_on_any_size_can_be_drawn(
         stream=stream, state=state, reason=label, top=[(label, probability)], history=[(label, probability)]
     )
     assert min(draw(frame(height, width), overlay).shape[:2]) >= 270
+
+
+def views(*names: str, label: str = "wave", actions: tuple[str, ...] = ()) -> list[OverlayView]:
+    return [
+        OverlayView(name=name, region=name, present=[(label, 0.9)], actions=actions, area=(0.1, 0.2, 0.4, 0.5))
+        for name in names
+    ]
+
+
+def test_the_rectangle_of_a_region_is_where_its_shares_say() -> None:
+    area = (0.25, 0.2, 0.75, 0.6)
+    view = OverlayView(name="gate", region="gate", present=[("wave", 0.9)], area=area, actions=("wave",))
+    drawn = draw(frame(400, 800), OverlayState(stream="door", views=[view]))
+    for y, x in ((160, 200), (160, 599), (239, 400)):  # the middle of the left, the right and the lower edge
+        assert np.abs(drawn[y, x].astype(int) - label_bgr("wave")).max() < 60, (y, x)
+    plain = draw(frame(400, 800), OverlayState(stream="door", views=[replace(view, area=None)]))
+    assert np.abs(plain[160, 200].astype(int) - label_bgr("wave")).max() > 60
+
+
+def test_each_view_has_a_row_of_its_own_also_with_equal_labels() -> None:
+    one = draw(frame(400, 800), OverlayState(stream="door", views=views("gate")))
+    two = draw(frame(400, 800), OverlayState(stream="door", views=views("gate", "yard")))
+
+    def plates(image: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> int:
+        """Count the plates in the colour of the label below the rectangles."""
+        mask = np.all(np.abs(image[260:].astype(int) - label_bgr("wave")) < 20, axis=2).astype(np.uint8)
+        _, _, stats, _ = cv2.connectedComponentsWithStats(mask)
+        return int((stats[1:, cv2.CC_STAT_AREA] > 200).sum())
+
+    assert (plates(one), plates(two)) == (1, 2)
+
+
+def test_many_views_with_any_names_and_labels_fit_into_any_frame() -> None:
+    names = [f"region-{number}-{'x' * 60}" for number in range(64)]
+    state = OverlayState(stream="door", views=views(*names[:8], label="\x1b[31m落下" * 30, actions=("other",) * 9))
+    many = OverlayState(stream="door", views=[OverlayView(name=name, present=None) for name in names])
+    for size in ((1, 1), (28, 28), (360, 640), (1080, 1920), (640, 120)):
+        for each in (state, many):
+            assert draw(frame(*size), each).dtype == np.uint8
+
+
+def test_a_model_with_several_labels_shows_all_that_apply_or_none() -> None:
+    top = [("fall", 0.9), ("open", 0.8), ("other", 0.1)]
+
+    def has_colour(state: OverlayState, label: str) -> bool:
+        plate = draw(frame(400, 640), state)[272:300]  # above the bars
+        return bool((np.abs(plate.astype(int) - label_bgr(label)).max(axis=2) < 16).sum() > 100)
+
+    several = OverlayState(stream="hall", top=top, present=top[:2])
+    assert [has_colour(several, label) for label, _ in top] == [True, True, False]
+    none = OverlayState(stream="hall", top=top, present=[])
+    assert [has_colour(none, label) for label, _ in top] == [False, False, False]

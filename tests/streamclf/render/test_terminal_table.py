@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from datetime import datetime, timezone
 from typing import Any
 
@@ -36,8 +37,9 @@ def screen_of(table: LiveTable, width: int, height: int) -> list[str]:
     return capture.get().splitlines()
 
 
-def predicted(stream: str, label: str = "wave", probability: float = 0.9) -> Prediction:
-    return Prediction(stream=stream, window=WINDOW, top=((label, probability),), model="m", **COMMON)
+def predicted(stream: str, label: str = "wave", probability: float = 0.9, **more: Any) -> Prediction:
+    top = ((label, probability), ("still", 0.05))
+    return Prediction(stream=stream, window=WINDOW, **{"top": top, "model": "m", **more}, **COMMON)
 
 
 def heartbeat(**outlets: OutletStatus) -> Heartbeat:
@@ -206,3 +208,60 @@ def test_a_table_that_is_printed_once_names_no_key_that_ends_it() -> None:
     text = text_of(table, 80)
     assert "events 1 to 2" in text
     assert "Ctrl-C" not in text
+
+
+def test_a_stream_with_views_has_a_line_for_each_at_80_columns() -> None:
+    table = LiveTable("")
+    table.apply(Status(stream="door", state="live", name="Front door", **COMMON))
+    for region in ("gate", "yard"):
+        for number, model in enumerate((None, "camera-events")):
+            table.apply(predicted("door", "wave", 0.5 + number / 10, region=region, model_name=model), age_s=1)
+    table.apply(predicted("plain", "still", 0.3), age_s=1)
+    text = text_of(table, 80)
+    lines = [line.strip("│ ") for line in text.splitlines()]
+    assert max(cell_len(line) for line in text.splitlines()) <= 80
+    rows = lines[next(index for index, line in enumerate(lines) if line.startswith("stream")) + 1 :]
+    rows = [row for row in rows if row and not row.startswith("─")][:6]
+    assert [(row.split("  ")[0], next((word for word in row.split() if "0." in word), "")) for row in rows] == [
+        ("Front door (door)", ""),
+        ("gate", "0.50"),
+        ("gate · camera-events", "0.60"),
+        ("yard", "0.50"),
+        ("yard · camera-events", "0.60"),
+        ("plain", "0.30"),
+    ]
+    assert all("wave" in row for row in rows[1:5])
+
+
+def test_all_labels_above_their_thresholds_are_shown() -> None:
+    table = LiveTable("")
+    top = (("fall", 0.9), ("door opens", 0.7), ("other", 0.1))
+    for labels in ((), ("fall", "door opens")):
+        table.apply(predicted("hall", top=top, labels=labels))
+        table.apply(predicted("hall", top=top, labels=labels[::-1]))
+        (row,) = [line for line in text_of(table, 120).splitlines() if line.startswith("│ hall")]
+        assert ("fall, door opens" in row or "door opens, fall" in row) == bool(labels), row
+        assert ("none" in row) != bool(labels)
+    changes = [line for line in text_of(table, 120).splitlines() if re.match(r"│ \d\d:\d\d:\d\d", line)]
+    assert len(changes) == 1, "the same labels in another order are no change"
+
+
+def test_changes_name_their_view() -> None:
+    table = LiveTable("")
+    for label in ("still", "wave"):
+        table.apply(predicted("door", label, region="gate", model_name="hands"))
+        table.apply(predicted("door", label))
+    changes = [line for line in text_of(table, 120).splitlines() if re.match(r"│ \d\d:\d\d:\d\d", line)]
+    assert ["door · gate · hands  wave" in line for line in changes] == [True, False]
+    assert "door  wave" in changes[1]
+
+
+def test_more_streams_than_lines_count_the_lines_of_their_views() -> None:
+    table = LiveTable("")
+    for number in range(6):
+        for region in ("a", "b", "c"):
+            table.apply(predicted(f"cam{number}", region=region), age_s=1)
+    lines = screen_of(table, 100, 20)
+    assert len(lines) <= 20
+    assert sum(" cam" in line for line in lines) < 6
+    assert any("streams more" in line for line in lines)

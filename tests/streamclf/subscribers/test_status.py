@@ -64,6 +64,25 @@ def test_json_reports_every_stream_with_the_same_keys(hub: HubProcess, capsys: p
     assert cam0.keys() == cam1.keys() == cam2.keys()
 
 
+def test_json_reports_the_views_of_a_stream(hub: HubProcess, capsys: pytest.CaptureFixture[str]) -> None:
+    with EventProducer(hub.link, "views") as link:
+        for view in ({"region": "gate"}, {"region": "gate", "model_name": "hands"}):
+            for number in range(10 if len(view) == 1 else 5):
+                link.post(prediction("cam1", number=number, **view))
+            link.post(action("start", "cam1", **view))
+        wait_until(lambda: link.unacknowledged == 0, "confirmation")
+    assert run_status(hub.events, as_json=True, timeout_s=15) == 0
+    streams = json.loads(capsys.readouterr().out)["streams"]
+    views = streams["cam1"]["views"]
+    assert [(view["region"], view["model_name"], view["rate_per_s"]) for view in views] == [
+        (None, None, 1.5), ("gate", None, 1.0), ("gate", "hands", 0.5),
+    ]  # fmt: skip
+    assert [view["action"] and view["action"].get("model_name") for view in views] == [None, None, "hands"]
+    assert all(view["top"] == [["wave", 0.91], ["still", 0.04]] for view in views)
+    assert streams["cam1"]["rate_per_s"] == 3.0
+    assert [(view["region"], view["top"]) for view in streams["cam2"]["views"]] == [(None, [])]
+
+
 def test_without_a_terminal_the_table_is_printed_once(hub: HubProcess) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "streamclf", "status", hub.events, "--timeout", "20"],

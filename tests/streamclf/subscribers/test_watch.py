@@ -19,6 +19,7 @@ from support.hub_process import HubProcess, prediction, status, wait_until
 from streamclf.client.stream_views import SERVICE_SILENT_S
 from streamclf.errors import UsageError
 from streamclf.events.types import Action, Prediction, Status, Window
+from streamclf.events.views import ViewDescription
 from streamclf.producer.link import EventProducer
 from streamclf.subscribers.watch import PreviewWall, run_watch
 
@@ -30,10 +31,10 @@ def image(height: int, width: int) -> np.ndarray[tuple[int, ...], np.dtype[np.ui
     return np.full((height, width, 3), 128, np.uint8)
 
 
-def predicted(stream: str, label: str) -> Prediction:
+def predicted(stream: str, label: str, **view: str) -> Prediction:
     return Prediction(
         stream=stream, epoch=EPOCH, offset=1, previous=0, time=NOW,
-        window=Window(start_s=0, end_s=1, frames=8), top=((label, 0.9),), model="m",
+        window=Window(start_s=0, end_s=1, frames=8), top=((label, 0.9),), model="m", **view,
     )  # fmt: skip
 
 
@@ -55,6 +56,19 @@ def test_the_wall_shows_each_stream_its_actions_and_its_state() -> None:
     wall.apply(Status(stream="door", epoch=EPOCH, offset=3, previous=2, time=NOW, state="offline", reason="gone"), 1.2)
     dark = wall.images()["door"]
     assert dark[100:150, :100].mean() < plain[100:150, :100].mean()
+
+
+def test_the_tile_of_a_stream_shows_all_its_views() -> None:
+    wall = PreviewWall()
+    views = (ViewDescription(region="gate", area=(0.1, 0.1, 0.5, 0.5)), ViewDescription(region="gate", model_name="b"))
+    wall.apply(Status(stream="door", epoch=EPOCH, offset=1, previous=0, time=NOW, state="live", views=views), 1.0)
+    wall.apply(predicted("door", "wave", region="gate"), 1.0)
+    (first,) = wall._overlay_state("door", wall._service.streams["door"]).views[:1]
+    assert (first.name, first.area, first.present) == ("gate", (0.1, 0.1, 0.5, 0.5), (("wave", 0.9),))
+    before = wall.images()["door"]
+    wall.apply(predicted("door", "wave", region="gate", model_name="b"), 1.1)
+    assert list(wall.images()) == ["door"]
+    assert (wall.images()["door"] != before).any(), "the equal label of the other model is shown, too"
 
 
 def test_streams_of_a_silent_service_are_shown_as_offline_until_it_sends_again() -> None:

@@ -7,7 +7,7 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from streamclf.client.stream_views import StreamView
+from streamclf.client.stream_views import StreamState
 from streamclf.errors import ClipError
 from streamclf.events.outlet_status import OutletState
 from streamclf.events.types import Heartbeat, State
@@ -156,7 +156,7 @@ class HealthReporter:
         return [each for each in found if each.name != "capture" or self._is_shown(each.subject or "")]
 
     def _stream(self, name: str, since: datetime | None, heartbeat: Heartbeat | None) -> StreamHealth:
-        view: StreamView = self._service.read(name, lambda view: view) or StreamView()
+        view: StreamState = self._service.read(name, lambda view: view) or StreamState()
         status, prediction = view.status, view.prediction
         counters = status.counters if status else {}
         dropped = {
