@@ -73,8 +73,8 @@ class ServingGroup:
     def remove(self, name: str) -> None:
         """Free the model `name`, or stop opening it."""
         self._forget(name)
+        self.group.remove(name)
         if self._bundles.pop(name, None) is not None:
-            self.group.remove(name)
             self._restart_upgrade()
 
     @property

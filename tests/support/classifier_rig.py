@@ -41,7 +41,7 @@ class Posted:
 class Camera:
     """The capture side of one stream, driven by the test."""
 
-    def __init__(self, name: str, engine: Any, index: int, hop: int = 1, progress: Any = None, **feed: Any) -> None:
+    def __init__(self, stream: str, engine: Any, index: int, hop: int = 1, progress: Any = None, **feed: Any) -> None:
         """`engine`: an engine or a group, whose spec counts. `feed`: other arguments of `Feed`."""
         spec = engine.spec
         fd = create_ring(ring_slots(spec), spec.chunk_shape)
@@ -50,7 +50,7 @@ class Camera:
         os.set_blocking(self.wake_read, False)
         settings = StreamSettings(hop=hop)
         self.feed = Feed(
-            stream=name,
+            stream=stream,
             reader=RingReader(fd),
             wake_fd=self.wake_read,
             spec=spec,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,8 @@ from support.serving import serve_engines
 
 from engines.bundle import ModelSpec
 from streamclf.classifier.classifier import Classifier
-from streamclf.classifier.feed import Feed, bank_slots, ring_slots
-from streamclf.config.classify import StreamSettings
+from streamclf.classifier.feed import ONE_HEAD, Feed, bank_slots, ring_slots
+from streamclf.config.classify import HeadSettings, StreamSettings
 from streamclf.events.drafts import Draft
 from streamclf.windows.ring import RingReader, RingWriter, create_ring
 from streamclf.windows.sampling import ChunkMeta
@@ -27,8 +27,11 @@ class SlowEngine:
     `encode_s` and `head_s`, the seconds for each chunk and window, may be changed at any time.
     """
 
-    def __init__(self, rig: Rig, *, chunks: int, streams: int, encode_s: float, head_s: float, max_batch: int) -> None:
-        self._rig = rig
+    def __init__(
+        self, rig: Rig, *, chunks: int, streams: int, encode_s: float, head_s: float, max_batch: int, shift: float = 0.0
+    ) -> None:
+        """`shift` is added to each answer, so that the answers of two models differ."""
+        self._rig, self._shift = rig, shift
         self.spec = ModelSpec.model_construct(
             name="slow", version="1", labels=("a", "b"), height=SIZE, width=SIZE, fps=rig.chunks_per_s, chunks=chunks,
             frames_per_chunk=1, feature_shape=(1,),
@@ -51,15 +54,20 @@ class SlowEngine:
         self.classified += len(windows)
         self._rig.now_s += self.head_s * len(windows)
         self._rig.read = self._bank[windows].tolist()
-        first = np.array([answer(row) for row in self._rig.read], np.float32)
+        first = np.array([(answer(row) + self._shift) % 1 for row in self._rig.read], np.float32)
         return np.stack([first, 1 - first], axis=1)
 
     def submit(self, windows: npt.NDArray[np.int32]) -> Callable[[], npt.NDArray[np.float32]]:
         probabilities = self.classify(windows)
         return lambda: probabilities
 
+    def share_bank(self, owner: SlowEngine) -> None:
+        self._bank = owner._bank
+
     def close(self) -> None:
         """Do nothing: there is nothing to free."""
+
+    drop_head = close
 
 
 def number_of(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
@@ -75,7 +83,9 @@ def answer(features: Sequence[int]) -> float:
 class SlowCamera:
     """One stream, whose chunks the test writes into its ring."""
 
-    def __init__(self, rig: Rig, name: str, index: int, settings: StreamSettings) -> None:
+    def __init__(
+        self, rig: Rig, name: str, index: int, settings: StreamSettings, heads: Mapping[str, HeadSettings] = ONE_HEAD
+    ) -> None:
         self.name, self.index, self.segment = name, 0, 1
         self._rig = rig
         spec = rig.engine.spec
@@ -83,8 +93,9 @@ class SlowCamera:
         self._writer = RingWriter(fd)
         self._wake = os.pipe()
         self.feed = Feed(
-            stream=name, reader=RingReader(fd), wake_fd=self._wake[0], spec=spec, settings=settings, index=index
-        )
+            stream=name, reader=RingReader(fd), wake_fd=self._wake[0], spec=spec, settings=settings, index=index,
+            heads=heads,
+        )  # fmt: skip
         os.close(fd)
         self.written: list[tuple[int, int, int]] = []
         """(segment, index, number) of each chunk."""
@@ -113,19 +124,30 @@ class Rig:
     def __init__(
         self, *, streams: int, chunks: int, encode_s: float, head_s: float, chunks_per_s: float = 5.0,
         max_batch: int = 16, settings: Callable[[int], dict[str, Any]] = lambda _: {},
+        models: Sequence[str] = ("",), heads: Callable[[int], Sequence[str]] | None = None,
     ) -> None:  # fmt: skip
+        """`heads`: the models of each stream, by default all of `models`. The k-th model shifts answers by k / 10."""
         self.now_s, self.chunks_per_s = 100.0, chunks_per_s
         self.read: list[list[int]] = []
-        self.engine = SlowEngine(
-            self, chunks=chunks, streams=streams, encode_s=encode_s, head_s=head_s, max_batch=max_batch
-        )
+        self.engines = {
+            model: SlowEngine(
+                self, chunks=chunks, streams=streams, encode_s=encode_s, head_s=head_s, max_batch=max_batch,
+                shift=k / 10,
+            )
+            for k, model in enumerate(models)
+        }  # fmt: skip
+        self.engine = self.engines[models[0]]
         self.cameras = [
-            SlowCamera(self, f"cam{i}", i, StreamSettings(**{"hop": 1, **settings(i)})) for i in range(streams)
-        ]
+            SlowCamera(
+                self, f"cam{i}", i, StreamSettings(**{"hop": 1, **settings(i)}),
+                {model: HeadSettings() for model in (heads(i) if heads else models)},
+            )
+            for i in range(streams)
+        ]  # fmt: skip
         self.events: list[tuple[float, str, dict[str, Any]]] = []
         """(time, stream, body) of each prediction; its `age_s` is added to the body."""
         self.classifier = Classifier(
-            serve_engines({"": self.engine}), [camera.feed for camera in self.cameras], self,  # type: ignore[arg-type]
+            serve_engines(self.engines), [camera.feed for camera in self.cameras], self,  # type: ignore[arg-type]
             clock=lambda: self.now_s,
         )  # fmt: skip
         self._due = [(self.now_s + i / streams / chunks_per_s, i) for i in range(streams)]
