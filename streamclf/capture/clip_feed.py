@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -18,6 +19,7 @@ from streamclf.clips.stills import make_pictures
 from streamclf.clips.writer import ClipWriter
 from streamclf.config.clips import ClipsConfig
 from streamclf.config.examples import ExamplesConfig
+from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.errors import EventError
 from streamclf.events.drafts import Draft
 from streamclf.events.example_request import ExampleResult, parse_example_request
@@ -44,16 +46,25 @@ class ClipFeed:
         post: Callable[[Draft], None],
         examples: ExamplesConfig | None = None,
         answer: Answer = lambda request_id, result: None,
+        picture: PictureArea = WHOLE,
     ) -> None:
-        """Write films of actions if `config` is set, and examples if `examples` is; `answer` gets their results."""
+        """Write films of actions if `config` is set, and examples if `examples` is; `answer` gets their results.
+
+        `picture` says how stills show the stream. Films of packets are copies: they show what the camera sends.
+        """
         self._ring = PacketRing(**_ring_limits(config, examples))
-        self._pictures = _PictureFeed(self._ring)
+        self._pictures = _PictureFeed(self._ring, picture)
         self._retention: ClipRetention | None = None
         self._writer: ClipWriter | None = None
         if config is not None:
             self._retention = ClipRetention(ClipFolder(config.folder), keep_s=config.keep, keep_bytes=config.keep_size)
             self._writer = ClipWriter(
-                stream, config, self._ring, post, after_film=make_pictures, housekeeping=self._retention.run_if_due
+                stream,
+                config,
+                self._ring,
+                post,
+                after_film=partial(make_pictures, picture=picture),
+                housekeeping=self._retention.run_if_due,
             )
         self._examples = None if examples is None else ExampleWriter(stream, examples, self._ring, answer)
         self._answer = answer
@@ -129,8 +140,8 @@ def _ring_limits(config: ClipsConfig | None, examples: ExamplesConfig | None) ->
 class _PictureFeed:
     """Keep ten small JPEG pictures a second of a source without packets; the writer encodes them for a film."""
 
-    def __init__(self, ring: PacketRing) -> None:
-        self._ring = ring
+    def __init__(self, ring: PacketRing, picture: PictureArea) -> None:
+        self._ring, self._picture = ring, picture
         self._due_ns: int | None = None
         self._rgb: npt.NDArray[np.uint8] | None = None
 
@@ -146,10 +157,10 @@ class _PictureFeed:
         self._due_ns = (due_ns if is_on_grid and due_ns is not None else frame.pts_ns) + PICTURE_INTERVAL_NS
         import cv2  # 30 MB and a quarter of a second, which other sources do not pay
 
-        height, width = preview_size(frame.height, frame.width)
+        height, width = preview_size(*frame.size_of(self._picture))
         if self._rgb is None or self._rgb.shape != (height, width, 3):
             self._rgb = np.empty((height, width, 3), np.uint8)
-        bgr = cv2.cvtColor(frame.to_rgb(height, width, out=self._rgb), cv2.COLOR_RGB2BGR)
+        bgr = cv2.cvtColor(frame.to_rgb(height, width, out=self._rgb, area=self._picture), cv2.COLOR_RGB2BGR)
         ok, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, PICTURE_QUALITY])
         if ok:
             self._ring.push_picture(jpeg.tobytes(), frame.pts_ns, time.time_ns())

@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.sources.frame import Frame
 from streamclf.units import NS
 
@@ -29,8 +30,10 @@ class PreviewProducer(Protocol):
 class Previewer:
     """Post at most 12 previews per second of one stream."""
 
-    def __init__(self, producer: PreviewProducer, stream: str) -> None:
+    def __init__(self, producer: PreviewProducer, stream: str, picture: PictureArea = WHOLE) -> None:
+        """`picture` says how people see the stream: rotated, mirrored and masked, and without a region."""
         self._producer = producer
+        self._picture = picture
         self._stream = stream
         self._due_ns = 0
         self._rgb: npt.NDArray[np.uint8] | None = None
@@ -49,10 +52,10 @@ class Previewer:
             return
         import cv2  # 30 MB and a quarter of a second, which a stream without viewers does not pay
 
-        height, width = preview_size(frame.height, frame.width)
+        height, width = preview_size(*frame.size_of(self._picture))
         if self._rgb is None or self._rgb.shape != (height, width, 3):
             self._rgb = np.empty((height, width, 3), np.uint8)
-        bgr = cv2.cvtColor(frame.to_rgb(height, width, out=self._rgb), cv2.COLOR_RGB2BGR)
+        bgr = cv2.cvtColor(frame.to_rgb(height, width, out=self._rgb, area=self._picture), cv2.COLOR_RGB2BGR)
         ok, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
         if ok:
             self._producer.post_preview(self._stream, jpeg.tobytes())

@@ -70,7 +70,7 @@ class Capture:
         self._clips = clips
         self._stop = stop
         self._liveness = liveness or Liveness()
-        self._previews = Previewer(producer, job.stream)
+        self._previews = Previewer(producer, job.stream, job.picture)
         (view,) = job.views
         self._view = view
         progress = None if view.progress_fd is None else ProgressWaiter(view.progress_fd, stop)
@@ -234,6 +234,7 @@ def main(job: CaptureJob, control: ChildControl) -> int:
             lambda draft: producer.post(draft),
             job.examples,
             lambda request_id, result: producer.post_saved(request_id, result.model_dump_json().encode()),
+            job.picture,
         )
     producer = EventProducer(
         job.link,

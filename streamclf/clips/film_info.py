@@ -61,6 +61,8 @@ class FilmInfo:
     codec: str = "h264"
     points: tuple[Point, ...] = ()
     note: str | None = None
+    encoded: bool = False
+    """Whether the service has encoded the film from pictures, which are rotated and masked already."""
 
     @property
     def label(self) -> str:

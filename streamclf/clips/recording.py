@@ -47,6 +47,7 @@ class _OpenFilm:
     codec: str
     began: datetime
     note: str | None
+    encoded: bool
     next: int
     """Number of the packet that follows."""
     border: PacketEntry | None = None
@@ -149,11 +150,11 @@ class Recording:
         name, path = self._free_name(began, actions[0].label)
         info = FilmInfo(
             name=name, began=began, start_s=start_s, end_s=start_s, actions=actions, epoch=self._plan.epoch,
-            part=self._part, last=False, codec=_codec(first), note=note,
+            part=self._part, last=False, codec=_codec(first), note=note, encoded=_is_encoded(first),
         )  # fmt: skip
         title = f"{self._stream}: {actions[0].label}"
         file = FilmFile(part_path(path), first, title=title, description=info.to_json())
-        self._film = _OpenFilm(file, name, path, _codec(first), began, note, first.number + 1)
+        self._film = _OpenFilm(file, name, path, _codec(first), began, note, _is_encoded(first), first.number + 1)
         file.write(first)
         self._ring.hold(first.number + 1)
 
@@ -275,7 +276,7 @@ class Recording:
             name=film.name, began=film.began, start_s=start_s, end_s=end_s,
             actions=self._plan.actions_between(start_s, end_s), epoch=self._plan.epoch, part=self._part, last=last,
             codec=film.codec, points=self._plan.points_between(start_s, end_s),
-            note="; ".join(filter(None, (film.note, note))) or None,
+            note="; ".join(filter(None, (film.note, note))) or None, encoded=film.encoded,
         )  # fmt: skip
         if last:
             self._end_group()
@@ -289,7 +290,11 @@ class Recording:
 
 
 def _codec(first: PacketEntry) -> str:
-    return "h264" if first.format.codec == "jpeg" else first.format.codec
+    return "h264" if _is_encoded(first) else first.format.codec
+
+
+def _is_encoded(first: PacketEntry) -> bool:
+    return first.format.codec == "jpeg"
 
 
 def _wall_time(first: PacketEntry) -> datetime:

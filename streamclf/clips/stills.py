@@ -17,9 +17,11 @@ import numpy as np
 from engines.arrays import U8
 from streamclf.clips.film_info import FilmInfo, Pictures
 from streamclf.clips.names import DRAWN, STILL, UNFINISHED
+from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.errors import ClipError, SourceError
 from streamclf.sources.decoded_frame import OrientationTracker, plausible_aspect
 from streamclf.sources.picture_limits import DECODER_OPTIONS, PictureLimit, probing_options
+from streamclf.sources.picture_part import part_of
 from streamclf.sources.resize import FrameRenderer, OrientedFrame
 
 if TYPE_CHECKING:
@@ -37,16 +39,18 @@ _SMALLEST_SIDE: Final = 320
 log = logging.getLogger(__name__)
 
 
-def make_pictures(film: Path, info: FilmInfo) -> Pictures:
+def make_pictures(film: Path, info: FilmInfo, picture: PictureArea = WHOLE) -> Pictures:
     """Write the pictures of a complete film beside it: the frame of its most probable moment, plain and drawn.
 
-    Return their paths. Raises `ClipError` if there is no picture; if only drawing fails, there is no drawn one.
+    `picture` says how they show the film: rotated, mirrored and masked. Return their paths. Raises `ClipError` if there
+    is no picture; if only drawing fails, there is no drawn one.
     """
     from streamclf.render.overlay import OverlayState
 
     best = info.best
     at_s = info.actions[0].started_s if best is None else best.at_s
-    bgr = frame_at(film, min(max(0.0, at_s - info.start_s), info.end_s - info.start_s))
+    shown_s = min(max(0.0, at_s - info.start_s), info.end_s - info.start_s)
+    bgr = frame_at(film, shown_s, WHOLE if info.encoded else picture)
     probability = info.peak if best is None else best.probability
     write_picture(film.with_name(f"{info.name.stem}{STILL}"), encode_picture(bgr))
     running = [each.label for each in info.actions if each.started_s <= at_s and at_s <= (each.ended_s or at_s)]
@@ -64,7 +68,7 @@ def make_pictures(film: Path, info: FilmInfo) -> Pictures:
     return Pictures(info.name.still, info.name.drawn)
 
 
-def frame_at(film: Path, at_s: float) -> U8:
+def frame_at(film: Path, at_s: float, picture: PictureArea = WHOLE) -> U8:
     """Decode the frame that the film shows at `at_s`, counted from its beginning; the nearest one, if it shows none.
 
     Returns (H, W, 3) uint8 BGR in display orientation, with at most 1280 pixels a side. Decoding begins at the key
@@ -82,9 +86,10 @@ def frame_at(film: Path, at_s: float) -> U8:
             raise ClipError(f"{film}: no picture can be decoded ({_reason(error)})") from error
     if best is None:
         raise ClipError(f"{film}: no picture can be decoded")
-    height, width = picture_size(best.height, best.width)
+    part = part_of(best.width, best.height, picture)
+    height, width = picture_size(part.height, part.width)
     rgb = np.empty((height, width, 3), np.uint8)
-    FrameRenderer()(best, height, width, "stretch", rgb)
+    FrameRenderer()(best, height, width, "stretch", rgb, picture)
     return np.ascontiguousarray(rgb[..., ::-1])
 
 

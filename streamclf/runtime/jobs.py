@@ -15,6 +15,7 @@ from streamclf.config.classify import HeadSettings, StreamSettings
 from streamclf.config.clips import ClipsConfig
 from streamclf.config.engine import EngineConfig
 from streamclf.config.examples import ExamplesConfig
+from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.config.source import SourceConfig
 from streamclf.events.configuration_status import ConfigurationStatus
 from streamclf.events.outlet_status import OutletStatus
@@ -56,6 +57,8 @@ class ViewJob(_Message):
     height: int
     width: int
     resize: Literal["stretch", "crop", "letterbox"]
+    area: PictureArea = WHOLE
+    """The part of each picture that the view shows."""
     ring_fd: int
     wake_fd: int
     """Write end of a non-blocking pipe: capture writes one byte after each committed chunk."""
@@ -68,6 +71,8 @@ class CaptureJob(LinkedJob):
 
     stream: str
     source: SourceConfig
+    picture: PictureArea = WHOLE
+    """How people see the stream, in previews and stills: rotated, mirrored and masked, and without a region."""
     views: tuple[ViewJob, ...]
     clips: ClipsConfig | None = None
     """Films of the stream's actions; None for none."""

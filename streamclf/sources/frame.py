@@ -14,6 +14,7 @@ from engines.arrays import U8
 from streamclf.config.picture_area import WHOLE, PictureArea
 from streamclf.sources.frame_skipping import FrameSelector
 from streamclf.sources.packet_tap import PacketSink
+from streamclf.sources.picture_part import part_of
 from streamclf.sources.resize import Resize
 
 if TYPE_CHECKING:
@@ -64,6 +65,14 @@ class Frame:
     def skipped(self) -> bool:
         """Whether it was not decoded."""
         return self.image is None
+
+    def size_of(self, area: PictureArea) -> tuple[int, int]:
+        """Return the (height, width) of the part that `area` selects, to about a pixel.
+
+        Raises `RegionTooSmallError` if that has fewer than 16 pixels a side.
+        """
+        part = part_of(self.width, self.height, area)
+        return part.height, part.width
 
     def to_rgb(
         self, height: int, width: int, resize: Resize = "stretch", out: U8 | None = None, area: PictureArea = WHOLE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import datetime, timezone
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +18,7 @@ from streamclf.clips.film_info import FilmAction, FilmInfo, Pictures, Point
 from streamclf.clips.folder import ClipFolder
 from streamclf.clips.names import clip_name
 from streamclf.clips.stills import draw_picture, encode_picture, frame_at, make_pictures, picture_size, write_picture
+from streamclf.config.picture_area import PictureArea
 from streamclf.errors import ClipError
 from streamclf.render.overlay import OverlayState
 
@@ -156,3 +158,27 @@ def test_a_picture_never_overwrites_the_target_of_a_link(tmp_path: Path) -> None
     assert victim.read_bytes() == b"old"
     assert (tmp_path / "a.jpg").read_bytes() == b"new"
     assert not (tmp_path / "a.jpg").is_symlink()
+
+
+def test_stills_are_rotated_mirrored_and_masked_as_the_stream_is(tmp_path: Path) -> None:
+    info = film_info("fight", Point(101.2, "fight", 0.9))
+    film = tmp_path / info.name.film
+    film.parent.mkdir(parents=True)
+    write_clip(film, frames=50, width=640, height=360)
+    make_pictures(film, info)
+    plain = cv2.imread(str(tmp_path / info.name.still))
+    assert plain is not None
+    make_pictures(film, info, PictureArea(rotate=90, flip="vertical", mask=[[0, 0, 1, 0.25]]))
+    for path in (info.name.still, info.name.drawn):
+        got = cv2.imread(str(tmp_path / path))
+        assert got is not None
+        assert got.shape == (640, 360, 3)
+    got = cv2.imread(str(tmp_path / info.name.still))
+    assert got is not None
+    assert got[:158].max() < 8, "the mask"
+    expected = np.rot90(plain, -1)[::-1]
+    assert np.abs(got[170:].astype(int) - expected[170:]).mean() < 4
+    make_pictures(film, replace(info, encoded=True), PictureArea(rotate=90))
+    unchanged = cv2.imread(str(tmp_path / info.name.still))
+    assert unchanged is not None
+    assert (unchanged == plain).all(), "the service had rotated the pictures before it encoded the film"
