@@ -14,7 +14,7 @@ import numpy as np
 from engines.arrays import F32, I32, U8
 from engines.errors import EngineError
 from engines.protocol import Engine
-from streamclf.classifier.offline import offline_bank_slots
+from streamclf.classifier.window_classifier import offline_bank_slots
 from streamclf.errors import ModelError, UsageError
 
 

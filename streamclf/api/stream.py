@@ -16,7 +16,7 @@ import numpy.typing as npt
 from engines.arrays import U8
 from streamclf.api.shared_engine import BankRegion
 from streamclf.api.window import ClassifiedWindow, to_window
-from streamclf.classifier.offline import WindowClassifier, WindowResult
+from streamclf.classifier.window_classifier import WindowClassifier, WindowResult
 from streamclf.errors import UsageError
 from streamclf.sources.array import (
     check_fps,

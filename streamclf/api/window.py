@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from engines.activation import present_labels
 from engines.arrays import F32
 from engines.bundle import ModelSpec
-from streamclf.classifier.offline import ShortClipFill, WindowResult
+from streamclf.classifier.window_classifier import ShortClipFill, WindowResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

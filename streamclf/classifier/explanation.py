@@ -13,7 +13,8 @@ import numpy as np
 from engines.arrays import F32, U8
 from engines.bundle import ModelSpec
 from streamclf.classifier.film_events import FilmEvent
-from streamclf.classifier.offline import FileResult, WindowResult, file_chunks, read_short_clip
+from streamclf.classifier.offline import FileResult, file_chunks, read_short_clip
+from streamclf.classifier.window_classifier import WindowResult
 from streamclf.sources import Frame, Source
 from streamclf.sources.resize import Box, visible_boxes
 from streamclf.windows.assembler import WindowAssembler

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from engines.activation import present_labels
 from engines.bundle import ModelSpec
-from streamclf.classifier.offline import WindowResult
+from streamclf.classifier.window_classifier import WindowResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

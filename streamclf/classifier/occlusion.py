@@ -18,7 +18,7 @@ from engines.arrays import F32, I32, U8
 from engines.bundle import ModelSpec
 from engines.protocol import Engine
 from streamclf.classifier.explanation import MAX_HEAT_SIDE, Heat
-from streamclf.classifier.offline import classify_window
+from streamclf.classifier.window_classifier import classify_window
 from streamclf.errors import UsageError
 from streamclf.sources.resize import Box
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from engines.arrays import U8
 from streamclf.classifier.explanation import Explanation, explanation_at
-from streamclf.classifier.offline import FileResult, WindowResult, file_stream, ranked
+from streamclf.classifier.offline import FileResult, file_stream, ranked
+from streamclf.classifier.window_classifier import WindowResult
 from streamclf.errors import SourceError
 from streamclf.render.film_writer import FilmWriter, GifWriter, SoundError
 from streamclf.render.heat import draw_heat, heat_on_frame

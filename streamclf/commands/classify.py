@@ -19,7 +19,8 @@ from streamclf.builtin_models import find_bundle
 from streamclf.classifier.explanation import Explanation, choose_windows, explain_film
 from streamclf.classifier.film_events import FilmEvent, find_events
 from streamclf.classifier.occlusion import Occlusion, check_size, parts_of
-from streamclf.classifier.offline import FileResult, classify_file, offline_bank_slots
+from streamclf.classifier.offline import FileResult, classify_file
+from streamclf.classifier.window_classifier import offline_bank_slots
 from streamclf.commands.annotate import DrawnHeat, write_annotated
 from streamclf.commands.classify_csv import EventTable
 from streamclf.commands.classify_outputs import ClassifyOutputs, check_outputs

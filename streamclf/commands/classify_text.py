@@ -14,7 +14,8 @@ from engines.activation import present_labels
 from engines.bundle import ModelSpec
 from engines.printable import path_text, printable
 from streamclf.classifier.film_events import FilmEvent
-from streamclf.classifier.offline import FileResult, WindowResult, ranked
+from streamclf.classifier.offline import FileResult, ranked
+from streamclf.classifier.window_classifier import WindowResult
 from streamclf.render.palette import label_hex
 
 UNLIMITED_WIDTH = 10_000

@@ -17,7 +17,8 @@ from engines.printable import printable
 from streamclf.classifier.explanation import Explainer, Explanation, Heat, choose_windows, explain_film
 from streamclf.classifier.film_events import find_events
 from streamclf.classifier.occlusion import Occlusion
-from streamclf.classifier.offline import classify_file, offline_bank_slots
+from streamclf.classifier.offline import classify_file
+from streamclf.classifier.window_classifier import offline_bank_slots
 from streamclf.commands.annotate import SUFFIXES, DrawnHeat, write_annotated
 from streamclf.commands.film_progress import FilmProgress
 from streamclf.commands.report.builder import ReportBuilder

@@ -9,7 +9,8 @@ from engines.bundle import ModelSpec
 from engines.printable import path_text
 from streamclf.classifier.explanation import Explanation
 from streamclf.classifier.film_events import FilmEvent
-from streamclf.classifier.offline import FileResult, WindowResult
+from streamclf.classifier.offline import FileResult
+from streamclf.classifier.window_classifier import WindowResult
 from streamclf.commands.report.film_summary import ExplainedStill, detail_for, summarise_film
 from streamclf.commands.report.page import ReportData, write_report
 from streamclf.commands.report.stills import BestStills, RecentPictures, explained_still

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from streamclf.classifier.film_events import FilmEvent
-from streamclf.classifier.offline import FileResult, WindowResult
+from streamclf.classifier.offline import FileResult
+from streamclf.classifier.window_classifier import WindowResult
 from streamclf.commands.report.stills import Still
 
 MAX_CURVES: Final = 4

@@ -14,7 +14,7 @@ from engines.activation import present_labels
 from engines.arrays import U8
 from engines.bundle import ModelSpec
 from streamclf.classifier.explanation import Explanation
-from streamclf.classifier.offline import WindowResult
+from streamclf.classifier.window_classifier import WindowResult
 from streamclf.render.heat import draw_heat, heat_on_frame
 from streamclf.sources import Frame, Source
 from streamclf.units import NS

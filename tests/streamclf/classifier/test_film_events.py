@@ -6,7 +6,7 @@ import numpy as np
 
 from engines.bundle import ModelSpec
 from streamclf.classifier.film_events import find_events
-from streamclf.classifier.offline import WindowResult
+from streamclf.classifier.window_classifier import WindowResult
 
 SPEC = ModelSpec.model_construct(labels=("a", "b", "c"))
 INDEPENDENT = ModelSpec.model_construct(labels=("a", "b", "c"), activation="sigmoid", thresholds={"c": 0.8})

@@ -14,7 +14,7 @@ from engines.protocol import Engine
 from streamclf.classifier.explanation import choose_windows
 from streamclf.classifier.film_events import FilmEvent
 from streamclf.classifier.occlusion import MIN_SIDE, Occlusion, check_size, grid, parts_of
-from streamclf.classifier.offline import offline_bank_slots
+from streamclf.classifier.window_classifier import offline_bank_slots
 from streamclf.errors import UsageError
 from streamclf.sources.resize import Box
 

@@ -14,7 +14,8 @@ from engines.arrays import F32, I32, U8
 from engines.opening import open_engine
 from engines.protocol import Engine
 from streamclf.classifier import offline
-from streamclf.classifier.offline import classify_file, offline_bank_slots
+from streamclf.classifier.offline import classify_file
+from streamclf.classifier.window_classifier import offline_bank_slots
 from streamclf.errors import SourceError
 
 

@@ -12,7 +12,8 @@ import pytest
 from support.clips import read_number, write_clip
 from support.sound import flash_and_beep_s, write_film_with_sound
 
-from streamclf.classifier.offline import FileResult, WindowResult
+from streamclf.classifier.offline import FileResult
+from streamclf.classifier.window_classifier import WindowResult
 from streamclf.commands.annotate import write_annotated
 from streamclf.errors import SourceError
 

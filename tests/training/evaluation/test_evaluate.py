@@ -12,7 +12,8 @@ from support.labelled import CLASSES, write_list, write_set
 
 from engines.bundle import load_bundle
 from engines.opening import open_engine
-from streamclf.classifier.offline import classify_file, offline_bank_slots
+from streamclf.classifier.offline import classify_file
+from streamclf.classifier.window_classifier import offline_bank_slots
 from streamclf.render.film_writer import FilmWriter
 from training.errors import DataError, RunError
 from training.evaluation.evaluate import evaluate_on, evaluate_run

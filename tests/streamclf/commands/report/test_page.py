@@ -15,7 +15,8 @@ from support.bundles import make_brightness_bundle
 
 from engines.bundle import ModelSpec
 from streamclf.classifier.film_events import find_events
-from streamclf.classifier.offline import FileResult, WindowResult
+from streamclf.classifier.offline import FileResult
+from streamclf.classifier.window_classifier import WindowResult
 from streamclf.commands.report.accuracy import compute_accuracy
 from streamclf.commands.report.builder import ReportBuilder
 from streamclf.commands.report.film_summary import COARSE, detail_for, summarise_film
