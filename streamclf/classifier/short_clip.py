@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from engines.arrays import U8
 from engines.bundle import ModelSpec
-from streamclf.classifier.window_classifier import WindowResult, classify_window
+from streamclf.classifier.window_classifier import WindowEngine, WindowResult, classify_window
 from streamclf.errors import SourceError
 from streamclf.sources import Frame
 from streamclf.units import NS
@@ -17,9 +16,6 @@ from streamclf.windows.chunks import ChunkBuilder
 from streamclf.windows.clip_layout import MEASURED_WINDOWS, STRETCH_STEPS, Layout, spread_windows, stretch_windows
 from streamclf.windows.sampling import ChunkSampler
 from streamclf.windows.segments import Segment, SegmentSink
-
-if TYPE_CHECKING:
-    from engines.protocol import Engine
 
 
 class ShortClip:
@@ -44,7 +40,7 @@ class ShortClip:
         self._builder.push(frame)
         self._last_ns, self._interval_ns = frame.pts_ns, frame.pts_ns - self._last_ns or self._interval_ns
 
-    def classify(self, engine: Engine, shown: str) -> WindowResult:
+    def classify(self, engine: WindowEngine, shown: str) -> WindowResult:
         """Classify the clip. `shown` names it in the `SourceError` that is raised if it has no frame."""
         spec, clip = self._spec, self._longest(shown)
         rows = [classify_window(engine, chunks) for chunks in self._windows(clip)]

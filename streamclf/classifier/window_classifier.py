@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 
-from engines.arrays import F32, U8
+from engines.arrays import F32, I32, U8
 from engines.bundle import ModelSpec
 from streamclf.units import NS
 from streamclf.windows.assembler import Window, WindowAssembler
 from streamclf.windows.sampling import ChunkMeta
-
-if TYPE_CHECKING:
-    from engines.protocol import Engine
-
 
 ShortClipFill: TypeAlias = Literal["hold", "loop", "stretch"]
 """How a clip fills a window that is longer: its last frame is held, it is repeated, or it is stretched."""
@@ -40,13 +36,26 @@ def offline_bank_slots(spec: ModelSpec, max_batch: int) -> int:
     return spec.chunks + max_batch - 1
 
 
+class WindowEngine(Protocol):
+    """The part of an `engines.protocol.Engine` that films need."""
+
+    spec: ModelSpec
+    max_batch: int
+
+    def encode(self, frames: U8, slots: I32) -> None:
+        """See `Engine.encode`."""
+
+    def classify(self, windows: I32) -> F32:
+        """See `Engine.classify`."""
+
+
 class WindowClassifier:
     """Classify the windows of consecutive chunks. While an image is held, nothing is computed again.
 
     Several engines of one group share the encoder of the first: each chunk is encoded once for all of them.
     """
 
-    def __init__(self, engine: Engine, hop: int, *, heads: Sequence[Engine] = ()) -> None:
+    def __init__(self, engine: WindowEngine, hop: int, *, heads: Sequence[WindowEngine] = ()) -> None:
         """`engine` encodes. `heads` classify, by default `engine` alone."""
         spec = engine.spec
         self._engine = engine
@@ -94,7 +103,7 @@ class WindowClassifier:
 class _HeadResults:
     """The results of one head. A window of one image that is held has the probabilities of the window before."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: WindowEngine) -> None:
         self._engine = engine
         self._held: tuple[int, F32] | None = None  # of a window of one image: its chunks' only slot, its probabilities
 
@@ -111,7 +120,7 @@ class _HeadResults:
             yield WindowResult(start_s=window.start_pts_ns / NS, end_s=window.end_pts_ns / NS, probabilities=row)
 
 
-def classify_window(engine: Engine, chunks: U8) -> F32:
+def classify_window(engine: WindowEngine, chunks: U8) -> F32:
     """Classify one window of chunks (T, t, H, W, 3) -> (K,)."""
     slots = np.arange(len(chunks), dtype=np.int32)
     for first in range(0, len(chunks), engine.max_batch):

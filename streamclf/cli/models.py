@@ -16,7 +16,9 @@ def classify(
         list[Path],
         typer.Argument(metavar="FILE…", help="Video files, and folders with video files.", parser=parse_path),
     ],
-    model: Annotated[str, typer.Option(help="Built-in model, or directory of a bundle.")] = "camera-events",
+    model: Annotated[
+        list[str], typer.Option(help="Built-in model, or directory of a bundle. Several --model read each film once.")
+    ] = ["camera-events"],  # noqa: B006 - typer reads it
     as_json: Json = False,
     output: Annotated[
         Path | None,
@@ -63,7 +65,7 @@ def classify(
         labels=labels,
         explain_windows=explain_windows if explain else 0,
     )
-    return run_classify(files, outputs, model=model, hop=hop, backend=backend, precision=precision)
+    return run_classify(files, outputs, models=model, hop=hop, backend=backend, precision=precision)
 
 
 def compile_model(

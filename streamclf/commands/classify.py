@@ -13,7 +13,7 @@ import orjson
 from engines.backends.names import Backend, Precision
 from engines.bundle import Bundle
 from engines.opening import open_engine
-from engines.printable import path_text, printable
+from engines.printable import path_text
 from engines.protocol import Engine
 from streamclf.builtin_models import find_bundle
 from streamclf.classifier.explanation import Explanation, choose_windows, explain_film
@@ -23,60 +23,61 @@ from streamclf.classifier.offline import FileResult, classify_file
 from streamclf.classifier.window_classifier import offline_bank_slots
 from streamclf.commands.annotate import DrawnHeat, write_annotated
 from streamclf.commands.classify_csv import EventTable
-from streamclf.commands.classify_outputs import ClassifyOutputs, check_outputs
+from streamclf.commands.classify_outputs import MAX_BATCH, ClassifyOutputs, check_outputs
+from streamclf.commands.classify_several import classify_with_several
 from streamclf.commands.classify_text import describe_windows, print_table, to_json
+from streamclf.commands.film_loop import classify_all, complain, file_sizes, summarise
 from streamclf.commands.film_progress import FilmProgress
 from streamclf.commands.report.builder import ReportBuilder
 from streamclf.commands.report.page import OCCLUSION_TEXT
 from streamclf.commands.true_labels import TrueLabels
-from streamclf.errors import SourceError, UsageError
-from streamclf.redact import redact
-from streamclf.runtime.interrupts import describe_work
+from streamclf.errors import UsageError
 from streamclf.runtime.logs import configure_logging
 from streamclf.sources import Frame, Source
 from streamclf.sources.film_files import FoundFilms, find_films
 from streamclf.units import duration_text
-
-MAX_BATCH = 16
 
 
 def run_classify(
     files: Sequence[Path],
     outputs: ClassifyOutputs,
     *,
-    model: str,
+    models: Sequence[str],
     hop: int,
     backend: Backend,
     precision: Precision,
 ) -> int:
     """Classify each film of `files` and of the folders in it; return the exit code, 1 if one failed.
 
-    A film that cannot be read is named, and the others are still classified. Raises `UsageError` for an output or a
-    hop that cannot be used, before anything is read.
+    A film that cannot be read is named, and the others are still classified. Raises `UsageError` for an output, a
+    model or a hop that cannot be used, before anything is read.
     """
     configure_logging("classify", "warning")
     found = find_films(files)
     check_outputs(outputs, found.films)
-    bundle = find_bundle(model)
-    if hop > bundle.spec.chunks:
-        raise UsageError(f"--hop {hop}: at most {bundle.spec.chunks} (chunks in a window of {bundle.spec.id})")
+    bundles = [find_bundle(model) for model in models]
+    for each in bundles:
+        if hop > each.spec.chunks:
+            raise UsageError(f"--hop {hop}: at most {each.spec.chunks} (chunks in a window of {each.spec.id})")
+    if len(bundles) > 1:
+        return classify_with_several(found, outputs, bundles, hop=hop, backend=backend, precision=precision)
+    (bundle,) = bundles
     if outputs.explain_windows:
         check_size(bundle.spec)
     truth = None if outputs.labels is None else TrueLabels(outputs.labels, bundle.spec)
     if truth is not None:
         truth.check(found.films)
     for fault in found.faults:
-        _complain(fault)
+        complain(fault)
     if not found.films:
         return 1
     with ExitStack() as stack:
         table = None
         if outputs.csv is not None:
-            table = stack.enter_context(EventTable(outputs.csv, model=bundle.spec.id, labels=bundle.spec.labels))
+            table = stack.enter_context(EventTable(outputs.csv))
         engine = _open(bundle, backend=backend, precision=precision)
         stack.callback(engine.close)
-        sizes = [_size(film) for film in found.films]
-        progress = stack.enter_context(FilmProgress(sizes, passes=outputs.passes))
+        progress = stack.enter_context(FilmProgress(file_sizes(found.films), passes=outputs.passes))
         run = _Run(engine, outputs, progress, hop=hop, truth=truth, table=table)
         return run.classify(found, title=_title(files, found))
 
@@ -100,38 +101,21 @@ class _Run:
         if outputs.explain_windows:
             self._occlusion = Occlusion(engine, on_step=progress.tick)
         self._report: ReportBuilder | None = None
-        self._done = 0
 
     def classify(self, found: FoundFilms, *, title: str) -> int:
         """Classify all films, write the report, and return the exit code."""
-        films, failed = found.films, len(found.faults)
-        describe_work(lambda: f"{self._done} of {len(films)} files classified")
         if self._outputs.report is not None:
             self._report = self._new_report(self._outputs.report, title, found)
         if self._occlusion is not None:
-            self._announce(self._occlusion, len(films))
-        for path in films:
-            self._progress.begin(str(path))
-            try:
-                self._classify_film(path)
-                self._done += 1
-            except SourceError as error:
-                fault = redact(str(error))
-                if self._report is not None:
-                    self._report.add_fault(fault)
-                with self._progress.paused():
-                    _complain(fault)
-                failed += 1
-        if self._report is not None:
-            self._report.data.unknown_labels = {} if self._truth is None else self._truth.unknown
-            self._report.write()
-        if failed and failed + self._done > 1:
-            _complain(f"{failed} of {failed + self._done} could not be classified")
-        if self._done and (written := self._outputs.written):
-            names = ", ".join(map(str, written))
-            films_text = "1 film" if self._done == 1 else f"{self._done} films"
-            print(f"streamclf classify: {films_text} classified; written: {printable(names)}", file=sys.stderr)
-        return 1 if failed else 0
+            self._announce(self._occlusion, len(found.films))
+        report = self._report
+        done, failed = classify_all(
+            found, self._classify_film, self._progress, on_fault=report.add_fault if report else lambda _: None
+        )
+        if report is not None:
+            report.data.unknown_labels = {} if self._truth is None else self._truth.unknown
+            report.write()
+        return summarise(done, failed, self._outputs.written)
 
     def _new_report(self, path: Path, title: str, found: FoundFilms) -> ReportBuilder:
         method = OCCLUSION_TEXT if self._occlusion is not None else None
@@ -152,7 +136,7 @@ class _Run:
         windows, parts = self._outputs.explain_windows, parts_of(self._engine.spec)
         total_s = occlusion.seconds_per_window() * windows * films
         of_films = "the film" if films == 1 else f"each of {films} films"
-        _complain(
+        complain(
             f"--explain: classifies up to {windows} windows of {of_films} {parts} times each, with one part hidden: "
             f"at most about {duration_text(total_s)}"
         )
@@ -173,14 +157,14 @@ class _Run:
             notes += [] if note is None else [f"warning: {note}"]
         truth = None if self._truth is None else self._truth.find(path)
         if self._table is not None:
-            peaks = [(event, _middle(result, event)) for event in events]
-            self._table.add(path, peaks, truth=None if truth is None else [spec.labels[label] for label in truth])
+            given = None if truth is None else [spec.labels[label] for label in truth]
+            self._table.add(path, spec, result, events, given)
         if report is not None:
             short = [] if result.short_clip is None else [describe_windows(spec, result)]
             report.add_film(path, result, events, truth=truth, notes=[*short, *notes])
         with self._progress.paused():
             for note in notes:
-                _complain(note)
+                complain(note)
             self._print(path, result, events)
 
     def _explain(
@@ -214,11 +198,6 @@ class _Run:
             print_table(path, self._engine.spec, result, events)
 
 
-def _middle(result: FileResult, event: FilmEvent) -> float:
-    window = result.windows[event.peak_window]
-    return (window.start_s + window.end_s) / 2
-
-
 def _title(given: Sequence[Path], found: FoundFilms) -> str:
     if len(given) == 1:
         return Path(path_text(given[0])).name or path_text(given[0])
@@ -233,14 +212,3 @@ def _open(bundle: Bundle, *, backend: Backend, precision: Precision) -> Engine:
         max_batch=MAX_BATCH,
         bank_slots=offline_bank_slots(bundle.spec, MAX_BATCH),
     )
-
-
-def _size(film: Path) -> int:
-    try:
-        return film.stat().st_size
-    except (OSError, ValueError):  # reading it reports the reason
-        return 0
-
-
-def _complain(text: str) -> None:
-    print(f"streamclf: {printable(text)}", file=sys.stderr)

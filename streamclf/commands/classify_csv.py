@@ -9,8 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+from engines.bundle import ModelSpec
 from engines.printable import path_text
 from streamclf.classifier.film_events import FilmEvent
+from streamclf.classifier.offline import FileResult
 from streamclf.commands.true_labels import LABEL_SEPARATOR
 from streamclf.errors import OutputError
 from streamclf.render.csv_text import csv_cell
@@ -26,8 +28,8 @@ class EventTable:
     The file then has the rows of all films that were complete. Raises `OutputError` where it cannot be written.
     """
 
-    def __init__(self, path: Path, *, model: str, labels: Sequence[str]) -> None:
-        self._path, self._model, self._labels = path, model, labels
+    def __init__(self, path: Path) -> None:
+        self._path = path
         self._partial = path.with_name(f".{path.name}-{os.getpid()}")
         self._films = 0
         try:
@@ -50,15 +52,18 @@ class EventTable:
         finally:
             self._partial.unlink(missing_ok=True)
 
-    def add(self, file: Path, events: Sequence[tuple[FilmEvent, float]], *, truth: Sequence[str] | None) -> None:
-        """Add the events of a film, each with the time in seconds of its peak; `truth` has the film's given labels."""
+    def add(
+        self, file: Path, spec: ModelSpec, result: FileResult, events: Sequence[FilmEvent], truth: Sequence[str] | None
+    ) -> None:
+        """Add the events of a film, as the model with `spec` sees it; `truth` has the film's given labels."""
         given = None if truth is None else LABEL_SEPARATOR.join(truth)
         rows = [
             [
-                path_text(file), f"{event.start_s:.3f}", f"{event.end_s:.3f}", self._labels[event.label],
-                f"{event.mean:.6f}", f"{event.peak:.6f}", f"{peak_s:.3f}", str(event.windows), given, self._model,
+                path_text(file), f"{event.start_s:.3f}", f"{event.end_s:.3f}", spec.labels[event.label],
+                f"{event.mean:.6f}", f"{event.peak:.6f}", f"{_middle(result, event):.3f}", str(event.windows), given,
+                spec.id,
             ]
-            for event, peak_s in events
+            for event in events
         ]  # fmt: skip
         try:
             self._writer.writerows([csv_cell(cell) for cell in row] for row in rows)
@@ -69,3 +74,8 @@ class EventTable:
 
     def _error(self, error: OSError) -> OutputError:
         return OutputError(f"--csv {self._path}: {error.strerror or error}; free space or give a writable path")
+
+
+def _middle(result: FileResult, event: FilmEvent) -> float:
+    window = result.windows[event.peak_window]
+    return (window.start_s + window.end_s) / 2

@@ -6,9 +6,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from streamclf.commands.annotate import SUFFIXES
 from streamclf.errors import UsageError
+
+MAX_BATCH: Final = 16
+"""Most chunks in one encode."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
